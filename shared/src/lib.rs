@@ -1,0 +1,13 @@
+//! What every part of Ackline agrees on: names on the wire, configuration, signatures, envelopes.
+//!
+//! This crate knows nothing of HTTP servers, SQL or the Graph API, and nothing in it decides what to do
+//! with an update; it only fixes the shapes that the edge and the pools exchange through NATS.
+
+pub mod command;
+pub mod ids;
+pub mod partition;
+pub mod record;
+pub mod secret;
+pub mod signature;
+pub mod standard_webhooks;
+pub mod subjects;

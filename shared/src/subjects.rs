@@ -1,0 +1,327 @@
+//! The one place that spells streams, subjects, buckets and headers; nothing else does.
+//!
+//! Everything interpolated here is a token by type, so a subject can neither be split nor widened by input.
+
+use crate::ids::{AppId, EntityId, PhoneNumberId, TenantId, token};
+use std::fmt;
+use std::str::FromStr;
+
+/// The stream of what Meta sent and what we did about it.
+pub const UPDATES: &str = "UPDATES";
+/// The stream of send commands.
+pub const OUTBOUND: &str = "OUTBOUND";
+/// The stream of what was given up, with its reason.
+pub const DEAD: &str = "DEAD";
+
+/// Subjects that UPDATES holds.
+pub const UPDATES_SUBJECTS: [&str; 2] = ["in.>", "ev.>"];
+/// Subjects that OUTBOUND holds.
+pub const OUTBOUND_SUBJECTS: [&str; 1] = ["out.>"];
+/// Subjects that DEAD holds.
+pub const DEAD_SUBJECTS: [&str; 1] = ["dead.>"];
+
+/// KV bucket of the declared configuration.
+pub const BUCKET_CONFIG: &str = "config";
+/// KV bucket of conversation state; entries expire when idle.
+pub const BUCKET_SESSIONS: &str = "sessions";
+/// KV bucket of pool ownership; entries expire when their owner stops renewing.
+pub const BUCKET_LEASES: &str = "leases";
+/// KV bucket of live settings of the pools.
+pub const BUCKET_TUNING: &str = "tuning";
+
+/// Header names on our messages.
+pub mod header {
+    /// JetStream's dedupe id.
+    pub const MSG_ID: &str = "Nats-Msg-Id";
+    /// The app whose webhook brought the update.
+    pub const APP: &str = "Ackline-App";
+    /// The business number's `phone_number_id`.
+    pub const PHONE: &str = "Ackline-Phone";
+    /// The conversation key.
+    pub const CONVERSATION: &str = "Ackline-Conversation";
+    /// What the payload is, such as `message.text`, `status.delivered` or `account.security`.
+    pub const KIND: &str = "Ackline-Kind";
+    /// When the edge had the delivery whole, in unix milliseconds.
+    pub const RECEIVED: &str = "Ackline-Received";
+    /// Meta's signature; present only when the payload is Meta's own bytes.
+    pub const SIGNATURE: &str = "X-Hub-Signature-256";
+    /// W3C trace context.
+    pub const TRACEPARENT: &str = "traceparent";
+    /// On a dead letter: why, in words.
+    pub const DEAD_REASON: &str = "Ackline-Dead-Reason";
+    /// On a dead letter: how often it was tried.
+    pub const DEAD_ATTEMPTS: &str = "Ackline-Dead-Attempts";
+    /// On a dead letter: when it was given up, in unix milliseconds.
+    pub const DEAD_AT: &str = "Ackline-Dead-At";
+    /// On a dead letter: stream, sequence and subject it came from, as `STREAM:seq:subject`.
+    pub const DEAD_ORIGIN: &str = "Ackline-Dead-Origin";
+}
+
+/// A partition number, below the installation's count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition(pub u16);
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The class of an update; each class is a lane of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Messages, echoes and calls: what conversations are made of.
+    Message,
+    /// Statuses of what we sent; three to four a message.
+    Status,
+    /// Account, template and quality changes, and whatever has no conversation.
+    Account,
+}
+
+impl Class {
+    /// The subject token.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Message => "msg",
+            Self::Status => "sts",
+            Self::Account => "acct",
+        }
+    }
+}
+
+impl FromStr for Class {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "msg" => Ok(Self::Message),
+            "sts" => Ok(Self::Status),
+            "acct" => Ok(Self::Account),
+            _ => Err(()),
+        }
+    }
+}
+
+/// The lane of a send command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Answers in a conversation somebody waits for.
+    Live,
+    /// Campaigns and other sends nobody waits for.
+    Bulk,
+}
+
+impl Lane {
+    /// The subject token.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
+/// The worker pools that read a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pool {
+    /// Runs flows and agents.
+    Flows,
+    /// Sends through the Graph API.
+    Replies,
+    /// Passes updates to existing bots.
+    Relay,
+    /// Keeps the CRM in step.
+    Crm,
+    /// Delivers signed webhooks to customers.
+    Events,
+    /// Writes the SQL read model.
+    Journal,
+}
+
+impl Pool {
+    /// Every pool, in the order they are listed to people.
+    pub const ALL: [Self; 6] = [Self::Flows, Self::Replies, Self::Relay, Self::Crm, Self::Events, Self::Journal];
+
+    /// The pool's name, also its subject token.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Flows => "flows",
+            Self::Replies => "replies",
+            Self::Relay => "relay",
+            Self::Crm => "crm",
+            Self::Events => "events",
+            Self::Journal => "journal",
+        }
+    }
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Pool {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|pool| pool.as_str() == text).ok_or_else(|| format!("no pool is called `{text}`"))
+    }
+}
+
+/// `in.<p>.<class>.<tenant>`: an update as Meta sent it.
+pub fn update(partition: Partition, class: Class, tenant: &TenantId) -> String {
+    format!("in.{partition}.{}.{tenant}", class.as_str())
+}
+
+/// `ev.<p>.<tenant>.<type>`: a record of what we did.
+pub fn record(partition: Partition, tenant: &TenantId, kind: &str) -> String {
+    format!("ev.{partition}.{tenant}.{}", token(kind))
+}
+
+/// `out.<p>.<lane>.<tenant>`: a send command.
+pub fn outbound(partition: Partition, lane: Lane, tenant: &TenantId) -> String {
+    format!("out.{partition}.{}.{tenant}", lane.as_str())
+}
+
+/// `dead.<pool>.<tenant>`: something given up.
+pub fn dead(pool: Pool, tenant: &TenantId) -> String {
+    format!("dead.{pool}.{tenant}")
+}
+
+/// The filter over dead letters; `None` leaves that token open.
+pub fn dead_filter(pool: Option<Pool>, tenant: Option<&TenantId>) -> String {
+    format!("dead.{}.{}", pool.map_or("*", Pool::as_str), tenant.map_or("*", TenantId::as_str))
+}
+
+/// The filter of one class of updates in one partition.
+pub fn update_filter(partition: Partition, class: Class) -> String {
+    format!("in.{partition}.{}.>", class.as_str())
+}
+
+/// The filter of one type of record in one partition.
+pub fn record_filter(partition: Partition, kind: &str) -> String {
+    format!("ev.{partition}.*.{}", token(kind))
+}
+
+/// The filter of one lane of send commands in one partition.
+pub fn outbound_filter(partition: Partition, lane: Lane) -> String {
+    format!("out.{partition}.{}.>", lane.as_str())
+}
+
+/// The durable name of a pool's consumer.
+pub fn consumer(pool: Pool, partition: Partition, lane: &str) -> String {
+    format!("{pool}-{partition}-{lane}")
+}
+
+/// What a subject of ours says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// An update.
+    Update(Partition, Class, TenantId),
+    /// A record; the last part is its type.
+    Record(Partition, TenantId, String),
+    /// A send command.
+    Outbound(Partition, Lane, TenantId),
+    /// A dead letter.
+    Dead(Pool, TenantId),
+}
+
+impl Subject {
+    /// Reads a subject; `None` for one this module did not write.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let (head, one, two, three, four) = (parts.next()?, parts.next()?, parts.next()?, parts.next(), parts.next());
+        let partition = || one.parse().ok().map(Partition);
+        match (head, three, four) {
+            ("in", Some(tenant), None) => Some(Self::Update(partition()?, two.parse().ok()?, tenant_id(tenant)?)),
+            ("ev", Some(kind), None) => Some(Self::Record(partition()?, tenant_id(two)?, kind.to_owned())),
+            ("out", Some(tenant), None) => {
+                let lane = if two == "live" { Lane::Live } else { Lane::Bulk };
+                Some(Self::Outbound(partition()?, lane, tenant_id(tenant)?))
+            }
+            ("dead", None, None) => Some(Self::Dead(one.parse().ok()?, tenant_id(two)?)),
+            _ => None,
+        }
+    }
+
+    /// The tenant the message belongs to.
+    pub fn tenant(&self) -> &TenantId {
+        match self {
+            Self::Update(_, _, tenant) | Self::Record(_, tenant, _) | Self::Outbound(_, _, tenant) => tenant,
+            Self::Dead(_, tenant) => tenant,
+        }
+    }
+}
+
+fn tenant_id(text: &str) -> Option<TenantId> {
+    TenantId::new(text).ok()
+}
+
+/// Keys of the `config` bucket.
+pub mod config_key {
+    use super::{AppId, EntityId, PhoneNumberId, TenantId};
+
+    /// Facts fixed when the installation was created.
+    pub const INSTALLATION: &str = "installation";
+    /// What the edge watches: everything it needs to verify and route.
+    pub const EDGE_FILTERS: [&str; 4] = ["tenant.>", "app.>", "phone.>", "datakey.>"];
+
+    /// A brand.
+    pub fn brand(id: &EntityId) -> String {
+        format!("brand.{id}")
+    }
+    /// A tenant.
+    pub fn tenant(id: &TenantId) -> String {
+        format!("tenant.{id}")
+    }
+    /// A Meta app.
+    pub fn app(id: &AppId) -> String {
+        format!("app.{id}")
+    }
+    /// A business number.
+    pub fn phone(id: &PhoneNumberId) -> String {
+        format!("phone.{id}")
+    }
+    /// Something a tenant owns; `family` is one of `bot`, `flow`, `relay`, `endpoint`, `crm`, `key`.
+    pub fn owned(family: &str, tenant: &TenantId, id: &EntityId) -> String {
+        format!("{family}.{tenant}.{id}")
+    }
+    /// The sealed data key of a scope.
+    pub fn data_key(scope: &str) -> String {
+        format!("datakey.{scope}")
+    }
+}
+
+/// Keys of the `sessions` bucket.
+pub mod session_key {
+    use super::{Pool, TenantId};
+    use crate::ids::{ConversationKey, short_hash};
+
+    /// A pool's state of one conversation with one business number.
+    pub fn of(pool: Pool, tenant: &TenantId, phone: &str, conversation: &ConversationKey) -> String {
+        format!("{pool}.{tenant}.{}", short_hash(format!("{phone}/{conversation}").as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_reads_back() {
+        let tenant = TenantId::new("acme").unwrap();
+        let p = Partition(7);
+        let pairs = [
+            (update(p, Class::Status, &tenant), Subject::Update(p, Class::Status, tenant.clone())),
+            (record(p, &tenant, "reply_sent"), Subject::Record(p, tenant.clone(), "reply_sent".into())),
+            (outbound(p, Lane::Live, &tenant), Subject::Outbound(p, Lane::Live, tenant.clone())),
+            (dead(Pool::Relay, &tenant), Subject::Dead(Pool::Relay, tenant.clone())),
+        ];
+        for (text, parsed) in pairs {
+            assert_eq!(Subject::parse(&text), Some(parsed), "{text}");
+        }
+        assert_eq!(Subject::parse("in.7.msg"), None);
+        assert_eq!(Subject::parse("x.7.msg.acme"), None);
+    }
+}
