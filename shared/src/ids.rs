@@ -31,7 +31,11 @@ fn is_token_byte(byte: u8) -> bool {
 
 /// Reduces any text to a token: itself when it already is one, otherwise `h_` and a hash of it.
 pub fn token(text: &str) -> Cow<'_, str> {
-    if is_token(text) { Cow::Borrowed(text) } else { Cow::Owned(format!("h_{}", short_hash(text.as_bytes()))) }
+    if is_token(text) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(format!("h_{}", short_hash(text.as_bytes())))
+    }
 }
 
 /// Hashes bytes to 32 lowercase hex digits (128 bits of SHA-256): collision-safe for dedupe, short for keys.
@@ -127,7 +131,8 @@ impl UpdateId {
 
     /// Wraps an element's id, hashing it when it could not travel in a header.
     pub fn new(text: &str) -> Self {
-        let fits = !text.is_empty() && text.len() <= Self::BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic());
+        let fits =
+            !text.is_empty() && text.len() <= Self::BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic());
         if fits { Self(text.to_owned()) } else { Self::of_bytes(text.as_bytes()) }
     }
 
@@ -189,7 +194,8 @@ impl ConversationKey {
     /// Reads a key back from a header.
     pub fn parse(text: &str) -> Option<Self> {
         let known = text == "-" || ["u:", "p:", "g:"].iter().any(|tag| text.starts_with(tag));
-        (known && text.len() <= 256 && text.bytes().all(|b| b.is_ascii_graphic())).then(|| Self(text.to_owned()))
+        (known && text.len() <= 256 && text.bytes().all(|b| b.is_ascii_graphic()))
+            .then(|| Self(text.to_owned()))
     }
 
     /// The BSUID, when the key is one.

@@ -4,10 +4,18 @@
 //! with an update; it only fixes the shapes that the edge and the pools exchange through NATS.
 
 pub mod command;
+pub mod config;
+pub mod envelope;
 pub mod ids;
+pub mod meta;
+pub mod model;
+pub mod nats;
 pub mod partition;
 pub mod record;
+pub mod registry;
 pub mod secret;
 pub mod signature;
 pub mod standard_webhooks;
 pub mod subjects;
+pub mod telemetry;
+pub mod vault;

@@ -105,8 +105,14 @@ mod tests {
 
     #[test]
     fn the_published_vectors_match() {
-        assert_eq!(key().sign(PLAIN), "sha256=dec6a680679a968e7e0319355b23599cbfc54502c0784668e9618baa0c633756");
-        assert_eq!(key().sign(ESCAPED), "sha256=6764f27359d6d17329266457d5cc304f874e49fafd9010e19b9aba32b72a89bf");
+        assert_eq!(
+            key().sign(PLAIN),
+            "sha256=dec6a680679a968e7e0319355b23599cbfc54502c0784668e9618baa0c633756"
+        );
+        assert_eq!(
+            key().sign(ESCAPED),
+            "sha256=6764f27359d6d17329266457d5cc304f874e49fafd9010e19b9aba32b72a89bf"
+        );
     }
 
     #[test]
@@ -127,7 +133,10 @@ mod tests {
             assert_eq!(verify(&[key()], Some(bad), PLAIN), Err(SignatureError::Malformed));
         }
         assert_eq!(verify(&[key()], None, PLAIN), Err(SignatureError::Missing));
-        assert_eq!(verify(&[key()], Some(good.to_uppercase().replace("SHA", "sha").as_bytes()), PLAIN), Ok(()));
+        assert_eq!(
+            verify(&[key()], Some(good.to_uppercase().replace("SHA", "sha").as_bytes()), PLAIN),
+            Ok(())
+        );
     }
 
     #[test]

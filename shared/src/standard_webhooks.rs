@@ -25,7 +25,8 @@ pub enum SecretError {
 /// Reads a `whsec_…` secret (the prefix may be absent) into a key.
 pub fn key(secret: &Secret<String>) -> Result<SigningKey, SecretError> {
     let text = secret.expose().as_str();
-    let bytes = STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text)).map_err(|_| SecretError::NotBase64)?;
+    let bytes =
+        STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text)).map_err(|_| SecretError::NotBase64)?;
     if !(24..=64).contains(&bytes.len()) {
         return Err(SecretError::Length);
     }

@@ -140,7 +140,8 @@ pub enum Pool {
 
 impl Pool {
     /// Every pool, in the order they are listed to people.
-    pub const ALL: [Self; 6] = [Self::Flows, Self::Replies, Self::Relay, Self::Crm, Self::Events, Self::Journal];
+    pub const ALL: [Self; 6] =
+        [Self::Flows, Self::Replies, Self::Relay, Self::Crm, Self::Events, Self::Journal];
 
     /// The pool's name, also its subject token.
     pub fn as_str(self) -> &'static str {
@@ -165,7 +166,10 @@ impl FromStr for Pool {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|pool| pool.as_str() == text).ok_or_else(|| format!("no pool is called `{text}`"))
+        Self::ALL
+            .into_iter()
+            .find(|pool| pool.as_str() == text)
+            .ok_or_else(|| format!("no pool is called `{text}`"))
     }
 }
 
@@ -231,10 +235,13 @@ impl Subject {
     /// Reads a subject; `None` for one this module did not write.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
-        let (head, one, two, three, four) = (parts.next()?, parts.next()?, parts.next()?, parts.next(), parts.next());
+        let (head, one, two, three, four) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next(), parts.next());
         let partition = || one.parse().ok().map(Partition);
         match (head, three, four) {
-            ("in", Some(tenant), None) => Some(Self::Update(partition()?, two.parse().ok()?, tenant_id(tenant)?)),
+            ("in", Some(tenant), None) => {
+                Some(Self::Update(partition()?, two.parse().ok()?, tenant_id(tenant)?))
+            }
             ("ev", Some(kind), None) => Some(Self::Record(partition()?, tenant_id(two)?, kind.to_owned())),
             ("out", Some(tenant), None) => {
                 let lane = if two == "live" { Lane::Live } else { Lane::Bulk };

@@ -1,0 +1,265 @@
+//! What the pools read out of one update of Meta's: a view that keeps everything it does not know.
+//!
+//! Reading is lenient on purpose. Every field may be absent or of another type than documented; then it is
+//! `None` here and still there in `raw`. Shapes: Meta's webhook reference for the `messages` field, 2026.
+
+use crate::command::Recipient;
+use serde_json::Value;
+
+/// One update, taken out of its envelope.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// The WhatsApp Business Account (`entry[].id`).
+    pub waba_id: Option<String>,
+    /// The webhook field, such as `messages`.
+    pub field: Option<String>,
+    /// The business number's id.
+    pub phone_number_id: Option<String>,
+    /// The business number as people write it.
+    pub display_phone_number: Option<String>,
+    /// What it is about.
+    pub body: Body,
+}
+
+/// What an update is about.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// Somebody wrote to us.
+    Message(Box<Message>),
+    /// Something we sent moved on.
+    Status(Box<Status>),
+    /// Anything else: the change's `value`.
+    Other(Value),
+}
+
+/// An incoming message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Meta's id (wamid).
+    pub id: String,
+    /// Who wrote; people with usernames have no phone here.
+    pub from: Recipient,
+    /// The name in the sender's profile.
+    pub name: Option<String>,
+    /// Unix seconds at which Meta got it.
+    pub timestamp: Option<u64>,
+    /// Meta's type, such as `text` or `interactive`.
+    pub kind: String,
+    /// What a person would read: the body, a caption, the title of a pressed button.
+    pub text: Option<String>,
+    /// The id of a pressed button or picked row.
+    pub payload_id: Option<String>,
+    /// The wamid it answers or quotes.
+    pub context_id: Option<String>,
+    /// Media it carries.
+    pub media: Option<Media>,
+    /// The message as Meta sent it.
+    pub raw: Value,
+}
+
+/// Media of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Media {
+    /// Meta's media id.
+    pub id: String,
+    /// Its declared type.
+    pub mime_type: Option<String>,
+    /// The file's name, for documents.
+    pub filename: Option<String>,
+}
+
+/// A status of a message we sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Status {
+    /// The wamid of the message.
+    pub id: String,
+    /// `sent`, `delivered`, `read`, `played`, `failed`, or one we do not know.
+    pub status: String,
+    /// Unix seconds.
+    pub timestamp: Option<u64>,
+    /// Who received it.
+    pub recipient: Recipient,
+    /// What we sent along as `biz_opaque_callback_data`: our own id of the message.
+    pub callback_data: Option<String>,
+    /// Why it failed.
+    pub errors: Vec<MetaError>,
+    /// The status as Meta sent it.
+    pub raw: Value,
+}
+
+/// An error as Meta describes it, in webhooks and in Graph API answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetaError {
+    /// The code decisions are made by.
+    pub code: i64,
+    /// Title and details, for people.
+    pub text: String,
+}
+
+impl MetaError {
+    /// Reads an error object; one without a number as code is none.
+    pub fn read(value: &Value) -> Option<Self> {
+        let code = value.get("code")?.as_i64()?;
+        let parts = [value.get("title"), value.get("message"), value.pointer("/error_data/details")];
+        let mut texts: Vec<&str> = parts.into_iter().flatten().filter_map(Value::as_str).collect();
+        texts.dedup();
+        Some(Self { code, text: texts.join(": ") })
+    }
+}
+
+/// Why bytes are not a webhook envelope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Not JSON.
+    #[error("the payload is not JSON: {0}")]
+    Json(String),
+    /// No `entry[0].changes[0].value`.
+    #[error("the payload has no entry with a change")]
+    Shape,
+}
+
+/// Reads an envelope that holds exactly one update.
+pub fn read(bytes: &[u8]) -> Result<Update, ReadError> {
+    let envelope: Value =
+        serde_json::from_slice(bytes).map_err(|error| ReadError::Json(error.to_string()))?;
+    let entry = envelope.pointer("/entry/0").ok_or(ReadError::Shape)?;
+    let change = entry.pointer("/changes/0").ok_or(ReadError::Shape)?;
+    let value = change.get("value").ok_or(ReadError::Shape)?;
+    let body = if let Some(raw) = value.pointer("/messages/0") {
+        Body::Message(Box::new(read_message(raw, value.pointer("/contacts/0"))))
+    } else if let Some(raw) = value.pointer("/statuses/0") {
+        Body::Status(Box::new(read_status(raw)))
+    } else {
+        Body::Other(value.clone())
+    };
+    Ok(Update {
+        waba_id: text_at(entry, "/id"),
+        field: text_at(change, "/field"),
+        phone_number_id: text_at(value, "/metadata/phone_number_id"),
+        display_phone_number: text_at(value, "/metadata/display_phone_number"),
+        body,
+    })
+}
+
+fn read_message(raw: &Value, contact: Option<&Value>) -> Message {
+    let contact_text = |pointer| contact.and_then(|contact| text_at(contact, pointer));
+    let kind = text_at(raw, "/type").unwrap_or_else(|| "unknown".to_owned());
+    let own = raw.get(&kind);
+    let own_text = |pointer| own.and_then(|own| text_at(own, pointer));
+    Message {
+        id: text_at(raw, "/id").unwrap_or_default(),
+        from: Recipient {
+            user_id: text_at(raw, "/from_user_id").or_else(|| contact_text("/user_id")),
+            phone: text_at(raw, "/from").or_else(|| contact_text("/wa_id")),
+        },
+        name: contact_text("/profile/name"),
+        timestamp: seconds_at(raw, "/timestamp"),
+        text: first_text(
+            own,
+            &["/body", "/caption", "/text", "/button_reply/title", "/list_reply/title", "/emoji"],
+        ),
+        payload_id: first_text(own, &["/button_reply/id", "/list_reply/id", "/payload"]),
+        context_id: text_at(raw, "/context/id"),
+        media: own_text("/id").filter(|_| own_text("/mime_type").is_some()).map(|id| Media {
+            id,
+            mime_type: own_text("/mime_type"),
+            filename: own_text("/filename"),
+        }),
+        kind,
+        raw: raw.clone(),
+    }
+}
+
+fn read_status(raw: &Value) -> Status {
+    let errors = raw.get("errors").and_then(Value::as_array);
+    Status {
+        id: text_at(raw, "/id").unwrap_or_default(),
+        status: text_at(raw, "/status").unwrap_or_else(|| "unknown".to_owned()),
+        timestamp: seconds_at(raw, "/timestamp"),
+        recipient: Recipient {
+            user_id: text_at(raw, "/recipient_user_id"),
+            phone: text_at(raw, "/recipient_id"),
+        },
+        callback_data: text_at(raw, "/biz_opaque_callback_data"),
+        errors: errors.into_iter().flatten().filter_map(MetaError::read).collect(),
+        raw: raw.clone(),
+    }
+}
+
+fn text_at(value: &Value, pointer: &str) -> Option<String> {
+    value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn first_text(value: Option<&Value>, pointers: &[&str]) -> Option<String> {
+    pointers.iter().find_map(|pointer| text_at(value?, pointer))
+}
+
+/// Timestamps are texts of unix seconds in messages and numbers in some other fields.
+fn seconds_at(value: &Value, pointer: &str) -> Option<u64> {
+    let found = value.pointer(pointer)?;
+    found.as_u64().or_else(|| found.as_str()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn envelope(value: Value) -> Vec<u8> {
+        json!({"object": "whatsapp_business_account", "entry": [{"id": "W", "changes": [{"value": value, "field": "messages"}]}]})
+            .to_string()
+            .into_bytes()
+    }
+
+    fn message(raw: Value) -> Message {
+        let contact = json!({"profile": {"name": "Ana"}, "user_id": "US.1"});
+        let bytes =
+            envelope(json!({"metadata": {"phone_number_id": "1"}, "contacts": [contact], "messages": [raw]}));
+        match read(&bytes).unwrap().body {
+            Body::Message(message) => *message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_message_without_a_phone_number_has_its_business_scoped_id() {
+        let message =
+            message(json!({"id": "wamid.1", "type": "text", "timestamp": "17", "text": {"body": "hi"}}));
+        assert_eq!(message.from, Recipient { user_id: Some("US.1".into()), phone: None });
+        assert_eq!((message.text.as_deref(), message.timestamp), (Some("hi"), Some(17)));
+    }
+
+    #[test]
+    fn pressed_buttons_and_picked_rows_carry_their_ids() {
+        let reply = json!({"type": "interactive", "id": "w", "interactive":
+            {"type": "list_reply", "list_reply": {"id": "row", "title": "Row"}}});
+        let button = json!({"type": "button", "id": "w", "button": {"payload": "PAY", "text": "Pay"}});
+        assert_eq!(message(reply).payload_id.as_deref(), Some("row"));
+        assert_eq!(message(button).payload_id.as_deref(), Some("PAY"));
+    }
+
+    #[test]
+    fn an_unknown_type_is_kept_whole() {
+        let raw = json!({"type": "hologram", "id": "w", "hologram": {"depth": 3}});
+        assert_eq!(message(raw.clone()).raw, raw);
+    }
+
+    #[test]
+    fn a_failed_status_says_why() {
+        let error = json!({"code": 131_047, "title": "Re-engagement", "message": "Re-engagement"});
+        let status =
+            json!({"id": "w", "status": "failed", "errors": [error], "biz_opaque_callback_data": "m1"});
+        let bytes = envelope(json!({"statuses": [status]}));
+        let Body::Status(status) = read(&bytes).unwrap().body else { panic!("a status") };
+        assert_eq!(status.errors, [MetaError { code: 131_047, text: "Re-engagement".into() }]);
+        assert_eq!(status.callback_data.as_deref(), Some("m1"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "[\\[\\]{}\":,a-z0-9]{0,200}") {
+            let _any_result = (read(&bytes), read(text.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The connection to NATS and the streams and buckets every part relies on.
+//!
+//! Whoever starts first creates what is missing; nobody changes what exists. The partition count is recorded
+//! when the installation is created, and a process configured otherwise refuses to start.
+
+use crate::config::Reader;
+use crate::model::Installation;
+use crate::subjects::{self, config_key};
+use async_nats::jetstream::kv;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{Context, ContextBuilder};
+use async_nats::{Client, ConnectOptions};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a 200 promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// PubAck under the server's own sync interval: survives process crashes.
+    Stored,
+    /// PubAck after fsync: survives power loss.
+    Synced,
+    /// Three replicas, each synced: survives the loss of a machine.
+    Replicated,
+}
+
+impl Durability {
+    /// The mode's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Synced => "synced",
+            Self::Replicated => "replicated",
+        }
+    }
+
+    fn replicas(self) -> usize {
+        if self == Self::Replicated { 3 } else { 1 }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The `[nats]` section.
+#[derive(Debug, Clone)]
+pub struct NatsSettings {
+    /// Servers, separated by commas.
+    pub url: String,
+    /// Credentials file.
+    pub credentials_file: Option<PathBuf>,
+    /// Monitoring address of the server.
+    pub monitor_url: Option<String>,
+    /// What a 200 promises.
+    pub durability: Durability,
+    /// Partitions of every stream.
+    pub partitions: u16,
+    /// Longest time updates and commands are kept.
+    pub max_age: Duration,
+    /// Longest time dead letters are kept.
+    pub dead_max_age: Duration,
+    /// Size of each stream.
+    pub stream_bytes_max: u64,
+    /// How long message ids are remembered.
+    pub duplicate_window: Duration,
+    /// How long idle conversation state is kept.
+    pub session_max_age: Duration,
+    /// How long a lease lives without renewal.
+    pub lease_ttl: Duration,
+}
+
+impl NatsSettings {
+    /// Reads the section.
+    pub fn read(reader: &mut Reader) -> Self {
+        let modes = [Durability::Stored, Durability::Synced, Durability::Replicated]
+            .map(|mode| (mode.as_str(), mode));
+        let partitions = reader.count("nats.partitions", 1..=256);
+        Self {
+            url: reader.text("nats.url"),
+            credentials_file: reader.optional_text("nats.credentials_file").map(PathBuf::from),
+            monitor_url: reader.optional_text("nats.monitor_url"),
+            durability: reader.choice("nats.durability", &modes).unwrap_or(Durability::Synced),
+            partitions: u16::try_from(partitions).unwrap_or(1),
+            max_age: reader.duration("nats.max_age"),
+            dead_max_age: reader.duration("nats.dead_max_age"),
+            stream_bytes_max: reader.bytes("nats.stream_bytes_max", 1 << 20..=1 << 50),
+            duplicate_window: reader.duration("nats.duplicate_window"),
+            session_max_age: reader.duration("nats.session_max_age"),
+            lease_ttl: reader.duration("pools.lease_ttl"),
+        }
+    }
+}
+
+/// Why NATS cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsError {
+    /// The servers cannot be reached or refuse us.
+    #[error("cannot connect to NATS at {url}: {reason}; is nats-server running there?")]
+    Connect {
+        /// Configured servers.
+        url: String,
+        /// What the client said.
+        reason: String,
+    },
+    /// A stream or bucket cannot be read or created.
+    #[error("cannot prepare {what} in JetStream: {reason}")]
+    Prepare {
+        /// The stream or bucket.
+        what: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// The installation has another partition count.
+    #[error(
+        "this installation was created with nats.partitions = {stored}, but {configured} is configured; set it back, or drain and create the installation anew"
+    )]
+    Partitions {
+        /// Recorded.
+        stored: u16,
+        /// Configured.
+        configured: u16,
+    },
+}
+
+/// Connects; with `wait` it returns at once and keeps trying in the background.
+pub async fn connect(settings: &NatsSettings, name: &str, wait: bool) -> Result<Client, NatsError> {
+    let failed = |reason: String| NatsError::Connect { url: settings.url.clone(), reason };
+    let mut options = ConnectOptions::new()
+        .name(name)
+        .ping_interval(Duration::from_secs(5))
+        .connection_timeout(Duration::from_secs(5))
+        .reconnect_delay_callback(|attempts| {
+            Duration::from_millis(u64::try_from(attempts).unwrap_or(8).min(8) * 25)
+        });
+    if wait {
+        options = options.retry_on_initial_connect();
+    }
+    if let Some(path) = &settings.credentials_file {
+        options = options.credentials_file(path).await.map_err(|error| failed(error.to_string()))?;
+    }
+    let servers: Vec<String> = settings.url.split(',').map(|url| url.trim().to_owned()).collect();
+    options.connect(servers).await.map_err(|error| failed(error.to_string()))
+}
+
+/// The JetStream context with our deadlines.
+pub fn jetstream(client: Client) -> Context {
+    ContextBuilder::new().timeout(Duration::from_secs(5)).build(client)
+}
+
+/// The buckets of the installation.
+#[derive(Debug, Clone)]
+pub struct Buckets {
+    /// Declared configuration.
+    pub config: kv::Store,
+    /// Conversation state.
+    pub sessions: kv::Store,
+    /// Pool ownership.
+    pub leases: kv::Store,
+    /// Live settings.
+    pub tuning: kv::Store,
+}
+
+/// Makes sure every stream and bucket exists and the partition count is the recorded one.
+pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Buckets, NatsError> {
+    for config in streams(settings) {
+        let name = config.name.clone();
+        context.get_or_create_stream(config).await.map_err(|error| prepare_error(&name, &error))?;
+    }
+    let replicas = settings.durability.replicas();
+    let bucket = |name: &str, history: i64, max_age: Duration, storage: StorageType| kv::Config {
+        bucket: name.to_owned(),
+        history,
+        max_age,
+        storage,
+        num_replicas: replicas,
+        ..kv::Config::default()
+    };
+    let buckets = Buckets {
+        config: open(context, bucket(subjects::BUCKET_CONFIG, 8, Duration::ZERO, StorageType::File)).await?,
+        sessions: open(
+            context,
+            bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age, StorageType::File),
+        )
+        .await?,
+        // A lease only has to live as long as its owner renews it, so it is never worth an fsync.
+        leases: open(context, bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl, StorageType::Memory))
+            .await?,
+        tuning: open(context, bucket(subjects::BUCKET_TUNING, 8, Duration::ZERO, StorageType::File)).await?,
+    };
+    check_partitions(&buckets.config, settings.partitions).await?;
+    Ok(buckets)
+}
+
+fn streams(settings: &NatsSettings) -> [Config; 3] {
+    let stream = |name: &str, subjects: &[&str], max_age: Duration| Config {
+        name: name.to_owned(),
+        subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        num_replicas: settings.durability.replicas(),
+        max_age,
+        max_bytes: i64::try_from(settings.stream_bytes_max).unwrap_or(i64::MAX),
+        duplicate_window: settings.duplicate_window.min(max_age),
+        max_consumers: -1,
+        allow_direct: true,
+        allow_atomic_publish: true,
+        ..Config::default()
+    };
+    [
+        stream(subjects::UPDATES, &subjects::UPDATES_SUBJECTS, settings.max_age),
+        stream(subjects::OUTBOUND, &subjects::OUTBOUND_SUBJECTS, settings.max_age),
+        stream(subjects::DEAD, &subjects::DEAD_SUBJECTS, settings.dead_max_age),
+    ]
+}
+
+async fn open(context: &Context, config: kv::Config) -> Result<kv::Store, NatsError> {
+    let name = config.bucket.clone();
+    if let Ok(store) = context.get_key_value(&name).await {
+        return Ok(store);
+    }
+    match context.create_key_value(config).await {
+        Ok(store) => Ok(store),
+        // Another process may have created it between the two calls.
+        Err(error) => context.get_key_value(&name).await.map_err(|_| prepare_error(&name, &error)),
+    }
+}
+
+async fn check_partitions(config: &kv::Store, configured: u16) -> Result<(), NatsError> {
+    let fail = |error: &dyn fmt::Display| prepare_error(config_key::INSTALLATION, error);
+    let record =
+        serde_json::to_vec(&Installation { partitions: configured }).map_err(|error| fail(&error))?;
+    if config.create(config_key::INSTALLATION, record.into()).await.is_ok() {
+        return Ok(());
+    }
+    let stored =
+        config.get(config_key::INSTALLATION).await.map_err(|error| fail(&error))?.unwrap_or_default();
+    let stored: Installation = serde_json::from_slice(&stored).map_err(|error| fail(&error))?;
+    if stored.partitions == configured {
+        Ok(())
+    } else {
+        Err(NatsError::Partitions { stored: stored.partitions, configured })
+    }
+}
+
+fn prepare_error(what: &str, error: &dyn fmt::Display) -> NatsError {
+    NatsError::Prepare { what: what.to_owned(), reason: error.to_string() }
+}

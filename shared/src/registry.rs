@@ -1,0 +1,279 @@
+//! The declared configuration held in memory: a watch of the `config` bucket folded into a snapshot.
+//!
+//! Readers take a cheap [`Snapshot`] and never wait. While NATS is away the last snapshot stays; when the
+//! watch breaks it is opened again. The edge watches only what routing needs; the workers watch everything.
+//! An entry that does not parse is kept out and reported, and the rest goes on.
+
+use crate::ids::{AppId, PhoneNumberId, TenantId};
+use crate::model::{
+    ApiKey, App, Bot, Brand, CrmLink, Endpoint, Entity, Flow, PhoneNumber, Relay, SecretField, Tenant,
+};
+use crate::secret::Secret;
+use crate::subjects::config_key;
+use crate::vault::{Sealed, VaultError, VaultKey};
+use arc_swap::ArcSwap;
+use async_nats::jetstream::kv::{Operation, Store};
+use futures_util::StreamExt;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+const REOPEN_DELAY: Duration = Duration::from_millis(500);
+/// A bucket without matching keys sends nothing; after this long silence the table counts as loaded, and empty.
+const FIRST_ENTRY_WAIT: Duration = Duration::from_secs(5);
+
+/// Everything declared, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Grows with every change; equal numbers mean equal content.
+    pub version: u64,
+    /// Brands by key.
+    pub brands: BTreeMap<String, Arc<Brand>>,
+    /// Tenants by id.
+    pub tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    /// Apps by id.
+    pub apps: BTreeMap<AppId, Arc<App>>,
+    /// Business numbers by `phone_number_id`.
+    pub phones: BTreeMap<PhoneNumberId, Arc<PhoneNumber>>,
+    /// Bots by config key; a tenant's are neighbours.
+    pub bots: BTreeMap<String, Arc<Bot>>,
+    /// Flows by config key.
+    pub flows: BTreeMap<String, Arc<Flow>>,
+    /// Relays by config key.
+    pub relays: BTreeMap<String, Arc<Relay>>,
+    /// Endpoints by config key.
+    pub endpoints: BTreeMap<String, Arc<Endpoint>>,
+    /// CRM links by config key.
+    pub crm_links: BTreeMap<String, Arc<CrmLink>>,
+    /// API keys by config key.
+    pub api_keys: BTreeMap<String, Arc<ApiKey>>,
+    data_keys: BTreeMap<String, Sealed>,
+}
+
+impl Snapshot {
+    /// What one tenant owns in a map keyed by config key, in order of id.
+    pub fn owned<'a, T>(
+        map: &'a BTreeMap<String, Arc<T>>,
+        family: &str,
+        tenant: &TenantId,
+    ) -> impl Iterator<Item = &'a Arc<T>> {
+        let prefix = format!("{family}.{tenant}.");
+        let range = map.range(prefix.clone()..);
+        range.take_while(move |(key, _)| key.starts_with(&prefix)).map(|(_, value)| value)
+    }
+
+    /// The tenant that account-level updates of a WABA belong to.
+    pub fn tenant_of_waba(&self, waba: &str) -> Option<&TenantId> {
+        self.phones.values().find(|phone| phone.waba_id == waba).map(|phone| &phone.tenant)
+    }
+
+    /// Opens a stored secret of an entity.
+    pub fn open(
+        &self,
+        master: &VaultKey,
+        scope: &str,
+        field: &SecretField,
+    ) -> Result<Secret<String>, VaultError> {
+        let sealed =
+            self.data_keys.get(scope).ok_or_else(|| VaultError::NoDataKey { scope: scope.to_owned() })?;
+        field.open(&VaultKey::open_under(master, scope, sealed)?, scope)
+    }
+
+    /// The sealed data key of a scope, if it has one.
+    pub fn data_key(&self, scope: &str) -> Option<&Sealed> {
+        self.data_keys.get(scope)
+    }
+
+    /// Folds one change in; `None` as value means the key was removed.
+    pub fn fold(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
+        self.version += 1;
+        let Some((family, id)) = key.split_once('.') else { return Ok(()) };
+        match family {
+            "brand" => store(&mut self.brands, key.to_owned(), value),
+            "bot" => store(&mut self.bots, key.to_owned(), value),
+            "flow" => store(&mut self.flows, key.to_owned(), value),
+            "relay" => store(&mut self.relays, key.to_owned(), value),
+            "endpoint" => store(&mut self.endpoints, key.to_owned(), value),
+            "crm" => store(&mut self.crm_links, key.to_owned(), value),
+            "key" => store(&mut self.api_keys, key.to_owned(), value),
+            "tenant" => TenantId::new(id).map_or(Ok(()), |id| store(&mut self.tenants, id, value)),
+            "app" => AppId::new(id).map_or(Ok(()), |id| store(&mut self.apps, id, value)),
+            "phone" => PhoneNumberId::new(id).map_or(Ok(()), |id| store(&mut self.phones, id, value)),
+            "datakey" => {
+                match value {
+                    Some(bytes) => self.data_keys.insert(id.to_owned(), serde_json::from_slice(bytes)?),
+                    None => self.data_keys.remove(id),
+                };
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn store<K: Ord, T: Entity>(
+    map: &mut BTreeMap<K, Arc<T>>,
+    key: K,
+    value: Option<&[u8]>,
+) -> Result<(), serde_json::Error> {
+    match value {
+        Some(bytes) => map.insert(key, Arc::new(serde_json::from_slice(bytes)?)),
+        None => map.remove(&key),
+    };
+    Ok(())
+}
+
+/// How much of the configuration to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What verifying and routing need.
+    Edge,
+    /// Everything.
+    All,
+}
+
+/// A handle on the configuration; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    current: Arc<ArcSwap<Snapshot>>,
+    loaded: watch::Receiver<bool>,
+    version: watch::Receiver<u64>,
+}
+
+impl Registry {
+    /// Starts watching the bucket; the task ends when every handle is gone.
+    pub fn watch(store: Store, extent: Extent) -> Self {
+        let current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let (loaded_sender, loaded) = watch::channel(false);
+        let (version_sender, version) = watch::channel(0);
+        let follower = Follower { current: current.clone(), loaded: loaded_sender, version: version_sender };
+        tokio::spawn(follower.run(store, extent));
+        Self { current, loaded, version }
+    }
+
+    /// A registry with fixed content, for a part of the program run without NATS.
+    pub fn fixed(snapshot: Snapshot) -> Self {
+        let (_, version) = watch::channel(snapshot.version);
+        let (_, loaded) = watch::channel(true);
+        Self { current: Arc::new(ArcSwap::from_pointee(snapshot)), loaded, version }
+    }
+
+    /// The configuration now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Whether a first whole table has been read.
+    pub fn is_loaded(&self) -> bool {
+        *self.loaded.borrow()
+    }
+
+    /// Waits until a first whole table has been read, or the deadline passes; tells which.
+    pub async fn loaded(&self, deadline: Duration) -> bool {
+        let mut loaded = self.loaded.clone();
+        matches!(tokio::time::timeout(deadline, loaded.wait_for(|loaded| *loaded)).await, Ok(Ok(_)))
+    }
+
+    /// Waits for the next change; false when there will be none.
+    pub async fn changed(&mut self) -> bool {
+        self.version.changed().await.is_ok()
+    }
+}
+
+struct Follower {
+    current: Arc<ArcSwap<Snapshot>>,
+    loaded: watch::Sender<bool>,
+    version: watch::Sender<u64>,
+}
+
+impl Follower {
+    async fn run(self, store: Store, extent: Extent) {
+        while !self.loaded.is_closed() {
+            if let Err(error) = self.follow(&store, extent).await {
+                tracing::warn!(%error, "the watch of the configuration broke; opening it again");
+            }
+            tokio::time::sleep(REOPEN_DELAY).await;
+        }
+    }
+
+    /// Reads the whole table anew, then follows changes; returns when the watch breaks or nobody listens.
+    async fn follow(&self, store: &Store, extent: Extent) -> Result<(), async_nats::Error> {
+        let mut watch = match extent {
+            Extent::Edge => store.watch_many_with_history(config_key::EDGE_FILTERS).await?,
+            Extent::All => store.watch_many_with_history([">"]).await?,
+        };
+        let mut building = Snapshot { version: self.current.load().version, ..Snapshot::default() };
+        let mut whole = false;
+        loop {
+            let next = if whole {
+                tokio::select! {
+                    next = watch.next() => next,
+                    () = self.loaded.closed() => return Ok(()),
+                }
+            } else {
+                match tokio::time::timeout(FIRST_ENTRY_WAIT, watch.next()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        whole = true;
+                        self.publish(&building);
+                        continue;
+                    }
+                }
+            };
+            let Some(entry) = next.transpose()? else { return Ok(()) };
+            let value = (entry.operation == Operation::Put).then_some(&entry.value[..]);
+            if let Err(error) = building.fold(&entry.key, value) {
+                tracing::warn!(key = entry.key, %error, "this configuration entry does not parse and is left out");
+            }
+            whole |= entry.delta == 0;
+            if whole {
+                self.publish(&building);
+            }
+        }
+    }
+
+    fn publish(&self, snapshot: &Snapshot) {
+        self.current.store(Arc::new(snapshot.clone()));
+        self.version.send_replace(snapshot.version);
+        self.loaded.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::INSTALLATION_SCOPE;
+
+    #[test]
+    fn changes_fold_into_the_snapshot_and_out_of_it() {
+        let mut snapshot = Snapshot::default();
+        snapshot.fold("tenant.acme", Some(br#"{"id":"acme","name":"Acme"}"#)).unwrap();
+        snapshot.fold("bot.acme.b1", Some(br#"{"id":"b1","tenant":"acme","flows":["f"]}"#)).unwrap();
+        snapshot.fold("bot.acme-2.b1", Some(br#"{"id":"b1","tenant":"acme-2","flows":["f"]}"#)).unwrap();
+        let acme = TenantId::new("acme").unwrap();
+        assert_eq!(snapshot.tenants[&acme].shards, 4);
+        assert_eq!(Snapshot::owned(&snapshot.bots, "bot", &acme).count(), 1);
+        snapshot.fold("bot.acme.b1", None).unwrap();
+        assert_eq!(Snapshot::owned(&snapshot.bots, "bot", &acme).count(), 0);
+        assert_eq!(snapshot.version, 4);
+    }
+
+    #[test]
+    fn an_entry_with_an_unknown_field_is_refused_and_leaves_the_rest() {
+        let mut snapshot = Snapshot::default();
+        assert!(snapshot.fold("tenant.acme", Some(br#"{"id":"acme","name":"A","nmae":"B"}"#)).is_err());
+        assert!(snapshot.tenants.is_empty());
+    }
+
+    #[test]
+    fn a_secret_opens_through_its_scopes_data_key() {
+        let (master, data) = (VaultKey::generate(), VaultKey::generate());
+        let mut snapshot = Snapshot::default();
+        let stored = serde_json::to_vec(&data.seal_under(&master, INSTALLATION_SCOPE)).unwrap();
+        snapshot.fold(&config_key::data_key(INSTALLATION_SCOPE), Some(&stored)).unwrap();
+        let field = SecretField::sealed(&data.seal(INSTALLATION_SCOPE, &Secret::new("s3cret".to_owned())));
+        assert_eq!(snapshot.open(&master, INSTALLATION_SCOPE, &field).unwrap().expose(), "s3cret");
+        assert!(snapshot.open(&master, "acme", &field).is_err());
+    }
+}
