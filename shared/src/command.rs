@@ -2,9 +2,10 @@
 //!
 //! The content is ours and neutral; only the replies pool turns it into a Graph API body.
 
-use crate::ids::{ConversationKey, PhoneNumberId, TenantId};
+use crate::envelope::{Family, Head};
+use crate::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
 use crate::partition;
-use crate::subjects::{self, Lane};
+use crate::subjects::Lane;
 use serde::{Deserialize, Serialize};
 
 /// One message to send to one recipient.
@@ -30,9 +31,21 @@ pub struct SendCommand {
 }
 
 impl SendCommand {
-    /// The subject the command is published on; the sending number decides the partition.
-    pub fn subject(&self, lane: Lane, partitions: u16) -> String {
-        subjects::outbound(partition::of_phone(self.phone_number_id.as_str(), partitions), lane, &self.tenant)
+    /// The head the command is published with; the sending number decides the partition.
+    pub fn head(&self, lane: Lane, partitions: u16) -> Head {
+        Head {
+            id: UpdateId::new(&self.id),
+            tenant: self.tenant.clone(),
+            partition: partition::of_phone(self.phone_number_id.as_str(), partitions),
+            family: Family::Command(lane),
+            kind: format!("send.{}", self.content.kind()),
+            app: None,
+            phone: Some(self.phone_number_id.clone()),
+            conversation: self.to.conversation(),
+            received_ms: self.created_ms,
+            signature: None,
+            traceparent: None,
+        }
     }
 }
 

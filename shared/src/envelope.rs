@@ -1,10 +1,10 @@
-//! The head of a message in UPDATES: what travels beside the payload, in the subject and in headers.
+//! The head of a message in UPDATES or OUTBOUND: what travels beside the payload, in the subject and in headers.
 //!
 //! Writing and reading are exact inverses; a message that was not written by this module is an error with
 //! words, so that a pool can put it among the dead letters.
 
 use crate::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, UpdateId};
-use crate::subjects::{self, Class, Partition, Subject, header};
+use crate::subjects::{self, Class, Lane, Partition, Subject, header};
 use async_nats::HeaderMap;
 
 /// What is known about an update without reading its payload.
@@ -16,9 +16,9 @@ pub struct Head {
     pub tenant: TenantId,
     /// Where it is ordered.
     pub partition: Partition,
-    /// Update of a class, or record of a type.
+    /// Update of a class, record of a type, or command in a lane.
     pub family: Family,
-    /// What the payload is: `message.text`, `status.delivered`, `account.<field>`, or the record's type.
+    /// What the payload is: `message.text`, `status.delivered`, `account.<field>`, the record's type, or `send.<type>`.
     pub kind: String,
     /// The app that brought it.
     pub app: Option<AppId>,
@@ -34,20 +34,22 @@ pub struct Head {
     pub traceparent: Option<String>,
 }
 
-/// Which of the two families of subjects a message has.
+/// Which family of subjects a message has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// `in.…`
     Update(Class),
     /// `ev.…`
     Record,
+    /// `out.…`
+    Command(Lane),
 }
 
 /// Why a message is not one of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
-    /// The subject is not `in.…` or `ev.…`.
-    #[error("the subject `{0}` is not one of UPDATES'")]
+    /// The subject is not `in.…`, `ev.…` or `out.…`.
+    #[error("the subject `{0}` is not one of ours")]
     Subject(String),
     /// A header is missing or unreadable.
     #[error("the header {0} is missing or unreadable")]
@@ -60,6 +62,7 @@ impl Head {
         match self.family {
             Family::Update(class) => subjects::update(self.partition, class, &self.tenant),
             Family::Record => subjects::record(self.partition, &self.tenant, &self.kind),
+            Family::Command(lane) => subjects::outbound(self.partition, lane, &self.tenant),
         }
     }
 
@@ -84,13 +87,14 @@ impl Head {
         headers
     }
 
-    /// Reads the head of a message of UPDATES.
+    /// Reads the head of a message.
     pub fn read(subject: &str, headers: &HeaderMap) -> Result<Self, EnvelopeError> {
         let get = |name: &'static str| headers.get(name).map(|value| value.as_str());
         let need = |name: &'static str| get(name).ok_or(EnvelopeError::Header(name));
         let (partition, tenant, family) = match Subject::parse(subject) {
             Some(Subject::Update(partition, class, tenant)) => (partition, tenant, Family::Update(class)),
             Some(Subject::Record(partition, tenant, _)) => (partition, tenant, Family::Record),
+            Some(Subject::Outbound(partition, lane, tenant)) => (partition, tenant, Family::Command(lane)),
             _ => return Err(EnvelopeError::Subject(subject.chars().take(120).collect())),
         };
         let received = need(header::RECEIVED)?.parse();

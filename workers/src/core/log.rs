@@ -1,0 +1,80 @@
+//! Writing to the streams: every publish carries a message id, waits for its receipt and has a deadline.
+
+use ackline_shared::command::SendCommand;
+use ackline_shared::envelope::Head;
+use ackline_shared::subjects::Lane;
+use async_nats::HeaderMap;
+use async_nats::jetstream::Context;
+use bytes::Bytes;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A handle on the streams; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Log {
+    context: Context,
+    partitions: u16,
+}
+
+/// Why something could not be written; writing it again with the same id is safe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot write to {subject}: {reason}")]
+pub struct LogError {
+    /// Where it was to go.
+    pub subject: String,
+    /// What the client said.
+    pub reason: String,
+}
+
+impl Log {
+    /// Wraps a JetStream context, whose timeout bounds every write.
+    pub fn new(context: Context, partitions: u16) -> Self {
+        Self { context, partitions }
+    }
+
+    /// The JetStream context, for reading.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// How many partitions the streams have.
+    pub fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    /// Stores a send command; the same command stored again changes nothing.
+    pub async fn command(&self, lane: Lane, command: &SendCommand) -> Result<(), LogError> {
+        let head = command.head(lane, self.partitions);
+        self.write(&head, to_bytes(command)).await
+    }
+
+    /// Stores a message under its head.
+    pub async fn write(&self, head: &Head, payload: Bytes) -> Result<(), LogError> {
+        self.write_raw(head.subject(), head.to_headers(), payload).await
+    }
+
+    /// Stores a message whose headers already hold its id.
+    pub async fn write_raw(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<(), LogError> {
+        let failed =
+            |error: &dyn std::fmt::Display| LogError { subject: subject.clone(), reason: error.to_string() };
+        let receipt = self.context.publish_with_headers(subject.clone(), headers, payload).await;
+        receipt.map_err(|error| failed(&error))?.await.map_err(|error| failed(&error))?;
+        Ok(())
+    }
+}
+
+/// The time now in unix milliseconds.
+pub fn now_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Serialises one of our own types.
+pub(crate) fn to_bytes(value: &impl serde::Serialize) -> Bytes {
+    // Our own types hold only texts, numbers and JSON values, all of which serialise.
+    serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
+}

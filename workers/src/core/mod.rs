@@ -1,0 +1,7 @@
+//! How work is owned, ordered, retried and given up; nothing here knows what the work is.
+//!
+//! One process owns a pool at a time. Inside it, a conversation's work runs one at a time and in stream
+//! order, tenants take turns, and everything that is read ahead, running or waiting is bounded.
+
+pub mod job;
+pub mod log;
