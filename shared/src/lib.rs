@@ -11,3 +11,5 @@ pub mod secret;
 pub mod signature;
 pub mod standard_webhooks;
 pub mod subjects;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
