@@ -40,7 +40,12 @@ impl Platform {
         let shards = self.snapshot().tenants.get(&cause.tenant).map_or(1, |tenant| tenant.shards);
         let head = Head {
             id: id.clone(),
-            partition: partition::of_conversation(&cause.tenant, &cause.conversation, shards, self.log.partitions()),
+            partition: partition::of_conversation(
+                &cause.tenant,
+                &cause.conversation,
+                shards,
+                self.log.partitions(),
+            ),
             family: Family::Record,
             kind: record.kind().to_owned(),
             received_ms: now_ms(),
