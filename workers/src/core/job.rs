@@ -1,5 +1,6 @@
 //! What a pool does with one piece of work, and what it says about it.
 
+use super::ring::{Keeper, RingError};
 use ackline_shared::envelope::Head;
 use ackline_shared::subjects::{Partition, Pool};
 use bytes::Bytes;
@@ -13,8 +14,17 @@ pub trait Job: Send + Sync + 'static {
     /// Which pool this is.
     const POOL: Pool;
 
+    /// Whether finished updates are remembered per conversation, so that none takes effect twice. Only a pool
+    /// that keeps such a memory itself turns this off.
+    const REMEMBERS: bool = true;
+
     /// What the pool reads; one consumer per lane and partition.
     fn lanes() -> Vec<LaneSource>;
+
+    /// Whether there may be anything to do for this update: a cheap look that spares the rest the memory.
+    fn concerns(&self, _head: &Head) -> bool {
+        true
+    }
 
     /// Does the work once. It must finish within the pool's attempt timeout; later it is cancelled and retried.
     fn run(&self, work: &Work) -> impl Future<Output = Verdict> + Send;
@@ -81,6 +91,15 @@ pub struct Work {
     pub last_attempt: bool,
     /// Parts of the work that are finished.
     pub marks: Marks,
+    /// Where marks become durable.
+    pub keeper: Keeper,
+}
+
+impl Work {
+    /// Makes the marks durable now, before an effect whose answer may be lost.
+    pub async fn persist(&self) -> Result<(), RingError> {
+        self.keeper.keep(self.head.id.as_str(), self.marks.all()).await
+    }
 }
 
 /// Which parts of a piece of work have taken effect, for work that has several; survives retries and takeovers.

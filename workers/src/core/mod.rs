@@ -3,5 +3,16 @@
 //! One process owns a pool at a time. Inside it, a conversation's work runs one at a time and in stream
 //! order, tenants take turns, and everything that is read ahead, running or waiting is bounded.
 
+pub mod attempt;
+pub mod backoff;
+pub mod batch;
+pub mod dead;
+pub mod intake;
 pub mod job;
+pub mod lease;
 pub mod log;
+pub mod metrics;
+pub mod pool;
+pub mod ring;
+pub mod scheduler;
+pub mod settings;

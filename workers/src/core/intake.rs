@@ -1,0 +1,192 @@
+//! Reading: durable consumers per lane and partition, and the messages they deliver.
+//!
+//! A consumer is set back to its acknowledged floor whenever its pool changes hands or the connection was
+//! lost, because plain redelivery would bring older messages behind newer ones. What is read ahead is bounded
+//! in messages by the consumer and in bytes by a semaphore whose permit travels with the message.
+
+use super::job::{Job, LaneSource, Marks, Work};
+use super::ring::Keeper;
+use super::settings::PoolSettings;
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
+use ackline_shared::subjects::{self, Partition, Pool, Subject};
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::{AckKind, Context, Message};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+const PULL_BATCH: usize = 128;
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
+const OPEN_AT_ONCE: usize = 16;
+
+/// Why reading cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error("the consumer {consumer} cannot be used: {reason}")]
+pub struct IntakeError {
+    consumer: String,
+    reason: String,
+}
+
+/// A message on its way to the scheduler.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Index of its lane.
+    pub lane: usize,
+    /// The work, ready for its first attempt.
+    pub work: Work,
+    /// What is wrong with it, when it cannot be worked on.
+    pub defect: Option<String>,
+    /// The stream it came from.
+    pub stream: &'static str,
+    /// For the acknowledgement.
+    pub message: Message,
+    /// Its share of the bytes read ahead, where those are counted one by one.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+/// One open consumer.
+#[derive(Debug)]
+pub struct Source {
+    lane: usize,
+    stream: &'static str,
+    name: String,
+    consumer: PullConsumer,
+}
+
+/// Opens every consumer of a job, each set back to its acknowledged floor.
+pub async fn open<J: Job>(
+    context: &Context,
+    settings: &PoolSettings,
+    partitions: u16,
+) -> Result<Vec<Source>, IntakeError> {
+    let wanted = J::lanes()
+        .into_iter()
+        .enumerate()
+        .flat_map(|(index, lane)| (0..partitions).map(move |number| (index, lane, Partition(number))));
+    let opening = stream::iter(wanted)
+        .map(|(index, lane, partition)| open_one(context, settings, J::POOL, index, lane, partition));
+    opening.buffer_unordered(OPEN_AT_ONCE).try_collect().await
+}
+
+async fn open_one(
+    context: &Context,
+    settings: &PoolSettings,
+    pool: Pool,
+    index: usize,
+    lane: LaneSource,
+    partition: Partition,
+) -> Result<Source, IntakeError> {
+    let name = subjects::consumer(pool, partition, lane.name);
+    let consumer = open_consumer(context, settings, lane.stream, &name, (lane.filters)(partition)).await?;
+    Ok(Source { lane: index, stream: lane.stream, name, consumer })
+}
+
+/// Opens one durable consumer and sets it back to its acknowledged floor.
+pub async fn open_consumer(
+    context: &Context,
+    settings: &PoolSettings,
+    stream: &str,
+    name: &str,
+    filters: Vec<String>,
+) -> Result<PullConsumer, IntakeError> {
+    let failed = |reason: String| IntakeError { consumer: name.to_owned(), reason };
+    let config = pull::Config {
+        durable_name: Some(name.to_owned()),
+        filter_subjects: filters,
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: settings.ack_wait,
+        max_ack_pending: i64::try_from(settings.window).unwrap_or(i64::MAX),
+        max_deliver: -1,
+        ..pull::Config::default()
+    };
+    let mut consumer: PullConsumer =
+        context.create_consumer_on_stream(config, stream).await.map_err(|error| failed(error.to_string()))?;
+    let info = consumer.cached_info();
+    if info.delivered.stream_sequence > info.ack_floor.stream_sequence {
+        consumer.reset(None).await.map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(consumer)
+}
+
+/// Reads a source into the channel until the channel closes or the consumer breaks.
+pub async fn read(
+    source: Source,
+    bytes: Arc<Semaphore>,
+    arrivals: mpsc::Sender<Arrival>,
+) -> Result<(), IntakeError> {
+    let failed = |reason: String| IntakeError { consumer: source.name.clone(), reason };
+    let mut messages = source
+        .consumer
+        .stream()
+        .max_messages_per_batch(PULL_BATCH)
+        .expires(PULL_EXPIRES)
+        .heartbeat(PULL_HEARTBEAT)
+        .messages()
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    while let Some(next) = messages.next().await {
+        let message = next.map_err(|error| failed(error.to_string()))?;
+        let size = u32::try_from(message.payload.len().max(1)).unwrap_or(u32::MAX);
+        let Ok(permit) = bytes.clone().acquire_many_owned(size).await else { return Ok(()) };
+        let arrival = arrive(source.lane, source.stream, message, Some(permit));
+        if arrivals.send(arrival).await.is_err() {
+            return Ok(());
+        }
+    }
+    Err(failed("its messages ended".to_owned()))
+}
+
+/// Turns a message into work; one that cannot be read becomes work with a defect, never an error.
+pub fn arrive(
+    lane: usize,
+    stream: &'static str,
+    message: Message,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Arrival {
+    let sequence = message.info().map(|info| info.stream_sequence).unwrap_or_default();
+    let no_headers = HeaderMap::new();
+    let read = Head::read(&message.subject, message.headers.as_ref().unwrap_or(&no_headers));
+    let (head, defect) = match read {
+        Ok(head) => (head, None),
+        Err(error) => (stand_in(&message.subject, stream, sequence), Some(error.to_string())),
+    };
+    let work = Work {
+        head,
+        payload: message.payload.clone(),
+        sequence,
+        attempt: 1,
+        last_attempt: false,
+        marks: Marks::default(),
+        keeper: Keeper::default(),
+    };
+    Arrival { lane, work, defect, stream, message, permit }
+}
+
+/// Acknowledges a message; a lost acknowledgement only brings the message again.
+pub async fn acknowledge(message: &Message) {
+    if let Err(error) = message.ack_with(AckKind::Ack).await {
+        tracing::debug!(%error, "an acknowledgement was not sent; the message will come again");
+    }
+}
+
+fn stand_in(subject: &str, stream: &str, sequence: u64) -> Head {
+    let tenant = Subject::parse(subject).map_or_else(TenantId::unrouted, |subject| subject.tenant().clone());
+    Head {
+        id: UpdateId::new(&format!("{stream}:{sequence}")),
+        tenant,
+        partition: Partition(0),
+        family: Family::Record,
+        kind: "unreadable".to_owned(),
+        app: None,
+        phone: None,
+        conversation: ConversationKey::none(),
+        received_ms: 0,
+        signature: None,
+        traceparent: None,
+    }
+}

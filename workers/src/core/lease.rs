@@ -1,0 +1,86 @@
+//! Who owns a pool: one process at a time, by a key that expires when its owner stops renewing it.
+//!
+//! The key's revision is the fencing epoch. An owner that could not renew for most of the lease's life stops
+//! by itself, before anybody else can win it.
+
+use async_nats::jetstream::kv::Store;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// A pool's lease, held or wanted by this process.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    store: Store,
+    key: String,
+    instance: String,
+    ttl: Duration,
+}
+
+/// Proof of having won the lease.
+#[derive(Debug)]
+pub struct Held {
+    revision: u64,
+    renewed: Instant,
+}
+
+impl Held {
+    /// The fencing epoch.
+    pub fn epoch(&self) -> u64 {
+        self.revision
+    }
+}
+
+impl Lease {
+    /// Names the lease of `key` for this process.
+    pub fn new(store: Store, key: &str, instance: &str, ttl: Duration) -> Self {
+        Self { store, key: key.to_owned(), instance: instance.to_owned(), ttl }
+    }
+
+    /// How often a held lease is renewed, and a wanted one asked for.
+    pub fn interval(&self) -> Duration {
+        self.ttl / 5
+    }
+
+    /// Waits until the lease is ours.
+    pub async fn acquire(&self) -> Held {
+        loop {
+            let asked = Instant::now();
+            let attempt =
+                timeout(self.interval(), self.store.create(&self.key, self.instance.clone().into()));
+            if let Ok(Ok(revision)) = attempt.await {
+                return Held { revision, renewed: asked };
+            }
+            sleep(self.interval()).await;
+        }
+    }
+
+    /// Renews; false when the lease is, or soon may be, somebody else's.
+    pub async fn renew(&self, held: &mut Held) -> bool {
+        let asked = Instant::now();
+        let attempt = timeout(
+            self.interval(),
+            self.store.update(&self.key, self.instance.clone().into(), held.revision),
+        );
+        match attempt.await {
+            Ok(Ok(revision)) => {
+                *held = Held { revision, renewed: asked };
+                true
+            }
+            Ok(Err(error))
+                if error.kind() == async_nats::jetstream::kv::UpdateErrorKind::WrongLastRevision =>
+            {
+                false
+            }
+            _ => held.renewed.elapsed() < self.ttl.mul_f64(0.6),
+        }
+    }
+
+    /// Gives the lease back, so that a successor need not wait for it to expire.
+    pub async fn release(&self, held: Held) {
+        let freed =
+            timeout(self.interval(), self.store.purge_expect_revision(&self.key, Some(held.revision)));
+        if !matches!(freed.await, Ok(Ok(()))) {
+            tracing::debug!(lease = self.key, "the lease was not given back and will expire");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! A pool in this process: wait for the lease, work while it is ours, hand over.
+//!
+//! While the lease is held, one loop owns the scheduler and everything that waits; attempts run as tasks and
+//! report back. Work that is read but not started when the pool ends is simply left unacknowledged: whoever
+//! owns the pool next sets the consumers back and finds it.
+
+use super::attempt::{Attempts, Outcome};
+use super::intake::{self, Arrival, IntakeError, Source};
+use super::job::Job;
+use super::lease::{Held, Lease};
+use super::log::Log;
+use super::metrics::Metrics;
+use super::ring::Ring;
+use super::scheduler::{Scheduler, Slot};
+use super::settings::PoolSettings;
+use crate::platform::Platform;
+use ackline_shared::ids::PhoneNumberId;
+use ackline_shared::subjects::Pool;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+/// Arrivals between the readers and the scheduler; readers wait when it is full.
+const ARRIVALS_MAX: usize = 1024;
+/// Pause after a pool broke, before it is opened again.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+
+/// The signal to end: true once.
+pub type Shutdown = watch::Receiver<bool>;
+
+/// What a pool needs of the process it runs in.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The log, the configuration and the buckets.
+    pub platform: Platform,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The process's own name, written into leases.
+    pub instance: String,
+    /// The signal to end.
+    pub shutdown: Shutdown,
+}
+
+impl Host {
+    /// The lease of a pool for this process.
+    pub fn lease(&self, pool: Pool, settings: &PoolSettings) -> Lease {
+        Lease::new(self.platform.buckets.leases.clone(), pool.as_str(), &self.instance, settings.lease_ttl)
+    }
+}
+
+/// Runs a pool until the signal, taking it over whenever its lease is free.
+pub async fn run<J: Job>(job: J, settings: PoolSettings, host: Host) {
+    let job = Arc::new(job);
+    let settings = Arc::new(settings);
+    let lease = host.lease(J::POOL, &settings);
+    let Host { platform, metrics, mut shutdown, .. } = host;
+    while let Some(held) = wait_for(&lease, &mut shutdown).await {
+        tracing::info!(pool = %J::POOL, epoch = held.epoch(), "this process owns the pool");
+        metrics.owned(J::POOL, true);
+        let attempts = Attempts {
+            job: job.clone(),
+            log: platform.log.clone(),
+            ring: Ring::new(platform.buckets.sessions.clone()),
+            settings: settings.clone(),
+            metrics: metrics.clone(),
+        };
+        let ended = own(&attempts, &lease, held, &mut shutdown).await;
+        metrics.owned(J::POOL, false);
+        metrics.load(J::POOL, 0, 0, 0);
+        tracing::info!(pool = %J::POOL, reason = %ended, "this process gave the pool up");
+        tokio::time::sleep(REOPEN_PAUSE).await;
+    }
+}
+
+/// Waits for the lease; `None` when the signal came first.
+pub async fn wait_for(lease: &Lease, shutdown: &mut Shutdown) -> Option<Held> {
+    tokio::select! {
+        held = lease.acquire() => Some(held),
+        () = ended(shutdown) => None,
+    }
+}
+
+/// Waits for the signal to end; a vanished sender is one too.
+pub async fn ended(shutdown: &mut Shutdown) {
+    let _signal_or_gone = shutdown.wait_for(|ended| *ended).await;
+}
+
+/// Why a pool stopped being worked on by this process.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The process is to end.
+    #[error("the process ends")]
+    Shutdown,
+    /// The lease could not be renewed.
+    #[error("the lease is lost")]
+    LeaseLost,
+    /// The connection to NATS was lost and is back; messages may have been lost on the way to us.
+    #[error("the connection to NATS was renewed")]
+    Reconnected,
+    /// A consumer failed.
+    #[error("{0}")]
+    Intake(#[from] IntakeError),
+}
+
+async fn own<J: Job>(
+    attempts: &Attempts<J>,
+    lease: &Lease,
+    mut held: Held,
+    shutdown: &mut Shutdown,
+) -> Ended {
+    let opening = intake::open::<J>(attempts.log.context(), &attempts.settings, attempts.log.partitions());
+    let sources = match keep_lease_while(opening, lease, &mut held).await {
+        Some(Ok(sources)) => sources,
+        Some(Err(error)) => return error.into(),
+        None => return Ended::LeaseLost,
+    };
+    let mut desk = Desk::open(attempts.clone(), sources);
+    let ended = desk.work(lease, &mut held, shutdown).await;
+    desk.close().await;
+    if !matches!(ended, Ended::LeaseLost) {
+        lease.release(held).await;
+    }
+    ended
+}
+
+/// Awaits something long while the lease is renewed; `None` when the lease got lost.
+pub async fn keep_lease_while<T>(work: impl Future<Output = T>, lease: &Lease, held: &mut Held) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    let mut renewal = interval(lease.interval());
+    loop {
+        tokio::select! {
+            done = &mut work => return Some(done),
+            _ = renewal.tick() => if !lease.renew(held).await { return None },
+        }
+    }
+}
+
+/// Everything of one pool while it is owned.
+struct Desk<J> {
+    attempts: Attempts<J>,
+    lane_names: Vec<&'static str>,
+    scheduler: Scheduler<Box<Arrival>>,
+    /// Messages read and not finished, so that one offered again by NATS is not taken twice.
+    held: HashSet<(&'static str, u64)>,
+    waiting: BTreeMap<(Instant, u64), (Slot, Box<Arrival>)>,
+    waited: u64,
+    running: JoinSet<(Slot, (&'static str, u64), Outcome)>,
+    readers: JoinSet<Result<(), IntakeError>>,
+    arrivals: mpsc::Receiver<Arrival>,
+    connects: u64,
+}
+
+impl<J: Job> Desk<J> {
+    fn open(attempts: Attempts<J>, sources: Vec<Source>) -> Self {
+        let lanes = J::lanes();
+        let weights: Vec<u32> = lanes.iter().map(|lane| lane.weight).collect();
+        let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
+        let bytes = Arc::new(Semaphore::new(attempts.settings.window_bytes_max.min(Semaphore::MAX_PERMITS)));
+        let mut readers = JoinSet::new();
+        for source in sources {
+            readers.spawn(intake::read(source, bytes.clone(), sender.clone()));
+        }
+        Self {
+            lane_names: lanes.iter().map(|lane| lane.name).collect(),
+            scheduler: Scheduler::new(&weights, attempts.settings.tenant_in_flight_max),
+            held: HashSet::new(),
+            waiting: BTreeMap::new(),
+            waited: 0,
+            running: JoinSet::new(),
+            readers,
+            arrivals,
+            connects: connects(&attempts.log),
+            attempts,
+        }
+    }
+
+    async fn work(&mut self, lease: &Lease, held: &mut Held, shutdown: &mut Shutdown) -> Ended {
+        let mut renewal = interval(lease.interval());
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.start_ready();
+            let next_wait = self.waiting.first_key_value().map(|((due, _), _)| *due);
+            tokio::select! {
+                () = ended(shutdown) => return Ended::Shutdown,
+                _ = renewal.tick() => {
+                    if !lease.renew(held).await {
+                        return Ended::LeaseLost;
+                    }
+                    if connects(&self.attempts.log) != self.connects {
+                        return Ended::Reconnected;
+                    }
+                    let load = (self.scheduler.queued(), self.running.len(), self.waiting.len());
+                    self.attempts.metrics.load(J::POOL, load.0, load.1, load.2);
+                }
+                Some(finished) = self.running.join_next() => if let Ok((slot, place, outcome)) = finished {
+                    self.conclude(slot, place, outcome);
+                },
+                Some(arrival) = self.arrivals.recv() => self.admit(arrival),
+                Some(ended) = self.readers.join_next() => if let Ok(Err(error)) = ended {
+                    return error.into();
+                },
+                () = sleep_until(next_wait.unwrap_or_else(far_away)), if next_wait.is_some() => self.wake(),
+            }
+        }
+    }
+
+    /// Lets running attempts finish within the deadline, then cancels them.
+    async fn close(mut self) {
+        self.readers.abort_all();
+        let finish = async { while self.running.join_next().await.is_some() {} };
+        if timeout(self.attempts.settings.drain_timeout, finish).await.is_err() {
+            tracing::warn!(pool = %J::POOL, "running jobs did not finish in time and will be done again");
+        }
+    }
+
+    fn admit(&mut self, arrival: Arrival) {
+        let place = (arrival.stream, arrival.work.sequence);
+        if self.held.insert(place) {
+            let slot = slot_of(&arrival);
+            self.scheduler.push(&slot, Box::new(arrival));
+        }
+    }
+
+    fn start_ready(&mut self) {
+        while self.running.len() < self.attempts.settings.concurrency {
+            let Some((slot, arrival)) = self.scheduler.take() else { return };
+            let lane_name = self.lane_names.get(slot.lane).copied().unwrap_or_default();
+            let attempts = self.attempts.clone();
+            self.running.spawn(async move {
+                let place = (arrival.stream, arrival.work.sequence);
+                let outcome = attempts.make(lane_name, arrival).await;
+                (slot, place, outcome)
+            });
+        }
+    }
+
+    fn conclude(&mut self, slot: Slot, place: (&'static str, u64), outcome: Outcome) {
+        match outcome {
+            Outcome::Finished => {
+                self.held.remove(&place);
+                self.scheduler.finish(&slot);
+            }
+            Outcome::Again(arrival, wait) => {
+                self.scheduler.hold(&slot);
+                self.waited += 1;
+                self.waiting.insert((Instant::now() + wait, self.waited), (slot, arrival));
+            }
+        }
+    }
+
+    fn wake(&mut self) {
+        let now = Instant::now();
+        while let Some(entry) = self.waiting.first_entry()
+            && entry.key().0 <= now
+        {
+            let (slot, arrival) = entry.remove();
+            self.scheduler.resume(&slot, arrival);
+        }
+    }
+}
+
+fn slot_of(arrival: &Arrival) -> Slot {
+    let head = &arrival.work.head;
+    let phone = head.phone.as_ref().map_or("", PhoneNumberId::as_str);
+    Slot {
+        lane: arrival.lane,
+        tenant: head.tenant.clone(),
+        conversation: format!("{phone}/{}", head.conversation),
+    }
+}
+
+/// How often this process has connected to NATS so far.
+pub fn connects(log: &Log) -> u64 {
+    log.context().client().statistics().connects.load(Ordering::Relaxed)
+}
+
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
