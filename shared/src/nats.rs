@@ -168,7 +168,7 @@ pub struct Buckets {
 pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Buckets, NatsError> {
     for config in streams(settings) {
         let name = config.name.clone();
-        Box::pin(context.get_or_create_stream(config)).await.map_err(|error| prepare_error(&name, &error))?;
+        context.get_or_create_stream(config).await.map_err(|error| prepare_error(&name, &error))?;
     }
     let replicas = settings.durability.replicas();
     let bucket = |name: &str, history: i64, max_age: Duration, storage: StorageType| kv::Config {
@@ -223,7 +223,7 @@ async fn open(context: &Context, config: kv::Config) -> Result<kv::Store, NatsEr
     if let Ok(store) = context.get_key_value(&name).await {
         return Ok(store);
     }
-    match Box::pin(context.create_key_value(config)).await {
+    match context.create_key_value(config).await {
         Ok(store) => Ok(store),
         // Another process may have created it between the two calls.
         Err(error) => context.get_key_value(&name).await.map_err(|_| prepare_error(&name, &error)),
