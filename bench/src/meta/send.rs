@@ -133,7 +133,7 @@ fn check(
     if sim.options.enforce_window && outgoing.template.is_none() {
         let window = WINDOW.mul_f64(sim.options.pacing.scale);
         let heard = sim.people().last_heard(phone_number_id, &person.user_id);
-        if !heard.is_some_and(|heard| sim.now().saturating_sub(heard) <= window) {
+        if heard.is_none_or(|heard| sim.now().saturating_sub(heard) > window) {
             let details = "More than 24 hours have passed since the customer last replied to this number.";
             return Err(GraphError::new(131_047, details));
         }
