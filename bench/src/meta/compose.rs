@@ -99,7 +99,7 @@ pub enum BadBatch {
 }
 
 /// A body ready to be posted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Composed {
     /// The bytes.
     pub body: Bytes,
@@ -107,6 +107,8 @@ pub struct Composed {
     pub updates: usize,
     /// The conversation, when there is exactly one.
     pub conversation: Option<String>,
+    /// The messages its updates are about, in order.
+    pub message_ids: Vec<String>,
     /// The messages as the people see them.
     pub seen: Vec<SeenMessage>,
 }
@@ -140,7 +142,7 @@ pub fn compose(sim: &Simulator, batch: &Batch) -> Result<Composed, BadBatch> {
     made.conversations.sort();
     made.conversations.dedup();
     let conversation = made.conversations.pop().filter(|_| made.conversations.is_empty());
-    Ok(Composed { body, updates, conversation, seen: made.seen })
+    Ok(Composed { body, updates, conversation, message_ids: made.message_ids, seen: made.seen })
 }
 
 fn count(change: &ChangeSpec) -> usize {
@@ -157,6 +159,7 @@ impl ChangeSpec {
 #[derive(Default)]
 struct Made {
     conversations: Vec<String>,
+    message_ids: Vec<String>,
     seen: Vec<SeenMessage>,
 }
 
@@ -212,6 +215,7 @@ impl Made {
         let timestamp = sender.timestamp.unwrap_or_else(|| sim.unix_seconds());
         let content = (&message.content, &picture);
         let element = payload::message(&person, &id, timestamp, context, content);
+        self.message_ids.push(id.clone());
         self.seen.push(SeenMessage {
             conversation: person.user_id.clone(),
             phone_number_id: number.phone_number_id.clone(),
@@ -247,6 +251,7 @@ impl Made {
             template: sent.template,
             error: failed.then(|| status_error(spec.code.unwrap_or(131_000))),
         });
+        self.message_ids.push(spec.message_id.clone());
         self.conversations.push(sent.person.user_id.clone());
         Ok(((!failed).then(|| payload::contact(&sent.person)), element))
     }

@@ -1,4 +1,19 @@
 //! The control API under `/_sim`: what a test or a person makes the simulator do, and its journal.
+//!
+//! | call | does |
+//! |---|---|
+//! | `POST /messages` | posts one message of a person: an [`IncomingMessage`] and a [`Posting`] in one flat object |
+//! | `POST /deliveries` | posts `{"entries": …}` (a [`Batch`]), `{"raw": "…"}` or `{"raw_base64": "…"}`, with a [`Posting`] |
+//! | `POST /statuses` | posts `statuses` of `message_id` one after the other, in the order given |
+//! | `POST /handshake` | verifies the webhook URL with a GET |
+//! | `PUT /webhook` | sends webhooks to `url` from now on |
+//! | `GET`, `PUT /ladder` | the statuses that follow a send ([`Ladder`]) |
+//! | `GET`, `POST`, `DELETE /rules` | what goes wrong with the next sends ([`Rule`]) |
+//! | `GET`, `DELETE /journal` | what happened ([`JournalQuery`]); with `wait_ms`, once `n` entries match |
+//! | `GET /conversations/{phone or user id}` | the messages as that person sees them |
+//! | `GET /health` | whether it is up, and what is waiting |
+//!
+//! What is posted is answered 202 with an [`Accepted`]; a mistake is 400, a full queue 503, both with `error`.
 
 use super::compose::{Batch, StatusSpec};
 use super::entry::Entry;
@@ -204,6 +219,8 @@ pub struct JournalQuery {
     pub conversation: Option<String>,
     /// A webhook delivery's number.
     pub delivery: Option<u64>,
+    /// A message's id: what was posted, called and seen of it.
+    pub message_id: Option<String>,
 }
 
 impl Simulator {
@@ -221,6 +238,7 @@ impl Simulator {
         let matches = |entry: &Entry| {
             query.kind.as_deref().is_none_or(|kind| entry.kind() == kind)
                 && query.delivery.is_none_or(|delivery| entry.delivery() == Some(delivery))
+                && query.message_id.as_deref().is_none_or(|id| entry.concerns(id))
                 && conversation.as_deref().is_none_or(|person| entry.conversation() == Some(person))
         };
         self.journal().read(ask, matches).await

@@ -24,6 +24,8 @@ pub struct Delivery {
     pub updates: usize,
     /// The conversation, when all updates are of one.
     pub conversation: Option<String>,
+    /// The messages the updates are about.
+    pub message_ids: Arc<[String]>,
     /// Whether a failure is retried.
     pub retry: bool,
 }
@@ -224,6 +226,7 @@ fn record(
         delivery: number,
         attempt,
         conversation: delivery.conversation.clone(),
+        message_ids: delivery.message_ids.clone(),
         signature: delivery.signature,
         updates: delivery.updates,
         body_bytes: delivery.body.len(),

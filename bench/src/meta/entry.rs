@@ -4,9 +4,13 @@ use super::signing::Signature;
 use crate::journal::Weigh;
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Longest body kept with an entry; a longer one is left out and only its size told.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Most message ids kept with a webhook attempt.
+pub const MESSAGE_IDS_MAX: usize = 32;
 
 /// One entry.
 #[derive(Debug, Serialize)]
@@ -41,6 +45,8 @@ pub struct WebhookAttempt {
     pub attempt: u32,
     /// The conversation, when all updates are of one.
     pub conversation: Option<String>,
+    /// The messages its updates are about, up to [`MESSAGE_IDS_MAX`].
+    pub message_ids: Arc<[String]>,
     /// How it was signed.
     pub signature: Signature,
     /// How many updates it carries.
@@ -132,6 +138,15 @@ impl Entry {
             Self::Webhook(_) => "webhook",
             Self::Graph(_) => "graph",
             Self::Message(_) => "message",
+        }
+    }
+
+    /// Whether it is about a message.
+    pub fn concerns(&self, message_id: &str) -> bool {
+        match self {
+            Self::Webhook(webhook) => webhook.message_ids.iter().any(|id| id == message_id),
+            Self::Graph(call) => call.message_id.as_deref() == Some(message_id),
+            Self::Message(message) => message.message_id == message_id,
         }
     }
 

@@ -272,6 +272,54 @@ mod tests {
     }
 
     #[test]
+    fn each_type_has_metas_shape() {
+        let picture = Picture {
+            id: "7".into(),
+            mime_type: "image/png".into(),
+            sha256: "s".into(),
+            url: "http://u".into(),
+        };
+        let cases = [
+            (json!({"type": "text", "text": "hi"}), "text", json!({"body": "hi"})),
+            (
+                json!({"type": "image", "caption": "c"}),
+                "image",
+                json!({"caption": "c", "mime_type": "image/png", "sha256": "s", "id": "7", "url": "http://u"}),
+            ),
+            (
+                json!({"type": "button_reply", "reply_id": "y", "title": "Yes"}),
+                "interactive",
+                json!({"type": "button_reply", "button_reply": {"id": "y", "title": "Yes"}}),
+            ),
+            (
+                json!({"type": "list_reply", "reply_id": "r", "title": "Row"}),
+                "interactive",
+                json!({"type": "list_reply", "list_reply": {"id": "r", "title": "Row"}}),
+            ),
+            (
+                json!({"type": "button", "payload": "p", "text": "t"}),
+                "button",
+                json!({"payload": "p", "text": "t"}),
+            ),
+            (
+                json!({"type": "location", "latitude": 1.5, "longitude": -2.0, "place": "Here"}),
+                "location",
+                json!({"latitude": 1.5, "longitude": -2.0, "name": "Here"}),
+            ),
+            (
+                json!({"type": "reaction", "message_id": "wamid.1"}),
+                "reaction",
+                json!({"message_id": "wamid.1"}),
+            ),
+        ];
+        for (mut described, kind, payload) in cases {
+            described["user_id"] = json!("US.1");
+            let content = read(described).unwrap().content;
+            assert_eq!((content.kind(), content.payload(&picture)), (kind, Some(payload)));
+        }
+    }
+
+    #[test]
     fn a_misspelled_field_is_refused() {
         assert!(read(json!({"from": "1", "txt": "hi"})).is_err());
         assert!(read(json!({"from": "1", "type": "button_reply", "id": "a", "title": "A"})).is_err());

@@ -2,7 +2,7 @@
 
 use super::compose::{BadBatch, Batch, ChangeSpec, Composed, EntrySpec, StatusSpec, compose};
 use super::delivery::{Courier, Delivery, Refused};
-use super::entry::Entry;
+use super::entry::{Entry, MESSAGE_IDS_MAX};
 use super::incoming::IncomingMessage;
 use super::ladder::Ladder;
 use super::media::Media;
@@ -87,7 +87,7 @@ pub struct Posting {
 pub struct Accepted {
     /// Numbers of the deliveries, one for each copy.
     pub deliveries: Vec<u64>,
-    /// Ids of the messages inside.
+    /// The messages its updates are about, in order.
     pub message_ids: Vec<String>,
     /// The conversation, when there is exactly one.
     pub conversation: Option<String>,
@@ -174,7 +174,7 @@ impl Simulator {
 
     /// Posts any bytes, signed as asked.
     pub fn deliver_raw(&self, body: Bytes, posting: Posting) -> Result<Accepted, NotPosted> {
-        self.post(Composed { body, updates: 0, conversation: None, seen: Vec::new() }, posting)
+        self.post(Composed { body, ..Composed::default() }, posting)
     }
 
     /// Posts statuses in the order given, each in a webhook of its own after the one before was attempted.
@@ -183,10 +183,8 @@ impl Simulator {
         for status in statuses {
             let phone_number_id = self.sent(&status.message_id).map(|sent| sent.phone_number_id);
             let change = ChangeSpec { phone_number_id, statuses: vec![status], ..ChangeSpec::default() };
-            let Composed { body, updates, conversation, .. } = compose(self, &Batch::of(change))?;
-            let signature = Signature::Good;
-            let posted =
-                self.courier.post(Delivery { body, signature, updates, conversation, retry: true })?;
+            let composed = compose(self, &Batch::of(change))?;
+            let posted = self.courier.post(delivery(&composed, Posting::default()))?;
             numbers.push(posted.number);
             // An error means the courier is stopping; the journal tells what became of the attempt.
             let _ = posted.first_attempt.await;
@@ -198,15 +196,12 @@ impl Simulator {
         if posting.duplicate > DUPLICATES_MAX {
             return Err(NotPosted::Duplicates);
         }
-        let Composed { body, updates, conversation, seen } = composed;
-        let retry = posting.retry.unwrap_or(posting.signature == Signature::Good);
-        let signature = posting.signature;
-        let delivery = Delivery { body, signature, updates, conversation: conversation.clone(), retry };
-        let message_ids = seen.iter().map(|message| message.message_id.clone()).collect();
+        let delivery = delivery(&composed, posting);
         let mut deliveries = Vec::new();
         for _ in 0..=posting.duplicate {
             deliveries.push(self.courier.post(delivery.clone())?.number);
         }
+        let Composed { updates, conversation, message_ids, seen, .. } = composed;
         for message in seen {
             self.journal.record(Entry::Message(message));
         }
@@ -356,6 +351,17 @@ impl Number {
             display_phone_number: format!("1555{local}"),
             verified_name: "Simulated Business".to_owned(),
         }
+    }
+}
+
+fn delivery(composed: &Composed, posting: Posting) -> Delivery {
+    Delivery {
+        body: composed.body.clone(),
+        signature: posting.signature,
+        updates: composed.updates,
+        conversation: composed.conversation.clone(),
+        message_ids: composed.message_ids.iter().take(MESSAGE_IDS_MAX).cloned().collect(),
+        retry: posting.retry.unwrap_or(posting.signature == Signature::Good),
     }
 }
 
