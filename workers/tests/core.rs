@@ -192,7 +192,7 @@ async fn what_cannot_be_done_stands_in_the_dead_letters_with_its_reason() {
     stage.publish("US.1", "d2", "refuse").await;
     stage.publish("US.1", "d3", "poison").await;
     stage.publish("US.1", "d4", "ok").await;
-    let foreign = "in.1.msg.acme".to_owned();
+    let foreign = subjects::update(Partition(1), Class::Message, &TenantId::new("acme").unwrap());
     stage.platform.log.write_raw(foreign, async_nats::HeaderMap::new(), "no headers".into()).await.unwrap();
     let (_stop, _running) = stage.pool(&seen, "one");
     seen.wait_for(1).await;
