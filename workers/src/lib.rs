@@ -1,1 +1,3 @@
 //! The pools.
+
+pub mod flows;
