@@ -114,7 +114,10 @@ mod tests {
     fn an_answer_without_text_is_no_answer() {
         let response = |content: Value| json!({"choices": [{"message": {"content": content}}]});
         assert_eq!(read_reply(&response(json!(" Hello "))), Some("Hello".to_owned()));
-        assert_eq!(read_reply(&response(json!([{"type": "text", "text": "Hel"}, {"text": "lo"}]))), Some("Hello".into()));
+        assert_eq!(
+            read_reply(&response(json!([{"type": "text", "text": "Hel"}, {"text": "lo"}]))),
+            Some("Hello".into())
+        );
         for empty in [json!(null), json!("  "), json!([])] {
             assert_eq!(read_reply(&response(empty)), None);
         }

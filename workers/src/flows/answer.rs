@@ -97,11 +97,13 @@ fn email(text: &str) -> Option<String> {
 
 /// Accepts 7 to 15 digits with the usual punctuation; `00` counts as `+`.
 fn phone(text: &str) -> Option<String> {
-    let is_phone = text.chars().all(|c| c.is_ascii_digit() || c.is_whitespace() || "+-().\u{a0}/".contains(c));
+    let is_phone =
+        text.chars().all(|c| c.is_ascii_digit() || c.is_whitespace() || "+-().\u{a0}/".contains(c));
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let international = digits.strip_prefix("00").unwrap_or(&digits);
     let plus_elsewhere = text.rfind('+').is_some_and(|at| at > 0);
-    (is_phone && !plus_elsewhere && (7..=15).contains(&international.len())).then(|| format!("+{international}"))
+    (is_phone && !plus_elsewhere && (7..=15).contains(&international.len()))
+        .then(|| format!("+{international}"))
 }
 
 #[cfg(test)]

@@ -31,7 +31,10 @@ pub fn pick(options: &[(&str, &str)], answer: &str) -> Option<usize> {
     let titles: Vec<String> = options.iter().map(|(_, title)| fold(title)).collect();
     let by_title = || titles.iter().position(|title| *title == answer);
     let by_id = || options.iter().position(|(id, _)| fold(id) == answer);
-    by_title().or_else(|| by_number(&answer, options.len())).or_else(by_id).or_else(|| by_prefix(&titles, &answer))
+    by_title()
+        .or_else(|| by_number(&answer, options.len()))
+        .or_else(by_id)
+        .or_else(|| by_prefix(&titles, &answer))
 }
 
 fn by_number(answer: &str, count: usize) -> Option<usize> {

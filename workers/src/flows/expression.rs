@@ -226,8 +226,28 @@ mod tests {
     #[test]
     fn what_does_not_compile_says_where() {
         for source in [
-            "", "1 +", "(1", "1)", "a b", "1 == ", "'open", "a.", "1 2", "[1,", "f(1)", "len()", "len(1,2)", "a = 1", "&",
-            "matches(a, b)", "matches(a, '(')", "1..2", "not", "and", "a.b..c", "1 < 2 < 3",
+            "",
+            "1 +",
+            "(1",
+            "1)",
+            "a b",
+            "1 == ",
+            "'open",
+            "a.",
+            "1 2",
+            "[1,",
+            "f(1)",
+            "len()",
+            "len(1,2)",
+            "a = 1",
+            "&",
+            "matches(a, b)",
+            "matches(a, '(')",
+            "1..2",
+            "not",
+            "and",
+            "a.b..c",
+            "1 < 2 < 3",
         ] {
             assert!(Expression::compile(source).is_err(), "{source:?}");
         }
@@ -238,7 +258,9 @@ mod tests {
     #[test]
     fn hostile_sources_are_refused_quickly() {
         let started = Instant::now();
-        for piece in ["(", "not ", "-", "[", "1+", "a.", "len(", "'", "{{", "\u{1f600}", "if(1,", "and ", "1 in "] {
+        for piece in
+            ["(", "not ", "-", "[", "1+", "a.", "len(", "'", "{{", "\u{1f600}", "if(1,", "and ", "1 in "]
+        {
             for count in [100, 1_000, 100_000] {
                 for tail in ["", "1"] {
                     let source = piece.repeat(count) + tail;
@@ -254,7 +276,10 @@ mod tests {
             assert!(Expression::compile(&nest(10)).is_ok());
             assert_eq!(Expression::compile(&nest(200)).err(), Some(ExpressionError::TooDeep), "{open}");
         }
-        assert_eq!(Expression::compile(&("1".to_owned() + &"+1".repeat(600))).err(), Some(ExpressionError::TooLarge));
+        assert_eq!(
+            Expression::compile(&("1".to_owned() + &"+1".repeat(600))).err(),
+            Some(ExpressionError::TooLarge)
+        );
         assert!(started.elapsed() < Duration::from_secs(5));
     }
 

@@ -179,7 +179,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn no_cut_is_over_its_limit(text in "\\PC{0,60}", limit in 1usize..40) {
+        fn no_cut_is_over_its_limit(text in "\\PC{0,60}", limit in 2usize..40) {
             prop_assert!(units(&cut(&text, limit)) <= limit);
             for part in split(&text, limit, 3) {
                 prop_assert!(units(&part) <= limit && !part.is_empty());

@@ -4,7 +4,7 @@
 //! each capped in bytes, and the whole capped again.
 
 use super::filter::{Filter, encode_url};
-use super::limits::{RENDERED_BYTES_MAX, cut_bytes};
+use super::limits::{RENDERED_BYTES_MAX, cut_bytes, json_bytes};
 use super::value::{Path, Scope, text_of};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -12,6 +12,8 @@ use std::borrow::Cow;
 const SOURCE_BYTES_MAX: usize = 16 * 1024;
 const SLOTS_MAX: usize = 100;
 const FILTERS_MAX: usize = 8;
+/// Bytes that pass through the slots of one rendering; once used up, the slots that follow are empty.
+const WORK_BYTES_MAX: usize = 128 * 1024;
 
 /// Why a template does not compile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +95,10 @@ impl Template {
     /// Renders to a value: a template that is one slot keeps the value's type, any other is a text.
     pub fn render_value(&self, scope: &Scope<'_>) -> Value {
         match self.parts.as_slice() {
-            [Part::Slot(slot)] => slot.value(scope).into_owned(),
+            [Part::Slot(slot)] => {
+                let mut work = WORK_BYTES_MAX;
+                slot.value(scope, &mut work).into_owned()
+            }
             _ => Value::String(self.render(scope)),
         }
     }
@@ -135,12 +140,13 @@ impl Template {
 
     fn write(&self, scope: &Scope<'_>, escape: impl Fn(usize, &str) -> Cow<'_, str>) -> String {
         let mut out = String::new();
+        let mut work = WORK_BYTES_MAX;
         for (position, part) in self.parts.iter().enumerate() {
             let room = RENDERED_BYTES_MAX.saturating_sub(out.len());
             match part {
                 Part::Text(text) => out.push_str(cut_bytes(text, room)),
                 Part::Slot(slot) => {
-                    let value = slot.value(scope);
+                    let value = slot.value(scope, &mut work);
                     let text = text_of(&value);
                     let text = cut_bytes(&text, RENDERED_BYTES_MAX);
                     let is_encoded = slot.filters.last().is_some_and(Filter::encodes_url);
@@ -165,9 +171,19 @@ impl Slot {
         Ok(Self { path, filters })
     }
 
-    fn value<'a>(&self, scope: &Scope<'a>) -> Cow<'a, Value> {
-        let start = Cow::Borrowed(scope.get(&self.path));
-        self.filters.iter().fold(start, |value, filter| Cow::Owned(filter.apply(&value)))
+    fn value<'a>(&self, scope: &Scope<'a>, work: &mut usize) -> Cow<'a, Value> {
+        let mut value = Cow::Borrowed(scope.get(&self.path));
+        for pass in 0..=self.filters.len() {
+            let Some(left) = work.checked_sub(json_bytes(value.as_ref())) else {
+                *work = 0;
+                return Cow::Borrowed(&Value::Null);
+            };
+            *work = left;
+            if let Some(filter) = self.filters.get(pass) {
+                value = Cow::Owned(filter.apply(&value));
+            }
+        }
+        value
     }
 }
 
@@ -236,7 +252,10 @@ mod tests {
     #[test]
     fn slots_are_filled_and_the_rest_is_kept() {
         assert_eq!(render("Hi {{contact.name}}, {{ n }}{}!", json!({"n": 2})), "Hi Ana, 2{}!");
-        assert_eq!(render("{{missing}}|{{ missing | default:\"a | }} b\" | upper }}", json!({})), "|A | }} B");
+        assert_eq!(
+            render("{{missing}}|{{ missing | default:\"a | }} b\" | upper }}", json!({})),
+            "|A | }} B"
+        );
     }
 
     #[test]

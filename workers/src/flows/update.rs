@@ -97,13 +97,14 @@ impl Update {
 impl Message {
     /// What the person said: the typed text, or the title of what was pressed.
     pub fn said(&self) -> &str {
-        let text = if self.text.trim().is_empty() { self.title.as_deref().unwrap_or_default() } else { &self.text };
+        let text =
+            if self.text.trim().is_empty() { self.title.as_deref().unwrap_or_default() } else { &self.text };
         cut_bytes(text, INCOMING_BYTES_MAX)
     }
 
     /// A copy whose texts are bounded, fit to be kept in a session.
     pub fn bounded(&self) -> Self {
-        let short = |text: &str, bytes| cut_bytes(text, bytes).to_owned();
+        let short = |text: &str, bytes| printable(cut_bytes(text, bytes));
         Self {
             id: self.id.clone(),
             kind: short(&self.kind, 64),
@@ -117,7 +118,7 @@ impl Message {
 
 impl Contact {
     fn bounded(&self) -> Self {
-        let short = |text: &Option<String>| text.as_deref().map(|text| cut_bytes(text, 256).to_owned());
+        let short = |text: &Option<String>| text.as_deref().map(|text| printable(cut_bytes(text, 256)));
         Self { name: short(&self.name), phone: short(&self.phone), user_id: short(&self.user_id) }
     }
 
@@ -126,4 +127,9 @@ impl Contact {
         let bounded = self.bounded();
         serde_json::json!({ "name": bounded.name, "phone": bounded.phone, "user_id": bounded.user_id })
     }
+}
+
+/// Replaces control characters, which JSON would write six times as long.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect()
 }

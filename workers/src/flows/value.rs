@@ -23,7 +23,8 @@ impl Path {
     pub fn parse(text: &str) -> Option<Self> {
         let segments: Vec<String> = text.split('.').take(SEGMENTS_MAX + 1).map(str::to_owned).collect();
         let (root, rest) = segments.split_first()?;
-        let is_segment = |s: &String| !s.is_empty() && s.len() <= NAME_BYTES_MAX && s.chars().all(is_name_char);
+        let is_segment =
+            |s: &String| !s.is_empty() && s.len() <= NAME_BYTES_MAX && s.chars().all(is_name_char);
         let valid = segments.len() <= SEGMENTS_MAX && is_name(root) && rest.iter().all(is_segment);
         valid.then_some(Self(segments))
     }

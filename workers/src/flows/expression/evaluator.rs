@@ -36,7 +36,11 @@ impl Budget {
 }
 
 /// Recursion here is as deep as the tree, which the parser bounds by its number of nodes.
-fn run<'v>(node: &'v Node, scope: &Scope<'v>, budget: &mut Budget) -> Result<Cow<'v, Value>, EvaluationError> {
+fn run<'v>(
+    node: &'v Node,
+    scope: &Scope<'v>,
+    budget: &mut Budget,
+) -> Result<Cow<'v, Value>, EvaluationError> {
     budget.step(1)?;
     Ok(match node {
         Node::Value(value) => Cow::Borrowed(value),
@@ -57,11 +61,13 @@ fn run<'v>(node: &'v Node, scope: &Scope<'v>, budget: &mut Budget) -> Result<Cow
             Cow::Owned(value::number(-number))
         }
         Node::Binary(Operator::Or, left, right) => {
-            let yes = is_true(run(left, scope, budget)?.as_ref()) || is_true(run(right, scope, budget)?.as_ref());
+            let yes =
+                is_true(run(left, scope, budget)?.as_ref()) || is_true(run(right, scope, budget)?.as_ref());
             Cow::Owned(Value::Bool(yes))
         }
         Node::Binary(Operator::And, left, right) => {
-            let yes = is_true(run(left, scope, budget)?.as_ref()) && is_true(run(right, scope, budget)?.as_ref());
+            let yes =
+                is_true(run(left, scope, budget)?.as_ref()) && is_true(run(right, scope, budget)?.as_ref());
             Cow::Owned(Value::Bool(yes))
         }
         Node::Binary(operator, left, right) => {
@@ -121,12 +127,15 @@ fn binary(
         Operator::Add => add(left, right).ok_or_else(wrong)?,
         Operator::Subtract | Operator::Multiply | Operator::Divide | Operator::Remainder => {
             let (Some(a), Some(b)) = (number_of(left), number_of(right)) else { return Err(wrong()) };
-            finite(symbol, match operator {
-                Operator::Subtract => a - b,
-                Operator::Multiply => a * b,
-                Operator::Divide => a / b,
-                _ => a % b,
-            })?
+            finite(
+                symbol,
+                match operator {
+                    Operator::Subtract => a - b,
+                    Operator::Multiply => a * b,
+                    Operator::Divide => a / b,
+                    _ => a % b,
+                },
+            )?
         }
         Operator::Or | Operator::And => Value::Null,
     })
@@ -152,9 +161,9 @@ fn add(left: &Value, right: &Value) -> Option<Value> {
 /// Equality by type, but a number equals the text that spells it.
 pub(super) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
-        (Value::Number(_), Value::String(_)) | (Value::String(_), Value::Number(_)) | (Value::Number(_), Value::Number(_)) => {
-            numbers(left, right).is_some_and(|(a, b)| a == b)
-        }
+        (Value::Number(_), Value::String(_))
+        | (Value::String(_), Value::Number(_))
+        | (Value::Number(_), Value::Number(_)) => numbers(left, right).is_some_and(|(a, b)| a == b),
         _ => left == right,
     }
 }

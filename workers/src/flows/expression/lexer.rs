@@ -57,7 +57,11 @@ pub(super) fn lex(source: &str) -> Result<Vec<Lexed>, ExpressionError> {
     Ok(tokens)
 }
 
-fn lex_number(source: &str, chars: &mut Peekable<CharIndices<'_>>, at: usize) -> Result<Token, ExpressionError> {
+fn lex_number(
+    source: &str,
+    chars: &mut Peekable<CharIndices<'_>>,
+    at: usize,
+) -> Result<Token, ExpressionError> {
     let text = take_while(source, chars, |c| is_name_char(c) || c == '.');
     match text.parse() {
         Ok(number) => Ok(Token::Number(number)),

@@ -90,7 +90,9 @@ impl Parser<'_> {
             "false" => self.leaf(Node::Value(Value::Bool(false))),
             "null" => self.leaf(Node::Value(Value::Null)),
             "and" | "or" | "in" | "contains" => Err(self.unexpected("a value")),
-            name if self.tokens.get(self.next + 1).is_some_and(|t| t.token == Token::Symbol("(")) => self.call(name),
+            name if self.tokens.get(self.next + 1).is_some_and(|t| t.token == Token::Symbol("(")) => {
+                self.call(name)
+            }
             path => match Path::parse(path) {
                 Some(path) => self.leaf(Node::Path(path)),
                 None => Err(self.unexpected("a name such as `order.status`")),
