@@ -4,5 +4,8 @@
 //! [`core`] knows how work is owned, ordered, retried and given up; the other modules know what the work is.
 
 pub mod core;
+pub mod egress;
+pub mod events;
 pub mod flows;
 pub mod platform;
+pub mod relay;
