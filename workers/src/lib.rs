@@ -4,4 +4,5 @@
 //! [`core`] knows how work is owned, ordered, retried and given up; the other modules know what the work is.
 
 pub mod core;
+pub mod journal;
 pub mod platform;
