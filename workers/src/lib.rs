@@ -7,5 +7,6 @@ pub mod core;
 pub mod egress;
 pub mod events;
 pub mod flows;
+pub mod journal;
 pub mod platform;
 pub mod relay;
