@@ -50,6 +50,7 @@ impl Log {
             attempt: 1,
             last_attempt: false,
             marks: Marks::default(),
+            keeper: crate::core::ring::Keeper::default(),
         });
     }
 
