@@ -255,7 +255,8 @@ impl Builder {
     fn variable(&mut self, field: &str, name: &str) {
         if !is_name(name) || RESERVED.contains(&name) {
             let taken = RESERVED.join(", ");
-            self.problem(report::ID, format!("`{field}`: `{name}` cannot name a variable; use letters, digits and `_`, and none of {taken}"));
+            let remedy = format!("use letters, digits and `_`, and none of {taken}");
+            self.problem(report::ID, format!("`{field}`: `{name}` cannot name a variable; {remedy}"));
         }
         self.set.insert(name.to_owned());
     }
@@ -295,16 +296,16 @@ impl Builder {
         source.map(|source| self.text(field, source, limit))
     }
 
-    fn expression(&mut self, field: &str, source: &str) -> Option<Expression> {
+    fn expression(&mut self, field: &str, source: &str) -> Expression {
         match Expression::compile(source) {
             Ok(expression) => {
                 let reads: Vec<String> = expression.roots().into_iter().map(str::to_owned).collect();
                 self.read.extend(reads.into_iter().map(|root| (self.node.clone(), root)));
-                Some(expression)
+                expression
             }
             Err(error) => {
                 self.problem(report::SOURCE, format!("`{field}`: {error}"));
-                None
+                Expression::default()
             }
         }
     }

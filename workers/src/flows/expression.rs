@@ -119,6 +119,13 @@ impl Operator {
     }
 }
 
+impl Default for Expression {
+    /// The expression that is null.
+    fn default() -> Self {
+        Self(Node::Value(Value::Null))
+    }
+}
+
 impl Expression {
     /// Compiles a source text.
     pub fn compile(source: &str) -> Result<Self, ExpressionError> {

@@ -24,6 +24,8 @@ const SAVES_MAX: usize = 50;
 const ATTEMPTS_MAX: u32 = 10;
 const PATTERN_BYTES_MAX: usize = 512;
 const REGEX_BYTES_MAX: usize = 256 * 1024;
+/// Units of what a model is told about its task.
+const SYSTEM_UNITS: usize = 8_192;
 const ANSWER_CHARS_MAX: f64 = 4_096.0;
 
 impl Builder {
@@ -75,7 +77,7 @@ impl Builder {
                 self.check_ids("branches", &ids, BRANCHES_MAX);
                 for branch in &config.branches {
                     let expression = self.expression(&format!("branch {}", branch.id), &branch.when);
-                    branches.extend(expression.map(|expression| (branch.id.clone(), expression)));
+                    branches.push((branch.id.clone(), expression));
                 }
                 Kind::Condition(branches)
             }
@@ -222,7 +224,8 @@ impl Builder {
         match RegexBuilder::new(&whole).size_limit(REGEX_BYTES_MAX).build() {
             Ok(regex) => Some(regex),
             Err(_) => {
-                let message = "`pattern` is not a regular expression this engine takes; check its brackets, and use no look-around or back-references";
+                let message = "`pattern` is not a regular expression this engine takes; check its brackets, \
+                               and use no look-around or back-references";
                 self.problem(report::SOURCE, message);
                 None
             }
@@ -243,10 +246,7 @@ impl Builder {
         for (name, source) in assign {
             self.variable("assign", name);
             match source {
-                Value::String(source) => {
-                    assignments
-                        .extend(self.expression(name, source).map(|compiled| (name.clone(), compiled)));
-                }
+                Value::String(source) => assignments.push((name.clone(), self.expression(name, source))),
                 _ => self.problem(
                     report::CONFIG,
                     format!("`assign`: write the expression for `{name}` as a text"),
@@ -359,7 +359,7 @@ impl Builder {
             base_url: self.address("endpoint.base_url", &config.endpoint.base_url),
             model: self.text("endpoint.model", &config.endpoint.model, UNLIMITED),
             api_key: config.endpoint.api_key,
-            system: self.text("system", &config.system, at_most(8_192)),
+            system: self.text("system", &config.system, at_most(SYSTEM_UNITS)),
             mode: config.mode,
             greeting: self.optional("greeting", config.greeting.as_deref(), at_most(limits::TEXT_UNITS)),
             fallback: self.optional("fallback", config.fallback.as_deref(), at_most(limits::TEXT_UNITS)),

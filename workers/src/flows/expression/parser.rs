@@ -7,6 +7,8 @@ use crate::flows::value::Path;
 use regex::RegexBuilder;
 use serde_json::Value;
 
+const PATTERN_WRONG: &str = "the pattern of `matches` is not a regular expression this engine takes; \
+                             look-around and back-references are not supported";
 /// Bytes a compiled regular expression may take.
 const REGEX_BYTES_MAX: usize = 256 * 1024;
 
@@ -107,7 +109,7 @@ impl Parser<'_> {
             return match (arguments.pop(), arguments.pop(), arguments.is_empty()) {
                 (Some(Node::Value(Value::String(pattern))), Some(text), true) => {
                     let regex = RegexBuilder::new(&pattern).size_limit(REGEX_BYTES_MAX).build();
-                    let regex = regex.map_err(|_| function_error("the pattern of `matches` is not a regular expression this engine takes; look-around and back-references are not supported"))?;
+                    let regex = regex.map_err(|_| function_error(PATTERN_WRONG))?;
                     self.node(Node::Matches(Box::new(text), regex))
                 }
                 _ => Err(function_error("`matches` takes a text and a quoted pattern")),
