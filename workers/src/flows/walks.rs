@@ -133,7 +133,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     ];
     let step = prop_oneof![
         4 => text.prop_map(|text| Move::Say(text.to_owned())),
-        1 => (0usize..3_000).prop_map(|length| Move::Say("\u{1f468}\u{200d}\u{1f469}".repeat(length))),
+        1 => (0usize..600).prop_map(|length| Move::Say("\u{1f468}\u{200d}\u{1f469}".repeat(length))),
         3 => (0usize..8).prop_map(Move::Press),
         6 => outcome.prop_map(Move::Finish),
         1 => Just(Move::Stray),
@@ -261,7 +261,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(300))]
+    #![proptest_config(config(200))]
     #[test]
     fn a_random_walk_keeps_every_promise(definition in definition(true), moves in moves()) {
         let flow = Compiled::from_json(&definition).unwrap_or_else(|report| panic!("{report}"));
