@@ -45,7 +45,7 @@ pub fn advance(
         }
         (None, Update::EffectDone { .. } | Update::Start { .. }) => return None,
     };
-    let before = session.clone();
-    let (after, effects) = step(&flow.compiled, session, update, now_ms);
-    (after != before || !effects.is_empty()).then_some((after, effects))
+    let (session, effects) = step(&flow.compiled, session, update, now_ms);
+    // What concerned the session is remembered in it; what did not left it as it was.
+    session.seen(&update.id()).then_some((session, effects))
 }

@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Keywords of one trigger, interrupt or agent.
 const KEYWORDS_MAX: usize = 100;
+/// Regular expressions of one flow.
+const PATTERNS_MAX: usize = 100;
 
 /// A flow that can be walked.
 #[derive(Debug, Clone)]
@@ -75,6 +77,8 @@ struct Builder {
     report: Report,
     /// The node being compiled.
     node: Option<String>,
+    /// Regular expressions compiled.
+    patterns: usize,
     /// Variables some node or default sets.
     set: BTreeSet<String>,
     /// Variables read, by the node that reads them.
@@ -255,7 +259,8 @@ impl Builder {
     fn variable(&mut self, field: &str, name: &str) {
         if !is_name(name) || RESERVED.contains(&name) {
             let taken = RESERVED.join(", ");
-            self.problem(report::ID, format!("`{field}`: `{name}` cannot name a variable; use letters, digits and `_`, and none of {taken}"));
+            let remedy = format!("use letters, digits and `_`, and none of {taken}");
+            self.problem(report::ID, format!("`{field}`: `{name}` cannot name a variable; {remedy}"));
         }
         self.set.insert(name.to_owned());
     }
@@ -295,18 +300,38 @@ impl Builder {
         source.map(|source| self.text(field, source, limit))
     }
 
-    fn expression(&mut self, field: &str, source: &str) -> Option<Expression> {
+    fn expression(&mut self, field: &str, source: &str) -> Expression {
+        if self.patterns > PATTERNS_MAX {
+            return Expression::default();
+        }
         match Expression::compile(source) {
             Ok(expression) => {
-                let reads: Vec<String> = expression.roots().into_iter().map(str::to_owned).collect();
+                let (roots, patterns) = expression.contents();
+                let reads: Vec<String> = roots.into_iter().map(str::to_owned).collect();
+                if !self.count_patterns(patterns) {
+                    return Expression::default();
+                }
                 self.read.extend(reads.into_iter().map(|root| (self.node.clone(), root)));
-                Some(expression)
+                expression
             }
             Err(error) => {
+                // Counts as well, because it may have taken as long to refuse.
+                self.patterns += 1;
                 self.problem(report::SOURCE, format!("`{field}`: {error}"));
-                None
+                Expression::default()
             }
         }
+    }
+
+    /// Counts regular expressions, each of which takes memory for as long as the flow is loaded.
+    fn count_patterns(&mut self, patterns: usize) -> bool {
+        let before = self.patterns;
+        self.patterns += patterns;
+        if before <= PATTERNS_MAX && self.patterns > PATTERNS_MAX {
+            let message = format!("from here on the flow has more than {PATTERNS_MAX} regular expressions");
+            self.problem(report::LIMIT, message);
+        }
+        self.patterns <= PATTERNS_MAX
     }
 
     /// Reports a number outside of its range, and gives the nearest inside.

@@ -4,6 +4,7 @@
 use super::agent::Turn;
 use super::definition::{EndpointConfig, Method};
 use ackline_shared::command::Content;
+use ackline_shared::ids::short_hash;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -104,6 +105,14 @@ pub struct AgentCall {
     pub timeout_ms: u64,
 }
 
+/// Longest id of a send command.
+const SEND_ID_BYTES_MAX: usize = 128;
+
+/// The id of the send command for an effect's key: the same key gives the same id, short enough to travel.
+pub fn send_id(key: &str) -> String {
+    if key.len() <= SEND_ID_BYTES_MAX { key.to_owned() } else { format!("f:{}", short_hash(key.as_bytes())) }
+}
+
 impl Call {
     /// How long the call may take.
     pub fn timeout_ms(&self) -> u64 {
@@ -123,5 +132,18 @@ impl Effect {
             Self::Started { run, .. } => format!("{run}:started"),
             Self::Completed { run, .. } => format!("{run}:completed"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::send_id;
+
+    #[test]
+    fn a_send_id_is_the_key_or_a_hash_of_it() {
+        assert_eq!(send_id("wamid.A:0"), "wamid.A:0");
+        let long = "x".repeat(200);
+        assert!(send_id(&long).len() <= 128);
+        assert_ne!(send_id(&long), send_id(&format!("{long}y")));
     }
 }

@@ -11,13 +11,17 @@ mod parser;
 
 use super::value::{Path, Scope, is_true};
 use function::Function;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 /// Bytes of a source.
 pub const SOURCE_BYTES_MAX: usize = 4 * 1024;
 /// Levels of nesting.
 pub const DEPTH_MAX: usize = 32;
+/// Bytes a compiled regular expression may take.
+const REGEX_BYTES_MAX: usize = 256 * 1024;
+/// Regular expressions of one expression.
+const PATTERNS_MAX: usize = 8;
 /// Nodes of a compiled expression.
 pub const NODES_MAX: usize = 512;
 
@@ -31,7 +35,9 @@ pub enum ExpressionError {
     #[error("the expression nests deeper than {DEPTH_MAX} levels; split it into several")]
     TooDeep,
     /// It has more nodes than the limit.
-    #[error("the expression has more than {NODES_MAX} parts; split it into several")]
+    #[error(
+        "the expression has more than {NODES_MAX} parts or {PATTERNS_MAX} patterns; split it into several"
+    )]
     TooLarge,
     /// Something else was expected at this place.
     #[error("at character {at}: {wanted}, found {found}")]
@@ -119,6 +125,13 @@ impl Operator {
     }
 }
 
+impl Default for Expression {
+    /// The expression that is null.
+    fn default() -> Self {
+        Self(Node::Value(Value::Null))
+    }
+}
+
 impl Expression {
     /// Compiles a source text.
     pub fn compile(source: &str) -> Result<Self, ExpressionError> {
@@ -138,21 +151,31 @@ impl Expression {
         self.evaluate(scope).map(|value| is_true(&value))
     }
 
-    /// The first segments of the paths it reads.
-    pub fn roots(&self) -> Vec<&str> {
+    /// The first segments of the paths it reads, and how many regular expressions it holds.
+    pub fn contents(&self) -> (Vec<&str>, usize) {
         let mut open = vec![&self.0];
         let mut roots = Vec::new();
+        let mut patterns = 0;
         while let Some(node) = open.pop() {
             match node {
                 Node::Value(_) => {}
                 Node::Path(path) => roots.push(path.root()),
                 Node::List(nodes) | Node::Call(_, nodes) => open.extend(nodes),
-                Node::Not(node) | Node::Negate(node) | Node::Matches(node, _) => open.push(node),
+                Node::Not(node) | Node::Negate(node) => open.push(node),
+                Node::Matches(node, _) => {
+                    patterns += 1;
+                    open.push(node);
+                }
                 Node::Binary(_, left, right) => open.extend([left.as_ref(), right.as_ref()]),
             }
         }
-        roots
+        (roots, patterns)
     }
+}
+
+/// Compiles a regular expression of bounded size; matching is linear in the text.
+pub fn compile_regex(source: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(source).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build()
 }
 
 #[cfg(test)]

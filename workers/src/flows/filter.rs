@@ -273,7 +273,7 @@ mod tests {
             ("trim", &[], json!(" a "), json!("a")),
             ("truncate", &["3"], json!("abcdef"), json!("ab\u{2026}")),
             ("truncate", &["3"], json!("abc"), json!("abc")),
-            ("number", &["2", ","], json!(3.14159), json!("3,14")),
+            ("number", &["2", ","], json!(2.71529), json!("2,72")),
             ("number", &["2"], json!("7"), json!("7.00")),
             ("first", &[], json!([1, 2]), json!(1)),
             ("last", &[], json!("ab\u{1f1e9}\u{1f1ea}"), json!("\u{1f1e9}\u{1f1ea}")),

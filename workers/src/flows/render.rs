@@ -13,7 +13,7 @@ use ackline_shared::command::{Button, Content, Row, Section};
 /// What stands in for a body that rendered to nothing.
 const BLANK: &str = "\u{2026}";
 /// What opens a list whose label is missing.
-const LIST_BUTTON: &str = "\u{2630}";
+const LIST_BUTTON: &str = "Options";
 
 /// Renders a text message; none when nothing is left to say.
 pub fn text(body: &Template, preview_url: bool, scope: &Scope<'_>) -> Option<Content> {

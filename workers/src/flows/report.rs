@@ -1,7 +1,13 @@
 //! What is wrong with a definition: every problem in one report, each with its place and its remedy.
 
+use super::limits::cut_bytes;
 use serde::Serialize;
 use std::fmt;
+
+/// Problems listed; a definition with more is mended in several rounds.
+const PROBLEMS_MAX: usize = 200;
+/// Bytes of one problem's message, which may quote the definition.
+const MESSAGE_BYTES_MAX: usize = 1_000;
 
 /// All problems of a definition.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, thiserror::Error)]
@@ -32,7 +38,16 @@ impl Problem {
 impl Report {
     /// Adds a problem.
     pub fn add(&mut self, code: &'static str, node: Option<&str>, message: impl Into<String>) {
-        self.problems.push(Problem { code, node: node.map(str::to_owned), message: message.into() });
+        let message = cut_bytes(&message.into(), MESSAGE_BYTES_MAX).to_owned();
+        let node = node.map(|node| cut_bytes(node, MESSAGE_BYTES_MAX).to_owned());
+        let problem = Problem { code, node, message };
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(problem);
+        } else if problem.is_error() && !self.has_errors() {
+            // However many warnings there are, an error still refuses the definition.
+            self.problems.pop();
+            self.problems.push(problem);
+        }
     }
 
     /// Whether some problem refuses the definition.

@@ -15,6 +15,7 @@ use ackline_shared::ids::UpdateId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::VecDeque;
+use std::fmt;
 
 /// The version of this record's shape.
 pub const SCHEMA: u32 = 1;
@@ -23,7 +24,7 @@ pub const SCHEMA: u32 = 1;
 const RECENT_MAX: usize = 8;
 
 /// One conversation of one person with one bot.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     schema: u32,
     /// The flow's id.
@@ -53,6 +54,15 @@ pub struct Session {
     recent: VecDeque<Recent>,
     processed: VecDeque<UpdateId>,
     outbox: VecDeque<Sent>,
+}
+
+/// Shows where it is, not what was said.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Session");
+        shown.field("flow", &self.flow).field("run", &self.run).field("status", &self.status);
+        shown.field("wait", &self.wait).finish_non_exhaustive()
+    }
 }
 
 /// What a session is doing.

@@ -169,11 +169,11 @@ impl<'f> Walk<'f> {
             let exit = match self.enter(node)? {
                 Next::Exit(exit) => exit,
                 Next::Wait => return Ok(()),
-                Next::Over(outcome) => return Ok(self.complete(&outcome, None)),
+                Next::Over(outcome) => return self.over(&outcome),
             };
             match target(node, &exit)? {
                 Some(target) => next = target,
-                None => return Ok(self.complete("completed", None)),
+                None => return self.over("completed"),
             }
         }
     }
@@ -182,15 +182,21 @@ impl<'f> Walk<'f> {
     fn leave(&mut self, node: &'f Node, next: Next) -> Walked<()> {
         match next {
             Next::Wait => Ok(()),
-            Next::Over(outcome) => Ok(self.complete(&outcome, None)),
+            Next::Over(outcome) => self.over(&outcome),
             Next::Exit(exit) => {
                 self.session.wait = None;
                 match target(node, &exit)? {
                     Some(target) => self.run_from(target),
-                    None => Ok(self.complete("completed", None)),
+                    None => self.over("completed"),
                 }
             }
         }
+    }
+
+    /// Ends the run as planned.
+    fn over(&mut self, outcome: &str) -> Walked<()> {
+        self.complete(outcome, None);
+        Ok(())
     }
 
     /// Ends the run.

@@ -234,6 +234,7 @@ fn unquote(text: &str) -> &str {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::time::{Duration, Instant};
 
     fn with_scope<T>(variables: Value, read: impl FnOnce(&Scope<'_>) -> T) -> T {
         read(&Scope {
@@ -293,5 +294,22 @@ mod tests {
         let big = "\u{df}".repeat(15_000);
         let source = "{{v | upper | urlencode | json}}".repeat(50);
         assert!(render(&source, json!({"v": big})).len() <= RENDERED_BYTES_MAX);
+    }
+
+    #[test]
+    fn hostile_sources_are_compiled_or_refused_quickly() {
+        let started = Instant::now();
+        for piece in
+            ["{{", "}}", "{{a|", "{{a|upper|", "{{ a | default:\"", "{{\u{1f600}", "{{a}}", "{{a.", "|", "'"]
+        {
+            for count in [100, 1_000, 100_000] {
+                if let Ok(template) = Template::compile(&piece.repeat(count)) {
+                    let rendered =
+                        with_scope(json!({"a": "x".repeat(30_000)}), |scope| template.render(scope));
+                    assert!(rendered.len() <= RENDERED_BYTES_MAX);
+                }
+            }
+        }
+        assert!(started.elapsed() < Duration::from_secs(5));
     }
 }

@@ -5,6 +5,7 @@ use super::value::Variables;
 use ackline_shared::ids::UpdateId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::fmt;
 
 /// One input of the engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,7 +32,7 @@ pub enum Update {
 }
 
 /// A message as the engine sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Meta's id of the message.
     pub id: UpdateId,
@@ -48,7 +49,7 @@ pub struct Message {
 }
 
 /// Who the conversation is with.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Contact {
     /// The name of their profile.
     pub name: Option<String>,
@@ -126,6 +127,20 @@ impl Contact {
     pub fn to_value(&self) -> Value {
         let bounded = self.bounded();
         serde_json::json!({ "name": bounded.name, "phone": bounded.phone, "user_id": bounded.user_id })
+    }
+}
+
+/// Shows the id only: what people say does not belong into logs.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// Shows nothing: who people are does not belong into logs.
+impl fmt::Debug for Contact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contact").finish_non_exhaustive()
     }
 }
 

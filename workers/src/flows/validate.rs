@@ -56,12 +56,12 @@ fn check_exits(node: &Node, report: &mut Report) {
     }
     let missing = |name: &String| node.exit(name).is_none();
     match &node.kind {
-        Kind::Choice(_) if node.exit("next").is_some() => {
-            if node.exits.len() > 1 {
-                let message = "with the exit `next` it does not wait, so its other exits are never taken; remove one or the other";
-                report.add(report::EXIT, Some(&node.id), message);
-            }
+        Kind::Choice(_) if node.exit("next").is_some() && node.exits.len() > 1 => {
+            let message = "with the exit `next` it does not wait, so its other exits are never taken; \
+                           remove one or the other";
+            report.add(report::EXIT, Some(&node.id), message);
         }
+        Kind::Choice(_) if node.exit("next").is_some() => {}
         Kind::Choice(_) | Kind::Condition(_) => {
             let own = names.iter().filter(|name| name.contains(':'));
             for exit in own.filter(|name| missing(name) && node.exit("else").is_none()) {

@@ -4,6 +4,7 @@ use super::{Builder, Limit, UNLIMITED, at_most};
 use crate::flows::answer::Accept;
 use crate::flows::definition::{AgentConfig, AskConfig, ChoiceConfig, HttpConfig, NodeConfig};
 use crate::flows::effect::HeaderValue;
+use crate::flows::expression::compile_regex;
 use crate::flows::fold::fold;
 use crate::flows::limits;
 use crate::flows::node::{
@@ -13,7 +14,7 @@ use crate::flows::report;
 use crate::flows::template::Template;
 use crate::flows::value::is_shallow;
 use ackline_shared::ids::is_token;
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -23,7 +24,8 @@ const BODY_TEXTS_MAX: usize = 100;
 const SAVES_MAX: usize = 50;
 const ATTEMPTS_MAX: u32 = 10;
 const PATTERN_BYTES_MAX: usize = 512;
-const REGEX_BYTES_MAX: usize = 256 * 1024;
+/// Units of what a model is told about its task.
+const SYSTEM_UNITS: usize = 8_192;
 const ANSWER_CHARS_MAX: f64 = 4_096.0;
 
 impl Builder {
@@ -75,7 +77,7 @@ impl Builder {
                 self.check_ids("branches", &ids, BRANCHES_MAX);
                 for branch in &config.branches {
                     let expression = self.expression(&format!("branch {}", branch.id), &branch.when);
-                    branches.extend(expression.map(|expression| (branch.id.clone(), expression)));
+                    branches.push((branch.id.clone(), expression));
                 }
                 Kind::Condition(branches)
             }
@@ -146,6 +148,7 @@ impl Builder {
         if ids.is_empty() || ids.len() > most {
             self.problem(report::LIMIT, format!("`{field}` has {}; use 1 to {most}", ids.len()));
         }
+        let ids: Vec<&&str> = ids.iter().take(most * 2).collect();
         for (at, id) in ids.iter().enumerate() {
             if !is_token(id) {
                 self.problem(
@@ -160,7 +163,7 @@ impl Builder {
     }
 
     fn check_titles(&mut self, titles: &[&str]) {
-        let folded: Vec<String> = titles.iter().map(|title| fold(title)).collect();
+        let folded: Vec<String> = titles.iter().take(limits::ROWS_MAX).map(|title| fold(title)).collect();
         for (at, title) in folded.iter().enumerate() {
             if folded.iter().take(at).any(|other| other == title) {
                 self.problem(
@@ -211,6 +214,9 @@ impl Builder {
     }
 
     fn pattern(&mut self, source: &str) -> Option<Regex> {
+        if !self.count_patterns(1) {
+            return None;
+        }
         if source.len() > PATTERN_BYTES_MAX {
             self.problem(
                 report::SOURCE,
@@ -219,10 +225,11 @@ impl Builder {
             return None;
         }
         let whole = format!("^(?:{source})$");
-        match RegexBuilder::new(&whole).size_limit(REGEX_BYTES_MAX).build() {
+        match compile_regex(&whole) {
             Ok(regex) => Some(regex),
             Err(_) => {
-                let message = "`pattern` is not a regular expression this engine takes; check its brackets, and use no look-around or back-references";
+                let message = "`pattern` is not a regular expression this engine takes; check its brackets, \
+                               and use no look-around or back-references";
                 self.problem(report::SOURCE, message);
                 None
             }
@@ -243,10 +250,7 @@ impl Builder {
         for (name, source) in assign {
             self.variable("assign", name);
             match source {
-                Value::String(source) => {
-                    assignments
-                        .extend(self.expression(name, source).map(|compiled| (name.clone(), compiled)));
-                }
+                Value::String(source) => assignments.push((name.clone(), self.expression(name, source))),
                 _ => self.problem(
                     report::CONFIG,
                     format!("`assign`: write the expression for `{name}` as a text"),
@@ -359,7 +363,7 @@ impl Builder {
             base_url: self.address("endpoint.base_url", &config.endpoint.base_url),
             model: self.text("endpoint.model", &config.endpoint.model, UNLIMITED),
             api_key: config.endpoint.api_key,
-            system: self.text("system", &config.system, at_most(8_192)),
+            system: self.text("system", &config.system, at_most(SYSTEM_UNITS)),
             mode: config.mode,
             greeting: self.optional("greeting", config.greeting.as_deref(), at_most(limits::TEXT_UNITS)),
             fallback: self.optional("fallback", config.fallback.as_deref(), at_most(limits::TEXT_UNITS)),

@@ -2,16 +2,15 @@
 
 use super::function::Function;
 use super::lexer::{Lexed, Token};
-use super::{DEPTH_MAX, ExpressionError, NODES_MAX, Node, Operator};
+use super::{DEPTH_MAX, ExpressionError, NODES_MAX, Node, Operator, PATTERNS_MAX, compile_regex};
 use crate::flows::value::Path;
-use regex::RegexBuilder;
 use serde_json::Value;
 
-/// Bytes a compiled regular expression may take.
-const REGEX_BYTES_MAX: usize = 256 * 1024;
+const PATTERN_WRONG: &str = "the pattern of `matches` is not a regular expression this engine takes; \
+                             look-around and back-references are not supported";
 
 pub(super) fn parse(tokens: &[Lexed]) -> Result<Node, ExpressionError> {
-    let mut parser = Parser { tokens, next: 0, depth: 0, nodes: 0 };
+    let mut parser = Parser { tokens, next: 0, depth: 0, nodes: 0, patterns: 0 };
     let node = parser.binary(0)?;
     match parser.peek() {
         None => Ok(node),
@@ -24,6 +23,7 @@ struct Parser<'t> {
     next: usize,
     depth: usize,
     nodes: usize,
+    patterns: usize,
 }
 
 impl Parser<'_> {
@@ -106,8 +106,12 @@ impl Parser<'_> {
         if name == "matches" {
             return match (arguments.pop(), arguments.pop(), arguments.is_empty()) {
                 (Some(Node::Value(Value::String(pattern))), Some(text), true) => {
-                    let regex = RegexBuilder::new(&pattern).size_limit(REGEX_BYTES_MAX).build();
-                    let regex = regex.map_err(|_| function_error("the pattern of `matches` is not a regular expression this engine takes; look-around and back-references are not supported"))?;
+                    self.patterns += 1;
+                    if self.patterns > PATTERNS_MAX {
+                        return Err(ExpressionError::TooLarge);
+                    }
+                    let regex = compile_regex(&pattern);
+                    let regex = regex.map_err(|_| function_error(PATTERN_WRONG))?;
                     self.node(Node::Matches(Box::new(text), regex))
                 }
                 _ => Err(function_error("`matches` takes a text and a quoted pattern")),

@@ -125,6 +125,7 @@ impl<'f> Walk<'f> {
         {
             self.drop_held();
             self.session.wait = None;
+            self.session.unanswered = None;
             self.run_from(target)?;
         } else {
             return Ok(false);

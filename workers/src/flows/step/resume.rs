@@ -17,7 +17,7 @@ const SAVED_BYTES_MAX: usize = 8 * 1024;
 impl<'f> Walk<'f> {
     pub(super) fn resume(&mut self, outcome: &Outcome) -> Walked<()> {
         if !self.fits() {
-            return Ok(self.complete("restarted", None));
+            return self.over("restarted");
         }
         let flow = self.flow;
         let wait = self.session.wait.take();
