@@ -18,4 +18,6 @@ pub mod signature;
 pub mod standard_webhooks;
 pub mod subjects;
 pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod vault;

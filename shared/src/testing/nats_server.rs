@@ -1,0 +1,164 @@
+//! A real nats-server with JetStream on a free port, with its store in a temporary directory.
+
+use super::process::{Process, ProcessError};
+use super::tools_dir;
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const NAME: &str = "nats-server";
+const READY_WITHIN: Duration = Duration::from_secs(20);
+const LISTENING: &str = "Listening for client connections on 127.0.0.1:";
+
+/// Says how a test wants its nats-server.
+#[derive(Clone, Debug, Default)]
+pub struct NatsOptions {
+    /// Whether every write is synced to disk before it is acknowledged (`sync_interval: always`).
+    pub sync_always: bool,
+    /// Further lines of the server's configuration, such as `max_payload: 1MB`.
+    pub extra_config: String,
+}
+
+/// Holds a nats-server; dropping it kills the server and removes its store.
+#[derive(Debug)]
+pub struct NatsServer {
+    process: Option<Process>,
+    port: u16,
+    store: TempDir,
+    options: NatsOptions,
+}
+
+impl NatsServer {
+    /// Starts a server with the server's default sync.
+    ///
+    /// # Errors
+    /// When nats-server is not installed or does not get ready.
+    pub fn start() -> Result<Self, ProcessError> {
+        Self::start_with(NatsOptions::default())
+    }
+
+    /// Starts a server as the options say.
+    ///
+    /// # Errors
+    /// When nats-server is not installed or does not get ready.
+    pub fn start_with(options: NatsOptions) -> Result<Self, ProcessError> {
+        let store = tempfile::tempdir().map_err(|source| io("making a directory for its store", source))?;
+        let mut server = Self { process: None, port: 0, store, options };
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// Gives the URL that clients connect to; it stays the same over restarts.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills the server at once (SIGKILL), as a crash would; what it stored stays.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts the server again on the same port and store, killing it first if it still runs.
+    ///
+    /// # Errors
+    /// When the server does not get ready.
+    pub fn restart(&mut self) -> Result<(), ProcessError> {
+        self.kill();
+        let config = self.store.path().join("nats-server.conf");
+        std::fs::write(&config, self.config()).map_err(|source| io("writing its configuration", source))?;
+        let mut command = Command::new(tools_dir().join("bin").join(NAME));
+        command.arg("--config").arg(&config);
+        let mut port = None;
+        let (process, port) = Process::start(NAME, command, READY_WITHIN, |line| {
+            if let Some((_, rest)) = line.split_once(LISTENING) {
+                port = rest.parse::<u16>().ok();
+            }
+            line.contains("Server is ready").then_some(port).flatten()
+        })?;
+        self.process = Some(process);
+        self.port = port;
+        Ok(())
+    }
+
+    /// Stops the server's clock (SIGSTOP): connections stay up and nothing answers.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn freeze(&self) -> Result<(), ProcessError> {
+        self.process.as_ref().map_or(Ok(()), |process| process.signal("STOP"))
+    }
+
+    /// Lets a frozen server go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn thaw(&self) -> Result<(), ProcessError> {
+        self.process.as_ref().map_or(Ok(()), |process| process.signal("CONT"))
+    }
+
+    /// Gives the last lines the server printed.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    fn config(&self) -> String {
+        // The server picks the port at its first start, so that no other test can take it meanwhile.
+        let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
+        let sync = if self.options.sync_always { "sync_interval: always" } else { "" };
+        let store = self.store.path().join("store");
+        format!(
+            "host: 127.0.0.1\nport: {port}\nmax_payload: 8MB\njetstream {{\n  store_dir: \"{}\"\n  {sync}\n}}\n{}\n",
+            store.display(),
+            self.options.extra_config
+        )
+    }
+}
+
+fn io(what: &'static str, source: std::io::Error) -> ProcessError {
+    ProcessError::Io { name: NAME.to_owned(), what, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_nats::jetstream;
+
+    async fn connect(server: &NatsServer) -> jetstream::Context {
+        let client = async_nats::connect(server.url()).await.unwrap();
+        jetstream::new(client)
+    }
+
+    #[tokio::test]
+    async fn a_killed_server_comes_back_on_its_port_with_what_it_stored() {
+        let options = NatsOptions { sync_always: true, ..NatsOptions::default() };
+        let mut server = NatsServer::start_with(options).unwrap();
+        let url = server.url();
+        let config = jetstream::stream::Config {
+            name: "KEPT".into(),
+            subjects: vec!["kept".into()],
+            ..Default::default()
+        };
+        let context = connect(&server).await;
+        context.create_stream(config).await.unwrap();
+        context.publish("kept", "a".into()).await.unwrap().await.unwrap();
+
+        server.kill();
+        assert!(async_nats::connect(&url).await.is_err());
+
+        server.restart().unwrap();
+        assert_eq!(server.url(), url);
+        let stream = connect(&server).await.get_stream("KEPT").await.unwrap();
+        assert_eq!(stream.cached_info().state.messages, 1);
+    }
+
+    #[tokio::test]
+    async fn a_frozen_server_answers_nothing_until_it_thaws() {
+        let server = NatsServer::start().unwrap();
+        let context = connect(&server).await;
+        server.freeze().unwrap();
+        let briefly = Duration::from_millis(200);
+        assert!(tokio::time::timeout(briefly, context.query_account()).await.is_err());
+        server.thaw().unwrap();
+        context.query_account().await.unwrap();
+    }
+}
