@@ -1,6 +1,5 @@
 //! A tenant with an app and relays, for the tests of this pool.
 
-use super::request::{Target, targets};
 use crate::core::job::{Marks, Work};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, UpdateId};
@@ -44,10 +43,6 @@ impl Fixture {
         let mut relay = json!({"id": id, "tenant": "acme", "url": url});
         relay.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         self.fold(&format!("relay.acme.{id}"), &relay);
-    }
-
-    pub fn targets(&self, work: &Work) -> Vec<Target> {
-        targets(&self.snapshot, &self.master, &work.head, &work.payload)
     }
 
     fn fold(&mut self, key: &str, value: &Value) {

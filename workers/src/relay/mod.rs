@@ -10,7 +10,9 @@ use crate::core::job::{Job, LaneSource, Verdict, Work};
 use crate::egress::{Egress, EgressRequest, Outcome, Turnstile, fan_out};
 use crate::platform::Platform;
 use ackline_shared::model::Entity;
+use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Pool};
+use ackline_shared::vault::VaultKey;
 use bytes::Bytes;
 use request::Target;
 use std::time::{Duration, SystemTime};
@@ -56,9 +58,7 @@ impl Job for RelayJob {
     }
 
     async fn run(&self, work: &Work) -> Verdict {
-        let snapshot = self.platform.snapshot();
-        let targets = request::targets(&snapshot, self.platform.master(), &work.head, &work.payload);
-        self.sender.deliver(work, targets).await
+        self.sender.deliver(&self.platform.snapshot(), self.platform.master(), work).await
     }
 }
 
@@ -74,8 +74,8 @@ impl Sender {
         Self { egress, turnstile: Turnstile::new(attempt_timeout) }
     }
 
-    async fn deliver(&self, work: &Work, targets: Vec<Target>) -> Verdict {
-        let attempts = targets
+    async fn deliver(&self, snapshot: &Snapshot, master: &VaultKey, work: &Work) -> Verdict {
+        let attempts = request::targets(snapshot, master, &work.head, &work.payload)
             .into_iter()
             .map(|target| (target.relay.id.to_string(), self.post(target, work.payload.clone())));
         fan_out(&work.marks, "relay", attempts).await

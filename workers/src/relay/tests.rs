@@ -13,13 +13,17 @@ fn sender() -> Sender {
     Sender::new(loopback(), ATTEMPT)
 }
 
+async fn deliver(sender: &Sender, fixture: &Fixture, work: &Work) -> Verdict {
+    sender.deliver(&fixture.snapshot, &fixture.master, work).await
+}
+
 /// One relay that answers this, or nothing at all, to one update.
 async fn verdict(answer: Answer, attempt_timeout: Duration) -> Verdict {
     let bot = Receiver::start([answer]).await;
     let mut fixture = Fixture::new();
     fixture.relay("bot", &bot.url("/webhook"), json!({}));
     let work = work();
-    Sender::new(loopback(), attempt_timeout).deliver(&work, fixture.targets(&work)).await
+    deliver(&Sender::new(loopback(), attempt_timeout), &fixture, &work).await
 }
 
 #[tokio::test]
@@ -28,7 +32,7 @@ async fn a_bot_gets_metas_bytes_with_metas_headers_and_a_valid_signature() {
     let mut fixture = Fixture::new();
     fixture.relay("bot", &bot.url("/webhook?x=1"), json!({}));
     let work = work();
-    assert_eq!(sender().deliver(&work, fixture.targets(&work)).await, Verdict::Done);
+    assert_eq!(deliver(&sender(), &fixture, &work).await, Verdict::Done);
 
     let [request] = &bot.take()[..] else { panic!("one request") };
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/webhook?x=1"));
@@ -63,7 +67,7 @@ async fn an_update_that_came_alone_keeps_metas_signature() {
     fixture.relay("bot", &bot.url("/"), json!({}));
     let mut work = work();
     work.head.signature = Some("sha256=from-meta".into());
-    assert_eq!(sender().deliver(&work, fixture.targets(&work)).await, Verdict::Done);
+    assert_eq!(deliver(&sender(), &fixture, &work).await, Verdict::Done);
     assert_eq!(bot.take()[0].header("x-hub-signature-256"), Some("sha256=from-meta"));
 }
 
@@ -89,20 +93,20 @@ async fn an_answer_decides_the_verdict() {
 async fn a_bot_that_is_down_is_tried_again_and_an_inward_url_is_not() {
     let (work, mut fixture) = (work(), Fixture::new());
     fixture.relay("down", &format!("http://{}/", closed_port().await), json!({}));
-    let verdict = sender().deliver(&work, fixture.targets(&work)).await;
+    let verdict = deliver(&sender(), &fixture, &work).await;
     assert_eq!(verdict, Verdict::retry("relay down: the destination cannot be reached"));
 
     let mut fixture = Fixture::new();
     fixture.relay("inward", "https://169.254.169.254/latest/", json!({}));
     let sender = Sender::new(Egress::new(&settings(&[])).unwrap(), ATTEMPT);
-    let verdict = sender.deliver(&work, fixture.targets(&work)).await;
+    let verdict = deliver(&sender, &fixture, &work).await;
     assert_eq!(verdict, Verdict::dead("relay inward: the destination cannot be reached"));
 }
 
 #[tokio::test]
 async fn no_relay_is_nothing_to_do() {
     let (work, fixture) = (work(), Fixture::new());
-    assert_eq!(sender().deliver(&work, fixture.targets(&work)).await, Verdict::Idle);
+    assert_eq!(deliver(&sender(), &fixture, &work).await, Verdict::Idle);
 }
 
 #[tokio::test]
@@ -113,9 +117,9 @@ async fn a_retry_reaches_only_the_bots_that_have_not_answered_for_good() {
     for (id, bot) in [("good", &good), ("bad", &bad), ("slow", &slow)] {
         fixture.relay(id, &bot.url("/"), json!({}));
     }
-    let first = sender.deliver(&work, fixture.targets(&work)).await;
+    let first = deliver(&sender, &fixture, &work).await;
     assert_eq!(first, Verdict::retry("relay slow: answered 503; relay bad: answered 422"));
-    let second = sender.deliver(&work, fixture.targets(&work)).await;
+    let second = deliver(&sender, &fixture, &work).await;
     assert_eq!(second, Verdict::dead("relay bad: answered 422"));
     let counts = [good, bad, slow].map(|bot| bot.take().len());
     assert_eq!(counts, [1, 1, 2]);
@@ -128,9 +132,9 @@ async fn a_bot_whose_turns_are_used_up_is_busy() {
     fixture.relay("bot", &bot.url("/"), json!({"concurrency": 1}));
     let sender = Sender::new(loopback(), Duration::from_millis(400));
     let held = sender.turnstile.enter("relay.acme.bot", 1).await;
-    let verdict = sender.deliver(&work, fixture.targets(&work)).await;
+    let verdict = deliver(&sender, &fixture, &work).await;
     assert_eq!(verdict, Verdict::retry("relay bot: busy: its requests at once are used up"));
     assert!(bot.take().is_empty());
     drop(held);
-    assert_eq!(sender.deliver(&work, fixture.targets(&work)).await, Verdict::Done);
+    assert_eq!(deliver(&sender, &fixture, &work).await, Verdict::Done);
 }
