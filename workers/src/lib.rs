@@ -6,3 +6,5 @@
 pub mod core;
 pub mod platform;
 pub mod replies;
+#[cfg(test)]
+mod testing;

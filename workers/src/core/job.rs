@@ -102,13 +102,6 @@ impl Work {
     }
 }
 
-impl Work {
-    /// Makes the marks durable now, before an effect whose answer may be lost.
-    pub async fn persist(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
 /// Which parts of a piece of work have taken effect, for work that has several; survives retries and takeovers.
 #[derive(Debug, Clone, Default)]
 pub struct Marks(Arc<Mutex<BTreeSet<String>>>);

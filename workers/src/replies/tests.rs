@@ -2,15 +2,10 @@
 
 use super::*;
 use crate::core::job::Marks;
-use crate::core::log::Log;
+use crate::testing;
 use ackline_shared::command::{Content, Origin, Recipient};
-use ackline_shared::config::Reader;
 use ackline_shared::ids::{PhoneNumberId, TenantId};
-use ackline_shared::nats::{self, NatsSettings};
-use ackline_shared::registry::{Registry, Snapshot};
-use ackline_shared::subjects::UPDATES;
 use ackline_shared::testing::NatsServer;
-use ackline_shared::vault::VaultKey;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Json, Router, routing::post};
@@ -75,40 +70,15 @@ struct Stand {
 
 impl Stand {
     async fn new(graph_url: String) -> Self {
-        let server = NatsServer::start().unwrap();
-        let mut reader = Reader::load(None, [("ACKLINE_NATS_URL".to_owned(), server.url())]);
-        let settings = NatsSettings::read(&mut reader);
-        reader.finish().unwrap();
-        let context = nats::jetstream(nats::connect(&settings, "test", false).await.unwrap());
-        let buckets = nats::prepare(&context, &settings).await.unwrap();
-        let (master, data) = (VaultKey::generate(), VaultKey::generate());
-        let mut snapshot = Snapshot::default();
         let phone =
             json!({"id": NUMBER, "tenant": TENANT, "app": "main", "waba_id": "1", "access_token": TOKEN});
-        let sealed = json!(data.seal_under(&master, TENANT));
-        for (key, value) in [
-            ("tenant.acme", json!({"id": TENANT, "name": "Acme"})),
-            ("phone.1065", phone),
-            ("datakey.acme", sealed),
-        ] {
-            snapshot.fold(key, Some(value.to_string().as_bytes())).unwrap();
-        }
-        let log = Log::new(context, settings.partitions);
-        let platform = Platform::new(log, Registry::fixed(snapshot), buckets, master);
+        let (platform, server) = testing::platform(&[("phone.1065", phone)]).await;
         let graph = GraphSettings { url: graph_url, version: "v26.0".into() };
         Self { job: Replies::new(platform.clone(), &graph).unwrap(), platform, _server: server }
     }
 
-    /// The records written so far, with their subjects' last tokens.
     async fn records(&self) -> Vec<Record> {
-        let stream = self.platform.log.context().get_stream(UPDATES).await.unwrap();
-        let count = stream.get_info().await.unwrap().state.messages;
-        let mut records = Vec::new();
-        for sequence in 1..=count {
-            let message = stream.get_raw_message(sequence).await.unwrap();
-            records.push(serde_json::from_slice(&message.payload).unwrap());
-        }
-        records
+        testing::records(&self.platform).await
     }
 }
 
