@@ -4,6 +4,7 @@
 //! [`core`] knows how work is owned, ordered, retried and given up; the other modules know what the work is.
 
 pub mod core;
+pub mod crm;
 pub mod egress;
 pub mod events;
 pub mod platform;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::job::Marks;
+use crate::core::ring::Keeper;
 use crate::testing;
 use ackline_shared::command::{Content, Origin, Recipient};
 use ackline_shared::ids::{PhoneNumberId, TenantId};
@@ -103,6 +104,7 @@ fn work(command: &SendCommand) -> Work {
         attempt: 1,
         last_attempt: false,
         marks: Marks::default(),
+        keeper: Keeper::default(),
     }
 }
 
