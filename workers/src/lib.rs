@@ -4,9 +4,13 @@
 //! [`core`] knows how work is owned, ordered, retried and given up; the other modules know what the work is.
 
 pub mod core;
+pub mod crm;
 pub mod egress;
 pub mod events;
 pub mod flows;
 pub mod journal;
 pub mod platform;
 pub mod relay;
+pub mod replies;
+#[cfg(test)]
+mod testing;
