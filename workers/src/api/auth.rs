@@ -99,12 +99,19 @@ impl Table {
             match snapshot.open(master, key.tenant.as_str(), &key.key) {
                 Ok(text) if text.expose().chars().count() >= KEY_CHARS_MIN => {
                     let digest = digest(text.expose());
-                    let caller =
-                        Caller { tenant: key.tenant.clone(), key: key.id.clone(), scopes: key.scopes.clone() };
+                    let caller = Caller {
+                        tenant: key.tenant.clone(),
+                        key: key.id.clone(),
+                        scopes: key.scopes.clone(),
+                    };
                     callers.entry(prefix(&digest)).or_default().push((digest, caller));
                 }
-                Ok(_) => tracing::warn!(tenant = %key.tenant, key = %key.id, "this API key is shorter than {KEY_CHARS_MIN} characters and is left out"),
-                Err(error) => tracing::warn!(tenant = %key.tenant, key = %key.id, %error, "this API key is left out"),
+                Ok(_) => {
+                    tracing::warn!(tenant = %key.tenant, key = %key.id, "this API key is shorter than {KEY_CHARS_MIN} characters and is left out")
+                }
+                Err(error) => {
+                    tracing::warn!(tenant = %key.tenant, key = %key.id, %error, "this API key is left out")
+                }
             }
         }
         Self { version: Some(snapshot.version), callers }
@@ -128,7 +135,8 @@ fn prefix(digest: &[u8; 32]) -> [u8; 4] {
 /// Lets a request with a valid key and a free place in its rate through, and says on every answer what is left.
 pub async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let snapshot = app.platform.snapshot();
-    let found = bearer(request.headers()).and_then(|key| app.keys.find(&snapshot, app.platform.master(), key));
+    let found =
+        bearer(request.headers()).and_then(|key| app.keys.find(&snapshot, app.platform.master(), key));
     let Some(caller) = found else { return Problem::Unauthorized.into_response() };
     let grant = app.limiter.take(&format!("{}/{}", caller.tenant, caller.key), Instant::now());
     request.extensions_mut().insert(caller);

@@ -1,7 +1,7 @@
 //! `/v1/bots`: which flows answer on which numbers.
 
 use super::App;
-use super::auth::{CanManage, CanRead, Caller};
+use super::auth::{Caller, CanManage, CanRead};
 use super::input::{JsonBody, PathOf};
 use super::page::Page;
 use super::problem::{Mistake, Problem, ProblemBody};
@@ -63,7 +63,13 @@ pub struct Bot {
 
 impl From<model::Bot> for Bot {
     fn from(bot: model::Bot) -> Self {
-        Self { id: bot.id, name: bot.name, phone_numbers: bot.phone_numbers, flows: bot.flows, enabled: bot.enabled }
+        Self {
+            id: bot.id,
+            name: bot.name,
+            phone_numbers: bot.phone_numbers,
+            flows: bot.flows,
+            enabled: bot.enabled,
+        }
     }
 }
 

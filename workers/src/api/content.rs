@@ -17,7 +17,9 @@ pub fn mistakes(content: &Content) -> Vec<Mistake> {
         Content::Text { body, .. } => check.text("body", body, BODY_CHARS_MAX),
         Content::Image { link, id, caption } => {
             match (link, id) {
-                (Some(link), None) if !link.starts_with("https://") => check.add("link", "must be an https address"),
+                (Some(link), None) if !link.starts_with("https://") => {
+                    check.add("link", "must be an https address")
+                }
                 (Some(_), None) | (None, Some(_)) => {}
                 _ => check.add("", "an image needs either `link` or `id`"),
             }
@@ -45,7 +47,10 @@ pub fn mistakes(content: &Content) -> Vec<Mistake> {
                 match &section.title {
                     Some(title) => check.text(&format!("sections/{at}/title"), title, 24),
                     None if sections.len() > 1 => {
-                        check.add(&format!("sections/{at}/title"), "is needed when there is more than one section");
+                        check.add(
+                            &format!("sections/{at}/title"),
+                            "is needed when there is more than one section",
+                        );
                     }
                     None => {}
                 }
@@ -74,10 +79,16 @@ pub fn recipient_mistakes(to: &Recipient) -> Vec<Mistake> {
         mistakes.push(Mistake::new("/to", "needs `user_id` or `phone`"));
     }
     if to.user_id.as_deref().is_some_and(|id| !is_printable(id, ID_CHARS_MAX)) {
-        mistakes.push(Mistake::new("/to/user_id", format!("needs 1 to {ID_CHARS_MAX} printable characters without spaces")));
+        mistakes.push(Mistake::new(
+            "/to/user_id",
+            format!("needs 1 to {ID_CHARS_MAX} printable characters without spaces"),
+        ));
     }
     if to.phone.as_deref().is_some_and(|phone| !is_phone(phone)) {
-        mistakes.push(Mistake::new("/to/phone", "needs the country code and number in 5 to 20 digits, with or without `+`"));
+        mistakes.push(Mistake::new(
+            "/to/phone",
+            "needs the country code and number in 5 to 20 digits, with or without `+`",
+        ));
     }
     mistakes
 }
@@ -286,8 +297,12 @@ mod tests {
         let expected = ["/content/buttons/0/title", "/content/buttons/1/title", "/content/buttons"];
         assert_eq!(places(twice), expected);
         let rows: Vec<_> = (0..11).map(|n| json!({"id": n.to_string(), "title": "t"})).collect();
-        let list = json!({"type": "list", "body": "b", "button": "o", "sections": [{"rows": rows}, {"rows": []}]});
-        assert_eq!(places(list), ["/content/sections", "/content/sections/0/title", "/content/sections/1/title"]);
+        let list =
+            json!({"type": "list", "body": "b", "button": "o", "sections": [{"rows": rows}, {"rows": []}]});
+        assert_eq!(
+            places(list),
+            ["/content/sections", "/content/sections/0/title", "/content/sections/1/title"]
+        );
     }
 
     #[test]

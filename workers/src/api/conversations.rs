@@ -125,7 +125,8 @@ pub async fn messages(
     let limit = page::limit(query.limit)?;
     let after = match page::decode(query.cursor.as_deref())? {
         Some((ms, sequence)) => {
-            let sequence = sequence.parse().map_err(|_| Problem::Malformed("cursor: is of another list".to_owned()))?;
+            let sequence =
+                sequence.parse().map_err(|_| Problem::Malformed("cursor: is of another list".to_owned()))?;
             Some((ms, sequence))
         }
         None => None,

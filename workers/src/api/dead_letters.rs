@@ -72,8 +72,10 @@ pub async fn list(
     QueryOf(query): QueryOf<DeadLettersQuery>,
 ) -> Result<Json<Page<DeadLetter>>, Problem> {
     let limit = page::limit(query.limit)?;
-    let pool: Option<Pool> =
-        query.pool.map(|name| name.parse().map_err(|error| Problem::Malformed(format!("pool: {error}")))).transpose()?;
+    let pool: Option<Pool> = query
+        .pool
+        .map(|name| name.parse().map_err(|error| Problem::Malformed(format!("pool: {error}"))))
+        .transpose()?;
     let start = page::decode(query.cursor.as_deref())?.map_or(1, |(sequence, _)| sequence.max(1));
     app.reach_log()?;
     let letters = read(&app, pool, &caller.tenant, start, limit).await?;
@@ -88,7 +90,8 @@ async fn read(
     limit: u32,
 ) -> Result<Page<DeadLetter>, Problem> {
     let filter = subjects::dead_filter(pool, Some(tenant));
-    let stream = app.platform.log.context().get_stream_no_info(subjects::DEAD).await.map_err(|error| away(&error))?;
+    let stream =
+        app.platform.log.context().get_stream_no_info(subjects::DEAD).await.map_err(|error| away(&error))?;
     let (mut items, mut sequence, mut bytes) = (Vec::new(), start, 0);
     let room = usize::try_from(limit).unwrap_or(usize::MAX);
     loop {

@@ -4,7 +4,7 @@
 //! key, so a repeat is the same message: JetStream drops it while it remembers the id, the read model after.
 
 use super::App;
-use super::auth::{CanRead, CanSend, Caller};
+use super::auth::{Caller, CanRead, CanSend};
 use super::content::{self, ContentShape, RecipientShape};
 use super::input::{JsonBody, PathOf};
 use super::problem::{Mistake, Problem, ProblemBody};
@@ -119,7 +119,12 @@ impl From<StoredMessage> for Message {
         Self {
             error: fault.map(|fault| MessageError { code: fault.code, reason: fault.reason.clone() }),
             status: stored.progress.status.as_str(),
-            status_times: stored.progress.times.iter().map(|(status, ms)| (status.as_str(), rfc3339(*ms))).collect(),
+            status_times: stored
+                .progress
+                .times
+                .iter()
+                .map(|(status, ms)| (status.as_str(), rfc3339(*ms)))
+                .collect(),
             id: stored.id,
             conversation_id: stored.conversation,
             phone_number_id: stored.phone_number_id,
@@ -170,7 +175,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let text = value.to_str().ok().filter(|text| (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&text.len()));
     text.map(Some).ok_or_else(|| {
-        Problem::Malformed(format!("Idempotency-Key: use 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters"))
+        Problem::Malformed(format!(
+            "Idempotency-Key: use 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters"
+        ))
     })
 }
 
@@ -231,7 +238,9 @@ fn message_id(caller: &Caller, idempotency: Option<&str>) -> String {
 async fn is_stored(app: &App, command: &SendCommand) -> Result<bool, Problem> {
     match app.journal.message(command.tenant.as_str(), &command.id).await {
         Ok(None) => Ok(false),
-        Ok(Some(stored)) if serde_json::to_value(&command.content).is_ok_and(|content| content == stored.content) => {
+        Ok(Some(stored))
+            if serde_json::to_value(&command.content).is_ok_and(|content| content == stored.content) =>
+        {
             Ok(true)
         }
         Ok(Some(_)) => Err(Problem::IdempotencyConflict),

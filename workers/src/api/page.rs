@@ -22,7 +22,12 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// Makes a page of what was read with room for one more than fits, which tells whether more follows.
-    pub fn new<R>(mut rows: Vec<R>, limit: u32, cursor: impl Fn(&R) -> String, item: impl Fn(R) -> T) -> Self {
+    pub fn new<R>(
+        mut rows: Vec<R>,
+        limit: u32,
+        cursor: impl Fn(&R) -> String,
+        item: impl Fn(R) -> T,
+    ) -> Self {
         let room = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > room;
         rows.truncate(room);
@@ -52,7 +57,9 @@ pub fn decode(cursor: Option<&str>) -> Result<Option<(u64, String)>, Problem> {
         let (first, second) = text.split_once(':')?;
         Some((first.parse().ok()?, second.to_owned()))
     };
-    read().map(Some).ok_or_else(|| Problem::Malformed("cursor: use the next_cursor of a page as it is".to_owned()))
+    read()
+        .map(Some)
+        .ok_or_else(|| Problem::Malformed("cursor: use the next_cursor of a page as it is".to_owned()))
 }
 
 #[cfg(test)]

@@ -91,7 +91,8 @@ struct Answer {
 
 impl Problem {
     fn answer(&self) -> Answer {
-        let answer = |status, name, title, detail: &str| Answer { status, name, title, detail: detail.to_owned() };
+        let answer =
+            |status, name, title, detail: &str| Answer { status, name, title, detail: detail.to_owned() };
         match self {
             Self::Unauthorized => answer(
                 StatusCode::UNAUTHORIZED,

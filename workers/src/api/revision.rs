@@ -28,7 +28,8 @@ pub enum Expectation {
 impl Expectation {
     /// Reads the request's preconditions.
     pub fn read(headers: &HeaderMap) -> Result<Self, Problem> {
-        let text = |name| headers.get(name).map(|value: &header::HeaderValue| value.to_str().unwrap_or_default());
+        let text =
+            |name| headers.get(name).map(|value: &header::HeaderValue| value.to_str().unwrap_or_default());
         match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
             (None, None) => Ok(Self::Any),
             (Some("*"), None) => Ok(Self::Present),
@@ -36,7 +37,10 @@ impl Expectation {
             (Some(tag), None) => {
                 let revision = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
                 // A tag that is none of ours matches nothing.
-                revision.and_then(|text| text.parse().ok()).map(Self::Revision).ok_or(Problem::PreconditionFailed)
+                revision
+                    .and_then(|text| text.parse().ok())
+                    .map(Self::Revision)
+                    .ok_or(Problem::PreconditionFailed)
             }
             _ => Err(Problem::Malformed("send either If-Match or `If-None-Match: *`".to_owned())),
         }
@@ -123,7 +127,8 @@ mod tests {
     use axum::http::HeaderName;
 
     fn read(pairs: &[(HeaderName, &'static str)]) -> Result<Expectation, Problem> {
-        let headers = pairs.iter().map(|(name, value)| (name.clone(), header::HeaderValue::from_static(value)));
+        let headers =
+            pairs.iter().map(|(name, value)| (name.clone(), header::HeaderValue::from_static(value)));
         Expectation::read(&headers.collect())
     }
 

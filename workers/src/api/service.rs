@@ -53,7 +53,8 @@ struct BearerKey;
 
 impl Modify for BearerKey {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key.")).build();
+        let scheme =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key.")).build();
         openapi.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
     }
 }
@@ -110,7 +111,8 @@ async fn index() -> Response {
 }
 
 fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
-    let text = cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
+    let text =
+        cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
     tracing::error!(cause = text.unwrap_or("unknown"), "a request panicked");
     Problem::Internal.into_response()
 }
@@ -129,7 +131,8 @@ async fn identify(request: Request, next: Next) -> Response {
         let text = ackline_shared::ids::hex(&rand::random::<[u8; 12]>());
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
     });
-    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method = %request.method());
+    let span =
+        tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method = %request.method());
     let mut response = next.run(request).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response

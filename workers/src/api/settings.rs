@@ -28,7 +28,8 @@ impl ApiSettings {
     pub fn read(reader: &mut Reader) -> Self {
         let body_bytes_max = reader.bytes("api.body_bytes_max", 1 << 10..=64 << 20);
         let mut count = |key: &str| u32::try_from(reader.count(key, 1..=1_000_000)).unwrap_or(1);
-        let (requests_per_second, requests_burst) = (count("api.requests_per_second"), count("api.requests_burst"));
+        let (requests_per_second, requests_burst) =
+            (count("api.requests_per_second"), count("api.requests_burst"));
         Self {
             listen: reader.address("api.listen"),
             private_listen: reader.address("api.private_listen"),
