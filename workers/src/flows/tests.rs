@@ -218,6 +218,38 @@ fn effects_and_variables_are_bounded_in_bytes() {
 }
 
 #[test]
+fn too_many_bytes_of_messages_end_the_run_and_its_session_still_fits() {
+    let mut nodes = Map::new();
+    for at in 0..30 {
+        let node = json!({"kind": "message.text", "body": "{{message.text}}", "exits": {"next": format!("n{}", at + 1)}});
+        nodes.insert(format!("n{at}"), node);
+    }
+    nodes.insert("n30".into(), json!({"kind": "end"}));
+    nodes.insert("a".into(), json!({"kind": "goto", "exits": {"next": "n0"}}));
+    let flow = compile_with(Value::Object(nodes), json!({"fallback": "{{message.text}}"}));
+    let (session, effects) = begin(&flow, &"\u{1f600}\"".repeat(2_000));
+    assert!(outcome(&effects).unwrap().1.unwrap().starts_with("more than 65536 bytes"));
+    assert!(session.to_json().len() <= limits::SESSION_BYTES_MAX);
+    assert_eq!(session.replay(&UpdateId::new("m0")), Some(effects));
+}
+
+#[test]
+fn messages_that_come_during_a_call_are_held_within_bounds_and_answered_together() {
+    let flow = compile(json!({
+        "a": {"kind": "agent", "endpoint": {"base_url": "https://m", "model": "m"}, "system": "s", "mode": "chat", "fallback": "f"}
+    }));
+    let (mut session, call) = begin(&flow, "hi");
+    for at in 0..100 {
+        session = step(&flow, session, &says(&format!("h{at}"), &format!("{at}")), NOW).0;
+        assert!(session.to_json().len() <= limits::SESSION_BYTES_MAX);
+    }
+    assert_eq!(session.counters().dropped, 96);
+    let (_, effects) = step(&flow, session, &done(&call, Outcome::Reply { text: "hello".into() }), NOW);
+    let Some(Effect::Call { call: Call::Agent(call), .. }) = effects.last() else { panic!("{effects:?}") };
+    assert_eq!(call.messages.last().unwrap().content, "0\n1\n2\n99");
+}
+
+#[test]
 fn a_stored_session_stays_readable_whatever_is_nested() {
     let flow = compile(json!({
         "a": {"kind": "set", "assign": {"x": "[[x]]"}, "exits": {"next": "b"}},
