@@ -24,9 +24,16 @@ pub(super) struct Target {
     pub signature: Result<String, String>,
 }
 
+/// Whether an update may go to some relay, as far as its head tells.
+pub(super) fn concerns(snapshot: &Snapshot, head: &Head) -> bool {
+    let readable = !matches!(head.kind.as_str(), "unreadable" | "account.unreadable");
+    let mut relays = Snapshot::owned(&snapshot.relays, "relay", &head.tenant);
+    readable && !head.tenant.is_unrouted() && relays.any(|relay| relay.enabled)
+}
+
 /// The relays that an update goes to.
 pub(super) fn targets(snapshot: &Snapshot, master: &VaultKey, head: &Head, payload: &[u8]) -> Vec<Target> {
-    if head.tenant.is_unrouted() || matches!(head.kind.as_str(), "unreadable" | "account.unreadable") {
+    if !concerns(snapshot, head) {
         return Vec::new();
     }
     let update = LazyCell::new(|| meta::read(payload).ok());
