@@ -54,20 +54,20 @@ pub async fn fan_out<T: Future<Output = Outcome>>(
         finished.iter().any(|mark| mark.split_once('!').map_or(mark.as_str(), |(name, _)| name) == target)
     };
     let open = targets.into_iter().filter(|(target, _)| !is_finished(target));
-    let outcomes = join_all(open.map(async |(target, attempt)| (target, attempt.await))).await;
-
-    let mut retries = Vec::new();
-    let mut least = None;
-    for (target, outcome) in outcomes {
-        match outcome {
-            Outcome::Done => marks.set(&target),
-            Outcome::Final { reason } => marks.set(&format!("{target}!{reason}")),
-            Outcome::Retry { reason, after } => {
-                retries.push(format!("{noun} {target}: {reason}"));
-                least = least.max(after);
-            }
+    // Each mark is set as its answer comes, so that an attempt that is cancelled loses only what is unanswered.
+    let attempts = open.map(async |(target, attempt)| match attempt.await {
+        Outcome::Done => {
+            marks.set(&target);
+            None
         }
-    }
+        Outcome::Final { reason } => {
+            marks.set(&format!("{target}!{reason}"));
+            None
+        }
+        Outcome::Retry { reason, after } => Some((format!("{noun} {target}: {reason}"), after)),
+    });
+    let (retries, waits): (Vec<_>, Vec<_>) = join_all(attempts).await.into_iter().flatten().unzip();
+    let least = waits.into_iter().flatten().max();
     sum_up(marks, noun, retries, least)
 }
 
@@ -88,6 +88,8 @@ fn sum_up(marks: &Marks, noun: &str, retries: Vec<String>, after: Option<Duratio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
     use std::future::ready;
 
     fn target(name: &str, outcome: Outcome) -> (String, std::future::Ready<Outcome>) {
@@ -125,6 +127,15 @@ mod tests {
             target("d", Outcome::Done),
         ];
         assert_eq!(fan_out(&marks, "relay", second).await, Verdict::dead("relay b: answered 400"));
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_attempt_keeps_what_was_answered() {
+        let marks = Marks::default();
+        let never: (String, BoxFuture<'_, Outcome>) = ("b".to_owned(), Box::pin(std::future::pending()));
+        let done: (String, BoxFuture<'_, Outcome>) = ("a".to_owned(), Box::pin(ready(Outcome::Done)));
+        assert!(fan_out(&marks, "relay", [done, never]).now_or_never().is_none());
+        assert!(marks.has("a") && !marks.has("b"));
     }
 
     #[tokio::test]

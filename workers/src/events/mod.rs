@@ -12,6 +12,7 @@ use crate::core::job::{Job, LaneSource, Verdict, Work};
 use crate::core::log::to_bytes;
 use crate::egress::{Egress, EgressRequest, Outcome, Turnstile, fan_out};
 use crate::platform::Platform;
+use ackline_shared::envelope::Head;
 use ackline_shared::model::Entity;
 use ackline_shared::record::Record;
 use ackline_shared::registry::Snapshot;
@@ -63,6 +64,10 @@ impl Job for EventsJob {
                 weight: 1,
             },
         ]
+    }
+
+    fn concerns(&self, head: &Head) -> bool {
+        request::has_endpoint(&self.platform.snapshot(), &head.tenant)
     }
 
     async fn run(&self, work: &Work) -> Verdict {

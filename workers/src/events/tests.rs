@@ -3,6 +3,7 @@
 use super::fixture::{Fixture, head, message, status};
 use super::*;
 use crate::core::job::Marks;
+use crate::core::ring::Keeper;
 use crate::egress::receiver::{Answer, Received as Request, Receiver, closed_port, loopback, settings};
 use ackline_shared::secret::Secret;
 use ackline_shared::standard_webhooks::secret_from_bytes;
@@ -21,7 +22,7 @@ fn work() -> Work {
         attempt: 1,
         last_attempt: false,
         marks: Marks::default(),
-        keeper: crate::core::ring::Keeper::default(),
+        keeper: Keeper::default(),
     }
 }
 

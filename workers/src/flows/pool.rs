@@ -22,6 +22,9 @@ use ackline_shared::meta::{self, Body};
 use ackline_shared::record::Record;
 use ackline_shared::subjects::{self, Class, Lane, Pool, session_key};
 
+/// Messages in which nobody says anything.
+const UNSPOKEN: [&str; 3] = ["message.reaction", "message.system", "message.unsupported"];
+
 /// Runs bots' flows.
 #[derive(Debug)]
 pub struct FlowsJob {
@@ -60,7 +63,8 @@ impl Job for FlowsJob {
     }
 
     fn concerns(&self, head: &Head) -> bool {
-        let is_input = head.family == Family::Record || head.kind.starts_with("message.");
+        let is_input = head.family == Family::Record
+            || (head.kind.starts_with("message.") && !UNSPOKEN.contains(&head.kind.as_str()));
         is_input && Library::answers(&self.platform.snapshot(), &head.tenant, head.phone.as_ref())
     }
 

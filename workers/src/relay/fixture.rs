@@ -1,6 +1,7 @@
 //! A tenant with an app and relays, for the tests of this pool.
 
 use crate::core::job::{Marks, Work};
+use crate::core::ring::Keeper;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, UpdateId};
 use ackline_shared::registry::Snapshot;
@@ -74,6 +75,6 @@ pub(super) fn work() -> Work {
         attempt: 1,
         last_attempt: false,
         marks: Marks::default(),
-        keeper: crate::core::ring::Keeper::default(),
+        keeper: Keeper::default(),
     }
 }

@@ -9,6 +9,7 @@ mod request;
 use crate::core::job::{Job, LaneSource, Verdict, Work};
 use crate::egress::{Egress, EgressRequest, Outcome, Turnstile, fan_out};
 use crate::platform::Platform;
+use ackline_shared::envelope::Head;
 use ackline_shared::model::Entity;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Pool};
@@ -55,6 +56,10 @@ impl Job for RelayJob {
                 weight: 1,
             },
         ]
+    }
+
+    fn concerns(&self, head: &Head) -> bool {
+        request::concerns(&self.platform.snapshot(), head)
     }
 
     async fn run(&self, work: &Work) -> Verdict {

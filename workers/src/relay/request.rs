@@ -17,6 +17,9 @@ use std::time::Duration;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
 
+/// The edge's kind for a signed body it could not read; no bot could either.
+const UNREADABLE: &str = "unreadable";
+
 /// A relay that gets the update, and the signature it gets it with or why there is none.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -24,9 +27,15 @@ pub(super) struct Target {
     pub signature: Result<String, String>,
 }
 
+/// Whether an update may go to some relay, as far as its head tells.
+pub(super) fn concerns(snapshot: &Snapshot, head: &Head) -> bool {
+    let mut relays = Snapshot::owned(&snapshot.relays, "relay", &head.tenant);
+    head.kind != UNREADABLE && !head.tenant.is_unrouted() && relays.any(|relay| relay.enabled)
+}
+
 /// The relays that an update goes to.
 pub(super) fn targets(snapshot: &Snapshot, master: &VaultKey, head: &Head, payload: &[u8]) -> Vec<Target> {
-    if head.tenant.is_unrouted() || matches!(head.kind.as_str(), "unreadable" | "account.unreadable") {
+    if !concerns(snapshot, head) {
         return Vec::new();
     }
     let update = LazyCell::new(|| meta::read(payload).ok());
