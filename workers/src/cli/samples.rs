@@ -56,17 +56,18 @@ id = "welcome"
 tenant = "acme"
 
 [flows.definition]
-ackline = 1
+format = 1
 name = "Welcome"
 start = "hello"
+entry = [{ on = "any" }]
 
-[[flows.definition.triggers]]
-type = "any"
-
-[[flows.definition.nodes]]
-id = "hello"
-type = "send_text"
+[flows.definition.nodes.hello]
+kind = "message.text"
 text = "Hi"
+exits = { next = "bye" }
+
+[flows.definition.nodes.bye]
+kind = "end"
 
 [[relays]]
 id = "old"
