@@ -58,7 +58,11 @@ enum ApplyError {
 }
 
 /// Reads the file, and makes the store match.
-pub async fn run(arguments: &ApplyArguments, settings: &Settings, environment: &[(String, String)]) -> Outcome {
+pub async fn run(
+    arguments: &ApplyArguments,
+    settings: &Settings,
+    environment: &[(String, String)],
+) -> Outcome {
     let mut findings = Findings::default();
     let parts = read(&arguments.file, environment, &mut findings);
     if !findings.mistakes.is_empty() {
@@ -86,7 +90,7 @@ async fn apply(
         };
         (None, stored)
     } else {
-        let store = nats::prepare(&context, &settings.nats).await?.config;
+        let store = Box::pin(nats::prepare(&context, &settings.nats)).await?.config;
         let stored = Stored::load(&store).await?;
         (Some(store), stored)
     };
@@ -272,7 +276,8 @@ fn summary(arguments: &ApplyArguments, plan: &Plan) -> String {
     if plan.changes.is_empty() {
         return format!("nothing to change{kept}\n");
     }
-    let [add, change, remove] = [Action::Add, Action::Change, Action::Remove].map(|action| plan.count(action));
+    let [add, change, remove] =
+        [Action::Add, Action::Change, Action::Remove].map(|action| plan.count(action));
     if arguments.dry_run {
         format!("would add {add}, change {change}, remove {remove}{kept}; nothing was written\n")
     } else {

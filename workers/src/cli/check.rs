@@ -79,7 +79,8 @@ impl<'a> Checker<'a> {
                 self.tenant(place, tenant);
             }
             if value.secrets.is_empty() {
-                let what = "secrets: is empty; add the app secret of Meta's App Dashboard (App settings, Basic)";
+                let what =
+                    "secrets: is empty; add the app secret of Meta's App Dashboard (App settings, Basic)";
                 self.mistake(place, what);
             }
         }
@@ -203,7 +204,10 @@ impl<'a> Checker<'a> {
                 let usable = key.expose().bytes().all(|byte| byte.is_ascii_graphic());
                 if key.expose().len() < API_KEY_CHARS_MIN || !usable {
                     let how = "make one with `openssl rand -hex 24`";
-                    self.mistake(place, format_args!("key: expected at least 24 printable characters; {how}"));
+                    self.mistake(
+                        place,
+                        format_args!("key: expected at least 24 printable characters; {how}"),
+                    );
                 }
             }
             if value.scopes.is_empty() {
@@ -242,7 +246,10 @@ impl<'a> Checker<'a> {
             let number = self.declared.phone_numbers.iter().find(|placed| placed.value.id == *id);
             if let Some(number) = number.filter(|placed| placed.value.tenant != *tenant) {
                 let owner = &number.value.tenant;
-                self.mistake(place, format_args!("phone_numbers: {id} belongs to tenant {owner}, not {tenant}"));
+                self.mistake(
+                    place,
+                    format_args!("phone_numbers: {id} belongs to tenant {owner}, not {tenant}"),
+                );
             }
         }
     }
@@ -273,7 +280,10 @@ impl<'a> Checker<'a> {
         for (place, field) in fields {
             let Some(secret) = self.plain(field) else { continue };
             if let Some(first) = seen.insert(secret.expose().clone(), place) {
-                self.mistake(place, format_args!("{name}: has the same value as that of {first}; make it differ"));
+                self.mistake(
+                    place,
+                    format_args!("{name}: has the same value as that of {first}; make it differ"),
+                );
             }
         }
     }
@@ -304,7 +314,10 @@ mod tests {
     fn every_mistake_is_found_at_once() {
         let text = samples::TEXT
             .replace("brand = \"ackline\"", "brand = \"gone\"\nshards = 9")
-            .replace("secrets = [\"s3cret-app-one\", \"s3cret-app-two\"]", "secrets = []\ntenant = \"globex\"")
+            .replace(
+                "secrets = [\"s3cret-app-one\", \"s3cret-app-two\"]",
+                "secrets = []\ntenant = \"globex\"",
+            )
             .replace("waba_id = \"102290129340398\"", "waba_id = \"a b\"")
             .replace("flows = [\"welcome\"]", "flows = [\"welcome\", \"gone\"]")
             .replace("phone_numbers = [\"106540352242922\"]", "phone_numbers = [\"106540352242922\", \"7\"]")

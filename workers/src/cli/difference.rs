@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn fields_show_both_values_and_definitions_only_places() {
-        let old = json!({"name": "A", "flows": ["a"], "definition": {"nodes": {"x": {"text": "one"}}, "l": [1]}});
+        let old =
+            json!({"name": "A", "flows": ["a"], "definition": {"nodes": {"x": {"text": "one"}}, "l": [1]}});
         let new = json!({"name": "B", "flows": ["a", "b"], "definition": {"nodes": {"x": {"text": "two"}}, "l": [1, 2]}});
         assert_eq!(
             lines(&old, &new),
@@ -91,7 +92,8 @@ mod tests {
 
     #[test]
     fn long_values_and_many_changes_are_cut() {
-        let many = |letter: char| (0..20).map(|n| (n.to_string(), json!(letter))).collect::<serde_json::Map<_, _>>();
+        let many =
+            |letter: char| (0..20).map(|n| (n.to_string(), json!(letter))).collect::<serde_json::Map<_, _>>();
         let said = lines(&Value::Object(many('a')), &Value::Object(many('b')));
         assert_eq!((said.len(), said.last().unwrap().as_str()), (9, "and 12 more changes"));
         let said = lines(&json!({"name": "x"}), &json!({"name": "é".repeat(500)}));

@@ -37,7 +37,8 @@ pub async fn run(arguments: &DoctorArguments, settings: &Settings) -> Outcome {
         Err(error) => return Outcome::failed(format!("error: {error}\n")),
     };
     let mut findings = examine(settings, &http).await;
-    let code = if findings.iter().any(|finding| finding.level == Level::Fail) { EXIT_FAILED } else { EXIT_OK };
+    let code =
+        if findings.iter().any(|finding| finding.level == Level::Fail) { EXIT_FAILED } else { EXIT_OK };
     if arguments.fix_hints {
         findings.retain(|finding| finding.level != Level::Ok);
     }

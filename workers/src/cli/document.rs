@@ -230,7 +230,9 @@ impl Reader<'_> {
             _ if fields.contains_key("definition") => {
                 Err("has both definition and definition_file; keep one".to_owned())
             }
-            None => Err("definition_file: expected the path of a JSON file, relative to this file".to_owned()),
+            None => {
+                Err("definition_file: expected the path of a JSON file, relative to this file".to_owned())
+            }
             Some(path) => (self.surroundings.file)(path)
                 .map_err(|reason| format!("definition_file {path} cannot be read: {reason}"))
                 .and_then(|text| {

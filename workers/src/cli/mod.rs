@@ -80,10 +80,7 @@ impl Outcome {
 }
 
 /// Does what the arguments ask for.
-pub async fn run(
-    arguments: impl IntoIterator<Item = OsString>,
-    environment: &[(String, String)],
-) -> Outcome {
+pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &[(String, String)]) -> Outcome {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(asked) if !asked.use_stderr() => return Outcome { out: asked.to_string(), ..Outcome::default() },

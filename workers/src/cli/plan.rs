@@ -299,12 +299,7 @@ mod tests {
 
     #[test]
     fn an_empty_store_gets_everything_in_order_with_numbers_last() {
-        let plan = plan(
-            Part::all_of(&samples::document()),
-            &Stored::default(),
-            &VaultKey::generate(),
-            true,
-        );
+        let plan = plan(Part::all_of(&samples::document()), &Stored::default(), &VaultKey::generate(), true);
         assert_eq!(
             said(&plan.unwrap()),
             [

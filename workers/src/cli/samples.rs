@@ -63,7 +63,7 @@ entry = [{ on = "any" }]
 
 [flows.definition.nodes.hello]
 kind = "message.text"
-text = "Hi"
+body = "Hi"
 exits = { next = "bye" }
 
 [flows.definition.nodes.bye]

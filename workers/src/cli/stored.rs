@@ -28,7 +28,9 @@ pub async fn open(context: &Context, bucket: &str) -> Result<Option<Store>, Read
     };
     let cause = error.source().and_then(|cause| cause.downcast_ref::<GetStreamError>());
     match cause.map(GetStreamError::kind) {
-        Some(GetStreamErrorKind::JetStream(cause)) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+        Some(GetStreamErrorKind::JetStream(cause)) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+            Ok(None)
+        }
         _ => Err(ReadError(error.to_string())),
     }
 }
@@ -86,8 +88,7 @@ impl Stored {
     /// The same as the programs hold it, and the keys that they cannot read.
     pub fn snapshot(&self) -> (Snapshot, Vec<String>) {
         let mut snapshot = Snapshot::default();
-        let unreadable =
-            self.0.iter().filter(|(key, entry)| snapshot.fold(key, Some(&entry.value)).is_err());
+        let unreadable = self.0.iter().filter(|(key, entry)| snapshot.fold(key, Some(&entry.value)).is_err());
         let unreadable = unreadable.map(|(key, _)| key.clone()).collect();
         (snapshot, unreadable)
     }

@@ -68,11 +68,14 @@ fn fill(name: &str, size: &Size, durability: Durability) -> Finding {
     let messages = size.messages;
     if durability == Durability::Replicated && size.replicas < 3 {
         return Finding::fail(check, format_args!("has {} replica(s); replicated needs 3", size.replicas))
-            .hint(format_args!("`nats stream edit {name} --replicas 3` on a cluster of three servers or more"));
+            .hint(format_args!(
+                "`nats stream edit {name} --replicas 3` on a cluster of three servers or more"
+            ));
     }
     if size.bytes_max == 0 {
-        return Finding::warn(check, format_args!("{messages} messages, and no limit in bytes"))
-            .hint(format_args!("`nats stream edit {name} --max-bytes 10GiB`, so that it cannot fill the disk"));
+        return Finding::warn(check, format_args!("{messages} messages, and no limit in bytes")).hint(
+            format_args!("`nats stream edit {name} --max-bytes 10GiB`, so that it cannot fill the disk"),
+        );
     }
     let percent = size.bytes.saturating_mul(100) / size.bytes_max;
     let text = format!("{messages} messages, {percent} % of {} MiB", size.bytes_max >> 20);
@@ -130,8 +133,9 @@ fn partitions(record: &[u8], configured: u16) -> Finding {
 /// The server does what the configured durability promises.
 pub async fn durability(http: &Http, settings: &NatsSettings, server_id: &str) -> Finding {
     let Some(base) = &settings.monitor_url else {
-        return unverified(settings.durability, "nats.monitor_url is not set")
-            .hint("start nats-server with `http_port: 8222` and set nats.monitor_url = \"http://127.0.0.1:8222\"");
+        return unverified(settings.durability, "nats.monitor_url is not set").hint(
+            "start nats-server with `http_port: 8222` and set nats.monitor_url = \"http://127.0.0.1:8222\"",
+        );
     };
     let url = format!("{}/jsz?config=1", base.trim_end_matches('/'));
     match http.get(&url, None).await {
@@ -200,7 +204,8 @@ mod tests {
 
     #[test]
     fn a_promise_is_compared_with_what_the_server_does() {
-        let on = json!({"server_id": "A", "config": {"sync_interval": 120_000_000_000_u64, "sync_always": true}});
+        let on =
+            json!({"server_id": "A", "config": {"sync_interval": 120_000_000_000_u64, "sync_always": true}});
         let off = json!({"server_id": "A", "config": {"sync_interval": 120_000_000_000_u64}});
         for (mode, jsz, level) in [
             (Durability::Synced, &on, Level::Ok),

@@ -17,7 +17,8 @@ const AT_ONCE: usize = 4;
 /// Asks about every number and every account once.
 pub async fn check(http: &Http, base: &str, snapshot: &Snapshot, master: &VaultKey) -> Vec<Finding> {
     if snapshot.phones.is_empty() {
-        let finding = Finding::warn("numbers", "no phone number is configured, so every update stays unrouted");
+        let finding =
+            Finding::warn("numbers", "no phone number is configured, so every update stays unrouted");
         return vec![finding.hint("declare it under [[phone_numbers]] and run `ackline apply`")];
     }
     let mut accounts = BTreeSet::new();
@@ -73,10 +74,11 @@ fn account(waba: &str, base: &str, answer: &Result<Answer, String>) -> Finding {
             if apps > 0 {
                 return Finding::ok(check, format_args!("{apps} app(s) subscribed to its webhooks"));
             }
-            Finding::fail(check, "no app is subscribed, so Meta sends nothing for its numbers")
-                .hint(format_args!(
+            Finding::fail(check, "no app is subscribed, so Meta sends nothing for its numbers").hint(
+                format_args!(
                     "curl -X POST -H \"Authorization: Bearer $TOKEN\" {base}/{waba}/subscribed_apps"
-                ))
+                ),
+            )
         }
         Ok(answer) => refused(check, "asking for its subscriptions", answer),
         Err(reason) => unreachable(check, base, reason),
@@ -87,8 +89,7 @@ fn refused(check: String, what: &str, answer: &Answer) -> Finding {
     let number = |field: &str| answer.body.pointer(&format!("/error/{field}")).and_then(Value::as_i64);
     let code = number("code");
     let shown = code.map_or("no code".to_owned(), |code| format!("code {code}"));
-    let finding =
-        Finding::fail(check, format_args!("Meta refuses {what}: HTTP {}, {shown}", answer.status));
+    let finding = Finding::fail(check, format_args!("Meta refuses {what}: HTTP {}, {shown}", answer.status));
     match (answer.status, code) {
         (_, Some(190)) | (401, _) => finding
             .hint("make a permanent token: Meta Business Suite, Settings, System users, Generate token")
@@ -126,8 +127,10 @@ mod tests {
 
     #[test]
     fn each_answer_about_a_number_has_its_hint_and_none_repeats_metas_words() {
-        let error = |code: i64| json!({"error": {"code": code, "message": "Malformed access token s3cret-token"}});
-        let good = json!({"id": "106540352242922", "display_phone_number": "+1 555", "verified_name": "Acme"});
+        let error =
+            |code: i64| json!({"error": {"code": code, "message": "Malformed access token s3cret-token"}});
+        let good =
+            json!({"id": "106540352242922", "display_phone_number": "+1 555", "verified_name": "Acme"});
         for (answer, level, said) in [
             (answer(200, good), Level::Ok, "Acme"),
             (answer(200, json!({"id": "1"})), Level::Fail, "something else"),

@@ -19,7 +19,8 @@ pub fn check(snapshot: &Snapshot, unreadable: &[String], master: &VaultKey) -> V
     }
     if snapshot.tenants.is_empty() {
         findings.push(
-            Finding::warn("configuration", "no tenant is configured").hint("declare one: `ackline apply FILE`"),
+            Finding::warn("configuration", "no tenant is configured")
+                .hint("declare one: `ackline apply FILE`"),
         );
     }
     findings.push(opened(snapshot, master));
@@ -66,15 +67,10 @@ fn parts(snapshot: &Snapshot) -> Vec<Part> {
     parts
 }
 
-fn app_is_complete(
-    snapshot: &Snapshot,
-    app: &ackline_shared::model::App,
-    master: &VaultKey,
-) -> Finding {
+fn app_is_complete(snapshot: &Snapshot, app: &ackline_shared::model::App, master: &VaultKey) -> Finding {
     let check = format!("app {}", app.id);
-    let filled = |field| {
-        snapshot.open(master, app.scope(), field).is_ok_and(|secret| !secret.expose().is_empty())
-    };
+    let filled =
+        |field| snapshot.open(master, app.scope(), field).is_ok_and(|secret| !secret.expose().is_empty());
     let secrets = app.secrets.iter().filter(|field| filled(field)).count();
     let again = format!("put it into the file under [[apps]] id = \"{}\" and run `ackline apply`", app.id);
     if secrets == 0 {

@@ -33,7 +33,8 @@ pub async fn check(context: &Context, snapshot: &Snapshot, now_ms: u64) -> Vec<F
 }
 
 async fn webhooks(updates: &Stream, snapshot: &Snapshot, now_ms: u64) -> Vec<Finding> {
-    let mut tenants: BTreeSet<TenantId> = snapshot.phones.values().map(|phone| phone.tenant.clone()).collect();
+    let mut tenants: BTreeSet<TenantId> =
+        snapshot.phones.values().map(|phone| phone.tenant.clone()).collect();
     tenants.insert(TenantId::unrouted());
     let mut latest: BTreeMap<AppId, u64> = BTreeMap::new();
     for tenant in &tenants {
@@ -48,7 +49,9 @@ async fn webhooks(updates: &Stream, snapshot: &Snapshot, now_ms: u64) -> Vec<Fin
                 }
             }
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
-            Err(error) => return vec![Finding::warn("webhooks", format_args!("cannot be looked up: {error}"))],
+            Err(error) => {
+                return vec![Finding::warn("webhooks", format_args!("cannot be looked up: {error}"))];
+            }
         }
     }
     snapshot.apps.keys().map(|app| last_webhook(app, latest.get(app).copied(), now_ms)).collect()
@@ -111,8 +114,11 @@ async fn dead_letters(dead: &Stream) -> Finding {
 }
 
 fn given_up(counts: &[(Pool, u64)]) -> Finding {
-    let some: Vec<String> =
-        counts.iter().filter(|(_, count)| *count > 0).map(|(pool, count)| format!("{count} in {pool}")).collect();
+    let some: Vec<String> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(pool, count)| format!("{count} in {pool}"))
+        .collect();
     if some.is_empty() {
         return Finding::ok("dead letters", "none");
     }
@@ -195,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_pool_gets_a_verdict_in_words() {
-        let backlog = |consumers, waiting, in_work, redelivered| Backlog { consumers, waiting, in_work, redelivered };
+        let backlog =
+            |consumers, waiting, in_work, redelivered| Backlog { consumers, waiting, in_work, redelivered };
         for (owner, backlog, level, said) in [
             (None, backlog(0, 0, 0, 0), Level::Warn, "never run"),
             (None, backlog(32, 0, 0, 0), Level::Warn, "nobody owns"),
