@@ -203,6 +203,11 @@ pub fn update_filter(partition: Partition, class: Class) -> String {
     format!("in.{partition}.{}.>", class.as_str())
 }
 
+/// The filter of a tenant's updates, of every class and in every partition.
+pub fn updates_of(tenant: &TenantId) -> String {
+    format!("in.*.*.{tenant}")
+}
+
 /// The filter of one type of record in one partition.
 pub fn record_filter(partition: Partition, kind: &str) -> String {
     format!("ev.{partition}.*.{}", token(kind))
@@ -216,6 +221,11 @@ pub fn outbound_filter(partition: Partition, lane: Lane) -> String {
 /// The durable name of a pool's consumer.
 pub fn consumer(pool: Pool, partition: Partition, lane: &str) -> String {
     format!("{pool}-{partition}-{lane}")
+}
+
+/// The pool that a durable consumer belongs to, by its name.
+pub fn pool_of_consumer(name: &str) -> Option<Pool> {
+    name.split('-').next()?.parse().ok()
 }
 
 /// What a subject of ours says.

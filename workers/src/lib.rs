@@ -4,6 +4,7 @@
 //! [`core`] knows how work is owned, ordered, retried and given up; the other modules know what the work is.
 
 pub mod api;
+pub mod cli;
 pub mod core;
 pub mod crm;
 pub mod egress;
