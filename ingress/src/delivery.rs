@@ -99,7 +99,7 @@ impl Delivery {
                 "entry" if scanner.peek() == Some(b'[') => {
                     delivery.entries = Some(group(scanner, |scanner| Entry::scan(bytes, scanner))?);
                 }
-                _ => drop(scanner.value()?),
+                _ => skip(scanner)?,
             }
             Ok(())
         })?;
@@ -131,7 +131,7 @@ impl Entry {
                 "changes" if scanner.peek() == Some(b'[') => {
                     entry.changes = Some(group(scanner, |scanner| Change::scan(bytes, scanner))?);
                 }
-                _ => drop(scanner.value()?),
+                _ => skip(scanner)?,
             }
             Ok(())
         })?;
@@ -159,7 +159,7 @@ impl Change {
                     change.value = Some(value);
                 }
                 "value" => once(&mut change.value_span, scanner.value()?, scanner)?,
-                _ => drop(scanner.value()?),
+                _ => skip(scanner)?,
             }
             Ok(())
         })?;
@@ -180,7 +180,7 @@ impl ChangeValue {
             let name = name(bytes, &key);
             let family = Family::of_key(&name);
             if family.is_some() || name == "contacts" || name == "metadata" {
-                if seen.iter().any(|seen| *seen == name) {
+                if seen.contains(&name) {
                     return Err(scanner.flaw());
                 }
                 seen.push(name.clone());
@@ -278,6 +278,10 @@ fn group<T>(
         Ok(())
     })?;
     Ok(Group { span, items })
+}
+
+fn skip(scanner: &mut Scanner<'_>) -> Result<(), Flaw> {
+    scanner.value().map(|_| ())
 }
 
 fn name<'a>(bytes: &'a [u8], key: &Span) -> Cow<'a, str> {

@@ -103,7 +103,7 @@ async fn follow(settings: NatsSettings, routing: Arc<Routing>, master: VaultKey)
     let client = nats::connect(&settings, "ackline-ingress-config", true).await?;
     let context = nats::jetstream(client);
     let buckets = loop {
-        match timeout(PREPARE_TIMEOUT, nats::prepare(&context, &settings)).await {
+        match timeout(PREPARE_TIMEOUT, Box::pin(nats::prepare(&context, &settings))).await {
             Ok(Ok(buckets)) => break buckets,
             Ok(Err(error @ NatsError::Partitions { .. })) => return Err(error),
             Ok(Err(error)) => tracing::warn!(%error, "JetStream is not ready; trying again"),

@@ -109,9 +109,9 @@ impl Publisher {
         let mut backoff = BACKOFF_INITIAL;
         let mut failure = StoreError::Late;
         loop {
-            self.connected(deadline).await.map_err(|away| self.last(away, &failure, deadline))?;
+            self.connected(deadline).await?;
             for update in &mut pending {
-                if !update.is_stored() {
+                if !update.is_stored(&self.metrics) {
                     update.publish(self, deadline).await?;
                 }
             }
@@ -156,11 +156,6 @@ impl Publisher {
             Ok(Ok(_)) => Ok(()),
             _ => Err(StoreError::Away),
         }
-    }
-
-    /// The most telling of the reasons for giving up.
-    fn last(&self, away: StoreError, failure: &StoreError, deadline: Instant) -> StoreError {
-        if *failure == StoreError::Late || Instant::now() < deadline { away } else { failure.clone() }
     }
 
     async fn admit(
@@ -214,12 +209,9 @@ impl<'u> Pending<'u> {
     }
 
     /// Whether it is stored, counting an answer that came after its attempt was over.
-    fn is_stored(&mut self) -> bool {
-        if !self.stored
-            && let Some(Ok(outcome)) = self.waiting.as_mut().map(oneshot::Receiver::try_recv)
-        {
-            self.waiting = None;
-            self.stored = matches!(outcome, Outcome::Stored { .. });
+    fn is_stored(&mut self, metrics: &Metrics) -> bool {
+        if let Some(Ok(outcome)) = self.waiting.as_mut().map(oneshot::Receiver::try_recv) {
+            self.settle(&outcome, metrics);
         }
         self.stored
     }
@@ -257,15 +249,19 @@ impl<'u> Pending<'u> {
         }
         let receiver = self.waiting.as_mut()?;
         let outcome = timeout_at(attempt_end, receiver).await.ok()?.unwrap_or(Outcome::Lost);
+        self.settle(&outcome, metrics);
+        Some(outcome)
+    }
+
+    fn settle(&mut self, outcome: &Outcome, metrics: &Metrics) {
         self.waiting = None;
         if let Outcome::Stored { duplicate } = outcome {
             self.stored = true;
-            metrics.duplicates.inc_by(u64::from(duplicate));
+            metrics.duplicates.inc_by(u64::from(*duplicate));
             if let Some(sent) = self.sent {
                 metrics.ack_seconds.observe(sent.elapsed().as_secs_f64());
             }
         }
-        Some(outcome)
     }
 }
 
