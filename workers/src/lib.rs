@@ -1,4 +1,4 @@
-//! The worker pools and the API.
+//! The worker pools, the API and the operator's commands.
 //!
 //! A pool reads one stream, does one kind of work and writes the next stream; pools never call each other.
 //! [`core`] knows how work is owned, ordered, retried and given up; the other modules know what the work is.
@@ -7,6 +7,8 @@ pub mod core;
 pub mod crm;
 pub mod egress;
 pub mod events;
+pub mod flows;
+pub mod journal;
 pub mod platform;
 pub mod relay;
 pub mod replies;

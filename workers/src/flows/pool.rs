@@ -111,7 +111,8 @@ impl FlowsJob {
             Effect::Call { .. } => Ok(()),
             Effect::Started { run, flow } => {
                 let bot = shelf.bot_of(flow).to_owned();
-                self.record(work, effect, Record::FlowStarted { flow: flow.clone(), bot, run: run.clone() }).await
+                self.record(work, effect, Record::FlowStarted { flow: flow.clone(), bot, run: run.clone() })
+                    .await
             }
             Effect::Completed { run, flow, outcome, variables, .. } => {
                 let record = Record::FlowCompleted {
@@ -188,7 +189,8 @@ impl FlowsJob {
 /// What the engine is told about a piece of work; `None` when it concerns no flow.
 fn read_update(work: &Work) -> Result<Option<Update>, String> {
     if work.head.family == Family::Record {
-        let record = serde_json::from_slice(&work.payload).map_err(|error| format!("not a record: {error}"))?;
+        let record =
+            serde_json::from_slice(&work.payload).map_err(|error| format!("not a record: {error}"))?;
         let Record::FlowResult { effect, outcome } = record else { return Ok(None) };
         let outcome: Outcome =
             serde_json::from_value(outcome).map_err(|error| format!("not the outcome of a call: {error}"))?;
