@@ -3,6 +3,7 @@
 //! A pool reads one stream, does one kind of work and writes the next stream; pools never call each other.
 //! [`core`] knows how work is owned, ordered, retried and given up; the other modules know what the work is.
 
+pub mod api;
 pub mod core;
 pub mod crm;
 pub mod egress;
@@ -10,6 +11,7 @@ pub mod events;
 pub mod flows;
 pub mod journal;
 pub mod platform;
+pub mod process;
 pub mod relay;
 pub mod replies;
 #[cfg(test)]

@@ -78,7 +78,10 @@ fn account_changes_are_told_apart_by_time_and_content() {
 
 #[test]
 fn other_products_are_kept_whole_under_their_object() {
-    assert!(kinds(r#"{"object":"page","entry":[{"id":"1","messaging":[{},{}]}]}"#)[0].starts_with("page.delivery@h:"));
+    assert!(
+        kinds(r#"{"object":"page","entry":[{"id":"1","messaging":[{},{}]}]}"#)[0]
+            .starts_with("page.delivery@h:")
+    );
     assert!(kinds(r#"{"object":"instagram","entry":[]}"#)[0].starts_with("instagram.delivery@"));
     assert!(kinds(r#"{"entry":[],"object":"Some Thing"}"#)[0].starts_with("object.some_thing@"));
 }

@@ -38,8 +38,12 @@ fn expected(delivery: &Value) -> Vec<Expected> {
                     for element in items.as_array().into_iter().flatten() {
                         let mut cut: Vec<&str> = vec!["contacts"];
                         cut.extend(ARRAYS.iter().filter(|name| is_filled(value.get(**name))));
-                        let frame =
-                            [delivery.clone(), entry.clone(), without(change, &["value"]), without(value, &cut)];
+                        let frame = [
+                            delivery.clone(),
+                            entry.clone(),
+                            without(change, &["value"]),
+                            without(value, &cut),
+                        ];
                         out.push(Expected { array: Some(array), element: element.clone(), frame });
                     }
                 }
@@ -199,7 +203,14 @@ fn change() -> impl Strategy<Value = String> {
     let arrays = (member("messages"), member("statuses"), member("message_echoes"), member("calls"));
     let shape = (any::<usize>(), any::<usize>(), any::<bool>(), any::<bool>());
     let shaped = (arrays, contacts, field, extras(), extras(), shape).prop_map(
-        |((messages, statuses, echoes, calls), contacts, field, inner, outer, (turn, turn_outer, space, bare))| {
+        |(
+            (messages, statuses, echoes, calls),
+            contacts,
+            field,
+            inner,
+            outer,
+            (turn, turn_outer, space, bare),
+        )| {
             let mut members: Vec<_> = [messages, statuses, echoes, calls].into_iter().flatten().collect();
             if !bare {
                 members.push(contacts);
@@ -219,15 +230,18 @@ fn delivery() -> impl Strategy<Value = String> {
     let changes = prop::collection::vec(change(), 0..4);
     let entry = (changes, extras(), any::<usize>(), any::<bool>(), 0..3_u8).prop_map(
         |(changes, extras, turn, space, id)| {
-            let mut members = vec![format!(r#""changes":{}"#, array(&changes, space)), format!(r#""id":"W{id}""#)];
+            let mut members =
+                vec![format!(r#""changes":{}"#, array(&changes, space)), format!(r#""id":"W{id}""#)];
             members.extend(extras);
             object(members, turn, space)
         },
     );
     let entries = prop::collection::vec(entry, 1..4);
     (entries, extras(), any::<usize>(), any::<bool>()).prop_map(|(entries, extras, turn, space)| {
-        let mut members =
-            vec![r#""object":"whatsapp_business_account""#.to_owned(), format!(r#""entry": {}"#, array(&entries, space))];
+        let mut members = vec![
+            r#""object":"whatsapp_business_account""#.to_owned(),
+            format!(r#""entry": {}"#, array(&entries, space)),
+        ];
         members.extend(extras);
         object(members, turn, space)
     })

@@ -21,6 +21,7 @@ fn work() -> Work {
         attempt: 1,
         last_attempt: false,
         marks: Marks::default(),
+        keeper: crate::core::ring::Keeper::default(),
     }
 }
 

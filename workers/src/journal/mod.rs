@@ -14,3 +14,18 @@ mod tests;
 mod write;
 
 pub use store::{Journal, JournalError, Rejected};
+
+use crate::core::batch::BatchJob;
+use crate::core::job::Work;
+use ackline_shared::subjects::{self, Pool};
+
+impl BatchJob for Journal {
+    const POOL: Pool = Pool::Journal;
+    const STREAM: &'static str = subjects::UPDATES;
+    const FILTERS: &'static [&'static str] = &subjects::UPDATES_SUBJECTS;
+
+    async fn run(&self, batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
+        let rejected = self.write_batch(batch).await.map_err(|error| error.to_string())?;
+        Ok(rejected.into_iter().map(|one| (one.index, one.reason)).collect())
+    }
+}

@@ -74,5 +74,6 @@ pub(super) fn work() -> Work {
         attempt: 1,
         last_attempt: false,
         marks: Marks::default(),
+        keeper: crate::core::ring::Keeper::default(),
     }
 }

@@ -10,13 +10,15 @@ pub mod graph;
 pub mod pacing;
 pub mod verdict;
 
+pub use graph::{ClientError, GraphSettings};
+
 use crate::core::job::{Job, LaneSource, Marks, Verdict, Work};
 use crate::platform::Platform;
 use ackline_shared::command::SendCommand;
 use ackline_shared::record::Record;
 use ackline_shared::secret::Secret;
 use ackline_shared::subjects::{self, Lane, Partition, Pool};
-use graph::{ClientError, Graph, GraphSettings};
+use graph::Graph;
 use pacing::{PER_SECOND_DEFAULT, Pacing, TooLong};
 use serde_json::Value;
 use tokio::time::Instant;
