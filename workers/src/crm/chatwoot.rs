@@ -160,12 +160,13 @@ impl Crm for Chatwoot<'_> {
         in_conversation("messages", answer).map(|_| ())
     }
 
-    async fn holds(&self, thread: Thread, wamid: &str) -> Result<bool, CrmError> {
+    async fn holds(&self, thread: Thread, source_id: &str) -> Result<bool, CrmError> {
         let conversation = thread.conversation.to_string();
         let path = self.account(&["conversations", &conversation, "messages"]);
         let answer = self.call(Method::GET, &path, None).await?;
         let body = in_conversation("messages", answer)?;
-        Ok(list(&body).iter().any(|message| message.get("source_id").and_then(Value::as_str) == Some(wamid)))
+        let source = |message: &Value| message.get("source_id").and_then(Value::as_str) == Some(source_id);
+        Ok(list(&body).iter().any(source))
     }
 
     async fn rename(&self, thread: Thread, name: &str) -> Result<(), CrmError> {
@@ -182,11 +183,11 @@ fn message(entry: &Entry) -> Value {
     body.insert("content".into(), json!(entry.content));
     let direction = match entry.direction {
         Direction::Incoming => "incoming",
-        Direction::Outgoing => "outgoing",
+        Direction::Outgoing | Direction::Note => "outgoing",
     };
     body.insert("message_type".into(), json!(direction));
-    body.insert("private".into(), json!(false));
-    body.insert("source_id".into(), json!(entry.wamid));
+    body.insert("private".into(), json!(entry.direction == Direction::Note));
+    body.insert("source_id".into(), json!(entry.source_id));
     if let Some(wamid) = &entry.in_reply_to {
         body.insert("content_attributes".into(), json!({"in_reply_to_external_id": wamid}));
     }

@@ -16,6 +16,30 @@ pub enum Direction {
     Incoming,
     /// From the business to the person.
     Outgoing,
+    /// To nobody but the agents.
+    Note,
+}
+
+/// Which links of a tenant an entry belongs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// All of them.
+    All,
+    /// All but the one whose agent wrote it: it is there already.
+    AllBut(String),
+    /// Only the one whose agent has to know.
+    Only(String),
+}
+
+impl Audience {
+    /// Whether a link is among them.
+    pub fn includes(&self, link: &EntityId) -> bool {
+        match self {
+            Self::All => true,
+            Self::AllBut(other) => other != link.as_str(),
+            Self::Only(only) => only == link.as_str(),
+        }
+    }
 }
 
 /// The person a conversation is with; at least one id is known.
@@ -58,14 +82,14 @@ pub struct Entry {
     pub number: PhoneNumberId,
     /// Who it is with.
     pub person: Person,
-    /// Meta's id of the message; marks it as known when the CRM reports it back.
-    pub wamid: String,
+    /// Meta's id of the message, or one of ours; marks it as known when the CRM reports it back.
+    pub source_id: String,
     /// The text.
     pub content: String,
     /// The message it answers.
     pub in_reply_to: Option<String>,
-    /// The link whose agent wrote it; it is there already.
-    pub written_in: Option<EntityId>,
+    /// Where it is shown.
+    pub audience: Audience,
 }
 
 /// The entry of an incoming message; `None` for anything else.
@@ -77,27 +101,42 @@ pub fn of_update(update: &Update) -> Option<Entry> {
         direction: Direction::Incoming,
         number,
         person,
-        wamid: message.id.clone(),
+        source_id: message.id.clone(),
         content: bounded(incoming_text(message)),
         in_reply_to: message.context_id.clone(),
-        written_in: None,
+        audience: Audience::All,
     })
 }
 
 /// The entry of a message that went out.
 pub fn of_reply(command: &SendCommand, wamid: &str) -> Option<Entry> {
-    let written_in = match &command.origin {
-        Origin::Agent { link, .. } => EntityId::new(link.as_str()).ok(),
-        Origin::Flow { .. } | Origin::Api { .. } => None,
+    let audience = match &command.origin {
+        Origin::Agent { link, .. } => Audience::AllBut(link.clone()),
+        Origin::Flow { .. } | Origin::Api { .. } => Audience::All,
     };
     Some(Entry {
         direction: Direction::Outgoing,
         number: command.phone_number_id.clone(),
         person: Person::new(&command.to, None)?,
-        wamid: wamid.to_owned(),
+        source_id: wamid.to_owned(),
         content: bounded(outgoing_text(&command.content)),
         in_reply_to: command.reply_to.clone(),
-        written_in,
+        audience,
+    })
+}
+
+/// The note that tells an agent that their message was given up; `None` when no agent wrote it.
+pub fn of_failure(command: &SendCommand, reason: &str, ambiguous: bool) -> Option<Entry> {
+    let Origin::Agent { link, .. } = &command.origin else { return None };
+    let fate = if ambiguous { "Perhaps not sent to WhatsApp" } else { "Not sent to WhatsApp" };
+    Some(Entry {
+        direction: Direction::Note,
+        number: command.phone_number_id.clone(),
+        person: Person::new(&command.to, None)?,
+        source_id: format!("failed:{}", command.id),
+        content: bounded(format!("{fate}: {reason}")),
+        in_reply_to: None,
+        audience: Audience::Only(link.clone()),
     })
 }
 

@@ -150,7 +150,7 @@ impl Memory {
 
     fn conversation(&mut self, body: &Value) -> (u16, Value) {
         let texts = ["source_id", "inbox_id", "contact_id"].iter().all(|name| body[*name].is_string());
-        if !texts || body["inbox_id"] != INBOX.to_string() {
+        if !texts || body["inbox_id"].as_str() != Some(&INBOX.to_string()) {
             return (422, json!({}));
         }
         let mut conversation = body.clone();

@@ -5,9 +5,10 @@
 //! need not be this one. Chatwoot sends a message once or more and in any order; the command's id makes
 //! repeats one.
 
+use super::link::Route;
 use super::markdown;
-use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
-use ackline_shared::ids::{PhoneNumberId, TenantId, hex, short_hash};
+use ackline_shared::command::{Content, Origin, SendCommand};
+use ackline_shared::ids::{hex, short_hash};
 use ackline_shared::model::CrmLink;
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::SigningKey;
@@ -122,20 +123,14 @@ pub fn parse(body: &[u8]) -> Option<AgentMessage> {
     })
 }
 
-/// The command that sends it from a business number; the same message always gives the same id.
-pub fn command(
-    link: &CrmLink,
-    tenant: &TenantId,
-    phone: &PhoneNumberId,
-    message: &AgentMessage,
-    now_ms: u64,
-) -> SendCommand {
-    let identity = format!("{tenant}/{}/{}/{}", link.id, message.account_id, message.message_id);
+/// The command that sends it; the same message always gives the same id.
+pub fn command(link: &CrmLink, route: &Route, message: &AgentMessage, now_ms: u64) -> SendCommand {
+    let identity = format!("{}/{}/{}/{}", link.tenant, link.id, message.account_id, message.message_id);
     SendCommand {
         id: format!("crm-{}", short_hash(identity.as_bytes())),
-        tenant: tenant.clone(),
-        phone_number_id: phone.clone(),
-        to: recipient(&message.source_id),
+        tenant: link.tenant.clone(),
+        phone_number_id: route.number.clone(),
+        to: route.to.clone(),
         content: Content::Text { body: message.content.clone(), preview_url: true },
         reply_to: message.reply_to.clone().filter(|id| id.starts_with("wamid.")),
         origin: Origin::Agent { link: link.id.to_string(), message: message.message_id.to_string() },
@@ -143,19 +138,11 @@ pub fn command(
     }
 }
 
-/// A source id of ours is a phone number in digits or else a business-scoped user id.
-fn recipient(source_id: &str) -> Recipient {
-    let digits = source_id.trim_start_matches('+');
-    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        Recipient { user_id: None, phone: Some(digits.to_owned()) }
-    } else {
-        Recipient { user_id: Some(source_id.to_owned()), phone: None }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ackline_shared::command::Recipient;
+    use ackline_shared::ids::PhoneNumberId;
     use serde_json::json;
 
     const BODY: &[u8] = br#"{"event":"message_created","id":1}"#;
@@ -214,15 +201,17 @@ mod tests {
     fn an_agents_message_becomes_a_send_command_with_an_id_of_its_own() {
         let message = parse(event().to_string().as_bytes()).unwrap();
         assert!(message.is_for(&link()) && message.refusal().is_none());
-        let (tenant, phone) = (TenantId::new("acme").unwrap(), PhoneNumberId::new("1065").unwrap());
-        let command_at = |now_ms| command(&link(), &tenant, &phone, &message, now_ms);
-        let first = command_at(1);
-        assert_eq!(first.id, command_at(2).id);
-        assert_eq!(first.to, Recipient { user_id: None, phone: Some("15550001".into()) });
+        let to = Recipient { user_id: Some("US.1".into()), phone: Some(message.source_id.clone()) };
+        let route = Route { number: PhoneNumberId::new("1065").unwrap(), to: to.clone() };
+        let first = command(&link(), &route, &message, 1);
+        assert_eq!(first.id, command(&link(), &route, &message, 2).id, "sent twice, stored once");
+        assert_eq!((first.tenant.as_str(), first.to), ("acme", to));
         assert_eq!(first.content, Content::Text { body: "*Hello* there".into(), preview_url: true });
         assert_eq!(first.origin, Origin::Agent { link: "desk".into(), message: "42".into() });
-        let other = AgentMessage { message_id: 43, ..message.clone() };
-        assert_ne!(first.id, command(&link(), &tenant, &phone, &other, 1).id);
+        let other = AgentMessage { message_id: 43, reply_to: Some("wamid.9".into()), ..message };
+        let other = command(&link(), &route, &other, 1);
+        assert_ne!(first.id, other.id);
+        assert_eq!((first.reply_to, other.reply_to.as_deref()), (None, Some("wamid.9")));
     }
 
     #[test]
@@ -242,18 +231,6 @@ mod tests {
             assert_eq!(parse(&with(pointer, value.clone())), None, "{pointer} {value}");
         }
         assert_eq!(parse(b"not json"), None);
-    }
-
-    #[test]
-    fn a_person_without_a_phone_number_is_answered_by_user_id_with_a_quote() {
-        let mut event = event();
-        event["conversation"]["contact_inbox"]["source_id"] = json!("US.1");
-        event["content_attributes"] = json!({"in_reply_to_external_id": "wamid.9"});
-        let message = parse(event.to_string().as_bytes()).unwrap();
-        let (tenant, phone) = (TenantId::new("acme").unwrap(), PhoneNumberId::new("1065").unwrap());
-        let command = command(&link(), &tenant, &phone, &message, 1);
-        assert_eq!(command.to, Recipient { user_id: Some("US.1".into()), phone: None });
-        assert_eq!(command.reply_to.as_deref(), Some("wamid.9"));
     }
 
     #[test]

@@ -6,8 +6,10 @@
 
 use super::Thread;
 use super::entry::Person;
+use ackline_shared::command::Recipient;
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::model::CrmLink;
+use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::session_key;
 use async_nats::jetstream::kv::Store;
 use serde::{Deserialize, Serialize};
@@ -77,6 +79,43 @@ impl Place {
     }
 }
 
+/// How an agent's answer reaches a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The business number that sends it.
+    pub number: PhoneNumberId,
+    /// The person.
+    pub to: Recipient,
+}
+
+impl Route {
+    /// The way back along a remembered place; without one, from the only number the link follows to the source
+    /// id itself. `None` when several numbers could be meant.
+    pub fn back(snapshot: &Snapshot, link: &CrmLink, place: Option<&Place>, source_id: &str) -> Option<Self> {
+        let follows = |number: &PhoneNumberId| {
+            let owned = snapshot.phones.get(number).is_some_and(|phone| phone.tenant == link.tenant);
+            owned && (link.phone_numbers.is_empty() || link.phone_numbers.contains(number))
+        };
+        if let Some(place) = place.filter(|place| follows(&place.number)) {
+            let to = Recipient { user_id: place.user_id.clone(), phone: place.phone.clone() };
+            return Some(Self { number: place.number.clone(), to });
+        }
+        let mut numbers = snapshot.phones.keys().filter(|number| follows(number));
+        let number = numbers.next()?.clone();
+        numbers.next().is_none().then(|| Self { number, to: recipient(source_id) })
+    }
+}
+
+/// A source id of ours is a phone number in digits or else a business-scoped user id.
+fn recipient(source_id: &str) -> Recipient {
+    let digits = source_id.trim_start_matches('+');
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        Recipient { user_id: None, phone: Some(digits.to_owned()) }
+    } else {
+        Recipient { user_id: Some(source_id.to_owned()), phone: None }
+    }
+}
+
 /// The memory could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the place of a person in the CRM cannot be {verb}: {reason}")]
@@ -143,6 +182,7 @@ fn key(link: &CrmLink, id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     fn person(phone: Option<&str>, user_id: Option<&str>) -> Person {
         Person { phone: phone.map(Into::into), user_id: user_id.map(Into::into), name: None }
@@ -164,5 +204,34 @@ mod tests {
         let with_phone = place.updated(&person(Some("1555"), Some("US.1")), &number("10"), 5).unwrap();
         assert_eq!(with_phone.source_id, "US.1", "the conversation stays the one it was");
         assert_eq!(with_phone.ids().collect::<Vec<_>>(), ["US.1", "1555"]);
+    }
+
+    #[test]
+    fn an_answer_goes_back_the_way_the_person_came() {
+        let link = |numbers: Value| -> CrmLink {
+            serde_json::from_value(json!({
+                "id": "desk", "tenant": "acme", "kind": "chatwoot", "url": "https://c.example", "account_id": 3,
+                "inbox_id": 7, "inbox_identifier": "abc", "access_token": "t", "hook_token": "h",
+                "phone_numbers": numbers,
+            }))
+            .unwrap()
+        };
+        let mut snapshot = Snapshot::default();
+        for (id, tenant) in [("10", "acme"), ("11", "acme"), ("12", "other")] {
+            let phone = json!({"id": id, "tenant": tenant, "app": "a", "waba_id": "w", "access_token": "t"});
+            snapshot.fold(&format!("phone.{id}"), Some(phone.to_string().as_bytes())).unwrap();
+        }
+        let thread = Thread { contact: 1, conversation: 2 };
+        let place = Place::new(&person(Some("1555"), Some("US.1")), "1555", thread, &number("11"), 0);
+        let back = |link: &CrmLink, place: Option<&Place>| Route::back(&snapshot, link, place, "1555");
+
+        let known = back(&link(json!([])), Some(&place)).unwrap();
+        assert_eq!(known.number, number("11"));
+        assert_eq!(known.to, Recipient { user_id: Some("US.1".into()), phone: Some("1555".into()) });
+        assert_eq!(back(&link(json!([])), None), None, "two numbers could be meant");
+        let only = back(&link(json!(["10"])), Some(&place)).unwrap();
+        assert_eq!((only.number, only.to.user_id), (number("10"), None));
+        assert_eq!(back(&link(json!(["12"])), None), None, "another tenant's number sends nothing");
+        assert_eq!(recipient("US.1"), Recipient { user_id: Some("US.1".into()), phone: None });
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Both directions of a conversation share one lane, so they arrive in order. A message is posted once: before
 //! it is posted a mark is durable, and whoever finds the mark asks the CRM for the message before posting
-//! again. What agents write comes back through [`hook`] and the API; this pool never sends to a person.
+//! again. What agents write comes back through the API, which asks [`answer`]; this pool never sends to a
+//! person.
 
+pub mod answer;
 pub mod chatwoot;
 pub mod entry;
 pub mod hook;
@@ -54,7 +56,7 @@ pub trait Crm {
     fn post(&self, thread: Thread, entry: &Entry) -> impl Future<Output = Result<(), CrmError>> + Send;
 
     /// Tells whether a message is among the latest of a conversation.
-    fn holds(&self, thread: Thread, wamid: &str) -> impl Future<Output = Result<bool, CrmError>> + Send;
+    fn holds(&self, thread: Thread, source_id: &str) -> impl Future<Output = Result<bool, CrmError>> + Send;
 
     /// Gives a contact the person's name, once it is known.
     fn rename(&self, thread: Thread, name: &str) -> impl Future<Output = Result<(), CrmError>> + Send;
@@ -130,6 +132,7 @@ impl Job for CrmSync {
             vec![
                 subjects::update_filter(partition, Class::Message),
                 subjects::record_filter(partition, Record::REPLY_SENT),
+                subjects::record_filter(partition, Record::REPLY_FAILED),
             ]
         }
         vec![LaneSource { name: "conversation", stream: subjects::UPDATES, filters, weight: 1 }]
@@ -149,7 +152,7 @@ impl Job for CrmSync {
         let snapshot = self.platform.snapshot();
         let links = links(&snapshot, &work.head.tenant, Some(&entry.number));
         let links: Vec<Arc<CrmLink>> =
-            links.filter(|link| entry.written_in.as_ref() != Some(&link.id)).cloned().collect();
+            links.filter(|link| entry.audience.includes(&link.id)).cloned().collect();
         if links.is_empty() {
             return Verdict::Idle;
         }
@@ -184,7 +187,7 @@ impl CrmSync {
 
         let mut place = self.place(&crm, link, entry).await?;
         if work.marks.has(&posting) {
-            match crm.holds(place.thread, &entry.wamid).await {
+            match crm.holds(place.thread, &entry.source_id).await {
                 Ok(true) => {
                     work.marks.set(&posted);
                     return Ok(());
@@ -272,6 +275,9 @@ fn read(work: &Work) -> Result<Option<Entry>, String> {
     if work.head.family == Family::Record {
         return match serde_json::from_slice(&work.payload) {
             Ok(Record::ReplySent { command, wamid, .. }) => Ok(entry::of_reply(&command, &wamid)),
+            Ok(Record::ReplyFailed { command, reason, ambiguous, .. }) => {
+                Ok(entry::of_failure(&command, &reason, ambiguous))
+            }
             Ok(_) => Ok(None),
             Err(error) => Err(format!("this is not a record: {error}")),
         };

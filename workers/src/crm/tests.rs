@@ -1,5 +1,6 @@
 //! The job against a real nats-server and a Chatwoot with a memory.
 
+use super::answer::{Arrived, to_command};
 use super::fake::{ACCOUNT, Fake, Fault, INBOX, TOKEN};
 use super::*;
 use crate::core::job::Marks;
@@ -28,7 +29,8 @@ impl Stand {
             "id": "desk", "tenant": "acme", "kind": "chatwoot", "url": url, "account_id": ACCOUNT, "inbox_id": INBOX,
             "inbox_identifier": "abc", "access_token": TOKEN, "hook_token": "h", "phone_numbers": [NUMBER],
         });
-        let (platform, server) = testing::platform(&[("crm.acme.desk", link)]).await;
+        let phone = json!({"id": NUMBER, "tenant": "acme", "app": "a", "waba_id": "w", "access_token": "t"});
+        let (platform, server) = testing::platform(&[("crm.acme.desk", link), ("phone.1065", phone)]).await;
         let job = job(&platform);
         Self { fake, platform, job, _server: server }
     }
@@ -196,6 +198,38 @@ async fn what_an_agent_wrote_there_is_not_posted_back() {
 }
 
 #[tokio::test]
+async fn an_agents_answer_takes_the_way_back_and_its_failure_is_noted_for_the_agent_alone() {
+    let stand = Stand::new().await;
+    stand.done(&incoming("wamid.1", &ana(), "hi")).await;
+    let hook = json!({
+        "event": "message_created", "id": 42, "content": "Hello", "message_type": "outgoing", "private": false,
+        "source_id": null, "account": {"id": ACCOUNT}, "inbox": {"id": INBOX},
+        "conversation": {"contact_inbox": {"source_id": "15550001"}},
+    });
+    let link = stand.platform.snapshot().crm_links["crm.acme.desk"].clone();
+    let body = hook.to_string().into_bytes();
+    let arrived = Arrived { timestamp: None, signature: None, body: &body };
+    let command = to_command(&stand.platform, &link, arrived, 1).await.unwrap().unwrap();
+    assert_eq!(command.phone_number_id.as_str(), NUMBER);
+    let both = Recipient { user_id: Some("US.1".into()), phone: Some("15550001".into()) };
+    assert_eq!(command.to, both, "the answer stays in the conversation the person opened");
+
+    let failed = Record::ReplyFailed {
+        command: Box::new(command),
+        code: Some(131_047),
+        reason: "the window is closed".into(),
+        ambiguous: false,
+    };
+    let failed = serde_json::to_value(failed).unwrap();
+    stand.done(&work(Family::Record, Record::REPLY_FAILED, &failed)).await;
+    let memory = stand.fake.memory();
+    let note = &memory.messages[1].1;
+    assert_eq!((&note["private"], &note["message_type"]), (&json!(true), &json!("outgoing")));
+    assert_eq!(note["content"], "Not sent to WhatsApp: the window is closed");
+    assert_eq!(memory.conversations.len(), 1);
+}
+
+#[tokio::test]
 async fn a_contact_opened_by_our_own_message_gets_its_name_when_the_person_writes() {
     let stand = Stand::new().await;
     stand.done(&sent("wamid.1", api())).await;
@@ -249,7 +283,7 @@ fn what_may_still_succeed_is_tried_again_before_anything_is_given_up() {
     let refused = (a, CrmError::Refused { reason: "no".into() });
     let busy = (b, CrmError::Again { reason: "busy".into(), after: Some(Duration::from_secs(9)) });
     assert_eq!(verdict(&[], 1), Verdict::Done);
-    assert_eq!(verdict(&[refused.clone()], 1), Verdict::dead("crm link a: no"));
+    assert_eq!(verdict(std::slice::from_ref(&refused), 1), Verdict::dead("crm link a: no"));
     let both = Verdict::Retry {
         reason: "crm link a: no; crm link b: busy".into(),
         after: Some(Duration::from_secs(9)),
