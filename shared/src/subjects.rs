@@ -203,6 +203,11 @@ pub fn update_filter(partition: Partition, class: Class) -> String {
     format!("in.{partition}.{}.>", class.as_str())
 }
 
+/// The filter of a tenant's updates, of every class and in every partition.
+pub fn updates_of(tenant: &TenantId) -> String {
+    format!("in.*.*.{tenant}")
+}
+
 /// The filter of one type of record in one partition.
 pub fn record_filter(partition: Partition, kind: &str) -> String {
     format!("ev.{partition}.*.{}", token(kind))
@@ -216,6 +221,11 @@ pub fn outbound_filter(partition: Partition, lane: Lane) -> String {
 /// The durable name of a pool's consumer.
 pub fn consumer(pool: Pool, partition: Partition, lane: &str) -> String {
     format!("{pool}-{partition}-{lane}")
+}
+
+/// The pool that a durable consumer belongs to, by its name.
+pub fn pool_of_consumer(name: &str) -> Option<Pool> {
+    name.split('-').next()?.parse().ok()
 }
 
 /// What a subject of ours says.
@@ -303,7 +313,12 @@ pub mod config_key {
 /// Keys of the `sessions` bucket.
 pub mod session_key {
     use super::{Pool, TenantId};
-    use crate::ids::{ConversationKey, short_hash};
+    use crate::ids::{ConversationKey, EntityId, short_hash};
+
+    /// Where a person is found again in a CRM; `source` is their phone number or user id.
+    pub fn crm_contact(tenant: &TenantId, link: &EntityId, source: &str) -> String {
+        format!("crm-contact.{tenant}.{}", short_hash(format!("{link}/{source}").as_bytes()))
+    }
 
     /// A pool's state of one conversation with one business number.
     pub fn of(pool: Pool, tenant: &TenantId, phone: &str, conversation: &ConversationKey) -> String {

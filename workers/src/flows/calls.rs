@@ -24,10 +24,16 @@ pub async fn perform(platform: &Platform, egress: &Egress, tenant: &TenantId, ca
     performed.unwrap_or_else(|outcome| outcome)
 }
 
-async fn http(platform: &Platform, egress: &Egress, tenant: &TenantId, call: &HttpCall) -> Result<Outcome, Outcome> {
+async fn http(
+    platform: &Platform,
+    egress: &Egress,
+    tenant: &TenantId,
+    call: &HttpCall,
+) -> Result<Outcome, Outcome> {
     let mut headers = HeaderMap::new();
     for (name, value) in &call.headers {
-        let name = HeaderName::try_from(name).map_err(|_| failed(format!("`{name}` is not a header name")))?;
+        let name =
+            HeaderName::try_from(name).map_err(|_| failed(format!("`{name}` is not a header name")))?;
         let value = match value {
             HeaderValue::Text(text) => Secret::new(text.clone()),
             HeaderValue::Secret { secret, prefix } => {
@@ -82,7 +88,8 @@ async fn agent(
     if !answer.status.is_success() {
         return Err(failed(format!("the model answered {}", answer.status.as_u16())));
     }
-    let response = serde_json::from_slice(&answer.body).map_err(|_| failed("the model's answer is not JSON".into()))?;
+    let response =
+        serde_json::from_slice(&answer.body).map_err(|_| failed("the model's answer is not JSON".into()))?;
     let text = read_reply(&response).ok_or_else(|| failed("the model's answer has no text".into()))?;
     Ok(Outcome::Reply { text })
 }
@@ -94,8 +101,8 @@ fn open_secret(platform: &Platform, tenant: &TenantId, name: &str) -> Result<Sec
 }
 
 fn header_value(text: &Secret<String>) -> Result<Value, Outcome> {
-    let mut value =
-        Value::from_str(text.expose()).map_err(|_| failed("a header holds characters HTTP does not allow".into()))?;
+    let mut value = Value::from_str(text.expose())
+        .map_err(|_| failed("a header holds characters HTTP does not allow".into()))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -29,9 +29,16 @@ impl Shelf {
     }
 }
 
-/// Compiled flows by their declaration.
+/// Compiled flows by their config key.
 #[derive(Debug, Default)]
-pub struct Library(Mutex<HashMap<String, (Arc<model::Flow>, Option<Arc<Compiled>>)>>);
+pub struct Library(Mutex<HashMap<String, Kept>>);
+
+/// A flow as it was compiled; `None` when it is not valid.
+#[derive(Debug)]
+struct Kept {
+    declared: Arc<model::Flow>,
+    compiled: Option<Arc<Compiled>>,
+}
 
 impl Library {
     /// Whether any bot answers on the number.
@@ -59,16 +66,14 @@ impl Library {
     fn compiled(&self, flow: &Arc<model::Flow>) -> Option<Arc<Compiled>> {
         let key = config_key::owned("flow", &flow.tenant, &flow.id);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((declared, compiled)) = kept.get(&key)
-            && Arc::ptr_eq(declared, flow)
-        {
-            return compiled.clone();
+        if let Some(copy) = kept.get(&key).filter(|copy| Arc::ptr_eq(&copy.declared, flow)) {
+            return copy.compiled.clone();
         }
         if kept.len() >= KEPT_MAX {
             kept.clear();
         }
         let compiled = Compiled::from_json(&flow.definition).ok().map(Arc::new);
-        kept.insert(key, (flow.clone(), compiled.clone()));
+        kept.insert(key, Kept { declared: flow.clone(), compiled: compiled.clone() });
         compiled
     }
 }

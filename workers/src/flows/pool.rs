@@ -22,6 +22,9 @@ use ackline_shared::meta::{self, Body};
 use ackline_shared::record::Record;
 use ackline_shared::subjects::{self, Class, Lane, Pool, session_key};
 
+/// Messages in which nobody says anything.
+const UNSPOKEN: [&str; 3] = ["message.reaction", "message.system", "message.unsupported"];
+
 /// Runs bots' flows.
 #[derive(Debug)]
 pub struct FlowsJob {
@@ -60,7 +63,8 @@ impl Job for FlowsJob {
     }
 
     fn concerns(&self, head: &Head) -> bool {
-        let is_input = head.family == Family::Record || head.kind.starts_with("message.");
+        let is_input = head.family == Family::Record
+            || (head.kind.starts_with("message.") && !UNSPOKEN.contains(&head.kind.as_str()));
         is_input && Library::answers(&self.platform.snapshot(), &head.tenant, head.phone.as_ref())
     }
 
@@ -111,7 +115,8 @@ impl FlowsJob {
             Effect::Call { .. } => Ok(()),
             Effect::Started { run, flow } => {
                 let bot = shelf.bot_of(flow).to_owned();
-                self.record(work, effect, Record::FlowStarted { flow: flow.clone(), bot, run: run.clone() }).await
+                self.record(work, effect, Record::FlowStarted { flow: flow.clone(), bot, run: run.clone() })
+                    .await
             }
             Effect::Completed { run, flow, outcome, variables, .. } => {
                 let record = Record::FlowCompleted {
@@ -188,7 +193,8 @@ impl FlowsJob {
 /// What the engine is told about a piece of work; `None` when it concerns no flow.
 fn read_update(work: &Work) -> Result<Option<Update>, String> {
     if work.head.family == Family::Record {
-        let record = serde_json::from_slice(&work.payload).map_err(|error| format!("not a record: {error}"))?;
+        let record =
+            serde_json::from_slice(&work.payload).map_err(|error| format!("not a record: {error}"))?;
         let Record::FlowResult { effect, outcome } = record else { return Ok(None) };
         let outcome: Outcome =
             serde_json::from_value(outcome).map_err(|error| format!("not the outcome of a call: {error}"))?;

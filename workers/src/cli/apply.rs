@@ -1,0 +1,297 @@
+//! `ackline apply`: reads a document, compares it with the store, prints the difference and writes it.
+//!
+//! Every write expects the revision that was compared, so a change made by somebody else meanwhile stops the
+//! run instead of being lost; what was written until then is told.
+
+use super::check::{self, Findings};
+use super::document::{self, Format, Surroundings};
+use super::part::{Part, SealError};
+use super::plan::{self, Action, Change, Content, Plan};
+use super::settings::Settings;
+use super::stored::{self, Stored};
+use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
+use ackline_shared::nats::{self, NatsError};
+use ackline_shared::subjects;
+use ackline_shared::vault::VaultKey;
+use async_nats::jetstream::kv::{CreateErrorKind, Store, UpdateErrorKind};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Arguments of `ackline apply`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The file declares brands, tenants, apps, phone_numbers, bots, flows, relays, endpoints, crm_links and\napi_keys. A secret is written plain or as env:NAME, which reads an environment variable; a flow may name\na definition_file instead of a definition. What is stored and not in the file stays, unless --prune is given."
+)]
+pub struct ApplyArguments {
+    /// The document: TOML, or JSON when its name ends in .json
+    file: PathBuf,
+    /// Print the difference and write nothing; exit status 2 when there is one
+    #[arg(long)]
+    dry_run: bool,
+    /// Remove what is stored and not in the file
+    #[arg(long)]
+    prune: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why applying failed.
+#[derive(Debug, thiserror::Error)]
+enum ApplyError {
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    #[error(transparent)]
+    Read(#[from] stored::ReadError),
+    #[error(transparent)]
+    Plan(#[from] plan::PlanError),
+    #[error("{0} was changed by somebody else meanwhile; run the command again to see what differs now")]
+    Conflict(String),
+    #[error("{what} cannot be written: {reason}")]
+    Write { what: String, reason: String },
+    #[error("{what} {reason}")]
+    Seal { what: String, reason: SealError },
+}
+
+/// Reads the file, and makes the store match.
+pub async fn run(
+    arguments: &ApplyArguments,
+    settings: &Settings,
+    environment: &[(String, String)],
+) -> Outcome {
+    let mut findings = Findings::default();
+    let parts = read(&arguments.file, environment, &mut findings);
+    if !findings.mistakes.is_empty() {
+        return refuse(arguments, &findings);
+    }
+    let mut done = 0;
+    let mut plan = Plan::default();
+    let result = apply(arguments, settings, parts, &mut plan, &mut done).await;
+    tell(arguments, &findings, &plan, done, result)
+}
+
+async fn apply(
+    arguments: &ApplyArguments,
+    settings: &Settings,
+    parts: Vec<Part>,
+    plan: &mut Plan,
+    done: &mut usize,
+) -> Result<(), ApplyError> {
+    let client = nats::connect(&settings.nats, "ackline-apply", false).await?;
+    let context = nats::jetstream(client);
+    let (store, stored) = if arguments.dry_run {
+        let stored = match stored::open(&context, subjects::BUCKET_CONFIG).await? {
+            Some(store) => Stored::load(&store).await?,
+            None => Stored::default(),
+        };
+        (None, stored)
+    } else {
+        let store = Box::pin(nats::prepare(&context, &settings.nats)).await?.config;
+        let stored = Stored::load(&store).await?;
+        (Some(store), stored)
+    };
+    *plan = plan::plan(parts, &stored, &settings.master, arguments.prune)?;
+    match store {
+        Some(store) => write(&store, plan, &settings.master, done).await,
+        None => Ok(()),
+    }
+}
+
+/// Writes the changes in order; `done` counts those that are in the store.
+async fn write(store: &Store, plan: &Plan, master: &VaultKey, done: &mut usize) -> Result<(), ApplyError> {
+    let mut keyring = plan.keyring.clone();
+    for change in &plan.changes {
+        match content(change, master, &mut keyring)? {
+            Some(value) => put(store, change, value).await?,
+            None => remove(store, change).await?,
+        }
+        *done += 1;
+    }
+    Ok(())
+}
+
+fn content(
+    change: &Change,
+    master: &VaultKey,
+    keyring: &mut BTreeMap<String, VaultKey>,
+) -> Result<Option<Vec<u8>>, ApplyError> {
+    let failed = |reason: SealError| ApplyError::Seal { what: title(change), reason };
+    match &change.content {
+        Content::Nothing => Ok(None),
+        Content::DataKey(scope) => {
+            let fresh = VaultKey::generate();
+            let sealed = fresh.seal_under(master, scope);
+            keyring.insert(scope.clone(), fresh);
+            serde_json::to_vec(&sealed).map(Some).map_err(|error| failed(error.into()))
+        }
+        Content::Part(part) => {
+            // A part without secrets seals nothing, so the key is not used.
+            let data_key = keyring.get(part.scope()).unwrap_or(master);
+            part.as_ref().clone().seal(data_key).map(Some).map_err(failed)
+        }
+    }
+}
+
+async fn put(store: &Store, change: &Change, value: Vec<u8>) -> Result<(), ApplyError> {
+    let failed = |reason: String| ApplyError::Write { what: title(change), reason };
+    match change.revision {
+        None => match store.create(&change.key, value.into()).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {
+                Err(ApplyError::Conflict(title(change)))
+            }
+            Err(error) => Err(failed(error.to_string())),
+        },
+        Some(revision) => match store.update(&change.key, value.into(), revision).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {
+                Err(ApplyError::Conflict(title(change)))
+            }
+            Err(error) => Err(failed(error.to_string())),
+        },
+    }
+}
+
+async fn remove(store: &Store, change: &Change) -> Result<(), ApplyError> {
+    let removed = match change.content {
+        // A removed data key must not stay readable in the history.
+        _ if change.key.starts_with(&subjects::config_key::data_key("")) => {
+            store.purge_expect_revision(&change.key, change.revision).await.map_err(|error| error.to_string())
+        }
+        _ => store
+            .delete_expect_revision(&change.key, change.revision)
+            .await
+            .map_err(|error| error.to_string()),
+    };
+    match removed {
+        Ok(()) => Ok(()),
+        Err(_) if is_newer(store, change).await => Err(ApplyError::Conflict(title(change))),
+        Err(reason) => Err(ApplyError::Write { what: title(change), reason }),
+    }
+}
+
+/// The client does not tell a wrong revision from other errors when it removes.
+async fn is_newer(store: &Store, change: &Change) -> bool {
+    let now = store.entry(&change.key).await.ok().flatten().map(|entry| entry.revision);
+    now.is_some() && now != change.revision
+}
+
+fn title(change: &Change) -> String {
+    format!("{} {}", change.noun, change.name)
+}
+
+fn read(path: &Path, environment: &[(String, String)], findings: &mut Findings) -> Vec<Part> {
+    let text = match read_bounded(path) {
+        Ok(text) => text,
+        Err(reason) => {
+            findings.mistakes.push(format!("cannot be read: {reason}"));
+            return Vec::new();
+        }
+    };
+    let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    let surroundings = Surroundings {
+        file: &|relative| read_bounded(&directory.join(relative)),
+        variable: &|name| {
+            environment.iter().find(|(variable, _)| variable == name).map(|(_, value)| value.clone())
+        },
+    };
+    let format = if json { Format::Json } else { Format::Toml };
+    let declared = document::read(&text, format, &surroundings, &mut findings.mistakes);
+    check::check(&declared, findings);
+    Part::all_of(&declared.into_document())
+}
+
+fn read_bounded(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+fn refuse(arguments: &ApplyArguments, findings: &Findings) -> Outcome {
+    if arguments.json {
+        let report = json!({ "ok": false, "mistakes": findings.mistakes, "warnings": findings.warnings });
+        return Outcome { out: format!("{report}\n"), ..Outcome::bad_input("") };
+    }
+    let count = findings.mistakes.len();
+    let mut text = format!("{}: {count} mistake(s), nothing was changed:\n", arguments.file.display());
+    for mistake in &findings.mistakes {
+        let _writing_to_a_string_never_fails = writeln!(text, "  - {mistake}");
+    }
+    text.push_str(&warnings(findings));
+    Outcome::bad_input(text)
+}
+
+fn tell(
+    arguments: &ApplyArguments,
+    findings: &Findings,
+    plan: &Plan,
+    done: usize,
+    result: Result<(), ApplyError>,
+) -> Outcome {
+    let code = match &result {
+        Err(_) => EXIT_FAILED,
+        Ok(()) if arguments.dry_run && !plan.changes.is_empty() => EXIT_CHANGES,
+        Ok(()) => EXIT_OK,
+    };
+    let error = result.err().map(|error| error.to_string());
+    if arguments.json {
+        let report = json!({
+            "ok": error.is_none(), "dry_run": arguments.dry_run, "error": error, "changes": plan.changes,
+            "written": done, "kept": plan.kept, "warnings": findings.warnings,
+        });
+        return Outcome { out: format!("{report}\n"), err: String::new(), code };
+    }
+    let mut out: String = plan.changes.iter().map(|change| format!("{change}\n")).collect();
+    for kept in &plan.kept {
+        let line = format!("= {} {}: stored, not in the file; --prune removes it\n", kept.noun, kept.name);
+        out.push_str(&line);
+    }
+    let mut err = warnings(findings);
+    match error {
+        None => out.push_str(&summary(arguments, plan)),
+        Some(error) => {
+            err.push_str(&format!("error: {error}\n"));
+            err.push_str(&halfway(plan, done));
+        }
+    }
+    Outcome { out, err, code }
+}
+
+fn warnings(findings: &Findings) -> String {
+    findings.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect()
+}
+
+fn summary(arguments: &ApplyArguments, plan: &Plan) -> String {
+    let kept = match plan.kept.len() {
+        0 => String::new(),
+        count => format!(", {count} kept that the file does not declare"),
+    };
+    if plan.changes.is_empty() {
+        return format!("nothing to change{kept}\n");
+    }
+    let [add, change, remove] =
+        [Action::Add, Action::Change, Action::Remove].map(|action| plan.count(action));
+    if arguments.dry_run {
+        format!("would add {add}, change {change}, remove {remove}{kept}; nothing was written\n")
+    } else {
+        format!("added {add}, changed {change}, removed {remove}{kept}\n")
+    }
+}
+
+fn halfway(plan: &Plan, done: usize) -> String {
+    match plan.changes.get(done..) {
+        Some([next, ..]) if done > 0 => format!(
+            "written: the first {done} of the {} changes above; not written: everything from {} on\n",
+            plan.changes.len(),
+            title(next)
+        ),
+        _ => "nothing was written\n".to_owned(),
+    }
+}

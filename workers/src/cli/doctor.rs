@@ -1,0 +1,92 @@
+//! `ackline doctor`: checks everything between Meta and the workers, and says what to mend.
+//!
+//! It only reads; nothing is created, changed or sent to anybody but Meta's own status calls.
+
+mod broker;
+mod finding;
+mod graph;
+mod http;
+mod secrets;
+mod traffic;
+
+use super::settings::Settings;
+use super::stored::Stored;
+use super::{EXIT_FAILED, EXIT_OK, Outcome};
+use ackline_shared::nats;
+use ackline_shared::registry::Snapshot;
+use finding::{Finding, Level, render};
+use http::Http;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Arguments of `ackline doctor`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit status: 0 when nothing failed (warnings included), 1 when a check failed.")]
+pub struct DoctorArguments {
+    /// Print a JSON array instead of text
+    #[arg(long)]
+    json: bool,
+    /// Print only what is not in order, with what to do about it
+    #[arg(long)]
+    fix_hints: bool,
+}
+
+/// Runs every check.
+pub async fn run(arguments: &DoctorArguments, settings: &Settings) -> Outcome {
+    let http = match Http::new() {
+        Ok(http) => http,
+        Err(error) => return Outcome::failed(format!("error: {error}\n")),
+    };
+    let mut findings = examine(settings, &http).await;
+    let code =
+        if findings.iter().any(|finding| finding.level == Level::Fail) { EXIT_FAILED } else { EXIT_OK };
+    if arguments.fix_hints {
+        findings.retain(|finding| finding.level != Level::Ok);
+    }
+    Outcome { out: render(&findings, arguments.json), err: String::new(), code }
+}
+
+async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
+    let client = match nats::connect(&settings.nats, "ackline-doctor", false).await {
+        Ok(client) => client,
+        Err(error) => return vec![broker::unreachable(&error)],
+    };
+    let server = client.server_info();
+    let context = nats::jetstream(client);
+    let mut findings = vec![broker::version(&server.version)];
+    findings.extend(broker::streams(&context, &settings.nats).await);
+    findings.extend(broker::buckets(&context, &settings.nats).await);
+    findings.push(broker::durability(http, &settings.nats, &server.server_id).await);
+    match read_config(&context).await {
+        Ok(stored) => {
+            let (snapshot, unreadable) = stored.snapshot();
+            findings.extend(configured(settings, http, &snapshot, &unreadable).await);
+            findings.extend(traffic::check(&context, &snapshot, now_ms()).await);
+        }
+        Err(finding) => findings.push(finding),
+    }
+    findings
+}
+
+async fn read_config(context: &async_nats::jetstream::Context) -> Result<Stored, Finding> {
+    let failed = |error: super::stored::ReadError| Finding::fail("configuration", error);
+    match super::stored::open(context, ackline_shared::subjects::BUCKET_CONFIG).await.map_err(failed)? {
+        Some(store) => Stored::load(&store).await.map_err(failed),
+        None => Ok(Stored::default()),
+    }
+}
+
+async fn configured(
+    settings: &Settings,
+    http: &Http,
+    snapshot: &Snapshot,
+    unreadable: &[String],
+) -> Vec<Finding> {
+    let mut findings = secrets::check(snapshot, unreadable, &settings.master);
+    findings.extend(graph::check(http, &settings.graph_url, snapshot, &settings.master).await);
+    findings
+}
+
+fn now_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

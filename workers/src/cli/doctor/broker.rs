@@ -1,0 +1,242 @@
+//! Checks of NATS: reachable, new enough, streams and buckets there and not near full, as durable as promised.
+
+use super::finding::Finding;
+use super::http::Http;
+use crate::cli::stored;
+use ackline_shared::model::Installation;
+use ackline_shared::nats::{Durability, NatsError, NatsSettings};
+use ackline_shared::subjects::{self, config_key};
+use async_nats::jetstream::Context;
+use serde_json::Value;
+
+const VERSION_MIN: (u64, u64) = (2, 14);
+const FILL_PERCENT_MAX: u64 = 80;
+const CREATE: &str = "run `ackline apply FILE`, or start any of the programs: each creates what is missing";
+
+/// NATS does not answer.
+pub fn unreachable(error: &NatsError) -> Finding {
+    Finding::fail("nats", error)
+        .hint("start nats-server, or set nats.url (ACKLINE_NATS_URL) to where it runs")
+        .hint("the checks of everything behind it were left out")
+}
+
+/// The server is new enough.
+pub fn version(text: &str) -> Finding {
+    let mut numbers = text.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
+    let (major, minor) = VERSION_MIN;
+    match (numbers.next(), numbers.next()) {
+        (Some(one), Some(two)) if (one, two) >= VERSION_MIN => {
+            Finding::ok("nats", format_args!("connected to nats-server {text}"))
+        }
+        (Some(_), Some(_)) => Finding::fail("nats", format_args!("nats-server {text} is too old"))
+            .hint(format_args!("install nats-server {major}.{minor} or newer")),
+        _ => Finding::warn("nats", format_args!("connected; the version `{text}` cannot be read"))
+            .hint(format_args!("make sure it is nats-server {major}.{minor} or newer")),
+    }
+}
+
+/// The streams exist and have room.
+pub async fn streams(context: &Context, settings: &NatsSettings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for name in [subjects::UPDATES, subjects::OUTBOUND, subjects::DEAD] {
+        findings.push(match context.get_stream(name).await {
+            Ok(stream) => {
+                let info = stream.cached_info();
+                let size = Size {
+                    bytes: info.state.bytes,
+                    bytes_max: u64::try_from(info.config.max_bytes).unwrap_or(0),
+                    messages: info.state.messages,
+                    replicas: info.config.num_replicas,
+                };
+                fill(name, &size, settings.durability)
+            }
+            Err(error) => Finding::fail(format!("stream {name}"), error).hint(CREATE),
+        });
+    }
+    findings
+}
+
+struct Size {
+    bytes: u64,
+    bytes_max: u64,
+    messages: u64,
+    replicas: usize,
+}
+
+fn fill(name: &str, size: &Size, durability: Durability) -> Finding {
+    let check = format!("stream {name}");
+    let messages = size.messages;
+    if durability == Durability::Replicated && size.replicas < 3 {
+        return Finding::fail(check, format_args!("has {} replica(s); replicated needs 3", size.replicas))
+            .hint(format_args!(
+                "`nats stream edit {name} --replicas 3` on a cluster of three servers or more"
+            ));
+    }
+    if size.bytes_max == 0 {
+        return Finding::warn(check, format_args!("{messages} messages, and no limit in bytes")).hint(
+            format_args!("`nats stream edit {name} --max-bytes 10GiB`, so that it cannot fill the disk"),
+        );
+    }
+    let percent = size.bytes.saturating_mul(100) / size.bytes_max;
+    let text = format!("{messages} messages, {percent} % of {} MiB", size.bytes_max >> 20);
+    if percent > FILL_PERCENT_MAX {
+        return Finding::warn(check, format_args!("{text}: when it is full, new messages are refused"))
+            .hint("see whether a pool below has fallen behind or has no owner")
+            .hint(format_args!("`nats stream edit {name} --max-bytes …` gives it more room"));
+    }
+    Finding::ok(check, text)
+}
+
+/// The buckets exist, and the partition count is the recorded one.
+pub async fn buckets(context: &Context, settings: &NatsSettings) -> Vec<Finding> {
+    let mut present = Vec::new();
+    let mut findings = Vec::new();
+    let names = [
+        subjects::BUCKET_CONFIG,
+        subjects::BUCKET_SESSIONS,
+        subjects::BUCKET_LEASES,
+        subjects::BUCKET_TUNING,
+    ];
+    for name in names {
+        match stored::open(context, name).await {
+            Ok(Some(store)) => present.push((name, store)),
+            Ok(None) => {
+                findings.push(Finding::fail(format!("bucket {name}"), "does not exist").hint(CREATE));
+            }
+            Err(error) => findings.push(Finding::fail(format!("bucket {name}"), error)),
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("buckets", names.join(", ")));
+    }
+    if let Some((_, config)) = present.iter().find(|(name, _)| *name == subjects::BUCKET_CONFIG) {
+        let record = config.get(config_key::INSTALLATION).await.ok().flatten();
+        findings.extend(record.map(|bytes| partitions(&bytes, settings.partitions)));
+    }
+    findings
+}
+
+fn partitions(record: &[u8], configured: u16) -> Finding {
+    match serde_json::from_slice::<Installation>(record) {
+        Ok(Installation { partitions }) if partitions == configured => {
+            Finding::ok("partitions", format_args!("{partitions}"))
+        }
+        Ok(Installation { partitions }) => Finding::fail(
+            "partitions",
+            format_args!("the installation has {partitions}, nats.partitions says {configured}"),
+        )
+        .hint(format_args!("set nats.partitions = {partitions}; the programs refuse to start otherwise")),
+        Err(error) => Finding::fail("partitions", format_args!("the record cannot be read: {error}")),
+    }
+}
+
+/// The server does what the configured durability promises.
+pub async fn durability(http: &Http, settings: &NatsSettings, server_id: &str) -> Finding {
+    let Some(base) = &settings.monitor_url else {
+        return unverified(settings.durability, "nats.monitor_url is not set").hint(
+            "start nats-server with `http_port: 8222` and set nats.monitor_url = \"http://127.0.0.1:8222\"",
+        );
+    };
+    let url = format!("{}/jsz?config=1", base.trim_end_matches('/'));
+    match http.get(&url, None).await {
+        Ok(answer) if answer.status == 200 => {
+            let clustered = settings.url.contains(',');
+            compare(settings.durability, &answer.body, (!clustered).then_some(server_id))
+        }
+        Ok(answer) => {
+            unverified(settings.durability, &format!("nats.monitor_url answered {}", answer.status))
+        }
+        Err(reason) => unverified(settings.durability, &format!("nats.monitor_url: {reason}")),
+    }
+}
+
+/// `/jsz?config=1` says `config.sync_always`, and leaves it out when it is off.
+fn compare(configured: Durability, jsz: &Value, server_id: Option<&str>) -> Finding {
+    let config = jsz.get("config").filter(|config| config.is_object());
+    let Some(config) = config else {
+        return unverified(configured, "the monitor says nothing of JetStream");
+    };
+    if let (Some(expected), Some(found)) = (server_id, jsz.get("server_id").and_then(Value::as_str))
+        && expected != found
+    {
+        return unverified(configured, "nats.monitor_url is that of another server than nats.url");
+    }
+    let synced = config.get("sync_always").and_then(Value::as_bool).unwrap_or(false);
+    match (configured, synced) {
+        (Durability::Stored, false) => {
+            Finding::ok("durability", "stored: acknowledged updates survive a crash of the process, not power loss")
+        }
+        (Durability::Stored, true) => Finding::ok("durability", "stored is promised, and the server syncs every write")
+            .hint("set nats.durability = \"synced\" to promise what is already done"),
+        (mode, true) => Finding::ok("durability", format_args!("{mode}: the server syncs every write")),
+        (mode, false) => {
+            Finding::fail("durability", format_args!("{mode} is promised, but the server does not sync every write"))
+                .hint("add `sync_interval: always` to the `jetstream` block of nats-server's configuration and restart it")
+                .hint("or set nats.durability = \"stored\" to promise less")
+        }
+    }
+}
+
+fn unverified(configured: Durability, why: &str) -> Finding {
+    Finding::warn("durability", format_args!("{configured} is promised and cannot be verified: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for (text, level) in [
+            ("2.14.0", Level::Ok),
+            ("2.15.1", Level::Ok),
+            ("2.16.0-RC.1", Level::Ok),
+            ("3.0.0", Level::Ok),
+            ("2.9.25", Level::Fail),
+            ("2.13.9", Level::Fail),
+            ("dev", Level::Warn),
+        ] {
+            assert_eq!(version(text).level, level, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_promise_is_compared_with_what_the_server_does() {
+        let on =
+            json!({"server_id": "A", "config": {"sync_interval": 120_000_000_000_u64, "sync_always": true}});
+        let off = json!({"server_id": "A", "config": {"sync_interval": 120_000_000_000_u64}});
+        for (mode, jsz, level) in [
+            (Durability::Synced, &on, Level::Ok),
+            (Durability::Synced, &off, Level::Fail),
+            (Durability::Replicated, &off, Level::Fail),
+            (Durability::Stored, &off, Level::Ok),
+            (Durability::Stored, &on, Level::Ok),
+            (Durability::Synced, &json!({"server_id": "B", "config": {}}), Level::Warn),
+            (Durability::Synced, &json!({"disabled": true}), Level::Warn),
+        ] {
+            assert_eq!(compare(mode, jsz, Some("A")).level, level, "{mode} {jsz}");
+        }
+    }
+
+    #[test]
+    fn a_stream_warns_above_four_fifths_and_without_a_limit() {
+        let size = |bytes, bytes_max, replicas| Size { bytes, bytes_max, messages: 1, replicas };
+        for (size, durability, level) in [
+            (size(80, 100, 1), Durability::Synced, Level::Ok),
+            (size(81, 100, 1), Durability::Synced, Level::Warn),
+            (size(1, 0, 1), Durability::Synced, Level::Warn),
+            (size(1, 100, 1), Durability::Replicated, Level::Fail),
+            (size(1, 100, 3), Durability::Replicated, Level::Ok),
+        ] {
+            assert_eq!(fill("UPDATES", &size, durability).level, level);
+        }
+    }
+
+    #[test]
+    fn another_partition_count_fails() {
+        assert_eq!(partitions(br#"{"partitions":32}"#, 32).level, Level::Ok);
+        assert_eq!(partitions(br#"{"partitions":8}"#, 32).level, Level::Fail);
+    }
+}

@@ -1,0 +1,144 @@
+//! The operator's command line: what can be asked, and who answers.
+//!
+//! Every command gives an [`Outcome`]; only the program itself prints and exits.
+
+pub mod apply;
+pub mod check;
+pub mod difference;
+pub mod doctor;
+pub mod document;
+pub mod part;
+pub mod plan;
+#[cfg(test)]
+mod samples;
+pub mod settings;
+pub mod stored;
+
+use ackline_shared::config::EXIT_CONFIG;
+use ackline_shared::vault::VaultKey;
+use clap::{Parser, Subcommand};
+use settings::Settings;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Exit status when all is well.
+pub const EXIT_OK: u8 = 0;
+/// Exit status when something could not be done, or a check failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit status of a dry run that found changes.
+pub const EXIT_CHANGES: u8 = 2;
+
+/// Declares, checks and sets up an installation of Ackline.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ackline",
+    version,
+    after_help = "Exit status: 0 ok, 1 failed, 2 a dry run found changes, 64 bad input."
+)]
+pub struct Cli {
+    /// Settings of the installation (NATS, master key); the environment overrides them
+    #[arg(long, global = true, value_name = "FILE", env = "ACKLINE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the stored configuration match a file, and print the difference
+    Apply(apply::ApplyArguments),
+    /// Check everything between Meta and the workers, and say what to mend
+    Doctor(doctor::DoctorArguments),
+    /// Print a fresh master key, for the file that secrets.master_key_file names
+    #[command(
+        after_help = "Keep it safe and apart from backups of NATS: without it no stored secret opens.\n\n  ackline master-key > master.key && chmod 600 master.key"
+    )]
+    MasterKey,
+}
+
+/// What a command has to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// For standard output.
+    pub out: String,
+    /// For standard error.
+    pub err: String,
+    /// The exit status.
+    pub code: u8,
+}
+
+impl Outcome {
+    /// Bad input, explained.
+    fn bad_input(explanation: impl Into<String>) -> Self {
+        Self { err: explanation.into(), code: EXIT_CONFIG, ..Self::default() }
+    }
+
+    /// Something could not be done, explained.
+    fn failed(explanation: impl Into<String>) -> Self {
+        Self { err: explanation.into(), code: EXIT_FAILED, ..Self::default() }
+    }
+}
+
+/// Does what the arguments ask for.
+pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &[(String, String)]) -> Outcome {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(asked) if !asked.use_stderr() => return Outcome { out: asked.to_string(), ..Outcome::default() },
+        Err(error) => return Outcome::bad_input(error.to_string()),
+    };
+    let settings = || Settings::load(cli.config.as_deref(), environment);
+    match &cli.command {
+        Command::MasterKey => {
+            let out = format!("{}\n", VaultKey::generate().to_base64().expose());
+            Outcome { out, ..Outcome::default() }
+        }
+        Command::Apply(arguments) => match settings() {
+            Ok(settings) => apply::run(arguments, &settings, environment).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Doctor(arguments) => match settings() {
+            Ok(settings) => doctor::run(arguments, &settings).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ask(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {
+        let environment: Vec<_> =
+            environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        run(["ackline"].iter().chain(arguments).map(OsString::from), &environment).await
+    }
+
+    #[test]
+    fn the_definitions_of_the_command_line_are_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn help_and_version_are_no_mistakes_and_unknown_words_are() {
+        assert_eq!(ask(&["--help"], &[]).await.code, EXIT_OK);
+        assert!(ask(&["--version"], &[]).await.out.starts_with("ackline 0."));
+        let outcome = ask(&["aply"], &[]).await;
+        assert_eq!((outcome.code, outcome.out.as_str()), (EXIT_CONFIG, ""));
+    }
+
+    #[tokio::test]
+    async fn a_master_key_is_fresh_and_usable() {
+        let (one, two) = (ask(&["master-key"], &[]).await, ask(&["master-key"], &[]).await);
+        assert!(VaultKey::from_base64(&one.out).is_ok());
+        assert_ne!(one.out, two.out);
+    }
+
+    #[tokio::test]
+    async fn wrong_settings_are_all_told_at_once() {
+        let outcome = ask(&["doctor"], &[("ACKLINE_NATS_PARTITIONS", "0"), ("ACKLINE_NATS_URLL", "x")]).await;
+        assert_eq!(outcome.code, EXIT_CONFIG);
+        for part in ["nats.partitions", "ACKLINE_NATS_URLL", "no master key"] {
+            assert!(outcome.err.contains(part), "{part} in {}", outcome.err);
+        }
+    }
+}

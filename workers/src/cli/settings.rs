@@ -1,0 +1,34 @@
+//! The settings that the command line shares with the programs it looks after.
+
+use ackline_shared::config::{Reader, Report};
+use ackline_shared::nats::NatsSettings;
+use ackline_shared::vault::{self, VaultKey};
+use std::path::Path;
+
+/// What the commands need of the settings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The `[nats]` section.
+    pub nats: NatsSettings,
+    /// The key under which data keys are sealed.
+    pub master: VaultKey,
+    /// Base of the Graph API with its version, without a slash at its end.
+    pub graph_url: String,
+}
+
+impl Settings {
+    /// Reads defaults, file and environment; every mistake at once.
+    pub fn load(file: Option<&Path>, environment: &[(String, String)]) -> Result<Self, Report> {
+        let mut reader = Reader::load(file, environment.iter().cloned());
+        let nats = NatsSettings::read(&mut reader);
+        let base = reader.url("meta.graph_url", &["https", "http"]);
+        let graph_url = format!("{base}/{}", reader.text("meta.graph_version"));
+        let master = vault::master_key(&mut reader);
+        if let Err(error) = &master {
+            reader.mistake("secrets", error);
+        }
+        reader.finish()?;
+        let master = master.map_err(|error| Report { mistakes: vec![error.to_string()] })?;
+        Ok(Self { nats, master, graph_url })
+    }
+}

@@ -1,0 +1,286 @@
+//! What is remembered of one conversation between two updates: where it waits, what it knows, and what it
+//! was last asked to do.
+//!
+//! A session is a value: JSON of at most [`SESSION_BYTES_MAX`] bytes that is written back by compare and
+//! set. It remembers the last updates with their effects, so that a redelivered one can be answered with
+//! the same effects without being decided again.
+
+use super::agent::Memory;
+use super::compile::Compiled;
+use super::effect::Effect;
+use super::limits::{OUTBOX_BYTES_MAX, RING_MAX, SESSION_BYTES_MAX, json_bytes};
+use super::update::Message;
+use super::value::Variables;
+use ackline_shared::ids::UpdateId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::fmt;
+
+/// The version of this record's shape.
+pub const SCHEMA: u32 = 1;
+
+/// Recent waits remembered, to recognise a press on an older message.
+const RECENT_MAX: usize = 8;
+
+/// One conversation of one person with one bot.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    schema: u32,
+    /// The flow's id.
+    pub(super) flow: String,
+    /// The version of the flow the run was begun with.
+    pub(super) version: String,
+    pub(super) status: Status,
+    /// Identifies the present run; empty before the first.
+    pub(super) run: String,
+    pub(super) wait: Option<Wait>,
+    pub(super) variables: Variables,
+    pub(super) contact: Value,
+    /// The last message as templates see it.
+    pub(super) message: Value,
+    /// Runs so far.
+    pub(super) epoch: u64,
+    /// Waits so far; numbers them.
+    pub(super) turn: u64,
+    /// A message that no node has taken as an answer yet.
+    pub(super) unanswered: Option<Message>,
+    /// Messages that came while a call was under way.
+    pub(super) held: VecDeque<Message>,
+    pub(super) memory: Memory,
+    /// Answers of the present agent node.
+    pub(super) answers: u32,
+    pub(super) counters: Counters,
+    recent: VecDeque<Recent>,
+    processed: VecDeque<UpdateId>,
+    outbox: VecDeque<Sent>,
+}
+
+/// Shows where it is, not what was said.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Session");
+        shown.field("flow", &self.flow).field("run", &self.run).field("status", &self.status);
+        shown.field("wait", &self.wait).finish_non_exhaustive()
+    }
+}
+
+/// What a session is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// No run has begun.
+    New,
+    /// A run waits for a message or a call's outcome.
+    Waiting,
+    /// The last run ended.
+    Ended,
+    /// The last run failed.
+    Failed,
+}
+
+/// What a run waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// Identifies the wait; presses carry it.
+    pub id: String,
+    /// The node that waits.
+    pub node: String,
+    /// The node's kind, by which a newer version of the flow is recognised as fitting.
+    pub node_kind: String,
+    /// What for.
+    pub on: WaitOn,
+    /// Answers already refused.
+    pub attempts: u32,
+}
+
+/// What a wait ends by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "for", rename_all = "snake_case")]
+pub enum WaitOn {
+    /// A message of the person.
+    Reply,
+    /// The outcome of a call.
+    Effect {
+        /// The call.
+        effect_id: String,
+        /// When it counts as timed out, in unix milliseconds.
+        deadline_ms: u64,
+    },
+}
+
+/// How much a conversation has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Nodes entered.
+    pub steps: u64,
+    /// Messages sent.
+    pub sends: u64,
+    /// Calls made.
+    pub calls: u64,
+    /// Messages that found no place.
+    pub dropped: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Sent {
+    update: UpdateId,
+    effects: Vec<Effect>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Recent {
+    wait: String,
+    node: String,
+}
+
+/// Why stored bytes are not a session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// They do not have a session's shape.
+    #[error("the stored session cannot be read: {0}")]
+    Shape(#[from] serde_json::Error),
+    /// They were written by a newer version.
+    #[error("the stored session has schema {0}, this version reads up to {SCHEMA}; upgrade the workers")]
+    Schema(u32),
+}
+
+impl Session {
+    /// Makes a session whose first run has yet to begin.
+    pub fn new(flow: &str, compiled: &Compiled) -> Self {
+        Self {
+            schema: SCHEMA,
+            flow: flow.to_owned(),
+            version: compiled.version.clone(),
+            status: Status::New,
+            run: String::new(),
+            wait: None,
+            variables: Variables::new(),
+            contact: Value::Null,
+            message: Value::Null,
+            epoch: 0,
+            turn: 0,
+            unanswered: None,
+            held: VecDeque::new(),
+            memory: Memory::default(),
+            answers: 0,
+            counters: Counters::default(),
+            recent: VecDeque::new(),
+            processed: VecDeque::new(),
+            outbox: VecDeque::new(),
+        }
+    }
+
+    /// Makes a session for another flow that goes on remembering what was processed here.
+    pub fn succeed(self, flow: &str, compiled: &Compiled) -> Self {
+        Self {
+            epoch: self.epoch,
+            turn: self.turn,
+            counters: self.counters,
+            processed: self.processed,
+            outbox: self.outbox,
+            ..Self::new(flow, compiled)
+        }
+    }
+
+    /// Reads a stored session.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, SessionError> {
+        let session: Self = serde_json::from_slice(bytes)?;
+        if session.schema > SCHEMA { Err(SessionError::Schema(session.schema)) } else { Ok(session) }
+    }
+
+    /// Writes the session for storing.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The flow it is in, or was in last.
+    pub fn flow(&self) -> &str {
+        &self.flow
+    }
+
+    /// The version of the flow that its run is pinned to.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The present or last run.
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
+    /// What it is doing.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// What it waits for.
+    pub fn wait(&self) -> Option<&Wait> {
+        self.wait.as_ref()
+    }
+
+    /// Its variables.
+    pub fn variables(&self) -> &Variables {
+        &self.variables
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Whether no run is under way, so that a message may start a flow.
+    pub fn is_over(&self) -> bool {
+        matches!(self.status, Status::Ended | Status::Failed)
+    }
+
+    /// Whether an update was already processed.
+    pub fn seen(&self, update: &UpdateId) -> bool {
+        self.processed.contains(update)
+    }
+
+    /// The effects of an update already processed, to be published again; none when it is new.
+    pub fn replay(&self, update: &UpdateId) -> Option<Vec<Effect>> {
+        let sent = || self.outbox.iter().find(|sent| sent.update == *update);
+        self.seen(update).then(|| sent().map(|sent| sent.effects.clone()).unwrap_or_default())
+    }
+
+    /// The call it waits for, when it waits for one.
+    pub fn pending_effect(&self) -> Option<&str> {
+        match self.wait.as_ref().map(|wait| &wait.on) {
+            Some(WaitOn::Effect { effect_id, .. }) => Some(effect_id),
+            Some(WaitOn::Reply) | None => None,
+        }
+    }
+
+    /// Remembers what a wait's node was, beyond the wait.
+    pub(super) fn note_wait(&mut self, wait: &Wait) {
+        self.recent.push_back(Recent { wait: wait.id.clone(), node: wait.node.clone() });
+        if self.recent.len() > RECENT_MAX {
+            self.recent.pop_front();
+        }
+    }
+
+    /// The node of a recent wait.
+    pub(super) fn recent_node(&self, wait: &str) -> Option<&str> {
+        self.recent.iter().find(|recent| recent.wait == wait).map(|recent| recent.node.as_str())
+    }
+
+    /// Remembers an update as processed, with its effects, and forgets the oldest.
+    pub(super) fn remember(&mut self, update: UpdateId, effects: &[Effect]) {
+        self.processed.push_back(update.clone());
+        if self.processed.len() > RING_MAX {
+            self.processed.pop_front();
+        }
+        if !effects.is_empty() {
+            self.outbox.push_back(Sent { update, effects: effects.to_vec() });
+        }
+        let processed = &self.processed;
+        self.outbox.retain(|sent| processed.contains(&sent.update));
+        while self.outbox.len() > 1
+            && (json_bytes(&self.outbox) > OUTBOX_BYTES_MAX || json_bytes(self) > SESSION_BYTES_MAX)
+        {
+            self.outbox.pop_front();
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Templates: text with `{{ path | filter:argument }}` slots, compiled once.
+//!
+//! Tenants write them, so there is no control flow and nothing that can grow: one pass over the parts,
+//! each capped in bytes, and the whole capped again.
+
+use super::filter::{Filter, encode_url};
+use super::limits::{RENDERED_BYTES_MAX, cut_bytes, json_bytes};
+use super::value::{Path, Scope, text_of};
+use serde_json::Value;
+use std::borrow::Cow;
+
+const SOURCE_BYTES_MAX: usize = 16 * 1024;
+const SLOTS_MAX: usize = 100;
+const FILTERS_MAX: usize = 8;
+/// Bytes that pass through the slots of one rendering; once used up, the slots that follow are empty.
+const WORK_BYTES_MAX: usize = 128 * 1024;
+
+/// Why a template does not compile.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// The source is larger than the limit.
+    #[error("the text is longer than {SOURCE_BYTES_MAX} bytes; shorten it")]
+    TooLong,
+    /// There are more slots than the limit.
+    #[error("there are more than {SLOTS_MAX} slots; split the text")]
+    TooManySlots,
+    /// A slot is opened and never closed.
+    #[error("`{{{{` is never closed; add `}}}}`")]
+    Unclosed,
+    /// What stands before the first `|` is not a path.
+    #[error("`{0}` is not a variable; write a name such as `order` or `contact.name`")]
+    Path(String),
+    /// A filter is unknown or wrongly used.
+    #[error("{0}")]
+    Filter(String),
+}
+
+/// A compiled template.
+#[derive(Debug, Clone, Default)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone)]
+enum Part {
+    Text(String),
+    Slot(Slot),
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    path: Path,
+    filters: Vec<Filter>,
+}
+
+impl Template {
+    /// Compiles a source text.
+    pub fn compile(source: &str) -> Result<Self, TemplateError> {
+        if source.len() > SOURCE_BYTES_MAX {
+            return Err(TemplateError::TooLong);
+        }
+        let mut parts = Vec::new();
+        let mut rest = source;
+        while let Some((text, after)) = rest.split_once("{{") {
+            if parts.len() >= SLOTS_MAX * 2 {
+                return Err(TemplateError::TooManySlots);
+            }
+            if !text.is_empty() {
+                parts.push(Part::Text(text.to_owned()));
+            }
+            let (slot, tail) = split_slot(after).ok_or(TemplateError::Unclosed)?;
+            parts.push(Part::Slot(Slot::compile(slot)?));
+            rest = tail;
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Text(rest.to_owned()));
+        }
+        Ok(Self { parts })
+    }
+
+    /// Renders to a text of bounded size; missing values are empty.
+    pub fn render(&self, scope: &Scope<'_>) -> String {
+        self.write(scope, |_, slot| Cow::Borrowed(slot))
+    }
+
+    /// Renders an address: every slot but one that opens it is percent-encoded, so that an answer cannot
+    /// change the host or the path's structure.
+    pub fn render_url(&self, scope: &Scope<'_>) -> String {
+        self.write(scope, |position, slot| match position {
+            0 => Cow::Borrowed(slot),
+            _ => Cow::Owned(encode_url(slot)),
+        })
+    }
+
+    /// Renders to a value: a template that is one slot keeps the value's type, any other is a text.
+    pub fn render_value(&self, scope: &Scope<'_>) -> Value {
+        match self.parts.as_slice() {
+            [Part::Slot(slot)] => {
+                let mut work = WORK_BYTES_MAX;
+                slot.value(scope, &mut work).into_owned()
+            }
+            _ => Value::String(self.render(scope)),
+        }
+    }
+
+    /// The text itself, when there is no slot in it.
+    pub fn as_static(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The text outside of the slots: the least that will be rendered.
+    pub fn fixed_text(&self) -> String {
+        let fixed = |part: &Part| match part {
+            Part::Text(text) => Some(text.clone()),
+            Part::Slot(_) => None,
+        };
+        self.parts.iter().filter_map(fixed).collect()
+    }
+
+    /// Whether some slot may render to a text of any length.
+    pub fn is_open_ended(&self) -> bool {
+        self.slots().any(|slot| !slot.filters.iter().any(Filter::bounds_length))
+    }
+
+    /// The first segments of the paths it reads.
+    pub fn roots(&self) -> impl Iterator<Item = &str> {
+        self.slots().map(|slot| slot.path.root())
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Slot(slot) => Some(slot),
+            Part::Text(_) => None,
+        })
+    }
+
+    fn write(&self, scope: &Scope<'_>, escape: impl Fn(usize, &str) -> Cow<'_, str>) -> String {
+        let mut out = String::new();
+        let mut work = WORK_BYTES_MAX;
+        for (position, part) in self.parts.iter().enumerate() {
+            let room = RENDERED_BYTES_MAX.saturating_sub(out.len());
+            match part {
+                Part::Text(text) => out.push_str(cut_bytes(text, room)),
+                Part::Slot(slot) => {
+                    let value = slot.value(scope, &mut work);
+                    let text = text_of(&value);
+                    let text = cut_bytes(&text, RENDERED_BYTES_MAX);
+                    let is_encoded = slot.filters.last().is_some_and(Filter::encodes_url);
+                    let text = if is_encoded { Cow::Borrowed(text) } else { escape(position, text) };
+                    out.push_str(cut_bytes(&text, room));
+                }
+            }
+        }
+        out
+    }
+}
+
+impl Slot {
+    fn compile(source: &str) -> Result<Self, TemplateError> {
+        let mut pieces = split_outside_quotes(source, '|').into_iter();
+        let head = pieces.next().unwrap_or_default().trim();
+        let path = Path::parse(head).ok_or_else(|| TemplateError::Path(cut_bytes(head, 80).to_owned()))?;
+        let filters = pieces.map(compile_filter).collect::<Result<Vec<_>, _>>()?;
+        if filters.len() > FILTERS_MAX {
+            return Err(TemplateError::Filter(format!("at most {FILTERS_MAX} filters fit into one slot")));
+        }
+        Ok(Self { path, filters })
+    }
+
+    fn value<'a>(&self, scope: &Scope<'a>, work: &mut usize) -> Cow<'a, Value> {
+        let mut value = Cow::Borrowed(scope.get(&self.path));
+        for pass in 0..=self.filters.len() {
+            let Some(left) = work.checked_sub(json_bytes(value.as_ref())) else {
+                *work = 0;
+                return Cow::Borrowed(&Value::Null);
+            };
+            *work = left;
+            if let Some(filter) = self.filters.get(pass) {
+                value = Cow::Owned(filter.apply(&value));
+            }
+        }
+        value
+    }
+}
+
+fn compile_filter(source: &str) -> Result<Filter, TemplateError> {
+    let (name, arguments) = source.split_once(':').unwrap_or((source, ""));
+    let arguments: Vec<&str> = match arguments.trim() {
+        "" => Vec::new(),
+        some => split_outside_quotes(some, ',').into_iter().map(|a| unquote(a.trim())).collect(),
+    };
+    Filter::compile(name.trim(), &arguments).map_err(TemplateError::Filter)
+}
+
+/// Finds the `}}` that closes a slot, looking past quoted arguments.
+fn split_slot(text: &str) -> Option<(&str, &str)> {
+    let mut quote = None;
+    for (at, c) in text.char_indices() {
+        match (quote, c) {
+            (Some(open), c) if open == c => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '}') if text.get(at..).is_some_and(|rest| rest.starts_with("}}")) => {
+                return Some((text.get(..at)?, text.get(at + 2..)?));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+fn split_outside_quotes(text: &str, separator: char) -> Vec<&str> {
+    let mut quote = None;
+    text.split(|c: char| {
+        match (quote, c) {
+            (Some(open), c) if open == c => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            _ => {}
+        }
+        quote.is_none() && c == separator
+    })
+    .collect()
+}
+
+fn unquote(text: &str) -> &str {
+    let inner = |quote: char| text.strip_prefix(quote).and_then(|t| t.strip_suffix(quote));
+    inner('"').or_else(|| inner('\'')).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::{Duration, Instant};
+
+    fn with_scope<T>(variables: Value, read: impl FnOnce(&Scope<'_>) -> T) -> T {
+        read(&Scope {
+            variables: variables.as_object().unwrap(),
+            contact: &json!({"name": "Ana"}),
+            message: &Value::Null,
+            run: &Value::Null,
+            now: &json!(0),
+        })
+    }
+
+    fn render(source: &str, variables: Value) -> String {
+        with_scope(variables, |scope| Template::compile(source).unwrap().render(scope))
+    }
+
+    #[test]
+    fn slots_are_filled_and_the_rest_is_kept() {
+        assert_eq!(render("Hi {{contact.name}}, {{ n }}{}!", json!({"n": 2})), "Hi Ana, 2{}!");
+        assert_eq!(
+            render("{{missing}}|{{ missing | default:\"a | }} b\" | upper }}", json!({})),
+            "|A | }} B"
+        );
+    }
+
+    #[test]
+    fn what_does_not_compile_says_why() {
+        let error = |source: &str| Template::compile(source).unwrap_err();
+        assert_eq!(error("{{ a"), TemplateError::Unclosed);
+        assert_eq!(error("{{ 1+1 }}"), TemplateError::Path("1+1".into()));
+        assert_eq!(error("{{}}"), TemplateError::Path(String::new()));
+        assert!(matches!(error("{{ a | nope }}"), TemplateError::Filter(_)));
+        assert_eq!(error(&"x".repeat(20_000)), TemplateError::TooLong);
+        assert_eq!(error(&"{{a}}".repeat(300)), TemplateError::TooManySlots);
+    }
+
+    #[test]
+    fn an_answer_cannot_change_the_shape_of_an_address() {
+        let url = Template::compile("{{base}}/orders/{{order}}?x={{order | urlencode}}").unwrap();
+        let variables = json!({"base": "http://shop", "order": "../a b@evil"});
+        let rendered = with_scope(variables, |scope| url.render_url(scope));
+        assert_eq!(rendered, "http://shop/orders/..%2Fa%20b%40evil?x=..%2Fa%20b%40evil");
+    }
+
+    #[test]
+    fn a_lone_slot_keeps_its_type() {
+        let value = |source: &str| {
+            let template = Template::compile(source).unwrap();
+            with_scope(json!({"n": 2, "l": [1]}), |scope| template.render_value(scope))
+        };
+        assert_eq!(value("{{n}}"), json!(2));
+        assert_eq!(value("{{l}}"), json!([1]));
+        assert_eq!(value("{{n}} "), json!("2 "));
+    }
+
+    #[test]
+    fn output_is_capped_whatever_the_variables_hold() {
+        let big = "\u{df}".repeat(15_000);
+        let source = "{{v | upper | urlencode | json}}".repeat(50);
+        assert!(render(&source, json!({"v": big})).len() <= RENDERED_BYTES_MAX);
+    }
+
+    #[test]
+    fn hostile_sources_are_compiled_or_refused_quickly() {
+        let started = Instant::now();
+        for piece in
+            ["{{", "}}", "{{a|", "{{a|upper|", "{{ a | default:\"", "{{\u{1f600}", "{{a}}", "{{a.", "|", "'"]
+        {
+            for count in [100, 1_000, 100_000] {
+                if let Ok(template) = Template::compile(&piece.repeat(count)) {
+                    let rendered =
+                        with_scope(json!({"a": "x".repeat(30_000)}), |scope| template.render(scope));
+                    assert!(rendered.len() <= RENDERED_BYTES_MAX);
+                }
+            }
+        }
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+}

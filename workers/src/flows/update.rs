@@ -1,0 +1,150 @@
+//! What the engine is told: a message, the result of a call it asked for, or that a flow shall start.
+
+use super::limits::{INCOMING_BYTES_MAX, cut_bytes};
+use super::value::Variables;
+use ackline_shared::ids::UpdateId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
+
+/// One input of the engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "update", rename_all = "snake_case")]
+pub enum Update {
+    /// A person wrote or pressed something.
+    Message(Message),
+    /// A call ended.
+    EffectDone {
+        /// The effect that asked for it.
+        effect_id: String,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// The flow shall start without a message, with these variables over its own.
+    Start {
+        /// Identifies the request.
+        id: UpdateId,
+        /// Who the conversation is with.
+        contact: Contact,
+        /// Variables to set first.
+        variables: Variables,
+    },
+}
+
+/// A message as the engine sees it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Meta's id of the message.
+    pub id: UpdateId,
+    /// Meta's type: `text`, `image`, `interactive`, `button`, …
+    pub kind: String,
+    /// What was typed: a text's body or a caption; empty when there is none.
+    pub text: String,
+    /// What a pressed button or list row carries.
+    pub payload_id: Option<String>,
+    /// What a pressed button or list row says.
+    pub title: Option<String>,
+    /// Who wrote it.
+    pub contact: Contact,
+}
+
+/// Who the conversation is with.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Contact {
+    /// The name of their profile.
+    pub name: Option<String>,
+    /// Their phone number, when known.
+    pub phone: Option<String>,
+    /// Their business-scoped user id, when known.
+    pub user_id: Option<String>,
+}
+
+/// What came of a call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Outcome {
+    /// An HTTP request was answered.
+    Http {
+        /// The status code.
+        code: u16,
+        /// The body as JSON, or as a text when it is none, or null when it was too large.
+        body: Value,
+    },
+    /// A model answered.
+    Reply {
+        /// Its answer.
+        text: String,
+    },
+    /// Nothing came within the deadline.
+    Timeout,
+    /// It could not be done.
+    Failed {
+        /// Why, in words fit for a log.
+        reason: String,
+    },
+}
+
+impl Update {
+    /// Identifies the update for dedupe; a call has one result, whatever is delivered.
+    pub fn id(&self) -> UpdateId {
+        match self {
+            Self::Message(message) => message.id.clone(),
+            Self::EffectDone { effect_id, .. } => UpdateId::new(&format!("{effect_id}:done")),
+            Self::Start { id, .. } => id.clone(),
+        }
+    }
+}
+
+impl Message {
+    /// What the person said: the typed text, or the title of what was pressed.
+    pub fn said(&self) -> &str {
+        let text =
+            if self.text.trim().is_empty() { self.title.as_deref().unwrap_or_default() } else { &self.text };
+        cut_bytes(text, INCOMING_BYTES_MAX)
+    }
+
+    /// A copy whose texts are bounded, fit to be kept in a session.
+    pub fn bounded(&self) -> Self {
+        let short = |text: &str, bytes| printable(cut_bytes(text, bytes));
+        Self {
+            id: self.id.clone(),
+            kind: short(&self.kind, 64),
+            text: short(&self.text, INCOMING_BYTES_MAX),
+            payload_id: self.payload_id.as_deref().map(|payload| short(payload, 512)),
+            title: self.title.as_deref().map(|title| short(title, 256)),
+            contact: self.contact.bounded(),
+        }
+    }
+}
+
+impl Contact {
+    fn bounded(&self) -> Self {
+        let short = |text: &Option<String>| text.as_deref().map(|text| printable(cut_bytes(text, 256)));
+        Self { name: short(&self.name), phone: short(&self.phone), user_id: short(&self.user_id) }
+    }
+
+    /// The contact as templates see it.
+    pub fn to_value(&self) -> Value {
+        let bounded = self.bounded();
+        serde_json::json!({ "name": bounded.name, "phone": bounded.phone, "user_id": bounded.user_id })
+    }
+}
+
+/// Shows the id only: what people say does not belong into logs.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// Shows nothing: who people are does not belong into logs.
+impl fmt::Debug for Contact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contact").finish_non_exhaustive()
+    }
+}
+
+/// Replaces control characters, which JSON would write six times as long.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect()
+}
