@@ -16,6 +16,7 @@ mod settings;
 mod situations;
 mod stage;
 mod timeline;
+mod witness;
 
 pub use ports::{PortFlags, Ports};
 pub use screen::Screen;
