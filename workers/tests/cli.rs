@@ -1,5 +1,13 @@
 //! The operator's command line against a real nats-server and a stub of the Graph API.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, TenantId, UpdateId};
 use ackline_shared::subjects::{self, Class, Partition, Pool};
