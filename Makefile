@@ -18,7 +18,7 @@ run: cargo ## build and start everything on this machine, play one conversation,
 	@$(MAKE) --no-print-directory release
 	@exec target/release/ackline-dev run
 
-demo: cargo ## check ten situations from webhook to reply without a terminal; last line is JSON
+demo: cargo ## the same without a terminal: play every situation, check each outcome; last line is JSON
 	@deploy/dev/tools.sh nats
 	@$(MAKE) --no-print-directory release
 	@exec target/release/ackline-dev demo

@@ -55,7 +55,8 @@ step() {
   done
   shift
   stamp=$tools/stamps/$name log=$tools/log/$name.log
-  digest=$(cat "${inputs[@]}" | cksum)
+  # The path too: a Python environment does not survive being moved.
+  digest=$({ echo "$tools" && cat "${inputs[@]}"; } | cksum)
   if [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then
     printf 'tools: %s is ready\n' "$name"
     return
@@ -89,7 +90,7 @@ wheels() {
     --target "$target" -r "$requirements"
   for program in "$@"; do
     "$target/bin/$program" --version
-    ln -sfn "$target/bin/$program" "$tools/bin/$program"
+    ln -sfn "../${target##*/}/bin/$program" "$tools/bin/$program"
   done
 }
 
@@ -156,5 +157,5 @@ for what in "$@"; do
   esac
 done
 mkdir -p "$tools"
-tools=$(cd "$tools" && pwd)
+tools=$(cd "$tools" && pwd -P)
 for what in "$@"; do "install_$what"; done

@@ -1,1 +1,25 @@
-//! The edge.
+//! The edge: verifies, splits and routes Meta's webhooks, stores every update in the log, then answers 200.
+//!
+//! This crate knows nothing of flows, SQL, the Graph API or any tenant's URL. It keeps no state that a
+//! restart would miss: what is acknowledged is in the log, and what is not is sent again by Meta.
+
+pub mod delivery;
+pub mod element;
+#[cfg(any(test, feature = "testing"))]
+pub mod fixture;
+#[cfg(any(test, feature = "testing"))]
+pub mod invariants;
+pub mod json;
+pub mod metrics;
+pub mod private;
+pub mod process;
+pub mod publisher;
+pub mod refusal;
+pub mod routing;
+pub mod server;
+pub mod settings;
+pub mod slots;
+pub mod split;
+pub mod stamping;
+pub mod update_log;
+pub mod webhook;

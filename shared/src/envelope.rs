@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_message_without_our_headers_says_which_is_missing() {
-        let error = Head::read("in.3.msg.acme", &HeaderMap::new()).unwrap_err();
+        let subject = subjects::update(Partition(3), Class::Message, &head().tenant);
+        let error = Head::read(&subject, &HeaderMap::new()).unwrap_err();
         assert_eq!(error, EnvelopeError::Header(header::RECEIVED).clone());
         assert!(matches!(Head::read("x", &HeaderMap::new()), Err(EnvelopeError::Subject(_))));
     }

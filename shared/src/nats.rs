@@ -128,6 +128,16 @@ pub enum NatsError {
 
 /// Connects; with `wait` it returns at once and keeps trying in the background.
 pub async fn connect(settings: &NatsSettings, name: &str, wait: bool) -> Result<Client, NatsError> {
+    connect_with(settings, name, wait, |options| options).await
+}
+
+/// Connects like [`connect`], with options of the caller's own on top of ours.
+pub async fn connect_with(
+    settings: &NatsSettings,
+    name: &str,
+    wait: bool,
+    adjust: impl FnOnce(ConnectOptions) -> ConnectOptions,
+) -> Result<Client, NatsError> {
     let failed = |reason: String| NatsError::Connect { url: settings.url.clone(), reason };
     let mut options = ConnectOptions::new()
         .name(name)
@@ -143,7 +153,7 @@ pub async fn connect(settings: &NatsSettings, name: &str, wait: bool) -> Result<
         options = options.credentials_file(path).await.map_err(|error| failed(error.to_string()))?;
     }
     let servers: Vec<String> = settings.url.split(',').map(|url| url.trim().to_owned()).collect();
-    options.connect(servers).await.map_err(|error| failed(error.to_string()))
+    adjust(options).connect(servers).await.map_err(|error| failed(error.to_string()))
 }
 
 /// The JetStream context with our deadlines.

@@ -313,7 +313,12 @@ pub mod config_key {
 /// Keys of the `sessions` bucket.
 pub mod session_key {
     use super::{Pool, TenantId};
-    use crate::ids::{ConversationKey, short_hash};
+    use crate::ids::{ConversationKey, EntityId, short_hash};
+
+    /// Where a person is found again in a CRM; `source` is their phone number or user id.
+    pub fn crm_contact(tenant: &TenantId, link: &EntityId, source: &str) -> String {
+        format!("crm-contact.{tenant}.{}", short_hash(format!("{link}/{source}").as_bytes()))
+    }
 
     /// A pool's state of one conversation with one business number.
     pub fn of(pool: Pool, tenant: &TenantId, phone: &str, conversation: &ConversationKey) -> String {

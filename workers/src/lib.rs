@@ -1,9 +1,19 @@
-//! The worker pools and the API.
+//! The worker pools, the API and the operator's commands.
 //!
 //! A pool reads one stream, does one kind of work and writes the next stream; pools never call each other.
 //! [`core`] knows how work is owned, ordered, retried and given up; the other modules know what the work is.
 
+pub mod api;
 pub mod cli;
 pub mod core;
+pub mod crm;
+pub mod egress;
+pub mod events;
 pub mod flows;
+pub mod journal;
 pub mod platform;
+pub mod process;
+pub mod relay;
+pub mod replies;
+#[cfg(test)]
+mod testing;

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod answer;
 pub mod bot;
+pub mod calls;
 pub mod choice;
 pub mod compile;
 pub mod definition;
@@ -15,8 +16,10 @@ pub mod effect;
 pub mod expression;
 pub mod filter;
 pub mod fold;
+pub mod library;
 pub mod limits;
 pub mod node;
+pub mod pool;
 pub mod render;
 pub mod report;
 pub mod session;

@@ -1,0 +1,201 @@
+//! A customer's side: a webhook receiver that verifies signatures, an order lookup, and a scripted assistant.
+//!
+//! The receiver verifies with the public `standardwebhooks` crate, so that it shares no code with the
+//! sender it checks.
+
+mod assistant;
+mod control;
+mod faults;
+mod receiver;
+
+#[cfg(test)]
+mod tests;
+
+pub use control::JournalQuery;
+pub use faults::Fault;
+pub use receiver::Verdict;
+
+use crate::journal::{Journal, Weigh};
+use crate::serve::{Server, install_tls_provider};
+use ackline_shared::secret::Secret;
+use anyhow::Context;
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+use faults::Faults;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::net::TcpListener;
+
+const JOURNAL_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// How a sink is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it listens; port 0 picks a free one.
+    pub bind: SocketAddr,
+    /// The `whsec_…` secrets of each `/webhooks/{name}`; any of a name's verifies.
+    pub secrets: BTreeMap<String, Vec<Secret<String>>>,
+    /// Entries the journal keeps.
+    pub journal_entries_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self { bind, secrets: BTreeMap::new(), journal_entries_max: 100_000 }
+    }
+}
+
+/// One request the sink saw.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Entry {
+    /// A webhook.
+    Webhook(ReceivedWebhook),
+    /// An order lookup.
+    Order(OrderLookup),
+    /// A chat completion.
+    Chat(ChatCompletion),
+}
+
+/// A webhook as it arrived.
+#[derive(Debug, Serialize)]
+pub struct ReceivedWebhook {
+    /// The `{name}` it was posted to.
+    pub name: String,
+    /// Its `webhook-id`.
+    pub webhook_id: Option<String>,
+    /// Whether its signature is good.
+    pub verified: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// Whether a verified webhook with the same id was answered 200 before.
+    pub duplicate: bool,
+    /// The status answered; absent when the connection was closed.
+    pub status: Option<u16>,
+    /// Whether a fault decided the answer.
+    pub injected: bool,
+    /// The body when it is JSON.
+    pub body: Option<Value>,
+    /// The body's size.
+    pub body_bytes: usize,
+}
+
+/// An order lookup.
+#[derive(Debug, Serialize)]
+pub struct OrderLookup {
+    /// The number asked for.
+    pub order: String,
+    /// The status answered.
+    pub status: Option<u16>,
+    /// Whether a fault decided the answer.
+    pub injected: bool,
+}
+
+/// A chat completion.
+#[derive(Debug, Serialize)]
+pub struct ChatCompletion {
+    /// The request.
+    pub request: Option<Value>,
+    /// What the assistant said.
+    pub answer: Option<String>,
+    /// The status answered.
+    pub status: Option<u16>,
+    /// Whether a fault decided the answer.
+    pub injected: bool,
+}
+
+impl Weigh for Entry {
+    fn bytes(&self) -> usize {
+        512 + match self {
+            Self::Webhook(webhook) => webhook.body_bytes * 2,
+            Self::Order(order) => order.order.len(),
+            Self::Chat(chat) => chat.request.as_ref().map_or(0, |request| request.to_string().len() * 2),
+        }
+    }
+}
+
+/// What the sink knows.
+#[derive(Debug)]
+pub struct Sink {
+    journal: Journal<Entry>,
+    faults: Mutex<Faults>,
+    secrets: Mutex<BTreeMap<String, Vec<Secret<String>>>>,
+    taken: Mutex<HashSet<(String, String)>>,
+}
+
+impl Sink {
+    /// The journal.
+    pub fn journal(&self) -> &Journal<Entry> {
+        &self.journal
+    }
+
+    /// Replaces the secrets of a name; an empty list makes the name unknown.
+    pub fn set_secrets(&self, name: &str, secrets: Vec<Secret<String>>) {
+        let mut known = lock(&self.secrets);
+        if secrets.is_empty() {
+            known.remove(name)
+        } else {
+            known.insert(name.to_owned(), secrets)
+        };
+    }
+
+    /// Makes the next requests fail as described.
+    pub fn add_fault(&self, fault: Fault) -> Result<(), faults::BadFault> {
+        lock(&self.faults).add(fault)
+    }
+}
+
+/// A running sink; dropping it ends its server.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    sink: Arc<Sink>,
+    server: Server,
+}
+
+/// Starts a sink.
+pub async fn start(options: Options) -> anyhow::Result<Running> {
+    install_tls_provider();
+    let listener = TcpListener::bind(options.bind);
+    let listener = listener.await.with_context(|| format!("cannot listen on {}", options.bind))?;
+    let sink = Arc::new(Sink {
+        journal: Journal::new(options.journal_entries_max, JOURNAL_BYTES_MAX),
+        faults: Mutex::default(),
+        secrets: Mutex::new(options.secrets),
+        taken: Mutex::default(),
+    });
+    let customer = Router::new()
+        .route("/webhooks/{name}", post(receiver::receive))
+        .route("/orders/{number}", get(assistant::order))
+        .route("/v1/chat/completions", post(assistant::complete))
+        .layer(middleware::from_fn_with_state(sink.clone(), faults::inject));
+    let router = customer.nest("/_sink", control::router()).with_state(sink.clone());
+    let server = Server::start(listener, router)?;
+    Ok(Running { addr: server.addr(), sink, server })
+}
+
+impl Running {
+    /// The base address, such as `http://127.0.0.1:8083`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The sink, to be driven without HTTP.
+    pub fn sink(&self) -> &Arc<Sink> {
+        &self.sink
+    }
+
+    /// Ends the server within its drain deadline.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,326 @@
+//! Holds the rules of this repository that a machine can check. Each failure says what to do.
+//!
+//! Only ever tightened: a rule that is in the way is discussed, not given an exception.
+#![cfg(test)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use toml::{Table, Value};
+
+const CRATES: [&str; 4] = ["shared", "ingress", "workers", "bench"];
+const LINES_MAX: usize = 600;
+
+/// Directories that are not part of the project.
+const NOT_OURS: [&str; 6] = [".git", ".tools", ".run", "target", "node_modules", "__pycache__"];
+
+struct File {
+    path: String,
+    text: String,
+}
+
+impl File {
+    fn is(&self, extension: &str) -> bool {
+        self.path.rsplit_once('.').is_some_and(|(_, own)| own == extension)
+    }
+
+    fn lines(&self) -> impl Iterator<Item = (String, &str)> {
+        self.text.lines().zip(1..).map(|(line, number)| (format!("{}:{number}", self.path), line))
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Every text file of the project, by its path from the root.
+fn files() -> Vec<File> {
+    let root = root();
+    let mut found = Vec::new();
+    let mut dirs = vec![root.clone()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let kind = entry.file_type().unwrap();
+            if NOT_OURS.contains(&name.as_str()) || kind.is_symlink() {
+                continue;
+            }
+            if kind.is_dir() {
+                dirs.push(entry.path());
+            } else if let Ok(text) = fs::read_to_string(entry.path()) {
+                let path = entry.path().strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                found.push(File { path, text });
+            }
+        }
+    }
+    found
+}
+
+fn rust_files() -> Vec<File> {
+    files().into_iter().filter(|file| file.is("rs")).collect()
+}
+
+fn manifest(dir: &str) -> Table {
+    fs::read_to_string(root().join(dir).join("Cargo.toml")).unwrap().parse().unwrap()
+}
+
+/// Names and values of everything a crate depends on, tests and build scripts included.
+fn dependencies(manifest: &Table) -> Vec<(String, Value)> {
+    let mut tables: Vec<&Table> = vec![manifest];
+    if let Some(targets) = manifest.get("target").and_then(Value::as_table) {
+        tables.extend(targets.values().filter_map(Value::as_table));
+    }
+    let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
+    let of_kind =
+        |table: &Table, kind: &str| table.get(kind).and_then(Value::as_table).cloned().unwrap_or_default();
+    tables.into_iter().flat_map(|table| kinds.map(|kind| of_kind(table, kind))).flatten().collect()
+}
+
+fn assert_none(rule: &str, violations: Vec<String>) {
+    assert!(violations.is_empty(), "\n{rule}\n  {}\n", violations.join("\n  "));
+}
+
+#[test]
+fn crates_depend_on_shared_and_on_no_other_crate_of_ours() {
+    let mut violations = Vec::new();
+    for dir in CRATES {
+        for (name, _) in dependencies(&manifest(dir)) {
+            if name.starts_with("ackline-") && (name != "ackline-shared" || dir == "shared") {
+                violations.push(format!("{dir}/Cargo.toml depends on {name}"));
+            }
+        }
+    }
+    assert_none("Move what two crates need into shared/, or let them meet through NATS:", violations);
+}
+
+#[test]
+fn versions_are_stated_once_in_the_workspace() {
+    let mut violations = Vec::new();
+    for dir in CRATES {
+        let manifest = manifest(dir);
+        for (name, value) in dependencies(&manifest) {
+            if value.get("workspace").and_then(Value::as_bool) != Some(true) {
+                violations.push(format!("{dir}/Cargo.toml: {name}"));
+            }
+        }
+    }
+    assert_none("Put the version in [workspace.dependencies] and write `name.workspace = true`:", violations);
+}
+
+#[test]
+fn unsafe_code_is_forbidden_and_every_crate_takes_the_lints() {
+    let workspace = manifest(".");
+    let unsafe_code = &workspace["workspace"]["lints"]["rust"]["unsafe_code"];
+    assert_eq!(
+        unsafe_code.as_str(),
+        Some("forbid"),
+        "keep `unsafe_code = \"forbid\"` in the workspace lints"
+    );
+    let takes_lints = |dir: &&str| manifest(dir).get("lints").and_then(|lints| lints["workspace"].as_bool());
+    let missing =
+        CRATES.iter().filter(|dir| takes_lints(dir) != Some(true)).map(ToString::to_string).collect();
+    assert_none("Write `[lints] workspace = true` in the Cargo.toml of:", missing);
+}
+
+/// What a webhook passes on its way to the log stays small: nothing that speaks SQL, calls others by HTTP
+/// or renders templates.
+#[test]
+fn the_edge_links_no_sql_driver_http_client_or_template_engine() {
+    let banned = [
+        "sqlx",
+        "rusqlite",
+        "libsqlite3",
+        "postgres",
+        "diesel",
+        "sea-orm",
+        "redis",
+        "reqwest",
+        "ureq",
+        "isahc",
+    ];
+    let engines = ["minijinja", "tera", "handlebars", "askama", "liquid", "rhai", "mlua"];
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let tree = Command::new(cargo)
+        .args(["tree", "--package", "ackline-ingress", "--edges", "normal", "--prefix", "none", "--locked"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    assert!(tree.contains("async-nats"), "the tree of the edge looks wrong:\n{tree}");
+    let crates: BTreeSet<_> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let is_banned = |name: &&&str| banned.iter().chain(&engines).any(|start| name.starts_with(start));
+    let found = crates.iter().filter(is_banned).map(ToString::to_string).collect();
+    assert_none(
+        "Take these out of what ackline-ingress depends on (cargo tree -p ackline-ingress -i NAME):",
+        found,
+    );
+}
+
+/// Whether a string literal in the line spells a stream, a subject or a header of ours.
+fn spells_a_wire_name(line: &str) -> bool {
+    let names = ["UPDATES", "OUTBOUND", "SPILL", "DEAD"];
+    let subjects = ["in", "ev", "out", "dead", "spill"];
+    line.split('"').skip(1).step_by(2).any(|literal| {
+        let is_subject = literal.split_once('.').is_some_and(|(first, rest)| {
+            subjects.contains(&first) && rest.starts_with(|c: char| c.is_ascii_digit() || "{*>_".contains(c))
+        });
+        is_subject || names.contains(&literal) || literal.starts_with("Ackline-") || literal == "Nats-Msg-Id"
+    })
+}
+
+#[test]
+fn streams_subjects_and_headers_are_spelled_in_one_module() {
+    let allowed = ["shared/src/subjects.rs", "bench/tests/tidy.rs"];
+    let mut violations = Vec::new();
+    for file in rust_files().iter().filter(|file| !allowed.contains(&file.path.as_str())) {
+        let code = file.lines().filter(|(_, line)| !line.trim_start().starts_with("//"));
+        violations.extend(
+            code.filter(|(_, line)| spells_a_wire_name(line))
+                .map(|(at, line)| format!("{at}: {}", line.trim())),
+        );
+    }
+    assert_none("Use the names in shared/src/subjects.rs, and add what is missing there:", violations);
+}
+
+#[test]
+fn a_wire_name_is_told_from_other_text() {
+    for line in [
+        r#"("UPDATES")"#,
+        r#"format!("in.{p}.msg")"#,
+        r#""ev.>""#,
+        r#"insert("Ackline-App", a)"#,
+        r#""dead.*""#,
+    ] {
+        assert!(spells_a_wire_name(line), "{line}");
+    }
+    for line in
+        ["UPDATES", r#""in.the middle""#, r#""out of disk""#, r#""ev", "x""#, r#"header::APP, "updates""#]
+    {
+        assert!(!spells_a_wire_name(line), "{line}");
+    }
+}
+
+#[test]
+fn every_rust_file_opens_by_saying_what_it_is_responsible_for() {
+    let silent = rust_files()
+        .into_iter()
+        .filter(|file| !file.text.starts_with("//! "))
+        .map(|file| file.path)
+        .collect();
+    assert_none("Open these files with a sentence after `//!`:", silent);
+}
+
+#[test]
+fn files_and_directories_are_named_after_what_they_hold() {
+    let empty_names = ["util", "utils", "helper", "helpers", "common", "misc", "types"];
+    let is_empty = |part: &str| empty_names.contains(&part.split('.').next().unwrap_or(part));
+    let found =
+        files().into_iter().map(|file| file.path).filter(|path| path.split('/').any(is_empty)).collect();
+    assert_none("Name these after the one thing they hold, or split them until each holds one:", found);
+}
+
+#[test]
+fn no_source_file_is_longer_than_anyone_reads() {
+    let sources = ["rs", "py", "sh", "js", "mjs", "ts", "css", "html", "sql"];
+    let long = files().into_iter().filter(|file| sources.iter().any(|extension| file.is(extension)));
+    let long =
+        long.map(|file| (file.text.lines().count(), file.path)).filter(|(lines, _)| *lines > LINES_MAX);
+    let long = long.map(|(lines, path)| format!("{path}: {lines} lines")).collect();
+    assert_none(&format!("Split these (over {LINES_MAX} lines) along a concept that wants a name:"), long);
+}
+
+#[test]
+fn no_test_is_ignored() {
+    let attribute = concat!("#[", "ignore");
+    let mut ignored = Vec::new();
+    for file in rust_files() {
+        let lines = file.lines().filter(|(_, line)| line.trim_start().starts_with(attribute));
+        ignored.extend(lines.map(|(at, _)| at));
+    }
+    assert_none("Mend or delete these tests:", ignored);
+}
+
+/// A path of one machine or a document that is not here means nothing to a reader.
+#[test]
+fn nothing_points_outside_the_repository() {
+    let files = files();
+    let documents: BTreeSet<_> = files.iter().filter_map(|file| file.path.rsplit('/').next()).collect();
+    let homes = ["work", "home", "root", "Users"].map(|dir| format!("/{dir}/"));
+    let mut violations = Vec::new();
+    for file in files.iter().filter(|file| !file.path.ends_with("lock.json") && file.path != "Cargo.lock") {
+        for (at, line) in file.lines() {
+            let words = line.split(|c: char| !c.is_ascii_alphanumeric() && !"/._-:".contains(c));
+            for word in words.map(|word| word.trim_matches(['.', ':'])).filter(|word| !word.contains("://")) {
+                let name = word.rsplit('/').next().unwrap_or(word);
+                let is_missing =
+                    name.len() > ".md".len() && name.ends_with(".md") && !documents.contains(name);
+                if is_missing || homes.iter().any(|home| word.starts_with(home)) {
+                    violations.push(format!("{at}: {word}"));
+                }
+            }
+        }
+    }
+    assert_none("Say it here or point to a file of this repository:", violations);
+}
+
+#[test]
+fn lock_files_pin_contents_and_not_where_they_come_from() {
+    let locks = files().into_iter().filter(|file| {
+        file.path.ends_with("package-lock.json")
+            || file.path.rsplit('/').next().is_some_and(|name| name.starts_with("requirements"))
+    });
+    let mut violations = Vec::new();
+    for file in locks {
+        let says_where = |line: &str| {
+            ["\"resolved\"", "index-url", "find-links", " @ "].iter().any(|way| line.contains(way))
+        };
+        violations.extend(
+            file.lines()
+                .filter(|(_, line)| says_where(line))
+                .map(|(at, line)| format!("{at}: {}", line.trim())),
+        );
+    }
+    assert_none("Lock again without addresses (npm: --omit-lockfile-registry-resolved):", violations);
+}
+
+#[test]
+fn every_setting_is_documented_by_the_comment_above_it() {
+    let path = "shared/src/ackline.default.toml";
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    let mut above = "";
+    let mut settings = 0;
+    let mut undocumented = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        let key = line
+            .split_once(" = ")
+            .map(|(key, _)| key)
+            .filter(|key| key.starts_with(|c: char| c.is_ascii_lowercase()));
+        if let Some(key) = key {
+            settings += 1;
+            if !above.starts_with("# ") {
+                undocumented.push(format!("{path}:{number}: {key}"));
+            }
+        }
+        above = line;
+    }
+    assert!(settings > 0, "{path} has no settings");
+    assert_none("Write a comment above the key: what it does, its unit, when to change it:", undocumented);
+}
+
+#[test]
+fn the_readme_shows_every_make_target() {
+    let read = |name| fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let (makefile, readme) = (read("Makefile"), read("README.md"));
+    let targets: Vec<_> =
+        makefile.lines().filter(|line| line.contains(": ") && line.contains(" ## ")).collect();
+    assert!(!targets.is_empty(), "the Makefile says what its targets do after `##`");
+    let names = targets.iter().filter_map(|line| line.split(':').next());
+    let missing = names
+        .filter(|name| !readme.contains(&format!("make {name}")))
+        .map(|name| format!("make {name}"))
+        .collect();
+    assert_none("Say in README.md what these do:", missing);
+}

@@ -1,0 +1,76 @@
+//! A declared configuration for tests: two tenants, an app that serves both and one of globex's own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "only tests run this; a failure here is a failed test"
+)]
+
+use crate::routing::RoutingTable;
+use ackline_shared::model::{App, Entity, INSTALLATION_SCOPE, PhoneNumber, SecretField, Tenant};
+use ackline_shared::registry::Snapshot;
+use ackline_shared::secret::Secret;
+use ackline_shared::subjects::config_key;
+use ackline_shared::vault::VaultKey;
+use serde_json::{Value, json};
+
+/// The app secret of every app here.
+pub const SECRET: &str = "test_app_secret";
+/// The verify token of every app here.
+pub const VERIFY_TOKEN: &str = "verify-me";
+
+/// The configuration and the key its secrets open under.
+pub fn snapshot() -> (Snapshot, VaultKey) {
+    let (entries, master) = entries();
+    let mut snapshot = Snapshot::default();
+    for (key, value) in entries {
+        snapshot.fold(&key, Some(&value)).unwrap();
+    }
+    (snapshot, master)
+}
+
+/// The configuration as it lies in the bucket, and the key its secrets open under.
+pub fn entries() -> (Vec<(String, Vec<u8>)>, VaultKey) {
+    let master = VaultKey::generate();
+    let mut out = Vec::new();
+    for scope in [INSTALLATION_SCOPE, "acme", "globex"] {
+        let key = VaultKey::generate();
+        out.push((config_key::data_key(scope), serde_json::to_vec(&key.seal_under(&master, scope)).unwrap()));
+        match scope {
+            INSTALLATION_SCOPE => push::<App>(&mut out, &key, json!({"id": "main"})),
+            "acme" => {
+                push::<Tenant>(&mut out, &key, json!({"id": "acme", "name": "Acme"}));
+                push::<PhoneNumber>(&mut out, &key, number("100", "acme", "W1"));
+            }
+            _ => {
+                push::<Tenant>(&mut out, &key, json!({"id": "globex", "name": "Globex"}));
+                push::<PhoneNumber>(&mut out, &key, number("200", "globex", "W2"));
+                push::<App>(&mut out, &key, json!({"id": "globex-own", "tenant": "globex"}));
+            }
+        }
+    }
+    (out, master)
+}
+
+/// The routing table made of it.
+pub fn table() -> RoutingTable {
+    let (snapshot, master) = snapshot();
+    RoutingTable::build(&snapshot, &master, None)
+}
+
+fn number(id: &str, tenant: &str, waba: &str) -> Value {
+    json!({"id": id, "tenant": tenant, "app": "main", "waba_id": waba, "access_token": "EAA"})
+}
+
+fn push<T: Entity>(out: &mut Vec<(String, Vec<u8>)>, key: &VaultKey, mut value: Value) {
+    if T::NOUN == "app" {
+        value["secrets"] = json!([SECRET]);
+        value["verify_token"] = json!(VERIFY_TOKEN);
+    }
+    let mut entity: T = serde_json::from_value(value).unwrap();
+    let scope = entity.scope().to_owned();
+    for field in entity.secrets() {
+        let plain = field.open(key, &scope).unwrap();
+        *field = SecretField::sealed(&key.seal(&scope, &Secret::new(plain.expose().clone())));
+    }
+    out.push((entity.config_key(), serde_json::to_vec(&entity).unwrap()));
+}

@@ -1,0 +1,78 @@
+//! What must hold for every body, whatever its bytes: checked by property tests and the fuzz target.
+
+use crate::fixture;
+use crate::routing::RoutingTable;
+use crate::split::{Found, Split, UNREADABLE, split};
+use crate::stamping::{Arrival, Stamp, Stamped};
+use crate::update_log::Update;
+use ackline_shared::envelope::Head;
+use ackline_shared::signature::{self, SigningKey};
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use std::sync::LazyLock;
+
+static TABLE: LazyLock<RoutingTable> = LazyLock::new(fixture::table);
+
+/// Signs a body as Meta would, then verifies, splits, routes and envelopes it; tells what of it does not hold.
+pub fn check(bytes: &[u8]) -> Result<usize, String> {
+    let body = Bytes::copy_from_slice(bytes);
+    let key = SigningKey::from_bytes(fixture::SECRET.as_bytes());
+    let signature = key.sign(&body);
+    let door = TABLE.door("main").ok_or("the fixture has no app")?;
+    let lock = door.lock().ok_or("the fixture's app is locked")?;
+    signature::verify(&lock.keys, Some(signature.as_bytes()), &body).map_err(|error| error.to_string())?;
+    // The body as a header: whatever it is, it is not the signature.
+    if signature::verify(&lock.keys, Some(&body), &body).is_ok() {
+        return Err("a body verified itself".to_owned());
+    }
+    let arrival = Arrival::now(signature.as_bytes(), 1, 1);
+    let stamp = Stamp { table: &TABLE, door, partitions: 32, arrival: &arrival };
+    match split(&body) {
+        Err(_) => {
+            let (head, _) = stamp.head(&Found::whole(&body, UNREADABLE.to_owned()), true);
+            check_update(&Update { head, payload: body }, &key).map(|()| 1)
+        }
+        Ok(split) => check_split(&split, stamp, &body, &key),
+    }
+}
+
+fn check_split(split: &Split<'_>, stamp: Stamp<'_>, body: &Bytes, key: &SigningKey) -> Result<usize, String> {
+    let mut unrouted = Vec::new();
+    let updates: Vec<_> = Stamped::new(stamp, split, &mut unrouted).collect();
+    if updates.is_empty() {
+        return Err("a delivery has no updates".to_owned());
+    }
+    for update in &updates {
+        check_update(update, key)?;
+        if updates.len() == 1 && update.payload != *body {
+            return Err("a single update is not the delivery's own bytes".to_owned());
+        }
+        // Cutting again must find this update alone, and the same one.
+        let again =
+            self::split(&update.payload).map_err(|error| format!("a payload does not split: {error}"))?;
+        let [only] = again.updates.as_slice() else {
+            return Err(format!("a payload holds {} updates", again.updates.len()));
+        };
+        if updates.len() > 1
+            && (only.kind != update.head.kind || only.conversation != update.head.conversation)
+        {
+            return Err(format!("{} became {} when cut", update.head.kind, only.kind));
+        }
+    }
+    Ok(updates.len())
+}
+
+fn check_update(update: &Update, key: &SigningKey) -> Result<(), String> {
+    let (subject, headers) = (update.head.subject(), update.head.to_headers());
+    let read = Head::read(&subject, &headers).map_err(|error| error.to_string())?;
+    if read != update.head {
+        return Err("a head does not read back".to_owned());
+    }
+    if let Some(signature) = &update.head.signature {
+        signature::verify(std::slice::from_ref(key), Some(signature.as_bytes()), &update.payload)
+            .map_err(|error| format!("a payload carries a signature that is not its own: {error}"))?;
+    } else if serde_json::from_slice::<&RawValue>(&update.payload).is_err() {
+        return Err("a cut payload is not JSON".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,355 @@
+//! A strict JSON scanner that finds where values begin and end, and builds nothing.
+//!
+//! It accepts exactly JSON (RFC 8259) nested at most [`DEPTH_MAX`] deep, without recursion, so a hostile body
+//! costs time in proportion to its length and no stack. Input must already be known to be UTF-8.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Deepest nesting accepted; below the 128 levels at which the pools' JSON reader stops.
+pub const DEPTH_MAX: u32 = 100;
+
+/// Where a value lies in the scanned bytes.
+pub type Span = Range<usize>;
+
+/// The bytes are not JSON, or are nested too deep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not JSON, or nested too deep, at byte {at}")]
+pub struct Flaw {
+    /// Where the scan stopped.
+    pub at: usize,
+}
+
+/// A position in the bytes being scanned.
+#[derive(Debug, Clone)]
+pub struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    depth: u32,
+}
+
+impl<'a> Scanner<'a> {
+    /// Starts at the first byte.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, depth: 0 }
+    }
+
+    /// Starts at a value already found.
+    pub fn at(bytes: &'a [u8], span: &Span) -> Self {
+        Self { bytes, at: span.start, depth: 0 }
+    }
+
+    /// The position as a flaw, for a reader that expected something else here.
+    pub fn flaw(&self) -> Flaw {
+        Flaw { at: self.at }
+    }
+
+    /// The first byte of the next value.
+    pub fn peek(&mut self) -> Option<u8> {
+        self.skip_space();
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Requires that only whitespace is left.
+    pub fn end(&mut self) -> Result<(), Flaw> {
+        if self.peek().is_none() { Ok(()) } else { Err(self.flaw()) }
+    }
+
+    /// Visits the members of the object here; the visitor gets the key's span and must consume the value.
+    pub fn object(
+        &mut self,
+        mut visit: impl FnMut(&mut Self, Span) -> Result<(), Flaw>,
+    ) -> Result<Span, Flaw> {
+        let start = self.open(b'{')?;
+        if self.peek() != Some(b'}') {
+            loop {
+                let key = self.key()?;
+                visit(self, key)?;
+                if !self.comma(b'}')? {
+                    break;
+                }
+            }
+        }
+        self.close(start)
+    }
+
+    /// Visits the elements of the array here; the visitor must consume each.
+    pub fn array(&mut self, mut visit: impl FnMut(&mut Self) -> Result<(), Flaw>) -> Result<Span, Flaw> {
+        let start = self.open(b'[')?;
+        if self.peek() != Some(b']') {
+            loop {
+                visit(self)?;
+                if !self.comma(b']')? {
+                    break;
+                }
+            }
+        }
+        self.close(start)
+    }
+
+    /// Consumes one value of any kind.
+    pub fn value(&mut self) -> Result<Span, Flaw> {
+        self.skip_space();
+        let start = self.at;
+        // One bit a level: set for an object, clear for an array.
+        let mut levels = 0_u128;
+        let mut depth = 0_u32;
+        loop {
+            match self.peek() {
+                Some(open @ (b'{' | b'[')) => {
+                    self.at += 1;
+                    depth += 1;
+                    if self.depth + depth > DEPTH_MAX {
+                        return Err(self.flaw());
+                    }
+                    levels = (levels << 1) | u128::from(open == b'{');
+                    if self.peek() != Some(closing(levels)) {
+                        if open == b'{' {
+                            self.key()?;
+                        }
+                        continue;
+                    }
+                    self.at += 1;
+                    levels >>= 1;
+                    depth -= 1;
+                }
+                _ => self.scalar()?,
+            }
+            while depth > 0 && !self.comma(closing(levels))? {
+                self.at += 1;
+                levels >>= 1;
+                depth -= 1;
+            }
+            if depth == 0 {
+                return Ok(start..self.at);
+            }
+            if closing(levels) == b'}' {
+                self.key()?;
+            }
+        }
+    }
+
+    fn open(&mut self, bracket: u8) -> Result<usize, Flaw> {
+        if self.peek() != Some(bracket) || self.depth >= DEPTH_MAX {
+            return Err(self.flaw());
+        }
+        self.depth += 1;
+        self.at += 1;
+        Ok(self.at - 1)
+    }
+
+    fn close(&mut self, start: usize) -> Result<Span, Flaw> {
+        self.depth -= 1;
+        self.at += 1;
+        Ok(start..self.at)
+    }
+
+    /// Consumes a comma and tells true, or leaves the closing bracket and tells false.
+    fn comma(&mut self, closing: u8) -> Result<bool, Flaw> {
+        match self.peek() {
+            Some(b',') => {
+                self.at += 1;
+                Ok(true)
+            }
+            Some(byte) if byte == closing => Ok(false),
+            _ => Err(self.flaw()),
+        }
+    }
+
+    fn key(&mut self) -> Result<Span, Flaw> {
+        self.skip_space();
+        let start = self.at;
+        self.string()?;
+        let key = start..self.at;
+        if self.peek() != Some(b':') {
+            return Err(self.flaw());
+        }
+        self.at += 1;
+        Ok(key)
+    }
+
+    fn scalar(&mut self) -> Result<(), Flaw> {
+        match self.peek() {
+            Some(b'"') => self.string(),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b't') => self.literal(b"true"),
+            Some(b'f') => self.literal(b"false"),
+            Some(b'n') => self.literal(b"null"),
+            _ => Err(self.flaw()),
+        }
+    }
+
+    fn literal(&mut self, word: &[u8]) -> Result<(), Flaw> {
+        if self.rest().starts_with(word) {
+            self.at += word.len();
+            Ok(())
+        } else {
+            Err(self.flaw())
+        }
+    }
+
+    fn string(&mut self) -> Result<(), Flaw> {
+        if self.bytes.get(self.at) != Some(&b'"') {
+            return Err(self.flaw());
+        }
+        self.at += 1;
+        loop {
+            let plain = self.rest().iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20));
+            self.at += plain.ok_or_else(|| self.flaw())?;
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => self.escape()?,
+                _ => return Err(self.flaw()),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Flaw> {
+        self.at += match self.bytes.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
+            Some(b'u') => {
+                let digits = self.bytes.get(self.at + 2..self.at + 6).ok_or_else(|| self.flaw())?;
+                if !digits.iter().all(u8::is_ascii_hexdigit) {
+                    return Err(self.flaw());
+                }
+                6
+            }
+            _ => return Err(self.flaw()),
+        };
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), Flaw> {
+        self.skip_byte(b'-');
+        if !self.skip_byte(b'0') {
+            self.digits()?;
+        }
+        if self.skip_byte(b'.') {
+            self.digits()?;
+        }
+        if self.skip_byte(b'e') || self.skip_byte(b'E') {
+            let _signed = self.skip_byte(b'+') || self.skip_byte(b'-');
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Flaw> {
+        let count = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += count;
+        if count > 0 { Ok(()) } else { Err(self.flaw()) }
+    }
+
+    fn skip_byte(&mut self, byte: u8) -> bool {
+        let found = self.bytes.get(self.at) == Some(&byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.bytes.get(self.at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+}
+
+fn closing(levels: u128) -> u8 {
+    if levels & 1 == 1 { b'}' } else { b']' }
+}
+
+/// The bytes of a span; empty for a span of other bytes.
+pub fn slice<'a>(bytes: &'a [u8], span: &Span) -> &'a [u8] {
+    bytes.get(span.clone()).unwrap_or_default()
+}
+
+/// Reads a string or number as text; `None` for anything else, or a string that is no Unicode text.
+pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Option<Cow<'a, str>> {
+    let raw = slice(bytes, span);
+    match raw.first()? {
+        b'"' if raw.contains(&b'\\') => serde_json::from_slice(raw).ok().map(Cow::Owned),
+        b'"' => std::str::from_utf8(raw.get(1..raw.len() - 1)?).ok().map(Cow::Borrowed),
+        b'-' | b'0'..=b'9' => std::str::from_utf8(raw).ok().map(Cow::Borrowed),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+
+    fn whole(text: &str) -> Result<Span, Flaw> {
+        let mut scanner = Scanner::new(text.as_bytes());
+        let span = scanner.value()?;
+        scanner.end().map(|()| span)
+    }
+
+    #[test]
+    fn nesting_is_bounded_and_costs_no_stack() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let nested = |depth: usize| format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            assert!(whole(&nested(100)).is_ok());
+            assert!(whole(&nested(101)).is_err());
+            assert!(whole(&open.repeat(1_000_000)).is_err());
+        }
+    }
+
+    #[test]
+    fn texts_are_decoded_and_other_kinds_are_not_texts() {
+        let read = |json: &str| text(json.as_bytes(), &(0..json.len())).map(Cow::into_owned);
+        assert_eq!(read(r#""a\u00e9\/b""#).as_deref(), Some("aé/b"));
+        assert_eq!(read("12345678901234567890123").as_deref(), Some("12345678901234567890123"));
+        for other in ["null", "[]", "{}", "true", r#""\ud800""#] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_accepts_what_serde_json_accepts(text in json_like()) {
+            let reference = serde_json::from_str::<IgnoredAny>(&text).is_ok();
+            prop_assert_eq!(whole(&text).is_ok(), reference, "{}", text);
+        }
+    }
+
+    /// Texts that are JSON or nearly so.
+    fn json_like() -> impl Strategy<Value = String> {
+        let atoms = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"a\"",
+            "\"\\u00e9\"",
+            "\"\\x\"",
+            "\"\\u12",
+            "\"",
+            "0",
+            "-1.5e+3",
+            "01",
+            "1.",
+            "-",
+            "true",
+            "nul",
+            "null",
+            " ",
+            "\n",
+            "{\"a\":1}",
+            "[1,2]",
+            "{\"b\":[{}]}",
+            "\u{1F600}",
+            "\"\u{1F600}\"",
+        ]);
+        prop::collection::vec(atoms, 0..9).prop_map(|parts| parts.concat())
+    }
+}

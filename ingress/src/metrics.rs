@@ -1,0 +1,135 @@
+//! What the edge counts, in Prometheus' text format. Labels are bounded: classes, reasons and statuses of ours.
+
+use ackline_shared::subjects::Class;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+
+/// Upper bounds in seconds, fine where Meta's 250 ms and 1 s lie.
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0];
+
+/// The edge's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    responses: Family<StatusLabel, Counter>,
+    refusals: Family<ReasonLabel, Counter>,
+    broken: Family<ReasonLabel, Counter>,
+    stored: Family<ClassLabel, Counter>,
+    unrouted: Family<ReasonLabel, Counter>,
+    /// Updates that JetStream had before.
+    pub duplicates: Counter,
+    /// Updates published again for want of a PubAck.
+    pub republished: Counter,
+    /// Time from first publish to PubAck.
+    pub ack_seconds: Histogram,
+    /// Time from a whole head to the answer.
+    pub delivery_seconds: Histogram,
+    /// Updates in flight, set when read.
+    pub in_flight: Gauge,
+    /// Bytes of bodies held, set when read.
+    pub body_bytes: Gauge,
+    /// Open connections.
+    pub connections: Gauge,
+    /// 1 while NATS is connected, set when read.
+    pub nats_connected: Gauge,
+    /// Version of the routing table, set when read.
+    pub routing_version: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClassLabel {
+    class: &'static str,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new() -> Arc<Self> {
+        let histogram = || Histogram::new(LATENCY_BUCKETS);
+        let mut metrics = Self {
+            registry: Registry::with_prefix("ackline_ingress"),
+            responses: Family::default(),
+            refusals: Family::default(),
+            broken: Family::default(),
+            stored: Family::default(),
+            unrouted: Family::default(),
+            duplicates: Counter::default(),
+            republished: Counter::default(),
+            ack_seconds: histogram(),
+            delivery_seconds: histogram(),
+            in_flight: Gauge::default(),
+            body_bytes: Gauge::default(),
+            connections: Gauge::default(),
+            nats_connected: Gauge::default(),
+            routing_version: Gauge::default(),
+        };
+        metrics.register();
+        Arc::new(metrics)
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("responses", "Answers by HTTP status", self.responses.clone());
+        r.register("refusals", "Requests not accepted, by reason", self.refusals.clone());
+        r.register("broken_connections", "Connections ended by a fault, by reason", self.broken.clone());
+        r.register("updates_stored", "Updates acknowledged by JetStream, by class", self.stored.clone());
+        r.register("updates_unrouted", "Updates stored without an owner, by reason", self.unrouted.clone());
+        r.register("updates_duplicate", "Updates JetStream had before", self.duplicates.clone());
+        r.register("updates_republished", "Updates published again", self.republished.clone());
+        r.register("ack_seconds", "First publish to PubAck", self.ack_seconds.clone());
+        r.register("delivery_seconds", "Whole head to answer", self.delivery_seconds.clone());
+        r.register("updates_in_flight", "Updates published and not acknowledged", self.in_flight.clone());
+        r.register("body_bytes_held", "Bytes of bodies in memory", self.body_bytes.clone());
+        r.register("connections", "Open connections", self.connections.clone());
+        r.register("nats_connected", "1 while NATS is connected", self.nats_connected.clone());
+        r.register("routing_version", "Version of the routing table", self.routing_version.clone());
+    }
+
+    /// Counts an answer, and the reason when it is a refusal.
+    pub fn answered(&self, status: u16, reason: Option<&'static str>) {
+        self.responses.get_or_create(&StatusLabel { status }).inc();
+        if let Some(reason) = reason {
+            self.refusals.get_or_create(&ReasonLabel { reason }).inc();
+        }
+    }
+
+    /// Counts a connection that ended by a fault.
+    pub fn broke(&self, reason: &'static str) {
+        self.broken.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts updates that are stored.
+    pub fn stored(&self, class: Class, count: u64) {
+        if count > 0 {
+            self.stored.get_or_create(&ClassLabel { class: class.as_str() }).inc_by(count);
+        }
+    }
+
+    /// Counts an update without an owner.
+    pub fn unrouted(&self, reason: &'static str) {
+        self.unrouted.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Writes everything.
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _infallible = text::encode(&mut out, &self.registry);
+        out
+    }
+}

@@ -1,0 +1,101 @@
+//! Health and metrics for the operator, on a port of their own.
+//!
+//! `/readyz` fails only where another edge could do better: before the first routing table, and while
+//! draining. A lost NATS is shown and keeps the edge in rotation, answering 503, so that an outage of the
+//! broker never empties the balancer.
+
+use crate::metrics::Metrics;
+use crate::publisher::{Link, Publisher};
+use crate::routing::Routing;
+use crate::server::Answer;
+use crate::webhook::Edge;
+use ackline_shared::nats::Durability;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Response, StatusCode};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What the private port shows.
+#[derive(Debug, Clone)]
+pub struct Private {
+    /// The edge being shown.
+    pub edge: Arc<Edge<Publisher>>,
+    /// Its publisher.
+    pub publisher: Arc<Publisher>,
+    /// Its routing.
+    pub routing: Arc<Routing>,
+    /// Its metrics.
+    pub metrics: Arc<Metrics>,
+    /// What a 200 promises.
+    pub durability: Durability,
+    /// Whether the process is ending.
+    pub draining: watch::Receiver<bool>,
+}
+
+impl Private {
+    /// Answers a request.
+    pub fn answer(&self, method: &Method, path: &str) -> Answer {
+        if method != Method::GET && method != Method::HEAD {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n".to_owned());
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match path {
+            "/livez" => text(StatusCode::OK, "alive\n".to_owned()),
+            "/readyz" => self.readiness(),
+            "/metrics" => self.measurements(),
+            _ => text(StatusCode::NOT_FOUND, "try /livez, /readyz or /metrics\n".to_owned()),
+        }
+    }
+
+    fn readiness(&self) -> Answer {
+        let table = self.routing.table();
+        let draining = *self.draining.borrow();
+        let ready = table.is_some() && !draining;
+        let (apps, numbers) = table.as_ref().map(|table| table.sizes()).unwrap_or_default();
+        let body = json!({
+            "ready": ready,
+            "draining": draining,
+            "durability": self.durability.as_str(),
+            "nats": self.publisher.link().as_str(),
+            "routing": {
+                "loaded": table.is_some(),
+                "version": table.as_ref().map(|table| table.version),
+                "apps": apps,
+                "numbers": numbers,
+            },
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        typed(status, format!("{body}\n"), "application/json")
+    }
+
+    fn measurements(&self) -> Answer {
+        let metrics = &self.metrics;
+        metrics.in_flight.set(signed(self.publisher.in_flight()));
+        metrics.body_bytes.set(signed(self.edge.body_bytes_held()));
+        metrics.nats_connected.set(i64::from(self.publisher.link() == Link::Up));
+        let version = self.routing.table().map_or(0, |table| table.version);
+        metrics.routing_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        typed(StatusCode::OK, metrics.encode(), kind)
+    }
+}
+
+fn signed(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn text(status: StatusCode, body: String) -> Answer {
+    typed(status, body, "text/plain; charset=utf-8")
+}
+
+fn typed(status: StatusCode, body: String, kind: &'static str) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

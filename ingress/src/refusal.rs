@@ -1,0 +1,102 @@
+//! Every way a request can be refused, and what each is answered: one enum, one match.
+
+use crate::update_log::StoreError;
+use ackline_shared::signature::SignatureError;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+
+/// Why a request is not accepted. Nothing of it has been acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such path, or no such app.
+    #[error("not found")]
+    NotFound,
+    /// A method other than GET and POST.
+    #[error("method not allowed")]
+    Method,
+    /// The GET handshake does not carry the app's verify token.
+    #[error("verification failed")]
+    Handshake,
+    /// The signature is missing, malformed or wrong.
+    #[error("signature not accepted")]
+    Signature(SignatureError),
+    /// The body is longer than allowed.
+    #[error("body too large")]
+    BodyTooLarge,
+    /// The body did not arrive in time.
+    #[error("body too slow")]
+    BodyTooSlow,
+    /// The body broke off or is badly framed.
+    #[error("body incomplete")]
+    BodyBroken,
+    /// The configuration has not been read yet.
+    #[error("not ready")]
+    NotReady,
+    /// The app's secrets do not open under our master key.
+    #[error("not ready")]
+    Locked,
+    /// As many bytes are held as may be.
+    #[error("overloaded")]
+    Overloaded,
+    /// The log did not take it.
+    #[error("not stored")]
+    Store(StoreError),
+}
+
+impl Refusal {
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Handshake => StatusCode::FORBIDDEN,
+            Self::Signature(_) => StatusCode::UNAUTHORIZED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::NotReady | Self::Locked | Self::Overloaded | Self::Store(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
+    /// A short word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Method => "method",
+            Self::Handshake => "handshake",
+            Self::Signature(SignatureError::Missing) => "signature_missing",
+            Self::Signature(SignatureError::Malformed) => "signature_malformed",
+            Self::Signature(SignatureError::Mismatch) => "signature_mismatch",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTooSlow => "body_too_slow",
+            Self::BodyBroken => "body_broken",
+            Self::NotReady => "not_ready",
+            Self::Locked => "secrets_locked",
+            Self::Overloaded => "overloaded",
+            Self::Store(error) => error.reason(),
+        }
+    }
+
+    /// The answer.
+    pub fn response(&self, retry_after: &HeaderValue) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::from(format!("{self}\n"))));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        match self {
+            Self::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("GET, POST"))),
+            // The rest of the body is not worth reading.
+            Self::BodyTooLarge | Self::BodyTooSlow | Self::BodyBroken => {
+                drop(headers.insert(CONNECTION, HeaderValue::from_static("close")));
+            }
+            Self::NotReady | Self::Locked | Self::Overloaded | Self::Store(_) => {
+                drop(headers.insert(RETRY_AFTER, retry_after.clone()));
+            }
+            Self::NotFound | Self::Handshake | Self::Signature(_) => {}
+        }
+        response
+    }
+}

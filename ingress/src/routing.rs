@@ -1,0 +1,226 @@
+//! Who an app is and whose an update is: an immutable table made from the declared configuration.
+//!
+//! The table is replaced as a whole when the configuration changes, so a request sees one table throughout.
+//! Secrets are opened when an app first appears or changes, never while a request waits.
+//!
+//! An app may speak for a tenant when it is that tenant's or belongs to nobody: whoever holds an app's secret
+//! can sign anything, so an app of one tenant must not bring updates of another.
+
+use ackline_shared::ids::{AppId, TenantId};
+use ackline_shared::model::{App, Entity};
+use ackline_shared::registry::{Registry, Snapshot};
+use ackline_shared::secret::Secret;
+use ackline_shared::signature::SigningKey;
+use ackline_shared::vault::{VaultError, VaultKey};
+use arc_swap::ArcSwapOption;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Changes that arrive within this time become one new table.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// The table in force; absent until the configuration has been read once.
+#[derive(Debug, Default)]
+pub struct Routing(ArcSwapOption<RoutingTable>);
+
+/// Apps by path, and owners by number and by account.
+#[derive(Debug, Default)]
+pub struct RoutingTable {
+    /// The configuration's version it was made from.
+    pub version: u64,
+    apps: HashMap<String, Arc<Door>>,
+    phones: HashMap<String, Owner>,
+    wabas: HashMap<String, Owner>,
+}
+
+/// A Meta app as the edge knows it.
+#[derive(Debug)]
+pub struct Door {
+    /// The app.
+    pub app: AppId,
+    tenant: Option<TenantId>,
+    lock: Option<Lock>,
+    declared: Arc<App>,
+}
+
+/// An app's opened secrets.
+#[derive(Debug)]
+pub struct Lock {
+    /// Keys of the live app secrets.
+    pub keys: Vec<SigningKey>,
+    /// What Meta repeats in the GET handshake.
+    pub verify_token: Secret<String>,
+}
+
+/// Whose an update is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Partitions its conversations spread over.
+    pub shards: u8,
+}
+
+/// What the table says about an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route<'t> {
+    /// It has an owner.
+    Owned(&'t Owner),
+    /// No configured number or account claims it.
+    Unclaimed,
+    /// It has an owner for whom this app may not speak.
+    Foreign,
+}
+
+impl Routing {
+    /// Starts without a table.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The table in force.
+    pub fn table(&self) -> Option<Arc<RoutingTable>> {
+        self.0.load_full()
+    }
+
+    /// Puts a table in force.
+    pub fn replace(&self, table: RoutingTable) {
+        self.0.store(Some(Arc::new(table)));
+    }
+
+    /// Keeps the table in step with the configuration until nobody changes it any more.
+    pub async fn follow(&self, mut registry: Registry, master: &VaultKey) {
+        loop {
+            if registry.is_loaded() {
+                let previous = self.table();
+                let table = RoutingTable::build(&registry.snapshot(), master, previous.as_deref());
+                tracing::info!(
+                    version = table.version,
+                    apps = table.apps.len(),
+                    numbers = table.phones.len(),
+                    "routing table replaced"
+                );
+                self.replace(table);
+            }
+            if !registry.changed().await {
+                return;
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+}
+
+impl RoutingTable {
+    /// Makes a table; apps that did not change keep their opened secrets from `previous`.
+    pub fn build(snapshot: &Snapshot, master: &VaultKey, previous: Option<&Self>) -> Self {
+        let mut table = Self { version: snapshot.version, ..Self::default() };
+        for (id, app) in &snapshot.apps {
+            let known = previous.and_then(|previous| previous.apps.get(id.as_str()));
+            let unchanged = known.filter(|door| door.lock.is_some() && Arc::ptr_eq(&door.declared, app));
+            let door = unchanged.cloned().unwrap_or_else(|| Arc::new(Door::open(app, snapshot, master)));
+            table.apps.insert(id.as_str().to_owned(), door);
+        }
+        for (id, phone) in &snapshot.phones {
+            // A number whose tenant is not declared (yet) stays unrouted: its shards are not known.
+            let Some(tenant) = snapshot.tenants.get(&phone.tenant) else { continue };
+            let owner = Owner { tenant: tenant.id.clone(), shards: tenant.shards };
+            table.wabas.entry(phone.waba_id.clone()).or_insert_with(|| owner.clone());
+            table.phones.insert(id.as_str().to_owned(), owner);
+        }
+        table
+    }
+
+    /// The app behind a path segment.
+    pub fn door(&self, app: &str) -> Option<&Arc<Door>> {
+        self.apps.get(app)
+    }
+
+    /// Whose an update is: by business number, else by account.
+    pub fn route(&self, door: &Door, phone: Option<&str>, waba: Option<&str>) -> Route<'_> {
+        let owner = match phone {
+            Some(phone) => self.phones.get(phone),
+            None => waba.and_then(|waba| self.wabas.get(waba)),
+        };
+        match owner {
+            None => Route::Unclaimed,
+            Some(owner) if door.tenant.as_ref().is_none_or(|tenant| *tenant == owner.tenant) => {
+                Route::Owned(owner)
+            }
+            Some(_) => Route::Foreign,
+        }
+    }
+
+    /// How many apps and numbers it knows.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.apps.len(), self.phones.len())
+    }
+}
+
+impl Door {
+    fn open(app: &Arc<App>, snapshot: &Snapshot, master: &VaultKey) -> Self {
+        let lock = Lock::open(app, snapshot, master)
+            .inspect_err(|error| tracing::error!(app = %app.id, %error, "this app's secrets do not open; its webhooks get 503"))
+            .ok();
+        Self { app: app.id.clone(), tenant: app.tenant.clone(), lock, declared: app.clone() }
+    }
+
+    /// The app's secrets; absent when they do not open under our master key.
+    pub fn lock(&self) -> Option<&Lock> {
+        self.lock.as_ref()
+    }
+}
+
+impl Lock {
+    fn open(app: &App, snapshot: &Snapshot, master: &VaultKey) -> Result<Self, VaultError> {
+        let open = |field| snapshot.open(master, app.scope(), field);
+        let secrets: Vec<_> = app.secrets.iter().map(open).collect::<Result<_, _>>()?;
+        // An empty secret is one anybody knows; it must never verify anything.
+        let live = secrets.iter().filter(|secret| !secret.expose().is_empty());
+        Ok(Self { keys: live.map(SigningKey::new).collect(), verify_token: open(&app.verify_token)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_number_is_routed_to_its_tenant_and_an_account_change_by_its_account() {
+        let table = fixture::table();
+        let door = table.door("main").unwrap();
+        let tenant = |route| match route {
+            Route::Owned(owner) => owner.tenant.to_string(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(tenant(table.route(door, Some("100"), None)), "acme");
+        assert_eq!(tenant(table.route(door, Some("100"), Some("W2"))), "acme");
+        assert_eq!(tenant(table.route(door, None, Some("W2"))), "globex");
+        assert_eq!(tenant(table.route(door, Some("999"), Some("W1"))), "Unclaimed");
+        assert_eq!(tenant(table.route(door, None, None)), "Unclaimed");
+    }
+
+    #[test]
+    fn an_app_of_one_tenant_does_not_speak_for_another() {
+        let table = fixture::table();
+        let door = table.door("globex-own").unwrap();
+        assert_eq!(table.route(door, Some("100"), None), Route::Foreign);
+        assert!(matches!(table.route(door, Some("200"), None), Route::Owned(_)));
+    }
+
+    #[test]
+    fn an_app_whose_secrets_do_not_open_is_known_but_locked() {
+        let (snapshot, _) = fixture::snapshot();
+        let table = RoutingTable::build(&snapshot, &VaultKey::generate(), None);
+        assert!(table.door("main").unwrap().lock().is_none());
+    }
+
+    #[test]
+    fn an_unchanged_app_keeps_its_opened_secrets() {
+        let (snapshot, master) = fixture::snapshot();
+        let first = RoutingTable::build(&snapshot, &master, None);
+        let second = RoutingTable::build(&snapshot, &master, Some(&first));
+        assert!(Arc::ptr_eq(first.door("main").unwrap(), second.door("main").unwrap()));
+    }
+}

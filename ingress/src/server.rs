@@ -1,0 +1,162 @@
+//! Serves HTTP/1.1 on a listener: bounded connections, heads and waits, and an orderly end.
+//!
+//! It knows nothing of webhooks; a handler turns a request into an answer.
+
+use crate::metrics::Metrics;
+use crate::settings::Bounds;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+/// Pause after the system refused a connection, for want of file descriptors for instance.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time to write a last answer to a client that may not read.
+const FAREWELL: Duration = Duration::from_secs(1);
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// The answer to a request.
+pub type Answer = Response<Full<Bytes>>;
+
+/// What a listener's connections share.
+#[derive(Debug)]
+pub struct Server<H> {
+    handler: H,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+}
+
+impl<H, F> Server<H>
+where
+    H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
+    /// Puts a server together.
+    pub fn new(handler: H, bounds: Bounds, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { handler, bounds, metrics })
+    }
+
+    /// Serves until `stop` says so, then finishes what is in flight; returns when the last connection is closed.
+    pub async fn run(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+        let connections = u32::try_from(self.bounds.connections_max).unwrap_or(u32::MAX);
+        let permits = Arc::new(Semaphore::new(self.bounds.connections_max));
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = told(&mut stop) => break,
+                accepted = accept(&listener, &permits) => accepted,
+            };
+            if let Some((stream, permit)) = accepted {
+                let (server, stop) = (self.clone(), stop.clone());
+                tokio::spawn(async move {
+                    server.serve(stream, stop).await;
+                    drop(permit);
+                });
+            }
+        }
+        drop(listener);
+        // Every connection holds a permit to its end.
+        let _closed = permits.acquire_many(connections).await;
+    }
+
+    /// Serves one connection.
+    pub async fn serve<I>(self: Arc<Self>, io: I, mut stop: watch::Receiver<bool>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let _open = Open::new(&self.metrics);
+        let server = self.clone();
+        let service = service_fn(move |request| {
+            let answer = (server.handler)(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.bounds.header_timeout)
+            .max_header_size(self.bounds.header_bytes_max)
+            .serve_connection(TokioIo::new(io), service);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = told(&mut stop) => {
+                Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            }
+        };
+        let Err(error) = ended else { return };
+        self.metrics.broke(reason(&error));
+        tracing::debug!(%error, "a connection ended by a fault");
+        let parts = connection.into_parts();
+        // hyper closes on a slow head without a word; a client that has begun a request deserves one.
+        if error.is_timeout() && !parts.read_buf.is_empty() {
+            let mut io = parts.io.into_inner();
+            let _client_gone = timeout(FAREWELL, async {
+                io.write_all(TOO_SLOW).await?;
+                io.shutdown().await
+            })
+            .await;
+        }
+    }
+}
+
+/// Waits for the word to stop; whoever could say it being gone counts as said.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _said_or_gone = stop.wait_for(|stop| *stop).await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(tokio::net::TcpStream, OwnedSemaphorePermit)> {
+    let permit = permits.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            // Answers are small and complete; waiting to fill a segment only delays them.
+            let _best_effort = stream.set_nodelay(true);
+            Some((stream, permit))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept connections");
+            sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+fn reason(error: &hyper::Error) -> &'static str {
+    if error.is_parse_too_large() {
+        "head_too_large"
+    } else if error.is_parse() {
+        "malformed_http"
+    } else if error.is_timeout() {
+        "head_too_slow"
+    } else {
+        "client_gone"
+    }
+}
+
+/// Counts a connection as open while it lives.
+struct Open<'m>(&'m Metrics);
+
+impl<'m> Open<'m> {
+    fn new(metrics: &'m Metrics) -> Self {
+        metrics.connections.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}

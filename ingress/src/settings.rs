@@ -1,0 +1,154 @@
+//! What the edge reads from the configuration, checked once at the start.
+
+use ackline_shared::config::Reader;
+use ackline_shared::nats::NatsSettings;
+use ackline_shared::telemetry::Telemetry;
+use ackline_shared::vault::{self, VaultKey};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Most updates that may wait for their PubAck; a NATS subscription holds 65,536 messages and then drops.
+const IN_FLIGHT_CEILING: u64 = 32_768;
+
+/// Everything the edge is told from outside.
+#[derive(Debug, Clone)]
+pub struct IngressSettings {
+    /// Where Meta's webhooks arrive.
+    pub listen: SocketAddr,
+    /// Where health and metrics are served.
+    pub private_listen: SocketAddr,
+    /// Limits of what a client may make us hold.
+    pub bounds: Bounds,
+    /// Limits of storing a delivery.
+    pub publishing: Publishing,
+    /// Value of Retry-After on 503.
+    pub retry_after: Duration,
+    /// Time to finish what is in flight after SIGTERM.
+    pub drain_timeout: Duration,
+    /// The log behind the edge.
+    pub nats: NatsSettings,
+    /// Opens the apps' secrets; absent only while the configuration is being refused.
+    pub master_key: Option<VaultKey>,
+    /// How to log.
+    pub telemetry: Telemetry,
+}
+
+/// Limits of what clients may make us hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Open connections at once.
+    pub connections_max: usize,
+    /// Longest head of a request.
+    pub header_bytes_max: usize,
+    /// Time for the whole head.
+    pub header_timeout: Duration,
+    /// Longest body.
+    pub body_bytes_max: usize,
+    /// Time for the whole body.
+    pub body_timeout: Duration,
+    /// Bytes of bodies held at once over all connections.
+    pub body_bytes_total_max: usize,
+}
+
+/// Limits of storing one delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publishing {
+    /// Updates published and not yet acknowledged at once.
+    pub in_flight_max: usize,
+    /// Time one delivery may take to be stored, retries included.
+    pub budget: Duration,
+    /// Time to wait for PubAcks before publishing again.
+    pub attempt_timeout: Duration,
+}
+
+impl IngressSettings {
+    /// Reads `[ingress]`, `[nats]`, `[secrets]` and `[telemetry]`; mistakes stay with the reader.
+    pub fn read(reader: &mut Reader) -> Self {
+        let master_key =
+            vault::master_key(reader).map_err(|error| reader.mistake("secrets.master_key_file", error)).ok();
+        let settings = Self {
+            listen: reader.address("ingress.listen"),
+            private_listen: reader.address("ingress.private_listen"),
+            bounds: Bounds::read(reader),
+            publishing: Publishing::read(reader),
+            retry_after: reader.duration("ingress.retry_after"),
+            drain_timeout: reader.duration("ingress.drain_timeout"),
+            nats: NatsSettings::read(reader),
+            master_key,
+            telemetry: Telemetry::read(reader),
+        };
+        if settings.bounds.body_bytes_total_max < settings.bounds.body_bytes_max {
+            reader.mistake("ingress.body_bytes_total_max", "is less than ingress.body_bytes_max");
+        }
+        if settings.publishing.attempt_timeout > settings.publishing.budget {
+            reader.mistake("ingress.publish_attempt_timeout", "is longer than ingress.publish_budget");
+        }
+        settings
+    }
+}
+
+impl Bounds {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            connections_max: size(reader.count("ingress.connections_max", 1..=1_000_000)),
+            // hyper reads heads into buffers of 8 KiB at least.
+            header_bytes_max: size(reader.bytes("ingress.header_bytes_max", 8 << 10..=1 << 20)),
+            header_timeout: reader.duration("ingress.header_timeout"),
+            body_bytes_max: size(reader.bytes("ingress.body_bytes_max", 1 << 10..=64 << 20)),
+            body_timeout: reader.duration("ingress.body_timeout"),
+            body_bytes_total_max: size(reader.bytes("ingress.body_bytes_total_max", 1 << 10..=1 << 31)),
+        }
+    }
+}
+
+impl Publishing {
+    fn read(reader: &mut Reader) -> Self {
+        Self {
+            in_flight_max: size(reader.count("ingress.in_flight_max", 1..=IN_FLIGHT_CEILING)),
+            budget: reader.duration("ingress.publish_budget"),
+            attempt_timeout: reader.duration("ingress.publish_attempt_timeout"),
+        }
+    }
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<IngressSettings, Vec<String>> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut reader = Reader::load(None, variables);
+        let settings = IngressSettings::read(&mut reader);
+        reader.finish().map(|()| settings).map_err(|report| report.mistakes)
+    }
+
+    fn key() -> String {
+        VaultKey::generate().to_base64().expose().clone()
+    }
+
+    #[test]
+    fn the_defaults_need_only_a_master_key() {
+        let settings = read(&[("ACKLINE_SECRETS_MASTER_KEY", &key())]).unwrap();
+        assert_eq!(settings.bounds.body_bytes_max, 4 << 20);
+        let mistakes = read(&[]).unwrap_err();
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(mistakes[0].contains("master_key_file"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let mistakes = read(&[
+            ("ACKLINE_SECRETS_MASTER_KEY", &key()),
+            ("ACKLINE_INGRESS_LISTEN", "nowhere"),
+            ("ACKLINE_INGRESS_BODY_BYTES_TOTAL_MAX", "1MiB"),
+            ("ACKLINE_INGRESS_PUBLISH_ATTEMPT_TIMEOUT", "1m"),
+            ("ACKLINE_INGRESS_IN_FLIGHT_MAX", "100000"),
+        ])
+        .unwrap_err();
+        assert_eq!(mistakes.len(), 4, "{mistakes:?}");
+    }
+}

@@ -1,0 +1,219 @@
+//! What happens to one request: `path → app → body → verify → split → route → store → 200`.
+//!
+//! A 200 to a POST means that every update in it is acknowledged by the log; anything else is a
+//! [`Refusal`], after which Meta sends the delivery again. Nothing unsigned is ever split or stored.
+
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::routing::{Door, Lock, Routing, RoutingTable};
+use crate::settings::Bounds;
+use crate::split::{Found, UNREADABLE, split};
+use crate::stamping::{Arrival, Stamp, Stamped};
+use crate::update_log::{StoreError, Update, UpdateLog};
+use ackline_shared::signature::{self, SignatureError};
+use ackline_shared::subjects::{Class, header};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+const PATH: &str = "/webhooks/meta/";
+/// Longest challenge echoed; Meta's have some ten digits.
+const CHALLENGE_BYTES_MAX: usize = 1024;
+
+/// The edge: everything a request needs.
+#[derive(Debug)]
+pub struct Edge<L> {
+    routing: Arc<Routing>,
+    log: Arc<L>,
+    bounds: Bounds,
+    partitions: u16,
+    retry_after: HeaderValue,
+    body_bytes: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl<L: UpdateLog> Edge<L> {
+    /// Puts an edge together.
+    pub fn new(
+        routing: Arc<Routing>,
+        log: Arc<L>,
+        bounds: Bounds,
+        partitions: u16,
+        retry_after: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            routing,
+            log,
+            bounds,
+            partitions,
+            retry_after: HeaderValue::from(retry_after.as_secs().max(1)),
+            body_bytes: Arc::new(Semaphore::new(bounds.body_bytes_total_max)),
+            metrics,
+        }
+    }
+
+    /// Bytes of bodies held now.
+    pub fn body_bytes_held(&self) -> usize {
+        self.bounds.body_bytes_total_max.saturating_sub(self.body_bytes.available_permits())
+    }
+
+    /// Answers a request.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Send,
+    {
+        let started = Instant::now();
+        let (response, reason) = match self.dispatch(request).await {
+            Ok(response) => (response, None),
+            Err(refusal) => (refusal.response(&self.retry_after), Some(refusal.reason())),
+        };
+        self.metrics.answered(response.status().as_u16(), reason);
+        self.metrics.delivery_seconds.observe(started.elapsed().as_secs_f64());
+        response
+    }
+
+    async fn dispatch<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Refusal>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Send,
+    {
+        let (head, body) = request.into_parts();
+        let app = head.uri.path().strip_prefix(PATH).ok_or(Refusal::NotFound)?;
+        let table = self.routing.table().ok_or(Refusal::NotReady)?;
+        let door = table.door(app).ok_or(Refusal::NotFound)?;
+        let lock = door.lock().ok_or(Refusal::Locked);
+        match head.method {
+            Method::GET => handshake(lock?, head.uri.query().unwrap_or_default()),
+            Method::POST => {
+                let claimed = head.headers.get(header::SIGNATURE);
+                let claimed = claimed.ok_or(Refusal::Signature(SignatureError::Missing))?;
+                let lock = lock?;
+                let (body, _held) = self.read_body(body).await?;
+                signature::verify(&lock.keys, Some(claimed.as_bytes()), &body).map_err(Refusal::Signature)?;
+                self.store(&table, door, &body, claimed).await.map_err(Refusal::Store)?;
+                Ok(Response::new(Full::new(Bytes::new())))
+            }
+            _ => Err(Refusal::Method),
+        }
+    }
+
+    /// Reads the whole body within its bounds; the permit stands for its bytes.
+    async fn read_body<B>(&self, body: B) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Send,
+    {
+        let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+        if announced.is_some_and(|bytes| bytes > self.bounds.body_bytes_max) {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let reading = self.collect(body, announced.unwrap_or(0));
+        timeout(self.bounds.body_timeout, reading).await.map_err(|_| Refusal::BodyTooSlow)?
+    }
+
+    async fn collect<B>(
+        &self,
+        body: B,
+        announced: usize,
+    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Send,
+    {
+        let mut body = pin!(body);
+        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+        let mut held: Option<OwnedSemaphorePermit> = None;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| Refusal::BodyBroken)?.into_data() else { continue };
+            let length = first.len().max(rest.len()) + data.len();
+            if length > self.bounds.body_bytes_max {
+                return Err(Refusal::BodyTooLarge);
+            }
+            // Only bytes that arrived are counted: an announcement costs its sender nothing.
+            let bytes = u32::try_from(data.len()).map_err(|_| Refusal::BodyTooLarge)?;
+            let permit =
+                self.body_bytes.clone().try_acquire_many_owned(bytes).map_err(|_| Refusal::Overloaded)?;
+            match &mut held {
+                Some(held) => held.merge(permit),
+                None => held = Some(permit),
+            }
+            if first.is_empty() && rest.is_empty() {
+                first = data;
+                continue;
+            }
+            if rest.is_empty() {
+                rest.reserve(announced.clamp(length, length.saturating_mul(4)));
+                rest.extend_from_slice(&first);
+                first = Bytes::new();
+            }
+            rest.extend_from_slice(&data);
+        }
+        Ok((if rest.is_empty() { first } else { rest.freeze() }, held))
+    }
+
+    /// Stores every update of a verified body.
+    async fn store(
+        &self,
+        table: &RoutingTable,
+        door: &Door,
+        body: &Bytes,
+        signature: &HeaderValue,
+    ) -> Result<(), StoreError> {
+        let arrival = Arrival::now(signature.as_bytes(), rand::random(), rand::random());
+        let stamp = Stamp { table, door, partitions: self.partitions, arrival: &arrival };
+        let mut unrouted = Vec::new();
+        match split(body) {
+            Ok(split) => {
+                self.log.store(Stamped::new(stamp, &split, &mut unrouted)).await?;
+                for class in [Class::Message, Class::Status, Class::Account] {
+                    let count = split.updates.iter().filter(|found| found.class == class).count();
+                    self.metrics.stored(class, count as u64);
+                }
+            }
+            Err(reason) => {
+                tracing::warn!(app = %door.app, bytes = body.len(), %reason, "a signed body is unreadable and stored whole");
+                let (head, why) = stamp.head(&Found::whole(body, UNREADABLE.to_owned()), true);
+                unrouted.extend(why.map(|_| "unreadable"));
+                self.log.store(std::iter::once(Update { head, payload: body.clone() })).await?;
+                self.metrics.stored(Class::Account, 1);
+            }
+        }
+        unrouted.into_iter().for_each(|reason| self.metrics.unrouted(reason));
+        Ok(())
+    }
+}
+
+/// Answers Meta's check of the callback URL.
+fn handshake(lock: &Lock, query: &str) -> Result<Response<Full<Bytes>>, Refusal> {
+    let (mut subscribes, mut token, mut challenge) = (false, None, None);
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "hub.mode" => subscribes = value == "subscribe",
+            "hub.verify_token" => token = Some(value),
+            "hub.challenge" => challenge = Some(value),
+            _ => {}
+        }
+    }
+    let expected = lock.verify_token.expose();
+    let matches = token.is_some_and(|token| bool::from(token.as_bytes().ct_eq(expected.as_bytes())));
+    let challenge = challenge.filter(|challenge| challenge.len() <= CHALLENGE_BYTES_MAX);
+    match challenge {
+        Some(challenge) if subscribes && matches && !expected.is_empty() => {
+            let mut response = Response::new(Full::new(Bytes::from(challenge.into_owned())));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+            Ok(response)
+        }
+        _ => Err(Refusal::Handshake),
+    }
+}

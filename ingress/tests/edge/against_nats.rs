@@ -1,0 +1,270 @@
+//! The whole edge on real sockets in front of a real nats-server.
+
+use crate::client::{Answer, delivery, post};
+use ackline_ingress::fixture;
+use ackline_ingress::process::{self, Listeners, ProcessError};
+use ackline_ingress::settings::IngressSettings;
+use ackline_shared::config::Reader;
+use ackline_shared::envelope::Head;
+use ackline_shared::nats;
+use ackline_shared::subjects::UPDATES;
+use ackline_shared::testing::{NatsOptions, NatsServer};
+use ackline_shared::vault::VaultKey;
+use async_nats::jetstream::Context;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+const SOON: Duration = Duration::from_secs(20);
+
+struct Running {
+    public: SocketAddr,
+    private: SocketAddr,
+    stop: watch::Sender<bool>,
+    process: JoinHandle<Result<(), ProcessError>>,
+    settings: IngressSettings,
+}
+
+impl Running {
+    async fn start(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> Self {
+        let settings = settings(server, master, more);
+        let local = || TcpListener::bind("127.0.0.1:0");
+        let listeners = Listeners { public: local().await.unwrap(), private: local().await.unwrap() };
+        let (public, private) =
+            (listeners.public.local_addr().unwrap(), listeners.private.local_addr().unwrap());
+        let (stop, stopped) = watch::channel(false);
+        let process = tokio::spawn(process::run(settings.clone(), listeners, stopped));
+        Self { public, private, stop, process, settings }
+    }
+
+    async fn post(&self, body: &str) -> Answer {
+        send(self.public, post(body)).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        let request = Request::get(path).header("host", "edge").body(Full::default()).unwrap();
+        send(self.private, request).await
+    }
+
+    /// Waits until the routing table is there and NATS connected.
+    async fn ready(&self) {
+        self.until("/readyz", |answer| answer.status == 200 && answer.body.contains("\"connected\"")).await;
+    }
+
+    /// Waits until the private port says so.
+    async fn until(&self, path: &str, holds: impl Fn(&Answer) -> bool) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let answer = self.get(path).await;
+            if holds(&answer) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{path} still says {answer:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        timeout(SOON, self.process).await.unwrap().unwrap().unwrap();
+    }
+}
+
+fn settings(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> IngressSettings {
+    let (url, key) = (server.url(), master.to_base64().expose().clone());
+    let fixed = [("ACKLINE_NATS_URL", url.as_str()), ("ACKLINE_SECRETS_MASTER_KEY", key.as_str())];
+    let variables = fixed.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let mut reader = Reader::load(None, variables);
+    let settings = IngressSettings::read(&mut reader);
+    reader.finish().unwrap();
+    settings
+}
+
+async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let response = timeout(SOON, client.send_request(request)).await.unwrap().unwrap();
+    Answer::read(response).await
+}
+
+async fn context(settings: &IngressSettings) -> Context {
+    nats::jetstream(nats::connect(&settings.nats, "test", false).await.unwrap())
+}
+
+/// Declares the fixture's installation.
+async fn declare(server: &NatsServer) -> VaultKey {
+    let (entries, master) = fixture::entries();
+    write(&settings(server, &master, &[]), entries).await;
+    master
+}
+
+async fn write(settings: &IngressSettings, entries: Vec<(String, Vec<u8>)>) {
+    let buckets = Box::pin(nats::prepare(&context(settings).await, &settings.nats)).await.unwrap();
+    for (key, value) in entries {
+        buckets.config.put(&key, value.into()).await.unwrap();
+    }
+}
+
+/// Everything stored, oldest first.
+async fn stored(settings: &IngressSettings) -> Vec<(Head, Bytes)> {
+    let mut stream = context(settings).await.get_stream(UPDATES).await.unwrap();
+    let last = stream.info().await.unwrap().state.last_sequence;
+    let mut out = Vec::new();
+    for sequence in 1..=last {
+        let message = stream.get_raw_message(sequence).await.unwrap();
+        out.push((Head::read(&message.subject, &message.headers).unwrap(), message.payload));
+    }
+    out
+}
+
+#[tokio::test]
+async fn a_200_means_that_the_update_is_in_the_stream() {
+    let server = NatsServer::start_with(NatsOptions { sync_always: true, ..NatsOptions::default() }).unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[]).await;
+    edge.ready().await;
+    let body = delivery("100", &["wamid.A"]);
+    assert_eq!(edge.post(&body).await.status, 200);
+    let [(head, payload)] = stored(&edge.settings).await.try_into().unwrap();
+    assert_eq!((head.tenant.as_str(), head.id.as_str(), payload), ("acme", "wamid.A", Bytes::from(body)));
+    edge.until("/metrics", |answer| answer.body.contains("updates_stored_total{class=\"msg\"} 1")).await;
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeated_delivery_is_stored_once_and_a_batch_update_by_update() {
+    let server = NatsServer::start().unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[]).await;
+    edge.ready().await;
+    let batch = delivery("100", &["1", "22", "333", "4444", "55555", "666666", "7777777", "88888888"]);
+    for _ in 0..2 {
+        assert_eq!(edge.post(&batch).await.status, 200);
+    }
+    let single = delivery("100", &["22"]);
+    assert_eq!(edge.post(&single).await.status, 200);
+    let stored = stored(&edge.settings).await;
+    assert_eq!(stored.len(), 8);
+    assert_eq!(stored[1].1, single);
+    let metrics = edge.get("/metrics").await.body;
+    assert!(metrics.contains("updates_duplicate_total 9"), "{metrics}");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_server_means_503_soon_and_200_again_after_its_return() {
+    let mut server = NatsServer::start().unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[]).await;
+    edge.ready().await;
+    server.kill();
+    edge.until("/readyz", |answer| answer.status == 200 && answer.body.contains("\"away\"")).await;
+    let body = delivery("100", &["wamid.A"]);
+    assert_eq!(edge.post(&body).await.status, 503);
+    sleep(edge.settings.publishing.attempt_timeout).await;
+    // Away for longer than an attempt: no more waiting for it.
+    let started = Instant::now();
+    let answer = edge.post(&body).await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, Some("2")));
+    assert!(started.elapsed() < Duration::from_millis(500), "took {:?}", started.elapsed());
+    server.restart().unwrap();
+    edge.ready().await;
+    assert_eq!(edge.post(&body).await.status, 200);
+    let stored = stored(&edge.settings).await;
+    assert_eq!(stored.iter().filter(|(head, _)| head.id.as_str() == "wamid.A").count(), 1);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_within_the_budget_costs_no_503() {
+    let mut server = NatsServer::start().unwrap();
+    let master = declare(&server).await;
+    let long =
+        [("ACKLINE_INGRESS_PUBLISH_BUDGET", "15s"), ("ACKLINE_INGRESS_PUBLISH_ATTEMPT_TIMEOUT", "10s")];
+    let edge = Running::start(&server, &master, &long).await;
+    edge.ready().await;
+    server.freeze().unwrap();
+    let body = delivery("100", &["wamid.A"]);
+    let (answer, ()) = tokio::join!(edge.post(&body), async {
+        edge.until("/metrics", |answer| answer.body.contains("updates_in_flight 1")).await;
+        server.restart().unwrap();
+    });
+    assert_eq!(answer.status, 200);
+    assert_eq!(stored(&edge.settings).await.len(), 1);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_means_503_within_the_budget_and_one_copy_in_the_end() {
+    let server = NatsServer::start().unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[]).await;
+    edge.ready().await;
+    server.freeze().unwrap();
+    let body = delivery("100", &["wamid.A"]);
+    let started = Instant::now();
+    assert_eq!(edge.post(&body).await.status, 503);
+    let budget = edge.settings.publishing.budget;
+    assert!(started.elapsed() >= budget && started.elapsed() < budget + Duration::from_secs(1));
+    server.thaw().unwrap();
+    edge.ready().await;
+    assert_eq!(edge.post(&body).await.status, 200);
+    assert_eq!(stored(&edge.settings).await.len(), 1);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_stream_means_503() {
+    let server = NatsServer::start().unwrap();
+    let (entries, master) = fixture::entries();
+    let small = [("ACKLINE_NATS_STREAM_BYTES_MAX", "1MiB"), ("ACKLINE_INGRESS_PUBLISH_BUDGET", "700ms")];
+    write(&settings(&server, &master, &small), entries).await;
+    let edge = Running::start(&server, &master, &small).await;
+    edge.ready().await;
+    let large = |id: &str| delivery("100", &[id]) + &" ".repeat(400 << 10);
+    assert_eq!(edge.post(&large("1")).await.status, 200);
+    assert_eq!(edge.post(&large("22")).await.status, 200);
+    assert_eq!(edge.post(&large("333")).await.status, 503);
+    assert_eq!(stored(&edge.settings).await.len(), 2);
+    let metrics = edge.get("/metrics").await.body;
+    assert!(metrics.contains("refusals_total{reason=\"jetstream_refused\"} 1"), "{metrics}");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_edge_started_before_nats_serves_once_nats_is_there() {
+    let mut server = NatsServer::start().unwrap();
+    let (entries, master) = fixture::entries();
+    server.kill();
+    let edge = Running::start(&server, &master, &[]).await;
+    let body = delivery("100", &["wamid.A"]);
+    assert_eq!(edge.post(&body).await.status, 503);
+    let answer = edge.get("/readyz").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("\"connecting\"") && answer.body.contains("\"synced\""), "{}", answer.body);
+    assert_eq!(edge.get("/livez").await.status, 200);
+    server.restart().unwrap();
+    write(&edge.settings, entries).await;
+    edge.ready().await;
+    edge.until("/readyz", |answer| answer.body.contains("\"numbers\":2")).await;
+    assert_eq!(edge.post(&body).await.status, 200);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn another_partition_count_stops_the_start() {
+    let server = NatsServer::start().unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[("ACKLINE_NATS_PARTITIONS", "8")]).await;
+    let error = timeout(SOON, edge.process).await.unwrap().unwrap().unwrap_err();
+    assert!(error.to_string().contains("nats.partitions = 32"), "{error}");
+}

@@ -1,0 +1,158 @@
+//! Bodies of every shape: what each becomes, and that none breaks anything.
+
+use ackline_ingress::invariants::check;
+use ackline_ingress::split::{Unreadable, split};
+use ackline_shared::subjects::Class;
+use bytes::Bytes;
+use proptest::prelude::*;
+
+fn kinds(body: &str) -> Vec<String> {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    split(&body).unwrap().updates.iter().map(|found| format!("{}@{}", found.kind, found.id)).collect()
+}
+
+fn value(members: &str) -> String {
+    format!(
+        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"W1","changes":[{{"field":"messages","value":{{"metadata":{{"phone_number_id":"100"}},{members}}}}}]}}]}}"#
+    )
+}
+
+#[test]
+fn a_value_with_messages_and_statuses_is_split_into_both_classes() {
+    let body = Bytes::from(value(
+        r#""contacts":[{"wa_id":"1","user_id":"US.1"}],"messages":[{"id":"wamid.A","from":"1","type":"text"}],"statuses":[{"id":"wamid.B","status":"read","recipient_id":"2"}]"#,
+    ));
+    let split = split(&body).unwrap();
+    let seen: Vec<_> = split
+        .updates
+        .iter()
+        .map(|found| (found.class, found.kind.as_str(), found.id.as_str(), found.conversation.as_str()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (Class::Message, "message.text", "wamid.A", "u:US.1"),
+            (Class::Status, "status.read", "wamid.B:read", "p:2"),
+        ]
+    );
+    let status = String::from_utf8(split.payload(&split.updates[1]).to_vec()).unwrap();
+    assert!(!status.contains("wamid.A") && status.contains("wamid.B"), "{status}");
+    let message = String::from_utf8(split.payload(&split.updates[0]).to_vec()).unwrap();
+    assert!(message.contains(r#""contacts":[{"wa_id":"1","user_id":"US.1"}]"#), "{message}");
+}
+
+#[test]
+fn a_message_keeps_its_own_contact_and_all_of_them_when_it_cannot_be_told() {
+    let contacts = r#""contacts":[{"wa_id":"1"},{"wa_id":"2"}]"#;
+    let body = Bytes::from(value(&format!(
+        r#"{contacts},"messages":[{{"id":"a","from":"2"}},{{"id":"b","from":"3"}}]"#
+    )));
+    let split = split(&body).unwrap();
+    let payload = |index: usize| String::from_utf8(split.payload(&split.updates[index]).to_vec()).unwrap();
+    assert!(payload(0).contains(r#""contacts":[{"wa_id":"2"}],"#), "{}", payload(0));
+    assert!(payload(1).contains(contacts), "{}", payload(1));
+}
+
+#[test]
+fn what_is_no_conversation_is_one_account_update_a_change() {
+    let preferences = value(r#""user_preferences":[{"wa_id":"1"},{"wa_id":"2"}]"#);
+    assert!(kinds(&preferences)[0].starts_with("account.messages@h:"));
+    let history = value(r#""history":[{"threads":[]}],"messages":[{"id":"a"},{"id":"b"}]"#);
+    assert_eq!(kinds(&history).len(), 1);
+    let errors = value(r#""errors":[{"code":130429}],"messages":[],"statuses":[]"#);
+    assert_eq!(kinds(&errors).len(), 1);
+}
+
+#[test]
+fn account_changes_are_told_apart_by_time_and_content() {
+    let change = |time: u32, event: &str| {
+        kinds(&format!(
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"W1","time":{time},"changes":[{{"field":"account_update","value":{{"event":"{event}"}}}}]}}]}}"#
+        ))
+    };
+    assert_eq!(change(1, "A"), change(1, "A"));
+    assert_ne!(change(1, "A"), change(2, "A"));
+    assert_ne!(change(1, "A"), change(1, "B"));
+    assert!(change(1, "A")[0].starts_with("account.account_update@h:"));
+}
+
+#[test]
+fn other_products_are_kept_whole_under_their_object() {
+    assert!(
+        kinds(r#"{"object":"page","entry":[{"id":"1","messaging":[{},{}]}]}"#)[0]
+            .starts_with("page.delivery@h:")
+    );
+    assert!(kinds(r#"{"object":"instagram","entry":[]}"#)[0].starts_with("instagram.delivery@"));
+    assert!(kinds(r#"{"entry":[],"object":"Some Thing"}"#)[0].starts_with("object.some_thing@"));
+}
+
+#[test]
+fn what_cannot_be_cut_without_guessing_is_unreadable() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let many = value(&format!(r#""messages":[{}]"#, vec!["{}"; 9000].join(",")));
+    let twice = value(r#""messages":[{"id":"a"}],"messages":[{"id":"b"}]"#);
+    let cases = [
+        ("", "json"),
+        ("not json", "json"),
+        ("[]", "json"),
+        ("{}", "shape"),
+        (r#"{"object":"whatsapp_business_account"}"#, "shape"),
+        (r#"{"object":"whatsapp_business_account","entry":[]}"#, "shape"),
+        (r#"{"object":"whatsapp_business_account","entry":{}}"#, "shape"),
+        (r#"{"object":"whatsapp_business_account","entry":[{}],"entry":[{}]}"#, "json"),
+        (r#"{"object":"a","object":"b"}"#, "json"),
+        (&twice, "json"),
+        (&deep, "json"),
+        (&many, "size"),
+    ];
+    for (body, expected) in cases {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let found = match split(&body).unwrap_err() {
+            Unreadable::Json(_) => "json",
+            Unreadable::Shape => "shape",
+            Unreadable::Size => "size",
+            Unreadable::Encoding => "encoding",
+        };
+        assert_eq!(found, expected, "{:?}", &body[..body.len().min(60)]);
+        check(&body).unwrap();
+    }
+    assert_eq!(split(&Bytes::from_static(b"{\"\xff\":1}")).unwrap_err(), Unreadable::Encoding);
+}
+
+#[test]
+fn siblings_repeated_too_often_are_not_multiplied() {
+    let bulk = "x".repeat(1 << 20);
+    let body = value(&format!(r#""messages":[{}],"bulk":"{bulk}""#, vec!["{}"; 200].join(",")));
+    assert_eq!(split(&Bytes::from(body)).unwrap_err(), Unreadable::Size);
+}
+
+#[test]
+fn the_corpus_of_the_fuzz_target_holds_every_invariant() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/edge");
+    let mut count = 0;
+    for file in std::fs::read_dir(directory).unwrap() {
+        let path = file.unwrap().path();
+        check(&std::fs::read(&path).unwrap()).unwrap_or_else(|broken| panic!("{}: {broken}", path.display()));
+        count += 1;
+    }
+    assert!(count >= 10, "the corpus has only {count} files");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_break_anything(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(check(&bytes).is_ok());
+    }
+
+    #[test]
+    fn no_damage_to_a_delivery_breaks_anything(at in 0..600_usize, byte in any::<u8>(), cut in 0..600_usize) {
+        let mut body = value(
+            r#""contacts":[{"wa_id":"1"},{"user_id":"US.2"}],"messages":[{"id":"a","from":"1"},{"id":"b","from_user_id":"US.2"}],"statuses":[{"id":"c","status":"sent"}]"#,
+        ).into_bytes();
+        let (at, cut) = (at % body.len(), cut % body.len());
+        body[at] = byte;
+        prop_assert_eq!(check(&body).err(), None);
+        body.truncate(cut);
+        prop_assert_eq!(check(&body).err(), None);
+    }
+}

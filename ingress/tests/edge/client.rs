@@ -1,0 +1,147 @@
+//! An edge with a real server behind an in-memory pipe, and a real client in front of it.
+
+use crate::memory_log::MemoryLog;
+use ackline_ingress::fixture;
+use ackline_ingress::metrics::Metrics;
+use ackline_ingress::routing::Routing;
+use ackline_ingress::server::Server;
+use ackline_ingress::settings::Bounds;
+use ackline_ingress::webhook::Edge;
+use ackline_shared::signature::SigningKey;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::watch;
+
+pub const BOUNDS: Bounds = Bounds {
+    connections_max: 16,
+    header_bytes_max: 16 << 10,
+    header_timeout: Duration::from_secs(10),
+    body_bytes_max: 64 << 10,
+    body_timeout: Duration::from_secs(15),
+    body_bytes_total_max: 256 << 10,
+};
+
+/// Something that serves one end of a pipe.
+type Serve = Box<dyn Fn(DuplexStream) + Send + Sync>;
+
+pub struct Harness {
+    pub log: Arc<MemoryLog>,
+    pub metrics: Arc<Metrics>,
+    pub routing: Arc<Routing>,
+    pub stop: watch::Sender<bool>,
+    serve: Serve,
+}
+
+impl Harness {
+    /// An edge that is ready.
+    pub fn new() -> Self {
+        let harness = Self::unready(BOUNDS);
+        harness.routing.replace(fixture::table());
+        harness
+    }
+
+    /// An edge without a routing table.
+    pub fn unready(bounds: Bounds) -> Self {
+        let (log, metrics, routing) = (Arc::new(MemoryLog::new()), Metrics::new(), Routing::new());
+        let retry_after = Duration::from_secs(2);
+        let edge = Edge::new(routing.clone(), log.clone(), bounds, 32, retry_after, metrics.clone());
+        let edge = Arc::new(edge);
+        let handler = move |request: Request<Incoming>| {
+            let edge = edge.clone();
+            async move { edge.answer(request).await }
+        };
+        let server = Server::new(handler, bounds, metrics.clone());
+        let stop = watch::channel(false).0;
+        let stopped = stop.subscribe();
+        let serve: Serve = Box::new(move |io| drop(tokio::spawn(server.clone().serve(io, stopped.clone()))));
+        Self { log, metrics, routing, stop, serve }
+    }
+
+    /// The client's end of a new connection.
+    pub fn pipe(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(256 << 10);
+        (self.serve)(theirs);
+        ours
+    }
+
+    pub async fn client(&self) -> SendRequest<Full<Bytes>> {
+        let (client, connection) = http1::handshake(TokioIo::new(self.pipe())).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Sends one request on a connection of its own.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        Answer::read(self.client().await.send_request(request).await.unwrap()).await
+    }
+
+    /// Writes bytes on a connection of its own and reads until the server closes it.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut pipe = self.pipe();
+        pipe.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        pipe.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+}
+
+/// An answer read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: hyper::HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub async fn read(response: Response<Incoming>) -> Self {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Self { status: head.status, headers: head.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+pub fn sign(body: &str) -> String {
+    SigningKey::from_bytes(fixture::SECRET.as_bytes()).sign(body.as_bytes())
+}
+
+/// A POST of Meta's to the shared app.
+pub fn post(body: &str) -> Request<Full<Bytes>> {
+    post_to("main", body, Some(&sign(body)))
+}
+
+pub fn post_to(app: &str, body: &str, signature: Option<&str>) -> Request<Full<Bytes>> {
+    let mut request = Request::post(format!("/webhooks/meta/{app}")).header("host", "edge");
+    if let Some(signature) = signature {
+        request = request.header("x-hub-signature-256", signature);
+    }
+    request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap()
+}
+
+/// A delivery with these messages for acme's number.
+pub fn delivery(phone: &str, ids: &[&str]) -> String {
+    let messages: Vec<_> = ids
+        .iter()
+        .map(|id| {
+            format!(
+                r#"{{"from":"49{}","id":"{id}","type":"text","text":{{"body":"caf\u00e9 \/"}}}}"#,
+                id.len()
+            )
+        })
+        .collect();
+    format!(
+        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"W1","changes":[{{"value":{{"metadata":{{"phone_number_id":"{phone}"}},"messages":[{}]}},"field":"messages"}}]}}]}}"#,
+        messages.join(",")
+    )
+}

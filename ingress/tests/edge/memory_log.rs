@@ -1,0 +1,44 @@
+//! A log in memory, to stand in for JetStream where the protocol is what is tested.
+
+use ackline_ingress::update_log::{StoreError, Update, UpdateLog};
+use std::sync::Mutex;
+use tokio::sync::watch;
+
+/// Keeps what is stored, or answers an error when told to.
+#[derive(Debug)]
+pub struct MemoryLog {
+    stored: Mutex<Vec<Update>>,
+    error: Mutex<Option<StoreError>>,
+    /// Nothing is acknowledged while this is false.
+    pub answers: watch::Sender<bool>,
+}
+
+impl MemoryLog {
+    pub fn new() -> Self {
+        Self { stored: Mutex::default(), error: Mutex::default(), answers: watch::channel(true).0 }
+    }
+
+    pub fn stored(&self) -> Vec<Update> {
+        self.stored.lock().unwrap().clone()
+    }
+
+    pub fn fail_with(&self, error: StoreError) {
+        *self.error.lock().unwrap() = Some(error);
+    }
+}
+
+impl UpdateLog for MemoryLog {
+    async fn store<I>(&self, updates: I) -> Result<(), StoreError>
+    where
+        I: Iterator<Item = Update> + Send,
+    {
+        let updates: Vec<_> = updates.collect();
+        let mut answers = self.answers.subscribe();
+        answers.wait_for(|answers| *answers).await.unwrap();
+        if let Some(error) = self.error.lock().unwrap().clone() {
+            return Err(error);
+        }
+        self.stored.lock().unwrap().extend(updates);
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! `/v1/bots`: which flows answer on which numbers.
+
+use super::App;
+use super::auth::{Caller, CanManage, CanRead};
+use super::input::{JsonBody, PathOf};
+use super::page::Page;
+use super::problem::{Mistake, Problem, ProblemBody};
+use super::revision::{self, Expectation};
+use ackline_shared::ids::{EntityId, PhoneNumberId};
+use ackline_shared::model;
+use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects::config_key;
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+const NAME_CHARS_MAX: usize = 200;
+const FLOWS_MAX: usize = 100;
+
+/// What a bot is to be.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BotBody {
+    /// Its name as people see it.
+    #[serde(default)]
+    name: String,
+    /// The numbers it answers on; empty means all of the tenant's.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    phone_numbers: Vec<PhoneNumberId>,
+    /// Its flows; which one starts is decided by their triggers, the first wins a tie.
+    #[schema(value_type = Vec<String>)]
+    flows: Vec<EntityId>,
+    /// Whether it answers.
+    #[serde(default = "enabled")]
+    enabled: bool,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+/// A bot.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Bot {
+    /// Its id.
+    #[schema(value_type = String)]
+    id: EntityId,
+    /// Its name as people see it.
+    name: String,
+    /// The numbers it answers on; empty means all of the tenant's.
+    #[schema(value_type = Vec<String>)]
+    phone_numbers: Vec<PhoneNumberId>,
+    /// Its flows.
+    #[schema(value_type = Vec<String>)]
+    flows: Vec<EntityId>,
+    /// Whether it answers.
+    enabled: bool,
+}
+
+impl From<model::Bot> for Bot {
+    fn from(bot: model::Bot) -> Self {
+        Self {
+            id: bot.id,
+            name: bot.name,
+            phone_numbers: bot.phone_numbers,
+            flows: bot.flows,
+            enabled: bot.enabled,
+        }
+    }
+}
+
+/// Lists the tenant's bots.
+#[utoipa::path(get, path = "/bots", tag = "bots", operation_id = "listBots",
+    responses((status = 200, description = "All of them.", body = Page<Bot>)))]
+pub async fn list(State(app): State<App>, CanRead(caller): CanRead) -> Json<Page<Bot>> {
+    let snapshot = app.platform.snapshot();
+    let items = Snapshot::owned(&snapshot.bots, "bot", &caller.tenant);
+    Json(Page { items: items.map(|bot| model::Bot::clone(bot).into()).collect(), next_cursor: None })
+}
+
+/// Reads a bot; its ETag is what a change is matched against.
+#[utoipa::path(get, path = "/bots/{id}", tag = "bots", operation_id = "getBot",
+    params(("id" = String, Path, description = "The bot.")),
+    responses(
+        (status = 200, description = "The bot.", body = Bot, headers(("ETag" = String, description = "Its revision."))),
+        (status = 404, description = "No such bot.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn get(
+    State(app): State<App>,
+    CanRead(caller): CanRead,
+    PathOf(id): PathOf<EntityId>,
+) -> Result<Response, Problem> {
+    let found = revision::load::<model::Bot>(&app, &config_key::owned("bot", &caller.tenant, &id)).await?;
+    Ok(found.ok_or(Problem::NotFound("bot"))?.map(Bot::from).into_response())
+}
+
+/// Makes or changes a bot.
+#[utoipa::path(put, path = "/bots/{id}", tag = "bots", operation_id = "putBot", request_body = BotBody,
+    params(
+        ("id" = String, Path, description = "The bot."),
+        ("If-Match" = Option<String>, Header, description = "The ETag it must still have."),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: there must be none yet."),
+    ),
+    responses(
+        (status = 200, description = "Changed.", body = Bot, headers(("ETag" = String, description = "Its revision."))),
+        (status = 201, description = "Made.", body = Bot, headers(("ETag" = String, description = "Its revision."))),
+        (status = 412, description = "It is not as expected.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "Not acceptable.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn put(
+    State(app): State<App>,
+    CanManage(caller): CanManage,
+    PathOf(id): PathOf<EntityId>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<BotBody>,
+) -> Result<Response, Problem> {
+    let expected = Expectation::read(&headers)?;
+    let mistakes = mistakes(&app, &caller, &body).await?;
+    if !mistakes.is_empty() {
+        return Err(Problem::Invalid(mistakes));
+    }
+    let BotBody { name, phone_numbers, flows, enabled } = body;
+    let bot = model::Bot { id, tenant: caller.tenant, name, phone_numbers, flows, enabled };
+    Ok(revision::save(&app, bot, expected).await?.map(Bot::from).into_response())
+}
+
+async fn mistakes(app: &App, caller: &Caller, body: &BotBody) -> Result<Vec<Mistake>, Problem> {
+    let snapshot = app.platform.snapshot();
+    let mut mistakes = Vec::new();
+    if body.name.chars().count() > NAME_CHARS_MAX {
+        mistakes.push(Mistake::new("/name", format!("has more than {NAME_CHARS_MAX} characters")));
+    }
+    if body.flows.is_empty() || body.flows.len() > FLOWS_MAX {
+        mistakes.push(Mistake::new("/flows", format!("needs 1 to {FLOWS_MAX} flows")));
+    }
+    for (at, number) in body.phone_numbers.iter().enumerate() {
+        if snapshot.phones.get(number).is_none_or(|phone| phone.tenant != caller.tenant) {
+            mistakes.push(Mistake::new(format!("/phone_numbers/{at}"), "is none of the tenant's numbers"));
+        }
+    }
+    for (at, flow) in body.flows.iter().take(FLOWS_MAX).enumerate() {
+        let key = config_key::owned("flow", &caller.tenant, flow);
+        // A flow made a moment ago may not have reached the snapshot yet.
+        if !snapshot.flows.contains_key(&key) && revision::load::<model::Flow>(app, &key).await?.is_none() {
+            mistakes.push(Mistake::new(format!("/flows/{at}"), format!("there is no flow `{flow}`")));
+        }
+    }
+    Ok(mistakes)
+}

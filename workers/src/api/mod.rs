@@ -1,0 +1,93 @@
+//! The REST API: one resource a file, one error type, one place where everything is bounded.
+//!
+//! [`build`] makes the whole service as a value, so that tests call it without a socket. A handler sees only
+//! its key's tenant. The API writes commands and configuration, and reads the read model; it never talks to
+//! Meta, to a CRM or to another pool. Its document at `/openapi.json` is generated from the handlers.
+
+mod auth;
+mod bots;
+mod content;
+mod conversations;
+mod dead_letters;
+mod flows;
+mod input;
+mod limit;
+mod messages;
+mod page;
+pub mod private;
+pub mod problem;
+mod revision;
+mod service;
+pub mod settings;
+mod time;
+
+pub use private::{PrivateState, build_private};
+pub use service::{document, serve};
+pub use settings::ApiSettings;
+
+use crate::journal::{Journal, JournalError};
+use crate::platform::Platform;
+use async_nats::connection::State as Connection;
+use axum::Router;
+use problem::Problem;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// What the API works with.
+#[derive(Debug)]
+pub struct ApiState {
+    /// The log, the configuration and the means to open secrets.
+    pub platform: Platform,
+    /// The read model.
+    pub journal: Journal,
+    /// Bounds and addresses.
+    pub settings: ApiSettings,
+}
+
+/// Builds the service.
+pub fn build(state: ApiState) -> Router {
+    let limiter = limit::Limiter::new(state.settings.requests_per_second, state.settings.requests_burst);
+    service::router(App(Arc::new(Inner { state, keys: auth::Keys::default(), limiter })))
+}
+
+/// What every handler is given.
+#[derive(Debug, Clone)]
+struct App(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    state: ApiState,
+    keys: auth::Keys,
+    limiter: limit::Limiter,
+}
+
+impl Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Deref for Inner {
+    type Target = ApiState;
+
+    fn deref(&self) -> &ApiState {
+        &self.state
+    }
+}
+
+impl App {
+    /// Refuses at once while NATS is away, before anything waits for it or is left in the client's queue.
+    fn reach_log(&self) -> Result<(), Problem> {
+        match self.platform.log.context().client().connection_state() {
+            Connection::Connected => Ok(()),
+            Connection::Pending | Connection::Disconnected => Err(Problem::NatsAway),
+        }
+    }
+}
+
+fn journal_away(error: JournalError) -> Problem {
+    tracing::warn!(%error, "the read model cannot be read");
+    Problem::JournalAway
+}

@@ -1,0 +1,68 @@
+//! The private listener: `/livez`, `/readyz` and `/metrics`, for whoever runs the process and nobody else.
+
+use crate::journal::Journal;
+use crate::platform::Platform;
+use async_nats::connection::State as Connection;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+const JOURNAL_WAIT: Duration = Duration::from_secs(1);
+
+/// What the private listener reports on.
+#[derive(Clone)]
+pub struct PrivateState {
+    /// NATS and the configuration.
+    pub platform: Platform,
+    /// The read model, when this process uses it.
+    pub journal: Option<Journal>,
+    /// All metrics of the process.
+    pub metrics: Arc<Registry>,
+}
+
+/// Builds the private service.
+pub fn build_private(state: PrivateState) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(state)
+}
+
+/// Ready means: NATS is connected and the configuration was read. The read model may be away; queries say so.
+async fn ready(State(state): State<PrivateState>) -> Response {
+    let is_connected = state.platform.log.context().client().connection_state() == Connection::Connected;
+    let is_loaded = state.platform.registry.is_loaded();
+    let journal = match &state.journal {
+        Some(journal) => Some(timeout(JOURNAL_WAIT, journal.is_readable()).await.unwrap_or(false)),
+        None => None,
+    };
+    let is_ready = is_connected && is_loaded;
+    let body = json!({
+        "ready": is_ready,
+        "nats": if is_connected { "connected" } else { "away" },
+        "configuration": if is_loaded { "loaded" } else { "not yet read" },
+        "journal": journal.map_or("not used", |is_readable| if is_readable { "readable" } else { "away" }),
+    });
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
+
+async fn metrics(State(state): State<PrivateState>) -> Response {
+    let mut text = String::new();
+    match encode(&mut text, &state.metrics) {
+        Ok(()) => {
+            let media = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, media)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,144 @@
+//! The service as a whole: routes, document, and the bounds around every request.
+
+use super::problem::Problem;
+use super::{App, auth, bots, conversations, dead_letters, flows, messages};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use bytes::Bytes;
+use serde_json::json;
+use std::any::Any;
+use std::future::Future;
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_CHARS_MAX: usize = 128;
+
+/// Serves until the signal, then lets running requests finish; each is bounded by its timeout.
+pub async fn serve(
+    listener: TcpListener,
+    service: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+}
+
+/// The document of the API.
+pub fn document() -> utoipa::openapi::OpenApi {
+    v1(None).split_for_parts().1
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Ackline",
+        description = "Send WhatsApp messages, read conversations, manage bots and flows. Every answer that is not a success is `application/problem+json`; besides the ones listed, any request may be answered 400, 401, 403, 413, 415, 429, 500 or 503.",
+        license(name = "Apache-2.0")
+    ),
+    modifiers(&BearerKey),
+    security(("key" = []))
+)]
+struct Document;
+
+struct BearerKey;
+
+impl Modify for BearerKey {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let scheme =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key.")).build();
+        openapi.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+fn v1(app: Option<App>) -> OpenApiRouter<App> {
+    let routes = OpenApiRouter::new()
+        .routes(routes!(messages::send))
+        .routes(routes!(messages::get))
+        .routes(routes!(conversations::list))
+        .routes(routes!(conversations::messages))
+        .routes(routes!(bots::list))
+        .routes(routes!(bots::get, bots::put))
+        .routes(routes!(flows::list))
+        .routes(routes!(flows::get, flows::put))
+        .routes(routes!(dead_letters::list));
+    let routes = match app {
+        Some(app) => routes.route_layer(from_fn_with_state(app, auth::authenticate)),
+        None => routes,
+    };
+    OpenApiRouter::with_openapi(Document::openapi()).nest("/v1", routes)
+}
+
+/// Puts routes and bounds together; what is added last meets a request first.
+pub(super) fn router(app: App) -> Router {
+    let (routes, document) = v1(Some(app.clone())).split_for_parts();
+    let document = Bytes::from(document.to_json().unwrap_or_default());
+    let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
+    routes
+        .route("/", get(index))
+        .route("/openapi.json", get(document))
+        .fallback(|| async { Problem::NotFound("path") })
+        .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
+        .layer(DefaultBodyLimit::max(app.settings.body_bytes_max))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(app.clone(), deadline))
+        .layer(from_fn(identify))
+        .with_state(app)
+}
+
+async fn index() -> Response {
+    let links = json!({
+        "name": "Ackline",
+        "version": env!("CARGO_PKG_VERSION"),
+        "links": {
+            "document": "/openapi.json",
+            "messages": "/v1/messages",
+            "conversations": "/v1/conversations",
+            "bots": "/v1/bots",
+            "flows": "/v1/flows",
+            "dead_letters": "/v1/dead-letters",
+        },
+    });
+    Json(links).into_response()
+}
+
+fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
+    let text =
+        cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(cause = text.unwrap_or("unknown"), "a request panicked");
+    Problem::Internal.into_response()
+}
+
+async fn deadline(State(app): State<App>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(app.settings.request_timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::TimedOut.into_response(),
+    }
+}
+
+/// Gives every request an id, or takes the caller's, and says it in logs and on the answer.
+async fn identify(request: Request, next: Next) -> Response {
+    let given = request.headers().get(REQUEST_ID).filter(|value| is_usable(value)).cloned();
+    let id = given.unwrap_or_else(|| {
+        let text = ackline_shared::ids::hex(&rand::random::<[u8; 12]>());
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    });
+    let span =
+        tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method = %request.method());
+    let mut response = next.run(request).instrument(span).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+fn is_usable(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    (1..=REQUEST_ID_CHARS_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+}

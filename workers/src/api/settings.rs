@@ -1,0 +1,56 @@
+//! The `[api]` section.
+
+use ackline_shared::config::Reader;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How the API is served and what a request may cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiSettings {
+    /// Where the REST API is served.
+    pub listen: SocketAddr,
+    /// Where health and metrics are served.
+    pub private_listen: SocketAddr,
+    /// Address under which the outside reaches the API.
+    pub public_url: String,
+    /// Longest body of a request.
+    pub body_bytes_max: usize,
+    /// Longest time a request may take.
+    pub request_timeout: Duration,
+    /// Requests a key may make per second, over time.
+    pub requests_per_second: u32,
+    /// Requests a key may make at once.
+    pub requests_burst: u32,
+}
+
+impl ApiSettings {
+    /// Reads the section.
+    pub fn read(reader: &mut Reader) -> Self {
+        let body_bytes_max = reader.bytes("api.body_bytes_max", 1 << 10..=64 << 20);
+        let mut count = |key: &str| u32::try_from(reader.count(key, 1..=1_000_000)).unwrap_or(1);
+        let (requests_per_second, requests_burst) =
+            (count("api.requests_per_second"), count("api.requests_burst"));
+        Self {
+            listen: reader.address("api.listen"),
+            private_listen: reader.address("api.private_listen"),
+            public_url: reader.url("api.public_url", &["http", "https"]),
+            body_bytes_max: usize::try_from(body_bytes_max).unwrap_or(1 << 20),
+            request_timeout: reader.duration("api.request_timeout"),
+            requests_per_second,
+            requests_burst,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let mut reader = Reader::load(None, []);
+        let settings = ApiSettings::read(&mut reader);
+        assert_eq!(settings.request_timeout, Duration::from_secs(15));
+        reader.finish().unwrap();
+    }
+}

@@ -1,0 +1,275 @@
+//! What a CRM shows of an update or a record: who it is about, and one line of the transcript.
+
+use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
+use ackline_shared::ids::{EntityId, PhoneNumberId};
+use ackline_shared::meta::{Body, Message, Update};
+use serde_json::Value;
+
+/// Chatwoot's own bound on a message is 150,000 characters.
+const CONTENT_CHARS_MAX: usize = 100_000;
+const NAME_CHARS_MAX: usize = 120;
+
+/// Which way a message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the person to the business.
+    Incoming,
+    /// From the business to the person.
+    Outgoing,
+    /// To nobody but the agents.
+    Note,
+}
+
+/// Which links of a tenant an entry belongs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// All of them.
+    All,
+    /// All but the one whose agent wrote it: it is there already.
+    AllBut(String),
+    /// Only the one whose agent has to know.
+    Only(String),
+}
+
+impl Audience {
+    /// Whether a link is among them.
+    pub fn includes(&self, link: &EntityId) -> bool {
+        match self {
+            Self::All => true,
+            Self::AllBut(other) => other != link.as_str(),
+            Self::Only(only) => only == link.as_str(),
+        }
+    }
+}
+
+/// The person a conversation is with; at least one id is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// Phone number in digits, without `+`.
+    pub phone: Option<String>,
+    /// Business-scoped user id.
+    pub user_id: Option<String>,
+    /// The name in their profile.
+    pub name: Option<String>,
+}
+
+impl Person {
+    fn new(ids: &Recipient, name: Option<&str>) -> Option<Self> {
+        let phone = ids.phone.as_deref().map(|phone| phone.trim_start_matches('+').to_owned());
+        let phone = phone.filter(|phone| !phone.is_empty());
+        let user_id = ids.user_id.clone().filter(|user_id| !user_id.is_empty());
+        let name = name.map(|name| name.chars().take(NAME_CHARS_MAX).collect());
+        (phone.is_some() || user_id.is_some()).then_some(Self { phone, user_id, name })
+    }
+
+    /// The id a CRM knows the person by: the phone number, the user id only without one.
+    pub fn source_id(&self) -> &str {
+        self.phone.as_deref().or(self.user_id.as_deref()).unwrap_or_default()
+    }
+
+    /// Every id the person may be looked up by, the preferred one first.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.phone.as_deref().into_iter().chain(self.user_id.as_deref())
+    }
+}
+
+/// One message as a CRM shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Which way it went.
+    pub direction: Direction,
+    /// The business number it came to or left from.
+    pub number: PhoneNumberId,
+    /// Who it is with.
+    pub person: Person,
+    /// Meta's id of the message, or one of ours; marks it as known when the CRM reports it back.
+    pub source_id: String,
+    /// The text.
+    pub content: String,
+    /// The message it answers.
+    pub in_reply_to: Option<String>,
+    /// Where it is shown.
+    pub audience: Audience,
+}
+
+/// The entry of an incoming message; `None` for anything else.
+pub fn of_update(update: &Update) -> Option<Entry> {
+    let Body::Message(message) = &update.body else { return None };
+    let number = PhoneNumberId::new(update.phone_number_id.as_deref()?).ok()?;
+    let person = Person::new(&message.from, message.name.as_deref())?;
+    (!message.id.is_empty()).then(|| Entry {
+        direction: Direction::Incoming,
+        number,
+        person,
+        source_id: message.id.clone(),
+        content: bounded(incoming_text(message)),
+        in_reply_to: message.context_id.clone(),
+        audience: Audience::All,
+    })
+}
+
+/// The entry of a message that went out.
+pub fn of_reply(command: &SendCommand, wamid: &str) -> Option<Entry> {
+    let audience = match &command.origin {
+        Origin::Agent { link, .. } => Audience::AllBut(link.clone()),
+        Origin::Flow { .. } | Origin::Api { .. } => Audience::All,
+    };
+    Some(Entry {
+        direction: Direction::Outgoing,
+        number: command.phone_number_id.clone(),
+        person: Person::new(&command.to, None)?,
+        source_id: wamid.to_owned(),
+        content: bounded(outgoing_text(&command.content)),
+        in_reply_to: command.reply_to.clone(),
+        audience,
+    })
+}
+
+/// The note that tells an agent that their message was given up; `None` when no agent wrote it.
+pub fn of_failure(command: &SendCommand, reason: &str, ambiguous: bool) -> Option<Entry> {
+    let Origin::Agent { link, .. } = &command.origin else { return None };
+    let fate = if ambiguous { "Perhaps not sent to WhatsApp" } else { "Not sent to WhatsApp" };
+    Some(Entry {
+        direction: Direction::Note,
+        number: command.phone_number_id.clone(),
+        person: Person::new(&command.to, None)?,
+        source_id: format!("failed:{}", command.id),
+        content: bounded(format!("{fate}: {reason}")),
+        in_reply_to: None,
+        audience: Audience::Only(link.clone()),
+    })
+}
+
+fn incoming_text(message: &Message) -> String {
+    let kind = message.kind.as_str();
+    let own = message.raw.get(kind);
+    let field = |name: &str| own.and_then(|own| own.get(name)).and_then(Value::as_str);
+    let label = match kind {
+        "text" | "interactive" | "button" => None,
+        "location" => {
+            let degrees = |name: &str| own.and_then(|own| own.get(name)).and_then(Value::as_f64);
+            let place = degrees("latitude").zip(degrees("longitude"));
+            let place = place.map(|(latitude, longitude)| format!(" {latitude}, {longitude}"));
+            let name = field("name").map(|name| format!(" {name}"));
+            Some(format!("[location]{}{}", place.unwrap_or_default(), name.unwrap_or_default()))
+        }
+        "document" => Some(match field("filename") {
+            Some(filename) => format!("[document: {filename}]"),
+            None => "[document]".to_owned(),
+        }),
+        _ => Some(format!("[{}]", kind.chars().take(40).collect::<String>())),
+    };
+    match (label, &message.text) {
+        (Some(label), Some(text)) => format!("{label} {text}"),
+        (Some(label), None) => label,
+        (None, Some(text)) => text.clone(),
+        (None, None) => format!("[{kind}]"),
+    }
+}
+
+fn outgoing_text(content: &Content) -> String {
+    let mut out = match content {
+        Content::Image { caption: Some(caption), .. } => format!("[image] {caption}"),
+        Content::Template { name, .. } => format!("[template: {name}]"),
+        other => other.summary().to_owned(),
+    };
+    let choices: Vec<&str> = match content {
+        Content::Buttons { buttons, .. } => buttons.iter().map(|button| button.title.as_str()).collect(),
+        Content::List { sections, .. } => {
+            sections.iter().flat_map(|section| &section.rows).map(|row| row.title.as_str()).collect()
+        }
+        _ => Vec::new(),
+    };
+    for choice in choices {
+        out.push_str("\n- ");
+        out.push_str(choice);
+    }
+    out
+}
+
+/// A CRM refuses an empty message, and an endless one.
+fn bounded(text: String) -> String {
+    if text.trim().is_empty() {
+        return "[empty message]".to_owned();
+    }
+    match text.char_indices().nth(CONTENT_CHARS_MAX) {
+        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ackline_shared::command::Button;
+    use ackline_shared::meta;
+    use serde_json::json;
+
+    fn incoming(message: Value) -> Option<Entry> {
+        let value = json!({
+            "metadata": {"phone_number_id": "1065"},
+            "contacts": [{"profile": {"name": "Ana"}, "wa_id": "15550001", "user_id": "US.1"}],
+            "messages": [message],
+        });
+        let envelope = json!({"entry": [{"id": "W", "changes": [{"field": "messages", "value": value}]}]});
+        of_update(&meta::read(envelope.to_string().as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_person_is_known_by_phone_number_first() {
+        let entry =
+            incoming(json!({"id": "wamid.1", "from": "15550001", "type": "text", "text": {"body": "hi"}}))
+                .unwrap();
+        assert_eq!((entry.person.source_id(), entry.content.as_str()), ("15550001", "hi"));
+        assert_eq!(entry.person.ids().collect::<Vec<_>>(), ["15550001", "US.1"]);
+        assert_eq!((entry.direction, entry.number.as_str()), (Direction::Incoming, "1065"));
+    }
+
+    #[test]
+    fn what_is_not_text_is_named_and_keeps_its_caption() {
+        let table = [
+            (
+                json!({"type": "image", "image": {"id": "9", "mime_type": "image/jpeg", "caption": "Look"}}),
+                "[image] Look",
+            ),
+            (
+                json!({"type": "document", "document": {"id": "9", "filename": "bill.pdf"}}),
+                "[document: bill.pdf]",
+            ),
+            (
+                json!({"type": "location", "location": {"latitude": 52.5, "longitude": 13.4, "name": "Pub"}}),
+                "[location] 52.5, 13.4 Pub",
+            ),
+            (json!({"type": "reaction", "reaction": {"message_id": "w", "emoji": "👍"}}), "[reaction] 👍"),
+            (
+                json!({"type": "interactive", "interactive": {"button_reply": {"id": "y", "title": "Yes"}}}),
+                "Yes",
+            ),
+            (json!({"type": "hologram"}), "[hologram]"),
+            (json!({"type": "text", "text": {"body": " "}}), "[empty message]"),
+        ];
+        for (mut message, content) in table {
+            message["id"] = json!("wamid.1");
+            assert_eq!(incoming(message).unwrap().content, content);
+        }
+    }
+
+    #[test]
+    fn a_message_of_nobody_or_without_an_id_is_none() {
+        assert_eq!(incoming(json!({"type": "text"})), None);
+        let envelope = json!({"entry": [{"changes": [{"value": {"metadata": {"phone_number_id": "1"}, "messages": [{"id": "w"}]}}]}]});
+        assert_eq!(of_update(&meta::read(envelope.to_string().as_bytes()).unwrap()), None);
+    }
+
+    #[test]
+    fn choices_are_listed_below_the_text() {
+        let button = |title: &str| Button { id: title.into(), title: title.into() };
+        let content = Content::Buttons {
+            body: "Which?".into(),
+            header: None,
+            footer: None,
+            buttons: vec![button("Red"), button("Blue")],
+        };
+        assert_eq!(outgoing_text(&content), "Which?\n- Red\n- Blue");
+    }
+}

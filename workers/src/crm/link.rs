@@ -1,0 +1,237 @@
+//! Where a person is found again in a CRM: contact and conversation, remembered per link and id of the person.
+//!
+//! It is a memory and not the truth: a lost or outdated entry costs a few calls and creates nothing twice.
+//! An entry is stored under every id the person is known by, so that a phone number that appears later does
+//! not fork the thread.
+
+use super::Thread;
+use super::entry::Person;
+use ackline_shared::command::Recipient;
+use ackline_shared::ids::PhoneNumberId;
+use ackline_shared::model::CrmLink;
+use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects::session_key;
+use async_nats::jetstream::kv::Store;
+use serde::{Deserialize, Serialize};
+
+/// An entry is written again after this long, so that it does not expire while the person still writes.
+const FRESH_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What is remembered of a person in a link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The id the CRM knows the person by.
+    pub source_id: String,
+    /// Their contact and conversation.
+    pub thread: Thread,
+    /// The business number of the latest message; an agent's answer leaves from it.
+    pub number: PhoneNumberId,
+    /// Phone number in digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
+    /// Business-scoped user id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// Whether the contact was created under the person's own name.
+    #[serde(default)]
+    pub named: bool,
+    /// When this was written, in unix milliseconds.
+    pub written_ms: u64,
+}
+
+impl Place {
+    /// A place just found.
+    pub fn new(
+        person: &Person,
+        source_id: &str,
+        thread: Thread,
+        number: &PhoneNumberId,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            source_id: source_id.to_owned(),
+            thread,
+            number: number.clone(),
+            phone: person.phone.clone(),
+            user_id: person.user_id.clone(),
+            named: person.name.is_some(),
+            written_ms: now_ms,
+        }
+    }
+
+    /// The place with what a later message says; `None` when nothing new is worth writing.
+    pub fn updated(&self, person: &Person, number: &PhoneNumberId, now_ms: u64) -> Option<Self> {
+        let next = Self {
+            number: number.clone(),
+            phone: person.phone.clone().or_else(|| self.phone.clone()),
+            user_id: person.user_id.clone().or_else(|| self.user_id.clone()),
+            named: self.named || person.name.is_some(),
+            ..self.clone()
+        };
+        let stale = now_ms.saturating_sub(self.written_ms) > FRESH_MS;
+        (stale || next != *self).then_some(Self { written_ms: now_ms, ..next })
+    }
+
+    fn ids(&self) -> impl Iterator<Item = &str> {
+        let source = self.source_id.as_str();
+        let others = self.phone.as_deref().into_iter().chain(self.user_id.as_deref());
+        std::iter::once(source).chain(others.filter(move |id| *id != source))
+    }
+}
+
+/// How an agent's answer reaches a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The business number that sends it.
+    pub number: PhoneNumberId,
+    /// The person.
+    pub to: Recipient,
+}
+
+impl Route {
+    /// The way back along a remembered place; without one, from the only number the link follows to the source
+    /// id itself. `None` when several numbers could be meant.
+    pub fn back(snapshot: &Snapshot, link: &CrmLink, place: Option<&Place>, source_id: &str) -> Option<Self> {
+        let follows = |number: &PhoneNumberId| {
+            let owned = snapshot.phones.get(number).is_some_and(|phone| phone.tenant == link.tenant);
+            owned && (link.phone_numbers.is_empty() || link.phone_numbers.contains(number))
+        };
+        if let Some(place) = place.filter(|place| follows(&place.number)) {
+            let to = Recipient { user_id: place.user_id.clone(), phone: place.phone.clone() };
+            return Some(Self { number: place.number.clone(), to });
+        }
+        let mut numbers = snapshot.phones.keys().filter(|number| follows(number));
+        let number = numbers.next()?.clone();
+        numbers.next().is_none().then(|| Self { number, to: recipient(source_id) })
+    }
+}
+
+/// A source id of ours is a phone number in digits or else a business-scoped user id.
+fn recipient(source_id: &str) -> Recipient {
+    let digits = source_id.trim_start_matches('+');
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        Recipient { user_id: None, phone: Some(digits.to_owned()) }
+    } else {
+        Recipient { user_id: Some(source_id.to_owned()), phone: None }
+    }
+}
+
+/// The memory could not be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the place of a person in the CRM cannot be {verb}: {reason}")]
+pub struct PlaceError {
+    verb: &'static str,
+    reason: String,
+}
+
+/// The memory of all places; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Places {
+    store: Store,
+}
+
+impl Places {
+    /// Wraps the bucket `sessions`.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Finds a person by any of their ids, the preferred one first.
+    pub async fn find(&self, link: &CrmLink, person: &Person) -> Result<Option<Place>, PlaceError> {
+        for id in person.ids() {
+            if let Some(place) = self.of_source(link, id).await? {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds a person by the id the CRM reports, for an answer that comes from there.
+    pub async fn of_source(&self, link: &CrmLink, source_id: &str) -> Result<Option<Place>, PlaceError> {
+        let failed = |reason: String| PlaceError { verb: "read", reason };
+        let stored = self.store.get(key(link, source_id)).await.map_err(|error| failed(error.to_string()))?;
+        // An entry of another shape is as good as none: the place is found again.
+        Ok(stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// Remembers a place under every id of the person.
+    pub async fn save(&self, link: &CrmLink, place: &Place) -> Result<(), PlaceError> {
+        let failed = |reason: String| PlaceError { verb: "written", reason };
+        let bytes = serde_json::to_vec(place).map_err(|error| failed(error.to_string()))?;
+        for id in place.ids() {
+            let put = self.store.put(key(link, id), bytes.clone().into()).await;
+            put.map_err(|error| failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a place that is no longer there.
+    pub async fn forget(&self, link: &CrmLink, place: &Place) -> Result<(), PlaceError> {
+        for id in place.ids() {
+            let deleted = self.store.delete(key(link, id)).await;
+            deleted.map_err(|error| PlaceError { verb: "removed", reason: error.to_string() })?;
+        }
+        Ok(())
+    }
+}
+
+fn key(link: &CrmLink, id: &str) -> String {
+    session_key::crm_contact(&link.tenant, &link.id, id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn person(phone: Option<&str>, user_id: Option<&str>) -> Person {
+        Person { phone: phone.map(Into::into), user_id: user_id.map(Into::into), name: None }
+    }
+
+    fn number(id: &str) -> PhoneNumberId {
+        PhoneNumberId::new(id).unwrap()
+    }
+
+    #[test]
+    fn a_place_is_written_again_only_when_it_says_more_or_gets_old() {
+        let thread = Thread { contact: 1, conversation: 2 };
+        let known = person(None, Some("US.1"));
+        let place = Place::new(&known, "US.1", thread, &number("10"), 0);
+        assert_eq!(place.updated(&known, &number("10"), FRESH_MS), None);
+        assert!(place.updated(&known, &number("10"), FRESH_MS + 1).is_some());
+        assert_eq!(place.updated(&known, &number("11"), 5).unwrap().number, number("11"));
+
+        let with_phone = place.updated(&person(Some("1555"), Some("US.1")), &number("10"), 5).unwrap();
+        assert_eq!(with_phone.source_id, "US.1", "the conversation stays the one it was");
+        assert_eq!(with_phone.ids().collect::<Vec<_>>(), ["US.1", "1555"]);
+    }
+
+    #[test]
+    fn an_answer_goes_back_the_way_the_person_came() {
+        let link = |numbers: Value| -> CrmLink {
+            serde_json::from_value(json!({
+                "id": "desk", "tenant": "acme", "kind": "chatwoot", "url": "https://c.example", "account_id": 3,
+                "inbox_id": 7, "inbox_identifier": "abc", "access_token": "t", "hook_token": "h",
+                "phone_numbers": numbers,
+            }))
+            .unwrap()
+        };
+        let mut snapshot = Snapshot::default();
+        for (id, tenant) in [("10", "acme"), ("11", "acme"), ("12", "other")] {
+            let phone = json!({"id": id, "tenant": tenant, "app": "a", "waba_id": "w", "access_token": "t"});
+            snapshot.fold(&format!("phone.{id}"), Some(phone.to_string().as_bytes())).unwrap();
+        }
+        let thread = Thread { contact: 1, conversation: 2 };
+        let place = Place::new(&person(Some("1555"), Some("US.1")), "1555", thread, &number("11"), 0);
+        let back = |link: &CrmLink, place: Option<&Place>| Route::back(&snapshot, link, place, "1555");
+
+        let known = back(&link(json!([])), Some(&place)).unwrap();
+        assert_eq!(known.number, number("11"));
+        assert_eq!(known.to, Recipient { user_id: Some("US.1".into()), phone: Some("1555".into()) });
+        assert_eq!(back(&link(json!([])), None), None, "two numbers could be meant");
+        let only = back(&link(json!(["10"])), Some(&place)).unwrap();
+        assert_eq!((only.number, only.to.user_id), (number("10"), None));
+        assert_eq!(back(&link(json!(["12"])), None), None, "another tenant's number sends nothing");
+        assert_eq!(recipient("US.1"), Recipient { user_id: Some("US.1".into()), phone: None });
+    }
+}

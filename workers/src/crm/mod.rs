@@ -1,0 +1,319 @@
+//! Keeps the CRM in step: what people write and what we answer appears in their conversation there.
+//!
+//! Both directions of a conversation share one lane, so they arrive in order. A message is posted once: before
+//! it is posted a mark is durable, and whoever finds the mark asks the CRM for the message before posting
+//! again. What agents write comes back through the API, which asks [`answer`]; this pool never sends to a
+//! person.
+
+pub mod answer;
+pub mod chatwoot;
+pub mod entry;
+pub mod hook;
+pub mod link;
+mod markdown;
+
+use crate::core::job::{Job, LaneSource, Verdict, Work};
+use crate::core::log::now_ms;
+use crate::egress::{Egress, Turnstile};
+use crate::platform::Platform;
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::{EntityId, PhoneNumberId, TenantId};
+use ackline_shared::meta;
+use ackline_shared::model::{CrmKind, CrmLink};
+use ackline_shared::record::Record;
+use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects::{self, Class, Partition, Pool};
+use chatwoot::Chatwoot;
+use entry::{Entry, Person};
+use link::{Place, PlaceError, Places};
+use serde::{Deserialize, Serialize};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Requests to one CRM account at once.
+const ACCOUNT_CONCURRENCY: u16 = 4;
+/// Attempts at what only a change of the configuration can mend.
+const MISCONFIGURED_ATTEMPTS: u32 = 3;
+const MISCONFIGURED_WAIT: Duration = Duration::from_secs(20);
+
+/// A person's contact and conversation in a CRM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thread {
+    /// The contact.
+    pub contact: u64,
+    /// The conversation.
+    pub conversation: u64,
+}
+
+/// What a CRM has to be able to do.
+pub trait Crm {
+    /// Finds the person's contact and conversation again, or creates them.
+    fn open(&self, person: &Person, source_id: &str)
+    -> impl Future<Output = Result<Thread, CrmError>> + Send;
+
+    /// Adds a message to a conversation.
+    fn post(&self, thread: Thread, entry: &Entry) -> impl Future<Output = Result<(), CrmError>> + Send;
+
+    /// Tells whether a message is among the latest of a conversation.
+    fn holds(&self, thread: Thread, source_id: &str) -> impl Future<Output = Result<bool, CrmError>> + Send;
+
+    /// Gives a contact the person's name, once it is known.
+    fn rename(&self, thread: Thread, name: &str) -> impl Future<Output = Result<(), CrmError>> + Send;
+}
+
+/// Why a call to a CRM did not do what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CrmError {
+    /// Nothing happened there; later it may.
+    #[error("{reason}")]
+    Again {
+        /// In words, without personal data.
+        reason: String,
+        /// The least to wait, when the CRM said so.
+        after: Option<Duration>,
+    },
+    /// It may have happened there.
+    #[error("{reason}")]
+    Unsure {
+        /// In words, without personal data.
+        reason: String,
+        /// The least to wait, when the CRM said so.
+        after: Option<Duration>,
+    },
+    /// The conversation no longer exists.
+    #[error("the conversation no longer exists in the CRM")]
+    Gone,
+    /// The link's settings do not fit the CRM.
+    #[error("{reason}")]
+    Misconfigured {
+        /// In words, with what to check.
+        reason: String,
+    },
+    /// The CRM will never take this.
+    #[error("{reason}")]
+    Refused {
+        /// In words, without personal data.
+        reason: String,
+    },
+}
+
+impl From<PlaceError> for CrmError {
+    fn from(error: PlaceError) -> Self {
+        Self::Again { reason: error.to_string(), after: None }
+    }
+}
+
+/// The crm pool's job.
+#[derive(Debug)]
+pub struct CrmSync {
+    platform: Platform,
+    egress: Egress,
+    places: Places,
+    turns: Turnstile,
+    /// One creation at a time per person: two at once would fork their conversation.
+    openings: Turnstile,
+}
+
+impl CrmSync {
+    /// Builds the job for attempts that may take this long.
+    pub fn new(platform: Platform, egress: Egress, attempt_timeout: Duration) -> Self {
+        let places = Places::new(platform.buckets.sessions.clone());
+        let turns = || Turnstile::new(attempt_timeout);
+        Self { platform, egress, places, turns: turns(), openings: turns() }
+    }
+}
+
+impl Job for CrmSync {
+    const POOL: Pool = Pool::Crm;
+
+    fn lanes() -> Vec<LaneSource> {
+        fn filters(partition: Partition) -> Vec<String> {
+            vec![
+                subjects::update_filter(partition, Class::Message),
+                subjects::record_filter(partition, Record::REPLY_SENT),
+                subjects::record_filter(partition, Record::REPLY_FAILED),
+            ]
+        }
+        vec![LaneSource { name: "conversation", stream: subjects::UPDATES, filters, weight: 1 }]
+    }
+
+    fn concerns(&self, head: &Head) -> bool {
+        let snapshot = self.platform.snapshot();
+        links(&snapshot, &head.tenant, head.phone.as_ref()).next().is_some()
+    }
+
+    async fn run(&self, work: &Work) -> Verdict {
+        let entry = match read(work) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Verdict::Idle,
+            Err(reason) => return Verdict::dead(reason),
+        };
+        let snapshot = self.platform.snapshot();
+        let links = links(&snapshot, &work.head.tenant, Some(&entry.number));
+        let links: Vec<Arc<CrmLink>> =
+            links.filter(|link| entry.audience.includes(&link.id)).cloned().collect();
+        if links.is_empty() {
+            return Verdict::Idle;
+        }
+        let mut failures = Vec::new();
+        for link in &links {
+            if let Err(error) = self.deliver(work, link, &entry).await {
+                failures.push((link.id.clone(), error));
+            }
+        }
+        verdict(&failures, work.attempt)
+    }
+}
+
+impl CrmSync {
+    /// Brings one message into one link, unless it is there.
+    async fn deliver(&self, work: &Work, link: &CrmLink, entry: &Entry) -> Result<(), CrmError> {
+        let (posting, posted) = (format!("posting:{}", link.id), format!("posted:{}", link.id));
+        if work.marks.has(&posted) {
+            return Ok(());
+        }
+        let misconfigured =
+            |error: &dyn std::fmt::Display| CrmError::Misconfigured { reason: error.to_string() };
+        let token = self.platform.open(link, &link.access_token).map_err(|error| misconfigured(&error))?;
+        let account = format!("{}/{}", link.url, link.account_id);
+        let turn = self.turns.enter(&account, ACCOUNT_CONCURRENCY).await;
+        let _turn = turn.ok_or_else(|| CrmError::Again {
+            reason: "too many requests to this CRM account at once".to_owned(),
+            after: None,
+        })?;
+        let CrmKind::Chatwoot = link.kind;
+        let crm = Chatwoot::new(&self.egress, link, &token, self.turns.request_timeout())?;
+
+        let mut place = self.place(&crm, link, entry).await?;
+        if work.marks.has(&posting) {
+            match crm.holds(place.thread, &entry.source_id).await {
+                Ok(true) => {
+                    work.marks.set(&posted);
+                    return Ok(());
+                }
+                Ok(false) | Err(CrmError::Gone) => {}
+                Err(error) => return Err(error),
+            }
+        } else {
+            work.marks.set(&posting);
+            if let Err(error) = work.persist().await {
+                work.marks.clear(&posting);
+                return Err(CrmError::Again { reason: error.to_string(), after: None });
+            }
+        }
+        let mut result = crm.post(place.thread, entry).await;
+        if matches!(result, Err(CrmError::Gone)) {
+            self.places.forget(link, &place).await?;
+            place = self.place(&crm, link, entry).await?;
+            result = crm.post(place.thread, entry).await;
+        }
+        match &result {
+            Ok(()) => work.marks.set(&posted),
+            Err(CrmError::Unsure { .. }) => {}
+            Err(_) => work.marks.clear(&posting),
+        }
+        result
+    }
+
+    /// The person's place: remembered, or found again or created in the CRM and then remembered.
+    async fn place(&self, crm: &impl Crm, link: &CrmLink, entry: &Entry) -> Result<Place, CrmError> {
+        let person = &entry.person;
+        if let Some(place) = self.places.find(link, person).await? {
+            return self.refresh(crm, link, entry, place).await;
+        }
+        let opening = self.openings.enter(&format!("{}/{}", link.id, person.source_id()), 1).await;
+        let _opening = opening.ok_or_else(|| CrmError::Again {
+            reason: "another message of this person is still opening their conversation".to_owned(),
+            after: None,
+        })?;
+        if let Some(place) = self.places.find(link, person).await? {
+            return self.refresh(crm, link, entry, place).await;
+        }
+        let source_id = person.source_id();
+        let thread = crm.open(person, source_id).await?;
+        let place = Place::new(person, source_id, thread, &entry.number, now_ms());
+        self.places.save(link, &place).await?;
+        Ok(place)
+    }
+
+    /// Writes down what a message says more about the person, and names a contact that had no name.
+    async fn refresh(
+        &self,
+        crm: &impl Crm,
+        link: &CrmLink,
+        entry: &Entry,
+        place: Place,
+    ) -> Result<Place, CrmError> {
+        let Some(next) = place.updated(&entry.person, &entry.number, now_ms()) else { return Ok(place) };
+        if let (false, Some(name)) = (place.named, &entry.person.name)
+            && let Err(error) = crm.rename(place.thread, name).await
+        {
+            // A name is worth a try and not a message's delay.
+            tracing::debug!(tenant = %link.tenant, link = %link.id, %error, "a contact keeps its number as name");
+        }
+        self.places.save(link, &next).await?;
+        Ok(next)
+    }
+}
+
+/// The enabled links of a tenant that follow a number; without a number, any.
+fn links<'a>(
+    snapshot: &'a Snapshot,
+    tenant: &TenantId,
+    number: Option<&PhoneNumberId>,
+) -> impl Iterator<Item = &'a Arc<CrmLink>> {
+    let follows = move |link: &&Arc<CrmLink>| {
+        let all = link.phone_numbers.is_empty();
+        link.enabled && number.is_none_or(|number| all || link.phone_numbers.contains(number))
+    };
+    Snapshot::owned(&snapshot.crm_links, "crm", tenant).filter(follows)
+}
+
+/// The entry in a piece of work; `None` when a CRM has nothing to show of it.
+fn read(work: &Work) -> Result<Option<Entry>, String> {
+    if work.head.family == Family::Record {
+        return match serde_json::from_slice(&work.payload) {
+            Ok(Record::ReplySent { command, wamid, .. }) => Ok(entry::of_reply(&command, &wamid)),
+            Ok(Record::ReplyFailed { command, reason, ambiguous, .. }) => {
+                Ok(entry::of_failure(&command, &reason, ambiguous))
+            }
+            Ok(_) => Ok(None),
+            Err(error) => Err(format!("this is not a record: {error}")),
+        };
+    }
+    meta::read(&work.payload).map(|update| entry::of_update(&update)).map_err(|error| error.to_string())
+}
+
+/// One verdict over all links: what may still succeed is tried again before anything is given up.
+fn verdict(failures: &[(EntityId, CrmError)], attempt: u32) -> Verdict {
+    let mut reasons = Vec::new();
+    let mut again = false;
+    let mut after = None;
+    for (link, error) in failures {
+        let wait = match error {
+            CrmError::Again { after, .. } | CrmError::Unsure { after, .. } => Some(*after),
+            CrmError::Gone => Some(None),
+            CrmError::Misconfigured { .. } if attempt < MISCONFIGURED_ATTEMPTS => {
+                Some(Some(MISCONFIGURED_WAIT))
+            }
+            CrmError::Misconfigured { .. } | CrmError::Refused { .. } => None,
+        };
+        if let Some(wait) = wait {
+            again = true;
+            after = after.max(wait);
+        }
+        reasons.push(format!("crm link {link}: {error}"));
+    }
+    let reason = reasons.join("; ");
+    match (failures.is_empty(), again) {
+        (true, _) => Verdict::Done,
+        (false, true) => Verdict::Retry { reason, after },
+        (false, false) => Verdict::Dead { reason },
+    }
+}
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

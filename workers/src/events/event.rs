@@ -1,0 +1,472 @@
+//! The events that customers get, and what they are made from. The fields here are the public contract: they
+//! may grow within an `api_version` and never change their meaning.
+
+use ackline_shared::command::Recipient;
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::short_hash;
+use ackline_shared::meta::{self, Body, Message, Status};
+use ackline_shared::record::Record;
+use serde::Serialize;
+use serde_json::Value;
+
+/// The version of the shapes below.
+pub const API_VERSION: &str = "2026-11-01";
+
+/// Variables of a flow beyond this size are left out; customers' servers bound what they accept.
+const VARIABLES_BYTES_MAX: usize = 32 * 1024;
+
+/// One event; written as compact JSON it is the body of the request.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Event {
+    /// `evt_…`: the same for every attempt and every endpoint, and sent as `webhook-id`.
+    pub id: String,
+    /// Its name, such as `message.received`.
+    #[serde(rename = "type")]
+    pub name: &'static str,
+    /// When it happened, RFC 3339 in UTC.
+    pub timestamp: String,
+    /// The version of the shapes.
+    pub api_version: &'static str,
+    /// Whose it is.
+    pub tenant: String,
+    /// What happened.
+    pub data: Data,
+}
+
+/// What happened, by the event's family.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Data {
+    /// `message.received`
+    Received(Box<Received>),
+    /// `message.sent`, `message.delivered`, `message.read`, `message.failed`
+    Progress(Box<Progress>),
+    /// `flow.started`, `flow.completed`
+    Flow(Box<FlowRun>),
+}
+
+/// Somebody wrote.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Received {
+    /// The message's id in our API.
+    pub message_id: String,
+    /// Meta's id of it.
+    pub wamid: String,
+    /// Identifies the conversation.
+    pub conversation: String,
+    /// The business number that was written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone_number_id: Option<String>,
+    /// Who wrote.
+    pub from: Person,
+    /// Meta's type of the message, such as `text` or `interactive`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What a person would read: the body, a caption, the title of a pressed button.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The id of a pressed button or picked row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload_id: Option<String>,
+    /// Meta's id of the message it answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_id: Option<String>,
+    /// Media it carries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
+    /// When Meta got it, RFC 3339 in UTC.
+    pub timestamp: String,
+}
+
+/// A person; at least one of the ids is there, people with usernames may have no phone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Person {
+    /// Business-scoped user id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// Phone number in digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
+    /// The name in the profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// Media of a message.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Media {
+    /// Meta's media id.
+    pub id: String,
+    /// Its type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mime_type: Option<String>,
+    /// The file's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filename: Option<String>,
+}
+
+/// A message of ours moved on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Progress {
+    /// The message's id in our API; Meta's when it was sent by another program.
+    pub message_id: String,
+    /// Meta's id of it; absent when Meta never accepted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wamid: Option<String>,
+    /// Identifies the conversation.
+    pub conversation: String,
+    /// The business number that sends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone_number_id: Option<String>,
+    /// Who receives.
+    pub recipient: Person,
+    /// `sent`, `delivered`, `read` or `failed`.
+    pub status: &'static str,
+    /// When, RFC 3339 in UTC.
+    pub timestamp: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Failure>,
+    /// True when it counts as failed because Meta's answer was lost, so that it may have arrived all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ambiguous: bool,
+}
+
+/// Why a message failed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Failure {
+    /// Meta's code, when Meta answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i64>,
+    /// In words.
+    pub message: String,
+}
+
+/// A conversation entered or left a flow.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FlowRun {
+    /// The flow.
+    pub flow: String,
+    /// The bot that chose it.
+    pub bot: String,
+    /// Identifies this run.
+    pub run: String,
+    /// Identifies the conversation.
+    pub conversation: String,
+    /// The business number concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone_number_id: Option<String>,
+    /// How it ended: `completed`, `failed` or `restarted`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// The variables it ended with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variables: Option<Value>,
+    /// True when the variables were too large to send along.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub variables_omitted: bool,
+}
+
+/// Why a message of the stream makes no event although it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// Not an update.
+    #[error("the update cannot be read: {0}")]
+    Update(#[from] meta::ReadError),
+    /// Not a record.
+    #[error("the record cannot be read: {0}")]
+    Record(String),
+}
+
+/// Makes the event that an update or a record is to customers; `None` for what they are not told of.
+pub fn of(head: &Head, payload: &[u8]) -> Result<Option<Event>, EventError> {
+    let made = match head.family {
+        Family::Update(_) => of_update(head, meta::read(payload)?),
+        Family::Record => {
+            let record =
+                serde_json::from_slice(payload).map_err(|error| EventError::Record(error.to_string()))?;
+            of_record(head, record)
+        }
+        Family::Command(_) => None,
+    };
+    Ok(made.map(|Made { name, timestamp, data }| Event {
+        id: format!("evt_{}", short_hash(format!("{}/{}/{name}", head.tenant, head.id).as_bytes())),
+        name,
+        timestamp,
+        api_version: API_VERSION,
+        tenant: head.tenant.to_string(),
+        data,
+    }))
+}
+
+/// What differs between events.
+struct Made {
+    name: &'static str,
+    timestamp: String,
+    data: Data,
+}
+
+fn of_update(head: &Head, update: meta::Update) -> Option<Made> {
+    let phone_number_id = update.phone_number_id.or_else(|| phone(head));
+    match update.body {
+        Body::Message(message) => Some(received(head, phone_number_id, *message)),
+        Body::Status(status) => progress(head, phone_number_id, *status),
+        Body::Other(_) => None,
+    }
+}
+
+fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> Made {
+    let timestamp = happened(head, message.timestamp);
+    let data = Received {
+        message_id: message.id.clone(),
+        wamid: message.id,
+        conversation: head.conversation.to_string(),
+        phone_number_id,
+        from: person(message.from, message.name),
+        kind: message.kind,
+        text: message.text,
+        payload_id: message.payload_id,
+        context_id: message.context_id,
+        media: message.media.map(|media| Media {
+            id: media.id,
+            mime_type: media.mime_type,
+            filename: media.filename,
+        }),
+        timestamp: timestamp.clone(),
+    };
+    Made { name: "message.received", timestamp, data: Data::Received(Box::new(data)) }
+}
+
+fn progress(head: &Head, phone_number_id: Option<String>, status: Status) -> Option<Made> {
+    let (name, word) = match status.status.as_str() {
+        "sent" => ("message.sent", "sent"),
+        "delivered" => ("message.delivered", "delivered"),
+        "read" => ("message.read", "read"),
+        "failed" => ("message.failed", "failed"),
+        _ => return None,
+    };
+    let timestamp = happened(head, status.timestamp);
+    let errors = status.errors.into_iter();
+    let data = Progress {
+        message_id: status.callback_data.unwrap_or_else(|| status.id.clone()),
+        wamid: Some(status.id),
+        conversation: head.conversation.to_string(),
+        phone_number_id,
+        recipient: person(status.recipient, None),
+        status: word,
+        timestamp: timestamp.clone(),
+        errors: errors.map(|error| Failure { code: Some(error.code), message: error.text }).collect(),
+        ambiguous: false,
+    };
+    Some(Made { name, timestamp, data: Data::Progress(Box::new(data)) })
+}
+
+fn of_record(head: &Head, record: Record) -> Option<Made> {
+    let timestamp = happened(head, None);
+    let run = |flow, bot, run| FlowRun {
+        flow,
+        bot,
+        run,
+        conversation: head.conversation.to_string(),
+        phone_number_id: phone(head),
+        outcome: None,
+        variables: None,
+        variables_omitted: false,
+    };
+    let (name, data) = match record {
+        Record::ReplyFailed { command, code, reason, ambiguous } => {
+            let data = Progress {
+                message_id: command.id,
+                wamid: None,
+                conversation: head.conversation.to_string(),
+                phone_number_id: Some(command.phone_number_id.to_string()),
+                recipient: person(command.to, None),
+                status: "failed",
+                timestamp: timestamp.clone(),
+                errors: vec![Failure { code, message: reason }],
+                ambiguous,
+            };
+            ("message.failed", Data::Progress(Box::new(data)))
+        }
+        Record::FlowStarted { flow, bot, run: id } => {
+            ("flow.started", Data::Flow(Box::new(run(flow, bot, id))))
+        }
+        Record::FlowCompleted { flow, bot, run: id, outcome, variables } => {
+            let omitted = variables.to_string().len() > VARIABLES_BYTES_MAX;
+            let data = FlowRun {
+                outcome: Some(outcome),
+                variables: (!omitted).then_some(variables),
+                variables_omitted: omitted,
+                ..run(flow, bot, id)
+            };
+            ("flow.completed", Data::Flow(Box::new(data)))
+        }
+        Record::ReplyQueued { .. } | Record::ReplySent { .. } | Record::FlowResult { .. } => return None,
+    };
+    Some(Made { name, timestamp, data })
+}
+
+fn person(who: Recipient, name: Option<String>) -> Person {
+    Person { user_id: who.user_id, phone: who.phone, name }
+}
+
+fn phone(head: &Head) -> Option<String> {
+    head.phone.as_ref().map(ToString::to_string)
+}
+
+/// When it happened by Meta's clock, else when we got it by ours.
+fn happened(head: &Head, seconds: Option<u64>) -> String {
+    let told = seconds.and_then(|seconds| jiff::Timestamp::from_second(i64::try_from(seconds).ok()?).ok());
+    let ours =
+        || i64::try_from(head.received_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    told.or_else(ours).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::fixture::{head, message, record_head, status};
+    use ackline_shared::subjects::Class;
+    use serde_json::json;
+
+    fn written(head: &Head, payload: &Value) -> Option<Value> {
+        of(head, payload.to_string().as_bytes()).unwrap().map(|event| serde_json::to_value(event).unwrap())
+    }
+
+    #[test]
+    fn a_message_is_an_event_with_everything_a_customer_answers_by() {
+        let event = written(&head(Class::Message), &message()).unwrap();
+        let id = event["id"].as_str().unwrap().to_owned();
+        assert!(id.len() == 36 && id.starts_with("evt_") && !id.contains('.'), "{id}");
+        let expected = json!({
+            "id": id,
+            "type": "message.received",
+            "timestamp": "2025-11-22T04:00:00Z",
+            "api_version": "2026-11-01",
+            "tenant": "acme",
+            "data": {
+                "message_id": "wamid.A=",
+                "wamid": "wamid.A=",
+                "conversation": "u:US.1",
+                "phone_number_id": "15550001",
+                "from": {"user_id": "US.1", "name": "Ana"},
+                "type": "image",
+                "text": "look",
+                "context_id": "wamid.0",
+                "media": {"id": "9001", "mime_type": "image/jpeg"},
+                "timestamp": "2025-11-22T04:00:00Z",
+            },
+        });
+        assert_eq!(event, expected);
+    }
+
+    #[test]
+    fn a_status_is_an_event_under_our_own_id_of_the_message() {
+        for word in ["sent", "delivered", "read"] {
+            let event = written(&head(Class::Status), &status(word, json!({}))).unwrap();
+            assert_eq!(event["type"], json!(format!("message.{word}")));
+            let expected = json!({
+                "message_id": "msg_1",
+                "wamid": "wamid.B=",
+                "conversation": "u:US.1",
+                "phone_number_id": "15550001",
+                "recipient": {"user_id": "US.1", "phone": "4915550009"},
+                "status": word,
+                "timestamp": "2025-11-22T04:00:00Z",
+            });
+            assert_eq!(event["data"], expected);
+        }
+        let errors = json!({"errors": [{"code": 131_047, "title": "Re-engagement message"}]});
+        let failed = written(&head(Class::Status), &status("failed", errors)).unwrap();
+        assert_eq!(failed["data"]["errors"], json!([{"code": 131_047, "message": "Re-engagement message"}]));
+        let foreign = json!({"biz_opaque_callback_data": null});
+        let foreign = written(&head(Class::Status), &status("read", foreign)).unwrap();
+        assert_eq!(foreign["data"]["message_id"], "wamid.B=");
+    }
+
+    #[test]
+    fn what_customers_are_not_told_of_is_no_event() {
+        assert_eq!(written(&head(Class::Status), &status("played", json!({}))), None);
+        let call = json!({"entry": [{"changes": [{"field": "calls", "value": {"calls": [{}]}}]}]});
+        assert_eq!(written(&head(Class::Message), &call), None);
+        let result = json!({"type": "flow_result", "effect": "e", "outcome": {}});
+        assert_eq!(written(&record_head(Record::FLOW_RESULT), &result), None);
+    }
+
+    #[test]
+    fn a_flow_is_told_of_when_it_starts_and_when_it_ends() {
+        let run = json!({"flow": "welcome", "bot": "b", "run": "r1"});
+        let mut record = run.clone();
+        record["type"] = json!("flow_started");
+        let started = written(&record_head(Record::FLOW_STARTED), &record).unwrap();
+        assert_eq!(
+            (&started["type"], &started["timestamp"]),
+            (&json!("flow.started"), &json!("2025-11-22T04:00:00.5Z"))
+        );
+        let mut expected = run.clone();
+        expected["conversation"] = json!("u:US.1");
+        expected["phone_number_id"] = json!("15550001");
+        assert_eq!(started["data"], expected);
+
+        record["type"] = json!("flow_completed");
+        record["outcome"] = json!("completed");
+        record["variables"] = json!({"name": "Ana"});
+        let completed = written(&record_head(Record::FLOW_COMPLETED), &record).unwrap();
+        expected["outcome"] = json!("completed");
+        expected["variables"] = json!({"name": "Ana"});
+        assert_eq!((&completed["type"], &completed["data"]), (&json!("flow.completed"), &expected));
+        assert_ne!(started["id"], completed["id"]);
+
+        record["variables"] = json!({"name": "x".repeat(VARIABLES_BYTES_MAX)});
+        let large = written(&record_head(Record::FLOW_COMPLETED), &record).unwrap();
+        assert_eq!(large["data"]["variables_omitted"], json!(true));
+        assert!(large.to_string().len() < 1000);
+    }
+
+    #[test]
+    fn a_reply_that_was_given_up_is_a_failed_message() {
+        let command = json!({
+            "id": "msg_1", "tenant": "acme", "phone_number_id": "15550001", "to": {"user_id": "US.1"},
+            "content": {"type": "text", "body": "hi"}, "origin": {"by": "api", "key": "k"}, "created_ms": 1,
+        });
+        let record = json!({
+            "type": "reply_failed", "command": command, "code": 131_026, "reason": "undeliverable", "ambiguous": true,
+        });
+        let event = written(&record_head(Record::REPLY_FAILED), &record).unwrap();
+        assert_eq!(event["type"], "message.failed");
+        let expected = json!({
+            "message_id": "msg_1",
+            "conversation": "u:US.1",
+            "phone_number_id": "15550001",
+            "recipient": {"user_id": "US.1"},
+            "status": "failed",
+            "timestamp": "2025-11-22T04:00:00.5Z",
+            "errors": [{"code": 131_026, "message": "undeliverable"}],
+            "ambiguous": true,
+        });
+        assert_eq!(event["data"], expected);
+    }
+
+    #[test]
+    fn an_events_bytes_are_the_same_at_every_attempt() {
+        let (head, payload) = (head(Class::Message), message().to_string());
+        let bytes = || serde_json::to_vec(&of(&head, payload.as_bytes()).unwrap()).unwrap();
+        assert_eq!(bytes(), bytes());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_in_words() {
+        let update = of(&head(Class::Message), b"not json").unwrap_err();
+        assert!(update.to_string().contains("the update cannot be read"));
+        let record = of(&record_head(Record::FLOW_STARTED), br#"{"type":"flow_started"}"#).unwrap_err();
+        assert!(record.to_string().contains("the record cannot be read"));
+    }
+
+    #[test]
+    fn an_absurd_timestamp_falls_back_to_our_own() {
+        let mut payload = message();
+        payload["entry"][0]["changes"][0]["value"]["messages"][0]["timestamp"] = json!("99999999999999999");
+        let event = written(&head(Class::Message), &payload).unwrap();
+        assert_eq!(event["timestamp"], "2025-11-22T04:00:00.5Z");
+    }
+}

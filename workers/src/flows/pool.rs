@@ -1,0 +1,224 @@
+//! The flows pool: stores what the pure engine decided, then does it.
+//!
+//! The session is written by compare-and-set before anything is done, and holds the effects it was decided to
+//! have. An update that comes again finds itself in the session and has the same effects again, each with the
+//! same id, so the streams store them once. A call's result is published as a record and comes back as an
+//! update of the same conversation.
+
+use super::bot;
+use super::calls;
+use super::effect::{Call, Effect};
+use super::library::{Library, Shelf};
+use super::session::Session;
+use super::update::{Contact, Message, Outcome, Update};
+use crate::core::job::{Job, LaneSource, Verdict, Work};
+use crate::core::log::now_ms;
+use crate::egress::Egress;
+use crate::platform::Platform;
+use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::{PhoneNumberId, UpdateId, short_hash};
+use ackline_shared::meta::{self, Body};
+use ackline_shared::record::Record;
+use ackline_shared::subjects::{self, Class, Lane, Pool, session_key};
+
+/// Messages in which nobody says anything.
+const UNSPOKEN: [&str; 3] = ["message.reaction", "message.system", "message.unsupported"];
+
+/// Runs bots' flows.
+#[derive(Debug)]
+pub struct FlowsJob {
+    platform: Platform,
+    egress: Egress,
+    library: Library,
+}
+
+/// A session as it was read, with the revision to write it back under.
+struct Stored {
+    key: String,
+    revision: u64,
+    session: Option<Session>,
+}
+
+impl FlowsJob {
+    /// Makes the job.
+    pub fn new(platform: Platform, egress: Egress) -> Self {
+        Self { platform, egress, library: Library::default() }
+    }
+}
+
+impl Job for FlowsJob {
+    const POOL: Pool = Pool::Flows;
+    /// The session itself remembers what was processed.
+    const REMEMBERS: bool = false;
+
+    fn lanes() -> Vec<LaneSource> {
+        let filters = |partition| {
+            vec![
+                subjects::update_filter(partition, Class::Message),
+                subjects::record_filter(partition, Record::FLOW_RESULT),
+            ]
+        };
+        vec![LaneSource { name: "conversation", stream: subjects::UPDATES, filters, weight: 1 }]
+    }
+
+    fn concerns(&self, head: &Head) -> bool {
+        let is_input = head.family == Family::Record
+            || (head.kind.starts_with("message.") && !UNSPOKEN.contains(&head.kind.as_str()));
+        is_input && Library::answers(&self.platform.snapshot(), &head.tenant, head.phone.as_ref())
+    }
+
+    async fn run(&self, work: &Work) -> Verdict {
+        let Some(phone) = work.head.phone.clone() else { return Verdict::Idle };
+        let update = match read_update(work) {
+            Ok(Some(update)) => update,
+            Ok(None) => return Verdict::Idle,
+            Err(reason) => return Verdict::dead(reason),
+        };
+        match self.advance(work, &phone, &update).await {
+            Ok(verdict) => verdict,
+            Err(reason) => Verdict::retry(reason),
+        }
+    }
+}
+
+impl FlowsJob {
+    async fn advance(&self, work: &Work, phone: &PhoneNumberId, update: &Update) -> Result<Verdict, String> {
+        let stored = self.load(&work.head, phone).await?;
+        let shelf = self.library.shelf(&self.platform.snapshot(), &work.head.tenant, Some(phone));
+        let is_repeat = stored.session.as_ref().is_some_and(|session| session.seen(&update.id()));
+        let Some((session, effects)) = bot::advance(&shelf.flows, stored.session, update, now_ms()) else {
+            return Ok(Verdict::Idle);
+        };
+        if !is_repeat {
+            self.save(&stored.key, stored.revision, &session).await?;
+        }
+        for effect in &effects {
+            self.perform(work, phone, &shelf, &session, effect).await?;
+        }
+        Ok(Verdict::Done)
+    }
+
+    async fn perform(
+        &self,
+        work: &Work,
+        phone: &PhoneNumberId,
+        shelf: &Shelf,
+        session: &Session,
+        effect: &Effect,
+    ) -> Result<(), String> {
+        match effect {
+            Effect::Send { key, content } => self.send(work, phone, session, key, content).await,
+            Effect::Call { effect_id, call } if session.pending_effect() == Some(effect_id) => {
+                self.call(work, effect_id, call).await
+            }
+            Effect::Call { .. } => Ok(()),
+            Effect::Started { run, flow } => {
+                let bot = shelf.bot_of(flow).to_owned();
+                self.record(work, effect, Record::FlowStarted { flow: flow.clone(), bot, run: run.clone() })
+                    .await
+            }
+            Effect::Completed { run, flow, outcome, variables, .. } => {
+                let record = Record::FlowCompleted {
+                    flow: flow.clone(),
+                    bot: shelf.bot_of(flow).to_owned(),
+                    run: run.clone(),
+                    outcome: outcome.clone(),
+                    variables: variables.clone(),
+                };
+                self.record(work, effect, record).await
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        work: &Work,
+        phone: &PhoneNumberId,
+        session: &Session,
+        key: &str,
+        content: &Content,
+    ) -> Result<(), String> {
+        let head = &work.head;
+        let command = SendCommand {
+            id: format!("msg_{}", short_hash(format!("{}/{phone}/{key}", head.tenant).as_bytes())),
+            tenant: head.tenant.clone(),
+            phone_number_id: phone.clone(),
+            to: recipient(session, head),
+            content: content.clone(),
+            reply_to: None,
+            origin: Origin::Flow { flow: session.flow().to_owned(), update: head.id.to_string() },
+            created_ms: now_ms(),
+        };
+        let id = UpdateId::new(&format!("{}:queued", command.id));
+        self.platform.log.command(Lane::Live, &command).await.map_err(|error| error.to_string())?;
+        let record = Record::ReplyQueued { command: Box::new(command) };
+        self.platform.record(head, &id, &record).await.map_err(|error| error.to_string())
+    }
+
+    async fn call(&self, work: &Work, effect_id: &str, call: &Call) -> Result<(), String> {
+        let outcome = calls::perform(&self.platform, &self.egress, &work.head.tenant, call).await;
+        let outcome = serde_json::to_value(&outcome).map_err(|error| error.to_string())?;
+        let id = UpdateId::new(&format!("{effect_id}:done"));
+        let record = Record::FlowResult { effect: effect_id.to_owned(), outcome };
+        self.platform.record(&work.head, &id, &record).await.map_err(|error| error.to_string())
+    }
+
+    async fn record(&self, work: &Work, effect: &Effect, record: Record) -> Result<(), String> {
+        let id = UpdateId::new(&effect.key());
+        self.platform.record(&work.head, &id, &record).await.map_err(|error| error.to_string())
+    }
+
+    async fn load(&self, head: &Head, phone: &PhoneNumberId) -> Result<Stored, String> {
+        let key = session_key::of(Pool::Flows, &head.tenant, phone.as_str(), &head.conversation);
+        let entry = self.platform.buckets.sessions.entry(&key).await.map_err(|error| error.to_string())?;
+        let Some(entry) = entry else { return Ok(Stored { key, revision: 0, session: None }) };
+        let session = match Session::from_json(&entry.value) {
+            Ok(session) => Some(session),
+            Err(error) => {
+                tracing::warn!(tenant = %head.tenant, %error, "a conversation starts anew");
+                None
+            }
+        };
+        Ok(Stored { key, revision: entry.revision, session })
+    }
+
+    async fn save(&self, key: &str, revision: u64, session: &Session) -> Result<(), String> {
+        let bytes = session.to_json().into();
+        let saved = self.platform.buckets.sessions.update(key, bytes, revision).await;
+        saved.map(|_| ()).map_err(|error| format!("the session was not written: {error}"))
+    }
+}
+
+/// What the engine is told about a piece of work; `None` when it concerns no flow.
+fn read_update(work: &Work) -> Result<Option<Update>, String> {
+    if work.head.family == Family::Record {
+        let record =
+            serde_json::from_slice(&work.payload).map_err(|error| format!("not a record: {error}"))?;
+        let Record::FlowResult { effect, outcome } = record else { return Ok(None) };
+        let outcome: Outcome =
+            serde_json::from_value(outcome).map_err(|error| format!("not the outcome of a call: {error}"))?;
+        return Ok(Some(Update::EffectDone { effect_id: effect, outcome }));
+    }
+    let update = meta::read(&work.payload).map_err(|error| error.to_string())?;
+    let Body::Message(message) = update.body else { return Ok(None) };
+    let pressed = message.payload_id.is_some();
+    let text = message.text.unwrap_or_default();
+    Ok(Some(Update::Message(Message {
+        id: work.head.id.clone(),
+        kind: message.kind,
+        title: pressed.then(|| text.clone()),
+        text: if pressed { String::new() } else { text },
+        payload_id: message.payload_id,
+        contact: Contact { name: message.name, phone: message.from.phone, user_id: message.from.user_id },
+    })))
+}
+
+/// Who the answers go to: what the session knows of the person, else what the conversation's key says.
+fn recipient(session: &Session, head: &Head) -> Recipient {
+    let known = |name: &str| session.contact.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+    Recipient {
+        user_id: known("user_id").or_else(|| head.conversation.as_user().map(str::to_owned)),
+        phone: known("phone").or_else(|| head.conversation.as_phone().map(str::to_owned)),
+    }
+}

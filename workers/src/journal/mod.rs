@@ -1,0 +1,31 @@
+//! The read model: every conversation and message in SQL, for queries.
+//!
+//! Everything in it comes from the log and can be written again in any amount: an update that was written
+//! before changes nothing, and what belongs together is brought together whatever comes first. Nothing
+//! that answers a person reads from here.
+
+mod contact;
+pub mod fold;
+pub mod progress;
+pub mod query;
+pub mod store;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use store::{Journal, JournalError, Rejected};
+
+use crate::core::batch::BatchJob;
+use crate::core::job::Work;
+use ackline_shared::subjects::{self, Pool};
+
+impl BatchJob for Journal {
+    const POOL: Pool = Pool::Journal;
+    const STREAM: &'static str = subjects::UPDATES;
+    const FILTERS: &'static [&'static str] = &subjects::UPDATES_SUBJECTS;
+
+    async fn run(&self, batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
+        let rejected = self.write_batch(batch).await.map_err(|error| error.to_string())?;
+        Ok(rejected.into_iter().map(|one| (one.index, one.reason)).collect())
+    }
+}

@@ -1,0 +1,191 @@
+//! Reading: always one tenant's, newest first, a page at a time.
+
+use super::progress::Progress;
+use super::store::{Journal, JournalError};
+use super::write::{integer, progress};
+use serde_json::Value;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+/// A conversation of one person or group with one business number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversation {
+    /// Our id.
+    pub id: String,
+    /// The business number.
+    pub phone_number_id: String,
+    /// Business-scoped user id.
+    pub user_id: Option<String>,
+    /// Phone number without `+`.
+    pub phone: Option<String>,
+    /// The group.
+    pub group_id: Option<String>,
+    /// The name in the profile.
+    pub name: Option<String>,
+    /// When the newest message was written, in unix milliseconds.
+    pub last_ms: u64,
+    /// The beginning of its text.
+    pub last_text: String,
+    /// `in` or `out`.
+    pub last_direction: String,
+    /// Messages from the person.
+    pub incoming: u64,
+    /// Messages to the person.
+    pub outgoing: u64,
+}
+
+/// A message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredMessage {
+    /// Our id.
+    pub id: String,
+    /// The conversation it is in.
+    pub conversation: String,
+    /// The business number.
+    pub phone_number_id: String,
+    /// `in` or `out`.
+    pub direction: String,
+    /// Its type, such as `text`.
+    pub kind: String,
+    /// What a person reads of it.
+    pub text: Option<String>,
+    /// All of it.
+    pub content: Value,
+    /// Meta's id.
+    pub wamid: Option<String>,
+    /// The wamid it answers.
+    pub reply_to: Option<String>,
+    /// How far it has come.
+    pub progress: Progress,
+    /// Who asked for it.
+    pub origin: Option<Value>,
+    /// When it was written, in unix milliseconds.
+    pub created_ms: u64,
+    /// When we had it, in unix milliseconds.
+    pub received_ms: u64,
+    /// Its place in the log.
+    pub sequence: u64,
+}
+
+const MESSAGE: &str = "SELECT id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to, status, \
+    status_times, fault, origin, created_ms, received_ms, sequence FROM messages WHERE tenant = ?1 AND id = ?2";
+const MESSAGE_BY_WAMID: &str = "SELECT id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to, status, \
+    status_times, fault, origin, created_ms, received_ms, sequence FROM messages WHERE tenant = ?1 AND wamid = ?2 LIMIT 1";
+const MESSAGES: &str = "SELECT id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to, status, \
+    status_times, fault, origin, created_ms, received_ms, sequence FROM messages \
+    WHERE conversation = ?2 AND tenant = ?1 AND (created_ms, sequence) < (?3, ?4) \
+    ORDER BY created_ms DESC, sequence DESC LIMIT ?5";
+const CONVERSATIONS: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
+    incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND (last_ms, id) < (?2, ?3) \
+    ORDER BY last_ms DESC, id DESC LIMIT ?4";
+const CONVERSATIONS_OF_NUMBER: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
+    incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND (last_ms, id) < (?2, ?3) \
+    AND phone_number_id = ?5 ORDER BY last_ms DESC, id DESC LIMIT ?4";
+
+impl Journal {
+    /// A tenant's conversations, the most recently active first, starting after `after` (time and id).
+    pub async fn conversations(
+        &self,
+        tenant: &str,
+        phone_number_id: Option<&str>,
+        after: Option<(u64, &str)>,
+        limit: u32,
+    ) -> Result<Vec<Conversation>, JournalError> {
+        let (ms, id) = after.unwrap_or((u64::MAX, ""));
+        let statement = if phone_number_id.is_some() { CONVERSATIONS_OF_NUMBER } else { CONVERSATIONS };
+        let query = sqlx::query(statement).bind(tenant).bind(integer(ms)).bind(id).bind(limit);
+        let query = match phone_number_id {
+            Some(number) => query.bind(number),
+            None => query,
+        };
+        let rows = query.fetch_all(&self.readers).await?;
+        Ok(rows.iter().map(conversation).collect::<Result<_, _>>()?)
+    }
+
+    /// The id under which a tenant's conversation is kept now; `None` when there is none.
+    pub async fn conversation_id(&self, tenant: &str, id: &str) -> Result<Option<String>, JournalError> {
+        let row =
+            sqlx::query("SELECT coalesce(merged_into, id) FROM conversations WHERE tenant = ?1 AND id = ?2")
+                .bind(tenant)
+                .bind(id)
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// A conversation's messages, the newest first, starting after `after` (time and sequence).
+    pub async fn messages(
+        &self,
+        tenant: &str,
+        conversation: &str,
+        after: Option<(u64, u64)>,
+        limit: u32,
+    ) -> Result<Vec<StoredMessage>, JournalError> {
+        let (ms, sequence) = after.unwrap_or((u64::MAX, u64::MAX));
+        let rows = sqlx::query(MESSAGES)
+            .bind(tenant)
+            .bind(conversation)
+            .bind(integer(ms))
+            .bind(integer(sequence))
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await?;
+        Ok(rows.iter().map(message).collect::<Result<_, _>>()?)
+    }
+
+    /// One message by our id, or by Meta's.
+    pub async fn message(&self, tenant: &str, id: &str) -> Result<Option<StoredMessage>, JournalError> {
+        for statement in [MESSAGE, MESSAGE_BY_WAMID] {
+            let row = sqlx::query(statement).bind(tenant).bind(id).fetch_optional(&self.readers).await?;
+            if let Some(row) = row {
+                return Ok(Some(message(&row)?));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells whether the database answers.
+    pub async fn is_readable(&self) -> bool {
+        sqlx::query("SELECT 1 FROM conversations LIMIT 1").fetch_optional(&self.readers).await.is_ok()
+    }
+}
+
+fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
+    Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or_default())
+}
+
+fn conversation(row: &SqliteRow) -> Result<Conversation, sqlx::Error> {
+    Ok(Conversation {
+        id: row.try_get("id")?,
+        phone_number_id: row.try_get("phone_number_id")?,
+        user_id: row.try_get("user_id")?,
+        phone: row.try_get("phone")?,
+        group_id: row.try_get("group_id")?,
+        name: row.try_get("name")?,
+        last_ms: unsigned(row, "last_ms")?,
+        last_text: row.try_get("last_text")?,
+        last_direction: row.try_get("last_direction")?,
+        incoming: unsigned(row, "incoming")?,
+        outgoing: unsigned(row, "outgoing")?,
+    })
+}
+
+fn message(row: &SqliteRow) -> Result<StoredMessage, sqlx::Error> {
+    let json = |text: &str| serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(Box::new(error)));
+    Ok(StoredMessage {
+        id: row.try_get("id")?,
+        conversation: row.try_get("conversation")?,
+        phone_number_id: row.try_get("phone_number_id")?,
+        direction: row.try_get("direction")?,
+        kind: row.try_get("kind")?,
+        text: row.try_get("text")?,
+        content: json(row.try_get("content")?)?,
+        wamid: row.try_get("wamid")?,
+        reply_to: row.try_get("reply_to")?,
+        progress: progress(row)?,
+        origin: row.try_get::<Option<&str>, _>("origin")?.map(json).transpose()?,
+        created_ms: unsigned(row, "created_ms")?,
+        received_ms: unsigned(row, "received_ms")?,
+        sequence: unsigned(row, "sequence")?,
+    })
+}

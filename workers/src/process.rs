@@ -1,0 +1,273 @@
+//! The workers process: what runs in it, from its configuration to its orderly end.
+
+use crate::api::{self, ApiSettings, ApiState, PrivateState};
+use crate::core::batch::{self, BatchSize};
+use crate::core::job::Job;
+use crate::core::log::{Log, now_ms};
+use crate::core::metrics::Metrics;
+use crate::core::pool::{self, Host, Shutdown, ended};
+use crate::core::settings::PoolSettings;
+use crate::crm::CrmSync;
+use crate::egress::{Egress, EgressSettings};
+use crate::events::EventsJob;
+use crate::flows::pool::FlowsJob;
+use crate::journal::Journal;
+use crate::platform::Platform;
+use crate::relay::RelayJob;
+use crate::replies::{GraphSettings, Replies};
+use ackline_shared::config::{Reader, Report};
+use ackline_shared::nats::{self, NatsSettings};
+use ackline_shared::registry::{Extent, Registry};
+use ackline_shared::subjects::Pool;
+use ackline_shared::telemetry::Telemetry;
+use ackline_shared::vault::{self, VaultKey};
+use anyhow::Context as _;
+use prometheus_client::registry::Registry as MetricsRegistry;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// Time for the configuration to be read from NATS at the start.
+const REGISTRY_DEADLINE: Duration = Duration::from_secs(15);
+/// How often the read model forgets ids that the log no longer holds.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// What runs in a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts {
+    /// The pools.
+    pub pools: BTreeSet<Pool>,
+    /// Whether the REST API is served.
+    pub api: bool,
+}
+
+impl Parts {
+    /// Reads `all`, or a list such as `flows,replies,api`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self { pools: Pool::ALL.into_iter().collect(), api: true });
+        }
+        let mut parts = Self { pools: BTreeSet::new(), api: false };
+        for name in text.split(',').map(str::trim) {
+            if name == "api" {
+                parts.api = true;
+            } else {
+                let known = Pool::ALL.map(Pool::as_str).join(", ");
+                let pool =
+                    name.parse().map_err(|error| format!("{error}; there are {known}, api and all"))?;
+                parts.pools.insert(pool);
+            }
+        }
+        Ok(parts)
+    }
+
+    fn need_journal(&self) -> bool {
+        self.api || self.pools.contains(&Pool::Journal)
+    }
+}
+
+/// The checked configuration of the process.
+#[derive(Debug)]
+pub struct Settings {
+    /// How to log.
+    pub telemetry: Telemetry,
+    nats: NatsSettings,
+    master: VaultKey,
+    egress: EgressSettings,
+    graph: GraphSettings,
+    api: ApiSettings,
+    journal_url: String,
+    batch: BatchSize,
+    flows: PoolSettings,
+    replies: PoolSettings,
+    relay: PoolSettings,
+    crm: PoolSettings,
+    events: PoolSettings,
+    journal: PoolSettings,
+}
+
+impl Settings {
+    /// Checks everything at once.
+    pub fn read(mut reader: Reader) -> Result<Self, Report> {
+        let reader = &mut reader;
+        let master = vault::master_key(reader);
+        if let Err(error) = &master {
+            reader.mistake("secrets", error);
+        }
+        let settings = Self {
+            telemetry: Telemetry::read(reader),
+            nats: NatsSettings::read(reader),
+            // A placeholder that the report below never lets out.
+            master: master.unwrap_or_else(|_| VaultKey::generate()),
+            egress: EgressSettings::read(reader),
+            graph: GraphSettings::read(reader),
+            api: ApiSettings::read(reader),
+            journal_url: reader.text("journal.url"),
+            batch: BatchSize {
+                max: usize::try_from(reader.count("journal.batch_max", 1..=10_000)).unwrap_or(1),
+                linger: reader.duration("journal.batch_linger"),
+            },
+            flows: PoolSettings::read(reader, Pool::Flows),
+            replies: PoolSettings::read(reader, Pool::Replies),
+            relay: PoolSettings::read(reader, Pool::Relay),
+            crm: PoolSettings::read(reader, Pool::Crm),
+            events: PoolSettings::read(reader, Pool::Events),
+            journal: PoolSettings::shared(reader),
+        };
+        std::mem::replace(reader, Reader::load(None, [])).finish()?;
+        Ok(settings)
+    }
+}
+
+/// Runs the parts until the signal; `listen` wins over the configured addresses.
+pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow::Result<()> {
+    let listeners = Listeners::bind(&settings.api, &parts).await?;
+    let client = nats::connect(&settings.nats, "ackline-workers", false).await?;
+    let context = nats::jetstream(client);
+    let buckets = nats::prepare(&context, &settings.nats).await?;
+    let registry = Registry::watch(buckets.config.clone(), Extent::All);
+    anyhow::ensure!(
+        registry.loaded(REGISTRY_DEADLINE).await,
+        "the configuration was not read from NATS within {} s",
+        REGISTRY_DEADLINE.as_secs()
+    );
+    let log = Log::new(context, settings.nats.partitions);
+    let platform = Platform::new(log, registry, buckets, settings.master.clone());
+    let journal = if parts.need_journal() { Some(Journal::open(&settings.journal_url).await?) } else { None };
+    let mut metrics = MetricsRegistry::default();
+    let host = Host {
+        platform: platform.clone(),
+        metrics: Metrics::register(&mut metrics),
+        instance: instance_name(),
+        shutdown: shutdown.clone(),
+    };
+    let mut running = JoinSet::new();
+    spawn_pools(&mut running, &settings, &parts, &host, journal.as_ref())?;
+    let private =
+        PrivateState { platform: platform.clone(), journal: journal.clone(), metrics: Arc::new(metrics) };
+    running.spawn(serve(listeners.private, api::build_private(private), shutdown.clone()));
+    if let (Some(listener), Some(journal)) = (listeners.api, journal.clone()) {
+        let service = api::build(ApiState { platform, journal, settings: settings.api.clone() });
+        running.spawn(serve(listener, service, shutdown.clone()));
+    }
+    tracing::info!(pools = ?parts.pools, api = parts.api, "the workers run");
+    while running.join_next().await.is_some() {}
+    if let Some(journal) = journal {
+        journal.close().await;
+    }
+    Ok(())
+}
+
+fn spawn_pools(
+    running: &mut JoinSet<()>,
+    settings: &Settings,
+    parts: &Parts,
+    host: &Host,
+    journal: Option<&Journal>,
+) -> anyhow::Result<()> {
+    let platform = || host.platform.clone();
+    let egress = Egress::new(&settings.egress)?;
+    for pool in &parts.pools {
+        match pool {
+            Pool::Flows => spawn(running, FlowsJob::new(platform(), egress.clone()), &settings.flows, host),
+            Pool::Replies => {
+                spawn(running, Replies::new(platform(), &settings.graph)?, &settings.replies, host)
+            }
+            Pool::Relay => {
+                let job = RelayJob::new(platform(), egress.clone(), settings.relay.attempt_timeout);
+                spawn(running, job, &settings.relay, host);
+            }
+            Pool::Crm => {
+                let job = CrmSync::new(platform(), egress.clone(), settings.crm.attempt_timeout);
+                spawn(running, job, &settings.crm, host);
+            }
+            Pool::Events => {
+                let job = EventsJob::new(platform(), egress.clone(), settings.events.attempt_timeout);
+                spawn(running, job, &settings.events, host);
+            }
+            Pool::Journal => {
+                if let Some(journal) = journal {
+                    let job =
+                        batch::run(journal.clone(), settings.journal.clone(), settings.batch, host.clone());
+                    running.spawn(job);
+                    running.spawn(prune(journal.clone(), settings.nats.max_age, host.shutdown.clone()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A job bounds its own requests by the configured time; the pool's bound is the backstop behind it.
+fn spawn<J: Job>(running: &mut JoinSet<()>, job: J, settings: &PoolSettings, host: &Host) {
+    let backstop = settings.attempt_timeout * 2 + Duration::from_secs(5);
+    let settings = PoolSettings { attempt_timeout: backstop, ..settings.clone() };
+    running.spawn(pool::run(job, settings, host.clone()));
+}
+
+async fn prune(journal: Journal, keep: Duration, mut shutdown: Shutdown) {
+    let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX).saturating_mul(2);
+    loop {
+        if let Err(error) = journal.prune(now_ms().saturating_sub(keep_ms)).await {
+            tracing::warn!(%error, "old ids stay in the read model for now");
+        }
+        tokio::select! {
+            () = ended(&mut shutdown) => return,
+            () = tokio::time::sleep(PRUNE_INTERVAL) => {}
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, service: axum::Router, mut shutdown: Shutdown) {
+    let signal = async move { ended(&mut shutdown).await };
+    if let Err(error) = api::serve(listener, service, signal).await {
+        tracing::error!(%error, "a listener ended");
+    }
+}
+
+/// Sockets are bound before anything else starts, so that a taken port is the first thing said.
+struct Listeners {
+    private: TcpListener,
+    api: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(settings: &ApiSettings, parts: &Parts) -> anyhow::Result<Self> {
+        let private = bind("api.private_listen", settings.private_listen).await?;
+        let api = if parts.api { Some(bind("api.listen", settings.listen).await?) } else { None };
+        Ok(Self { private, api })
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({key})"))
+}
+
+/// Tells this process from others in leases and logs.
+fn instance_name() -> String {
+    format!("{}-{:08x}", std::process::id(), rand::random::<u32>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_named_or_refused_with_the_choices() {
+        assert_eq!(Parts::parse("all").unwrap().pools.len(), Pool::ALL.len());
+        let some = Parts::parse("flows, api").unwrap();
+        assert_eq!((some.pools, some.api), (BTreeSet::from([Pool::Flows]), true));
+        let refused = Parts::parse("flows,replys").unwrap_err();
+        assert!(refused.contains("replys") && refused.contains("replies"), "{refused}");
+    }
+
+    #[test]
+    fn a_missing_master_key_is_one_mistake_among_all() {
+        let wrong = [("ACKLINE_POOLS_WINDOW".to_owned(), "0".to_owned())];
+        let report = Settings::read(Reader::load(None, wrong)).unwrap_err();
+        assert_eq!(report.mistakes.len(), 2, "{report}");
+    }
+}

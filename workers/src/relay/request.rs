@@ -1,0 +1,224 @@
+//! Which relays an update goes to, what the request to them looks like, and what their answer means.
+
+use crate::egress::Outcome;
+use ackline_shared::envelope::Head;
+use ackline_shared::meta;
+use ackline_shared::model::{Entity, Relay, SecretField};
+use ackline_shared::registry::Snapshot;
+use ackline_shared::signature::SigningKey;
+use ackline_shared::vault::VaultKey;
+use reqwest::StatusCode;
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+};
+use std::cell::LazyCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
+
+/// The edge's kind for a signed body it could not read; no bot could either.
+const UNREADABLE: &str = "unreadable";
+
+/// A relay that gets the update, and the signature it gets it with or why there is none.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub relay: Arc<Relay>,
+    pub signature: Result<String, String>,
+}
+
+/// Whether an update may go to some relay, as far as its head tells.
+pub(super) fn concerns(snapshot: &Snapshot, head: &Head) -> bool {
+    let mut relays = Snapshot::owned(&snapshot.relays, "relay", &head.tenant);
+    head.kind != UNREADABLE && !head.tenant.is_unrouted() && relays.any(|relay| relay.enabled)
+}
+
+/// The relays that an update goes to.
+pub(super) fn targets(snapshot: &Snapshot, master: &VaultKey, head: &Head, payload: &[u8]) -> Vec<Target> {
+    if !concerns(snapshot, head) {
+        return Vec::new();
+    }
+    let update = LazyCell::new(|| meta::read(payload).ok());
+    let matches = |relay: &Relay| {
+        let field = || update.as_ref().and_then(|update| update.field.as_deref());
+        let waba = || update.as_ref().and_then(|update| update.waba_id.as_deref());
+        relay.enabled
+            && (relay.fields.is_empty()
+                || field().is_some_and(|field| relay.fields.iter().any(|f| f == field)))
+            && (relay.phone_numbers.is_empty() || concerns_a_number(snapshot, head, relay, waba))
+    };
+    Snapshot::owned(&snapshot.relays, "relay", &head.tenant)
+        .filter(|relay| matches(relay))
+        .map(|relay| Target {
+            relay: relay.clone(),
+            signature: signature(snapshot, master, head, relay, payload),
+        })
+        .collect()
+}
+
+/// An update of a number concerns that one; an update of an account concerns every number in it.
+fn concerns_a_number<'a>(
+    snapshot: &Snapshot,
+    head: &Head,
+    relay: &Relay,
+    waba: impl Fn() -> Option<&'a str>,
+) -> bool {
+    match &head.phone {
+        Some(phone) => relay.phone_numbers.contains(phone),
+        None => waba().is_some_and(|waba| {
+            let mut numbers = relay.phone_numbers.iter().filter_map(|id| snapshot.phones.get(id));
+            numbers.any(|number| number.waba_id == waba)
+        }),
+    }
+}
+
+/// Meta's own signature where the bytes are Meta's and the bot knows the app's secret; else one of ours.
+fn signature(
+    snapshot: &Snapshot,
+    master: &VaultKey,
+    head: &Head,
+    relay: &Relay,
+    payload: &[u8],
+) -> Result<String, String> {
+    let sign = |scope: &str, secret: &SecretField| {
+        let secret = snapshot.open(master, scope, secret).map_err(|error| error.to_string())?;
+        Ok(SigningKey::new(&secret).sign(payload))
+    };
+    if let Some(secret) = &relay.app_secret {
+        return sign(relay.scope(), secret);
+    }
+    if let Some(original) = &head.signature {
+        return Ok(original.clone());
+    }
+    let app = head.app.as_ref().and_then(|id| snapshot.apps.get(id));
+    let app = app.ok_or("the app that brought the update is not configured, so it cannot be signed")?;
+    let secret = app.secrets.first().ok_or("the app has no secret, so the update cannot be signed")?;
+    sign(app.scope(), secret)
+}
+
+/// The headers Meta sends, and nothing of ours; some bots look at each of them.
+///
+/// Source: captured deliveries of the WhatsApp Business Platform.
+pub(super) fn headers(signature: &str) -> Result<HeaderMap, String> {
+    let signature =
+        HeaderValue::from_str(signature).map_err(|_| "the stored signature is not a header value")?;
+    Ok(HeaderMap::from_iter([
+        (ACCEPT, HeaderValue::from_static("*/*")),
+        (ACCEPT_ENCODING, HeaderValue::from_static("deflate, gzip")),
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (USER_AGENT, HeaderValue::from_static("facebookexternalua")),
+        (SIGNATURE, signature),
+    ]))
+}
+
+/// What an answer means: bots answer 4xx to what they will never take, such as a failed status.
+pub(super) fn outcome(status: StatusCode, after: Option<Duration>) -> Outcome {
+    let reason = format!("answered {}", status.as_u16());
+    match status.as_u16() {
+        200..=299 => Outcome::Done,
+        408 | 425 | 429 => Outcome::Retry { reason, after },
+        400..=499 => Outcome::Final { reason },
+        _ => Outcome::Retry { reason, after },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{APP_SECRET, Fixture, PAYLOAD, head};
+    use super::*;
+    use ackline_shared::ids::{PhoneNumberId, TenantId};
+    use ackline_shared::secret::Secret;
+    use ackline_shared::subjects::Class;
+    use serde_json::json;
+
+    fn ids(fixture: &Fixture, head: &Head, payload: &[u8]) -> Vec<String> {
+        let targets = targets(&fixture.snapshot, &fixture.master, head, payload);
+        targets.iter().map(|target| target.relay.id.to_string()).collect()
+    }
+
+    #[test]
+    fn a_relay_gets_what_its_numbers_and_fields_select() {
+        let mut fixture = Fixture::new();
+        for (id, extra) in [
+            ("all", json!({})),
+            ("off", json!({"enabled": false})),
+            ("number", json!({"phone_numbers": ["15550001"]})),
+            ("other-number", json!({"phone_numbers": ["15550002"]})),
+            ("messages", json!({"fields": ["messages"]})),
+            ("templates", json!({"fields": ["template_status_update"]})),
+            ("both", json!({"fields": ["messages", "x"], "phone_numbers": ["15550001"]})),
+        ] {
+            fixture.relay(id, "https://bot.example/", extra);
+        }
+        assert_eq!(ids(&fixture, &head(Class::Message), PAYLOAD), ["all", "both", "messages", "number"]);
+
+        let account =
+            Head { phone: None, kind: "account.template_status_update".into(), ..head(Class::Account) };
+        let change = json!({"field": "template_status_update", "value": {"event": "APPROVED"}});
+        let payload = json!({"entry": [{"id": "WABA", "changes": [change]}]}).to_string();
+        assert_eq!(ids(&fixture, &account, payload.as_bytes()), ["all", "number", "templates"]);
+    }
+
+    #[test]
+    fn nothing_goes_out_that_nobody_owns_or_could_read() {
+        let mut fixture = Fixture::new();
+        fixture.relay("all", "https://bot.example/", json!({}));
+        let unrouted = Head { tenant: TenantId::unrouted(), ..head(Class::Account) };
+        let unreadable = Head { kind: "unreadable".into(), ..head(Class::Account) };
+        let foreign = Head { tenant: TenantId::new("acme-2").unwrap(), ..head(Class::Message) };
+        for head in [unrouted, unreadable, foreign] {
+            assert!(ids(&fixture, &head, PAYLOAD).is_empty(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_payload_without_a_field_goes_only_to_relays_that_take_all() {
+        let mut fixture = Fixture::new();
+        fixture.relay("all", "https://bot.example/", json!({}));
+        fixture.relay("messages", "https://bot.example/", json!({"fields": ["messages"]}));
+        let head = Head { phone: PhoneNumberId::new("15550001").ok(), ..head(Class::Message) };
+        assert_eq!(ids(&fixture, &head, br#"{"object":"page","entry":[{"messaging":[{}]}]}"#), ["all"]);
+    }
+
+    #[test]
+    fn the_original_signature_is_kept_unless_the_bot_has_its_own_secret() {
+        let mut fixture = Fixture::new();
+        fixture.relay("a", "https://bot.example/", json!({}));
+        let own = fixture.seal("bot secret");
+        fixture.relay("b", "https://bot.example/", json!({"app_secret": own}));
+        let signatures = |head: &Head| -> Vec<_> {
+            let targets = targets(&fixture.snapshot, &fixture.master, head, PAYLOAD);
+            targets.into_iter().map(|target| target.signature.unwrap()).collect()
+        };
+        let signed_with = |secret: &str| SigningKey::new(&Secret::new(secret.to_owned())).sign(PAYLOAD);
+        let original = Head { signature: Some("sha256=original".into()), ..head(Class::Message) };
+        assert_eq!(signatures(&original), ["sha256=original".to_owned(), signed_with("bot secret")]);
+        let split = Head { signature: None, ..head(Class::Message) };
+        assert_eq!(signatures(&split), [signed_with(APP_SECRET), signed_with("bot secret")]);
+    }
+
+    #[test]
+    fn an_update_that_cannot_be_signed_says_why() {
+        let mut fixture = Fixture::new();
+        fixture.relay("a", "https://bot.example/", json!({}));
+        let head = Head { signature: None, app: None, ..head(Class::Message) };
+        let targets = targets(&fixture.snapshot, &fixture.master, &head, PAYLOAD);
+        assert!(targets[0].signature.as_ref().unwrap_err().contains("not configured"));
+    }
+
+    #[test]
+    fn every_status_has_its_meaning() {
+        let wait = Some(Duration::from_secs(4));
+        let meaning = |code| outcome(StatusCode::from_u16(code).unwrap(), wait);
+        for code in [200, 201, 202, 204, 299] {
+            assert_eq!(meaning(code), Outcome::Done, "{code}");
+        }
+        for code in [400, 401, 403, 404, 405, 409, 410, 413, 422, 451, 499] {
+            assert_eq!(meaning(code), Outcome::Final { reason: format!("answered {code}") });
+        }
+        for code in [301, 302, 307, 408, 425, 429, 500, 502, 503, 504, 599] {
+            let reason = format!("answered {code}");
+            assert_eq!(meaning(code), Outcome::Retry { reason, after: wait });
+        }
+    }
+}

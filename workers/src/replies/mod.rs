@@ -1,0 +1,173 @@
+//! Sends messages to people: the only code that talks to the Graph API's send call.
+//!
+//! A message has no idempotency key at Meta, so the rule is: before the request leaves, the mark `sending` is
+//! durable; a definite answer takes it away. Whoever finds it set knows that a request may have gone out and
+//! does not repeat it. What became of a message is written back as a record before the command is done.
+
+pub mod body;
+pub mod errors;
+pub mod graph;
+pub mod pacing;
+pub mod verdict;
+
+pub use graph::{ClientError, GraphSettings};
+
+use crate::core::job::{Job, LaneSource, Marks, Verdict, Work};
+use crate::platform::Platform;
+use ackline_shared::command::SendCommand;
+use ackline_shared::record::Record;
+use ackline_shared::secret::Secret;
+use ackline_shared::subjects::{self, Lane, Partition, Pool};
+use graph::Graph;
+use pacing::{PER_SECOND_DEFAULT, Pacing, TooLong};
+use serde_json::Value;
+use tokio::time::Instant;
+use verdict::{Failure, Outcome, Setback, judge};
+
+/// A request may have gone out, and its answer is not known.
+const SENDING: &str = "sending";
+/// Prefix of the mark that keeps Meta's id until its record is stored.
+const SENT: &str = "sent:";
+
+/// The replies pool's job.
+#[derive(Debug)]
+pub struct Replies {
+    platform: Platform,
+    graph: Graph,
+    pacing: Pacing,
+}
+
+impl Replies {
+    /// Builds the job and its HTTP client.
+    pub fn new(platform: Platform, settings: &GraphSettings) -> Result<Self, ClientError> {
+        Ok(Self { platform, graph: Graph::new(settings)?, pacing: Pacing::new(PER_SECOND_DEFAULT) })
+    }
+}
+
+impl Job for Replies {
+    const POOL: Pool = Pool::Replies;
+
+    fn lanes() -> Vec<LaneSource> {
+        fn live(partition: Partition) -> Vec<String> {
+            vec![subjects::outbound_filter(partition, Lane::Live)]
+        }
+        fn bulk(partition: Partition) -> Vec<String> {
+            vec![subjects::outbound_filter(partition, Lane::Bulk)]
+        }
+        let lane = |name, filters, weight| LaneSource { name, stream: subjects::OUTBOUND, filters, weight };
+        vec![lane(Lane::Live.as_str(), live, 4), lane(Lane::Bulk.as_str(), bulk, 1)]
+    }
+
+    async fn run(&self, work: &Work) -> Verdict {
+        let command: SendCommand = match serde_json::from_slice(&work.payload) {
+            Ok(command) => command,
+            Err(error) => return Verdict::dead(format!("this is not a send command: {error}")),
+        };
+        if let Some(wamid) = sent_before(&work.marks) {
+            return self.sent(work, command, wamid).await;
+        }
+        if work.marks.has(SENDING) {
+            let cut_off = Failure::lost("an earlier attempt was cut off while the request was on its way");
+            return self.failed(work, command, cut_off).await;
+        }
+        match self.attempt(work, &command).await {
+            Outcome::Sent { wamid } => self.sent(work, command, wamid).await,
+            Outcome::Failed(failure) => self.failed(work, command, failure).await,
+            Outcome::Again(setback) if work.last_attempt => {
+                let reason = format!("gave up after {} attempts: {}", work.attempt, setback.reason);
+                self.failed(work, command, Failure { code: setback.code, reason, ambiguous: false }).await
+            }
+            Outcome::Again(setback) => Verdict::Retry { reason: setback.reason, after: setback.after },
+        }
+    }
+}
+
+impl Replies {
+    /// Takes the number's turn and makes the request once.
+    async fn attempt(&self, work: &Work, command: &SendCommand) -> Outcome {
+        let (body, token) = match self.prepare(work, command) {
+            Ok(prepared) => prepared,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let number = &command.phone_number_id;
+        match self.pacing.turn(number, Instant::now()) {
+            Ok(wait) => tokio::time::sleep(wait).await,
+            Err(TooLong(wait)) => {
+                let reason = "the number has more to send than its pace allows".to_owned();
+                return Outcome::Again(Setback { code: None, reason, after: Some(wait), pause: None });
+            }
+        }
+        work.marks.set(SENDING);
+        if let Err(error) = work.persist().await {
+            work.marks.clear(SENDING);
+            let reason = format!("nothing was sent: {error}");
+            return Outcome::Again(Setback { code: None, reason, after: None, pause: None });
+        }
+        let outcome = judge(&self.graph.send(number, &token, &body).await, work.attempt);
+        match &outcome {
+            Outcome::Sent { wamid } => {
+                work.marks.set(&format!("{SENT}{wamid}"));
+                work.marks.clear(SENDING);
+            }
+            Outcome::Again(setback) => {
+                work.marks.clear(SENDING);
+                if let Some(pause) = setback.pause {
+                    self.pacing.pause(number, Instant::now(), pause);
+                }
+            }
+            Outcome::Failed(failure) if !failure.ambiguous => work.marks.clear(SENDING),
+            Outcome::Failed(_) => {}
+        }
+        outcome
+    }
+
+    /// Everything the request needs, or why it cannot be made.
+    fn prepare(&self, work: &Work, command: &SendCommand) -> Result<(Value, Secret<String>), Failure> {
+        let number = &command.phone_number_id;
+        let snapshot = self.platform.snapshot();
+        let phone = snapshot.phones.get(number).filter(|phone| phone.tenant == work.head.tenant);
+        let phone = phone.ok_or_else(|| {
+            Failure::ours(format!(
+                "the tenant {} has no phone number {number}; declare it under phone_numbers, run `ackline apply`, then replay",
+                work.head.tenant
+            ))
+        })?;
+        let body = body::graph_body(command).map_err(Failure::ours)?;
+        let token = self.platform.open(phone.as_ref(), &phone.access_token).map_err(Failure::ours)?;
+        if token.expose().trim().is_empty() {
+            return Err(Failure::ours(format!(
+                "the phone number {number} has no access token; set its access_token, run `ackline apply`, then replay"
+            )));
+        }
+        Ok((body, token))
+    }
+
+    async fn sent(&self, work: &Work, command: SendCommand, wamid: String) -> Verdict {
+        let record = Record::ReplySent { command: Box::new(command), wamid, attempts: work.attempt };
+        let id = work.head.id.effect("sent");
+        match self.platform.record(&work.head, &id, &record).await {
+            Ok(()) => Verdict::Done,
+            Err(error) => Verdict::retry(format!("the message went out; that is not recorded yet: {error}")),
+        }
+    }
+
+    async fn failed(&self, work: &Work, command: SendCommand, failure: Failure) -> Verdict {
+        let Failure { code, reason, ambiguous } = failure;
+        let record =
+            Record::ReplyFailed { command: Box::new(command), code, reason: reason.clone(), ambiguous };
+        let id = work.head.id.effect("failed");
+        match self.platform.record(&work.head, &id, &record).await {
+            Err(error) if !work.last_attempt => {
+                Verdict::retry(format!("it failed for good; that is not recorded yet: {error}"))
+            }
+            _ => Verdict::dead(reason),
+        }
+    }
+}
+
+fn sent_before(marks: &Marks) -> Option<String> {
+    marks.all().iter().find_map(|mark| mark.strip_prefix(SENT).map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests;

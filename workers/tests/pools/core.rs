@@ -1,0 +1,136 @@
+//! The worker core: order, once, retries, dead letters, takeover.
+
+use super::stage::{DEADLINE, Stage};
+use ackline_shared::ids::TenantId;
+use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects::{self, Class, Partition, Pool};
+use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// What the job saw, in order; the payload says how to behave.
+#[derive(Clone, Default)]
+struct Seen {
+    effects: Arc<Mutex<Vec<(String, String)>>>,
+    attempts: Arc<Mutex<HashMap<String, u32>>>,
+    changed: Arc<Notify>,
+}
+
+impl Seen {
+    fn effects_of(&self, conversation: &str) -> Vec<String> {
+        let effects = self.effects.lock().unwrap();
+        effects.iter().filter(|(key, _)| key == conversation).map(|(_, id)| id.clone()).collect()
+    }
+
+    async fn wait_for(&self, count: usize) {
+        let enough = async {
+            while self.effects.lock().unwrap().len() < count {
+                self.changed.notified().await;
+            }
+        };
+        assert!(timeout(DEADLINE, enough).await.is_ok(), "only {:?}", self.effects.lock().unwrap());
+    }
+}
+
+struct Recorder(Seen);
+
+impl Job for Recorder {
+    const POOL: Pool = Pool::Relay;
+
+    fn lanes() -> Vec<LaneSource> {
+        let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
+        vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+    }
+
+    async fn run(&self, work: &Work) -> Verdict {
+        let attempts = {
+            let mut attempts = self.0.attempts.lock().unwrap();
+            let count = attempts.entry(work.head.id.as_str().to_owned()).or_default();
+            *count += 1;
+            *count
+        };
+        let verdict = match &work.payload[..] {
+            b"fail twice" if attempts <= 2 => return Verdict::retry("not yet"),
+            b"always fail" => return Verdict::retry("never works"),
+            b"poison" => panic!("poison"),
+            b"refuse" => return Verdict::dead("refused: 400"),
+            _ => Verdict::Done,
+        };
+        let effect = (work.head.conversation.to_string(), work.head.id.to_string());
+        self.0.effects.lock().unwrap().push(effect);
+        self.0.changed.notify_one();
+        verdict
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_keeps_its_order_through_retries_and_others_do_not_wait() {
+    let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
+    stage.publish("US.slow", "s1", "fail twice").await;
+    stage.publish("US.slow", "s2", "ok").await;
+    for n in 0..5 {
+        stage.publish("US.fast", &format!("f{n}"), "ok").await;
+    }
+    let (stop, running) = stage.run(Recorder(seen.clone()), "one");
+    seen.wait_for(7).await;
+    assert_eq!(seen.effects_of("u:US.slow"), ["s1", "s2"]);
+    assert_eq!(seen.effects_of("u:US.fast"), ["f0", "f1", "f2", "f3", "f4"]);
+    stop.send_replace(true);
+    timeout(DEADLINE, running).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_done_stands_in_the_dead_letters_with_its_reason() {
+    let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
+    stage.publish("US.1", "d1", "always fail").await;
+    stage.publish("US.1", "d2", "refuse").await;
+    stage.publish("US.1", "d3", "poison").await;
+    stage.publish("US.1", "d4", "ok").await;
+    let foreign = subjects::update(Partition(1), Class::Message, &TenantId::new("acme").unwrap());
+    stage.platform.log.write_raw(foreign, async_nats::HeaderMap::new(), "no headers".into()).await.unwrap();
+    let (_stop, _running) = stage.run(Recorder(seen.clone()), "one");
+    seen.wait_for(1).await;
+    let mut reasons = stage.dead_letters(4).await;
+    reasons.sort();
+    assert_eq!(reasons[0], "gave up after 3 attempts: never works");
+    assert_eq!(reasons[1], "refused: 400");
+    assert!(reasons[2].starts_with("the header"), "{reasons:?}");
+    assert!(reasons[3].starts_with("the job panicked"), "{reasons:?}");
+    assert_eq!(seen.attempts.lock().unwrap()["d1"], 3);
+    assert_eq!(seen.effects_of("u:US.1"), ["d4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_comes_again_after_the_duplicate_window_takes_no_effect() {
+    let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
+    let (_stop, _running) = stage.run(Recorder(seen.clone()), "one");
+    stage.publish("US.1", "m1", "ok").await;
+    seen.wait_for(1).await;
+    stage.publish_again("US.1", "m1", "ok").await;
+    stage.publish("US.1", "m2", "ok").await;
+    seen.wait_for(2).await;
+    assert_eq!(seen.effects_of("u:US.1"), ["m1", "m2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_takes_over_in_order_and_repeats_nothing() {
+    let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
+    let (stop, running) = stage.run(Recorder(seen.clone()), "one");
+    for n in 0..20 {
+        stage.publish("US.1", &format!("a{n:02}"), "ok").await;
+    }
+    seen.wait_for(5).await;
+    let (_stop_two, _second) = stage.run(Recorder(seen.clone()), "two");
+    stop.send_replace(true);
+    timeout(DEADLINE, running).await.unwrap().unwrap();
+    for n in 0..20 {
+        stage.publish("US.1", &format!("b{n:02}"), "ok").await;
+    }
+    seen.wait_for(40).await;
+    let effects = seen.effects_of("u:US.1");
+    let expected: Vec<String> =
+        ["a", "b"].iter().flat_map(|l| (0..20).map(move |n| format!("{l}{n:02}"))).collect();
+    assert_eq!(effects, expected);
+}

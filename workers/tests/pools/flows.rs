@@ -1,0 +1,99 @@
+//! The flows pool: from an update in the log to send commands, with calls in between.
+
+use super::stage::Stage;
+use ackline_shared::command::{Content, SendCommand};
+use ackline_shared::config::Reader;
+use ackline_shared::record::Record;
+use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects;
+use ackline_workers::egress::{Egress, EgressSettings};
+use ackline_workers::flows::pool::FlowsJob;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+/// A customer's order API on a free port.
+async fn order_api() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().route("/orders/1001", get(async || Json(json!({"status": "shipped"}))));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}/orders/{{{{ order }}}}")
+}
+
+fn egress() -> Egress {
+    let _already_installed = rustls::crypto::ring::default_provider().install_default();
+    let variables = [("ACKLINE_EGRESS_ALLOW".to_owned(), "127.0.0.1".to_owned())];
+    let mut reader = Reader::load(None, variables);
+    let settings = EgressSettings::read(&mut reader);
+    reader.finish().unwrap();
+    Egress::new(&settings).unwrap()
+}
+
+fn snapshot(definition: &Value) -> Snapshot {
+    assert!(ackline_workers::flows::Compiled::from_json(definition).is_ok(), "the flow is valid");
+    let mut snapshot = Snapshot::default();
+    let entries = [
+        ("tenant.acme", json!({"id": "acme", "name": "Acme"})),
+        ("bot.acme.shop", json!({"id": "shop", "tenant": "acme", "flows": ["order"]})),
+        ("flow.acme.order", json!({"id": "order", "tenant": "acme", "definition": definition})),
+    ];
+    for (key, value) in entries {
+        snapshot.fold(key, Some(value.to_string().as_bytes())).unwrap();
+    }
+    snapshot
+}
+
+fn text(id: &str, body: &str) -> Vec<u8> {
+    let message =
+        json!({"id": id, "from_user_id": "US.1", "type": "text", "text": {"body": body}, "timestamp": "1"});
+    let contact = json!({"profile": {"name": "Ana"}, "user_id": "US.1"});
+    let value = json!({"metadata": {"phone_number_id": "100"}, "contacts": [contact], "messages": [message]});
+    json!({"object": "whatsapp_business_account", "entry": [{"id": "W", "changes": [{"value": value, "field": "messages"}]}]})
+        .to_string()
+        .into_bytes()
+}
+
+async fn sent(stage: &Stage, count: usize) -> Vec<SendCommand> {
+    let messages = stage.messages(subjects::OUTBOUND, "out.>", count).await;
+    messages.iter().map(|message| serde_json::from_slice(&message.payload).unwrap()).collect()
+}
+
+fn body(command: &SendCommand) -> &str {
+    match &command.content {
+        Content::Text { body, .. } => body,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_asks_calls_and_answers_and_repeats_nothing() {
+    let definition = json!({
+        "format": 1, "name": "Order", "entry": [{"on": "any"}], "start": "ask",
+        "nodes": {
+            "ask": {"kind": "ask.text", "body": "Hi {{ contact.name }}, which order?", "variable": "order",
+                    "exits": {"next": "fetch"}},
+            "fetch": {"kind": "http", "url": order_api().await, "save": {"status": "/status"},
+                      "exits": {"ok": "tell", "http_error": "sorry", "timeout": "sorry"}},
+            "tell": {"kind": "message.text", "body": "It is {{ status }}.", "exits": {"next": "done"}},
+            "sorry": {"kind": "message.text", "body": "Not found.", "exits": {"next": "done"}},
+            "done": {"kind": "end"}
+        }
+    });
+    let stage = Stage::start(snapshot(&definition)).await;
+    let (_stop, _running) = stage.run(FlowsJob::new(stage.platform.clone(), egress()), "one");
+    stage.publish("US.1", "m1", text("m1", "hello")).await;
+    assert_eq!(body(&sent(&stage, 1).await[0]), "Hi Ana, which order?");
+    // The same update, stored again: the session knows it.
+    stage.publish_again("US.1", "m1", text("m1", "hello")).await;
+    stage.publish("US.1", "m2", text("m2", "1001")).await;
+    let commands = sent(&stage, 2).await;
+    assert_eq!(body(&commands[1]), "It is shipped.");
+    assert_eq!(commands[1].to.user_id.as_deref(), Some("US.1"));
+    let completed = stage.messages(subjects::UPDATES, "ev.*.acme.flow_completed", 1).await;
+    let Record::FlowCompleted { outcome, bot, .. } = serde_json::from_slice(&completed[0].payload).unwrap()
+    else {
+        panic!("a completed flow")
+    };
+    assert_eq!((outcome.as_str(), bot.as_str()), ("completed", "shop"));
+}

@@ -1,0 +1,134 @@
+//! A nats-server with the streams and buckets, and a platform on it.
+
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
+use ackline_shared::nats::{self, Durability, NatsSettings};
+use ackline_shared::registry::{Registry, Snapshot};
+use ackline_shared::subjects::{self, Class, Partition, header};
+use ackline_shared::testing::NatsServer;
+use ackline_shared::vault::VaultKey;
+use ackline_workers::core::backoff::Backoff;
+use ackline_workers::core::job::Job;
+use ackline_workers::core::log::{Log, now_ms};
+use ackline_workers::core::metrics::Metrics;
+use ackline_workers::core::pool::{self, Host};
+use ackline_workers::core::settings::PoolSettings;
+use ackline_workers::platform::Platform;
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use futures_util::StreamExt;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// The longest any test waits for anything.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A pool running in the test; dropping the sender ends it too.
+pub type RunningPool = (watch::Sender<bool>, JoinHandle<()>);
+
+pub struct Stage {
+    _server: NatsServer,
+    pub platform: Platform,
+}
+
+impl Stage {
+    pub async fn start(snapshot: Snapshot) -> Self {
+        let server = NatsServer::start().unwrap();
+        let settings = NatsSettings {
+            url: server.url(),
+            credentials_file: None,
+            monitor_url: None,
+            durability: Durability::Stored,
+            partitions: 4,
+            max_age: Duration::from_secs(3600),
+            dead_max_age: Duration::from_secs(3600),
+            stream_bytes_max: 64 << 20,
+            duplicate_window: Duration::from_millis(100),
+            session_max_age: Duration::from_secs(3600),
+            lease_ttl: Duration::from_secs(2),
+        };
+        let client = nats::connect(&settings, "test", false).await.unwrap();
+        let context = nats::jetstream(client);
+        let buckets = nats::prepare(&context, &settings).await.unwrap();
+        let registry = Registry::fixed(snapshot);
+        let platform = Platform::new(Log::new(context, 4), registry, buckets, VaultKey::generate());
+        Self { _server: server, platform }
+    }
+
+    pub fn run<J: Job>(&self, job: J, instance: &str) -> RunningPool {
+        let (stop, shutdown) = watch::channel(false);
+        let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let host = Host { platform: self.platform.clone(), metrics, instance: instance.to_owned(), shutdown };
+        let settings = PoolSettings {
+            window: 256,
+            window_bytes_max: 8 << 20,
+            tenant_in_flight_max: 8,
+            ack_wait: Duration::from_secs(30),
+            lease_ttl: Duration::from_secs(2),
+            drain_timeout: Duration::from_secs(5),
+            concurrency: 8,
+            attempts_max: 3,
+            backoff: Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(50) },
+            attempt_timeout: Duration::from_secs(5),
+        };
+        (stop, tokio::spawn(pool::run(job, settings, host)))
+    }
+
+    /// Stores a message of somebody to the number `100`.
+    pub async fn publish(&self, conversation: &str, id: &str, payload: impl Into<bytes::Bytes>) {
+        self.store(conversation, id, payload.into()).await;
+    }
+
+    /// Stores it again, once the stream has forgotten its id.
+    pub async fn publish_again(&self, conversation: &str, id: &str, payload: impl Into<bytes::Bytes>) {
+        let payload = payload.into();
+        let stored = async { while self.store(conversation, id, payload.clone()).await {} };
+        timeout(DEADLINE, stored).await.expect("the duplicate window ends");
+    }
+
+    /// Tells whether the stream knew the id.
+    async fn store(&self, conversation: &str, id: &str, payload: bytes::Bytes) -> bool {
+        let head = Head {
+            id: UpdateId::new(id),
+            tenant: TenantId::new("acme").unwrap(),
+            partition: Partition(1),
+            family: Family::Update(Class::Message),
+            kind: "message.text".into(),
+            app: None,
+            phone: PhoneNumberId::new("100").ok(),
+            conversation: ConversationKey::user(conversation),
+            received_ms: now_ms(),
+            signature: None,
+            traceparent: None,
+        };
+        let context = self.platform.log.context();
+        let receipt = context.publish_with_headers(head.subject(), head.to_headers(), payload).await.unwrap();
+        receipt.await.unwrap().duplicate
+    }
+
+    /// The first messages of a stream, in order, once there are this many.
+    pub async fn messages(&self, stream: &str, filter: &str, count: usize) -> Vec<Message> {
+        let stream = self.platform.log.context().get_stream(stream).await.unwrap();
+        let config = OrderedConfig { filter_subject: filter.to_owned(), ..OrderedConfig::default() };
+        let mut incoming = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+        let mut messages = Vec::new();
+        while messages.len() < count {
+            let next = timeout(DEADLINE, incoming.next()).await.expect("a message in time");
+            messages.push(next.unwrap().unwrap());
+        }
+        messages
+    }
+
+    /// The reasons among the dead letters, once there are this many.
+    pub async fn dead_letters(&self, count: usize) -> Vec<String> {
+        let letters = self.messages(subjects::DEAD, &subjects::dead_filter(None, None), count).await;
+        let reason = |letter: &Message| {
+            let headers = letter.headers.clone().unwrap();
+            assert!(headers.get(header::DEAD_ORIGIN).unwrap().as_str().starts_with(subjects::UPDATES));
+            headers.get(header::DEAD_REASON).unwrap().to_string()
+        };
+        letters.iter().map(reason).collect()
+    }
+}
