@@ -1,6 +1,7 @@
 //! Logs: one subscriber, set up once by `main`.
 
 use crate::config::Reader;
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
@@ -24,7 +25,11 @@ impl Telemetry {
 
     /// Starts logging to standard error; a second call changes nothing.
     pub fn start(&self) {
-        let builder = fmt().with_env_filter(EnvFilter::new(&self.filter)).with_writer(std::io::stderr);
+        let is_terminal = std::io::stderr().is_terminal();
+        let builder = fmt()
+            .with_env_filter(EnvFilter::new(&self.filter))
+            .with_writer(std::io::stderr)
+            .with_ansi(is_terminal);
         let _already_started = if self.json { builder.json().try_init() } else { builder.try_init() };
     }
 }

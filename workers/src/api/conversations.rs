@@ -1,5 +1,7 @@
 //! `/v1/conversations`: a tenant's conversations and the messages in them, newest first.
 
+#![allow(unused_qualifications, reason = "utoipa qualifies the types named in params()")]
+
 use super::App;
 use super::auth::CanRead;
 use super::input::{PathOf, QueryOf};

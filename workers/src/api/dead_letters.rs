@@ -2,6 +2,8 @@
 //!
 //! They are read straight from the stream, one direct get a letter, so listing leaves nothing behind there.
 
+#![allow(unused_qualifications, reason = "utoipa qualifies the types named in params()")]
+
 use super::App;
 use super::auth::CanRead;
 use super::input::QueryOf;

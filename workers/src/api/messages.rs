@@ -8,12 +8,12 @@ use super::auth::{Caller, CanRead, CanSend};
 use super::content::{self, ContentShape, RecipientShape};
 use super::input::{JsonBody, PathOf};
 use super::problem::{Mistake, Problem, ProblemBody};
+use super::queue::queue;
 use super::time::rfc3339;
 use crate::core::log::now_ms;
 use crate::journal::query::StoredMessage;
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
-use ackline_shared::ids::{PhoneNumberId, UpdateId, hex, short_hash};
-use ackline_shared::record::Record;
+use ackline_shared::ids::{PhoneNumberId, hex, short_hash};
 use ackline_shared::subjects::Lane;
 use axum::Json;
 use axum::extract::State;
@@ -164,7 +164,7 @@ pub async fn send(
     };
     let command = command(&app, &caller, idempotency, body)?;
     if idempotency.is_none() || !is_stored(&app, &command).await? {
-        store(&app, lane, &command).await?;
+        queue(&app, lane, &command).await?;
     }
     let location = format!("/v1/messages/{}", command.id);
     let body = Json(AcceptedMessage { id: command.id, status: "queued" });
@@ -249,22 +249,6 @@ async fn is_stored(app: &App, command: &SendCommand) -> Result<bool, Problem> {
             Ok(false)
         }
     }
-}
-
-async fn store(app: &App, lane: Lane, command: &SendCommand) -> Result<(), Problem> {
-    app.reach_log()?;
-    app.platform.log.command(lane, command).await.map_err(|error| {
-        tracing::warn!(%error, message = command.id, "a message could not be stored");
-        Problem::NatsAway
-    })?;
-    let head = command.head(lane, app.platform.log.partitions());
-    let record = Record::ReplyQueued { command: Box::new(command.clone()) };
-    let id = UpdateId::new(&command.id).effect("queued");
-    if let Err(error) = app.platform.record(&head, &id, &record).await {
-        // It will be sent all the same, and the record of that carries the whole command.
-        tracing::warn!(%error, message = command.id, "the record of a queued message could not be stored");
-    }
-    Ok(())
 }
 
 /// Reads a message by our id, or by Meta's.

@@ -14,6 +14,8 @@ const RETRY_SOON: Duration = Duration::from_secs(2);
 pub enum Problem {
     /// No key, or none we know.
     Unauthorized,
+    /// A webhook that is not proven to be genuine.
+    Forged(String),
     /// The key may not do this.
     Forbidden(Scope),
     /// No such thing, or not this tenant's.
@@ -24,6 +26,8 @@ pub enum Problem {
     Malformed(String),
     /// Readable, but not acceptable.
     Invalid(Vec<Mistake>),
+    /// A message that cannot be sent; the words are for the person who wrote it.
+    Unsendable(&'static str),
     /// The body is over the limit.
     TooLarge(usize),
     /// The body is declared as something else than JSON.
@@ -100,6 +104,9 @@ impl Problem {
                 "A valid API key is needed",
                 "send the header `Authorization: Bearer <key>` with a key of this installation",
             ),
+            Self::Forged(detail) => {
+                answer(StatusCode::UNAUTHORIZED, "forged", "The webhook is not proven to be genuine", detail)
+            }
             Self::Forbidden(scope) => {
                 let scope = scope_name(*scope);
                 let detail = format!("the key lacks the scope `{scope}`");
@@ -120,6 +127,9 @@ impl Problem {
             Self::Invalid(mistakes) => {
                 let detail = format!("{} mistake(s), listed in `errors`", mistakes.len());
                 answer(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request is not acceptable", &detail)
+            }
+            Self::Unsendable(words) => {
+                answer(StatusCode::UNPROCESSABLE_ENTITY, "unsendable", "The message cannot be sent", words)
             }
             Self::TooLarge(limit) => {
                 let detail = format!("the body may have {limit} bytes");

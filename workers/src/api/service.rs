@@ -1,12 +1,12 @@
 //! The service as a whole: routes, document, and the bounds around every request.
 
 use super::problem::Problem;
-use super::{App, auth, bots, conversations, dead_letters, flows, messages};
+use super::{App, auth, bots, conversations, dead_letters, flows, hooks, messages};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use serde_json::json;
@@ -85,6 +85,7 @@ pub(super) fn router(app: App) -> Router {
     routes
         .route("/", get(index))
         .route("/openapi.json", get(document))
+        .route("/hooks/chatwoot/{tenant}/{link}/{token}", post(hooks::chatwoot))
         .fallback(|| async { Problem::NotFound("path") })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
         .layer(DefaultBodyLimit::max(app.settings.body_bytes_max))
@@ -141,4 +142,23 @@ async fn identify(request: Request, next: Next) -> Response {
 fn is_usable(value: &HeaderValue) -> bool {
     let bytes = value.as_bytes();
     (1..=REQUEST_ID_CHARS_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_a_problem_and_not_a_broken_connection() {
+        async fn broken() -> Response {
+            panic!("a bug")
+        }
+        let service = Router::<()>::new().route("/", get(broken)).layer(CatchPanicLayer::custom(panicked));
+        let response = service.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    }
 }

@@ -53,8 +53,10 @@ impl Stored {
     pub async fn load(store: &Store) -> Result<Self, ReadError> {
         let failed = |error: &dyn std::fmt::Display| ReadError(error.to_string());
         let mut entries = BTreeMap::new();
-        // A watch of a bucket without entries says nothing, so that case is told apart first.
-        if store.status().await.map_err(|error| failed(&error))?.values() == 0 {
+        // A watch of a bucket without entries says nothing, so that case is told apart first. The handle's own
+        // status may be from before the latest writes.
+        let info = store.stream.get_info().await.map_err(|error| failed(&error))?;
+        if info.state.messages == 0 {
             return Ok(Self(entries));
         }
         let mut watch = store.watch_with_history(">").await.map_err(|error| failed(&error))?;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::core::job::Marks;
-use crate::core::ring::Keeper;
+use crate::core::ring::{Keeper, Recall, Ring};
 use crate::testing;
 use ackline_shared::command::{Content, Origin, Recipient};
 use ackline_shared::ids::{PhoneNumberId, TenantId};
@@ -186,6 +186,35 @@ async fn a_lost_answer_is_not_sent_again() {
         assert!(reason.contains("answer was lost"), "{attempt}: {reason}");
     }
     assert_eq!(*accepted.lock().unwrap(), 1);
+    assert!(matches!(&stand.records().await[..], [Record::ReplyFailed { ambiguous: true, .. }]));
+}
+
+#[tokio::test]
+async fn whoever_takes_over_from_a_process_that_died_while_sending_does_not_send_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stand = Stand::new(format!("http://{}", listener.local_addr().unwrap())).await;
+    let remembering = || {
+        let keeper = Ring::new(stand.platform.buckets.sessions.clone()).keeper("replies.test".into());
+        Work { keeper, ..work(&command()) }
+    };
+    let dying = remembering();
+    let request_arrived = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut bytes = [0_u8; 4096];
+        assert!(socket.read(&mut bytes).await.unwrap() > 0);
+    };
+    tokio::select! {
+        verdict = stand.job.run(&dying) => panic!("there is no answer to judge: {verdict:?}"),
+        () = request_arrived => {}
+    }
+
+    let successor = remembering();
+    let Recall::Open(parts) = successor.keeper.recall(successor.head.id.as_str()).await.unwrap() else {
+        panic!("it is not finished")
+    };
+    parts.iter().for_each(|part| successor.marks.set(part));
+    let reason = dead_reason(stand.job.run(&successor).await);
+    assert!(reason.contains("cut off while the request was on its way"), "{reason}");
     assert!(matches!(&stand.records().await[..], [Record::ReplyFailed { ambiguous: true, .. }]));
 }
 

@@ -1,0 +1,74 @@
+//! `/hooks/…`: where a CRM posts what its agents write. An answer of 200 means that the message is stored.
+//!
+//! The last part of the address is a secret, so paths are never logged. A wrong tenant, link or token is the
+//! same "not found", and nothing of the body is read before the token holds.
+
+use super::App;
+use super::input::{PathOf, body};
+use super::problem::Problem;
+use super::queue::queue;
+use crate::core::log::now_ms;
+use crate::crm::answer::{self, AnswerError, Arrived};
+use crate::crm::hook::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use ackline_shared::ids::{EntityId, TenantId};
+use ackline_shared::model::CrmLink;
+use ackline_shared::subjects::{Lane, config_key};
+use axum::Json;
+use axum::extract::{Request, State};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::time::Instant;
+use subtle::ConstantTimeEq;
+
+/// Takes a webhook of Chatwoot's.
+pub async fn chatwoot(
+    State(app): State<App>,
+    PathOf((tenant, link, token)): PathOf<(String, String, String)>,
+    request: Request,
+) -> Result<Json<Value>, Problem> {
+    let link = find(&app, tenant, link, &token).ok_or(Problem::NotFound("path"))?;
+    let grant = app.limiter.take(&format!("hook/{}/{}", link.tenant, link.id), Instant::now());
+    if let Some(wait) = grant.wait {
+        return Err(Problem::RateLimited(wait));
+    }
+    let headers = request.headers().clone();
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let bytes = body(request, &app).await?;
+    app.reach_log()?;
+    let arrived =
+        Arrived { timestamp: text(TIMESTAMP_HEADER), signature: text(SIGNATURE_HEADER), body: &bytes };
+    let command = answer::to_command(&app.platform, &link, arrived, now_ms()).await;
+    match command.map_err(|error| problem(&link, error))? {
+        Some(command) => {
+            queue(&app, Lane::Live, &command).await?;
+            Ok(Json(json!({"id": command.id})))
+        }
+        None => Ok(Json(json!({}))),
+    }
+}
+
+/// The link an address belongs to, when every part of the address is right.
+fn find(app: &App, tenant: String, link: String, token: &str) -> Option<Arc<CrmLink>> {
+    let snapshot = app.platform.snapshot();
+    let key = config_key::owned("crm", &TenantId::new(tenant).ok()?, &EntityId::new(link).ok()?);
+    let link = snapshot.crm_links.get(&key).filter(|link| link.enabled)?;
+    let expected = app.platform.open(link.as_ref(), &link.hook_token);
+    let expected = expected
+        .inspect_err(|error| tracing::error!(tenant = %link.tenant, link = %link.id, %error, "the hook token does not open"))
+        .ok()?;
+    let digest = |text: &str| <[u8; 32]>::from(Sha256::digest(text.as_bytes()));
+    let is_right =
+        !expected.expose().is_empty() && bool::from(digest(expected.expose()).ct_eq(&digest(token)));
+    is_right.then(|| link.clone())
+}
+
+fn problem(link: &CrmLink, error: AnswerError) -> Problem {
+    tracing::warn!(tenant = %link.tenant, link = %link.id, %error, "a webhook of the CRM is not answered with a message");
+    match error {
+        AnswerError::Forged(error) => Problem::Forged(error.to_string()),
+        AnswerError::Unsendable(words) => Problem::Unsendable(words),
+        AnswerError::Secret(_) => Problem::Internal,
+        AnswerError::Place(_) => Problem::NatsAway,
+    }
+}

@@ -1,0 +1,278 @@
+//! The operator's command line against a real nats-server and a stub of the Graph API.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::{AppId, ConversationKey, TenantId, UpdateId};
+use ackline_shared::subjects::{self, Class, Partition, Pool};
+use ackline_shared::testing::{NatsOptions, NatsServer, workspace_dir};
+use ackline_workers::cli::{self, Outcome};
+use async_nats::jetstream;
+use axum::extract::Path;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+const SECRETS: [&str; 8] = [
+    "demo-app-secret",
+    "demo-verify-token",
+    "demo-access-token",
+    "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "demo-chatwoot-token",
+    "demo-hook-token",
+    "demo-api-key",
+    "fresh-app-secret",
+];
+
+struct Desk {
+    server: NatsServer,
+    environment: Vec<(String, String)>,
+    files: tempfile::TempDir,
+}
+
+impl Desk {
+    fn open() -> Self {
+        let options = NatsOptions { sync_always: false, extra_config: "http: \"127.0.0.1:-1\"".to_owned() };
+        let server = NatsServer::start_with(options).unwrap();
+        let environment = [
+            ("ACKLINE_NATS_URL", server.url().as_str()),
+            ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB"),
+            ("ACKLINE_NATS_DURABILITY", "stored"),
+            ("ACKLINE_SECRETS_MASTER_KEY", MASTER_KEY),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+        Self { server, environment, files: tempfile::tempdir().unwrap() }
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    fn monitor_url(&self) -> String {
+        let log = self.server.log();
+        let (_, rest) = log.split_once("Starting http monitor on ").unwrap();
+        format!("http://{}", rest.split_whitespace().next().unwrap())
+    }
+
+    async fn ask(&self, arguments: &[&str]) -> Outcome {
+        let arguments = ["ackline"].iter().chain(arguments).map(std::ffi::OsString::from);
+        let outcome = cli::run(arguments, &self.environment).await;
+        for secret in SECRETS {
+            assert!(
+                !outcome.out.contains(secret) && !outcome.err.contains(secret),
+                "{secret} in {outcome:?}"
+            );
+        }
+        outcome
+    }
+
+    /// The demo's document with something replaced in it.
+    fn document(&self, from: &str, to: &str) -> String {
+        let text = std::fs::read_to_string(demo()).unwrap();
+        assert!(text.contains(from), "{from} is not in the demo's document");
+        let flow = workspace_dir().join("deploy/dev/flows/welcome.json");
+        let text = text.replacen(from, to, 1).replace("flows/welcome.json", flow.to_str().unwrap());
+        let path = self.files.path().join("edited.toml");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    async fn context(&self) -> jetstream::Context {
+        jetstream::new(async_nats::connect(self.server.url()).await.unwrap())
+    }
+}
+
+fn demo() -> PathBuf {
+    workspace_dir().join("deploy/dev/demo.toml")
+}
+
+#[tokio::test]
+async fn applying_the_demo_twice_changes_nothing_the_second_time() {
+    let desk = Desk::open();
+    let demo = demo();
+    let file = demo.to_str().unwrap();
+    let dry = desk.ask(&["apply", file, "--dry-run"]).await;
+    assert_eq!(dry.code, 2, "{dry:?}");
+    assert!(dry.out.contains("+ tenant acme\n") && dry.out.contains("nothing was written"), "{dry:?}");
+    assert!(desk.context().await.get_key_value("config").await.is_err(), "a dry run created the bucket");
+
+    let first = desk.ask(&["apply", file]).await;
+    assert_eq!((first.code, first.err.as_str()), (0, ""), "{first:?}");
+    assert!(first.out.ends_with("added 15, changed 0, removed 0\n"), "{first:?}");
+    let second = desk.ask(&["apply", file]).await;
+    assert_eq!((second.code, second.out.as_str()), (0, "nothing to change\n"), "{second:?}");
+    let dry = desk.ask(&["apply", file, "--dry-run"]).await;
+    assert_eq!(dry.code, 0, "{dry:?}");
+}
+
+#[tokio::test]
+async fn a_changed_secret_is_told_by_name_and_what_is_gone_goes_only_with_prune() {
+    let desk = Desk::open();
+    desk.ask(&["apply", demo().to_str().unwrap()]).await;
+    let rotated = desk.document("[\"demo-app-secret\"]", "[\"fresh-app-secret\", \"demo-app-secret\"]");
+    let outcome = desk.ask(&["apply", &rotated]).await;
+    assert_eq!(
+        outcome.out,
+        "~ app main\n    secret 1 changed\n    secret 2 added\nadded 0, changed 1, removed 0\n"
+    );
+
+    let moved = desk.document("id = \"existing-bot\"", "id = \"new-bot\"");
+    let kept = desk.ask(&["apply", &moved]).await;
+    assert!(kept.out.contains("+ relay globex/new-bot\n"), "{kept:?}");
+    assert!(kept.out.contains("= relay globex/existing-bot: stored, not in the file"), "{kept:?}");
+    let pruned = desk.ask(&["apply", &moved, "--prune", "--json"]).await;
+    let report: Value = serde_json::from_str(&pruned.out).unwrap();
+    assert_eq!(
+        report["changes"],
+        json!([{"action": "remove", "what": "relay", "name": "globex/existing-bot", "details": []}])
+    );
+    assert_eq!(desk.ask(&["apply", &moved, "--prune"]).await.out, "nothing to change\n");
+}
+
+#[tokio::test]
+async fn bad_input_and_another_master_key_change_nothing() {
+    let mut desk = Desk::open();
+    let wrong = desk.document("tenant = \"globex\"", "tenant = \"initech\"\nshards = 3");
+    let outcome = desk.ask(&["apply", &wrong]).await;
+    assert_eq!((outcome.code, outcome.out.as_str()), (64, ""), "{outcome:?}");
+    assert!(outcome.err.contains("nothing was changed") && outcome.err.contains("shards"), "{outcome:?}");
+    assert_eq!(desk.ask(&["apply", "/nowhere.toml"]).await.code, 64);
+
+    desk.ask(&["apply", demo().to_str().unwrap()]).await;
+    desk.set("ACKLINE_SECRETS_MASTER_KEY", "HwAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg=");
+    let outcome = desk.ask(&["apply", demo().to_str().unwrap()]).await;
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.err.contains("master key does not open"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn without_nats_both_commands_fail_with_one_clear_sentence() {
+    let mut desk = Desk::open();
+    desk.server.kill();
+    let outcome = desk.ask(&["apply", demo().to_str().unwrap()]).await;
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.err.contains("is nats-server running there?"), "{outcome:?}");
+    let outcome = desk.ask(&["doctor"]).await;
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.out.contains("→ start nats-server"), "{outcome:?}");
+}
+
+async fn graph() -> String {
+    let number = |Path(id): Path<String>, headers: HeaderMap| async move {
+        let token = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        if token.as_deref() == Some("Bearer demo-access-token-acme") {
+            let body = json!({"id": id, "display_phone_number": "+1 555 0100", "verified_name": "Acme"});
+            return (StatusCode::OK, Json(body));
+        }
+        let message = format!("Malformed access token {token:?}");
+        (StatusCode::UNAUTHORIZED, Json(json!({"error": {"code": 190, "message": message}})))
+    };
+    let account = |Path(id): Path<String>| async move {
+        let apps =
+            if id == "102290129340398" { json!([{"whatsapp_business_api_data": {}}]) } else { json!([]) };
+        Json(json!({ "data": apps }))
+    };
+    let router =
+        Router::new().route("/v26.0/{id}", get(number)).route("/v26.0/{id}/subscribed_apps", get(account));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+fn level<'a>(findings: &'a [Value], check: &str) -> &'a str {
+    let found = findings.iter().find(|finding| finding["check"] == check);
+    found.unwrap_or_else(|| panic!("no check {check} in {findings:#?}"))["level"].as_str().unwrap()
+}
+
+async fn publish(context: &jetstream::Context, tenant: TenantId, class: Class) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let head = Head {
+        id: UpdateId::new(&format!("update of {tenant}")),
+        tenant,
+        partition: Partition(1),
+        family: Family::Update(class),
+        kind: "message.text".to_owned(),
+        app: Some(AppId::new("main").unwrap()),
+        phone: None,
+        conversation: ConversationKey::none(),
+        received_ms: u64::try_from(now).unwrap(),
+        signature: None,
+        traceparent: None,
+    };
+    context
+        .publish_with_headers(head.subject(), head.to_headers(), "{}".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_doctor_tells_what_works_and_what_does_not() {
+    let mut desk = Desk::open();
+    desk.set("ACKLINE_META_GRAPH_URL", &graph().await);
+    desk.ask(&["apply", demo().to_str().unwrap()]).await;
+    let context = desk.context().await;
+    let leases = context.get_key_value(subjects::BUCKET_LEASES).await.unwrap();
+    let doctor = async |desk: &Desk| -> (u8, Vec<Value>) {
+        leases.put(Pool::Flows.as_str(), "host-1".into()).await.unwrap();
+        let outcome = desk.ask(&["doctor", "--json"]).await;
+        (outcome.code, serde_json::from_str(&outcome.out).unwrap())
+    };
+
+    let (code, findings) = doctor(&desk).await;
+    assert_eq!(code, 1);
+    for (check, expected) in [
+        ("nats", "ok"),
+        ("stream UPDATES", "ok"),
+        ("stream OUTBOUND", "ok"),
+        ("stream DEAD", "ok"),
+        ("buckets", "ok"),
+        ("partitions", "ok"),
+        ("durability", "warn"),
+        ("master key", "ok"),
+        ("app main", "ok"),
+        ("number 106540352242922", "ok"),
+        ("number 106540352242923", "fail"),
+        ("account 102290129340398", "ok"),
+        ("account 102290129340399", "fail"),
+        ("webhooks main", "warn"),
+        ("unrouted", "ok"),
+        ("dead letters", "ok"),
+        ("pool flows", "ok"),
+        ("pool relay", "warn"),
+    ] {
+        assert_eq!(level(&findings, check), expected, "{check}");
+    }
+
+    desk.set("ACKLINE_NATS_MONITOR_URL", &desk.monitor_url());
+    publish(&context, TenantId::new("acme").unwrap(), Class::Message).await;
+    publish(&context, TenantId::unrouted(), Class::Account).await;
+    let dead = subjects::dead(Pool::Relay, &TenantId::new("acme").unwrap());
+    context.publish(dead, "{}".into()).await.unwrap().await.unwrap();
+    let (_, findings) = doctor(&desk).await;
+    for (check, expected) in
+        [("durability", "ok"), ("webhooks main", "ok"), ("unrouted", "warn"), ("dead letters", "warn")]
+    {
+        assert_eq!(level(&findings, check), expected, "{check}");
+    }
+
+    desk.set("ACKLINE_NATS_DURABILITY", "synced");
+    let (_, findings) = doctor(&desk).await;
+    assert_eq!(level(&findings, "durability"), "fail");
+    let only = desk.ask(&["doctor", "--fix-hints"]).await;
+    assert!(only.out.contains("sync_interval: always") && !only.out.contains("ok    nats"), "{}", only.out);
+}
