@@ -112,11 +112,6 @@ impl Program {
     pub fn log_tail(&self) -> String {
         tail(&self.log)
     }
-
-    /// What the program is called.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
 }
 
 /// The last lines of a file.
