@@ -91,7 +91,7 @@ pub async fn demo(screen: &Screen) -> Result<bool> {
 async fn play_all(stage: &mut Stage, screen: &Screen) -> Result<report::Outcome> {
     stage.start(screen).await?;
     screen.line("");
-    situations::play(stage, screen).await
+    Ok(situations::play(stage, screen).await)
 }
 
 /// Ends with the working directory when that is the repository.

@@ -196,8 +196,9 @@ pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Bucke
             bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age, StorageType::File),
         )
         .await?,
-        // A lease only has to live as long as its owner renews it, so it is never worth an fsync.
-        leases: open(context, bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl, StorageType::Memory))
+        // A lease lives no longer than its owner renews it, but its bucket has to be there again after the
+        // server was: nobody could win a pool otherwise.
+        leases: open(context, bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl, StorageType::File))
             .await?,
         tuning: open(context, bucket(subjects::BUCKET_TUNING, 8, Duration::ZERO, StorageType::File)).await?,
     };

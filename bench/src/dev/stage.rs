@@ -143,7 +143,7 @@ impl Stage {
             webhook_url: Some(webhook),
             app_secret: self.declared.app_secret()?,
             verify_token: self.declared.verify_token()?,
-            token: self.declared.access_token()?,
+            tokens: self.declared.access_tokens(),
             numbers: self.declared.numbers(),
             retry_scale: self.plan.retry_scale,
             ..meta::Options::default()
