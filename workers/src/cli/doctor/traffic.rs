@@ -97,7 +97,11 @@ fn unrouted(count: Result<u64, String>) -> Finding {
         Ok(0) => Finding::ok("unrouted", "no update is without a tenant"),
         Ok(count) => Finding::warn("unrouted", format_args!("{count} update(s) of numbers that nobody configured"))
             .hint("declare the number under [[phone_numbers]] and run `ackline apply`; new updates are routed at once")
-            .hint("to see them: `nats stream view UPDATES --subject 'in.*.acct._unrouted'`"),
+            .hint(format_args!(
+            "to see them: `nats stream view {} --subject '{}'`",
+            subjects::UPDATES,
+            subjects::updates_of(&TenantId::unrouted())
+        )),
         Err(reason) => Finding::warn("unrouted", format_args!("cannot be counted: {reason}")),
     }
 }
@@ -122,8 +126,10 @@ fn given_up(counts: &[(Pool, u64)]) -> Finding {
     if some.is_empty() {
         return Finding::ok("dead letters", "none");
     }
-    Finding::warn("dead letters", some.join(", "))
-        .hint("the API lists them with their reasons; `nats stream view DEAD` shows them whole")
+    Finding::warn("dead letters", some.join(", ")).hint(format_args!(
+        "the API lists them with their reasons; `nats stream view {}` shows them whole",
+        subjects::DEAD
+    ))
 }
 
 /// What is known of a pool's work.
