@@ -3,6 +3,7 @@
 //! Nothing here depends on the edge or the pools: a simulator speaks HTTP to whatever it is pointed at, and
 //! the real binaries are started as child processes.
 
+pub mod dev;
 pub mod journal;
 pub mod meta;
 pub mod processes;

@@ -1,9 +1,12 @@
-//! A customer's side: a webhook receiver that verifies signatures, an order lookup, and a scripted assistant.
+//! A customer's side: a webhook receiver that verifies signatures, an existing bot, a Chatwoot, an order
+//! lookup, and a scripted assistant.
 //!
 //! The receiver verifies with the public `standardwebhooks` crate, so that it shares no code with the
 //! sender it checks.
 
 mod assistant;
+mod bot;
+mod chatwoot;
 mod control;
 mod faults;
 mod receiver;
@@ -11,6 +14,7 @@ mod receiver;
 #[cfg(test)]
 mod tests;
 
+pub use chatwoot::{Answered, Options as ChatwootOptions};
 pub use control::JournalQuery;
 pub use faults::Fault;
 pub use receiver::Verdict;
@@ -38,6 +42,10 @@ pub struct Options {
     pub bind: SocketAddr,
     /// The `whsec_…` secrets of each `/webhooks/{name}`; any of a name's verifies.
     pub secrets: BTreeMap<String, Vec<Secret<String>>>,
+    /// The app secrets of each bot at `/relay/{name}`; any of a name's verifies.
+    pub bots: BTreeMap<String, Vec<Secret<String>>>,
+    /// The stand-in for Chatwoot, when there is one.
+    pub chatwoot: Option<ChatwootOptions>,
     /// Entries the journal keeps.
     pub journal_entries_max: usize,
 }
@@ -45,7 +53,13 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self { bind, secrets: BTreeMap::new(), journal_entries_max: 100_000 }
+        Self {
+            bind,
+            secrets: BTreeMap::new(),
+            bots: BTreeMap::new(),
+            chatwoot: None,
+            journal_entries_max: 100_000,
+        }
     }
 }
 
@@ -59,6 +73,58 @@ pub enum Entry {
     Order(OrderLookup),
     /// A chat completion.
     Chat(ChatCompletion),
+    /// A webhook of Meta's at an existing bot.
+    Relay(RelayedWebhook),
+    /// A call of the CRM, or a webhook of its.
+    Crm(CrmCall),
+}
+
+/// A webhook of Meta's as an existing bot got it.
+#[derive(Debug, Serialize)]
+pub struct RelayedWebhook {
+    /// The `{name}` it was posted to.
+    pub name: String,
+    /// Whether Meta's signature is good.
+    pub verified: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// Whether verified webhooks with the same updates were answered 2xx before.
+    pub duplicate: bool,
+    /// Message ids, and `id:status` of statuses.
+    pub update_ids: Vec<String>,
+    /// The status answered; absent when the connection was closed.
+    pub status: Option<u16>,
+    /// Whether a fault decided the answer.
+    pub injected: bool,
+    /// The Content-Length it came with.
+    pub content_length: Option<u64>,
+    /// The body's size.
+    pub body_bytes: usize,
+    /// The bytes, when they are UTF-8.
+    pub body: Option<String>,
+}
+
+/// A call of the CRM, or a webhook of its (path `(webhook)`).
+#[derive(Debug, Serialize)]
+pub struct CrmCall {
+    /// HTTP method.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// The status answered; absent when there was no answer.
+    pub status: Option<u16>,
+    /// Whether a fault decided the answer.
+    pub injected: bool,
+    /// The conversation of a message.
+    pub conversation_id: Option<u64>,
+    /// `incoming` or `outgoing`, for a message.
+    pub message_type: Option<String>,
+    /// The message's id outside the CRM.
+    pub source_id: Option<String>,
+    /// What the message says.
+    pub content: Option<String>,
+    /// Whether a message with this source id was stored before.
+    pub duplicate: bool,
 }
 
 /// A webhook as it arrived.
@@ -113,6 +179,8 @@ impl Weigh for Entry {
         512 + match self {
             Self::Webhook(webhook) => webhook.body_bytes * 2,
             Self::Order(order) => order.order.len(),
+            Self::Relay(relayed) => relayed.body_bytes,
+            Self::Crm(call) => call.content.as_ref().map_or(0, String::len),
             Self::Chat(chat) => chat.request.as_ref().map_or(0, |request| request.to_string().len() * 2),
         }
     }
@@ -124,6 +192,8 @@ pub struct Sink {
     journal: Journal<Entry>,
     faults: Mutex<Faults>,
     secrets: Mutex<BTreeMap<String, Vec<Secret<String>>>>,
+    bots: Mutex<BTreeMap<String, Vec<Secret<String>>>>,
+    chatwoot: Option<Arc<chatwoot::Chatwoot>>,
     taken: Mutex<HashSet<(String, String)>>,
 }
 
@@ -167,10 +237,15 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         journal: Journal::new(options.journal_entries_max, JOURNAL_BYTES_MAX),
         faults: Mutex::default(),
         secrets: Mutex::new(options.secrets),
+        bots: Mutex::new(options.bots),
+        chatwoot: options.chatwoot.map(chatwoot::Chatwoot::new).transpose()?.map(Arc::new),
         taken: Mutex::default(),
     });
     let customer = Router::new()
         .route("/webhooks/{name}", post(receiver::receive))
+        .route("/relay/{name}", post(bot::receive))
+        .merge(chatwoot::router())
+        .nest("/chatwoot", chatwoot::router())
         .route("/orders/{number}", get(assistant::order))
         .route("/v1/chat/completions", post(assistant::complete))
         .layer(middleware::from_fn_with_state(sink.clone(), faults::inject));

@@ -30,7 +30,7 @@ impl Flags {
             let (name, secret) = named.split_once('=').context("--secret is NAME=whsec_…")?;
             secrets.entry(name.to_owned()).or_default().push(Secret::new(secret.to_owned()));
         }
-        Ok(Options { bind: self.bind, secrets, journal_entries_max: self.journal_max })
+        Ok(Options { bind: self.bind, secrets, journal_entries_max: self.journal_max, ..Options::default() })
     }
 }
 

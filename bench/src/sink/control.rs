@@ -1,13 +1,13 @@
-//! The sink's control API under `/_sink`: its journal, its faults, its secrets.
+//! The sink's control API under `/_sink`: its journal, its faults, its secrets, answers of agents.
 
 use super::faults::Fault;
-use super::{Entry, Sink, lock};
+use super::{Answered, Entry, Sink, lock};
 use crate::journal::{Ask, Page};
 use ackline_shared::secret::Secret;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,7 @@ pub fn router() -> Router<Arc<Sink>> {
         .route("/journal", get(journal).delete(clear_journal))
         .route("/faults", get(show_faults).post(add_fault).delete(clear_faults))
         .route("/secrets/{name}", put(set_secrets))
+        .route("/chatwoot/answers", post(answer))
         .route("/health", get(health))
 }
 
@@ -40,7 +41,7 @@ pub struct JournalQuery {
     pub wait_ms: u64,
     /// Return at most so many.
     pub limit: Option<usize>,
-    /// `webhook`, `order` or `chat`.
+    /// `webhook`, `relay`, `crm`, `order` or `chat`.
     pub kind: Option<String>,
     /// Only webhooks to this name.
     pub name: Option<String>,
@@ -56,6 +57,8 @@ impl JournalQuery {
             Entry::Webhook(_) => "webhook",
             Entry::Order(_) => "order",
             Entry::Chat(_) => "chat",
+            Entry::Relay(_) => "relay",
+            Entry::Crm(_) => "crm",
         };
         let webhook_asked = self.name.is_some() || self.verified.is_some() || self.webhook_id.is_some();
         let webhook = match entry {
@@ -122,6 +125,19 @@ async fn set_secrets(
     let SecretsSpec { secrets } = read(&body)?;
     sink.set_secrets(&name, secrets.into_iter().map(Secret::new).collect());
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnswerSpec {
+    source_id: String,
+    content: String,
+}
+
+async fn answer(State(sink): State<Arc<Sink>>, body: Bytes) -> Result<Json<Answered>, Refusal> {
+    let AnswerSpec { source_id, content } = read(&body)?;
+    let answered = sink.agent_answers(&source_id, &content).await;
+    answered.map(Json).ok_or_else(|| refuse(&"Chatwoot has no conversation with this source_id"))
 }
 
 async fn health(State(sink): State<Arc<Sink>>) -> Json<Value> {

@@ -1,0 +1,80 @@
+//! What is in the streams, read for a check: which updates are stored under which tenant, which sends were
+//! asked for.
+
+use ackline_shared::subjects::{OUTBOUND, OUTBOUND_SUBJECTS, Subject, UPDATES, UPDATES_SUBJECTS, header};
+use anyhow::{Context, Result};
+use async_nats::jetstream::{self, consumer::pull};
+use futures_util::StreamExt;
+use std::time::Duration;
+
+const READ_AT_ONCE: usize = 1000;
+
+/// A message of a stream.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Its dedupe id: of an update the update's, of a command the message's.
+    pub id: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// When it was stored, in unix microseconds.
+    pub at_us: u64,
+}
+
+/// A connection that only reads.
+#[derive(Debug)]
+pub struct Log {
+    context: jetstream::Context,
+}
+
+impl Log {
+    /// Connects.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let client = async_nats::connect(url).await.context("connecting to nats-server")?;
+        Ok(Self { context: jetstream::new(client) })
+    }
+
+    /// Every update, oldest first.
+    pub async fn updates(&self) -> Result<Vec<Stored>> {
+        let [updates, _] = UPDATES_SUBJECTS;
+        self.read(UPDATES, updates).await
+    }
+
+    /// Every send command, oldest first.
+    pub async fn commands(&self) -> Result<Vec<Stored>> {
+        let [commands] = OUTBOUND_SUBJECTS;
+        self.read(OUTBOUND, commands).await
+    }
+
+    async fn read(&self, stream: &str, filter: &str) -> Result<Vec<Stored>> {
+        let stream = self.context.get_stream(stream).await.context("opening the stream")?;
+        let config = pull::Config {
+            filter_subject: filter.to_owned(),
+            ack_policy: jetstream::consumer::AckPolicy::None,
+            inactive_threshold: Duration::from_secs(30),
+            memory_storage: true,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.context("reading the stream")?;
+        let mut left = consumer.cached_info().num_pending;
+        let mut read = Vec::new();
+        while left > 0 {
+            let mut batch = consumer.fetch().max_messages(READ_AT_ONCE).messages().await?;
+            let mut got = false;
+            while let Some(message) = batch.next().await {
+                let message = message.map_err(|error| anyhow::anyhow!("reading the stream: {error}"))?;
+                let info = message.info().map_err(|error| anyhow::anyhow!("reading the stream: {error}"))?;
+                (left, got) = (info.pending, true);
+                let nanos = info.published.unix_timestamp_nanos();
+                let at_us = u64::try_from(nanos / 1000).unwrap_or_default();
+                let tenant = Subject::parse(&message.subject).map(|subject| subject.tenant().to_string());
+                let headers = message.headers.as_ref();
+                let id = headers.and_then(|headers| headers.get(header::MSG_ID)).map(ToString::to_string);
+                read.push(Stored { id: id.unwrap_or_default(), tenant: tenant.unwrap_or_default(), at_us });
+            }
+            if !got {
+                break;
+            }
+        }
+        Ok(read)
+    }
+}

@@ -1,0 +1,281 @@
+//! The installation: what is started, in which order, and how all of it ends.
+
+use super::api::Api;
+use super::declared::{self, Declared};
+use super::log::Log;
+use super::ports::Ports;
+use super::programs::{Program, log_file, ours, tail};
+use super::screen::Screen;
+use super::settings::Files;
+use crate::meta::{self, Simulator};
+use crate::serve::install_tls_provider;
+use crate::sink::{self, Sink};
+use ackline_shared::testing::tools_dir;
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const APPLIED_WITHIN: Duration = Duration::from_secs(30);
+const STOPPED_WITHIN: Duration = Duration::from_secs(12);
+
+/// The tenant with a flow, an endpoint and a CRM.
+pub const ACME: &str = "acme";
+/// The tenant with an existing bot behind the relay.
+pub const GLOBEX: &str = "globex";
+
+const NATS: &str = "nats-server";
+const INGRESS: &str = "ackline-ingress";
+const WORKERS: &str = "ackline-workers";
+
+/// What is to be started.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The repository.
+    pub root: PathBuf,
+    /// Where data, settings and logs go.
+    pub data: PathBuf,
+    /// Where everything listens.
+    pub ports: Ports,
+    /// The clock of Meta's webhook retries.
+    pub retry_scale: f64,
+    /// Whether first retries come sooner than by default, to check more in less time.
+    pub hurry: bool,
+}
+
+/// Everything that runs; [`Stage::stop`] ends it.
+#[derive(Debug)]
+pub struct Stage {
+    plan: Plan,
+    files: Files,
+    declared: Declared,
+    http: reqwest::Client,
+    nats: Option<Program>,
+    ingress: Option<Program>,
+    workers: Option<Program>,
+    simulator: Option<meta::Running>,
+    sink: Option<sink::Running>,
+}
+
+impl Stage {
+    /// Prepares files; nothing runs yet.
+    pub fn new(plan: Plan) -> Result<Self> {
+        install_tls_provider();
+        let files = Files::prepare(&plan.data)?;
+        let declared = Declared::read(&plan.root)?;
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        Ok(Self {
+            plan,
+            files,
+            declared,
+            http,
+            nats: None,
+            ingress: None,
+            workers: None,
+            simulator: None,
+            sink: None,
+        })
+    }
+
+    /// Starts everything in order, telling of each step.
+    pub async fn start(&mut self, screen: &Screen) -> Result<()> {
+        let ports = self.plan.ports;
+        self.files.write(&ports, self.plan.hurry)?;
+
+        let started = Instant::now();
+        self.start_nats().await?;
+        screen.done(NATS, &format!("nats://{}", ports.nats.address()), started.elapsed());
+
+        let started = Instant::now();
+        self.start_simulators().await?;
+        screen.done("Meta simulator", &ports.simulator.url(), started.elapsed());
+        screen.done("customer sink", &ports.sink.url(), started.elapsed());
+
+        let started = Instant::now();
+        let document = declared::copy(&self.plan.root, self.files.data(), &ports)?;
+        let document = document.display().to_string();
+        self.ackline(&["apply", &document]).await?;
+        screen.done("ackline apply", declared::DOCUMENT, started.elapsed());
+
+        let started = Instant::now();
+        self.start_ours().await?;
+        screen.done(INGRESS, &ports.ingress.url(), started.elapsed());
+        screen.done(WORKERS, &format!("{} (all pools, API)", ports.api.url()), started.elapsed());
+
+        let started = Instant::now();
+        let handshake = self.simulator().handshake().await;
+        if !handshake.ok {
+            bail!("the webhook did not verify: {}", handshake.error.unwrap_or_default());
+        }
+        screen.done("webhook verified", &self.declared.webhook_path()?, started.elapsed());
+        Ok(())
+    }
+
+    /// Starts nats-server, again after [`Stage::kill_nats`].
+    pub async fn start_nats(&mut self) -> Result<()> {
+        let path = tools_dir().join("bin").join(NATS);
+        if !path.is_file() {
+            bail!("{} is missing: `make tools` installs it", path.display());
+        }
+        let mut command = Command::new(path);
+        command.arg("--config").arg(self.files.nats());
+        let program = self.nats.insert(Program::start(NATS, command, self.files.data())?);
+        let health = format!("{}/healthz", self.plan.ports.nats_monitor.url());
+        program.ready(&self.http, &health, READY_WITHIN).await
+    }
+
+    /// Kills nats-server as a crash would.
+    pub async fn kill_nats(&mut self) {
+        if let Some(nats) = self.nats.take() {
+            nats.kill().await;
+        }
+    }
+
+    async fn start_simulators(&mut self) -> Result<()> {
+        let ports = self.plan.ports;
+        let webhook = format!("{}{}", ports.ingress.url(), self.declared.webhook_path()?);
+        let simulator = meta::Options {
+            bind: ports.simulator.address(),
+            webhook_url: Some(webhook),
+            app_secret: self.declared.app_secret()?,
+            verify_token: self.declared.verify_token()?,
+            token: self.declared.access_token()?,
+            numbers: self.declared.numbers(),
+            retry_scale: self.plan.retry_scale,
+            ..meta::Options::default()
+        };
+        self.simulator = Some(meta::start(simulator).await?);
+        let sink = sink::Options {
+            bind: ports.sink.address(),
+            secrets: self.declared.endpoints(),
+            bots: self.declared.bots()?,
+            chatwoot: self.declared.chatwoot(&ports),
+            ..sink::Options::default()
+        };
+        self.sink = Some(sink::start(sink).await?);
+        Ok(())
+    }
+
+    async fn start_ours(&mut self) -> Result<()> {
+        let (data, ports) = (self.files.data(), self.plan.ports);
+        let mut command = ours(INGRESS)?;
+        command.arg("--config").arg(self.files.settings());
+        let ingress = self.ingress.insert(Program::start(INGRESS, command, data)?);
+        let mut command = ours(WORKERS)?;
+        command.args(["--pools", "all", "--config"]).arg(self.files.settings());
+        let workers = self.workers.insert(Program::start(WORKERS, command, data)?);
+        let ready = |port: super::ports::Port| format!("{}/readyz", port.url());
+        let (edge, pools) = (ready(ports.ingress_private), ready(ports.api_private));
+        let both = tokio::join!(
+            ingress.ready(&self.http, &edge, READY_WITHIN),
+            workers.ready(&self.http, &pools, READY_WITHIN),
+        );
+        both.0.and(both.1)
+    }
+
+    /// Runs the operator's program and gives what it printed.
+    pub async fn ackline(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = ours("ackline")?;
+        command.args(arguments).arg("--config").arg(self.files.settings());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let name = arguments.first().copied().unwrap_or_default();
+        let output = timeout(APPLIED_WITHIN, command.output());
+        let output = output.await.with_context(|| format!("`ackline {name}` did not end in time"))??;
+        if name == "apply" && !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stdout);
+            bail!("`ackline {name}` failed:\n{said}{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output)
+    }
+
+    /// Returns when a program that should stay up has ended.
+    pub async fn watch(&mut self) -> Result<()> {
+        let (Some(nats), Some(ingress), Some(workers)) =
+            (&mut self.nats, &mut self.ingress, &mut self.workers)
+        else {
+            bail!("not everything was started");
+        };
+        Err(tokio::select! {
+            error = nats.unexpected_end() => error,
+            error = ingress.unexpected_end() => error,
+            error = workers.unexpected_end() => error,
+        })
+    }
+
+    /// Ends everything: those who take work first, those who hold it last.
+    pub async fn stop(self) {
+        let end = async |program: Option<Program>| {
+            if let Some(program) = program {
+                program.stop(STOPPED_WITHIN).await;
+            }
+        };
+        tokio::join!(end(self.ingress), end(self.workers));
+        if let Some(simulator) = self.simulator {
+            simulator.stop().await;
+        }
+        if let Some(sink) = self.sink {
+            sink.stop().await;
+        }
+        end(self.nats).await;
+    }
+
+    /// The ends of the logs of our programs, for a report of what went wrong.
+    pub fn log_tails(&self) -> String {
+        let tail_of = |name: &str| {
+            let path = log_file(self.files.data(), name);
+            format!("── {name} ({})\n{}", path.display(), tail(&path))
+        };
+        [INGRESS, WORKERS].map(tail_of).join("\n")
+    }
+
+    /// What is started.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The settings file of our programs.
+    pub fn settings(&self) -> PathBuf {
+        self.files.settings()
+    }
+
+    /// What the applied document declares.
+    pub fn declared(&self) -> &Declared {
+        &self.declared
+    }
+
+    /// A client for plain requests.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// The address Meta posts to.
+    pub fn webhook_url(&self) -> String {
+        self.simulator().webhook_url().unwrap_or_default()
+    }
+
+    /// Meta.
+    #[allow(clippy::expect_used, reason = "asked for only after a start that succeeded")]
+    pub fn simulator(&self) -> &Arc<Simulator> {
+        self.simulator.as_ref().expect("the simulator is started").simulator()
+    }
+
+    /// The customer.
+    #[allow(clippy::expect_used, reason = "asked for only after a start that succeeded")]
+    pub fn sink(&self) -> &Arc<Sink> {
+        self.sink.as_ref().expect("the sink is started").sink()
+    }
+
+    /// The REST API as a tenant.
+    pub fn api(&self, tenant: &str) -> Result<Api> {
+        Ok(Api::new(self.http.clone(), self.plan.ports.api.url(), self.declared.api_key(tenant)?))
+    }
+
+    /// The streams.
+    pub async fn log(&self) -> Result<Log> {
+        Log::connect(&format!("nats://{}", self.plan.ports.nats.address())).await
+    }
+}

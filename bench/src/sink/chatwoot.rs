@@ -1,0 +1,264 @@
+//! A stand-in for Chatwoot's API channel: one account with one inbox that is locked to a single conversation.
+//!
+//! It keeps to what Chatwoot does and what bridges stumble over: the public contact call finds by source id,
+//! messages have no idempotency, every stored message is reported back once by an unordered webhook that is
+//! not retried, our own messages included. An agent is played by [`Sink::agent_answers`].
+
+mod desk;
+mod hook;
+
+pub use desk::Message;
+
+use super::faults::Planned;
+use super::{CrmCall, Entry, Sink, lock};
+use ackline_shared::secret::Secret;
+use axum::body::Bytes;
+use axum::extract::{OriginalUri, Path, Query, State};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use desk::{Desk, Refused};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+
+/// How the stand-in is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The one account.
+    pub account_id: u64,
+    /// Its one inbox.
+    pub inbox_id: u64,
+    /// The inbox's public identifier.
+    pub inbox_identifier: String,
+    /// The token the application API accepts.
+    pub access_token: Secret<String>,
+    /// Where messages are reported, when anywhere.
+    pub webhook_url: Option<Secret<String>>,
+    /// Signs the reports; absent as in versions that sign nothing.
+    pub webhook_secret: Option<Secret<String>>,
+}
+
+/// What became of an agent's answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Answered {
+    /// Chatwoot's id of the message.
+    pub message_id: u64,
+    /// The conversation it was written in.
+    pub conversation_id: u64,
+    /// How the webhook was answered; absent when it was not.
+    pub status: Option<u16>,
+}
+
+/// The account with what is in it.
+#[derive(Debug)]
+pub struct Chatwoot {
+    options: Options,
+    desk: Mutex<Desk>,
+    reporter: hook::Reporter,
+}
+
+impl Chatwoot {
+    pub(super) fn new(options: Options) -> anyhow::Result<Self> {
+        let reporter = hook::Reporter::new()?;
+        Ok(Self { desk: Mutex::new(Desk::new(options.inbox_id)), options, reporter })
+    }
+
+    fn report(&self, message: &Message) -> Value {
+        lock(&self.desk).report(message, self.options.account_id)
+    }
+}
+
+impl Sink {
+    /// Writes an agent's answer to a person and reports it as Chatwoot does; `None` when nothing is known of them.
+    pub async fn agent_answers(self: &Arc<Self>, source_id: &str, content: &str) -> Option<Answered> {
+        let chatwoot = self.chatwoot.clone()?;
+        let message = lock(&chatwoot.desk).answer(source_id, content)?;
+        let report = chatwoot.report(&message);
+        let status = chatwoot.reporter.post(&chatwoot.options, &report).await;
+        self.record_crm(CrmCall { status, ..CrmCall::hook(&message) });
+        Some(Answered { message_id: message.id, conversation_id: message.conversation_id, status })
+    }
+
+    fn record_crm(&self, call: CrmCall) {
+        self.journal.record(Entry::Crm(call));
+    }
+}
+
+impl CrmCall {
+    fn hook(message: &Message) -> Self {
+        Self {
+            method: "POST".to_owned(),
+            path: "(webhook)".to_owned(),
+            status: None,
+            injected: false,
+            conversation_id: Some(message.conversation_id),
+            message_type: Some(message.message_type.as_str().to_owned()),
+            source_id: message.source_id.clone(),
+            content: Some(message.content.clone()),
+            duplicate: false,
+        }
+    }
+}
+
+/// The routes; Chatwoot lives at an origin's root.
+pub fn router() -> Router<Arc<Sink>> {
+    Router::new()
+        .route("/public/api/v1/inboxes/{identifier}/contacts", post(public_contact))
+        .route("/public/api/v1/inboxes/{identifier}/contacts/{source_id}", get(public_show))
+        .route("/api/v1/accounts/{account}/{*rest}", get(application).post(application).put(application).patch(application))
+}
+
+struct Call {
+    sink: Arc<Sink>,
+    chatwoot: Arc<Chatwoot>,
+    planned: Planned,
+    method: Method,
+    path: String,
+}
+
+impl Call {
+    /// Records the call with its outcome and answers it.
+    fn finish(self, outcome: Result<Done, Refused>) -> Response {
+        let (status, body, seen) = match outcome {
+            Ok(done) => (StatusCode::OK, done.body, done.message),
+            Err(refused) => (refused.status(), json!({ "error": refused.to_string() }), None),
+        };
+        self.sink.record_crm(CrmCall {
+            method: self.method.to_string(),
+            path: self.path,
+            status: self.planned.status(status),
+            injected: self.planned.injected(),
+            conversation_id: seen.as_ref().map(|(message, _)| message.conversation_id),
+            message_type: seen.as_ref().map(|(message, _)| message.message_type.as_str().to_owned()),
+            source_id: seen.as_ref().and_then(|(message, _)| message.source_id.clone()),
+            content: seen.as_ref().map(|(message, _)| message.content.clone()),
+            duplicate: seen.as_ref().is_some_and(|(_, duplicate)| *duplicate),
+        });
+        if let Some((message, _)) = seen {
+            let (sink, chatwoot) = (self.sink, self.chatwoot);
+            let report = chatwoot.report(&message);
+            tokio::spawn(async move {
+                let status = chatwoot.reporter.post(&chatwoot.options, &report).await;
+                sink.record_crm(CrmCall { status, ..CrmCall::hook(&message) });
+            });
+        }
+        (status, Json(body)).into_response()
+    }
+}
+
+struct Done {
+    body: Value,
+    /// A message that was stored, and whether its source id was there before.
+    message: Option<(Message, bool)>,
+}
+
+impl From<Value> for Done {
+    fn from(body: Value) -> Self {
+        Self { body, message: None }
+    }
+}
+
+fn unknown() -> Response {
+    let body = json!({"error": "no Chatwoot is set up here"});
+    (StatusCode::NOT_FOUND, Json(body)).into_response()
+}
+
+async fn public_contact(
+    State(sink): State<Arc<Sink>>,
+    Path(identifier): Path<String>,
+    Extension(planned): Extension<Planned>,
+    OriginalUri(uri): OriginalUri,
+    body: Bytes,
+) -> Response {
+    let Some(chatwoot) = sink.chatwoot.clone() else { return unknown() };
+    let outcome = read(&body).and_then(|body| {
+        if identifier != chatwoot.options.inbox_identifier {
+            return Err(Refused::NotFound);
+        }
+        Ok(lock(&chatwoot.desk).upsert(&body)?.into())
+    });
+    Call { sink, chatwoot, planned, method: Method::POST, path: uri.path().to_owned() }.finish(outcome)
+}
+
+async fn public_show(
+    State(sink): State<Arc<Sink>>,
+    Path((identifier, source_id)): Path<(String, String)>,
+    Extension(planned): Extension<Planned>,
+    OriginalUri(uri): OriginalUri,
+) -> Response {
+    let Some(chatwoot) = sink.chatwoot.clone() else { return unknown() };
+    let found = lock(&chatwoot.desk).contact_of(&source_id);
+    let known = identifier == chatwoot.options.inbox_identifier;
+    let outcome = found.filter(|_| known).map(Done::from).ok_or(Refused::NotFound);
+    Call { sink, chatwoot, planned, method: Method::GET, path: uri.path().to_owned() }.finish(outcome)
+}
+
+async fn application(
+    State(sink): State<Arc<Sink>>,
+    Path((account, rest)): Path<(u64, String)>,
+    Query(query): Query<BTreeMap<String, String>>,
+    Extension(planned): Extension<Planned>,
+    method: Method,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let Some(chatwoot) = sink.chatwoot.clone() else { return unknown() };
+    let token = headers.get("api_access_token").and_then(|token| token.to_str().ok());
+    let outcome = if token != Some(chatwoot.options.access_token.expose()) {
+        Err(Refused::Token)
+    } else if account != chatwoot.options.account_id {
+        Err(Refused::NotFound)
+    } else {
+        let parts: Vec<&str> = rest.split('/').collect();
+        route(&mut lock(&chatwoot.desk), &method, &parts, &query, &body)
+    };
+    Call { sink, chatwoot, planned, method, path: uri.path().to_owned() }.finish(outcome)
+}
+
+fn route(
+    desk: &mut Desk,
+    method: &Method,
+    parts: &[&str],
+    query: &BTreeMap<String, String>,
+    body: &Bytes,
+) -> Result<Done, Refused> {
+    let id = |text: &str| text.parse::<u64>().map_err(|_| Refused::NotFound);
+    match (method.as_str(), parts) {
+        ("POST", ["contact_inboxes", "filter"]) => {
+            let body = read(body)?;
+            let source = body.get("source_id").and_then(Value::as_str).ok_or(Refused::NotFound)?;
+            Ok(desk.contact_of(source).ok_or(Refused::NotFound)?.into())
+        }
+        ("GET", ["contacts", "search"]) => {
+            Ok(desk.search(query.get("q").map(String::as_str).unwrap_or_default()).into())
+        }
+        ("POST", ["contacts", "filter"]) => Ok(desk.filter(&read(body)?).into()),
+        ("GET", ["contacts", contact]) => Ok(desk.contact(id(contact)?)?.into()),
+        ("PUT", ["contacts", contact]) => Ok(desk.change(id(contact)?, &read(body)?)?.into()),
+        ("GET", ["contacts", contact, "conversations"]) => Ok(desk.conversations(id(contact)?)?.into()),
+        ("POST", ["conversations"]) => Ok(desk.converse(&read(body)?)?.into()),
+        ("GET", ["conversations", conversation]) => Ok(desk.conversation(id(conversation)?)?.into()),
+        ("GET", ["conversations", conversation, "messages"]) => {
+            let after = query.get("after").and_then(|after| after.parse().ok());
+            Ok(desk.messages(id(conversation)?, after)?.into())
+        }
+        ("POST", ["conversations", conversation, "messages"]) => {
+            let (message, duplicate) = desk.post(id(conversation)?, &read(body)?)?;
+            Ok(Done { body: message.show(), message: Some((message, duplicate)) })
+        }
+        ("PATCH", ["conversations", conversation, "messages", message]) => {
+            Ok(desk.set_status(id(conversation)?, id(message)?, &read(body)?)?.into())
+        }
+        _ => Err(Refused::NotFound),
+    }
+}
+
+fn read(body: &Bytes) -> Result<Value, Refused> {
+    serde_json::from_slice(body).map_err(|_| Refused::Unreadable)
+}
+
