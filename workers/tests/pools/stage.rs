@@ -110,8 +110,13 @@ impl Stage {
 
     /// The first messages of a stream, in order, once there are this many.
     pub async fn messages(&self, stream: &str, filter: &str, count: usize) -> Vec<Message> {
+        self.messages_of(stream, vec![filter.to_owned()], count).await
+    }
+
+    /// The same over several filters.
+    pub async fn messages_of(&self, stream: &str, filters: Vec<String>, count: usize) -> Vec<Message> {
         let stream = self.platform.log.context().get_stream(stream).await.unwrap();
-        let config = OrderedConfig { filter_subject: filter.to_owned(), ..OrderedConfig::default() };
+        let config = OrderedConfig { filter_subjects: filters, ..OrderedConfig::default() };
         let mut incoming = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
         let mut messages = Vec::new();
         while messages.len() < count {
