@@ -17,6 +17,7 @@ use ackline_workers::platform::Platform;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use futures_util::StreamExt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -29,7 +30,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub type RunningPool = (watch::Sender<bool>, JoinHandle<()>);
 
 pub struct Stage {
-    _server: NatsServer,
+    server: NatsServer,
     pub platform: Platform,
 }
 
@@ -54,7 +55,21 @@ impl Stage {
         let buckets = nats::prepare(&context, &settings).await.unwrap();
         let registry = Registry::fixed(snapshot);
         let platform = Platform::new(Log::new(context, 4), registry, buckets, VaultKey::generate());
-        Self { _server: server, platform }
+        Self { server, platform }
+    }
+
+    /// Kills nats-server, starts it again and waits until we are connected.
+    pub async fn restart_server(&mut self) {
+        let client = self.platform.log.context().client();
+        let connects = client.statistics().connects.load(Ordering::Relaxed);
+        self.server.kill();
+        self.server.restart().unwrap();
+        let connected = async {
+            while client.statistics().connects.load(Ordering::Relaxed) == connects {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, connected).await.expect("a new connection");
     }
 
     pub fn run<J: Job>(&self, job: J, instance: &str) -> RunningPool {
