@@ -123,6 +123,20 @@ impl Stage {
         receipt.await.unwrap().duplicate
     }
 
+    /// Waits until a consumer has acknowledged everything up to a sequence.
+    pub async fn acknowledged(&self, consumer: &str, sequence: u64) {
+        let stream = self.platform.log.context().get_stream(subjects::UPDATES).await.unwrap();
+        let reached = async {
+            loop {
+                let info = stream.consumer_info(consumer).await;
+                if info.is_ok_and(|info| info.ack_floor.stream_sequence >= sequence) {
+                    return;
+                }
+            }
+        };
+        timeout(DEADLINE, reached).await.expect("an acknowledgement in time");
+    }
+
     /// The first messages of a stream, in order, once there are this many.
     pub async fn messages(&self, stream: &str, filter: &str, count: usize) -> Vec<Message> {
         self.messages_of(stream, vec![filter.to_owned()], count).await
