@@ -109,7 +109,7 @@ mod tests {
             let scope = part.scope().to_owned();
             let key = keys.entry(scope.clone()).or_insert_with(VaultKey::generate);
             let sealed = serde_json::to_vec(&key.seal_under(master, &scope)).unwrap();
-            snapshot.fold(&ackline_shared::subjects::config_key::data_key(&scope), Some(&sealed)).unwrap();
+            snapshot.fold(&subjects::config_key::data_key(&scope), Some(&sealed)).unwrap();
             snapshot.fold(&part.key(), Some(&part.clone().seal(key).unwrap())).unwrap();
         }
         // The same parts against an empty store plan as many writes, so none of them is left out above.
