@@ -24,11 +24,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-<<<<<<< HEAD
 const BODY_MAX: usize = 16 * 1024 * 1024;
 
-=======
->>>>>>> main
 /// How the stand-in is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
