@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+/// Largest request taken.
 const BODY_MAX: usize = 16 * 1024 * 1024;
 
 /// How the stand-in is set up.
