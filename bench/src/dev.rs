@@ -83,6 +83,7 @@ pub async fn demo(screen: &Screen) -> Result<bool> {
     };
     if !outcome.is_ok() {
         screen.block(&tails);
+        screen.line(&format!("Data and logs are kept in {}", data.keep().display()));
     }
     screen.block(&outcome.table());
     screen.line(&outcome.json());

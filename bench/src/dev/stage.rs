@@ -4,12 +4,13 @@ use super::api::Api;
 use super::declared::{self, Declared};
 use super::log::Log;
 use super::ports::Ports;
-use super::programs::{Program, log_file, ours, tail};
+use super::programs::{Program, ours};
 use super::screen::Screen;
 use super::settings::Files;
 use crate::meta::{self, Simulator};
 use crate::serve::install_tls_provider;
 use crate::sink::{self, Sink};
+use ackline_shared::subjects::Pool;
 use ackline_shared::testing::tools_dir;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
+const POOLS_EVERY: Duration = Duration::from_millis(100);
 const APPLIED_WITHIN: Duration = Duration::from_secs(30);
 const STOPPED_WITHIN: Duration = Duration::from_secs(12);
 
@@ -105,7 +107,9 @@ impl Stage {
         let started = Instant::now();
         self.start_ours().await?;
         screen.done(INGRESS, &ports.ingress.url(), started.elapsed());
-        screen.done(WORKERS, &format!("{} (all pools, API)", ports.api.url()), started.elapsed());
+        screen.done(WORKERS, &format!("{} (API)", ports.api.url()), started.elapsed());
+        self.pools().await?;
+        screen.done("pools", &Pool::ALL.map(Pool::as_str).join(", "), started.elapsed());
 
         let started = Instant::now();
         let handshake = self.simulator().handshake().await;
@@ -178,6 +182,25 @@ impl Stage {
         both.0.and(both.1)
     }
 
+    /// Waits until the workers own every pool and open no more consumers, so that the first message is not
+    /// timed with their start.
+    async fn pools(&self) -> Result<()> {
+        let url = format!("{}/metrics", self.plan.ports.api_private.url());
+        let owned = |line: &&str| line.contains("owned{") && line.ends_with(" 1");
+        let log = self.log().await?;
+        let mut consumers = 0;
+        let deadline = Instant::now() + READY_WITHIN;
+        while Instant::now() < deadline {
+            let text = self.http.get(&url).timeout(READY_WITHIN).send().await?.text().await?;
+            let before = std::mem::replace(&mut consumers, log.consumers().await?);
+            if text.lines().filter(owned).count() >= Pool::ALL.len() && consumers == before {
+                return Ok(());
+            }
+            tokio::time::sleep(POOLS_EVERY).await;
+        }
+        bail!("not every pool was at work within {READY_WITHIN:?}")
+    }
+
     /// Runs the operator's program and gives what it printed.
     pub async fn ackline(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = ours("ackline")?;
@@ -191,6 +214,12 @@ impl Stage {
             bail!("`ackline {name}` failed:\n{said}{}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(output)
+    }
+
+    /// Says which program that should be up has ended.
+    pub fn fallen(&mut self) -> Option<String> {
+        let programs = [self.nats.as_mut(), self.ingress.as_mut(), self.workers.as_mut()];
+        programs.into_iter().flatten().find_map(Program::ended)
     }
 
     /// Returns when a program that should stay up has ended.
@@ -229,11 +258,9 @@ impl Stage {
 
     /// The ends of the logs of our programs, for a report of what went wrong.
     pub fn log_tails(&self) -> String {
-        let tail_of = |name: &str| {
-            let path = log_file(self.files.data(), name);
-            format!("── {name} ({})\n{}", path.display(), tail(&path))
-        };
-        [INGRESS, WORKERS].map(tail_of).join("\n")
+        let started = [self.ingress.as_ref(), self.workers.as_ref()].into_iter().flatten();
+        let tails = started.map(|program| format!("── {}\n{}", program.log().display(), program.log_tail()));
+        tails.collect::<Vec<_>>().join("\n")
     }
 
     /// What is started.
