@@ -166,20 +166,28 @@ impl Stage {
     }
 
     async fn start_ours(&mut self) -> Result<()> {
-        let (data, ports) = (self.files.data(), self.plan.ports);
         let mut command = ours(INGRESS)?;
         command.arg("--config").arg(self.files.settings());
-        let ingress = self.ingress.insert(Program::start(INGRESS, command, data)?);
+        let ingress = self.ingress.insert(Program::start(INGRESS, command, self.files.data())?);
+        let ready = format!("{}/readyz", self.plan.ports.ingress_private.url());
+        ingress.ready(&self.http, &ready, READY_WITHIN).await?;
+        self.start_workers().await
+    }
+
+    /// Starts the workers, again after [`Stage::kill_workers`].
+    pub async fn start_workers(&mut self) -> Result<()> {
         let mut command = ours(WORKERS)?;
         command.args(["--pools", "all", "--config"]).arg(self.files.settings());
-        let workers = self.workers.insert(Program::start(WORKERS, command, data)?);
-        let ready = |port: super::ports::Port| format!("{}/readyz", port.url());
-        let (edge, pools) = (ready(ports.ingress_private), ready(ports.api_private));
-        let both = tokio::join!(
-            ingress.ready(&self.http, &edge, READY_WITHIN),
-            workers.ready(&self.http, &pools, READY_WITHIN),
-        );
-        both.0.and(both.1)
+        let workers = self.workers.insert(Program::start(WORKERS, command, self.files.data())?);
+        let ready = format!("{}/readyz", self.plan.ports.api_private.url());
+        workers.ready(&self.http, &ready, READY_WITHIN).await
+    }
+
+    /// Kills the workers as a crash would.
+    pub async fn kill_workers(&mut self) {
+        if let Some(workers) = self.workers.take() {
+            workers.kill().await;
+        }
     }
 
     /// Waits until the workers own every pool and open no more consumers, so that the first message is not
