@@ -49,7 +49,7 @@ impl Outcome {
     /// The situations as a table, and below it everything that is off.
     pub fn table(&self) -> String {
         let mut table = Table::new();
-        table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
+        table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
         table.set_content_arrangement(ContentArrangement::Dynamic);
         if table.width().is_none() {
             table.set_width(140);
