@@ -65,7 +65,8 @@ async fn show(stage: &mut Stage, screen: &Screen) -> Result<()> {
 /// Plays every situation on free ports, prints what came of them, and tells whether all is well.
 pub async fn demo(screen: &Screen) -> Result<bool> {
     let root = root()?;
-    let data = tempfile::Builder::new().prefix("ackline-demo-").tempdir().context("making a directory for data")?;
+    let data =
+        tempfile::Builder::new().prefix("ackline-demo-").tempdir().context("making a directory for data")?;
     let ports = Ports::free().await?;
     let document = root.join(declared::DOCUMENT);
     let overrides = Vec::new();

@@ -10,6 +10,7 @@ use crate::webhook::Edge;
 use ackline_shared::nats::{self, NatsError, NatsSettings};
 use ackline_shared::registry::{Extent, Registry};
 use ackline_shared::vault::{VaultError, VaultKey};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -30,6 +31,9 @@ pub enum ProcessError {
     /// There is no usable master key.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The configuration is not followed any more; a restart reads it anew.
+    #[error("the configuration is not followed any more")]
+    Configuration,
 }
 
 /// The sockets the edge serves on, bound before anything else starts.
@@ -86,7 +90,7 @@ pub async fn run(
     let mut stopped = stop;
     let result = tokio::select! {
         _ = stopped.wait_for(|stop| *stop) => Ok(()),
-        failed = &mut configuration => failed.unwrap_or(Ok(())).map_err(ProcessError::from),
+        Err(error) = async { (&mut configuration).await.unwrap_or(Err(ProcessError::Configuration)) } => Err(error),
     };
     if result.is_ok() && timeout(settings.drain_timeout, &mut serving).await.is_err() {
         tracing::warn!("not everything in flight was finished within ingress.drain_timeout");
@@ -98,19 +102,23 @@ pub async fn run(
 }
 
 /// Prepares JetStream as soon as it can be reached, then keeps the routing table in step.
-async fn follow(settings: NatsSettings, routing: Arc<Routing>, master: VaultKey) -> Result<(), NatsError> {
+async fn follow(
+    settings: NatsSettings,
+    routing: Arc<Routing>,
+    master: VaultKey,
+) -> Result<Infallible, ProcessError> {
     // A connection of its own: reading configuration must not queue behind updates.
     let client = nats::connect(&settings, "ackline-ingress-config", true).await?;
     let context = nats::jetstream(client);
     let buckets = loop {
         match timeout(PREPARE_TIMEOUT, Box::pin(nats::prepare(&context, &settings))).await {
             Ok(Ok(buckets)) => break buckets,
-            Ok(Err(error @ NatsError::Partitions { .. })) => return Err(error),
+            Ok(Err(error @ NatsError::Partitions { .. })) => return Err(error.into()),
             Ok(Err(error)) => tracing::warn!(%error, "JetStream is not ready; trying again"),
             Err(_) => tracing::warn!("JetStream does not answer; trying again"),
         }
         sleep(PREPARE_PAUSE).await;
     };
     routing.follow(Registry::watch(buckets.config, Extent::Edge), &master).await;
-    Ok(())
+    Err(ProcessError::Configuration)
 }

@@ -115,11 +115,12 @@ impl Publisher {
                     update.publish(self, deadline).await?;
                 }
             }
-            let attempt_end = deadline.min(Instant::now() + self.limits.attempt_timeout);
-            let mut refused = false;
+            let attempt_end = || deadline.min(Instant::now() + self.limits.attempt_timeout);
+            let (mut end, mut refused) = (attempt_end(), false);
             for update in &mut pending {
-                match update.outcome(attempt_end, &self.metrics).await {
-                    Some(Outcome::Stored { .. }) => continue,
+                match update.outcome(end, &self.metrics).await {
+                    // While answers come in, publishing again would only add to the server's work.
+                    Some(Outcome::Stored { .. }) => end = attempt_end(),
                     None => failure = StoreError::Late,
                     Some(Outcome::Lost) => failure = StoreError::Away,
                     Some(Outcome::NoStream) => (failure, refused) = (StoreError::NoStream, true),

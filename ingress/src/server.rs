@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -22,7 +23,7 @@ use tokio::time::{sleep, timeout};
 
 /// Pause after the system refused a connection, for want of file descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Time to write a last answer to a client that may not read.
+/// Time for a last word: to a client that may not read, and from one that has not begun when we stop.
 const FAREWELL: Duration = Duration::from_secs(1);
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -76,8 +77,10 @@ where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let _open = Open::new(&self.metrics);
-        let server = self.clone();
+        let begun = Arc::new(AtomicBool::new(false));
+        let (server, begins) = (self.clone(), begun.clone());
         let service = service_fn(move |request| {
+            begins.store(true, Ordering::Relaxed);
             let answer = (server.handler)(request);
             async move { Ok::<_, Infallible>(answer.await) }
         });
@@ -90,7 +93,12 @@ where
             ended = &mut connection => ended,
             () = told(&mut stop) => {
                 Pin::new(&mut connection).graceful_shutdown();
-                (&mut connection).await
+                // hyper closes idle connections at once, but waits for the first request of a new one.
+                match timeout(FAREWELL, &mut connection).await {
+                    Ok(ended) => ended,
+                    Err(_) if !begun.load(Ordering::Relaxed) => return,
+                    Err(_) => (&mut connection).await,
+                }
             }
         };
         let Err(error) = ended else { return };

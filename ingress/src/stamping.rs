@@ -54,7 +54,8 @@ impl Stamp<'_> {
     /// The head of an update, and why nobody owns it if so.
     pub fn head(&self, found: &Found<'_>, untouched: bool) -> (Head, Option<&'static str>) {
         let phone = found.phone.as_deref();
-        let (owner, unrouted) = match self.table.route(self.door, phone, found.waba.as_deref()) {
+        let route = self.table.route(self.door, phone, found.waba.as_deref());
+        let (owner, unrouted) = match route {
             Route::Owned(owner) => (Some(owner), None),
             Route::Unclaimed if phone.is_some() => (None, Some("unknown_number")),
             Route::Unclaimed if found.waba.is_some() => (None, Some("unknown_account")),
@@ -65,10 +66,10 @@ impl Stamp<'_> {
             Some(owner) => (owner.tenant.clone(), owner.shards, found.class),
             None => (TenantId::unrouted(), UNROUTED_SHARDS, Class::Account),
         };
-        let id = match unrouted {
+        let id = match route {
             // The owner's own copy must not be taken for a duplicate of this one.
-            Some("foreign_app") => UpdateId::new(&format!("{}@{}", found.id, self.door.app)),
-            _ => found.id.clone(),
+            Route::Foreign => UpdateId::new(&format!("{}@{}", found.id, self.door.app)),
+            Route::Owned(_) | Route::Unclaimed => found.id.clone(),
         };
         let head = Head {
             id,

@@ -65,9 +65,12 @@ impl Reader {
         if self.mistakes.is_empty() { Ok(()) } else { Err(Report { mistakes: self.mistakes }) }
     }
 
-    /// Adds a mistake found by whoever combines several keys.
+    /// Adds a mistake found by whoever combines several keys; said once however often a key is read.
     pub fn mistake(&mut self, key: &str, what: impl fmt::Display) {
-        self.mistakes.push(format!("{key}: {what}"));
+        let mistake = format!("{key}: {what}");
+        if !self.mistakes.contains(&mistake) {
+            self.mistakes.push(mistake);
+        }
     }
 
     /// A text.

@@ -181,25 +181,19 @@ pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Bucke
         context.get_or_create_stream(config).await.map_err(|error| prepare_error(&name, &error))?;
     }
     let replicas = settings.durability.replicas();
-    let bucket = |name: &str, history: i64, max_age: Duration, storage: StorageType| kv::Config {
+    let bucket = |name: &str, history: i64, max_age: Duration| kv::Config {
         bucket: name.to_owned(),
         history,
         max_age,
-        storage,
+        storage: StorageType::File,
         num_replicas: replicas,
         ..kv::Config::default()
     };
     let buckets = Buckets {
-        config: open(context, bucket(subjects::BUCKET_CONFIG, 8, Duration::ZERO, StorageType::File)).await?,
-        sessions: open(
-            context,
-            bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age, StorageType::File),
-        )
-        .await?,
-        // A lease only has to live as long as its owner renews it, so it is never worth an fsync.
-        leases: open(context, bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl, StorageType::Memory))
-            .await?,
-        tuning: open(context, bucket(subjects::BUCKET_TUNING, 8, Duration::ZERO, StorageType::File)).await?,
+        config: open(context, bucket(subjects::BUCKET_CONFIG, 8, Duration::ZERO)).await?,
+        sessions: open(context, bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age)).await?,
+        leases: open(context, bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl)).await?,
+        tuning: open(context, bucket(subjects::BUCKET_TUNING, 8, Duration::ZERO)).await?,
     };
     check_partitions(&buckets.config, settings.partitions).await?;
     Ok(buckets)

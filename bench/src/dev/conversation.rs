@@ -3,8 +3,8 @@
 use super::log::Stored;
 use super::stage::{ACME, GLOBEX, Stage};
 use super::timeline::Turn;
-use super::witness::{self, WITHIN};
 use super::until;
+use super::witness::{self, WITHIN};
 use crate::journal::{Numbered, unix_micros};
 use crate::meta::{Content, Entry, IncomingMessage, Posting, Sender};
 use anyhow::{Context, Result, bail};
@@ -102,7 +102,8 @@ async fn answered(
 async fn relayed(stage: &Stage) -> Result<Turn> {
     let number = stage.declared().number_of(GLOBEX)?;
     let content = Content::Text { text: "Is my bike ready?".to_owned() };
-    let mut turn = Turn::new("Ada", &format!("{} (to Globex, which has a bot of its own)", content.summary()));
+    let mut turn =
+        Turn::new("Ada", &format!("{} (to Globex, which has a bot of its own)", content.summary()));
     let posted = post(stage, from_ada(&person(1), &number, content)).await?;
     let arrived = witness::relayed(stage.sink(), &posted.id).await?;
     turn.stage("edge 200", posted.edge);

@@ -144,7 +144,8 @@ impl Declared {
     /// The app secrets of the existing bots, by the last segment of their address.
     pub fn bots(&self) -> Result<BTreeMap<String, Vec<Secret<String>>>> {
         let own = self.app_secret()?;
-        let secret = |relay: &Target| relay.app_secret.as_ref().map_or_else(|| own.clone(), |secret| secret.0.clone());
+        let secret =
+            |relay: &Target| relay.app_secret.as_ref().map_or_else(|| own.clone(), |secret| secret.0.clone());
         Ok(self.relays.iter().map(|relay| (relay.name(), vec![secret(relay)])).collect())
     }
 

@@ -104,7 +104,8 @@ impl Ports {
         let mut held = Vec::new();
         let mut numbers = [0; 8];
         for number in &mut numbers {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("finding a free port")?;
+            let listener =
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("finding a free port")?;
             *number = listener.local_addr()?.port();
             held.push(listener);
         }

@@ -80,7 +80,9 @@ impl Program {
     /// Waits for the end of a program that should not end, and says so.
     pub async fn unexpected_end(&mut self) -> anyhow::Error {
         match self.child.wait().await {
-            Ok(status) => anyhow::anyhow!("{} ended ({status}); its log is {}", self.name, self.log.display()),
+            Ok(status) => {
+                anyhow::anyhow!("{} ended ({status}); its log is {}", self.name, self.log.display())
+            }
             Err(error) => anyhow::anyhow!("{} cannot be watched: {error}", self.name),
         }
     }
@@ -89,8 +91,7 @@ impl Program {
     pub async fn stop(mut self, within: Duration) {
         if let Some(id) = self.child.id() {
             let asked = Command::new("kill").arg("-TERM").arg(id.to_string()).status().await;
-            if asked.is_ok_and(|status| status.success())
-                && timeout(within, self.child.wait()).await.is_ok()
+            if asked.is_ok_and(|status| status.success()) && timeout(within, self.child.wait()).await.is_ok()
             {
                 return;
             }
@@ -107,11 +108,6 @@ impl Program {
     /// The last lines it printed.
     pub fn log_tail(&self) -> String {
         tail(&self.log)
-    }
-
-    /// What the program is called.
-    pub fn name(&self) -> &'static str {
-        self.name
     }
 }
 
@@ -148,7 +144,8 @@ mod tests {
     async fn a_program_that_ends_before_it_is_ready_is_an_error_with_its_last_lines() {
         crate::serve::install_tls_provider();
         let dir = directory();
-        let mut program = Program::start("a program", shell("echo 'no such key' >&2; exit 64"), dir.path()).unwrap();
+        let mut program =
+            Program::start("a program", shell("echo 'no such key' >&2; exit 64"), dir.path()).unwrap();
         let http = reqwest::Client::new();
         let error = program.ready(&http, "http://127.0.0.1:1/", Duration::from_secs(10)).await.unwrap_err();
         let said = error.to_string();

@@ -93,16 +93,24 @@ pub fn addresses(stage: &Stage) -> String {
         format!("  webhook          {}", stage.webhook_url()),
         format!("  API              {api}/openapi.json"),
         format!("    conversations  curl -H 'Authorization: Bearer {key}' {api}/v1/conversations"),
-        format!("    send           curl -H 'Authorization: Bearer {key}' -H 'content-type: application/json' \\"),
+        format!(
+            "    send           curl -H 'Authorization: Bearer {key}' -H 'content-type: application/json' \\"
+        ),
         format!(
             "                     -d '{}' {api}/v1/messages",
             r#"{"to":{"phone":"491511234567"},"content":{"type":"text","body":"Hello"}}"#
         ),
         "  write to the bot".to_owned(),
-        format!("                   curl -d '{}' {simulator}/_sim/messages", r#"{"from":"491511234567","text":"Hi"}"#),
+        format!(
+            "                   curl -d '{}' {simulator}/_sim/messages",
+            r#"{"from":"491511234567","text":"Hi"}"#
+        ),
         format!("  what Meta saw    curl {simulator}/_sim/journal?kind=message"),
         format!("  what came out    curl {sink}/_sink/journal"),
-        format!("  what to mend     target/release/ackline doctor --config {}", relative(&settings, &plan.root)),
+        format!(
+            "  what to mend     target/release/ackline doctor --config {}",
+            relative(&settings, &plan.root)
+        ),
         format!("  logs             {}", relative(&plan.data.join("logs"), &plan.root)),
     ];
     lines.join("\n")

@@ -198,7 +198,9 @@ impl Play<'_> {
             if let Some(source_id) = witness::crm(&entry.entry).and_then(|call| call.source_id.as_deref()) {
                 ledger.find(Place::Crm, source_id);
             }
-            for update in witness::relay(&entry.entry).map(|got| got.update_ids.as_slice()).unwrap_or_default() {
+            for update in
+                witness::relay(&entry.entry).map(|got| got.update_ids.as_slice()).unwrap_or_default()
+            {
                 ledger.find(Place::Relay, update);
             }
         }

@@ -34,7 +34,9 @@ impl Turn {
 
 /// Writes turns as lines.
 pub fn render(turns: &[Turn]) -> String {
-    let mut lines = vec!["A conversation. On the way: the time each stage took. Beside it: since Meta's webhook.".to_owned()];
+    let mut lines = vec![
+        "A conversation. On the way: the time each stage took. Beside it: since Meta's webhook.".to_owned(),
+    ];
     for turn in turns {
         lines.push(String::new());
         lines.push(format!("  {} ▸ {}", turn.person, turn.wrote));
@@ -53,7 +55,11 @@ fn chain(head: &str, between: &str, times: &[(String, Duration)]) -> Option<Stri
 
 fn milliseconds(time: Duration) -> String {
     let micros = time.as_micros();
-    if micros < 10_000 { format!("{}.{} ms", micros / 1000, micros % 1000 / 100) } else { format!("{} ms", micros / 1000) }
+    if micros < 10_000 {
+        format!("{}.{} ms", micros / 1000, micros % 1000 / 100)
+    } else {
+        format!("{} ms", micros / 1000)
+    }
 }
 
 #[cfg(test)]

@@ -97,7 +97,8 @@ pub fn crm(entry: &sink::Entry) -> Option<&sink::CrmCall> {
 
 /// Waits for an update at the existing bot.
 pub async fn relayed(sink: &Sink, update: &str) -> Result<Numbered<sink::Entry>> {
-    let about = |entry: &sink::Entry| relay(entry).is_some_and(|got| got.update_ids.iter().any(|id| id == update));
+    let about =
+        |entry: &sink::Entry| relay(entry).is_some_and(|got| got.update_ids.iter().any(|id| id == update));
     let found = entries(sink.journal(), "the relayed webhook", 0, 1, about).await?;
     found.into_iter().next().context("the relayed webhook")
 }
@@ -132,9 +133,10 @@ pub fn button(message: &SeenMessage, title: &str) -> Option<String> {
     // The content may come with or without its type's name around it.
     let inner = content.get("interactive").unwrap_or(content);
     let buttons = inner.pointer("/action/buttons")?.as_array()?;
-    let reply = buttons.iter().filter_map(|button| button.get("reply")).find(|reply| {
-        reply.get("title").and_then(Value::as_str) == Some(title)
-    })?;
+    let reply = buttons
+        .iter()
+        .filter_map(|button| button.get("reply"))
+        .find(|reply| reply.get("title").and_then(Value::as_str) == Some(title))?;
     reply.get("id").and_then(Value::as_str).map(str::to_owned)
 }
 

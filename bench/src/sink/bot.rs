@@ -61,7 +61,8 @@ pub async fn receive(
 }
 
 fn verify(secrets: &[Secret<String>], given: Option<&str>, body: &[u8]) -> Result<(), &'static str> {
-    let given = given.ok_or("no signature header")?.strip_prefix("sha256=").ok_or("not a sha256 signature")?;
+    let given =
+        given.ok_or("no signature header")?.strip_prefix("sha256=").ok_or("not a sha256 signature")?;
     let digest = unhex(given).ok_or("the signature is not hexadecimal")?;
     let signed = secrets.iter().any(|secret| {
         Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes())
@@ -79,15 +80,18 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 /// What tells the updates of a body apart: message ids, and statuses with the message they are of.
 fn update_ids(body: &[u8]) -> Vec<String> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list =
+        |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
     let mut ids = Vec::new();
     for change in list(&body, "entry").iter().flat_map(|entry| list(entry, "changes")) {
         let Some(value) = change.get("value") else { continue };
         ids.extend(list(value, "messages").iter().filter_map(|message| text(message, "id")));
-        ids.extend(list(value, "statuses").iter().filter_map(|status| {
-            Some(format!("{}:{}", text(status, "id")?, text(status, "status")?))
-        }));
+        ids.extend(
+            list(value, "statuses")
+                .iter()
+                .filter_map(|status| Some(format!("{}:{}", text(status, "id")?, text(status, "status")?))),
+        );
     }
     ids
 }

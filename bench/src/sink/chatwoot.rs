@@ -24,7 +24,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-
 /// How the stand-in is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -109,7 +108,10 @@ pub fn router() -> Router<Arc<Sink>> {
     Router::new()
         .route("/public/api/v1/inboxes/{identifier}/contacts", post(public_contact))
         .route("/public/api/v1/inboxes/{identifier}/contacts/{source_id}", get(public_show))
-        .route("/api/v1/accounts/{account}/{*rest}", get(application).post(application).put(application).patch(application))
+        .route(
+            "/api/v1/accounts/{account}/{*rest}",
+            get(application).post(application).put(application).patch(application),
+        )
 }
 
 struct Call {
@@ -261,4 +263,3 @@ fn route(
 fn read(body: &Bytes) -> Result<Value, Refused> {
     serde_json::from_slice(body).map_err(|_| Refused::Unreadable)
 }
-

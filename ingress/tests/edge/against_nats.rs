@@ -175,7 +175,7 @@ async fn a_killed_server_means_503_soon_and_200_again_after_its_return() {
     let started = Instant::now();
     let answer = edge.post(&body).await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, Some("2")));
-    assert!(started.elapsed() < Duration::from_millis(500), "took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(1), "took {:?}", started.elapsed());
     server.restart().unwrap();
     edge.ready().await;
     assert_eq!(edge.post(&body).await.status, 200);
@@ -214,7 +214,7 @@ async fn a_server_that_does_not_answer_means_503_within_the_budget_and_one_copy_
     let started = Instant::now();
     assert_eq!(edge.post(&body).await.status, 503);
     let budget = edge.settings.publishing.budget;
-    assert!(started.elapsed() >= budget && started.elapsed() < budget + Duration::from_secs(1));
+    assert!(started.elapsed() >= budget && started.elapsed() < 2 * budget);
     server.thaw().unwrap();
     edge.ready().await;
     assert_eq!(edge.post(&body).await.status, 200);
@@ -267,4 +267,63 @@ async fn another_partition_count_stops_the_start() {
     let edge = Running::start(&server, &master, &[("ACKLINE_NATS_PARTITIONS", "8")]).await;
     let error = timeout(SOON, edge.process).await.unwrap().unwrap().unwrap_err();
     assert!(error.to_string().contains("nats.partitions = 32"), "{error}");
+}
+
+#[tokio::test]
+async fn a_batch_as_large_as_metas_largest_is_stored_in_order() {
+    let server = NatsServer::start().unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[("ACKLINE_INGRESS_PUBLISH_BUDGET", "15s")]).await;
+    edge.ready().await;
+    let ids: Vec<_> = (1000..2000).map(|number| format!("wamid.{number}")).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    assert_eq!(edge.post(&delivery("100", &ids)).await.status, 200);
+    let stored = stored(&edge.settings).await;
+    assert_eq!(stored.iter().map(|(head, _)| head.id.as_str()).collect::<Vec<_>>(), ids);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn more_in_flight_than_allowed_means_503_at_once() {
+    let server = NatsServer::start().unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[("ACKLINE_INGRESS_IN_FLIGHT_MAX", "1")]).await;
+    edge.ready().await;
+    server.freeze().unwrap();
+    let (first, second) = (delivery("100", &["1"]), delivery("100", &["22"]));
+    let (first, second) = tokio::join!(edge.post(&first), async {
+        edge.until("/metrics", |answer| answer.body.contains("updates_in_flight 1")).await;
+        let started = Instant::now();
+        let answer = edge.post(&second).await;
+        assert!(started.elapsed() < edge.settings.publishing.budget / 2);
+        answer
+    });
+    server.thaw().unwrap();
+    assert_eq!((first.status.as_u16(), second.status.as_u16()), (503, 503));
+    let metrics = edge.get("/metrics").await.body;
+    assert!(metrics.contains("refusals_total{reason=\"overloaded\"} 1"), "{metrics}");
+    assert!(metrics.contains("refusals_total{reason=\"ack_late\"} 1"), "{metrics}");
+    edge.ready().await;
+    assert_eq!(edge.post(&delivery("100", &["22"])).await.status, 200);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_number_declared_while_the_edge_runs_is_routed() {
+    let server = NatsServer::start().unwrap();
+    let (mut entries, master) = fixture::entries();
+    let late = entries.iter().position(|(key, _)| key == "phone.100").unwrap();
+    let late = vec![entries.remove(late)];
+    write(&settings(&server, &master, &[]), entries).await;
+    let edge = Running::start(&server, &master, &[]).await;
+    edge.until("/readyz", |answer| answer.body.contains("\"numbers\":1")).await;
+    edge.until("/readyz", |answer| answer.body.contains("\"connected\"")).await;
+    assert_eq!(edge.post(&delivery("100", &["1"])).await.status, 200);
+    write(&edge.settings, late).await;
+    edge.until("/readyz", |answer| answer.body.contains("\"numbers\":2")).await;
+    assert_eq!(edge.post(&delivery("100", &["22"])).await.status, 200);
+    let tenants: Vec<_> =
+        stored(&edge.settings).await.iter().map(|(head, _)| head.tenant.to_string()).collect();
+    assert_eq!(tenants, ["_unrouted", "acme"]);
+    edge.stop().await;
 }

@@ -331,3 +331,16 @@ async fn what_is_in_flight_when_told_to_stop_is_finished_and_then_the_connection
     assert_eq!((answer.status.as_u16(), answer.header("connection")), (200, Some("close")));
     assert!(client.ready().await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn connections_without_a_request_do_not_hold_up_the_end() {
+    let harness = Harness::new();
+    let (mut fresh, mut client) = (harness.pipe(), harness.client().await);
+    let answered = Answer::read(client.send_request(post(&delivery("100", &["a"]))).await.unwrap()).await;
+    assert_eq!(answered.status.as_u16(), 200);
+    let started = Instant::now();
+    harness.stop.send_replace(true);
+    assert_eq!(fresh.read(&mut [0; 1]).await.unwrap(), 0);
+    assert!(client.ready().await.is_err());
+    assert!(started.elapsed() <= Duration::from_secs(1), "took {:?}", started.elapsed());
+}

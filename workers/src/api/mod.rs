@@ -13,6 +13,7 @@ mod flows;
 mod hooks;
 mod input;
 mod limit;
+mod listener;
 mod messages;
 mod page;
 pub mod private;
@@ -23,8 +24,9 @@ mod service;
 pub mod settings;
 mod time;
 
+pub use listener::serve;
 pub use private::{PrivateState, build_private};
-pub use service::{document, serve};
+pub use service::document;
 pub use settings::ApiSettings;
 
 use crate::journal::{Journal, JournalError};

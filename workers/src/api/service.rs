@@ -11,8 +11,6 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use serde_json::json;
 use std::any::Any;
-use std::future::Future;
-use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -22,15 +20,6 @@ use utoipa_axum::routes;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 128;
-
-/// Serves until the signal, then lets running requests finish; each is bounded by its timeout.
-pub async fn serve(
-    listener: TcpListener,
-    service: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
-}
 
 /// The document of the API.
 pub fn document() -> utoipa::openapi::OpenApi {

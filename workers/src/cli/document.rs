@@ -3,6 +3,7 @@
 //! Parts are read one by one, so that a mistake in one does not hide those in the others. Messages never
 //! repeat a value of the file, because any of them may be a secret.
 
+use super::part::SECRET_FIELDS;
 use ackline_shared::model::{
     ApiKey, App, Bot, Brand, CrmLink, Document, Endpoint, Entity, Flow, PhoneNumber, Relay, Tenant,
 };
@@ -10,10 +11,6 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use toml::de::{DeTable, DeValue};
-
-/// Fields whose texts are secrets.
-const SECRET_FIELDS: [&str; 7] =
-    ["secrets", "verify_token", "access_token", "app_secret", "webhook_secret", "hook_token", "key"];
 
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Fields that hold secrets, in any family; they are compared opened and never shown.
-const SECRET_FIELDS: [&str; 7] =
+pub const SECRET_FIELDS: [&str; 7] =
     ["secrets", "verify_token", "access_token", "app_secret", "webhook_secret", "hook_token", "key"];
 
 /// Families by the first token of their keys, in the order in which they are written: what something refers to

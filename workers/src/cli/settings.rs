@@ -1,5 +1,6 @@
 //! The settings that the command line shares with the programs it looks after.
 
+use crate::replies::GraphSettings;
 use ackline_shared::config::{Reader, Report};
 use ackline_shared::nats::NatsSettings;
 use ackline_shared::vault::{self, VaultKey};
@@ -21,14 +22,13 @@ impl Settings {
     pub fn load(file: Option<&Path>, environment: &[(String, String)]) -> Result<Self, Report> {
         let mut reader = Reader::load(file, environment.iter().cloned());
         let nats = NatsSettings::read(&mut reader);
-        let base = reader.url("meta.graph_url", &["https", "http"]);
-        let graph_url = format!("{base}/{}", reader.text("meta.graph_version"));
+        let graph = GraphSettings::read(&mut reader);
         let master = vault::master_key(&mut reader);
         if let Err(error) = &master {
             reader.mistake("secrets", error);
         }
         reader.finish()?;
         let master = master.map_err(|error| Report { mistakes: vec![error.to_string()] })?;
-        Ok(Self { nats, master, graph_url })
+        Ok(Self { nats, master, graph_url: format!("{}/{}", graph.url, graph.version) })
     }
 }

@@ -50,8 +50,21 @@ impl Lease {
             if let Ok(Ok(revision)) = attempt.await {
                 return Held { revision, renewed: asked };
             }
+            let asked = Instant::now();
+            if let Ok(Some(revision)) = timeout(self.interval(), self.reclaim()).await {
+                return Held { revision, renewed: asked };
+            }
             sleep(self.interval()).await;
         }
+    }
+
+    /// Takes back a lease that this very process let go of without being able to say so.
+    async fn reclaim(&self) -> Option<u64> {
+        let entry = self.store.entry(&self.key).await.ok()??;
+        if entry.value != self.instance.as_bytes() {
+            return None;
+        }
+        self.store.update(&self.key, self.instance.clone().into(), entry.revision).await.ok()
     }
 
     /// Renews; false when the lease is, or soon may be, somebody else's.

@@ -134,3 +134,15 @@ async fn a_second_process_takes_over_in_order_and_repeats_nothing() {
         ["a", "b"].iter().flat_map(|l| (0..20).map(move |n| format!("{l}{n:02}"))).collect();
     assert_eq!(effects, expected);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_goes_on_after_the_broker_was_killed() {
+    let (mut stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
+    let (_stop, _running) = stage.run(Recorder(seen.clone()), "one");
+    stage.publish("US.1", "k1", "ok").await;
+    stage.acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 1).await;
+    stage.restart_server().await;
+    stage.publish("US.1", "k2", "ok").await;
+    seen.wait_for(2).await;
+    assert_eq!(seen.effects_of("u:US.1"), ["k1", "k2"]);
+}

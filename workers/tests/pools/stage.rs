@@ -17,6 +17,7 @@ use ackline_workers::platform::Platform;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use futures_util::StreamExt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -29,7 +30,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub type RunningPool = (watch::Sender<bool>, JoinHandle<()>);
 
 pub struct Stage {
-    _server: NatsServer,
+    server: NatsServer,
     pub platform: Platform,
 }
 
@@ -54,7 +55,21 @@ impl Stage {
         let buckets = nats::prepare(&context, &settings).await.unwrap();
         let registry = Registry::fixed(snapshot);
         let platform = Platform::new(Log::new(context, 4), registry, buckets, VaultKey::generate());
-        Self { _server: server, platform }
+        Self { server, platform }
+    }
+
+    /// Kills nats-server, starts it again and waits until we are connected.
+    pub async fn restart_server(&mut self) {
+        let client = self.platform.log.context().client();
+        let connects = client.statistics().connects.load(Ordering::Relaxed);
+        self.server.kill();
+        self.server.restart().unwrap();
+        let connected = async {
+            while client.statistics().connects.load(Ordering::Relaxed) == connects {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, connected).await.expect("a new connection");
     }
 
     pub fn run<J: Job>(&self, job: J, instance: &str) -> RunningPool {
@@ -108,10 +123,29 @@ impl Stage {
         receipt.await.unwrap().duplicate
     }
 
+    /// Waits until a consumer has acknowledged everything up to a sequence.
+    pub async fn acknowledged(&self, consumer: &str, sequence: u64) {
+        let stream = self.platform.log.context().get_stream(subjects::UPDATES).await.unwrap();
+        let reached = async {
+            loop {
+                let info = stream.consumer_info(consumer).await;
+                if info.is_ok_and(|info| info.ack_floor.stream_sequence >= sequence) {
+                    return;
+                }
+            }
+        };
+        timeout(DEADLINE, reached).await.expect("an acknowledgement in time");
+    }
+
     /// The first messages of a stream, in order, once there are this many.
     pub async fn messages(&self, stream: &str, filter: &str, count: usize) -> Vec<Message> {
+        self.messages_of(stream, vec![filter.to_owned()], count).await
+    }
+
+    /// The same over several filters.
+    pub async fn messages_of(&self, stream: &str, filters: Vec<String>, count: usize) -> Vec<Message> {
         let stream = self.platform.log.context().get_stream(stream).await.unwrap();
-        let config = OrderedConfig { filter_subject: filter.to_owned(), ..OrderedConfig::default() };
+        let config = OrderedConfig { filter_subjects: filters, ..OrderedConfig::default() };
         let mut incoming = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
         let mut messages = Vec::new();
         while messages.len() < count {

@@ -82,8 +82,10 @@ pub async fn recovers(play: &mut Play<'_>) -> Result<String> {
     play.say(&person, words("Hi")).await?;
     let replies = play.replies(&person, since, 1).await?;
     ensure!(replies.len() == 1, "{} answers to one message", replies.len());
-    let failed = |entry: &Entry| matches!(entry, Entry::Graph(call) if call.injected && call.code == Some(131_000));
-    let failed = witness::entries(play.stage.simulator().journal(), "refused sends", since, 2, failed).await?;
+    let failed =
+        |entry: &Entry| matches!(entry, Entry::Graph(call) if call.injected && call.code == Some(131_000));
+    let failed =
+        witness::entries(play.stage.simulator().journal(), "refused sends", since, 2, failed).await?;
     Ok(format!("{} refused, then sent once", failed.len()))
 }
 

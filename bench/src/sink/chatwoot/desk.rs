@@ -232,7 +232,8 @@ impl Desk {
     pub fn filter(&self, body: &Value) -> Value {
         let condition = body.pointer("/payload/0").cloned().unwrap_or_default();
         let key = condition.get("attribute_key").and_then(Value::as_str).unwrap_or_default();
-        let wanted = condition.pointer("/values/0").and_then(Value::as_str).unwrap_or_default().to_lowercase();
+        let wanted =
+            condition.pointer("/values/0").and_then(Value::as_str).unwrap_or_default().to_lowercase();
         self.list(|contact| {
             let value = match key {
                 "name" => Some(contact.name.as_str()),
@@ -255,7 +256,8 @@ impl Desk {
     pub fn conversations(&self, contact_id: u64) -> Result<Value, Refused> {
         self.contact(contact_id)?;
         let of = self.conversations.iter().filter(|(_, held)| held.contact_id == contact_id);
-        let shown: Vec<Value> = of.rev().take(PAGE).filter_map(|(id, _)| self.conversation(*id).ok()).collect();
+        let shown: Vec<Value> =
+            of.rev().take(PAGE).filter_map(|(id, _)| self.conversation(*id).ok()).collect();
         Ok(json!({ "payload": shown }))
     }
 
@@ -366,7 +368,9 @@ impl Desk {
         let contact = conversation.pointer("/meta/sender").cloned().unwrap_or_default();
         let sender = match message.message_type {
             MessageType::Incoming => contact,
-            MessageType::Outgoing => json!({"id": 1, "name": "Agent", "email": "agent@example.com", "type": "user"}),
+            MessageType::Outgoing => {
+                json!({"id": 1, "name": "Agent", "email": "agent@example.com", "type": "user"})
+            }
         };
         json!({
             "event": "message_created", "id": message.id, "content": message.content, "content_type": "text",

@@ -230,7 +230,7 @@ mod tests {
             (size(1, 100, 1), Durability::Replicated, Level::Fail),
             (size(1, 100, 3), Durability::Replicated, Level::Ok),
         ] {
-            assert_eq!(fill("UPDATES", &size, durability).level, level);
+            assert_eq!(fill(subjects::UPDATES, &size, durability).level, level);
         }
     }
 

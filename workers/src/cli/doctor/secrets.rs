@@ -4,6 +4,7 @@ use super::finding::Finding;
 use crate::cli::part::Part;
 use ackline_shared::model::Entity;
 use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects;
 use ackline_shared::vault::VaultKey;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,7 +51,11 @@ fn opened(snapshot: &Snapshot, master: &VaultKey) -> Finding {
     let names: Vec<String> = closed.into_iter().collect();
     Finding::fail("master key", format_args!("does not open the secrets of {}", names.join(", ")))
         .hint("set secrets.master_key_file to the key this installation was set up with")
-        .hint("if that key is lost: set a new one, remove the data keys (`nats kv del config datakey.…`) and apply again")
+        .hint(format_args!(
+            "if that key is lost: set a new one, remove the data keys (`nats kv del {} {}`) and apply again",
+            subjects::BUCKET_CONFIG,
+            subjects::config_key::data_key("…")
+        ))
 }
 
 fn parts(snapshot: &Snapshot) -> Vec<Part> {
@@ -104,7 +109,7 @@ mod tests {
             let scope = part.scope().to_owned();
             let key = keys.entry(scope.clone()).or_insert_with(VaultKey::generate);
             let sealed = serde_json::to_vec(&key.seal_under(master, &scope)).unwrap();
-            snapshot.fold(&ackline_shared::subjects::config_key::data_key(&scope), Some(&sealed)).unwrap();
+            snapshot.fold(&subjects::config_key::data_key(&scope), Some(&sealed)).unwrap();
             snapshot.fold(&part.key(), Some(&part.clone().seal(key).unwrap())).unwrap();
         }
         // The same parts against an empty store plan as many writes, so none of them is left out above.

@@ -97,7 +97,11 @@ fn unrouted(count: Result<u64, String>) -> Finding {
         Ok(0) => Finding::ok("unrouted", "no update is without a tenant"),
         Ok(count) => Finding::warn("unrouted", format_args!("{count} update(s) of numbers that nobody configured"))
             .hint("declare the number under [[phone_numbers]] and run `ackline apply`; new updates are routed at once")
-            .hint("to see them: `nats stream view UPDATES --subject 'in.*.acct._unrouted'`"),
+            .hint(format_args!(
+            "to see them: `nats stream view {} --subject '{}'`",
+            subjects::UPDATES,
+            subjects::updates_of(&TenantId::unrouted())
+        )),
         Err(reason) => Finding::warn("unrouted", format_args!("cannot be counted: {reason}")),
     }
 }
@@ -122,8 +126,10 @@ fn given_up(counts: &[(Pool, u64)]) -> Finding {
     if some.is_empty() {
         return Finding::ok("dead letters", "none");
     }
-    Finding::warn("dead letters", some.join(", "))
-        .hint("the API lists them with their reasons; `nats stream view DEAD` shows them whole")
+    Finding::warn("dead letters", some.join(", ")).hint(format_args!(
+        "the API lists them with their reasons; `nats stream view {}` shows them whole",
+        subjects::DEAD
+    ))
 }
 
 /// What is known of a pool's work.
@@ -156,17 +162,26 @@ async fn pools(context: &Context) -> Vec<Finding> {
         }
     }
     let leases = stored::open(context, subjects::BUCKET_LEASES).await.ok().flatten();
-    let mut findings = Vec::new();
-    for pool in Pool::ALL {
-        let owner = match &leases {
-            Some(leases) => leases.get(pool.as_str()).await.ok().flatten(),
-            None => None,
-        };
-        let owner = owner.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let backlog = backlogs.remove(&pool).unwrap_or_default();
-        findings.push(verdict(pool, owner.as_deref(), &backlog));
+    let mut owners: BTreeMap<Pool, String> = BTreeMap::new();
+    if let Some(leases) = &leases {
+        for pool in Pool::ALL {
+            let owner = leases.get(pool.as_str()).await.ok().flatten();
+            owners.extend(owner.map(|bytes| (pool, String::from_utf8_lossy(&bytes).into_owned())));
+        }
     }
-    findings
+    verdicts(&owners, &backlogs)
+}
+
+fn verdicts(owners: &BTreeMap<Pool, String>, backlogs: &BTreeMap<Pool, Backlog>) -> Vec<Finding> {
+    if owners.is_empty() && backlogs.is_empty() {
+        return vec![Finding::warn("pools", "none has ever run here").hint("start `ackline-workers`")];
+    }
+    let none = Backlog::default();
+    let verdict = |pool: Pool| {
+        let owner = owners.get(&pool).map(String::as_str);
+        verdict(pool, owner, backlogs.get(&pool).unwrap_or(&none))
+    };
+    Pool::ALL.into_iter().map(verdict).collect()
 }
 
 fn verdict(pool: Pool, owner: Option<&str>, backlog: &Backlog) -> Finding {
@@ -217,6 +232,13 @@ mod tests {
             assert_eq!(finding.level, level, "{finding:?}");
             assert!(finding.message.contains(said), "{said} in {finding:?}");
         }
+    }
+
+    #[test]
+    fn pools_that_never_ran_are_told_once() {
+        assert_eq!(verdicts(&BTreeMap::new(), &BTreeMap::new()).len(), 1);
+        let owners = BTreeMap::from([(Pool::Crm, "host-1".to_owned())]);
+        assert_eq!(verdicts(&owners, &BTreeMap::new()).len(), Pool::ALL.len());
     }
 
     #[test]

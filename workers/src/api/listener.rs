@@ -1,0 +1,142 @@
+//! Serving a router on a socket: connections are counted, slow heads are ended, and a signal lets requests finish.
+//!
+//! axum's own `serve` bounds neither the number of connections nor the time a request's head may take.
+
+use axum::Router;
+use axum::body::Body;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
+
+/// Connections at once; further ones wait in the accept queue.
+const CONNECTIONS_MAX: usize = 1024;
+/// Time for the head of a request, which is also how long a connection may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a head.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Time for running requests to finish after the signal.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause after the system could not give a connection, most often for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until the signal, then lets running requests finish within a bounded time.
+pub async fn serve(
+    listener: TcpListener,
+    service: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = accept(&listener, &permits) => accepted,
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                let (service, stopped) = (service.clone(), stopped.clone());
+                connections.spawn(async move {
+                    converse(stream, service, stopped).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    stop.send_replace(true);
+    let drained = timeout(DRAIN_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "requests still ran at the end of the drain and are cut off"
+        );
+    }
+    Ok(())
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, _address) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+async fn converse(stream: TcpStream, service: Router, mut stopped: watch::Receiver<bool>) {
+    let answer =
+        service_fn(move |request: Request<Incoming>| service.clone().oneshot(request.map(Body::new)));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), answer);
+    let mut connection = pin!(connection);
+    let signal = async move { drop(stopped.wait_for(|is_stopped| *is_stopped).await) };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = signal => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::{Notify, oneshot};
+
+    #[tokio::test]
+    async fn a_running_request_is_finished_after_the_signal_and_idle_connections_are_closed() {
+        let (entered, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (inside, outside) = (entered.clone(), leave.clone());
+        let handler = move || async move {
+            inside.notify_one();
+            outside.notified().await;
+            "finished"
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let service = Router::new().route("/", get(handler));
+        let serving = tokio::spawn(serve(listener, service, async move { drop(stopped.await) }));
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        busy.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        entered.notified().await;
+        stop.send(()).unwrap();
+        let mut nothing = Vec::new();
+        idle.read_to_end(&mut nothing).await.unwrap();
+        assert!(nothing.is_empty() && !serving.is_finished());
+        leave.notify_one();
+        let mut answer = String::new();
+        busy.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("finished"), "{answer}");
+        timeout(DRAIN_TIMEOUT, serving).await.unwrap().unwrap().unwrap();
+    }
+}
