@@ -158,7 +158,8 @@ async fn what_is_signed_is_kept_whatever_it_is() {
         ("[".repeat(60_000), "_unrouted", "unreadable"),
         (delivery(&deep), "_unrouted", "unreadable"),
         (twice, "_unrouted", "unreadable"),
-        (account("page", "1", "feed"), "_unrouted", "unknown_account"),
+        (account("page", INITECH_WABA, "feed"), "_unrouted", "unaddressed"),
+        (account("whatsapp_business_account", "1", "account_update"), "_unrouted", "unknown_account"),
         (account("whatsapp_business_account", INITECH_WABA, "hologram_update"), "initech", ""),
         (message("wamid.number").replace(INITECH_NUMBER, "999"), "_unrouted", "unknown_number"),
         (

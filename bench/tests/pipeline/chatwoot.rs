@@ -1,9 +1,10 @@
 //! Chatwoot's own OpenAPI document, served by Prism: it refuses every request it does not describe.
 
-use crate::installation::{ACME_NUMBER, Blueprint, Installation, named, text};
+use crate::installation::{ACME_NUMBER, Blueprint, Installation, named};
 use crate::receiver::{Received, Receiver};
-use ackline_bench::meta::{Content, IncomingMessage};
+use ackline_bench::meta::{Content, IncomingMessage, Posting};
 use ackline_bench::processes::chatwoot;
+use serde_json::json;
 use std::collections::BTreeSet;
 
 const PERSON: &str = "4915100000001";
@@ -28,7 +29,16 @@ async fn every_request_of_the_crm_pool_is_one_that_chatwoot_describes() {
     blueprint.crm = Some(wire.url());
     let installation = blueprint.start().await;
 
-    written(&installation, &wire, text(PERSON, ACME_NUMBER, "Hello/ äöü 🚲"), 0).await;
+    // Meta names the person only later, and then the contact gets the name.
+    let nameless = json!({"object": "whatsapp_business_account", "entry": [{"id": "102290129340398", "changes": [{
+        "field": "messages", "value": {"messaging_product": "whatsapp",
+            "metadata": {"display_phone_number": "15550783881", "phone_number_id": ACME_NUMBER},
+            "messages": [{"from": PERSON, "id": "wamid.nameless", "timestamp": "1795000000", "type": "text",
+                "text": {"body": "Hello/ äöü 🚲"}}]}}]}]});
+    let posted =
+        installation.simulator().deliver_raw(nameless.to_string().into(), Posting::default()).unwrap();
+    installation.acknowledged(&posted).await;
+    wire.wait(2, creates_message).await;
     let picture = Content::Image { caption: Some("look".to_owned()), media_id: None };
     written(&installation, &wire, named(PERSON, ACME_NUMBER, "Ada", picture), 2).await;
     let nobody = IncomingMessage::text_without_phone("US.13491208655302741918", "Hi").to_number(ACME_NUMBER);

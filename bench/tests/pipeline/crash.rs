@@ -6,17 +6,27 @@
 use crate::installation::{ACME_NUMBER, Blueprint, Installation, from_business, text};
 use ackline_bench::dev::{until, witness};
 use ackline_bench::journal::Ask;
+use ackline_bench::meta::Entry;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 const PEOPLE: usize = 150;
+/// `pools.tenant_in_flight_max`, so many sends of a tenant can be cut off by one crash.
+const SENDS_AT_ONCE: usize = 16;
 const WITHIN: Duration = Duration::from_secs(60);
 
 fn person(n: usize) -> String {
     format!("49152{n:08}")
 }
 
-/// How many answers each person got.
+/// Everybody writes; gives the ids.
+fn say(installation: &Installation, words: &str) -> Vec<String> {
+    let post =
+        |n: usize| installation.post(text(&person(n), ACME_NUMBER, &format!("{words} {n}"))).message_ids;
+    (0..PEOPLE).flat_map(post).collect()
+}
+
+/// How often each answer was given.
 async fn answers(installation: &Installation) -> BTreeMap<String, usize> {
     let mut answers = BTreeMap::new();
     let seen =
@@ -42,16 +52,16 @@ async fn cut_off(installation: &Installation) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_that_die_in_a_burst_leave_nobody_unanswered_and_nobody_answered_twice() {
     let mut installation = Blueprint::new().await.start().await;
-    for n in 0..PEOPLE {
-        installation.post(text(&person(n), ACME_NUMBER, &format!("question {n}")));
-    }
+    let mut posted = say(&installation, "question");
     let simulator = installation.simulator().clone();
-    let answered = |entry: &ackline_bench::meta::Entry| from_business(entry).is_some();
-    witness::entries(simulator.journal(), "first answers", 0, PEOPLE / 5, answered).await.unwrap();
-    installation.kill_workers().await;
-    let before = answers(&installation).await.len();
-    assert!(before < PEOPLE, "the burst was over before the crash");
-    installation.start_workers().await.unwrap();
+    let answered = |entry: &Entry| from_business(entry).is_some();
+    // Once while most wait for their flow, once while most wait for their send.
+    for crash_after in [1, PEOPLE / 2] {
+        witness::entries(simulator.journal(), "first answers", 0, crash_after, answered).await.unwrap();
+        installation.kill_workers().await;
+        assert!(answers(&installation).await.len() < PEOPLE, "the burst was over before the crash");
+        installation.start_workers().await.unwrap();
+    }
 
     let expected: Vec<String> = (0..PEOPLE).map(|n| format!("You wrote: question {n}")).collect();
     until("an answer or a report for everybody", WITHIN, async || {
@@ -61,32 +71,20 @@ async fn workers_that_die_in_a_burst_leave_nobody_unanswered_and_nobody_answered
     })
     .await
     .unwrap();
-    // A second answer to anybody would have been sent before the first to who writes now.
-    for n in 0..PEOPLE {
-        installation.post(text(&person(n), ACME_NUMBER, &format!("thanks {n}")));
-    }
-    let all = |entry: &ackline_bench::meta::Entry| {
-        from_business(entry).is_some_and(|seen| seen.text.starts_with("You wrote: thanks"))
-    };
+    // What goes to a person goes in order: a second answer would come before the answer to this.
+    posted.extend(say(&installation, "thanks"));
+    let all =
+        |entry: &Entry| from_business(entry).is_some_and(|seen| seen.text.starts_with("You wrote: thanks"));
     witness::entries(simulator.journal(), "answers of the successor", 0, PEOPLE, all).await.unwrap();
 
     let (answers, cut_off) = (answers(&installation).await, cut_off(&installation).await);
     let twice: Vec<_> = answers.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "answered more than once: {twice:?}");
-    let unanswered = expected.iter().filter(|words| !answers.contains_key(*words)).count();
-    println!(
-        "{before} answered before, {} reported as cut off, {unanswered} of them unanswered",
-        cut_off.len()
-    );
-    assert!(unanswered <= cut_off.len());
-    assert_eq!(
-        installation
-            .stored()
-            .await
-            .iter()
-            .filter(|stored| stored.tenant == "acme" && !stored.id.contains(':'))
-            .count(),
-        2 * PEOPLE
-    );
+    assert!(cut_off.len() <= 2 * SENDS_AT_ONCE, "more reported than can have been under way: {cut_off:?}");
+    let stored = installation.stored().await;
+    let stored: Vec<&str> = stored.iter().map(|stored| stored.id.as_str()).collect();
+    for wamid in &posted {
+        assert_eq!(stored.iter().filter(|id| *id == wamid).count(), 1, "{wamid} in the log");
+    }
     assert!(installation.dead_letters("acme", "flows").await.is_empty());
 }

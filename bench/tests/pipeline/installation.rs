@@ -51,7 +51,8 @@ pub struct Blueprint {
 /// What runs; its end is the end of every program.
 pub struct Installation {
     stage: Stage,
-    data: TempDir,
+    /// Removed after the programs that write there are gone.
+    _data: TempDir,
 }
 
 impl Blueprint {
@@ -90,7 +91,7 @@ impl Blueprint {
             hurry: true,
         };
         let stage = Stage::new(plan).unwrap_or_else(|error| panic!("{error:#}"));
-        let mut installation = Installation { stage, data };
+        let mut installation = Installation { stage, _data: data };
         if let Err(error) = installation.stage.start(&Screen::quiet()).await {
             panic!("{error:#}");
         }
@@ -155,7 +156,7 @@ impl DerefMut for Installation {
 impl Drop for Installation {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}\nin {}", self.stage.log_tails(), self.data.path().display());
+            eprintln!("{}", self.stage.log_tails());
         }
     }
 }

@@ -7,7 +7,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a failure here is a failed test"
+    clippy::print_stderr,
+    reason = "a failure here is a failed test, which shows the programs' logs"
 )]
 
 mod bad_input;
