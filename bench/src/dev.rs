@@ -38,14 +38,14 @@ pub async fn run(flags: PortFlags, screen: &Screen) -> Result<()> {
     let data = root.join(".run");
     let document = root.join(declared::DOCUMENT);
     let overrides = Vec::new();
-    let plan = Plan { root, document, overrides, data, ports, retry_scale: RETRY_SCALE, hurry: false };
+    let plan = Plan { root, document, overrides, data, ports, retry_scale: RETRY_SCALE, throwaway: false };
     let mut stage = Stage::new(plan)?;
     let outcome = tokio::select! {
         outcome = show(&mut stage, screen) => outcome,
         stopped = stop_signal() => stopped.context("waiting for Ctrl-C"),
     };
     screen.line("");
-    screen.line("Stopping …");
+    screen.line("Stopping … (nats-server takes a few seconds to close its files)");
     if outcome.is_err() {
         screen.block(&stage.log_tails());
     }
@@ -70,7 +70,15 @@ pub async fn demo(screen: &Screen) -> Result<bool> {
     let ports = Ports::free().await?;
     let document = root.join(declared::DOCUMENT);
     let overrides = Vec::new();
-    let plan = Plan { root, document, overrides, data: data.path().to_owned(), ports, retry_scale: RETRY_SCALE, hurry: true };
+    let plan = Plan {
+        root,
+        document,
+        overrides,
+        data: data.path().to_owned(),
+        ports,
+        retry_scale: RETRY_SCALE,
+        throwaway: true,
+    };
     let mut stage = Stage::new(plan)?;
     let played = tokio::select! {
         played = play_all(&mut stage, screen) => played,
@@ -96,7 +104,7 @@ pub async fn demo(screen: &Screen) -> Result<bool> {
 async fn play_all(stage: &mut Stage, screen: &Screen) -> Result<report::Outcome> {
     stage.start(screen).await?;
     screen.line("");
-    situations::play(stage, screen).await
+    Ok(situations::play(stage, screen).await)
 }
 
 /// Ends with the working directory when that is the repository.

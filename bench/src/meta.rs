@@ -76,8 +76,8 @@ pub struct Options {
     pub app_secret: Secret<String>,
     /// Sent in the GET handshake.
     pub verify_token: Secret<String>,
-    /// The only access token the Graph API accepts.
-    pub token: Secret<String>,
+    /// The access tokens the Graph API accepts.
+    pub tokens: Vec<Secret<String>>,
     /// The numbers; the first is the default of incoming messages.
     pub numbers: Vec<Number>,
     /// The version in [`Running::graph_url`]; every version is accepted.
@@ -112,7 +112,7 @@ impl Default for Options {
             webhook_url: None,
             app_secret: secret("simulated-app-secret"),
             verify_token: secret("simulated-verify-token"),
-            token: secret("simulated-access-token"),
+            tokens: vec![secret("simulated-access-token")],
             numbers: vec![Number::new("100000000000101", "200000000000201")],
             graph_version: "v26.0".to_owned(),
             retry_scale: 1.0,

@@ -73,7 +73,7 @@ impl Flags {
             webhook_url: self.webhook_url,
             app_secret: Secret::new(self.app_secret),
             verify_token: Secret::new(self.verify_token),
-            token: Secret::new(self.token),
+            tokens: vec![Secret::new(self.token)],
             numbers: self.phone_number_id.iter().map(|id| Number::new(id, &self.waba_id)).collect(),
             graph_version: self.graph_version,
             retry_scale: self.retry_scale,

@@ -7,6 +7,9 @@ use serde_json::Value;
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The API limits a key's requests; whoever asks a lot has to wait when told to.
+const TRIES_MAX: u32 = 10;
+const WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// A tenant's access to the API.
 #[derive(Debug)]
@@ -86,14 +89,30 @@ impl Api {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.clear().extend(path);
         }
-        let mut request = self.http.request(method, url).bearer_auth(self.key.expose()).timeout(TIMEOUT);
-        if let Some(body) = body {
-            request = request.json(body);
+        let mut tries = 0;
+        loop {
+            let request = self.http.request(method.clone(), url.clone());
+            let request = request.bearer_auth(self.key.expose()).timeout(TIMEOUT);
+            let request = match body {
+                Some(body) => request.json(body),
+                None => request,
+            };
+            let response = request.send().await.context("calling the API")?;
+            let status = response.status();
+            tries += 1;
+            if status != StatusCode::TOO_MANY_REQUESTS || tries == TRIES_MAX {
+                return Ok((status, response.json().await.unwrap_or_default()));
+            }
+            tokio::time::sleep(wait(&response)).await;
         }
-        let response = request.send().await.context("calling the API")?;
-        let status = response.status();
-        Ok((status, response.json().await.unwrap_or_default()))
     }
+}
+
+/// What Retry-After asks for, within bounds.
+fn wait(response: &reqwest::Response) -> Duration {
+    let header = response.headers().get(reqwest::header::RETRY_AFTER);
+    let seconds = header.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(1);
+    Duration::from_secs(seconds).min(WAIT_MAX)
 }
 
 /// A text member of an object.

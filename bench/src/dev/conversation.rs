@@ -73,7 +73,13 @@ async fn answered(
     let mut turn = Turn::new("Ada", &message.content.summary());
     let since = simulator.journal().last();
     let posted = post(stage, message).await?;
-    let replies = witness::replies(simulator, person, since, replies).await?;
+    let api = stage.api(ACME)?;
+    let in_api = async {
+        until("the message in the API", WITHIN, async || api.message(&posted.id).await).await?;
+        anyhow::Ok(unix_micros())
+    };
+    let (replies, in_api) = tokio::join!(witness::replies(simulator, person, since, replies), in_api);
+    let replies = replies?;
     let seen: Vec<_> = replies.iter().filter_map(|reply| witness::seen(&reply.entry)).collect();
     turn.saw = seen.iter().map(|seen| shown(seen)).collect();
 
@@ -93,9 +99,7 @@ async fn answered(
     turn.side("event at the customer", between(posted.at_us, event.at_us));
     let entry = witness::crm_entry(sink, &posted.id).await?;
     turn.side("entry in the CRM", between(posted.at_us, entry.at_us));
-    let api = stage.api(ACME)?;
-    until("the message in the API", WITHIN, async || api.message(&posted.id).await).await?;
-    turn.side("in the API", between(posted.at_us, unix_micros()));
+    turn.side("in the API", between(posted.at_us, in_api?));
     Ok((turn, replies))
 }
 

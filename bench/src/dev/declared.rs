@@ -112,10 +112,9 @@ impl Declared {
         Ok(self.app()?.verify_token.0.clone())
     }
 
-    /// The token of the business numbers; the simulator accepts one.
-    pub fn access_token(&self) -> Result<Secret<String>> {
-        let first = self.phone_numbers.first().context("the document declares no phone number")?;
-        Ok(first.access_token.0.clone())
+    /// The tokens of the business numbers.
+    pub fn access_tokens(&self) -> Vec<Secret<String>> {
+        self.phone_numbers.iter().map(|number| number.access_token.0.clone()).collect()
     }
 
     /// The business numbers, in the document's order.

@@ -146,7 +146,7 @@ mod tests {
         let dir = directory();
         let mut program =
             Program::start("a program", shell("echo 'no such key' >&2; exit 64"), dir.path()).unwrap();
-        let http = reqwest::Client::new();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
         let error = program.ready(&http, "http://127.0.0.1:1/", Duration::from_secs(10)).await.unwrap_err();
         let said = error.to_string();
         assert!(said.contains("64") && said.contains("no such key"), "{said}");

@@ -34,6 +34,7 @@ impl Screen {
 
     /// Writes that a step is done.
     pub fn done(&self, what: &str, detail: &str, took: Duration) {
-        self.line(&format!("✓ {what:<18} {detail:<34} {:>6} ms", took.as_millis()));
+        let line = format!("✓ {what:<38} {:>6} ms  {detail}", took.as_millis());
+        self.line(line.trim_end());
     }
 }

@@ -44,14 +44,14 @@ impl Files {
     }
 
     /// Writes all of them; a master key that is there stays, or nothing sealed with it would open again.
-    pub fn write(&self, ports: &Ports, hurry: bool) -> Result<()> {
+    pub fn write(&self, ports: &Ports, impatient: bool) -> Result<()> {
         let key = self.master_key();
         if !key.exists() {
             let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key);
             let mut file = made.with_context(|| format!("creating {}", key.display()))?;
             writeln!(file, "{}", VaultKey::generate().to_base64().expose())?;
         }
-        write(&self.settings(), &settings(&self.data, ports, hurry))?;
+        write(&self.settings(), &settings(&self.data, ports, impatient))?;
         write(&self.nats(), &nats_server(&self.data, ports))
     }
 }
@@ -65,7 +65,7 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn settings(data: &Path, ports: &Ports, hurry: bool) -> String {
+fn settings(data: &Path, ports: &Ports, impatient: bool) -> String {
     let path = |name: &str| data.join(name).display().to_string();
     let mut text = format!(
         "# Written at every start; what to change permanently belongs in a file of your own.\n\
@@ -88,7 +88,7 @@ fn settings(data: &Path, ports: &Ports, hurry: bool) -> String {
         api_private = quoted(&ports.api_private.address().to_string()),
         public = quoted(&ports.api.url()),
     );
-    if hurry {
+    if impatient {
         for pool in ["replies", "relay", "crm", "events"] {
             text.push_str(&format!("\n[pools.{pool}]\nbackoff_initial = \"200ms\"\n"));
         }

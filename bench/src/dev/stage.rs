@@ -48,8 +48,9 @@ pub struct Plan {
     pub ports: Ports,
     /// The clock of Meta's webhook retries.
     pub retry_scale: f64,
-    /// Whether first retries come sooner than by default, to check more in less time.
-    pub hurry: bool,
+    /// Whether the data is thrown away: retries come sooner than by default, and nobody waits until
+    /// nats-server has put its files in order.
+    pub throwaway: bool,
 }
 
 /// Everything that runs; [`Stage::stop`] ends it.
@@ -89,7 +90,7 @@ impl Stage {
     /// Starts everything in order, telling of each step.
     pub async fn start(&mut self, screen: &Screen) -> Result<()> {
         let ports = self.plan.ports;
-        self.files.write(&ports, self.plan.hurry)?;
+        self.files.write(&ports, self.plan.throwaway)?;
 
         let started = Instant::now();
         self.start_nats().await?;
@@ -148,7 +149,7 @@ impl Stage {
             webhook_url: Some(webhook),
             app_secret: self.declared.app_secret()?,
             verify_token: self.declared.verify_token()?,
-            token: self.declared.access_token()?,
+            tokens: self.declared.access_tokens(),
             numbers: self.declared.numbers(),
             retry_scale: self.plan.retry_scale,
             ..meta::Options::default()
@@ -251,7 +252,10 @@ impl Stage {
         if let Some(sink) = self.sink {
             sink.stop().await;
         }
-        end(self.nats).await;
+        match self.nats {
+            Some(nats) if self.plan.throwaway => nats.kill().await,
+            nats => end(nats).await,
+        }
     }
 
     /// The ends of the logs of our programs, for a report of what went wrong.

@@ -99,7 +99,7 @@ fn authorise(sim: &Simulator, parts: &request::Parts) -> Result<(), GraphError> 
     let bearer = header.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
     let token = bearer.or_else(|| objects::query(parts, "access_token"));
     let token = token.ok_or_else(|| GraphError::new(104, "An access token is required."))?;
-    if token.trim() == sim.options.token.expose() {
+    if sim.options.tokens.iter().any(|known| token.trim() == known.expose()) {
         Ok(())
     } else {
         Err(GraphError::new(190, "The access token could not be decrypted or has expired."))

@@ -12,9 +12,9 @@ pub use desk::Message;
 use super::faults::Planned;
 use super::{CrmCall, Entry, Sink, lock};
 use ackline_shared::secret::Secret;
-use axum::body::Bytes;
-use axum::extract::{OriginalUri, Path, Query, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{OriginalUri, Path, Query, Request, State};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -23,6 +23,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+
+/// Largest request taken.
+const BODY_MAX: usize = 16 * 1024 * 1024;
 
 /// How the stand-in is set up.
 #[derive(Debug, Clone)]
@@ -204,22 +207,22 @@ async fn application(
     Path((account, rest)): Path<(u64, String)>,
     Query(query): Query<BTreeMap<String, String>>,
     Extension(planned): Extension<Planned>,
-    method: Method,
     OriginalUri(uri): OriginalUri,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Response {
     let Some(chatwoot) = sink.chatwoot.clone() else { return unknown() };
-    let token = headers.get("api_access_token").and_then(|token| token.to_str().ok());
+    let (head, body) = request.into_parts();
+    let body = to_bytes(body, BODY_MAX).await.unwrap_or_default();
+    let token = head.headers.get("api_access_token").and_then(|token| token.to_str().ok());
     let outcome = if token != Some(chatwoot.options.access_token.expose()) {
         Err(Refused::Token)
     } else if account != chatwoot.options.account_id {
         Err(Refused::NotFound)
     } else {
         let parts: Vec<&str> = rest.split('/').collect();
-        route(&mut lock(&chatwoot.desk), &method, &parts, &query, &body)
+        route(&mut lock(&chatwoot.desk), &head.method, &parts, &query, &body)
     };
-    Call { sink, chatwoot, planned, method, path: uri.path().to_owned() }.finish(outcome)
+    Call { sink, chatwoot, planned, method: head.method, path: uri.path().to_owned() }.finish(outcome)
 }
 
 fn route(

@@ -88,7 +88,7 @@ impl Blueprint {
             data: data.path().to_owned(),
             ports: self.ports,
             retry_scale: RETRY_SCALE,
-            hurry: true,
+            throwaway: true,
         };
         let stage = Stage::new(plan).unwrap_or_else(|error| panic!("{error:#}"));
         let mut installation = Installation { stage, _data: data };

@@ -47,7 +47,14 @@ pub async fn assistant(play: &mut Play<'_>) -> Result<String> {
     play.say(&person, words("When do you open?")).await?;
     let answer = play.replies(&person, since, 1).await?;
     expect_words(answer.first(), "9:00")?;
-    Ok("the model was asked once more than it was greeted, its answer arrived".to_owned())
+    let asked = |entry: &sink::Entry| match entry {
+        sink::Entry::Chat(chat) => {
+            chat.request.as_ref().is_some_and(|request| request.to_string().contains("When do you open?"))
+        }
+        _ => false,
+    };
+    witness::entries(play.stage.sink().journal(), "a question to the model", 0, 1, asked).await?;
+    Ok("a model on an OpenAI-compatible address was asked, its answer arrived".to_owned())
 }
 
 /// A person with a username: no phone number in the webhook, the reply goes to `recipient`.
