@@ -45,16 +45,6 @@ impl Log {
         self.read(OUTBOUND, commands).await
     }
 
-    /// How many consumers there are; it grows until every pool has opened its own.
-    pub async fn consumers(&self) -> Result<usize> {
-        let mut count = 0;
-        for stream in [UPDATES, OUTBOUND] {
-            let mut stream = self.context.get_stream(stream).await.context("opening the stream")?;
-            count += stream.info().await.context("asking about the stream")?.state.consumer_count;
-        }
-        Ok(count)
-    }
-
     async fn read(&self, stream: &str, filter: &str) -> Result<Vec<Stored>> {
         let stream = self.context.get_stream(stream).await.context("opening the stream")?;
         let config = pull::Config {

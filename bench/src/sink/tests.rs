@@ -120,7 +120,7 @@ async fn chatwoot_reports_what_is_written_there_and_knows_its_token_and_its_ids(
     let hook = sink().await;
     let hook_url = format!("{}/relay/hook", hook.url());
     let options = Options { chatwoot: Some(chatwoot(Some(hook_url))), ..Options::default() };
-    let sink = super::start(options).await.unwrap();
+    let sink = start(options).await.unwrap();
     let call = async |path: &str, token: &str, body: Value| {
         let request = http().post(format!("{}/{path}", sink.url())).header("api_access_token", token);
         let response = request.json(&body).send().await.unwrap();
