@@ -1,4 +1,5 @@
-//! The workers die in the middle of a burst: their successor finishes it, and nobody is answered twice.
+//! The workers, or nats-server below them, die in the middle of a burst: it is finished afterwards, and nobody
+//! is answered twice.
 //!
 //! Meta has no idempotency keys. A send that was cut off between request and answer is therefore not repeated
 //! but reported, as a dead letter that says so; it is the only way for an answer to be missing.
@@ -39,18 +40,32 @@ async fn answers(installation: &Installation) -> BTreeMap<String, usize> {
 }
 
 /// Sends that may have gone out and are not repeated, by what they say.
-async fn cut_off(installation: &Installation) -> Vec<String> {
-    let letters = installation.dead_letters("acme", "replies").await;
+async fn cut_off(installation: &Installation) -> anyhow::Result<Vec<String>> {
+    let letters = installation.api("acme")?.dead_letters("replies").await?;
     let words = |letter: &serde_json::Value| {
         let reason = letter["reason"].as_str().unwrap_or_default();
         assert!(reason.contains("cut off"), "given up for another reason: {letter:#}");
         letter["payload"]["content"]["body"].as_str().unwrap_or_default().to_owned()
     };
-    letters.iter().map(words).collect()
+    Ok(letters.iter().map(words).collect())
+}
+
+enum Victim {
+    Workers,
+    Nats,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_that_die_in_a_burst_leave_nobody_unanswered_and_nobody_answered_twice() {
+    burst_over(&Victim::Workers).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nats_server_that_dies_in_a_burst_leaves_nobody_unanswered_and_nobody_answered_twice() {
+    burst_over(&Victim::Nats).await;
+}
+
+async fn burst_over(victim: &Victim) {
     let mut installation = Blueprint::new().await.start().await;
     let mut posted = say(&installation, "question");
     let simulator = installation.simulator().clone();
@@ -58,14 +73,22 @@ async fn workers_that_die_in_a_burst_leave_nobody_unanswered_and_nobody_answered
     // Once while most wait for their flow, once while most wait for their send.
     for crash_after in [1, PEOPLE / 2] {
         witness::entries(simulator.journal(), "first answers", 0, crash_after, answered).await.unwrap();
-        installation.kill_workers().await;
+        match victim {
+            Victim::Workers => installation.kill_workers().await,
+            Victim::Nats => installation.kill_nats().await,
+        }
         assert!(answers(&installation).await.len() < PEOPLE, "the burst was over before the crash");
-        installation.start_workers().await.unwrap();
+        match victim {
+            Victim::Workers => installation.start_workers().await.unwrap(),
+            Victim::Nats => installation.start_nats().await.unwrap(),
+        }
     }
 
     let expected: Vec<String> = (0..PEOPLE).map(|n| format!("You wrote: question {n}")).collect();
     until("an answer or a report for everybody", WITHIN, async || {
-        let (answers, cut_off) = (answers(&installation).await, cut_off(&installation).await);
+        // The API says so while it is not connected yet.
+        let Ok(cut_off) = cut_off(&installation).await else { return Ok(None) };
+        let answers = answers(&installation).await;
         let settled = |words: &&String| answers.contains_key(*words) || cut_off.contains(words);
         Ok((expected.iter().filter(settled).count() == PEOPLE).then_some(()))
     })
@@ -77,7 +100,7 @@ async fn workers_that_die_in_a_burst_leave_nobody_unanswered_and_nobody_answered
         |entry: &Entry| from_business(entry).is_some_and(|seen| seen.text.starts_with("You wrote: thanks"));
     witness::entries(simulator.journal(), "answers of the successor", 0, PEOPLE, all).await.unwrap();
 
-    let (answers, cut_off) = (answers(&installation).await, cut_off(&installation).await);
+    let (answers, cut_off) = (answers(&installation).await, cut_off(&installation).await.unwrap());
     let twice: Vec<_> = answers.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "answered more than once: {twice:?}");
     assert!(cut_off.len() <= 2 * SENDS_AT_ONCE, "more reported than can have been under way: {cut_off:?}");
