@@ -60,11 +60,6 @@ impl Log {
         self.read(OUTBOUND, commands, self.commands_from).await
     }
 
-    /// How many consumers there are; it grows until every pool has opened its own.
-    pub async fn consumers(&self) -> Result<usize> {
-        Ok(self.state(UPDATES).await?.consumer_count + self.state(OUTBOUND).await?.consumer_count)
-    }
-
     async fn read(&self, stream: &str, filter: &str, from: u64) -> Result<Vec<Stored>> {
         let stream = self.context.get_stream(stream).await.context("opening the stream")?;
         let config = pull::Config {

@@ -3,6 +3,7 @@
 //! Each runs in a process group of its own, so that Ctrl-C reaches only the one that started them and they
 //! end in order. Dropping one kills it.
 
+use crate::processes::our_binary;
 use anyhow::{Context, Result, bail};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -26,12 +27,7 @@ pub struct Program {
 
 /// The command of one of our binaries, which lie beside this one.
 pub fn ours(name: &str) -> Result<Command> {
-    let own = std::env::current_exe().context("finding the directory of our programs")?;
-    let path = own.parent().unwrap_or(Path::new(".")).join(name);
-    if !path.is_file() {
-        bail!("{} is not built: run `make run` or `make demo`, which build it", path.display());
-    }
-    let mut command = Command::new(path);
+    let mut command = Command::from(our_binary(name)?);
     // The settings file says everything; a variable meant for something else must not get in.
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("ACKLINE_") {

@@ -3,14 +3,13 @@
 use super::api::Api;
 use super::declared::{self, Declared};
 use super::log::Log;
-use super::ports::Ports;
+use super::ports::{Port, Ports};
 use super::programs::{Program, ours};
 use super::screen::Screen;
 use super::settings::Files;
 use crate::meta::{self, Simulator};
 use crate::serve::install_tls_provider;
 use crate::sink::{self, Sink};
-use ackline_shared::subjects::Pool;
 use ackline_shared::testing::tools_dir;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
@@ -21,7 +20,6 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
-const POOLS_EVERY: Duration = Duration::from_millis(100);
 const APPLIED_WITHIN: Duration = Duration::from_secs(30);
 const STOPPED_WITHIN: Duration = Duration::from_secs(12);
 
@@ -33,12 +31,17 @@ pub const GLOBEX: &str = "globex";
 const NATS: &str = "nats-server";
 const INGRESS: &str = "ackline-ingress";
 const WORKERS: &str = "ackline-workers";
+const ALL_POOLS: &[&str] = &["--pools", "all"];
 
 /// What is to be started.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The repository.
     pub root: PathBuf,
+    /// Declares the installation; `flows/` beside it holds its definitions.
+    pub document: PathBuf,
+    /// Settings that differ from an installation for development, by environment variable.
+    pub overrides: Vec<(&'static str, String)>,
     /// Where data, settings and logs go.
     pub data: PathBuf,
     /// Where everything listens.
@@ -69,7 +72,7 @@ impl Stage {
     pub fn new(plan: Plan) -> Result<Self> {
         install_tls_provider();
         let files = Files::prepare(&plan.data)?;
-        let declared = Declared::read(&plan.root)?;
+        let declared = Declared::read(&plan.document)?;
         let http = reqwest::Client::builder().no_proxy().build()?;
         Ok(Self {
             plan,
@@ -99,17 +102,15 @@ impl Stage {
         screen.done("customer sink", &ports.sink.url(), started.elapsed());
 
         let started = Instant::now();
-        let document = declared::copy(&self.plan.root, self.files.data(), &ports)?;
+        let document = declared::copy(&self.plan.document, self.files.data(), &ports)?;
         let document = document.display().to_string();
         self.ackline(&["apply", &document]).await?;
-        screen.done("ackline apply", declared::DOCUMENT, started.elapsed());
+        screen.done("ackline apply", &self.shown_document(), started.elapsed());
 
         let started = Instant::now();
         self.start_ours().await?;
         screen.done(INGRESS, &ports.ingress.url(), started.elapsed());
-        screen.done(WORKERS, &format!("{} (API)", ports.api.url()), started.elapsed());
-        self.pools().await?;
-        screen.done("pools", &Pool::ALL.map(Pool::as_str).join(", "), started.elapsed());
+        screen.done(WORKERS, &format!("{} (all pools, API)", ports.api.url()), started.elapsed());
 
         let started = Instant::now();
         let handshake = self.simulator().handshake().await;
@@ -166,21 +167,22 @@ impl Stage {
     }
 
     async fn start_ours(&mut self) -> Result<()> {
-        let mut command = ours(INGRESS)?;
-        command.arg("--config").arg(self.files.settings());
-        let ingress = self.ingress.insert(Program::start(INGRESS, command, self.files.data())?);
-        let ready = format!("{}/readyz", self.plan.ports.ingress_private.url());
-        ingress.ready(&self.http, &ready, READY_WITHIN).await?;
-        self.start_workers().await
+        let (ingress, workers) = (self.run(INGRESS, &[])?, self.run(WORKERS, ALL_POOLS)?);
+        let (ingress, workers) = (self.ingress.insert(ingress), self.workers.insert(workers));
+        let edge = ready_url(self.plan.ports.ingress_private);
+        let pools = ready_url(self.plan.ports.api_private);
+        let both = tokio::join!(
+            ingress.ready(&self.http, &edge, READY_WITHIN),
+            workers.ready(&self.http, &pools, READY_WITHIN),
+        );
+        both.0.and(both.1)
     }
 
-    /// Starts the workers, again after [`Stage::kill_workers`].
+    /// Starts the workers with all pools and the API, again after [`Stage::kill_workers`].
     pub async fn start_workers(&mut self) -> Result<()> {
-        let mut command = ours(WORKERS)?;
-        command.args(["--pools", "all", "--config"]).arg(self.files.settings());
-        let workers = self.workers.insert(Program::start(WORKERS, command, self.files.data())?);
-        let ready = format!("{}/readyz", self.plan.ports.api_private.url());
-        workers.ready(&self.http, &ready, READY_WITHIN).await
+        let program = self.run(WORKERS, ALL_POOLS)?;
+        let workers = self.workers.insert(program);
+        workers.ready(&self.http, &ready_url(self.plan.ports.api_private), READY_WITHIN).await
     }
 
     /// Kills the workers as a crash would.
@@ -190,29 +192,27 @@ impl Stage {
         }
     }
 
-    /// Waits until the workers own every pool and open no more consumers, so that the first message is not
-    /// timed with their start.
-    async fn pools(&self) -> Result<()> {
-        let url = format!("{}/metrics", self.plan.ports.api_private.url());
-        let owned = |line: &&str| line.contains("owned{") && line.ends_with(" 1");
-        let log = self.log().await?;
-        let mut consumers = 0;
-        let deadline = Instant::now() + READY_WITHIN;
-        while Instant::now() < deadline {
-            let text = self.http.get(&url).timeout(READY_WITHIN).send().await?.text().await?;
-            let before = std::mem::replace(&mut consumers, log.consumers().await?);
-            if text.lines().filter(owned).count() >= Pool::ALL.len() && consumers == before {
-                return Ok(());
-            }
-            tokio::time::sleep(POOLS_EVERY).await;
+    fn run(&self, name: &'static str, arguments: &[&str]) -> Result<Program> {
+        Program::start(name, self.command(name, arguments)?, self.files.data())
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Result<Command> {
+        let mut command = ours(name)?;
+        command.args(arguments).arg("--config").arg(self.files.settings());
+        for (variable, value) in &self.plan.overrides {
+            command.env(variable, value);
         }
-        bail!("not every pool was at work within {READY_WITHIN:?}")
+        Ok(command)
+    }
+
+    fn shown_document(&self) -> String {
+        let shown = self.plan.document.strip_prefix(&self.plan.root).unwrap_or(&self.plan.document);
+        shown.display().to_string()
     }
 
     /// Runs the operator's program and gives what it printed.
     pub async fn ackline(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = ours("ackline")?;
-        command.args(arguments).arg("--config").arg(self.files.settings());
+        let mut command = self.command("ackline", arguments)?;
         command.stdin(Stdio::null()).kill_on_drop(true);
         let name = arguments.first().copied().unwrap_or_default();
         let output = timeout(APPLIED_WITHIN, command.output());
@@ -317,4 +317,8 @@ impl Stage {
     pub async fn log(&self) -> Result<Log> {
         Log::connect(&format!("nats://{}", self.plan.ports.nats.address())).await
     }
+}
+
+fn ready_url(port: Port) -> String {
+    format!("{}/readyz", port.url())
 }
