@@ -120,6 +120,9 @@ pub enum Ended {
     /// The connection to NATS was lost and is back; messages may have been lost on the way to us.
     #[error("the connection to NATS was renewed")]
     Reconnected,
+    /// A task of the pool ended that should not have; opening the pool anew loses nothing.
+    #[error("one of the pool's own tasks broke")]
+    Broken,
     /// A consumer failed.
     #[error("{0}")]
     Intake(#[from] IntakeError),
@@ -211,12 +214,14 @@ impl<J: Job> Desk<J> {
                     let load = (self.scheduler.queued(), self.running.len(), self.waiting.len());
                     self.attempts.metrics.load(J::POOL, load.0, load.1, load.2);
                 }
-                Some(finished) = self.running.join_next() => if let Ok((slot, place, outcome)) = finished {
-                    self.conclude(slot, place, outcome);
+                Some(finished) = self.running.join_next() => match finished {
+                    Ok((slot, place, outcome)) => self.conclude(slot, place, outcome),
+                    Err(_) => return Ended::Broken,
                 },
                 Some(arrival) = self.arrivals.recv() => self.admit(arrival),
-                Some(ended) = self.readers.join_next() => if let Ok(Err(error)) = ended {
-                    return error.into();
+                Some(ended) = self.readers.join_next() => return match ended {
+                    Ok(Err(error)) => error.into(),
+                    Ok(Ok(())) | Err(_) => Ended::Broken,
                 },
                 () = sleep_until(next_wait.unwrap_or_else(far_away)), if next_wait.is_some() => self.wake(),
             }
