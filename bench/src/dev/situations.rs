@@ -76,6 +76,7 @@ pub async fn play(stage: &mut Stage, screen: &Screen) -> Outcome {
     situation!("statuses out of order", sends::statuses);
     situation!("Graph 131000 that recovers", sends::recovers);
     situation!("send that is given up", sends::given_up);
+    situation!("workers killed at work", outage::workers);
     situation!("nats-server killed under load", outage::broker);
     match play.settle().await {
         Ok(balance) => Outcome { rows, balance, broken: None },
