@@ -3,16 +3,20 @@
 //! This crate knows nothing of flows, SQL, the Graph API or any tenant's URL. It keeps no state that a
 //! restart would miss: what is acknowledged is in the log, and what is not is sent again by Meta.
 
+pub mod crowding;
 pub mod delivery;
 pub mod element;
+pub mod entrance;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixture;
+pub mod http2;
 #[cfg(any(test, feature = "testing"))]
 pub mod invariants;
 pub mod json;
 pub mod metrics;
 pub mod private;
 pub mod process;
+pub mod proxy_protocol;
 pub mod publisher;
 pub mod refusal;
 pub mod routing;
@@ -21,5 +25,6 @@ pub mod settings;
 pub mod slots;
 pub mod split;
 pub mod stamping;
+pub mod tls;
 pub mod update_log;
 pub mod webhook;

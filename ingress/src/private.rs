@@ -8,6 +8,7 @@ use crate::metrics::Metrics;
 use crate::publisher::{Link, Publisher};
 use crate::routing::Routing;
 use crate::server::Answer;
+use crate::tls::Tls;
 use crate::webhook::Edge;
 use ackline_shared::nats::Durability;
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::watch;
 
 /// What the private port shows.
@@ -31,6 +33,8 @@ pub struct Private {
     pub metrics: Arc<Metrics>,
     /// What a 200 promises.
     pub durability: Durability,
+    /// Its credentials, with TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Whether the process is ending.
     pub draining: watch::Receiver<bool>,
 }
@@ -67,6 +71,7 @@ impl Private {
                 "apps": apps,
                 "numbers": numbers,
             },
+            "tls": self.tls.as_ref().map(|tls| tls.status(SystemTime::now())),
             "version": env!("CARGO_PKG_VERSION"),
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -1,5 +1,6 @@
 //! The edge as a running whole: connects, follows the configuration, serves, and drains when told to.
 
+use crate::entrance::Entrance;
 use crate::metrics::Metrics;
 use crate::private::Private;
 use crate::publisher::Publisher;
@@ -62,11 +63,13 @@ pub async fn run(
         settings.retry_after,
         metrics.clone(),
     ));
+    let entrance = Entrance::new(settings.entrance, &metrics);
     let private = Private {
         edge: edge.clone(),
         publisher,
         routing: routing.clone(),
         metrics: metrics.clone(),
+        tls: entrance.tls().cloned(),
         durability: settings.nats.durability,
         draining: stop.clone(),
     };
@@ -83,7 +86,8 @@ pub async fn run(
         let edge = edge.clone();
         async move { edge.answer(request).await }
     };
-    let webhooks = Server::new(handler, settings.bounds, metrics);
+    let reloading = entrance.tls().cloned().map(|tls| tokio::spawn(tls.follow()));
+    let webhooks = Server::behind(entrance, handler, settings.bounds, metrics);
     let mut serving = tokio::spawn(webhooks.run(listeners.public, stop.clone()));
     let mut configuration = tokio::spawn(follow(settings.nats, routing, master));
 
@@ -95,6 +99,7 @@ pub async fn run(
     if result.is_ok() && timeout(settings.drain_timeout, &mut serving).await.is_err() {
         tracing::warn!("not everything in flight was finished within ingress.drain_timeout");
     }
+    reloading.inspect(|reloading| reloading.abort());
     serving.abort();
     configuration.abort();
     health.abort();

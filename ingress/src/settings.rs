@@ -1,5 +1,6 @@
 //! What the edge reads from the configuration, checked once at the start.
 
+use crate::entrance::EntranceSettings;
 use ackline_shared::config::Reader;
 use ackline_shared::nats::NatsSettings;
 use ackline_shared::telemetry::Telemetry;
@@ -19,6 +20,8 @@ pub struct IngressSettings {
     pub private_listen: SocketAddr,
     /// Limits of what a client may make us hold.
     pub bounds: Bounds,
+    /// What a connection passes before its first request.
+    pub entrance: EntranceSettings,
     /// Limits of storing a delivery.
     pub publishing: Publishing,
     /// Value of Retry-After on 503.
@@ -70,6 +73,7 @@ impl IngressSettings {
             listen: reader.address("ingress.listen"),
             private_listen: reader.address("ingress.private_listen"),
             bounds: Bounds::read(reader),
+            entrance: EntranceSettings::read(reader),
             publishing: Publishing::read(reader),
             retry_after: reader.duration("ingress.retry_after"),
             drain_timeout: reader.duration("ingress.drain_timeout"),

@@ -8,7 +8,12 @@
 
 mod against_nats;
 mod bodies;
+mod certificates;
 mod client;
+mod http2;
 mod memory_log;
 mod protocol;
+mod proxied;
 mod reference;
+mod tls;
+mod tls_client;
