@@ -80,7 +80,11 @@ impl Running {
 
 fn settings(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> IngressSettings {
     let (url, key) = (server.url(), master.to_base64().expose().clone());
-    let fixed = [("ACKLINE_NATS_URL", url.as_str()), ("ACKLINE_SECRETS_MASTER_KEY", key.as_str())];
+    let fixed = [
+        ("ACKLINE_NATS_URL", url.as_str()),
+        ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB"),
+        ("ACKLINE_SECRETS_MASTER_KEY", key.as_str()),
+    ];
     let variables = fixed.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let mut reader = Reader::load(None, variables);
     let settings = IngressSettings::read(&mut reader);
