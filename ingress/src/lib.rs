@@ -3,6 +3,8 @@
 //! This crate knows nothing of flows, SQL, the Graph API or any tenant's URL. It keeps no state that a
 //! restart would miss: what is acknowledged is in the log, and what is not is sent again by Meta.
 
+pub mod budget;
+pub mod core;
 pub mod delivery;
 pub mod element;
 #[cfg(any(test, feature = "testing"))]
@@ -10,6 +12,7 @@ pub mod fixture;
 #[cfg(any(test, feature = "testing"))]
 pub mod invariants;
 pub mod json;
+pub mod listeners;
 pub mod metrics;
 pub mod private;
 pub mod process;

@@ -2,7 +2,8 @@
 
 use crate::client::{Answer, delivery, post};
 use ackline_ingress::fixture;
-use ackline_ingress::process::{self, Listeners, ProcessError};
+use ackline_ingress::listeners::Listeners;
+use ackline_ingress::process::{self, ProcessError};
 use ackline_ingress::settings::IngressSettings;
 use ackline_shared::config::Reader;
 use ackline_shared::envelope::Head;
@@ -12,13 +13,14 @@ use ackline_shared::testing::{NatsOptions, NatsServer};
 use ackline_shared::vault::VaultKey;
 use async_nats::jetstream::Context;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -36,10 +38,9 @@ struct Running {
 impl Running {
     async fn start(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> Self {
         let settings = settings(server, master, more);
-        let local = || TcpListener::bind("127.0.0.1:0");
-        let listeners = Listeners { public: local().await.unwrap(), private: local().await.unwrap() };
+        let listeners = Listeners::bind(&settings).await.unwrap();
         let (public, private) =
-            (listeners.public.local_addr().unwrap(), listeners.private.local_addr().unwrap());
+            (listeners.public[0].local_addr().unwrap(), listeners.private.local_addr().unwrap());
         let (stop, stopped) = watch::channel(false);
         let process = tokio::spawn(process::run(settings.clone(), listeners, stopped));
         Self { public, private, stop, process, settings }
@@ -80,7 +81,14 @@ impl Running {
 
 fn settings(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> IngressSettings {
     let (url, key) = (server.url(), master.to_base64().expose().clone());
-    let fixed = [("ACKLINE_NATS_URL", url.as_str()), ("ACKLINE_SECRETS_MASTER_KEY", key.as_str())];
+    let fixed = [
+        ("ACKLINE_NATS_URL", url.as_str()),
+        ("ACKLINE_SECRETS_MASTER_KEY", key.as_str()),
+        ("ACKLINE_INGRESS_LISTEN", "127.0.0.1:0"),
+        ("ACKLINE_INGRESS_PRIVATE_LISTEN", "127.0.0.1:0"),
+        // The server reserves it, and several servers run at once.
+        ("ACKLINE_NATS_STREAM_BYTES_MAX", "256MiB"),
+    ];
     let variables = fixed.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let mut reader = Reader::load(None, variables);
     let settings = IngressSettings::read(&mut reader);
@@ -223,6 +231,31 @@ async fn a_server_that_does_not_answer_means_503_within_the_budget_and_one_copy_
 }
 
 #[tokio::test]
+async fn every_thread_serves_and_stores() {
+    let server = NatsServer::start().unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[("ACKLINE_INGRESS_THREADS", "3")]).await;
+    edge.ready().await;
+    let ids: Vec<_> = (10..40).map(|number| format!("wamid.{number}")).collect();
+    let bodies: Vec<_> = ids.iter().map(|id| delivery("100", &[id])).collect();
+    let answers = join_all(bodies.iter().map(|body| edge.post(body))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert_eq!(stored(&edge.settings).await.len(), ids.len());
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_stops_the_start_with_its_name() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let server = NatsServer::start().unwrap();
+    let settings =
+        settings(&server, &VaultKey::generate(), &[("ACKLINE_INGRESS_LISTEN", &address.to_string())]);
+    let error = Listeners::bind(&settings).await.unwrap_err().to_string();
+    assert!(error.contains("ingress.listen") && error.contains(&address.to_string()), "{error}");
+}
+
+#[tokio::test]
 async fn a_full_stream_means_503() {
     let server = NatsServer::start().unwrap();
     let (entries, master) = fixture::entries();
@@ -287,7 +320,12 @@ async fn a_batch_as_large_as_metas_largest_is_stored_in_order() {
 async fn more_in_flight_than_allowed_means_503_at_once() {
     let server = NatsServer::start().unwrap();
     let master = declare(&server).await;
-    let edge = Running::start(&server, &master, &[("ACKLINE_INGRESS_IN_FLIGHT_MAX", "1")]).await;
+    let edge = Running::start(
+        &server,
+        &master,
+        &[("ACKLINE_INGRESS_IN_FLIGHT_MAX", "1"), ("ACKLINE_INGRESS_THREADS", "1")],
+    )
+    .await;
     edge.ready().await;
     server.freeze().unwrap();
     let (first, second) = (delivery("100", &["1"]), delivery("100", &["22"]));
