@@ -3,6 +3,7 @@
 //! Threads share the routing table, the metrics and the budget of bytes, all of which are only read or
 //! counted; a delivery is accepted, stored and answered on one thread, without a lock or a wakeup elsewhere.
 
+use crate::acknowledged::Acknowledged;
 use crate::budget::Budget;
 use crate::metrics::Metrics;
 use crate::process::ProcessError;
@@ -28,6 +29,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Bytes of bodies held.
     pub body_bytes: Arc<Budget>,
+    /// Updates whose PubAck was seen.
+    pub acknowledged: Arc<Acknowledged>,
 }
 
 /// A thread that serves.
@@ -75,9 +78,9 @@ async fn serve(
     stop: watch::Receiver<bool>,
     ready: Started,
 ) -> Result<(), ProcessError> {
-    let Shared { settings, routing, metrics, body_bytes } = shared;
+    let Shared { settings, routing, metrics, body_bytes, acknowledged } = shared;
     let limits = settings.publishing.share_of(threads);
-    let publisher = match Publisher::connect(&settings.nats, limits, metrics.clone()).await {
+    let publisher = match Publisher::connect(&settings.nats, limits, metrics.clone(), acknowledged).await {
         Ok(publisher) => publisher,
         Err(error) => {
             // Whoever started the thread tells why.

@@ -3,6 +3,7 @@
 //! This crate knows nothing of flows, SQL, the Graph API or any tenant's URL. It keeps no state that a
 //! restart would miss: what is acknowledged is in the log, and what is not is sent again by Meta.
 
+pub mod acknowledged;
 pub mod budget;
 pub mod core;
 pub mod delivery;
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod private;
 pub mod process;
 pub mod publisher;
+mod receipt;
 pub mod refusal;
 pub mod routing;
 pub mod server;

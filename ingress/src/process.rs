@@ -3,6 +3,7 @@
 //! Signals, configuration and the private port live on the runtime that calls [`run`]; deliveries are
 //! served by threads of their own, one for each public socket.
 
+use crate::acknowledged::Acknowledged;
 use crate::budget::Budget;
 use crate::core::{Core, Shared};
 use crate::listeners::Listeners;
@@ -57,6 +58,7 @@ pub async fn run(
         routing: Routing::new(),
         metrics: Metrics::new(),
         body_bytes: Arc::new(Budget::new(settings.bounds.body_bytes_total_max)),
+        acknowledged: Arc::new(Acknowledged::new(settings.acknowledged_max)),
         settings: Arc::new(settings),
     };
     let settings = shared.settings.clone();

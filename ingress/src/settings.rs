@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Most updates that may wait for their PubAck; a NATS subscription holds 65,536 messages and then drops.
 const IN_FLIGHT_CEILING: u64 = 32_768;
+/// A mebibyte holds 65,536 acknowledged updates.
+const ACKNOWLEDGED_CEILING: u64 = 64 << 20;
 /// Most threads worth having.
 const THREADS_CEILING: u64 = 256;
 
@@ -28,6 +30,8 @@ pub struct IngressSettings {
     pub bounds: Bounds,
     /// Limits of storing a delivery.
     pub publishing: Publishing,
+    /// Acknowledged updates remembered, so that their repeats cost no publish.
+    pub acknowledged_max: usize,
     /// Value of Retry-After on 503.
     pub retry_after: Duration,
     /// Time to finish what is in flight after SIGTERM.
@@ -79,6 +83,7 @@ impl IngressSettings {
             threads: threads(reader.count("ingress.threads", 0..=THREADS_CEILING)),
             bounds: Bounds::read(reader),
             publishing: Publishing::read(reader),
+            acknowledged_max: size(reader.count("ingress.acknowledged_max", 0..=ACKNOWLEDGED_CEILING)),
             retry_after: reader.duration("ingress.retry_after"),
             drain_timeout: reader.duration("ingress.drain_timeout"),
             nats: NatsSettings::read(reader),

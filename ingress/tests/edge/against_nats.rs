@@ -152,7 +152,8 @@ async fn a_200_means_that_the_update_is_in_the_stream() {
 async fn a_repeated_delivery_is_stored_once_and_a_batch_update_by_update() {
     let server = NatsServer::start().unwrap();
     let master = declare(&server).await;
-    let edge = Running::start(&server, &master, &[]).await;
+    // Without a memory, JetStream is who tells repeats.
+    let edge = Running::start(&server, &master, &[("ACKLINE_INGRESS_ACKNOWLEDGED_MAX", "0")]).await;
     edge.ready().await;
     let batch = delivery("100", &["1", "22", "333", "4444", "55555", "666666", "7777777", "88888888"]);
     for _ in 0..2 {
@@ -165,6 +166,37 @@ async fn a_repeated_delivery_is_stored_once_and_a_batch_update_by_update() {
     assert_eq!(stored[1].1, single);
     let metrics = edge.get("/metrics").await.body;
     assert!(metrics.contains("updates_duplicate_total 9"), "{metrics}");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeat_of_what_was_acknowledged_is_answered_without_a_publish() {
+    let mut server = NatsServer::start().unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[]).await;
+    edge.ready().await;
+    assert_eq!(edge.post(&delivery("100", &["1", "22"])).await.status, 200);
+    assert_eq!(edge.post(&delivery("100", &["22", "333"])).await.status, 200);
+    let ids: Vec<_> =
+        stored(&edge.settings).await.iter().map(|(head, _)| head.id.as_str().to_owned()).collect();
+    assert_eq!(ids, ["1", "22", "333"]);
+    let metrics = edge.get("/metrics").await.body;
+    assert!(
+        metrics.contains("updates_repeated_total 1") && metrics.contains("updates_duplicate_total 0"),
+        "{metrics}"
+    );
+    server.kill();
+    edge.until("/readyz", |answer| answer.body.contains("\"away\"")).await;
+    // The log is away, and what it has is still known.
+    assert_eq!(edge.post(&delivery("100", &["333"])).await.status, 200);
+    for _ in 0..2 {
+        // What was never acknowledged is never remembered.
+        assert_eq!(edge.post(&delivery("100", &["333", "4444"])).await.status, 503);
+    }
+    server.restart().unwrap();
+    edge.ready().await;
+    assert_eq!(edge.post(&delivery("100", &["4444"])).await.status, 200);
+    assert_eq!(stored(&edge.settings).await.len(), 4);
     edge.stop().await;
 }
 
