@@ -5,6 +5,7 @@
 
 use crate::acknowledged::Acknowledged;
 use crate::budget::Budget;
+use crate::durability::Promise;
 use crate::metrics::Metrics;
 use crate::process::ProcessError;
 use crate::publisher::Publisher;
@@ -29,6 +30,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Bytes of bodies held.
     pub body_bytes: Arc<Budget>,
+    /// What a 200 promises, as far as it is known.
+    pub promise: Arc<Promise>,
     /// Updates whose PubAck was seen.
     pub acknowledged: Arc<Acknowledged>,
 }
@@ -78,16 +81,17 @@ async fn serve(
     stop: watch::Receiver<bool>,
     ready: Started,
 ) -> Result<(), ProcessError> {
-    let Shared { settings, routing, metrics, body_bytes, acknowledged } = shared;
+    let Shared { settings, routing, metrics, body_bytes, promise, acknowledged } = shared;
     let limits = settings.publishing.share_of(threads);
-    let publisher = match Publisher::connect(&settings.nats, limits, metrics.clone(), acknowledged).await {
-        Ok(publisher) => publisher,
-        Err(error) => {
-            // Whoever started the thread tells why.
-            let _starter_gone = ready.send(Err(error.into()));
-            return Ok(());
-        }
-    };
+    let publisher =
+        match Publisher::connect(&settings.nats, limits, metrics.clone(), acknowledged, promise).await {
+            Ok(publisher) => publisher,
+            Err(error) => {
+                // Whoever started the thread tells why.
+                let _starter_gone = ready.send(Err(error.into()));
+                return Ok(());
+            }
+        };
     let edge = Edge {
         routing,
         log: publisher.clone(),

@@ -7,12 +7,15 @@ pub mod acknowledged;
 pub mod budget;
 pub mod core;
 pub mod delivery;
+pub mod durability;
 pub mod element;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixture;
+mod group;
 #[cfg(any(test, feature = "testing"))]
 pub mod invariants;
 pub mod json;
+pub mod link;
 pub mod listeners;
 pub mod metrics;
 pub mod private;

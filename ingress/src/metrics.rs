@@ -27,6 +27,10 @@ pub struct Metrics {
     unrouted: Family<ReasonLabel, Counter>,
     /// Updates that came again after their PubAck.
     pub repeated: Counter,
+    /// Groups committed together.
+    pub groups: Counter,
+    /// Groups published one by one instead.
+    pub groups_split: Counter,
     /// Updates that JetStream had before.
     pub duplicates: Counter,
     /// Updates published again for want of a PubAck.
@@ -82,6 +86,8 @@ impl Metrics {
             stored,
             unrouted: Family::default(),
             repeated: Counter::default(),
+            groups: Counter::default(),
+            groups_split: Counter::default(),
             duplicates: Counter::default(),
             republished: Counter::default(),
             ack_seconds: histogram(),
@@ -107,6 +113,8 @@ impl Metrics {
             "Updates that came again after their PubAck, answered without a publish",
             self.repeated.clone(),
         );
+        r.register("groups", "Groups of updates committed together", self.groups.clone());
+        r.register("groups_split", "Groups published one by one instead", self.groups_split.clone());
         r.register("updates_duplicate", "Updates JetStream had before", self.duplicates.clone());
         r.register("updates_republished", "Updates published again", self.republished.clone());
         r.register("ack_seconds", "First publish to PubAck", self.ack_seconds.clone());

@@ -5,8 +5,10 @@
 //! broker never empties the balancer.
 
 use crate::budget::Budget;
+use crate::durability::Promise;
+use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::publisher::{Link, Publisher};
+use crate::publisher::Publisher;
 use crate::routing::Routing;
 use crate::server::Answer;
 use ackline_shared::nats::Durability;
@@ -31,6 +33,8 @@ pub struct Private {
     pub metrics: Arc<Metrics>,
     /// What a 200 promises.
     pub durability: Durability,
+    /// Whether it is known to.
+    pub promise: Arc<Promise>,
     /// Whether the process is ending.
     pub draining: watch::Receiver<bool>,
 }
@@ -60,6 +64,7 @@ impl Private {
             "ready": ready,
             "draining": draining,
             "durability": self.durability.as_str(),
+            "durability_verified": self.promise.is_verified(),
             "nats": self.link().as_str(),
             "routing": {
                 "loaded": table.is_some(),

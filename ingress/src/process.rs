@@ -6,6 +6,7 @@
 use crate::acknowledged::Acknowledged;
 use crate::budget::Budget;
 use crate::core::{Core, Shared};
+use crate::durability::{DurabilityError, Promise};
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::private::Private;
@@ -33,6 +34,9 @@ pub enum ProcessError {
     /// NATS is set up for another installation, or its settings are unusable.
     #[error(transparent)]
     Nats(#[from] NatsError),
+    /// NATS does not keep what is promised.
+    #[error(transparent)]
+    Durability(#[from] DurabilityError),
     /// There is no usable master key.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -58,6 +62,7 @@ pub async fn run(
         routing: Routing::new(),
         metrics: Metrics::new(),
         body_bytes: Arc::new(Budget::new(settings.bounds.body_bytes_total_max)),
+        promise: Arc::default(),
         acknowledged: Arc::new(Acknowledged::new(settings.acknowledged_max)),
         settings: Arc::new(settings),
     };
@@ -77,6 +82,7 @@ pub async fn run(
         routing: shared.routing.clone(),
         metrics: shared.metrics.clone(),
         durability: settings.nats.durability,
+        promise: shared.promise.clone(),
         draining: stop.clone(),
     };
     // Health stays answered to the very end, so it is not told to stop.
@@ -87,7 +93,8 @@ pub async fn run(
         Metrics::new(),
     );
     let health = tokio::spawn(health.run(listeners.private, health_stop));
-    let mut configuration = tokio::spawn(follow(settings.nats.clone(), shared.routing, master));
+    let mut configuration =
+        tokio::spawn(follow(settings.nats.clone(), shared.routing, shared.promise, master));
 
     let mut stopped = stop;
     let result = tokio::select! {
@@ -104,15 +111,16 @@ pub async fn run(
     result
 }
 
-/// Prepares JetStream as soon as it can be reached, then keeps the routing table in step.
+/// Prepares JetStream as soon as it can be reached, makes sure of what is promised, then keeps the routing table in step.
 async fn follow(
     settings: NatsSettings,
     routing: Arc<Routing>,
+    promise: Arc<Promise>,
     master: VaultKey,
 ) -> Result<Infallible, ProcessError> {
     // A connection of its own: reading configuration must not queue behind updates.
     let client = nats::connect(&settings, "ackline-ingress-config", true).await?;
-    let context = nats::jetstream(client);
+    let context = nats::jetstream(client.clone());
     let buckets = loop {
         match timeout(PREPARE_TIMEOUT, Box::pin(nats::prepare(&context, &settings))).await {
             Ok(Ok(buckets)) => break buckets,
@@ -122,6 +130,7 @@ async fn follow(
         }
         sleep(PREPARE_PAUSE).await;
     };
+    promise.verify(&context, &settings, &client.server_info().server_id).await?;
     routing.follow(Registry::watch(buckets.config, Extent::Edge), &master).await;
     Err(ProcessError::Configuration)
 }

@@ -6,14 +6,17 @@
 //! JetStream stores it once. Success is a PubAck, of now or of the same update before, and nothing else is.
 
 use crate::acknowledged::{Acknowledged, Fingerprint};
+use crate::durability::Promise;
+use crate::group::{Committer, Group, Outgoing};
+use crate::link::{Follower, Link};
 use crate::metrics::Metrics;
 use crate::receipt;
 use crate::settings::Publishing;
 use crate::slots::{Claim, Outcome, Slots};
 use crate::update_log::{StoreError, Update, UpdateLog};
-use ackline_shared::nats::{self, NatsError, NatsSettings};
+use ackline_shared::nats::{self, Durability, NatsError, NatsSettings};
+use async_nats::Client;
 use async_nats::client::PublishErrorKind;
-use async_nats::{Client, Event};
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,28 +30,6 @@ const SENDER_CAPACITY: usize = 1024;
 /// First wait before an update that was refused is published again; doubles.
 const BACKOFF_INITIAL: Duration = Duration::from_millis(25);
 
-/// Whether NATS is reachable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
-    /// Connected.
-    Up,
-    /// Not connected since then.
-    Down(Instant),
-    /// Not connected yet.
-    New,
-}
-
-impl Link {
-    /// The state's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "connected",
-            Self::Down(_) => "away",
-            Self::New => "connecting",
-        }
-    }
-}
-
 /// Publishes to one NATS connection.
 #[derive(Debug)]
 pub struct Publisher {
@@ -60,6 +41,8 @@ pub struct Publisher {
     limits: Publishing,
     metrics: Arc<Metrics>,
     acknowledged: Arc<Acknowledged>,
+    promise: Arc<Promise>,
+    group: Option<Group>,
 }
 
 impl Publisher {
@@ -69,8 +52,10 @@ impl Publisher {
         limits: Publishing,
         metrics: Arc<Metrics>,
         acknowledged: Arc<Acknowledged>,
+        promise: Arc<Promise>,
     ) -> Result<Arc<Self>, NatsError> {
-        let slots = Slots::new(limits.in_flight_max);
+        // One more than updates in flight: a group waits for an answer of its own.
+        let slots = Slots::new(limits.in_flight_max + 1);
         let (link, _) = watch::channel(Link::New);
         let follower = Follower { link: link.clone(), slots: slots.clone() };
         let client = nats::connect_with(settings, "ackline-ingress", true, |options| {
@@ -90,7 +75,28 @@ impl Publisher {
             .map_err(|error| NatsError::Connect { url: settings.url.clone(), reason: error.to_string() })?;
         tokio::spawn(listen(answers, inbox.len() + 1, slots.clone()));
         let permits = Semaphore::new(limits.in_flight_max);
-        Ok(Arc::new(Self { client, inbox, slots, permits, link, limits, metrics, acknowledged }))
+        let group = (settings.durability == Durability::Synced).then(|| {
+            let committer = Committer {
+                client: client.clone(),
+                inbox: inbox.clone(),
+                slots: slots.clone(),
+                answer_timeout: limits.attempt_timeout,
+                metrics: metrics.clone(),
+            };
+            Group::start(committer, limits.in_flight_max)
+        });
+        Ok(Arc::new(Self {
+            client,
+            inbox,
+            slots,
+            permits,
+            link,
+            limits,
+            metrics,
+            acknowledged,
+            promise,
+            group,
+        }))
     }
 
     /// Whether NATS is reachable now.
@@ -240,17 +246,27 @@ impl<'u> Pending<'u> {
         if self.waiting.is_none() {
             self.waiting = Some(self.claim.arm());
         }
-        if self.sent.is_some() {
-            publisher.metrics.republished.inc();
-        }
         let Update { head, payload } = &self.new.update;
-        let publishing = publisher.client.publish_with_reply_and_headers(
-            head.subject(),
-            self.claim.reply(&publisher.inbox),
-            head.to_headers(),
-            payload.clone(),
-        );
-        self.sent.get_or_insert_with(Instant::now);
+        let mut outgoing = Outgoing {
+            subject: head.subject(),
+            reply: self.claim.reply(&publisher.inbox),
+            headers: head.to_headers(),
+            payload: payload.clone(),
+        };
+        match self.sent {
+            Some(_) => drop(publisher.metrics.republished.inc()),
+            None => {
+                self.sent = Some(Instant::now());
+                if let Some(group) = publisher.group.as_ref().filter(|_| publisher.promise.in_groups()) {
+                    match group.join(outgoing) {
+                        None => return Ok(()),
+                        Some(back) => outgoing = back,
+                    }
+                }
+            }
+        }
+        let Outgoing { subject, reply, headers, payload } = outgoing;
+        let publishing = publisher.client.publish_with_reply_and_headers(subject, reply, headers, payload);
         match timeout_at(deadline, publishing).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
@@ -284,29 +300,6 @@ impl<'u> Pending<'u> {
             if let Some(sent) = self.sent {
                 metrics.ack_seconds.observe(sent.elapsed().as_secs_f64());
             }
-        }
-    }
-}
-
-/// Turns the client's events into the state of the link.
-struct Follower {
-    link: watch::Sender<Link>,
-    slots: Arc<Slots>,
-}
-
-impl Follower {
-    fn follow(&self, event: &Event) {
-        match event {
-            Event::Connected => {
-                tracing::info!("connected to NATS");
-                self.link.send_replace(Link::Up);
-            }
-            Event::Disconnected | Event::Closed => {
-                tracing::warn!("NATS is away; deliveries get 503 until it is back");
-                self.link.send_replace(Link::Down(Instant::now()));
-                self.slots.lose_all();
-            }
-            other => tracing::debug!(event = %other, "NATS"),
         }
     }
 }

@@ -25,18 +25,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
-struct Running {
-    public: SocketAddr,
-    private: SocketAddr,
-    stop: watch::Sender<bool>,
-    process: JoinHandle<Result<(), ProcessError>>,
-    settings: IngressSettings,
+pub struct Running {
+    pub public: SocketAddr,
+    pub private: SocketAddr,
+    pub stop: watch::Sender<bool>,
+    pub process: JoinHandle<Result<(), ProcessError>>,
+    pub settings: IngressSettings,
 }
 
 impl Running {
-    async fn start(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> Self {
+    pub async fn start(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> Self {
         let settings = settings(server, master, more);
         let listeners = Listeners::bind(&settings).await.unwrap();
         let (public, private) =
@@ -46,22 +46,22 @@ impl Running {
         Self { public, private, stop, process, settings }
     }
 
-    async fn post(&self, body: &str) -> Answer {
+    pub async fn post(&self, body: &str) -> Answer {
         send(self.public, post(body)).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         let request = Request::get(path).header("host", "edge").body(Full::default()).unwrap();
         send(self.private, request).await
     }
 
     /// Waits until the routing table is there and NATS connected.
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         self.until("/readyz", |answer| answer.status == 200 && answer.body.contains("\"connected\"")).await;
     }
 
     /// Waits until the private port says so.
-    async fn until(&self, path: &str, holds: impl Fn(&Answer) -> bool) {
+    pub async fn until(&self, path: &str, holds: impl Fn(&Answer) -> bool) {
         let deadline = Instant::now() + SOON;
         loop {
             let answer = self.get(path).await;
@@ -73,13 +73,13 @@ impl Running {
         }
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.send_replace(true);
         timeout(SOON, self.process).await.unwrap().unwrap().unwrap();
     }
 }
 
-fn settings(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> IngressSettings {
+pub fn settings(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> IngressSettings {
     let (url, key) = (server.url(), master.to_base64().expose().clone());
     let fixed = [
         ("ACKLINE_NATS_URL", url.as_str()),
@@ -104,12 +104,12 @@ async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
     Answer::read(response).await
 }
 
-async fn context(settings: &IngressSettings) -> Context {
+pub async fn context(settings: &IngressSettings) -> Context {
     nats::jetstream(nats::connect(&settings.nats, "test", false).await.unwrap())
 }
 
 /// Declares the fixture's installation.
-async fn declare(server: &NatsServer) -> VaultKey {
+pub async fn declare(server: &NatsServer) -> VaultKey {
     let (entries, master) = fixture::entries();
     write(&settings(server, &master, &[]), entries).await;
     master
@@ -123,7 +123,7 @@ async fn write(settings: &IngressSettings, entries: Vec<(String, Vec<u8>)>) {
 }
 
 /// Everything stored, oldest first.
-async fn stored(settings: &IngressSettings) -> Vec<(Head, Bytes)> {
+pub async fn stored(settings: &IngressSettings) -> Vec<(Head, Bytes)> {
     let mut stream = context(settings).await.get_stream(UPDATES).await.unwrap();
     let last = stream.info().await.unwrap().state.last_sequence;
     let mut out = Vec::new();

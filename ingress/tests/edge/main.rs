@@ -9,6 +9,7 @@
 mod against_nats;
 mod bodies;
 mod client;
+mod durability;
 mod memory_log;
 mod protocol;
 mod reference;
