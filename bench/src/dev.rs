@@ -3,20 +3,20 @@
 //! Our own programs and nats-server are child processes, Meta and the customer are simulated in this one.
 //! Whatever is started here is ended here: on success, on failure, and on Ctrl-C.
 
-mod api;
+pub mod api;
 mod conversation;
-mod declared;
+pub mod declared;
 mod ledger;
-mod log;
+pub mod log;
 mod ports;
 mod programs;
 mod report;
 mod screen;
 mod settings;
 mod situations;
-mod stage;
+pub mod stage;
 mod timeline;
-mod witness;
+pub mod witness;
 
 pub use ports::{PortFlags, Ports};
 pub use screen::Screen;
@@ -36,7 +36,9 @@ pub async fn run(flags: PortFlags, screen: &Screen) -> Result<()> {
     let ports = flags.ports();
     ports.check().await?;
     let data = root.join(".run");
-    let plan = Plan { root, data, ports, retry_scale: RETRY_SCALE, throwaway: false };
+    let document = root.join(declared::DOCUMENT);
+    let overrides = Vec::new();
+    let plan = Plan { root, document, overrides, data, ports, retry_scale: RETRY_SCALE, throwaway: false };
     let mut stage = Stage::new(plan)?;
     let outcome = tokio::select! {
         outcome = show(&mut stage, screen) => outcome,
@@ -66,7 +68,17 @@ pub async fn demo(screen: &Screen) -> Result<bool> {
     let data =
         tempfile::Builder::new().prefix("ackline-demo-").tempdir().context("making a directory for data")?;
     let ports = Ports::free().await?;
-    let plan = Plan { root, data: data.path().to_owned(), ports, retry_scale: RETRY_SCALE, throwaway: true };
+    let document = root.join(declared::DOCUMENT);
+    let overrides = Vec::new();
+    let plan = Plan {
+        root,
+        document,
+        overrides,
+        data: data.path().to_owned(),
+        ports,
+        retry_scale: RETRY_SCALE,
+        throwaway: true,
+    };
     let mut stage = Stage::new(plan)?;
     let played = tokio::select! {
         played = play_all(&mut stage, screen) => played,
@@ -83,6 +95,7 @@ pub async fn demo(screen: &Screen) -> Result<bool> {
     };
     if !outcome.is_ok() {
         screen.block(&tails);
+        screen.line(&format!("Data and logs are kept in {}", data.keep().display()));
     }
     screen.block(&outcome.table());
     screen.line(&outcome.json());
@@ -105,7 +118,7 @@ fn root() -> Result<PathBuf> {
 }
 
 /// Asks again until there is an answer, every 25 ms and at most `within`.
-async fn until<T, F>(what: &str, within: Duration, mut ask: impl FnMut() -> F) -> Result<T>
+pub async fn until<T, F>(what: &str, within: Duration, mut ask: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<Option<T>>>,
 {

@@ -14,6 +14,7 @@ mod receiver;
 #[cfg(test)]
 mod tests;
 
+pub use bot::update_ids;
 pub use chatwoot::{Answered, Options as ChatwootOptions};
 pub use control::JournalQuery;
 pub use faults::Fault;

@@ -252,5 +252,14 @@ async fn check_partitions(config: &kv::Store, configured: u16) -> Result<(), Nat
 }
 
 fn prepare_error(what: &str, error: &dyn fmt::Display) -> NatsError {
-    NatsError::Prepare { what: what.to_owned(), reason: error.to_string() }
+    let mut reason = error.to_string();
+    if reason.contains(NO_STORAGE) {
+        reason.push_str(
+            "; every stream reserves nats.stream_bytes_max: lower it, or give JetStream more max_file_store",
+        );
+    }
+    NatsError::Prepare { what: what.to_owned(), reason }
 }
+
+/// JetStream's words when the sizes of all streams exceed what it may store.
+const NO_STORAGE: &str = "insufficient storage resources";

@@ -7,6 +7,7 @@ use crate::core::log::{Log, now_ms};
 use crate::core::metrics::Metrics;
 use crate::core::pool::{self, Host, Shutdown, ended};
 use crate::core::settings::PoolSettings;
+use crate::core::standing::{Standing, State};
 use crate::crm::CrmSync;
 use crate::egress::{Egress, EgressSettings};
 use crate::events::EventsJob;
@@ -138,16 +139,23 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     let platform = Platform::new(log, registry, buckets, settings.master.clone());
     let journal = if parts.need_journal() { Some(Journal::open(&settings.journal_url).await?) } else { None };
     let mut metrics = MetricsRegistry::default();
+    let standing = Standing::default();
+    parts.pools.iter().for_each(|pool| standing.set(*pool, State::Starting));
     let host = Host {
         platform: platform.clone(),
         metrics: Metrics::register(&mut metrics),
+        standing: standing.clone(),
         instance: instance_name(),
         shutdown: shutdown.clone(),
     };
     let mut running = JoinSet::new();
     spawn_pools(&mut running, &settings, &parts, &host, journal.as_ref())?;
-    let private =
-        PrivateState { platform: platform.clone(), journal: journal.clone(), metrics: Arc::new(metrics) };
+    let private = PrivateState {
+        platform: platform.clone(),
+        journal: journal.clone(),
+        standing,
+        metrics: Arc::new(metrics),
+    };
     running.spawn(serve(listeners.private, api::build_private(private), shutdown.clone()));
     if let (Some(listener), Some(journal)) = (listeners.api, journal.clone()) {
         let service = api::build(ApiState { platform, journal, settings: settings.api.clone() });

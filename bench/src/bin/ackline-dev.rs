@@ -31,7 +31,7 @@ async fn main() -> ExitCode {
     // The person at the terminal reads the screen; the log is for what should not happen.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
-    let screen = Screen;
+    let screen = Screen::default();
     let ended = match Flags::parse().command {
         Command::Run(ports) => dev::run(ports, &screen).await.map(|()| true),
         Command::Demo => dev::demo(&screen).await,

@@ -1,6 +1,6 @@
 //! One conversation, played and timed: what a person writes, what they see, and how long each stage takes.
 
-use super::log::Stored;
+use super::log::{Log, Stored};
 use super::stage::{ACME, GLOBEX, Stage};
 use super::timeline::Turn;
 use super::until;
@@ -14,16 +14,17 @@ use std::time::Duration;
 pub async fn play(stage: &Stage) -> Result<Vec<Turn>> {
     let person = person(0);
     let number = stage.declared().number_of(ACME)?;
+    let log = stage.log().await?.starting_now().await?;
     let say = |content: Content| from_ada(&person, &number, content);
     let text = |text: &str| Content::Text { text: text.to_owned() };
-    let (first, greeting) = answered(stage, &person, say(text("Hi")), 1).await?;
+    let (first, greeting) = answered(stage, &log, &person, say(text("Hi")), 1).await?;
     let title = "Order status";
     let greeting = greeting.first().and_then(|reply| witness::seen(&reply.entry));
     let reply_id = greeting.and_then(|greeting| witness::button(greeting, title));
     let reply_id = reply_id.context("the greeting has no button for orders")?;
     let press = Content::ButtonReply { reply_id, title: title.to_owned() };
-    let (second, _) = answered(stage, &person, say(press), 1).await?;
-    let (third, _) = answered(stage, &person, say(text("1001")), 2).await?;
+    let (second, _) = answered(stage, &log, &person, say(press), 1).await?;
+    let (third, _) = answered(stage, &log, &person, say(text("1001")), 2).await?;
     Ok(vec![first, second, third, relayed(stage).await?])
 }
 
@@ -65,6 +66,7 @@ async fn post(stage: &Stage, message: IncomingMessage) -> Result<Posted> {
 
 async fn answered(
     stage: &Stage,
+    log: &Log,
     person: &str,
     message: IncomingMessage,
     replies: usize,
@@ -86,7 +88,6 @@ async fn answered(
     let first = replies.first().context("no reply")?;
     let reply = seen.first().context("no reply")?;
     let opaque = reply.biz_opaque_callback_data.clone().unwrap_or_default();
-    let log = stage.log().await?;
     let stored = find(&log.updates().await?, &posted.id).unwrap_or(posted.at_us);
     let decided = find(&log.commands().await?, &opaque).unwrap_or(stored);
     let delivered = witness::status(simulator, &reply.message_id, "delivered").await?;

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// The document, from the repository's root.
 pub const DOCUMENT: &str = "deploy/dev/demo.toml";
-const FLOWS: &str = "deploy/dev/flows";
+/// Where definitions lie, beside their document.
+const FLOWS: &str = "flows";
 
 /// The parts of the document that matter here.
 #[derive(Debug, Deserialize)]
@@ -82,10 +83,9 @@ impl From<String> for Plain {
 }
 
 impl Declared {
-    /// Reads the document of a repository.
-    pub fn read(root: &Path) -> Result<Self> {
-        let path = root.join(DOCUMENT);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    /// Reads a document.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("reading {}", path.display()))
     }
 
@@ -175,18 +175,20 @@ impl Target {
     }
 }
 
-/// Copies the document and its flows with the real addresses in them; gives the copy to apply.
-pub fn copy(root: &Path, data: &Path, ports: &Ports) -> Result<PathBuf> {
+/// Copies a document and its flows with the real addresses in them; gives the copy to apply.
+pub fn copy(document: &Path, data: &Path, ports: &Ports) -> Result<PathBuf> {
     let target = data.join("declared");
     let flows = target.join("flows");
     std::fs::create_dir_all(&flows).with_context(|| format!("making {}", flows.display()))?;
-    let document = target.join("demo.toml");
-    copy_file(&root.join(DOCUMENT), &document, ports)?;
-    for entry in std::fs::read_dir(root.join(FLOWS)).with_context(|| format!("reading {FLOWS}"))? {
+    let copied = target.join("document.toml");
+    copy_file(document, &copied, ports)?;
+    let definitions = document.with_file_name(FLOWS);
+    let reading = || format!("reading {}", definitions.display());
+    for entry in std::fs::read_dir(&definitions).with_context(reading)? {
         let entry = entry?;
         copy_file(&entry.path(), &flows.join(entry.file_name()), ports)?;
     }
-    Ok(document)
+    Ok(copied)
 }
 
 fn copy_file(from: &Path, to: &Path, ports: &Ports) -> Result<()> {
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_repositorys_document_says_what_the_simulators_need() {
-        let declared = Declared::read(&ackline_shared::testing::workspace_dir()).unwrap();
+        let declared = Declared::read(&ackline_shared::testing::workspace_dir().join(DOCUMENT)).unwrap();
         assert_eq!(declared.webhook_path().unwrap(), "/webhooks/meta/main");
         assert_eq!(declared.endpoints().keys().collect::<Vec<_>>(), ["acme"]);
         assert_eq!(declared.bots().unwrap().keys().collect::<Vec<_>>(), ["globex"]);

@@ -3,7 +3,8 @@
 
 use ackline_shared::subjects::{OUTBOUND, OUTBOUND_SUBJECTS, Subject, UPDATES, UPDATES_SUBJECTS, header};
 use anyhow::{Context, Result};
-use async_nats::jetstream::{self, consumer::pull};
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures_util::StreamExt;
 use std::time::Duration;
 
@@ -24,31 +25,46 @@ pub struct Stored {
 #[derive(Debug)]
 pub struct Log {
     context: jetstream::Context,
+    updates_from: u64,
+    commands_from: u64,
 }
 
 impl Log {
-    /// Connects.
+    /// Connects; reads from the beginning.
     pub async fn connect(url: &str) -> Result<Self> {
         let client = async_nats::connect(url).await.context("connecting to nats-server")?;
-        Ok(Self { context: jetstream::new(client) })
+        Ok(Self { context: jetstream::new(client), updates_from: 1, commands_from: 1 })
+    }
+
+    /// The same, reading only what is stored from now on: earlier runs may have left a lot.
+    pub async fn starting_now(mut self) -> Result<Self> {
+        self.updates_from = self.state(UPDATES).await?.last_sequence + 1;
+        self.commands_from = self.state(OUTBOUND).await?.last_sequence + 1;
+        Ok(self)
+    }
+
+    async fn state(&self, stream: &str) -> Result<jetstream::stream::State> {
+        let mut stream = self.context.get_stream(stream).await.context("opening the stream")?;
+        Ok(stream.info().await.context("asking about the stream")?.state.clone())
     }
 
     /// Every update, oldest first.
     pub async fn updates(&self) -> Result<Vec<Stored>> {
         let [updates, _] = UPDATES_SUBJECTS;
-        self.read(UPDATES, updates).await
+        self.read(UPDATES, updates, self.updates_from).await
     }
 
     /// Every send command, oldest first.
     pub async fn commands(&self) -> Result<Vec<Stored>> {
         let [commands] = OUTBOUND_SUBJECTS;
-        self.read(OUTBOUND, commands).await
+        self.read(OUTBOUND, commands, self.commands_from).await
     }
 
-    async fn read(&self, stream: &str, filter: &str) -> Result<Vec<Stored>> {
+    async fn read(&self, stream: &str, filter: &str, from: u64) -> Result<Vec<Stored>> {
         let stream = self.context.get_stream(stream).await.context("opening the stream")?;
         let config = pull::Config {
             filter_subject: filter.to_owned(),
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
             ack_policy: jetstream::consumer::AckPolicy::None,
             inactive_threshold: Duration::from_secs(30),
             memory_storage: true,

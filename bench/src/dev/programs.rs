@@ -3,6 +3,7 @@
 //! Each runs in a process group of its own, so that Ctrl-C reaches only the one that started them and they
 //! end in order. Dropping one kills it.
 
+use crate::processes::our_binary;
 use anyhow::{Context, Result, bail};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -24,19 +25,9 @@ pub struct Program {
     log: PathBuf,
 }
 
-/// The file a program's output goes to.
-pub fn log_file(data: &Path, name: &str) -> PathBuf {
-    data.join("logs").join(format!("{name}.log"))
-}
-
 /// The command of one of our binaries, which lie beside this one.
 pub fn ours(name: &str) -> Result<Command> {
-    let own = std::env::current_exe().context("finding the directory of our programs")?;
-    let path = own.parent().unwrap_or(Path::new(".")).join(name);
-    if !path.is_file() {
-        bail!("{} is not built: run `make run` or `make demo`, which build it", path.display());
-    }
-    let mut command = Command::new(path);
+    let mut command = Command::from(our_binary(name)?);
     // The settings file says everything; a variable meant for something else must not get in.
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("ACKLINE_") {
@@ -49,7 +40,7 @@ pub fn ours(name: &str) -> Result<Command> {
 impl Program {
     /// Starts a program; its output replaces that of the last time.
     pub fn start(name: &'static str, mut command: Command, data: &Path) -> Result<Self> {
-        let log = log_file(data, name);
+        let log = data.join("logs").join(format!("{name}.log"));
         let out = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let err = out.try_clone().context("sharing a log file")?;
         let child = command
@@ -81,14 +72,20 @@ impl Program {
         }
     }
 
+    /// Says how the program ended, when it has.
+    pub fn ended(&mut self) -> Option<String> {
+        match self.child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => Some(format!("{} ended ({status})", self.name)),
+            Err(error) => Some(format!("{} cannot be watched: {error}", self.name)),
+        }
+    }
+
     /// Waits for the end of a program that should not end, and says so.
     pub async fn unexpected_end(&mut self) -> anyhow::Error {
-        match self.child.wait().await {
-            Ok(status) => {
-                anyhow::anyhow!("{} ended ({status}); its log is {}", self.name, self.log.display())
-            }
-            Err(error) => anyhow::anyhow!("{} cannot be watched: {error}", self.name),
-        }
+        // An error means that it has ended already, which is what is asked here.
+        let _ = self.child.wait().await;
+        anyhow::anyhow!("{}; its log is {}", self.ended().unwrap_or_default(), self.log.display())
     }
 
     /// Asks the program to end (SIGTERM) and kills it when it has not `within` the time.
@@ -109,6 +106,11 @@ impl Program {
         let _ = self.child.kill().await;
     }
 
+    /// The file its output goes to.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
     /// The last lines it printed.
     pub fn log_tail(&self) -> String {
         tail(&self.log)
@@ -116,7 +118,7 @@ impl Program {
 }
 
 /// The last lines of a file.
-pub fn tail(path: &Path) -> String {
+fn tail(path: &Path) -> String {
     let Ok(file) = File::open(path) else { return String::new() };
     let mut lines = VecDeque::new();
     for line in BufReader::new(file).lines().map_while(Result::ok) {

@@ -100,9 +100,8 @@ pub fn addresses(stage: &Stage) -> String {
             "                     -d '{}' {api}/v1/messages",
             r#"{"to":{"phone":"491511234567"},"content":{"type":"text","body":"Hello"}}"#
         ),
-        "  write to the bot".to_owned(),
         format!(
-            "                   curl -d '{}' {simulator}/_sim/messages",
+            "  write to the bot curl -d '{}' {simulator}/_sim/messages",
             r#"{"from":"491511234567","text":"Hi"}"#
         ),
         format!("  what Meta saw    curl {simulator}/_sim/journal?kind=message"),

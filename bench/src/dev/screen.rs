@@ -5,11 +5,21 @@ use std::time::Duration;
 
 /// Writes lines to standard output; a reader that went away is no reason to stop.
 #[derive(Debug, Default)]
-pub struct Screen;
+pub struct Screen {
+    quiet: bool,
+}
 
 impl Screen {
+    /// One that writes nothing, for tests.
+    pub fn quiet() -> Self {
+        Self { quiet: true }
+    }
+
     /// Writes a line.
     pub fn line(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "{text}");
         let _ = out.flush();

@@ -14,6 +14,7 @@ use super::stage::{ACME, Stage};
 use super::witness::{self, WITHIN};
 use crate::journal::{Ask, Numbered};
 use crate::meta::{self, Accepted, Content, IncomingMessage, Outcome as Attempted, Posting, Sender};
+use crate::sink::update_ids;
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -47,9 +48,12 @@ pub async fn play(stage: &mut Stage, screen: &Screen) -> Outcome {
     macro_rules! situation {
         ($name:literal, $play:path) => {{
             let started = Instant::now();
-            let played = match timeout(SITUATION_WITHIN, $play(&mut play)).await {
-                Ok(played) => played.map_err(|error| format!("{error:#}")),
-                Err(_) => Err(format!("not within {SITUATION_WITHIN:?}")),
+            let played = match play.stage.fallen() {
+                Some(fallen) => Err(fallen),
+                None => match timeout(SITUATION_WITHIN, $play(&mut play)).await {
+                    Ok(played) => played.map_err(|error| format!("{error:#}")),
+                    Err(_) => Err(format!("not within {SITUATION_WITHIN:?}")),
+                },
             };
             let took = started.elapsed();
             match &played {
@@ -72,6 +76,7 @@ pub async fn play(stage: &mut Stage, screen: &Screen) -> Outcome {
     situation!("statuses out of order", sends::statuses);
     situation!("Graph 131000 that recovers", sends::recovers);
     situation!("send that is given up", sends::given_up);
+    situation!("workers killed at work", outage::workers);
     situation!("nats-server killed under load", outage::broker);
     match play.settle().await {
         Ok(balance) => Outcome { rows, balance, broken: None },
@@ -170,6 +175,10 @@ impl Play<'_> {
                 && attempt.outcome == Attempted::Delivered
             {
                 acknowledged.insert(attempt.delivery);
+                // Statuses, too, and whatever else was in it.
+                for update in update_ids(attempt.body.as_deref().unwrap_or_default().as_bytes()) {
+                    ledger.acknowledge(&update, &[Place::Log]);
+                }
             }
             if let Some(seen) = witness::seen(&entry.entry)
                 && let Some(id) = &seen.biz_opaque_callback_data

@@ -3,8 +3,8 @@
 use super::api::Api;
 use super::declared::{self, Declared};
 use super::log::Log;
-use super::ports::Ports;
-use super::programs::{Program, log_file, ours, tail};
+use super::ports::{Port, Ports};
+use super::programs::{Program, ours};
 use super::screen::Screen;
 use super::settings::Files;
 use crate::meta::{self, Simulator};
@@ -31,12 +31,17 @@ pub const GLOBEX: &str = "globex";
 const NATS: &str = "nats-server";
 const INGRESS: &str = "ackline-ingress";
 const WORKERS: &str = "ackline-workers";
+const ALL_POOLS: &[&str] = &["--pools", "all"];
 
 /// What is to be started.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The repository.
     pub root: PathBuf,
+    /// Declares the installation; `flows/` beside it holds its definitions.
+    pub document: PathBuf,
+    /// Settings that differ from an installation for development, by environment variable.
+    pub overrides: Vec<(&'static str, String)>,
     /// Where data, settings and logs go.
     pub data: PathBuf,
     /// Where everything listens.
@@ -67,7 +72,7 @@ impl Stage {
     pub fn new(plan: Plan) -> Result<Self> {
         install_tls_provider();
         let files = Files::prepare(&plan.data)?;
-        let declared = Declared::read(&plan.root)?;
+        let declared = Declared::read(&plan.document)?;
         let http = reqwest::Client::builder().no_proxy().build()?;
         Ok(Self {
             plan,
@@ -97,10 +102,10 @@ impl Stage {
         screen.done("customer sink", &ports.sink.url(), started.elapsed());
 
         let started = Instant::now();
-        let document = declared::copy(&self.plan.root, self.files.data(), &ports)?;
+        let document = declared::copy(&self.plan.document, self.files.data(), &ports)?;
         let document = document.display().to_string();
         self.ackline(&["apply", &document]).await?;
-        screen.done("ackline apply", declared::DOCUMENT, started.elapsed());
+        screen.done("ackline apply", &self.shown_document(), started.elapsed());
 
         let started = Instant::now();
         self.start_ours().await?;
@@ -162,15 +167,10 @@ impl Stage {
     }
 
     async fn start_ours(&mut self) -> Result<()> {
-        let (data, ports) = (self.files.data(), self.plan.ports);
-        let mut command = ours(INGRESS)?;
-        command.arg("--config").arg(self.files.settings());
-        let ingress = self.ingress.insert(Program::start(INGRESS, command, data)?);
-        let mut command = ours(WORKERS)?;
-        command.args(["--pools", "all", "--config"]).arg(self.files.settings());
-        let workers = self.workers.insert(Program::start(WORKERS, command, data)?);
-        let ready = |port: super::ports::Port| format!("{}/readyz", port.url());
-        let (edge, pools) = (ready(ports.ingress_private), ready(ports.api_private));
+        let (ingress, workers) = (self.run(INGRESS, &[])?, self.run(WORKERS, ALL_POOLS)?);
+        let (ingress, workers) = (self.ingress.insert(ingress), self.workers.insert(workers));
+        let edge = ready_url(self.plan.ports.ingress_private);
+        let pools = ready_url(self.plan.ports.api_private);
         let both = tokio::join!(
             ingress.ready(&self.http, &edge, READY_WITHIN),
             workers.ready(&self.http, &pools, READY_WITHIN),
@@ -178,10 +178,41 @@ impl Stage {
         both.0.and(both.1)
     }
 
+    /// Starts the workers with all pools and the API, again after [`Stage::kill_workers`].
+    pub async fn start_workers(&mut self) -> Result<()> {
+        let program = self.run(WORKERS, ALL_POOLS)?;
+        let workers = self.workers.insert(program);
+        workers.ready(&self.http, &ready_url(self.plan.ports.api_private), READY_WITHIN).await
+    }
+
+    /// Kills the workers as a crash would.
+    pub async fn kill_workers(&mut self) {
+        if let Some(workers) = self.workers.take() {
+            workers.kill().await;
+        }
+    }
+
+    fn run(&self, name: &'static str, arguments: &[&str]) -> Result<Program> {
+        Program::start(name, self.command(name, arguments)?, self.files.data())
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Result<Command> {
+        let mut command = ours(name)?;
+        command.args(arguments).arg("--config").arg(self.files.settings());
+        for (variable, value) in &self.plan.overrides {
+            command.env(variable, value);
+        }
+        Ok(command)
+    }
+
+    fn shown_document(&self) -> String {
+        let shown = self.plan.document.strip_prefix(&self.plan.root).unwrap_or(&self.plan.document);
+        shown.display().to_string()
+    }
+
     /// Runs the operator's program and gives what it printed.
     pub async fn ackline(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = ours("ackline")?;
-        command.args(arguments).arg("--config").arg(self.files.settings());
+        let mut command = self.command("ackline", arguments)?;
         command.stdin(Stdio::null()).kill_on_drop(true);
         let name = arguments.first().copied().unwrap_or_default();
         let output = timeout(APPLIED_WITHIN, command.output());
@@ -191,6 +222,12 @@ impl Stage {
             bail!("`ackline {name}` failed:\n{said}{}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(output)
+    }
+
+    /// Says which program that should be up has ended.
+    pub fn fallen(&mut self) -> Option<String> {
+        let programs = [self.nats.as_mut(), self.ingress.as_mut(), self.workers.as_mut()];
+        programs.into_iter().flatten().find_map(Program::ended)
     }
 
     /// Returns when a program that should stay up has ended.
@@ -229,11 +266,9 @@ impl Stage {
 
     /// The ends of the logs of our programs, for a report of what went wrong.
     pub fn log_tails(&self) -> String {
-        let tail_of = |name: &str| {
-            let path = log_file(self.files.data(), name);
-            format!("── {name} ({})\n{}", path.display(), tail(&path))
-        };
-        [INGRESS, WORKERS].map(tail_of).join("\n")
+        let started = [self.ingress.as_ref(), self.workers.as_ref()].into_iter().flatten();
+        let tails = started.map(|program| format!("── {}\n{}", program.log().display(), program.log_tail()));
+        tails.collect::<Vec<_>>().join("\n")
     }
 
     /// What is started.
@@ -282,4 +317,8 @@ impl Stage {
     pub async fn log(&self) -> Result<Log> {
         Log::connect(&format!("nats://{}", self.plan.ports.nats.address())).await
     }
+}
+
+fn ready_url(port: Port) -> String {
+    format!("{}/readyz", port.url())
 }

@@ -42,10 +42,18 @@ pub async fn ended(sim: &Simulator, delivery: u64) -> Result<Numbered<meta::Entr
 /// Waits for so many messages that a person got after an entry.
 pub async fn replies(sim: &Simulator, person: &str, since: u64, count: usize) -> Result<Seen<meta::Entry>> {
     let conversation = sim.conversation(person);
-    let theirs = |entry: &meta::Entry| {
-        seen(entry).is_some_and(|seen| seen.author == Author::Business && seen.conversation == conversation)
-    };
-    entries(sim.journal(), "replies", since, count, theirs).await
+    entries(sim.journal(), "replies", since, count, |entry| is_reply(entry, &conversation)).await
+}
+
+/// How many messages a person got after an entry, up to now.
+pub async fn replies_so_far(sim: &Simulator, person: &str, since: u64) -> usize {
+    let conversation = sim.conversation(person);
+    let ask = Ask { since, ..Ask::default() };
+    sim.journal().read(ask, |entry| is_reply(entry, &conversation)).await.entries.len()
+}
+
+fn is_reply(entry: &meta::Entry, conversation: &str) -> bool {
+    seen(entry).is_some_and(|seen| seen.author == Author::Business && seen.conversation == conversation)
 }
 
 /// Waits for the webhook that tells of a message's status.

@@ -78,7 +78,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 /// What tells the updates of a body apart: message ids, and statuses with the message they are of.
-fn update_ids(body: &[u8]) -> Vec<String> {
+pub fn update_ids(body: &[u8]) -> Vec<String> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let list =
         |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();

@@ -103,3 +103,47 @@ async fn orders_and_the_assistant_answer_and_are_recorded() {
     assert_eq!(page["entries"][0]["status"], 200);
     sink.stop().await;
 }
+
+fn chatwoot(webhook_url: Option<String>) -> ChatwootOptions {
+    ChatwootOptions {
+        account_id: 1,
+        inbox_id: 7,
+        inbox_identifier: "inbox".to_owned(),
+        access_token: Secret::new("agent-token".to_owned()),
+        webhook_url: webhook_url.map(Secret::new),
+        webhook_secret: None,
+    }
+}
+
+#[tokio::test]
+async fn chatwoot_reports_what_is_written_there_and_knows_its_token_and_its_ids() {
+    let hook = sink().await;
+    let hook_url = format!("{}/relay/hook", hook.url());
+    let options = Options { chatwoot: Some(chatwoot(Some(hook_url))), ..Options::default() };
+    let sink = start(options).await.unwrap();
+    let call = async |path: &str, token: &str, body: Value| {
+        let request = http().post(format!("{}/{path}", sink.url())).header("api_access_token", token);
+        let response = request.json(&body).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let contact = json!({"source_id": "US.1", "identifier": "US.1", "name": "Ada"});
+    assert_eq!(call("public/api/v1/inboxes/inbox/contacts", "", contact.clone()).await.0, 200);
+    assert_eq!(call("public/api/v1/inboxes/other/contacts", "", contact).await.0, 404);
+    let start = json!({"source_id": "US.1", "inbox_id": "7"});
+    assert_eq!(call("api/v1/accounts/1/conversations", "stranger", start.clone()).await.0, 401);
+    let (_, conversation) = call("api/v1/accounts/1/conversations", "agent-token", start).await;
+    let messages = format!("chatwoot/api/v1/accounts/1/conversations/{}/messages", conversation["id"]);
+    let message = json!({"content": "hi", "message_type": "incoming", "source_id": "wamid.1"});
+    assert_eq!(call(&messages, "agent-token", message).await.0, 200);
+
+    assert!(sink.sink().agent_answers("US.2", "hello?").await.is_none());
+    let answered = sink.sink().agent_answers("US.1", "With you in a minute").await.unwrap();
+    assert_eq!(answered.status, Some(404), "the hook knows no such bot, and that is what it answered");
+    let url = format!("{}/_sink/journal?kind=relay&n=2&wait_ms=20000", hook.url());
+    let page: Value = http().get(url).send().await.unwrap().json().await.unwrap();
+    let body = |entry: &Value| serde_json::from_str::<Value>(entry["body"].as_str().unwrap()).unwrap();
+    let mut sources: Vec<Value> =
+        page["entries"].as_array().unwrap().iter().map(|entry| body(entry)["source_id"].clone()).collect();
+    sources.sort_by_key(Value::is_null);
+    assert_eq!(sources, [json!("wamid.1"), Value::Null]);
+}

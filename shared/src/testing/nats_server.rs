@@ -3,9 +3,11 @@
 use super::process::{Process, ProcessError};
 use super::tools_dir;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// Longest the kernel may take to stop a process.
+const FROZEN_WITHIN: Duration = Duration::from_secs(10);
 const NAME: &str = "nats-server";
 const READY_WITHIN: Duration = Duration::from_secs(20);
 const LISTENING: &str = "Listening for client connections on 127.0.0.1:";
@@ -80,12 +82,21 @@ impl NatsServer {
         Ok(())
     }
 
-    /// Stops the server's clock (SIGSTOP): connections stay up and nothing answers.
+    /// Stops the server's clock (SIGSTOP) and returns once it stands: connections stay up and nothing answers.
     ///
     /// # Errors
-    /// When the signal cannot be sent.
+    /// When the signal cannot be sent, or the server did not stand still in time.
     pub fn freeze(&self) -> Result<(), ProcessError> {
-        self.process.as_ref().map_or(Ok(()), |process| process.signal("STOP"))
+        let Some(process) = &self.process else { return Ok(()) };
+        process.signal("STOP")?;
+        let deadline = Instant::now() + FROZEN_WITHIN;
+        while !threads_stand_still(process.id()).map_err(|error| io("reading its state", error))? {
+            if Instant::now() > deadline {
+                return Err(io("stopping it", std::io::ErrorKind::TimedOut.into()));
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     /// Lets a frozen server go on (SIGCONT).
@@ -112,6 +123,18 @@ impl NatsServer {
             self.options.extra_config
         )
     }
+}
+
+/// Whether the kernel has stopped every thread; it does so one by one, some time after the signal.
+fn threads_stand_still(id: u32) -> std::io::Result<bool> {
+    for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
+        let state = std::fs::read_to_string(thread?.path().join("stat"))?;
+        // The state follows the name, which is in parentheses.
+        if !state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn io(what: &'static str, source: std::io::Error) -> ProcessError {

@@ -1,5 +1,6 @@
 //! The private listener: `/livez`, `/readyz` and `/metrics`, for whoever runs the process and nobody else.
 
+use crate::core::standing::Standing;
 use crate::journal::Journal;
 use crate::platform::Platform;
 use async_nats::connection::State as Connection;
@@ -11,6 +12,7 @@ use axum::{Json, Router};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -24,6 +26,8 @@ pub struct PrivateState {
     pub platform: Platform,
     /// The read model, when this process uses it.
     pub journal: Option<Journal>,
+    /// Where the pools of the process stand.
+    pub standing: Standing,
     /// All metrics of the process.
     pub metrics: Arc<Registry>,
 }
@@ -37,7 +41,8 @@ pub fn build_private(state: PrivateState) -> Router {
         .with_state(state)
 }
 
-/// Ready means: NATS is connected and the configuration was read. The read model may be away; queries say so.
+/// Ready means: NATS is connected, the configuration was read, and every pool works or stands by. The read model
+/// may be away; queries say so.
 async fn ready(State(state): State<PrivateState>) -> Response {
     let is_connected = state.platform.log.context().client().connection_state() == Connection::Connected;
     let is_loaded = state.platform.registry.is_loaded();
@@ -45,10 +50,14 @@ async fn ready(State(state): State<PrivateState>) -> Response {
         Some(journal) => Some(timeout(JOURNAL_WAIT, journal.is_readable()).await.unwrap_or(false)),
         None => None,
     };
-    let is_ready = is_connected && is_loaded;
+    let pools = state.standing.all();
+    let is_ready = is_connected && is_loaded && pools.values().all(|state| state.is_settled());
+    let pools: BTreeMap<&str, &str> =
+        pools.into_iter().map(|(pool, state)| (pool.as_str(), state.as_str())).collect();
     let body = json!({
         "ready": is_ready,
         "nats": if is_connected { "connected" } else { "away" },
+        "pools": pools,
         "configuration": if is_loaded { "loaded" } else { "not yet read" },
         "journal": journal.map_or("not used", |is_readable| if is_readable { "readable" } else { "away" }),
     });

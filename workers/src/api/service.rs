@@ -14,23 +14,41 @@ use std::any::Any;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The problem document's name among the schemas.
+const PROBLEM_SCHEMA: &str = "ProblemBody";
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
 /// The document of the API.
 pub fn document() -> utoipa::openapi::OpenApi {
-    v1(None).split_for_parts().1
+    described(v1(None).split_for_parts().1)
+}
+
+/// Says of every operation that what goes wrong outside its own answers is a problem document too.
+fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(PROBLEM_SCHEMA))).build();
+    let problem = ResponseBuilder::new()
+        .description("What went wrong, as `application/problem+json`.")
+        .content("application/problem+json", body)
+        .build();
+    for path in document.paths.paths.values_mut() {
+        for operation in [&mut path.get, &mut path.put, &mut path.post].into_iter().flatten() {
+            operation.responses.responses.insert("default".to_owned(), RefOr::T(problem.clone()));
+        }
+    }
+    document
 }
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Ackline",
-        description = "Send WhatsApp messages, read conversations, manage bots and flows. Every answer that is not a success is `application/problem+json`; besides the ones listed, any request may be answered 400, 401, 403, 413, 415, 429, 500 or 503.",
+        description = "Send WhatsApp messages, read conversations, manage bots and flows. Every answer that is not a success is `application/problem+json`.",
         license(name = "Apache-2.0")
     ),
     modifiers(&BearerKey),
@@ -69,7 +87,7 @@ fn v1(app: Option<App>) -> OpenApiRouter<App> {
 /// Puts routes and bounds together; what is added last meets a request first.
 pub(super) fn router(app: App) -> Router {
     let (routes, document) = v1(Some(app.clone())).split_for_parts();
-    let document = Bytes::from(document.to_json().unwrap_or_default());
+    let document = Bytes::from(described(document).to_json().unwrap_or_default());
     let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     routes
         .route("/", get(index))

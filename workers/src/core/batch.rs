@@ -10,8 +10,9 @@ use super::job::Work;
 use super::lease::{Held, Lease};
 use super::log::{Log, now_ms};
 use super::metrics::Metrics;
-use super::pool::{Ended, Host, Shutdown, connects, ended, keep_lease_while, wait_for};
+use super::pool::{Ended, Host, connects, ended, keep_lease_while};
 use super::settings::PoolSettings;
+use super::standing::State;
 use ackline_shared::subjects::{self, Partition, Pool};
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Batch;
@@ -50,16 +51,13 @@ pub struct BatchSize {
 }
 
 /// Runs the pool until the signal, taking it over whenever its lease is free.
-pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, host: Host) {
+pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, mut host: Host) {
     let lease = host.lease(B::POOL, &settings);
-    let Host { platform, metrics, mut shutdown, .. } = host;
-    let reader = Reader { job, log: platform.log.clone(), settings, size, metrics };
-    while let Some(mut held) = wait_for(&lease, &mut shutdown).await {
-        tracing::info!(pool = %B::POOL, epoch = held.epoch(), "this process owns the pool");
-        reader.metrics.owned(B::POOL, true);
-        let ended = reader.own(&lease, &mut held, &mut shutdown).await;
-        reader.metrics.owned(B::POOL, false);
-        tracing::info!(pool = %B::POOL, reason = %ended, "this process gave the pool up");
+    let reader =
+        Reader { job, log: host.platform.log.clone(), settings, size, metrics: host.metrics.clone() };
+    while let Some(mut held) = host.wait_for(B::POOL, &lease).await {
+        let ended = reader.own(&lease, &mut held, &mut host).await;
+        host.give_up(B::POOL, &ended);
         if !matches!(ended, Ended::LeaseLost) {
             lease.release(held).await;
         }
@@ -76,7 +74,7 @@ struct Reader<B> {
 }
 
 impl<B: BatchJob> Reader<B> {
-    async fn own(&self, lease: &Lease, held: &mut Held, shutdown: &mut Shutdown) -> Ended {
+    async fn own(&self, lease: &Lease, held: &mut Held, host: &mut Host) -> Ended {
         let name = subjects::consumer(B::POOL, Partition(0), "all");
         let filters = B::FILTERS.iter().map(|&filter| filter.to_owned()).collect();
         let opened =
@@ -86,13 +84,14 @@ impl<B: BatchJob> Reader<B> {
             Err(error) => return error.into(),
         };
         let connected = connects(&self.log);
+        host.standing.set(B::POOL, State::Working);
         loop {
             if connects(&self.log) != connected {
                 return Ended::Reconnected;
             }
             let round = keep_lease_while(self.round(&consumer), lease, held);
             tokio::select! {
-                () = ended(shutdown) => return Ended::Shutdown,
+                () = ended(&mut host.shutdown) => return Ended::Shutdown,
                 kept = round => if kept.is_none() { return Ended::LeaseLost },
             }
         }

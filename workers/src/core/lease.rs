@@ -5,7 +5,7 @@
 
 use async_nats::jetstream::kv::Store;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 /// A pool's lease, held or wanted by this process.
 #[derive(Debug, Clone)]
@@ -41,21 +41,16 @@ impl Lease {
         self.ttl / 5
     }
 
-    /// Waits until the lease is ours.
-    pub async fn acquire(&self) -> Held {
-        loop {
-            let asked = Instant::now();
-            let attempt =
-                timeout(self.interval(), self.store.create(&self.key, self.instance.clone().into()));
-            if let Ok(Ok(revision)) = attempt.await {
-                return Held { revision, renewed: asked };
-            }
-            let asked = Instant::now();
-            if let Ok(Some(revision)) = timeout(self.interval(), self.reclaim()).await {
-                return Held { revision, renewed: asked };
-            }
-            sleep(self.interval()).await;
+    /// Asks for the lease once; `None` when it is somebody else's, or nobody answers.
+    pub async fn ask(&self) -> Option<Held> {
+        let asked = Instant::now();
+        let created = timeout(self.interval(), self.store.create(&self.key, self.instance.clone().into()));
+        if let Ok(Ok(revision)) = created.await {
+            return Some(Held { revision, renewed: asked });
         }
+        let asked = Instant::now();
+        let revision = timeout(self.interval(), self.reclaim()).await.ok()??;
+        Some(Held { revision, renewed: asked })
     }
 
     /// Takes back a lease that this very process let go of without being able to say so.

@@ -16,3 +16,4 @@ pub mod pool;
 pub mod ring;
 pub mod scheduler;
 pub mod settings;
+pub mod standing;

@@ -13,6 +13,7 @@ use super::metrics::Metrics;
 use super::ring::Ring;
 use super::scheduler::{Scheduler, Slot};
 use super::settings::PoolSettings;
+use super::standing::{Standing, State};
 use crate::platform::Platform;
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::subjects::Pool;
@@ -39,6 +40,8 @@ pub struct Host {
     pub platform: Platform,
     /// What is counted.
     pub metrics: Metrics,
+    /// Where the pools of the process stand.
+    pub standing: Standing,
     /// The process's own name, written into leases.
     pub instance: String,
     /// The signal to end.
@@ -50,37 +53,53 @@ impl Host {
     pub fn lease(&self, pool: Pool, settings: &PoolSettings) -> Lease {
         Lease::new(self.platform.buckets.leases.clone(), pool.as_str(), &self.instance, settings.lease_ttl)
     }
-}
 
-/// Runs a pool until the signal, taking it over whenever its lease is free.
-pub async fn run<J: Job>(job: J, settings: PoolSettings, host: Host) {
-    let job = Arc::new(job);
-    let settings = Arc::new(settings);
-    let lease = host.lease(J::POOL, &settings);
-    let Host { platform, metrics, mut shutdown, .. } = host;
-    while let Some(held) = wait_for(&lease, &mut shutdown).await {
-        tracing::info!(pool = %J::POOL, epoch = held.epoch(), "this process owns the pool");
-        metrics.owned(J::POOL, true);
-        let attempts = Attempts {
-            job: job.clone(),
-            log: platform.log.clone(),
-            ring: Ring::new(platform.buckets.sessions.clone()),
-            settings: settings.clone(),
-            metrics: metrics.clone(),
+    /// Waits for a lease; `None` when the signal came first.
+    pub async fn wait_for(&mut self, pool: Pool, lease: &Lease) -> Option<Held> {
+        let asking = async {
+            loop {
+                if let Some(held) = lease.ask().await {
+                    return held;
+                }
+                self.standing.set(pool, State::StandingBy);
+                tokio::time::sleep(lease.interval()).await;
+            }
         };
-        let ended = own(&attempts, &lease, held, &mut shutdown).await;
-        metrics.owned(J::POOL, false);
-        metrics.load(J::POOL, 0, 0, 0);
-        tracing::info!(pool = %J::POOL, reason = %ended, "this process gave the pool up");
-        tokio::time::sleep(REOPEN_PAUSE).await;
+        let held = tokio::select! {
+            held = asking => held,
+            () = ended(&mut self.shutdown) => return None,
+        };
+        tracing::info!(%pool, epoch = held.epoch(), "this process owns the pool");
+        self.standing.set(pool, State::Opening);
+        self.metrics.owned(pool, true);
+        Some(held)
+    }
+
+    /// Notes that the pool is not owned any more.
+    pub fn give_up(&self, pool: Pool, reason: &Ended) {
+        tracing::info!(%pool, %reason, "this process gave the pool up");
+        self.metrics.owned(pool, false);
+        self.standing.set(pool, State::Starting);
     }
 }
 
-/// Waits for the lease; `None` when the signal came first.
-pub async fn wait_for(lease: &Lease, shutdown: &mut Shutdown) -> Option<Held> {
-    tokio::select! {
-        held = lease.acquire() => Some(held),
-        () = ended(shutdown) => None,
+/// Runs a pool until the signal, taking it over whenever its lease is free.
+pub async fn run<J: Job>(job: J, settings: PoolSettings, mut host: Host) {
+    let job = Arc::new(job);
+    let settings = Arc::new(settings);
+    let lease = host.lease(J::POOL, &settings);
+    while let Some(held) = host.wait_for(J::POOL, &lease).await {
+        let attempts = Attempts {
+            job: job.clone(),
+            log: host.platform.log.clone(),
+            ring: Ring::new(host.platform.buckets.sessions.clone()),
+            settings: settings.clone(),
+            metrics: host.metrics.clone(),
+        };
+        let ended = own(&attempts, &lease, held, &mut host).await;
+        host.metrics.load(J::POOL, 0, 0, 0);
+        host.give_up(J::POOL, &ended);
+        tokio::time::sleep(REOPEN_PAUSE).await;
     }
 }
 
@@ -101,17 +120,15 @@ pub enum Ended {
     /// The connection to NATS was lost and is back; messages may have been lost on the way to us.
     #[error("the connection to NATS was renewed")]
     Reconnected,
+    /// A task of the pool ended that should not have; opening the pool anew loses nothing.
+    #[error("one of the pool's own tasks broke")]
+    Broken,
     /// A consumer failed.
     #[error("{0}")]
     Intake(#[from] IntakeError),
 }
 
-async fn own<J: Job>(
-    attempts: &Attempts<J>,
-    lease: &Lease,
-    mut held: Held,
-    shutdown: &mut Shutdown,
-) -> Ended {
+async fn own<J: Job>(attempts: &Attempts<J>, lease: &Lease, mut held: Held, host: &mut Host) -> Ended {
     let opening = intake::open::<J>(attempts.log.context(), &attempts.settings, attempts.log.partitions());
     let sources = match keep_lease_while(opening, lease, &mut held).await {
         Some(Ok(sources)) => sources,
@@ -119,7 +136,8 @@ async fn own<J: Job>(
         None => return Ended::LeaseLost,
     };
     let mut desk = Desk::open(attempts.clone(), sources);
-    let ended = desk.work(lease, &mut held, shutdown).await;
+    host.standing.set(J::POOL, State::Working);
+    let ended = desk.work(lease, &mut held, &mut host.shutdown).await;
     desk.close().await;
     if !matches!(ended, Ended::LeaseLost) {
         lease.release(held).await;
@@ -196,12 +214,14 @@ impl<J: Job> Desk<J> {
                     let load = (self.scheduler.queued(), self.running.len(), self.waiting.len());
                     self.attempts.metrics.load(J::POOL, load.0, load.1, load.2);
                 }
-                Some(finished) = self.running.join_next() => if let Ok((slot, place, outcome)) = finished {
-                    self.conclude(slot, place, outcome);
+                Some(finished) = self.running.join_next() => match finished {
+                    Ok((slot, place, outcome)) => self.conclude(slot, place, outcome),
+                    Err(_) => return Ended::Broken,
                 },
                 Some(arrival) = self.arrivals.recv() => self.admit(arrival),
-                Some(ended) = self.readers.join_next() => if let Ok(Err(error)) = ended {
-                    return error.into();
+                Some(ended) = self.readers.join_next() => return match ended {
+                    Ok(Err(error)) => error.into(),
+                    Ok(Ok(())) | Err(_) => Ended::Broken,
                 },
                 () = sleep_until(next_wait.unwrap_or_else(far_away)), if next_wait.is_some() => self.wake(),
             }

@@ -194,6 +194,7 @@ impl Stage {
         let state = PrivateState {
             platform: self.platform.clone(),
             journal: Some(self.journal.clone()),
+            standing: ackline_workers::core::standing::Standing::default(),
             metrics: Arc::new(metrics),
         };
         answer(build_private(state), Request::get(path).body(Body::empty()).unwrap()).await

@@ -13,6 +13,7 @@ use ackline_workers::core::log::{Log, now_ms};
 use ackline_workers::core::metrics::Metrics;
 use ackline_workers::core::pool::{self, Host};
 use ackline_workers::core::settings::PoolSettings;
+use ackline_workers::core::standing::Standing;
 use ackline_workers::platform::Platform;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
@@ -75,7 +76,13 @@ impl Stage {
     pub fn run<J: Job>(&self, job: J, instance: &str) -> RunningPool {
         let (stop, shutdown) = watch::channel(false);
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-        let host = Host { platform: self.platform.clone(), metrics, instance: instance.to_owned(), shutdown };
+        let host = Host {
+            platform: self.platform.clone(),
+            metrics,
+            standing: Standing::default(),
+            instance: instance.to_owned(),
+            shutdown,
+        };
         let settings = PoolSettings {
             window: 256,
             window_bytes_max: 8 << 20,
