@@ -6,6 +6,7 @@
 use crate::acknowledged::Acknowledged;
 use crate::budget::Budget;
 use crate::durability::Promise;
+use crate::entrance::Entrance;
 use crate::metrics::Metrics;
 use crate::process::ProcessError;
 use crate::publisher::Publisher;
@@ -26,6 +27,8 @@ pub struct Shared {
     pub settings: Arc<IngressSettings>,
     /// The routing table.
     pub routing: Arc<Routing>,
+    /// What a connection passes first.
+    pub entrance: Arc<Entrance>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Bytes of bodies held.
@@ -81,7 +84,7 @@ async fn serve(
     stop: watch::Receiver<bool>,
     ready: Started,
 ) -> Result<(), ProcessError> {
-    let Shared { settings, routing, metrics, body_bytes, promise, acknowledged } = shared;
+    let Shared { settings, routing, entrance, metrics, body_bytes, promise, acknowledged } = shared;
     let limits = settings.publishing.share_of(threads);
     let publisher =
         match Publisher::connect(&settings.nats, limits, metrics.clone(), acknowledged, promise).await {
@@ -109,6 +112,7 @@ async fn serve(
     listener.set_nonblocking(true).map_err(ProcessError::Thread)?;
     let listener = TcpListener::from_std(listener).map_err(ProcessError::Thread)?;
     let _starter_gone = ready.send(Ok(publisher));
-    Server::new(handler, settings.bounds.share_of(threads), metrics).run(listener, stop).await;
+    let server = Server::behind(entrance, handler, settings.bounds.share_of(threads), metrics);
+    server.run(listener, stop).await;
     Ok(())
 }

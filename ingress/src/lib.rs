@@ -6,12 +6,15 @@
 pub mod acknowledged;
 pub mod budget;
 pub mod core;
+pub mod crowding;
 pub mod delivery;
 pub mod durability;
 pub mod element;
+pub mod entrance;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixture;
 mod group;
+pub mod http2;
 #[cfg(any(test, feature = "testing"))]
 pub mod invariants;
 pub mod json;
@@ -20,6 +23,7 @@ pub mod listeners;
 pub mod metrics;
 pub mod private;
 pub mod process;
+pub mod proxy_protocol;
 pub mod publisher;
 mod receipt;
 pub mod refusal;
@@ -29,5 +33,6 @@ pub mod settings;
 pub mod slots;
 pub mod split;
 pub mod stamping;
+pub mod tls;
 pub mod update_log;
 pub mod webhook;

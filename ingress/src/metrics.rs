@@ -47,6 +47,12 @@ pub struct Metrics {
     pub connections: Gauge,
     /// 1 while NATS is connected, set when read.
     pub nats_connected: Gauge,
+    /// Unix time at which the certificate of the public port ends; 0 without TLS.
+    pub certificate_expires: Gauge,
+    /// 1 while the certificate's files cannot be used and an older one is in use.
+    pub certificate_refused: Gauge,
+    /// New certificates that could not be used.
+    pub certificate_reload_failures: Counter,
     /// Version of the routing table, set when read.
     pub routing_version: Gauge,
 }
@@ -96,6 +102,9 @@ impl Metrics {
             body_bytes: Gauge::default(),
             connections: Gauge::default(),
             nats_connected: Gauge::default(),
+            certificate_expires: Gauge::default(),
+            certificate_refused: Gauge::default(),
+            certificate_reload_failures: Counter::default(),
             routing_version: Gauge::default(),
         };
         metrics.register();
@@ -123,6 +132,21 @@ impl Metrics {
         r.register("body_bytes_held", "Bytes of bodies in memory", self.body_bytes.clone());
         r.register("connections", "Open connections", self.connections.clone());
         r.register("nats_connected", "1 while NATS is connected", self.nats_connected.clone());
+        r.register(
+            "certificate_expires_seconds",
+            "Unix time the certificate ends, 0 without TLS",
+            self.certificate_expires.clone(),
+        );
+        r.register(
+            "certificate_refused",
+            "1 while the certificate's files cannot be used",
+            self.certificate_refused.clone(),
+        );
+        r.register(
+            "certificate_reload_failures",
+            "New certificates that could not be used",
+            self.certificate_reload_failures.clone(),
+        );
         r.register("routing_version", "Version of the routing table", self.routing_version.clone());
     }
 

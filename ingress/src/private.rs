@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::publisher::Publisher;
 use crate::routing::Routing;
 use crate::server::Answer;
+use crate::tls::Tls;
 use ackline_shared::nats::Durability;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -18,6 +19,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::watch;
 
 /// What the private port shows.
@@ -35,6 +37,8 @@ pub struct Private {
     pub durability: Durability,
     /// Whether it is known to.
     pub promise: Arc<Promise>,
+    /// Its credentials, with TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Whether the process is ending.
     pub draining: watch::Receiver<bool>,
 }
@@ -72,6 +76,7 @@ impl Private {
                 "apps": apps,
                 "numbers": numbers,
             },
+            "tls": self.tls.as_ref().map(|tls| tls.status(SystemTime::now())),
             "version": env!("CARGO_PKG_VERSION"),
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

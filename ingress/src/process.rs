@@ -7,6 +7,7 @@ use crate::acknowledged::Acknowledged;
 use crate::budget::Budget;
 use crate::core::{Core, Shared};
 use crate::durability::{DurabilityError, Promise};
+use crate::entrance::Entrance;
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::private::Private;
@@ -58,9 +59,11 @@ pub async fn run(
     stop: watch::Receiver<bool>,
 ) -> Result<(), ProcessError> {
     let master = settings.master_key.clone().ok_or(VaultError::NoMasterKey)?;
+    let metrics = Metrics::new();
     let shared = Shared {
         routing: Routing::new(),
-        metrics: Metrics::new(),
+        entrance: Entrance::new(settings.entrance.clone(), &metrics),
+        metrics,
         body_bytes: Arc::new(Budget::new(settings.bounds.body_bytes_total_max)),
         promise: Arc::default(),
         acknowledged: Arc::new(Acknowledged::new(settings.acknowledged_max)),
@@ -81,6 +84,7 @@ pub async fn run(
         body_bytes: shared.body_bytes.clone(),
         routing: shared.routing.clone(),
         metrics: shared.metrics.clone(),
+        tls: shared.entrance.tls().cloned(),
         durability: settings.nats.durability,
         promise: shared.promise.clone(),
         draining: stop.clone(),
@@ -93,6 +97,7 @@ pub async fn run(
         Metrics::new(),
     );
     let health = tokio::spawn(health.run(listeners.private, health_stop));
+    let reloading = shared.entrance.tls().cloned().map(|tls| tokio::spawn(tls.follow()));
     let mut configuration =
         tokio::spawn(follow(settings.nats.clone(), shared.routing, shared.promise, master));
 
@@ -106,6 +111,7 @@ pub async fn run(
     if result.is_ok() && timeout(settings.drain_timeout, join_all(ends)).await.is_err() {
         tracing::warn!("not everything in flight was finished within ingress.drain_timeout");
     }
+    reloading.inspect(|reloading| reloading.abort());
     configuration.abort();
     health.abort();
     result

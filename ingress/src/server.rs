@@ -1,7 +1,9 @@
-//! Serves HTTP/1.1 on a listener: bounded connections, heads and waits, and an orderly end.
+//! Serves HTTP on a listener: bounded connections, heads and waits, and an orderly end.
 //!
 //! It knows nothing of webhooks; a handler turns a request into an answer.
 
+use crate::entrance::Entrance;
+use crate::http2;
 use crate::metrics::Metrics;
 use crate::settings::Bounds;
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -36,6 +39,8 @@ pub struct Server<H> {
     handler: H,
     bounds: Bounds,
     metrics: Arc<Metrics>,
+    /// What connections pass first, on the public port.
+    entrance: Option<Arc<Entrance>>,
 }
 
 impl<H, F> Server<H>
@@ -45,7 +50,13 @@ where
 {
     /// Puts a server together.
     pub fn new(handler: H, bounds: Bounds, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { handler, bounds, metrics })
+        Arc::new(Self { handler, bounds, metrics, entrance: None })
+    }
+
+    /// Puts a server together whose connections pass an entrance.
+    pub fn behind(entrance: Arc<Entrance>, handler: H, bounds: Bounds, metrics: Arc<Metrics>) -> Arc<Self> {
+        let entrance = Some(entrance).filter(|entrance| !entrance.is_open());
+        Arc::new(Self { handler, bounds, metrics, entrance })
     }
 
     /// Serves until `stop` says so, then finishes what is in flight; returns when the last connection is closed.
@@ -58,10 +69,10 @@ where
                 () = told(&mut stop) => break,
                 accepted = accept(&listener, &permits) => accepted,
             };
-            if let Some((stream, permit)) = accepted {
+            if let Some((stream, peer, permit)) = accepted {
                 let (server, stop) = (self.clone(), stop.clone());
                 tokio::spawn(async move {
-                    server.serve(stream, stop).await;
+                    server.receive(stream, peer.ip(), stop).await;
                     drop(permit);
                 });
             }
@@ -71,7 +82,39 @@ where
         let _closed = permits.acquire_many(connections).await;
     }
 
-    /// Serves one connection.
+    /// Takes one connection through the entrance, then serves it.
+    pub async fn receive<I>(self: Arc<Self>, io: I, peer: IpAddr, mut stop: watch::Receiver<bool>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(entrance) = self.entrance.clone() else { return self.serve(io, stop).await };
+        let admitted = tokio::select! {
+            biased;
+            () = told(&mut stop) => return,
+            admitted = entrance.admit(io, peer) => admitted,
+        };
+        match admitted {
+            Ok(guest) if guest.http2 => {
+                let (_open, server) = (Open::new(&self.metrics), self.clone());
+                let handler = move |request| (server.handler)(request);
+                let streams_max = entrance.http2_streams_max();
+                let ended = http2::serve(guest.stream, handler, self.bounds, streams_max, stop).await;
+                ended.inspect_err(|error| self.broke(error)).ok();
+            }
+            Ok(guest) => self.clone().serve(guest.stream, stop).await,
+            Err(turned) => {
+                self.metrics.broke(turned.reason());
+                tracing::debug!(%turned, "a connection was turned away");
+            }
+        }
+    }
+
+    fn broke(&self, error: &hyper::Error) {
+        self.metrics.broke(reason(error));
+        tracing::debug!(%error, "a connection ended by a fault");
+    }
+
+    /// Serves one connection of HTTP/1.1.
     pub async fn serve<I>(self: Arc<Self>, io: I, mut stop: watch::Receiver<bool>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -102,8 +145,7 @@ where
             }
         };
         let Err(error) = ended else { return };
-        self.metrics.broke(reason(&error));
-        tracing::debug!(%error, "a connection ended by a fault");
+        self.broke(&error);
         let parts = connection.into_parts();
         // hyper closes on a slow head without a word; a client that has begun a request deserves one.
         if error.is_timeout() && !parts.read_buf.is_empty() {
@@ -118,20 +160,20 @@ where
 }
 
 /// Waits for the word to stop; whoever could say it being gone counts as said.
-async fn told(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
     let _said_or_gone = stop.wait_for(|stop| *stop).await;
 }
 
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(tokio::net::TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = permits.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, peer)) => {
             // Answers are small and complete; waiting to fill a segment only delays them.
             let _best_effort = stream.set_nodelay(true);
-            Some((stream, permit))
+            Some((stream, peer, permit))
         }
         Err(error) => {
             tracing::warn!(%error, "cannot accept connections");

@@ -1,5 +1,6 @@
 //! What the edge reads from the configuration, checked once at the start.
 
+use crate::entrance::EntranceSettings;
 use ackline_shared::config::Reader;
 use ackline_shared::nats::NatsSettings;
 use ackline_shared::telemetry::Telemetry;
@@ -28,6 +29,8 @@ pub struct IngressSettings {
     pub threads: usize,
     /// Limits of what a client may make us hold.
     pub bounds: Bounds,
+    /// What a connection passes before its first request.
+    pub entrance: EntranceSettings,
     /// Limits of storing a delivery.
     pub publishing: Publishing,
     /// Acknowledged updates remembered, so that their repeats cost no publish.
@@ -82,6 +85,7 @@ impl IngressSettings {
             private_listen: reader.address("ingress.private_listen"),
             threads: threads(reader.count("ingress.threads", 0..=THREADS_CEILING)),
             bounds: Bounds::read(reader),
+            entrance: EntranceSettings::read(reader),
             publishing: Publishing::read(reader),
             acknowledged_max: size(reader.count("ingress.acknowledged_max", 0..=ACKNOWLEDGED_CEILING)),
             retry_after: reader.duration("ingress.retry_after"),

@@ -2,13 +2,17 @@
 
 use crate::memory_log::MemoryLog;
 use ackline_ingress::budget::Budget;
+use ackline_ingress::entrance::{Entrance, EntranceSettings};
 use ackline_ingress::fixture;
 use ackline_ingress::metrics::Metrics;
 use ackline_ingress::routing::Routing;
 use ackline_ingress::server::Server;
-use ackline_ingress::settings::Bounds;
+use ackline_ingress::settings::{Bounds, IngressSettings};
+use ackline_ingress::tls::Tls;
 use ackline_ingress::webhook::Edge;
+use ackline_shared::config::Reader;
 use ackline_shared::signature::SigningKey;
+use ackline_shared::vault::VaultKey;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -16,6 +20,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::HeaderValue;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -30,6 +35,19 @@ pub const BOUNDS: Bounds = Bounds {
     body_bytes_total_max: 256 << 10,
 };
 
+/// An entrance that everybody passes.
+pub const OPEN: EntranceSettings = EntranceSettings {
+    tls: None,
+    proxies: None,
+    connections_per_address_max: 0,
+    handshake_timeout: Duration::from_secs(10),
+    handshakes_max: 16,
+    http2_streams_max: 64,
+};
+
+/// Where the connections of a harness come from.
+pub const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+
 /// Something that serves one end of a pipe.
 type Serve = Box<dyn Fn(DuplexStream) + Send + Sync>;
 
@@ -38,19 +56,29 @@ pub struct Harness {
     pub metrics: Arc<Metrics>,
     pub routing: Arc<Routing>,
     pub stop: watch::Sender<bool>,
+    entrance: Arc<Entrance>,
     serve: Serve,
 }
 
 impl Harness {
     /// An edge that is ready.
     pub fn new() -> Self {
-        let harness = Self::unready(BOUNDS);
+        Self::behind(OPEN)
+    }
+
+    /// An edge that is ready, behind this entrance.
+    pub fn behind(entrance: EntranceSettings) -> Self {
+        let harness = Self::build(BOUNDS, entrance);
         harness.routing.replace(fixture::table());
         harness
     }
 
     /// An edge without a routing table.
     pub fn unready(bounds: Bounds) -> Self {
+        Self::build(bounds, OPEN)
+    }
+
+    fn build(bounds: Bounds, entrance: EntranceSettings) -> Self {
         let (log, metrics, routing) = (Arc::new(MemoryLog::new()), Metrics::new(), Routing::new());
         let edge = Arc::new(Edge {
             routing: routing.clone(),
@@ -65,11 +93,18 @@ impl Harness {
             let edge = edge.clone();
             async move { edge.answer(request).await }
         };
-        let server = Server::new(handler, bounds, metrics.clone());
+        let entrance = Entrance::new(entrance, &metrics);
+        let server = Server::behind(entrance.clone(), handler, bounds, metrics.clone());
         let stop = watch::channel(false).0;
         let stopped = stop.subscribe();
-        let serve: Serve = Box::new(move |io| drop(tokio::spawn(server.clone().serve(io, stopped.clone()))));
-        Self { log, metrics, routing, stop, serve }
+        let serve: Serve =
+            Box::new(move |io| drop(tokio::spawn(server.clone().receive(io, PEER, stopped.clone()))));
+        Self { log, metrics, routing, stop, entrance, serve }
+    }
+
+    /// The credentials of an edge with TLS.
+    pub fn tls(&self) -> Arc<Tls> {
+        self.entrance.tls().unwrap().clone()
     }
 
     /// The client's end of a new connection.
@@ -98,6 +133,17 @@ impl Harness {
         pipe.read_to_end(&mut answer).await.unwrap();
         String::from_utf8(answer).unwrap()
     }
+}
+
+/// Reads settings from variables, or says all that is wrong with them.
+pub fn read_settings(
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<IngressSettings, Vec<String>> {
+    let key = VaultKey::generate().to_base64().expose().clone();
+    let master = ("ACKLINE_SECRETS_MASTER_KEY".to_owned(), key);
+    let mut reader = Reader::load(None, variables.into_iter().chain([master]));
+    let settings = IngressSettings::read(&mut reader);
+    reader.finish().map(|()| settings).map_err(|report| report.mistakes)
 }
 
 /// An answer read to its end.

@@ -8,8 +8,13 @@
 
 mod against_nats;
 mod bodies;
+mod certificates;
 mod client;
 mod durability;
+mod http2;
 mod memory_log;
 mod protocol;
+mod proxied;
 mod reference;
+mod tls;
+mod tls_client;

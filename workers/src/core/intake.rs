@@ -106,7 +106,9 @@ pub async fn open_consumer(
     };
     let mut consumer: PullConsumer =
         context.create_consumer_on_stream(config, stream).await.map_err(|error| failed(error.to_string()))?;
-    let info = consumer.cached_info();
+    // The answer to creating shows a restarted server's consumer as it was recovered, not what it has
+    // delivered since: whether to set it back has to be asked.
+    let info = consumer.info().await.map_err(|error| failed(error.to_string()))?;
     if info.delivered.stream_sequence > info.ack_floor.stream_sequence {
         consumer.reset(None).await.map_err(|error| failed(error.to_string()))?;
     }

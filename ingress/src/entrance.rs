@@ -1,0 +1,259 @@
+//! What a connection passes before its first request: `address → PROXY header → place → TLS → HTTP version`.
+//!
+//! All of it within one deadline. It knows nothing of requests; whoever is turned away is never answered in
+//! HTTP. A client's address is used for bounds and in logs at debug level only.
+
+use crate::crowding::{Crowding, Place};
+use crate::metrics::Metrics;
+use crate::proxy_protocol::{self, ProxyError};
+use crate::tls::credentials::{CERTIFICATE_KEY, CLIENT_CA_KEY, ClientCheck, Files, PRIVATE_KEY_KEY};
+use crate::tls::{self, Tls, TlsSettings};
+use ackline_shared::config::Reader;
+use ipnet::IpNet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server::Acceptor;
+
+/// Bytes read at once while a PROXY header is awaited.
+const PROXY_BUFFER_BYTES: usize = 512;
+
+/// What the entrance is told from outside.
+#[derive(Debug, Clone)]
+pub struct EntranceSettings {
+    /// Certificate and key; plain HTTP without them.
+    pub tls: Option<TlsSettings>,
+    /// Balancers that must tell the client's address; none when clients connect themselves.
+    pub proxies: Option<Vec<IpNet>>,
+    /// Connections one client address may hold; 0 for any number.
+    pub connections_per_address_max: usize,
+    /// Time for the PROXY header and the TLS handshake together.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes at once; further ones wait within their time.
+    pub handshakes_max: usize,
+    /// Requests at once on a connection of HTTP/2.
+    pub http2_streams_max: u32,
+}
+
+impl EntranceSettings {
+    /// Reads the keys of `[ingress]`; mistakes stay with the reader.
+    pub fn read(reader: &mut Reader) -> Self {
+        Self {
+            tls: read_tls(reader),
+            proxies: read_proxies(reader),
+            connections_per_address_max: size(
+                reader.count("ingress.connections_per_address_max", 0..=1_000_000),
+            ),
+            handshake_timeout: reader.duration("ingress.handshake_timeout"),
+            handshakes_max: size(reader.count("ingress.handshakes_max", 1..=100_000)),
+            http2_streams_max: u32::try_from(reader.count("ingress.http2_streams_max", 1..=10_000))
+                .unwrap_or(1),
+        }
+    }
+}
+
+fn read_tls(reader: &mut Reader) -> Option<TlsSettings> {
+    let [certificate, key, ca] = [CERTIFICATE_KEY, PRIVATE_KEY_KEY, CLIENT_CA_KEY]
+        .map(|name| reader.optional_text(name).map(PathBuf::from));
+    let name = reader.text("ingress.client_name");
+    if ca.is_some() && name.is_empty() {
+        reader.mistake("ingress.client_name", "is empty while ingress.client_ca_file is set");
+    }
+    let (certificate, key) = match (certificate, key) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (None, None) => {
+            if ca.is_some() {
+                reader.mistake(CLIENT_CA_KEY, format_args!("needs {CERTIFICATE_KEY} and {PRIVATE_KEY_KEY}"));
+            }
+            return None;
+        }
+        (Some(_), None) => {
+            reader.mistake(PRIVATE_KEY_KEY, format_args!("is empty while {CERTIFICATE_KEY} is set"));
+            return None;
+        }
+        (None, Some(_)) => {
+            reader.mistake(CERTIFICATE_KEY, format_args!("is empty while {PRIVATE_KEY_KEY} is set"));
+            return None;
+        }
+    };
+    let files = Files { certificate, key, client: ca.map(|ca| ClientCheck { ca, name }) };
+    match files.load() {
+        Ok(credentials) => Some(TlsSettings { files, credentials: Arc::new(credentials) }),
+        Err(error) => {
+            reader.mistake(error.key(), error);
+            None
+        }
+    }
+}
+
+fn read_proxies(reader: &mut Reader) -> Option<Vec<IpNet>> {
+    let required = reader.choice("ingress.proxy_protocol", &[("off", false), ("required", true)]);
+    let mut proxies = Vec::new();
+    for text in reader.texts("ingress.trusted_proxies") {
+        match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(proxy) => proxies.push(proxy),
+            Err(_) => reader.mistake(
+                "ingress.trusted_proxies",
+                format_args!("`{text}` is not an address or block, such as \"10.0.0.0/8\""),
+            ),
+        }
+    }
+    match required {
+        Some(true) if proxies.is_empty() => {
+            reader
+                .mistake("ingress.trusted_proxies", "is empty while ingress.proxy_protocol is \"required\"");
+            None
+        }
+        Some(true) => Some(proxies),
+        Some(false) if !proxies.is_empty() => {
+            reader
+                .mistake("ingress.trusted_proxies", "has no effect while ingress.proxy_protocol is \"off\"");
+            None
+        }
+        _ => None,
+    }
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Bytes in both directions, however they travel.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<I: AsyncRead + AsyncWrite + Send + Unpin> Stream for I {}
+
+/// A connection that came through.
+pub struct Guest {
+    /// What it says, in plain.
+    pub stream: Box<dyn Stream>,
+    /// Whether it agreed to HTTP/2.
+    pub http2: bool,
+    /// What it holds until it leaves.
+    pub place: Option<Place>,
+}
+
+/// Why a connection was turned away.
+#[derive(Debug, thiserror::Error)]
+pub enum Turned {
+    /// The peer is none of the configured balancers.
+    #[error("the peer is not in ingress.trusted_proxies")]
+    Untrusted,
+    /// The PROXY header is wrong.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The PROXY header did not arrive in time.
+    #[error("the PROXY header did not arrive in time")]
+    ProxySlow,
+    /// The address holds as many connections as it may.
+    #[error("the address holds ingress.connections_per_address_max connections")]
+    Crowded,
+    /// The TLS handshake failed.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(#[source] std::io::Error),
+    /// The TLS handshake was not finished in time.
+    #[error("the TLS handshake was not finished in time")]
+    TlsSlow,
+}
+
+impl Turned {
+    /// A short word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Untrusted => "proxy_untrusted",
+            Self::Proxy(ProxyError::Broken(_)) => "proxy_header_broken",
+            Self::Proxy(ProxyError::Malformed(_)) => "proxy_header_malformed",
+            Self::ProxySlow => "proxy_header_slow",
+            Self::Crowded => "address_crowded",
+            Self::Tls(error) => tls::reason(error),
+            Self::TlsSlow => "tls_handshake_slow",
+        }
+    }
+}
+
+/// What every connection of a listener passes.
+#[derive(Debug)]
+pub struct Entrance {
+    settings: EntranceSettings,
+    tls: Option<Arc<Tls>>,
+    crowding: Option<Arc<Crowding>>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl Entrance {
+    /// Builds the entrance; one is shared by everything that accepts, so that its bounds hold for all.
+    pub fn new(settings: EntranceSettings, metrics: &Arc<Metrics>) -> Arc<Self> {
+        let bound = settings.connections_per_address_max;
+        Arc::new(Self {
+            tls: settings.tls.clone().map(|tls| Tls::new(tls, metrics.clone())),
+            crowding: (bound > 0).then(|| Crowding::new(bound)),
+            handshakes: Arc::new(Semaphore::new(settings.handshakes_max)),
+            settings,
+        })
+    }
+
+    /// The credentials in use, with TLS.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
+    }
+
+    /// Requests at once on a connection of HTTP/2.
+    pub fn http2_streams_max(&self) -> u32 {
+        self.settings.http2_streams_max
+    }
+
+    /// Whether a connection has nothing to pass and may be served as it is.
+    pub fn is_open(&self) -> bool {
+        self.tls.is_none() && self.crowding.is_none() && self.settings.proxies.is_none()
+    }
+
+    /// Takes a connection from its first byte to its first request.
+    pub async fn admit<I: Stream + 'static>(&self, io: I, peer: IpAddr) -> Result<Guest, Turned> {
+        let deadline = Instant::now() + self.settings.handshake_timeout;
+        let Some(proxies) = &self.settings.proxies else {
+            return self.admit_client(io, peer, deadline).await;
+        };
+        let peer = peer.to_canonical();
+        if !proxies.iter().any(|proxy| proxy.contains(&peer)) {
+            return Err(Turned::Untrusted);
+        }
+        let mut io = BufReader::with_capacity(PROXY_BUFFER_BYTES, io);
+        let told =
+            timeout_at(deadline, proxy_protocol::read(&mut io)).await.map_err(|_| Turned::ProxySlow)??;
+        self.admit_client(io, told.unwrap_or(peer), deadline).await
+    }
+
+    async fn admit_client<I>(&self, io: I, client: IpAddr, deadline: Instant) -> Result<Guest, Turned>
+    where
+        I: Stream + 'static,
+    {
+        tracing::debug!(%client, "a client connected");
+        let place = match &self.crowding {
+            Some(crowding) => Some(crowding.place(client).ok_or(Turned::Crowded)?),
+            None => None,
+        };
+        let Some(tls) = &self.tls else {
+            return Ok(Guest { stream: Box::new(io), http2: false, place });
+        };
+        let shaken = timeout_at(deadline, self.shake_hands(io, tls));
+        let stream = shaken.await.map_err(|_| Turned::TlsSlow)?.map_err(Turned::Tls)?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Guest { stream: Box::new(stream), http2, place })
+    }
+
+    async fn shake_hands<I: Stream>(
+        &self,
+        io: I,
+        tls: &Tls,
+    ) -> std::io::Result<tokio_rustls::server::TlsStream<I>> {
+        // A client that says nothing holds no permit: only those that have begun take turns.
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+        let _permit = self.handshakes.acquire().await.map_err(std::io::Error::other)?;
+        begun.into_stream(tls.config()).await
+    }
+}
