@@ -3,21 +3,29 @@
 //! This crate knows nothing of flows, SQL, the Graph API or any tenant's URL. It keeps no state that a
 //! restart would miss: what is acknowledged is in the log, and what is not is sent again by Meta.
 
+pub mod acknowledged;
+pub mod budget;
+pub mod core;
 pub mod crowding;
 pub mod delivery;
+pub mod durability;
 pub mod element;
 pub mod entrance;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixture;
+mod group;
 pub mod http2;
 #[cfg(any(test, feature = "testing"))]
 pub mod invariants;
 pub mod json;
+pub mod link;
+pub mod listeners;
 pub mod metrics;
 pub mod private;
 pub mod process;
 pub mod proxy_protocol;
 pub mod publisher;
+mod receipt;
 pub mod refusal;
 pub mod routing;
 pub mod server;

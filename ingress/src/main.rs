@@ -1,11 +1,11 @@
 //! `ackline-ingress`: configuration, logs, sockets, serve, drain.
 
-use ackline_ingress::process::{self, Listeners};
+use ackline_ingress::listeners::Listeners;
+use ackline_ingress::process;
 use ackline_ingress::settings::IngressSettings;
 use ackline_shared::config::{EXIT_CONFIG, Reader, Report};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -51,14 +51,18 @@ fn load(arguments: &Arguments) -> Result<IngressSettings, Report> {
     reader.finish().map(|()| settings)
 }
 
-#[tokio::main]
+// Deliveries are served by threads of their own; this one has the signals, the configuration and the private port.
+#[tokio::main(flavor = "current_thread")]
 async fn run(settings: IngressSettings) -> anyhow::Result<()> {
     settings.telemetry.start();
-    let listeners = Listeners {
-        public: bind(settings.listen, "ingress.listen").await?,
-        private: bind(settings.private_listen, "ingress.private_listen").await?,
-    };
-    tracing::info!(webhooks = %listeners.public.local_addr()?, private = %listeners.private.local_addr()?, "serving");
+    let listeners = Listeners::bind(&settings).await?;
+    let webhooks = listeners.public.first().map(|listener| listener.local_addr()).transpose()?;
+    tracing::info!(
+        webhooks = webhooks.map(tracing::field::display),
+        private = %listeners.private.local_addr()?,
+        threads = listeners.public.len(),
+        "serving"
+    );
     let (stop, stopped) = watch::channel(false);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
@@ -71,12 +75,6 @@ async fn run(settings: IngressSettings) -> anyhow::Result<()> {
     process::run(settings, listeners, stopped).await?;
     tracing::info!("stopped");
     Ok(())
-}
-
-async fn bind(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        anyhow::anyhow!("cannot listen on {address} ({key}): {error}; is another process there?")
-    })
 }
 
 struct Arguments {

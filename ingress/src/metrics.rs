@@ -13,15 +13,24 @@ use std::sync::Arc;
 const LATENCY_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0];
 
+const CLASSES: [Class; 3] = [Class::Message, Class::Status, Class::Account];
+
 /// The edge's metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     responses: Family<StatusLabel, Counter>,
+    ok: Counter,
     refusals: Family<ReasonLabel, Counter>,
     broken: Family<ReasonLabel, Counter>,
-    stored: Family<ClassLabel, Counter>,
+    stored: [Counter; 3],
     unrouted: Family<ReasonLabel, Counter>,
+    /// Updates that came again after their PubAck.
+    pub repeated: Counter,
+    /// Groups committed together.
+    pub groups: Counter,
+    /// Groups published one by one instead.
+    pub groups_split: Counter,
     /// Updates that JetStream had before.
     pub duplicates: Counter,
     /// Updates published again for want of a PubAck.
@@ -67,13 +76,24 @@ impl Metrics {
     /// Registers everything.
     pub fn new() -> Arc<Self> {
         let histogram = || Histogram::new(LATENCY_BUCKETS);
+        let mut registry = Registry::with_prefix("ackline_ingress");
+        // What every delivery counts is looked up once.
+        let responses = Family::<StatusLabel, Counter>::default();
+        let ok = responses.get_or_create_owned(&StatusLabel { status: 200 });
+        let by_class = Family::<ClassLabel, Counter>::default();
+        let stored = CLASSES.map(|class| by_class.get_or_create_owned(&ClassLabel { class: class.as_str() }));
+        registry.register("updates_stored", "Updates acknowledged by JetStream, by class", by_class);
         let mut metrics = Self {
-            registry: Registry::with_prefix("ackline_ingress"),
-            responses: Family::default(),
+            registry,
+            responses,
+            ok,
             refusals: Family::default(),
             broken: Family::default(),
-            stored: Family::default(),
+            stored,
             unrouted: Family::default(),
+            repeated: Counter::default(),
+            groups: Counter::default(),
+            groups_split: Counter::default(),
             duplicates: Counter::default(),
             republished: Counter::default(),
             ack_seconds: histogram(),
@@ -96,8 +116,14 @@ impl Metrics {
         r.register("responses", "Answers by HTTP status", self.responses.clone());
         r.register("refusals", "Requests not accepted, by reason", self.refusals.clone());
         r.register("broken_connections", "Connections ended by a fault, by reason", self.broken.clone());
-        r.register("updates_stored", "Updates acknowledged by JetStream, by class", self.stored.clone());
         r.register("updates_unrouted", "Updates stored without an owner, by reason", self.unrouted.clone());
+        r.register(
+            "updates_repeated",
+            "Updates that came again after their PubAck, answered without a publish",
+            self.repeated.clone(),
+        );
+        r.register("groups", "Groups of updates committed together", self.groups.clone());
+        r.register("groups_split", "Groups published one by one instead", self.groups_split.clone());
         r.register("updates_duplicate", "Updates JetStream had before", self.duplicates.clone());
         r.register("updates_republished", "Updates published again", self.republished.clone());
         r.register("ack_seconds", "First publish to PubAck", self.ack_seconds.clone());
@@ -126,7 +152,11 @@ impl Metrics {
 
     /// Counts an answer, and the reason when it is a refusal.
     pub fn answered(&self, status: u16, reason: Option<&'static str>) {
-        self.responses.get_or_create(&StatusLabel { status }).inc();
+        if status == 200 {
+            self.ok.inc();
+        } else {
+            self.responses.get_or_create(&StatusLabel { status }).inc();
+        }
         if let Some(reason) = reason {
             self.refusals.get_or_create(&ReasonLabel { reason }).inc();
         }
@@ -139,8 +169,9 @@ impl Metrics {
 
     /// Counts updates that are stored.
     pub fn stored(&self, class: Class, count: u64) {
-        if count > 0 {
-            self.stored.get_or_create(&ClassLabel { class: class.as_str() }).inc_by(count);
+        let counter = CLASSES.iter().position(|known| *known == class).and_then(|at| self.stored.get(at));
+        if let Some(counter) = counter {
+            counter.inc_by(count);
         }
     }
 

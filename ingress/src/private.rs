@@ -4,12 +4,14 @@
 //! draining. A lost NATS is shown and keeps the edge in rotation, answering 503, so that an outage of the
 //! broker never empties the balancer.
 
+use crate::budget::Budget;
+use crate::durability::Promise;
+use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::publisher::{Link, Publisher};
+use crate::publisher::Publisher;
 use crate::routing::Routing;
 use crate::server::Answer;
 use crate::tls::Tls;
-use crate::webhook::Edge;
 use ackline_shared::nats::Durability;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -23,16 +25,18 @@ use tokio::sync::watch;
 /// What the private port shows.
 #[derive(Debug, Clone)]
 pub struct Private {
-    /// The edge being shown.
-    pub edge: Arc<Edge<Publisher>>,
-    /// Its publisher.
-    pub publisher: Arc<Publisher>,
+    /// The publishers of its threads.
+    pub publishers: Vec<Arc<Publisher>>,
+    /// Bytes of bodies held.
+    pub body_bytes: Arc<Budget>,
     /// Its routing.
     pub routing: Arc<Routing>,
     /// Its metrics.
     pub metrics: Arc<Metrics>,
     /// What a 200 promises.
     pub durability: Durability,
+    /// Whether it is known to.
+    pub promise: Arc<Promise>,
     /// Its credentials, with TLS.
     pub tls: Option<Arc<Tls>>,
     /// Whether the process is ending.
@@ -64,7 +68,8 @@ impl Private {
             "ready": ready,
             "draining": draining,
             "durability": self.durability.as_str(),
-            "nats": self.publisher.link().as_str(),
+            "durability_verified": self.promise.is_verified(),
+            "nats": self.link().as_str(),
             "routing": {
                 "loaded": table.is_some(),
                 "version": table.as_ref().map(|table| table.version),
@@ -78,11 +83,17 @@ impl Private {
         typed(status, format!("{body}\n"), "application/json")
     }
 
+    /// Connected when all are; else what the first of the others says.
+    fn link(&self) -> Link {
+        let mut links = self.publishers.iter().map(|publisher| publisher.link());
+        links.find(|link| *link != Link::Up).unwrap_or(Link::Up)
+    }
+
     fn measurements(&self) -> Answer {
         let metrics = &self.metrics;
-        metrics.in_flight.set(signed(self.publisher.in_flight()));
-        metrics.body_bytes.set(signed(self.edge.body_bytes_held()));
-        metrics.nats_connected.set(i64::from(self.publisher.link() == Link::Up));
+        metrics.in_flight.set(signed(self.publishers.iter().map(|publisher| publisher.in_flight()).sum()));
+        metrics.body_bytes.set(signed(self.body_bytes.held()));
+        metrics.nats_connected.set(i64::from(self.link() == Link::Up));
         let version = self.routing.table().map_or(0, |table| table.version);
         metrics.routing_version.set(i64::try_from(version).unwrap_or(i64::MAX));
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

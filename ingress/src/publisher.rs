@@ -3,20 +3,24 @@
 //! One subscription holds the answers of all publishes; a slot in a fixed table waits for each. What is in
 //! flight is bounded by permits. An update that is not acknowledged in time, was refused, or was on its way
 //! when the connection broke is published again under the same id, within the delivery's budget, so that
-//! JetStream stores it once. Nothing is acknowledged from memory: success is a PubAck, and nothing else is.
+//! JetStream stores it once. Success is a PubAck, of now or of the same update before, and nothing else is.
 
+use crate::acknowledged::{Acknowledged, Fingerprint};
+use crate::durability::Promise;
+use crate::group::{Committer, Group, Outgoing};
+use crate::link::{Follower, Link};
 use crate::metrics::Metrics;
+use crate::receipt;
 use crate::settings::Publishing;
 use crate::slots::{Claim, Outcome, Slots};
 use crate::update_log::{StoreError, Update, UpdateLog};
-use ackline_shared::nats::{self, NatsError, NatsSettings};
+use ackline_shared::nats::{self, Durability, NatsError, NatsSettings};
+use async_nats::Client;
 use async_nats::client::PublishErrorKind;
-use async_nats::{Client, Event, Message, StatusCode};
 use futures_util::StreamExt;
-use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// Most updates of one delivery in flight at once.
@@ -26,38 +30,19 @@ const SENDER_CAPACITY: usize = 1024;
 /// First wait before an update that was refused is published again; doubles.
 const BACKOFF_INITIAL: Duration = Duration::from_millis(25);
 
-/// Whether NATS is reachable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
-    /// Connected.
-    Up,
-    /// Not connected since then.
-    Down(Instant),
-    /// Not connected yet.
-    New,
-}
-
-impl Link {
-    /// The state's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "connected",
-            Self::Down(_) => "away",
-            Self::New => "connecting",
-        }
-    }
-}
-
 /// Publishes to one NATS connection.
 #[derive(Debug)]
 pub struct Publisher {
     client: Client,
     inbox: String,
     slots: Arc<Slots>,
-    permits: Arc<Semaphore>,
+    permits: Semaphore,
     link: watch::Sender<Link>,
     limits: Publishing,
     metrics: Arc<Metrics>,
+    acknowledged: Arc<Acknowledged>,
+    promise: Arc<Promise>,
+    group: Option<Group>,
 }
 
 impl Publisher {
@@ -66,8 +51,11 @@ impl Publisher {
         settings: &NatsSettings,
         limits: Publishing,
         metrics: Arc<Metrics>,
+        acknowledged: Arc<Acknowledged>,
+        promise: Arc<Promise>,
     ) -> Result<Arc<Self>, NatsError> {
-        let slots = Slots::new(limits.in_flight_max);
+        // One more than updates in flight: a group waits for an answer of its own.
+        let slots = Slots::new(limits.in_flight_max + 1);
         let (link, _) = watch::channel(Link::New);
         let follower = Follower { link: link.clone(), slots: slots.clone() };
         let client = nats::connect_with(settings, "ackline-ingress", true, |options| {
@@ -86,8 +74,29 @@ impl Publisher {
             .await
             .map_err(|error| NatsError::Connect { url: settings.url.clone(), reason: error.to_string() })?;
         tokio::spawn(listen(answers, inbox.len() + 1, slots.clone()));
-        let permits = Arc::new(Semaphore::new(limits.in_flight_max));
-        Ok(Arc::new(Self { client, inbox, slots, permits, link, limits, metrics }))
+        let permits = Semaphore::new(limits.in_flight_max);
+        let group = (settings.durability == Durability::Synced).then(|| {
+            let committer = Committer {
+                client: client.clone(),
+                inbox: inbox.clone(),
+                slots: slots.clone(),
+                answer_timeout: limits.attempt_timeout,
+                metrics: metrics.clone(),
+            };
+            Group::start(committer, limits.in_flight_max)
+        });
+        Ok(Arc::new(Self {
+            client,
+            inbox,
+            slots,
+            permits,
+            link,
+            limits,
+            metrics,
+            acknowledged,
+            promise,
+            group,
+        }))
     }
 
     /// Whether NATS is reachable now.
@@ -100,8 +109,18 @@ impl Publisher {
         self.limits.in_flight_max.saturating_sub(self.permits.available_permits())
     }
 
+    /// An update to publish, unless its PubAck was seen before.
+    fn unless_known(&self, update: Update) -> Option<New> {
+        let print = self.acknowledged.fingerprint(&update.head);
+        if self.acknowledged.knows(print) {
+            self.metrics.repeated.inc();
+            return None;
+        }
+        Some(New { update, print })
+    }
+
     /// Waits until all updates of a window are acknowledged, publishing again what was not.
-    async fn store_window(&self, updates: &[Update], deadline: Instant) -> Result<(), StoreError> {
+    async fn store_window(&self, updates: &[New], deadline: Instant) -> Result<(), StoreError> {
         let mut pending = Vec::with_capacity(updates.len());
         for update in updates {
             pending.push(Pending::new(update, self.slots.claim().ok_or(StoreError::Overloaded)?));
@@ -111,14 +130,14 @@ impl Publisher {
         loop {
             self.connected(deadline).await?;
             for update in &mut pending {
-                if !update.is_stored(&self.metrics) {
+                if !update.is_stored(self) {
                     update.publish(self, deadline).await?;
                 }
             }
             let attempt_end = || deadline.min(Instant::now() + self.limits.attempt_timeout);
             let (mut end, mut refused) = (attempt_end(), false);
             for update in &mut pending {
-                match update.outcome(end, &self.metrics).await {
+                match update.outcome(end, self).await {
                     // While answers come in, publishing again would only add to the server's work.
                     Some(Outcome::Stored { .. }) => end = attempt_end(),
                     None => failure = StoreError::Late,
@@ -164,27 +183,27 @@ impl Publisher {
         count: usize,
         first: bool,
         deadline: Instant,
-    ) -> Result<OwnedSemaphorePermit, StoreError> {
+    ) -> Result<SemaphorePermit<'_>, StoreError> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let permits = self.permits.clone();
         if first {
-            return permits.try_acquire_many_owned(count).map_err(|_| StoreError::Overloaded);
+            return self.permits.try_acquire_many(count).map_err(|_| StoreError::Overloaded);
         }
-        let acquired = timeout_at(deadline, permits.acquire_many_owned(count)).await;
+        let acquired = timeout_at(deadline, self.permits.acquire_many(count)).await;
         acquired.map_err(|_| StoreError::Overloaded)?.map_err(|_| StoreError::Overloaded)
     }
 }
 
 impl UpdateLog for Publisher {
-    async fn store<I>(&self, mut updates: I) -> Result<(), StoreError>
+    async fn store<I>(&self, updates: I) -> Result<(), StoreError>
     where
         I: Iterator<Item = Update> + Send,
     {
         let deadline = Instant::now() + self.limits.budget;
         let window = DELIVERY_WINDOW.min(self.limits.in_flight_max);
+        let mut new = updates.filter_map(|update| self.unless_known(update));
         let mut first = true;
         loop {
-            let batch: Vec<Update> = updates.by_ref().take(window).collect();
+            let batch: Vec<New> = new.by_ref().take(window).collect();
             if batch.is_empty() {
                 return Ok(());
             }
@@ -195,9 +214,15 @@ impl UpdateLog for Publisher {
     }
 }
 
+/// An update that is not known to be stored.
+struct New {
+    update: Update,
+    print: Fingerprint,
+}
+
 /// An update on its way.
 struct Pending<'u> {
-    update: &'u Update,
+    new: &'u New,
     claim: Claim,
     waiting: Option<oneshot::Receiver<Outcome>>,
     sent: Option<Instant>,
@@ -205,14 +230,14 @@ struct Pending<'u> {
 }
 
 impl<'u> Pending<'u> {
-    fn new(update: &'u Update, claim: Claim) -> Self {
-        Self { update, claim, waiting: None, sent: None, stored: false }
+    fn new(new: &'u New, claim: Claim) -> Self {
+        Self { new, claim, waiting: None, sent: None, stored: false }
     }
 
     /// Whether it is stored, counting an answer that came after its attempt was over.
-    fn is_stored(&mut self, metrics: &Metrics) -> bool {
+    fn is_stored(&mut self, publisher: &Publisher) -> bool {
         if let Some(Ok(outcome)) = self.waiting.as_mut().map(oneshot::Receiver::try_recv) {
-            self.settle(&outcome, metrics);
+            self.settle(&outcome, publisher);
         }
         self.stored
     }
@@ -221,18 +246,27 @@ impl<'u> Pending<'u> {
         if self.waiting.is_none() {
             self.waiting = Some(self.claim.arm());
         }
-        if self.sent.is_some() {
-            publisher.metrics.republished.inc();
+        let Update { head, payload } = &self.new.update;
+        let mut outgoing = Outgoing {
+            subject: head.subject(),
+            reply: self.claim.reply(&publisher.inbox),
+            headers: head.to_headers(),
+            payload: payload.clone(),
+        };
+        match self.sent {
+            Some(_) => drop(publisher.metrics.republished.inc()),
+            None => {
+                self.sent = Some(Instant::now());
+                if let Some(group) = publisher.group.as_ref().filter(|_| publisher.promise.in_groups()) {
+                    match group.join(outgoing) {
+                        None => return Ok(()),
+                        Some(back) => outgoing = back,
+                    }
+                }
+            }
         }
-        let reply = format!("{}.{}", publisher.inbox, self.claim.token());
-        let head = &self.update.head;
-        let publishing = publisher.client.publish_with_reply_and_headers(
-            head.subject(),
-            reply,
-            head.to_headers(),
-            self.update.payload.clone(),
-        );
-        self.sent.get_or_insert_with(Instant::now);
+        let Outgoing { subject, reply, headers, payload } = outgoing;
+        let publishing = publisher.client.publish_with_reply_and_headers(subject, reply, headers, payload);
         match timeout_at(deadline, publishing).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
@@ -244,21 +278,25 @@ impl<'u> Pending<'u> {
     }
 
     /// Waits for the outcome of the attempt; `None` when there is none yet.
-    async fn outcome(&mut self, attempt_end: Instant, metrics: &Metrics) -> Option<Outcome> {
+    async fn outcome(&mut self, attempt_end: Instant, publisher: &Publisher) -> Option<Outcome> {
         if self.stored {
             return Some(Outcome::Stored { duplicate: false });
         }
         let receiver = self.waiting.as_mut()?;
         let outcome = timeout_at(attempt_end, receiver).await.ok()?.unwrap_or(Outcome::Lost);
-        self.settle(&outcome, metrics);
+        self.settle(&outcome, publisher);
         Some(outcome)
     }
 
-    fn settle(&mut self, outcome: &Outcome, metrics: &Metrics) {
+    fn settle(&mut self, outcome: &Outcome, publisher: &Publisher) {
         self.waiting = None;
         if let Outcome::Stored { duplicate } = outcome {
             self.stored = true;
-            metrics.duplicates.inc_by(u64::from(*duplicate));
+            publisher.acknowledged.remember(self.new.print);
+            let metrics = &publisher.metrics;
+            if *duplicate {
+                metrics.duplicates.inc();
+            }
             if let Some(sent) = self.sent {
                 metrics.ack_seconds.observe(sent.elapsed().as_secs_f64());
             }
@@ -266,64 +304,10 @@ impl<'u> Pending<'u> {
     }
 }
 
-/// Turns the client's events into the state of the link.
-struct Follower {
-    link: watch::Sender<Link>,
-    slots: Arc<Slots>,
-}
-
-impl Follower {
-    fn follow(&self, event: &Event) {
-        match event {
-            Event::Connected => {
-                tracing::info!("connected to NATS");
-                self.link.send_replace(Link::Up);
-            }
-            Event::Disconnected | Event::Closed => {
-                tracing::warn!("NATS is away; deliveries get 503 until it is back");
-                self.link.send_replace(Link::Down(Instant::now()));
-                self.slots.lose_all();
-            }
-            other => tracing::debug!(event = %other, "NATS"),
-        }
-    }
-}
-
 async fn listen(mut answers: async_nats::Subscriber, token_at: usize, slots: Arc<Slots>) {
     while let Some(answer) = answers.next().await {
         if let Some(token) = answer.subject.get(token_at..) {
-            slots.resolve(token, read_answer(&answer));
+            slots.resolve(token, receipt::read(&answer));
         }
-    }
-}
-
-#[derive(Deserialize)]
-struct Receipt<'a> {
-    #[serde(borrow, default)]
-    error: Option<ReceiptError<'a>>,
-    #[serde(default)]
-    seq: u64,
-    #[serde(default)]
-    duplicate: bool,
-}
-
-#[derive(Deserialize)]
-struct ReceiptError<'a> {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(borrow, default)]
-    description: std::borrow::Cow<'a, str>,
-}
-
-fn read_answer(answer: &Message) -> Outcome {
-    if answer.status == Some(StatusCode::NO_RESPONDERS) {
-        return Outcome::NoStream;
-    }
-    match serde_json::from_slice::<Receipt<'_>>(&answer.payload) {
-        Ok(Receipt { error: Some(error), .. }) => {
-            Outcome::Refused(format!("{} ({})", error.description, error.err_code))
-        }
-        Ok(Receipt { seq: 1.., duplicate, .. }) => Outcome::Stored { duplicate },
-        _ => Outcome::Refused("the answer is no PubAck".to_owned()),
     }
 }

@@ -5,11 +5,18 @@ use ackline_shared::config::Reader;
 use ackline_shared::nats::NatsSettings;
 use ackline_shared::telemetry::Telemetry;
 use ackline_shared::vault::{self, VaultKey};
+use hyper::header::HeaderValue;
 use std::net::SocketAddr;
+use std::num::NonZero;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 /// Most updates that may wait for their PubAck; a NATS subscription holds 65,536 messages and then drops.
 const IN_FLIGHT_CEILING: u64 = 32_768;
+/// A mebibyte holds 65,536 acknowledged updates.
+const ACKNOWLEDGED_CEILING: u64 = 64 << 20;
+/// Most threads worth having.
+const THREADS_CEILING: u64 = 256;
 
 /// Everything the edge is told from outside.
 #[derive(Debug, Clone)]
@@ -18,12 +25,16 @@ pub struct IngressSettings {
     pub listen: SocketAddr,
     /// Where health and metrics are served.
     pub private_listen: SocketAddr,
+    /// Threads that serve webhooks.
+    pub threads: usize,
     /// Limits of what a client may make us hold.
     pub bounds: Bounds,
     /// What a connection passes before its first request.
     pub entrance: EntranceSettings,
     /// Limits of storing a delivery.
     pub publishing: Publishing,
+    /// Acknowledged updates remembered, so that their repeats cost no publish.
+    pub acknowledged_max: usize,
     /// Value of Retry-After on 503.
     pub retry_after: Duration,
     /// Time to finish what is in flight after SIGTERM.
@@ -72,9 +83,11 @@ impl IngressSettings {
         let settings = Self {
             listen: reader.address("ingress.listen"),
             private_listen: reader.address("ingress.private_listen"),
+            threads: threads(reader.count("ingress.threads", 0..=THREADS_CEILING)),
             bounds: Bounds::read(reader),
             entrance: EntranceSettings::read(reader),
             publishing: Publishing::read(reader),
+            acknowledged_max: size(reader.count("ingress.acknowledged_max", 0..=ACKNOWLEDGED_CEILING)),
             retry_after: reader.duration("ingress.retry_after"),
             drain_timeout: reader.duration("ingress.drain_timeout"),
             nats: NatsSettings::read(reader),
@@ -89,9 +102,19 @@ impl IngressSettings {
         }
         settings
     }
+
+    /// The value of Retry-After.
+    pub fn retry_after_header(&self) -> HeaderValue {
+        HeaderValue::from(self.retry_after.as_secs().max(1))
+    }
 }
 
 impl Bounds {
+    /// One of `threads` equal shares; bytes of bodies are counted over all threads and stay whole.
+    pub fn share_of(self, threads: usize) -> Self {
+        Self { connections_max: self.connections_max.div_ceil(threads.max(1)), ..self }
+    }
+
     fn read(reader: &mut Reader) -> Self {
         Self {
             connections_max: size(reader.count("ingress.connections_max", 1..=1_000_000)),
@@ -106,6 +129,11 @@ impl Bounds {
 }
 
 impl Publishing {
+    /// One of `threads` equal shares.
+    pub fn share_of(self, threads: usize) -> Self {
+        Self { in_flight_max: self.in_flight_max.div_ceil(threads.max(1)), ..self }
+    }
+
     fn read(reader: &mut Reader) -> Self {
         Self {
             in_flight_max: size(reader.count("ingress.in_flight_max", 1..=IN_FLIGHT_CEILING)),
@@ -113,6 +141,10 @@ impl Publishing {
             attempt_timeout: reader.duration("ingress.publish_attempt_timeout"),
         }
     }
+}
+
+fn threads(configured: u64) -> usize {
+    NonZero::new(size(configured)).or_else(|| available_parallelism().ok()).map_or(1, NonZero::get)
 }
 
 fn size(number: u64) -> usize {

@@ -96,9 +96,9 @@ impl Claim {
         receiver
     }
 
-    /// The token that names this claim in a subject.
-    pub fn token(&self) -> String {
-        format!("{:x}-{:x}", self.index, self.generation)
+    /// The subject under `inbox` whose last token names this claim.
+    pub fn reply(&self, inbox: &str) -> String {
+        format!("{inbox}.{:x}-{:x}", self.index, self.generation)
     }
 }
 
@@ -122,6 +122,10 @@ fn parse(token: &str) -> Option<(usize, u32)> {
 mod tests {
     use super::*;
 
+    fn name(claim: &Claim) -> String {
+        claim.reply("").split_off(1)
+    }
+
     const STORED: Outcome = Outcome::Stored { duplicate: false };
 
     #[test]
@@ -129,7 +133,7 @@ mod tests {
         let slots = Slots::new(1);
         let first = slots.claim().unwrap();
         assert!(slots.claim().is_none());
-        let (token, mut receiver) = (first.token(), first.arm());
+        let (token, mut receiver) = (name(&first), first.arm());
         slots.resolve(&token, STORED);
         assert_eq!(receiver.try_recv(), Ok(STORED));
         drop(first);
@@ -137,7 +141,7 @@ mod tests {
         let mut receiver = second.arm();
         slots.resolve(&token, STORED);
         assert!(receiver.try_recv().is_err());
-        slots.resolve(&second.token(), Outcome::NoStream);
+        slots.resolve(&name(&second), Outcome::NoStream);
         assert_eq!(receiver.try_recv(), Ok(Outcome::NoStream));
     }
 

@@ -3,6 +3,7 @@
 //! A 200 to a POST means that every update in it is acknowledged by the log; anything else is a
 //! [`Refusal`], after which Meta sends the delivery again. Nothing unsigned is ever split or stored.
 
+use crate::budget::{Budget, Held};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::routing::{Door, Lock, Routing, RoutingTable};
@@ -19,9 +20,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use subtle::ConstantTimeEq;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 const PATH: &str = "/webhooks/meta/";
@@ -31,41 +30,23 @@ const CHALLENGE_BYTES_MAX: usize = 1024;
 /// The edge: everything a request needs.
 #[derive(Debug)]
 pub struct Edge<L> {
-    routing: Arc<Routing>,
-    log: Arc<L>,
-    bounds: Bounds,
-    partitions: u16,
-    retry_after: HeaderValue,
-    body_bytes: Arc<Semaphore>,
-    metrics: Arc<Metrics>,
+    /// Which apps and numbers there are.
+    pub routing: Arc<Routing>,
+    /// Where updates are stored.
+    pub log: Arc<L>,
+    /// Limits of a body.
+    pub bounds: Bounds,
+    /// Partitions of the installation.
+    pub partitions: u16,
+    /// Value of Retry-After on 503.
+    pub retry_after: HeaderValue,
+    /// Bytes of bodies held, over everything that shares it.
+    pub body_bytes: Arc<Budget>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl<L: UpdateLog> Edge<L> {
-    /// Puts an edge together.
-    pub fn new(
-        routing: Arc<Routing>,
-        log: Arc<L>,
-        bounds: Bounds,
-        partitions: u16,
-        retry_after: Duration,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
-            routing,
-            log,
-            bounds,
-            partitions,
-            retry_after: HeaderValue::from(retry_after.as_secs().max(1)),
-            body_bytes: Arc::new(Semaphore::new(bounds.body_bytes_total_max)),
-            metrics,
-        }
-    }
-
-    /// Bytes of bodies held now.
-    pub fn body_bytes_held(&self) -> usize {
-        self.bounds.body_bytes_total_max.saturating_sub(self.body_bytes.available_permits())
-    }
-
     /// Answers a request.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
     where
@@ -107,8 +88,8 @@ impl<L: UpdateLog> Edge<L> {
         }
     }
 
-    /// Reads the whole body within its bounds; the permit stands for its bytes.
-    async fn read_body<B>(&self, body: B) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal>
+    /// Reads the whole body within its bounds; what is held stands for its bytes.
+    async fn read_body<B>(&self, body: B) -> Result<(Bytes, Held<'_>), Refusal>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Send,
@@ -121,18 +102,14 @@ impl<L: UpdateLog> Edge<L> {
         timeout(self.bounds.body_timeout, reading).await.map_err(|_| Refusal::BodyTooSlow)?
     }
 
-    async fn collect<B>(
-        &self,
-        body: B,
-        announced: usize,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal>
+    async fn collect<B>(&self, body: B, announced: usize) -> Result<(Bytes, Held<'_>), Refusal>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Send,
     {
         let mut body = pin!(body);
         let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-        let mut held: Option<OwnedSemaphorePermit> = None;
+        let mut held = self.body_bytes.hold();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| Refusal::BodyBroken)?.into_data() else { continue };
             let length = first.len().max(rest.len()) + data.len();
@@ -140,12 +117,8 @@ impl<L: UpdateLog> Edge<L> {
                 return Err(Refusal::BodyTooLarge);
             }
             // Only bytes that arrived are counted: an announcement costs its sender nothing.
-            let bytes = u32::try_from(data.len()).map_err(|_| Refusal::BodyTooLarge)?;
-            let permit =
-                self.body_bytes.clone().try_acquire_many_owned(bytes).map_err(|_| Refusal::Overloaded)?;
-            match &mut held {
-                Some(held) => held.merge(permit),
-                None => held = Some(permit),
+            if !held.grow(data.len()) {
+                return Err(Refusal::Overloaded);
             }
             if first.is_empty() && rest.is_empty() {
                 first = data;

@@ -2,7 +2,8 @@
 
 use crate::client::{Answer, delivery, post};
 use ackline_ingress::fixture;
-use ackline_ingress::process::{self, Listeners, ProcessError};
+use ackline_ingress::listeners::Listeners;
+use ackline_ingress::process::{self, ProcessError};
 use ackline_ingress::settings::IngressSettings;
 use ackline_shared::config::Reader;
 use ackline_shared::envelope::Head;
@@ -12,55 +13,55 @@ use ackline_shared::testing::{NatsOptions, NatsServer};
 use ackline_shared::vault::VaultKey;
 use async_nats::jetstream::Context;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
-struct Running {
-    public: SocketAddr,
-    private: SocketAddr,
-    stop: watch::Sender<bool>,
-    process: JoinHandle<Result<(), ProcessError>>,
-    settings: IngressSettings,
+pub struct Running {
+    pub public: SocketAddr,
+    pub private: SocketAddr,
+    pub stop: watch::Sender<bool>,
+    pub process: JoinHandle<Result<(), ProcessError>>,
+    pub settings: IngressSettings,
 }
 
 impl Running {
-    async fn start(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> Self {
+    pub async fn start(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> Self {
         let settings = settings(server, master, more);
-        let local = || TcpListener::bind("127.0.0.1:0");
-        let listeners = Listeners { public: local().await.unwrap(), private: local().await.unwrap() };
+        let listeners = Listeners::bind(&settings).await.unwrap();
         let (public, private) =
-            (listeners.public.local_addr().unwrap(), listeners.private.local_addr().unwrap());
+            (listeners.public[0].local_addr().unwrap(), listeners.private.local_addr().unwrap());
         let (stop, stopped) = watch::channel(false);
         let process = tokio::spawn(process::run(settings.clone(), listeners, stopped));
         Self { public, private, stop, process, settings }
     }
 
-    async fn post(&self, body: &str) -> Answer {
+    pub async fn post(&self, body: &str) -> Answer {
         send(self.public, post(body)).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         let request = Request::get(path).header("host", "edge").body(Full::default()).unwrap();
         send(self.private, request).await
     }
 
     /// Waits until the routing table is there and NATS connected.
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         self.until("/readyz", |answer| answer.status == 200 && answer.body.contains("\"connected\"")).await;
     }
 
     /// Waits until the private port says so.
-    async fn until(&self, path: &str, holds: impl Fn(&Answer) -> bool) {
+    pub async fn until(&self, path: &str, holds: impl Fn(&Answer) -> bool) {
         let deadline = Instant::now() + SOON;
         loop {
             let answer = self.get(path).await;
@@ -72,18 +73,21 @@ impl Running {
         }
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.send_replace(true);
         timeout(SOON, self.process).await.unwrap().unwrap().unwrap();
     }
 }
 
-fn settings(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> IngressSettings {
+pub fn settings(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> IngressSettings {
     let (url, key) = (server.url(), master.to_base64().expose().clone());
     let fixed = [
         ("ACKLINE_NATS_URL", url.as_str()),
-        ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB"),
         ("ACKLINE_SECRETS_MASTER_KEY", key.as_str()),
+        ("ACKLINE_INGRESS_LISTEN", "127.0.0.1:0"),
+        ("ACKLINE_INGRESS_PRIVATE_LISTEN", "127.0.0.1:0"),
+        // The server reserves it, and several servers run at once.
+        ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB"),
     ];
     let variables = fixed.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let mut reader = Reader::load(None, variables);
@@ -100,12 +104,12 @@ async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
     Answer::read(response).await
 }
 
-async fn context(settings: &IngressSettings) -> Context {
+pub async fn context(settings: &IngressSettings) -> Context {
     nats::jetstream(nats::connect(&settings.nats, "test", false).await.unwrap())
 }
 
 /// Declares the fixture's installation.
-async fn declare(server: &NatsServer) -> VaultKey {
+pub async fn declare(server: &NatsServer) -> VaultKey {
     let (entries, master) = fixture::entries();
     write(&settings(server, &master, &[]), entries).await;
     master
@@ -119,7 +123,7 @@ async fn write(settings: &IngressSettings, entries: Vec<(String, Vec<u8>)>) {
 }
 
 /// Everything stored, oldest first.
-async fn stored(settings: &IngressSettings) -> Vec<(Head, Bytes)> {
+pub async fn stored(settings: &IngressSettings) -> Vec<(Head, Bytes)> {
     let mut stream = context(settings).await.get_stream(UPDATES).await.unwrap();
     let last = stream.info().await.unwrap().state.last_sequence;
     let mut out = Vec::new();
@@ -148,7 +152,8 @@ async fn a_200_means_that_the_update_is_in_the_stream() {
 async fn a_repeated_delivery_is_stored_once_and_a_batch_update_by_update() {
     let server = NatsServer::start().unwrap();
     let master = declare(&server).await;
-    let edge = Running::start(&server, &master, &[]).await;
+    // Without a memory, JetStream is who tells repeats.
+    let edge = Running::start(&server, &master, &[("ACKLINE_INGRESS_ACKNOWLEDGED_MAX", "0")]).await;
     edge.ready().await;
     let batch = delivery("100", &["1", "22", "333", "4444", "55555", "666666", "7777777", "88888888"]);
     for _ in 0..2 {
@@ -161,6 +166,37 @@ async fn a_repeated_delivery_is_stored_once_and_a_batch_update_by_update() {
     assert_eq!(stored[1].1, single);
     let metrics = edge.get("/metrics").await.body;
     assert!(metrics.contains("updates_duplicate_total 9"), "{metrics}");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeat_of_what_was_acknowledged_is_answered_without_a_publish() {
+    let mut server = NatsServer::start().unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[]).await;
+    edge.ready().await;
+    assert_eq!(edge.post(&delivery("100", &["1", "22"])).await.status, 200);
+    assert_eq!(edge.post(&delivery("100", &["22", "333"])).await.status, 200);
+    let ids: Vec<_> =
+        stored(&edge.settings).await.iter().map(|(head, _)| head.id.as_str().to_owned()).collect();
+    assert_eq!(ids, ["1", "22", "333"]);
+    let metrics = edge.get("/metrics").await.body;
+    assert!(
+        metrics.contains("updates_repeated_total 1") && metrics.contains("updates_duplicate_total 0"),
+        "{metrics}"
+    );
+    server.kill();
+    edge.until("/readyz", |answer| answer.body.contains("\"away\"")).await;
+    // The log is away, and what it has is still known.
+    assert_eq!(edge.post(&delivery("100", &["333"])).await.status, 200);
+    for _ in 0..2 {
+        // What was never acknowledged is never remembered.
+        assert_eq!(edge.post(&delivery("100", &["333", "4444"])).await.status, 503);
+    }
+    server.restart().unwrap();
+    edge.ready().await;
+    assert_eq!(edge.post(&delivery("100", &["4444"])).await.status, 200);
+    assert_eq!(stored(&edge.settings).await.len(), 4);
     edge.stop().await;
 }
 
@@ -224,6 +260,31 @@ async fn a_server_that_does_not_answer_means_503_within_the_budget_and_one_copy_
     assert_eq!(edge.post(&body).await.status, 200);
     assert_eq!(stored(&edge.settings).await.len(), 1);
     edge.stop().await;
+}
+
+#[tokio::test]
+async fn every_thread_serves_and_stores() {
+    let server = NatsServer::start().unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[("ACKLINE_INGRESS_THREADS", "3")]).await;
+    edge.ready().await;
+    let ids: Vec<_> = (10..40).map(|number| format!("wamid.{number}")).collect();
+    let bodies: Vec<_> = ids.iter().map(|id| delivery("100", &[id])).collect();
+    let answers = join_all(bodies.iter().map(|body| edge.post(body))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert_eq!(stored(&edge.settings).await.len(), ids.len());
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_stops_the_start_with_its_name() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let server = NatsServer::start().unwrap();
+    let settings =
+        settings(&server, &VaultKey::generate(), &[("ACKLINE_INGRESS_LISTEN", &address.to_string())]);
+    let error = Listeners::bind(&settings).await.unwrap_err().to_string();
+    assert!(error.contains("ingress.listen") && error.contains(&address.to_string()), "{error}");
 }
 
 #[tokio::test]
@@ -291,7 +352,12 @@ async fn a_batch_as_large_as_metas_largest_is_stored_in_order() {
 async fn more_in_flight_than_allowed_means_503_at_once() {
     let server = NatsServer::start().unwrap();
     let master = declare(&server).await;
-    let edge = Running::start(&server, &master, &[("ACKLINE_INGRESS_IN_FLIGHT_MAX", "1")]).await;
+    let edge = Running::start(
+        &server,
+        &master,
+        &[("ACKLINE_INGRESS_IN_FLIGHT_MAX", "1"), ("ACKLINE_INGRESS_THREADS", "1")],
+    )
+    .await;
     edge.ready().await;
     server.freeze().unwrap();
     let (first, second) = (delivery("100", &["1"]), delivery("100", &["22"]));

@@ -1,6 +1,7 @@
 //! An edge with a real server behind an in-memory pipe, and a real client in front of it.
 
 use crate::memory_log::MemoryLog;
+use ackline_ingress::budget::Budget;
 use ackline_ingress::entrance::{Entrance, EntranceSettings};
 use ackline_ingress::fixture;
 use ackline_ingress::metrics::Metrics;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::HeaderValue;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::net::{IpAddr, Ipv4Addr};
@@ -78,9 +80,15 @@ impl Harness {
 
     fn build(bounds: Bounds, entrance: EntranceSettings) -> Self {
         let (log, metrics, routing) = (Arc::new(MemoryLog::new()), Metrics::new(), Routing::new());
-        let retry_after = Duration::from_secs(2);
-        let edge = Edge::new(routing.clone(), log.clone(), bounds, 32, retry_after, metrics.clone());
-        let edge = Arc::new(edge);
+        let edge = Arc::new(Edge {
+            routing: routing.clone(),
+            log: log.clone(),
+            bounds,
+            partitions: 32,
+            retry_after: HeaderValue::from_static("2"),
+            body_bytes: Arc::new(Budget::new(bounds.body_bytes_total_max)),
+            metrics: metrics.clone(),
+        });
         let handler = move |request: Request<Incoming>| {
             let edge = edge.clone();
             async move { edge.answer(request).await }

@@ -1,0 +1,71 @@
+//! A bound on what is held at once by all threads together.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// So much may be held.
+#[derive(Debug)]
+pub struct Budget {
+    max: usize,
+    held: AtomicUsize,
+}
+
+/// A part of the budget in use; dropping it gives it back.
+#[derive(Debug)]
+pub struct Held<'b> {
+    budget: &'b Budget,
+    amount: usize,
+}
+
+impl Budget {
+    /// Starts with nothing held.
+    pub fn new(max: usize) -> Self {
+        Self { max, held: AtomicUsize::new(0) }
+    }
+
+    /// How much is held.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Holds nothing yet.
+    pub fn hold(&self) -> Held<'_> {
+        Held { budget: self, amount: 0 }
+    }
+}
+
+impl Held<'_> {
+    /// Holds more, unless that would be too much.
+    pub fn grow(&mut self, amount: usize) -> bool {
+        let before = self.budget.held.fetch_add(amount, Ordering::Relaxed);
+        let fits = before.saturating_add(amount) <= self.budget.max;
+        if fits {
+            self.amount += amount;
+        } else {
+            self.budget.held.fetch_sub(amount, Ordering::Relaxed);
+        }
+        fits
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.budget.held.fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_held_than_may_be_and_all_is_given_back() {
+        let budget = Budget::new(10);
+        let (mut first, mut second) = (budget.hold(), budget.hold());
+        assert!(first.grow(4) && second.grow(5) && !first.grow(2) && first.grow(1));
+        assert_eq!(budget.held(), 10);
+        drop(first);
+        assert_eq!(budget.held(), 5);
+        drop(second);
+        assert_eq!(budget.held(), 0);
+    }
+}

@@ -1,0 +1,118 @@
+//! One thread of the edge: a runtime, a connection to NATS and a share of the bounds of its own.
+//!
+//! Threads share the routing table, the metrics and the budget of bytes, all of which are only read or
+//! counted; a delivery is accepted, stored and answered on one thread, without a lock or a wakeup elsewhere.
+
+use crate::acknowledged::Acknowledged;
+use crate::budget::Budget;
+use crate::durability::Promise;
+use crate::entrance::Entrance;
+use crate::metrics::Metrics;
+use crate::process::ProcessError;
+use crate::publisher::Publisher;
+use crate::routing::Routing;
+use crate::server::Server;
+use crate::settings::IngressSettings;
+use crate::webhook::Edge;
+use std::net::TcpListener as Unregistered;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::sync::{oneshot, watch};
+
+/// What all threads share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// As configured, for the whole process.
+    pub settings: Arc<IngressSettings>,
+    /// The routing table.
+    pub routing: Arc<Routing>,
+    /// What a connection passes first.
+    pub entrance: Arc<Entrance>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Bytes of bodies held.
+    pub body_bytes: Arc<Budget>,
+    /// What a 200 promises, as far as it is known.
+    pub promise: Arc<Promise>,
+    /// Updates whose PubAck was seen.
+    pub acknowledged: Arc<Acknowledged>,
+}
+
+/// A thread that serves.
+#[derive(Debug)]
+pub struct Core {
+    /// What it stores with.
+    pub publisher: Arc<Publisher>,
+    /// Resolves when the thread has ended.
+    pub ended: oneshot::Receiver<()>,
+}
+
+impl Core {
+    /// Starts the thread; it serves until `stop` says so and its last connection is closed.
+    pub async fn start(
+        shared: Shared,
+        listener: Unregistered,
+        threads: usize,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, ProcessError> {
+        let (ready, started) = oneshot::channel();
+        let (ends, ended) = oneshot::channel();
+        let work = move || {
+            let served = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(ProcessError::Thread)
+                .and_then(|runtime| runtime.block_on(serve(shared, listener, threads, stop, ready)));
+            if let Err(error) = served {
+                tracing::error!(%error, "a thread of the edge cannot serve");
+            }
+            drop(ends);
+        };
+        std::thread::Builder::new().name("edge".to_owned()).spawn(work).map_err(ProcessError::Thread)?;
+        let publisher = started.await.map_err(|_| ProcessError::ThreadEnded)??;
+        Ok(Self { publisher, ended })
+    }
+}
+
+type Started = oneshot::Sender<Result<Arc<Publisher>, ProcessError>>;
+
+async fn serve(
+    shared: Shared,
+    listener: Unregistered,
+    threads: usize,
+    stop: watch::Receiver<bool>,
+    ready: Started,
+) -> Result<(), ProcessError> {
+    let Shared { settings, routing, entrance, metrics, body_bytes, promise, acknowledged } = shared;
+    let limits = settings.publishing.share_of(threads);
+    let publisher =
+        match Publisher::connect(&settings.nats, limits, metrics.clone(), acknowledged, promise).await {
+            Ok(publisher) => publisher,
+            Err(error) => {
+                // Whoever started the thread tells why.
+                let _starter_gone = ready.send(Err(error.into()));
+                return Ok(());
+            }
+        };
+    let edge = Edge {
+        routing,
+        log: publisher.clone(),
+        bounds: settings.bounds,
+        partitions: settings.nats.partitions,
+        retry_after: settings.retry_after_header(),
+        body_bytes,
+        metrics: metrics.clone(),
+    };
+    let edge = Arc::new(edge);
+    let handler = move |request| {
+        let edge = edge.clone();
+        async move { edge.answer(request).await }
+    };
+    listener.set_nonblocking(true).map_err(ProcessError::Thread)?;
+    let listener = TcpListener::from_std(listener).map_err(ProcessError::Thread)?;
+    let _starter_gone = ready.send(Ok(publisher));
+    let server = Server::behind(entrance, handler, settings.bounds.share_of(threads), metrics);
+    server.run(listener, stop).await;
+    Ok(())
+}
