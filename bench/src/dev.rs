@@ -9,7 +9,7 @@ pub mod declared;
 mod ledger;
 pub mod log;
 mod ports;
-mod programs;
+pub(crate) mod programs;
 mod report;
 mod screen;
 mod settings;

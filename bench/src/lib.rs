@@ -5,7 +5,9 @@
 
 pub mod dev;
 pub mod journal;
+pub mod load;
 pub mod meta;
 pub mod processes;
+pub mod scenarios;
 pub mod serve;
 pub mod sink;

@@ -18,7 +18,7 @@ mod objects;
 mod pacing;
 mod payload;
 mod people;
-mod retry;
+pub(crate) mod retry;
 mod rules;
 mod send;
 mod signing;

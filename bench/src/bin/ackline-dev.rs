@@ -1,7 +1,9 @@
 //! `make run`, `make demo` and `make bench`: a whole installation on this machine.
 
 use ackline_bench::dev::{self, PortFlags, Screen};
+use ackline_bench::scenarios;
 use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +25,14 @@ enum Command {
     Bench {
         /// Its name.
         scenario: Option<String>,
+        #[command(flatten)]
+        options: scenarios::Options,
+    },
+    /// Serve as the limit of the edge: check signatures and store nothing.
+    #[command(hide = true)]
+    VerifyOnly {
+        /// Where to listen.
+        address: SocketAddr,
     },
 }
 
@@ -35,10 +45,8 @@ async fn main() -> ExitCode {
     let ended = match Flags::parse().command {
         Command::Run(ports) => dev::run(ports, &screen).await.map(|()| true),
         Command::Demo => dev::demo(&screen).await,
-        Command::Bench { scenario } => {
-            screen.line("There are no scenarios yet: nothing has been measured.");
-            Ok(scenario.is_none())
-        }
+        Command::Bench { scenario, options } => scenarios::run(scenario.as_deref(), options, &screen).await,
+        Command::VerifyOnly { address } => scenarios::serve_verify_only(address).map(|()| true),
     };
     match ended {
         Ok(true) => ExitCode::SUCCESS,

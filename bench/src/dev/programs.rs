@@ -88,6 +88,11 @@ impl Program {
         anyhow::anyhow!("{}; its log is {}", self.ended().unwrap_or_default(), self.log.display())
     }
 
+    /// Its process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Asks the program to end (SIGTERM) and kills it when it has not `within` the time.
     pub async fn stop(mut self, within: Duration) {
         if let Some(id) = self.child.id() {

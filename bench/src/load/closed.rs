@@ -1,0 +1,164 @@
+//! Closed loop: each connection sends its next request when the last one is answered.
+
+use super::answer::{Answer, parse};
+use super::ledger::Ledger;
+use super::tally::Tally;
+use anyhow::{Context, Result};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// How to send a deck.
+#[derive(Debug, Clone)]
+pub struct Closed {
+    /// Where to.
+    pub address: SocketAddr,
+    /// Connections, each with the deliveries of its own conversations, one after the other.
+    pub connections: usize,
+    /// Longest time to send; what is under way is waited for.
+    pub within: Duration,
+    /// Sends what was not accepted again after this wait, until it is or the time is up.
+    pub retry_after: Option<Duration>,
+    /// Opens a new connection after so many requests.
+    pub reconnect_every: Option<u32>,
+}
+
+impl Closed {
+    /// Keep-alive connections without retries.
+    pub fn new(address: SocketAddr, connections: usize, within: Duration) -> Self {
+        Self { address, connections, within, retry_after: None, reconnect_every: None }
+    }
+
+    /// Sends the deck from one thread of its own; blocks the caller until it is done.
+    ///
+    /// # Errors
+    /// When the runtime cannot start.
+    pub fn run(&self, ledger: &Arc<Ledger>) -> Result<Tally> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("starting the load generator's runtime")?;
+        Ok(runtime.block_on(self.send(ledger)))
+    }
+
+    async fn send(&self, ledger: &Arc<Ledger>) -> Tally {
+        let started = Instant::now();
+        let mut lanes = JoinSet::new();
+        for lane in 0..self.connections.max(1) {
+            let (plan, ledger) = (self.clone(), ledger.clone());
+            lanes.spawn(async move { Lane::new(plan, ledger, started).send(lane).await });
+        }
+        let mut sum = Tally::new();
+        while let Some(lane) = lanes.join_next().await {
+            // A lane neither panics nor is cancelled.
+            if let Ok(tally) = lane {
+                sum.add(&tally);
+            }
+        }
+        sum.took(started.elapsed());
+        sum
+    }
+}
+
+/// One connection at a time, and what it has sent.
+struct Lane {
+    plan: Closed,
+    ledger: Arc<Ledger>,
+    end: Instant,
+    stream: Option<TcpStream>,
+    on_stream: u32,
+    buffer: Vec<u8>,
+    tally: Tally,
+}
+
+impl Lane {
+    fn new(plan: Closed, ledger: Arc<Ledger>, started: Instant) -> Self {
+        let end = started + plan.within;
+        Self {
+            plan,
+            ledger,
+            end,
+            stream: None,
+            on_stream: 0,
+            buffer: Vec::with_capacity(1024),
+            tally: Tally::new(),
+        }
+    }
+
+    async fn send(mut self, lane: usize) -> Tally {
+        let places = (lane..self.ledger.deck().len()).step_by(self.plan.connections.max(1));
+        for place in places {
+            loop {
+                if Instant::now() >= self.end {
+                    return self.tally;
+                }
+                if self.deliver(place).await {
+                    break;
+                }
+                match self.plan.retry_after {
+                    Some(wait) => sleep(wait).await,
+                    None => break,
+                }
+            }
+        }
+        self.tally
+    }
+
+    /// Sends one request and tells whether it was accepted.
+    async fn deliver(&mut self, place: usize) -> bool {
+        if self.plan.reconnect_every.is_some_and(|every| self.on_stream >= every) {
+            self.stream = None;
+        }
+        let started = Instant::now();
+        self.ledger.sending(place);
+        let answer = match timeout(super::ANSWER_WITHIN, self.exchange(place)).await {
+            Ok(Ok(status)) => Some(status),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let Some(status) = answer else {
+            self.stream = None;
+            self.tally.failed();
+            return false;
+        };
+        self.tally.answered(status, started.elapsed());
+        let accepted = (200..300).contains(&status);
+        if accepted {
+            self.ledger.acknowledged(place);
+        }
+        accepted
+    }
+
+    async fn exchange(&mut self, place: usize) -> std::io::Result<u16> {
+        let deck = self.ledger.deck().clone();
+        let Some(request) = deck.request(place) else { return Err(std::io::ErrorKind::NotFound.into()) };
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => {
+                self.on_stream = 0;
+                let stream = TcpStream::connect(self.plan.address).await?;
+                stream.set_nodelay(true)?;
+                stream
+            }
+        };
+        self.on_stream += 1;
+        self.buffer.clear();
+        stream.write_all(request).await?;
+        loop {
+            if stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            match parse(&self.buffer) {
+                Answer::Partial => {}
+                Answer::Complete { status, close, .. } => {
+                    if !close {
+                        self.stream = Some(stream);
+                    }
+                    return Ok(status);
+                }
+                Answer::Broken => return Err(std::io::ErrorKind::InvalidData.into()),
+            }
+        }
+    }
+}

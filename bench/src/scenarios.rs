@@ -1,0 +1,142 @@
+//! `make bench`: each scenario starts what it measures, writes a report, and ends with one line of JSON.
+//!
+//! Figures of one scenario are taken side by side on one machine in one run; ratios are what they are for.
+//! A ledger goes with every run that acknowledges: a 200 that is not in the stream is an error, not a figure.
+
+mod edge;
+mod instructions;
+mod outage;
+mod peer;
+mod peers;
+mod plot;
+mod publish;
+mod report;
+mod rig;
+mod statistics;
+mod storm;
+mod verify_only;
+
+pub use verify_only::{VerifyOnly, serve as serve_verify_only};
+
+use crate::dev::Screen;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// What a scenario is told.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Small counts: shows that the scenario works; its figures mean nothing and go to .run/bench/.
+    #[arg(long)]
+    quick: bool,
+    /// Webhooks over all faults of `outage`.
+    #[arg(long, default_value_t = 200_000)]
+    webhooks: usize,
+    /// How often each measurement is taken, in turn with the others.
+    #[arg(long)]
+    repeats: Option<usize>,
+}
+
+impl Options {
+    /// One of two sizes.
+    fn pick<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    fn repeats(&self, full: usize) -> usize {
+        self.repeats.unwrap_or(self.pick(full, 1)).max(1)
+    }
+}
+
+/// A scenario's name and what it answers.
+const SCENARIOS: [(&str, &str); 5] = [
+    ("edge", "how fast the ingress stores and acknowledges, against its limits (stored and synced)"),
+    ("peers", "the same load on what a user would pick instead (needs `deploy/dev/tools.sh bench` once)"),
+    (
+        "outage",
+        "whether a 200 survives kill -9, a frozen broker, a restart and the loss of a cluster's leader",
+    ),
+    ("storm", "what an outage behind the webhook does to it, against a handler that processes first"),
+    ("instructions", "instructions per webhook for verify, split and stamp, counted by callgrind"),
+];
+
+/// What every scenario is given.
+#[derive(Debug)]
+struct Bench<'s> {
+    root: PathBuf,
+    options: Options,
+    screen: &'s Screen,
+}
+
+impl Bench<'_> {
+    fn say(&self, text: &str) {
+        self.screen.line(text);
+    }
+
+    fn report(&self, scenario: &'static str, mode: &str) -> report::Report {
+        report::Report::new(&self.root, scenario, mode, &self.options)
+    }
+}
+
+/// Lists the scenarios, or runs one.
+///
+/// # Errors
+/// When something cannot be started or a 200 was a lie.
+pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Result<bool> {
+    let Some(name) = name else {
+        screen.line(
+            "make bench SCENARIO=<name>   (target/release/ackline-dev bench <name> --quick tries it out)",
+        );
+        for (name, answers) in SCENARIOS {
+            screen.line(&format!("  {name:<14}{answers}"));
+        }
+        return Ok(true);
+    };
+    let root = std::env::current_dir().context("finding the working directory")?;
+    if !root.join("deploy/dev/tools.sh").is_file() {
+        bail!("deploy/dev/tools.sh is not here: run this from the root of the repository");
+    }
+    crate::serve::install_tls_provider();
+    let bench = Bench { root, options, screen };
+    let played = async {
+        match name {
+            "edge" => edge::run(&bench).await,
+            "peers" => peers::run(&bench).await,
+            "outage" => outage::run(&bench).await,
+            "storm" => storm::run(&bench).await,
+            "instructions" => instructions::run(&bench).await,
+            unknown => bail!("there is no scenario {unknown}: `make bench` lists them"),
+        }
+    };
+    let (figures, is_right): (Value, bool) = tokio::select! {
+        played = played => played?,
+        stopped = crate::serve::stop_signal() => {
+            stopped?;
+            bail!("interrupted");
+        }
+    };
+    if !is_right {
+        screen.line("A 200 was lost, doubled or out of order, or a fault did not happen: see the report.");
+    }
+    screen.line(&figures.to_string());
+    Ok(is_right)
+}
+
+/// Runs a blocking load generator beside the runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.context("the load generator panicked")?
+}
+
+/// A figure with as many digits as it is worth.
+fn rounded(figure: f64) -> f64 {
+    let digits = if figure.abs() >= 1_000.0 {
+        0
+    } else if figure.abs() >= 10.0 {
+        1
+    } else {
+        3
+    };
+    let scale = 10f64.powi(digits);
+    (figure * scale).round() / scale
+}
