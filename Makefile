@@ -45,7 +45,7 @@ tools: ## install every pinned tool into .tools/
 	@deploy/dev/tools.sh nats test lint
 
 bench: cargo ## run one scenario (SCENARIO=name); without a name, list them
-	@deploy/dev/tools.sh nats
+	@deploy/dev/tools.sh nats $(if $(filter peers,$(SCENARIO)),bench)
 	@$(MAKE) --no-print-directory release
 	@exec target/release/ackline-dev bench $(SCENARIO)
 
