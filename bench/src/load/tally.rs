@@ -60,6 +60,13 @@ impl Tally {
         self.elapsed = self.elapsed.max(other.elapsed);
     }
 
+    /// Adds a run that came after this one.
+    pub fn then(&mut self, next: &Self) {
+        let before = self.elapsed;
+        self.add(next);
+        self.elapsed = before + next.elapsed;
+    }
+
     /// Answers with a 2xx.
     pub fn accepted(&self) -> u64 {
         self.accepted.len()

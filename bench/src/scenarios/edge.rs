@@ -210,7 +210,7 @@ async fn latency(stand: &mut Stand, figures: &mut Figures, size: Size) -> Result
     let tally = stand.open(rate, size.within).await?;
     figures.open_1k_p50.push(tally.quantile_us(0.5));
     match figures.open.iter_mut().find(|(known, _)| known.total_cmp(&rate).is_eq()) {
-        Some((_, sum)) => sum.add(&tally),
+        Some((_, sum)) => sum.then(&tally),
         None => figures.open.push((rate, tally)),
     }
     let ledger = deal(Mix::texts(due_within(rate, size.within))).await?;
