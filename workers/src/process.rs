@@ -162,7 +162,10 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         running.spawn(serve(listener, service, shutdown.clone()));
     }
     tracing::info!(pools = ?parts.pools, api = parts.api, "the workers run");
-    while running.join_next().await.is_some() {}
+    while let Some(ended) = running.join_next().await {
+        // A process without one of its parts would look healthy; whoever supervises it starts it whole.
+        ended.context("a part of the process broke")?;
+    }
     if let Some(journal) = journal {
         journal.close().await;
     }
