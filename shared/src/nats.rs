@@ -193,11 +193,14 @@ pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Bucke
         config: open(context, bucket(subjects::BUCKET_CONFIG, 8, Duration::ZERO)).await?,
         sessions: open(context, bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age)).await?,
         leases: open(context, bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl)).await?,
-        tuning: open(context, bucket(subjects::BUCKET_TUNING, 8, Duration::ZERO)).await?,
+        tuning: open(context, bucket(subjects::BUCKET_TUNING, TUNING_HISTORY, Duration::ZERO)).await?,
     };
     check_partitions(&buckets.config, settings.partitions).await?;
     Ok(buckets)
 }
+
+/// Changes of each live setting that stay readable; the bucket's history is the audit.
+const TUNING_HISTORY: i64 = 64;
 
 fn streams(settings: &NatsSettings) -> [Config; 3] {
     let stream = |name: &str, subjects: &[&str], max_age: Duration| Config {

@@ -310,6 +310,33 @@ pub mod config_key {
     }
 }
 
+/// Keys of the `tuning` bucket.
+pub mod tuning_key {
+    use super::{Pool, TenantId, tenant_id};
+
+    /// What is turned of a pool.
+    pub fn pool(pool: Pool) -> String {
+        format!("pool.{pool}")
+    }
+
+    /// What is turned of one tenant in a pool.
+    pub fn tenant(pool: Pool, tenant: &TenantId) -> String {
+        format!("tenant.{pool}.{tenant}")
+    }
+
+    /// Reads a key back: the pool, and the tenant if it is about one.
+    pub fn parse(key: &str) -> Option<(Pool, Option<TenantId>)> {
+        match key.split_once('.')? {
+            ("pool", pool) => Some((pool.parse().ok()?, None)),
+            ("tenant", rest) => {
+                let (pool, tenant) = rest.split_once('.')?;
+                Some((pool.parse().ok()?, Some(tenant_id(tenant)?)))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Keys of the `sessions` bucket.
 pub mod session_key {
     use super::{Pool, TenantId};
@@ -343,6 +370,10 @@ mod tests {
         for (text, parsed) in pairs {
             assert_eq!(Subject::parse(&text), Some(parsed), "{text}");
         }
+        assert_eq!(tuning_key::parse(&tuning_key::pool(Pool::Crm)), Some((Pool::Crm, None)));
+        let of_tenant = tuning_key::tenant(Pool::Crm, &tenant);
+        assert_eq!(tuning_key::parse(&of_tenant), Some((Pool::Crm, Some(tenant.clone()))));
+        assert_eq!(tuning_key::parse("pool.nope"), None);
         assert_eq!(Subject::parse("in.7.msg"), None);
         assert_eq!(Subject::parse("x.7.msg.acme"), None);
     }

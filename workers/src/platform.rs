@@ -1,6 +1,7 @@
 //! What every pool is given: the log to write to, the configuration, and the means to open secrets.
 
 use crate::core::log::{Log, LogError, now_ms, to_bytes};
+use crate::core::tuning::Tuning;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{TenantId, UpdateId};
 use ackline_shared::model::{Entity, SecretField};
@@ -21,13 +22,16 @@ pub struct Platform {
     pub registry: Registry,
     /// The KV buckets.
     pub buckets: Buckets,
+    /// The live settings of the pools.
+    pub tuning: Tuning,
     master: Arc<VaultKey>,
 }
 
 impl Platform {
-    /// Puts the handles together.
+    /// Puts the handles together and starts following the live settings.
     pub fn new(log: Log, registry: Registry, buckets: Buckets, master: VaultKey) -> Self {
-        Self { log, registry, buckets, master: Arc::new(master) }
+        let tuning = Tuning::watch(buckets.tuning.clone(), log.context().client());
+        Self { log, registry, buckets, tuning, master: Arc::new(master) }
     }
 
     /// The configuration now.

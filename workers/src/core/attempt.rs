@@ -81,6 +81,17 @@ impl<J: Job> Attempts<J> {
         }
     }
 
+    /// Whether an update asks nothing of this pool, so that it can be acknowledged without an attempt.
+    pub fn is_idle(&self, arrival: &Arrival) -> bool {
+        arrival.defect.is_none() && arrival.work.attempt == 1 && !self.job.concerns(&arrival.work.head)
+    }
+
+    /// Puts an update among the dead letters because somebody said so, without running the job.
+    pub async fn discard(self, arrival: Box<Arrival>, by: &str) -> Outcome {
+        self.metrics.attempted(J::POOL, "discarded", Duration::ZERO);
+        self.give_up(arrival, &format!("discarded by {by}")).await
+    }
+
     /// Recalls what is known and runs the job; `None` when the memory could not be read.
     async fn begin(&self, lane_name: &str, arrival: &mut Arrival) -> Option<Verdict> {
         if let Some(defect) = &arrival.defect {

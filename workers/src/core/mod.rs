@@ -17,3 +17,4 @@ pub mod ring;
 pub mod scheduler;
 pub mod settings;
 pub mod standing;
+pub mod tuning;

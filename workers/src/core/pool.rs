@@ -14,19 +14,26 @@ use super::ring::Ring;
 use super::scheduler::{Scheduler, Slot};
 use super::settings::PoolSettings;
 use super::standing::{Standing, State};
+use super::tuning::{Handling, Tuning};
 use crate::platform::Platform;
-use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::subjects::Pool;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 /// Arrivals between the readers and the scheduler; readers wait when it is full.
 const ARRIVALS_MAX: usize = 1024;
+/// Arrivals taken over in one go.
+const ARRIVALS_AT_ONCE: usize = 128;
+/// Acknowledgements of updates that needed no attempt, between the loop and the task that sends them.
+const ACKS_MAX: usize = 4096;
+/// Longest a pool waits for the live settings before it takes up work.
+const TUNING_WAIT: Duration = Duration::from_secs(15);
 /// Pause after a pool broke, before it is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -87,6 +94,9 @@ impl Host {
 pub async fn run<J: Job>(job: J, settings: PoolSettings, mut host: Host) {
     let job = Arc::new(job);
     let settings = Arc::new(settings);
+    if !host.platform.tuning.loaded(TUNING_WAIT).await {
+        tracing::warn!(pool = %J::POOL, "the live settings are not read yet; the configured ones hold until they are");
+    }
     let lease = host.lease(J::POOL, &settings);
     while let Some(held) = host.wait_for(J::POOL, &lease).await {
         let attempts = Attempts {
@@ -135,7 +145,7 @@ async fn own<J: Job>(attempts: &Attempts<J>, lease: &Lease, mut held: Held, host
         Some(Err(error)) => return error.into(),
         None => return Ended::LeaseLost,
     };
-    let mut desk = Desk::open(attempts.clone(), sources);
+    let mut desk = Desk::open(attempts.clone(), sources, host.platform.tuning.clone());
     host.standing.set(J::POOL, State::Working);
     let ended = desk.work(lease, &mut held, &mut host.shutdown).await;
     desk.close().await;
@@ -166,6 +176,12 @@ struct Desk<J> {
     held: HashSet<(&'static str, u64)>,
     waiting: BTreeMap<(Instant, u64), (Slot, Box<Arrival>)>,
     waited: u64,
+    /// Heads of conversations that wait until the live settings change.
+    kept: Vec<(Slot, Box<Arrival>)>,
+    tuning: Tuning,
+    /// To the task that acknowledges what needed no attempt.
+    acks: mpsc::Sender<Box<Arrival>>,
+    acknowledger: JoinHandle<()>,
     running: JoinSet<(Slot, (&'static str, u64), Outcome)>,
     readers: JoinSet<Result<(), IntakeError>>,
     arrivals: mpsc::Receiver<Arrival>,
@@ -173,21 +189,26 @@ struct Desk<J> {
 }
 
 impl<J: Job> Desk<J> {
-    fn open(attempts: Attempts<J>, sources: Vec<Source>) -> Self {
+    fn open(attempts: Attempts<J>, sources: Vec<Source>, tuning: Tuning) -> Self {
         let lanes = J::lanes();
-        let weights: Vec<u32> = lanes.iter().map(|lane| lane.weight).collect();
+        let rules = tuning.table().rules(J::POOL, &attempts.settings, &lanes);
         let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
         let bytes = Arc::new(Semaphore::new(attempts.settings.window_bytes_max.min(Semaphore::MAX_PERMITS)));
         let mut readers = JoinSet::new();
         for source in sources {
             readers.spawn(intake::read(source, bytes.clone(), sender.clone()));
         }
+        let (acks, unsent) = mpsc::channel(ACKS_MAX);
         Self {
             lane_names: lanes.iter().map(|lane| lane.name).collect(),
-            scheduler: Scheduler::new(&weights, attempts.settings.tenant_in_flight_max),
+            scheduler: Scheduler::new(rules),
             held: HashSet::new(),
             waiting: BTreeMap::new(),
             waited: 0,
+            kept: Vec::new(),
+            tuning,
+            acks,
+            acknowledger: tokio::spawn(acknowledge_all(unsent)),
             running: JoinSet::new(),
             readers,
             arrivals,
@@ -199,6 +220,7 @@ impl<J: Job> Desk<J> {
     async fn work(&mut self, lease: &Lease, held: &mut Held, shutdown: &mut Shutdown) -> Ended {
         let mut renewal = interval(lease.interval());
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut fresh = Vec::with_capacity(ARRIVALS_AT_ONCE);
         loop {
             self.start_ready();
             let next_wait = self.waiting.first_key_value().map(|((due, _), _)| *due);
@@ -218,7 +240,10 @@ impl<J: Job> Desk<J> {
                     Ok((slot, place, outcome)) => self.conclude(slot, place, outcome),
                     Err(_) => return Ended::Broken,
                 },
-                Some(arrival) = self.arrivals.recv() => self.admit(arrival),
+                1.. = self.arrivals.recv_many(&mut fresh, ARRIVALS_AT_ONCE) => {
+                    fresh.drain(..).for_each(|arrival| self.admit(arrival));
+                }
+                () = self.tuning.changed() => self.retune(),
                 Some(ended) = self.readers.join_next() => return match ended {
                     Ok(Err(error)) => error.into(),
                     Ok(Ok(())) | Err(_) => Ended::Broken,
@@ -231,30 +256,77 @@ impl<J: Job> Desk<J> {
     /// Lets running attempts finish within the deadline, then cancels them.
     async fn close(mut self) {
         self.readers.abort_all();
-        let finish = async { while self.running.join_next().await.is_some() {} };
+        drop(self.acks);
+        let finish = async {
+            while self.running.join_next().await.is_some() {}
+            (&mut self.acknowledger).await
+        };
         if timeout(self.attempts.settings.drain_timeout, finish).await.is_err() {
+            self.acknowledger.abort();
             tracing::warn!(pool = %J::POOL, "running jobs did not finish in time and will be done again");
         }
     }
 
     fn admit(&mut self, arrival: Arrival) {
         let place = (arrival.stream, arrival.work.sequence);
-        if self.held.insert(place) {
-            let slot = slot_of(&arrival);
-            self.scheduler.push(&slot, Box::new(arrival));
+        if self.held.contains(&place) {
+            return;
+        }
+        let Some(arrival) = self.pass_idle(Box::new(arrival)) else { return };
+        self.held.insert(place);
+        let head = &arrival.work.head;
+        let place = self.scheduler.place(arrival.lane, &head.tenant, (&head.phone, &head.conversation));
+        self.scheduler.push(place, 1, arrival);
+    }
+
+    /// Acknowledges an update that asks nothing of this pool, without a turn, a place or a task: it has no effect,
+    /// so its order does not matter. Gives it back when it does ask something, or has to wait.
+    fn pass_idle(&mut self, arrival: Box<Arrival>) -> Option<Box<Arrival>> {
+        let head = &arrival.work.head;
+        let table = self.tuning.table();
+        if !self.attempts.is_idle(&arrival)
+            || table.is_paused(J::POOL, &head.tenant)
+            || table.handling(J::POOL, &head.tenant, head.received_ms) != Handling::Work
+        {
+            return Some(arrival);
+        }
+        match self.acks.try_send(arrival) {
+            Ok(()) => {
+                self.attempts.metrics.attempted(J::POOL, "idle", Duration::ZERO);
+                None
+            }
+            Err(TrySendError::Full(arrival) | TrySendError::Closed(arrival)) => Some(arrival),
         }
     }
 
     fn start_ready(&mut self) {
-        while self.running.len() < self.attempts.settings.concurrency {
-            let Some((slot, arrival)) = self.scheduler.take() else { return };
-            let lane_name = self.lane_names.get(slot.lane).copied().unwrap_or_default();
+        while let Some((slot, arrival)) = self.scheduler.take() {
+            let head = &arrival.work.head;
+            let handling = self.tuning.table().handling(J::POOL, &head.tenant, head.received_ms);
+            if handling == Handling::Keep {
+                self.scheduler.hold(&slot);
+                self.kept.push((slot, arrival));
+                continue;
+            }
+            let lane_name = self.lane_names.get(arrival.lane).copied().unwrap_or_default();
             let attempts = self.attempts.clone();
             self.running.spawn(async move {
                 let place = (arrival.stream, arrival.work.sequence);
-                let outcome = attempts.make(lane_name, arrival).await;
+                let outcome = match handling {
+                    Handling::Discard(by) => attempts.discard(arrival, &by).await,
+                    Handling::Work | Handling::Keep => attempts.make(lane_name, arrival).await,
+                };
                 (slot, place, outcome)
             });
+        }
+    }
+
+    /// Obeys the live settings as they are now.
+    fn retune(&mut self) {
+        let rules = self.tuning.table().rules(J::POOL, &self.attempts.settings, &J::lanes());
+        self.scheduler.set_rules(rules);
+        for (slot, arrival) in self.kept.drain(..) {
+            self.scheduler.resume(slot, arrival);
         }
     }
 
@@ -262,7 +334,7 @@ impl<J: Job> Desk<J> {
         match outcome {
             Outcome::Finished => {
                 self.held.remove(&place);
-                self.scheduler.finish(&slot);
+                self.scheduler.finish(slot);
             }
             Outcome::Again(arrival, wait) => {
                 self.scheduler.hold(&slot);
@@ -278,18 +350,15 @@ impl<J: Job> Desk<J> {
             && entry.key().0 <= now
         {
             let (slot, arrival) = entry.remove();
-            self.scheduler.resume(&slot, arrival);
+            self.scheduler.resume(slot, arrival);
         }
     }
 }
 
-fn slot_of(arrival: &Arrival) -> Slot {
-    let head = &arrival.work.head;
-    let phone = head.phone.as_ref().map_or("", PhoneNumberId::as_str);
-    Slot {
-        lane: arrival.lane,
-        tenant: head.tenant.clone(),
-        conversation: format!("{phone}/{}", head.conversation),
+/// Acknowledges what needed no attempt until nothing more can come.
+async fn acknowledge_all(mut unsent: mpsc::Receiver<Box<Arrival>>) {
+    while let Some(arrival) = unsent.recv().await {
+        intake::acknowledge(&arrival.message).await;
     }
 }
 

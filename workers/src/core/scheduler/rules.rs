@@ -1,0 +1,51 @@
+//! What bounds and shares the work of a pool; may change at any moment.
+
+use ackline_shared::ids::TenantId;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The weight of a tenant about whom nothing is said; a tenth of it gets a tenth of the turns.
+pub const WEIGHT_DEFAULT: u32 = 10;
+/// The largest weight of a tenant.
+pub const WEIGHT_MAX: u32 = 1000;
+/// The most that one piece of work is charged, so that a debt is paid within bounded turns.
+pub(super) const COST_MAX: u32 = 64;
+
+/// The bounds and shares of a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Work running at once.
+    pub permits: usize,
+    /// Each lane's share of turns when several have work.
+    pub lane_weights: Vec<u32>,
+    /// Nothing starts.
+    pub paused: bool,
+    /// Work of one tenant running at once.
+    pub tenant_cap: usize,
+    /// Tenants about whom more is said.
+    pub tenants: Arc<HashMap<TenantId, Share>>,
+}
+
+/// What is said about one tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Its share of turns against other tenants with work.
+    pub weight: u32,
+    /// Its own bound of work running at once.
+    pub cap: Option<usize>,
+    /// Nothing of it starts.
+    pub paused: bool,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { weight: WEIGHT_DEFAULT, cap: None, paused: false }
+    }
+}
+
+impl Rules {
+    /// What holds for a tenant.
+    pub fn share(&self, tenant: &TenantId) -> Share {
+        self.tenants.get(tenant).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,138 @@
+//! Reading and changing the entries of the `tuning` bucket, and telling who changed what.
+//!
+//! A change is one compare-and-set of a value that carries its author, so change and audit cannot part. Setting
+//! everything back writes an empty value instead of removing the key: the removal has an author too.
+
+use super::Stamped;
+use crate::core::log::to_bytes;
+use ackline_shared::ids::TenantId;
+use ackline_shared::subjects::tuning_key;
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
+use futures_util::StreamExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Most changes that are told at once.
+pub const HISTORY_MAX: usize = 1000;
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// Why an entry cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TuningError {
+    /// Somebody else changed it first.
+    #[error("{0} was changed by somebody else meanwhile; nothing was written")]
+    Conflict(String),
+    /// NATS cannot be reached or refuses.
+    #[error("the tuning bucket cannot be used: {0}; is NATS up?")]
+    Away(String),
+    /// What is stored is not ours.
+    #[error("what is stored under {key} does not parse ({reason}); set it anew")]
+    Unreadable {
+        /// The key.
+        key: String,
+        /// What the parser said.
+        reason: String,
+    },
+}
+
+/// One change, as it is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The revision it made.
+    pub revision: u64,
+    /// When, in unix milliseconds; 0 when the author did not say.
+    pub at_ms: u64,
+    /// Who; a change made past this program says `unknown`.
+    pub by: String,
+    /// The pool.
+    pub pool: &'static str,
+    /// The tenant, when it is about one.
+    pub tenant: Option<TenantId>,
+    /// What was set before; nothing for a first change, or when the history does not reach back that far.
+    pub from: Option<Value>,
+    /// What is set since.
+    pub to: Option<Value>,
+}
+
+/// The bucket, for whoever reads and changes single entries.
+#[derive(Debug, Clone)]
+pub struct TuningStore(Store);
+
+impl TuningStore {
+    /// Wraps the bucket.
+    pub fn new(store: Store) -> Self {
+        Self(store)
+    }
+
+    /// Reads an entry with its revision; the revision is that of a removal when there is none, or 0.
+    pub async fn read<T: DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<(u64, Option<Stamped<T>>), TuningError> {
+        let entry = timeout(ANSWER_WAIT, self.0.entry(key)).await.map_err(|_| away("no answer in time"))?;
+        let Some(entry) = entry.map_err(away)? else { return Ok((0, None)) };
+        if entry.operation != Operation::Put {
+            return Ok((entry.revision, None));
+        }
+        let parsed = serde_json::from_slice(&entry.value);
+        let parsed = parsed
+            .map_err(|error| TuningError::Unreadable { key: key.to_owned(), reason: error.to_string() })?;
+        Ok((entry.revision, Some(parsed)))
+    }
+
+    /// Writes an entry if it still has the revision; gives the new one.
+    pub async fn write<T: Serialize>(
+        &self,
+        key: &str,
+        value: &Stamped<T>,
+        revision: u64,
+    ) -> Result<u64, TuningError> {
+        let written = timeout(ANSWER_WAIT, self.0.update(key, to_bytes(value), revision)).await;
+        written.map_err(|_| away("no answer in time"))?.map_err(|error| match error.kind() {
+            UpdateErrorKind::WrongLastRevision => TuningError::Conflict(key.to_owned()),
+            _ => away(error),
+        })
+    }
+
+    /// The changes that the bucket still knows, newest first, at most `limit`.
+    pub async fn history(&self, limit: usize) -> Result<Vec<Change>, TuningError> {
+        timeout(ANSWER_WAIT * 2, self.changes(limit.min(HISTORY_MAX)))
+            .await
+            .map_err(|_| away("no answer in time"))?
+    }
+
+    async fn changes(&self, limit: usize) -> Result<Vec<Change>, TuningError> {
+        let config = OrderedConfig::default();
+        let mut consumer = self.0.stream.create_consumer(config).await.map_err(away)?;
+        let mut left = consumer.info().await.map_err(away)?.num_pending;
+        let mut messages = consumer.messages().await.map_err(away)?;
+        let mut last: HashMap<String, Option<Value>> = HashMap::new();
+        let mut changes = VecDeque::new();
+        while left > 0 {
+            let Some(message) = messages.next().await else { break };
+            let message = message.map_err(away)?;
+            left -= 1;
+            let revision = message.info().map_err(away)?.stream_sequence;
+            let Some(key) = message.subject.strip_prefix(&self.0.prefix) else { continue };
+            let Some((pool, tenant)) = tuning_key::parse(key) else { continue };
+            let stamped = serde_json::from_slice::<Stamped<Value>>(&message.payload).ok();
+            let (by, at_ms) = stamped
+                .as_ref()
+                .map_or(("unknown".to_owned(), 0), |stamped| (stamped.by.clone(), stamped.at_ms));
+            let to = stamped.map(|stamped| stamped.value);
+            let from = last.insert(key.to_owned(), to.clone()).flatten();
+            changes.push_front(Change { revision, at_ms, by, pool: pool.as_str(), tenant, from, to });
+            changes.truncate(limit);
+        }
+        Ok(changes.into())
+    }
+}
+
+fn away(error: impl ToString) -> TuningError {
+    TuningError::Away(error.to_string())
+}
