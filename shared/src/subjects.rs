@@ -53,6 +53,8 @@ pub mod header {
     pub const DEAD_ATTEMPTS: &str = "Ackline-Dead-Attempts";
     /// On a dead letter: when it was given up, in unix milliseconds.
     pub const DEAD_AT: &str = "Ackline-Dead-At";
+    /// On a dead letter: which parts took effect before it was given up, separated by commas.
+    pub const DEAD_DONE: &str = "Ackline-Dead-Done";
     /// On a dead letter: stream, sequence and subject it came from, as `STREAM:seq:subject`.
     pub const DEAD_ORIGIN: &str = "Ackline-Dead-Origin";
 }

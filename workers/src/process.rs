@@ -2,6 +2,7 @@
 
 use crate::api::{self, ApiSettings, ApiState, PrivateState};
 use crate::core::batch::{self, BatchSize};
+use crate::core::breaker::{Breakers, Policy};
 use crate::core::job::Job;
 use crate::core::log::{Log, now_ms};
 use crate::core::metrics::Metrics;
@@ -79,6 +80,7 @@ pub struct Settings {
     master: VaultKey,
     egress: EgressSettings,
     graph: GraphSettings,
+    breaker: Policy,
     api: ApiSettings,
     journal_url: String,
     batch: BatchSize,
@@ -105,6 +107,7 @@ impl Settings {
             master: master.unwrap_or_else(|_| VaultKey::generate()),
             egress: EgressSettings::read(reader),
             graph: GraphSettings::read(reader),
+            breaker: Policy::read(reader),
             api: ApiSettings::read(reader),
             journal_url: reader.text("journal.url"),
             batch: BatchSize {
@@ -149,7 +152,9 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         shutdown: shutdown.clone(),
     };
     let mut running = JoinSet::new();
-    spawn_pools(&mut running, &settings, &parts, &host, journal.as_ref())?;
+    let breakers = Breakers::new(settings.breaker);
+    breakers.register(&mut metrics);
+    spawn_pools(&mut running, &settings, &parts, &host, journal.as_ref(), &breakers)?;
     let private = PrivateState {
         platform: platform.clone(),
         journal: journal.clone(),
@@ -178,14 +183,16 @@ fn spawn_pools(
     parts: &Parts,
     host: &Host,
     journal: Option<&Journal>,
+    breakers: &Breakers,
 ) -> anyhow::Result<()> {
     let platform = || host.platform.clone();
-    let egress = Egress::new(&settings.egress)?;
+    let egress = Egress::new(&settings.egress)?.with_breakers(breakers.clone());
     for pool in &parts.pools {
         match pool {
             Pool::Flows => spawn(running, FlowsJob::new(platform(), egress.clone()), &settings.flows, host),
             Pool::Replies => {
-                spawn(running, Replies::new(platform(), &settings.graph)?, &settings.replies, host)
+                let job = Replies::new(platform(), &settings.graph)?.with_breakers(breakers.clone());
+                spawn(running, job, &settings.replies, host);
             }
             Pool::Relay => {
                 let job = RelayJob::new(platform(), egress.clone(), settings.relay.attempt_timeout);

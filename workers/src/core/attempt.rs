@@ -6,10 +6,10 @@
 
 use super::dead;
 use super::intake::{Arrival, acknowledge};
-use super::job::{Job, Verdict, Work};
+use super::job::{Job, Verdict, WHOLE, Work};
 use super::log::{Log, now_ms};
 use super::metrics::Metrics;
-use super::ring::{Recall, Ring};
+use super::ring::{Progress, Recall, Ring, RingError};
 use super::settings::PoolSettings;
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::subjects::session_key;
@@ -58,23 +58,47 @@ pub enum Outcome {
     Again(Box<Arrival>, Duration),
 }
 
+/// What is known of a piece of work's earlier attempts, here and in other processes.
+#[derive(Debug, Clone, Default)]
+pub struct Trail {
+    /// When it first failed or had to wait, in unix milliseconds.
+    first_ms: Option<u64>,
+    /// Whether the memory was asked.
+    recalled: bool,
+    /// Whether the memory holds something of it that has to be taken out in the end.
+    noted: bool,
+}
+
+/// What there is to do with a piece of work right now.
+enum Next {
+    Conclude(Verdict),
+    Later(Duration),
+}
+
 impl<J: Job> Attempts<J> {
     /// Makes an attempt.
     pub async fn make(self, lane_name: &'static str, mut arrival: Box<Arrival>) -> Outcome {
         let started = Instant::now();
         let verdict = match self.begin(lane_name, &mut arrival).await {
-            Some(verdict) => verdict,
-            None => return Outcome::Again(arrival, STORE_RETRY),
+            Next::Conclude(verdict) => verdict,
+            Next::Later(wait) => return Outcome::Again(arrival, wait),
         };
         self.metrics.attempted(J::POOL, name(&verdict), started.elapsed());
+        let work = &arrival.work;
         match verdict {
             Verdict::Idle => self.settle(arrival).await,
             Verdict::Done => self.remember(arrival).await,
-            Verdict::Retry { reason, after } if !arrival.work.last_attempt => {
+            Verdict::Retry { reason, after } if !work.last_attempt => {
                 self.put_off(arrival, &reason, after).await
             }
             Verdict::Retry { reason, .. } => {
-                let reason = format!("gave up after {} attempts: {reason}", arrival.work.attempt);
+                let reason = format!("gave up after {} attempts: {reason}", work.attempt);
+                self.give_up(arrival, &reason).await
+            }
+            Verdict::Wait { reason, after } if !work.overdue => self.hold(arrival, &reason, after).await,
+            Verdict::Wait { reason, .. } => {
+                let hours = self.settings.give_up_after.as_secs_f64() / 3600.0;
+                let reason = format!("gave up, for it waited longer than {hours:.1} h: {reason}");
                 self.give_up(arrival, &reason).await
             }
             Verdict::Dead { reason } => self.give_up(arrival, &reason).await,
@@ -92,35 +116,61 @@ impl<J: Job> Attempts<J> {
         self.give_up(arrival, &format!("discarded by {by}")).await
     }
 
-    /// Recalls what is known and runs the job; `None` when the memory could not be read.
-    async fn begin(&self, lane_name: &str, arrival: &mut Arrival) -> Option<Verdict> {
+    /// Recalls what is known and runs the job.
+    async fn begin(&self, lane_name: &str, arrival: &mut Arrival) -> Next {
         if let Some(defect) = &arrival.defect {
-            return Some(Verdict::dead(defect.clone()));
+            return Next::Conclude(Verdict::dead(defect.clone()));
         }
-        let work = &mut arrival.work;
-        work.last_attempt = work.attempt >= self.settings.attempts_max;
-        if work.attempt == 1 {
-            self.metrics
-                .started(J::POOL, Duration::from_millis(now_ms().saturating_sub(work.head.received_ms)));
+        if arrival.work.marks.has(WHOLE) {
+            return Next::Conclude(Verdict::Done);
         }
-        if work.marks.has(WHOLE) {
-            return Some(Verdict::Done);
+        if !self.job.concerns(&arrival.work.head) {
+            return Next::Conclude(Verdict::Idle);
         }
-        if !self.job.concerns(&work.head) {
-            return Some(Verdict::Idle);
-        }
-        if J::REMEMBERS {
-            work.keeper = self.ring.keeper(memory_key::<J>(lane_name, work));
-            match work.keeper.recall(work.head.id.as_str()).await {
-                Ok(Recall::Done) => return Some(Verdict::Idle),
-                Ok(Recall::Open(parts)) => parts.iter().for_each(|part| work.marks.set(part)),
-                Err(error) => {
-                    tracing::warn!(pool = %J::POOL, %error, "trying again");
-                    return None;
+        if !arrival.trail.recalled {
+            let head = &arrival.work.head;
+            self.metrics.started(J::POOL, Duration::from_millis(now_ms().saturating_sub(head.received_ms)));
+            arrival.work.keeper = self.ring.keeper(memory_key::<J>(lane_name, &arrival.work));
+            // A job with a memory of its own asks ours only about attempts that somebody else made.
+            if J::REMEMBERS || arrival.again {
+                match self.recall(arrival).await {
+                    Ok(None) => {}
+                    Ok(Some(next)) => return next,
+                    Err(error) => {
+                        tracing::warn!(pool = %J::POOL, %error, "trying again");
+                        return Next::Later(STORE_RETRY);
+                    }
                 }
             }
+            arrival.trail.recalled = true;
         }
-        Some(self.run(work).await)
+        let work = &mut arrival.work;
+        let waited =
+            arrival.trail.first_ms.map(|first| Duration::from_millis(now_ms().saturating_sub(first)));
+        work.overdue = waited.is_some_and(|waited| waited >= self.settings.give_up_after);
+        work.last_attempt = work.overdue || work.attempt >= self.settings.attempts_max;
+        Next::Conclude(self.run(work).await)
+    }
+
+    /// Takes up what the memory knows of the work.
+    async fn recall(&self, arrival: &mut Arrival) -> Result<Option<Next>, RingError> {
+        let work = &mut arrival.work;
+        let progress = match work.keeper.recall(work.head.id.as_str()).await? {
+            Recall::Done => return Ok(Some(Next::Conclude(Verdict::Idle))),
+            Recall::Open(progress) => progress,
+        };
+        if progress == Progress::default() {
+            return Ok(None);
+        }
+        progress.parts.iter().for_each(|part| work.marks.set(part));
+        work.attempt = progress.attempts.saturating_add(1);
+        arrival.trail = Trail {
+            first_ms: (progress.first_ms > 0).then_some(progress.first_ms),
+            recalled: true,
+            noted: true,
+        };
+        let rest = Duration::from_millis(progress.due_ms.saturating_sub(now_ms()));
+        Ok((!rest.is_zero()).then(|| Next::Later(rest.min(self.settings.backoff.longest()))))
     }
 
     async fn run(&self, work: &Work) -> Verdict {
@@ -137,31 +187,61 @@ impl<J: Job> Attempts<J> {
         }
     }
 
-    async fn remember(&self, arrival: Box<Arrival>) -> Outcome {
+    async fn remember(&self, mut arrival: Box<Arrival>) -> Outcome {
+        if !J::REMEMBERS {
+            return self.settle(arrival).await;
+        }
         if let Err(error) = arrival.work.keeper.finish(arrival.work.head.id.as_str()).await {
             tracing::warn!(pool = %J::POOL, %error, "an effect took place and is not remembered yet; trying again");
             // The effect is marked whole, so that the next attempt only remembers it.
             arrival.work.marks.set(WHOLE);
             return Outcome::Again(arrival, STORE_RETRY);
         }
+        arrival.trail.noted = false;
         self.settle(arrival).await
     }
 
+    /// Puts a failed attempt off; the count and the wait outlive this process.
     async fn put_off(&self, mut arrival: Box<Arrival>, reason: &str, after: Option<Duration>) -> Outcome {
-        let work = &mut arrival.work;
-        let wait = self.settings.backoff.wait(work.attempt, after, rand::random());
+        let wait = self.settings.backoff.wait(arrival.work.attempt, after, rand::random());
+        let attempts = arrival.work.attempt;
         tracing::info!(
-            pool = %J::POOL, tenant = %work.head.tenant, update = %work.head.id, attempt = work.attempt,
+            pool = %J::POOL, tenant = %arrival.work.head.tenant, update = %arrival.work.head.id, attempt = attempts,
             wait_ms = wait.as_millis(), reason, "will be tried again"
         );
-        if let Err(error) = work.persist().await {
-            tracing::warn!(pool = %J::POOL, %error, "finished parts are not remembered yet");
-        }
-        work.attempt = work.attempt.saturating_add(1);
+        self.note(&mut arrival, attempts, wait).await;
+        arrival.work.attempt = attempts.saturating_add(1);
         Outcome::Again(arrival, wait)
     }
 
-    async fn give_up(&self, arrival: Box<Arrival>, reason: &str) -> Outcome {
+    /// Lets work wait that was not tried. Only the first wait is noted: while its downstream is left alone, the
+    /// work costs nothing more.
+    async fn hold(&self, mut arrival: Box<Arrival>, reason: &str, after: Duration) -> Outcome {
+        let wait = self.settings.backoff.spread(after, rand::random());
+        if arrival.trail.first_ms.is_none() {
+            tracing::info!(
+                pool = %J::POOL, tenant = %arrival.work.head.tenant, update = %arrival.work.head.id,
+                wait_ms = wait.as_millis(), reason, "waits without an attempt"
+            );
+            let attempts = arrival.work.attempt.saturating_sub(1);
+            self.note(&mut arrival, attempts, wait).await;
+        }
+        Outcome::Again(arrival, wait)
+    }
+
+    async fn note(&self, arrival: &mut Arrival, attempts: u32, wait: Duration) {
+        let now = now_ms();
+        let first_ms = *arrival.trail.first_ms.get_or_insert(now);
+        let due_ms = now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let work = &arrival.work;
+        let progress = Progress { parts: work.marks.all(), attempts, first_ms, due_ms, begun: 0 };
+        arrival.trail.noted = true;
+        if let Err(error) = work.keeper.note(work.head.id.as_str(), progress).await {
+            tracing::warn!(pool = %J::POOL, %error, "an attempt is not remembered yet; a successor would count it anew");
+        }
+    }
+
+    async fn give_up(&self, mut arrival: Box<Arrival>, reason: &str) -> Outcome {
         let work = &arrival.work;
         tracing::warn!(
             pool = %J::POOL, tenant = %work.head.tenant, update = %work.head.id, attempts = work.attempt, reason,
@@ -171,19 +251,22 @@ impl<J: Job> Attempts<J> {
             Ok(()) => self.remember(arrival).await,
             Err(error) => {
                 tracing::warn!(pool = %J::POOL, %error, "a dead letter is not stored yet; trying again");
+                arrival.defect = Some(reason.to_owned());
                 Outcome::Again(arrival, STORE_RETRY)
             }
         }
     }
 
     async fn settle(&self, arrival: Box<Arrival>) -> Outcome {
+        if arrival.trail.noted
+            && let Err(error) = arrival.work.keeper.forget(arrival.work.head.id.as_str()).await
+        {
+            tracing::debug!(pool = %J::POOL, %error, "the note of a finished update stays until newer ones push it out");
+        }
         acknowledge(&arrival.message).await;
         Outcome::Finished
     }
 }
-
-/// The mark of work that took effect and only has to be remembered.
-pub const WHOLE: &str = "*";
 
 fn memory_key<J: Job>(lane_name: &str, work: &Work) -> String {
     let head = &work.head;
@@ -196,6 +279,7 @@ fn name(verdict: &Verdict) -> &'static str {
         Verdict::Done => "done",
         Verdict::Idle => "idle",
         Verdict::Retry { .. } => "retry",
+        Verdict::Wait { .. } => "wait",
         Verdict::Dead { .. } => "dead",
     }
 }

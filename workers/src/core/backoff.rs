@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// How many of a pool's longest waits another side may ask for.
+const HINT_FACTOR: u32 = 10;
+/// Least room to spread waits over.
+const SPREAD_MIN: Duration = Duration::from_millis(250);
+
 /// A pool's retry pace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
@@ -20,9 +25,20 @@ impl Backoff {
             self.initial.saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
         let jittered = doubled.min(self.max).mul_f64(random.clamp(0.0, 1.0));
         match at_least {
-            Some(hint) => hint.min(self.max.saturating_mul(10)) + jittered / 4,
+            Some(hint) => hint.min(self.max.saturating_mul(HINT_FACTOR)) + jittered / 4,
             None => jittered,
         }
+    }
+
+    /// The longest wait there can be, whatever the other side asks for.
+    pub fn longest(&self) -> Duration {
+        self.max.saturating_mul(HINT_FACTOR + 1)
+    }
+
+    /// A wait of at least `least`, spread so that all who wait for the same do not come at once.
+    pub fn spread(&self, least: Duration, random: f64) -> Duration {
+        let room = (least / 4).max(self.initial.min(SPREAD_MIN)).mul_f64(random.clamp(0.0, 1.0));
+        least.min(self.longest()) + room
     }
 }
 
@@ -38,6 +54,14 @@ mod tests {
         assert_eq!(bounds, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(PACE.wait(u32::MAX, None, 1.0), PACE.max);
         assert_eq!(PACE.wait(3, None, 0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_held_update_waits_at_least_as_long_as_told_and_little_longer() {
+        let least = Duration::from_secs(20);
+        assert_eq!(PACE.spread(least, 0.0), least);
+        assert_eq!(PACE.spread(least, 1.0), Duration::from_secs(25));
+        assert!(PACE.spread(Duration::MAX, 0.0) <= PACE.longest());
     }
 
     #[test]

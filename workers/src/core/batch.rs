@@ -80,7 +80,7 @@ impl<B: BatchJob> Reader<B> {
         let opened =
             intake::open_consumer(self.log.context(), &self.settings, B::STREAM, &name, filters).await;
         let consumer = match opened {
-            Ok(consumer) => consumer,
+            Ok((consumer, _)) => consumer,
             Err(error) => return error.into(),
         };
         let connected = connects(&self.log);

@@ -14,6 +14,10 @@ pub async fn bury(log: &Log, pool: Pool, stream: &str, work: &Work, reason: &str
     headers.insert(header::DEAD_REASON, printable(reason));
     headers.insert(header::DEAD_ATTEMPTS, work.attempt.to_string());
     headers.insert(header::DEAD_AT, now_ms().to_string());
+    let done = work.marks.done();
+    if !done.is_empty() {
+        headers.insert(header::DEAD_DONE, printable(&done.join(",")));
+    }
     headers.insert(header::DEAD_ORIGIN, format!("{stream}:{}:{}", work.sequence, work.head.subject()));
     log.write_raw(subjects::dead(pool, &work.head.tenant), headers, work.payload.clone()).await
 }

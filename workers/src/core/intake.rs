@@ -4,6 +4,7 @@
 //! lost, because plain redelivery would bring older messages behind newer ones. What is read ahead is bounded
 //! in messages by the consumer and in bytes by a semaphore whose permit travels with the message.
 
+use super::attempt::Trail;
 use super::job::{Job, LaneSource, Marks, Work};
 use super::ring::Keeper;
 use super::settings::PoolSettings;
@@ -44,6 +45,10 @@ pub struct Arrival {
     pub stream: &'static str,
     /// For the acknowledgement.
     pub message: Message,
+    /// Whether it was delivered before this pool was opened: something of it may have happened.
+    pub again: bool,
+    /// What is known of earlier attempts.
+    pub trail: Trail,
     /// Its share of the bytes read ahead, where those are counted one by one.
     pub permit: Option<OwnedSemaphorePermit>,
 }
@@ -55,6 +60,8 @@ pub struct Source {
     stream: &'static str,
     name: String,
     consumer: PullConsumer,
+    /// The last sequence it had delivered before it was opened.
+    delivered: u64,
 }
 
 /// Opens every consumer of a job, each set back to its acknowledged floor.
@@ -81,18 +88,20 @@ async fn open_one(
     partition: Partition,
 ) -> Result<Source, IntakeError> {
     let name = subjects::consumer(pool, partition, lane.name);
-    let consumer = open_consumer(context, settings, lane.stream, &name, (lane.filters)(partition)).await?;
-    Ok(Source { lane: index, stream: lane.stream, name, consumer })
+    let (consumer, delivered) =
+        open_consumer(context, settings, lane.stream, &name, (lane.filters)(partition)).await?;
+    Ok(Source { lane: index, stream: lane.stream, name, consumer, delivered })
 }
 
-/// Opens one durable consumer and sets it back to its acknowledged floor.
+/// Opens one durable consumer and sets it back to its acknowledged floor; also gives the last sequence it had
+/// delivered until now.
 pub async fn open_consumer(
     context: &Context,
     settings: &PoolSettings,
     stream: &str,
     name: &str,
     filters: Vec<String>,
-) -> Result<PullConsumer, IntakeError> {
+) -> Result<(PullConsumer, u64), IntakeError> {
     let failed = |reason: String| IntakeError { consumer: name.to_owned(), reason };
     let config = pull::Config {
         durable_name: Some(name.to_owned()),
@@ -109,10 +118,11 @@ pub async fn open_consumer(
     // The answer to creating shows a restarted server's consumer as it was recovered, not what it has
     // delivered since: whether to set it back has to be asked.
     let info = consumer.info().await.map_err(|error| failed(error.to_string()))?;
-    if info.delivered.stream_sequence > info.ack_floor.stream_sequence {
+    let (delivered, floor) = (info.delivered.stream_sequence, info.ack_floor.stream_sequence);
+    if delivered > floor {
         consumer.reset(None).await.map_err(|error| failed(error.to_string()))?;
     }
-    Ok(consumer)
+    Ok((consumer, delivered))
 }
 
 /// Reads a source into the channel until the channel closes or the consumer breaks.
@@ -135,7 +145,8 @@ pub async fn read(
         let message = next.map_err(|error| failed(error.to_string()))?;
         let size = u32::try_from(message.payload.len().max(1)).unwrap_or(u32::MAX);
         let Ok(permit) = bytes.clone().acquire_many_owned(size).await else { return Ok(()) };
-        let arrival = arrive(source.lane, source.stream, message, Some(permit));
+        let mut arrival = arrive(source.lane, source.stream, message, Some(permit));
+        arrival.again = arrival.work.sequence <= source.delivered;
         if arrivals.send(arrival).await.is_err() {
             return Ok(());
         }
@@ -163,10 +174,11 @@ pub fn arrive(
         sequence,
         attempt: 1,
         last_attempt: false,
+        overdue: false,
         marks: Marks::default(),
         keeper: Keeper::default(),
     };
-    Arrival { lane, work, defect, stream, message, permit }
+    Arrival { lane, work, defect, stream, message, again: false, trail: Trail::default(), permit }
 }
 
 /// Acknowledges a message; a lost acknowledgement only brings the message again.

@@ -57,6 +57,13 @@ pub enum Verdict {
         /// The least to wait, when the other side said so.
         after: Option<Duration>,
     },
+    /// Nothing was tried, for a downstream is left alone for now; uses up no attempt.
+    Wait {
+        /// In words, without personal data.
+        reason: String,
+        /// How long to wait.
+        after: Duration,
+    },
     /// Never; goes to the dead letters with the reason.
     Dead {
         /// In words, without personal data.
@@ -89,6 +96,8 @@ pub struct Work {
     pub attempt: u32,
     /// Whether the pool gives up after this attempt.
     pub last_attempt: bool,
+    /// Whether the work has waited as long as it may, so that a [`Verdict::Wait`] ends it, too.
+    pub overdue: bool,
     /// Parts of the work that are finished.
     pub marks: Marks,
     /// Where marks become durable.
@@ -102,7 +111,13 @@ impl Work {
     }
 }
 
+/// The mark of work that took effect as a whole and only has to be remembered.
+pub const WHOLE: &str = "*";
+
 /// Which parts of a piece of work have taken effect, for work that has several; survives retries and takeovers.
+///
+/// A mark that ends in `?` is in doubt: the effect was begun. One that holds a `!` was refused, with the words
+/// behind it. Every other mark is a part that took effect.
 #[derive(Debug, Clone, Default)]
 pub struct Marks(Arc<Mutex<BTreeSet<String>>>);
 
@@ -125,6 +140,12 @@ impl Marks {
     /// All parts that have.
     pub fn all(&self) -> Vec<String> {
         self.lock().iter().cloned().collect()
+    }
+
+    /// The parts that took effect for certain.
+    pub fn done(&self) -> Vec<String> {
+        let certain = |mark: &&String| !mark.contains('!') && !mark.ends_with('?') && *mark != WHOLE;
+        self.lock().iter().filter(certain).cloned().collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {

@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod backoff;
 pub mod batch;
+pub mod breaker;
 pub mod dead;
 pub mod intake;
 pub mod job;

@@ -1,9 +1,11 @@
-//! What a pool remembers of a conversation: the updates it has finished, and the finished parts of those it has not.
+//! What a pool remembers of a conversation: the updates it has finished, and how far it got with those it has not.
 //!
 //! One record per pool, lane and conversation in the `sessions` bucket, written under its revision: a process
 //! that lost its lease cannot overwrite what its successor wrote. The record is bounded; the oldest finished
-//! id makes room for the newest.
+//! id makes room for the newest. A finished update is kept as 48 bits of its hash: a takeover reads all of a
+//! window again, what is finished in it included, so the memory has to reach back as far as one.
 
+use ackline_shared::ids::short_hash;
 use async_nats::jetstream::kv::Store;
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
@@ -11,7 +13,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-const DONE_MAX: usize = 64;
+const DONE_MAX: usize = 512;
+/// Hex digits kept of a finished update's hash.
+const MARK_DIGITS: usize = 12;
 const OPEN_MAX: usize = 16;
 const CACHED_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(32_767);
 
@@ -20,8 +24,28 @@ const CACHED_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(32_767);
 pub enum Recall {
     /// It has taken effect.
     Done,
-    /// It has not; these parts of it have.
-    Open(Vec<String>),
+    /// It has not; this is known of the attempts so far.
+    Open(Progress),
+}
+
+/// How far an unfinished update got; survives restarts and takeovers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Parts that took effect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<String>,
+    /// Attempts that failed.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub attempts: u32,
+    /// When it first failed or had to wait, in unix milliseconds; 0 when it did not yet.
+    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    pub first_ms: u64,
+    /// When it may be tried again, in unix milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    pub due_ms: u64,
+    /// Attempts begun of which no end is known.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub begun: u32,
 }
 
 /// The memory could not be read or written.
@@ -37,7 +61,7 @@ struct Record {
     #[serde(default)]
     done: VecDeque<String>,
     #[serde(default)]
-    open: BTreeMap<String, Vec<String>>,
+    open: BTreeMap<String, Progress>,
 }
 
 /// The memory of one pool; cheap to clone. Only the lease's holder uses it, one job per key at a time.
@@ -56,7 +80,8 @@ impl Ring {
     /// Tells what is known of an update.
     pub async fn recall(&self, key: &str, id: &str) -> Result<Recall, RingError> {
         let (_, record) = self.load(key).await?;
-        if record.done.iter().any(|done| done == id) {
+        let mark = mark(id);
+        if record.done.contains(&mark) {
             return Ok(Recall::Done);
         }
         Ok(Recall::Open(record.open.get(id).cloned().unwrap_or_default()))
@@ -64,11 +89,32 @@ impl Ring {
 
     /// Remembers which parts of an unfinished update have taken effect.
     pub async fn keep(&self, key: &str, id: &str, parts: Vec<String>) -> Result<(), RingError> {
+        self.change(key, id, |progress| progress.parts = parts).await
+    }
+
+    /// Remembers how far an unfinished update got.
+    pub async fn note(&self, key: &str, id: &str, progress: Progress) -> Result<(), RingError> {
+        self.change(key, id, |known| *known = progress).await
+    }
+
+    /// Forgets an update that ended without an effect worth remembering.
+    pub async fn forget(&self, key: &str, id: &str) -> Result<(), RingError> {
         let (revision, mut record) = self.load(key).await?;
-        if record.open.get(id).map_or(parts.is_empty(), |kept| *kept == parts) {
+        if record.open.remove(id).is_none() {
             return Ok(());
         }
-        record.open.insert(id.to_owned(), parts);
+        self.save(key, revision, record).await
+    }
+
+    async fn change(&self, key: &str, id: &str, adjust: impl FnOnce(&mut Progress)) -> Result<(), RingError> {
+        let (revision, mut record) = self.load(key).await?;
+        let mut progress = record.open.get(id).cloned().unwrap_or_default();
+        let before = progress.clone();
+        adjust(&mut progress);
+        if progress == before {
+            return Ok(());
+        }
+        record.open.insert(id.to_owned(), progress);
         while record.open.len() > OPEN_MAX {
             record.open.pop_first();
         }
@@ -79,7 +125,7 @@ impl Ring {
     pub async fn finish(&self, key: &str, id: &str) -> Result<(), RingError> {
         let (revision, mut record) = self.load(key).await?;
         record.open.remove(id);
-        record.done.push_back(id.to_owned());
+        record.done.push_back(mark(id));
         while record.done.len() > DONE_MAX {
             record.done.pop_front();
         }
@@ -97,10 +143,14 @@ impl Ring {
         }
         let failed = |reason: String| RingError { verb: "read", reason };
         let loaded = match self.store.entry(key).await.map_err(|error| failed(error.to_string()))? {
-            Some(entry) if !entry.value.is_empty() => (
-                entry.revision,
-                serde_json::from_slice(&entry.value).map_err(|error| failed(error.to_string()))?,
-            ),
+            Some(entry) if !entry.value.is_empty() => {
+                let record = serde_json::from_slice(&entry.value).unwrap_or_else(|error| {
+                    // Reading it again would give the same: the conversation would stand still for good.
+                    tracing::warn!(key, %error, "a conversation's record cannot be read and starts anew");
+                    Record::default()
+                });
+                (entry.revision, record)
+            }
             Some(entry) => (entry.revision, Record::default()),
             None => (0, Record::default()),
         };
@@ -129,6 +179,23 @@ impl Ring {
     }
 }
 
+/// What is kept of a finished update's id.
+fn mark(id: &str) -> String {
+    let mut mark = short_hash(id.as_bytes());
+    mark.truncate(MARK_DIGITS);
+    mark
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero_u32(number: &u32) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero_u64(number: &u64) -> bool {
+    *number == 0
+}
+
 /// The memory of one conversation, or none at all.
 #[derive(Debug, Clone, Default)]
 pub struct Keeper(Option<(Ring, String)>);
@@ -138,7 +205,7 @@ impl Keeper {
     pub async fn recall(&self, id: &str) -> Result<Recall, RingError> {
         match &self.0 {
             Some((ring, key)) => ring.recall(key, id).await,
-            None => Ok(Recall::Open(Vec::new())),
+            None => Ok(Recall::Open(Progress::default())),
         }
     }
 
@@ -146,6 +213,22 @@ impl Keeper {
     pub async fn keep(&self, id: &str, parts: Vec<String>) -> Result<(), RingError> {
         match &self.0 {
             Some((ring, key)) => ring.keep(key, id, parts).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers how far an unfinished update got.
+    pub async fn note(&self, id: &str, progress: Progress) -> Result<(), RingError> {
+        match &self.0 {
+            Some((ring, key)) => ring.note(key, id, progress).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets an update that ended without an effect worth remembering.
+    pub async fn forget(&self, id: &str) -> Result<(), RingError> {
+        match &self.0 {
+            Some((ring, key)) => ring.forget(key, id).await,
             None => Ok(()),
         }
     }

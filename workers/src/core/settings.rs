@@ -28,6 +28,8 @@ pub struct PoolSettings {
     pub backoff: Backoff,
     /// Longest time of one attempt.
     pub attempt_timeout: Duration,
+    /// Longest time from the first failure to a dead letter.
+    pub give_up_after: Duration,
 }
 
 impl PoolSettings {
@@ -42,6 +44,7 @@ impl PoolSettings {
                 max: reader.duration(&key("backoff_max")),
             },
             attempt_timeout: reader.duration(&key("attempt_timeout")),
+            give_up_after: reader.duration(&key("give_up_after")),
             ..Self::shared(reader)
         }
     }
@@ -60,6 +63,7 @@ impl PoolSettings {
             attempts_max: 5,
             backoff: Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(5) },
             attempt_timeout: Duration::from_secs(30),
+            give_up_after: Duration::from_secs(3600),
         }
     }
 }

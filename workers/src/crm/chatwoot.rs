@@ -7,7 +7,7 @@
 use super::entry::{Direction, Entry, Person};
 use super::{Crm, CrmError, Thread};
 use crate::egress::{Egress, EgressAnswer, EgressError, EgressRequest};
-use ackline_shared::model::CrmLink;
+use ackline_shared::model::{CrmLink, Entity};
 use ackline_shared::secret::Secret;
 use bytes::Bytes;
 use reqwest::Method;
@@ -129,10 +129,13 @@ impl<'a> Chatwoot<'a> {
             body: body.map_or_else(Bytes::new, |body| body.to_string().into()),
             timeout: self.timeout,
             response_bytes_max: ANSWER_BYTES_MAX,
+            downstream: Some(self.link.config_key()),
         };
         let reason = |error: &EgressError| format!("Chatwoot: {error}");
         self.egress.request(request).await.map_err(|error| {
-            if error.is_permanent() {
+            if let EgressError::Held { wait } = error {
+                CrmError::Held { reason: reason(&error), after: wait }
+            } else if error.is_permanent() {
                 misconfigured(format!("{error}; is it a public https address, or listed in egress.allow?"))
             } else if error.is_ambiguous() {
                 CrmError::Unsure { reason: reason(&error), after: None }

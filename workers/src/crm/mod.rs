@@ -19,7 +19,7 @@ use crate::platform::Platform;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{EntityId, PhoneNumberId, TenantId};
 use ackline_shared::meta;
-use ackline_shared::model::{CrmKind, CrmLink};
+use ackline_shared::model::{CrmKind, CrmLink, Entity};
 use ackline_shared::record::Record;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Partition, Pool};
@@ -35,6 +35,8 @@ use std::time::Duration;
 const ACCOUNT_CONCURRENCY: u16 = 4;
 /// Attempts at what only a change of the configuration can mend.
 const MISCONFIGURED_ATTEMPTS: u32 = 3;
+/// Wait for a turn at an account whose turns are all taken.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
 const MISCONFIGURED_WAIT: Duration = Duration::from_secs(20);
 
 /// A person's contact and conversation in a CRM.
@@ -65,6 +67,14 @@ pub trait Crm {
 /// Why a call to a CRM did not do what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CrmError {
+    /// It was not asked, for it is left alone for now or has no turn to give.
+    #[error("{reason}")]
+    Held {
+        /// In words, without personal data.
+        reason: String,
+        /// How long to wait.
+        after: Duration,
+    },
     /// Nothing happened there; later it may.
     #[error("{reason}")]
     Again {
@@ -169,7 +179,7 @@ impl Job for CrmSync {
 impl CrmSync {
     /// Brings one message into one link, unless it is there.
     async fn deliver(&self, work: &Work, link: &CrmLink, entry: &Entry) -> Result<(), CrmError> {
-        let (posting, posted) = (format!("posting:{}", link.id), format!("posted:{}", link.id));
+        let (posting, posted) = (format!("posting:{}?", link.id), format!("posted:{}", link.id));
         if work.marks.has(&posted) {
             return Ok(());
         }
@@ -177,10 +187,14 @@ impl CrmSync {
             |error: &dyn std::fmt::Display| CrmError::Misconfigured { reason: error.to_string() };
         let token = self.platform.open(link, &link.access_token).map_err(|error| misconfigured(&error))?;
         let account = format!("{}/{}", link.url, link.account_id);
+        if let Some(after) = self.egress.held(&link.config_key()) {
+            let reason = "the CRM does not work and is left alone for now".to_owned();
+            return Err(CrmError::Held { reason, after });
+        }
         let turn = self.turns.enter(&account, ACCOUNT_CONCURRENCY).await;
-        let _turn = turn.ok_or_else(|| CrmError::Again {
+        let _turn = turn.ok_or_else(|| CrmError::Held {
             reason: "too many requests to this CRM account at once".to_owned(),
-            after: None,
+            after: BUSY_WAIT,
         })?;
         let CrmKind::Chatwoot = link.kind;
         let crm = Chatwoot::new(&self.egress, link, &token, self.turns.request_timeout())?;
@@ -290,8 +304,13 @@ fn verdict(failures: &[(EntityId, CrmError)], attempt: u32) -> Verdict {
     let mut reasons = Vec::new();
     let mut again = false;
     let mut after = None;
+    let mut held: Option<Duration> = None;
     for (link, error) in failures {
         let wait = match error {
+            CrmError::Held { after, .. } => {
+                held = Some(held.map_or(*after, |held| held.min(*after)));
+                None
+            }
             CrmError::Again { after, .. } | CrmError::Unsure { after, .. } => Some(*after),
             CrmError::Gone => Some(None),
             CrmError::Misconfigured { .. } if attempt < MISCONFIGURED_ATTEMPTS => {
@@ -306,10 +325,11 @@ fn verdict(failures: &[(EntityId, CrmError)], attempt: u32) -> Verdict {
         reasons.push(format!("crm link {link}: {error}"));
     }
     let reason = reasons.join("; ");
-    match (failures.is_empty(), again) {
-        (true, _) => Verdict::Done,
-        (false, true) => Verdict::Retry { reason, after },
-        (false, false) => Verdict::Dead { reason },
+    match (failures.is_empty(), again, held) {
+        (true, _, _) => Verdict::Done,
+        (false, true, _) => Verdict::Retry { reason, after },
+        (false, false, Some(after)) => Verdict::Wait { reason, after },
+        (false, false, None) => Verdict::Dead { reason },
     }
 }
 

@@ -64,6 +64,7 @@ fn work(family: Family, kind: &str, payload: &Value) -> Work {
         sequence: 1,
         attempt: 1,
         last_attempt: false,
+        overdue: false,
         marks: Marks::default(),
         keeper: Keeper::default(),
     }

@@ -3,6 +3,7 @@
 use super::EgressSettings;
 use super::gate::{Closed, Gate, GateKind, Lookup, SystemLookup};
 use super::request::{EgressAnswer, EgressError, EgressRequest};
+use crate::core::breaker::{Breakers, Signal};
 use reqwest::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -11,7 +12,7 @@ use reqwest::{Client, Method, Response, Url};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout_at};
 use url::Host;
 
@@ -28,7 +29,10 @@ const OWN_HEADERS: [HeaderName; 9] =
 /// It never follows redirects, never uses a proxy, and speaks HTTP/1.1 with a Content-Length. Connections are
 /// pooled; each new one is judged again, so a name that changes its addresses gains nothing.
 #[derive(Clone)]
-pub struct Egress(Arc<Inner>);
+pub struct Egress {
+    inner: Arc<Inner>,
+    breakers: Breakers,
+}
 
 struct Inner {
     clients: HashMap<GateKind, (Gate, Client)>,
@@ -72,7 +76,17 @@ impl Egress {
                 clients.insert(kind, (gate, client));
             }
         }
-        Ok(Self(Arc::new(Inner { clients, ports })))
+        Ok(Self { inner: Arc::new(Inner { clients, ports }), breakers: Breakers::default() })
+    }
+
+    /// Shares the breakers of the process.
+    pub fn with_breakers(self, breakers: Breakers) -> Self {
+        Self { breakers, ..self }
+    }
+
+    /// How long a downstream is left alone from now on; `None` when it may be asked.
+    pub fn held(&self, downstream: &str) -> Option<Duration> {
+        self.breakers.held(downstream)
     }
 
     /// Checks a URL when it is configured, as far as that goes without resolving its name.
@@ -85,6 +99,14 @@ impl Egress {
     /// An answer of any status is `Ok`. When the head of the answer came and its body did not end in time, broke
     /// off or was longer than asked for, the answer says so in [`EgressAnswer::whole`]; its status still counts.
     pub async fn request(&self, request: EgressRequest) -> Result<EgressAnswer, EgressError> {
+        let Some(downstream) = &request.downstream else { return self.send(request).await };
+        let leave = self.breakers.ask(downstream).map_err(|wait| EgressError::Held { wait })?;
+        let result = self.send(request).await;
+        leave.tell(signal(&result));
+        result
+    }
+
+    async fn send(&self, request: EgressRequest) -> Result<EgressAnswer, EgressError> {
         let deadline = Instant::now() + request.timeout;
         let (url, client) = self.vet(&request.url)?;
         let host = url.host_str().unwrap_or_default().to_owned();
@@ -108,10 +130,10 @@ impl Egress {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(EgressError::Refused("the URL must not hold a user name or password"));
         }
-        let port = url.port_or_known_default().filter(|port| self.0.ports.contains(port));
+        let port = url.port_or_known_default().filter(|port| self.inner.ports.contains(port));
         let kind = GateKind { port, secure: url.scheme() == "https" };
         let (gate, client) =
-            self.0.clients.get(&kind).ok_or(EgressError::Refused("the URL cannot be read"))?;
+            self.inner.clients.get(&kind).ok_or(EgressError::Refused("the URL cannot be read"))?;
         match url.host() {
             Some(Host::Ipv4(address)) => gate.judge_address(address.into())?,
             Some(Host::Ipv6(address)) => gate.judge_address(address.into())?,
@@ -135,6 +157,19 @@ fn build(settings: &EgressSettings, gate: Gate) -> Result<Client, EgressSetupErr
         .dns_resolver(gate)
         .build()
         .map_err(|error| EgressSetupError { reason: error.to_string() })
+}
+
+/// What the end of a request says about its destination; one that answers 4xx works.
+fn signal(result: &Result<EgressAnswer, EgressError>) -> Signal {
+    match result {
+        Ok(answer) => match (answer.status.as_u16(), answer.retry_after(SystemTime::now())) {
+            (429 | 503, Some(wait)) => Signal::Busy(wait),
+            (408 | 425 | 429 | 500..=599, _) => Signal::Failed,
+            _ => Signal::Alive,
+        },
+        Err(EgressError::Refused(_) | EgressError::Held { .. }) => Signal::Unknown,
+        Err(EgressError::Connect { .. } | EgressError::Timeout | EgressError::Broken) => Signal::Failed,
+    }
 }
 
 /// Takes out what is the client's to say, and states the length of an empty body where servers expect one.

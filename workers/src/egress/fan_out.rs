@@ -9,6 +9,9 @@ use futures_util::future::join_all;
 use std::future::Future;
 use std::time::Duration;
 
+/// Wait for a turn at a target whose turns are all taken.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+
 /// What came of one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -20,6 +23,13 @@ pub enum Outcome {
         reason: String,
         /// The least to wait, when the target said so.
         after: Option<Duration>,
+    },
+    /// It was not asked, for it is left alone for now or has no turn to give.
+    Held {
+        /// In words, without the target's name.
+        reason: String,
+        /// How long to wait.
+        after: Duration,
     },
     /// Never.
     Final {
@@ -33,17 +43,32 @@ impl Outcome {
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry { reason: reason.into(), after: None }
     }
+
+    /// The target takes no more requests at once; one is made when a turn comes up.
+    pub fn busy() -> Self {
+        let reason = "busy: its requests at once are used up".to_owned();
+        Self::Held { reason, after: BUSY_WAIT }
+    }
+
+    /// The target does not work and is left alone.
+    pub fn held(after: Duration) -> Self {
+        EgressError::Held { wait: after }.into()
+    }
 }
 
 impl From<EgressError> for Outcome {
     fn from(error: EgressError) -> Self {
         let reason = error.to_string();
-        if error.is_permanent() { Self::Final { reason } } else { Self::Retry { reason, after: None } }
+        match error {
+            EgressError::Held { wait: after } => Self::Held { reason, after },
+            error if error.is_permanent() => Self::Final { reason },
+            _ => Self::Retry { reason, after: None },
+        }
     }
 }
 
-/// Brings the work to all targets at once and sums up: a retry while any target needs one, then a dead letter
-/// if any refused it, naming which.
+/// Brings the work to all targets at once and sums up: a retry while any target needs one, a wait while the rest
+/// was not asked, then a dead letter if any refused it, naming which.
 pub async fn fan_out<T: Future<Output = Outcome>>(
     marks: &Marks,
     noun: &str,
@@ -64,24 +89,43 @@ pub async fn fan_out<T: Future<Output = Outcome>>(
             marks.set(&format!("{target}!{reason}"));
             None
         }
-        Outcome::Retry { reason, after } => Some((format!("{noun} {target}: {reason}"), after)),
+        Outcome::Retry { reason, after } => {
+            Some(Unfinished { reason: format!("{noun} {target}: {reason}"), after, asked: true })
+        }
+        Outcome::Held { reason, after } => Some(Unfinished {
+            reason: format!("{noun} {target}: {reason}"),
+            after: Some(after),
+            asked: false,
+        }),
     });
-    let (retries, waits): (Vec<_>, Vec<_>) = join_all(attempts).await.into_iter().flatten().unzip();
-    let least = waits.into_iter().flatten().max();
-    sum_up(marks, noun, retries, least)
+    let unfinished: Vec<_> = join_all(attempts).await.into_iter().flatten().collect();
+    sum_up(marks, noun, &unfinished)
 }
 
-fn sum_up(marks: &Marks, noun: &str, retries: Vec<String>, after: Option<Duration>) -> Verdict {
+/// A target that has not answered for good.
+struct Unfinished {
+    reason: String,
+    after: Option<Duration>,
+    asked: bool,
+}
+
+fn sum_up(marks: &Marks, noun: &str, unfinished: &[Unfinished]) -> Verdict {
     let all = marks.all();
     let finals = all.iter().filter_map(|mark| mark.split_once('!'));
     let finals = finals.map(|(target, reason)| format!("{noun} {target}: {reason}"));
-    let waiting = !retries.is_empty();
-    let reasons: Vec<_> = retries.into_iter().chain(finals).collect();
-    match (waiting, reasons.is_empty()) {
-        (true, _) => Verdict::Retry { reason: reasons.join("; "), after },
-        (false, false) => Verdict::Dead { reason: reasons.join("; ") },
-        (false, true) if all.is_empty() => Verdict::Idle,
-        (false, true) => Verdict::Done,
+    let reasons: Vec<_> = unfinished.iter().map(|open| open.reason.clone()).chain(finals).collect();
+    let reason = reasons.join("; ");
+    let asked = || unfinished.iter().filter(|open| open.asked);
+    if asked().next().is_some() {
+        return Verdict::Retry { reason, after: asked().filter_map(|open| open.after).max() };
+    }
+    if let Some(after) = unfinished.iter().filter_map(|open| open.after).min() {
+        return Verdict::Wait { reason, after };
+    }
+    match (reasons.is_empty(), all.is_empty()) {
+        (false, _) => Verdict::Dead { reason },
+        (true, true) => Verdict::Idle,
+        (true, false) => Verdict::Done,
     }
 }
 

@@ -27,6 +27,8 @@ pub struct EgressRequest {
     pub timeout: Duration,
     /// Bytes of the answer's body that are kept; the rest is not read.
     pub response_bytes_max: usize,
+    /// Whose breaker watches over the request; none for one that is made whatever happened before.
+    pub downstream: Option<String>,
 }
 
 impl EgressRequest {
@@ -39,7 +41,14 @@ impl EgressRequest {
             body,
             timeout,
             response_bytes_max: RESPONSE_BYTES_SMALL,
+            downstream: None,
         }
+    }
+
+    /// Puts the request under the breaker of a downstream, such as `relay.<tenant>.<id>`.
+    pub fn under_breaker(mut self, downstream: impl Into<String>) -> Self {
+        self.downstream = Some(downstream.into());
+        self
     }
 }
 
@@ -83,6 +92,12 @@ pub enum EgressError {
     /// The URL may not be requested; it will be the same next time.
     #[error("{0}")]
     Refused(&'static str),
+    /// The destination does not work and is left alone for now, so nothing was sent.
+    #[error("the destination does not work and is left alone for now")]
+    Held {
+        /// How long.
+        wait: Duration,
+    },
     /// No connection came about, so nothing was sent.
     #[error("the destination cannot be reached{}", .tls.as_ref().map(|tls| format!(": TLS: {tls}")).unwrap_or_default())]
     Connect {

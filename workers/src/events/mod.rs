@@ -106,8 +106,12 @@ impl Sender {
 
     async fn post(&self, target: Target, id: &str, body: Bytes) -> Outcome {
         let endpoint = target.endpoint;
-        let Some(_turn) = self.turnstile.enter(&endpoint.config_key(), ENDPOINT_CONCURRENCY).await else {
-            return Outcome::retry("busy: its requests at once are used up");
+        let downstream = endpoint.config_key();
+        if let Some(wait) = self.egress.held(&downstream) {
+            return Outcome::held(wait);
+        }
+        let Some(_turn) = self.turnstile.enter(&downstream, ENDPOINT_CONCURRENCY).await else {
+            return Outcome::busy();
         };
         let now = SystemTime::now();
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -116,7 +120,7 @@ impl Sender {
             Err(reason) => return Outcome::retry(reason),
         };
         let post = EgressRequest::post(&endpoint.url, headers, body, self.turnstile.request_timeout());
-        match self.egress.request(post).await {
+        match self.egress.request(post.under_breaker(downstream)).await {
             Ok(answer) => request::outcome(answer.status, answer.retry_after(SystemTime::now())),
             Err(error) => error.into(),
         }

@@ -49,6 +49,7 @@ impl Log {
             sequence,
             attempt: 1,
             last_attempt: false,
+            overdue: false,
             marks: Marks::default(),
             keeper: crate::core::ring::Keeper::default(),
         });

@@ -74,6 +74,7 @@ pub(super) fn work() -> Work {
         sequence: 1,
         attempt: 1,
         last_attempt: false,
+        overdue: false,
         marks: Marks::default(),
         keeper: Keeper::default(),
     }

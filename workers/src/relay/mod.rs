@@ -92,11 +92,15 @@ impl Sender {
             Err(reason) => return Outcome::retry(reason),
         };
         let relay = target.relay;
-        let Some(_turn) = self.turnstile.enter(&relay.config_key(), relay.concurrency).await else {
-            return Outcome::retry("busy: its requests at once are used up");
+        let downstream = relay.config_key();
+        if let Some(wait) = self.egress.held(&downstream) {
+            return Outcome::held(wait);
+        }
+        let Some(_turn) = self.turnstile.enter(&downstream, relay.concurrency).await else {
+            return Outcome::busy();
         };
         let post = EgressRequest::post(&relay.url, headers, payload, self.turnstile.request_timeout());
-        match self.egress.request(post).await {
+        match self.egress.request(post.under_breaker(downstream)).await {
             Ok(answer) => request::outcome(answer.status, answer.retry_after(SystemTime::now())),
             Err(error) => error.into(),
         }

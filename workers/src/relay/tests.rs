@@ -133,8 +133,32 @@ async fn a_bot_whose_turns_are_used_up_is_busy() {
     let sender = Sender::new(loopback(), Duration::from_millis(400));
     let held = sender.turnstile.enter("relay.acme.bot", 1).await;
     let verdict = deliver(&sender, &fixture, &work).await;
-    assert_eq!(verdict, Verdict::retry("relay bot: busy: its requests at once are used up"));
+    let reason = "relay bot: busy: its requests at once are used up".to_owned();
+    assert_eq!(verdict, Verdict::Wait { reason, after: Duration::from_secs(1) });
     assert!(bot.take().is_empty());
     drop(held);
     assert_eq!(deliver(&sender, &fixture, &work).await, Verdict::Done);
+}
+
+#[tokio::test]
+async fn a_bot_that_does_not_work_is_left_alone_and_another_gets_its_updates() {
+    let dead = Receiver::start((0..5).map(|_| Answer::Status(502))).await;
+    let alive = Receiver::start([]).await;
+    let mut fixture = Fixture::new();
+    fixture.relay("dead", &dead.url("/"), json!({}));
+    let sender = Sender::new(loopback(), Duration::from_secs(8));
+    for _ in 0..5 {
+        assert!(matches!(deliver(&sender, &fixture, &work()).await, Verdict::Retry { .. }));
+    }
+    dead.take();
+    let verdict = deliver(&sender, &fixture, &work()).await;
+    assert!(
+        matches!(&verdict, Verdict::Wait { after, .. } if *after <= Duration::from_secs(1)),
+        "{verdict:?}"
+    );
+    assert!(dead.take().is_empty(), "it is not asked");
+    fixture.relay("alive", &alive.url("/"), json!({}));
+    let both = work();
+    assert!(matches!(deliver(&sender, &fixture, &both).await, Verdict::Wait { .. }));
+    assert_eq!((alive.take().len(), both.marks.all()), (1, vec!["alive".to_owned()]));
 }

@@ -61,6 +61,14 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+impl Answer {
+    /// Whether the API itself answered, and not something broken in its place.
+    pub fn is_metas(&self) -> bool {
+        self.status < 500
+            || serde_json::from_slice::<Value>(&self.body).is_ok_and(|body| body.get("error").is_some())
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {

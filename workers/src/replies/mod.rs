@@ -12,22 +12,26 @@ pub mod verdict;
 
 pub use graph::{ClientError, GraphSettings};
 
+use crate::core::breaker::{Breakers, Leave, Signal};
 use crate::core::job::{Job, LaneSource, Marks, Verdict, Work};
 use crate::platform::Platform;
 use ackline_shared::command::SendCommand;
+use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::record::Record;
 use ackline_shared::secret::Secret;
 use ackline_shared::subjects::{self, Lane, Partition, Pool};
-use graph::Graph;
+use graph::{Answer, Graph};
 use pacing::{PER_SECOND_DEFAULT, Pacing, TooLong};
 use serde_json::Value;
 use tokio::time::Instant;
 use verdict::{Failure, Outcome, Setback, judge};
 
 /// A request may have gone out, and its answer is not known.
-const SENDING: &str = "sending";
+const SENDING: &str = "sending?";
 /// Prefix of the mark that keeps Meta's id until its record is stored.
 const SENT: &str = "sent:";
+/// The breaker's name of the Graph API as a whole.
+const GRAPH: &str = "graph";
 
 /// The replies pool's job.
 #[derive(Debug)]
@@ -35,12 +39,19 @@ pub struct Replies {
     platform: Platform,
     graph: Graph,
     pacing: Pacing,
+    breakers: Breakers,
 }
 
 impl Replies {
     /// Builds the job and its HTTP client.
     pub fn new(platform: Platform, settings: &GraphSettings) -> Result<Self, ClientError> {
-        Ok(Self { platform, graph: Graph::new(settings)?, pacing: Pacing::new(PER_SECOND_DEFAULT) })
+        let (graph, pacing) = (Graph::new(settings)?, Pacing::new(PER_SECOND_DEFAULT));
+        Ok(Self { platform, graph, pacing, breakers: Breakers::default() })
+    }
+
+    /// Shares the breakers of the process.
+    pub fn with_breakers(self, breakers: Breakers) -> Self {
+        Self { breakers, ..self }
     }
 }
 
@@ -78,6 +89,11 @@ impl Job for Replies {
                 self.failed(work, command, Failure { code: setback.code, reason, ambiguous: false }).await
             }
             Outcome::Again(setback) => Verdict::Retry { reason: setback.reason, after: setback.after },
+            Outcome::Held { reason, .. } if work.overdue => {
+                let reason = format!("gave up, for it waited too long: {reason}");
+                self.failed(work, command, Failure::ours(reason)).await
+            }
+            Outcome::Held { reason, after } => Verdict::Wait { reason, after },
         }
     }
 }
@@ -90,20 +106,36 @@ impl Replies {
             Err(failure) => return Outcome::Failed(failure),
         };
         let number = &command.phone_number_id;
+        if let Err(held) = self.leave(number) {
+            return held;
+        }
         match self.pacing.turn(number, Instant::now()) {
             Ok(wait) => tokio::time::sleep(wait).await,
-            Err(TooLong(wait)) => {
+            Err(TooLong(after)) => {
                 let reason = "the number has more to send than its pace allows".to_owned();
-                return Outcome::Again(Setback { code: None, reason, after: Some(wait), pause: None });
+                return Outcome::Held { reason, after };
             }
         }
+        let (host, line) = match self.leave(number) {
+            Ok(leave) => leave,
+            Err(held) => return held,
+        };
         work.marks.set(SENDING);
         if let Err(error) = work.persist().await {
             work.marks.clear(SENDING);
             let reason = format!("nothing was sent: {error}");
-            return Outcome::Again(Setback { code: None, reason, after: None, pause: None });
+            return Outcome::Again(Setback { code: None, reason, after: None, pause: None, denied: None });
         }
-        let outcome = judge(&self.graph.send(number, &token, &body).await, work.attempt);
+        let answer = self.graph.send(number, &token, &body).await;
+        host.tell(if answer.as_ref().is_ok_and(Answer::is_metas) { Signal::Alive } else { Signal::Failed });
+        let outcome = judge(&answer, work.attempt);
+        line.tell(match &outcome {
+            Outcome::Again(Setback { denied: Some(wait), .. }) => Signal::Busy(*wait),
+            Outcome::Sent { .. }
+            | Outcome::Again(Setback { code: Some(_), .. })
+            | Outcome::Failed(Failure { code: Some(_), .. }) => Signal::Alive,
+            _ => Signal::Unknown,
+        });
         match &outcome {
             Outcome::Sent { wamid } => {
                 work.marks.set(&format!("{SENT}{wamid}"));
@@ -116,9 +148,19 @@ impl Replies {
                 }
             }
             Outcome::Failed(failure) if !failure.ambiguous => work.marks.clear(SENDING),
-            Outcome::Failed(_) => {}
+            Outcome::Failed(_) | Outcome::Held { .. } => {}
         }
         outcome
+    }
+
+    /// Leave to ask the Graph API, and to ask it for this number.
+    fn leave(&self, number: &PhoneNumberId) -> Result<(Leave, Leave), Outcome> {
+        let held = |what: &'static str| {
+            move |after| Outcome::Held { reason: format!("{what} and is left alone for now"), after }
+        };
+        let host = self.breakers.ask(GRAPH).map_err(held("the Graph API does not work"))?;
+        let line = self.breakers.ask(&format!("number.{number}"));
+        Ok((host, line.map_err(held("Meta does not accept the number's access token"))?))
     }
 
     /// Everything the request needs, or why it cannot be made.

@@ -103,6 +103,7 @@ fn work(command: &SendCommand) -> Work {
         sequence: 1,
         attempt: 1,
         last_attempt: false,
+        overdue: false,
         marks: Marks::default(),
         keeper: Keeper::default(),
     }
@@ -212,7 +213,7 @@ async fn whoever_takes_over_from_a_process_that_died_while_sending_does_not_send
     let Recall::Open(parts) = successor.keeper.recall(successor.head.id.as_str()).await.unwrap() else {
         panic!("it is not finished")
     };
-    parts.iter().for_each(|part| successor.marks.set(part));
+    parts.parts.iter().for_each(|part| successor.marks.set(part));
     let reason = dead_reason(stand.job.run(&successor).await);
     assert!(reason.contains("cut off while the request was on its way"), "{reason}");
     assert!(matches!(&stand.records().await[..], [Record::ReplyFailed { ambiguous: true, .. }]));

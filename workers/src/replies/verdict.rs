@@ -23,6 +23,13 @@ pub enum Outcome {
     },
     /// It did not go out; try again.
     Again(Setback),
+    /// It was not tried: nothing of the number, or of anybody, goes out for now.
+    Held {
+        /// In words, without personal data.
+        reason: String,
+        /// How long to wait.
+        after: Duration,
+    },
     /// It is given up.
     Failed(Failure),
 }
@@ -38,6 +45,8 @@ pub struct Setback {
     pub after: Option<Duration>,
     /// How long to hold everything else of the same number.
     pub pause: Option<Duration>,
+    /// How long to leave the number alone, but for one message that finds out.
+    pub denied: Option<Duration>,
 }
 
 /// Why a message is given up.
@@ -72,7 +81,7 @@ pub fn judge(result: &Result<Answer, SendError>, attempt: u32) -> Outcome {
         Ok(answer) => answer,
         Err(SendError::NotSent(reason)) => {
             let reason = format!("the Graph API cannot be reached: {reason}");
-            return Outcome::Again(Setback { code: None, reason, after: None, pause: None });
+            return Outcome::Again(Setback { code: None, reason, after: None, pause: None, denied: None });
         }
         Err(SendError::Lost(reason)) => return Outcome::Failed(Failure::lost(reason)),
     };
@@ -108,7 +117,7 @@ fn refused(
     let details = details.map(|details| format!(" ({details})")).unwrap_or_default();
     let reason = format!("Meta refused it ({number}HTTP {}): {}{details}", answer.status, meaning.words);
     let again = |after: Option<Duration>, pause: Option<Duration>| {
-        Outcome::Again(Setback { code, reason: reason.clone(), after, pause })
+        Outcome::Again(Setback { code, reason: reason.clone(), after, pause, denied: None })
     };
     match meaning.class {
         Class::Transient(attempts_max) if attempt < attempts_max => again(answer.regain, None),
@@ -118,7 +127,10 @@ fn refused(
             again(Some(pause), Some(pause))
         }
         Class::PairRate => again(Some(pair_wait(attempt)), None),
-        Class::Auth => again(Some(AUTH_WAIT), None),
+        Class::Auth => {
+            let wait = Some(AUTH_WAIT);
+            Outcome::Again(Setback { code, reason, after: wait, pause: None, denied: wait })
+        }
         Class::Transient(_) | Class::Permanent => Outcome::Failed(Failure { code, reason, ambiguous: false }),
     }
 }

@@ -219,6 +219,7 @@ impl Stage {
                 sequence,
                 attempt: 1,
                 last_attempt: false,
+                overdue: false,
                 marks: Marks::default(),
                 keeper: Keeper::default(),
             });

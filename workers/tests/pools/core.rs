@@ -3,10 +3,11 @@
 use super::stage::{DEADLINE, Stage};
 use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Class, Partition, Pool};
+use ackline_shared::subjects::{self, Class, Partition, Pool, header};
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -15,6 +16,8 @@ use tokio::time::timeout;
 struct Seen {
     effects: Arc<Mutex<Vec<(String, String)>>>,
     attempts: Arc<Mutex<HashMap<String, u32>>>,
+    /// Which attempt each run was, by the core's own count.
+    numbers: Arc<Mutex<Vec<u32>>>,
     changed: Arc<Notify>,
 }
 
@@ -45,6 +48,7 @@ impl Job for Recorder {
     }
 
     async fn run(&self, work: &Work) -> Verdict {
+        self.0.numbers.lock().unwrap().push(work.attempt);
         let attempts = {
             let mut attempts = self.0.attempts.lock().unwrap();
             let count = attempts.entry(work.head.id.as_str().to_owned()).or_default();
@@ -53,7 +57,30 @@ impl Job for Recorder {
         };
         let verdict = match &work.payload[..] {
             b"fail twice" if attempts <= 2 => return Verdict::retry("not yet"),
-            b"always fail" => return Verdict::retry("never works"),
+            b"fail once, slowly" if attempts <= 1 => {
+                self.0.changed.notify_one();
+                return Verdict::Retry {
+                    reason: "later".to_owned(),
+                    after: Some(Duration::from_millis(400)),
+                };
+            }
+            b"held three times" if attempts <= 3 => {
+                let reason = "left alone".to_owned();
+                return Verdict::Wait { reason, after: Duration::from_millis(10) };
+            }
+            b"held" => {
+                return Verdict::Wait { reason: "left alone".to_owned(), after: Duration::from_millis(20) };
+            }
+            b"two targets" => {
+                work.marks.set("a");
+                work.marks.set("b!answered 400");
+                work.marks.set("c?");
+                return Verdict::dead("b: answered 400");
+            }
+            b"always fail" => {
+                self.0.changed.notify_one();
+                return Verdict::retry("never works");
+            }
             b"poison" => panic!("poison"),
             b"refuse" => return Verdict::dead("refused: 400"),
             _ => Verdict::Done,
@@ -145,4 +172,57 @@ async fn a_pool_goes_on_after_the_broker_was_killed() {
     stage.publish("US.1", "k2", "ok").await;
     seen.wait_for(2).await;
     assert_eq!(seen.effects_of("u:US.1"), ["k1", "k2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_goes_on_counting_and_waits_the_rest_of_the_wait() {
+    let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
+    let (stop, running) = stage.run(Recorder(seen.clone()), "one");
+    let begun = Instant::now();
+    stage.publish("US.1", "w1", "fail once, slowly").await;
+    timeout(DEADLINE, seen.changed.notified()).await.unwrap();
+    stop.send_replace(true);
+    timeout(DEADLINE, running).await.unwrap().unwrap();
+    let (_stop_two, _second) = stage.run(Recorder(seen.clone()), "two");
+    seen.wait_for(1).await;
+    assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+    assert_eq!(*seen.numbers.lock().unwrap(), [1, 2], "the second attempt was made by the successor");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_are_bounded_across_takeovers() {
+    let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
+    stage.publish("US.1", "x1", "always fail").await;
+    let (stop, running) = stage.run(Recorder(seen.clone()), "one");
+    timeout(DEADLINE, seen.changed.notified()).await.unwrap();
+    stop.send_replace(true);
+    timeout(DEADLINE, running).await.unwrap().unwrap();
+    let (_stop, _running) = stage.run(Recorder(seen.clone()), "two");
+    assert_eq!(stage.dead_letters(1).await, ["gave up after 3 attempts: never works"]);
+    assert_eq!(seen.attempts.lock().unwrap()["x1"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_waits_for_a_downstream_uses_up_no_attempt_and_is_given_up_by_age() {
+    let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
+    stage.publish("US.1", "h1", "held three times").await;
+    let (_stop, _running) = stage.run(Recorder(seen.clone()), "one");
+    seen.wait_for(1).await;
+    assert_eq!(*seen.numbers.lock().unwrap(), [1, 1, 1, 1]);
+    stage.publish("US.1", "h2", "held").await;
+    stage.publish("US.1", "h3", "ok").await;
+    let reasons = stage.dead_letters(1).await;
+    assert!(reasons[0].starts_with("gave up, for it waited longer than"), "{reasons:?}");
+    seen.wait_for(2).await;
+    assert_eq!(seen.effects_of("u:US.1"), ["h1", "h3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_keeps_which_parts_took_effect() {
+    let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
+    stage.publish("US.1", "t1", "two targets").await;
+    let (_stop, _running) = stage.run(Recorder(seen.clone()), "one");
+    let letters = stage.messages(subjects::DEAD, &subjects::dead_filter(None, None), 1).await;
+    let headers = letters[0].headers.clone().unwrap();
+    assert_eq!(headers.get(header::DEAD_DONE).unwrap().as_str(), "a");
 }

@@ -94,6 +94,7 @@ impl Stage {
             attempts_max: 3,
             backoff: Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(50) },
             attempt_timeout: Duration::from_secs(5),
+            give_up_after: Duration::from_secs(2),
         };
         (stop, tokio::spawn(pool::run(job, settings, host)))
     }
