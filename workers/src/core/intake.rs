@@ -81,7 +81,11 @@ async fn open_one(
     partition: Partition,
 ) -> Result<Source, IntakeError> {
     let name = subjects::consumer(pool, partition, lane.name);
-    let consumer = open_consumer(context, settings, lane.stream, &name, (lane.filters)(partition)).await?;
+    let mut filters = (lane.filters)(partition);
+    let replays =
+        filters.iter().filter_map(|filter| subjects::replay_filter(pool, filter)).collect::<Vec<_>>();
+    filters.extend(replays);
+    let consumer = open_consumer(context, settings, lane.stream, &name, filters).await?;
     Ok(Source { lane: index, stream: lane.stream, name, consumer })
 }
 
@@ -158,12 +162,12 @@ pub fn arrive(
         Err(error) => (stand_in(&message.subject, stream, sequence), Some(error.to_string())),
     };
     let work = Work {
+        marks: Marks::of_replay(&head),
         head,
         payload: message.payload.clone(),
         sequence,
         attempt: 1,
         last_attempt: false,
-        marks: Marks::default(),
         keeper: Keeper::default(),
     };
     Arrival { lane, work, defect, stream, message, permit }
@@ -190,5 +194,6 @@ fn stand_in(subject: &str, stream: &str, sequence: u64) -> Head {
         received_ms: 0,
         signature: None,
         traceparent: None,
+        replay: None,
     }
 }

@@ -107,6 +107,12 @@ impl Work {
 pub struct Marks(Arc<Mutex<BTreeSet<String>>>);
 
 impl Marks {
+    /// The parts that took effect before a replay.
+    pub fn of_replay(head: &Head) -> Self {
+        let done = head.replay.iter().flat_map(|replay| replay.done.iter().cloned()).collect();
+        Self(Arc::new(Mutex::new(done)))
+    }
+
     /// Remembers that a part took effect. It becomes durable with the attempt's verdict.
     pub fn set(&self, part: &str) {
         self.lock().insert(part.to_owned());

@@ -20,6 +20,7 @@ use ackline_shared::subjects::{self, Class, Pool};
 use ackline_shared::vault::VaultKey;
 use bytes::Bytes;
 use request::Target;
+use reqwest::header::HeaderValue;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Requests to one endpoint at once.
@@ -100,21 +101,27 @@ impl Sender {
         let body = to_bytes(&event);
         let attempts = request::targets(snapshot, master, tenant, event.name)
             .into_iter()
-            .map(|target| (target.endpoint.id.to_string(), self.post(target, &event.id, body.clone())));
+            .filter(|target| work.head.is_for(&target.endpoint.id))
+            .map(|target| {
+                (target.endpoint.id.to_string(), self.post(target, &work.head, &event.id, body.clone()))
+            });
         fan_out(&work.marks, "endpoint", attempts).await
     }
 
-    async fn post(&self, target: Target, id: &str, body: Bytes) -> Outcome {
+    async fn post(&self, target: Target, cause: &Head, id: &str, body: Bytes) -> Outcome {
         let endpoint = target.endpoint;
         let Some(_turn) = self.turnstile.enter(&endpoint.config_key(), ENDPOINT_CONCURRENCY).await else {
             return Outcome::retry("busy: its requests at once are used up");
         };
         let now = SystemTime::now();
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let headers = match target.keys.and_then(|keys| request::headers(&keys, id, seconds, &body)) {
+        let mut headers = match target.keys.and_then(|keys| request::headers(&keys, id, seconds, &body)) {
             Ok(headers) => headers,
             Err(reason) => return Outcome::retry(reason),
         };
+        if cause.replay.is_some() {
+            headers.insert(request::REPLAY, HeaderValue::from_static("true"));
+        }
         let post = EgressRequest::post(&endpoint.url, headers, body, self.turnstile.request_timeout());
         match self.egress.request(post).await {
             Ok(answer) => request::outcome(answer.status, answer.retry_after(SystemTime::now())),
