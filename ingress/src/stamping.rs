@@ -83,6 +83,7 @@ impl Stamp<'_> {
             received_ms: self.arrival.received_ms,
             signature: untouched.then(|| self.arrival.signature.clone()),
             traceparent: Some(self.arrival.traceparent.clone()),
+            replay: None,
         };
         (head, unrouted)
     }

@@ -45,6 +45,7 @@ impl SendCommand {
             received_ms: self.created_ms,
             signature: None,
             traceparent: None,
+            replay: None,
         }
     }
 }

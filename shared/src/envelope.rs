@@ -3,8 +3,8 @@
 //! Writing and reading are exact inverses; a message that was not written by this module is an error with
 //! words, so that a pool can put it among the dead letters.
 
-use crate::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, UpdateId};
-use crate::subjects::{self, Class, Lane, Partition, Subject, header};
+use crate::ids::{AppId, ConversationKey, EntityId, PhoneNumberId, TenantId, UpdateId};
+use crate::subjects::{self, Class, Lane, Partition, Pool, Subject, header};
 use async_nats::HeaderMap;
 
 /// What is known about an update without reading its payload.
@@ -32,6 +32,23 @@ pub struct Head {
     pub signature: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// What it repeats, when somebody put it before a pool again.
+    pub replay: Option<Box<Replay>>,
+}
+
+/// What a replay repeats, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replay {
+    /// The one pool it is for.
+    pub pool: Pool,
+    /// Where the original is, as `DEAD:seq` or `UPDATES:seq`.
+    pub of: String,
+    /// The original's id.
+    pub id: UpdateId,
+    /// The one target of the pool it is for; `None` for all of them.
+    pub target: Option<EntityId>,
+    /// Parts that took effect already.
+    pub done: Vec<String>,
 }
 
 /// Which family of subjects a message has.
@@ -59,11 +76,34 @@ pub enum EnvelopeError {
 impl Head {
     /// The subject to publish on.
     pub fn subject(&self) -> String {
+        if let (Some(replay), Some(what)) = (&self.replay, self.replayed_as()) {
+            return subjects::replay(replay.pool, self.partition, what, &self.tenant);
+        }
         match self.family {
             Family::Update(class) => subjects::update(self.partition, class, &self.tenant),
             Family::Record => subjects::record(self.partition, &self.tenant, &self.kind),
             Family::Command(lane) => subjects::outbound(self.partition, lane, &self.tenant),
         }
+    }
+
+    /// The class or type in a replay's subject; a command is replayed as a command.
+    fn replayed_as(&self) -> Option<&str> {
+        match self.family {
+            Family::Update(class) => Some(class.as_str()),
+            Family::Record => Some(&self.kind),
+            Family::Command(_) => None,
+        }
+    }
+
+    /// The id of what happened: the original's for a replay, its own for everything else.
+    pub fn original_id(&self) -> &UpdateId {
+        self.replay.as_ref().map_or(&self.id, |replay| &replay.id)
+    }
+
+    /// Whether a target of the pool is meant: all are, unless this is a replay for one.
+    pub fn is_for(&self, target: &EntityId) -> bool {
+        let only = self.replay.as_ref().and_then(|replay| replay.target.as_ref());
+        only.is_none_or(|only| only == target)
     }
 
     /// The headers to publish with.
@@ -73,7 +113,13 @@ impl Head {
         headers.insert(header::KIND, self.kind.as_str());
         headers.insert(header::CONVERSATION, self.conversation.as_str());
         headers.insert(header::RECEIVED, self.received_ms.to_string());
+        let replay = self.replay.as_deref();
+        let done = replay.filter(|replay| !replay.done.is_empty()).map(|replay| replay.done.join(","));
         let optional = [
+            (header::REPLAY_OF, replay.map(|replay| replay.of.as_str())),
+            (header::REPLAY_ID, replay.map(|replay| replay.id.as_str())),
+            (header::REPLAY_TARGET, replay.and_then(|replay| replay.target.as_ref()).map(EntityId::as_str)),
+            (header::DEAD_DONE, done.as_deref()),
             (header::APP, self.app.as_ref().map(AppId::as_str)),
             (header::PHONE, self.phone.as_ref().map(PhoneNumberId::as_str)),
             (header::SIGNATURE, self.signature.as_deref()),
@@ -91,13 +137,36 @@ impl Head {
     pub fn read(subject: &str, headers: &HeaderMap) -> Result<Self, EnvelopeError> {
         let get = |name: &'static str| headers.get(name).map(|value| value.as_str());
         let need = |name: &'static str| get(name).ok_or(EnvelopeError::Header(name));
-        let (partition, tenant, family) = match Subject::parse(subject) {
-            Some(Subject::Update(partition, class, tenant)) => (partition, tenant, Family::Update(class)),
-            Some(Subject::Record(partition, tenant, _)) => (partition, tenant, Family::Record),
-            Some(Subject::Outbound(partition, lane, tenant)) => (partition, tenant, Family::Command(lane)),
+        let (partition, tenant, family, pool) = match Subject::parse(subject) {
+            Some(Subject::Update(partition, class, tenant)) => {
+                (partition, tenant, Family::Update(class), None)
+            }
+            Some(Subject::Record(partition, tenant, _)) => (partition, tenant, Family::Record, None),
+            Some(Subject::Outbound(partition, lane, tenant)) => {
+                (partition, tenant, Family::Command(lane), get(header::REPLAY_OF).map(|_| Pool::Replies))
+            }
+            Some(Subject::Replay(pool, partition, what, tenant)) => {
+                (partition, tenant, what.parse().map_or(Family::Record, Family::Update), Some(pool))
+            }
             _ => return Err(EnvelopeError::Subject(subject.chars().take(120).collect())),
         };
         let received = need(header::RECEIVED)?.parse();
+        let replay = match pool {
+            Some(pool) => Some(Box::new(Replay {
+                pool,
+                of: need(header::REPLAY_OF)?.to_owned(),
+                id: UpdateId::new(need(header::REPLAY_ID)?),
+                target: match get(header::REPLAY_TARGET) {
+                    // Meant for one target, it must never reach all of them.
+                    Some(text) => {
+                        Some(EntityId::new(text).map_err(|_| EnvelopeError::Header(header::REPLAY_TARGET))?)
+                    }
+                    None => None,
+                },
+                done: get(header::DEAD_DONE).map(parts).unwrap_or_default(),
+            })),
+            None => None,
+        };
         Ok(Self {
             id: UpdateId::new(need(header::MSG_ID)?),
             tenant,
@@ -111,8 +180,14 @@ impl Head {
             received_ms: received.map_err(|_| EnvelopeError::Header(header::RECEIVED))?,
             signature: get(header::SIGNATURE).map(str::to_owned),
             traceparent: get(header::TRACEPARENT).map(str::to_owned),
+            replay,
         })
     }
+}
+
+/// Reads a list of parts that took effect.
+pub fn parts(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -133,6 +208,7 @@ mod tests {
             received_ms: 1_763_784_000_123,
             signature: Some("sha256=00".into()),
             traceparent: None,
+            replay: None,
         }
     }
 
@@ -142,6 +218,25 @@ mod tests {
         let error = Head::read(&subject, &HeaderMap::new()).unwrap_err();
         assert_eq!(error, EnvelopeError::Header(header::RECEIVED).clone());
         assert!(matches!(Head::read("x", &HeaderMap::new()), Err(EnvelopeError::Subject(_))));
+    }
+
+    #[test]
+    fn a_replay_travels_to_one_pool_and_reads_back() {
+        let replay = Replay {
+            pool: Pool::Relay,
+            of: "DEAD:17".into(),
+            id: UpdateId::new("wamid.HBg="),
+            target: EntityId::new("old-bot").ok(),
+            done: vec!["other".into(), "third".into()],
+        };
+        let written = Head { id: UpdateId::new("wamid.HBg=~rp_1"), replay: Some(Box::new(replay)), ..head() };
+        assert_eq!(written.subject(), "rp.relay.3.msg.acme");
+        assert_eq!(Head::read(&written.subject(), &written.to_headers()), Ok(written.clone()));
+        assert_eq!(written.original_id(), &head().id);
+        assert!(written.is_for(&EntityId::new("old-bot").unwrap()));
+        assert!(!written.is_for(&EntityId::new("new-bot").unwrap()));
+        let error = Head::read(&written.subject(), &head().to_headers()).unwrap_err();
+        assert_eq!(error, EnvelopeError::Header(header::REPLAY_OF));
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! The connection to NATS and the streams and buckets every part relies on.
 //!
-//! Whoever starts first creates what is missing; nobody changes what exists. The partition count is recorded
+//! Whoever starts first creates what is missing; what exists is left as it is, but for subjects that a stream of an
+//! older version lacks. The partition count is recorded
 //! when the installation is created, and a process configured otherwise refuses to start.
 
 use crate::config::Reader;
@@ -172,13 +173,24 @@ pub struct Buckets {
     pub leases: kv::Store,
     /// Live settings.
     pub tuning: kv::Store,
+    /// Replays, and which dead letters are settled.
+    pub replays: kv::Store,
 }
 
 /// Makes sure every stream and bucket exists and the partition count is the recorded one.
 pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Buckets, NatsError> {
     for config in streams(settings) {
         let name = config.name.clone();
-        context.get_or_create_stream(config).await.map_err(|error| prepare_error(&name, &error))?;
+        let wanted = config.subjects.clone();
+        let stream =
+            context.get_or_create_stream(config).await.map_err(|error| prepare_error(&name, &error))?;
+        let mut stored = stream.cached_info().config.clone();
+        let missing: Vec<String> =
+            wanted.into_iter().filter(|subject| !stored.subjects.contains(subject)).collect();
+        if !missing.is_empty() {
+            stored.subjects.extend(missing);
+            context.update_stream(stored).await.map_err(|error| prepare_error(&name, &error))?;
+        }
     }
     let replicas = settings.durability.replicas();
     let bucket = |name: &str, history: i64, max_age: Duration| kv::Config {
@@ -194,6 +206,7 @@ pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Bucke
         sessions: open(context, bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age)).await?,
         leases: open(context, bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl)).await?,
         tuning: open(context, bucket(subjects::BUCKET_TUNING, TUNING_HISTORY, Duration::ZERO)).await?,
+        replays: open(context, bucket(subjects::BUCKET_REPLAYS, 1, settings.dead_max_age)).await?,
     };
     check_partitions(&buckets.config, settings.partitions).await?;
     Ok(buckets)
@@ -218,8 +231,9 @@ fn streams(settings: &NatsSettings) -> [Config; 3] {
         allow_atomic_publish: true,
         ..Config::default()
     };
+    let [updates, records] = subjects::UPDATES_SUBJECTS;
     [
-        stream(subjects::UPDATES, &subjects::UPDATES_SUBJECTS, settings.max_age),
+        stream(subjects::UPDATES, &[updates, records, subjects::REPLAY_SUBJECTS], settings.max_age),
         stream(subjects::OUTBOUND, &subjects::OUTBOUND_SUBJECTS, settings.max_age),
         stream(subjects::DEAD, &subjects::DEAD_SUBJECTS, settings.dead_max_age),
     ]

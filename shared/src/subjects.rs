@@ -3,6 +3,7 @@
 //! Everything interpolated here is a token by type, so a subject can neither be split nor widened by input.
 
 use crate::ids::{AppId, EntityId, PhoneNumberId, TenantId, token};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
@@ -13,8 +14,10 @@ pub const OUTBOUND: &str = "OUTBOUND";
 /// The stream of what was given up, with its reason.
 pub const DEAD: &str = "DEAD";
 
-/// Subjects that UPDATES holds.
+/// Subjects of updates and records; UPDATES holds them and [`REPLAY_SUBJECTS`].
 pub const UPDATES_SUBJECTS: [&str; 2] = ["in.>", "ev.>"];
+/// Subjects of what is put before one pool again; UPDATES holds them too, and no other pool reads them.
+pub const REPLAY_SUBJECTS: &str = "rp.>";
 /// Subjects that OUTBOUND holds.
 pub const OUTBOUND_SUBJECTS: [&str; 1] = ["out.>"];
 /// Subjects that DEAD holds.
@@ -28,6 +31,8 @@ pub const BUCKET_SESSIONS: &str = "sessions";
 pub const BUCKET_LEASES: &str = "leases";
 /// KV bucket of live settings of the pools.
 pub const BUCKET_TUNING: &str = "tuning";
+/// KV bucket of replays and of which dead letters are settled; entries expire with the dead letters.
+pub const BUCKET_REPLAYS: &str = "replays";
 
 /// Header names on our messages.
 pub mod header {
@@ -53,10 +58,18 @@ pub mod header {
     pub const DEAD_ATTEMPTS: &str = "Ackline-Dead-Attempts";
     /// On a dead letter: when it was given up, in unix milliseconds.
     pub const DEAD_AT: &str = "Ackline-Dead-At";
-    /// On a dead letter: which parts took effect before it was given up, separated by commas.
+    /// On a dead letter, and on its replay: the parts that took effect already, separated by commas.
     pub const DEAD_DONE: &str = "Ackline-Dead-Done";
     /// On a dead letter: stream, sequence and subject it came from, as `STREAM:seq:subject`.
     pub const DEAD_ORIGIN: &str = "Ackline-Dead-Origin";
+    /// On a dead letter: the id of what was given up.
+    pub const DEAD_ID: &str = "Ackline-Dead-Id";
+    /// On a replay: what it repeats, as `DEAD:seq` or `UPDATES:seq`.
+    pub const REPLAY_OF: &str = "Ackline-Replay-Of";
+    /// On a replay: the id of what it repeats.
+    pub const REPLAY_ID: &str = "Ackline-Replay-Id";
+    /// On a replay for one target of its pool: which.
+    pub const REPLAY_TARGET: &str = "Ackline-Replay-Target";
 }
 
 /// A partition number, below the installation's count.
@@ -124,7 +137,8 @@ impl Lane {
 }
 
 /// The worker pools that read a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Pool {
     /// Runs flows and agents.
     Flows,
@@ -190,6 +204,37 @@ pub fn outbound(partition: Partition, lane: Lane, tenant: &TenantId) -> String {
     format!("out.{partition}.{}.{tenant}", lane.as_str())
 }
 
+/// `rp.<pool>.<p>.<class or type>.<tenant>`: an update or a record once more, for one pool.
+pub fn replay(pool: Pool, partition: Partition, what: &str, tenant: &TenantId) -> String {
+    format!("rp.{pool}.{partition}.{}.{tenant}", token(what))
+}
+
+/// The filter of a pool's replays of what another filter of it reads; `None` for a filter on anything but
+/// updates and records.
+pub fn replay_filter(pool: Pool, filter: &str) -> Option<String> {
+    let parts: Vec<&str> = filter.split('.').collect();
+    match parts.as_slice() {
+        ["in", partition, class, ">" | "*"] => Some(format!("rp.{pool}.{partition}.{class}.*")),
+        ["ev", partition, "*", kind] => Some(format!("rp.{pool}.{partition}.{kind}.*")),
+        _ => None,
+    }
+}
+
+/// The filter of a pool's replays of everything.
+pub fn replays_of(pool: Pool) -> String {
+    format!("rp.{pool}.>")
+}
+
+/// A filter on updates or records of one partition, narrowed to a tenant and widened to every partition.
+pub fn of_tenant(filter: &str, tenant: &TenantId) -> Option<String> {
+    let parts: Vec<&str> = filter.split('.').collect();
+    match parts.as_slice() {
+        ["in", _, class, ">" | "*"] => Some(format!("in.*.{class}.{tenant}")),
+        ["ev", _, "*", kind] => Some(format!("ev.*.{tenant}.{kind}")),
+        _ => None,
+    }
+}
+
 /// `dead.<pool>.<tenant>`: something given up.
 pub fn dead(pool: Pool, tenant: &TenantId) -> String {
     format!("dead.{pool}.{tenant}")
@@ -241,6 +286,8 @@ pub enum Subject {
     Outbound(Partition, Lane, TenantId),
     /// A dead letter.
     Dead(Pool, TenantId),
+    /// An update or a record once more, for one pool; the text is its class or type.
+    Replay(Pool, Partition, String, TenantId),
 }
 
 impl Subject {
@@ -249,6 +296,10 @@ impl Subject {
         let mut parts = text.split('.');
         let (head, one, two, three, four) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next(), parts.next());
+        if let ("rp", Some(what), Some(tenant), None) = (head, three, four, parts.next()) {
+            let partition = Partition(two.parse().ok()?);
+            return Some(Self::Replay(one.parse().ok()?, partition, what.to_owned(), tenant_id(tenant)?));
+        }
         let partition = || one.parse().ok().map(Partition);
         match (head, three, four) {
             ("in", Some(tenant), None) => {
@@ -268,7 +319,7 @@ impl Subject {
     pub fn tenant(&self) -> &TenantId {
         match self {
             Self::Update(_, _, tenant) | Self::Record(_, tenant, _) | Self::Outbound(_, _, tenant) => tenant,
-            Self::Dead(_, tenant) => tenant,
+            Self::Dead(_, tenant) | Self::Replay(_, _, _, tenant) => tenant,
         }
     }
 }
@@ -368,6 +419,10 @@ mod tests {
             (record(p, &tenant, "reply_sent"), Subject::Record(p, tenant.clone(), "reply_sent".into())),
             (outbound(p, Lane::Live, &tenant), Subject::Outbound(p, Lane::Live, tenant.clone())),
             (dead(Pool::Relay, &tenant), Subject::Dead(Pool::Relay, tenant.clone())),
+            (
+                replay(Pool::Crm, p, "reply_sent", &tenant),
+                Subject::Replay(Pool::Crm, p, "reply_sent".into(), tenant.clone()),
+            ),
         ];
         for (text, parsed) in pairs {
             assert_eq!(Subject::parse(&text), Some(parsed), "{text}");
@@ -378,5 +433,20 @@ mod tests {
         assert_eq!(tuning_key::parse("pool.nope"), None);
         assert_eq!(Subject::parse("in.7.msg"), None);
         assert_eq!(Subject::parse("x.7.msg.acme"), None);
+        assert_eq!(Subject::parse("rp.relay.7.msg.acme.x"), None);
+    }
+
+    #[test]
+    fn a_pool_reads_its_own_replays_of_what_it_reads() {
+        let (p, tenant) = (Partition(7), TenantId::new("acme").unwrap());
+        let of = |filter: String| replay_filter(Pool::Events, &filter);
+        assert_eq!(of(update_filter(p, Class::Message)).as_deref(), Some("rp.events.7.msg.*"));
+        assert_eq!(of(record_filter(p, "reply_sent")).as_deref(), Some("rp.events.7.reply_sent.*"));
+        assert_eq!(of(outbound_filter(p, Lane::Live)), None);
+        assert_eq!(of_tenant(&update_filter(p, Class::Status), &tenant).as_deref(), Some("in.*.sts.acme"));
+        assert_eq!(
+            of_tenant(&record_filter(p, "reply_sent"), &tenant).as_deref(),
+            Some("ev.*.acme.reply_sent")
+        );
     }
 }

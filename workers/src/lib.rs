@@ -7,6 +7,7 @@ pub mod api;
 pub mod cli;
 pub mod core;
 pub mod crm;
+pub mod dead;
 pub mod egress;
 pub mod events;
 pub mod flows;

@@ -54,6 +54,7 @@ impl Platform {
             kind: record.kind().to_owned(),
             received_ms: now_ms(),
             signature: None,
+            replay: None,
             ..cause.clone()
         };
         self.log.write(&head, to_bytes(record)).await

@@ -10,6 +10,7 @@ use crate::core::pool::{self, Host, Shutdown, ended};
 use crate::core::settings::PoolSettings;
 use crate::core::standing::{Standing, State};
 use crate::crm::CrmSync;
+use crate::dead::{Office, clerk};
 use crate::egress::{Egress, EgressSettings};
 use crate::events::EventsJob;
 use crate::flows::pool::FlowsJob;
@@ -163,6 +164,8 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     };
     running.spawn(serve(listeners.private, api::build_private(private), shutdown.clone()));
     if let (Some(listener), Some(journal)) = (listeners.api, journal.clone()) {
+        let office = Office::new(platform.log.clone(), &platform.buckets);
+        running.spawn(clerk::run(office, host.instance.clone(), settings.nats.lease_ttl, shutdown.clone()));
         let service = api::build(ApiState { platform, journal, settings: settings.api.clone() });
         running.spawn(serve(listener, service, shutdown.clone()));
     }

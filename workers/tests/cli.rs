@@ -211,6 +211,7 @@ async fn publish(context: &jetstream::Context, tenant: TenantId, class: Class) {
         received_ms: u64::try_from(now).unwrap(),
         signature: None,
         traceparent: None,
+        replay: None,
     };
     context
         .publish_with_headers(head.subject(), head.to_headers(), "{}".into())

@@ -1,28 +1,34 @@
-//! `/v1/dead-letters`: what was given up for a tenant, oldest first, with why and from where.
+//! `/v1/dead-letters`: what was given up for a tenant, newest first, with why and from where; put it before its
+//! pool again, or set it aside.
 //!
-//! They are read straight from the stream, one direct get a letter, so listing leaves nothing behind there.
+//! They are read straight from the stream and stay in it until the retention, whatever is done about them.
 
 #![allow(unused_qualifications, reason = "utoipa qualifies the types named in params()")]
 
 use super::App;
-use super::auth::CanRead;
-use super::input::QueryOf;
+use super::auth::{Caller, CanManage, CanRead};
+use super::input::{JsonBody, PathOf, QueryOf};
 use super::page::{self, Page};
-use super::problem::{Problem, ProblemBody};
-use super::time::rfc3339;
-use ackline_shared::ids::TenantId;
-use ackline_shared::subjects::{self, Pool, Subject, header};
-use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::DirectGetErrorKind;
+use super::problem::{Mistake, Problem, ProblemBody};
+use super::replays::{accepted, office_away};
+use crate::core::log::now_ms;
+use crate::dead::list::Wanted;
+use crate::dead::office::{Found, Wish};
+use crate::dead::past::check_target;
+use crate::dead::view::{DeadLetter, InspectedLetter, Preview, ReplayOrder};
+use crate::dead::{Action, Count, Filter, Source, terms};
+use ackline_shared::ids::EntityId;
+use ackline_shared::subjects::Pool;
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::collections::BTreeMap;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 
-/// Payload bytes on one page; a page may therefore be shorter than asked for.
-const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Time for counting; a request has some more.
+pub(super) const COUNT_TIME: Duration = Duration::from_secs(10);
 
 /// Which dead letters.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -31,36 +37,122 @@ const PAGE_BYTES_MAX: usize = 4 << 20;
 pub struct DeadLettersQuery {
     /// Only those of this pool: `flows`, `replies`, `relay`, `crm`, `events` or `journal`.
     pool: Option<String>,
+    /// Only this kind, such as `message.text`, or a family, such as `message.*`.
+    kind: Option<String>,
+    /// Only those whose reason holds this text.
+    reason: Option<String>,
+    /// Only those whose payload holds this text.
+    text: Option<String>,
+    /// Only those of the conversation with this key, such as `u:US.1`.
+    conversation: Option<String>,
+    /// Only those given up at this time or later: RFC 3339, or how long ago, such as `7d`.
+    from: Option<String>,
+    /// Only those given up before this time.
+    to: Option<String>,
+    /// `open` (the default), `replayed`, `discarded` or `all`.
+    state: Option<String>,
     /// Where the page begins.
     cursor: Option<String>,
     /// Items on the page, 1 to 200; 50 when absent.
     limit: Option<u32>,
 }
 
-/// Something given up.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct DeadLetter {
-    /// Its place among the dead letters.
-    sequence: u64,
-    /// The pool that gave it up.
-    pool: Option<&'static str>,
-    /// Why, in words.
-    reason: Option<String>,
-    /// How often it was tried.
-    attempts: Option<u64>,
-    /// When it was given up.
-    at: Option<String>,
-    /// Stream, sequence and subject it came from.
-    origin: Option<String>,
-    /// What it was, such as `message.text`.
+/// Which open dead letters.
+#[derive(Debug, Default, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default, deny_unknown_fields)]
+pub struct LetterFilter {
+    /// Only those of this pool: `flows`, `replies`, `relay`, `crm`, `events` or `journal`.
+    pool: Option<String>,
+    /// Only this kind, such as `message.text`, or a family, such as `message.*`.
     kind: Option<String>,
-    /// Its other headers.
-    headers: BTreeMap<String, String>,
-    /// What it held: JSON, or a text when it is none.
-    payload: Value,
+    /// Only those whose reason holds this text.
+    reason: Option<String>,
+    /// Only those whose payload holds this text.
+    text: Option<String>,
+    /// Only those of the conversation with this key, such as `u:US.1`.
+    conversation: Option<String>,
+    /// Only those given up at this time or later: RFC 3339, or how long ago, such as `7d`.
+    from: Option<String>,
+    /// Only those given up before this time.
+    to: Option<String>,
 }
 
-/// Lists dead letters, the oldest first.
+impl LetterFilter {
+    fn read(self, caller: &Caller) -> Result<Filter, Problem> {
+        let now = now_ms();
+        let time = |name: &str, text: Option<String>| {
+            let read = text.map(|text| terms::time(&text, now)).transpose();
+            read.map_err(|error| Problem::Malformed(format!("{name}: {error}")))
+        };
+        Ok(Filter {
+            tenant: Some(caller.tenant.clone()),
+            pool: self.pool.map(|name| pool("pool", &name)).transpose()?,
+            kind: self.kind,
+            reason: self.reason,
+            text: self.text,
+            conversation: self.conversation,
+            from_ms: time("from", self.from)?,
+            to_ms: time("to", self.to)?,
+        })
+    }
+}
+
+pub(super) fn pool(place: &str, name: &str) -> Result<Pool, Problem> {
+    name.parse().map_err(|error| Problem::Malformed(format!("{place}: {error}")))
+}
+
+/// Replay all that a filter means.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayLetters {
+    /// Which.
+    #[serde(default)]
+    filter: LetterFilter,
+    /// Only to this relay, endpoint, CRM link or bot; needs a pool in the filter.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    target: Option<EntityId>,
+    /// Also send messages again whose answer was lost: their recipient may get them twice.
+    #[serde(default)]
+    include_ambiguous: bool,
+    /// Replays a second, 1 to 5,000; 50 when absent.
+    #[serde(default)]
+    rate_per_second: Option<u32>,
+    /// Only count what it would be.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Replay one, perhaps with other contents.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayLetter {
+    /// What it holds instead; Meta's signature does not go with it.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    payload: Option<Box<RawValue>>,
+    /// Only to this relay, endpoint, CRM link or bot.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    target: Option<EntityId>,
+    /// Send it again although its answer was lost: its recipient may get it twice.
+    #[serde(default)]
+    include_ambiguous: bool,
+}
+
+/// Set all aside that a filter means.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiscardLetters {
+    /// Which.
+    #[serde(default)]
+    filter: LetterFilter,
+    /// How many these are: another number than there are now changes nothing.
+    count: u64,
+}
+
+/// Lists dead letters, the newest first.
 #[utoipa::path(
     get, path = "/dead-letters", tag = "dead letters", operation_id = "listDeadLetters", params(DeadLettersQuery),
     responses(
@@ -74,78 +166,169 @@ pub async fn list(
     QueryOf(query): QueryOf<DeadLettersQuery>,
 ) -> Result<Json<Page<DeadLetter>>, Problem> {
     let limit = page::limit(query.limit)?;
-    let pool: Option<Pool> = query
-        .pool
-        .map(|name| name.parse().map_err(|error| Problem::Malformed(format!("pool: {error}"))))
-        .transpose()?;
-    let start = page::decode(query.cursor.as_deref())?.map_or(1, |(sequence, _)| sequence.max(1));
+    let before = page::decode(query.cursor.as_deref())?.map(|(sequence, _)| sequence);
+    let wanted = Wanted::parse(query.state.as_deref().unwrap_or("open"));
+    let wanted = wanted
+        .ok_or_else(|| Problem::Malformed("state: there are open, replayed, discarded and all".to_owned()))?;
+    let DeadLettersQuery { pool, kind, reason, text, conversation, from, to, .. } = query;
+    let filter = LetterFilter { pool, kind, reason, text, conversation, from, to }.read(&caller)?;
     app.reach_log()?;
-    let letters = read(&app, pool, &caller.tenant, start, limit).await?;
-    Ok(Json(letters))
-}
-
-async fn read(
-    app: &App,
-    pool: Option<Pool>,
-    tenant: &TenantId,
-    start: u64,
-    limit: u32,
-) -> Result<Page<DeadLetter>, Problem> {
-    let filter = subjects::dead_filter(pool, Some(tenant));
-    let stream =
-        app.platform.log.context().get_stream_no_info(subjects::DEAD).await.map_err(|error| away(&error))?;
-    let (mut items, mut sequence, mut bytes) = (Vec::new(), start, 0);
     let room = usize::try_from(limit).unwrap_or(usize::MAX);
-    loop {
-        let letter = match stream.direct_get_next_for_subject(filter.clone(), Some(sequence)).await {
-            Ok(letter) => letter,
-            Err(error) if matches!(error.kind(), DirectGetErrorKind::NotFound) => {
-                return Ok(Page { items, next_cursor: None });
-            }
-            Err(error) => return Err(away(&error)),
-        };
-        if items.len() >= room || (bytes + letter.payload.len() > PAGE_BYTES_MAX && !items.is_empty()) {
-            return Ok(Page { items, next_cursor: Some(page::encode(&format!("{}:", letter.sequence))) });
-        }
-        (bytes, sequence) = (bytes + letter.payload.len(), letter.sequence + 1);
-        items.push(show(&letter));
-    }
+    let listing = app.office().list(&filter, wanted, before, room).await.map_err(office_away)?;
+    Ok(Json(Page {
+        items: listing.letters.into_iter().map(DeadLetter::from).collect(),
+        next_cursor: listing.next.map(|sequence| page::encode(&format!("{sequence}:"))),
+    }))
 }
 
-fn away(error: &dyn std::fmt::Display) -> Problem {
-    tracing::warn!(%error, "the dead letters cannot be read");
-    Problem::NatsAway
+/// Counts open dead letters by pool and reason.
+#[utoipa::path(
+    get, path = "/dead-letters/count", tag = "dead letters", operation_id = "countDeadLetters", params(LetterFilter),
+    responses((status = 200, description = "How many.", body = Count))
+)]
+pub async fn count(
+    State(app): State<App>,
+    CanRead(caller): CanRead,
+    QueryOf(query): QueryOf<LetterFilter>,
+) -> Result<Json<Count>, Problem> {
+    let filter = query.read(&caller)?;
+    app.reach_log()?;
+    Ok(Json(app.office().count(&filter, COUNT_TIME).await.map_err(office_away)?))
 }
 
-fn show(letter: &StreamMessage) -> DeadLetter {
-    let get = |name: &str| letter.headers.get(name).map(|value| value.as_str().to_owned());
-    let shown = [
-        header::DEAD_REASON,
-        header::DEAD_ATTEMPTS,
-        header::DEAD_AT,
-        header::DEAD_ORIGIN,
-        header::KIND,
-        // It vouches for the bytes to us; a reader of the API has no use for it.
-        header::SIGNATURE,
-    ];
-    let others = letter.headers.iter().filter(|(name, _)| !shown.contains(&name.as_ref()));
-    let pool = match Subject::parse(&letter.subject) {
-        Some(Subject::Dead(pool, _)) => Some(pool.as_str()),
-        _ => None,
+/// Reads a dead letter, and says what a replay of it would do.
+#[utoipa::path(
+    get, path = "/dead-letters/{sequence}", tag = "dead letters", operation_id = "getDeadLetter",
+    params(("sequence" = u64, Path, description = "Its place among the dead letters.")),
+    responses(
+        (status = 200, description = "The letter.", body = InspectedLetter),
+        (status = 404, description = "No such letter, or none any more.", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get(
+    State(app): State<App>,
+    CanRead(caller): CanRead,
+    PathOf(sequence): PathOf<u64>,
+) -> Result<Json<InspectedLetter>, Problem> {
+    let found = find(&app, &caller, sequence).await?;
+    let wish =
+        terms::letters(Action::Replay, Source::Letter { sequence, payload: None }, String::new(), None);
+    let replay = Preview::of(&found, &app.office().draft(wish, "<replay>".to_owned()));
+    Ok(Json(InspectedLetter { letter: found.into(), replay }))
+}
+
+async fn find(app: &App, caller: &Caller, sequence: u64) -> Result<Found, Problem> {
+    app.reach_log()?;
+    let found = app.office().letter(sequence).await.map_err(office_away)?;
+    found.filter(|found| found.letter.tenant == caller.tenant).ok_or(Problem::NotFound("dead letter"))
+}
+
+/// Puts a dead letter before its pool again, perhaps with other contents.
+#[utoipa::path(
+    post, path = "/dead-letters/{sequence}/replay", tag = "dead letters", operation_id = "replayDeadLetter",
+    request_body = ReplayLetter, params(("sequence" = u64, Path, description = "Its place among the dead letters.")),
+    responses(
+        (status = 202, description = "Ordered.", body = ReplayOrder),
+        (status = 404, description = "No such letter, or none any more.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "It cannot be replayed so; `errors` says why.", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn replay_one(
+    State(app): State<App>,
+    CanManage(caller): CanManage,
+    PathOf(sequence): PathOf<u64>,
+    JsonBody(body): JsonBody<ReplayLetter>,
+) -> Result<Response, Problem> {
+    let found = find(&app, &caller, sequence).await?;
+    check(&app, &caller, Some(found.letter.pool), body.target.as_ref())?;
+    let payload = body.payload.map(|payload| payload.get().to_owned());
+    let wish = Wish {
+        target: terms::target(None, body.target),
+        include_ambiguous: body.include_ambiguous,
+        expected: 1,
+        ..of_caller(Action::Replay, Source::Letter { sequence, payload }, &caller)
     };
-    DeadLetter {
-        sequence: letter.sequence,
-        pool,
-        reason: get(header::DEAD_REASON),
-        attempts: get(header::DEAD_ATTEMPTS).and_then(|text| text.parse().ok()),
-        at: get(header::DEAD_AT).and_then(|text| text.parse().ok()).map(rfc3339),
-        origin: get(header::DEAD_ORIGIN),
-        kind: get(header::KIND),
-        headers: others
-            .filter_map(|(name, values)| Some((name.to_string(), values.first()?.as_str().to_owned())))
-            .filter(|(name, _)| !name.starts_with("Nats-") || name == header::MSG_ID)
-            .collect(),
-        payload: serde_json::from_slice(&letter.payload)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&letter.payload).into_owned())),
+    let preview = Preview::of(&found, &app.office().draft(wish.clone(), "<replay>".to_owned()));
+    if !preview.possible {
+        return Err(Problem::Invalid(vec![Mistake::new("", preview.detail)]));
     }
+    accepted(&app, wish).await
+}
+
+/// Puts all open dead letters that a filter means before their pools again, at a bounded rate.
+#[utoipa::path(
+    post, path = "/dead-letters/replay", tag = "dead letters", operation_id = "replayDeadLetters", request_body = ReplayLetters,
+    responses(
+        (status = 200, description = "With `dry_run`: how many it would be.", body = Count),
+        (status = 202, description = "Ordered.", body = ReplayOrder),
+        (status = 422, description = "Not acceptable; `errors` lists why.", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn replay(
+    State(app): State<App>,
+    CanManage(caller): CanManage,
+    JsonBody(body): JsonBody<ReplayLetters>,
+) -> Result<Response, Problem> {
+    let rate = terms::rate(body.rate_per_second);
+    let rate_per_second =
+        rate.map_err(|error| Problem::Invalid(vec![Mistake::new("/rate_per_second", error)]))?;
+    let filter = body.filter.read(&caller)?;
+    check(&app, &caller, filter.pool, body.target.as_ref())?;
+    app.reach_log()?;
+    let count = app.office().count(&filter, COUNT_TIME).await.map_err(office_away)?;
+    if body.dry_run {
+        return Ok(Json(count).into_response());
+    }
+    let wish = Wish {
+        target: terms::target(None, body.target),
+        include_ambiguous: body.include_ambiguous,
+        rate_per_second,
+        expected: count.total,
+        ..of_caller(Action::Replay, Source::Letters(filter), &caller)
+    };
+    accepted(&app, wish).await
+}
+
+/// Sets all open dead letters aside that a filter means; they are kept until the retention.
+#[utoipa::path(
+    post, path = "/dead-letters/discard", tag = "dead letters", operation_id = "discardDeadLetters", request_body = DiscardLetters,
+    responses(
+        (status = 202, description = "Ordered.", body = ReplayOrder),
+        (status = 422, description = "It is another number of letters.", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn discard(
+    State(app): State<App>,
+    CanManage(caller): CanManage,
+    JsonBody(body): JsonBody<DiscardLetters>,
+) -> Result<Response, Problem> {
+    let filter = body.filter.read(&caller)?;
+    app.reach_log()?;
+    let count = app.office().count(&filter, COUNT_TIME).await.map_err(office_away)?;
+    if count.total != body.count {
+        let detail = format!("the filter means {} letters now", count.total);
+        return Err(Problem::Invalid(vec![Mistake::new("/count", detail)]));
+    }
+    let wish = of_caller(Action::Discard, Source::Letters(filter), &caller);
+    accepted(&app, Wish { expected: count.total, ..wish }).await
+}
+
+pub(super) fn of_caller(action: Action, source: Source, caller: &Caller) -> Wish {
+    let by = format!("key {}", caller.key);
+    terms::letters(action, source, by, Some(caller.tenant.clone()))
+}
+
+/// Whether the pool has the target, when one is named.
+pub(super) fn check(
+    app: &App,
+    caller: &Caller,
+    pool: Option<Pool>,
+    target: Option<&EntityId>,
+) -> Result<(), Problem> {
+    let Some(target) = target else { return Ok(()) };
+    let checked = match pool {
+        Some(pool) => check_target(&app.platform.snapshot(), &caller.tenant, pool, target),
+        None => Err("a target needs its pool".to_owned()),
+    };
+    checked.map_err(|error| Problem::Invalid(vec![Mistake::new("/target", error)]))
 }

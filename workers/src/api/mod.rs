@@ -19,16 +19,18 @@ mod page;
 pub mod private;
 pub mod problem;
 mod queue;
+mod replays;
 mod revision;
 mod service;
 pub mod settings;
-mod time;
+pub(crate) mod time;
 
 pub use listener::serve;
 pub use private::{PrivateState, build_private};
 pub use service::document;
 pub use settings::ApiSettings;
 
+use crate::dead::Office;
 use crate::journal::{Journal, JournalError};
 use crate::platform::Platform;
 use async_nats::connection::State as Connection;
@@ -88,6 +90,11 @@ impl App {
             Connection::Connected => Ok(()),
             Connection::Pending | Connection::Disconnected => Err(Problem::NatsAway),
         }
+    }
+
+    /// The dead letter office.
+    fn office(&self) -> Office {
+        Office::new(self.platform.log.clone(), &self.platform.buckets)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The service as a whole: routes, document, and the bounds around every request.
 
 use super::problem::Problem;
-use super::{App, auth, bots, conversations, dead_letters, flows, hooks, messages};
+use super::{App, auth, bots, conversations, dead_letters, flows, hooks, messages, replays};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -76,7 +76,15 @@ fn v1(app: Option<App>) -> OpenApiRouter<App> {
         .routes(routes!(bots::get, bots::put))
         .routes(routes!(flows::list))
         .routes(routes!(flows::get, flows::put))
-        .routes(routes!(dead_letters::list));
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::count))
+        .routes(routes!(dead_letters::replay))
+        .routes(routes!(dead_letters::discard))
+        .routes(routes!(dead_letters::get))
+        .routes(routes!(dead_letters::replay_one))
+        .routes(routes!(replays::list, replays::create))
+        .routes(routes!(replays::get))
+        .routes(routes!(replays::cancel));
     let routes = match app {
         Some(app) => routes.route_layer(from_fn_with_state(app, auth::authenticate)),
         None => routes,
@@ -113,6 +121,7 @@ async fn index() -> Response {
             "bots": "/v1/bots",
             "flows": "/v1/flows",
             "dead_letters": "/v1/dead-letters",
+            "replays": "/v1/replays",
         },
     });
     Json(links).into_response()

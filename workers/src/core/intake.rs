@@ -88,8 +88,11 @@ async fn open_one(
     partition: Partition,
 ) -> Result<Source, IntakeError> {
     let name = subjects::consumer(pool, partition, lane.name);
-    let (consumer, delivered) =
-        open_consumer(context, settings, lane.stream, &name, (lane.filters)(partition)).await?;
+    let mut filters = (lane.filters)(partition);
+    let replays =
+        filters.iter().filter_map(|filter| subjects::replay_filter(pool, filter)).collect::<Vec<_>>();
+    filters.extend(replays);
+    let (consumer, delivered) = open_consumer(context, settings, lane.stream, &name, filters).await?;
     Ok(Source { lane: index, stream: lane.stream, name, consumer, delivered })
 }
 
@@ -169,13 +172,13 @@ pub fn arrive(
         Err(error) => (stand_in(&message.subject, stream, sequence), Some(error.to_string())),
     };
     let work = Work {
+        marks: Marks::of_replay(&head),
         head,
         payload: message.payload.clone(),
         sequence,
         attempt: 1,
         last_attempt: false,
         overdue: false,
-        marks: Marks::default(),
         keeper: Keeper::default(),
     };
     Arrival { lane, work, defect, stream, message, again: false, trail: Trail::default(), permit }
@@ -202,5 +205,6 @@ fn stand_in(subject: &str, stream: &str, sequence: u64) -> Head {
         received_ms: 0,
         signature: None,
         traceparent: None,
+        replay: None,
     }
 }

@@ -122,6 +122,12 @@ pub const WHOLE: &str = "*";
 pub struct Marks(Arc<Mutex<BTreeSet<String>>>);
 
 impl Marks {
+    /// The parts that took effect before a replay.
+    pub fn of_replay(head: &Head) -> Self {
+        let done = head.replay.iter().flat_map(|replay| replay.done.iter().cloned()).collect();
+        Self(Arc::new(Mutex::new(done)))
+    }
+
     /// Remembers that a part took effect. It becomes durable with the attempt's verdict.
     pub fn set(&self, part: &str) {
         self.lock().insert(part.to_owned());
@@ -140,12 +146,6 @@ impl Marks {
     /// All parts that have.
     pub fn all(&self) -> Vec<String> {
         self.lock().iter().cloned().collect()
-    }
-
-    /// The parts that took effect for certain.
-    pub fn done(&self) -> Vec<String> {
-        let certain = |mark: &&String| !mark.contains('!') && !mark.ends_with('?') && *mark != WHOLE;
-        self.lock().iter().filter(certain).cloned().collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {

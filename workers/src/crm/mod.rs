@@ -161,8 +161,10 @@ impl Job for CrmSync {
         };
         let snapshot = self.platform.snapshot();
         let links = links(&snapshot, &work.head.tenant, Some(&entry.number));
-        let links: Vec<Arc<CrmLink>> =
-            links.filter(|link| entry.audience.includes(&link.id)).cloned().collect();
+        let links: Vec<Arc<CrmLink>> = links
+            .filter(|link| entry.audience.includes(&link.id) && work.head.is_for(&link.id))
+            .cloned()
+            .collect();
         if links.is_empty() {
             return Verdict::Idle;
         }

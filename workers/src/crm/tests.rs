@@ -57,6 +57,7 @@ fn work(family: Family, kind: &str, payload: &Value) -> Work {
         received_ms: 0,
         signature: None,
         traceparent: None,
+        replay: None,
     };
     Work {
         head,

@@ -190,7 +190,10 @@ pub fn of(head: &Head, payload: &[u8]) -> Result<Option<Event>, EventError> {
         Family::Command(_) => None,
     };
     Ok(made.map(|Made { name, timestamp, data }| Event {
-        id: format!("evt_{}", short_hash(format!("{}/{}/{name}", head.tenant, head.id).as_bytes())),
+        id: format!(
+            "evt_{}",
+            short_hash(format!("{}/{}/{name}", head.tenant, head.original_id()).as_bytes())
+        ),
         name,
         timestamp,
         api_version: API_VERSION,

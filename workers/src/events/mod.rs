@@ -20,6 +20,7 @@ use ackline_shared::subjects::{self, Class, Pool};
 use ackline_shared::vault::VaultKey;
 use bytes::Bytes;
 use request::Target;
+use reqwest::header::HeaderValue;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Requests to one endpoint at once.
@@ -100,11 +101,14 @@ impl Sender {
         let body = to_bytes(&event);
         let attempts = request::targets(snapshot, master, tenant, event.name)
             .into_iter()
-            .map(|target| (target.endpoint.id.to_string(), self.post(target, &event.id, body.clone())));
+            .filter(|target| work.head.is_for(&target.endpoint.id))
+            .map(|target| {
+                (target.endpoint.id.to_string(), self.post(target, &work.head, &event.id, body.clone()))
+            });
         fan_out(&work.marks, "endpoint", attempts).await
     }
 
-    async fn post(&self, target: Target, id: &str, body: Bytes) -> Outcome {
+    async fn post(&self, target: Target, cause: &Head, id: &str, body: Bytes) -> Outcome {
         let endpoint = target.endpoint;
         let downstream = endpoint.config_key();
         if let Some(wait) = self.egress.held(&downstream) {
@@ -115,10 +119,13 @@ impl Sender {
         };
         let now = SystemTime::now();
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let headers = match target.keys.and_then(|keys| request::headers(&keys, id, seconds, &body)) {
+        let mut headers = match target.keys.and_then(|keys| request::headers(&keys, id, seconds, &body)) {
             Ok(headers) => headers,
             Err(reason) => return Outcome::retry(reason),
         };
+        if cause.replay.is_some() {
+            headers.insert(request::REPLAY, HeaderValue::from_static("true"));
+        }
         let post = EgressRequest::post(&endpoint.url, headers, body, self.turnstile.request_timeout());
         match self.egress.request(post.under_breaker(downstream)).await {
             Ok(answer) => request::outcome(answer.status, answer.retry_after(SystemTime::now())),

@@ -15,6 +15,8 @@ use std::time::Duration;
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+/// Tells a customer that an event is put before them again; it keeps its id.
+pub(super) const REPLAY: HeaderName = HeaderName::from_static("ackline-replay");
 const OUR_NAME: &str = concat!("Ackline/", env!("CARGO_PKG_VERSION"));
 
 /// An endpoint that gets an event, and the live keys it is signed with or why there are none.

@@ -22,6 +22,12 @@ pub struct Shelf {
 }
 
 impl Shelf {
+    /// Leaves only the flows of these bots.
+    pub fn keep_bots(&mut self, is_meant: impl Fn(&str) -> bool) {
+        let pairs = std::mem::take(&mut self.flows).into_iter().zip(std::mem::take(&mut self.bots));
+        (self.flows, self.bots) = pairs.filter(|(_, bot)| is_meant(bot)).unzip();
+    }
+
     /// The bot a flow belongs to.
     pub fn bot_of(&self, flow: &str) -> &str {
         let index = self.flows.iter().position(|candidate| candidate.id == flow);

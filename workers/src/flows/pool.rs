@@ -17,7 +17,7 @@ use crate::egress::Egress;
 use crate::platform::Platform;
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::envelope::{Family, Head};
-use ackline_shared::ids::{PhoneNumberId, UpdateId, short_hash};
+use ackline_shared::ids::{EntityId, PhoneNumberId, UpdateId, short_hash};
 use ackline_shared::meta::{self, Body};
 use ackline_shared::record::Record;
 use ackline_shared::subjects::{self, Class, Lane, Pool, session_key};
@@ -85,7 +85,8 @@ impl Job for FlowsJob {
 impl FlowsJob {
     async fn advance(&self, work: &Work, phone: &PhoneNumberId, update: &Update) -> Result<Verdict, String> {
         let stored = self.load(&work.head, phone).await?;
-        let shelf = self.library.shelf(&self.platform.snapshot(), &work.head.tenant, Some(phone));
+        let mut shelf = self.library.shelf(&self.platform.snapshot(), &work.head.tenant, Some(phone));
+        shelf.keep_bots(|bot| EntityId::new(bot).is_ok_and(|bot| work.head.is_for(&bot)));
         let is_repeat = stored.session.as_ref().is_some_and(|session| session.seen(&update.id()));
         let Some((session, effects)) = bot::advance(&shelf.flows, stored.session, update, now_ms()) else {
             return Ok(Verdict::Idle);
@@ -205,13 +206,20 @@ fn read_update(work: &Work) -> Result<Option<Update>, String> {
     let pressed = message.payload_id.is_some();
     let text = message.text.unwrap_or_default();
     Ok(Some(Update::Message(Message {
-        id: work.head.id.clone(),
+        id: identity(&work.head),
         kind: message.kind,
         title: pressed.then(|| text.clone()),
         text: if pressed { String::new() } else { text },
         payload_id: message.payload_id,
         contact: Contact { name: message.name, phone: message.from.phone, user_id: message.from.user_id },
     })))
+}
+
+/// What the session knows the update by: a replayed dead letter is the update it was, so that only the effects
+/// it still lacks take place; a replay of the past is a new one.
+fn identity(head: &Head) -> UpdateId {
+    let is_letter = head.replay.as_ref().is_some_and(|replay| replay.of.starts_with(subjects::DEAD));
+    if is_letter { head.original_id().clone() } else { head.id.clone() }
 }
 
 /// Who the answers go to: what the session knows of the person, else what the conversation's key says.

@@ -41,6 +41,7 @@ impl Log {
             received_ms: 1_000_000 + sequence,
             signature: None,
             traceparent: None,
+            replay: None,
         };
         let payload = Bytes::from(payload.to_string());
         self.works.push(Work {

@@ -14,8 +14,8 @@ use ackline_shared::model::Entity;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Pool};
 use ackline_shared::vault::VaultKey;
-use bytes::Bytes;
 use request::Target;
+use reqwest::header::HeaderValue;
 use std::time::{Duration, SystemTime};
 
 /// The work of the relay pool.
@@ -82,15 +82,18 @@ impl Sender {
     async fn deliver(&self, snapshot: &Snapshot, master: &VaultKey, work: &Work) -> Verdict {
         let attempts = request::targets(snapshot, master, &work.head, &work.payload)
             .into_iter()
-            .map(|target| (target.relay.id.to_string(), self.post(target, work.payload.clone())));
+            .map(|target| (target.relay.id.to_string(), self.post(target, work)));
         fan_out(&work.marks, "relay", attempts).await
     }
 
-    async fn post(&self, target: Target, payload: Bytes) -> Outcome {
-        let headers = match target.signature.and_then(|signature| request::headers(&signature)) {
+    async fn post(&self, target: Target, work: &Work) -> Outcome {
+        let mut headers = match target.signature.and_then(|signature| request::headers(&signature)) {
             Ok(headers) => headers,
             Err(reason) => return Outcome::retry(reason),
         };
+        if work.head.replay.is_some() {
+            headers.insert(request::REPLAY, HeaderValue::from_static("true"));
+        }
         let relay = target.relay;
         let downstream = relay.config_key();
         if let Some(wait) = self.egress.held(&downstream) {
@@ -99,6 +102,7 @@ impl Sender {
         let Some(_turn) = self.turnstile.enter(&downstream, relay.concurrency).await else {
             return Outcome::busy();
         };
+        let payload = work.payload.clone();
         let post = EgressRequest::post(&relay.url, headers, payload, self.turnstile.request_timeout());
         match self.egress.request(post.under_breaker(downstream)).await {
             Ok(answer) => request::outcome(answer.status, answer.retry_after(SystemTime::now())),

@@ -20,6 +20,9 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
 /// The edge's kind for a signed body it could not read; no bot could either.
 const UNREADABLE: &str = "unreadable";
 
+/// Tells a bot that it is shown what somebody put before it again.
+pub(super) const REPLAY: HeaderName = HeaderName::from_static("ackline-replay");
+
 /// A relay that gets the update, and the signature it gets it with or why there is none.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -48,7 +51,7 @@ pub(super) fn targets(snapshot: &Snapshot, master: &VaultKey, head: &Head, paylo
             && (relay.phone_numbers.is_empty() || concerns_a_number(snapshot, head, relay, waba))
     };
     Snapshot::owned(&snapshot.relays, "relay", &head.tenant)
-        .filter(|relay| matches(relay))
+        .filter(|relay| head.is_for(&relay.id) && matches(relay))
         .map(|relay| Target {
             relay: relay.clone(),
             signature: signature(snapshot, master, head, relay, payload),

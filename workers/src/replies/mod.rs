@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use verdict::{Failure, Outcome, Setback, judge};
 
 /// A request may have gone out, and its answer is not known.
-const SENDING: &str = "sending?";
+pub(crate) const SENDING: &str = "sending?";
 /// Prefix of the mark that keeps Meta's id until its record is stored.
 const SENT: &str = "sent:";
 /// The breaker's name of the Graph API as a whole.

@@ -8,6 +8,9 @@ use super::graph::{Answer, SendError};
 use serde_json::Value;
 use std::time::Duration;
 
+/// How the reason begins when Meta may have accepted the message.
+pub const ANSWER_LOST: &str = "Meta's answer was lost";
+
 const AUTH_WAIT: Duration = Duration::from_secs(60);
 const DETAILS_CHARS_MAX: usize = 200;
 /// Digits in a row that could be a phone number.
@@ -69,7 +72,7 @@ impl Failure {
     /// Meta's answer is missing or says nothing.
     pub fn lost(what: impl std::fmt::Display) -> Self {
         let reason = format!(
-            "Meta's answer was lost ({what}); the message may have gone out and is not sent again; a status webhook with our id will settle it"
+            "{ANSWER_LOST} ({what}); the message may have gone out and is not sent again; a status webhook with our id will settle it"
         );
         Self { code: None, reason, ambiguous: true }
     }

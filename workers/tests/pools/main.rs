@@ -9,5 +9,6 @@
 )]
 
 mod core;
+mod dead;
 mod flows;
 mod stage;

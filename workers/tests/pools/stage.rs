@@ -38,25 +38,18 @@ pub struct Stage {
 impl Stage {
     pub async fn start(snapshot: Snapshot) -> Self {
         let server = NatsServer::start().unwrap();
-        let settings = NatsSettings {
-            url: server.url(),
-            credentials_file: None,
-            monitor_url: None,
-            durability: Durability::Stored,
-            partitions: 4,
-            max_age: Duration::from_secs(3600),
-            dead_max_age: Duration::from_secs(3600),
-            stream_bytes_max: 64 << 20,
-            duplicate_window: Duration::from_millis(100),
-            session_max_age: Duration::from_secs(3600),
-            lease_ttl: Duration::from_secs(2),
-        };
+        let settings = settings(server.url());
         let client = nats::connect(&settings, "test", false).await.unwrap();
         let context = nats::jetstream(client);
         let buckets = nats::prepare(&context, &settings).await.unwrap();
         let registry = Registry::fixed(snapshot);
         let platform = Platform::new(Log::new(context, 4), registry, buckets, VaultKey::generate());
         Self { server, platform }
+    }
+
+    /// The settings of the connection.
+    pub fn settings(&self) -> NatsSettings {
+        settings(self.server.url())
     }
 
     /// Kills nats-server, starts it again and waits until we are connected.
@@ -125,6 +118,7 @@ impl Stage {
             received_ms: now_ms(),
             signature: None,
             traceparent: None,
+            replay: None,
         };
         let context = self.platform.log.context();
         let receipt = context.publish_with_headers(head.subject(), head.to_headers(), payload).await.unwrap();
@@ -172,5 +166,21 @@ impl Stage {
             headers.get(header::DEAD_REASON).unwrap().to_string()
         };
         letters.iter().map(reason).collect()
+    }
+}
+
+fn settings(url: String) -> NatsSettings {
+    NatsSettings {
+        url,
+        credentials_file: None,
+        monitor_url: None,
+        durability: Durability::Stored,
+        partitions: 4,
+        max_age: Duration::from_secs(3600),
+        dead_max_age: Duration::from_secs(3600),
+        stream_bytes_max: 64 << 20,
+        duplicate_window: Duration::from_millis(100),
+        session_max_age: Duration::from_secs(3600),
+        lease_ttl: Duration::from_secs(2),
     }
 }

@@ -96,6 +96,7 @@ pub async fn buckets(context: &Context, settings: &NatsSettings) -> Vec<Finding>
         subjects::BUCKET_SESSIONS,
         subjects::BUCKET_LEASES,
         subjects::BUCKET_TUNING,
+        subjects::BUCKET_REPLAYS,
     ];
     for name in names {
         match stored::open(context, name).await {

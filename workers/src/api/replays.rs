@@ -1,0 +1,219 @@
+//! `/v1/replays`: orders to replay or to discard, how far they have come, and replays of the past.
+
+#![allow(unused_qualifications, reason = "utoipa qualifies the types named in params()")]
+
+use super::App;
+use super::auth::{Caller, CanManage, CanRead};
+use super::dead_letters::{COUNT_TIME, check, of_caller, pool};
+use super::input::{JsonBody, PathOf, QueryOf};
+use super::page::{self, Page};
+use super::problem::{Mistake, Problem, ProblemBody};
+use crate::core::log::now_ms;
+use crate::dead::office::Wish;
+use crate::dead::past::CLASSES;
+use crate::dead::view::ReplayOrder;
+use crate::dead::{Action, Count, OfficeError, Order, Past, Source, terms};
+use ackline_shared::ids::{EntityId, PhoneNumberId};
+use ackline_shared::subjects::Pool;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+/// Which part of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaysQuery {
+    /// Where the page begins.
+    cursor: Option<String>,
+    /// Items on the page, 1 to 200; 50 when absent.
+    limit: Option<u32>,
+}
+
+/// Put the updates of some time before one pool again, such as last week's before a new bot.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayPast {
+    /// The pool: `relay`, `events`, `crm` or `flows`.
+    pool: String,
+    /// Only to this relay, endpoint, CRM link or bot.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    target: Option<EntityId>,
+    /// Received at this time or later: RFC 3339, or how long ago, such as `7d`.
+    from: String,
+    /// Received before this time; now when absent.
+    #[serde(default)]
+    to: Option<String>,
+    /// Only these: `msg`, `sts`, `acct`, and `records` of what we did; empty for all that the pool reads.
+    #[serde(default)]
+    classes: Vec<String>,
+    /// Only those of this business number.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    phone_number_id: Option<PhoneNumberId>,
+    /// Replays a second, 1 to 5,000; 50 when absent.
+    #[serde(default)]
+    rate_per_second: Option<u32>,
+    /// Needed for the pool `flows`: people are answered again.
+    #[serde(default)]
+    answer_people: bool,
+    /// Only count what it would be.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+impl ReplayPast {
+    fn read(&self, app: &App, caller: &Caller) -> Result<(Past, Pool, u32), Problem> {
+        let (now, mut mistakes) = (now_ms(), Vec::new());
+        let mut noted = |at: &str, read: Result<u64, String>| {
+            read.unwrap_or_else(|error| {
+                mistakes.push(Mistake::new(at, error));
+                0
+            })
+        };
+        let from_ms = noted("/from", terms::time(&self.from, now));
+        let to_ms = noted("/to", self.to.as_deref().map_or(Ok(now), |text| terms::time(text, now)));
+        let rate = noted("/rate_per_second", terms::rate(self.rate_per_second).map(u64::from));
+        let pool = pool("pool", &self.pool)?;
+        check(app, caller, Some(pool), self.target.as_ref())?;
+        if let Some(unknown) = self.classes.iter().find(|class| !CLASSES.contains(&class.as_str())) {
+            let known = CLASSES.join(", ");
+            mistakes.push(Mistake::new("/classes", format!("there is no `{unknown}`; there are {known}")));
+        }
+        let past = Past {
+            tenant: caller.tenant.clone(),
+            from_ms,
+            to_ms,
+            classes: self.classes.clone(),
+            phone: self.phone_number_id.clone(),
+        };
+        if past.filters(pool).is_empty() {
+            mistakes.push(Mistake::new("/pool", format!("the pool {pool} reads none of this")));
+        }
+        if pool == Pool::Flows && !self.answer_people {
+            let detail = "flows answer people again; set `answer_people` when that is meant";
+            mistakes.push(Mistake::new("/answer_people", detail));
+        }
+        if mistakes.is_empty() {
+            Ok((past, pool, u32::try_from(rate).unwrap_or(1)))
+        } else {
+            Err(Problem::Invalid(mistakes))
+        }
+    }
+}
+
+/// Puts the updates of some time before one pool again, marked as a replay.
+#[utoipa::path(
+    post, path = "/replays", tag = "replays", operation_id = "replayPast", request_body = ReplayPast,
+    responses(
+        (status = 200, description = "With `dry_run`: how many it would be.", body = Count),
+        (status = 202, description = "Ordered.", body = ReplayOrder),
+        (status = 422, description = "Not acceptable; `errors` lists why.", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn create(
+    State(app): State<App>,
+    CanManage(caller): CanManage,
+    JsonBody(body): JsonBody<ReplayPast>,
+) -> Result<Response, Problem> {
+    let (past, pool, rate_per_second) = body.read(&app, &caller)?;
+    app.reach_log()?;
+    let count = app.office().count_past(&past, pool, COUNT_TIME).await.map_err(office_away)?;
+    if body.dry_run {
+        return Ok(Json(count).into_response());
+    }
+    let wish = Wish {
+        target: terms::target(Some(pool), body.target),
+        rate_per_second,
+        expected: count.total,
+        ..of_caller(Action::Replay, Source::Past(past), &caller)
+    };
+    accepted(&app, wish).await
+}
+
+/// Lists orders to replay or to discard, the newest first.
+#[utoipa::path(
+    get, path = "/replays", tag = "replays", operation_id = "listReplays", params(ReplaysQuery),
+    responses((status = 200, description = "A page.", body = Page<ReplayOrder>))
+)]
+pub async fn list(
+    State(app): State<App>,
+    CanRead(caller): CanRead,
+    QueryOf(query): QueryOf<ReplaysQuery>,
+) -> Result<Json<Page<ReplayOrder>>, Problem> {
+    let limit = page::limit(query.limit)?;
+    let after = page::decode(query.cursor.as_deref())?;
+    app.reach_log()?;
+    let mut orders = app.office().orders().await.map_err(office_away)?;
+    orders.retain(|order| order.tenant.as_ref() == Some(&caller.tenant));
+    if let Some((created_ms, id)) = after {
+        orders.retain(|order| (order.created_ms, order.id.as_str()) < (created_ms, id.as_str()));
+    }
+    let cursor = |order: &Order| format!("{}:{}", order.created_ms, order.id);
+    Ok(Json(Page::new(orders, limit, cursor, ReplayOrder::from)))
+}
+
+/// Tells how far an order has come.
+#[utoipa::path(
+    get, path = "/replays/{id}", tag = "replays", operation_id = "getReplay",
+    params(("id" = String, Path, description = "The order.")),
+    responses(
+        (status = 200, description = "The order.", body = ReplayOrder),
+        (status = 404, description = "No such order.", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get(
+    State(app): State<App>,
+    CanRead(caller): CanRead,
+    PathOf(id): PathOf<String>,
+) -> Result<Json<ReplayOrder>, Problem> {
+    find(&app, &caller, &id).await.map(|order| Json(order.into()))
+}
+
+/// Stops an order; what it has done stays done.
+#[utoipa::path(
+    post, path = "/replays/{id}/cancel", tag = "replays", operation_id = "cancelReplay",
+    params(("id" = String, Path, description = "The order.")),
+    responses(
+        (status = 202, description = "It stops within a second.", body = ReplayOrder),
+        (status = 404, description = "No such order.", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn cancel(
+    State(app): State<App>,
+    CanManage(caller): CanManage,
+    PathOf(id): PathOf<String>,
+) -> Result<Response, Problem> {
+    find(&app, &caller, &id).await?;
+    let order = app.office().stop(&id).await.map_err(office_away)?.ok_or(Problem::NotFound("replay"))?;
+    Ok((StatusCode::ACCEPTED, Json(ReplayOrder::from(order))).into_response())
+}
+
+async fn find(app: &App, caller: &Caller, id: &str) -> Result<Order, Problem> {
+    app.reach_log()?;
+    let found = app.office().find(id).await.map_err(office_away)?.map(|(_, order)| order);
+    found.filter(|order| order.tenant.as_ref() == Some(&caller.tenant)).ok_or(Problem::NotFound("replay"))
+}
+
+/// Gives an order and answers 202.
+pub(super) async fn accepted(app: &App, wish: Wish) -> Result<Response, Problem> {
+    app.reach_log()?;
+    let order = app.office().order(wish).await.map_err(office_away)?;
+    let location = format!("/v1/replays/{}", order.id);
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(ReplayOrder::from(order))).into_response())
+}
+
+/// Puts the office's trouble into an answer.
+pub(super) fn office_away(error: OfficeError) -> Problem {
+    match error {
+        OfficeError::Busy => Problem::Invalid(vec![Mistake::new("", error.to_string())]),
+        OfficeError::Scan(_) | OfficeError::Books(_) => {
+            tracing::warn!(%error, "the dead letters cannot be read");
+            Problem::NatsAway
+        }
+    }
+}

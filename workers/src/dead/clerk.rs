@@ -1,0 +1,91 @@
+//! Taking orders up: every process with a clerk takes what nobody else holds, a few at a time.
+
+use super::office::{self, Office};
+use crate::core::lease::Lease;
+use crate::core::pool::{Shutdown, ended, keep_lease_while};
+use async_nats::jetstream::kv::Operation;
+use futures_util::StreamExt;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+/// Orders carried out at once by a process.
+const RUNNING_MAX: usize = 4;
+const TICK: Duration = Duration::from_secs(1);
+const REOPEN_PAUSE: Duration = Duration::from_secs(2);
+
+impl Office {
+    /// Carries an order out if nobody else does; tells whether it was ours to try.
+    pub async fn take_up(&self, id: &str, instance: &str, ttl: Duration) -> bool {
+        let lease = Lease::new(self.leases.clone(), &format!("replay.{id}"), instance, ttl);
+        let Some(mut held) = lease.ask().await else { return false };
+        let carried = keep_lease_while(self.carry_out(id), &lease, &mut held).await;
+        match carried {
+            Some(result) => {
+                if let Err(error) = result {
+                    tracing::warn!(order = id, %error, "an order is interrupted and will be taken up again");
+                }
+                lease.release(held).await;
+            }
+            None => tracing::warn!(order = id, "an order goes to another process"),
+        }
+        true
+    }
+}
+
+/// Takes orders up until the signal.
+pub async fn run(office: Office, instance: String, ttl: Duration, mut shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            () = ended(&mut shutdown) => return,
+            () = work(&office, &instance, ttl) => {}
+        }
+        tokio::select! {
+            () = ended(&mut shutdown) => return,
+            () = sleep(REOPEN_PAUSE) => {}
+        }
+    }
+}
+
+/// Follows the orders until the watch breaks.
+async fn work(office: &Office, instance: &str, ttl: Duration) {
+    let mut watch = match office.store.watch_many_with_history([office::every_order()]).await {
+        Ok(watch) => watch,
+        Err(error) => return tracing::warn!(%error, "the replays cannot be watched; trying again"),
+    };
+    let (mut wanted, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    let mut running: JoinSet<String> = JoinSet::new();
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            entry = watch.next() => {
+                let Some(Ok(entry)) = entry else { return };
+                let order = office::read(&entry.value).filter(|_| entry.operation == Operation::Put);
+                match order {
+                    Some(order) if !order.state.is_final() => wanted.insert(order.id),
+                    Some(order) => wanted.remove(&order.id),
+                    None => continue,
+                };
+            }
+            Some(finished) = running.join_next() => match finished {
+                Ok(id) => { taken.remove(&id); }
+                // A bug in one order: the watch begins anew and the others go on.
+                Err(error) => return tracing::error!(%error, "carrying out an order broke"),
+            },
+            _ = tick.tick() => {}
+        }
+        let free: Vec<String> = wanted.difference(&taken).cloned().collect();
+        for id in free.into_iter().take(RUNNING_MAX.saturating_sub(running.len())) {
+            let (office, instance) = (office.clone(), instance.to_owned());
+            taken.insert(id.clone());
+            running.spawn(async move {
+                if !office.take_up(&id, &instance, ttl).await {
+                    sleep(TICK).await;
+                }
+                id
+            });
+        }
+    }
+}

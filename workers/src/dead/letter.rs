@@ -1,0 +1,221 @@
+//! A dead letter as its headers tell it, and the replay that follows from it; pure.
+
+use super::order::Order;
+use crate::replies;
+use crate::replies::verdict::ANSWER_LOST;
+use ackline_shared::envelope::{Head, Replay, parts};
+use ackline_shared::ids::{EntityId, TenantId, UpdateId};
+use ackline_shared::subjects::{DEAD, Pool, Subject, header};
+use async_nats::HeaderMap;
+
+/// The kind of what could not be read; no pool can do anything with it.
+const UNREADABLE: &str = "unreadable";
+
+/// Something given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Its place among the dead letters.
+    pub sequence: u64,
+    /// The pool that gave it up.
+    pub pool: Pool,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Why, in words.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: Option<u64>,
+    /// When the edge had it, in unix milliseconds.
+    pub received_ms: Option<u64>,
+    /// When it was given up, in unix milliseconds.
+    pub at_ms: Option<u64>,
+    /// Where it came from.
+    pub origin: Option<Origin>,
+    /// What it was, such as `message.text`.
+    pub kind: String,
+    /// Its id.
+    pub id: UpdateId,
+    /// The business number concerned.
+    pub phone: Option<String>,
+    /// The conversation it belongs to.
+    pub conversation: Option<String>,
+    /// Parts that took effect.
+    pub done: Vec<String>,
+    /// What it repeated, when it was a replay itself.
+    pub replay_of: Option<String>,
+    /// The one target it was for, when it was a replay for one.
+    pub target: Option<EntityId>,
+}
+
+/// Where a dead letter came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The stream.
+    pub stream: String,
+    /// Its place there.
+    pub sequence: u64,
+    /// Its subject.
+    pub subject: String,
+}
+
+impl Origin {
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, ':');
+        let (stream, sequence, subject) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self {
+            stream: stream.to_owned(),
+            sequence: sequence.parse().ok()?,
+            subject: subject.to_owned(),
+        })
+    }
+}
+
+impl Letter {
+    /// Reads a message of the stream; `None` for one that no pool wrote.
+    pub fn read(sequence: u64, subject: &str, headers: &HeaderMap) -> Option<Self> {
+        let Some(Subject::Dead(pool, tenant)) = Subject::parse(subject) else { return None };
+        let get = |name: &str| headers.get(name).map(|value| value.as_str());
+        let owned = |name: &str| get(name).map(str::to_owned);
+        let number = |name: &str| get(name).and_then(|text| text.parse().ok());
+        Some(Self {
+            sequence,
+            pool,
+            tenant,
+            reason: owned(header::DEAD_REASON).unwrap_or_default(),
+            attempts: number(header::DEAD_ATTEMPTS),
+            received_ms: number(header::RECEIVED),
+            at_ms: number(header::DEAD_AT),
+            origin: get(header::DEAD_ORIGIN).and_then(Origin::read),
+            kind: owned(header::KIND).unwrap_or_default(),
+            id: UpdateId::new(get(header::DEAD_ID).or(get(header::MSG_ID)).unwrap_or_default()),
+            phone: owned(header::PHONE),
+            conversation: owned(header::CONVERSATION),
+            done: get(header::DEAD_DONE).map(parts).unwrap_or_default(),
+            replay_of: owned(header::REPLAY_OF),
+            target: get(header::REPLAY_TARGET).and_then(|text| EntityId::new(text).ok()),
+        })
+    }
+
+    /// Whether its effect may have taken place: a message that Meta may have accepted.
+    pub fn is_ambiguous(&self) -> bool {
+        let was_sending = || self.done.iter().any(|part| part == replies::SENDING);
+        self.pool == Pool::Replies && (self.reason.contains(ANSWER_LOST) || was_sending())
+    }
+
+    /// The head of its replay by an order, or why there is none.
+    pub fn replay(&self, headers: &HeaderMap, order: &Order) -> Result<Head, &'static str> {
+        if self.kind == UNREADABLE {
+            return Err("it could not be read, and no pool can");
+        }
+        if self.is_ambiguous() && !order.include_ambiguous {
+            return Err("the person may have the message already; include ambiguous ones to send it again");
+        }
+        let origin = self.origin.as_ref().ok_or("it does not say where it came from")?;
+        let mut headers = headers.clone();
+        headers.insert(header::MSG_ID, self.id.as_str());
+        let head = Head::read(&origin.subject, &headers).map_err(|_| "its headers cannot be read")?;
+        if head.tenant != self.tenant {
+            return Err("it does not say whose it is");
+        }
+        let target = order.target.as_ref().and_then(|target| target.id.clone());
+        let done = self.done.iter().filter(|part| *part != replies::SENDING).cloned().collect();
+        Ok(Head {
+            id: order.replay_id(&self.id),
+            signature: head.signature.filter(|_| !order.is_edit()),
+            replay: Some(Box::new(Replay {
+                pool: self.pool,
+                of: format!("{DEAD}:{}", self.sequence),
+                id: self.id.clone(),
+                target: target.or_else(|| self.target.clone()),
+                done,
+            })),
+            ..head
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dead::order::tests::order;
+    use crate::dead::{Filter, Source};
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let all = [
+            (header::MSG_ID, "dead:relay:UPDATES:9"),
+            (header::DEAD_ID, "wamid.A="),
+            (header::DEAD_REASON, "relay old: answered 500"),
+            (header::DEAD_ORIGIN, "UPDATES:9:in.3.msg.acme"),
+            (header::DEAD_DONE, "crm-bot,other"),
+            (header::KIND, "message.text"),
+            (header::CONVERSATION, "u:US.1"),
+            (header::RECEIVED, "5"),
+            (header::SIGNATURE, "sha256=00"),
+        ];
+        for (name, value) in all.iter().chain(pairs) {
+            headers.insert(*name, *value);
+        }
+        headers
+    }
+
+    fn letter(pool: &str, headers: &HeaderMap) -> Letter {
+        Letter::read(17, &format!("dead.{pool}.acme"), headers).unwrap()
+    }
+
+    #[test]
+    fn a_replay_is_the_original_for_its_pool_alone_without_what_is_done() {
+        let (headers, order) = (headers(&[]), order(Source::Letters(Filter::default())));
+        let head = letter("relay", &headers).replay(&headers, &order).unwrap();
+        assert_eq!(head.subject(), "rp.relay.3.msg.acme");
+        assert_eq!(head.id.as_str(), "wamid.A=~rp_1");
+        assert_eq!(head.signature.as_deref(), Some("sha256=00"));
+        let replay = head.replay.unwrap();
+        assert_eq!((replay.of.as_str(), replay.done.len()), ("DEAD:17", 2));
+    }
+
+    #[test]
+    fn a_replay_that_died_keeps_the_first_id_and_its_one_target() {
+        let again = headers(&[
+            (header::DEAD_ORIGIN, "UPDATES:12:rp.relay.3.msg.acme"),
+            (header::REPLAY_OF, "DEAD:3"),
+            (header::REPLAY_ID, "wamid.A="),
+            (header::REPLAY_TARGET, "old"),
+        ]);
+        let letter = letter("relay", &again);
+        assert_eq!(letter.replay_of.as_deref(), Some("DEAD:3"));
+        let head = letter.replay(&again, &order(Source::Letters(Filter::default()))).unwrap();
+        assert_eq!((head.id.as_str(), head.subject().as_str()), ("wamid.A=~rp_1", "rp.relay.3.msg.acme"));
+        assert!(head.is_for(&EntityId::new("old").unwrap()) && !head.is_for(&EntityId::new("x").unwrap()));
+    }
+
+    #[test]
+    fn edited_bytes_have_no_signature_of_metas() {
+        let (headers, edit) = (headers(&[]), Source::Letter { sequence: 17, payload: Some("{}".into()) });
+        assert_eq!(letter("relay", &headers).replay(&headers, &order(edit)).unwrap().signature, None);
+    }
+
+    #[test]
+    fn a_message_that_may_have_gone_out_is_sent_again_only_when_asked_for() {
+        let lost = [
+            (header::DEAD_ORIGIN, "OUTBOUND:9:out.3.live.acme"),
+            (header::DEAD_REASON, "Meta's answer was lost (it took too long); …"),
+            (header::DEAD_DONE, "sending"),
+        ];
+        let headers = headers(&lost);
+        let letter = letter("replies", &headers);
+        let mut order = order(Source::Letters(Filter::default()));
+        assert!(letter.replay(&headers, &order).unwrap_err().contains("ambiguous"));
+        order.include_ambiguous = true;
+        let head = letter.replay(&headers, &order).unwrap();
+        assert_eq!((head.subject().as_str(), head.replay.unwrap().done.len()), ("out.3.live.acme", 0));
+    }
+
+    #[test]
+    fn what_names_no_origin_or_another_tenants_is_not_replayed() {
+        let order = order(Source::Letters(Filter::default()));
+        for origin in ["", "UPDATES:x:in.3.msg.acme", "UPDATES:9:in.3.msg.globex", "UPDATES:9:elsewhere"] {
+            let headers = headers(&[(header::DEAD_ORIGIN, origin)]);
+            assert!(letter("relay", &headers).replay(&headers, &order).is_err(), "{origin}");
+        }
+    }
+}

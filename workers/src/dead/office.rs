@@ -1,0 +1,315 @@
+//! The office's counter: count, look up, order, stop.
+
+use super::filter::Filter;
+use super::letter::Letter;
+use super::order::{Action, Order, Source, State, Target};
+use super::past::Past;
+use super::scan::{Scan, ScanError, Stretch};
+use super::settled::{Settled, Standing};
+use super::tally::{Count, Tally};
+use crate::core::log::{Log, now_ms};
+use ackline_shared::ids::TenantId;
+use ackline_shared::nats::Buckets;
+use ackline_shared::subjects::{BUCKET_REPLAYS, DEAD, Pool, UPDATES};
+use async_nats::HeaderMap;
+use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::DirectGetErrorKind;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Messages of one pull when only headers come.
+pub(super) const HEADERS_PULL: usize = 2000;
+/// Messages of one pull when payloads come too.
+pub(super) const PAYLOADS_PULL: usize = 64;
+/// Orders that may be open at once.
+pub const ORDERS_OPEN_MAX: usize = 100;
+const WRITES_MAX: u32 = 16;
+const FINDS_AT_ONCE: usize = 32;
+const ORDER_PREFIX: &str = "order.";
+
+/// Why the office cannot do it now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfficeError {
+    /// A stream cannot be read.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// What is known of orders cannot be read or written.
+    #[error("the replays in NATS cannot be read or written: {0}")]
+    Books(String),
+    /// Too many orders are open.
+    #[error("{ORDERS_OPEN_MAX} replays are waiting or running; wait for one to end, or cancel one")]
+    Busy,
+}
+
+impl OfficeError {
+    /// The books are out of reach.
+    pub(super) fn books(error: impl ToString) -> Self {
+        Self::Books(error.to_string())
+    }
+}
+
+/// The office; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Office {
+    pub(super) log: Log,
+    pub(super) store: Store,
+    pub(super) leases: Store,
+}
+
+/// A letter looked up: what its headers tell, all of them, and what it holds.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// What its headers tell.
+    pub letter: Letter,
+    /// All its headers.
+    pub headers: HeaderMap,
+    /// What it holds.
+    pub payload: Bytes,
+    /// What was done about it.
+    pub standing: Standing,
+}
+
+/// What an order says that somebody wants to give.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// What is to be done.
+    pub action: Action,
+    /// Who wants it.
+    pub by: String,
+    /// The tenant who may see it.
+    pub tenant: Option<TenantId>,
+    /// What it is about.
+    pub source: Source,
+    /// Whom it is for.
+    pub target: Option<Target>,
+    /// Whether messages are sent again that their recipient may have.
+    pub include_ambiguous: bool,
+    /// Replays a second.
+    pub rate_per_second: u32,
+    /// How many there are.
+    pub expected: u64,
+}
+
+impl Office {
+    /// Opens the office.
+    pub fn new(log: Log, buckets: &Buckets) -> Self {
+        Self { log, store: buckets.replays.clone(), leases: buckets.leases.clone() }
+    }
+
+    /// Counts the open letters that a filter means, for as long as `within`.
+    pub async fn count(&self, filter: &Filter, within: Duration) -> Result<Count, OfficeError> {
+        let deadline = Instant::now() + within;
+        let (mut tally, mut settled) = (Tally::default(), Settled::new(self.store.clone()));
+        let stretch = Stretch {
+            stream: DEAD,
+            filters: vec![filter.subject()],
+            from: 1,
+            from_ms: filter.from_ms,
+            until: u64::MAX,
+            headers_only: !filter.needs_payload(),
+        };
+        let pull = if filter.needs_payload() { PAYLOADS_PULL } else { HEADERS_PULL };
+        let mut scan = Scan::open(self.log.context(), stretch).await?;
+        loop {
+            let messages = scan.next(pull).await?;
+            if messages.is_empty() {
+                return Ok(tally.finish(true));
+            }
+            for (sequence, message) in &messages {
+                let letter = message.headers.as_ref().and_then(|headers| {
+                    Letter::read(*sequence, &message.subject, headers).filter(|letter| filter.fits(letter))
+                });
+                let Some(letter) = letter.filter(|_| filter.fits_payload(&message.payload)) else { continue };
+                if settled.standing(*sequence).await? == Standing::Open {
+                    tally.letter(&letter);
+                }
+            }
+            if Instant::now() > deadline {
+                return Ok(tally.finish(false));
+            }
+        }
+    }
+
+    /// Counts what a pool would be shown of the past, for as long as `within`.
+    pub async fn count_past(&self, past: &Past, pool: Pool, within: Duration) -> Result<Count, OfficeError> {
+        let deadline = Instant::now() + within;
+        let mut tally = Tally::default();
+        let filters = past.filters(pool);
+        if filters.is_empty() {
+            return Ok(tally.finish(true));
+        }
+        let nobody = self.draft(
+            Wish {
+                action: Action::Replay,
+                by: String::new(),
+                tenant: None,
+                source: Source::Past(past.clone()),
+                target: None,
+                include_ambiguous: false,
+                rate_per_second: 1,
+                expected: 0,
+            },
+            String::new(),
+        );
+        let stretch = Stretch {
+            stream: UPDATES,
+            filters,
+            from: 1,
+            from_ms: Some(past.from_ms),
+            until: u64::MAX,
+            headers_only: true,
+        };
+        let mut scan = Scan::open(self.log.context(), stretch).await?;
+        loop {
+            let messages = scan.next(HEADERS_PULL).await?;
+            if messages.is_empty() || Instant::now() > deadline {
+                return Ok(tally.finish(messages.is_empty()));
+            }
+            for (sequence, message) in &messages {
+                let headers = message.headers.as_ref();
+                let head = headers.and_then(|h| past.replay(*sequence, &message.subject, h, pool, &nobody));
+                if head.is_some() {
+                    tally.add(pool.as_str(), past.tenant.as_str());
+                }
+            }
+        }
+    }
+
+    /// Looks a letter up; `None` when there is none of this number, or none any more.
+    pub async fn letter(&self, sequence: u64) -> Result<Option<Found>, OfficeError> {
+        let Some(message) = self.message(sequence).await? else { return Ok(None) };
+        let Some(letter) = Letter::read(sequence, &message.subject, &message.headers) else {
+            return Ok(None);
+        };
+        let standing = Settled::new(self.store.clone()).standing(sequence).await?;
+        Ok(Some(Found { letter, headers: message.headers, payload: message.payload, standing }))
+    }
+
+    pub(super) async fn message(&self, sequence: u64) -> Result<Option<StreamMessage>, OfficeError> {
+        let stream = self.log.context().get_stream_no_info(DEAD).await.map_err(OfficeError::books)?;
+        match stream.direct_get(sequence).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(error) => Err(OfficeError::books(error)),
+        }
+    }
+
+    /// Gives an order; it is carried out by whoever takes it up.
+    pub async fn order(&self, wish: Wish) -> Result<Order, OfficeError> {
+        let open = self.orders().await?.iter().filter(|order| !order.state.is_final()).count();
+        if open >= ORDERS_OPEN_MAX {
+            return Err(OfficeError::Busy);
+        }
+        let id = Order::new_id(wish.action, rand::random());
+        let mut order = self.draft(wish, id);
+        let name = if matches!(order.source, Source::Past(_)) { UPDATES } else { DEAD };
+        let mut source = self.log.context().get_stream(name).await.map_err(OfficeError::books)?;
+        order.until = source.info().await.map_err(OfficeError::books)?.state.last_sequence;
+        let bytes = serde_json::to_vec(&order).map_err(OfficeError::books)?;
+        self.store.create(key(&order.id), bytes.into()).await.map_err(OfficeError::books)?;
+        tracing::info!(
+            order = order.id, by = order.by, action = ?order.action, expected = order.expected,
+            "an order over dead letters or the past was given"
+        );
+        Ok(order)
+    }
+
+    /// The order as it would be given.
+    pub fn draft(&self, wish: Wish, id: String) -> Order {
+        Order {
+            id,
+            action: wish.action,
+            by: wish.by,
+            tenant: wish.tenant,
+            created_ms: now_ms(),
+            source: wish.source,
+            target: wish.target,
+            include_ambiguous: wish.include_ambiguous,
+            rate_per_second: wish.rate_per_second,
+            expected: wish.expected,
+            state: State::Waiting,
+            is_stopped: false,
+            next: 0,
+            until: 0,
+            done: 0,
+            skipped: 0,
+            failed: 0,
+            notes: BTreeMap::new(),
+            started_ms: None,
+            finished_ms: None,
+            problem: None,
+        }
+    }
+
+    /// All orders that are still known, the newest first.
+    pub async fn orders(&self) -> Result<Vec<Order>, OfficeError> {
+        // Not one read over the bucket: an order that is written meanwhile moves to its end, behind the reader.
+        let every = format!("$KV.{BUCKET_REPLAYS}.{}", every_order());
+        let mut subjects = self.store.stream.info_with_subjects(every).await.map_err(OfficeError::books)?;
+        let mut ids = Vec::new();
+        while let Some(subject) = subjects.next().await {
+            let (subject, _) = subject.map_err(OfficeError::books)?;
+            ids.extend(subject.rsplit('.').next().map(str::to_owned));
+        }
+        let found = stream::iter(ids).map(|id| async move { self.find(&id).await });
+        let found: Vec<_> = found.buffer_unordered(FINDS_AT_ONCE).try_collect().await?;
+        let mut orders: Vec<Order> = found.into_iter().flatten().map(|(_, order)| order).collect();
+        orders.sort_by(|one, two| (two.created_ms, &two.id).cmp(&(one.created_ms, &one.id)));
+        Ok(orders)
+    }
+
+    /// Looks an order up, with the revision to write it back under.
+    pub async fn find(&self, id: &str) -> Result<Option<(u64, Order)>, OfficeError> {
+        if !ackline_shared::ids::is_token(id) {
+            return Ok(None);
+        }
+        let entry = self.store.entry(key(id)).await.map_err(OfficeError::books)?;
+        let entry = entry.filter(|entry| entry.operation == Operation::Put);
+        Ok(entry.and_then(|entry| Some((entry.revision, read(&entry.value)?))))
+    }
+
+    /// Asks for an order to stop; what it has done stays done.
+    pub async fn stop(&self, id: &str) -> Result<Option<Order>, OfficeError> {
+        for _ in 0..WRITES_MAX {
+            let Some((revision, mut order)) = self.find(id).await? else { return Ok(None) };
+            if order.state.is_final() || order.is_stopped {
+                return Ok(Some(order));
+            }
+            order.is_stopped = true;
+            if order.state == State::Waiting {
+                order.finish(State::Cancelled, now_ms());
+            }
+            if self.write(revision, &order).await?.is_some() {
+                tracing::info!(order = order.id, "an order is to stop");
+                return Ok(Some(order));
+            }
+        }
+        Err(OfficeError::books("somebody else keeps writing it"))
+    }
+
+    /// Writes an order back; `None` when it was changed meanwhile.
+    pub(super) async fn write(&self, revision: u64, order: &Order) -> Result<Option<u64>, OfficeError> {
+        let bytes = serde_json::to_vec(order).map_err(OfficeError::books)?;
+        match self.store.update(key(&order.id), bytes.into(), revision).await {
+            Ok(revision) => Ok(Some(revision)),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(None),
+            Err(error) => Err(OfficeError::books(error)),
+        }
+    }
+}
+
+/// Every order's key.
+pub(super) fn every_order() -> String {
+    format!("{ORDER_PREFIX}>")
+}
+
+pub(super) fn read(bytes: &[u8]) -> Option<Order> {
+    serde_json::from_slice(bytes).ok()
+}
+
+fn key(id: &str) -> String {
+    format!("{ORDER_PREFIX}{id}")
+}

@@ -1,0 +1,241 @@
+//! What an operator ordered, and how far it has come; pure.
+
+use super::filter::Filter;
+use super::past::Past;
+use ackline_shared::ids::{EntityId, TenantId, UpdateId, hex};
+use ackline_shared::subjects::Pool;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+const REPLAY_PREFIX: &str = "rp_";
+const DISCARD_PREFIX: &str = "dc_";
+/// Distinct reasons for skipping that are kept.
+const NOTES_MAX: usize = 20;
+
+/// What is done about each letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It is put before its pool again.
+    Replay,
+    /// It is set aside.
+    Discard,
+}
+
+/// What an order is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "of", rename_all = "snake_case")]
+pub enum Source {
+    /// The open dead letters that a filter means.
+    Letters(Filter),
+    /// One dead letter, perhaps with another payload.
+    Letter {
+        /// Which.
+        sequence: u64,
+        /// What it holds instead.
+        payload: Option<String>,
+    },
+    /// What happened in a stretch of time.
+    Past(Past),
+}
+
+/// Whom a replay is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The pool; a dead letter goes to its own.
+    pub pool: Option<Pool>,
+    /// One relay, endpoint, CRM link or bot of it; `None` for all.
+    pub id: Option<EntityId>,
+}
+
+/// How far an order has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nobody has begun.
+    Waiting,
+    /// It is being carried out.
+    Running,
+    /// All of it was done.
+    Done,
+    /// Somebody stopped it.
+    Cancelled,
+    /// It could not go on.
+    Failed,
+}
+
+impl State {
+    /// The state in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Cancelled | Self::Failed)
+    }
+}
+
+/// An order to replay or to discard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Its id.
+    pub id: String,
+    /// What is done.
+    pub action: Action,
+    /// Who ordered it: `key <id>` by the API, `cli <user>` by the command line.
+    pub by: String,
+    /// The tenant who may see it; `None` for the operator alone.
+    pub tenant: Option<TenantId>,
+    /// When, in unix milliseconds.
+    pub created_ms: u64,
+    /// What it is about.
+    pub source: Source,
+    /// Whom it is for.
+    pub target: Option<Target>,
+    /// Whether messages are sent again that their recipient may have.
+    pub include_ambiguous: bool,
+    /// Replays a second.
+    pub rate_per_second: u32,
+    /// How many there were when it was ordered.
+    pub expected: u64,
+    /// How far it has come.
+    pub state: State,
+    /// Somebody wants it to stop.
+    pub is_stopped: bool,
+    /// Where it goes on, a sequence; 0 before the beginning.
+    pub next: u64,
+    /// Where it ends: what comes later is not part of it.
+    pub until: u64,
+    /// How many were replayed or set aside.
+    pub done: u64,
+    /// How many were left alone.
+    pub skipped: u64,
+    /// How many could not be stored.
+    pub failed: u64,
+    /// Why some were left alone, and how many.
+    pub notes: BTreeMap<String, u64>,
+    /// When it began, in unix milliseconds.
+    pub started_ms: Option<u64>,
+    /// When it ended, in unix milliseconds.
+    pub finished_ms: Option<u64>,
+    /// Why it could not go on.
+    pub problem: Option<String>,
+}
+
+impl Order {
+    /// Makes an id.
+    pub fn new_id(action: Action, random: [u8; 8]) -> String {
+        let prefix = match action {
+            Action::Replay => REPLAY_PREFIX,
+            Action::Discard => DISCARD_PREFIX,
+        };
+        format!("{prefix}{}", hex(&random))
+    }
+
+    /// What the order of this id does.
+    pub fn action_of(id: &str) -> Action {
+        if id.starts_with(DISCARD_PREFIX) { Action::Discard } else { Action::Replay }
+    }
+
+    /// The id of a replay: the same each time this order replays the same thing.
+    pub fn replay_id(&self, original: &UpdateId) -> UpdateId {
+        UpdateId::new(&format!("{original}~{}", self.id))
+    }
+
+    /// Whether the payload is not the original's.
+    pub fn is_edit(&self) -> bool {
+        matches!(self.source, Source::Letter { payload: Some(_), .. })
+    }
+
+    /// Notes that something was left alone.
+    pub fn skip(&mut self, reason: &str) {
+        self.skipped += 1;
+        if self.notes.len() < NOTES_MAX || self.notes.contains_key(reason) {
+            *self.notes.entry(reason.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// How many it has got through.
+    pub fn handled(&self) -> u64 {
+        self.done + self.skipped + self.failed
+    }
+
+    /// How long the rest takes at the ordered rate, in seconds.
+    pub fn remaining_seconds(&self) -> u64 {
+        let left = self.expected.saturating_sub(self.handled());
+        if self.state.is_final() { 0 } else { left.div_ceil(u64::from(self.rate_per_second.max(1))) }
+    }
+
+    /// Ends it.
+    pub fn finish(&mut self, state: State, now_ms: u64) {
+        self.state = state;
+        self.finished_ms = Some(now_ms);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An order `rp_1` of somebody.
+    pub(crate) fn order(source: Source) -> Order {
+        Order {
+            id: "rp_1".into(),
+            action: Action::Replay,
+            by: "key all".into(),
+            tenant: None,
+            created_ms: 1,
+            source,
+            target: None,
+            include_ambiguous: false,
+            rate_per_second: 10,
+            expected: 25,
+            state: State::Running,
+            is_stopped: false,
+            next: 0,
+            until: 100,
+            done: 0,
+            skipped: 0,
+            failed: 0,
+            notes: BTreeMap::new(),
+            started_ms: None,
+            finished_ms: None,
+            problem: None,
+        }
+    }
+
+    #[test]
+    fn an_order_tells_what_is_left_of_it() {
+        let mut order = order(Source::Letters(Filter::default()));
+        assert_eq!(order.remaining_seconds(), 3);
+        order.done = 10;
+        (0..50).for_each(|at| order.skip(&format!("reason {at}")));
+        assert_eq!((order.handled(), order.notes.len(), order.remaining_seconds()), (60, NOTES_MAX, 0));
+        assert_eq!(Order::action_of(&Order::new_id(Action::Discard, [0; 8])), Action::Discard);
+        assert_eq!(Order::action_of(&Order::new_id(Action::Replay, [0; 8])), Action::Replay);
+    }
+
+    #[test]
+    fn an_order_reads_back() {
+        let past = Past {
+            tenant: TenantId::new("acme").unwrap(),
+            from_ms: 1,
+            to_ms: 2,
+            classes: vec![],
+            phone: None,
+        };
+        let letter = Source::Letter { sequence: 3, payload: Some("{}".into()) };
+        for source in [Source::Letters(Filter::default()), letter, Source::Past(past)] {
+            let order = order(source);
+            let text = serde_json::to_string(&order).unwrap();
+            assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The dead letter office: letters pile up, are counted, replayed, edited and set aside; the past is shown to a new target.
+
+use super::stage::{DEADLINE, Stage};
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::{ConversationKey, EntityId, PhoneNumberId, TenantId, UpdateId};
+use ackline_shared::nats;
+use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects::{self, Class, Partition, Pool, header};
+use ackline_workers::core::log::now_ms;
+use ackline_workers::dead::list::Wanted;
+use ackline_workers::dead::office::Wish;
+use ackline_workers::dead::{Action, Filter, Office, Order, Past, Source, State, Target, clerk, terms};
+use ackline_workers::egress::{AllowList, Egress, EgressSettings};
+use ackline_workers::relay::RelayJob;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use serde_json::json;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+/// Bots behind one address, by path; each answers as told and keeps what it took.
+#[derive(Clone, Default)]
+struct Bots {
+    answers: Arc<Mutex<HashMap<String, u16>>>,
+    taken: Arc<Mutex<Vec<Taken>>>,
+    changed: Arc<Notify>,
+}
+
+/// What a bot took: its name, the body, whether it was marked as a replay.
+type Taken = (String, String, bool);
+
+impl Bots {
+    async fn start(&self) -> SocketAddr {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bots = self.clone();
+        let answer =
+            move |uri: Uri, headers: HeaderMap, body: Bytes| async move { bots.take(&uri, &headers, &body) };
+        let app = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        address
+    }
+
+    fn take(&self, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> StatusCode {
+        let bot = uri.path().trim_start_matches('/').to_owned();
+        let code = self.answers.lock().unwrap().get(&bot).copied().unwrap_or(200);
+        if code == 200 {
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            self.taken.lock().unwrap().push((bot, text, headers.get("ackline-replay").is_some()));
+            self.changed.notify_one();
+        }
+        StatusCode::from_u16(code).unwrap()
+    }
+
+    fn answer(&self, bot: &str, code: u16) {
+        self.answers.lock().unwrap().insert(bot.to_owned(), code);
+    }
+
+    fn taken_by(&self, bot: &str) -> Vec<(String, bool)> {
+        let taken = self.taken.lock().unwrap();
+        taken.iter().filter(|one| one.0 == bot).map(|one| (one.1.clone(), one.2)).collect()
+    }
+
+    async fn wait_for(&self, bot: &str, count: usize) {
+        let enough = async {
+            while self.taken_by(bot).len() < count {
+                self.changed.notified().await;
+            }
+        };
+        assert!(timeout(DEADLINE, enough).await.is_ok(), "only {:?}", self.taken_by(bot));
+    }
+}
+
+/// An installation of acme with these relays, and the relay pool's work.
+struct Installation {
+    stage: Stage,
+    bots: Bots,
+    office: Office,
+}
+
+impl Installation {
+    async fn start(relays: &[&str]) -> Self {
+        let bots = Bots::default();
+        let address = bots.start().await;
+        let mut snapshot = Snapshot::default();
+        snapshot.fold("tenant.acme", Some(br#"{"id":"acme","name":"Acme"}"#)).unwrap();
+        for relay in relays {
+            let entity = json!({"id": relay, "tenant": "acme", "url": format!("http://{address}/{relay}")});
+            snapshot.fold(&format!("relay.acme.{relay}"), Some(entity.to_string().as_bytes())).unwrap();
+        }
+        let stage = Stage::start(snapshot).await;
+        let office = Office::new(stage.platform.log.clone(), &stage.platform.buckets);
+        Self { stage, bots, office }
+    }
+
+    fn job(&self) -> RelayJob {
+        let settings = EgressSettings {
+            allow: AllowList::parse(["127.0.0.1"]).unwrap(),
+            allow_http: false,
+            connect_timeout: Duration::from_secs(5),
+        };
+        let egress = Egress::new(&settings).unwrap();
+        RelayJob::new(self.stage.platform.clone(), egress, Duration::from_secs(5))
+    }
+
+    /// Stores a message to a conversation.
+    async fn publish(&self, conversation: &str, id: &str) {
+        let head = Head {
+            id: UpdateId::new(id),
+            tenant: TenantId::new("acme").unwrap(),
+            partition: Partition(1),
+            family: Family::Update(Class::Message),
+            kind: "message.text".into(),
+            app: None,
+            phone: PhoneNumberId::new("100").ok(),
+            conversation: ConversationKey::user(conversation),
+            received_ms: now_ms(),
+            signature: Some("sha256=00".into()),
+            traceparent: None,
+            replay: None,
+        };
+        let payload = json!({"id": id}).to_string();
+        self.stage.platform.log.write(&head, payload.into()).await.unwrap();
+    }
+
+    async fn open_letters(&self, wanted: Wanted) -> Vec<u64> {
+        let listing = self.office.list(&Filter::default(), wanted, None, 200).await.unwrap();
+        listing.letters.iter().map(|found| found.letter.sequence).collect()
+    }
+
+    async fn carry_out(&self, wish: Wish) -> Order {
+        let order = self.office.order(wish).await.unwrap();
+        self.office.carry_out(&order.id).await.unwrap();
+        self.office.find(&order.id).await.unwrap().unwrap().1
+    }
+}
+
+fn wish(action: Action, source: Source) -> Wish {
+    let wish = terms::letters(action, source, "test".to_owned(), TenantId::new("acme").ok());
+    Wish { rate_per_second: 1000, ..wish }
+}
+
+fn all_letters() -> Wish {
+    wish(Action::Replay, Source::Letters(Filter::default()))
+}
+
+fn bodies(taken: &[(String, bool)]) -> Vec<&str> {
+    taken.iter().map(|(body, _)| body.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_was_away_gets_exactly_what_it_missed_once_and_in_order() {
+    let installation = Installation::start(&["good", "old"]).await;
+    let (office, bots) = (&installation.office, &installation.bots);
+    let (_stop, _running) = installation.stage.run(installation.job(), "one");
+    bots.answer("old", 400);
+    for n in 0..6 {
+        installation.publish("US.1", &format!("m{n}")).await;
+    }
+    installation.stage.dead_letters(6).await;
+    bots.wait_for("good", 6).await;
+    bots.answer("old", 200);
+
+    let reason = Filter { reason: Some("OLD: answered 400".into()), ..Filter::default() };
+    let count = office.count(&reason, DEADLINE).await.unwrap();
+    assert_eq!((count.total, count.pools["relay"], count.reasons.len()), (6, 6, 1));
+    let other = Filter { tenant: TenantId::new("globex").ok(), ..Filter::default() };
+    assert_eq!(office.count(&other, DEADLINE).await.unwrap().total, 0);
+
+    let order = installation.carry_out(all_letters()).await;
+    assert_eq!((order.state, order.done, order.skipped, order.failed), (State::Done, 6, 0, 0));
+    bots.wait_for("old", 6).await;
+    let again = installation.carry_out(all_letters()).await;
+    assert_eq!((again.state, again.done), (State::Done, 0), "they are settled");
+
+    installation.publish("US.1", "m6").await;
+    bots.wait_for("old", 7).await;
+    bots.wait_for("good", 7).await;
+    let expected: Vec<String> = (0..7).map(|n| json!({"id": format!("m{n}")}).to_string()).collect();
+    assert_eq!(bodies(&bots.taken_by("old")), expected);
+    assert_eq!(bodies(&bots.taken_by("good")), expected, "what was done before is not done again");
+    let marked: Vec<bool> = bots.taken_by("old").iter().map(|(_, marked)| *marked).collect();
+    assert_eq!(marked, [true, true, true, true, true, true, false]);
+
+    assert_eq!(installation.open_letters(Wanted::Open).await, Vec::<u64>::new());
+    assert_eq!(installation.open_letters(Wanted::Replayed).await, [6, 5, 4, 3, 2, 1]);
+    let kept = office.letter(3).await.unwrap().unwrap();
+    assert_eq!(kept.standing.order(), Some(order.id.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_dies_again_names_its_original_and_can_be_edited_and_set_aside() {
+    let installation = Installation::start(&["old"]).await;
+    let (office, bots) = (&installation.office, &installation.bots);
+    let (_stop, _running) = installation.stage.run(installation.job(), "one");
+    bots.answer("old", 400);
+    installation.publish("US.1", "m0").await;
+    installation.publish("US.1", "m1").await;
+    installation.stage.dead_letters(2).await;
+    let one = |sequence, payload| wish(Action::Replay, Source::Letter { sequence, payload });
+    assert_eq!(installation.carry_out(one(1, None)).await.done, 1);
+    installation.stage.dead_letters(3).await;
+    let again = office.letter(3).await.unwrap().unwrap();
+    assert_eq!(again.letter.replay_of.as_deref(), Some("DEAD:1"));
+    assert_eq!(again.letter.id.as_str(), "m0");
+
+    bots.answer("old", 200);
+    assert_eq!(installation.carry_out(one(3, Some("{\"edited\":true}".into()))).await.done, 1);
+    // Its app is not known here, so what has lost Meta's signature cannot be signed and says so.
+    let reasons = installation.stage.dead_letters(4).await;
+    assert!(reasons[3].contains("cannot be signed"), "{reasons:?}");
+    let edited = office.letter(4).await.unwrap().unwrap();
+    assert_eq!(
+        (&edited.payload[..], edited.headers.get(header::SIGNATURE)),
+        (&b"{\"edited\":true}"[..], None)
+    );
+    assert_eq!(edited.letter.replay_of.as_deref(), Some("DEAD:3"));
+
+    assert_eq!(installation.open_letters(Wanted::Open).await, [4, 2]);
+    let discard =
+        wish(Action::Discard, Source::Letters(Filter { text: Some("m1".into()), ..Filter::default() }));
+    let order = installation.carry_out(discard).await;
+    assert_eq!((order.state, order.done), (State::Done, 1));
+    assert_eq!(installation.open_letters(Wanted::Open).await, [4]);
+    assert_eq!(installation.open_letters(Wanted::Discarded).await, [2]);
+    assert!(bots.taken_by("old").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_target_gets_the_past_and_nobody_else_does() {
+    let installation = Installation::start(&["old", "new"]).await;
+    let (office, bots) = (&installation.office, &installation.bots);
+    let (_stop, _running) = installation.stage.run(installation.job(), "one");
+    bots.answer("new", 400);
+    let began = now_ms();
+    for n in 0..5 {
+        installation.publish("US.1", &format!("m{n}")).await;
+    }
+    bots.wait_for("old", 5).await;
+    installation.stage.dead_letters(5).await;
+    bots.answer("new", 200);
+    let past = Past {
+        tenant: TenantId::new("acme").unwrap(),
+        from_ms: began,
+        to_ms: now_ms() + 1,
+        classes: vec!["msg".into()],
+        phone: PhoneNumberId::new("100").ok(),
+    };
+    assert_eq!(office.count_past(&past, Pool::Relay, DEADLINE).await.unwrap().total, 5);
+    let elsewhere = Past { phone: PhoneNumberId::new("200").ok(), ..past.clone() };
+    assert_eq!(office.count_past(&elsewhere, Pool::Relay, DEADLINE).await.unwrap().total, 0);
+
+    let target = Some(Target { pool: Some(Pool::Relay), id: EntityId::new("new").ok() });
+    let order = installation.carry_out(Wish { target, ..wish(Action::Replay, Source::Past(past)) }).await;
+    assert_eq!((order.state, order.done), (State::Done, 5));
+    bots.wait_for("new", 5).await;
+    let expected: Vec<String> = (0..5).map(|n| json!({"id": format!("m{n}")}).to_string()).collect();
+    assert_eq!(bodies(&bots.taken_by("new")), expected);
+    assert_eq!(bots.taken_by("old").len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_over_the_same_letters_share_them_and_an_interrupted_one_goes_on() {
+    let installation = Installation::start(&["old"]).await;
+    let (office, bots) = (&installation.office, &installation.bots);
+    let (_stop, _running) = installation.stage.run(installation.job(), "one");
+    bots.answer("old", 400);
+    for n in 0..60 {
+        installation.publish(&format!("US.{}", n % 3), &format!("m{n:02}")).await;
+    }
+    installation.stage.dead_letters(60).await;
+    bots.answer("old", 200);
+    let slow = Wish { rate_per_second: 20, ..all_letters() };
+    let first = office.order(slow).await.unwrap();
+    let stopped = timeout(Duration::from_millis(700), office.carry_out(&first.id)).await;
+    assert!(stopped.is_err(), "it was interrupted");
+    let second = office.order(all_letters()).await.unwrap();
+    let (stop, shutdown) = watch::channel(false);
+    let clerk =
+        |name: &str| clerk::run(office.clone(), name.to_owned(), Duration::from_secs(2), shutdown.clone());
+    let clerks = [tokio::spawn(clerk("one")), tokio::spawn(clerk("two"))];
+    bots.wait_for("old", 60).await;
+    let ended = async {
+        loop {
+            let orders = office.orders().await.unwrap();
+            if orders.iter().all(|order| order.state == State::Done) {
+                return orders;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let orders = timeout(DEADLINE, ended).await.unwrap();
+    assert_eq!(orders.iter().map(|order| order.done).sum::<u64>(), 60, "{orders:?}");
+    assert!(orders.iter().find(|order| order.id == first.id).unwrap().done > 0);
+    assert!(orders.iter().any(|order| order.id == second.id));
+    let mut taken = bots.taken_by("old");
+    taken.sort();
+    taken.dedup();
+    assert_eq!((taken.len(), bots.taken_by("old").len()), (60, 60));
+    stop.send_replace(true);
+    for clerk in clerks {
+        timeout(DEADLINE, clerk).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_order_leaves_the_rest_open() {
+    let installation = Installation::start(&["old"]).await;
+    let (office, bots) = (&installation.office, &installation.bots);
+    let (stop, running) = installation.stage.run(installation.job(), "one");
+    bots.answer("old", 400);
+    for n in 0..30 {
+        installation.publish("US.1", &format!("m{n:02}")).await;
+    }
+    installation.stage.dead_letters(30).await;
+    stop.send_replace(true);
+    timeout(DEADLINE, running).await.unwrap().unwrap();
+    let order = office.order(Wish { rate_per_second: 10, ..all_letters() }).await.unwrap();
+    let carried = {
+        let (office, id) = (office.clone(), order.id.clone());
+        tokio::spawn(async move { office.carry_out(&id).await })
+    };
+    let begun = async {
+        while office.find(&order.id).await.unwrap().unwrap().1.done == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, begun).await.unwrap();
+    office.stop(&order.id).await.unwrap();
+    timeout(DEADLINE, carried).await.unwrap().unwrap().unwrap();
+    let order = office.find(&order.id).await.unwrap().unwrap().1;
+    assert_eq!(order.state, State::Cancelled);
+    let open = installation.open_letters(Wanted::Open).await;
+    assert_eq!(u64::try_from(open.len()).unwrap() + order.done, 30);
+    assert!(order.done > 0 && !open.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_installation_gets_what_it_lacks() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let context = stage.platform.log.context().clone();
+    let mut config = context.get_stream(subjects::UPDATES).await.unwrap().cached_info().config.clone();
+    config.subjects.retain(|subject| subject != subjects::REPLAY_SUBJECTS);
+    context.update_stream(config).await.unwrap();
+    nats::prepare(&context, &stage.settings()).await.unwrap();
+    let subjects = context.get_stream(subjects::UPDATES).await.unwrap().cached_info().config.subjects.clone();
+    assert_eq!(subjects, ["in.>", "ev.>", "rp.>"]);
+}
