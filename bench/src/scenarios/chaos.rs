@@ -187,12 +187,11 @@ fn now_ms() -> u64 {
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 }
 
-/// Reads the heads of a stream, oldest first.
+/// Reads a stream, oldest first.
 async fn read(context: &jetstream::Context, stream: &str, filter: &str) -> Result<Vec<Seen>> {
     let mut stream = context.get_stream(stream).await?;
     let pending = stream.info().await?.state.messages;
-    let config =
-        OrderedConfig { headers_only: true, filter_subject: filter.to_owned(), ..OrderedConfig::default() };
+    let config = OrderedConfig { filter_subject: filter.to_owned(), ..OrderedConfig::default() };
     let consumer = stream.create_consumer(config).await?;
     let mut seen = Vec::new();
     if pending == 0 || consumer.cached_info().num_pending == 0 {
@@ -214,16 +213,13 @@ async fn read(context: &jetstream::Context, stream: &str, filter: &str) -> Resul
 
 fn see(message: &Message, at_ms: u64) -> Option<Seen> {
     let headers = message.headers.as_ref()?;
-    let id = headers.get(header::MSG_ID)?.as_str();
+    // A command has an id of its own and names the update that caused it.
+    let id = headers.get(header::MSG_ID)?.as_str().as_bytes();
+    let serial = serial_in(id).or_else(|| serial_in(&message.payload))?;
     let conversation = headers.get(header::CONVERSATION)?.as_str().to_owned();
     let phone = headers.get(header::PHONE).map(|phone| phone.as_str().to_owned()).unwrap_or_default();
     let partition = Head::read(&message.subject, headers).map_or(0, |head| head.partition.0);
-    Some(Seen {
-        serial: serial_in(id.as_bytes())?,
-        conversation: format!("{phone}/{conversation}"),
-        partition,
-        at_ms,
-    })
+    Some(Seen { serial, conversation: format!("{phone}/{conversation}"), partition, at_ms })
 }
 
 /// Holds what was done against what was given.
