@@ -3,7 +3,10 @@
 //! Figures of one scenario are taken side by side on one machine in one run; ratios are what they are for.
 //! A ledger goes with every run that acknowledges: a 200 that is not in the stream is an error, not a figure.
 
+mod campaign;
+mod chaos;
 mod edge;
+mod fairness;
 mod instructions;
 mod outage;
 mod peer;
@@ -12,9 +15,12 @@ mod plot;
 mod publish;
 mod report;
 mod rig;
+mod scale;
 mod statistics;
 mod storm;
+mod tune;
 mod verify_only;
+mod workers;
 
 pub use verify_only::{VerifyOnly, serve as serve_verify_only};
 
@@ -50,7 +56,7 @@ impl Options {
 }
 
 /// A scenario's name and what it answers.
-const SCENARIOS: [(&str, &str); 5] = [
+const SCENARIOS: [(&str, &str); 10] = [
     ("edge", "how fast the ingress stores and acknowledges, against its limits (stored and synced)"),
     ("peers", "the same load on what a user would pick instead (needs `deploy/dev/tools.sh bench` once)"),
     (
@@ -59,6 +65,14 @@ const SCENARIOS: [(&str, &str); 5] = [
     ),
     ("storm", "what an outage behind the webhook does to it, against a handler that processes first"),
     ("instructions", "instructions per webhook for verify, split and stamp, counted by callgrind"),
+    ("fairness", "whether one tenant at a hundred times the others' rate is felt by the others"),
+    ("campaign", "whether the statuses of one tenant's campaign are felt in the conversations of others"),
+    (
+        "workers-chaos",
+        "what becomes of updates while workers are killed, frozen, replaced, and the broker restarts",
+    ),
+    ("scale", "how far one process goes, what more processes add, what tenants and conversations cost"),
+    ("tune", "how long a pause or a change of concurrency takes until every process obeys"),
 ];
 
 /// What every scenario is given.
@@ -106,6 +120,11 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
             "outage" => outage::run(&bench).await,
             "storm" => storm::run(&bench).await,
             "instructions" => instructions::run(&bench).await,
+            "fairness" => fairness::run(&bench).await,
+            "campaign" => campaign::run(&bench).await,
+            "workers-chaos" => chaos::run(&bench).await,
+            "scale" => scale::run(&bench).await,
+            "tune" => tune::run(&bench).await,
             unknown => bail!("there is no scenario {unknown}: `make bench` lists them"),
         }
     };
@@ -117,7 +136,8 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
         }
     };
     if !is_right {
-        screen.line("A 200 was lost, doubled or out of order, or a fault did not happen: see the report.");
+        screen
+            .line("Something was lost, doubled or out of order, or a fault did not happen: see the report.");
     }
     screen.line(&figures.to_string());
     Ok(is_right)

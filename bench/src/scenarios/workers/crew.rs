@@ -1,0 +1,231 @@
+//! Worker processes, their broker, and the tenants they work for; ends with the value that holds it.
+
+use super::super::rig::{APP_SECRET, free_address};
+use super::feed::Feed;
+use super::{phone, tenant};
+use crate::dev::programs::{Program, ours};
+use crate::load::Usage;
+use ackline_shared::ids::hex;
+use ackline_shared::testing::NatsServer;
+use ackline_shared::vault::VaultKey;
+use anyhow::{Context, Result, bail};
+use async_nats::jetstream;
+use futures_util::TryStreamExt;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+const NAMES: [&str; 4] = ["workers-0", "workers-1", "workers-2", "workers-3"];
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(120);
+const STOPPED_WITHIN: Duration = Duration::from_secs(20);
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// What a crew works on.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Tenants, each with a number.
+    pub tenants: usize,
+    /// What each process runs, as `--pools` takes it.
+    pub pools: &'static str,
+    /// The bot that every tenant's updates are relayed to.
+    pub bot: Option<SocketAddr>,
+    /// A flow that every tenant's messages start.
+    pub flow: Option<&'static str>,
+    /// Further settings, as TOML.
+    pub settings: String,
+}
+
+/// An installation with several worker processes.
+#[derive(Debug)]
+pub struct Crew {
+    data: tempfile::TempDir,
+    plan: Plan,
+    nats: NatsServer,
+    http: reqwest::Client,
+    workers: [Option<Program>; NAMES.len()],
+}
+
+impl Crew {
+    /// Starts the broker and declares the tenants; nobody works yet.
+    pub async fn prepare(root: &Path, plan: Plan) -> Result<Self> {
+        let runs = root.join(".run");
+        std::fs::create_dir_all(&runs).with_context(|| format!("making {}", runs.display()))?;
+        let data = tempfile::Builder::new().prefix("bench-").tempdir_in(&runs)?;
+        std::fs::create_dir_all(data.path().join("logs"))?;
+        let nats = NatsServer::start()?;
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let crew = Self { data, plan, nats, http, workers: [const { None }; NAMES.len()] };
+        crew.write_files()?;
+        crew.ackline(&["apply", &crew.path("declared.toml")]).await?;
+        Ok(crew)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.data.path().join(name).display().to_string()
+    }
+
+    fn write_files(&self) -> Result<()> {
+        let data = self.data.path();
+        std::fs::write(data.join("master.key"), VaultKey::generate().to_base64().expose())?;
+        let settings = format!(
+            "[nats]\nurl = \"{}\"\ndurability = \"stored\"\nstream_bytes_max = \"3GiB\"\n\n[secrets]\nmaster_key_file = {}\n\n\
+             [telemetry]\nlog = \"warn\"\n\n[egress]\nallow = [\"127.0.0.1\"]\n\n{}",
+            self.nats.url(),
+            toml::Value::String(self.path("master.key")),
+            self.plan.settings,
+        );
+        std::fs::write(data.join("ackline.toml"), settings)?;
+        if let Some(flow) = self.plan.flow {
+            std::fs::write(data.join("flow.json"), flow)?;
+        }
+        std::fs::write(data.join("declared.toml"), declared(&self.plan)).context("writing the tenants")
+    }
+
+    /// Runs the operator's program and gives what it printed.
+    pub async fn ackline(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = ours("ackline")?;
+        command.args(arguments).args(["--config", &self.path("ackline.toml")]).kill_on_drop(true);
+        let output = timeout(ANSWERED_WITHIN, command.output()).await.context("`ackline` did not end")??;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!("`ackline {}`:\n{said}{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(said)
+    }
+
+    /// Starts a worker process and waits until it works or stands by.
+    pub async fn hire(&mut self, place: usize) -> Result<()> {
+        let name = NAMES.get(place).copied().context("a crew has four places")?;
+        let (private, api) = (free_address().await?, free_address().await?);
+        let mut command = ours("ackline-workers")?;
+        command.args(["--pools", self.plan.pools, "--config", &self.path("ackline.toml")]);
+        command
+            .env("ACKLINE_API_PRIVATE_LISTEN", private.to_string())
+            .env("ACKLINE_API_LISTEN", api.to_string());
+        let mut program = Program::start(name, command, self.data.path())?;
+        program.ready(&self.http, &format!("http://{private}/readyz"), READY_WITHIN).await?;
+        if let Some(slot) = self.workers.get_mut(place) {
+            *slot = Some(program);
+        }
+        Ok(())
+    }
+
+    fn worker(&mut self, place: usize) -> Result<Program> {
+        self.workers.get_mut(place).and_then(Option::take).with_context(|| format!("nobody works at {place}"))
+    }
+
+    /// Kills a worker process as a crash would.
+    pub async fn kill(&mut self, place: usize) -> Result<()> {
+        self.worker(place)?.kill().await;
+        Ok(())
+    }
+
+    /// Asks a worker process to end and waits for it.
+    pub async fn dismiss(&mut self, place: usize) -> Result<()> {
+        self.worker(place)?.stop(STOPPED_WITHIN).await;
+        Ok(())
+    }
+
+    /// Sends a signal to a worker process, such as `STOP`.
+    pub async fn signal(&self, place: usize, signal: &str) -> Result<()> {
+        let worker = self.workers.get(place).and_then(|worker| worker.as_ref()?.id());
+        let pid = worker.with_context(|| format!("nobody works at {place}"))?.to_string();
+        let status = Command::new("kill").arg(format!("-{signal}")).arg(pid).status().await?;
+        if !status.success() {
+            bail!("cannot send SIG{signal} to {place}");
+        }
+        Ok(())
+    }
+
+    /// The broker.
+    pub fn nats(&mut self) -> &mut NatsServer {
+        &mut self.nats
+    }
+
+    /// A connection to the broker.
+    pub async fn context(&self) -> Result<jetstream::Context> {
+        let client = async_nats::ConnectOptions::new()
+            .retry_on_initial_connect()
+            .connect(self.nats.url())
+            .await
+            .context("connecting to NATS")?;
+        Ok(jetstream::new(client))
+    }
+
+    /// A publisher of updates.
+    pub async fn feed(&self) -> Result<Feed> {
+        Ok(Feed::new(self.context().await?))
+    }
+
+    /// Memory of all worker processes.
+    pub fn usage(&self) -> Usage {
+        let mut sum = Usage::default();
+        for pid in self.workers.iter().flatten().filter_map(Program::id) {
+            let usage = Usage::of(pid);
+            sum.cpu += usage.cpu;
+            sum.resident_bytes += usage.resident_bytes;
+        }
+        sum
+    }
+
+    /// What the consumers of a stream have not acknowledged, over all of them.
+    pub async fn backlog(&self, context: &jetstream::Context, stream: &str) -> Result<u64> {
+        let stream = context.get_stream(stream).await?;
+        let consumers: Vec<_> = stream.consumers().try_collect().await.context("listing consumers")?;
+        Ok(consumers.iter().map(|consumer| consumer.num_pending + consumer.num_ack_pending as u64).sum())
+    }
+
+    /// Waits until everything in a stream is acknowledged.
+    pub async fn drained(&self, stream: &str, within: Duration) -> Result<()> {
+        let (context, deadline) = (self.context().await?, Instant::now() + within);
+        loop {
+            let backlog = self.backlog(&context, stream).await;
+            match backlog {
+                Ok(0) => return Ok(()),
+                left if Instant::now() > deadline => {
+                    bail!("{left:?} updates are not worked off after {within:?}")
+                }
+                _ => sleep(ASK_EVERY).await,
+            }
+        }
+    }
+
+    /// The ends of the logs, for a report of what went wrong.
+    pub fn log_tails(&self) -> String {
+        self.workers.iter().flatten().map(Program::log_tail).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn declared(plan: &Plan) -> String {
+    let mut text = format!(
+        "[[apps]]\nid = \"main\"\nsecrets = [\"{APP_SECRET}\"]\nverify_token = \"bench-verify-token\"\n"
+    );
+    for number in 0..plan.tenants {
+        let (tenant, phone) = (tenant(number), phone(number));
+        let token = hex(&(number as u64).to_be_bytes());
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "\n[[tenants]]\nid = \"{tenant}\"\nname = \"Tenant {number}\"\n\n[[phone_numbers]]\nid = \"{phone}\"\n\
+             tenant = \"{tenant}\"\napp = \"main\"\nwaba_id = \"W{number}\"\naccess_token = \"{token}\"\n"
+        );
+        if let Some(bot) = plan.bot {
+            let _ = write!(
+                text,
+                "\n[[relays]]\nid = \"bot\"\ntenant = \"{tenant}\"\nurl = \"http://{bot}/bot\"\n"
+            );
+        }
+        if plan.flow.is_some() {
+            let _ = write!(
+                text,
+                "\n[[flows]]\nid = \"flow\"\ntenant = \"{tenant}\"\ndefinition_file = \"flow.json\"\n\n\
+                 [[bots]]\nid = \"bot\"\ntenant = \"{tenant}\"\nname = \"Bot\"\nphone_numbers = [\"{phone}\"]\nflows = [\"flow\"]\n"
+            );
+        }
+    }
+    text
+}
