@@ -69,7 +69,7 @@ pub struct NatsSettings {
     pub duplicate_window: Duration,
     /// How long idle conversation state is kept.
     pub session_max_age: Duration,
-    /// How long a lease lives without renewal.
+    /// How long a process counts as alive without renewal.
     pub lease_ttl: Duration,
 }
 
@@ -168,8 +168,10 @@ pub struct Buckets {
     pub config: kv::Store,
     /// Conversation state.
     pub sessions: kv::Store,
-    /// Pool ownership.
+    /// Processes that are alive.
     pub leases: kv::Store,
+    /// Who owns which partition.
+    pub owners: kv::Store,
     /// Live settings.
     pub tuning: kv::Store,
 }
@@ -194,6 +196,7 @@ pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Bucke
         sessions: open(context, bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age)).await?,
         leases: open(context, bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl)).await?,
         tuning: open(context, bucket(subjects::BUCKET_TUNING, TUNING_HISTORY, Duration::ZERO)).await?,
+        owners: open(context, bucket(subjects::BUCKET_OWNERS, 1, Duration::ZERO)).await?,
     };
     check_partitions(&buckets.config, settings.partitions).await?;
     Ok(buckets)

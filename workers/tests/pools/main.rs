@@ -10,4 +10,5 @@
 
 mod core;
 mod flows;
+mod ownership;
 mod stage;
