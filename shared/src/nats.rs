@@ -70,7 +70,7 @@ pub struct NatsSettings {
     pub duplicate_window: Duration,
     /// How long idle conversation state is kept.
     pub session_max_age: Duration,
-    /// How long a lease lives without renewal.
+    /// How long a process counts as alive without renewal.
     pub lease_ttl: Duration,
 }
 
@@ -169,8 +169,10 @@ pub struct Buckets {
     pub config: kv::Store,
     /// Conversation state.
     pub sessions: kv::Store,
-    /// Pool ownership.
+    /// Processes that are alive.
     pub leases: kv::Store,
+    /// Who owns which partition.
+    pub owners: kv::Store,
     /// Live settings.
     pub tuning: kv::Store,
     /// Replays, and which dead letters are settled.
@@ -207,6 +209,7 @@ pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Bucke
         leases: open(context, bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl)).await?,
         tuning: open(context, bucket(subjects::BUCKET_TUNING, TUNING_HISTORY, Duration::ZERO)).await?,
         replays: open(context, bucket(subjects::BUCKET_REPLAYS, 1, settings.dead_max_age)).await?,
+        owners: open(context, bucket(subjects::BUCKET_OWNERS, 1, Duration::ZERO)).await?,
     };
     check_partitions(&buckets.config, settings.partitions).await?;
     Ok(buckets)

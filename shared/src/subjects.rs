@@ -27,8 +27,10 @@ pub const DEAD_SUBJECTS: [&str; 1] = ["dead.>"];
 pub const BUCKET_CONFIG: &str = "config";
 /// KV bucket of conversation state; entries expire when idle.
 pub const BUCKET_SESSIONS: &str = "sessions";
-/// KV bucket of pool ownership; entries expire when their owner stops renewing.
+/// KV bucket of the processes that are alive; an entry expires when its process stops renewing it.
 pub const BUCKET_LEASES: &str = "leases";
+/// KV bucket of who owns which partition of a pool.
+pub const BUCKET_OWNERS: &str = "owners";
 /// KV bucket of live settings of the pools.
 pub const BUCKET_TUNING: &str = "tuning";
 /// KV bucket of replays and of which dead letters are settled; entries expire with the dead letters.
@@ -268,6 +270,17 @@ pub fn outbound_filter(partition: Partition, lane: Lane) -> String {
 /// The durable name of a pool's consumer.
 pub fn consumer(pool: Pool, partition: Partition, lane: &str) -> String {
     format!("{pool}-{partition}-{lane}")
+}
+
+/// The key of a partition's owner.
+pub fn owner_key(pool: Pool, partition: Partition) -> String {
+    format!("{pool}.{partition}")
+}
+
+/// Reads an owner's key.
+pub fn parse_owner_key(key: &str) -> Option<(Pool, Partition)> {
+    let (pool, partition) = key.split_once('.')?;
+    Some((pool.parse().ok()?, Partition(partition.parse().ok()?)))
 }
 
 /// The pool that a durable consumer belongs to, by its name.

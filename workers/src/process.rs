@@ -5,6 +5,7 @@ use crate::core::batch::{self, BatchSize};
 use crate::core::breaker::{Breakers, Policy};
 use crate::core::job::Job;
 use crate::core::log::{Log, now_ms};
+use crate::core::membership::Membership;
 use crate::core::metrics::Metrics;
 use crate::core::pool::{self, Host, Shutdown, ended};
 use crate::core::settings::PoolSettings;
@@ -149,7 +150,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         platform: platform.clone(),
         metrics: Metrics::register(&mut metrics),
         standing: standing.clone(),
-        instance: instance_name(),
+        membership: Membership::join(&platform, &instance_name(), settings.nats.lease_ttl),
         shutdown: shutdown.clone(),
     };
     let mut running = JoinSet::new();
@@ -174,6 +175,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         // A process without one of its parts would look healthy; whoever supervises it starts it whole.
         ended.context("a part of the process broke")?;
     }
+    host.membership.leave().await;
     if let Some(journal) = journal {
         journal.close().await;
     }
@@ -267,7 +269,7 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({key})"))
 }
 
-/// Tells this process from others in leases and logs.
+/// Tells this process from all others, earlier ones of the same number too.
 fn instance_name() -> String {
     format!("{}-{:08x}", std::process::id(), rand::random::<u32>())
 }

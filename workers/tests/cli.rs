@@ -229,7 +229,8 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
     let context = desk.context().await;
     let leases = context.get_key_value(subjects::BUCKET_LEASES).await.unwrap();
     let doctor = async |desk: &Desk| -> (u8, Vec<Value>) {
-        leases.put(Pool::Flows.as_str(), "host-1".into()).await.unwrap();
+        let member = json!({"pools": [Pool::Flows.as_str()], "ttl_ms": 5000});
+        leases.put("host-1", member.to_string().into()).await.unwrap();
         let outcome = desk.ask(&["doctor", "--json"]).await;
         (outcome.code, serde_json::from_str(&outcome.out).unwrap())
     };

@@ -11,6 +11,7 @@ use super::log::{Log, now_ms};
 use super::metrics::Metrics;
 use super::ring::{Progress, Recall, Ring, RingError};
 use super::settings::PoolSettings;
+use super::tenure::Tenure;
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::subjects::session_key;
 use futures_util::FutureExt;
@@ -121,6 +122,9 @@ impl<J: Job> Attempts<J> {
         if let Some(defect) = &arrival.defect {
             return Next::Conclude(Verdict::dead(defect.clone()));
         }
+        // The tenure may have changed since the last attempt.
+        let tenure = arrival.reading.tenure.clone();
+        arrival.work.keeper.hold_under(tenure.clone());
         if arrival.work.marks.has(WHOLE) {
             return Next::Conclude(Verdict::Done);
         }
@@ -130,7 +134,8 @@ impl<J: Job> Attempts<J> {
         if !arrival.trail.recalled {
             let head = &arrival.work.head;
             self.metrics.started(J::POOL, Duration::from_millis(now_ms().saturating_sub(head.received_ms)));
-            arrival.work.keeper = self.ring.keeper(memory_key::<J>(lane_name, &arrival.work));
+            arrival.work.keeper =
+                self.ring.keeper(memory_key::<J>(lane_name, &arrival.work), Some(tenure.clone()));
             // A job with a memory of its own asks ours only about attempts that somebody else made.
             if J::REMEMBERS || arrival.again {
                 match self.recall(arrival).await {
@@ -149,7 +154,11 @@ impl<J: Job> Attempts<J> {
             arrival.trail.first_ms.map(|first| Duration::from_millis(now_ms().saturating_sub(first)));
         work.overdue = waited.is_some_and(|waited| waited >= self.settings.give_up_after);
         work.last_attempt = work.overdue || work.attempt >= self.settings.attempts_max;
-        Next::Conclude(self.run(work).await)
+        // A process that was stopped for a while goes on here, and its partition is another's by now.
+        if !tenure.is_current() {
+            return Next::Later(STORE_RETRY);
+        }
+        self.run(work, &tenure).await.map_or(Next::Later(STORE_RETRY), Next::Conclude)
     }
 
     /// Takes up what the memory knows of the work.
@@ -173,9 +182,14 @@ impl<J: Job> Attempts<J> {
         Ok((!rest.is_zero()).then(|| Next::Later(rest.min(self.settings.backoff.longest()))))
     }
 
-    async fn run(&self, work: &Work) -> Verdict {
+    /// Runs the job; `None` when its partition was taken away before the job ended.
+    async fn run(&self, work: &Work, tenure: &Tenure) -> Option<Verdict> {
         let guarded = AssertUnwindSafe(self.job.run(work)).catch_unwind();
-        match timeout(self.settings.attempt_timeout, guarded).await {
+        let ended = tokio::select! {
+            ended = timeout(self.settings.attempt_timeout, guarded) => ended,
+            () = tenure.was_cut() => return None,
+        };
+        Some(match ended {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_panic)) => {
                 tracing::error!(pool = %J::POOL, update = %work.head.id, "a job panicked; its update goes to the dead letters");
@@ -184,7 +198,7 @@ impl<J: Job> Attempts<J> {
             Err(_elapsed) => {
                 Verdict::retry(format!("took longer than {} s", self.settings.attempt_timeout.as_secs()))
             }
-        }
+        })
     }
 
     async fn remember(&self, mut arrival: Box<Arrival>) -> Outcome {

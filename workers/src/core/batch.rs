@@ -1,32 +1,40 @@
 //! A pool that works on whole batches in stream order: the journal.
 //!
-//! It reads with one consumer, writes what it read in one transaction, and only then acknowledges. An update
+//! The pool is one partition, whole: it reads with one consumer, writes what it read in one transaction, and
+//! only then acknowledges. An update
 //! the batch refuses goes to the dead letters by itself; a failing store stops the pool from advancing and
 //! nothing is lost.
 
 use super::dead;
-use super::intake::{self, Arrival, acknowledge};
+use super::holdings::connects;
+use super::intake::{self, Arrival, Reading, acknowledge};
 use super::job::Work;
-use super::lease::{Held, Lease};
 use super::log::{Log, now_ms};
-use super::metrics::Metrics;
-use super::pool::{Ended, Host, connects, ended, keep_lease_while};
+use super::membership::Seat;
+use super::metrics::{Change, Metrics};
+use super::pool::{Host, ended};
 use super::settings::PoolSettings;
 use super::standing::State;
+use super::tenure::Tenure;
 use ackline_shared::subjects::{self, Partition, Pool};
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Batch;
 use futures_util::StreamExt;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Pause after the store failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Longest a read waits for something to happen.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
-/// Pause after a pool broke, before it is opened again.
+/// Pause after the pool could not be read, before it is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+/// How often ownership is looked after when nothing happens.
+const PULSE: Duration = Duration::from_millis(200);
+/// The pool's only partition.
+const WHOLE: Partition = Partition(0);
 
 /// Work on whole batches.
 pub trait BatchJob: Send + Sync + 'static {
@@ -50,18 +58,68 @@ pub struct BatchSize {
     pub linger: Duration,
 }
 
-/// Runs the pool until the signal, taking it over whenever its lease is free.
+/// Runs the pool until the signal, taking it over whenever it is free.
 pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, mut host: Host) {
-    let lease = host.lease(B::POOL, &settings);
-    let reader =
-        Reader { job, log: host.platform.log.clone(), settings, size, metrics: host.metrics.clone() };
-    while let Some(mut held) = host.wait_for(B::POOL, &lease).await {
-        let ended = reader.own(&lease, &mut held, &mut host).await;
-        host.give_up(B::POOL, &ended);
-        if !matches!(ended, Ended::LeaseLost) {
-            lease.release(held).await;
+    let seat = host.membership.sit(B::POOL, 1);
+    let (metrics, standing) = (host.metrics.clone(), host.standing.clone());
+    let reader = Reader { job, log: host.platform.log.clone(), settings, size, metrics };
+    loop {
+        standing.set(B::POOL, State::Starting);
+        let won = tokio::select! {
+            () = ended(&mut host.shutdown) => return,
+            won = win(&seat, || standing.set(B::POOL, State::StandingBy)) => won,
+        };
+        tracing::info!(pool = %B::POOL, epoch = won.epoch(), "this process owns the pool");
+        standing.set(B::POOL, State::Opening);
+        reader.metrics.owned(B::POOL, 1);
+        reader.metrics.changed_hands(B::POOL, Change::Taken, Duration::ZERO);
+        let is_to_end = tokio::select! {
+            () = ended(&mut host.shutdown) => true,
+            () = over(&seat, &won, &reader.log) => false,
+            () = reader.work(&won, || standing.set(B::POOL, State::Working)) => false,
+        };
+        tracing::info!(pool = %B::POOL, "this process gave the pool up");
+        reader.metrics.owned(B::POOL, 0);
+        if is_to_end {
+            seat.withdraw();
+        }
+        if won.is_current() && seat.release(&won).await {
+            reader.metrics.changed_hands(B::POOL, Change::Given, Duration::ZERO);
+        }
+        if is_to_end {
+            return;
         }
         sleep(REOPEN_PAUSE).await;
+    }
+}
+
+/// Waits until the pool is won.
+async fn win(seat: &Seat, stand_by: impl Fn()) -> Tenure {
+    let mut changes = seat.changes();
+    loop {
+        if let Some(vacancy) = seat.plan(&BTreeMap::new()).claim.first() {
+            match seat.claim(vacancy).await {
+                Ok(tenure) => return tenure,
+                Err(error) => tracing::debug!(pool = %seat.pool(), %error, "the pool was not won"),
+            }
+        } else if seat.is_informed() {
+            stand_by();
+        }
+        let _changed_or_late = timeout(PULSE, changes.changed()).await;
+    }
+}
+
+/// Waits until the pool is to be given up, is lost, or may have lost messages on their way to us.
+async fn over(seat: &Seat, tenure: &Tenure, log: &Log) {
+    let mut changes = seat.changes();
+    let (held, connected) = (BTreeMap::from([(WHOLE, Some(tenure.title()))]), connects(log));
+    loop {
+        let plan = seat.plan(&held);
+        let is_called = !plan.leave.is_empty() || !plan.lost.is_empty();
+        if is_called || !tenure.is_current() || connects(log) != connected {
+            return;
+        }
+        let _changed_or_late = timeout(PULSE, changes.changed()).await;
     }
 }
 
@@ -74,33 +132,27 @@ struct Reader<B> {
 }
 
 impl<B: BatchJob> Reader<B> {
-    async fn own(&self, lease: &Lease, held: &mut Held, host: &mut Host) -> Ended {
-        let name = subjects::consumer(B::POOL, Partition(0), "all");
+    /// Works until the consumer cannot be opened; cancelling it anywhere is harmless.
+    async fn work(&self, tenure: &Tenure, opened: impl FnOnce()) {
+        let name = subjects::consumer(B::POOL, WHOLE, "all");
         let filters = B::FILTERS.iter().map(|&filter| filter.to_owned()).collect();
-        let opened =
+        let consumer =
             intake::open_consumer(self.log.context(), &self.settings, B::STREAM, &name, filters).await;
-        let consumer = match opened {
+        let consumer = match consumer {
             Ok((consumer, _)) => consumer,
-            Err(error) => return error.into(),
+            Err(error) => return tracing::warn!(pool = %B::POOL, %error, "trying again"),
         };
-        let connected = connects(&self.log);
-        host.standing.set(B::POOL, State::Working);
+        opened();
+        let reading = Reading { tenure: tenure.clone(), session: 0 };
         loop {
-            if connects(&self.log) != connected {
-                return Ended::Reconnected;
-            }
-            let round = keep_lease_while(self.round(&consumer), lease, held);
-            tokio::select! {
-                () = ended(&mut host.shutdown) => return Ended::Shutdown,
-                kept = round => if kept.is_none() { return Ended::LeaseLost },
-            }
+            self.round(&consumer, &reading).await;
         }
     }
 
     /// Reads a batch, writes it, acknowledges it. Cancelling it anywhere is harmless: the batch comes again.
-    async fn round(&self, consumer: &PullConsumer) {
-        let mut batch = self.read(consumer).await;
-        if batch.is_empty() {
+    async fn round(&self, consumer: &PullConsumer, reading: &Reading) {
+        let mut batch = self.read(consumer, reading).await;
+        if batch.is_empty() || !reading.tenure.is_current() {
             return;
         }
         let started = Instant::now();
@@ -136,21 +188,21 @@ impl<B: BatchJob> Reader<B> {
         self.metrics.attempted(B::POOL, "done", started.elapsed());
     }
 
-    async fn read(&self, consumer: &PullConsumer) -> Vec<Arrival> {
+    async fn read(&self, consumer: &PullConsumer, reading: &Reading) -> Vec<Arrival> {
         let mut batch = Vec::new();
         let first = consumer.batch().max_messages(1).expires(FIRST_WAIT).messages().await;
-        self.collect(first.map_err(|error| error.to_string()), &mut batch).await;
+        self.collect(first.map_err(|error| error.to_string()), reading, &mut batch).await;
         if !batch.is_empty() && self.size.max > 1 {
             sleep(self.size.linger).await;
             let rest =
                 consumer.fetch().max_messages(self.size.max - 1).max_bytes(self.settings.window_bytes_max);
             let rest = rest.messages().await;
-            self.collect(rest.map_err(|error| error.to_string()), &mut batch).await;
+            self.collect(rest.map_err(|error| error.to_string()), reading, &mut batch).await;
         }
         batch
     }
 
-    async fn collect(&self, messages: Result<Batch, String>, batch: &mut Vec<Arrival>) {
+    async fn collect(&self, messages: Result<Batch, String>, reading: &Reading, batch: &mut Vec<Arrival>) {
         let mut messages = match messages {
             Ok(messages) => messages,
             Err(error) => {
@@ -159,7 +211,7 @@ impl<B: BatchJob> Reader<B> {
             }
         };
         while let Some(Ok(message)) = messages.next().await {
-            batch.push(intake::arrive(0, B::STREAM, message, None));
+            batch.push(intake::arrive(0, B::STREAM, message, None, reading.clone()));
         }
     }
 

@@ -5,16 +5,18 @@
 //! in messages by the consumer and in bytes by a semaphore whose permit travels with the message.
 
 use super::attempt::Trail;
-use super::job::{Job, LaneSource, Marks, Work};
+use super::job::{LaneSource, Marks, Work};
 use super::ring::Keeper;
 use super::settings::PoolSettings;
+use super::tenure::Tenure;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
 use ackline_shared::subjects::{self, Partition, Pool, Subject};
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::{AckKind, Context, Message};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -22,7 +24,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 const PULL_BATCH: usize = 128;
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
-const OPEN_AT_ONCE: usize = 16;
 
 /// Why reading cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,39 @@ pub struct Arrival {
     pub trail: Trail,
     /// Its share of the bytes read ahead, where those are counted one by one.
     pub permit: Option<OwnedSemaphorePermit>,
+    /// Under which right it was read.
+    pub reading: Reading,
+}
+
+impl Arrival {
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        Place {
+            partition: self.reading.tenure.partition(),
+            stream: self.stream,
+            sequence: self.work.sequence,
+        }
+    }
+}
+
+/// One uninterrupted reading of a partition by its owner; after an interruption older messages come again.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The right to the partition.
+    pub tenure: Tenure,
+    /// Tells one reading from the next.
+    pub session: u64,
+}
+
+/// Where a message stands; the same message offered again stands in the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// The partition.
+    pub partition: Partition,
+    /// The stream.
+    pub stream: &'static str,
+    /// Its sequence there.
+    pub sequence: u64,
 }
 
 /// One open consumer.
@@ -64,19 +98,17 @@ pub struct Source {
     delivered: u64,
 }
 
-/// Opens every consumer of a job, each set back to its acknowledged floor.
-pub async fn open<J: Job>(
+/// Opens the consumers of all lanes of one partition, each set back to its acknowledged floor.
+pub async fn open(
     context: &Context,
     settings: &PoolSettings,
-    partitions: u16,
+    pool: Pool,
+    lanes: &[LaneSource],
+    partition: Partition,
 ) -> Result<Vec<Source>, IntakeError> {
-    let wanted = J::lanes()
-        .into_iter()
-        .enumerate()
-        .flat_map(|(index, lane)| (0..partitions).map(move |number| (index, lane, Partition(number))));
-    let opening = stream::iter(wanted)
-        .map(|(index, lane, partition)| open_one(context, settings, J::POOL, index, lane, partition));
-    opening.buffer_unordered(OPEN_AT_ONCE).try_collect().await
+    let opening = lanes.iter().enumerate();
+    try_join_all(opening.map(|(index, lane)| open_one(context, settings, pool, index, *lane, partition)))
+        .await
 }
 
 async fn open_one(
@@ -131,6 +163,7 @@ pub async fn open_consumer(
 /// Reads a source into the channel until the channel closes or the consumer breaks.
 pub async fn read(
     source: Source,
+    reading: Reading,
     bytes: Arc<Semaphore>,
     arrivals: mpsc::Sender<Arrival>,
 ) -> Result<(), IntakeError> {
@@ -148,7 +181,7 @@ pub async fn read(
         let message = next.map_err(|error| failed(error.to_string()))?;
         let size = u32::try_from(message.payload.len().max(1)).unwrap_or(u32::MAX);
         let Ok(permit) = bytes.clone().acquire_many_owned(size).await else { return Ok(()) };
-        let mut arrival = arrive(source.lane, source.stream, message, Some(permit));
+        let mut arrival = arrive(source.lane, source.stream, message, Some(permit), reading.clone());
         arrival.again = arrival.work.sequence <= source.delivered;
         if arrivals.send(arrival).await.is_err() {
             return Ok(());
@@ -163,6 +196,7 @@ pub fn arrive(
     stream: &'static str,
     message: Message,
     permit: Option<OwnedSemaphorePermit>,
+    reading: Reading,
 ) -> Arrival {
     let sequence = message.info().map(|info| info.stream_sequence).unwrap_or_default();
     let no_headers = HeaderMap::new();
@@ -181,7 +215,7 @@ pub fn arrive(
         overdue: false,
         keeper: Keeper::default(),
     };
-    Arrival { lane, work, defect, stream, message, again: false, trail: Trail::default(), permit }
+    Arrival { lane, work, defect, stream, message, again: false, trail: Trail::default(), permit, reading }
 }
 
 /// Acknowledges a message; a lost acknowledgement only brings the message again.

@@ -17,6 +17,8 @@ pub struct Metrics {
     running: Family<PoolLabels, Gauge>,
     waiting: Family<PoolLabels, Gauge>,
     owned: Family<PoolLabels, Gauge>,
+    owner_changes: Family<ChangeLabels, Counter>,
+    handover: Family<ChangeLabels, Histogram, fn() -> Histogram>,
     service: Family<PoolLabels, Histogram, fn() -> Histogram>,
     lag: Family<PoolLabels, Histogram, fn() -> Histogram>,
 }
@@ -32,6 +34,33 @@ struct VerdictLabels {
     verdict: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ChangeLabels {
+    pool: &'static str,
+    change: &'static str,
+}
+
+/// How a partition changed hands, seen from this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It was taken over.
+    Taken,
+    /// It was given up.
+    Given,
+    /// It was taken away.
+    Lost,
+}
+
+impl Change {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Given => "given",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 impl Metrics {
     /// Registers the metrics under `ackline_pool_…`.
     pub fn register(registry: &mut Registry) -> Self {
@@ -42,6 +71,8 @@ impl Metrics {
             running: Family::default(),
             waiting: Family::default(),
             owned: Family::default(),
+            owner_changes: Family::default(),
+            handover: Family::new_with_constructor(seconds),
             service: Family::new_with_constructor(seconds),
             lag: Family::new_with_constructor(seconds),
         };
@@ -50,7 +81,17 @@ impl Metrics {
         registry.register("queued", "Updates read ahead and not started", metrics.queued.clone());
         registry.register("running", "Jobs running", metrics.running.clone());
         registry.register("waiting", "Updates waiting for a retry", metrics.waiting.clone());
-        registry.register("owned", "1 while this process owns the pool", metrics.owned.clone());
+        registry.register("owned", "Partitions of the pool that this process owns", metrics.owned.clone());
+        registry.register(
+            "owner_changes",
+            "Partitions taken, given up or lost by this process",
+            metrics.owner_changes.clone(),
+        );
+        registry.register(
+            "handover_seconds",
+            "Time from the decision to take or give up a partition until that was done",
+            metrics.handover.clone(),
+        );
         registry.register("service_seconds", "Time of one attempt", metrics.service.clone());
         registry.register(
             "lag_seconds",
@@ -80,8 +121,16 @@ impl Metrics {
         self.waiting.get_or_create(&labels).set(as_gauge(waiting));
     }
 
-    /// Shows whether this process owns the pool.
-    pub fn owned(&self, pool: Pool, owned: bool) {
-        self.owned.get_or_create(&PoolLabels { pool: pool.as_str() }).set(i64::from(owned));
+    /// Shows how many partitions of the pool this process owns.
+    pub fn owned(&self, pool: Pool, partitions: usize) {
+        let count = i64::try_from(partitions).unwrap_or(i64::MAX);
+        self.owned.get_or_create(&PoolLabels { pool: pool.as_str() }).set(count);
+    }
+
+    /// Counts a partition that changed hands, and how long its handover took.
+    pub fn changed_hands(&self, pool: Pool, change: Change, took: Duration) {
+        let labels = ChangeLabels { pool: pool.as_str(), change: change.as_str() };
+        self.owner_changes.get_or_create(&labels).inc();
+        self.handover.get_or_create(&labels).observe(took.as_secs_f64());
     }
 }

@@ -1,21 +1,26 @@
 //! How work is owned, ordered, retried and given up; nothing here knows what the work is.
 //!
-//! One process owns a pool at a time. Inside it, a conversation's work runs one at a time and in stream
-//! order, tenants take turns, and everything that is read ahead, running or waiting is bounded.
+//! One process owns a partition of a pool at a time. Inside it, a conversation's work runs one at a time and in
+//! stream order, tenants take turns, and everything that is read ahead, running or waiting is bounded.
 
+pub mod assignment;
 pub mod attempt;
 pub mod backoff;
 pub mod batch;
 pub mod breaker;
 pub mod dead;
+pub mod holdings;
 pub mod intake;
 pub mod job;
-pub mod lease;
 pub mod log;
+pub mod membership;
 pub mod metrics;
+pub mod owners;
 pub mod pool;
 pub mod ring;
+pub mod roster;
 pub mod scheduler;
 pub mod settings;
 pub mod standing;
+pub mod tenure;
 pub mod tuning;

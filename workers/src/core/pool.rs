@@ -1,30 +1,28 @@
-//! A pool in this process: wait for the lease, work while it is ours, hand over.
+//! A pool in this process: work on the partitions it holds, until the signal.
 //!
-//! While the lease is held, one loop owns the scheduler and everything that waits; attempts run as tasks and
-//! report back. Work that is read but not started when the pool ends is simply left unacknowledged: whoever
-//! owns the pool next sets the consumers back and finds it.
+//! One loop owns the scheduler, the holdings and everything that waits; attempts run as tasks and report back.
+//! Work that is read but not started when a partition is given up is simply left unacknowledged: whoever owns
+//! the partition next sets its consumers back and finds it.
 
 use super::attempt::{Attempts, Outcome};
-use super::intake::{self, Arrival, IntakeError, Source};
+use super::holdings::{Holdings, Turn};
+use super::intake::{self, Arrival, Place};
 use super::job::Job;
-use super::lease::{Held, Lease};
-use super::log::Log;
+use super::membership::Membership;
 use super::metrics::Metrics;
 use super::ring::Ring;
 use super::scheduler::{Scheduler, Slot};
 use super::settings::PoolSettings;
-use super::standing::{Standing, State};
+use super::standing::Standing;
 use super::tuning::{Handling, Tuning};
 use crate::platform::Platform;
-use ackline_shared::subjects::Pool;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 /// Arrivals between the readers and the scheduler; readers wait when it is full.
 const ARRIVALS_MAX: usize = 1024;
@@ -34,8 +32,14 @@ const ARRIVALS_AT_ONCE: usize = 128;
 const ACKS_MAX: usize = 4096;
 /// Longest a pool waits for the live settings before it takes up work.
 const TUNING_WAIT: Duration = Duration::from_secs(15);
-/// Pause after a pool broke, before it is opened again.
+/// Pause after a pool broke, before it begins anew.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+/// How often the holdings are looked after when nothing happens.
+const PULSE: Duration = Duration::from_millis(200);
+/// Pause before work is asked for again whose partition is being opened again.
+const LATER: Duration = Duration::from_millis(100);
+/// Time beyond the drain for the releases to be recorded.
+const RELEASE_WAIT: Duration = Duration::from_secs(3);
 
 /// The signal to end: true once.
 pub type Shutdown = watch::Receiver<bool>;
@@ -49,68 +53,31 @@ pub struct Host {
     pub metrics: Metrics,
     /// Where the pools of the process stand.
     pub standing: Standing,
-    /// The process's own name, written into leases.
-    pub instance: String,
+    /// The process among the others.
+    pub membership: Membership,
     /// The signal to end.
     pub shutdown: Shutdown,
 }
 
-impl Host {
-    /// The lease of a pool for this process.
-    pub fn lease(&self, pool: Pool, settings: &PoolSettings) -> Lease {
-        Lease::new(self.platform.buckets.leases.clone(), pool.as_str(), &self.instance, settings.lease_ttl)
-    }
-
-    /// Waits for a lease; `None` when the signal came first.
-    pub async fn wait_for(&mut self, pool: Pool, lease: &Lease) -> Option<Held> {
-        let asking = async {
-            loop {
-                if let Some(held) = lease.ask().await {
-                    return held;
-                }
-                self.standing.set(pool, State::StandingBy);
-                tokio::time::sleep(lease.interval()).await;
-            }
-        };
-        let held = tokio::select! {
-            held = asking => held,
-            () = ended(&mut self.shutdown) => return None,
-        };
-        tracing::info!(%pool, epoch = held.epoch(), "this process owns the pool");
-        self.standing.set(pool, State::Opening);
-        self.metrics.owned(pool, true);
-        Some(held)
-    }
-
-    /// Notes that the pool is not owned any more.
-    pub fn give_up(&self, pool: Pool, reason: &Ended) {
-        tracing::info!(%pool, %reason, "this process gave the pool up");
-        self.metrics.owned(pool, false);
-        self.standing.set(pool, State::Starting);
-    }
-}
-
-/// Runs a pool until the signal, taking it over whenever its lease is free.
+/// Runs a pool until the signal, on whatever share of its partitions falls to this process.
 pub async fn run<J: Job>(job: J, settings: PoolSettings, mut host: Host) {
-    let job = Arc::new(job);
     let settings = Arc::new(settings);
     if !host.platform.tuning.loaded(TUNING_WAIT).await {
         tracing::warn!(pool = %J::POOL, "the live settings are not read yet; the configured ones hold until they are");
     }
-    let lease = host.lease(J::POOL, &settings);
-    while let Some(held) = host.wait_for(J::POOL, &lease).await {
-        let attempts = Attempts {
-            job: job.clone(),
-            log: host.platform.log.clone(),
-            ring: Ring::new(host.platform.buckets.sessions.clone()),
-            settings: settings.clone(),
-            metrics: host.metrics.clone(),
-        };
-        let ended = own(&attempts, &lease, held, &mut host).await;
-        host.metrics.load(J::POOL, 0, 0, 0);
-        host.give_up(J::POOL, &ended);
+    let attempts = Attempts {
+        job: Arc::new(job),
+        log: host.platform.log.clone(),
+        ring: Ring::new(host.platform.buckets.sessions.clone()),
+        settings: settings.clone(),
+        metrics: host.metrics.clone(),
+    };
+    while let Err(Broken) = Desk::open(attempts.clone(), &host).work(&mut host.shutdown).await {
+        tracing::error!(pool = %J::POOL, "one of the pool's own tasks broke; it begins anew");
         tokio::time::sleep(REOPEN_PAUSE).await;
     }
+    host.metrics.load(J::POOL, 0, 0, 0);
+    host.metrics.owned(J::POOL, 0);
 }
 
 /// Waits for the signal to end; a vanished sender is one too.
@@ -118,62 +85,15 @@ pub async fn ended(shutdown: &mut Shutdown) {
     let _signal_or_gone = shutdown.wait_for(|ended| *ended).await;
 }
 
-/// Why a pool stopped being worked on by this process.
-#[derive(Debug, thiserror::Error)]
-pub enum Ended {
-    /// The process is to end.
-    #[error("the process ends")]
-    Shutdown,
-    /// The lease could not be renewed.
-    #[error("the lease is lost")]
-    LeaseLost,
-    /// The connection to NATS was lost and is back; messages may have been lost on the way to us.
-    #[error("the connection to NATS was renewed")]
-    Reconnected,
-    /// A task of the pool ended that should not have; opening the pool anew loses nothing.
-    #[error("one of the pool's own tasks broke")]
-    Broken,
-    /// A consumer failed.
-    #[error("{0}")]
-    Intake(#[from] IntakeError),
-}
+/// A task of the pool ended that should not have; beginning anew loses nothing.
+struct Broken;
 
-async fn own<J: Job>(attempts: &Attempts<J>, lease: &Lease, mut held: Held, host: &mut Host) -> Ended {
-    let opening = intake::open::<J>(attempts.log.context(), &attempts.settings, attempts.log.partitions());
-    let sources = match keep_lease_while(opening, lease, &mut held).await {
-        Some(Ok(sources)) => sources,
-        Some(Err(error)) => return error.into(),
-        None => return Ended::LeaseLost,
-    };
-    let mut desk = Desk::open(attempts.clone(), sources, host.platform.tuning.clone());
-    host.standing.set(J::POOL, State::Working);
-    let ended = desk.work(lease, &mut held, &mut host.shutdown).await;
-    desk.close().await;
-    if !matches!(ended, Ended::LeaseLost) {
-        lease.release(held).await;
-    }
-    ended
-}
-
-/// Awaits something long while the lease is renewed; `None` when the lease got lost.
-pub async fn keep_lease_while<T>(work: impl Future<Output = T>, lease: &Lease, held: &mut Held) -> Option<T> {
-    let mut work = std::pin::pin!(work);
-    let mut renewal = interval(lease.interval());
-    loop {
-        tokio::select! {
-            done = &mut work => return Some(done),
-            _ = renewal.tick() => if !lease.renew(held).await { return None },
-        }
-    }
-}
-
-/// Everything of one pool while it is owned.
+/// Everything of one pool in this process.
 struct Desk<J> {
     attempts: Attempts<J>,
     lane_names: Vec<&'static str>,
+    holdings: Holdings,
     scheduler: Scheduler<Box<Arrival>>,
-    /// Messages read and not finished, so that one offered again by NATS is not taken twice.
-    held: HashSet<(&'static str, u64)>,
     waiting: BTreeMap<(Instant, u64), (Slot, Box<Arrival>)>,
     waited: u64,
     /// Heads of conversations that wait until the live settings change.
@@ -181,99 +101,90 @@ struct Desk<J> {
     tuning: Tuning,
     /// To the task that acknowledges what needed no attempt.
     acks: mpsc::Sender<Box<Arrival>>,
-    acknowledger: JoinHandle<()>,
-    running: JoinSet<(Slot, (&'static str, u64), Outcome)>,
-    readers: JoinSet<Result<(), IntakeError>>,
+    running: JoinSet<(Slot, Place, Outcome)>,
     arrivals: mpsc::Receiver<Arrival>,
-    connects: u64,
+    standing: Standing,
 }
 
 impl<J: Job> Desk<J> {
-    fn open(attempts: Attempts<J>, sources: Vec<Source>, tuning: Tuning) -> Self {
+    fn open(attempts: Attempts<J>, host: &Host) -> Self {
         let lanes = J::lanes();
+        let tuning = host.platform.tuning.clone();
         let rules = tuning.table().rules(J::POOL, &attempts.settings, &lanes);
+        let lane_names = lanes.iter().map(|lane| lane.name).collect();
         let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
-        let bytes = Arc::new(Semaphore::new(attempts.settings.window_bytes_max.min(Semaphore::MAX_PERMITS)));
-        let mut readers = JoinSet::new();
-        for source in sources {
-            readers.spawn(intake::read(source, bytes.clone(), sender.clone()));
-        }
+        let seat = host.membership.sit(J::POOL, attempts.log.partitions());
+        let (log, metrics) = (attempts.log.clone(), attempts.metrics.clone());
         let (acks, unsent) = mpsc::channel(ACKS_MAX);
+        // It ends by itself once everything was sent.
+        tokio::spawn(acknowledge_all(unsent));
         Self {
-            lane_names: lanes.iter().map(|lane| lane.name).collect(),
+            lane_names,
+            holdings: Holdings::new(seat, log, attempts.settings.clone(), lanes, metrics, sender),
             scheduler: Scheduler::new(rules),
-            held: HashSet::new(),
             waiting: BTreeMap::new(),
             waited: 0,
             kept: Vec::new(),
             tuning,
             acks,
-            acknowledger: tokio::spawn(acknowledge_all(unsent)),
             running: JoinSet::new(),
-            readers,
             arrivals,
-            connects: connects(&attempts.log),
+            standing: host.standing.clone(),
             attempts,
         }
     }
 
-    async fn work(&mut self, lease: &Lease, held: &mut Held, shutdown: &mut Shutdown) -> Ended {
-        let mut renewal = interval(lease.interval());
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn work(mut self, shutdown: &mut Shutdown) -> Result<(), Broken> {
+        let mut pulse = interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fresh = Vec::with_capacity(ARRIVALS_AT_ONCE);
+        let mut closed_by: Option<Instant> = None;
         loop {
+            if self.holdings.take_gave_up() {
+                self.drop_given_up();
+            }
             self.start_ready();
+            if closed_by.is_some_and(|by| self.holdings.is_empty() || by <= Instant::now()) {
+                return Ok(());
+            }
             let next_wait = self.waiting.first_key_value().map(|((due, _), _)| *due);
             tokio::select! {
-                () = ended(shutdown) => return Ended::Shutdown,
-                _ = renewal.tick() => {
-                    if !lease.renew(held).await {
-                        return Ended::LeaseLost;
-                    }
-                    if connects(&self.attempts.log) != self.connects {
-                        return Ended::Reconnected;
-                    }
+                () = ended(shutdown), if closed_by.is_none() => {
+                    closed_by = Some(Instant::now() + self.attempts.settings.drain_timeout + RELEASE_WAIT);
+                    self.holdings.close();
+                }
+                _ = pulse.tick() => {
+                    self.holdings.tend();
+                    self.standing.set(J::POOL, self.holdings.state());
                     let load = (self.scheduler.queued(), self.running.len(), self.waiting.len());
                     self.attempts.metrics.load(J::POOL, load.0, load.1, load.2);
                 }
+                event = self.holdings.next() => {
+                    if !self.holdings.take(event) {
+                        return Err(Broken);
+                    }
+                    self.standing.set(J::POOL, self.holdings.state());
+                }
                 Some(finished) = self.running.join_next() => match finished {
                     Ok((slot, place, outcome)) => self.conclude(slot, place, outcome),
-                    Err(_) => return Ended::Broken,
+                    Err(_) => return Err(Broken),
                 },
                 1.. = self.arrivals.recv_many(&mut fresh, ARRIVALS_AT_ONCE) => {
                     fresh.drain(..).for_each(|arrival| self.admit(arrival));
                 }
                 () = self.tuning.changed() => self.retune(),
-                Some(ended) = self.readers.join_next() => return match ended {
-                    Ok(Err(error)) => error.into(),
-                    Ok(Ok(())) | Err(_) => Ended::Broken,
-                },
                 () = sleep_until(next_wait.unwrap_or_else(far_away)), if next_wait.is_some() => self.wake(),
             }
         }
     }
 
-    /// Lets running attempts finish within the deadline, then cancels them.
-    async fn close(mut self) {
-        self.readers.abort_all();
-        drop(self.acks);
-        let finish = async {
-            while self.running.join_next().await.is_some() {}
-            (&mut self.acknowledger).await
-        };
-        if timeout(self.attempts.settings.drain_timeout, finish).await.is_err() {
-            self.acknowledger.abort();
-            tracing::warn!(pool = %J::POOL, "running jobs did not finish in time and will be done again");
-        }
-    }
-
     fn admit(&mut self, arrival: Arrival) {
-        let place = (arrival.stream, arrival.work.sequence);
-        if self.held.contains(&place) {
+        let place = arrival.place();
+        if !self.holdings.is_new(&place, &arrival) {
             return;
         }
         let Some(arrival) = self.pass_idle(Box::new(arrival)) else { return };
-        self.held.insert(place);
+        self.holdings.admit(place);
         let head = &arrival.work.head;
         let place = self.scheduler.place(arrival.lane, &head.tenant, (&head.phone, &head.conversation));
         self.scheduler.push(place, 1, arrival);
@@ -300,7 +211,7 @@ impl<J: Job> Desk<J> {
     }
 
     fn start_ready(&mut self) {
-        while let Some((slot, arrival)) = self.scheduler.take() {
+        while let Some((slot, mut arrival)) = self.scheduler.take() {
             let head = &arrival.work.head;
             let handling = self.tuning.table().handling(J::POOL, &head.tenant, head.received_ms);
             if handling == Handling::Keep {
@@ -308,10 +219,21 @@ impl<J: Job> Desk<J> {
                 self.kept.push((slot, arrival));
                 continue;
             }
+            match self.holdings.start(&mut arrival) {
+                Turn::Now => {}
+                Turn::Later => {
+                    self.put_off(slot, arrival, LATER);
+                    continue;
+                }
+                Turn::Never => {
+                    self.scheduler.finish(slot);
+                    continue;
+                }
+            }
             let lane_name = self.lane_names.get(arrival.lane).copied().unwrap_or_default();
             let attempts = self.attempts.clone();
             self.running.spawn(async move {
-                let place = (arrival.stream, arrival.work.sequence);
+                let place = arrival.place();
                 let outcome = match handling {
                     Handling::Discard(by) => attempts.discard(arrival, &by).await,
                     Handling::Work | Handling::Keep => attempts.make(lane_name, arrival).await,
@@ -330,17 +252,29 @@ impl<J: Job> Desk<J> {
         }
     }
 
-    fn conclude(&mut self, slot: Slot, place: (&'static str, u64), outcome: Outcome) {
+    fn conclude(&mut self, slot: Slot, place: Place, outcome: Outcome) {
+        let wants_another = matches!(outcome, Outcome::Again(..));
+        let goes_on = self.holdings.stop(&place, wants_another);
         match outcome {
-            Outcome::Finished => {
-                self.held.remove(&place);
-                self.scheduler.finish(slot);
-            }
-            Outcome::Again(arrival, wait) => {
-                self.scheduler.hold(&slot);
-                self.waited += 1;
-                self.waiting.insert((Instant::now() + wait, self.waited), (slot, arrival));
-            }
+            Outcome::Again(arrival, wait) if goes_on => self.put_off(slot, arrival, wait),
+            Outcome::Again(..) | Outcome::Finished => self.scheduler.finish(slot),
+        }
+    }
+
+    fn put_off(&mut self, slot: Slot, arrival: Box<Arrival>, wait: Duration) {
+        self.scheduler.hold(&slot);
+        self.waited += 1;
+        self.waiting.insert((Instant::now() + wait, self.waited), (slot, arrival));
+    }
+
+    /// Drops what was read of partitions that are somebody else's by now, or will be read again.
+    fn drop_given_up(&mut self) {
+        let holdings = &self.holdings;
+        self.scheduler.retain(|arrival| !holdings.is_given_up(arrival));
+        let waiting = self.waiting.extract_if(.., |_, (_, arrival)| holdings.is_given_up(arrival));
+        let kept = self.kept.extract_if(.., |(_, arrival)| holdings.is_given_up(arrival));
+        for (slot, _) in waiting.map(|(_, held)| held).chain(kept) {
+            self.scheduler.let_go(slot);
         }
     }
 
@@ -360,11 +294,6 @@ async fn acknowledge_all(mut unsent: mpsc::Receiver<Box<Arrival>>) {
     while let Some(arrival) = unsent.recv().await {
         intake::acknowledge(&arrival.message).await;
     }
-}
-
-/// How often this process has connected to NATS so far.
-pub fn connects(log: &Log) -> u64 {
-    log.context().client().statistics().connects.load(Ordering::Relaxed)
 }
 
 fn far_away() -> Instant {

@@ -1,10 +1,11 @@
 //! What a pool remembers of a conversation: the updates it has finished, and how far it got with those it has not.
 //!
-//! One record per pool, lane and conversation in the `sessions` bucket, written under its revision: a process
-//! that lost its lease cannot overwrite what its successor wrote. The record is bounded; the oldest finished
-//! id makes room for the newest. A finished update is kept as 48 bits of its hash: a takeover reads all of a
+//! One record per pool, lane and conversation in the `sessions` bucket, written under its revision and with its
+//! owner's epoch: a process that lost the partition cannot overwrite what its successor wrote, nor write anew
+//! what is gone. The record is bounded; the oldest finished id makes room for the newest. A finished update is kept as 48 bits of its hash: a takeover reads all of a
 //! window again, what is finished in it included, so the memory has to reach back as far as one.
 
+use super::tenure::Tenure;
 use ackline_shared::ids::short_hash;
 use async_nats::jetstream::kv::Store;
 use lru::LruCache;
@@ -58,28 +59,73 @@ pub struct RingError {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Record {
+    /// The epoch of the owner that wrote it.
+    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    epoch: u64,
     #[serde(default)]
     done: VecDeque<String>,
     #[serde(default)]
     open: BTreeMap<String, Progress>,
 }
 
-/// The memory of one pool; cheap to clone. Only the lease's holder uses it, one job per key at a time.
+/// The memory of a pool; cheap to clone. Only a partition's owner uses it, one job per key at a time.
 #[derive(Debug, Clone)]
 pub struct Ring {
     store: Store,
-    cache: Arc<Mutex<LruCache<String, (u64, Record)>>>,
+    cache: Arc<Mutex<LruCache<String, Cached>>>,
+}
+
+/// A record as it was last read or written under one epoch; under another one it says nothing.
+#[derive(Debug, Clone)]
+struct Cached {
+    epoch: u64,
+    revision: u64,
+    record: Record,
 }
 
 impl Ring {
-    /// Opens the memory of a pool that has just been taken over.
+    /// Opens the memory of a pool.
     pub fn new(store: Store) -> Self {
         Self { store, cache: Arc::new(Mutex::new(LruCache::new(CACHED_MAX))) }
     }
 
+    /// The memory of one conversation, written to only while the tenure lasts.
+    pub fn keeper(&self, key: String, tenure: Option<Tenure>) -> Keeper {
+        Keeper { memory: Some((self.clone(), key)), tenure }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<String, Cached>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The memory of one conversation, or none at all, and the right to write to it.
+#[derive(Debug, Clone, Default)]
+pub struct Keeper {
+    memory: Option<(Ring, String)>,
+    tenure: Option<Tenure>,
+}
+
+impl Keeper {
+    /// Goes on under another right.
+    pub fn hold_under(&mut self, tenure: Tenure) {
+        self.tenure = Some(tenure);
+    }
+
+    /// The epoch to write under; higher ones win. 0 where nothing is owned.
+    pub fn epoch(&self) -> u64 {
+        self.tenure.as_ref().map_or(0, Tenure::epoch)
+    }
+
+    /// Whether the partition is still this process's own, as far as it knows.
+    pub fn is_current(&self) -> bool {
+        self.tenure.as_ref().is_none_or(Tenure::is_current)
+    }
+
     /// Tells what is known of an update.
-    pub async fn recall(&self, key: &str, id: &str) -> Result<Recall, RingError> {
-        let (_, record) = self.load(key).await?;
+    pub async fn recall(&self, id: &str) -> Result<Recall, RingError> {
+        let Some((ring, key)) = &self.memory else { return Ok(Recall::Open(Progress::default())) };
+        let (_, record) = self.load(ring, key).await?;
         let mark = mark(id);
         if record.done.contains(&mark) {
             return Ok(Recall::Done);
@@ -88,26 +134,40 @@ impl Ring {
     }
 
     /// Remembers which parts of an unfinished update have taken effect.
-    pub async fn keep(&self, key: &str, id: &str, parts: Vec<String>) -> Result<(), RingError> {
-        self.change(key, id, |progress| progress.parts = parts).await
+    pub async fn keep(&self, id: &str, parts: Vec<String>) -> Result<(), RingError> {
+        self.change(id, |progress| progress.parts = parts).await
     }
 
     /// Remembers how far an unfinished update got.
-    pub async fn note(&self, key: &str, id: &str, progress: Progress) -> Result<(), RingError> {
-        self.change(key, id, |known| *known = progress).await
+    pub async fn note(&self, id: &str, progress: Progress) -> Result<(), RingError> {
+        self.change(id, |known| *known = progress).await
     }
 
     /// Forgets an update that ended without an effect worth remembering.
-    pub async fn forget(&self, key: &str, id: &str) -> Result<(), RingError> {
-        let (revision, mut record) = self.load(key).await?;
+    pub async fn forget(&self, id: &str) -> Result<(), RingError> {
+        let Some((ring, key)) = &self.memory else { return Ok(()) };
+        let (revision, mut record) = self.load(ring, key).await?;
         if record.open.remove(id).is_none() {
             return Ok(());
         }
-        self.save(key, revision, record).await
+        self.save(ring, key, revision, record).await
     }
 
-    async fn change(&self, key: &str, id: &str, adjust: impl FnOnce(&mut Progress)) -> Result<(), RingError> {
-        let (revision, mut record) = self.load(key).await?;
+    /// Remembers that an update has taken effect.
+    pub async fn finish(&self, id: &str) -> Result<(), RingError> {
+        let Some((ring, key)) = &self.memory else { return Ok(()) };
+        let (revision, mut record) = self.load(ring, key).await?;
+        record.open.remove(id);
+        record.done.push_back(mark(id));
+        while record.done.len() > DONE_MAX {
+            record.done.pop_front();
+        }
+        self.save(ring, key, revision, record).await
+    }
+
+    async fn change(&self, id: &str, adjust: impl FnOnce(&mut Progress)) -> Result<(), RingError> {
+        let Some((ring, key)) = &self.memory else { return Ok(()) };
+        let (revision, mut record) = self.load(ring, key).await?;
         let mut progress = record.open.get(id).cloned().unwrap_or_default();
         let before = progress.clone();
         adjust(&mut progress);
@@ -118,66 +178,61 @@ impl Ring {
         while record.open.len() > OPEN_MAX {
             record.open.pop_first();
         }
-        self.save(key, revision, record).await
+        self.save(ring, key, revision, record).await
     }
 
-    /// Remembers that an update has taken effect.
-    pub async fn finish(&self, key: &str, id: &str) -> Result<(), RingError> {
-        let (revision, mut record) = self.load(key).await?;
-        record.open.remove(id);
-        record.done.push_back(mark(id));
-        while record.done.len() > DONE_MAX {
-            record.done.pop_front();
-        }
-        self.save(key, revision, record).await
-    }
-
-    /// The memory of one conversation.
-    pub fn keeper(&self, key: String) -> Keeper {
-        Keeper(Some((self.clone(), key)))
-    }
-
-    async fn load(&self, key: &str) -> Result<(u64, Record), RingError> {
-        if let Some(cached) = self.lock().get(key) {
-            return Ok(cached.clone());
+    async fn load(&self, ring: &Ring, key: &str) -> Result<(u64, Record), RingError> {
+        let epoch = self.epoch();
+        if let Some(cached) = ring.lock().get(key)
+            && cached.epoch == epoch
+        {
+            return Ok((cached.revision, cached.record.clone()));
         }
         let failed = |reason: String| RingError { verb: "read", reason };
-        let loaded = match self.store.entry(key).await.map_err(|error| failed(error.to_string()))? {
-            Some(entry) if !entry.value.is_empty() => {
-                let record = serde_json::from_slice(&entry.value).unwrap_or_else(|error| {
-                    // Reading it again would give the same: the conversation would stand still for good.
-                    tracing::warn!(key, %error, "a conversation's record cannot be read and starts anew");
-                    Record::default()
-                });
-                (entry.revision, record)
-            }
-            Some(entry) => (entry.revision, Record::default()),
-            None => (0, Record::default()),
-        };
-        self.lock().put(key.to_owned(), loaded.clone());
-        Ok(loaded)
+        let (revision, record) =
+            match ring.store.entry(key).await.map_err(|error| failed(error.to_string()))? {
+                Some(entry) if !entry.value.is_empty() => {
+                    let record: Record = serde_json::from_slice(&entry.value).unwrap_or_else(|error| {
+                        // Reading it again would give the same: the conversation would stand still for good.
+                        tracing::warn!(key, %error, "a conversation's record cannot be read and starts anew");
+                        Record::default()
+                    });
+                    (entry.revision, record)
+                }
+                Some(entry) => (entry.revision, Record::default()),
+                None => (0, Record::default()),
+            };
+        if record.epoch > epoch && self.tenure.is_some() {
+            return Err(failed(OVERTAKEN.to_owned()));
+        }
+        ring.lock().put(key.to_owned(), Cached { epoch, revision, record: record.clone() });
+        Ok((revision, record))
     }
 
     /// Writes under the revision read; a failure forgets the cached record so that the next attempt reads anew.
-    async fn save(&self, key: &str, revision: u64, record: Record) -> Result<(), RingError> {
+    async fn save(&self, ring: &Ring, key: &str, revision: u64, record: Record) -> Result<(), RingError> {
         let failed = |reason: String| RingError { verb: "written", reason };
+        if !self.is_current() {
+            ring.lock().pop(key);
+            return Err(failed(OVERTAKEN.to_owned()));
+        }
+        let epoch = self.epoch();
+        let record = Record { epoch, ..record };
         let bytes = serde_json::to_vec(&record).map_err(|error| failed(error.to_string()))?;
-        match self.store.update(key, bytes.into(), revision).await {
+        match ring.store.update(key, bytes.into(), revision).await {
             Ok(revision) => {
-                self.lock().put(key.to_owned(), (revision, record));
+                ring.lock().put(key.to_owned(), Cached { epoch, revision, record });
                 Ok(())
             }
             Err(error) => {
-                self.lock().pop(key);
+                ring.lock().pop(key);
                 Err(failed(error.to_string()))
             }
         }
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<String, (u64, Record)>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
+
+const OVERTAKEN: &str = "its partition is not this process's own any more";
 
 /// What is kept of a finished update's id.
 fn mark(id: &str) -> String {
@@ -194,50 +249,4 @@ fn is_zero_u32(number: &u32) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero_u64(number: &u64) -> bool {
     *number == 0
-}
-
-/// The memory of one conversation, or none at all.
-#[derive(Debug, Clone, Default)]
-pub struct Keeper(Option<(Ring, String)>);
-
-impl Keeper {
-    /// Tells what is known of an update.
-    pub async fn recall(&self, id: &str) -> Result<Recall, RingError> {
-        match &self.0 {
-            Some((ring, key)) => ring.recall(key, id).await,
-            None => Ok(Recall::Open(Progress::default())),
-        }
-    }
-
-    /// Remembers which parts of an unfinished update have taken effect.
-    pub async fn keep(&self, id: &str, parts: Vec<String>) -> Result<(), RingError> {
-        match &self.0 {
-            Some((ring, key)) => ring.keep(key, id, parts).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Remembers how far an unfinished update got.
-    pub async fn note(&self, id: &str, progress: Progress) -> Result<(), RingError> {
-        match &self.0 {
-            Some((ring, key)) => ring.note(key, id, progress).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Forgets an update that ended without an effect worth remembering.
-    pub async fn forget(&self, id: &str) -> Result<(), RingError> {
-        match &self.0 {
-            Some((ring, key)) => ring.forget(key, id).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Remembers that an update has taken effect.
-    pub async fn finish(&self, id: &str) -> Result<(), RingError> {
-        match &self.0 {
-            Some((ring, key)) => ring.finish(key, id).await,
-            None => Ok(()),
-        }
-    }
 }

@@ -16,8 +16,6 @@ pub struct PoolSettings {
     pub tenant_in_flight_max: usize,
     /// Time after which NATS offers an unacknowledged message again.
     pub ack_wait: Duration,
-    /// How long a lease lives without renewal.
-    pub lease_ttl: Duration,
     /// Time to finish running jobs at the end.
     pub drain_timeout: Duration,
     /// Jobs at once.
@@ -57,7 +55,6 @@ impl PoolSettings {
                 .unwrap_or(usize::MAX),
             tenant_in_flight_max: count(reader, "pools.tenant_in_flight_max", 4096),
             ack_wait: reader.duration("pools.ack_wait"),
-            lease_ttl: reader.duration("pools.lease_ttl"),
             drain_timeout: reader.duration("pools.drain_timeout"),
             concurrency: 1,
             attempts_max: 5,

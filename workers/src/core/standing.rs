@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Where a pool stands in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// It has not asked for its lease yet.
+    /// It does not know yet which processes there are.
     Starting,
-    /// Another process owns it; this one takes over when that ends.
+    /// Other processes own all of it; this one takes over what they leave.
     StandingBy,
-    /// This process owns it and opens its consumers.
+    /// This process claims its partitions and opens their consumers.
     Opening,
-    /// This process works on it.
+    /// This process works on its partitions.
     Working,
 }
 

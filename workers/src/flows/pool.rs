@@ -85,13 +85,21 @@ impl Job for FlowsJob {
 impl FlowsJob {
     async fn advance(&self, work: &Work, phone: &PhoneNumberId, update: &Update) -> Result<Verdict, String> {
         let stored = self.load(&work.head, phone).await?;
+        let fence = work.keeper.epoch();
+        if stored.session.as_ref().is_some_and(|session| fence != 0 && session.fence() > fence) {
+            return Err("the conversation is another process's by now".to_owned());
+        }
         let mut shelf = self.library.shelf(&self.platform.snapshot(), &work.head.tenant, Some(phone));
         shelf.keep_bots(|bot| EntityId::new(bot).is_ok_and(|bot| work.head.is_for(&bot)));
         let is_repeat = stored.session.as_ref().is_some_and(|session| session.seen(&update.id()));
         let Some((session, effects)) = bot::advance(&shelf.flows, stored.session, update, now_ms()) else {
             return Ok(Verdict::Idle);
         };
+        let session = session.fenced(fence);
         if !is_repeat {
+            if !work.keeper.is_current() {
+                return Err("the partition may be another process's by now".to_owned());
+            }
             self.save(&stored.key, stored.revision, &session).await?;
         }
         for effect in &effects {

@@ -27,6 +27,9 @@ const RECENT_MAX: usize = 8;
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     schema: u32,
+    /// The epoch of the owner that wrote it; a lower one may not write over it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    fence: u64,
     /// The flow's id.
     pub(super) flow: String,
     /// The version of the flow the run was begun with.
@@ -150,6 +153,7 @@ impl Session {
     pub fn new(flow: &str, compiled: &Compiled) -> Self {
         Self {
             schema: SCHEMA,
+            fence: 0,
             flow: flow.to_owned(),
             version: compiled.version.clone(),
             status: Status::New,
@@ -174,6 +178,7 @@ impl Session {
     /// Makes a session for another flow that goes on remembering what was processed here.
     pub fn succeed(self, flow: &str, compiled: &Compiled) -> Self {
         Self {
+            fence: self.fence,
             epoch: self.epoch,
             turn: self.turn,
             counters: self.counters,
@@ -192,6 +197,16 @@ impl Session {
     /// Writes the session for storing.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The epoch of the owner that wrote it.
+    pub(super) fn fence(&self) -> u64 {
+        self.fence
+    }
+
+    /// Puts it under the epoch of the owner that is to write it.
+    pub(super) fn fenced(self, fence: u64) -> Self {
+        Self { fence, ..self }
     }
 
     /// The flow it is in, or was in last.
@@ -283,4 +298,9 @@ impl Session {
             self.outbox.pop_front();
         }
     }
+}
+
+/// For serde, which asks by reference.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -11,4 +11,5 @@
 mod core;
 mod dead;
 mod flows;
+mod ownership;
 mod stage;

@@ -10,6 +10,7 @@ use ackline_shared::vault::VaultKey;
 use ackline_workers::core::backoff::Backoff;
 use ackline_workers::core::job::Job;
 use ackline_workers::core::log::{Log, now_ms};
+use ackline_workers::core::membership::Membership;
 use ackline_workers::core::metrics::Metrics;
 use ackline_workers::core::pool::{self, Host};
 use ackline_workers::core::settings::PoolSettings;
@@ -26,6 +27,9 @@ use tokio::time::timeout;
 
 /// The longest any test waits for anything.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a process counts as alive.
+pub const LEASE_TTL: Duration = Duration::from_secs(2);
 
 /// A pool running in the test; dropping the sender ends it too.
 pub type RunningPool = (watch::Sender<bool>, JoinHandle<()>);
@@ -54,9 +58,15 @@ impl Stage {
 
     /// Kills nats-server, starts it again and waits until we are connected.
     pub async fn restart_server(&mut self) {
+        self.restart_server_after(Duration::ZERO).await;
+    }
+
+    /// The same, with the server away for a while.
+    pub async fn restart_server_after(&mut self, away: Duration) {
         let client = self.platform.log.context().client();
         let connects = client.statistics().connects.load(Ordering::Relaxed);
         self.server.kill();
+        tokio::time::sleep(away).await;
         self.server.restart().unwrap();
         let connected = async {
             while client.statistics().connects.load(Ordering::Relaxed) == connects {
@@ -73,7 +83,7 @@ impl Stage {
             platform: self.platform.clone(),
             metrics,
             standing: Standing::default(),
-            instance: instance.to_owned(),
+            membership: Membership::join(&self.platform, instance, LEASE_TTL),
             shutdown,
         };
         let settings = PoolSettings {
@@ -81,7 +91,6 @@ impl Stage {
             window_bytes_max: 8 << 20,
             tenant_in_flight_max: 8,
             ack_wait: Duration::from_secs(30),
-            lease_ttl: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(5),
             concurrency: 8,
             attempts_max: 3,
@@ -104,12 +113,27 @@ impl Stage {
         timeout(DEADLINE, stored).await.expect("the duplicate window ends");
     }
 
+    /// Stores a message in a partition of its own choosing.
+    pub async fn publish_in(&self, partition: u16, conversation: &str, id: &str) {
+        self.store_in(Partition(partition), conversation, id, "ok".into()).await;
+    }
+
     /// Tells whether the stream knew the id.
     async fn store(&self, conversation: &str, id: &str, payload: bytes::Bytes) -> bool {
+        self.store_in(Partition(1), conversation, id, payload).await
+    }
+
+    async fn store_in(
+        &self,
+        partition: Partition,
+        conversation: &str,
+        id: &str,
+        payload: bytes::Bytes,
+    ) -> bool {
         let head = Head {
             id: UpdateId::new(id),
             tenant: TenantId::new("acme").unwrap(),
-            partition: Partition(1),
+            partition,
             family: Family::Update(Class::Message),
             kind: "message.text".into(),
             app: None,
@@ -181,6 +205,6 @@ fn settings(url: String) -> NatsSettings {
         stream_bytes_max: 64 << 20,
         duplicate_window: Duration::from_millis(100),
         session_max_age: Duration::from_secs(3600),
-        lease_ttl: Duration::from_secs(2),
+        lease_ttl: LEASE_TTL,
     }
 }

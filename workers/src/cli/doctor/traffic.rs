@@ -2,12 +2,13 @@
 
 use super::finding::Finding;
 use crate::cli::stored;
+use crate::core::roster::Member;
 use ackline_shared::ids::{AppId, TenantId};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Pool, header};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -17,7 +18,7 @@ const BEHIND: u64 = 1_000;
 /// Time for the lists of subjects or consumers of one stream.
 const LIST_WAIT: Duration = Duration::from_secs(20);
 
-/// Looks at streams, consumers and leases.
+/// Looks at streams, consumers and processes.
 pub async fn check(context: &Context, snapshot: &Snapshot, now_ms: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
     // A missing stream is told by another check.
@@ -161,15 +162,28 @@ async fn pools(context: &Context) -> Vec<Finding> {
             Err(_) => return vec![Finding::warn("pools", "cannot be listed: no answer in time")],
         }
     }
-    let leases = stored::open(context, subjects::BUCKET_LEASES).await.ok().flatten();
+    let owners = owners(context).await;
+    verdicts(&owners, &backlogs)
+}
+
+/// Who works on each pool, by the names of the processes that are alive.
+async fn owners(context: &Context) -> BTreeMap<Pool, String> {
     let mut owners: BTreeMap<Pool, String> = BTreeMap::new();
-    if let Some(leases) = &leases {
-        for pool in Pool::ALL {
-            let owner = leases.get(pool.as_str()).await.ok().flatten();
-            owners.extend(owner.map(|bytes| (pool, String::from_utf8_lossy(&bytes).into_owned())));
+    let Ok(Some(leases)) = stored::open(context, subjects::BUCKET_LEASES).await else { return owners };
+    let Ok(keys) = leases.keys().await else { return owners };
+    let names: Vec<String> = keys.filter_map(|key| std::future::ready(key.ok())).collect().await;
+    for name in names {
+        let Ok(Some(value)) = leases.get(&name).await else { continue };
+        let Ok(member) = serde_json::from_slice::<Member>(&value) else { continue };
+        for pool in Pool::ALL.into_iter().filter(|pool| member.runs(*pool)) {
+            let named = owners.entry(pool).or_default();
+            if !named.is_empty() {
+                named.push_str(", ");
+            }
+            named.push_str(&name);
         }
     }
-    verdicts(&owners, &backlogs)
+    owners
 }
 
 fn verdicts(owners: &BTreeMap<Pool, String>, backlogs: &BTreeMap<Pool, Backlog>) -> Vec<Finding> {
