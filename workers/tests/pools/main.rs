@@ -12,3 +12,4 @@ mod core;
 mod dead;
 mod flows;
 mod stage;
+mod tuning;
