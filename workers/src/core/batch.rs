@@ -2,7 +2,7 @@
 //!
 //! It reads with one consumer, writes what it read in one transaction, and only then acknowledges. An update
 //! the batch refuses goes to the dead letters by itself; a failing store stops the pool from advancing and
-//! nothing is lost.
+//! nothing is lost. While it is paused it holds what it read, unwritten and unacknowledged.
 
 use super::dead;
 use super::intake::{self, Arrival, acknowledge};
@@ -13,6 +13,7 @@ use super::metrics::Metrics;
 use super::pool::{Ended, Host, connects, ended, keep_lease_while};
 use super::settings::PoolSettings;
 use super::standing::State;
+use super::tuning::Tuning;
 use ackline_shared::subjects::{self, Partition, Pool};
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Batch;
@@ -53,8 +54,14 @@ pub struct BatchSize {
 /// Runs the pool until the signal, taking it over whenever its lease is free.
 pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, mut host: Host) {
     let lease = host.lease(B::POOL, &settings);
-    let reader =
-        Reader { job, log: host.platform.log.clone(), settings, size, metrics: host.metrics.clone() };
+    let reader = Reader {
+        job,
+        log: host.platform.log.clone(),
+        settings,
+        size,
+        metrics: host.metrics.clone(),
+        tuning: host.platform.tuning.clone(),
+    };
     while let Some(mut held) = host.wait_for(B::POOL, &lease).await {
         let ended = reader.own(&lease, &mut held, &mut host).await;
         host.give_up(B::POOL, &ended);
@@ -71,6 +78,7 @@ struct Reader<B> {
     settings: PoolSettings,
     size: BatchSize,
     metrics: Metrics,
+    tuning: Tuning,
 }
 
 impl<B: BatchJob> Reader<B> {
@@ -100,6 +108,7 @@ impl<B: BatchJob> Reader<B> {
     /// Reads a batch, writes it, acknowledges it. Cancelling it anywhere is harmless: the batch comes again.
     async fn round(&self, consumer: &PullConsumer) {
         let mut batch = self.read(consumer).await;
+        self.tuning.unpaused(B::POOL).await;
         if batch.is_empty() {
             return;
         }
