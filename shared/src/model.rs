@@ -268,6 +268,8 @@ pub enum Scope {
     Send,
     /// Change bots and flows.
     Manage,
+    /// See and turn the pools of the whole installation; no key has it unless it is declared.
+    Operate,
 }
 
 fn all_scopes() -> Vec<Scope> {

@@ -12,6 +12,7 @@ pub mod egress;
 pub mod events;
 pub mod flows;
 pub mod journal;
+pub mod lanes;
 pub mod platform;
 pub mod process;
 pub mod relay;

@@ -12,7 +12,7 @@ mod api_stage;
 
 use ackline_shared::subjects::{OUTBOUND, UPDATES};
 use ackline_workers::api;
-use api_stage::{ACME, GLOBEX, READER, SENDER, Stage, crm_link, sealed};
+use api_stage::{ACME, GLOBEX, OPERATOR, READER, SENDER, Stage, crm_link, sealed};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -422,4 +422,57 @@ async fn a_key_sealed_under_the_tenants_data_key_opens() {
     stage.declare("key.acme.sealed", &sealed(&stage, "acme", key)).await;
     stage.configuration_is("api_keys", "sealed").await;
     assert_eq!(stage.get("/v1/bots", key).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_is_turned_is_checked_revised_and_audited() {
+    let stage = Stage::start().await;
+    let (pool, tenant) = ("/v1/tuning/pools/relay", "/v1/tuning/pools/relay/tenants/acme");
+    stage.get("/v1/tuning", ACME).await.is_problem(StatusCode::FORBIDDEN, "forbidden");
+    stage.put(pool, ACME, &json!({"paused": true})).await.is_problem(StatusCode::FORBIDDEN, "forbidden");
+    stage.get(pool, OPERATOR).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+
+    let made = stage.put(pool, OPERATOR, &json!({"concurrency": 8, "lanes": {"sts": 3}})).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    let tag = made.header("etag").unwrap().to_owned();
+    let stale = [("if-match", "\"999\"")];
+    let refused = stage.send("PUT", pool, Some(OPERATOR), &stale, Some(json!({"paused": true}))).await;
+    refused.is_problem(StatusCode::PRECONDITION_FAILED, "precondition-failed");
+    let fresh = [("if-match", tag.as_str())];
+    let changed = stage.send("PUT", pool, Some(OPERATOR), &fresh, Some(json!({"paused": true}))).await;
+    assert_eq!((changed.status, &changed.json["paused"]), (StatusCode::OK, &json!(true)));
+
+    let wrong = json!({"concurrency": 0, "lanes": {"bulk": 1}});
+    let refused = stage.put(pool, OPERATOR, &wrong).await;
+    refused.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+    assert_eq!(refused.json["errors"][1]["at"], "/lanes/bulk");
+    stage
+        .put(pool, OPERATOR, &json!({"pasued": true}))
+        .await
+        .is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+    stage
+        .put("/v1/tuning/pools/rely", OPERATOR, &json!({}))
+        .await
+        .is_problem(StatusCode::NOT_FOUND, "not-found");
+    let nobody = "/v1/tuning/pools/relay/tenants/nobody";
+    stage.put(nobody, OPERATOR, &json!({"weight": 1})).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+    let discard = json!({"mode": "discard", "confirm": "globex"});
+    stage.put(tenant, OPERATOR, &discard).await.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+    assert_eq!(stage.get(pool, OPERATOR).await.json, changed.json, "nothing was changed");
+
+    let discard = json!({"mode": "discard", "confirm": "acme"});
+    assert_eq!(stage.put(tenant, OPERATOR, &discard).await.status, StatusCode::CREATED);
+    assert_eq!(stage.get(tenant, OPERATOR).await.json["mode"], "discard");
+    assert_eq!(stage.call("DELETE", tenant, Some(OPERATOR), None).await.status, StatusCode::NO_CONTENT);
+    stage.get(tenant, OPERATOR).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+
+    let audit = stage.get("/v1/tuning/audit", OPERATOR).await.json;
+    let told: Vec<_> =
+        audit["items"].as_array().unwrap().iter().map(|one| (&one["from"], &one["to"])).collect();
+    assert_eq!(told.len(), 4, "{audit}");
+    assert_eq!(told[0], (&json!({"mode": "discard"}), &json!({})));
+    assert_eq!(told[2], (&json!({"concurrency": 8, "lanes": {"sts": 3}}), &json!({"paused": true})));
+    assert!(audit["items"][0]["at"].is_string() && audit["items"][0]["by"] == "key:acme/operator", "{audit}");
+    let items = stage.get("/v1/tuning", OPERATOR).await.json["items"].clone();
+    assert_eq!(items.as_array().unwrap().len(), 6, "{items}");
 }

@@ -10,8 +10,10 @@
 
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, TenantId, UpdateId};
+use ackline_shared::nats;
 use ackline_shared::subjects::{self, Class, Partition, Pool};
 use ackline_shared::testing::{NatsOptions, NatsServer, workspace_dir};
+use ackline_workers::cli::settings::Settings;
 use ackline_workers::cli::{self, Outcome};
 use async_nats::jetstream;
 use axum::extract::Path;
@@ -279,4 +281,51 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
     assert_eq!(level(&findings, "durability"), "fail");
     let only = desk.ask(&["doctor", "--fix-hints"]).await;
     assert!(only.out.contains("sync_interval: always") && !only.out.contains("ok    nats"), "{}", only.out);
+}
+
+#[tokio::test]
+async fn pools_are_turned_from_the_command_line_and_nothing_wrong_gets_through() {
+    let desk = Desk::open();
+    let early = desk.ask(&["pause", "relay"]).await;
+    assert_eq!((early.code, early.err.contains("not set up")), (cli::EXIT_FAILED, true), "{early:?}");
+    let context = desk.context().await;
+    let settings = Settings::load(None, &desk.environment).unwrap();
+    let buckets = nats::prepare(&context, &settings.nats).await.unwrap();
+    buckets.config.put("tenant.acme", r#"{"id":"acme","name":"Acme"}"#.into()).await.unwrap();
+
+    let turned = desk.ask(&["tune", "relay", "concurrency=8", "lanes.sts=3", "--by", "ann"]).await;
+    assert_eq!(turned.out, "relay: as configured -> concurrency=8 lanes.sts=3\n", "{turned:?}");
+    let paused = desk.ask(&["pause", "relay", "--json"]).await;
+    let paused: Value = serde_json::from_str(&paused.out).unwrap();
+    assert_eq!(paused["to"], json!({"concurrency": 8, "lanes": {"sts": 3}, "paused": true}));
+    assert_eq!(desk.ask(&["resume", "relay"]).await.code, cli::EXIT_OK);
+
+    for (arguments, part) in [
+        (&["tune", "rely", "paused=true"][..], "there are flows, replies"),
+        (&["tune", "relay", "concurrency=0"], "outside 1 to 4096"),
+        (&["tune", "relay", "lanes.bulk=1"], "no such lane; there are msg"),
+        (&["tune", "relay", "speed=1"], "no such key of a pool"),
+        (&["tune", "journal", "concurrency=2"], "works in batches"),
+        (&["tune", "relay", "--tenant", "nobody", "weight=2"], "there is no tenant `nobody`"),
+        (&["discard", "relay", "--tenant", "acme", "--confirm", "acm"], "--confirm acme"),
+        (&["discard", "relay"], "say whose"),
+    ] {
+        let refused = desk.ask(arguments).await;
+        assert_eq!(refused.code, 64, "{refused:?}");
+        assert!(refused.err.contains(part) && refused.err.contains("nothing was changed"), "{refused:?}");
+    }
+
+    let discard = desk.ask(&["discard", "relay", "--tenant", "acme", "--confirm", "acme"]).await;
+    assert_eq!(discard.out, "relay of acme: as configured -> mode=discard\n");
+    let shown = desk.ask(&["tune", "relay"]).await.out;
+    assert!(
+        shown.starts_with("relay: concurrency=8 lanes.sts=3") && shown.contains("acme: mode=discard"),
+        "{shown}"
+    );
+    assert_eq!(desk.ask(&["resume", "relay", "--tenant", "acme"]).await.code, cli::EXIT_OK);
+    assert_eq!(desk.ask(&["tune", "relay", "--reset"]).await.code, cli::EXIT_OK);
+    assert_eq!(desk.ask(&["tune", "relay"]).await.out.split("  (by").next(), Some("relay: as configured"));
+    let history = desk.ask(&["tune", "relay", "--history"]).await.out;
+    assert_eq!(history.lines().count(), 6, "{history}");
+    assert!(history.lines().last().unwrap().contains("cli:ann"), "{history}");
 }

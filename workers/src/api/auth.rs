@@ -67,6 +67,12 @@ permission!(
     Scope::Manage
 );
 
+permission!(
+    /// A caller that may see and turn the pools of the whole installation.
+    CanOperate,
+    Scope::Operate
+);
+
 /// The opened keys of one version of the configuration.
 #[derive(Debug, Default)]
 pub struct Keys {

@@ -24,6 +24,7 @@ mod revision;
 mod service;
 pub mod settings;
 pub(crate) mod time;
+mod tuning;
 
 pub use listener::serve;
 pub use private::{PrivateState, build_private};

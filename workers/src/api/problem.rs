@@ -225,6 +225,7 @@ fn scope_name(scope: Scope) -> &'static str {
         Scope::Read => "read",
         Scope::Send => "send",
         Scope::Manage => "manage",
+        Scope::Operate => "operate",
     }
 }
 

@@ -46,7 +46,8 @@ impl Expectation {
         }
     }
 
-    fn holds(self, stored: Option<u64>) -> bool {
+    /// Tells whether it holds for what is stored under a revision.
+    pub fn holds(self, stored: Option<u64>) -> bool {
         match self {
             Self::Any => true,
             Self::Present => stored.is_some(),

@@ -1,7 +1,7 @@
 //! The service as a whole: routes, document, and the bounds around every request.
 
 use super::problem::Problem;
-use super::{App, auth, bots, conversations, dead_letters, flows, hooks, messages, replays};
+use super::{App, auth, bots, conversations, dead_letters, flows, hooks, messages, replays, tuning};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -37,7 +37,8 @@ fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi
         .content("application/problem+json", body)
         .build();
     for path in document.paths.paths.values_mut() {
-        for operation in [&mut path.get, &mut path.put, &mut path.post].into_iter().flatten() {
+        let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.delete];
+        for operation in operations.into_iter().flatten() {
             operation.responses.responses.insert("default".to_owned(), RefOr::T(problem.clone()));
         }
     }
@@ -67,7 +68,7 @@ impl Modify for BearerKey {
 }
 
 fn v1(app: Option<App>) -> OpenApiRouter<App> {
-    let routes = OpenApiRouter::new()
+    let routes = tuning::router()
         .routes(routes!(messages::send))
         .routes(routes!(messages::get))
         .routes(routes!(conversations::list))
@@ -120,6 +121,7 @@ async fn index() -> Response {
             "conversations": "/v1/conversations",
             "bots": "/v1/bots",
             "flows": "/v1/flows",
+            "tuning": "/v1/tuning",
             "dead_letters": "/v1/dead-letters",
             "replays": "/v1/replays",
         },

@@ -13,6 +13,7 @@ pub mod plan;
 mod samples;
 pub mod settings;
 pub mod stored;
+pub mod tune;
 
 use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::vault::VaultKey;
@@ -47,6 +48,14 @@ pub struct Cli {
 enum Command {
     /// Make the stored configuration match a file, and print the difference
     Apply(apply::ApplyArguments),
+    /// Turn a pool, or a tenant in it, while everything runs
+    Tune(tune::TuneArguments),
+    /// Let a pool, or a tenant in it, start nothing more; what arrives is kept
+    Pause(tune::PauseArguments),
+    /// End a pause, a drain or a discard
+    Resume(tune::PauseArguments),
+    /// Put a tenant's updates among the dead letters instead of working on them
+    Discard(tune::DiscardArguments),
     /// Check everything between Meta and the workers, and say what to mend
     Doctor(doctor::DoctorArguments),
     /// Print a fresh master key, for the file that secrets.master_key_file names
@@ -94,6 +103,22 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &[(
         }
         Command::Apply(arguments) => match settings() {
             Ok(settings) => apply::run(arguments, &settings, environment).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Tune(arguments) => match settings() {
+            Ok(settings) => tune::tune(arguments, &settings).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Pause(arguments) => match settings() {
+            Ok(settings) => tune::pause(arguments, &settings, true).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Resume(arguments) => match settings() {
+            Ok(settings) => tune::pause(arguments, &settings, false).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Discard(arguments) => match settings() {
+            Ok(settings) => tune::discard(arguments, &settings).await,
             Err(report) => Outcome::bad_input(report.to_string()),
         },
         Command::Doctor(arguments) => match settings() {

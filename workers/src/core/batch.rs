@@ -3,7 +3,7 @@
 //! The pool is one partition, whole: it reads with one consumer, writes what it read in one transaction, and
 //! only then acknowledges. An update
 //! the batch refuses goes to the dead letters by itself; a failing store stops the pool from advancing and
-//! nothing is lost.
+//! nothing is lost. While it is paused it holds what it read, unwritten and unacknowledged.
 
 use super::dead;
 use super::holdings::connects;
@@ -16,6 +16,7 @@ use super::pool::{Host, ended};
 use super::settings::PoolSettings;
 use super::standing::State;
 use super::tenure::Tenure;
+use super::tuning::Tuning;
 use ackline_shared::subjects::{self, Partition, Pool};
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Batch;
@@ -62,7 +63,8 @@ pub struct BatchSize {
 pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, mut host: Host) {
     let seat = host.membership.sit(B::POOL, 1);
     let (metrics, standing) = (host.metrics.clone(), host.standing.clone());
-    let reader = Reader { job, log: host.platform.log.clone(), settings, size, metrics };
+    let (log, tuning) = (host.platform.log.clone(), host.platform.tuning.clone());
+    let reader = Reader { job, log, settings, size, metrics, tuning };
     loop {
         standing.set(B::POOL, State::Starting);
         let won = tokio::select! {
@@ -129,6 +131,7 @@ struct Reader<B> {
     settings: PoolSettings,
     size: BatchSize,
     metrics: Metrics,
+    tuning: Tuning,
 }
 
 impl<B: BatchJob> Reader<B> {
@@ -152,6 +155,7 @@ impl<B: BatchJob> Reader<B> {
     /// Reads a batch, writes it, acknowledges it. Cancelling it anywhere is harmless: the batch comes again.
     async fn round(&self, consumer: &PullConsumer, reading: &Reading) {
         let mut batch = self.read(consumer, reading).await;
+        self.tuning.unpaused(B::POOL).await;
         if batch.is_empty() || !reading.tenure.is_current() {
             return;
         }

@@ -31,6 +31,7 @@ use tower::ServiceExt;
 pub const ACME: &str = "acme-key-acme-key-acme-key";
 pub const READER: &str = "read-key-read-key-read-key";
 pub const SENDER: &str = "send-key-send-key-send-key";
+pub const OPERATOR: &str = "operator-key-operator-key";
 pub const GLOBEX: &str = "globex-key-globex-key-globex";
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -303,6 +304,7 @@ fn installation(master: &VaultKey, data_key: &VaultKey) -> Vec<(String, Value)> 
         ("all", "acme", ACME, json!(["read", "send", "manage"])),
         ("reader", "acme", READER, json!(["read"])),
         ("sender", "acme", SENDER, json!(["send"])),
+        ("operator", "acme", OPERATOR, json!(["operate"])),
         ("short", "acme", "too-short", json!(["read"])),
         ("all", "globex", GLOBEX, json!(["read", "send", "manage"])),
     ];

@@ -13,3 +13,4 @@ mod dead;
 mod flows;
 mod ownership;
 mod stage;
+mod tuning;

@@ -77,10 +77,15 @@ impl Stage {
     }
 
     pub fn run<J: Job>(&self, job: J, instance: &str) -> RunningPool {
+        self.run_on(self.platform.clone(), job, instance)
+    }
+
+    /// The same on the platform of another process.
+    pub fn run_on<J: Job>(&self, platform: Platform, job: J, instance: &str) -> RunningPool {
         let (stop, shutdown) = watch::channel(false);
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let host = Host {
-            platform: self.platform.clone(),
+            platform,
             metrics,
             standing: Standing::default(),
             membership: Membership::join(&self.platform, instance, LEASE_TTL),

@@ -6,14 +6,14 @@
 use super::Stamped;
 use crate::core::log::to_bytes;
 use ackline_shared::ids::TenantId;
-use ackline_shared::subjects::tuning_key;
+use ackline_shared::subjects::{Pool, tuning_key};
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -37,6 +37,8 @@ pub enum TuningError {
         key: String,
         /// What the parser said.
         reason: String,
+        /// Its revision.
+        revision: u64,
     },
 }
 
@@ -80,8 +82,11 @@ impl TuningStore {
             return Ok((entry.revision, None));
         }
         let parsed = serde_json::from_slice(&entry.value);
-        let parsed = parsed
-            .map_err(|error| TuningError::Unreadable { key: key.to_owned(), reason: error.to_string() })?;
+        let parsed = parsed.map_err(|error| TuningError::Unreadable {
+            key: key.to_owned(),
+            reason: error.to_string(),
+            revision: entry.revision,
+        })?;
         Ok((entry.revision, Some(parsed)))
     }
 
@@ -97,6 +102,19 @@ impl TuningStore {
             UpdateErrorKind::WrongLastRevision => TuningError::Conflict(key.to_owned()),
             _ => away(error),
         })
+    }
+
+    /// What is turned of a pool's tenants now, as it is stored; what does not parse is left out.
+    pub async fn tenants(&self, pool: Pool) -> Result<Vec<(TenantId, Value)>, TuningError> {
+        let mut tenants = BTreeMap::new();
+        for change in
+            self.history(HISTORY_MAX).await?.into_iter().filter(|change| change.pool == pool.as_str())
+        {
+            if let (Some(tenant), Some(value)) = (change.tenant, change.to) {
+                tenants.entry(tenant).or_insert(value);
+            }
+        }
+        Ok(tenants.into_iter().collect())
     }
 
     /// The changes that the bucket still knows, newest first, at most `limit`.

@@ -4,6 +4,7 @@
 //! whole bucket is read again, because a watch may take longer than a second to notice what it missed.
 
 use super::Table;
+use ackline_shared::subjects::Pool;
 use arc_swap::{ArcSwap, Guard};
 use async_nats::Client;
 use async_nats::jetstream::kv::{Entry, Operation, Store, Watch};
@@ -54,6 +55,14 @@ impl Tuning {
     pub async fn loaded(&self, deadline: Duration) -> bool {
         let mut loaded = self.loaded.clone();
         matches!(timeout(deadline, loaded.wait_for(|loaded| *loaded)).await, Ok(Ok(_)))
+    }
+
+    /// Waits while a pool is paused.
+    pub async fn unpaused(&self, pool: Pool) {
+        let mut watching = self.clone();
+        while watching.table().pool(pool).is_some_and(|entry| entry.value.paused) {
+            watching.changed().await;
+        }
     }
 
     /// Waits for the next change this handle has not seen; never ends when there will be none.
