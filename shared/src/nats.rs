@@ -173,6 +173,8 @@ pub struct Buckets {
     pub leases: kv::Store,
     /// Who owns which partition.
     pub owners: kv::Store,
+    /// Errands that only one process may run at a time.
+    pub errands: kv::Store,
     /// Live settings.
     pub tuning: kv::Store,
     /// Replays, and which dead letters are settled.
@@ -207,6 +209,7 @@ pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Bucke
         config: open(context, bucket(subjects::BUCKET_CONFIG, 8, Duration::ZERO)).await?,
         sessions: open(context, bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age)).await?,
         leases: open(context, bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl)).await?,
+        errands: open(context, bucket(subjects::BUCKET_ERRANDS, 1, settings.lease_ttl)).await?,
         tuning: open(context, bucket(subjects::BUCKET_TUNING, TUNING_HISTORY, Duration::ZERO)).await?,
         replays: open(context, bucket(subjects::BUCKET_REPLAYS, 1, settings.dead_max_age)).await?,
         owners: open(context, bucket(subjects::BUCKET_OWNERS, 1, Duration::ZERO)).await?,

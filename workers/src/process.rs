@@ -146,11 +146,12 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     let mut metrics = MetricsRegistry::default();
     let standing = Standing::default();
     parts.pools.iter().for_each(|pool| standing.set(*pool, State::Starting));
+    let instance = instance_name();
     let host = Host {
         platform: platform.clone(),
         metrics: Metrics::register(&mut metrics),
         standing: standing.clone(),
-        membership: Membership::join(&platform, &instance_name(), settings.nats.lease_ttl),
+        membership: Membership::join(&platform, &instance, settings.nats.lease_ttl),
         shutdown: shutdown.clone(),
     };
     let mut running = JoinSet::new();
@@ -166,7 +167,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     running.spawn(serve(listeners.private, api::build_private(private), shutdown.clone()));
     if let (Some(listener), Some(journal)) = (listeners.api, journal.clone()) {
         let office = Office::new(platform.log.clone(), &platform.buckets);
-        running.spawn(clerk::run(office, host.instance.clone(), settings.nats.lease_ttl, shutdown.clone()));
+        running.spawn(clerk::run(office, instance, settings.nats.lease_ttl, shutdown.clone()));
         let service = api::build(ApiState { platform, journal, settings: settings.api.clone() });
         running.spawn(serve(listener, service, shutdown.clone()));
     }

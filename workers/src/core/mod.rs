@@ -12,6 +12,7 @@ pub mod dead;
 pub mod holdings;
 pub mod intake;
 pub mod job;
+pub mod lease;
 pub mod log;
 pub mod membership;
 pub mod metrics;

@@ -2,7 +2,7 @@
 
 use super::office::{self, Office};
 use crate::core::lease::Lease;
-use crate::core::pool::{Shutdown, ended, keep_lease_while};
+use crate::core::pool::{Shutdown, ended};
 use async_nats::jetstream::kv::Operation;
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
@@ -18,9 +18,9 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(2);
 impl Office {
     /// Carries an order out if nobody else does; tells whether it was ours to try.
     pub async fn take_up(&self, id: &str, instance: &str, ttl: Duration) -> bool {
-        let lease = Lease::new(self.leases.clone(), &format!("replay.{id}"), instance, ttl);
+        let lease = Lease::new(self.errands.clone(), &format!("replay.{id}"), instance, ttl);
         let Some(mut held) = lease.ask().await else { return false };
-        let carried = keep_lease_while(self.carry_out(id), &lease, &mut held).await;
+        let carried = lease.hold_while(&mut held, self.carry_out(id)).await;
         match carried {
             Some(result) => {
                 if let Err(error) = result {

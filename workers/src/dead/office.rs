@@ -56,7 +56,7 @@ impl OfficeError {
 pub struct Office {
     pub(super) log: Log,
     pub(super) store: Store,
-    pub(super) leases: Store,
+    pub(super) errands: Store,
 }
 
 /// A letter looked up: what its headers tell, all of them, and what it holds.
@@ -96,7 +96,7 @@ pub struct Wish {
 impl Office {
     /// Opens the office.
     pub fn new(log: Log, buckets: &Buckets) -> Self {
-        Self { log, store: buckets.replays.clone(), leases: buckets.leases.clone() }
+        Self { log, store: buckets.replays.clone(), errands: buckets.errands.clone() }
     }
 
     /// Counts the open letters that a filter means, for as long as `within`.

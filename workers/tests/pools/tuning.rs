@@ -154,6 +154,7 @@ async fn publish_at(stage: &Stage, tenant: &str, conversation: &str, id: &str, r
         received_ms,
         signature: None,
         traceparent: None,
+        replay: None,
     };
     stage.platform.log.write(&head, "{}".into()).await.unwrap();
 }

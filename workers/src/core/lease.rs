@@ -1,0 +1,100 @@
+//! Who runs an errand that only one process may run at a time: a key that expires when it is not renewed.
+//!
+//! A holder that could not renew for most of the lease's life stops by itself, before anybody else can win it.
+//! Partitions of pools are not owned by leases: see `membership`.
+
+use async_nats::jetstream::kv::Store;
+use std::future::Future;
+use std::time::Duration;
+use tokio::time::{Instant, interval, timeout};
+
+/// An errand's lease, held or wanted by this process.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    store: Store,
+    key: String,
+    instance: String,
+    ttl: Duration,
+}
+
+/// Proof of having won the lease.
+#[derive(Debug)]
+pub struct Held {
+    revision: u64,
+    renewed: Instant,
+}
+
+impl Lease {
+    /// Names the lease of `key` for this process.
+    pub fn new(store: Store, key: &str, instance: &str, ttl: Duration) -> Self {
+        Self { store, key: key.to_owned(), instance: instance.to_owned(), ttl }
+    }
+
+    /// How often a held lease is renewed, and a wanted one asked for.
+    pub fn interval(&self) -> Duration {
+        self.ttl / 5
+    }
+
+    /// Asks for the lease once; `None` when it is somebody else's, or nobody answers.
+    pub async fn ask(&self) -> Option<Held> {
+        let asked = Instant::now();
+        let created = timeout(self.interval(), self.store.create(&self.key, self.instance.clone().into()));
+        if let Ok(Ok(revision)) = created.await {
+            return Some(Held { revision, renewed: asked });
+        }
+        let asked = Instant::now();
+        let revision = timeout(self.interval(), self.reclaim()).await.ok()??;
+        Some(Held { revision, renewed: asked })
+    }
+
+    /// Takes back a lease that this very process let go of without being able to say so.
+    async fn reclaim(&self) -> Option<u64> {
+        let entry = self.store.entry(&self.key).await.ok()??;
+        if entry.value != self.instance.as_bytes() {
+            return None;
+        }
+        self.store.update(&self.key, self.instance.clone().into(), entry.revision).await.ok()
+    }
+
+    /// Renews; false when the lease is, or soon may be, somebody else's.
+    pub async fn renew(&self, held: &mut Held) -> bool {
+        let asked = Instant::now();
+        let attempt = timeout(
+            self.interval(),
+            self.store.update(&self.key, self.instance.clone().into(), held.revision),
+        );
+        match attempt.await {
+            Ok(Ok(revision)) => {
+                *held = Held { revision, renewed: asked };
+                true
+            }
+            Ok(Err(error))
+                if error.kind() == async_nats::jetstream::kv::UpdateErrorKind::WrongLastRevision =>
+            {
+                false
+            }
+            _ => held.renewed.elapsed() < self.ttl.mul_f64(0.6),
+        }
+    }
+
+    /// Gives the lease back, so that a successor need not wait for it to expire.
+    pub async fn release(&self, held: Held) {
+        let freed =
+            timeout(self.interval(), self.store.purge_expect_revision(&self.key, Some(held.revision)));
+        if !matches!(freed.await, Ok(Ok(()))) {
+            tracing::debug!(lease = self.key, "the lease was not given back and will expire");
+        }
+    }
+
+    /// Awaits something long while the lease is renewed; `None` when the lease got lost.
+    pub async fn hold_while<T>(&self, held: &mut Held, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        let mut renewal = interval(self.interval());
+        loop {
+            tokio::select! {
+                done = &mut work => return Some(done),
+                _ = renewal.tick() => if !self.renew(held).await { return None },
+            }
+        }
+    }
+}
