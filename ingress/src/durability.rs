@@ -83,7 +83,8 @@ impl Promise {
         let one_server = config.is_some_and(|config| config.num_replicas == 1 && config.allow_atomic_publish);
         self.groups.store(mode == Durability::Synced && one_server, Ordering::Relaxed);
         let verified = match (mode, &settings.monitor_url) {
-            (Durability::Stored, _) => config.is_some(),
+            // What a PubAck means is not what the 200 means.
+            (Durability::Stored | Durability::Logged, _) => config.is_some(),
             (mode, Some(monitor)) => {
                 // Of several servers, the monitored one need not be ours.
                 let expected = (!settings.url.contains(',')).then_some(server_id);

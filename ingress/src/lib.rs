@@ -32,6 +32,7 @@ pub mod server;
 pub mod settings;
 pub mod slots;
 pub mod split;
+pub mod spool;
 pub mod stamping;
 pub mod tls;
 pub mod update_log;

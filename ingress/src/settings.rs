@@ -1,6 +1,7 @@
 //! What the edge reads from the configuration, checked once at the start.
 
 use crate::entrance::EntranceSettings;
+use crate::spool::settings::SpoolSettings;
 use ackline_shared::config::Reader;
 use ackline_shared::nats::NatsSettings;
 use ackline_shared::telemetry::Telemetry;
@@ -39,6 +40,8 @@ pub struct IngressSettings {
     pub retry_after: Duration,
     /// Time to finish what is in flight after SIGTERM.
     pub drain_timeout: Duration,
+    /// The local log, if there is to be one.
+    pub spool: Option<SpoolSettings>,
     /// The log behind the edge.
     pub nats: NatsSettings,
     /// Opens the apps' secrets; absent only while the configuration is being refused.
@@ -76,10 +79,11 @@ pub struct Publishing {
 }
 
 impl IngressSettings {
-    /// Reads `[ingress]`, `[nats]`, `[secrets]` and `[telemetry]`; mistakes stay with the reader.
+    /// Reads `[ingress]`, `[spool]`, `[nats]`, `[secrets]` and `[telemetry]`; mistakes stay with the reader.
     pub fn read(reader: &mut Reader) -> Self {
         let master_key =
             vault::master_key(reader).map_err(|error| reader.mistake("secrets.master_key_file", error)).ok();
+        let nats = NatsSettings::read(reader);
         let settings = Self {
             listen: reader.address("ingress.listen"),
             private_listen: reader.address("ingress.private_listen"),
@@ -90,7 +94,8 @@ impl IngressSettings {
             acknowledged_max: size(reader.count("ingress.acknowledged_max", 0..=ACKNOWLEDGED_CEILING)),
             retry_after: reader.duration("ingress.retry_after"),
             drain_timeout: reader.duration("ingress.drain_timeout"),
-            nats: NatsSettings::read(reader),
+            spool: SpoolSettings::read(reader, nats.durability),
+            nats,
             master_key,
             telemetry: Telemetry::read(reader),
         };

@@ -16,5 +16,7 @@ mod memory_log;
 mod protocol;
 mod proxied;
 mod reference;
+mod spool_disk;
+mod spooled;
 mod tls;
 mod tls_client;
