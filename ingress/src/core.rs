@@ -4,6 +4,7 @@
 //! counted; a delivery is accepted, stored and answered on one thread, without a lock or a wakeup elsewhere.
 
 use crate::acknowledged::Acknowledged;
+use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::durability::Promise;
 use crate::entrance::Entrance;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 /// What all threads share.
 #[derive(Debug, Clone)]
@@ -108,6 +110,7 @@ async fn serve(
     let edge = Edge {
         routing,
         log: Arc::new(Spooled::new(publisher.clone(), beside)),
+        admission: Admission::new(settings.shedding(threads), Instant::now()),
         bounds: settings.bounds,
         partitions: settings.nats.partitions,
         retry_after: settings.retry_after_header(),

@@ -4,6 +4,7 @@
 //! restart would miss: what is acknowledged is in the log, and what is not is sent again by Meta.
 
 pub mod acknowledged;
+pub mod admission;
 pub mod budget;
 pub mod core;
 pub mod crowding;

@@ -16,6 +16,8 @@ use std::time::Duration;
 const IN_FLIGHT_CEILING: u64 = 32_768;
 /// A mebibyte holds 65,536 acknowledged updates.
 const ACKNOWLEDGED_CEILING: u64 = 64 << 20;
+/// Fewer deliveries than this in flight are no queue.
+const SHED_FROM: usize = 16;
 /// Most threads worth having.
 const THREADS_CEILING: u64 = 256;
 
@@ -34,6 +36,8 @@ pub struct IngressSettings {
     pub entrance: EntranceSettings,
     /// Limits of storing a delivery.
     pub publishing: Publishing,
+    /// How long storing may take before deliveries are turned away.
+    pub shed_delay: Duration,
     /// Acknowledged updates remembered, so that their repeats cost no publish.
     pub acknowledged_max: usize,
     /// Value of Retry-After on 503.
@@ -78,6 +82,15 @@ pub struct Publishing {
     pub attempt_timeout: Duration,
 }
 
+/// When deliveries are turned away although there is room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shedding {
+    /// How long storing a delivery may take, the fastest of a while.
+    pub target: Duration,
+    /// Deliveries in flight at once, at most.
+    pub in_flight_max: usize,
+}
+
 impl IngressSettings {
     /// Reads `[ingress]`, `[spool]`, `[nats]`, `[secrets]` and `[telemetry]`; mistakes stay with the reader.
     pub fn read(reader: &mut Reader) -> Self {
@@ -91,6 +104,7 @@ impl IngressSettings {
             bounds: Bounds::read(reader),
             entrance: EntranceSettings::read(reader),
             publishing: Publishing::read(reader),
+            shed_delay: reader.duration("ingress.shed_delay"),
             acknowledged_max: size(reader.count("ingress.acknowledged_max", 0..=ACKNOWLEDGED_CEILING)),
             retry_after: reader.duration("ingress.retry_after"),
             drain_timeout: reader.duration("ingress.drain_timeout"),
@@ -106,6 +120,12 @@ impl IngressSettings {
             reader.mistake("ingress.publish_attempt_timeout", "is longer than ingress.publish_budget");
         }
         settings
+    }
+
+    /// When one of `threads` equal shares turns deliveries away.
+    pub fn shedding(&self, threads: usize) -> Shedding {
+        let in_flight_max = self.publishing.share_of(threads).in_flight_max.max(SHED_FROM);
+        Shedding { target: self.shed_delay, in_flight_max }
     }
 
     /// The value of Retry-After.

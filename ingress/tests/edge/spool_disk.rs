@@ -6,6 +6,7 @@ use ackline_ingress::metrics::Metrics;
 use ackline_ingress::spool::Spool;
 use ackline_ingress::spool::directory::{Directory, SpoolError};
 use ackline_ingress::spool::disk::{Appending, Disk, FileSystem};
+use ackline_ingress::spool::invariants::check;
 use ackline_ingress::spool::log::{Beside, Spooled};
 use ackline_ingress::spool::segment::{FRAME_BYTES, HEADER_BYTES};
 use ackline_ingress::spool::settings::SpoolSettings;
@@ -14,6 +15,7 @@ use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
 use ackline_shared::subjects::{Class, Partition};
 use bytes::Bytes;
+use proptest::prelude::*;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -364,4 +366,24 @@ async fn what_is_kept_is_published_again_when_nats_is_found_again() {
     // A repeat of what was acknowledged costs nothing.
     stand.store([40]).await.unwrap();
     assert_eq!(stand.spool.depth().records, 0);
+}
+
+#[test]
+fn the_corpus_of_the_fuzz_target_holds_every_invariant() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/spool");
+    let mut found = Vec::new();
+    for file in fs::read_dir(directory).unwrap() {
+        let path = file.unwrap().path();
+        let checked = check(&fs::read(&path).unwrap());
+        found.push(checked.unwrap_or_else(|broken| panic!("{}: {broken}", path.display())));
+    }
+    assert!(found.len() >= 20, "the corpus has only {} files", found.len());
+    assert!(found.iter().any(|frames| *frames > 3), "no file of the corpus is a segment");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_break_what_holds_for_files(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert_eq!(check(&bytes).err(), None);
+    }
 }
