@@ -18,7 +18,8 @@ use crate::settings::IngressSettings;
 use crate::spool::Spool;
 use crate::spool::directory::SpoolError;
 use crate::spool::disk::FileSystem;
-use ackline_shared::nats::{self, NatsError, NatsSettings};
+use crate::spool::settings::SpoolSettings;
+use ackline_shared::nats::{self, NatsError};
 use ackline_shared::registry::{Extent, Registry};
 use ackline_shared::vault::{VaultError, VaultKey};
 use async_nats::Event;
@@ -115,7 +116,7 @@ pub async fn run(
     let health = tokio::spawn(health.run(listeners.private, health_stop));
     let reloading = shared.entrance.tls().cloned().map(|tls| tokio::spawn(tls.follow()));
     let mut configuration =
-        tokio::spawn(follow(settings.nats.clone(), shared.routing.clone(), shared.promise.clone(), master));
+        tokio::spawn(follow(settings.clone(), shared.routing.clone(), shared.promise.clone(), master));
 
     let mut stopped = stop;
     let result = tokio::select! {
@@ -197,16 +198,18 @@ async fn end_spool(spool: &Spool, ended: BoxFuture<'static, ()>, in_order: bool,
 
 /// Prepares JetStream as soon as it can be reached, makes sure of what is promised, then keeps the routing table in step.
 async fn follow(
-    settings: NatsSettings,
+    settings: Arc<IngressSettings>,
     routing: Arc<Routing>,
     promise: Arc<Promise>,
     master: VaultKey,
 ) -> Result<Infallible, ProcessError> {
     // A connection of its own: reading configuration must not queue behind updates.
-    let client = nats::connect(&settings, "ackline-ingress-config", true).await?;
+    let kept = settings.spool.as_ref().map(SpoolSettings::kept).unwrap_or_default();
+    let settings = &settings.nats;
+    let client = nats::connect(settings, "ackline-ingress-config", true).await?;
     let context = nats::jetstream(client.clone());
     let buckets = loop {
-        match timeout(PREPARE_TIMEOUT, Box::pin(nats::prepare(&context, &settings))).await {
+        match timeout(PREPARE_TIMEOUT, Box::pin(nats::prepare(&context, settings))).await {
             Ok(Ok(buckets)) => break buckets,
             Ok(Err(error @ NatsError::Partitions { .. })) => return Err(error.into()),
             Ok(Err(error)) => tracing::warn!(%error, "JetStream is not ready; trying again"),
@@ -214,7 +217,7 @@ async fn follow(
         }
         sleep(PREPARE_PAUSE).await;
     };
-    promise.verify(&context, &settings, &client.server_info().server_id).await?;
+    promise.verify(&context, settings, &client.server_info().server_id, kept).await?;
     routing.follow(Registry::watch(buckets.config, Extent::Edge), &master).await;
     Err(ProcessError::Configuration)
 }

@@ -108,7 +108,7 @@ impl IngressSettings {
             acknowledged_max: size(reader.count("ingress.acknowledged_max", 0..=ACKNOWLEDGED_CEILING)),
             retry_after: reader.duration("ingress.retry_after"),
             drain_timeout: reader.duration("ingress.drain_timeout"),
-            spool: SpoolSettings::read(reader, nats.durability),
+            spool: SpoolSettings::read(reader, &nats),
             nats,
             master_key,
             telemetry: Telemetry::read(reader),
@@ -198,6 +198,22 @@ mod tests {
         let mistakes = read(&[]).unwrap_err();
         assert_eq!(mistakes.len(), 1, "{mistakes:?}");
         assert!(mistakes[0].contains("master_key_file"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn a_spool_needs_a_place_and_keeps_no_longer_than_repeats_are_known() {
+        let key = key();
+        let read = |more: &[(&str, &str)]| {
+            let fixed = [("ACKLINE_SECRETS_MASTER_KEY", key.as_str())];
+            read(&[&fixed, more].concat()).map(|settings| settings.spool)
+        };
+        assert_eq!(read(&[("ACKLINE_SPOOL_DIRECTORY", "spool")]), Ok(None));
+        let mistakes = read(&[("ACKLINE_SPOOL_ENABLED", "true")]).unwrap_err();
+        assert!(mistakes[0].contains("spool.directory"), "{mistakes:?}");
+        let logged = [("ACKLINE_NATS_DURABILITY", "logged"), ("ACKLINE_SPOOL_DIRECTORY", "spool")];
+        assert!(read(&logged).unwrap().unwrap().always);
+        let mistakes = read(&[&logged[..], &[("ACKLINE_SPOOL_KEEP", "5m")]].concat()).unwrap_err();
+        assert!(mistakes[0].contains("spool.keep"), "{mistakes:?}");
     }
 
     #[test]

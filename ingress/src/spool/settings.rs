@@ -1,7 +1,7 @@
 //! The `[spool]` section.
 
 use ackline_shared::config::Reader;
-use ackline_shared::nats::Durability;
+use ackline_shared::nats::{Durability, NatsSettings};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ pub struct SpoolSettings {
 
 impl SpoolSettings {
     /// Reads the section; nothing when there is to be no spool.
-    pub fn read(reader: &mut Reader, durability: Durability) -> Option<Self> {
-        let always = durability == Durability::Logged;
+    pub fn read(reader: &mut Reader, nats: &NatsSettings) -> Option<Self> {
+        let always = nats.durability == Durability::Logged;
         let enabled = reader.flag("spool.enabled");
         let directory = reader.optional_text("spool.directory").map(PathBuf::from);
         let bytes_max = reader.bytes("spool.bytes_max", 1 << 20..=1 << 44);
@@ -43,6 +43,9 @@ impl SpoolSettings {
                 "spool.bytes_max",
                 format_args!("is less than {SEGMENTS_MIN} of spool.segment_bytes"),
             );
+        }
+        if always && keep >= nats.duplicate_window {
+            reader.mistake("spool.keep", "is not shorter than nats.duplicate_window");
         }
         let Some(directory) = directory else {
             let why = if always { "nats.durability is \"logged\"" } else { "spool.enabled is true" };
