@@ -4,6 +4,7 @@
 //! counted; a delivery is accepted, stored and answered on one thread, without a lock or a wakeup elsewhere.
 
 use crate::acknowledged::Acknowledged;
+use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::durability::Promise;
 use crate::entrance::Entrance;
@@ -13,12 +14,15 @@ use crate::publisher::Publisher;
 use crate::routing::Routing;
 use crate::server::Server;
 use crate::settings::IngressSettings;
+use crate::spool::Spool;
+use crate::spool::log::{Beside, Spooled};
 use crate::webhook::Edge;
 use std::net::TcpListener as Unregistered;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 /// What all threads share.
 #[derive(Debug, Clone)]
@@ -37,6 +41,8 @@ pub struct Shared {
     pub promise: Arc<Promise>,
     /// Updates whose PubAck was seen.
     pub acknowledged: Arc<Acknowledged>,
+    /// The local log, if there is one.
+    pub spool: Option<Spool>,
 }
 
 /// A thread that serves.
@@ -84,20 +90,27 @@ async fn serve(
     stop: watch::Receiver<bool>,
     ready: Started,
 ) -> Result<(), ProcessError> {
-    let Shared { settings, routing, entrance, metrics, body_bytes, promise, acknowledged } = shared;
+    let Shared { settings, routing, entrance, metrics, body_bytes, promise, acknowledged, spool } = shared;
     let limits = settings.publishing.share_of(threads);
-    let publisher =
-        match Publisher::connect(&settings.nats, limits, metrics.clone(), acknowledged, promise).await {
-            Ok(publisher) => publisher,
-            Err(error) => {
-                // Whoever started the thread tells why.
-                let _starter_gone = ready.send(Err(error.into()));
-                return Ok(());
-            }
-        };
+    let connecting =
+        Publisher::connect(&settings.nats, limits, metrics.clone(), acknowledged.clone(), promise);
+    let publisher = match connecting.await {
+        Ok(publisher) => publisher,
+        Err(error) => {
+            // Whoever started the thread tells why.
+            let _starter_gone = ready.send(Err(error.into()));
+            return Ok(());
+        }
+    };
+    let beside = spool.map(|spool| {
+        let desk = spool.desk();
+        tokio::spawn(desk.clone().serve());
+        Beside { desk, acknowledged, metrics: metrics.clone() }
+    });
     let edge = Edge {
         routing,
-        log: publisher.clone(),
+        log: Arc::new(Spooled::new(publisher.clone(), beside)),
+        admission: Admission::new(settings.shedding(threads), Instant::now()),
         bounds: settings.bounds,
         partitions: settings.nats.partitions,
         retry_after: settings.retry_after_header(),

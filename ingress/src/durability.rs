@@ -44,6 +44,16 @@ pub enum DurabilityError {
         "nats.durability = \"{0}\" is promised, but nats-server does not sync every write; add `sync_interval: always` to its jetstream block and restart it, or set nats.durability = \"stored\""
     )]
     Unsynced(Durability),
+    /// The edge forgets before the server syncs.
+    #[error(
+        "nats.durability = \"logged\" is promised, and spool.keep ({kept:?}) is not longer than nats-server's sync_interval ({interval:?}); raise the one or lower the other"
+    )]
+    Kept {
+        /// How long the edge keeps what was acknowledged.
+        kept: Duration,
+        /// How long the server may take to sync it.
+        interval: Duration,
+    },
     /// The stream acknowledges before it writes.
     #[error(
         "the stream {UPDATES} has persist_mode async: it acknowledges before it writes; create it anew without"
@@ -62,12 +72,13 @@ impl Promise {
         self.groups.load(Ordering::Relaxed)
     }
 
-    /// Looks at the stream and the server; an error means that the promise is broken for certain.
+    /// Looks at the stream and the server, which syncs within what is `kept` at the edge; an error means that the promise is broken for certain.
     pub async fn verify(
         &self,
         context: &Context,
         settings: &NatsSettings,
         server_id: &str,
+        kept: Duration,
     ) -> Result<(), DurabilityError> {
         let mode = settings.durability;
         let stream = context.get_stream(UPDATES).await;
@@ -90,7 +101,7 @@ impl Promise {
                 let said =
                     timeout(MONITOR_TIMEOUT, ask(monitor)).await.unwrap_or_else(|_| Err("no answer".into()));
                 match said {
-                    Ok(jsz) => judge(mode, &jsz, expected)? && config.is_some(),
+                    Ok(jsz) => judge((mode, kept), &jsz, expected)? && config.is_some(),
                     Err(reason) => {
                         tracing::warn!(%reason, "nats.monitor_url does not say how durable NATS is");
                         false
@@ -108,12 +119,24 @@ impl Promise {
 }
 
 /// Whether the server's word proves the promise; it leaves `sync_always` out when it is off.
-fn judge(mode: Durability, jsz: &Value, expected: Option<&str>) -> Result<bool, DurabilityError> {
+fn judge(
+    (mode, kept): (Durability, Duration),
+    jsz: &Value,
+    expected: Option<&str>,
+) -> Result<bool, DurabilityError> {
     let Some(config) = jsz.get("config").filter(|config| config.is_object()) else { return Ok(false) };
     let found = jsz.get("server_id").and_then(Value::as_str);
     if expected.is_some_and(|expected| found != Some(expected)) {
         tracing::warn!("nats.monitor_url is that of another server than nats.url");
         return Ok(false);
+    }
+    let interval = config.get("sync_interval").and_then(Value::as_u64).map(Duration::from_nanos);
+    if mode == Durability::Logged && config.get("sync_always").and_then(Value::as_bool) != Some(true) {
+        return match interval {
+            Some(interval) if kept > interval => Ok(true),
+            Some(interval) => Err(DurabilityError::Kept { kept, interval }),
+            None => Ok(false),
+        };
     }
     match config.get("sync_always").and_then(Value::as_bool) {
         Some(true) => Ok(true),
@@ -160,7 +183,17 @@ mod tests {
             (jsz("B", json!({})), Some("A"), Ok(false)),
             (json!({"disabled": true}), Some("A"), Ok(false)),
         ] {
-            assert_eq!(judge(Durability::Synced, &jsz, expected), verdict, "{jsz}");
+            assert_eq!(judge((Durability::Synced, Duration::ZERO), &jsz, expected), verdict, "{jsz}");
+        }
+        let (kept, short) = (Duration::from_secs(150), Duration::from_secs(120));
+        let interval = json!({"sync_interval": 120_000_000_000_u64});
+        for (kept, jsz, verdict) in [
+            (kept, jsz("A", interval.clone()), Ok(true)),
+            (short, jsz("A", interval), Err(DurabilityError::Kept { kept: short, interval: short })),
+            (short, jsz("A", json!({"sync_always": true})), Ok(true)),
+            (kept, jsz("A", json!({})), Ok(false)),
+        ] {
+            assert_eq!(judge((Durability::Logged, kept), &jsz, None), verdict, "{jsz}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! restart would miss: what is acknowledged is in the log, and what is not is sent again by Meta.
 
 pub mod acknowledged;
+pub mod admission;
 pub mod budget;
 pub mod core;
 pub mod crowding;
@@ -32,6 +33,7 @@ pub mod server;
 pub mod settings;
 pub mod slots;
 pub mod split;
+pub mod spool;
 pub mod stamping;
 pub mod tls;
 pub mod update_log;

@@ -39,6 +39,24 @@ pub struct Metrics {
     pub ack_seconds: Histogram,
     /// Time from a whole head to the answer.
     pub delivery_seconds: Histogram,
+    /// Updates acknowledged by the spool.
+    pub spooled: Counter,
+    /// Updates that went from the spool to JetStream.
+    pub spool_drained: Counter,
+    /// Updates of the spool that NATS will never take.
+    pub spool_set_aside: Counter,
+    /// Groups the spool synced.
+    pub spool_groups: Counter,
+    /// Groups the disk did not take.
+    pub spool_failures: Counter,
+    /// Time to write and sync a group.
+    pub spool_sync_seconds: Histogram,
+    /// Updates in the spool that JetStream does not have, set when read.
+    pub spool_records: Gauge,
+    /// Bytes of the spool on disk, set when read.
+    pub spool_bytes: Gauge,
+    /// Age of the oldest of these updates, set when read.
+    pub spool_oldest_seconds: Gauge,
     /// Updates in flight, set when read.
     pub in_flight: Gauge,
     /// Bytes of bodies held, set when read.
@@ -98,6 +116,15 @@ impl Metrics {
             republished: Counter::default(),
             ack_seconds: histogram(),
             delivery_seconds: histogram(),
+            spooled: Counter::default(),
+            spool_drained: Counter::default(),
+            spool_set_aside: Counter::default(),
+            spool_groups: Counter::default(),
+            spool_failures: Counter::default(),
+            spool_sync_seconds: histogram(),
+            spool_records: Gauge::default(),
+            spool_bytes: Gauge::default(),
+            spool_oldest_seconds: Gauge::default(),
             in_flight: Gauge::default(),
             body_bytes: Gauge::default(),
             connections: Gauge::default(),
@@ -108,6 +135,7 @@ impl Metrics {
             routing_version: Gauge::default(),
         };
         metrics.register();
+        metrics.register_spool();
         Arc::new(metrics)
     }
 
@@ -148,6 +176,27 @@ impl Metrics {
             self.certificate_reload_failures.clone(),
         );
         r.register("routing_version", "Version of the routing table", self.routing_version.clone());
+    }
+
+    fn register_spool(&mut self) {
+        let r = &mut self.registry;
+        r.register("spool_updates", "Updates acknowledged by the spool", self.spooled.clone());
+        r.register("spool_drained", "Updates of the spool stored in JetStream", self.spool_drained.clone());
+        r.register(
+            "spool_set_aside",
+            "Updates of the spool too large for NATS",
+            self.spool_set_aside.clone(),
+        );
+        r.register("spool_groups", "Groups the spool synced", self.spool_groups.clone());
+        r.register("spool_failures", "Groups the disk did not take", self.spool_failures.clone());
+        r.register("spool_sync_seconds", "Writing and syncing a group", self.spool_sync_seconds.clone());
+        r.register("spool_records", "Updates in the spool, not in JetStream", self.spool_records.clone());
+        r.register("spool_bytes", "Bytes of the spool on disk", self.spool_bytes.clone());
+        r.register(
+            "spool_oldest_seconds",
+            "Age of the oldest update that is not in JetStream",
+            self.spool_oldest_seconds.clone(),
+        );
     }
 
     /// Counts an answer, and the reason when it is a refusal.

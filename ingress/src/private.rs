@@ -11,15 +11,17 @@ use crate::metrics::Metrics;
 use crate::publisher::Publisher;
 use crate::routing::Routing;
 use crate::server::Answer;
+use crate::spool::Spool;
+use crate::spool::shelf::Depth;
 use crate::tls::Tls;
 use ackline_shared::nats::Durability;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// What the private port shows.
@@ -27,6 +29,8 @@ use tokio::sync::watch;
 pub struct Private {
     /// The publishers of its threads.
     pub publishers: Vec<Arc<Publisher>>,
+    /// The local log, if there is one.
+    pub spool: Option<Spool>,
     /// Bytes of bodies held.
     pub body_bytes: Arc<Budget>,
     /// Its routing.
@@ -70,6 +74,7 @@ impl Private {
             "durability": self.durability.as_str(),
             "durability_verified": self.promise.is_verified(),
             "nats": self.link().as_str(),
+            "spool": self.spool.as_ref().map(spool_status),
             "routing": {
                 "loaded": table.is_some(),
                 "version": table.as_ref().map(|table| table.version),
@@ -94,11 +99,37 @@ impl Private {
         metrics.in_flight.set(signed(self.publishers.iter().map(|publisher| publisher.in_flight()).sum()));
         metrics.body_bytes.set(signed(self.body_bytes.held()));
         metrics.nats_connected.set(i64::from(self.link() == Link::Up));
+        if let Some(spool) = &self.spool {
+            let depth = spool.depth();
+            metrics.spool_records.set(i64::try_from(depth.records).unwrap_or(i64::MAX));
+            metrics.spool_bytes.set(i64::try_from(depth.held_bytes).unwrap_or(i64::MAX));
+            metrics.spool_oldest_seconds.set(i64::try_from(oldest_seconds(&depth)).unwrap_or(i64::MAX));
+        }
         let version = self.routing.table().map_or(0, |table| table.version);
         metrics.routing_version.set(i64::try_from(version).unwrap_or(i64::MAX));
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         typed(StatusCode::OK, metrics.encode(), kind)
     }
+}
+
+fn spool_status(spool: &Spool) -> Value {
+    let depth = spool.depth();
+    json!({
+        "always": spool.is_always(),
+        "state": depth.state.as_str(),
+        "records": depth.records,
+        "bytes": depth.bytes,
+        "disk_bytes": depth.held_bytes,
+        "oldest_seconds": oldest_seconds(&depth),
+        "fault": depth.fault,
+        "blocked": depth.blocked,
+    })
+}
+
+fn oldest_seconds(depth: &Depth) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let came = depth.oldest_ms.map(u128::from).unwrap_or(now);
+    u64::try_from(now.saturating_sub(came) / 1000).unwrap_or(u64::MAX)
 }
 
 fn signed(number: usize) -> i64 {

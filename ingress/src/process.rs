@@ -11,21 +11,31 @@ use crate::entrance::Entrance;
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::private::Private;
+use crate::publisher::Publisher;
 use crate::routing::Routing;
 use crate::server::Server;
 use crate::settings::IngressSettings;
-use ackline_shared::nats::{self, NatsError, NatsSettings};
+use crate::spool::Spool;
+use crate::spool::directory::SpoolError;
+use crate::spool::disk::FileSystem;
+use crate::spool::settings::SpoolSettings;
+use ackline_shared::nats::{self, NatsError};
 use ackline_shared::registry::{Extent, Registry};
 use ackline_shared::vault::{VaultError, VaultKey};
-use futures_util::future::{join_all, select_all};
+use async_nats::Event;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all, select_all};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Pause before JetStream is prepared again.
 const PREPARE_PAUSE: Duration = Duration::from_millis(500);
+/// Time for the spool's last words after everything else.
+const SPOOL_FAREWELL: Duration = Duration::from_secs(2);
 /// Time one preparation may take.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -41,6 +51,9 @@ pub enum ProcessError {
     /// There is no usable master key.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The local log cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// The system gives no thread or no events for a socket.
     #[error("cannot serve on a thread of its own: {0}; are the limits of threads or open files too low?")]
     Thread(std::io::Error),
@@ -60,6 +73,7 @@ pub async fn run(
 ) -> Result<(), ProcessError> {
     let master = settings.master_key.clone().ok_or(VaultError::NoMasterKey)?;
     let metrics = Metrics::new();
+    let (spool, mut spool_ended) = open_spool(&settings, &metrics)?;
     let shared = Shared {
         routing: Routing::new(),
         entrance: Entrance::new(settings.entrance.clone(), &metrics),
@@ -67,6 +81,7 @@ pub async fn run(
         body_bytes: Arc::new(Budget::new(settings.bounds.body_bytes_total_max)),
         promise: Arc::default(),
         acknowledged: Arc::new(Acknowledged::new(settings.acknowledged_max)),
+        spool,
         settings: Arc::new(settings),
     };
     let settings = shared.settings.clone();
@@ -79,8 +94,10 @@ pub async fn run(
         publishers.push(core.publisher);
         ends.push(core.ended);
     }
+    let draining = start_drain(&shared).await?;
     let private = Private {
         publishers,
+        spool: shared.spool.clone(),
         body_bytes: shared.body_bytes.clone(),
         routing: shared.routing.clone(),
         metrics: shared.metrics.clone(),
@@ -99,36 +116,100 @@ pub async fn run(
     let health = tokio::spawn(health.run(listeners.private, health_stop));
     let reloading = shared.entrance.tls().cloned().map(|tls| tokio::spawn(tls.follow()));
     let mut configuration =
-        tokio::spawn(follow(settings.nats.clone(), shared.routing, shared.promise, master));
+        tokio::spawn(follow(settings.clone(), shared.routing.clone(), shared.promise.clone(), master));
 
     let mut stopped = stop;
     let result = tokio::select! {
         _ = stopped.wait_for(|stop| *stop) => Ok(()),
         Err(error) = async { (&mut configuration).await.unwrap_or(Err(ProcessError::Configuration)) } => Err(error),
         _ = select_all(&mut ends) => Err(ProcessError::ThreadEnded),
+        () = &mut spool_ended => Err(ProcessError::ThreadEnded),
     };
     halt.send_replace(true);
-    if result.is_ok() && timeout(settings.drain_timeout, join_all(ends)).await.is_err() {
+    let deadline = Instant::now() + settings.drain_timeout;
+    if result.is_ok() && timeout_at(deadline, join_all(ends)).await.is_err() {
         tracing::warn!("not everything in flight was finished within ingress.drain_timeout");
     }
+    if let Some(spool) = shared.spool {
+        end_spool(&spool, spool_ended, result.is_ok(), deadline).await;
+    }
+    draining.inspect(|draining| draining.abort());
     reloading.inspect(|reloading| reloading.abort());
     configuration.abort();
     health.abort();
     result
 }
 
+/// Opens the spool, if there is to be one; what ends with its thread never ends without it.
+fn open_spool(
+    settings: &IngressSettings,
+    metrics: &Arc<Metrics>,
+) -> Result<(Option<Spool>, BoxFuture<'static, ()>), ProcessError> {
+    let Some(spool) = &settings.spool else { return Ok((None, Box::pin(std::future::pending()))) };
+    let patience = settings.publishing.budget;
+    let (spool, ended) = Spool::open(spool, FileSystem, patience, metrics.clone())?;
+    Ok((Some(spool), Box::pin(ended.map(drop))))
+}
+
+/// Starts to publish what is spooled, over a connection of its own.
+async fn start_drain(shared: &Shared) -> Result<Option<JoinHandle<Infallible>>, ProcessError> {
+    let Some(spool) = &shared.spool else { return Ok(None) };
+    let Shared { settings, metrics, promise, .. } = shared;
+    // Everything spooled is acknowledged; a memory of that would keep it from being published at all.
+    let nothing = Arc::new(Acknowledged::new(0));
+    let (limits, promise) = (settings.publishing, promise.clone());
+    let publisher = Publisher::connect(&settings.nats, limits, metrics.clone(), nothing, promise).await?;
+    let (found, connections) = watch::channel(0_u64);
+    let client = nats::connect_with(&settings.nats, "ackline-ingress-spool", true, |options| {
+        options.event_callback(move |event| {
+            if matches!(event, Event::Connected) {
+                // The first one finds what the drain begins with anyway.
+                found.send_if_modified(|found| {
+                    *found += 1;
+                    *found > 1
+                });
+            }
+            std::future::ready(())
+        })
+    });
+    let client = client.await?;
+    let drain = spool.drain(publisher, connections);
+    Ok(Some(tokio::spawn(async move {
+        let never = drain.run().await;
+        drop(client);
+        never
+    })))
+}
+
+/// Publishes what is left, as far as there is time, and lets the writer finish.
+async fn end_spool(spool: &Spool, ended: BoxFuture<'static, ()>, in_order: bool, deadline: Instant) {
+    if in_order && timeout_at(deadline, spool.emptied()).await.is_err() {
+        let depth = spool.depth();
+        tracing::warn!(
+            updates = depth.records,
+            "the spool is not empty; start an edge on its directory again to publish the rest"
+        );
+    }
+    spool.stop();
+    if timeout(SPOOL_FAREWELL, ended).await.is_err() {
+        tracing::warn!("the spool's disk does not answer");
+    }
+}
+
 /// Prepares JetStream as soon as it can be reached, makes sure of what is promised, then keeps the routing table in step.
 async fn follow(
-    settings: NatsSettings,
+    settings: Arc<IngressSettings>,
     routing: Arc<Routing>,
     promise: Arc<Promise>,
     master: VaultKey,
 ) -> Result<Infallible, ProcessError> {
     // A connection of its own: reading configuration must not queue behind updates.
-    let client = nats::connect(&settings, "ackline-ingress-config", true).await?;
+    let kept = settings.spool.as_ref().map(SpoolSettings::kept).unwrap_or_default();
+    let settings = &settings.nats;
+    let client = nats::connect(settings, "ackline-ingress-config", true).await?;
     let context = nats::jetstream(client.clone());
     let buckets = loop {
-        match timeout(PREPARE_TIMEOUT, Box::pin(nats::prepare(&context, &settings))).await {
+        match timeout(PREPARE_TIMEOUT, Box::pin(nats::prepare(&context, settings))).await {
             Ok(Ok(buckets)) => break buckets,
             Ok(Err(error @ NatsError::Partitions { .. })) => return Err(error.into()),
             Ok(Err(error)) => tracing::warn!(%error, "JetStream is not ready; trying again"),
@@ -136,7 +217,7 @@ async fn follow(
         }
         sleep(PREPARE_PAUSE).await;
     };
-    promise.verify(&context, &settings, &client.server_info().server_id).await?;
+    promise.verify(&context, settings, &client.server_info().server_id, kept).await?;
     routing.follow(Registry::watch(buckets.config, Extent::Edge), &master).await;
     Err(ProcessError::Configuration)
 }

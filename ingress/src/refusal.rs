@@ -40,6 +40,9 @@ pub enum Refusal {
     /// As many bytes are held as may be.
     #[error("overloaded")]
     Overloaded,
+    /// What was taken before is stored too slowly.
+    #[error("overloaded")]
+    Shed,
     /// The log did not take it.
     #[error("not stored")]
     Store(StoreError),
@@ -56,7 +59,7 @@ impl Refusal {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
-            Self::NotReady | Self::Locked | Self::Overloaded | Self::Store(_) => {
+            Self::NotReady | Self::Locked | Self::Overloaded | Self::Shed | Self::Store(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
@@ -77,6 +80,7 @@ impl Refusal {
             Self::NotReady => "not_ready",
             Self::Locked => "secrets_locked",
             Self::Overloaded => "overloaded",
+            Self::Shed => "shed",
             Self::Store(error) => error.reason(),
         }
     }
@@ -92,7 +96,7 @@ impl Refusal {
             Self::BodyTooLarge | Self::BodyTooSlow | Self::BodyBroken => {
                 drop(headers.insert(CONNECTION, HeaderValue::from_static("close")));
             }
-            Self::NotReady | Self::Locked | Self::Overloaded | Self::Store(_) => {
+            Self::NotReady | Self::Locked | Self::Overloaded | Self::Shed | Self::Store(_) => {
                 drop(headers.insert(RETRY_AFTER, retry_after.clone()));
             }
             Self::NotFound | Self::Handshake | Self::Signature(_) => {}

@@ -1,6 +1,7 @@
 //! What the edge reads from the configuration, checked once at the start.
 
 use crate::entrance::EntranceSettings;
+use crate::spool::settings::SpoolSettings;
 use ackline_shared::config::Reader;
 use ackline_shared::nats::NatsSettings;
 use ackline_shared::telemetry::Telemetry;
@@ -15,6 +16,8 @@ use std::time::Duration;
 const IN_FLIGHT_CEILING: u64 = 32_768;
 /// A mebibyte holds 65,536 acknowledged updates.
 const ACKNOWLEDGED_CEILING: u64 = 64 << 20;
+/// Fewer deliveries than this in flight are no queue.
+const SHED_FROM: usize = 16;
 /// Most threads worth having.
 const THREADS_CEILING: u64 = 256;
 
@@ -33,12 +36,16 @@ pub struct IngressSettings {
     pub entrance: EntranceSettings,
     /// Limits of storing a delivery.
     pub publishing: Publishing,
+    /// How long storing may take before deliveries are turned away.
+    pub shed_delay: Duration,
     /// Acknowledged updates remembered, so that their repeats cost no publish.
     pub acknowledged_max: usize,
     /// Value of Retry-After on 503.
     pub retry_after: Duration,
     /// Time to finish what is in flight after SIGTERM.
     pub drain_timeout: Duration,
+    /// The local log, if there is to be one.
+    pub spool: Option<SpoolSettings>,
     /// The log behind the edge.
     pub nats: NatsSettings,
     /// Opens the apps' secrets; absent only while the configuration is being refused.
@@ -75,11 +82,21 @@ pub struct Publishing {
     pub attempt_timeout: Duration,
 }
 
+/// When deliveries are turned away although there is room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shedding {
+    /// How long storing a delivery may take, the fastest of a while.
+    pub target: Duration,
+    /// Deliveries in flight at once, at most.
+    pub in_flight_max: usize,
+}
+
 impl IngressSettings {
-    /// Reads `[ingress]`, `[nats]`, `[secrets]` and `[telemetry]`; mistakes stay with the reader.
+    /// Reads `[ingress]`, `[spool]`, `[nats]`, `[secrets]` and `[telemetry]`; mistakes stay with the reader.
     pub fn read(reader: &mut Reader) -> Self {
         let master_key =
             vault::master_key(reader).map_err(|error| reader.mistake("secrets.master_key_file", error)).ok();
+        let nats = NatsSettings::read(reader);
         let settings = Self {
             listen: reader.address("ingress.listen"),
             private_listen: reader.address("ingress.private_listen"),
@@ -87,10 +104,12 @@ impl IngressSettings {
             bounds: Bounds::read(reader),
             entrance: EntranceSettings::read(reader),
             publishing: Publishing::read(reader),
+            shed_delay: reader.duration("ingress.shed_delay"),
             acknowledged_max: size(reader.count("ingress.acknowledged_max", 0..=ACKNOWLEDGED_CEILING)),
             retry_after: reader.duration("ingress.retry_after"),
             drain_timeout: reader.duration("ingress.drain_timeout"),
-            nats: NatsSettings::read(reader),
+            spool: SpoolSettings::read(reader, &nats),
+            nats,
             master_key,
             telemetry: Telemetry::read(reader),
         };
@@ -101,6 +120,12 @@ impl IngressSettings {
             reader.mistake("ingress.publish_attempt_timeout", "is longer than ingress.publish_budget");
         }
         settings
+    }
+
+    /// When one of `threads` equal shares turns deliveries away.
+    pub fn shedding(&self, threads: usize) -> Shedding {
+        let in_flight_max = self.publishing.share_of(threads).in_flight_max.max(SHED_FROM);
+        Shedding { target: self.shed_delay, in_flight_max }
     }
 
     /// The value of Retry-After.
@@ -173,6 +198,22 @@ mod tests {
         let mistakes = read(&[]).unwrap_err();
         assert_eq!(mistakes.len(), 1, "{mistakes:?}");
         assert!(mistakes[0].contains("master_key_file"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn a_spool_needs_a_place_and_keeps_no_longer_than_repeats_are_known() {
+        let key = key();
+        let read = |more: &[(&str, &str)]| {
+            let fixed = [("ACKLINE_SECRETS_MASTER_KEY", key.as_str())];
+            read(&[&fixed, more].concat()).map(|settings| settings.spool)
+        };
+        assert_eq!(read(&[("ACKLINE_SPOOL_DIRECTORY", "spool")]), Ok(None));
+        let mistakes = read(&[("ACKLINE_SPOOL_ENABLED", "true")]).unwrap_err();
+        assert!(mistakes[0].contains("spool.directory"), "{mistakes:?}");
+        let logged = [("ACKLINE_NATS_DURABILITY", "logged"), ("ACKLINE_SPOOL_DIRECTORY", "spool")];
+        assert!(read(&logged).unwrap().unwrap().always);
+        let mistakes = read(&[&logged[..], &[("ACKLINE_SPOOL_KEEP", "5m")]].concat()).unwrap_err();
+        assert!(mistakes[0].contains("spool.keep"), "{mistakes:?}");
     }
 
     #[test]

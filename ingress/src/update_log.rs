@@ -34,6 +34,12 @@ pub enum StoreError {
     /// The update is larger than the server takes.
     #[error("the update is larger than the server's max_payload: {0}")]
     TooLarge(String),
+    /// The local log is full.
+    #[error("the spool is full")]
+    SpoolFull,
+    /// The local log cannot be written.
+    #[error("the spool cannot be written")]
+    SpoolFailed,
 }
 
 impl StoreError {
@@ -46,6 +52,18 @@ impl StoreError {
             Self::Refused(_) => "jetstream_refused",
             Self::Late => "ack_late",
             Self::TooLarge(_) => "payload_too_large",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolFailed => "spool_failed",
+        }
+    }
+
+    /// Whether it is the log behind the edge that is away, so that a spool may stand in for it.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Away | Self::Late | Self::NoStream => true,
+            Self::Overloaded | Self::Refused(_) | Self::TooLarge(_) | Self::SpoolFull | Self::SpoolFailed => {
+                false
+            }
         }
     }
 }

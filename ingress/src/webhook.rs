@@ -3,6 +3,7 @@
 //! A 200 to a POST means that every update in it is acknowledged by the log; anything else is a
 //! [`Refusal`], after which Meta sends the delivery again. Nothing unsigned is ever split or stored.
 
+use crate::admission::Admission;
 use crate::budget::{Budget, Held};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -34,6 +35,8 @@ pub struct Edge<L> {
     pub routing: Arc<Routing>,
     /// Where updates are stored.
     pub log: Arc<L>,
+    /// Whether a delivery is taken at all.
+    pub admission: Admission,
     /// Limits of a body.
     pub bounds: Bounds,
     /// Partitions of the installation.
@@ -79,9 +82,14 @@ impl<L: UpdateLog> Edge<L> {
                 let claimed = head.headers.get(header::SIGNATURE);
                 let claimed = claimed.ok_or(Refusal::Signature(SignatureError::Missing))?;
                 let lock = lock?;
+                if !self.admission.admits(Instant::now()) {
+                    return Err(Refusal::Shed);
+                }
                 let (body, _held) = self.read_body(body).await?;
                 signature::verify(&lock.keys, Some(claimed.as_bytes()), &body).map_err(Refusal::Signature)?;
+                let storing = self.admission.begin(Instant::now());
                 self.store(&table, door, &body, claimed).await.map_err(Refusal::Store)?;
+                storing.stored(Instant::now());
                 Ok(Response::new(Full::new(Bytes::new())))
             }
             _ => Err(Refusal::Method),

@@ -24,6 +24,8 @@ pub enum Durability {
     Synced,
     /// Three replicas, each synced: survives the loss of a machine.
     Replicated,
+    /// The edge's own synced log, then JetStream: survives power loss of the edge's machine, not of its disk.
+    Logged,
 }
 
 impl Durability {
@@ -33,6 +35,7 @@ impl Durability {
             Self::Stored => "stored",
             Self::Synced => "synced",
             Self::Replicated => "replicated",
+            Self::Logged => "logged",
         }
     }
 
@@ -77,7 +80,7 @@ pub struct NatsSettings {
 impl NatsSettings {
     /// Reads the section.
     pub fn read(reader: &mut Reader) -> Self {
-        let modes = [Durability::Stored, Durability::Synced, Durability::Replicated]
+        let modes = [Durability::Stored, Durability::Synced, Durability::Replicated, Durability::Logged]
             .map(|mode| (mode.as_str(), mode));
         let partitions = reader.count("nats.partitions", 1..=256);
         Self {

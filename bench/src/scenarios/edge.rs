@@ -63,9 +63,9 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         batches: bench.options.pick(20, 3),
         rounds: bench.options.repeats(5),
     };
-    let mut report = bench.report("edge", "stored and synced, one node");
+    let mut report = bench.report("edge", "stored, synced and logged, one node");
     let mut measured = Vec::new();
-    for durability in [Durability::Stored, Durability::Synced] {
+    for durability in [Durability::Stored, Durability::Synced, Durability::Logged] {
         bench.say(&format!("{durability} …"));
         let figures = measure(bench, durability, size).await?;
         bench.say(&format!("  {} requests/s, {:?}", figures.rps.shown(), figures.ledger));

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::{self, consumer::DeliverPolicy};
 use futures_util::StreamExt;
+use serde_json::Value;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// The path of the app's webhook.
 pub const PATH: &str = "/webhooks/meta/main";
@@ -32,6 +33,7 @@ pub const APP_SECRET: &str = "bench-app-secret";
 const VERIFY_TOKEN: &str = "bench-verify-token";
 const TENANTS: usize = 16;
 const READY_WITHIN: Duration = Duration::from_secs(40);
+const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 const READ_WITHIN: Duration = Duration::from_secs(60);
 const NODES: [&str; 3] = ["node-0", "node-1", "node-2"];
 
@@ -118,13 +120,15 @@ impl Rig {
         let settings = format!(
             "[nats]\nurl = {}\nmonitor_url = {}\ndurability = \"{}\"\nstream_bytes_max = \"4GiB\"\n\n\
              [secrets]\nmaster_key_file = {}\n\n[telemetry]\nlog = \"error\"\n\n\
-             [ingress]\nlisten = \"{}\"\nprivate_listen = \"{}\"\n",
+             [ingress]\nlisten = \"{}\"\nprivate_listen = \"{}\"\n\n\
+             [spool]\ndirectory = {}\nbytes_max = \"4GiB\"\nkeep = \"3s\"\n",
             quoted(urls.join(",")),
             quoted(format!("http://{monitor}")),
             self.durability,
             quoted(data.join("master.key").display().to_string()),
             self.address,
             self.private,
+            quoted(data.join("spool").display().to_string()),
         );
         std::fs::write(data.join("ackline.toml"), settings)?;
         std::fs::write(data.join("declared.toml"), declared())?;
@@ -136,7 +140,12 @@ impl Rig {
 
     fn node_config(&self, node: &Node) -> String {
         let store = self.data.path().join(node.name);
-        let sync = if self.durability == Durability::Stored { "" } else { "  sync_interval: always\n" };
+        let sync = match self.durability {
+            Durability::Stored => "",
+            // Shorter than the spool keeps what was acknowledged.
+            Durability::Logged => "  sync_interval: 1s\n",
+            Durability::Synced | Durability::Replicated => "  sync_interval: always\n",
+        };
         let mut text = format!(
             "server_name: {}\nhost: 127.0.0.1\nport: {}\nhttp: \"{}\"\nmax_payload: 8MB\n\
              jetstream {{\n  store_dir: \"{}\"\n  max_file_store: 64GB\n{sync}}}\n",
@@ -234,8 +243,23 @@ impl Rig {
         Ok(jetstream::new(client))
     }
 
+    /// Waits until everything that was acknowledged is in the stream.
+    async fn drained(&self) -> Result<()> {
+        let ready = format!("http://{}/readyz", self.private);
+        let deadline = Instant::now() + READ_WITHIN;
+        while Instant::now() < deadline {
+            let said: Value = serde_json::from_str(&self.http.get(&ready).send().await?.text().await?)?;
+            if said.pointer("/spool/records").and_then(Value::as_u64).unwrap_or(0) == 0 {
+                return Ok(());
+            }
+            sleep(DRAIN_PAUSE).await;
+        }
+        bail!("the spool was not drained in time")
+    }
+
     /// Compares a ledger with the stream.
     pub async fn check(&self, ledger: &Ledger) -> Result<Verdict> {
+        self.drained().await?;
         Ok(ledger.check(&self.stored(ledger.deck()).await?))
     }
 

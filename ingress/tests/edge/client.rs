@@ -1,13 +1,14 @@
 //! An edge with a real server behind an in-memory pipe, and a real client in front of it.
 
 use crate::memory_log::MemoryLog;
+use ackline_ingress::admission::Admission;
 use ackline_ingress::budget::Budget;
 use ackline_ingress::entrance::{Entrance, EntranceSettings};
 use ackline_ingress::fixture;
 use ackline_ingress::metrics::Metrics;
 use ackline_ingress::routing::Routing;
 use ackline_ingress::server::Server;
-use ackline_ingress::settings::{Bounds, IngressSettings};
+use ackline_ingress::settings::{Bounds, IngressSettings, Shedding};
 use ackline_ingress::tls::Tls;
 use ackline_ingress::webhook::Edge;
 use ackline_shared::config::Reader;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub const BOUNDS: Bounds = Bounds {
     connections_max: 16,
@@ -34,6 +36,9 @@ pub const BOUNDS: Bounds = Bounds {
     body_timeout: Duration::from_secs(15),
     body_bytes_total_max: 256 << 10,
 };
+
+/// Storing may take this long.
+pub const SHEDDING: Shedding = Shedding { target: Duration::from_millis(250), in_flight_max: 1024 };
 
 /// An entrance that everybody passes.
 pub const OPEN: EntranceSettings = EntranceSettings {
@@ -83,6 +88,7 @@ impl Harness {
         let edge = Arc::new(Edge {
             routing: routing.clone(),
             log: log.clone(),
+            admission: Admission::new(SHEDDING, Instant::now()),
             bounds,
             partitions: 32,
             retry_after: HeaderValue::from_static("2"),

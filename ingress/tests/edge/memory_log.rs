@@ -9,13 +9,19 @@ use tokio::sync::watch;
 pub struct MemoryLog {
     stored: Mutex<Vec<Update>>,
     error: Mutex<Option<StoreError>>,
+    longest: Mutex<Option<usize>>,
     /// Nothing is acknowledged while this is false.
     pub answers: watch::Sender<bool>,
 }
 
 impl MemoryLog {
     pub fn new() -> Self {
-        Self { stored: Mutex::default(), error: Mutex::default(), answers: watch::channel(true).0 }
+        Self {
+            stored: Mutex::default(),
+            error: Mutex::default(),
+            longest: Mutex::default(),
+            answers: watch::channel(true).0,
+        }
     }
 
     pub fn stored(&self) -> Vec<Update> {
@@ -24,6 +30,14 @@ impl MemoryLog {
 
     pub fn fail_with(&self, error: StoreError) {
         *self.error.lock().unwrap() = Some(error);
+    }
+
+    pub fn recover(&self) {
+        *self.error.lock().unwrap() = None;
+    }
+
+    pub fn refuse_longer_than(&self, bytes: usize) {
+        *self.longest.lock().unwrap() = Some(bytes);
     }
 }
 
@@ -37,6 +51,10 @@ impl UpdateLog for MemoryLog {
         answers.wait_for(|answers| *answers).await.unwrap();
         if let Some(error) = self.error.lock().unwrap().clone() {
             return Err(error);
+        }
+        let longest = self.longest.lock().unwrap().unwrap_or(usize::MAX);
+        if updates.iter().any(|update| update.payload.len() > longest) {
+            return Err(StoreError::TooLarge("in memory".to_owned()));
         }
         self.stored.lock().unwrap().extend(updates);
         Ok(())

@@ -1,0 +1,117 @@
+//! A local log, synced and bounded, for what JetStream does not take now, or for everything it is to take.
+//!
+//! A delivery is acknowledged once its updates are synced here; they are published in the background, in
+//! order and under their ids, and dropped after their PubAck. It survives the end of the process at any
+//! moment and power loss, as far as the disk keeps what it says it synced; it does not survive the disk.
+
+pub mod course;
+pub mod desk;
+pub mod directory;
+pub mod disk;
+pub mod drain;
+#[cfg(any(test, feature = "testing"))]
+pub mod invariants;
+pub mod log;
+pub mod lookahead;
+pub mod reader;
+pub mod record;
+pub mod segment;
+pub mod settings;
+pub mod shelf;
+pub mod writer;
+
+use crate::metrics::Metrics;
+use crate::update_log::UpdateLog;
+use desk::Desk;
+use directory::{Directory, SpoolError};
+use disk::Disk;
+use drain::Drain;
+use settings::SpoolSettings;
+use shelf::{Depth, Limits, Shelf};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use writer::Writer;
+
+/// A running spool.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    shelf: Arc<Shelf>,
+    directory: PathBuf,
+    always: bool,
+    patience: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Spool {
+    /// Finds what an earlier run left and starts the writer; the receiver resolves when its thread has ended.
+    pub fn open<D: Disk>(
+        settings: &SpoolSettings,
+        disk: D,
+        patience: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, oneshot::Receiver<()>), SpoolError> {
+        let directory = Directory::open(&settings.directory)?;
+        let recovered = directory.recover()?;
+        if recovered.records > 0 || recovered.cut_bytes > 0 {
+            tracing::warn!(
+                updates = recovered.records,
+                bytes = recovered.bytes,
+                cut_bytes = recovered.cut_bytes,
+                "an earlier run left acknowledged updates in the spool; publishing them first"
+            );
+        }
+        let limits = Limits {
+            bytes_max: settings.bytes_max,
+            memory_bytes_max: settings.memory_bytes_max,
+            keep: settings.kept(),
+        };
+        let shelf = Shelf::new(limits, settings.always, recovered);
+        let writer = Writer::new(disk, directory, shelf.clone(), settings.segment_bytes, metrics.clone());
+        let (ends, ended) = oneshot::channel();
+        let work = move || {
+            writer.run();
+            drop(ends);
+        };
+        std::thread::Builder::new().name("spool".to_owned()).spawn(work).map_err(SpoolError::Thread)?;
+        let directory = settings.directory.clone();
+        Ok((Self { shelf, directory, always: settings.always, patience, metrics }, ended))
+    }
+
+    /// Whether every update goes through it.
+    pub fn is_always(&self) -> bool {
+        self.always
+    }
+
+    /// A desk for one thread.
+    pub fn desk(&self) -> Arc<Desk> {
+        Desk::open(self.shelf.clone(), self.patience)
+    }
+
+    /// The drain into a log; there must be one, and somebody must run it.
+    pub fn drain<L: UpdateLog>(&self, log: Arc<L>, connections: watch::Receiver<u64>) -> Drain<L> {
+        Drain::new(log, self.shelf.clone(), self.directory.clone(), self.metrics.clone(), connections)
+    }
+
+    /// How full it is.
+    pub fn depth(&self) -> Depth {
+        self.shelf.depth()
+    }
+
+    /// Waits until JetStream has everything.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.shelf.emptied.notified();
+            if self.depth().records == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Lets the writer end once nothing waits.
+    pub fn stop(&self) {
+        self.shelf.stop();
+    }
+}

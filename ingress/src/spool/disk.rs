@@ -1,0 +1,57 @@
+//! What the spool asks of a disk, so that a test can let it fail.
+
+use std::fs::{File, OpenOptions, remove_file};
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+/// Makes files whose names survive power loss.
+pub trait Disk: Send + 'static {
+    /// A file of it.
+    type File: Appending;
+
+    /// Makes an empty file; one of this name that nobody needs is removed first.
+    fn create(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// Makes the names in a directory durable.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+}
+
+/// A file that only grows.
+pub trait Appending: Send {
+    /// Writes bytes at the end, all or an error.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes what was written durable. After an error nothing is known of it, and the file must be given up:
+    /// the system forgets what it could not write, and says so once.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The file system.
+#[derive(Debug, Clone, Copy)]
+pub struct FileSystem;
+
+impl Disk for FileSystem {
+    type File = File;
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        match remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        OpenOptions::new().append(true).create_new(true).open(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+}
+
+impl Appending for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

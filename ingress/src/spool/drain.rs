@@ -1,0 +1,185 @@
+//! Publishes what is spooled, oldest first, with the ids it came with; then what comes behind it.
+//!
+//! A record counts as drained after its PubAck and never before, so a crash repeats some and loses none.
+//! JetStream stores a repeat once within its duplicate window; later ones are met by the pools' memory.
+//! With `keep`, a new connection makes it publish again whatever is still there, in the same order: a server
+//! that syncs now and then may have lost the newest of what it acknowledged.
+
+use super::lookahead::Lookahead;
+use super::reader::Reader;
+use super::shelf::{Fetched, Shelf};
+use crate::metrics::Metrics;
+use crate::update_log::{StoreError, UpdateLog};
+use bytes::Bytes;
+use std::convert::Infallible;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+/// Updates published at once.
+const WINDOW: usize = 256;
+/// Updates read ahead, so that a window finds enough conversations.
+const AHEAD_MAX: usize = 1024;
+/// Bytes of these.
+const AHEAD_BYTES_MAX: usize = 8 << 20;
+/// Pause before what was not stored is published again.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Longest wait for something to happen.
+const WATCHFULNESS: Duration = Duration::from_secs(1);
+
+/// The drain of a spool.
+#[derive(Debug)]
+pub struct Drain<L> {
+    log: Arc<L>,
+    shelf: Arc<Shelf>,
+    directory: PathBuf,
+    metrics: Arc<Metrics>,
+    connections: watch::Receiver<u64>,
+    lookahead: Lookahead,
+    reader: Reader,
+    cursor: u64,
+    /// Everything before is counted as drained.
+    counted: u64,
+    /// So many updates are published one by one, to find the one that is refused.
+    single: usize,
+}
+
+impl<L: UpdateLog> Drain<L> {
+    /// A drain into `log`, which must not keep a memory of acknowledged updates: here they all are.
+    /// `connections` counts how often NATS was found again.
+    pub fn new(
+        log: Arc<L>,
+        shelf: Arc<Shelf>,
+        directory: PathBuf,
+        metrics: Arc<Metrics>,
+        connections: watch::Receiver<u64>,
+    ) -> Self {
+        let (lookahead, reader) = (Lookahead::default(), Reader::default());
+        let (cursor, counted) = (shelf.oldest(), shelf.drained_to());
+        Self { log, shelf, directory, metrics, connections, lookahead, reader, cursor, counted, single: 0 }
+    }
+
+    /// Drains for as long as it is polled.
+    pub async fn run(mut self) -> Infallible {
+        loop {
+            if self.connections.has_changed().unwrap_or(false) {
+                self.begin_again();
+            }
+            if let Err(reason) = self.fill() {
+                tracing::error!(%reason, "the spool cannot be read; trying again");
+                self.shelf.blocked(reason);
+                sleep(WATCHFULNESS).await;
+            }
+            if !self.lookahead.is_empty() {
+                self.shelf.oldest_came(self.lookahead.oldest_ms());
+                self.publish().await;
+                continue;
+            }
+            if self.cursor > self.counted {
+                // Marks are behind us, and nothing else.
+                self.advance(0, 0);
+            }
+            let filled = timeout(WATCHFULNESS, self.shelf.filled.notified());
+            tokio::select! {
+                _woken_or_late = filled => {}
+                Ok(()) = self.connections.changed() => self.begin_again(),
+            }
+        }
+    }
+
+    /// Goes back to the oldest record that is kept.
+    fn begin_again(&mut self) {
+        self.connections.mark_unchanged();
+        let oldest = self.shelf.oldest();
+        if oldest < self.cursor {
+            self.lookahead.clear();
+            self.reader.close();
+            self.cursor = oldest;
+        }
+    }
+
+    fn fill(&mut self) -> Result<(), String> {
+        while self.lookahead.has_room(AHEAD_MAX, AHEAD_BYTES_MAX) {
+            let records = match self.shelf.fetch(self.cursor, AHEAD_MAX, AHEAD_BYTES_MAX) {
+                Fetched::Empty => return Ok(()),
+                Fetched::Records(records) => records,
+                Fetched::File { path, first, until } => {
+                    let range = (self.cursor, until);
+                    let read = self.reader.read(&path, first, range, AHEAD_BYTES_MAX);
+                    read.map_err(|error| format!("{}: {error}", path.display()))?
+                }
+            };
+            for (sequence, record) in records {
+                self.cursor = sequence + 1;
+                if !record.is_empty() {
+                    self.lookahead.push(sequence, record).map_err(|unknown| unknown.to_string())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self) {
+        let window = self.lookahead.pick(if self.single > 0 { 1 } else { WINDOW });
+        let count = window.len();
+        self.single = self.single.saturating_sub(1);
+        match self.log.store(window.into_iter()).await {
+            Ok(()) => self.stored(),
+            Err(StoreError::TooLarge(reason)) if count == 1 => {
+                self.lookahead.not_stored();
+                self.set_aside(&reason).await;
+            }
+            Err(StoreError::TooLarge(_)) => {
+                self.lookahead.not_stored();
+                self.single = count;
+            }
+            Err(error) => {
+                self.lookahead.not_stored();
+                self.shelf.blocked(error.to_string());
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    fn stored(&mut self) {
+        let progress = self.lookahead.stored(self.counted);
+        self.advance(progress.records, progress.bytes);
+    }
+
+    fn advance(&mut self, records: u64, bytes: u64) {
+        let upto = self.lookahead.front().unwrap_or(self.cursor);
+        self.counted = self.counted.max(upto);
+        self.metrics.spool_drained.inc_by(records);
+        self.shelf.drained(upto, records, bytes, Instant::now());
+    }
+
+    /// Keeps an update that JetStream will never take beside the spool, so that it holds up nobody.
+    async fn set_aside(&mut self, reason: &str) {
+        // One update is picked at a time from the front, so it is the oldest that waits.
+        let Some((sequence, record)) = self.lookahead.oldest_waiting() else { return };
+        let path = self.directory.join(format!("{sequence:020}.refused"));
+        match write_synced(&path, &record) {
+            Ok(()) => {
+                tracing::error!(path = %path.display(), %reason, "an acknowledged update is too large for NATS and set aside; raise its max_payload");
+                self.metrics.spool_set_aside.inc();
+                let _the_same = self.lookahead.pick(1);
+                self.stored();
+            }
+            Err(error) => {
+                self.shelf.blocked(format!("{}: {error}", path.display()));
+                sleep(WATCHFULNESS).await;
+            }
+        }
+    }
+}
+
+fn write_synced(path: &std::path::Path, record: &Bytes) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    file.write_all(record)?;
+    file.sync_all()?;
+    path.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
+}

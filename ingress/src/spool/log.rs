@@ -1,0 +1,70 @@
+//! The log as the webhook sees it: straight to JetStream, or through the spool.
+//!
+//! What JetStream did not answer for in time goes into the spool, under the same ids: it may have been
+//! stored all the same, and is then stored once.
+
+use super::desk::Desk;
+use crate::acknowledged::Acknowledged;
+use crate::metrics::Metrics;
+use crate::update_log::{StoreError, Update, UpdateLog};
+use std::sync::Arc;
+
+/// A log with a spool beside it, or without.
+#[derive(Debug)]
+pub struct Spooled<L> {
+    direct: Arc<L>,
+    beside: Option<Beside>,
+}
+
+/// What spooling needs.
+#[derive(Debug)]
+pub struct Beside {
+    /// Where updates are handed over.
+    pub desk: Arc<Desk>,
+    /// Updates that are acknowledged already.
+    pub acknowledged: Arc<Acknowledged>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl<L: UpdateLog> Spooled<L> {
+    /// Puts a spool beside a log.
+    pub fn new(direct: Arc<L>, beside: Option<Beside>) -> Self {
+        Self { direct, beside }
+    }
+}
+
+impl<L: UpdateLog> UpdateLog for Spooled<L> {
+    async fn store<I>(&self, updates: I) -> Result<(), StoreError>
+    where
+        I: Iterator<Item = Update> + Send,
+    {
+        let Some(beside) = &self.beside else { return self.direct.store(updates).await };
+        let mut updates: Vec<Update> = updates.collect();
+        let passing = beside.desk.enter();
+        if passing.is_some() {
+            match self.direct.store(updates.iter().cloned()).await {
+                Err(error) if error.may_pass() => {}
+                done => return done,
+            }
+        }
+        let metrics = &beside.metrics;
+        let mut prints = Vec::with_capacity(updates.len());
+        updates.retain(|update| {
+            let print = beside.acknowledged.fingerprint(&update.head);
+            let known = beside.acknowledged.knows(print);
+            if known {
+                metrics.repeated.inc();
+            } else {
+                prints.push(print);
+            }
+            !known
+        });
+        if !updates.is_empty() {
+            beside.desk.spool(&updates, passing).await?;
+            metrics.spooled.inc_by(updates.len() as u64);
+            prints.into_iter().for_each(|print| beside.acknowledged.remember(print));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! The one thread that writes: takes what waits, appends it, syncs once, tells who waits, and begins again.
+//!
+//! While a sync is in flight the next group collects; no timer. A file that failed to be written or synced
+//! is never touched again: what was synced in it stays, its last group is not acknowledged, and the next
+//! group goes to a new file.
+
+use super::directory::Directory;
+use super::disk::{Appending, Disk};
+use super::segment::{self, Label};
+use super::shelf::{Handover, Shelf, Work, Written};
+use crate::metrics::Metrics;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long nothing is tried after the disk failed.
+const FAULT_PAUSE: Duration = Duration::from_secs(1);
+/// A buffer larger than this is given back after use.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+/// The writer.
+#[derive(Debug)]
+pub struct Writer<D: Disk> {
+    disk: D,
+    directory: Directory,
+    shelf: Arc<Shelf>,
+    segment_bytes: u64,
+    metrics: Arc<Metrics>,
+    open: Option<Open<D::File>>,
+    buffer: Vec<u8>,
+    failed: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Open<F> {
+    file: F,
+    path: PathBuf,
+    first: u64,
+    bytes: u64,
+}
+
+impl<D: Disk> Writer<D> {
+    /// Puts a writer together; `segment_bytes` is when a file is full.
+    pub fn new(
+        disk: D,
+        directory: Directory,
+        shelf: Arc<Shelf>,
+        segment_bytes: u64,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (open, buffer, failed) = (None, Vec::new(), None);
+        Self { disk, directory, shelf, segment_bytes, metrics, open, buffer, failed }
+    }
+
+    /// Writes until told to stop and nothing waits.
+    pub fn run(mut self) {
+        loop {
+            match self.shelf.next_work() {
+                Work::Group { handovers, first, drained } => self.commit(handovers, first, drained),
+                Work::Housekeeping => self.keep_house(),
+                Work::Stop => break,
+            }
+        }
+        self.keep_house();
+    }
+
+    fn commit(&mut self, handovers: Vec<Handover>, first: u64, drained: u64) {
+        self.buffer.clear();
+        let records = handovers.iter().flat_map(|handover| &handover.records);
+        for (record, sequence) in records.zip(first..) {
+            segment::write(&mut self.buffer, Label { sequence, group: first, drained }, record);
+        }
+        let written = self.write(first, drained);
+        match &written {
+            Ok(_) => drop(self.metrics.spool_groups.inc()),
+            Err(error) => {
+                self.metrics.spool_failures.inc();
+                tracing::error!(%error, "the spool cannot be written; deliveries that need it get 503");
+            }
+        }
+        self.shelf.settle(handovers, written.map_err(|error| error.to_string()));
+    }
+
+    /// Appends the buffer and syncs it; on any error the file is given up.
+    fn write(&mut self, first: u64, drained: u64) -> io::Result<Written> {
+        if self.failed.is_some_and(|failed| failed.elapsed() < FAULT_PAUSE) {
+            return Err(io::Error::other("it failed a moment ago"));
+        }
+        let written = self.try_write(first, drained);
+        self.failed = written.is_err().then(Instant::now);
+        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
+            self.buffer = Vec::new();
+        }
+        written
+    }
+
+    fn try_write(&mut self, first: u64, drained: u64) -> io::Result<Written> {
+        let started = Instant::now();
+        let length = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+        // Taken out: whatever fails below never sees this file again.
+        let mut open = match self.open.take() {
+            Some(open) if open.bytes + length <= self.segment_bytes => open,
+            _ => self.create(first)?,
+        };
+        open.file.append(&self.buffer)?;
+        open.file.sync()?;
+        open.bytes += length;
+        let (path, segment_first, segment_bytes) = (open.path.clone(), open.first, open.bytes);
+        self.open = Some(open);
+        self.metrics.spool_sync_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(Written { path, segment_first, segment_bytes, drained })
+    }
+
+    fn create(&self, first: u64) -> io::Result<Open<D::File>> {
+        let path = self.directory.file(first);
+        let mut file = self.disk.create(&path)?;
+        file.append(&segment::header(first))?;
+        file.sync()?;
+        self.disk.sync_directory(self.directory.path())?;
+        Ok(Open { file, path, first, bytes: segment::HEADER_BYTES as u64 })
+    }
+
+    /// Removes what is drained; while something is left, marks how far.
+    fn keep_house(&mut self) {
+        let dropped = self.shelf.take_droppable(Instant::now());
+        for segment in &dropped {
+            if self.open.as_ref().is_some_and(|open| open.first == segment.first) {
+                self.open = None;
+            }
+            if let Err(error) = std::fs::remove_file(&segment.path) {
+                tracing::warn!(path = %segment.path.display(), %error, "cannot remove a drained file of the spool; its updates will be published again after a restart");
+            }
+        }
+        if !dropped.is_empty()
+            && let Err(error) = self.disk.sync_directory(self.directory.path())
+        {
+            tracing::warn!(%error, "cannot sync the spool's directory");
+        }
+        let Some((sequence, drained)) = self.shelf.to_mark() else { return };
+        self.buffer.clear();
+        segment::write(&mut self.buffer, Label { sequence, group: sequence, drained }, &[]);
+        match self.write(sequence, drained) {
+            Ok(written) => self.shelf.marked(written),
+            Err(error) => {
+                tracing::warn!(%error, "cannot mark how far the spool is drained; after a restart some updates are published again");
+            }
+        }
+    }
+}
