@@ -5,6 +5,8 @@
 
 pub mod acknowledged;
 pub mod budget;
+#[cfg(any(test, feature = "testing"))]
+pub mod connection;
 pub mod core;
 pub mod crowding;
 pub mod delivery;
@@ -13,6 +15,7 @@ pub mod element;
 pub mod entrance;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixture;
+pub mod forwarded;
 mod group;
 pub mod http2;
 #[cfg(any(test, feature = "testing"))]
@@ -26,6 +29,8 @@ pub mod process;
 pub mod proxy_protocol;
 pub mod publisher;
 mod receipt;
+#[cfg(any(test, feature = "testing"))]
+pub mod reference;
 pub mod refusal;
 pub mod routing;
 pub mod server;

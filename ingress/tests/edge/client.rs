@@ -39,6 +39,7 @@ pub const BOUNDS: Bounds = Bounds {
 pub const OPEN: EntranceSettings = EntranceSettings {
     tls: None,
     proxies: None,
+    forwarders: None,
     connections_per_address_max: 0,
     handshake_timeout: Duration::from_secs(10),
     handshakes_max: 16,
