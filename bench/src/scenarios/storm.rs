@@ -45,7 +45,7 @@ type Attempt = (Duration, bool);
 /// Runs both designs, one after the other.
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let seconds = |full, quick| Duration::from_secs(bench.options.pick(full, quick));
-    let outage = Outage { from: seconds(10, 2), to: seconds(25, 5), end: seconds(40, 8) };
+    let outage = Outage { from: seconds(10, 2), to: seconds(25, 9), end: seconds(40, 12) };
 
     bench.say("the handler that processes first …");
     let naive = naive(bench, outage).await?;
@@ -60,7 +60,8 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         "{PER_SECOND} webhooks a second; the system behind is out from {:?} to {:?}. Whatever got no 200 is sent again \
          on Meta's schedule, 50 times as fast. The handler, a process of its own, works on {WORKERS} deliveries at once and \
          waits up to {GIVES_UP:?} for the system behind, which normally takes {DOWNSTREAM_TAKES:?}. Ours answers when \
-         the update is stored; the pools behind the log wait for the downstream and are not part of this measurement.",
+         the update is stored; the pools behind the log wait for the downstream and are not part of this measurement. \
+         An attempt counts in the second it began.",
         outage.from, outage.to
     ));
     let row = |name: &str, attempts: &[Attempt]| {
