@@ -8,8 +8,10 @@ mod chaos;
 mod edge;
 mod fairness;
 mod instructions;
+mod naive;
 mod outage;
 mod peer;
+mod peer_store;
 mod peers;
 mod plot;
 mod publish;
@@ -18,10 +20,12 @@ mod rig;
 mod scale;
 mod statistics;
 mod storm;
+mod trial;
 mod tune;
 mod verify_only;
 mod workers;
 
+pub use naive::serve as serve_process_first;
 pub use verify_only::{VerifyOnly, serve as serve_verify_only};
 
 use crate::dev::Screen;

@@ -1,13 +1,30 @@
-//! Runs verify, split and stamp on one fixed webhook as often as told: what callgrind counts for
+//! Takes one fixed webhook along a path as often as told: what callgrind counts for
 //! `make bench SCENARIO=instructions`.
+//!
+//! `core` is verify, split and stamp; `http` is a keep-alive connection through the real server into a log that
+//! only makes subject and headers.
 
+use ackline_ingress::budget::Budget;
 use ackline_ingress::fixture;
+use ackline_ingress::metrics::Metrics;
+use ackline_ingress::routing::Routing;
+use ackline_ingress::server::Server;
+use ackline_ingress::settings::Bounds;
 use ackline_ingress::split::split;
 use ackline_ingress::stamping::{Arrival, Stamp, Stamped};
+use ackline_ingress::update_log::{StoreError, Update, UpdateLog};
+use ackline_ingress::webhook::Edge;
 use ackline_shared::signature::{self, SigningKey};
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 
 /// A text message as Meta sends it, about 1 KB with its text.
 fn body() -> Bytes {
@@ -18,7 +35,16 @@ fn body() -> Bytes {
 }
 
 fn main() -> anyhow::Result<()> {
-    let webhooks: u64 = std::env::args().nth(1).context("say how many webhooks")?.parse()?;
+    let path = std::env::args().nth(1).context("say which path: core or http")?;
+    let webhooks: u64 = std::env::args().nth(2).context("say how many webhooks")?.parse()?;
+    match path.as_str() {
+        "core" => core(webhooks),
+        "http" => http(webhooks),
+        other => bail!("there is no path {other}: choose core or http"),
+    }
+}
+
+fn core(webhooks: u64) -> anyhow::Result<()> {
     let table = fixture::table();
     let door = table.door("main").context("the fixture has no app")?;
     let lock = door.lock().context("the fixture's app is locked")?;
@@ -34,7 +60,75 @@ fn main() -> anyhow::Result<()> {
         for update in Stamped::new(stamp, &split, &mut unrouted) {
             black_box((update.head.subject(), update.payload));
         }
-        anyhow::ensure!(unrouted.is_empty(), "the webhook is not routed");
+        ensure!(unrouted.is_empty(), "the webhook is not routed");
     }
     Ok(())
+}
+
+/// Makes what a publish needs, and sends nothing.
+#[derive(Debug)]
+struct NoLog;
+
+impl UpdateLog for NoLog {
+    async fn store<I>(&self, updates: I) -> Result<(), StoreError>
+    where
+        I: Iterator<Item = Update> + Send,
+    {
+        for update in updates {
+            black_box((update.head.subject(), update.head.to_headers(), update.payload));
+        }
+        Ok(())
+    }
+}
+
+const BOUNDS: Bounds = Bounds {
+    connections_max: 1,
+    header_bytes_max: 16 << 10,
+    header_timeout: Duration::from_secs(60),
+    body_bytes_max: 64 << 10,
+    body_timeout: Duration::from_secs(60),
+    body_bytes_total_max: 64 << 10,
+};
+
+fn http(webhooks: u64) -> anyhow::Result<()> {
+    let (routing, metrics) = (Routing::new(), Metrics::new());
+    routing.replace(fixture::table());
+    let edge = Arc::new(Edge {
+        routing,
+        log: Arc::new(NoLog),
+        bounds: BOUNDS,
+        partitions: 32,
+        retry_after: HeaderValue::from_static("2"),
+        body_bytes: Arc::new(Budget::new(BOUNDS.body_bytes_total_max)),
+        metrics: metrics.clone(),
+    });
+    let handler = move |request: Request<Incoming>| {
+        let edge = edge.clone();
+        async move { edge.answer(request).await }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut client, theirs) = tokio::io::duplex(64 << 10);
+        let (_stop, stopped) = watch::channel(false);
+        let server = Server::new(handler, BOUNDS, metrics);
+        tokio::spawn(server.serve(theirs, None, stopped));
+        let body = body();
+        let signature = SigningKey::from_bytes(fixture::SECRET.as_bytes()).sign(&body);
+        let head = format!(
+            "POST /webhooks/meta/main HTTP/1.1\r\nhost: edge.example\r\nuser-agent: facebookexternalua\r\naccept: */*\r\n\
+             content-type: application/json\r\nx-hub-signature-256: {signature}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let request = [head.as_bytes(), &body].concat();
+        let mut answer = Vec::with_capacity(1024);
+        for _ in 0..webhooks {
+            client.write_all(&request).await?;
+            answer.clear();
+            while !answer.ends_with(b"\r\n\r\n") {
+                ensure!(client.read_buf(&mut answer).await? > 0, "the server closed the connection");
+            }
+            ensure!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+        }
+        Ok(())
+    })
 }

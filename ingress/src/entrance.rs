@@ -1,14 +1,16 @@
 //! What a connection passes before its first request: `address → PROXY header → place → TLS → HTTP version`.
 //!
-//! All of it within one deadline. It knows nothing of requests; whoever is turned away is never answered in
-//! HTTP. A client's address is used for bounds and in logs at debug level only.
+//! All of it within one deadline; whoever is turned away is never answered in HTTP. Of a request it reads only
+//! whose it is, when a trusted balancer brought it. A client's address is used for bounds and in logs at debug level only.
 
 use crate::crowding::{Crowding, Place};
+use crate::forwarded;
 use crate::metrics::Metrics;
 use crate::proxy_protocol::{self, ProxyError};
 use crate::tls::credentials::{CERTIFICATE_KEY, CLIENT_CA_KEY, ClientCheck, Files, PRIVATE_KEY_KEY};
 use crate::tls::{self, Tls, TlsSettings};
 use ackline_shared::config::Reader;
+use hyper::HeaderMap;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -30,6 +32,8 @@ pub struct EntranceSettings {
     pub tls: Option<TlsSettings>,
     /// Balancers that must tell the client's address; none when clients connect themselves.
     pub proxies: Option<Vec<IpNet>>,
+    /// Balancers whose `X-Forwarded-For` names the client of each request; none when nobody is believed.
+    pub forwarders: Option<Vec<IpNet>>,
     /// Connections one client address may hold; 0 for any number.
     pub connections_per_address_max: usize,
     /// Time for the PROXY header and the TLS handshake together.
@@ -43,9 +47,11 @@ pub struct EntranceSettings {
 impl EntranceSettings {
     /// Reads the keys of `[ingress]`; mistakes stay with the reader.
     pub fn read(reader: &mut Reader) -> Self {
+        let (proxies, forwarders) = read_balancers(reader);
         Self {
             tls: read_tls(reader),
-            proxies: read_proxies(reader),
+            proxies,
+            forwarders,
             connections_per_address_max: size(
                 reader.count("ingress.connections_per_address_max", 0..=1_000_000),
             ),
@@ -91,32 +97,43 @@ fn read_tls(reader: &mut Reader) -> Option<TlsSettings> {
     }
 }
 
-fn read_proxies(reader: &mut Reader) -> Option<Vec<IpNet>> {
-    let required = reader.choice("ingress.proxy_protocol", &[("off", false), ("required", true)]);
-    let mut proxies = Vec::new();
-    for text in reader.texts("ingress.trusted_proxies") {
+/// The balancers that send the PROXY protocol, or those that add to `X-Forwarded-For`.
+fn read_balancers(reader: &mut Reader) -> (Option<Vec<IpNet>>, Option<Vec<IpNet>>) {
+    const LIST: &str = "ingress.trusted_proxies";
+    let proxied = reader.choice("ingress.proxy_protocol", &[("off", false), ("required", true)]);
+    let forwarded = reader.choice("ingress.forwarded_for", &[("off", false), ("trusted", true)]);
+    let mut balancers = Vec::new();
+    for text in reader.texts(LIST) {
         match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-            Ok(proxy) => proxies.push(proxy),
-            Err(_) => reader.mistake(
-                "ingress.trusted_proxies",
-                format_args!("`{text}` is not an address or block, such as \"10.0.0.0/8\""),
-            ),
+            Ok(balancer) => balancers.push(balancer),
+            Err(_) => reader
+                .mistake(LIST, format_args!("`{text}` is not an address or block, such as \"10.0.0.0/8\"")),
         }
     }
-    match required {
-        Some(true) if proxies.is_empty() => {
-            reader
-                .mistake("ingress.trusted_proxies", "is empty while ingress.proxy_protocol is \"required\"");
-            None
+    match (proxied, forwarded) {
+        (Some(true), Some(true)) => {
+            reader.mistake(
+                "ingress.forwarded_for",
+                "excludes ingress.proxy_protocol: a client has one address",
+            );
         }
-        Some(true) => Some(proxies),
-        Some(false) if !proxies.is_empty() => {
-            reader
-                .mistake("ingress.trusted_proxies", "has no effect while ingress.proxy_protocol is \"off\"");
-            None
+        (Some(true), _) if balancers.is_empty() => {
+            reader.mistake(LIST, "is empty while ingress.proxy_protocol is \"required\"");
         }
-        _ => None,
+        (_, Some(true)) if balancers.is_empty() => {
+            reader.mistake(LIST, "is empty while ingress.forwarded_for is \"trusted\"");
+        }
+        (Some(false), Some(false)) if !balancers.is_empty() => {
+            reader.mistake(
+                LIST,
+                "has no effect while ingress.proxy_protocol and ingress.forwarded_for are \"off\"",
+            );
+        }
+        (Some(true), Some(false)) => return (Some(balancers), None),
+        (Some(false), Some(true)) => return (None, Some(balancers)),
+        _ => {}
     }
+    (None, None)
 }
 
 fn size(number: u64) -> usize {
@@ -136,7 +153,13 @@ pub struct Guest {
     pub http2: bool,
     /// What it holds until it leaves.
     pub place: Option<Place>,
+    /// The balancer whose clients' requests it carries.
+    pub forwarder: Option<IpAddr>,
 }
+
+/// The client of a request holds as much as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crowded;
 
 /// Why a connection was turned away.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +232,28 @@ impl Entrance {
 
     /// Whether a connection has nothing to pass and may be served as it is.
     pub fn is_open(&self) -> bool {
-        self.tls.is_none() && self.crowding.is_none() && self.settings.proxies.is_none()
+        self.tls.is_none() && self.crowding.is_none() && self.balancers().is_none()
+    }
+
+    fn balancers(&self) -> Option<&Vec<IpNet>> {
+        self.settings.proxies.as_ref().or(self.settings.forwarders.as_ref())
+    }
+
+    /// Takes a place for a request that a trusted balancer brought, for as long as it is being answered.
+    pub fn place_request(
+        &self,
+        headers: &HeaderMap,
+        forwarder: Option<IpAddr>,
+    ) -> Result<Option<Place>, Crowded> {
+        let (Some(forwarder), Some(trusted)) = (forwarder, &self.settings.forwarders) else {
+            return Ok(None);
+        };
+        let client = forwarded::client(headers, forwarder, trusted);
+        tracing::debug!(%client, "a request came through a balancer");
+        match &self.crowding {
+            Some(crowding) => crowding.place(client).map(Some).ok_or(Crowded),
+            None => Ok(None),
+        }
     }
 
     /// Takes a connection from its first byte to its first request.
@@ -218,14 +262,13 @@ impl Entrance {
         let Some(proxies) = &self.settings.proxies else {
             return self.admit_client(io, peer, deadline).await;
         };
-        let peer = peer.to_canonical();
-        if !proxies.iter().any(|proxy| proxy.contains(&peer)) {
+        if !forwarded::is_trusted(proxies, peer) {
             return Err(Turned::Untrusted);
         }
         let mut io = BufReader::with_capacity(PROXY_BUFFER_BYTES, io);
         let told =
             timeout_at(deadline, proxy_protocol::read(&mut io)).await.map_err(|_| Turned::ProxySlow)??;
-        self.admit_client(io, told.unwrap_or(peer), deadline).await
+        self.admit_client(io, told.unwrap_or(peer.to_canonical()), deadline).await
     }
 
     async fn admit_client<I>(&self, io: I, client: IpAddr, deadline: Instant) -> Result<Guest, Turned>
@@ -233,17 +276,20 @@ impl Entrance {
         I: Stream + 'static,
     {
         tracing::debug!(%client, "a client connected");
+        let forwarders = self.settings.forwarders.as_deref().unwrap_or_default();
+        let forwarder = Some(client).filter(|client| forwarded::is_trusted(forwarders, *client));
         let place = match &self.crowding {
-            Some(crowding) => Some(crowding.place(client).ok_or(Turned::Crowded)?),
-            None => None,
+            // A balancer's connection is everybody's; its requests take the places.
+            Some(crowding) if forwarder.is_none() => Some(crowding.place(client).ok_or(Turned::Crowded)?),
+            _ => None,
         };
         let Some(tls) = &self.tls else {
-            return Ok(Guest { stream: Box::new(io), http2: false, place });
+            return Ok(Guest { stream: Box::new(io), http2: false, place, forwarder });
         };
         let shaken = timeout_at(deadline, self.shake_hands(io, tls));
         let stream = shaken.await.map_err(|_| Turned::TlsSlow)?.map_err(Turned::Tls)?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Guest { stream: Box::new(stream), http2, place })
+        Ok(Guest { stream: Box::new(stream), http2, place, forwarder })
     }
 
     async fn shake_hands<I: Stream>(

@@ -1,6 +1,8 @@
 //! What must hold for every body, whatever its bytes: checked by property tests and the fuzz target.
 
+use crate::connection::as_expected;
 use crate::fixture;
+use crate::reference;
 use crate::routing::RoutingTable;
 use crate::split::{Found, Split, UNREADABLE, split};
 use crate::stamping::{Arrival, Stamp, Stamped};
@@ -34,6 +36,38 @@ pub fn check(bytes: &[u8]) -> Result<usize, String> {
         }
         Ok(split) => check_split(&split, stamp, &body, &key),
     }
+}
+
+/// Splits a body for every app and compares each update with the [reference](crate::reference).
+pub fn compare(bytes: &[u8]) -> Result<usize, String> {
+    let body = Bytes::copy_from_slice(bytes);
+    let mut count = 0;
+    for app in ["main", "globex-own"] {
+        let door = TABLE.door(app).ok_or("the fixture lacks an app")?;
+        let arrival = Arrival::now(b"sha256=", 1, 1);
+        let stamp = Stamp { table: &TABLE, door, partitions: 32, arrival: &arrival };
+        let found: Vec<_> = match split(&body) {
+            Ok(split) => {
+                Stamped::new(stamp, &split, &mut Vec::new()).map(|update| as_expected(&update)).collect()
+            }
+            Err(_) => {
+                let (head, _) = stamp.head(&Found::whole(&body, UNREADABLE.to_owned()), true);
+                vec![as_expected(&Update { head, payload: body.clone() })]
+            }
+        };
+        let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let expected = reference::updates(&body, app);
+        if let Some((found, expected)) =
+            found.iter().zip(&expected).find(|(found, expected)| found != expected)
+        {
+            return Err(format!("{app}: found {found:?}, expected {expected:?}"));
+        }
+        if found.len() != expected.len() {
+            return Err(format!("{app}: found {} updates, expected {}", found.len(), expected.len()));
+        }
+        count = found.len();
+    }
+    Ok(count)
 }
 
 fn check_split(split: &Split<'_>, stamp: Stamp<'_>, body: &Bytes, key: &SigningKey) -> Result<usize, String> {

@@ -6,6 +6,8 @@
 pub mod acknowledged;
 pub mod admission;
 pub mod budget;
+#[cfg(any(test, feature = "testing"))]
+pub mod connection;
 pub mod core;
 pub mod crowding;
 pub mod delivery;
@@ -14,6 +16,7 @@ pub mod element;
 pub mod entrance;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixture;
+pub mod forwarded;
 mod group;
 pub mod http2;
 #[cfg(any(test, feature = "testing"))]
@@ -27,6 +30,8 @@ pub mod process;
 pub mod proxy_protocol;
 pub mod publisher;
 mod receipt;
+#[cfg(any(test, feature = "testing"))]
+pub mod reference;
 pub mod refusal;
 pub mod routing;
 pub mod server;

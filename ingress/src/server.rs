@@ -2,16 +2,17 @@
 //!
 //! It knows nothing of webhooks; a handler turns a request into an answer.
 
-use crate::entrance::Entrance;
+use crate::entrance::{Crowded, Entrance};
 use crate::http2;
 use crate::metrics::Metrics;
 use crate::settings::Bounds;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
@@ -87,7 +88,7 @@ where
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Some(entrance) = self.entrance.clone() else { return self.serve(io, stop).await };
+        let Some(entrance) = self.entrance.clone() else { return self.serve(io, None, stop).await };
         let admitted = tokio::select! {
             biased;
             () = told(&mut stop) => return,
@@ -96,12 +97,12 @@ where
         match admitted {
             Ok(guest) if guest.http2 => {
                 let (_open, server) = (Open::new(&self.metrics), self.clone());
-                let handler = move |request| (server.handler)(request);
+                let handler = move |request| server.clone().answer(request, guest.forwarder);
                 let streams_max = entrance.http2_streams_max();
                 let ended = http2::serve(guest.stream, handler, self.bounds, streams_max, stop).await;
                 ended.inspect_err(|error| self.broke(error)).ok();
             }
-            Ok(guest) => self.clone().serve(guest.stream, stop).await,
+            Ok(guest) => self.clone().serve(guest.stream, guest.forwarder, stop).await,
             Err(turned) => {
                 self.metrics.broke(turned.reason());
                 tracing::debug!(%turned, "a connection was turned away");
@@ -114,8 +115,20 @@ where
         tracing::debug!(%error, "a connection ended by a fault");
     }
 
-    /// Serves one connection of HTTP/1.1.
-    pub async fn serve<I>(self: Arc<Self>, io: I, mut stop: watch::Receiver<bool>)
+    /// Answers a request, unless its client has as many under way as it may.
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, forwarder: Option<IpAddr>) -> Answer {
+        let place =
+            self.entrance.as_ref().map(|entrance| entrance.place_request(request.headers(), forwarder));
+        let Some(Err(Crowded)) = place else { return (self.handler)(request).await };
+        let mut refusal = Response::new(Full::new(Bytes::from_static(b"address crowded\n")));
+        *refusal.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        self.metrics.answered(refusal.status().as_u16(), Some("address_crowded"));
+        refusal
+    }
+
+    /// Serves one connection of HTTP/1.1, of a client or of a balancer that forwards clients' requests.
+    pub async fn serve<I>(self: Arc<Self>, io: I, forwarder: Option<IpAddr>, mut stop: watch::Receiver<bool>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -124,7 +137,7 @@ where
         let (server, begins) = (self.clone(), begun.clone());
         let service = service_fn(move |request| {
             begins.store(true, Ordering::Relaxed);
-            let answer = (server.handler)(request);
+            let answer = server.clone().answer(request, forwarder);
             async move { Ok::<_, Infallible>(answer.await) }
         });
         let mut connection = http1::Builder::new()

@@ -2,6 +2,7 @@
 //!
 //! Beside it, in turn, run its two limits: a server that only verifies, and a bare publish of the same bytes.
 
+use super::instructions;
 use super::plot::{Series, bars, lines};
 use super::publish;
 use super::report::Report;
@@ -15,6 +16,7 @@ use ackline_shared::nats::Durability;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -71,7 +73,7 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         bench.say(&format!("  {} requests/s, {:?}", figures.rps.shown(), figures.ledger));
         measured.push((durability, figures));
     }
-    let figures = write(&mut report, &measured)?;
+    let figures = write(&mut report, &measured, allocations(&bench.root))?;
     bench.say(&format!("report: {}", report.write()?.display()));
     Ok((figures, measured.iter().all(|(_, figures)| figures.ledger.is_clean())))
 }
@@ -242,13 +244,24 @@ async fn memory(stand: &mut Stand, figures: &mut Figures, size: Size) -> Result<
     stand.close(&ledger).await
 }
 
-fn write(report: &mut Report, measured: &[(Durability, Figures)]) -> Result<Value> {
+/// Allocations of a webhook on its way through the server, as the scenario `instructions` counted them last.
+fn allocations(root: &Path) -> Option<u64> {
+    let kept: Value = serde_json::from_slice(&std::fs::read(root.join(instructions::KEPT)).ok()?).ok()?;
+    kept.pointer("/http/allocations")?.as_u64()
+}
+
+fn write(report: &mut Report, measured: &[(Durability, Figures)], allocations: Option<u64>) -> Result<Value> {
     let (_, stored) = measured.first().context("nothing was measured")?;
     report.paragraph(
         "1 KB signed text messages of 6,400 conversations of 16 tenants. Load, ingress and nats-server share this \
          machine. Each figure is the median of several runs taken in turn, with its range. Every 200 was looked up \
          in the stream.",
     );
+    if let Some(allocations) = allocations {
+        report.paragraph(&format!(
+            "{allocations} allocations a webhook before it is published, as `instructions` counted them."
+        ));
+    }
     report.heading(&format!("Closed loop, {CONNECTIONS} connections"));
     let row = |(mode, f): &(Durability, Figures)| {
         [
@@ -373,6 +386,7 @@ fn write(report: &mut Report, measured: &[(Durability, Figures)]) -> Result<Valu
         ("rss_load_mb", stored.rss_load),
     ];
     figures.extend(stored_figures.map(|(key, figure)| (key.to_owned(), json!(rounded(figure)))));
+    figures.extend(allocations.map(|count| ("allocations".to_owned(), json!(count))));
     Ok(Value::Object(figures))
 }
 

@@ -1,6 +1,6 @@
-//! How many instructions a webhook costs: verify, split and stamp on a fixed input, counted by callgrind.
+//! How many instructions and allocations a webhook costs on a fixed input, counted by callgrind.
 //!
-//! Unlike a time, the count is the same on a busy machine; it is kept in the repository so that a change shows.
+//! Unlike a time, a count is the same on a busy machine; it is kept in the repository so that a change shows.
 
 use super::Bench;
 use super::statistics::number;
@@ -11,39 +11,84 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-const KEPT: &str = "bench/results/instructions.json";
+/// The counts in the repository.
+pub const KEPT: &str = "bench/results/instructions.json";
 const BUILT_WITHIN: Duration = Duration::from_secs(900);
 const COUNTED_WITHIN: Duration = Duration::from_secs(120);
 /// Two sizes, so that their difference is free of what starting and ending cost.
 const WEBHOOKS: [u64; 2] = [200, 1_200];
+/// The C library's functions that hand out memory.
+const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
+/// Argument of the program, pointer of its figures, and what it is in words.
+const PATHS: [(&str, &str, &str); 2] = [
+    ("core", "", "verify, split, stamp"),
+    ("http", "/http", "through the server: read, verify, split, stamp, subject and headers, answer"),
+];
 
-/// Counts, and compares with the count in the repository.
+/// What callgrind counted of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    instructions: u64,
+    allocations: u64,
+}
+
+impl Counts {
+    /// The difference to a shorter run, for each webhook.
+    fn per_webhook(self, shorter: Self) -> Self {
+        let webhooks = WEBHOOKS[1] - WEBHOOKS[0];
+        Self {
+            instructions: self.instructions.saturating_sub(shorter.instructions) / webhooks,
+            allocations: self.allocations.saturating_sub(shorter.allocations) / webhooks,
+        }
+    }
+
+    fn figures(self) -> Value {
+        json!({ "per_webhook": self.instructions, "allocations": self.allocations })
+    }
+}
+
+/// Counts, and compares with the counts in the repository.
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let program = build(bench).await?;
-    let mut totals = Vec::new();
-    for webhooks in WEBHOOKS {
-        totals.push(count(&program, webhooks).await?);
-    }
-    let [few, many] = totals[..] else { bail!("two runs were made") };
-    let per_webhook = many.saturating_sub(few) / (WEBHOOKS[1] - WEBHOOKS[0]);
-    let figures = json!({ "per_webhook": per_webhook });
-
     let kept = std::fs::read(bench.root.join(KEPT)).ok();
-    let kept: Option<Value> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let before = kept.as_ref().and_then(|kept| kept.get("per_webhook")?.as_u64());
+    let kept: Value = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let (mut figures, mut rows) = (Value::Null, Vec::new());
+    for (path, place, words) in PATHS {
+        let [few, many] = WEBHOOKS;
+        let (few, many) = (count(&program, path, few).await?, count(&program, path, many).await?);
+        let each = many.per_webhook(few);
+        match figures.as_object_mut() {
+            None => figures = each.figures(),
+            Some(figures) => drop(figures.insert(path.to_owned(), each.figures())),
+        }
+        let change = |name: &str, now: u64| {
+            let before = kept.pointer(&format!("{place}/{name}")).and_then(Value::as_u64);
+            before.map_or("–".to_owned(), |before| {
+                let (now, before) = (crate::load::tally::count(now), crate::load::tally::count(before));
+                format!("{} %", number((now / before.max(1.0) - 1.0) * 100.0))
+            })
+        };
+        rows.push(vec![
+            words.to_owned(),
+            each.instructions.to_string(),
+            change("per_webhook", each.instructions),
+            each.allocations.to_string(),
+            change("allocations", each.allocations),
+        ]);
+    }
     let mut report = bench.report("instructions", "none: nothing is stored");
     report.paragraph(
-        "Instructions of one webhook with one 1 KB text message in `verify`, `split` and `stamp`, without HTTP and \
-         without publishing. Counted by `valgrind --tool=callgrind` over 1,000 webhooks.",
+        "One webhook with one 1 KB text message. Counted by `valgrind --tool=callgrind` over 1,000 webhooks; \
+         allocations are calls of malloc, calloc, realloc and the aligned ones. The second path holds a keep-alive \
+         connection in memory, with its client; nothing is published. Changes are against the counts in the repository.",
     );
-    let change = before.map_or("–".to_owned(), |before| {
-        let (now, before) = (crate::load::tally::count(per_webhook), crate::load::tally::count(before));
-        format!("{} %", number((now / before - 1.0) * 100.0))
-    });
-    report.table(&["instructions per webhook", "change"], &[vec![per_webhook.to_string(), change.clone()]]);
+    report.table(&["path", "instructions per webhook", "change", "allocations per webhook", "change"], &rows);
     let path = report.write()?;
-    std::fs::write(report.directory().join("instructions.json"), format!("{figures}\n"))?;
-    bench.say(&format!("change against {KEPT}: {change}; report: {}", path.display()));
+    std::fs::write(report.directory().join("instructions.json"), format!("{figures:#}\n"))?;
+    for row in rows {
+        bench.say(&row.join("  "));
+    }
+    bench.say(&format!("compared with {KEPT}; report: {}", path.display()));
     Ok((figures, true))
 }
 
@@ -63,17 +108,19 @@ async fn build(bench: &Bench<'_>) -> Result<PathBuf> {
     built.next().context("cargo did not say where it put the example")
 }
 
-async fn count(program: &Path, webhooks: u64) -> Result<u64> {
+async fn count(program: &Path, path: &str, webhooks: u64) -> Result<Counts> {
     let directory = tempfile::tempdir()?;
     let out = directory.path().join("callgrind.out");
     let mut command = Command::new("valgrind");
     command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", out.display()));
-    command.arg(program).arg(webhooks.to_string());
+    command.args(["--compress-strings=no", "--compress-pos=no"]);
+    command.arg(program).arg(path).arg(webhooks.to_string());
     output(&mut command, COUNTED_WITHIN)
         .await
         .context("counting with valgrind; `deploy/dev/tools.sh bench` installs it")?;
     let text = std::fs::read_to_string(&out).context("reading callgrind's output")?;
-    total(&text).context("callgrind's output has no total")
+    let instructions = total(&text).context("callgrind's output has no total")?;
+    Ok(Counts { instructions, allocations: allocations(&text) })
 }
 
 async fn output(command: &mut Command, within: Duration) -> Result<String> {
@@ -94,6 +141,19 @@ fn total(callgrind: &str) -> Option<u64> {
     line?.split_whitespace().next()?.parse().ok()
 }
 
+/// Calls of the allocators: a line `cfn=<name>` is followed by one that begins `calls=<count>`.
+fn allocations(callgrind: &str) -> u64 {
+    let lines = callgrind.lines().zip(callgrind.lines().skip(1));
+    let calls = lines.filter_map(|(line, next)| {
+        let called = line.strip_prefix("cfn=")?;
+        // Recursion is written as name'2.
+        let name = called.split('\'').next().unwrap_or(called);
+        let calls = next.strip_prefix("calls=")?.split_whitespace().next()?.parse::<u64>().ok()?;
+        ALLOCATORS.contains(&name).then_some(calls)
+    });
+    calls.sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +162,18 @@ mod tests {
     fn the_total_is_read_from_callgrinds_output() {
         assert_eq!(total("events: Ir\nfn=(1)\n1 2\ntotals: 4711\n"), Some(4711));
         assert_eq!(total("events: Ir\n"), None);
+    }
+
+    #[test]
+    fn calls_of_the_allocators_are_summed_over_their_callers() {
+        let text = "fn=main\n1 5\ncfn=malloc\ncalls=3 0\n1 90\ncfn=free\ncalls=7 0\n1 9\n\
+                    fn=other\ncfn=realloc\ncalls=2 0\n1 8\ncfn=_int_malloc\ncalls=4 0\n";
+        assert_eq!(allocations(text), 5);
+    }
+
+    #[test]
+    fn what_starting_costs_is_in_both_runs() {
+        let run = |instructions, allocations| Counts { instructions, allocations };
+        assert_eq!(run(52_000, 3_200).per_webhook(run(2_000, 200)), run(50, 3));
     }
 }

@@ -1,5 +1,6 @@
 //! A program that a user would put behind Meta's webhook instead of Ackline, with the store behind it.
 
+use super::peer_store::PeerStore;
 use super::rig::{APP_SECRET, free_address};
 use crate::dev::programs::Program;
 use crate::load::Usage;
@@ -46,6 +47,7 @@ pub struct Peer {
     /// What it is.
     pub recipe: Recipe,
     address: SocketAddr,
+    backend: SocketAddr,
     program: Program,
     store: Option<Program>,
     // Holds the store's data and the logs.
@@ -78,7 +80,7 @@ impl Peer {
             .env("REDIS_PORT", backend.port().to_string())
             .env("PORT", address.port().to_string());
         let program = Program::start(recipe.key, command, data.path())?;
-        let mut peer = Self { recipe, address, program, store, _data: data };
+        let mut peer = Self { recipe, address, backend, program, store, _data: data };
         let http = reqwest::Client::builder().no_proxy().build()?;
         peer.program.ready(&http, &format!("http://{address}/healthz"), READY_WITHIN).await?;
         Ok(peer)
@@ -87,6 +89,16 @@ impl Peer {
     /// Where webhooks go.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it stores in; none for a peer that stores nothing.
+    pub fn store(&self) -> Option<PeerStore> {
+        match self.recipe.kind {
+            Kind::NodeJetStream(_) => Some(PeerStore::JetStream(self.backend, "WEBHOOKS")),
+            Kind::NodeBullMq => Some(PeerStore::Redis(self.backend, "LLEN bull:webhooks:wait")),
+            Kind::NginxLuaRedis => Some(PeerStore::Redis(self.backend, "XLEN webhooks")),
+            Kind::Pywa => None,
+        }
     }
 
     /// What the program and its store have used.

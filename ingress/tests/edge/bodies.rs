@@ -1,6 +1,7 @@
 //! Bodies of every shape: what each becomes, and that none breaks anything.
 
-use ackline_ingress::invariants::check;
+use ackline_ingress::connection;
+use ackline_ingress::invariants::{check, compare};
 use ackline_ingress::split::{Unreadable, split};
 use ackline_shared::subjects::Class;
 use bytes::Bytes;
@@ -126,22 +127,30 @@ fn siblings_repeated_too_often_are_not_multiplied() {
     assert_eq!(split(&Bytes::from(body)).unwrap_err(), Unreadable::Size);
 }
 
-#[test]
-fn the_corpus_of_the_fuzz_target_holds_every_invariant() {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/edge");
+/// Runs a check on every file of a fuzz target's corpus.
+fn replay(target: &str, check: impl Fn(&[u8]) -> Result<(), String>) {
+    let directory = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
     let mut count = 0;
     for file in std::fs::read_dir(directory).unwrap() {
         let path = file.unwrap().path();
         check(&std::fs::read(&path).unwrap()).unwrap_or_else(|broken| panic!("{}: {broken}", path.display()));
         count += 1;
     }
-    assert!(count >= 10, "the corpus has only {count} files");
+    assert!(count >= 10, "the corpus of {target} has only {count} files");
+}
+
+#[test]
+fn the_corpora_of_the_fuzz_targets_hold_every_invariant() {
+    replay("edge", |body| check(body).map(|_| ()));
+    replay("split", |body| compare(body).map(|_| ()));
+    replay("connection", |input| connection::check(input).map(|_| ()));
 }
 
 proptest! {
     #[test]
     fn no_bytes_break_anything(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert!(check(&bytes).is_ok());
+        prop_assert_eq!(check(&bytes).err(), None);
+        prop_assert_eq!(compare(&bytes).err(), None);
     }
 
     #[test]
@@ -152,7 +161,9 @@ proptest! {
         let (at, cut) = (at % body.len(), cut % body.len());
         body[at] = byte;
         prop_assert_eq!(check(&body).err(), None);
+        prop_assert_eq!(compare(&body).err(), None);
         body.truncate(cut);
         prop_assert_eq!(check(&body).err(), None);
+        prop_assert_eq!(compare(&body).err(), None);
     }
 }

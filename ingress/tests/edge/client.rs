@@ -44,6 +44,7 @@ pub const SHEDDING: Shedding = Shedding { target: Duration::from_millis(250), in
 pub const OPEN: EntranceSettings = EntranceSettings {
     tls: None,
     proxies: None,
+    forwarders: None,
     connections_per_address_max: 0,
     handshake_timeout: Duration::from_secs(10),
     handshakes_max: 16,

@@ -4,11 +4,14 @@ use crate::certificates::{Ca, Directory};
 use crate::client::{Answer, Harness, OPEN, PEER, delivery, post, sign};
 use crate::tls_client::{TlsClient, V13, is_counted};
 use ackline_ingress::entrance::EntranceSettings;
+use bytes::Bytes;
 use http_body_util::Full;
+use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const LINE: &[u8] = b"PROXY TCP4 203.0.113.9 192.0.2.7 40000 443\r\n";
 const BLOCK: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x09\xc0\0\x02\x07\x9c\x40\x01\xbb";
@@ -126,4 +129,45 @@ async fn the_connections_of_an_address_are_bounded_by_who_is_behind_the_balancer
     let other = b"PROXY TCP4 203.0.113.10 192.0.2.7 40000 443\r\n";
     let answer = proxied.raw(&[other, delivery_bytes().as_slice()].concat()).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+/// The same delivery as a balancer passes it on.
+fn forwarded(clients: &str) -> Request<Full<Bytes>> {
+    let mut request = post(&delivery("100", &["a"]));
+    request.headers_mut().insert("x-forwarded-for", clients.parse().unwrap());
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_one_client_are_bounded_behind_a_balancer_that_forwards_them() {
+    let forwarders = Some(vec!["192.0.2.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]);
+    let edge = Harness::behind(EntranceSettings { forwarders, connections_per_address_max: 1, ..OPEN });
+    edge.log.answers.send_replace(false);
+    let mut first = edge.client().await;
+    let waiting = tokio::spawn(first.send_request(forwarded("203.0.113.9")));
+    let in_the_log = async {
+        while edge.log.answers.receiver_count() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), in_the_log).await.unwrap();
+
+    let crowded = edge.send(forwarded("198.51.100.1, 203.0.113.9, 10.0.0.3")).await;
+    assert_eq!((crowded.status.as_u16(), crowded.header("retry-after")), (503, Some("1")));
+    assert!(edge.metrics.encode().contains("address_crowded"), "{}", edge.metrics.encode());
+    edge.log.answers.send_replace(true);
+    let other = edge.send(forwarded("203.0.113.9, 203.0.113.10")).await;
+    assert_eq!(other.status.as_u16(), 200, "another client, on another connection of the same balancer");
+    assert_eq!(waiting.await.unwrap().unwrap().status().as_u16(), 200);
+    assert_eq!(edge.send(forwarded("203.0.113.9")).await.status.as_u16(), 200, "its request is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forwarding_header_of_whoever_is_not_trusted_is_a_claim() {
+    let forwarders = Some(vec!["10.0.0.0/8".parse().unwrap()]);
+    let edge = Harness::behind(EntranceSettings { forwarders, connections_per_address_max: 1, ..OPEN });
+    let mut held = edge.client().await;
+    assert_eq!(held.send_request(forwarded("203.0.113.9")).await.unwrap().status().as_u16(), 200);
+    assert_eq!(edge.raw(b"").await, "", "{PEER} holds its connection whatever it claims to forward");
+    assert!(is_counted(&edge, "address_crowded", 1));
 }

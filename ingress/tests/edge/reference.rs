@@ -1,5 +1,6 @@
 //! Splitting against an obviously right reference that parses the whole delivery into a tree.
 
+use ackline_ingress::invariants::compare;
 use ackline_ingress::split::split;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -253,6 +254,7 @@ proptest! {
     #[test]
     fn every_update_is_found_once_and_cut_out_byte_for_byte(text in delivery()) {
         let body = Bytes::from(text.clone());
+        prop_assert_eq!(compare(text.as_bytes()).err(), None);
         let split = split(&body).unwrap();
         let tree: Value = serde_json::from_str(&text).unwrap();
         let expected = expected(&tree);

@@ -1,0 +1,8 @@
+//! Any bytes as a connection's input, through the real server into a log in memory.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    if let Err(broken) = ackline_ingress::connection::check(input) {
+        panic!("{broken}");
+    }
+});
