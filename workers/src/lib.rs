@@ -17,5 +17,6 @@ pub mod platform;
 pub mod process;
 pub mod relay;
 pub mod replies;
+pub mod scaler;
 #[cfg(test)]
 mod testing;

@@ -80,12 +80,14 @@ impl<J: Job> Attempts<J> {
     /// Makes an attempt.
     pub async fn make(self, lane_name: &'static str, mut arrival: Box<Arrival>) -> Outcome {
         let started = Instant::now();
+        arrival.presence.run();
         let verdict = match self.begin(lane_name, &mut arrival).await {
             Next::Conclude(verdict) => verdict,
             Next::Later(wait) => return Outcome::Again(arrival, wait),
         };
-        self.metrics.attempted(J::POOL, name(&verdict), started.elapsed());
-        let work = &arrival.work;
+        let (work, took) = (&arrival.work, started.elapsed());
+        self.metrics.attempted(J::POOL, name(&verdict), took);
+        self.metrics.following().tell(J::POOL, &work.head, work.attempt, &verdict, took);
         match verdict {
             Verdict::Idle => self.settle(arrival).await,
             Verdict::Done => self.remember(arrival).await,
@@ -272,6 +274,7 @@ impl<J: Job> Attempts<J> {
     }
 
     async fn settle(&self, arrival: Box<Arrival>) -> Outcome {
+        self.metrics.finished(J::POOL, 1);
         if arrival.trail.noted
             && let Err(error) = arrival.work.keeper.forget(arrival.work.head.id.as_str()).await
         {

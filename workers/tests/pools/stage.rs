@@ -82,12 +82,34 @@ impl Stage {
 
     /// The same on the platform of another process.
     pub fn run_on<J: Job>(&self, platform: Platform, job: J, instance: &str) -> RunningPool {
-        let (stop, shutdown) = watch::channel(false);
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        self.run_with(platform, job, instance, metrics, Standing::default())
+    }
+
+    /// Runs a pool whose metrics and standing are looked at.
+    pub fn run_seen<J: Job>(
+        &self,
+        job: J,
+        instance: &str,
+        metrics: Metrics,
+        standing: Standing,
+    ) -> RunningPool {
+        self.run_with(self.platform.clone(), job, instance, metrics, standing)
+    }
+
+    fn run_with<J: Job>(
+        &self,
+        platform: Platform,
+        job: J,
+        instance: &str,
+        metrics: Metrics,
+        standing: Standing,
+    ) -> RunningPool {
+        let (stop, shutdown) = watch::channel(false);
         let host = Host {
             platform,
             metrics,
-            standing: Standing::default(),
+            standing,
             membership: Membership::join(&self.platform, instance, LEASE_TTL),
             shutdown,
         };
