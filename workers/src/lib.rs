@@ -20,3 +20,4 @@ pub mod replies;
 pub mod scaler;
 #[cfg(test)]
 mod testing;
+pub mod traces;

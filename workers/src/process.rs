@@ -26,6 +26,7 @@ use crate::platform::Platform;
 use crate::relay::RelayJob;
 use crate::replies::{GraphSettings, Replies};
 use crate::scaler::Scaler;
+use crate::traces::{TraceSettings, Traces};
 use ackline_shared::config::{Reader, Report};
 use ackline_shared::nats::{self, NatsSettings};
 use ackline_shared::registry::{Extent, Registry};
@@ -94,6 +95,7 @@ pub struct Settings {
     journal_url: String,
     batch: BatchSize,
     status: StatusSettings,
+    traces: TraceSettings,
     janitor: JanitorSettings,
     flows: PoolSettings,
     replies: PoolSettings,
@@ -126,6 +128,7 @@ impl Settings {
                 linger: reader.duration("journal.batch_linger"),
             },
             status: StatusSettings::read(reader),
+            traces: TraceSettings::read(reader),
             janitor: JanitorSettings::read(reader),
             flows: PoolSettings::read(reader, Pool::Flows),
             replies: PoolSettings::read(reader, Pool::Replies),
@@ -158,9 +161,14 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     let standing = Standing::default();
     parts.pools.iter().for_each(|pool| standing.set(*pool, State::Starting));
     let instance = instance_name();
+    let counts = Metrics::register_showing(&mut metrics, settings.status.tenants_max);
+    let (counts, exporter) = match Traces::open(&settings.traces, &instance, &mut metrics) {
+        Some((traces, exporter)) => (counts.with_traces(traces), Some(exporter)),
+        None => (counts, None),
+    };
     let host = Host {
         platform: platform.clone(),
-        metrics: Metrics::register_showing(&mut metrics, settings.status.tenants_max),
+        metrics: counts,
         standing: standing.clone(),
         membership: Membership::join(&platform, &instance, settings.nats.lease_ttl),
         shutdown: shutdown.clone(),
@@ -177,6 +185,9 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     let mut running = JoinSet::new();
     let breakers = Breakers::new(settings.breaker);
     breakers.register(&mut metrics);
+    if let Some(exporter) = exporter {
+        running.spawn(exporter.run(shutdown.clone()));
+    }
     running.spawn(janitor.run(shutdown.clone()));
     spawn_status(&mut running, &settings, &parts, &host, &board);
     if let Some(listener) = listeners.keda {

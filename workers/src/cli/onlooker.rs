@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use crate::core::scaling::Targets;
+use crate::core::settings::PoolSettings;
 use crate::core::status::fleet::{Fleet, PoolSum};
 use crate::core::status::publish;
 use crate::core::status::settings::StatusSettings;
@@ -24,6 +25,8 @@ pub struct OnlookerSettings {
     pub nats: NatsSettings,
     /// What the number of wanted workers is to achieve.
     pub targets: Targets,
+    /// Jobs of one tenant at once in each process.
+    pub tenant_jobs: u32,
 }
 
 impl OnlookerSettings {
@@ -32,8 +35,9 @@ impl OnlookerSettings {
         let mut reader = Reader::load(file, environment.iter().cloned());
         let nats = NatsSettings::read(&mut reader);
         let targets = StatusSettings::read(&mut reader).targets;
+        let tenant_jobs = u32::try_from(PoolSettings::shared(&mut reader).tenant_in_flight_max).unwrap_or(1);
         reader.finish()?;
-        Ok(Self { nats, targets })
+        Ok(Self { nats, targets, tenant_jobs })
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod draw;
 mod screen;
+mod turn;
 
 use super::Outcome;
 use super::onlooker::{Onlooker, OnlookerSettings};
@@ -39,6 +40,9 @@ pub struct TopArguments {
     /// Rows of that screen
     #[arg(long, default_value_t = 24, requires = "once", value_parser = clap::value_parser!(u16).range(10..=200))]
     rows: u16,
+    /// Who turns things by keys, for the audit
+    #[arg(long, env = "USER", default_value = "unknown")]
+    by: String,
 }
 
 /// Shows the screen until `q`, or once.
@@ -47,7 +51,7 @@ pub async fn run(arguments: &TopArguments, settings: &OnlookerSettings, colour: 
         Ok(onlooker) => onlooker,
         Err(outcome) => return outcome,
     };
-    let mut screen = Screen::new(settings.targets.clone(), colour);
+    let mut screen = Screen::new(settings.targets.clone(), settings.tenant_jobs, colour);
     if arguments.once {
         onlooker.hear_all().await;
         let (instances, pools) = onlooker.look();
@@ -63,15 +67,15 @@ pub async fn run(arguments: &TopArguments, settings: &OnlookerSettings, colour: 
             "error: this is no terminal; `ackline top --once` prints one screen as text\n",
         );
     }
-    match show(&mut onlooker, &mut screen).await {
+    match show(&mut onlooker, &mut screen, &arguments.by).await {
         Ok(()) => Outcome::default(),
         Err(error) => Outcome::failed(format!("error: the terminal cannot be used: {error}\n")),
     }
 }
 
-async fn show(onlooker: &mut Onlooker, screen: &mut Screen) -> std::io::Result<()> {
+async fn show(onlooker: &mut Onlooker, screen: &mut Screen, by: &str) -> std::io::Result<()> {
     let mut terminal = ratatui::try_init()?;
-    let shown = follow(&mut terminal, onlooker, screen).await;
+    let shown = follow(&mut terminal, onlooker, screen, by).await;
     ratatui::try_restore()?;
     shown
 }
@@ -80,6 +84,7 @@ async fn follow(
     terminal: &mut ratatui::DefaultTerminal,
     onlooker: &mut Onlooker,
     screen: &mut Screen,
+    by: &str,
 ) -> std::io::Result<()> {
     let (sender, mut keys) = mpsc::channel(KEYS_MAX);
     // The thread ends with the channel, within one wait for a key.
@@ -94,6 +99,10 @@ async fn follow(
                 Some(Event::Key(key)) if key.kind != KeyEventKind::Release => match screen.press(key) {
                     Action::Stay => {}
                     Action::Quit => return Ok(()),
+                    Action::Turn(wanted) => {
+                        let turned = turn::turn(onlooker.client(), &wanted, &format!("top:{by}")).await;
+                        screen.message = Some(turned.unwrap_or_else(|error| error.to_string()));
+                    }
                 },
                 // A resize, or the terminal: drawing takes the size that it has now.
                 Some(_) => {}

@@ -17,6 +17,7 @@ use super::settings::PoolSettings;
 use super::standing::State;
 use super::tenure::Tenure;
 use super::tuning::Tuning;
+use ackline_shared::envelope::Family;
 use ackline_shared::subjects::{self, Partition, Pool};
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Batch;
@@ -170,6 +171,10 @@ impl<B: BatchJob> Reader<B> {
         }
         for arrival in &mut batch {
             arrival.presence = self.metrics.entered(B::POOL, &arrival.work.head.tenant);
+            // The edge exports nothing; its work is told by the one pool that reads every update.
+            if let (Family::Update(_), Ok(info)) = (arrival.work.head.family, arrival.message.info()) {
+                self.metrics.traces().edge(&arrival.work.head, info.published.into());
+            }
             arrival.presence.run();
         }
         let (readable, defects): (Vec<_>, Vec<_>) =

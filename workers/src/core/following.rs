@@ -70,12 +70,12 @@ impl Following {
         if followed.is_empty() || followed.get(&head.tenant).is_none_or(|until| *until < Instant::now()) {
             return;
         }
-        let (verdict, reason) = match verdict {
+        let (name, reason) = match verdict {
             Verdict::Idle => return,
             Verdict::Done => ("done", None),
-            Verdict::Retry { reason, .. } => ("retry", Some(reason.clone())),
-            Verdict::Wait { reason, .. } => ("wait", Some(reason.clone())),
-            Verdict::Dead { reason } => ("dead", Some(reason.clone())),
+            Verdict::Retry { .. } => ("retry", verdict.reason()),
+            Verdict::Wait { .. } => ("wait", verdict.reason()),
+            Verdict::Dead { .. } => ("dead", verdict.reason()),
         };
         let told = Told {
             pool: pool.as_str().to_owned(),
@@ -83,8 +83,8 @@ impl Following {
             kind: head.kind.clone(),
             conversation: head.conversation.clone(),
             phone: head.phone.clone(),
-            verdict: verdict.to_owned(),
-            reason,
+            verdict: name.to_owned(),
+            reason: reason.map(str::to_owned),
             attempt,
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             at_ms: now_ms(),

@@ -5,6 +5,7 @@
 
 use super::activity::{Activity, Presence};
 use super::following::Following;
+use crate::traces::Traces;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Partition, Pool};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -25,6 +26,7 @@ pub struct Metrics {
     service: Family<PoolLabels, Histogram, fn() -> Histogram>,
     activities: Arc<[Activity; Pool::ALL.len()]>,
     following: Following,
+    traces: Traces,
     wait: Family<PoolLabels, Histogram, fn() -> Histogram>,
 }
 
@@ -82,6 +84,7 @@ impl Metrics {
             activities: Arc::new(Pool::ALL.map(|pool| Activity::new(pool, tenants))),
             service: Family::new_with_constructor(seconds),
             following: Following::default(),
+            traces: Traces::default(),
             wait: Family::new_with_constructor(seconds),
         };
         let registry = registry.sub_registry_with_prefix("ackline_pool");
@@ -134,6 +137,16 @@ impl Metrics {
     pub fn started(&self, pool: Pool, age: Duration) {
         self.wait.get_or_create(&PoolLabels { pool: pool.as_str() }).observe(age.as_secs_f64());
         self.activity(pool).started(age);
+    }
+
+    /// Lets attempts be traced.
+    pub fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
+    }
+
+    /// Where traced attempts are told.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Those who follow what comes of attempts.

@@ -16,4 +16,5 @@ mod ownership;
 mod scaler;
 mod stage;
 mod status;
+mod traces;
 mod tuning;

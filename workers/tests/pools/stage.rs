@@ -31,6 +31,9 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a process counts as alive.
 pub const LEASE_TTL: Duration = Duration::from_secs(2);
 
+/// The trace of everything that is stored.
+pub const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 /// A pool running in the test; dropping the sender ends it too.
 pub type RunningPool = (watch::Sender<bool>, JoinHandle<()>);
 
@@ -168,7 +171,7 @@ impl Stage {
             conversation: ConversationKey::user(conversation),
             received_ms: now_ms(),
             signature: None,
-            traceparent: None,
+            traceparent: Some(TRACEPARENT.to_owned()),
             replay: None,
         };
         let context = self.platform.log.context();

@@ -13,7 +13,7 @@ use ratatui::widgets::{Clear, Paragraph, Row, StatefulWidget, Table, TableState,
 /// The screen, drawn.
 pub struct View<'a>(pub &'a Screen);
 
-const KEYS: &str = " arrows select   tab tenants   s sort   ? help   q quit";
+const KEYS: &str = "arrows select  tab tenants  s sort  p pause  +/- jobs  ? help  q quit";
 
 impl Widget for View<'_> {
     fn render(self, area: Rect, buffer: &mut Buffer) {
@@ -31,7 +31,10 @@ impl Widget for View<'_> {
         draw_pools(screen, table, buffer);
         draw_words(screen, words, buffer);
         draw_tenants(screen, tenants, buffer);
-        Line::styled(KEYS, screen.dim()).render(keys, buffer);
+        match &screen.message {
+            Some(message) => Line::styled(message.as_str(), screen.heading()).render(keys, buffer),
+            None => Line::styled(KEYS, screen.dim()).render(keys, buffer),
+        }
         if screen.help {
             draw_help(area, buffer);
         }
@@ -209,10 +212,12 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     StatefulWidget::render(table, area, buffer, &mut TableState::default().with_selected(selected));
 }
 
-const HELP: [&str; 10] = [
+const HELP: [&str; 12] = [
     "up, down   select a pool or a tenant",
     "tab        go to the tenants of the pool, and back",
     "s          order by usual, rate, waiting",
+    "p          pause the selected pool or tenant, or let it go on",
+    "+, -       more or fewer jobs at once, in each process",
     "?          this help",
     "q          quit",
     "",

@@ -1,5 +1,6 @@
 //! What is on the screen, and what each key changes: no terminal, no clock.
 
+use super::turn::{Turn, Way};
 use crate::core::scaling::Targets;
 use crate::core::status::TenantStatus;
 use crate::core::status::fleet::PoolSum;
@@ -14,6 +15,8 @@ pub enum Action {
     Stay,
     /// End.
     Quit,
+    /// Turn a pool or a tenant.
+    Turn(Turn),
 }
 
 /// Which table the arrows move in.
@@ -64,13 +67,19 @@ pub struct Screen {
     pub colour: bool,
     /// For the number of wanted workers.
     pub targets: Targets,
+    /// The last thing to say about a key.
+    pub message: Option<String>,
+    /// Jobs of one tenant at once in each process, as configured.
+    tenant_jobs: u32,
+    /// What waits for a yes.
+    asked: Option<Turn>,
     pool: Option<Pool>,
     tenant: Option<TenantId>,
 }
 
 impl Screen {
     /// Makes an empty screen.
-    pub fn new(targets: Targets, colour: bool) -> Self {
+    pub fn new(targets: Targets, tenant_jobs: u32, colour: bool) -> Self {
         Self {
             instances: 0,
             pools: Vec::new(),
@@ -79,6 +88,9 @@ impl Screen {
             help: false,
             colour,
             targets,
+            message: None,
+            tenant_jobs,
+            asked: None,
             pool: None,
             tenant: None,
         }
@@ -121,6 +133,10 @@ impl Screen {
     /// Does what a key asks for.
     pub fn press(&mut self, key: KeyEvent) -> Action {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        self.message = None;
+        if let Some(turn) = self.asked.take() {
+            return if key.code == KeyCode::Char('y') { Action::Turn(turn) } else { Action::Stay };
+        }
         match key.code {
             KeyCode::Char('c') if control => return Action::Quit,
             KeyCode::Char('q') => return Action::Quit,
@@ -130,6 +146,9 @@ impl Screen {
             KeyCode::Tab | KeyCode::Enter => self.focus = self.other_focus(),
             KeyCode::Up | KeyCode::Char('k') => self.go(-1),
             KeyCode::Down | KeyCode::Char('j') => self.go(1),
+            KeyCode::Char('p') => self.ask_to_pause(),
+            KeyCode::Char('+' | '=') => return self.turn_jobs(1),
+            KeyCode::Char('-') => return self.turn_jobs(-1),
             KeyCode::Char('s') => {
                 self.order = match self.order {
                     Order::Usual => Order::Rate,
@@ -140,6 +159,44 @@ impl Screen {
             _ => {}
         }
         Action::Stay
+    }
+
+    fn ask_to_pause(&mut self) {
+        if let Some(turn) = self.turn_of(Way::Pause) {
+            let what = turn
+                .tenant
+                .as_ref()
+                .map_or_else(|| turn.pool.to_string(), |tenant| format!("{tenant} in {}", turn.pool));
+            self.message = Some(format!("pause {what}, or let it go on? y for yes"));
+            self.asked = Some(turn);
+        }
+    }
+
+    /// A tenth more or fewer jobs at once, at least one.
+    fn turn_jobs(&mut self, by: i64) -> Action {
+        let now = match self.focus {
+            Focus::Tenants => self.tenant_jobs,
+            Focus::Pools => {
+                let each =
+                    |pool: &PoolSum| pool.concurrency / u64::try_from(pool.working().max(1)).unwrap_or(1);
+                self.selected_pool().map(each).and_then(|jobs| u32::try_from(jobs).ok()).unwrap_or_default()
+            }
+        };
+        let step = i64::from((now / 10).max(1)) * by;
+        let jobs = u32::try_from((i64::from(now) + step).max(1)).unwrap_or(now);
+        if self.focus == Focus::Tenants {
+            self.tenant_jobs = jobs;
+        }
+        self.turn_of(Way::Jobs(jobs)).map_or(Action::Stay, Action::Turn)
+    }
+
+    fn turn_of(&self, way: Way) -> Option<Turn> {
+        let pool = self.selected_pool()?;
+        let tenant = match self.focus {
+            Focus::Pools => None,
+            Focus::Tenants => Some(pool.tenants.get(self.selected_tenant())?.tenant.clone()),
+        };
+        Some(Turn { pool: pool.pool, tenant, way })
     }
 
     fn other_focus(&self) -> Focus {

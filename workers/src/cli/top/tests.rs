@@ -2,6 +2,7 @@
 
 use super::draw::View;
 use super::screen::{Action, Focus, Screen};
+use super::turn::{Turn, Way};
 use super::*;
 use crate::core::scaling::Targets;
 use crate::core::status::fleet::tests::{snapshot, status};
@@ -50,7 +51,7 @@ fn pools() -> Vec<PoolSum> {
 }
 
 fn screen(colour: bool) -> Screen {
-    let mut screen = Screen::new(Targets { drain: Duration::from_secs(30), min: 1, max: 16 }, colour);
+    let mut screen = Screen::new(Targets { drain: Duration::from_secs(30), min: 1, max: 16 }, 16, colour);
     screen.update(1, pools());
     screen
 }
@@ -114,6 +115,22 @@ fn without_colour_the_selection_is_still_seen() {
     };
     assert_eq!(coloured(&screen(true)), (true, true));
     assert_eq!(coloured(&screen(false)), (false, true));
+}
+
+#[test]
+fn keys_turn_the_selected_pool_or_tenant_and_pausing_needs_a_yes() {
+    let mut screen = screen(true);
+    let pool = |way| Action::Turn(Turn { pool: Pool::Flows, tenant: None, way });
+    assert_eq!(press(&mut screen, &[KeyCode::Char('+')]), pool(Way::Jobs(9)));
+    assert_eq!(press(&mut screen, &[KeyCode::Char('-')]), pool(Way::Jobs(7)));
+    assert_eq!(press(&mut screen, &[KeyCode::Char('p')]), Action::Stay);
+    assert!(print(&screen, Rect::new(0, 0, 80, 24)).contains("pause flows, or let it go on? y for yes"));
+    assert_eq!(press(&mut screen, &[KeyCode::Char('n')]), Action::Stay);
+    assert_eq!(press(&mut screen, &[KeyCode::Char('y')]), Action::Stay);
+    assert_eq!(press(&mut screen, &[KeyCode::Char('p'), KeyCode::Char('y')]), pool(Way::Pause));
+    let acme = Some(TenantId::new("acme").unwrap());
+    let tenant = Action::Turn(Turn { pool: Pool::Flows, tenant: acme, way: Way::Jobs(17) });
+    assert_eq!(press(&mut screen, &[KeyCode::Tab, KeyCode::Char('+')]), tenant);
 }
 
 #[test]
