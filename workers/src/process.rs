@@ -177,7 +177,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     metrics.register_collector(Box::new(Gauges::new(board.clone(), settings.status.targets.clone())));
     let janitor = Janitor {
         context: platform.log.context().clone(),
-        leases: platform.buckets.leases.clone(),
+        errands: platform.buckets.errands.clone(),
         instance: instance.clone(),
         settings: settings.janitor.clone(),
         metrics: JanitorMetrics::register(&mut metrics),

@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// The lease's key.
+/// The lease's key among the errands.
 const LEASE: &str = "janitor";
 /// The streams that are kept from filling up; dead letters only go by age.
 const STREAMS: [&str; 2] = [subjects::UPDATES, subjects::OUTBOUND];
@@ -80,7 +80,7 @@ pub struct Janitor {
     /// Where the streams are.
     pub context: Context,
     /// Where the lease is.
-    pub leases: Store,
+    pub errands: Store,
     /// This process's name.
     pub instance: String,
     /// When and how much.
@@ -111,14 +111,14 @@ impl Janitor {
 
     /// Looks after every stream once, unless another process is at it.
     pub async fn take_a_turn(&self) {
-        let Ok(revision) = self.leases.create(LEASE, self.instance.clone().into()).await else { return };
+        let Ok(revision) = self.errands.create(LEASE, self.instance.clone().into()).await else { return };
         for name in STREAMS {
             if let Err(error) = self.look_after(name).await {
                 tracing::warn!(stream = name, %error, "no room can be made");
             }
         }
         // Not given back, it expires by itself.
-        let _given_back = self.leases.purge_expect_revision(LEASE, Some(revision)).await;
+        let _given_back = self.errands.purge_expect_revision(LEASE, Some(revision)).await;
     }
 
     async fn look_after(&self, name: &'static str) -> Result<(), Trouble> {

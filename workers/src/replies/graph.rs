@@ -3,6 +3,7 @@
 //! It never repeats a request by itself. An error says whether anything can have reached Meta, because a
 //! message has no idempotency key and a second request is a second message.
 
+use crate::traces;
 use ackline_shared::config::Reader;
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::secret::Secret;

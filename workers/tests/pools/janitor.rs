@@ -28,7 +28,7 @@ async fn nearly_full() -> (Stage, Janitor, Registry) {
     let mut registry = Registry::default();
     let janitor = Janitor {
         context: context.clone(),
-        leases: stage.platform.buckets.leases.clone(),
+        errands: stage.platform.buckets.errands.clone(),
         instance: "one".to_owned(),
         settings: JanitorSettings {
             interval: Duration::from_secs(30),
@@ -95,10 +95,10 @@ async fn nothing_goes_while_a_pool_has_not_finished_or_none_ever_ran() {
 async fn one_process_at_a_time_makes_room() {
     let (stage, janitor, _registry) = nearly_full().await;
     acknowledge(&stage, Pool::Relay, COUNT).await;
-    let revision = stage.platform.buckets.leases.create("janitor", "another".into()).await.unwrap();
+    let revision = stage.platform.buckets.errands.create("janitor", "another".into()).await.unwrap();
     timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
     assert_eq!(first(&stage).await, 1);
-    stage.platform.buckets.leases.purge_expect_revision("janitor", Some(revision)).await.unwrap();
+    stage.platform.buckets.errands.purge_expect_revision("janitor", Some(revision)).await.unwrap();
     timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
     assert!(first(&stage).await > 1);
 }

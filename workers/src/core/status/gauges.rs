@@ -8,7 +8,7 @@ use super::{LaneLag, PoolStatus, TenantStatus};
 use crate::core::scaling::Targets;
 use ackline_shared::subjects::Pool;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
 use prometheus_client::metrics::MetricType;
 use std::fmt;
 
@@ -75,18 +75,6 @@ impl Collector for Gauges {
             for pool in &pools {
                 family.encode_family(&OfPool { pool: pool.pool.clone() })?.encode_gauge(&value(pool))?;
             }
-        }
-        let mut family = encoder.encode_descriptor(
-            "ackline_pool_owner_changes",
-            "Partitions that came or went",
-            None,
-            MetricType::Counter,
-        )?;
-        for pool in &pools {
-            let labels = OfPool { pool: pool.pool.clone() };
-            family
-                .encode_family(&labels)?
-                .encode_counter::<NoLabelSet, u64, u64>(&pool.owner_changes, None)?;
         }
         let lags: [Gauge<LaneLag>; 2] = [
             ("ackline_pool_lag_messages", "Messages not finished in the partitions owned", |lag| {
