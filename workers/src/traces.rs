@@ -67,7 +67,7 @@ impl Traces {
         self.send(Span {
             attributes: attributes(head),
             status: Some(well()),
-            ..span_of(trace, span, None, "ingress receive", SERVER, received, stored.max(received))
+            ..span_of(trace, span, None, "ingress receive", SERVER, (received, stored.max(received)))
         });
     }
 
@@ -107,7 +107,7 @@ impl Attempt {
         traces.send(Span {
             attributes,
             status: Some(status),
-            ..span_of(trace, span, Some(self.parent), &name, CONSUMER, self.begun, SystemTime::now())
+            ..span_of(trace, span, Some(self.parent), &name, CONSUMER, (self.begun, SystemTime::now()))
         });
     }
 }
@@ -118,8 +118,7 @@ fn span_of(
     parent: Option<[u8; 8]>,
     name: &str,
     kind: i32,
-    begun: SystemTime,
-    ended: SystemTime,
+    (begun, ended): (SystemTime, SystemTime),
 ) -> Span {
     Span {
         trace_id: trace.to_vec(),

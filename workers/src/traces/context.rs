@@ -48,7 +48,8 @@ pub async fn downstream<T>(
     let begun = SystemTime::now();
     let result = work.await;
     let (trace, parent) = (context.trace, context.span);
-    let mut span: Span = span_of(trace, rand::random(), Some(parent), name, CLIENT, begun, SystemTime::now());
+    let mut span: Span =
+        span_of(trace, rand::random(), Some(parent), name, CLIENT, (begun, SystemTime::now()));
     span.attributes.push(text("server.address", host));
     span.status = Some(match told(&result) {
         Ok(status) => {
