@@ -244,6 +244,32 @@ pub fn dead(pool: Pool, tenant: &TenantId) -> String {
     format!("dead.{pool}.{tenant}")
 }
 
+/// `status.<instance>`: how a workers process is, once a second, kept by no stream.
+pub fn status(instance: &str) -> String {
+    format!("status.{}", token(instance))
+}
+
+/// The filter over the status of every process.
+pub const STATUS_FILTER: &str = "status.*";
+
+/// `follow.<tenant>`: somebody asks to be told what pools make of a tenant's updates; kept by no stream.
+pub fn follow(tenant: &TenantId) -> String {
+    format!("follow.{tenant}")
+}
+
+/// The filter over whoever asks to be told.
+pub const FOLLOW_FILTER: &str = "follow.*";
+
+/// The tenant that somebody asks to be told about.
+pub fn followed(subject: &str) -> Option<TenantId> {
+    tenant_id(subject.strip_prefix("follow.")?)
+}
+
+/// `told.<tenant>`: what a pool made of one of a tenant's updates; kept by no stream.
+pub fn told(tenant: &TenantId) -> String {
+    format!("told.{tenant}")
+}
+
 /// The filter over dead letters; `None` leaves that token open.
 pub fn dead_filter(pool: Option<Pool>, tenant: Option<&TenantId>) -> String {
     format!("dead.{}.{}", pool.map_or("*", Pool::as_str), tenant.map_or("*", TenantId::as_str))
@@ -257,6 +283,16 @@ pub fn update_filter(partition: Partition, class: Class) -> String {
 /// The filter of a tenant's updates, of every class and in every partition.
 pub fn updates_of(tenant: &TenantId) -> String {
     format!("in.*.*.{tenant}")
+}
+
+/// The filter of a tenant's records, of every type and in every partition.
+pub fn records_of(tenant: &TenantId) -> String {
+    format!("ev.*.{tenant}.*")
+}
+
+/// The filter of a tenant's send commands, in every lane and partition.
+pub fn commands_of(tenant: &TenantId) -> String {
+    format!("out.*.*.{tenant}")
 }
 
 /// The filter of one type of record in one partition.

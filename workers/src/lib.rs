@@ -17,5 +17,7 @@ pub mod platform;
 pub mod process;
 pub mod relay;
 pub mod replies;
+pub mod scaler;
 #[cfg(test)]
 mod testing;
+pub mod traces;

@@ -1,15 +1,21 @@
 //! The workers process: what runs in it, from its configuration to its orderly end.
 
 use crate::api::{self, ApiSettings, ApiState, PrivateState};
-use crate::core::batch::{self, BatchSize};
+use crate::core::batch::{self, BatchJob, BatchSize};
 use crate::core::breaker::{Breakers, Policy};
-use crate::core::job::Job;
+use crate::core::janitor::{Janitor, JanitorMetrics, JanitorSettings};
+use crate::core::job::{Job, LaneSource};
 use crate::core::log::{Log, now_ms};
 use crate::core::membership::Membership;
 use crate::core::metrics::Metrics;
 use crate::core::pool::{self, Host, Shutdown, ended};
 use crate::core::settings::PoolSettings;
 use crate::core::standing::{Standing, State};
+use crate::core::status::board::Board;
+use crate::core::status::gauges::Gauges;
+use crate::core::status::lag::{self, Watched};
+use crate::core::status::publish;
+use crate::core::status::settings::StatusSettings;
 use crate::crm::CrmSync;
 use crate::dead::{Office, clerk};
 use crate::egress::{Egress, EgressSettings};
@@ -19,6 +25,8 @@ use crate::journal::Journal;
 use crate::platform::Platform;
 use crate::relay::RelayJob;
 use crate::replies::{GraphSettings, Replies};
+use crate::scaler::Scaler;
+use crate::traces::{TraceSettings, Traces};
 use ackline_shared::config::{Reader, Report};
 use ackline_shared::nats::{self, NatsSettings};
 use ackline_shared::registry::{Extent, Registry};
@@ -86,6 +94,9 @@ pub struct Settings {
     api: ApiSettings,
     journal_url: String,
     batch: BatchSize,
+    status: StatusSettings,
+    traces: TraceSettings,
+    janitor: JanitorSettings,
     flows: PoolSettings,
     replies: PoolSettings,
     relay: PoolSettings,
@@ -116,6 +127,9 @@ impl Settings {
                 max: usize::try_from(reader.count("journal.batch_max", 1..=10_000)).unwrap_or(1),
                 linger: reader.duration("journal.batch_linger"),
             },
+            status: StatusSettings::read(reader),
+            traces: TraceSettings::read(reader),
+            janitor: JanitorSettings::read(reader),
             flows: PoolSettings::read(reader, Pool::Flows),
             replies: PoolSettings::read(reader, Pool::Replies),
             relay: PoolSettings::read(reader, Pool::Relay),
@@ -130,7 +144,7 @@ impl Settings {
 
 /// Runs the parts until the signal; `listen` wins over the configured addresses.
 pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow::Result<()> {
-    let listeners = Listeners::bind(&settings.api, &parts).await?;
+    let listeners = Listeners::bind(&settings, &parts).await?;
     let client = nats::connect(&settings.nats, "ackline-workers", false).await?;
     let context = nats::jetstream(client);
     let buckets = nats::prepare(&context, &settings.nats).await?;
@@ -147,16 +161,39 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     let standing = Standing::default();
     parts.pools.iter().for_each(|pool| standing.set(*pool, State::Starting));
     let instance = instance_name();
+    let counts = Metrics::register_showing(&mut metrics, settings.status.tenants_max);
+    let (counts, exporter) = match Traces::open(&settings.traces, &instance, &mut metrics) {
+        Some((traces, exporter)) => (counts.with_traces(traces), Some(exporter)),
+        None => (counts, None),
+    };
     let host = Host {
         platform: platform.clone(),
-        metrics: Metrics::register(&mut metrics),
+        metrics: counts,
         standing: standing.clone(),
         membership: Membership::join(&platform, &instance, settings.nats.lease_ttl),
         shutdown: shutdown.clone(),
     };
+    let board = Board::new(&instance, host.metrics.clone(), standing.clone());
+    metrics.register_collector(Box::new(Gauges::new(board.clone(), settings.status.targets.clone())));
+    let janitor = Janitor {
+        context: platform.log.context().clone(),
+        errands: platform.buckets.errands.clone(),
+        instance: instance.clone(),
+        settings: settings.janitor.clone(),
+        metrics: JanitorMetrics::register(&mut metrics),
+    };
     let mut running = JoinSet::new();
     let breakers = Breakers::new(settings.breaker);
     breakers.register(&mut metrics);
+    if let Some(exporter) = exporter {
+        running.spawn(exporter.run(shutdown.clone()));
+    }
+    running.spawn(janitor.run(shutdown.clone()));
+    spawn_status(&mut running, &settings, &parts, &host, &board);
+    if let Some(listener) = listeners.keda {
+        let scaler = Scaler::new(board.clone(), settings.status.targets.clone());
+        running.spawn(scaler.serve(listener, shutdown.clone()));
+    }
     spawn_pools(&mut running, &settings, &parts, &host, journal.as_ref(), &breakers)?;
     let private = PrivateState {
         platform: platform.clone(),
@@ -168,7 +205,9 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     if let (Some(listener), Some(journal)) = (listeners.api, journal.clone()) {
         let office = Office::new(platform.log.clone(), &platform.buckets);
         running.spawn(clerk::run(office, instance, settings.nats.lease_ttl, shutdown.clone()));
-        let service = api::build(ApiState { platform, journal, settings: settings.api.clone() });
+        let targets = settings.status.targets.clone();
+        let service =
+            api::build(ApiState { platform, journal, settings: settings.api.clone(), board, targets });
         running.spawn(serve(listener, service, shutdown.clone()));
     }
     tracing::info!(pools = ?parts.pools, api = parts.api, "the workers run");
@@ -181,6 +220,39 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         journal.close().await;
     }
     Ok(())
+}
+
+fn spawn_status(running: &mut JoinSet<()>, settings: &Settings, parts: &Parts, host: &Host, board: &Board) {
+    let context = host.platform.log.context();
+    let watched: Vec<Watched> =
+        Pool::ALL.into_iter().flat_map(|pool| watched(pool, host.platform.log.partitions())).collect();
+    watched.iter().for_each(|lane| board.activity(lane.pool).spread(lane.partitions));
+    let shutdown = || host.shutdown.clone();
+    running.spawn(publish::speak(context.client(), board.clone(), shutdown()));
+    running.spawn(publish::listen(context.client(), board.clone(), shutdown()));
+    running.spawn(host.metrics.following().clone().serve(context.client(), shutdown()));
+    let answers_for_all = parts.api || settings.status.keda_listen.is_some();
+    let interval = settings.status.lag_interval;
+    running.spawn(lag::watch(context.clone(), watched, board.clone(), interval, answers_for_all, shutdown()));
+}
+
+/// The consumers of a pool, for whoever looks at them.
+pub fn watched(pool: Pool, partitions: u16) -> Vec<Watched> {
+    let journal = LaneSource {
+        name: batch::LANE,
+        stream: Journal::STREAM,
+        filters: |_| Journal::FILTERS.iter().map(|&filter| filter.to_owned()).collect(),
+        weight: 1,
+    };
+    let (lanes, partitions) = match pool {
+        Pool::Flows => (FlowsJob::lanes(), partitions),
+        Pool::Replies => (Replies::lanes(), partitions),
+        Pool::Relay => (RelayJob::lanes(), partitions),
+        Pool::Crm => (CrmSync::lanes(), partitions),
+        Pool::Events => (EventsJob::lanes(), partitions),
+        Pool::Journal => (vec![journal], 1),
+    };
+    lanes.into_iter().map(|lane| Watched { pool, lane, partitions }).collect()
 }
 
 fn spawn_pools(
@@ -256,13 +328,18 @@ async fn serve(listener: TcpListener, service: axum::Router, mut shutdown: Shutd
 struct Listeners {
     private: TcpListener,
     api: Option<TcpListener>,
+    keda: Option<TcpListener>,
 }
 
 impl Listeners {
-    async fn bind(settings: &ApiSettings, parts: &Parts) -> anyhow::Result<Self> {
-        let private = bind("api.private_listen", settings.private_listen).await?;
-        let api = if parts.api { Some(bind("api.listen", settings.listen).await?) } else { None };
-        Ok(Self { private, api })
+    async fn bind(settings: &Settings, parts: &Parts) -> anyhow::Result<Self> {
+        let private = bind("api.private_listen", settings.api.private_listen).await?;
+        let api = if parts.api { Some(bind("api.listen", settings.api.listen).await?) } else { None };
+        let keda = match settings.status.keda_listen {
+            Some(address) => Some(bind("scaling.keda_listen", address).await?),
+            None => None,
+        };
+        Ok(Self { private, api, keda })
     }
 }
 

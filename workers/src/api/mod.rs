@@ -16,6 +16,7 @@ mod limit;
 mod listener;
 mod messages;
 mod page;
+mod pools;
 pub mod private;
 pub mod problem;
 mod queue;
@@ -31,6 +32,8 @@ pub use private::{PrivateState, build_private};
 pub use service::document;
 pub use settings::ApiSettings;
 
+use crate::core::scaling::Targets;
+use crate::core::status::board::Board;
 use crate::dead::Office;
 use crate::journal::{Journal, JournalError};
 use crate::platform::Platform;
@@ -49,6 +52,10 @@ pub struct ApiState {
     pub journal: Journal,
     /// Bounds and addresses.
     pub settings: ApiSettings,
+    /// How the pools are.
+    pub board: Board,
+    /// What the number of wanted workers is to achieve.
+    pub targets: Targets,
 }
 
 /// Builds the service.

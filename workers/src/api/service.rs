@@ -1,7 +1,7 @@
 //! The service as a whole: routes, document, and the bounds around every request.
 
 use super::problem::Problem;
-use super::{App, auth, bots, conversations, dead_letters, flows, hooks, messages, replays, tuning};
+use super::{App, auth, bots, conversations, dead_letters, flows, hooks, messages, pools, replays, tuning};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -85,7 +85,10 @@ fn v1(app: Option<App>) -> OpenApiRouter<App> {
         .routes(routes!(dead_letters::replay_one))
         .routes(routes!(replays::list, replays::create))
         .routes(routes!(replays::get))
-        .routes(routes!(replays::cancel));
+        .routes(routes!(replays::cancel))
+        .routes(routes!(pools::list))
+        .routes(routes!(pools::get))
+        .routes(routes!(pools::tenants));
     let routes = match app {
         Some(app) => routes.route_layer(from_fn_with_state(app, auth::authenticate)),
         None => routes,
@@ -124,6 +127,7 @@ async fn index() -> Response {
             "tuning": "/v1/tuning",
             "dead_letters": "/v1/dead-letters",
             "replays": "/v1/replays",
+            "pools": "/v1/pools",
         },
     });
     Json(links).into_response()

@@ -5,15 +5,21 @@
 mod broker;
 mod finding;
 mod graph;
+mod handling;
 mod http;
+mod pools;
 mod secrets;
 mod traffic;
 
+use super::onlooker::Onlooker;
 use super::settings::Settings;
 use super::stored::Stored;
 use super::{EXIT_FAILED, EXIT_OK, Outcome};
+use crate::core::status::lag::Watched;
+use crate::process::watched;
 use ackline_shared::nats;
 use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects::Pool;
 use finding::{Finding, Level, render};
 use http::Http;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -28,6 +34,9 @@ pub struct DoctorArguments {
     /// Print only what is not in order, with what to do about it
     #[arg(long)]
     fix_hints: bool,
+    /// Let warnings fail too, for scripts
+    #[arg(long)]
+    strict: bool,
 }
 
 /// Runs every check.
@@ -37,8 +46,12 @@ pub async fn run(arguments: &DoctorArguments, settings: &Settings) -> Outcome {
         Err(error) => return Outcome::failed(format!("error: {error}\n")),
     };
     let mut findings = examine(settings, &http).await;
-    let code =
-        if findings.iter().any(|finding| finding.level == Level::Fail) { EXIT_FAILED } else { EXIT_OK };
+    let fails = |finding: &Finding| match finding.level {
+        Level::Fail => true,
+        Level::Warn => arguments.strict,
+        Level::Ok => false,
+    };
+    let code = if findings.iter().any(fails) { EXIT_FAILED } else { EXIT_OK };
     if arguments.fix_hints {
         findings.retain(|finding| finding.level != Level::Ok);
     }
@@ -51,7 +64,7 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
         Err(error) => return vec![broker::unreachable(&error)],
     };
     let server = client.server_info();
-    let context = nats::jetstream(client);
+    let context = nats::jetstream(client.clone());
     let mut findings = vec![broker::version(&server.version)];
     findings.extend(broker::streams(&context, &settings.nats).await);
     findings.extend(broker::buckets(&context, &settings.nats).await);
@@ -63,6 +76,15 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
             findings.extend(traffic::check(&context, &snapshot, now_ms()).await);
         }
         Err(finding) => findings.push(finding),
+    }
+    let lanes: Vec<Watched> =
+        Pool::ALL.into_iter().flat_map(|pool| watched(pool, settings.nats.partitions)).collect();
+    match Onlooker::on(client).await {
+        Ok(mut onlooker) => {
+            onlooker.hear_all().await;
+            findings.extend(pools::check(&context, &onlooker.look().1, &lanes).await);
+        }
+        Err(error) => findings.push(Finding::warn("pools", error)),
     }
     findings
 }
@@ -82,6 +104,7 @@ async fn configured(
     unreadable: &[String],
 ) -> Vec<Finding> {
     let mut findings = secrets::check(snapshot, unreadable, &settings.master);
+    findings.extend(handling::check(snapshot));
     findings.extend(graph::check(http, &settings.graph_url, snapshot, &settings.master).await);
     findings
 }

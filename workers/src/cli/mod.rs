@@ -7,19 +7,26 @@ pub mod check;
 pub mod difference;
 pub mod doctor;
 pub mod document;
+pub mod figures;
+pub mod onlooker;
 pub mod part;
 pub mod plan;
+pub mod pools;
 #[cfg(test)]
 mod samples;
 pub mod settings;
 pub mod stored;
+pub mod tail;
+pub mod top;
 pub mod tune;
 
 use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::vault::VaultKey;
 use clap::{Parser, Subcommand};
+use onlooker::OnlookerSettings;
 use settings::Settings;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Exit status when all is well.
@@ -58,6 +65,14 @@ enum Command {
     Discard(tune::DiscardArguments),
     /// Check everything between Meta and the workers, and say what to mend
     Doctor(doctor::DoctorArguments),
+    /// Watch the pools and their tenants, live
+    Top(top::TopArguments),
+    /// Show how the pools are
+    Pools(pools::PoolsArguments),
+    /// Show the tenants with most to do
+    Tenants(pools::TenantsArguments),
+    /// Follow a tenant's updates through every stage
+    Tail(tail::TailArguments),
     /// Print a fresh master key, for the file that secrets.master_key_file names
     #[command(
         after_help = "Keep it safe and apart from backups of NATS: without it no stored secret opens.\n\n  ackline master-key > master.key && chmod 600 master.key"
@@ -90,11 +105,21 @@ impl Outcome {
 
 /// Does what the arguments ask for.
 pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &[(String, String)]) -> Outcome {
+    run_live(arguments, environment, &mut std::io::stdout()).await
+}
+
+/// Does the same; what a command says while it runs goes to `live`.
+pub async fn run_live(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &[(String, String)],
+    live: &mut impl Write,
+) -> Outcome {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(asked) if !asked.use_stderr() => return Outcome { out: asked.to_string(), ..Outcome::default() },
         Err(error) => return Outcome::bad_input(error.to_string()),
     };
+    let looking = || OnlookerSettings::load(cli.config.as_deref(), environment);
     let settings = || Settings::load(cli.config.as_deref(), environment);
     match &cli.command {
         Command::MasterKey => {
@@ -121,11 +146,32 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &[(
             Ok(settings) => tune::discard(arguments, &settings).await,
             Err(report) => Outcome::bad_input(report.to_string()),
         },
+        Command::Top(arguments) => match looking() {
+            Ok(settings) => top::run(arguments, &settings, wants_colour(environment)).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Pools(arguments) => match looking() {
+            Ok(settings) => pools::run(arguments, &settings).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Tenants(arguments) => match looking() {
+            Ok(settings) => pools::tenants(arguments, &settings).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Tail(arguments) => match looking() {
+            Ok(settings) => tail::run(arguments, &settings, live).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
         Command::Doctor(arguments) => match settings() {
             Ok(settings) => doctor::run(arguments, &settings).await,
             Err(report) => Outcome::bad_input(report.to_string()),
         },
     }
+}
+
+/// Whether colours are wanted, by the convention of no-color.org.
+fn wants_colour(environment: &[(String, String)]) -> bool {
+    !environment.iter().any(|(name, value)| name == "NO_COLOR" && !value.is_empty())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::metrics::Metrics;
 use super::ring::{Progress, Recall, Ring, RingError};
 use super::settings::PoolSettings;
 use super::tenure::Tenure;
+use crate::traces::{Attempt, Context};
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::subjects::session_key;
 use futures_util::FutureExt;
@@ -80,12 +81,14 @@ impl<J: Job> Attempts<J> {
     /// Makes an attempt.
     pub async fn make(self, lane_name: &'static str, mut arrival: Box<Arrival>) -> Outcome {
         let started = Instant::now();
+        arrival.presence.run();
         let verdict = match self.begin(lane_name, &mut arrival).await {
             Next::Conclude(verdict) => verdict,
             Next::Later(wait) => return Outcome::Again(arrival, wait),
         };
-        self.metrics.attempted(J::POOL, name(&verdict), started.elapsed());
-        let work = &arrival.work;
+        let (work, took) = (&arrival.work, started.elapsed());
+        self.metrics.attempted(J::POOL, name(&verdict), took);
+        self.metrics.following().tell(J::POOL, &work.head, work.attempt, &verdict, took);
         match verdict {
             Verdict::Idle => self.settle(arrival).await,
             Verdict::Done => self.remember(arrival).await,
@@ -184,7 +187,17 @@ impl<J: Job> Attempts<J> {
 
     /// Runs the job; `None` when its partition was taken away before the job ended.
     async fn run(&self, work: &Work, tenure: &Tenure) -> Option<Verdict> {
-        let guarded = AssertUnwindSafe(self.job.run(work)).catch_unwind();
+        let traced = self.metrics.traces().begin(&work.head);
+        let verdict = self.run_guarded(work, tenure, traced.as_ref().map(Attempt::context)).await;
+        if let (Some(traced), Some(verdict)) = (traced, &verdict) {
+            traced.end(J::POOL, &work.head, work.attempt, name(verdict), verdict.reason());
+        }
+        verdict
+    }
+
+    async fn run_guarded(&self, work: &Work, tenure: &Tenure, context: Option<Context>) -> Option<Verdict> {
+        let job = Context::around(context, self.job.run(work));
+        let guarded = AssertUnwindSafe(job).catch_unwind();
         let ended = tokio::select! {
             ended = timeout(self.settings.attempt_timeout, guarded) => ended,
             () = tenure.was_cut() => return None,
@@ -272,6 +285,7 @@ impl<J: Job> Attempts<J> {
     }
 
     async fn settle(&self, arrival: Box<Arrival>) -> Outcome {
+        self.metrics.finished(J::POOL, 1);
         if arrival.trail.noted
             && let Err(error) = arrival.work.keeper.forget(arrival.work.head.id.as_str()).await
         {

@@ -17,11 +17,12 @@ use super::settings::PoolSettings;
 use super::standing::State;
 use super::tenure::Tenure;
 use super::tuning::Tuning;
+use ackline_shared::envelope::Family;
 use ackline_shared::subjects::{self, Partition, Pool};
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Batch;
 use futures_util::StreamExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -36,6 +37,9 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 const PULSE: Duration = Duration::from_millis(200);
 /// The pool's only partition.
 const WHOLE: Partition = Partition(0);
+
+/// The one lane of such a pool.
+pub const LANE: &str = "all";
 
 /// Work on whole batches.
 pub trait BatchJob: Send + Sync + 'static {
@@ -73,7 +77,8 @@ pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, m
         };
         tracing::info!(pool = %B::POOL, epoch = won.epoch(), "this process owns the pool");
         standing.set(B::POOL, State::Opening);
-        reader.metrics.owned(B::POOL, 1);
+        reader.metrics.owns(B::POOL, BTreeSet::from([WHOLE]));
+        reader.metrics.limited(B::POOL, 1, false);
         reader.metrics.changed_hands(B::POOL, Change::Taken, Duration::ZERO);
         let is_to_end = tokio::select! {
             () = ended(&mut host.shutdown) => true,
@@ -81,7 +86,7 @@ pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, m
             () = reader.work(&won, || standing.set(B::POOL, State::Working)) => false,
         };
         tracing::info!(pool = %B::POOL, "this process gave the pool up");
-        reader.metrics.owned(B::POOL, 0);
+        reader.metrics.owns(B::POOL, BTreeSet::new());
         if is_to_end {
             seat.withdraw();
         }
@@ -137,7 +142,7 @@ struct Reader<B> {
 impl<B: BatchJob> Reader<B> {
     /// Works until the consumer cannot be opened; cancelling it anywhere is harmless.
     async fn work(&self, tenure: &Tenure, opened: impl FnOnce()) {
-        let name = subjects::consumer(B::POOL, WHOLE, "all");
+        let name = subjects::consumer(B::POOL, WHOLE, LANE);
         let filters = B::FILTERS.iter().map(|&filter| filter.to_owned()).collect();
         let consumer =
             intake::open_consumer(self.log.context(), &self.settings, B::STREAM, &name, filters).await;
@@ -164,6 +169,14 @@ impl<B: BatchJob> Reader<B> {
             let age = now_ms().saturating_sub(first.work.head.received_ms);
             self.metrics.started(B::POOL, Duration::from_millis(age));
         }
+        for arrival in &mut batch {
+            arrival.presence = self.metrics.entered(B::POOL, &arrival.work.head.tenant);
+            // The edge exports nothing; its work is told by the one pool that reads every update.
+            if let (Family::Update(_), Ok(info)) = (arrival.work.head.family, arrival.message.info()) {
+                self.metrics.traces().edge(&arrival.work.head, info.published.into());
+            }
+            arrival.presence.run();
+        }
         let (readable, defects): (Vec<_>, Vec<_>) =
             batch.drain(..).partition(|arrival| arrival.defect.is_none());
         for arrival in defects {
@@ -171,7 +184,7 @@ impl<B: BatchJob> Reader<B> {
             self.bury(&arrival, &reason).await;
         }
         let (works, messages): (Vec<Work>, Vec<_>) =
-            readable.into_iter().map(|arrival| (arrival.work, arrival.message)).unzip();
+            readable.into_iter().map(|arrival| (arrival.work, (arrival.message, arrival.presence))).unzip();
         let refused = loop {
             match self.job.run(&works).await {
                 Ok(refused) => break refused,
@@ -186,9 +199,10 @@ impl<B: BatchJob> Reader<B> {
                 self.store_dead_letter(work, reason).await;
             }
         }
-        for message in &messages {
+        for (message, _presence) in &messages {
             acknowledge(message).await;
         }
+        self.metrics.finished(B::POOL, messages.len());
         self.metrics.attempted(B::POOL, "done", started.elapsed());
     }
 

@@ -15,7 +15,7 @@ use super::settings::PoolSettings;
 use super::standing::State;
 use super::tenure::{Tenure, Title};
 use ackline_shared::subjects::Partition;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -493,9 +493,10 @@ impl Holdings {
     /// Says how much is held, once it has settled.
     fn say(&mut self) {
         let is_settled = self.holdings.values().all(|holding| holding.phase == Phase::Working);
-        let count = self.holdings.values().filter(|holding| holding.tenure.is_some()).count();
-        let pool = self.opener.seat.pool();
-        self.metrics.owned(pool, count);
+        let owned = self.holdings.iter().filter(|(_, holding)| holding.tenure.is_some());
+        let owned: BTreeSet<Partition> = owned.map(|(partition, _)| *partition).collect();
+        let (pool, count) = (self.opener.seat.pool(), owned.len());
+        self.metrics.owns(pool, owned);
         if is_settled && self.said != count {
             self.said = count;
             tracing::info!(%pool, partitions = count, "this process's share of the pool changed");

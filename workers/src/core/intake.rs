@@ -4,6 +4,7 @@
 //! lost, because plain redelivery would bring older messages behind newer ones. What is read ahead is bounded
 //! in messages by the consumer and in bytes by a semaphore whose permit travels with the message.
 
+use super::activity::Presence;
 use super::attempt::Trail;
 use super::job::{LaneSource, Marks, Work};
 use super::ring::Keeper;
@@ -54,6 +55,8 @@ pub struct Arrival {
     pub permit: Option<OwnedSemaphorePermit>,
     /// Under which right it was read.
     pub reading: Reading,
+    /// Its being held, for whoever looks at the pool.
+    pub presence: Presence,
 }
 
 impl Arrival {
@@ -215,7 +218,8 @@ pub fn arrive(
         overdue: false,
         keeper: Keeper::default(),
     };
-    Arrival { lane, work, defect, stream, message, again: false, trail: Trail::default(), permit, reading }
+    let (trail, presence) = (Trail::default(), Presence::default());
+    Arrival { lane, work, defect, stream, message, again: false, trail, permit, reading, presence }
 }
 
 /// Acknowledges a message; a lost acknowledgement only brings the message again.

@@ -72,6 +72,14 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Why it was not done, where there is a reason.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Done | Self::Idle => None,
+            Self::Retry { reason, .. } | Self::Wait { reason, .. } | Self::Dead { reason } => Some(reason),
+        }
+    }
+
     /// A retry at the pool's own pace.
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry { reason: reason.into(), after: None }

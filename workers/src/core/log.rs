@@ -1,5 +1,6 @@
 //! Writing to the streams: every publish carries a message id, waits for its receipt and has a deadline.
 
+use crate::traces;
 use ackline_shared::command::SendCommand;
 use ackline_shared::envelope::Head;
 use ackline_shared::subjects::Lane;
@@ -43,7 +44,9 @@ impl Log {
 
     /// Stores a send command; the same command stored again changes nothing.
     pub async fn command(&self, lane: Lane, command: &SendCommand) -> Result<(), LogError> {
-        let head = command.head(lane, self.partitions);
+        let mut head = command.head(lane, self.partitions);
+        // A command that an attempt gives is part of the attempt's trace.
+        head.traceparent = head.traceparent.or_else(traces::current);
         self.write(&head, to_bytes(command)).await
     }
 

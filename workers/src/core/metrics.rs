@@ -1,26 +1,33 @@
-//! What the pools count, with bounded labels: pool and verdict, never a tenant or a conversation.
+//! What the pools count, with bounded labels: pool and verdict, never a conversation.
+//!
+//! The one handle through which pools say what happens: it feeds the counters of `/metrics` and the present
+//! that [`super::status`] tells.
 
-use ackline_shared::subjects::Pool;
+use super::activity::{Activity, Presence};
+use super::following::Following;
+use crate::traces::Traces;
+use ackline_shared::ids::TenantId;
+use ackline_shared::subjects::{Partition, Pool};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The pools' metrics; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     verdicts: Family<VerdictLabels, Counter>,
-    queued: Family<PoolLabels, Gauge>,
-    running: Family<PoolLabels, Gauge>,
-    waiting: Family<PoolLabels, Gauge>,
-    owned: Family<PoolLabels, Gauge>,
     owner_changes: Family<ChangeLabels, Counter>,
     handover: Family<ChangeLabels, Histogram, fn() -> Histogram>,
     service: Family<PoolLabels, Histogram, fn() -> Histogram>,
-    lag: Family<PoolLabels, Histogram, fn() -> Histogram>,
+    activities: Arc<[Activity; Pool::ALL.len()]>,
+    following: Following,
+    traces: Traces,
+    wait: Family<PoolLabels, Histogram, fn() -> Histogram>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,26 +69,26 @@ impl Change {
 }
 
 impl Metrics {
-    /// Registers the metrics under `ackline_pool_…`.
+    /// Registers the metrics under `ackline_pool_…` and shows the ten busiest tenants of each pool.
     pub fn register(registry: &mut Registry) -> Self {
+        Self::register_showing(registry, 10)
+    }
+
+    /// Registers the metrics and shows so many tenants of each pool.
+    pub fn register_showing(registry: &mut Registry, tenants: usize) -> Self {
         let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_5, 2.0, 18));
         let metrics = Self {
             verdicts: Family::default(),
-            queued: Family::default(),
-            running: Family::default(),
-            waiting: Family::default(),
-            owned: Family::default(),
             owner_changes: Family::default(),
             handover: Family::new_with_constructor(seconds),
+            activities: Arc::new(Pool::ALL.map(|pool| Activity::new(pool, tenants))),
             service: Family::new_with_constructor(seconds),
-            lag: Family::new_with_constructor(seconds),
+            following: Following::default(),
+            traces: Traces::default(),
+            wait: Family::new_with_constructor(seconds),
         };
         let registry = registry.sub_registry_with_prefix("ackline_pool");
         registry.register("verdicts", "Attempts by what came of them", metrics.verdicts.clone());
-        registry.register("queued", "Updates read ahead and not started", metrics.queued.clone());
-        registry.register("running", "Jobs running", metrics.running.clone());
-        registry.register("waiting", "Updates waiting for a retry", metrics.waiting.clone());
-        registry.register("owned", "Partitions of the pool that this process owns", metrics.owned.clone());
         registry.register(
             "owner_changes",
             "Partitions taken, given up or lost by this process",
@@ -94,37 +101,57 @@ impl Metrics {
         );
         registry.register("service_seconds", "Time of one attempt", metrics.service.clone());
         registry.register(
-            "lag_seconds",
+            "wait_seconds",
             "Age of an update when its first attempt starts",
-            metrics.lag.clone(),
+            metrics.wait.clone(),
         );
         metrics
+    }
+
+    /// What a pool holds and does now.
+    pub fn activity(&self, pool: Pool) -> &Activity {
+        let [flows, replies, relay, crm, events, journal] = self.activities.as_ref();
+        match pool {
+            Pool::Flows => flows,
+            Pool::Replies => replies,
+            Pool::Relay => relay,
+            Pool::Crm => crm,
+            Pool::Events => events,
+            Pool::Journal => journal,
+        }
+    }
+
+    /// Notes that an update was read; it is held until the presence is dropped.
+    pub fn entered(&self, pool: Pool, tenant: &TenantId) -> Presence {
+        self.activity(pool).enter(tenant)
     }
 
     /// Counts an attempt's end.
     pub fn attempted(&self, pool: Pool, verdict: &'static str, took: Duration) {
         self.verdicts.get_or_create(&VerdictLabels { pool: pool.as_str(), verdict }).inc();
         self.service.get_or_create(&PoolLabels { pool: pool.as_str() }).observe(took.as_secs_f64());
+        self.activity(pool).attempted(verdict, took);
     }
 
     /// Notes how old an update is when its first attempt starts.
     pub fn started(&self, pool: Pool, age: Duration) {
-        self.lag.get_or_create(&PoolLabels { pool: pool.as_str() }).observe(age.as_secs_f64());
+        self.wait.get_or_create(&PoolLabels { pool: pool.as_str() }).observe(age.as_secs_f64());
+        self.activity(pool).started(age);
     }
 
-    /// Shows the pool's load.
-    pub fn load(&self, pool: Pool, queued: usize, running: usize, waiting: usize) {
-        let labels = PoolLabels { pool: pool.as_str() };
-        let as_gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.queued.get_or_create(&labels).set(as_gauge(queued));
-        self.running.get_or_create(&labels).set(as_gauge(running));
-        self.waiting.get_or_create(&labels).set(as_gauge(waiting));
+    /// Lets attempts be traced.
+    pub fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
-    /// Shows how many partitions of the pool this process owns.
-    pub fn owned(&self, pool: Pool, partitions: usize) {
-        let count = i64::try_from(partitions).unwrap_or(i64::MAX);
-        self.owned.get_or_create(&PoolLabels { pool: pool.as_str() }).set(count);
+    /// Where traced attempts are told.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
+    /// Those who follow what comes of attempts.
+    pub fn following(&self) -> &Following {
+        &self.following
     }
 
     /// Counts a partition that changed hands, and how long its handover took.
@@ -132,5 +159,26 @@ impl Metrics {
         let labels = ChangeLabels { pool: pool.as_str(), change: change.as_str() };
         self.owner_changes.get_or_create(&labels).inc();
         self.handover.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts an update that asked nothing of the pool and passed without an attempt.
+    pub fn passed(&self, pool: Pool, tenant: &TenantId) {
+        self.verdicts.get_or_create(&VerdictLabels { pool: pool.as_str(), verdict: "idle" }).inc();
+        self.activity(pool).passed(tenant);
+    }
+
+    /// Counts updates that left the pool for good.
+    pub fn finished(&self, pool: Pool, count: usize) {
+        self.activity(pool).finished(count);
+    }
+
+    /// Notes which partitions this process owns from now on.
+    pub fn owns(&self, pool: Pool, owned: BTreeSet<Partition>) {
+        self.activity(pool).owns(owned);
+    }
+
+    /// Notes the limits in force from now on.
+    pub fn limited(&self, pool: Pool, concurrency: usize, paused: bool) {
+        self.activity(pool).limited(concurrency, paused);
     }
 }

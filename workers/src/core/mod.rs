@@ -3,15 +3,19 @@
 //! One process owns a partition of a pool at a time. Inside it, a conversation's work runs one at a time and in
 //! stream order, tenants take turns, and everything that is read ahead, running or waiting is bounded.
 
+pub mod activity;
 pub mod assignment;
 pub mod attempt;
 pub mod backoff;
 pub mod batch;
 pub mod breaker;
 pub mod dead;
+pub mod following;
 pub mod holdings;
 pub mod intake;
+pub mod janitor;
 pub mod job;
+pub mod latency;
 pub mod lease;
 pub mod log;
 pub mod membership;
@@ -20,8 +24,11 @@ pub mod owners;
 pub mod pool;
 pub mod ring;
 pub mod roster;
+pub mod scaling;
 pub mod scheduler;
 pub mod settings;
 pub mod standing;
+pub mod status;
 pub mod tenure;
+pub mod toplist;
 pub mod tuning;

@@ -16,7 +16,7 @@ use super::settings::PoolSettings;
 use super::standing::Standing;
 use super::tuning::{Handling, Tuning};
 use crate::platform::Platform;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
@@ -76,8 +76,7 @@ pub async fn run<J: Job>(job: J, settings: PoolSettings, mut host: Host) {
         tracing::error!(pool = %J::POOL, "one of the pool's own tasks broke; it begins anew");
         tokio::time::sleep(REOPEN_PAUSE).await;
     }
-    host.metrics.load(J::POOL, 0, 0, 0);
-    host.metrics.owned(J::POOL, 0);
+    host.metrics.owns(J::POOL, BTreeSet::new());
 }
 
 /// Waits for the signal to end; a vanished sender is one too.
@@ -112,6 +111,7 @@ impl<J: Job> Desk<J> {
         let tuning = host.platform.tuning.clone();
         let rules = tuning.table().rules(J::POOL, &attempts.settings, &lanes);
         let lane_names = lanes.iter().map(|lane| lane.name).collect();
+        tell_limits(&attempts, &tuning);
         let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
         let seat = host.membership.sit(J::POOL, attempts.log.partitions());
         let (log, metrics) = (attempts.log.clone(), attempts.metrics.clone());
@@ -156,8 +156,6 @@ impl<J: Job> Desk<J> {
                 _ = pulse.tick() => {
                     self.holdings.tend();
                     self.standing.set(J::POOL, self.holdings.state());
-                    let load = (self.scheduler.queued(), self.running.len(), self.waiting.len());
-                    self.attempts.metrics.load(J::POOL, load.0, load.1, load.2);
                 }
                 event = self.holdings.next() => {
                     if !self.holdings.take(event) {
@@ -183,7 +181,8 @@ impl<J: Job> Desk<J> {
         if !self.holdings.is_new(&place, &arrival) {
             return;
         }
-        let Some(arrival) = self.pass_idle(Box::new(arrival)) else { return };
+        let Some(mut arrival) = self.pass_idle(Box::new(arrival)) else { return };
+        arrival.presence = self.attempts.metrics.entered(J::POOL, &arrival.work.head.tenant);
         self.holdings.admit(place);
         let head = &arrival.work.head;
         let place = self.scheduler.place(arrival.lane, &head.tenant, (&head.phone, &head.conversation));
@@ -201,9 +200,10 @@ impl<J: Job> Desk<J> {
         {
             return Some(arrival);
         }
+        let tenant = head.tenant.clone();
         match self.acks.try_send(arrival) {
             Ok(()) => {
-                self.attempts.metrics.attempted(J::POOL, "idle", Duration::ZERO);
+                self.attempts.metrics.passed(J::POOL, &tenant);
                 None
             }
             Err(TrySendError::Full(arrival) | TrySendError::Closed(arrival)) => Some(arrival),
@@ -247,6 +247,7 @@ impl<J: Job> Desk<J> {
     fn retune(&mut self) {
         let rules = self.tuning.table().rules(J::POOL, &self.attempts.settings, &J::lanes());
         self.scheduler.set_rules(rules);
+        tell_limits(&self.attempts, &self.tuning);
         for (slot, arrival) in self.kept.drain(..) {
             self.scheduler.resume(slot, arrival);
         }
@@ -261,7 +262,8 @@ impl<J: Job> Desk<J> {
         }
     }
 
-    fn put_off(&mut self, slot: Slot, arrival: Box<Arrival>, wait: Duration) {
+    fn put_off(&mut self, slot: Slot, mut arrival: Box<Arrival>, wait: Duration) {
+        arrival.presence.wait();
         self.scheduler.hold(&slot);
         self.waited += 1;
         self.waiting.insert((Instant::now() + wait, self.waited), (slot, arrival));
@@ -294,6 +296,12 @@ async fn acknowledge_all(mut unsent: mpsc::Receiver<Box<Arrival>>) {
     while let Some(arrival) = unsent.recv().await {
         intake::acknowledge(&arrival.message).await;
     }
+}
+
+/// Shows the limits in force.
+fn tell_limits<J: Job>(attempts: &Attempts<J>, tuning: &Tuning) {
+    let effective = tuning.table().effective(J::POOL, &attempts.settings, &J::lanes());
+    attempts.metrics.limited(J::POOL, effective.concurrency, effective.paused);
 }
 
 fn far_away() -> Instant {

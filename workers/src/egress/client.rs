@@ -4,6 +4,7 @@ use super::EgressSettings;
 use super::gate::{Closed, Gate, GateKind, Lookup, SystemLookup};
 use super::request::{EgressAnswer, EgressError, EgressRequest};
 use crate::core::breaker::{Breakers, Signal};
+use crate::traces;
 use reqwest::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -13,6 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use url::Host;
 
@@ -110,9 +112,15 @@ impl Egress {
         let deadline = Instant::now() + request.timeout;
         let (url, client) = self.vet(&request.url)?;
         let host = url.host_str().unwrap_or_default().to_owned();
+        let name = format!("HTTP {}", request.method);
         let headers = framed(request.headers, &request.method, request.body.is_empty());
         let sending = client.request(request.method, url).headers(headers).body(request.body).send();
-        match timeout_at(deadline, sending).await {
+        let status = |answer: &Result<reqwest::Result<Response>, Elapsed>| match answer {
+            Ok(Ok(response)) => Ok(response.status().as_u16()),
+            Ok(Err(_)) => Err("the request failed".to_owned()),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        match traces::downstream(&name, &host, timeout_at(deadline, sending), status).await {
             Ok(Ok(response)) => Ok(read(response, deadline, request.response_bytes_max).await),
             Ok(Err(error)) => Err(classify(&host, error)),
             Err(_) => Err(EgressError::Timeout),

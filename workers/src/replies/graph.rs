@@ -3,6 +3,7 @@
 //! It never repeats a request by itself. An error says whether anything can have reached Meta, because a
 //! message has no idempotency key and a second request is a second message.
 
+use crate::traces;
 use ackline_shared::config::Reader;
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::secret::Secret;
@@ -85,6 +86,7 @@ pub enum SendError {
 pub struct Graph {
     http: reqwest::Client,
     base: String,
+    host: String,
 }
 
 impl Graph {
@@ -101,11 +103,26 @@ impl Graph {
             .user_agent(concat!("Ackline/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| ClientError(words(&error)))?;
-        Ok(Self { http, base: format!("{}/{}", settings.url, settings.version) })
+        let url = reqwest::Url::parse(&settings.url).ok();
+        let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or("graph").to_owned();
+        Ok(Self { http, base: format!("{}/{}", settings.url, settings.version), host })
     }
 
     /// Makes the call `POST /{phone}/messages` once.
     pub async fn send(
+        &self,
+        phone: &PhoneNumberId,
+        token: &Secret<String>,
+        body: &Value,
+    ) -> Result<Answer, SendError> {
+        let told = |answer: &Result<Answer, SendError>| match answer {
+            Ok(answer) => Ok(answer.status),
+            Err(error) => Err(error.to_string()),
+        };
+        traces::downstream("Graph send", &self.host, self.post(phone, token, body), told).await
+    }
+
+    async fn post(
         &self,
         phone: &PhoneNumberId,
         token: &Secret<String>,

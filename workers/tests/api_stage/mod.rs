@@ -12,7 +12,11 @@ use ackline_shared::vault::VaultKey;
 use ackline_workers::api::{ApiSettings, ApiState, PrivateState, build, build_private};
 use ackline_workers::core::job::{Marks, Work};
 use ackline_workers::core::log::Log;
+use ackline_workers::core::metrics::Metrics;
 use ackline_workers::core::ring::Keeper;
+use ackline_workers::core::scaling::Targets;
+use ackline_workers::core::standing::Standing;
+use ackline_workers::core::status::board::Board;
 use ackline_workers::journal::Journal;
 use ackline_workers::platform::Platform;
 use async_nats::HeaderMap;
@@ -41,7 +45,7 @@ pub struct Stage {
     _directory: TempDir,
     pub platform: Platform,
     pub journal: Journal,
-
+    pub board: Board,
     service: Router,
     data_key: VaultKey,
 }
@@ -129,8 +133,17 @@ impl Stage {
             requests_burst: 1000,
         };
         change(&mut settings);
-        let state = ApiState { platform: platform.clone(), journal: journal.clone(), settings };
-        Self { server, _directory: directory, platform, journal, service: build(state), data_key }
+        let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let board = Board::new("test", metrics, Standing::default());
+        let targets = Targets { drain: Duration::from_secs(30), min: 0, max: 10 };
+        let state = ApiState {
+            platform: platform.clone(),
+            journal: journal.clone(),
+            settings,
+            board: board.clone(),
+            targets,
+        };
+        Self { board, server, _directory: directory, platform, journal, service: build(state), data_key }
     }
 
     pub fn service(&self) -> Router {
@@ -195,7 +208,7 @@ impl Stage {
         let state = PrivateState {
             platform: self.platform.clone(),
             journal: Some(self.journal.clone()),
-            standing: ackline_workers::core::standing::Standing::default(),
+            standing: Standing::default(),
             metrics: Arc::new(metrics),
         };
         answer(build_private(state), Request::get(path).body(Body::empty()).unwrap()).await

@@ -11,6 +11,10 @@
 mod core;
 mod dead;
 mod flows;
+mod janitor;
 mod ownership;
+mod scaler;
 mod stage;
+mod status;
+mod traces;
 mod tuning;

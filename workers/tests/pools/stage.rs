@@ -31,6 +31,9 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a process counts as alive.
 pub const LEASE_TTL: Duration = Duration::from_secs(2);
 
+/// The trace of everything that is stored.
+pub const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 /// A pool running in the test; dropping the sender ends it too.
 pub type RunningPool = (watch::Sender<bool>, JoinHandle<()>);
 
@@ -82,12 +85,34 @@ impl Stage {
 
     /// The same on the platform of another process.
     pub fn run_on<J: Job>(&self, platform: Platform, job: J, instance: &str) -> RunningPool {
-        let (stop, shutdown) = watch::channel(false);
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        self.run_with(platform, job, instance, metrics, Standing::default())
+    }
+
+    /// Runs a pool whose metrics and standing are looked at.
+    pub fn run_seen<J: Job>(
+        &self,
+        job: J,
+        instance: &str,
+        metrics: Metrics,
+        standing: Standing,
+    ) -> RunningPool {
+        self.run_with(self.platform.clone(), job, instance, metrics, standing)
+    }
+
+    fn run_with<J: Job>(
+        &self,
+        platform: Platform,
+        job: J,
+        instance: &str,
+        metrics: Metrics,
+        standing: Standing,
+    ) -> RunningPool {
+        let (stop, shutdown) = watch::channel(false);
         let host = Host {
             platform,
             metrics,
-            standing: Standing::default(),
+            standing,
             membership: Membership::join(&self.platform, instance, LEASE_TTL),
             shutdown,
         };
@@ -146,7 +171,7 @@ impl Stage {
             conversation: ConversationKey::user(conversation),
             received_ms: now_ms(),
             signature: None,
-            traceparent: None,
+            traceparent: Some(TRACEPARENT.to_owned()),
             replay: None,
         };
         let context = self.platform.log.context();

@@ -3,14 +3,21 @@
 use super::finding::Finding;
 use super::http::Http;
 use crate::cli::stored;
+use crate::core::status::diagnosis::seconds;
 use ackline_shared::model::Installation;
 use ackline_shared::nats::{Durability, NatsError, NatsSettings};
 use ackline_shared::subjects::{self, config_key};
 use async_nats::jetstream::Context;
+use async_nats::jetstream::stream::Stream;
 use serde_json::Value;
+use std::time::Duration;
 
-const VERSION_MIN: (u64, u64) = (2, 14);
+const VERSION_MIN: (u64, u64, u64) = (2, 14, 0);
+/// From here on `sync_interval: always` also covers the compaction of blocks.
+const VERSION_GOOD: (u64, u64, u64) = (2, 15, 1);
 const FILL_PERCENT_MAX: u64 = 80;
+/// A stream that will be full sooner than this is told.
+const FORECAST_MIN: Duration = Duration::from_secs(24 * 3600);
 const CREATE: &str = "run `ackline apply FILE`, or start any of the programs: each creates what is missing";
 
 /// NATS does not answer.
@@ -23,15 +30,21 @@ pub fn unreachable(error: &NatsError) -> Finding {
 /// The server is new enough.
 pub fn version(text: &str) -> Finding {
     let mut numbers = text.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
-    let (major, minor) = VERSION_MIN;
-    match (numbers.next(), numbers.next()) {
-        (Some(one), Some(two)) if (one, two) >= VERSION_MIN => {
+    let (major, minor, patch) = VERSION_GOOD;
+    let good = format!("{major}.{minor}.{patch}");
+    match (numbers.next(), numbers.next(), numbers.next().unwrap_or_default()) {
+        (Some(one), Some(two), three) if (one, two, three) >= VERSION_GOOD => {
             Finding::ok("nats", format_args!("connected to nats-server {text}"))
         }
-        (Some(_), Some(_)) => Finding::fail("nats", format_args!("nats-server {text} is too old"))
-            .hint(format_args!("install nats-server {major}.{minor} or newer")),
+        (Some(one), Some(two), three) if (one, two, three) >= VERSION_MIN => Finding::warn(
+            "nats",
+            format_args!("nats-server {text} may lose acknowledged updates when power fails"),
+        )
+        .hint(format_args!("install nats-server {good} or newer, which syncs compacted blocks too")),
+        (Some(_), Some(_), _) => Finding::fail("nats", format_args!("nats-server {text} is too old"))
+            .hint(format_args!("install nats-server {good} or newer")),
         _ => Finding::warn("nats", format_args!("connected; the version `{text}` cannot be read"))
-            .hint(format_args!("make sure it is nats-server {major}.{minor} or newer")),
+            .hint(format_args!("make sure it is nats-server {good} or newer")),
     }
 }
 
@@ -47,6 +60,8 @@ pub async fn streams(context: &Context, settings: &NatsSettings) -> Vec<Finding>
                     bytes_max: u64::try_from(info.config.max_bytes).unwrap_or(0),
                     messages: info.state.messages,
                     replicas: info.config.num_replicas,
+                    pace: pace(&stream).await,
+                    max_age: info.config.max_age,
                 };
                 fill(name, &size, settings.durability)
             }
@@ -61,6 +76,34 @@ struct Size {
     bytes_max: u64,
     messages: u64,
     replicas: usize,
+    /// Bytes a second of late; `None` when too little is stored to tell.
+    pace: Option<f64>,
+    max_age: Duration,
+}
+
+/// The pace of the later half of what is stored.
+async fn pace(stream: &Stream) -> Option<f64> {
+    let state = &stream.cached_info().state;
+    let middle =
+        stream.direct_get(state.first_sequence + (state.last_sequence - state.first_sequence) / 2).await;
+    let passed = (state.last_timestamp.unix_timestamp_nanos() - middle.ok()?.time.unix_timestamp_nanos())
+        / 1_000_000_000;
+    let seconds = u32::try_from(passed).ok().filter(|seconds| *seconds > 0)?;
+    #[allow(clippy::cast_precision_loss, reason = "a forecast for people")]
+    let half = state.bytes as f64 / 2.0;
+    Some(half / f64::from(seconds))
+}
+
+/// When the stream will be full at its pace; `None` when age empties it before, or nobody can tell.
+fn full_in(size: &Size) -> Option<Duration> {
+    let pace = size.pace.filter(|pace| *pace > 0.0)?;
+    #[allow(clippy::cast_precision_loss, reason = "a forecast for people")]
+    let (bytes, bytes_max) = (size.bytes as f64, size.bytes_max as f64);
+    let kept = size.max_age.as_secs_f64();
+    if kept > 0.0 && pace * kept <= bytes_max {
+        return None;
+    }
+    Duration::try_from_secs_f64(((bytes_max - bytes) / pace).max(0.0)).ok()
 }
 
 fn fill(name: &str, size: &Size, durability: Durability) -> Finding {
@@ -84,7 +127,20 @@ fn fill(name: &str, size: &Size, durability: Durability) -> Finding {
             .hint("see whether a pool below has fallen behind or has no owner")
             .hint(format_args!("`nats stream edit {name} --max-bytes …` gives it more room"));
     }
-    Finding::ok(check, text)
+    match full_in(size) {
+        None => Finding::ok(check, text),
+        Some(time) if time < FORECAST_MIN => Finding::warn(
+            check,
+            format_args!("{text}; full in {} at its present pace", seconds(time)),
+        )
+        .hint(
+            "when it is full, new messages are refused; finished ones are removed before that, see [janitor]",
+        )
+        .hint(format_args!("`nats stream edit {name} --max-bytes …` gives it more room")),
+        Some(time) => {
+            Finding::ok(check, format_args!("{text}; full in {} at its present pace", seconds(time)))
+        }
+    }
 }
 
 /// The buckets exist, and the partition count is the recorded one.
@@ -192,7 +248,8 @@ mod tests {
     #[test]
     fn versions_are_compared_as_numbers() {
         for (text, level) in [
-            ("2.14.0", Level::Ok),
+            ("2.14.0", Level::Warn),
+            ("2.15.0", Level::Warn),
             ("2.15.1", Level::Ok),
             ("2.16.0-RC.1", Level::Ok),
             ("3.0.0", Level::Ok),
@@ -224,7 +281,10 @@ mod tests {
 
     #[test]
     fn a_stream_warns_above_four_fifths_and_without_a_limit() {
-        let size = |bytes, bytes_max, replicas| Size { bytes, bytes_max, messages: 1, replicas };
+        let size = |bytes, bytes_max, replicas| {
+            let (pace, max_age) = (None, Duration::ZERO);
+            Size { bytes, bytes_max, messages: 1, replicas, pace, max_age }
+        };
         for (size, durability, level) in [
             (size(80, 100, 1), Durability::Synced, Level::Ok),
             (size(81, 100, 1), Durability::Synced, Level::Warn),
@@ -233,6 +293,29 @@ mod tests {
             (size(1, 100, 3), Durability::Replicated, Level::Ok),
         ] {
             assert_eq!(fill(subjects::UPDATES, &size, durability).level, level);
+        }
+    }
+
+    #[test]
+    fn a_stream_that_fills_faster_than_it_ages_is_told_in_time() {
+        let size = |pace| Size {
+            bytes: 100 << 20,
+            bytes_max: 1000 << 20,
+            messages: 1,
+            replicas: 1,
+            pace,
+            max_age: Duration::from_secs(7 * 86_400),
+        };
+        let day = f64::from(900 << 20) / 86_400.0;
+        for (pace, level, said) in [
+            (None, Level::Ok, "10 % of 1000 MiB"),
+            (Some(day / 10.0), Level::Ok, "10 % of 1000 MiB"),
+            (Some(day / 2.0), Level::Ok, "full in 2 days"),
+            (Some(day * 4.0), Level::Warn, "full in 6 h"),
+        ] {
+            let finding = fill(subjects::UPDATES, &size(pace), Durability::Synced);
+            assert_eq!(finding.level, level, "{finding:?}");
+            assert!(finding.message.contains(said), "{finding:?}");
         }
     }
 

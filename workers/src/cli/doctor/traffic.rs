@@ -1,24 +1,20 @@
-//! Checks of what flows: last webhook of each app, updates nobody claims, dead letters, and each pool's backlog.
+//! Checks of what flows: last webhook of each app, updates nobody claims, dead letters.
 
 use super::finding::Finding;
-use crate::cli::stored;
-use crate::core::roster::Member;
 use ackline_shared::ids::{AppId, TenantId};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Pool, header};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Messages waiting beyond which a pool that is worked on counts as behind.
-const BEHIND: u64 = 1_000;
-/// Time for the lists of subjects or consumers of one stream.
+/// Time for the list of subjects of one stream.
 const LIST_WAIT: Duration = Duration::from_secs(20);
 
-/// Looks at streams, consumers and processes.
+/// Looks at the streams.
 pub async fn check(context: &Context, snapshot: &Snapshot, now_ms: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
     // A missing stream is told by another check.
@@ -29,7 +25,6 @@ pub async fn check(context: &Context, snapshot: &Snapshot, now_ms: u64) -> Vec<F
     if let Ok(dead) = context.get_stream(subjects::DEAD).await {
         findings.push(dead_letters(&dead).await);
     }
-    findings.extend(pools(context).await);
     findings
 }
 
@@ -133,127 +128,10 @@ fn given_up(counts: &[(Pool, u64)]) -> Finding {
     ))
 }
 
-/// What is known of a pool's work.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Backlog {
-    consumers: u64,
-    waiting: u64,
-    in_work: u64,
-    redelivered: u64,
-}
-
-async fn pools(context: &Context) -> Vec<Finding> {
-    let mut backlogs: BTreeMap<Pool, Backlog> = BTreeMap::new();
-    for name in [subjects::UPDATES, subjects::OUTBOUND] {
-        let Ok(stream) = context.get_stream(name).await else { continue };
-        let listing = stream.consumers().try_for_each(|info| {
-            if let Some(pool) = subjects::pool_of_consumer(&info.name) {
-                let backlog = backlogs.entry(pool).or_default();
-                backlog.consumers += 1;
-                backlog.waiting = backlog.waiting.saturating_add(info.num_pending);
-                backlog.in_work += u64::try_from(info.num_ack_pending).unwrap_or_default();
-                backlog.redelivered += u64::try_from(info.num_redelivered).unwrap_or_default();
-            }
-            std::future::ready(Ok(()))
-        });
-        match timeout(LIST_WAIT, listing).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return vec![Finding::warn("pools", format_args!("cannot be listed: {error}"))],
-            Err(_) => return vec![Finding::warn("pools", "cannot be listed: no answer in time")],
-        }
-    }
-    let owners = owners(context).await;
-    verdicts(&owners, &backlogs)
-}
-
-/// Who works on each pool, by the names of the processes that are alive.
-async fn owners(context: &Context) -> BTreeMap<Pool, String> {
-    let mut owners: BTreeMap<Pool, String> = BTreeMap::new();
-    let Ok(Some(leases)) = stored::open(context, subjects::BUCKET_LEASES).await else { return owners };
-    let Ok(keys) = leases.keys().await else { return owners };
-    let names: Vec<String> = keys.filter_map(|key| std::future::ready(key.ok())).collect().await;
-    for name in names {
-        let Ok(Some(value)) = leases.get(&name).await else { continue };
-        let Ok(member) = serde_json::from_slice::<Member>(&value) else { continue };
-        for pool in Pool::ALL.into_iter().filter(|pool| member.runs(*pool)) {
-            let named = owners.entry(pool).or_default();
-            if !named.is_empty() {
-                named.push_str(", ");
-            }
-            named.push_str(&name);
-        }
-    }
-    owners
-}
-
-fn verdicts(owners: &BTreeMap<Pool, String>, backlogs: &BTreeMap<Pool, Backlog>) -> Vec<Finding> {
-    if owners.is_empty() && backlogs.is_empty() {
-        return vec![Finding::warn("pools", "none has ever run here").hint("start `ackline-workers`")];
-    }
-    let none = Backlog::default();
-    let verdict = |pool: Pool| {
-        let owner = owners.get(&pool).map(String::as_str);
-        verdict(pool, owner, backlogs.get(&pool).unwrap_or(&none))
-    };
-    Pool::ALL.into_iter().map(verdict).collect()
-}
-
-fn verdict(pool: Pool, owner: Option<&str>, backlog: &Backlog) -> Finding {
-    let check = format!("pool {pool}");
-    let Backlog { consumers, waiting, in_work, redelivered } = backlog;
-    let start = format!("start `ackline-workers --pools {pool}`");
-    match owner {
-        None if *consumers == 0 => Finding::warn(check, "has never run here").hint(start),
-        None if waiting + in_work == 0 => Finding::warn(check, "nobody owns it; nothing is waiting").hint(start),
-        None => Finding::fail(check, format_args!("nobody owns it; {} waiting", waiting + in_work)).hint(start),
-        Some(owner) if *waiting <= BEHIND => {
-            let text = if waiting + in_work == 0 { "idle" } else { "keeping up" };
-            Finding::ok(check, format_args!("{text}; {waiting} waiting, {in_work} in work; owner {owner}"))
-        }
-        Some(owner) if *redelivered > 0 => Finding::warn(
-            check,
-            format_args!("behind, and repeating; {waiting} waiting, {in_work} in work, {redelivered} redelivered; owner {owner}"),
-        )
-        .hint("what it talks to is slow or refuses: see the pool's metrics and its dead letters"),
-        Some(owner) => Finding::warn(
-            check,
-            format_args!("behind; {waiting} waiting, {in_work} in work; owner {owner}"),
-        )
-        .hint(format_args!("raise pools.{pool}.concurrency, or see whether what it talks to is slow")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
     use super::*;
-
-    #[test]
-    fn a_pool_gets_a_verdict_in_words() {
-        let backlog =
-            |consumers, waiting, in_work, redelivered| Backlog { consumers, waiting, in_work, redelivered };
-        for (owner, backlog, level, said) in [
-            (None, backlog(0, 0, 0, 0), Level::Warn, "never run"),
-            (None, backlog(32, 0, 0, 0), Level::Warn, "nobody owns"),
-            (None, backlog(32, 5, 0, 0), Level::Fail, "5 waiting"),
-            (None, backlog(32, 0, 5, 0), Level::Fail, "5 waiting"),
-            (Some("host-1"), backlog(32, 0, 0, 0), Level::Ok, "idle"),
-            (Some("host-1"), backlog(32, 10, 3, 0), Level::Ok, "keeping up"),
-            (Some("host-1"), backlog(32, 5000, 3, 0), Level::Warn, "behind; 5000"),
-            (Some("host-1"), backlog(32, 5000, 3, 9), Level::Warn, "repeating"),
-        ] {
-            let finding = verdict(Pool::Relay, owner, &backlog);
-            assert_eq!(finding.level, level, "{finding:?}");
-            assert!(finding.message.contains(said), "{said} in {finding:?}");
-        }
-    }
-
-    #[test]
-    fn pools_that_never_ran_are_told_once() {
-        assert_eq!(verdicts(&BTreeMap::new(), &BTreeMap::new()).len(), 1);
-        let owners = BTreeMap::from([(Pool::Crm, "host-1".to_owned())]);
-        assert_eq!(verdicts(&owners, &BTreeMap::new()).len(), Pool::ALL.len());
-    }
 
     #[test]
     fn silence_and_leftovers_come_with_a_way_on() {

@@ -1,0 +1,181 @@
+//! Checks of the pools: what the processes say of themselves, against the consumers that NATS has.
+
+use super::finding::Finding;
+use crate::core::status::diagnosis::{Condition, Diagnosis, seconds};
+use crate::core::status::fleet::PoolSum;
+use crate::core::status::lag::Watched;
+use ackline_shared::subjects::{self, Partition, Pool};
+use async_nats::jetstream::Context;
+use futures_util::TryStreamExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Time for the list of consumers of one stream.
+const LIST_WAIT: Duration = Duration::from_secs(20);
+/// A pool this far behind that finishes nothing is stuck.
+const STUCK: Duration = Duration::from_secs(60);
+/// Missing consumers that are named.
+const NAMED_MAX: usize = 3;
+
+/// What NATS knows of a pool's work.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Backlog {
+    names: BTreeSet<String>,
+    waiting: u64,
+    in_work: u64,
+}
+
+/// Judges every pool; `sums` is what the processes say, `lanes` what each pool reads.
+pub async fn check(context: &Context, sums: &[PoolSum], lanes: &[Watched]) -> Vec<Finding> {
+    let mut backlogs: BTreeMap<Pool, Backlog> = BTreeMap::new();
+    for name in [subjects::UPDATES, subjects::OUTBOUND] {
+        let Ok(stream) = context.get_stream(name).await else { continue };
+        let listing = stream.consumers().try_for_each(|info| {
+            if let Some(pool) = subjects::pool_of_consumer(&info.name) {
+                let backlog = backlogs.entry(pool).or_default();
+                backlog.waiting = backlog.waiting.saturating_add(info.num_pending);
+                backlog.in_work += u64::try_from(info.num_ack_pending).unwrap_or_default();
+                backlog.names.insert(info.name);
+            }
+            std::future::ready(Ok(()))
+        });
+        match timeout(LIST_WAIT, listing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return vec![Finding::warn("pools", format_args!("cannot be listed: {error}"))],
+            Err(_) => return vec![Finding::warn("pools", "cannot be listed: no answer in time")],
+        }
+    }
+    if sums.is_empty() && backlogs.is_empty() {
+        return vec![Finding::warn("pools", "none has ever run here").hint("start `ackline-workers`")];
+    }
+    let none = Backlog::default();
+    let judge = |pool: Pool| {
+        let sum = sums.iter().find(|sum| sum.pool == pool);
+        let backlog = backlogs.get(&pool).unwrap_or(&none);
+        verdict(pool, sum, backlog, &expected(pool, lanes))
+    };
+    Pool::ALL.into_iter().map(judge).collect()
+}
+
+/// The names of the consumers that a pool has once it has run.
+fn expected(pool: Pool, lanes: &[Watched]) -> BTreeSet<String> {
+    let of_lane = |lane: &Watched| {
+        let lane = *lane;
+        (0..lane.partitions).map(move |p| subjects::consumer(pool, Partition(p), lane.lane.name))
+    };
+    lanes.iter().filter(|lane| lane.pool == pool).flat_map(of_lane).collect()
+}
+
+fn verdict(pool: Pool, sum: Option<&PoolSum>, backlog: &Backlog, expected: &BTreeSet<String>) -> Finding {
+    let check = format!("pool {pool}");
+    let start = format!("start `ackline-workers --pools {pool}`");
+    let unfinished = backlog.waiting + backlog.in_work;
+    let Some(sum) = sum.filter(|sum| !sum.instances.is_empty()) else {
+        return match (backlog.names.is_empty(), unfinished) {
+            (true, _) => Finding::warn(check, "has never run here").hint(start),
+            (false, 0) => Finding::warn(check, "nobody runs it; nothing is waiting").hint(start),
+            (false, _) => {
+                Finding::fail(check, format_args!("nobody runs it; {unfinished} waiting")).hint(start)
+            }
+        };
+    };
+    let missing: Vec<&str> = expected.difference(&backlog.names).map(String::as_str).collect();
+    let is_settled = sum.working() > 0 && sum.unowned == 0;
+    if is_settled && !missing.is_empty() {
+        let named = missing.get(..missing.len().min(NAMED_MAX)).unwrap_or_default().join(", ");
+        return Finding::fail(check, format_args!("{} of its consumers are missing: {named}", missing.len()))
+            .hint("somebody removed them; restart a process of the pool, which makes them again");
+    }
+    if !sum.paused && sum.working() > 0 && sum.lag() >= STUCK && sum.rates.finished <= 0.0 {
+        let words = format!("stuck: nothing is finished, the oldest has waited {}", seconds(sum.lag()));
+        return Finding::fail(check, words)
+            .hint(format_args!("`ackline tail --tenant T` shows what comes of its attempts"))
+            .hint("the log of the process that owns the partition says what it tries");
+    }
+    of_condition(pool, check, sum.diagnosis(), unfinished)
+}
+
+fn of_condition(pool: Pool, check: String, diagnosis: Diagnosis, unfinished: u64) -> Finding {
+    let Diagnosis { condition, words } = diagnosis;
+    match condition {
+        Condition::Healthy => Finding::ok(check, words),
+        Condition::CatchingUp => Finding::ok(check, words),
+        Condition::Paused => Finding::warn(check, words).hint("resume it when what it waits for is mended"),
+        Condition::Unowned if unfinished == 0 => {
+            Finding::warn(check, words).hint("wait a few seconds, and run this again")
+        }
+        Condition::Unowned => Finding::fail(check, words).hint(format_args!(
+            "start more of `ackline-workers --pools {pool}`, or see why they cannot get their leases"
+        )),
+        Condition::DownstreamSlow => Finding::warn(check, words)
+            .hint("what it talks to is slow or refuses: see its dead letters and `ackline tail`"),
+        Condition::TenantNoisy => Finding::warn(check, words)
+            .hint(format_args!("`ackline tenants {pool}` shows who; others have their turns meanwhile")),
+        Condition::WorkersTooFew => Finding::warn(check, words).hint(format_args!(
+            "start another process, or raise pools.{pool}.concurrency when what it talks to can take more"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+    use crate::core::status::fleet::Fleet;
+    use crate::core::status::fleet::tests::{snapshot, status};
+    use crate::core::status::{LaneLag, PoolStatus};
+    use tokio::time::Instant;
+
+    fn sum(change: impl FnOnce(&mut PoolStatus)) -> PoolSum {
+        let mut relay = status(Pool::Relay, 0..4);
+        change(&mut relay);
+        let mut fleet = Fleet::default();
+        fleet.hear(snapshot("one", 1, vec![relay]), Instant::now());
+        fleet.pool(Pool::Relay).unwrap()
+    }
+
+    fn lag(oldest_ms: u64) -> Vec<LaneLag> {
+        vec![LaneLag { lane: "msg".into(), unread: 5, in_work: 0, oldest_ms, partition: None }]
+    }
+
+    #[test]
+    fn a_pool_gets_a_verdict_in_words() {
+        let names: BTreeSet<String> = (0..4).map(|p| format!("relay-{p}-msg")).collect();
+        let backlog = |waiting| Backlog { names: names.clone(), waiting, in_work: 0 };
+        let few = Backlog { names: names.iter().skip(1).cloned().collect(), waiting: 0, in_work: 0 };
+        for (sum, backlog, level, said) in [
+            (None, Backlog::default(), Level::Warn, "never run"),
+            (None, backlog(0), Level::Warn, "nobody runs it; nothing"),
+            (None, backlog(5), Level::Fail, "nobody runs it; 5 waiting"),
+            (Some(sum(|_| ())), backlog(0), Level::Ok, "healthy; idle"),
+            (Some(sum(|_| ())), few.clone(), Level::Fail, "1 of its consumers are missing: relay-0-msg"),
+            (Some(sum(|pool| pool.owned.truncate(2))), few, Level::Warn, "2 of 4 partitions have no owner"),
+            (
+                Some(sum(|pool| pool.owned.truncate(2))),
+                backlog(5),
+                Level::Fail,
+                "2 of 4 partitions have no owner",
+            ),
+            (Some(sum(|pool| pool.lanes = lag(300_000))), backlog(5), Level::Fail, "has waited 5 min"),
+            (
+                Some(sum(|pool| (pool.lanes, pool.paused) = (lag(300_000), true))),
+                backlog(5),
+                Level::Warn,
+                "paused",
+            ),
+            (
+                Some(sum(|pool| {
+                    (pool.lanes, pool.rates.finished, pool.load.running) = (lag(300_000), 9.0, 8)
+                })),
+                backlog(5),
+                Level::Warn,
+                "workers too few",
+            ),
+        ] {
+            let finding = verdict(Pool::Relay, sum.as_ref(), &backlog, &names);
+            assert_eq!(finding.level, level, "{finding:?}");
+            assert!(finding.message.contains(said), "{said} in {finding:?}");
+        }
+    }
+}

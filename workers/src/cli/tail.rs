@@ -1,0 +1,280 @@
+//! `ackline tail`: follows a tenant's updates through every stage, one line each.
+//!
+//! What is stored is read from the streams; what the pools make of it is told by the processes themselves while
+//! somebody follows. Nothing is acknowledged or changed. People are shown as short hashes unless asked for.
+
+use super::onlooker::OnlookerSettings;
+use super::{EXIT_OK, Outcome};
+use crate::core::following::{FOLLOWED_FOR, Told};
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, short_hash};
+use ackline_shared::nats;
+use ackline_shared::subjects::{self, Subject, header};
+use async_nats::Client;
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::{Context, Message};
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, select_all};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::io::Write;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+/// Arguments of `ackline tail`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Ends with Ctrl-C, after --count lines or after --for.")]
+pub struct TailArguments {
+    /// Whose updates
+    #[arg(long, value_parser = tenant)]
+    tenant: TenantId,
+    /// Only this conversation: its key, such as `u:US.123`, or the hash that is shown for it
+    #[arg(long)]
+    conversation: Option<String>,
+    /// Only this business number, by its phone_number_id
+    #[arg(long, value_parser = phone)]
+    phone: Option<PhoneNumberId>,
+    /// Begin this long ago, such as `10m`; what pools say is told from now on only
+    #[arg(long, value_parser = duration)]
+    since: Option<Duration>,
+    /// End after this many lines
+    #[arg(long)]
+    count: Option<u64>,
+    /// End after this time, such as `30s`
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    for_time: Option<Duration>,
+    /// Show conversation keys, which hold phone numbers
+    #[arg(long)]
+    show_personal: bool,
+    /// Print a JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+fn tenant(text: &str) -> Result<TenantId, String> {
+    TenantId::new(text).map_err(|error| error.to_string())
+}
+
+fn phone(text: &str) -> Result<PhoneNumberId, String> {
+    PhoneNumberId::new(text).map_err(|error| error.to_string())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// One thing that happened to an update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Step {
+    at: String,
+    /// `received`, `recorded`, `queued`, `given up`, or what a pool said.
+    stage: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<String>,
+    kind: String,
+    conversation: String,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip)]
+    key: ConversationKey,
+    #[serde(skip)]
+    phone: Option<PhoneNumberId>,
+}
+
+/// Follows until told to end, writing to `out`.
+pub async fn run(arguments: &TailArguments, settings: &OnlookerSettings, out: &mut impl Write) -> Outcome {
+    let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
+    let client = match nats::connect(&settings.nats, "ackline", false).await {
+        Ok(client) => client,
+        Err(error) => return failed(&error),
+    };
+    let mut steps = match open(arguments, &client).await {
+        Ok(steps) => steps,
+        Err(error) => return failed(&error),
+    };
+    let mut asking = interval(FOLLOWED_FOR / 3);
+    asking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let end = arguments.for_time.map(|time| Instant::now() + time);
+    let mut left = arguments.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let step = tokio::select! {
+            _ = tokio::signal::ctrl_c() => break,
+            () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break,
+            _ = asking.tick() => {
+                if let Err(error) = client.publish(subjects::follow(&arguments.tenant), "".into()).await {
+                    return failed(&error);
+                }
+                continue;
+            }
+            step = steps.next() => match step {
+                Some(Ok(step)) => step,
+                Some(Err(error)) => return failed(&error),
+                None => return failed(&"NATS ended the subscription"),
+            },
+        };
+        if arguments.matches(&step) {
+            left -= 1;
+            // A reader that went away, such as `head`, ends the command like a signal does.
+            if writeln!(out, "{}", arguments.show(step)).and_then(|()| out.flush()).is_err() {
+                break;
+            }
+        }
+    }
+    Outcome { code: EXIT_OK, ..Outcome::default() }
+}
+
+type Steps = BoxStream<'static, Result<Step, String>>;
+
+async fn open(arguments: &TailArguments, client: &Client) -> Result<Steps, String> {
+    let context = nats::jetstream(client.clone());
+    let tenant = &arguments.tenant;
+    let told = client.subscribe(subjects::told(tenant)).await.map_err(|error| error.to_string())?;
+    let told = told.filter_map(|message| async move {
+        serde_json::from_slice::<Told>(&message.payload).ok().map(|told| Ok(of_told(told)))
+    });
+    let mut all: Vec<Steps> = vec![told.boxed()];
+    let sources = [
+        (subjects::UPDATES, vec![subjects::updates_of(tenant), subjects::records_of(tenant)]),
+        (subjects::OUTBOUND, vec![subjects::commands_of(tenant)]),
+        (subjects::DEAD, vec![subjects::dead_filter(None, Some(tenant))]),
+    ];
+    for (stream, filters) in sources {
+        all.push(
+            read(&context, stream, filters, arguments.since)
+                .await
+                .map_err(|error| format!("{stream}: {error}"))?,
+        );
+    }
+    Ok(select_all(all).boxed())
+}
+
+async fn read(
+    context: &Context,
+    stream: &str,
+    filter_subjects: Vec<String>,
+    since: Option<Duration>,
+) -> Result<Steps, Box<dyn std::error::Error + Send + Sync>> {
+    let deliver_policy = match since {
+        None => DeliverPolicy::New,
+        Some(since) => {
+            DeliverPolicy::ByStartTime { start_time: (std::time::SystemTime::now() - since).into() }
+        }
+    };
+    let config = OrderedConfig { filter_subjects, deliver_policy, ..OrderedConfig::default() };
+    let messages = context.get_stream(stream).await?.create_consumer(config).await?.messages().await?;
+    let steps = messages.filter_map(|message| async move {
+        match message {
+            Ok(message) => of_message(&message).map(Ok),
+            Err(error) => Some(Err(error.to_string())),
+        }
+    });
+    Ok(steps.boxed())
+}
+
+impl TailArguments {
+    fn matches(&self, step: &Step) -> bool {
+        let wanted = self.conversation.as_deref();
+        wanted.is_none_or(|wanted| wanted == step.key.as_str() || wanted == hidden(&step.key))
+            && self.phone.as_ref().is_none_or(|wanted| Some(wanted) == step.phone.as_ref())
+    }
+
+    fn show(&self, mut step: Step) -> String {
+        step.conversation = if self.show_personal { step.key.to_string() } else { hidden(&step.key) };
+        if self.json {
+            return serde_json::to_string(&step).unwrap_or_default();
+        }
+        let stage = step.pool.as_ref().map_or(step.stage.clone(), |pool| format!("{pool} {}", step.stage));
+        let detail = step.detail.map(|detail| format!("  {detail}")).unwrap_or_default();
+        let time = step.at.get(11..23).unwrap_or(&step.at);
+        format!("{time}  {stage:<15} {:<22} {:<14} {}{detail}", step.kind, step.conversation, step.id)
+    }
+}
+
+/// A conversation without the person: its kind and a hash that stays the same.
+fn hidden(key: &ConversationKey) -> String {
+    match key.as_str().split_once(':') {
+        Some((kind, _)) => {
+            let hash = short_hash(key.as_str().as_bytes());
+            format!("{kind}~{}", hash.get(..10).unwrap_or(&hash))
+        }
+        None => key.to_string(),
+    }
+}
+
+fn time(ms: u64) -> String {
+    let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    format!("{at:.3}")
+}
+
+fn of_told(told: Told) -> Step {
+    let took = format!("{} ms", told.took_ms);
+    let attempt = if told.attempt > 1 { format!(", attempt {}", told.attempt) } else { String::new() };
+    let reason = told.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    Step {
+        at: time(told.at_ms),
+        stage: told.verdict,
+        pool: Some(told.pool),
+        kind: told.kind,
+        conversation: String::new(),
+        id: told.id.to_string(),
+        detail: Some(format!("{took}{attempt}{reason}")),
+        key: told.conversation,
+        phone: told.phone,
+    }
+}
+
+/// What a stored message says; `None` for one that nobody of us wrote.
+fn of_message(message: &Message) -> Option<Step> {
+    let headers = message.headers.as_ref()?;
+    let get = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+    let stored = message.info().ok()?.published.unix_timestamp_nanos() / 1_000_000;
+    let at = time(u64::try_from(stored).unwrap_or_default());
+    if let Some(Subject::Dead(pool, _)) = Subject::parse(&message.subject) {
+        let attempts = get(header::DEAD_ATTEMPTS).unwrap_or_default();
+        return Some(Step {
+            at,
+            stage: "given up".to_owned(),
+            pool: Some(pool.as_str().to_owned()),
+            kind: get(header::KIND).unwrap_or_default(),
+            conversation: String::new(),
+            id: get(header::MSG_ID).unwrap_or_default(),
+            detail: get(header::DEAD_REASON).map(|reason| format!("{reason} (attempts: {attempts})")),
+            key: get(header::CONVERSATION)
+                .and_then(|text| ConversationKey::parse(&text))
+                .unwrap_or_else(ConversationKey::none),
+            phone: get(header::PHONE).and_then(|text| PhoneNumberId::new(text).ok()),
+        });
+    }
+    let head = Head::read(&message.subject, headers).ok()?;
+    let stage = match head.family {
+        Family::Update(_) => "received",
+        Family::Record => "recorded",
+        Family::Command(_) => "queued",
+    };
+    Some(Step {
+        at,
+        stage: stage.to_owned(),
+        pool: None,
+        kind: head.kind,
+        conversation: String::new(),
+        id: head.id.to_string(),
+        detail: Some(format!("partition {}", head.partition)),
+        key: head.conversation,
+        phone: head.phone,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_is_hidden_and_still_told_from_others() {
+        let (one, two) = (ConversationKey::phone("49170"), ConversationKey::phone("49171"));
+        assert!(!hidden(&one).contains("49170") && hidden(&one).starts_with("p~"));
+        assert_ne!(hidden(&one), hidden(&two));
+        assert_eq!(hidden(&ConversationKey::none()), "-");
+    }
+}

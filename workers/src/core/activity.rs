@@ -1,0 +1,396 @@
+//! What each pool of this process holds and does right now, counted where it happens and read once a second.
+//!
+//! Memory is bounded: what is held of a tenant is forgotten with its last update, and of all tenants that
+//! ever came only the busiest are remembered.
+
+use super::latency::Recent;
+use super::status::{HISTORY, LaneLag, Load, PoolStatus, Rates, TenantStatus};
+use super::toplist::TopList;
+use ackline_shared::ids::TenantId;
+use ackline_shared::subjects::{Partition, Pool};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Tenants whose rates are followed for each one that is shown.
+const FOLLOWED_PER_SHOWN: usize = 6;
+/// Seconds over which rates are taken.
+const RATE_SECONDS: usize = 5;
+/// Seconds after which the older half of the latencies is forgotten.
+const LATENCY_SECONDS: u64 = 15;
+
+/// The activity of one pool; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Activity(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    pool: Pool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    partitions: u16,
+    owned: BTreeSet<Partition>,
+    owner_changes: u64,
+    concurrency: u64,
+    paused: bool,
+    load: Load,
+    tenants: HashMap<TenantId, Load>,
+    busiest: TopList<TenantId>,
+    shown: usize,
+    /// Counts since the last second began.
+    second: Counts,
+    /// The last whole seconds, the latest last.
+    seconds: VecDeque<Counts>,
+    ticks: u64,
+    service: Recent,
+    wait: Recent,
+    lag: BTreeMap<(&'static str, Partition), LaneLag>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    read: u32,
+    finished: u32,
+    retried: u32,
+    dead: u32,
+    idle: u32,
+}
+
+/// Where an update stands within a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Queued,
+    Running,
+    Waiting,
+}
+
+/// An update's being in a pool, from its being read until it is dropped, however that comes about.
+#[derive(Debug, Default)]
+pub struct Presence(Option<(Activity, TenantId, Place)>);
+
+impl Presence {
+    /// Its attempt starts.
+    pub fn run(&mut self) {
+        self.go(Place::Running);
+    }
+
+    /// It waits for a retry.
+    pub fn wait(&mut self) {
+        self.go(Place::Waiting);
+    }
+
+    fn go(&mut self, to: Place) {
+        if let Some((activity, tenant, place)) = &mut self.0 {
+            activity.lock().shift(tenant, Some(*place), Some(to));
+            *place = to;
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if let Some((activity, tenant, place)) = self.0.take() {
+            activity.lock().shift(&tenant, Some(place), None);
+        }
+    }
+}
+
+impl Activity {
+    /// Makes the activity of a pool that shows its `shown` busiest tenants.
+    pub fn new(pool: Pool, shown: usize) -> Self {
+        let inner = Inner {
+            partitions: 0,
+            owned: BTreeSet::new(),
+            owner_changes: 0,
+            concurrency: 0,
+            paused: false,
+            load: Load::default(),
+            tenants: HashMap::new(),
+            busiest: TopList::new(shown * FOLLOWED_PER_SHOWN),
+            shown,
+            second: Counts::default(),
+            seconds: VecDeque::new(),
+            ticks: 0,
+            service: Recent::default(),
+            wait: Recent::default(),
+            lag: BTreeMap::new(),
+        };
+        Self(Arc::new(Shared { pool, inner: Mutex::new(inner) }))
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> Pool {
+        self.0.pool
+    }
+
+    /// An update was read.
+    pub fn enter(&self, tenant: &TenantId) -> Presence {
+        let mut inner = self.lock();
+        inner.second.read += 1;
+        inner.busiest.hit(tenant);
+        inner.shift(tenant, None, Some(Place::Queued));
+        Presence(Some((self.clone(), tenant.clone(), Place::Queued)))
+    }
+
+    /// An update was read, asked nothing of the pool and was let pass.
+    pub fn passed(&self, tenant: &TenantId) {
+        let mut inner = self.lock();
+        inner.second.read += 1;
+        inner.second.idle += 1;
+        inner.second.finished = inner.second.finished.saturating_add(1);
+        inner.busiest.hit(tenant);
+    }
+
+    /// An update's first attempt starts.
+    pub fn started(&self, age: Duration) {
+        self.lock().wait.record(age);
+    }
+
+    /// An attempt ended with this verdict.
+    pub fn attempted(&self, verdict: &str, took: Duration) {
+        let mut inner = self.lock();
+        match verdict {
+            "idle" => inner.second.idle += 1,
+            "discarded" => {}
+            _ => inner.service.record(took),
+        }
+        match verdict {
+            "retry" => inner.second.retried += 1,
+            "dead" => inner.second.dead += 1,
+            _ => {}
+        }
+    }
+
+    /// Updates left the pool for good.
+    pub fn finished(&self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut inner = self.lock();
+        inner.second.finished = inner.second.finished.saturating_add(count);
+    }
+
+    /// The pool's work is spread over this many partitions.
+    pub fn spread(&self, partitions: u16) {
+        self.lock().partitions = partitions;
+    }
+
+    /// These are the partitions owned from now on.
+    pub fn owns(&self, owned: BTreeSet<Partition>) {
+        let mut inner = self.lock();
+        let changed = inner.owned.symmetric_difference(&owned).count();
+        inner.owner_changes += u64::try_from(changed).unwrap_or_default();
+        inner.lag.retain(|(_, partition), _| owned.contains(partition));
+        inner.owned = owned;
+    }
+
+    /// These limits are in force from now on.
+    pub fn limited(&self, concurrency: usize, paused: bool) {
+        let mut inner = self.lock();
+        inner.concurrency = u64::try_from(concurrency).unwrap_or(u64::MAX);
+        inner.paused = paused;
+    }
+
+    /// What of a lane in one partition is not finished.
+    pub fn lags(&self, lane: &'static str, partition: Partition, lag: LaneLag) {
+        let mut inner = self.lock();
+        if inner.owned.contains(&partition) {
+            inner.lag.insert((lane, partition), lag);
+        }
+    }
+
+    /// The partitions owned now.
+    pub fn owned(&self) -> BTreeSet<Partition> {
+        self.lock().owned.clone()
+    }
+
+    /// Ends a second: rates are taken over whole seconds, and what is old fades.
+    pub fn tick(&self) {
+        let mut inner = self.lock();
+        let second = std::mem::take(&mut inner.second);
+        inner.seconds.push_back(second);
+        if inner.seconds.len() > HISTORY {
+            inner.seconds.pop_front();
+        }
+        inner.busiest.fade();
+        inner.ticks += 1;
+        if inner.ticks.is_multiple_of(LATENCY_SECONDS) {
+            inner.service.rotate();
+            inner.wait.rotate();
+        }
+    }
+
+    /// What is told about the pool.
+    pub fn status(&self, state: &str) -> PoolStatus {
+        let inner = self.lock();
+        PoolStatus {
+            pool: self.0.pool.as_str().to_owned(),
+            state: state.to_owned(),
+            partitions: inner.partitions,
+            owned: inner.owned.iter().map(|partition| partition.0).collect(),
+            owner_changes: inner.owner_changes,
+            concurrency: inner.concurrency,
+            paused: inner.paused,
+            load: inner.load,
+            rates: inner.rates(),
+            service: inner.service.all(),
+            wait: inner.wait.all(),
+            lanes: inner.lanes(),
+            tenants: inner.first_tenants(),
+            history: inner.seconds.iter().map(|second| second.finished).collect(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn shift(&mut self, tenant: &TenantId, from: Option<Place>, to: Option<Place>) {
+        let mut load = self.tenants.get(tenant).copied().unwrap_or_default();
+        for load in [&mut load, &mut self.load] {
+            if let Some(place) = from {
+                let count = place.of(load);
+                *count = count.saturating_sub(1);
+            }
+            if let Some(place) = to {
+                *place.of(load) += 1;
+            }
+        }
+        if load.held() == 0 {
+            self.tenants.remove(tenant);
+        } else if let Some(known) = self.tenants.get_mut(tenant) {
+            *known = load;
+        } else {
+            self.tenants.insert(tenant.clone(), load);
+        }
+    }
+
+    fn rates(&self) -> Rates {
+        let latest = || self.seconds.iter().rev().take(RATE_SECONDS);
+        let seconds = u32::try_from(latest().count().max(1)).map_or(1.0, f64::from);
+        let rate =
+            |of: fn(&Counts) -> u32| latest().map(|second| f64::from(of(second))).sum::<f64>() / seconds;
+        Rates {
+            read: rate(|second| second.read),
+            finished: rate(|second| second.finished),
+            retried: rate(|second| second.retried),
+            dead: rate(|second| second.dead),
+            idle: rate(|second| second.idle),
+        }
+    }
+
+    fn lanes(&self) -> Vec<LaneLag> {
+        let mut lanes: BTreeMap<&str, LaneLag> = BTreeMap::new();
+        for ((lane, _), lag) in &self.lag {
+            lanes
+                .entry(lane)
+                .or_insert_with(|| LaneLag { lane: (*lane).to_owned(), ..LaneLag::default() })
+                .add(lag);
+        }
+        lanes.into_values().collect()
+    }
+
+    /// Those with the highest rates, then those of whom most is held.
+    fn first_tenants(&self) -> Vec<TenantStatus> {
+        let mut names: BTreeSet<TenantId> = self
+            .busiest
+            .first(self.shown)
+            .into_iter()
+            .filter(|(_, rate)| *rate > 0.05)
+            .map(|(name, _)| name)
+            .collect();
+        let mut held: Vec<_> = self.tenants.iter().collect();
+        let first = held.len().min(self.shown);
+        if first > 0 {
+            held.select_nth_unstable_by(first - 1, |(name, one), (other, two)| {
+                two.held().cmp(&one.held()).then_with(|| name.cmp(other))
+            });
+        }
+        names.extend(held.into_iter().take(first).map(|(name, _)| name.clone()));
+        let status = |tenant: TenantId| TenantStatus {
+            rate: self.busiest.rate(&tenant),
+            load: self.tenants.get(&tenant).copied().unwrap_or_default(),
+            tenant,
+        };
+        let mut tenants: Vec<_> = names.into_iter().map(status).collect();
+        tenants.sort_by(|one, two| two.weight().total_cmp(&one.weight()));
+        tenants.truncate(self.shown);
+        tenants
+    }
+}
+
+impl Place {
+    fn of(self, load: &mut Load) -> &mut u64 {
+        match self {
+            Self::Queued => &mut load.queued,
+            Self::Running => &mut load.running,
+            Self::Waiting => &mut load.waiting,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::new(name).unwrap()
+    }
+
+    #[test]
+    fn an_update_is_counted_where_it_stands_and_nowhere_once_dropped() {
+        let activity = Activity::new(Pool::Relay, 3);
+        let mut presence = activity.enter(&tenant("acme"));
+        assert_eq!(activity.status("").load, Load { queued: 1, running: 0, waiting: 0 });
+        presence.run();
+        assert_eq!(activity.status("").load, Load { queued: 0, running: 1, waiting: 0 });
+        presence.wait();
+        assert_eq!(activity.status("").tenants[0].load, Load { queued: 0, running: 0, waiting: 1 });
+        drop(presence);
+        assert_eq!(activity.status("").load, Load::default());
+        assert!(activity.lock().tenants.is_empty());
+    }
+
+    #[test]
+    fn rates_are_of_whole_seconds_and_tenants_are_few() {
+        let activity = Activity::new(Pool::Relay, 3);
+        let held: Vec<_> = (0..100).map(|n| activity.enter(&tenant(&format!("t{}", n % 20)))).collect();
+        let noisy: Vec<_> = (0..50).map(|_| activity.enter(&tenant("noisy"))).collect();
+        activity.finished(30);
+        activity.attempted("retry", Duration::from_millis(5));
+        activity.tick();
+        let status = activity.status("working");
+        assert_eq!((status.rates.read, status.rates.finished, status.rates.retried), (150.0, 30.0, 1.0));
+        assert_eq!(status.tenants.len(), 3);
+        assert_eq!((status.tenants[0].tenant.as_str(), status.tenants[0].load.queued), ("noisy", 50));
+        assert_eq!(status.history, [30]);
+        drop((held, noisy));
+    }
+
+    #[test]
+    fn lag_of_a_partition_that_went_away_is_forgotten() {
+        let activity = Activity::new(Pool::Relay, 3);
+        activity.owns([Partition(1), Partition(2)].into());
+        let lag = |partition, oldest_ms| LaneLag {
+            lane: "msg".into(),
+            unread: 5,
+            in_work: 1,
+            oldest_ms,
+            partition: Some(partition),
+        };
+        activity.lags("msg", Partition(1), lag(1, 500));
+        activity.lags("msg", Partition(2), lag(2, 900));
+        activity.lags("msg", Partition(3), lag(3, 9000));
+        let lanes = activity.status("").lanes;
+        assert_eq!(
+            (lanes.len(), lanes[0].messages(), lanes[0].oldest_ms, lanes[0].partition),
+            (1, 12, 900, Some(2))
+        );
+        activity.owns([Partition(1)].into());
+        assert_eq!(activity.status("").lanes[0].messages(), 6);
+        assert_eq!(activity.status("").owner_changes, 3);
+    }
+}

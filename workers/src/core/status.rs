@@ -1,0 +1,184 @@
+//! What a workers process tells about itself once a second: a bounded snapshot, the same for every reader.
+//!
+//! Snapshots travel over core NATS and are kept by nobody: one that is lost is replaced a second later. The
+//! names of pools are texts here, so that processes of different versions understand each other.
+
+pub mod board;
+pub mod diagnosis;
+pub mod fleet;
+pub mod gauges;
+pub mod lag;
+pub mod publish;
+pub mod settings;
+pub mod view;
+
+use super::latency::Latencies;
+use ackline_shared::ids::TenantId;
+use serde::{Deserialize, Serialize};
+
+/// Seconds of history a snapshot carries.
+pub const HISTORY: usize = 60;
+
+/// What one process says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The process's own name.
+    pub instance: String,
+    /// Its version.
+    pub version: String,
+    /// When it was started, in unix milliseconds.
+    pub started_ms: u64,
+    /// When this was written, in unix milliseconds.
+    pub at_ms: u64,
+    /// The pools that it runs.
+    pub pools: Vec<PoolStatus>,
+    /// The partitions nobody owned when it last looked, by pool and lane; told by whoever looks.
+    #[serde(default)]
+    pub unowned: Vec<UnownedLag>,
+}
+
+/// A pool in one process.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// The pool's name.
+    pub pool: String,
+    /// Where it stands.
+    pub state: String,
+    /// How many partitions the pool's work is spread over.
+    pub partitions: u16,
+    /// Those that this process owns.
+    pub owned: Vec<u16>,
+    /// How often a partition came or went since the start.
+    pub owner_changes: u64,
+    /// Jobs it may run at once.
+    pub concurrency: u64,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// What it holds now.
+    pub load: Load,
+    /// What came and went per second, over the last seconds.
+    pub rates: Rates,
+    /// Time of one attempt, over the last half minute.
+    pub service: Latencies,
+    /// Age of updates when their first attempt started, over the last half minute.
+    pub wait: Latencies,
+    /// What is not finished in the streams, by lane.
+    pub lanes: Vec<LaneLag>,
+    /// The tenants with most to do.
+    pub tenants: Vec<TenantStatus>,
+    /// Updates finished in each of the last seconds, the latest last.
+    pub history: Vec<u32>,
+}
+
+/// Work held in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Read and not started.
+    pub queued: u64,
+    /// Running.
+    pub running: u64,
+    /// Waiting for a retry.
+    pub waiting: u64,
+}
+
+impl Load {
+    /// All of it.
+    pub fn held(&self) -> u64 {
+        self.queued + self.running + self.waiting
+    }
+
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        self.queued += other.queued;
+        self.running += other.running;
+        self.waiting += other.waiting;
+    }
+}
+
+/// Events per second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Updates read.
+    pub read: f64,
+    /// Updates finished.
+    pub finished: f64,
+    /// Attempts put off.
+    pub retried: f64,
+    /// Updates given up.
+    pub dead: f64,
+    /// Updates among the finished that asked nothing of the pool.
+    #[serde(default)]
+    pub idle: f64,
+}
+
+impl Rates {
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        self.read += other.read;
+        self.finished += other.finished;
+        self.retried += other.retried;
+        self.dead += other.dead;
+        self.idle += other.idle;
+    }
+}
+
+/// What of a lane is not finished.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneLag {
+    /// The lane's name.
+    pub lane: String,
+    /// Messages not read yet.
+    pub unread: u64,
+    /// Messages read and not acknowledged.
+    pub in_work: u64,
+    /// Age of the oldest that is not acknowledged, in milliseconds; 0 when there is none.
+    pub oldest_ms: u64,
+    /// The partition where that one is.
+    pub partition: Option<u16>,
+}
+
+impl LaneLag {
+    /// Messages not finished.
+    pub fn messages(&self) -> u64 {
+        self.unread + self.in_work
+    }
+
+    /// Adds another's of the same lane.
+    pub fn add(&mut self, other: &Self) {
+        self.unread += other.unread;
+        self.in_work += other.in_work;
+        if other.oldest_ms > self.oldest_ms {
+            self.oldest_ms = other.oldest_ms;
+            self.partition = other.partition;
+        }
+    }
+}
+
+/// What of a lane waits in partitions that nobody owned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnownedLag {
+    /// The pool's name.
+    pub pool: String,
+    /// The partitions looked at.
+    pub partitions: Vec<u16>,
+    /// What waits there.
+    pub lag: LaneLag,
+}
+
+/// A tenant in one pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TenantStatus {
+    /// Who.
+    pub tenant: TenantId,
+    /// Updates read per second.
+    pub rate: f64,
+    /// What is held of it.
+    pub load: Load,
+}
+
+impl TenantStatus {
+    /// What tenants are listed by: what comes in a second and what is held.
+    pub fn weight(&self) -> f64 {
+        self.rate + u32::try_from(self.load.held()).map_or(f64::MAX, f64::from)
+    }
+}

@@ -1,0 +1,104 @@
+//! Where everything that is to be seen of a process comes together; cheap to clone.
+
+use super::fleet::{Fleet, PoolSum};
+use super::{PoolStatus, Snapshot, UnownedLag};
+use crate::core::activity::Activity;
+use crate::core::log::now_ms;
+use crate::core::metrics::Metrics;
+use crate::core::standing::Standing;
+use ackline_shared::subjects::Pool;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
+
+/// What this process does, and what it heard of the others.
+#[derive(Debug, Clone)]
+pub struct Board(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    instance: String,
+    started_ms: u64,
+    metrics: Metrics,
+    standing: Standing,
+    fleet: Mutex<Fleet>,
+    unowned: Mutex<Vec<UnownedLag>>,
+}
+
+impl Board {
+    /// Makes the board of a process.
+    pub fn new(instance: &str, metrics: Metrics, standing: Standing) -> Self {
+        Self(Arc::new(Inner {
+            instance: instance.to_owned(),
+            started_ms: now_ms(),
+            metrics,
+            standing,
+            fleet: Mutex::default(),
+            unowned: Mutex::default(),
+        }))
+    }
+
+    /// The process's own name.
+    pub fn instance(&self) -> &str {
+        &self.0.instance
+    }
+
+    /// What a pool of this process does.
+    pub fn activity(&self, pool: Pool) -> &Activity {
+        self.0.metrics.activity(pool)
+    }
+
+    /// Ends a second and says what there is to say about this process.
+    pub fn tick(&self) -> Snapshot {
+        self.0.standing.all().keys().for_each(|pool| self.activity(*pool).tick());
+        Snapshot {
+            instance: self.0.instance.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_ms: self.0.started_ms,
+            at_ms: now_ms(),
+            pools: self.own_pools(),
+            unowned: lock(&self.0.unowned).clone(),
+        }
+    }
+
+    /// The pools of this process.
+    pub fn own_pools(&self) -> Vec<PoolStatus> {
+        let states = self.0.standing.all();
+        states.iter().map(|(pool, state)| self.activity(*pool).status(state.as_str())).collect()
+    }
+
+    /// Takes what a process says, also this one.
+    pub fn hear(&self, snapshot: Snapshot) {
+        lock(&self.0.fleet).hear(snapshot, Instant::now());
+    }
+
+    /// Notes what waits where nobody works.
+    pub fn tell_unowned(&self, unowned: Vec<UnownedLag>) {
+        *lock(&self.0.unowned) = unowned;
+    }
+
+    /// The partitions of a pool that somebody owns.
+    pub fn owned(&self, pool: Pool) -> BTreeSet<u16> {
+        lock(&self.0.fleet).owned(pool)
+    }
+
+    /// Every pool over all processes.
+    pub fn pools(&self) -> Vec<PoolSum> {
+        self.look().pools()
+    }
+
+    /// One pool over all processes.
+    pub fn pool(&self, pool: Pool) -> Option<PoolSum> {
+        self.look().pool(pool)
+    }
+
+    fn look(&self) -> MutexGuard<'_, Fleet> {
+        let mut fleet = lock(&self.0.fleet);
+        fleet.forget(Instant::now());
+        fleet
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

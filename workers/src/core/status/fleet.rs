@@ -1,0 +1,301 @@
+//! All processes together: the newest snapshot of each, and every pool summed over them.
+//!
+//! A process that has not been heard of for a few seconds is forgotten. Snapshots are taken as they come, from
+//! older and newer versions too: pools this version does not know are left out.
+
+use super::diagnosis::{Diagnosis, diagnose};
+use super::{LaneLag, Load, PoolStatus, Rates, Snapshot, TenantStatus};
+use crate::core::latency::Latencies;
+use crate::core::scaling::{Targets, wanted};
+use ackline_shared::ids::TenantId;
+use ackline_shared::subjects::Pool;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a process counts as alive without a word.
+pub const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Processes followed at once.
+const INSTANCES_MAX: usize = 512;
+/// Tenants of a pool that are listed.
+const TENANTS_MAX: usize = 100;
+
+/// The processes heard of.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    heard: BTreeMap<String, (Instant, Snapshot)>,
+}
+
+/// One pool over all processes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolSum {
+    /// Which.
+    pub pool: Pool,
+    /// The processes that run it, with their state and how many partitions each owns.
+    pub instances: Vec<(String, String, usize)>,
+    /// Partitions of the pool; 0 when no process told.
+    pub partitions: u16,
+    /// Partitions that nobody owns.
+    pub unowned: u16,
+    /// Jobs at once, over all processes that own something.
+    pub concurrency: u64,
+    /// Whether it is paused everywhere.
+    pub paused: bool,
+    /// What is held.
+    pub load: Load,
+    /// Events per second.
+    pub rates: Rates,
+    /// Time of one attempt.
+    pub service: Latencies,
+    /// Age of updates at their first attempt.
+    pub wait: Latencies,
+    /// What is not finished, by lane.
+    pub lanes: Vec<LaneLag>,
+    /// Who has most to do.
+    pub tenants: Vec<TenantStatus>,
+    /// Updates finished in each of the last seconds.
+    pub history: Vec<u32>,
+    /// Changes of ownership since the processes started.
+    pub owner_changes: u64,
+}
+
+impl PoolSum {
+    /// Processes that own at least one partition.
+    pub fn working(&self) -> usize {
+        self.instances.iter().filter(|(_, _, owned)| *owned > 0).count()
+    }
+
+    /// Messages not finished.
+    pub fn lag_messages(&self) -> u64 {
+        self.lanes.iter().map(LaneLag::messages).sum()
+    }
+
+    /// Messages not yet read.
+    pub fn unread(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.unread).sum()
+    }
+
+    /// Age of the oldest message not finished.
+    pub fn lag(&self) -> Duration {
+        Duration::from_millis(self.lanes.iter().map(|lane| lane.oldest_ms).max().unwrap_or_default())
+    }
+
+    /// What to say about it.
+    pub fn diagnosis(&self) -> Diagnosis {
+        diagnose(self)
+    }
+
+    /// How many processes it needs.
+    pub fn wanted(&self, targets: &Targets) -> u32 {
+        wanted(self, targets)
+    }
+}
+
+impl Fleet {
+    /// Takes a process's word; a late one never replaces a newer one.
+    pub fn hear(&mut self, snapshot: Snapshot, now: Instant) {
+        self.forget(now);
+        let known = self.heard.get(&snapshot.instance);
+        if known.is_some_and(|(_, known)| known.at_ms > snapshot.at_ms) {
+            return;
+        }
+        if known.is_some() || self.heard.len() < INSTANCES_MAX {
+            self.heard.insert(snapshot.instance.clone(), (now, snapshot));
+        }
+    }
+
+    /// Forgets whoever has been silent too long.
+    pub fn forget(&mut self, now: Instant) {
+        self.heard.retain(|_, (at, _)| now.saturating_duration_since(*at) < SILENCE_MAX);
+    }
+
+    /// The processes.
+    pub fn instances(&self) -> impl Iterator<Item = &Snapshot> {
+        self.heard.values().map(|(_, snapshot)| snapshot)
+    }
+
+    /// The partitions of a pool that somebody owns.
+    pub fn owned(&self, pool: Pool) -> BTreeSet<u16> {
+        self.statuses(pool).flat_map(|(_, status)| status.owned.iter().copied()).collect()
+    }
+
+    /// Every pool that somebody runs or in which something waits, in their usual order.
+    pub fn pools(&self) -> Vec<PoolSum> {
+        Pool::ALL.into_iter().filter_map(|pool| self.pool(pool)).collect()
+    }
+
+    /// One pool; `None` when nobody runs it and nobody saw something wait there.
+    pub fn pool(&self, pool: Pool) -> Option<PoolSum> {
+        let orphaned = self.orphaned(pool);
+        if orphaned.is_empty() && self.statuses(pool).next().is_none() {
+            return None;
+        }
+        let mut sum = PoolSum {
+            pool,
+            instances: Vec::new(),
+            partitions: 0,
+            unowned: 0,
+            concurrency: 0,
+            paused: false,
+            load: Load::default(),
+            rates: Rates::default(),
+            service: Latencies::default(),
+            wait: Latencies::default(),
+            lanes: Vec::new(),
+            tenants: Vec::new(),
+            history: Vec::new(),
+            owner_changes: 0,
+        };
+        let mut lanes: BTreeMap<String, LaneLag> = BTreeMap::new();
+        let mut tenants: BTreeMap<TenantId, TenantStatus> = BTreeMap::new();
+        for (instance, status) in self.statuses(pool) {
+            sum.instances.push((instance.to_owned(), status.state.clone(), status.owned.len()));
+            sum.partitions = sum.partitions.max(status.partitions);
+            sum.paused |= status.paused;
+            if !status.owned.is_empty() {
+                sum.concurrency += status.concurrency;
+            }
+            sum.load.add(&status.load);
+            sum.rates.add(&status.rates);
+            sum.service.merge(&status.service);
+            sum.wait.merge(&status.wait);
+            sum.owner_changes += status.owner_changes;
+            add_history(&mut sum.history, &status.history);
+            status.lanes.iter().for_each(|lag| add_lane(&mut lanes, lag));
+            status.tenants.iter().for_each(|tenant| add_tenant(&mut tenants, tenant));
+        }
+        orphaned.iter().for_each(|lag| add_lane(&mut lanes, lag));
+        let owned = u16::try_from(self.owned(pool).len()).unwrap_or(u16::MAX);
+        sum.unowned = sum.partitions.saturating_sub(owned);
+        sum.lanes = lanes.into_values().collect();
+        sum.tenants = tenants.into_values().collect();
+        sum.tenants.sort_by(|one, two| two.weight().total_cmp(&one.weight()));
+        sum.tenants.truncate(TENANTS_MAX);
+        Some(sum)
+    }
+
+    fn statuses(&self, pool: Pool) -> impl Iterator<Item = (&str, &PoolStatus)> {
+        let of_pool =
+            move |snapshot: &&Snapshot| snapshot.pools.iter().any(|status| status.pool == pool.as_str());
+        self.instances().filter(of_pool).flat_map(move |snapshot| {
+            let statuses = snapshot.pools.iter().filter(move |status| status.pool == pool.as_str());
+            statuses.map(|status| (snapshot.instance.as_str(), status))
+        })
+    }
+
+    /// What waits in partitions that really have no owner; every looker sees the same, so the largest word counts.
+    fn orphaned(&self, pool: Pool) -> Vec<LaneLag> {
+        let owned = self.owned(pool);
+        let mut lanes: BTreeMap<&str, &LaneLag> = BTreeMap::new();
+        let told = self.instances().flat_map(|snapshot| &snapshot.unowned);
+        for told in told.filter(|told| told.pool == pool.as_str()) {
+            if told.partitions.iter().any(|partition| owned.contains(partition)) {
+                continue;
+            }
+            let known = lanes.entry(&told.lag.lane).or_insert(&told.lag);
+            if told.lag.messages() > known.messages() {
+                *known = &told.lag;
+            }
+        }
+        lanes.into_values().cloned().collect()
+    }
+}
+
+fn add_lane(lanes: &mut BTreeMap<String, LaneLag>, lag: &LaneLag) {
+    lanes
+        .entry(lag.lane.clone())
+        .or_insert_with(|| LaneLag { lane: lag.lane.clone(), ..LaneLag::default() })
+        .add(lag);
+}
+
+fn add_tenant(tenants: &mut BTreeMap<TenantId, TenantStatus>, status: &TenantStatus) {
+    let empty = || TenantStatus { tenant: status.tenant.clone(), rate: 0.0, load: Load::default() };
+    let sum = tenants.entry(status.tenant.clone()).or_insert_with(empty);
+    sum.rate += status.rate;
+    sum.load.add(&status.load);
+}
+
+/// Adds histories from their latest second backwards.
+fn add_history(sum: &mut Vec<u32>, other: &[u32]) {
+    if other.len() > sum.len() {
+        let missing = other.len() - sum.len();
+        sum.splice(0..0, std::iter::repeat_n(0, missing));
+    }
+    for (mine, theirs) in sum.iter_mut().rev().zip(other.iter().rev()) {
+        *mine = mine.saturating_add(*theirs);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::core::status::UnownedLag;
+
+    pub(crate) fn status(pool: Pool, owned: impl IntoIterator<Item = u16>) -> PoolStatus {
+        PoolStatus {
+            pool: pool.as_str().to_owned(),
+            state: "working".to_owned(),
+            partitions: 4,
+            owned: owned.into_iter().collect(),
+            concurrency: 8,
+            ..PoolStatus::default()
+        }
+    }
+
+    pub(crate) fn snapshot(instance: &str, at_ms: u64, pools: Vec<PoolStatus>) -> Snapshot {
+        Snapshot {
+            instance: instance.to_owned(),
+            version: "0.1.0".to_owned(),
+            started_ms: 0,
+            at_ms,
+            pools,
+            unowned: Vec::new(),
+        }
+    }
+
+    fn lag(unread: u64) -> LaneLag {
+        LaneLag { lane: "msg".into(), unread, in_work: 0, oldest_ms: unread, partition: Some(1) }
+    }
+
+    #[test]
+    fn processes_add_up_and_silent_ones_are_forgotten() {
+        let (mut fleet, now) = (Fleet::default(), Instant::now());
+        let mut one = status(Pool::Relay, [0, 1]);
+        one.lanes = vec![lag(5)];
+        one.history = vec![1, 2, 3];
+        let mut two = status(Pool::Relay, [2]);
+        two.lanes = vec![lag(7)];
+        two.history = vec![10];
+        fleet.hear(snapshot("a", 1, vec![one]), now);
+        fleet.hear(snapshot("b", 1, vec![two, status(Pool::Crm, [])]), now + SILENCE_MAX / 2);
+        let sum = fleet.pool(Pool::Relay).unwrap();
+        assert_eq!((sum.working(), sum.unowned, sum.concurrency, sum.lag_messages()), (2, 1, 16, 12));
+        assert_eq!((sum.lag(), sum.history), (Duration::from_millis(7), vec![1, 2, 13]));
+        assert_eq!(fleet.pools().iter().map(|sum| sum.pool).collect::<Vec<_>>(), [Pool::Relay, Pool::Crm]);
+        fleet.forget(now + SILENCE_MAX);
+        assert_eq!(fleet.pool(Pool::Relay).unwrap().lag_messages(), 7);
+        assert_eq!(fleet.pool(Pool::Flows), None);
+    }
+
+    #[test]
+    fn a_late_word_replaces_no_newer_one() {
+        let (mut fleet, now) = (Fleet::default(), Instant::now());
+        fleet.hear(snapshot("a", 2, vec![status(Pool::Relay, [0])]), now);
+        fleet.hear(snapshot("a", 1, vec![]), now);
+        assert!(fleet.pool(Pool::Relay).is_some());
+    }
+
+    #[test]
+    fn what_waits_without_an_owner_is_told_once_and_only_while_there_is_none() {
+        let (mut fleet, now) = (Fleet::default(), Instant::now());
+        for name in ["a", "b"] {
+            let mut looker = snapshot(name, 1, vec![]);
+            looker.unowned = vec![UnownedLag { pool: "relay".into(), partitions: vec![0, 1], lag: lag(9) }];
+            fleet.hear(looker, now);
+        }
+        let sum = fleet.pool(Pool::Relay).unwrap();
+        assert_eq!((sum.lag_messages(), sum.working()), (9, 0));
+        fleet.hear(snapshot("c", 1, vec![status(Pool::Relay, [0, 1])]), now);
+        assert_eq!(fleet.pool(Pool::Relay).unwrap().lag_messages(), 0);
+    }
+}

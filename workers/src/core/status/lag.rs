@@ -1,0 +1,140 @@
+//! Looks at consumers, one after the other at a bounded pace: how much is not finished, and since when.
+//!
+//! Each process looks at the partitions it owns. A process that answers for all of them, because it serves the
+//! API or scales, also looks at those that nobody owns: otherwise work without workers would be invisible.
+
+use super::board::Board;
+use super::{LaneLag, UnownedLag};
+use crate::core::job::LaneSource;
+use crate::core::log::now_ms;
+use crate::core::pool::{Shutdown, ended};
+use ackline_shared::subjects::{self, Partition, Pool};
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, Context};
+use async_nats::jetstream::stream::Stream;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The consumers of one lane of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched {
+    /// The pool.
+    pub pool: Pool,
+    /// The lane.
+    pub lane: LaneSource,
+    /// How many partitions it has.
+    pub partitions: u16,
+}
+
+/// What a look found.
+#[derive(Debug)]
+enum Seen {
+    Lag(LaneLag),
+    /// There is no such consumer: the pool never ran.
+    Nothing,
+}
+
+/// Looks around until the signal.
+pub async fn watch(
+    context: Context,
+    watched: Vec<Watched>,
+    board: Board,
+    interval: Duration,
+    looks_at_unowned: bool,
+    mut shutdown: Shutdown,
+) {
+    loop {
+        let next = Instant::now() + interval;
+        let round = async {
+            for lane in &watched {
+                look_at_owned(&context, lane, &board).await;
+            }
+            if looks_at_unowned {
+                board.tell_unowned(look_at_unowned(&context, &watched, &board).await);
+            }
+            sleep_until(next).await;
+        };
+        tokio::select! {
+            () = ended(&mut shutdown) => return,
+            () = round => {}
+        }
+    }
+}
+
+async fn look_at_owned(context: &Context, lane: &Watched, board: &Board) {
+    let activity = board.activity(lane.pool);
+    for partition in activity.owned() {
+        match look(context, lane, partition).await {
+            Ok(Seen::Lag(lag)) => activity.lags(lane.lane.name, partition, lag),
+            Ok(Seen::Nothing) => {}
+            Err(error) => {
+                tracing::debug!(pool = %lane.pool, %partition, error, "a consumer cannot be looked at");
+                return;
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn look_at_unowned(context: &Context, watched: &[Watched], board: &Board) -> Vec<UnownedLag> {
+    let mut found = Vec::new();
+    for lane in watched {
+        let owned = board.owned(lane.pool);
+        let missing: BTreeSet<u16> =
+            (0..lane.partitions).filter(|partition| !owned.contains(partition)).collect();
+        let mut sum = LaneLag { lane: lane.lane.name.to_owned(), ..LaneLag::default() };
+        for partition in &missing {
+            match look(context, lane, Partition(*partition)).await {
+                Ok(Seen::Lag(lag)) => sum.add(&lag),
+                // A pool that never ran anywhere waits for nobody.
+                Ok(Seen::Nothing) | Err(_) => break,
+            }
+            sleep(PAUSE).await;
+        }
+        if sum.messages() > 0 {
+            let partitions = missing.into_iter().collect();
+            found.push(UnownedLag { pool: lane.pool.as_str().to_owned(), partitions, lag: sum });
+        }
+    }
+    found
+}
+
+async fn look(context: &Context, lane: &Watched, partition: Partition) -> Result<Seen, String> {
+    let stream = context.get_stream_no_info(lane.lane.stream).await.map_err(|error| error.to_string())?;
+    let info = match stream.consumer_info(subjects::consumer(lane.pool, partition, lane.lane.name)).await {
+        Ok(info) => info,
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => return Ok(Seen::Nothing),
+        Err(error) => return Err(error.to_string()),
+    };
+    let in_work = u64::try_from(info.num_ack_pending).unwrap_or_default();
+    let mut lag = LaneLag {
+        lane: lane.lane.name.to_owned(),
+        unread: info.num_pending,
+        in_work,
+        oldest_ms: 0,
+        partition: None,
+    };
+    if lag.messages() > 0 {
+        let floor = info.ack_floor.stream_sequence + 1;
+        if let Some(stored_ms) = oldest(&stream, (lane.lane.filters)(partition), floor).await {
+            lag.oldest_ms = now_ms().saturating_sub(stored_ms);
+            lag.partition = Some(partition.0);
+        }
+    }
+    Ok(Seen::Lag(lag))
+}
+
+/// When the first message from a sequence on was stored, in unix milliseconds.
+async fn oldest(stream: &Stream<()>, filters: Vec<String>, from: u64) -> Option<u64> {
+    let mut oldest = None;
+    for filter in filters {
+        if let Ok(message) = stream.direct_get_next_for_subject(filter, Some(from)).await {
+            let stored = u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+            oldest = Some(oldest.map_or(stored, |known: u64| known.min(stored)));
+        }
+    }
+    oldest
+}

@@ -1,0 +1,104 @@
+//! The janitor against real streams: room is made of what is finished, and of nothing else.
+
+use super::stage::{DEADLINE, Stage};
+use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects::{self, Class, Partition, Pool};
+use ackline_workers::core::janitor::{Janitor, JanitorMetrics, JanitorSettings};
+use async_nats::jetstream::consumer::pull;
+use futures_util::StreamExt;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use std::time::Duration;
+use tokio::time::timeout;
+
+const COUNT: u64 = 40;
+
+/// A stream of 40 messages that is some nine tenths full, with consumers of two pools.
+async fn nearly_full() -> (Stage, Janitor, Registry) {
+    let stage = Stage::start(Snapshot::default()).await;
+    for n in 0..COUNT {
+        stage.publish("US.1", &format!("m{n}"), vec![b'x'; 1000]).await;
+    }
+    let context = stage.platform.log.context();
+    let mut stream = context.get_stream(subjects::UPDATES).await.unwrap();
+    let info = stream.info().await.unwrap().clone();
+    let mut config = info.config;
+    config.max_bytes = i64::try_from(info.state.bytes * 10 / 9).unwrap();
+    context.update_stream(config).await.unwrap();
+    let mut registry = Registry::default();
+    let janitor = Janitor {
+        context: context.clone(),
+        errands: stage.platform.buckets.errands.clone(),
+        instance: "one".to_owned(),
+        settings: JanitorSettings {
+            interval: Duration::from_secs(30),
+            above_percent: 80,
+            down_to_percent: 50,
+        },
+        metrics: JanitorMetrics::register(&mut registry),
+    };
+    (stage, janitor, registry)
+}
+
+/// Acknowledges the first messages of a pool's consumer.
+async fn acknowledge(stage: &Stage, pool: Pool, count: u64) {
+    let stream = stage.platform.log.context().get_stream(subjects::UPDATES).await.unwrap();
+    let name = subjects::consumer(pool, Partition(1), "msg");
+    let config = pull::Config {
+        durable_name: Some(name.clone()),
+        filter_subjects: vec![subjects::update_filter(Partition(1), Class::Message)],
+        ..pull::Config::default()
+    };
+    let consumer = stream.create_consumer(config).await.unwrap();
+    if count > 0 {
+        let max = usize::try_from(count).unwrap();
+        let messages = consumer.fetch().max_messages(max).messages().await.unwrap();
+        messages.for_each(async |message| message.unwrap().double_ack().await.unwrap()).await;
+        stage.acknowledged(&name, count).await;
+    }
+}
+
+async fn first(stage: &Stage) -> u64 {
+    let stream = stage.platform.log.context().get_stream(subjects::UPDATES).await.unwrap();
+    stream.cached_info().state.first_sequence
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_made_of_what_all_pools_have_finished() {
+    let (stage, janitor, registry) = nearly_full().await;
+    acknowledge(&stage, Pool::Relay, COUNT).await;
+    acknowledge(&stage, Pool::Crm, 2).await;
+    timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
+    assert_eq!(first(&stage).await, 3);
+    acknowledge(&stage, Pool::Crm, COUNT - 2).await;
+    timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
+    let after = first(&stage).await;
+    assert!((15..=20).contains(&after), "only down to half of the limit: {after}");
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    let line = format!("purged_messages_total{{stream=\"{}\"}} {}", subjects::UPDATES, after - 1);
+    assert!(text.contains(&line), "{line} in {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_while_a_pool_has_not_finished_or_none_ever_ran() {
+    let (stage, janitor, _registry) = nearly_full().await;
+    timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
+    assert_eq!(first(&stage).await, 1);
+    acknowledge(&stage, Pool::Relay, COUNT).await;
+    acknowledge(&stage, Pool::Crm, 0).await;
+    timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
+    assert_eq!(first(&stage).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_at_a_time_makes_room() {
+    let (stage, janitor, _registry) = nearly_full().await;
+    acknowledge(&stage, Pool::Relay, COUNT).await;
+    let revision = stage.platform.buckets.errands.create("janitor", "another".into()).await.unwrap();
+    timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
+    assert_eq!(first(&stage).await, 1);
+    stage.platform.buckets.errands.purge_expect_revision("janitor", Some(revision)).await.unwrap();
+    timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
+    assert!(first(&stage).await > 1);
+}
