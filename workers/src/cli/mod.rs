@@ -4,11 +4,14 @@
 
 pub mod apply;
 pub mod check;
+pub mod dead;
 pub mod difference;
 pub mod doctor;
 pub mod document;
+pub mod office;
 pub mod part;
 pub mod plan;
+pub mod replay;
 #[cfg(test)]
 mod samples;
 pub mod settings;
@@ -56,6 +59,10 @@ enum Command {
     Resume(tune::PauseArguments),
     /// Put a tenant's updates among the dead letters instead of working on them
     Discard(tune::DiscardArguments),
+    /// Look through what was given up, replay it, or set it aside
+    Dead(dead::DeadArguments),
+    /// Put the past before a pool again, and look after replays
+    Replay(replay::ReplayArguments),
     /// Check everything between Meta and the workers, and say what to mend
     Doctor(doctor::DoctorArguments),
     /// Print a fresh master key, for the file that secrets.master_key_file names
@@ -119,6 +126,14 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &[(
         },
         Command::Discard(arguments) => match settings() {
             Ok(settings) => tune::discard(arguments, &settings).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Dead(arguments) => match settings() {
+            Ok(settings) => Box::pin(dead::run(arguments, &settings, environment)).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Replay(arguments) => match settings() {
+            Ok(settings) => Box::pin(replay::run(arguments, &settings, environment)).await,
             Err(report) => Outcome::bad_input(report.to_string()),
         },
         Command::Doctor(arguments) => match settings() {
