@@ -170,7 +170,7 @@ fn the_edge_links_no_sql_driver_http_client_or_template_engine() {
 /// Whether a string literal in the line spells a stream, a subject or a header of ours.
 fn spells_a_wire_name(line: &str) -> bool {
     let names = ["UPDATES", "OUTBOUND", "SPILL", "DEAD"];
-    let subjects = ["in", "ev", "out", "dead", "spill"];
+    let subjects = ["in", "ev", "out", "dead", "spill", "rp"];
     line.split('"').skip(1).step_by(2).any(|literal| {
         let is_subject = literal.split_once('.').is_some_and(|(first, rest)| {
             subjects.contains(&first) && rest.starts_with(|c: char| c.is_ascii_digit() || "{*>_".contains(c))

@@ -18,6 +18,8 @@ pub const DEAD: &str = "DEAD";
 pub const UPDATES_SUBJECTS: [&str; 2] = ["in.>", "ev.>"];
 /// Subjects of what is put before one pool again; UPDATES holds them too, and no other pool reads them.
 pub const REPLAY_SUBJECTS: &str = "rp.>";
+/// Subjects that the journal reads of UPDATES.
+pub const JOURNAL_SUBJECTS: [&str; 3] = ["in.>", "ev.>", "rp.journal.>"];
 /// Subjects that OUTBOUND holds.
 pub const OUTBOUND_SUBJECTS: [&str; 1] = ["out.>"];
 /// Subjects that DEAD holds.
@@ -222,11 +224,6 @@ pub fn replay_filter(pool: Pool, filter: &str) -> Option<String> {
         ["ev", partition, "*", kind] => Some(format!("rp.{pool}.{partition}.{kind}.*")),
         _ => None,
     }
-}
-
-/// The filter of a pool's replays of everything.
-pub fn replays_of(pool: Pool) -> String {
-    format!("rp.{pool}.>")
 }
 
 /// A filter on updates or records of one partition, narrowed to a tenant and widened to every partition.

@@ -8,13 +8,14 @@
     reason = "a test fails by panicking"
 )]
 
+use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, TenantId, UpdateId};
 use ackline_shared::nats;
 use ackline_shared::subjects::{self, Class, Partition, Pool, header};
 use ackline_shared::testing::{NatsOptions, NatsServer, workspace_dir};
 use ackline_workers::cli::settings::Settings;
-use ackline_workers::cli::{self, Outcome};
+use ackline_workers::cli::{self, EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
 use ackline_workers::core::status::{LaneLag, Load, PoolStatus, Snapshot as ProcessSnapshot, TenantStatus};
 use async_nats::{Client, jetstream};
 use axum::extract::Path;
@@ -418,7 +419,7 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
 async fn pools_are_turned_from_the_command_line_and_nothing_wrong_gets_through() {
     let desk = Desk::open();
     let early = desk.ask(&["pause", "relay"]).await;
-    assert_eq!((early.code, early.err.contains("not set up")), (cli::EXIT_FAILED, true), "{early:?}");
+    assert_eq!((early.code, early.err.contains("not set up")), (EXIT_FAILED, true), "{early:?}");
     let context = desk.context().await;
     let settings = Settings::load(None, &desk.environment).unwrap();
     let buckets = nats::prepare(&context, &settings.nats).await.unwrap();
@@ -429,7 +430,7 @@ async fn pools_are_turned_from_the_command_line_and_nothing_wrong_gets_through()
     let paused = desk.ask(&["pause", "relay", "--json"]).await;
     let paused: Value = serde_json::from_str(&paused.out).unwrap();
     assert_eq!(paused["to"], json!({"concurrency": 8, "lanes": {"sts": 3}, "paused": true}));
-    assert_eq!(desk.ask(&["resume", "relay"]).await.code, cli::EXIT_OK);
+    assert_eq!(desk.ask(&["resume", "relay"]).await.code, EXIT_OK);
 
     for (arguments, part) in [
         (&["tune", "rely", "paused=true"][..], "there are flows, replies"),
@@ -453,10 +454,89 @@ async fn pools_are_turned_from_the_command_line_and_nothing_wrong_gets_through()
         shown.starts_with("relay: concurrency=8 lanes.sts=3") && shown.contains("acme: mode=discard"),
         "{shown}"
     );
-    assert_eq!(desk.ask(&["resume", "relay", "--tenant", "acme"]).await.code, cli::EXIT_OK);
-    assert_eq!(desk.ask(&["tune", "relay", "--reset"]).await.code, cli::EXIT_OK);
+    assert_eq!(desk.ask(&["resume", "relay", "--tenant", "acme"]).await.code, EXIT_OK);
+    assert_eq!(desk.ask(&["tune", "relay", "--reset"]).await.code, EXIT_OK);
     assert_eq!(desk.ask(&["tune", "relay"]).await.out.split("  (by").next(), Some("relay: as configured"));
     let history = desk.ask(&["tune", "relay", "--history"]).await.out;
     assert_eq!(history.lines().count(), 6, "{history}");
     assert!(history.lines().last().unwrap().contains("cli:ann"), "{history}");
+}
+
+/// Stores a letter of acme's that the relay pool gave up.
+async fn give_up(context: &jetstream::Context, n: u32) {
+    let head = Head {
+        id: UpdateId::new(&format!("wamid.{n}")),
+        tenant: TenantId::new("acme").unwrap(),
+        partition: Partition(1),
+        family: Family::Update(Class::Message),
+        kind: "message.text".into(),
+        app: None,
+        phone: None,
+        conversation: ConversationKey::user("US.1"),
+        received_ms: 1,
+        signature: None,
+        traceparent: None,
+        replay: None,
+    };
+    let mut headers = head.to_headers();
+    headers.insert(header::MSG_ID, format!("dead:{n}"));
+    headers.insert(header::DEAD_ID, head.id.as_str());
+    headers.insert(header::DEAD_REASON, "relay old: answered 400");
+    headers.insert(header::DEAD_ORIGIN, format!("{}:{n}:{}", subjects::UPDATES, head.subject()));
+    headers.insert(header::DEAD_AT, "1750030073000");
+    let subject = subjects::dead(Pool::Relay, &head.tenant);
+    let payload = format!("{{\"n\":{n}}}");
+    context.publish_with_headers(subject, headers, payload.into()).await.unwrap().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_looked_through_replayed_and_set_aside_from_the_command_line() {
+    let desk = Desk::open();
+    let none = desk.ask(&["dead", "list"]).await;
+    assert_eq!((none.out.as_str(), none.code), ("no dead letters\n", EXIT_OK), "{none:?}");
+    assert_eq!(desk.ask(&["replay", "list"]).await.out, "no replays\n");
+    let context = desk.context().await;
+    for n in 1..=3 {
+        give_up(&context, n).await;
+    }
+    let list = desk.ask(&["dead", "list", "--json", "--pool", "relay", "--reason", "Answered"]).await;
+    let list: Value = serde_json::from_str(&list.out).unwrap();
+    let sequences: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| &item["sequence"]).collect();
+    assert_eq!(sequences, [3, 2, 1], "newest first");
+    let shown = desk.ask(&["dead", "show", "2"]).await;
+    assert!(shown.out.contains("relay old: answered 400") && shown.out.contains("\"n\": 2"), "{}", shown.out);
+    assert!(shown.out.contains("goes to relay"), "{}", shown.out);
+    assert_eq!(desk.ask(&["dead", "show", "9"]).await.code, EXIT_FAILED);
+
+    let dry = desk.ask(&["dead", "replay", "--tenant", "acme", "--dry-run"]).await;
+    assert_eq!(dry.code, EXIT_CHANGES, "{dry:?}");
+    assert!(dry.out.starts_with("3 dead letters would be replayed"), "{}", dry.out);
+    assert_eq!(desk.ask(&["dead", "discard", "--count", "2"]).await.code, EXIT_CONFIG);
+    let gone = desk.ask(&["dead", "discard", "--text", "\"n\":1", "--count", "1"]).await;
+    assert_eq!(gone.code, EXIT_OK, "{gone:?}");
+    let edited = desk.files.path().join("edited.json");
+    std::fs::write(&edited, "{\"n\":22}").unwrap();
+    let edit = desk.ask(&["dead", "edit", "2", "--payload", edited.to_str().unwrap()]).await;
+    assert_eq!(edit.code, EXIT_OK, "{edit:?}");
+    let replay = desk.ask(&["dead", "replay", "--json"]).await;
+    let order: Value = serde_json::from_str(&replay.out).unwrap();
+    assert_eq!((&order["state"], &order["done"], replay.code), (&json!("done"), &json!(1), EXIT_OK));
+    assert_eq!(desk.ask(&["dead", "count"]).await.out, "no open dead letters\n");
+    assert_eq!(desk.ask(&["dead", "replay", "--dry-run"]).await.code, EXIT_OK);
+
+    let updates = context.get_stream(subjects::UPDATES).await.unwrap();
+    let stored = [updates.direct_get(1).await.unwrap(), updates.direct_get(2).await.unwrap()];
+    assert_eq!(stored.each_ref().map(|message| &message.payload[..]), [&b"{\"n\":22}"[..], b"{\"n\":3}"]);
+    let tenant = TenantId::new("acme").unwrap();
+    let subject = subjects::replay(Pool::Relay, Partition(1), Class::Message.as_str(), &tenant);
+    assert!(stored.iter().all(|message| message.subject.as_str() == subject), "{stored:?}");
+    assert_eq!(desk.ask(&["replay", "list"]).await.out.lines().count(), 3);
+
+    let unknown = desk
+        .ask(&["replay", "past", "--tenant", "acme", "--pool", "relay", "--target", "nobody", "--from", "7d"])
+        .await;
+    assert_eq!(unknown.code, EXIT_CONFIG);
+    assert!(unknown.err.contains("acme has no relay `nobody`"), "{}", unknown.err);
+    let people = desk.ask(&["replay", "past", "--tenant", "acme", "--pool", "flows", "--from", "7d"]).await;
+    assert!(people.err.contains("--answer-people"), "{}", people.err);
 }

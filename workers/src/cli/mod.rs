@@ -4,14 +4,17 @@
 
 pub mod apply;
 pub mod check;
+pub mod dead;
 pub mod difference;
 pub mod doctor;
 pub mod document;
 pub mod figures;
+pub mod office;
 pub mod onlooker;
 pub mod part;
 pub mod plan;
 pub mod pools;
+pub mod replay;
 #[cfg(test)]
 mod samples;
 pub mod settings;
@@ -63,6 +66,10 @@ enum Command {
     Resume(tune::PauseArguments),
     /// Put a tenant's updates among the dead letters instead of working on them
     Discard(tune::DiscardArguments),
+    /// Look through what was given up, replay it, or set it aside
+    Dead(dead::DeadArguments),
+    /// Put the past before a pool again, and look after replays
+    Replay(replay::ReplayArguments),
     /// Check everything between Meta and the workers, and say what to mend
     Doctor(doctor::DoctorArguments),
     /// Watch the pools and their tenants, live
@@ -160,6 +167,14 @@ pub async fn run_live(
         },
         Command::Tail(arguments) => match looking() {
             Ok(settings) => tail::run(arguments, &settings, live).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Dead(arguments) => match settings() {
+            Ok(settings) => Box::pin(dead::run(arguments, &settings, environment)).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Replay(arguments) => match settings() {
+            Ok(settings) => Box::pin(replay::run(arguments, &settings, environment)).await,
             Err(report) => Outcome::bad_input(report.to_string()),
         },
         Command::Doctor(arguments) => match settings() {

@@ -1,17 +1,18 @@
-//! Taking orders up: every process with a clerk takes what nobody else holds, a few at a time.
+//! Taking orders up: every process with a clerk takes what nobody else holds, one of each tenant at a time.
 
 use super::office::{self, Office};
 use crate::core::lease::Lease;
 use crate::core::pool::{Shutdown, ended};
+use ackline_shared::ids::TenantId;
 use async_nats::jetstream::kv::Operation;
 use futures_util::StreamExt;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// Orders carried out at once by a process.
-const RUNNING_MAX: usize = 4;
+const RUNNING_MAX: usize = 16;
 const TICK: Duration = Duration::from_secs(1);
 const REOPEN_PAUSE: Duration = Duration::from_secs(2);
 
@@ -54,7 +55,8 @@ async fn work(office: &Office, instance: &str, ttl: Duration) {
         Ok(watch) => watch,
         Err(error) => return tracing::warn!(%error, "the replays cannot be watched; trying again"),
     };
-    let (mut wanted, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    // Whose each order is: a tenant's slow one holds up only the tenant's own.
+    let (mut wanted, mut taken) = (BTreeMap::new(), BTreeMap::new());
     let mut running: JoinSet<String> = JoinSet::new();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -64,8 +66,8 @@ async fn work(office: &Office, instance: &str, ttl: Duration) {
                 let Some(Ok(entry)) = entry else { return };
                 let order = office::read(&entry.value).filter(|_| entry.operation == Operation::Put);
                 match order {
-                    Some(order) if !order.state.is_final() => wanted.insert(order.id),
-                    Some(order) => wanted.remove(&order.id),
+                    Some(order) if order.state.is_final() => wanted.remove(&order.id),
+                    Some(order) => wanted.insert(order.id, order.tenant),
                     None => continue,
                 };
             }
@@ -76,10 +78,13 @@ async fn work(office: &Office, instance: &str, ttl: Duration) {
             },
             _ = tick.tick() => {}
         }
-        let free: Vec<String> = wanted.difference(&taken).cloned().collect();
-        for id in free.into_iter().take(RUNNING_MAX.saturating_sub(running.len())) {
-            let (office, instance) = (office.clone(), instance.to_owned());
-            taken.insert(id.clone());
+        let mut served: BTreeSet<Option<TenantId>> = taken.values().cloned().collect();
+        for (id, tenant) in &wanted {
+            if running.len() >= RUNNING_MAX || taken.contains_key(id) || !served.insert(tenant.clone()) {
+                continue;
+            }
+            taken.insert(id.clone(), tenant.clone());
+            let (office, instance, id) = (office.clone(), instance.to_owned(), id.clone());
             running.spawn(async move {
                 if !office.take_up(&id, &instance, ttl).await {
                     sleep(TICK).await;

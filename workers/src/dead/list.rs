@@ -71,17 +71,18 @@ impl Office {
         let deadline = Instant::now() + PAGE_TIME;
         let mut stream = self.log.context().get_stream(DEAD).await.map_err(OfficeError::books)?;
         let state = stream.info().await.map_err(OfficeError::books)?.state.clone();
+        let first = state.first_sequence.max(1);
         let mut upper = before.unwrap_or(u64::MAX).min(state.last_sequence.saturating_add(1));
         let (mut settled, mut width) = (Settled::new(self.store.clone()), WINDOW_FIRST);
         let mut found: Vec<(Letter, Standing)> = Vec::new();
-        while upper > state.first_sequence && found.len() <= limit && Instant::now() < deadline {
-            let lower = upper.saturating_sub(width).max(state.first_sequence).max(1);
+        while upper > first && found.len() <= limit && Instant::now() < deadline {
+            let lower = upper.saturating_sub(width).max(first);
             let mut window = self.window(filter, lower, upper, wanted, &mut settled).await?;
             window.reverse();
             found.append(&mut window);
             (upper, width) = (lower, (width * 4).min(WINDOW_MAX));
         }
-        let rest = (upper > state.first_sequence.max(1)).then_some(upper);
+        let rest = (upper > first).then_some(upper);
         self.fill(found, limit, rest).await
     }
 

@@ -21,11 +21,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Messages of one pull when only headers come.
-pub(super) const HEADERS_PULL: usize = 2000;
+pub(super) const HEADERS_PULL: usize = 10_000;
 /// Messages of one pull when payloads come too.
 pub(super) const PAYLOADS_PULL: usize = 64;
-/// Orders that may be open at once.
-pub const ORDERS_OPEN_MAX: usize = 100;
+/// Orders of one tenant, and of the operator, that may be open at once.
+pub const ORDERS_OPEN_MAX: usize = 20;
 const WRITES_MAX: u32 = 16;
 const FINDS_AT_ONCE: usize = 32;
 const ORDER_PREFIX: &str = "order.";
@@ -199,7 +199,8 @@ impl Office {
 
     /// Gives an order; it is carried out by whoever takes it up.
     pub async fn order(&self, wish: Wish) -> Result<Order, OfficeError> {
-        let open = self.orders().await?.iter().filter(|order| !order.state.is_final()).count();
+        let is_open = |order: &&Order| order.tenant == wish.tenant && !order.state.is_final();
+        let open = self.orders().await?.iter().filter(is_open).count();
         if open >= ORDERS_OPEN_MAX {
             return Err(OfficeError::Busy);
         }

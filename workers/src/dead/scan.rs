@@ -1,6 +1,6 @@
 //! Reading a stretch of a stream from front to back, in large pulls and without leaving anything behind.
 //!
-//! The consumer lives in the server's memory and goes when it is not read for a minute. A message that got lost on
+//! The consumer lives in the server's memory and goes at the end, or when it is not read for a while. A message that got lost on
 //! the way makes the read fail; it never comes out short.
 
 use async_nats::datetime;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 const MESSAGE_WAIT: Duration = Duration::from_secs(5);
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A stretch of a stream.
 #[derive(Debug, Clone)]
@@ -42,6 +42,7 @@ pub struct ScanError {
 #[derive(Debug)]
 pub struct Scan {
     stretch: Stretch,
+    context: Context,
     consumer: PullConsumer,
     taken: u64,
     ended: bool,
@@ -73,11 +74,33 @@ impl Scan {
             .await
             .map_err(|error| failed(error.to_string()))?;
         let ended = consumer.cached_info().num_pending == 0;
-        Ok(Self { stretch, consumer, taken: 0, ended })
+        let scan = Self { stretch, context: context.clone(), consumer, taken: 0, ended };
+        if ended {
+            scan.clear().await;
+        }
+        Ok(scan)
+    }
+
+    /// Takes the consumer away now; one that stays goes by itself.
+    async fn clear(&self) {
+        let name = &self.consumer.cached_info().name;
+        let deleting = self.context.delete_consumer_from_stream(name, self.stretch.stream);
+        if !matches!(timeout(MESSAGE_WAIT, deleting).await, Ok(Ok(_))) {
+            tracing::debug!(consumer = name, "a consumer was not deleted and will expire");
+        }
     }
 
     /// The next messages, up to `max`; none at the end.
     pub async fn next(&mut self, max: usize) -> Result<Vec<(u64, Message)>, ScanError> {
+        let had_ended = self.ended;
+        let messages = self.pull(max).await?;
+        if self.ended && !had_ended {
+            self.clear().await;
+        }
+        Ok(messages)
+    }
+
+    async fn pull(&mut self, max: usize) -> Result<Vec<(u64, Message)>, ScanError> {
         let stream = self.stretch.stream;
         let failed = |reason: String| ScanError { stream: stream.to_owned(), reason };
         let mut messages = Vec::new();

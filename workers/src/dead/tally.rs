@@ -83,6 +83,9 @@ impl Tally {
 
 /// Long numbers are ids and times: with them every reason would be one of its own. Statuses and attempts stay.
 fn without_numbers(reason: &str) -> String {
+    if !reason.as_bytes().windows(7).any(|run| run.iter().all(u8::is_ascii_digit)) {
+        return reason.to_owned();
+    }
     let mut out = String::with_capacity(reason.len());
     let mut digits = String::new();
     for c in reason.chars().chain(['\n']) {

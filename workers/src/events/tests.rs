@@ -5,6 +5,8 @@ use super::*;
 use crate::core::job::Marks;
 use crate::core::ring::Keeper;
 use crate::egress::receiver::{Answer, Received as Request, Receiver, closed_port, loopback, settings};
+use ackline_shared::envelope::Replay;
+use ackline_shared::ids::{EntityId, UpdateId};
 use ackline_shared::secret::Secret;
 use ackline_shared::standard_webhooks::secret_from_bytes;
 
@@ -146,4 +148,31 @@ async fn a_retry_reaches_only_the_endpoints_that_have_not_answered_for_good() {
     let second = deliver(&sender, &fixture, &work).await;
     assert_eq!(second, Verdict::dead("endpoint gone: endpoint is gone (410)"));
     assert_eq!([good, gone, slow].map(|customer| customer.take().len()), [1, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_replay_is_marked_keeps_its_id_and_reaches_only_its_target() {
+    let customer = Receiver::start([]).await;
+    let mut fixture = Fixture::new();
+    fixture.endpoint("old", &customer.url("/old"), &[&secret()], &[]);
+    fixture.endpoint("new", &customer.url("/new"), &[&secret()], &[]);
+    let sender = Sender::new(loopback(), ATTEMPT);
+    assert_eq!(deliver(&sender, &fixture, &work()).await, Verdict::Done);
+    let first = customer.take();
+    assert!(first.len() == 2 && first.iter().all(|request| request.header("ackline-replay").is_none()));
+
+    let mut again = work();
+    again.head.replay = Some(Box::new(Replay {
+        pool: Pool::Events,
+        of: "UPDATES:1".into(),
+        id: again.head.id.clone(),
+        target: EntityId::new("new").ok(),
+        done: Vec::new(),
+    }));
+    again.head.id = UpdateId::new("wamid.A=~rp_1");
+    assert_eq!(deliver(&sender, &fixture, &again).await, Verdict::Done);
+    let [request] = &customer.take()[..] else { panic!("one request") };
+    assert_eq!((request.path.as_str(), request.header("ackline-replay")), ("/new", Some("true")));
+    assert_eq!(request.header("webhook-id"), first[0].header("webhook-id"));
+    verify(request, &secret()).unwrap();
 }

@@ -22,7 +22,7 @@ use ackline_shared::subjects::{self, Pool};
 impl BatchJob for Journal {
     const POOL: Pool = Pool::Journal;
     const STREAM: &'static str = subjects::UPDATES;
-    const FILTERS: &'static [&'static str] = &["in.>", "ev.>", "rp.journal.>"];
+    const FILTERS: &'static [&'static str] = &subjects::JOURNAL_SUBJECTS;
 
     async fn run(&self, batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
         let rejected = self.write_batch(batch).await.map_err(|error| error.to_string())?;

@@ -1,0 +1,261 @@
+//! The dead letter office from the command line: how it is reached, what may be asked for, how an order is followed.
+
+use super::settings::Settings;
+use super::stored::Stored;
+use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
+use crate::core::log::{Log, now_ms};
+use crate::dead::office::Wish;
+use crate::dead::past::check_target;
+use crate::dead::view::ReplayOrder;
+use crate::dead::{Count, Filter, Office, OfficeError, Order, State, terms};
+use ackline_shared::ids::{EntityId, TenantId};
+use ackline_shared::nats;
+use ackline_shared::subjects::Pool;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::fmt::Write;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Longest count; the command line has no request to answer within a time.
+pub const COUNT_TIME: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(150);
+const TAKE_UP_EVERY: Duration = Duration::from_secs(1);
+
+/// Which dead letters.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct FilterArguments {
+    /// Only those of this tenant
+    #[arg(long, value_name = "ID")]
+    pub tenant: Option<String>,
+    /// Only those of this pool: flows, replies, relay, crm, events or journal
+    #[arg(long)]
+    pub pool: Option<Pool>,
+    /// Only this kind, such as message.text, or a family, such as message.*
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Only those whose reason holds this text
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Only those whose payload holds this text
+    #[arg(long)]
+    pub text: Option<String>,
+    /// Only those of the conversation with this key, such as u:US.1
+    #[arg(long, value_name = "KEY")]
+    pub conversation: Option<String>,
+    /// Only those given up at this time or later: RFC 3339, or how long ago, such as 7d
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Only those given up before this time
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+}
+
+impl FilterArguments {
+    /// Checks them.
+    pub fn read(&self) -> Result<Filter, String> {
+        let now = now_ms();
+        let time = |text: &Option<String>| text.as_deref().map(|text| terms::time(text, now)).transpose();
+        Ok(Filter {
+            tenant: self.tenant.as_ref().map(|id| tenant(id)).transpose()?,
+            pool: self.pool,
+            kind: self.kind.clone(),
+            reason: self.reason.clone(),
+            text: self.text.clone(),
+            conversation: self.conversation.clone(),
+            from_ms: time(&self.from)?,
+            to_ms: time(&self.to)?,
+        })
+    }
+}
+
+/// Reads a tenant's id.
+pub fn tenant(id: &str) -> Result<TenantId, String> {
+    TenantId::new(id).map_err(|error| error.to_string())
+}
+
+/// How an order is followed.
+#[derive(Debug, Clone, clap::Args)]
+pub struct FollowArguments {
+    /// Give the order and do not wait; a process that serves the API carries it out
+    #[arg(long)]
+    pub detach: bool,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The office with what a command needs beside it.
+pub struct Desk {
+    /// The office.
+    pub office: Office,
+    stored: Stored,
+    lease_ttl: Duration,
+}
+
+impl Desk {
+    /// Connects.
+    pub async fn open(settings: &Settings) -> Result<Self, Outcome> {
+        let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
+        let client = nats::connect(&settings.nats, "ackline", false).await.map_err(|error| failed(&error))?;
+        let context = nats::jetstream(client);
+        let buckets =
+            Box::pin(nats::prepare(&context, &settings.nats)).await.map_err(|error| failed(&error))?;
+        let stored = Stored::load(&buckets.config).await.map_err(|error| failed(&error))?;
+        let office = Office::new(Log::new(context, settings.nats.partitions), &buckets);
+        Ok(Self { office, stored, lease_ttl: settings.nats.lease_ttl })
+    }
+
+    /// Whether the pool has the target, when one is named.
+    pub fn check(
+        &self,
+        tenant: Option<&TenantId>,
+        pool: Option<Pool>,
+        target: Option<&EntityId>,
+    ) -> Result<(), Outcome> {
+        let Some(target) = target else { return Ok(()) };
+        let (Some(tenant), Some(pool)) = (tenant, pool) else {
+            return Err(bad("--target needs --tenant and --pool"));
+        };
+        check_target(&self.stored.snapshot().0, tenant, pool, target).map_err(|error| bad(&error))
+    }
+
+    /// Gives an order and follows it to its end.
+    pub async fn give(&self, wish: Wish, how: &FollowArguments) -> Outcome {
+        let order = match self.office.order(wish).await {
+            Ok(order) => order,
+            Err(error) => return failed(&error),
+        };
+        if how.detach {
+            return told(&order, how.json);
+        }
+        self.follow(order, how.json).await
+    }
+
+    /// Follows an order to its end, and carries it out here when nobody else does.
+    pub async fn follow(&self, mut order: Order, json: bool) -> Outcome {
+        let bar = bar(&order);
+        let mut tried: Option<Instant> = None;
+        let mut carrying = tokio::task::JoinSet::new();
+        while !order.state.is_final() {
+            while carrying.try_join_next().is_some() {}
+            if carrying.is_empty() && tried.is_none_or(|tried| tried.elapsed() > TAKE_UP_EVERY) {
+                tried = Some(Instant::now());
+                let (office, id, ttl) = (self.office.clone(), order.id.clone(), self.lease_ttl);
+                let instance = format!("cli-{}", std::process::id());
+                carrying.spawn(async move { office.take_up(&id, &instance, ttl).await });
+            }
+            sleep(LOOK_EVERY).await;
+            match self.office.find(&order.id).await {
+                Ok(Some((_, found))) => order = found,
+                Ok(None) => return Outcome::failed("error: the order is gone\n"),
+                Err(error) => return failed(&error),
+            }
+            bar.set_position(order.handled());
+        }
+        // The lease is given back before the connection goes.
+        while carrying.join_next().await.is_some() {}
+        bar.finish_and_clear();
+        told(&order, json)
+    }
+}
+
+fn bar(order: &Order) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {per_sec}  {eta} left");
+    let bar = ProgressBar::new(order.expected);
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// What became of an order.
+pub fn told(order: &Order, json: bool) -> Outcome {
+    let code = match order.state {
+        State::Failed | State::Cancelled => EXIT_FAILED,
+        State::Waiting | State::Running | State::Done => EXIT_OK,
+    };
+    let view = ReplayOrder::from(order.clone());
+    let out = if json { pretty(&view) } else { order_text(&view) };
+    Outcome { out, err: String::new(), code }
+}
+
+/// An order in words.
+pub fn order_text(order: &ReplayOrder) -> String {
+    let mut text = format!(
+        "{}  {}  {} of {} done, {} left alone, {} failed\n",
+        order.id, order.state, order.done, order.expected, order.skipped, order.failed
+    );
+    for (note, count) in &order.notes {
+        line(&mut text, format_args!("  {count} left alone: {note}"));
+    }
+    if let Some(problem) = &order.problem {
+        line(&mut text, format_args!("  stopped: {problem}"));
+    }
+    if matches!(order.state, "waiting" | "running") {
+        let left = humantime::format_duration(Duration::from_secs(order.remaining_seconds));
+        line(
+            &mut text,
+            format_args!("  about {left} left; `ackline replay show {}` tells how far it is", order.id),
+        );
+    }
+    text
+}
+
+/// What a dry run found; exit status 2 when there is anything.
+pub fn counted(count: &Count, noun: &str, json: bool, dry_run: bool) -> Outcome {
+    let code = if dry_run && count.total > 0 { EXIT_CHANGES } else { EXIT_OK };
+    if json {
+        return Outcome { out: pretty(count), err: String::new(), code };
+    }
+    let mut out = String::new();
+    if count.total == 0 {
+        line(&mut out, format_args!("no {noun}"));
+    } else {
+        line(&mut out, format_args!("{} {noun}", count.total));
+    }
+    for (title, counts) in [("pool", &count.pools), ("tenant", &count.tenants)] {
+        for (name, count) in counts {
+            line(&mut out, format_args!("  {count:>8}  {title} {name}"));
+        }
+    }
+    for reason in &count.reasons {
+        line(&mut out, format_args!("  {:>8}  {}", reason.count, reason.reason));
+    }
+    if count.ambiguous > 0 {
+        line(
+            &mut out,
+            format_args!(
+                "  {} of them may have reached their recipient; only --include-ambiguous sends them again",
+                count.ambiguous
+            ),
+        );
+    }
+    if !count.complete {
+        line(&mut out, format_args!("  there may be more: not everything was looked at in time"));
+    }
+    Outcome { out, err: String::new(), code }
+}
+
+/// Bad input, explained.
+pub fn bad(explanation: &str) -> Outcome {
+    Outcome::bad_input(format!("error: {explanation}\n"))
+}
+
+/// The office cannot do it.
+pub fn failed(error: &OfficeError) -> Outcome {
+    Outcome::failed(format!("error: {error}\n"))
+}
+
+/// One of our own shapes as JSON, on lines of its own.
+pub fn pretty(value: &impl Serialize) -> String {
+    format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+/// Who gives orders from here.
+pub fn operator(environment: &[(String, String)]) -> String {
+    let user = environment.iter().find(|(name, _)| name == "USER").map_or("unknown", |(_, user)| user);
+    format!("cli {}", user.chars().take(64).collect::<String>())
+}
+
+/// Adds a line to a text.
+pub fn line(text: &mut String, words: std::fmt::Arguments<'_>) {
+    let _writing_to_a_string_never_fails = writeln!(text, "{words}");
+}

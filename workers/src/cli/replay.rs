@@ -1,0 +1,212 @@
+//! `ackline replay`: put the updates of some time before one pool or target, and look after orders to replay.
+
+use super::office::{
+    COUNT_TIME, Desk, FollowArguments, bad, counted, failed, line, operator, pretty, tenant, told,
+};
+use super::settings::Settings;
+use super::{EXIT_OK, Outcome};
+use crate::core::log::now_ms;
+use crate::dead::office::Wish;
+use crate::dead::past::CLASSES;
+use crate::dead::view::ReplayOrder;
+use crate::dead::{Action, Order, Past, Source, terms};
+use ackline_shared::ids::{EntityId, PhoneNumberId};
+use ackline_shared::subjects::Pool;
+
+/// Arguments of `ackline replay`.
+#[derive(Debug, clap::Args)]
+pub struct ReplayArguments {
+    #[command(subcommand)]
+    command: ReplayCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ReplayCommand {
+    /// Put what a tenant received in some time before a pool again, such as last week's before a new bot
+    #[command(
+        after_help = "  ackline replay past --tenant acme --pool relay --target new-bot --from 7d --dry-run"
+    )]
+    Past(PastArguments),
+    /// List orders to replay or to discard, the newest first
+    List {
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell how far an order has come
+    Show {
+        /// The order
+        id: String,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Follow an order to its end, and carry it out when nobody else does
+    Follow {
+        /// The order
+        id: String,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop an order; what it has done stays done
+    Cancel {
+        /// The order
+        id: String,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct PastArguments {
+    /// Whose
+    #[arg(long, value_name = "ID")]
+    tenant: String,
+    /// The pool: relay, events, crm or flows
+    #[arg(long)]
+    pool: Pool,
+    /// Only to this relay, endpoint, CRM link or bot
+    #[arg(long, value_name = "ID")]
+    target: Option<String>,
+    /// Received at this time or later: RFC 3339, or how long ago, such as 7d
+    #[arg(long, value_name = "TIME")]
+    from: String,
+    /// Received before this time; now unless given
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// Only these, separated by commas: msg, sts, acct, and records of what we did
+    #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(CLASSES))]
+    class: Vec<String>,
+    /// Only those of this business number
+    #[arg(long, value_name = "PHONE_NUMBER_ID")]
+    phone: Option<String>,
+    /// Replays a second
+    #[arg(long, value_name = "PER_SECOND")]
+    rate: Option<u32>,
+    /// Needed for the pool flows: people are answered again
+    #[arg(long)]
+    answer_people: bool,
+    /// Only count; exit status 2 when there are any
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    follow: FollowArguments,
+}
+
+/// Does what the arguments ask for.
+pub async fn run(
+    arguments: &ReplayArguments,
+    settings: &Settings,
+    environment: &[(String, String)],
+) -> Outcome {
+    let done = match &arguments.command {
+        ReplayCommand::Past(arguments) => past(arguments, settings, operator(environment)).await,
+        ReplayCommand::List { json } => list(*json, settings).await,
+        ReplayCommand::Show { id, json } => show(id, *json, settings).await,
+        ReplayCommand::Follow { id, json } => follow(id, *json, settings).await,
+        ReplayCommand::Cancel { id, json } => cancel(id, *json, settings).await,
+    };
+    done.unwrap_or_else(|outcome| outcome)
+}
+
+async fn past(arguments: &PastArguments, settings: &Settings, by: String) -> Result<Outcome, Outcome> {
+    let (past, target, rate_per_second) = read(arguments).map_err(|error| bad(&error))?;
+    let pool = arguments.pool;
+    let desk = Desk::open(settings).await?;
+    desk.check(Some(&past.tenant), Some(pool), target.as_ref())?;
+    let count = desk.office.count_past(&past, pool, COUNT_TIME).await.map_err(|error| failed(&error))?;
+    if arguments.dry_run || count.total == 0 {
+        let noun = "updates and records would be replayed";
+        return Ok(counted(&count, noun, arguments.follow.json, arguments.dry_run));
+    }
+    let tenant = Some(past.tenant.clone());
+    let wish = Wish {
+        target: terms::target(Some(pool), target),
+        rate_per_second,
+        expected: count.total,
+        ..terms::letters(Action::Replay, Source::Past(past), by, tenant)
+    };
+    Ok(desk.give(wish, &arguments.follow).await)
+}
+
+fn read(arguments: &PastArguments) -> Result<(Past, Option<EntityId>, u32), String> {
+    let now = now_ms();
+    let past = Past {
+        tenant: tenant(&arguments.tenant)?,
+        from_ms: terms::time(&arguments.from, now)?,
+        to_ms: arguments.to.as_deref().map_or(Ok(now), |text| terms::time(text, now))?,
+        classes: arguments.class.clone(),
+        phone: arguments
+            .phone
+            .as_ref()
+            .map(PhoneNumberId::new)
+            .transpose()
+            .map_err(|error| error.to_string())?,
+    };
+    if past.filters(arguments.pool).is_empty() {
+        return Err(format!("the pool {} reads none of this", arguments.pool));
+    }
+    if arguments.pool == Pool::Flows && !arguments.answer_people {
+        return Err("flows answer people again; say --answer-people when that is meant".to_owned());
+    }
+    let target =
+        arguments.target.as_ref().map(EntityId::new).transpose().map_err(|error| error.to_string())?;
+    Ok((past, target, terms::rate(arguments.rate)?))
+}
+
+async fn list(json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
+    let desk = Desk::open(settings).await?;
+    let orders = desk.office.orders().await.map_err(|error| failed(&error))?;
+    let orders: Vec<ReplayOrder> = orders.into_iter().map(ReplayOrder::from).collect();
+    let mut out = String::new();
+    if json {
+        out = pretty(&orders);
+    } else if orders.is_empty() {
+        out.push_str("no replays\n");
+    }
+    for order in orders.iter().filter(|_| !json) {
+        let action = Order::action_of(&order.id);
+        let counts = format!("{}/{}", order.done, order.expected);
+        line(
+            &mut out,
+            format_args!(
+                "{}  {:<9}  {:<8}  {counts:>15}  {}  {}",
+                order.id,
+                order.state,
+                if action == Action::Replay { "replay" } else { "discard" },
+                order.created_at,
+                order.by
+            ),
+        );
+    }
+    Ok(Outcome { out, err: String::new(), code: EXIT_OK })
+}
+
+async fn find(desk: &Desk, id: &str) -> Result<Order, Outcome> {
+    let found = desk.office.find(id).await.map_err(|error| failed(&error))?;
+    found.map(|(_, order)| order).ok_or_else(|| missing(id))
+}
+
+fn missing(id: &str) -> Outcome {
+    Outcome::failed(format!("error: there is no replay `{id}`, or none any more\n"))
+}
+
+async fn show(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
+    let order = find(&Desk::open(settings).await?, id).await?;
+    Ok(Outcome { code: EXIT_OK, ..told(&order, json) })
+}
+
+async fn follow(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
+    let desk = Desk::open(settings).await?;
+    let order = find(&desk, id).await?;
+    Ok(desk.follow(order, json).await)
+}
+
+async fn cancel(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
+    let desk = Desk::open(settings).await?;
+    let stopped = desk.office.stop(id).await.map_err(|error| failed(&error))?;
+    let order = stopped.ok_or_else(|| missing(id))?;
+    Ok(Outcome { code: EXIT_OK, ..told(&order, json) })
+}
