@@ -16,6 +16,7 @@ pub struct Metrics {
     queued: Family<PoolLabels, Gauge>,
     running: Family<PoolLabels, Gauge>,
     waiting: Family<PoolLabels, Gauge>,
+    spilled: Family<PoolLabels, Gauge>,
     owned: Family<PoolLabels, Gauge>,
     owner_changes: Family<ChangeLabels, Counter>,
     handover: Family<ChangeLabels, Histogram, fn() -> Histogram>,
@@ -70,6 +71,7 @@ impl Metrics {
             queued: Family::default(),
             running: Family::default(),
             waiting: Family::default(),
+            spilled: Family::default(),
             owned: Family::default(),
             owner_changes: Family::default(),
             handover: Family::new_with_constructor(seconds),
@@ -81,6 +83,7 @@ impl Metrics {
         registry.register("queued", "Updates read ahead and not started", metrics.queued.clone());
         registry.register("running", "Jobs running", metrics.running.clone());
         registry.register("waiting", "Updates waiting for a retry", metrics.waiting.clone());
+        registry.register("spilled", "Updates waiting in lines of the spill", metrics.spilled.clone());
         registry.register("owned", "Partitions of the pool that this process owns", metrics.owned.clone());
         registry.register(
             "owner_changes",
@@ -119,6 +122,12 @@ impl Metrics {
         self.queued.get_or_create(&labels).set(as_gauge(queued));
         self.running.get_or_create(&labels).set(as_gauge(running));
         self.waiting.get_or_create(&labels).set(as_gauge(waiting));
+    }
+
+    /// Shows how many updates wait in lines.
+    pub fn spilled(&self, pool: Pool, count: u64) {
+        let labels = PoolLabels { pool: pool.as_str() };
+        self.spilled.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Shows how many partitions of the pool this process owns.

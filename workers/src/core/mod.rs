@@ -22,6 +22,7 @@ pub mod ring;
 pub mod roster;
 pub mod scheduler;
 pub mod settings;
+pub mod spill;
 pub mod standing;
 pub mod tenure;
 pub mod tuning;

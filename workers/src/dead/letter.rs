@@ -199,7 +199,7 @@ mod tests {
         let lost = [
             (header::DEAD_ORIGIN, "OUTBOUND:9:out.3.live.acme"),
             (header::DEAD_REASON, "Meta's answer was lost (it took too long); …"),
-            (header::DEAD_DONE, "sending"),
+            (header::DEAD_DONE, "sending?"),
         ];
         let headers = headers(&lost);
         let letter = letter("replies", &headers);
