@@ -224,7 +224,7 @@ pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Bucke
 /// Changes of each live setting that stay readable; the bucket's history is the audit.
 const TUNING_HISTORY: i64 = 64;
 
-fn streams(settings: &NatsSettings) -> [Config; 3] {
+fn streams(settings: &NatsSettings) -> [Config; 4] {
     let stream = |name: &str, subjects: &[&str], max_age: Duration| Config {
         name: name.to_owned(),
         subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
@@ -240,13 +240,20 @@ fn streams(settings: &NatsSettings) -> [Config; 3] {
         allow_atomic_publish: true,
         ..Config::default()
     };
+    // Lines are read without consumers and taken out by their owner, so that none waits behind another.
+    let spill = stream(subjects::SPILL, &subjects::SPILL_SUBJECTS, settings.max_age);
+    let spill_bytes = i64::try_from(settings.stream_bytes_max / SPILL_FRACTION).unwrap_or(i64::MAX);
     let [updates, records] = subjects::UPDATES_SUBJECTS;
     [
+        Config { max_bytes: spill_bytes.max(1 << 20), ..spill },
         stream(subjects::UPDATES, &[updates, records, subjects::REPLAY_SUBJECTS], settings.max_age),
         stream(subjects::OUTBOUND, &subjects::OUTBOUND_SUBJECTS, settings.max_age),
         stream(subjects::DEAD, &subjects::DEAD_SUBJECTS, settings.dead_max_age),
     ]
 }
+
+/// SPILL gets one part in this many of what the other streams get.
+const SPILL_FRACTION: u64 = 4;
 
 async fn open(context: &Context, config: kv::Config) -> Result<kv::Store, NatsError> {
     let name = config.bucket.clone();

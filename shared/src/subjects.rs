@@ -14,6 +14,9 @@ pub const OUTBOUND: &str = "OUTBOUND";
 /// The stream of what was given up, with its reason.
 pub const DEAD: &str = "DEAD";
 
+/// The stream of what was moved out of others' way, or waits for long.
+pub const SPILL: &str = "SPILL";
+
 /// Subjects of updates and records; UPDATES holds them and [`REPLAY_SUBJECTS`].
 pub const UPDATES_SUBJECTS: [&str; 2] = ["in.>", "ev.>"];
 /// Subjects of what is put before one pool again; UPDATES holds them too, and no other pool reads them.
@@ -24,6 +27,9 @@ pub const JOURNAL_SUBJECTS: [&str; 3] = ["in.>", "ev.>", "rp.journal.>"];
 pub const OUTBOUND_SUBJECTS: [&str; 1] = ["out.>"];
 /// Subjects that DEAD holds.
 pub const DEAD_SUBJECTS: [&str; 1] = ["dead.>"];
+
+/// Subjects that SPILL holds.
+pub const SPILL_SUBJECTS: [&str; 1] = ["spill.>"];
 
 /// KV bucket of the declared configuration.
 pub const BUCKET_CONFIG: &str = "config";
@@ -58,6 +64,10 @@ pub mod header {
     pub const SIGNATURE: &str = "X-Hub-Signature-256";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
+    /// On what was moved to SPILL: the dedupe id it had.
+    pub const SPILL_ID: &str = "Ackline-Spill-Id";
+    /// On what was moved to SPILL: stream, sequence and subject it came from, as `STREAM:seq:subject`.
+    pub const SPILL_ORIGIN: &str = "Ackline-Spill-Origin";
     /// On a dead letter: why, in words.
     pub const DEAD_REASON: &str = "Ackline-Dead-Reason";
     /// On a dead letter: how often it was tried.
@@ -302,6 +312,53 @@ pub fn outbound_filter(partition: Partition, lane: Lane) -> String {
     format!("out.{partition}.{}.>", lane.as_str())
 }
 
+/// A line of SPILL: updates of one tenant, or of one of its conversations, that a pool works off later.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpillLine {
+    /// The partition they came from.
+    pub partition: Partition,
+    /// The pool's lane.
+    pub lane: String,
+    /// Whose they are.
+    pub tenant: TenantId,
+    /// The hash of the conversation, when they are all of one that waits.
+    pub conversation: Option<String>,
+}
+
+impl SpillLine {
+    /// `spill.<pool>.<p>.<lane>.<tenant>` or, of one conversation, `spill.<pool>.<p>.<lane>.<tenant>.<hash>`.
+    pub fn subject(&self, pool: Pool) -> String {
+        let Self { partition, lane, tenant, conversation } = self;
+        let tail = conversation.as_ref().map(|hash| format!(".{hash}")).unwrap_or_default();
+        format!("spill.{pool}.{partition}.{lane}.{tenant}{tail}")
+    }
+
+    /// Reads a subject of SPILL.
+    pub fn parse(subject: &str) -> Option<(Pool, Self)> {
+        let mut parts = subject.split('.');
+        let (head, pool, partition) = (parts.next()?, parts.next()?, parts.next()?);
+        let (lane, tenant, conversation) = (parts.next()?, parts.next()?, parts.next());
+        if head != "spill" || parts.next().is_some() {
+            return None;
+        }
+        let line = Self {
+            partition: Partition(partition.parse().ok()?),
+            lane: lane.to_owned(),
+            tenant: tenant_id(tenant)?,
+            conversation: conversation.map(str::to_owned),
+        };
+        Some((pool.parse().ok()?, line))
+    }
+}
+
+/// The filter of everything a pool has in SPILL, of one partition or of all.
+pub fn spill_filter(pool: Pool, partition: Option<Partition>) -> String {
+    match partition {
+        Some(partition) => format!("spill.{pool}.{partition}.>"),
+        None => format!("spill.{pool}.>"),
+    }
+}
+
 /// The durable name of a pool's consumer.
 pub fn consumer(pool: Pool, partition: Partition, lane: &str) -> String {
     format!("{pool}-{partition}-{lane}")
@@ -479,6 +536,12 @@ mod tests {
         let of_tenant = tuning_key::tenant(Pool::Crm, &tenant);
         assert_eq!(tuning_key::parse(&of_tenant), Some((Pool::Crm, Some(tenant.clone()))));
         assert_eq!(tuning_key::parse("pool.nope"), None);
+        let spilled =
+            SpillLine { partition: p, lane: "msg".into(), tenant: tenant.clone(), conversation: None };
+        let parked = SpillLine { conversation: Some("00ff".into()), ..spilled.clone() };
+        for line in [spilled, parked] {
+            assert_eq!(SpillLine::parse(&line.subject(Pool::Relay)), Some((Pool::Relay, line)));
+        }
         assert_eq!(Subject::parse("in.7.msg"), None);
         assert_eq!(Subject::parse("x.7.msg.acme"), None);
         assert_eq!(Subject::parse("rp.relay.7.msg.acme.x"), None);

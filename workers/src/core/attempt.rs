@@ -69,6 +69,20 @@ pub struct Trail {
     recalled: bool,
     /// Whether the memory holds something of it that has to be taken out in the end.
     noted: bool,
+    /// How many marks the memory holds; none when what happened is not all noted.
+    noted_marks: Option<usize>,
+}
+
+impl Trail {
+    /// Whether an attempt was begun in this process.
+    pub fn is_begun(&self) -> bool {
+        self.recalled
+    }
+
+    /// Whether a successor, or this process later, would find everything that is known of the work.
+    pub fn is_durable(&self) -> bool {
+        self.noted_marks.is_some()
+    }
 }
 
 /// What there is to do with a piece of work right now.
@@ -174,12 +188,14 @@ impl<J: Job> Attempts<J> {
         if progress == Progress::default() {
             return Ok(None);
         }
+        let noted_marks = Some(progress.parts.len());
         progress.parts.iter().for_each(|part| work.marks.set(part));
         work.attempt = progress.attempts.saturating_add(1);
         arrival.trail = Trail {
             first_ms: (progress.first_ms > 0).then_some(progress.first_ms),
             recalled: true,
             noted: true,
+            noted_marks,
         };
         let rest = Duration::from_millis(progress.due_ms.saturating_sub(now_ms()));
         Ok((!rest.is_zero()).then(|| Next::Later(rest.min(self.settings.backoff.longest()))))
@@ -241,11 +257,13 @@ impl<J: Job> Attempts<J> {
         Outcome::Again(arrival, wait)
     }
 
-    /// Lets work wait that was not tried. Only the first wait is noted: while its downstream is left alone, the
-    /// work costs nothing more.
+    /// Lets work wait that was not tried. Only the first wait is noted, and what changed since: while its
+    /// downstream is left alone, the work costs nothing more.
     async fn hold(&self, mut arrival: Box<Arrival>, reason: &str, after: Duration) -> Outcome {
         let wait = self.settings.backoff.spread(after, rand::random());
-        if arrival.trail.first_ms.is_none() {
+        if arrival.trail.first_ms.is_none()
+            || arrival.trail.noted_marks != Some(arrival.work.marks.all().len())
+        {
             tracing::info!(
                 pool = %J::POOL, tenant = %arrival.work.head.tenant, update = %arrival.work.head.id,
                 wait_ms = wait.as_millis(), reason, "waits without an attempt"
@@ -263,7 +281,9 @@ impl<J: Job> Attempts<J> {
         let work = &arrival.work;
         let progress = Progress { parts: work.marks.all(), attempts, first_ms, due_ms, begun: 0 };
         arrival.trail.noted = true;
+        arrival.trail.noted_marks = Some(progress.parts.len());
         if let Err(error) = work.keeper.note(work.head.id.as_str(), progress).await {
+            arrival.trail.noted_marks = None;
             tracing::warn!(pool = %J::POOL, %error, "an attempt is not remembered yet; a successor would count it anew");
         }
     }

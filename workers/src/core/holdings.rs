@@ -226,6 +226,14 @@ impl Holdings {
         self.say();
     }
 
+    /// What is being read.
+    pub fn readings(&self) -> Vec<Reading> {
+        let working = self.holdings.values().filter(|holding| holding.phase == Phase::Working);
+        let reading =
+            |holding: &Holding| Some(Reading { tenure: holding.tenure.clone()?, session: holding.session });
+        working.filter_map(reading).collect()
+    }
+
     /// Whether a message is of the present reading, and not known already.
     pub fn is_new(&self, place: &Place, arrival: &Arrival) -> bool {
         self.holdings.get(&place.partition).is_some_and(|holding| {

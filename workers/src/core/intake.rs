@@ -9,6 +9,7 @@ use super::attempt::Trail;
 use super::job::{LaneSource, Marks, Work};
 use super::ring::Keeper;
 use super::settings::PoolSettings;
+use super::spill::{Origin, Seat};
 use super::tenure::Tenure;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
@@ -16,6 +17,7 @@ use ackline_shared::subjects::{self, Partition, Pool, Subject};
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::{AckKind, Context, Message};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use std::sync::Arc;
@@ -45,8 +47,12 @@ pub struct Arrival {
     pub defect: Option<String>,
     /// The stream it came from.
     pub stream: &'static str,
-    /// For the acknowledgement.
-    pub message: Message,
+    /// What carried it here, for the acknowledgement.
+    pub message: Carrier,
+    /// Where it stands in a line, when it was read from one.
+    pub origin: Option<Origin>,
+    /// Its place among what its window holds.
+    pub seat: Option<Seat>,
     /// Whether it was delivered before this pool was opened: something of it may have happened.
     pub again: bool,
     /// What is known of earlier attempts.
@@ -88,6 +94,73 @@ pub struct Place {
     pub stream: &'static str,
     /// Its sequence there.
     pub sequence: u64,
+}
+
+/// What carried an arrival here.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are messages, and it lies in a box already")]
+pub enum Carrier {
+    /// A message of its own stream.
+    Message(Message),
+    /// A copy in a line, which is taken out of it in another way.
+    Copy(Original),
+}
+
+/// An update as its own stream had it.
+#[derive(Debug)]
+pub struct Original {
+    /// The subject.
+    pub subject: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The payload.
+    pub payload: Bytes,
+    /// The sequence.
+    pub sequence: u64,
+}
+
+impl Carrier {
+    /// The subject in its own stream.
+    pub fn subject(&self) -> &str {
+        match self {
+            Self::Message(message) => &message.subject,
+            Self::Copy(original) => &original.subject,
+        }
+    }
+
+    /// The headers in its own stream.
+    pub fn headers(&self) -> Option<&HeaderMap> {
+        match self {
+            Self::Message(message) => message.headers.as_ref(),
+            Self::Copy(original) => Some(&original.headers),
+        }
+    }
+
+    fn payload(&self) -> Bytes {
+        match self {
+            Self::Message(message) => message.payload.clone(),
+            Self::Copy(original) => original.payload.clone(),
+        }
+    }
+
+    fn sequence(&self) -> u64 {
+        match self {
+            Self::Message(message) => message.info().map(|info| info.stream_sequence).unwrap_or_default(),
+            Self::Copy(original) => original.sequence,
+        }
+    }
+}
+
+impl From<Original> for Carrier {
+    fn from(original: Original) -> Self {
+        Self::Copy(original)
+    }
+}
+
+impl From<Message> for Carrier {
+    fn from(message: Message) -> Self {
+        Self::Message(message)
+    }
 }
 
 /// One open consumer.
@@ -197,21 +270,22 @@ pub async fn read(
 pub fn arrive(
     lane: usize,
     stream: &'static str,
-    message: Message,
+    message: impl Into<Carrier>,
     permit: Option<OwnedSemaphorePermit>,
     reading: Reading,
 ) -> Arrival {
-    let sequence = message.info().map(|info| info.stream_sequence).unwrap_or_default();
+    let message = message.into();
+    let sequence = message.sequence();
     let no_headers = HeaderMap::new();
-    let read = Head::read(&message.subject, message.headers.as_ref().unwrap_or(&no_headers));
+    let read = Head::read(message.subject(), message.headers().unwrap_or(&no_headers));
     let (head, defect) = match read {
         Ok(head) => (head, None),
-        Err(error) => (stand_in(&message.subject, stream, sequence), Some(error.to_string())),
+        Err(error) => (stand_in(message.subject(), stream, sequence), Some(error.to_string())),
     };
     let work = Work {
         marks: Marks::of_replay(&head),
         head,
-        payload: message.payload.clone(),
+        payload: message.payload(),
         sequence,
         attempt: 1,
         last_attempt: false,
@@ -219,11 +293,25 @@ pub fn arrive(
         keeper: Keeper::default(),
     };
     let (trail, presence) = (Trail::default(), Presence::default());
-    Arrival { lane, work, defect, stream, message, again: false, trail, permit, reading, presence }
+    Arrival {
+        lane,
+        work,
+        defect,
+        stream,
+        message,
+        origin: None,
+        seat: None,
+        again: false,
+        trail,
+        permit,
+        reading,
+        presence,
+    }
 }
 
 /// Acknowledges a message; a lost acknowledgement only brings the message again.
-pub async fn acknowledge(message: &Message) {
+pub async fn acknowledge(message: &Carrier) {
+    let Carrier::Message(message) = message else { return };
     if let Err(error) = message.ack_with(AckKind::Ack).await {
         tracing::debug!(%error, "an acknowledgement was not sent; the message will come again");
     }

@@ -27,6 +27,7 @@ pub mod roster;
 pub mod scaling;
 pub mod scheduler;
 pub mod settings;
+pub mod spill;
 pub mod standing;
 pub mod status;
 pub mod tenure;

@@ -13,6 +13,7 @@ use super::metrics::Metrics;
 use super::ring::Ring;
 use super::scheduler::{Scheduler, Slot};
 use super::settings::PoolSettings;
+use super::spill::{self, Origin, Spill};
 use super::standing::Standing;
 use super::tuning::{Handling, Tuning};
 use crate::platform::Platform;
@@ -36,6 +37,8 @@ const TUNING_WAIT: Duration = Duration::from_secs(15);
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 /// How often the holdings are looked after when nothing happens.
 const PULSE: Duration = Duration::from_millis(200);
+/// How often it is looked whether a tenant is in the others' way.
+const SWEEP: Duration = Duration::from_millis(50);
 /// Pause before work is asked for again whose partition is being opened again.
 const LATER: Duration = Duration::from_millis(100);
 /// Time beyond the drain for the releases to be recorded.
@@ -87,6 +90,9 @@ pub async fn ended(shutdown: &mut Shutdown) {
 /// A task of the pool ended that should not have; beginning anew loses nothing.
 struct Broken;
 
+/// An attempt that ended: whose turn it was, where the update stands, in which line it stood, and what came of it.
+type Concluded = (Slot, Place, Option<Origin>, Outcome);
+
 /// Everything of one pool in this process.
 struct Desk<J> {
     attempts: Attempts<J>,
@@ -100,7 +106,8 @@ struct Desk<J> {
     tuning: Tuning,
     /// To the task that acknowledges what needed no attempt.
     acks: mpsc::Sender<Box<Arrival>>,
-    running: JoinSet<(Slot, Place, Outcome)>,
+    running: JoinSet<Concluded>,
+    spill: Spill,
     arrivals: mpsc::Receiver<Arrival>,
     standing: Standing,
 }
@@ -116,6 +123,7 @@ impl<J: Job> Desk<J> {
         let seat = host.membership.sit(J::POOL, attempts.log.partitions());
         let (log, metrics) = (attempts.log.clone(), attempts.metrics.clone());
         let (acks, unsent) = mpsc::channel(ACKS_MAX);
+        let spill = Spill::new(J::POOL, &lanes, log.context().clone(), &attempts.settings);
         // It ends by itself once everything was sent.
         tokio::spawn(acknowledge_all(unsent));
         Self {
@@ -128,6 +136,7 @@ impl<J: Job> Desk<J> {
             tuning,
             acks,
             running: JoinSet::new(),
+            spill,
             arrivals,
             standing: host.standing.clone(),
             attempts,
@@ -137,10 +146,13 @@ impl<J: Job> Desk<J> {
     async fn work(mut self, shutdown: &mut Shutdown) -> Result<(), Broken> {
         let mut pulse = interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fresh = Vec::with_capacity(ARRIVALS_AT_ONCE);
         let mut closed_by: Option<Instant> = None;
         loop {
             if self.holdings.take_gave_up() {
+                self.spill.follow(self.holdings.readings());
                 self.drop_given_up();
             }
             self.start_ready();
@@ -156,20 +168,25 @@ impl<J: Job> Desk<J> {
                 _ = pulse.tick() => {
                     self.holdings.tend();
                     self.standing.set(J::POOL, self.holdings.state());
+                    self.attempts.metrics.spilled(J::POOL, self.spill.waiting());
+                    self.spill.look_again();
                 }
                 event = self.holdings.next() => {
                     if !self.holdings.take(event) {
                         return Err(Broken);
                     }
+                    self.spill.follow(self.holdings.readings());
                     self.standing.set(J::POOL, self.holdings.state());
                 }
                 Some(finished) = self.running.join_next() => match finished {
-                    Ok((slot, place, outcome)) => self.conclude(slot, place, outcome),
+                    Ok((slot, place, origin, outcome)) => self.conclude(slot, place, origin, outcome),
                     Err(_) => return Err(Broken),
                 },
                 1.. = self.arrivals.recv_many(&mut fresh, ARRIVALS_AT_ONCE) => {
                     fresh.drain(..).for_each(|arrival| self.admit(arrival));
                 }
+                _ = sweep.tick() => self.sweep(),
+                event = self.spill.next() => if !self.turn_out(event) { return Err(Broken) },
                 () = self.tuning.changed() => self.retune(),
                 () = sleep_until(next_wait.unwrap_or_else(far_away)), if next_wait.is_some() => self.wake(),
             }
@@ -184,9 +201,53 @@ impl<J: Job> Desk<J> {
         let Some(mut arrival) = self.pass_idle(Box::new(arrival)) else { return };
         arrival.presence = self.attempts.metrics.entered(J::POOL, &arrival.work.head.tenant);
         self.holdings.admit(place);
+        if let Some(arrival) = self.spill.admit(arrival) {
+            self.schedule(arrival);
+        }
+    }
+
+    fn schedule(&mut self, arrival: Box<Arrival>) {
         let head = &arrival.work.head;
         let place = self.scheduler.place(arrival.lane, &head.tenant, (&head.phone, &head.conversation));
         self.scheduler.push(place, 1, arrival);
+    }
+
+    /// Moves tenants out of the others' way that cannot use what they hold.
+    fn sweep(&mut self) {
+        let has_room = !self.scheduler.is_full();
+        let scheduler = &self.scheduler;
+        let in_the_way = self.spill.sweep(|tenant| has_room || scheduler.is_capped(tenant));
+        for (window, tenant) in in_the_way {
+            let (partition, lane) = window;
+            let queued = self.scheduler.extract(|arrival| {
+                let is_of_window = arrival.lane == lane && arrival.place().partition == partition;
+                is_of_window
+                    && arrival.work.head.tenant == tenant
+                    && arrival.seat.is_some()
+                    && !arrival.trail.is_begun()
+            });
+            self.spill.move_out(window, &tenant, queued);
+        }
+    }
+
+    /// Takes in what happened to the lines; false when a task of theirs broke.
+    fn turn_out(&mut self, event: spill::Event) -> bool {
+        let turnout = self.spill.take(event);
+        for arrival in turnout.moved {
+            self.holdings.stop(&arrival.place(), false);
+        }
+        for arrival in turnout.ready {
+            let place = arrival.place();
+            if let Some(origin) = &arrival.origin {
+                if !self.holdings.is_new(&place, &arrival) {
+                    self.spill.not_taken(place, origin.clone());
+                    continue;
+                }
+                self.holdings.admit(place);
+            }
+            self.schedule(arrival);
+        }
+        !turnout.broken
     }
 
     /// Acknowledges an update that asks nothing of this pool, without a turn, a place or a task: it has no effect,
@@ -211,7 +272,11 @@ impl<J: Job> Desk<J> {
     }
 
     fn start_ready(&mut self) {
-        while let Some((slot, mut arrival)) = self.scheduler.take() {
+        while let Some((slot, arrival)) = self.scheduler.take() {
+            let Some(mut arrival) = self.spill.divert(arrival) else {
+                self.scheduler.finish(slot);
+                continue;
+            };
             let head = &arrival.work.head;
             let handling = self.tuning.table().handling(J::POOL, &head.tenant, head.received_ms);
             if handling == Handling::Keep {
@@ -233,12 +298,12 @@ impl<J: Job> Desk<J> {
             let lane_name = self.lane_names.get(arrival.lane).copied().unwrap_or_default();
             let attempts = self.attempts.clone();
             self.running.spawn(async move {
-                let place = arrival.place();
+                let (place, origin) = (arrival.place(), arrival.origin.clone());
                 let outcome = match handling {
                     Handling::Discard(by) => attempts.discard(arrival, &by).await,
                     Handling::Work | Handling::Keep => attempts.make(lane_name, arrival).await,
                 };
-                (slot, place, outcome)
+                (slot, place, origin, outcome)
             });
         }
     }
@@ -253,12 +318,25 @@ impl<J: Job> Desk<J> {
         }
     }
 
-    fn conclude(&mut self, slot: Slot, place: Place, outcome: Outcome) {
+    fn conclude(&mut self, slot: Slot, place: Place, origin: Option<Origin>, outcome: Outcome) {
         let wants_another = matches!(outcome, Outcome::Again(..));
         let goes_on = self.holdings.stop(&place, wants_another);
         match outcome {
-            Outcome::Again(arrival, wait) if goes_on => self.put_off(slot, arrival, wait),
-            Outcome::Again(..) | Outcome::Finished => self.scheduler.finish(slot),
+            Outcome::Again(arrival, wait) if goes_on => match self.spill.park(arrival, wait) {
+                Some(arrival) => self.put_off(slot, arrival, wait),
+                None => {
+                    self.holdings.stop(&place, false);
+                    self.scheduler.finish(slot);
+                }
+            },
+            Outcome::Again(..) => self.scheduler.finish(slot),
+            Outcome::Finished => {
+                if let Some(origin) = origin {
+                    self.spill.finished(&origin);
+                }
+                self.spill.finished_at(&place);
+                self.scheduler.finish(slot);
+            }
         }
     }
 

@@ -153,8 +153,25 @@ impl<T> Scheduler<T> {
         self.make_ready(slot.conversation);
     }
 
+    /// Whether no more work could start, whoever has some.
+    pub fn is_full(&self) -> bool {
+        self.rules.paused || self.running >= self.rules.permits
+    }
+
+    /// Whether no more work of a tenant could start, although there may be room.
+    pub fn is_capped(&self, tenant: &TenantId) -> bool {
+        self.arena.tenant_named(tenant).is_some_and(|tenant| !tenant.may_run(&self.rules))
+    }
+
     /// Drops queued work that is not to be kept; running and held work stays. Takes time for all that is queued.
     pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        drop(self.extract(|item| !keep(item)));
+    }
+
+    /// Takes queued work out that is to go elsewhere, in the order of each conversation; running and held work
+    /// stays. Takes time for all that is queued.
+    pub fn extract(&mut self, mut takes: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut taken = Vec::new();
         for lane in &mut self.lanes {
             lane.turn.clear();
         }
@@ -163,11 +180,11 @@ impl<T> Scheduler<T> {
             let Some(tenant) = self.arena.tenant_of(id) else { continue };
             let mut left = Chain::default();
             while let Some(node) = self.arena.detach(id) {
-                if self.arena.item(node).is_some_and(&mut keep) {
-                    self.arena.link(&mut left, node);
-                } else {
-                    self.arena.discard(node);
+                if self.arena.item(node).is_some_and(&mut takes) {
+                    taken.extend(self.arena.take(node));
                     self.count_queued(tenant, -1);
+                } else {
+                    self.arena.link(&mut left, node);
                 }
             }
             if let Some(conversation) = self.arena.conversation_mut(id) {
@@ -175,6 +192,7 @@ impl<T> Scheduler<T> {
             }
             self.make_ready(id);
         }
+        taken
     }
 
     /// Puts a conversation that may go on among its tenant's ready ones, or forgets it when nothing is left of it.

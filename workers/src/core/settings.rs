@@ -26,6 +26,10 @@ pub struct PoolSettings {
     pub backoff: Backoff,
     /// Longest time of one attempt.
     pub attempt_timeout: Duration,
+    /// Percent of a window, or of the pool's bytes, that one tenant may hold before it moves out of the way.
+    pub spill_share: usize,
+    /// Waits from this length on are spent outside the process.
+    pub park_after: Duration,
     /// Longest time from the first failure to a dead letter.
     pub give_up_after: Duration,
 }
@@ -61,6 +65,8 @@ impl PoolSettings {
             backoff: Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(5) },
             attempt_timeout: Duration::from_secs(30),
             give_up_after: Duration::from_secs(3600),
+            spill_share: count(reader, "pools.spill_share", 100),
+            park_after: reader.duration("pools.park_after"),
         }
     }
 }

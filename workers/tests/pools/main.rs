@@ -14,6 +14,7 @@ mod flows;
 mod janitor;
 mod ownership;
 mod scaler;
+mod spill;
 mod stage;
 mod status;
 mod traces;

@@ -86,7 +86,18 @@ impl Stage {
     /// The same on the platform of another process.
     pub fn run_on<J: Job>(&self, platform: Platform, job: J, instance: &str) -> RunningPool {
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-        self.run_with(platform, job, instance, metrics, Standing::default())
+        self.run_as(platform, job, instance, (metrics, Standing::default()), |_| {})
+    }
+
+    /// Runs a pool with settings of the test's own.
+    pub fn run_with<J: Job>(
+        &self,
+        job: J,
+        instance: &str,
+        adjust: impl FnOnce(&mut PoolSettings),
+    ) -> RunningPool {
+        let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        self.run_as(self.platform.clone(), job, instance, (metrics, Standing::default()), adjust)
     }
 
     /// Runs a pool whose metrics and standing are looked at.
@@ -97,16 +108,16 @@ impl Stage {
         metrics: Metrics,
         standing: Standing,
     ) -> RunningPool {
-        self.run_with(self.platform.clone(), job, instance, metrics, standing)
+        self.run_as(self.platform.clone(), job, instance, (metrics, standing), |_| {})
     }
 
-    fn run_with<J: Job>(
+    fn run_as<J: Job>(
         &self,
         platform: Platform,
         job: J,
         instance: &str,
-        metrics: Metrics,
-        standing: Standing,
+        (metrics, standing): (Metrics, Standing),
+        adjust: impl FnOnce(&mut PoolSettings),
     ) -> RunningPool {
         let (stop, shutdown) = watch::channel(false);
         let host = Host {
@@ -116,7 +127,7 @@ impl Stage {
             membership: Membership::join(&self.platform, instance, LEASE_TTL),
             shutdown,
         };
-        let settings = PoolSettings {
+        let mut settings = PoolSettings {
             window: 256,
             window_bytes_max: 8 << 20,
             tenant_in_flight_max: 8,
@@ -127,42 +138,57 @@ impl Stage {
             backoff: Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(50) },
             attempt_timeout: Duration::from_secs(5),
             give_up_after: Duration::from_secs(2),
+            spill_share: 25,
+            park_after: Duration::from_secs(60),
         };
+        adjust(&mut settings);
         (stop, tokio::spawn(pool::run(job, settings, host)))
     }
 
     /// Stores a message of somebody to the number `100`.
     pub async fn publish(&self, conversation: &str, id: &str, payload: impl Into<bytes::Bytes>) {
-        self.store(conversation, id, payload.into()).await;
+        self.store("acme", conversation, id, payload.into()).await;
+    }
+
+    /// Stores a message to a tenant's number, in the same partition.
+    pub async fn publish_to(
+        &self,
+        tenant: &str,
+        conversation: &str,
+        id: &str,
+        payload: impl Into<bytes::Bytes>,
+    ) {
+        self.store(tenant, conversation, id, payload.into()).await;
     }
 
     /// Stores it again, once the stream has forgotten its id.
     pub async fn publish_again(&self, conversation: &str, id: &str, payload: impl Into<bytes::Bytes>) {
         let payload = payload.into();
-        let stored = async { while self.store(conversation, id, payload.clone()).await {} };
+        let stored = async { while self.store("acme", conversation, id, payload.clone()).await {} };
         timeout(DEADLINE, stored).await.expect("the duplicate window ends");
     }
 
     /// Stores a message in a partition of its own choosing.
     pub async fn publish_in(&self, partition: u16, conversation: &str, id: &str) {
-        self.store_in(Partition(partition), conversation, id, "ok".into()).await;
+        self.store_in(Partition(partition), "acme", conversation, id, "ok".into()).await;
     }
 
     /// Tells whether the stream knew the id.
-    async fn store(&self, conversation: &str, id: &str, payload: bytes::Bytes) -> bool {
-        self.store_in(Partition(1), conversation, id, payload).await
+    async fn store(&self, tenant: &str, conversation: &str, id: &str, payload: bytes::Bytes) -> bool {
+        self.store_in(Partition(1), tenant, conversation, id, payload).await
     }
 
     async fn store_in(
         &self,
         partition: Partition,
+        tenant: &str,
         conversation: &str,
         id: &str,
         payload: bytes::Bytes,
     ) -> bool {
         let head = Head {
             id: UpdateId::new(id),
-            tenant: TenantId::new("acme").unwrap(),
+            tenant: TenantId::new(tenant).unwrap(),
             partition,
             family: Family::Update(Class::Message),
             kind: "message.text".into(),
@@ -191,6 +217,13 @@ impl Stage {
             }
         };
         timeout(DEADLINE, reached).await.expect("an acknowledgement in time");
+    }
+
+    /// Waits until a stream holds between so many messages.
+    pub async fn holds(&self, stream: &str, count: std::ops::RangeInclusive<u64>) {
+        let stream = self.platform.log.context().get_stream(stream).await.unwrap();
+        let reached = async { while !count.contains(&stream.get_info().await.unwrap().state.messages) {} };
+        timeout(DEADLINE, reached).await.expect("a count in time");
     }
 
     /// The first messages of a stream, in order, once there are this many.

@@ -265,9 +265,9 @@ impl<T> Arena<T> {
         }
     }
 
-    /// Drops a detached item.
-    pub fn discard(&mut self, node: usize) {
-        self.items.try_remove(node);
+    /// Takes a detached item out.
+    pub fn take(&mut self, node: usize) -> Option<T> {
+        self.items.try_remove(node).map(|node| node.item)
     }
 
     /// Puts a conversation behind its tenant's ready ones.

@@ -1,0 +1,261 @@
+//! One line of the spill: what was moved out of the way, in order, and where its reading stands. Pure.
+//!
+//! Entries are appended at the end, read from the front, and taken out once everything before them is finished,
+//! too. A tenant's line is read ahead; a conversation's is read one by one, because its work is serial and its
+//! head may have to wait for long.
+
+use std::collections::BTreeMap;
+use tokio::time::Instant;
+
+/// How far one line may be read ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// Entries read and not finished.
+    pub entries: usize,
+    /// Finished entries after which they are taken out together.
+    pub removals: usize,
+}
+
+/// The state of one line.
+#[derive(Debug, Clone, Default)]
+pub struct Line {
+    /// Entries handed to the writer and not stored yet.
+    appending: usize,
+    /// Entries stored and not read, as far as is known.
+    unread: u64,
+    /// Where reading goes on.
+    cursor: u64,
+    /// Whether a read is on its way.
+    loading: bool,
+    /// Entries read and not taken out; true once they are finished.
+    entries: BTreeMap<u64, bool>,
+    /// Whether a removal is on its way.
+    removing: bool,
+    /// Not before this is the head read.
+    due: Option<Instant>,
+}
+
+impl Line {
+    /// The stream holds this many entries of it.
+    pub fn count(&mut self, count: u64) {
+        self.unread = self.unread.max(count);
+    }
+
+    /// Whether something of it is not read yet: who comes later goes behind it.
+    pub fn has_unread(&self) -> bool {
+        self.appending > 0 || self.unread > 0 || self.loading
+    }
+
+    /// Whether something of it is not finished yet.
+    pub fn has_unfinished(&self) -> bool {
+        self.has_unread() || self.entries.values().any(|finished| !finished)
+    }
+
+    /// Whether nothing of it is left to do.
+    pub fn is_over(&self) -> bool {
+        !self.has_unread() && self.entries.is_empty() && !self.removing
+    }
+
+    /// When the head may be read, if it waits.
+    pub fn due(&self) -> Option<Instant> {
+        self.due.filter(|_| self.unread > 0 && !self.loading)
+    }
+
+    /// An entry was handed to the writer.
+    pub fn append(&mut self) {
+        self.appending += 1;
+    }
+
+    /// The writer stored an entry. One that was stored before counts again: reading finds out.
+    pub fn stored(&mut self) {
+        self.appending = self.appending.saturating_sub(1);
+        self.unread += 1;
+    }
+
+    /// Begins a read, when there is something to read and room for it; gives where and how many.
+    pub fn load(&mut self, reach: Reach, now: Instant) -> Option<(u64, usize)> {
+        let unfinished = self.entries.values().filter(|finished| !**finished).count();
+        let room = reach.entries.saturating_sub(unfinished);
+        let is_due = self.due.is_none_or(|due| due <= now);
+        if self.loading || self.unread == 0 || room == 0 || !is_due {
+            return None;
+        }
+        (self.loading, self.due) = (true, None);
+        Some((self.cursor, room))
+    }
+
+    /// A read ended with these entries, ascending.
+    pub fn loaded(&mut self, sequences: impl IntoIterator<Item = u64>) {
+        self.loading = false;
+        for sequence in sequences {
+            self.entries.entry(sequence).or_insert(false);
+            self.cursor = self.cursor.max(sequence + 1);
+            self.unread = self.unread.saturating_sub(1);
+        }
+    }
+
+    /// A read failed; it is made again not before `due`.
+    pub fn not_loaded(&mut self, due: Instant) {
+        (self.loading, self.due) = (false, Some(due));
+    }
+
+    /// A read found nothing, and the stream says how many entries it has; what is left is read not before `due`.
+    pub fn recounted(&mut self, count: u64, due: Instant) {
+        let read = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
+        self.unread = count.saturating_sub(read);
+        (self.loading, self.due) = (false, (self.unread > 0).then_some(due));
+    }
+
+    /// How many entries are not read yet, as far as is known.
+    pub fn unread(&self) -> u64 {
+        self.unread.saturating_add(u64::try_from(self.appending).unwrap_or(u64::MAX))
+    }
+
+    /// The head is read not before `due`.
+    pub fn wait_until(&mut self, due: Instant) {
+        self.due = Some(due);
+    }
+
+    /// An entry is finished.
+    pub fn finished(&mut self, sequence: u64) {
+        if let Some(finished) = self.entries.get_mut(&sequence) {
+            *finished = true;
+        }
+    }
+
+    /// The head goes back to where it is stored and is read again not before `due`.
+    pub fn put_back(&mut self, sequence: u64, due: Instant) {
+        if self.entries.remove(&sequence).is_some() {
+            self.cursor = self.cursor.min(sequence);
+            self.unread += 1;
+            self.due = Some(due);
+        }
+    }
+
+    /// Begins a removal of everything up to the sequence given, when enough is finished or nothing else is left.
+    pub fn remove(&mut self, reach: Reach) -> Option<u64> {
+        if self.removing {
+            return None;
+        }
+        let finished = self.entries.iter().take_while(|(_, finished)| **finished);
+        let (count, last) =
+            finished.fold((0, None), |(count, _), (sequence, _)| (count + 1, Some(*sequence)));
+        let is_idle = count == self.entries.len();
+        let last = last.filter(|_| count >= reach.removals || is_idle)?;
+        self.removing = true;
+        Some(last)
+    }
+
+    /// A removal ended; one that failed is made again.
+    pub fn removed(&mut self, up_to: u64, done: bool) {
+        self.removing = false;
+        if done {
+            self.entries = self.entries.split_off(&(up_to + 1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    const REACH: Reach = Reach { entries: 4, removals: 2 };
+
+    #[test]
+    fn a_head_that_waits_is_read_again_when_it_is_due() {
+        let (reach, now) = (Reach { entries: 1, removals: 1 }, Instant::now());
+        let mut line = Line::default();
+        line.count(2);
+        assert_eq!(line.load(reach, now), Some((0, 1)));
+        line.loaded([7]);
+        assert_eq!(line.load(reach, now), None, "one at a time");
+        let due = now + Duration::from_secs(60);
+        line.put_back(7, due);
+        assert_eq!((line.load(reach, now), line.due()), (None, Some(due)));
+        assert_eq!(line.load(reach, due), Some((7, 1)));
+        line.loaded([7]);
+        line.finished(7);
+        assert_eq!(line.remove(reach), Some(7));
+        line.removed(7, true);
+        assert_eq!(line.load(reach, due), Some((8, 1)));
+    }
+
+    #[test]
+    fn a_count_that_was_too_high_is_corrected_and_the_line_ends() {
+        let mut line = Line::default();
+        line.append();
+        line.stored();
+        line.append();
+        line.stored();
+        assert_eq!(line.load(REACH, Instant::now()), Some((0, 4)));
+        line.loaded([3]);
+        line.finished(3);
+        assert!(line.has_unread());
+        assert!(line.load(REACH, Instant::now()).is_some());
+        line.recounted(1, Instant::now());
+        let up_to = line.remove(REACH).unwrap();
+        line.removed(up_to, true);
+        assert!(line.is_over());
+    }
+
+    proptest! {
+        /// Against a model of the stream: everything appended is read once and in order, nothing unfinished is
+        /// removed, and in the end nothing is left.
+        #[test]
+        fn everything_is_read_once_in_order_and_removed_only_when_finished(
+            steps in proptest::collection::vec((0..6_u8, 0..4_usize), 1..300),
+        ) {
+            let now = Instant::now();
+            let mut line = Line::default();
+            let mut stream: BTreeMap<u64, ()> = BTreeMap::new();
+            let (mut next, mut writing) = (1_u64, 0);
+            let (mut read, mut open, mut done): (Vec<u64>, VecDeque<u64>, Vec<u64>) = Default::default();
+            let mut reading: Option<(u64, usize)> = None;
+            let mut removal: Option<u64> = None;
+            let tail = [0, 1, 2, 3, 4, 5].into_iter().cycle().take(3000).map(|what| (what, 0));
+            for (index, (what, which)) in steps.iter().copied().chain(tail).enumerate() {
+                match what {
+                    0 if index < steps.len() => {
+                        line.append();
+                        writing += 1;
+                    }
+                    1 if writing > 0 => {
+                        writing -= 1;
+                        stream.insert(next, ());
+                        next += 3;
+                        line.stored();
+                    }
+                    2 if reading.is_none() => reading = line.load(REACH, now),
+                    3 => if let Some((from, max)) = reading.take() {
+                        let found: Vec<u64> = stream.range(from..).map(|(s, ())| *s).take(max).collect();
+                        prop_assert!(!found.is_empty(), "it reads only what is there");
+                        read.extend(&found);
+                        open.extend(&found);
+                        line.loaded(found);
+                    },
+                    4 if !open.is_empty() => {
+                        let sequence = open.remove(which % open.len()).unwrap_or_default();
+                        line.finished(sequence);
+                        done.push(sequence);
+                    }
+                    5 => match removal.take() {
+                        None => removal = line.remove(REACH),
+                        Some(up_to) => {
+                            let gone: Vec<u64> = stream.range(..=up_to).map(|(s, ())| *s).collect();
+                            prop_assert!(gone.iter().all(|s| done.contains(s)), "only finished ones go");
+                            stream.retain(|s, ()| *s > up_to);
+                            line.removed(up_to, true);
+                        }
+                    },
+                    _ => {}
+                }
+            }
+            prop_assert!(read.is_sorted() && read.len() == done.len());
+            prop_assert_eq!(read, (0..(next - 1) / 3).map(|n| 1 + 3 * n).collect::<Vec<_>>());
+            prop_assert!(stream.is_empty() && line.is_over(), "{:?}", line);
+        }
+    }
+}

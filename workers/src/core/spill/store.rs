@@ -1,0 +1,199 @@
+//! Lines in the SPILL stream: appending in order, reading from a place on, taking out, counting.
+//!
+//! Lines are read by direct gets instead of consumers: none waits behind another, there is nothing to create or
+//! to set back, and a line costs the server nothing but its messages.
+
+use crate::core::intake::Original;
+use ackline_shared::subjects::SPILL;
+use async_nats::header::{NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE};
+use async_nats::jetstream::Context;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use async_nats::{HeaderMap, Request};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use serde_json::{Value, json};
+use std::fmt::Display;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Larger messages travel alone: a batch must not fail because one of it is too large for the server.
+const GROUPED_BYTES_MAX: usize = 256 << 10;
+/// Bytes of one read; the first message comes whatever its size.
+const LOAD_BYTES_MAX: usize = 1 << 20;
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// A message on its way into a line.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The line's subject.
+    pub subject: String,
+    /// Headers with a dedupe id.
+    pub headers: HeaderMap,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+/// SPILL could not be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("SPILL cannot be {verb}: {reason}")]
+pub struct StoreError {
+    verb: &'static str,
+    reason: String,
+}
+
+impl StoreError {
+    fn new(verb: &'static str, reason: &impl Display) -> Self {
+        Self { verb, reason: reason.to_string() }
+    }
+}
+
+/// The stream; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    context: Context,
+}
+
+impl Store {
+    /// Wraps a JetStream context.
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    /// Appends entries in order; doing it again with the same ids stores nothing twice.
+    pub async fn append(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        let together =
+            entries.len() > 1 && entries.iter().all(|entry| entry.payload.len() <= GROUPED_BYTES_MAX);
+        if together && self.append_together(entries).await? {
+            return Ok(());
+        }
+        // A batch with a duplicate is refused whole; one by one, what is stored already is passed over.
+        for entry in entries {
+            let Entry { subject, headers, payload } = entry.clone();
+            let receipt = self.context.publish_with_headers(subject, headers, payload).await;
+            let receipt = receipt.map_err(|error| StoreError::new("written", &error))?;
+            receipt.await.map_err(|error| StoreError::new("written", &error))?;
+        }
+        Ok(())
+    }
+
+    /// All or nothing; false when the server refused the batch.
+    async fn append_together(&self, entries: &[Entry]) -> Result<bool, StoreError> {
+        let failed = |error: &dyn Display| StoreError { verb: "written", reason: error.to_string() };
+        let client = self.context.client();
+        let id = format!("{:016x}", rand::random::<u64>());
+        for (entry, number) in entries.iter().zip(1_usize..) {
+            let Entry { subject, mut headers, payload } = entry.clone();
+            headers.insert(NATS_BATCH_ID, id.as_str());
+            headers.insert(NATS_BATCH_SEQUENCE, number.to_string());
+            if number < entries.len() {
+                let sent = client.publish_with_headers(subject, headers, payload).await;
+                sent.map_err(|error| failed(&error))?;
+                continue;
+            }
+            headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+            let request = Request::new().headers(headers).payload(payload).timeout(Some(ANSWER_WAIT));
+            let answer = client.send_request(subject, request).await.map_err(|error| failed(&error))?;
+            let answer: Value = serde_json::from_slice(&answer.payload).map_err(|error| failed(&error))?;
+            return Ok(answer.get("error").is_none());
+        }
+        Ok(true)
+    }
+
+    /// The next messages of a line from a sequence on, oldest first; none when it has no more.
+    pub async fn load(&self, subject: &str, from: u64, max: usize) -> Result<Vec<StreamMessage>, StoreError> {
+        let failed = |error: &dyn Display| StoreError { verb: "read", reason: error.to_string() };
+        let client = self.context.client();
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
+        let query =
+            json!({"seq": from.max(1), "next_by_subj": subject, "batch": max, "max_bytes": LOAD_BYTES_MAX});
+        let place = format!("$JS.API.DIRECT.GET.{SPILL}");
+        let asked = client.publish_with_reply(place, inbox, query.to_string().into()).await;
+        asked.map_err(|error| failed(&error))?;
+        let mut messages = Vec::new();
+        loop {
+            let answer = timeout(ANSWER_WAIT, answers.next()).await.map_err(|error| failed(&error))?;
+            let answer = answer.ok_or_else(|| failed(&"the connection closed"))?;
+            match answer.status {
+                None => messages.push(StreamMessage::try_from(answer).map_err(|error| failed(&error))?),
+                // The end of a batch, and no message at all.
+                Some(status) if matches!(status.as_u16(), 204 | 404) => return Ok(messages),
+                Some(status) => {
+                    let words = answer.description.as_deref().unwrap_or("no words");
+                    return Err(failed(&format!("{status} {words}")));
+                }
+            }
+        }
+    }
+
+    /// A message of another stream by its sequence; `None` when it has none there.
+    pub async fn original(&self, stream: &str, sequence: u64) -> Result<Option<Original>, StoreError> {
+        let failed = |error: &dyn Display| StoreError { verb: "written", reason: error.to_string() };
+        let stream = self.context.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+        match stream.get_raw_message(sequence).await {
+            Ok(StreamMessage { subject, headers, payload, sequence, .. }) => {
+                Ok(Some(Original { subject: subject.to_string(), headers, payload, sequence }))
+            }
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// Takes everything of a line out up to a sequence.
+    pub async fn remove(&self, subject: &str, up_to: u64) -> Result<(), StoreError> {
+        let failed = |error: &dyn Display| StoreError { verb: "cleared", reason: error.to_string() };
+        let stream = self.context.get_stream_no_info(SPILL).await.map_err(|error| failed(&error))?;
+        let purge = stream.purge().filter(subject).sequence(up_to + 1);
+        purge.await.map(|_| ()).map_err(|error| failed(&error))
+    }
+
+    /// The lines under a filter with how many messages each has.
+    pub async fn count(&self, filter: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        let failed = |error: &dyn Display| StoreError { verb: "counted", reason: error.to_string() };
+        let stream = self.context.get_stream_no_info(SPILL).await.map_err(|error| failed(&error))?;
+        let counts = stream.info_with_subjects(filter).await.map_err(|error| failed(&error))?;
+        let counts = counts.map_ok(|(subject, count)| (subject, u64::try_from(count).unwrap_or(u64::MAX)));
+        counts.try_collect().await.map_err(|error| failed(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::platform;
+    use ackline_shared::subjects::header;
+
+    fn entry(subject: &str, id: &str) -> Entry {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::MSG_ID, id);
+        Entry { subject: subject.to_owned(), headers, payload: id.to_owned().into() }
+    }
+
+    async fn ids(store: &Store, subject: &str, from: u64) -> Vec<String> {
+        let messages = store.load(subject, from, 10).await.unwrap();
+        messages.iter().map(|message| String::from_utf8(message.payload.to_vec()).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_line_is_appended_in_order_once_and_taken_out_from_its_front() {
+        let (platform, _server) = platform(&[]).await;
+        let store = Store::new(platform.log.context().clone());
+        let (a, b) = ("spill.relay.1.msg.a", "spill.relay.1.msg.b");
+        assert!(ids(&store, a, 0).await.is_empty());
+        let batch = [entry(a, "a1"), entry(b, "b1"), entry(a, "a2")];
+        store.append(&batch).await.unwrap();
+        store.append(&[entry(a, "a2"), entry(a, "a3")]).await.unwrap();
+        store.append(&[entry(a, "a4")]).await.unwrap();
+        assert_eq!(ids(&store, a, 0).await, ["a1", "a2", "a3", "a4"]);
+        let first = store.load(a, 0, 1).await.unwrap();
+        assert_eq!((first.len(), first[0].sequence), (1, 1));
+        assert_eq!(ids(&store, a, 2).await, ["a2", "a3", "a4"]);
+        store.remove(a, 3).await.unwrap();
+        assert_eq!(ids(&store, a, 0).await, ["a3", "a4"]);
+        let mut counts = store.count("spill.relay.1.>").await.unwrap();
+        counts.sort();
+        assert_eq!(counts, [(a.to_owned(), 2), (b.to_owned(), 1)]);
+        assert!(store.count("spill.relay.2.>").await.unwrap().is_empty());
+    }
+}

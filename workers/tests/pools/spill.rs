@@ -1,0 +1,183 @@
+//! Waiting out of others' way: noisy tenants and conversations that wait for long.
+
+use super::stage::{DEADLINE, Stage};
+use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects::{self, Class, Partition, Pool};
+use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
+use ackline_workers::core::settings::PoolSettings;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+/// Does what the payload says and keeps the order of what it did.
+#[derive(Clone)]
+struct Gate {
+    open: watch::Sender<bool>,
+    done: Arc<Mutex<Vec<(String, String, String)>>>,
+    changed: Arc<Notify>,
+    wait: Duration,
+}
+
+impl Gate {
+    fn new(wait: Duration) -> Self {
+        Self { open: watch::channel(false).0, done: Arc::default(), changed: Arc::default(), wait }
+    }
+
+    fn done(&self) -> Vec<(String, String, String)> {
+        self.done.lock().unwrap().clone()
+    }
+
+    fn count(&self, tenant: &str) -> usize {
+        self.done().iter().filter(|(of, _, _)| of == tenant).count()
+    }
+
+    async fn wait_for(&self, tenant: &str, count: usize) {
+        let enough = async {
+            while self.count(tenant) < count {
+                self.changed.notified().await;
+            }
+        };
+        assert!(timeout(DEADLINE, enough).await.is_ok(), "only {} of {tenant}", self.count(tenant));
+    }
+
+    /// What every conversation saw, in order.
+    fn by_conversation(&self) -> BTreeMap<String, Vec<String>> {
+        let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (tenant, conversation, id) in self.done() {
+            seen.entry(format!("{tenant}/{conversation}")).or_default().push(id);
+        }
+        seen
+    }
+}
+
+struct Gated(Gate);
+
+impl Job for Gated {
+    const POOL: Pool = Pool::Relay;
+
+    fn lanes() -> Vec<LaneSource> {
+        let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
+        vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+    }
+
+    async fn run(&self, work: &Work) -> Verdict {
+        let gate = &self.0;
+        let mut open = gate.open.subscribe();
+        match &work.payload[..] {
+            b"gated" => drop(open.wait_for(|open| *open).await),
+            b"later" if !*open.borrow() => {
+                return Verdict::Retry { reason: "not open".to_owned(), after: Some(gate.wait) };
+            }
+            _ => {}
+        }
+        let head = &work.head;
+        let id = format!("{}@{}", head.id, work.sequence);
+        gate.done.lock().unwrap().push((head.tenant.to_string(), head.conversation.to_string(), id));
+        gate.changed.notify_one();
+        Verdict::Done
+    }
+}
+
+fn narrow(settings: &mut PoolSettings) {
+    settings.window = 40;
+    settings.tenant_in_flight_max = 2;
+    settings.give_up_after = Duration::from_secs(60);
+}
+
+fn parking(settings: &mut PoolSettings) {
+    settings.window = 8;
+    settings.park_after = Duration::from_millis(100);
+    settings.give_up_after = Duration::from_secs(60);
+}
+
+const NOISE: usize = 300;
+
+async fn make_noise(stage: &Stage) -> BTreeMap<String, Vec<String>> {
+    let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for n in 0..NOISE {
+        let (conversation, id) = (format!("US.{}", n % 7), format!("n{n:03}"));
+        stage.publish_to("noisy", &conversation, &id, "gated").await;
+        expected.entry(format!("noisy/u:{conversation}")).or_default().push(format!("{id}@{}", n + 1));
+    }
+    expected
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_behind_a_tenant_larger_than_its_share_and_it_keeps_its_order() {
+    let (stage, gate) = (Stage::start(Snapshot::default()).await, Gate::new(Duration::ZERO));
+    let mut expected = make_noise(&stage).await;
+    stage.publish_to("quiet", "US.q", "q1", "ok").await;
+    let (_stop, _running) = stage.run_with(Gated(gate.clone()), "one", narrow);
+    gate.wait_for("quiet", 1).await;
+    assert_eq!(gate.count("noisy"), 0, "the noisy tenant still waits");
+    gate.open.send_replace(true);
+    gate.wait_for("noisy", NOISE).await;
+    stage.holds(subjects::SPILL, 0..=0).await;
+    // Back from its line, it is read directly again.
+    stage.publish_to("noisy", "US.0", "last", "ok").await;
+    gate.wait_for("noisy", NOISE + 1).await;
+    expected.entry("noisy/u:US.0".to_owned()).or_default().push(format!("last@{}", NOISE + 2));
+    expected.insert("quiet/u:US.q".to_owned(), vec![format!("q1@{}", NOISE + 1)]);
+    assert_eq!(gate.by_conversation(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_finds_what_was_moved_and_goes_on_in_order() {
+    let (stage, gate) = (Stage::start(Snapshot::default()).await, Gate::new(Duration::ZERO));
+    let mut expected = make_noise(&stage).await;
+    let (stop, running) = stage.run_with(Gated(gate.clone()), "one", narrow);
+    stage.holds(subjects::SPILL, 30..=NOISE as u64).await;
+    // The gate is shut: whatever runs is cancelled, and nothing took effect.
+    running.abort();
+    drop(stop);
+    stage.publish_to("noisy", "US.0", "last", "gated").await;
+    expected.entry("noisy/u:US.0".to_owned()).or_default().push(format!("last@{}", NOISE + 1));
+    let (_stop, _running) = stage.run_with(Gated(gate.clone()), "two", narrow);
+    gate.open.send_replace(true);
+    gate.wait_for("noisy", NOISE + 1).await;
+    assert_eq!(gate.by_conversation(), expected);
+    stage.holds(subjects::SPILL, 0..=0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_wait_leaves_the_window_and_holds_only_its_conversation() {
+    let (stage, gate) = (Stage::start(Snapshot::default()).await, Gate::new(Duration::from_millis(300)));
+    let (_stop, _running) = stage.run_with(Gated(gate.clone()), "one", parking);
+    for id in ["a1", "a2", "a3"] {
+        stage.publish_to("acme", "US.a", id, "later").await;
+    }
+    for n in 0..20 {
+        stage.publish_to("acme", "US.b", &format!("b{n:02}"), "ok").await;
+    }
+    gate.wait_for("acme", 20).await;
+    stage.acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 23).await;
+    stage.holds(subjects::SPILL, 3..=3).await;
+    gate.open.send_replace(true);
+    gate.wait_for("acme", 23).await;
+    let seen = gate.by_conversation();
+    assert_eq!(seen["acme/u:US.a"], ["a1@1", "a2@2", "a3@3"]);
+    stage.holds(subjects::SPILL, 0..=0).await;
+    stage.publish_to("acme", "US.a", "a4", "ok").await;
+    gate.wait_for("acme", 24).await;
+    assert_eq!(gate.by_conversation()["acme/u:US.a"][3], "a4@24");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_wakes_a_conversation_that_waits_outside() {
+    let (stage, gate) = (Stage::start(Snapshot::default()).await, Gate::new(Duration::from_millis(300)));
+    let (stop, running) = stage.run_with(Gated(gate.clone()), "one", parking);
+    for id in ["a1", "a2"] {
+        stage.publish_to("acme", "US.a", id, "later").await;
+    }
+    stage.holds(subjects::SPILL, 2..=2).await;
+    stop.send_replace(true);
+    timeout(DEADLINE, running).await.unwrap().unwrap();
+    stage.publish_to("acme", "US.a", "a3", "ok").await;
+    let (_stop, _running) = stage.run_with(Gated(gate.clone()), "two", parking);
+    gate.open.send_replace(true);
+    gate.wait_for("acme", 3).await;
+    assert_eq!(gate.by_conversation()["acme/u:US.a"], ["a1@1", "a2@2", "a3@3"]);
+    stage.holds(subjects::SPILL, 0..=0).await;
+}
