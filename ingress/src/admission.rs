@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 /// Windows in which the target is looked at, so that a queue is seen before it is twice as long.
 const WINDOWS_PER_TARGET: u32 = 5;
-/// Never fewer than this in flight: a pause of the log must not close the door.
-const LIMIT_MIN: usize = 16;
+/// Never fewer than this in flight: a log that commits in groups stores the less, the fewer wait for it.
+const LIMIT_MIN: usize = 128;
 /// What is over sooner did not wait for the log: all of it was known, and says nothing of the queue.
 const AT_ONCE: Duration = Duration::from_micros(100);
 

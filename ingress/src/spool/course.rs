@@ -68,10 +68,10 @@ impl Course {
         self.direct = self.direct.saturating_sub(1);
     }
 
-    /// Something is put into the spool.
+    /// Something is put into the spool; nothing says that NATS does not take it when all goes this way.
     pub fn spooled(&mut self) {
         if self.state == State::Direct {
-            self.state = State::Spooling;
+            self.state = if self.always { State::Draining } else { State::Spooling };
         }
     }
 
