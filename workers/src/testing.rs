@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 /// Starts a server and declares `entries` (config key, value), with the tenant `acme` and its data key.
 pub(crate) async fn platform(entries: &[(&str, Value)]) -> (Platform, NatsServer) {
     let server = NatsServer::start().unwrap();
-    let mut reader = Reader::load(None, [("ACKLINE_NATS_URL".to_owned(), server.url())]);
+    let small = ("ACKLINE_NATS_STREAM_BYTES_MAX".to_owned(), "64MiB".to_owned());
+    let mut reader = Reader::load(None, [("ACKLINE_NATS_URL".to_owned(), server.url()), small]);
     let settings = NatsSettings::read(&mut reader);
     reader.finish().unwrap();
     let client = Box::pin(nats::connect(&settings, "test", false)).await.unwrap();

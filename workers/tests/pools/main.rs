@@ -12,5 +12,6 @@ mod core;
 mod dead;
 mod flows;
 mod ownership;
+mod processes;
 mod stage;
 mod tuning;
