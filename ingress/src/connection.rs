@@ -4,6 +4,7 @@
 //! Nobody guesses a signature, so `sha256=?` in the input becomes the signature of the body behind it. Time is
 //! tokio's and paused: every wait of the server ends at once when nothing else can happen.
 
+use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::entrance::{Entrance, EntranceSettings};
 use crate::fixture;
@@ -25,10 +26,12 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 const SIGN_HERE: &[u8] = b"sha256=?";
 const HEAD_END: &[u8] = b"\r\n\r\n";
 const PIPE_BYTES: usize = 64 << 10;
+const SHEDDING: Shedding = Shedding { target: Duration::from_millis(250), in_flight_max: 64 };
 
 static ROUTING: LazyLock<Arc<Routing>> = LazyLock::new(|| {
     let routing = Routing::new();
@@ -158,6 +161,7 @@ async fn play(bytes: &[u8], step: usize, log: Arc<Recorder>) -> Vec<u8> {
     let edge = Arc::new(Edge {
         routing: ROUTING.clone(),
         log,
+        admission: Admission::new(SHEDDING, Instant::now()),
         bounds,
         partitions: 32,
         retry_after: HeaderValue::from_static("2"),

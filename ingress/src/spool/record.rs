@@ -73,6 +73,7 @@ pub fn decode(record: &Bytes) -> Option<Update> {
         received_ms,
         signature,
         traceparent,
+        replay: None,
     };
     Some(Update { head, payload: rest })
 }

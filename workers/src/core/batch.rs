@@ -208,7 +208,12 @@ impl<B: BatchJob> Reader<B> {
 
     async fn read(&self, consumer: &PullConsumer, reading: &Reading) -> Vec<Arrival> {
         let mut batch = Vec::new();
-        let first = consumer.batch().max_messages(1).expires(FIRST_WAIT).messages().await;
+        let first = consumer
+            .batch()
+            .max_messages(1)
+            .expires(FIRST_WAIT.min(reading.tenure.request_life()))
+            .messages()
+            .await;
         self.collect(first.map_err(|error| error.to_string()), reading, &mut batch).await;
         if !batch.is_empty() && self.size.max > 1 {
             sleep(self.size.linger).await;

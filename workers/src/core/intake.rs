@@ -20,13 +20,11 @@ use async_nats::jetstream::{AckKind, Context, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::try_join_all;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 const PULL_BATCH: usize = 128;
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
-const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Why reading cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +170,8 @@ pub struct Source {
     consumer: PullConsumer,
     /// The last sequence it had delivered before it was opened.
     delivered: u64,
+    /// The number of the next delivery, when nobody else reads.
+    next: u64,
 }
 
 /// Opens the consumers of all lanes of one partition, each set back to its acknowledged floor.
@@ -201,7 +201,8 @@ async fn open_one(
         filters.iter().filter_map(|filter| subjects::replay_filter(pool, filter)).collect::<Vec<_>>();
     filters.extend(replays);
     let (consumer, delivered) = open_consumer(context, settings, lane.stream, &name, filters).await?;
-    Ok(Source { lane: index, stream: lane.stream, name, consumer, delivered })
+    let next = consumer.cached_info().delivered.consumer_sequence + 1;
+    Ok(Source { lane: index, stream: lane.stream, name, consumer, delivered, next })
 }
 
 /// Opens one durable consumer and sets it back to its acknowledged floor; also gives the last sequence it had
@@ -236,7 +237,11 @@ pub async fn open_consumer(
     Ok((consumer, delivered))
 }
 
-/// Reads a source into the channel until the channel closes or the consumer breaks.
+/// Reads a source into the channel until the channel closes, the right to it is in doubt, or the consumer breaks.
+///
+/// A request of a process that was stopped, or cut off, must not swallow what its successor is to read: none is
+/// made without a current tenure, and none lives until somebody else may take over. Deliveries are numbered
+/// without gaps, so a missing one went elsewhere, and reading begins anew before anything behind it is taken.
 pub async fn read(
     source: Source,
     reading: Reading,
@@ -244,26 +249,53 @@ pub async fn read(
     arrivals: mpsc::Sender<Arrival>,
 ) -> Result<(), IntakeError> {
     let failed = |reason: String| IntakeError { consumer: source.name.clone(), reason };
-    let mut messages = source
-        .consumer
-        .stream()
-        .max_messages_per_batch(PULL_BATCH)
-        .expires(PULL_EXPIRES)
-        .heartbeat(PULL_HEARTBEAT)
-        .messages()
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-    while let Some(next) = messages.next().await {
-        let message = next.map_err(|error| failed(error.to_string()))?;
-        let size = u32::try_from(message.payload.len().max(1)).unwrap_or(u32::MAX);
-        let Ok(permit) = bytes.clone().acquire_many_owned(size).await else { return Ok(()) };
-        let mut arrival = arrive(source.lane, source.stream, message, Some(permit), reading.clone());
-        arrival.again = arrival.work.sequence <= source.delivered;
-        if arrivals.send(arrival).await.is_err() {
-            return Ok(());
+    let (mut expected, mut unsent) = (source.next, VecDeque::new());
+    while reading.tenure.is_current() {
+        let batch = source.consumer.batch().max_messages(PULL_BATCH).expires(reading.tenure.request_life());
+        let mut batch = batch.messages().await.map_err(|error| failed(error.to_string()))?.fuse();
+        let mut is_open = true;
+        // What has come is taken from the client at once, whatever there is room for: it waits for nobody.
+        while is_open || !unsent.is_empty() {
+            tokio::select! {
+                biased;
+                next = batch.next(), if is_open => match next {
+                    Some(Ok(message)) => {
+                        expected = follow(expected, &message).map_err(&failed)?;
+                        unsent.push_back(message);
+                    }
+                    Some(Err(error)) => return Err(failed(error.to_string())),
+                    None => is_open = false,
+                },
+                room = room_for(unsent.front(), &bytes, &arrivals) => {
+                    let Some((permit, room)) = room else { return Ok(()) };
+                    let Some(message) = unsent.pop_front() else { continue };
+                    let mut arrival =
+                        arrive(source.lane, source.stream, message, Some(permit), reading.clone());
+                    arrival.again = arrival.work.sequence <= source.delivered;
+                    room.send(arrival);
+                }
+            }
         }
     }
-    Err(failed("its messages ended".to_owned()))
+    Err(failed("this process may not be its owner any more".to_owned()))
+}
+
+/// The number of the delivery after this one, unless one before it is missing.
+fn follow(expected: u64, message: &Message) -> Result<u64, String> {
+    let number = message.info().map(|info| info.consumer_sequence).map_err(|error| error.to_string())?;
+    if number == expected { Ok(number + 1) } else { Err(format!("delivery {number} came for {expected}")) }
+}
+
+/// Waits until there is room for a message, if there is one; `None` when there never will be.
+async fn room_for<'a>(
+    message: Option<&Message>,
+    bytes: &Arc<Semaphore>,
+    arrivals: &'a mpsc::Sender<Arrival>,
+) -> Option<(OwnedSemaphorePermit, mpsc::Permit<'a, Arrival>)> {
+    let Some(message) = message else { return std::future::pending().await };
+    let size = u32::try_from(message.payload.len().max(1)).unwrap_or(u32::MAX);
+    let permit = bytes.clone().acquire_many_owned(size).await.ok()?;
+    Some((permit, arrivals.reserve().await.ok()?))
 }
 
 /// Turns a message into work; one that cannot be read becomes work with a defect, never an error.

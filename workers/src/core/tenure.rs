@@ -14,6 +14,9 @@ const FRESH_SHARE: f64 = 0.6;
 /// Share of it after which what still runs is cut off.
 const CUT_SHARE: f64 = 0.9;
 
+/// Share of it that a request for messages may stay with NATS.
+const REQUEST_SHARE: f64 = 0.5;
+
 /// A moment on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
@@ -133,6 +136,11 @@ impl Tenure {
     /// Whether work may be begun and its effects written down.
     pub fn is_current(&self) -> bool {
         !*self.0.cut.borrow() && self.0.freshness.fresh() == Some(self.0.lapses)
+    }
+
+    /// How long a request for messages may stay with NATS, so that none outlives the process's own life.
+    pub fn request_life(&self) -> Duration {
+        self.0.freshness.ttl().mul_f64(REQUEST_SHARE)
     }
 
     /// Ends it: what runs under it stops at its next wait.

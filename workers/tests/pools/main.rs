@@ -13,6 +13,7 @@ mod dead;
 mod flows;
 mod janitor;
 mod ownership;
+mod processes;
 mod scaler;
 mod spill;
 mod stage;

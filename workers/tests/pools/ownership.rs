@@ -2,9 +2,11 @@
 
 use super::stage::{DEADLINE, RunningPool, Stage};
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Class, Pool};
+use ackline_shared::subjects::{self, Class, Partition, Pool};
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
 use ackline_workers::core::owners::Owner;
+use ackline_workers::core::ring::{Recall, Ring};
+use ackline_workers::core::tenure::{Freshness, Moment, Tenure, Title};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -285,4 +287,32 @@ async fn an_idle_process_renews_one_key_and_writes_nothing_else() {
     // Two processes, a renewal each half second of a life of two.
     assert!(started.elapsed() > Duration::from_millis(1200), "{:?}", started.elapsed());
     assert_eq!(written(subjects::BUCKET_OWNERS).await, owners);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_owners_writes_are_refused() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let freshness = Arc::new(Freshness::new(Duration::from_secs(600)));
+    freshness.renewed(Moment::now());
+    let tenure = |epoch| {
+        let title = Title { revision: epoch, epoch, bucket: 0 };
+        Tenure::new(Partition(1), title, freshness.fresh().unwrap(), freshness.clone())
+    };
+    let (stale, present) = (tenure(1), tenure(2));
+    let keeper = |tenure: &Tenure| {
+        let ring = Ring::new(stage.platform.buckets.sessions.clone());
+        ring.keeper("relay.test".to_owned(), Some(tenure.clone()))
+    };
+    // It has read the record before its successor writes, or reads it afterwards.
+    let before = keeper(&stale);
+    assert!(matches!(before.recall("m1").await, Ok(Recall::Open(_))));
+    keeper(&present).finish("m1").await.unwrap();
+    assert!(before.finish("m2").await.is_err());
+    assert!(keeper(&stale).recall("m1").await.is_err());
+    assert!(keeper(&stale).finish("m2").await.is_err());
+    assert_eq!(keeper(&tenure(3)).recall("m1").await, Ok(Recall::Done));
+    // Nor can it write anew what is gone, once it knows.
+    stage.platform.buckets.sessions.purge("relay.test").await.unwrap();
+    stale.cut();
+    assert!(keeper(&stale).finish("m2").await.is_err());
 }

@@ -59,6 +59,11 @@ impl Stage {
         settings(self.server.url())
     }
 
+    /// Where other processes find the server.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
     /// Kills nats-server, starts it again and waits until we are connected.
     pub async fn restart_server(&mut self) {
         self.restart_server_after(Duration::ZERO).await;
@@ -120,13 +125,8 @@ impl Stage {
         adjust: impl FnOnce(&mut PoolSettings),
     ) -> RunningPool {
         let (stop, shutdown) = watch::channel(false);
-        let host = Host {
-            platform,
-            metrics,
-            standing,
-            membership: Membership::join(&self.platform, instance, LEASE_TTL),
-            shutdown,
-        };
+        let membership = Membership::join(&platform, instance, LEASE_TTL);
+        let host = Host { platform, metrics, standing, membership, shutdown };
         let mut settings = PoolSettings {
             window: 256,
             window_bytes_max: 8 << 20,
@@ -173,6 +173,13 @@ impl Stage {
         self.store_in(Partition(partition), "acme", conversation, id, "ok".into()).await;
     }
 
+    /// The same with Meta's signature, so that it can be relayed; the payload is the id.
+    pub async fn publish_signed(&self, partition: u16, conversation: &str, id: &str) {
+        let signature = Some("sha256=00".to_owned());
+        let head = Head { signature, ..head(Partition(partition), conversation, id) };
+        self.put(&head, id.to_owned().into()).await;
+    }
+
     /// Tells whether the stream knew the id.
     async fn store(&self, tenant: &str, conversation: &str, id: &str, payload: bytes::Bytes) -> bool {
         self.store_in(Partition(1), tenant, conversation, id, payload).await
@@ -186,20 +193,11 @@ impl Stage {
         id: &str,
         payload: bytes::Bytes,
     ) -> bool {
-        let head = Head {
-            id: UpdateId::new(id),
-            tenant: TenantId::new(tenant).unwrap(),
-            partition,
-            family: Family::Update(Class::Message),
-            kind: "message.text".into(),
-            app: None,
-            phone: PhoneNumberId::new("100").ok(),
-            conversation: ConversationKey::user(conversation),
-            received_ms: now_ms(),
-            signature: None,
-            traceparent: Some(TRACEPARENT.to_owned()),
-            replay: None,
-        };
+        let tenant = TenantId::new(tenant).unwrap();
+        self.put(&Head { tenant, ..head(partition, conversation, id) }, payload).await
+    }
+
+    async fn put(&self, head: &Head, payload: bytes::Bytes) -> bool {
         let context = self.platform.log.context();
         let receipt = context.publish_with_headers(head.subject(), head.to_headers(), payload).await.unwrap();
         receipt.await.unwrap().duplicate
@@ -269,5 +267,23 @@ fn settings(url: String) -> NatsSettings {
         duplicate_window: Duration::from_millis(100),
         session_max_age: Duration::from_secs(3600),
         lease_ttl: LEASE_TTL,
+    }
+}
+
+/// A message of somebody to the number `100`.
+fn head(partition: Partition, conversation: &str, id: &str) -> Head {
+    Head {
+        id: UpdateId::new(id),
+        tenant: TenantId::new("acme").unwrap(),
+        partition,
+        family: Family::Update(Class::Message),
+        kind: "message.text".into(),
+        app: None,
+        phone: PhoneNumberId::new("100").ok(),
+        conversation: ConversationKey::user(conversation),
+        received_ms: now_ms(),
+        signature: None,
+        traceparent: Some(TRACEPARENT.to_owned()),
+        replay: None,
     }
 }
