@@ -4,12 +4,13 @@
 //! `core` is verify, split and stamp; `http` is a keep-alive connection through the real server into a log that
 //! only makes subject and headers.
 
+use ackline_ingress::admission::Admission;
 use ackline_ingress::budget::Budget;
 use ackline_ingress::fixture;
 use ackline_ingress::metrics::Metrics;
 use ackline_ingress::routing::Routing;
 use ackline_ingress::server::Server;
-use ackline_ingress::settings::Bounds;
+use ackline_ingress::settings::{Bounds, Shedding};
 use ackline_ingress::split::split;
 use ackline_ingress::stamping::{Arrival, Stamp, Stamped};
 use ackline_ingress::update_log::{StoreError, Update, UpdateLog};
@@ -93,7 +94,9 @@ const BOUNDS: Bounds = Bounds {
 fn http(webhooks: u64) -> anyhow::Result<()> {
     let (routing, metrics) = (Routing::new(), Metrics::new());
     routing.replace(fixture::table());
+    let shedding = Shedding { target: Duration::from_millis(250), in_flight_max: 64 };
     let edge = Arc::new(Edge {
+        admission: Admission::new(shedding, tokio::time::Instant::now()),
         routing,
         log: Arc::new(NoLog),
         bounds: BOUNDS,

@@ -172,8 +172,8 @@ impl<B: BatchJob> Reader<B> {
         for arrival in &mut batch {
             arrival.presence = self.metrics.entered(B::POOL, &arrival.work.head.tenant);
             // The edge exports nothing; its work is told by the one pool that reads every update.
-            if let (Family::Update(_), Ok(info)) = (arrival.work.head.family, arrival.message.info()) {
-                self.metrics.traces().edge(&arrival.work.head, info.published.into());
+            if let (Family::Update(_), Some(at)) = (arrival.work.head.family, arrival.message.stored_at()) {
+                self.metrics.traces().edge(&arrival.work.head, at);
             }
             arrival.presence.run();
         }

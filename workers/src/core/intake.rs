@@ -22,6 +22,7 @@ use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 const PULL_BATCH: usize = 128;
@@ -131,6 +132,14 @@ impl Carrier {
         match self {
             Self::Message(message) => message.headers.as_ref(),
             Self::Copy(original) => Some(&original.headers),
+        }
+    }
+
+    /// When its own stream stored it; not known of a copy.
+    pub fn stored_at(&self) -> Option<SystemTime> {
+        match self {
+            Self::Message(message) => message.info().ok().map(|info| info.published.into()),
+            Self::Copy(_) => None,
         }
     }
 
