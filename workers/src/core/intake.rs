@@ -27,6 +27,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 const PULL_BATCH: usize = 128;
 
+/// How many requests after the first it is asked whether something went elsewhere.
+const DOUBTS: u32 = 3;
+
 /// Why reading cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[error("the consumer {consumer} cannot be used: {reason}")]
@@ -250,7 +253,8 @@ pub async fn open_consumer(
 ///
 /// A request of a process that was stopped, or cut off, must not swallow what its successor is to read: none is
 /// made without a current tenure, and none lives until somebody else may take over. Deliveries are numbered
-/// without gaps, so a missing one went elsewhere, and reading begins anew before anything behind it is taken.
+/// without gaps, so a missing one went elsewhere, and reading begins anew before anything behind it is taken; when
+/// nothing more comes that would show it, the consumer is asked, as long as requests of before may have lived.
 pub async fn read(
     source: Source,
     reading: Reading,
@@ -258,7 +262,7 @@ pub async fn read(
     arrivals: mpsc::Sender<Arrival>,
 ) -> Result<(), IntakeError> {
     let failed = |reason: String| IntakeError { consumer: source.name.clone(), reason };
-    let (mut expected, mut unsent) = (source.next, VecDeque::new());
+    let (mut expected, mut unsent, mut doubts) = (source.next, VecDeque::new(), DOUBTS);
     while reading.tenure.is_current() {
         let batch = source.consumer.batch().max_messages(PULL_BATCH).expires(reading.tenure.request_life());
         let mut batch = batch.messages().await.map_err(|error| failed(error.to_string()))?.fuse();
@@ -283,6 +287,14 @@ pub async fn read(
                     arrival.again = arrival.work.sequence <= source.delivered;
                     room.send(arrival);
                 }
+            }
+        }
+        if doubts > 0 {
+            doubts -= 1;
+            let info = source.consumer.get_info().await.map_err(|error| failed(error.to_string()))?;
+            let last = info.delivered.consumer_sequence;
+            if last >= expected {
+                return Err(failed(format!("delivery {last} went elsewhere")));
             }
         }
     }

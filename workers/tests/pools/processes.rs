@@ -171,13 +171,19 @@ async fn nothing_is_lost_or_told_out_of_order_whatever_happens_to_the_processes(
         stop.send_replace(true);
         (begun, third)
     };
-    let (count, (begun, _third)) = tokio::join!(publish(&scene.stage, stopped), story);
+    let (count, (begun, third)) = tokio::join!(publish(&scene.stage, stopped), story);
     let whole = async {
         while scene.bot.conversations().values().map(Vec::len).sum::<usize>() < count * 8 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     let is_whole = timeout(DEADLINE, whole).await.is_ok();
+    if !is_whole {
+        let told: Vec<_> =
+            scene.bot.conversations().into_iter().map(|(name, told)| (name, told.len())).collect();
+        let owners = scene.owners().await;
+        panic!("of {count} each: {told:?}; owners {owners:?}\nfirst:\n{}third:\n{}", first.log(), third.log());
+    }
     for (conversation, told) in scene.bot.conversations() {
         let numbers: Vec<usize> = told.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, (0..count).collect::<Vec<_>>(), "{conversation}");
