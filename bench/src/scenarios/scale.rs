@@ -1,7 +1,7 @@
 //! How far one process goes, what more processes add, and what many tenants and conversations cost.
 
 use super::plot::bars;
-use super::statistics::number;
+use super::statistics::{Samples, number};
 use super::workers::{Bot, Crew, Plan, Update};
 use super::{Bench, rounded};
 use crate::load::tally::count;
@@ -41,6 +41,9 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         bench.say(&format!("  {tenants} tenants: {} MB", number(crowd.resident_mb)));
         crowds.push(crowd);
     }
+    let letters: u32 = bench.options.pick(100_000, 2_000);
+    let counted = dry_run(bench, letters).await?;
+    bench.say(&format!("  a dry run over {letters} dead letters: {} s", number(counted.median())));
     let largest = crowds.last().map_or(f64::NAN, |crowd| crowd.resident_mb);
 
     let mut report = bench.report("scale", "stored, one node");
@@ -75,10 +78,15 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         })
         .collect();
     report.table(&["tenants", "updates a second", "resident (MB)", "KB a tenant, all included"], &rows);
+    report.heading("Dead letters");
+    report.paragraph(&format!(
+        "`ackline dead replay --dry-run` over {letters} letters, from starting the command to its end, three times: {} s.",
+        counted.shown()
+    ));
     bench.say(&format!("report: {}", report.write()?.display()));
     let by_count: Map<String, Value> =
         processes.iter().map(|(count, rate)| (count.to_string(), json!(rounded(*rate)))).collect();
-    let figures = json!({"empty_job_per_s": rounded(empty.0), "processes": by_count, "tenants_20000_mb": rounded(largest)});
+    let figures = json!({"empty_job_per_s": rounded(empty.0), "processes": by_count, "tenants_20000_mb": rounded(largest), "dry_run_s": rounded(counted.median())});
     Ok((figures, true))
 }
 
@@ -167,4 +175,23 @@ async fn crowd(bench: &Bench<'_>, tenants: usize) -> Result<Crowd> {
     let per_second = count(u64::from(updates)) / started.elapsed().as_secs_f64();
     crew.drained(UPDATES, WORKED_OFF_WITHIN).await?;
     Ok(Crowd { tenants, per_second, resident_mb: crew.usage().resident_mb() })
+}
+
+/// How long the operator waits for a dry run over so many dead letters.
+async fn dry_run(bench: &Bench<'_>, letters: u32) -> Result<Samples> {
+    let plan = Plan { tenants: 64, pools: "relay", bot: None, flow: None, settings: String::new() };
+    let crew = Crew::prepare(&bench.root, plan).await?;
+    let update = |serial: u32| {
+        let tenant = usize::try_from(serial).unwrap_or(0) % 64;
+        Update { serial, tenant, person: serial % 1_000, is_status: false }
+    };
+    crew.feed().await?.bury((0..letters).map(update)).await?;
+    let mut took = Samples::default();
+    for _ in 0..3 {
+        let (time, said) = crew.time(&["dead", "replay", "--dry-run", "--json"]).await?;
+        let counted: Value = serde_json::from_str(&said).context("reading what the dry run printed")?;
+        anyhow::ensure!(said.contains(&letters.to_string()), "the dry run counted {counted} of {letters}");
+        took.push(time.as_secs_f64());
+    }
+    Ok(took)
 }

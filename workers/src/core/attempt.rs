@@ -23,6 +23,8 @@ use tokio::time::{Instant, timeout};
 
 /// Pause before trying again what could not be written to NATS; it does not count as an attempt.
 const STORE_RETRY: Duration = Duration::from_millis(500);
+/// Processes that may take an update over and end while they work on it, before the update is given up.
+const BEGUN_MAX: u32 = 3;
 
 /// What the attempts of one pool share; cheap to clone.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub struct Trail {
     noted: bool,
     /// How many marks the memory holds; none when what happened is not all noted.
     noted_marks: Option<usize>,
+    /// Attempts that other processes began and never ended.
+    begun: u32,
 }
 
 impl Trail {
@@ -165,6 +169,14 @@ impl<J: Job> Attempts<J> {
                 }
             }
             arrival.trail.recalled = true;
+            if arrival.again && arrival.trail.begun >= BEGUN_MAX {
+                return Next::Conclude(Verdict::dead(format!(
+                    "{BEGUN_MAX} processes took this update over and ended while they worked on it"
+                )));
+            }
+            if arrival.again {
+                self.note_begun(arrival).await;
+            }
         }
         let work = &mut arrival.work;
         let waited =
@@ -196,6 +208,7 @@ impl<J: Job> Attempts<J> {
             recalled: true,
             noted: true,
             noted_marks,
+            begun: progress.begun,
         };
         let rest = Duration::from_millis(progress.due_ms.saturating_sub(now_ms()));
         Ok((!rest.is_zero()).then(|| Next::Later(rest.min(self.settings.backoff.longest()))))
@@ -252,6 +265,8 @@ impl<J: Job> Attempts<J> {
             pool = %J::POOL, tenant = %arrival.work.head.tenant, update = %arrival.work.head.id, attempt = attempts,
             wait_ms = wait.as_millis(), reason, "will be tried again"
         );
+        // It ended in the process that began it.
+        arrival.trail.begun = 0;
         self.note(&mut arrival, attempts, wait).await;
         arrival.work.attempt = attempts.saturating_add(1);
         Outcome::Again(arrival, wait)
@@ -274,12 +289,21 @@ impl<J: Job> Attempts<J> {
         Outcome::Again(arrival, wait)
     }
 
+    /// Notes, for an update that somebody else had read before, that an attempt begins: should its process end
+    /// with it, again and again, it is the update that ends it.
+    async fn note_begun(&self, arrival: &mut Arrival) {
+        arrival.trail.begun = arrival.trail.begun.saturating_add(1);
+        let attempts = arrival.work.attempt.saturating_sub(1);
+        self.note(arrival, attempts, Duration::ZERO).await;
+    }
+
     async fn note(&self, arrival: &mut Arrival, attempts: u32, wait: Duration) {
         let now = now_ms();
         let first_ms = *arrival.trail.first_ms.get_or_insert(now);
         let due_ms = now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let work = &arrival.work;
-        let progress = Progress { parts: work.marks.all(), attempts, first_ms, due_ms, begun: 0 };
+        let begun = arrival.trail.begun;
+        let progress = Progress { parts: work.marks.all(), attempts, first_ms, due_ms, begun };
         arrival.trail.noted = true;
         arrival.trail.noted_marks = Some(progress.parts.len());
         if let Err(error) = work.keeper.note(work.head.id.as_str(), progress).await {

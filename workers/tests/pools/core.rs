@@ -82,6 +82,10 @@ impl Job for Recorder {
                 return Verdict::retry("never works");
             }
             b"poison" => panic!("poison"),
+            b"ends its process" => {
+                self.0.changed.notify_one();
+                return std::future::pending().await;
+            }
             b"refuse" => return Verdict::dead("refused: 400"),
             _ => Verdict::Done,
         };
@@ -200,6 +204,24 @@ async fn attempts_are_bounded_across_takeovers() {
     let (_stop, _running) = stage.run(Recorder(seen.clone()), "two");
     assert_eq!(stage.dead_letters(1).await, ["gave up after 3 attempts: never works"]);
     assert_eq!(seen.attempts.lock().unwrap()["x1"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_with_which_one_process_after_the_other_ends_is_given_up_and_the_rest_goes_on() {
+    let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
+    stage.publish("US.1", "y1", "ends its process").await;
+    stage.publish("US.1", "y2", "ok").await;
+    for instance in ["one", "two", "three", "four"] {
+        let (_stop, running) = stage.run(Recorder(seen.clone()), instance);
+        timeout(DEADLINE, seen.changed.notified()).await.unwrap();
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+    }
+    let (_stop, _running) = stage.run(Recorder(seen.clone()), "five");
+    let reasons = stage.dead_letters(1).await;
+    assert_eq!(reasons, ["3 processes took this update over and ended while they worked on it"]);
+    seen.wait_for(1).await;
+    assert_eq!(seen.effects_of("US.1"), ["y2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -182,7 +182,11 @@ async fn nothing_is_lost_or_told_out_of_order_whatever_happens_to_the_processes(
         let told: Vec<_> =
             scene.bot.conversations().into_iter().map(|(name, told)| (name, told.len())).collect();
         let owners = scene.owners().await;
-        panic!("of {count} each: {told:?}; owners {owners:?}\nfirst:\n{}third:\n{}", first.log(), third.log());
+        panic!(
+            "of {count} each: {told:?}; owners {owners:?}\nfirst:\n{}third:\n{}",
+            first.log(),
+            third.log()
+        );
     }
     for (conversation, told) in scene.bot.conversations() {
         let numbers: Vec<usize> = told.iter().map(|(number, _)| *number).collect();

@@ -97,6 +97,20 @@ impl Crew {
         Ok(said)
     }
 
+    /// Runs the operator's program and gives how long it took, with what it printed; it may end with status 2,
+    /// which says that there is something to do.
+    pub async fn time(&self, arguments: &[&str]) -> Result<(Duration, String)> {
+        let mut command = ours("ackline")?;
+        command.args(arguments).args(["--config", &self.path("ackline.toml")]).kill_on_drop(true);
+        let started = Instant::now();
+        let output = timeout(ANSWERED_WITHIN, command.output()).await.context("`ackline` did not end")??;
+        let took = started.elapsed();
+        if !matches!(output.status.code(), Some(0 | 2)) {
+            bail!("`ackline {}`:\n{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok((took, String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
     /// Starts a worker process and waits until it works or stands by.
     pub async fn hire(&mut self, place: usize) -> Result<()> {
         let name = NAMES.get(place).copied().context("a crew has four places")?;

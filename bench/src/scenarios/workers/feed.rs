@@ -7,7 +7,7 @@ use ackline_shared::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, Updat
 use ackline_shared::partition;
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::SigningKey;
-use ackline_shared::subjects::Class;
+use ackline_shared::subjects::{self, Class, Pool, UPDATES, header};
 use anyhow::{Context, Result, anyhow};
 use async_nats::jetstream::{self, context::PublishAckFuture};
 use std::collections::VecDeque;
@@ -102,12 +102,49 @@ impl Feed {
         Err(anyhow!("the broker did not take update {}", update.serial))
     }
 
+    /// Stores dead letters of the relay, as the pool would leave them; each is in the stream when this returns.
+    pub async fn bury(&self, updates: impl Iterator<Item = Update>) -> Result<()> {
+        let mut waiting = VecDeque::with_capacity(IN_FLIGHT);
+        for update in updates {
+            if waiting.len() == IN_FLIGHT {
+                stored(waiting.pop_front()).await?;
+            }
+            waiting.push_back(self.publish_dead(&update).await?);
+        }
+        while !waiting.is_empty() {
+            stored(waiting.pop_front()).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_dead(&self, update: &Update) -> Result<PublishAckFuture> {
+        let body = body(update);
+        let head = head(update, &self.key.sign(body.as_bytes()))?;
+        let mut headers = head.to_headers();
+        let origin = format!("{UPDATES}:{}:{}", update.serial.saturating_add(1), head.subject());
+        headers.insert(header::MSG_ID, format!("dead:{}", head.id));
+        headers.insert(header::DEAD_ID, head.id.as_str());
+        headers.insert(header::DEAD_REASON, "gave up after 6 attempts: bot: answered 503");
+        headers.insert(header::DEAD_ATTEMPTS, "6");
+        headers.insert(header::DEAD_AT, head.received_ms.to_string());
+        headers.insert(header::DEAD_ORIGIN, origin);
+        let subject = subjects::dead(Pool::Relay, &head.tenant);
+        self.context.publish_with_headers(subject, headers, body.into()).await.context("publishing a letter")
+    }
+
     async fn publish(&self, update: &Update) -> Result<PublishAckFuture> {
         let body = body(update);
         let head = head(update, &self.key.sign(body.as_bytes()))?;
         let published = self.context.publish_with_headers(head.subject(), head.to_headers(), body.into());
         published.await.context("publishing an update")
     }
+}
+
+async fn stored(receipt: Option<PublishAckFuture>) -> Result<()> {
+    if let Some(receipt) = receipt {
+        timeout(ACKNOWLEDGED_WITHIN, receipt).await.context("the broker did not answer")??;
+    }
+    Ok(())
 }
 
 /// The id an update is deduplicated by.
