@@ -10,7 +10,9 @@ use super::workers::{Crew, Plan, Update};
 use super::{Bench, rounded};
 use crate::load::tally::count;
 use ackline_shared::envelope::Head;
-use ackline_shared::subjects::{DEAD, OUTBOUND, UPDATES, header};
+use ackline_shared::subjects::{
+    DEAD, DEAD_SUBJECTS, OUTBOUND, OUTBOUND_SUBJECTS, UPDATES, UPDATES_SUBJECTS, header,
+};
 use anyhow::{Context, Result, bail};
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::{self, Message};
@@ -114,9 +116,9 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     }
     let context = crew.context().await?;
     let (given, done, dead) = (
-        read(&context, UPDATES, "in.>").await?,
-        read(&context, OUTBOUND, "out.>").await?,
-        read(&context, DEAD, "dead.>").await?,
+        read(&context, UPDATES, UPDATES_SUBJECTS[0]).await?,
+        read(&context, OUTBOUND, OUTBOUND_SUBJECTS[0]).await?,
+        read(&context, DEAD, DEAD_SUBJECTS[0]).await?,
     );
     let played = Played {
         offered: updates,

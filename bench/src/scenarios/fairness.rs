@@ -7,6 +7,7 @@ use super::plot::lines;
 use super::statistics::{Samples, number};
 use super::workers::{Arrival, Bot, Crew, Feed, Plan, Update, curve, first_arrivals, jain, quantile_ms};
 use super::{Bench, rounded};
+use ackline_shared::subjects::UPDATES;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -129,7 +130,7 @@ async fn play(
     feed.offer(start, plan.iter().copied()).await?;
     let end = Instant::now();
     bot.wait_for(plan.len(), SETTLED_WITHIN).await?;
-    crew.drained("UPDATES", SETTLED_WITHIN).await?;
+    crew.drained(UPDATES, SETTLED_WITHIN).await?;
     let arrivals = bot.collect();
     let run = judge(&plan, start, end, &arrivals);
     let missing = plan.len() - first_arrivals(&arrivals).len().min(plan.len());

@@ -14,7 +14,9 @@
 
 mod copy;
 mod crowding;
+mod event;
 mod line;
+mod shelf;
 mod store;
 
 use super::intake::{self, Arrival, Place, Reading};
@@ -26,11 +28,13 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::message::StreamMessage;
 pub use crowding::Window;
 use crowding::{Bounds, Crowding};
+pub use event::{Event, Item, Loaded, Turnout};
 use line::{Line, Reach};
+use shelf::{Shelf, entries_of};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use store::{Entry, Store, StoreError};
+use store::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -102,94 +106,12 @@ pub struct Spill {
     tasks: JoinSet<Event>,
 }
 
-/// What lines are read and written with.
-#[derive(Debug, Clone)]
-struct Shelf {
-    pool: Pool,
-    store: Store,
-    /// Reads at once.
-    turns: Arc<Semaphore>,
-    /// Bytes read and not finished.
-    bytes: Arc<Semaphore>,
-}
-
 /// What is known of a partition's lines.
 #[derive(Debug)]
 struct Known {
     reading: Reading,
     /// What waits until its lines are looked up; none once they are.
     waiting: Option<VecDeque<Box<Arrival>>>,
-}
-
-/// What is put into a line.
-#[derive(Debug)]
-pub enum Item {
-    /// An update, which is let go of once it is stored.
-    Moved(Box<Arrival>),
-    /// A copy of one that has started and stays, by its place in its stream.
-    Twin {
-        /// The stream.
-        stream: &'static str,
-        /// Its sequence there.
-        sequence: u64,
-        /// The reading it is of.
-        session: u64,
-    },
-}
-
-impl Item {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Moved(arrival) => arrival.work.payload.len(),
-            Self::Twin { .. } => 0,
-        }
-    }
-
-    fn session(&self) -> u64 {
-        match self {
-            Self::Moved(arrival) => arrival.reading.session,
-            Self::Twin { session, .. } => *session,
-        }
-    }
-}
-
-/// Something that happened to a line.
-#[derive(Debug)]
-pub enum Event {
-    /// A line is due.
-    Due,
-    /// A partition's lines were looked up for one reading of it.
-    Counted(Partition, u64, Vec<(SpillLine, u64)>),
-    /// The lines of all partitions were counted again, or not.
-    Recounted(Vec<(SpillLine, u64)>),
-    /// A batch is stored, and what it was made of acknowledged.
-    Written(Vec<(Arc<SpillLine>, Item)>),
-    /// A line was read for one reading of its partition.
-    Loaded(Arc<SpillLine>, u64, Result<Loaded, StoreError>),
-    /// A line's front was taken out, or not.
-    Removed(Arc<SpillLine>, u64, bool),
-    /// A task of ours broke.
-    Broken,
-}
-
-/// What a read brought.
-#[derive(Debug)]
-pub enum Loaded {
-    /// These messages, each with its share of bytes.
-    Messages(Vec<(StreamMessage, OwnedSemaphorePermit)>),
-    /// Nothing, and the stream has this many of the line.
-    Nothing(u64),
-}
-
-/// What follows from an event.
-#[derive(Debug, Default)]
-pub struct Turnout {
-    /// To be scheduled, in order.
-    pub ready: Vec<Box<Arrival>>,
-    /// Moved to a line and let go of.
-    pub moved: Vec<Box<Arrival>>,
-    /// Whether everything should begin anew.
-    pub broken: bool,
 }
 
 impl Spill {
@@ -649,29 +571,6 @@ impl Spill {
     }
 }
 
-/// What is stored of a batch; a copy of what the stream no longer has is of nothing that could come again.
-async fn entries_of(store: &Store, pool: Pool, batch: &[(Arc<SpillLine>, Item)]) -> Vec<Entry> {
-    let mut entries = Vec::with_capacity(batch.len());
-    for (line, item) in batch {
-        match item {
-            Item::Moved(arrival) => entries.push(copy::write(pool, line, arrival)),
-            Item::Twin { stream, sequence, .. } => {
-                let original = loop {
-                    match store.original(stream, *sequence).await {
-                        Ok(original) => break original,
-                        Err(error) => {
-                            tracing::warn!(%pool, %error, "what should move out of the others' way stays in it");
-                            sleep(STORE_RETRY).await;
-                        }
-                    }
-                };
-                entries.extend(original.map(|original| copy::of(pool, line, stream, original)));
-            }
-        }
-    }
-    entries
-}
-
 fn lines_of(counts: Vec<(String, u64)>) -> Vec<(SpillLine, u64)> {
     counts.into_iter().filter_map(|(subject, count)| Some((SpillLine::parse(&subject)?.1, count))).collect()
 }
@@ -680,31 +579,4 @@ fn conversation_of(arrival: &Arrival) -> String {
     let head = &arrival.work.head;
     let phone = head.phone.as_ref().map_or("", PhoneNumberId::as_str);
     short_hash(format!("{phone}/{}", head.conversation).as_bytes())
-}
-
-impl Shelf {
-    /// Reads a line from a place on; its messages wait for their share of bytes.
-    async fn load(self, line: Arc<SpillLine>, session: u64, from: u64, max: usize) -> Event {
-        let _turn = self.turns.acquire().await;
-        let subject = line.subject(self.pool);
-        let messages = match self.store.load(&subject, from, max).await {
-            Ok(messages) => messages,
-            Err(error) => return Event::Loaded(line, session, Err(error)),
-        };
-        if messages.is_empty() {
-            // A follower may lag behind; the stream's leader knows.
-            let counted = self.store.count(&subject).await;
-            let counted = counted.map(|counts| Loaded::Nothing(counts.iter().map(|(_, count)| *count).sum()));
-            return Event::Loaded(line, session, counted);
-        }
-        let mut loaded = Vec::with_capacity(messages.len());
-        for message in messages {
-            let size = u32::try_from(message.payload.len().max(1)).unwrap_or(u32::MAX);
-            match self.bytes.clone().acquire_many_owned(size).await {
-                Ok(permit) => loaded.push((message, permit)),
-                Err(_) => return Event::Broken,
-            }
-        }
-        Event::Loaded(line, session, Ok(Loaded::Messages(loaded)))
-    }
 }

@@ -229,7 +229,8 @@ mod tests {
         assert!(letter.replay(&headers, &order).unwrap_err().contains("ambiguous"));
         order.include_ambiguous = true;
         let head = letter.replay(&headers, &order).unwrap();
-        assert_eq!((head.subject().as_str(), head.replay.unwrap().done.len()), ("out.3.live.acme", 0));
+        let origin = lost[0].1.rsplit(':').next();
+        assert_eq!((Some(head.subject().as_str()), head.replay.unwrap().done.len()), (origin, 0));
     }
 
     #[test]
