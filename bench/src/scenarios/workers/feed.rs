@@ -12,14 +12,14 @@ use anyhow::{Context, Result, anyhow};
 use async_nats::jetstream::{self, context::PublishAckFuture};
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// Partitions of the installation; the default.
 pub const PARTITIONS: u16 = 32;
 /// Partitions of one tenant.
 const SHARDS: u8 = 4;
 const IN_FLIGHT: usize = 512;
-const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(5);
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(100);
 const RETRIES: usize = 300;
 const ID_START: &str = "wamid.WORK";
@@ -57,7 +57,7 @@ impl Feed {
             if waiting.len() == IN_FLIGHT {
                 self.settle(waiting.pop_front()).await?;
             }
-            waiting.push_back((update, self.publish(&update).await?));
+            waiting.push_back((update, Instant::now(), self.publish(&update).await?));
         }
         while !waiting.is_empty() {
             self.settle(waiting.pop_front()).await?;
@@ -77,7 +77,7 @@ impl Feed {
             if waiting.len() == IN_FLIGHT {
                 self.settle(waiting.pop_front()).await?;
             }
-            waiting.push_back((update, self.publish(&update).await?));
+            waiting.push_back((update, Instant::now(), self.publish(&update).await?));
         }
         while !waiting.is_empty() {
             self.settle(waiting.pop_front()).await?;
@@ -85,9 +85,9 @@ impl Feed {
         Ok(())
     }
 
-    async fn settle(&self, waiting: Option<(Update, PublishAckFuture)>) -> Result<()> {
-        let Some((update, receipt)) = waiting else { return Ok(()) };
-        if matches!(timeout(ACKNOWLEDGED_WITHIN, receipt).await, Ok(Ok(_))) {
+    async fn settle(&self, waiting: Option<(Update, Instant, PublishAckFuture)>) -> Result<()> {
+        let Some((update, published, receipt)) = waiting else { return Ok(()) };
+        if matches!(timeout_at(published + ACKNOWLEDGED_WITHIN, receipt).await, Ok(Ok(_))) {
             return Ok(());
         }
         // The broker was away: again under the same id, which is stored once.

@@ -1,8 +1,8 @@
 //! Who takes more than their share of what may be read ahead. Pure counting.
 //!
 //! A tenant is in the way of others when it holds more than its share of a window that is half full, or of the
-//! pool's bytes, while it cannot use what it holds: turns are free, or its own turns are used up. A pool whose
-//! turns are all taken by everybody moves nobody: that would only add work.
+//! pool's bytes, while others are at work, too, or it cannot use what it holds: turns are free, or its own turns
+//! are used up. A tenant that has a busy pool to itself stays where it is: moving it would only add work.
 
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
@@ -83,13 +83,14 @@ impl Crowding {
         }
         let is_large =
             |held: usize, bound: usize| held.saturating_mul(100) >= bound.saturating_mul(bounds.share);
+        let has_others = self.bytes.len() > 1;
         let mut in_the_way = Vec::new();
         for ((window, tenant), share) in &mut self.shares {
             let held = self.windows.get(window).copied().unwrap_or_default();
             let bytes = self.bytes.get(tenant).copied().unwrap_or_default();
             let is_over = (is_full(held, bounds.window) && is_large(share.held.len(), bounds.window))
                 || (full_of_bytes && is_large(bytes, bounds.bytes));
-            share.strikes = if is_over && is_stuck(tenant) { share.strikes + 1 } else { 0 };
+            share.strikes = if is_over && (has_others || is_stuck(tenant)) { share.strikes + 1 } else { 0 };
             if share.strikes >= STRIKES {
                 share.strikes = 0;
                 in_the_way.push((*window, tenant.clone()));
@@ -141,10 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_without_free_turns_moves_nobody() {
+    fn a_tenant_that_has_a_busy_pool_to_itself_stays_and_moves_when_another_comes() {
         let mut crowding = Crowding::default();
         enter(&mut crowding, "busy", 100, 10);
         assert!(found(&mut crowding, false).is_empty());
+        enter(&mut crowding, "quiet", 1, 10);
+        assert_eq!(found(&mut crowding, false), [tenant("busy")]);
     }
 
     #[test]
