@@ -447,6 +447,7 @@ impl Holdings {
         if let Some(holding) = self.holdings.get_mut(&partition)
             && matches!(holding.phase, Phase::Working | Phase::Interrupted { .. })
         {
+            holding.tenure.iter().for_each(Tenure::leave);
             holding.interrupt(Instant::now());
             holding.phase = Phase::Leaving { by };
             holding.since = Instant::now();

@@ -491,7 +491,7 @@ impl Spill {
             for (_, item) in &batch {
                 let Item::Moved(arrival) = item else { continue };
                 // A successor reads the original again, and the copy finds it done.
-                if arrival.reading.tenure.is_current() {
+                if arrival.reading.tenure.may_let_go() {
                     intake::acknowledge(&arrival.message).await;
                 }
             }

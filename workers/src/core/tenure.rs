@@ -5,6 +5,7 @@
 //! while the process is stopped, and the wall clock is asked as well, because a suspended machine stops the other.
 
 use ackline_shared::subjects::Partition;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
@@ -109,13 +110,15 @@ struct Held {
     title: Title,
     lapses: u64,
     freshness: Arc<Freshness>,
+    leaving: AtomicBool,
     cut: watch::Sender<bool>,
 }
 
 impl Tenure {
     /// A tenure won by a claim that was begun when the membership had lapsed this often.
     pub fn new(partition: Partition, title: Title, lapses: u64, freshness: Arc<Freshness>) -> Self {
-        Self(Arc::new(Held { partition, title, lapses, freshness, cut: watch::channel(false).0 }))
+        let (leaving, cut) = (AtomicBool::new(false), watch::channel(false).0);
+        Self(Arc::new(Held { partition, title, lapses, freshness, leaving, cut }))
     }
 
     /// The partition.
@@ -141,6 +144,17 @@ impl Tenure {
     /// How long a request for messages may stay with NATS, so that none outlives the process's own life.
     pub fn request_life(&self) -> Duration {
         self.0.freshness.ttl().mul_f64(REQUEST_SHARE)
+    }
+
+    /// Notes that the partition is about to be given up.
+    pub fn leave(&self) {
+        self.0.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a message may be acknowledged that goes on elsewhere: a successor looks there when it begins, and
+    /// what is let go of later it would not find.
+    pub fn may_let_go(&self) -> bool {
+        self.is_current() && !self.0.leaving.load(Ordering::SeqCst)
     }
 
     /// Ends it: what runs under it stops at its next wait.
@@ -202,6 +216,16 @@ mod tests {
         let freshness = Freshness::new(TTL);
         freshness.renewed(Moment { steady: Instant::now(), ..ago(7) });
         assert!(freshness.fresh().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_tenure_that_is_being_given_up_lets_nothing_go_any_more() {
+        let freshness = Arc::new(Freshness::new(TTL));
+        freshness.renewed(ago(0));
+        let tenure = tenure(&freshness);
+        assert!(tenure.may_let_go());
+        tenure.clone().leave();
+        assert!(tenure.is_current() && !tenure.may_let_go());
     }
 
     #[tokio::test]

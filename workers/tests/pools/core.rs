@@ -221,7 +221,7 @@ async fn an_update_with_which_one_process_after_the_other_ends_is_given_up_and_t
     let reasons = stage.dead_letters(1).await;
     assert_eq!(reasons, ["3 processes took this update over and ended while they worked on it"]);
     seen.wait_for(1).await;
-    assert_eq!(seen.effects_of("US.1"), ["y2"]);
+    assert_eq!(seen.effects_of("u:US.1"), ["y2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
