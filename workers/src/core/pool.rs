@@ -156,6 +156,9 @@ impl<J: Job> Desk<J> {
                 self.drop_given_up();
             }
             self.start_ready();
+            for place in self.spill.take_let_go() {
+                self.holdings.stop(&place, false);
+            }
             if closed_by.is_some_and(|by| self.holdings.is_empty() || by <= Instant::now()) {
                 return Ok(());
             }
@@ -233,9 +236,6 @@ impl<J: Job> Desk<J> {
     /// Takes in what happened to the lines; false when a task of theirs broke.
     fn turn_out(&mut self, event: spill::Event) -> bool {
         let turnout = self.spill.take(event);
-        for arrival in turnout.moved {
-            self.holdings.stop(&arrival.place(), false);
-        }
         for arrival in turnout.ready {
             let place = arrival.place();
             if let Some(origin) = &arrival.origin {

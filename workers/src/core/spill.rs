@@ -102,6 +102,8 @@ pub struct Spill {
     /// Copies whose originals are still at work.
     twins: HashMap<Place, Origin>,
     unwritten: VecDeque<(Arc<SpillLine>, Item)>,
+    /// Where updates stood that go on in a line.
+    let_go: Vec<Place>,
     writing: bool,
     tasks: JoinSet<Event>,
 }
@@ -142,9 +144,16 @@ impl Spill {
             wakes: BTreeSet::new(),
             twins: HashMap::new(),
             unwritten: VecDeque::new(),
+            let_go: Vec::new(),
             writing: false,
             tasks: JoinSet::new(),
         }
+    }
+
+    /// Where updates stood that go on in a line since this was last asked: what is read of them now is a copy, or
+    /// comes again, and is not held here any more.
+    pub fn take_let_go(&mut self) -> Vec<Place> {
+        std::mem::take(&mut self.let_go)
     }
 
     /// How many updates wait in lines, as far as is known.
@@ -461,6 +470,9 @@ impl Spill {
     }
 
     fn append(&mut self, line: Arc<SpillLine>, item: Item) {
+        if let Item::Moved(arrival) = &item {
+            self.let_go.push(arrival.place());
+        }
         self.enter(&line).append();
         self.unwritten.push_back((line, item));
         self.write();
