@@ -32,9 +32,10 @@ struct Level {
     connections: &'static [usize],
 }
 
-const LEVELS: [Level; 2] = [
+const LEVELS: [Level; 3] = [
     Level { durability: Durability::Stored, peers: &UNSYNCED, connections: &[64] },
     Level { durability: Durability::Synced, peers: &SYNCED, connections: &[64, 512] },
+    Level { durability: Durability::Logged, peers: &SYNCED, connections: &[64, 512] },
 ];
 
 const UNSYNCED: [Recipe; 5] = [
