@@ -1,15 +1,16 @@
 //! Takes one fixed webhook along a path as often as told: what callgrind counts for
 //! `make bench SCENARIO=instructions`.
 //!
-//! `core` is verify, split and stamp; `http` is a keep-alive connection through the real server into a log that
+//! `core` is verify, split, stamp and writing subject and headers as they travel; `http` is a keep-alive connection through the real server into a log that
 //! only makes subject and headers.
 
+use ackline_ingress::admission::Admission;
 use ackline_ingress::budget::Budget;
 use ackline_ingress::fixture;
 use ackline_ingress::metrics::Metrics;
 use ackline_ingress::routing::Routing;
 use ackline_ingress::server::Server;
-use ackline_ingress::settings::Bounds;
+use ackline_ingress::settings::{Bounds, Shedding};
 use ackline_ingress::split::split;
 use ackline_ingress::stamping::{Arrival, Stamp, Stamped};
 use ackline_ingress::update_log::{StoreError, Update, UpdateLog};
@@ -50,15 +51,19 @@ fn core(webhooks: u64) -> anyhow::Result<()> {
     let lock = door.lock().context("the fixture's app is locked")?;
     let body = body();
     let signature = SigningKey::from_bytes(fixture::SECRET.as_bytes()).sign(&body);
+    let mut text = Vec::new();
     for webhook in 0..webhooks {
         let body = black_box(&body);
         signature::verify(&lock.keys, Some(signature.as_bytes()), body)?;
         let arrival = Arrival::now(signature.as_bytes(), webhook.into(), webhook);
         let stamp = Stamp { table: &table, door, partitions: 32, arrival: &arrival };
-        let split = split(body)?;
+        let mut split = split(body)?;
         let mut unrouted = Vec::new();
-        for update in Stamped::new(stamp, &split, &mut unrouted) {
-            black_box((update.head.subject(), update.payload));
+        for update in Stamped::new(stamp, &mut split, &mut unrouted) {
+            text.clear();
+            update.head.write_subject(&mut text);
+            update.head.write_headers(&mut text);
+            black_box((&text, update.payload));
         }
         ensure!(unrouted.is_empty(), "the webhook is not routed");
     }
@@ -96,6 +101,10 @@ fn http(webhooks: u64) -> anyhow::Result<()> {
     let edge = Arc::new(Edge {
         routing,
         log: Arc::new(NoLog),
+        admission: Admission::new(
+            Shedding { target: Duration::from_secs(10), in_flight_max: 64 },
+            tokio::time::Instant::now(),
+        ),
         bounds: BOUNDS,
         partitions: 32,
         retry_after: HeaderValue::from_static("2"),

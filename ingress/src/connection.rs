@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::reference::{self, Expected};
 use crate::routing::Routing;
 use crate::server::Server;
-use crate::settings::Bounds;
+use crate::settings::{Bounds, Shedding};
 use crate::update_log::{StoreError, Update, UpdateLog};
 use crate::webhook::Edge;
 use ackline_shared::envelope::Family;

@@ -171,6 +171,7 @@ mod tests {
             received_ms: number as u64,
             signature: None,
             traceparent: None,
+            replay: None,
         };
         Update { head, payload: Bytes::new() }
     }

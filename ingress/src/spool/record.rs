@@ -120,6 +120,7 @@ mod tests {
                 received_ms,
                 signature,
                 traceparent: Some(String::new()),
+                replay: None,
             };
             let update = Update { head, payload: payload.into() };
             prop_assert_eq!(decode(&encode(&update)), Some(update));

@@ -131,6 +131,7 @@ fn update(number: u64) -> Update {
         received_ms: number,
         signature: None,
         traceparent: None,
+        replay: None,
     };
     Update { head, payload: Bytes::from(vec![b' '; 200]) }
 }
