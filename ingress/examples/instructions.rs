@@ -1,26 +1,22 @@
 //! Takes one fixed webhook along a path as often as told: what callgrind counts for
 //! `make bench SCENARIO=instructions`.
 //!
-//! `core` is verify, split and stamp; `http` is a keep-alive connection through the real server into a log that
+//! `core` is verify, split, stamp and writing subject and headers as they travel; `http` is a keep-alive connection through the real server into a log that
 //! only makes subject and headers.
 
-use ackline_ingress::admission::Admission;
-use ackline_ingress::budget::Budget;
 use ackline_ingress::fixture;
 use ackline_ingress::metrics::Metrics;
 use ackline_ingress::routing::Routing;
 use ackline_ingress::server::Server;
-use ackline_ingress::settings::{Bounds, Shedding};
+use ackline_ingress::settings::Bounds;
 use ackline_ingress::split::split;
 use ackline_ingress::stamping::{Arrival, Stamp, Stamped};
 use ackline_ingress::update_log::{StoreError, Update, UpdateLog};
-use ackline_ingress::webhook::Edge;
 use ackline_shared::signature::{self, SigningKey};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,15 +47,19 @@ fn core(webhooks: u64) -> anyhow::Result<()> {
     let lock = door.lock().context("the fixture's app is locked")?;
     let body = body();
     let signature = SigningKey::from_bytes(fixture::SECRET.as_bytes()).sign(&body);
+    let mut text = Vec::new();
     for webhook in 0..webhooks {
         let body = black_box(&body);
         signature::verify(&lock.keys, Some(signature.as_bytes()), body)?;
         let arrival = Arrival::now(signature.as_bytes(), webhook.into(), webhook);
         let stamp = Stamp { table: &table, door, partitions: 32, arrival: &arrival };
-        let split = split(body)?;
+        let mut split = split(body)?;
         let mut unrouted = Vec::new();
-        for update in Stamped::new(stamp, &split, &mut unrouted) {
-            black_box((update.head.subject(), update.payload));
+        for update in Stamped::new(stamp, &mut split, &mut unrouted) {
+            text.clear();
+            update.head.write_subject(&mut text);
+            update.head.write_headers(&mut text);
+            black_box((&text, update.payload));
         }
         ensure!(unrouted.is_empty(), "the webhook is not routed");
     }
@@ -94,17 +94,7 @@ const BOUNDS: Bounds = Bounds {
 fn http(webhooks: u64) -> anyhow::Result<()> {
     let (routing, metrics) = (Routing::new(), Metrics::new());
     routing.replace(fixture::table());
-    let shedding = Shedding { target: Duration::from_millis(250), in_flight_max: 64 };
-    let edge = Arc::new(Edge {
-        admission: Admission::new(shedding, tokio::time::Instant::now()),
-        routing,
-        log: Arc::new(NoLog),
-        bounds: BOUNDS,
-        partitions: 32,
-        retry_after: HeaderValue::from_static("2"),
-        body_bytes: Arc::new(Budget::new(BOUNDS.body_bytes_total_max)),
-        metrics: metrics.clone(),
-    });
+    let edge = fixture::edge(Arc::new(NoLog), routing, BOUNDS, metrics.clone());
     let handler = move |request: Request<Incoming>| {
         let edge = edge.clone();
         async move { edge.answer(request).await }

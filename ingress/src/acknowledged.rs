@@ -5,7 +5,7 @@
 //! sixteen bytes an entry, in sets of which each forgets its oldest first.
 
 use ackline_shared::envelope::Head;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Entries of a set: enough that sets fill evenly.
@@ -16,7 +16,7 @@ const LOCKS: usize = 64;
 /// A bounded memory, shared by all threads.
 #[derive(Debug)]
 pub struct Acknowledged {
-    keys: [RandomState; 2],
+    keys: RandomState,
     shards: Vec<Mutex<Vec<Set>>>,
 }
 
@@ -39,10 +39,10 @@ const EMPTY: Fingerprint = Fingerprint { high: 0, low: 0 };
 impl Acknowledged {
     /// Makes a memory of about `entries_max` entries; none remembers nothing.
     pub fn new(entries_max: usize) -> Self {
-        Self::with_keys(entries_max, [RandomState::new(), RandomState::new()])
+        Self::with_keys(entries_max, RandomState::new())
     }
 
-    fn with_keys(entries_max: usize, keys: [RandomState; 2]) -> Self {
+    fn with_keys(entries_max: usize, keys: RandomState) -> Self {
         let sets = entries_max.div_ceil(WAYS);
         let locks = sets.min(LOCKS);
         let set = Set { prints: [EMPTY; WAYS], oldest: 0 };
@@ -52,9 +52,12 @@ impl Acknowledged {
 
     /// The fingerprint of an update: its id, and whose it is, as what nobody owned may have an owner by now.
     pub fn fingerprint(&self, head: &Head) -> Fingerprint {
-        let [high, low] = &self.keys;
-        let named = (head.tenant.as_str(), head.id.as_str());
-        Fingerprint { high: high.hash_one(named), low: low.hash_one(named) }
+        let mut hasher = self.keys.build_hasher();
+        (head.tenant.as_str(), head.id.as_str()).hash(&mut hasher);
+        let high = hasher.finish();
+        // One more byte gives another 64 bits of the same keyed function, for less than a second pass.
+        hasher.write_u8(0);
+        Fingerprint { high, low: hasher.finish() }
     }
 
     /// Whether the update was acknowledged and is not forgotten.

@@ -4,34 +4,28 @@
 //! Nobody guesses a signature, so `sha256=?` in the input becomes the signature of the body behind it. Time is
 //! tokio's and paused: every wait of the server ends at once when nothing else can happen.
 
-use crate::admission::Admission;
-use crate::budget::Budget;
 use crate::entrance::{Entrance, EntranceSettings};
 use crate::fixture;
 use crate::metrics::Metrics;
 use crate::reference::{self, Expected};
 use crate::routing::Routing;
 use crate::server::Server;
-use crate::settings::{Bounds, Shedding};
+use crate::settings::Bounds;
 use crate::update_log::{StoreError, Update, UpdateLog};
-use crate::webhook::Edge;
 use ackline_shared::envelope::Family;
 use ackline_shared::signature::SigningKey;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
 use ipnet::Ipv4Net;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 const SIGN_HERE: &[u8] = b"sha256=?";
 const HEAD_END: &[u8] = b"\r\n\r\n";
 const PIPE_BYTES: usize = 64 << 10;
-const SHEDDING: Shedding = Shedding { target: Duration::from_millis(250), in_flight_max: 64 };
 
 static ROUTING: LazyLock<Arc<Routing>> = LazyLock::new(|| {
     let routing = Routing::new();
@@ -158,16 +152,7 @@ async fn play(bytes: &[u8], step: usize, log: Arc<Recorder>) -> Vec<u8> {
         body_bytes_total_max: 64 << 10,
     };
     let metrics = Metrics::new();
-    let edge = Arc::new(Edge {
-        routing: ROUTING.clone(),
-        log,
-        admission: Admission::new(SHEDDING, Instant::now()),
-        bounds,
-        partitions: 32,
-        retry_after: HeaderValue::from_static("2"),
-        body_bytes: Arc::new(Budget::new(bounds.body_bytes_total_max)),
-        metrics: metrics.clone(),
-    });
+    let edge = fixture::edge(log, ROUTING.clone(), bounds, metrics.clone());
     let handler = move |request: Request<Incoming>| {
         let edge = edge.clone();
         async move { edge.answer(request).await }

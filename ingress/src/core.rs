@@ -1,7 +1,8 @@
 //! One thread of the edge: a runtime, a connection to NATS and a share of the bounds of its own.
 //!
 //! Threads share the routing table, the metrics and the budget of bytes, all of which are only read or
-//! counted; a delivery is accepted, stored and answered on one thread, without a lock or a wakeup elsewhere.
+//! counted; a delivery is accepted, stored and answered on one thread, without a wakeup elsewhere. Only where
+//! updates are committed in groups do all threads share one connection.
 
 use crate::acknowledged::Acknowledged;
 use crate::admission::Admission;
@@ -17,6 +18,7 @@ use crate::settings::IngressSettings;
 use crate::spool::Spool;
 use crate::spool::log::{Beside, Spooled};
 use crate::webhook::Edge;
+use crate::wire::Wire;
 use std::net::TcpListener as Unregistered;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -43,13 +45,15 @@ pub struct Shared {
     pub acknowledged: Arc<Acknowledged>,
     /// The local log, if there is one.
     pub spool: Option<Spool>,
+    /// The one connection of all threads, when groups are committed: there is one disk for all of them.
+    pub wire: Option<Arc<Wire>>,
 }
 
 /// A thread that serves.
 #[derive(Debug)]
 pub struct Core {
-    /// What it stores with.
-    pub publisher: Arc<Publisher>,
+    /// The connection it stores on.
+    pub wire: Arc<Wire>,
     /// Resolves when the thread has ended.
     pub ended: oneshot::Receiver<()>,
 }
@@ -76,12 +80,12 @@ impl Core {
             drop(ends);
         };
         std::thread::Builder::new().name("edge".to_owned()).spawn(work).map_err(ProcessError::Thread)?;
-        let publisher = started.await.map_err(|_| ProcessError::ThreadEnded)??;
-        Ok(Self { publisher, ended })
+        let wire = started.await.map_err(|_| ProcessError::ThreadEnded)??;
+        Ok(Self { wire, ended })
     }
 }
 
-type Started = oneshot::Sender<Result<Arc<Publisher>, ProcessError>>;
+type Started = oneshot::Sender<Result<Arc<Wire>, ProcessError>>;
 
 async fn serve(
     shared: Shared,
@@ -90,18 +94,22 @@ async fn serve(
     stop: watch::Receiver<bool>,
     ready: Started,
 ) -> Result<(), ProcessError> {
-    let Shared { settings, routing, entrance, metrics, body_bytes, promise, acknowledged, spool } = shared;
+    let Shared { settings, routing, entrance, metrics, body_bytes, promise, acknowledged, spool, wire } =
+        shared;
     let limits = settings.publishing.share_of(threads);
-    let connecting =
-        Publisher::connect(&settings.nats, limits, metrics.clone(), acknowledged.clone(), promise);
-    let publisher = match connecting.await {
-        Ok(publisher) => publisher,
+    let wire = match wire {
+        Some(wire) => Ok(wire),
+        None => Wire::start(&settings.nats, limits.in_flight_max, limits.attempt_timeout, None).await,
+    };
+    let wire = match wire {
+        Ok(wire) => wire,
         Err(error) => {
             // Whoever started the thread tells why.
             let _starter_gone = ready.send(Err(error.into()));
             return Ok(());
         }
     };
+    let publisher = Publisher::new(wire.clone(), limits, metrics.clone(), acknowledged.clone(), promise);
     let beside = spool.map(|spool| {
         let desk = spool.desk();
         tokio::spawn(desk.clone().serve());
@@ -109,7 +117,7 @@ async fn serve(
     });
     let edge = Edge {
         routing,
-        log: Arc::new(Spooled::new(publisher.clone(), beside)),
+        log: Arc::new(Spooled::new(Arc::new(publisher), beside)),
         admission: Admission::new(settings.shedding(threads), Instant::now()),
         bounds: settings.bounds,
         partitions: settings.nats.partitions,
@@ -124,7 +132,7 @@ async fn serve(
     };
     listener.set_nonblocking(true).map_err(ProcessError::Thread)?;
     let listener = TcpListener::from_std(listener).map_err(ProcessError::Thread)?;
-    let _starter_gone = ready.send(Ok(publisher));
+    let _starter_gone = ready.send(Ok(wire));
     let server = Server::behind(entrance, handler, settings.bounds.share_of(threads), metrics);
     server.run(listener, stop).await;
     Ok(())

@@ -7,6 +7,9 @@ use crate::element::Family;
 use crate::json::{self, Flaw, Scanner, Span};
 use std::borrow::Cow;
 
+/// Keys of a value that may not occur twice.
+const STRUCTURAL: [&str; 6] = ["messages", "contacts", "metadata", "statuses", "message_echoes", "calls"];
+
 /// An array and the things in it.
 #[derive(Debug)]
 pub struct Group<T> {
@@ -175,15 +178,15 @@ impl Change {
 impl ChangeValue {
     fn scan(bytes: &[u8], scanner: &mut Scanner<'_>) -> Result<Self, Flaw> {
         let mut value = Self::default();
-        let (mut seen, mut history) = (Vec::new(), false);
+        let (mut seen, mut history) = (0_u8, false);
         value.span = scanner.object(|scanner, key| {
             let name = name(bytes, &key);
             let family = Family::of_key(&name);
-            if family.is_some() || name == "contacts" || name == "metadata" {
-                if seen.contains(&name) {
+            if let Some(place) = STRUCTURAL.iter().position(|known| *known == name) {
+                if seen & (1 << place) != 0 {
                     return Err(scanner.flaw());
                 }
-                seen.push(name.clone());
+                seen |= 1 << place;
             }
             if name == "metadata" && scanner.peek() == Some(b'{') {
                 let span = value.metadata(bytes, scanner)?;

@@ -237,13 +237,18 @@ impl Contact<'_> {
 /// Writes `<family>.<what>` with the second token made safe and short; absent is `unknown`.
 pub fn kind(family: &str, what: Option<&str>) -> String {
     let what = what.filter(|what| !what.is_empty()).unwrap_or("unknown");
+    let mut out = String::with_capacity(family.len() + 1 + what.len().min(KIND_TOKEN_BYTES_MAX));
+    out.push_str(family);
+    out.push('.');
+    let is_safe = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    if what.len() <= KIND_TOKEN_BYTES_MAX && what.bytes().all(is_safe) {
+        out.push_str(what);
+        return out;
+    }
     let safe = what.chars().take(KIND_TOKEN_BYTES_MAX).map(|c| match c.to_ascii_lowercase() {
         c @ ('a'..='z' | '0'..='9' | '_' | '-') => c,
         _ => '_',
     });
-    let mut out = String::with_capacity(family.len() + 1 + what.len().min(KIND_TOKEN_BYTES_MAX));
-    out.push_str(family);
-    out.push('.');
     out.extend(safe);
     out
 }

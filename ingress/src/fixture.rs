@@ -5,18 +5,44 @@
     reason = "only tests run this; a failure here is a failed test"
 )]
 
-use crate::routing::RoutingTable;
+use crate::admission::Admission;
+use crate::budget::Budget;
+use crate::metrics::Metrics;
+use crate::routing::{Routing, RoutingTable};
+use crate::settings::{Bounds, Shedding};
+use crate::webhook::Edge;
 use ackline_shared::model::{App, Entity, INSTALLATION_SCOPE, PhoneNumber, SecretField, Tenant};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::secret::Secret;
 use ackline_shared::subjects::config_key;
 use ackline_shared::vault::VaultKey;
+use hyper::header::HeaderValue;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The app secret of every app here.
 pub const SECRET: &str = "test_app_secret";
 /// The verify token of every app here.
 pub const VERIFY_TOKEN: &str = "verify-me";
+
+/// When the edge below turns deliveries away.
+pub const SHEDDING: Shedding = Shedding { target: Duration::from_millis(250), in_flight_max: 1024 };
+
+/// An edge over a log of the caller's.
+pub fn edge<L>(log: Arc<L>, routing: Arc<Routing>, bounds: Bounds, metrics: Arc<Metrics>) -> Arc<Edge<L>> {
+    Arc::new(Edge {
+        routing,
+        log,
+        admission: Admission::new(SHEDDING, Instant::now()),
+        bounds,
+        partitions: 32,
+        retry_after: HeaderValue::from_static("2"),
+        body_bytes: Arc::new(Budget::new(bounds.body_bytes_total_max)),
+        metrics,
+    })
+}
 
 /// The configuration and the key its secrets open under.
 pub fn snapshot() -> (Snapshot, VaultKey) {

@@ -31,10 +31,10 @@ pub fn check(bytes: &[u8]) -> Result<usize, String> {
     let stamp = Stamp { table: &TABLE, door, partitions: 32, arrival: &arrival };
     match split(&body) {
         Err(_) => {
-            let (head, _) = stamp.head(&Found::whole(&body, UNREADABLE.to_owned()), true);
+            let (head, _) = stamp.head(Found::whole(&body, UNREADABLE.to_owned()), true);
             check_update(&Update { head, payload: body }, &key).map(|()| 1)
         }
-        Ok(split) => check_split(&split, stamp, &body, &key),
+        Ok(mut split) => check_split(&mut split, stamp, &body, &key),
     }
 }
 
@@ -47,11 +47,11 @@ pub fn compare(bytes: &[u8]) -> Result<usize, String> {
         let arrival = Arrival::now(b"sha256=", 1, 1);
         let stamp = Stamp { table: &TABLE, door, partitions: 32, arrival: &arrival };
         let found: Vec<_> = match split(&body) {
-            Ok(split) => {
-                Stamped::new(stamp, &split, &mut Vec::new()).map(|update| as_expected(&update)).collect()
+            Ok(mut split) => {
+                Stamped::new(stamp, &mut split, &mut Vec::new()).map(|update| as_expected(&update)).collect()
             }
             Err(_) => {
-                let (head, _) = stamp.head(&Found::whole(&body, UNREADABLE.to_owned()), true);
+                let (head, _) = stamp.head(Found::whole(&body, UNREADABLE.to_owned()), true);
                 vec![as_expected(&Update { head, payload: body.clone() })]
             }
         };
@@ -70,7 +70,12 @@ pub fn compare(bytes: &[u8]) -> Result<usize, String> {
     Ok(count)
 }
 
-fn check_split(split: &Split<'_>, stamp: Stamp<'_>, body: &Bytes, key: &SigningKey) -> Result<usize, String> {
+fn check_split(
+    split: &mut Split<'_>,
+    stamp: Stamp<'_>,
+    body: &Bytes,
+    key: &SigningKey,
+) -> Result<usize, String> {
     let mut unrouted = Vec::new();
     let updates: Vec<_> = Stamped::new(stamp, split, &mut unrouted).collect();
     if updates.is_empty() {

@@ -295,8 +295,10 @@ pub fn slice<'a>(bytes: &'a [u8], span: &Span) -> &'a [u8] {
 pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Option<Cow<'a, str>> {
     let raw = slice(bytes, span);
     match raw.first()? {
-        b'"' if raw.contains(&b'\\') => serde_json::from_slice(raw).ok().map(Cow::Owned),
-        b'"' => std::str::from_utf8(raw.get(1..raw.len() - 1)?).ok().map(Cow::Borrowed),
+        b'"' => match raw.get(1..raw.len() - 1)? {
+            inner if plain(inner) == inner.len() => std::str::from_utf8(inner).ok().map(Cow::Borrowed),
+            _ => serde_json::from_slice(raw).ok().map(Cow::Owned),
+        },
         b'-' | b'0'..=b'9' => std::str::from_utf8(raw).ok().map(Cow::Borrowed),
         _ => None,
     }

@@ -43,3 +43,4 @@ pub mod stamping;
 pub mod tls;
 pub mod update_log;
 pub mod webhook;
+pub mod wire;

@@ -8,12 +8,12 @@ use crate::budget::Budget;
 use crate::durability::Promise;
 use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::publisher::Publisher;
 use crate::routing::Routing;
 use crate::server::Answer;
 use crate::spool::Spool;
 use crate::spool::shelf::Depth;
 use crate::tls::Tls;
+use crate::wire::Wire;
 use ackline_shared::nats::Durability;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -27,8 +27,8 @@ use tokio::sync::watch;
 /// What the private port shows.
 #[derive(Debug, Clone)]
 pub struct Private {
-    /// The publishers of its threads.
-    pub publishers: Vec<Arc<Publisher>>,
+    /// The connections its threads publish on.
+    pub wires: Vec<Arc<Wire>>,
     /// The local log, if there is one.
     pub spool: Option<Spool>,
     /// Bytes of bodies held.
@@ -90,13 +90,13 @@ impl Private {
 
     /// Connected when all are; else what the first of the others says.
     fn link(&self) -> Link {
-        let mut links = self.publishers.iter().map(|publisher| publisher.link());
+        let mut links = self.wires.iter().map(|wire| wire.link());
         links.find(|link| *link != Link::Up).unwrap_or(Link::Up)
     }
 
     fn measurements(&self) -> Answer {
         let metrics = &self.metrics;
-        metrics.in_flight.set(signed(self.publishers.iter().map(|publisher| publisher.in_flight()).sum()));
+        metrics.in_flight.set(signed(self.wires.iter().map(|wire| wire.in_flight()).sum()));
         metrics.body_bytes.set(signed(self.body_bytes.held()));
         metrics.nats_connected.set(i64::from(self.link() == Link::Up));
         if let Some(spool) = &self.spool {

@@ -14,12 +14,13 @@ use crate::private::Private;
 use crate::publisher::Publisher;
 use crate::routing::Routing;
 use crate::server::Server;
-use crate::settings::IngressSettings;
+use crate::settings::{IngressSettings, Publishing};
 use crate::spool::Spool;
 use crate::spool::directory::SpoolError;
 use crate::spool::disk::FileSystem;
 use crate::spool::settings::SpoolSettings;
-use ackline_shared::nats::{self, NatsError};
+use crate::wire::Wire;
+use ackline_shared::nats::{self, Durability, NatsError};
 use ackline_shared::registry::{Extent, Registry};
 use ackline_shared::vault::{VaultError, VaultKey};
 use async_nats::Event;
@@ -74,7 +75,7 @@ pub async fn run(
     let master = settings.master_key.clone().ok_or(VaultError::NoMasterKey)?;
     let metrics = Metrics::new();
     let (spool, mut spool_ended) = open_spool(&settings, &metrics)?;
-    let shared = Shared {
+    let mut shared = Shared {
         routing: Routing::new(),
         entrance: Entrance::new(settings.entrance.clone(), &metrics),
         metrics,
@@ -82,21 +83,30 @@ pub async fn run(
         promise: Arc::default(),
         acknowledged: Arc::new(Acknowledged::new(settings.acknowledged_max)),
         spool,
+        wire: None,
         settings: Arc::new(settings),
     };
     let settings = shared.settings.clone();
+    if settings.nats.durability == Durability::Synced {
+        let Publishing { in_flight_max, attempt_timeout, .. } = settings.publishing;
+        let metrics = Some(&shared.metrics);
+        shared.wire = Some(Wire::start(&settings.nats, in_flight_max, attempt_timeout, metrics).await?);
+    }
     // Dropping it ends the threads too.
     let (halt, halted) = watch::channel(false);
     let threads = listeners.public.len();
-    let (mut publishers, mut ends) = (Vec::new(), Vec::new());
+    let (mut wires, mut ends) = (Vec::new(), Vec::new());
     for listener in listeners.public {
         let core = Core::start(shared.clone(), listener, threads, halted.clone()).await?;
-        publishers.push(core.publisher);
+        wires.push(core.wire);
         ends.push(core.ended);
+    }
+    if shared.wire.is_some() {
+        wires.truncate(1);
     }
     let draining = start_drain(&shared).await?;
     let private = Private {
-        publishers,
+        wires,
         spool: shared.spool.clone(),
         body_bytes: shared.body_bytes.clone(),
         routing: shared.routing.clone(),
@@ -133,10 +143,14 @@ pub async fn run(
     if let Some(spool) = shared.spool {
         end_spool(&spool, spool_ended, result.is_ok(), deadline).await;
     }
-    draining.inspect(|draining| draining.abort());
+    draining.inspect(|(draining, wire)| {
+        draining.abort();
+        wire.close();
+    });
     reloading.inspect(|reloading| reloading.abort());
     configuration.abort();
     health.abort();
+    shared.wire.inspect(|wire| wire.close());
     result
 }
 
@@ -152,13 +166,15 @@ fn open_spool(
 }
 
 /// Starts to publish what is spooled, over a connection of its own.
-async fn start_drain(shared: &Shared) -> Result<Option<JoinHandle<Infallible>>, ProcessError> {
+async fn start_drain(shared: &Shared) -> Result<Option<(JoinHandle<Infallible>, Arc<Wire>)>, ProcessError> {
     let Some(spool) = &shared.spool else { return Ok(None) };
     let Shared { settings, metrics, promise, .. } = shared;
     // Everything spooled is acknowledged; a memory of that would keep it from being published at all.
     let nothing = Arc::new(Acknowledged::new(0));
     let (limits, promise) = (settings.publishing, promise.clone());
-    let publisher = Publisher::connect(&settings.nats, limits, metrics.clone(), nothing, promise).await?;
+    let grouped = (settings.nats.durability == Durability::Synced).then_some(metrics);
+    let wire = Wire::start(&settings.nats, limits.in_flight_max, limits.attempt_timeout, grouped).await?;
+    let publisher = Arc::new(Publisher::new(wire.clone(), limits, metrics.clone(), nothing, promise));
     let (found, connections) = watch::channel(0_u64);
     let client = nats::connect_with(&settings.nats, "ackline-ingress-spool", true, |options| {
         options.event_callback(move |event| {
@@ -174,11 +190,12 @@ async fn start_drain(shared: &Shared) -> Result<Option<JoinHandle<Infallible>>, 
     });
     let client = client.await?;
     let drain = spool.drain(publisher, connections);
-    Ok(Some(tokio::spawn(async move {
+    let draining = tokio::spawn(async move {
         let never = drain.run().await;
         drop(client);
         never
-    })))
+    });
+    Ok(Some((draining, wire)))
 }
 
 /// Publishes what is left, as far as there is time, and lets the writer finish.

@@ -1,145 +1,91 @@
 //! Stores updates in JetStream: publishes with a dedupe id, and waits for the PubAck of each.
 //!
-//! One subscription holds the answers of all publishes; a slot in a fixed table waits for each. What is in
-//! flight is bounded by permits. An update that is not acknowledged in time, was refused, or was on its way
-//! when the connection broke is published again under the same id, within the delivery's budget, so that
-//! JetStream stores it once. Success is a PubAck, of now or of the same update before, and nothing else is.
+//! What is in flight is bounded by the slots of the connection. An update that is not acknowledged in time,
+//! was refused, or was on its way when the connection broke is published again under the same id, within the
+//! delivery's budget, so that JetStream stores it once. Success is a PubAck, of now or of the same update
+//! before, and nothing else is.
 
 use crate::acknowledged::{Acknowledged, Fingerprint};
 use crate::durability::Promise;
-use crate::group::{Committer, Group, Outgoing};
-use crate::link::{Follower, Link};
+use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::receipt;
 use crate::settings::Publishing;
-use crate::slots::{Claim, Outcome, Slots};
+use crate::slots::{Outcome, Token};
 use crate::update_log::{StoreError, Update, UpdateLog};
-use ackline_shared::nats::{self, Durability, NatsError, NatsSettings};
-use async_nats::Client;
-use async_nats::client::PublishErrorKind;
-use futures_util::StreamExt;
+use crate::wire::{Unsent, Wire};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 /// Most updates of one delivery in flight at once.
 const DELIVERY_WINDOW: usize = 256;
-/// Publishes that may wait in the client for the connection's task.
-const SENDER_CAPACITY: usize = 1024;
 /// First wait before an update that was refused is published again; doubles.
 const BACKOFF_INITIAL: Duration = Duration::from_millis(25);
 
-/// Publishes to one NATS connection.
+/// Publishes to one connection.
 #[derive(Debug)]
 pub struct Publisher {
-    client: Client,
-    inbox: String,
-    slots: Arc<Slots>,
-    permits: Semaphore,
-    link: watch::Sender<Link>,
+    wire: Arc<Wire>,
     limits: Publishing,
     metrics: Arc<Metrics>,
     acknowledged: Arc<Acknowledged>,
     promise: Arc<Promise>,
-    group: Option<Group>,
 }
 
 impl Publisher {
-    /// Connects in the background and starts to listen for answers.
-    pub async fn connect(
-        settings: &NatsSettings,
+    /// Puts a publisher together; several may share a connection.
+    pub fn new(
+        wire: Arc<Wire>,
         limits: Publishing,
         metrics: Arc<Metrics>,
         acknowledged: Arc<Acknowledged>,
         promise: Arc<Promise>,
-    ) -> Result<Arc<Self>, NatsError> {
-        // One more than updates in flight: a group waits for an answer of its own.
-        let slots = Slots::new(limits.in_flight_max + 1);
-        let (link, _) = watch::channel(Link::New);
-        let follower = Follower { link: link.clone(), slots: slots.clone() };
-        let client = nats::connect_with(settings, "ackline-ingress", true, |options| {
-            // Our subjects are made of tokens by type.
-            options.skip_subject_validation(true).client_capacity(SENDER_CAPACITY).event_callback(
-                move |event| {
-                    follower.follow(&event);
-                    std::future::ready(())
-                },
-            )
-        })
-        .await?;
-        let inbox = client.new_inbox();
-        let answers = client
-            .subscribe(format!("{inbox}.*"))
-            .await
-            .map_err(|error| NatsError::Connect { url: settings.url.clone(), reason: error.to_string() })?;
-        tokio::spawn(listen(answers, inbox.len() + 1, slots.clone()));
-        let permits = Semaphore::new(limits.in_flight_max);
-        let group = (settings.durability == Durability::Synced).then(|| {
-            let committer = Committer {
-                client: client.clone(),
-                inbox: inbox.clone(),
-                slots: slots.clone(),
-                answer_timeout: limits.attempt_timeout,
-                metrics: metrics.clone(),
-            };
-            Group::start(committer, limits.in_flight_max)
-        });
-        Ok(Arc::new(Self {
-            client,
-            inbox,
-            slots,
-            permits,
-            link,
-            limits,
-            metrics,
-            acknowledged,
-            promise,
-            group,
-        }))
+    ) -> Self {
+        Self { wire, limits, metrics, acknowledged, promise }
     }
 
-    /// Whether NATS is reachable now.
-    pub fn link(&self) -> Link {
-        *self.link.borrow()
-    }
-
-    /// Updates published and not yet acknowledged.
-    pub fn in_flight(&self) -> usize {
-        self.limits.in_flight_max.saturating_sub(self.permits.available_permits())
+    /// The connection it publishes on.
+    pub fn wire(&self) -> &Arc<Wire> {
+        &self.wire
     }
 
     /// An update to publish, unless its PubAck was seen before.
-    fn unless_known(&self, update: Update) -> Option<New> {
+    fn unless_known(&self, update: Update) -> Option<Pending> {
         let print = self.acknowledged.fingerprint(&update.head);
         if self.acknowledged.knows(print) {
             self.metrics.repeated.inc();
             return None;
         }
-        Some(New { update, print })
+        Some(Pending { update, print, token: None, is_due: true, sent: None, stored: false })
     }
 
     /// Waits until all updates of a window are acknowledged, publishing again what was not.
-    async fn store_window(&self, updates: &[New], deadline: Instant) -> Result<(), StoreError> {
-        let mut pending = Vec::with_capacity(updates.len());
-        for update in updates {
-            pending.push(Pending::new(update, self.slots.claim().ok_or(StoreError::Overloaded)?));
-        }
+    async fn store_window(&self, window: &mut Window<'_>, deadline: Instant) -> Result<(), StoreError> {
         let mut backoff = BACKOFF_INITIAL;
         let mut failure = StoreError::Late;
+        let count = window.updates.len();
         loop {
             self.connected(deadline).await?;
-            for update in &mut pending {
-                if !update.is_stored(self) {
-                    update.publish(self, deadline).await?;
+            for update in window.updates.iter_mut() {
+                update.is_due &= !update.is_stored(self);
+            }
+            while let Err(unsent) = window.publish(self) {
+                match unsent {
+                    Unsent::TooLarge(reason) => return Err(StoreError::TooLarge(reason)),
+                    Unsent::Full if self.wire.has_room(0, deadline).await => {}
+                    Unsent::Full => return Err(StoreError::Overloaded),
                 }
             }
-            let attempt_end = || deadline.min(Instant::now() + self.limits.attempt_timeout);
-            let (mut end, mut refused) = (attempt_end(), false);
-            for update in &mut pending {
-                match update.outcome(end, self).await {
+            let attempt_end = |now: Instant| deadline.min(now + self.limits.attempt_timeout);
+            let (mut end, mut refused, mut missing) = (attempt_end(Instant::now()), false, false);
+            for update in window.updates.iter_mut() {
+                let outcome = update.outcome(end, self).await;
+                update.is_due = !update.stored;
+                missing |= update.is_due;
+                match outcome {
                     // While answers come in, publishing again would only add to the server's work.
-                    Some(Outcome::Stored { .. }) => end = attempt_end(),
+                    Some(Outcome::Stored { .. }) if count > 1 => end = attempt_end(Instant::now()),
+                    Some(Outcome::Stored { .. }) => {}
                     None => failure = StoreError::Late,
                     Some(Outcome::Lost) => failure = StoreError::Away,
                     Some(Outcome::NoStream) => (failure, refused) = (StoreError::NoStream, true),
@@ -148,7 +94,7 @@ impl Publisher {
                     }
                 }
             }
-            if pending.iter().all(|update| update.stored) {
+            if !missing {
                 return Ok(());
             }
             if refused {
@@ -163,33 +109,30 @@ impl Publisher {
 
     /// Waits for a connection that has just gone away; gives up at once when it is away for longer.
     async fn connected(&self, deadline: Instant) -> Result<(), StoreError> {
-        match self.link() {
-            Link::Up => return Ok(()),
-            Link::New => return Err(StoreError::Away),
-            Link::Down(since) if since.elapsed() >= self.limits.attempt_timeout => {
-                return Err(StoreError::Away);
+        match self.wire.link() {
+            Link::Up => Ok(()),
+            Link::Down(since) if since.elapsed() < self.limits.attempt_timeout => {
+                if self.wire.connected(deadline).await { Ok(()) } else { Err(StoreError::Away) }
             }
-            Link::Down(_) => {}
-        }
-        let mut link = self.link.subscribe();
-        match timeout_at(deadline, link.wait_for(|link| *link == Link::Up)).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(StoreError::Away),
+            Link::New | Link::Down(_) => Err(StoreError::Away),
         }
     }
 
-    async fn admit(
-        &self,
-        count: usize,
+    /// Takes slots for a window: at once for a delivery's first, or not at all.
+    async fn admit<'w>(
+        &'w self,
+        updates: &'w mut [Pending],
         first: bool,
         deadline: Instant,
-    ) -> Result<SemaphorePermit<'_>, StoreError> {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        if first {
-            return self.permits.try_acquire_many(count).map_err(|_| StoreError::Overloaded);
+    ) -> Result<Window<'w>, StoreError> {
+        loop {
+            if self.wire.claim(updates.iter_mut().map(|update| &mut update.token)) {
+                return Ok(Window { wire: &self.wire, updates });
+            }
+            if first || !self.wire.has_room(updates.len(), deadline).await {
+                return Err(StoreError::Overloaded);
+            }
         }
-        let acquired = timeout_at(deadline, self.permits.acquire_many(count)).await;
-        acquired.map_err(|_| StoreError::Overloaded)?.map_err(|_| StoreError::Overloaded)
     }
 }
 
@@ -198,83 +141,82 @@ impl UpdateLog for Publisher {
     where
         I: Iterator<Item = Update> + Send,
     {
+        let mut new = updates.filter_map(|update| self.unless_known(update)).fuse();
+        let Some(mut only) = new.next() else { return Ok(()) };
         let deadline = Instant::now() + self.limits.budget;
-        let window = DELIVERY_WINDOW.min(self.limits.in_flight_max);
-        let mut new = updates.filter_map(|update| self.unless_known(update));
+        let Some(second) = new.next() else {
+            let mut window = self.admit(std::slice::from_mut(&mut only), true, deadline).await?;
+            return self.store_window(&mut window, deadline).await;
+        };
+        let size = DELIVERY_WINDOW.min(self.wire.in_flight_max());
+        let mut new = [only, second].into_iter().chain(new);
         let mut first = true;
         loop {
-            let batch: Vec<New> = new.by_ref().take(window).collect();
-            if batch.is_empty() {
+            let mut updates: Vec<Pending> = new.by_ref().take(size).collect();
+            if updates.is_empty() {
                 return Ok(());
             }
-            let _permit = self.admit(batch.len(), first, deadline).await?;
+            let mut window = self.admit(&mut updates, first, deadline).await?;
             first = false;
-            self.store_window(&batch, deadline).await?;
+            self.store_window(&mut window, deadline).await?;
         }
     }
 }
 
-/// An update that is not known to be stored.
-struct New {
-    update: Update,
-    print: Fingerprint,
+/// Updates that hold slots; dropping it frees them.
+struct Window<'w> {
+    wire: &'w Wire,
+    updates: &'w mut [Pending],
+}
+
+impl Window<'_> {
+    /// Publishes what is due, in order; all of it unless there is no room.
+    fn publish(&mut self, publisher: &Publisher) -> Result<(), Unsent> {
+        let grouped = publisher.promise.in_groups();
+        let now = Instant::now();
+        let mut writing = self.wire.write();
+        for update in self.updates.iter_mut().filter(|update| update.is_due) {
+            let Some(token) = update.token else { continue };
+            let is_first = update.sent.is_none();
+            writing.publish(token, &update.update.head, &update.update.payload, grouped && is_first)?;
+            update.is_due = false;
+            if is_first {
+                update.sent = Some(now);
+            } else {
+                publisher.metrics.republished.inc();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Window<'_> {
+    fn drop(&mut self) {
+        self.wire.release(self.updates.iter_mut().filter_map(|update| update.token.take()));
+    }
 }
 
 /// An update on its way.
-struct Pending<'u> {
-    new: &'u New,
-    claim: Claim,
-    waiting: Option<oneshot::Receiver<Outcome>>,
+struct Pending {
+    update: Update,
+    print: Fingerprint,
+    token: Option<Token>,
+    /// It is to be published in this round.
+    is_due: bool,
     sent: Option<Instant>,
     stored: bool,
 }
 
-impl<'u> Pending<'u> {
-    fn new(new: &'u New, claim: Claim) -> Self {
-        Self { new, claim, waiting: None, sent: None, stored: false }
-    }
-
+impl Pending {
     /// Whether it is stored, counting an answer that came after its attempt was over.
     fn is_stored(&mut self, publisher: &Publisher) -> bool {
-        if let Some(Ok(outcome)) = self.waiting.as_mut().map(oneshot::Receiver::try_recv) {
+        if self.stored || self.sent.is_none() {
+            return self.stored;
+        }
+        if let Some(outcome) = self.token.and_then(|token| publisher.wire.outcome(token)) {
             self.settle(&outcome, publisher);
         }
         self.stored
-    }
-
-    async fn publish(&mut self, publisher: &Publisher, deadline: Instant) -> Result<(), StoreError> {
-        if self.waiting.is_none() {
-            self.waiting = Some(self.claim.arm());
-        }
-        let Update { head, payload } = &self.new.update;
-        let mut outgoing = Outgoing {
-            subject: head.subject(),
-            reply: self.claim.reply(&publisher.inbox),
-            headers: head.to_headers(),
-            payload: payload.clone(),
-        };
-        match self.sent {
-            Some(_) => drop(publisher.metrics.republished.inc()),
-            None => {
-                self.sent = Some(Instant::now());
-                if let Some(group) = publisher.group.as_ref().filter(|_| publisher.promise.in_groups()) {
-                    match group.join(outgoing) {
-                        None => return Ok(()),
-                        Some(back) => outgoing = back,
-                    }
-                }
-            }
-        }
-        let Outgoing { subject, reply, headers, payload } = outgoing;
-        let publishing = publisher.client.publish_with_reply_and_headers(subject, reply, headers, payload);
-        match timeout_at(deadline, publishing).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                Err(StoreError::TooLarge(error.to_string()))
-            }
-            Ok(Err(_)) => Err(StoreError::Away),
-            Err(_) => Err(StoreError::Late),
-        }
     }
 
     /// Waits for the outcome of the attempt; `None` when there is none yet.
@@ -282,17 +224,15 @@ impl<'u> Pending<'u> {
         if self.stored {
             return Some(Outcome::Stored { duplicate: false });
         }
-        let receiver = self.waiting.as_mut()?;
-        let outcome = timeout_at(attempt_end, receiver).await.ok()?.unwrap_or(Outcome::Lost);
+        let outcome = publisher.wire.wait(self.token?, attempt_end).await?;
         self.settle(&outcome, publisher);
         Some(outcome)
     }
 
     fn settle(&mut self, outcome: &Outcome, publisher: &Publisher) {
-        self.waiting = None;
         if let Outcome::Stored { duplicate } = outcome {
             self.stored = true;
-            publisher.acknowledged.remember(self.new.print);
+            publisher.acknowledged.remember(self.print);
             let metrics = &publisher.metrics;
             if *duplicate {
                 metrics.duplicates.inc();
@@ -300,14 +240,6 @@ impl<'u> Pending<'u> {
             if let Some(sent) = self.sent {
                 metrics.ack_seconds.observe(sent.elapsed().as_secs_f64());
             }
-        }
-    }
-}
-
-async fn listen(mut answers: async_nats::Subscriber, token_at: usize, slots: Arc<Slots>) {
-    while let Some(answer) = answers.next().await {
-        if let Some(token) = answer.subject.get(token_at..) {
-            slots.resolve(token, receipt::read(&answer));
         }
     }
 }

@@ -1,18 +1,20 @@
 //! Reads what JetStream answers to a publish.
 
 use crate::slots::Outcome;
-use async_nats::{Message, StatusCode};
 use serde::Deserialize;
 
-/// What an answer means.
-pub fn read(answer: &Message) -> Outcome {
-    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+/// The status by which the server says that nothing listens.
+const NO_RESPONDERS: &[u8] = b"NATS/1.0 503";
+
+/// What an answer means, by its block of headers, if any, and its payload.
+pub fn read(headers: &[u8], payload: &[u8]) -> Outcome {
+    if headers.starts_with(NO_RESPONDERS) {
         return Outcome::NoStream;
     }
-    if is_plain(&answer.payload) {
+    if is_plain(payload) {
         return Outcome::Stored { duplicate: false };
     }
-    match serde_json::from_slice::<Receipt<'_>>(&answer.payload) {
+    match serde_json::from_slice::<Receipt<'_>>(payload) {
         Ok(Receipt { error: Some(error), .. }) => {
             Outcome::Refused(format!("{} ({})", error.description, error.err_code))
         }
@@ -55,6 +57,21 @@ struct ReceiptError<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_a_pub_ack_a_refusal_or_a_word_that_nothing_listens() {
+        let word = |headers: &str, payload: &str| read(headers.as_bytes(), payload.as_bytes());
+        assert_eq!(word("NATS/1.0 503\r\n\r\n", ""), Outcome::NoStream);
+        assert_eq!(word("", r#"{"stream":"UPDATES", "seq":7}"#), Outcome::Stored { duplicate: false });
+        let duplicate = r#"{"stream":"UPDATES","domain":"hub", "seq":7,"duplicate": true}"#;
+        assert_eq!(word("", duplicate), Outcome::Stored { duplicate: true });
+        let error =
+            r#"{"error":{"code":400,"err_code":10201,"description":"no"},"stream":"UPDATES","seq":0}"#;
+        assert_eq!(word("", error), Outcome::Refused("no (10201)".to_owned()));
+        for other in ["", "+OK", "{}", r#"{"stream":"UPDATES","seq":0}"#] {
+            assert!(matches!(word("", other), Outcome::Refused(_)), "{other}");
+        }
+    }
 
     #[test]
     fn only_a_sequence_and_nothing_else_is_plain() {

@@ -1,10 +1,11 @@
 //! Who waits for which PubAck: a fixed table of slots, named in the reply subject of each publish.
 //!
-//! A slot is held from the first publish of an update until its outcome is known, so an answer to any of
-//! several attempts counts. A generation number keeps a late answer from reaching the slot's next holder.
+//! A slot is held from before the first publish of an update until its outcome is known, so an answer to any
+//! of several attempts counts. A generation number keeps a late answer from reaching the slot's next holder.
+//! The table is also the bound of what is in flight. It knows no clock: whoever sweeps it brings the time.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
+use std::task::{Context, Poll, Waker};
+use tokio::time::Instant;
 
 /// What became of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,143 +23,288 @@ pub enum Outcome {
     Lost,
 }
 
+/// A slot in use, of one generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    index: u32,
+    generation: u32,
+}
+
 /// A fixed number of slots.
 #[derive(Debug)]
-pub struct Slots(Mutex<Table>);
-
-#[derive(Debug)]
-struct Table {
+pub struct Slots {
     slots: Vec<Slot>,
-    free: Vec<usize>,
+    /// The lowest comes last, so that few are ever touched.
+    free: Vec<u32>,
+    /// No slot from here on is in use.
+    used_to: usize,
+}
+
+/// How an attempt travels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Travel {
+    /// On its own.
+    #[default]
+    Direct,
+    /// With the group: waiting for its turn, or in a batch.
+    Grouped,
+    /// One by one, at the group's word.
+    Single,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
     generation: u32,
-    waiter: Option<oneshot::Sender<Outcome>>,
+    /// Whether an attempt is on its way.
+    armed: bool,
+    travel: Travel,
+    /// Whether the attempt took longer than it may.
+    late: bool,
+    outcome: Option<Outcome>,
+    attempt_end: Option<Instant>,
+    waker: Option<Waker>,
 }
 
-/// A slot in use; dropping it frees the slot.
-#[derive(Debug)]
-pub struct Claim {
-    slots: Arc<Slots>,
-    index: usize,
-    generation: u32,
+impl Token {
+    /// Appends the token as it stands in a reply subject.
+    pub fn write(self, out: &mut Vec<u8>) {
+        write_hex(out, self.index);
+        out.push(b'-');
+        write_hex(out, self.generation);
+    }
+
+    /// Reads a token back.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let at = text.iter().position(|byte| *byte == b'-')?;
+        Some(Self { index: parse_hex(text.get(..at)?)?, generation: parse_hex(text.get(at + 1..)?)? })
+    }
 }
 
 impl Slots {
     /// Makes a table of `size` slots.
-    pub fn new(size: usize) -> Arc<Self> {
-        let slots = std::iter::repeat_with(Slot::default).take(size).collect();
-        Arc::new(Self(Mutex::new(Table { slots, free: (0..size).rev().collect() })))
+    pub fn new(size: usize) -> Self {
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        let slots = (0..size).map(|_| Slot::default()).collect();
+        Self { slots, free: (0..size).rev().collect(), used_to: 0 }
+    }
+
+    /// How many slots are free.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// How many slots are in use.
+    pub fn used(&self) -> usize {
+        self.slots.len() - self.free.len()
     }
 
     /// Takes a free slot.
-    pub fn claim(self: &Arc<Self>) -> Option<Claim> {
-        let mut table = self.lock();
-        let index = table.free.pop()?;
-        let generation = table.slots.get(index)?.generation;
-        Some(Claim { slots: self.clone(), index, generation })
+    pub fn claim(&mut self) -> Option<Token> {
+        let index = self.free.pop()?;
+        let at = usize::try_from(index).ok()?;
+        let generation = self.slots.get(at)?.generation;
+        self.used_to = self.used_to.max(at + 1);
+        Some(Token { index, generation })
     }
 
-    /// Gives an outcome to whoever waits under this token; nobody may.
-    pub fn resolve(&self, token: &str, outcome: Outcome) {
-        let Some((index, generation)) = parse(token) else { return };
-        let mut table = self.lock();
-        let slot = table.slots.get_mut(index).filter(|slot| slot.generation == generation);
-        if let Some(waiter) = slot.and_then(|slot| slot.waiter.take()) {
-            // The waiter may just have given up.
-            let _gone = waiter.send(outcome);
+    /// Notes that an attempt is on its way; tells whether another one still was a single.
+    pub fn arm(&mut self, token: Token, travel: Travel) -> bool {
+        let Some(slot) = self.slot(token) else { return false };
+        (slot.armed, slot.late) = (true, false);
+        std::mem::replace(&mut slot.travel, travel) == Travel::Single
+    }
+
+    /// Gives an outcome to whoever waits under this token; tells whether the attempt was a single.
+    pub fn resolve(&mut self, token: Token, outcome: Outcome, wakers: &mut Vec<Waker>) -> bool {
+        let Some(slot) = self.slot(token).filter(|slot| slot.armed) else { return false };
+        slot.armed = false;
+        // What is stored stays stored, whatever a second attempt hears.
+        if !matches!(slot.outcome, Some(Outcome::Stored { .. })) {
+            slot.outcome = Some(outcome);
+        }
+        wakers.extend(slot.waker.take());
+        std::mem::take(&mut slot.travel) == Travel::Single
+    }
+
+    /// Gives up an attempt before it is on its way.
+    pub fn lose(&mut self, token: Token) {
+        if let Some(slot) = self.slot(token) {
+            slot.outcome.get_or_insert(Outcome::Lost);
         }
     }
 
     /// Tells everybody who waits that the connection went away.
-    pub fn lose_all(&self) {
-        for slot in &mut self.lock().slots {
-            if let Some(waiter) = slot.waiter.take() {
-                let _gone = waiter.send(Outcome::Lost);
+    pub fn lose_all(&mut self, wakers: &mut Vec<Waker>) {
+        for slot in self.slots.iter_mut().take(self.used_to).filter(|slot| slot.armed) {
+            (slot.armed, slot.travel) = (false, Travel::Direct);
+            slot.outcome.get_or_insert(Outcome::Lost);
+            wakers.extend(slot.waker.take());
+        }
+    }
+
+    /// Wakes everybody whose attempt took longer than it may.
+    pub fn sweep(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+        for slot in self.slots.iter_mut().take(self.used_to) {
+            if slot.attempt_end.is_some_and(|end| end <= now) {
+                (slot.late, slot.attempt_end) = (true, None);
+                wakers.extend(slot.waker.take());
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether whoever waits still leaves the attempt to the group.
+    pub fn is_grouped(&self, token: Token) -> bool {
+        let slot = usize::try_from(token.index).ok().and_then(|index| self.slots.get(index));
+        slot.is_some_and(|slot| {
+            slot.generation == token.generation && slot.armed && slot.travel == Travel::Grouped
+        })
     }
-}
 
-impl Claim {
-    /// Starts to wait for the outcome of an attempt.
-    pub fn arm(&self) -> oneshot::Receiver<Outcome> {
-        let (sender, receiver) = oneshot::channel();
-        if let Some(slot) = self.slots.lock().slots.get_mut(self.index) {
-            slot.waiter = Some(sender);
+    /// Takes the outcome, if there is one.
+    pub fn take(&mut self, token: Token) -> Option<Outcome> {
+        self.slot(token)?.outcome.take()
+    }
+
+    /// Waits for the outcome of the attempt; `None` when it takes until `attempt_end`.
+    pub fn poll(
+        &mut self,
+        token: Token,
+        attempt_end: Instant,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Outcome>> {
+        let Some(slot) = self.slot(token) else { return Poll::Ready(None) };
+        if let Some(outcome) = slot.outcome.take() {
+            (slot.waker, slot.attempt_end) = (None, None);
+            return Poll::Ready(Some(outcome));
         }
-        receiver
-    }
-
-    /// The subject under `inbox` whose last token names this claim.
-    pub fn reply(&self, inbox: &str) -> String {
-        format!("{inbox}.{:x}-{:x}", self.index, self.generation)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let mut table = self.slots.lock();
-        if let Some(slot) = table.slots.get_mut(self.index) {
-            slot.generation = slot.generation.wrapping_add(1);
-            slot.waiter = None;
+        if std::mem::take(&mut slot.late) {
+            return Poll::Ready(None);
         }
-        table.free.push(self.index);
+        slot.attempt_end = Some(attempt_end);
+        match &mut slot.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Frees a slot; tells whether a single of it was still on its way.
+    pub fn release(&mut self, token: Token) -> bool {
+        let Some(slot) = self.slot(token) else { return false };
+        let was_single = slot.travel == Travel::Single;
+        *slot = Slot { generation: slot.generation.wrapping_add(1), ..Slot::default() };
+        self.free.push(token.index);
+        if self.free.len() == self.slots.len() {
+            self.used_to = 0;
+        }
+        was_single
+    }
+
+    fn slot(&mut self, token: Token) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(usize::try_from(token.index).ok()?);
+        slot.filter(|slot| slot.generation == token.generation)
     }
 }
 
-fn parse(token: &str) -> Option<(usize, u32)> {
-    let (index, generation) = token.split_once('-')?;
-    Some((usize::from_str_radix(index, 16).ok()?, u32::from_str_radix(generation, 16).ok()?))
+fn write_hex(out: &mut Vec<u8>, number: u32) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = (32 - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        let digit = usize::try_from((number >> (place * 4)) & 15).unwrap_or_default();
+        out.push(DIGITS.get(digit).copied().unwrap_or(b'0'));
+    }
+}
+
+fn parse_hex(text: &[u8]) -> Option<u32> {
+    if text.is_empty() || text.len() > 8 {
+        return None;
+    }
+    text.iter().try_fold(0, |number: u32, byte| Some((number << 4) | char::from(*byte).to_digit(16)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn name(claim: &Claim) -> String {
-        claim.reply("").split_off(1)
-    }
+    use std::time::Duration;
 
     const STORED: Outcome = Outcome::Stored { duplicate: false };
 
+    fn poll(slots: &mut Slots, token: Token) -> Poll<Option<Outcome>> {
+        let end = Instant::now() + Duration::from_secs(60);
+        slots.poll(token, end, &mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_token_reads_back() {
+        for (index, generation) in [(0, 0), (15, 16), (u32::MAX, 0x0a0b_0c0d)] {
+            let (token, mut text) = (Token { index, generation }, Vec::new());
+            token.write(&mut text);
+            assert_eq!(Token::parse(&text), Some(token), "{text:?}");
+        }
+        for text in ["", "-", "zz-0", "fffffffff-0", "7", "7-", "-7", "+7-0"] {
+            assert_eq!(Token::parse(text.as_bytes()), None, "{text}");
+        }
+    }
+
     #[test]
     fn an_outcome_reaches_its_claim_and_no_later_one() {
-        let slots = Slots::new(1);
+        let (mut slots, mut wakers) = (Slots::new(1), Vec::new());
         let first = slots.claim().unwrap();
         assert!(slots.claim().is_none());
-        let (token, mut receiver) = (name(&first), first.arm());
-        slots.resolve(&token, STORED);
-        assert_eq!(receiver.try_recv(), Ok(STORED));
-        drop(first);
+        slots.arm(first, Travel::Direct);
+        assert_eq!(poll(&mut slots, first), Poll::Pending);
+        slots.resolve(first, STORED, &mut wakers);
+        assert_eq!((wakers.len(), poll(&mut slots, first)), (1, Poll::Ready(Some(STORED))));
+        slots.release(first);
         let second = slots.claim().unwrap();
-        let mut receiver = second.arm();
-        slots.resolve(&token, STORED);
-        assert!(receiver.try_recv().is_err());
-        slots.resolve(&name(&second), Outcome::NoStream);
-        assert_eq!(receiver.try_recv(), Ok(Outcome::NoStream));
+        slots.arm(second, Travel::Direct);
+        slots.resolve(first, STORED, &mut wakers);
+        assert_eq!(poll(&mut slots, second), Poll::Pending);
+        slots.resolve(second, Outcome::NoStream, &mut wakers);
+        assert_eq!(poll(&mut slots, second), Poll::Ready(Some(Outcome::NoStream)));
     }
 
     #[test]
-    fn losing_the_connection_fails_everybody_at_once() {
-        let slots = Slots::new(3);
-        let claims: Vec<_> = (0..3).map(|_| slots.claim().unwrap()).collect();
-        let mut receivers: Vec<_> = claims.iter().map(Claim::arm).collect();
-        slots.lose_all();
-        assert!(receivers.iter_mut().all(|receiver| receiver.try_recv() == Ok(Outcome::Lost)));
+    fn losing_the_connection_fails_whoever_has_an_attempt_on_its_way() {
+        let (mut slots, mut wakers) = (Slots::new(3), Vec::new());
+        let tokens: Vec<_> = (0..3).map(|_| slots.claim().unwrap()).collect();
+        tokens[..2].iter().for_each(|token| assert!(!slots.arm(*token, Travel::Single)));
+        slots.resolve(tokens[0], STORED, &mut wakers);
+        slots.lose_all(&mut wakers);
+        assert_eq!(poll(&mut slots, tokens[0]), Poll::Ready(Some(STORED)));
+        assert_eq!(poll(&mut slots, tokens[1]), Poll::Ready(Some(Outcome::Lost)));
+        assert_eq!(poll(&mut slots, tokens[2]), Poll::Pending);
     }
 
     #[test]
-    fn a_token_of_somebody_else_is_ignored() {
-        let slots = Slots::new(1);
-        for token in ["", "-", "zz-0", "ffffffffffffffffffff-0", "7-0"] {
-            slots.resolve(token, STORED);
-        }
+    fn an_attempt_that_takes_too_long_is_late_and_its_answer_still_counts() {
+        let (mut slots, mut wakers) = (Slots::new(1), Vec::new());
+        let token = slots.claim().unwrap();
+        slots.arm(token, Travel::Direct);
+        assert_eq!(poll(&mut slots, token), Poll::Pending);
+        slots.sweep(Instant::now(), &mut wakers);
+        assert_eq!(poll(&mut slots, token), Poll::Pending);
+        slots.sweep(Instant::now() + Duration::from_secs(61), &mut wakers);
+        assert_eq!((wakers.len(), poll(&mut slots, token)), (1, Poll::Ready(None)));
+        slots.arm(token, Travel::Direct);
+        slots.resolve(token, STORED, &mut wakers);
+        slots.resolve(token, Outcome::NoStream, &mut wakers);
+        assert_eq!(slots.take(token), Some(STORED));
+    }
+
+    #[test]
+    fn a_single_ends_once_by_answer_release_or_another_attempt() {
+        let (mut slots, mut wakers) = (Slots::new(2), Vec::new());
+        let (first, second) = (slots.claim().unwrap(), slots.claim().unwrap());
+        slots.arm(first, Travel::Grouped);
+        assert!(slots.is_grouped(first) && !slots.is_grouped(second));
+        slots.arm(first, Travel::Single);
+        slots.arm(second, Travel::Single);
+        assert!(!slots.is_grouped(first) && slots.resolve(second, STORED, &mut wakers));
+        assert!(slots.release(first) && !slots.release(second));
+        let third = slots.claim().unwrap();
+        slots.arm(third, Travel::Single);
+        assert!(slots.arm(third, Travel::Direct) && !slots.release(third));
+        assert_eq!((slots.free(), slots.used()), (2, 0));
     }
 }

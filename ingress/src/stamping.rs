@@ -22,37 +22,56 @@ pub struct Stamp<'d> {
     /// Partitions of the installation.
     pub partitions: u16,
     /// When and under which trace it came.
-    pub arrival: &'d Arrival,
+    pub arrival: &'d Arrival<'d>,
 }
 
 /// When and how a delivery came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arrival {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival<'d> {
     /// When the edge had it whole, in unix milliseconds.
     pub received_ms: u64,
-    /// W3C trace context.
-    pub traceparent: String,
     /// Meta's signature header over the whole delivery.
-    pub signature: String,
+    pub signature: &'d str,
+    trace: u128,
+    span: u64,
 }
 
-impl Arrival {
+impl<'d> Arrival<'d> {
     /// A delivery that is whole now; `trace` and `span` are random.
-    pub fn now(signature: &[u8], trace: u128, span: u64) -> Self {
+    pub fn now(signature: &'d [u8], trace: u128, span: u64) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             received_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            // All zeroes is not a valid id.
-            traceparent: format!("00-{:032x}-{:016x}-01", trace.max(1), span.max(1)),
             // It verified, so it is ASCII.
-            signature: String::from_utf8_lossy(signature).into_owned(),
+            signature: std::str::from_utf8(signature).unwrap_or_default(),
+            // All zeroes is not a valid id.
+            trace: trace.max(1),
+            span: span.max(1),
         }
+    }
+
+    /// Its W3C trace context.
+    pub fn traceparent(&self) -> String {
+        let mut text = Vec::with_capacity(55);
+        text.extend_from_slice(b"00-");
+        push_hex(&mut text, &self.trace.to_be_bytes());
+        text.push(b'-');
+        push_hex(&mut text, &self.span.to_be_bytes());
+        text.extend_from_slice(b"-01");
+        // It is ASCII.
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+fn push_hex(text: &mut Vec<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        text.extend([byte >> 4, byte & 15].map(|digit| digit + if digit < 10 { b'0' } else { b'a' - 10 }));
     }
 }
 
 impl Stamp<'_> {
     /// The head of an update, and why nobody owns it if so.
-    pub fn head(&self, found: &Found<'_>, untouched: bool) -> (Head, Option<&'static str>) {
+    pub fn head(&self, found: Found<'_>, untouched: bool) -> (Head, Option<&'static str>) {
         let phone = found.phone.as_deref();
         let route = self.table.route(self.door, phone, found.waba.as_deref());
         let (owner, unrouted) = match route {
@@ -69,20 +88,20 @@ impl Stamp<'_> {
         let id = match route {
             // The owner's own copy must not be taken for a duplicate of this one.
             Route::Foreign => UpdateId::new(&format!("{}@{}", found.id, self.door.app)),
-            Route::Owned(_) | Route::Unclaimed => found.id.clone(),
+            Route::Owned(_) | Route::Unclaimed => found.id,
         };
         let head = Head {
             id,
             partition: partition::of_conversation(&tenant, &found.conversation, shards, self.partitions),
             tenant,
             family: Family::Update(class),
-            kind: found.kind.clone(),
+            kind: found.kind,
             app: Some(self.door.app.clone()),
             phone: phone.and_then(|phone| PhoneNumberId::new(phone).ok()),
-            conversation: found.conversation.clone(),
+            conversation: found.conversation,
             received_ms: self.arrival.received_ms,
-            signature: untouched.then(|| self.arrival.signature.clone()),
-            traceparent: Some(self.arrival.traceparent.clone()),
+            signature: untouched.then(|| self.arrival.signature.to_owned()),
+            traceparent: Some(self.arrival.traceparent()),
             replay: None,
         };
         (head, unrouted)
@@ -91,28 +110,41 @@ impl Stamp<'_> {
 
 /// The updates of a split delivery, each made when it is asked for.
 #[derive(Debug)]
-pub struct Stamped<'d> {
+pub struct Stamped<'d, 'b> {
     stamp: Stamp<'d>,
-    split: &'d Split<'d>,
-    next: usize,
+    split: &'d Split<'b>,
+    found: std::vec::IntoIter<Found<'b>>,
     unrouted: &'d mut Vec<&'static str>,
 }
 
-impl<'d> Stamped<'d> {
-    /// Starts with the first update; `unrouted` collects why updates have no owner.
-    pub fn new(stamp: Stamp<'d>, split: &'d Split<'d>, unrouted: &'d mut Vec<&'static str>) -> Self {
-        Self { stamp, split, next: 0, unrouted }
+impl<'d, 'b> Stamped<'d, 'b> {
+    /// Takes the updates out of a split; `unrouted` collects why updates have no owner.
+    pub fn new(stamp: Stamp<'d>, split: &'d mut Split<'b>, unrouted: &'d mut Vec<&'static str>) -> Self {
+        let found = std::mem::take(&mut split.updates).into_iter();
+        Self { stamp, split, found, unrouted }
     }
 }
 
-impl Iterator for Stamped<'_> {
+impl Iterator for Stamped<'_, '_> {
     type Item = Update;
 
     fn next(&mut self) -> Option<Update> {
-        let found = self.split.updates.get(self.next)?;
-        self.next += 1;
-        let (head, unrouted) = self.stamp.head(found, self.split.is_untouched(found));
+        let found = self.found.next()?;
+        let (payload, untouched) = (self.split.payload(&found), self.split.is_untouched(&found));
+        let (head, unrouted) = self.stamp.head(found, untouched);
         self.unrouted.extend(unrouted);
-        Some(Update { head, payload: self.split.payload(found) })
+        Some(Update { head, payload })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_has_four_fields_of_their_width() {
+        let arrival = Arrival::now(b"sha256=00", 0x0a0b << 112 | 7, 0);
+        assert_eq!(arrival.traceparent(), "00-0a0b0000000000000000000000000007-0000000000000001-01");
+        assert_eq!(arrival.signature, "sha256=00");
     }
 }

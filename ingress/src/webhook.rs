@@ -25,6 +25,10 @@ use subtle::ConstantTimeEq;
 use tokio::time::{Instant, timeout};
 
 const PATH: &str = "/webhooks/meta/";
+/// Longer than any signature.
+const SIGNATURE_BYTES_MAX: usize = 128;
+/// A body up to this size is copied out of the connection's buffer.
+const COPIED_BYTES_MAX: usize = 4 << 10;
 /// Longest challenge echoed; Meta's have some ten digits.
 const CHALLENGE_BYTES_MAX: usize = 1024;
 
@@ -80,15 +84,19 @@ impl<L: UpdateLog> Edge<L> {
             Method::GET => handshake(lock?, head.uri.query().unwrap_or_default()),
             Method::POST => {
                 let claimed = head.headers.get(header::SIGNATURE);
-                let claimed = claimed.ok_or(Refusal::Signature(SignatureError::Missing))?;
+                let claimed = claimed.ok_or(Refusal::Signature(SignatureError::Missing))?.as_bytes();
+                // A signature is short; what is longer is none, and says so when it is verified.
+                let claimed = claimed.get(..SIGNATURE_BYTES_MAX).unwrap_or(claimed).to_vec();
                 let lock = lock?;
                 if !self.admission.admits(Instant::now()) {
                     return Err(Refusal::Shed);
                 }
+                // The head lies in the connection's buffer, which is used again once nobody holds any of it.
+                drop(head);
                 let (body, _held) = self.read_body(body).await?;
-                signature::verify(&lock.keys, Some(claimed.as_bytes()), &body).map_err(Refusal::Signature)?;
+                signature::verify(&lock.keys, Some(&claimed), &body).map_err(Refusal::Signature)?;
                 let storing = self.admission.begin(Instant::now());
-                self.store(&table, door, &body, claimed).await.map_err(Refusal::Store)?;
+                self.store(&table, door, &body, &claimed).await.map_err(Refusal::Store)?;
                 storing.stored(Instant::now());
                 Ok(Response::new(Full::new(Bytes::new())))
             }
@@ -139,7 +147,13 @@ impl<L: UpdateLog> Edge<L> {
             }
             rest.extend_from_slice(&data);
         }
-        Ok((if rest.is_empty() { first } else { rest.freeze() }, held))
+        let body = match rest.is_empty() {
+            // The connection's buffer is larger, and used again once nobody holds any of it.
+            true if first.len() <= COPIED_BYTES_MAX => Bytes::copy_from_slice(&first),
+            true => first,
+            false => rest.freeze(),
+        };
+        Ok((body, held))
     }
 
     /// Stores every update of a verified body.
@@ -148,22 +162,24 @@ impl<L: UpdateLog> Edge<L> {
         table: &RoutingTable,
         door: &Door,
         body: &Bytes,
-        signature: &HeaderValue,
+        signature: &[u8],
     ) -> Result<(), StoreError> {
-        let arrival = Arrival::now(signature.as_bytes(), rand::random(), rand::random());
+        let arrival = Arrival::now(signature, rand::random(), rand::random());
         let stamp = Stamp { table, door, partitions: self.partitions, arrival: &arrival };
         let mut unrouted = Vec::new();
         match split(body) {
-            Ok(split) => {
-                self.log.store(Stamped::new(stamp, &split, &mut unrouted)).await?;
-                for class in [Class::Message, Class::Status, Class::Account] {
-                    let count = split.updates.iter().filter(|found| found.class == class).count();
-                    self.metrics.stored(class, count as u64);
+            Ok(mut split) => {
+                let classes = [Class::Message, Class::Status, Class::Account];
+                let of = |class| split.updates.iter().filter(|found| found.class == class).count() as u64;
+                let counts = classes.map(|class| (class, of(class)));
+                self.log.store(Stamped::new(stamp, &mut split, &mut unrouted)).await?;
+                for (class, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+                    self.metrics.stored(class, count);
                 }
             }
             Err(reason) => {
                 tracing::warn!(app = %door.app, bytes = body.len(), %reason, "a signed body is unreadable and stored whole");
-                let (head, why) = stamp.head(&Found::whole(body, UNREADABLE.to_owned()), true);
+                let (head, why) = stamp.head(Found::whole(body, UNREADABLE.to_owned()), true);
                 unrouted.extend(why.map(|_| "unreadable"));
                 self.log.store(std::iter::once(Update { head, payload: body.clone() })).await?;
                 self.metrics.stored(Class::Account, 1);

@@ -106,6 +106,46 @@ impl Head {
         only.is_none_or(|only| only == target)
     }
 
+    /// Appends the subject to publish on.
+    pub fn write_subject(&self, out: &mut Vec<u8>) {
+        match self.family {
+            Family::Update(class) if self.replay.is_none() => {
+                subjects::write_update(out, self.partition, class, &self.tenant);
+            }
+            _ => out.extend_from_slice(self.subject().as_bytes()),
+        }
+    }
+
+    /// Appends the headers to publish with, as they travel: from the version's line to the empty line.
+    pub fn write_headers(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"NATS/1.0\r\n");
+        write_header(out, header::MSG_ID, self.id.as_str());
+        write_header(out, header::KIND, &self.kind);
+        write_header(out, header::CONVERSATION, self.conversation.as_str());
+        out.extend_from_slice(header::RECEIVED.as_bytes());
+        out.extend_from_slice(b": ");
+        subjects::write_decimal(out, self.received_ms);
+        out.extend_from_slice(b"\r\n");
+        let replay = self.replay.as_deref();
+        let done = replay.filter(|replay| !replay.done.is_empty()).map(|replay| replay.done.join(","));
+        let optional = [
+            (header::REPLAY_OF, replay.map(|replay| replay.of.as_str())),
+            (header::REPLAY_ID, replay.map(|replay| replay.id.as_str())),
+            (header::REPLAY_TARGET, replay.and_then(|replay| replay.target.as_ref()).map(EntityId::as_str)),
+            (header::DEAD_DONE, done.as_deref()),
+            (header::APP, self.app.as_ref().map(AppId::as_str)),
+            (header::PHONE, self.phone.as_ref().map(PhoneNumberId::as_str)),
+            (header::SIGNATURE, self.signature.as_deref()),
+            (header::TRACEPARENT, self.traceparent.as_deref()),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                write_header(out, name, value);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
     /// The headers to publish with.
     pub fn to_headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -190,6 +230,18 @@ pub fn parts(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
+/// Appends one header; a value cannot end its line.
+fn write_header(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    if value.bytes().any(|byte| matches!(byte, b'\r' | b'\n')) {
+        out.extend(value.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')));
+    } else {
+        out.extend_from_slice(value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,7 +304,37 @@ mod tests {
                 received_ms: ms,
                 ..head()
             };
-            prop_assert_eq!(Head::read(&written.subject(), &written.to_headers()), Ok(written));
+            prop_assert_eq!(Head::read(&written.subject(), &written.to_headers()), Ok(written.clone()));
+            let (mut subject, mut block) = (Vec::new(), Vec::new());
+            written.write_subject(&mut subject);
+            written.write_headers(&mut block);
+            prop_assert_eq!(subject, written.subject().into_bytes());
+            prop_assert_eq!(parse(&block), written.to_headers());
         }
+
+        #[test]
+        fn a_value_never_ends_its_line(kind in "[a-z\r\n: ]{0,40}") {
+            let mut block = Vec::new();
+            let head = Head { kind, ..head() };
+            head.write_headers(&mut block);
+            prop_assert_eq!(parse(&block).len(), head.to_headers_len());
+        }
+    }
+
+    impl Head {
+        fn to_headers_len(&self) -> usize {
+            Self { kind: String::new(), ..self.clone() }.to_headers().len()
+        }
+    }
+
+    fn parse(block: &[u8]) -> HeaderMap {
+        let text = std::str::from_utf8(block).unwrap();
+        let lines = text.strip_prefix("NATS/1.0\r\n").unwrap().strip_suffix("\r\n").unwrap();
+        let mut headers = HeaderMap::new();
+        for line in lines.split_terminator("\r\n") {
+            let (name, value) = line.split_once(": ").unwrap();
+            headers.insert(name, value);
+        }
+        headers
     }
 }

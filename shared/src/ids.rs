@@ -188,7 +188,8 @@ impl ConversationKey {
 
     fn tagged(tag: &str, id: &str) -> Self {
         let fits = !id.is_empty() && id.len() <= 192 && id.bytes().all(|b| b.is_ascii_graphic());
-        if fits { Self(format!("{tag}{id}")) } else { Self(format!("{tag}h_{}", short_hash(id.as_bytes()))) }
+        // Every update has a key: no formatting.
+        if fits { Self([tag, id].concat()) } else { Self(format!("{tag}h_{}", short_hash(id.as_bytes()))) }
     }
 
     /// Reads a key back from a header.

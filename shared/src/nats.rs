@@ -6,6 +6,7 @@
 
 use crate::config::Reader;
 use crate::model::Installation;
+use crate::secret::Secret;
 use crate::subjects::{self, config_key};
 use async_nats::jetstream::kv;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
@@ -14,6 +15,7 @@ use async_nats::{Client, ConnectOptions};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+use url::Url;
 
 /// What a 200 promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +159,26 @@ pub async fn connect_with(
         options = options.credentials_file(path).await.map_err(|error| failed(error.to_string()))?;
     }
     let servers: Vec<String> = settings.url.split(',').map(|url| url.trim().to_owned()).collect();
+    // The client does not look for a user in the URL.
+    match servers.first().and_then(|url| Url::parse(url).ok()).and_then(|url| user_of(&url)) {
+        Some((user, Some(password))) => {
+            options = options.user_and_password(user, password.expose().clone());
+        }
+        Some((token, None)) => options = options.token(token),
+        None => {}
+    }
     adjust(options).connect(servers).await.map_err(|error| failed(error.to_string()))
+}
+
+/// The user a URL names, and the password; a token is a user without one.
+pub fn user_of(url: &Url) -> Option<(String, Option<Secret<String>>)> {
+    let decoded = |text: &str| {
+        url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes())
+            .next()
+            .map(|(text, _)| text.into_owned())
+    };
+    let user = decoded(url.username())?;
+    Some((user, url.password().and_then(decoded).map(Secret::new)))
 }
 
 /// The JetStream context with our deadlines.
@@ -296,3 +317,17 @@ fn prepare_error(what: &str, error: &dyn fmt::Display) -> NatsError {
 
 /// JetStream's words when the sizes of all streams exceed what it may store.
 const NO_STORAGE: &str = "insufficient storage resources";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_a_user_with_a_password_or_a_token() {
+        let user = |url: &str| user_of(&Url::parse(url).unwrap());
+        let ann = Some(("ann".to_owned(), Some(Secret::new("p@s+s=".to_owned()))));
+        assert_eq!(user("nats://ann:p%40s+s%3D@a"), ann);
+        assert_eq!(user("nats://token@a"), Some(("token".to_owned(), None)));
+        assert_eq!(user("nats://a"), None);
+    }
+}

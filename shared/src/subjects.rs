@@ -210,6 +210,32 @@ pub fn update(partition: Partition, class: Class, tenant: &TenantId) -> String {
     format!("in.{partition}.{}.{tenant}", class.as_str())
 }
 
+/// Appends the subject of an update, as [`update`] gives it.
+pub fn write_update(out: &mut Vec<u8>, partition: Partition, class: Class, tenant: &TenantId) {
+    out.extend_from_slice(b"in.");
+    write_decimal(out, partition.0.into());
+    out.push(b'.');
+    out.extend_from_slice(class.as_str().as_bytes());
+    out.push(b'.');
+    out.extend_from_slice(tenant.as_str().as_bytes());
+}
+
+/// Appends a number in decimal, without the machinery of formatting.
+pub fn write_decimal(out: &mut Vec<u8>, number: u64) {
+    let (mut digits, mut at, mut rest) = ([0_u8; 20], 20_usize, number);
+    loop {
+        at -= 1;
+        if let Some(digit) = digits.get_mut(at) {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        }
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(at..).unwrap_or_default());
+}
+
 /// `ev.<p>.<tenant>.<type>`: a record of what we did.
 pub fn record(partition: Partition, tenant: &TenantId, kind: &str) -> String {
     format!("ev.{partition}.{tenant}.{}", token(kind))

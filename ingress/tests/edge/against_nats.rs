@@ -115,7 +115,7 @@ pub async fn declare(server: &NatsServer) -> VaultKey {
     master
 }
 
-async fn write(settings: &IngressSettings, entries: Vec<(String, Vec<u8>)>) {
+pub async fn write(settings: &IngressSettings, entries: Vec<(String, Vec<u8>)>) {
     let buckets = Box::pin(nats::prepare(&context(settings).await, &settings.nats)).await.unwrap();
     for (key, value) in entries {
         buckets.config.put(&key, value.into()).await.unwrap();

@@ -1,16 +1,13 @@
 //! An edge with a real server behind an in-memory pipe, and a real client in front of it.
 
 use crate::memory_log::MemoryLog;
-use ackline_ingress::admission::Admission;
-use ackline_ingress::budget::Budget;
 use ackline_ingress::entrance::{Entrance, EntranceSettings};
 use ackline_ingress::fixture;
 use ackline_ingress::metrics::Metrics;
 use ackline_ingress::routing::Routing;
 use ackline_ingress::server::Server;
-use ackline_ingress::settings::{Bounds, IngressSettings, Shedding};
+use ackline_ingress::settings::{Bounds, IngressSettings};
 use ackline_ingress::tls::Tls;
-use ackline_ingress::webhook::Edge;
 use ackline_shared::config::Reader;
 use ackline_shared::signature::SigningKey;
 use ackline_shared::vault::VaultKey;
@@ -18,7 +15,6 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::HeaderValue;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 pub const BOUNDS: Bounds = Bounds {
     connections_max: 16,
@@ -36,9 +31,6 @@ pub const BOUNDS: Bounds = Bounds {
     body_timeout: Duration::from_secs(15),
     body_bytes_total_max: 256 << 10,
 };
-
-/// Storing may take this long.
-pub const SHEDDING: Shedding = Shedding { target: Duration::from_millis(250), in_flight_max: 1024 };
 
 /// An entrance that everybody passes.
 pub const OPEN: EntranceSettings = EntranceSettings {
@@ -86,16 +78,7 @@ impl Harness {
 
     fn build(bounds: Bounds, entrance: EntranceSettings) -> Self {
         let (log, metrics, routing) = (Arc::new(MemoryLog::new()), Metrics::new(), Routing::new());
-        let edge = Arc::new(Edge {
-            routing: routing.clone(),
-            log: log.clone(),
-            admission: Admission::new(SHEDDING, Instant::now()),
-            bounds,
-            partitions: 32,
-            retry_after: HeaderValue::from_static("2"),
-            body_bytes: Arc::new(Budget::new(bounds.body_bytes_total_max)),
-            metrics: metrics.clone(),
-        });
+        let edge = fixture::edge(log.clone(), routing.clone(), bounds, metrics.clone());
         let handler = move |request: Request<Incoming>| {
             let edge = edge.clone();
             async move { edge.answer(request).await }

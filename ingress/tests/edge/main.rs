@@ -13,6 +13,7 @@ mod client;
 mod durability;
 mod http2;
 mod memory_log;
+mod nats_access;
 mod overload;
 mod protocol;
 mod proxied;

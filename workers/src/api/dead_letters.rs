@@ -31,6 +31,7 @@ use utoipa::{IntoParams, ToSchema};
 pub(super) const COUNT_TIME: Duration = Duration::from_secs(10);
 
 /// Which dead letters.
+// The filter's keys are spelled out again: serde cannot both flatten a part and refuse unknown keys.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]

@@ -356,7 +356,7 @@ impl Spill {
                 turnout.ready = self.counted(partition, session, counts);
             }
             Event::Recounted(counts) => counts.into_iter().for_each(|(line, count)| self.found(line, count)),
-            Event::Written(batch) => turnout.moved = self.written(batch),
+            Event::Written(batch) => self.written(batch),
             // What was read for an earlier reading of the partition is read again.
             Event::Loaded(line, session, _) if !self.is_read(line.partition, session) => {}
             Event::Loaded(line, _, Ok(Loaded::Messages(messages))) => {
@@ -424,9 +424,8 @@ impl Spill {
         self.lines.entry(line.clone()).or_default()
     }
 
-    fn written(&mut self, batch: Vec<(Arc<SpillLine>, Item)>) -> Vec<Box<Arrival>> {
+    fn written(&mut self, batch: Vec<(Arc<SpillLine>, Item)>) {
         self.writing = false;
-        let mut moved = Vec::with_capacity(batch.len());
         for (line, item) in batch {
             if let Item::Moved(arrival) = &item
                 && let Some(origin) = &arrival.origin
@@ -438,12 +437,8 @@ impl Spill {
                 self.enter(&line).stored();
                 self.tend(&line);
             }
-            if let Item::Moved(arrival) = item {
-                moved.push(arrival);
-            }
         }
         self.write();
-        moved
     }
 
     fn loaded(

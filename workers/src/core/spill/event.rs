@@ -74,8 +74,6 @@ pub enum Loaded {
 pub struct Turnout {
     /// To be scheduled, in order.
     pub ready: Vec<Box<Arrival>>,
-    /// Moved to a line and let go of.
-    pub moved: Vec<Box<Arrival>>,
     /// Whether everything should begin anew.
     pub broken: bool,
 }

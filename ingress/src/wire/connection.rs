@@ -1,0 +1,207 @@
+//! Keeps the connection: opens a session, moves bytes both ways until it ends, and opens the next.
+
+use super::Wire;
+use super::dial::{Dialer, Info, Session};
+use super::output::Output;
+use super::protocol::{self, MESSAGE_BYTES_MAX, Operation, ProtocolError};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+/// What a server takes that does not say.
+const MAX_PAYLOAD: usize = 1 << 20;
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Pings that may stay unanswered.
+const PINGS_MAX: u32 = 2;
+const RECEIVE_BYTES: usize = 16 << 10;
+/// Longest the buffer of received bytes grows: a line, or a message with its line.
+const RECEIVE_BYTES_MAX: usize = MESSAGE_BYTES_MAX + (64 << 10) + 4096;
+/// Reads in one turn; others want theirs too.
+const READS: usize = 8;
+const SLICES: usize = 32;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    #[error("the server closed the connection")]
+    Closed,
+    #[error("the server does not answer pings")]
+    Silent,
+}
+
+/// Keeps a wire connected, for good.
+pub async fn run(wire: Arc<Wire>, mut dialer: Dialer) {
+    loop {
+        let session = dialer.dial(&wire.inbox).await;
+        wire.up(session.info.max_payload.unwrap_or(MAX_PAYLOAD));
+        let mut mover = Mover::new(&wire, &mut dialer, session);
+        // The server may have said more than its welcome.
+        let error = match mover.read() {
+            Ok(()) => std::future::poll_fn(|context| mover.poll(context)).await,
+            Err(error) => error,
+        };
+        tracing::debug!(%error, "a session with NATS ended");
+        drop(mover);
+        wire.down();
+    }
+}
+
+/// Moves the bytes of one session.
+struct Mover<'w> {
+    wire: &'w Wire,
+    dialer: &'w mut Dialer,
+    session: Session,
+    /// Received bytes from `start` to `end` are not read yet.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    output: Output,
+    ping: Interval,
+    pings: u32,
+    heard: bool,
+    wakers: Vec<Waker>,
+}
+
+impl<'w> Mover<'w> {
+    fn new(wire: &'w Wire, dialer: &'w mut Dialer, mut session: Session) -> Self {
+        let mut ping = interval(PING_INTERVAL);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut buffer = std::mem::take(&mut session.received);
+        let end = buffer.len();
+        buffer.resize(end.max(RECEIVE_BYTES), 0);
+        let (output, wakers) = (Output::default(), Vec::new());
+        Self { wire, dialer, session, buffer, start: 0, end, output, ping, pings: 0, heard: true, wakers }
+    }
+
+    /// Does what can be done now; ready when the session is over.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<SessionError> {
+        match self.work(context) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(error),
+        }
+    }
+
+    fn work(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
+        let mut reads = 0;
+        while let Poll::Ready(count) = self.receive(context) {
+            self.end += count?;
+            self.heard = true;
+            self.read()?;
+            reads += 1;
+            if reads == READS {
+                context.waker().wake_by_ref();
+                break;
+            }
+        }
+        while self.ping.poll_tick(context).is_ready() {
+            self.check()?;
+        }
+        loop {
+            if self.output.is_empty() && self.wire.take_output(&mut self.output, context).is_pending() {
+                return Ok(());
+            }
+            match self.send(context) {
+                Poll::Ready(count) => self.output.advance(count?),
+                Poll::Pending => return Ok(()),
+            }
+        }
+    }
+
+    fn receive(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, SessionError>> {
+        let mut buffer = ReadBuf::new(self.buffer.get_mut(self.end..).unwrap_or_default());
+        ready!(Pin::new(&mut self.session.io).poll_read(context, &mut buffer))?;
+        match buffer.filled().len() {
+            0 => Poll::Ready(Err(SessionError::Closed)),
+            count => Poll::Ready(Ok(count)),
+        }
+    }
+
+    fn send(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, SessionError>> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let used = self.output.slices(&mut slices);
+        let slices = slices.get(..used).unwrap_or_default();
+        match ready!(Pin::new(&mut self.session.io).poll_write_vectored(context, slices))? {
+            0 => Poll::Ready(Err(SessionError::Closed)),
+            count => {
+                // Nothing waits in TLS for more to come; for a socket this costs nothing.
+                let _flushing = Pin::new(&mut self.session.io).poll_flush(context)?;
+                Poll::Ready(Ok(count))
+            }
+        }
+    }
+
+    /// Reads every operation that is whole.
+    fn read(&mut self) -> Result<(), SessionError> {
+        let mut told = None;
+        {
+            let mut state = self.wire.lock();
+            loop {
+                let received = self.buffer.get(self.start..self.end).unwrap_or_default();
+                let Some((operation, taken)) = protocol::read(received)? else { break };
+                match operation {
+                    Operation::Message { subject, headers, payload } => {
+                        let inbox = &self.wire.inbox;
+                        state.answered(inbox, subject, headers, payload, &mut self.wakers);
+                    }
+                    Operation::Ping => state.output.write(b"PONG\r\n"),
+                    Operation::Pong => self.pings = 0,
+                    Operation::Ok => {}
+                    Operation::Error(words) => {
+                        tracing::warn!(error = %String::from_utf8_lossy(words), "NATS reports an error");
+                    }
+                    Operation::Info(json) => told = serde_json::from_slice::<Info>(json).ok(),
+                }
+                self.start += taken;
+            }
+            if let Some(max_payload) = told.as_ref().and_then(|info| info.max_payload) {
+                state.max_payload = max_payload;
+            }
+        }
+        self.wakers.drain(..).for_each(Waker::wake);
+        if let Some(info) = told {
+            if info.ldm {
+                tracing::info!("the NATS server is about to end");
+            }
+            self.dialer.learn(&info);
+        }
+        self.make_room();
+        Ok(())
+    }
+
+    fn make_room(&mut self) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        if self.end < self.buffer.len() {
+            return;
+        }
+        if self.start > 0 {
+            self.buffer.copy_within(self.start.., 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        } else {
+            // The protocol bounds what is not whole yet; a full buffer would read as the end.
+            self.buffer.resize((self.buffer.len() * 2).min(RECEIVE_BYTES_MAX), 0);
+        }
+    }
+
+    /// Asks a server that was silent for a while whether it is still there.
+    fn check(&mut self) -> Result<(), SessionError> {
+        if std::mem::take(&mut self.heard) {
+            self.pings = 0;
+        } else if self.pings >= PINGS_MAX {
+            return Err(SessionError::Silent);
+        } else {
+            self.pings += 1;
+            self.wire.lock().output.write(b"PING\r\n");
+        }
+        Ok(())
+    }
+}
