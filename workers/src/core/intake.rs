@@ -22,13 +22,16 @@ use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
 
 const PULL_BATCH: usize = 128;
 
 /// How many requests after the first it is asked whether something went elsewhere.
 const DOUBTS: u32 = 3;
+/// Longest wait for that answer; nothing is read meanwhile.
+const DOUBT_WAIT: Duration = Duration::from_secs(1);
 
 /// Why reading cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -289,9 +292,11 @@ pub async fn read(
                 }
             }
         }
-        if doubts > 0 {
+        // A server too busy to answer is asked again after the next request.
+        if doubts > 0
+            && let Ok(Ok(info)) = timeout(DOUBT_WAIT, source.consumer.get_info()).await
+        {
             doubts -= 1;
-            let info = source.consumer.get_info().await.map_err(|error| failed(error.to_string()))?;
             let last = info.delivered.consumer_sequence;
             if last >= expected {
                 return Err(failed(format!("delivery {last} went elsewhere")));

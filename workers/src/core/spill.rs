@@ -26,12 +26,12 @@ use ackline_shared::ids::{PhoneNumberId, TenantId, short_hash};
 use ackline_shared::subjects::{self, Partition, Pool, SpillLine};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::message::StreamMessage;
-pub use crowding::Window;
 use crowding::{Bounds, Crowding};
+pub use crowding::{Seat, Window};
 pub use event::{Event, Item, Loaded, Turnout};
 use line::{Line, Reach};
 use shelf::{Shelf, entries_of};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::Store;
@@ -65,23 +65,6 @@ pub struct Origin {
     sequence: u64,
 }
 
-/// A place among what a window holds; given back when dropped.
-#[derive(Debug)]
-pub struct Seat {
-    crowding: Arc<Mutex<Crowding>>,
-    window: Window,
-    tenant: TenantId,
-    sequence: u64,
-    bytes: usize,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut crowding = self.crowding.lock().unwrap_or_else(PoisonError::into_inner);
-        crowding.leave(self.window, &self.tenant, self.sequence, self.bytes);
-    }
-}
-
 /// The lines of one pool in this process.
 #[derive(Debug)]
 pub struct Spill {
@@ -104,6 +87,8 @@ pub struct Spill {
     unwritten: VecDeque<(Arc<SpillLine>, Item)>,
     /// Where updates stood that go on in a line.
     let_go: Vec<Place>,
+    /// Where those stand that are not stored in their line yet: one offered again meanwhile is not put there twice.
+    moving: HashSet<Place>,
     writing: bool,
     tasks: JoinSet<Event>,
 }
@@ -145,6 +130,7 @@ impl Spill {
             twins: HashMap::new(),
             unwritten: VecDeque::new(),
             let_go: Vec::new(),
+            moving: HashSet::new(),
             writing: false,
             tasks: JoinSet::new(),
         }
@@ -172,8 +158,14 @@ impl Spill {
         self.parked.retain(|line, _| known.contains_key(&line.partition));
         self.wakes.retain(|(_, line)| known.contains_key(&line.partition));
         self.twins.retain(|place, _| known.contains_key(&place.partition));
+        let moving = &mut self.moving;
         self.unwritten.retain(|(line, item)| {
-            known.get(&line.partition).is_some_and(|known| known.reading.session == item.session())
+            let is_read =
+                known.get(&line.partition).is_some_and(|known| known.reading.session == item.session());
+            if let (Item::Moved(arrival), false) = (item, is_read) {
+                moving.remove(&arrival.place());
+            }
+            is_read
         });
         for reading in readings {
             self.look_up(reading);
@@ -219,7 +211,12 @@ impl Spill {
             return Some(arrival);
         }
         self.look_up(arrival.reading.clone());
-        let (partition, lane) = (arrival.place().partition, arrival.lane);
+        let place = arrival.place();
+        if self.moving.contains(&place) {
+            self.let_go.push(place);
+            return None;
+        }
+        let (partition, lane) = (place.partition, arrival.lane);
         if let Some(Known { waiting: Some(waiting), .. }) = self.known.get_mut(&partition) {
             waiting.push_back(arrival);
             return None;
@@ -234,8 +231,7 @@ impl Spill {
         let (window, bytes) = ((partition, lane), arrival.work.payload.len());
         let tenant = arrival.work.head.tenant.clone();
         let sequence = arrival.work.sequence;
-        self.lock().enter(window, &tenant, sequence, bytes);
-        arrival.seat = Some(Seat { crowding: self.crowding.clone(), window, tenant, sequence, bytes });
+        arrival.seat = Some(Seat::take(&self.crowding, window, tenant, sequence, bytes));
         Some(arrival)
     }
 
@@ -427,10 +423,11 @@ impl Spill {
     fn written(&mut self, batch: Vec<(Arc<SpillLine>, Item)>) {
         self.writing = false;
         for (line, item) in batch {
-            if let Item::Moved(arrival) = &item
-                && let Some(origin) = &arrival.origin
-            {
-                self.finished(origin);
+            if let Item::Moved(arrival) = &item {
+                self.moving.remove(&arrival.place());
+                if let Some(origin) = &arrival.origin {
+                    self.finished(origin);
+                }
             }
             // The partition may have been interrupted meanwhile, and the line be counted without this one.
             if self.known.contains_key(&line.partition) {
@@ -466,6 +463,7 @@ impl Spill {
 
     fn append(&mut self, line: Arc<SpillLine>, item: Item) {
         if let Item::Moved(arrival) = &item {
+            self.moving.insert(arrival.place());
             self.let_go.push(arrival.place());
         }
         self.enter(&line).append();

@@ -87,28 +87,21 @@ impl Crew {
 
     /// Runs the operator's program and gives what it printed.
     pub async fn ackline(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = ours("ackline")?;
-        command.args(arguments).args(["--config", &self.path("ackline.toml")]).kill_on_drop(true);
-        let output = timeout(ANSWERED_WITHIN, command.output()).await.context("`ackline` did not end")??;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        if !output.status.success() {
-            bail!("`ackline {}`:\n{said}{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(said)
+        Ok(self.time(arguments, &[0]).await?.1)
     }
 
-    /// Runs the operator's program and gives how long it took, with what it printed; it may end with status 2,
-    /// which says that there is something to do.
-    pub async fn time(&self, arguments: &[&str]) -> Result<(Duration, String)> {
+    /// Runs the operator's program and gives how long it took, with what it printed; it must end with one of these
+    /// statuses.
+    pub async fn time(&self, arguments: &[&str], statuses: &[i32]) -> Result<(Duration, String)> {
         let mut command = ours("ackline")?;
         command.args(arguments).args(["--config", &self.path("ackline.toml")]).kill_on_drop(true);
         let started = Instant::now();
         let output = timeout(ANSWERED_WITHIN, command.output()).await.context("`ackline` did not end")??;
-        let took = started.elapsed();
-        if !matches!(output.status.code(), Some(0 | 2)) {
-            bail!("`ackline {}`:\n{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        let (took, said) = (started.elapsed(), String::from_utf8_lossy(&output.stdout).into_owned());
+        if !output.status.code().is_some_and(|status| statuses.contains(&status)) {
+            bail!("`ackline {}`:\n{said}{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
         }
-        Ok((took, String::from_utf8_lossy(&output.stdout).into_owned()))
+        Ok((took, said))
     }
 
     /// Starts a worker process and waits until it works or stands by.

@@ -7,6 +7,7 @@
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Looks in a row that must find a tenant in the way; a moment's burst is none.
 const STRIKES: u32 = 2;
@@ -97,6 +98,39 @@ impl Crowding {
             }
         }
         in_the_way
+    }
+}
+
+/// A place among what a window holds; given back when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    crowding: Arc<Mutex<Crowding>>,
+    window: Window,
+    tenant: TenantId,
+    sequence: u64,
+    bytes: usize,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut crowding = self.crowding.lock().unwrap_or_else(PoisonError::into_inner);
+        crowding.leave(self.window, &self.tenant, self.sequence, self.bytes);
+    }
+}
+
+impl Seat {
+    /// Counts a message in until the seat is dropped.
+    pub fn take(
+        crowding: &Arc<Mutex<Crowding>>,
+        window: Window,
+        tenant: TenantId,
+        sequence: u64,
+        bytes: usize,
+    ) -> Self {
+        let mut counts = crowding.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.enter(window, &tenant, sequence, bytes);
+        drop(counts);
+        Self { crowding: crowding.clone(), window, tenant, sequence, bytes }
     }
 }
 
