@@ -251,7 +251,7 @@ mod tests {
 
         /// Puts on its way what may be: for each message, whether it is in a batch and where its answer goes.
         fn advance(&mut self) -> Vec<(bool, String)> {
-            let line = Line { output: &mut self.output, slots: &mut self.slots, inbox: b"in." };
+            let line = Line { output: &mut self.output, slots: &mut self.slots, inbox: b"box." };
             self.group.advance(line, self.now);
             let mut bytes = Vec::new();
             while !self.output.is_empty() {
@@ -283,7 +283,7 @@ mod tests {
         bench.join(BATCH_MIN - 1, 1);
         let sent = bench.advance();
         assert_eq!(sent.len(), BATCH_MIN - 1);
-        assert!(sent.iter().all(|(batched, reply)| !batched && reply.starts_with("in.")), "{sent:?}");
+        assert!(sent.iter().all(|(batched, reply)| !batched && reply.starts_with("box.")), "{sent:?}");
         bench.join(3, 1);
         assert_eq!(bench.advance().len(), 1, "no more than a batch costs");
         bench.group.left();
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(sent.len(), BATCH_MAX);
         assert!(sent.iter().all(|(batched, _)| *batched));
         assert_eq!(sent.iter().filter(|(_, reply)| !reply.is_empty()).count(), 1, "one answer");
-        assert_eq!(sent.last().unwrap().1, "in.c1");
+        assert_eq!(sent.last().unwrap().1, "box.c1");
         assert!(bench.advance().is_empty() && !bench.group.is_due());
         bench.answer(9, STORED);
         assert_eq!(bench.slots.take(first[0]), None, "the answer of another batch");
@@ -322,7 +322,7 @@ mod tests {
             sent.iter().map(|(batched, _)| *batched).collect::<Vec<_>>(),
             [vec![false; 19], vec![true; 30]].concat()
         );
-        assert_eq!(sent[0].1, "in.0-0");
+        assert_eq!(sent[0].1, "box.0-0");
     }
 
     #[test]

@@ -158,7 +158,7 @@ mod tests {
         let mut output = Output::default();
         let payload = Bytes::from_static(b"{}");
         let mut publication = Publication {
-            subject: b"in.3.msg.acme",
+            subject: b"log.acme",
             reply: b"_INBOX.a.1-0",
             headers: b"NATS/1.0\r\nA: b\r\n\r\n",
             more: b"",
@@ -167,8 +167,8 @@ mod tests {
         output.publish(&publication);
         (publication.reply, publication.more) = (b"", b"C: d\r\n");
         output.publish(&publication);
-        let expected = "HPUB in.3.msg.acme _INBOX.a.1-0 18 20\r\nNATS/1.0\r\nA: b\r\n\r\n{}\r\n\
-                        HPUB in.3.msg.acme 24 26\r\nNATS/1.0\r\nA: b\r\nC: d\r\n\r\n{}\r\n";
+        let expected = "HPUB log.acme _INBOX.a.1-0 18 20\r\nNATS/1.0\r\nA: b\r\n\r\n{}\r\n\
+                        HPUB log.acme 24 26\r\nNATS/1.0\r\nA: b\r\nC: d\r\n\r\n{}\r\n";
         assert_eq!(std::str::from_utf8(&drain(&mut output, 1 << 20)).unwrap(), expected);
     }
 

@@ -6,7 +6,7 @@ use crate::slots::{Outcome, Token};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
 use ackline_shared::nats::{Durability, NatsSettings};
-use ackline_shared::subjects::{Class, Partition};
+use ackline_shared::subjects::{Class, Partition, update};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,11 +66,9 @@ impl Peer {
     async fn message(&mut self) -> String {
         let line = self.line().await;
         let words: Vec<_> = line.split_whitespace().collect();
-        let [b"HPUB", b"in.3.msg.acme", _, _, size] = [0, 1, 2, 3, 4].map(|word| words[word].as_bytes())
-        else {
-            panic!("{line}");
-        };
-        let size: usize = std::str::from_utf8(size).unwrap().parse().unwrap();
+        let ["HPUB", subject, _, _, size] = words[..5] else { panic!("{line}") };
+        assert_eq!(subject, update(Partition(3), Class::Message, &TenantId::new("acme").unwrap()));
+        let size: usize = size.parse().unwrap();
         let mut body = vec![0; size + 2];
         timeout(SOON, self.0.read_exact(&mut body)).await.unwrap().unwrap();
         assert!(body.ends_with(b"{}\r\n"));
