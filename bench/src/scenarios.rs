@@ -10,6 +10,7 @@ mod fairness;
 mod instructions;
 mod naive;
 mod outage;
+mod overload;
 mod peer;
 mod peer_store;
 mod peers;

@@ -18,11 +18,11 @@ use tokio::time::Instant;
 const TENANTS: usize = 100;
 const NOISY: usize = 0;
 /// Updates a second of each quiet tenant; the noisy one sends a hundred times as many.
-const QUIET_PER_SECOND: u32 = 10;
+const QUIET_PER_SECOND: u32 = 6;
 const SERVICE: Duration = Duration::from_millis(5);
 /// Requests at once: with this service time and what an attempt costs besides, less than what is offered with the
 /// noisy tenant.
-const CONCURRENCY: usize = 12;
+const CONCURRENCY: usize = 7;
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 
 /// What one run showed.

@@ -42,6 +42,7 @@ const NODES: [&str; 3] = ["node-0", "node-1", "node-2"];
 pub struct Rig {
     data: tempfile::TempDir,
     durability: Durability,
+    ingress_settings: &'static str,
     nodes: Vec<Node>,
     ingress: Option<Program>,
     address: SocketAddr,
@@ -85,6 +86,15 @@ pub async fn deal(mix: Mix) -> Result<Arc<Ledger>> {
 impl Rig {
     /// Starts a broker in a mode, declares tenants and numbers, and starts the ingress.
     pub async fn start(root: &Path, durability: Durability) -> Result<Self> {
+        Self::start_with(root, durability, "").await
+    }
+
+    /// The same with further lines for the section `[ingress]`.
+    pub async fn start_with(
+        root: &Path,
+        durability: Durability,
+        ingress_settings: &'static str,
+    ) -> Result<Self> {
         let runs = root.join(".run");
         std::fs::create_dir_all(&runs).with_context(|| format!("making {}", runs.display()))?;
         let data = tempfile::Builder::new().prefix("bench-").tempdir_in(&runs)?;
@@ -98,7 +108,8 @@ impl Rig {
         }
         let (address, private) = (free_address().await?, free_address().await?);
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let mut rig = Self { data, durability, nodes, ingress: None, address, private, http };
+        let mut rig =
+            Self { data, durability, ingress_settings, nodes, ingress: None, address, private, http };
         rig.write_files()?;
         for node in 0..rig.nodes.len() {
             rig.spawn_node(node)?;
@@ -120,7 +131,7 @@ impl Rig {
         let settings = format!(
             "[nats]\nurl = {}\nmonitor_url = {}\ndurability = \"{}\"\nstream_bytes_max = \"4GiB\"\n\n\
              [secrets]\nmaster_key_file = {}\n\n[telemetry]\nlog = \"error\"\n\n\
-             [ingress]\nlisten = \"{}\"\nprivate_listen = \"{}\"\n\n\
+             [ingress]\nlisten = \"{}\"\nprivate_listen = \"{}\"\n{}\n\
              [spool]\ndirectory = {}\nbytes_max = \"4GiB\"\nkeep = \"3s\"\n",
             quoted(urls.join(",")),
             quoted(format!("http://{monitor}")),
@@ -128,6 +139,7 @@ impl Rig {
             quoted(data.join("master.key").display().to_string()),
             self.address,
             self.private,
+            self.ingress_settings,
             quoted(data.join("spool").display().to_string()),
         );
         std::fs::write(data.join("ackline.toml"), settings)?;

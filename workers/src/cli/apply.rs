@@ -7,6 +7,7 @@ use super::check::{self, Findings};
 use super::document::{self, Format, Surroundings};
 use super::part::{Part, SealError};
 use super::plan::{self, Action, Change, Content, Plan};
+use super::progress;
 use super::settings::Settings;
 use super::stored::{self, Stored};
 use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
@@ -104,13 +105,16 @@ async fn apply(
 /// Writes the changes in order; `done` counts those that are in the store.
 async fn write(store: &Store, plan: &Plan, master: &VaultKey, done: &mut usize) -> Result<(), ApplyError> {
     let mut keyring = plan.keyring.clone();
+    let bar = progress::bar(plan.changes.len() as u64);
     for change in &plan.changes {
         match content(change, master, &mut keyring)? {
             Some(value) => put(store, change, value).await?,
             None => remove(store, change).await?,
         }
         *done += 1;
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     Ok(())
 }
 

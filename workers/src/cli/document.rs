@@ -134,16 +134,19 @@ pub fn read(
 type Parsed = (Map<String, Value>, BTreeMap<String, Vec<usize>>);
 
 fn parse_toml(text: &str) -> Result<Parsed, String> {
+    let ends: Vec<usize> =
+        text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n').map(|(offset, _)| offset).collect();
+    let line_of = |offset: usize| ends.partition_point(|&end| end < offset) + 1;
     // The parser's own report quotes the line, which may hold a secret.
     let failed = |error: toml::de::Error| {
-        let at = error.span().map_or(String::new(), |span| format!("line {}: ", line_of(text, span.start)));
+        let at = error.span().map_or(String::new(), |span| format!("line {}: ", line_of(span.start)));
         format!("{at}{}", error.message())
     };
     let sections = toml::from_str(text).map_err(failed)?;
     let table = DeTable::parse(text).map_err(failed)?;
     let lines = table.get_ref().iter().filter_map(|(name, value)| {
         let DeValue::Array(elements) = value.get_ref() else { return None };
-        let lines = elements.iter().map(|element| line_of(text, element.span().start));
+        let lines = elements.iter().map(|element| line_of(element.span().start));
         Some((name.get_ref().to_string(), lines.collect()))
     });
     Ok((sections, lines.collect()))
@@ -156,10 +159,6 @@ fn parse_json(text: &str) -> Result<Map<String, Value>, String> {
         Value::Object(sections) => Ok(sections),
         _ => Err("expected an object with sections such as \"tenants\"".to_owned()),
     }
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1
 }
 
 struct Reader<'a> {

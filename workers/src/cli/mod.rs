@@ -14,6 +14,7 @@ pub mod onlooker;
 pub mod part;
 pub mod plan;
 pub mod pools;
+pub mod progress;
 pub mod replay;
 #[cfg(test)]
 mod samples;

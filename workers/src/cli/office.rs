@@ -1,5 +1,6 @@
 //! The dead letter office from the command line: how it is reached, what may be asked for, how an order is followed.
 
+use super::progress;
 use super::settings::Settings;
 use super::stored::Stored;
 use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
@@ -11,7 +12,6 @@ use crate::dead::{Count, Filter, Office, OfficeError, Order, State, terms};
 use ackline_shared::ids::{EntityId, TenantId};
 use ackline_shared::nats;
 use ackline_shared::subjects::Pool;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::fmt::Write;
 use std::time::Duration;
@@ -134,7 +134,7 @@ impl Desk {
 
     /// Follows an order to its end, and carries it out here when nobody else does.
     pub async fn follow(&self, mut order: Order, json: bool) -> Outcome {
-        let bar = bar(&order);
+        let bar = progress::bar(order.expected);
         let mut tried: Option<Instant> = None;
         let mut carrying = tokio::task::JoinSet::new();
         while !order.state.is_final() {
@@ -158,12 +158,6 @@ impl Desk {
         bar.finish_and_clear();
         told(&order, json)
     }
-}
-
-fn bar(order: &Order) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {per_sec}  {eta} left");
-    let bar = ProgressBar::new(order.expected);
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// What became of an order.

@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod batch;
 pub mod breaker;
 pub mod dead;
+pub mod finished;
 pub mod following;
 pub mod holdings;
 pub mod intake;

@@ -2,21 +2,18 @@
 //!
 //! One record per pool, lane and conversation in the `sessions` bucket, written under its revision and with its
 //! owner's epoch: a process that lost the partition cannot overwrite what its successor wrote, nor write anew
-//! what is gone. The record is bounded; the oldest finished id makes room for the newest. A finished update is kept as 48 bits of its hash: a takeover reads all of a
-//! window again, what is finished in it included, so the memory has to reach back as far as one.
+//! what is gone. The record is bounded; the oldest finished update makes room for the newest. A takeover reads
+//! all of a window again, what is finished in it included, so the memory has to reach back as far as one.
 
+use super::finished::Finished;
 use super::tenure::Tenure;
-use ackline_shared::ids::short_hash;
 use async_nats::jetstream::kv::Store;
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-const DONE_MAX: usize = 512;
-/// Hex digits kept of a finished update's hash.
-const MARK_DIGITS: usize = 12;
 const OPEN_MAX: usize = 16;
 const CACHED_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(32_767);
 
@@ -62,9 +59,9 @@ struct Record {
     /// The epoch of the owner that wrote it.
     #[serde(default, skip_serializing_if = "is_zero_u64")]
     epoch: u64,
-    #[serde(default)]
-    done: VecDeque<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Finished::is_empty")]
+    finished: Finished,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     open: BTreeMap<String, Progress>,
 }
 
@@ -126,8 +123,7 @@ impl Keeper {
     pub async fn recall(&self, id: &str) -> Result<Recall, RingError> {
         let Some((ring, key)) = &self.memory else { return Ok(Recall::Open(Progress::default())) };
         let (_, record) = self.load(ring, key).await?;
-        let mark = mark(id);
-        if record.done.contains(&mark) {
+        if record.finished.has(id) {
             return Ok(Recall::Done);
         }
         Ok(Recall::Open(record.open.get(id).cloned().unwrap_or_default()))
@@ -158,10 +154,7 @@ impl Keeper {
         let Some((ring, key)) = &self.memory else { return Ok(()) };
         let (revision, mut record) = self.load(ring, key).await?;
         record.open.remove(id);
-        record.done.push_back(mark(id));
-        while record.done.len() > DONE_MAX {
-            record.done.pop_front();
-        }
+        record.finished.add(id);
         self.save(ring, key, revision, record).await
     }
 
@@ -233,13 +226,6 @@ impl Keeper {
 }
 
 const OVERTAKEN: &str = "its partition is not this process's own any more";
-
-/// What is kept of a finished update's id.
-fn mark(id: &str) -> String {
-    let mut mark = short_hash(id.as_bytes());
-    mark.truncate(MARK_DIGITS);
-    mark
-}
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero_u32(number: &u32) -> bool {

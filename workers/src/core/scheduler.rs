@@ -3,8 +3,13 @@
 //! Invariants: work of one conversation comes out one at a time and in the order it went in; tenants with work
 //! take turns in proportion to their weights, so a long queue delays only its own tenant; no tenant has more than
 //! its cap running and the pool no more than its permits; lanes share turns by weight, and a lane with work is
-//! never passed over for good; nothing eligible waits while a permit is free. Every operation takes constant time,
-//! and what is idle takes no memory. Nothing here knows what the work is.
+//! never passed over for good. Every operation takes constant time, and what is idle takes no memory. Nothing here
+//! knows what the work is.
+//!
+//! A tenant that comes with a single piece and nothing at work goes before those that have a backlog, a bounded
+//! number of times in a row, and while several tenants are at work some permits are kept free for such tenants:
+//! whoever writes now and then finds no queue, however long the others' are. Apart from what is kept free so,
+//! nothing eligible waits while a permit is free.
 
 mod arena;
 mod rules;
@@ -17,6 +22,11 @@ use ackline_shared::ids::TenantId;
 use arena::{Arena, Chain, Conversation, Key, Tenant};
 use std::collections::VecDeque;
 use std::hash::Hash;
+
+/// How often in a row tenants that come with a single piece go before those with a backlog.
+const FIRST_IN_A_ROW: u32 = 8;
+/// Rounds of all permits that one tenant has for itself before it gets those that are kept free, too.
+const ROUNDS_ALONE: usize = 64;
 
 /// The place of running or held work: its conversation stands still until the slot is given back.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -40,21 +50,45 @@ pub struct Scheduler<T> {
     arena: Arena<T>,
     queued: usize,
     running: usize,
+    /// Whose work was started last, and how often in a row.
+    last: Option<usize>,
+    in_a_row: usize,
 }
 
+/// Tenants with a ready conversation, each in one of the queues and there once. One that may not run now is dropped
+/// when it comes to the front.
 #[derive(Debug)]
 struct Lane {
     weight: i64,
     credit: i64,
-    /// Tenants with a ready conversation, each once. One that may not run now is dropped when it comes to the front.
+    /// Those that came with a single piece and nothing at work.
+    first: VecDeque<usize>,
+    /// Those that take turns.
     turn: VecDeque<usize>,
+    /// How often the first went before the others since one of these had a turn.
+    preferred: u32,
+}
+
+/// Which of a lane's queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    First,
+    Turn,
 }
 
 impl<T> Scheduler<T> {
     /// Makes an empty queue with one lane per weight in the rules.
     pub fn new(rules: Rules) -> Self {
         let lanes = rules.lane_weights.iter().map(|weight| Lane::new(*weight)).collect();
-        Self { rules, lanes, arena: Arena::default(), queued: 0, running: 0 }
+        Self {
+            rules,
+            lanes,
+            arena: Arena::default(),
+            queued: 0,
+            running: 0,
+            last: None,
+            in_a_row: usize::MAX,
+        }
     }
 
     /// How much work is queued and not running.
@@ -76,7 +110,8 @@ impl<T> Scheduler<T> {
     pub fn set_rules(&mut self, rules: Rules) {
         for (lane, weight) in self.lanes.iter_mut().zip(&rules.lane_weights) {
             if lane.weight != i64::from((*weight).max(1)) {
-                *lane = Lane { turn: std::mem::take(&mut lane.turn), ..Lane::new(*weight) };
+                let (first, turn) = (std::mem::take(&mut lane.first), std::mem::take(&mut lane.turn));
+                *lane = Lane { first, turn, ..Lane::new(*weight) };
             }
         }
         self.rules = rules;
@@ -111,8 +146,9 @@ impl<T> Scheduler<T> {
         if self.rules.paused || self.running >= self.rules.permits {
             return None;
         }
-        let lane = self.choose_lane()?;
-        let tenant_id = self.choose_tenant(lane)?;
+        let has_turns = self.has_turns();
+        let lane = self.choose_lane(has_turns)?;
+        let (queue, tenant_id) = self.choose_tenant(lane, has_turns)?;
         let conversation = self.arena.pop_ready(tenant_id, lane)?;
         let (cost, item) = self.arena.pop(conversation)?;
         if let Some(conversation) = self.arena.conversation_mut(conversation) {
@@ -120,7 +156,8 @@ impl<T> Scheduler<T> {
         }
         self.count_queued(tenant_id, -1);
         self.count_running(tenant_id, 1);
-        self.spend(lane, tenant_id, cost);
+        self.spend(lane, queue, tenant_id, cost);
+        self.note_started(tenant_id);
         Some((Slot { conversation }, item))
     }
 
@@ -173,6 +210,7 @@ impl<T> Scheduler<T> {
     pub fn extract(&mut self, mut takes: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut taken = Vec::new();
         for lane in &mut self.lanes {
+            lane.first.clear();
             lane.turn.clear();
         }
         self.arena.unready_all();
@@ -216,28 +254,45 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Puts the tenant into the lane's turn when it may run something and is not there yet.
+    /// Puts the tenant into one of the lane's queues when it may run something and is not there yet.
     fn offer_turn(&mut self, lane_index: usize, id: usize) {
         let Some(tenant) = self.arena.tenant_mut(id) else { return };
         let may_run = tenant.may_run(&self.rules);
+        let queue = if tenant.running == 0 && tenant.queued <= 1 { Queue::First } else { Queue::Turn };
         let (Some(member), Some(lane)) = (tenant.lanes.get_mut(lane_index), self.lanes.get_mut(lane_index))
         else {
             return;
         };
         if may_run && !member.in_turn && !member.ready.is_empty() {
             member.in_turn = true;
-            lane.turn.push_back(id);
+            lane.queue(queue).push_back(id);
         }
     }
 
-    /// Smooth weighted round robin over the lanes that have a turn to give.
-    fn choose_lane(&mut self) -> Option<usize> {
-        for lane in 0..self.lanes.len() {
-            self.drop_stale_turns(lane);
+    /// Whether those that take turns may start something: not what is kept free for whoever comes first.
+    fn has_turns(&self) -> bool {
+        let is_alone = self.in_a_row >= self.rules.permits.saturating_mul(ROUNDS_ALONE);
+        let kept = if is_alone { 0 } else { self.rules.kept_free() };
+        self.running < self.rules.permits.saturating_sub(kept)
+    }
+
+    fn note_started(&mut self, tenant: usize) {
+        match self.last.replace(tenant) {
+            Some(last) if last != tenant => self.in_a_row = 0,
+            _ => self.in_a_row = self.in_a_row.saturating_add(1),
         }
-        let total: i64 = self.lanes.iter().filter(|lane| !lane.turn.is_empty()).map(|lane| lane.weight).sum();
+    }
+
+    /// Smooth weighted round robin over the lanes that have something to start.
+    fn choose_lane(&mut self, has_turns: bool) -> Option<usize> {
+        for lane in 0..self.lanes.len() {
+            self.drop_stale(lane, Queue::First);
+            self.drop_stale(lane, Queue::Turn);
+        }
+        let can_start = |lane: &Lane| !lane.first.is_empty() || (has_turns && !lane.turn.is_empty());
+        let total: i64 = self.lanes.iter().filter(|lane| can_start(lane)).map(|lane| lane.weight).sum();
         let mut best: Option<(i64, usize)> = None;
-        for (index, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| !lane.turn.is_empty()) {
+        for (index, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| can_start(lane)) {
             lane.credit += lane.weight;
             if best.is_none_or(|(credit, _)| lane.credit > credit) {
                 best = Some((lane.credit, index));
@@ -251,54 +306,61 @@ impl<T> Scheduler<T> {
     }
 
     /// Drops from the front those that may not run now, for instance because another lane filled their cap.
-    fn drop_stale_turns(&mut self, lane: usize) {
-        while let Some(front) = self.lanes.get(lane).and_then(|lane| lane.turn.front().copied()) {
+    fn drop_stale(&mut self, lane: usize, queue: Queue) {
+        while let Some(front) = self.lanes.get_mut(lane).and_then(|lane| lane.queue(queue).front().copied()) {
             if self.arena.tenant_mut(front).is_some_and(|tenant| tenant.may_run(&self.rules)) {
                 return;
             }
-            self.end_turn(lane);
+            self.end_turn(lane, queue);
         }
     }
 
     /// Deficit round robin: who comes to the front gets credit by weight, and stays there while it lasts.
-    fn choose_tenant(&mut self, lane: usize) -> Option<usize> {
+    fn choose_tenant(&mut self, lane: usize, has_turns: bool) -> Option<(Queue, usize)> {
         loop {
-            let front = self.lanes.get(lane)?.turn.front().copied()?;
+            let queue = self.lanes.get(lane)?.next_queue(has_turns)?;
+            let front = self.lanes.get_mut(lane)?.queue(queue).front().copied()?;
             let tenant = self.arena.tenant_mut(front)?;
             let (may_run, weight) = (tenant.may_run(&self.rules), tenant.share.weight.max(1));
             let member = tenant.lanes.get_mut(lane)?;
             if !may_run {
-                self.end_turn(lane);
+                self.end_turn(lane, queue);
                 continue;
             }
             if member.credit <= 0 {
                 member.credit += i64::from(weight);
             }
             if member.credit > 0 {
-                return Some(front);
+                return Some((queue, front));
             }
-            self.lanes.get_mut(lane)?.turn.rotate_left(1);
+            // Whoever owes turns waits among those that take them.
+            self.lanes.get_mut(lane)?.pass_on(queue);
         }
     }
 
     /// Takes the cost of what was started from the credit of the front, and passes the turn on when it is spent.
-    fn spend(&mut self, lane: usize, id: usize, cost: u32) {
+    fn spend(&mut self, lane: usize, queue: Queue, id: usize, cost: u32) {
         let Some(tenant) = self.arena.tenant_mut(id) else { return };
         let may_run = tenant.may_run(&self.rules);
         let Some(member) = tenant.lanes.get_mut(lane) else { return };
         member.credit -= i64::from(cost.clamp(1, rules::COST_MAX)) * i64::from(WEIGHT_DEFAULT);
-        if !may_run || member.ready.is_empty() {
-            self.end_turn(lane);
-        } else if member.credit <= 0
+        let (has_more, has_credit) = (may_run && !member.ready.is_empty(), member.credit > 0);
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.preferred = if queue == Queue::First { lane.preferred.saturating_add(1) } else { 0 };
+        }
+        if !has_more {
+            self.end_turn(lane, queue);
+        } else if (queue == Queue::First || !has_credit)
             && let Some(lane) = self.lanes.get_mut(lane)
         {
-            lane.turn.rotate_left(1);
+            lane.pass_on(queue);
         }
     }
 
-    /// Takes the front out of the turn. Credit it did not use is forfeited, a debt stays.
-    fn end_turn(&mut self, lane_index: usize) {
-        let Some(front) = self.lanes.get_mut(lane_index).and_then(|lane| lane.turn.pop_front()) else {
+    /// Takes the front out of its queue. Credit it did not use is forfeited, a debt stays.
+    fn end_turn(&mut self, lane_index: usize, queue: Queue) {
+        let Some(front) = self.lanes.get_mut(lane_index).and_then(|lane| lane.queue(queue).pop_front())
+        else {
             return;
         };
         if let Some(member) = self.arena.tenant_mut(front).and_then(|tenant| tenant.lanes.get_mut(lane_index))
@@ -325,7 +387,37 @@ impl<T> Scheduler<T> {
 
 impl Lane {
     fn new(weight: u32) -> Self {
-        Self { weight: i64::from(weight.max(1)), credit: 0, turn: VecDeque::new() }
+        Self {
+            weight: i64::from(weight.max(1)),
+            credit: 0,
+            first: VecDeque::new(),
+            turn: VecDeque::new(),
+            preferred: 0,
+        }
+    }
+
+    fn queue(&mut self, queue: Queue) -> &mut VecDeque<usize> {
+        match queue {
+            Queue::First => &mut self.first,
+            Queue::Turn => &mut self.turn,
+        }
+    }
+
+    /// The queue whose front is next, if one may start something.
+    fn next_queue(&self, has_turns: bool) -> Option<Queue> {
+        let turn = (has_turns && !self.turn.is_empty()).then_some(Queue::Turn);
+        match turn {
+            Some(turn) if self.first.is_empty() || self.preferred >= FIRST_IN_A_ROW => Some(turn),
+            _ if !self.first.is_empty() => Some(Queue::First),
+            _ => None,
+        }
+    }
+
+    /// Puts the front behind all that take turns.
+    fn pass_on(&mut self, queue: Queue) {
+        if let Some(front) = self.queue(queue).pop_front() {
+            self.turn.push_back(front);
+        }
     }
 }
 

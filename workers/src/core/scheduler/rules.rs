@@ -10,6 +10,8 @@ pub const WEIGHT_DEFAULT: u32 = 10;
 pub const WEIGHT_MAX: u32 = 1000;
 /// The most that one piece of work is charged, so that a debt is paid within bounded turns.
 pub(super) const COST_MAX: u32 = 64;
+/// With fewer permits than this, one that is kept free would cost more than it gives.
+const KEPT_FREE_FROM: usize = 4;
 
 /// The bounds and shares of a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +46,11 @@ impl Default for Share {
 }
 
 impl Rules {
+    /// Permits kept free for tenants that come with a single piece and nothing at work: an eighth, none of a few.
+    pub(super) fn kept_free(&self) -> usize {
+        if self.permits < KEPT_FREE_FROM { 0 } else { self.permits.div_ceil(8) }
+    }
+
     /// What holds for a tenant.
     pub fn share(&self, tenant: &TenantId) -> Share {
         self.tenants.get(tenant).copied().unwrap_or_default()
