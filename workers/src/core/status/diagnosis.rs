@@ -103,6 +103,12 @@ fn downstream(pool: &PoolSum) -> Option<String> {
     if pool.load.waiting > 0 && pool.load.waiting >= pool.load.held().div_ceil(2) {
         return Some(format!("downstream in trouble, {} waiting for a retry", pool.load.waiting));
     }
+    if let Some(allowed) = pool.adaptive.filter(|allowed| *allowed < pool.concurrency)
+        && ratio(pool.load.running, allowed) >= BUSY_SHARE
+    {
+        let most = pool.concurrency;
+        return Some(format!("downstream spared, {allowed} jobs at once of up to {most}"));
+    }
     let usual = pool.service.quantile_ms(0.5)?;
     (usual >= SLOW_MS).then(|| format!("downstream slow, {:.1} s an attempt", usual / 1000.0))
 }
