@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_trouble_has_its_words() {
-        let cases: [(Change, Condition, &str); 9] = [
+        let cases: [(Change, Condition, &str); 10] = [
             (Box::new(|_| ()), Condition::WorkersTooFew, "42 s behind: workers too few, 8 jobs run of 8"),
             (Box::new(|pool| pool.load.running = 2), Condition::CatchingUp, "42 s behind, catching up"),
             (Box::new(|pool| pool.lanes[0].oldest_ms = 800), Condition::Healthy, "healthy"),
@@ -183,6 +183,11 @@ mod tests {
             (Box::new(|pool| pool.paused = true), Condition::Paused, "paused; 1000 waiting"),
             (Box::new(|pool| pool.owned.clear()), Condition::Unowned, "nobody works on it; 1000 waiting"),
             (Box::new(|pool| pool.owned = vec![1, 2]), Condition::Unowned, "2 of 4 partitions have no owner"),
+            (
+                Box::new(|pool| (pool.adaptive, pool.load.running) = (Some(4), 4)),
+                Condition::DownstreamSlow,
+                "42 s behind: downstream spared, 4 jobs at once of up to 8",
+            ),
             (
                 Box::new(|pool| pool.rates.retried = 60.0),
                 Condition::DownstreamSlow,
