@@ -40,6 +40,8 @@ const ROUND_MIN: Duration = Duration::from_millis(100);
 const ATTEMPTS_MIN: usize = 5;
 /// How often the quickest usual times are measured anew.
 const MEASURED_ANEW: Duration = Duration::from_secs(600);
+/// The longest time they are waited for.
+const MEASURED_WITHIN: Duration = Duration::from_secs(15);
 /// What is left of the limit to measure them: half of where answers get slow, and as much again for what it overshot.
 const MEASURED_AT: f64 = 0.25;
 /// Tenants whose usual times are known, and that count in one round.
@@ -57,6 +59,8 @@ pub struct Adaptive {
     /// Of the tenants that are too quiet to have a usual time of their own.
     common: Pace,
     measured: Instant,
+    /// Attempts until they are, before which the limit does not grow.
+    unmeasured: usize,
 }
 
 /// How an attempt went, as far as it says something about what the pool talks to.
@@ -126,6 +130,7 @@ impl Adaptive {
             paces: LruCache::new(TENANTS_MAX),
             common: Pace::default(),
             measured: now,
+            unmeasured: 0,
         }
     }
 
@@ -151,6 +156,7 @@ impl Adaptive {
         if self.fallen.is_some_and(|fallen| ended.began < fallen) {
             return;
         }
+        self.unmeasured = self.unmeasured.saturating_sub(1);
         let slowness = (ended.answer == Answer::Done).then(|| self.learn(tenant, ended.took)).flatten();
         self.round.add(tenant, &ended, slowness, running);
         if self.round.is_over(self.limit(), now) {
@@ -161,17 +167,19 @@ impl Adaptive {
 
     fn judge(&mut self, round: &Round, now: Instant) {
         let is_used = round.peak >= self.limit();
-        if now.saturating_duration_since(self.measured) >= MEASURED_ANEW {
+        let measuring = now.saturating_duration_since(self.measured);
+        if measuring >= MEASURED_ANEW {
             self.measured = now;
             self.common.turn();
             self.paces.iter_mut().for_each(|(_, pace)| pace.turn());
             // What is measured under a queue of our own making would let the limit creep up.
             if is_used {
+                self.unmeasured = pace::KNOWN_AFTER * round.tenants.len();
                 self.fall(MEASURED_AT, now);
             }
         } else if round.peak.saturating_mul(2) >= self.limit() && round.is_bad() {
             self.fall(FALL, now);
-        } else if is_used {
+        } else if is_used && (self.unmeasured == 0 || measuring >= MEASURED_WITHIN) {
             let span = f64::from(self.range.max() - self.range.min());
             self.set(self.limit + (span / STEPS).min(self.limit / STEP_SHARE).max(1.0));
         }

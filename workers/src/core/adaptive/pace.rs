@@ -4,16 +4,16 @@
 //! two periods: what became slower for good is usual after a while.
 
 /// Attempts over which the usual time is taken.
-const SMOOTHED: f64 = 32.0;
+const SMOOTHED: u32 = 32;
 /// Attempts before a usual time is known.
-const KNOWN_AFTER: f64 = 16.0;
+pub const KNOWN_AFTER: usize = 16;
 /// Below this much, clocks and schedulers are most of the difference.
 const SECONDS_MIN: f64 = 0.005;
 
 /// The usual time of some attempts.
 #[derive(Debug)]
 pub struct Pace {
-    attempts: f64,
+    attempts: u32,
     usual: f64,
     /// The least of this period, and of the one before.
     least: f64,
@@ -22,16 +22,16 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { attempts: 0.0, usual: 0.0, least: f64::INFINITY, before: f64::INFINITY }
+        Self { attempts: 0, usual: 0.0, least: f64::INFINITY, before: f64::INFINITY }
     }
 }
 
 impl Pace {
     /// Takes in the seconds of an attempt.
     pub fn learn(&mut self, seconds: f64) {
-        self.attempts = (self.attempts + 1.0).min(SMOOTHED);
-        self.usual += (seconds - self.usual) / self.attempts;
-        if self.attempts >= KNOWN_AFTER {
+        self.attempts = (self.attempts + 1).min(SMOOTHED);
+        self.usual += (seconds - self.usual) / f64::from(self.attempts);
+        if usize::try_from(self.attempts).is_ok_and(|attempts| attempts >= KNOWN_AFTER) {
             self.least = self.least.min(self.usual);
         }
     }
@@ -44,7 +44,7 @@ impl Pace {
 
     /// Ends a period, and measures anew.
     pub fn turn(&mut self) {
-        self.attempts = 0.0;
+        self.attempts = 0;
         self.before = std::mem::replace(&mut self.least, f64::INFINITY);
     }
 }

@@ -232,7 +232,7 @@ proptest! {
         for _ in 0..4 {
             let done = pool.work(300 * SECOND);
             prop_assert!(done >= 0.85 * able, "{done:.0}/s of {able:.0}/s");
-            let most = capacity * 5 / 2 + 6;
+            let most = capacity * 3 + 6;
             prop_assert!(pool.limit() <= most, "{} at once for {capacity}", pool.limit());
         }
     }
