@@ -240,7 +240,7 @@ proptest! {
     /// Trouble of any kind makes it fall, and once it is over everything is as before.
     #[test]
     fn it_falls_in_trouble_and_recovers_after_it(
-        kind in 0..3_u8, service_ms in 100..400_u64, trouble_s in 20..90_u32,
+        kind in 0..3_u8, service_ms in 100..400_u64, trouble_s in 60..90_u32,
     ) {
         let service = Duration::from_millis(service_ms);
         let mut pool = Pool::new(range(2, 32), 64, service);
