@@ -9,7 +9,7 @@ use crate::core::log::{Log, now_ms};
 use crate::core::membership::Membership;
 use crate::core::metrics::Metrics;
 use crate::core::pool::{self, Host, Shutdown, ended};
-use crate::core::settings::PoolSettings;
+use crate::core::settings::{Concurrency, PoolSettings};
 use crate::core::standing::{Standing, State};
 use crate::core::status::board::Board;
 use crate::core::status::gauges::Gauges;
@@ -103,6 +103,7 @@ pub struct Settings {
     crm: PoolSettings,
     events: PoolSettings,
     journal: PoolSettings,
+    concurrency: Concurrency,
 }
 
 impl Settings {
@@ -136,6 +137,7 @@ impl Settings {
             crm: PoolSettings::read(reader, Pool::Crm),
             events: PoolSettings::read(reader, Pool::Events),
             journal: PoolSettings::shared(reader),
+            concurrency: Concurrency::read(reader),
         };
         std::mem::replace(reader, Reader::load(None, [])).finish()?;
         Ok(settings)
@@ -206,8 +208,8 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         let office = Office::new(platform.log.clone(), &platform.buckets);
         running.spawn(clerk::run(office, instance, settings.nats.lease_ttl, shutdown.clone()));
         let targets = settings.status.targets.clone();
-        let service =
-            api::build(ApiState { platform, journal, settings: settings.api.clone(), board, targets });
+        let (settings, concurrency) = (settings.api.clone(), settings.concurrency.clone());
+        let service = api::build(ApiState { platform, journal, settings, board, targets, concurrency });
         running.spawn(serve(listener, service, shutdown.clone()));
     }
     tracing::info!(pools = ?parts.pools, api = parts.api, "the workers run");

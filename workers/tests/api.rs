@@ -514,6 +514,17 @@ async fn what_is_turned_is_checked_revised_and_audited() {
     let refused = stage.put(pool, OPERATOR, &wrong).await;
     refused.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
     assert_eq!(refused.json["errors"][1]["at"], "/lanes/bulk");
+    for (range, part) in [
+        ("8..128", "set concurrency=128 with it"),
+        ("0..8", "0 is outside 1 to 4096"),
+        ("9..8", "more than the most"),
+        ("sometimes", "such as 8..64"),
+    ] {
+        let refused = stage.put(pool, OPERATOR, &json!({"adaptive": range})).await;
+        refused.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+        assert_eq!(refused.json["errors"][0]["at"], "/adaptive");
+        assert!(refused.text.contains(part), "{}", refused.text);
+    }
     stage
         .put(pool, OPERATOR, &json!({"pasued": true}))
         .await
@@ -534,12 +545,17 @@ async fn what_is_turned_is_checked_revised_and_audited() {
     assert_eq!(stage.call("DELETE", tenant, Some(OPERATOR), None).await.status, StatusCode::NO_CONTENT);
     stage.get(tenant, OPERATOR).await.is_problem(StatusCode::NOT_FOUND, "not-found");
 
+    let adaptive = json!({"adaptive": "8..128", "concurrency": 128});
+    assert_eq!(stage.put(pool, OPERATOR, &adaptive).await.status, StatusCode::OK);
+    assert_eq!(stage.get(pool, OPERATOR).await.json["adaptive"], "8..128");
+
     let audit = stage.get("/v1/tuning/audit", OPERATOR).await.json;
     let told: Vec<_> =
         audit["items"].as_array().unwrap().iter().map(|one| (&one["from"], &one["to"])).collect();
-    assert_eq!(told.len(), 4, "{audit}");
-    assert_eq!(told[0], (&json!({"mode": "discard"}), &json!({})));
-    assert_eq!(told[2], (&json!({"concurrency": 8, "lanes": {"sts": 3}}), &json!({"paused": true})));
+    assert_eq!(told.len(), 5, "{audit}");
+    assert_eq!(told[0], (&json!({"paused": true}), &adaptive));
+    assert_eq!(told[1], (&json!({"mode": "discard"}), &json!({})));
+    assert_eq!(told[3], (&json!({"concurrency": 8, "lanes": {"sts": 3}}), &json!({"paused": true})));
     assert!(audit["items"][0]["at"].is_string() && audit["items"][0]["by"] == "key:acme/operator", "{audit}");
     let items = stage.get("/v1/tuning", OPERATOR).await.json["items"].clone();
     assert_eq!(items.as_array().unwrap().len(), 6, "{items}");

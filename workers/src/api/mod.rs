@@ -33,6 +33,7 @@ pub use service::document;
 pub use settings::ApiSettings;
 
 use crate::core::scaling::Targets;
+use crate::core::settings::Concurrency;
 use crate::core::status::board::Board;
 use crate::dead::Office;
 use crate::journal::{Journal, JournalError};
@@ -56,6 +57,8 @@ pub struct ApiState {
     pub board: Board,
     /// What the number of wanted workers is to achieve.
     pub targets: Targets,
+    /// The pools' jobs at once as configured.
+    pub concurrency: Concurrency,
 }
 
 /// Builds the service.

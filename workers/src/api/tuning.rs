@@ -12,6 +12,7 @@ use super::page::Page;
 use super::problem::{Mistake, Problem, ProblemBody};
 use super::revision::{Expectation, Revised};
 use super::time::rfc3339;
+use crate::core::adaptive::Choice;
 use crate::core::log::now_ms;
 use crate::core::tuning::{
     Change, HISTORY_MAX, Mode, PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake, TuningStore,
@@ -51,6 +52,11 @@ pub struct PoolBody {
     /// Jobs at once in each process, 1 to 4,096.
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency: Option<u32>,
+    /// `8..64`: each process finds its jobs at once by trying, between 8 and 64, which may not exceed the concurrency.
+    /// `off`: it does not, whatever is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "8..64")]
+    adaptive: Option<String>,
     /// Jobs of one tenant at once in each process, 1 to 4,096.
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant_in_flight_max: Option<u32>,
@@ -227,8 +233,9 @@ pub async fn put_pool(
 ) -> Result<Response, Problem> {
     let pool = pool_of(&pool)?;
     let expected = Expectation::read(&headers)?;
-    let value = PoolTuning::from(body);
-    refuse(check_pool(&value, &lanes::names(pool)))?;
+    let (value, mut mistakes) = pool_tuning(body);
+    mistakes.extend(check_pool(&value, &lanes::names(pool), app.concurrency.of(pool)));
+    refuse(mistakes)?;
     let saved = save(&app, &caller, &tuning_key::pool(pool), value, expected).await?;
     Ok(saved.map(PoolBody::from).into_response())
 }
@@ -415,16 +422,20 @@ fn problem(error: TuningError) -> Problem {
 
 impl From<PoolTuning> for PoolBody {
     fn from(tuning: PoolTuning) -> Self {
-        let PoolTuning { concurrency, tenant_in_flight_max, lanes, paused } = tuning;
-        Self { concurrency, tenant_in_flight_max, lanes, paused }
+        let PoolTuning { concurrency, adaptive, tenant_in_flight_max, lanes, paused } = tuning;
+        let adaptive = adaptive.map(String::from);
+        Self { concurrency, adaptive, tenant_in_flight_max, lanes, paused }
     }
 }
 
-impl From<PoolBody> for PoolTuning {
-    fn from(body: PoolBody) -> Self {
-        let PoolBody { concurrency, tenant_in_flight_max, lanes, paused } = body;
-        Self { concurrency, tenant_in_flight_max, lanes, paused }
-    }
+/// Reads a body, with what cannot be read of it.
+fn pool_tuning(body: PoolBody) -> (PoolTuning, Vec<TuningMistake>) {
+    let PoolBody { concurrency, adaptive, tenant_in_flight_max, lanes, paused } = body;
+    let (adaptive, mistakes) = match adaptive.map(|text| text.parse::<Choice>()).transpose() {
+        Ok(adaptive) => (adaptive, Vec::new()),
+        Err(error) => (None, vec![TuningMistake { key: "adaptive".to_owned(), detail: error.to_string() }]),
+    };
+    (PoolTuning { concurrency, adaptive, tenant_in_flight_max, lanes, paused }, mistakes)
 }
 
 impl From<TenantTuning> for TenantBody {

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use crate::core::scaling::Targets;
-use crate::core::settings::PoolSettings;
+use crate::core::settings::{Concurrency, PoolSettings};
 use crate::core::status::fleet::{Fleet, PoolSum};
 use crate::core::status::publish;
 use crate::core::status::settings::StatusSettings;
@@ -27,6 +27,8 @@ pub struct OnlookerSettings {
     pub targets: Targets,
     /// Jobs of one tenant at once in each process.
     pub tenant_jobs: u32,
+    /// The pools' jobs at once as configured.
+    pub concurrency: Concurrency,
 }
 
 impl OnlookerSettings {
@@ -36,8 +38,9 @@ impl OnlookerSettings {
         let nats = NatsSettings::read(&mut reader);
         let targets = StatusSettings::read(&mut reader).targets;
         let tenant_jobs = u32::try_from(PoolSettings::shared(&mut reader).tenant_in_flight_max).unwrap_or(1);
+        let concurrency = Concurrency::read(&mut reader);
         reader.finish()?;
-        Ok(Self { nats, targets, tenant_jobs })
+        Ok(Self { nats, targets, tenant_jobs, concurrency })
     }
 }
 

@@ -98,7 +98,7 @@ fn table(pools: &[PoolSum], settings: &OnlookerSettings) -> String {
             age(pool.lag()),
             rate(pool.rates.read),
             rate(pool.rates.finished),
-            format!("{}/{}", pool.load.running, pool.concurrency),
+            pool.jobs(),
             count(pool.load.queued + pool.load.waiting),
             time(pool.service.quantile_ms(0.5)),
             time(pool.service.quantile_ms(0.99)),

@@ -1,5 +1,6 @@
 //! The settings that the command line shares with the programs it looks after.
 
+use crate::core::settings::Concurrency;
 use crate::replies::GraphSettings;
 use ackline_shared::config::{Reader, Report};
 use ackline_shared::nats::NatsSettings;
@@ -15,6 +16,8 @@ pub struct Settings {
     pub master: VaultKey,
     /// Base of the Graph API with its version, without a slash at its end.
     pub graph_url: String,
+    /// The pools' jobs at once as configured.
+    pub concurrency: Concurrency,
 }
 
 impl Settings {
@@ -23,12 +26,13 @@ impl Settings {
         let mut reader = Reader::load(file, environment.iter().cloned());
         let nats = NatsSettings::read(&mut reader);
         let graph = GraphSettings::read(&mut reader);
+        let concurrency = Concurrency::read(&mut reader);
         let master = vault::master_key(&mut reader);
         if let Err(error) = &master {
             reader.mistake("secrets", error);
         }
         reader.finish()?;
         let master = master.map_err(|error| Report { mistakes: vec![error.to_string()] })?;
-        Ok(Self { nats, master, graph_url: format!("{}/{}", graph.url, graph.version) })
+        Ok(Self { nats, master, graph_url: format!("{}/{}", graph.url, graph.version), concurrency })
     }
 }

@@ -10,6 +10,7 @@ mod turn;
 use super::Outcome;
 use super::onlooker::{Onlooker, OnlookerSettings};
 use super::pools::NOBODY;
+use crate::core::settings::Concurrency;
 use draw::View;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
@@ -67,15 +68,20 @@ pub async fn run(arguments: &TopArguments, settings: &OnlookerSettings, colour: 
             "error: this is no terminal; `ackline top --once` prints one screen as text\n",
         );
     }
-    match show(&mut onlooker, &mut screen, &arguments.by).await {
+    match show(&mut onlooker, &mut screen, &arguments.by, &settings.concurrency).await {
         Ok(()) => Outcome::default(),
         Err(error) => Outcome::failed(format!("error: the terminal cannot be used: {error}\n")),
     }
 }
 
-async fn show(onlooker: &mut Onlooker, screen: &mut Screen, by: &str) -> std::io::Result<()> {
+async fn show(
+    onlooker: &mut Onlooker,
+    screen: &mut Screen,
+    by: &str,
+    configured: &Concurrency,
+) -> std::io::Result<()> {
     let mut terminal = ratatui::try_init()?;
-    let shown = follow(&mut terminal, onlooker, screen, by).await;
+    let shown = follow(&mut terminal, onlooker, screen, by, configured).await;
     ratatui::try_restore()?;
     shown
 }
@@ -85,6 +91,7 @@ async fn follow(
     onlooker: &mut Onlooker,
     screen: &mut Screen,
     by: &str,
+    configured: &Concurrency,
 ) -> std::io::Result<()> {
     let (sender, mut keys) = mpsc::channel(KEYS_MAX);
     // The thread ends with the channel, within one wait for a key.
@@ -100,7 +107,8 @@ async fn follow(
                     Action::Stay => {}
                     Action::Quit => return Ok(()),
                     Action::Turn(wanted) => {
-                        let turned = turn::turn(onlooker.client(), &wanted, &format!("top:{by}")).await;
+                        let by = format!("top:{by}");
+                        let turned = turn::turn(onlooker.client(), &wanted, &by, configured).await;
                         screen.message = Some(turned.unwrap_or_else(|error| error.to_string()));
                     }
                 },

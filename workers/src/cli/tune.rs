@@ -28,7 +28,7 @@ const HISTORY_SHOWN: usize = 50;
 /// Arguments of `ackline tune`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Keys of a pool: concurrency, tenant_in_flight_max, lanes.<lane>, paused.\nKeys of a tenant: weight (everybody has 10), in_flight_max, paused, mode=drain (works on what was received before,\nkeeps what comes later). The value `default` sets a key back to what is configured. Without any, shows what is turned.\n\n  ackline tune relay concurrency=128 lanes.sts=1\n  ackline tune relay --tenant acme weight=5 in_flight_max=4\n  ackline tune relay --reset"
+    after_help = "Keys of a pool: concurrency, adaptive=MIN..MAX (each process finds its jobs at once by trying) or off,\ntenant_in_flight_max, lanes.<lane>, paused.\nKeys of a tenant: weight (everybody has 10), in_flight_max, paused, mode=drain (works on what was received before,\nkeeps what comes later). The value `default` sets a key back to what is configured. Without any, shows what is turned.\n\n  ackline tune relay concurrency=128 lanes.sts=1\n  ackline tune replies adaptive=8..64\n  ackline tune relay --tenant acme weight=5 in_flight_max=4\n  ackline tune relay --reset"
 )]
 pub struct TuneArguments {
     #[command(flatten)]
@@ -177,8 +177,9 @@ async fn turn_pool(
 ) -> Result<Told, TuneError> {
     let pool = pool_of(place)?;
     let context = connect(settings).await?;
-    change(place, &context, &tuning_key::pool(pool), turn, |value| check_pool(value, &lanes::names(pool)))
-        .await
+    let configured = settings.concurrency.of(pool);
+    let check = |value: &PoolTuning| check_pool(value, &lanes::names(pool), configured);
+    change(place, &context, &tuning_key::pool(pool), turn, check).await
 }
 
 async fn turn_tenant(

@@ -35,6 +35,7 @@ struct Inner {
     owned: BTreeSet<Partition>,
     owner_changes: u64,
     concurrency: u64,
+    adaptive: Option<u64>,
     paused: bool,
     load: Load,
     tenants: HashMap<TenantId, Load>,
@@ -106,6 +107,7 @@ impl Activity {
             owned: BTreeSet::new(),
             owner_changes: 0,
             concurrency: 0,
+            adaptive: None,
             paused: false,
             load: Load::default(),
             tenants: HashMap::new(),
@@ -192,6 +194,11 @@ impl Activity {
         inner.paused = paused;
     }
 
+    /// So many jobs at once are allowed from now on, while that is found by trying.
+    pub fn adapted(&self, limit: Option<usize>) {
+        self.lock().adaptive = limit.map(|limit| u64::try_from(limit).unwrap_or(u64::MAX));
+    }
+
     /// What of a lane in one partition is not finished.
     pub fn lags(&self, lane: &'static str, partition: Partition, lag: LaneLag) {
         let mut inner = self.lock();
@@ -231,6 +238,7 @@ impl Activity {
             owned: inner.owned.iter().map(|partition| partition.0).collect(),
             owner_changes: inner.owner_changes,
             concurrency: inner.concurrency,
+            adaptive: inner.adaptive,
             paused: inner.paused,
             load: inner.load,
             rates: inner.rates(),

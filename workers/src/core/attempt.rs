@@ -4,6 +4,7 @@
 //! between leaves the message unacknowledged and the attempt is made again; a panic or a time-out ends the
 //! attempt, never the pool.
 
+use super::adaptive::Ended;
 use super::dead;
 use super::intake::{Arrival, acknowledge};
 use super::job::{Job, Verdict, WHOLE, Work};
@@ -96,17 +97,23 @@ enum Next {
 }
 
 impl<J: Job> Attempts<J> {
-    /// Makes an attempt.
-    pub async fn make(self, lane_name: &'static str, mut arrival: Box<Arrival>) -> Outcome {
+    /// Makes an attempt, and tells how it went where something was asked.
+    pub async fn make(self, lane_name: &'static str, mut arrival: Box<Arrival>) -> (Outcome, Option<Ended>) {
         let started = Instant::now();
         arrival.presence.run();
         let verdict = match self.begin(lane_name, &mut arrival).await {
             Next::Conclude(verdict) => verdict,
-            Next::Later(wait) => return Outcome::Again(arrival, wait),
+            Next::Later(wait) => return (Outcome::Again(arrival, wait), None),
         };
         let (work, took) = (&arrival.work, started.elapsed());
         self.metrics.attempted(J::POOL, name(&verdict), took);
         self.metrics.following().tell(J::POOL, &work.head, work.attempt, &verdict, took);
+        let ended = Ended::of(&verdict, started, took);
+        (self.conclude(arrival, verdict).await, ended)
+    }
+
+    async fn conclude(&self, arrival: Box<Arrival>, verdict: Verdict) -> Outcome {
+        let work = &arrival.work;
         match verdict {
             Verdict::Idle => self.settle(arrival).await,
             Verdict::Done => self.remember(arrival).await,

@@ -187,6 +187,11 @@ impl Metrics {
         self.activity(pool).owns(owned);
     }
 
+    /// Notes how many jobs at once are allowed from now on, while that is found by trying.
+    pub fn adapted(&self, pool: Pool, limit: Option<usize>) {
+        self.activity(pool).adapted(limit);
+    }
+
     /// Notes the limits in force from now on.
     pub fn limited(&self, pool: Pool, concurrency: usize, paused: bool) {
         self.activity(pool).limited(concurrency, paused);

@@ -4,6 +4,7 @@
 //! stream order, tenants take turns, and everything that is read ahead, running or waiting is bounded.
 
 pub mod activity;
+pub mod adaptive;
 pub mod assignment;
 pub mod attempt;
 pub mod backoff;

@@ -4,6 +4,7 @@
 //! Work that is read but not started when a partition is given up is simply left unacknowledged: whoever owns
 //! the partition next sets its consumers back and finds it.
 
+use super::adaptive::{Adaptive, Ended};
 use super::attempt::{Attempts, Outcome};
 use super::holdings::{Holdings, Turn};
 use super::intake::{self, Arrival, Place};
@@ -17,6 +18,7 @@ use super::spill::{self, Origin, Spill};
 use super::standing::Standing;
 use super::tuning::{Handling, Tuning};
 use crate::platform::Platform;
+use ackline_shared::ids::TenantId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,8 +92,9 @@ pub async fn ended(shutdown: &mut Shutdown) {
 /// A task of the pool ended that should not have; beginning anew loses nothing.
 struct Broken;
 
-/// An attempt that ended: whose turn it was, where the update stands, in which line it stood, and what came of it.
-type Concluded = (Slot, Place, Option<Origin>, Outcome);
+/// An attempt that ended: whose turn it was, where the update stands, in which line it stood, what came of it, and
+/// how it went where the jobs at once follow that.
+type Concluded = (Slot, Place, Option<Origin>, Outcome, Option<(TenantId, Ended)>);
 
 /// Everything of one pool in this process.
 struct Desk<J> {
@@ -99,6 +102,8 @@ struct Desk<J> {
     lane_names: Vec<&'static str>,
     holdings: Holdings,
     scheduler: Scheduler<Box<Arrival>>,
+    /// Finds the jobs at once, where they are not fixed.
+    adaptive: Option<Adaptive>,
     waiting: BTreeMap<(Instant, u64), (Slot, Box<Arrival>)>,
     waited: u64,
     /// Heads of conversations that wait until the live settings change.
@@ -118,7 +123,6 @@ impl<J: Job> Desk<J> {
         let tuning = host.platform.tuning.clone();
         let rules = tuning.table().rules(J::POOL, &attempts.settings, &lanes);
         let lane_names = lanes.iter().map(|lane| lane.name).collect();
-        tell_limits(&attempts, &tuning);
         let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
         let seat = host.membership.sit(J::POOL, attempts.log.partitions());
         let (log, metrics) = (attempts.log.clone(), attempts.metrics.clone());
@@ -126,10 +130,11 @@ impl<J: Job> Desk<J> {
         let spill = Spill::new(J::POOL, &lanes, log.context().clone(), &attempts.settings);
         // It ends by itself once everything was sent.
         tokio::spawn(acknowledge_all(unsent));
-        Self {
+        let mut desk = Self {
             lane_names,
             holdings: Holdings::new(seat, log, attempts.settings.clone(), lanes, metrics, sender),
             scheduler: Scheduler::new(rules),
+            adaptive: None,
             waiting: BTreeMap::new(),
             waited: 0,
             kept: Vec::new(),
@@ -140,7 +145,9 @@ impl<J: Job> Desk<J> {
             arrivals,
             standing: host.standing.clone(),
             attempts,
-        }
+        };
+        desk.retune();
+        desk
     }
 
     async fn work(mut self, shutdown: &mut Shutdown) -> Result<(), Broken> {
@@ -182,7 +189,10 @@ impl<J: Job> Desk<J> {
                     self.standing.set(J::POOL, self.holdings.state());
                 }
                 Some(finished) = self.running.join_next() => match finished {
-                    Ok((slot, place, origin, outcome)) => self.conclude(slot, place, origin, outcome),
+                    Ok((slot, place, origin, outcome, ended)) => {
+                        self.adapt(ended);
+                        self.conclude(slot, place, origin, outcome);
+                    }
                     Err(_) => return Err(Broken),
                 },
                 1.. = self.arrivals.recv_many(&mut fresh, ARRIVALS_AT_ONCE) => {
@@ -297,25 +307,53 @@ impl<J: Job> Desk<J> {
             }
             let lane_name = self.lane_names.get(arrival.lane).copied().unwrap_or_default();
             let attempts = self.attempts.clone();
+            let tenant = self.adaptive.is_some().then(|| arrival.work.head.tenant.clone());
             self.running.spawn(async move {
                 let (place, origin) = (arrival.place(), arrival.origin.clone());
-                let outcome = match handling {
-                    Handling::Discard(by) => attempts.discard(arrival, &by).await,
+                let (outcome, ended) = match handling {
+                    Handling::Discard(by) => (attempts.discard(arrival, &by).await, None),
                     Handling::Work | Handling::Keep => attempts.make(lane_name, arrival).await,
                 };
-                (slot, place, origin, outcome)
+                (slot, place, origin, outcome, tenant.zip(ended))
             });
         }
     }
 
     /// Obeys the live settings as they are now.
     fn retune(&mut self) {
-        let rules = self.tuning.table().rules(J::POOL, &self.attempts.settings, &J::lanes());
-        self.scheduler.set_rules(rules);
-        tell_limits(&self.attempts, &self.tuning);
+        let (table, lanes) = (self.tuning.table(), J::lanes());
+        let effective = table.effective(J::POOL, &self.attempts.settings, &lanes);
+        self.scheduler.set_rules(table.rules(J::POOL, &self.attempts.settings, &lanes));
+        self.attempts.metrics.limited(J::POOL, effective.concurrency, effective.paused);
+        let found = self.adaptive.take();
+        self.adaptive = effective.adaptive.map(|range| {
+            let mut adaptive = found.unwrap_or_else(|| Adaptive::new(range, Instant::now()));
+            adaptive.set_range(range);
+            adaptive
+        });
+        self.obey_adaptive();
         for (slot, arrival) in self.kept.drain(..) {
             self.scheduler.resume(slot, arrival);
         }
+    }
+
+    /// Lets the jobs at once follow how an attempt went; it still counts among the running.
+    fn adapt(&mut self, ended: Option<(TenantId, Ended)>) {
+        if let (Some(adaptive), Some((tenant, ended))) = (&mut self.adaptive, ended) {
+            let before = adaptive.limit();
+            adaptive.observe(&tenant, ended, self.scheduler.running(), Instant::now());
+            if adaptive.limit() != before {
+                self.obey_adaptive();
+            }
+        }
+    }
+
+    fn obey_adaptive(&mut self) {
+        let limit = self.adaptive.as_ref().map(Adaptive::limit);
+        if let Some(limit) = limit {
+            self.scheduler.set_permits(limit);
+        }
+        self.attempts.metrics.adapted(J::POOL, limit);
     }
 
     fn conclude(&mut self, slot: Slot, place: Place, origin: Option<Origin>, outcome: Outcome) {
@@ -374,12 +412,6 @@ async fn acknowledge_all(mut unsent: mpsc::Receiver<Box<Arrival>>) {
     while let Some(arrival) = unsent.recv().await {
         intake::acknowledge(&arrival.message).await;
     }
-}
-
-/// Shows the limits in force.
-fn tell_limits<J: Job>(attempts: &Attempts<J>, tuning: &Tuning) {
-    let effective = tuning.table().effective(J::POOL, &attempts.settings, &J::lanes());
-    attempts.metrics.limited(J::POOL, effective.concurrency, effective.paused);
 }
 
 fn far_away() -> Instant {

@@ -123,6 +123,11 @@ impl<T> Scheduler<T> {
         }
     }
 
+    /// Changes how much may run at once, and nothing else of the rules.
+    pub fn set_permits(&mut self, permits: usize) {
+        self.rules.permits = permits;
+    }
+
     /// Finds where work belongs that [`Self::push`] then adds; splitting the two lets the caller name the place by
     /// parts of the work itself. Two conversations of a tenant that share a hash merely wait for each other.
     pub fn place(&mut self, lane: usize, tenant: &TenantId, conversation: impl Hash) -> Place {

@@ -1,9 +1,14 @@
 //! The `[pools]` section: what bounds every pool, and what bounds each.
 
+use super::adaptive::{Choice, Range};
 use super::backoff::Backoff;
 use ackline_shared::config::Reader;
 use ackline_shared::subjects::Pool;
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// The most jobs at once that any pool may be given in a process.
+pub const CONCURRENCY_MAX: u32 = 4096;
 
 /// The bounds of one pool.
 #[derive(Debug, Clone)]
@@ -20,6 +25,8 @@ pub struct PoolSettings {
     pub drain_timeout: Duration,
     /// Jobs at once.
     pub concurrency: usize,
+    /// Between which bounds they are found by trying, when they are.
+    pub adaptive: Option<Range>,
     /// Attempts before a dead letter.
     pub attempts_max: u32,
     /// Pace of retries.
@@ -38,8 +45,10 @@ impl PoolSettings {
     /// Reads the shared keys and those of a pool that runs jobs one by one.
     pub fn read(reader: &mut Reader, pool: Pool) -> Self {
         let key = |leaf: &str| format!("pools.{pool}.{leaf}");
+        let concurrency = concurrency(reader, pool);
         Self {
-            concurrency: count(reader, &key("concurrency"), 4096),
+            concurrency: usize::try_from(concurrency).unwrap_or(1),
+            adaptive: adaptive(reader, &key("adaptive"), concurrency),
             attempts_max: u32::try_from(count(reader, &key("attempts_max"), 1000)).unwrap_or(1),
             backoff: Backoff {
                 initial: reader.duration(&key("backoff_initial")),
@@ -61,6 +70,7 @@ impl PoolSettings {
             ack_wait: reader.duration("pools.ack_wait"),
             drain_timeout: reader.duration("pools.drain_timeout"),
             concurrency: 1,
+            adaptive: None,
             attempts_max: 5,
             backoff: Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(5) },
             attempt_timeout: Duration::from_secs(30),
@@ -71,6 +81,72 @@ impl PoolSettings {
     }
 }
 
+/// The jobs at once that are configured for each pool, for whoever checks a change without running the pools.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Concurrency(BTreeMap<Pool, u32>);
+
+impl Concurrency {
+    /// Reads them.
+    pub fn read(reader: &mut Reader) -> Self {
+        let pools = Pool::ALL.into_iter().filter(|pool| *pool != Pool::Journal);
+        Self(pools.map(|pool| (pool, concurrency(reader, pool))).collect())
+    }
+
+    /// Those of a pool; 1 of one that works in batches.
+    pub fn of(&self, pool: Pool) -> u32 {
+        self.0.get(&pool).copied().unwrap_or(1)
+    }
+}
+
+fn concurrency(reader: &mut Reader, pool: Pool) -> u32 {
+    let count = reader.count(&format!("pools.{pool}.concurrency"), 1..=u64::from(CONCURRENCY_MAX));
+    u32::try_from(count).unwrap_or(1)
+}
+
+fn adaptive(reader: &mut Reader, key: &str, concurrency: u32) -> Option<Range> {
+    let text = reader.text(key);
+    match text.parse::<Choice>() {
+        Ok(choice) => {
+            if let Some(mistake) = choice.beyond(concurrency) {
+                reader.mistake(key, mistake);
+            }
+            choice.range()
+        }
+        Err(error) => {
+            reader.mistake(key, error);
+            None
+        }
+    }
+}
+
 fn count(reader: &mut Reader, key: &str, max: u64) -> usize {
     usize::try_from(reader.count(key, 1..=max)).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(adaptive: &str) -> String {
+        let variable = |name: &str, value: &str| (format!("ACKLINE_POOLS_CRM_{name}"), value.to_owned());
+        let mut reader = Reader::load(None, [variable("ADAPTIVE", adaptive), variable("CONCURRENCY", "16")]);
+        PoolSettings::read(&mut reader, Pool::Crm);
+        reader.finish().map_or_else(|report| report.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn adaptive_concurrency_is_off_unless_it_is_configured_and_stays_below_the_concurrency() {
+        let mut reader = Reader::load(None, []);
+        for pool in Pool::ALL.into_iter().filter(|pool| *pool != Pool::Journal) {
+            assert_eq!(PoolSettings::read(&mut reader, pool).adaptive, None, "{pool}");
+        }
+        reader.finish().unwrap();
+        assert_eq!((mistakes("2..16"), mistakes("off")), (String::new(), String::new()));
+        for (text, part) in [
+            ("2..17", "pools.crm.adaptive: 17 is more than the pool's concurrency of 16"),
+            ("some", "pools.crm.adaptive: `some` is not understood"),
+        ] {
+            assert!(mistakes(text).contains(part), "{}", mistakes(text));
+        }
+    }
 }

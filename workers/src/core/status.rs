@@ -52,6 +52,9 @@ pub struct PoolStatus {
     pub owner_changes: u64,
     /// Jobs it may run at once.
     pub concurrency: u64,
+    /// Those that are allowed now, while that is found by trying.
+    #[serde(default)]
+    pub adaptive: Option<u64>,
     /// Whether it is paused.
     pub paused: bool,
     /// What it holds now.

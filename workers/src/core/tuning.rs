@@ -12,6 +12,7 @@ pub use check::{TuningMistake, check_pool, check_tenant};
 pub use store::{Change, HISTORY_MAX, TuningError, TuningStore};
 pub use watch::Tuning;
 
+use super::adaptive::{Choice, Range};
 use super::job::LaneSource;
 use super::scheduler::{Rules, Share, WEIGHT_DEFAULT};
 use super::settings::PoolSettings;
@@ -28,6 +29,9 @@ pub struct PoolTuning {
     /// Jobs at once in each process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Whether they are found by trying, and between which bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<Choice>,
     /// Jobs of one tenant at once in each process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_in_flight_max: Option<u32>,
@@ -93,8 +97,10 @@ pub enum Handling {
 /// A pool's settings with the tuning laid over them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effective {
-    /// Jobs at once in this process.
+    /// Jobs at once in this process, or the most of them.
     pub concurrency: usize,
+    /// Between which bounds they are found by trying, when they are.
+    pub adaptive: Option<Range>,
     /// Jobs of one tenant at once in this process.
     pub tenant_in_flight_max: usize,
     /// Weights of the lanes, in their order.
@@ -134,8 +140,13 @@ impl Table {
         let none = PoolTuning::default();
         let tuning = self.pool(pool).map_or(&none, |entry| &entry.value);
         let weight = |lane: &LaneSource| tuning.lanes.get(lane.name).copied().unwrap_or(lane.weight);
+        let concurrency = tuning.concurrency.map_or(settings.concurrency, as_count);
+        let adaptive = tuning.adaptive.map_or(settings.adaptive, Choice::range);
+        // Whoever lowers the concurrency means it, whatever range was set before.
+        let adaptive = adaptive.map(|range| range.capped(u32::try_from(concurrency).unwrap_or(u32::MAX)));
         Effective {
-            concurrency: tuning.concurrency.map_or(settings.concurrency, as_count),
+            concurrency: adaptive.map_or(concurrency, |range| as_count(range.max())),
+            adaptive,
             tenant_in_flight_max: tuning.tenant_in_flight_max.map_or(settings.tenant_in_flight_max, as_count),
             lanes: lanes.iter().map(|lane| (lane.name, weight(lane))).collect(),
             paused: tuning.paused,
@@ -246,6 +257,26 @@ mod tests {
         table.fold("pool.relay", None).unwrap();
         table.fold("tenant.relay.acme", None).unwrap();
         assert_eq!(table.rules(POOL, &settings, &lanes), configured);
+    }
+
+    #[test]
+    fn a_range_is_turned_on_and_off_over_the_configured_one_and_never_exceeds_the_concurrency() {
+        let mut settings = PoolSettings::read(&mut Reader::load(None, []), POOL);
+        let mut table = Table::default();
+        let effective = |table: &Table, settings: &PoolSettings| {
+            let effective = table.effective(POOL, settings, &[]);
+            (effective.concurrency, effective.adaptive.map(|range| (range.min(), range.max())))
+        };
+        assert_eq!(effective(&table, &settings), (64, None));
+        fold(&mut table, "pool.relay", json!({"adaptive": "8..32"}));
+        assert_eq!(effective(&table, &settings), (32, Some((8, 32))));
+        fold(&mut table, "pool.relay", json!({"adaptive": "8..32", "concurrency": 4}));
+        assert_eq!(effective(&table, &settings), (4, Some((4, 4))));
+        settings.adaptive = Range::new(2, 16).ok();
+        fold(&mut table, "pool.relay", json!({}));
+        assert_eq!(effective(&table, &settings), (16, Some((2, 16))));
+        fold(&mut table, "pool.relay", json!({"adaptive": "off"}));
+        assert_eq!(effective(&table, &settings), (64, None));
     }
 
     #[test]

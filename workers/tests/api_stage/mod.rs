@@ -1,5 +1,6 @@
 //! What the tests of the API stand on: a nats-server, a declared installation, a database and the service.
 
+use ackline_shared::config::Reader;
 use ackline_shared::envelope::Head;
 use ackline_shared::ids::TenantId;
 use ackline_shared::model::SecretField;
@@ -15,6 +16,7 @@ use ackline_workers::core::log::Log;
 use ackline_workers::core::metrics::Metrics;
 use ackline_workers::core::ring::Keeper;
 use ackline_workers::core::scaling::Targets;
+use ackline_workers::core::settings::Concurrency;
 use ackline_workers::core::standing::Standing;
 use ackline_workers::core::status::board::Board;
 use ackline_workers::journal::Journal;
@@ -142,6 +144,7 @@ impl Stage {
             settings,
             board: board.clone(),
             targets,
+            concurrency: Concurrency::read(&mut Reader::load(None, [])),
         };
         Self { board, server, _directory: directory, platform, journal, service: build(state), data_key }
     }

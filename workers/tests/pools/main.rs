@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod adaptive;
 mod core;
 mod dead;
 mod flows;

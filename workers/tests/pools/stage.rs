@@ -134,6 +134,7 @@ impl Stage {
             ack_wait: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(5),
             concurrency: 8,
+            adaptive: None,
             attempts_max: 3,
             backoff: Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(50) },
             attempt_timeout: Duration::from_secs(5),

@@ -89,7 +89,7 @@ const COLUMNS: [Column; 9] = [
     ("LAG", 6, |_, pool| count(pool.lag_messages())),
     ("OLDEST", 6, |_, pool| age(pool.lag())),
     ("OUT/S", 6, |_, pool| rate(pool.rates.finished)),
-    ("RUN/MAX", 8, |_, pool| format!("{}/{}", pool.load.running, pool.concurrency)),
+    ("RUN/MAX", 8, |_, pool| pool.jobs()),
     ("P99", 6, |_, pool| time(pool.service.quantile_ms(0.99))),
     ("IN/S", 6, |_, pool| rate(pool.rates.read)),
     ("RETRY", 6, |_, pool| count(pool.load.waiting)),

@@ -1,6 +1,7 @@
 //! What the keys of `ackline top` turn: read, changed, checked and written over what was read.
 
 use crate::core::log::now_ms;
+use crate::core::settings::Concurrency;
 use crate::core::tuning::{
     PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake, TuningStore, check_pool, check_tenant,
 };
@@ -44,8 +45,13 @@ pub enum TurnError {
     Mistake(TuningMistake),
 }
 
-/// Turns it, in the name of `by`, and says what was done.
-pub async fn turn(client: &Client, turn: &Turn, by: &str) -> Result<String, TurnError> {
+/// Turns it, in the name of `by`, and says what was done; `configured` is what the pools may run at once otherwise.
+pub async fn turn(
+    client: &Client,
+    turn: &Turn,
+    by: &str,
+    configured: &Concurrency,
+) -> Result<String, TurnError> {
     let context = nats::jetstream(client.clone());
     let bucket = context.get_key_value(subjects::BUCKET_TUNING).await;
     let store = TuningStore::new(bucket.map_err(|error| TurnError::Closed(error.to_string()))?);
@@ -58,7 +64,7 @@ pub async fn turn(client: &Client, turn: &Turn, by: &str) -> Result<String, Turn
             let (revision, entry) = store.read::<PoolTuning>(&key).await?;
             let mut value = entry.map(|entry| entry.value).unwrap_or_default();
             let done = apply(turn.way, &mut value.paused, &mut value.concurrency);
-            refuse(check_pool(&value, &lanes))?;
+            refuse(check_pool(&value, &lanes, configured.of(turn.pool)))?;
             let stamped = Stamped { value, by: by.to_owned(), at_ms: now_ms() };
             store.write(&key, &stamped, revision).await?;
             Ok(format!("{}: {done}", turn.pool))

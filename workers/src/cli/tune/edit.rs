@@ -1,7 +1,9 @@
 //! Live settings as they are written on the command line: `key=value` in, words out.
 
+use crate::core::adaptive::{Choice, RangeError};
 use crate::core::tuning::{Mode, PoolTuning, TenantTuning, TuningMistake};
 use serde_json::Value;
+use std::borrow::Cow;
 
 const DEFAULT: &str = "default";
 
@@ -16,11 +18,12 @@ pub fn pool(mut tuning: PoolTuning, changes: &[String]) -> Result<PoolTuning, Ve
             _ => {
                 match key {
                     "concurrency" => tuning.concurrency = count(value)?,
+                    "adaptive" => tuning.adaptive = choice(value)?,
                     "tenant_in_flight_max" => tuning.tenant_in_flight_max = count(value)?,
                     "paused" => tuning.paused = flag(value)?,
                     _ => {
                         return Err(
-                            "no such key of a pool; there are concurrency, tenant_in_flight_max, lanes.<lane> and paused",
+                            "no such key of a pool; there are concurrency, adaptive, tenant_in_flight_max, lanes.<lane> and paused".into(),
                         );
                     }
                 }
@@ -43,12 +46,14 @@ pub fn tenant(mut tuning: TenantTuning, changes: &[String]) -> Result<TenantTuni
                 tuning.mode = match value {
                     DEFAULT => None,
                     "drain" => Some(Mode::Drain),
-                    "discard" => return Err("discarding needs a confirmation: use `ackline discard`"),
-                    _ => return Err("expected drain or default"),
+                    "discard" => return Err("discarding needs a confirmation: use `ackline discard`".into()),
+                    _ => return Err("expected drain or default".into()),
                 }
             }
             _ => {
-                return Err("no such key of a tenant; there are weight, in_flight_max, paused and mode");
+                return Err(
+                    "no such key of a tenant; there are weight, in_flight_max, paused and mode".into()
+                );
             }
         }
         Ok(())
@@ -73,14 +78,14 @@ pub fn words(value: &Value) -> String {
 
 fn each(
     changes: &[String],
-    mut apply: impl FnMut(&str, &str) -> Result<(), &'static str>,
+    mut apply: impl FnMut(&str, &str) -> Result<(), Cow<'static, str>>,
 ) -> Result<(), Vec<TuningMistake>> {
     let mut mistakes = Vec::new();
     for change in changes {
         let (key, value) = change.split_once('=').unwrap_or((change, ""));
-        let applied = if value.is_empty() { Err("expected key=value") } else { apply(key, value) };
+        let applied = if value.is_empty() { Err("expected key=value".into()) } else { apply(key, value) };
         if let Err(detail) = applied {
-            mistakes.push(TuningMistake { key: key.to_owned(), detail: detail.to_owned() });
+            mistakes.push(TuningMistake { key: key.to_owned(), detail: detail.into_owned() });
         }
     }
     if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
@@ -91,6 +96,13 @@ fn count(value: &str) -> Result<Option<u32>, &'static str> {
         return Ok(None);
     }
     value.parse().map(Some).map_err(|_| "expected a whole number or default")
+}
+
+fn choice(value: &str) -> Result<Option<Choice>, String> {
+    if value == DEFAULT {
+        return Ok(None);
+    }
+    value.parse().map(Some).map_err(|error: RangeError| error.to_string())
 }
 
 fn flag(value: &str) -> Result<bool, &'static str> {
@@ -112,10 +124,12 @@ mod tests {
 
     #[test]
     fn keys_are_set_and_set_back() {
-        let turned =
-            pool(PoolTuning::default(), &texts(&["concurrency=8", "lanes.sts=3", "paused=true"])).unwrap();
-        assert_eq!(words(&json!(turned)), "concurrency=8 lanes.sts=3 paused=true");
-        let back = texts(&["concurrency=default", "lanes.sts=default", "paused=default"]);
+        let changes = texts(&["concurrency=8", "adaptive=2..8", "lanes.sts=3", "paused=true"]);
+        let turned = pool(PoolTuning::default(), &changes).unwrap();
+        assert_eq!(words(&json!(turned)), "concurrency=8 adaptive=2..8 lanes.sts=3 paused=true");
+        let off = pool(turned.clone(), &texts(&["adaptive=off"])).unwrap();
+        assert_eq!(off, PoolTuning { adaptive: Some(Choice::Off), ..turned.clone() });
+        let back = texts(&["concurrency=default", "adaptive=default", "lanes.sts=default", "paused=default"]);
         assert_eq!(pool(turned, &back).unwrap(), PoolTuning::default());
         let turned = tenant(TenantTuning::default(), &texts(&["weight=5", "mode=drain"])).unwrap();
         assert_eq!(words(&json!(turned)), "weight=5 mode=drain");
@@ -124,9 +138,10 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_by_its_key() {
-        let mistakes = pool(PoolTuning::default(), &texts(&["concurrency=many", "weight=1", "paused"]));
+        let mistakes =
+            pool(PoolTuning::default(), &texts(&["concurrency=many", "adaptive=9..8", "weight=1", "paused"]));
         let keys: Vec<String> = mistakes.unwrap_err().into_iter().map(|mistake| mistake.key).collect();
-        assert_eq!(keys, ["concurrency", "weight", "paused"]);
+        assert_eq!(keys, ["concurrency", "adaptive", "weight", "paused"]);
         let mistakes = tenant(TenantTuning::default(), &texts(&["mode=discard", "weight=-1"])).unwrap_err();
         assert!(mistakes[0].detail.contains("ackline discard") && mistakes.len() == 2, "{mistakes:?}");
     }

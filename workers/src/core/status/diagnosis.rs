@@ -103,6 +103,12 @@ fn downstream(pool: &PoolSum) -> Option<String> {
     if pool.load.waiting > 0 && pool.load.waiting >= pool.load.held().div_ceil(2) {
         return Some(format!("downstream in trouble, {} waiting for a retry", pool.load.waiting));
     }
+    if let Some(allowed) = pool.adaptive.filter(|allowed| *allowed < pool.concurrency)
+        && ratio(pool.load.running, allowed) >= BUSY_SHARE
+    {
+        let most = pool.concurrency;
+        return Some(format!("downstream spared, {allowed} jobs at once of up to {most}"));
+    }
     let usual = pool.service.quantile_ms(0.5)?;
     (usual >= SLOW_MS).then(|| format!("downstream slow, {:.1} s an attempt", usual / 1000.0))
 }
@@ -169,7 +175,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_trouble_has_its_words() {
-        let cases: [(Change, Condition, &str); 9] = [
+        let cases: [(Change, Condition, &str); 10] = [
             (Box::new(|_| ()), Condition::WorkersTooFew, "42 s behind: workers too few, 8 jobs run of 8"),
             (Box::new(|pool| pool.load.running = 2), Condition::CatchingUp, "42 s behind, catching up"),
             (Box::new(|pool| pool.lanes[0].oldest_ms = 800), Condition::Healthy, "healthy"),
@@ -177,6 +183,11 @@ mod tests {
             (Box::new(|pool| pool.paused = true), Condition::Paused, "paused; 1000 waiting"),
             (Box::new(|pool| pool.owned.clear()), Condition::Unowned, "nobody works on it; 1000 waiting"),
             (Box::new(|pool| pool.owned = vec![1, 2]), Condition::Unowned, "2 of 4 partitions have no owner"),
+            (
+                Box::new(|pool| (pool.adaptive, pool.load.running) = (Some(4), 4)),
+                Condition::DownstreamSlow,
+                "42 s behind: downstream spared, 4 jobs at once of up to 8",
+            ),
             (
                 Box::new(|pool| pool.rates.retried = 60.0),
                 Condition::DownstreamSlow,

@@ -39,6 +39,8 @@ pub struct PoolSum {
     pub unowned: u16,
     /// Jobs at once, over all processes that own something.
     pub concurrency: u64,
+    /// Those of them that are allowed now, while some process finds that by trying.
+    pub adaptive: Option<u64>,
     /// Whether it is paused everywhere.
     pub paused: bool,
     /// What is held.
@@ -63,6 +65,17 @@ impl PoolSum {
     /// Processes that own at least one partition.
     pub fn working(&self) -> usize {
         self.instances.iter().filter(|(_, _, owned)| *owned > 0).count()
+    }
+
+    /// Jobs at once that are allowed now.
+    pub fn allowed(&self) -> u64 {
+        self.adaptive.unwrap_or(self.concurrency)
+    }
+
+    /// Jobs that run, of those allowed now; `~` where that number is found by trying.
+    pub fn jobs(&self) -> String {
+        let mark = if self.adaptive.is_some() { "~" } else { "" };
+        format!("{}/{}{mark}", self.load.running, self.allowed())
     }
 
     /// Messages not finished.
@@ -136,6 +149,7 @@ impl Fleet {
             partitions: 0,
             unowned: 0,
             concurrency: 0,
+            adaptive: None,
             paused: false,
             load: Load::default(),
             rates: Rates::default(),
@@ -153,6 +167,8 @@ impl Fleet {
             sum.partitions = sum.partitions.max(status.partitions);
             sum.paused |= status.paused;
             if !status.owned.is_empty() {
+                let (allowed, found) = (sum.allowed(), status.adaptive.unwrap_or(status.concurrency));
+                sum.adaptive = sum.adaptive.or(status.adaptive).map(|_| allowed + found);
                 sum.concurrency += status.concurrency;
             }
             sum.load.add(&status.load);
@@ -275,6 +291,18 @@ pub(crate) mod tests {
         fleet.forget(now + SILENCE_MAX);
         assert_eq!(fleet.pool(Pool::Relay).unwrap().lag_messages(), 7);
         assert_eq!(fleet.pool(Pool::Flows), None);
+    }
+
+    #[test]
+    fn what_is_allowed_adds_up_where_it_is_found_by_trying_and_where_it_is_not() {
+        let (mut fleet, now) = (Fleet::default(), Instant::now());
+        fleet.hear(snapshot("a", 1, vec![status(Pool::Relay, [0])]), now);
+        assert_eq!(fleet.pool(Pool::Relay).unwrap().jobs(), "0/8");
+        let found = PoolStatus { adaptive: Some(3), ..status(Pool::Relay, [1]) };
+        fleet.hear(snapshot("b", 1, vec![found.clone()]), now);
+        fleet.hear(snapshot("c", 1, vec![PoolStatus { owned: vec![2], ..found }]), now);
+        let sum = fleet.pool(Pool::Relay).unwrap();
+        assert_eq!((sum.concurrency, sum.allowed(), sum.jobs().as_str()), (24, 14, "0/14~"));
     }
 
     #[test]

@@ -39,12 +39,17 @@ struct OfTenant {
 /// A gauge of something, in floating point.
 type Gauge<T> = (&'static str, &'static str, fn(&T) -> f64);
 
-const POOL_GAUGES: [Gauge<PoolStatus>; 8] = [
+const POOL_GAUGES: [Gauge<PoolStatus>; 9] = [
     ("ackline_pool_queued", "Updates read ahead and not started", |pool| float(pool.load.queued)),
     ("ackline_pool_running", "Jobs running", |pool| float(pool.load.running)),
     ("ackline_pool_waiting", "Updates waiting for a retry", |pool| float(pool.load.waiting)),
     ("ackline_pool_owned_partitions", "Partitions this process owns", |pool| length(&pool.owned)),
-    ("ackline_pool_concurrency", "Jobs at once that are allowed now", |pool| float(pool.concurrency)),
+    ("ackline_pool_concurrency", "Jobs at once that are allowed now", |pool| {
+        float(pool.adaptive.unwrap_or(pool.concurrency))
+    }),
+    ("ackline_pool_concurrency_max", "The most that adaptive concurrency may allow", |pool| {
+        float(pool.concurrency)
+    }),
     ("ackline_pool_paused", "1 while the pool is paused", |pool| f64::from(u8::from(pool.paused))),
     ("ackline_pool_read_per_second", "Updates read, over the last seconds", |pool| pool.rates.read),
     ("ackline_pool_finished_per_second", "Updates finished, over the last seconds", |pool| {

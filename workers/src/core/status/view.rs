@@ -26,6 +26,8 @@ pub struct PoolView {
     pub partitions_unowned: u16,
     /// Jobs it may run at once, over all processes.
     pub concurrency: u64,
+    /// Jobs at once that are allowed now; fewer while adaptive concurrency spares what the pool talks to.
+    pub concurrency_now: u64,
     /// Updates read and not started.
     pub queued: u64,
     /// Jobs running.
@@ -121,6 +123,7 @@ impl PoolView {
             partitions: pool.partitions,
             partitions_unowned: pool.unowned,
             concurrency: pool.concurrency,
+            concurrency_now: pool.allowed(),
             queued: pool.load.queued,
             running: pool.load.running,
             waiting: pool.load.waiting,
