@@ -67,7 +67,17 @@ pub enum ProcessError {
 }
 
 /// Runs until `stop` says so and what is in flight is finished, or the drain deadline passes.
-pub async fn run(
+///
+/// Boxed, so that the code of the edge is generated in this crate and not a second time in whatever polls it.
+pub fn run(
+    settings: IngressSettings,
+    listeners: Listeners,
+    stop: watch::Receiver<bool>,
+) -> BoxFuture<'static, Result<(), ProcessError>> {
+    Box::pin(serve(settings, listeners, stop))
+}
+
+async fn serve(
     settings: IngressSettings,
     listeners: Listeners,
     stop: watch::Receiver<bool>,
@@ -123,7 +133,7 @@ pub async fn run(
         settings.bounds,
         Metrics::new(),
     );
-    let health = tokio::spawn(health.run(listeners.private, health_stop));
+    let health = tokio::spawn(health.run_open(listeners.private, health_stop));
     let reloading = shared.entrance.tls().cloned().map(|tls| tokio::spawn(tls.follow()));
     let mut configuration =
         tokio::spawn(follow(settings.clone(), shared.routing.clone(), shared.promise.clone(), master));

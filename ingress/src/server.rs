@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -61,7 +61,23 @@ where
     }
 
     /// Serves until `stop` says so, then finishes what is in flight; returns when the last connection is closed.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    pub async fn run(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
+        self.accept_each(listener, stop, Self::receive).await;
+    }
+
+    /// The same for a listener without an entrance; TLS and HTTP/2 are not even linked for it.
+    pub async fn run_open(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
+        self.accept_each(listener, stop, |server, io, _peer, stop| server.serve(io, None, stop)).await;
+    }
+
+    async fn accept_each<C>(
+        self: Arc<Self>,
+        listener: TcpListener,
+        mut stop: watch::Receiver<bool>,
+        connection: impl Fn(Arc<Self>, TcpStream, IpAddr, watch::Receiver<bool>) -> C,
+    ) where
+        C: Future<Output = ()> + Send + 'static,
+    {
         let connections = u32::try_from(self.bounds.connections_max).unwrap_or(u32::MAX);
         let permits = Arc::new(Semaphore::new(self.bounds.connections_max));
         loop {
@@ -71,9 +87,9 @@ where
                 accepted = accept(&listener, &permits) => accepted,
             };
             if let Some((stream, peer, permit)) = accepted {
-                let (server, stop) = (self.clone(), stop.clone());
+                let served = connection(self.clone(), stream, peer.ip(), stop.clone());
                 tokio::spawn(async move {
-                    server.receive(stream, peer.ip(), stop).await;
+                    served.await;
                     drop(permit);
                 });
             }
@@ -180,7 +196,7 @@ pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = permits.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => {
