@@ -1,14 +1,19 @@
 //! What processes tell about themselves over NATS, and what of the streams they see.
 
 use super::stage::{DEADLINE, RunningPool, Stage};
+use ackline_shared::config::Reader;
 use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Pool, tuning_key};
+use ackline_workers::core::batch::{self, BatchJob, BatchSize};
 use ackline_workers::core::breaker::{Breakers, Signal};
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
 use ackline_workers::core::log::now_ms;
+use ackline_workers::core::membership::Membership;
 use ackline_workers::core::metrics::Metrics;
+use ackline_workers::core::pool::Host;
 use ackline_workers::core::scaling::Targets;
+use ackline_workers::core::settings::PoolSettings;
 use ackline_workers::core::standing::{Standing, State};
 use ackline_workers::core::status::board::Board;
 use ackline_workers::core::status::diagnosis::Condition;
@@ -17,7 +22,7 @@ use ackline_workers::core::status::gauges::Gauges;
 use ackline_workers::core::status::lag::{self, Watched};
 use ackline_workers::core::status::notable::Drain;
 use ackline_workers::core::status::publish;
-use ackline_workers::core::tuning::{Mode, Stamped, TenantTuning, TuningStore};
+use ackline_workers::core::tuning::{Mode, PoolTuning, Stamped, TenantTuning, TuningStore};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
@@ -144,6 +149,54 @@ async fn any_process_sees_what_another_holds_and_how_far_it_is_behind() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
+}
+
+/// Work on whole batches that does nothing.
+struct Filed;
+
+impl BatchJob for Filed {
+    const POOL: Pool = Pool::Journal;
+    const STREAM: &'static str = subjects::UPDATES;
+    const FILTERS: &'static [&'static str] = &subjects::JOURNAL_SUBJECTS;
+
+    async fn run(&self, _batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_works_in_batches_shows_its_pause_too() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let process = Process::start(&stage, "one", false);
+    let (_end, shutdown) = watch::channel(false);
+    let host = Host {
+        platform: stage.platform.clone(),
+        metrics: process.metrics.clone(),
+        standing: process.standing.clone(),
+        membership: Membership::join(&stage.platform, "one", Duration::from_secs(2)),
+        shutdown,
+    };
+    let settings = PoolSettings::shared(&mut Reader::load(None, []));
+    let size = BatchSize { max: 10, linger: Duration::ZERO };
+    tokio::spawn(batch::run(Filed, settings, size, host));
+    let shows = async |is_paused: bool| {
+        let shown = async {
+            while process
+                .board
+                .pool(Pool::Journal)
+                .is_none_or(|pool| pool.working() == 0 || pool.paused != is_paused)
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(timeout(DEADLINE, shown).await.is_ok(), "{:?}", process.board.pool(Pool::Journal));
+    };
+    shows(false).await;
+    let store = TuningStore::new(stage.platform.buckets.tuning.clone());
+    let value = PoolTuning { paused: true, ..PoolTuning::default() };
+    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms() };
+    store.write(&tuning_key::pool(Pool::Journal), &entry, 0).await.unwrap();
+    shows(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

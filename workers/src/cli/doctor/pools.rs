@@ -172,7 +172,7 @@ mod tests {
                 })),
                 backlog(5),
                 Level::Ok,
-                "all that waits is of tenants that are held; acme paused",
+                "what is old is of tenants that are held; acme paused",
             ),
             (
                 Some(sum(|pool| (pool.lanes, pool.paused) = (lag(300_000), true))),

@@ -93,7 +93,7 @@ fn judge(pool: &PoolSum) -> Diagnosis {
         return say(Condition::Healthy, words.to_owned());
     }
     if pool.waits_only_for_held() {
-        return say(Condition::Healthy, "healthy; all that waits is of tenants that are held".to_owned());
+        return say(Condition::Healthy, "healthy; what is old is of tenants that are held".to_owned());
     }
     let age = seconds(pool.lag());
     if let Some(trouble) = downstream(pool) {
@@ -160,6 +160,7 @@ pub fn seconds(time: Duration) -> String {
 mod tests {
     use super::super::fleet::Fleet;
     use super::super::fleet::tests::{snapshot, status};
+    use super::super::notable::Turned;
     use super::super::{LaneLag, Load, PoolStatus, TenantStatus};
     use super::*;
     use ackline_shared::ids::TenantId;
@@ -220,6 +221,25 @@ mod tests {
         for (change, condition, words) in cases {
             assert_eq!(judged(change), Diagnosis { condition, words: words.to_owned() });
         }
+    }
+
+    #[test]
+    fn the_age_of_what_is_held_back_is_nobodys_fault_while_others_get_on() {
+        let held = |pool: &mut PoolStatus| {
+            pool.lanes[0].unread = 0;
+            pool.load = Load { queued: 32, running: 3, waiting: 0 };
+            pool.tenants[0].turned = Some(Turned { paused: true, ..Turned::default() });
+        };
+        let said = judged(held);
+        assert_eq!(
+            said.words, "healthy; what is old is of tenants that are held; a paused",
+            "30 of a's, 2 of others"
+        );
+        let stuck = judged(|pool| {
+            held(pool);
+            pool.rates.finished = 0.0;
+        });
+        assert_ne!(stuck.condition, Condition::Healthy);
     }
 
     #[test]

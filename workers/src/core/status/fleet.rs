@@ -104,11 +104,17 @@ impl PoolSum {
         Duration::from_millis(self.lanes.iter().map(|lane| lane.oldest_ms).max().unwrap_or_default())
     }
 
-    /// Whether everything that is not finished is of tenants that are paused, drained or discarded.
+    /// Whether what is old is of tenants that are paused, drained or discarded: everything was read, and of others no
+    /// more is queued than may run at once, and that gets on.
     pub fn waits_only_for_held(&self) -> bool {
-        let held = self.tenants.iter().filter(|tenant| tenant.is_held());
-        let theirs: u64 = held.map(|tenant| tenant.load.held()).sum();
-        theirs > 0 && self.load.held() == theirs && self.unread() == 0
+        let theirs = || self.tenants.iter().filter(|tenant| tenant.is_held()).map(|tenant| tenant.load);
+        let held: u64 = theirs().map(|load| load.held()).sum();
+        let queued: u64 = theirs().map(|load| load.queued).sum();
+        let gets_on = self.load.running == 0 || self.rates.finished > 0.0;
+        held > 0
+            && self.unread() == 0
+            && self.load.queued.saturating_sub(queued) <= self.concurrency
+            && gets_on
     }
 
     /// What to say about it.
