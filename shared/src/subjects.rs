@@ -323,6 +323,16 @@ pub fn records_of(tenant: &TenantId) -> String {
     format!("ev.*.{tenant}.*")
 }
 
+/// The filter of what is put before a pool again of a tenant, in every partition.
+pub fn replays_of(tenant: &TenantId) -> String {
+    format!("rp.*.*.*.{tenant}")
+}
+
+/// The filters of a tenant's lines and of its conversations' lines in SPILL, of every pool, partition and lane.
+pub fn lines_of(tenant: &TenantId) -> [String; 2] {
+    [format!("spill.*.*.*.{tenant}"), format!("spill.*.*.*.{tenant}.*")]
+}
+
 /// The filter of a tenant's send commands, in every lane and partition.
 pub fn commands_of(tenant: &TenantId) -> String {
     format!("out.*.*.{tenant}")

@@ -187,6 +187,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     let mut running = JoinSet::new();
     let breakers = Breakers::new(settings.breaker);
     breakers.register(&mut metrics);
+    board.watch(breakers.clone());
     if let Some(exporter) = exporter {
         running.spawn(exporter.run(shutdown.clone()));
     }

@@ -8,25 +8,28 @@
     reason = "a test fails by panicking"
 )]
 
+mod cli_seen;
+
 use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, TenantId, UpdateId};
 use ackline_shared::nats;
-use ackline_shared::subjects::{self, Class, Partition, Pool, header};
+use ackline_shared::subjects::{self, Class, Partition, Pool, SpillLine, header};
 use ackline_shared::testing::{NatsOptions, NatsServer, workspace_dir};
 use ackline_workers::cli::settings::Settings;
 use ackline_workers::cli::{self, EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
-use ackline_workers::core::status::{LaneLag, Load, PoolStatus, Snapshot as ProcessSnapshot, TenantStatus};
-use async_nats::{Client, jetstream};
+use ackline_workers::core::status::notable::Turned;
+use ackline_workers::core::status::{PoolStatus, TenantStatus};
+use async_nats::jetstream;
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
+use cli_seen::{speak, standing_by};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::task::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const SECRETS: [&str; 8] = [
@@ -236,71 +239,6 @@ async fn publish(context: &jetstream::Context, tenant: TenantId, class: Class) {
         .unwrap();
 }
 
-/// A process that says this of itself again and again, until aborted.
-fn speak(client: Client, pools: Vec<PoolStatus>) -> JoinHandle<()> {
-    let mut snapshot = ProcessSnapshot {
-        instance: "host-1".to_owned(),
-        version: "0.1.0".to_owned(),
-        started_ms: 0,
-        at_ms: 0,
-        pools,
-        unowned: Vec::new(),
-    };
-    tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(Duration::from_millis(100));
-        loop {
-            ticks.tick().await;
-            snapshot.at_ms += 1;
-            let payload = serde_json::to_vec(&snapshot).unwrap();
-            client.publish(subjects::status("host-1"), payload.into()).await.unwrap();
-        }
-    })
-}
-
-fn standing_by(pool: Pool) -> PoolStatus {
-    PoolStatus {
-        pool: pool.as_str().to_owned(),
-        state: "standing by".to_owned(),
-        partitions: 32,
-        ..PoolStatus::default()
-    }
-}
-
-#[tokio::test]
-async fn pools_and_tenants_are_shown_with_a_status_for_scripts() {
-    let desk = Desk::open();
-    for command in ["pools", "tenants", "top"] {
-        let arguments: &[&str] = if command == "top" { &["top", "--once"] } else { &[command] };
-        let outcome = desk.ask(arguments).await;
-        assert_eq!(outcome.code, 1, "{outcome:?}");
-        assert!(outcome.err.contains("no workers process speaks"), "{outcome:?}");
-    }
-    let context = desk.context().await;
-    let mut relay = PoolStatus { owned: (0..32).collect(), concurrency: 64, ..standing_by(Pool::Relay) };
-    let load = Load { queued: 3, running: 2, waiting: 1 };
-    relay.tenants = vec![TenantStatus { tenant: TenantId::new("acme").unwrap(), rate: 12.5, load }];
-    let speaking = speak(context.client(), vec![relay.clone()]);
-    let outcome = desk.ask(&["pools"]).await;
-    assert_eq!((outcome.code, outcome.out.lines().count()), (0, 2), "{outcome:?}");
-    assert!(outcome.out.contains("relay") && outcome.out.contains("healthy; idle"), "{outcome:?}");
-    let shown: Value = serde_json::from_str(&desk.ask(&["pools", "--json"]).await.out).unwrap();
-    assert_eq!(shown[0]["verdict"]["condition"], "healthy");
-    let tenants = desk.ask(&["tenants", "relay"]).await.out;
-    assert!(tenants.lines().nth(1).unwrap().starts_with("relay    acme "), "{tenants}");
-    let shown: Value = serde_json::from_str(&desk.ask(&["tenants", "relay", "--json"]).await.out).unwrap();
-    assert_eq!(shown[0]["tenants"][0]["read_per_second"], 12.5);
-    assert_eq!(desk.ask(&["tenants", "relays"]).await.code, 64);
-    let screen = desk.ask(&["top", "--once", "--columns", "80"]).await;
-    assert!(screen.out.contains("relay    healthy") && screen.out.contains("q quit"), "{}", screen.out);
-    speaking.abort();
-    let behind =
-        vec![LaneLag { lane: "msg".into(), unread: 9, in_work: 0, oldest_ms: 9000, partition: None }];
-    let speaking = speak(context.client(), vec![PoolStatus { owned: vec![1], lanes: behind, ..relay }]);
-    let outcome = desk.ask(&["pools"]).await;
-    assert_eq!(outcome.code, 1, "{outcome:?}");
-    speaking.abort();
-}
-
 #[tokio::test]
 async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
     let desk = Desk::open();
@@ -315,6 +253,15 @@ async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
     headers.insert(header::CONVERSATION, "p:49170123");
     let dead = subjects::dead(Pool::Relay, &acme);
     context.publish_with_headers(dead, headers, "{}".into()).await.unwrap().await.unwrap();
+    for (conversation, id) in [(None, "moved-1"), (Some("00ff".to_owned()), "parked-1")] {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(header::SPILL_ID, id);
+        headers.insert(header::KIND, "message.text");
+        headers.insert(header::CONVERSATION, "p:49170123");
+        let (partition, lane, tenant) = (Partition(1), "msg".to_owned(), acme.clone());
+        let line = SpillLine { partition, lane, tenant, conversation }.subject(Pool::Relay);
+        context.publish_with_headers(line, headers, "{}".into()).await.unwrap().await.unwrap();
+    }
     // A pool that tells whoever asks.
     let mut asked = context.client().subscribe(subjects::FOLLOW_FILTER).await.unwrap();
     let client = context.client();
@@ -324,35 +271,26 @@ async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
             "phone": null, "verdict": "retry", "reason": "503", "attempt": 2, "took_ms": 12, "at_ms": 1});
         client.publish(subjects::told(&tenant), told.to_string().into()).await.unwrap();
     });
-    let outcome = desk.tail(&["--tenant", "acme", "--since", "1h", "--count", "3", "--for", "20s"]).await;
+    let outcome = desk.tail(&["--tenant", "acme", "--since", "1h", "--count", "5", "--for", "20s"]).await;
     let mut lines: Vec<&str> = outcome.lines().map(|line| line.split_once("  ").unwrap().1).collect();
     lines.sort_unstable();
-    assert_eq!(lines.len(), 3, "{outcome}");
+    assert_eq!(lines.len(), 5, "{outcome}");
     assert!(lines[0].starts_with("received ") && lines[0].ends_with("partition 1"), "{outcome}");
     assert!(
         lines[1].starts_with("relay given up") && lines[1].ends_with("refused: 400 (attempts: 3)"),
         "{outcome}"
     );
-    assert!(lines[2].starts_with("relay retry") && lines[2].ends_with("12 ms, attempt 2: 503"), "{outcome}");
+    assert!(lines[2].starts_with("relay in line") && lines[2].contains(" moved-1 "), "{outcome}");
+    assert!(lines[3].starts_with("relay parked") && lines[3].contains(" parked-1 "), "{outcome}");
+    assert!(lines[4].starts_with("relay retry") && lines[4].ends_with("12 ms, attempt 2: 503"), "{outcome}");
     assert!(!outcome.contains("49170123") && !outcome.contains("globex"), "{outcome}");
-    let shown = desk
-        .tail(&[
-            "--tenant",
-            "acme",
-            "--since",
-            "1h",
-            "--count",
-            "1",
-            "--for",
-            "20s",
-            "--json",
-            "--conversation",
-            "p:49170123",
-            "--show-personal",
-        ])
-        .await;
-    let line: Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!((&line["stage"], &line["conversation"]), (&json!("given up"), &json!("p:49170123")));
+    let one = ["--since", "1h", "--for", "20s", "--json", "--conversation", "p:49170123", "--show-personal"];
+    let shown = desk.tail(&[&["--tenant", "acme", "--count", "3"], &one[..]].concat()).await;
+    let steps: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut stages: Vec<&str> = steps.iter().map(|step| step["stage"].as_str().unwrap()).collect();
+    stages.sort_unstable();
+    assert_eq!(stages, ["given up", "in line", "parked"], "only what is of the conversation: {shown}");
+    assert!(steps.iter().all(|step| step["conversation"] == "p:49170123"), "{shown}");
 }
 
 #[tokio::test]
@@ -362,7 +300,11 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
     desk.ask(&["apply", demo().to_str().unwrap()]).await;
     let context = desk.context().await;
     let doctor = async |desk: &Desk| -> (u8, Vec<Value>) {
-        let speaking = speak(context.client(), vec![standing_by(Pool::Flows)]);
+        let turned = Turned { paused: true, by: "cli:jo".to_owned(), ..Turned::default() };
+        let acme = TenantStatus::of(TenantId::new("acme").unwrap());
+        let tenants = vec![TenantStatus { turned: Some(turned), ..acme }];
+        let flows = PoolStatus { tenants, tenants_held: 1, ..standing_by(Pool::Flows) };
+        let speaking = speak(context.client(), vec![flows]);
         let outcome = desk.ask(&["doctor", "--json"]).await;
         speaking.abort();
         (outcome.code, serde_json::from_str(&outcome.out).unwrap())
@@ -377,6 +319,10 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
         ("stream UPDATES", "ok"),
         ("stream OUTBOUND", "ok"),
         ("stream DEAD", "ok"),
+        ("stream SPILL", "ok"),
+        ("lines", "ok"),
+        ("downstreams", "ok"),
+        ("tenant acme in flows", "warn"),
         ("buckets", "ok"),
         ("partitions", "ok"),
         ("durability", "warn"),

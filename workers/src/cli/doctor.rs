@@ -2,6 +2,7 @@
 //!
 //! It only reads; nothing is created, changed or sent to anybody but Meta's own status calls.
 
+mod aside;
 mod broker;
 mod finding;
 mod graph;
@@ -82,10 +83,15 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
     match Onlooker::on(client).await {
         Ok(mut onlooker) => {
             onlooker.hear_all().await;
-            findings.extend(pools::check(&context, &onlooker.look().1, &lanes).await);
+            let sums = onlooker.look().1;
+            findings.extend(pools::check(&context, &sums, &lanes).await);
+            if !sums.is_empty() {
+                findings.extend(aside::check(&sums, now_ms()));
+            }
         }
         Err(error) => findings.push(Finding::warn("pools", error)),
     }
+    findings.extend(aside::lines(&context, now_ms()).await);
     findings
 }
 

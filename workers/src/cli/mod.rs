@@ -65,6 +65,8 @@ enum Command {
     Pause(tune::PauseArguments),
     /// End a pause, a drain or a discard
     Resume(tune::PauseArguments),
+    /// Work off what a tenant sent until now, keep what comes later, and wait until nothing is left
+    Drain(tune::DrainArguments),
     /// Put a tenant's updates among the dead letters instead of working on them
     Discard(tune::DiscardArguments),
     /// Look through what was given up, replay it, or set it aside
@@ -148,6 +150,10 @@ pub async fn run_live(
         },
         Command::Resume(arguments) => match settings() {
             Ok(settings) => tune::pause(arguments, &settings, false).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Drain(arguments) => match settings() {
+            Ok(settings) => Box::pin(tune::drain(arguments, &settings)).await,
             Err(report) => Outcome::bad_input(report.to_string()),
         },
         Command::Discard(arguments) => match settings() {

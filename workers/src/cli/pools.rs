@@ -5,6 +5,7 @@ use super::onlooker::{Onlooker, OnlookerSettings};
 use super::{EXIT_FAILED, EXIT_OK, Outcome};
 use crate::core::status::diagnosis::Condition;
 use crate::core::status::fleet::PoolSum;
+use crate::core::status::notable::state;
 use crate::core::status::view::{PoolView, TenantView};
 use ackline_shared::subjects::Pool;
 use serde_json::json;
@@ -86,13 +87,13 @@ fn table(pools: &[PoolSum], settings: &OnlookerSettings) -> String {
     let mut text = String::new();
     let _writing_to_a_string_never_fails = writeln!(
         text,
-        "{:<8} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>8} {:>8} {:>5}  VERDICT",
-        "POOL", "LAG", "OLDEST", "IN/S", "OUT/S", "RUN/MAX", "QUEUED", "P50", "P99", "WANT"
+        "{:<8} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8} {:>8} {:>5}  VERDICT",
+        "POOL", "LAG", "OLDEST", "IN/S", "OUT/S", "RUN/MAX", "QUEUED", "LINES", "P50", "P99", "WANT"
     );
     for pool in pools {
         let _writing_to_a_string_never_fails = writeln!(
             text,
-            "{:<8} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>8} {:>8} {:>5}  {}",
+            "{:<8} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8} {:>8} {:>5}  {}",
             pool.pool.as_str(),
             count(pool.lag_messages()),
             age(pool.lag()),
@@ -100,6 +101,7 @@ fn table(pools: &[PoolSum], settings: &OnlookerSettings) -> String {
             rate(pool.rates.finished),
             pool.jobs(),
             count(pool.load.queued + pool.load.waiting),
+            count(pool.lines.total()),
             time(pool.service.quantile_ms(0.5)),
             time(pool.service.quantile_ms(0.99)),
             pool.wanted(&settings.targets),
@@ -113,21 +115,23 @@ fn tenants_table(pools: &[PoolSum]) -> String {
     let mut text = String::new();
     let _writing_to_a_string_never_fails = writeln!(
         text,
-        "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8}",
-        "POOL", "TENANT", "IN/S", "QUEUED", "RUNNING", "RETRY"
+        "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8} {:>8}  STATE",
+        "POOL", "TENANT", "IN/S", "QUEUED", "RUNNING", "RETRY", "LINES"
     );
     for (pool, tenant) in pools.iter().flat_map(|pool| pool.tenants.iter().map(move |tenant| (pool, tenant)))
     {
-        let _writing_to_a_string_never_fails = writeln!(
-            text,
-            "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8}",
+        let row = format!(
+            "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8} {:>8}  {}",
             pool.pool.as_str(),
             tenant.tenant.as_str(),
             rate(tenant.rate),
             count(tenant.load.queued),
             count(tenant.load.running),
             count(tenant.load.waiting),
+            count(tenant.lines.total()),
+            state(tenant.turned.as_ref(), tenant.drain.as_ref()),
         );
+        let _writing_to_a_string_never_fails = writeln!(text, "{}", row.trim_end());
     }
     text
 }

@@ -9,7 +9,7 @@ use crate::core::following::{FOLLOWED_FOR, Told};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, short_hash};
 use ackline_shared::nats;
-use ackline_shared::subjects::{self, Subject, header};
+use ackline_shared::subjects::{self, Pool, SpillLine, Subject, header};
 use async_nats::Client;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
@@ -68,7 +68,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Step {
     at: String,
-    /// `received`, `recorded`, `queued`, `given up`, or what a pool said.
+    /// `received`, `recorded`, `queued`, `replayed`, `in line`, `parked`, `given up`, or what a pool said.
     stage: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pool: Option<String>,
@@ -136,7 +136,11 @@ async fn open(arguments: &TailArguments, client: &Client) -> Result<Steps, Strin
     });
     let mut all: Vec<Steps> = vec![told.boxed()];
     let sources = [
-        (subjects::UPDATES, vec![subjects::updates_of(tenant), subjects::records_of(tenant)]),
+        (
+            subjects::UPDATES,
+            vec![subjects::updates_of(tenant), subjects::records_of(tenant), subjects::replays_of(tenant)],
+        ),
+        (subjects::SPILL, subjects::lines_of(tenant).into()),
         (subjects::OUTBOUND, vec![subjects::commands_of(tenant)]),
         (subjects::DEAD, vec![subjects::dead_filter(None, Some(tenant))]),
     ];
@@ -231,36 +235,48 @@ fn of_message(message: &Message) -> Option<Step> {
     let get = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
     let stored = message.info().ok()?.published.unix_timestamp_nanos() / 1_000_000;
     let at = time(u64::try_from(stored).unwrap_or_default());
+    let beside_its_stream = |stage: &str, pool: Pool, id: &str, detail: Option<String>| Step {
+        at: at.clone(),
+        stage: stage.to_owned(),
+        pool: Some(pool.as_str().to_owned()),
+        kind: get(header::KIND).unwrap_or_default(),
+        conversation: String::new(),
+        id: get(id).unwrap_or_default(),
+        detail,
+        key: get(header::CONVERSATION)
+            .and_then(|text| ConversationKey::parse(&text))
+            .unwrap_or_else(ConversationKey::none),
+        phone: get(header::PHONE).and_then(|text| PhoneNumberId::new(text).ok()),
+    };
     if let Some(Subject::Dead(pool, _)) = Subject::parse(&message.subject) {
         let attempts = get(header::DEAD_ATTEMPTS).unwrap_or_default();
-        return Some(Step {
-            at,
-            stage: "given up".to_owned(),
-            pool: Some(pool.as_str().to_owned()),
-            kind: get(header::KIND).unwrap_or_default(),
-            conversation: String::new(),
-            id: get(header::MSG_ID).unwrap_or_default(),
-            detail: get(header::DEAD_REASON).map(|reason| format!("{reason} (attempts: {attempts})")),
-            key: get(header::CONVERSATION)
-                .and_then(|text| ConversationKey::parse(&text))
-                .unwrap_or_else(ConversationKey::none),
-            phone: get(header::PHONE).and_then(|text| PhoneNumberId::new(text).ok()),
-        });
+        let reason = get(header::DEAD_REASON).map(|reason| format!("{reason} (attempts: {attempts})"));
+        return Some(beside_its_stream("given up", pool, header::MSG_ID, reason));
+    }
+    if let Some((pool, line)) = SpillLine::parse(&message.subject) {
+        let (stage, detail) = match line.conversation {
+            None => ("in line", "its tenant holds more than its share"),
+            Some(_) => ("parked", "waits with its conversation for a retry"),
+        };
+        return Some(beside_its_stream(stage, pool, header::SPILL_ID, Some(detail.to_owned())));
     }
     let head = Head::read(&message.subject, headers).ok()?;
-    let stage = match head.family {
-        Family::Update(_) => "received",
-        Family::Record => "recorded",
-        Family::Command(_) => "queued",
+    let stage = match (&head.replay, head.family) {
+        (Some(_), _) => "replayed",
+        (None, Family::Update(_)) => "received",
+        (None, Family::Record) => "recorded",
+        (None, Family::Command(_)) => "queued",
     };
+    let replay = head.replay.as_ref();
+    let detail = replay.map_or(String::new(), |replay| format!(", a replay of {}", replay.of));
     Some(Step {
         at,
         stage: stage.to_owned(),
-        pool: None,
+        pool: replay.map(|replay| replay.pool.as_str().to_owned()),
         kind: head.kind,
         conversation: String::new(),
         id: head.id.to_string(),
-        detail: Some(format!("partition {}", head.partition)),
+        detail: Some(format!("partition {}{detail}", head.partition)),
         key: head.conversation,
         phone: head.phone,
     })

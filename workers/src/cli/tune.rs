@@ -1,9 +1,12 @@
-//! `ackline tune`, `pause`, `resume` and `discard`: turn the pools while they run.
+//! `ackline tune`, `pause`, `resume`, `drain` and `discard`: turn the pools while they run.
 //!
 //! A change is checked whole before anything is written, is written only over what was read, and carries the name of
 //! who made it; every process obeys it within a second.
 
+mod drain;
 mod edit;
+
+pub use drain::{DrainArguments, drain};
 
 use super::settings::Settings;
 use super::{EXIT_OK, Outcome, stored};

@@ -3,11 +3,17 @@
 //! Memory is bounded: what is held of a tenant is forgotten with its last update, and of all tenants that
 //! ever came only the busiest are remembered.
 
+mod aside;
+
+pub use aside::{Frontiers, Telling};
+
 use super::latency::Recent;
+use super::status::notable::{HELD_MAX, Turned};
 use super::status::{HISTORY, LaneLag, Load, PoolStatus, Rates, TenantStatus};
 use super::toplist::TopList;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Partition, Pool};
+use aside::Aside;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -49,6 +55,7 @@ struct Inner {
     service: Recent,
     wait: Recent,
     lag: BTreeMap<(&'static str, Partition), LaneLag>,
+    aside: Aside,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -119,6 +126,7 @@ impl Activity {
             service: Recent::default(),
             wait: Recent::default(),
             lag: BTreeMap::new(),
+            aside: Aside::default(),
         };
         Self(Arc::new(Shared { pool, inner: Mutex::new(inner) }))
     }
@@ -184,6 +192,9 @@ impl Activity {
         let changed = inner.owned.symmetric_difference(&owned).count();
         inner.owner_changes += u64::try_from(changed).unwrap_or_default();
         inner.lag.retain(|(_, partition), _| owned.contains(partition));
+        if changed > 0 {
+            inner.aside.read_anew();
+        }
         inner.owned = owned;
     }
 
@@ -197,6 +208,39 @@ impl Activity {
     /// So many jobs at once are allowed from now on, while that is found by trying.
     pub fn adapted(&self, limit: Option<usize>) {
         self.lock().adaptive = limit.map(|limit| u64::try_from(limit).unwrap_or(u64::MAX));
+    }
+
+    /// This is what operators turned of tenants from now on.
+    pub fn turned(&self, turned: HashMap<TenantId, Turned>) {
+        self.lock().aside.turn(turned);
+    }
+
+    /// This is what waits in lines, and what is left of drained tenants.
+    pub fn tell(&self, told: Telling) {
+        self.lock().aside.tell(told);
+    }
+
+    /// Reading was interrupted: what was read and not started comes again.
+    pub fn reads_anew(&self) {
+        self.lock().aside.read_anew();
+    }
+
+    /// How far reading is, while a tenant is drained; the number tells one reading from the next.
+    pub fn reading(&self) -> Option<(u64, Frontiers)> {
+        self.lock().aside.reading()
+    }
+
+    /// Everything that these partitions had stored until a time was read.
+    pub fn has_read(&self, reading: u64, owned: &BTreeSet<Partition>, until_ms: u64) {
+        let mut inner = self.lock();
+        if inner.owned == *owned {
+            inner.aside.has_read(reading, until_ms);
+        }
+    }
+
+    /// What is held of a tenant.
+    pub fn load_of(&self, tenant: &TenantId) -> Load {
+        self.lock().tenants.get(tenant).copied().unwrap_or_default()
     }
 
     /// What of a lane in one partition is not finished.
@@ -247,6 +291,9 @@ impl Activity {
             lanes: inner.lanes(),
             tenants: inner.first_tenants(),
             history: inner.seconds.iter().map(|second| second.finished).collect(),
+            lines: inner.aside.lines(),
+            tenants_held: u64::try_from(inner.aside.held().len()).unwrap_or(u64::MAX),
+            ..PoolStatus::default()
         }
     }
 
@@ -301,33 +348,41 @@ impl Inner {
         lanes.into_values().collect()
     }
 
-    /// Those with the highest rates, then those of whom most is held.
+    /// Those that are held; of the others those with the highest rates, of whom most is held or waits in lines.
     fn first_tenants(&self) -> Vec<TenantStatus> {
-        let mut names: BTreeSet<TenantId> = self
-            .busiest
-            .first(self.shown)
-            .into_iter()
-            .filter(|(_, rate)| *rate > 0.05)
-            .map(|(name, _)| name)
-            .collect();
-        let mut held: Vec<_> = self.tenants.iter().collect();
-        let first = held.len().min(self.shown);
-        if first > 0 {
-            held.select_nth_unstable_by(first - 1, |(name, one), (other, two)| {
-                two.held().cmp(&one.held()).then_with(|| name.cmp(other))
-            });
-        }
-        names.extend(held.into_iter().take(first).map(|(name, _)| name.clone()));
-        let status = |tenant: TenantId| TenantStatus {
-            rate: self.busiest.rate(&tenant),
-            load: self.tenants.get(&tenant).copied().unwrap_or_default(),
-            tenant,
+        let held_back = self.aside.held().into_iter().take(HELD_MAX).cloned();
+        let mut names: BTreeSet<TenantId> = held_back.collect();
+        let busiest = self.busiest.first(self.shown).into_iter().filter(|(_, rate)| *rate > 0.05);
+        names.extend(busiest.map(|(name, _)| name));
+        let held = self.tenants.iter().map(|(name, load)| (name, load.held()));
+        names.extend(largest(held.collect(), self.shown));
+        names.extend(largest(self.aside.lines_of_tenants().collect(), self.shown));
+        let status = |tenant: TenantId| {
+            let mut status = TenantStatus {
+                rate: self.busiest.rate(&tenant),
+                load: self.tenants.get(&tenant).copied().unwrap_or_default(),
+                ..TenantStatus::of(tenant)
+            };
+            self.aside.add_to(&mut status);
+            status
         };
         let mut tenants: Vec<_> = names.into_iter().map(status).collect();
-        tenants.sort_by(|one, two| two.weight().total_cmp(&one.weight()));
-        tenants.truncate(self.shown);
+        tenants.sort_by(TenantStatus::order);
+        let held_back = tenants.iter().filter(|tenant| tenant.is_held()).take(HELD_MAX).count();
+        tenants.truncate(held_back + self.shown);
         tenants
     }
+}
+
+/// The names with the largest counts, in no order.
+fn largest(mut counts: Vec<(&TenantId, u64)>, count: usize) -> Vec<TenantId> {
+    let first = counts.len().min(count);
+    if first > 0 {
+        counts.select_nth_unstable_by(first - 1, |(name, one), (other, two)| {
+            two.cmp(one).then_with(|| name.cmp(other))
+        });
+    }
+    counts.into_iter().take(first).map(|(name, _)| name.clone()).collect()
 }
 
 impl Place {

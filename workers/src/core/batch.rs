@@ -78,11 +78,11 @@ pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, m
         tracing::info!(pool = %B::POOL, epoch = won.epoch(), "this process owns the pool");
         standing.set(B::POOL, State::Opening);
         reader.metrics.owns(B::POOL, BTreeSet::from([WHOLE]));
-        reader.metrics.limited(B::POOL, 1, false);
         reader.metrics.changed_hands(B::POOL, Change::Taken, Duration::ZERO);
         let is_to_end = tokio::select! {
             () = ended(&mut host.shutdown) => true,
             () = over(&seat, &won, &reader.log) => false,
+            () = reader.show_pauses() => false,
             () = reader.work(&won, || standing.set(B::POOL, State::Working)) => false,
         };
         tracing::info!(pool = %B::POOL, "this process gave the pool up");
@@ -140,6 +140,16 @@ struct Reader<B> {
 }
 
 impl<B: BatchJob> Reader<B> {
+    /// Shows whether the pool is paused; never ends.
+    async fn show_pauses(&self) {
+        let mut tuning = self.tuning.clone();
+        loop {
+            let is_paused = tuning.table().pool(B::POOL).is_some_and(|entry| entry.value.paused);
+            self.metrics.limited(B::POOL, 1, is_paused);
+            tuning.changed().await;
+        }
+    }
+
     /// Works until the consumer cannot be opened; cancelling it anywhere is harmless.
     async fn work(&self, tenure: &Tenure, opened: impl FnOnce()) {
         let name = subjects::consumer(B::POOL, WHOLE, LANE);

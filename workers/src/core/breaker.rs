@@ -93,6 +93,17 @@ impl Breakers {
         self.lock().peek(downstream)?.held(&self.0.policy, Instant::now())
     }
 
+    /// The downstreams that are left alone: for how long each has not worked, and until one request finds out.
+    pub fn open_now(&self) -> Vec<(String, Duration, Duration)> {
+        let now = Instant::now();
+        let circuits = self.lock();
+        let open = circuits.iter().filter_map(|(name, circuit)| {
+            let (since, next) = (circuit.open_since()?, circuit.held(&self.0.policy, now));
+            Some((name.clone(), now.saturating_duration_since(since), next.unwrap_or_default()))
+        });
+        open.collect()
+    }
+
     fn tell(&self, downstream: &str, ticket: Ticket, signal: Signal) {
         let mut circuits = self.lock();
         if circuits.peek(downstream).is_none() {
@@ -170,11 +181,14 @@ mod tests {
         let wait = breakers.ask("relay.acme.dead").unwrap_err();
         assert_eq!(wait, Policy::default().pause_initial);
         assert!(breakers.ask("relay.acme.alive").is_ok());
+        assert_eq!(breakers.open_now(), [("relay.acme.dead".to_owned(), Duration::ZERO, wait)]);
         tokio::time::advance(wait).await;
+        assert_eq!(breakers.open_now(), [("relay.acme.dead".to_owned(), wait, Duration::ZERO)]);
         let probe = breakers.ask("relay.acme.dead").unwrap();
         assert!(breakers.ask("relay.acme.dead").is_err(), "one request finds out");
         probe.tell(Signal::Alive);
         assert!(breakers.ask("relay.acme.dead").is_ok());
+        assert_eq!(breakers.open_now(), []);
     }
 
     #[tokio::test(start_paused = true)]

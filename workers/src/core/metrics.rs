@@ -11,7 +11,6 @@ use ackline_shared::subjects::{Partition, Pool};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::collections::BTreeSet;
@@ -22,7 +21,6 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Metrics {
     verdicts: Family<VerdictLabels, Counter>,
-    spilled: Family<PoolLabels, Gauge>,
     owner_changes: Family<ChangeLabels, Counter>,
     handover: Family<ChangeLabels, Histogram, fn() -> Histogram>,
     service: Family<PoolLabels, Histogram, fn() -> Histogram>,
@@ -81,7 +79,6 @@ impl Metrics {
         let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_5, 2.0, 18));
         let metrics = Self {
             verdicts: Family::default(),
-            spilled: Family::default(),
             owner_changes: Family::default(),
             handover: Family::new_with_constructor(seconds),
             activities: Arc::new(Pool::ALL.map(|pool| Activity::new(pool, tenants))),
@@ -92,7 +89,6 @@ impl Metrics {
         };
         let registry = registry.sub_registry_with_prefix("ackline_pool");
         registry.register("verdicts", "Attempts by what came of them", metrics.verdicts.clone());
-        registry.register("spilled", "Updates waiting in lines of the spill", metrics.spilled.clone());
         registry.register(
             "owner_changes",
             "Partitions taken, given up or lost by this process",
@@ -156,12 +152,6 @@ impl Metrics {
     /// Those who follow what comes of attempts.
     pub fn following(&self) -> &Following {
         &self.following
-    }
-
-    /// Shows how many updates wait in lines.
-    pub fn spilled(&self, pool: Pool, count: u64) {
-        let labels = PoolLabels { pool: pool.as_str() };
-        self.spilled.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Counts a partition that changed hands, and how long its handover took.

@@ -4,6 +4,8 @@
 //! Work that is read but not started when a partition is given up is simply left unacknowledged: whoever owns
 //! the partition next sets its consumers back and finds it.
 
+mod tell;
+
 use super::adaptive::{Adaptive, Ended};
 use super::attempt::{Attempts, Outcome};
 use super::holdings::{Holdings, Turn};
@@ -22,6 +24,7 @@ use ackline_shared::ids::TenantId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tell::Frontier;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -41,6 +44,8 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 const PULSE: Duration = Duration::from_millis(200);
 /// How often it is looked whether a tenant is in the others' way.
 const SWEEP: Duration = Duration::from_millis(50);
+/// How often it is told what waits in lines and how far drains are.
+const TELL: Duration = Duration::from_secs(1);
 /// Pause before work is asked for again whose partition is being opened again.
 const LATER: Duration = Duration::from_millis(100);
 /// Time beyond the drain for the releases to be recorded.
@@ -115,6 +120,7 @@ struct Desk<J> {
     spill: Spill,
     arrivals: mpsc::Receiver<Arrival>,
     standing: Standing,
+    frontier: Frontier,
 }
 
 impl<J: Job> Desk<J> {
@@ -144,6 +150,7 @@ impl<J: Job> Desk<J> {
             spill,
             arrivals,
             standing: host.standing.clone(),
+            frontier: Frontier::new(),
             attempts,
         };
         desk.retune();
@@ -155,10 +162,13 @@ impl<J: Job> Desk<J> {
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tell = interval(TELL);
+        tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fresh = Vec::with_capacity(ARRIVALS_AT_ONCE);
         let mut closed_by: Option<Instant> = None;
         loop {
             if self.holdings.take_gave_up() {
+                self.attempts.metrics.activity(J::POOL).reads_anew();
                 self.spill.follow(self.holdings.readings());
                 self.drop_given_up();
             }
@@ -178,7 +188,6 @@ impl<J: Job> Desk<J> {
                 _ = pulse.tick() => {
                     self.holdings.tend();
                     self.standing.set(J::POOL, self.holdings.state());
-                    self.attempts.metrics.spilled(J::POOL, self.spill.waiting());
                     self.spill.look_again();
                 }
                 event = self.holdings.next() => {
@@ -199,6 +208,7 @@ impl<J: Job> Desk<J> {
                     fresh.drain(..).for_each(|arrival| self.admit(arrival));
                 }
                 _ = sweep.tick() => self.sweep(),
+                _ = tell.tick() => self.tell(),
                 event = self.spill.next() => if !self.turn_out(event) { return Err(Broken) },
                 () = self.tuning.changed() => self.retune(),
                 () = sleep_until(next_wait.unwrap_or_else(far_away)), if next_wait.is_some() => self.wake(),
@@ -211,6 +221,7 @@ impl<J: Job> Desk<J> {
         if !self.holdings.is_new(&place, &arrival) {
             return;
         }
+        self.advance(&arrival);
         let Some(mut arrival) = self.pass_idle(Box::new(arrival)) else { return };
         arrival.presence = self.attempts.metrics.entered(J::POOL, &arrival.work.head.tenant);
         self.holdings.admit(place);
@@ -332,6 +343,7 @@ impl<J: Job> Desk<J> {
             adaptive
         });
         self.obey_adaptive();
+        self.tell_turned();
         for (slot, arrival) in self.kept.drain(..) {
             self.scheduler.resume(slot, arrival);
         }

@@ -101,6 +101,11 @@ impl<T> Scheduler<T> {
         self.arena.tenant_named(tenant).map_or(0, |tenant| tenant.queued)
     }
 
+    /// Everything queued, in no order; running and held work is elsewhere.
+    pub fn items(&self) -> impl Iterator<Item = &T> {
+        self.arena.items()
+    }
+
     /// How much work is running.
     pub fn running(&self) -> usize {
         self.running

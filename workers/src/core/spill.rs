@@ -18,6 +18,7 @@ mod event;
 mod line;
 mod shelf;
 mod store;
+mod told;
 
 use super::intake::{self, Arrival, Place, Reading};
 use super::job::LaneSource;
@@ -140,11 +141,6 @@ impl Spill {
     /// comes again, and is not held here any more.
     pub fn take_let_go(&mut self) -> Vec<Place> {
         std::mem::take(&mut self.let_go)
-    }
-
-    /// How many updates wait in lines, as far as is known.
-    pub fn waiting(&self) -> u64 {
-        self.lines.values().map(Line::unread).sum()
     }
 
     /// Follows what is being read: forgets the lines of the rest, and looks up those of what is new.
@@ -458,7 +454,11 @@ impl Spill {
             arrival.origin = Some(Origin { line: line.clone(), sequence });
             Box::new(arrival)
         };
-        messages.into_iter().map(arrive).collect()
+        let ready: Vec<Box<Arrival>> = messages.into_iter().map(arrive).collect();
+        if let (Some(last), Some(line)) = (ready.last(), self.lines.get_mut(line)) {
+            line.read_until(last.work.head.received_ms);
+        }
+        ready
     }
 
     fn append(&mut self, line: Arc<SpillLine>, item: Item) {

@@ -8,13 +8,16 @@ pub mod diagnosis;
 pub mod fleet;
 pub mod gauges;
 pub mod lag;
+pub mod notable;
 pub mod publish;
 pub mod settings;
 pub mod view;
 
 use super::latency::Latencies;
 use ackline_shared::ids::TenantId;
+use notable::{Drain, Lines, OpenBreaker, Turned};
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 
 /// Seconds of history a snapshot carries.
 pub const HISTORY: usize = 60;
@@ -67,10 +70,22 @@ pub struct PoolStatus {
     pub wait: Latencies,
     /// What is not finished in the streams, by lane.
     pub lanes: Vec<LaneLag>,
-    /// The tenants with most to do.
+    /// The tenants that are held, and those with most to do.
     pub tenants: Vec<TenantStatus>,
     /// Updates finished in each of the last seconds, the latest last.
     pub history: Vec<u32>,
+    /// What waits in lines of the spill.
+    #[serde(default)]
+    pub lines: Lines,
+    /// The downstreams that are left alone, those that have not worked for longest first.
+    #[serde(default)]
+    pub breakers: Vec<OpenBreaker>,
+    /// How many there are.
+    #[serde(default)]
+    pub breakers_open: u64,
+    /// How many tenants are paused, drained or discarded.
+    #[serde(default)]
+    pub tenants_held: u64,
 }
 
 /// Work held in memory.
@@ -177,11 +192,36 @@ pub struct TenantStatus {
     pub rate: f64,
     /// What is held of it.
     pub load: Load,
+    /// What of it waits in lines of the spill.
+    #[serde(default)]
+    pub lines: Lines,
+    /// What an operator turned of it.
+    #[serde(default)]
+    pub turned: Option<Turned>,
+    /// How far its drain is, while it is drained.
+    #[serde(default)]
+    pub drain: Option<Drain>,
 }
 
 impl TenantStatus {
-    /// What tenants are listed by: what comes in a second and what is held.
+    /// A tenant of which nothing is told.
+    pub fn of(tenant: TenantId) -> Self {
+        Self { tenant, rate: 0.0, load: Load::default(), lines: Lines::default(), turned: None, drain: None }
+    }
+
+    /// What tenants are listed by: what comes in a second and what waits.
     pub fn weight(&self) -> f64 {
-        self.rate + u32::try_from(self.load.held()).map_or(f64::MAX, f64::from)
+        let waiting = self.load.held().saturating_add(self.lines.total());
+        self.rate + u32::try_from(waiting).map_or(f64::MAX, f64::from)
+    }
+
+    /// Whether it is paused, drained or discarded.
+    pub fn is_held(&self) -> bool {
+        self.turned.as_ref().is_some_and(Turned::is_held)
+    }
+
+    /// The order in which tenants are listed: first those that are held, then those with most to do.
+    pub fn order(&self, other: &Self) -> Ordering {
+        other.is_held().cmp(&self.is_held()).then_with(|| other.weight().total_cmp(&self.weight()))
     }
 }

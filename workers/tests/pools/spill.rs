@@ -4,11 +4,16 @@ use super::stage::{DEADLINE, Stage};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Partition, Pool};
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
+use ackline_workers::core::metrics::Metrics;
 use ackline_workers::core::settings::PoolSettings;
+use ackline_workers::core::standing::Standing;
+use ackline_workers::core::status::PoolStatus;
+use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Does what the payload says and keeps the order of what it did.
@@ -89,7 +94,30 @@ fn narrow(settings: &mut PoolSettings) {
 fn parking(settings: &mut PoolSettings) {
     settings.window = 8;
     settings.park_after = Duration::from_millis(100);
+    settings.attempts_max = 1000;
     settings.give_up_after = Duration::from_secs(60);
+}
+
+fn run_seen(
+    stage: &Stage,
+    gate: &Gate,
+    adjust: impl FnOnce(&mut PoolSettings),
+) -> (watch::Sender<bool>, JoinHandle<()>, Metrics) {
+    let metrics = Metrics::register(&mut Registry::default());
+    let seen = (metrics.clone(), Standing::default());
+    let (stop, running) = stage.run_as(stage.platform.clone(), Gated(gate.clone()), "one", seen, adjust);
+    (stop, running, metrics)
+}
+
+/// Waits until the pool tells what is to be told of it.
+async fn told(metrics: &Metrics, is_so: impl Fn(&PoolStatus) -> bool) {
+    let status = || metrics.activity(Pool::Relay).status("working");
+    let seen = async {
+        while !is_so(&status()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(timeout(DEADLINE, seen).await.is_ok(), "{:?}", status());
 }
 
 const NOISE: usize = 300;
@@ -109,9 +137,15 @@ async fn nobody_waits_behind_a_tenant_larger_than_its_share_and_it_keeps_its_ord
     let (stage, gate) = (Stage::start(Snapshot::default()).await, Gate::new(Duration::ZERO));
     let mut expected = make_noise(&stage).await;
     stage.publish_to("quiet", "US.q", "q1", "ok").await;
-    let (_stop, _running) = stage.run_with(Gated(gate.clone()), "one", narrow);
+    let (_stop, _running, metrics) = run_seen(&stage, &gate, narrow);
     gate.wait_for("quiet", 1).await;
     assert_eq!(gate.count("noisy"), 0, "the noisy tenant still waits");
+    told(&metrics, |pool| pool.lines.moved > 0 && pool.lines.parked == 0).await;
+    let noisy = metrics.activity(Pool::Relay).status("").tenants;
+    assert!(
+        noisy.iter().any(|tenant| tenant.tenant.as_str() == "noisy" && tenant.lines.moved > 0),
+        "{noisy:?}"
+    );
     gate.open.send_replace(true);
     gate.wait_for("noisy", NOISE).await;
     stage.holds(subjects::SPILL, 0..=0).await;
@@ -144,7 +178,7 @@ async fn a_successor_finds_what_was_moved_and_goes_on_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_wait_leaves_the_window_and_holds_only_its_conversation() {
     let (stage, gate) = (Stage::start(Snapshot::default()).await, Gate::new(Duration::from_millis(300)));
-    let (_stop, _running) = stage.run_with(Gated(gate.clone()), "one", parking);
+    let (_stop, _running, metrics) = run_seen(&stage, &gate, parking);
     for id in ["a1", "a2", "a3"] {
         stage.publish_to("acme", "US.a", id, "later").await;
     }
@@ -154,6 +188,7 @@ async fn a_long_wait_leaves_the_window_and_holds_only_its_conversation() {
     gate.wait_for("acme", 20).await;
     stage.acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 23).await;
     stage.holds(subjects::SPILL, 3..=3).await;
+    told(&metrics, |pool| pool.lines.moved == 0 && (2..=3).contains(&pool.lines.parked)).await;
     gate.open.send_replace(true);
     gate.wait_for("acme", 23).await;
     let seen = gate.by_conversation();

@@ -116,7 +116,8 @@ impl Stage {
         self.run_as(self.platform.clone(), job, instance, (metrics, standing), |_| {})
     }
 
-    fn run_as<J: Job>(
+    /// Runs a pool on a platform, seen from outside, with settings of the test's own.
+    pub fn run_as<J: Job>(
         &self,
         platform: Platform,
         job: J,

@@ -1,18 +1,28 @@
 //! What processes tell about themselves over NATS, and what of the streams they see.
 
 use super::stage::{DEADLINE, RunningPool, Stage};
+use ackline_shared::config::Reader;
+use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Class, Pool};
+use ackline_shared::subjects::{self, Class, Pool, tuning_key};
+use ackline_workers::core::batch::{self, BatchJob, BatchSize};
+use ackline_workers::core::breaker::{Breakers, Signal};
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
+use ackline_workers::core::log::now_ms;
+use ackline_workers::core::membership::Membership;
 use ackline_workers::core::metrics::Metrics;
+use ackline_workers::core::pool::Host;
 use ackline_workers::core::scaling::Targets;
+use ackline_workers::core::settings::PoolSettings;
 use ackline_workers::core::standing::{Standing, State};
 use ackline_workers::core::status::board::Board;
 use ackline_workers::core::status::diagnosis::Condition;
 use ackline_workers::core::status::fleet::PoolSum;
 use ackline_workers::core::status::gauges::Gauges;
 use ackline_workers::core::status::lag::{self, Watched};
+use ackline_workers::core::status::notable::Drain;
 use ackline_workers::core::status::publish;
+use ackline_workers::core::tuning::{Mode, PoolTuning, Stamped, TenantTuning, TuningStore};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
@@ -125,6 +135,117 @@ async fn any_process_sees_what_another_holds_and_how_far_it_is_behind() {
     assert_eq!(pool.load.held(), 0);
     assert_eq!(pool.diagnosis().condition, Condition::Healthy);
     assert_eq!(pool.service.count(), 3);
+    let text = worker.scrape();
+    for line in [
+        "ackline_pool_verdicts_total{pool=\"relay\",verdict=\"done\"} 3",
+        "ackline_pool_service_seconds_count{pool=\"relay\"} 3",
+        "ackline_pool_wait_seconds_count{pool=\"relay\"} 3",
+        "ackline_pool_owner_changes_total{pool=\"relay\",change=\"taken\"} 4",
+        "ackline_pool_lag_seconds{pool=\"relay\",lane=\"msg\"} 0.0",
+        "ackline_pool_waiting{pool=\"relay\"} 0.0",
+        "ackline_pool_spilled{pool=\"relay\"} 0.0",
+        "ackline_pool_parked{pool=\"relay\"} 0.0",
+        "ackline_pool_breakers_open{pool=\"relay\"} 0.0",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}
+
+/// Work on whole batches that does nothing.
+struct Filed;
+
+impl BatchJob for Filed {
+    const POOL: Pool = Pool::Journal;
+    const STREAM: &'static str = subjects::UPDATES;
+    const FILTERS: &'static [&'static str] = &subjects::JOURNAL_SUBJECTS;
+
+    async fn run(&self, _batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_works_in_batches_shows_its_pause_too() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let process = Process::start(&stage, "one", false);
+    let (_end, shutdown) = watch::channel(false);
+    let host = Host {
+        platform: stage.platform.clone(),
+        metrics: process.metrics.clone(),
+        standing: process.standing.clone(),
+        membership: Membership::join(&stage.platform, "one", Duration::from_secs(2)),
+        shutdown,
+    };
+    let settings = PoolSettings::shared(&mut Reader::load(None, []));
+    let size = BatchSize { max: 10, linger: Duration::ZERO };
+    tokio::spawn(batch::run(Filed, settings, size, host));
+    let shows = async |is_paused: bool| {
+        let shown = async {
+            while process
+                .board
+                .pool(Pool::Journal)
+                .is_none_or(|pool| pool.working() == 0 || pool.paused != is_paused)
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(timeout(DEADLINE, shown).await.is_ok(), "{:?}", process.board.pool(Pool::Journal));
+    };
+    shows(false).await;
+    let store = TuningStore::new(stage.platform.buckets.tuning.clone());
+    let value = PoolTuning { paused: true, ..PoolTuning::default() };
+    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms() };
+    store.write(&tuning_key::pool(Pool::Journal), &entry, 0).await.unwrap();
+    shows(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_downstream_that_is_left_alone_is_seen_with_its_pool() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let (worker, other) = (Process::start(&stage, "worker", false), Process::start(&stage, "other", false));
+    let (_stop, _running) = worker.run(&stage, Held(Arc::new(Semaphore::new(0))));
+    let breakers = Breakers::default();
+    worker.board.watch(breakers.clone());
+    for downstream in ["relay.acme.bot", "endpoint.acme.shop"] {
+        for _ in 0..5 {
+            breakers.ask(downstream).unwrap().tell(Signal::Failed);
+        }
+    }
+    let pool = other.sees("left alone", |pool| pool.breakers_open == 1 && pool.working() == 1).await;
+    assert_eq!(pool.breakers[0].downstream, "relay.acme.bot");
+    assert!(pool.diagnosis().words.contains("relay.acme.bot left alone for"), "{:?}", pool.diagnosis());
+    assert!(worker.scrape().contains("ackline_pool_breakers_open{pool=\"relay\"} 1.0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_is_seen_until_nothing_is_left_of_what_was_there() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let worker = Process::start(&stage, "worker", false);
+    let let_go = Arc::new(Semaphore::new(0));
+    let (_stop, _running) = worker.run(&stage, Held(let_go.clone()));
+    for n in 0..3 {
+        stage.publish("US.1", &format!("m{n}"), "x").await;
+    }
+    worker.sees("3 held", |pool| pool.load.held() == 3).await;
+    let acme = TenantId::new("acme").unwrap();
+    let store = TuningStore::new(stage.platform.buckets.tuning.clone());
+    let value = TenantTuning { mode: Some(Mode::Drain), ..TenantTuning::default() };
+    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms() };
+    store.write(&tuning_key::tenant(Pool::Relay, &acme), &entry, 0).await.unwrap();
+    while now_ms() <= entry.at_ms {
+        tokio::task::yield_now().await;
+    }
+    stage.publish("US.1", "later", "x").await;
+    let drain = |pool: &PoolSum| pool.tenants.first().and_then(|tenant| tenant.drain);
+    let left = Some(Drain { left: 3, is_read: true });
+    let pool = worker.sees("3 left", |pool| drain(pool) == left && pool.load.held() == 4).await;
+    assert_eq!(pool.tenants_held, 1);
+    assert_eq!(pool.tenants[0].turned.as_ref().unwrap().by, "the operator");
+    assert!(pool.diagnosis().words.contains("acme draining, 3 left"), "{}", pool.diagnosis().words);
+    let_go.add_permits(100);
+    let pool = worker.sees("drained", |pool| drain(pool).is_some_and(|drain| drain.is_done())).await;
+    assert_eq!(pool.load.held(), 1, "what came later is kept");
+    assert!(worker.scrape().contains("ackline_pool_tenants_held{pool=\"relay\"} 1.0"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,4 +262,6 @@ async fn what_waits_without_workers_is_seen_and_calls_for_one() {
     let pool = api.sees("waiting", |pool| pool.working() == 0 && pool.lag_messages() == 1).await;
     assert_eq!(pool.diagnosis().words, "nobody works on it; 1 waiting");
     assert_eq!(pool.wanted(&targets()), 1);
+    let text = api.scrape();
+    assert!(text.contains("ackline_unowned_lag_messages{pool=\"relay\",lane=\"msg\"} 1.0"), "{text}");
 }

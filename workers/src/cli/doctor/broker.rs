@@ -51,7 +51,7 @@ pub fn version(text: &str) -> Finding {
 /// The streams exist and have room.
 pub async fn streams(context: &Context, settings: &NatsSettings) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for name in [subjects::UPDATES, subjects::OUTBOUND, subjects::DEAD] {
+    for name in [subjects::UPDATES, subjects::OUTBOUND, subjects::SPILL, subjects::DEAD] {
         findings.push(match context.get_stream(name).await {
             Ok(stream) => {
                 let info = stream.cached_info();

@@ -87,7 +87,8 @@ fn verdict(pool: Pool, sum: Option<&PoolSum>, backlog: &Backlog, expected: &BTre
         return Finding::fail(check, format_args!("{} of its consumers are missing: {named}", missing.len()))
             .hint("somebody removed them; restart a process of the pool, which makes them again");
     }
-    if !sum.paused && sum.working() > 0 && sum.lag() >= STUCK && sum.rates.finished <= 0.0 {
+    let is_behind = sum.lag() >= STUCK && !sum.waits_only_for_held();
+    if !sum.paused && sum.working() > 0 && is_behind && sum.rates.finished <= 0.0 {
         let words = format!("stuck: nothing is finished, the oldest has waited {}", seconds(sum.lag()));
         return Finding::fail(check, words)
             .hint(format_args!("`ackline tail --tenant T` shows what comes of its attempts"))
@@ -124,7 +125,9 @@ mod tests {
     use super::*;
     use crate::core::status::fleet::Fleet;
     use crate::core::status::fleet::tests::{snapshot, status};
-    use crate::core::status::{LaneLag, PoolStatus};
+    use crate::core::status::notable::Turned;
+    use crate::core::status::{LaneLag, PoolStatus, TenantStatus};
+    use ackline_shared::ids::TenantId;
     use tokio::time::Instant;
 
     fn sum(change: impl FnOnce(&mut PoolStatus)) -> PoolSum {
@@ -158,6 +161,19 @@ mod tests {
                 "2 of 4 partitions have no owner",
             ),
             (Some(sum(|pool| pool.lanes = lag(300_000))), backlog(5), Level::Fail, "has waited 5 min"),
+            (
+                Some(sum(|pool| {
+                    pool.lanes = lag(300_000);
+                    pool.lanes[0].unread = 0;
+                    pool.load.queued = 5;
+                    let turned = Turned { paused: true, ..Turned::default() };
+                    let acme = TenantStatus::of(TenantId::new("acme").unwrap());
+                    pool.tenants = vec![TenantStatus { turned: Some(turned), load: pool.load, ..acme }];
+                })),
+                backlog(5),
+                Level::Ok,
+                "what is old is of tenants that are held; acme paused",
+            ),
             (
                 Some(sum(|pool| (pool.lanes, pool.paused) = (lag(300_000), true))),
                 backlog(5),

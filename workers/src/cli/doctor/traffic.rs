@@ -122,10 +122,8 @@ fn given_up(counts: &[(Pool, u64)]) -> Finding {
     if some.is_empty() {
         return Finding::ok("dead letters", "none");
     }
-    Finding::warn("dead letters", some.join(", ")).hint(format_args!(
-        "the API lists them with their reasons; `nats stream view {}` shows them whole",
-        subjects::DEAD
-    ))
+    Finding::warn("dead letters", some.join(", "))
+        .hint("`ackline dead list` shows them with their reasons, `ackline dead replay` puts them before the pool again")
 }
 
 #[cfg(test)]

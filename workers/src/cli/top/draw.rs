@@ -4,11 +4,12 @@ use super::screen::{Focus, Screen};
 use crate::cli::figures::{age, bars, count, rate, time};
 use crate::core::status::diagnosis::Condition;
 use crate::core::status::fleet::PoolSum;
+use crate::core::status::notable::{aside_counts, state};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Clear, Paragraph, Row, StatefulWidget, Table, TableState, Widget};
+use ratatui::widgets::{Clear, Paragraph, Row, StatefulWidget, Table, TableState, Widget, Wrap};
 
 /// The screen, drawn.
 pub struct View<'a>(pub &'a Screen);
@@ -19,17 +20,19 @@ impl Widget for View<'_> {
     fn render(self, area: Rect, buffer: &mut Buffer) {
         let screen = self.0;
         let pools = u16::try_from(screen.pools.len()).unwrap_or(u16::MAX).saturating_add(1).clamp(2, 8);
-        let [header, table, words, tenants, keys] = Layout::vertical([
-            Constraint::Length(2),
+        let notices = notices(screen);
+        let words = words(screen);
+        let [header, table, told, tenants, keys] = Layout::vertical([
+            Constraint::Length(if notices.is_empty() { 2 } else { 3 }),
             Constraint::Length(pools),
-            Constraint::Length(4),
+            Constraint::Length(height(&words, area.width)),
             Constraint::Min(0),
             Constraint::Length(1),
         ])
         .areas(area);
-        draw_header(screen, header, buffer);
+        draw_header(screen, &notices, header, buffer);
         draw_pools(screen, table, buffer);
-        draw_words(screen, words, buffer);
+        Paragraph::new(words).wrap(Wrap { trim: false }).render(told, buffer);
         draw_tenants(screen, tenants, buffer);
         match &screen.message {
             Some(message) => Line::styled(message.as_str(), screen.heading()).render(keys, buffer),
@@ -63,7 +66,19 @@ impl Screen {
     }
 }
 
-fn draw_header(screen: &Screen, area: Rect, buffer: &mut Buffer) {
+/// What no pool's lag shows, pool by pool.
+fn notices(screen: &Screen) -> String {
+    let of_pool = |pool: &PoolSum| Some(format!("{}: {}", pool.pool, aside_counts(pool)?));
+    screen.pools.iter().filter_map(of_pool).collect::<Vec<_>>().join("   ")
+}
+
+/// How many rows the lines take when the long ones are broken; a word more or less does not matter.
+fn height(lines: &[Line<'_>], width: u16) -> u16 {
+    let rows = |line: &Line<'_>| line.width().div_ceil(usize::from(width.max(1))).max(1);
+    u16::try_from(lines.iter().map(rows).sum::<usize>()).unwrap_or(u16::MAX).min(WORDS_ROWS_MAX)
+}
+
+fn draw_header(screen: &Screen, notices: &str, area: Rect, buffer: &mut Buffer) {
     let sum = |of: fn(&PoolSum) -> f64| rate(screen.pools.iter().map(of).sum());
     let lag: u64 = screen.pools.iter().map(PoolSum::lag_messages).sum();
     let oldest = screen.pools.iter().map(PoolSum::lag).max().unwrap_or_default();
@@ -78,14 +93,16 @@ fn draw_header(screen: &Screen, area: Rect, buffer: &mut Buffer) {
         age(oldest),
         screen.pools.len(),
     );
-    Line::styled(totals, screen.heading()).render(area, buffer);
+    let style = if screen.colour { screen.heading().fg(Color::Yellow) } else { screen.heading() };
+    let lines = vec![Line::styled(totals, screen.heading()), Line::styled(notices, style)];
+    Paragraph::new(lines).render(area, buffer);
 }
 
 /// A column: its title, its width, and what it shows.
 type Column = (&'static str, u16, fn(&Screen, &PoolSum) -> String);
 
 /// The columns behind name and verdict, the most needed first; the last ones go when the terminal is narrow.
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     ("LAG", 6, |_, pool| count(pool.lag_messages())),
     ("OLDEST", 6, |_, pool| age(pool.lag())),
     ("OUT/S", 6, |_, pool| rate(pool.rates.finished)),
@@ -93,6 +110,7 @@ const COLUMNS: [Column; 9] = [
     ("P99", 6, |_, pool| time(pool.service.quantile_ms(0.99))),
     ("IN/S", 6, |_, pool| rate(pool.rates.read)),
     ("RETRY", 6, |_, pool| count(pool.load.waiting)),
+    ("LINES", 6, |_, pool| count(pool.lines.total())),
     ("P50", 6, |_, pool| time(pool.service.quantile_ms(0.5))),
     ("WANT", 4, |screen, pool| pool.wanted(&screen.targets).to_string()),
 ];
@@ -100,6 +118,12 @@ const NAME_WIDTH: u16 = 8;
 const VERDICT_WIDTH: u16 = 15;
 const BARS_WIDTH_MIN: u16 = 12;
 const BARS_WIDTH_MAX: u16 = 60;
+/// Rows that the words about the selected pool may take.
+const WORDS_ROWS_MAX: u16 = 9;
+/// Room for `paused`, `draining, 1234 left` and what else was turned of a tenant.
+const STATE_WIDTH: u16 = 18;
+/// Downstreams of the selected pool that are named.
+const DOWNSTREAMS_MAX: usize = 3;
 
 fn draw_pools(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     let mut left = area.width.saturating_sub(NAME_WIDTH + VERDICT_WIDTH + 2 + BARS_WIDTH_MIN);
@@ -144,10 +168,14 @@ fn highlight(has_focus: bool) -> Style {
     Style::new().add_modifier(if has_focus { Modifier::REVERSED } else { Modifier::UNDERLINED })
 }
 
-fn draw_words(screen: &Screen, area: Rect, buffer: &mut Buffer) {
+fn words(screen: &Screen) -> Vec<Line<'static>> {
     let Some(pool) = screen.selected_pool() else {
-        Paragraph::new("\nno workers process speaks yet; start `ackline-workers`").render(area, buffer);
-        return;
+        return vec![
+            Line::default(),
+            Line::from("no workers process speaks yet; start `ackline-workers`"),
+            Line::default(),
+            Line::default(),
+        ];
     };
     let diagnosis = pool.diagnosis();
     let lanes: Vec<String> = pool
@@ -170,7 +198,7 @@ fn draw_words(screen: &Screen, area: Rect, buffer: &mut Buffer) {
         pool.partitions,
         pool.owner_changes
     );
-    let lines = vec![
+    let mut lines = vec![
         Line::default(),
         Line::from(vec![
             Span::styled(format!("{}: ", pool.pool), screen.heading()),
@@ -179,14 +207,31 @@ fn draw_words(screen: &Screen, area: Rect, buffer: &mut Buffer) {
         Line::from(format!("lanes: {}", if lanes.is_empty() { "-".to_owned() } else { lanes.join("  ") })),
         Line::from(owners),
     ];
-    Paragraph::new(lines).render(area, buffer);
+    if pool.lines.total() > 0 {
+        lines.push(Line::from(format!(
+            "lines: {} of tenants larger than their share, {} of conversations that wait for a retry",
+            count(pool.lines.moved),
+            count(pool.lines.parked)
+        )));
+    }
+    for breaker in pool.breakers.iter().take(DOWNSTREAMS_MAX) {
+        let next = std::time::Duration::from_millis(breaker.next_ms);
+        lines.push(Line::from(format!(
+            "left alone: {} for {}, asked again in {}",
+            breaker.downstream,
+            age(breaker.open()),
+            age(next)
+        )));
+    }
+    lines
 }
 
 fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     let Some(pool) = screen.selected_pool() else { return };
     let right = |text: String| Line::from(text).right_aligned();
     let mut titles = vec![Line::from(format!("TENANT (by {})", screen.order.as_str()))];
-    titles.extend(["IN/S", "QUEUED", "RUNNING", "RETRY"].map(|title| right(title.to_owned())));
+    titles.extend(["IN/S", "QUEUED", "RUNNING", "RETRY", "LINES"].map(|title| right(title.to_owned())));
+    titles.push(Line::from("STATE"));
     let rows = pool.tenants.iter().map(|tenant| {
         Row::new([
             Line::from(tenant.tenant.to_string()),
@@ -194,14 +239,21 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
             right(count(tenant.load.queued)),
             right(count(tenant.load.running)),
             right(count(tenant.load.waiting)),
+            right(count(tenant.lines.total())),
+            Line::styled(
+                state(tenant.turned.as_ref(), tenant.drain.as_ref()),
+                if tenant.is_held() { screen.of(Condition::Paused) } else { Style::new() },
+            ),
         ])
     });
     let widths = [
         Constraint::Min(20),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(8),
+        Constraint::Length(7),
+        Constraint::Length(7),
+        Constraint::Length(7),
+        Constraint::Length(7),
+        Constraint::Length(7),
+        Constraint::Length(STATE_WIDTH),
     ];
     let area = Rect { y: area.y + area.height.min(1), height: area.height.saturating_sub(1), ..area };
     let has_focus = screen.focus == Focus::Tenants;
@@ -212,7 +264,7 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     StatefulWidget::render(table, area, buffer, &mut TableState::default().with_selected(selected));
 }
 
-const HELP: [&str; 12] = [
+const HELP: [&str; 13] = [
     "up, down   select a pool or a tenant",
     "tab        go to the tenants of the pool, and back",
     "s          order by usual, rate, waiting",
@@ -223,8 +275,9 @@ const HELP: [&str; 12] = [
     "",
     "LAG is what is not finished in the streams, OLDEST the age of",
     "the oldest of it, WANT the processes that the pool needs.",
-    "RETRY waits for another attempt; P50 and P99 are of the time",
-    "of one attempt over the last half minute.",
+    "RETRY waits for another attempt, LINES waits outside the streams:",
+    "tenants larger than their share, conversations that wait long;",
+    "P50 and P99 are of the time of one attempt, lately.",
 ];
 
 fn draw_help(area: Rect, buffer: &mut Buffer) {

@@ -7,6 +7,7 @@ use super::*;
 use crate::core::scaling::Targets;
 use crate::core::status::fleet::tests::{snapshot, status};
 use crate::core::status::fleet::{Fleet, PoolSum};
+use crate::core::status::notable::{Drain, Lines, OpenBreaker, Turned};
 use crate::core::status::{LaneLag, Load, PoolStatus, TenantStatus};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Pool;
@@ -18,7 +19,7 @@ use std::path::Path;
 use tokio::time::Instant;
 
 fn tenant(name: &str, rate: f64, load: Load) -> TenantStatus {
-    TenantStatus { tenant: TenantId::new(name).unwrap(), rate, load }
+    TenantStatus { rate, load, ..TenantStatus::of(TenantId::new(name).unwrap()) }
 }
 
 fn pools() -> Vec<PoolSum> {
@@ -88,6 +89,42 @@ fn assert_golden(name: &str, drawn: &str) {
         std::fs::write(&path, drawn).unwrap();
     }
     assert_eq!(drawn, std::fs::read_to_string(&path).unwrap(), "{drawn}");
+}
+
+#[test]
+fn what_lag_does_not_show_is_on_the_screen() {
+    let mut relay = status(Pool::Relay, 0..4);
+    let turned = |paused| Turned { paused, draining: !paused, ..Turned::default() };
+    let held = |name, turned, drain| TenantStatus {
+        turned: Some(turned),
+        drain,
+        ..tenant(name, 0.0, Load::default())
+    };
+    relay.tenants = vec![
+        tenant("busy", 90.0, Load { queued: 50, ..Load::default() }),
+        TenantStatus { lines: Lines { moved: 1200, parked: 4 }, ..held("acme", turned(true), None) },
+        held("globex", turned(false), Some(Drain { left: 12, is_read: true })),
+    ];
+    relay.tenants_held = 2;
+    relay.lines = Lines { moved: 1200, parked: 4 };
+    relay.breakers =
+        vec![OpenBreaker { downstream: "relay.acme.bot".into(), open_ms: 540_000, next_ms: 31_000 }];
+    relay.breakers_open = 1;
+    let crm = PoolStatus { paused: true, ..status(Pool::Crm, 0..4) };
+    let mut fleet = Fleet::default();
+    fleet.hear(snapshot("one", 1, vec![status(Pool::Flows, 0..4), relay, crm]), Instant::now());
+    let mut screen = screen(true);
+    screen.update(1, fleet.pools());
+    let notices = "relay: 1 left alone, 2 held, 1204 in lines   crm: paused";
+    let unselected = print(&screen, Rect::new(0, 0, 100, 30));
+    assert!(unselected.lines().nth(1).unwrap().starts_with(notices), "{unselected}");
+    screen.press(KeyEvent::from(KeyCode::Down));
+    let shown = print(&screen, Rect::new(0, 0, 110, 30));
+    assert_golden("aside.txt", &shown);
+    let rows: Vec<&str> = shown.lines().skip_while(|line| !line.starts_with("TENANT")).skip(1).collect();
+    assert!(rows[0].starts_with("acme") && rows[0].ends_with("1204 paused"), "{shown}");
+    assert!(rows[1].starts_with("globex") && rows[1].ends_with("draining, 12 left"), "{shown}");
+    assert!(rows[2].starts_with("busy"), "who is held comes first: {shown}");
 }
 
 #[test]

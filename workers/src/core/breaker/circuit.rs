@@ -57,6 +57,8 @@ pub(super) struct Ticket(u64);
 pub(super) struct Circuit {
     state: State,
     generation: u64,
+    /// Since when it has not been closed.
+    open_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -75,6 +77,11 @@ impl Default for State {
 impl Circuit {
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })
+    }
+
+    /// Since when it has not been closed, if it is not.
+    pub(super) fn open_since(&self) -> Option<Instant> {
+        self.open_since
     }
 
     /// Whether a new circuit would behave the same.
@@ -129,6 +136,7 @@ impl Circuit {
             }
             (State::Probing { .. }, Signal::Alive) => {
                 self.enter(State::default());
+                self.open_since = None;
                 Some(Change::Closed)
             }
             (State::Probing { pause, .. }, signal) => {
@@ -148,6 +156,7 @@ impl Circuit {
 
     fn open(&mut self, wait: Duration, pause: Duration, now: Instant) -> Change {
         self.enter(State::Open { until: now + wait, pause });
+        self.open_since.get_or_insert(now);
         Change::Opened(wait)
     }
 

@@ -135,6 +135,11 @@ impl<T> Arena<T> {
         self.conversations.iter().map(|(id, _)| id).collect()
     }
 
+    /// All items, in no order.
+    pub fn items(&self) -> impl Iterator<Item = &T> {
+        self.items.iter().map(|(_, node)| &node.item)
+    }
+
     /// A tenant by slot.
     pub fn tenant_mut(&mut self, id: usize) -> Option<&mut Tenant> {
         self.tenants.get_mut(id)

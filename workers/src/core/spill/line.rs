@@ -33,6 +33,8 @@ pub struct Line {
     removing: bool,
     /// Not before this is the head read.
     due: Option<Instant>,
+    /// When the last entry read was received, in unix milliseconds.
+    read_until_ms: u64,
 }
 
 impl Line {
@@ -111,6 +113,17 @@ impl Line {
         self.unread.saturating_add(u64::try_from(self.appending).unwrap_or(u64::MAX))
     }
 
+    /// The last entry read was received at this time.
+    pub fn read_until(&mut self, received_ms: u64) {
+        self.read_until_ms = received_ms;
+    }
+
+    /// How many entries are not read yet that may have been received until a time: none once reading is past it,
+    /// because a line is in order.
+    pub fn unread_until(&self, ms: u64) -> u64 {
+        if self.read_until_ms > ms { 0 } else { self.unread() }
+    }
+
     /// The head is read not before `due`.
     pub fn wait_until(&mut self, due: Instant) {
         self.due = Some(due);
@@ -128,7 +141,7 @@ impl Line {
         if self.entries.remove(&sequence).is_some() {
             self.cursor = self.cursor.min(sequence);
             self.unread += 1;
-            self.due = Some(due);
+            (self.due, self.read_until_ms) = (Some(due), 0);
         }
     }
 
@@ -181,6 +194,21 @@ mod tests {
         assert_eq!(line.remove(reach), Some(7));
         line.removed(7, true);
         assert_eq!(line.load(reach, due), Some((8, 1)));
+    }
+
+    #[test]
+    fn what_was_received_later_is_told_from_what_a_drain_waits_for() {
+        let mut line = Line::default();
+        line.count(3);
+        assert_eq!(line.unread_until(100), 3, "before anything was read nobody knows");
+        line.loaded([1]);
+        line.read_until(90);
+        assert_eq!(line.unread_until(100), 2);
+        line.loaded([2]);
+        line.read_until(110);
+        assert_eq!((line.unread_until(100), line.unread()), (0, 1));
+        line.put_back(2, Instant::now());
+        assert_eq!(line.unread_until(100), 2, "what was put back counts again");
     }
 
     #[test]

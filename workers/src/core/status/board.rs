@@ -1,14 +1,17 @@
 //! Where everything that is to be seen of a process comes together; cheap to clone.
 
 use super::fleet::{Fleet, PoolSum};
+use super::notable::{BREAKERS_MAX, OpenBreaker, waits_for};
 use super::{PoolStatus, Snapshot, UnownedLag};
 use crate::core::activity::Activity;
+use crate::core::breaker::Breakers;
 use crate::core::log::now_ms;
 use crate::core::metrics::Metrics;
-use crate::core::standing::Standing;
+use crate::core::standing::{Standing, State};
 use ackline_shared::subjects::Pool;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// What this process does, and what it heard of the others.
@@ -23,6 +26,7 @@ struct Inner {
     standing: Standing,
     fleet: Mutex<Fleet>,
     unowned: Mutex<Vec<UnownedLag>>,
+    breakers: OnceLock<Breakers>,
 }
 
 impl Board {
@@ -35,7 +39,13 @@ impl Board {
             standing,
             fleet: Mutex::default(),
             unowned: Mutex::default(),
+            breakers: OnceLock::new(),
         }))
+    }
+
+    /// Shows the process's breakers from now on; the first ones told stay.
+    pub fn watch(&self, breakers: Breakers) {
+        let _told_before = self.0.breakers.set(breakers);
     }
 
     /// The process's own name.
@@ -57,14 +67,23 @@ impl Board {
             started_ms: self.0.started_ms,
             at_ms: now_ms(),
             pools: self.own_pools(),
-            unowned: lock(&self.0.unowned).clone(),
+            unowned: self.own_unowned(),
         }
     }
 
     /// The pools of this process.
     pub fn own_pools(&self) -> Vec<PoolStatus> {
         let states = self.0.standing.all();
-        states.iter().map(|(pool, state)| self.activity(*pool).status(state.as_str())).collect()
+        let open = self.0.breakers.get().map(Breakers::open_now).unwrap_or_default();
+        let status = |(pool, state): (&Pool, &State)| {
+            let mut breakers: Vec<OpenBreaker> =
+                open.iter().filter(|(name, ..)| waits_for(name) == Some(*pool)).map(told).collect();
+            breakers.sort_by_key(|breaker| std::cmp::Reverse(breaker.open_ms));
+            let breakers_open = u64::try_from(breakers.len()).unwrap_or(u64::MAX);
+            breakers.truncate(BREAKERS_MAX);
+            PoolStatus { breakers, breakers_open, ..self.activity(*pool).status(state.as_str()) }
+        };
+        states.iter().map(status).collect()
     }
 
     /// Takes what a process says, also this one.
@@ -75,6 +94,11 @@ impl Board {
     /// Notes what waits where nobody works.
     pub fn tell_unowned(&self, unowned: Vec<UnownedLag>) {
         *lock(&self.0.unowned) = unowned;
+    }
+
+    /// What this process last saw waiting where nobody works.
+    pub fn own_unowned(&self) -> Vec<UnownedLag> {
+        lock(&self.0.unowned).clone()
     }
 
     /// The partitions of a pool that somebody owns.
@@ -97,6 +121,11 @@ impl Board {
         fleet.forget(Instant::now());
         fleet
     }
+}
+
+fn told((name, open, next): &(String, Duration, Duration)) -> OpenBreaker {
+    let ms = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    OpenBreaker { downstream: name.clone(), open_ms: ms(open), next_ms: ms(next) }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,6 +1,7 @@
 //! What to say about a pool in words: pure, so that the terminal, the API and the doctor say the same.
 
 use super::fleet::PoolSum;
+use super::notable::aside;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -60,8 +61,17 @@ pub struct Diagnosis {
     pub words: String,
 }
 
-/// Judges a pool by its figures.
+/// Judges a pool by its figures; what they do not show stands behind the verdict.
 pub fn diagnose(pool: &PoolSum) -> Diagnosis {
+    let Diagnosis { condition, mut words } = judge(pool);
+    if let Some(aside) = aside(pool) {
+        words.push_str("; ");
+        words.push_str(&aside);
+    }
+    Diagnosis { condition, words }
+}
+
+fn judge(pool: &PoolSum) -> Diagnosis {
     let say = |condition, words: String| Diagnosis { condition, words };
     if pool.paused {
         return say(Condition::Paused, format!("paused; {} waiting", pool.lag_messages()));
@@ -74,9 +84,16 @@ pub fn diagnose(pool: &PoolSum) -> Diagnosis {
         let words = format!("{} of {} partitions have no owner", pool.unowned, pool.partitions);
         return say(Condition::Unowned, words);
     }
+    if let Some(breaker) = pool.breakers.iter().find(|breaker| breaker.is_everybodys()) {
+        let words = format!("downstream in trouble: {} does not work", breaker.downstream);
+        return say(Condition::DownstreamSlow, words);
+    }
     if !behind {
         let words = if pool.lag_messages() == 0 { "healthy; idle" } else { "healthy" };
         return say(Condition::Healthy, words.to_owned());
+    }
+    if pool.waits_only_for_held() {
+        return say(Condition::Healthy, "healthy; what is old is of tenants that are held".to_owned());
     }
     let age = seconds(pool.lag());
     if let Some(trouble) = downstream(pool) {
@@ -116,8 +133,9 @@ fn downstream(pool: &PoolSum) -> Option<String> {
 /// The tenant of whom most of what is queued is, when there are others.
 fn noisy(pool: &PoolSum) -> Option<(&str, u64)> {
     let queued = pool.load.queued;
-    let most = pool.tenants.iter().max_by_key(|tenant| tenant.load.queued)?;
-    let has_others = pool.tenants.iter().any(|tenant| tenant.tenant != most.tenant);
+    let at_work = || pool.tenants.iter().filter(|tenant| !tenant.is_held());
+    let most = at_work().max_by_key(|tenant| tenant.load.queued)?;
+    let has_others = at_work().any(|tenant| tenant.tenant != most.tenant);
     let is_noisy = queued > 0 && has_others && ratio(most.load.queued, queued) >= NOISY_SHARE;
     is_noisy.then(|| (most.tenant.as_str(), most.load.queued * 100 / queued))
 }
@@ -142,6 +160,7 @@ pub fn seconds(time: Duration) -> String {
 mod tests {
     use super::super::fleet::Fleet;
     use super::super::fleet::tests::{snapshot, status};
+    use super::super::notable::Turned;
     use super::super::{LaneLag, Load, PoolStatus, TenantStatus};
     use super::*;
     use ackline_shared::ids::TenantId;
@@ -161,9 +180,9 @@ mod tests {
         }];
         relay.load = Load { queued: 90, running: 8, waiting: 2 };
         let tenant = |name: &str, queued| TenantStatus {
-            tenant: TenantId::new(name).unwrap(),
             rate: 1.0,
             load: Load { queued, ..Load::default() },
+            ..TenantStatus::of(TenantId::new(name).unwrap())
         };
         relay.tenants = vec![tenant("a", 30), tenant("b", 30), tenant("c", 30)];
         relay.rates.finished = 100.0;
@@ -202,6 +221,25 @@ mod tests {
         for (change, condition, words) in cases {
             assert_eq!(judged(change), Diagnosis { condition, words: words.to_owned() });
         }
+    }
+
+    #[test]
+    fn the_age_of_what_is_held_back_is_nobodys_fault_while_others_get_on() {
+        let held = |pool: &mut PoolStatus| {
+            pool.lanes[0].unread = 0;
+            pool.load = Load { queued: 32, running: 3, waiting: 0 };
+            pool.tenants[0].turned = Some(Turned { paused: true, ..Turned::default() });
+        };
+        let said = judged(held);
+        assert_eq!(
+            said.words, "healthy; what is old is of tenants that are held; a paused",
+            "30 of a's, 2 of others"
+        );
+        let stuck = judged(|pool| {
+            held(pool);
+            pool.rates.finished = 0.0;
+        });
+        assert_ne!(stuck.condition, Condition::Healthy);
     }
 
     #[test]

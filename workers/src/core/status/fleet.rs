@@ -4,6 +4,7 @@
 //! older and newer versions too: pools this version does not know are left out.
 
 use super::diagnosis::{Diagnosis, diagnose};
+use super::notable::{Drain, Lines, OpenBreaker};
 use super::{LaneLag, Load, PoolStatus, Rates, Snapshot, TenantStatus};
 use crate::core::latency::Latencies;
 use crate::core::scaling::{Targets, wanted};
@@ -19,6 +20,8 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(5);
 const INSTANCES_MAX: usize = 512;
 /// Tenants of a pool that are listed.
 const TENANTS_MAX: usize = 100;
+/// Downstreams of a pool that are listed.
+const BREAKERS_MAX: usize = 50;
 
 /// The processes heard of.
 #[derive(Debug, Default)]
@@ -59,6 +62,14 @@ pub struct PoolSum {
     pub history: Vec<u32>,
     /// Changes of ownership since the processes started.
     pub owner_changes: u64,
+    /// What waits in lines of the spill.
+    pub lines: Lines,
+    /// The downstreams that are left alone, those that have not worked for longest first.
+    pub breakers: Vec<OpenBreaker>,
+    /// How many there are.
+    pub breakers_open: u64,
+    /// How many tenants are paused, drained or discarded.
+    pub tenants_held: u64,
 }
 
 impl PoolSum {
@@ -91,6 +102,19 @@ impl PoolSum {
     /// Age of the oldest message not finished.
     pub fn lag(&self) -> Duration {
         Duration::from_millis(self.lanes.iter().map(|lane| lane.oldest_ms).max().unwrap_or_default())
+    }
+
+    /// Whether what is old is of tenants that are paused, drained or discarded: everything was read, and of others no
+    /// more is queued than may run at once, and that gets on.
+    pub fn waits_only_for_held(&self) -> bool {
+        let theirs = || self.tenants.iter().filter(|tenant| tenant.is_held()).map(|tenant| tenant.load);
+        let held: u64 = theirs().map(|load| load.held()).sum();
+        let queued: u64 = theirs().map(|load| load.queued).sum();
+        let gets_on = self.load.running == 0 || self.rates.finished > 0.0;
+        held > 0
+            && self.unread() == 0
+            && self.load.queued.saturating_sub(queued) <= self.concurrency
+            && gets_on
     }
 
     /// What to say about it.
@@ -159,6 +183,10 @@ impl Fleet {
             tenants: Vec::new(),
             history: Vec::new(),
             owner_changes: 0,
+            lines: Lines::default(),
+            breakers: Vec::new(),
+            breakers_open: 0,
+            tenants_held: 0,
         };
         let mut lanes: BTreeMap<String, LaneLag> = BTreeMap::new();
         let mut tenants: BTreeMap<TenantId, TenantStatus> = BTreeMap::new();
@@ -177,6 +205,10 @@ impl Fleet {
             sum.wait.merge(&status.wait);
             sum.owner_changes += status.owner_changes;
             add_history(&mut sum.history, &status.history);
+            sum.lines.add(&status.lines);
+            sum.tenants_held = sum.tenants_held.max(status.tenants_held);
+            sum.breakers_open = sum.breakers_open.max(status.breakers_open);
+            add_breakers(&mut sum.breakers, &status.breakers);
             status.lanes.iter().for_each(|lag| add_lane(&mut lanes, lag));
             status.tenants.iter().for_each(|tenant| add_tenant(&mut tenants, tenant));
         }
@@ -184,10 +216,24 @@ impl Fleet {
         let owned = u16::try_from(self.owned(pool).len()).unwrap_or(u16::MAX);
         sum.unowned = sum.partitions.saturating_sub(owned);
         sum.lanes = lanes.into_values().collect();
+        sum.breakers_open = sum.breakers_open.max(u64::try_from(sum.breakers.len()).unwrap_or(u64::MAX));
+        sum.breakers.truncate(BREAKERS_MAX);
+        tenants.values_mut().for_each(|tenant| self.doubt_drain(tenant, &sum));
         sum.tenants = tenants.into_values().collect();
-        sum.tenants.sort_by(|one, two| two.weight().total_cmp(&one.weight()));
+        sum.tenants.sort_by(TenantStatus::order);
         sum.tenants.truncate(TENANTS_MAX);
         Some(sum)
+    }
+
+    /// A drain is not over while a partition has no owner, or an owner has not heard of it.
+    fn doubt_drain(&self, tenant: &mut TenantStatus, sum: &PoolSum) {
+        let (Some(drain), Some(turned)) = (&mut tenant.drain, &tenant.turned) else { return };
+        let has_heard = |status: &PoolStatus| {
+            let known = status.tenants.iter().find(|known| known.tenant == tenant.tenant);
+            known.and_then(|known| known.turned.as_ref()).is_some_and(|known| known.at_ms >= turned.at_ms)
+        };
+        let mut owners = self.statuses(sum.pool).filter(|(_, status)| !status.owned.is_empty());
+        drain.is_read &= sum.unowned == 0 && owners.all(|(_, status)| has_heard(status));
     }
 
     fn statuses(&self, pool: Pool) -> impl Iterator<Item = (&str, &PoolStatus)> {
@@ -225,10 +271,32 @@ fn add_lane(lanes: &mut BTreeMap<String, LaneLag>, lag: &LaneLag) {
 }
 
 fn add_tenant(tenants: &mut BTreeMap<TenantId, TenantStatus>, status: &TenantStatus) {
-    let empty = || TenantStatus { tenant: status.tenant.clone(), rate: 0.0, load: Load::default() };
-    let sum = tenants.entry(status.tenant.clone()).or_insert_with(empty);
+    let sum = tenants.entry(status.tenant.clone()).or_insert_with(|| TenantStatus::of(status.tenant.clone()));
     sum.rate += status.rate;
     sum.load.add(&status.load);
+    sum.lines.add(&status.lines);
+    if let Some(turned) = &status.turned
+        && sum.turned.as_ref().is_none_or(|known| known.at_ms < turned.at_ms)
+    {
+        sum.turned = Some(turned.clone());
+    }
+    if let Some(drain) = &status.drain {
+        sum.drain.get_or_insert(Drain { left: 0, is_read: true }).add(drain);
+    }
+}
+
+/// Every process has breakers of its own: a downstream has not worked for as long as any of them says.
+fn add_breakers(sum: &mut Vec<OpenBreaker>, others: &[OpenBreaker]) {
+    for other in others {
+        match sum.iter_mut().find(|known| known.downstream == other.downstream) {
+            Some(known) => {
+                known.open_ms = known.open_ms.max(other.open_ms);
+                known.next_ms = known.next_ms.min(other.next_ms);
+            }
+            None => sum.push(other.clone()),
+        }
+    }
+    sum.sort_by_key(|breaker| std::cmp::Reverse(breaker.open_ms));
 }
 
 /// Adds histories from their latest second backwards.

@@ -39,10 +39,18 @@ struct OfTenant {
 /// A gauge of something, in floating point.
 type Gauge<T> = (&'static str, &'static str, fn(&T) -> f64);
 
-const POOL_GAUGES: [Gauge<PoolStatus>; 9] = [
+const POOL_GAUGES: [Gauge<PoolStatus>; 13] = [
     ("ackline_pool_queued", "Updates read ahead and not started", |pool| float(pool.load.queued)),
     ("ackline_pool_running", "Jobs running", |pool| float(pool.load.running)),
     ("ackline_pool_waiting", "Updates waiting for a retry", |pool| float(pool.load.waiting)),
+    ("ackline_pool_spilled", "Updates waiting in lines of the spill", |pool| float(pool.lines.total())),
+    ("ackline_pool_parked", "Those of them in a conversation whose first update waits for a retry", |pool| {
+        float(pool.lines.parked)
+    }),
+    ("ackline_pool_breakers_open", "Downstreams of the pool left alone for now", |pool| {
+        float(pool.breakers_open)
+    }),
+    ("ackline_pool_tenants_held", "Tenants paused, drained or discarded", |pool| float(pool.tenants_held)),
     ("ackline_pool_owned_partitions", "Partitions this process owns", |pool| length(&pool.owned)),
     ("ackline_pool_concurrency", "Jobs at once that are allowed now", |pool| {
         float(pool.adaptive.unwrap_or(pool.concurrency))
@@ -57,10 +65,13 @@ const POOL_GAUGES: [Gauge<PoolStatus>; 9] = [
     }),
 ];
 
-const TENANT_GAUGES: [Gauge<TenantStatus>; 3] = [
+const TENANT_GAUGES: [Gauge<TenantStatus>; 4] = [
     ("ackline_tenant_read_per_second", "Updates read of the busiest tenants", |tenant| tenant.rate),
     ("ackline_tenant_queued", "Updates held of the busiest tenants and not running", |tenant| {
         float(tenant.load.queued + tenant.load.waiting)
+    }),
+    ("ackline_tenant_spilled", "Updates of the busiest tenants in lines of the spill", |tenant| {
+        float(tenant.lines.total())
     }),
     ("ackline_tenant_running", "Jobs running of the busiest tenants", |tenant| float(tenant.load.running)),
 ];
@@ -94,6 +105,22 @@ impl Collector for Gauges {
             for (pool, lag) in pools.iter().flat_map(|pool| pool.lanes.iter().map(move |lag| (pool, lag))) {
                 let labels = OfLane { pool: pool.pool.clone(), lane: lag.lane.clone() };
                 family.encode_family(&labels)?.encode_gauge(&value(lag))?;
+            }
+        }
+        let waits: [Gauge<LaneLag>; 2] = [
+            (
+                "ackline_unowned_lag_messages",
+                "Messages in partitions that nobody owns, as last seen",
+                |lag| float(lag.messages()),
+            ),
+            ("ackline_unowned_lag_seconds", "Age of the oldest of them", |lag| float(lag.oldest_ms) / 1000.0),
+        ];
+        let unowned = self.board.own_unowned();
+        for (name, help, value) in waits {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for waiting in &unowned {
+                let labels = OfLane { pool: waiting.pool.clone(), lane: waiting.lag.lane.clone() };
+                family.encode_family(&labels)?.encode_gauge(&value(&waiting.lag))?;
             }
         }
         for (name, help, value) in TENANT_GAUGES {

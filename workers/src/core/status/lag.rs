@@ -10,7 +10,8 @@ use crate::core::log::now_ms;
 use crate::core::pool::{Shutdown, ended};
 use ackline_shared::subjects::{self, Partition, Pool};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, Context};
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -52,6 +53,9 @@ pub async fn watch(
             for lane in &watched {
                 look_at_owned(&context, lane, &board).await;
             }
+            for pool in Pool::ALL {
+                look_at_drained(&context, pool, &watched, &board).await;
+            }
             if looks_at_unowned {
                 board.tell_unowned(look_at_unowned(&context, &watched, &board).await);
             }
@@ -77,6 +81,63 @@ async fn look_at_owned(context: &Context, lane: &Watched, board: &Board) {
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Finds out until when everything that the pool's own partitions had stored was read, while a tenant is drained.
+async fn look_at_drained(context: &Context, pool: Pool, watched: &[Watched], board: &Board) {
+    let activity = board.activity(pool);
+    let Some((reading, frontiers)) = activity.reading() else { return };
+    let (owned, mut until_ms) = (activity.owned(), now_ms());
+    for lane in watched.iter().filter(|lane| lane.pool == pool) {
+        for partition in &owned {
+            let frontier = frontiers.get(&(lane.lane.name, *partition)).copied();
+            match unread_since(context, lane, *partition, frontier).await {
+                Ok(since_ms) => until_ms = until_ms.min(since_ms.unwrap_or(u64::MAX)),
+                Err(error) => {
+                    tracing::debug!(%pool, %partition, error, "how far reading is cannot be told");
+                    return;
+                }
+            }
+            sleep(PAUSE).await;
+        }
+    }
+    activity.has_read(reading, &owned, until_ms);
+}
+
+/// When the first message that was not read was stored; without a frontier only what is acknowledged counts as read.
+async fn unread_since(
+    context: &Context,
+    lane: &Watched,
+    partition: Partition,
+    frontier: Option<u64>,
+) -> Result<Option<u64>, String> {
+    let stream = context.get_stream_no_info(lane.lane.stream).await.map_err(|error| error.to_string())?;
+    let read = match frontier {
+        Some(read) => read,
+        None => {
+            let name = subjects::consumer(lane.pool, partition, lane.lane.name);
+            let info = stream.consumer_info(name).await.map_err(|error| error.to_string())?;
+            info.ack_floor.stream_sequence
+        }
+    };
+    let mut filters = (lane.lane.filters)(partition);
+    let replays: Vec<_> =
+        filters.iter().filter_map(|filter| subjects::replay_filter(lane.pool, filter)).collect();
+    filters.extend(replays);
+    let mut since = None;
+    for filter in filters {
+        match stream.direct_get_next_for_subject(filter, Some(read + 1)).await {
+            Ok(message) => since = earlier(since, &message),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(since)
+}
+
+fn earlier(known: Option<u64>, message: &StreamMessage) -> Option<u64> {
+    let stored = u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    Some(known.map_or(stored, |known| known.min(stored)))
 }
 
 async fn look_at_unowned(context: &Context, watched: &[Watched], board: &Board) -> Vec<UnownedLag> {
@@ -132,8 +193,7 @@ async fn oldest(stream: &Stream<()>, filters: Vec<String>, from: u64) -> Option<
     let mut oldest = None;
     for filter in filters {
         if let Ok(message) = stream.direct_get_next_for_subject(filter, Some(from)).await {
-            let stored = u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
-            oldest = Some(oldest.map_or(stored, |known: u64| known.min(stored)));
+            oldest = earlier(oldest, &message);
         }
     }
     oldest

@@ -2,6 +2,7 @@
 
 use super::diagnosis::Diagnosis;
 use super::fleet::PoolSum;
+use super::notable::{Drain, OpenBreaker};
 use super::{LaneLag, TenantStatus};
 use crate::core::scaling::Targets;
 use serde::Serialize;
@@ -56,6 +57,28 @@ pub struct PoolView {
     pub lanes: Vec<LaneView>,
     /// Updates finished in each of the last seconds, the latest last.
     pub history: Vec<u32>,
+    /// Updates of tenants larger than their share that wait in lines outside the streams' windows.
+    pub spilled: u64,
+    /// Updates of conversations that wait long for a retry, in lines of their own.
+    pub parked: u64,
+    /// Downstreams that do not work and are left alone for now.
+    pub breakers_open: u64,
+    /// Those that have not worked for longest.
+    pub breakers: Vec<BreakerView>,
+    /// Tenants that are paused, drained or discarded.
+    pub tenants_held: u64,
+}
+
+/// A downstream that is left alone.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct BreakerView {
+    /// Its name: `relay.<tenant>.<id>`, `endpoint.<tenant>.<id>`, `crm.<tenant>.<id>`, `number.<phone_number_id>` or
+    /// `graph`.
+    pub downstream: String,
+    /// For how long it has not worked.
+    pub open_seconds: f64,
+    /// Until one request finds out whether it works again.
+    pub next_request_seconds: f64,
 }
 
 /// A process that runs a pool.
@@ -104,6 +127,35 @@ pub struct TenantView {
     pub running: u64,
     /// Updates waiting for a retry.
     pub waiting: u64,
+    /// Updates in lines because the tenant held more than its share.
+    pub spilled: u64,
+    /// Updates of conversations that wait long for a retry.
+    pub parked: u64,
+    /// Nothing of it starts.
+    pub paused: bool,
+    /// What was received before the change is worked on, what comes later is kept.
+    pub draining: bool,
+    /// Everything goes to the dead letters.
+    pub discarding: bool,
+    /// Its share of turns, where it is not everybody's.
+    pub weight: Option<u32>,
+    /// Its jobs at once in each process, where it is not everybody's.
+    pub in_flight_max: Option<u32>,
+    /// Who turned it last, when something is turned.
+    pub turned_by: Option<String>,
+    /// How far the drain is, while it is drained.
+    pub drain: Option<DrainView>,
+}
+
+/// How far a tenant's drain is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct DrainView {
+    /// Whether nothing is left that was received before it began.
+    pub done: bool,
+    /// Whether all of that has been read.
+    pub is_read: bool,
+    /// Updates of it that were read and are not finished.
+    pub left: u64,
 }
 
 impl PoolView {
@@ -138,6 +190,11 @@ impl PoolView {
             owner_changes: pool.owner_changes,
             lanes: pool.lanes.iter().map(LaneView::from).collect(),
             history: pool.history.clone(),
+            spilled: pool.lines.moved,
+            parked: pool.lines.parked,
+            breakers_open: pool.breakers_open,
+            breakers: pool.breakers.iter().map(BreakerView::from).collect(),
+            tenants_held: pool.tenants_held,
         }
     }
 }
@@ -162,12 +219,35 @@ impl From<&LaneLag> for LaneView {
 
 impl From<&TenantStatus> for TenantView {
     fn from(status: &TenantStatus) -> Self {
+        let turned = status.turned.clone().unwrap_or_default();
+        let drain =
+            |drain: Drain| DrainView { done: drain.is_done(), is_read: drain.is_read, left: drain.left };
         Self {
             tenant: status.tenant.to_string(),
             read_per_second: rounded(status.rate),
             queued: status.load.queued,
             running: status.load.running,
             waiting: status.load.waiting,
+            spilled: status.lines.moved,
+            parked: status.lines.parked,
+            paused: turned.paused,
+            draining: turned.draining,
+            discarding: turned.discarding,
+            weight: turned.weight,
+            in_flight_max: turned.in_flight_max,
+            turned_by: status.turned.as_ref().map(|turned| turned.by.clone()),
+            drain: status.drain.map(drain),
+        }
+    }
+}
+
+impl From<&OpenBreaker> for BreakerView {
+    fn from(breaker: &OpenBreaker) -> Self {
+        let seconds = |ms| rounded(std::time::Duration::from_millis(ms).as_secs_f64());
+        Self {
+            downstream: breaker.downstream.clone(),
+            open_seconds: seconds(breaker.open_ms),
+            next_request_seconds: seconds(breaker.next_ms),
         }
     }
 }

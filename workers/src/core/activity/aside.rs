@@ -1,0 +1,95 @@
+//! What of a pool stands beside its usual work: tenants that somebody turned, lines, and how far drains are.
+//!
+//! A drain is over for this process when everything stored until shortly after it began was read, and nothing of it
+//! is unfinished. How far reading is counts only for one uninterrupted reading: after an interruption older messages
+//! come again.
+
+use crate::core::status::TenantStatus;
+use crate::core::status::notable::{Drain, Lines, STORED_WITHIN, Turned};
+use ackline_shared::ids::TenantId;
+use ackline_shared::subjects::Partition;
+use std::collections::HashMap;
+
+/// The sequence of the last message read, by lane and partition.
+pub type Frontiers = HashMap<(&'static str, Partition), u64>;
+
+/// What a pool tells of its lines and of the tenants that are drained.
+#[derive(Debug, Default)]
+pub struct Telling {
+    /// What waits in lines, by tenant.
+    pub lines: HashMap<TenantId, Lines>,
+    /// Updates of drained tenants that are read, are older than the drain, and are not finished; none where that
+    /// cannot be told yet.
+    pub left: HashMap<TenantId, Option<u64>>,
+    /// How far reading is.
+    pub frontiers: Frontiers,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Aside {
+    turned: HashMap<TenantId, Turned>,
+    told: Telling,
+    /// Counts interruptions of reading.
+    reading: u64,
+    /// Everything stored until then was read, in unix milliseconds.
+    read_until_ms: u64,
+}
+
+impl Aside {
+    pub(super) fn turn(&mut self, turned: HashMap<TenantId, Turned>) {
+        self.turned = turned;
+    }
+
+    pub(super) fn tell(&mut self, told: Telling) {
+        self.told = told;
+    }
+
+    pub(super) fn read_anew(&mut self) {
+        self.reading += 1;
+        self.read_until_ms = 0;
+        self.told.left.clear();
+        self.told.frontiers.clear();
+    }
+
+    /// Which reading it is and how far, while somebody wants to know.
+    pub(super) fn reading(&self) -> Option<(u64, Frontiers)> {
+        let is_drained = self.turned.values().any(|turned| turned.draining);
+        is_drained.then(|| (self.reading, self.told.frontiers.clone()))
+    }
+
+    pub(super) fn has_read(&mut self, reading: u64, until_ms: u64) {
+        if reading == self.reading {
+            self.read_until_ms = self.read_until_ms.max(until_ms);
+        }
+    }
+
+    pub(super) fn lines(&self) -> Lines {
+        let mut sum = Lines::default();
+        self.told.lines.values().for_each(|lines| sum.add(lines));
+        sum
+    }
+
+    pub(super) fn lines_of_tenants(&self) -> impl Iterator<Item = (&TenantId, u64)> {
+        self.told.lines.iter().map(|(tenant, lines)| (tenant, lines.total()))
+    }
+
+    /// The tenants that are held, those that are drained first.
+    pub(super) fn held(&self) -> Vec<&TenantId> {
+        let held = self.turned.iter().filter(|(_, turned)| turned.is_held());
+        let mut held: Vec<_> = held.map(|(tenant, turned)| (!turned.draining, tenant)).collect();
+        held.sort_unstable();
+        held.into_iter().map(|(_, tenant)| tenant).collect()
+    }
+
+    /// Adds what is known of a tenant to its status.
+    pub(super) fn add_to(&self, status: &mut TenantStatus) {
+        status.lines = self.told.lines.get(&status.tenant).copied().unwrap_or_default();
+        status.turned = self.turned.get(&status.tenant).cloned();
+        status.drain = status.turned.as_ref().filter(|turned| turned.draining).map(|turned| {
+            let left = self.told.left.get(&status.tenant).copied().flatten();
+            let settled = u64::try_from(STORED_WITHIN.as_millis()).unwrap_or(u64::MAX);
+            let is_read = left.is_some() && self.read_until_ms > turned.at_ms.saturating_add(settled);
+            Drain { left: left.unwrap_or_default(), is_read }
+        });
+    }
+}

@@ -1,0 +1,293 @@
+//! What of a pool an operator must not miss although its lag does not show it: tenants that somebody turned,
+//! updates that wait in lines, downstreams that are left alone.
+//!
+//! Everything here travels in snapshots, so what is absent has a default and nothing is a fixed set of words.
+
+use super::diagnosis::seconds;
+use super::fleet::PoolSum;
+use crate::core::tuning::{Mode, Stamped, TenantTuning};
+use ackline_shared::subjects::Pool;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Downstreams of a pool that a process names; the rest is counted.
+pub const BREAKERS_MAX: usize = 20;
+/// Tenants of a pool told to do less that a process names; the rest is counted.
+pub const HELD_MAX: usize = 20;
+/// Time within which what was received is stored, unless the edge spooled it.
+pub const STORED_WITHIN: Duration = Duration::from_secs(3);
+/// Names in one sentence.
+const NAMED_MAX: usize = 2;
+
+/// Updates in lines of the spill that are not read back yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lines {
+    /// Of tenants that held more than their share of a window.
+    pub moved: u64,
+    /// Of conversations whose first update waits long for its next attempt.
+    pub parked: u64,
+}
+
+impl Lines {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.moved.saturating_add(self.parked)
+    }
+
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        self.moved = self.moved.saturating_add(other.moved);
+        self.parked = self.parked.saturating_add(other.parked);
+    }
+}
+
+/// What an operator turned of a tenant in a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Turned {
+    /// Nothing of it starts.
+    pub paused: bool,
+    /// What was received before the change is worked on, what came later is kept.
+    pub draining: bool,
+    /// Everything goes to the dead letters.
+    pub discarding: bool,
+    /// Its share of turns, where it is not everybody's.
+    pub weight: Option<u32>,
+    /// Its jobs at once in each process, where it is not everybody's.
+    pub in_flight_max: Option<u32>,
+    /// Who turned it last.
+    pub by: String,
+    /// When, in unix milliseconds.
+    pub at_ms: u64,
+}
+
+impl Turned {
+    /// Whether something of it is not worked on as usual.
+    pub fn is_held(&self) -> bool {
+        self.paused || self.draining || self.discarding
+    }
+
+    /// Whether everything is as for every tenant.
+    pub fn is_usual(&self) -> bool {
+        !self.is_held() && self.weight.is_none() && self.in_flight_max.is_none()
+    }
+}
+
+impl From<&Stamped<TenantTuning>> for Turned {
+    fn from(entry: &Stamped<TenantTuning>) -> Self {
+        let TenantTuning { weight, in_flight_max, paused, mode } = entry.value;
+        Self {
+            paused,
+            draining: mode == Some(Mode::Drain),
+            discarding: mode == Some(Mode::Discard),
+            weight,
+            in_flight_max,
+            by: entry.by.clone(),
+            at_ms: entry.at_ms,
+        }
+    }
+}
+
+/// How far a drain is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Drain {
+    /// Updates received before it began that were read and are not finished.
+    pub left: u64,
+    /// Whether everything that was received before it began has been read.
+    pub is_read: bool,
+}
+
+impl Drain {
+    /// Whether nothing is left that was received before it began.
+    pub fn is_done(&self) -> bool {
+        self.is_read && self.left == 0
+    }
+
+    /// Adds what another process says of its partitions.
+    pub fn add(&mut self, other: &Self) {
+        self.left = self.left.saturating_add(other.left);
+        self.is_read &= other.is_read;
+    }
+}
+
+/// A downstream that is left alone because it does not work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OpenBreaker {
+    /// Its name, such as `relay.<tenant>.<id>`, `number.<phone_number_id>` or `graph`.
+    pub downstream: String,
+    /// For how long it has not worked, in milliseconds.
+    pub open_ms: u64,
+    /// Until one request finds out, in milliseconds; 0 when the next one does.
+    pub next_ms: u64,
+}
+
+impl OpenBreaker {
+    /// Whether all of its pool's work goes through it.
+    pub fn is_everybodys(&self) -> bool {
+        !self.downstream.contains('.')
+    }
+
+    /// For how long it has not worked.
+    pub fn open(&self) -> Duration {
+        Duration::from_millis(self.open_ms)
+    }
+}
+
+/// The pool whose work waits for a downstream, by the kind that its name begins with.
+pub fn waits_for(downstream: &str) -> Option<Pool> {
+    match downstream.split('.').next()? {
+        "relay" => Some(Pool::Relay),
+        "endpoint" => Some(Pool::Events),
+        "crm" => Some(Pool::Crm),
+        "graph" | "number" => Some(Pool::Replies),
+        _ => None,
+    }
+}
+
+/// What is told of a tenant that somebody turned; nothing of others.
+pub fn state(turned: Option<&Turned>, drain: Option<&Drain>) -> String {
+    let Some(turned) = turned else { return String::new() };
+    let mut words = Vec::new();
+    if turned.paused {
+        words.push("paused".to_owned());
+    }
+    if turned.discarding {
+        words.push("discarding".to_owned());
+    }
+    if turned.draining {
+        words.push(match drain {
+            Some(drain) if drain.is_done() => "drained".to_owned(),
+            Some(drain) if drain.is_read => format!("draining, {} left", drain.left),
+            _ => "draining".to_owned(),
+        });
+    }
+    words.extend(turned.in_flight_max.map(|jobs| format!("{jobs} at once")));
+    words.extend(turned.weight.map(|weight| format!("weight {weight}")));
+    words.join(", ")
+}
+
+/// What a pool's lag does not show, in words; nothing when there is nothing.
+pub fn aside(pool: &PoolSum) -> Option<String> {
+    let mut parts = Vec::new();
+    let alone =
+        |breaker: &OpenBreaker| format!("{} left alone for {}", breaker.downstream, seconds(breaker.open()));
+    parts.extend(named(pool.breakers.iter().map(alone), pool.breakers_open, "downstreams left alone"));
+    let tenant = |tenant: &super::TenantStatus| {
+        let turned = tenant.turned.as_ref().filter(|turned| turned.is_held())?;
+        Some(format!("{} {}", tenant.tenant, state(Some(turned), tenant.drain.as_ref())))
+    };
+    parts.extend(named(pool.tenants.iter().filter_map(tenant), pool.tenants_held, "tenants held"));
+    if pool.lines.total() > 0 {
+        parts.push(format!("{} in lines", pool.lines.total()));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// The same by number only, for a line about all pools.
+pub fn aside_counts(pool: &PoolSum) -> Option<String> {
+    let counts = [
+        (u64::from(pool.paused), "paused"),
+        (pool.breakers_open, "left alone"),
+        (pool.tenants_held, "held"),
+        (pool.lines.total(), "in lines"),
+    ];
+    let words = |(count, what): (u64, &str)| match (count, what) {
+        (0, _) => None,
+        (_, "paused") => Some("paused".to_owned()),
+        (count, what) => Some(format!("{count} {what}")),
+    };
+    let parts: Vec<String> = counts.into_iter().filter_map(words).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// The first of them by name and the others by number.
+fn named(each: impl Iterator<Item = String>, count: u64, noun: &str) -> Vec<String> {
+    let mut words: Vec<String> = each.take(NAMED_MAX).collect();
+    let rest = count.saturating_sub(u64::try_from(words.len()).unwrap_or(u64::MAX));
+    if rest > 0 {
+        words.push(format!("{rest} more {noun}"));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fleet::Fleet;
+    use super::super::fleet::tests::{snapshot, status};
+    use super::super::{PoolStatus, TenantStatus};
+    use super::*;
+    use crate::core::status::diagnosis::Condition;
+    use ackline_shared::ids::TenantId;
+    use tokio::time::Instant;
+
+    fn sum(pool: Pool, change: impl FnOnce(&mut PoolStatus)) -> PoolSum {
+        let mut one = status(pool, 0..4);
+        change(&mut one);
+        let mut fleet = Fleet::default();
+        fleet.hear(snapshot("one", 1, vec![one]), Instant::now());
+        fleet.pool(pool).unwrap()
+    }
+
+    fn open(downstream: &str, minutes: u64) -> OpenBreaker {
+        OpenBreaker { downstream: downstream.to_owned(), open_ms: minutes * 60_000, next_ms: 0 }
+    }
+
+    #[test]
+    fn what_lag_does_not_show_stands_behind_the_verdict() {
+        let relay = sum(Pool::Relay, |relay| {
+            relay.breakers = vec![open("relay.acme.bot", 9), open("relay.b.bot", 3), open("relay.c.bot", 2)];
+            relay.breakers_open = 3;
+            relay.lines = Lines { moved: 7, parked: 5 };
+            relay.tenants_held = 1;
+            let turned = Turned { paused: true, in_flight_max: Some(4), ..Turned::default() };
+            let acme = TenantId::new("acme").unwrap();
+            relay.tenants = vec![TenantStatus { turned: Some(turned), ..TenantStatus::of(acme) }];
+        });
+        let said = relay.diagnosis();
+        assert_eq!(said.condition, Condition::Healthy);
+        assert_eq!(
+            said.words,
+            "healthy; idle; relay.acme.bot left alone for 9 min; relay.b.bot left alone for 3 min; \
+             1 more downstreams left alone; acme paused, 4 at once; 12 in lines"
+        );
+    }
+
+    #[test]
+    fn a_downstream_of_all_the_work_makes_the_pool_unwell_without_any_lag() {
+        let said = sum(Pool::Replies, |replies| replies.breakers = vec![open("graph", 3)]).diagnosis();
+        assert_eq!(said.condition, Condition::DownstreamSlow);
+        assert!(said.words.starts_with("downstream in trouble: graph does not work"), "{}", said.words);
+        let said = sum(Pool::Replies, |replies| replies.breakers = vec![open("number.1", 3)]).diagnosis();
+        assert_eq!(said.condition, Condition::Healthy);
+    }
+
+    #[test]
+    fn a_drain_is_over_when_all_was_read_and_nothing_is_left() {
+        let turned = Turned { draining: true, ..Turned::default() };
+        for (left, is_read, words) in [
+            (0, false, "draining"),
+            (3, false, "draining"),
+            (3, true, "draining, 3 left"),
+            (0, true, "drained"),
+        ] {
+            assert_eq!(state(Some(&turned), Some(&Drain { left, is_read })), words);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_downstream_belongs_to_a_pool() {
+        for (name, pool) in [
+            ("relay.acme.bot", Pool::Relay),
+            ("endpoint.acme.shop", Pool::Events),
+            ("crm.acme.desk", Pool::Crm),
+            ("graph", Pool::Replies),
+            ("number.100", Pool::Replies),
+        ] {
+            assert_eq!(waits_for(name), Some(pool));
+        }
+        assert_eq!(waits_for("other.thing"), None);
+    }
+}
