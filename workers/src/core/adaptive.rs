@@ -14,6 +14,7 @@ mod tests;
 pub use range::{Choice, Range, RangeError};
 
 use super::job::Verdict;
+use super::scheduler::kept_free;
 use ackline_shared::ids::TenantId;
 use lru::LruCache;
 use pace::Pace;
@@ -166,7 +167,8 @@ impl Adaptive {
     }
 
     fn judge(&mut self, round: &Round, now: Instant) {
-        let is_used = round.peak >= self.limit();
+        // Some places may be kept free for whoever comes next.
+        let is_used = round.peak + kept_free(self.limit()) >= self.limit();
         let measuring = now.saturating_duration_since(self.measured);
         if measuring >= MEASURED_ANEW {
             self.measured = now;

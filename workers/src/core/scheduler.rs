@@ -7,16 +7,16 @@
 //! knows what the work is.
 //!
 //! A tenant that comes with a single piece and nothing at work goes before those that have a backlog, a bounded
-//! number of times in a row, and while several tenants are at work some permits are kept free for such tenants:
-//! whoever writes now and then finds no queue, however long the others' are. Apart from what is kept free so,
-//! nothing eligible waits while a permit is free.
+//! number of times in a row, and while such tenants come some permits are kept free for them: whoever writes now
+//! and then finds no queue, however long the others' are. Apart from what is kept free so, nothing eligible waits
+//! while a permit is free.
 
 mod arena;
 mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use rules::{Rules, Share, WEIGHT_DEFAULT, WEIGHT_MAX};
+pub use rules::{Rules, Share, WEIGHT_DEFAULT, WEIGHT_MAX, kept_free};
 
 use ackline_shared::ids::TenantId;
 use arena::{Arena, Chain, Conversation, Key, Tenant};
@@ -25,8 +25,8 @@ use std::hash::Hash;
 
 /// How often in a row tenants that come with a single piece go before those with a backlog.
 const FIRST_IN_A_ROW: u32 = 8;
-/// Rounds of all permits that one tenant has for itself before it gets those that are kept free, too.
-const ROUNDS_ALONE: usize = 64;
+/// Rounds of all permits without such a tenant, until those with a backlog get the permits that are kept free, too.
+const ROUNDS_KEPT: usize = 64;
 
 /// The place of running or held work: its conversation stands still until the slot is given back.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -50,9 +50,8 @@ pub struct Scheduler<T> {
     arena: Arena<T>,
     queued: usize,
     running: usize,
-    /// Whose work was started last, and how often in a row.
-    last: Option<usize>,
-    in_a_row: usize,
+    /// How often something was started since a tenant came with a single piece.
+    since_first: usize,
 }
 
 /// Tenants with a ready conversation, each in one of the queues and there once. One that may not run now is dropped
@@ -80,15 +79,7 @@ impl<T> Scheduler<T> {
     /// Makes an empty queue with one lane per weight in the rules.
     pub fn new(rules: Rules) -> Self {
         let lanes = rules.lane_weights.iter().map(|weight| Lane::new(*weight)).collect();
-        Self {
-            rules,
-            lanes,
-            arena: Arena::default(),
-            queued: 0,
-            running: 0,
-            last: None,
-            in_a_row: usize::MAX,
-        }
+        Self { rules, lanes, arena: Arena::default(), queued: 0, running: 0, since_first: usize::MAX }
     }
 
     /// How much work is queued and not running.
@@ -167,7 +158,7 @@ impl<T> Scheduler<T> {
         self.count_queued(tenant_id, -1);
         self.count_running(tenant_id, 1);
         self.spend(lane, queue, tenant_id, cost);
-        self.note_started(tenant_id);
+        self.since_first = if queue == Queue::First { 0 } else { self.since_first.saturating_add(1) };
         Some((Slot { conversation }, item))
     }
 
@@ -281,16 +272,9 @@ impl<T> Scheduler<T> {
 
     /// Whether those that take turns may start something: not what is kept free for whoever comes first.
     fn has_turns(&self) -> bool {
-        let is_alone = self.in_a_row >= self.rules.permits.saturating_mul(ROUNDS_ALONE);
-        let kept = if is_alone { 0 } else { self.rules.kept_free() };
+        let none_came = self.since_first >= self.rules.permits.saturating_mul(ROUNDS_KEPT);
+        let kept = if none_came { 0 } else { kept_free(self.rules.permits) };
         self.running < self.rules.permits.saturating_sub(kept)
-    }
-
-    fn note_started(&mut self, tenant: usize) {
-        match self.last.replace(tenant) {
-            Some(last) if last != tenant => self.in_a_row = 0,
-            _ => self.in_a_row = self.in_a_row.saturating_add(1),
-        }
     }
 
     /// Smooth weighted round robin over the lanes that have something to start.

@@ -188,7 +188,8 @@ async fn two_processes_obey_a_change_and_a_pause_within_the_deadline_and_keep_th
             .await;
     }
     for watcher in [&relay, &crm] {
-        watcher.run_reaches(12, OBEYED_WITHIN).await;
+        // Two of the twelve are kept free for tenants that come with a single piece; the last of these took one.
+        watcher.run_reaches(11, OBEYED_WITHIN).await;
     }
     for pool in [Pool::Relay, Pool::Crm] {
         turn(&stage, &tuning_key::pool(pool), PoolTuning { paused: true, ..PoolTuning::default() }).await;

@@ -45,12 +45,13 @@ impl Default for Share {
     }
 }
 
-impl Rules {
-    /// Permits kept free for tenants that come with a single piece and nothing at work: an eighth, none of a few.
-    pub(super) fn kept_free(&self) -> usize {
-        if self.permits < KEPT_FREE_FROM { 0 } else { self.permits.div_ceil(8) }
-    }
+/// Of so many permits, those kept free for tenants that come with a single piece and nothing at work: an eighth,
+/// none of a few.
+pub fn kept_free(permits: usize) -> usize {
+    if permits < KEPT_FREE_FROM { 0 } else { permits.div_ceil(8) }
+}
 
+impl Rules {
     /// What holds for a tenant.
     pub fn share(&self, tenant: &TenantId) -> Share {
         self.tenants.get(tenant).copied().unwrap_or_default()
