@@ -167,6 +167,6 @@ async fn nothing_follows_a_slow_downstream_unless_an_operator_says_so() {
     process.does(16).await;
     let status = process.status();
     assert_eq!((status.adaptive, status.concurrency), (None, 8));
-    // One place may be kept free.
-    assert!(process.target.peak.load(Ordering::SeqCst) >= 7);
+    // Two places may be kept free.
+    assert!(process.target.peak.load(Ordering::SeqCst) >= 6);
 }

@@ -188,7 +188,7 @@ async fn two_processes_obey_a_change_and_a_pause_within_the_deadline_and_keep_th
             .await;
     }
     for watcher in [&relay, &crm] {
-        // Two of the twelve are kept free for tenants that come with a single piece; the last of these took one.
+        // Three of the twelve are kept free for tenants that come with a single piece; the last of these took two.
         watcher.run_reaches(11, OBEYED_WITHIN).await;
     }
     for pool in [Pool::Relay, Pool::Crm] {

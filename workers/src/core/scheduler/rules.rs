@@ -45,10 +45,10 @@ impl Default for Share {
     }
 }
 
-/// Of so many permits, those kept free for tenants that come with a single piece and nothing at work: an eighth,
+/// Of so many permits, those kept free for tenants that come with a single piece and nothing at work: a quarter,
 /// none of a few.
 pub fn kept_free(permits: usize) -> usize {
-    if permits < KEPT_FREE_FROM { 0 } else { permits.div_ceil(8) }
+    if permits < KEPT_FREE_FROM { 0 } else { permits.div_ceil(4) }
 }
 
 impl Rules {
