@@ -177,14 +177,14 @@ pub struct Contact<'a> {
 #[derive(Debug, Default)]
 pub struct Contacts<'a> {
     list: Vec<Contact<'a>>,
-    by_user: HashMap<String, usize>,
-    by_phone: HashMap<String, usize>,
+    by_user: HashMap<Cow<'a, str>, usize>,
+    by_phone: HashMap<Cow<'a, str>, usize>,
 }
 
 impl<'a> Contacts<'a> {
     /// Reads the contacts at these places.
     pub fn read(bytes: &'a [u8], spans: &[Span]) -> Self {
-        let mut contacts = Self::default();
+        let mut contacts = Self { list: Vec::with_capacity(spans.len()), ..Self::default() };
         for (index, span) in spans.iter().enumerate() {
             let mut contact = Contact::default();
             let _scanned = members(bytes, span, |name, value| match name {
@@ -195,10 +195,10 @@ impl<'a> Contacts<'a> {
             // One contact needs no index, and is by far the most frequent case.
             if spans.len() > 1 {
                 contact.user.iter().for_each(|user| {
-                    contacts.by_user.entry(user.clone().into_owned()).or_insert(index);
+                    contacts.by_user.entry(user.clone()).or_insert(index);
                 });
                 contact.phone.iter().for_each(|phone| {
-                    contacts.by_phone.entry(phone.clone().into_owned()).or_insert(index);
+                    contacts.by_phone.entry(phone.clone()).or_insert(index);
                 });
             }
             contacts.list.push(contact);
