@@ -16,10 +16,12 @@ use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 const OPEN_CONNECTIONS: usize = 256;
 const RATE: f64 = 1_000.0;
+/// Between the closed loop, whose traces every store has to clear away, and the open one.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 /// No further round of a level begins after this time; three levels and their starts are within eight minutes.
 const LEVEL_WITHIN: Duration = Duration::from_secs(110);
 
@@ -120,7 +122,7 @@ impl Contender<'_> {
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let mut report = bench.report("peers", "equal within each table");
     report.paragraph(&format!(
-        "Closed loop, and open loop at {RATE} a second; 1 KB signed text messages. Every server runs one process or \
+        "Closed loop, and {SETTLED_AFTER:?} later open loop at {RATE} a second; 1 KB signed text messages. Every server runs one process or \
          thread per core and checks the signature. Ours and the peers take turns; medians, with the range. CPU is that \
          of the server and of its store. Before it was measured, each peer refused wrong signatures and stored nothing \
          of them; after every run its store was counted and held at least what it had answered with 200. pywa's own \
@@ -181,6 +183,7 @@ async fn turn(bench: &Bench<'_>, level: &Level, mut on: Contender<'_>, figures: 
         on.audit(&tally, &deck).await?;
     }
     let deck = deal(Mix::texts(bench.options.pick(3_000, 1_000))).await?;
+    sleep(SETTLED_AFTER).await;
     let open = Open { address: on.address(), connections: OPEN_CONNECTIONS, per_second: RATE, within };
     let sent = deck.clone();
     let tally = blocking(move || open.run(&sent)).await?;
