@@ -16,7 +16,6 @@ mod copy;
 mod crowding;
 mod event;
 mod line;
-mod pace;
 mod shelf;
 mod store;
 mod told;
@@ -31,9 +30,7 @@ use async_nats::jetstream::message::StreamMessage;
 use crowding::{Bounds, Crowding};
 pub use crowding::{Seat, Window};
 pub use event::{Event, Item, Loaded, Turnout};
-use futures_util::FutureExt;
 use line::{Line, Reach};
-use pace::{Next, Pace};
 use shelf::{Shelf, entries_of};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -91,9 +88,9 @@ pub struct Spill {
     unwritten: VecDeque<(Arc<SpillLine>, Item)>,
     /// Where updates stood that go on in a line.
     let_go: Vec<Place>,
-    /// Where those stand that are not stored in their line yet, so that none is put there twice.
+    /// Where those stand that are not stored in their line yet: one offered again meanwhile is not put there twice.
     moving: HashSet<Place>,
-    pace: Pace,
+    writing: bool,
     tasks: JoinSet<Event>,
 }
 
@@ -135,7 +132,7 @@ impl Spill {
             unwritten: VecDeque::new(),
             let_go: Vec::new(),
             moving: HashSet::new(),
-            pace: Pace::new(Instant::now()),
+            writing: false,
             tasks: JoinSet::new(),
         }
     }
@@ -351,10 +348,6 @@ impl Spill {
                 turnout.ready = self.counted(partition, session, counts);
             }
             Event::Recounted(counts) => counts.into_iter().for_each(|(line, count)| self.found(line, count)),
-            Event::Gathered => {
-                self.pace.gathered();
-                self.write();
-            }
             Event::Written(batch) => self.written(batch),
             // What was read for an earlier reading of the partition is read again.
             Event::Loaded(line, session, _) if !self.is_read(line.partition, session) => {}
@@ -424,7 +417,7 @@ impl Spill {
     }
 
     fn written(&mut self, batch: Vec<(Arc<SpillLine>, Item)>) {
-        self.pace.stored(Instant::now());
+        self.writing = false;
         for (line, item) in batch {
             if let Item::Moved(arrival) = &item {
                 self.moving.remove(&arrival.place());
@@ -480,13 +473,8 @@ impl Spill {
 
     /// Stores the next batch, unless one is on its way; acknowledges what it is made of only then.
     fn write(&mut self) {
-        if self.unwritten.is_empty() {
+        if self.writing || self.unwritten.is_empty() {
             return;
-        }
-        match self.pace.next(self.unwritten.len() >= MOVED_MAX, Instant::now()) {
-            Next::Store => {}
-            Next::Wait => return,
-            Next::Gather(rest) => return drop(self.tasks.spawn(sleep(rest).map(|()| Event::Gathered))),
         }
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -497,6 +485,7 @@ impl Spill {
             bytes += item.bytes();
             batch.extend(self.unwritten.pop_front());
         }
+        self.writing = true;
         let (store, pool) = (self.shelf.store.clone(), self.pool);
         self.tasks.spawn(async move {
             let entries = entries_of(&store, pool, &batch).await;
