@@ -126,23 +126,7 @@ impl Head {
         out.extend_from_slice(b": ");
         subjects::write_decimal(out, self.received_ms);
         out.extend_from_slice(b"\r\n");
-        let replay = self.replay.as_deref();
-        let done = replay.filter(|replay| !replay.done.is_empty()).map(|replay| replay.done.join(","));
-        let optional = [
-            (header::REPLAY_OF, replay.map(|replay| replay.of.as_str())),
-            (header::REPLAY_ID, replay.map(|replay| replay.id.as_str())),
-            (header::REPLAY_TARGET, replay.and_then(|replay| replay.target.as_ref()).map(EntityId::as_str)),
-            (header::DEAD_DONE, done.as_deref()),
-            (header::APP, self.app.as_ref().map(AppId::as_str)),
-            (header::PHONE, self.phone.as_ref().map(PhoneNumberId::as_str)),
-            (header::SIGNATURE, self.signature.as_deref()),
-            (header::TRACEPARENT, self.traceparent.as_deref()),
-        ];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                write_header(out, name, value);
-            }
-        }
+        self.each_optional(|name, value| write_header(out, name, value));
         out.extend_from_slice(b"\r\n");
     }
 
@@ -153,6 +137,12 @@ impl Head {
         headers.insert(header::KIND, self.kind.as_str());
         headers.insert(header::CONVERSATION, self.conversation.as_str());
         headers.insert(header::RECEIVED, self.received_ms.to_string());
+        self.each_optional(|name, value| headers.insert(name, value));
+        headers
+    }
+
+    /// Visits the headers that not every message has.
+    fn each_optional(&self, mut visit: impl FnMut(&'static str, &str)) {
         let replay = self.replay.as_deref();
         let done = replay.filter(|replay| !replay.done.is_empty()).map(|replay| replay.done.join(","));
         let optional = [
@@ -167,10 +157,9 @@ impl Head {
         ];
         for (name, value) in optional {
             if let Some(value) = value {
-                headers.insert(name, value);
+                visit(name, value);
             }
         }
-        headers
     }
 
     /// Reads the head of a message.

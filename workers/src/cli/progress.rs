@@ -2,8 +2,17 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar over so many steps.
+/// A bar over so many steps, with their pace.
 pub fn bar(steps: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {per_sec}  {eta} left");
+    styled(steps, "{bar:30} {pos}/{len}  {per_sec}  {eta} left")
+}
+
+/// A bar with words beside it, over what is not known before.
+pub fn told() -> ProgressBar {
+    styled(0, "{bar:30} {pos}/{len}  {msg}")
+}
+
+fn styled(steps: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template);
     ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

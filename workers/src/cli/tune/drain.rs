@@ -5,6 +5,7 @@
 
 use super::{Place, TuneError, open, pool_of, refuse, tenant_of, turn_tenant};
 use crate::cli::onlooker::Onlooker;
+use crate::cli::progress;
 use crate::cli::settings::Settings;
 use crate::cli::{EXIT_FAILED, EXIT_OK, Outcome};
 use crate::core::status::TenantStatus;
@@ -12,7 +13,6 @@ use crate::core::status::fleet::PoolSum;
 use crate::core::tuning::{Mode, TenantTuning};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Pool, tuning_key};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::{Instant, interval, sleep_until};
@@ -88,7 +88,7 @@ async fn begin(place: &Place, settings: &Settings) -> Result<(Pool, TenantId, u6
 async fn wait(mut onlooker: Onlooker, pool: Pool, tenant: &TenantId, at_ms: u64, within: Duration) -> Stand {
     let end = Instant::now() + within;
     let mut draw = interval(DRAW_EVERY);
-    let bar = bar();
+    let bar = progress::told();
     let mut stand = Stand::Unknown("no process has told yet");
     loop {
         tokio::select! {
@@ -136,11 +136,6 @@ fn stand_of(sum: Option<&PoolSum>, tenant: &TenantId, at_ms: u64) -> Stand {
         }
         _ => Stand::Unknown("not every process has heard of it"),
     }
-}
-
-fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}");
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// What became of it; nothing when nobody waited.

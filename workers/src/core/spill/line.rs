@@ -25,8 +25,9 @@ pub struct Line {
     unread: u64,
     /// Where reading goes on.
     cursor: u64,
-    /// Whether a read is on its way.
+    /// Whether a read is on its way, and how many entries were stored since it began.
     loading: bool,
+    stored_meanwhile: u64,
     /// Entries read and not taken out; true once they are finished.
     entries: BTreeMap<u64, bool>,
     /// Whether a removal is on its way.
@@ -72,6 +73,7 @@ impl Line {
     pub fn stored(&mut self) {
         self.appending = self.appending.saturating_sub(1);
         self.unread += 1;
+        self.stored_meanwhile += 1;
     }
 
     /// Begins a read, when there is something to read and room for it; gives where and how many.
@@ -82,7 +84,7 @@ impl Line {
         if self.loading || self.unread == 0 || room == 0 || !is_due {
             return None;
         }
-        (self.loading, self.due) = (true, None);
+        (self.loading, self.due, self.stored_meanwhile) = (true, None, 0);
         Some((self.cursor, room))
     }
 
@@ -102,9 +104,13 @@ impl Line {
     }
 
     /// A read found nothing, and the stream says how many entries it has; what is left is read not before `due`.
+    /// The count may be older than what was stored since, and newer than what is known of a removal: rather one too
+    /// many, which the next read finds out, than one that nobody reads.
     pub fn recounted(&mut self, count: u64, due: Instant) {
-        let read = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
-        self.unread = count.saturating_sub(read);
+        let is_there = |finished: bool| !(self.removing && finished);
+        let read = self.entries.values().filter(|finished| is_there(**finished)).count();
+        let left = count.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX));
+        self.unread = left.max(self.stored_meanwhile);
         (self.loading, self.due) = (false, (self.unread > 0).then_some(due));
     }
 
@@ -227,6 +233,31 @@ mod tests {
         let up_to = line.remove(REACH).unwrap();
         line.removed(up_to, true);
         assert!(line.is_over());
+    }
+
+    #[test]
+    fn a_count_that_is_older_than_what_was_stored_or_newer_than_a_removal_hides_nothing() {
+        let mut line = Line::default();
+        line.append();
+        line.stored();
+        line.load(REACH, Instant::now()).unwrap();
+        line.loaded([1]);
+        // Stored before, so counted in vain; while that is looked at, two more are stored.
+        line.stored();
+        assert!(line.load(REACH, Instant::now()).is_some());
+        line.stored();
+        line.stored();
+        line.recounted(1, Instant::now());
+        assert_eq!(line.unread(), 2);
+        line.load(REACH, Instant::now()).unwrap();
+        line.loaded([4, 7]);
+        (line.finished(1), line.finished(4), line.finished(7));
+        assert_eq!(line.remove(REACH), Some(7));
+        line.stored();
+        line.load(REACH, Instant::now()).unwrap();
+        // The three are taken out already, and one that was not found yet is there.
+        line.recounted(1, Instant::now());
+        assert_eq!(line.unread(), 1);
     }
 
     proptest! {
