@@ -18,6 +18,8 @@ mod event;
 mod line;
 mod shelf;
 mod store;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use super::intake::{self, Arrival, Place, Reading};
@@ -83,8 +85,10 @@ pub struct Spill {
     /// How many conversations' lines there are, by tenant's line.
     parked: HashMap<SpillLine, usize>,
     wakes: BTreeSet<(Instant, Arc<SpillLine>)>,
-    /// Copies whose originals are still at work.
-    twins: HashMap<Place, Origin>,
+    /// Copies whose originals are still at work; one stored again after the duplicate window is there twice.
+    twins: HashMap<Place, Vec<Origin>>,
+    /// What is at work and has a copy in a line, or will have.
+    twinned: HashSet<Place>,
     unwritten: VecDeque<(Arc<SpillLine>, Item)>,
     /// Where updates stood that go on in a line.
     let_go: Vec<Place>,
@@ -129,6 +133,7 @@ impl Spill {
             parked: HashMap::new(),
             wakes: BTreeSet::new(),
             twins: HashMap::new(),
+            twinned: HashSet::new(),
             unwritten: VecDeque::new(),
             let_go: Vec::new(),
             moving: HashSet::new(),
@@ -154,6 +159,7 @@ impl Spill {
         self.parked.retain(|line, _| known.contains_key(&line.partition));
         self.wakes.retain(|(_, line)| known.contains_key(&line.partition));
         self.twins.retain(|place, _| known.contains_key(&place.partition));
+        self.twinned.retain(|place| known.contains_key(&place.partition));
         let moving = &mut self.moving;
         self.unwritten.retain(|(line, item)| {
             let is_read =
@@ -254,7 +260,9 @@ impl Spill {
         let moved: BTreeSet<u64> = queued.iter().map(|arrival| arrival.work.sequence).collect();
         let held = self.lock().held(window, tenant);
         for sequence in held.into_iter().filter(|sequence| !moved.contains(sequence)) {
-            self.append(line.clone(), Item::Twin { stream, sequence, session });
+            if self.twinned.insert(Place { partition: line.partition, stream, sequence }) {
+                self.append(line.clone(), Item::Twin { stream, sequence, session });
+            }
         }
         for mut arrival in queued {
             arrival.seat = None;
@@ -311,12 +319,13 @@ impl Spill {
 
     /// The original of an update read from a line is still at work; the copy is finished with it.
     pub fn not_taken(&mut self, place: Place, origin: Origin) {
-        self.twins.insert(place, origin);
+        self.twins.entry(place).or_default().push(origin);
     }
 
     /// Notes that an update is finished, wherever it was read.
     pub fn finished_at(&mut self, place: &Place) {
-        if let Some(origin) = self.twins.remove(place) {
+        self.twinned.remove(place);
+        for origin in self.twins.remove(place).into_iter().flatten() {
             self.finished(&origin);
         }
     }

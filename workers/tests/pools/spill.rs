@@ -187,8 +187,8 @@ async fn a_long_wait_leaves_the_window_and_holds_only_its_conversation() {
     }
     gate.wait_for("acme", 20).await;
     stage.acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 23).await;
-    stage.holds(subjects::SPILL, 3..=3).await;
-    // What was stored twice counts twice until it is read.
+    // What is read again after the short duplicate window of these tests is stored again.
+    stage.holds(subjects::SPILL, 3..=9).await;
     told(&metrics, |pool| pool.lines.moved == 0 && pool.lines.parked >= 2).await;
     gate.open.send_replace(true);
     gate.wait_for("acme", 23).await;

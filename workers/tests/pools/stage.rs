@@ -18,7 +18,7 @@ use ackline_workers::core::standing::Standing;
 use ackline_workers::platform::Platform;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -222,8 +222,17 @@ impl Stage {
     /// Waits until a stream holds between so many messages.
     pub async fn holds(&self, stream: &str, count: std::ops::RangeInclusive<u64>) {
         let stream = self.platform.log.context().get_stream(stream).await.unwrap();
-        let reached = async { while !count.contains(&stream.get_info().await.unwrap().state.messages) {} };
-        timeout(DEADLINE, reached).await.expect("a count in time");
+        let mut last = None;
+        let reached = async {
+            while !last.is_some_and(|last| count.contains(&last)) {
+                last = Some(stream.get_info().await.unwrap().state.messages);
+            }
+        };
+        let is_reached = timeout(DEADLINE, reached).await.is_ok();
+        if !is_reached {
+            let subjects: Vec<_> = stream.info_with_subjects(">").await.unwrap().try_collect().await.unwrap();
+            panic!("{last:?} messages, not {count:?}: {subjects:?}");
+        }
     }
 
     /// The first messages of a stream, in order, once there are this many.

@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(line.unread(), 2);
         line.load(REACH, Instant::now()).unwrap();
         line.loaded([4, 7]);
-        (line.finished(1), line.finished(4), line.finished(7));
+        [1, 4, 7].into_iter().for_each(|sequence| line.finished(sequence));
         assert_eq!(line.remove(REACH), Some(7));
         line.stored();
         line.load(REACH, Instant::now()).unwrap();
