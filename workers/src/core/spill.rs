@@ -16,6 +16,7 @@ mod copy;
 mod crowding;
 mod event;
 mod line;
+mod pace;
 mod shelf;
 mod store;
 #[cfg(test)]
@@ -32,7 +33,9 @@ use async_nats::jetstream::message::StreamMessage;
 use crowding::{Bounds, Crowding};
 pub use crowding::{Seat, Window};
 pub use event::{Event, Item, Loaded, Turnout};
+use futures_util::FutureExt;
 use line::{Line, Reach};
+use pace::{Next, Unwritten};
 use shelf::{Shelf, entries_of};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,10 +51,6 @@ const TENANT_REACH: Reach = Reach { entries: 64, removals: 16 };
 const CONVERSATION_REACH: Reach = Reach { entries: 1, removals: 1 };
 /// Conversations of one tenant in one lane and partition that may wait in lines; further ones wait in the process.
 const PARKED_MAX: usize = 64;
-/// Updates moved in one batch.
-const MOVED_MAX: usize = 128;
-/// Bytes moved in one batch, unless one update is larger.
-const MOVED_BYTES_MAX: usize = 4 << 20;
 /// Lines read at once.
 const LOADS_MAX: usize = 8;
 /// Pause after SPILL could not be read or written.
@@ -89,12 +88,11 @@ pub struct Spill {
     twins: HashMap<Place, Vec<Origin>>,
     /// What is at work and has a copy in a line, or will have.
     twinned: HashSet<Place>,
-    unwritten: VecDeque<(Arc<SpillLine>, Item)>,
+    unwritten: Unwritten,
     /// Where updates stood that go on in a line.
     let_go: Vec<Place>,
     /// Where those stand that are not stored in their line yet: one offered again meanwhile is not put there twice.
     moving: HashSet<Place>,
-    writing: bool,
     tasks: JoinSet<Event>,
 }
 
@@ -134,10 +132,9 @@ impl Spill {
             wakes: BTreeSet::new(),
             twins: HashMap::new(),
             twinned: HashSet::new(),
-            unwritten: VecDeque::new(),
+            unwritten: Unwritten::new(Instant::now()),
             let_go: Vec::new(),
             moving: HashSet::new(),
-            writing: false,
             tasks: JoinSet::new(),
         }
     }
@@ -357,6 +354,10 @@ impl Spill {
                 turnout.ready = self.counted(partition, session, counts);
             }
             Event::Recounted(counts) => counts.into_iter().for_each(|(line, count)| self.found(line, count)),
+            Event::Gathered => {
+                self.unwritten.gathered();
+                self.write();
+            }
             Event::Written(batch) => self.written(batch),
             // What was read for an earlier reading of the partition is read again.
             Event::Loaded(line, session, _) if !self.is_read(line.partition, session) => {}
@@ -426,7 +427,7 @@ impl Spill {
     }
 
     fn written(&mut self, batch: Vec<(Arc<SpillLine>, Item)>) {
-        self.writing = false;
+        self.unwritten.stored(Instant::now());
         for (line, item) in batch {
             if let Item::Moved(arrival) = &item {
                 self.moving.remove(&arrival.place());
@@ -476,25 +477,17 @@ impl Spill {
             self.let_go.push(arrival.place());
         }
         self.enter(&line).append();
-        self.unwritten.push_back((line, item));
+        self.unwritten.push(line, item);
         self.write();
     }
 
     /// Stores the next batch, unless one is on its way; acknowledges what it is made of only then.
     fn write(&mut self) {
-        if self.writing || self.unwritten.is_empty() {
-            return;
-        }
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        while let Some((_, item)) = self.unwritten.front()
-            && batch.len() < MOVED_MAX
-            && (bytes == 0 || bytes + item.bytes() <= MOVED_BYTES_MAX)
-        {
-            bytes += item.bytes();
-            batch.extend(self.unwritten.pop_front());
-        }
-        self.writing = true;
+        let batch = match self.unwritten.next(Instant::now()) {
+            Next::Store(batch) => batch,
+            Next::Wait => return,
+            Next::Gather(rest) => return drop(self.tasks.spawn(sleep(rest).map(|()| Event::Gathered))),
+        };
         let (store, pool) = (self.shelf.store.clone(), self.pool);
         self.tasks.spawn(async move {
             let entries = entries_of(&store, pool, &batch).await;

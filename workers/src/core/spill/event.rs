@@ -50,6 +50,8 @@ pub enum Event {
     Counted(Partition, u64, Vec<(SpillLine, u64)>),
     /// The lines of all partitions were counted again, or not.
     Recounted(Vec<(SpillLine, u64)>),
+    /// What there is to store had time to become more.
+    Gathered,
     /// A batch is stored, and what it was made of acknowledged.
     Written(Vec<(Arc<SpillLine>, Item)>),
     /// A line was read for one reading of its partition.
