@@ -6,7 +6,7 @@
 mod nats_server;
 mod process;
 
-pub use nats_server::{NatsOptions, NatsServer};
+pub use nats_server::{NatsOptions, NatsServer, nats_command};
 pub use process::{Process, ProcessError};
 
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ use super::settings::Files;
 use crate::meta::{self, Simulator};
 use crate::serve::install_tls_provider;
 use crate::sink::{self, Sink};
-use ackline_shared::testing::tools_dir;
+use ackline_shared::testing::nats_command;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
@@ -123,12 +123,7 @@ impl Stage {
 
     /// Starts nats-server, again after [`Stage::kill_nats`].
     pub async fn start_nats(&mut self) -> Result<()> {
-        let path = tools_dir().join("bin").join(NATS);
-        if !path.is_file() {
-            bail!("{} is missing: `make tools` installs it", path.display());
-        }
-        let mut command = Command::new(path);
-        command.arg("--config").arg(self.files.nats());
+        let command = nats_command(&self.files.nats())?.into();
         let program = self.nats.insert(Program::start(NATS, command, self.files.data())?);
         let health = format!("{}/healthz", self.plan.ports.nats_monitor.url());
         program.ready(&self.http, &health, READY_WITHIN).await

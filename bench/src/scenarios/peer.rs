@@ -4,7 +4,7 @@ use super::peer_store::PeerStore;
 use super::rig::{APP_SECRET, free_address};
 use crate::dev::programs::Program;
 use crate::load::Usage;
-use ackline_shared::testing::tools_dir;
+use ackline_shared::testing::{nats_command, tools_dir};
 use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -130,9 +130,7 @@ fn nats(data: &Path, address: SocketAddr, sync: bool) -> Result<Program> {
         address.port()
     );
     std::fs::write(&config, text)?;
-    let mut command = Command::new(tools_dir().join("bin/nats-server"));
-    command.arg("--config").arg(config);
-    Program::start("nats-server", command, data)
+    Program::start("nats-server", nats_command(&config)?.into(), data)
 }
 
 fn redis(data: &Path, address: SocketAddr, sync: bool) -> Result<Program> {

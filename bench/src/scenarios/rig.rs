@@ -9,7 +9,7 @@ use ackline_shared::nats::Durability;
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::SigningKey;
 use ackline_shared::subjects::{UPDATES, UPDATES_SUBJECTS, header};
-use ackline_shared::testing::tools_dir;
+use ackline_shared::testing::nats_command;
 use ackline_shared::vault::VaultKey;
 use anyhow::{Context, Result, bail};
 use async_nats::jetstream::consumer::pull::OrderedConfig;
@@ -179,14 +179,9 @@ impl Rig {
     }
 
     fn spawn_node(&mut self, node: usize) -> Result<()> {
-        let path = tools_dir().join("bin/nats-server");
-        if !path.is_file() {
-            bail!("{} is missing: `make tools` installs it", path.display());
-        }
         let data = self.data.path().to_owned();
         let node = self.nodes.get_mut(node).context("no such node")?;
-        let mut command = Command::new(path);
-        command.arg("--config").arg(data.join(format!("{}.conf", node.name)));
+        let command = nats_command(&data.join(format!("{}.conf", node.name)))?.into();
         node.program = Some(Program::start(node.name, command, &data)?);
         Ok(())
     }

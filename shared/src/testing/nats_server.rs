@@ -2,6 +2,7 @@
 
 use super::process::{Process, ProcessError};
 use super::tools_dir;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -10,6 +11,9 @@ use tempfile::TempDir;
 const FROZEN_WITHIN: Duration = Duration::from_secs(10);
 const NAME: &str = "nats-server";
 const READY_WITHIN: Duration = Duration::from_secs(20);
+/// How nats-server collects its garbage, as the README recommends: by default it does so several times a second and
+/// takes both cores for some milliseconds each time.
+const COLLECTION: [(&str, &str); 2] = [("GOGC", "400"), ("GOMEMLIMIT", "1GiB")];
 const LISTENING: &str = "Listening for client connections on 127.0.0.1:";
 
 /// Says how a test wants its nats-server.
@@ -68,10 +72,8 @@ impl NatsServer {
         self.kill();
         let config = self.store.path().join("nats-server.conf");
         std::fs::write(&config, self.config()).map_err(|source| io("writing its configuration", source))?;
-        let mut command = Command::new(tools_dir().join("bin").join(NAME));
-        command.arg("--config").arg(&config);
         let mut port = None;
-        let (process, port) = Process::start(NAME, command, READY_WITHIN, |line| {
+        let (process, port) = Process::start(NAME, nats_command(&config)?, READY_WITHIN, |line| {
             if let Some((_, rest)) = line.split_once(LISTENING) {
                 port = rest.parse::<u16>().ok();
             }
@@ -123,6 +125,22 @@ impl NatsServer {
             self.options.extra_config
         )
     }
+}
+
+/// Gives the command of the installed nats-server with a configuration, and with the environment it should run in
+/// where ours says nothing.
+///
+/// # Errors
+/// When nats-server is not installed.
+pub fn nats_command(config: &Path) -> Result<Command, ProcessError> {
+    let program = tools_dir().join("bin").join(NAME);
+    if !program.is_file() {
+        return Err(io("finding it (`make tools` installs it)", std::io::ErrorKind::NotFound.into()));
+    }
+    let mut command = Command::new(program);
+    command.arg("--config").arg(config);
+    command.envs(COLLECTION.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
+    Ok(command)
 }
 
 /// Whether the kernel has stopped every thread; it does so one by one, some time after the signal.

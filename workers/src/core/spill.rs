@@ -46,9 +46,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// How far a tenant's line is read ahead.
-const TENANT_REACH: Reach = Reach { entries: 64, removals: 16 };
+const TENANT_REACH: Reach = Reach { entries: 64, together: 32, removals: 64 };
 /// A conversation's line is worked off one by one.
-const CONVERSATION_REACH: Reach = Reach { entries: 1, removals: 1 };
+const CONVERSATION_REACH: Reach = Reach { entries: 1, together: 1, removals: 1 };
 /// Conversations of one tenant in one lane and partition that may wait in lines; further ones wait in the process.
 const PARKED_MAX: usize = 64;
 /// Lines read at once.

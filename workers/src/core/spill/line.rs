@@ -12,6 +12,8 @@ use tokio::time::Instant;
 pub struct Reach {
     /// Entries read and not finished.
     pub entries: usize,
+    /// Entries that are read together, unless fewer are left.
+    pub together: usize,
     /// Finished entries after which they are taken out together.
     pub removals: usize,
 }
@@ -76,12 +78,12 @@ impl Line {
         self.stored_meanwhile += 1;
     }
 
-    /// Begins a read, when there is something to read and room for it; gives where and how many.
+    /// Begins a read, when there is something to read and room for enough of it; gives where and how many.
     pub fn load(&mut self, reach: Reach, now: Instant) -> Option<(u64, usize)> {
         let unfinished = self.entries.values().filter(|finished| !**finished).count();
         let room = reach.entries.saturating_sub(unfinished);
         let is_due = self.due.is_none_or(|due| due <= now);
-        if self.loading || self.unread == 0 || room == 0 || !is_due {
+        if self.loading || self.unread == 0 || room < reach.together || !is_due {
             return None;
         }
         (self.loading, self.due, self.stored_meanwhile) = (true, None, 0);
@@ -181,11 +183,11 @@ mod tests {
     use std::collections::VecDeque;
     use std::time::Duration;
 
-    const REACH: Reach = Reach { entries: 4, removals: 2 };
+    const REACH: Reach = Reach { entries: 4, together: 2, removals: 2 };
 
     #[test]
     fn a_head_that_waits_is_read_again_when_it_is_due() {
-        let (reach, now) = (Reach { entries: 1, removals: 1 }, Instant::now());
+        let (reach, now) = (Reach { entries: 1, together: 1, removals: 1 }, Instant::now());
         let mut line = Line::default();
         line.count(2);
         assert_eq!(line.load(reach, now), Some((0, 1)));

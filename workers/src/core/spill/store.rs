@@ -11,12 +11,17 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::Duration;
 use tokio::time::timeout;
 
+/// With this many entries of one line or fewer, a batch is not worth it: whatever its size, the server makes and
+/// drops a store of several files for it, and everybody's updates wait behind that.
+const SINGLY_MAX: usize = 8;
 /// Larger messages travel alone: a batch must not fail because one of it is too large for the server.
 const GROUPED_BYTES_MAX: usize = 256 << 10;
 /// Bytes of one read; the first message comes whatever its size.
@@ -60,14 +65,24 @@ impl Store {
         Self { context }
     }
 
-    /// Appends entries in order; doing it again with the same ids stores nothing twice.
+    /// Appends entries, those of each line in order; doing it again with the same ids stores nothing twice.
     pub async fn append(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        let mut lines: HashMap<&str, Vec<&Entry>> = HashMap::new();
+        for entry in entries {
+            lines.entry(&entry.subject).or_default().push(entry);
+        }
+        let deepest = lines.values().map(Vec::len).max().unwrap_or(0);
         let together =
-            entries.len() > 1 && entries.iter().all(|entry| entry.payload.len() <= GROUPED_BYTES_MAX);
+            deepest > SINGLY_MAX && entries.iter().all(|entry| entry.payload.len() <= GROUPED_BYTES_MAX);
         if together && self.append_together(entries).await? {
             return Ok(());
         }
         // A batch with a duplicate is refused whole; one by one, what is stored already is passed over.
+        try_join_all(lines.into_values().map(|line| self.append_singly(line))).await.map(drop)
+    }
+
+    /// One after the other, so that none overtakes one before it that fails.
+    async fn append_singly(&self, entries: Vec<&Entry>) -> Result<(), StoreError> {
         for entry in entries {
             let Entry { subject, headers, payload } = entry.clone();
             let receipt = self.context.publish_with_headers(subject, headers, payload).await;
@@ -186,6 +201,15 @@ mod tests {
         store.append(&[entry(a, "a2"), entry(a, "a3")]).await.unwrap();
         store.append(&[entry(a, "a4")]).await.unwrap();
         assert_eq!(ids(&store, a, 0).await, ["a1", "a2", "a3", "a4"]);
+        let many = |count: usize| -> Vec<Entry> {
+            (0..count).map(|nth| entry("spill.relay.3.msg.c", &format!("c{nth:02}"))).collect()
+        };
+        store.append(&many(SINGLY_MAX + 1)).await.unwrap();
+        // All of that is in the next one, which is refused whole.
+        store.append(&many(SINGLY_MAX + 3)).await.unwrap();
+        let stored = store.load("spill.relay.3.msg.c", 0, 100).await.unwrap();
+        let stored: Vec<_> = stored.into_iter().map(|message| message.payload).collect();
+        assert_eq!(stored, many(SINGLY_MAX + 3).into_iter().map(|entry| entry.payload).collect::<Vec<_>>());
         let first = store.load(a, 0, 1).await.unwrap();
         assert_eq!((first.len(), first[0].sequence), (1, 1));
         assert_eq!(ids(&store, a, 2).await, ["a2", "a3", "a4"]);
