@@ -234,13 +234,19 @@ impl Holdings {
         working.filter_map(reading).collect()
     }
 
-    /// Whether a message is of the present reading, and not known already.
-    pub fn is_new(&self, place: &Place, arrival: &Arrival) -> bool {
-        self.holdings.get(&place.partition).is_some_and(|holding| {
-            holding.phase == Phase::Working
-                && holding.session == arrival.reading.session
-                && !holding.read.contains(place)
+    /// Whether a message is of the present reading.
+    pub fn is_present(&self, arrival: &Arrival) -> bool {
+        self.holdings.get(&arrival.place().partition).is_some_and(|holding| {
+            holding.phase == Phase::Working && holding.session == arrival.reading.session
         })
+    }
+
+    /// Whether a message is of the present reading, and not known already.
+    pub fn is_new(&self, arrival: &Arrival) -> bool {
+        let place = arrival.place();
+        let is_known =
+            self.holdings.get(&place.partition).is_some_and(|holding| holding.read.contains(&place));
+        self.is_present(arrival) && !is_known
     }
 
     /// Notes a message that was read.

@@ -218,7 +218,13 @@ impl<J: Job> Desk<J> {
 
     fn admit(&mut self, arrival: Arrival) {
         let place = arrival.place();
-        if !self.holdings.is_new(&place, &arrival) {
+        if self.spill.has_copy(&place) && self.holdings.is_present(&arrival) {
+            self.advance(&arrival);
+            // Left unacknowledged it would hold its place in the window until it is offered again.
+            let _offered_again_when_full = self.acks.try_send(Box::new(arrival));
+            return;
+        }
+        if !self.holdings.is_new(&arrival) {
             return;
         }
         self.advance(&arrival);
@@ -260,7 +266,7 @@ impl<J: Job> Desk<J> {
         for arrival in turnout.ready {
             let place = arrival.place();
             if let Some(origin) = &arrival.origin {
-                if !self.holdings.is_new(&place, &arrival) {
+                if !self.holdings.is_new(&arrival) {
                     self.spill.not_taken(place, origin.clone());
                     continue;
                 }

@@ -36,7 +36,7 @@ pub use event::{Event, Item, Loaded, Turnout};
 use futures_util::FutureExt;
 use line::{Line, Reach};
 use pace::{Next, Unwritten};
-use shelf::{Shelf, entries_of};
+use shelf::{Shelf, entries_of, lines_of};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -88,6 +88,8 @@ pub struct Spill {
     twins: HashMap<Place, Vec<Origin>>,
     /// What is at work and has a copy in a line, or will have.
     twinned: HashSet<Place>,
+    /// What was read from a line and is not finished: its copy stays there until it is.
+    copied: HashSet<Place>,
     unwritten: Unwritten,
     /// Where updates stood that go on in a line.
     let_go: Vec<Place>,
@@ -132,6 +134,7 @@ impl Spill {
             wakes: BTreeSet::new(),
             twins: HashMap::new(),
             twinned: HashSet::new(),
+            copied: HashSet::new(),
             unwritten: Unwritten::new(Instant::now()),
             let_go: Vec::new(),
             moving: HashSet::new(),
@@ -157,6 +160,7 @@ impl Spill {
         self.wakes.retain(|(_, line)| known.contains_key(&line.partition));
         self.twins.retain(|place, _| known.contains_key(&place.partition));
         self.twinned.retain(|place| known.contains_key(&place.partition));
+        self.copied.retain(|place| known.contains_key(&place.partition));
         let moving = &mut self.moving;
         self.unwritten.retain(|(line, item)| {
             let is_read =
@@ -314,6 +318,12 @@ impl Spill {
         None
     }
 
+    /// Whether an update has a copy that stays in its line until it is finished; a predecessor that ended before it
+    /// acknowledged what it had moved leaves the original to be read as well.
+    pub fn has_copy(&self, place: &Place) -> bool {
+        self.copied.contains(place)
+    }
+
     /// The original of an update read from a line is still at work; the copy is finished with it.
     pub fn not_taken(&mut self, place: Place, origin: Origin) {
         self.twins.entry(place).or_default().push(origin);
@@ -322,6 +332,7 @@ impl Spill {
     /// Notes that an update is finished, wherever it was read.
     pub fn finished_at(&mut self, place: &Place) {
         self.twinned.remove(place);
+        self.copied.remove(place);
         for origin in self.twins.remove(place).into_iter().flatten() {
             self.finished(&origin);
         }
@@ -465,6 +476,7 @@ impl Spill {
             Box::new(arrival)
         };
         let ready: Vec<Box<Arrival>> = messages.into_iter().map(arrive).collect();
+        self.copied.extend(ready.iter().map(|arrival| arrival.place()));
         if let (Some(last), Some(line)) = (ready.last(), self.lines.get_mut(line)) {
             line.read_until(last.work.head.received_ms);
         }
@@ -576,10 +588,6 @@ impl Spill {
         let (partition, tenant) = (arrival.place().partition, arrival.work.head.tenant.clone());
         SpillLine { partition, lane, tenant, conversation }
     }
-}
-
-fn lines_of(counts: Vec<(String, u64)>) -> Vec<(SpillLine, u64)> {
-    counts.into_iter().filter_map(|(subject, count)| Some((SpillLine::parse(&subject)?.1, count))).collect()
 }
 
 fn conversation_of(arrival: &Arrival) -> String {

@@ -25,7 +25,8 @@ impl<J: Job> Desk<J> {
     /// Notes that a message of the present reading was read.
     pub(super) fn advance(&mut self, arrival: &Arrival) {
         let (place, session) = (arrival.place(), arrival.reading.session);
-        self.frontier.insert((place.partition, arrival.lane), (session, place.sequence));
+        let reached = self.frontier.entry((place.partition, arrival.lane)).or_default();
+        *reached = (*reached).max((session, place.sequence));
     }
 
     /// Tells what waits in lines, and of drained tenants what is left.

@@ -69,3 +69,8 @@ pub(super) async fn entries_of(store: &Store, pool: Pool, batch: &[(Arc<SpillLin
     }
     entries
 }
+
+/// The lines among the subjects that the stream counts.
+pub(super) fn lines_of(counts: Vec<(String, u64)>) -> Vec<(SpillLine, u64)> {
+    counts.into_iter().filter_map(|(subject, count)| Some((SpillLine::parse(&subject)?.1, count))).collect()
+}

@@ -15,10 +15,13 @@ async fn a_copy_that_came_into_its_line_twice_is_finished_twice() {
     let line = Arc::new(line);
     spill.enter(&line).loaded([4, 5]);
     let place = Place { partition: Partition(1), stream: subjects::UPDATES, sequence: 9 };
+    spill.copied.insert(place);
     for sequence in [4, 5] {
         spill.not_taken(place, Origin { line: line.clone(), sequence });
     }
     assert!(spill.lines[&line].has_unfinished());
+    assert!(spill.has_copy(&place), "its original may be acknowledged");
     spill.finished_at(&place);
+    assert!(!spill.has_copy(&place));
     assert!(!spill.lines[&line].has_unfinished());
 }
