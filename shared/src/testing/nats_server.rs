@@ -11,8 +11,8 @@ use tempfile::TempDir;
 const FROZEN_WITHIN: Duration = Duration::from_secs(10);
 const NAME: &str = "nats-server";
 const READY_WITHIN: Duration = Duration::from_secs(20);
-/// How nats-server collects its garbage, as the README recommends: by default it does so several times a second and
-/// takes both cores for some milliseconds each time.
+/// How nats-server collects its garbage, as the README recommends: by default it does so several times a second under
+/// load, for some milliseconds on every core each time.
 const COLLECTION: [(&str, &str); 2] = [("GOGC", "400"), ("GOMEMLIMIT", "1GiB")];
 const LISTENING: &str = "Listening for client connections on 127.0.0.1:";
 

@@ -33,9 +33,8 @@ use async_nats::jetstream::message::StreamMessage;
 use crowding::{Bounds, Crowding};
 pub use crowding::{Seat, Window};
 pub use event::{Event, Item, Loaded, Turnout};
-use futures_util::FutureExt;
 use line::{Line, Reach};
-use pace::{Next, Unwritten};
+use pace::Unwritten;
 use shelf::{Shelf, entries_of, lines_of};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -348,7 +347,7 @@ impl Spill {
 
     /// Waits for the next event; cancelling it loses none.
     pub async fn next(&mut self) -> Event {
-        let due = self.wakes.first().map(|(due, _)| *due);
+        let due = self.wakes.first().map(|(due, _)| *due).into_iter().chain(self.unwritten.due()).min();
         tokio::select! {
             Some(event) = self.tasks.join_next() => event.unwrap_or(Event::Broken),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::Due,
@@ -360,15 +359,14 @@ impl Spill {
     pub fn take(&mut self, event: Event) -> Turnout {
         let mut turnout = Turnout::default();
         match event {
-            Event::Due => self.wake(),
+            Event::Due => {
+                self.wake();
+                self.write();
+            }
             Event::Counted(partition, session, counts) => {
                 turnout.ready = self.counted(partition, session, counts);
             }
             Event::Recounted(counts) => counts.into_iter().for_each(|(line, count)| self.found(line, count)),
-            Event::Gathered => {
-                self.unwritten.gathered();
-                self.write();
-            }
             Event::Written(batch) => self.written(batch),
             // What was read for an earlier reading of the partition is read again.
             Event::Loaded(line, session, _) if !self.is_read(line.partition, session) => {}
@@ -495,11 +493,7 @@ impl Spill {
 
     /// Stores the next batch, unless one is on its way; acknowledges what it is made of only then.
     fn write(&mut self) {
-        let batch = match self.unwritten.next(Instant::now()) {
-            Next::Store(batch) => batch,
-            Next::Wait => return,
-            Next::Gather(rest) => return drop(self.tasks.spawn(sleep(rest).map(|()| Event::Gathered))),
-        };
+        let Some(batch) = self.unwritten.next(Instant::now()) else { return };
         let (store, pool) = (self.shelf.store.clone(), self.pool);
         self.tasks.spawn(async move {
             let entries = entries_of(&store, pool, &batch).await;

@@ -44,14 +44,12 @@ impl Item {
 /// Something that happened to a line.
 #[derive(Debug)]
 pub enum Event {
-    /// A line is due.
+    /// A line is due, or what is to be stored.
     Due,
     /// A partition's lines were looked up for one reading of it.
     Counted(Partition, u64, Vec<(SpillLine, u64)>),
     /// The lines of all partitions were counted again, or not.
     Recounted(Vec<(SpillLine, u64)>),
-    /// What there is to store had time to become more.
-    Gathered,
     /// A batch is stored, and what it was made of acknowledged.
     Written(Vec<(Arc<SpillLine>, Item)>),
     /// A line was read for one reading of its partition.

@@ -16,30 +16,19 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Shortest time from one batch to the next that is not full.
 const GATHERED_FOR: Duration = Duration::from_millis(50);
 
-/// What may happen with what waits.
-#[derive(Debug)]
-pub enum Next {
-    /// This much of it is stored now.
-    Store(Vec<(Arc<SpillLine>, Item)>),
-    /// It is looked at again after this time.
-    Gather(Duration),
-    /// There is nothing, or something goes on already after which it is looked at again.
-    Wait,
-}
-
 /// What waits to be stored, in order.
 #[derive(Debug)]
 pub struct Unwritten {
     items: VecDeque<(Arc<SpillLine>, Item)>,
     storing: bool,
-    gathering: bool,
-    next: Instant,
+    /// Not before this is a batch stored that is not full.
+    due: Instant,
 }
 
 impl Unwritten {
     /// Begins with nothing.
     pub fn new(now: Instant) -> Self {
-        Self { items: VecDeque::new(), storing: false, gathering: false, next: now }
+        Self { items: VecDeque::new(), storing: false, due: now }
     }
 
     /// Puts an item behind the others.
@@ -52,28 +41,25 @@ impl Unwritten {
         self.items.retain(keep);
     }
 
-    /// What to do with what waits; the caller does it.
-    pub fn next(&mut self, now: Instant) -> Next {
-        if self.storing || self.items.is_empty() {
-            return Next::Wait;
+    /// When what waits may be stored; none while there is nothing, or a batch is on its way.
+    pub fn due(&self) -> Option<Instant> {
+        (!self.storing && !self.items.is_empty()).then_some(self.due)
+    }
+
+    /// The next batch, when it may be stored; it is on its way then.
+    pub fn next(&mut self, now: Instant) -> Option<Vec<(Arc<SpillLine>, Item)>> {
+        let due = self.due()?;
+        if due > now && self.items.len() < BATCH_MAX {
+            return None;
         }
-        let rest = self.next.saturating_duration_since(now);
-        if rest.is_zero() || self.items.len() >= BATCH_MAX {
-            self.storing = true;
-            return Next::Store(self.batch());
-        }
-        if std::mem::replace(&mut self.gathering, true) { Next::Wait } else { Next::Gather(rest) }
+        self.storing = true;
+        Some(self.batch())
     }
 
     /// A batch is stored.
     pub fn stored(&mut self, now: Instant) {
         self.storing = false;
-        self.next = now + GATHERED_FOR;
-    }
-
-    /// The time to gather is over.
-    pub fn gathered(&mut self) {
-        self.gathering = false;
+        self.due = now + GATHERED_FOR;
     }
 
     fn batch(&mut self) -> Vec<(Arc<SpillLine>, Item)> {
@@ -109,28 +95,26 @@ mod tests {
         }
     }
 
-    fn stored(next: Next) -> usize {
-        let Next::Store(batch) = next else { return 0 };
-        batch.len()
+    fn next(unwritten: &mut Unwritten, now: Instant) -> Option<usize> {
+        unwritten.next(now).map(|batch| batch.len())
     }
 
     #[test]
     fn batches_follow_each_other_at_once_only_when_full() {
         let start = Instant::now();
         let mut unwritten = Unwritten::new(start);
-        assert!(matches!(unwritten.next(start), Next::Wait), "there is nothing");
+        assert_eq!((unwritten.due(), next(&mut unwritten, start)), (None, None), "there is nothing");
         push(&mut unwritten, 2);
-        assert_eq!(stored(unwritten.next(start)), 2);
+        assert_eq!(next(&mut unwritten, start), Some(2));
         push(&mut unwritten, 2 * BATCH_MAX + 1);
-        assert!(matches!(unwritten.next(start), Next::Wait), "one at a time");
+        assert_eq!((unwritten.due(), next(&mut unwritten, start)), (None, None), "one at a time");
+        for _ in 0..2 {
+            unwritten.stored(start);
+            assert_eq!(next(&mut unwritten, start), Some(BATCH_MAX), "a full batch does not wait");
+        }
         unwritten.stored(start);
-        assert_eq!(stored(unwritten.next(start)), BATCH_MAX, "a full batch does not wait");
-        unwritten.stored(start);
-        assert_eq!(stored(unwritten.next(start)), BATCH_MAX);
-        unwritten.stored(start);
-        assert!(matches!(unwritten.next(start), Next::Gather(GATHERED_FOR)));
-        assert!(matches!(unwritten.next(start), Next::Wait), "it is gathered once");
-        unwritten.gathered();
-        assert_eq!(stored(unwritten.next(start + GATHERED_FOR)), 1);
+        assert_eq!(next(&mut unwritten, start), None);
+        let due = unwritten.due().unwrap();
+        assert_eq!((due, next(&mut unwritten, due)), (start + GATHERED_FOR, Some(1)));
     }
 }
