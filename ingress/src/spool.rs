@@ -13,6 +13,7 @@ pub mod drain;
 pub mod invariants;
 pub mod log;
 pub mod lookahead;
+pub mod precedence;
 pub mod reader;
 pub mod record;
 pub mod segment;
@@ -26,11 +27,12 @@ use desk::Desk;
 use directory::{Directory, SpoolError};
 use disk::Disk;
 use drain::Drain;
+use precedence::{Intake, Precedence};
 use settings::SpoolSettings;
 use shelf::{Depth, Limits, Shelf};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use writer::Writer;
 
@@ -40,7 +42,9 @@ pub struct Spool {
     shelf: Arc<Shelf>,
     directory: PathBuf,
     always: bool,
+    lag_max: Duration,
     patience: Duration,
+    intake: Arc<Intake>,
     metrics: Arc<Metrics>,
 }
 
@@ -75,8 +79,9 @@ impl Spool {
             drop(ends);
         };
         std::thread::Builder::new().name("spool".to_owned()).spawn(work).map_err(SpoolError::Thread)?;
-        let directory = settings.directory.clone();
-        Ok((Self { shelf, directory, always: settings.always, patience, metrics }, ended))
+        let SpoolSettings { directory, always, .. } = settings.clone();
+        let (lag_max, intake) = (settings.lag_max(), Arc::default());
+        Ok((Self { shelf, directory, always, lag_max, patience, intake, metrics }, ended))
     }
 
     /// Whether every update goes through it.
@@ -84,14 +89,17 @@ impl Spool {
         self.always
     }
 
-    /// A desk for one thread.
+    /// A desk for the thread on whose runtime this is called, which takes deliveries in.
     pub fn desk(&self) -> Arc<Desk> {
+        self.intake.join();
         Desk::open(self.shelf.clone(), self.patience)
     }
 
     /// The drain into a log; there must be one, and somebody must run it.
     pub fn drain<L: UpdateLog>(&self, log: Arc<L>, connections: watch::Receiver<u64>) -> Drain<L> {
-        Drain::new(log, self.shelf.clone(), self.directory.clone(), self.metrics.clone(), connections)
+        let precedence = Precedence::new(self.intake.clone(), self.lag_max, Instant::now());
+        let (shelf, directory, metrics) = (self.shelf.clone(), self.directory.clone(), self.metrics.clone());
+        Drain::new(log, shelf, directory, metrics, connections, precedence)
     }
 
     /// How full it is.

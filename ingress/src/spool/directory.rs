@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 const LOCK: &str = "lock";
 const EXTENSION: &str = "spool";
+/// Of files to be written over, which hold nothing that counts.
+const SPARE_EXTENSION: &str = "spare";
 
 /// Why the spool cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +95,7 @@ pub struct Recovered {
     pub records: u64,
     /// Bytes of these.
     pub bytes: u64,
-    /// Bytes of unacknowledged updates that were cut off.
+    /// Bytes of an update that was not finished, and so not acknowledged.
     pub cut_bytes: u64,
 }
 
@@ -128,9 +130,17 @@ impl Directory {
         self.path.join(format!("{first:020}.{EXTENSION}"))
     }
 
+    /// What a file is called while it waits to be written over.
+    pub fn spare(&self, first: u64) -> PathBuf {
+        self.path.join(format!("{first:020}.{SPARE_EXTENSION}"))
+    }
+
     /// Finds what an earlier run left, and cuts off what it did not finish.
     pub fn recover(&self) -> Result<Recovered, SpoolError> {
-        let files = self.list()?;
+        for (_, spare) in self.list(SPARE_EXTENSION)? {
+            fs::remove_file(&spare).map_err(|source| SpoolError::Io { path: spare.clone(), source })?;
+        }
+        let files = self.list(EXTENSION)?;
         let mut recovered = Recovered { next: 1, drained: 1, ..Recovered::default() };
         let mut left: Vec<(u64, u64)> = Vec::new();
         for (place, (first, path)) in files.iter().enumerate() {
@@ -166,17 +176,16 @@ impl Directory {
         Ok(recovered)
     }
 
-    /// The segments, oldest first.
-    fn list(&self) -> Result<Vec<(u64, PathBuf)>, SpoolError> {
+    /// The files of a kind, oldest first.
+    fn list(&self, kind: &str) -> Result<Vec<(u64, PathBuf)>, SpoolError> {
         let failed = |source| SpoolError::Io { path: self.path.clone(), source };
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str());
             let first = stem.and_then(|stem| stem.parse::<u64>().ok());
-            if let (Some(first), Some(EXTENSION)) = (first, path.extension().and_then(|kind| kind.to_str())) {
-                files.push((first, path));
-            }
+            let is_one = path.extension().is_some_and(|extension| extension == kind);
+            files.extend(first.filter(|_| is_one).map(|first| (first, path)));
         }
         files.sort();
         Ok(files)
@@ -205,11 +214,10 @@ fn check_records(
 }
 
 fn cut(path: &Path, bytes: &Bytes, scan: &Scan) -> io::Result<u64> {
-    let torn = u64::try_from(bytes.len() - scan.end).unwrap_or(u64::MAX);
-    if torn > 0 {
+    if bytes.len() > scan.end {
         let file = OpenOptions::new().write(true).open(path)?;
         file.set_len(u64::try_from(scan.end).unwrap_or(u64::MAX))?;
         file.sync_all()?;
     }
-    Ok(torn)
+    Ok(segment::unfinished(bytes, scan))
 }

@@ -1,6 +1,6 @@
 //! What the spool asks of a disk, so that a test can let it fail.
 
-use std::fs::{File, OpenOptions, remove_file};
+use std::fs::{File, OpenOptions, remove_file, rename};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
@@ -12,13 +12,17 @@ pub trait Disk: Send + 'static {
     /// Makes an empty file; one of this name that nobody needs is removed first.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
 
+    /// Takes a file that nobody needs any more, under a new name, to be written over from its start: a sync
+    /// then has no new blocks and no new size to write down, and waits for nobody else's either.
+    fn reuse(&self, spare: &Path, path: &Path) -> io::Result<Self::File>;
+
     /// Makes the names in a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 }
 
-/// A file that only grows.
+/// A file that is written once, from its start on.
 pub trait Appending: Send {
-    /// Writes bytes at the end, all or an error.
+    /// Writes bytes behind those written before, all or an error.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes what was written durable. After an error nothing is known of it, and the file must be given up:
@@ -38,7 +42,12 @@ impl Disk for FileSystem {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        OpenOptions::new().append(true).create_new(true).open(path)
+        OpenOptions::new().write(true).create_new(true).open(path)
+    }
+
+    fn reuse(&self, spare: &Path, path: &Path) -> io::Result<File> {
+        rename(spare, path)?;
+        OpenOptions::new().write(true).open(path)
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {

@@ -6,6 +6,7 @@
 //! that syncs now and then may have lost the newest of what it acknowledged.
 
 use super::lookahead::Lookahead;
+use super::precedence::Precedence;
 use super::reader::Reader;
 use super::shelf::{Fetched, Shelf};
 use crate::metrics::Metrics;
@@ -16,7 +17,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -28,6 +29,8 @@ const AHEAD_MAX: usize = 1024;
 const AHEAD_BYTES_MAX: usize = 8 << 20;
 /// Pause before what was not stored is published again.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Pause before it is looked again whether publishing stands back.
+const COURTESY: Duration = Duration::from_millis(5);
 /// Longest wait for something to happen.
 const WATCHFULNESS: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,7 @@ pub struct Drain<L> {
     connections: watch::Receiver<u64>,
     lookahead: Lookahead,
     reader: Reader,
+    precedence: Precedence,
     cursor: u64,
     /// Everything before is counted as drained.
     counted: u64,
@@ -57,10 +61,23 @@ impl<L: UpdateLog> Drain<L> {
         directory: PathBuf,
         metrics: Arc<Metrics>,
         connections: watch::Receiver<u64>,
+        precedence: Precedence,
     ) -> Self {
         let (lookahead, reader) = (Lookahead::default(), Reader::default());
         let (cursor, counted) = (shelf.oldest(), shelf.drained_to());
-        Self { log, shelf, directory, metrics, connections, lookahead, reader, cursor, counted, single: 0 }
+        Self {
+            log,
+            shelf,
+            directory,
+            metrics,
+            connections,
+            lookahead,
+            reader,
+            precedence,
+            cursor,
+            counted,
+            single: 0,
+        }
     }
 
     /// Drains for as long as it is polled.
@@ -75,8 +92,13 @@ impl<L: UpdateLog> Drain<L> {
                 sleep(WATCHFULNESS).await;
             }
             if !self.lookahead.is_empty() {
-                self.shelf.oldest_came(self.lookahead.oldest_ms());
-                self.publish().await;
+                let oldest_ms = self.lookahead.oldest_ms();
+                self.shelf.oldest_came(oldest_ms);
+                if self.precedence.is_intakes(Instant::now(), since(oldest_ms)) {
+                    sleep(COURTESY).await;
+                } else {
+                    self.publish().await;
+                }
                 continue;
             }
             if self.cursor > self.counted {
@@ -175,6 +197,12 @@ impl<L: UpdateLog> Drain<L> {
             }
         }
     }
+}
+
+/// How long ago an update came; one from the future came just now.
+fn since(unix_ms: Option<u64>) -> Duration {
+    let came = unix_ms.and_then(|unix_ms| UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms)));
+    came.and_then(|came| came.elapsed().ok()).unwrap_or_default()
 }
 
 fn write_synced(path: &std::path::Path, record: &Bytes) -> io::Result<()> {

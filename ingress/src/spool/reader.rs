@@ -1,11 +1,12 @@
 //! Reads synced frames back from a file, one after another.
 //!
-//! Files only grow, so whatever was read of one stays true while the writer appends.
+//! What was synced stays as it is while the writer goes on behind it. What lies behind may be of an earlier
+//! use of the file, so nothing read ahead of it is kept from one read to the next.
 
 use super::segment::{self, FRAME_BYTES, HEADER_BYTES};
 use bytes::Bytes;
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// What is read ahead of a file at once.
@@ -34,7 +35,10 @@ impl Reader {
     ) -> io::Result<Vec<(u64, Bytes)>> {
         let continues = |open: &Open| open.path == path && open.next <= cursor;
         let mut open = match self.0.take().filter(continues) {
-            Some(open) => open,
+            Some(mut open) => {
+                open.file.seek(SeekFrom::Current(0))?;
+                open
+            }
             None => Open::new(path, first)?,
         };
         let (mut records, mut bytes) = (Vec::new(), 0);

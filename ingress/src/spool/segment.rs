@@ -4,6 +4,9 @@
 //! written only after the group before it was synced, so a frame that is whole proves that whatever came
 //! before its group had been synced. That tells a torn tail, of which nothing was acknowledged, from damage
 //! to what was. Damage to the last synced group, with nothing after it, looks like a torn tail.
+//!
+//! A file may be written over when nobody needs it any more. Sequences only grow, so what is left of its earlier
+//! use never follows what is there, and never proves anything about it.
 
 use bytes::{Buf, BufMut, Bytes};
 use crc::{CRC_32_ISCSI, Crc, Table};
@@ -136,6 +139,14 @@ fn is_synced_before(bytes: &[u8], scan: &Scan) -> bool {
     })
 }
 
+/// How many bytes there are of the frame that would come next; what an earlier use of the file left is none.
+pub fn unfinished(bytes: &[u8], scan: &Scan) -> u64 {
+    let rest = bytes.get(scan.end..).unwrap_or_default();
+    let label = read_label(rest).filter(|(_, _, label)| label.sequence == scan.next);
+    let length = label.map_or(0, |(length, ..)| rest.len().min(FRAME_BYTES.saturating_add(length)));
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
 fn frame_at(bytes: &[u8], at: usize) -> Option<Frame> {
     let (length, checksum, label) = read_label(bytes.get(at..)?)?;
     let start = at.checked_add(FRAME_BYTES)?;
@@ -196,6 +207,30 @@ mod tests {
             let read = scan.frames.iter().map(|frame| &bytes[frame.record.clone()]);
             // Zeroes may complete a record that ends in zeroes.
             prop_assert!(scan.frames.len() >= whole && read.eq(groups.iter().flatten().take(scan.frames.len())));
+        }
+
+        #[test]
+        fn what_an_earlier_use_left_changes_nothing(
+            before in groups(), groups in groups(), cut in any::<prop::sample::Index>(),
+        ) {
+            let (stale, before) = segment(7, &before);
+            let first = 7 + before.len() as u64;
+            let (bytes, ends) = segment(first, &groups);
+            // The machine stopped within the last group.
+            let synced = ends.len() - groups.last().map_or(0, Vec::len);
+            let least = synced.checked_sub(1).map_or(HEADER_BYTES, |last| ends[last]);
+            let cut = least + cut.index(bytes.len() - least + 1);
+            let mut over = stale;
+            let kept = over.len().max(cut);
+            over.resize(kept, 0);
+            over[..cut].copy_from_slice(&bytes[..cut]);
+            let scan = scan(&over, first).unwrap();
+            let read = scan.frames.iter().map(|frame| &over[frame.record.clone()]);
+            prop_assert!(scan.frames.len() >= synced && read.eq(groups.iter().flatten().take(scan.frames.len())));
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            let is_label_there = ends.get(whole).is_some() && cut >= HEADER_BYTES + FRAME_BYTES
+                && whole.checked_sub(1).map_or(HEADER_BYTES, |last| ends[last]) + FRAME_BYTES <= cut;
+            prop_assert!(scan.frames.len() > whole || !is_label_there || unfinished(&over, &scan) > 0);
         }
 
         #[test]

@@ -23,6 +23,8 @@ pub struct SpoolSettings {
     pub memory_bytes_max: usize,
     /// How long what is drained stays, when every update goes through it.
     pub keep: Duration,
+    /// How long publishing may stand back while deliveries come in, when every update goes through it.
+    pub lag_max: Duration,
 }
 
 impl SpoolSettings {
@@ -35,6 +37,7 @@ impl SpoolSettings {
         let segment_bytes = reader.bytes("spool.segment_bytes", 64 << 10..=1 << 30);
         let memory_bytes_max = reader.bytes("spool.memory_bytes_max", 64 << 10..=1 << 31);
         let keep = reader.duration("spool.keep");
+        let lag_max = reader.duration("spool.lag_max");
         if !always && !enabled {
             return None;
         }
@@ -53,11 +56,16 @@ impl SpoolSettings {
             return None;
         };
         let memory_bytes_max = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
-        Some(Self { always, directory, bytes_max, segment_bytes, memory_bytes_max, keep })
+        Some(Self { always, directory, bytes_max, segment_bytes, memory_bytes_max, keep, lag_max })
     }
 
     /// How long what is drained stays: a PubAck alone keeps the promise of every mode but `logged`.
     pub fn kept(&self) -> Duration {
         if self.always { self.keep } else { Duration::ZERO }
+    }
+
+    /// How long publishing may stand back: not at all when the spool is only a way around an outage.
+    pub fn lag_max(&self) -> Duration {
+        if self.always { self.lag_max } else { Duration::ZERO }
     }
 }

@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 
 /// Most bytes written and synced at once; one delivery may be larger.
 const GROUP_BYTES_MAX: usize = 4 << 20;
+/// One part in so many of the bytes on disk may be files to be written over.
+const SPARE_SHARE: u64 = 4;
 /// How often the writer looks whether something is to be marked or removed.
 const HOUSEKEEPING: Duration = Duration::from_millis(200);
 
@@ -323,6 +325,12 @@ impl Shelf {
             dropped.extend(inside.segments.pop_front().map(|kept| kept.segment));
         }
         dropped
+    }
+
+    /// Whether so many bytes of files may lie aside: they are part of the bound, and never more than a quarter.
+    pub fn spares(&self, bytes: u64) -> bool {
+        let bytes_max = self.limits.bytes_max;
+        bytes <= bytes_max / SPARE_SHARE && self.lock().held_bytes().saturating_add(bytes) <= bytes_max
     }
 
     /// Gives what comes at the cursor, up to a number of records and about so many bytes.

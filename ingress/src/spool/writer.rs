@@ -2,13 +2,15 @@
 //!
 //! While a sync is in flight the next group collects; no timer. A file that failed to be written or synced
 //! is never touched again: what was synced in it stays, its last group is not acknowledged, and the next
-//! group goes to a new file.
+//! group goes to a new file. Files that nobody needs any more are written over: their frames have lower
+//! sequences than any that follows.
 
-use super::directory::Directory;
+use super::directory::{Directory, Segment};
 use super::disk::{Appending, Disk};
 use super::segment::{self, Label};
 use super::shelf::{Handover, Shelf, Work, Written};
 use crate::metrics::Metrics;
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,8 +30,18 @@ pub struct Writer<D: Disk> {
     segment_bytes: u64,
     metrics: Arc<Metrics>,
     open: Option<Open<D::File>>,
+    /// First sequences of files that never failed and are not written to any more.
+    sound: HashSet<u64>,
+    /// Files to be written over.
+    spares: Vec<Spare>,
     buffer: Vec<u8>,
     failed: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Spare {
+    path: PathBuf,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -37,7 +49,10 @@ struct Open<F> {
     file: F,
     path: PathBuf,
     first: u64,
+    /// Written so far.
     bytes: u64,
+    /// On disk, what is left of an earlier use included.
+    length: u64,
 }
 
 impl<D: Disk> Writer<D> {
@@ -49,8 +64,9 @@ impl<D: Disk> Writer<D> {
         segment_bytes: u64,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (open, buffer, failed) = (None, Vec::new(), None);
-        Self { disk, directory, shelf, segment_bytes, metrics, open, buffer, failed }
+        let (open, sound, spares) = (None, HashSet::new(), Vec::new());
+        let (buffer, failed) = (Vec::new(), None);
+        Self { disk, directory, shelf, segment_bytes, metrics, open, sound, spares, buffer, failed }
     }
 
     /// Writes until told to stop and nothing waits.
@@ -101,34 +117,41 @@ impl<D: Disk> Writer<D> {
         // Taken out: whatever fails below never sees this file again.
         let mut open = match self.open.take() {
             Some(open) if open.bytes + length <= self.segment_bytes => open,
-            _ => self.create(first)?,
+            full => {
+                self.sound.extend(full.map(|full| full.first));
+                self.begin(first)?
+            }
         };
         open.file.append(&self.buffer)?;
         open.file.sync()?;
         open.bytes += length;
-        let (path, segment_first, segment_bytes) = (open.path.clone(), open.first, open.bytes);
+        let (path, segment_first) = (open.path.clone(), open.first);
+        let segment_bytes = open.bytes.max(open.length);
         self.open = Some(open);
         self.metrics.spool_sync_seconds.observe(started.elapsed().as_secs_f64());
         Ok(Written { path, segment_first, segment_bytes, drained })
     }
 
-    fn create(&self, first: u64) -> io::Result<Open<D::File>> {
+    fn begin(&mut self, first: u64) -> io::Result<Open<D::File>> {
         let path = self.directory.file(first);
-        let mut file = self.disk.create(&path)?;
+        let (mut file, length) = match self.spares.pop() {
+            Some(spare) => (self.disk.reuse(&spare.path, &path)?, spare.bytes),
+            None => (self.disk.create(&path)?, 0),
+        };
         file.append(&segment::header(first))?;
         file.sync()?;
         self.disk.sync_directory(self.directory.path())?;
-        Ok(Open { file, path, first, bytes: segment::HEADER_BYTES as u64 })
+        Ok(Open { file, path, first, bytes: segment::HEADER_BYTES as u64, length })
     }
 
-    /// Removes what is drained; while something is left, marks how far.
+    /// Lays aside or removes what is drained; while something is left, marks how far.
     fn keep_house(&mut self) {
         let dropped = self.shelf.take_droppable(Instant::now());
         for segment in &dropped {
-            if self.open.as_ref().is_some_and(|open| open.first == segment.first) {
-                self.open = None;
+            if let Some(open) = self.open.take_if(|open| open.first == segment.first) {
+                self.sound.insert(open.first);
             }
-            if let Err(error) = std::fs::remove_file(&segment.path) {
+            if let Err(error) = self.let_go(segment) {
                 tracing::warn!(path = %segment.path.display(), %error, "cannot remove a drained file of the spool; its updates will be published again after a restart");
             }
         }
@@ -146,5 +169,17 @@ impl<D: Disk> Writer<D> {
                 tracing::warn!(%error, "cannot mark how far the spool is drained; after a restart some updates are published again");
             }
         }
+    }
+
+    /// Lays a drained file aside to be written over, or removes it.
+    fn let_go(&mut self, segment: &Segment) -> io::Result<()> {
+        let spare = Spare { path: self.directory.spare(segment.first), bytes: segment.bytes };
+        let laid_aside: u64 = self.spares.iter().map(|spare| spare.bytes).sum();
+        if self.sound.remove(&segment.first) && self.shelf.spares(laid_aside + spare.bytes) {
+            std::fs::rename(&segment.path, &spare.path)?;
+            self.spares.push(spare);
+            return Ok(());
+        }
+        std::fs::remove_file(&segment.path)
     }
 }

@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
@@ -42,6 +42,10 @@ impl Disk for Ailing {
 
     fn create(&self, path: &Path) -> io::Result<AilingFile> {
         Ok(AilingFile(FileSystem.create(path)?, self.clone(), false))
+    }
+
+    fn reuse(&self, spare: &Path, path: &Path) -> io::Result<AilingFile> {
+        Ok(AilingFile(FileSystem.reuse(spare, path)?, self.clone(), false))
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -87,6 +91,7 @@ fn settings(directory: &Path) -> SpoolSettings {
         segment_bytes: 4 << 10,
         memory_bytes_max: 8 << 10,
         keep: Duration::from_secs(60),
+        lag_max: Duration::ZERO,
     }
 }
 
@@ -152,6 +157,16 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// Files go a while after they are drained.
+async fn until_removed(directory: &Path) {
+    let looking = async {
+        while !files(directory).is_empty() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, looking).await.unwrap();
+}
+
 /// A directory in which three groups lie: updates 1, 2 to 3, and 4.
 async fn three_groups() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
@@ -188,14 +203,98 @@ async fn what_is_spooled_is_published_in_order_and_its_files_go() {
         assert!(theirs.is_sorted(), "{theirs:?}");
     }
     assert_eq!(stored.len(), 211);
-    timeout(SOON, async {
-        while !files(directory.path()).is_empty() {
-            sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .unwrap();
+    until_removed(directory.path()).await;
     stand.end().await;
+}
+
+/// How many files lie aside to be written over.
+fn spares(directory: &Path) -> usize {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|kind| kind == "spare")).count()
+}
+
+#[tokio::test]
+async fn drained_files_are_written_over_within_the_bound_and_only_what_is_new_in_them_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let stand = Stand::open(&settings(directory.path()), FileSystem).unwrap();
+    stand.behind.fail_with(StoreError::Away);
+    for number in 1..500 {
+        stand.store([number]).await.unwrap();
+    }
+    stand.drain();
+    stand.behind.recover();
+    timeout(SOON, stand.spool.emptied()).await.unwrap();
+    until_removed(directory.path()).await;
+    // A quarter of a mebibyte is 64 files of 4 KiB; there were fewer.
+    let aside = spares(directory.path());
+    assert!((20..=64).contains(&aside), "{aside} files lie aside");
+    stand.behind.fail_with(StoreError::Away);
+    for number in 500..550 {
+        stand.store([number]).await.unwrap();
+    }
+    let used = files(directory.path()).len();
+    assert_eq!(spares(directory.path()), aside - used);
+    stand.end().await;
+    let again = Stand::open(&settings(directory.path()), FileSystem).unwrap();
+    assert_eq!((again.spool.depth().records, spares(directory.path())), (50, 0));
+    again.drain();
+    timeout(SOON, again.spool.emptied()).await.unwrap();
+    assert_eq!(again.behind.stored().len(), 50);
+}
+
+#[tokio::test]
+async fn a_file_that_failed_is_not_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Ailing::default();
+    let stand = Stand::open(&settings(directory.path()), disk.clone()).unwrap();
+    stand.behind.fail_with(StoreError::Away);
+    stand.store([1]).await.unwrap();
+    disk.sync_fails.store(true, Ordering::SeqCst);
+    assert_eq!(stand.store([2]).await, Err(StoreError::SpoolFailed));
+    disk.sync_fails.store(false, Ordering::SeqCst);
+    until_stored(&stand, 3).await;
+    stand.drain();
+    stand.behind.recover();
+    timeout(SOON, stand.spool.emptied()).await.unwrap();
+    until_removed(directory.path()).await;
+    // Of the two files the one that did not fail.
+    assert!(directory.path().join("00000000000000000002.spare").exists());
+    assert_eq!(spares(directory.path()), 1);
+}
+
+#[tokio::test]
+async fn publishing_stands_back_while_the_edge_is_busy_and_not_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let patient =
+        SpoolSettings { always: true, lag_max: Duration::from_secs(2), ..settings(directory.path()) };
+    let stand = Stand::open(&patient, FileSystem).unwrap();
+    stand.drain();
+    let busy = tokio::spawn(async {
+        loop {
+            std::hint::black_box((0..10_000).sum::<u64>());
+            tokio::task::yield_now().await;
+        }
+    });
+    let fresh = |number| {
+        let now = UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+        let head = Head { received_ms: now, ..update(number).head };
+        std::iter::once(Update { head, ..update(number) })
+    };
+    // The first look at the thread, some time after the start, tells nothing yet.
+    sleep(Duration::from_millis(100)).await;
+    stand.log.store(fresh(0)).await.unwrap();
+    timeout(SOON, stand.spool.emptied()).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    let came = Instant::now();
+    stand.log.store(fresh(1)).await.unwrap();
+    timeout(SOON, stand.spool.emptied()).await.unwrap();
+    assert!(came.elapsed() >= Duration::from_millis(1_900), "published after {:?}", came.elapsed());
+    busy.abort();
+    sleep(Duration::from_millis(100)).await;
+    let came = Instant::now();
+    stand.log.store(fresh(2)).await.unwrap();
+    timeout(SOON, stand.spool.emptied()).await.unwrap();
+    assert!(came.elapsed() < Duration::from_millis(1_900), "published after {:?}", came.elapsed());
 }
 
 #[tokio::test]
