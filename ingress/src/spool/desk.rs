@@ -7,6 +7,7 @@ use super::course::Way;
 use super::record;
 use super::shelf::Shelf;
 use crate::update_log::{StoreError, Update};
+use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct Desk {
     number: usize,
     bell: Arc<Bell>,
     waiting: Mutex<VecDeque<(u64, oneshot::Sender<bool>)>>,
+    /// Where the next record is written.
+    chunk: Mutex<BytesMut>,
     /// Longest wait for the disk.
     patience: Duration,
 }
@@ -61,7 +64,7 @@ impl Desk {
         let bell = Arc::new(Bell::default());
         let number = shelf.register(bell.clone());
         let _set_once = bell.desk.set(number);
-        Arc::new(Self { shelf, number, bell, waiting: Mutex::default(), patience })
+        Arc::new(Self { shelf, number, bell, waiting: Mutex::default(), chunk: Mutex::default(), patience })
     }
 
     /// Wakes who waits, whenever the bell rings; never ends.
@@ -91,7 +94,10 @@ impl Desk {
 
     /// Spools updates and waits until they are synced. `passing` ends once they are in line.
     pub async fn spool(&self, updates: &[Update], passing: Option<Direct<'_>>) -> Result<(), StoreError> {
-        let records = updates.iter().map(record::encode).collect();
+        let records = {
+            let mut chunk = lock(&self.chunk);
+            updates.iter().map(|update| record::encode(update, &mut chunk)).collect()
+        };
         let (waiter, settled) = oneshot::channel();
         {
             // Held meanwhile, so that tickets stand in line in their order.

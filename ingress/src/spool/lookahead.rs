@@ -151,6 +151,7 @@ mod tests {
     use ackline_shared::envelope::{Family, Head};
     use ackline_shared::ids::{TenantId, UpdateId};
     use ackline_shared::subjects::{Class, Partition};
+    use bytes::BytesMut;
     use proptest::prelude::*;
     use std::collections::HashMap;
 
@@ -183,7 +184,7 @@ mod tests {
         ) {
             let mut lookahead = Lookahead::default();
             for (number, person) in people.iter().enumerate() {
-                lookahead.push(number as u64 + 1, record::encode(&update(number, *person))).unwrap();
+                lookahead.push(number as u64 + 1, record::encode(&update(number, *person), &mut BytesMut::new())).unwrap();
             }
             let (mut stored, mut left) = (Vec::new(), people.len() as u64);
             let certain = std::iter::repeat_n((8, true), people.len());

@@ -15,8 +15,12 @@ const ABSENT: u32 = u32::MAX;
 /// Version, family, partition, time and the lengths of eight texts.
 const FIXED_BYTES: usize = 1 + 1 + 2 + 8 + 8 * 4;
 
-/// Writes an update.
-pub fn encode(update: &Update) -> Bytes {
+/// Bytes allocated at once for records.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Writes an update behind others, whose memory it shares: allocations of more than a kilobyte cost, and every
+/// update needs one.
+pub fn encode(update: &Update, chunk: &mut BytesMut) -> Bytes {
     let Update { head, payload } = update;
     let texts = [
         Some(head.id.as_str()),
@@ -29,18 +33,21 @@ pub fn encode(update: &Update) -> Bytes {
         head.traceparent.as_deref(),
     ];
     let text_bytes: usize = texts.iter().flatten().map(|text| text.len()).sum();
-    let mut out = BytesMut::with_capacity(FIXED_BYTES + text_bytes + payload.len());
-    out.put_u8(VERSION);
-    out.put_u8(tag(head.family));
-    out.put_u16_le(head.partition.0);
-    out.put_u64_le(head.received_ms);
+    let length = FIXED_BYTES + text_bytes + payload.len();
+    if chunk.capacity() < length {
+        *chunk = BytesMut::with_capacity(length.max(CHUNK_BYTES));
+    }
+    chunk.put_u8(VERSION);
+    chunk.put_u8(tag(head.family));
+    chunk.put_u16_le(head.partition.0);
+    chunk.put_u64_le(head.received_ms);
     for text in texts {
         // No head is that long: a body has 64 MiB at most.
-        out.put_u32_le(text.map_or(ABSENT, |text| u32::try_from(text.len()).unwrap_or(ABSENT)));
-        out.put_slice(text.unwrap_or_default().as_bytes());
+        chunk.put_u32_le(text.map_or(ABSENT, |text| u32::try_from(text.len()).unwrap_or(ABSENT)));
+        chunk.put_slice(text.unwrap_or_default().as_bytes());
     }
-    out.put_slice(payload);
-    out.freeze()
+    chunk.put_slice(payload);
+    chunk.split().freeze()
 }
 
 /// Reads an update; nothing when the bytes are not one.
@@ -123,7 +130,10 @@ mod tests {
                 replay: None,
             };
             let update = Update { head, payload: payload.into() };
-            prop_assert_eq!(decode(&encode(&update)), Some(update));
+            let mut chunk = BytesMut::new();
+            let (first, second) = (encode(&update, &mut chunk), encode(&update, &mut chunk));
+            prop_assert_eq!(decode(&first), Some(update.clone()));
+            prop_assert_eq!(decode(&second), Some(update));
         }
 
         #[test]
