@@ -36,7 +36,8 @@ impl Reader {
         let continues = |open: &Open| open.path == path && open.next <= cursor;
         let mut open = match self.0.take().filter(continues) {
             Some(mut open) => {
-                open.file.seek(SeekFrom::Current(0))?;
+                let here = open.file.stream_position()?;
+                open.file.seek(SeekFrom::Start(here))?;
                 open
             }
             None => Open::new(path, first)?,
