@@ -107,14 +107,14 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
     if created.num_pending == 0 {
         keeper.complete();
     }
-    let mut received = 0;
+    let mut course = Course::default();
     loop {
         let heard = timeout(SILENCE_MAX, ear.next()).await.map_err(|_| Broken::Silent)?;
         let heard = heard.ok_or(Broken::Lost)?;
-        match Said::read(&heard).ok_or(Broken::Unreadable)? {
-            Said::Entry { number, .. } if number != received + 1 => return Err(Broken::Gap),
-            Said::Entry { number, pending, key, value } => {
-                received = number;
+        let said = Said::read(&heard).ok_or(Broken::Unreadable)?;
+        course.follow(&said)?;
+        match said {
+            Said::Entry { pending, key, value, .. } => {
                 if let Some(key) = key {
                     keeper.take(key, value);
                 }
@@ -122,10 +122,28 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
                     keeper.complete();
                 }
             }
-            Said::Idle { number } if number != received => return Err(Broken::Gap),
             Said::Idle { .. } => keeper.complete(),
             Said::Paused { subject } => client.acknowledge(subject).map_err(ApiError::from)?,
         }
+    }
+}
+
+/// How far a consumer's numbers were received.
+#[derive(Debug, Default)]
+struct Course {
+    received: u64,
+}
+
+impl Course {
+    /// Takes what comes next; an error means that something before it is missing.
+    fn follow(&mut self, said: &Said<'_>) -> Result<(), Broken> {
+        match said {
+            Said::Entry { number, .. } if *number == self.received + 1 => self.received = *number,
+            Said::Idle { number } if *number == self.received => {}
+            Said::Paused { .. } => {}
+            Said::Entry { .. } | Said::Idle { .. } => return Err(Broken::Gap),
+        }
+        Ok(())
     }
 }
 
@@ -176,6 +194,45 @@ fn nanoseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_is_missing_is_a_gap() {
+        let entry = |number| Said::Entry { number, pending: 0, key: None, value: None };
+        let mut course = Course::default();
+        course.follow(&Said::Idle { number: 0 }).unwrap();
+        for said in [entry(1), Said::Paused { subject: "a" }, entry(2), Said::Idle { number: 2 }] {
+            course.follow(&said).unwrap();
+        }
+        // Of what is missing, the server's word that it fell silent tells as well as the next message.
+        for said in [entry(4), entry(2), Said::Idle { number: 3 }, Said::Idle { number: 1 }] {
+            assert!(matches!(course.follow(&said), Err(Broken::Gap)), "{said:?}");
+        }
+        course.follow(&entry(3)).unwrap();
+    }
+
+    #[test]
+    fn what_a_consumer_says_is_told_by_status_and_headers() {
+        let reply = "$JS.ACK.KV_config.edge-1.1.40.7.1763784000123456789.5";
+        let heard = |reply: &str, headers: &str| {
+            Heard::new("$KV.config.tenant.acme", reply, headers.as_bytes(), b"{}")
+        };
+        let entry = |value| Some(Said::Entry { number: 7, pending: 5, key: Some("tenant.acme"), value });
+        assert_eq!(Said::read(&heard(reply, "")), entry(Some(b"{}".as_slice())));
+        for removed in ["KV-Operation: DEL", "KV-Operation: PURGE", "Nats-Marker-Reason: MaxAge"] {
+            assert_eq!(Said::read(&heard(reply, &format!("NATS/1.0\r\n{removed}\r\n\r\n"))), entry(None));
+        }
+        let beat = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 7\r\nNats-Last-Stream: 40\r\n";
+        assert_eq!(Said::read(&heard("", &format!("{beat}\r\n"))), Some(Said::Idle { number: 7 }));
+        let paused = Some(Said::Paused { subject: "$JS.FC.a" });
+        let stalled = heard("", &format!("{beat}Nats-Consumer-Stalled: $JS.FC.a\r\n\r\n"));
+        assert_eq!(Said::read(&stalled), paused);
+        assert_eq!(Said::read(&heard("$JS.FC.a", "NATS/1.0 100 FlowControl Request\r\n\r\n")), paused);
+        for other in
+            [heard("", ""), heard("", "NATS/1.0 100\r\n\r\n"), heard(reply, "NATS/1.0 409 Gone\r\n\r\n")]
+        {
+            assert_eq!(Said::read(&other), None, "{other:?}");
+        }
+    }
 
     #[test]
     fn a_message_says_its_number_and_how_many_follow() {

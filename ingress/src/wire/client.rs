@@ -196,6 +196,16 @@ impl Ask for Client {
 }
 
 impl Heard {
+    /// Copies a message.
+    pub fn new(subject: &str, reply: &str, headers: &[u8], payload: &[u8]) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            reply: reply.to_owned(),
+            payload: Bytes::copy_from_slice(payload),
+            headers: headers.to_vec(),
+        }
+    }
+
     /// Its headers.
     pub fn headers(&self) -> Headers<'_> {
         Headers(&self.headers)
@@ -284,12 +294,13 @@ impl Hear for State {
         else {
             return;
         };
-        place.send(Heard {
-            subject: String::from_utf8_lossy(message.subject).into_owned(),
-            reply: String::from_utf8_lossy(message.reply).into_owned(),
-            payload: Bytes::copy_from_slice(message.payload),
-            headers: message.headers.to_vec(),
-        });
+        let text = String::from_utf8_lossy;
+        place.send(Heard::new(
+            &text(message.subject),
+            &text(message.reply),
+            message.headers,
+            message.payload,
+        ));
     }
 
     fn set_max_payload(&mut self, max_payload: usize) {
