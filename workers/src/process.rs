@@ -147,7 +147,7 @@ impl Settings {
 /// Runs the parts until the signal; `listen` wins over the configured addresses.
 pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&settings, &parts).await?;
-    let client = nats::connect(&settings.nats, "ackline-workers", false).await?;
+    let client = nats::connect(&settings.nats, "ackline-workers").await?;
     let context = nats::jetstream(client);
     let buckets = nats::prepare(&context, &settings.nats).await?;
     let registry = Registry::watch(buckets.config.clone());

@@ -12,8 +12,8 @@ use url::Url;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connects; with `wait` it returns at once and keeps trying in the background.
-pub async fn connect(settings: &NatsSettings, name: &str, wait: bool) -> Result<Client, NatsError> {
+/// Connects, and then keeps connected in the background; the servers show the name.
+pub async fn connect(settings: &NatsSettings, name: &str) -> Result<Client, NatsError> {
     let failed = |reason: String| NatsError::Connect { url: settings.url.clone(), reason };
     let mut options = ConnectOptions::new()
         .name(name)
@@ -22,9 +22,6 @@ pub async fn connect(settings: &NatsSettings, name: &str, wait: bool) -> Result<
         .reconnect_delay_callback(|attempts| {
             Duration::from_millis(u64::try_from(attempts).unwrap_or(8).min(8) * 25)
         });
-    if wait {
-        options = options.retry_on_initial_connect();
-    }
     if let Some(path) = &settings.credentials_file {
         options = options.credentials_file(path).await.map_err(|error| failed(error.to_string()))?;
     }

@@ -112,7 +112,7 @@ impl Stage {
             session_max_age: Duration::from_secs(3600),
             lease_ttl: Duration::from_secs(2),
         };
-        let client = nats::connect(&nats_settings, "test", false).await.unwrap();
+        let client = nats::connect(&nats_settings, "test").await.unwrap();
         let context = nats::jetstream(client);
         let buckets = nats::prepare(&context, &nats_settings).await.unwrap();
         let (master, data_key) = (VaultKey::generate(), VaultKey::generate());

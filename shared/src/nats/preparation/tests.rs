@@ -28,7 +28,7 @@ fn settings(server: &NatsServer) -> NatsSettings {
 async fn streams_and_buckets_have_the_settings_that_other_clients_would_give_them() {
     let server = NatsServer::start().unwrap();
     let settings = settings(&server);
-    let context = jetstream(connect(&settings, "test", false).await.unwrap());
+    let context = jetstream(connect(&settings, "test").await.unwrap());
     let buckets = Box::pin(prepare(&context, &settings)).await.unwrap();
     // To create what exists is an error unless the settings are the same.
     let bucket = |name: &str, history: i64, max_age: Duration| kv::Config {
@@ -62,7 +62,7 @@ async fn streams_and_buckets_have_the_settings_that_other_clients_would_give_the
 async fn a_stream_of_an_older_version_gets_the_subjects_it_lacks_and_keeps_the_rest() {
     let server = NatsServer::start().unwrap();
     let settings = settings(&server);
-    let client = connect(&settings, "test", false).await.unwrap();
+    let client = connect(&settings, "test").await.unwrap();
     let context = jetstream(client.clone());
     let [updates, records] = UPDATES_SUBJECTS.map(str::to_owned);
     let older = stream::Config {
@@ -84,14 +84,14 @@ async fn a_stream_of_an_older_version_gets_the_subjects_it_lacks_and_keeps_the_r
 async fn what_jetstream_lacks_is_said_with_what_to_do() {
     let server = NatsServer::start().unwrap();
     let large = NatsSettings { stream_bytes_max: 1 << 50, ..settings(&server) };
-    let client = connect(&large, "test", false).await.unwrap();
+    let client = connect(&large, "test").await.unwrap();
     let error = establish(&client, &large).await.unwrap_err().to_string();
     assert!(error.contains(SPILL) && error.contains("lower it, or give JetStream more"), "{error}");
     let extra_config = "accounts { A { users: [{ user: ann, password: secret }] } }\nno_auth_user: ann";
     let options = NatsOptions { sync_always: false, extra_config: extra_config.to_owned() };
     let server = NatsServer::start_with(options).unwrap();
     let settings = settings(&server);
-    let client = connect(&settings, "test", false).await.unwrap();
+    let client = connect(&settings, "test").await.unwrap();
     let error = establish(&client, &settings).await.unwrap_err().to_string();
     assert!(error.contains("JetStream") && error.contains("enabled"), "{error}");
 }
