@@ -3,16 +3,17 @@
 //! The stream says how many replicas it has; only the server's monitoring address says whether every write
 //! is synced. Without one the promise is the operator's, and `/readyz` says that it is not verified.
 
+use ackline_shared::nats::api::Ask;
+use ackline_shared::nats::preparation::stream_info;
 use ackline_shared::nats::{Durability, NatsSettings};
 use ackline_shared::subjects::UPDATES;
-use async_nats::jetstream::Context;
-use async_nats::jetstream::stream::PersistenceMode;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::HOST;
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,6 +24,16 @@ use url::Url;
 const REPLICAS_MIN: usize = 3;
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// What a stream's settings say about the promise.
+#[derive(Debug, Deserialize)]
+struct Kept {
+    num_replicas: usize,
+    #[serde(default)]
+    allow_atomic: bool,
+    #[serde(default)]
+    persist_mode: Option<String>,
+}
 
 /// What is known of the promise; shared by all threads.
 #[derive(Debug, Default)]
@@ -75,23 +86,23 @@ impl Promise {
     /// Looks at the stream and the server, which syncs within what is `kept` at the edge; an error means that the promise is broken for certain.
     pub async fn verify(
         &self,
-        context: &Context,
+        asker: &impl Ask,
         settings: &NatsSettings,
         server_id: &str,
         kept: Duration,
     ) -> Result<(), DurabilityError> {
         let mode = settings.durability;
-        let stream = context.get_stream(UPDATES).await;
-        let config = stream.as_ref().ok().map(|stream| &stream.cached_info().config);
-        if let Some(config) = config {
-            if config.persist_mode == Some(PersistenceMode::Async) {
+        let config = stream_info::<Kept>(asker, UPDATES).await.ok().map(|stream| stream.config);
+        if let Some(config) = &config {
+            if config.persist_mode.as_deref() == Some("async") {
                 return Err(DurabilityError::Async);
             }
             if mode == Durability::Replicated && config.num_replicas < REPLICAS_MIN {
                 return Err(DurabilityError::Replicas(config.num_replicas));
             }
         }
-        let one_server = config.is_some_and(|config| config.num_replicas == 1 && config.allow_atomic_publish);
+        let one_server =
+            config.as_ref().is_some_and(|config| config.num_replicas == 1 && config.allow_atomic);
         self.groups.store(mode == Durability::Synced && one_server, Ordering::Relaxed);
         let verified = match (mode, &settings.monitor_url) {
             (Durability::Stored, _) => config.is_some(),

@@ -6,6 +6,7 @@
 pub mod acknowledged;
 pub mod admission;
 pub mod budget;
+pub mod configuration;
 #[cfg(any(test, feature = "testing"))]
 pub mod connection;
 pub mod core;

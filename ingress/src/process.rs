@@ -5,6 +5,7 @@
 
 use crate::acknowledged::Acknowledged;
 use crate::budget::Budget;
+use crate::configuration;
 use crate::core::{Core, Shared};
 use crate::durability::{DurabilityError, Promise};
 use crate::entrance::Entrance;
@@ -20,10 +21,11 @@ use crate::spool::directory::SpoolError;
 use crate::spool::disk::FileSystem;
 use crate::spool::settings::SpoolSettings;
 use crate::wire::Wire;
-use ackline_shared::nats::{self, Durability, NatsError};
-use ackline_shared::registry::{Extent, Registry};
+use crate::wire::client::Client;
+use ackline_shared::nats::preparation::establish;
+use ackline_shared::nats::{Durability, NatsError};
+use ackline_shared::registry::Registry;
 use ackline_shared::vault::{VaultError, VaultKey};
-use async_nats::Event;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all, select_all};
 use std::convert::Infallible;
@@ -185,26 +187,7 @@ async fn start_drain(shared: &Shared) -> Result<Option<(JoinHandle<Infallible>, 
     let grouped = (settings.nats.durability == Durability::Synced).then_some(metrics);
     let wire = Wire::start(&settings.nats, limits.in_flight_max, limits.attempt_timeout, grouped).await?;
     let publisher = Arc::new(Publisher::new(wire.clone(), limits, metrics.clone(), nothing, promise));
-    let (found, connections) = watch::channel(0_u64);
-    let client = nats::connect_with(&settings.nats, "ackline-ingress-spool", true, |options| {
-        options.event_callback(move |event| {
-            if matches!(event, Event::Connected) {
-                // The first one finds what the drain begins with anyway.
-                found.send_if_modified(|found| {
-                    *found += 1;
-                    *found > 1
-                });
-            }
-            std::future::ready(())
-        })
-    });
-    let client = client.await?;
-    let drain = spool.drain(publisher, connections);
-    let draining = tokio::spawn(async move {
-        let never = drain.run().await;
-        drop(client);
-        never
-    });
+    let draining = tokio::spawn(spool.drain(publisher, wire.returns()).run());
     Ok(Some((draining, wire)))
 }
 
@@ -231,20 +214,35 @@ async fn follow(
     master: VaultKey,
 ) -> Result<Infallible, ProcessError> {
     // A connection of its own: reading configuration must not queue behind updates.
+    let (client, connection) = Client::new(&settings.nats, "ackline-ingress-config").await?;
+    tokio::select! {
+        () = connection => Err(ProcessError::Configuration),
+        result = follow_on(&client, &settings, &routing, &promise, &master) => result,
+    }
+}
+
+async fn follow_on(
+    client: &Client,
+    settings: &IngressSettings,
+    routing: &Routing,
+    promise: &Promise,
+    master: &VaultKey,
+) -> Result<Infallible, ProcessError> {
     let kept = settings.spool.as_ref().map(SpoolSettings::kept).unwrap_or_default();
     let settings = &settings.nats;
-    let client = nats::connect(settings, "ackline-ingress-config", true).await?;
-    let context = nats::jetstream(client.clone());
-    let buckets = loop {
-        match timeout(PREPARE_TIMEOUT, Box::pin(nats::prepare(&context, settings))).await {
-            Ok(Ok(buckets)) => break buckets,
+    loop {
+        match timeout(PREPARE_TIMEOUT, establish(client, settings)).await {
+            Ok(Ok(())) => break,
             Ok(Err(error @ NatsError::Partitions { .. })) => return Err(error.into()),
             Ok(Err(error)) => tracing::warn!(%error, "JetStream is not ready; trying again"),
             Err(_) => tracing::warn!("JetStream does not answer; trying again"),
         }
         sleep(PREPARE_PAUSE).await;
-    };
-    promise.verify(&context, settings, &client.server_info().server_id, kept).await?;
-    routing.follow(Registry::watch(buckets.config, Extent::Edge), &master).await;
-    Err(ProcessError::Configuration)
+    }
+    promise.verify(client, settings, &client.server_id(), kept).await?;
+    let (registry, keeper) = Registry::kept();
+    tokio::select! {
+        () = routing.follow(registry, master) => Err(ProcessError::Configuration),
+        never = configuration::follow(client, keeper) => match never {},
+    }
 }

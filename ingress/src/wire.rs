@@ -1,4 +1,5 @@
-//! The connection that updates are published on: our own, as this path needs little of NATS and that fast.
+//! The edge's own connections to NATS: here the one that updates are published on, and in [`client`] the one that
+//! asks and listens. The publishing path needs little of NATS and that fast.
 //!
 //! Whoever publishes writes into one buffer and waits for a slot of one table; the connection's task writes
 //! the buffer in one system call a turn of the event loop, and reads answers straight into the table. No
@@ -7,8 +8,10 @@
 //!
 //! It knows nothing of streams, keys or consumers.
 
+pub mod client;
 mod connection;
 mod dial;
+mod headers;
 mod login;
 pub(crate) mod output;
 mod protocol;
@@ -22,8 +25,10 @@ use crate::slots::{Outcome, Slots, Token, Travel};
 use ackline_shared::envelope::Head;
 use ackline_shared::nats::{NatsError, NatsSettings};
 use bytes::Bytes;
-use dial::Dialer;
+use connection::{End, Hear};
+use dial::{Dialer, Info};
 use output::{Output, Publication};
+use protocol::Message;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -33,6 +38,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// Most bytes that wait to be written; beyond it nothing more is taken.
 const UNWRITTEN_BYTES_MAX: usize = 8 << 20;
+/// What servers show of the connection.
+const NAME: &str = "ackline-ingress";
 /// Attempts are looked through so many times while one lasts.
 const SWEEPS: u32 = 24;
 const SWEEP_MIN: Duration = Duration::from_millis(5);
@@ -44,6 +51,8 @@ pub struct Wire {
     /// The subject of all answers, up to their last token.
     inbox: Vec<u8>,
     link: watch::Sender<Link>,
+    /// How often NATS was found again.
+    returns: watch::Sender<u64>,
     /// Tells that slots or room for bytes became free.
     room: Notify,
     /// Tells that something is on its way.
@@ -53,8 +62,9 @@ pub struct Wire {
     tasks: OnceLock<[AbortHandle; 2]>,
 }
 
+/// What publishers and the connection share.
 #[derive(Debug)]
-struct State {
+pub struct State {
     slots: Slots,
     output: Output,
     group: Option<Group>,
@@ -86,7 +96,7 @@ impl Wire {
         attempt_timeout: Duration,
         grouped: Option<&Arc<Metrics>>,
     ) -> Result<Arc<Self>, NatsError> {
-        let dialer = Dialer::new(settings).await?;
+        let dialer = Dialer::new(settings, NAME).await?;
         let group = |metrics: &Arc<Metrics>| Group::new(rand::random(), attempt_timeout, metrics.clone());
         let state = State {
             slots: Slots::new(in_flight_max),
@@ -103,6 +113,7 @@ impl Wire {
             state: Mutex::new(state),
             inbox: format!("_INBOX.{:032x}.", rand::random::<u128>()).into_bytes(),
             link: watch::channel(Link::New).0,
+            returns: watch::channel(0).0,
             room: Notify::new(),
             busy: Notify::new(),
             in_flight_max,
@@ -128,6 +139,11 @@ impl Wire {
     pub async fn connected(&self, deadline: Instant) -> bool {
         let mut link = self.link.subscribe();
         matches!(timeout_at(deadline, link.wait_for(|link| *link == Link::Up)).await, Ok(Ok(_)))
+    }
+
+    /// Counts how often NATS was found again, the first time left out.
+    pub fn returns(&self) -> watch::Receiver<u64> {
+        self.returns.subscribe()
     }
 
     /// Most updates in flight at once.
@@ -198,7 +214,32 @@ impl Wire {
         std::future::poll_fn(|context| self.lock().slots.poll(token, attempt_end, context)).await
     }
 
-    /// Takes what is to be written; otherwise remembers who writes.
+    fn sweep(&self, now: Instant) {
+        let mut wakers = Vec::new();
+        {
+            let mut state = self.lock();
+            let state = &mut *state;
+            state.slots.sweep(now, &mut wakers);
+            if let Some(group) = &mut state.group {
+                group.sweep(now);
+            }
+            state.wake_writer();
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl End for Wire {
+    type State = State;
+
+    fn inbox(&self) -> &[u8] {
+        &self.inbox
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take_output(&self, output: &mut Output, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         let state = &mut *state;
@@ -215,14 +256,16 @@ impl Wire {
         Poll::Ready(())
     }
 
-    fn up(&self, max_payload: usize) {
+    fn up(&self, _: &Info) {
         {
             let mut state = self.lock();
-            (state.is_up, state.max_payload) = (true, max_payload);
+            state.is_up = true;
             state.output.clear();
         }
         tracing::info!("connected to NATS");
-        self.link.send_replace(Link::Up);
+        if self.link.send_replace(Link::Up) != Link::New {
+            self.returns.send_modify(|returns| *returns += 1);
+        }
     }
 
     fn down(&self) {
@@ -240,24 +283,6 @@ impl Wire {
         tracing::warn!("NATS is away; deliveries get 503 until it is back");
         self.link.send_replace(Link::Down(Instant::now()));
         wakers.into_iter().for_each(Waker::wake);
-    }
-
-    fn sweep(&self, now: Instant) {
-        let mut wakers = Vec::new();
-        {
-            let mut state = self.lock();
-            let state = &mut *state;
-            state.slots.sweep(now, &mut wakers);
-            if let Some(group) = &mut state.group {
-                group.sweep(now);
-            }
-            state.wake_writer();
-        }
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -323,16 +348,14 @@ impl Drop for Writing<'_> {
     }
 }
 
-impl State {
+impl Hear for State {
+    fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
     /// Gives an answer to whoever waits for it.
-    fn answered(
-        &mut self,
-        inbox: &[u8],
-        subject: &[u8],
-        headers: &[u8],
-        payload: &[u8],
-        wakers: &mut Vec<Waker>,
-    ) {
+    fn hear(&mut self, inbox: &[u8], message: &Message<'_>, wakers: &mut Vec<Waker>) {
+        let Message { subject, headers, payload, .. } = *message;
         let Some(token) = subject.strip_prefix(inbox) else { return };
         if let Some(token) = Token::parse(token) {
             if self.slots.resolve(token, receipt::read(headers, payload), wakers) {
@@ -343,6 +366,12 @@ impl State {
         }
     }
 
+    fn set_max_payload(&mut self, max_payload: usize) {
+        self.max_payload = max_payload;
+    }
+}
+
+impl State {
     fn left(&mut self) {
         if let Some(group) = &mut self.group {
             group.left();

@@ -1,17 +1,19 @@
-//! The connection to NATS and the streams and buckets every part relies on.
+//! How NATS is reached and what is kept in it: settings, the streams and buckets every part relies on, and how they
+//! are made.
 //!
-//! Whoever starts first creates what is missing; what exists is left as it is, but for subjects that a stream of an
-//! older version lacks. The partition count is recorded
-//! when the installation is created, and a process configured otherwise refuses to start.
+//! The parts that connect with async-nats are behind the feature `client`: the edge asks on a connection of its own.
+
+pub mod api;
+#[cfg(feature = "client")]
+mod client;
+pub mod layout;
+pub mod preparation;
+
+#[cfg(feature = "client")]
+pub use client::{Buckets, connect, jetstream, prepare};
 
 use crate::config::Reader;
-use crate::model::Installation;
 use crate::secret::Secret;
-use crate::subjects::{self, config_key};
-use async_nats::jetstream::kv;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::{Context, ContextBuilder};
-use async_nats::{Client, ConnectOptions};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -132,42 +134,16 @@ pub enum NatsError {
     },
 }
 
-/// Connects; with `wait` it returns at once and keeps trying in the background.
-pub async fn connect(settings: &NatsSettings, name: &str, wait: bool) -> Result<Client, NatsError> {
-    connect_with(settings, name, wait, |options| options).await
-}
-
-/// Connects like [`connect`], with options of the caller's own on top of ours.
-pub async fn connect_with(
-    settings: &NatsSettings,
-    name: &str,
-    wait: bool,
-    adjust: impl FnOnce(ConnectOptions) -> ConnectOptions,
-) -> Result<Client, NatsError> {
-    let failed = |reason: String| NatsError::Connect { url: settings.url.clone(), reason };
-    let mut options = ConnectOptions::new()
-        .name(name)
-        .ping_interval(Duration::from_secs(5))
-        .connection_timeout(Duration::from_secs(5))
-        .reconnect_delay_callback(|attempts| {
-            Duration::from_millis(u64::try_from(attempts).unwrap_or(8).min(8) * 25)
-        });
-    if wait {
-        options = options.retry_on_initial_connect();
-    }
-    if let Some(path) = &settings.credentials_file {
-        options = options.credentials_file(path).await.map_err(|error| failed(error.to_string()))?;
-    }
-    let servers: Vec<String> = settings.url.split(',').map(|url| url.trim().to_owned()).collect();
-    // The client does not look for a user in the URL.
-    match servers.first().and_then(|url| Url::parse(url).ok()).and_then(|url| user_of(&url)) {
-        Some((user, Some(password))) => {
-            options = options.user_and_password(user, password.expose().clone());
+impl NatsError {
+    fn prepare(what: &str, error: &dyn fmt::Display) -> Self {
+        let mut reason = error.to_string();
+        if reason.contains(NO_STORAGE) {
+            reason.push_str(
+                "; every stream reserves nats.stream_bytes_max: lower it, or give JetStream more max_file_store",
+            );
         }
-        Some((token, None)) => options = options.token(token),
-        None => {}
+        Self::Prepare { what: what.to_owned(), reason }
     }
-    adjust(options).connect(servers).await.map_err(|error| failed(error.to_string()))
 }
 
 /// The user a URL names, and the password; a token is a user without one.
@@ -179,140 +155,6 @@ pub fn user_of(url: &Url) -> Option<(String, Option<Secret<String>>)> {
     };
     let user = decoded(url.username())?;
     Some((user, url.password().and_then(decoded).map(Secret::new)))
-}
-
-/// The JetStream context with our deadlines.
-pub fn jetstream(client: Client) -> Context {
-    ContextBuilder::new().timeout(Duration::from_secs(5)).build(client)
-}
-
-/// The buckets of the installation.
-#[derive(Debug, Clone)]
-pub struct Buckets {
-    /// Declared configuration.
-    pub config: kv::Store,
-    /// Conversation state.
-    pub sessions: kv::Store,
-    /// Processes that are alive.
-    pub leases: kv::Store,
-    /// Who owns which partition.
-    pub owners: kv::Store,
-    /// Errands that only one process may run at a time.
-    pub errands: kv::Store,
-    /// Live settings.
-    pub tuning: kv::Store,
-    /// Replays, and which dead letters are settled.
-    pub replays: kv::Store,
-}
-
-/// Makes sure every stream and bucket exists and the partition count is the recorded one.
-pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Buckets, NatsError> {
-    for config in streams(settings) {
-        let name = config.name.clone();
-        let wanted = config.subjects.clone();
-        let stream =
-            context.get_or_create_stream(config).await.map_err(|error| prepare_error(&name, &error))?;
-        let mut stored = stream.cached_info().config.clone();
-        let missing: Vec<String> =
-            wanted.into_iter().filter(|subject| !stored.subjects.contains(subject)).collect();
-        if !missing.is_empty() {
-            stored.subjects.extend(missing);
-            context.update_stream(stored).await.map_err(|error| prepare_error(&name, &error))?;
-        }
-    }
-    let replicas = settings.durability.replicas();
-    let bucket = |name: &str, history: i64, max_age: Duration| kv::Config {
-        bucket: name.to_owned(),
-        history,
-        max_age,
-        storage: StorageType::File,
-        num_replicas: replicas,
-        ..kv::Config::default()
-    };
-    let buckets = Buckets {
-        config: open(context, bucket(subjects::BUCKET_CONFIG, 8, Duration::ZERO)).await?,
-        sessions: open(context, bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age)).await?,
-        leases: open(context, bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl)).await?,
-        errands: open(context, bucket(subjects::BUCKET_ERRANDS, 1, settings.lease_ttl)).await?,
-        tuning: open(context, bucket(subjects::BUCKET_TUNING, TUNING_HISTORY, Duration::ZERO)).await?,
-        replays: open(context, bucket(subjects::BUCKET_REPLAYS, 1, settings.dead_max_age)).await?,
-        owners: open(context, bucket(subjects::BUCKET_OWNERS, 1, Duration::ZERO)).await?,
-    };
-    check_partitions(&buckets.config, settings.partitions).await?;
-    Ok(buckets)
-}
-
-/// Changes of each live setting that stay readable; the bucket's history is the audit.
-const TUNING_HISTORY: i64 = 64;
-
-fn streams(settings: &NatsSettings) -> [Config; 4] {
-    let stream = |name: &str, subjects: &[&str], max_age: Duration| Config {
-        name: name.to_owned(),
-        subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
-        retention: RetentionPolicy::Limits,
-        discard: DiscardPolicy::New,
-        storage: StorageType::File,
-        num_replicas: settings.durability.replicas(),
-        max_age,
-        max_bytes: i64::try_from(settings.stream_bytes_max).unwrap_or(i64::MAX),
-        duplicate_window: settings.duplicate_window.min(max_age),
-        max_consumers: -1,
-        allow_direct: true,
-        allow_atomic_publish: true,
-        ..Config::default()
-    };
-    // Lines are read without consumers and taken out by their owner, so that none waits behind another.
-    let spill = stream(subjects::SPILL, &subjects::SPILL_SUBJECTS, settings.max_age);
-    let spill_bytes = i64::try_from(settings.stream_bytes_max / SPILL_FRACTION).unwrap_or(i64::MAX);
-    let [updates, records] = subjects::UPDATES_SUBJECTS;
-    [
-        Config { max_bytes: spill_bytes.max(1 << 20), ..spill },
-        stream(subjects::UPDATES, &[updates, records, subjects::REPLAY_SUBJECTS], settings.max_age),
-        stream(subjects::OUTBOUND, &subjects::OUTBOUND_SUBJECTS, settings.max_age),
-        stream(subjects::DEAD, &subjects::DEAD_SUBJECTS, settings.dead_max_age),
-    ]
-}
-
-/// SPILL gets one part in this many of what the other streams get.
-const SPILL_FRACTION: u64 = 4;
-
-async fn open(context: &Context, config: kv::Config) -> Result<kv::Store, NatsError> {
-    let name = config.bucket.clone();
-    if let Ok(store) = context.get_key_value(&name).await {
-        return Ok(store);
-    }
-    match context.create_key_value(config).await {
-        Ok(store) => Ok(store),
-        // Another process may have created it between the two calls.
-        Err(error) => context.get_key_value(&name).await.map_err(|_| prepare_error(&name, &error)),
-    }
-}
-
-async fn check_partitions(config: &kv::Store, configured: u16) -> Result<(), NatsError> {
-    let fail = |error: &dyn fmt::Display| prepare_error(config_key::INSTALLATION, error);
-    let record =
-        serde_json::to_vec(&Installation { partitions: configured }).map_err(|error| fail(&error))?;
-    if config.create(config_key::INSTALLATION, record.into()).await.is_ok() {
-        return Ok(());
-    }
-    let stored =
-        config.get(config_key::INSTALLATION).await.map_err(|error| fail(&error))?.unwrap_or_default();
-    let stored: Installation = serde_json::from_slice(&stored).map_err(|error| fail(&error))?;
-    if stored.partitions == configured {
-        Ok(())
-    } else {
-        Err(NatsError::Partitions { stored: stored.partitions, configured })
-    }
-}
-
-fn prepare_error(what: &str, error: &dyn fmt::Display) -> NatsError {
-    let mut reason = error.to_string();
-    if reason.contains(NO_STORAGE) {
-        reason.push_str(
-            "; every stream reserves nats.stream_bytes_max: lower it, or give JetStream more max_file_store",
-        );
-    }
-    NatsError::Prepare { what: what.to_owned(), reason }
 }
 
 /// JetStream's words when the sizes of all streams exceed what it may store.

@@ -1,27 +1,22 @@
-//! The declared configuration held in memory: a watch of the `config` bucket folded into a snapshot.
+//! The declared configuration held in memory: what a source reads of the `config` bucket, folded into a snapshot.
 //!
-//! Readers take a cheap [`Snapshot`] and never wait. While NATS is away the last snapshot stays; when the
-//! watch breaks it is opened again. The edge watches only what routing needs; the workers watch everything.
-//! An entry that does not parse is kept out and reported, and the rest goes on.
+//! Readers take a cheap [`Snapshot`] and never wait. While NATS is away the last snapshot stays; a source whose
+//! reading breaks begins anew. An entry that does not parse is kept out and reported, and the rest goes on.
+
+#[cfg(feature = "client")]
+mod source;
 
 use crate::ids::{AppId, PhoneNumberId, TenantId};
 use crate::model::{
     ApiKey, App, Bot, Brand, CrmLink, Endpoint, Entity, Flow, PhoneNumber, Relay, SecretField, Tenant,
 };
 use crate::secret::Secret;
-use crate::subjects::config_key;
 use crate::vault::{Sealed, VaultError, VaultKey};
 use arc_swap::ArcSwap;
-use async_nats::jetstream::kv::{Operation, Store};
-use futures_util::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-const REOPEN_DELAY: Duration = Duration::from_millis(500);
-/// A bucket without matching keys sends nothing; after this long silence the table counts as loaded, and empty.
-const FIRST_ENTRY_WAIT: Duration = Duration::from_secs(5);
 
 /// Everything declared, at one moment.
 #[derive(Debug, Clone, Default)]
@@ -124,15 +119,6 @@ fn store<K: Ord, T: Entity>(
     Ok(())
 }
 
-/// How much of the configuration to hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
-    /// What verifying and routing need.
-    Edge,
-    /// Everything.
-    All,
-}
-
 /// A handle on the configuration; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Registry {
@@ -142,14 +128,19 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts watching the bucket; the task ends when every handle is gone.
-    pub fn watch(store: Store, extent: Extent) -> Self {
+    /// An empty registry, and the keeper that a source fills it through.
+    pub fn kept() -> (Self, Keeper) {
         let current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (loaded_sender, loaded) = watch::channel(false);
         let (version_sender, version) = watch::channel(0);
-        let follower = Follower { current: current.clone(), loaded: loaded_sender, version: version_sender };
-        tokio::spawn(follower.run(store, extent));
-        Self { current, loaded, version }
+        let keeper = Keeper {
+            current: current.clone(),
+            loaded: loaded_sender,
+            version: version_sender,
+            building: Snapshot::default(),
+            whole: false,
+        };
+        (Self { current, loaded, version }, keeper)
     }
 
     /// A registry with fixed content, for a part of the program run without NATS.
@@ -181,61 +172,58 @@ impl Registry {
     }
 }
 
-struct Follower {
+/// Takes what a source reads of the bucket, and gives it to a registry's readers.
+#[derive(Debug)]
+pub struct Keeper {
     current: Arc<ArcSwap<Snapshot>>,
     loaded: watch::Sender<bool>,
     version: watch::Sender<u64>,
+    building: Snapshot,
+    whole: bool,
 }
 
-impl Follower {
-    async fn run(self, store: Store, extent: Extent) {
-        while !self.loaded.is_closed() {
-            if let Err(error) = self.follow(&store, extent).await {
-                tracing::warn!(%error, "the watch of the configuration broke; opening it again");
-            }
-            tokio::time::sleep(REOPEN_DELAY).await;
+impl Keeper {
+    /// Begins a new table, read from the start; the one before stays in force until this one is whole.
+    pub fn begin(&mut self) {
+        self.building = Snapshot { version: self.current.load().version, ..Snapshot::default() };
+        self.whole = false;
+    }
+
+    /// Takes an entry; `None` as value means that the key was removed.
+    pub fn take(&mut self, key: &str, value: Option<&[u8]>) {
+        if let Err(error) = self.building.fold(key, value) {
+            tracing::warn!(key, %error, "this configuration entry does not parse and is left out");
+        }
+        if self.whole {
+            self.publish();
         }
     }
 
-    /// Reads the whole table anew, then follows changes; returns when the watch breaks or nobody listens.
-    async fn follow(&self, store: &Store, extent: Extent) -> Result<(), async_nats::Error> {
-        let mut watch = match extent {
-            Extent::Edge => store.watch_many_with_history(config_key::EDGE_FILTERS).await?,
-            Extent::All => store.watch_many_with_history([">"]).await?,
-        };
-        let mut building = Snapshot { version: self.current.load().version, ..Snapshot::default() };
-        let mut whole = false;
-        loop {
-            let next = if whole {
-                tokio::select! {
-                    next = watch.next() => next,
-                    () = self.loaded.closed() => return Ok(()),
-                }
-            } else {
-                match tokio::time::timeout(FIRST_ENTRY_WAIT, watch.next()).await {
-                    Ok(next) => next,
-                    Err(_) => {
-                        whole = true;
-                        self.publish(&building);
-                        continue;
-                    }
-                }
-            };
-            let Some(entry) = next.transpose()? else { return Ok(()) };
-            let value = (entry.operation == Operation::Put).then_some(&entry.value[..]);
-            if let Err(error) = building.fold(&entry.key, value) {
-                tracing::warn!(key = entry.key, %error, "this configuration entry does not parse and is left out");
-            }
-            whole |= entry.delta == 0;
-            if whole {
-                self.publish(&building);
-            }
+    /// Says that everything that was there was taken; what is taken from now on counts at once.
+    pub fn complete(&mut self) {
+        if !std::mem::replace(&mut self.whole, true) {
+            self.publish();
         }
     }
 
-    fn publish(&self, snapshot: &Snapshot) {
-        self.current.store(Arc::new(snapshot.clone()));
-        self.version.send_replace(snapshot.version);
+    /// Whether everything that was there was taken.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Whether nobody reads the registry any more.
+    pub fn is_unread(&self) -> bool {
+        self.loaded.is_closed()
+    }
+
+    /// Waits until nobody reads the registry any more.
+    pub async fn unread(&self) {
+        self.loaded.closed().await;
+    }
+
+    fn publish(&self) {
+        self.current.store(Arc::new(self.building.clone()));
+        self.version.send_replace(self.building.version);
         self.loaded.send_replace(true);
     }
 }
@@ -244,6 +232,7 @@ impl Follower {
 mod tests {
     use super::*;
     use crate::model::INSTALLATION_SCOPE;
+    use crate::subjects::config_key;
 
     #[test]
     fn changes_fold_into_the_snapshot_and_out_of_it() {
@@ -264,6 +253,29 @@ mod tests {
         let mut snapshot = Snapshot::default();
         assert!(snapshot.fold("tenant.acme", Some(br#"{"id":"acme","name":"A","nmae":"B"}"#)).is_err());
         assert!(snapshot.tenants.is_empty());
+    }
+
+    #[test]
+    fn a_table_read_anew_takes_the_place_of_the_last_one_when_it_is_whole() {
+        let (registry, mut keeper) = Registry::kept();
+        let tenant = |id: &str| format!(r#"{{"id":"{id}","name":"A"}}"#);
+        let shown = || registry.snapshot().tenants.keys().map(ToString::to_string).collect::<Vec<_>>();
+        keeper.take("tenant.acme", Some(tenant("acme").as_bytes()));
+        assert!(!registry.is_loaded() && shown().is_empty());
+        keeper.complete();
+        keeper.take("tenant.b", Some(tenant("b").as_bytes()));
+        assert!(registry.is_loaded());
+        assert_eq!(shown(), ["acme", "b"]);
+        let version = registry.snapshot().version;
+        keeper.begin();
+        keeper.take("tenant.c", Some(tenant("c").as_bytes()));
+        assert_eq!(shown(), ["acme", "b"]);
+        keeper.complete();
+        assert_eq!(shown(), ["c"]);
+        assert!(registry.snapshot().version > version);
+        assert!(!keeper.is_unread());
+        drop(registry);
+        assert!(keeper.is_unread());
     }
 
     #[test]

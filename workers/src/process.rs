@@ -29,7 +29,7 @@ use crate::scaler::Scaler;
 use crate::traces::{TraceSettings, Traces};
 use ackline_shared::config::{Reader, Report};
 use ackline_shared::nats::{self, NatsSettings};
-use ackline_shared::registry::{Extent, Registry};
+use ackline_shared::registry::Registry;
 use ackline_shared::subjects::Pool;
 use ackline_shared::telemetry::Telemetry;
 use ackline_shared::vault::{self, VaultKey};
@@ -147,10 +147,10 @@ impl Settings {
 /// Runs the parts until the signal; `listen` wins over the configured addresses.
 pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&settings, &parts).await?;
-    let client = nats::connect(&settings.nats, "ackline-workers", false).await?;
+    let client = nats::connect(&settings.nats, "ackline-workers").await?;
     let context = nats::jetstream(client);
     let buckets = nats::prepare(&context, &settings.nats).await?;
-    let registry = Registry::watch(buckets.config.clone(), Extent::All);
+    let registry = Registry::watch(buckets.config.clone());
     anyhow::ensure!(
         registry.loaded(REGISTRY_DEADLINE).await,
         "the configuration was not read from NATS within {} s",

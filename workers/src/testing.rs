@@ -18,7 +18,7 @@ pub(crate) async fn platform(entries: &[(&str, Value)]) -> (Platform, NatsServer
     let mut reader = Reader::load(None, own.map(|(name, value)| (name.to_owned(), value)));
     let settings = NatsSettings::read(&mut reader);
     reader.finish().unwrap();
-    let client = Box::pin(nats::connect(&settings, "test", false)).await.unwrap();
+    let client = Box::pin(nats::connect(&settings, "test")).await.unwrap();
     let context = nats::jetstream(client);
     let buckets = Box::pin(nats::prepare(&context, &settings)).await.unwrap();
     let (master, data) = (VaultKey::generate(), VaultKey::generate());

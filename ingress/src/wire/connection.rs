@@ -1,12 +1,11 @@
 //! Keeps the connection: opens a session, moves bytes both ways until it ends, and opens the next.
 
-use super::Wire;
 use super::dial::{Dialer, Info, Session};
 use super::output::Output;
-use super::protocol::{self, MESSAGE_BYTES_MAX, Operation, ProtocolError};
+use super::protocol::{self, MESSAGE_BYTES_MAX, Message, Operation, ProtocolError};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,6 +23,33 @@ const RECEIVE_BYTES_MAX: usize = MESSAGE_BYTES_MAX + (64 << 10) + 4096;
 const READS: usize = 8;
 const SLICES: usize = 32;
 
+/// What a connection is kept for: it says what is to be written, and hears what comes.
+pub trait End: Send + Sync {
+    /// What is looked at and changed while bytes are read.
+    type State: Hear;
+
+    /// The subject of answers, up to their last token.
+    fn inbox(&self) -> &[u8];
+    /// Gives the state.
+    fn lock(&self) -> MutexGuard<'_, Self::State>;
+    /// Takes what is to be written; otherwise remembers who writes.
+    fn take_output(&self, output: &mut Output, context: &mut Context<'_>) -> Poll<()>;
+    /// A session begins, with a server that says this of itself.
+    fn up(&self, info: &Info);
+    /// The session ended.
+    fn down(&self);
+}
+
+/// Hears what a server says within a session.
+pub trait Hear {
+    /// Where answers of the connection's own are written.
+    fn output(&mut self) -> &mut Output;
+    /// A message came; whoever is to be woken by it is added.
+    fn hear(&mut self, inbox: &[u8], message: &Message<'_>, wakers: &mut Vec<Waker>);
+    /// The server takes messages of this size from now on.
+    fn set_max_payload(&mut self, max_payload: usize);
+}
+
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
@@ -37,12 +63,13 @@ enum SessionError {
     Silent,
 }
 
-/// Keeps a wire connected, for good.
-pub async fn run(wire: Arc<Wire>, mut dialer: Dialer) {
+/// Keeps an end connected, for good.
+pub async fn run<E: End>(end: Arc<E>, mut dialer: Dialer) {
     loop {
-        let session = dialer.dial(&wire.inbox).await;
-        wire.up(session.info.max_payload.unwrap_or(MAX_PAYLOAD));
-        let mut mover = Mover::new(&wire, &mut dialer, session);
+        let session = dialer.dial(end.inbox()).await;
+        end.lock().set_max_payload(session.info.max_payload.unwrap_or(MAX_PAYLOAD));
+        end.up(&session.info);
+        let mut mover = Mover::new(&*end, &mut dialer, session);
         // The server may have said more than its welcome.
         let error = match mover.read() {
             Ok(()) => std::future::poll_fn(|context| mover.poll(context)).await,
@@ -50,14 +77,14 @@ pub async fn run(wire: Arc<Wire>, mut dialer: Dialer) {
         };
         tracing::debug!(%error, "a session with NATS ended");
         drop(mover);
-        wire.down();
+        end.down();
     }
 }
 
 /// Moves the bytes of one session.
-struct Mover<'w> {
-    wire: &'w Wire,
-    dialer: &'w mut Dialer,
+struct Mover<'e, E> {
+    side: &'e E,
+    dialer: &'e mut Dialer,
     session: Session,
     /// Received bytes from `start` to `end` are not read yet.
     buffer: Vec<u8>,
@@ -70,15 +97,15 @@ struct Mover<'w> {
     wakers: Vec<Waker>,
 }
 
-impl<'w> Mover<'w> {
-    fn new(wire: &'w Wire, dialer: &'w mut Dialer, mut session: Session) -> Self {
+impl<'e, E: End> Mover<'e, E> {
+    fn new(side: &'e E, dialer: &'e mut Dialer, mut session: Session) -> Self {
         let mut ping = interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut buffer = std::mem::take(&mut session.received);
         let end = buffer.len();
         buffer.resize(end.max(RECEIVE_BYTES), 0);
         let (output, wakers) = (Output::default(), Vec::new());
-        Self { wire, dialer, session, buffer, start: 0, end, output, ping, pings: 0, heard: true, wakers }
+        Self { side, dialer, session, buffer, start: 0, end, output, ping, pings: 0, heard: true, wakers }
     }
 
     /// Does what can be done now; ready when the session is over.
@@ -105,7 +132,7 @@ impl<'w> Mover<'w> {
             self.check()?;
         }
         loop {
-            if self.output.is_empty() && self.wire.take_output(&mut self.output, context).is_pending() {
+            if self.output.is_empty() && self.side.take_output(&mut self.output, context).is_pending() {
                 return Ok(());
             }
             match self.send(context) {
@@ -142,16 +169,15 @@ impl<'w> Mover<'w> {
     fn read(&mut self) -> Result<(), SessionError> {
         let mut told = None;
         {
-            let mut state = self.wire.lock();
+            let mut state = self.side.lock();
             loop {
                 let received = self.buffer.get(self.start..self.end).unwrap_or_default();
                 let Some((operation, taken)) = protocol::read(received)? else { break };
                 match operation {
-                    Operation::Message { subject, headers, payload } => {
-                        let inbox = &self.wire.inbox;
-                        state.answered(inbox, subject, headers, payload, &mut self.wakers);
+                    Operation::Message(message) => {
+                        state.hear(self.side.inbox(), &message, &mut self.wakers);
                     }
-                    Operation::Ping => state.output.write(b"PONG\r\n"),
+                    Operation::Ping => state.output().write(b"PONG\r\n"),
                     Operation::Pong => self.pings = 0,
                     Operation::Ok => {}
                     Operation::Error(words) => {
@@ -162,7 +188,7 @@ impl<'w> Mover<'w> {
                 self.start += taken;
             }
             if let Some(max_payload) = told.as_ref().and_then(|info| info.max_payload) {
-                state.max_payload = max_payload;
+                state.set_max_payload(max_payload);
             }
         }
         self.wakers.drain(..).for_each(Waker::wake);
@@ -200,7 +226,7 @@ impl<'w> Mover<'w> {
             return Err(SessionError::Silent);
         } else {
             self.pings += 1;
-            self.wire.lock().output.write(b"PING\r\n");
+            self.side.lock().output().write(b"PING\r\n");
         }
         Ok(())
     }

@@ -18,9 +18,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Added to the wait before each further attempt, up to a bound.
 const PAUSE: Duration = Duration::from_millis(25);
 const PAUSES_MAX: u32 = 8;
-const NAME: &str = "ackline-ingress";
-/// The subscription that brings answers; there is no other.
-const SUBSCRIPTION: &str = "1";
+/// The subscription that brings answers.
+pub const ANSWERS: &str = "1";
 
 /// A stream of bytes to a server.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -40,6 +39,9 @@ pub struct Session {
 /// What a server says about itself.
 #[derive(Debug, Default, Deserialize)]
 pub struct Info {
+    /// Which server it is.
+    #[serde(default)]
+    pub server_id: String,
     /// Longest message it takes, headers included.
     #[serde(default)]
     pub max_payload: Option<usize>,
@@ -81,6 +83,7 @@ pub enum DialError {
 /// Opens sessions, one server after the other.
 #[derive(Debug)]
 pub struct Dialer {
+    name: &'static str,
     servers: Servers,
     current: Option<Server>,
     login: Login,
@@ -89,13 +92,13 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Reads what is configured; nothing is connected yet.
-    pub async fn new(settings: &NatsSettings) -> Result<Self, NatsError> {
+    /// Reads what is configured; nothing is connected yet. The server shows the name of the connection.
+    pub async fn new(settings: &NatsSettings, name: &'static str) -> Result<Self, NatsError> {
         let failed = |reason: String| NatsError::Connect { url: settings.url.clone(), reason };
         let servers = Servers::parse(&settings.url).map_err(|error| failed(error.to_string()))?;
         let login = Login::load(settings.credentials_file.as_deref()).await;
         let login = login.map_err(|error| failed(error.to_string()))?;
-        Ok(Self { servers, current: None, login, tls: None, attempts: 0 })
+        Ok(Self { name, servers, current: None, login, tls: None, attempts: 0 })
     }
 
     /// Tries servers until one of them opens a session that answers are heard on.
@@ -145,10 +148,10 @@ impl Dialer {
             let name = name.map_err(|_| DialError::Name(server.host.clone()))?;
             session.io = Box::new(TlsConnector::from(self.tls()?).connect(name, session.io).await?);
         }
-        let mut hello = self.login.connect(server, &session.info.nonce, NAME)?;
+        let mut hello = self.login.connect(server, &session.info.nonce, self.name)?;
         hello.extend_from_slice(b"SUB ");
         hello.extend_from_slice(inbox);
-        hello.extend_from_slice(format!("* {SUBSCRIPTION}\r\nPING\r\n").as_bytes());
+        hello.extend_from_slice(format!("* {ANSWERS}\r\nPING\r\n").as_bytes());
         session.io.write_all(&hello).await?;
         session.io.flush().await?;
         session.welcomed().await?;

@@ -4,8 +4,8 @@
 
 /// Longest line; that of INFO lists every server of a cluster.
 pub const LINE_BYTES_MAX: usize = 64 << 10;
-/// Longest message; answers of JetStream have some hundred bytes.
-pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Longest message: the most that a server is advised to take. Answers of JetStream have some hundred bytes.
+pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
 /// What a server says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,14 +13,7 @@ pub enum Operation<'a> {
     /// `INFO`: about itself, in JSON.
     Info(&'a [u8]),
     /// `MSG` or `HMSG`: a message on one of our subscriptions.
-    Message {
-        /// Where it was published.
-        subject: &'a [u8],
-        /// Its block of headers; empty without any.
-        headers: &'a [u8],
-        /// What it carries.
-        payload: &'a [u8],
-    },
+    Message(Message<'a>),
     /// `PING`
     Ping,
     /// `PONG`
@@ -29,6 +22,21 @@ pub enum Operation<'a> {
     Ok,
     /// `-ERR`: what is wrong.
     Error(&'a [u8]),
+}
+
+/// A message as it is received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Where it was published.
+    pub subject: &'a [u8],
+    /// Which of our subscriptions brings it.
+    pub subscription: &'a [u8],
+    /// Where an answer would go; empty when none is wanted.
+    pub reply: &'a [u8],
+    /// Its block of headers; empty without any.
+    pub headers: &'a [u8],
+    /// What it carries.
+    pub payload: &'a [u8],
 }
 
 /// The bytes are not the protocol, or more than it may say at once.
@@ -77,8 +85,9 @@ fn message<'a>(
     let subject = words.next().ok_or(ProtocolError::Unknown)?;
     let size = size(words.next_back())?;
     let headers = if with_headers { self::size(words.next_back())? } else { 0 };
-    // What is left is the subscription, of which there is one, and a reply subject, which no answer needs.
-    if !(1..=2).contains(&words.count()) || headers > size {
+    let subscription = words.next().ok_or(ProtocolError::Unknown)?;
+    let reply = words.next().unwrap_or_default();
+    if words.next().is_some() || headers > size {
         return Err(ProtocolError::Unknown);
     }
     let Some(body) = bytes.get(start..start + size) else { return Ok(None) };
@@ -86,7 +95,8 @@ fn message<'a>(
         None => Ok(None),
         Some(b"\r\n") => {
             let (headers, payload) = body.split_at_checked(headers).ok_or(ProtocolError::Unknown)?;
-            Ok(Some((Operation::Message { subject, headers, payload }, start + size + 2)))
+            let message = Message { subject, subscription, reply, headers, payload };
+            Ok(Some((Operation::Message(message), start + size + 2)))
         }
         Some(_) => Err(ProtocolError::Unknown),
     }
@@ -122,11 +132,13 @@ mod tests {
         assert_eq!(whole("+OK\r\n"), Operation::Ok);
         assert_eq!(whole("-ERR 'Stale Connection'\r\n"), Operation::Error(b"'Stale Connection'"));
         assert_eq!(whole("INFO {\"a\": 1} \r\n"), Operation::Info(b"{\"a\": 1} "));
-        let plain = Operation::Message { subject: b"a.b", headers: b"", payload: b"x\r\ny" };
-        assert_eq!(whole("MSG a.b 1 4\r\nx\r\ny\r\n"), plain);
-        assert_eq!(whole("MSG a.b 1 re.ply 4\r\nx\r\ny\r\n"), plain);
-        let headed = Operation::Message { subject: b"a", headers: b"NATS/1.0 503\r\n\r\n", payload: b"" };
-        assert_eq!(whole("HMSG a 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"), headed);
+        let plain =
+            Message { subject: b"a.b", subscription: b"1", reply: b"", headers: b"", payload: b"x\r\ny" };
+        assert_eq!(whole("MSG a.b 1 4\r\nx\r\ny\r\n"), Operation::Message(plain));
+        let asking = Message { reply: b"re.ply", ..plain };
+        assert_eq!(whole("MSG a.b 1 re.ply 4\r\nx\r\ny\r\n"), Operation::Message(asking));
+        let headed = Message { headers: b"NATS/1.0 503\r\n\r\n", payload: b"", ..plain };
+        assert_eq!(whole("HMSG a.b 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"), Operation::Message(headed));
     }
 
     #[test]
@@ -168,7 +180,7 @@ mod tests {
             for piece in bytes.chunks(piece) {
                 held.extend_from_slice(piece);
                 while let Some((operation, taken)) = read(&held).unwrap() {
-                    if let Operation::Message { headers, payload, .. } = operation {
+                    if let Operation::Message(Message { headers, payload, .. }) = operation {
                         let body = [headers, payload].concat();
                         prop_assert_eq!(held.get(taken - 2 - body.len()..taken - 2), Some(body.as_slice()));
                     }

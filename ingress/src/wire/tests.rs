@@ -81,7 +81,7 @@ impl Peer {
     }
 }
 
-fn settings(url: String) -> NatsSettings {
+pub(super) fn settings(url: String) -> NatsSettings {
     let hour = Duration::from_secs(3600);
     NatsSettings {
         url,
@@ -153,7 +153,9 @@ async fn answers_find_who_waits_for_them_in_any_order() {
 #[tokio::test]
 async fn whoever_waits_hears_at_once_that_the_connection_broke_and_a_new_one_is_made() {
     let (script, wire) = Script::start().await;
+    let returns = wire.returns();
     let (mut peer, ()) = tokio::join!(script.welcome(), up(&wire));
+    assert_eq!(*returns.borrow(), 0);
     let token = claim(&wire);
     publish(&wire, token, &PAYLOAD).unwrap();
     let reply = peer.message().await;
@@ -164,6 +166,7 @@ async fn whoever_waits_hears_at_once_that_the_connection_broke_and_a_new_one_is_
     publish(&wire, token, &PAYLOAD).unwrap();
     assert_eq!(outcome(&wire, token).await, Some(Outcome::Lost), "nothing waits for a connection");
     let (mut peer, ()) = tokio::join!(script.welcome(), up(&wire));
+    assert_eq!(*returns.borrow(), 1);
     publish(&wire, token, &PAYLOAD).unwrap();
     assert_eq!(peer.message().await, reply, "an answer to either attempt counts");
     peer.acknowledge(&reply).await;

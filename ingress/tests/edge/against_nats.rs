@@ -105,7 +105,7 @@ async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
 }
 
 pub async fn context(settings: &IngressSettings) -> Context {
-    nats::jetstream(nats::connect(&settings.nats, "test", false).await.unwrap())
+    nats::jetstream(nats::connect(&settings.nats, "test").await.unwrap())
 }
 
 /// Declares the fixture's installation.

@@ -10,6 +10,7 @@ mod against_nats;
 mod bodies;
 mod certificates;
 mod client;
+mod configuration;
 mod durability;
 mod http2;
 mod memory_log;

@@ -41,6 +41,13 @@ async fn a_user_of_the_url_is_let_in() {
 }
 
 #[tokio::test]
+async fn a_token_of_the_url_is_let_in() {
+    let server = start("authorization { token: \"s3cret\" }".to_owned());
+    let url = server.url().replace("nats://", "nats://s3cret@");
+    serves(&server, &[("ACKLINE_NATS_URL", &url)]).await;
+}
+
+#[tokio::test]
 async fn credentials_of_a_file_are_let_in() {
     let [operator, account, user] = [KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user()];
     let limits = json!({

@@ -82,7 +82,7 @@ async fn apply(
     plan: &mut Plan,
     done: &mut usize,
 ) -> Result<(), ApplyError> {
-    let client = nats::connect(&settings.nats, "ackline-apply", false).await?;
+    let client = nats::connect(&settings.nats, "ackline-apply").await?;
     let context = nats::jetstream(client);
     let (store, stored) = if arguments.dry_run {
         let stored = match stored::open(&context, subjects::BUCKET_CONFIG).await? {

@@ -60,7 +60,7 @@ pub async fn run(arguments: &DoctorArguments, settings: &Settings) -> Outcome {
 }
 
 async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
-    let client = match nats::connect(&settings.nats, "ackline-doctor", false).await {
+    let client = match nats::connect(&settings.nats, "ackline-doctor").await {
         Ok(client) => client,
         Err(error) => return vec![broker::unreachable(&error)],
     };

@@ -97,7 +97,7 @@ impl Desk {
     /// Connects.
     pub async fn open(settings: &Settings) -> Result<Self, Outcome> {
         let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
-        let client = nats::connect(&settings.nats, "ackline", false).await.map_err(|error| failed(&error))?;
+        let client = nats::connect(&settings.nats, "ackline").await.map_err(|error| failed(&error))?;
         let context = nats::jetstream(client);
         let buckets =
             Box::pin(nats::prepare(&context, &settings.nats)).await.map_err(|error| failed(&error))?;

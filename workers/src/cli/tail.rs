@@ -86,7 +86,7 @@ struct Step {
 /// Follows until told to end, writing to `out`.
 pub async fn run(arguments: &TailArguments, settings: &OnlookerSettings, out: &mut impl Write) -> Outcome {
     let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
-    let client = match nats::connect(&settings.nats, "ackline", false).await {
+    let client = match nats::connect(&settings.nats, "ackline").await {
         Ok(client) => client,
         Err(error) => return failed(&error),
     };

@@ -248,7 +248,7 @@ async fn history(place: &Place, settings: &Settings) -> Result<Told, TuneError> 
 }
 
 async fn connect(settings: &Settings) -> Result<Context, TuneError> {
-    Ok(nats::jetstream(nats::connect(&settings.nats, "ackline-tune", false).await?))
+    Ok(nats::jetstream(nats::connect(&settings.nats, "ackline-tune").await?))
 }
 
 async fn open(context: &Context) -> Result<TuningStore, TuneError> {

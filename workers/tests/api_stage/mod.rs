@@ -5,7 +5,7 @@ use ackline_shared::envelope::Head;
 use ackline_shared::ids::TenantId;
 use ackline_shared::model::SecretField;
 use ackline_shared::nats::{self, Durability, NatsSettings};
-use ackline_shared::registry::{Extent, Registry};
+use ackline_shared::registry::Registry;
 use ackline_shared::secret::Secret;
 use ackline_shared::subjects::{self, UPDATES, header};
 use ackline_shared::testing::NatsServer;
@@ -112,14 +112,14 @@ impl Stage {
             session_max_age: Duration::from_secs(3600),
             lease_ttl: Duration::from_secs(2),
         };
-        let client = nats::connect(&nats_settings, "test", false).await.unwrap();
+        let client = nats::connect(&nats_settings, "test").await.unwrap();
         let context = nats::jetstream(client);
         let buckets = nats::prepare(&context, &nats_settings).await.unwrap();
         let (master, data_key) = (VaultKey::generate(), VaultKey::generate());
         for (key, value) in installation(&master, &data_key) {
             buckets.config.put(&key, value.to_string().into()).await.unwrap();
         }
-        let registry = Registry::watch(buckets.config.clone(), Extent::All);
+        let registry = Registry::watch(buckets.config.clone());
         assert!(registry.loaded(DEADLINE).await);
         let platform = Platform::new(Log::new(context, 4), registry, buckets, master);
 

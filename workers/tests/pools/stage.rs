@@ -46,7 +46,7 @@ impl Stage {
     pub async fn start(snapshot: Snapshot) -> Self {
         let server = NatsServer::start().unwrap();
         let settings = settings(server.url());
-        let client = nats::connect(&settings, "test", false).await.unwrap();
+        let client = nats::connect(&settings, "test").await.unwrap();
         let context = nats::jetstream(client);
         let buckets = nats::prepare(&context, &settings).await.unwrap();
         let registry = Registry::fixed(snapshot);

@@ -1,0 +1,246 @@
+//! Follows the declared configuration: what the `config` bucket holds of what routing needs, and each change of it.
+//!
+//! The server sends the last value of every key and then what changes, through a consumer that it keeps for as long
+//! as somebody listens. The consumer numbers what it sends: when something is missing, the server falls silent or
+//! the connection breaks, all of it is read anew, and readers keep the last whole table meanwhile.
+
+use crate::wire::client::{Client, Heard};
+use ackline_shared::nats::api::{self, ApiError, Unanswered};
+use ackline_shared::nats::layout::{bucket_stream, bucket_subject};
+use ackline_shared::registry::Keeper;
+use ackline_shared::subjects::{BUCKET_CONFIG, config_key};
+use serde::Deserialize;
+use serde_json::json;
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// Pause before the bucket is read anew.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often the server says that nothing changed.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Longest the server may be silent: as long as three of these.
+const SILENCE_MAX: Duration = Duration::from_secs(6);
+/// How long the server keeps a consumer that nobody listens to.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+/// Messages that wait to be taken; the server waits for a word of ours before it sends more than a few MB.
+const WAITING_MAX: usize = 4 << 10;
+/// The status of what the consumer says beside messages.
+const CONTROL: u16 = 100;
+
+/// Why reading begins anew.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Refused(#[from] ApiError),
+    #[error("the connection broke")]
+    Lost,
+    #[error("the server is silent")]
+    Silent,
+    #[error("the server sent more than was received")]
+    Gap,
+    #[error("the server sent something that is no message of a consumer")]
+    Unreadable,
+}
+
+/// What a message of the consumer means.
+#[derive(Debug, PartialEq, Eq)]
+enum Said<'m> {
+    /// A key has a value, or none any more.
+    Entry { number: u64, pending: u64, key: Option<&'m str>, value: Option<&'m [u8]> },
+    /// Nothing was sent after this one.
+    Idle { number: u64 },
+    /// It waits for a word on this subject.
+    Paused { subject: &'m str },
+}
+
+#[derive(Deserialize)]
+struct Created {
+    num_pending: u64,
+}
+
+/// Fills a registry through its keeper, for as long as it is polled.
+pub async fn follow(client: &Client, mut keeper: Keeper) -> Infallible {
+    loop {
+        client.connected().await;
+        match read(client, &mut keeper).await {
+            Broken::Lost | Broken::Refused(ApiError::Unanswered(Unanswered::Away)) => {}
+            error => tracing::warn!(%error, "the configuration is read anew"),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Reads the whole table, then follows changes, until it breaks.
+async fn read(client: &Client, keeper: &mut Keeper) -> Broken {
+    match try_read(client, keeper).await {
+        Ok(never) => match never {},
+        Err(broken) => broken,
+    }
+}
+
+async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Broken> {
+    let mut ear = client.subscribe(WAITING_MAX).map_err(ApiError::from)?;
+    let stream = bucket_stream(BUCKET_CONFIG);
+    let name = format!("edge-{:016x}", rand::random::<u64>());
+    let filters = config_key::EDGE_FILTERS.map(|filter| bucket_subject(BUCKET_CONFIG, filter));
+    let request = json!({
+        "stream_name": stream,
+        "config": {
+            "name": name,
+            "description": "the edge follows the configuration",
+            "deliver_subject": ear.subject(),
+            "deliver_policy": "last_per_subject",
+            "filter_subjects": filters,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "replay_policy": "instant",
+            "flow_control": true,
+            "idle_heartbeat": nanoseconds(HEARTBEAT),
+            "inactive_threshold": nanoseconds(FORGOTTEN_AFTER),
+            "num_replicas": 1,
+            "mem_storage": true,
+        },
+    });
+    let created: Created = api::call(client, &format!("CONSUMER.CREATE.{stream}.{name}"), &request).await?;
+    keeper.begin();
+    if created.num_pending == 0 {
+        keeper.complete();
+    }
+    let mut course = Course::default();
+    loop {
+        let heard = timeout(SILENCE_MAX, ear.next()).await.map_err(|_| Broken::Silent)?;
+        let heard = heard.ok_or(Broken::Lost)?;
+        let said = Said::read(&heard).ok_or(Broken::Unreadable)?;
+        course.follow(&said)?;
+        match said {
+            Said::Entry { pending, key, value, .. } => {
+                if let Some(key) = key {
+                    keeper.take(key, value);
+                }
+                if pending == 0 {
+                    keeper.complete();
+                }
+            }
+            Said::Idle { .. } => keeper.complete(),
+            Said::Paused { subject } => client.acknowledge(subject).map_err(ApiError::from)?,
+        }
+    }
+}
+
+/// How far a consumer's numbers were received.
+#[derive(Debug, Default)]
+struct Course {
+    received: u64,
+}
+
+impl Course {
+    /// Takes what comes next; an error means that something before it is missing.
+    fn follow(&mut self, said: &Said<'_>) -> Result<(), Broken> {
+        match said {
+            Said::Entry { number, .. } if *number == self.received + 1 => self.received = *number,
+            Said::Idle { number } if *number == self.received => {}
+            Said::Paused { .. } => {}
+            Said::Entry { .. } | Said::Idle { .. } => return Err(Broken::Gap),
+        }
+        Ok(())
+    }
+}
+
+impl<'m> Said<'m> {
+    fn read(heard: &'m Heard) -> Option<Self> {
+        let headers = heard.headers();
+        match headers.status() {
+            Some(CONTROL) if !heard.reply.is_empty() => Some(Self::Paused { subject: &heard.reply }),
+            Some(CONTROL) => match headers.get("Nats-Consumer-Stalled") {
+                Some(subject) => Some(Self::Paused { subject }),
+                None => Some(Self::Idle { number: headers.get("Nats-Last-Consumer")?.parse().ok()? }),
+            },
+            Some(_) => None,
+            None => {
+                let (number, pending) = place(&heard.reply)?;
+                let is_removed = matches!(headers.get("KV-Operation"), Some("DEL" | "PURGE"))
+                    || headers.get("Nats-Marker-Reason").is_some();
+                let prefix = bucket_subject(BUCKET_CONFIG, "");
+                let key = heard.subject.strip_prefix(&prefix);
+                let value = (!is_removed).then_some(&heard.payload[..]);
+                Some(Self::Entry { number, pending, key, value })
+            }
+        }
+    }
+}
+
+/// The number that the consumer gave a message, and how many are still to come, out of
+/// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<number>.<time>.<pending>`; newer servers write two tokens
+/// more after the second.
+fn place(reply: &str) -> Option<(u64, u64)> {
+    let tokens: Vec<_> = reply.split('.').collect();
+    let added = match tokens.len() {
+        9 => 0,
+        11.. => 2,
+        _ => return None,
+    };
+    if !reply.starts_with("$JS.ACK.") {
+        return None;
+    }
+    let number = |at: usize| tokens.get(at + added)?.parse().ok();
+    Some((number(6)?, number(8)?))
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_missing_is_a_gap() {
+        let entry = |number| Said::Entry { number, pending: 0, key: None, value: None };
+        let mut course = Course::default();
+        course.follow(&Said::Idle { number: 0 }).unwrap();
+        for said in [entry(1), Said::Paused { subject: "a" }, entry(2), Said::Idle { number: 2 }] {
+            course.follow(&said).unwrap();
+        }
+        // Of what is missing, the server's word that it fell silent tells as well as the next message.
+        for said in [entry(4), entry(2), Said::Idle { number: 3 }, Said::Idle { number: 1 }] {
+            assert!(matches!(course.follow(&said), Err(Broken::Gap)), "{said:?}");
+        }
+        course.follow(&entry(3)).unwrap();
+    }
+
+    #[test]
+    fn what_a_consumer_says_is_told_by_status_and_headers() {
+        let reply = "$JS.ACK.KV_config.edge-1.1.40.7.1763784000123456789.5";
+        let heard = |reply: &str, headers: &str| {
+            Heard::new("$KV.config.tenant.acme", reply, headers.as_bytes(), b"{}")
+        };
+        let entry = |value| Some(Said::Entry { number: 7, pending: 5, key: Some("tenant.acme"), value });
+        assert_eq!(Said::read(&heard(reply, "")), entry(Some(b"{}".as_slice())));
+        for removed in ["KV-Operation: DEL", "KV-Operation: PURGE", "Nats-Marker-Reason: MaxAge"] {
+            assert_eq!(Said::read(&heard(reply, &format!("NATS/1.0\r\n{removed}\r\n\r\n"))), entry(None));
+        }
+        let beat = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 7\r\nNats-Last-Stream: 40\r\n";
+        assert_eq!(Said::read(&heard("", &format!("{beat}\r\n"))), Some(Said::Idle { number: 7 }));
+        let paused = Some(Said::Paused { subject: "$JS.FC.a" });
+        let stalled = heard("", &format!("{beat}Nats-Consumer-Stalled: $JS.FC.a\r\n\r\n"));
+        assert_eq!(Said::read(&stalled), paused);
+        assert_eq!(Said::read(&heard("$JS.FC.a", "NATS/1.0 100 FlowControl Request\r\n\r\n")), paused);
+        for other in
+            [heard("", ""), heard("", "NATS/1.0 100\r\n\r\n"), heard(reply, "NATS/1.0 409 Gone\r\n\r\n")]
+        {
+            assert_eq!(Said::read(&other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_says_its_number_and_how_many_follow() {
+        assert_eq!(place("$JS.ACK.KV_config.edge-1.1.40.7.1763784000123456789.5"), Some((7, 5)));
+        assert_eq!(place("$JS.ACK.hub.ACC.KV_config.edge-1.1.40.7.1763784000123456789.5"), Some((7, 5)));
+        assert_eq!(place("$JS.ACK.hub.ACC.KV_config.edge-1.1.40.7.1763784000123456789.5.x"), Some((7, 5)));
+        for other in ["", "$JS.ACK.a.b.1.2.3.4", "$JS.ACK.a.b.1.2.x.4.5", "a.b.c.d.1.2.3.4.5"] {
+            assert_eq!(place(other), None, "{other}");
+        }
+    }
+}

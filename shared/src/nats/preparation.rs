@@ -1,0 +1,124 @@
+//! Makes sure that every stream and bucket exists.
+//!
+//! Whoever starts first creates what is missing; what exists is left as it is, but for subjects that a stream of an
+//! older version lacks. The partition count is recorded when the installation is created, and a process configured
+//! otherwise refuses to start.
+
+use super::api::{self, ApiError, Ask};
+use super::layout::{self, StreamConfig, bucket_stream, bucket_subject};
+use super::{NatsError, NatsSettings};
+use crate::model::Installation;
+use crate::subjects::{BUCKET_CONFIG, config_key};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// The stream exists with other settings.
+const NAME_IN_USE: u64 = 10_058;
+/// Somebody else wrote the subject meanwhile.
+const WRONG_LAST_SEQUENCE: u64 = 10_071;
+
+/// What a stream says about itself; `C` is what is wanted of its settings.
+#[derive(Debug, Deserialize)]
+pub struct StreamInfo<C> {
+    /// Its settings.
+    pub config: C,
+}
+
+/// Asks a stream about itself.
+pub async fn stream_info<C>(asker: &impl Ask, name: &str) -> Result<StreamInfo<C>, ApiError>
+where
+    StreamInfo<C>: serde::de::DeserializeOwned,
+{
+    api::call(asker, &format!("STREAM.INFO.{name}"), &json!({})).await
+}
+
+/// Makes sure every stream and bucket exists and the partition count is the recorded one.
+pub async fn establish(asker: &impl Ask, settings: &NatsSettings) -> Result<(), NatsError> {
+    for wanted in layout::streams(settings) {
+        let made = ensure(asker, &wanted).await;
+        made.map_err(|error| NatsError::prepare(wanted.bucket().unwrap_or(&wanted.name), &error))?;
+    }
+    check_partitions(asker, settings.partitions).await
+}
+
+async fn ensure(asker: &impl Ask, wanted: &StreamConfig) -> Result<(), ApiError> {
+    let name = &wanted.name;
+    let mut found = stream_info::<Map<String, Value>>(asker, name).await;
+    if found.as_ref().is_err_and(ApiError::is_missing) {
+        match api::call::<Value>(asker, &format!("STREAM.CREATE.{name}"), wanted).await {
+            // Another process created it between the two calls, with settings of its own.
+            Err(error) if error.is(NAME_IN_USE) => found = stream_info(asker, name).await,
+            created => return created.map(drop),
+        }
+    }
+    let mut stored = found?.config;
+    if wanted.bucket().is_none() && add_subjects(&mut stored, &wanted.subjects) {
+        api::call::<Value>(asker, &format!("STREAM.UPDATE.{name}"), &stored).await?;
+    }
+    Ok(())
+}
+
+/// Adds the subjects that a stream lacks; tells whether there were any.
+fn add_subjects(stored: &mut Map<String, Value>, wanted: &[String]) -> bool {
+    let subjects = stored.entry("subjects").or_insert_with(|| json!([]));
+    let Some(subjects) = subjects.as_array_mut() else { return false };
+    let before = subjects.len();
+    for subject in wanted {
+        if !subjects.iter().any(|stored| stored == subject) {
+            subjects.push(Value::String(subject.clone()));
+        }
+    }
+    subjects.len() > before
+}
+
+/// The last message of a subject, as the stream's leader has it.
+#[derive(Deserialize)]
+struct Last {
+    message: LastMessage,
+}
+
+#[derive(Default, Deserialize)]
+struct LastMessage {
+    seq: u64,
+    /// In base64; what marks a removal carries nothing.
+    #[serde(default)]
+    data: String,
+}
+
+async fn check_partitions(asker: &impl Ask, configured: u16) -> Result<(), NatsError> {
+    let failed = |error: ApiError| NatsError::prepare(config_key::INSTALLATION, &error);
+    let mut last = last(asker).await.map_err(failed)?;
+    if last.data.is_empty() {
+        let record = serde_json::to_vec(&Installation { partitions: configured });
+        let record = record.map_err(|error| NatsError::prepare(config_key::INSTALLATION, &error))?;
+        let subject = bucket_subject(BUCKET_CONFIG, config_key::INSTALLATION);
+        match api::publish_after(asker, &subject, last.seq, record).await {
+            Err(error) if error.is(WRONG_LAST_SEQUENCE) => last = self::last(asker).await.map_err(failed)?,
+            recorded => return recorded.map_err(failed),
+        }
+    }
+    let unreadable = |error: String| failed(ApiError::Unreadable(error));
+    let record = STANDARD.decode(&last.data).map_err(|error| unreadable(error.to_string()))?;
+    let stored: Installation =
+        serde_json::from_slice(&record).map_err(|error| unreadable(error.to_string()))?;
+    if stored.partitions == configured {
+        Ok(())
+    } else {
+        Err(NatsError::Partitions { stored: stored.partitions, configured })
+    }
+}
+
+async fn last(asker: &impl Ask) -> Result<LastMessage, ApiError> {
+    let endpoint = format!("STREAM.MSG.GET.{}", bucket_stream(BUCKET_CONFIG));
+    let request = json!({"last_by_subj": bucket_subject(BUCKET_CONFIG, config_key::INSTALLATION)});
+    match api::call::<Last>(asker, &endpoint, &request).await {
+        Ok(last) => Ok(last.message),
+        Err(error) if error.is_missing() => Ok(LastMessage::default()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

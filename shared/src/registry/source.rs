@@ -1,0 +1,55 @@
+//! The registry's source of whoever uses async-nats: a watch of the whole bucket.
+
+use super::{Keeper, Registry};
+use async_nats::jetstream::kv::{Operation, Store};
+use futures_util::StreamExt;
+use std::time::Duration;
+
+const REOPEN_DELAY: Duration = Duration::from_millis(500);
+/// A bucket without keys sends nothing; after this long silence the table counts as loaded, and empty.
+const FIRST_ENTRY_WAIT: Duration = Duration::from_secs(5);
+
+impl Registry {
+    /// Starts watching the bucket; the task ends when every handle is gone.
+    pub fn watch(store: Store) -> Self {
+        let (registry, keeper) = Self::kept();
+        tokio::spawn(run(store, keeper));
+        registry
+    }
+}
+
+async fn run(store: Store, mut keeper: Keeper) {
+    while !keeper.is_unread() {
+        if let Err(error) = follow(&store, &mut keeper).await {
+            tracing::warn!(%error, "the watch of the configuration broke; opening it again");
+        }
+        tokio::time::sleep(REOPEN_DELAY).await;
+    }
+}
+
+/// Reads the whole table anew, then follows changes; returns when the watch breaks or nobody listens.
+async fn follow(store: &Store, keeper: &mut Keeper) -> Result<(), async_nats::Error> {
+    let mut watch = store.watch_many_with_history([">"]).await?;
+    keeper.begin();
+    loop {
+        let next = if keeper.is_whole() {
+            tokio::select! {
+                next = watch.next() => next,
+                () = keeper.unread() => return Ok(()),
+            }
+        } else {
+            match tokio::time::timeout(FIRST_ENTRY_WAIT, watch.next()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    keeper.complete();
+                    continue;
+                }
+            }
+        };
+        let Some(entry) = next.transpose()? else { return Ok(()) };
+        keeper.take(&entry.key, (entry.operation == Operation::Put).then_some(&entry.value[..]));
+        if entry.delta == 0 {
+            keeper.complete();
+        }
+    }
+}
