@@ -126,7 +126,9 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
          thread per core and checks the signature. Ours and the peers take turns; medians, with the range. CPU is that \
          of the server and of its store. Before it was measured, each peer refused wrong signatures and stored nothing \
          of them; after every run its store was counted and held at least what it had answered with 200. pywa's own \
-         answer stores nothing, so it is the price of its framework alone."
+         answer stores nothing, so it is the price of its framework alone. `logged` acknowledges what its own log has \
+         synced and publishes it behind what comes in, so a run of these seconds shows a spike; `edge` shows the rate \
+         until JetStream has everything too."
     ));
     let mut figures = Map::new();
     let (mut p99_lower, mut clean) = (true, true);

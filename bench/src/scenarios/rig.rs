@@ -251,7 +251,7 @@ impl Rig {
     }
 
     /// Waits until everything that was acknowledged is in the stream.
-    async fn drained(&self) -> Result<()> {
+    pub async fn drained(&self) -> Result<()> {
         let ready = format!("http://{}/readyz", self.private);
         let deadline = Instant::now() + READ_WITHIN;
         while Instant::now() < deadline {
