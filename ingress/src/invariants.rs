@@ -4,10 +4,11 @@ use crate::connection::as_expected;
 use crate::fixture;
 use crate::reference;
 use crate::routing::RoutingTable;
-use crate::split::{Found, Split, UNREADABLE, split};
+use crate::split::{Split, split};
 use crate::stamping::{Arrival, Stamp, Stamped};
 use crate::update_log::Update;
 use ackline_shared::envelope::Head;
+use ackline_shared::ids::ConversationKey;
 use ackline_shared::signature::{self, SigningKey};
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -30,10 +31,7 @@ pub fn check(bytes: &[u8]) -> Result<usize, String> {
     let arrival = Arrival::now(signature.as_bytes(), 1, 1);
     let stamp = Stamp { table: &TABLE, door, partitions: 32, arrival: &arrival };
     match split(&body) {
-        Err(_) => {
-            let (head, _) = stamp.head(Found::whole(&body, UNREADABLE.to_owned()), true);
-            check_update(&Update { head, payload: body }, &key).map(|()| 1)
-        }
+        Err(_) => check_update(&stamp.unreadable(&body).0, &key).map(|()| 1),
         Ok(mut split) => check_split(&mut split, stamp, &body, &key),
     }
 }
@@ -50,10 +48,7 @@ pub fn compare(bytes: &[u8]) -> Result<usize, String> {
             Ok(mut split) => {
                 Stamped::new(stamp, &mut split, &mut Vec::new()).map(|update| as_expected(&update)).collect()
             }
-            Err(_) => {
-                let (head, _) = stamp.head(Found::whole(&body, UNREADABLE.to_owned()), true);
-                vec![as_expected(&Update { head, payload: body.clone() })]
-            }
+            Err(_) => vec![as_expected(&stamp.unreadable(&body).0)],
         };
         let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
         let expected = reference::updates(&body, app);
@@ -93,7 +88,8 @@ fn check_split(
             return Err(format!("a payload holds {} updates", again.updates.len()));
         };
         if updates.len() > 1
-            && (only.kind != update.head.kind || only.conversation != update.head.conversation)
+            && (only.kind != update.head.kind
+                || ConversationKey::from(only.conversation.clone()) != update.head.conversation)
         {
             return Err(format!("{} became {} when cut", update.head.kind, only.kind));
         }

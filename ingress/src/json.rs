@@ -1,7 +1,7 @@
 //! A strict JSON scanner that finds where values begin and end, and builds nothing.
 //!
 //! It accepts exactly JSON (RFC 8259) nested at most [`DEPTH_MAX`] deep, without recursion, so a hostile body
-//! costs time in proportion to its length and no stack. Input must already be known to be UTF-8.
+//! costs time in proportion to its length and no stack.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,6 +12,9 @@ pub const DEPTH_MAX: u32 = 100;
 /// Where a value lies in the scanned bytes.
 pub type Span = Range<usize>;
 
+/// A value's text, if it has any.
+pub type Text<'a> = Option<Cow<'a, str>>;
+
 /// The bytes are not JSON, or are nested too deep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not JSON, or nested too deep, at byte {at}")]
@@ -20,23 +23,34 @@ pub struct Flaw {
     pub at: usize,
 }
 
-/// A position in the bytes being scanned.
+/// A position in the text being scanned.
 #[derive(Debug, Clone)]
 pub struct Scanner<'a> {
+    text: &'a str,
     bytes: &'a [u8],
     at: usize,
     depth: u32,
+    /// Where the last escape ended.
+    escaped_to: usize,
 }
 
 impl<'a> Scanner<'a> {
     /// Starts at the first byte.
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, depth: 0 }
+    pub fn new(text: &'a str) -> Self {
+        Self { text, bytes: text.as_bytes(), at: 0, depth: 0, escaped_to: 0 }
     }
 
-    /// Starts at a value already found.
-    pub fn at(bytes: &'a [u8], span: &Span) -> Self {
-        Self { bytes, at: span.start, depth: 0 }
+    /// Reads the value that was scanned last, as [`text`] does.
+    pub fn text(&self, span: &Span) -> Text<'a> {
+        if self.bytes.get(span.start) != Some(&b'"') || self.escaped_to > span.start {
+            return text(self.text, span);
+        }
+        self.text.get(span.start + 1..span.end - 1).map(Cow::Borrowed)
+    }
+
+    /// The key that was scanned last; empty for one that is no Unicode text.
+    pub fn name(&self, key: &Span) -> Cow<'a, str> {
+        self.text(key).unwrap_or_default()
     }
 
     /// The position as a flaw, for a reader that expected something else here.
@@ -89,8 +103,12 @@ impl<'a> Scanner<'a> {
 
     /// Consumes one value of any kind.
     pub fn value(&mut self) -> Result<Span, Flaw> {
-        self.skip_space();
+        let first = self.peek();
         let start = self.at;
+        if first == Some(b'"') {
+            self.string()?;
+            return Ok(start..self.at);
+        }
         // One bit a level: set for an object, clear for an array.
         let mut levels = 0_u128;
         let mut depth = 0_u32;
@@ -218,6 +236,7 @@ impl<'a> Scanner<'a> {
             }
             _ => return Err(self.flaw()),
         };
+        self.escaped_to = self.at;
         Ok(())
     }
 
@@ -286,20 +305,20 @@ fn closing(levels: u128) -> u8 {
     if levels & 1 == 1 { b'}' } else { b']' }
 }
 
-/// The bytes of a span; empty for a span of other bytes.
-pub fn slice<'a>(bytes: &'a [u8], span: &Span) -> &'a [u8] {
-    bytes.get(span.clone()).unwrap_or_default()
+/// The text of a span; empty for a span of another text.
+pub fn slice<'a>(text: &'a str, span: &Span) -> &'a str {
+    text.get(span.clone()).unwrap_or_default()
 }
 
 /// Reads a string or number as text; `None` for anything else, or a string that is no Unicode text.
-pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Option<Cow<'a, str>> {
-    let raw = slice(bytes, span);
-    match raw.first()? {
+pub fn text<'a>(whole: &'a str, span: &Span) -> Text<'a> {
+    let raw = slice(whole, span);
+    match raw.as_bytes().first()? {
         b'"' => match raw.get(1..raw.len() - 1)? {
-            inner if plain(inner) == inner.len() => std::str::from_utf8(inner).ok().map(Cow::Borrowed),
-            _ => serde_json::from_slice(raw).ok().map(Cow::Owned),
+            inner if !inner.contains('\\') => Some(Cow::Borrowed(inner)),
+            _ => serde_json::from_str(raw).ok().map(Cow::Owned),
         },
-        b'-' | b'0'..=b'9' => std::str::from_utf8(raw).ok().map(Cow::Borrowed),
+        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(raw)),
         _ => None,
     }
 }
@@ -311,7 +330,7 @@ mod tests {
     use serde::de::IgnoredAny;
 
     fn whole(text: &str) -> Result<Span, Flaw> {
-        let mut scanner = Scanner::new(text.as_bytes());
+        let mut scanner = Scanner::new(text);
         let span = scanner.value()?;
         scanner.end().map(|()| span)
     }
@@ -328,7 +347,7 @@ mod tests {
 
     #[test]
     fn texts_are_decoded_and_other_kinds_are_not_texts() {
-        let read = |json: &str| text(json.as_bytes(), &(0..json.len())).map(Cow::into_owned);
+        let read = |json: &str| text(json, &(0..json.len())).map(Cow::into_owned);
         assert_eq!(read(r#""a\u00e9\/b""#).as_deref(), Some("aé/b"));
         assert_eq!(read("12345678901234567890123").as_deref(), Some("12345678901234567890123"));
         for other in ["null", "[]", "{}", "true", r#""\ud800""#] {

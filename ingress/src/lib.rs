@@ -9,6 +9,7 @@ pub mod budget;
 pub mod configuration;
 #[cfg(any(test, feature = "testing"))]
 pub mod connection;
+pub mod contacts;
 pub mod core;
 pub mod crowding;
 pub mod delivery;

@@ -7,10 +7,11 @@
 //! A body that cannot be cut without guessing (not JSON, a structural key twice, another shape) is an
 //! [`Unreadable`], which the caller stores whole; nothing here ever drops or refuses signed bytes.
 
+use crate::contacts::Contacts;
 use crate::delivery::{Change, Delivery, Entry, Group, Segment};
-use crate::element::{self, Contacts, Element};
+use crate::element;
 use crate::json::{self, Flaw, Span};
-use ackline_shared::ids::{ConversationKey, UpdateId};
+use ackline_shared::ids::{FoundId, FoundKey};
 use ackline_shared::subjects::Class;
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
@@ -39,28 +40,33 @@ pub enum Unreadable {
     Size,
 }
 
-/// One update found in a delivery.
+/// One update found in a delivery; what names it lies in the delivery as long as it can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found<'a> {
     /// The lane it travels in.
     pub class: Class,
     /// What it is.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// Dedupe id.
-    pub id: UpdateId,
+    pub id: FoundId<'a>,
     /// Where it is ordered.
-    pub conversation: ConversationKey,
-    /// Meta's id of the business number concerned.
-    pub phone: Option<Cow<'a, str>>,
-    /// The WhatsApp Business Account concerned.
-    pub waba: Option<Cow<'a, str>>,
+    pub conversation: FoundKey<'a>,
     place: Place,
+}
+
+/// Whom an update concerns, as Meta names them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Address<'d> {
+    /// The business number.
+    pub phone: Option<&'d str>,
+    /// The WhatsApp Business Account.
+    pub waba: Option<&'d str>,
 }
 
 /// Where in the delivery an update lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It is the whole delivery.
+    /// It is a delivery that is not looked into.
     Whole,
     /// An entry that has no changes.
     Entry(usize),
@@ -70,66 +76,84 @@ enum Place {
     Element { entry: usize, change: usize, segment: usize, item: usize, contact: Option<usize> },
 }
 
+impl Place {
+    fn entry(self) -> Option<usize> {
+        match self {
+            Self::Whole => None,
+            Self::Entry(entry) | Self::Change(entry, _) | Self::Element { entry, .. } => Some(entry),
+        }
+    }
+
+    fn change(self) -> Option<usize> {
+        match self {
+            Self::Whole | Self::Entry(_) => None,
+            Self::Change(_, change) | Self::Element { change, .. } => Some(change),
+        }
+    }
+}
+
 /// A delivery with the updates found in it.
 #[derive(Debug)]
 pub struct Split<'a> {
     body: &'a Bytes,
-    delivery: Delivery,
+    delivery: Delivery<'a>,
+    /// Whether its one update is the delivery as it is.
+    untouched: bool,
     /// The updates, in the order of the delivery; never empty.
     pub updates: Vec<Found<'a>>,
 }
 
 /// Finds the updates of a delivery.
 pub fn split(body: &Bytes) -> Result<Split<'_>, Unreadable> {
-    std::str::from_utf8(body).map_err(|_| Unreadable::Encoding)?;
-    let delivery = Delivery::scan(body)?;
-    let object = delivery.object.as_ref().and_then(|span| json::text(body, span)).ok_or(Unreadable::Shape)?;
-    let mut split = Split { body, delivery, updates: Vec::new() };
-    if object != WHATSAPP {
-        split.updates.push(Found::whole(body, foreign_kind(&object)));
-        return Ok(split);
-    }
-    split.updates = split.find()?;
-    if let [only] = split.updates.as_mut_slice() {
-        only.place = Place::Whole;
-    }
-    Ok(split)
+    let text = std::str::from_utf8(body).map_err(|_| Unreadable::Encoding)?;
+    let delivery = Delivery::scan(text, UPDATES_MAX)?;
+    let object = delivery.object.as_deref().ok_or(Unreadable::Shape)?;
+    let updates = if object == WHATSAPP {
+        find(text, &delivery)?
+    } else {
+        vec![Found::whole(body, foreign_kind(object))]
+    };
+    Ok(Split { body, untouched: updates.len() == 1, delivery, updates })
 }
 
-impl<'a> Found<'a> {
+impl Found<'_> {
     /// A body stored as it is, with nothing known about it.
-    pub fn whole(body: &Bytes, kind: String) -> Self {
+    pub fn whole(body: &[u8], kind: String) -> Self {
         Self {
             class: Class::Account,
-            kind,
-            id: UpdateId::of_bytes(body),
-            conversation: ConversationKey::none(),
-            phone: None,
-            waba: None,
+            kind: kind.into(),
+            id: FoundId::of_bytes(body),
+            conversation: FoundKey::none(),
             place: Place::Whole,
         }
     }
 }
 
 impl<'a> Split<'a> {
-    /// Whether an update's payload is the delivery's own bytes, so that Meta's signature holds for it.
-    pub fn is_untouched(&self, found: &Found<'_>) -> bool {
-        found.place == Place::Whole
+    /// Whether the updates' payload is the delivery's own bytes, so that Meta's signature holds for it.
+    pub fn is_untouched(&self) -> bool {
+        self.untouched
+    }
+
+    /// Whom an update concerns.
+    pub fn address(&self, found: &Found<'_>) -> Address<'_> {
+        let Some(entry) = found.place.entry().and_then(|place| self.delivery.entry(place)) else {
+            return Address::default();
+        };
+        let change = found.place.change().and_then(|place| entry.change(place));
+        let value = change.and_then(|change| change.value.as_ref());
+        Address { phone: value.and_then(|value| value.phone.as_deref()), waba: entry.id.as_deref() }
     }
 
     /// The payload of one of this delivery's updates: a delivery with exactly that update.
     pub fn payload(&self, found: &Found<'_>) -> Bytes {
-        let (entry, change) = match found.place {
-            Place::Whole => return self.body.clone(),
-            Place::Entry(entry) => (entry, None),
-            Place::Change(entry, change) | Place::Element { entry, change, .. } => (entry, Some(change)),
-        };
-        let (Some(entries), Some(entry)) = (&self.delivery.entries, self.delivery.entry(entry)) else {
+        let entry = found.place.entry().and_then(|place| self.delivery.entry(place));
+        let (Some(entries), Some(entry), false) = (&self.delivery.entries, entry, self.untouched) else {
             return self.body.clone();
         };
         let mut out = BytesMut::with_capacity(self.outside(entries, entry));
         self.put(&mut out, 0..entries.span.start + 1);
-        match (&entry.changes, change.and_then(|change| entry.change(change))) {
+        match (&entry.changes, found.place.change().and_then(|place| entry.change(place))) {
             (Some(changes), Some(change)) => {
                 self.put(&mut out, entry.span.start..changes.span.start + 1);
                 self.put_change(&mut out, change, found.place);
@@ -141,7 +165,7 @@ impl<'a> Split<'a> {
         out.freeze()
     }
 
-    fn put_change(&self, out: &mut BytesMut, change: &Change, place: Place) {
+    fn put_change(&self, out: &mut BytesMut, change: &Change<'_>, place: Place) {
         let (Some(value), Place::Element { segment: wanted, item, contact, .. }) = (&change.value, place)
         else {
             return self.put(out, change.span.clone());
@@ -149,137 +173,109 @@ impl<'a> Split<'a> {
         self.put(out, change.span.start..value.span.start + 1);
         let mut first = true;
         for (index, segment) in value.segments.iter().enumerate() {
-            let cut = match segment {
+            let (member, element) = match segment {
                 Segment::Run(span) => (span.clone(), None),
-                Segment::Contacts(array) => (array.member(), contact.and_then(|contact| array.cut(contact))),
-                Segment::Items(_, array) if index == wanted => (array.member(), array.cut(item)),
+                Segment::Contacts(array) => match contact.and_then(|contact| array.items.get(contact)) {
+                    Some(contact) => (array.head(), Some(&contact.span)),
+                    None => (array.member(), None),
+                },
+                Segment::Items(_, array) if index == wanted => {
+                    (array.head(), array.items.get(item).map(|element| &element.span))
+                }
                 Segment::Items(..) => continue,
             };
             if !first {
                 out.extend_from_slice(b",");
             }
             first = false;
-            match cut {
-                (member, None) => self.put(out, member),
-                (_, Some((head, element))) => {
-                    self.put(out, head);
-                    self.put(out, element);
-                    out.extend_from_slice(b"]");
-                }
+            self.put(out, member);
+            if let Some(element) = element {
+                self.put(out, element.clone());
+                out.extend_from_slice(b"]");
             }
         }
         self.put(out, value.span.end - 1..change.span.end);
     }
 
     fn put(&self, out: &mut BytesMut, span: Span) {
-        out.extend_from_slice(json::slice(self.body, &span));
+        out.extend_from_slice(self.body.get(span).unwrap_or_default());
     }
 
-    fn outside(&self, entries: &Group<Entry>, entry: &Entry) -> usize {
+    fn outside(&self, entries: &Group<Entry<'_>>, entry: &Entry<'_>) -> usize {
         // Room for the frame and one element; a large batch would otherwise reserve its own size each time.
         self.body.len() - entries.span.len() + entry.span.len().min(4096)
     }
+}
 
-    fn find(&self) -> Result<Vec<Found<'a>>, Unreadable> {
-        let entries = self.delivery.entries.as_ref().filter(|entries| !entries.items.is_empty());
-        let entries = entries.ok_or(Unreadable::Shape)?;
-        let mut finder = Finder { body: self.body, found: Vec::new(), frame: 0, bytes: 0 };
-        let frame = self.body.len() - entries.span.len();
-        for (index, entry) in entries.items.iter().enumerate() {
-            finder.frame = frame;
-            finder.entry(index, entry)?;
-        }
-        Ok(finder.found)
+fn find<'a>(text: &'a str, delivery: &Delivery<'a>) -> Result<Vec<Found<'a>>, Unreadable> {
+    let entries = delivery.entries.as_ref().filter(|entries| !entries.items.is_empty());
+    let entries = entries.ok_or(Unreadable::Shape)?;
+    if delivery.is_crowded {
+        return Err(Unreadable::Size);
     }
+    let mut finder = Finder { text, found: Vec::new(), frame: 0, bytes: 0 };
+    for (index, entry) in entries.items.iter().enumerate() {
+        finder.frame = text.len() - entries.span.len();
+        finder.entry(index, entry)?;
+    }
+    Ok(finder.found)
 }
 
 /// Collects the updates of a delivery, counting what their payloads will take.
 struct Finder<'a> {
-    body: &'a Bytes,
+    text: &'a str,
     found: Vec<Found<'a>>,
     frame: usize,
     bytes: usize,
 }
 
 impl<'a> Finder<'a> {
-    fn entry(&mut self, index: usize, entry: &Entry) -> Result<(), Unreadable> {
-        let waba = entry.id.as_ref().and_then(|span| json::text(self.body, span));
+    fn entry(&mut self, index: usize, entry: &Entry<'a>) -> Result<(), Unreadable> {
         let changes = entry.changes.as_ref().filter(|changes| !changes.items.is_empty());
         let Some(changes) = changes else {
-            let whole = Found {
-                kind: element::kind("account", None),
-                id: self.hash(&[b"", text_bytes(&waba), json::slice(self.body, &entry.span)]),
-                waba,
-                place: Place::Entry(index),
-                ..self.blank()
-            };
-            return self.push(whole, entry.span.len());
+            let waba = entry.id.as_deref().unwrap_or_default();
+            let id = hash(&["", waba, json::slice(self.text, &entry.span)]);
+            let found = account(None, id, Place::Entry(index));
+            return self.push(found, entry.span.len());
         };
         self.frame += entry.span.len() - changes.span.len();
         for (place, change) in changes.items.iter().enumerate() {
-            let field = change.field.as_ref().and_then(|span| json::text(self.body, span));
-            let value =
-                change.value.as_ref().filter(|value| value.has_items && field.as_deref() != Some("history"));
-            match value {
-                Some(_) => self.elements(index, place, entry, change, &waba)?,
-                None => self.account(index, place, entry, change, &waba)?,
+            if change.value.as_ref().is_some_and(|value| value.has_items) {
+                self.elements((index, place), entry, change)?;
+                continue;
             }
+            // One update: an account-level field, or whatever has no array we know.
+            let field = change.field(self.text);
+            let content = change.value_span.as_ref().unwrap_or(&change.span);
+            let id = self.hash(field.as_deref().unwrap_or_default(), entry, content);
+            let found = account(field.as_deref(), id, Place::Change(index, place));
+            self.push(found, change.span.len())?;
         }
         Ok(())
-    }
-
-    /// A change that is one update: an account-level field, or whatever has no array we know.
-    fn account(
-        &mut self,
-        entry: usize,
-        place: usize,
-        of: &Entry,
-        change: &Change,
-        waba: &Option<Cow<'a, str>>,
-    ) -> Result<(), Unreadable> {
-        let field = change.field.as_ref().and_then(|span| json::text(self.body, span));
-        let time = of.time.as_ref().map(|span| json::slice(self.body, span)).unwrap_or_default();
-        let content = change.value_span.as_ref().unwrap_or(&change.span);
-        let found = Found {
-            kind: element::kind("account", field.as_deref()),
-            id: self.hash(&[text_bytes(&field), text_bytes(waba), time, json::slice(self.body, content)]),
-            phone: change.phone(self.body),
-            waba: waba.clone(),
-            place: Place::Change(entry, place),
-            ..self.blank()
-        };
-        self.push(found, change.span.len())
     }
 
     /// A change whose arrays hold one update an element.
     fn elements(
         &mut self,
-        entry: usize,
-        place: usize,
-        of: &Entry,
-        change: &Change,
-        waba: &Option<Cow<'a, str>>,
+        (entry, place): (usize, usize),
+        of: &Entry<'a>,
+        change: &Change<'a>,
     ) -> Result<(), Unreadable> {
         let Some(value) = &change.value else { return Ok(()) };
-        let phone = change.phone(self.body);
-        let field = change.field.as_ref().map(|span| json::slice(self.body, span)).unwrap_or_default();
-        let time = of.time.as_ref().map(|span| json::slice(self.body, span)).unwrap_or_default();
-        let spans = value.contacts().map(|array| array.items.as_slice()).unwrap_or_default();
-        let contacts = Contacts::read(self.body, spans);
+        let field = change.field.as_ref().map(|span| json::slice(self.text, span)).unwrap_or_default();
+        let all_contacts = value.contacts();
+        let contacts = Contacts::new(all_contacts.map(|array| array.items.as_slice()).unwrap_or_default());
         let siblings: usize = value.segments.iter().map(Segment::sibling_bytes).sum();
         let frame = change.span.len() - value.span.len() + siblings;
+        self.found.reserve_exact(value.items().map(|(_, _, array)| array.items.len()).sum());
         for (segment, family, array) in value.items() {
-            for (item, span) in array.items.iter().enumerate() {
-                let element = Element::read(self.body, span);
-                let contact = contacts.of(element.person(family));
-                let hash = || self.hash(&[field, text_bytes(waba), time, json::slice(self.body, span)]);
+            for (item, element) in array.items.iter().enumerate() {
+                let contact = contacts.of(element.person());
                 let found = Found {
                     class: family.class(),
                     kind: element.kind(family),
-                    id: element.update_id(family).unwrap_or_else(hash),
-                    conversation: element.conversation(family, contact.map(|(_, contact)| contact)),
-                    phone: phone.clone(),
-                    waba: waba.clone(),
+                    id: element.update_id(family).unwrap_or_else(|| self.hash(field, of, &element.span)),
+                    conversation: element.conversation(contact.map(|(_, contact)| contact)),
                     place: Place::Element {
                         entry,
                         change: place,
@@ -288,11 +284,11 @@ impl<'a> Finder<'a> {
                         contact: contact.map(|(index, _)| index),
                     },
                 };
-                let kept = match (contact, value.contacts()) {
+                let kept = match (contact, all_contacts) {
                     (None, Some(all)) => all.member().len(),
                     _ => 0,
                 };
-                self.push(found, frame + span.len() + kept)?;
+                self.push(found, frame + element.span.len() + kept)?;
             }
         }
         Ok(())
@@ -308,28 +304,29 @@ impl<'a> Finder<'a> {
         Ok(())
     }
 
-    fn blank(&self) -> Found<'a> {
-        Found {
-            class: Class::Account,
-            kind: String::new(),
-            id: UpdateId::new("-"),
-            conversation: ConversationKey::none(),
-            phone: None,
-            waba: None,
-            place: Place::Whole,
-        }
-    }
-
-    /// An id for what has none of Meta's: field, account, time and content, told apart by their lengths.
-    fn hash(&self, parts: &[&[u8]]) -> UpdateId {
-        let lengths: String = parts.iter().map(|part| format!("{},", part.len())).collect();
-        let content = [lengths.as_bytes(), &parts.concat()].concat();
-        UpdateId::of_bytes(&content)
+    /// An id for content of a change that has none of Meta's.
+    fn hash(&self, field: &str, entry: &Entry<'_>, content: &Span) -> FoundId<'a> {
+        let waba = entry.id.as_deref().unwrap_or_default();
+        let time = entry.time.as_ref().map(|span| json::slice(self.text, span)).unwrap_or_default();
+        hash(&[field, waba, time, json::slice(self.text, content)])
     }
 }
 
-fn text_bytes<'t>(text: &'t Option<Cow<'_, str>>) -> &'t [u8] {
-    text.as_deref().unwrap_or_default().as_bytes()
+/// An update that is no element of an array we know.
+fn account<'a>(field: Option<&str>, id: FoundId<'a>, place: Place) -> Found<'a> {
+    Found {
+        class: Class::Account,
+        kind: element::kind("account", field).into(),
+        id,
+        conversation: FoundKey::none(),
+        place,
+    }
+}
+
+/// An id for what has none of Meta's: its parts, told apart by their lengths.
+fn hash<'a>(parts: &[&str]) -> FoundId<'a> {
+    let lengths: String = parts.iter().map(|part| format!("{},", part.len())).collect();
+    FoundId::of_bytes([lengths, parts.concat()].concat().as_bytes())
 }
 
 /// Messenger's and Instagram's deliveries are stored whole, under the name of their object.

@@ -1,12 +1,17 @@
 //! Makes the updates found in a delivery ready to store: whose they are, where they are ordered, when they came.
+//!
+//! What was acknowledged before is told by tenant and id alone, before anything is made of it.
 
+use crate::acknowledged::Acknowledged;
 use crate::routing::{Door, Route, RoutingTable};
-use crate::split::{Found, Split};
+use crate::split::{Address, Found, Split, UNREADABLE};
 use crate::update_log::Update;
 use ackline_shared::envelope::{Family, Head};
-use ackline_shared::ids::{PhoneNumberId, TenantId, UpdateId};
+use ackline_shared::ids::{ConversationKey, FoundId, PhoneNumberId, TenantId};
 use ackline_shared::partition;
 use ackline_shared::subjects::Class;
+use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What nobody claims has no conversation worth spreading, and must touch one owner only.
@@ -69,42 +74,60 @@ fn push_hex(text: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-impl Stamp<'_> {
-    /// The head of an update, and why nobody owns it if so.
-    pub fn head(&self, found: Found<'_>, untouched: bool) -> (Head, Option<&'static str>) {
-        let phone = found.phone.as_deref();
-        let route = self.table.route(self.door, phone, found.waba.as_deref());
-        let (owner, unrouted) = match route {
-            Route::Owned(owner) => (Some(owner), None),
-            Route::Unclaimed if phone.is_some() => (None, Some("unknown_number")),
-            Route::Unclaimed if found.waba.is_some() => (None, Some("unknown_account")),
-            Route::Unclaimed => (None, Some("unaddressed")),
-            Route::Foreign => (None, Some("foreign_app")),
+/// Why an update has no owner.
+type Unrouted = Option<&'static str>;
+
+impl<'d> Stamp<'d> {
+    /// A signed body that is not looked into, and why nobody owns it.
+    pub fn unreadable(&self, body: &Bytes) -> (Update, Unrouted) {
+        let address = Address::default();
+        let (route, unrouted) = self.route(address);
+        let mut found = Found::whole(body, UNREADABLE.to_owned());
+        found.id = self.id(route, found.id);
+        let head = self.head(route, address, found, true);
+        (Update { head, payload: body.clone() }, unrouted)
+    }
+
+    fn route(&self, address: Address<'_>) -> (Route<'d>, Unrouted) {
+        let route = self.table.route(self.door, address.phone, address.waba);
+        let unrouted = match route {
+            Route::Owned(_) => None,
+            Route::Unclaimed if address.phone.is_some() => Some("unknown_number"),
+            Route::Unclaimed if address.waba.is_some() => Some("unknown_account"),
+            Route::Unclaimed => Some("unaddressed"),
+            Route::Foreign => Some("foreign_app"),
         };
-        let (tenant, shards, class) = match owner {
-            Some(owner) => (owner.tenant.clone(), owner.shards, found.class),
-            None => (TenantId::unrouted(), UNROUTED_SHARDS, Class::Account),
-        };
-        let id = match route {
+        (route, unrouted)
+    }
+
+    fn id<'b>(&self, route: Route<'_>, id: FoundId<'b>) -> FoundId<'b> {
+        match route {
             // The owner's own copy must not be taken for a duplicate of this one.
-            Route::Foreign => UpdateId::new(&format!("{}@{}", found.id, self.door.app)),
-            Route::Owned(_) | Route::Unclaimed => found.id,
+            Route::Foreign => FoundId::new(format!("{}@{}", id.as_str(), self.door.app).into()),
+            Route::Owned(_) | Route::Unclaimed => id,
+        }
+    }
+
+    fn head(&self, route: Route<'_>, address: Address<'_>, found: Found<'_>, untouched: bool) -> Head {
+        let (tenant, shards, class) = match route {
+            Route::Owned(owner) => (owner.tenant.clone(), owner.shards, found.class),
+            Route::Unclaimed | Route::Foreign => (TenantId::unrouted(), UNROUTED_SHARDS, Class::Account),
         };
-        let head = Head {
-            id,
-            partition: partition::of_conversation(&tenant, &found.conversation, shards, self.partitions),
+        let conversation = ConversationKey::from(found.conversation);
+        Head {
+            id: found.id.into(),
+            partition: partition::of_conversation(&tenant, &conversation, shards, self.partitions),
             tenant,
             family: Family::Update(class),
-            kind: found.kind,
+            kind: found.kind.into_owned(),
             app: Some(self.door.app.clone()),
-            phone: phone.and_then(|phone| PhoneNumberId::new(phone).ok()),
-            conversation: found.conversation,
+            phone: address.phone.and_then(|phone| PhoneNumberId::new(phone).ok()),
+            conversation,
             received_ms: self.arrival.received_ms,
             signature: untouched.then(|| self.arrival.signature.to_owned()),
             traceparent: Some(self.arrival.traceparent()),
             replay: None,
-        };
-        (head, unrouted)
+        }
     }
 }
 
@@ -115,13 +138,52 @@ pub struct Stamped<'d, 'b> {
     split: &'d Split<'b>,
     found: std::vec::IntoIter<Found<'b>>,
     unrouted: &'d mut Vec<&'static str>,
+    memory: Option<Memory<'d>>,
+    /// Where the update before went: most go there too.
+    last: Option<(Address<'d>, Route<'d>, Unrouted)>,
+}
+
+/// What was acknowledged, and the count of what came again.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory<'d> {
+    /// The updates.
+    pub acknowledged: &'d Acknowledged,
+    /// The count.
+    pub repeated: &'d Counter,
+}
+
+impl Memory<'_> {
+    /// Whether an update was acknowledged before; it is counted then.
+    pub fn knows(&self, tenant: &str, id: &str) -> bool {
+        let known = self.acknowledged.knows(self.acknowledged.print(tenant, id));
+        if known {
+            self.repeated.inc();
+        }
+        known
+    }
 }
 
 impl<'d, 'b> Stamped<'d, 'b> {
     /// Takes the updates out of a split; `unrouted` collects why updates have no owner.
     pub fn new(stamp: Stamp<'d>, split: &'d mut Split<'b>, unrouted: &'d mut Vec<&'static str>) -> Self {
         let found = std::mem::take(&mut split.updates).into_iter();
-        Self { stamp, split, found, unrouted }
+        Self { stamp, split, found, unrouted, memory: None, last: None }
+    }
+
+    /// Leaves out what was acknowledged before; nothing is made of it.
+    pub fn unless_known(self, memory: Memory<'d>) -> Self {
+        Self { memory: Some(memory), ..self }
+    }
+
+    fn route(&mut self, found: &Found<'_>) -> (Address<'d>, Route<'d>) {
+        let address = self.split.address(found);
+        let (route, unrouted) = match self.last {
+            Some((last, route, unrouted)) if last == address => (route, unrouted),
+            _ => self.stamp.route(address),
+        };
+        self.last = Some((address, route, unrouted));
+        self.unrouted.extend(unrouted);
+        (address, route)
     }
 }
 
@@ -129,11 +191,21 @@ impl Iterator for Stamped<'_, '_> {
     type Item = Update;
 
     fn next(&mut self) -> Option<Update> {
-        let found = self.found.next()?;
-        let (payload, untouched) = (self.split.payload(&found), self.split.is_untouched(&found));
-        let (head, unrouted) = self.stamp.head(found, untouched);
-        self.unrouted.extend(unrouted);
-        Some(Update { head, payload })
+        loop {
+            let mut found = self.found.next()?;
+            let (address, route) = self.route(&found);
+            found.id = self.stamp.id(route, found.id);
+            let tenant = match route {
+                Route::Owned(owner) => owner.tenant.as_str(),
+                Route::Unclaimed | Route::Foreign => TenantId::UNROUTED,
+            };
+            if self.memory.is_some_and(|memory| memory.knows(tenant, found.id.as_str())) {
+                continue;
+            }
+            let payload = self.split.payload(&found);
+            let head = self.stamp.head(route, address, found, self.split.is_untouched());
+            return Some(Update { head, payload });
+        }
     }
 }
 

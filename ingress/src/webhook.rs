@@ -3,15 +3,16 @@
 //! A 200 to a POST means that every update in it is acknowledged by the log; anything else is a
 //! [`Refusal`], after which Meta sends the delivery again. Nothing unsigned is ever split or stored.
 
+use crate::acknowledged::Acknowledged;
 use crate::admission::Admission;
 use crate::budget::{Budget, Held};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::routing::{Door, Lock, Routing, RoutingTable};
 use crate::settings::Bounds;
-use crate::split::{Found, UNREADABLE, split};
-use crate::stamping::{Arrival, Stamp, Stamped};
-use crate::update_log::{StoreError, Update, UpdateLog};
+use crate::split::{Found, split};
+use crate::stamping::{Arrival, Memory, Stamp, Stamped};
+use crate::update_log::{StoreError, UpdateLog};
 use ackline_shared::signature::{self, SignatureError};
 use ackline_shared::subjects::{Class, header};
 use bytes::{Bytes, BytesMut};
@@ -49,6 +50,8 @@ pub struct Edge<L> {
     pub retry_after: HeaderValue,
     /// Bytes of bodies held, over everything that shares it.
     pub body_bytes: Arc<Budget>,
+    /// Updates that need not be stored again.
+    pub acknowledged: Arc<Acknowledged>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -166,28 +169,40 @@ impl<L: UpdateLog> Edge<L> {
     ) -> Result<(), StoreError> {
         let arrival = Arrival::now(signature, rand::random(), rand::random());
         let stamp = Stamp { table, door, partitions: self.partitions, arrival: &arrival };
+        let memory = Memory { acknowledged: &self.acknowledged, repeated: &self.metrics.repeated };
         let mut unrouted = Vec::new();
         match split(body) {
             Ok(mut split) => {
-                let classes = [Class::Message, Class::Status, Class::Account];
-                let of = |class| split.updates.iter().filter(|found| found.class == class).count() as u64;
-                let counts = classes.map(|class| (class, of(class)));
-                self.log.store(Stamped::new(stamp, &mut split, &mut unrouted)).await?;
+                let counts = count(&split.updates);
+                self.log.store(Stamped::new(stamp, &mut split, &mut unrouted).unless_known(memory)).await?;
                 for (class, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
                     self.metrics.stored(class, count);
                 }
             }
             Err(reason) => {
                 tracing::warn!(app = %door.app, bytes = body.len(), %reason, "a signed body is unreadable and stored whole");
-                let (head, why) = stamp.head(Found::whole(body, UNREADABLE.to_owned()), true);
+                let (update, why) = stamp.unreadable(body);
                 unrouted.extend(why.map(|_| "unreadable"));
-                self.log.store(std::iter::once(Update { head, payload: body.clone() })).await?;
+                if !memory.knows(update.head.tenant.as_str(), update.head.id.as_str()) {
+                    self.log.store(std::iter::once(update)).await?;
+                }
                 self.metrics.stored(Class::Account, 1);
             }
         }
         unrouted.into_iter().for_each(|reason| self.metrics.unrouted(reason));
         Ok(())
     }
+}
+
+/// How many updates of each class there are.
+fn count(updates: &[Found<'_>]) -> [(Class, u64); 3] {
+    let mut counts = [Class::Message, Class::Status, Class::Account].map(|class| (class, 0));
+    for found in updates {
+        if let Some((_, count)) = counts.iter_mut().find(|(class, _)| *class == found.class) {
+            *count += 1;
+        }
+    }
+    counts
 }
 
 /// Answers Meta's check of the callback URL.

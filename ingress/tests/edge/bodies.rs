@@ -3,13 +3,19 @@
 use ackline_ingress::connection;
 use ackline_ingress::invariants::{check, compare};
 use ackline_ingress::split::{Unreadable, split};
+use ackline_shared::ids::ConversationKey;
 use ackline_shared::subjects::Class;
 use bytes::Bytes;
 use proptest::prelude::*;
 
 fn kinds(body: &str) -> Vec<String> {
     let body = Bytes::copy_from_slice(body.as_bytes());
-    split(&body).unwrap().updates.iter().map(|found| format!("{}@{}", found.kind, found.id)).collect()
+    split(&body)
+        .unwrap()
+        .updates
+        .iter()
+        .map(|found| format!("{}@{}", found.kind, found.id.as_str()))
+        .collect()
 }
 
 fn value(members: &str) -> String {
@@ -27,13 +33,16 @@ fn a_value_with_messages_and_statuses_is_split_into_both_classes() {
     let seen: Vec<_> = split
         .updates
         .iter()
-        .map(|found| (found.class, found.kind.as_str(), found.id.as_str(), found.conversation.as_str()))
+        .map(|found| {
+            let conversation = ConversationKey::from(found.conversation.clone()).to_string();
+            (found.class, &*found.kind, found.id.as_str(), conversation)
+        })
         .collect();
     assert_eq!(
         seen,
         [
-            (Class::Message, "message.text", "wamid.A", "u:US.1"),
-            (Class::Status, "status.read", "wamid.B:read", "p:2"),
+            (Class::Message, "message.text", "wamid.A", "u:US.1".to_owned()),
+            (Class::Status, "status.read", "wamid.B:read", "p:2".to_owned()),
         ]
     );
     let status = String::from_utf8(split.payload(&split.updates[1]).to_vec()).unwrap();
