@@ -21,31 +21,31 @@ pub struct Group<T> {
 
 /// A whole delivery.
 #[derive(Debug, Default)]
-pub struct Delivery<'a> {
+pub struct Delivery {
     /// `object`.
-    pub object: Text<'a>,
+    pub object: Option<Span>,
     /// `entry[]`.
-    pub entries: Option<Group<Entry<'a>>>,
+    pub entries: Option<Group<Entry>>,
     /// Whether it holds more elements than may be, and not all of them are kept.
     pub is_crowded: bool,
 }
 
 /// One of `entry[]`.
 #[derive(Debug, Default)]
-pub struct Entry<'a> {
+pub struct Entry {
     /// All of it.
     pub span: Span,
     /// `id`: the WABA.
-    pub id: Text<'a>,
+    pub id: Option<Span>,
     /// `time`.
     pub time: Option<Span>,
     /// `changes[]`.
-    pub changes: Option<Group<Change<'a>>>,
+    pub changes: Option<Group<Change>>,
 }
 
 /// One of `changes[]`.
 #[derive(Debug, Default)]
-pub struct Change<'a> {
+pub struct Change {
     /// All of it.
     pub span: Span,
     /// `field`.
@@ -53,32 +53,32 @@ pub struct Change<'a> {
     /// `value`, whatever it is.
     pub value_span: Option<Span>,
     /// `value`, when it is an object.
-    pub value: Option<ChangeValue<'a>>,
+    pub value: Option<ChangeValue>,
 }
 
 /// A change's `value`, as runs of members that are kept and arrays that may be cut.
 #[derive(Debug, Default)]
-pub struct ChangeValue<'a> {
+pub struct ChangeValue {
     /// All of it.
     pub span: Span,
     /// Its members in order.
-    pub segments: Vec<Segment<'a>>,
+    pub segments: Vec<Segment>,
     /// Whether an array of it holds updates, one an element.
     pub has_items: bool,
     /// `metadata.phone_number_id`.
-    pub phone: Text<'a>,
+    pub phone: Option<Span>,
     is_crowded: bool,
 }
 
 /// Neighbouring members of a value.
 #[derive(Debug)]
-pub enum Segment<'a> {
+pub enum Segment {
     /// Members that are kept as they are, commas between them included.
     Run(Span),
     /// `contacts`.
-    Contacts(Array<Contact<'a>>),
+    Contacts(Array<Contact>),
     /// An array of updates that is not empty.
-    Items(Family, Array<Element<'a>>),
+    Items(Family, Array<Element>),
 }
 
 /// A member that is an array.
@@ -90,19 +90,16 @@ pub struct Array<T> {
     pub items: Vec<T>,
 }
 
-impl<'a> Delivery<'a> {
+impl Delivery {
     /// Scans a whole body, and keeps as many elements.
-    pub fn scan(text: &'a str, elements_max: usize) -> Result<Self, Flaw> {
+    pub fn scan(text: &str, elements_max: usize) -> Result<Self, Flaw> {
         let mut scanner = Scanner::new(text);
         let mut delivery = Self::default();
-        let (mut object_seen, mut entry_seen) = (None, None);
+        let mut entry_seen = None;
         let mut room = Room { elements: elements_max, is_crowded: false };
         scanner.object(|scanner, key| {
             match &*scanner.name(&key) {
-                "object" => {
-                    once(&mut object_seen, (), scanner)?;
-                    delivery.object = read(scanner)?;
-                }
+                "object" => once(&mut delivery.object, scanner.value()?, scanner)?,
                 "entry" => {
                     once(&mut entry_seen, (), scanner)?;
                     if scanner.peek() != Some(b'[') {
@@ -118,11 +115,6 @@ impl<'a> Delivery<'a> {
         delivery.is_crowded = room.is_crowded;
         Ok(delivery)
     }
-
-    /// The entry at a place.
-    pub fn entry(&self, place: usize) -> Option<&Entry<'a>> {
-        self.entries.as_ref()?.items.get(place)
-    }
 }
 
 /// How many more elements may be kept, so that what is kept of a body is no multiple of it.
@@ -132,8 +124,8 @@ struct Room {
     is_crowded: bool,
 }
 
-impl<'a> Entry<'a> {
-    fn scan(text: &'a str, scanner: &mut Scanner<'a>, room: &mut Room) -> Result<Self, Flaw> {
+impl Entry {
+    fn scan(text: &str, scanner: &mut Scanner<'_>, room: &mut Room) -> Result<Self, Flaw> {
         let mut entry = Self::default();
         if scanner.peek() != Some(b'{') {
             return Ok(Self { span: scanner.value()?, ..entry });
@@ -141,7 +133,7 @@ impl<'a> Entry<'a> {
         let mut changes_seen = None;
         entry.span = scanner.object(|scanner, key| {
             match &*scanner.name(&key) {
-                "id" => entry.id = read(scanner)?,
+                "id" => entry.id = Some(scanner.value()?),
                 "time" => entry.time = Some(scanner.value()?),
                 "changes" => {
                     once(&mut changes_seen, (), scanner)?;
@@ -156,15 +148,10 @@ impl<'a> Entry<'a> {
         })?;
         Ok(entry)
     }
-
-    /// The change at a place.
-    pub fn change(&self, place: usize) -> Option<&Change<'a>> {
-        self.changes.as_ref()?.items.get(place)
-    }
 }
 
-impl<'a> Change<'a> {
-    fn scan(text: &'a str, scanner: &mut Scanner<'a>, room: &mut Room) -> Result<Self, Flaw> {
+impl Change {
+    fn scan(text: &str, scanner: &mut Scanner<'_>, room: &mut Room) -> Result<Self, Flaw> {
         let mut change = Self::default();
         if scanner.peek() != Some(b'{') {
             return Ok(Self { span: scanner.value()?, ..change });
@@ -174,7 +161,7 @@ impl<'a> Change<'a> {
             match &*scanner.name(&key) {
                 "field" => change.field = Some(scanner.value()?),
                 "value" if scanner.peek() == Some(b'{') => {
-                    let value = ChangeValue::scan(scanner, &mut room.elements)?;
+                    let value = ChangeValue::scan(text, scanner, &mut room.elements)?;
                     once(&mut change.value_span, value.span.clone(), scanner)?;
                     change.value = Some(value);
                 }
@@ -198,13 +185,13 @@ impl<'a> Change<'a> {
     }
 
     /// `field` as text.
-    pub fn field(&self, text: &'a str) -> Text<'a> {
+    pub fn field<'a>(&self, text: &'a str) -> Text<'a> {
         json::text(text, self.field.as_ref()?)
     }
 }
 
-impl<'a> ChangeValue<'a> {
-    fn scan(scanner: &mut Scanner<'a>, room: &mut usize) -> Result<Self, Flaw> {
+impl ChangeValue {
+    fn scan(text: &str, scanner: &mut Scanner<'_>, room: &mut usize) -> Result<Self, Flaw> {
         let mut value = Self::default();
         let (mut seen, mut history) = (0_u8, false);
         value.span = scanner.object(|scanner, key| {
@@ -227,7 +214,7 @@ impl<'a> ChangeValue<'a> {
                 (_, Some(family), Some(b'[')) => {
                     let mut crowded = false;
                     let array = Array::scan_some(scanner, key.start, room, &mut crowded, |scanner| {
-                        Element::scan(scanner, family)
+                        Element::scan(text, scanner, family)
                     })?;
                     value.is_crowded |= crowded;
                     value.has_items |= crowded || !array.items.is_empty();
@@ -246,17 +233,17 @@ impl<'a> ChangeValue<'a> {
         Ok(value)
     }
 
-    fn metadata(&mut self, scanner: &mut Scanner<'a>) -> Result<Span, Flaw> {
+    fn metadata(&mut self, scanner: &mut Scanner<'_>) -> Result<Span, Flaw> {
         scanner.object(|scanner, key| {
             match &*scanner.name(&key) {
-                "phone_number_id" => self.phone = read(scanner)?,
+                "phone_number_id" => self.phone = Some(scanner.value()?),
                 _ => skip(scanner)?,
             }
             Ok(())
         })
     }
 
-    fn put<T>(&mut self, array: Array<T>, segment: impl FnOnce(Array<T>) -> Segment<'a>) {
+    fn put<T>(&mut self, array: Array<T>, segment: impl FnOnce(Array<T>) -> Segment) {
         if array.items.is_empty() {
             self.keep(array.member());
         } else {
@@ -272,7 +259,7 @@ impl<'a> ChangeValue<'a> {
     }
 
     /// `contacts`, when there are any.
-    pub fn contacts(&self) -> Option<&Array<Contact<'a>>> {
+    pub fn contacts(&self) -> Option<&Array<Contact>> {
         self.segments.iter().find_map(|segment| match segment {
             Segment::Contacts(array) => Some(array),
             _ => None,
@@ -280,15 +267,15 @@ impl<'a> ChangeValue<'a> {
     }
 
     /// The arrays of updates, each with its place among the segments.
-    pub fn items(&self) -> impl Iterator<Item = (usize, Family, &Array<Element<'a>>)> {
-        self.segments.iter().enumerate().filter_map(|(place, segment)| match segment {
+    pub fn items(&self) -> impl Iterator<Item = (u32, Family, &Array<Element>)> {
+        (0..).zip(&self.segments).filter_map(|(place, segment)| match segment {
             Segment::Items(family, array) => Some((place, *family, array)),
             _ => None,
         })
     }
 }
 
-impl Segment<'_> {
+impl Segment {
     /// Bytes that are repeated in the payload of every update of the value.
     pub fn sibling_bytes(&self) -> usize {
         match self {
@@ -354,12 +341,6 @@ fn group<'a, T>(
 
 fn skip(scanner: &mut Scanner<'_>) -> Result<(), Flaw> {
     scanner.value().map(drop)
-}
-
-/// Scans a value and reads it, if it is text.
-fn read<'a>(scanner: &mut Scanner<'a>) -> Result<Text<'a>, Flaw> {
-    let value = scanner.value()?;
-    Ok(scanner.text(&value))
 }
 
 fn once<T>(slot: &mut Option<T>, value: T, scanner: &Scanner<'_>) -> Result<(), Flaw> {

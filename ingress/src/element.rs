@@ -4,7 +4,7 @@
 //! optional: an element that says nothing still gets a kind (`…unknown`), an id (a hash) and a conversation (none).
 
 use crate::contacts::Contact;
-use crate::json::{Flaw, Scanner, Span, Text};
+use crate::json::{Flaw, Piece, Scanner, Span, Text};
 use ackline_shared::ids::{FoundId, FoundKey};
 use ackline_shared::subjects::Class;
 use std::borrow::Cow;
@@ -55,42 +55,42 @@ impl Family {
     }
 }
 
-/// An element, and the members that identify it and its conversation.
+/// An element, and where the members lie that identify it and its conversation.
 #[derive(Debug, Default)]
-pub struct Element<'a> {
+pub struct Element {
     /// All of it.
     pub span: Span,
-    id: Text<'a>,
+    id: Piece,
     /// Its type, status or event.
-    what: Text<'a>,
-    participant: Text<'a>,
-    user: Text<'a>,
-    phone: Text<'a>,
-    group: Text<'a>,
+    what: Piece,
+    participant: Piece,
+    user: Piece,
+    phone: Piece,
+    group: Piece,
 }
 
 /// The members of an element that may matter, by what they are called.
 #[derive(Debug, Default)]
-struct Members<'a> {
-    id: Text<'a>,
-    kind: Text<'a>,
-    status: Text<'a>,
-    event: Text<'a>,
-    direction: Text<'a>,
-    from: Text<'a>,
-    from_user: Text<'a>,
-    to: Text<'a>,
-    to_user: Text<'a>,
-    recipient: Text<'a>,
-    recipient_user: Text<'a>,
-    recipient_type: Text<'a>,
-    participant: Text<'a>,
-    group: Text<'a>,
+struct Members {
+    id: Piece,
+    kind: Piece,
+    status: Piece,
+    event: Piece,
+    direction: Piece,
+    from: Piece,
+    from_user: Piece,
+    to: Piece,
+    to_user: Piece,
+    recipient: Piece,
+    recipient_user: Piece,
+    recipient_type: Piece,
+    participant: Piece,
+    group: Piece,
 }
 
-impl<'a> Element<'a> {
-    /// Scans an element; one that is not an object says nothing.
-    pub fn scan(scanner: &mut Scanner<'a>, family: Family) -> Result<Self, Flaw> {
+impl Element {
+    /// Scans an element of the text; one that is not an object says nothing.
+    pub fn scan(text: &str, scanner: &mut Scanner<'_>, family: Family) -> Result<Self, Flaw> {
         if scanner.peek() != Some(b'{') {
             return Ok(Self { span: scanner.value()?, ..Self::default() });
         }
@@ -113,15 +113,16 @@ impl<'a> Element<'a> {
                 "group_id" => &mut members.group,
                 _ => return scanner.value().map(drop),
             };
-            *slot = read_text(scanner)?;
+            *slot = scanner.piece()?;
             Ok(())
         })?;
-        Ok(members.of(family, span))
+        Ok(members.of(text, family, span))
     }
 
     /// What it is, such as `message.text` or `status.read`.
-    pub fn kind(&self, family: Family) -> Cow<'static, str> {
-        let known = match (family, self.what.as_deref()) {
+    pub fn kind(&self, text: &str, family: Family) -> Cow<'static, str> {
+        let what = self.what.text(text);
+        let known = match (family, what.as_deref()) {
             (Family::Message, Some("text")) => "message.text",
             (Family::Message, Some("image")) => "message.image",
             (Family::Message, Some("audio")) => "message.audio",
@@ -138,45 +139,49 @@ impl<'a> Element<'a> {
     }
 
     /// Its dedupe id, when it has an id of Meta's.
-    pub fn update_id(&self, family: Family) -> Option<FoundId<'a>> {
-        let id = self.id.as_ref()?;
-        let what = self.what.as_deref().unwrap_or("unknown");
-        Some(FoundId::new(match (family, self.participant.as_deref()) {
-            (Family::Message | Family::Echo, _) => id.clone(),
-            (Family::Status, Some(participant)) => [id, ":", what, ":", participant].concat().into(),
-            (Family::Status | Family::Call, _) => [id, ":", what].concat().into(),
-        }))
+    pub fn update_id<'a>(&self, text: &'a str, family: Family) -> Option<FoundId<'a>> {
+        let id = self.id.text(text)?;
+        if matches!(family, Family::Message | Family::Echo) {
+            return Some(FoundId::new(id));
+        }
+        let (what, participant) = (self.what.text(text), self.participant.text(text));
+        let what = what.as_deref().unwrap_or("unknown");
+        let joined = match participant.as_deref().filter(|_| family == Family::Status) {
+            Some(participant) => [&id, ":", what, ":", participant].concat(),
+            None => [&id, ":", what].concat(),
+        };
+        Some(FoundId::new(joined.into()))
     }
 
     /// The BSUID and the phone number of the person on the other side.
-    pub fn person(&self) -> Person<'_> {
-        Person { user: self.user.as_deref(), phone: self.phone.as_deref() }
+    pub fn person<'a>(&self, text: &'a str) -> Person<'a> {
+        Person { user: self.user.text(text), phone: self.phone.text(text) }
     }
 
     /// The conversation it belongs to: the group, else the person's BSUID, else the person's phone number.
-    pub fn conversation(&self, contact: Option<&Contact<'a>>) -> FoundKey<'a> {
-        if let Some(group) = &self.group {
-            return FoundKey::group(group.clone());
+    pub fn conversation<'a>(&self, text: &'a str, contact: Option<&Contact>) -> FoundKey<'a> {
+        if let Some(group) = self.group.text(text) {
+            return FoundKey::group(group);
         }
-        let user = self.user.as_ref().or(contact.and_then(|contact| contact.user.as_ref()));
-        let phone = || self.phone.as_ref().or(contact.and_then(|contact| contact.phone.as_ref()));
-        match user {
-            Some(user) => FoundKey::user(user.clone()),
-            None => phone().map_or_else(FoundKey::none, |phone| FoundKey::phone(phone.clone())),
+        let (user, phone) = contact.map_or_else(Default::default, |contact| (contact.user, contact.phone));
+        match (self.user.or(user).text(text), || self.phone.or(phone).text(text)) {
+            (Some(user), _) => FoundKey::user(user),
+            (None, phone) => phone().map_or_else(FoundKey::none, FoundKey::phone),
         }
     }
 }
 
-impl<'a> Members<'a> {
-    fn of(self, family: Family, span: Span) -> Element<'a> {
-        let is_ours = self.direction.as_deref() == Some("BUSINESS_INITIATED");
+impl Members {
+    fn of(self, text: &str, family: Family, span: Span) -> Element {
+        let is_ours = || self.direction.text(text).as_deref() == Some("BUSINESS_INITIATED");
         let (user, phone) = match family {
             Family::Message => (self.from_user, self.from),
-            Family::Status => (self.recipient_user, self.recipient.clone()),
-            Family::Call if !is_ours => (self.from_user, self.from),
-            Family::Echo | Family::Call if self.to_user.is_some() => (self.to_user, self.to),
+            Family::Status => (self.recipient_user, self.recipient),
+            Family::Call if !is_ours() => (self.from_user, self.from),
+            Family::Echo | Family::Call if !self.to_user.is_none() => (self.to_user, self.to),
             Family::Echo | Family::Call => (self.recipient_user, self.to),
         };
+        let is_to_group = self.recipient_type.text(text).as_deref() == Some("group");
         Element {
             span,
             id: self.id,
@@ -188,27 +193,18 @@ impl<'a> Members<'a> {
             participant: self.participant,
             user,
             phone,
-            group: match self.recipient_type.as_deref() {
-                Some("group") => self.group.or(self.recipient),
-                _ => self.group,
-            },
+            group: self.group.or(if is_to_group { self.recipient } else { Piece::default() }),
         }
     }
 }
 
 /// How an element names the person on the other side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person<'a> {
     /// Business-scoped user id.
-    pub user: Option<&'a str>,
+    pub user: Text<'a>,
     /// Phone number.
-    pub phone: Option<&'a str>,
-}
-
-/// Scans a value and reads it, if it is text that is not empty.
-pub fn read_text<'a>(scanner: &mut Scanner<'a>) -> Result<Text<'a>, Flaw> {
-    let value = scanner.value()?;
-    Ok(scanner.text(&value).filter(|text| !text.is_empty()))
+    pub phone: Text<'a>,
 }
 
 /// Writes `<family>.<what>` with the second token made safe and short; absent is `unknown`.
@@ -236,17 +232,29 @@ mod tests {
     use crate::contacts::Contacts;
     use ackline_shared::ids::ConversationKey;
 
-    fn element(family: Family, json: &str) -> Element<'_> {
-        Element::scan(&mut Scanner::new(json), family).unwrap()
+    fn element(family: Family, json: &str) -> Element {
+        Element::scan(json, &mut Scanner::new(json), family).unwrap()
     }
 
     fn conversation(family: Family, json: &str, contacts: &[&str]) -> String {
-        let element = element(family, json);
-        let list: Vec<_> =
-            contacts.iter().map(|contact| Contact::scan(&mut Scanner::new(contact)).unwrap()).collect();
-        let contacts = Contacts::new(&list);
-        let contact = contacts.of(element.person()).map(|(_, contact)| contact);
-        ConversationKey::from(element.conversation(contact)).to_string()
+        let text = format!("[[{}],{json}]", contacts.join(","));
+        let mut scanner = Scanner::new(&text);
+        let (mut list, mut element) = (Vec::new(), None);
+        scanner
+            .array(|scanner| {
+                if element.is_none() && scanner.peek() == Some(b'[') {
+                    let contacts =
+                        scanner.array(|scanner| Contact::scan(scanner).map(|contact| list.push(contact)));
+                    return contacts.map(drop);
+                }
+                element = Some(Element::scan(&text, scanner, family)?);
+                Ok(())
+            })
+            .unwrap();
+        let element = element.unwrap();
+        let contact =
+            Contacts::new(&text, &list).of(&element.person(&text)).and_then(|at| list.get(at as usize));
+        ConversationKey::from(element.conversation(&text, contact)).to_string()
     }
 
     #[test]
@@ -279,7 +287,8 @@ mod tests {
 
     #[test]
     fn ids_follow_metas_own() {
-        let text = |family, json| element(family, json).update_id(family).map(|id| id.as_str().to_owned());
+        let text =
+            |family, json| element(family, json).update_id(json, family).map(|id| id.as_str().to_owned());
         assert_eq!(text(Family::Message, r#"{"id":"wamid.A="}"#).as_deref(), Some("wamid.A="));
         assert_eq!(
             text(Family::Status, r#"{"id":"wamid.A","status":"read"}"#).as_deref(),
@@ -312,7 +321,7 @@ mod tests {
                 "failed",
             ] {
                 let json = format!(r#"{{"{member}":"{what}"}}"#);
-                assert_eq!(element(family, &json).kind(family), kind(family.word(), Some(what)));
+                assert_eq!(element(family, &json).kind(&json, family), kind(family.word(), Some(what)));
             }
         }
     }

@@ -15,6 +15,54 @@ pub type Span = Range<usize>;
 /// A value's text, if it has any.
 pub type Text<'a> = Option<Cow<'a, str>>;
 
+/// Where the text of a value lies; nowhere if there is none, or no character of it.
+///
+/// A string with escapes has its quotes with it, so that it is not taken for what it says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Piece {
+    start: u32,
+    end: u32,
+}
+
+impl Piece {
+    /// Longest text whose pieces can be told.
+    pub const TEXT_BYTES_MAX: usize = u32::MAX as usize;
+
+    fn new(span: Span) -> Self {
+        // A longer text is not scanned for pieces; of one, nothing would be found.
+        let at = |place| u32::try_from(place).unwrap_or_default();
+        Self { start: at(span.start), end: at(span.end) }
+    }
+
+    /// Whether there is no text.
+    pub fn is_none(self) -> bool {
+        self.start == self.end
+    }
+
+    /// This one, or the other if there is no text.
+    pub fn or(self, other: Self) -> Self {
+        if self.is_none() { other } else { self }
+    }
+
+    /// The text, in the whole it was found in.
+    pub fn text(self, whole: &str) -> Text<'_> {
+        if self.is_none() {
+            return None;
+        }
+        let span = self.span();
+        match slice(whole, &span) {
+            raw if raw.starts_with('"') => text(whole, &span),
+            plain => Some(Cow::Borrowed(plain)),
+        }
+    }
+
+    /// Where it lies.
+    pub fn span(self) -> Span {
+        let at = |place| usize::try_from(place).unwrap_or_default();
+        at(self.start)..at(self.end)
+    }
+}
+
 /// The bytes are not JSON, or are nested too deep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not JSON, or nested too deep, at byte {at}")]
@@ -40,17 +88,27 @@ impl<'a> Scanner<'a> {
         Self { text, bytes: text.as_bytes(), at: 0, depth: 0, escaped_to: 0 }
     }
 
-    /// Reads the value that was scanned last, as [`text`] does.
-    pub fn text(&self, span: &Span) -> Text<'a> {
-        if self.bytes.get(span.start) != Some(&b'"') || self.escaped_to > span.start {
-            return text(self.text, span);
-        }
-        self.text.get(span.start + 1..span.end - 1).map(Cow::Borrowed)
+    /// Scans a value; tells where its text lies, if it is text.
+    pub fn piece(&mut self) -> Result<Piece, Flaw> {
+        let span = self.value()?;
+        Ok(match self.bytes.get(span.start) {
+            Some(b'"') if !self.has_escape(&span) => Piece::new(span.start + 1..span.end - 1),
+            _ if text(self.text, &span).is_some() => Piece::new(span),
+            _ => Piece::default(),
+        })
+    }
+
+    /// Whether the string that was scanned last has an escape.
+    fn has_escape(&self, span: &Span) -> bool {
+        self.escaped_to > span.start
     }
 
     /// The key that was scanned last; empty for one that is no Unicode text.
     pub fn name(&self, key: &Span) -> Cow<'a, str> {
-        self.text(key).unwrap_or_default()
+        if self.has_escape(key) {
+            return text(self.text, key).unwrap_or_default();
+        }
+        Cow::Borrowed(self.text.get(key.start + 1..key.end - 1).unwrap_or_default())
     }
 
     /// The position as a flaw, for a reader that expected something else here.

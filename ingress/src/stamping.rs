@@ -81,15 +81,15 @@ impl<'d> Stamp<'d> {
     /// A signed body that is not looked into, and why nobody owns it.
     pub fn unreadable(&self, body: &Bytes) -> (Update, Unrouted) {
         let address = Address::default();
-        let (route, unrouted) = self.route(address);
+        let (route, unrouted) = self.route(&address);
         let mut found = Found::whole(body, UNREADABLE.to_owned());
         found.id = self.id(route, found.id);
-        let head = self.head(route, address, found, true);
+        let head = self.head(route, &address, found, true);
         (Update { head, payload: body.clone() }, unrouted)
     }
 
-    fn route(&self, address: Address<'_>) -> (Route<'d>, Unrouted) {
-        let route = self.table.route(self.door, address.phone, address.waba);
+    fn route(&self, address: &Address<'_>) -> (Route<'d>, Unrouted) {
+        let route = self.table.route(self.door, address.phone.as_deref(), address.waba.as_deref());
         let unrouted = match route {
             Route::Owned(_) => None,
             Route::Unclaimed if address.phone.is_some() => Some("unknown_number"),
@@ -108,7 +108,7 @@ impl<'d> Stamp<'d> {
         }
     }
 
-    fn head(&self, route: Route<'_>, address: Address<'_>, found: Found<'_>, untouched: bool) -> Head {
+    fn head(&self, route: Route<'_>, address: &Address<'_>, found: Found<'_>, untouched: bool) -> Head {
         let (tenant, shards, class) = match route {
             Route::Owned(owner) => (owner.tenant.clone(), owner.shards, found.class),
             Route::Unclaimed | Route::Foreign => (TenantId::unrouted(), UNROUTED_SHARDS, Class::Account),
@@ -121,7 +121,7 @@ impl<'d> Stamp<'d> {
             family: Family::Update(class),
             kind: found.kind.into_owned(),
             app: Some(self.door.app.clone()),
-            phone: address.phone.and_then(|phone| PhoneNumberId::new(phone).ok()),
+            phone: address.phone.as_deref().and_then(|phone| PhoneNumberId::new(phone).ok()),
             conversation,
             received_ms: self.arrival.received_ms,
             signature: untouched.then(|| self.arrival.signature.to_owned()),
@@ -136,11 +136,11 @@ impl<'d> Stamp<'d> {
 pub struct Stamped<'d, 'b> {
     stamp: Stamp<'d>,
     split: &'d Split<'b>,
-    found: std::vec::IntoIter<Found<'b>>,
+    next: usize,
     unrouted: &'d mut Vec<&'static str>,
     memory: Option<Memory<'d>>,
     /// Where the update before went: most go there too.
-    last: Option<(Address<'d>, Route<'d>, Unrouted)>,
+    last: Option<(Address<'b>, Route<'d>, Unrouted)>,
 }
 
 /// What was acknowledged, and the count of what came again.
@@ -164,10 +164,9 @@ impl Memory<'_> {
 }
 
 impl<'d, 'b> Stamped<'d, 'b> {
-    /// Takes the updates out of a split; `unrouted` collects why updates have no owner.
-    pub fn new(stamp: Stamp<'d>, split: &'d mut Split<'b>, unrouted: &'d mut Vec<&'static str>) -> Self {
-        let found = std::mem::take(&mut split.updates).into_iter();
-        Self { stamp, split, found, unrouted, memory: None, last: None }
+    /// Makes the updates of a split; `unrouted` collects why updates have no owner.
+    pub fn new(stamp: Stamp<'d>, split: &'d Split<'b>, unrouted: &'d mut Vec<&'static str>) -> Self {
+        Self { stamp, split, next: 0, unrouted, memory: None, last: None }
     }
 
     /// Leaves out what was acknowledged before; nothing is made of it.
@@ -175,15 +174,30 @@ impl<'d, 'b> Stamped<'d, 'b> {
         Self { memory: Some(memory), ..self }
     }
 
-    fn route(&mut self, found: &Found<'_>) -> (Address<'d>, Route<'d>) {
-        let address = self.split.address(found);
-        let (route, unrouted) = match self.last {
-            Some((last, route, unrouted)) if last == address => (route, unrouted),
-            _ => self.stamp.route(address),
+    /// The update at a place, unless it is known; nothing behind the last.
+    fn stamp(&mut self, place: usize) -> Option<Option<Update>> {
+        let mut found = self.split.update(place)?;
+        let (address, route, unrouted) = match self.last.take() {
+            Some(last) if place > 0 && self.split.are_beside(place - 1, place) => last,
+            _ => {
+                let address = self.split.address(&found);
+                let (route, unrouted) = self.stamp.route(&address);
+                (address, route, unrouted)
+            }
         };
-        self.last = Some((address, route, unrouted));
-        self.unrouted.extend(unrouted);
-        (address, route)
+        let (address, route, unrouted) = self.last.insert((address, route, unrouted));
+        self.unrouted.extend(*unrouted);
+        found.id = self.stamp.id(*route, found.id);
+        let tenant = match route {
+            Route::Owned(owner) => owner.tenant.as_str(),
+            Route::Unclaimed | Route::Foreign => TenantId::UNROUTED,
+        };
+        if self.memory.is_some_and(|memory| memory.knows(tenant, found.id.as_str())) {
+            return Some(None);
+        }
+        let payload = self.split.payload(&found);
+        let head = self.stamp.head(*route, address, found, self.split.is_untouched());
+        Some(Some(Update { head, payload }))
     }
 }
 
@@ -192,19 +206,11 @@ impl Iterator for Stamped<'_, '_> {
 
     fn next(&mut self) -> Option<Update> {
         loop {
-            let mut found = self.found.next()?;
-            let (address, route) = self.route(&found);
-            found.id = self.stamp.id(route, found.id);
-            let tenant = match route {
-                Route::Owned(owner) => owner.tenant.as_str(),
-                Route::Unclaimed | Route::Foreign => TenantId::UNROUTED,
-            };
-            if self.memory.is_some_and(|memory| memory.knows(tenant, found.id.as_str())) {
-                continue;
+            self.next += 1;
+            // What is known is passed over.
+            if let Some(update) = self.stamp(self.next - 1)? {
+                return Some(update);
             }
-            let payload = self.split.payload(&found);
-            let head = self.stamp.head(route, address, found, self.split.is_untouched());
-            return Some(Update { head, payload });
         }
     }
 }

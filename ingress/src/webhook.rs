@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::routing::{Door, Lock, Routing, RoutingTable};
 use crate::settings::Bounds;
-use crate::split::{Found, split};
+use crate::split::split;
 use crate::stamping::{Arrival, Memory, Stamp, Stamped};
 use crate::update_log::{StoreError, UpdateLog};
 use ackline_shared::signature::{self, SignatureError};
@@ -172,10 +172,9 @@ impl<L: UpdateLog> Edge<L> {
         let memory = Memory { acknowledged: &self.acknowledged, repeated: &self.metrics.repeated };
         let mut unrouted = Vec::new();
         match split(body) {
-            Ok(mut split) => {
-                let counts = count(&split.updates);
-                self.log.store(Stamped::new(stamp, &mut split, &mut unrouted).unless_known(memory)).await?;
-                for (class, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            Ok(split) => {
+                self.log.store(Stamped::new(stamp, &split, &mut unrouted).unless_known(memory)).await?;
+                for (class, count) in split.counts().into_iter().filter(|(_, count)| *count > 0) {
                     self.metrics.stored(class, count);
                 }
             }
@@ -192,17 +191,6 @@ impl<L: UpdateLog> Edge<L> {
         unrouted.into_iter().for_each(|reason| self.metrics.unrouted(reason));
         Ok(())
     }
-}
-
-/// How many updates of each class there are.
-fn count(updates: &[Found<'_>]) -> [(Class, u64); 3] {
-    let mut counts = [Class::Message, Class::Status, Class::Account].map(|class| (class, 0));
-    for found in updates {
-        if let Some((_, count)) = counts.iter_mut().find(|(class, _)| *class == found.class) {
-            *count += 1;
-        }
-    }
-    counts
 }
 
 /// Answers Meta's check of the callback URL.

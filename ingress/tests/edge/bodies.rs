@@ -4,18 +4,12 @@ use ackline_ingress::connection;
 use ackline_ingress::invariants::{check, compare};
 use ackline_ingress::split::{Unreadable, split};
 use ackline_shared::ids::ConversationKey;
-use ackline_shared::subjects::Class;
 use bytes::Bytes;
 use proptest::prelude::*;
 
 fn kinds(body: &str) -> Vec<String> {
     let body = Bytes::copy_from_slice(body.as_bytes());
-    split(&body)
-        .unwrap()
-        .updates
-        .iter()
-        .map(|found| format!("{}@{}", found.kind, found.id.as_str()))
-        .collect()
+    split(&body).unwrap().updates().map(|found| format!("{}@{}", found.kind, found.id.as_str())).collect()
 }
 
 fn value(members: &str) -> String {
@@ -31,23 +25,16 @@ fn a_value_with_messages_and_statuses_is_split_into_both_classes() {
     ));
     let split = split(&body).unwrap();
     let seen: Vec<_> = split
-        .updates
-        .iter()
+        .updates()
         .map(|found| {
-            let conversation = ConversationKey::from(found.conversation.clone()).to_string();
-            (found.class, &*found.kind, found.id.as_str(), conversation)
+            let conversation = ConversationKey::from(found.conversation).to_string();
+            format!("{:?} {} {} {conversation}", found.class, found.kind, found.id.as_str())
         })
         .collect();
-    assert_eq!(
-        seen,
-        [
-            (Class::Message, "message.text", "wamid.A", "u:US.1".to_owned()),
-            (Class::Status, "status.read", "wamid.B:read", "p:2".to_owned()),
-        ]
-    );
-    let status = String::from_utf8(split.payload(&split.updates[1]).to_vec()).unwrap();
+    assert_eq!(seen, ["Message message.text wamid.A u:US.1", "Status status.read wamid.B:read p:2",]);
+    let status = String::from_utf8(split.payload(&split.update(1).unwrap()).to_vec()).unwrap();
     assert!(!status.contains("wamid.A") && status.contains("wamid.B"), "{status}");
-    let message = String::from_utf8(split.payload(&split.updates[0]).to_vec()).unwrap();
+    let message = String::from_utf8(split.payload(&split.update(0).unwrap()).to_vec()).unwrap();
     assert!(message.contains(r#""contacts":[{"wa_id":"1","user_id":"US.1"}]"#), "{message}");
 }
 
@@ -58,7 +45,8 @@ fn a_message_keeps_its_own_contact_and_all_of_them_when_it_cannot_be_told() {
         r#"{contacts},"messages":[{{"id":"a","from":"2"}},{{"id":"b","from":"3"}}]"#
     )));
     let split = split(&body).unwrap();
-    let payload = |index: usize| String::from_utf8(split.payload(&split.updates[index]).to_vec()).unwrap();
+    let payload =
+        |index: usize| String::from_utf8(split.payload(&split.update(index).unwrap()).to_vec()).unwrap();
     assert!(payload(0).contains(r#""contacts":[{"wa_id":"2"}],"#), "{}", payload(0));
     assert!(payload(1).contains(contacts), "{}", payload(1));
 }
