@@ -338,7 +338,23 @@ impl<'a> Scanner<'a> {
 
 /// How many bytes at the start mean only themselves in a string: no quote, backslash or control character.
 fn plain(bytes: &[u8]) -> usize {
-    // Eight at a time: 2.5 times as fast over a delivery as byte by byte, and faster than blocks of vectors.
+    // Most strings end within two words; long ones go by blocks, which the compiler does with vectors.
+    let start = plain_by_words(bytes.get(..SHORT).unwrap_or(bytes));
+    if start < SHORT {
+        return start;
+    }
+    let (blocks, _) = bytes.get(SHORT..).unwrap_or_default().as_chunks::<BLOCK>();
+    let plain_blocks =
+        blocks.iter().take_while(|block| !block.iter().fold(false, |any, byte| any | is_special(*byte)));
+    let start = SHORT + BLOCK * plain_blocks.count();
+    start + plain_by_words(bytes.get(start..).unwrap_or_default())
+}
+
+/// Bytes that are looked at before blocks are.
+const SHORT: usize = 16;
+const BLOCK: usize = 64;
+
+fn plain_by_words(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     for (place, word) in words.iter().enumerate() {
         let special = special_bytes(u64::from_le_bytes(*word));
@@ -346,8 +362,11 @@ fn plain(bytes: &[u8]) -> usize {
             return 8 * place + usize::try_from(special.trailing_zeros() / 8).unwrap_or_default();
         }
     }
-    let tail = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20)).unwrap_or(rest.len());
-    8 * words.len() + tail
+    8 * words.len() + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
+}
+
+fn is_special(byte: u8) -> bool {
+    (byte == b'"') | (byte == b'\\') | (byte < 0x20)
 }
 
 /// Sets the highest bit of special bytes; above the lowest one set, bits may be wrong.
@@ -415,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_string_ends_at_its_first_special_byte_wherever_that_is() {
-        for length in 0..100 {
+        for length in 0..200 {
             for special in [b'"', b'\\', 0, b'\n', 0x1f] {
                 let mut bytes = vec![0x7f; length];
                 assert_eq!(plain(&bytes), length);

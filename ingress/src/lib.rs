@@ -20,6 +20,7 @@ pub mod entrance;
 pub mod fixture;
 pub mod forwarded;
 mod group;
+mod head_timer;
 pub mod http2;
 #[cfg(any(test, feature = "testing"))]
 pub mod invariants;

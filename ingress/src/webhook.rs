@@ -20,8 +20,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use subtle::ConstantTimeEq;
 use tokio::time::{Instant, timeout};
 
@@ -64,7 +66,7 @@ impl<L: UpdateLog> Edge<L> {
         B::Error: Send,
     {
         let started = Instant::now();
-        let (response, reason) = match self.dispatch(request).await {
+        let (response, reason) = match self.dispatch(request, started).await {
             Ok(response) => (response, None),
             Err(refusal) => (refusal.response(&self.retry_after), Some(refusal.reason())),
         };
@@ -73,14 +75,19 @@ impl<L: UpdateLog> Edge<L> {
         response
     }
 
-    async fn dispatch<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Refusal>
+    async fn dispatch<B>(
+        &self,
+        request: Request<B>,
+        started: Instant,
+    ) -> Result<Response<Full<Bytes>>, Refusal>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Send,
     {
         let (head, body) = request.into_parts();
         let app = head.uri.path().strip_prefix(PATH).ok_or(Refusal::NotFound)?;
-        let table = self.routing.table().ok_or(Refusal::NotReady)?;
+        let table = self.routing.in_force();
+        let table = table.as_deref().ok_or(Refusal::NotReady)?;
         let door = table.door(app).ok_or(Refusal::NotFound)?;
         let lock = door.lock().ok_or(Refusal::Locked);
         match head.method {
@@ -88,18 +95,17 @@ impl<L: UpdateLog> Edge<L> {
             Method::POST => {
                 let claimed = head.headers.get(header::SIGNATURE);
                 let claimed = claimed.ok_or(Refusal::Signature(SignatureError::Missing))?.as_bytes();
-                // A signature is short; what is longer is none, and says so when it is verified.
-                let claimed = claimed.get(..SIGNATURE_BYTES_MAX).unwrap_or(claimed).to_vec();
+                let claimed = Claimed::copy(claimed);
                 let lock = lock?;
-                if !self.admission.admits(Instant::now()) {
+                if !self.admission.admits(started) {
                     return Err(Refusal::Shed);
                 }
                 // The head lies in the connection's buffer, which is used again once nobody holds any of it.
                 drop(head);
                 let (body, _held) = self.read_body(body).await?;
-                signature::verify(&lock.keys, Some(&claimed), &body).map_err(Refusal::Signature)?;
+                signature::verify(&lock.keys, Some(claimed.bytes()), &body).map_err(Refusal::Signature)?;
                 let storing = self.admission.begin(Instant::now());
-                self.store(&table, door, &body, &claimed).await.map_err(Refusal::Store)?;
+                self.store(table, door, &body, claimed.bytes()).await.map_err(Refusal::Store)?;
                 storing.stored(Instant::now());
                 Ok(Response::new(Full::new(Bytes::new())))
             }
@@ -117,7 +123,11 @@ impl<L: UpdateLog> Edge<L> {
         if announced.is_some_and(|bytes| bytes > self.bounds.body_bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
-        let reading = self.collect(body, announced.unwrap_or(0));
+        let mut reading = pin!(self.collect(body, announced.unwrap_or(0)));
+        // Most bodies came with their head; only one that has to be waited for needs a timer.
+        if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+            return read;
+        }
         timeout(self.bounds.body_timeout, reading).await.map_err(|_| Refusal::BodyTooSlow)?
     }
 
@@ -190,6 +200,25 @@ impl<L: UpdateLog> Edge<L> {
         }
         unrouted.into_iter().for_each(|reason| self.metrics.unrouted(reason));
         Ok(())
+    }
+}
+
+/// A signature as claimed, out of the head it came in.
+struct Claimed {
+    bytes: [u8; SIGNATURE_BYTES_MAX],
+    length: usize,
+}
+
+impl Claimed {
+    /// A signature is short; what is longer is none, and says so when it is verified.
+    fn copy(claimed: &[u8]) -> Self {
+        let mut bytes = [0; SIGNATURE_BYTES_MAX];
+        bytes.iter_mut().zip(claimed).for_each(|(byte, claimed)| *byte = *claimed);
+        Self { bytes, length: claimed.len().min(SIGNATURE_BYTES_MAX) }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
