@@ -7,8 +7,27 @@ use crate::contacts::Contact;
 use crate::element::{Element, Family};
 use crate::json::{self, Flaw, Scanner, Span, Text};
 
-/// Keys of a value that may not occur twice.
-const STRUCTURAL: [&str; 6] = ["messages", "contacts", "metadata", "statuses", "message_echoes", "calls"];
+/// Members of a value that may not occur twice.
+enum Structural {
+    Metadata,
+    Contacts,
+    Items(Family),
+}
+
+impl Structural {
+    /// Which one it is, and a bit of its own.
+    fn of_key(key: &str) -> Option<(u8, Self)> {
+        Some(match key {
+            "metadata" => (1, Self::Metadata),
+            "contacts" => (2, Self::Contacts),
+            "messages" => (4, Self::Items(Family::Message)),
+            "statuses" => (8, Self::Items(Family::Status)),
+            "message_echoes" => (16, Self::Items(Family::Echo)),
+            "calls" => (32, Self::Items(Family::Call)),
+            _ => return None,
+        })
+    }
+}
 
 /// An array and the things in it.
 #[derive(Debug)]
@@ -196,22 +215,23 @@ impl ChangeValue {
         let (mut seen, mut history) = (0_u8, false);
         value.span = scanner.object(|scanner, key| {
             let name = scanner.name(&key);
-            if let Some(place) = STRUCTURAL.iter().position(|known| *known == name) {
-                if seen & (1 << place) != 0 {
+            let structural = Structural::of_key(&name);
+            if let Some((bit, _)) = structural {
+                if seen & bit != 0 {
                     return Err(scanner.flaw());
                 }
-                seen |= 1 << place;
+                seen |= bit;
             }
-            match (&*name, Family::of_key(&name), scanner.peek()) {
-                ("metadata", _, Some(b'{')) => {
+            match (structural, scanner.peek()) {
+                (Some((_, Structural::Metadata)), Some(b'{')) => {
                     let span = value.metadata(scanner)?;
                     value.keep(key.start..span.end);
                 }
-                ("contacts", _, Some(b'[')) => {
+                (Some((_, Structural::Contacts)), Some(b'[')) => {
                     let array = Array::scan(scanner, key.start, Contact::scan)?;
                     value.put(array, Segment::Contacts);
                 }
-                (_, Some(family), Some(b'[')) => {
+                (Some((_, Structural::Items(family))), Some(b'[')) => {
                     let mut crowded = false;
                     let array = Array::scan_some(scanner, key.start, room, &mut crowded, |scanner| {
                         Element::scan(text, scanner, family)

@@ -25,17 +25,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family whose array has this key.
-    pub fn of_key(key: &str) -> Option<Self> {
-        match key {
-            "messages" => Some(Self::Message),
-            "statuses" => Some(Self::Status),
-            "message_echoes" => Some(Self::Echo),
-            "calls" => Some(Self::Call),
-            _ => None,
-        }
-    }
-
     /// The lane its updates travel in.
     pub fn class(self) -> Class {
         match self {

@@ -12,6 +12,7 @@ use ackline_shared::partition;
 use ackline_shared::subjects::Class;
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What nobody claims has no conversation worth spreading, and must touch one owner only.
@@ -30,38 +31,62 @@ pub struct Stamp<'d> {
     pub arrival: &'d Arrival<'d>,
 }
 
-/// When and how a delivery came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When and how a delivery came; the clock and the dice are asked once, for the first update that is made.
+#[derive(Debug)]
 pub struct Arrival<'d> {
-    /// When the edge had it whole, in unix milliseconds.
-    pub received_ms: u64,
-    /// Meta's signature header over the whole delivery.
-    pub signature: &'d str,
+    signature: &'d str,
+    moment: OnceLock<Moment>,
+}
+
+/// When a delivery came, and under which trace.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    received_ms: u64,
     trace: u128,
     span: u64,
 }
 
-impl<'d> Arrival<'d> {
-    /// A delivery that is whole now; `trace` and `span` are random.
-    pub fn now(signature: &'d [u8], trace: u128, span: u64) -> Self {
+impl Moment {
+    fn now(trace: u128, span: u64) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             received_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            // It verified, so it is ASCII.
-            signature: std::str::from_utf8(signature).unwrap_or_default(),
             // All zeroes is not a valid id.
             trace: trace.max(1),
             span: span.max(1),
         }
     }
+}
+
+impl<'d> Arrival<'d> {
+    /// A delivery under Meta's signature header, whole and verified by now.
+    pub fn of(signature: &'d [u8]) -> Self {
+        // It verified, so it is ASCII.
+        Self { signature: std::str::from_utf8(signature).unwrap_or_default(), moment: OnceLock::new() }
+    }
+
+    /// A delivery that is whole now; `trace` and `span` are random.
+    pub fn now(signature: &'d [u8], trace: u128, span: u64) -> Self {
+        Self { moment: OnceLock::from(Moment::now(trace, span)), ..Self::of(signature) }
+    }
+
+    fn moment(&self) -> &Moment {
+        self.moment.get_or_init(|| Moment::now(rand::random(), rand::random()))
+    }
+
+    /// When the edge had it whole, in unix milliseconds.
+    pub fn received_ms(&self) -> u64 {
+        self.moment().received_ms
+    }
 
     /// Its W3C trace context.
     pub fn traceparent(&self) -> String {
+        let Moment { trace, span, .. } = self.moment();
         let mut text = Vec::with_capacity(55);
         text.extend_from_slice(b"00-");
-        push_hex(&mut text, &self.trace.to_be_bytes());
+        push_hex(&mut text, &trace.to_be_bytes());
         text.push(b'-');
-        push_hex(&mut text, &self.span.to_be_bytes());
+        push_hex(&mut text, &span.to_be_bytes());
         text.extend_from_slice(b"-01");
         // It is ASCII.
         String::from_utf8(text).unwrap_or_default()
@@ -123,7 +148,7 @@ impl<'d> Stamp<'d> {
             app: Some(self.door.app.clone()),
             phone: address.phone.as_deref().and_then(|phone| PhoneNumberId::new(phone).ok()),
             conversation,
-            received_ms: self.arrival.received_ms,
+            received_ms: self.arrival.received_ms(),
             signature: untouched.then(|| self.arrival.signature.to_owned()),
             traceparent: Some(self.arrival.traceparent()),
             replay: None,

@@ -12,7 +12,7 @@ use crate::routing::{Door, Lock, Routing, RoutingTable};
 use crate::settings::Bounds;
 use crate::split::split;
 use crate::stamping::{Arrival, Memory, Stamp, Stamped};
-use crate::update_log::{StoreError, UpdateLog};
+use crate::update_log::{StoreError, Update, UpdateLog};
 use ackline_shared::signature::{self, SignatureError};
 use ackline_shared::subjects::{Class, header};
 use bytes::{Bytes, BytesMut};
@@ -21,6 +21,7 @@ use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use std::future::{Future, poll_fn};
+use std::iter::Peekable;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -104,9 +105,7 @@ impl<L: UpdateLog> Edge<L> {
                 drop(head);
                 let (body, _held) = self.read_body(body).await?;
                 signature::verify(&lock.keys, Some(claimed.bytes()), &body).map_err(Refusal::Signature)?;
-                let storing = self.admission.begin(Instant::now());
                 self.store(table, door, &body, claimed.bytes()).await.map_err(Refusal::Store)?;
-                storing.stored(Instant::now());
                 Ok(Response::new(Full::new(Bytes::new())))
             }
             _ => Err(Refusal::Method),
@@ -177,13 +176,14 @@ impl<L: UpdateLog> Edge<L> {
         body: &Bytes,
         signature: &[u8],
     ) -> Result<(), StoreError> {
-        let arrival = Arrival::now(signature, rand::random(), rand::random());
+        let arrival = Arrival::of(signature);
         let stamp = Stamp { table, door, partitions: self.partitions, arrival: &arrival };
         let memory = Memory { acknowledged: &self.acknowledged, repeated: &self.metrics.repeated };
         let mut unrouted = Vec::new();
         match split(body) {
             Ok(split) => {
-                self.log.store(Stamped::new(stamp, &split, &mut unrouted).unless_known(memory)).await?;
+                let updates = Stamped::new(stamp, &split, &mut unrouted).unless_known(memory);
+                self.store_some(updates.peekable()).await?;
                 for (class, count) in split.counts().into_iter().filter(|(_, count)| *count > 0) {
                     self.metrics.stored(class, count);
                 }
@@ -192,13 +192,26 @@ impl<L: UpdateLog> Edge<L> {
                 tracing::warn!(app = %door.app, bytes = body.len(), %reason, "a signed body is unreadable and stored whole");
                 let (update, why) = stamp.unreadable(body);
                 unrouted.extend(why.map(|_| "unreadable"));
-                if !memory.knows(update.head.tenant.as_str(), update.head.id.as_str()) {
-                    self.log.store(std::iter::once(update)).await?;
-                }
+                let known = memory.knows(update.head.tenant.as_str(), update.head.id.as_str());
+                self.store_some(Some(update).filter(|_| !known).into_iter().peekable()).await?;
                 self.metrics.stored(Class::Account, 1);
             }
         }
         unrouted.into_iter().for_each(|reason| self.metrics.unrouted(reason));
+        Ok(())
+    }
+
+    /// Stores updates, if there are any: what is known already waits for nothing.
+    async fn store_some<I>(&self, mut updates: Peekable<I>) -> Result<(), StoreError>
+    where
+        I: Iterator<Item = Update> + Send,
+    {
+        if updates.peek().is_none() {
+            return Ok(());
+        }
+        let storing = self.admission.begin(Instant::now());
+        self.log.store(updates).await?;
+        storing.stored(Instant::now());
         Ok(())
     }
 }
