@@ -2,8 +2,8 @@
 //!
 //! What is in flight is bounded by the slots of the connection. An update that is not acknowledged in time,
 //! was refused, or was on its way when the connection broke is published again under the same id, within the
-//! delivery's budget, so that JetStream stores it once. Success is a PubAck, of now or of the same update
-//! before, and nothing else is.
+//! delivery's budget, so that JetStream stores it once. Success is a PubAck, and nothing else is; what had one
+//! before is remembered, and the webhook does not bring it again.
 
 use crate::acknowledged::Acknowledged;
 use crate::durability::Promise;

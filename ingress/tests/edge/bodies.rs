@@ -118,6 +118,26 @@ fn what_cannot_be_cut_without_guessing_is_unreadable() {
 }
 
 #[test]
+fn no_more_updates_are_cut_out_than_may_be_and_history_is_one() {
+    let change = |field: &str, elements: usize| {
+        let elements = vec!["{}"; elements].join(",");
+        format!(r#"{{"value":{{"messages":[{elements}]}},"field":"{field}"}}"#)
+    };
+    for (changes, updates) in [
+        ([change("messages", 8190), change("messages", 2)], Ok(8192)),
+        ([change("messages", 8190), change("messages", 3)], Err(Unreadable::Size)),
+        ([change("history", 9000), change("messages", 2)], Ok(3)),
+        ([change("messages", 2), change("history", 9000)], Ok(3)),
+    ] {
+        let changes = changes.join(",");
+        let body = format!(
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"W1","changes":[{changes}]}}]}}"#
+        );
+        assert_eq!(split(&Bytes::from(body)).map(|split| split.len()), updates);
+    }
+}
+
+#[test]
 fn siblings_repeated_too_often_are_not_multiplied() {
     let bulk = "x".repeat(1 << 20);
     let body = value(&format!(r#""messages":[{}],"bulk":"{bulk}""#, vec!["{}"; 200].join(",")));
