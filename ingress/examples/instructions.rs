@@ -53,9 +53,9 @@ fn core(webhooks: u64) -> anyhow::Result<()> {
         signature::verify(&lock.keys, Some(signature.as_bytes()), body)?;
         let arrival = Arrival::now(signature.as_bytes(), webhook.into(), webhook);
         let stamp = Stamp { table: &table, door, partitions: 32, arrival: &arrival };
-        let mut split = split(body)?;
+        let split = split(body)?;
         let mut unrouted = Vec::new();
-        for update in Stamped::new(stamp, &mut split, &mut unrouted) {
+        for update in Stamped::new(stamp, &split, &mut unrouted) {
             text.clear();
             update.head.write_subject(&mut text);
             update.head.write_headers(&mut text);

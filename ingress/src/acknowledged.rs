@@ -52,8 +52,13 @@ impl Acknowledged {
 
     /// The fingerprint of an update: its id, and whose it is, as what nobody owned may have an owner by now.
     pub fn fingerprint(&self, head: &Head) -> Fingerprint {
+        self.print(head.tenant.as_str(), head.id.as_str())
+    }
+
+    /// The fingerprint of what has no head yet.
+    pub fn print(&self, tenant: &str, id: &str) -> Fingerprint {
         let mut hasher = self.keys.build_hasher();
-        (head.tenant.as_str(), head.id.as_str()).hash(&mut hasher);
+        (tenant, id).hash(&mut hasher);
         let high = hasher.finish();
         // One more byte gives another 64 bits of the same keyed function, for less than a second pass.
         hasher.write_u8(0);

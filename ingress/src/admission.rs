@@ -15,7 +15,7 @@ use tokio::time::Instant;
 const WINDOWS_PER_TARGET: u32 = 5;
 /// Never fewer than this in flight: a log that commits in groups stores the less, the fewer wait for it.
 const LIMIT_MIN: usize = 128;
-/// What is over sooner did not wait for the log: all of it was known, and says nothing of the queue.
+/// What is over sooner did not wait for the log, and says nothing of the queue.
 const AT_ONCE: Duration = Duration::from_micros(100);
 
 /// The admission of one thread.

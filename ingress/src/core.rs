@@ -113,7 +113,7 @@ async fn serve(
     let beside = spool.map(|spool| {
         let desk = spool.desk();
         tokio::spawn(desk.clone().serve());
-        Beside { desk, acknowledged, metrics: metrics.clone() }
+        Beside { desk, acknowledged: acknowledged.clone(), metrics: metrics.clone() }
     });
     let edge = Edge {
         routing,
@@ -123,6 +123,7 @@ async fn serve(
         partitions: settings.nats.partitions,
         retry_after: settings.retry_after_header(),
         body_bytes,
+        acknowledged,
         metrics: metrics.clone(),
     };
     let edge = Arc::new(edge);

@@ -3,12 +3,31 @@
 //! The scan follows the four levels it knows and skips everything else. A structural key that occurs twice
 //! is a flaw, because cutting would have to guess which one counts.
 
-use crate::element::Family;
-use crate::json::{self, Flaw, Scanner, Span};
-use std::borrow::Cow;
+use crate::contacts::Contact;
+use crate::element::{Element, Family};
+use crate::json::{self, Flaw, Scanner, Span, Text};
 
-/// Keys of a value that may not occur twice.
-const STRUCTURAL: [&str; 6] = ["messages", "contacts", "metadata", "statuses", "message_echoes", "calls"];
+/// Members of a value that may not occur twice.
+enum Structural {
+    Metadata,
+    Contacts,
+    Items(Family),
+}
+
+impl Structural {
+    /// Which one it is, and a bit of its own.
+    fn of_key(key: &str) -> Option<(u8, Self)> {
+        Some(match key {
+            "metadata" => (1, Self::Metadata),
+            "contacts" => (2, Self::Contacts),
+            "messages" => (4, Self::Items(Family::Message)),
+            "statuses" => (8, Self::Items(Family::Status)),
+            "message_echoes" => (16, Self::Items(Family::Echo)),
+            "calls" => (32, Self::Items(Family::Call)),
+            _ => return None,
+        })
+    }
+}
 
 /// An array and the things in it.
 #[derive(Debug)]
@@ -26,6 +45,8 @@ pub struct Delivery {
     pub object: Option<Span>,
     /// `entry[]`.
     pub entries: Option<Group<Entry>>,
+    /// Whether it holds more elements than may be, and not all of them are kept.
+    pub is_crowded: bool,
 }
 
 /// One of `entry[]`.
@@ -63,7 +84,9 @@ pub struct ChangeValue {
     pub segments: Vec<Segment>,
     /// Whether an array of it holds updates, one an element.
     pub has_items: bool,
-    phone: Option<Span>,
+    /// `metadata.phone_number_id`.
+    pub phone: Option<Span>,
+    is_crowded: bool,
 }
 
 /// Neighbouring members of a value.
@@ -72,67 +95,71 @@ pub enum Segment {
     /// Members that are kept as they are, commas between them included.
     Run(Span),
     /// `contacts`.
-    Contacts(Array),
+    Contacts(Array<Contact>),
     /// An array of updates that is not empty.
-    Items(Family, Array),
+    Items(Family, Array<Element>),
 }
 
 /// A member that is an array.
 #[derive(Debug)]
-pub struct Array {
+pub struct Array<T> {
     key_start: usize,
     span: Span,
     /// Its elements.
-    pub items: Vec<Span>,
+    pub items: Vec<T>,
 }
 
 impl Delivery {
-    /// Scans a whole body.
-    pub fn scan(bytes: &[u8]) -> Result<Self, Flaw> {
-        let mut scanner = Scanner::new(bytes);
+    /// Scans a whole body, and keeps as many elements.
+    pub fn scan(text: &str, elements_max: usize) -> Result<Self, Flaw> {
+        let mut scanner = Scanner::new(text);
         let mut delivery = Self::default();
         let mut entry_seen = None;
+        let mut room = Room { elements: elements_max, is_crowded: false };
         scanner.object(|scanner, key| {
-            let name = name(bytes, &key);
-            if name == "entry" {
-                once(&mut entry_seen, (), scanner)?;
-            }
-            match &*name {
+            match &*scanner.name(&key) {
                 "object" => once(&mut delivery.object, scanner.value()?, scanner)?,
-                "entry" if scanner.peek() == Some(b'[') => {
-                    delivery.entries = Some(group(scanner, |scanner| Entry::scan(bytes, scanner))?);
+                "entry" => {
+                    once(&mut entry_seen, (), scanner)?;
+                    if scanner.peek() != Some(b'[') {
+                        return skip(scanner);
+                    }
+                    delivery.entries = Some(group(scanner, |scanner| Entry::scan(text, scanner, &mut room))?);
                 }
                 _ => skip(scanner)?,
             }
             Ok(())
         })?;
         scanner.end()?;
+        delivery.is_crowded = room.is_crowded;
         Ok(delivery)
-    }
-
-    /// The entry at a place.
-    pub fn entry(&self, place: usize) -> Option<&Entry> {
-        self.entries.as_ref()?.items.get(place)
     }
 }
 
+/// How many more elements may be kept, so that what is kept of a body is no multiple of it.
+struct Room {
+    elements: usize,
+    /// Whether there were more that are updates.
+    is_crowded: bool,
+}
+
 impl Entry {
-    fn scan(bytes: &[u8], scanner: &mut Scanner<'_>) -> Result<Self, Flaw> {
+    fn scan(text: &str, scanner: &mut Scanner<'_>, room: &mut Room) -> Result<Self, Flaw> {
         let mut entry = Self::default();
         if scanner.peek() != Some(b'{') {
             return Ok(Self { span: scanner.value()?, ..entry });
         }
         let mut changes_seen = None;
         entry.span = scanner.object(|scanner, key| {
-            let name = name(bytes, &key);
-            if name == "changes" {
-                once(&mut changes_seen, (), scanner)?;
-            }
-            match &*name {
+            match &*scanner.name(&key) {
                 "id" => entry.id = Some(scanner.value()?),
                 "time" => entry.time = Some(scanner.value()?),
-                "changes" if scanner.peek() == Some(b'[') => {
-                    entry.changes = Some(group(scanner, |scanner| Change::scan(bytes, scanner))?);
+                "changes" => {
+                    once(&mut changes_seen, (), scanner)?;
+                    if scanner.peek() != Some(b'[') {
+                        return skip(scanner);
+                    }
+                    entry.changes = Some(group(scanner, |scanner| Change::scan(text, scanner, room))?);
                 }
                 _ => skip(scanner)?,
             }
@@ -140,24 +167,20 @@ impl Entry {
         })?;
         Ok(entry)
     }
-
-    /// The change at a place.
-    pub fn change(&self, place: usize) -> Option<&Change> {
-        self.changes.as_ref()?.items.get(place)
-    }
 }
 
 impl Change {
-    fn scan(bytes: &[u8], scanner: &mut Scanner<'_>) -> Result<Self, Flaw> {
+    fn scan(text: &str, scanner: &mut Scanner<'_>, room: &mut Room) -> Result<Self, Flaw> {
         let mut change = Self::default();
         if scanner.peek() != Some(b'{') {
             return Ok(Self { span: scanner.value()?, ..change });
         }
+        let elements = room.elements;
         change.span = scanner.object(|scanner, key| {
-            match &*name(bytes, &key) {
+            match &*scanner.name(&key) {
                 "field" => change.field = Some(scanner.value()?),
                 "value" if scanner.peek() == Some(b'{') => {
-                    let value = ChangeValue::scan(bytes, scanner)?;
+                    let value = ChangeValue::scan(text, scanner, &mut room.elements)?;
                     once(&mut change.value_span, value.span.clone(), scanner)?;
                     change.value = Some(value);
                 }
@@ -166,47 +189,62 @@ impl Change {
             }
             Ok(())
         })?;
+        let is_history = change.field(text).as_deref() == Some("history");
+        if let Some(value) = &mut change.value {
+            value.has_items &= !is_history;
+            if value.has_items {
+                room.is_crowded |= value.is_crowded;
+            } else {
+                // It is one update, whatever it holds.
+                value.segments = Vec::new();
+                room.elements = elements;
+            }
+        }
         Ok(change)
     }
 
-    /// `value.metadata.phone_number_id`.
-    pub fn phone<'a>(&self, bytes: &'a [u8]) -> Option<Cow<'a, str>> {
-        json::text(bytes, self.value.as_ref()?.phone.as_ref()?)
+    /// `field` as text.
+    pub fn field<'a>(&self, text: &'a str) -> Text<'a> {
+        json::text(text, self.field.as_ref()?)
     }
 }
 
 impl ChangeValue {
-    fn scan(bytes: &[u8], scanner: &mut Scanner<'_>) -> Result<Self, Flaw> {
+    fn scan(text: &str, scanner: &mut Scanner<'_>, room: &mut usize) -> Result<Self, Flaw> {
         let mut value = Self::default();
         let (mut seen, mut history) = (0_u8, false);
         value.span = scanner.object(|scanner, key| {
-            let name = name(bytes, &key);
-            let family = Family::of_key(&name);
-            if let Some(place) = STRUCTURAL.iter().position(|known| *known == name) {
-                if seen & (1 << place) != 0 {
+            let name = scanner.name(&key);
+            let structural = Structural::of_key(&name);
+            if let Some((bit, _)) = structural {
+                if seen & bit != 0 {
                     return Err(scanner.flaw());
                 }
-                seen |= 1 << place;
+                seen |= bit;
             }
-            if name == "metadata" && scanner.peek() == Some(b'{') {
-                let span = value.metadata(bytes, scanner)?;
-                value.keep(key.start..span.end);
-                return Ok(());
-            }
-            if (family.is_none() && name != "contacts") || scanner.peek() != Some(b'[') {
-                history |= name == "history";
-                let span = scanner.value()?;
-                value.keep(key.start..span.end);
-                return Ok(());
-            }
-            let Group { span, items } = group(scanner, |scanner| scanner.value())?;
-            match family {
-                _ if items.is_empty() => value.keep(key.start..span.end),
-                Some(family) => {
-                    value.has_items = true;
-                    value.segments.push(Segment::Items(family, Array { key_start: key.start, span, items }));
+            match (structural, scanner.peek()) {
+                (Some((_, Structural::Metadata)), Some(b'{')) => {
+                    let span = value.metadata(scanner)?;
+                    value.keep(key.start..span.end);
                 }
-                None => value.segments.push(Segment::Contacts(Array { key_start: key.start, span, items })),
+                (Some((_, Structural::Contacts)), Some(b'[')) => {
+                    let array = Array::scan(scanner, key.start, Contact::scan)?;
+                    value.put(array, Segment::Contacts);
+                }
+                (Some((_, Structural::Items(family))), Some(b'[')) => {
+                    let mut crowded = false;
+                    let array = Array::scan_some(scanner, key.start, room, &mut crowded, |scanner| {
+                        Element::scan(text, scanner, family)
+                    })?;
+                    value.is_crowded |= crowded;
+                    value.has_items |= crowded || !array.items.is_empty();
+                    value.put(array, |array| Segment::Items(family, array));
+                }
+                _ => {
+                    history |= name == "history";
+                    let span = scanner.value()?;
+                    value.keep(key.start..span.end);
+                }
             }
             Ok(())
         })?;
@@ -215,14 +253,22 @@ impl ChangeValue {
         Ok(value)
     }
 
-    fn metadata(&mut self, bytes: &[u8], scanner: &mut Scanner<'_>) -> Result<Span, Flaw> {
+    fn metadata(&mut self, scanner: &mut Scanner<'_>) -> Result<Span, Flaw> {
         scanner.object(|scanner, key| {
-            let span = scanner.value()?;
-            if name(bytes, &key) == "phone_number_id" {
-                self.phone = Some(span);
+            match &*scanner.name(&key) {
+                "phone_number_id" => self.phone = Some(scanner.value()?),
+                _ => skip(scanner)?,
             }
             Ok(())
         })
+    }
+
+    fn put<T>(&mut self, array: Array<T>, segment: impl FnOnce(Array<T>) -> Segment) {
+        if array.items.is_empty() {
+            self.keep(array.member());
+        } else {
+            self.segments.push(segment(array));
+        }
     }
 
     fn keep(&mut self, member: Span) {
@@ -233,7 +279,7 @@ impl ChangeValue {
     }
 
     /// `contacts`, when there are any.
-    pub fn contacts(&self) -> Option<&Array> {
+    pub fn contacts(&self) -> Option<&Array<Contact>> {
         self.segments.iter().find_map(|segment| match segment {
             Segment::Contacts(array) => Some(array),
             _ => None,
@@ -241,8 +287,8 @@ impl ChangeValue {
     }
 
     /// The arrays of updates, each with its place among the segments.
-    pub fn items(&self) -> impl Iterator<Item = (usize, Family, &Array)> {
-        self.segments.iter().enumerate().filter_map(|(place, segment)| match segment {
+    pub fn items(&self) -> impl Iterator<Item = (u32, Family, &Array<Element>)> {
+        (0..).zip(&self.segments).filter_map(|(place, segment)| match segment {
             Segment::Items(family, array) => Some((place, *family, array)),
             _ => None,
         })
@@ -259,21 +305,51 @@ impl Segment {
     }
 }
 
-impl Array {
+impl<T> Array<T> {
+    fn scan<'a>(
+        scanner: &mut Scanner<'a>,
+        key_start: usize,
+        scan: impl FnMut(&mut Scanner<'a>) -> Result<T, Flaw>,
+    ) -> Result<Self, Flaw> {
+        let Group { span, items } = group(scanner, scan)?;
+        Ok(Self { key_start, span, items })
+    }
+
+    /// Keeps no more than there is room for, and tells of the rest.
+    fn scan_some<'a>(
+        scanner: &mut Scanner<'a>,
+        key_start: usize,
+        room: &mut usize,
+        is_crowded: &mut bool,
+        mut scan: impl FnMut(&mut Scanner<'a>) -> Result<T, Flaw>,
+    ) -> Result<Self, Flaw> {
+        let mut items = Vec::new();
+        let span = scanner.array(|scanner| {
+            if *room == 0 {
+                *is_crowded = true;
+                return skip(scanner);
+            }
+            *room -= 1;
+            items.push(scan(scanner)?);
+            Ok(())
+        })?;
+        Ok(Self { key_start, span, items })
+    }
+
     /// The whole member, key included.
     pub fn member(&self) -> Span {
         self.key_start..self.span.end
     }
 
-    /// The member up to and including its bracket, and one element of it.
-    pub fn cut(&self, item: usize) -> Option<(Span, Span)> {
-        Some((self.key_start..self.span.start + 1, self.items.get(item)?.clone()))
+    /// The member up to and including its bracket.
+    pub fn head(&self) -> Span {
+        self.key_start..self.span.start + 1
     }
 }
 
-fn group<T>(
-    scanner: &mut Scanner<'_>,
-    mut scan: impl FnMut(&mut Scanner<'_>) -> Result<T, Flaw>,
+fn group<'a, T>(
+    scanner: &mut Scanner<'a>,
+    mut scan: impl FnMut(&mut Scanner<'a>) -> Result<T, Flaw>,
 ) -> Result<Group<T>, Flaw> {
     let mut items = Vec::new();
     let span = scanner.array(|scanner| {
@@ -284,11 +360,7 @@ fn group<T>(
 }
 
 fn skip(scanner: &mut Scanner<'_>) -> Result<(), Flaw> {
-    scanner.value().map(|_| ())
-}
-
-fn name<'a>(bytes: &'a [u8], key: &Span) -> Cow<'a, str> {
-    json::text(bytes, key).unwrap_or_default()
+    scanner.value().map(drop)
 }
 
 fn once<T>(slot: &mut Option<T>, value: T, scanner: &Scanner<'_>) -> Result<(), Flaw> {

@@ -1,13 +1,13 @@
 //! What one element of a delivery says about itself: its kind, its dedupe id and whose conversation it is in.
 //!
-//! Only top-level members of the element are read. Everything is optional: an element that says nothing
-//! still gets a kind (`…unknown`), an id (a hash) and a conversation (none).
+//! Only top-level members of the element are read, while it is scanned for the first and only time. Everything is
+//! optional: an element that says nothing still gets a kind (`…unknown`), an id (a hash) and a conversation (none).
 
-use crate::json::{self, Flaw, Scanner, Span};
-use ackline_shared::ids::{ConversationKey, UpdateId};
+use crate::contacts::Contact;
+use crate::json::{Flaw, Piece, Scanner, Span, Text};
+use ackline_shared::ids::{FoundId, FoundKey};
 use ackline_shared::subjects::Class;
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 const KIND_TOKEN_BYTES_MAX: usize = 48;
 
@@ -25,17 +25,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family whose array has this key.
-    pub fn of_key(key: &str) -> Option<Self> {
-        match key {
-            "messages" => Some(Self::Message),
-            "statuses" => Some(Self::Status),
-            "message_echoes" => Some(Self::Echo),
-            "calls" => Some(Self::Call),
-            _ => None,
-        }
-    }
-
     /// The lane its updates travel in.
     pub fn class(self) -> Class {
         match self {
@@ -43,195 +32,168 @@ impl Family {
             Self::Status => Class::Status,
         }
     }
+
+    /// The first token of its updates' kind.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Status => "status",
+            Self::Echo => "echo",
+            Self::Call => "call",
+        }
+    }
 }
 
-type Text<'a> = Option<Cow<'a, str>>;
-
-/// The members of an element that identify it.
+/// An element, and where the members lie that identify it and its conversation.
 #[derive(Debug, Default)]
-pub struct Element<'a> {
-    id: Text<'a>,
-    kind: Text<'a>,
-    status: Text<'a>,
-    event: Text<'a>,
-    direction: Text<'a>,
-    from: Text<'a>,
-    from_user: Text<'a>,
-    to: Text<'a>,
-    to_user: Text<'a>,
-    recipient: Text<'a>,
-    recipient_user: Text<'a>,
-    recipient_type: Text<'a>,
-    participant: Text<'a>,
-    group: Text<'a>,
+pub struct Element {
+    /// All of it.
+    pub span: Span,
+    id: Piece,
+    /// Its type, status or event.
+    what: Piece,
+    participant: Piece,
+    user: Piece,
+    phone: Piece,
+    group: Piece,
 }
 
-impl<'a> Element<'a> {
-    /// Reads an element; one that is not an object says nothing.
-    pub fn read(bytes: &'a [u8], span: &Span) -> Self {
-        let mut element = Self::default();
-        // The span was scanned before; a failing scan leaves what was read so far.
-        let _scanned = members(bytes, span, |name, value| {
-            let slot = match name {
-                "id" => &mut element.id,
-                "type" => &mut element.kind,
-                "status" => &mut element.status,
-                "event" => &mut element.event,
-                "direction" => &mut element.direction,
-                "from" => &mut element.from,
-                "from_user_id" => &mut element.from_user,
-                "to" => &mut element.to,
-                "to_user_id" => &mut element.to_user,
-                "recipient_id" => &mut element.recipient,
-                "recipient_user_id" => &mut element.recipient_user,
-                "recipient_type" => &mut element.recipient_type,
-                "recipient_participant_id" => &mut element.participant,
-                "group_id" => &mut element.group,
-                _ => return,
+/// The members of an element that may matter, by what they are called.
+#[derive(Debug, Default)]
+struct Members {
+    id: Piece,
+    kind: Piece,
+    status: Piece,
+    event: Piece,
+    direction: Piece,
+    from: Piece,
+    from_user: Piece,
+    to: Piece,
+    to_user: Piece,
+    recipient: Piece,
+    recipient_user: Piece,
+    recipient_type: Piece,
+    participant: Piece,
+    group: Piece,
+}
+
+impl Element {
+    /// Scans an element of the text; one that is not an object says nothing.
+    pub fn scan(text: &str, scanner: &mut Scanner<'_>, family: Family) -> Result<Self, Flaw> {
+        if scanner.peek() != Some(b'{') {
+            return Ok(Self { span: scanner.value()?, ..Self::default() });
+        }
+        let mut members = Members::default();
+        let span = scanner.object(|scanner, key| {
+            let slot = match &*scanner.name(&key) {
+                "id" => &mut members.id,
+                "type" => &mut members.kind,
+                "status" => &mut members.status,
+                "event" => &mut members.event,
+                "direction" => &mut members.direction,
+                "from" => &mut members.from,
+                "from_user_id" => &mut members.from_user,
+                "to" => &mut members.to,
+                "to_user_id" => &mut members.to_user,
+                "recipient_id" => &mut members.recipient,
+                "recipient_user_id" => &mut members.recipient_user,
+                "recipient_type" => &mut members.recipient_type,
+                "recipient_participant_id" => &mut members.participant,
+                "group_id" => &mut members.group,
+                _ => return scanner.value().map(drop),
             };
-            *slot = json::text(bytes, value).filter(|text| !text.is_empty());
-        });
-        element
+            *slot = scanner.piece()?;
+            Ok(())
+        })?;
+        Ok(members.of(text, family, span))
     }
 
     /// What it is, such as `message.text` or `status.read`.
-    pub fn kind(&self, family: Family) -> String {
-        match family {
-            Family::Message => kind("message", self.kind.as_deref()),
-            Family::Status => kind("status", self.status.as_deref()),
-            Family::Echo => kind("echo", self.kind.as_deref()),
-            Family::Call => kind("call", self.call_event()),
-        }
+    pub fn kind(&self, text: &str, family: Family) -> Cow<'static, str> {
+        let what = self.what.text(text);
+        let known = match (family, what.as_deref()) {
+            (Family::Message, Some("text")) => "message.text",
+            (Family::Message, Some("image")) => "message.image",
+            (Family::Message, Some("audio")) => "message.audio",
+            (Family::Message, Some("interactive")) => "message.interactive",
+            (Family::Message, Some("button")) => "message.button",
+            (Family::Message, Some("reaction")) => "message.reaction",
+            (Family::Status, Some("sent")) => "status.sent",
+            (Family::Status, Some("delivered")) => "status.delivered",
+            (Family::Status, Some("read")) => "status.read",
+            (Family::Status, Some("failed")) => "status.failed",
+            (family, what) => return Cow::Owned(kind(family.word(), what)),
+        };
+        Cow::Borrowed(known)
     }
 
     /// Its dedupe id, when it has an id of Meta's.
-    pub fn update_id(&self, family: Family) -> Option<UpdateId> {
-        let id = self.id.as_deref()?;
-        Some(match family {
-            Family::Message | Family::Echo => UpdateId::new(id),
-            Family::Call => UpdateId::new(&format!("{id}:{}", self.call_event().unwrap_or("unknown"))),
-            Family::Status => {
-                let status = self.status.as_deref().unwrap_or("unknown");
-                match self.participant.as_deref() {
-                    Some(participant) => UpdateId::new(&format!("{id}:{status}:{participant}")),
-                    None => UpdateId::new(&format!("{id}:{status}")),
-                }
-            }
-        })
+    pub fn update_id<'a>(&self, text: &'a str, family: Family) -> Option<FoundId<'a>> {
+        let id = self.id.text(text)?;
+        if matches!(family, Family::Message | Family::Echo) {
+            return Some(FoundId::new(id));
+        }
+        let (what, participant) = (self.what.text(text), self.participant.text(text));
+        let what = what.as_deref().unwrap_or("unknown");
+        let joined = match participant.as_deref().filter(|_| family == Family::Status) {
+            Some(participant) => [&id, ":", what, ":", participant].concat(),
+            None => [&id, ":", what].concat(),
+        };
+        Some(FoundId::new(joined.into()))
     }
 
     /// The BSUID and the phone number of the person on the other side.
-    pub fn person(&self, family: Family) -> Person<'_> {
-        let (user, phone) = match family {
-            Family::Message => (&self.from_user, &self.from),
-            Family::Status => (&self.recipient_user, &self.recipient),
-            Family::Call if self.direction.as_deref() != Some("BUSINESS_INITIATED") => {
-                (&self.from_user, &self.from)
-            }
-            Family::Echo | Family::Call if self.to_user.is_some() => (&self.to_user, &self.to),
-            Family::Echo | Family::Call => (&self.recipient_user, &self.to),
-        };
-        Person { user: user.as_deref(), phone: phone.as_deref() }
+    pub fn person<'a>(&self, text: &'a str) -> Person<'a> {
+        Person { user: self.user.text(text), phone: self.phone.text(text) }
     }
 
     /// The conversation it belongs to: the group, else the person's BSUID, else the person's phone number.
-    pub fn conversation(&self, family: Family, contact: Option<&Contact<'_>>) -> ConversationKey {
-        let group = self.group.as_deref().or_else(|| {
-            self.recipient.as_deref().filter(|_| self.recipient_type.as_deref() == Some("group"))
-        });
-        if let Some(group) = group {
-            return ConversationKey::group(group);
+    pub fn conversation<'a>(&self, text: &'a str, contact: Option<&Contact>) -> FoundKey<'a> {
+        if let Some(group) = self.group.text(text) {
+            return FoundKey::group(group);
         }
-        let person = self.person(family);
-        let user = person.user.or(contact.and_then(|contact| contact.user.as_deref()));
-        let phone = person.phone.or(contact.and_then(|contact| contact.phone.as_deref()));
-        match (user, phone) {
-            (Some(user), _) => ConversationKey::user(user),
-            (None, Some(phone)) => ConversationKey::phone(phone),
-            (None, None) => ConversationKey::none(),
+        let (user, phone) = contact.map_or_else(Default::default, |contact| (contact.user, contact.phone));
+        match (self.user.or(user).text(text), || self.phone.or(phone).text(text)) {
+            (Some(user), _) => FoundKey::user(user),
+            (None, phone) => phone().map_or_else(FoundKey::none, FoundKey::phone),
         }
     }
+}
 
-    fn call_event(&self) -> Option<&str> {
-        self.event.as_deref().or(self.status.as_deref())
+impl Members {
+    fn of(self, text: &str, family: Family, span: Span) -> Element {
+        let is_ours = || self.direction.text(text).as_deref() == Some("BUSINESS_INITIATED");
+        let (user, phone) = match family {
+            Family::Message => (self.from_user, self.from),
+            Family::Status => (self.recipient_user, self.recipient),
+            Family::Call if !is_ours() => (self.from_user, self.from),
+            Family::Echo | Family::Call if !self.to_user.is_none() => (self.to_user, self.to),
+            Family::Echo | Family::Call => (self.recipient_user, self.to),
+        };
+        let is_to_group = self.recipient_type.text(text).as_deref() == Some("group");
+        Element {
+            span,
+            id: self.id,
+            what: match family {
+                Family::Message | Family::Echo => self.kind,
+                Family::Status => self.status,
+                Family::Call => self.event.or(self.status),
+            },
+            participant: self.participant,
+            user,
+            phone,
+            group: self.group.or(if is_to_group { self.recipient } else { Piece::default() }),
+        }
     }
 }
 
 /// How an element names the person on the other side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person<'a> {
     /// Business-scoped user id.
-    pub user: Option<&'a str>,
+    pub user: Text<'a>,
     /// Phone number.
-    pub phone: Option<&'a str>,
-}
-
-/// One of a value's `contacts`.
-#[derive(Debug, Default)]
-pub struct Contact<'a> {
-    user: Text<'a>,
-    phone: Text<'a>,
-}
-
-/// A value's `contacts`, to be found by person.
-#[derive(Debug, Default)]
-pub struct Contacts<'a> {
-    list: Vec<Contact<'a>>,
-    by_user: HashMap<Cow<'a, str>, usize>,
-    by_phone: HashMap<Cow<'a, str>, usize>,
-}
-
-impl<'a> Contacts<'a> {
-    /// Reads the contacts at these places.
-    pub fn read(bytes: &'a [u8], spans: &[Span]) -> Self {
-        let mut contacts = Self { list: Vec::with_capacity(spans.len()), ..Self::default() };
-        for (index, span) in spans.iter().enumerate() {
-            let mut contact = Contact::default();
-            let _scanned = members(bytes, span, |name, value| match name {
-                "user_id" => contact.user = json::text(bytes, value).filter(|text| !text.is_empty()),
-                "wa_id" => contact.phone = json::text(bytes, value).filter(|text| !text.is_empty()),
-                _ => {}
-            });
-            // One contact needs no index, and is by far the most frequent case.
-            if spans.len() > 1 {
-                contact.user.iter().for_each(|user| {
-                    contacts.by_user.entry(user.clone()).or_insert(index);
-                });
-                contact.phone.iter().for_each(|phone| {
-                    contacts.by_phone.entry(phone.clone()).or_insert(index);
-                });
-            }
-            contacts.list.push(contact);
-        }
-        contacts
-    }
-
-    /// The contact of a person, and its place, when it can be told.
-    pub fn of(&self, person: Person<'_>) -> Option<(usize, &Contact<'a>)> {
-        let index = match self.list.as_slice() {
-            [] => None,
-            [only] => only.may_be(person).then_some(0),
-            _ => person
-                .user
-                .and_then(|user| self.by_user.get(user))
-                .or_else(|| person.phone.and_then(|phone| self.by_phone.get(phone)))
-                .copied(),
-        }?;
-        self.list.get(index).filter(|contact| contact.may_be(person)).map(|contact| (index, contact))
-    }
-}
-
-impl Contact<'_> {
-    /// Whether nothing speaks against this being the person.
-    fn may_be(&self, person: Person<'_>) -> bool {
-        match (self.user.as_deref(), person.user) {
-            (Some(ours), Some(theirs)) => ours == theirs,
-            _ => match (self.phone.as_deref(), person.phone) {
-                (Some(ours), Some(theirs)) => ours == theirs,
-                _ => true,
-            },
-        }
-    }
+    pub phone: Text<'a>,
 }
 
 /// Writes `<family>.<what>` with the second token made safe and short; absent is `unknown`.
@@ -253,40 +215,35 @@ pub fn kind(family: &str, what: Option<&str>) -> String {
     out
 }
 
-fn members(bytes: &[u8], span: &Span, mut visit: impl FnMut(&str, &Span)) -> Result<(), Flaw> {
-    let mut scanner = Scanner::at(bytes, span);
-    if scanner.peek() != Some(b'{') {
-        return Ok(());
-    }
-    scanner.object(|scanner, key| {
-        let value = scanner.value()?;
-        if let Some(name) = json::text(bytes, &key) {
-            visit(&name, &value);
-        }
-        Ok(())
-    })?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contacts::Contacts;
+    use ackline_shared::ids::ConversationKey;
 
-    fn conversation(family: Family, element: &str, contacts: &[&str]) -> String {
-        let element = Element::read(element.as_bytes(), &(0..element.len()));
-        let joined = contacts.concat();
-        let mut end = 0;
-        let spans: Vec<Span> = contacts
-            .iter()
-            .map(|contact| {
-                let start = end;
-                end += contact.len();
-                start..end
+    fn element(family: Family, json: &str) -> Element {
+        Element::scan(json, &mut Scanner::new(json), family).unwrap()
+    }
+
+    fn conversation(family: Family, json: &str, contacts: &[&str]) -> String {
+        let text = format!("[[{}],{json}]", contacts.join(","));
+        let mut scanner = Scanner::new(&text);
+        let (mut list, mut element) = (Vec::new(), None);
+        scanner
+            .array(|scanner| {
+                if element.is_none() && scanner.peek() == Some(b'[') {
+                    let contacts =
+                        scanner.array(|scanner| Contact::scan(scanner).map(|contact| list.push(contact)));
+                    return contacts.map(drop);
+                }
+                element = Some(Element::scan(&text, scanner, family)?);
+                Ok(())
             })
-            .collect();
-        let contacts = Contacts::read(joined.as_bytes(), &spans);
-        let contact = contacts.of(element.person(family)).map(|(_, contact)| contact);
-        element.conversation(family, contact).to_string()
+            .unwrap();
+        let element = element.unwrap();
+        let contact =
+            Contacts::new(&text, &list).of(&element.person(&text)).and_then(|at| list.get(at as usize));
+        ConversationKey::from(element.conversation(&text, contact)).to_string()
     }
 
     #[test]
@@ -319,8 +276,8 @@ mod tests {
 
     #[test]
     fn ids_follow_metas_own() {
-        let id = |family, json: &str| Element::read(json.as_bytes(), &(0..json.len())).update_id(family);
-        let text = |family, json| id(family, json).map(|id| id.to_string());
+        let text =
+            |family, json| element(family, json).update_id(json, family).map(|id| id.as_str().to_owned());
         assert_eq!(text(Family::Message, r#"{"id":"wamid.A="}"#).as_deref(), Some("wamid.A="));
         assert_eq!(
             text(Family::Status, r#"{"id":"wamid.A","status":"read"}"#).as_deref(),
@@ -332,7 +289,30 @@ mod tests {
             text(Family::Call, r#"{"id":"wacid.A","event":"connect"}"#).as_deref(),
             Some("wacid.A:connect")
         );
-        assert_eq!(id(Family::Message, "{}"), None);
+        assert_eq!(text(Family::Message, "{}"), None);
+    }
+
+    #[test]
+    fn a_kind_is_the_same_whether_it_is_written_down_or_made() {
+        for (family, member) in
+            [(Family::Message, "type"), (Family::Status, "status"), (Family::Call, "event")]
+        {
+            for what in [
+                "text",
+                "image",
+                "audio",
+                "interactive",
+                "button",
+                "reaction",
+                "sent",
+                "delivered",
+                "read",
+                "failed",
+            ] {
+                let json = format!(r#"{{"{member}":"{what}"}}"#);
+                assert_eq!(element(family, &json).kind(&json, family), kind(family.word(), Some(what)));
+            }
+        }
     }
 
     #[test]

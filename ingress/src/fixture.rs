@@ -5,6 +5,7 @@
     reason = "only tests run this; a failure here is a failed test"
 )]
 
+use crate::acknowledged::Acknowledged;
 use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::metrics::Metrics;
@@ -40,6 +41,7 @@ pub fn edge<L>(log: Arc<L>, routing: Arc<Routing>, bounds: Bounds, metrics: Arc<
         partitions: 32,
         retry_after: HeaderValue::from_static("2"),
         body_bytes: Arc::new(Budget::new(bounds.body_bytes_total_max)),
+        acknowledged: Arc::new(Acknowledged::new(0)),
         metrics,
     })
 }

@@ -4,10 +4,11 @@ use crate::connection::as_expected;
 use crate::fixture;
 use crate::reference;
 use crate::routing::RoutingTable;
-use crate::split::{Found, Split, UNREADABLE, split};
+use crate::split::{Split, split};
 use crate::stamping::{Arrival, Stamp, Stamped};
 use crate::update_log::Update;
 use ackline_shared::envelope::Head;
+use ackline_shared::ids::ConversationKey;
 use ackline_shared::signature::{self, SigningKey};
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -30,11 +31,8 @@ pub fn check(bytes: &[u8]) -> Result<usize, String> {
     let arrival = Arrival::now(signature.as_bytes(), 1, 1);
     let stamp = Stamp { table: &TABLE, door, partitions: 32, arrival: &arrival };
     match split(&body) {
-        Err(_) => {
-            let (head, _) = stamp.head(Found::whole(&body, UNREADABLE.to_owned()), true);
-            check_update(&Update { head, payload: body }, &key).map(|()| 1)
-        }
-        Ok(mut split) => check_split(&mut split, stamp, &body, &key),
+        Err(_) => check_update(&stamp.unreadable(&body).0, &key).map(|()| 1),
+        Ok(split) => check_split(&split, stamp, &body, &key),
     }
 }
 
@@ -47,13 +45,10 @@ pub fn compare(bytes: &[u8]) -> Result<usize, String> {
         let arrival = Arrival::now(b"sha256=", 1, 1);
         let stamp = Stamp { table: &TABLE, door, partitions: 32, arrival: &arrival };
         let found: Vec<_> = match split(&body) {
-            Ok(mut split) => {
-                Stamped::new(stamp, &mut split, &mut Vec::new()).map(|update| as_expected(&update)).collect()
+            Ok(split) => {
+                Stamped::new(stamp, &split, &mut Vec::new()).map(|update| as_expected(&update)).collect()
             }
-            Err(_) => {
-                let (head, _) = stamp.head(Found::whole(&body, UNREADABLE.to_owned()), true);
-                vec![as_expected(&Update { head, payload: body.clone() })]
-            }
+            Err(_) => vec![as_expected(&stamp.unreadable(&body).0)],
         };
         let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
         let expected = reference::updates(&body, app);
@@ -70,12 +65,7 @@ pub fn compare(bytes: &[u8]) -> Result<usize, String> {
     Ok(count)
 }
 
-fn check_split(
-    split: &mut Split<'_>,
-    stamp: Stamp<'_>,
-    body: &Bytes,
-    key: &SigningKey,
-) -> Result<usize, String> {
+fn check_split(split: &Split<'_>, stamp: Stamp<'_>, body: &Bytes, key: &SigningKey) -> Result<usize, String> {
     let mut unrouted = Vec::new();
     let updates: Vec<_> = Stamped::new(stamp, split, &mut unrouted).collect();
     if updates.is_empty() {
@@ -89,11 +79,12 @@ fn check_split(
         // Cutting again must find this update alone, and the same one.
         let again =
             self::split(&update.payload).map_err(|error| format!("a payload does not split: {error}"))?;
-        let [only] = again.updates.as_slice() else {
-            return Err(format!("a payload holds {} updates", again.updates.len()));
+        let (Some(only), 1) = (again.updates().next(), again.len()) else {
+            return Err(format!("a payload holds {} updates", again.len()));
         };
         if updates.len() > 1
-            && (only.kind != update.head.kind || only.conversation != update.head.conversation)
+            && (only.kind != update.head.kind
+                || ConversationKey::from(only.conversation) != update.head.conversation)
         {
             return Err(format!("{} became {} when cut", update.head.kind, only.kind));
         }

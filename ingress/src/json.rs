@@ -1,7 +1,7 @@
 //! A strict JSON scanner that finds where values begin and end, and builds nothing.
 //!
 //! It accepts exactly JSON (RFC 8259) nested at most [`DEPTH_MAX`] deep, without recursion, so a hostile body
-//! costs time in proportion to its length and no stack. Input must already be known to be UTF-8.
+//! costs time in proportion to its length and no stack.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,6 +12,57 @@ pub const DEPTH_MAX: u32 = 100;
 /// Where a value lies in the scanned bytes.
 pub type Span = Range<usize>;
 
+/// A value's text, if it has any.
+pub type Text<'a> = Option<Cow<'a, str>>;
+
+/// Where the text of a value lies; nowhere if there is none, or no character of it.
+///
+/// A string with escapes has its quotes with it, so that it is not taken for what it says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Piece {
+    start: u32,
+    end: u32,
+}
+
+impl Piece {
+    /// Longest text whose pieces can be told.
+    pub const TEXT_BYTES_MAX: usize = u32::MAX as usize;
+
+    fn new(span: Span) -> Self {
+        // A longer text is not scanned for pieces; of one, nothing would be found.
+        let at = |place| u32::try_from(place).unwrap_or_default();
+        Self { start: at(span.start), end: at(span.end) }
+    }
+
+    /// Whether there is no text.
+    pub fn is_none(self) -> bool {
+        self.start == self.end
+    }
+
+    /// This one, or the other if there is no text.
+    pub fn or(self, other: Self) -> Self {
+        if self.is_none() { other } else { self }
+    }
+
+    /// The text, in the whole it was found in.
+    pub fn text(self, whole: &str) -> Text<'_> {
+        if self.is_none() {
+            return None;
+        }
+        let span = self.span();
+        match slice(whole, &span) {
+            raw if raw.starts_with('"') => text(whole, &span),
+            plain => Some(Cow::Borrowed(plain)),
+        }
+    }
+
+    /// Where it lies.
+    pub fn span(self) -> Span {
+        let at = |place| usize::try_from(place).unwrap_or_default();
+        at(self.start)..at(self.end)
+    }
+}
+
 /// The bytes are not JSON, or are nested too deep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not JSON, or nested too deep, at byte {at}")]
@@ -20,23 +71,44 @@ pub struct Flaw {
     pub at: usize,
 }
 
-/// A position in the bytes being scanned.
+/// A position in the text being scanned.
 #[derive(Debug, Clone)]
 pub struct Scanner<'a> {
+    text: &'a str,
     bytes: &'a [u8],
     at: usize,
     depth: u32,
+    /// Where the last escape ended.
+    escaped_to: usize,
 }
 
 impl<'a> Scanner<'a> {
     /// Starts at the first byte.
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, depth: 0 }
+    pub fn new(text: &'a str) -> Self {
+        Self { text, bytes: text.as_bytes(), at: 0, depth: 0, escaped_to: 0 }
     }
 
-    /// Starts at a value already found.
-    pub fn at(bytes: &'a [u8], span: &Span) -> Self {
-        Self { bytes, at: span.start, depth: 0 }
+    /// Scans a value; tells where its text lies, if it is text.
+    pub fn piece(&mut self) -> Result<Piece, Flaw> {
+        let span = self.value()?;
+        Ok(match self.bytes.get(span.start) {
+            Some(b'"') if !self.has_escape(&span) => Piece::new(span.start + 1..span.end - 1),
+            _ if text(self.text, &span).is_some() => Piece::new(span),
+            _ => Piece::default(),
+        })
+    }
+
+    /// Whether the string that was scanned last has an escape.
+    fn has_escape(&self, span: &Span) -> bool {
+        self.escaped_to > span.start
+    }
+
+    /// The key that was scanned last; empty for one that is no Unicode text.
+    pub fn name(&self, key: &Span) -> Cow<'a, str> {
+        if self.has_escape(key) {
+            return text(self.text, key).unwrap_or_default();
+        }
+        Cow::Borrowed(self.text.get(key.start + 1..key.end - 1).unwrap_or_default())
     }
 
     /// The position as a flaw, for a reader that expected something else here.
@@ -89,8 +161,12 @@ impl<'a> Scanner<'a> {
 
     /// Consumes one value of any kind.
     pub fn value(&mut self) -> Result<Span, Flaw> {
-        self.skip_space();
+        let first = self.peek();
         let start = self.at;
+        if first == Some(b'"') {
+            self.string()?;
+            return Ok(start..self.at);
+        }
         // One bit a level: set for an object, clear for an array.
         let mut levels = 0_u128;
         let mut depth = 0_u32;
@@ -218,6 +294,7 @@ impl<'a> Scanner<'a> {
             }
             _ => return Err(self.flaw()),
         };
+        self.escaped_to = self.at;
         Ok(())
     }
 
@@ -261,7 +338,23 @@ impl<'a> Scanner<'a> {
 
 /// How many bytes at the start mean only themselves in a string: no quote, backslash or control character.
 fn plain(bytes: &[u8]) -> usize {
-    // Eight at a time: 2.5 times as fast over a delivery as byte by byte, and faster than blocks of vectors.
+    // Most strings end within two words; long ones go by blocks, which the compiler does with vectors.
+    let start = plain_by_words(bytes.get(..SHORT).unwrap_or(bytes));
+    if start < SHORT {
+        return start;
+    }
+    let (blocks, _) = bytes.get(SHORT..).unwrap_or_default().as_chunks::<BLOCK>();
+    let plain_blocks =
+        blocks.iter().take_while(|block| !block.iter().fold(false, |any, byte| any | is_special(*byte)));
+    let start = SHORT + BLOCK * plain_blocks.count();
+    start + plain_by_words(bytes.get(start..).unwrap_or_default())
+}
+
+/// Bytes that are looked at before blocks are.
+const SHORT: usize = 16;
+const BLOCK: usize = 64;
+
+fn plain_by_words(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     for (place, word) in words.iter().enumerate() {
         let special = special_bytes(u64::from_le_bytes(*word));
@@ -269,8 +362,11 @@ fn plain(bytes: &[u8]) -> usize {
             return 8 * place + usize::try_from(special.trailing_zeros() / 8).unwrap_or_default();
         }
     }
-    let tail = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20)).unwrap_or(rest.len());
-    8 * words.len() + tail
+    8 * words.len() + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
+}
+
+fn is_special(byte: u8) -> bool {
+    (byte == b'"') | (byte == b'\\') | (byte < 0x20)
 }
 
 /// Sets the highest bit of special bytes; above the lowest one set, bits may be wrong.
@@ -286,20 +382,20 @@ fn closing(levels: u128) -> u8 {
     if levels & 1 == 1 { b'}' } else { b']' }
 }
 
-/// The bytes of a span; empty for a span of other bytes.
-pub fn slice<'a>(bytes: &'a [u8], span: &Span) -> &'a [u8] {
-    bytes.get(span.clone()).unwrap_or_default()
+/// The text of a span; empty for a span of another text.
+pub fn slice<'a>(text: &'a str, span: &Span) -> &'a str {
+    text.get(span.clone()).unwrap_or_default()
 }
 
 /// Reads a string or number as text; `None` for anything else, or a string that is no Unicode text.
-pub fn text<'a>(bytes: &'a [u8], span: &Span) -> Option<Cow<'a, str>> {
-    let raw = slice(bytes, span);
-    match raw.first()? {
+pub fn text<'a>(whole: &'a str, span: &Span) -> Text<'a> {
+    let raw = slice(whole, span);
+    match raw.as_bytes().first()? {
         b'"' => match raw.get(1..raw.len() - 1)? {
-            inner if plain(inner) == inner.len() => std::str::from_utf8(inner).ok().map(Cow::Borrowed),
-            _ => serde_json::from_slice(raw).ok().map(Cow::Owned),
+            inner if !inner.contains('\\') => Some(Cow::Borrowed(inner)),
+            _ => serde_json::from_str(raw).ok().map(Cow::Owned),
         },
-        b'-' | b'0'..=b'9' => std::str::from_utf8(raw).ok().map(Cow::Borrowed),
+        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(raw)),
         _ => None,
     }
 }
@@ -311,7 +407,7 @@ mod tests {
     use serde::de::IgnoredAny;
 
     fn whole(text: &str) -> Result<Span, Flaw> {
-        let mut scanner = Scanner::new(text.as_bytes());
+        let mut scanner = Scanner::new(text);
         let span = scanner.value()?;
         scanner.end().map(|()| span)
     }
@@ -328,7 +424,7 @@ mod tests {
 
     #[test]
     fn texts_are_decoded_and_other_kinds_are_not_texts() {
-        let read = |json: &str| text(json.as_bytes(), &(0..json.len())).map(Cow::into_owned);
+        let read = |json: &str| text(json, &(0..json.len())).map(Cow::into_owned);
         assert_eq!(read(r#""a\u00e9\/b""#).as_deref(), Some("aé/b"));
         assert_eq!(read("12345678901234567890123").as_deref(), Some("12345678901234567890123"));
         for other in ["null", "[]", "{}", "true", r#""\ud800""#] {
@@ -338,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_string_ends_at_its_first_special_byte_wherever_that_is() {
-        for length in 0..100 {
+        for length in 0..200 {
             for special in [b'"', b'\\', 0, b'\n', 0x1f] {
                 let mut bytes = vec![0x7f; length];
                 assert_eq!(plain(&bytes), length);

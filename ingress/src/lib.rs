@@ -9,6 +9,7 @@ pub mod budget;
 pub mod configuration;
 #[cfg(any(test, feature = "testing"))]
 pub mod connection;
+pub mod contacts;
 pub mod core;
 pub mod crowding;
 pub mod delivery;
@@ -19,6 +20,7 @@ pub mod entrance;
 pub mod fixture;
 pub mod forwarded;
 mod group;
+mod head_timer;
 pub mod http2;
 #[cfg(any(test, feature = "testing"))]
 pub mod invariants;

@@ -2,10 +2,10 @@
 //!
 //! What is in flight is bounded by the slots of the connection. An update that is not acknowledged in time,
 //! was refused, or was on its way when the connection broke is published again under the same id, within the
-//! delivery's budget, so that JetStream stores it once. Success is a PubAck, of now or of the same update
-//! before, and nothing else is.
+//! delivery's budget, so that JetStream stores it once. Success is a PubAck, and nothing else is; what had one
+//! before is remembered, and the webhook does not bring it again.
 
-use crate::acknowledged::{Acknowledged, Fingerprint};
+use crate::acknowledged::Acknowledged;
 use crate::durability::Promise;
 use crate::link::Link;
 use crate::metrics::Metrics;
@@ -47,16 +47,6 @@ impl Publisher {
     /// The connection it publishes on.
     pub fn wire(&self) -> &Arc<Wire> {
         &self.wire
-    }
-
-    /// An update to publish, unless its PubAck was seen before.
-    fn unless_known(&self, update: Update) -> Option<Pending> {
-        let print = self.acknowledged.fingerprint(&update.head);
-        if self.acknowledged.knows(print) {
-            self.metrics.repeated.inc();
-            return None;
-        }
-        Some(Pending { update, print, token: None, is_due: true, sent: None, stored: false })
     }
 
     /// Waits until all updates of a window are acknowledged, publishing again what was not.
@@ -141,7 +131,7 @@ impl UpdateLog for Publisher {
     where
         I: Iterator<Item = Update> + Send,
     {
-        let mut new = updates.filter_map(|update| self.unless_known(update)).fuse();
+        let mut new = updates.map(Pending::new).fuse();
         let Some(mut only) = new.next() else { return Ok(()) };
         let deadline = Instant::now() + self.limits.budget;
         let Some(second) = new.next() else {
@@ -199,7 +189,6 @@ impl Drop for Window<'_> {
 /// An update on its way.
 struct Pending {
     update: Update,
-    print: Fingerprint,
     token: Option<Token>,
     /// It is to be published in this round.
     is_due: bool,
@@ -208,6 +197,10 @@ struct Pending {
 }
 
 impl Pending {
+    fn new(update: Update) -> Self {
+        Self { update, token: None, is_due: true, sent: None, stored: false }
+    }
+
     /// Whether it is stored, counting an answer that came after its attempt was over.
     fn is_stored(&mut self, publisher: &Publisher) -> bool {
         if self.stored || self.sent.is_none() {
@@ -232,7 +225,8 @@ impl Pending {
     fn settle(&mut self, outcome: &Outcome, publisher: &Publisher) {
         if let Outcome::Stored { duplicate } = outcome {
             self.stored = true;
-            publisher.acknowledged.remember(self.print);
+            let acknowledged = &publisher.acknowledged;
+            acknowledged.remember(acknowledged.fingerprint(&self.update.head));
             let metrics = &publisher.metrics;
             if *duplicate {
                 metrics.duplicates.inc();

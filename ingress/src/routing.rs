@@ -12,7 +12,7 @@ use ackline_shared::registry::{Registry, Snapshot};
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::SigningKey;
 use ackline_shared::vault::{VaultError, VaultKey};
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +82,11 @@ impl Routing {
     /// The table in force.
     pub fn table(&self) -> Option<Arc<RoutingTable>> {
         self.0.load_full()
+    }
+
+    /// The table in force, for a request: no thread writes where another one reads.
+    pub fn in_force(&self) -> Guard<Option<Arc<RoutingTable>>> {
+        self.0.load()
     }
 
     /// Puts a table in force.

@@ -3,6 +3,7 @@
 //! It knows nothing of webhooks; a handler turns a request into an answer.
 
 use crate::entrance::{Crowded, Entrance};
+use crate::head_timer::HeadTimer;
 use crate::http2;
 use crate::metrics::Metrics;
 use crate::settings::Bounds;
@@ -13,7 +14,7 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -157,7 +158,7 @@ where
             async move { Ok::<_, Infallible>(answer.await) }
         });
         let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(HeadTimer::default())
             .header_read_timeout(self.bounds.header_timeout)
             .max_header_size(self.bounds.header_bytes_max)
             .serve_connection(TokioIo::new(io), service);

@@ -7,10 +7,11 @@
 //! A body that cannot be cut without guessing (not JSON, a structural key twice, another shape) is an
 //! [`Unreadable`], which the caller stores whole; nothing here ever drops or refuses signed bytes.
 
-use crate::delivery::{Change, Delivery, Entry, Group, Segment};
-use crate::element::{self, Contacts, Element};
-use crate::json::{self, Flaw, Span};
-use ackline_shared::ids::{ConversationKey, UpdateId};
+use crate::contacts::Contacts;
+use crate::delivery::{Change, ChangeValue, Delivery, Entry, Group, Segment};
+use crate::element;
+use crate::json::{self, Flaw, Piece, Span, Text};
+use ackline_shared::ids::{FoundId, FoundKey};
 use ackline_shared::subjects::Class;
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
@@ -39,97 +40,224 @@ pub enum Unreadable {
     Size,
 }
 
-/// One update found in a delivery.
+/// One update found in a delivery; what names it lies in the delivery as long as it can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found<'a> {
     /// The lane it travels in.
     pub class: Class,
     /// What it is.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// Dedupe id.
-    pub id: UpdateId,
+    pub id: FoundId<'a>,
     /// Where it is ordered.
-    pub conversation: ConversationKey,
-    /// Meta's id of the business number concerned.
-    pub phone: Option<Cow<'a, str>>,
-    /// The WhatsApp Business Account concerned.
-    pub waba: Option<Cow<'a, str>>,
+    pub conversation: FoundKey<'a>,
     place: Place,
 }
 
-/// Where in the delivery an update lies.
+/// Whom an update concerns, as Meta names them.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Address<'a> {
+    /// The business number.
+    pub phone: Text<'a>,
+    /// The WhatsApp Business Account.
+    pub waba: Text<'a>,
+}
+
+/// Where in the delivery an update lies; a batch has thousands, so it is small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It is the whole delivery.
+    /// It is a delivery that is not looked into.
     Whole,
     /// An entry that has no changes.
-    Entry(usize),
+    Entry(u32),
     /// A change that is one update.
-    Change(usize, usize),
+    Change(u32, u32),
     /// An element of a change's array, with the contact that belongs to it.
-    Element { entry: usize, change: usize, segment: usize, item: usize, contact: Option<usize> },
+    Element { entry: u32, change: u32, segment: u32, item: u32, contact: Option<u32> },
+}
+
+impl Place {
+    fn entry(self, delivery: &Delivery) -> Option<&Entry> {
+        match self {
+            Self::Whole => None,
+            Self::Entry(entry) | Self::Change(entry, _) | Self::Element { entry, .. } => {
+                delivery.entries.as_ref()?.items.get(at(entry))
+            }
+        }
+    }
+
+    fn change(self, entry: &Entry) -> Option<&Change> {
+        match self {
+            Self::Whole | Self::Entry(_) => None,
+            Self::Change(_, change) | Self::Element { change, .. } => {
+                entry.changes.as_ref()?.items.get(at(change))
+            }
+        }
+    }
+
+    /// Whether both are of one change, or of one entry without changes.
+    fn is_beside(self, other: Self) -> bool {
+        let of = |place| match place {
+            Self::Whole => (None, None),
+            Self::Entry(entry) => (Some(entry), None),
+            Self::Change(entry, change) | Self::Element { entry, change, .. } => (Some(entry), Some(change)),
+        };
+        of(self) == of(other)
+    }
+}
+
+fn at(place: u32) -> usize {
+    usize::try_from(place).unwrap_or(usize::MAX)
 }
 
 /// A delivery with the updates found in it.
 #[derive(Debug)]
 pub struct Split<'a> {
     body: &'a Bytes,
+    text: &'a str,
     delivery: Delivery,
-    /// The updates, in the order of the delivery; never empty.
-    pub updates: Vec<Found<'a>>,
+    places: Vec<Place>,
+    counts: Counts,
+}
+
+/// How many updates of each class there are.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    messages: u64,
+    statuses: u64,
+    accounts: u64,
+}
+
+impl Counts {
+    fn of(&mut self, class: Class) -> &mut u64 {
+        match class {
+            Class::Message => &mut self.messages,
+            Class::Status => &mut self.statuses,
+            Class::Account => &mut self.accounts,
+        }
+    }
 }
 
 /// Finds the updates of a delivery.
 pub fn split(body: &Bytes) -> Result<Split<'_>, Unreadable> {
-    std::str::from_utf8(body).map_err(|_| Unreadable::Encoding)?;
-    let delivery = Delivery::scan(body)?;
-    let object = delivery.object.as_ref().and_then(|span| json::text(body, span)).ok_or(Unreadable::Shape)?;
-    let mut split = Split { body, delivery, updates: Vec::new() };
-    if object != WHATSAPP {
-        split.updates.push(Found::whole(body, foreign_kind(&object)));
-        return Ok(split);
+    let text = std::str::from_utf8(body).map_err(|_| Unreadable::Encoding)?;
+    if text.len() > Piece::TEXT_BYTES_MAX {
+        return Err(Unreadable::Size);
     }
-    split.updates = split.find()?;
-    if let [only] = split.updates.as_mut_slice() {
-        only.place = Place::Whole;
+    let delivery = Delivery::scan(text, UPDATES_MAX)?;
+    let object = delivery.object.as_ref().and_then(|span| json::text(text, span)).ok_or(Unreadable::Shape)?;
+    let mut finder = Finder::new(text);
+    if object == WHATSAPP {
+        finder.find(&delivery)?;
+    } else {
+        finder.push(Place::Whole, Class::Account, 0)?;
     }
-    Ok(split)
+    Ok(Split { body, text, delivery, places: finder.places, counts: finder.counts })
 }
 
-impl<'a> Found<'a> {
+impl Found<'_> {
     /// A body stored as it is, with nothing known about it.
-    pub fn whole(body: &Bytes, kind: String) -> Self {
+    pub fn whole(body: &[u8], kind: String) -> Self {
         Self {
             class: Class::Account,
-            kind,
-            id: UpdateId::of_bytes(body),
-            conversation: ConversationKey::none(),
-            phone: None,
-            waba: None,
+            kind: kind.into(),
+            id: FoundId::of_bytes(body),
+            conversation: FoundKey::none(),
             place: Place::Whole,
         }
     }
 }
 
 impl<'a> Split<'a> {
-    /// Whether an update's payload is the delivery's own bytes, so that Meta's signature holds for it.
-    pub fn is_untouched(&self, found: &Found<'_>) -> bool {
-        found.place == Place::Whole
+    /// How many updates there are; never none.
+    #[expect(clippy::len_without_is_empty, reason = "a delivery has an update")]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// How many updates of each class there are.
+    pub fn counts(&self) -> [(Class, u64); 3] {
+        let mut counts = self.counts;
+        [Class::Message, Class::Status, Class::Account].map(|class| (class, *counts.of(class)))
+    }
+
+    /// The updates, in the order of the delivery.
+    pub fn updates(&self) -> impl Iterator<Item = Found<'a>> {
+        (0..self.len()).filter_map(|place| self.update(place))
+    }
+
+    /// One of the updates.
+    pub fn update(&self, place: usize) -> Option<Found<'a>> {
+        let place = *self.places.get(place)?;
+        let Some(entry) = place.entry(&self.delivery) else {
+            let object = json::text(self.text, self.delivery.object.as_ref()?)?;
+            return Some(Found::whole(self.body, foreign_kind(&object)));
+        };
+        let Some(change) = place.change(entry) else {
+            let id = hash(&["", &self.waba(entry), json::slice(self.text, &entry.span)]);
+            return Some(account(None, id, place));
+        };
+        let (Some(value), Place::Element { segment, item, contact, .. }) = (&change.value, place) else {
+            // One update: an account-level field, or whatever has no array we know.
+            let field = change.field(self.text);
+            let content = change.value_span.as_ref().unwrap_or(&change.span);
+            let id = self.hash(field.as_deref().unwrap_or_default(), entry, content);
+            return Some(account(field.as_deref(), id, place));
+        };
+        let Segment::Items(family, array) = value.segments.get(at(segment))? else { return None };
+        let (family, element) = (*family, array.items.get(at(item))?);
+        let contact = contact.and_then(|contact| value.contacts()?.items.get(at(contact)));
+        let id = element.update_id(self.text, family).unwrap_or_else(|| {
+            let field = change.field.as_ref().map(|span| json::slice(self.text, span));
+            self.hash(field.unwrap_or_default(), entry, &element.span)
+        });
+        Some(Found {
+            class: family.class(),
+            kind: element.kind(self.text, family),
+            id,
+            conversation: element.conversation(self.text, contact),
+            place,
+        })
+    }
+
+    /// Whether the one update's payload is the delivery's own bytes, so that Meta's signature holds for it.
+    pub fn is_untouched(&self) -> bool {
+        self.len() == 1
+    }
+
+    /// Whether two updates have the same address without a look at it.
+    pub fn are_beside(&self, one: usize, other: usize) -> bool {
+        let place = |place: usize| self.places.get(place);
+        place(one).zip(place(other)).is_some_and(|(one, other)| one.is_beside(*other))
+    }
+
+    /// Whom an update concerns.
+    pub fn address(&self, found: &Found<'_>) -> Address<'a> {
+        let Some(entry) = found.place.entry(&self.delivery) else { return Address::default() };
+        let value = found.place.change(entry).and_then(|change| change.value.as_ref());
+        let text = |span: Option<&Span>| json::text(self.text, span?);
+        Address { phone: text(value.and_then(|value| value.phone.as_ref())), waba: text(entry.id.as_ref()) }
+    }
+
+    fn waba(&self, entry: &Entry) -> Cow<'a, str> {
+        entry.id.as_ref().and_then(|span| json::text(self.text, span)).unwrap_or_default()
+    }
+
+    /// An id for content of a change that has none of Meta's.
+    fn hash(&self, field: &str, entry: &Entry, content: &Span) -> FoundId<'a> {
+        let time = entry.time.as_ref().map(|span| json::slice(self.text, span)).unwrap_or_default();
+        hash(&[field, &self.waba(entry), time, json::slice(self.text, content)])
     }
 
     /// The payload of one of this delivery's updates: a delivery with exactly that update.
     pub fn payload(&self, found: &Found<'_>) -> Bytes {
-        let (entry, change) = match found.place {
-            Place::Whole => return self.body.clone(),
-            Place::Entry(entry) => (entry, None),
-            Place::Change(entry, change) | Place::Element { entry, change, .. } => (entry, Some(change)),
-        };
-        let (Some(entries), Some(entry)) = (&self.delivery.entries, self.delivery.entry(entry)) else {
+        let entry = found.place.entry(&self.delivery);
+        let (Some(entries), Some(entry), false) = (&self.delivery.entries, entry, self.is_untouched()) else {
             return self.body.clone();
         };
         let mut out = BytesMut::with_capacity(self.outside(entries, entry));
         self.put(&mut out, 0..entries.span.start + 1);
-        match (&entry.changes, change.and_then(|change| entry.change(change))) {
+        match (&entry.changes, found.place.change(entry)) {
             (Some(changes), Some(change)) => {
                 self.put(&mut out, entry.span.start..changes.span.start + 1);
                 self.put_change(&mut out, change, found.place);
@@ -148,188 +276,129 @@ impl<'a> Split<'a> {
         };
         self.put(out, change.span.start..value.span.start + 1);
         let mut first = true;
-        for (index, segment) in value.segments.iter().enumerate() {
-            let cut = match segment {
+        for (index, segment) in (0..).zip(&value.segments) {
+            let (member, element) = match segment {
                 Segment::Run(span) => (span.clone(), None),
-                Segment::Contacts(array) => (array.member(), contact.and_then(|contact| array.cut(contact))),
-                Segment::Items(_, array) if index == wanted => (array.member(), array.cut(item)),
+                Segment::Contacts(array) => match contact.and_then(|contact| array.items.get(at(contact))) {
+                    Some(contact) => (array.head(), Some(&contact.span)),
+                    None => (array.member(), None),
+                },
+                Segment::Items(_, array) if index == wanted => {
+                    (array.head(), array.items.get(at(item)).map(|element| &element.span))
+                }
                 Segment::Items(..) => continue,
             };
             if !first {
                 out.extend_from_slice(b",");
             }
             first = false;
-            match cut {
-                (member, None) => self.put(out, member),
-                (_, Some((head, element))) => {
-                    self.put(out, head);
-                    self.put(out, element);
-                    out.extend_from_slice(b"]");
-                }
+            self.put(out, member);
+            if let Some(element) = element {
+                self.put(out, element.clone());
+                out.extend_from_slice(b"]");
             }
         }
         self.put(out, value.span.end - 1..change.span.end);
     }
 
     fn put(&self, out: &mut BytesMut, span: Span) {
-        out.extend_from_slice(json::slice(self.body, &span));
+        out.extend_from_slice(self.body.get(span).unwrap_or_default());
     }
 
     fn outside(&self, entries: &Group<Entry>, entry: &Entry) -> usize {
         // Room for the frame and one element; a large batch would otherwise reserve its own size each time.
         self.body.len() - entries.span.len() + entry.span.len().min(4096)
     }
-
-    fn find(&self) -> Result<Vec<Found<'a>>, Unreadable> {
-        let entries = self.delivery.entries.as_ref().filter(|entries| !entries.items.is_empty());
-        let entries = entries.ok_or(Unreadable::Shape)?;
-        let mut finder = Finder { body: self.body, found: Vec::new(), frame: 0, bytes: 0 };
-        let frame = self.body.len() - entries.span.len();
-        for (index, entry) in entries.items.iter().enumerate() {
-            finder.frame = frame;
-            finder.entry(index, entry)?;
-        }
-        Ok(finder.found)
-    }
 }
 
-/// Collects the updates of a delivery, counting what their payloads will take.
+/// Collects where the updates of a delivery lie, counting what their payloads will take.
 struct Finder<'a> {
-    body: &'a Bytes,
-    found: Vec<Found<'a>>,
+    text: &'a str,
+    places: Vec<Place>,
+    counts: Counts,
     frame: usize,
     bytes: usize,
 }
 
 impl<'a> Finder<'a> {
-    fn entry(&mut self, index: usize, entry: &Entry) -> Result<(), Unreadable> {
-        let waba = entry.id.as_ref().and_then(|span| json::text(self.body, span));
-        let changes = entry.changes.as_ref().filter(|changes| !changes.items.is_empty());
-        let Some(changes) = changes else {
-            let whole = Found {
-                kind: element::kind("account", None),
-                id: self.hash(&[b"", text_bytes(&waba), json::slice(self.body, &entry.span)]),
-                waba,
-                place: Place::Entry(index),
-                ..self.blank()
-            };
-            return self.push(whole, entry.span.len());
-        };
-        self.frame += entry.span.len() - changes.span.len();
-        for (place, change) in changes.items.iter().enumerate() {
-            let field = change.field.as_ref().and_then(|span| json::text(self.body, span));
-            let value =
-                change.value.as_ref().filter(|value| value.has_items && field.as_deref() != Some("history"));
-            match value {
-                Some(_) => self.elements(index, place, entry, change, &waba)?,
-                None => self.account(index, place, entry, change, &waba)?,
-            }
-        }
-        Ok(())
+    fn new(text: &'a str) -> Self {
+        Self { text, places: Vec::new(), counts: Counts::default(), frame: 0, bytes: 0 }
     }
 
-    /// A change that is one update: an account-level field, or whatever has no array we know.
-    fn account(
-        &mut self,
-        entry: usize,
-        place: usize,
-        of: &Entry,
-        change: &Change,
-        waba: &Option<Cow<'a, str>>,
-    ) -> Result<(), Unreadable> {
-        let field = change.field.as_ref().and_then(|span| json::text(self.body, span));
-        let time = of.time.as_ref().map(|span| json::slice(self.body, span)).unwrap_or_default();
-        let content = change.value_span.as_ref().unwrap_or(&change.span);
-        let found = Found {
-            kind: element::kind("account", field.as_deref()),
-            id: self.hash(&[text_bytes(&field), text_bytes(waba), time, json::slice(self.body, content)]),
-            phone: change.phone(self.body),
-            waba: waba.clone(),
-            place: Place::Change(entry, place),
-            ..self.blank()
+    fn find(&mut self, delivery: &Delivery) -> Result<(), Unreadable> {
+        let entries = delivery.entries.as_ref().filter(|entries| !entries.items.is_empty());
+        let entries = entries.ok_or(Unreadable::Shape)?;
+        if delivery.is_crowded {
+            return Err(Unreadable::Size);
+        }
+        (0..).zip(&entries.items).try_for_each(|(index, entry)| {
+            self.frame = self.text.len() - entries.span.len();
+            self.entry(index, entry)
+        })
+    }
+
+    fn entry(&mut self, index: u32, entry: &Entry) -> Result<(), Unreadable> {
+        let changes = entry.changes.as_ref().filter(|changes| !changes.items.is_empty());
+        let Some(changes) = changes else {
+            return self.push(Place::Entry(index), Class::Account, entry.span.len());
         };
-        self.push(found, change.span.len())
+        self.frame += entry.span.len() - changes.span.len();
+        (0..).zip(&changes.items).try_for_each(|(place, change)| match &change.value {
+            Some(value) if value.has_items => self.elements((index, place), change, value),
+            _ => self.push(Place::Change(index, place), Class::Account, change.span.len()),
+        })
     }
 
     /// A change whose arrays hold one update an element.
     fn elements(
         &mut self,
-        entry: usize,
-        place: usize,
-        of: &Entry,
-        change: &Change,
-        waba: &Option<Cow<'a, str>>,
+        (entry, place): (u32, u32),
+        of: &Change,
+        value: &ChangeValue,
     ) -> Result<(), Unreadable> {
-        let Some(value) = &change.value else { return Ok(()) };
-        let phone = change.phone(self.body);
-        let field = change.field.as_ref().map(|span| json::slice(self.body, span)).unwrap_or_default();
-        let time = of.time.as_ref().map(|span| json::slice(self.body, span)).unwrap_or_default();
-        let spans = value.contacts().map(|array| array.items.as_slice()).unwrap_or_default();
-        let contacts = Contacts::read(self.body, spans);
+        let all = value.contacts();
+        let contacts = Contacts::new(self.text, all.map(|array| array.items.as_slice()).unwrap_or_default());
         let siblings: usize = value.segments.iter().map(Segment::sibling_bytes).sum();
-        let frame = change.span.len() - value.span.len() + siblings;
+        let frame = of.span.len() - value.span.len() + siblings;
         for (segment, family, array) in value.items() {
-            for (item, span) in array.items.iter().enumerate() {
-                let element = Element::read(self.body, span);
-                let contact = contacts.of(element.person(family));
-                let hash = || self.hash(&[field, text_bytes(waba), time, json::slice(self.body, span)]);
-                let found = Found {
-                    class: family.class(),
-                    kind: element.kind(family),
-                    id: element.update_id(family).unwrap_or_else(hash),
-                    conversation: element.conversation(family, contact.map(|(_, contact)| contact)),
-                    phone: phone.clone(),
-                    waba: waba.clone(),
-                    place: Place::Element {
-                        entry,
-                        change: place,
-                        segment,
-                        item,
-                        contact: contact.map(|(index, _)| index),
-                    },
-                };
-                let kept = match (contact, value.contacts()) {
-                    (None, Some(all)) => all.member().len(),
-                    _ => 0,
-                };
-                self.push(found, frame + span.len() + kept)?;
+            self.places.reserve(array.items.len());
+            for (item, element) in (0..).zip(&array.items) {
+                let contact = contacts.of(&element.person(self.text));
+                let kept = if contact.is_none() { all.map_or(0, |all| all.member().len()) } else { 0 };
+                let place = Place::Element { entry, change: place, segment, item, contact };
+                self.push(place, family.class(), frame + element.span.len() + kept)?;
             }
         }
         Ok(())
     }
 
-    fn push(&mut self, found: Found<'a>, bytes: usize) -> Result<(), Unreadable> {
+    fn push(&mut self, place: Place, class: Class, bytes: usize) -> Result<(), Unreadable> {
         self.bytes += self.frame + bytes;
         // A single update is stored untouched and may be as large as a body may be.
-        if self.found.len() == UPDATES_MAX || (self.bytes > PAYLOAD_BYTES_MAX && !self.found.is_empty()) {
+        if self.places.len() == UPDATES_MAX || (self.bytes > PAYLOAD_BYTES_MAX && !self.places.is_empty()) {
             return Err(Unreadable::Size);
         }
-        self.found.push(found);
+        self.places.push(place);
+        *self.counts.of(class) += 1;
         Ok(())
-    }
-
-    fn blank(&self) -> Found<'a> {
-        Found {
-            class: Class::Account,
-            kind: String::new(),
-            id: UpdateId::new("-"),
-            conversation: ConversationKey::none(),
-            phone: None,
-            waba: None,
-            place: Place::Whole,
-        }
-    }
-
-    /// An id for what has none of Meta's: field, account, time and content, told apart by their lengths.
-    fn hash(&self, parts: &[&[u8]]) -> UpdateId {
-        let lengths: String = parts.iter().map(|part| format!("{},", part.len())).collect();
-        let content = [lengths.as_bytes(), &parts.concat()].concat();
-        UpdateId::of_bytes(&content)
     }
 }
 
-fn text_bytes<'t>(text: &'t Option<Cow<'_, str>>) -> &'t [u8] {
-    text.as_deref().unwrap_or_default().as_bytes()
+/// An update that is no element of an array we know.
+fn account<'a>(field: Option<&str>, id: FoundId<'a>, place: Place) -> Found<'a> {
+    Found {
+        class: Class::Account,
+        kind: element::kind("account", field).into(),
+        id,
+        conversation: FoundKey::none(),
+        place,
+    }
+}
+
+/// An id for what has none of Meta's: its parts, told apart by their lengths.
+fn hash<'a>(parts: &[&str]) -> FoundId<'a> {
+    let lengths: String = parts.iter().map(|part| format!("{},", part.len())).collect();
+    FoundId::of_bytes([lengths, parts.concat()].concat().as_bytes())
 }
 
 /// Messenger's and Instagram's deliveries are stored whole, under the name of their object.

@@ -1,12 +1,18 @@
 //! Makes the updates found in a delivery ready to store: whose they are, where they are ordered, when they came.
+//!
+//! What was acknowledged before is told by tenant and id alone, before anything is made of it.
 
+use crate::acknowledged::Acknowledged;
 use crate::routing::{Door, Route, RoutingTable};
-use crate::split::{Found, Split};
+use crate::split::{Address, Found, Split, UNREADABLE};
 use crate::update_log::Update;
 use ackline_shared::envelope::{Family, Head};
-use ackline_shared::ids::{PhoneNumberId, TenantId, UpdateId};
+use ackline_shared::ids::{ConversationKey, FoundId, PhoneNumberId, TenantId};
 use ackline_shared::partition;
 use ackline_shared::subjects::Class;
+use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What nobody claims has no conversation worth spreading, and must touch one owner only.
@@ -25,38 +31,62 @@ pub struct Stamp<'d> {
     pub arrival: &'d Arrival<'d>,
 }
 
-/// When and how a delivery came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When and how a delivery came; the clock and the dice are asked once, for the first update that is made.
+#[derive(Debug)]
 pub struct Arrival<'d> {
-    /// When the edge had it whole, in unix milliseconds.
-    pub received_ms: u64,
-    /// Meta's signature header over the whole delivery.
-    pub signature: &'d str,
+    signature: &'d str,
+    moment: OnceLock<Moment>,
+}
+
+/// When a delivery came, and under which trace.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    received_ms: u64,
     trace: u128,
     span: u64,
 }
 
-impl<'d> Arrival<'d> {
-    /// A delivery that is whole now; `trace` and `span` are random.
-    pub fn now(signature: &'d [u8], trace: u128, span: u64) -> Self {
+impl Moment {
+    fn now(trace: u128, span: u64) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             received_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            // It verified, so it is ASCII.
-            signature: std::str::from_utf8(signature).unwrap_or_default(),
             // All zeroes is not a valid id.
             trace: trace.max(1),
             span: span.max(1),
         }
     }
+}
+
+impl<'d> Arrival<'d> {
+    /// A delivery under Meta's signature header, whole and verified by now.
+    pub fn of(signature: &'d [u8]) -> Self {
+        // It verified, so it is ASCII.
+        Self { signature: std::str::from_utf8(signature).unwrap_or_default(), moment: OnceLock::new() }
+    }
+
+    /// A delivery that is whole now; `trace` and `span` are random.
+    pub fn now(signature: &'d [u8], trace: u128, span: u64) -> Self {
+        Self { moment: OnceLock::from(Moment::now(trace, span)), ..Self::of(signature) }
+    }
+
+    fn moment(&self) -> &Moment {
+        self.moment.get_or_init(|| Moment::now(rand::random(), rand::random()))
+    }
+
+    /// When the edge had it whole, in unix milliseconds.
+    pub fn received_ms(&self) -> u64 {
+        self.moment().received_ms
+    }
 
     /// Its W3C trace context.
     pub fn traceparent(&self) -> String {
+        let Moment { trace, span, .. } = self.moment();
         let mut text = Vec::with_capacity(55);
         text.extend_from_slice(b"00-");
-        push_hex(&mut text, &self.trace.to_be_bytes());
+        push_hex(&mut text, &trace.to_be_bytes());
         text.push(b'-');
-        push_hex(&mut text, &self.span.to_be_bytes());
+        push_hex(&mut text, &span.to_be_bytes());
         text.extend_from_slice(b"-01");
         // It is ASCII.
         String::from_utf8(text).unwrap_or_default()
@@ -69,42 +99,60 @@ fn push_hex(text: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-impl Stamp<'_> {
-    /// The head of an update, and why nobody owns it if so.
-    pub fn head(&self, found: Found<'_>, untouched: bool) -> (Head, Option<&'static str>) {
-        let phone = found.phone.as_deref();
-        let route = self.table.route(self.door, phone, found.waba.as_deref());
-        let (owner, unrouted) = match route {
-            Route::Owned(owner) => (Some(owner), None),
-            Route::Unclaimed if phone.is_some() => (None, Some("unknown_number")),
-            Route::Unclaimed if found.waba.is_some() => (None, Some("unknown_account")),
-            Route::Unclaimed => (None, Some("unaddressed")),
-            Route::Foreign => (None, Some("foreign_app")),
+/// Why an update has no owner.
+type Unrouted = Option<&'static str>;
+
+impl<'d> Stamp<'d> {
+    /// A signed body that is not looked into, and why nobody owns it.
+    pub fn unreadable(&self, body: &Bytes) -> (Update, Unrouted) {
+        let address = Address::default();
+        let (route, unrouted) = self.route(&address);
+        let mut found = Found::whole(body, UNREADABLE.to_owned());
+        found.id = self.id(route, found.id);
+        let head = self.head(route, &address, found, true);
+        (Update { head, payload: body.clone() }, unrouted)
+    }
+
+    fn route(&self, address: &Address<'_>) -> (Route<'d>, Unrouted) {
+        let route = self.table.route(self.door, address.phone.as_deref(), address.waba.as_deref());
+        let unrouted = match route {
+            Route::Owned(_) => None,
+            Route::Unclaimed if address.phone.is_some() => Some("unknown_number"),
+            Route::Unclaimed if address.waba.is_some() => Some("unknown_account"),
+            Route::Unclaimed => Some("unaddressed"),
+            Route::Foreign => Some("foreign_app"),
         };
-        let (tenant, shards, class) = match owner {
-            Some(owner) => (owner.tenant.clone(), owner.shards, found.class),
-            None => (TenantId::unrouted(), UNROUTED_SHARDS, Class::Account),
-        };
-        let id = match route {
+        (route, unrouted)
+    }
+
+    fn id<'b>(&self, route: Route<'_>, id: FoundId<'b>) -> FoundId<'b> {
+        match route {
             // The owner's own copy must not be taken for a duplicate of this one.
-            Route::Foreign => UpdateId::new(&format!("{}@{}", found.id, self.door.app)),
-            Route::Owned(_) | Route::Unclaimed => found.id,
+            Route::Foreign => FoundId::new(format!("{}@{}", id.as_str(), self.door.app).into()),
+            Route::Owned(_) | Route::Unclaimed => id,
+        }
+    }
+
+    fn head(&self, route: Route<'_>, address: &Address<'_>, found: Found<'_>, untouched: bool) -> Head {
+        let (tenant, shards, class) = match route {
+            Route::Owned(owner) => (owner.tenant.clone(), owner.shards, found.class),
+            Route::Unclaimed | Route::Foreign => (TenantId::unrouted(), UNROUTED_SHARDS, Class::Account),
         };
-        let head = Head {
-            id,
-            partition: partition::of_conversation(&tenant, &found.conversation, shards, self.partitions),
+        let conversation = ConversationKey::from(found.conversation);
+        Head {
+            id: found.id.into(),
+            partition: partition::of_conversation(&tenant, &conversation, shards, self.partitions),
             tenant,
             family: Family::Update(class),
-            kind: found.kind,
+            kind: found.kind.into_owned(),
             app: Some(self.door.app.clone()),
-            phone: phone.and_then(|phone| PhoneNumberId::new(phone).ok()),
-            conversation: found.conversation,
-            received_ms: self.arrival.received_ms,
+            phone: address.phone.as_deref().and_then(|phone| PhoneNumberId::new(phone).ok()),
+            conversation,
+            received_ms: self.arrival.received_ms(),
             signature: untouched.then(|| self.arrival.signature.to_owned()),
             traceparent: Some(self.arrival.traceparent()),
             replay: None,
-        };
-        (head, unrouted)
+        }
     }
 }
 
@@ -113,15 +161,68 @@ impl Stamp<'_> {
 pub struct Stamped<'d, 'b> {
     stamp: Stamp<'d>,
     split: &'d Split<'b>,
-    found: std::vec::IntoIter<Found<'b>>,
+    next: usize,
     unrouted: &'d mut Vec<&'static str>,
+    memory: Option<Memory<'d>>,
+    /// Where the update before went: most go there too.
+    last: Option<(Address<'b>, Route<'d>, Unrouted)>,
+}
+
+/// What was acknowledged, and the count of what came again.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory<'d> {
+    /// The updates.
+    pub acknowledged: &'d Acknowledged,
+    /// The count.
+    pub repeated: &'d Counter,
+}
+
+impl Memory<'_> {
+    /// Whether an update was acknowledged before; it is counted then.
+    pub fn knows(&self, tenant: &str, id: &str) -> bool {
+        let known = self.acknowledged.knows(self.acknowledged.print(tenant, id));
+        if known {
+            self.repeated.inc();
+        }
+        known
+    }
 }
 
 impl<'d, 'b> Stamped<'d, 'b> {
-    /// Takes the updates out of a split; `unrouted` collects why updates have no owner.
-    pub fn new(stamp: Stamp<'d>, split: &'d mut Split<'b>, unrouted: &'d mut Vec<&'static str>) -> Self {
-        let found = std::mem::take(&mut split.updates).into_iter();
-        Self { stamp, split, found, unrouted }
+    /// Makes the updates of a split; `unrouted` collects why updates have no owner.
+    pub fn new(stamp: Stamp<'d>, split: &'d Split<'b>, unrouted: &'d mut Vec<&'static str>) -> Self {
+        Self { stamp, split, next: 0, unrouted, memory: None, last: None }
+    }
+
+    /// Leaves out what was acknowledged before; nothing is made of it.
+    pub fn unless_known(self, memory: Memory<'d>) -> Self {
+        Self { memory: Some(memory), ..self }
+    }
+
+    /// The update at a place, unless it is known; nothing behind the last.
+    fn stamp(&mut self, place: usize) -> Option<Option<Update>> {
+        let mut found = self.split.update(place)?;
+        let (address, route, unrouted) = match self.last.take() {
+            Some(last) if place > 0 && self.split.are_beside(place - 1, place) => last,
+            _ => {
+                let address = self.split.address(&found);
+                let (route, unrouted) = self.stamp.route(&address);
+                (address, route, unrouted)
+            }
+        };
+        let (address, route, unrouted) = self.last.insert((address, route, unrouted));
+        self.unrouted.extend(*unrouted);
+        found.id = self.stamp.id(*route, found.id);
+        let tenant = match route {
+            Route::Owned(owner) => owner.tenant.as_str(),
+            Route::Unclaimed | Route::Foreign => TenantId::UNROUTED,
+        };
+        if self.memory.is_some_and(|memory| memory.knows(tenant, found.id.as_str())) {
+            return Some(None);
+        }
+        let payload = self.split.payload(&found);
+        let head = self.stamp.head(*route, address, found, self.split.is_untouched());
+        Some(Some(Update { head, payload }))
     }
 }
 
@@ -129,11 +230,13 @@ impl Iterator for Stamped<'_, '_> {
     type Item = Update;
 
     fn next(&mut self) -> Option<Update> {
-        let found = self.found.next()?;
-        let (payload, untouched) = (self.split.payload(&found), self.split.is_untouched(&found));
-        let (head, unrouted) = self.stamp.head(found, untouched);
-        self.unrouted.extend(unrouted);
-        Some(Update { head, payload })
+        loop {
+            self.next += 1;
+            // What is known is passed over.
+            if let Some(update) = self.stamp(self.next - 1)? {
+                return Some(update);
+            }
+        }
     }
 }
 

@@ -3,14 +3,15 @@
 //! A 200 to a POST means that every update in it is acknowledged by the log; anything else is a
 //! [`Refusal`], after which Meta sends the delivery again. Nothing unsigned is ever split or stored.
 
+use crate::acknowledged::Acknowledged;
 use crate::admission::Admission;
 use crate::budget::{Budget, Held};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::routing::{Door, Lock, Routing, RoutingTable};
 use crate::settings::Bounds;
-use crate::split::{Found, UNREADABLE, split};
-use crate::stamping::{Arrival, Stamp, Stamped};
+use crate::split::split;
+use crate::stamping::{Arrival, Memory, Stamp, Stamped};
 use crate::update_log::{StoreError, Update, UpdateLog};
 use ackline_shared::signature::{self, SignatureError};
 use ackline_shared::subjects::{Class, header};
@@ -19,8 +20,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
+use std::future::{Future, poll_fn};
+use std::iter::Peekable;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use subtle::ConstantTimeEq;
 use tokio::time::{Instant, timeout};
 
@@ -49,6 +53,8 @@ pub struct Edge<L> {
     pub retry_after: HeaderValue,
     /// Bytes of bodies held, over everything that shares it.
     pub body_bytes: Arc<Budget>,
+    /// Updates that need not be stored again.
+    pub acknowledged: Arc<Acknowledged>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -61,7 +67,7 @@ impl<L: UpdateLog> Edge<L> {
         B::Error: Send,
     {
         let started = Instant::now();
-        let (response, reason) = match self.dispatch(request).await {
+        let (response, reason) = match self.dispatch(request, started).await {
             Ok(response) => (response, None),
             Err(refusal) => (refusal.response(&self.retry_after), Some(refusal.reason())),
         };
@@ -70,14 +76,19 @@ impl<L: UpdateLog> Edge<L> {
         response
     }
 
-    async fn dispatch<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, Refusal>
+    async fn dispatch<B>(
+        &self,
+        request: Request<B>,
+        started: Instant,
+    ) -> Result<Response<Full<Bytes>>, Refusal>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Send,
     {
         let (head, body) = request.into_parts();
         let app = head.uri.path().strip_prefix(PATH).ok_or(Refusal::NotFound)?;
-        let table = self.routing.table().ok_or(Refusal::NotReady)?;
+        let table = self.routing.in_force();
+        let table = table.as_deref().ok_or(Refusal::NotReady)?;
         let door = table.door(app).ok_or(Refusal::NotFound)?;
         let lock = door.lock().ok_or(Refusal::Locked);
         match head.method {
@@ -85,19 +96,16 @@ impl<L: UpdateLog> Edge<L> {
             Method::POST => {
                 let claimed = head.headers.get(header::SIGNATURE);
                 let claimed = claimed.ok_or(Refusal::Signature(SignatureError::Missing))?.as_bytes();
-                // A signature is short; what is longer is none, and says so when it is verified.
-                let claimed = claimed.get(..SIGNATURE_BYTES_MAX).unwrap_or(claimed).to_vec();
+                let claimed = Claimed::copy(claimed);
                 let lock = lock?;
-                if !self.admission.admits(Instant::now()) {
+                if !self.admission.admits(started) {
                     return Err(Refusal::Shed);
                 }
                 // The head lies in the connection's buffer, which is used again once nobody holds any of it.
                 drop(head);
                 let (body, _held) = self.read_body(body).await?;
-                signature::verify(&lock.keys, Some(&claimed), &body).map_err(Refusal::Signature)?;
-                let storing = self.admission.begin(Instant::now());
-                self.store(&table, door, &body, &claimed).await.map_err(Refusal::Store)?;
-                storing.stored(Instant::now());
+                signature::verify(&lock.keys, Some(claimed.bytes()), &body).map_err(Refusal::Signature)?;
+                self.store(table, door, &body, claimed.bytes()).await.map_err(Refusal::Store)?;
                 Ok(Response::new(Full::new(Bytes::new())))
             }
             _ => Err(Refusal::Method),
@@ -114,7 +122,11 @@ impl<L: UpdateLog> Edge<L> {
         if announced.is_some_and(|bytes| bytes > self.bounds.body_bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
-        let reading = self.collect(body, announced.unwrap_or(0));
+        let mut reading = pin!(self.collect(body, announced.unwrap_or(0)));
+        // Most bodies came with their head; only one that has to be waited for needs a timer.
+        if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+            return read;
+        }
         timeout(self.bounds.body_timeout, reading).await.map_err(|_| Refusal::BodyTooSlow)?
     }
 
@@ -164,29 +176,62 @@ impl<L: UpdateLog> Edge<L> {
         body: &Bytes,
         signature: &[u8],
     ) -> Result<(), StoreError> {
-        let arrival = Arrival::now(signature, rand::random(), rand::random());
+        let arrival = Arrival::of(signature);
         let stamp = Stamp { table, door, partitions: self.partitions, arrival: &arrival };
+        let memory = Memory { acknowledged: &self.acknowledged, repeated: &self.metrics.repeated };
         let mut unrouted = Vec::new();
         match split(body) {
-            Ok(mut split) => {
-                let classes = [Class::Message, Class::Status, Class::Account];
-                let of = |class| split.updates.iter().filter(|found| found.class == class).count() as u64;
-                let counts = classes.map(|class| (class, of(class)));
-                self.log.store(Stamped::new(stamp, &mut split, &mut unrouted)).await?;
-                for (class, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            Ok(split) => {
+                let updates = Stamped::new(stamp, &split, &mut unrouted).unless_known(memory);
+                self.store_some(updates.peekable()).await?;
+                for (class, count) in split.counts().into_iter().filter(|(_, count)| *count > 0) {
                     self.metrics.stored(class, count);
                 }
             }
             Err(reason) => {
                 tracing::warn!(app = %door.app, bytes = body.len(), %reason, "a signed body is unreadable and stored whole");
-                let (head, why) = stamp.head(Found::whole(body, UNREADABLE.to_owned()), true);
+                let (update, why) = stamp.unreadable(body);
                 unrouted.extend(why.map(|_| "unreadable"));
-                self.log.store(std::iter::once(Update { head, payload: body.clone() })).await?;
+                let known = memory.knows(update.head.tenant.as_str(), update.head.id.as_str());
+                self.store_some(Some(update).filter(|_| !known).into_iter().peekable()).await?;
                 self.metrics.stored(Class::Account, 1);
             }
         }
         unrouted.into_iter().for_each(|reason| self.metrics.unrouted(reason));
         Ok(())
+    }
+
+    /// Stores updates, if there are any: what is known already waits for nothing.
+    async fn store_some<I>(&self, mut updates: Peekable<I>) -> Result<(), StoreError>
+    where
+        I: Iterator<Item = Update> + Send,
+    {
+        if updates.peek().is_none() {
+            return Ok(());
+        }
+        let storing = self.admission.begin(Instant::now());
+        self.log.store(updates).await?;
+        storing.stored(Instant::now());
+        Ok(())
+    }
+}
+
+/// A signature as claimed, out of the head it came in.
+struct Claimed {
+    bytes: [u8; SIGNATURE_BYTES_MAX],
+    length: usize,
+}
+
+impl Claimed {
+    /// A signature is short; what is longer is none, and says so when it is verified.
+    fn copy(claimed: &[u8]) -> Self {
+        let mut bytes = [0; SIGNATURE_BYTES_MAX];
+        bytes.iter_mut().zip(claimed).for_each(|(byte, claimed)| *byte = *claimed);
+        Self { bytes, length: claimed.len().min(SIGNATURE_BYTES_MAX) }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 

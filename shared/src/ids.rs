@@ -107,14 +107,17 @@ token_id!(
 );
 
 impl TenantId {
+    /// The name of the reserved tenant.
+    pub const UNROUTED: &str = "_unrouted";
+
     /// The reserved tenant of updates that no configured number claims.
     pub fn unrouted() -> Self {
-        Self("_unrouted".to_owned())
+        Self(Self::UNROUTED.to_owned())
     }
 
     /// Tells whether this is the reserved tenant.
     pub fn is_unrouted(&self) -> bool {
-        self.0 == "_unrouted"
+        self.0 == Self::UNROUTED
     }
 }
 
@@ -131,9 +134,7 @@ impl UpdateId {
 
     /// Wraps an element's id, hashing it when it could not travel in a header.
     pub fn new(text: &str) -> Self {
-        let fits =
-            !text.is_empty() && text.len() <= Self::BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic());
-        if fits { Self(text.to_owned()) } else { Self::of_bytes(text.as_bytes()) }
+        FoundId::new(Cow::Borrowed(text)).into()
     }
 
     /// Makes an id out of content that has none.
@@ -158,6 +159,41 @@ impl fmt::Display for UpdateId {
     }
 }
 
+/// An [`UpdateId`] that may still lie where it was found, so that finding one costs no allocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundId<'a>(Cow<'a, str>);
+
+impl<'a> FoundId<'a> {
+    /// Wraps an element's id as [`UpdateId::new`] does.
+    pub fn new(text: Cow<'a, str>) -> Self {
+        if is_graphic(&text, UpdateId::BYTES_MAX) { Self(text) } else { Self::of_bytes(text.as_bytes()) }
+    }
+
+    /// Makes an id out of content that has none.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self(Cow::Owned(UpdateId::of_bytes(bytes).0))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<FoundId<'_>> for UpdateId {
+    fn from(id: FoundId<'_>) -> Self {
+        Self(id.0.into_owned())
+    }
+}
+
+/// Whether a text is of printable ASCII, not empty and not longer than that.
+fn is_graphic(text: &str, bytes_max: usize) -> bool {
+    // Every byte is looked at, so that many are at once.
+    !text.is_empty()
+        && text.len() <= bytes_max
+        && text.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic())
+}
+
 /// The ordering key of a conversation within a tenant: `u:<BSUID>`, `p:<phone>`, `g:<group>` or `-` for none.
 ///
 /// BSUID first, phone second, group id for groups; the business number is carried beside it.
@@ -168,28 +204,22 @@ pub struct ConversationKey(String);
 impl ConversationKey {
     /// A person by business-scoped user id.
     pub fn user(bsuid: &str) -> Self {
-        Self::tagged("u:", bsuid)
+        FoundKey::user(Cow::Borrowed(bsuid)).into()
     }
 
     /// A person by phone number; a leading `+` is not part of the key.
     pub fn phone(phone: &str) -> Self {
-        Self::tagged("p:", phone.trim_start_matches('+'))
+        FoundKey::phone(Cow::Borrowed(phone)).into()
     }
 
     /// A group conversation.
     pub fn group(id: &str) -> Self {
-        Self::tagged("g:", id)
+        FoundKey::group(Cow::Borrowed(id)).into()
     }
 
     /// Account-level updates belong to no conversation.
     pub fn none() -> Self {
-        Self("-".to_owned())
-    }
-
-    fn tagged(tag: &str, id: &str) -> Self {
-        let fits = !id.is_empty() && id.len() <= 192 && id.bytes().all(|b| b.is_ascii_graphic());
-        // Every update has a key: no formatting.
-        if fits { Self([tag, id].concat()) } else { Self(format!("{tag}h_{}", short_hash(id.as_bytes()))) }
+        FoundKey::none().into()
     }
 
     /// Reads a key back from a header.
@@ -218,6 +248,54 @@ impl ConversationKey {
 impl fmt::Display for ConversationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A [`ConversationKey`] whose id may still lie where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundKey<'a> {
+    tag: &'static str,
+    id: Cow<'a, str>,
+}
+
+impl<'a> FoundKey<'a> {
+    const ID_BYTES_MAX: usize = 192;
+
+    /// A person by business-scoped user id.
+    pub fn user(bsuid: Cow<'a, str>) -> Self {
+        Self::tagged("u:", bsuid)
+    }
+
+    /// A person by phone number; a leading `+` is not part of the key.
+    pub fn phone(phone: Cow<'a, str>) -> Self {
+        match phone {
+            Cow::Borrowed(phone) => Self::tagged("p:", Cow::Borrowed(phone.trim_start_matches('+'))),
+            Cow::Owned(phone) => Self::tagged("p:", Cow::Owned(phone.trim_start_matches('+').to_owned())),
+        }
+    }
+
+    /// A group conversation.
+    pub fn group(id: Cow<'a, str>) -> Self {
+        Self::tagged("g:", id)
+    }
+
+    /// Account-level updates belong to no conversation.
+    pub fn none() -> Self {
+        Self { tag: "-", id: Cow::Borrowed("") }
+    }
+
+    fn tagged(tag: &'static str, id: Cow<'a, str>) -> Self {
+        if is_graphic(&id, Self::ID_BYTES_MAX) {
+            return Self { tag, id };
+        }
+        Self { tag, id: Cow::Owned(format!("h_{}", short_hash(id.as_bytes()))) }
+    }
+}
+
+impl From<FoundKey<'_>> for ConversationKey {
+    fn from(key: FoundKey<'_>) -> Self {
+        // Every update has a key: no formatting.
+        Self([key.tag, &key.id].concat())
     }
 }
 

@@ -3,13 +3,13 @@
 use ackline_ingress::connection;
 use ackline_ingress::invariants::{check, compare};
 use ackline_ingress::split::{Unreadable, split};
-use ackline_shared::subjects::Class;
+use ackline_shared::ids::ConversationKey;
 use bytes::Bytes;
 use proptest::prelude::*;
 
 fn kinds(body: &str) -> Vec<String> {
     let body = Bytes::copy_from_slice(body.as_bytes());
-    split(&body).unwrap().updates.iter().map(|found| format!("{}@{}", found.kind, found.id)).collect()
+    split(&body).unwrap().updates().map(|found| format!("{}@{}", found.kind, found.id.as_str())).collect()
 }
 
 fn value(members: &str) -> String {
@@ -25,20 +25,16 @@ fn a_value_with_messages_and_statuses_is_split_into_both_classes() {
     ));
     let split = split(&body).unwrap();
     let seen: Vec<_> = split
-        .updates
-        .iter()
-        .map(|found| (found.class, found.kind.as_str(), found.id.as_str(), found.conversation.as_str()))
+        .updates()
+        .map(|found| {
+            let conversation = ConversationKey::from(found.conversation).to_string();
+            format!("{:?} {} {} {conversation}", found.class, found.kind, found.id.as_str())
+        })
         .collect();
-    assert_eq!(
-        seen,
-        [
-            (Class::Message, "message.text", "wamid.A", "u:US.1"),
-            (Class::Status, "status.read", "wamid.B:read", "p:2"),
-        ]
-    );
-    let status = String::from_utf8(split.payload(&split.updates[1]).to_vec()).unwrap();
+    assert_eq!(seen, ["Message message.text wamid.A u:US.1", "Status status.read wamid.B:read p:2",]);
+    let status = String::from_utf8(split.payload(&split.update(1).unwrap()).to_vec()).unwrap();
     assert!(!status.contains("wamid.A") && status.contains("wamid.B"), "{status}");
-    let message = String::from_utf8(split.payload(&split.updates[0]).to_vec()).unwrap();
+    let message = String::from_utf8(split.payload(&split.update(0).unwrap()).to_vec()).unwrap();
     assert!(message.contains(r#""contacts":[{"wa_id":"1","user_id":"US.1"}]"#), "{message}");
 }
 
@@ -49,7 +45,8 @@ fn a_message_keeps_its_own_contact_and_all_of_them_when_it_cannot_be_told() {
         r#"{contacts},"messages":[{{"id":"a","from":"2"}},{{"id":"b","from":"3"}}]"#
     )));
     let split = split(&body).unwrap();
-    let payload = |index: usize| String::from_utf8(split.payload(&split.updates[index]).to_vec()).unwrap();
+    let payload =
+        |index: usize| String::from_utf8(split.payload(&split.update(index).unwrap()).to_vec()).unwrap();
     assert!(payload(0).contains(r#""contacts":[{"wa_id":"2"}],"#), "{}", payload(0));
     assert!(payload(1).contains(contacts), "{}", payload(1));
 }
@@ -118,6 +115,26 @@ fn what_cannot_be_cut_without_guessing_is_unreadable() {
         check(&body).unwrap();
     }
     assert_eq!(split(&Bytes::from_static(b"{\"\xff\":1}")).unwrap_err(), Unreadable::Encoding);
+}
+
+#[test]
+fn no_more_updates_are_cut_out_than_may_be_and_history_is_one() {
+    let change = |field: &str, elements: usize| {
+        let elements = vec!["{}"; elements].join(",");
+        format!(r#"{{"value":{{"messages":[{elements}]}},"field":"{field}"}}"#)
+    };
+    for (changes, updates) in [
+        ([change("messages", 8190), change("messages", 2)], Ok(8192)),
+        ([change("messages", 8190), change("messages", 3)], Err(Unreadable::Size)),
+        ([change("history", 9000), change("messages", 2)], Ok(3)),
+        ([change("messages", 2), change("history", 9000)], Ok(3)),
+    ] {
+        let changes = changes.join(",");
+        let body = format!(
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"W1","changes":[{changes}]}}]}}"#
+        );
+        assert_eq!(split(&Bytes::from(body)).map(|split| split.len()), updates);
+    }
 }
 
 #[test]

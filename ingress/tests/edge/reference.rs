@@ -258,12 +258,12 @@ proptest! {
         let split = split(&body).unwrap();
         let tree: Value = serde_json::from_str(&text).unwrap();
         let expected = expected(&tree);
-        prop_assert_eq!(split.updates.len(), expected.len());
+        prop_assert_eq!(split.len(), expected.len());
         let raw = raw_elements(&text);
         let mut seen = 0;
-        for (found, expected) in split.updates.iter().zip(&expected) {
-            let payload = split.payload(found);
-            if split.updates.len() == 1 {
+        for (found, expected) in split.updates().zip(&expected) {
+            let payload = split.payload(&found);
+            if split.len() == 1 {
                 prop_assert_eq!(&payload, &body);
                 continue;
             }
