@@ -2,7 +2,7 @@
 //! `make bench SCENARIO=instructions`.
 //!
 //! `core` is verify, split, stamp and writing subject and headers as they travel; `http` is a keep-alive connection through the real server into a log that
-//! only makes subject and headers.
+//! only makes subject and headers; `repeat` is the same with a webhook that was acknowledged before.
 
 use ackline_ingress::fixture;
 use ackline_ingress::metrics::Metrics;
@@ -23,21 +23,24 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
+const ID: &str = "wamid.HBgLMTU1NTEyMzQ1NjcVAgASGBQzQTdCNjE0";
+
 /// A text message as Meta sends it, about 1 KB with its text.
 fn body() -> Bytes {
     let text = "The parcel left the depot this morning and should be with you before noon. ".repeat(7);
     Bytes::from(format!(
-        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"W1","changes":[{{"value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"15550783881","phone_number_id":"100"}},"contacts":[{{"profile":{{"name":"Ada"}},"wa_id":"15551234567","user_id":"US.100000000001"}}],"messages":[{{"from":"15551234567","from_user_id":"US.100000000001","id":"wamid.HBgLMTU1NTEyMzQ1NjcVAgASGBQzQTdCNjE0","timestamp":"1795300000","text":{{"body":"{text}"}},"type":"text"}}]}},"field":"messages"}}]}}]}}"#
+        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"W1","changes":[{{"value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"15550783881","phone_number_id":"100"}},"contacts":[{{"profile":{{"name":"Ada"}},"wa_id":"15551234567","user_id":"US.100000000001"}}],"messages":[{{"from":"15551234567","from_user_id":"US.100000000001","id":"{ID}","timestamp":"1795300000","text":{{"body":"{text}"}},"type":"text"}}]}},"field":"messages"}}]}}]}}"#
     ))
 }
 
 fn main() -> anyhow::Result<()> {
-    let path = std::env::args().nth(1).context("say which path: core or http")?;
+    let path = std::env::args().nth(1).context("say which path: core, http or repeat")?;
     let webhooks: u64 = std::env::args().nth(2).context("say how many webhooks")?.parse()?;
     match path.as_str() {
         "core" => core(webhooks),
-        "http" => http(webhooks),
-        other => bail!("there is no path {other}: choose core or http"),
+        "http" => http(webhooks, false),
+        "repeat" => http(webhooks, true),
+        other => bail!("there is no path {other}: choose core, http or repeat"),
     }
 }
 
@@ -91,10 +94,13 @@ const BOUNDS: Bounds = Bounds {
     body_bytes_total_max: 64 << 10,
 };
 
-fn http(webhooks: u64) -> anyhow::Result<()> {
+fn http(webhooks: u64, is_known: bool) -> anyhow::Result<()> {
     let (routing, metrics) = (Routing::new(), Metrics::new());
     routing.replace(fixture::table());
     let edge = fixture::edge(Arc::new(NoLog), routing, BOUNDS, metrics.clone());
+    if is_known {
+        edge.acknowledged.remember(edge.acknowledged.print("acme", ID));
+    }
     let handler = move |request: Request<Incoming>| {
         let edge = edge.clone();
         async move { edge.answer(request).await }

@@ -41,7 +41,7 @@ pub fn edge<L>(log: Arc<L>, routing: Arc<Routing>, bounds: Bounds, metrics: Arc<
         partitions: 32,
         retry_after: HeaderValue::from_static("2"),
         body_bytes: Arc::new(Budget::new(bounds.body_bytes_total_max)),
-        acknowledged: Arc::new(Acknowledged::new(0)),
+        acknowledged: Arc::new(Acknowledged::new(64)),
         metrics,
     })
 }

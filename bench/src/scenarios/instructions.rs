@@ -20,9 +20,10 @@ const WEBHOOKS: [u64; 2] = [200, 1_200];
 /// The C library's functions that hand out memory.
 const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
 /// Argument of the program, pointer of its figures, and what it is in words.
-const PATHS: [(&str, &str, &str); 2] = [
+const PATHS: [(&str, &str, &str); 3] = [
     ("core", "", "verify, split, stamp"),
     ("http", "/http", "through the server: read, verify, split, stamp, subject and headers, answer"),
+    ("repeat", "/repeat", "one that was acknowledged before: read, verify, split, look up, answer"),
 ];
 
 /// What callgrind counted of a run.
@@ -79,7 +80,7 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let mut report = bench.report("instructions", "none: nothing is stored");
     report.paragraph(
         "One webhook with one 1 KB text message. Counted by `valgrind --tool=callgrind` over 1,000 webhooks; \
-         allocations are calls of malloc, calloc, realloc and the aligned ones. The second path holds a keep-alive \
+         allocations are calls of malloc, calloc, realloc and the aligned ones. The second and the third path hold a keep-alive \
          connection in memory, with its client; nothing is published. Changes are against the counts in the repository.",
     );
     report.table(&["path", "instructions per webhook", "change", "allocations per webhook", "change"], &rows);
