@@ -200,7 +200,7 @@ async fn throughput(stand: &mut Stand, verify: &VerifyOnly, figures: &mut Figure
 
     // Few enough that a bounded memory of ids holds them; sent again until a run is long enough to time.
     let (_, first) =
-        stand.closed(CONNECTIONS, Mix::texts((size.webhooks / 10).min(8_000)), size.within).await?;
+        stand.closed(CONNECTIONS, Mix::texts((size.webhooks / 6).min(24_000)), size.within).await?;
     let deck = first.deck().clone();
     let mut again = Tally::new();
     let mut took = Duration::ZERO;
