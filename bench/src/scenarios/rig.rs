@@ -132,7 +132,7 @@ impl Rig {
             "[nats]\nurl = {}\nmonitor_url = {}\ndurability = \"{}\"\nstream_bytes_max = \"4GiB\"\n\n\
              [secrets]\nmaster_key_file = {}\n\n[telemetry]\nlog = \"error\"\n\n\
              [ingress]\nlisten = \"{}\"\nprivate_listen = \"{}\"\n{}\n\
-             [spool]\ndirectory = {}\nbytes_max = \"4GiB\"\nkeep = \"3s\"\n",
+             [spool]\ndirectory = {}\nbytes_max = \"4GiB\"\nkeep = \"12s\"\n",
             quoted(urls.join(",")),
             quoted(format!("http://{monitor}")),
             self.durability,
@@ -155,7 +155,7 @@ impl Rig {
         let sync = match self.durability {
             Durability::Stored => "",
             // Shorter than the spool keeps what was acknowledged.
-            Durability::Logged => "  sync_interval: 1s\n",
+            Durability::Logged => "  sync_interval: 10s\n",
             Durability::Synced | Durability::Replicated => "  sync_interval: always\n",
         };
         let mut text = format!(
