@@ -8,6 +8,7 @@ mod chaos;
 mod edge;
 mod fairness;
 mod instructions;
+mod limits;
 mod naive;
 mod outage;
 mod overload;
@@ -61,9 +62,10 @@ impl Options {
 }
 
 /// A scenario's name and what it answers.
-const SCENARIOS: [(&str, &str); 10] = [
+const SCENARIOS: [(&str, &str); 11] = [
     ("edge", "how fast the ingress stores and acknowledges, against its limits (stored and synced)"),
     ("peers", "the same load on what a user would pick instead (needs `deploy/dev/tools.sh bench` once)"),
+    ("limits", "what bounds the ingress: verifying alone, publishing alone, and both"),
     (
         "outage",
         "whether a 200 survives kill -9, a frozen broker, a restart and the loss of a cluster's leader",
@@ -122,6 +124,7 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
         match name {
             "edge" => edge::run(&bench).await,
             "peers" => peers::run(&bench).await,
+            "limits" => limits::run(&bench).await,
             "outage" => outage::run(&bench).await,
             "storm" => storm::run(&bench).await,
             "instructions" => instructions::run(&bench).await,

@@ -7,10 +7,71 @@ use anyhow::{Context, Result};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const LATE: Duration = Duration::from_secs(10);
+
+/// Publishes the bodies of a deck over one connection, so many of them unacknowledged at once, as fast as it goes:
+/// no client library, one write for what is due and one read for what came.
+///
+/// # Errors
+/// When NATS cannot be used or does not acknowledge.
+pub fn pipelined(url: &str, in_flight: usize, ledger: &Arc<Ledger>) -> Result<Tally> {
+    let address = url.strip_prefix("nats://").context("the URL of NATS")?;
+    let mut writing = TcpStream::connect(address).context("connecting to NATS")?;
+    writing.set_nodelay(true)?;
+    writing.set_read_timeout(Some(LATE))?;
+    let mut reading = BufReader::with_capacity(64 << 10, writing.try_clone()?);
+    let run = format!("{:p}", Arc::as_ptr(ledger));
+    let inbox = format!("_INBOX.bare{run}");
+    let options = r#"{"verbose":false,"headers":true,"no_responders":true,"lang":"bench","version":"1"}"#;
+    writing.write_all(format!("CONNECT {options}\r\nSUB {inbox}.* 1\r\n").as_bytes())?;
+    let tenant = TenantId::new("tenant-0").map_err(|error| anyhow::anyhow!("{error}"))?;
+    let subject = update(Partition(0), Class::Message, &tenant);
+    let deck = ledger.deck();
+    let (mut out, mut sent, mut tally) = (Vec::new(), Vec::new(), Tally::new());
+    let (mut line, mut payload) = (String::new(), Vec::new());
+    let (started, mut answered) = (Instant::now(), 0);
+    while answered < deck.len() {
+        out.clear();
+        while sent.len() < deck.len() && sent.len() - answered < in_flight {
+            let (place, body) = (sent.len(), deck.body(sent.len()).unwrap_or_default());
+            let headers = format!("NATS/1.0\r\n{}: bare-{run}-{place}\r\n\r\n", header::MSG_ID);
+            let (head, all) = (headers.len(), headers.len() + body.len());
+            write!(out, "HPUB {subject} {inbox}.{place} {head} {all}\r\n{headers}")?;
+            out.extend_from_slice(body);
+            out.extend_from_slice(b"\r\n");
+            sent.push(Instant::now());
+        }
+        writing.write_all(&out)?;
+        loop {
+            line.clear();
+            anyhow::ensure!(reading.read_line(&mut line)? > 0, "NATS closed the connection");
+            match line.split_ascii_whitespace().collect::<Vec<_>>().as_slice() {
+                ["MSG", subject, _, length] => {
+                    payload.resize(length.parse::<usize>()? + 2, 0);
+                    reading.read_exact(&mut payload)?;
+                    anyhow::ensure!(payload.starts_with(b"{\"stream\""), "JetStream refused an update");
+                    let place = subject.rsplit('.').next().and_then(|place| place.parse::<usize>().ok());
+                    let since = place.and_then(|place| sent.get(place)).context("a PubAck of nothing")?;
+                    tally.answered(200, since.elapsed());
+                    answered += 1;
+                }
+                ["PING"] => writing.write_all(b"PONG\r\n")?,
+                ["INFO" | "+OK" | "PONG", ..] => {}
+                _ => anyhow::bail!("NATS said {line:?}"),
+            }
+            if reading.buffer().is_empty() {
+                break;
+            }
+        }
+    }
+    tally.took(started.elapsed());
+    Ok(tally)
+}
 
 /// Publishes the bodies of a deck at an even rate; latency counts from the moment each was due.
 ///
