@@ -134,6 +134,8 @@ struct Inside {
     pending_bytes: u64,
     next: u64,
     drained: u64,
+    /// Where the drain reads; it may have gone back behind what is drained.
+    reading: u64,
     marked: u64,
     marked_at: Instant,
     kept_house_at: Instant,
@@ -167,6 +169,7 @@ impl Shelf {
             pending_bytes: 0,
             next: recovered.next,
             drained: recovered.drained,
+            reading: recovered.drained,
             marked: recovered.drained,
             marked_at: Instant::now(),
             kept_house_at: Instant::now(),
@@ -312,14 +315,15 @@ impl Shelf {
         due.then_some((inside.next, inside.drained))
     }
 
-    /// Takes out the files that nobody needs any more; the last one, still written to, only when all is quiet.
+    /// Takes out the files that nobody needs any more, and that are not being read again; the last one, still written to, only when all is quiet.
     pub fn take_droppable(&self, now: Instant) -> Vec<Segment> {
         let mut inside = self.lock();
         let quiet = inside.pending_records == 0;
         let mut dropped = Vec::new();
         while let Some(front) = inside.segments.front() {
             let due = front.drained.is_some_and(|at| now.saturating_duration_since(at) >= self.limits.keep);
-            if !due || (inside.segments.len() == 1 && !quiet) {
+            let is_read = front.segment.next <= inside.reading;
+            if !due || !is_read || (inside.segments.len() == 1 && !quiet) {
                 break;
             }
             dropped.extend(inside.segments.pop_front().map(|kept| kept.segment));
@@ -336,6 +340,7 @@ impl Shelf {
     /// Gives what comes at the cursor, up to a number of records and about so many bytes.
     pub fn fetch(&self, cursor: u64, records_max: usize, bytes_max: usize) -> Fetched {
         let mut inside = self.lock();
+        inside.reading = cursor;
         if cursor >= inside.next || !inside.course.may_drain() {
             return Fetched::Empty;
         }
@@ -361,12 +366,12 @@ impl Shelf {
     }
 
     /// The first sequence to be drained: with `keep`, everything that is still there is published again.
+    /// It stays until it is read.
     pub fn oldest(&self) -> u64 {
-        let inside = self.lock();
-        if self.limits.keep.is_zero() {
-            return inside.drained;
-        }
-        inside.segments.front().map_or(inside.drained, |kept| kept.segment.first)
+        let mut inside = self.lock();
+        let kept = inside.segments.front().filter(|_| !self.limits.keep.is_zero());
+        inside.reading = kept.map_or(inside.drained, |kept| kept.segment.first);
+        inside.reading
     }
 
     /// Everything before this is known to be stored in JetStream.

@@ -468,6 +468,37 @@ async fn what_is_kept_is_published_again_when_nats_is_found_again() {
     assert_eq!(stand.spool.depth().records, 0);
 }
 
+#[tokio::test]
+async fn what_is_published_again_is_not_let_go_before_it_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let keep = Duration::from_millis(500);
+    let always = SpoolSettings { always: true, keep, ..settings(directory.path()) };
+    let stand = Stand::open(&always, FileSystem).unwrap();
+    let (found, connections) = watch::channel(0);
+    tokio::spawn(stand.spool.drain(stand.behind.clone(), connections).run());
+    // Twice as many as are read ahead, a file for each hundred.
+    for group in 0..20 {
+        stand.store(group * 100..(group + 1) * 100).await.unwrap();
+    }
+    timeout(SOON, stand.spool.emptied()).await.unwrap();
+    stand.behind.fail_with(StoreError::Away);
+    found.send_replace(1);
+    // Longer than the first files are kept.
+    sleep(keep * 3).await;
+    let kept = files(directory.path()).len();
+    stand.behind.recover();
+    until_removed(directory.path()).await;
+    // What is read may still be on its way.
+    let again = async {
+        while !numbers(&stand.behind).split_off(2_000).contains(&1_999) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, again).await.expect("the last is published again");
+    assert!((8..=12).contains(&kept), "{kept} files were kept");
+    assert!(stand.behind.stored().len() > 2_000 + 1_024);
+}
+
 #[test]
 fn the_corpus_of_the_fuzz_target_holds_every_invariant() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/spool");
