@@ -62,9 +62,10 @@ impl Options {
 }
 
 /// A scenario's name and what it answers.
-const SCENARIOS: [(&str, &str); 11] = [
+const SCENARIOS: [(&str, &str); 12] = [
     ("edge", "how fast the ingress stores and acknowledges, against its limits (stored and synced)"),
     ("peers", "the same load on what a user would pick instead (needs `deploy/dev/tools.sh bench` once)"),
+    ("overload", "how soon what is taken is answered when more comes than can be, with shedding and without"),
     ("limits", "what bounds the ingress: verifying alone, publishing alone, and both"),
     (
         "outage",
@@ -124,6 +125,7 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
         match name {
             "edge" => edge::run(&bench).await,
             "peers" => peers::run(&bench).await,
+            "overload" => overload::run(&bench).await,
             "limits" => limits::run(&bench).await,
             "outage" => outage::run(&bench).await,
             "storm" => storm::run(&bench).await,

@@ -21,7 +21,9 @@ pub struct Closed {
     pub connections: usize,
     /// Longest time to send; what is under way is waited for.
     pub within: Duration,
-    /// Sends what was not accepted again after this wait, until it is or the time is up.
+    /// Answers before this count, and their latency does not: all connections begin at once.
+    pub settles: Duration,
+    /// Sends what was not accepted again after about this wait, until it is or the time is up.
     pub retry_after: Option<Duration>,
     /// Opens a new connection after so many requests.
     pub reconnect_every: Option<u32>,
@@ -30,7 +32,8 @@ pub struct Closed {
 impl Closed {
     /// Keep-alive connections without retries.
     pub fn new(address: SocketAddr, connections: usize, within: Duration) -> Self {
-        Self { address, connections, within, retry_after: None, reconnect_every: None }
+        let (settles, retry_after, reconnect_every) = (Duration::ZERO, None, None);
+        Self { address, connections, within, settles, retry_after, reconnect_every }
     }
 
     /// Sends the deck from one thread of its own; blocks the caller until it is done.
@@ -66,6 +69,7 @@ impl Closed {
 struct Lane {
     plan: Closed,
     ledger: Arc<Ledger>,
+    settled: Instant,
     end: Instant,
     stream: Option<TcpStream>,
     on_stream: u32,
@@ -75,9 +79,10 @@ struct Lane {
 
 impl Lane {
     fn new(plan: Closed, ledger: Arc<Ledger>, started: Instant) -> Self {
-        let end = started + plan.within;
+        let (settled, end) = (started + plan.settles, started + plan.within);
         Self {
             plan,
+            settled,
             ledger,
             end,
             stream: None,
@@ -98,7 +103,7 @@ impl Lane {
                     break;
                 }
                 match self.plan.retry_after {
-                    Some(wait) => sleep(wait).await,
+                    Some(wait) => sleep(scattered(wait, place, self.tally.attempts())).await,
                     None => break,
                 }
             }
@@ -122,7 +127,11 @@ impl Lane {
             self.tally.failed();
             return false;
         };
-        self.tally.answered(status, started.elapsed());
+        if started < self.settled {
+            self.tally.answered_early(status);
+        } else {
+            self.tally.answered(status, started.elapsed());
+        }
         let accepted = (200..300).contains(&status);
         if accepted {
             self.ledger.acknowledged(place);
@@ -159,6 +168,31 @@ impl Lane {
                 }
                 Answer::Broken => return Err(std::io::ErrorKind::InvalidData.into()),
             }
+        }
+    }
+}
+
+/// A wait between a half and one and a half of the one meant, so that those who were turned away together do not
+/// come back together; the same in every run.
+fn scattered(wait: Duration, place: usize, attempts: u64) -> Duration {
+    let mixed = (place as u64).wrapping_add(attempts << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let thousandth = u32::try_from((mixed >> 32) % 1_000).unwrap_or_default();
+    wait / 2 + wait * thousandth / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_lie_around_the_one_meant_and_differ() {
+        let wait = Duration::from_millis(200);
+        let waits: Vec<_> = (0..1_000).map(|place| scattered(wait, place, 3)).collect();
+        assert!(waits.iter().all(|one| *one >= wait / 2 && *one <= wait * 3 / 2));
+        for tenth in 0..10 {
+            let (from, to) = (wait / 2 + wait * tenth / 10, wait / 2 + wait * (tenth + 1) / 10);
+            let within = waits.iter().filter(|one| **one >= from && **one < to).count();
+            assert!((50..200).contains(&within), "{within} of 1000 waits between {from:?} and {to:?}");
         }
     }
 }

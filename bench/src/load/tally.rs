@@ -11,6 +11,7 @@ const DIGITS: u8 = 3;
 #[derive(Debug, Clone)]
 pub struct Tally {
     accepted: Histogram<u64>,
+    early: u64,
     statuses: BTreeMap<u16, u64>,
     failures: u64,
     elapsed: Duration,
@@ -28,7 +29,7 @@ impl Tally {
     pub fn new() -> Self {
         let high = nanoseconds(LATENCY_MAX);
         let accepted = Histogram::new_with_bounds(1_000, high, DIGITS).expect("constant bounds");
-        Self { accepted, statuses: BTreeMap::new(), failures: 0, elapsed: Duration::ZERO }
+        Self { accepted, early: 0, statuses: BTreeMap::new(), failures: 0, elapsed: Duration::ZERO }
     }
 
     /// Counts an answer that came `latency` after the moment its request was meant to start.
@@ -37,6 +38,12 @@ impl Tally {
         if (200..300).contains(&status) {
             self.accepted.saturating_record(nanoseconds(latency));
         }
+    }
+
+    /// Counts an answer whose latency says nothing yet.
+    pub fn answered_early(&mut self, status: u16) {
+        *self.statuses.entry(status).or_default() += 1;
+        self.early += u64::from((200..300).contains(&status));
     }
 
     /// Counts a request that got no answer.
@@ -53,6 +60,7 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         // Both have the same bounds, so this cannot fail.
         let _ = self.accepted.add(&other.accepted);
+        self.early += other.early;
         for (status, count) in &other.statuses {
             *self.statuses.entry(*status).or_default() += count;
         }
@@ -69,7 +77,7 @@ impl Tally {
 
     /// Answers with a 2xx.
     pub fn accepted(&self) -> u64 {
-        self.accepted.len()
+        self.accepted.len() + self.early
     }
 
     /// All answers and failures.

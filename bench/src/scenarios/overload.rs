@@ -3,18 +3,20 @@
 //! The same load with shedding and without it, in turn. Whoever is turned away comes again a little later, as a
 //! sender with a queue would.
 
-use super::report::Report;
 use super::rig::{Rig, deal};
 use super::statistics::{Samples, number};
-use super::{Bench, blocking};
+use super::{Bench, blocking, rounded};
 use crate::load::tally::count;
 use crate::load::{Closed, Mix, Verdict};
 use ackline_shared::nats::Durability;
 use anyhow::Result;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 const CONNECTIONS: usize = 3_000;
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// All connections begin at once, which is another question.
+const SETTLES: Duration = Duration::from_secs(1);
 /// What is offered is given up after this long, so everything that is going to be answered is.
 const WITHIN: Duration = Duration::from_secs(6);
 const SHEDDING: [(&str, &str); 2] =
@@ -30,16 +32,18 @@ struct Admitted {
     turned_away: Samples,
 }
 
-/// Adds its section to the report and gives what the ledgers said.
-pub async fn run(bench: &Bench<'_>, report: &mut Report) -> Result<Verdict> {
+/// Runs both ways in turn.
+pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let connections = bench.options.pick(CONNECTIONS, 300);
     let mut verdict = Verdict::default();
     let mut measured = [Admitted::default(), Admitted::default()];
-    for _ in 0..bench.options.repeats(3) {
+    for round in 0..bench.options.repeats(3) {
+        bench.say(&format!("round {} …", round + 1));
         for ((_, settings), admitted) in SHEDDING.into_iter().zip(&mut measured) {
             let rig = Rig::start_with(&bench.root, Durability::Stored, settings).await?;
             let ledger = deal(Mix::texts(bench.options.pick(250_000, 3_000))).await?;
             let load = Closed {
+                settles: bench.options.pick(SETTLES, SETTLES / 4),
                 retry_after: Some(RETRY_AFTER),
                 ..Closed::new(rig.address(), connections, bench.options.pick(WITHIN, WITHIN / 3))
             };
@@ -56,10 +60,11 @@ pub async fn run(bench: &Bench<'_>, report: &mut Report) -> Result<Verdict> {
             admitted.turned_away.push(count(refused) / count(tally.attempts().max(1)));
         }
     }
-    report.heading("Overload");
+    let mut report = bench.report("overload", "stored, one node");
     report.paragraph(&format!(
         "{} connections, `stored`. Each sends its next delivery when the last one was taken and comes again {RETRY_AFTER:?} \
-         after a 503. Latency is that of the deliveries that were taken, from the moment they were sent.",
+         after a 503, give or take a half. Latency is that of the deliveries that were taken, from the moment they were \
+         sent, after the first {SETTLES:?}, in which all begin at once.",
         number(count(connections as u64)),
     ));
     let rows: Vec<_> = SHEDDING
@@ -77,5 +82,19 @@ pub async fn run(bench: &Bench<'_>, report: &mut Report) -> Result<Verdict> {
         })
         .collect();
     report.table(&["", "accepted/s", "p50 ms", "p99 ms", "p99.9 ms", "share turned away"], &rows);
-    Ok(verdict)
+    report.paragraph(&format!(
+        "Held against the stream: {} acked, {} lost, {} doubled, {} out of order.",
+        verdict.acked, verdict.lost, verdict.doubled, verdict.out_of_order
+    ));
+    bench.say(&format!("report: {}", report.write()?.display()));
+    let [shedding, taking] = &measured;
+    let figures = |of: &Admitted| {
+        json!({
+            "accepted_per_second": rounded(of.per_second.median()),
+            "p50_ms": rounded(of.p50_ms.median()),
+            "p99_ms": rounded(of.p99_ms.median()),
+            "turned_away": rounded(of.turned_away.median()),
+        })
+    };
+    Ok((json!({"shedding": figures(shedding), "no_shedding": figures(taking)}), verdict.is_clean()))
 }
