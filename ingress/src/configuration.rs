@@ -54,9 +54,16 @@ enum Said<'m> {
     Paused { subject: &'m str },
 }
 
+/// What the consumer says of itself.
 #[derive(Deserialize)]
-struct Created {
+struct Consumer {
     num_pending: u64,
+    delivered: Delivered,
+}
+
+#[derive(Deserialize)]
+struct Delivered {
+    consumer_seq: u64,
 }
 
 /// Fills a registry through its keeper, for as long as it is polled.
@@ -102,9 +109,9 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
             "mem_storage": true,
         },
     });
-    let created: Created = api::call(client, &format!("CONSUMER.CREATE.{stream}.{name}"), &request).await?;
+    let created: Consumer = api::call(client, &format!("CONSUMER.CREATE.{stream}.{name}"), &request).await?;
     keeper.begin();
-    if created.num_pending == 0 {
+    if created.is_done(0) {
         keeper.complete();
     }
     let mut course = Course::default();
@@ -122,9 +129,24 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
                     keeper.complete();
                 }
             }
-            Said::Idle { .. } => keeper.complete(),
+            // The server may be slow, or what was still to come was taken out of the bucket.
+            Said::Idle { number } if !keeper.is_whole() => {
+                let consumer: Consumer =
+                    api::call(client, &format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await?;
+                if consumer.is_done(number) {
+                    keeper.complete();
+                }
+            }
+            Said::Idle { .. } => {}
             Said::Paused { subject } => client.acknowledge(subject).map_err(ApiError::from)?,
         }
+    }
+}
+
+impl Consumer {
+    /// Whether everything that was there was received, which was so many messages.
+    fn is_done(&self, received: u64) -> bool {
+        self.num_pending == 0 && self.delivered.consumer_seq == received
     }
 }
 
@@ -208,6 +230,15 @@ mod tests {
             assert!(matches!(course.follow(&said), Err(Broken::Gap)), "{said:?}");
         }
         course.follow(&entry(3)).unwrap();
+    }
+
+    #[test]
+    fn a_table_is_whole_when_nothing_is_still_to_come_or_on_its_way() {
+        let consumer = |answer: &str| serde_json::from_str::<Consumer>(answer).unwrap();
+        let all_sent = consumer(r#"{"num_pending":0,"delivered":{"consumer_seq":7,"stream_seq":40}}"#);
+        assert!(all_sent.is_done(7) && !all_sent.is_done(6));
+        let more = consumer(r#"{"num_pending":1,"delivered":{"consumer_seq":7,"stream_seq":40}}"#);
+        assert!(!more.is_done(7));
     }
 
     #[test]

@@ -185,7 +185,8 @@ pub struct Keeper {
 impl Keeper {
     /// Begins a new table, read from the start; the one before stays in force until this one is whole.
     pub fn begin(&mut self) {
-        self.building = Snapshot { version: self.current.load().version, ..Snapshot::default() };
+        // Another number, even when nothing follows: what was there before may be gone.
+        self.building = Snapshot { version: self.current.load().version + 1, ..Snapshot::default() };
         self.whole = false;
     }
 

@@ -24,6 +24,7 @@ pub fn pipelined(url: &str, in_flight: usize, ledger: &Arc<Ledger>) -> Result<Ta
     let mut writing = TcpStream::connect(address).context("connecting to NATS")?;
     writing.set_nodelay(true)?;
     writing.set_read_timeout(Some(LATE))?;
+    writing.set_write_timeout(Some(LATE))?;
     let mut reading = BufReader::with_capacity(64 << 10, writing.try_clone()?);
     let run = format!("{:p}", Arc::as_ptr(ledger));
     let inbox = format!("_INBOX.bare{run}");

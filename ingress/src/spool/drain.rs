@@ -199,10 +199,11 @@ impl<L: UpdateLog> Drain<L> {
     }
 }
 
-/// How long ago an update came; one from the future came just now.
+/// How long ago an update came. One from the future has waited long enough: the clock was set back meanwhile.
 fn since(unix_ms: Option<u64>) -> Duration {
-    let came = unix_ms.and_then(|unix_ms| UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms)));
-    came.and_then(|came| came.elapsed().ok()).unwrap_or_default()
+    let Some(unix_ms) = unix_ms else { return Duration::ZERO };
+    let came = UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms));
+    came.and_then(|came| came.elapsed().ok()).unwrap_or(Duration::MAX)
 }
 
 fn write_synced(path: &std::path::Path, record: &Bytes) -> io::Result<()> {

@@ -331,10 +331,12 @@ impl Shelf {
         dropped
     }
 
-    /// Whether so many bytes of files may lie aside: they are part of the bound, and never more than a quarter.
-    pub fn spares(&self, bytes: u64) -> bool {
+    /// Whether so many bytes of files may lie aside: they are part of the bound, beside what the file that is
+    /// written to may still take, and never more than a quarter.
+    pub fn spares(&self, bytes: u64, segment_bytes: u64) -> bool {
         let bytes_max = self.limits.bytes_max;
-        bytes <= bytes_max / SPARE_SHARE && self.lock().held_bytes().saturating_add(bytes) <= bytes_max
+        let all = self.lock().held_bytes().saturating_add(bytes).saturating_add(segment_bytes);
+        bytes <= bytes_max / SPARE_SHARE && all <= bytes_max
     }
 
     /// Gives what comes at the cursor, up to a number of records and about so many bytes.

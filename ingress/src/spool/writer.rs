@@ -174,8 +174,10 @@ impl<D: Disk> Writer<D> {
     /// Lays a drained file aside to be written over, or removes it.
     fn let_go(&mut self, segment: &Segment) -> io::Result<()> {
         let spare = Spare { path: self.directory.spare(segment.first), bytes: segment.bytes };
-        let laid_aside: u64 = self.spares.iter().map(|spare| spare.bytes).sum();
-        if self.sound.remove(&segment.first) && self.shelf.spares(laid_aside + spare.bytes) {
+        // A short one grows to a whole one when it is used.
+        let files = u64::try_from(self.spares.len()).unwrap_or(u64::MAX).saturating_add(1);
+        let laid_aside = files.saturating_mul(self.segment_bytes);
+        if self.sound.remove(&segment.first) && self.shelf.spares(laid_aside, self.segment_bytes) {
             std::fs::rename(&segment.path, &spare.path)?;
             self.spares.push(spare);
             return Ok(());
