@@ -63,7 +63,7 @@ impl Options {
 
 /// A scenario's name and what it answers.
 const SCENARIOS: [(&str, &str); 12] = [
-    ("edge", "how fast the ingress stores and acknowledges, against its limits (stored and synced)"),
+    ("edge", "how fast the ingress stores and acknowledges, against its limits (stored, synced and logged)"),
     ("peers", "the same load on what a user would pick instead (needs `deploy/dev/tools.sh bench` once)"),
     ("overload", "how soon what is taken is answered when more comes than can be, with shedding and without"),
     ("limits", "what bounds the ingress: verifying alone, publishing alone, and both"),
