@@ -62,8 +62,9 @@ pub mod header {
     pub const RECEIVED: &str = "Ackline-Received";
     /// Meta's signature; present only when the payload is Meta's own bytes.
     pub const SIGNATURE: &str = "X-Hub-Signature-256";
-    /// W3C trace context.
-    pub const TRACEPARENT: &str = "traceparent";
+    /// W3C trace context, under a name of our own: for each message with a sampled `traceparent` nats-server makes
+    /// a map of all headers, which is a quarter of what storing it costs.
+    pub const TRACEPARENT: &str = "Ackline-Traceparent";
     /// On what was moved to SPILL: the dedupe id it had.
     pub const SPILL_ID: &str = "Ackline-Spill-Id";
     /// On what was moved to SPILL: stream, sequence and subject it came from, as `STREAM:seq:subject`.
