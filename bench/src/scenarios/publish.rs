@@ -1,10 +1,10 @@
-//! The other limit: the same bytes published straight to JetStream, acknowledgement by acknowledgement.
+//! The other limit: what the edge would publish, written straight to JetStream, acknowledgement by acknowledgement.
 
 use crate::load::{Ledger, Tally, open::due};
-use ackline_shared::ids::TenantId;
-use ackline_shared::subjects::{Class, Partition, UPDATES, header, update};
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, UpdateId};
+use ackline_shared::subjects::{Class, Partition};
 use anyhow::{Context, Result};
-use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,6 +13,43 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const LATE: Duration = Duration::from_secs(10);
+/// Conversations of the one tenant.
+const CONVERSATIONS: usize = 6_400;
+const PARTITIONS: usize = 32;
+
+/// What stands before each body: subject and headers as the edge writes them, on ids of this run.
+struct Heads {
+    run: String,
+    head: Head,
+}
+
+impl Heads {
+    fn new(ledger: &Arc<Ledger>) -> Result<Self> {
+        let head = Head {
+            id: UpdateId::new(""),
+            partition: Partition(0),
+            tenant: TenantId::new("tenant-0")?,
+            family: Family::Update(Class::Message),
+            kind: "message.text".to_owned(),
+            app: Some(AppId::new("main")?),
+            phone: Some(PhoneNumberId::new("100000000000001")?),
+            conversation: ConversationKey::none(),
+            received_ms: 1_795_300_000_000,
+            signature: Some(format!("sha256={}", "0".repeat(64))),
+            traceparent: Some(format!("00-{}-{}-01", "1".repeat(32), "2".repeat(16))),
+            replay: None,
+        };
+        Ok(Self { run: format!("{:p}", Arc::as_ptr(ledger)), head })
+    }
+
+    fn of(&mut self, place: usize) -> &Head {
+        let person = place % CONVERSATIONS;
+        self.head.id = UpdateId::new(&format!("bare-{}-{place}", self.run));
+        self.head.conversation = ConversationKey::user(&format!("US.{person:012}"));
+        self.head.partition = Partition(u16::try_from(person % PARTITIONS).unwrap_or_default());
+        &self.head
+    }
+}
 
 /// Publishes the bodies of a deck over one connection, so many of them unacknowledged at once, as fast as it goes:
 /// no client library, one write for what is due and one read for what came.
@@ -26,23 +63,24 @@ pub fn pipelined(url: &str, in_flight: usize, ledger: &Arc<Ledger>) -> Result<Ta
     writing.set_read_timeout(Some(LATE))?;
     writing.set_write_timeout(Some(LATE))?;
     let mut reading = BufReader::with_capacity(64 << 10, writing.try_clone()?);
-    let run = format!("{:p}", Arc::as_ptr(ledger));
-    let inbox = format!("_INBOX.bare{run}");
+    let mut heads = Heads::new(ledger)?;
+    let inbox = format!("_INBOX.bare{}", heads.run);
     let options = r#"{"verbose":false,"headers":true,"no_responders":true,"lang":"bench","version":"1"}"#;
     writing.write_all(format!("CONNECT {options}\r\nSUB {inbox}.* 1\r\n").as_bytes())?;
-    let tenant = TenantId::new("tenant-0").map_err(|error| anyhow::anyhow!("{error}"))?;
-    let subject = update(Partition(0), Class::Message, &tenant);
     let deck = ledger.deck();
     let (mut out, mut sent, mut tally) = (Vec::new(), Vec::new(), Tally::new());
-    let (mut line, mut payload) = (String::new(), Vec::new());
+    let (mut line, mut payload, mut headers) = (String::new(), Vec::new(), Vec::new());
     let (started, mut answered) = (Instant::now(), 0);
     while answered < deck.len() {
         out.clear();
         while sent.len() < deck.len() && sent.len() - answered < in_flight {
             let (place, body) = (sent.len(), deck.body(sent.len()).unwrap_or_default());
-            let headers = format!("NATS/1.0\r\n{}: bare-{run}-{place}\r\n\r\n", header::MSG_ID);
-            let (head, all) = (headers.len(), headers.len() + body.len());
-            write!(out, "HPUB {subject} {inbox}.{place} {head} {all}\r\n{headers}")?;
+            let head = heads.of(place);
+            headers.clear();
+            head.write_headers(&mut headers);
+            let (size, all) = (headers.len(), headers.len() + body.len());
+            write!(out, "HPUB {} {inbox}.{place} {size} {all}\r\n", head.subject())?;
+            out.extend_from_slice(&headers);
             out.extend_from_slice(body);
             out.extend_from_slice(b"\r\n");
             sent.push(Instant::now());
@@ -100,17 +138,16 @@ pub fn open_loop(url: &str, per_second: f64, ledger: &Arc<Ledger>) -> Result<Tal
         tally.took(started.elapsed());
         tally
     });
-    let tenant = TenantId::new("tenant-0").map_err(|error| anyhow::anyhow!("{error}"))?;
-    let subject = update(Partition(0), Class::Message, &tenant);
+    let mut heads = Heads::new(ledger)?;
     for place in 0..count {
         let body = Bytes::copy_from_slice(deck.body(place).unwrap_or_default());
-        let mut headers = HeaderMap::new();
-        headers.insert(header::MSG_ID, format!("bare-{UPDATES}-{:p}-{place}", Arc::as_ptr(ledger)));
+        let head = heads.of(place);
+        let (subject, headers) = (head.subject(), head.to_headers());
         if let Some(wait) = due(place, per_second).checked_sub(started.elapsed()) {
             std::thread::sleep(wait);
         }
         runtime.block_on(client.publish_with_reply_and_headers(
-            subject.clone(),
+            subject,
             format!("{inbox}.{place}"),
             headers,
             body,

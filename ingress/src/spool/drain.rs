@@ -26,7 +26,7 @@ const WINDOW: usize = 256;
 /// Updates read ahead, so that a window finds enough conversations.
 const AHEAD_MAX: usize = 1024;
 /// Bytes of these.
-const AHEAD_BYTES_MAX: usize = 8 << 20;
+const AHEAD_BYTES_MAX: usize = 2 << 20;
 /// Pause before what was not stored is published again.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Pause before it is looked again whether publishing stands back.
@@ -130,7 +130,7 @@ impl<L: UpdateLog> Drain<L> {
                 Fetched::Empty => return Ok(()),
                 Fetched::Records(records) => records,
                 Fetched::File { path, first, until } => {
-                    let range = (self.cursor, until);
+                    let range = (self.cursor, until.min(self.cursor.saturating_add(AHEAD_MAX as u64)));
                     let read = self.reader.read(&path, first, range, AHEAD_BYTES_MAX);
                     read.map_err(|error| format!("{}: {error}", path.display()))?
                 }
