@@ -455,7 +455,8 @@ async fn what_is_kept_is_published_again_when_nats_is_found_again() {
 #[tokio::test]
 async fn what_is_published_again_is_not_let_go_before_it_is_read() {
     let directory = tempfile::tempdir().unwrap();
-    let keep = Duration::from_millis(500);
+    // Longer than a slow disk takes for all of this.
+    let keep = Duration::from_secs(2);
     let always = SpoolSettings { always: true, keep, ..settings(directory.path()) };
     let stand = Stand::open(&always, FileSystem).unwrap();
     let (found, connections) = watch::channel(0);
@@ -468,7 +469,7 @@ async fn what_is_published_again_is_not_let_go_before_it_is_read() {
     stand.behind.fail_with(StoreError::Away);
     found.send_replace(1);
     // Longer than the first files are kept.
-    sleep(keep * 3).await;
+    sleep(keep + keep / 2).await;
     let kept = files(directory.path()).len();
     stand.behind.recover();
     until_removed(directory.path()).await;
