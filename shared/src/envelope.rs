@@ -51,6 +51,8 @@ pub struct Replay {
     pub target: Option<EntityId>,
     /// Parts that took effect already.
     pub done: Vec<String>,
+    /// Whether the payload is exactly what the edge stored, through every replay since.
+    pub verbatim: bool,
 }
 
 /// Which family of subjects a message has.
@@ -63,6 +65,9 @@ pub enum Family {
     /// `out.…`
     Command(Lane),
 }
+
+/// What the header of a verbatim replay holds; anything else is no such word.
+const VERBATIM: &str = "true";
 
 /// Why a message is not one of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -132,6 +137,11 @@ impl Head {
         out.extend_from_slice(b"\r\n");
     }
 
+    /// Whether the payload is exactly what the edge stored: false once somebody edited it.
+    pub fn is_verbatim(&self) -> bool {
+        self.replay.as_ref().is_none_or(|replay| replay.verbatim)
+    }
+
     /// Visits the headers that not every message has.
     fn each_optional(&self, mut visit: impl FnMut(&'static str, &str)) {
         let replay = self.replay.as_deref();
@@ -140,6 +150,7 @@ impl Head {
             (header::REPLAY_OF, replay.map(|replay| replay.of.as_str())),
             (header::REPLAY_ID, replay.map(|replay| replay.id.as_str())),
             (header::REPLAY_TARGET, replay.and_then(|replay| replay.target.as_ref()).map(EntityId::as_str)),
+            (header::REPLAY_VERBATIM, replay.filter(|replay| replay.verbatim).map(|_| VERBATIM)),
             (header::DEAD_DONE, done.as_deref()),
             (header::APP, self.app.as_ref().map(AppId::as_str)),
             (header::PHONE, self.phone.as_ref().map(PhoneNumberId::as_str)),
@@ -210,6 +221,7 @@ mod tests {
             id: UpdateId::new("wamid.HBg="),
             target: EntityId::new("old-bot").ok(),
             done: vec!["other".into(), "third".into()],
+            verbatim: true,
         };
         let written = Head { id: UpdateId::new("wamid.HBg=~rp_1"), replay: Some(Box::new(replay)), ..head() };
         assert_eq!(written.subject(), "rp.relay.3.msg.acme");
@@ -217,6 +229,14 @@ mod tests {
         assert_eq!(written.original_id(), &head().id);
         assert!(written.is_for(&EntityId::new("old-bot").unwrap()));
         assert!(!written.is_for(&EntityId::new("new-bot").unwrap()));
+        assert!(written.is_verbatim() && head().is_verbatim());
+        let mut edited = written.clone();
+        edited.replay.as_mut().unwrap().verbatim = false;
+        for word in [None, Some("false"), Some("TRUE"), Some("")] {
+            let mut headers = edited.to_headers();
+            word.into_iter().for_each(|word| headers.insert(header::REPLAY_VERBATIM, word));
+            assert_eq!(Head::read(&written.subject(), &headers), Ok(edited.clone()), "{word:?}");
+        }
         let error = Head::read(&written.subject(), &head().to_headers()).unwrap_err();
         assert_eq!(error, EnvelopeError::Header(header::REPLAY_OF));
     }

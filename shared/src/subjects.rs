@@ -13,7 +13,6 @@ pub const UPDATES: &str = "UPDATES";
 pub const OUTBOUND: &str = "OUTBOUND";
 /// The stream of what was given up, with its reason.
 pub const DEAD: &str = "DEAD";
-
 /// The stream of what was moved out of others' way, or waits for long.
 pub const SPILL: &str = "SPILL";
 
@@ -27,7 +26,6 @@ pub const JOURNAL_SUBJECTS: [&str; 3] = ["in.>", "ev.>", "rp.journal.>"];
 pub const OUTBOUND_SUBJECTS: [&str; 1] = ["out.>"];
 /// Subjects that DEAD holds.
 pub const DEAD_SUBJECTS: [&str; 1] = ["dead.>"];
-
 /// Subjects that SPILL holds.
 pub const SPILL_SUBJECTS: [&str; 1] = ["spill.>"];
 
@@ -87,6 +85,8 @@ pub mod header {
     pub const REPLAY_ID: &str = "Ackline-Replay-Id";
     /// On a replay for one target of its pool: which.
     pub const REPLAY_TARGET: &str = "Ackline-Replay-Target";
+    /// On a replay whose payload is exactly what the edge stored: `true`. Without it the payload may be anybody's.
+    pub const REPLAY_VERBATIM: &str = "Ackline-Replay-Verbatim";
 }
 
 /// A partition number, below the installation's count.

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod api_dead;
 mod api_stage;
 
 use ackline_shared::subjects::{OUTBOUND, UPDATES};
@@ -167,90 +168,6 @@ async fn pages_lead_through_everything_once() {
         answer.is_problem(StatusCode::BAD_REQUEST, "malformed");
     }
     stage.get("/v1/dead-letters?pool=swimming", ACME).await.is_problem(StatusCode::BAD_REQUEST, "malformed");
-}
-
-#[tokio::test]
-async fn a_dead_letter_says_why_and_what_it_was() {
-    let stage = Stage::start().await;
-    stage.dead_letter("acme", "relay", 7).await;
-    let letter = stage.get("/v1/dead-letters", ACME).await.json["items"][0].clone();
-    assert_eq!(
-        (&letter["pool"], &letter["reason"], &letter["attempts"]),
-        (&json!("relay"), &json!("gone"), &json!(6))
-    );
-    assert_eq!((&letter["at"], &letter["payload"]), (&json!("2025-06-15T23:27:53Z"), &json!({"n": 7})));
-    assert!(
-        letter["headers"].as_object().unwrap().keys().all(|name| !name.contains("Signature")),
-        "{letter}"
-    );
-}
-
-#[tokio::test]
-async fn dead_letters_are_found_counted_and_looked_at_by_their_tenant_alone() {
-    let stage = Stage::start().await;
-    for n in 1..=4 {
-        stage.dead_letter("acme", if n == 4 { "crm" } else { "relay" }, n).await;
-    }
-    let sequences = async |query: &str| {
-        let page = stage.get(&format!("/v1/dead-letters?{query}"), ACME).await.json;
-        let items = page["items"].as_array().unwrap();
-        items.iter().map(|item| item["sequence"].as_u64().unwrap()).collect::<Vec<_>>()
-    };
-    assert_eq!(sequences("").await, [4, 3, 2, 1], "newest first");
-    assert_eq!(sequences("pool=relay&reason=GONE&kind=message.*&text=%22n%22:2").await, [2]);
-    assert_eq!(sequences("from=2025-06-15T23:27:54Z").await, Vec::<u64>::new());
-    assert_eq!(sequences("state=replayed").await, Vec::<u64>::new());
-    let count = stage.get("/v1/dead-letters/count?pool=relay", ACME).await.json;
-    assert_eq!((&count["total"], &count["complete"]), (&json!(3), &json!(true)));
-    let letter = stage.get("/v1/dead-letters/2", ACME).await.json;
-    assert_eq!(
-        (&letter["letter"]["state"], &letter["letter"]["payload"]),
-        (&json!("open"), &json!({"n": 2}))
-    );
-    assert_eq!(letter["replay"]["possible"], json!(false), "it does not say where it came from");
-    assert_eq!(stage.get("/v1/dead-letters/count", GLOBEX).await.json["total"], 0);
-    stage.get("/v1/dead-letters/2", GLOBEX).await.is_problem(StatusCode::NOT_FOUND, "not-found");
-    for bad in ["from=yesterday", "state=lost", "pool=swimming", "colour=red"] {
-        let answer = stage.get(&format!("/v1/dead-letters?{bad}"), ACME).await;
-        answer.is_problem(StatusCode::BAD_REQUEST, "malformed");
-    }
-}
-
-#[tokio::test]
-async fn a_replay_is_ordered_by_who_may_and_stopped_by_its_tenant_alone() {
-    let stage = Stage::start().await;
-    stage.dead_letter("acme", "relay", 1).await;
-    stage
-        .post("/v1/dead-letters/replay", READER, &json!({}))
-        .await
-        .is_problem(StatusCode::FORBIDDEN, "forbidden");
-    let dry = stage.post("/v1/dead-letters/replay", ACME, &json!({"dry_run": true})).await;
-    assert_eq!((dry.status, &dry.json["total"]), (StatusCode::OK, &json!(1)));
-    let ordered = stage.post("/v1/dead-letters/replay", ACME, &json!({"filter": {"pool": "relay"}})).await;
-    assert_eq!((ordered.status, &ordered.json["state"]), (StatusCode::ACCEPTED, &json!("waiting")));
-    assert_eq!((&ordered.json["expected"], &ordered.json["by"]), (&json!(1), &json!("key all")));
-    let location = ordered.header("location").unwrap().to_owned();
-    assert_eq!(stage.get(&location, READER).await.json["id"], ordered.json["id"]);
-    stage.get(&location, GLOBEX).await.is_problem(StatusCode::NOT_FOUND, "not-found");
-    let cancel = format!("{location}/cancel");
-    stage.post(&cancel, GLOBEX, &json!({})).await.is_problem(StatusCode::NOT_FOUND, "not-found");
-    assert_eq!(stage.post(&cancel, ACME, &json!({})).await.json["state"], "cancelled");
-    assert_eq!(stage.get("/v1/replays", ACME).await.json["items"].as_array().unwrap().len(), 1);
-    assert_eq!(stage.get("/v1/replays", GLOBEX).await.json, json!({"items": []}));
-
-    let refused = async |path: &str, body: Value| {
-        stage.post(path, ACME, &body).await.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
-    };
-    refused("/v1/dead-letters/discard", json!({"count": 2})).await;
-    refused("/v1/dead-letters/1/replay", json!({"payload": {"n": 2}})).await;
-    refused("/v1/dead-letters/replay", json!({"rate_per_second": 0})).await;
-    refused("/v1/dead-letters/replay", json!({"target": "bot"})).await;
-    refused("/v1/replays", json!({"pool": "relay", "target": "bot", "from": "7d"})).await;
-    refused("/v1/replays", json!({"pool": "flows", "from": "7d"})).await;
-    refused("/v1/replays", json!({"pool": "replies", "from": "7d"})).await;
-    let past =
-        stage.post("/v1/replays", ACME, &json!({"pool": "relay", "from": "7d", "dry_run": true})).await;
-    assert_eq!((past.status, &past.json["total"]), (StatusCode::OK, &json!(0)));
 }
 
 #[tokio::test]

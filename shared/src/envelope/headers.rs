@@ -1,6 +1,6 @@
 //! The head as async-nats carries it: written into a map of headers, and read out of one.
 
-use super::{EnvelopeError, Family, Head, Replay, parts};
+use super::{EnvelopeError, Family, Head, Replay, VERBATIM, parts};
 use crate::ids::{AppId, ConversationKey, EntityId, PhoneNumberId, UpdateId};
 use crate::subjects::{Pool, Subject, header};
 use async_nats::HeaderMap;
@@ -48,6 +48,7 @@ impl Head {
                     None => None,
                 },
                 done: get(header::DEAD_DONE).map(parts).unwrap_or_default(),
+                verbatim: get(header::REPLAY_VERBATIM) == Some(VERBATIM),
             })),
             None => None,
         };

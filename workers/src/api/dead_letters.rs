@@ -129,7 +129,8 @@ pub struct ReplayLetters {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayLetter {
-    /// What it holds instead; Meta's signature does not go with it.
+    /// What it holds instead; Meta's signature does not go with it, and a relay gets it only with an `app_secret` of
+    /// its own or by an app declared for the tenant.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     payload: Option<Box<RawValue>>,
@@ -214,7 +215,8 @@ pub async fn get(
     let found = find(&app, &caller, sequence).await?;
     let wish =
         terms::letters(Action::Replay, Source::Letter { sequence, payload: None }, String::new(), None);
-    let replay = Preview::of(&found, &app.office().draft(wish, "<replay>".to_owned()));
+    let draft = app.office().draft(wish, "<replay>".to_owned());
+    let replay = Preview::of(&found, &draft, &app.platform.snapshot());
     Ok(Json(InspectedLetter { letter: found.into(), replay }))
 }
 
@@ -249,7 +251,8 @@ pub async fn replay_one(
         expected: 1,
         ..of_caller(Action::Replay, Source::Letter { sequence, payload }, &caller)
     };
-    let preview = Preview::of(&found, &app.office().draft(wish.clone(), "<replay>".to_owned()));
+    let draft = app.office().draft(wish.clone(), "<replay>".to_owned());
+    let preview = Preview::of(&found, &draft, &app.platform.snapshot());
     if !preview.possible {
         return Err(Problem::Invalid(vec![Mistake::new("", preview.detail)]));
     }

@@ -7,7 +7,7 @@ use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
 use crate::dead::list::{Listing, Wanted};
 use crate::dead::office::Wish;
-use crate::dead::view::{DeadLetter, InspectedLetter, Preview};
+use crate::dead::view::{DeadLetter, InspectedLetter};
 use crate::dead::{Action, Source, terms};
 use ackline_shared::ids::EntityId;
 use std::io::Read;
@@ -187,7 +187,7 @@ async fn show(sequence: u64, json: bool, settings: &Settings) -> Result<Outcome,
     let found = found.ok_or_else(|| missing(sequence))?;
     let wish =
         terms::letters(Action::Replay, Source::Letter { sequence, payload: None }, String::new(), None);
-    let replay = Preview::of(&found, &desk.office.draft(wish, "<replay>".to_owned()));
+    let replay = desk.preview(&found, wish);
     let view = InspectedLetter { letter: found.into(), replay };
     let out = if json { pretty(&view) } else { letter_text(&view) };
     Ok(Outcome { out, err: String::new(), code: EXIT_OK })
@@ -264,7 +264,7 @@ async fn replay(arguments: &ReplayArguments, settings: &Settings, by: String) ->
     if let (Some(sequence), true) = (arguments.letter, arguments.dry_run) {
         let found = desk.office.letter(sequence).await.map_err(|error| failed(&error))?;
         let found = found.ok_or_else(|| missing(sequence))?;
-        let preview = Preview::of(&found, &desk.office.draft(wish, "<replay>".to_owned()));
+        let preview = desk.preview(&found, wish);
         let out = if arguments.follow.json { pretty(&preview) } else { format!("{}\n", preview.detail) };
         let code = if preview.possible { super::EXIT_CHANGES } else { EXIT_OK };
         return Ok(Outcome { out, err: String::new(), code });
@@ -278,9 +278,14 @@ async fn edit(arguments: &EditArguments, settings: &Settings, by: String) -> Res
     let desk = Desk::open(settings).await?;
     let sequence = arguments.sequence;
     let found = desk.office.letter(sequence).await.map_err(|error| failed(&error))?;
-    let tenant = found.ok_or_else(|| missing(sequence))?.letter.tenant;
+    let found = found.ok_or_else(|| missing(sequence))?;
     let source = Source::Letter { sequence, payload: Some(payload) };
-    let wish = Wish { expected: 1, ..terms::letters(Action::Replay, source, by, Some(tenant)) };
+    let tenant = Some(found.letter.tenant.clone());
+    let wish = Wish { expected: 1, ..terms::letters(Action::Replay, source, by, tenant) };
+    let preview = desk.preview(&found, wish.clone());
+    if !preview.possible {
+        return Err(Outcome::failed(format!("error: {}\n", preview.detail)));
+    }
     Ok(desk.give(wish, &arguments.follow).await)
 }
 

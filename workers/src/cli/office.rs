@@ -5,9 +5,9 @@ use super::settings::Settings;
 use super::stored::Stored;
 use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
 use crate::core::log::{Log, now_ms};
-use crate::dead::office::Wish;
+use crate::dead::office::{Found, Wish};
 use crate::dead::past::check_target;
-use crate::dead::view::ReplayOrder;
+use crate::dead::view::{Preview, ReplayOrder};
 use crate::dead::{Count, Filter, Office, OfficeError, Order, State, terms};
 use ackline_shared::ids::{EntityId, TenantId};
 use ackline_shared::nats;
@@ -118,6 +118,12 @@ impl Desk {
             return Err(bad("--target needs --tenant and --pool"));
         };
         check_target(&self.stored.snapshot().0, tenant, pool, target).map_err(|error| bad(&error))
+    }
+
+    /// Foretells what a replay of a letter would do.
+    pub fn preview(&self, found: &Found, wish: Wish) -> Preview {
+        let draft = self.office.draft(wish, "<replay>".to_owned());
+        Preview::of(found, &draft, &self.stored.snapshot().0)
     }
 
     /// Gives an order and follows it to its end.

@@ -138,15 +138,19 @@ impl Letter {
         }
         let target = order.target.as_ref().and_then(|target| target.id.clone());
         let done = self.done.iter().filter(|part| *part != replies::SENDING).cloned().collect();
+        // A letter that was no replay holds what its pool was given, and that is what the edge stored.
+        let was_verbatim = head.replay.as_ref().map_or(self.replay_of.is_none(), |replay| replay.verbatim);
+        let verbatim = was_verbatim && !order.is_edit();
         Ok(Head {
             id: order.replay_id(&self.id),
-            signature: head.signature.filter(|_| !order.is_edit()),
+            signature: head.signature.filter(|_| verbatim),
             replay: Some(Box::new(Replay {
                 pool: self.pool,
                 of: format!("{DEAD}:{}", self.sequence),
                 id: self.id.clone(),
                 target: target.or_else(|| self.target.clone()),
                 done,
+                verbatim,
             })),
             ..head
         })
@@ -214,6 +218,48 @@ mod tests {
     fn edited_bytes_have_no_signature_of_metas() {
         let (headers, edit) = (headers(&[]), Source::Letter { sequence: 17, payload: Some("{}".into()) });
         assert_eq!(letter("relay", &headers).replay(&headers, &order(edit)).unwrap().signature, None);
+    }
+
+    /// The headers that a pool gives the dead letter of a replay, as `core::dead` writes them.
+    fn died(head: &Head) -> HeaderMap {
+        let mut headers = head.to_headers();
+        headers.insert(header::DEAD_ID, head.original_id().as_str());
+        headers.insert(header::DEAD_ORIGIN, format!("UPDATES:12:{}", head.subject()));
+        headers
+    }
+
+    #[test]
+    fn what_was_edited_once_is_never_again_what_the_edge_stored() {
+        let edit = order(Source::Letter { sequence: 17, payload: Some("{}".into()) });
+        let plain = order(Source::Letters(Filter::default()));
+        let replay = |headers: &HeaderMap, order: &Order| letter("relay", headers).replay(headers, order);
+        for (first, second, third, is_verbatim) in [
+            (&plain, &plain, &plain, true),
+            (&edit, &plain, &plain, false),
+            (&plain, &edit, &plain, false),
+            (&plain, &plain, &edit, false),
+        ] {
+            let mut letter = headers(&[]);
+            for order in [first, second, third] {
+                letter = died(&replay(&letter, order).unwrap());
+            }
+            let head = replay(&letter, &plain).unwrap();
+            assert_eq!((head.is_verbatim(), head.signature.is_some()), (is_verbatim, is_verbatim));
+        }
+    }
+
+    #[test]
+    fn a_replay_that_does_not_say_it_is_verbatim_is_not() {
+        let plain = order(Source::Letters(Filter::default()));
+        let (update, replayed) = ("UPDATES:12:in.3.msg.acme", "UPDATES:12:rp.relay.3.msg.acme");
+        for (origin, replay) in [(replayed, true), (update, true), (update, false)] {
+            let of = [(header::REPLAY_OF, "DEAD:3"), (header::REPLAY_ID, "wamid.A=")];
+            let mut pairs = vec![(header::DEAD_ORIGIN, origin)];
+            pairs.extend(of.into_iter().filter(|_| replay));
+            let headers = headers(&pairs);
+            let head = letter("relay", &headers).replay(&headers, &plain).unwrap();
+            assert_eq!((head.is_verbatim(), head.signature.is_some()), (!replay, !replay), "{origin}");
+        }
     }
 
     #[test]

@@ -149,9 +149,17 @@ impl Order {
         UpdateId::new(&format!("{original}~{}", self.id))
     }
 
+    /// What a letter is to hold instead, when somebody edited it.
+    pub fn edited(&self) -> Option<&str> {
+        match &self.source {
+            Source::Letter { payload, .. } => payload.as_deref(),
+            Source::Letters(_) | Source::Past(_) => None,
+        }
+    }
+
     /// Whether the payload is not the original's.
     pub fn is_edit(&self) -> bool {
-        matches!(self.source, Source::Letter { payload: Some(_), .. })
+        self.edited().is_some()
     }
 
     /// Notes that something was left alone.

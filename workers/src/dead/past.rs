@@ -66,6 +66,7 @@ impl Past {
             id: head.id.clone(),
             target: order.target.as_ref().and_then(|target| target.id.clone()),
             done: Vec::new(),
+            verbatim: true,
         };
         is_meant.then(|| Head { id: order.replay_id(&head.id), replay: Some(Box::new(replay)), ..head })
     }
@@ -144,6 +145,7 @@ mod tests {
         let head = replay("10", "1").unwrap();
         assert_eq!((head.subject().as_str(), head.id.as_str()), ("rp.relay.3.msg.acme", "wamid.A=~rp_1"));
         assert!(head.is_for(&EntityId::new("new").unwrap()) && !head.is_for(&EntityId::new("old").unwrap()));
+        assert!(head.is_verbatim());
         assert_eq!(head.replay.unwrap().of, "UPDATES:7");
         assert!(replay("9", "1").is_none() && replay("20", "1").is_none() && replay("10", "2").is_none());
     }

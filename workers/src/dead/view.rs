@@ -4,6 +4,8 @@ use super::office::Found;
 use super::order::{Order, Source};
 use super::settled::Standing;
 use crate::api::time::rfc3339;
+use crate::relay;
+use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{Pool, header};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -116,14 +118,21 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// Foretells what an order would do about a letter.
-    pub fn of(found: &Found, order: &Order) -> Self {
+    /// Foretells what an order would do about a letter under this configuration.
+    pub fn of(found: &Found, order: &Order, snapshot: &Snapshot) -> Self {
         let no = |detail: String| Self { possible: false, detail };
         if let Standing::Replayed(by) | Standing::Discarded(by) = &found.standing {
             return no(format!("it was {} by {by}", found.standing.as_str()));
         }
         match found.letter.replay(&found.headers, order) {
             Ok(head) => {
+                let payload = order.edited().map_or(&found.payload[..], str::as_bytes);
+                let refused = (found.letter.pool == Pool::Relay)
+                    .then(|| relay::unsignable(snapshot, &head, payload))
+                    .flatten();
+                if let Some(reason) = refused {
+                    return no(reason);
+                }
                 let replay = head.replay.as_deref();
                 let target = replay.and_then(|replay| replay.target.as_ref());
                 let only = target.map_or_else(String::new, |target| format!(", only {target}"));

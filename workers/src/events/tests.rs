@@ -168,6 +168,7 @@ async fn a_replay_is_marked_keeps_its_id_and_reaches_only_its_target() {
         id: again.head.id.clone(),
         target: EntityId::new("new").ok(),
         done: Vec::new(),
+        verbatim: true,
     }));
     again.head.id = UpdateId::new("wamid.A=~rp_1");
     assert_eq!(deliver(&sender, &fixture, &again).await, Verdict::Done);

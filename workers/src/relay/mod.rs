@@ -15,6 +15,7 @@ use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Pool};
 use ackline_shared::vault::VaultKey;
 use request::Target;
+pub use request::unsignable;
 use reqwest::header::HeaderValue;
 use std::time::{Duration, SystemTime};
 
@@ -87,9 +88,10 @@ impl Sender {
     }
 
     async fn post(&self, target: Target, work: &Work) -> Outcome {
-        let mut headers = match target.signature.and_then(|signature| request::headers(&signature)) {
+        let headers = target.signature.and_then(|signature| request::headers(&signature));
+        let mut headers = match headers {
             Ok(headers) => headers,
-            Err(reason) => return Outcome::retry(reason),
+            Err(outcome) => return outcome,
         };
         if work.head.replay.is_some() {
             headers.insert(request::REPLAY, HeaderValue::from_static("true"));

@@ -23,11 +23,24 @@ const UNREADABLE: &str = "unreadable";
 /// Tells a bot that it is shown what somebody put before it again.
 pub(super) const REPLAY: HeaderName = HeaderName::from_static("ackline-replay");
 
-/// A relay that gets the update, and the signature it gets it with or why there is none.
+/// Why edited contents stay where they are, and what to do about it.
+const NOT_OURS_TO_SIGN: &str = "the contents were edited and cannot be signed with the secret of an app that is not the tenant's own; give the relay an app_secret of its own, or the number an app declared for the tenant";
+
+/// A relay that gets the update, and the signature it gets it with or what comes of there being none.
 #[derive(Debug)]
 pub(super) struct Target {
     pub relay: Arc<Relay>,
-    pub signature: Result<String, String>,
+    pub signature: Result<String, Outcome>,
+}
+
+/// What signs a relay's copy.
+enum Signer<'a> {
+    Secret {
+        scope: &'a str,
+        secret: &'a SecretField,
+    },
+    /// Meta did, and the bytes are still those.
+    Meta(&'a str),
 }
 
 /// Whether an update may go to some relay, as far as its head tells.
@@ -36,8 +49,34 @@ pub(super) fn concerns(snapshot: &Snapshot, head: &Head) -> bool {
     head.kind != UNREADABLE && !head.tenant.is_unrouted() && relays.any(|relay| relay.enabled)
 }
 
-/// The relays that an update goes to.
+/// The relays that an update goes to, and how it is signed for each.
 pub(super) fn targets(snapshot: &Snapshot, master: &VaultKey, head: &Head, payload: &[u8]) -> Vec<Target> {
+    let signed = |relay: Arc<Relay>| {
+        let signature = signature(snapshot, master, head, &relay, payload);
+        Target { relay, signature }
+    };
+    receivers(snapshot, head, payload).into_iter().map(signed).collect()
+}
+
+/// Why none of the relays that an update has still to reach may ever get it signed; `None` when one may, and when
+/// there is none to reach.
+pub fn unsignable(snapshot: &Snapshot, head: &Head, payload: &[u8]) -> Option<String> {
+    let done = head.replay.as_ref().map_or(&[][..], |replay| &replay.done);
+    let mut refusal = None;
+    for relay in receivers(snapshot, head, payload) {
+        if done.iter().any(|part| *part == relay.id.as_str()) {
+            continue;
+        }
+        match signer(snapshot, head, &relay) {
+            Err(Outcome::Final { reason }) => refusal = Some(reason),
+            _ => return None,
+        }
+    }
+    refusal
+}
+
+/// The relays that an update goes to.
+fn receivers(snapshot: &Snapshot, head: &Head, payload: &[u8]) -> Vec<Arc<Relay>> {
     if !concerns(snapshot, head) {
         return Vec::new();
     }
@@ -52,10 +91,7 @@ pub(super) fn targets(snapshot: &Snapshot, master: &VaultKey, head: &Head, paylo
     };
     Snapshot::owned(&snapshot.relays, "relay", &head.tenant)
         .filter(|relay| head.is_for(&relay.id) && matches(relay))
-        .map(|relay| Target {
-            relay: relay.clone(),
-            signature: signature(snapshot, master, head, relay, payload),
-        })
+        .cloned()
         .collect()
 }
 
@@ -82,29 +118,44 @@ fn signature(
     head: &Head,
     relay: &Relay,
     payload: &[u8],
-) -> Result<String, String> {
-    let sign = |scope: &str, secret: &SecretField| {
-        let secret = snapshot.open(master, scope, secret).map_err(|error| error.to_string())?;
-        Ok(SigningKey::new(&secret).sign(payload))
-    };
-    if let Some(secret) = &relay.app_secret {
-        return sign(relay.scope(), secret);
+) -> Result<String, Outcome> {
+    match signer(snapshot, head, relay)? {
+        Signer::Meta(original) => Ok(original.to_owned()),
+        Signer::Secret { scope, secret } => {
+            let secret = snapshot.open(master, scope, secret);
+            let secret = secret.map_err(|error| Outcome::retry(error.to_string()))?;
+            Ok(SigningKey::new(&secret).sign(payload))
+        }
     }
-    if let Some(original) = &head.signature {
-        return Ok(original.clone());
+}
+
+/// What may sign an update for a relay. A signature of an app says that Meta sent the bytes, to every tenant whose
+/// numbers the app serves: what somebody edited gets one only where the app is that tenant's alone.
+fn signer<'a>(snapshot: &'a Snapshot, head: &'a Head, relay: &'a Relay) -> Result<Signer<'a>, Outcome> {
+    if let Some(secret) = &relay.app_secret {
+        return Ok(Signer::Secret { scope: relay.scope(), secret });
     }
     let app = head.app.as_ref().and_then(|id| snapshot.apps.get(id));
-    let app = app.ok_or("the app that brought the update is not configured, so it cannot be signed")?;
-    let secret = app.secrets.first().ok_or("the app has no secret, so the update cannot be signed")?;
-    sign(app.scope(), secret)
+    if head.is_verbatim() {
+        if let Some(original) = &head.signature {
+            return Ok(Signer::Meta(original));
+        }
+    } else if app.and_then(|app| app.tenant.as_ref()) != Some(&head.tenant) {
+        return Err(Outcome::Final { reason: NOT_OURS_TO_SIGN.to_owned() });
+    }
+    let not_configured = "the app that brought the update is not configured, so it cannot be signed";
+    let app = app.ok_or_else(|| Outcome::retry(not_configured))?;
+    let no_secret = "the app has no secret, so the update cannot be signed";
+    let secret = app.secrets.first().ok_or_else(|| Outcome::retry(no_secret))?;
+    Ok(Signer::Secret { scope: app.scope(), secret })
 }
 
 /// The headers Meta sends, and nothing of ours; some bots look at each of them.
 ///
 /// Source: captured deliveries of the WhatsApp Business Platform.
-pub(super) fn headers(signature: &str) -> Result<HeaderMap, String> {
-    let signature =
-        HeaderValue::from_str(signature).map_err(|_| "the stored signature is not a header value")?;
+pub(super) fn headers(signature: &str) -> Result<HeaderMap, Outcome> {
+    let signature = HeaderValue::from_str(signature)
+        .map_err(|_| Outcome::retry("the stored signature is not a header value"))?;
     Ok(HeaderMap::from_iter([
         (ACCEPT, HeaderValue::from_static("*/*")),
         (ACCEPT_ENCODING, HeaderValue::from_static("deflate, gzip")),
@@ -129,9 +180,10 @@ pub(super) fn outcome(status: StatusCode, after: Option<Duration>) -> Outcome {
 mod tests {
     use super::super::fixture::{APP_SECRET, Fixture, PAYLOAD, head};
     use super::*;
-    use ackline_shared::ids::{PhoneNumberId, TenantId};
+    use ackline_shared::envelope::Replay;
+    use ackline_shared::ids::{AppId, EntityId, PhoneNumberId, TenantId, UpdateId};
     use ackline_shared::secret::Secret;
-    use ackline_shared::subjects::Class;
+    use ackline_shared::subjects::{Class, Pool};
     use serde_json::json;
 
     fn ids(fixture: &Fixture, head: &Head, payload: &[u8]) -> Vec<String> {
@@ -206,7 +258,94 @@ mod tests {
         fixture.relay("a", "https://bot.example/", json!({}));
         let head = Head { signature: None, app: None, ..head(Class::Message) };
         let targets = targets(&fixture.snapshot, &fixture.master, &head, PAYLOAD);
-        assert!(targets[0].signature.as_ref().unwrap_err().contains("not configured"));
+        let Err(Outcome::Retry { reason, .. }) = &targets[0].signature else { panic!("{targets:?}") };
+        assert!(reason.contains("not configured"));
+    }
+
+    /// Who signs an edited update for a relay, in an installation whose app has this owner.
+    fn edited(
+        owner: Option<&str>,
+        app: Option<&str>,
+        relay: serde_json::Value,
+    ) -> (Vec<Target>, Option<String>) {
+        let mut fixture = Fixture::new();
+        let relay = match relay {
+            serde_json::Value::String(secret) => json!({"app_secret": fixture.seal(&secret)}),
+            other => other,
+        };
+        fixture.relay("a", "https://bot.example/", relay);
+        let mut declared = (*fixture.snapshot.apps[&AppId::new("main").unwrap()]).clone();
+        declared.tenant = owner.map(|id| TenantId::new(id).unwrap());
+        let declared = serde_json::to_vec(&declared).unwrap();
+        fixture.snapshot.fold("app.main", Some(&declared)).unwrap();
+        let replay = Replay {
+            pool: Pool::Relay,
+            of: "DEAD:1".into(),
+            id: UpdateId::new("wamid.A="),
+            target: None,
+            done: Vec::new(),
+            verbatim: false,
+        };
+        let head = Head {
+            app: app.map(|id| AppId::new(id).unwrap()),
+            // Not there in earnest; it would not be used if it were.
+            signature: Some("sha256=original".into()),
+            replay: Some(Box::new(replay)),
+            ..head(Class::Message)
+        };
+        let targets = targets(&fixture.snapshot, &fixture.master, &head, PAYLOAD);
+        (targets, unsignable(&fixture.snapshot, &head, PAYLOAD))
+    }
+
+    #[test]
+    fn edited_contents_are_signed_with_the_relays_secret_or_an_app_of_the_tenant_alone() {
+        let signed_with = |secret: &str| SigningKey::new(&Secret::new(secret.to_owned())).sign(PAYLOAD);
+        for (owner, app, relay, signature) in [
+            (Some("acme"), Some("main"), json!({}), APP_SECRET),
+            (None, Some("main"), json!("bot secret"), "bot secret"),
+            (None, None, json!("bot secret"), "bot secret"),
+        ] {
+            let (targets, refusal) = edited(owner, app, relay);
+            assert_eq!((&targets[0].signature, refusal), (&Ok(signed_with(signature)), None));
+        }
+        for (owner, app) in [
+            (None, Some("main")),
+            (Some("globex"), Some("main")),
+            (Some("acme"), Some("unknown")),
+            (Some("acme"), None),
+        ] {
+            let (targets, refusal) = edited(owner, app, json!({}));
+            let reason = refusal.unwrap();
+            assert!(reason.contains("give the relay an app_secret of its own"), "{reason}");
+            assert_eq!(targets[0].signature, Err(Outcome::Final { reason }), "{owner:?} {app:?}");
+        }
+    }
+
+    #[test]
+    fn a_relay_that_may_get_edited_contents_lets_them_through_the_door_unless_it_has_them() {
+        let mut fixture = Fixture::new();
+        fixture.relay("shared", "https://bot.example/", json!({}));
+        let own = fixture.seal("bot secret");
+        fixture.relay("own", "https://bot.example/", json!({"app_secret": own}));
+        let mut replay = Replay {
+            pool: Pool::Relay,
+            of: "DEAD:1".into(),
+            id: UpdateId::new("wamid.A="),
+            target: None,
+            done: Vec::new(),
+            verbatim: false,
+        };
+        let mut refused = |change: &dyn Fn(&mut Replay)| {
+            change(&mut replay);
+            let head = Head { app: None, replay: Some(Box::new(replay.clone())), ..head(Class::Message) };
+            unsignable(&fixture.snapshot, &head, PAYLOAD).is_some()
+        };
+        assert!(!refused(&|_| {}));
+        assert!(refused(&|replay| replay.done = vec!["own".into()]), "one is left, and it has no secret");
+        assert!(!refused(&|replay| replay.done = vec!["own".into(), "shared".into()]), "none is left");
+        assert!(refused(&|replay| {
+            (replay.done, replay.target) = (Vec::new(), EntityId::new("shared").ok());
+        }));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use ackline_workers::core::scaling::Targets;
 use ackline_workers::core::settings::Concurrency;
 use ackline_workers::core::standing::Standing;
 use ackline_workers::core::status::board::Board;
+use ackline_workers::dead::Office;
 use ackline_workers::journal::Journal;
 use ackline_workers::platform::Platform;
 use async_nats::HeaderMap;
@@ -80,6 +81,11 @@ impl Answer {
 pub fn sealed(stage: &Stage, tenant: &str, key: &str) -> Value {
     let sealed = stage.data_key.seal(tenant, &Secret::new(key.to_owned()));
     json!({"id": "sealed", "tenant": tenant, "key": SecretField::sealed(&sealed)})
+}
+
+/// The app that serves the numbers of several tenants.
+pub fn shared_app() -> Value {
+    json!({"id": "app", "secrets": ["a-secret-that-tenants-share"], "verify_token": "t"})
 }
 
 /// A link of acme's to a CRM.
@@ -222,7 +228,8 @@ impl Stage {
         self.works(stream).await.iter().map(|work| serde_json::from_slice(&work.payload).unwrap()).collect()
     }
 
-    async fn works(&self, stream: &str) -> Vec<Work> {
+    /// What a stream holds, as a pool is given it.
+    pub async fn works(&self, stream: &str) -> Vec<Work> {
         let stream = self.platform.log.context().get_stream(stream).await.unwrap();
         let state = stream.cached_info().state.clone();
         let mut works = Vec::new();
@@ -268,6 +275,20 @@ impl Stage {
 
     pub async fn declare(&self, key: &str, value: &Value) {
         self.platform.buckets.config.put(key, value.to_string().into()).await.unwrap();
+    }
+
+    /// Declares something and waits until it has reached the configuration in memory.
+    pub async fn declare_and_wait(&self, key: &str, value: &Value) {
+        let mut registry = self.platform.registry.clone();
+        let before = registry.snapshot().version;
+        self.declare(key, value).await;
+        let changed = async { while registry.snapshot().version <= before && registry.changed().await {} };
+        timeout(DEADLINE, changed).await.unwrap();
+    }
+
+    /// The dead letter office.
+    pub fn office(&self) -> Office {
+        Office::new(self.platform.log.clone(), &self.platform.buckets)
     }
 
     /// Waits until acme's entity has reached the configuration in memory.

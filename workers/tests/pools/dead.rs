@@ -209,10 +209,11 @@ async fn a_replay_that_dies_again_names_its_original_and_can_be_edited_and_set_a
     let again = office.letter(3).await.unwrap().unwrap();
     assert_eq!(again.letter.replay_of.as_deref(), Some("DEAD:1"));
     assert_eq!(again.letter.id.as_str(), "m0");
+    assert_eq!(again.headers.get(header::REPLAY_VERBATIM).unwrap().as_str(), "true");
 
     bots.answer("old", 200);
     assert_eq!(installation.carry_out(one(3, Some("{\"edited\":true}".into()))).await.done, 1);
-    // Its app is not known here, so what has lost Meta's signature cannot be signed and says so.
+    // Its app is not known here, so what has lost Meta's signature cannot be signed and says so, at once.
     let reasons = installation.stage.dead_letters(4).await;
     assert!(reasons[3].contains("cannot be signed"), "{reasons:?}");
     let edited = office.letter(4).await.unwrap().unwrap();
@@ -221,13 +222,17 @@ async fn a_replay_that_dies_again_names_its_original_and_can_be_edited_and_set_a
         (&b"{\"edited\":true}"[..], None)
     );
     assert_eq!(edited.letter.replay_of.as_deref(), Some("DEAD:3"));
+    assert_eq!((edited.letter.attempts, edited.headers.get(header::REPLAY_VERBATIM)), (Some(1), None));
+    assert_eq!(installation.carry_out(one(4, None)).await.done, 1);
+    let reasons = installation.stage.dead_letters(5).await;
+    assert_eq!(reasons[4], reasons[3], "replayed as it is, it is still what somebody wrote");
 
-    assert_eq!(installation.open_letters(Wanted::Open).await, [4, 2]);
+    assert_eq!(installation.open_letters(Wanted::Open).await, [5, 2]);
     let discard =
         wish(Action::Discard, Source::Letters(Filter { text: Some("m1".into()), ..Filter::default() }));
     let order = installation.carry_out(discard).await;
     assert_eq!((order.state, order.done), (State::Done, 1));
-    assert_eq!(installation.open_letters(Wanted::Open).await, [4]);
+    assert_eq!(installation.open_letters(Wanted::Open).await, [5]);
     assert_eq!(installation.open_letters(Wanted::Discarded).await, [2]);
     assert!(bots.taken_by("old").is_empty());
 }

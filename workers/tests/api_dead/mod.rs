@@ -1,0 +1,211 @@
+//! Dead letters and replays over the API.
+
+use crate::api_stage::{ACME, GLOBEX, READER, Stage, shared_app};
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, UpdateId};
+use ackline_shared::secret::Secret;
+use ackline_shared::signature::SigningKey;
+use ackline_shared::subjects::{self, Class, Partition, Pool, UPDATES, header};
+use ackline_workers::core::job::{Job, Verdict};
+use ackline_workers::dead::office::Wish;
+use ackline_workers::dead::{Action, Source, terms};
+use ackline_workers::egress::{AllowList, Egress, EgressSettings};
+use ackline_workers::relay::RelayJob;
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_dead_letter_says_why_and_what_it_was() {
+    let stage = Stage::start().await;
+    stage.dead_letter("acme", "relay", 7).await;
+    let letter = stage.get("/v1/dead-letters", ACME).await.json["items"][0].clone();
+    assert_eq!(
+        (&letter["pool"], &letter["reason"], &letter["attempts"]),
+        (&json!("relay"), &json!("gone"), &json!(6))
+    );
+    assert_eq!((&letter["at"], &letter["payload"]), (&json!("2025-06-15T23:27:53Z"), &json!({"n": 7})));
+    assert!(
+        letter["headers"].as_object().unwrap().keys().all(|name| !name.contains("Signature")),
+        "{letter}"
+    );
+}
+
+#[tokio::test]
+async fn dead_letters_are_found_counted_and_looked_at_by_their_tenant_alone() {
+    let stage = Stage::start().await;
+    for n in 1..=4 {
+        stage.dead_letter("acme", if n == 4 { "crm" } else { "relay" }, n).await;
+    }
+    let sequences = async |query: &str| {
+        let page = stage.get(&format!("/v1/dead-letters?{query}"), ACME).await.json;
+        let items = page["items"].as_array().unwrap();
+        items.iter().map(|item| item["sequence"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(sequences("").await, [4, 3, 2, 1], "newest first");
+    assert_eq!(sequences("pool=relay&reason=GONE&kind=message.*&text=%22n%22:2").await, [2]);
+    assert_eq!(sequences("from=2025-06-15T23:27:54Z").await, Vec::<u64>::new());
+    assert_eq!(sequences("state=replayed").await, Vec::<u64>::new());
+    let count = stage.get("/v1/dead-letters/count?pool=relay", ACME).await.json;
+    assert_eq!((&count["total"], &count["complete"]), (&json!(3), &json!(true)));
+    let letter = stage.get("/v1/dead-letters/2", ACME).await.json;
+    assert_eq!(
+        (&letter["letter"]["state"], &letter["letter"]["payload"]),
+        (&json!("open"), &json!({"n": 2}))
+    );
+    assert_eq!(letter["replay"]["possible"], json!(false), "it does not say where it came from");
+    assert_eq!(stage.get("/v1/dead-letters/count", GLOBEX).await.json["total"], 0);
+    stage.get("/v1/dead-letters/2", GLOBEX).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+    for bad in ["from=yesterday", "state=lost", "pool=swimming", "colour=red"] {
+        let answer = stage.get(&format!("/v1/dead-letters?{bad}"), ACME).await;
+        answer.is_problem(StatusCode::BAD_REQUEST, "malformed");
+    }
+}
+
+#[tokio::test]
+async fn a_replay_is_ordered_by_who_may_and_stopped_by_its_tenant_alone() {
+    let stage = Stage::start().await;
+    stage.dead_letter("acme", "relay", 1).await;
+    stage
+        .post("/v1/dead-letters/replay", READER, &json!({}))
+        .await
+        .is_problem(StatusCode::FORBIDDEN, "forbidden");
+    let dry = stage.post("/v1/dead-letters/replay", ACME, &json!({"dry_run": true})).await;
+    assert_eq!((dry.status, &dry.json["total"]), (StatusCode::OK, &json!(1)));
+    let ordered = stage.post("/v1/dead-letters/replay", ACME, &json!({"filter": {"pool": "relay"}})).await;
+    assert_eq!((ordered.status, &ordered.json["state"]), (StatusCode::ACCEPTED, &json!("waiting")));
+    assert_eq!((&ordered.json["expected"], &ordered.json["by"]), (&json!(1), &json!("key all")));
+    let location = ordered.header("location").unwrap().to_owned();
+    assert_eq!(stage.get(&location, READER).await.json["id"], ordered.json["id"]);
+    stage.get(&location, GLOBEX).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+    let cancel = format!("{location}/cancel");
+    stage.post(&cancel, GLOBEX, &json!({})).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+    assert_eq!(stage.post(&cancel, ACME, &json!({})).await.json["state"], "cancelled");
+    assert_eq!(stage.get("/v1/replays", ACME).await.json["items"].as_array().unwrap().len(), 1);
+    assert_eq!(stage.get("/v1/replays", GLOBEX).await.json, json!({"items": []}));
+
+    let refused = async |path: &str, body: Value| {
+        stage.post(path, ACME, &body).await.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+    };
+    refused("/v1/dead-letters/discard", json!({"count": 2})).await;
+    refused("/v1/dead-letters/1/replay", json!({"payload": {"n": 2}})).await;
+    refused("/v1/dead-letters/replay", json!({"rate_per_second": 0})).await;
+    refused("/v1/dead-letters/replay", json!({"target": "bot"})).await;
+    refused("/v1/replays", json!({"pool": "relay", "target": "bot", "from": "7d"})).await;
+    refused("/v1/replays", json!({"pool": "flows", "from": "7d"})).await;
+    refused("/v1/replays", json!({"pool": "replies", "from": "7d"})).await;
+    let past =
+        stage.post("/v1/replays", ACME, &json!({"pool": "relay", "from": "7d", "dry_run": true})).await;
+    assert_eq!((past.status, &past.json["total"]), (StatusCode::OK, &json!(0)));
+}
+
+/// A bot of somebody's, with the signature of everything that it got.
+async fn bot() -> (String, Arc<Mutex<Vec<Option<String>>>>) {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let taken: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
+    let kept = taken.clone();
+    let take = move |headers: HeaderMap| async move {
+        let signature = headers.get("x-hub-signature-256").map(|value| value.to_str().unwrap().to_owned());
+        kept.lock().unwrap().push(signature);
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(take)).await });
+    (url, taken)
+}
+
+/// What Meta would post about a message to a business number.
+fn delivery(number: &str) -> Value {
+    let value = json!({"metadata": {"phone_number_id": number}, "messages": [{"id": "wamid.F", "from_user_id": "US.9"}]});
+    json!({"object": "whatsapp_business_account",
+        "entry": [{"id": "W", "changes": [{"field": "messages", "value": value}]}]})
+}
+
+/// Stores a letter that globex's bot refused, of a message that the shared app brought.
+async fn refused_by_globex(stage: &Stage, n: u32) {
+    let head = Head {
+        id: UpdateId::new(&format!("wamid.{n}")),
+        tenant: TenantId::new("globex").unwrap(),
+        partition: Partition(1),
+        family: Family::Update(Class::Message),
+        kind: "message.text".into(),
+        app: AppId::new("app").ok(),
+        phone: PhoneNumberId::new("2001").ok(),
+        conversation: ConversationKey::user("US.1"),
+        received_ms: 1,
+        signature: Some("sha256=from-meta".into()),
+        traceparent: None,
+        replay: None,
+    };
+    let mut headers = head.to_headers();
+    headers.insert(header::MSG_ID, format!("dead:relay:UPDATES:{n}"));
+    headers.insert(header::DEAD_ID, head.id.as_str());
+    headers.insert(header::DEAD_REASON, "relay bot: answered 400");
+    headers.insert(header::DEAD_ORIGIN, format!("UPDATES:{n}:{}", head.subject()));
+    let payload = delivery("2001").to_string();
+    let subject = subjects::dead(Pool::Relay, &head.tenant);
+    stage.platform.log.write_raw(subject, headers, payload.into()).await.unwrap();
+}
+
+/// Works on everything that is stored, as the relay pool would.
+async fn relayed(stage: &Stage) -> Vec<Verdict> {
+    let settings = EgressSettings {
+        allow: AllowList::parse(["127.0.0.1"]).unwrap(),
+        allow_http: false,
+        connect_timeout: Duration::from_secs(5),
+    };
+    let job = RelayJob::new(stage.platform.clone(), Egress::new(&settings).unwrap(), Duration::from_secs(5));
+    let mut verdicts = Vec::new();
+    for work in stage.works(UPDATES).await {
+        verdicts.push(job.run(&work).await);
+    }
+    verdicts
+}
+
+#[tokio::test]
+async fn nobody_gets_a_delivery_of_their_own_making_signed_with_a_secret_that_others_share() {
+    let stage = Stage::start().await;
+    let (url, taken) = bot().await;
+    let relay = |extra: Value| {
+        let mut relay = json!({"id": "bot", "tenant": "globex", "url": url});
+        relay.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        relay
+    };
+    stage.declare_and_wait("app.app", &shared_app()).await;
+    stage.declare_and_wait("relay.globex.bot", &relay(json!({}))).await;
+    refused_by_globex(&stage, 1).await;
+    let forged = json!({"payload": delivery("1001")});
+    for owner in [None, Some("acme")] {
+        let mut app = shared_app();
+        owner.into_iter().for_each(|owner| app["tenant"] = owner.into());
+        stage.declare_and_wait("app.app", &app).await;
+        let refused = stage.post("/v1/dead-letters/1/replay", GLOBEX, &forged).await;
+        refused.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+        assert!(refused.text.contains("give the relay an app_secret of its own"), "{}", refused.text);
+    }
+    assert!(stage.stored(UPDATES).await.is_empty());
+
+    // The same behind the door, as it is for an order that was given before the configuration changed.
+    let office = stage.office();
+    let source = Source::Letter { sequence: 1, payload: Some(forged["payload"].to_string()) };
+    let wish = Wish { expected: 1, ..terms::letters(Action::Replay, source, "test".into(), None) };
+    let order = office.order(wish).await.unwrap();
+    office.carry_out(&order.id).await.unwrap();
+    let verdicts = relayed(&stage).await;
+    let [Verdict::Dead { reason }] = &verdicts[..] else { panic!("{verdicts:?}") };
+    assert!(reason.contains("give the relay an app_secret of its own"), "{reason}");
+    assert!(taken.lock().unwrap().is_empty(), "nothing signed left, and nothing unsigned either");
+
+    // What is said to be done about it works: a secret of the relay's own.
+    refused_by_globex(&stage, 2).await;
+    stage.declare_and_wait("relay.globex.bot", &relay(json!({"app_secret": "globex-knows-this"}))).await;
+    let ordered = stage.post("/v1/dead-letters/2/replay", GLOBEX, &forged).await;
+    assert_eq!(ordered.status, StatusCode::ACCEPTED, "{}", ordered.text);
+    office.carry_out(ordered.json["id"].as_str().unwrap()).await.unwrap();
+    assert_eq!(relayed(&stage).await, [Verdict::Done, Verdict::Done]);
+    let key = SigningKey::new(&Secret::new("globex-knows-this".to_owned()));
+    let own = Some(key.sign(forged["payload"].to_string().as_bytes()));
+    assert_eq!(*taken.lock().unwrap(), [own.clone(), own]);
+}
