@@ -8,16 +8,17 @@
     reason = "a test fails by panicking"
 )]
 
+mod cli_dead;
 mod cli_seen;
 
-use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, TenantId, UpdateId};
 use ackline_shared::nats;
 use ackline_shared::subjects::{self, Class, Partition, Pool, SpillLine, header};
 use ackline_shared::testing::{NatsOptions, NatsServer, workspace_dir};
+use ackline_workers::cli::agree::{Nobody, Person};
 use ackline_workers::cli::settings::Settings;
-use ackline_workers::cli::{self, EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
+use ackline_workers::cli::{self, EXIT_FAILED, EXIT_OK, Outcome};
 use ackline_workers::core::status::notable::Turned;
 use ackline_workers::core::status::{PoolStatus, TenantStatus};
 use async_nats::jetstream;
@@ -25,6 +26,7 @@ use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
+use cli_dead::give_up;
 use cli_seen::{speak, standing_by};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -75,9 +77,14 @@ impl Desk {
         format!("http://{}", rest.split_whitespace().next().unwrap())
     }
 
+    /// What a command says when nobody can be asked.
     async fn ask(&self, arguments: &[&str]) -> Outcome {
+        self.ask_somebody(arguments, &mut Nobody).await
+    }
+
+    async fn ask_somebody(&self, arguments: &[&str], person: &mut impl Person) -> Outcome {
         let arguments = ["ackline"].iter().chain(arguments).map(std::ffi::OsString::from);
-        let outcome = cli::run(arguments, &self.environment).await;
+        let outcome = cli::run_live(arguments, &self.environment, &mut Vec::new(), person).await;
         for secret in SECRETS {
             assert!(
                 !outcome.out.contains(secret) && !outcome.err.contains(secret),
@@ -91,7 +98,7 @@ impl Desk {
     async fn tail(&self, arguments: &[&str]) -> String {
         let arguments = ["ackline", "tail"].iter().chain(arguments).map(std::ffi::OsString::from);
         let mut live = Vec::new();
-        let outcome = cli::run_live(arguments, &self.environment, &mut live).await;
+        let outcome = cli::run_live(arguments, &self.environment, &mut live, &mut Nobody).await;
         assert_eq!(outcome, Outcome::default());
         String::from_utf8(live).unwrap()
     }
@@ -345,8 +352,7 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
     desk.set("ACKLINE_NATS_MONITOR_URL", &desk.monitor_url());
     publish(&context, TenantId::new("acme").unwrap(), Class::Message).await;
     publish(&context, TenantId::unrouted(), Class::Account).await;
-    let dead = subjects::dead(Pool::Relay, &TenantId::new("acme").unwrap());
-    context.publish(dead, "{}".into()).await.unwrap().await.unwrap();
+    give_up(&context, 1).await;
     let (_, findings) = doctor(&desk).await;
     for (check, expected) in
         [("durability", "ok"), ("webhooks main", "ok"), ("unrouted", "warn"), ("dead letters", "warn")]
@@ -410,83 +416,4 @@ async fn pools_are_turned_from_the_command_line_and_nothing_wrong_gets_through()
     let history = desk.ask(&["tune", "relay", "--history"]).await.out;
     assert_eq!(history.lines().count(), 6, "{history}");
     assert!(history.lines().last().unwrap().contains("cli:ann"), "{history}");
-}
-
-/// Stores a letter of acme's that the relay pool gave up.
-async fn give_up(context: &jetstream::Context, n: u32) {
-    let head = Head {
-        id: UpdateId::new(&format!("wamid.{n}")),
-        tenant: TenantId::new("acme").unwrap(),
-        partition: Partition(1),
-        family: Family::Update(Class::Message),
-        kind: "message.text".into(),
-        app: None,
-        phone: None,
-        conversation: ConversationKey::user("US.1"),
-        received_ms: 1,
-        signature: None,
-        traceparent: None,
-        replay: None,
-    };
-    let mut headers = head.to_headers();
-    headers.insert(header::MSG_ID, format!("dead:{n}"));
-    headers.insert(header::DEAD_ID, head.id.as_str());
-    headers.insert(header::DEAD_REASON, "relay old: answered 400");
-    headers.insert(header::DEAD_ORIGIN, format!("{}:{n}:{}", subjects::UPDATES, head.subject()));
-    headers.insert(header::DEAD_AT, "1750030073000");
-    let subject = subjects::dead(Pool::Relay, &head.tenant);
-    let payload = format!("{{\"n\":{n}}}");
-    context.publish_with_headers(subject, headers, payload.into()).await.unwrap().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_are_looked_through_replayed_and_set_aside_from_the_command_line() {
-    let desk = Desk::open();
-    let none = desk.ask(&["dead", "list"]).await;
-    assert_eq!((none.out.as_str(), none.code), ("no dead letters\n", EXIT_OK), "{none:?}");
-    assert_eq!(desk.ask(&["replay", "list"]).await.out, "no replays\n");
-    let context = desk.context().await;
-    for n in 1..=3 {
-        give_up(&context, n).await;
-    }
-    let list = desk.ask(&["dead", "list", "--json", "--pool", "relay", "--reason", "Answered"]).await;
-    let list: Value = serde_json::from_str(&list.out).unwrap();
-    let sequences: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| &item["sequence"]).collect();
-    assert_eq!(sequences, [3, 2, 1], "newest first");
-    let shown = desk.ask(&["dead", "show", "2"]).await;
-    assert!(shown.out.contains("relay old: answered 400") && shown.out.contains("\"n\": 2"), "{}", shown.out);
-    assert!(shown.out.contains("goes to relay"), "{}", shown.out);
-    assert_eq!(desk.ask(&["dead", "show", "9"]).await.code, EXIT_FAILED);
-
-    let dry = desk.ask(&["dead", "replay", "--tenant", "acme", "--dry-run"]).await;
-    assert_eq!(dry.code, EXIT_CHANGES, "{dry:?}");
-    assert!(dry.out.starts_with("3 dead letters would be replayed"), "{}", dry.out);
-    assert_eq!(desk.ask(&["dead", "discard", "--count", "2"]).await.code, EXIT_CONFIG);
-    let gone = desk.ask(&["dead", "discard", "--text", "\"n\":1", "--count", "1"]).await;
-    assert_eq!(gone.code, EXIT_OK, "{gone:?}");
-    let edited = desk.files.path().join("edited.json");
-    std::fs::write(&edited, "{\"n\":22}").unwrap();
-    let edit = desk.ask(&["dead", "edit", "2", "--payload", edited.to_str().unwrap()]).await;
-    assert_eq!(edit.code, EXIT_OK, "{edit:?}");
-    let replay = desk.ask(&["dead", "replay", "--json"]).await;
-    let order: Value = serde_json::from_str(&replay.out).unwrap();
-    assert_eq!((&order["state"], &order["done"], replay.code), (&json!("done"), &json!(1), EXIT_OK));
-    assert_eq!(desk.ask(&["dead", "count"]).await.out, "no open dead letters\n");
-    assert_eq!(desk.ask(&["dead", "replay", "--dry-run"]).await.code, EXIT_OK);
-
-    let updates = context.get_stream(subjects::UPDATES).await.unwrap();
-    let stored = [updates.direct_get(1).await.unwrap(), updates.direct_get(2).await.unwrap()];
-    assert_eq!(stored.each_ref().map(|message| &message.payload[..]), [&b"{\"n\":22}"[..], b"{\"n\":3}"]);
-    let tenant = TenantId::new("acme").unwrap();
-    let subject = subjects::replay(Pool::Relay, Partition(1), Class::Message.as_str(), &tenant);
-    assert!(stored.iter().all(|message| message.subject.as_str() == subject), "{stored:?}");
-    assert_eq!(desk.ask(&["replay", "list"]).await.out.lines().count(), 3);
-
-    let unknown = desk
-        .ask(&["replay", "past", "--tenant", "acme", "--pool", "relay", "--target", "nobody", "--from", "7d"])
-        .await;
-    assert_eq!(unknown.code, EXIT_CONFIG);
-    assert!(unknown.err.contains("acme has no relay `nobody`"), "{}", unknown.err);
-    let people = desk.ask(&["replay", "past", "--tenant", "acme", "--pool", "flows", "--from", "7d"]).await;
-    assert!(people.err.contains("--answer-people"), "{}", people.err);
 }

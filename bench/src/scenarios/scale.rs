@@ -80,7 +80,7 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     report.table(&["tenants", "updates a second", "resident (MB)", "KB a tenant, all included"], &rows);
     report.heading("Dead letters");
     report.paragraph(&format!(
-        "`ackline dead replay --dry-run` over {letters} letters, from starting the command to its end, three times: {} s.",
+        "`ackline dead replay --all --dry-run` over {letters} letters, from starting the command to its end, three times: {} s.",
         counted.shown()
     ));
     bench.say(&format!("report: {}", report.write()?.display()));
@@ -191,7 +191,7 @@ async fn dry_run(bench: &Bench<'_>, letters: u32) -> Result<Samples> {
     crew.feed().await?.bury((0..letters).map(update)).await?;
     let mut took = Samples::default();
     for _ in 0..3 {
-        let (time, said) = crew.time(&["dead", "replay", "--dry-run", "--json"], &[2]).await?;
+        let (time, said) = crew.time(&["dead", "replay", "--all", "--dry-run", "--json"], &[2]).await?;
         let counted: Value = serde_json::from_str(&said).context("reading what the dry run printed")?;
         anyhow::ensure!(said.contains(&letters.to_string()), "the dry run counted {counted} of {letters}");
         took.push(time.as_secs_f64());

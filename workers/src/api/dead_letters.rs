@@ -103,13 +103,48 @@ pub(super) fn pool(place: &str, name: &str) -> Result<Pool, Problem> {
     name.parse().map_err(|error| Problem::Malformed(format!("{place}: {error}")))
 }
 
+/// The letters that a filter means, or all when that is said.
+fn chosen(filter: LetterFilter, all: bool, caller: &Caller) -> Result<Filter, Problem> {
+    let filter = filter.read(caller)?;
+    let mistake = match (filter.chooses(), all) {
+        (false, false) => Mistake::new(
+            "/filter",
+            "name at least one of pool, kind, reason, text, conversation, from and to; or set `all` for every open dead letter",
+        ),
+        (true, true) => {
+            Mistake::new("/all", "`all` means every open dead letter; leave it or the filter out")
+        }
+        (true, false) | (false, true) => return Ok(filter),
+    };
+    Err(Problem::Invalid(vec![mistake]))
+}
+
+/// Whether the caller knows how many these are.
+fn agreed(count: &Count, told: u64) -> Result<(), Problem> {
+    let detail = match count.complete {
+        true if count.total == told => return Ok(()),
+        true => format!("the filter means {} letters now", count.total),
+        false => {
+            "there are more than can be counted in time; narrow the filter, such as by from and to".to_owned()
+        }
+    };
+    Err(Problem::Invalid(vec![Mistake::new("/count", detail)]))
+}
+
 /// Replay all that a filter means.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayLetters {
-    /// Which.
+    /// Which; at least one key, or `all`.
     #[serde(default)]
     filter: LetterFilter,
+    /// Every open dead letter of the tenant.
+    #[serde(default)]
+    all: bool,
+    /// How many these are, the `total` of a dry run: another number than there are now changes nothing. Needed unless
+    /// it is a dry run.
+    #[serde(default)]
+    count: Option<u64>,
     /// Only to this relay, endpoint, CRM link or bot; needs a pool in the filter.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -117,10 +152,13 @@ pub struct ReplayLetters {
     /// Also send messages again whose answer was lost: their recipient may get them twice.
     #[serde(default)]
     include_ambiguous: bool,
+    /// Also send messages that are older than their window of 24 h, which Meta may refuse; templates need no such word.
+    #[serde(default)]
+    include_expired: bool,
     /// Replays a second, 1 to 5,000; 50 when absent.
     #[serde(default)]
     rate_per_second: Option<u32>,
-    /// Only count what it would be.
+    /// Only count what it would be; to be done first, for its `total` is the `count` of what follows.
     #[serde(default)]
     dry_run: bool,
 }
@@ -141,15 +179,21 @@ pub struct ReplayLetter {
     /// Send it again although its answer was lost: its recipient may get it twice.
     #[serde(default)]
     include_ambiguous: bool,
+    /// Send it although it is older than its window of 24 h, outside of which Meta takes templates alone.
+    #[serde(default)]
+    include_expired: bool,
 }
 
 /// Set all aside that a filter means.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiscardLetters {
-    /// Which.
+    /// Which; at least one key, or `all`.
     #[serde(default)]
     filter: LetterFilter,
+    /// Every open dead letter of the tenant.
+    #[serde(default)]
+    all: bool,
     /// How many these are: another number than there are now changes nothing.
     count: u64,
 }
@@ -248,6 +292,7 @@ pub async fn replay_one(
     let wish = Wish {
         target: terms::target(None, body.target),
         include_ambiguous: body.include_ambiguous,
+        include_expired: body.include_expired,
         expected: 1,
         ..of_caller(Action::Replay, Source::Letter { sequence, payload }, &caller)
     };
@@ -276,16 +321,22 @@ pub async fn replay(
     let rate = terms::rate(body.rate_per_second);
     let rate_per_second =
         rate.map_err(|error| Problem::Invalid(vec![Mistake::new("/rate_per_second", error)]))?;
-    let filter = body.filter.read(&caller)?;
+    let filter = chosen(body.filter, body.all, &caller)?;
     check(&app, &caller, filter.pool, body.target.as_ref())?;
+    if !body.dry_run && body.count.is_none() {
+        let detail = "say how many: set `dry_run` first, and then `count` to the `total` that it told";
+        return Err(Problem::Invalid(vec![Mistake::new("/count", detail)]));
+    }
     app.reach_log()?;
     let count = app.office().count(&filter, COUNT_TIME).await.map_err(office_away)?;
     if body.dry_run {
         return Ok(Json(count).into_response());
     }
+    agreed(&count, body.count.unwrap_or_default())?;
     let wish = Wish {
         target: terms::target(None, body.target),
         include_ambiguous: body.include_ambiguous,
+        include_expired: body.include_expired,
         rate_per_second,
         expected: count.total,
         ..of_caller(Action::Replay, Source::Letters(filter), &caller)
@@ -298,7 +349,7 @@ pub async fn replay(
     post, path = "/dead-letters/discard", tag = "dead letters", operation_id = "discardDeadLetters", request_body = DiscardLetters,
     responses(
         (status = 202, description = "Ordered.", body = ReplayOrder),
-        (status = 422, description = "It is another number of letters.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "No filter, or another number of letters; `errors` lists why.", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub async fn discard(
@@ -306,13 +357,10 @@ pub async fn discard(
     CanManage(caller): CanManage,
     JsonBody(body): JsonBody<DiscardLetters>,
 ) -> Result<Response, Problem> {
-    let filter = body.filter.read(&caller)?;
+    let filter = chosen(body.filter, body.all, &caller)?;
     app.reach_log()?;
     let count = app.office().count(&filter, COUNT_TIME).await.map_err(office_away)?;
-    if count.total != body.count {
-        let detail = format!("the filter means {} letters now", count.total);
-        return Err(Problem::Invalid(vec![Mistake::new("/count", detail)]));
-    }
+    agreed(&count, body.count)?;
     let wish = of_caller(Action::Discard, Source::Letters(filter), &caller);
     accepted(&app, Wish { expected: count.total, ..wish }).await
 }

@@ -1,6 +1,7 @@
 //! The operator's command line: asks [`ackline_workers::cli`] and prints what it says.
 
 use ackline_workers::cli;
+use ackline_workers::cli::agree::AtTerminal;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -11,7 +12,9 @@ fn main() -> anyhow::Result<ExitCode> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(cli::run(std::env::args_os(), &environment));
+    let (mut live, mut person) = (std::io::stdout(), AtTerminal);
+    let running = cli::run_live(std::env::args_os(), &environment, &mut live, &mut person);
+    let outcome = runtime.block_on(running);
     std::io::stdout().write_all(outcome.out.as_bytes())?;
     std::io::stderr().write_all(outcome.err.as_bytes())?;
     Ok(ExitCode::from(outcome.code))

@@ -1,14 +1,16 @@
 //! `ackline dead`: look through the dead letters, put them before their pools again, or set them aside.
 
+use super::agree::{AgreeArguments, Person};
+use super::counted::{Counted, Sent};
 use super::office::{
-    COUNT_TIME, Desk, FilterArguments, FollowArguments, bad, counted, failed, line, operator, pretty,
+    COUNT_TIME, Desk, FilterArguments, FollowArguments, bad, failed, line, operator, pretty,
 };
 use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
 use crate::dead::list::{Listing, Wanted};
 use crate::dead::office::Wish;
 use crate::dead::view::{DeadLetter, InspectedLetter};
-use crate::dead::{Action, Source, terms};
+use crate::dead::{Action, Filter, Source, terms};
 use ackline_shared::ids::EntityId;
 use std::io::Read;
 use std::path::PathBuf;
@@ -16,6 +18,9 @@ use std::path::PathBuf;
 /// Longest edited payload.
 const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 const REASON_CHARS_SHOWN: usize = 70;
+/// What chooses letters and goes with none that is named.
+const FILTERS: [&str; 10] =
+    ["all", "tenant", "pool", "kind", "reason", "text", "conversation", "from", "to", "count"];
 
 /// Arguments of `ackline dead`.
 #[derive(Debug, clap::Args)]
@@ -70,25 +75,50 @@ struct ListArguments {
     json: bool,
 }
 
+/// Which letters, when they are many.
+#[derive(Debug, clap::Args)]
+struct Chosen {
+    #[command(flatten)]
+    filter: FilterArguments,
+    /// All open ones, of every tenant
+    #[arg(long)]
+    all: bool,
+}
+
+impl Chosen {
+    /// Checks them: all are meant only by whoever says so.
+    fn read(&self) -> Result<Filter, Outcome> {
+        let filter = self.filter.read().map_err(|error| bad(&error))?;
+        match (self.all, filter != Filter::default()) {
+            (true, true) => Err(bad("--all means every open dead letter; leave it or the filters out")),
+            (false, false) => Err(bad(
+                "say which: --tenant, --pool, --kind, --reason, --text, --conversation, --from or --to; or --all",
+            )),
+            (true, false) | (false, true) => Ok(filter),
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct ReplayArguments {
     #[command(flatten)]
-    filter: FilterArguments,
+    chosen: Chosen,
     /// Only this one
-    #[arg(long, value_name = "SEQUENCE")]
+    #[arg(long, value_name = "SEQUENCE", conflicts_with_all = FILTERS)]
     letter: Option<u64>,
     /// Only to this relay, endpoint, CRM link or bot
     #[arg(long, value_name = "ID")]
     target: Option<String>,
-    /// Also send messages again whose answer was lost: their recipient may get them twice
-    #[arg(long)]
-    include_ambiguous: bool,
+    #[command(flatten)]
+    sent: Sent,
     /// Replays a second
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<u32>,
     /// Only count; exit status 2 when there are any
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    agree: AgreeArguments,
     #[command(flatten)]
     follow: FollowArguments,
 }
@@ -101,19 +131,20 @@ struct EditArguments {
     #[arg(long, value_name = "FILE")]
     payload: PathBuf,
     #[command(flatten)]
+    sent: Sent,
+    #[command(flatten)]
     follow: FollowArguments,
 }
 
 #[derive(Debug, clap::Args)]
 struct DiscardArguments {
     #[command(flatten)]
-    filter: FilterArguments,
-    /// How many these are, as `ackline dead count` says: another number changes nothing
-    #[arg(long, value_name = "N", required_unless_present = "dry_run")]
-    count: Option<u64>,
+    chosen: Chosen,
     /// Only count; exit status 2 when there are any
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    agree: AgreeArguments,
     #[command(flatten)]
     follow: FollowArguments,
 }
@@ -123,15 +154,16 @@ pub async fn run(
     arguments: &DeadArguments,
     settings: &Settings,
     environment: &[(String, String)],
+    person: &mut dyn Person,
 ) -> Outcome {
     let by = operator(environment);
     let done = match &arguments.command {
         DeadCommand::List(arguments) => list(arguments, settings).await,
         DeadCommand::Show { sequence, json } => show(*sequence, *json, settings).await,
         DeadCommand::Count { filter, json } => count(filter, *json, settings).await,
-        DeadCommand::Replay(arguments) => replay(arguments, settings, by).await,
+        DeadCommand::Replay(arguments) => replay(arguments, settings, by, person).await,
         DeadCommand::Edit(arguments) => edit(arguments, settings, by).await,
-        DeadCommand::Discard(arguments) => discard(arguments, settings, by).await,
+        DeadCommand::Discard(arguments) => discard(arguments, settings, by, person).await,
     };
     done.unwrap_or_else(|outcome| outcome)
 }
@@ -229,47 +261,60 @@ async fn count(filter: &FilterArguments, json: bool, settings: &Settings) -> Res
     let filter = filter.read().map_err(|error| bad(&error))?;
     let desk = Desk::open(settings).await?;
     let count = desk.office.count(&filter, COUNT_TIME).await.map_err(|error| failed(&error))?;
-    Ok(counted(&count, "open dead letters", json, false))
+    Ok(Counted::new(&count, "open dead letters").outcome(json))
 }
 
-async fn replay(arguments: &ReplayArguments, settings: &Settings, by: String) -> Result<Outcome, Outcome> {
-    let filter = arguments.filter.read().map_err(|error| bad(&error))?;
+async fn replay(
+    arguments: &ReplayArguments,
+    settings: &Settings,
+    by: String,
+    person: &mut dyn Person,
+) -> Result<Outcome, Outcome> {
     let rate_per_second = terms::rate(arguments.rate).map_err(|error| bad(&format!("--rate: {error}")))?;
     let target = arguments.target.as_ref().map(EntityId::new).transpose();
     let target = target.map_err(|error| bad(&format!("--target: {error}")))?;
-    let desk = Desk::open(settings).await?;
-    let (source, tenant, pool, expected) = match arguments.letter {
-        Some(sequence) => {
-            let found = desk.office.letter(sequence).await.map_err(|error| failed(&error))?;
-            let letter = found.ok_or_else(|| missing(sequence))?.letter;
-            (Source::Letter { sequence, payload: None }, Some(letter.tenant), Some(letter.pool), 1)
-        }
-        None => {
-            let count = desk.office.count(&filter, COUNT_TIME).await.map_err(|error| failed(&error))?;
-            if arguments.dry_run || count.total == 0 {
-                let json = arguments.follow.json;
-                return Ok(counted(&count, "dead letters would be replayed", json, arguments.dry_run));
-            }
-            (Source::Letters(filter.clone()), filter.tenant, filter.pool, count.total)
-        }
-    };
-    desk.check(tenant.as_ref(), pool, target.as_ref())?;
-    let wish = Wish {
-        target: terms::target(None, target),
-        include_ambiguous: arguments.include_ambiguous,
+    let wish = |source, tenant| Wish {
+        target: terms::target(None, target.clone()),
         rate_per_second,
-        expected,
-        ..terms::letters(Action::Replay, source, by, tenant)
+        ..sending(arguments.sent, terms::letters(Action::Replay, source, by, tenant))
     };
-    if let (Some(sequence), true) = (arguments.letter, arguments.dry_run) {
+    let json = arguments.follow.json;
+    if let Some(sequence) = arguments.letter {
+        let desk = Desk::open(settings).await?;
         let found = desk.office.letter(sequence).await.map_err(|error| failed(&error))?;
         let found = found.ok_or_else(|| missing(sequence))?;
+        let tenant = Some(found.letter.tenant.clone());
+        desk.check(tenant.as_ref(), Some(found.letter.pool), target.as_ref())?;
+        let wish = Wish { expected: 1, ..wish(Source::Letter { sequence, payload: None }, tenant) };
+        if !arguments.dry_run {
+            return Ok(desk.give(wish, &arguments.follow).await);
+        }
         let preview = desk.preview(&found, wish);
-        let out = if arguments.follow.json { pretty(&preview) } else { format!("{}\n", preview.detail) };
+        let out = if json { pretty(&preview) } else { format!("{}\n", preview.detail) };
         let code = if preview.possible { super::EXIT_CHANGES } else { EXIT_OK };
         return Ok(Outcome { out, err: String::new(), code });
     }
+    let filter = arguments.chosen.read()?;
+    let desk = Desk::open(settings).await?;
+    desk.check(filter.tenant.as_ref(), filter.pool, target.as_ref())?;
+    let count = desk.office.count(&filter, COUNT_TIME).await.map_err(|error| failed(&error))?;
+    let counted = Counted::new(&count, "dead letters would be replayed").sending(arguments.sent);
+    if arguments.dry_run {
+        return Ok(counted.dry_run(json));
+    }
+    if count.total == 0 {
+        return Ok(counted.outcome(json));
+    }
+    arguments.agree.settle(&counted, "Put them before their pools again?", person)?;
+    let tenant = filter.tenant.clone();
+    let wish = Wish { expected: count.total, ..wish(Source::Letters(filter), tenant) };
     Ok(desk.give(wish, &arguments.follow).await)
+}
+
+/// A wish that sends these, too.
+fn sending(sent: Sent, wish: Wish) -> Wish {
+    let Sent { include_ambiguous, include_expired } = sent;
+    Wish { include_ambiguous, include_expired, ..wish }
 }
 
 async fn edit(arguments: &EditArguments, settings: &Settings, by: String) -> Result<Outcome, Outcome> {
@@ -281,7 +326,8 @@ async fn edit(arguments: &EditArguments, settings: &Settings, by: String) -> Res
     let found = found.ok_or_else(|| missing(sequence))?;
     let source = Source::Letter { sequence, payload: Some(payload) };
     let tenant = Some(found.letter.tenant.clone());
-    let wish = Wish { expected: 1, ..terms::letters(Action::Replay, source, by, tenant) };
+    let wish = sending(arguments.sent, terms::letters(Action::Replay, source, by, tenant));
+    let wish = Wish { expected: 1, ..wish };
     let preview = desk.preview(&found, wish.clone());
     if !preview.possible {
         return Err(Outcome::failed(format!("error: {}\n", preview.detail)));
@@ -307,19 +353,20 @@ fn payload(arguments: &EditArguments) -> Result<String, Outcome> {
     }
 }
 
-async fn discard(arguments: &DiscardArguments, settings: &Settings, by: String) -> Result<Outcome, Outcome> {
-    let filter = arguments.filter.read().map_err(|error| bad(&error))?;
+async fn discard(
+    arguments: &DiscardArguments,
+    settings: &Settings,
+    by: String,
+    person: &mut dyn Person,
+) -> Result<Outcome, Outcome> {
+    let filter = arguments.chosen.read()?;
     let desk = Desk::open(settings).await?;
     let count = desk.office.count(&filter, COUNT_TIME).await.map_err(|error| failed(&error))?;
+    let counted = Counted::new(&count, "dead letters would be set aside");
     if arguments.dry_run {
-        return Ok(counted(&count, "dead letters would be set aside", arguments.follow.json, true));
+        return Ok(counted.dry_run(arguments.follow.json));
     }
-    if arguments.count != Some(count.total) {
-        let total = count.total;
-        return Err(bad(&format!(
-            "the filter means {total} letters now; say --count {total} when that is meant"
-        )));
-    }
+    arguments.agree.settle(&counted, "Set them aside?", person)?;
     let tenant = filter.tenant.clone();
     let wish = terms::letters(Action::Discard, Source::Letters(filter), by, tenant);
     Ok(desk.give(Wish { expected: count.total, ..wish }, &arguments.follow).await)

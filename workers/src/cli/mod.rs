@@ -2,8 +2,10 @@
 //!
 //! Every command gives an [`Outcome`]; only the program itself prints and exits.
 
+pub mod agree;
 pub mod apply;
 pub mod check;
+pub mod counted;
 pub mod dead;
 pub mod difference;
 pub mod doctor;
@@ -26,6 +28,7 @@ pub mod tune;
 
 use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::vault::VaultKey;
+use agree::{Nobody, Person};
 use clap::{Parser, Subcommand};
 use onlooker::OnlookerSettings;
 use settings::Settings;
@@ -113,16 +116,17 @@ impl Outcome {
     }
 }
 
-/// Does what the arguments ask for.
+/// Does what the arguments ask for, and asks nobody.
 pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &[(String, String)]) -> Outcome {
-    run_live(arguments, environment, &mut std::io::stdout()).await
+    run_live(arguments, environment, &mut std::io::stdout(), &mut Nobody).await
 }
 
-/// Does the same; what a command says while it runs goes to `live`.
+/// Does the same; what a command says while it runs goes to `live`, and what it asks, to `person`.
 pub async fn run_live(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &[(String, String)],
     live: &mut impl Write,
+    person: &mut impl Person,
 ) -> Outcome {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -177,11 +181,11 @@ pub async fn run_live(
             Err(report) => Outcome::bad_input(report.to_string()),
         },
         Command::Dead(arguments) => match settings() {
-            Ok(settings) => Box::pin(dead::run(arguments, &settings, environment)).await,
+            Ok(settings) => Box::pin(dead::run(arguments, &settings, environment, person)).await,
             Err(report) => Outcome::bad_input(report.to_string()),
         },
         Command::Replay(arguments) => match settings() {
-            Ok(settings) => Box::pin(replay::run(arguments, &settings, environment)).await,
+            Ok(settings) => Box::pin(replay::run(arguments, &settings, environment, person)).await,
             Err(report) => Outcome::bad_input(report.to_string()),
         },
         Command::Doctor(arguments) => match settings() {

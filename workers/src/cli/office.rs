@@ -3,12 +3,12 @@
 use super::progress;
 use super::settings::Settings;
 use super::stored::Stored;
-use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
+use super::{EXIT_FAILED, EXIT_OK, Outcome};
 use crate::core::log::{Log, now_ms};
 use crate::dead::office::{Found, Wish};
 use crate::dead::past::check_target;
 use crate::dead::view::{Preview, ReplayOrder};
-use crate::dead::{Count, Filter, Office, OfficeError, Order, State, terms};
+use crate::dead::{Filter, Office, OfficeError, Order, State, terms};
 use ackline_shared::ids::{EntityId, TenantId};
 use ackline_shared::nats;
 use ackline_shared::subjects::Pool;
@@ -197,41 +197,6 @@ pub fn order_text(order: &ReplayOrder) -> String {
         );
     }
     text
-}
-
-/// What a dry run found; exit status 2 when there is anything.
-pub fn counted(count: &Count, noun: &str, json: bool, dry_run: bool) -> Outcome {
-    let code = if dry_run && count.total > 0 { EXIT_CHANGES } else { EXIT_OK };
-    if json {
-        return Outcome { out: pretty(count), err: String::new(), code };
-    }
-    let mut out = String::new();
-    if count.total == 0 {
-        line(&mut out, format_args!("no {noun}"));
-    } else {
-        line(&mut out, format_args!("{} {noun}", count.total));
-    }
-    for (title, counts) in [("pool", &count.pools), ("tenant", &count.tenants)] {
-        for (name, count) in counts {
-            line(&mut out, format_args!("  {count:>8}  {title} {name}"));
-        }
-    }
-    for reason in &count.reasons {
-        line(&mut out, format_args!("  {:>8}  {}", reason.count, reason.reason));
-    }
-    if count.ambiguous > 0 {
-        line(
-            &mut out,
-            format_args!(
-                "  {} of them may have reached their recipient; only --include-ambiguous sends them again",
-                count.ambiguous
-            ),
-        );
-    }
-    if !count.complete {
-        line(&mut out, format_args!("  there may be more: not everything was looked at in time"));
-    }
-    Outcome { out, err: String::new(), code }
 }
 
 /// Bad input, explained.

@@ -1,8 +1,8 @@
 //! `ackline replay`: put the updates of some time before one pool or target, and look after orders to replay.
 
-use super::office::{
-    COUNT_TIME, Desk, FollowArguments, bad, counted, failed, line, operator, pretty, tenant, told,
-};
+use super::agree::{AgreeArguments, Person};
+use super::counted::Counted;
+use super::office::{COUNT_TIME, Desk, FollowArguments, bad, failed, line, operator, pretty, tenant, told};
 use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
 use crate::core::log::now_ms;
@@ -92,6 +92,8 @@ struct PastArguments {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    agree: AgreeArguments,
+    #[command(flatten)]
     follow: FollowArguments,
 }
 
@@ -100,9 +102,10 @@ pub async fn run(
     arguments: &ReplayArguments,
     settings: &Settings,
     environment: &[(String, String)],
+    person: &mut dyn Person,
 ) -> Outcome {
     let done = match &arguments.command {
-        ReplayCommand::Past(arguments) => past(arguments, settings, operator(environment)).await,
+        ReplayCommand::Past(arguments) => past(arguments, settings, operator(environment), person).await,
         ReplayCommand::List { json } => list(*json, settings).await,
         ReplayCommand::Show { id, json } => show(id, *json, settings).await,
         ReplayCommand::Follow { id, json } => follow(id, *json, settings).await,
@@ -111,16 +114,25 @@ pub async fn run(
     done.unwrap_or_else(|outcome| outcome)
 }
 
-async fn past(arguments: &PastArguments, settings: &Settings, by: String) -> Result<Outcome, Outcome> {
+async fn past(
+    arguments: &PastArguments,
+    settings: &Settings,
+    by: String,
+    person: &mut dyn Person,
+) -> Result<Outcome, Outcome> {
     let (past, target, rate_per_second) = read(arguments).map_err(|error| bad(&error))?;
     let pool = arguments.pool;
     let desk = Desk::open(settings).await?;
     desk.check(Some(&past.tenant), Some(pool), target.as_ref())?;
     let count = desk.office.count_past(&past, pool, COUNT_TIME).await.map_err(|error| failed(&error))?;
-    if arguments.dry_run || count.total == 0 {
-        let noun = "updates and records would be replayed";
-        return Ok(counted(&count, noun, arguments.follow.json, arguments.dry_run));
+    let counted = Counted::new(&count, "updates and records would be replayed");
+    if arguments.dry_run {
+        return Ok(counted.dry_run(arguments.follow.json));
     }
+    if count.total == 0 {
+        return Ok(counted.outcome(arguments.follow.json));
+    }
+    arguments.agree.settle(&counted, &format!("Put them before {pool} again?"), person)?;
     let tenant = Some(past.tenant.clone());
     let wish = Wish {
         target: terms::target(Some(pool), target),

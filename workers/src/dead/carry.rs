@@ -197,7 +197,7 @@ async fn of_letter(
         Source::Letter { payload: Some(edited), .. } => Bytes::from(edited.clone()),
         _ => message.payload,
     };
-    match letter.replay(&message.headers.unwrap_or_default(), order) {
+    match letter.replay(&message.headers.unwrap_or_default(), order, now_ms()) {
         Ok(head) => Ok(Some(Piece { letter: Some(sequence), head, payload })),
         Err(reason) => {
             order.skip(reason);

@@ -28,6 +28,13 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether it chooses among a tenant's letters.
+    pub fn chooses(&self) -> bool {
+        let Self { tenant: _, pool, kind, reason, text, conversation, from_ms, to_ms } = self;
+        let words = [kind, reason, text, conversation];
+        pool.is_some() || words.iter().any(|word| word.is_some()) || from_ms.is_some() || to_ms.is_some()
+    }
+
     /// The subjects that can hold such letters.
     pub fn subject(&self) -> String {
         subjects::dead_filter(self.pool, self.tenant.as_ref())
@@ -101,6 +108,8 @@ mod tests {
             Filter { conversation: text("u:US.1"), ..fitting },
         ];
         assert!(not.iter().all(|filter| !filter.fits(&letter)));
+        assert!(not.iter().all(Filter::chooses) && !Filter::default().chooses());
+        assert!(!Filter { tenant: TenantId::new("acme").ok(), ..Filter::default() }.chooses());
         assert!(Filter { text: text("HELLO"), ..Filter::default() }.fits_payload(b"{\"body\":\"hello\"}"));
     }
 }

@@ -10,6 +10,13 @@ use async_nats::HeaderMap;
 
 /// The kind of what could not be read; no pool can do anything with it.
 const UNREADABLE: &str = "unreadable";
+/// The kind of the one send that may go out whenever it likes.
+const TEMPLATE: &str = "send.template";
+/// How long after it was asked for a send that is no template may be sent again. Meta takes such a message for 24 h
+/// after the person's last one, which came before the answer to it was asked for.
+///
+/// Source: WhatsApp Business Platform, customer service windows (error 131047 outside of one).
+const SEND_WINDOW_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Something given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,13 +128,25 @@ impl Letter {
         self.pool == Pool::Replies && (self.reason.contains(ANSWER_LOST) || was_sending())
     }
 
+    /// Whether it is a message that came too late: an answer to yesterday's question, which Meta refuses unless the
+    /// person wrote again since.
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        let age_ms = self.received_ms.map_or(0, |asked_ms| now_ms.saturating_sub(asked_ms));
+        self.pool == Pool::Replies && self.kind != TEMPLATE && age_ms > SEND_WINDOW_MS
+    }
+
     /// The head of its replay by an order, or why there is none.
-    pub fn replay(&self, headers: &HeaderMap, order: &Order) -> Result<Head, &'static str> {
+    pub fn replay(&self, headers: &HeaderMap, order: &Order, now_ms: u64) -> Result<Head, &'static str> {
         if self.kind == UNREADABLE {
             return Err("it could not be read, and no pool can");
         }
         if self.is_ambiguous() && !order.include_ambiguous {
             return Err("the person may have the message already; include ambiguous ones to send it again");
+        }
+        if self.is_expired(now_ms) && !order.include_expired {
+            return Err(
+                "the send is older than 24 h and its window may be closed; include expired ones to send it all the same",
+            );
         }
         let origin = self.origin.as_ref().ok_or("it does not say where it came from")?;
         let mut headers = headers.clone();
@@ -164,6 +183,8 @@ mod tests {
     use crate::dead::{Filter, Source};
     use ackline_shared::subjects;
 
+    const NOW: u64 = 5 + SEND_WINDOW_MS;
+
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let all = [
@@ -191,7 +212,7 @@ mod tests {
     #[test]
     fn a_replay_is_the_original_for_its_pool_alone_without_what_is_done() {
         let (headers, order) = (headers(&[]), order(Source::Letters(Filter::default())));
-        let head = letter("relay", &headers).replay(&headers, &order).unwrap();
+        let head = letter("relay", &headers).replay(&headers, &order, NOW).unwrap();
         assert_eq!(head.subject(), "rp.relay.3.msg.acme");
         assert_eq!(head.id.as_str(), "wamid.A=~rp_1");
         assert_eq!(head.signature.as_deref(), Some("sha256=00"));
@@ -209,7 +230,7 @@ mod tests {
         ]);
         let letter = letter("relay", &again);
         assert_eq!(letter.replay_of.as_deref(), Some("DEAD:3"));
-        let head = letter.replay(&again, &order(Source::Letters(Filter::default()))).unwrap();
+        let head = letter.replay(&again, &order(Source::Letters(Filter::default())), NOW).unwrap();
         assert_eq!((head.id.as_str(), head.subject().as_str()), ("wamid.A=~rp_1", "rp.relay.3.msg.acme"));
         assert!(head.is_for(&EntityId::new("old").unwrap()) && !head.is_for(&EntityId::new("x").unwrap()));
     }
@@ -217,7 +238,7 @@ mod tests {
     #[test]
     fn edited_bytes_have_no_signature_of_metas() {
         let (headers, edit) = (headers(&[]), Source::Letter { sequence: 17, payload: Some("{}".into()) });
-        assert_eq!(letter("relay", &headers).replay(&headers, &order(edit)).unwrap().signature, None);
+        assert_eq!(letter("relay", &headers).replay(&headers, &order(edit), NOW).unwrap().signature, None);
     }
 
     /// The headers that a pool gives the dead letter of a replay, as `core::dead` writes them.
@@ -232,7 +253,8 @@ mod tests {
     fn what_was_edited_once_is_never_again_what_the_edge_stored() {
         let edit = order(Source::Letter { sequence: 17, payload: Some("{}".into()) });
         let plain = order(Source::Letters(Filter::default()));
-        let replay = |headers: &HeaderMap, order: &Order| letter("relay", headers).replay(headers, order);
+        let replay =
+            |headers: &HeaderMap, order: &Order| letter("relay", headers).replay(headers, order, NOW);
         for (first, second, third, is_verbatim) in [
             (&plain, &plain, &plain, true),
             (&edit, &plain, &plain, false),
@@ -257,7 +279,7 @@ mod tests {
             let mut pairs = vec![(header::DEAD_ORIGIN, origin)];
             pairs.extend(of.into_iter().filter(|_| replay));
             let headers = headers(&pairs);
-            let head = letter("relay", &headers).replay(&headers, &plain).unwrap();
+            let head = letter("relay", &headers).replay(&headers, &plain, NOW).unwrap();
             assert_eq!((head.is_verbatim(), head.signature.is_some()), (!replay, !replay), "{origin}");
         }
     }
@@ -272,11 +294,31 @@ mod tests {
         let headers = headers(&lost);
         let letter = letter("replies", &headers);
         let mut order = order(Source::Letters(Filter::default()));
-        assert!(letter.replay(&headers, &order).unwrap_err().contains("ambiguous"));
+        assert!(letter.replay(&headers, &order, NOW).unwrap_err().contains("ambiguous"));
         order.include_ambiguous = true;
-        let head = letter.replay(&headers, &order).unwrap();
+        let head = letter.replay(&headers, &order, NOW).unwrap();
         let origin = lost[0].1.rsplit(':').next();
         assert_eq!((Some(head.subject().as_str()), head.replay.unwrap().done.len()), (origin, 0));
+    }
+
+    #[test]
+    fn a_send_of_yesterday_is_sent_again_only_when_asked_for_unless_it_is_a_template() {
+        let expired = |pool: &str, kind: &str, now_ms: u64| {
+            let origin = (header::DEAD_ORIGIN, "OUTBOUND:9:out.3.live.acme");
+            let headers = headers(&[origin, (header::KIND, kind)]);
+            let letter = letter(pool, &headers);
+            let mut order = order(Source::Letters(Filter::default()));
+            let refusal = letter.replay(&headers, &order, now_ms).err();
+            order.include_expired = true;
+            assert!(letter.replay(&headers, &order, now_ms).is_ok());
+            assert_eq!(refusal.is_some(), letter.is_expired(now_ms));
+            refusal.is_some_and(|reason| reason.contains("older than 24 h"))
+        };
+        assert!(expired("replies", "send.text", NOW + 1) && expired("replies", "send.buttons", u64::MAX));
+        assert!(!expired("replies", "send.text", NOW) && !expired("replies", "send.text", 0));
+        assert!(
+            !expired("replies", "send.template", u64::MAX) && !expired("relay", "message.text", u64::MAX)
+        );
     }
 
     #[test]
@@ -284,7 +326,7 @@ mod tests {
         let order = order(Source::Letters(Filter::default()));
         for origin in ["", "UPDATES:x:in.3.msg.acme", "UPDATES:9:in.3.msg.globex", "UPDATES:9:elsewhere"] {
             let headers = headers(&[(header::DEAD_ORIGIN, origin)]);
-            assert!(letter("relay", &headers).replay(&headers, &order).is_err(), "{origin}");
+            assert!(letter("relay", &headers).replay(&headers, &order, NOW).is_err(), "{origin}");
         }
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod carry;
 pub mod clerk;
+pub mod count;
 pub mod filter;
 pub mod letter;
 pub mod list;

@@ -1,16 +1,13 @@
-//! The office's counter: count, look up, order, stop.
+//! The office's counter: look up, order, stop.
 
-use super::filter::Filter;
 use super::letter::Letter;
 use super::order::{Action, Order, Source, State, Target};
-use super::past::Past;
-use super::scan::{Scan, ScanError, Stretch};
+use super::scan::ScanError;
 use super::settled::{Settled, Standing};
-use super::tally::{Count, Tally};
 use crate::core::log::{Log, now_ms};
 use ackline_shared::ids::TenantId;
 use ackline_shared::nats::Buckets;
-use ackline_shared::subjects::{BUCKET_REPLAYS, DEAD, Pool, UPDATES};
+use ackline_shared::subjects::{BUCKET_REPLAYS, DEAD, UPDATES};
 use async_nats::HeaderMap;
 use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
 use async_nats::jetstream::message::StreamMessage;
@@ -18,7 +15,6 @@ use async_nats::jetstream::stream::DirectGetErrorKind;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 /// Messages of one pull when only headers come.
 pub(super) const HEADERS_PULL: usize = 10_000;
@@ -87,6 +83,8 @@ pub struct Wish {
     pub target: Option<Target>,
     /// Whether messages are sent again that their recipient may have.
     pub include_ambiguous: bool,
+    /// Whether messages are sent that are older than their window.
+    pub include_expired: bool,
     /// Replays a second.
     pub rate_per_second: u32,
     /// How many there are.
@@ -97,85 +95,6 @@ impl Office {
     /// Opens the office.
     pub fn new(log: Log, buckets: &Buckets) -> Self {
         Self { log, store: buckets.replays.clone(), errands: buckets.errands.clone() }
-    }
-
-    /// Counts the open letters that a filter means, for as long as `within`.
-    pub async fn count(&self, filter: &Filter, within: Duration) -> Result<Count, OfficeError> {
-        let deadline = Instant::now() + within;
-        let (mut tally, mut settled) = (Tally::default(), Settled::new(self.store.clone()));
-        let stretch = Stretch {
-            stream: DEAD,
-            filters: vec![filter.subject()],
-            from: 1,
-            from_ms: filter.from_ms,
-            until: u64::MAX,
-            headers_only: !filter.needs_payload(),
-        };
-        let pull = if filter.needs_payload() { PAYLOADS_PULL } else { HEADERS_PULL };
-        let mut scan = Scan::open(self.log.context(), stretch).await?;
-        loop {
-            let messages = scan.next(pull).await?;
-            if messages.is_empty() {
-                return Ok(tally.finish(true));
-            }
-            for (sequence, message) in &messages {
-                let letter = message.headers.as_ref().and_then(|headers| {
-                    Letter::read(*sequence, &message.subject, headers).filter(|letter| filter.fits(letter))
-                });
-                let Some(letter) = letter.filter(|_| filter.fits_payload(&message.payload)) else { continue };
-                if settled.standing(*sequence).await? == Standing::Open {
-                    tally.letter(&letter);
-                }
-            }
-            if Instant::now() > deadline {
-                return Ok(tally.finish(false));
-            }
-        }
-    }
-
-    /// Counts what a pool would be shown of the past, for as long as `within`.
-    pub async fn count_past(&self, past: &Past, pool: Pool, within: Duration) -> Result<Count, OfficeError> {
-        let deadline = Instant::now() + within;
-        let mut tally = Tally::default();
-        let filters = past.filters(pool);
-        if filters.is_empty() {
-            return Ok(tally.finish(true));
-        }
-        let nobody = self.draft(
-            Wish {
-                action: Action::Replay,
-                by: String::new(),
-                tenant: None,
-                source: Source::Past(past.clone()),
-                target: None,
-                include_ambiguous: false,
-                rate_per_second: 1,
-                expected: 0,
-            },
-            String::new(),
-        );
-        let stretch = Stretch {
-            stream: UPDATES,
-            filters,
-            from: 1,
-            from_ms: Some(past.from_ms),
-            until: u64::MAX,
-            headers_only: true,
-        };
-        let mut scan = Scan::open(self.log.context(), stretch).await?;
-        loop {
-            let messages = scan.next(HEADERS_PULL).await?;
-            if messages.is_empty() || Instant::now() > deadline {
-                return Ok(tally.finish(messages.is_empty()));
-            }
-            for (sequence, message) in &messages {
-                let headers = message.headers.as_ref();
-                let head = headers.and_then(|h| past.replay(*sequence, &message.subject, h, pool, &nobody));
-                if head.is_some() {
-                    tally.add(pool.as_str(), past.tenant.as_str());
-                }
-            }
-        }
     }
 
     /// Looks a letter up; `None` when there is none of this number, or none any more.
@@ -229,6 +148,7 @@ impl Office {
             source: wish.source,
             target: wish.target,
             include_ambiguous: wish.include_ambiguous,
+            include_expired: wish.include_expired,
             rate_per_second: wish.rate_per_second,
             expected: wish.expected,
             state: State::Waiting,

@@ -101,6 +101,9 @@ pub struct Order {
     pub target: Option<Target>,
     /// Whether messages are sent again that their recipient may have.
     pub include_ambiguous: bool,
+    /// Whether messages are sent that are older than their window.
+    #[serde(default)]
+    pub include_expired: bool,
     /// Replays a second.
     pub rate_per_second: u32,
     /// How many there were when it was ordered.
@@ -203,6 +206,7 @@ pub(crate) mod tests {
             source,
             target: None,
             include_ambiguous: false,
+            include_expired: false,
             rate_per_second: 10,
             expected: 25,
             state: State::Running,
@@ -244,6 +248,9 @@ pub(crate) mod tests {
             let order = order(source);
             let text = serde_json::to_string(&order).unwrap();
             assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
+            let older = text.replace("\"include_expired\":false,", "");
+            assert!(older.len() < text.len());
+            assert_eq!(serde_json::from_str::<Order>(&older).unwrap(), order, "one of an older version");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How many a filter means, by pool, tenant and reason; pure.
 
 use super::letter::Letter;
+use crate::api::time::rfc3339;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use utoipa::ToSchema;
@@ -26,6 +27,12 @@ pub struct Count {
     pub reasons: Vec<Reason>,
     /// Messages whose answer was lost; they are replayed only when asked for.
     pub ambiguous: u64,
+    /// Messages, templates apart, that were asked for more than 24 h ago; they are replayed only when asked for.
+    pub expired: u64,
+    /// When the oldest of them was received.
+    pub oldest_received_at: Option<String>,
+    /// When the newest of them was received.
+    pub newest_received_at: Option<String>,
 }
 
 /// How many have a reason.
@@ -42,21 +49,29 @@ pub struct Reason {
 pub struct Tally {
     count: Count,
     reasons: HashMap<String, u64>,
+    /// When the oldest and the newest were received, in unix milliseconds.
+    received: Option<(u64, u64)>,
 }
 
 impl Tally {
     /// Counts a letter.
-    pub fn letter(&mut self, letter: &Letter) {
-        self.add(letter.pool.as_str(), letter.tenant.as_str());
+    pub fn letter(&mut self, letter: &Letter, now_ms: u64) {
+        let received_ms = letter.received_ms.or(letter.at_ms);
+        self.add(letter.pool.as_str(), letter.tenant.as_str(), received_ms);
         self.count.ambiguous += u64::from(letter.is_ambiguous());
+        self.count.expired += u64::from(letter.is_expired(now_ms));
         let reason = without_numbers(&letter.reason);
         let has_room = self.reasons.len() < REASONS_MAX || self.reasons.contains_key(&reason);
         *self.reasons.entry(if has_room { reason } else { OTHER.to_owned() }).or_default() += 1;
     }
 
     /// Counts something for a pool.
-    pub fn add(&mut self, pool: &str, tenant: &str) {
+    pub fn add(&mut self, pool: &str, tenant: &str, received_ms: Option<u64>) {
         self.count.total += 1;
+        if let Some(at) = received_ms {
+            let (oldest, newest) = self.received.unwrap_or((at, at));
+            self.received = Some((oldest.min(at), newest.max(at)));
+        }
         for (counts, name) in [(&mut self.count.pools, pool), (&mut self.count.tenants, tenant)] {
             match counts.get_mut(name) {
                 Some(count) => *count += 1,
@@ -77,7 +92,13 @@ impl Tally {
         if rest > 0 {
             reasons.push(Reason { reason: OTHER.to_owned(), count: rest });
         }
-        Count { complete, reasons, ..self.count }
+        Count {
+            complete,
+            reasons,
+            oldest_received_at: self.received.map(|(oldest, _)| rfc3339(oldest)),
+            newest_received_at: self.received.map(|(_, newest)| rfc3339(newest)),
+            ..self.count
+        }
     }
 }
 
@@ -110,13 +131,19 @@ mod tests {
     #[test]
     fn reasons_are_counted_without_their_numbers_and_the_most_frequent_is_first() {
         let mut tally = Tally::default();
-        for reason in ["relay a: answered 400", "took 12345678 ms", "took 87654321 ms"] {
+        for (at, reason) in
+            ["relay a: answered 400", "took 12345678 ms", "took 87654321 ms"].iter().enumerate()
+        {
             let mut headers = HeaderMap::new();
-            headers.insert(header::DEAD_REASON, reason);
-            tally.letter(&Letter::read(1, "dead.relay.acme", &headers).unwrap());
+            headers.insert(header::RECEIVED, (at * 1000).to_string());
+            headers.insert(header::DEAD_REASON, *reason);
+            tally.letter(&Letter::read(1, "dead.relay.acme", &headers).unwrap(), u64::MAX);
         }
         let count = tally.finish(true);
         assert_eq!((count.total, count.pools["relay"], count.tenants["acme"]), (3, 3, 3));
+        assert_eq!((count.ambiguous, count.expired), (0, 0));
+        assert_eq!(count.oldest_received_at.as_deref(), Some("1970-01-01T00:00:00Z"));
+        assert_eq!(count.newest_received_at.as_deref(), Some("1970-01-01T00:00:02Z"));
         let reasons: Vec<_> = count.reasons.iter().map(|one| (one.reason.as_str(), one.count)).collect();
         assert_eq!(reasons, [("took … ms", 2), ("relay a: answered 400", 1)]);
     }

@@ -51,6 +51,7 @@ pub fn letters(action: Action, source: Source, by: String, tenant: Option<Tenant
         source,
         target: None,
         include_ambiguous: false,
+        include_expired: false,
         rate_per_second: RATE_DEFAULT,
         expected: 0,
     }

@@ -4,6 +4,7 @@ use super::office::Found;
 use super::order::{Order, Source};
 use super::settled::Standing;
 use crate::api::time::rfc3339;
+use crate::core::log::now_ms;
 use crate::relay;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{Pool, header};
@@ -61,6 +62,8 @@ pub struct DeadLetter {
     pub replay_of: Option<String>,
     /// Whether its recipient may have the message already.
     pub ambiguous: bool,
+    /// Whether it is a message that is older than its window.
+    pub expired: bool,
     /// Its other headers.
     pub headers: BTreeMap<String, String>,
     /// What it held: JSON, or a text when it is none.
@@ -87,6 +90,7 @@ impl From<Found> for DeadLetter {
             done: letter.done.clone(),
             replay_of: letter.replay_of.clone(),
             ambiguous: letter.is_ambiguous(),
+            expired: letter.is_expired(now_ms()),
             headers: others
                 .filter_map(|(name, values)| Some((name.to_string(), values.first()?.as_str().to_owned())))
                 .filter(|(name, _)| !name.starts_with("Nats-") || name == header::MSG_ID)
@@ -124,7 +128,7 @@ impl Preview {
         if let Standing::Replayed(by) | Standing::Discarded(by) = &found.standing {
             return no(format!("it was {} by {by}", found.standing.as_str()));
         }
-        match found.letter.replay(&found.headers, order) {
+        match found.letter.replay(&found.headers, order, order.created_ms) {
             Ok(head) => {
                 let payload = order.edited().map_or(&found.payload[..], str::as_bytes);
                 let refused = (found.letter.pool == Pool::Relay)
@@ -172,6 +176,8 @@ pub struct ReplayOrder {
     pub target: Option<String>,
     /// Whether messages are sent again that their recipient may have.
     pub include_ambiguous: bool,
+    /// Whether messages are sent that are older than their window.
+    pub include_expired: bool,
     /// Replays a second.
     pub rate_per_second: u32,
     /// How many there were when it was ordered.
@@ -211,6 +217,7 @@ impl From<Order> for ReplayOrder {
             action: order.action,
             by: order.by,
             include_ambiguous: order.include_ambiguous,
+            include_expired: order.include_expired,
             rate_per_second: order.rate_per_second,
             expected: order.expected,
             done: order.done,

@@ -72,9 +72,11 @@ async fn a_replay_is_ordered_by_who_may_and_stopped_by_its_tenant_alone() {
         .post("/v1/dead-letters/replay", READER, &json!({}))
         .await
         .is_problem(StatusCode::FORBIDDEN, "forbidden");
-    let dry = stage.post("/v1/dead-letters/replay", ACME, &json!({"dry_run": true})).await;
+    let dry = stage.post("/v1/dead-letters/replay", ACME, &json!({"all": true, "dry_run": true})).await;
     assert_eq!((dry.status, &dry.json["total"]), (StatusCode::OK, &json!(1)));
-    let ordered = stage.post("/v1/dead-letters/replay", ACME, &json!({"filter": {"pool": "relay"}})).await;
+    assert!(dry.json["newest_received_at"].is_string() && dry.json["expired"] == 0, "{}", dry.text);
+    let seen = json!({"filter": {"pool": "relay"}, "count": dry.json["total"]});
+    let ordered = stage.post("/v1/dead-letters/replay", ACME, &seen).await;
     assert_eq!((ordered.status, &ordered.json["state"]), (StatusCode::ACCEPTED, &json!("waiting")));
     assert_eq!((&ordered.json["expected"], &ordered.json["by"]), (&json!(1), &json!("key all")));
     let location = ordered.header("location").unwrap().to_owned();
@@ -86,16 +88,25 @@ async fn a_replay_is_ordered_by_who_may_and_stopped_by_its_tenant_alone() {
     assert_eq!(stage.get("/v1/replays", ACME).await.json["items"].as_array().unwrap().len(), 1);
     assert_eq!(stage.get("/v1/replays", GLOBEX).await.json, json!({"items": []}));
 
-    let refused = async |path: &str, body: Value| {
-        stage.post(path, ACME, &body).await.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+    let refused = async |path: &str, body: Value, at: &str| {
+        let answer = stage.post(path, ACME, &body).await;
+        answer.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+        assert_eq!(answer.json["errors"][0]["at"], at, "{body} {}", answer.text);
     };
-    refused("/v1/dead-letters/discard", json!({"count": 2})).await;
-    refused("/v1/dead-letters/1/replay", json!({"payload": {"n": 2}})).await;
-    refused("/v1/dead-letters/replay", json!({"rate_per_second": 0})).await;
-    refused("/v1/dead-letters/replay", json!({"target": "bot"})).await;
-    refused("/v1/replays", json!({"pool": "relay", "target": "bot", "from": "7d"})).await;
-    refused("/v1/replays", json!({"pool": "flows", "from": "7d"})).await;
-    refused("/v1/replays", json!({"pool": "replies", "from": "7d"})).await;
+    for path in ["/v1/dead-letters/discard", "/v1/dead-letters/replay"] {
+        refused(path, json!({"count": 1}), "/filter").await;
+        refused(path, json!({"count": 1, "filter": {}}), "/filter").await;
+        refused(path, json!({"count": 1, "all": true, "filter": {"pool": "relay"}}), "/all").await;
+        refused(path, json!({"count": 2, "all": true}), "/count").await;
+    }
+    refused("/v1/dead-letters/replay", json!({"dry_run": true}), "/filter").await;
+    refused("/v1/dead-letters/replay", json!({"all": true}), "/count").await;
+    refused("/v1/dead-letters/1/replay", json!({"payload": {"n": 2}}), "").await;
+    refused("/v1/dead-letters/replay", json!({"rate_per_second": 0}), "/rate_per_second").await;
+    refused("/v1/dead-letters/replay", json!({"target": "bot", "all": true}), "/target").await;
+    refused("/v1/replays", json!({"pool": "relay", "target": "bot", "from": "7d"}), "/target").await;
+    refused("/v1/replays", json!({"pool": "flows", "from": "7d"}), "/answer_people").await;
+    refused("/v1/replays", json!({"pool": "replies", "from": "7d"}), "/pool").await;
     let past =
         stage.post("/v1/replays", ACME, &json!({"pool": "relay", "from": "7d", "dry_run": true})).await;
     assert_eq!((past.status, &past.json["total"]), (StatusCode::OK, &json!(0)));

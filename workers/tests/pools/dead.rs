@@ -5,7 +5,7 @@ use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, EntityId, PhoneNumberId, TenantId, UpdateId};
 use ackline_shared::nats;
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Class, Partition, Pool, header};
+use ackline_shared::subjects::{self, Class, Lane, Partition, Pool, header};
 use ackline_workers::core::log::now_ms;
 use ackline_workers::dead::list::Wanted;
 use ackline_workers::dead::office::Wish;
@@ -312,6 +312,50 @@ async fn orders_over_the_same_letters_share_them_and_an_interrupted_one_goes_on(
     for clerk in clerks {
         timeout(DEADLINE, clerk).await.unwrap().unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_of_yesterday_is_left_out_and_counted_unless_it_is_named() {
+    let installation = Installation::start(&[]).await;
+    let office = &installation.office;
+    let yesterday = now_ms() - 25 * 60 * 60 * 1000;
+    for (n, (kind, received_ms)) in
+        [("send.text", yesterday), ("send.template", yesterday), ("send.text", now_ms())]
+            .into_iter()
+            .enumerate()
+    {
+        let head = Head {
+            id: UpdateId::new(&format!("s{n}")),
+            tenant: TenantId::new("acme").unwrap(),
+            partition: Partition(1),
+            family: Family::Command(Lane::Live),
+            kind: kind.into(),
+            app: None,
+            phone: PhoneNumberId::new("100").ok(),
+            conversation: ConversationKey::user("US.1"),
+            received_ms,
+            signature: None,
+            traceparent: None,
+            replay: None,
+        };
+        let mut headers = head.to_headers();
+        headers.insert(header::MSG_ID, format!("dead:{n}"));
+        headers.insert(header::DEAD_ID, head.id.as_str());
+        headers.insert(header::DEAD_REASON, "Meta refused it");
+        headers.insert(header::DEAD_ORIGIN, format!("{}:{n}:{}", subjects::OUTBOUND, head.subject()));
+        let subject = subjects::dead(Pool::Replies, &head.tenant);
+        installation.stage.platform.log.write_raw(subject, headers, "{}".into()).await.unwrap();
+    }
+    let count = office.count(&Filter::default(), DEADLINE).await.unwrap();
+    assert_eq!((count.total, count.expired, count.ambiguous), (3, 1, 0));
+    assert!(count.oldest_received_at < count.newest_received_at, "{count:?}");
+    let order = installation.carry_out(all_letters()).await;
+    assert_eq!((order.state, order.done, order.skipped), (State::Done, 2, 1));
+    let (note, skipped) = order.notes.first_key_value().unwrap();
+    assert!(note.contains("older than 24 h") && *skipped == 1, "{:?}", order.notes);
+    assert_eq!(installation.open_letters(Wanted::Open).await, [1], "it is as it was");
+    let order = installation.carry_out(Wish { include_expired: true, ..all_letters() }).await;
+    assert_eq!((order.done, order.skipped, order.notes.len()), (1, 0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
