@@ -360,9 +360,11 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
         assert_eq!(level(&findings, check), expected, "{check}");
     }
 
+    assert_eq!(desk.ask(&["dead", "discard", "--all", "--yes"]).await.code, EXIT_OK);
     desk.set("ACKLINE_NATS_DURABILITY", "synced");
     let (_, findings) = doctor(&desk).await;
     assert_eq!(level(&findings, "durability"), "fail");
+    assert_eq!(level(&findings, "dead letters"), "ok", "what is settled needs nobody");
     let only = desk.ask(&["doctor", "--fix-hints"]).await;
     assert!(only.out.contains("sync_interval: always") && !only.out.contains("ok    nats"), "{}", only.out);
 }

@@ -1,9 +1,11 @@
 //! Checks of what flows: last webhook of each app, updates nobody claims, dead letters.
 
+use super::super::stored;
 use super::finding::Finding;
+use crate::dead::{Count, Filter, count, terms};
 use ackline_shared::ids::{AppId, TenantId};
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Pool, header};
+use ackline_shared::subjects::{self, header};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use futures_util::TryStreamExt;
@@ -13,6 +15,8 @@ use tokio::time::timeout;
 
 /// Time for the list of subjects of one stream.
 const LIST_WAIT: Duration = Duration::from_secs(20);
+/// Time for counting open dead letters; some 100,000 take two seconds.
+const COUNT_TIME: Duration = Duration::from_secs(20);
 
 /// Looks at the streams.
 pub async fn check(context: &Context, snapshot: &Snapshot, now_ms: u64) -> Vec<Finding> {
@@ -22,8 +26,8 @@ pub async fn check(context: &Context, snapshot: &Snapshot, now_ms: u64) -> Vec<F
         findings.extend(webhooks(&updates, snapshot, now_ms).await);
         findings.push(unrouted(count(&updates, &subjects::updates_of(&TenantId::unrouted())).await));
     }
-    if let Ok(dead) = context.get_stream(subjects::DEAD).await {
-        findings.push(dead_letters(&dead).await);
+    if context.get_stream(subjects::DEAD).await.is_ok() {
+        findings.push(dead_letters(context, now_ms).await);
     }
     findings
 }
@@ -102,28 +106,33 @@ fn unrouted(count: Result<u64, String>) -> Finding {
     }
 }
 
-async fn dead_letters(dead: &Stream) -> Finding {
-    let mut counts = Vec::new();
-    for pool in Pool::ALL {
-        match count(dead, &subjects::dead_filter(Some(pool), None)).await {
-            Ok(count) => counts.push((pool, count)),
-            Err(reason) => return Finding::warn("dead letters", format_args!("cannot be counted: {reason}")),
-        }
+async fn dead_letters(context: &Context, now_ms: u64) -> Finding {
+    let counting = async {
+        let replays =
+            stored::open(context, subjects::BUCKET_REPLAYS).await.map_err(|error| error.to_string())?;
+        let replays = replays.ok_or("the bucket that says which are settled is missing")?;
+        let count = count::open_letters(context, replays, &Filter::default(), COUNT_TIME).await;
+        count.map_err(|error| error.to_string())
+    };
+    match counting.await {
+        Ok(count) => given_up(&count, now_ms),
+        Err(reason) => Finding::warn("dead letters", format_args!("cannot be counted: {reason}")),
     }
-    given_up(&counts)
 }
 
-fn given_up(counts: &[(Pool, u64)]) -> Finding {
-    let some: Vec<String> = counts
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(pool, count)| format!("{count} in {pool}"))
-        .collect();
-    if some.is_empty() {
-        return Finding::ok("dead letters", "none");
+/// What is open of them: what was replayed or set aside needs nobody.
+fn given_up(count: &Count, now_ms: u64) -> Finding {
+    if count.total == 0 && count.complete {
+        return Finding::ok("dead letters", "none is open");
     }
-    Finding::warn("dead letters", some.join(", "))
+    let pools: Vec<String> = count.pools.iter().map(|(pool, count)| format!("{count} in {pool}")).collect();
+    let least = if count.complete { "" } else { "at least " };
+    let oldest = count.oldest_received_at.as_ref().and_then(|at| terms::time(at, now_ms).ok());
+    let oldest = oldest
+        .map_or_else(String::new, |at| format!("; the oldest is of {} ago", age(now_ms.saturating_sub(at))));
+    Finding::warn("dead letters", format_args!("{least}{} open: {}{oldest}", count.total, pools.join(", ")))
         .hint("`ackline dead list` shows them with their reasons, `ackline dead replay` puts them before the pool again")
+        .hint("`ackline dead discard` sets aside what nobody wants any more")
 }
 
 #[cfg(test)]
@@ -138,8 +147,17 @@ mod tests {
         assert!(last_webhook(&app, Some(1_000), 61_000).message.contains("60 s ago"));
         assert_eq!(unrouted(Ok(0)).level, Level::Ok);
         assert_eq!(unrouted(Ok(3)).level, Level::Warn);
-        assert_eq!(given_up(&[(Pool::Flows, 0)]).level, Level::Ok);
-        assert_eq!(given_up(&[(Pool::Flows, 0), (Pool::Relay, 2)]).message, "2 in relay");
+        let none = Count { complete: true, ..Count::default() };
+        assert_eq!(given_up(&none, 0).level, Level::Ok);
+        let some = Count {
+            total: 3,
+            pools: [("crm".to_owned(), 1), ("relay".to_owned(), 2)].into(),
+            oldest_received_at: Some("1970-01-01T00:00:00Z".to_owned()),
+            ..none
+        };
+        let told = |count: &Count| given_up(count, 259_200_000).message;
+        assert_eq!(told(&some), "3 open: 1 in crm, 2 in relay; the oldest is of 3 days ago");
+        assert!(told(&Count { complete: false, ..some }).starts_with("at least 3 open"));
     }
 
     #[test]
