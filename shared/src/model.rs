@@ -11,6 +11,7 @@ use crate::vault::{Sealed, VaultError, VaultKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
+use std::time::Duration;
 
 /// A secret inside the configuration, in one of its two forms.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +174,12 @@ pub struct Relay {
     /// Requests to it at once.
     #[serde(default = "default_relay_concurrency")]
     pub concurrency: u16,
+    /// Longest time of one request, such as `10s`; absent for the pool's `attempt_timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<RequestTimeout>,
+    /// Whether a request is made again whose answer was lost.
+    #[serde(default, skip_serializing_if = "Redelivery::is_usual")]
+    pub redelivery: Redelivery,
     /// Whether it gets anything.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -180,6 +187,51 @@ pub struct Relay {
 
 fn default_relay_concurrency() -> u16 {
     8
+}
+
+impl Relay {
+    /// Longest time of one request, where it says one.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout.map(|timeout| timeout.0)
+    }
+}
+
+/// Whether a request is made again whose answer was lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Redelivery {
+    /// It is, a minute later at the earliest: the bot may get an update twice, and tells by its id.
+    #[default]
+    AtLeastOnce,
+    /// It is not: the update goes to the dead letters.
+    AtMostOnce,
+}
+
+impl Redelivery {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The longest time of a request to a tenant's URL: a second to five minutes, written with its unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RequestTimeout(pub Duration);
+
+impl TryFrom<String> for RequestTimeout {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const BOUNDS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+        let parsed = humantime::parse_duration(&text).ok().filter(|timeout| BOUNDS.contains(timeout));
+        parsed.map(Self).ok_or("expected a duration from \"1s\" to \"5m\"")
+    }
+}
+
+impl From<RequestTimeout> for String {
+    fn from(timeout: RequestTimeout) -> Self {
+        humantime::format_duration(timeout.0).to_string()
+    }
 }
 
 /// A customer's URL that gets signed events.
@@ -197,9 +249,19 @@ pub struct Endpoint {
     /// Event names it wants, `message.*` for a family; empty means all.
     #[serde(default)]
     pub events: Vec<String>,
+    /// Longest time of one request, such as `10s`; absent for the pool's `attempt_timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<RequestTimeout>,
     /// Whether it gets anything.
     #[serde(default = "enabled")]
     pub enabled: bool,
+}
+
+impl Endpoint {
+    /// Longest time of one request, where it says one.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout.map(|timeout| timeout.0)
+    }
 }
 
 /// A connection to a CRM; Chatwoot's API channel is the one kind so far.

@@ -2,7 +2,7 @@
 
 use crate::api::{self, ApiSettings, ApiState, PrivateState};
 use crate::core::batch::{self, BatchJob, BatchSize};
-use crate::core::breaker::{Breakers, Policy};
+use crate::core::breaker::Breakers;
 use crate::core::janitor::{Janitor, JanitorMetrics, JanitorSettings};
 use crate::core::job::{Job, LaneSource};
 use crate::core::log::{Log, now_ms};
@@ -90,7 +90,6 @@ pub struct Settings {
     master: VaultKey,
     egress: EgressSettings,
     graph: GraphSettings,
-    breaker: Policy,
     api: ApiSettings,
     journal_url: String,
     batch: BatchSize,
@@ -121,7 +120,6 @@ impl Settings {
             master: master.unwrap_or_else(|_| VaultKey::generate()),
             egress: EgressSettings::read(reader),
             graph: GraphSettings::read(reader),
-            breaker: Policy::read(reader),
             api: ApiSettings::read(reader),
             journal_url: reader.text("journal.url"),
             batch: BatchSize {
@@ -173,6 +171,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         metrics: counts,
         standing: standing.clone(),
         membership: Membership::join(&platform, &instance, settings.nats.lease_ttl),
+        breakers: Breakers::default(),
         shutdown: shutdown.clone(),
     };
     let board = Board::new(&instance, host.metrics.clone(), standing.clone());
@@ -185,9 +184,8 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         metrics: JanitorMetrics::register(&mut metrics),
     };
     let mut running = JoinSet::new();
-    let breakers = Breakers::new(settings.breaker);
-    breakers.register(&mut metrics);
-    board.watch(breakers.clone());
+    host.breakers.register(&mut metrics);
+    board.watch(host.breakers.clone());
     if let Some(exporter) = exporter {
         running.spawn(exporter.run(shutdown.clone()));
     }
@@ -197,7 +195,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         let scaler = Scaler::new(board.clone(), settings.status.targets.clone());
         running.spawn(scaler.serve(listener, shutdown.clone()));
     }
-    spawn_pools(&mut running, &settings, &parts, &host, journal.as_ref(), &breakers)?;
+    spawn_pools(&mut running, &settings, &parts, &host, journal.as_ref())?;
     let private = PrivateState {
         platform: platform.clone(),
         journal: journal.clone(),
@@ -264,15 +262,14 @@ fn spawn_pools(
     parts: &Parts,
     host: &Host,
     journal: Option<&Journal>,
-    breakers: &Breakers,
 ) -> anyhow::Result<()> {
     let platform = || host.platform.clone();
-    let egress = Egress::new(&settings.egress)?.with_breakers(breakers.clone());
+    let egress = Egress::new(&settings.egress)?;
     for pool in &parts.pools {
         match pool {
             Pool::Flows => spawn(running, FlowsJob::new(platform(), egress.clone()), &settings.flows, host),
             Pool::Replies => {
-                let job = Replies::new(platform(), &settings.graph)?.with_breakers(breakers.clone());
+                let job = Replies::new(platform(), &settings.graph)?;
                 spawn(running, job, &settings.replies, host);
             }
             Pool::Relay => {

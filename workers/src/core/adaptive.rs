@@ -113,7 +113,7 @@ impl Ended {
         let answer = match verdict {
             Verdict::Done => Answer::Done,
             Verdict::Dead { .. } => Answer::Refused,
-            Verdict::Retry { .. } => Answer::Failed,
+            Verdict::Retry { .. } | Verdict::Trouble(_) => Answer::Failed,
             Verdict::Idle | Verdict::Wait { .. } => return None,
         };
         Some(Self { began, took, answer })

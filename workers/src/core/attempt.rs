@@ -1,19 +1,22 @@
-//! One attempt at one piece of work, from remembering to acknowledging.
+//! One attempt at one piece of work, from remembering to the verdict's being durable.
 //!
-//! The order is what makes effects take place once: recall, run, remember, acknowledge. Whatever fails in
-//! between leaves the message unacknowledged and the attempt is made again; a panic or a time-out ends the
-//! attempt, never the pool.
+//! The order is what makes effects take place once: recall, run, remember; the acknowledgement follows when every
+//! piece of the update is settled. Whatever fails in between leaves the update unacknowledged and the attempt is made
+//! again; a panic or a time-out ends the attempt, never the pool.
 
-use super::adaptive::Ended;
+use super::activity::Presence;
+use super::adaptive;
 use super::dead;
-use super::intake::{Arrival, acknowledge};
-use super::job::{Job, Verdict, WHOLE, Work};
+use super::intake::Arrival;
+use super::job::{Job, Trouble, TroubleKind, Verdict, WHOLE, Work};
 use super::log::{Log, now_ms};
 use super::metrics::Metrics;
-use super::ring::{Progress, Recall, Ring, RingError};
+use super::ring::{Memory, Progress, Recall, Ring, RingError};
 use super::settings::PoolSettings;
+use super::state::{End, Ended, Heard, Target, Waits};
 use super::tenure::Tenure;
 use crate::traces::{Attempt, Context};
+use ackline_shared::envelope::Head;
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::subjects::session_key;
 use futures_util::FutureExt;
@@ -24,8 +27,20 @@ use tokio::time::{Instant, timeout};
 
 /// Pause before trying again what could not be written to NATS; it does not count as an attempt.
 const STORE_RETRY: Duration = Duration::from_millis(500);
-/// Processes that may take an update over and end while they work on it, before the update is given up.
+/// Processes that may end while they work on an update, before the update is given up.
 const BEGUN_MAX: u32 = 3;
+/// First pause after a target's trouble while the target is still asked freely; it doubles.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+/// Longest such pause for the first few troubles: by then the target is left alone if it is to blame.
+const TROUBLE_PAUSE_BRISK: Duration = Duration::from_secs(3);
+/// How many these are.
+const TROUBLES_BRISK: u32 = 6;
+/// Longest such pause where only this one update is in trouble.
+const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// What timed out may have taken effect, and is not sent again before this.
+const TIMED_OUT_PAUSE: Duration = Duration::from_secs(60);
+/// Time beyond a target's own time-out for everything around the request.
+const AROUND_A_REQUEST: Duration = Duration::from_secs(10);
 
 /// What the attempts of one pool share; cheap to clone.
 #[derive(Debug)]
@@ -54,16 +69,20 @@ impl<J> Clone for Attempts<J> {
     }
 }
 
-/// Where a piece of work goes after an attempt.
+/// The work on an update for one target, and what is known of it.
 #[derive(Debug)]
-pub enum Outcome {
-    /// It is finished and acknowledged.
-    Finished,
-    /// It waits, then comes again.
-    Again(Box<Arrival>, Duration),
+pub struct Piece {
+    /// The update.
+    pub arrival: Arc<Arrival>,
+    /// The work.
+    pub work: Work,
+    /// What is known of earlier attempts.
+    pub trail: Trail,
+    /// Its being held, for whoever looks at the pool.
+    pub presence: Presence,
 }
 
-/// What is known of a piece of work's earlier attempts, here and in other processes.
+/// What is known of a piece's earlier attempts, here and in other processes.
 #[derive(Debug, Clone, Default)]
 pub struct Trail {
     /// When it first failed or had to wait, in unix milliseconds.
@@ -72,134 +91,196 @@ pub struct Trail {
     recalled: bool,
     /// Whether the memory holds something of it that has to be taken out in the end.
     noted: bool,
-    /// How many marks the memory holds; none when what happened is not all noted.
-    noted_marks: Option<usize>,
     /// Attempts that other processes began and never ended.
     begun: u32,
+    /// Troubles of its target in a row.
+    troubles: u32,
+    /// Why it is given up, once that is decided.
+    given_up: Option<String>,
 }
 
 impl Trail {
-    /// Whether an attempt was begun in this process.
-    pub fn is_begun(&self) -> bool {
-        self.recalled
-    }
-
-    /// Whether a successor, or this process later, would find everything that is known of the work.
-    pub fn is_durable(&self) -> bool {
-        self.noted_marks.is_some()
+    /// The trail of a piece that was read from a spill queue.
+    pub fn since(first_ms: Option<u64>) -> Self {
+        Self { first_ms, ..Self::default() }
     }
 }
 
-/// What there is to do with a piece of work right now.
+/// What there is to do with a piece right now.
 enum Next {
     Conclude(Verdict),
     Later(Duration),
 }
 
-impl<J: Job> Attempts<J> {
-    /// Makes an attempt, and tells how it went where something was asked.
-    pub async fn make(self, lane_name: &'static str, mut arrival: Box<Arrival>) -> (Outcome, Option<Ended>) {
-        let started = Instant::now();
-        arrival.presence.run();
-        let verdict = match self.begin(lane_name, &mut arrival).await {
-            Next::Conclude(verdict) => verdict,
-            Next::Later(wait) => return (Outcome::Again(arrival, wait), None),
-        };
-        let (work, took) = (&arrival.work, started.elapsed());
-        self.metrics.attempted(J::POOL, name(&verdict), took);
-        self.metrics.following().tell(J::POOL, &work.head, work.attempt, &verdict, took);
-        let ended = Ended::of(&verdict, started, took);
-        (self.conclude(arrival, verdict).await, ended)
-    }
+/// What becomes of a piece after a verdict. Pure.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Settle,
+    Remember,
+    PutOff {
+        reason: String,
+        after: Option<Duration>,
+    },
+    Hold {
+        reason: String,
+        after: Duration,
+    },
+    Leave(Trouble),
+    /// The job said that it is over.
+    GiveUp {
+        reason: String,
+    },
+    /// It is over for it was tried or waited long enough.
+    Abandon {
+        reason: String,
+    },
+}
 
-    async fn conclude(&self, arrival: Box<Arrival>, verdict: Verdict) -> Outcome {
-        let work = &arrival.work;
+impl Fate {
+    fn of(verdict: Verdict, work: &Work, give_up_after: Duration) -> Self {
+        let hours = give_up_after.as_secs_f64() / 3600.0;
+        let too_long = |reason: &str| format!("gave up, for it waited longer than {hours:.1} h: {reason}");
         match verdict {
-            Verdict::Idle => self.settle(arrival).await,
-            Verdict::Done => self.remember(arrival).await,
-            Verdict::Retry { reason, after } if !work.last_attempt => {
-                self.put_off(arrival, &reason, after).await
+            Verdict::Idle => Self::Settle,
+            Verdict::Done => Self::Remember,
+            Verdict::Retry { reason, .. } if work.overdue => Self::Abandon { reason: too_long(&reason) },
+            Verdict::Retry { reason, .. } if work.last_attempt => {
+                Self::Abandon { reason: format!("gave up after {} attempts: {reason}", work.attempt) }
             }
-            Verdict::Retry { reason, .. } => {
-                let reason = format!("gave up after {} attempts: {reason}", work.attempt);
-                self.give_up(arrival, &reason).await
-            }
-            Verdict::Wait { reason, after } if !work.overdue => self.hold(arrival, &reason, after).await,
-            Verdict::Wait { reason, .. } => {
-                let hours = self.settings.give_up_after.as_secs_f64() / 3600.0;
-                let reason = format!("gave up, for it waited longer than {hours:.1} h: {reason}");
-                self.give_up(arrival, &reason).await
-            }
-            Verdict::Dead { reason } => self.give_up(arrival, &reason).await,
+            Verdict::Retry { reason, after } => Self::PutOff { reason, after },
+            Verdict::Trouble(trouble) if work.overdue => Self::Abandon { reason: too_long(&trouble.reason) },
+            Verdict::Trouble(trouble) => Self::Leave(trouble),
+            Verdict::Wait { reason, .. } if work.overdue => Self::Abandon { reason: too_long(&reason) },
+            Verdict::Wait { reason, after } => Self::Hold { reason, after },
+            Verdict::Dead { reason } => Self::GiveUp { reason },
         }
     }
 
-    /// Whether an update asks nothing of this pool, so that it can be acknowledged without an attempt.
-    pub fn is_idle(&self, arrival: &Arrival) -> bool {
-        arrival.defect.is_none() && arrival.work.attempt == 1 && !self.job.concerns(&arrival.work.head)
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Settle => "idle",
+            Self::Remember => "done",
+            Self::PutOff { .. } => "retry",
+            Self::Hold { .. } | Self::Leave(_) => "wait",
+            Self::GiveUp { .. } | Self::Abandon { .. } => "dead",
+        }
+    }
+}
+
+impl<J: Job> Attempts<J> {
+    /// Makes an attempt, and tells how it went where something was asked.
+    pub async fn make(
+        self,
+        lane_name: &'static str,
+        tenure: Tenure,
+        mut piece: Box<Piece>,
+    ) -> (Ended<Box<Piece>>, Option<adaptive::Ended>) {
+        let started = Instant::now();
+        piece.presence.run();
+        let verdict = match self.begin(lane_name, &tenure, &mut piece).await {
+            Next::Conclude(verdict) => verdict,
+            Next::Later(wait) => return (self.again(piece, wait), None),
+        };
+        let (work, took) = (&piece.work, started.elapsed());
+        let ended = adaptive::Ended::of(&verdict, started, took);
+        self.metrics.following().tell(J::POOL, &work.head, work.attempt, &verdict, took);
+        let fate = Fate::of(verdict, work, self.settings.give_up_after);
+        self.metrics.attempted(J::POOL, fate.name(), took);
+        let heard = work.answered.take();
+        (Ended { end: self.conclude(piece, fate).await, heard }, ended)
+    }
+
+    async fn conclude(&self, piece: Box<Piece>, fate: Fate) -> End<Box<Piece>> {
+        match fate {
+            Fate::Settle => self.settle(&piece).await,
+            Fate::Remember => self.remember(piece).await,
+            Fate::PutOff { reason, after } => self.put_off(piece, &reason, after).await,
+            Fate::Hold { reason, after } => self.hold(piece, &reason, after).await,
+            Fate::Leave(trouble) => self.leave(piece, trouble).await,
+            Fate::GiveUp { reason } => self.give_up(piece, &reason).await,
+            Fate::Abandon { reason } => match self.job.give_up(&piece.work, &reason).await {
+                Verdict::Retry { .. } => self.again(piece, STORE_RETRY).end,
+                _ => self.give_up(piece, &reason).await,
+            },
+        }
     }
 
     /// Puts an update among the dead letters because somebody said so, without running the job.
-    pub async fn discard(self, arrival: Box<Arrival>, by: &str) -> Outcome {
+    pub async fn discard(self, tenure: Tenure, mut piece: Box<Piece>, by: &str) -> Ended<Box<Piece>> {
         self.metrics.attempted(J::POOL, "discarded", Duration::ZERO);
-        self.give_up(arrival, &format!("discarded by {by}")).await
+        piece.work.keeper.hold_under(tenure);
+        Ended { end: self.give_up(piece, &format!("discarded by {by}")).await, heard: Heard::Nothing }
     }
 
     /// Recalls what is known and runs the job.
-    async fn begin(&self, lane_name: &str, arrival: &mut Arrival) -> Next {
-        if let Some(defect) = &arrival.defect {
+    async fn begin(&self, lane_name: &str, tenure: &Tenure, piece: &mut Piece) -> Next {
+        // The tenure may have changed since the last attempt.
+        piece.work.keeper.hold_under(tenure.clone());
+        if let Some(defect) = piece.trail.given_up.as_ref().or(piece.arrival.defect.as_ref()) {
             return Next::Conclude(Verdict::dead(defect.clone()));
         }
-        // The tenure may have changed since the last attempt.
-        let tenure = arrival.reading.tenure.clone();
-        arrival.work.keeper.hold_under(tenure.clone());
-        if arrival.work.marks.has(WHOLE) {
+        if piece.work.marks.has(WHOLE) {
             return Next::Conclude(Verdict::Done);
         }
-        if !self.job.concerns(&arrival.work.head) {
+        let work = &piece.work;
+        if !self.job.selects(&work.head, &work.payload, &work.target) {
             return Next::Conclude(Verdict::Idle);
         }
-        if !arrival.trail.recalled {
-            let head = &arrival.work.head;
-            self.metrics.started(J::POOL, Duration::from_millis(now_ms().saturating_sub(head.received_ms)));
-            arrival.work.keeper =
-                self.ring.keeper(memory_key::<J>(lane_name, &arrival.work), Some(tenure.clone()));
-            // A job with a memory of its own asks ours only about attempts that somebody else made.
-            if J::REMEMBERS || arrival.again {
-                match self.recall(arrival).await {
-                    Ok(None) => {}
-                    Ok(Some(next)) => return next,
-                    Err(error) => {
-                        tracing::warn!(pool = %J::POOL, %error, "trying again");
-                        return Next::Later(STORE_RETRY);
-                    }
-                }
-            }
-            arrival.trail.recalled = true;
-            if arrival.again && arrival.trail.begun >= BEGUN_MAX {
-                return Next::Conclude(Verdict::dead(format!(
-                    "{BEGUN_MAX} processes took this update over and ended while they worked on it"
-                )));
-            }
-            if arrival.again {
-                self.note_begun(arrival).await;
-            }
+        if !piece.trail.recalled
+            && let Some(next) = self.recall_first(lane_name, tenure, piece).await
+        {
+            return next;
         }
-        let work = &mut arrival.work;
-        let waited =
-            arrival.trail.first_ms.map(|first| Duration::from_millis(now_ms().saturating_sub(first)));
+        let work = &mut piece.work;
+        let waited = piece.trail.first_ms.map(|first| Duration::from_millis(now_ms().saturating_sub(first)));
         work.overdue = waited.is_some_and(|waited| waited >= self.settings.give_up_after);
         work.last_attempt = work.overdue || work.attempt >= self.settings.attempts_max;
+        if work.overdue && J::asks(&work.target) {
+            let words = "its target did not work in all that time";
+            return Next::Conclude(Verdict::Wait { reason: words.to_owned(), after: Duration::ZERO });
+        }
         // A process that was stopped for a while goes on here, and its partition is another's by now.
         if !tenure.is_current() {
             return Next::Later(STORE_RETRY);
         }
-        self.run(work, &tenure).await.map_or(Next::Later(STORE_RETRY), Next::Conclude)
+        self.run(work, tenure).await.map_or(Next::Later(STORE_RETRY), Next::Conclude)
+    }
+
+    /// Takes up what the memory knows of a piece that this process works on for the first time.
+    async fn recall_first(&self, lane_name: &str, tenure: &Tenure, piece: &mut Piece) -> Option<Next> {
+        let head = &piece.work.head;
+        self.metrics.started(J::POOL, Duration::from_millis(now_ms().saturating_sub(head.received_ms)));
+        let memory = memory::<J>(lane_name, &piece.work);
+        piece.work.keeper = self.ring.keeper(memory, Some(tenure.clone()));
+        let again = piece.arrival.again;
+        // A job with a memory of its own asks ours only about attempts that somebody else made.
+        if J::REMEMBERS || again {
+            match self.recall(piece).await {
+                Ok(None) => {}
+                Ok(next) => return next,
+                Err(error) => {
+                    tracing::warn!(pool = %J::POOL, %error, "trying again");
+                    return Some(Next::Later(STORE_RETRY));
+                }
+            }
+        }
+        piece.trail.recalled = true;
+        if again && piece.trail.begun >= BEGUN_MAX {
+            return Some(Next::Conclude(Verdict::dead(format!(
+                "{BEGUN_MAX} processes took this update over and ended while they worked on it"
+            ))));
+        }
+        if again {
+            piece.trail.begun = piece.trail.begun.saturating_add(1);
+            let attempts = piece.work.attempt.saturating_sub(1);
+            self.note(piece, attempts, Duration::ZERO).await;
+        }
+        None
     }
 
     /// Takes up what the memory knows of the work.
-    async fn recall(&self, arrival: &mut Arrival) -> Result<Option<Next>, RingError> {
-        let work = &mut arrival.work;
+    async fn recall(&self, piece: &mut Piece) -> Result<Option<Next>, RingError> {
+        let work = &mut piece.work;
         let progress = match work.keeper.recall(work.head.id.as_str()).await? {
             Recall::Done => return Ok(Some(Next::Conclude(Verdict::Idle))),
             Recall::Open(progress) => progress,
@@ -207,18 +288,16 @@ impl<J: Job> Attempts<J> {
         if progress == Progress::default() {
             return Ok(None);
         }
-        let noted_marks = Some(progress.parts.len());
         progress.parts.iter().for_each(|part| work.marks.set(part));
-        work.attempt = progress.attempts.saturating_add(1);
-        arrival.trail = Trail {
-            first_ms: (progress.first_ms > 0).then_some(progress.first_ms),
-            recalled: true,
-            noted: true,
-            noted_marks,
-            begun: progress.begun,
-        };
+        work.attempt = work.attempt.max(progress.attempts.saturating_add(1));
+        let known = [piece.trail.first_ms, (progress.first_ms > 0).then_some(progress.first_ms)];
+        piece.trail.first_ms = known.into_iter().flatten().min();
+        (piece.trail.noted, piece.trail.begun) = (true, progress.begun);
         let rest = Duration::from_millis(progress.due_ms.saturating_sub(now_ms()));
-        Ok((!rest.is_zero()).then(|| Next::Later(rest.min(self.settings.backoff.longest()))))
+        if rest.is_zero() {
+            return Ok(None);
+        }
+        Ok(Some(Next::Later(rest.min(self.settings.backoff.longest().max(TIMED_OUT_PAUSE)))))
     }
 
     /// Runs the job; `None` when its partition was taken away before the job ended.
@@ -234,8 +313,9 @@ impl<J: Job> Attempts<J> {
     async fn run_guarded(&self, work: &Work, tenure: &Tenure, context: Option<Context>) -> Option<Verdict> {
         let job = Context::around(context, self.job.run(work));
         let guarded = AssertUnwindSafe(job).catch_unwind();
+        let longest = longest(&work.target, &self.settings);
         let ended = tokio::select! {
-            ended = timeout(self.settings.attempt_timeout, guarded) => ended,
+            ended = timeout(longest, guarded) => ended,
             () = tenure.was_cut() => return None,
         };
         Some(match ended {
@@ -245,112 +325,183 @@ impl<J: Job> Attempts<J> {
                 Verdict::dead("the job panicked on this update; the log of the worker has the place")
             }
             Err(_elapsed) => {
-                Verdict::retry(format!("took longer than {} s", self.settings.attempt_timeout.as_secs()))
+                let reason = format!("took longer than {} s", longest.as_secs());
+                match work.target.gates.is_empty() {
+                    true => Verdict::retry(reason),
+                    false => Verdict::Trouble(Trouble::timed_out(reason)),
+                }
             }
         })
     }
 
-    async fn remember(&self, mut arrival: Box<Arrival>) -> Outcome {
+    async fn remember(&self, mut piece: Box<Piece>) -> End<Box<Piece>> {
         if !J::REMEMBERS {
-            return self.settle(arrival).await;
+            return self.settle(&piece).await;
         }
-        if let Err(error) = arrival.work.keeper.finish(arrival.work.head.id.as_str()).await {
+        if let Err(error) = piece.work.keeper.finish(piece.work.head.id.as_str()).await {
             tracing::warn!(pool = %J::POOL, %error, "an effect took place and is not remembered yet; trying again");
             // The effect is marked whole, so that the next attempt only remembers it.
-            arrival.work.marks.set(WHOLE);
-            return Outcome::Again(arrival, STORE_RETRY);
+            piece.work.marks.set(WHOLE);
+            let waits = self.waits(&piece);
+            return End::Again { data: piece, waits, wait: STORE_RETRY, durable: false };
         }
-        arrival.trail.noted = false;
-        self.settle(arrival).await
+        piece.trail.noted = false;
+        self.settle(&piece).await
     }
 
     /// Puts a failed attempt off; the count and the wait outlive this process.
-    async fn put_off(&self, mut arrival: Box<Arrival>, reason: &str, after: Option<Duration>) -> Outcome {
-        let wait = self.settings.backoff.wait(arrival.work.attempt, after, rand::random());
-        let attempts = arrival.work.attempt;
+    async fn put_off(&self, mut piece: Box<Piece>, reason: &str, after: Option<Duration>) -> End<Box<Piece>> {
+        let attempts = piece.work.attempt;
+        let wait = self.settings.backoff.wait(attempts, after, rand::random());
         tracing::info!(
-            pool = %J::POOL, tenant = %arrival.work.head.tenant, update = %arrival.work.head.id, attempt = attempts,
+            pool = %J::POOL, tenant = %piece.work.head.tenant, update = %piece.work.head.id, attempt = attempts,
             wait_ms = wait.as_millis(), reason, "will be tried again"
         );
-        // It ended in the process that began it.
-        arrival.trail.begun = 0;
-        self.note(&mut arrival, attempts, wait).await;
-        arrival.work.attempt = attempts.saturating_add(1);
-        Outcome::Again(arrival, wait)
+        self.note_end(&mut piece, attempts, wait).await;
+        piece.work.attempt = attempts.saturating_add(1);
+        let waits = self.waits(&piece);
+        End::Again { data: piece, waits, wait, durable: true }
     }
 
-    /// Lets work wait that was not tried. Only the first wait is noted, and what changed since: while its
-    /// downstream is left alone, the work costs nothing more.
-    async fn hold(&self, mut arrival: Box<Arrival>, reason: &str, after: Duration) -> Outcome {
+    /// Lets work wait that was not tried.
+    async fn hold(&self, mut piece: Box<Piece>, reason: &str, after: Duration) -> End<Box<Piece>> {
         let wait = self.settings.backoff.spread(after, rand::random());
-        if arrival.trail.first_ms.is_none()
-            || arrival.trail.noted_marks != Some(arrival.work.marks.all().len())
-        {
-            tracing::info!(
-                pool = %J::POOL, tenant = %arrival.work.head.tenant, update = %arrival.work.head.id,
+        let is_first = piece.trail.first_ms.is_none();
+        if is_first || piece.trail.begun > 0 {
+            tracing::debug!(
+                pool = %J::POOL, tenant = %piece.work.head.tenant, update = %piece.work.head.id,
                 wait_ms = wait.as_millis(), reason, "waits without an attempt"
             );
-            let attempts = arrival.work.attempt.saturating_sub(1);
-            self.note(&mut arrival, attempts, wait).await;
+            let attempts = piece.work.attempt.saturating_sub(1);
+            self.note_end(&mut piece, attempts, wait).await;
         }
-        Outcome::Again(arrival, wait)
+        let waits = self.waits(&piece);
+        End::Again { data: piece, waits, wait, durable: true }
     }
 
-    /// Notes, for an update that somebody else had read before, that an attempt begins: should its process end
-    /// with it, again and again, it is the update that ends it.
-    async fn note_begun(&self, arrival: &mut Arrival) {
-        arrival.trail.begun = arrival.trail.begun.saturating_add(1);
-        let attempts = arrival.work.attempt.saturating_sub(1);
-        self.note(arrival, attempts, Duration::ZERO).await;
+    /// Lets work wait for its target. That costs a write only where a successor must know more than when it began.
+    async fn leave(&self, mut piece: Box<Piece>, trouble: Trouble) -> End<Box<Piece>> {
+        let pause = trouble_pause(piece.trail.troubles, &trouble, rand::random());
+        let timed_out = trouble.kind == TroubleKind::TimedOut;
+        let least = if timed_out { TIMED_OUT_PAUSE } else { Duration::ZERO };
+        if piece.trail.troubles == 0 {
+            tracing::info!(
+                pool = %J::POOL, tenant = %piece.work.head.tenant, update = %piece.work.head.id,
+                target = piece.work.target.downstream, reason = trouble.reason, "waits for its target"
+            );
+        }
+        piece.trail.troubles = piece.trail.troubles.saturating_add(1);
+        piece.trail.first_ms.get_or_insert_with(now_ms);
+        if timed_out || piece.trail.begun > 0 || !piece.work.marks.all().is_empty() {
+            let attempts = piece.work.attempt.saturating_sub(1);
+            self.note_end(&mut piece, attempts, least).await;
+        }
+        let (waits, signal, blames_update) = (self.waits(&piece), trouble.signal(), trouble.had_it());
+        End::Trouble {
+            data: piece,
+            waits,
+            gate: trouble.gate,
+            signal,
+            timed_out,
+            least,
+            pause,
+            blames_update,
+        }
     }
 
-    async fn note(&self, arrival: &mut Arrival, attempts: u32, wait: Duration) {
+    fn again(&self, piece: Box<Piece>, wait: Duration) -> Ended<Box<Piece>> {
+        let (waits, durable) = (self.waits(&piece), !piece.work.marks.has(WHOLE));
+        Ended { end: End::Again { data: piece, waits, wait, durable }, heard: Heard::Nothing }
+    }
+
+    /// What is known of a piece's waits, for wherever it waits.
+    pub fn waits(&self, piece: &Piece) -> Waits {
+        waits(piece.trail.first_ms, piece.work.attempt.saturating_sub(1), self.settings.give_up_after)
+    }
+
+    /// Notes how an attempt ended in the process that began it.
+    async fn note_end(&self, piece: &mut Piece, attempts: u32, wait: Duration) {
+        piece.trail.begun = 0;
+        self.note(piece, attempts, wait).await;
+    }
+
+    async fn note(&self, piece: &mut Piece, attempts: u32, wait: Duration) {
         let now = now_ms();
-        let first_ms = *arrival.trail.first_ms.get_or_insert(now);
+        let begins = wait.is_zero() && piece.trail.first_ms.is_none();
+        let first_ms = if begins { 0 } else { *piece.trail.first_ms.get_or_insert(now) };
         let due_ms = now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let work = &arrival.work;
-        let begun = arrival.trail.begun;
-        let progress = Progress { parts: work.marks.all(), attempts, first_ms, due_ms, begun };
-        arrival.trail.noted = true;
-        arrival.trail.noted_marks = Some(progress.parts.len());
+        let work = &piece.work;
+        let progress =
+            Progress { parts: work.marks.all(), attempts, first_ms, due_ms, begun: piece.trail.begun };
+        piece.trail.noted = true;
         if let Err(error) = work.keeper.note(work.head.id.as_str(), progress).await {
-            arrival.trail.noted_marks = None;
             tracing::warn!(pool = %J::POOL, %error, "an attempt is not remembered yet; a successor would count it anew");
         }
     }
 
-    async fn give_up(&self, mut arrival: Box<Arrival>, reason: &str) -> Outcome {
-        let work = &arrival.work;
+    async fn give_up(&self, mut piece: Box<Piece>, reason: &str) -> End<Box<Piece>> {
+        let work = &piece.work;
         tracing::warn!(
             pool = %J::POOL, tenant = %work.head.tenant, update = %work.head.id, attempts = work.attempt, reason,
             "went to the dead letters"
         );
-        match dead::bury(&self.log, J::POOL, arrival.stream, work, reason).await {
-            Ok(()) => self.remember(arrival).await,
+        match dead::bury(&self.log, J::POOL, piece.arrival.stream, work, reason).await {
+            Ok(()) => self.remember(piece).await,
             Err(error) => {
                 tracing::warn!(pool = %J::POOL, %error, "a dead letter is not stored yet; trying again");
-                arrival.defect = Some(reason.to_owned());
-                Outcome::Again(arrival, STORE_RETRY)
+                piece.trail.given_up = Some(reason.to_owned());
+                let waits = self.waits(&piece);
+                End::Again { data: piece, waits, wait: STORE_RETRY, durable: true }
             }
         }
     }
 
-    async fn settle(&self, arrival: Box<Arrival>) -> Outcome {
+    async fn settle(&self, piece: &Piece) -> End<Box<Piece>> {
         self.metrics.finished(J::POOL, 1);
-        if arrival.trail.noted
-            && let Err(error) = arrival.work.keeper.forget(arrival.work.head.id.as_str()).await
+        if piece.trail.noted
+            && let Err(error) = piece.work.keeper.forget(piece.work.head.id.as_str()).await
         {
             tracing::debug!(pool = %J::POOL, %error, "the note of a finished update stays until newer ones push it out");
         }
-        acknowledge(&arrival.message).await;
-        Outcome::Finished
+        End::Settled
     }
 }
 
-fn memory_key<J: Job>(lane_name: &str, work: &Work) -> String {
-    let head = &work.head;
+/// How long a piece waits after a trouble while its target is asked freely; `random` is uniform in 0..1.
+fn trouble_pause(troubles: u32, trouble: &Trouble, random: f64) -> Duration {
+    let is_its_own = troubles >= TROUBLES_BRISK && trouble.had_it();
+    let longest = if is_its_own { TROUBLE_PAUSE_MAX } else { TROUBLE_PAUSE_BRISK };
+    let doubled = TROUBLE_PAUSE.saturating_mul(1 << troubles.min(10)).min(longest);
+    doubled.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0)).max(trouble.after.unwrap_or_default())
+}
+
+/// What is known of waits that began at a time, when they may last so long.
+pub fn waits(first_ms: Option<u64>, attempts: u32, give_up_after: Duration) -> Waits {
+    let overdue_at = first_ms.map(|first| {
+        let waited = Duration::from_millis(now_ms().saturating_sub(first));
+        Instant::now() + give_up_after.saturating_sub(waited)
+    });
+    Waits { first_ms, attempts, overdue_at }
+}
+
+/// Longest time of one attempt.
+fn longest(target: &Target, settings: &PoolSettings) -> Duration {
+    target.timeout.map_or(settings.attempt_timeout, |timeout| timeout + AROUND_A_REQUEST)
+}
+
+/// Where a piece is remembered: in its conversation's record for the target. One that has none yet begins with what an
+/// earlier version remembered of the conversation for all targets.
+fn memory<J: Job>(lane_name: &str, work: &Work) -> Memory {
+    let head: &Head = &work.head;
     let phone = head.phone.as_ref().map_or("", PhoneNumberId::as_str);
-    format!("{}.{lane_name}", session_key::of(J::POOL, &head.tenant, phone, &head.conversation))
+    let of_conversation =
+        format!("{}.{lane_name}", session_key::of(J::POOL, &head.tenant, phone, &head.conversation));
+    let target = &work.target.name;
+    if target.is_empty() {
+        return Memory { key: of_conversation, before: None };
+    }
+    let key = format!("{of_conversation}.{target}");
+    Memory { key, before: Some((of_conversation, target.clone())) }
 }
 
 fn name(verdict: &Verdict) -> &'static str {
@@ -358,7 +509,7 @@ fn name(verdict: &Verdict) -> &'static str {
         Verdict::Done => "done",
         Verdict::Idle => "idle",
         Verdict::Retry { .. } => "retry",
-        Verdict::Wait { .. } => "wait",
+        Verdict::Wait { .. } | Verdict::Trouble(_) => "wait",
         Verdict::Dead { .. } => "dead",
     }
 }

@@ -24,6 +24,7 @@ use async_nats::jetstream::consumer::pull::Batch;
 use futures_util::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -176,16 +177,18 @@ impl<B: BatchJob> Reader<B> {
         }
         let started = Instant::now();
         if let Some(first) = batch.first() {
-            let age = now_ms().saturating_sub(first.work.head.received_ms);
+            let age = now_ms().saturating_sub(first.head.received_ms);
             self.metrics.started(B::POOL, Duration::from_millis(age));
         }
-        for arrival in &mut batch {
-            arrival.presence = self.metrics.entered(B::POOL, &arrival.work.head.tenant);
+        let mut presences = Vec::with_capacity(batch.len());
+        for arrival in &batch {
+            let mut presence = self.metrics.entered(B::POOL, &arrival.head.tenant);
             // The edge exports nothing; its work is told by the one pool that reads every update.
-            if let (Family::Update(_), Some(at)) = (arrival.work.head.family, arrival.message.stored_at()) {
-                self.metrics.traces().edge(&arrival.work.head, at);
+            if let (Family::Update(_), Some(at)) = (arrival.head.family, arrival.message.stored_at()) {
+                self.metrics.traces().edge(&arrival.head, at);
             }
-            arrival.presence.run();
+            presence.run();
+            presences.push(presence);
         }
         let (readable, defects): (Vec<_>, Vec<_>) =
             batch.drain(..).partition(|arrival| arrival.defect.is_none());
@@ -194,7 +197,7 @@ impl<B: BatchJob> Reader<B> {
             self.bury(&arrival, &reason).await;
         }
         let (works, messages): (Vec<Work>, Vec<_>) =
-            readable.into_iter().map(|arrival| (arrival.work, (arrival.message, arrival.presence))).unzip();
+            readable.into_iter().map(|arrival| (arrival.work(Arc::default()), arrival.message)).unzip();
         let refused = loop {
             match self.job.run(&works).await {
                 Ok(refused) => break refused,
@@ -209,7 +212,7 @@ impl<B: BatchJob> Reader<B> {
                 self.store_dead_letter(work, reason).await;
             }
         }
-        for (message, _presence) in &messages {
+        for message in &messages {
             acknowledge(message).await;
         }
         self.metrics.finished(B::POOL, messages.len());
@@ -249,7 +252,7 @@ impl<B: BatchJob> Reader<B> {
     }
 
     async fn bury(&self, arrival: &Arrival, reason: &str) {
-        self.store_dead_letter(&arrival.work, reason).await;
+        self.store_dead_letter(&arrival.work(Arc::default()), reason).await;
         acknowledge(&arrival.message).await;
     }
 

@@ -13,8 +13,17 @@ const DONE_BYTES_MAX: usize = 8192;
 /// Stores a dead letter; storing it again changes nothing.
 pub async fn bury(log: &Log, pool: Pool, stream: &str, work: &Work, reason: &str) -> Result<(), LogError> {
     let mut headers = work.head.to_headers();
-    headers.insert(header::MSG_ID, format!("dead:{pool}:{stream}:{}", work.sequence));
-    headers.insert(header::DEAD_REASON, printable(reason));
+    let target = &work.target.name;
+    let tail = if target.is_empty() { String::new() } else { format!(":{target}") };
+    headers.insert(header::MSG_ID, format!("dead:{pool}:{stream}:{}{tail}", work.sequence));
+    if !target.is_empty() {
+        headers.insert(header::REPLAY_TARGET, target.as_str());
+    }
+    let reason = match work.answered.said() {
+        Some(said) => format!("{reason}: {said}"),
+        None => reason.to_owned(),
+    };
+    headers.insert(header::DEAD_REASON, printable(&reason));
     headers.insert(header::DEAD_ATTEMPTS, work.attempt.to_string());
     headers.insert(header::DEAD_AT, now_ms().to_string());
     headers.insert(header::DEAD_ID, work.head.original_id().as_str());

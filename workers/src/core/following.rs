@@ -74,7 +74,7 @@ impl Following {
             Verdict::Idle => return,
             Verdict::Done => ("done", None),
             Verdict::Retry { .. } => ("retry", verdict.reason()),
-            Verdict::Wait { .. } => ("wait", verdict.reason()),
+            Verdict::Wait { .. } | Verdict::Trouble(_) => ("wait", verdict.reason()),
             Verdict::Dead { .. } => ("dead", verdict.reason()),
         };
         let told = Told {

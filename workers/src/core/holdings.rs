@@ -1,11 +1,10 @@
 //! The partitions of one pool that this process holds: taking over, reading, interrupting, giving up.
 //!
-//! Invariants: nothing of a partition is started but under a current tenure; when reading is interrupted,
-//! what was read and not started is forgotten and read again in stream order, and what was started stays at the
-//! head of its conversation; a partition is given up only when nothing of it runs. What to claim and what to
-//! leave is decided elsewhere; what the work is, and when it runs, is not known here.
+//! Invariants: nothing of a partition is started but under a current tenure; a partition is given up only when nothing
+//! of it runs. What to claim and what to leave is decided elsewhere; what the work is, where it stands and when it runs,
+//! is not known here.
 
-use super::intake::{self, Arrival, IntakeError, Place, Reading, Source};
+use super::intake::{self, Arrival, IntakeError, Reading, Source};
 use super::job::LaneSource;
 use super::log::Log;
 use super::membership::{ClaimError, Seat};
@@ -15,7 +14,7 @@ use super::settings::PoolSettings;
 use super::standing::State;
 use super::tenure::{Tenure, Title};
 use ackline_shared::subjects::Partition;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,7 +42,7 @@ pub struct Holdings {
     sessions: u64,
     connects: u64,
     is_closing: bool,
-    gave_up: bool,
+    has_changed: bool,
     said: usize,
 }
 
@@ -66,11 +65,8 @@ struct Holding {
     session: u64,
     /// Since when it is being taken over or given up.
     since: Instant,
-    /// Messages read and not finished, so that one offered again by NATS is not taken twice.
-    read: HashSet<Place>,
-    /// Those of them that were started; they run, or wait for their next attempt.
-    started: HashSet<Place>,
-    running: HashSet<Place>,
+    /// Attempts that are being made.
+    running: usize,
     readers: Vec<AbortHandle>,
 }
 
@@ -114,17 +110,6 @@ pub enum OpenError {
     Read(Tenure, String),
 }
 
-/// When a piece of work may be started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// Now.
-    Now,
-    /// When its partition is open again.
-    Later,
-    /// Never: it is somebody else's, or will be read again.
-    Never,
-}
-
 /// How a partition is opened.
 enum Way {
     Claim(Vacancy),
@@ -154,7 +139,7 @@ impl Holdings {
             sessions: 0,
             connects,
             is_closing: false,
-            gave_up: false,
+            has_changed: false,
             said: 0,
         }
     }
@@ -234,81 +219,51 @@ impl Holdings {
         working.filter_map(reading).collect()
     }
 
-    /// Whether a message is of the present reading.
-    pub fn is_present(&self, arrival: &Arrival) -> bool {
-        self.holdings.get(&arrival.place().partition).is_some_and(|holding| {
-            holding.phase == Phase::Working && holding.session == arrival.reading.session
+    /// The right to a partition, while it is read under a current one.
+    pub fn tenure(&self, partition: Partition) -> Option<Tenure> {
+        let holding = self.holdings.get(&partition).filter(|holding| holding.phase == Phase::Working)?;
+        holding.tenure.clone().filter(Tenure::is_current)
+    }
+
+    /// Partitions that are held, read or about to be read again.
+    pub fn is_kept(&self, partition: Partition) -> bool {
+        self.holdings.get(&partition).is_some_and(|holding| {
+            matches!(holding.phase, Phase::Working | Phase::Opening | Phase::Interrupted { .. })
         })
     }
 
-    /// Whether a message is of the present reading, and not known already.
-    pub fn is_new(&self, arrival: &Arrival) -> bool {
-        let place = arrival.place();
-        let is_known =
-            self.holdings.get(&place.partition).is_some_and(|holding| holding.read.contains(&place));
-        self.is_present(arrival) && !is_known
-    }
-
-    /// Notes a message that was read.
-    pub fn admit(&mut self, place: Place) {
-        if let Some(holding) = self.holdings.get_mut(&place.partition) {
-            holding.read.insert(place);
+    /// Reads a partition anew from its acknowledged floor.
+    pub fn read_anew(&mut self, partition: Partition) {
+        if let Some(holding) = self.holdings.get_mut(&partition)
+            && holding.phase == Phase::Working
+        {
+            holding.interrupt(Instant::now());
+            self.has_changed = true;
         }
     }
 
-    /// Asks to start an attempt, which is then made under the present tenure.
-    pub fn start(&mut self, arrival: &mut Arrival) -> Turn {
-        let place = arrival.place();
-        let Some(holding) = self.holdings.get_mut(&place.partition) else { return Turn::Never };
-        let was_started = holding.started.contains(&place);
-        match (holding.phase, &holding.tenure) {
-            (Phase::Working, Some(tenure)) if was_started || holding.session == arrival.reading.session => {
-                if !tenure.is_current() {
-                    return Turn::Later;
-                }
-                arrival.reading = Reading { tenure: tenure.clone(), session: holding.session };
-                holding.started.insert(place);
-                holding.running.insert(place);
-                Turn::Now
-            }
-            (Phase::Opening | Phase::Interrupted { .. }, _) if was_started => Turn::Later,
-            _ => Turn::Never,
+    /// An attempt of a partition began.
+    pub fn started(&mut self, partition: Partition) {
+        if let Some(holding) = self.holdings.get_mut(&partition) {
+            holding.running += 1;
         }
     }
 
-    /// Notes that an attempt ended; tells whether another one is to follow.
-    pub fn stop(&mut self, place: &Place, wants_another: bool) -> bool {
-        let Some(holding) = self.holdings.get_mut(&place.partition) else { return false };
-        holding.running.remove(place);
-        if !wants_another {
-            holding.started.remove(place);
-            holding.read.remove(place);
-        }
-        if holding.running.is_empty() {
+    /// An attempt of a partition ended.
+    pub fn stopped(&mut self, partition: Partition) {
+        let Some(holding) = self.holdings.get_mut(&partition) else { return };
+        holding.running = holding.running.saturating_sub(1);
+        if holding.running == 0 {
             holding.earlier.clear();
         }
-        let goes_on = !matches!(holding.phase, Phase::Leaving { .. } | Phase::Releasing);
-        if !goes_on {
+        if matches!(holding.phase, Phase::Leaving { .. }) {
             self.release_quiet();
         }
-        wants_another
-            && goes_on
-            && self.holdings.get(&place.partition).is_some_and(|h| h.started.contains(place))
     }
 
-    /// Whether work that does not run is not to be started any more.
-    pub fn is_given_up(&self, arrival: &Arrival) -> bool {
-        let place = arrival.place();
-        self.holdings.get(&place.partition).is_none_or(|holding| match holding.phase {
-            Phase::Leaving { .. } | Phase::Releasing => true,
-            Phase::Working if holding.session == arrival.reading.session => false,
-            _ => !holding.started.contains(&place),
-        })
-    }
-
-    /// Whether something was given up since this was last asked.
-    pub fn take_gave_up(&mut self) -> bool {
-        std::mem::take(&mut self.gave_up)
+    /// Whether what is read changed since this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
     }
 
     /// Where the pool stands.
@@ -403,7 +358,7 @@ impl Holdings {
                 tracing::warn!(%pool, %partition, %error, "reading is begun again");
             }
             holding.interrupt(Instant::now() + REOPEN_PAUSE);
-            self.gave_up = true;
+            self.has_changed = true;
         }
     }
 
@@ -416,7 +371,7 @@ impl Holdings {
             let is_current = holding.tenure.as_ref().is_some_and(Tenure::is_current);
             if holding.phase == Phase::Working && (was_reconnected || !is_current) {
                 holding.interrupt(Instant::now());
-                self.gave_up = true;
+                self.has_changed = true;
             }
             if is_over {
                 holding.cut();
@@ -457,7 +412,7 @@ impl Holdings {
             holding.interrupt(Instant::now());
             holding.phase = Phase::Leaving { by };
             holding.since = Instant::now();
-            self.gave_up = true;
+            self.has_changed = true;
         }
     }
 
@@ -466,7 +421,7 @@ impl Holdings {
         let pool = self.opener.seat.pool();
         for (partition, holding) in &mut self.holdings {
             let Phase::Leaving { by } = holding.phase else { continue };
-            if !holding.running.is_empty() {
+            if holding.running > 0 {
                 if by <= now {
                     tracing::warn!(%pool, %partition, "running jobs did not finish in time and will be done again");
                     holding.cut();
@@ -491,7 +446,7 @@ impl Holdings {
             let pool = self.opener.seat.pool();
             self.metrics.changed_hands(pool, Change::Given, holding.since.elapsed());
         }
-        self.gave_up = true;
+        self.has_changed = true;
     }
 
     fn lose(&mut self, partition: Partition) {
@@ -502,7 +457,7 @@ impl Holdings {
             tracing::warn!(%pool, %partition, "another process took the partition over");
             self.metrics.changed_hands(pool, Change::Lost, Duration::ZERO);
         }
-        self.gave_up = true;
+        self.has_changed = true;
     }
 
     /// Says how much is held, once it has settled.
@@ -527,26 +482,23 @@ impl Holding {
             earlier: Vec::new(),
             session: 0,
             since: Instant::now(),
-            read: HashSet::new(),
-            started: HashSet::new(),
-            running: HashSet::new(),
+            running: 0,
             readers: Vec::new(),
         }
     }
 
     fn adopt(&mut self, tenure: Tenure) {
         self.earlier.extend(self.tenure.replace(tenure));
-        if self.running.is_empty() {
+        if self.running == 0 {
             self.earlier.clear();
         }
     }
 
-    /// Stops reading and forgets what was not started, so that reading again brings it in order.
+    /// Stops reading.
     fn interrupt(&mut self, until: Instant) {
         self.readers.drain(..).for_each(|reader| reader.abort());
         self.phase = Phase::Interrupted { until };
         self.session = 0;
-        self.read.clone_from(&self.started);
     }
 
     /// Ends what runs.

@@ -4,12 +4,10 @@
 //! lost, because plain redelivery would bring older messages behind newer ones. What is read ahead is bounded
 //! in messages by the consumer and in bytes by a semaphore whose permit travels with the message.
 
-use super::activity::Presence;
-use super::attempt::Trail;
-use super::job::{LaneSource, Marks, Work};
+use super::job::{Answered, LaneSource, Marks, Work};
 use super::ring::Keeper;
 use super::settings::PoolSettings;
-use super::spill::{Origin, Seat};
+use super::state::{Place, Target};
 use super::tenure::Tenure;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
@@ -41,42 +39,50 @@ pub struct IntakeError {
     reason: String,
 }
 
-/// A message on its way to the scheduler.
+/// An update that was read, on its way through a pool.
 #[derive(Debug)]
 pub struct Arrival {
     /// Index of its lane.
     pub lane: usize,
-    /// The work, ready for its first attempt.
-    pub work: Work,
+    /// What is known without reading the payload.
+    pub head: Arc<Head>,
+    /// The payload.
+    pub payload: Bytes,
+    /// Its sequence in its stream.
+    pub sequence: u64,
     /// What is wrong with it, when it cannot be worked on.
     pub defect: Option<String>,
     /// The stream it came from.
     pub stream: &'static str,
     /// What carried it here, for the acknowledgement.
     pub message: Carrier,
-    /// Where it stands in a line, when it was read from one.
-    pub origin: Option<Origin>,
-    /// Its place among what its window holds.
-    pub seat: Option<Seat>,
-    /// Whether it was delivered before this pool was opened: something of it may have happened.
+    /// Whether somebody else may have worked on it before.
     pub again: bool,
-    /// What is known of earlier attempts.
-    pub trail: Trail,
     /// Its share of the bytes read ahead, where those are counted one by one.
     pub permit: Option<OwnedSemaphorePermit>,
     /// Under which right it was read.
     pub reading: Reading,
-    /// Its being held, for whoever looks at the pool.
-    pub presence: Presence,
 }
 
 impl Arrival {
     /// Where it stands.
     pub fn place(&self) -> Place {
-        Place {
-            partition: self.reading.tenure.partition(),
-            stream: self.stream,
-            sequence: self.work.sequence,
+        Place { partition: self.reading.tenure.partition(), stream: self.stream, sequence: self.sequence }
+    }
+
+    /// The work on it for one target.
+    pub fn work(&self, target: Arc<Target>) -> Work {
+        Work {
+            marks: Marks::of_replay(&self.head),
+            head: self.head.clone(),
+            payload: self.payload.clone(),
+            sequence: self.sequence,
+            target,
+            attempt: 1,
+            last_attempt: false,
+            overdue: false,
+            keeper: Keeper::default(),
+            answered: Answered::default(),
         }
     }
 }
@@ -88,17 +94,6 @@ pub struct Reading {
     pub tenure: Tenure,
     /// Tells one reading from the next.
     pub session: u64,
-}
-
-/// Where a message stands; the same message offered again stands in the same place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
-    /// The partition.
-    pub partition: Partition,
-    /// The stream.
-    pub stream: &'static str,
-    /// Its sequence there.
-    pub sequence: u64,
 }
 
 /// What carried an arrival here.
@@ -287,7 +282,7 @@ pub async fn read(
                     let Some(message) = unsent.pop_front() else { continue };
                     let mut arrival =
                         arrive(source.lane, source.stream, message, Some(permit), reading.clone());
-                    arrival.again = arrival.work.sequence <= source.delivered;
+                    arrival.again = arrival.sequence <= source.delivered;
                     room.send(arrival);
                 }
             }
@@ -340,31 +335,8 @@ pub fn arrive(
         Ok(head) => (head, None),
         Err(error) => (stand_in(message.subject(), stream, sequence), Some(error.to_string())),
     };
-    let work = Work {
-        marks: Marks::of_replay(&head),
-        head,
-        payload: message.payload(),
-        sequence,
-        attempt: 1,
-        last_attempt: false,
-        overdue: false,
-        keeper: Keeper::default(),
-    };
-    let (trail, presence) = (Trail::default(), Presence::default());
-    Arrival {
-        lane,
-        work,
-        defect,
-        stream,
-        message,
-        origin: None,
-        seat: None,
-        again: false,
-        trail,
-        permit,
-        reading,
-        presence,
-    }
+    let (head, payload, again) = (Arc::new(head), message.payload(), false);
+    Arrival { lane, head, payload, sequence, defect, stream, message, again, permit, reading }
 }
 
 /// Acknowledges a message; a lost acknowledgement only brings the message again.

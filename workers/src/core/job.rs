@@ -1,6 +1,7 @@
 //! What a pool does with one piece of work, and what it says about it.
 
 use super::ring::{Keeper, RingError};
+use super::state::{Heard, Signal, Target};
 use ackline_shared::envelope::Head;
 use ackline_shared::subjects::{Partition, Pool};
 use bytes::Bytes;
@@ -21,12 +22,30 @@ pub trait Job: Send + Sync + 'static {
     /// What the pool reads; one consumer per lane and partition.
     fn lanes() -> Vec<LaneSource>;
 
-    /// Whether there may be anything to do for this update: a cheap look that spares the rest the memory.
-    fn concerns(&self, _head: &Head) -> bool {
+    /// Whom this update may concern, as far as its head tells; nobody when it asks nothing of this pool. Each target
+    /// takes its updates in order and waits for no other.
+    fn targets(&self, _head: &Head) -> Vec<Arc<Target>> {
+        vec![Arc::default()]
+    }
+
+    /// Whether a target wants this update: a look at its payload before anything is recalled or asked.
+    fn selects(&self, _head: &Head, _payload: &[u8], _target: &Target) -> bool {
         true
     }
 
-    /// Does the work once. It must finish within the pool's attempt timeout; later it is cancelled and retried.
+    /// Notes that work is given up that was tried, or waited, long enough; a retry when that could not be noted.
+    fn give_up(&self, _work: &Work, reason: &str) -> impl Future<Output = Verdict> + Send {
+        let verdict = Verdict::dead(reason);
+        async move { verdict }
+    }
+
+    /// Whether work for a target asks somebody who may be down, so that what has waited too long is not tried again.
+    fn asks(target: &Target) -> bool {
+        !target.gates.is_empty()
+    }
+
+    /// Does the work once, for one target. It must finish within the target's time-out or, without one, the pool's; later
+    /// it is cancelled and counts as a time-out of the target.
     fn run(&self, work: &Work) -> impl Future<Output = Verdict> + Send;
 }
 
@@ -50,14 +69,16 @@ pub enum Verdict {
     Done,
     /// There was nothing to do here for this update.
     Idle,
-    /// Not now; the reason says why.
+    /// Not now, for reasons that are the update's own; uses up an attempt.
     Retry {
         /// In words, without personal data.
         reason: String,
         /// The least to wait, when the other side said so.
         after: Option<Duration>,
     },
-    /// Nothing was tried, for a downstream is left alone for now; uses up no attempt.
+    /// Not now, for the target is in trouble; uses up no attempt.
+    Trouble(Trouble),
+    /// Nothing was tried; uses up no attempt.
     Wait {
         /// In words, without personal data.
         reason: String,
@@ -71,12 +92,85 @@ pub enum Verdict {
     },
 }
 
+/// Why a target could not take an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// In words, without personal data and without the target's name.
+    pub reason: String,
+    /// Which of the target's gates is to blame.
+    pub gate: usize,
+    /// What happened.
+    pub kind: TroubleKind,
+    /// The least to wait, when the other side said so.
+    pub after: Option<Duration>,
+    /// Whether the request had been sent.
+    pub after_sending: bool,
+    /// Whether no answer came, or half of one.
+    pub is_unanswered: bool,
+}
+
+/// What kind of trouble a target is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TroubleKind {
+    /// It could not be reached, broke, or answered that it does not work.
+    Down,
+    /// It did not answer in time: it may have taken the update.
+    TimedOut,
+    /// It asked everybody to stay away for a while.
+    Busy,
+}
+
+impl Trouble {
+    /// A target that does not work.
+    pub fn down(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            gate: 0,
+            kind: TroubleKind::Down,
+            after: None,
+            after_sending: false,
+            is_unanswered: true,
+        }
+    }
+
+    /// A target that did not answer in time.
+    pub fn timed_out(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            gate: 0,
+            kind: TroubleKind::TimedOut,
+            after: None,
+            after_sending: true,
+            is_unanswered: true,
+        }
+    }
+
+    /// Whether the connection broke, or the answer did, after the request had been sent.
+    pub fn is_broken(&self) -> bool {
+        self.is_unanswered && self.after_sending
+    }
+
+    /// Whether the target had the update before the trouble, so that the update may be its cause.
+    pub fn had_it(&self) -> bool {
+        self.after_sending && self.kind != TroubleKind::Busy
+    }
+
+    /// What the request says of the gate.
+    pub fn signal(&self) -> Signal {
+        match (self.kind, self.after) {
+            (TroubleKind::Busy, after) => Signal::Busy(after.unwrap_or_default()),
+            (TroubleKind::Down | TroubleKind::TimedOut, _) => Signal::Failed,
+        }
+    }
+}
+
 impl Verdict {
     /// Why it was not done, where there is a reason.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Done | Self::Idle => None,
             Self::Retry { reason, .. } | Self::Wait { reason, .. } | Self::Dead { reason } => Some(reason),
+            Self::Trouble(trouble) => Some(&trouble.reason),
         }
     }
 
@@ -91,25 +185,69 @@ impl Verdict {
     }
 }
 
-/// One message of a stream on its way through a pool.
+/// One message of a stream on its way through a pool, for one target.
 #[derive(Debug)]
 pub struct Work {
     /// What is known without reading the payload.
-    pub head: Head,
+    pub head: Arc<Head>,
     /// The payload.
     pub payload: Bytes,
     /// The message's sequence in its stream; grows along a conversation.
     pub sequence: u64,
+    /// For whom.
+    pub target: Arc<Target>,
     /// Which attempt this is, from 1.
     pub attempt: u32,
     /// Whether the pool gives up after this attempt.
     pub last_attempt: bool,
-    /// Whether the work has waited as long as it may, so that a [`Verdict::Wait`] ends it, too.
+    /// Whether the work has waited as long as it may, so that a wait ends it, too.
     pub overdue: bool,
     /// Parts of the work that are finished.
     pub marks: Marks,
     /// Where marks become durable.
     pub keeper: Keeper,
+    /// Whether the target answered.
+    pub answered: Answered,
+}
+
+/// Bytes of an answer that are shown.
+const SAID_BYTES_MAX: usize = 200;
+
+/// What a request said of its target apart from the verdict, and how the answer to an update that it will never take
+/// began: for the dead letter, never for a log.
+#[derive(Debug, Clone, Default)]
+pub struct Answered(Arc<Mutex<(Heard, Option<String>)>>);
+
+impl Answered {
+    /// It answered.
+    pub fn set(&self) {
+        self.lock().0 = Heard::Answer;
+    }
+
+    /// It did not, although the update is not tried again.
+    pub fn lost(&self) {
+        self.lock().0 = Heard::Trouble;
+    }
+
+    /// It refused the update for good with these bytes.
+    pub fn refused(&self, body: &[u8]) {
+        let start = String::from_utf8_lossy(body.get(..SAID_BYTES_MAX).unwrap_or(body)).trim().to_owned();
+        *self.lock() = (Heard::Answer, (!start.is_empty()).then_some(start));
+    }
+
+    /// What was heard since this was last asked.
+    pub fn take(&self) -> Heard {
+        std::mem::take(&mut self.lock().0)
+    }
+
+    /// How the answer to what is given up began.
+    pub fn said(&self) -> Option<String> {
+        self.lock().1.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Heard, Option<String>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Work {

@@ -31,6 +31,7 @@ pub mod scheduler;
 pub mod settings;
 pub mod spill;
 pub mod standing;
+pub mod state;
 pub mod status;
 pub mod tenure;
 pub mod toplist;

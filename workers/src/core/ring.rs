@@ -65,6 +65,25 @@ struct Record {
     open: BTreeMap<String, Progress>,
 }
 
+impl Record {
+    /// What a record for all targets says of one of them.
+    fn of_target(self, target: &str) -> Self {
+        let Self { epoch: _, mut finished, open } = self;
+        let mut left = BTreeMap::new();
+        for (id, progress) in open {
+            let took = |part: &str| part == target || part.strip_prefix("posted:") == Some(target);
+            if progress.parts.iter().any(|part| took(part)) {
+                finished.add(&id);
+            } else {
+                let doubt = format!("posting:{target}?");
+                let parts = progress.parts.into_iter().filter(|part| *part == doubt).collect();
+                left.insert(id, Progress { parts, ..progress });
+            }
+        }
+        Self { epoch: 0, finished, open: left }
+    }
+}
+
 /// The memory of a pool; cheap to clone. Only a partition's owner uses it, one job per key at a time.
 #[derive(Debug, Clone)]
 pub struct Ring {
@@ -87,8 +106,24 @@ impl Ring {
     }
 
     /// The memory of one conversation, written to only while the tenure lasts.
-    pub fn keeper(&self, key: String, tenure: Option<Tenure>) -> Keeper {
-        Keeper { memory: Some((self.clone(), key)), tenure }
+    pub fn keeper(&self, memory: impl Into<Memory>, tenure: Option<Tenure>) -> Keeper {
+        Keeper { memory: Some((self.clone(), memory.into())), tenure }
+    }
+
+    /// A record and its revision, which is 0 where there is none.
+    async fn read(&self, key: &str) -> Result<(u64, Record), RingError> {
+        let failed = |reason: String| RingError { verb: "read", reason };
+        let entry = self.store.entry(key).await.map_err(|error| failed(error.to_string()))?;
+        let Some(entry) = entry else { return Ok((0, Record::default())) };
+        if entry.value.is_empty() {
+            return Ok((entry.revision, Record::default()));
+        }
+        let record = serde_json::from_slice(&entry.value).unwrap_or_else(|error| {
+            // Reading it again would give the same: the conversation would stand still for good.
+            tracing::warn!(key, %error, "a conversation's record cannot be read and starts anew");
+            Record::default()
+        });
+        Ok((entry.revision, record))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<String, Cached>> {
@@ -96,10 +131,26 @@ impl Ring {
     }
 }
 
+/// Which record.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    /// Its key.
+    pub key: String,
+    /// The record it begins with when there is none, and the target whose part of that counts: earlier versions kept
+    /// one record for all targets of a conversation.
+    pub before: Option<(String, String)>,
+}
+
+impl From<String> for Memory {
+    fn from(key: String) -> Self {
+        Self { key, before: None }
+    }
+}
+
 /// The memory of one conversation, or none at all, and the right to write to it.
 #[derive(Debug, Clone, Default)]
 pub struct Keeper {
-    memory: Option<(Ring, String)>,
+    memory: Option<(Ring, Memory)>,
     tenure: Option<Tenure>,
 }
 
@@ -121,8 +172,8 @@ impl Keeper {
 
     /// Tells what is known of an update.
     pub async fn recall(&self, id: &str) -> Result<Recall, RingError> {
-        let Some((ring, key)) = &self.memory else { return Ok(Recall::Open(Progress::default())) };
-        let (_, record) = self.load(ring, key).await?;
+        let Some((ring, memory)) = &self.memory else { return Ok(Recall::Open(Progress::default())) };
+        let (_, record) = self.load(ring, memory).await?;
         if record.finished.has(id) {
             return Ok(Recall::Done);
         }
@@ -141,26 +192,26 @@ impl Keeper {
 
     /// Forgets an update that ended without an effect worth remembering.
     pub async fn forget(&self, id: &str) -> Result<(), RingError> {
-        let Some((ring, key)) = &self.memory else { return Ok(()) };
-        let (revision, mut record) = self.load(ring, key).await?;
+        let Some((ring, memory)) = &self.memory else { return Ok(()) };
+        let (revision, mut record) = self.load(ring, memory).await?;
         if record.open.remove(id).is_none() {
             return Ok(());
         }
-        self.save(ring, key, revision, record).await
+        self.save(ring, &memory.key, revision, record).await
     }
 
     /// Remembers that an update has taken effect.
     pub async fn finish(&self, id: &str) -> Result<(), RingError> {
-        let Some((ring, key)) = &self.memory else { return Ok(()) };
-        let (revision, mut record) = self.load(ring, key).await?;
+        let Some((ring, memory)) = &self.memory else { return Ok(()) };
+        let (revision, mut record) = self.load(ring, memory).await?;
         record.open.remove(id);
         record.finished.add(id);
-        self.save(ring, key, revision, record).await
+        self.save(ring, &memory.key, revision, record).await
     }
 
     async fn change(&self, id: &str, adjust: impl FnOnce(&mut Progress)) -> Result<(), RingError> {
-        let Some((ring, key)) = &self.memory else { return Ok(()) };
-        let (revision, mut record) = self.load(ring, key).await?;
+        let Some((ring, memory)) = &self.memory else { return Ok(()) };
+        let (revision, mut record) = self.load(ring, memory).await?;
         let mut progress = record.open.get(id).cloned().unwrap_or_default();
         let before = progress.clone();
         adjust(&mut progress);
@@ -171,34 +222,26 @@ impl Keeper {
         while record.open.len() > OPEN_MAX {
             record.open.pop_first();
         }
-        self.save(ring, key, revision, record).await
+        self.save(ring, &memory.key, revision, record).await
     }
 
-    async fn load(&self, ring: &Ring, key: &str) -> Result<(u64, Record), RingError> {
-        let epoch = self.epoch();
+    async fn load(&self, ring: &Ring, memory: &Memory) -> Result<(u64, Record), RingError> {
+        let (epoch, key) = (self.epoch(), &memory.key);
         if let Some(cached) = ring.lock().get(key)
             && cached.epoch == epoch
         {
             return Ok((cached.revision, cached.record.clone()));
         }
-        let failed = |reason: String| RingError { verb: "read", reason };
-        let (revision, record) =
-            match ring.store.entry(key).await.map_err(|error| failed(error.to_string()))? {
-                Some(entry) if !entry.value.is_empty() => {
-                    let record: Record = serde_json::from_slice(&entry.value).unwrap_or_else(|error| {
-                        // Reading it again would give the same: the conversation would stand still for good.
-                        tracing::warn!(key, %error, "a conversation's record cannot be read and starts anew");
-                        Record::default()
-                    });
-                    (entry.revision, record)
-                }
-                Some(entry) => (entry.revision, Record::default()),
-                None => (0, Record::default()),
-            };
+        let (revision, mut record) = ring.read(key).await?;
         if record.epoch > epoch && self.tenure.is_some() {
-            return Err(failed(OVERTAKEN.to_owned()));
+            return Err(RingError { verb: "read", reason: OVERTAKEN.to_owned() });
         }
-        ring.lock().put(key.to_owned(), Cached { epoch, revision, record: record.clone() });
+        if revision == 0
+            && let Some((before, target)) = &memory.before
+        {
+            record = ring.read(before).await?.1.of_target(target);
+        }
+        ring.lock().put(key.clone(), Cached { epoch, revision, record: record.clone() });
         Ok((revision, record))
     }
 

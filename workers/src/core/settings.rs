@@ -2,6 +2,7 @@
 
 use super::adaptive::{Choice, Range};
 use super::backoff::Backoff;
+use super::state::Policy;
 use ackline_shared::config::Reader;
 use ackline_shared::subjects::Pool;
 use std::collections::BTreeMap;
@@ -39,12 +40,21 @@ pub struct PoolSettings {
     pub park_after: Duration,
     /// Longest time from the first failure to a dead letter.
     pub give_up_after: Duration,
+    /// When a target is left alone, and for how long.
+    pub breaker: Policy,
 }
 
 impl PoolSettings {
     /// Reads the shared keys and those of a pool that runs jobs one by one.
     pub fn read(reader: &mut Reader, pool: Pool) -> Self {
         let key = |leaf: &str| format!("pools.{pool}.{leaf}");
+        let give_up_after = reader.duration(&key("give_up_after"));
+        let max_age = reader.duration("nats.max_age");
+        if give_up_after > longest_wait(max_age) {
+            let mistake =
+                "longer than nats.max_age less a day: an update would be gone before it is given up";
+            reader.mistake(&key("give_up_after"), mistake);
+        }
         let concurrency = concurrency(reader, pool);
         Self {
             concurrency: usize::try_from(concurrency).unwrap_or(1),
@@ -55,7 +65,7 @@ impl PoolSettings {
                 max: reader.duration(&key("backoff_max")),
             },
             attempt_timeout: reader.duration(&key("attempt_timeout")),
-            give_up_after: reader.duration(&key("give_up_after")),
+            give_up_after,
             ..Self::shared(reader)
         }
     }
@@ -77,6 +87,7 @@ impl PoolSettings {
             give_up_after: Duration::from_secs(3600),
             spill_share: count(reader, "pools.spill_share", 100),
             park_after: reader.duration("pools.park_after"),
+            breaker: Policy::read(reader),
         }
     }
 }
@@ -96,6 +107,11 @@ impl Concurrency {
     pub fn of(&self, pool: Pool) -> u32 {
         self.0.get(&pool).copied().unwrap_or(1)
     }
+}
+
+/// How long an update may wait in streams that keep it for so long: a day less, or three quarters of less than four.
+fn longest_wait(max_age: Duration) -> Duration {
+    max_age.saturating_sub(Duration::from_secs(24 * 3600)).max(max_age.mul_f64(0.75))
 }
 
 fn concurrency(reader: &mut Reader, pool: Pool) -> u32 {
@@ -126,6 +142,21 @@ fn count(reader: &mut Reader, key: &str, max: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_waits_longer_than_the_streams_keep_it() {
+        let week = Duration::from_secs(7 * 24 * 3600);
+        assert_eq!(longest_wait(week), Duration::from_secs(6 * 24 * 3600));
+        assert_eq!(longest_wait(Duration::from_secs(4 * 3600)), Duration::from_secs(3 * 3600));
+        let variable = ("ACKLINE_POOLS_RELAY_GIVE_UP_AFTER".to_owned(), "7d".to_owned());
+        let mut reader = Reader::load(None, [variable]);
+        PoolSettings::read(&mut reader, Pool::Relay);
+        let report = reader.finish().unwrap_err().to_string();
+        assert!(
+            report.contains("pools.relay.give_up_after: longer than nats.max_age less a day"),
+            "{report}"
+        );
+    }
 
     fn mistakes(adaptive: &str) -> String {
         let variable = |name: &str, value: &str| (format!("ACKLINE_POOLS_CRM_{name}"), value.to_owned());

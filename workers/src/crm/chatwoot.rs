@@ -6,8 +6,9 @@
 
 use super::entry::{Direction, Entry, Person};
 use super::{Crm, CrmError, Thread};
-use crate::egress::{Egress, EgressAnswer, EgressError, EgressRequest};
-use ackline_shared::model::{CrmLink, Entity};
+use crate::core::job::{Trouble, TroubleKind};
+use crate::egress::{Egress, EgressAnswer, EgressRequest, Outcome};
+use ackline_shared::model::CrmLink;
 use ackline_shared::secret::Secret;
 use bytes::Bytes;
 use reqwest::Method;
@@ -129,18 +130,21 @@ impl<'a> Chatwoot<'a> {
             body: body.map_or_else(Bytes::new, |body| body.to_string().into()),
             timeout: self.timeout,
             response_bytes_max: ANSWER_BYTES_MAX,
-            downstream: Some(self.link.config_key()),
         };
-        let reason = |error: &EgressError| format!("Chatwoot: {error}");
         self.egress.request(request).await.map_err(|error| {
-            if let EgressError::Held { wait } = error {
-                CrmError::Held { reason: reason(&error), after: wait }
-            } else if error.is_permanent() {
-                misconfigured(format!("{error}; is it a public https address, or listed in egress.allow?"))
-            } else if error.is_ambiguous() {
-                CrmError::Unsure { reason: reason(&error), after: None }
+            let is_permanent = error.is_permanent();
+            let reason = format!("Chatwoot: {error}");
+            let Outcome::Trouble(trouble) = Outcome::from(error) else {
+                return CrmError::Again { reason };
+            };
+            let trouble = Trouble { reason, ..trouble };
+            if is_permanent {
+                let hint = "is it a public https address, or listed in egress.allow?";
+                misconfigured(format!("{}; {hint}", trouble.reason))
+            } else if trouble.after_sending {
+                CrmError::Unsure(trouble)
             } else {
-                CrmError::Again { reason: reason(&error), after: None }
+                CrmError::Down(trouble)
             }
         })
     }
@@ -216,16 +220,21 @@ fn failure(what: &'static str, answer: &EgressAnswer) -> CrmError {
     let after = answer.retry_after(SystemTime::now());
     let reason = format!("Chatwoot answered {status} to {what}");
     let flooded = || answer.body.windows(FLOOD_WORDS.len()).any(|window| window == FLOOD_WORDS);
+    let trouble = |kind| {
+        let (gate, after_sending, is_unanswered) = (0, true, false);
+        Trouble { reason: reason.clone(), gate, kind, after, after_sending, is_unanswered }
+    };
     match status {
-        429 => CrmError::Again { reason, after },
-        422 if flooded() => CrmError::Again { reason, after: Some(FLOOD_WAIT) },
-        408 | 500..=599 => CrmError::Unsure { reason, after },
+        429 => CrmError::Down(trouble(TroubleKind::Busy)),
+        422 if flooded() => CrmError::Flooded { reason, after: FLOOD_WAIT },
+        408 | 500..=599 => CrmError::Unsure(trouble(TroubleKind::Down)),
         401 | 403 => misconfigured(format!("{reason}: its access_token is not accepted for this account")),
         404 => misconfigured(format!(
             "{reason}: check its url (origin only), account_id, inbox_id and inbox_identifier"
         )),
         300..=399 => misconfigured(format!("{reason}, a redirect: check its url")),
-        _ => CrmError::Refused { reason },
+        400 | 413 | 415 | 422 => CrmError::Refused { reason },
+        _ => CrmError::Down(trouble(TroubleKind::Down)),
     }
 }
 
@@ -235,7 +244,8 @@ fn misconfigured(reason: impl Into<String>) -> CrmError {
 
 /// A good status with a body that says nothing; what was asked for may have been done.
 fn unreadable(what: &'static str) -> CrmError {
-    CrmError::Unsure { reason: format!("Chatwoot's answer to {what} cannot be read"), after: None }
+    let reason = format!("Chatwoot's answer to {what} cannot be read");
+    CrmError::Unsure(Trouble { after_sending: true, is_unanswered: false, ..Trouble::down(reason) })
 }
 
 fn id(value: &Value) -> Option<u64> {

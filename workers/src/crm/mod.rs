@@ -12,12 +12,13 @@ pub mod hook;
 pub mod link;
 mod markdown;
 
-use crate::core::job::{Job, LaneSource, Verdict, Work};
+use crate::core::job::{Job, LaneSource, Trouble, Verdict, Work};
 use crate::core::log::now_ms;
+use crate::core::state::{GateSpec, Target};
 use crate::egress::{Egress, Turnstile};
 use crate::platform::Platform;
 use ackline_shared::envelope::{Family, Head};
-use ackline_shared::ids::{EntityId, PhoneNumberId, TenantId};
+use ackline_shared::ids::{PhoneNumberId, TenantId};
 use ackline_shared::meta;
 use ackline_shared::model::{CrmKind, CrmLink, Entity};
 use ackline_shared::record::Record;
@@ -32,12 +33,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Requests to one CRM account at once.
-const ACCOUNT_CONCURRENCY: u16 = 4;
-/// Attempts at what only a change of the configuration can mend.
-const MISCONFIGURED_ATTEMPTS: u32 = 3;
-/// Wait for a turn at an account whose turns are all taken.
-const BUSY_WAIT: Duration = Duration::from_secs(1);
-const MISCONFIGURED_WAIT: Duration = Duration::from_secs(20);
+const ACCOUNT_CONCURRENCY: usize = 4;
+/// Requests that one message may take.
+const REQUESTS_OF_AN_ATTEMPT: u32 = 4;
 
 /// A person's contact and conversation in a CRM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,30 +65,26 @@ pub trait Crm {
 /// Why a call to a CRM did not do what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CrmError {
-    /// It was not asked, for it is left alone for now or has no turn to give.
+    /// Nothing happened there, and not because of the CRM; later it may.
     #[error("{reason}")]
-    Held {
+    Again {
+        /// In words, without personal data.
+        reason: String,
+    },
+    /// It takes no more messages of this one conversation for a while.
+    #[error("{reason}")]
+    Flooded {
         /// In words, without personal data.
         reason: String,
         /// How long to wait.
         after: Duration,
     },
-    /// Nothing happened there; later it may.
-    #[error("{reason}")]
-    Again {
-        /// In words, without personal data.
-        reason: String,
-        /// The least to wait, when the CRM said so.
-        after: Option<Duration>,
-    },
-    /// It may have happened there.
-    #[error("{reason}")]
-    Unsure {
-        /// In words, without personal data.
-        reason: String,
-        /// The least to wait, when the CRM said so.
-        after: Option<Duration>,
-    },
+    /// Nothing happened there, for the CRM is in trouble.
+    #[error("{}", .0.reason)]
+    Down(Trouble),
+    /// It is in trouble, and it may have happened there.
+    #[error("{}", .0.reason)]
+    Unsure(Trouble),
     /// The conversation no longer exists.
     #[error("the conversation no longer exists in the CRM")]
     Gone,
@@ -110,7 +104,7 @@ pub enum CrmError {
 
 impl From<PlaceError> for CrmError {
     fn from(error: PlaceError) -> Self {
-        Self::Again { reason: error.to_string(), after: None }
+        Self::Again { reason: error.to_string() }
     }
 }
 
@@ -120,17 +114,17 @@ pub struct CrmSync {
     platform: Platform,
     egress: Egress,
     places: Places,
-    turns: Turnstile,
+    /// Longest time of one request.
+    timeout: Duration,
     /// One creation at a time per person: two at once would fork their conversation.
     openings: Turnstile,
 }
 
 impl CrmSync {
-    /// Builds the job for attempts that may take this long.
-    pub fn new(platform: Platform, egress: Egress, attempt_timeout: Duration) -> Self {
+    /// Builds the job; a request may take this long.
+    pub fn new(platform: Platform, egress: Egress, timeout: Duration) -> Self {
         let places = Places::new(platform.buckets.sessions.clone());
-        let turns = || Turnstile::new(attempt_timeout);
-        Self { platform, egress, places, turns: turns(), openings: turns() }
+        Self { platform, egress, places, timeout, openings: Turnstile::new(timeout) }
     }
 }
 
@@ -148,9 +142,10 @@ impl Job for CrmSync {
         vec![LaneSource { name: "conversation", stream: subjects::UPDATES, filters, weight: 1 }]
     }
 
-    fn concerns(&self, head: &Head) -> bool {
+    fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let snapshot = self.platform.snapshot();
-        links(&snapshot, &head.tenant, head.phone.as_ref()).next().is_some()
+        let links = links(&snapshot, &head.tenant, head.phone.as_ref());
+        links.filter(|link| head.is_for(&link.id)).map(|link| Arc::new(self.target(link))).collect()
     }
 
     async fn run(&self, work: &Work) -> Verdict {
@@ -159,26 +154,35 @@ impl Job for CrmSync {
             Ok(None) => return Verdict::Idle,
             Err(reason) => return Verdict::dead(reason),
         };
-        let snapshot = self.platform.snapshot();
-        let links = links(&snapshot, &work.head.tenant, Some(&entry.number));
-        let links: Vec<Arc<CrmLink>> = links
-            .filter(|link| entry.audience.includes(&link.id) && work.head.is_for(&link.id))
-            .cloned()
-            .collect();
-        if links.is_empty() {
+        let (snapshot, name) = (self.platform.snapshot(), &work.target.name);
+        let mut links = Snapshot::owned(&snapshot.crm_links, "crm", &work.head.tenant);
+        let Some(link) = links.find(|link| link.id.as_str() == name && link.enabled) else {
+            return Verdict::dead(format!("crm link {name}: it is not configured any more, or switched off"));
+        };
+        let follows = link.phone_numbers.is_empty() || link.phone_numbers.contains(&entry.number);
+        if !follows || !entry.audience.includes(&link.id) {
             return Verdict::Idle;
         }
-        let mut failures = Vec::new();
-        for link in &links {
-            if let Err(error) = self.deliver(work, link, &entry).await {
-                failures.push((link.id.clone(), error));
-            }
+        let delivered = self.deliver(work, link, &entry).await;
+        if !matches!(delivered, Err(CrmError::Down(_) | CrmError::Unsure(_) | CrmError::Again { .. })) {
+            work.answered.set();
         }
-        verdict(&failures, work.attempt)
+        verdict(name, delivered)
     }
 }
 
 impl CrmSync {
+    fn target(&self, link: &CrmLink) -> Target {
+        let downstream = link.config_key();
+        Target {
+            name: link.id.to_string(),
+            gates: vec![GateSpec { name: downstream.as_str().into(), limit: ACCOUNT_CONCURRENCY }],
+            downstream,
+            // Finding a conversation takes several requests.
+            timeout: Some(self.timeout.saturating_mul(REQUESTS_OF_AN_ATTEMPT)),
+        }
+    }
+
     /// Brings one message into one link, unless it is there.
     async fn deliver(&self, work: &Work, link: &CrmLink, entry: &Entry) -> Result<(), CrmError> {
         let (posting, posted) = (format!("posting:{}?", link.id), format!("posted:{}", link.id));
@@ -188,18 +192,8 @@ impl CrmSync {
         let misconfigured =
             |error: &dyn std::fmt::Display| CrmError::Misconfigured { reason: error.to_string() };
         let token = self.platform.open(link, &link.access_token).map_err(|error| misconfigured(&error))?;
-        let account = format!("{}/{}", link.url, link.account_id);
-        if let Some(after) = self.egress.held(&link.config_key()) {
-            let reason = "the CRM does not work and is left alone for now".to_owned();
-            return Err(CrmError::Held { reason, after });
-        }
-        let turn = self.turns.enter(&account, ACCOUNT_CONCURRENCY).await;
-        let _turn = turn.ok_or_else(|| CrmError::Held {
-            reason: "too many requests to this CRM account at once".to_owned(),
-            after: BUSY_WAIT,
-        })?;
         let CrmKind::Chatwoot = link.kind;
-        let crm = Chatwoot::new(&self.egress, link, &token, self.turns.request_timeout())?;
+        let crm = Chatwoot::new(&self.egress, link, &token, self.timeout)?;
 
         let mut place = self.place(&crm, link, entry).await?;
         if work.marks.has(&posting) {
@@ -215,7 +209,7 @@ impl CrmSync {
             work.marks.set(&posting);
             if let Err(error) = work.persist().await {
                 work.marks.clear(&posting);
-                return Err(CrmError::Again { reason: error.to_string(), after: None });
+                return Err(CrmError::Again { reason: error.to_string() });
             }
         }
         let mut result = crm.post(place.thread, entry).await;
@@ -226,7 +220,7 @@ impl CrmSync {
         }
         match &result {
             Ok(()) => work.marks.set(&posted),
-            Err(CrmError::Unsure { .. }) => {}
+            Err(CrmError::Unsure(_)) => {}
             Err(_) => work.marks.clear(&posting),
         }
         result
@@ -241,7 +235,6 @@ impl CrmSync {
         let opening = self.openings.enter(&format!("{}/{}", link.id, person.source_id()), 1).await;
         let _opening = opening.ok_or_else(|| CrmError::Again {
             reason: "another message of this person is still opening their conversation".to_owned(),
-            after: None,
         })?;
         if let Some(place) = self.places.find(link, person).await? {
             return self.refresh(crm, link, entry, place).await;
@@ -301,37 +294,18 @@ fn read(work: &Work) -> Result<Option<Entry>, String> {
     meta::read(&work.payload).map(|update| entry::of_update(&update)).map_err(|error| error.to_string())
 }
 
-/// One verdict over all links: what may still succeed is tried again before anything is given up.
-fn verdict(failures: &[(EntityId, CrmError)], attempt: u32) -> Verdict {
-    let mut reasons = Vec::new();
-    let mut again = false;
-    let mut after = None;
-    let mut held: Option<Duration> = None;
-    for (link, error) in failures {
-        let wait = match error {
-            CrmError::Held { after, .. } => {
-                held = Some(held.map_or(*after, |held| held.min(*after)));
-                None
-            }
-            CrmError::Again { after, .. } | CrmError::Unsure { after, .. } => Some(*after),
-            CrmError::Gone => Some(None),
-            CrmError::Misconfigured { .. } if attempt < MISCONFIGURED_ATTEMPTS => {
-                Some(Some(MISCONFIGURED_WAIT))
-            }
-            CrmError::Misconfigured { .. } | CrmError::Refused { .. } => None,
-        };
-        if let Some(wait) = wait {
-            again = true;
-            after = after.max(wait);
+/// What follows for the message. What only a change of the configuration can mend waits for that.
+fn verdict(link: &str, delivered: Result<(), CrmError>) -> Verdict {
+    let Err(error) = delivered else { return Verdict::Done };
+    let reason = format!("crm link {link}: {error}");
+    match error {
+        CrmError::Again { .. } | CrmError::Gone => Verdict::Retry { reason, after: None },
+        CrmError::Flooded { after, .. } => Verdict::Wait { reason, after },
+        CrmError::Down(trouble) | CrmError::Unsure(trouble) => {
+            Verdict::Trouble(Trouble { reason, ..trouble })
         }
-        reasons.push(format!("crm link {link}: {error}"));
-    }
-    let reason = reasons.join("; ");
-    match (failures.is_empty(), again, held) {
-        (true, _, _) => Verdict::Done,
-        (false, true, _) => Verdict::Retry { reason, after },
-        (false, false, Some(after)) => Verdict::Wait { reason, after },
-        (false, false, None) => Verdict::Dead { reason },
+        CrmError::Misconfigured { .. } => Verdict::Trouble(Trouble::down(reason)),
+        CrmError::Refused { .. } => Verdict::Dead { reason },
     }
 }
 

@@ -3,8 +3,9 @@
 use super::answer::{Arrived, to_command};
 use super::fake::{ACCOUNT, Fake, Fault, INBOX, TOKEN};
 use super::*;
-use crate::core::job::Marks;
+use crate::core::job::{Answered, Marks};
 use crate::core::ring::Keeper;
+use crate::core::state::Target;
 use crate::egress::receiver::loopback;
 use crate::testing;
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
@@ -60,11 +61,13 @@ fn work(family: Family, kind: &str, payload: &Value) -> Work {
         replay: None,
     };
     Work {
-        head,
+        head: Arc::new(head),
         payload: payload.to_string().into(),
         sequence: 1,
         attempt: 1,
         last_attempt: false,
+        target: Arc::new(Target { name: "desk".to_owned(), ..Target::default() }),
+        answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),
         keeper: Keeper::default(),
@@ -176,7 +179,7 @@ async fn a_message_whose_answer_was_lost_is_looked_for_before_it_is_posted_again
         stand.fake.will("/messages", fault);
         let work = incoming(wamid, &ana(), "hi");
         let verdict = stand.job.run(&work).await;
-        assert!(matches!(verdict, Verdict::Retry { .. }), "{verdict:?}");
+        assert!(matches!(verdict, Verdict::Trouble(_)), "{verdict:?}");
         stand.fake.take_calls();
         stand.done(&work).await;
         let methods = stand.fake.take_calls();
@@ -251,27 +254,25 @@ async fn a_phone_number_the_crm_refuses_does_not_keep_the_person_out() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_tried_a_few_times_and_then_explained() {
+async fn a_refused_token_waits_until_somebody_mends_it_and_says_so() {
     let stand = Stand::new().await;
-    let mut work = incoming("wamid.1", &ana(), "hi");
-    for _ in 1..MISCONFIGURED_ATTEMPTS {
-        stand.fake.will(CONTACTS, Fault::Refuse(401));
-        let verdict = stand.job.run(&work).await;
-        assert!(matches!(verdict, Verdict::Retry { after: Some(MISCONFIGURED_WAIT), .. }), "{verdict:?}");
-        work.attempt += 1;
-    }
     stand.fake.will(CONTACTS, Fault::Refuse(401));
-    let Verdict::Dead { reason } = stand.job.run(&work).await else { panic!("given up") };
-    assert!(reason.contains("crm link desk") && reason.contains("access_token"), "{reason}");
+    let work = incoming("wamid.1", &ana(), "hi");
+    let Verdict::Trouble(trouble) = stand.job.run(&work).await else { panic!("it waits") };
+    assert!(
+        trouble.reason.contains("crm link desk") && trouble.reason.contains("access_token"),
+        "{trouble:?}"
+    );
+    stand.done(&work).await;
 }
 
 #[tokio::test]
 async fn messages_of_other_numbers_and_of_nobody_are_not_ours() {
     let stand = Stand::new().await;
-    let mut other = incoming("wamid.1", &ana(), "hi");
-    assert!(stand.job.concerns(&other.head));
-    other.head.phone = PhoneNumberId::new("999").ok();
-    assert!(!stand.job.concerns(&other.head));
+    let ours = incoming("wamid.1", &ana(), "hi").head;
+    assert_eq!(stand.job.targets(&ours).len(), 1);
+    let other = Head { phone: PhoneNumberId::new("999").ok(), ..(*ours).clone() };
+    assert!(stand.job.targets(&other).is_empty());
     let call = json!({"entry": [{"changes": [{"value": {"calls": [{"id": "wacid.1"}]}}]}]});
     assert_eq!(stand.job.run(&work(Family::Update(Class::Message), "call", &call)).await, Verdict::Idle);
     let broken = Work { payload: "x".into(), ..work(Family::Update(Class::Message), "message.text", &call) };
@@ -280,15 +281,18 @@ async fn messages_of_other_numbers_and_of_nobody_are_not_ours() {
 }
 
 #[test]
-fn what_may_still_succeed_is_tried_again_before_anything_is_given_up() {
-    let (a, b) = (EntityId::new("a").unwrap(), EntityId::new("b").unwrap());
-    let refused = (a, CrmError::Refused { reason: "no".into() });
-    let busy = (b, CrmError::Again { reason: "busy".into(), after: Some(Duration::from_secs(9)) });
-    assert_eq!(verdict(&[], 1), Verdict::Done);
-    assert_eq!(verdict(std::slice::from_ref(&refused), 1), Verdict::dead("crm link a: no"));
-    let both = Verdict::Retry {
-        reason: "crm link a: no; crm link b: busy".into(),
-        after: Some(Duration::from_secs(9)),
-    };
-    assert_eq!(verdict(&[refused, busy], 1), both);
+fn what_speaks_of_the_message_is_final_and_everything_else_waits() {
+    assert_eq!(verdict("a", Ok(())), Verdict::Done);
+    let refused = CrmError::Refused { reason: "no".into() };
+    assert_eq!(verdict("a", Err(refused)), Verdict::dead("crm link a: no"));
+    let flooded = CrmError::Flooded { reason: "too many".into(), after: Duration::from_secs(60) };
+    let wait = Verdict::Wait { reason: "crm link a: too many".into(), after: Duration::from_secs(60) };
+    assert_eq!(verdict("a", Err(flooded)), wait);
+    for error in [
+        CrmError::Down(Trouble::down("away")),
+        CrmError::Unsure(Trouble::timed_out("silent")),
+        CrmError::Misconfigured { reason: "401".into() },
+    ] {
+        assert!(matches!(verdict("a", Err(error)), Verdict::Trouble(_)));
+    }
 }

@@ -3,7 +3,6 @@
 use super::EgressSettings;
 use super::gate::{Closed, Gate, GateKind, Lookup, SystemLookup};
 use super::request::{EgressAnswer, EgressError, EgressRequest};
-use crate::core::breaker::{Breakers, Signal};
 use crate::traces;
 use reqwest::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE,
@@ -13,7 +12,7 @@ use reqwest::{Client, Method, Response, Url};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use url::Host;
@@ -33,7 +32,6 @@ const OWN_HEADERS: [HeaderName; 9] =
 #[derive(Clone)]
 pub struct Egress {
     inner: Arc<Inner>,
-    breakers: Breakers,
 }
 
 struct Inner {
@@ -78,17 +76,7 @@ impl Egress {
                 clients.insert(kind, (gate, client));
             }
         }
-        Ok(Self { inner: Arc::new(Inner { clients, ports }), breakers: Breakers::default() })
-    }
-
-    /// Shares the breakers of the process.
-    pub fn with_breakers(self, breakers: Breakers) -> Self {
-        Self { breakers, ..self }
-    }
-
-    /// How long a downstream is left alone from now on; `None` when it may be asked.
-    pub fn held(&self, downstream: &str) -> Option<Duration> {
-        self.breakers.held(downstream)
+        Ok(Self { inner: Arc::new(Inner { clients, ports }) })
     }
 
     /// Checks a URL when it is configured, as far as that goes without resolving its name.
@@ -101,14 +89,6 @@ impl Egress {
     /// An answer of any status is `Ok`. When the head of the answer came and its body did not end in time, broke
     /// off or was longer than asked for, the answer says so in [`EgressAnswer::whole`]; its status still counts.
     pub async fn request(&self, request: EgressRequest) -> Result<EgressAnswer, EgressError> {
-        let Some(downstream) = &request.downstream else { return self.send(request).await };
-        let leave = self.breakers.ask(downstream).map_err(|wait| EgressError::Held { wait })?;
-        let result = self.send(request).await;
-        leave.tell(signal(&result));
-        result
-    }
-
-    async fn send(&self, request: EgressRequest) -> Result<EgressAnswer, EgressError> {
         let deadline = Instant::now() + request.timeout;
         let (url, client) = self.vet(&request.url)?;
         let host = url.host_str().unwrap_or_default().to_owned();
@@ -167,19 +147,6 @@ fn build(settings: &EgressSettings, gate: Gate) -> Result<Client, EgressSetupErr
         .map_err(|error| EgressSetupError { reason: error.to_string() })
 }
 
-/// What the end of a request says about its destination; one that answers 4xx works.
-fn signal(result: &Result<EgressAnswer, EgressError>) -> Signal {
-    match result {
-        Ok(answer) => match (answer.status.as_u16(), answer.retry_after(SystemTime::now())) {
-            (429 | 503, Some(wait)) => Signal::Busy(wait),
-            (408 | 425 | 429 | 500..=599, _) => Signal::Failed,
-            _ => Signal::Alive,
-        },
-        Err(EgressError::Refused(_) | EgressError::Held { .. }) => Signal::Unknown,
-        Err(EgressError::Connect { .. } | EgressError::Timeout | EgressError::Broken) => Signal::Failed,
-    }
-}
-
 /// Takes out what is the client's to say, and states the length of an empty body where servers expect one.
 fn framed(mut headers: HeaderMap, method: &Method, empty: bool) -> HeaderMap {
     for name in OWN_HEADERS {
@@ -194,20 +161,20 @@ fn framed(mut headers: HeaderMap, method: &Method, empty: bool) -> HeaderMap {
 async fn read(mut response: Response, deadline: Instant, bytes_max: usize) -> EgressAnswer {
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     let mut body = Vec::new();
-    let whole = loop {
+    let (whole, broke_off) = loop {
         match timeout_at(deadline, response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
                 let room = bytes_max - body.len();
                 body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
                 if chunk.len() > room {
-                    break false;
+                    break (false, false);
                 }
             }
-            Ok(Ok(None)) => break true,
-            Ok(Err(_)) | Err(_) => break false,
+            Ok(Ok(None)) => break (true, false),
+            Ok(Err(_)) | Err(_) => break (false, true),
         }
     };
-    EgressAnswer { status, headers, body: body.into(), whole }
+    EgressAnswer { status, headers, body: body.into(), whole, broke_off }
 }
 
 /// Says what became of a request that got no answer; what the system said goes to the log only.

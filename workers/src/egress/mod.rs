@@ -6,15 +6,15 @@
 mod address;
 mod allow;
 mod client;
-mod fan_out;
 mod gate;
+mod outcome;
 mod request;
 mod turnstile;
 
 pub use allow::{AllowError, AllowList};
 pub use client::{Egress, EgressSetupError};
-pub use fan_out::{Outcome, fan_out};
 pub use gate::{Lookup, SystemLookup};
+pub use outcome::Outcome;
 pub use request::{EgressAnswer, EgressError, EgressRequest, RESPONSE_BYTES_SMALL};
 pub use turnstile::Turnstile;
 

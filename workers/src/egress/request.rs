@@ -27,8 +27,6 @@ pub struct EgressRequest {
     pub timeout: Duration,
     /// Bytes of the answer's body that are kept; the rest is not read.
     pub response_bytes_max: usize,
-    /// Whose breaker watches over the request; none for one that is made whatever happened before.
-    pub downstream: Option<String>,
 }
 
 impl EgressRequest {
@@ -41,14 +39,7 @@ impl EgressRequest {
             body,
             timeout,
             response_bytes_max: RESPONSE_BYTES_SMALL,
-            downstream: None,
         }
-    }
-
-    /// Puts the request under the breaker of a downstream, such as `relay.<tenant>.<id>`.
-    pub fn under_breaker(mut self, downstream: impl Into<String>) -> Self {
-        self.downstream = Some(downstream.into());
-        self
     }
 }
 
@@ -62,6 +53,8 @@ pub struct EgressAnswer {
     pub body: Bytes,
     /// False when the body was longer than asked for, broke off, or did not end in time.
     pub whole: bool,
+    /// Whether it broke off or did not end in time.
+    pub broke_off: bool,
 }
 
 impl fmt::Debug for EgressAnswer {
@@ -92,12 +85,6 @@ pub enum EgressError {
     /// The URL may not be requested; it will be the same next time.
     #[error("{0}")]
     Refused(&'static str),
-    /// The destination does not work and is left alone for now, so nothing was sent.
-    #[error("the destination does not work and is left alone for now")]
-    Held {
-        /// How long.
-        wait: Duration,
-    },
     /// No connection came about, so nothing was sent.
     #[error("the destination cannot be reached{}", .tls.as_ref().map(|tls| format!(": TLS: {tls}")).unwrap_or_default())]
     Connect {
@@ -145,6 +132,7 @@ mod tests {
             headers,
             body: Bytes::new(),
             whole: true,
+            broke_off: false,
         };
         answer.retry_after(SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_470))
     }

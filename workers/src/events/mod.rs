@@ -10,21 +10,26 @@ pub use event::{API_VERSION, Data, Event, EventError, Failure, FlowRun, Media, P
 
 use crate::core::job::{Job, LaneSource, Verdict, Work};
 use crate::core::log::to_bytes;
-use crate::egress::{Egress, EgressRequest, Outcome, Turnstile, fan_out};
+use crate::core::state::{GateSpec, Target};
+use crate::egress::{Egress, EgressRequest, Outcome};
 use crate::platform::Platform;
 use ackline_shared::envelope::Head;
-use ackline_shared::model::Entity;
+use ackline_shared::model::{Endpoint, Entity};
 use ackline_shared::record::Record;
 use ackline_shared::registry::Snapshot;
+use ackline_shared::signature::SigningKey;
 use ackline_shared::subjects::{self, Class, Pool};
 use ackline_shared::vault::VaultKey;
 use bytes::Bytes;
-use request::Target;
+use reqwest::StatusCode;
 use reqwest::header::HeaderValue;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Requests to one endpoint at once.
-const ENDPOINT_CONCURRENCY: u16 = 8;
+const ENDPOINT_CONCURRENCY: usize = 8;
+/// The endpoint says that it is gone for good.
+const GONE: &str = "gone?";
 
 /// The work of the events pool.
 #[derive(Debug)]
@@ -34,9 +39,9 @@ pub struct EventsJob {
 }
 
 impl EventsJob {
-    /// Makes the job; `attempt_timeout` is the pool's, and requests end within it.
-    pub fn new(platform: Platform, egress: Egress, attempt_timeout: Duration) -> Self {
-        Self { platform, sender: Sender::new(egress, attempt_timeout) }
+    /// Makes the job; `timeout` is the longest time of a request to an endpoint that says none.
+    pub fn new(platform: Platform, egress: Egress, timeout: Duration) -> Self {
+        Self { platform, sender: Sender { egress, timeout } }
     }
 }
 
@@ -67,68 +72,109 @@ impl Job for EventsJob {
         ]
     }
 
-    fn concerns(&self, head: &Head) -> bool {
-        request::has_endpoint(&self.platform.snapshot(), &head.tenant)
+    fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
+        let snapshot = self.platform.snapshot();
+        let endpoints = Snapshot::owned(&snapshot.endpoints, "endpoint", &head.tenant);
+        let meant = endpoints.filter(|endpoint| endpoint.enabled && head.is_for(&endpoint.id));
+        meant.map(|endpoint| Arc::new(self.sender.target(endpoint))).collect()
+    }
+
+    fn selects(&self, head: &Head, payload: &[u8], target: &Target) -> bool {
+        request::selects(&self.platform.snapshot(), head, payload, &target.name)
     }
 
     async fn run(&self, work: &Work) -> Verdict {
-        self.sender.deliver(&self.platform.snapshot(), self.platform.master(), work).await
+        let verdict = self.sender.deliver(&self.platform.snapshot(), self.platform.master(), work).await;
+        if work.marks.has(GONE) {
+            self.switch_off(work).await;
+        }
+        verdict
     }
 }
 
-/// Posts an event to endpoints.
+impl EventsJob {
+    /// Switches an endpoint off that says it is gone; whoever declared it is told by the log, `ackline doctor` and the
+    /// dead letter, and switches it on again by applying the configuration.
+    async fn switch_off(&self, work: &Work) {
+        let (tenant, name) = (&work.head.tenant, &work.target.name);
+        match self.platform.switch_endpoint_off(tenant, name).await {
+            Ok(true) => {
+                tracing::warn!(%tenant, endpoint = name, "an endpoint answered 410 and is switched off")
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%tenant, endpoint = name, error, "a gone endpoint could not be switched off")
+            }
+        }
+    }
+}
+
+/// Posts an event to an endpoint.
 #[derive(Debug)]
 struct Sender {
     egress: Egress,
-    turnstile: Turnstile,
+    /// Longest time of a request to an endpoint that says none.
+    timeout: Duration,
 }
 
 impl Sender {
-    fn new(egress: Egress, attempt_timeout: Duration) -> Self {
-        Self { egress, turnstile: Turnstile::new(attempt_timeout) }
+    fn target(&self, endpoint: &Endpoint) -> Target {
+        let downstream = endpoint.config_key();
+        Target {
+            name: endpoint.id.to_string(),
+            gates: vec![GateSpec { name: downstream.as_str().into(), limit: ENDPOINT_CONCURRENCY }],
+            downstream,
+            timeout: Some(endpoint.timeout().unwrap_or(self.timeout)),
+        }
     }
 
     async fn deliver(&self, snapshot: &Snapshot, master: &VaultKey, work: &Work) -> Verdict {
-        let tenant = &work.head.tenant;
-        if !request::has_endpoint(snapshot, tenant) {
-            return Verdict::Idle;
-        }
+        let name = &work.target.name;
+        let mut endpoints = Snapshot::owned(&snapshot.endpoints, "endpoint", &work.head.tenant);
+        let endpoint = endpoints.find(|endpoint| endpoint.id.as_str() == name && endpoint.enabled);
+        let Some(endpoint) = endpoint else {
+            return Verdict::dead(format!("endpoint {name}: it is not configured any more, or switched off"));
+        };
         let event = match event::of(&work.head, &work.payload) {
             Ok(Some(event)) => event,
             Ok(None) => return Verdict::Idle,
             Err(error) => return Verdict::dead(error.to_string()),
         };
-        let body = to_bytes(&event);
-        let attempts = request::targets(snapshot, master, tenant, event.name)
-            .into_iter()
-            .filter(|target| work.head.is_for(&target.endpoint.id))
-            .map(|target| {
-                (target.endpoint.id.to_string(), self.post(target, &work.head, &event.id, body.clone()))
-            });
-        fan_out(&work.marks, "endpoint", attempts).await
+        let keys = request::keys(snapshot, master, endpoint);
+        let outcome = self.post(endpoint, keys, work, &event.id, to_bytes(&event)).await;
+        outcome.verdict("endpoint", name)
     }
 
-    async fn post(&self, target: Target, cause: &Head, id: &str, body: Bytes) -> Outcome {
-        let endpoint = target.endpoint;
-        let downstream = endpoint.config_key();
-        if let Some(wait) = self.egress.held(&downstream) {
-            return Outcome::held(wait);
-        }
-        let Some(_turn) = self.turnstile.enter(&downstream, ENDPOINT_CONCURRENCY).await else {
-            return Outcome::busy();
-        };
+    async fn post(
+        &self,
+        endpoint: &Endpoint,
+        keys: Result<Vec<SigningKey>, String>,
+        work: &Work,
+        id: &str,
+        body: Bytes,
+    ) -> Outcome {
         let now = SystemTime::now();
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut headers = match target.keys.and_then(|keys| request::headers(&keys, id, seconds, &body)) {
+        let mut headers = match keys.and_then(|keys| request::headers(&keys, id, seconds, &body)) {
             Ok(headers) => headers,
             Err(reason) => return Outcome::retry(reason),
         };
-        if cause.replay.is_some() {
+        if work.head.replay.is_some() {
             headers.insert(request::REPLAY, HeaderValue::from_static("true"));
         }
-        let post = EgressRequest::post(&endpoint.url, headers, body, self.turnstile.request_timeout());
-        match self.egress.request(post.under_breaker(downstream)).await {
-            Ok(answer) => request::outcome(answer.status, answer.retry_after(SystemTime::now())),
+        let timeout = endpoint.timeout().unwrap_or(self.timeout);
+        match self.egress.request(EgressRequest::post(&endpoint.url, headers, body, timeout)).await {
+            Ok(answer) => {
+                let outcome = request::outcome(&answer);
+                match &outcome {
+                    Outcome::Final { .. } => work.answered.refused(&answer.body),
+                    _ => work.answered.set(),
+                }
+                if answer.status == StatusCode::GONE {
+                    work.marks.set(GONE);
+                }
+                outcome
+            }
             Err(error) => error.into(),
         }
     }

@@ -1,16 +1,14 @@
 //! Which endpoints get an event, what the request to them looks like, and what their answer means.
 
-use crate::egress::Outcome;
-use ackline_shared::ids::TenantId;
+use super::event;
+use crate::egress::{EgressAnswer, Outcome};
+use ackline_shared::envelope::Head;
 use ackline_shared::model::{Endpoint, Entity};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::signature::SigningKey;
 use ackline_shared::standard_webhooks;
 use ackline_shared::vault::VaultKey;
-use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use std::sync::Arc;
-use std::time::Duration;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -19,24 +17,18 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 pub(super) const REPLAY: HeaderName = HeaderName::from_static("ackline-replay");
 const OUR_NAME: &str = concat!("Ackline/", env!("CARGO_PKG_VERSION"));
 
-/// An endpoint that gets an event, and the live keys it is signed with or why there are none.
-#[derive(Debug)]
-pub(super) struct Target {
-    pub endpoint: Arc<Endpoint>,
-    pub keys: Result<Vec<SigningKey>, String>,
-}
-
-/// Whether a tenant has an endpoint at all.
-pub(super) fn has_endpoint(snapshot: &Snapshot, tenant: &TenantId) -> bool {
-    Snapshot::owned(&snapshot.endpoints, "endpoint", tenant).any(|endpoint| endpoint.enabled)
-}
-
-/// The tenant's endpoints that want an event of this name.
-pub(super) fn targets(snapshot: &Snapshot, master: &VaultKey, tenant: &TenantId, name: &str) -> Vec<Target> {
-    Snapshot::owned(&snapshot.endpoints, "endpoint", tenant)
-        .filter(|endpoint| endpoint.enabled && wants(&endpoint.events, name))
-        .map(|endpoint| Target { endpoint: endpoint.clone(), keys: keys(snapshot, master, endpoint) })
-        .collect()
+/// Whether an endpoint wants what an update becomes, once its payload is looked at; one that cannot be read is for the
+/// job to say.
+pub(super) fn selects(snapshot: &Snapshot, head: &Head, payload: &[u8], name: &str) -> bool {
+    let mut endpoints = Snapshot::owned(&snapshot.endpoints, "endpoint", &head.tenant);
+    match endpoints.find(|endpoint| endpoint.id.as_str() == name) {
+        Some(endpoint) if endpoint.enabled => match event::of(head, payload) {
+            Ok(event) => event.is_some_and(|event| wants(&endpoint.events, event.name)),
+            Err(_) => true,
+        },
+        // It was there when the update came: what becomes of it is not passed over in silence.
+        _ => !name.is_empty(),
+    }
 }
 
 /// Whether a list of names and families (`message.*`) holds a name; an empty list holds all.
@@ -48,7 +40,11 @@ fn wants(patterns: &[String], name: &str) -> bool {
     patterns.is_empty() || patterns.iter().any(matches)
 }
 
-fn keys(snapshot: &Snapshot, master: &VaultKey, endpoint: &Endpoint) -> Result<Vec<SigningKey>, String> {
+pub(super) fn keys(
+    snapshot: &Snapshot,
+    master: &VaultKey,
+    endpoint: &Endpoint,
+) -> Result<Vec<SigningKey>, String> {
     if endpoint.secrets.is_empty() {
         return Err("the endpoint has no secret to sign with".to_owned());
     }
@@ -77,14 +73,16 @@ pub(super) fn headers(
     ]))
 }
 
-/// What an answer means: customers mend their 4xx by a deployment, so most of them are tried again.
-pub(super) fn outcome(status: StatusCode, after: Option<Duration>) -> Outcome {
-    let reason = format!("answered {}", status.as_u16());
-    match status.as_u16() {
+/// What an answer means. Only what speaks of the event is final; what speaks of the address passes, but for one that
+/// says it is gone for good.
+pub(super) fn outcome(answer: &EgressAnswer) -> Outcome {
+    let reason = format!("answered {}", answer.status.as_u16());
+    match answer.status.as_u16() {
+        200..=299 if answer.broke_off => Outcome::broke_off(answer),
         200..=299 => Outcome::Done,
-        410 => Outcome::Final { reason: "endpoint is gone (410)".to_owned() },
-        413 | 415 => Outcome::Final { reason },
-        _ => Outcome::Retry { reason, after },
+        410 => Outcome::Final { reason: "endpoint is gone (410) and is switched off".to_owned() },
+        400 | 413 | 415 | 422 => Outcome::Final { reason },
+        _ => Outcome::trouble(answer),
     }
 }
 
@@ -113,32 +111,34 @@ mod tests {
         snapshot.fold("datakey.acme", Some(data_key.as_bytes())).unwrap();
         let weak = data.seal("acme", &Secret::new("whsec_AAAA".to_owned()));
         let foreign = data.seal("globex", &Secret::new("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned()));
-        let tenant = TenantId::new("acme").unwrap();
         for (secrets, words) in
             [(json!([]), "no secret"), (json!([weak]), "24 to 64 bytes"), (json!([foreign]), "does not open")]
         {
             let endpoint = json!({"id": "e", "tenant": "acme", "url": "https://x/", "secrets": secrets});
             snapshot.fold("endpoint.acme.e", Some(endpoint.to_string().as_bytes())).unwrap();
-            let targets = targets(&snapshot, &master, &tenant, "message.read");
-            let error = targets[0].keys.as_ref().unwrap_err();
+            let error = keys(&snapshot, &master, &snapshot.endpoints["endpoint.acme.e"]).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
-        assert!(has_endpoint(&snapshot, &tenant) && !has_endpoint(&snapshot, &TenantId::unrouted()));
     }
 
     #[test]
-    fn every_status_has_its_meaning() {
-        let after = Some(Duration::from_secs(4));
-        let meaning = |code| outcome(StatusCode::from_u16(code).unwrap(), after);
+    fn only_what_speaks_of_the_event_is_final_and_what_says_it_is_gone() {
+        let answer = |code| {
+            let status = reqwest::StatusCode::from_u16(code).unwrap();
+            let (headers, body) = (HeaderMap::new(), bytes::Bytes::new());
+            EgressAnswer { status, headers, body, whole: true, broke_off: false }
+        };
         for code in [200, 201, 202, 204] {
-            assert_eq!(meaning(code), Outcome::Done, "{code}");
+            assert_eq!(outcome(&answer(code)), Outcome::Done, "{code}");
         }
-        assert_eq!(meaning(410), Outcome::Final { reason: "endpoint is gone (410)".into() });
-        for code in [413, 415] {
-            assert_eq!(meaning(code), Outcome::Final { reason: format!("answered {code}") });
+        for code in [400, 413, 415, 422] {
+            assert_eq!(outcome(&answer(code)), Outcome::Final { reason: format!("answered {code}") });
         }
-        for code in [301, 302, 308, 400, 401, 403, 404, 408, 409, 422, 425, 429, 500, 502, 503, 504] {
-            assert_eq!(meaning(code), Outcome::Retry { reason: format!("answered {code}"), after });
+        assert!(
+            matches!(outcome(&answer(410)), Outcome::Final { reason } if reason.contains("switched off"))
+        );
+        for code in [301, 308, 401, 403, 404, 405, 408, 409, 425, 429, 500, 502, 503, 504] {
+            assert!(matches!(outcome(&answer(code)), Outcome::Trouble(_)), "{code}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::fixture::{Fixture, head, message, status};
 use super::*;
-use crate::core::job::Marks;
+use crate::core::job::{Answered, Marks};
 use crate::core::ring::Keeper;
 use crate::egress::receiver::{Answer, Received as Request, Receiver, closed_port, loopback, settings};
 use ackline_shared::envelope::Replay;
@@ -12,17 +12,28 @@ use ackline_shared::standard_webhooks::secret_from_bytes;
 
 const ATTEMPT: Duration = Duration::from_secs(10);
 
+fn sender() -> Sender {
+    Sender { egress: loopback(), timeout: ATTEMPT }
+}
+
+/// The same work for another endpoint.
+fn work_for(endpoint: &str) -> Work {
+    Work { target: Arc::new(Target { name: endpoint.to_owned(), ..Target::default() }), ..work() }
+}
+
 fn secret() -> Secret<String> {
     secret_from_bytes(&[7; 32])
 }
 
 fn work() -> Work {
     Work {
-        head: head(Class::Message),
+        head: Arc::new(head(Class::Message)),
         payload: message().to_string().into(),
         sequence: 1,
         attempt: 1,
         last_attempt: false,
+        target: Arc::new(Target { name: "crm".to_owned(), ..Target::default() }),
+        answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),
         keeper: Keeper::default(),
@@ -43,7 +54,7 @@ async fn verdict(answer: Answer, attempt_timeout: Duration) -> Verdict {
     let customer = Receiver::start([answer]).await;
     let mut fixture = Fixture::new();
     fixture.endpoint("crm", &customer.url("/hook"), &[&secret()], &[]);
-    deliver(&Sender::new(loopback(), attempt_timeout), &fixture, &work()).await
+    deliver(&Sender { egress: loopback(), timeout: attempt_timeout }, &fixture, &work()).await
 }
 
 #[tokio::test]
@@ -51,7 +62,7 @@ async fn the_reference_library_verifies_an_event_under_every_live_secret() {
     let customer = Receiver::start([]).await;
     let (mut fixture, old, new) = (Fixture::new(), secret(), secret_from_bytes(&[8; 32]));
     fixture.endpoint("crm", &customer.url("/hook"), &[&new, &old], &[]);
-    assert_eq!(deliver(&Sender::new(loopback(), ATTEMPT), &fixture, &work()).await, Verdict::Done);
+    assert_eq!(deliver(&sender(), &fixture, &work()).await, Verdict::Done);
 
     let [request] = &customer.take()[..] else { panic!("one request") };
     verify(request, &old).unwrap();
@@ -70,9 +81,10 @@ async fn the_reference_library_verifies_an_event_under_every_live_secret() {
 #[tokio::test]
 async fn every_attempt_has_the_same_id_and_body() {
     let customer = Receiver::start([Answer::Status(500)]).await;
-    let (work, sender, mut fixture) = (work(), Sender::new(loopback(), ATTEMPT), Fixture::new());
+    let (work, sender, mut fixture) = (work(), sender(), Fixture::new());
     fixture.endpoint("crm", &customer.url("/"), &[&secret()], &["message.*"]);
-    assert_eq!(deliver(&sender, &fixture, &work).await, Verdict::retry("endpoint crm: answered 500"));
+    let first = deliver(&sender, &fixture, &work).await;
+    assert_eq!(first.reason(), Some("endpoint crm: answered 500"));
     assert_eq!(deliver(&sender, &fixture, &work).await, Verdict::Done);
     let [first, second] = &customer.take()[..] else { panic!("two requests") };
     assert_eq!(first.header("webhook-id"), second.header("webhook-id"));
@@ -83,50 +95,51 @@ async fn every_attempt_has_the_same_id_and_body() {
 #[tokio::test]
 async fn an_answer_decides_the_verdict() {
     assert_eq!(verdict(Answer::Status(202), ATTEMPT).await, Verdict::Done);
-    let gone = Verdict::dead("endpoint crm: endpoint is gone (410)");
+    let gone = Verdict::dead("endpoint crm: endpoint is gone (410) and is switched off");
     assert_eq!(verdict(Answer::Status(410), ATTEMPT).await, gone);
-    assert_eq!(verdict(Answer::Status(415), ATTEMPT).await, Verdict::dead("endpoint crm: answered 415"));
-    for code in [400, 401, 404, 503] {
-        let reason = format!("endpoint crm: answered {code}");
-        assert_eq!(verdict(Answer::Status(code), ATTEMPT).await, Verdict::retry(reason));
+    for code in [400, 415] {
+        let dead = Verdict::dead(format!("endpoint crm: answered {code}"));
+        assert_eq!(verdict(Answer::Status(code), ATTEMPT).await, dead);
     }
-    let later = Answer::With(503, "retry-after", "30".into());
-    let (reason, after) = ("endpoint crm: answered 503".into(), Some(Duration::from_secs(30)));
-    assert_eq!(verdict(later, ATTEMPT).await, Verdict::Retry { reason, after });
+    for code in [401, 404, 503] {
+        let passing = verdict(Answer::Status(code), ATTEMPT).await;
+        let reason = format!("endpoint crm: answered {code}");
+        assert!(matches!(&passing, Verdict::Trouble(trouble) if trouble.reason == reason), "{passing:?}");
+    }
+    let later = verdict(Answer::With(503, "retry-after", "30".into()), ATTEMPT).await;
+    let after = Some(Duration::from_secs(30));
+    assert!(matches!(&later, Verdict::Trouble(trouble) if trouble.after == after), "{later:?}");
     let silent = verdict(Answer::Hang, Duration::from_millis(300)).await;
-    assert_eq!(silent, Verdict::retry("endpoint crm: no answer in time"));
+    assert_eq!(silent.reason(), Some("endpoint crm: no answer in time"));
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_down_is_tried_again_and_an_inward_url_is_not() {
-    let (work, mut fixture) = (work(), Fixture::new());
-    fixture.endpoint("down", &format!("http://{}/", closed_port().await), &[&secret()], &[]);
-    let verdict = deliver(&Sender::new(loopback(), ATTEMPT), &fixture, &work).await;
-    assert_eq!(verdict, Verdict::retry("endpoint down: the destination cannot be reached"));
+async fn an_endpoint_that_cannot_be_reached_is_in_trouble_and_so_is_an_inward_url() {
+    let down = format!("http://{}/", closed_port().await);
+    let inward = Sender { egress: Egress::new(&settings(&[])).unwrap(), timeout: ATTEMPT };
+    for (url, sender) in [(down.as_str(), sender()), ("https://10.0.0.1/", inward)] {
+        let mut fixture = Fixture::new();
+        fixture.endpoint("crm", url, &[&secret()], &[]);
+        let verdict = deliver(&sender, &fixture, &work()).await;
+        assert!(matches!(&verdict, Verdict::Trouble(_)), "{verdict:?}");
+        assert_eq!(verdict.reason(), Some("endpoint crm: the destination cannot be reached"));
+    }
+}
 
+#[tokio::test]
+async fn only_subscribed_endpoints_get_an_event() {
     let mut fixture = Fixture::new();
-    fixture.endpoint("inward", "https://10.0.0.1/", &[&secret()], &[]);
-    let sender = Sender::new(Egress::new(&settings(&[])).unwrap(), ATTEMPT);
-    let verdict = deliver(&sender, &fixture, &work).await;
-    assert_eq!(verdict, Verdict::dead("endpoint inward: the destination cannot be reached"));
-}
-
-#[tokio::test]
-async fn only_subscribed_endpoints_get_an_event_and_none_is_nothing_to_do() {
-    let (wants, other) = (Receiver::start([]).await, Receiver::start([]).await);
-    let (sender, mut fixture) = (Sender::new(loopback(), ATTEMPT), Fixture::new());
-    fixture.endpoint("other", &other.url("/"), &[&secret()], &["flow.*", "message.read"]);
-    assert_eq!(deliver(&sender, &fixture, &work()).await, Verdict::Idle);
-    fixture.endpoint("wants", &wants.url("/"), &[&secret()], &["message.received"]);
-    assert_eq!(deliver(&sender, &fixture, &work()).await, Verdict::Done);
-    assert_eq!((wants.take().len(), other.take().len()), (1, 0));
+    fixture.endpoint("other", "https://x.example/", &[&secret()], &["flow.*", "message.read"]);
+    fixture.endpoint("wants", "https://x.example/", &[&secret()], &["message.received"]);
+    let (head, payload) = (head(Class::Message), message().to_string());
+    let selects = |name| request::selects(&fixture.snapshot, &head, payload.as_bytes(), name);
+    assert_eq!(["other", "wants", "gone", ""].map(selects), [false, true, true, false]);
 }
 
 #[tokio::test]
 async fn an_update_without_an_event_is_nothing_to_do_and_an_unreadable_one_is_dead() {
-    let (sender, mut fixture) = (Sender::new(loopback(), ATTEMPT), Fixture::new());
+    let (sender, mut fixture) = (sender(), Fixture::new());
     let unreadable = Work { payload: Bytes::from_static(b"{"), ..work() };
-    assert_eq!(deliver(&sender, &fixture, &unreadable).await, Verdict::Idle, "nobody asked");
     let played = status("played", serde_json::json!({})).to_string();
     fixture.endpoint("crm", &format!("http://{}/", closed_port().await), &[&secret()], &[]);
     assert_eq!(deliver(&sender, &fixture, &Work { payload: played.into(), ..work() }).await, Verdict::Idle);
@@ -135,42 +148,26 @@ async fn an_update_without_an_event_is_nothing_to_do_and_an_unreadable_one_is_de
 }
 
 #[tokio::test]
-async fn a_retry_reaches_only_the_endpoints_that_have_not_answered_for_good() {
-    let (good, gone) = (Receiver::start([]).await, Receiver::start([Answer::Status(410)]).await);
-    let slow = Receiver::start([Answer::Status(502)]).await;
-    let (work, sender, mut fixture) = (work(), Sender::new(loopback(), ATTEMPT), Fixture::new());
-    for (id, customer) in [("good", &good), ("gone", &gone), ("slow", &slow)] {
-        fixture.endpoint(id, &customer.url("/"), &[&secret()], &[]);
-    }
-    let first = deliver(&sender, &fixture, &work).await;
-    let reason = "endpoint slow: answered 502; endpoint gone: endpoint is gone (410)";
-    assert_eq!(first, Verdict::retry(reason));
-    let second = deliver(&sender, &fixture, &work).await;
-    assert_eq!(second, Verdict::dead("endpoint gone: endpoint is gone (410)"));
-    assert_eq!([good, gone, slow].map(|customer| customer.take().len()), [1, 1, 2]);
-}
-
-#[tokio::test]
-async fn a_replay_is_marked_keeps_its_id_and_reaches_only_its_target() {
+async fn a_replay_is_marked_and_keeps_its_id() {
     let customer = Receiver::start([]).await;
     let mut fixture = Fixture::new();
-    fixture.endpoint("old", &customer.url("/old"), &[&secret()], &[]);
     fixture.endpoint("new", &customer.url("/new"), &[&secret()], &[]);
-    let sender = Sender::new(loopback(), ATTEMPT);
-    assert_eq!(deliver(&sender, &fixture, &work()).await, Verdict::Done);
+    let (sender, first) = (sender(), work_for("new"));
+    assert_eq!(deliver(&sender, &fixture, &first).await, Verdict::Done);
     let first = customer.take();
-    assert!(first.len() == 2 && first.iter().all(|request| request.header("ackline-replay").is_none()));
+    assert!(first[0].header("ackline-replay").is_none());
 
-    let mut again = work();
-    again.head.replay = Some(Box::new(Replay {
+    let mut replayed = head(Class::Message);
+    replayed.replay = Some(Box::new(Replay {
         pool: Pool::Events,
         of: "UPDATES:1".into(),
-        id: again.head.id.clone(),
+        id: replayed.id.clone(),
         target: EntityId::new("new").ok(),
         done: Vec::new(),
         verbatim: true,
     }));
-    again.head.id = UpdateId::new("wamid.A=~rp_1");
+    replayed.id = UpdateId::new("wamid.A=~rp_1");
+    let again = Work { head: Arc::new(replayed), ..work_for("new") };
     assert_eq!(deliver(&sender, &fixture, &again).await, Verdict::Done);
     let [request] = &customer.take()[..] else { panic!("one request") };
     assert_eq!((request.path.as_str(), request.header("ackline-replay")), ("/new", Some("true")));

@@ -53,7 +53,6 @@ async fn http(
         body: Bytes::from(body),
         timeout: Duration::from_millis(call.timeout_ms),
         response_bytes_max: RESPONSE_BYTES_MAX,
-        downstream: None,
     };
     let answer = egress.request(request).await.map_err(unanswered)?;
     let body = if answer.whole {
@@ -84,7 +83,6 @@ async fn agent(
         body: Bytes::from(request_body(call).to_string()),
         timeout: Duration::from_millis(call.timeout_ms),
         response_bytes_max: RESPONSE_BYTES_MAX,
-        downstream: None,
     };
     let answer = egress.request(request).await.map_err(unanswered)?;
     if !answer.status.is_success() {

@@ -13,6 +13,7 @@ use super::session::Session;
 use super::update::{Contact, Message, Outcome, Update};
 use crate::core::job::{Job, LaneSource, Verdict, Work};
 use crate::core::log::now_ms;
+use crate::core::state::Target;
 use crate::egress::Egress;
 use crate::platform::Platform;
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
@@ -21,6 +22,7 @@ use ackline_shared::ids::{EntityId, PhoneNumberId, UpdateId, short_hash};
 use ackline_shared::meta::{self, Body};
 use ackline_shared::record::Record;
 use ackline_shared::subjects::{self, Class, Lane, Pool, session_key};
+use std::sync::Arc;
 
 /// Messages in which nobody says anything.
 const UNSPOKEN: [&str; 3] = ["message.reaction", "message.system", "message.unsupported"];
@@ -62,10 +64,12 @@ impl Job for FlowsJob {
         vec![LaneSource { name: "conversation", stream: subjects::UPDATES, filters, weight: 1 }]
     }
 
-    fn concerns(&self, head: &Head) -> bool {
+    fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let is_input = head.family == Family::Record
             || (head.kind.starts_with("message.") && !UNSPOKEN.contains(&head.kind.as_str()));
-        is_input && Library::answers(&self.platform.snapshot(), &head.tenant, head.phone.as_ref())
+        let answers =
+            is_input && Library::answers(&self.platform.snapshot(), &head.tenant, head.phone.as_ref());
+        if answers { vec![Arc::default()] } else { Vec::new() }
     }
 
     async fn run(&self, work: &Work) -> Verdict {

@@ -3,7 +3,7 @@
 use super::progress::Status;
 use super::query::{Conversation, StoredMessage};
 use super::{Journal, JournalError};
-use crate::core::job::{Marks, Work};
+use crate::core::job::{Answered, Marks, Work};
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
@@ -12,6 +12,7 @@ use ackline_shared::subjects::{Class, Partition};
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 const NUMBER: &str = "1001";
@@ -45,11 +46,13 @@ impl Log {
         };
         let payload = Bytes::from(payload.to_string());
         self.works.push(Work {
-            head,
+            head: Arc::new(head),
             payload,
             sequence,
             attempt: 1,
             last_attempt: false,
+            target: Arc::default(),
+            answered: Answered::default(),
             overdue: false,
             marks: Marks::default(),
             keeper: crate::core::ring::Keeper::default(),

@@ -1,7 +1,8 @@
 //! A tenant with an app and relays, for the tests of this pool.
 
-use crate::core::job::{Marks, Work};
+use crate::core::job::{Answered, Marks, Work};
 use crate::core::ring::Keeper;
+use crate::core::state::Target;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, UpdateId};
 use ackline_shared::registry::Snapshot;
@@ -10,6 +11,7 @@ use ackline_shared::subjects::{Class, Partition};
 use ackline_shared::vault::VaultKey;
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 pub(super) const APP_SECRET: &str = "app secret";
 
@@ -68,13 +70,21 @@ pub(super) fn head(class: Class) -> Head {
     }
 }
 
+/// A message for the relay `bot`.
 pub(super) fn work() -> Work {
+    work_for("bot")
+}
+
+/// A message for a relay.
+pub(super) fn work_for(relay: &str) -> Work {
     Work {
-        head: head(Class::Message),
+        head: Arc::new(head(Class::Message)),
         payload: Bytes::from_static(PAYLOAD),
         sequence: 1,
         attempt: 1,
         last_attempt: false,
+        target: Arc::new(Target { name: relay.to_owned(), ..Target::default() }),
+        answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),
         keeper: Keeper::default(),

@@ -6,18 +6,25 @@
 
 mod request;
 
-use crate::core::job::{Job, LaneSource, Verdict, Work};
-use crate::egress::{Egress, EgressRequest, Outcome, Turnstile, fan_out};
+use crate::core::job::{Job, LaneSource, TroubleKind, Verdict, Work};
+use crate::core::state::{GateSpec, Target};
+use crate::egress::{Egress, EgressRequest, Outcome};
 use crate::platform::Platform;
 use ackline_shared::envelope::Head;
-use ackline_shared::model::Entity;
+use ackline_shared::model::{Entity, Redelivery, Relay};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Pool};
 use ackline_shared::vault::VaultKey;
-use request::Target;
 pub use request::unsignable;
 use reqwest::header::HeaderValue;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A request was made to a relay that gets everything at most once, and its answer is not known.
+const POSTING: &str = "posting?";
+/// Why such an update is given up.
+const ANSWER_LOST: &str =
+    "its answer was lost, and it may have the update; it is not sent again (redelivery = \"at_most_once\")";
 
 /// The work of the relay pool.
 #[derive(Debug)]
@@ -27,9 +34,9 @@ pub struct RelayJob {
 }
 
 impl RelayJob {
-    /// Makes the job; `attempt_timeout` is the pool's, and requests end within it.
-    pub fn new(platform: Platform, egress: Egress, attempt_timeout: Duration) -> Self {
-        Self { platform, sender: Sender::new(egress, attempt_timeout) }
+    /// Makes the job; `timeout` is the longest time of a request to a relay that says none.
+    pub fn new(platform: Platform, egress: Egress, timeout: Duration) -> Self {
+        Self { platform, sender: Sender { egress, timeout } }
     }
 }
 
@@ -59,8 +66,18 @@ impl Job for RelayJob {
         ]
     }
 
-    fn concerns(&self, head: &Head) -> bool {
-        request::concerns(&self.platform.snapshot(), head)
+    fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
+        let snapshot = self.platform.snapshot();
+        if !request::concerns(&snapshot, head) {
+            return Vec::new();
+        }
+        let relays = Snapshot::owned(&snapshot.relays, "relay", &head.tenant);
+        let meant = relays.filter(|relay| relay.enabled && head.is_for(&relay.id));
+        meant.map(|relay| Arc::new(self.sender.target(relay))).collect()
+    }
+
+    fn selects(&self, head: &Head, payload: &[u8], target: &Target) -> bool {
+        request::selects(&self.platform.snapshot(), head, payload, &target.name)
     }
 
     async fn run(&self, work: &Work) -> Verdict {
@@ -68,46 +85,89 @@ impl Job for RelayJob {
     }
 }
 
-/// Posts an update to bots.
+/// Posts an update to a bot.
 #[derive(Debug)]
 struct Sender {
     egress: Egress,
-    turnstile: Turnstile,
+    /// Longest time of a request to a relay that says none.
+    timeout: Duration,
 }
 
 impl Sender {
-    fn new(egress: Egress, attempt_timeout: Duration) -> Self {
-        Self { egress, turnstile: Turnstile::new(attempt_timeout) }
+    fn target(&self, relay: &Relay) -> Target {
+        let downstream = relay.config_key();
+        Target {
+            name: relay.id.to_string(),
+            gates: vec![GateSpec {
+                name: downstream.as_str().into(),
+                limit: usize::from(relay.concurrency.max(1)),
+            }],
+            downstream,
+            timeout: Some(relay.timeout().unwrap_or(self.timeout)),
+        }
     }
 
     async fn deliver(&self, snapshot: &Snapshot, master: &VaultKey, work: &Work) -> Verdict {
-        let attempts = request::targets(snapshot, master, &work.head, &work.payload)
-            .into_iter()
-            .map(|target| (target.relay.id.to_string(), self.post(target, work)));
-        fan_out(&work.marks, "relay", attempts).await
+        let name = &work.target.name;
+        let mut relays = Snapshot::owned(&snapshot.relays, "relay", &work.head.tenant);
+        let relay = relays.find(|relay| relay.id.as_str() == name && relay.enabled);
+        let Some(relay) = relay else {
+            return Verdict::dead(format!("relay {name}: it is not configured any more, or switched off"));
+        };
+        let outcome = match relay.redelivery {
+            Redelivery::AtLeastOnce => self.post(snapshot, master, relay, work).await,
+            Redelivery::AtMostOnce => self.post_at_most_once(snapshot, master, relay, work).await,
+        };
+        outcome.verdict("relay", name)
     }
 
-    async fn post(&self, target: Target, work: &Work) -> Outcome {
-        let headers = target.signature.and_then(|signature| request::headers(&signature));
-        let mut headers = match headers {
+    /// Makes it durable that a request is made, so that it is not made again when its answer was lost.
+    async fn post_at_most_once(
+        &self,
+        snapshot: &Snapshot,
+        master: &VaultKey,
+        relay: &Relay,
+        work: &Work,
+    ) -> Outcome {
+        if work.marks.has(POSTING) {
+            return Outcome::Final { reason: ANSWER_LOST.to_owned() };
+        }
+        work.marks.set(POSTING);
+        if let Err(error) = work.persist().await {
+            work.marks.clear(POSTING);
+            return Outcome::retry(format!("nothing was sent: {error}"));
+        }
+        match self.post(snapshot, master, relay, work).await {
+            Outcome::Trouble(trouble) if trouble.kind == TroubleKind::TimedOut || trouble.is_broken() => {
+                Outcome::Final { reason: format!("{}; {ANSWER_LOST}", trouble.reason) }
+            }
+            outcome => {
+                work.marks.clear(POSTING);
+                outcome
+            }
+        }
+    }
+
+    async fn post(&self, snapshot: &Snapshot, master: &VaultKey, relay: &Relay, work: &Work) -> Outcome {
+        let signature = request::signature(snapshot, master, &work.head, relay, &work.payload);
+        let mut headers = match signature.and_then(|signature| request::headers(&signature)) {
             Ok(headers) => headers,
             Err(outcome) => return outcome,
         };
         if work.head.replay.is_some() {
             headers.insert(request::REPLAY, HeaderValue::from_static("true"));
         }
-        let relay = target.relay;
-        let downstream = relay.config_key();
-        if let Some(wait) = self.egress.held(&downstream) {
-            return Outcome::held(wait);
-        }
-        let Some(_turn) = self.turnstile.enter(&downstream, relay.concurrency).await else {
-            return Outcome::busy();
-        };
-        let payload = work.payload.clone();
-        let post = EgressRequest::post(&relay.url, headers, payload, self.turnstile.request_timeout());
-        match self.egress.request(post.under_breaker(downstream)).await {
-            Ok(answer) => request::outcome(answer.status, answer.retry_after(SystemTime::now())),
+        let timeout = relay.timeout().unwrap_or(self.timeout);
+        let post = EgressRequest::post(&relay.url, headers, work.payload.clone(), timeout);
+        match self.egress.request(post).await {
+            Ok(answer) => {
+                let outcome = request::outcome(&answer);
+                match &outcome {
+                    Outcome::Final { .. } => work.answered.refused(&answer.body),
+                    _ => work.answered.set(),
+                }
+                outcome
+            }
             Err(error) => error.into(),
         }
     }

@@ -1,19 +1,17 @@
 //! Which relays an update goes to, what the request to them looks like, and what their answer means.
 
-use crate::egress::Outcome;
+use crate::egress::{EgressAnswer, Outcome};
 use ackline_shared::envelope::Head;
 use ackline_shared::meta;
 use ackline_shared::model::{Entity, Relay, SecretField};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::signature::SigningKey;
 use ackline_shared::vault::VaultKey;
-use reqwest::StatusCode;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
 };
 use std::cell::LazyCell;
 use std::sync::Arc;
-use std::time::Duration;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
 
@@ -25,13 +23,6 @@ pub(super) const REPLAY: HeaderName = HeaderName::from_static("ackline-replay");
 
 /// Why edited contents stay where they are, and what to do about it.
 const NOT_OURS_TO_SIGN: &str = "the contents were edited and cannot be signed with the secret of an app that is not the tenant's own; give the relay an app_secret of its own, or the number an app declared for the tenant";
-
-/// A relay that gets the update, and the signature it gets it with or what comes of there being none.
-#[derive(Debug)]
-pub(super) struct Target {
-    pub relay: Arc<Relay>,
-    pub signature: Result<String, Outcome>,
-}
 
 /// What signs a relay's copy.
 enum Signer<'a> {
@@ -49,13 +40,16 @@ pub(super) fn concerns(snapshot: &Snapshot, head: &Head) -> bool {
     head.kind != UNREADABLE && !head.tenant.is_unrouted() && relays.any(|relay| relay.enabled)
 }
 
-/// The relays that an update goes to, and how it is signed for each.
-pub(super) fn targets(snapshot: &Snapshot, master: &VaultKey, head: &Head, payload: &[u8]) -> Vec<Target> {
-    let signed = |relay: Arc<Relay>| {
-        let signature = signature(snapshot, master, head, &relay, payload);
-        Target { relay, signature }
-    };
-    receivers(snapshot, head, payload).into_iter().map(signed).collect()
+/// Whether a relay wants an update, once its payload is looked at.
+pub(super) fn selects(snapshot: &Snapshot, head: &Head, payload: &[u8], name: &str) -> bool {
+    let mut relays = Snapshot::owned(&snapshot.relays, "relay", &head.tenant);
+    match relays.find(|relay| relay.id.as_str() == name) {
+        Some(relay) if relay.enabled => {
+            wants(snapshot, head, relay, &LazyCell::new(|| meta::read(payload).ok()))
+        }
+        // It was there when the update came: what becomes of it is not passed over in silence.
+        _ => !name.is_empty(),
+    }
 }
 
 /// Why none of the relays that an update has still to reach may ever get it signed; `None` when one may, and when
@@ -81,18 +75,23 @@ fn receivers(snapshot: &Snapshot, head: &Head, payload: &[u8]) -> Vec<Arc<Relay>
         return Vec::new();
     }
     let update = LazyCell::new(|| meta::read(payload).ok());
-    let matches = |relay: &Relay| {
-        let field = || update.as_ref().and_then(|update| update.field.as_deref());
-        let waba = || update.as_ref().and_then(|update| update.waba_id.as_deref());
-        relay.enabled
-            && (relay.fields.is_empty()
-                || field().is_some_and(|field| relay.fields.iter().any(|f| f == field)))
-            && (relay.phone_numbers.is_empty() || concerns_a_number(snapshot, head, relay, waba))
-    };
     Snapshot::owned(&snapshot.relays, "relay", &head.tenant)
-        .filter(|relay| head.is_for(&relay.id) && matches(relay))
+        .filter(|relay| relay.enabled && head.is_for(&relay.id) && wants(snapshot, head, relay, &update))
         .cloned()
         .collect()
+}
+
+/// Whether an update is of the fields and numbers that a relay gets; its payload is read only where that matters.
+fn wants(
+    snapshot: &Snapshot,
+    head: &Head,
+    relay: &Relay,
+    update: &LazyCell<Option<meta::Update>, impl FnOnce() -> Option<meta::Update>>,
+) -> bool {
+    let field = || update.as_ref().and_then(|update| update.field.as_deref());
+    let waba = || update.as_ref().and_then(|update| update.waba_id.as_deref());
+    (relay.fields.is_empty() || field().is_some_and(|field| relay.fields.iter().any(|f| f == field)))
+        && (relay.phone_numbers.is_empty() || concerns_a_number(snapshot, head, relay, waba))
 }
 
 /// An update of a number concerns that one; an update of an account concerns every number in it.
@@ -112,7 +111,7 @@ fn concerns_a_number<'a>(
 }
 
 /// Meta's own signature where the bytes are Meta's and the bot knows the app's secret; else one of ours.
-fn signature(
+pub(super) fn signature(
     snapshot: &Snapshot,
     master: &VaultKey,
     head: &Head,
@@ -165,14 +164,13 @@ pub(super) fn headers(signature: &str) -> Result<HeaderMap, Outcome> {
     ]))
 }
 
-/// What an answer means: bots answer 4xx to what they will never take, such as a failed status.
-pub(super) fn outcome(status: StatusCode, after: Option<Duration>) -> Outcome {
-    let reason = format!("answered {}", status.as_u16());
-    match status.as_u16() {
+/// What an answer means. Only what speaks of the update is final; what speaks of the address passes.
+pub(super) fn outcome(answer: &EgressAnswer) -> Outcome {
+    match answer.status.as_u16() {
+        200..=299 if answer.broke_off => Outcome::broke_off(answer),
         200..=299 => Outcome::Done,
-        408 | 425 | 429 => Outcome::Retry { reason, after },
-        400..=499 => Outcome::Final { reason },
-        _ => Outcome::Retry { reason, after },
+        400 | 413 | 415 | 422 => Outcome::Final { reason: format!("answered {}", answer.status.as_u16()) },
+        _ => Outcome::trouble(answer),
     }
 }
 
@@ -187,8 +185,17 @@ mod tests {
     use serde_json::json;
 
     fn ids(fixture: &Fixture, head: &Head, payload: &[u8]) -> Vec<String> {
-        let targets = targets(&fixture.snapshot, &fixture.master, head, payload);
-        targets.iter().map(|target| target.relay.id.to_string()).collect()
+        let found = receivers(&fixture.snapshot, head, payload);
+        let found: Vec<_> = found.iter().map(|relay| relay.id.to_string()).collect();
+        let selected = |id: &&String| selects(&fixture.snapshot, head, payload, id);
+        assert!(found.iter().all(|id| selected(&id)), "whoever is looked at by name is found, too");
+        found
+    }
+
+    /// The signature that each relay gets an update with.
+    fn signatures(fixture: &Fixture, head: &Head) -> Vec<Result<String, Outcome>> {
+        let relays = receivers(&fixture.snapshot, head, PAYLOAD).into_iter();
+        relays.map(|relay| signature(&fixture.snapshot, &fixture.master, head, &relay, PAYLOAD)).collect()
     }
 
     #[test]
@@ -241,10 +248,8 @@ mod tests {
         fixture.relay("a", "https://bot.example/", json!({}));
         let own = fixture.seal("bot secret");
         fixture.relay("b", "https://bot.example/", json!({"app_secret": own}));
-        let signatures = |head: &Head| -> Vec<_> {
-            let targets = targets(&fixture.snapshot, &fixture.master, head, PAYLOAD);
-            targets.into_iter().map(|target| target.signature.unwrap()).collect()
-        };
+        let signatures =
+            |head: &Head| -> Vec<_> { signatures(&fixture, head).into_iter().map(Result::unwrap).collect() };
         let signed_with = |secret: &str| SigningKey::new(&Secret::new(secret.to_owned())).sign(PAYLOAD);
         let original = Head { signature: Some("sha256=original".into()), ..head(Class::Message) };
         assert_eq!(signatures(&original), ["sha256=original".to_owned(), signed_with("bot secret")]);
@@ -257,8 +262,8 @@ mod tests {
         let mut fixture = Fixture::new();
         fixture.relay("a", "https://bot.example/", json!({}));
         let head = Head { signature: None, app: None, ..head(Class::Message) };
-        let targets = targets(&fixture.snapshot, &fixture.master, &head, PAYLOAD);
-        let Err(Outcome::Retry { reason, .. }) = &targets[0].signature else { panic!("{targets:?}") };
+        let signatures = signatures(&fixture, &head);
+        let Err(Outcome::Retry { reason }) = &signatures[0] else { panic!("{signatures:?}") };
         assert!(reason.contains("not configured"));
     }
 
@@ -267,7 +272,7 @@ mod tests {
         owner: Option<&str>,
         app: Option<&str>,
         relay: serde_json::Value,
-    ) -> (Vec<Target>, Option<String>) {
+    ) -> (Vec<Result<String, Outcome>>, Option<String>) {
         let mut fixture = Fixture::new();
         let relay = match relay {
             serde_json::Value::String(secret) => json!({"app_secret": fixture.seal(&secret)}),
@@ -293,8 +298,7 @@ mod tests {
             replay: Some(Box::new(replay)),
             ..head(Class::Message)
         };
-        let targets = targets(&fixture.snapshot, &fixture.master, &head, PAYLOAD);
-        (targets, unsignable(&fixture.snapshot, &head, PAYLOAD))
+        (signatures(&fixture, &head), unsignable(&fixture.snapshot, &head, PAYLOAD))
     }
 
     #[test]
@@ -305,8 +309,8 @@ mod tests {
             (None, Some("main"), json!("bot secret"), "bot secret"),
             (None, None, json!("bot secret"), "bot secret"),
         ] {
-            let (targets, refusal) = edited(owner, app, relay);
-            assert_eq!((&targets[0].signature, refusal), (&Ok(signed_with(signature)), None));
+            let (signatures, refusal) = edited(owner, app, relay);
+            assert_eq!((&signatures[0], refusal), (&Ok(signed_with(signature)), None));
         }
         for (owner, app) in [
             (None, Some("main")),
@@ -314,10 +318,10 @@ mod tests {
             (Some("acme"), Some("unknown")),
             (Some("acme"), None),
         ] {
-            let (targets, refusal) = edited(owner, app, json!({}));
+            let (signatures, refusal) = edited(owner, app, json!({}));
             let reason = refusal.unwrap();
             assert!(reason.contains("give the relay an app_secret of its own"), "{reason}");
-            assert_eq!(targets[0].signature, Err(Outcome::Final { reason }), "{owner:?} {app:?}");
+            assert_eq!(signatures[0], Err(Outcome::Final { reason }), "{owner:?} {app:?}");
         }
     }
 
@@ -349,18 +353,24 @@ mod tests {
     }
 
     #[test]
-    fn every_status_has_its_meaning() {
-        let wait = Some(Duration::from_secs(4));
-        let meaning = |code| outcome(StatusCode::from_u16(code).unwrap(), wait);
+    fn only_what_speaks_of_the_update_is_final() {
         for code in [200, 201, 202, 204, 299] {
-            assert_eq!(meaning(code), Outcome::Done, "{code}");
+            assert_eq!(outcome(&answer(code)), Outcome::Done, "{code}");
         }
-        for code in [400, 401, 403, 404, 405, 409, 410, 413, 422, 451, 499] {
-            assert_eq!(meaning(code), Outcome::Final { reason: format!("answered {code}") });
+        for code in [400, 413, 415, 422] {
+            assert_eq!(outcome(&answer(code)), Outcome::Final { reason: format!("answered {code}") });
         }
-        for code in [301, 302, 307, 408, 425, 429, 500, 502, 503, 504, 599] {
-            let reason = format!("answered {code}");
-            assert_eq!(meaning(code), Outcome::Retry { reason, after: wait });
+        for code in [301, 307, 401, 403, 404, 405, 408, 409, 410, 425, 429, 451, 500, 502, 503, 504, 599] {
+            let Outcome::Trouble(trouble) = outcome(&answer(code)) else { panic!("{code}") };
+            assert_eq!((trouble.reason, trouble.after), (format!("answered {code}"), None));
         }
+        let half = EgressAnswer { broke_off: true, ..answer(200) };
+        assert!(matches!(outcome(&half), Outcome::Trouble(trouble) if trouble.is_broken()));
+    }
+
+    fn answer(code: u16) -> EgressAnswer {
+        let status = reqwest::StatusCode::from_u16(code).unwrap();
+        let (headers, body) = (HeaderMap::new(), bytes::Bytes::new());
+        EgressAnswer { status, headers, body, whole: true, broke_off: false }
     }
 }

@@ -2,6 +2,8 @@
 
 use super::fixture::{APP_SECRET, Fixture, PAYLOAD, work};
 use super::*;
+use crate::core::job::Trouble;
+use crate::core::state::Heard;
 use crate::egress::receiver::{Answer, Receiver, closed_port, loopback, settings};
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::{SigningKey, verify};
@@ -10,7 +12,7 @@ use serde_json::json;
 const ATTEMPT: Duration = Duration::from_secs(10);
 
 fn sender() -> Sender {
-    Sender::new(loopback(), ATTEMPT)
+    Sender { egress: loopback(), timeout: ATTEMPT }
 }
 
 async fn deliver(sender: &Sender, fixture: &Fixture, work: &Work) -> Verdict {
@@ -23,7 +25,7 @@ async fn verdict(answer: Answer, attempt_timeout: Duration) -> Verdict {
     let mut fixture = Fixture::new();
     fixture.relay("bot", &bot.url("/webhook"), json!({}));
     let work = work();
-    deliver(&Sender::new(loopback(), attempt_timeout), &fixture, &work).await
+    deliver(&Sender { egress: loopback(), timeout: attempt_timeout }, &fixture, &work).await
 }
 
 #[tokio::test]
@@ -66,99 +68,93 @@ async fn an_update_that_came_alone_keeps_metas_signature() {
     let mut fixture = Fixture::new();
     fixture.relay("bot", &bot.url("/"), json!({}));
     let mut work = work();
-    work.head.signature = Some("sha256=from-meta".into());
+    Arc::get_mut(&mut work.head).unwrap().signature = Some("sha256=from-meta".into());
     assert_eq!(deliver(&sender(), &fixture, &work).await, Verdict::Done);
     assert_eq!(bot.take()[0].header("x-hub-signature-256"), Some("sha256=from-meta"));
+}
+
+fn trouble(verdict: Verdict) -> Trouble {
+    match verdict {
+        Verdict::Trouble(trouble) => trouble,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
 async fn an_answer_decides_the_verdict() {
     assert_eq!(verdict(Answer::Status(204), ATTEMPT).await, Verdict::Done);
     assert_eq!(verdict(Answer::Status(400), ATTEMPT).await, Verdict::dead("relay bot: answered 400"));
-    assert_eq!(verdict(Answer::Status(408), ATTEMPT).await, Verdict::retry("relay bot: answered 408"));
-    assert_eq!(verdict(Answer::Status(502), ATTEMPT).await, Verdict::retry("relay bot: answered 502"));
-    let moved = Answer::With(301, "location", "https://example.com/".into());
-    assert_eq!(verdict(moved, ATTEMPT).await, Verdict::retry("relay bot: answered 301"));
-    let later = Answer::With(429, "retry-after", "7".into());
-    let after = Some(Duration::from_secs(7));
+    for code in [401, 404, 408, 410, 502] {
+        let trouble = trouble(verdict(Answer::Status(code), ATTEMPT).await);
+        assert_eq!(trouble.reason, format!("relay bot: answered {code}"));
+        assert_eq!((trouble.kind, trouble.had_it()), (TroubleKind::Down, true));
+    }
+    let later = trouble(verdict(Answer::With(429, "retry-after", "7".into()), ATTEMPT).await);
+    assert_eq!((later.kind, later.after), (TroubleKind::Busy, Some(Duration::from_secs(7))));
+    let silent = trouble(verdict(Answer::Hang, Duration::from_millis(300)).await);
     assert_eq!(
-        verdict(later, ATTEMPT).await,
-        Verdict::Retry { reason: "relay bot: answered 429".into(), after }
+        (silent.reason.as_str(), silent.kind),
+        ("relay bot: no answer in time", TroubleKind::TimedOut)
     );
-    let silent = verdict(Answer::Hang, Duration::from_millis(300)).await;
-    assert_eq!(silent, Verdict::retry("relay bot: no answer in time"));
 }
 
 #[tokio::test]
-async fn a_bot_that_is_down_is_tried_again_and_an_inward_url_is_not() {
+async fn a_refusal_for_good_shows_how_it_began_to_whoever_reads_the_dead_letter() {
+    let bot = Receiver::start([Answer::With(422, "x-words", "no such field".into())]).await;
     let (work, mut fixture) = (work(), Fixture::new());
-    fixture.relay("down", &format!("http://{}/", closed_port().await), json!({}));
-    let verdict = deliver(&sender(), &fixture, &work).await;
-    assert_eq!(verdict, Verdict::retry("relay down: the destination cannot be reached"));
+    fixture.relay("bot", &bot.url("/"), json!({}));
+    assert_eq!(deliver(&sender(), &fixture, &work).await, Verdict::dead("relay bot: answered 422"));
+    assert_eq!(work.answered.take(), Heard::Answer);
+}
+
+#[tokio::test]
+async fn a_bot_that_cannot_be_reached_is_in_trouble_and_so_is_an_inward_url() {
+    let mut fixture = Fixture::new();
+    fixture.relay("bot", &format!("http://{}/", closed_port().await), json!({}));
+    let down = trouble(deliver(&sender(), &fixture, &work()).await);
+    assert_eq!(down.reason, "relay bot: the destination cannot be reached");
+    assert!(!down.had_it());
 
     let mut fixture = Fixture::new();
-    fixture.relay("inward", "https://169.254.169.254/latest/", json!({}));
-    let sender = Sender::new(Egress::new(&settings(&[])).unwrap(), ATTEMPT);
-    let verdict = deliver(&sender, &fixture, &work).await;
-    assert_eq!(verdict, Verdict::dead("relay inward: the destination cannot be reached"));
+    fixture.relay("bot", "https://169.254.169.254/latest/", json!({}));
+    let sender = Sender { egress: Egress::new(&settings(&[])).unwrap(), timeout: ATTEMPT };
+    let inward = trouble(deliver(&sender, &fixture, &work()).await);
+    assert_eq!(inward.reason, down.reason, "nothing tells a private address from a closed port");
 }
 
 #[tokio::test]
-async fn no_relay_is_nothing_to_do() {
-    let (work, fixture) = (work(), Fixture::new());
-    assert_eq!(deliver(&sender(), &fixture, &work).await, Verdict::Idle);
-}
-
-#[tokio::test]
-async fn a_retry_reaches_only_the_bots_that_have_not_answered_for_good() {
-    let (good, bad) = (Receiver::start([]).await, Receiver::start([Answer::Status(422)]).await);
-    let slow = Receiver::start([Answer::Status(503)]).await;
-    let (work, sender, mut fixture) = (work(), sender(), Fixture::new());
-    for (id, bot) in [("good", &good), ("bad", &bad), ("slow", &slow)] {
-        fixture.relay(id, &bot.url("/"), json!({}));
-    }
-    let first = deliver(&sender, &fixture, &work).await;
-    assert_eq!(first, Verdict::retry("relay slow: answered 503; relay bad: answered 422"));
-    let second = deliver(&sender, &fixture, &work).await;
-    assert_eq!(second, Verdict::dead("relay bad: answered 422"));
-    let counts = [good, bad, slow].map(|bot| bot.take().len());
-    assert_eq!(counts, [1, 1, 2]);
-}
-
-#[tokio::test]
-async fn a_bot_whose_turns_are_used_up_is_busy() {
-    let bot = Receiver::start([]).await;
-    let (work, mut fixture) = (work(), Fixture::new());
-    fixture.relay("bot", &bot.url("/"), json!({"concurrency": 1}));
-    let sender = Sender::new(loopback(), Duration::from_millis(400));
-    let held = sender.turnstile.enter("relay.acme.bot", 1).await;
-    let verdict = deliver(&sender, &fixture, &work).await;
-    let reason = "relay bot: busy: its requests at once are used up".to_owned();
-    assert_eq!(verdict, Verdict::Wait { reason, after: Duration::from_secs(1) });
-    assert!(bot.take().is_empty());
-    drop(held);
-    assert_eq!(deliver(&sender, &fixture, &work).await, Verdict::Done);
-}
-
-#[tokio::test]
-async fn a_bot_that_does_not_work_is_left_alone_and_another_gets_its_updates() {
-    let dead = Receiver::start((0..5).map(|_| Answer::Status(502))).await;
-    let alive = Receiver::start([]).await;
+async fn a_relay_that_is_gone_or_off_leaves_a_dead_letter_that_says_so() {
     let mut fixture = Fixture::new();
-    fixture.relay("dead", &dead.url("/"), json!({}));
-    let sender = Sender::new(loopback(), Duration::from_secs(8));
-    for _ in 0..5 {
-        assert!(matches!(deliver(&sender, &fixture, &work()).await, Verdict::Retry { .. }));
+    for _ in 0..2 {
+        let Verdict::Dead { reason } = deliver(&sender(), &fixture, &work()).await else { panic!() };
+        assert!(reason.contains("not configured any more, or switched off"), "{reason}");
+        fixture.relay("bot", "https://bot.example/", json!({"enabled": false}));
     }
-    dead.take();
-    let verdict = deliver(&sender, &fixture, &work()).await;
-    assert!(
-        matches!(&verdict, Verdict::Wait { after, .. } if *after <= Duration::from_secs(1)),
-        "{verdict:?}"
-    );
-    assert!(dead.take().is_empty(), "it is not asked");
-    fixture.relay("alive", &alive.url("/"), json!({}));
-    let both = work();
-    assert!(matches!(deliver(&sender, &fixture, &both).await, Verdict::Wait { .. }));
-    assert_eq!((alive.take().len(), both.marks.all()), (1, vec!["alive".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_relay_may_say_how_long_it_takes() {
+    let bot = Receiver::start([Answer::Hang]).await;
+    let mut fixture = Fixture::new();
+    fixture.relay("bot", &bot.url("/"), json!({"timeout": "1s"}));
+    let relay = fixture.snapshot.relays["relay.acme.bot"].clone();
+    assert_eq!(sender().target(&relay).timeout, Some(Duration::from_secs(1)));
+    let silent = trouble(deliver(&sender(), &fixture, &work()).await);
+    assert_eq!(silent.kind, TroubleKind::TimedOut);
+}
+
+#[tokio::test]
+async fn at_most_once_gives_up_what_was_sent_and_not_answered() {
+    let bot = Receiver::start([Answer::Status(503), Answer::Hang]).await;
+    let mut fixture = Fixture::new();
+    fixture.relay("bot", &bot.url("/"), json!({"timeout": "1s", "redelivery": "at_most_once"}));
+    let work = work();
+    let busy = deliver(&sender(), &fixture, &work).await;
+    assert!(matches!(busy, Verdict::Trouble(_)), "an answer is an answer: {busy:?}");
+    assert!(work.marks.all().is_empty());
+    let Verdict::Dead { reason } = deliver(&sender(), &fixture, &work).await else { panic!() };
+    assert!(reason.contains("its answer was lost"), "{reason}");
+    let again = deliver(&sender(), &fixture, &work).await;
+    assert!(matches!(again, Verdict::Dead { .. }), "whoever takes over does not send it again: {again:?}");
+    assert_eq!(bot.take().len(), 2);
 }

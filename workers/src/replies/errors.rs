@@ -10,6 +10,8 @@ use std::time::Duration;
 pub enum Class {
     /// Meta's own trouble: try again, at most this often in all.
     Transient(u32),
+    /// What this one message needs is not ready yet: wait at least this long.
+    Sync(Duration),
     /// Something above the number is limited (app, account, maintenance): wait at least this long.
     Wait(Duration),
     /// The sending number is too fast: hold all of its sends this long.
@@ -48,7 +50,7 @@ pub fn pair_wait(hits: u32) -> Duration {
 
 /// Says what a code means; `status` is the HTTP status it came with.
 pub fn meaning(code: i64, status: u16) -> Meaning {
-    use Class::{Auth, PairRate, Permanent, Throttle, Transient, Wait};
+    use Class::{Auth, PairRate, Permanent, Sync, Throttle, Transient, Wait};
     let (class, words) = match code {
         0 | 104 | 190 => (
             Auth,
@@ -63,7 +65,7 @@ pub fn meaning(code: i64, status: u16) -> Meaning {
         131_208 => (Wait(LIMIT_WAIT), "the group rate limit is reached"),
         130_429 => (Throttle(NUMBER_PAUSE), "the number sends faster than its throughput"),
         131_056 => (PairRate, "too many messages to this person in a short time"),
-        134_101 => (Wait(SYNC_WAIT), "the template is still being synchronised"),
+        134_101 => (Sync(SYNC_WAIT), "the template is still being synchronised"),
         3 | 10 | 200..=299 | 131_005 => (
             Permanent,
             "the token lacks the permission whatsapp_business_messaging for this number; grant it, then replay",

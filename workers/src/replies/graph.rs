@@ -14,7 +14,7 @@ use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shorter than an attempt of the pool, with the wait for a turn, so that time-outs are told apart here.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(14);
+pub(super) const TOTAL_TIMEOUT: Duration = Duration::from_secs(14);
 /// A connection the other side closes just as we write costs a message its answer; short idleness makes that rare.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const ANSWER_BYTES_MAX: usize = 256 * 1024;

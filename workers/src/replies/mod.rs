@@ -12,17 +12,19 @@ pub mod verdict;
 
 pub use graph::{ClientError, GraphSettings};
 
-use crate::core::breaker::{Breakers, Leave, Signal};
 use crate::core::job::{Job, LaneSource, Marks, Verdict, Work};
+use crate::core::state::{GateSpec, Target};
 use crate::platform::Platform;
 use ackline_shared::command::SendCommand;
+use ackline_shared::envelope::Head;
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::record::Record;
 use ackline_shared::secret::Secret;
 use ackline_shared::subjects::{self, Lane, Partition, Pool};
-use graph::{Answer, Graph};
-use pacing::{PER_SECOND_DEFAULT, Pacing, TooLong};
+use graph::{Answer, Graph, TOTAL_TIMEOUT};
+use pacing::{PER_SECOND_DEFAULT, Pacing, TURN_WAIT_MAX, TooLong};
 use serde_json::Value;
+use std::sync::Arc;
 use tokio::time::Instant;
 use verdict::{Failure, Outcome, Setback, judge};
 
@@ -30,7 +32,7 @@ use verdict::{Failure, Outcome, Setback, judge};
 pub(crate) const SENDING: &str = "sending?";
 /// Prefix of the mark that keeps Meta's id until its record is stored.
 const SENT: &str = "sent:";
-/// The breaker's name of the Graph API as a whole.
+/// The gate of the Graph API as a whole.
 const GRAPH: &str = "graph";
 
 /// The replies pool's job.
@@ -39,19 +41,13 @@ pub struct Replies {
     platform: Platform,
     graph: Graph,
     pacing: Pacing,
-    breakers: Breakers,
 }
 
 impl Replies {
     /// Builds the job and its HTTP client.
     pub fn new(platform: Platform, settings: &GraphSettings) -> Result<Self, ClientError> {
         let (graph, pacing) = (Graph::new(settings)?, Pacing::new(PER_SECOND_DEFAULT));
-        Ok(Self { platform, graph, pacing, breakers: Breakers::default() })
-    }
-
-    /// Shares the breakers of the process.
-    pub fn with_breakers(self, breakers: Breakers) -> Self {
-        Self { breakers, ..self }
+        Ok(Self { platform, graph, pacing })
     }
 }
 
@@ -69,6 +65,26 @@ impl Job for Replies {
         vec![lane(Lane::Live.as_str(), live, 4), lane(Lane::Bulk.as_str(), bulk, 1)]
     }
 
+    fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
+        let number = head.phone.as_ref().map_or("", PhoneNumberId::as_str);
+        let gate = |name: String| GateSpec { name: name.into(), limit: usize::MAX };
+        let downstream = format!("number.{number}");
+        let gates = vec![gate(GRAPH.to_owned()), gate(downstream.clone())];
+        vec![Arc::new(Target {
+            name: String::new(),
+            downstream,
+            gates,
+            timeout: Some(TOTAL_TIMEOUT + TURN_WAIT_MAX),
+        })]
+    }
+
+    async fn give_up(&self, work: &Work, reason: &str) -> Verdict {
+        match serde_json::from_slice::<SendCommand>(&work.payload) {
+            Ok(command) => self.failed(work, command, Failure::given_up(reason)).await,
+            Err(_) => Verdict::dead(reason),
+        }
+    }
+
     async fn run(&self, work: &Work) -> Verdict {
         let command: SendCommand = match serde_json::from_slice(&work.payload) {
             Ok(command) => command,
@@ -84,15 +100,7 @@ impl Job for Replies {
         match self.attempt(work, &command).await {
             Outcome::Sent { wamid } => self.sent(work, command, wamid).await,
             Outcome::Failed(failure) => self.failed(work, command, failure).await,
-            Outcome::Again(setback) if work.last_attempt => {
-                let reason = format!("gave up after {} attempts: {}", work.attempt, setback.reason);
-                self.failed(work, command, Failure { code: setback.code, reason, ambiguous: false }).await
-            }
-            Outcome::Again(setback) => Verdict::Retry { reason: setback.reason, after: setback.after },
-            Outcome::Held { reason, .. } if work.overdue => {
-                let reason = format!("gave up, for it waited too long: {reason}");
-                self.failed(work, command, Failure::ours(reason)).await
-            }
+            Outcome::Again(setback) => setback.verdict(),
             Outcome::Held { reason, after } => Verdict::Wait { reason, after },
         }
     }
@@ -106,9 +114,6 @@ impl Replies {
             Err(failure) => return Outcome::Failed(failure),
         };
         let number = &command.phone_number_id;
-        if let Err(held) = self.leave(number) {
-            return held;
-        }
         match self.pacing.turn(number, Instant::now()) {
             Ok(wait) => tokio::time::sleep(wait).await,
             Err(TooLong(after)) => {
@@ -116,26 +121,19 @@ impl Replies {
                 return Outcome::Held { reason, after };
             }
         }
-        let (host, line) = match self.leave(number) {
-            Ok(leave) => leave,
-            Err(held) => return held,
-        };
         work.marks.set(SENDING);
         if let Err(error) = work.persist().await {
             work.marks.clear(SENDING);
             let reason = format!("nothing was sent: {error}");
-            return Outcome::Again(Setback { code: None, reason, after: None, pause: None, denied: None });
+            return Outcome::Again(Setback::own(reason));
         }
         let answer = self.graph.send(number, &token, &body).await;
-        host.tell(if answer.as_ref().is_ok_and(Answer::is_metas) { Signal::Alive } else { Signal::Failed });
+        if answer.as_ref().is_ok_and(Answer::is_metas) {
+            work.answered.set();
+        } else {
+            work.answered.lost();
+        }
         let outcome = judge(&answer, work.attempt);
-        line.tell(match &outcome {
-            Outcome::Again(Setback { denied: Some(wait), .. }) => Signal::Busy(*wait),
-            Outcome::Sent { .. }
-            | Outcome::Again(Setback { code: Some(_), .. })
-            | Outcome::Failed(Failure { code: Some(_), .. }) => Signal::Alive,
-            _ => Signal::Unknown,
-        });
         match &outcome {
             Outcome::Sent { wamid } => {
                 work.marks.set(&format!("{SENT}{wamid}"));
@@ -151,16 +149,6 @@ impl Replies {
             Outcome::Failed(_) | Outcome::Held { .. } => {}
         }
         outcome
-    }
-
-    /// Leave to ask the Graph API, and to ask it for this number.
-    fn leave(&self, number: &PhoneNumberId) -> Result<(Leave, Leave), Outcome> {
-        let held = |what: &'static str| {
-            move |after| Outcome::Held { reason: format!("{what} and is left alone for now"), after }
-        };
-        let host = self.breakers.ask(GRAPH).map_err(held("the Graph API does not work"))?;
-        let line = self.breakers.ask(&format!("number.{number}"));
-        Ok((host, line.map_err(held("Meta does not accept the number's access token"))?))
     }
 
     /// Everything the request needs, or why it cannot be made.

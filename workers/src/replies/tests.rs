@@ -1,8 +1,9 @@
 //! The job against a real nats-server and a stand-in for the Graph API that answers as Meta does.
 
 use super::*;
-use crate::core::job::Marks;
+use crate::core::job::{Answered, Marks};
 use crate::core::ring::{Keeper, Recall, Ring};
+use crate::core::state::Heard;
 use crate::testing;
 use ackline_shared::command::{Content, Origin, Recipient};
 use ackline_shared::ids::{PhoneNumberId, TenantId};
@@ -98,11 +99,13 @@ fn command() -> SendCommand {
 
 fn work(command: &SendCommand) -> Work {
     Work {
-        head: command.head(Lane::Live, 32),
+        head: Arc::new(command.head(Lane::Live, 32)),
         payload: serde_json::to_vec(command).unwrap().into(),
         sequence: 1,
         attempt: 1,
         last_attempt: false,
+        target: Arc::default(),
+        answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),
         keeper: Keeper::default(),
@@ -138,13 +141,20 @@ async fn a_passing_refusal_is_tried_again_and_a_final_one_is_recorded() {
     let meta = Meta::default();
     let stand = Stand::new(meta.serve().await).await;
     let mut work = work(&command());
-    for (status, code, after) in [(500, 131_000, None), (400, 131_056, Some(Duration::from_secs(4)))] {
-        meta.will_answer(status, code);
-        let verdict = stand.job.run(&work).await;
-        assert!(matches!(&verdict, Verdict::Retry { after: found, .. } if *found == after), "{verdict:?}");
-        assert!(work.marks.all().is_empty(), "a definite answer leaves nothing open");
-        work.attempt += 1;
-    }
+    meta.will_answer(500, 131_000);
+    let verdict = stand.job.run(&work).await;
+    assert!(
+        matches!(&verdict, Verdict::Trouble(trouble) if trouble.gate == 1),
+        "the number waits: {verdict:?}"
+    );
+    assert_eq!(work.answered.take(), Heard::Answer);
+    work.attempt += 1;
+    meta.will_answer(400, 131_056);
+    let verdict = stand.job.run(&work).await;
+    let after = Some(Duration::from_secs(4));
+    assert!(matches!(&verdict, Verdict::Retry { after: found, .. } if *found == after), "{verdict:?}");
+    assert!(work.marks.all().is_empty(), "a definite answer leaves nothing open");
+    work.attempt += 1;
     meta.will_answer(400, 131_047);
     let reason = dead_reason(stand.job.run(&work).await);
     assert!(reason.contains("24-hour window"), "{reason}");
@@ -158,13 +168,14 @@ async fn a_passing_refusal_is_tried_again_and_a_final_one_is_recorded() {
 async fn the_last_attempt_ends_in_a_record_even_when_the_error_would_pass() {
     let meta = Meta::default();
     let stand = Stand::new(meta.serve().await).await;
-    meta.will_answer(503, 2);
+    meta.will_answer(400, 131_056);
     let work = Work { attempt: 8, last_attempt: true, ..work(&command()) };
-    let reason = dead_reason(stand.job.run(&work).await);
-    assert!(reason.starts_with("gave up after 8 attempts"), "{reason}");
+    let verdict = stand.job.run(&work).await;
+    let reason = format!("gave up after 8 attempts: {}", verdict.reason().unwrap());
+    assert_eq!(dead_reason(stand.job.give_up(&work, &reason).await), reason);
     assert!(matches!(
         &stand.records().await[..],
-        [Record::ReplyFailed { code: Some(2), ambiguous: false, .. }]
+        [Record::ReplyFailed { code: Some(131_056), ambiguous: false, .. }]
     ));
 }
 
@@ -195,7 +206,8 @@ async fn whoever_takes_over_from_a_process_that_died_while_sending_does_not_send
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stand = Stand::new(format!("http://{}", listener.local_addr().unwrap())).await;
     let remembering = || {
-        let keeper = Ring::new(stand.platform.buckets.sessions.clone()).keeper("replies.test".into(), None);
+        let keeper =
+            Ring::new(stand.platform.buckets.sessions.clone()).keeper("replies.test".to_owned(), None);
         Work { keeper, ..work(&command()) }
     };
     let dying = remembering();
@@ -228,7 +240,7 @@ async fn what_never_left_is_tried_again_without_a_trace() {
     let work = work(&command());
     let verdict = stand.job.run(&work).await;
     assert!(
-        matches!(&verdict, Verdict::Retry { reason, .. } if reason.contains("cannot be reached")),
+        matches!(&verdict, Verdict::Trouble(trouble) if trouble.gate == 0 && trouble.reason.contains("cannot be reached")),
         "{verdict:?}"
     );
     assert!(work.marks.all().is_empty());

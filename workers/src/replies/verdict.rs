@@ -5,13 +5,18 @@
 
 use super::errors::{Class, Meaning, meaning, pair_wait, unlisted};
 use super::graph::{Answer, SendError};
+use crate::core::job::{Trouble, TroubleKind, Verdict};
 use serde_json::Value;
 use std::time::Duration;
 
+/// How the reason of a refusal begins, before Meta's code.
+const REFUSED: &str = "Meta refused it (";
 /// How the reason begins when Meta may have accepted the message.
 pub const ANSWER_LOST: &str = "Meta's answer was lost";
 
+/// How long a number is left alone whose token is not accepted, but for one message that finds out.
 const AUTH_WAIT: Duration = Duration::from_secs(60);
+const LATER: Duration = Duration::from_secs(60);
 const DETAILS_CHARS_MAX: usize = 200;
 /// Digits in a row that could be a phone number.
 const DIGITS_SHOWN_MAX: usize = 6;
@@ -48,8 +53,47 @@ pub struct Setback {
     pub after: Option<Duration>,
     /// How long to hold everything else of the same number.
     pub pause: Option<Duration>,
-    /// How long to leave the number alone, but for one message that finds out.
-    pub denied: Option<Duration>,
+    /// Whose trouble it is.
+    pub blame: Blame,
+}
+
+/// Whose trouble a setback is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The message's own: it uses up an attempt.
+    Message,
+    /// The message's own, and only a matter of time.
+    Time,
+    /// The Graph API's.
+    Graph,
+    /// The sending number's, or its account's.
+    Number,
+}
+
+/// The place of the Graph API among the gates of a message.
+const GRAPH_GATE: usize = 0;
+/// The place of the sending number.
+const NUMBER_GATE: usize = 1;
+
+impl Setback {
+    /// A setback of ours that is no message's and no number's fault.
+    pub fn own(reason: String) -> Self {
+        Self { code: None, reason, after: None, pause: None, blame: Blame::Message }
+    }
+
+    /// What follows for the message.
+    pub fn verdict(self) -> Verdict {
+        let Self { reason, after, blame, code, .. } = self;
+        let gate = match blame {
+            Blame::Message => return Verdict::Retry { reason, after },
+            Blame::Time => return Verdict::Wait { reason, after: after.unwrap_or(LATER) },
+            Blame::Graph => GRAPH_GATE,
+            Blame::Number => NUMBER_GATE,
+        };
+        let kind = if after.is_some() { TroubleKind::Busy } else { TroubleKind::Down };
+        let (after_sending, is_unanswered) = (code.is_some(), code.is_none());
+        Verdict::Trouble(Trouble { reason, gate, kind, after, after_sending, is_unanswered })
+    }
 }
 
 /// Why a message is given up.
@@ -69,6 +113,13 @@ impl Failure {
         Self { code: None, reason: reason.to_string(), ambiguous: false }
     }
 
+    /// What was tried or waited for long enough; the reason holds Meta's last code, where there was one.
+    pub fn given_up(reason: &str) -> Self {
+        let code = reason.split_once(REFUSED).and_then(|(_, rest)| rest.split_once(", HTTP"));
+        let code = code.and_then(|(code, _)| code.parse().ok());
+        Self { code, reason: reason.to_owned(), ambiguous: false }
+    }
+
     /// Meta's answer is missing or says nothing.
     pub fn lost(what: impl std::fmt::Display) -> Self {
         let reason = format!(
@@ -84,7 +135,8 @@ pub fn judge(result: &Result<Answer, SendError>, attempt: u32) -> Outcome {
         Ok(answer) => answer,
         Err(SendError::NotSent(reason)) => {
             let reason = format!("the Graph API cannot be reached: {reason}");
-            return Outcome::Again(Setback { code: None, reason, after: None, pause: None, denied: None });
+            let (code, after, pause) = (None, None, None);
+            return Outcome::Again(Setback { code, reason, after, pause, blame: Blame::Graph });
         }
         Err(SendError::Lost(reason)) => return Outcome::Failed(Failure::lost(reason)),
     };
@@ -118,22 +170,25 @@ fn refused(
 ) -> Outcome {
     let number = code.map(|code| format!("{code}, ")).unwrap_or_default();
     let details = details.map(|details| format!(" ({details})")).unwrap_or_default();
-    let reason = format!("Meta refused it ({number}HTTP {}): {}{details}", answer.status, meaning.words);
-    let again = |after: Option<Duration>, pause: Option<Duration>| {
-        Outcome::Again(Setback { code, reason: reason.clone(), after, pause, denied: None })
+    let reason = format!("{REFUSED}{number}HTTP {}): {}{details}", answer.status, meaning.words);
+    let again = |after: Option<Duration>, pause: Option<Duration>, blame: Blame| {
+        Outcome::Again(Setback { code, reason: reason.clone(), after, pause, blame })
     };
     match meaning.class {
-        Class::Transient(attempts_max) if attempt < attempts_max => again(answer.regain, None),
-        Class::Wait(wait) => again(Some(answer.regain.unwrap_or(wait)), None),
+        // Somebody in Meta's place: it said so before it began.
+        Class::Transient(_) if code.is_none() => again(answer.regain, None, Blame::Graph),
+        Class::Transient(u32::MAX) => again(answer.regain, None, Blame::Number),
+        Class::Transient(attempts_max) if attempt < attempts_max => {
+            again(answer.regain, None, Blame::Message)
+        }
+        Class::Wait(wait) => again(Some(answer.regain.unwrap_or(wait)), None, Blame::Number),
+        Class::Sync(wait) => again(Some(answer.regain.unwrap_or(wait)), None, Blame::Time),
         Class::Throttle(pause) => {
             let pause = answer.regain.unwrap_or(pause);
-            again(Some(pause), Some(pause))
+            again(Some(pause), Some(pause), Blame::Number)
         }
-        Class::PairRate => again(Some(pair_wait(attempt)), None),
-        Class::Auth => {
-            let wait = Some(AUTH_WAIT);
-            Outcome::Again(Setback { code, reason, after: wait, pause: None, denied: wait })
-        }
+        Class::PairRate => again(Some(pair_wait(attempt)), None, Blame::Message),
+        Class::Auth => again(Some(AUTH_WAIT), None, Blame::Number),
         Class::Transient(_) | Class::Permanent => Outcome::Failed(Failure { code, reason, ambiguous: false }),
     }
 }

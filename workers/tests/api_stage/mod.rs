@@ -11,7 +11,7 @@ use ackline_shared::subjects::{self, UPDATES, header};
 use ackline_shared::testing::NatsServer;
 use ackline_shared::vault::VaultKey;
 use ackline_workers::api::{ApiSettings, ApiState, PrivateState, build, build_private};
-use ackline_workers::core::job::{Marks, Work};
+use ackline_workers::core::job::{Answered, Marks, Work};
 use ackline_workers::core::log::Log;
 use ackline_workers::core::metrics::Metrics;
 use ackline_workers::core::ring::Keeper;
@@ -238,11 +238,13 @@ impl Stage {
             let head = Head::read(&message.subject, &message.headers).unwrap();
             let payload = message.payload;
             works.push(Work {
-                head,
+                head: Arc::new(head),
                 payload,
                 sequence,
                 attempt: 1,
                 last_attempt: false,
+                target: Arc::default(),
+                answered: Answered::default(),
                 overdue: false,
                 marks: Marks::default(),
                 keeper: Keeper::default(),

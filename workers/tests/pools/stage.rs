@@ -8,6 +8,7 @@ use ackline_shared::subjects::{self, Class, Partition, header};
 use ackline_shared::testing::NatsServer;
 use ackline_shared::vault::VaultKey;
 use ackline_workers::core::backoff::Backoff;
+use ackline_workers::core::breaker::Breakers;
 use ackline_workers::core::job::Job;
 use ackline_workers::core::log::{Log, now_ms};
 use ackline_workers::core::membership::Membership;
@@ -15,6 +16,7 @@ use ackline_workers::core::metrics::Metrics;
 use ackline_workers::core::pool::{self, Host};
 use ackline_workers::core::settings::PoolSettings;
 use ackline_workers::core::standing::Standing;
+use ackline_workers::core::state::Policy;
 use ackline_workers::platform::Platform;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
@@ -127,7 +129,8 @@ impl Stage {
     ) -> RunningPool {
         let (stop, shutdown) = watch::channel(false);
         let membership = Membership::join(&platform, instance, LEASE_TTL);
-        let host = Host { platform, metrics, standing, membership, shutdown };
+        let breakers = Breakers::default();
+        let host = Host { platform, metrics, standing, membership, breakers, shutdown };
         let mut settings = PoolSettings {
             window: 256,
             window_bytes_max: 8 << 20,
@@ -142,6 +145,7 @@ impl Stage {
             give_up_after: Duration::from_secs(2),
             spill_share: 25,
             park_after: Duration::from_secs(60),
+            breaker: Policy::default(),
         };
         adjust(&mut settings);
         (stop, tokio::spawn(pool::run(job, settings, host)))

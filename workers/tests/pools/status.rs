@@ -6,7 +6,7 @@ use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Pool, tuning_key};
 use ackline_workers::core::batch::{self, BatchJob, BatchSize};
-use ackline_workers::core::breaker::{Breakers, Signal};
+use ackline_workers::core::breaker::Breakers;
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
 use ackline_workers::core::log::now_ms;
 use ackline_workers::core::membership::Membership;
@@ -15,6 +15,7 @@ use ackline_workers::core::pool::Host;
 use ackline_workers::core::scaling::Targets;
 use ackline_workers::core::settings::PoolSettings;
 use ackline_workers::core::standing::{Standing, State};
+use ackline_workers::core::state::OpenGate;
 use ackline_workers::core::status::board::Board;
 use ackline_workers::core::status::diagnosis::Condition;
 use ackline_workers::core::status::fleet::PoolSum;
@@ -174,6 +175,7 @@ async fn a_pool_that_works_in_batches_shows_its_pause_too() {
         metrics: process.metrics.clone(),
         standing: process.standing.clone(),
         membership: Membership::join(&stage.platform, "one", Duration::from_secs(2)),
+        breakers: Breakers::default(),
         shutdown,
     };
     let settings = PoolSettings::shared(&mut Reader::load(None, []));
@@ -206,10 +208,9 @@ async fn a_downstream_that_is_left_alone_is_seen_with_its_pool() {
     let (_stop, _running) = worker.run(&stage, Held(Arc::new(Semaphore::new(0))));
     let breakers = Breakers::default();
     worker.board.watch(breakers.clone());
-    for downstream in ["relay.acme.bot", "endpoint.acme.shop"] {
-        for _ in 0..5 {
-            breakers.ask(downstream).unwrap().tell(Signal::Failed);
-        }
+    for (pool, name) in [(Pool::Relay, "relay.acme.bot"), (Pool::Events, "endpoint.acme.shop")] {
+        let (since, next) = (Some(Duration::from_secs(9)), Duration::from_secs(1));
+        breakers.publish(pool, vec![OpenGate { name: name.to_owned(), since, next, is_slow: false }]);
     }
     let pool = other.sees("left alone", |pool| pool.breakers_open == 1 && pool.working() == 1).await;
     assert_eq!(pool.breakers[0].downstream, "relay.acme.bot");

@@ -9,6 +9,7 @@ use ackline_shared::subjects::{self, Class, Partition, Pool, tuning_key};
 use ackline_shared::vault::VaultKey;
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
 use ackline_workers::core::log::{Log, now_ms};
+use ackline_workers::core::state::Target;
 use ackline_workers::core::tuning::{Mode, PoolTuning, Stamped, TenantTuning, TuningStore};
 use ackline_workers::platform::Platform;
 use async_nats::jetstream;
@@ -114,8 +115,8 @@ impl Job for Unconcerned {
         lanes()
     }
 
-    fn concerns(&self, _head: &Head) -> bool {
-        false
+    fn targets(&self, _head: &Head) -> Vec<Arc<Target>> {
+        Vec::new()
     }
 
     async fn run(&self, work: &Work) -> Verdict {

@@ -4,11 +4,13 @@ use super::Desk;
 use crate::core::activity::{Frontiers, Telling};
 use crate::core::intake::Arrival;
 use crate::core::job::Job;
-use crate::core::status::notable::Turned;
+use crate::core::state;
+use crate::core::status::notable::{Lines, Turned};
 use crate::core::tuning::{Mode, Tuning};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
 use std::collections::{BTreeMap, HashMap};
+use tokio::time::Instant;
 
 /// How far the reading of each partition and lane is: the session and the sequence.
 pub(super) type Frontier = BTreeMap<(Partition, usize), (u64, u64)>;
@@ -36,20 +38,41 @@ impl<J: Job> Desk<J> {
             let left = self.left_of(&tenant, until_ms);
             (tenant, left)
         });
-        let told = Telling { left: left.collect(), lines: self.spill.lines(), frontiers: self.frontiers() };
+        let backlog = self.machine.backlog().into_iter();
+        let lines =
+            backlog.map(|(tenant, of)| (tenant, Lines { moved: of.ready, parked: of.waiting })).collect();
+        let told = Telling { left: left.collect(), lines, frontiers: self.frontiers() };
         self.attempts.metrics.activity(J::POOL).tell(told);
+        self.mend_stuck();
+        self.tell_gates();
+    }
+
+    /// Reads anew what does not go on, and says where.
+    fn mend_stuck(&mut self) {
+        let stuck = self.machine.stuck(Instant::now());
+        for state::Stuck { partition, tenant, late, what } in &stuck {
+            tracing::error!(
+                pool = %J::POOL, %partition, %tenant, late_s = late.as_secs(), what, "stuck; the partition is read anew"
+            );
+            self.holdings.read_anew(*partition);
+        }
+    }
+
+    /// Shows which targets are left alone.
+    fn tell_gates(&mut self) {
+        for (name, pause) in self.machine.take_gate_changes() {
+            self.breakers.changed(&name, pause);
+        }
+        self.breakers.publish(J::POOL, self.machine.open_gates(Instant::now()));
     }
 
     /// Updates of a tenant received until a time that were read and are not finished; `None` until its lines are
     /// known. What is in memory and not newer counts, whatever happens to it.
     fn left_of(&self, tenant: &TenantId, until_ms: u64) -> Option<u64> {
-        let is_newer = |arrival: &Arrival| {
-            arrival.work.head.tenant == *tenant && arrival.work.head.received_ms > until_ms
-        };
-        let newer = self.scheduler.items().filter(|arrival| is_newer(arrival)).count()
-            + self.waiting.values().filter(|(_, arrival)| is_newer(arrival)).count()
-            + self.kept.iter().filter(|(_, arrival)| is_newer(arrival)).count();
-        let in_lines = self.spill.unfinished_of(tenant, until_ms)?;
+        let is_newer =
+            |arrival: &Arrival| arrival.head.tenant == *tenant && arrival.head.received_ms > until_ms;
+        let newer = self.machine.resting().filter(|arrival| is_newer(arrival)).count();
+        let in_lines = self.machine.unfinished_of(tenant, until_ms)?;
         let held = self.attempts.metrics.activity(J::POOL).load_of(tenant).held();
         Some(held.saturating_sub(u64::try_from(newer).unwrap_or(u64::MAX)).saturating_add(in_lines))
     }

@@ -1,37 +1,87 @@
-//! An update's copy in a line: the same payload and headers, and beside them where it came from.
+//! An update's copy in a spill queue: the same payload and headers, and beside them where it came from.
 
 use super::store::Entry;
 use crate::core::intake::{Arrival, Original};
+use crate::core::state::Copy;
 use ackline_shared::subjects::{Pool, SpillLine, header};
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
+use std::sync::Arc;
 
 /// What belongs to one publish or is added by the server: left on a copy, it would make the copy part of the batch
 /// that its original came in.
 const SERVERS_PREFIX: &str = "Nats-";
 
+/// What is known of the waits of an update in a spill queue.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Note {
+    /// The one target it waits for; none for a whole update.
+    pub target: Option<String>,
+    /// When it first failed or had to wait, in unix milliseconds.
+    pub first_ms: Option<u64>,
+    /// Attempts that it used up.
+    pub attempts: u32,
+    /// The epoch of the owner that moved it.
+    pub epoch: u64,
+}
+
 /// Makes the copy of what is in hand; a copy of a copy says where the first came from.
-pub fn write(pool: Pool, line: &SpillLine, arrival: &Arrival) -> Entry {
+pub fn write(pool: Pool, copy: &Copy<Arc<Arrival>>) -> Entry {
+    let arrival = &copy.data;
     let original = Original {
         subject: arrival.message.subject().to_owned(),
         headers: arrival.message.headers().cloned().unwrap_or_default(),
-        payload: arrival.work.payload.clone(),
-        sequence: arrival.work.sequence,
+        payload: arrival.payload.clone(),
+        sequence: arrival.sequence,
     };
-    of(pool, line, arrival.stream, original)
+    let note = Note {
+        target: copy.target.as_ref().map(|target| target.name.clone()),
+        first_ms: copy.waits.first_ms,
+        attempts: copy.waits.attempts,
+        epoch: arrival.reading.tenure.epoch(),
+    };
+    of(pool, &copy.line, arrival.stream, original, &note)
 }
 
 /// Makes the copy of an update as its stream has it.
-pub fn of(pool: Pool, line: &SpillLine, stream: &str, original: Original) -> Entry {
+fn of(pool: Pool, line: &SpillLine, stream: &str, original: Original, note: &Note) -> Entry {
     let Original { subject, headers: stored, payload, sequence } = original;
     let mut headers = without_ours(&stored);
     if let Some(id) = stored.get(header::MSG_ID) {
         headers.insert(header::SPILL_ID, id.clone());
     }
-    let depth = if line.conversation.is_some() { "park" } else { "spill" };
-    headers.insert(header::MSG_ID, format!("{depth}:{pool}:{}:{stream}:{sequence}", line.lane));
+    // Moved once more it is stored once more; only the same move repeated is not.
+    let id = match &line.conversation {
+        None => format!("spill:{pool}:{}:{stream}:{sequence}", line.lane),
+        Some(token) => format!(
+            "park:{pool}:{}:{token}:{stream}:{sequence}:{}:{}",
+            line.lane,
+            note.first_ms.unwrap_or_default(),
+            note.attempts
+        ),
+    };
+    headers.insert(header::MSG_ID, id);
     headers.insert(header::SPILL_ORIGIN, format!("{stream}:{sequence}:{subject}"));
+    headers.insert(header::SPILL_EPOCH, note.epoch.to_string());
+    if let Some(target) = &note.target {
+        headers.insert(header::SPILL_TARGET, target.as_str());
+    }
+    if let Some(first_ms) = note.first_ms {
+        headers.insert(header::SPILL_FIRST, first_ms.to_string());
+        headers.insert(header::SPILL_ATTEMPTS, note.attempts.to_string());
+    }
     Entry { subject: line.subject(pool), headers, payload }
+}
+
+/// Reads what is known of a copy's waits.
+pub fn note(headers: &HeaderMap) -> Note {
+    let number = |name: &str| headers.get(name).and_then(|value| value.as_str().parse::<u64>().ok());
+    Note {
+        target: headers.get(header::SPILL_TARGET).map(|value| value.as_str().to_owned()),
+        first_ms: number(header::SPILL_FIRST),
+        attempts: number(header::SPILL_ATTEMPTS).and_then(|count| count.try_into().ok()).unwrap_or_default(),
+        epoch: number(header::SPILL_EPOCH).unwrap_or_default(),
+    }
 }
 
 /// Reads the original back out of a copy.
@@ -56,7 +106,7 @@ fn without_ours(stored: &HeaderMap) -> HeaderMap {
 }
 
 fn is_ours(name: &str) -> bool {
-    name.starts_with(SERVERS_PREFIX) || name == header::SPILL_ID || name == header::SPILL_ORIGIN
+    name.starts_with(SERVERS_PREFIX) || name.starts_with(header::SPILL_PREFIX)
 }
 
 #[cfg(test)]
@@ -79,10 +129,21 @@ mod tests {
         let (partition, lane) = (Partition(1), "msg".to_owned());
         let tenant = TenantId::new("acme").unwrap();
         let line = SpillLine { partition, lane, tenant, conversation: None };
-        let copy = of(Pool::Relay, &line, "S", original);
+        let told = Note { target: Some("bot".to_owned()), first_ms: Some(5), attempts: 2, epoch: 7 };
+        let copy = of(Pool::Relay, &line, "S", original, &told);
+        assert_eq!(note(&copy.headers), told);
         let mut names: Vec<&str> = copy.headers.iter().map(|(name, _)| name.as_ref()).collect();
         names.sort_unstable();
-        let mut expected = [header::MSG_ID, header::KIND, header::SPILL_ID, header::SPILL_ORIGIN];
+        let mut expected = [
+            header::MSG_ID,
+            header::KIND,
+            header::SPILL_ID,
+            header::SPILL_ORIGIN,
+            header::SPILL_EPOCH,
+            header::SPILL_TARGET,
+            header::SPILL_FIRST,
+            header::SPILL_ATTEMPTS,
+        ];
         expected.sort_unstable();
         assert_eq!(names, expected);
         assert_eq!(copy.headers.get(header::SPILL_ID).unwrap().as_str(), "wamid.1");

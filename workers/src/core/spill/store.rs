@@ -3,12 +3,10 @@
 //! Lines are read by direct gets instead of consumers: none waits behind another, there is nothing to create or
 //! to set back, and a line costs the server nothing but its messages.
 
-use crate::core::intake::Original;
 use ackline_shared::subjects::SPILL;
 use async_nats::header::{NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -139,19 +137,6 @@ impl Store {
                     return Err(failed(&format!("{status} {words}")));
                 }
             }
-        }
-    }
-
-    /// A message of another stream by its sequence; `None` when it has none there.
-    pub async fn original(&self, stream: &str, sequence: u64) -> Result<Option<Original>, StoreError> {
-        let failed = |error: &dyn Display| StoreError { verb: "written", reason: error.to_string() };
-        let stream = self.context.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
-        match stream.get_raw_message(sequence).await {
-            Ok(StreamMessage { subject, headers, payload, sequence, .. }) => {
-                Ok(Some(Original { subject: subject.to_string(), headers, payload, sequence }))
-            }
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(failed(&error)),
         }
     }
 

@@ -10,7 +10,11 @@ pub struct Policy {
     pub failures_max: u32,
     /// The first pause; each probe that fails doubles it.
     pub pause_initial: Duration,
-    /// The longest pause.
+    /// The longest pause while the trouble is young.
+    pub pause_brisk: Duration,
+    /// How long it is young.
+    pub brisk_for: Duration,
+    /// The longest pause after that.
     pub pause_max: Duration,
     /// Time after which a probe that said nothing is replaced.
     pub probe_timeout: Duration,
@@ -21,9 +25,18 @@ impl Default for Policy {
         Self {
             failures_max: 5,
             pause_initial: Duration::from_secs(1),
-            pause_max: Duration::from_secs(60),
-            probe_timeout: Duration::from_secs(30),
+            pause_brisk: Duration::from_secs(3),
+            brisk_for: Duration::from_secs(330),
+            pause_max: Duration::from_secs(20),
+            probe_timeout: Duration::from_secs(300),
         }
+    }
+}
+
+impl Policy {
+    /// The longest pause of a trouble of this age.
+    fn longest(&self, age: Duration) -> Duration {
+        if age < self.brisk_for { self.pause_brisk.min(self.pause_max) } else { self.pause_max }
     }
 }
 
@@ -91,7 +104,7 @@ impl Circuit {
 
     /// Lets a request through, or says how long to wait.
     pub(super) fn ask(&mut self, policy: &Policy, now: Instant) -> Result<Ticket, Duration> {
-        if let Some(wait) = self.held(policy, now) {
+        if let Some(wait) = self.held(now) {
             return Err(wait);
         }
         if let State::Open { pause, .. } | State::Probing { pause, .. } = self.state {
@@ -101,10 +114,10 @@ impl Circuit {
     }
 
     /// How long nothing is let through from now on.
-    pub(super) fn held(&self, policy: &Policy, now: Instant) -> Option<Duration> {
+    pub(super) fn held(&self, now: Instant) -> Option<Duration> {
         match self.state {
             State::Open { until, .. } if now < until => Some(until - now),
-            State::Probing { until, .. } if now < until => Some((until - now).min(policy.pause_initial)),
+            State::Probing { until, .. } if now < until => Some(until - now),
             State::Closed { .. } | State::Open { .. } | State::Probing { .. } => None,
         }
     }
@@ -142,7 +155,10 @@ impl Circuit {
             (State::Probing { pause, .. }, signal) => {
                 let (wait, pause) = match signal {
                     Signal::Failed => {
-                        let doubled = (*pause * 2).min(policy.pause_max);
+                        let age = self
+                            .open_since
+                            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+                        let doubled = (*pause * 2).min(policy.longest(age));
                         (doubled, doubled)
                     }
                     Signal::Busy(wait) => (wait.max(policy.pause_initial), *pause),
@@ -174,7 +190,9 @@ mod tests {
     const POLICY: Policy = Policy {
         failures_max: 3,
         pause_initial: Duration::from_secs(1),
-        pause_max: Duration::from_secs(8),
+        pause_brisk: Duration::from_secs(8),
+        brisk_for: Duration::from_secs(16),
+        pause_max: Duration::from_secs(10),
         probe_timeout: Duration::from_secs(5),
     };
 
@@ -205,14 +223,14 @@ mod tests {
         let mut now = Instant::now();
         let mut circuit = opened(now);
         let mut waits = Vec::new();
-        for _ in 0..5 {
+        for _ in 0..7 {
             let wait = circuit.ask(&POLICY, now).unwrap_err();
             waits.push(wait.as_secs());
             now += wait;
             let probe = circuit.ask(&POLICY, now).unwrap();
             assert_eq!(circuit.tell(&POLICY, probe, Signal::Failed, now), None);
         }
-        assert_eq!(waits, [1, 2, 4, 8, 8]);
+        assert_eq!(waits, [1, 2, 4, 8, 8, 10, 10]);
     }
 
     #[test]

@@ -1,10 +1,13 @@
-//! One line of the spill: what was moved out of the way, in order, and where its reading stands. Pure.
+//! One spill queue: what was moved out of the way, in order, and where its reading stands. Pure.
 //!
 //! Entries are appended at the end, read from the front, and taken out once everything before them is finished,
 //! too. A tenant's line is read ahead; a conversation's is read one by one, because its work is serial and its
 //! head may have to wait for long.
 
+use super::Target;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// How far one line may be read ahead.
@@ -29,6 +32,8 @@ pub struct Line {
     cursor: u64,
     /// Whether a read is on its way, and how many entries were stored since it began.
     loading: bool,
+    /// Whether something before it was put back since.
+    rewound: bool,
     stored_meanwhile: u64,
     /// Entries read and not taken out; true once they are finished.
     entries: BTreeMap<u64, bool>,
@@ -38,6 +43,12 @@ pub struct Line {
     due: Option<Instant>,
     /// When the last entry read was received, in unix milliseconds.
     read_until_ms: u64,
+    /// When something of it was last read or told.
+    touched: Option<Instant>,
+    /// The target that everything in it waits for, as far as is known.
+    pub(super) target: Option<Arc<Target>>,
+    /// When its head has waited as long as it may, as far as is known.
+    pub(super) overdue_at: Option<Instant>,
 }
 
 impl Line {
@@ -66,14 +77,18 @@ impl Line {
         self.due.filter(|_| self.unread > 0 && !self.loading)
     }
 
+    /// An entry is not with the writer any more.
+    pub fn not_appended(&mut self) {
+        self.appending = self.appending.saturating_sub(1);
+    }
+
     /// An entry was handed to the writer.
     pub fn append(&mut self) {
         self.appending += 1;
     }
 
-    /// The writer stored an entry. One that was stored before counts again: reading finds out.
+    /// An entry is stored. One that was stored before counts again: reading finds out.
     pub fn stored(&mut self) {
-        self.appending = self.appending.saturating_sub(1);
         self.unread += 1;
         self.stored_meanwhile += 1;
     }
@@ -86,23 +101,74 @@ impl Line {
         if self.loading || self.unread == 0 || room < reach.together || !is_due {
             return None;
         }
-        (self.loading, self.due, self.stored_meanwhile) = (true, None, 0);
+        (self.loading, self.due, self.stored_meanwhile, self.touched) = (true, None, 0, Some(now));
         Some((self.cursor, room))
+    }
+
+    /// Whether what a read brings is of no use, for something before it was put back since: it is read again.
+    pub fn passes_over(&mut self) -> bool {
+        self.loading &= !self.rewound;
+        std::mem::take(&mut self.rewound)
     }
 
     /// A read ended with these entries, ascending.
     pub fn loaded(&mut self, sequences: impl IntoIterator<Item = u64>) {
         self.loading = false;
         for sequence in sequences {
-            self.entries.entry(sequence).or_insert(false);
             self.cursor = self.cursor.max(sequence + 1);
-            self.unread = self.unread.saturating_sub(1);
+            // What was put back is read again with what stands between and is not.
+            if let Entry::Vacant(entry) = self.entries.entry(sequence) {
+                entry.insert(false);
+                self.unread = self.unread.saturating_sub(1);
+            }
         }
+    }
+
+    /// Whether an entry was read and is still known.
+    pub fn knows(&self, sequence: u64) -> bool {
+        self.entries.contains_key(&sequence)
+    }
+
+    /// The stream holds this many entries of it: any that are not known of are read.
+    pub fn check(&mut self, count: u64) {
+        let known = self.unread + u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
+        if !self.loading && !self.removing && self.appending == 0 {
+            self.unread += count.saturating_sub(known);
+        }
+    }
+
+    /// Since when there is something to read and nothing that leads to its being read, as far as a line can tell:
+    /// neither a read nor a write on its way nor entries in hand nor a time to come.
+    pub fn idle_since(&self, now: Instant) -> Option<Instant> {
+        let is_idle = self.unread > 0 && !self.loading && self.appending == 0 && self.is_resting();
+        if !is_idle || self.due.is_some_and(|due| due > now) {
+            return None;
+        }
+        self.due.or(self.touched)
+    }
+
+    /// Whether there is something to read, and nothing is being read.
+    pub fn is_readable(&self) -> bool {
+        self.unread > 0 && !self.loading
+    }
+
+    /// Whether nothing of it is in hand.
+    pub fn is_resting(&self) -> bool {
+        self.entries.values().all(|finished| *finished)
+    }
+
+    /// Begins a read of the head alone, whatever is read already.
+    pub fn load_head(&mut self) -> Option<u64> {
+        if self.loading || self.unread == 0 {
+            return None;
+        }
+        (self.loading, self.due, self.stored_meanwhile) = (true, None, 0);
+        Some(self.cursor)
     }
 
     /// A read failed; it is made again not before `due`.
     pub fn not_loaded(&mut self, due: Instant) {
-        (self.loading, self.due) = (false, Some(due));
+        (self.loading, self.rewound, self.due) = (false, false, Some(due));
     }
 
     /// A read found nothing, and the stream says how many entries it has; what is left is read not before `due`.
@@ -113,7 +179,7 @@ impl Line {
         let read = self.entries.values().filter(|finished| is_there(**finished)).count();
         let left = count.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX));
         self.unread = left.max(self.stored_meanwhile);
-        (self.loading, self.due) = (false, (self.unread > 0).then_some(due));
+        (self.loading, self.rewound, self.due) = (false, false, (self.unread > 0).then_some(due));
     }
 
     /// How many entries are not read yet, as far as is known.
@@ -144,12 +210,14 @@ impl Line {
         }
     }
 
-    /// The head goes back to where it is stored and is read again not before `due`.
-    pub fn put_back(&mut self, sequence: u64, due: Instant) {
+    /// An entry goes back to where it is stored and is read again, not before `due` where that is given.
+    pub fn put_back(&mut self, sequence: u64, due: Option<Instant>) {
         if self.entries.remove(&sequence).is_some() {
+            self.rewound = self.loading;
             self.cursor = self.cursor.min(sequence);
             self.unread += 1;
-            (self.due, self.read_until_ms) = (Some(due), 0);
+            self.read_until_ms = 0;
+            self.due = due.or(self.due);
         }
     }
 
@@ -194,7 +262,7 @@ mod tests {
         line.loaded([7]);
         assert_eq!(line.load(reach, now), None, "one at a time");
         let due = now + Duration::from_secs(60);
-        line.put_back(7, due);
+        line.put_back(7, Some(due));
         assert_eq!((line.load(reach, now), line.due()), (None, Some(due)));
         assert_eq!(line.load(reach, due), Some((7, 1)));
         line.loaded([7]);
@@ -215,7 +283,7 @@ mod tests {
         line.loaded([2]);
         line.read_until(110);
         assert_eq!((line.unread_until(100), line.unread()), (0, 1));
-        line.put_back(2, Instant::now());
+        line.put_back(2, Some(Instant::now()));
         assert_eq!(line.unread_until(100), 2, "what was put back counts again");
     }
 
@@ -223,8 +291,10 @@ mod tests {
     fn a_count_that_was_too_high_is_corrected_and_the_line_ends() {
         let mut line = Line::default();
         line.append();
+        line.not_appended();
         line.stored();
         line.append();
+        line.not_appended();
         line.stored();
         assert_eq!(line.load(REACH, Instant::now()), Some((0, 4)));
         line.loaded([3]);
@@ -241,13 +311,17 @@ mod tests {
     fn a_count_that_is_older_than_what_was_stored_or_newer_than_a_removal_hides_nothing() {
         let mut line = Line::default();
         line.append();
+        line.not_appended();
         line.stored();
         line.load(REACH, Instant::now()).unwrap();
         line.loaded([1]);
         // Stored before, so counted in vain; while that is looked at, two more are stored.
+        line.not_appended();
         line.stored();
         assert!(line.load(REACH, Instant::now()).is_some());
+        line.not_appended();
         line.stored();
+        line.not_appended();
         line.stored();
         line.recounted(1, Instant::now());
         assert_eq!(line.unread(), 2);
@@ -255,6 +329,7 @@ mod tests {
         line.loaded([4, 7]);
         [1, 4, 7].into_iter().for_each(|sequence| line.finished(sequence));
         assert_eq!(line.remove(REACH), Some(7));
+        line.not_appended();
         line.stored();
         line.load(REACH, Instant::now()).unwrap();
         // The three are taken out already, and one that was not found yet is there.
@@ -287,6 +362,7 @@ mod tests {
                         writing -= 1;
                         stream.insert(next, ());
                         next += 3;
+                        line.not_appended();
                         line.stored();
                     }
                     2 if reading.is_none() => reading = line.load(REACH, now),

@@ -2,10 +2,7 @@
 //!
 //! Each batch makes the server write several files, whatever its size, and everybody's updates wait behind that.
 
-use super::event::Item;
-use ackline_shared::subjects::SpillLine;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -18,27 +15,27 @@ const GATHERED_FOR: Duration = Duration::from_millis(50);
 
 /// What waits to be stored, in order.
 #[derive(Debug)]
-pub struct Unwritten {
-    items: VecDeque<(Arc<SpillLine>, Item)>,
+pub struct Unwritten<T> {
+    items: VecDeque<(T, usize)>,
     storing: bool,
     /// Not before this is a batch stored that is not full.
     due: Instant,
 }
 
-impl Unwritten {
+impl<T> Unwritten<T> {
     /// Begins with nothing.
     pub fn new(now: Instant) -> Self {
         Self { items: VecDeque::new(), storing: false, due: now }
     }
 
     /// Puts an item behind the others.
-    pub fn push(&mut self, line: Arc<SpillLine>, item: Item) {
-        self.items.push_back((line, item));
+    pub fn push(&mut self, item: T, bytes: usize) {
+        self.items.push_back((item, bytes));
     }
 
     /// Drops what need not be stored any more.
-    pub fn retain(&mut self, keep: impl FnMut(&(Arc<SpillLine>, Item)) -> bool) {
-        self.items.retain(keep);
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        self.items.retain(|(item, _)| keep(item));
     }
 
     /// When what waits may be stored; none while there is nothing, or a batch is on its way.
@@ -47,7 +44,7 @@ impl Unwritten {
     }
 
     /// The next batch, when it may be stored; it is on its way then.
-    pub fn next(&mut self, now: Instant) -> Option<Vec<(Arc<SpillLine>, Item)>> {
+    pub fn next(&mut self, now: Instant) -> Option<Vec<T>> {
         let due = self.due()?;
         if due > now && self.items.len() < BATCH_MAX {
             return None;
@@ -62,15 +59,15 @@ impl Unwritten {
         self.due = now + GATHERED_FOR;
     }
 
-    fn batch(&mut self) -> Vec<(Arc<SpillLine>, Item)> {
+    fn batch(&mut self) -> Vec<T> {
         let mut batch = Vec::new();
-        let mut bytes = 0;
-        while let Some((_, item)) = self.items.front()
+        let mut total = 0;
+        while let Some((_, bytes)) = self.items.front()
             && batch.len() < BATCH_MAX
-            && (bytes == 0 || bytes + item.bytes() <= BATCH_BYTES_MAX)
+            && (total == 0 || total + bytes <= BATCH_BYTES_MAX)
         {
-            bytes += item.bytes();
-            batch.extend(self.items.pop_front());
+            total += bytes;
+            batch.extend(self.items.pop_front().map(|(item, _)| item));
         }
         batch
     }
@@ -79,23 +76,12 @@ impl Unwritten {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ackline_shared::ids::TenantId;
-    use ackline_shared::subjects::{Partition, UPDATES};
 
-    fn push(unwritten: &mut Unwritten, count: usize) {
-        let tenant = TenantId::new("acme").unwrap();
-        let line = Arc::new(SpillLine {
-            partition: Partition(1),
-            lane: "msg".to_owned(),
-            tenant,
-            conversation: None,
-        });
-        for sequence in 0..count as u64 {
-            unwritten.push(line.clone(), Item::Twin { stream: UPDATES, sequence, session: 1 });
-        }
+    fn push(unwritten: &mut Unwritten<usize>, count: usize) {
+        (0..count).for_each(|item| unwritten.push(item, 1));
     }
 
-    fn next(unwritten: &mut Unwritten, now: Instant) -> Option<usize> {
+    fn next(unwritten: &mut Unwritten<usize>, now: Instant) -> Option<usize> {
         unwritten.next(now).map(|batch| batch.len())
     }
 

@@ -7,7 +7,6 @@
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Looks in a row that must find a tenant in the way; a moment's burst is none.
 const STRIKES: u32 = 2;
@@ -65,12 +64,6 @@ impl Crowding {
         self.bytes_total = self.bytes_total.saturating_sub(bytes);
     }
 
-    /// The sequences that a tenant holds of a window.
-    pub fn held(&self, window: Window, tenant: &TenantId) -> Vec<u64> {
-        let share = self.shares.get(&(window, tenant.clone()));
-        share.map(|share| share.held.iter().copied().collect()).unwrap_or_default()
-    }
-
     /// Looks who is in the way; called at a steady pace. `is_stuck` tells whether a tenant cannot use what it holds.
     pub fn sweep(
         &mut self,
@@ -98,39 +91,6 @@ impl Crowding {
             }
         }
         in_the_way
-    }
-}
-
-/// A place among what a window holds; given back when dropped.
-#[derive(Debug)]
-pub struct Seat {
-    crowding: Arc<Mutex<Crowding>>,
-    window: Window,
-    tenant: TenantId,
-    sequence: u64,
-    bytes: usize,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut crowding = self.crowding.lock().unwrap_or_else(PoisonError::into_inner);
-        crowding.leave(self.window, &self.tenant, self.sequence, self.bytes);
-    }
-}
-
-impl Seat {
-    /// Counts a message in until the seat is dropped.
-    pub fn take(
-        crowding: &Arc<Mutex<Crowding>>,
-        window: Window,
-        tenant: TenantId,
-        sequence: u64,
-        bytes: usize,
-    ) -> Self {
-        let mut counts = crowding.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.enter(window, &tenant, sequence, bytes);
-        drop(counts);
-        Self { crowding: crowding.clone(), window, tenant, sequence, bytes }
     }
 }
 

@@ -1,0 +1,309 @@
+//! Coming in: partitions that are read or not any more, and what is read of them.
+
+use super::lines::Kind;
+use super::{Arrived, Copy, Held, Machine, Piece, Place, Reading, Stand, Target, Waits};
+use ackline_shared::subjects::{Partition, SpillLine};
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+impl<U: Clone, P> Machine<U, P> {
+    /// A partition is read from now on; its spill queues are looked up before anything of it is worked on.
+    pub fn opened(&mut self, partition: Partition, session: u64) {
+        if self.session_of(partition) == Some(session) {
+            return;
+        }
+        self.interrupted(partition);
+        self.owned.insert(partition);
+        self.readings.insert(partition, Reading { session, unsorted: Some(VecDeque::new()) });
+        self.actions.push_back(super::Action::LookUp(partition, session));
+    }
+
+    /// A partition is somebody else's, or about to be: only what runs goes on, and only until it ends.
+    pub fn lost(&mut self, partition: Partition) {
+        self.owned.remove(&partition);
+        self.interrupted(partition);
+        self.forget_resting(partition, false);
+    }
+
+    /// A partition is not read any more: what runs goes on, the rest is forgotten, to be read again in order.
+    pub fn interrupted(&mut self, partition: Partition) {
+        if self.readings.remove(&partition).is_some() {
+            self.forget_resting(partition, true);
+        }
+    }
+
+    fn forget_resting(&mut self, partition: Partition, spares_keepers: bool) {
+        let mut gone = BTreeSet::new();
+        for (id, piece) in &self.pieces {
+            let is_here = self.partition_of(piece.held) == Some(partition);
+            let is_kept = spares_keepers && piece.keeps && piece.stand != Stand::Moving;
+            if is_here && piece.stand != Stand::Running && !is_kept {
+                gone.insert(id);
+            }
+        }
+        self.scheduler.retain(|id| !gone.contains(id));
+        self.gates.forget_waiting(|id| gone.contains(&id));
+        let mut touched = BTreeSet::new();
+        for id in gone {
+            touched.extend(self.unclaim(id));
+            if let Some(piece) = self.drop_piece(id)
+                && let Some(held) = self.held.get_mut(piece.held)
+            {
+                held.open -= 1;
+            }
+        }
+        // What goes on does so for itself alone: the same message is read again, and its pieces stand behind.
+        let here = self.held.iter().filter(|(_, held)| held.place.partition == partition);
+        for id in here.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.unindex(id);
+            if self.held.get(id).is_some_and(|held| held.open == 0) {
+                self.forget_held(id);
+            }
+        }
+        self.unwritten.retain(|copy| copy.line.partition != partition);
+        let lines: Vec<Arc<SpillLine>> =
+            self.lines.keys().filter(|line| line.partition == partition).cloned().collect();
+        for line in lines {
+            touched.extend(self.forget_line(&line));
+        }
+        touched.into_iter().for_each(|gate| self.look_at_gate(gate));
+    }
+
+    /// Takes in an update that was read from its window.
+    pub fn arrived(&mut self, session: u64, arrived: Arrived<U, P>, now: Instant) {
+        let partition = arrived.place.partition;
+        let Some(reading) = self.readings.get_mut(&partition).filter(|known| known.session == session) else {
+            return;
+        };
+        match &mut reading.unsorted {
+            Some(unsorted) => unsorted.push_back(arrived),
+            None => self.admit(session, arrived, now),
+        }
+    }
+
+    /// The spill queues of a partition were counted, for one reading of it.
+    pub fn counted(
+        &mut self,
+        partition: Partition,
+        session: u64,
+        counts: Vec<(SpillLine, u64)>,
+        now: Instant,
+    ) {
+        let Some(reading) = self.readings.get_mut(&partition).filter(|known| known.session == session) else {
+            return;
+        };
+        let Some(unsorted) = reading.unsorted.take() else { return };
+        // One that holds whole updates of a conversation stands before its tenant's.
+        let (legacy, others): (Vec<_>, Vec<_>) =
+            counts.into_iter().partition(|(line, _)| Kind::of(line) == Kind::Legacy);
+        for (line, count) in legacy.into_iter().chain(others) {
+            let line = Arc::new(line);
+            // A batch that was on its way may have told of it already, but not of all of it.
+            self.enter(&line).count(count);
+            self.tend(&line, now);
+        }
+        unsorted.into_iter().for_each(|arrived| self.admit(session, arrived, now));
+    }
+
+    fn admit(&mut self, session: u64, arrived: Arrived<U, P>, now: Instant) {
+        let key = (arrived.place, None);
+        if let Some(held) = self.places.get(&key).and_then(|id| self.held.get_mut(*id)) {
+            (held.data, held.original) = (arrived.data, true);
+            return;
+        }
+        let id = self.hold(session, &arrived);
+        if let Some(held) = self.held.get_mut(id) {
+            held.original = true;
+        }
+        let line = self.line_of(id, None);
+        if self.has_unread(&line) || self.has_legacy(&line) {
+            self.move_whole(id, Arc::new(line), now);
+            return;
+        }
+        if let Some(held) = self.held.get_mut(id) {
+            held.counted = true;
+            let window = (held.place.partition, held.lane);
+            self.crowding.enter(window, &held.tenant, held.place.sequence, held.bytes);
+        }
+        self.split(id, arrived.pieces, Waits::default(), now);
+    }
+
+    /// Takes an update into the table, without its pieces.
+    pub(super) fn hold(&mut self, session: u64, arrived: &Arrived<U, P>) -> usize {
+        let Arrived { place, lane, conversation, bytes, .. } = *arrived;
+        let key = (place, arrived.only.clone());
+        let id = self.held.insert(Held {
+            place,
+            only: arrived.only.clone(),
+            lane,
+            tenant: arrived.tenant.clone(),
+            conversation,
+            bytes,
+            data: arrived.data.clone(),
+            session,
+            entries: Vec::new(),
+            original: false,
+            counted: false,
+            open: 0,
+            moved: false,
+            started: false,
+            twinned: false,
+        });
+        self.places.insert(key, id);
+        id
+    }
+
+    /// Makes an update's pieces and lets each wait for its turn, or go behind what waits already.
+    pub(super) fn split(&mut self, id: usize, pieces: Vec<(Arc<Target>, P)>, waits: Waits, now: Instant) {
+        if let Some(held) = self.held.get_mut(id) {
+            held.open += pieces.len();
+        }
+        if self.held.get(id).is_some_and(|held| held.open == 0) {
+            self.finish(id, now);
+            return;
+        }
+        for (target, data) in pieces {
+            self.enqueue(id, target, data, waits, now);
+        }
+    }
+
+    fn enqueue(&mut self, id: usize, target: Arc<Target>, data: P, waits: Waits, now: Instant) {
+        let Some(held) = self.held.get(id) else { return };
+        let (lane, tenant, is_direct) = (held.lane, held.tenant.clone(), held.only.is_none());
+        let partition = held.place.partition;
+        let order = self.hasher.hash_one((partition, lane, &tenant, held.conversation, &target.name));
+        let behind = match self.orders.get(&order) {
+            Some(order) if order.direct > 0 => None,
+            _ => self.line_ahead(id, &target),
+        };
+        let (holds, stand) = (held.place, Stand::Queued);
+        let piece = self.pieces.insert(Piece {
+            held: id,
+            target,
+            order,
+            stand,
+            slot: None,
+            data: Some(data),
+            waits,
+            leaves: Vec::new(),
+            is_direct,
+            reserved: false,
+            probes: 0,
+            keeps: false,
+        });
+        let known = self.orders.entry(order).or_default();
+        known.pieces += 1;
+        known.direct += usize::from(is_direct);
+        if let Some(line) = behind {
+            self.append(line, piece, now);
+            return;
+        }
+        debug_assert_eq!(Some(holds), self.held.get(id).map(|held| held.place));
+        let place = self.scheduler.place(lane, &tenant, order);
+        self.scheduler.push(place, 1, piece);
+    }
+
+    /// The spill queue that a piece of an update goes behind, if there is one.
+    fn line_ahead(&self, id: usize, target: &Target) -> Option<Arc<SpillLine>> {
+        if self.lines.is_empty() {
+            return None;
+        }
+        let from = self.held.get(id).filter(|held| held.only.is_some()).and_then(|held| held.entries.first());
+        let from = from.map(|(line, _)| Kind::of(line));
+        let own = self.own_line(id, target);
+        if from.is_none() && self.lines.get(&own).is_some_and(|line| line.has_unfinished()) {
+            return Some(Arc::new(own));
+        }
+        if from == Some(Kind::Target) {
+            return None;
+        }
+        let shared = self.target_line(id, target);
+        self.has_unread(&shared).then(|| Arc::new(shared))
+    }
+
+    /// Takes in what was read of a spill queue, for one reading of its partition: entries by their sequences there.
+    pub fn loaded(
+        &mut self,
+        line: &Arc<SpillLine>,
+        session: u64,
+        entries: Vec<(u64, Arrived<U, P>)>,
+        now: Instant,
+    ) {
+        if self.session_of(line.partition) != Some(session) {
+            return;
+        }
+        let Some(known) = self.lines.get_mut(line) else { return };
+        if known.passes_over() {
+            self.tend(line, now);
+            self.probe_failed_to_come(line, now);
+            return;
+        }
+        let is_new: Vec<bool> = entries.iter().map(|(sequence, _)| !known.knows(*sequence)).collect();
+        known.loaded(entries.iter().map(|(sequence, _)| *sequence));
+        if let Some((_, last)) = entries.last() {
+            known.read_until(last.received_ms);
+        }
+        for ((sequence, arrived), is_new) in entries.into_iter().zip(is_new) {
+            if is_new {
+                self.take_entry(line, session, sequence, arrived, now);
+            }
+        }
+        self.tend(line, now);
+    }
+
+    fn take_entry(
+        &mut self,
+        line: &Arc<SpillLine>,
+        session: u64,
+        sequence: u64,
+        arrived: Arrived<U, P>,
+        now: Instant,
+    ) {
+        let key = (arrived.place, arrived.only.clone());
+        let known = self.places.get(&key).copied().filter(|id| !self.is_moving(*id));
+        if let Some(held) = known.and_then(|id| self.held.get_mut(id)) {
+            held.entries.push((line.clone(), sequence));
+            return;
+        }
+        let id = self.hold(session, &arrived);
+        if let Some(held) = self.held.get_mut(id) {
+            held.entries.push((line.clone(), sequence));
+        }
+        if Kind::of(line) == Kind::Target
+            && let Some((target, _)) = arrived.pieces.first()
+        {
+            self.learn_target(line, target.clone(), arrived.waits.overdue_at);
+        }
+        self.split(id, arrived.pieces, arrived.waits, now);
+    }
+
+    /// Whether all that is left of an update is on its way into a spill queue.
+    fn is_moving(&self, id: usize) -> bool {
+        let mut pieces = self.pieces.iter().filter(|(_, piece)| piece.held == id);
+        let is_whole = self.held.get(id).is_some_and(|held| held.open == 0);
+        is_whole || pieces.all(|(_, piece)| piece.stand == Stand::Moving)
+    }
+
+    pub(super) fn copy_of(&self, id: usize, line: Arc<SpillLine>, piece: Option<usize>) -> Option<Copy<U>> {
+        let held = self.held.get(id)?;
+        let of = piece.and_then(|piece| self.pieces.get(piece));
+        Some(Copy {
+            line,
+            data: held.data.clone(),
+            target: of.map(|piece| piece.target.clone()),
+            waits: of.map(|piece| piece.waits).unwrap_or_default(),
+            session: held.session,
+            place: held.place,
+            is_twin: false,
+            held: id,
+            piece,
+        })
+    }
+
+    /// Where an update stands, for whoever asks by its number.
+    pub(super) fn place_of(&self, id: usize) -> Option<Place> {
+        self.held.get(id).map(|held| held.place)
+    }
+}

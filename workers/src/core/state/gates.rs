@@ -1,0 +1,357 @@
+//! What has to work before a request is made: how much of it at once, and whether it is left alone. Pure.
+
+use super::circuit::{Change, Circuit, Policy, Signal, Ticket};
+use super::{GateSpec, Target};
+use ackline_shared::subjects::SpillLine;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Gates that nothing waits for and that are remembered for their trouble alone.
+const REMEMBERED_MAX: usize = 4096;
+/// Longest that a piece which is to find out may take to come to its turn.
+const PROBE_WAIT: Duration = Duration::from_secs(10);
+/// Requests over which time-outs are told from answers.
+const RECENT: u32 = 16;
+/// Fewest requests of which that is said.
+const RECENT_MIN: u32 = 4;
+
+/// Everything that something waits for, asks, or that failed lately.
+#[derive(Debug)]
+pub(super) struct Gates {
+    policy: Policy,
+    gates: HashMap<Arc<str>, Gate>,
+    changes: Vec<(Arc<str>, Option<Duration>)>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    limit: usize,
+    running: usize,
+    circuit: Circuit,
+    /// Pieces in memory that wait for it, the oldest first.
+    waiting: VecDeque<usize>,
+    /// Spill queues whose pieces wait for it.
+    lines: VecDeque<Arc<SpillLine>>,
+    prober: Option<(Prober, Instant)>,
+    /// Of the last requests, a bit each: whether they timed out.
+    timed_out: u32,
+    requests: u32,
+}
+
+/// Who finds out whether it works again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Prober {
+    Piece(usize),
+    Line(Arc<SpillLine>),
+}
+
+/// That a piece was let through a gate.
+#[derive(Debug, Clone)]
+pub(super) struct Leave {
+    pub(super) gate: Arc<str>,
+    ticket: Ticket,
+}
+
+/// Why a piece is not let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Shut {
+    /// Its requests at once are used up.
+    Full(Arc<str>),
+    /// It is left alone.
+    Open(Arc<str>),
+}
+
+/// Something that is left alone, or times out half of the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenGate {
+    /// Its name.
+    pub name: String,
+    /// For how long it has not worked; none while it is asked freely.
+    pub since: Option<Duration>,
+    /// Until it is asked again.
+    pub next: Duration,
+    /// Whether half of its last requests timed out.
+    pub is_slow: bool,
+}
+
+impl Gates {
+    pub(super) fn new(policy: Policy) -> Self {
+        Self { policy, gates: HashMap::new(), changes: Vec::new() }
+    }
+
+    /// Lets a piece through all gates of its target, or says which is shut.
+    pub(super) fn pass(
+        &mut self,
+        piece: usize,
+        line: Option<&Arc<SpillLine>>,
+        target: &Target,
+        reserved: bool,
+        now: Instant,
+    ) -> Result<Vec<Leave>, Shut> {
+        for spec in &target.gates {
+            let Some(gate) = self.gates.get(&spec.name) else { continue };
+            if !gate.circuit.is_closed() && !gate.may_probe(piece, line, now) {
+                return Err(Shut::Open(spec.name.clone()));
+            }
+            if gate.circuit.is_closed() && !reserved && gate.running >= spec.limit.max(1) {
+                return Err(Shut::Full(spec.name.clone()));
+            }
+        }
+        let mut leaves = Vec::with_capacity(target.gates.len());
+        for spec in &target.gates {
+            let policy = self.policy;
+            let gate = self.enter(spec);
+            let is_probe = !gate.circuit.is_closed();
+            let Ok(ticket) = gate.circuit.ask(&policy, now) else { continue };
+            if is_probe {
+                gate.prober = Some((Prober::Piece(piece), now + policy.probe_timeout));
+            }
+            if !reserved {
+                gate.running += 1;
+            }
+            leaves.push(Leave { gate: spec.name.clone(), ticket });
+        }
+        Ok(leaves)
+    }
+
+    /// Takes in what a request said of a gate.
+    pub(super) fn tell(
+        &mut self,
+        piece: usize,
+        leave: &Leave,
+        signal: Signal,
+        timed_out: bool,
+        now: Instant,
+    ) {
+        let Some(gate) = self.gates.get_mut(&leave.gate) else { return };
+        gate.running = gate.running.saturating_sub(1);
+        if gate.prober.as_ref().is_some_and(|(prober, _)| *prober == Prober::Piece(piece)) {
+            gate.prober = None;
+        }
+        if signal != Signal::Unknown {
+            gate.requests = (gate.requests + 1).min(RECENT);
+            gate.timed_out = (gate.timed_out << 1 | u32::from(timed_out)) & ((1 << RECENT) - 1);
+        }
+        match gate.circuit.tell(&self.policy, leave.ticket, signal, now) {
+            Some(Change::Opened(pause)) => self.changes.push((leave.gate.clone(), Some(pause))),
+            Some(Change::Closed) => self.changes.push((leave.gate.clone(), None)),
+            None => {}
+        }
+    }
+
+    /// Gives room back that was kept for a piece which does not come.
+    pub(super) fn unreserve(&mut self, target: &Target) {
+        for spec in &target.gates {
+            if let Some(gate) = self.gates.get_mut(&spec.name) {
+                gate.running = gate.running.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Keeps room at all gates of a target for a piece that is about to come.
+    pub(super) fn reserve(&mut self, target: &Target) {
+        for spec in &target.gates {
+            self.enter(spec).running += 1;
+        }
+    }
+
+    /// Who finds out does not come.
+    pub(super) fn give_up_probe(&mut self, name: &str, prober: &Prober) {
+        if let Some(gate) = self.gates.get_mut(name)
+            && gate.prober.as_ref().is_some_and(|(known, _)| known == prober)
+        {
+            gate.prober = None;
+        }
+    }
+
+    /// Lets a piece wait in memory.
+    pub(super) fn wait(&mut self, name: &Arc<str>, piece: usize) {
+        if let Some(gate) = self.gates.get_mut(name) {
+            gate.waiting.push_back(piece);
+        }
+    }
+
+    /// The next piece in memory that may be asked for, when there is room.
+    pub(super) fn next_waiting(&mut self, name: &str) -> Option<usize> {
+        let gate = self.gates.get_mut(name)?;
+        let has_room = !gate.circuit.is_closed() || gate.running < gate.limit.max(1);
+        if has_room { gate.waiting.pop_front() } else { None }
+    }
+
+    /// The first gate of a target whose requests at once are used up.
+    pub(super) fn full(&self, target: &Target) -> Option<Arc<str>> {
+        let is_full = |spec: &&GateSpec| {
+            self.gates.get(&spec.name).is_some_and(|gate| gate.running >= spec.limit.max(1))
+        };
+        target.gates.iter().find(is_full).map(|spec| spec.name.clone())
+    }
+
+    /// Everything in memory that waits for a gate.
+    pub(super) fn take_waiting(&mut self, name: &str) -> Vec<usize> {
+        self.gates.get_mut(name).map(|gate| gate.waiting.drain(..).collect()).unwrap_or_default()
+    }
+
+    /// Takes pieces out of whatever gate they wait for.
+    pub(super) fn forget_waiting(&mut self, gone: impl Fn(usize) -> bool) {
+        for gate in self.gates.values_mut() {
+            gate.waiting.retain(|piece| !gone(*piece));
+        }
+    }
+
+    /// Tells whether a gate is asked freely; one that is not known is.
+    pub(super) fn is_closed(&self, name: &str) -> bool {
+        self.gates.get(name).is_none_or(|gate| gate.circuit.is_closed())
+    }
+
+    /// Whether every gate of a target is asked freely.
+    pub(super) fn all_closed(&self, target: &Target) -> bool {
+        target.gates.iter().all(|spec| self.is_closed(&spec.name))
+    }
+
+    /// Whether one request may find out about a gate now.
+    pub(super) fn is_due(&self, name: &str, now: Instant) -> bool {
+        self.gates.get(name).is_some_and(|gate| {
+            !gate.circuit.is_closed()
+                && gate.running < gate.limit.max(1)
+                && gate.circuit.held(now).is_none()
+                && gate.prober.as_ref().is_none_or(|(_, until)| *until <= now)
+        })
+    }
+
+    /// When something is to be looked at: the pause ends, or who finds out has not come.
+    pub(super) fn due(&self, name: &str, now: Instant) -> Option<Instant> {
+        let gate = self.gates.get(name).filter(|gate| !gate.circuit.is_closed())?;
+        let pause = gate.circuit.held(now).map(|wait| now + wait);
+        let prober = gate.prober.as_ref().map(|(_, until)| *until);
+        pause.max(prober)
+    }
+
+    /// Since when a gate has been left alone.
+    pub(super) fn open_since(&self, name: &str) -> Option<Instant> {
+        self.gates.get(name).and_then(|gate| gate.circuit.open_since())
+    }
+
+    /// Notes who is to find out.
+    pub(super) fn let_probe(&mut self, name: &str, prober: Prober, now: Instant) {
+        if let Some(gate) = self.gates.get_mut(name) {
+            gate.prober = Some((prober, now + PROBE_WAIT));
+        }
+    }
+
+    /// Notes that a spill queue waits for the gates of a target.
+    pub(super) fn register(&mut self, line: &Arc<SpillLine>, target: &Target) {
+        for spec in &target.gates {
+            let gate = self.enter(spec);
+            if !gate.lines.contains(line) {
+                gate.lines.push_back(line.clone());
+            }
+        }
+    }
+
+    /// A spill queue waits no more.
+    pub(super) fn unregister(&mut self, line: &Arc<SpillLine>, target: &Target) {
+        for spec in &target.gates {
+            if let Some(gate) = self.gates.get_mut(&spec.name) {
+                gate.lines.retain(|known| known != line);
+                if gate.prober.as_ref().is_some_and(|(known, _)| *known == Prober::Line(line.clone())) {
+                    gate.prober = None;
+                }
+            }
+        }
+    }
+
+    /// The spill queues that wait for a gate, each time beginning with another.
+    pub(super) fn lines(&mut self, name: &str) -> Vec<Arc<SpillLine>> {
+        let Some(gate) = self.gates.get_mut(name) else { return Vec::new() };
+        let lines = gate.lines.iter().cloned().collect();
+        if !gate.lines.is_empty() {
+            gate.lines.rotate_left(1);
+        }
+        lines
+    }
+
+    /// Whether anything in memory waits for a gate.
+    pub(super) fn has_waiting(&self, name: &str) -> bool {
+        self.gates.get(name).is_some_and(|gate| !gate.waiting.is_empty())
+    }
+
+    /// The spill queues that wait for a gate.
+    pub(super) fn lines_of(&self, name: &str) -> impl Iterator<Item = &Arc<SpillLine>> {
+        self.gates.get(name).into_iter().flat_map(|gate| &gate.lines)
+    }
+
+    /// Whether somebody is to find out and has not told yet.
+    pub(super) fn has_prober(&self, name: &str, now: Instant) -> bool {
+        let prober = self.gates.get(name).and_then(|gate| gate.prober.as_ref());
+        prober.is_some_and(|(_, until)| *until > now)
+    }
+
+    /// Forgets a gate that a new one would not differ from.
+    pub(super) fn forget_idle(&mut self, name: &str) {
+        if self.gates.get(name).is_some_and(Gate::is_forgettable) {
+            self.gates.remove(name);
+        }
+    }
+
+    /// What opened (with its first pause) and closed since this was last asked.
+    pub(super) fn take_changes(&mut self) -> Vec<(Arc<str>, Option<Duration>)> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Everything that is left alone or slow.
+    pub(super) fn open(&self, now: Instant) -> Vec<OpenGate> {
+        let shown = self.gates.iter().filter(|(_, gate)| !gate.circuit.is_closed() || gate.is_slow());
+        let shown = shown.map(|(name, gate)| OpenGate {
+            name: name.to_string(),
+            since: gate.circuit.open_since().map(|since| now.saturating_duration_since(since)),
+            next: gate.circuit.held(now).unwrap_or_default(),
+            is_slow: gate.is_slow(),
+        });
+        shown.collect()
+    }
+
+    /// How many requests to a gate are being made.
+    #[cfg(test)]
+    pub(super) fn running(&self, name: &str) -> usize {
+        self.gates.get(name).map_or(0, |gate| gate.running)
+    }
+
+    fn enter(&mut self, spec: &GateSpec) -> &mut Gate {
+        if self.gates.len() >= REMEMBERED_MAX && !self.gates.contains_key(&spec.name) {
+            let unneeded =
+                self.gates.iter().find(|(_, gate)| gate.is_unneeded()).map(|(name, _)| name.clone());
+            if let Some(name) = unneeded {
+                self.gates.remove(&name);
+            }
+        }
+        let gate = self.gates.entry(spec.name.clone()).or_default();
+        gate.limit = spec.limit;
+        gate
+    }
+}
+
+impl Gate {
+    fn may_probe(&self, piece: usize, line: Option<&Arc<SpillLine>>, now: Instant) -> bool {
+        let is_named = match &self.prober {
+            None => true,
+            Some((Prober::Piece(known), _)) => *known == piece,
+            Some((Prober::Line(known), until)) => *until <= now || line == Some(known),
+        };
+        is_named && self.running < self.limit.max(1) && self.circuit.held(now).is_none()
+    }
+
+    /// Whether half of the last requests timed out.
+    fn is_slow(&self) -> bool {
+        self.requests >= RECENT_MIN && self.timed_out.count_ones() * 2 >= self.requests
+    }
+
+    fn is_unneeded(&self) -> bool {
+        self.running == 0 && self.waiting.is_empty() && self.lines.is_empty()
+    }
+
+    fn is_forgettable(&self) -> bool {
+        self.is_unneeded() && self.circuit.is_forgettable() && self.timed_out == 0
+    }
+}
