@@ -4,6 +4,7 @@
 //! ever came only the busiest are remembered.
 
 mod aside;
+mod given_up;
 
 pub use aside::{Frontiers, Telling};
 
@@ -14,6 +15,7 @@ use super::toplist::TopList;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Partition, Pool};
 use aside::Aside;
+use given_up::GivenUp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,6 +58,7 @@ struct Inner {
     wait: Recent,
     lag: BTreeMap<(&'static str, Partition), LaneLag>,
     aside: Aside,
+    given_up: GivenUp,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -127,6 +130,7 @@ impl Activity {
             wait: Recent::default(),
             lag: BTreeMap::new(),
             aside: Aside::default(),
+            given_up: GivenUp::default(),
         };
         Self(Arc::new(Shared { pool, inner: Mutex::new(inner) }))
     }
@@ -159,19 +163,24 @@ impl Activity {
         self.lock().wait.record(age);
     }
 
-    /// An attempt ended with this verdict.
+    /// An attempt ended with this verdict; one that asked nothing took no time worth counting.
     pub fn attempted(&self, verdict: &str, took: Duration) {
         let mut inner = self.lock();
         match verdict {
             "idle" => inner.second.idle += 1,
-            "discarded" => {}
+            "discarded" | "wait" => {}
             _ => inner.service.record(took),
         }
-        match verdict {
-            "retry" => inner.second.retried += 1,
-            "dead" => inner.second.dead += 1,
-            _ => {}
+        if verdict == "retry" {
+            inner.second.retried += 1;
         }
+    }
+
+    /// An update of a tenant went to the dead letters.
+    pub fn buried(&self, tenant: &TenantId) {
+        let mut inner = self.lock();
+        inner.second.dead += 1;
+        inner.given_up.note(tenant);
     }
 
     /// Updates left the pool for good.
@@ -265,6 +274,7 @@ impl Activity {
             inner.seconds.pop_front();
         }
         inner.busiest.fade();
+        inner.given_up.tick();
         inner.ticks += 1;
         if inner.ticks.is_multiple_of(LATENCY_SECONDS) {
             inner.service.rotate();
@@ -293,6 +303,7 @@ impl Activity {
             history: inner.seconds.iter().map(|second| second.finished).collect(),
             lines: inner.aside.lines(),
             tenants_held: u64::try_from(inner.aside.held().len()).unwrap_or(u64::MAX),
+            dead_hour: inner.given_up.count(),
             ..PoolStatus::default()
         }
     }
@@ -348,7 +359,8 @@ impl Inner {
         lanes.into_values().collect()
     }
 
-    /// Those that are held; of the others those with the highest rates, of whom most is held or waits in lines.
+    /// Those that are held; of the others those with the highest rates, of whom most is held, waits in lines or was
+    /// given up.
     fn first_tenants(&self) -> Vec<TenantStatus> {
         let held_back = self.aside.held().into_iter().take(HELD_MAX).cloned();
         let mut names: BTreeSet<TenantId> = held_back.collect();
@@ -357,10 +369,12 @@ impl Inner {
         let held = self.tenants.iter().map(|(name, load)| (name, load.held()));
         names.extend(largest(held.collect(), self.shown));
         names.extend(largest(self.aside.lines_of_tenants().collect(), self.shown));
+        names.extend(largest(self.given_up.tenants().into_iter().collect(), self.shown));
         let status = |tenant: TenantId| {
             let mut status = TenantStatus {
                 rate: self.busiest.rate(&tenant),
                 load: self.tenants.get(&tenant).copied().unwrap_or_default(),
+                dead_hour: self.given_up.of(&tenant),
                 ..TenantStatus::of(tenant)
             };
             self.aside.add_to(&mut status);
@@ -424,13 +438,27 @@ mod tests {
         let noisy: Vec<_> = (0..50).map(|_| activity.enter(&tenant("noisy"))).collect();
         activity.finished(30);
         activity.attempted("retry", Duration::from_millis(5));
+        activity.attempted("gave_up", Duration::from_millis(5));
+        activity.attempted("wait", Duration::from_secs(5));
         activity.tick();
         let status = activity.status("working");
         assert_eq!((status.rates.read, status.rates.finished, status.rates.retried), (150.0, 30.0, 1.0));
+        assert_eq!(status.service.count(), 2, "who waits asks nobody");
         assert_eq!(status.tenants.len(), 3);
         assert_eq!((status.tenants[0].tenant.as_str(), status.tenants[0].load.queued), ("noisy", 50));
         assert_eq!(status.history, [30]);
         drop((held, noisy));
+    }
+
+    #[test]
+    fn whoever_had_something_given_up_is_shown_though_nothing_of_it_is_left() {
+        let activity = Activity::new(Pool::Relay, 2);
+        let _held: Vec<_> = (0..9).map(|n| activity.enter(&tenant(&format!("t{}", n % 3)))).collect();
+        (0..40).for_each(|_| activity.buried(&tenant("gone")));
+        activity.tick();
+        let status = activity.status("working");
+        assert_eq!((status.dead_hour, status.rates.dead), (40, 40.0));
+        assert_eq!((status.tenants[0].tenant.as_str(), status.tenants[0].dead_hour), ("gone", 40));
     }
 
     #[test]

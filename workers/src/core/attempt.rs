@@ -6,6 +6,7 @@
 
 use super::adaptive::Ended;
 use super::dead;
+use super::dead_class::DeadClass;
 use super::intake::{Arrival, acknowledge};
 use super::job::{Job, Verdict, WHOLE, Work};
 use super::log::{Log, now_ms};
@@ -326,7 +327,10 @@ impl<J: Job> Attempts<J> {
             "went to the dead letters"
         );
         match dead::bury(&self.log, J::POOL, arrival.stream, work, reason).await {
-            Ok(()) => self.remember(arrival).await,
+            Ok(()) => {
+                self.metrics.buried(J::POOL, &work.head.tenant, DeadClass::of(reason));
+                self.remember(arrival).await
+            }
             Err(error) => {
                 tracing::warn!(pool = %J::POOL, %error, "a dead letter is not stored yet; trying again");
                 arrival.defect = Some(reason.to_owned());

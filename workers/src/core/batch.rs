@@ -6,6 +6,7 @@
 //! nothing is lost. While it is paused it holds what it read, unwritten and unacknowledged.
 
 use super::dead;
+use super::dead_class::DeadClass;
 use super::holdings::connects;
 use super::intake::{self, Arrival, Reading, acknowledge};
 use super::job::Work;
@@ -260,5 +261,6 @@ impl<B: BatchJob> Reader<B> {
             tracing::warn!(pool = %B::POOL, %error, "a dead letter is not stored yet; trying again");
             sleep(STORE_RETRY).await;
         }
+        self.metrics.buried(B::POOL, &work.head.tenant, DeadClass::of(reason));
     }
 }

@@ -86,6 +86,9 @@ pub struct PoolStatus {
     /// How many tenants are paused, drained or discarded.
     #[serde(default)]
     pub tenants_held: u64,
+    /// Updates that this process gave up in the last hour.
+    #[serde(default)]
+    pub dead_hour: u64,
 }
 
 /// Work held in memory.
@@ -201,17 +204,28 @@ pub struct TenantStatus {
     /// How far its drain is, while it is drained.
     #[serde(default)]
     pub drain: Option<Drain>,
+    /// Updates of it that were given up in the last hour.
+    #[serde(default)]
+    pub dead_hour: u64,
 }
 
 impl TenantStatus {
     /// A tenant of which nothing is told.
     pub fn of(tenant: TenantId) -> Self {
-        Self { tenant, rate: 0.0, load: Load::default(), lines: Lines::default(), turned: None, drain: None }
+        Self {
+            tenant,
+            rate: 0.0,
+            load: Load::default(),
+            lines: Lines::default(),
+            turned: None,
+            drain: None,
+            dead_hour: 0,
+        }
     }
 
-    /// What tenants are listed by: what comes in a second and what waits.
+    /// What tenants are listed by: what comes in a second, what waits, and what was given up lately.
     pub fn weight(&self) -> f64 {
-        let waiting = self.load.held().saturating_add(self.lines.total());
+        let waiting = self.load.held().saturating_add(self.lines.total()).saturating_add(self.dead_hour);
         self.rate + u32::try_from(waiting).map_or(f64::MAX, f64::from)
     }
 

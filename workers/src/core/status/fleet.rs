@@ -70,6 +70,8 @@ pub struct PoolSum {
     pub breakers_open: u64,
     /// How many tenants are paused, drained or discarded.
     pub tenants_held: u64,
+    /// Updates given up in the last hour, by processes that still run.
+    pub dead_hour: u64,
 }
 
 impl PoolSum {
@@ -187,6 +189,7 @@ impl Fleet {
             breakers: Vec::new(),
             breakers_open: 0,
             tenants_held: 0,
+            dead_hour: 0,
         };
         let mut lanes: BTreeMap<String, LaneLag> = BTreeMap::new();
         let mut tenants: BTreeMap<TenantId, TenantStatus> = BTreeMap::new();
@@ -207,6 +210,7 @@ impl Fleet {
             add_history(&mut sum.history, &status.history);
             sum.lines.add(&status.lines);
             sum.tenants_held = sum.tenants_held.max(status.tenants_held);
+            sum.dead_hour += status.dead_hour;
             sum.breakers_open = sum.breakers_open.max(status.breakers_open);
             add_breakers(&mut sum.breakers, &status.breakers);
             status.lanes.iter().for_each(|lag| add_lane(&mut lanes, lag));
@@ -275,6 +279,7 @@ fn add_tenant(tenants: &mut BTreeMap<TenantId, TenantStatus>, status: &TenantSta
     sum.rate += status.rate;
     sum.load.add(&status.load);
     sum.lines.add(&status.lines);
+    sum.dead_hour += status.dead_hour;
     if let Some(turned) = &status.turned
         && sum.turned.as_ref().is_none_or(|known| known.at_ms < turned.at_ms)
     {

@@ -65,7 +65,7 @@ const POOL_GAUGES: [Gauge<PoolStatus>; 13] = [
     }),
 ];
 
-const TENANT_GAUGES: [Gauge<TenantStatus>; 4] = [
+const TENANT_GAUGES: [Gauge<TenantStatus>; 5] = [
     ("ackline_tenant_read_per_second", "Updates read of the busiest tenants", |tenant| tenant.rate),
     ("ackline_tenant_queued", "Updates held of the busiest tenants and not running", |tenant| {
         float(tenant.load.queued + tenant.load.waiting)
@@ -74,6 +74,11 @@ const TENANT_GAUGES: [Gauge<TenantStatus>; 4] = [
         float(tenant.lines.total())
     }),
     ("ackline_tenant_running", "Jobs running of the busiest tenants", |tenant| float(tenant.load.running)),
+    (
+        "ackline_tenant_dead_letters_last_hour",
+        "Updates of the busiest tenants that were given up in the last hour",
+        |tenant| float(tenant.dead_hour),
+    ),
 ];
 
 impl Gauges {
