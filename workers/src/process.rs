@@ -202,6 +202,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         platform: platform.clone(),
         journal: journal.clone(),
         standing,
+        board: board.clone(),
         metrics: Arc::new(metrics),
     };
     running.spawn(serve(listeners.private, api::build_private(private), shutdown.clone()));

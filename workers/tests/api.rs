@@ -11,8 +11,11 @@
 mod api_dead;
 mod api_stage;
 
-use ackline_shared::subjects::{OUTBOUND, UPDATES};
+use ackline_shared::ids::TenantId;
+use ackline_shared::subjects::{OUTBOUND, Pool, UPDATES};
 use ackline_workers::api;
+use ackline_workers::core::activity::{Stuck, Telling};
+use ackline_workers::core::standing::State;
 use api_stage::{ACME, GLOBEX, OPERATOR, READER, SENDER, Stage, crm_link, sealed};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -367,6 +370,15 @@ async fn the_private_listener_reports_health_and_metrics() {
     assert_eq!((ready.status, &ready.json["journal"]), (StatusCode::OK, &json!("readable")));
     let metrics = stage.private("/metrics").await;
     assert!(metrics.text.contains("things_total 3"), "{}", metrics.text);
+    stage.standing.set(Pool::Relay, State::Working);
+    let (lane, tenant) = ("msg".to_owned(), TenantId::new("acme").unwrap());
+    let what = "an update is not tried again".to_owned();
+    let stuck = vec![Stuck { partition: 3, lane, tenant, since_ms: 45_000, what }];
+    stage.board.activity(Pool::Relay).tell(Telling { stuck, ..Telling::default() });
+    let ready = stage.private("/readyz").await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    let place = "relay, partition 3, lane msg, tenant acme: an update is not tried again, for 45 s";
+    assert_eq!(ready.json["stuck"], json!([place]));
     stage.get("/metrics", ACME).await.is_problem(StatusCode::NOT_FOUND, "not-found");
 }
 

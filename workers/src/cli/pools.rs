@@ -14,7 +14,7 @@ use std::fmt::Write;
 /// Arguments of `ackline pools`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit status: 0 when every pool is healthy, catching up or paused, 1 when one is not or no process speaks."
+    after_help = "LAG is what can be worked on, in the streams and in lines, OLDEST the age of the oldest of it; WAIT waits for a target or\nits time.\n\nExit status: 0 when every pool is healthy, catching up or paused, 1 when one is not or no process speaks."
 )]
 pub struct PoolsArguments {
     /// Print a JSON array instead of text
@@ -87,20 +87,21 @@ fn table(pools: &[PoolSum], settings: &OnlookerSettings) -> String {
     let mut text = String::new();
     let _writing_to_a_string_never_fails = writeln!(
         text,
-        "{:<8} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8} {:>8} {:>5}  VERDICT",
-        "POOL", "LAG", "OLDEST", "IN/S", "OUT/S", "RUN/MAX", "QUEUED", "LINES", "P50", "P99", "WANT"
+        "{:<8} {:>7} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8} {:>8} {:>5}  VERDICT",
+        "POOL", "LAG", "OLDEST", "WAIT", "IN/S", "OUT/S", "RUN/MAX", "QUEUED", "LINES", "P50", "P99", "WANT"
     );
     for pool in pools {
         let _writing_to_a_string_never_fails = writeln!(
             text,
-            "{:<8} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8} {:>8} {:>5}  {}",
+            "{:<8} {:>7} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8} {:>8} {:>5}  {}",
             pool.pool.as_str(),
             count(pool.lag_messages()),
             age(pool.lag()),
+            count(pool.waiting()),
             rate(pool.rates.read),
             rate(pool.rates.finished),
             pool.jobs(),
-            count(pool.load.queued + pool.load.waiting),
+            count(pool.load.queued),
             count(pool.lines.total()),
             time(pool.service.quantile_ms(0.5)),
             time(pool.service.quantile_ms(0.99)),
@@ -116,7 +117,7 @@ fn tenants_table(pools: &[PoolSum]) -> String {
     let _writing_to_a_string_never_fails = writeln!(
         text,
         "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8} {:>8}  STATE",
-        "POOL", "TENANT", "IN/S", "QUEUED", "RUNNING", "RETRY", "LINES"
+        "POOL", "TENANT", "IN/S", "QUEUED", "RUNNING", "WAIT", "LINES"
     );
     for (pool, tenant) in pools.iter().flat_map(|pool| pool.tenants.iter().map(move |tenant| (pool, tenant)))
     {
@@ -127,7 +128,7 @@ fn tenants_table(pools: &[PoolSum]) -> String {
             rate(tenant.rate),
             count(tenant.load.queued),
             count(tenant.load.running),
-            count(tenant.load.waiting),
+            count(tenant.backlog().waiting),
             count(tenant.lines.total()),
             state(tenant.turned.as_ref(), tenant.drain.as_ref()),
         );

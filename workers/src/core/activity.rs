@@ -4,9 +4,13 @@
 //! ever came only the busiest are remembered.
 
 mod aside;
+mod backlog;
 mod given_up;
+mod stuck;
 
 pub use aside::{Frontiers, Telling};
+pub use backlog::Backlog;
+pub use stuck::{STUCK_AFTER, STUCK_MAX, Stuck};
 
 use super::latency::Recent;
 use super::status::notable::{HELD_MAX, Turned};
@@ -19,6 +23,7 @@ use given_up::GivenUp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Tenants whose rates are followed for each one that is shown.
 const FOLLOWED_PER_SHOWN: usize = 6;
@@ -64,6 +69,7 @@ struct Inner {
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     read: u32,
+    webhooks: u32,
     finished: u32,
     retried: u32,
     dead: u32,
@@ -149,6 +155,11 @@ impl Activity {
         Presence(Some((self.clone(), tenant.clone(), Place::Queued)))
     }
 
+    /// Meta sent what was read.
+    pub fn webhook(&self) {
+        self.lock().second.webhooks += 1;
+    }
+
     /// An update was read, asked nothing of the pool and was let pass.
     pub fn passed(&self, tenant: &TenantId) {
         let mut inner = self.lock();
@@ -224,9 +235,14 @@ impl Activity {
         self.lock().aside.turn(turned);
     }
 
-    /// This is what waits in lines, and what is left of drained tenants.
+    /// This is what waits, what is stuck, and what is left of drained tenants.
     pub fn tell(&self, told: Telling) {
-        self.lock().aside.tell(told);
+        self.lock().aside.tell(told, Instant::now());
+    }
+
+    /// What is past its due time by more than [`STUCK_AFTER`].
+    pub fn stuck(&self) -> Vec<Stuck> {
+        self.lock().stuck()
     }
 
     /// Reading was interrupted: what was read and not started comes again.
@@ -302,6 +318,8 @@ impl Activity {
             tenants: inner.first_tenants(),
             history: inner.seconds.iter().map(|second| second.finished).collect(),
             lines: inner.aside.lines(),
+            backlog: Some(inner.backlog()),
+            stuck: inner.stuck(),
             tenants_held: u64::try_from(inner.aside.held().len()).unwrap_or(u64::MAX),
             dead_hour: inner.given_up.count(),
             ..PoolStatus::default()
@@ -334,6 +352,19 @@ impl Inner {
         }
     }
 
+    /// What waits; what waits in memory is known at once, the rest is told once a second.
+    fn backlog(&self) -> Backlog {
+        let backlog = self.aside.backlog();
+        Backlog { waiting: backlog.waiting.max(self.load.waiting), ..backlog }
+    }
+
+    fn stuck(&self) -> Vec<Stuck> {
+        let silence = self.aside.silence(Instant::now()).filter(|silence| *silence > STUCK_AFTER);
+        let silent =
+            silence.zip(self.owned.first()).map(|(silence, partition)| Stuck::silent(*partition, silence));
+        silent.into_iter().chain(self.aside.stuck().iter().cloned()).take(STUCK_MAX).collect()
+    }
+
     fn rates(&self) -> Rates {
         let latest = || self.seconds.iter().rev().take(RATE_SECONDS);
         let seconds = u32::try_from(latest().count().max(1)).map_or(1.0, f64::from);
@@ -341,6 +372,7 @@ impl Inner {
             |of: fn(&Counts) -> u32| latest().map(|second| f64::from(of(second))).sum::<f64>() / seconds;
         Rates {
             read: rate(|second| second.read),
+            webhooks: rate(|second| second.webhooks),
             finished: rate(|second| second.finished),
             retried: rate(|second| second.retried),
             dead: rate(|second| second.dead),
@@ -369,6 +401,7 @@ impl Inner {
         let held = self.tenants.iter().map(|(name, load)| (name, load.held()));
         names.extend(largest(held.collect(), self.shown));
         names.extend(largest(self.aside.lines_of_tenants().collect(), self.shown));
+        names.extend(largest(self.aside.backlogs_of_tenants().collect(), self.shown));
         names.extend(largest(self.given_up.tenants().into_iter().collect(), self.shown));
         let status = |tenant: TenantId| {
             let mut status = TenantStatus {
@@ -448,6 +481,45 @@ mod tests {
         assert_eq!((status.tenants[0].tenant.as_str(), status.tenants[0].load.queued), ("noisy", 50));
         assert_eq!(status.history, [30]);
         drop((held, noisy));
+    }
+
+    #[test]
+    fn what_waits_in_memory_is_told_at_once_and_the_rest_by_the_pool() {
+        let activity = Activity::new(Pool::Relay, 3);
+        let mut presence = activity.enter(&tenant("acme"));
+        presence.wait();
+        let waiting = |count| Backlog { waiting: count, ..Backlog::default() };
+        assert_eq!(activity.status("").backlog, Some(waiting(1)));
+        let told = Backlog { ready: 9, waiting: 5, oldest_ready_ms: Some(3), oldest_waiting_ms: Some(70) };
+        let backlogs = HashMap::from([(tenant("acme"), told), (tenant("parked"), waiting(7))]);
+        activity.tell(Telling { backlogs, ..Telling::default() });
+        let status = activity.status("");
+        assert_eq!(status.backlog, Some(Backlog { waiting: 12, ..told }));
+        let of = |name: &str| status.tenants.iter().find(|one| one.tenant == tenant(name)).unwrap().backlog();
+        assert_eq!((of("acme"), of("parked")), (told, waiting(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_stuck_is_named_up_to_a_bound_and_a_pool_that_falls_silent_is_stuck() {
+        let activity = Activity::new(Pool::Relay, 3);
+        activity.owns([Partition(2)].into());
+        let stuck = |n| Stuck {
+            partition: n,
+            lane: "msg".into(),
+            tenant: tenant("acme"),
+            since_ms: 31_000,
+            what: "an update is not tried again".into(),
+        };
+        activity.tell(Telling { stuck: (0..20).map(stuck).collect(), ..Telling::default() });
+        assert_eq!(activity.stuck(), (0..8).map(stuck).collect::<Vec<_>>());
+        activity.tell(Telling::default());
+        tokio::time::advance(STUCK_AFTER).await;
+        assert_eq!(activity.stuck(), []);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let silent = activity.status("").stuck;
+        assert_eq!((silent.len(), silent[0].partition, silent[0].since_ms), (1, 2, 31_000));
+        activity.owns([].into());
+        assert_eq!(activity.stuck(), [], "a pool without partitions has nothing to do");
     }
 
     #[test]

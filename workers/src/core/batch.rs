@@ -182,6 +182,7 @@ impl<B: BatchJob> Reader<B> {
         }
         for arrival in &mut batch {
             arrival.presence = self.metrics.entered(B::POOL, &arrival.work.head.tenant);
+            self.metrics.read(B::POOL, &arrival.work.head);
             // The edge exports nothing; its work is told by the one pool that reads every update.
             if let (Family::Update(_), Some(at)) = (arrival.work.head.family, arrival.message.stored_at()) {
                 self.metrics.traces().edge(&arrival.work.head, at);

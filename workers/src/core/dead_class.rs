@@ -124,14 +124,8 @@ mod tests {
                 DeadClass::Overdue,
             ),
             ("discarded by cli:jo", DeadClass::Discarded),
-            (
-                "the job panicked on this update; the log of the worker has the place",
-                DeadClass::Panicked,
-            ),
-            (
-                "3 processes took this update over and ended while they worked on it",
-                DeadClass::TakenOver,
-            ),
+            ("the job panicked on this update; the log of the worker has the place", DeadClass::Panicked),
+            ("3 processes took this update over and ended while they worked on it", DeadClass::TakenOver),
             (&Failure::lost("it took too long").reason, DeadClass::Ambiguous),
             (&EnvelopeError::Header("Ackline-Kind").to_string(), DeadClass::Unreadable),
             (&EnvelopeError::Subject("in.x".into()).to_string(), DeadClass::Unreadable),

@@ -7,6 +7,7 @@ use super::activity::{Activity, Presence};
 use super::dead_class::DeadClass;
 use super::following::Following;
 use crate::traces::Traces;
+use ackline_shared::envelope::{self, Head};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Partition, Pool};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -135,6 +136,13 @@ impl Metrics {
     /// Notes that an update was read; it is held until the presence is dropped.
     pub fn entered(&self, pool: Pool, tenant: &TenantId) -> Presence {
         self.activity(pool).enter(tenant)
+    }
+
+    /// Counts what was read by whose it is: Meta's, or a record of ours.
+    pub fn read(&self, pool: Pool, head: &Head) {
+        if matches!(head.family, envelope::Family::Update(_)) {
+            self.activity(pool).webhook();
+        }
     }
 
     /// Counts an update that went to the dead letters.

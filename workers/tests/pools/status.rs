@@ -4,7 +4,7 @@ use super::stage::{DEADLINE, RunningPool, Stage};
 use ackline_shared::config::Reader;
 use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Class, Pool, tuning_key};
+use ackline_shared::subjects::{self, Class, Partition, Pool, SpillLine, header, tuning_key};
 use ackline_workers::core::batch::{self, BatchJob, BatchSize};
 use ackline_workers::core::breaker::{Breakers, Signal};
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
@@ -264,4 +264,20 @@ async fn what_waits_without_workers_is_seen_and_calls_for_one() {
     assert_eq!(pool.wanted(&targets()), 1);
     let text = api.scrape();
     assert!(text.contains("ackline_unowned_lag_messages{pool=\"relay\",lane=\"msg\"} 1.0"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_lines_without_workers_is_seen_and_calls_for_one() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let api = Process::start(&stage, "api", true);
+    for (conversation, id) in [(None, "moved"), (Some("00ff".to_owned()), "parked")] {
+        let (lane, tenant) = ("msg".to_owned(), TenantId::new("acme").unwrap());
+        let line = SpillLine { partition: Partition(2), lane, tenant, conversation };
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(header::MSG_ID, id);
+        stage.platform.log.write_raw(line.subject(Pool::Relay), headers, "x".into()).await.unwrap();
+    }
+    let pool = api.sees("in lines", |pool| pool.unfinished() == 2).await;
+    assert_eq!((pool.lag_messages(), pool.waiting(), pool.working()), (1, 1, 0));
+    assert_eq!(pool.wanted(&targets()), 1);
 }

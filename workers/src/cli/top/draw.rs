@@ -57,7 +57,8 @@ impl Screen {
         let colour = match condition {
             Condition::Healthy => Color::Green,
             Condition::Paused | Condition::CatchingUp => Color::Yellow,
-            Condition::Unowned
+            Condition::Stuck
+            | Condition::Unowned
             | Condition::DownstreamSlow
             | Condition::TenantNoisy
             | Condition::WorkersTooFew => Color::Red,
@@ -105,11 +106,11 @@ type Column = (&'static str, u16, fn(&Screen, &PoolSum) -> String);
 const COLUMNS: [Column; 10] = [
     ("LAG", 6, |_, pool| count(pool.lag_messages())),
     ("OLDEST", 6, |_, pool| age(pool.lag())),
+    ("WAIT", 4, |_, pool| count(pool.waiting())),
     ("OUT/S", 6, |_, pool| rate(pool.rates.finished)),
     ("RUN/MAX", 8, |_, pool| pool.jobs()),
     ("P99", 6, |_, pool| time(pool.service.quantile_ms(0.99))),
     ("IN/S", 6, |_, pool| rate(pool.rates.read)),
-    ("RETRY", 6, |_, pool| count(pool.load.waiting)),
     ("LINES", 6, |_, pool| count(pool.lines.total())),
     ("P50", 6, |_, pool| time(pool.service.quantile_ms(0.5))),
     ("WANT", 4, |screen, pool| pool.wanted(&screen.targets).to_string()),
@@ -119,7 +120,9 @@ const VERDICT_WIDTH: u16 = 15;
 const BARS_WIDTH_MIN: u16 = 12;
 const BARS_WIDTH_MAX: u16 = 60;
 /// Rows that the words about the selected pool may take.
-const WORDS_ROWS_MAX: u16 = 9;
+const WORDS_ROWS_MAX: u16 = 12;
+/// Stuck updates of the selected pool that are named.
+const STUCK_ROWS: usize = 2;
 /// Room for `paused`, `draining, 1234 left` and what else was turned of a tenant.
 const STATE_WIDTH: u16 = 18;
 /// Downstreams of the selected pool that are named.
@@ -207,9 +210,13 @@ fn words(screen: &Screen) -> Vec<Line<'static>> {
         Line::from(format!("lanes: {}", if lanes.is_empty() { "-".to_owned() } else { lanes.join("  ") })),
         Line::from(owners),
     ];
+    lines.extend(pool.stuck.iter().take(STUCK_ROWS).map(|stuck| {
+        let words = format!("stuck for {}: {stuck}", age(stuck.since()));
+        Line::styled(words, screen.of(Condition::Stuck))
+    }));
     if pool.lines.total() > 0 {
         lines.push(Line::from(format!(
-            "lines: {} of tenants larger than their share, {} of conversations that wait for a retry",
+            "lines: {} of tenants larger than their share, {} of conversations that wait",
             count(pool.lines.moved),
             count(pool.lines.parked)
         )));
@@ -230,7 +237,7 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     let Some(pool) = screen.selected_pool() else { return };
     let right = |text: String| Line::from(text).right_aligned();
     let mut titles = vec![Line::from(format!("TENANT (by {})", screen.order.as_str()))];
-    titles.extend(["IN/S", "QUEUED", "RUNNING", "RETRY", "LINES"].map(|title| right(title.to_owned())));
+    titles.extend(["IN/S", "QUEUED", "RUNNING", "WAIT", "LINES"].map(|title| right(title.to_owned())));
     titles.push(Line::from("STATE"));
     let rows = pool.tenants.iter().map(|tenant| {
         Row::new([
@@ -238,7 +245,7 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
             right(rate(tenant.rate)),
             right(count(tenant.load.queued)),
             right(count(tenant.load.running)),
-            right(count(tenant.load.waiting)),
+            right(count(tenant.backlog().waiting)),
             right(count(tenant.lines.total())),
             Line::styled(
                 state(tenant.turned.as_ref(), tenant.drain.as_ref()),
@@ -273,9 +280,9 @@ const HELP: [&str; 13] = [
     "?          this help",
     "q          quit",
     "",
-    "LAG is what is not finished in the streams, OLDEST the age of",
-    "the oldest of it, WANT the processes that the pool needs.",
-    "RETRY waits for another attempt, LINES waits outside the streams:",
+    "LAG can be worked on, in the streams and in lines, OLDEST is the",
+    "age of the oldest of it, WANT the processes that the pool needs.",
+    "WAIT waits for a target or its time; LINES is outside the streams:",
     "tenants larger than their share, conversations that wait long;",
     "P50 and P99 are of the time of one attempt, lately.",
 ];

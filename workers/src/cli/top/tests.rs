@@ -115,7 +115,7 @@ fn what_lag_does_not_show_is_on_the_screen() {
     fleet.hear(snapshot("one", 1, vec![status(Pool::Flows, 0..4), relay, crm]), Instant::now());
     let mut screen = screen(true);
     screen.update(1, fleet.pools());
-    let notices = "relay: 1 left alone, 2 held, 1204 in lines   crm: paused";
+    let notices = "relay: 1 left alone, 2 held, 1200 in lines, 4 waiting   crm: paused";
     let unselected = print(&screen, Rect::new(0, 0, 100, 30));
     assert!(unselected.lines().nth(1).unwrap().starts_with(notices), "{unselected}");
     screen.press(KeyEvent::from(KeyCode::Down));

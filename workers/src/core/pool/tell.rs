@@ -1,14 +1,16 @@
-//! What a pool tells once a second beside its counts: its lines, and how far the drains of tenants are.
+//! What a pool tells once a second beside its counts: what waits, what is stuck, and how far the drains of tenants are.
 
 use super::Desk;
-use crate::core::activity::{Frontiers, Telling};
+use crate::core::activity::{Backlog, Frontiers, STUCK_AFTER, STUCK_MAX, Stuck, Telling};
 use crate::core::intake::Arrival;
 use crate::core::job::Job;
+use crate::core::log::now_ms;
 use crate::core::status::notable::Turned;
 use crate::core::tuning::{Mode, Tuning};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
 use std::collections::{BTreeMap, HashMap};
+use tokio::time::Instant;
 
 /// How far the reading of each partition and lane is: the session and the sequence.
 pub(super) type Frontier = BTreeMap<(Partition, usize), (u64, u64)>;
@@ -24,20 +26,58 @@ impl<J: Job> Desk<J> {
 
     /// Notes that a message of the present reading was read.
     pub(super) fn advance(&mut self, arrival: &Arrival) {
+        self.attempts.metrics.read(J::POOL, &arrival.work.head);
         let (place, session) = (arrival.place(), arrival.reading.session);
         let reached = self.frontier.entry((place.partition, arrival.lane)).or_default();
         *reached = (*reached).max((session, place.sequence));
     }
 
-    /// Tells what waits in lines, and of drained tenants what is left.
+    /// Tells what waits and what is stuck, and of drained tenants what is left.
     pub(super) fn tell(&mut self) {
         let drained = drained::<J>(&self.tuning);
         let left = drained.into_iter().map(|(tenant, until_ms)| {
             let left = self.left_of(&tenant, until_ms);
             (tenant, left)
         });
-        let told = Telling { left: left.collect(), lines: self.spill.lines(), frontiers: self.frontiers() };
+        let left = left.collect();
+        let told = Telling {
+            left,
+            lines: self.spill.lines(),
+            backlogs: self.backlogs(),
+            stuck: self.stuck(),
+            frontiers: self.frontiers(),
+        };
         self.attempts.metrics.activity(J::POOL).tell(told);
+    }
+
+    /// What waits, by tenant: a tenant's line can be worked on, a conversation's waits as its first update does.
+    fn backlogs(&self) -> HashMap<TenantId, Backlog> {
+        let now = now_ms();
+        let mut backlogs: HashMap<TenantId, Backlog> = HashMap::new();
+        for (tenant, lines) in self.spill.lines() {
+            let of_lines = Backlog { ready: lines.moved, waiting: lines.parked, ..Backlog::default() };
+            backlogs.entry(tenant).or_default().add(&of_lines);
+        }
+        for (_, arrival) in self.waiting.values() {
+            let head = &arrival.work.head;
+            backlogs.entry(head.tenant.clone()).or_default().wait(now.saturating_sub(head.received_ms));
+        }
+        backlogs
+    }
+
+    /// What waits in memory although its time came long ago.
+    fn stuck(&self) -> Vec<Stuck> {
+        let now = Instant::now();
+        let late = |(due, _): &(Instant, u64)| now.saturating_duration_since(*due);
+        let stuck = self.waiting.iter().take_while(|(at, _)| late(at) > STUCK_AFTER);
+        let told = stuck.take(STUCK_MAX).map(|(at, (_, arrival))| Stuck {
+            partition: arrival.place().partition.0,
+            lane: self.lane_names.get(arrival.lane).copied().unwrap_or_default().to_owned(),
+            tenant: arrival.work.head.tenant.clone(),
+            since_ms: u64::try_from(late(at).as_millis()).unwrap_or(u64::MAX),
+            what: "an update is not tried again".to_owned(),
+        });
+        told.collect()
     }
 
     /// Updates of a tenant received until a time that were read and are not finished; `None` until its lines are

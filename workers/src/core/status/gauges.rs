@@ -39,10 +39,19 @@ struct OfTenant {
 /// A gauge of something, in floating point.
 type Gauge<T> = (&'static str, &'static str, fn(&T) -> f64);
 
-const POOL_GAUGES: [Gauge<PoolStatus>; 13] = [
+const POOL_GAUGES: [Gauge<PoolStatus>; 16] = [
     ("ackline_pool_queued", "Updates read ahead and not started", |pool| float(pool.load.queued)),
     ("ackline_pool_running", "Jobs running", |pool| float(pool.load.running)),
-    ("ackline_pool_waiting", "Updates waiting for a retry", |pool| float(pool.load.waiting)),
+    ("ackline_pool_waiting", "Updates waiting for a target or their time, in memory and in lines", |pool| {
+        float(pool.backlog().waiting)
+    }),
+    ("ackline_pool_waiting_seconds", "Age of the oldest of them, where it is known", |pool| {
+        float(pool.backlog().oldest_waiting_ms.unwrap_or_default()) / 1000.0
+    }),
+    ("ackline_pool_ready", "Updates in lines that can be worked on", |pool| float(pool.backlog().ready)),
+    ("ackline_pool_stuck", "Updates past their due time by more than 30 s, at most 8 of them", |pool| {
+        length(&pool.stuck)
+    }),
     ("ackline_pool_spilled", "Updates waiting in lines of the spill", |pool| float(pool.lines.total())),
     ("ackline_pool_parked", "Those of them in a conversation whose first update waits for a retry", |pool| {
         float(pool.lines.parked)
@@ -65,11 +74,16 @@ const POOL_GAUGES: [Gauge<PoolStatus>; 13] = [
     }),
 ];
 
-const TENANT_GAUGES: [Gauge<TenantStatus>; 5] = [
+const TENANT_GAUGES: [Gauge<TenantStatus>; 6] = [
     ("ackline_tenant_read_per_second", "Updates read of the busiest tenants", |tenant| tenant.rate),
     ("ackline_tenant_queued", "Updates held of the busiest tenants and not running", |tenant| {
         float(tenant.load.queued + tenant.load.waiting)
     }),
+    (
+        "ackline_tenant_waiting",
+        "Updates of the busiest tenants waiting for a target or their time",
+        |tenant| float(tenant.backlog().waiting),
+    ),
     ("ackline_tenant_spilled", "Updates of the busiest tenants in lines of the spill", |tenant| {
         float(tenant.lines.total())
     }),

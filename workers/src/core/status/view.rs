@@ -4,6 +4,7 @@ use super::diagnosis::Diagnosis;
 use super::fleet::PoolSum;
 use super::notable::{Drain, OpenBreaker};
 use super::{LaneLag, TenantStatus};
+use crate::core::activity::Stuck;
 use crate::core::scaling::Targets;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -33,12 +34,18 @@ pub struct PoolView {
     pub queued: u64,
     /// Jobs running.
     pub running: u64,
-    /// Updates waiting for a retry.
+    /// Updates that wait for a target or for their own time, in memory and in lines; no worker could do more about them.
     pub waiting: u64,
-    /// Messages in the streams that are not finished.
+    /// Age of the oldest of them, where it is known.
+    pub waiting_seconds: Option<f64>,
+    /// Updates that can be worked on and are not finished, in the streams and in lines.
     pub lag_messages: u64,
     /// Age of the oldest of them.
     pub lag_seconds: f64,
+    /// Those of them that are in lines.
+    pub ready_in_lines: u64,
+    /// Updates past their due time by more than 30 seconds, the latest first; nothing while all is well.
+    pub stuck: Vec<StuckView>,
     /// Updates read per second.
     pub read_per_second: f64,
     /// Updates finished per second.
@@ -59,7 +66,7 @@ pub struct PoolView {
     pub history: Vec<u32>,
     /// Updates of tenants larger than their share that wait in lines outside the streams' windows.
     pub spilled: u64,
-    /// Updates of conversations that wait long for a retry, in lines of their own.
+    /// Updates of conversations that wait long for a target, in lines of their own.
     pub parked: u64,
     /// Downstreams that do not work and are left alone for now.
     pub breakers_open: u64,
@@ -67,6 +74,21 @@ pub struct PoolView {
     pub breakers: Vec<BreakerView>,
     /// Tenants that are paused, drained or discarded.
     pub tenants_held: u64,
+}
+
+/// Where something is stuck.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct StuckView {
+    /// The partition.
+    pub partition: u16,
+    /// The lane.
+    pub lane: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// For how long it has been past its due time.
+    pub seconds: f64,
+    /// What it is, in words.
+    pub what: String,
 }
 
 /// A downstream that is left alone.
@@ -125,11 +147,13 @@ pub struct TenantView {
     pub queued: u64,
     /// Jobs running.
     pub running: u64,
-    /// Updates waiting for a retry.
+    /// Updates that wait for a target or for their own time, in memory and in lines.
     pub waiting: u64,
+    /// Age of the oldest of them, where it is known.
+    pub waiting_seconds: Option<f64>,
     /// Updates in lines because the tenant held more than its share.
     pub spilled: u64,
-    /// Updates of conversations that wait long for a retry.
+    /// Updates of conversations that wait long for a target.
     pub parked: u64,
     /// Nothing of it starts.
     pub paused: bool,
@@ -178,9 +202,12 @@ impl PoolView {
             concurrency_now: pool.allowed(),
             queued: pool.load.queued,
             running: pool.load.running,
-            waiting: pool.load.waiting,
+            waiting: pool.waiting(),
+            waiting_seconds: pool.oldest_waiting().map(|age| rounded(age.as_secs_f64())),
             lag_messages: pool.lag_messages(),
             lag_seconds: rounded(pool.lag().as_secs_f64()),
+            ready_in_lines: pool.backlog.ready,
+            stuck: pool.stuck.iter().map(StuckView::from).collect(),
             read_per_second: rounded(pool.rates.read),
             finished_per_second: rounded(pool.rates.finished),
             retried_per_second: rounded(pool.rates.retried),
@@ -227,7 +254,8 @@ impl From<&TenantStatus> for TenantView {
             read_per_second: rounded(status.rate),
             queued: status.load.queued,
             running: status.load.running,
-            waiting: status.load.waiting,
+            waiting: status.backlog().waiting,
+            waiting_seconds: status.backlog().oldest_waiting_ms.map(seconds),
             spilled: status.lines.moved,
             parked: status.lines.parked,
             paused: turned.paused,
@@ -243,13 +271,28 @@ impl From<&TenantStatus> for TenantView {
 
 impl From<&OpenBreaker> for BreakerView {
     fn from(breaker: &OpenBreaker) -> Self {
-        let seconds = |ms| rounded(std::time::Duration::from_millis(ms).as_secs_f64());
         Self {
             downstream: breaker.downstream.clone(),
             open_seconds: seconds(breaker.open_ms),
             next_request_seconds: seconds(breaker.next_ms),
         }
     }
+}
+
+impl From<&Stuck> for StuckView {
+    fn from(stuck: &Stuck) -> Self {
+        Self {
+            partition: stuck.partition,
+            lane: stuck.lane.clone(),
+            tenant: stuck.tenant.to_string(),
+            seconds: seconds(stuck.since_ms),
+            what: stuck.what.clone(),
+        }
+    }
+}
+
+fn seconds(ms: u64) -> f64 {
+    rounded(std::time::Duration::from_millis(ms).as_secs_f64())
 }
 
 /// Three digits behind the point are enough for anybody.
