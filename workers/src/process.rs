@@ -17,7 +17,7 @@ use crate::core::status::lag::{self, Watched};
 use crate::core::status::publish;
 use crate::core::status::settings::StatusSettings;
 use crate::crm::CrmSync;
-use crate::dead::{Office, clerk};
+use crate::dead::{Office, clerk, open};
 use crate::egress::{Egress, EgressSettings};
 use crate::events::EventsJob;
 use crate::flows::pool::FlowsJob;
@@ -235,6 +235,8 @@ fn spawn_status(running: &mut JoinSet<()>, settings: &Settings, parts: &Parts, h
     running.spawn(publish::speak(context.client(), board.clone(), shutdown()));
     running.spawn(publish::listen(context.client(), board.clone(), shutdown()));
     running.spawn(host.metrics.following().clone().serve(context.client(), shutdown()));
+    let replays = host.platform.buckets.replays.clone();
+    running.spawn(open::follow(context.clone(), replays, board.clone(), open::INTERVAL, shutdown()));
     let answers_for_all = parts.api || settings.status.keda_listen.is_some();
     let interval = settings.status.lag_interval;
     running.spawn(lag::watch(context.clone(), watched, board.clone(), interval, answers_for_all, shutdown()));

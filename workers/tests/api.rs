@@ -498,7 +498,9 @@ async fn pools_are_shown_to_operators_only_with_a_verdict_in_words() {
     }
     stage.get("/v1/pools/relay", OPERATOR).await.is_problem(StatusCode::NOT_FOUND, "not-found");
     stage.get("/v1/pools/relays", OPERATOR).await.is_problem(StatusCode::NOT_FOUND, "not-found");
-    let status = json!({"instance": "w1", "version": "0.1.0", "started_ms": 1, "at_ms": 2, "pools": [
+    let status = json!({"instance": "w1", "version": "0.1.0", "started_ms": 1, "at_ms": 2,
+        "dead": [{"pool": "relay", "open": 3, "last_hour": 1, "oldest_ms": 9000, "reasons": {"refused": 3}}],
+        "pools": [
         {"pool": "relay", "state": "working", "partitions": 4, "owned": [0, 1, 2], "owner_changes": 3,
          "concurrency": 8, "paused": false, "load": {"queued": 5, "running": 8, "waiting": 0},
          "rates": {"read": 10.0, "finished": 10.0, "retried": 0.0, "dead": 0.0},
@@ -515,6 +517,9 @@ async fn pools_are_shown_to_operators_only_with_a_verdict_in_words() {
     let relay = stage.get("/v1/pools/relay", OPERATOR).await.json;
     assert_eq!(relay["verdict"], json!({"condition": "unowned", "words": "1 of 4 partitions have no owner"}));
     assert_eq!((&relay["lag_messages"], &relay["lag_seconds"]), (&json!(20), &json!(9.0)));
+    let dead =
+        json!({"open": 3, "last_hour": 1, "oldest_seconds": 9.0, "reasons": {"refused": 3}, "more": false});
+    assert_eq!(relay["dead_letters"], dead);
     let all = stage.get("/v1/pools", OPERATOR).await.json;
     assert_eq!(all["items"], json!([relay]));
     let tenants = stage.get("/v1/pools/relay/tenants", OPERATOR).await.json;

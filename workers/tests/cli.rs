@@ -354,6 +354,9 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
     publish(&context, TenantId::unrouted(), Class::Account).await;
     give_up(&context, 1).await;
     let (_, findings) = doctor(&desk).await;
+    let dead = findings.iter().find(|finding| finding["check"] == "dead letters").unwrap();
+    let said = dead["message"].as_str().unwrap();
+    assert!(said.starts_with("1 open in relay (1 refused), the oldest given up "), "{said}");
     for (check, expected) in
         [("durability", "ok"), ("webhooks main", "ok"), ("unrouted", "warn"), ("dead letters", "warn")]
     {

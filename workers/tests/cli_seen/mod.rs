@@ -106,7 +106,7 @@ async fn what_is_held_left_alone_or_in_line_is_shown_by_pools_and_tenants() {
     assert_eq!(pools[0]["breakers"][0]["downstream"], "relay.acme.bot");
     let tenants = desk.ask(&["tenants"]).await.out;
     let rows: Vec<&str> = tenants.lines().collect();
-    assert!(rows[1].contains("acme") && rows[1].ends_with("43  paused"), "{tenants}");
+    assert!(rows[1].contains("acme") && rows[1].ends_with("43        0  paused"), "{tenants}");
     assert!(rows[2].contains("globex") && rows[2].ends_with("2 at once"), "{tenants}");
     let tenants: Value = serde_json::from_str(&desk.ask(&["tenants", "--json"]).await.out).unwrap();
     let acme = &tenants[0]["tenants"][0];

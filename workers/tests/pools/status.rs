@@ -1,5 +1,6 @@
 //! What processes tell about themselves over NATS, and what of the streams they see.
 
+use super::given_up::bury;
 use super::stage::{DEADLINE, RunningPool, Stage};
 use ackline_shared::config::Reader;
 use ackline_shared::ids::TenantId;
@@ -23,6 +24,8 @@ use ackline_workers::core::status::lag::{self, Watched};
 use ackline_workers::core::status::notable::Drain;
 use ackline_workers::core::status::publish;
 use ackline_workers::core::tuning::{Mode, PoolTuning, Stamped, TenantTuning, TuningStore};
+use ackline_workers::dead::open;
+use ackline_workers::dead::settled::Settled;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
@@ -246,6 +249,34 @@ async fn a_drain_is_seen_until_nothing_is_left_of_what_was_there() {
     let pool = worker.sees("drained", |pool| drain(pool).is_some_and(|drain| drain.is_done())).await;
     assert_eq!(pool.load.held(), 1, "what came later is kept");
     assert!(worker.scrape().contains("ackline_pool_tenants_held{pool=\"relay\"} 1.0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_counts_the_open_dead_letters_and_all_tell_them() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let (first, other) = (Process::start(&stage, "a", false), Process::start(&stage, "b", false));
+    let (_stop, _running) = other.run(&stage, Held(Arc::new(Semaphore::new(0))));
+    bury(&stage, Pool::Relay, 1, "relay a: answered 400", now_ms()).await;
+    let (_end, shutdown) = watch::channel(false);
+    for process in [&first, &other] {
+        let (context, books) = (stage.platform.log.context().clone(), stage.platform.buckets.replays.clone());
+        let interval = Duration::from_millis(50);
+        tokio::spawn(open::follow(context, books, process.board.clone(), interval, shutdown.clone()));
+    }
+    let open = |pool: &PoolSum| pool.dead.as_ref().map(|dead| dead.open);
+    for process in [&first, &other] {
+        process.sees("a dead letter", |pool| open(pool) == Some(1)).await;
+    }
+    let told = async {
+        while !first.board.is_first() || other.board.tick().dead.is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, told).await.expect("the second by name counts nothing");
+    Settled::new(stage.platform.buckets.replays.clone()).claim("dc_1", &[1]).await.unwrap();
+    other.sees("none open", |pool| open(pool) == Some(0)).await;
+    let text = first.scrape();
+    assert!(text.contains("ackline_dead_letters_open{pool=\"relay\"} 0.0"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

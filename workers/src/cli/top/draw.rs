@@ -1,7 +1,7 @@
 //! Draws the screen: totals, the pools, and what there is to say about the selected one.
 
 use super::screen::{Focus, Screen};
-use crate::cli::figures::{age, bars, count, rate, time};
+use crate::cli::figures::{age, bars, count, open_dead, rate, time};
 use crate::core::status::diagnosis::Condition;
 use crate::core::status::fleet::PoolSum;
 use crate::core::status::notable::{aside_counts, state};
@@ -103,10 +103,11 @@ fn draw_header(screen: &Screen, notices: &str, area: Rect, buffer: &mut Buffer) 
 type Column = (&'static str, u16, fn(&Screen, &PoolSum) -> String);
 
 /// The columns behind name and verdict, the most needed first; the last ones go when the terminal is narrow.
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     ("LAG", 6, |_, pool| count(pool.lag_messages())),
     ("OLDEST", 6, |_, pool| age(pool.lag())),
     ("WAIT", 4, |_, pool| count(pool.waiting())),
+    ("DEAD", 4, |_, pool| open_dead(pool)),
     ("OUT/S", 6, |_, pool| rate(pool.rates.finished)),
     ("RUN/MAX", 8, |_, pool| pool.jobs()),
     ("P99", 6, |_, pool| time(pool.service.quantile_ms(0.99))),
@@ -214,6 +215,16 @@ fn words(screen: &Screen) -> Vec<Line<'static>> {
         let words = format!("stuck for {}: {stuck}", age(stuck.since()));
         Line::styled(words, screen.of(Condition::Stuck))
     }));
+    if let Some(dead) = pool.dead.as_ref().filter(|dead| dead.open > 0) {
+        lines.push(Line::from(format!(
+            "dead letters: {}{} open ({}), the oldest {}, {} in the last hour",
+            count(dead.open),
+            if dead.more { " or more" } else { "" },
+            dead.reasons_in_words(),
+            age(dead.oldest().unwrap_or_default()),
+            count(dead.last_hour)
+        )));
+    }
     if pool.lines.total() > 0 {
         lines.push(Line::from(format!(
             "lines: {} of tenants larger than their share, {} of conversations that wait",
@@ -237,7 +248,9 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     let Some(pool) = screen.selected_pool() else { return };
     let right = |text: String| Line::from(text).right_aligned();
     let mut titles = vec![Line::from(format!("TENANT (by {})", screen.order.as_str()))];
-    titles.extend(["IN/S", "QUEUED", "RUNNING", "WAIT", "LINES"].map(|title| right(title.to_owned())));
+    titles.extend(
+        ["IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DEAD/H"].map(|title| right(title.to_owned())),
+    );
     titles.push(Line::from("STATE"));
     let rows = pool.tenants.iter().map(|tenant| {
         Row::new([
@@ -247,6 +260,7 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
             right(count(tenant.load.running)),
             right(count(tenant.backlog().waiting)),
             right(count(tenant.lines.total())),
+            right(count(tenant.dead_hour)),
             Line::styled(
                 state(tenant.turned.as_ref(), tenant.drain.as_ref()),
                 if tenant.is_held() { screen.of(Condition::Paused) } else { Style::new() },
@@ -260,6 +274,7 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
         Constraint::Length(7),
         Constraint::Length(7),
         Constraint::Length(7),
+        Constraint::Length(6),
         Constraint::Length(STATE_WIDTH),
     ];
     let area = Rect { y: area.y + area.height.min(1), height: area.height.saturating_sub(1), ..area };
@@ -271,7 +286,7 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     StatefulWidget::render(table, area, buffer, &mut TableState::default().with_selected(selected));
 }
 
-const HELP: [&str; 13] = [
+const HELP: [&str; 15] = [
     "up, down   select a pool or a tenant",
     "tab        go to the tenants of the pool, and back",
     "s          order by usual, rate, waiting",
@@ -284,6 +299,8 @@ const HELP: [&str; 13] = [
     "age of the oldest of it, WANT the processes that the pool needs.",
     "WAIT waits for a target or its time; LINES is outside the streams:",
     "tenants larger than their share, conversations that wait long;",
+    "DEAD is the open dead letters, neither replayed nor discarded,",
+    "DEAD/H what was given up of a tenant in the last hour.",
     "P50 and P99 are of the time of one attempt, lately.",
 ];
 

@@ -4,7 +4,9 @@ use super::draw::View;
 use super::screen::{Action, Focus, Screen};
 use super::turn::{Turn, Way};
 use super::*;
+use crate::core::dead_class::DeadClass;
 use crate::core::scaling::Targets;
+use crate::core::status::dead::OpenDead;
 use crate::core::status::fleet::tests::{snapshot, status};
 use crate::core::status::fleet::{Fleet, PoolSum};
 use crate::core::status::notable::{Drain, Lines, OpenBreaker, Turned};
@@ -110,19 +112,31 @@ fn what_lag_does_not_show_is_on_the_screen() {
     relay.breakers =
         vec![OpenBreaker { downstream: "relay.acme.bot".into(), open_ms: 540_000, next_ms: 31_000 }];
     relay.breakers_open = 1;
+    relay.tenants[1].dead_hour = 2;
     let crm = PoolStatus { paused: true, ..status(Pool::Crm, 0..4) };
     let mut fleet = Fleet::default();
-    fleet.hear(snapshot("one", 1, vec![status(Pool::Flows, 0..4), relay, crm]), Instant::now());
+    let dead = OpenDead {
+        pool: "relay".to_owned(),
+        open: 12,
+        last_hour: 2,
+        oldest_ms: Some(10_800_000),
+        reasons: [(DeadClass::GaveUp, 2), (DeadClass::Refused, 10)].into(),
+        more: false,
+    };
+    let mut told = snapshot("one", 1, vec![status(Pool::Flows, 0..4), relay, crm]);
+    told.dead = Some(vec![dead]);
+    fleet.hear(told, Instant::now());
     let mut screen = screen(true);
     screen.update(1, fleet.pools());
-    let notices = "relay: 1 left alone, 2 held, 1200 in lines, 4 waiting   crm: paused";
+    let notices =
+        "relay: 1 left alone, 2 held, 1200 in lines, 4 waiting, 2 dead in the last hour   crm: paused";
     let unselected = print(&screen, Rect::new(0, 0, 100, 30));
     assert!(unselected.lines().nth(1).unwrap().starts_with(notices), "{unselected}");
     screen.press(KeyEvent::from(KeyCode::Down));
     let shown = print(&screen, Rect::new(0, 0, 110, 30));
     assert_golden("aside.txt", &shown);
     let rows: Vec<&str> = shown.lines().skip_while(|line| !line.starts_with("TENANT")).skip(1).collect();
-    assert!(rows[0].starts_with("acme") && rows[0].ends_with("1204 paused"), "{shown}");
+    assert!(rows[0].starts_with("acme") && rows[0].ends_with("1204      2 paused"), "{shown}");
     assert!(rows[1].starts_with("globex") && rows[1].ends_with("draining, 12 left"), "{shown}");
     assert!(rows[2].starts_with("busy"), "who is held comes first: {shown}");
 }

@@ -1,9 +1,10 @@
 //! What `/metrics` shows of the present: read from the board at each scrape, so nothing outlives its cause.
 //!
 //! Labels are bounded: pools, lanes, and of tenants only the busiest of each pool. The figures are of this
-//! process, but for the number of wanted workers, which every process tells alike.
+//! process, but for the number of wanted workers and the open dead letters, which every process tells alike.
 
 use super::board::Board;
+use super::dead::OpenDead;
 use super::{LaneLag, PoolStatus, TenantStatus};
 use crate::core::scaling::Targets;
 use ackline_shared::subjects::Pool;
@@ -95,6 +96,20 @@ const TENANT_GAUGES: [Gauge<TenantStatus>; 6] = [
     ),
 ];
 
+const DEAD_GAUGES: [Gauge<OpenDead>; 3] = [
+    (
+        "ackline_dead_letters_open",
+        "Dead letters neither replayed nor discarded, over all processes",
+        |dead| float(dead.open),
+    ),
+    ("ackline_dead_letters_open_last_hour", "Those of them given up in the last hour", |dead| {
+        float(dead.last_hour)
+    }),
+    ("ackline_dead_letters_oldest_seconds", "Age of the oldest of them", |dead| {
+        float(dead.oldest_ms.unwrap_or_default()) / 1000.0
+    }),
+];
+
 impl Gauges {
     /// Makes the collector.
     pub fn new(board: Board, targets: Targets) -> Self {
@@ -151,10 +166,18 @@ impl Collector for Gauges {
                 family.encode_family(&labels)?.encode_gauge(&value(tenant))?;
             }
         }
+        let pools: Vec<_> = Pool::ALL.into_iter().filter_map(|pool| self.board.pool(pool)).collect();
+        for (name, help, value) in DEAD_GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (pool, dead) in pools.iter().filter_map(|pool| Some((pool, pool.dead.as_ref()?))) {
+                let labels = OfPool { pool: pool.pool.as_str().to_owned() };
+                family.encode_family(&labels)?.encode_gauge(&value(dead))?;
+            }
+        }
         let help = "Processes that the pool needs, over all processes";
         let mut family =
             encoder.encode_descriptor("ackline_workers_wanted", help, None, MetricType::Gauge)?;
-        for pool in Pool::ALL.into_iter().filter_map(|pool| self.board.pool(pool)) {
+        for pool in pools {
             let labels = OfPool { pool: pool.pool.as_str().to_owned() };
             family.encode_family(&labels)?.encode_gauge(&f64::from(pool.wanted(&self.targets)))?;
         }

@@ -198,6 +198,7 @@ pub fn aside_counts(pool: &PoolSum) -> Option<String> {
         (pool.tenants_held, "held"),
         (pool.backlog.ready, "in lines"),
         (pool.waiting(), "waiting"),
+        (pool.dead.as_ref().map_or(0, |dead| dead.last_hour), "dead in the last hour"),
     ];
     let words = |(count, what): (u64, &str)| match (count, what) {
         (0, _) => None,

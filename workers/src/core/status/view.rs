@@ -1,5 +1,6 @@
 //! A pool as it is shown to programs: the same shape from the API and from the command line.
 
+use super::dead::OpenDead;
 use super::diagnosis::Diagnosis;
 use super::fleet::PoolSum;
 use super::notable::{Drain, OpenBreaker};
@@ -7,6 +8,7 @@ use super::{LaneLag, TenantStatus};
 use crate::core::activity::Stuck;
 use crate::core::scaling::Targets;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// A pool over all processes.
@@ -74,6 +76,27 @@ pub struct PoolView {
     pub breakers: Vec<BreakerView>,
     /// Tenants that are paused, drained or discarded.
     pub tenants_held: u64,
+    /// The pool's dead letters that are neither replayed nor discarded, as counted within the last seconds; absent until
+    /// some process has counted them.
+    pub dead_letters: Option<OpenDeadView>,
+    /// Updates given up in the last hour by the processes that run now, whatever was done about them since.
+    pub dead_last_hour: u64,
+}
+
+/// Dead letters that are neither replayed nor discarded.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct OpenDeadView {
+    /// How many.
+    pub open: u64,
+    /// Those of them that were given up in the last hour.
+    pub last_hour: u64,
+    /// Age of the oldest.
+    pub oldest_seconds: Option<f64>,
+    /// How many by the class of their reason: `refused`, `overdue`, `gave_up`, `panicked`, `taken_over`, `unreadable`,
+    /// `discarded`, `ambiguous` or `other`.
+    pub reasons: BTreeMap<&'static str, u64>,
+    /// Whether there may be older ones that are not counted.
+    pub more: bool,
 }
 
 /// Where something is stuck.
@@ -155,6 +178,8 @@ pub struct TenantView {
     pub spilled: u64,
     /// Updates of conversations that wait long for a target.
     pub parked: u64,
+    /// Updates given up in the last hour by the processes that run now.
+    pub dead_last_hour: u64,
     /// Nothing of it starts.
     pub paused: bool,
     /// What was received before the change is worked on, what comes later is kept.
@@ -222,6 +247,8 @@ impl PoolView {
             breakers_open: pool.breakers_open,
             breakers: pool.breakers.iter().map(BreakerView::from).collect(),
             tenants_held: pool.tenants_held,
+            dead_letters: pool.dead.as_ref().map(OpenDeadView::from),
+            dead_last_hour: pool.dead_hour,
         }
     }
 }
@@ -258,6 +285,7 @@ impl From<&TenantStatus> for TenantView {
             waiting_seconds: status.backlog().oldest_waiting_ms.map(seconds),
             spilled: status.lines.moved,
             parked: status.lines.parked,
+            dead_last_hour: status.dead_hour,
             paused: turned.paused,
             draining: turned.draining,
             discarding: turned.discarding,
@@ -275,6 +303,18 @@ impl From<&OpenBreaker> for BreakerView {
             downstream: breaker.downstream.clone(),
             open_seconds: seconds(breaker.open_ms),
             next_request_seconds: seconds(breaker.next_ms),
+        }
+    }
+}
+
+impl From<&OpenDead> for OpenDeadView {
+    fn from(dead: &OpenDead) -> Self {
+        Self {
+            open: dead.open,
+            last_hour: dead.last_hour,
+            oldest_seconds: dead.oldest_ms.map(seconds),
+            reasons: dead.reasons.iter().map(|(class, count)| (class.as_str(), *count)).collect(),
+            more: dead.more,
         }
     }
 }
