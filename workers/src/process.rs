@@ -273,7 +273,10 @@ fn spawn_pools(
     let egress = Egress::new(&settings.egress)?.with_breakers(breakers.clone());
     for pool in &parts.pools {
         match pool {
-            Pool::Flows => spawn(running, FlowsJob::new(platform(), egress.clone()), &settings.flows, host),
+            Pool::Flows => {
+                let job = FlowsJob::new(platform(), egress.clone()).with_metrics(host.metrics.clone());
+                spawn(running, job, &settings.flows, host);
+            }
             Pool::Replies => {
                 let job = Replies::new(platform(), &settings.graph)?.with_breakers(breakers.clone());
                 spawn(running, job, &settings.replies, host);

@@ -24,6 +24,7 @@ use std::time::Duration;
 pub struct Metrics {
     verdicts: Family<VerdictLabels, Counter>,
     dead: Family<DeadLabels, Counter>,
+    calls: Family<CallLabels, Counter>,
     owner_changes: Family<ChangeLabels, Counter>,
     handover: Family<ChangeLabels, Histogram, fn() -> Histogram>,
     service: Family<PoolLabels, Histogram, fn() -> Histogram>,
@@ -48,6 +49,12 @@ struct VerdictLabels {
 struct DeadLabels {
     pool: &'static str,
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    call: &'static str,
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -89,6 +96,7 @@ impl Metrics {
         let metrics = Self {
             verdicts: Family::default(),
             dead: Family::default(),
+            calls: Family::default(),
             owner_changes: Family::default(),
             handover: Family::new_with_constructor(seconds),
             activities: Arc::new(Pool::ALL.map(|pool| Activity::new(pool, tenants))),
@@ -99,6 +107,8 @@ impl Metrics {
         };
         let help = "Updates that went to the dead letters, by the class of their reason";
         registry.register("ackline_dead_letters", help, metrics.dead.clone());
+        let help = "Calls that flows made, by what came of them: `done`, or the kind of the failure";
+        registry.register("ackline_flow_calls", help, metrics.calls.clone());
         let registry = registry.sub_registry_with_prefix("ackline_pool");
         registry.register("verdicts", "Attempts by what came of them", metrics.verdicts.clone());
         registry.register(
@@ -143,6 +153,11 @@ impl Metrics {
         if matches!(head.family, envelope::Family::Update(_)) {
             self.activity(pool).webhook();
         }
+    }
+
+    /// Counts a call that a flow made, of a `model` or over `http`, by what came of it.
+    pub fn called(&self, call: &'static str, outcome: &'static str) {
+        self.calls.get_or_create(&CallLabels { call, outcome }).inc();
     }
 
     /// Counts an update that went to the dead letters.
