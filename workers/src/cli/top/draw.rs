@@ -85,10 +85,10 @@ fn draw_header(screen: &Screen, notices: &str, area: Rect, buffer: &mut Buffer) 
     let oldest = screen.pools.iter().map(PoolSum::lag).max().unwrap_or_default();
     let healthy = screen.pools.iter().filter(|pool| pool.diagnosis().condition == Condition::Healthy).count();
     let totals = format!(
-        "ackline  {} process{}   in {}/s   out {}/s   lag {} ({})   {healthy} of {} pools healthy",
+        "ackline  {} process{}   in {}/s   out {}/s   lag {} ({})   {healthy}/{} pools healthy",
         screen.instances,
         if screen.instances == 1 { "" } else { "es" },
-        sum(|pool| pool.rates.read),
+        rate(webhooks(&screen.pools)),
         sum(|pool| pool.rates.finished),
         count(lag),
         age(oldest),
@@ -97,6 +97,14 @@ fn draw_header(screen: &Screen, notices: &str, area: Rect, buffer: &mut Buffer) 
     let style = if screen.colour { screen.heading().fg(Color::Yellow) } else { screen.heading() };
     let lines = vec![Line::styled(totals, screen.heading()), Line::styled(notices, style)];
     Paragraph::new(lines).render(area, buffer);
+}
+
+/// What Meta sends, each once: every pool reads it for itself, and the one that reads all of it reads most. Processes
+/// that do not tell it apart count what we wrote down, too.
+fn webhooks(pools: &[PoolSum]) -> f64 {
+    let most = |of: fn(&PoolSum) -> f64| pools.iter().map(of).fold(0.0, f64::max);
+    let webhooks = most(|pool| pool.rates.webhooks);
+    if webhooks > 0.0 { webhooks } else { most(|pool| pool.rates.read) }
 }
 
 /// A column: its title, its width, and what it shows.
@@ -286,7 +294,7 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     StatefulWidget::render(table, area, buffer, &mut TableState::default().with_selected(selected));
 }
 
-const HELP: [&str; 15] = [
+const HELP: [&str; 16] = [
     "up, down   select a pool or a tenant",
     "tab        go to the tenants of the pool, and back",
     "s          order by usual, rate, waiting",
@@ -295,6 +303,7 @@ const HELP: [&str; 15] = [
     "?          this help",
     "q          quit",
     "",
+    "In the first line, in counts each webhook once, out what pools end.",
     "LAG can be worked on, in the streams and in lines, OLDEST is the",
     "age of the oldest of it, WANT the processes that the pool needs.",
     "WAIT waits for a target or its time; LINES is outside the streams:",

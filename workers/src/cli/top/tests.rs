@@ -27,6 +27,7 @@ fn tenant(name: &str, rate: f64, load: Load) -> TenantStatus {
 fn pools() -> Vec<PoolSum> {
     let mut flows = status(Pool::Flows, 0..4);
     flows.rates.read = 123.4;
+    flows.rates.webhooks = 60.0;
     flows.rates.finished = 122.0;
     flows.load.running = 3;
     flows.history = (0..60).map(|n| 100 + (n % 7) * 10).collect();
@@ -36,6 +37,7 @@ fn pools() -> Vec<PoolSum> {
     relay.load = Load { queued: 90, running: 8, waiting: 2 };
     relay.rates.finished = 64.2;
     relay.rates.read = 64.0;
+    relay.rates.webhooks = 64.0;
     relay.lanes = vec![
         LaneLag { lane: "msg".into(), unread: 12_000, in_work: 100, oldest_ms: 42_000, partition: Some(1) },
         LaneLag { lane: "sts".into(), unread: 10, in_work: 0, oldest_ms: 900, partition: Some(2) },
@@ -139,6 +141,16 @@ fn what_lag_does_not_show_is_on_the_screen() {
     assert!(rows[0].starts_with("acme") && rows[0].ends_with("1204      2 paused"), "{shown}");
     assert!(rows[1].starts_with("globex") && rows[1].ends_with("draining, 12 left"), "{shown}");
     assert!(rows[2].starts_with("busy"), "who is held comes first: {shown}");
+}
+
+#[test]
+fn a_webhook_counts_once_however_many_pools_read_it() {
+    let header = print(&screen(false), Rect::new(0, 0, 80, 24));
+    assert!(header.starts_with("ackline  1 process   in 64.0/s   out 186/s "), "{header}");
+    let mut screen = screen(false);
+    screen.pools.iter_mut().for_each(|pool| pool.rates.webhooks = 0.0);
+    let older = print(&screen, Rect::new(0, 0, 80, 24));
+    assert!(older.starts_with("ackline  1 process   in 123/s "), "{older}");
 }
 
 #[test]
