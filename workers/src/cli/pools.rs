@@ -14,7 +14,7 @@ use std::fmt::Write;
 /// Arguments of `ackline pools`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "LAG is what can be worked on, in the streams and in lines, OLDEST the age of the oldest of it; WAIT waits for a target or\nits time; DEAD is the open dead letters, DEAD/H those of the last hour.\n\nExit status: 0 when every pool is healthy, catching up or paused, 1 when one is not or no process speaks."
+    after_help = "LAG is what can be worked on, in the streams and in lines, OLDEST the age of the oldest of it; WAIT waits for a target or\nits time; DLQ is the open dead letters, DLQ/H those of the last hour.\n\nExit status: 0 when every pool is healthy, catching up or paused, 1 when one is not or no process speaks."
 )]
 pub struct PoolsArguments {
     /// Print a JSON array instead of text
@@ -92,8 +92,8 @@ fn table(pools: &[PoolSum], settings: &OnlookerSettings) -> String {
         "LAG",
         "OLDEST",
         "WAIT",
-        "DEAD",
-        "DEAD/H",
+        "DLQ",
+        "DLQ/H",
         "IN/S",
         "OUT/S",
         "RUN/MAX",
@@ -132,7 +132,7 @@ fn tenants_table(pools: &[PoolSum]) -> String {
     let _writing_to_a_string_never_fails = writeln!(
         text,
         "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}  STATE",
-        "POOL", "TENANT", "IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DEAD/H"
+        "POOL", "TENANT", "IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DLQ/H"
     );
     for (pool, tenant) in pools.iter().flat_map(|pool| pool.tenants.iter().map(move |tenant| (pool, tenant)))
     {

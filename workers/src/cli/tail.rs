@@ -151,8 +151,8 @@ pub async fn run(arguments: &TailArguments, settings: &OnlookerSettings, out: &m
             }
         }
     }
-    let rest = merge.rest().take(usize::try_from(left).unwrap_or(usize::MAX));
-    let _read_or_not = rest.map(|step| arguments.write(step, out)).all(|is_read| is_read);
+    let mut rest = merge.rest().take(usize::try_from(left).unwrap_or(usize::MAX));
+    let _read_or_not = rest.all(|step| arguments.write(step, out));
     Outcome { code: EXIT_OK, ..Outcome::default() }
 }
 

@@ -114,6 +114,7 @@ mod tests {
     use super::*;
     use crate::replies::verdict::Failure;
     use ackline_shared::envelope::EnvelopeError;
+    use ackline_shared::subjects::header;
 
     #[test]
     fn every_reason_that_is_stored_has_its_class() {
@@ -127,7 +128,7 @@ mod tests {
             ("the job panicked on this update; the log of the worker has the place", DeadClass::Panicked),
             ("3 processes took this update over and ended while they worked on it", DeadClass::TakenOver),
             (&Failure::lost("it took too long").reason, DeadClass::Ambiguous),
-            (&EnvelopeError::Header("Ackline-Kind").to_string(), DeadClass::Unreadable),
+            (&EnvelopeError::Header(header::KIND).to_string(), DeadClass::Unreadable),
             (&EnvelopeError::Subject("in.x".into()).to_string(), DeadClass::Unreadable),
             ("this is not a send command: expected value", DeadClass::Unreadable),
             ("the payload is not JSON: expected value", DeadClass::Unreadable),

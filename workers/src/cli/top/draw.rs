@@ -115,7 +115,7 @@ const COLUMNS: [Column; 11] = [
     ("LAG", 6, |_, pool| count(pool.lag_messages())),
     ("OLDEST", 6, |_, pool| age(pool.lag())),
     ("WAIT", 4, |_, pool| count(pool.waiting())),
-    ("DEAD", 4, |_, pool| open_dead(pool)),
+    ("DLQ", 4, |_, pool| open_dead(pool)),
     ("OUT/S", 6, |_, pool| rate(pool.rates.finished)),
     ("RUN/MAX", 8, |_, pool| pool.jobs()),
     ("P99", 6, |_, pool| time(pool.service.quantile_ms(0.99))),
@@ -256,9 +256,8 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     let Some(pool) = screen.selected_pool() else { return };
     let right = |text: String| Line::from(text).right_aligned();
     let mut titles = vec![Line::from(format!("TENANT (by {})", screen.order.as_str()))];
-    titles.extend(
-        ["IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DEAD/H"].map(|title| right(title.to_owned())),
-    );
+    titles
+        .extend(["IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DLQ/H"].map(|title| right(title.to_owned())));
     titles.push(Line::from("STATE"));
     let rows = pool.tenants.iter().map(|tenant| {
         Row::new([
@@ -308,8 +307,8 @@ const HELP: [&str; 16] = [
     "age of the oldest of it, WANT the processes that the pool needs.",
     "WAIT waits for a target or its time; LINES is outside the streams:",
     "tenants larger than their share, conversations that wait long;",
-    "DEAD is the open dead letters, neither replayed nor discarded,",
-    "DEAD/H what was given up of a tenant in the last hour.",
+    "DLQ is the open dead letters, neither replayed nor discarded,",
+    "DLQ/H what was given up of a tenant in the last hour.",
     "P50 and P99 are of the time of one attempt, lately.",
 ];
 

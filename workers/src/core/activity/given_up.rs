@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn tenant(n: usize) -> TenantId {
-        TenantId::new(&format!("t{n}")).unwrap()
+        TenantId::new(format!("t{n}")).unwrap()
     }
 
     #[test]
