@@ -17,7 +17,7 @@ use crate::core::status::lag::{self, Watched};
 use crate::core::status::publish;
 use crate::core::status::settings::StatusSettings;
 use crate::crm::CrmSync;
-use crate::dead::{Office, clerk};
+use crate::dead::{Office, clerk, open};
 use crate::egress::{Egress, EgressSettings};
 use crate::events::EventsJob;
 use crate::flows::pool::FlowsJob;
@@ -200,6 +200,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         platform: platform.clone(),
         journal: journal.clone(),
         standing,
+        board: board.clone(),
         metrics: Arc::new(metrics),
     };
     running.spawn(serve(listeners.private, api::build_private(private), shutdown.clone()));
@@ -232,6 +233,8 @@ fn spawn_status(running: &mut JoinSet<()>, settings: &Settings, parts: &Parts, h
     running.spawn(publish::speak(context.client(), board.clone(), shutdown()));
     running.spawn(publish::listen(context.client(), board.clone(), shutdown()));
     running.spawn(host.metrics.following().clone().serve(context.client(), shutdown()));
+    let replays = host.platform.buckets.replays.clone();
+    running.spawn(open::follow(context.clone(), replays, board.clone(), open::INTERVAL, shutdown()));
     let answers_for_all = parts.api || settings.status.keda_listen.is_some();
     let interval = settings.status.lag_interval;
     running.spawn(lag::watch(context.clone(), watched, board.clone(), interval, answers_for_all, shutdown()));
@@ -267,7 +270,10 @@ fn spawn_pools(
     let egress = Egress::new(&settings.egress)?;
     for pool in &parts.pools {
         match pool {
-            Pool::Flows => spawn(running, FlowsJob::new(platform(), egress.clone()), &settings.flows, host),
+            Pool::Flows => {
+                let job = FlowsJob::new(platform(), egress.clone()).with_metrics(host.metrics.clone());
+                spawn(running, job, &settings.flows, host);
+            }
             Pool::Replies => {
                 let job = Replies::new(platform(), &settings.graph)?;
                 spawn(running, job, &settings.replies, host);

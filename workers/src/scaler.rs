@@ -84,8 +84,7 @@ impl Scaler {
 
     fn is_active(&self, asked: &ScaledObjectRef) -> Result<bool, Status> {
         let pools = pools(&asked.scaler_metadata)?;
-        let is_busy =
-            |pool: PoolSum| pool.lag_messages() > 0 || pool.load.held() > 0 || pool.rates.read > 0.0;
+        let is_busy = |pool: PoolSum| pool.unfinished() > 0 || pool.load.held() > 0 || pool.rates.read > 0.0;
         let is_needed = self.wanted(asked)? > 0;
         Ok(is_needed || pools.into_iter().filter_map(|pool| self.board.pool(pool)).any(is_busy))
     }

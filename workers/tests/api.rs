@@ -9,6 +9,7 @@
 )]
 
 mod api_dead;
+mod api_seen;
 mod api_stage;
 
 use ackline_shared::subjects::{OUTBOUND, UPDATES};
@@ -360,17 +361,6 @@ async fn a_webhook_at_a_wrong_address_or_without_its_signature_stores_nothing() 
 }
 
 #[tokio::test]
-async fn the_private_listener_reports_health_and_metrics() {
-    let stage = Stage::start().await;
-    assert_eq!(stage.private("/livez").await.status, StatusCode::OK);
-    let ready = stage.private("/readyz").await;
-    assert_eq!((ready.status, &ready.json["journal"]), (StatusCode::OK, &json!("readable")));
-    let metrics = stage.private("/metrics").await;
-    assert!(metrics.text.contains("things_total 3"), "{}", metrics.text);
-    stage.get("/metrics", ACME).await.is_problem(StatusCode::NOT_FOUND, "not-found");
-}
-
-#[tokio::test]
 async fn a_served_request_is_finished_after_the_signal() {
     let stage = Stage::start().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -476,36 +466,4 @@ async fn what_is_turned_is_checked_revised_and_audited() {
     assert!(audit["items"][0]["at"].is_string() && audit["items"][0]["by"] == "key:acme/operator", "{audit}");
     let items = stage.get("/v1/tuning", OPERATOR).await.json["items"].clone();
     assert_eq!(items.as_array().unwrap().len(), 6, "{items}");
-}
-
-#[tokio::test]
-async fn pools_are_shown_to_operators_only_with_a_verdict_in_words() {
-    let stage = Stage::start().await;
-    for path in ["/v1/pools", "/v1/pools/relay", "/v1/pools/relay/tenants"] {
-        stage.get(path, ACME).await.is_problem(StatusCode::FORBIDDEN, "forbidden");
-    }
-    stage.get("/v1/pools/relay", OPERATOR).await.is_problem(StatusCode::NOT_FOUND, "not-found");
-    stage.get("/v1/pools/relays", OPERATOR).await.is_problem(StatusCode::NOT_FOUND, "not-found");
-    let status = json!({"instance": "w1", "version": "0.1.0", "started_ms": 1, "at_ms": 2, "pools": [
-        {"pool": "relay", "state": "working", "partitions": 4, "owned": [0, 1, 2], "owner_changes": 3,
-         "concurrency": 8, "paused": false, "load": {"queued": 5, "running": 8, "waiting": 0},
-         "rates": {"read": 10.0, "finished": 10.0, "retried": 0.0, "dead": 0.0},
-         "service": {"counts": [], "total_ms": 0.0}, "wait": {"counts": [], "total_ms": 0.0},
-         "lanes": [{"lane": "msg", "unread": 7, "in_work": 13, "oldest_ms": 9000, "partition": 2}],
-         "tenants": [{"tenant": "acme", "rate": 10.0, "load": {"queued": 5, "running": 8, "waiting": 0}}],
-         "history": [9, 10]},
-        {"pool": "a pool of tomorrow", "state": "working", "partitions": 4, "owned": [], "owner_changes": 0,
-         "concurrency": 8, "paused": false, "load": {"queued": 0, "running": 0, "waiting": 0},
-         "rates": {"read": 0.0, "finished": 0.0, "retried": 0.0, "dead": 0.0},
-         "service": {"counts": [], "total_ms": 0.0}, "wait": {"counts": [], "total_ms": 0.0},
-         "lanes": [], "tenants": [], "history": []}]});
-    stage.board.hear(serde_json::from_value(status).unwrap());
-    let relay = stage.get("/v1/pools/relay", OPERATOR).await.json;
-    assert_eq!(relay["verdict"], json!({"condition": "unowned", "words": "1 of 4 partitions have no owner"}));
-    assert_eq!((&relay["lag_messages"], &relay["lag_seconds"]), (&json!(20), &json!(9.0)));
-    let all = stage.get("/v1/pools", OPERATOR).await.json;
-    assert_eq!(all["items"], json!([relay]));
-    let tenants = stage.get("/v1/pools/relay/tenants", OPERATOR).await.json;
-    assert_eq!(tenants["items"][0]["tenant"], "acme");
-    assert_eq!(tenants["items"][0]["running"], 8);
 }

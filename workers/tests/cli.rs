@@ -11,6 +11,7 @@
 mod cli_dead;
 mod cli_seen;
 
+use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, TenantId, UpdateId};
 use ackline_shared::nats;
@@ -279,17 +280,17 @@ async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
         client.publish(subjects::told(&tenant), told.to_string().into()).await.unwrap();
     });
     let outcome = desk.tail(&["--tenant", "acme", "--since", "1h", "--count", "5", "--for", "20s"]).await;
-    let mut lines: Vec<&str> = outcome.lines().map(|line| line.split_once("  ").unwrap().1).collect();
-    lines.sort_unstable();
+    let lines: Vec<&str> = outcome.lines().map(|line| line.split_once("  ").unwrap().1).collect();
     assert_eq!(lines.len(), 5, "{outcome}");
-    assert!(lines[0].starts_with("received ") && lines[0].ends_with("partition 1"), "{outcome}");
+    // What the pool told is the oldest by far, the rest is as it was stored.
+    assert!(lines[0].starts_with("relay retry") && lines[0].ends_with("12 ms, attempt 2: 503"), "{outcome}");
+    assert!(lines[1].starts_with("received ") && lines[1].ends_with("partition 1"), "{outcome}");
     assert!(
-        lines[1].starts_with("relay given up") && lines[1].ends_with("refused: 400 (attempts: 3)"),
+        lines[2].starts_with("relay given up") && lines[2].ends_with("refused: 400 (attempts: 3)"),
         "{outcome}"
     );
-    assert!(lines[2].starts_with("relay in line") && lines[2].contains(" moved-1 "), "{outcome}");
-    assert!(lines[3].starts_with("relay parked") && lines[3].contains(" parked-1 "), "{outcome}");
-    assert!(lines[4].starts_with("relay retry") && lines[4].ends_with("12 ms, attempt 2: 503"), "{outcome}");
+    assert!(lines[3].starts_with("relay in line") && lines[3].contains(" moved-1 "), "{outcome}");
+    assert!(lines[4].starts_with("relay parked") && lines[4].contains(" parked-1 "), "{outcome}");
     assert!(!outcome.contains("49170123") && !outcome.contains("globex"), "{outcome}");
     let one = ["--since", "1h", "--for", "20s", "--json", "--conversation", "p:49170123", "--show-personal"];
     let shown = desk.tail(&[&["--tenant", "acme", "--count", "3"], &one[..]].concat()).await;
@@ -298,6 +299,18 @@ async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
     stages.sort_unstable();
     assert_eq!(stages, ["given up", "in line", "parked"], "only what is of the conversation: {shown}");
     assert!(steps.iter().all(|step| step["conversation"] == "p:49170123"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_tail_of_a_tenant_that_nobody_declared_is_a_mistake() {
+    let desk = Desk::open();
+    let early = desk.ask(&["tail", "--tenant", "acme", "--for", "20s"]).await;
+    assert_eq!((early.code, early.err.contains("nothing is set up")), (EXIT_FAILED, true), "{early:?}");
+    desk.ask(&["apply", demo().to_str().unwrap()]).await;
+    let wrong = desk.ask(&["tail", "--tenant", "acmee", "--for", "20s"]).await;
+    assert_eq!(wrong.code, EXIT_CONFIG);
+    assert!(wrong.err.contains("no tenant `acmee`; `ackline tenants` shows"), "{wrong:?}");
+    assert_eq!(desk.ask(&["tail", "--tenant", "_unrouted", "--for", "1ms"]).await.code, EXIT_OK);
 }
 
 #[tokio::test]
@@ -354,6 +367,9 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
     publish(&context, TenantId::unrouted(), Class::Account).await;
     give_up(&context, 1).await;
     let (_, findings) = doctor(&desk).await;
+    let dead = findings.iter().find(|finding| finding["check"] == "dead letters").unwrap();
+    let said = dead["message"].as_str().unwrap();
+    assert!(said.starts_with("1 open in relay (1 refused), the oldest given up "), "{said}");
     for (check, expected) in
         [("durability", "ok"), ("webhooks main", "ok"), ("unrouted", "warn"), ("dead letters", "warn")]
     {

@@ -1,8 +1,11 @@
 //! The private listener: `/livez`, `/readyz` and `/metrics`, for whoever runs the process and nobody else.
 
 use crate::core::standing::Standing;
+use crate::core::status::board::Board;
+use crate::core::status::diagnosis::seconds;
 use crate::journal::Journal;
 use crate::platform::Platform;
+use ackline_shared::subjects::Pool;
 use async_nats::connection::State as Connection;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -28,6 +31,8 @@ pub struct PrivateState {
     pub journal: Option<Journal>,
     /// Where the pools of the process stand.
     pub standing: Standing,
+    /// What they say of themselves.
+    pub board: Board,
     /// All metrics of the process.
     pub metrics: Arc<Registry>,
 }
@@ -41,8 +46,8 @@ pub fn build_private(state: PrivateState) -> Router {
         .with_state(state)
 }
 
-/// Ready means: NATS is connected, the configuration was read, and every pool works or stands by. The read model
-/// may be away; queries say so.
+/// Ready means: NATS is connected, the configuration was read, and every pool works or stands by and has nothing that
+/// is stuck. The read model may be away; queries say so.
 async fn ready(State(state): State<PrivateState>) -> Response {
     let is_connected = state.platform.log.context().client().connection_state() == Connection::Connected;
     let is_loaded = state.platform.registry.is_loaded();
@@ -51,18 +56,26 @@ async fn ready(State(state): State<PrivateState>) -> Response {
         None => None,
     };
     let pools = state.standing.all();
-    let is_ready = is_connected && is_loaded && pools.values().all(|state| state.is_settled());
+    let stuck: Vec<String> = pools.keys().flat_map(|pool| stuck(&state.board, *pool)).collect();
+    let is_settled = pools.values().all(|state| state.is_settled());
+    let is_ready = is_connected && is_loaded && is_settled && stuck.is_empty();
     let pools: BTreeMap<&str, &str> =
         pools.into_iter().map(|(pool, state)| (pool.as_str(), state.as_str())).collect();
     let body = json!({
         "ready": is_ready,
         "nats": if is_connected { "connected" } else { "away" },
         "pools": pools,
+        "stuck": stuck,
         "configuration": if is_loaded { "loaded" } else { "not yet read" },
         "journal": journal.map_or("not used", |is_readable| if is_readable { "readable" } else { "away" }),
     });
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
+}
+
+fn stuck(board: &Board, pool: Pool) -> Vec<String> {
+    let stuck = board.activity(pool).stuck();
+    stuck.iter().map(|stuck| format!("{pool}, {stuck}, for {}", seconds(stuck.since()))).collect()
 }
 
 async fn metrics(State(state): State<PrivateState>) -> Response {

@@ -1,5 +1,6 @@
 //! Figures as people read them in narrow columns.
 
+use crate::core::status::fleet::PoolSum;
 use std::time::Duration;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -36,6 +37,11 @@ pub fn age(age: Duration) -> String {
         s @ 7_200..172_800 => format!("{}h", s / 3_600),
         s => format!("{}d", s / 86_400),
     }
+}
+
+/// The open dead letters of a pool; `-` while nobody has counted them.
+pub fn open_dead(pool: &PoolSum) -> String {
+    pool.dead.as_ref().map_or_else(|| "-".to_owned(), |dead| count(dead.open))
 }
 
 /// A time of work in milliseconds; `-` for none.

@@ -1,6 +1,6 @@
 //! `ackline pools` and `ackline tenants`: how the pools are, once, as text or JSON.
 
-use super::figures::{age, count, rate, time};
+use super::figures::{age, count, open_dead, rate, time};
 use super::onlooker::{Onlooker, OnlookerSettings};
 use super::{EXIT_FAILED, EXIT_OK, Outcome};
 use crate::core::status::diagnosis::Condition;
@@ -14,7 +14,7 @@ use std::fmt::Write;
 /// Arguments of `ackline pools`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit status: 0 when every pool is healthy, catching up or paused, 1 when one is not or no process speaks."
+    after_help = "LAG is what can be worked on, in the streams and in lines, OLDEST the age of the oldest of it; WAIT waits for a target or\nits time; DLQ is the open dead letters, DLQ/H those of the last hour.\n\nExit status: 0 when every pool is healthy, catching up or paused, 1 when one is not or no process speaks."
 )]
 pub struct PoolsArguments {
     /// Print a JSON array instead of text
@@ -87,20 +87,36 @@ fn table(pools: &[PoolSum], settings: &OnlookerSettings) -> String {
     let mut text = String::new();
     let _writing_to_a_string_never_fails = writeln!(
         text,
-        "{:<8} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8} {:>8} {:>5}  VERDICT",
-        "POOL", "LAG", "OLDEST", "IN/S", "OUT/S", "RUN/MAX", "QUEUED", "LINES", "P50", "P99", "WANT"
+        "{:<8} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8} {:>8} {:>5}  VERDICT",
+        "POOL",
+        "LAG",
+        "OLDEST",
+        "WAIT",
+        "DLQ",
+        "DLQ/H",
+        "IN/S",
+        "OUT/S",
+        "RUN/MAX",
+        "QUEUED",
+        "LINES",
+        "P50",
+        "P99",
+        "WANT"
     );
     for pool in pools {
         let _writing_to_a_string_never_fails = writeln!(
             text,
-            "{:<8} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8} {:>8} {:>5}  {}",
+            "{:<8} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} {:>7} {:>8} {:>8} {:>5}  {}",
             pool.pool.as_str(),
             count(pool.lag_messages()),
             age(pool.lag()),
+            count(pool.waiting()),
+            open_dead(pool),
+            pool.dead.as_ref().map_or_else(|| "-".to_owned(), |dead| count(dead.last_hour)),
             rate(pool.rates.read),
             rate(pool.rates.finished),
             pool.jobs(),
-            count(pool.load.queued + pool.load.waiting),
+            count(pool.load.queued),
             count(pool.lines.total()),
             time(pool.service.quantile_ms(0.5)),
             time(pool.service.quantile_ms(0.99)),
@@ -115,20 +131,21 @@ fn tenants_table(pools: &[PoolSum]) -> String {
     let mut text = String::new();
     let _writing_to_a_string_never_fails = writeln!(
         text,
-        "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8} {:>8}  STATE",
-        "POOL", "TENANT", "IN/S", "QUEUED", "RUNNING", "RETRY", "LINES"
+        "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}  STATE",
+        "POOL", "TENANT", "IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DLQ/H"
     );
     for (pool, tenant) in pools.iter().flat_map(|pool| pool.tenants.iter().map(move |tenant| (pool, tenant)))
     {
         let row = format!(
-            "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8} {:>8}  {}",
+            "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}  {}",
             pool.pool.as_str(),
             tenant.tenant.as_str(),
             rate(tenant.rate),
             count(tenant.load.queued),
             count(tenant.load.running),
-            count(tenant.load.waiting),
+            count(tenant.backlog().waiting),
             count(tenant.lines.total()),
+            count(tenant.dead_hour),
             state(tenant.turned.as_ref(), tenant.drain.as_ref()),
         );
         let _writing_to_a_string_never_fails = writeln!(text, "{}", row.trim_end());

@@ -1,15 +1,18 @@
 //! `ackline tail`: follows a tenant's updates through every stage, one line each.
 //!
 //! What is stored is read from the streams; what the pools make of it is told by the processes themselves while
-//! somebody follows. Nothing is acknowledged or changed. People are shown as short hashes unless asked for.
+//! somebody follows. Nothing is acknowledged or changed. People are shown as short hashes unless asked for. Lines stand
+//! in the order of their time, as far as what belongs before them comes within a moment.
+
+mod merge;
 
 use super::onlooker::OnlookerSettings;
-use super::{EXIT_OK, Outcome};
+use super::{EXIT_OK, Outcome, stored};
 use crate::core::following::{FOLLOWED_FOR, Told};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, short_hash};
 use ackline_shared::nats;
-use ackline_shared::subjects::{self, Pool, SpillLine, Subject, header};
+use ackline_shared::subjects::{self, Pool, SpillLine, Subject, config_key, header};
 use async_nats::Client;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
@@ -17,6 +20,7 @@ use async_nats::jetstream::{Context, Message};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, select_all};
 use jiff::Timestamp;
+use merge::Merge;
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -68,7 +72,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Step {
     at: String,
-    /// `received`, `recorded`, `queued`, `replayed`, `in line`, `parked`, `given up`, or what a pool said.
+    /// `received`, `recorded`, `queued`, `replayed`, `in line`, `parked`, `given up`, or what a pool said: `done`, `retry`,
+    /// `wait`, `dead`, `model failed`, `http failed`.
     stage: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pool: Option<String>,
@@ -83,6 +88,19 @@ struct Step {
     phone: Option<PhoneNumberId>,
 }
 
+/// What a source brings.
+#[derive(Debug)]
+struct Brought {
+    /// Which source.
+    source: usize,
+    /// Up to this time, in unix nanoseconds, it has told everything.
+    at_ns: u64,
+    /// Whether more of it is stored already.
+    has_more: bool,
+    /// Nothing for a message that none of us wrote.
+    step: Option<Step>,
+}
+
 /// Follows until told to end, writing to `out`.
 pub async fn run(arguments: &TailArguments, settings: &OnlookerSettings, out: &mut impl Write) -> Outcome {
     let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
@@ -90,6 +108,9 @@ pub async fn run(arguments: &TailArguments, settings: &OnlookerSettings, out: &m
         Ok(client) => client,
         Err(error) => return failed(&error),
     };
+    if let Err(outcome) = check(&arguments.tenant, &client).await {
+        return outcome;
+    }
     let mut steps = match open(arguments, &client).await {
         Ok(steps) => steps,
         Err(error) => return failed(&error),
@@ -98,41 +119,78 @@ pub async fn run(arguments: &TailArguments, settings: &OnlookerSettings, out: &m
     asking.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = arguments.for_time.map(|time| Instant::now() + time);
     let mut left = arguments.count.unwrap_or(u64::MAX);
+    let mut merge = Merge::new();
     while left > 0 {
-        let step = tokio::select! {
+        let due = merge.due();
+        tokio::select! {
             _ = tokio::signal::ctrl_c() => break,
             () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break,
             _ = asking.tick() => {
                 if let Err(error) = client.publish(subjects::follow(&arguments.tenant), "".into()).await {
                     return failed(&error);
                 }
-                continue;
             }
-            step = steps.next() => match step {
-                Some(Ok(step)) => step,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            brought = steps.next() => match brought {
+                Some(Ok(brought)) => {
+                    merge.reached(brought.source, brought.at_ns, brought.has_more);
+                    if let Some(step) = brought.step.filter(|step| arguments.matches(step)) {
+                        merge.put(brought.at_ns, step, Instant::now());
+                    }
+                }
                 Some(Err(error)) => return failed(&error),
                 None => return failed(&"NATS ended the subscription"),
             },
-        };
-        if arguments.matches(&step) {
+        }
+        while left > 0
+            && let Some(step) = merge.next(Instant::now())
+        {
             left -= 1;
-            // A reader that went away, such as `head`, ends the command like a signal does.
-            if writeln!(out, "{}", arguments.show(step)).and_then(|()| out.flush()).is_err() {
-                break;
+            if !arguments.write(step, out) {
+                return Outcome::default();
             }
         }
     }
+    let mut rest = merge.rest().take(usize::try_from(left).unwrap_or(usize::MAX));
+    let _read_or_not = rest.all(|step| arguments.write(step, out));
     Outcome { code: EXIT_OK, ..Outcome::default() }
 }
 
-type Steps = BoxStream<'static, Result<Step, String>>;
+/// A tenant that nobody declared has no updates: more likely its name is wrong.
+async fn check(tenant: &TenantId, client: &Client) -> Result<(), Outcome> {
+    let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
+    let context = nats::jetstream(client.clone());
+    let config = stored::open(&context, subjects::BUCKET_CONFIG).await.map_err(|error| failed(&error))?;
+    let Some(config) = config else {
+        return Err(failed(&"nothing is set up on this NATS yet; run `ackline apply`"));
+    };
+    let known = config.get(config_key::tenant(tenant)).await.map_err(|error| failed(&error))?;
+    if known.is_some() || tenant.is_unrouted() {
+        return Ok(());
+    }
+    Err(Outcome::bad_input(format!(
+        "error: there is no tenant `{tenant}`; `ackline tenants` shows those with something to do, the file that `ackline apply` \
+         was given names all, and what nobody claims is under `{}`\n",
+        TenantId::unrouted()
+    )))
+}
+
+type Steps = BoxStream<'static, Result<Brought, String>>;
+
+/// The source of what processes tell; those behind it are streams.
+const TOLD: usize = 0;
+/// In a millisecond.
+const NANOSECONDS: u64 = 1_000_000;
 
 async fn open(arguments: &TailArguments, client: &Client) -> Result<Steps, String> {
     let context = nats::jetstream(client.clone());
     let tenant = &arguments.tenant;
     let told = client.subscribe(subjects::told(tenant)).await.map_err(|error| error.to_string())?;
     let told = told.filter_map(|message| async move {
-        serde_json::from_slice::<Told>(&message.payload).ok().map(|told| Ok(of_told(told)))
+        let told = serde_json::from_slice::<Told>(&message.payload).ok()?;
+        // Of the same millisecond, what was stored goes before what was made of it.
+        let at_ns = told.at_ms.saturating_add(1).saturating_mul(NANOSECONDS).saturating_sub(1);
+        Some(Ok(Brought { source: TOLD, at_ns, has_more: false, step: Some(of_told(told)) }))
     });
     let mut all: Vec<Steps> = vec![told.boxed()];
     let sources = [
@@ -144,9 +202,9 @@ async fn open(arguments: &TailArguments, client: &Client) -> Result<Steps, Strin
         (subjects::OUTBOUND, vec![subjects::commands_of(tenant)]),
         (subjects::DEAD, vec![subjects::dead_filter(None, Some(tenant))]),
     ];
-    for (stream, filters) in sources {
+    for ((stream, filters), source) in sources.into_iter().zip(TOLD + 1..) {
         all.push(
-            read(&context, stream, filters, arguments.since)
+            read(&context, stream, filters, arguments.since, source)
                 .await
                 .map_err(|error| format!("{stream}: {error}"))?,
         );
@@ -159,6 +217,7 @@ async fn read(
     stream: &str,
     filter_subjects: Vec<String>,
     since: Option<Duration>,
+    source: usize,
 ) -> Result<Steps, Box<dyn std::error::Error + Send + Sync>> {
     let deliver_policy = match since {
         None => DeliverPolicy::New,
@@ -168,11 +227,12 @@ async fn read(
     };
     let config = OrderedConfig { filter_subjects, deliver_policy, ..OrderedConfig::default() };
     let messages = context.get_stream(stream).await?.create_consumer(config).await?.messages().await?;
-    let steps = messages.filter_map(|message| async move {
-        match message {
-            Ok(message) => of_message(&message).map(Ok),
-            Err(error) => Some(Err(error.to_string())),
-        }
+    let steps = messages.map(move |message| {
+        let message = message.map_err(|error| error.to_string())?;
+        let info = message.info().map_err(|error| error.to_string())?;
+        let at_ns = u64::try_from(info.published.unix_timestamp_nanos()).unwrap_or_default();
+        let step = of_message(&message, at_ns / NANOSECONDS);
+        Ok(Brought { source, at_ns, has_more: info.pending > 0, step })
     });
     Ok(steps.boxed())
 }
@@ -182,6 +242,11 @@ impl TailArguments {
         let wanted = self.conversation.as_deref();
         wanted.is_none_or(|wanted| wanted == step.key.as_str() || wanted == hidden(&step.key))
             && self.phone.as_ref().is_none_or(|wanted| Some(wanted) == step.phone.as_ref())
+    }
+
+    /// Writes a line; false when its reader went away, such as `head`, which ends the command like a signal does.
+    fn write(&self, step: Step, out: &mut impl Write) -> bool {
+        writeln!(out, "{}", self.show(step)).and_then(|()| out.flush()).is_ok()
     }
 
     fn show(&self, mut step: Step) -> String {
@@ -230,11 +295,10 @@ fn of_told(told: Told) -> Step {
 }
 
 /// What a stored message says; `None` for one that nobody of us wrote.
-fn of_message(message: &Message) -> Option<Step> {
+fn of_message(message: &Message, at_ms: u64) -> Option<Step> {
     let headers = message.headers.as_ref()?;
     let get = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
-    let stored = message.info().ok()?.published.unix_timestamp_nanos() / 1_000_000;
-    let at = time(u64::try_from(stored).unwrap_or_default());
+    let at = time(at_ms);
     let beside_its_stream = |stage: &str, pool: Pool, id: &str, detail: Option<String>| Step {
         at: at.clone(),
         stage: stage.to_owned(),

@@ -4,8 +4,13 @@
 //! ever came only the busiest are remembered.
 
 mod aside;
+mod backlog;
+mod given_up;
+mod stuck;
 
 pub use aside::{Frontiers, Telling};
+pub use backlog::Backlog;
+pub use stuck::{STUCK_AFTER, STUCK_MAX, Stuck};
 
 use super::latency::Recent;
 use super::status::notable::{HELD_MAX, Turned};
@@ -14,9 +19,11 @@ use super::toplist::TopList;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Partition, Pool};
 use aside::Aside;
+use given_up::GivenUp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Tenants whose rates are followed for each one that is shown.
 const FOLLOWED_PER_SHOWN: usize = 6;
@@ -56,11 +63,13 @@ struct Inner {
     wait: Recent,
     lag: BTreeMap<(&'static str, Partition), LaneLag>,
     aside: Aside,
+    given_up: GivenUp,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     read: u32,
+    webhooks: u32,
     finished: u32,
     retried: u32,
     dead: u32,
@@ -127,6 +136,7 @@ impl Activity {
             wait: Recent::default(),
             lag: BTreeMap::new(),
             aside: Aside::default(),
+            given_up: GivenUp::default(),
         };
         Self(Arc::new(Shared { pool, inner: Mutex::new(inner) }))
     }
@@ -145,6 +155,11 @@ impl Activity {
         Presence(Some((self.clone(), tenant.clone(), Place::Queued)))
     }
 
+    /// Meta sent what was read.
+    pub fn webhook(&self) {
+        self.lock().second.webhooks += 1;
+    }
+
     /// An update was read, asked nothing of the pool and was let pass.
     pub fn passed(&self, tenant: &TenantId) {
         let mut inner = self.lock();
@@ -159,19 +174,24 @@ impl Activity {
         self.lock().wait.record(age);
     }
 
-    /// An attempt ended with this verdict.
+    /// An attempt ended with this verdict; one that asked nothing took no time worth counting.
     pub fn attempted(&self, verdict: &str, took: Duration) {
         let mut inner = self.lock();
         match verdict {
             "idle" => inner.second.idle += 1,
-            "discarded" => {}
+            "discarded" | "wait" => {}
             _ => inner.service.record(took),
         }
-        match verdict {
-            "retry" => inner.second.retried += 1,
-            "dead" => inner.second.dead += 1,
-            _ => {}
+        if verdict == "retry" {
+            inner.second.retried += 1;
         }
+    }
+
+    /// An update of a tenant went to the dead letters.
+    pub fn buried(&self, tenant: &TenantId) {
+        let mut inner = self.lock();
+        inner.second.dead += 1;
+        inner.given_up.note(tenant);
     }
 
     /// Updates left the pool for good.
@@ -215,9 +235,14 @@ impl Activity {
         self.lock().aside.turn(turned);
     }
 
-    /// This is what waits in lines, and what is left of drained tenants.
+    /// This is what waits, what is stuck, and what is left of drained tenants.
     pub fn tell(&self, told: Telling) {
-        self.lock().aside.tell(told);
+        self.lock().aside.tell(told, Instant::now());
+    }
+
+    /// What is past its due time by more than [`STUCK_AFTER`].
+    pub fn stuck(&self) -> Vec<Stuck> {
+        self.lock().stuck()
     }
 
     /// Reading was interrupted: what was read and not started comes again.
@@ -265,6 +290,7 @@ impl Activity {
             inner.seconds.pop_front();
         }
         inner.busiest.fade();
+        inner.given_up.tick();
         inner.ticks += 1;
         if inner.ticks.is_multiple_of(LATENCY_SECONDS) {
             inner.service.rotate();
@@ -292,7 +318,10 @@ impl Activity {
             tenants: inner.first_tenants(),
             history: inner.seconds.iter().map(|second| second.finished).collect(),
             lines: inner.aside.lines(),
+            backlog: Some(inner.backlog()),
+            stuck: inner.stuck(),
             tenants_held: u64::try_from(inner.aside.held().len()).unwrap_or(u64::MAX),
+            dead_hour: inner.given_up.count(),
             ..PoolStatus::default()
         }
     }
@@ -323,6 +352,19 @@ impl Inner {
         }
     }
 
+    /// What waits; what waits in memory is known at once, the rest is told once a second.
+    fn backlog(&self) -> Backlog {
+        let backlog = self.aside.backlog();
+        Backlog { waiting: backlog.waiting.max(self.load.waiting), ..backlog }
+    }
+
+    fn stuck(&self) -> Vec<Stuck> {
+        let silence = self.aside.silence(Instant::now()).filter(|silence| *silence > STUCK_AFTER);
+        let silent =
+            silence.zip(self.owned.first()).map(|(silence, partition)| Stuck::silent(*partition, silence));
+        silent.into_iter().chain(self.aside.stuck().iter().cloned()).take(STUCK_MAX).collect()
+    }
+
     fn rates(&self) -> Rates {
         let latest = || self.seconds.iter().rev().take(RATE_SECONDS);
         let seconds = u32::try_from(latest().count().max(1)).map_or(1.0, f64::from);
@@ -330,6 +372,7 @@ impl Inner {
             |of: fn(&Counts) -> u32| latest().map(|second| f64::from(of(second))).sum::<f64>() / seconds;
         Rates {
             read: rate(|second| second.read),
+            webhooks: rate(|second| second.webhooks),
             finished: rate(|second| second.finished),
             retried: rate(|second| second.retried),
             dead: rate(|second| second.dead),
@@ -348,7 +391,8 @@ impl Inner {
         lanes.into_values().collect()
     }
 
-    /// Those that are held; of the others those with the highest rates, of whom most is held or waits in lines.
+    /// Those that are held; of the others those with the highest rates, of whom most is held, waits in lines or was
+    /// given up.
     fn first_tenants(&self) -> Vec<TenantStatus> {
         let held_back = self.aside.held().into_iter().take(HELD_MAX).cloned();
         let mut names: BTreeSet<TenantId> = held_back.collect();
@@ -357,10 +401,13 @@ impl Inner {
         let held = self.tenants.iter().map(|(name, load)| (name, load.held()));
         names.extend(largest(held.collect(), self.shown));
         names.extend(largest(self.aside.lines_of_tenants().collect(), self.shown));
+        names.extend(largest(self.aside.backlogs_of_tenants().collect(), self.shown));
+        names.extend(largest(self.given_up.tenants().into_iter().collect(), self.shown));
         let status = |tenant: TenantId| {
             let mut status = TenantStatus {
                 rate: self.busiest.rate(&tenant),
                 load: self.tenants.get(&tenant).copied().unwrap_or_default(),
+                dead_hour: self.given_up.of(&tenant),
                 ..TenantStatus::of(tenant)
             };
             self.aside.add_to(&mut status);
@@ -424,13 +471,66 @@ mod tests {
         let noisy: Vec<_> = (0..50).map(|_| activity.enter(&tenant("noisy"))).collect();
         activity.finished(30);
         activity.attempted("retry", Duration::from_millis(5));
+        activity.attempted("gave_up", Duration::from_millis(5));
+        activity.attempted("wait", Duration::from_secs(5));
         activity.tick();
         let status = activity.status("working");
         assert_eq!((status.rates.read, status.rates.finished, status.rates.retried), (150.0, 30.0, 1.0));
+        assert_eq!(status.service.count(), 2, "who waits asks nobody");
         assert_eq!(status.tenants.len(), 3);
         assert_eq!((status.tenants[0].tenant.as_str(), status.tenants[0].load.queued), ("noisy", 50));
         assert_eq!(status.history, [30]);
         drop((held, noisy));
+    }
+
+    #[test]
+    fn what_waits_in_memory_is_told_at_once_and_the_rest_by_the_pool() {
+        let activity = Activity::new(Pool::Relay, 3);
+        let mut presence = activity.enter(&tenant("acme"));
+        presence.wait();
+        let waiting = |count| Backlog { waiting: count, ..Backlog::default() };
+        assert_eq!(activity.status("").backlog, Some(waiting(1)));
+        let told = Backlog { ready: 9, waiting: 5, oldest_ready_ms: Some(3), oldest_waiting_ms: Some(70) };
+        let backlogs = HashMap::from([(tenant("acme"), told), (tenant("parked"), waiting(7))]);
+        activity.tell(Telling { backlogs, ..Telling::default() });
+        let status = activity.status("");
+        assert_eq!(status.backlog, Some(Backlog { waiting: 12, ..told }));
+        let of = |name: &str| status.tenants.iter().find(|one| one.tenant == tenant(name)).unwrap().backlog();
+        assert_eq!((of("acme"), of("parked")), (told, waiting(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_stuck_is_named_up_to_a_bound_and_a_pool_that_falls_silent_is_stuck() {
+        let activity = Activity::new(Pool::Relay, 3);
+        activity.owns([Partition(2)].into());
+        let stuck = |n| Stuck {
+            partition: n,
+            lane: "msg".into(),
+            tenant: tenant("acme"),
+            since_ms: 31_000,
+            what: "an update is not tried again".into(),
+        };
+        activity.tell(Telling { stuck: (0..20).map(stuck).collect(), ..Telling::default() });
+        assert_eq!(activity.stuck(), (0..8).map(stuck).collect::<Vec<_>>());
+        activity.tell(Telling::default());
+        tokio::time::advance(STUCK_AFTER).await;
+        assert_eq!(activity.stuck(), []);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let silent = activity.status("").stuck;
+        assert_eq!((silent.len(), silent[0].partition, silent[0].since_ms), (1, 2, 31_000));
+        activity.owns([].into());
+        assert_eq!(activity.stuck(), [], "a pool without partitions has nothing to do");
+    }
+
+    #[test]
+    fn whoever_had_something_given_up_is_shown_though_nothing_of_it_is_left() {
+        let activity = Activity::new(Pool::Relay, 2);
+        let _held: Vec<_> = (0..9).map(|n| activity.enter(&tenant(&format!("t{}", n % 3)))).collect();
+        (0..40).for_each(|_| activity.buried(&tenant("gone")));
+        activity.tick();
+        let status = activity.status("working");
+        assert_eq!((status.dead_hour, status.rates.dead), (40, 40.0));
+        assert_eq!((status.tenants[0].tenant.as_str(), status.tenants[0].dead_hour), ("gone", 40));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::activity::Presence;
 use super::adaptive;
 use super::dead;
+use super::dead_class::DeadClass;
 use super::intake::Arrival;
 use super::job::{Job, Trouble, TroubleKind, Verdict, WHOLE, Work};
 use super::log::{Log, now_ms};
@@ -446,7 +447,10 @@ impl<J: Job> Attempts<J> {
             "went to the dead letters"
         );
         match dead::bury(&self.log, J::POOL, piece.arrival.stream, work, reason).await {
-            Ok(()) => self.remember(piece).await,
+            Ok(()) => {
+                self.metrics.buried(J::POOL, &work.head.tenant, DeadClass::of(reason));
+                self.remember(piece).await
+            }
             Err(error) => {
                 tracing::warn!(pool = %J::POOL, %error, "a dead letter is not stored yet; trying again");
                 piece.trail.given_up = Some(reason.to_owned());

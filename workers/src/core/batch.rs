@@ -6,6 +6,7 @@
 //! nothing is lost. While it is paused it holds what it read, unwritten and unacknowledged.
 
 use super::dead;
+use super::dead_class::DeadClass;
 use super::holdings::connects;
 use super::intake::{self, Arrival, Reading, acknowledge};
 use super::job::Work;
@@ -183,6 +184,7 @@ impl<B: BatchJob> Reader<B> {
         let mut presences = Vec::with_capacity(batch.len());
         for arrival in &batch {
             let mut presence = self.metrics.entered(B::POOL, &arrival.head.tenant);
+            self.metrics.read(B::POOL, &arrival.head);
             // The edge exports nothing; its work is told by the one pool that reads every update.
             if let (Family::Update(_), Some(at)) = (arrival.head.family, arrival.message.stored_at()) {
                 self.metrics.traces().edge(&arrival.head, at);
@@ -263,5 +265,6 @@ impl<B: BatchJob> Reader<B> {
             tracing::warn!(pool = %B::POOL, %error, "a dead letter is not stored yet; trying again");
             sleep(STORE_RETRY).await;
         }
+        self.metrics.buried(B::POOL, &work.head.tenant, DeadClass::of(reason));
     }
 }

@@ -41,7 +41,7 @@ pub struct Told {
     pub conversation: ConversationKey,
     /// The business number.
     pub phone: Option<PhoneNumberId>,
-    /// `done`, `retry` or `dead`.
+    /// `done`, `retry`, `wait` or `dead`; of a call that failed on the way `model failed` or `http failed`.
     pub verdict: String,
     /// Why, where there is a reason.
     pub reason: Option<String>,
@@ -66,8 +66,7 @@ struct Inner {
 impl Following {
     /// Tells of an attempt, if anybody follows its tenant.
     pub fn tell(&self, pool: Pool, head: &Head, attempt: u32, verdict: &Verdict, took: Duration) {
-        let followed = self.0.until.load();
-        if followed.is_empty() || followed.get(&head.tenant).is_none_or(|until| *until < Instant::now()) {
+        if !self.follows(&head.tenant) {
             return;
         }
         let (name, reason) = match verdict {
@@ -77,18 +76,22 @@ impl Following {
             Verdict::Wait { .. } | Verdict::Trouble(_) => ("wait", verdict.reason()),
             Verdict::Dead { .. } => ("dead", verdict.reason()),
         };
-        let told = Told {
-            pool: pool.as_str().to_owned(),
-            id: head.id.clone(),
-            kind: head.kind.clone(),
-            conversation: head.conversation.clone(),
-            phone: head.phone.clone(),
-            verdict: name.to_owned(),
-            reason: reason.map(str::to_owned),
-            attempt,
-            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            at_ms: now_ms(),
-        };
+        self.send(head, told(pool, head, name.to_owned(), reason, attempt, took));
+    }
+
+    /// Tells of a call that failed during an attempt which goes on, if anybody follows its tenant.
+    pub fn tell_call(&self, pool: Pool, head: &Head, call: &str, reason: &str, took: Duration) {
+        if self.follows(&head.tenant) {
+            self.send(head, told(pool, head, format!("{call} failed"), Some(reason), 1, took));
+        }
+    }
+
+    fn follows(&self, tenant: &TenantId) -> bool {
+        let followed = self.0.until.load();
+        !followed.is_empty() && followed.get(tenant).is_some_and(|until| *until >= Instant::now())
+    }
+
+    fn send(&self, head: &Head, told: Told) {
         if let Some(words) = self.0.words.get() {
             let _too_slow_a_follower_misses_it = words.try_send((head.tenant.clone(), told));
         }
@@ -135,5 +138,27 @@ impl Following {
             until.insert(tenant, now + FOLLOWED_FOR);
         }
         self.0.until.store(Arc::new(until));
+    }
+}
+
+fn told(
+    pool: Pool,
+    head: &Head,
+    verdict: String,
+    reason: Option<&str>,
+    attempt: u32,
+    took: Duration,
+) -> Told {
+    Told {
+        pool: pool.as_str().to_owned(),
+        id: head.id.clone(),
+        kind: head.kind.clone(),
+        conversation: head.conversation.clone(),
+        phone: head.phone.clone(),
+        verdict,
+        reason: reason.map(str::to_owned),
+        attempt,
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        at_ms: now_ms(),
     }
 }

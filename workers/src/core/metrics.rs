@@ -4,8 +4,10 @@
 //! that [`super::status`] tells.
 
 use super::activity::{Activity, Presence};
+use super::dead_class::DeadClass;
 use super::following::Following;
 use crate::traces::Traces;
+use ackline_shared::envelope::{self, Head};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Partition, Pool};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -21,6 +23,8 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Metrics {
     verdicts: Family<VerdictLabels, Counter>,
+    dead: Family<DeadLabels, Counter>,
+    calls: Family<CallLabels, Counter>,
     owner_changes: Family<ChangeLabels, Counter>,
     handover: Family<ChangeLabels, Histogram, fn() -> Histogram>,
     service: Family<PoolLabels, Histogram, fn() -> Histogram>,
@@ -39,6 +43,18 @@ struct PoolLabels {
 struct VerdictLabels {
     pool: &'static str,
     verdict: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeadLabels {
+    pool: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    call: &'static str,
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +95,8 @@ impl Metrics {
         let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_5, 2.0, 18));
         let metrics = Self {
             verdicts: Family::default(),
+            dead: Family::default(),
+            calls: Family::default(),
             owner_changes: Family::default(),
             handover: Family::new_with_constructor(seconds),
             activities: Arc::new(Pool::ALL.map(|pool| Activity::new(pool, tenants))),
@@ -87,6 +105,10 @@ impl Metrics {
             traces: Traces::default(),
             wait: Family::new_with_constructor(seconds),
         };
+        let help = "Updates that went to the dead letters, by the class of their reason";
+        registry.register("ackline_dead_letters", help, metrics.dead.clone());
+        let help = "Calls that flows made, by what came of them: `done`, or the kind of the failure";
+        registry.register("ackline_flow_calls", help, metrics.calls.clone());
         let registry = registry.sub_registry_with_prefix("ackline_pool");
         registry.register("verdicts", "Attempts by what came of them", metrics.verdicts.clone());
         registry.register(
@@ -126,7 +148,26 @@ impl Metrics {
         self.activity(pool).enter(tenant)
     }
 
-    /// Counts an attempt's end.
+    /// Counts what was read by whose it is: Meta's, or a record of ours.
+    pub fn read(&self, pool: Pool, head: &Head) {
+        if matches!(head.family, envelope::Family::Update(_)) {
+            self.activity(pool).webhook();
+        }
+    }
+
+    /// Counts a call that a flow made, of a `model` or over `http`, by what came of it.
+    pub fn called(&self, call: &'static str, outcome: &'static str) {
+        self.calls.get_or_create(&CallLabels { call, outcome }).inc();
+    }
+
+    /// Counts an update that went to the dead letters.
+    pub fn buried(&self, pool: Pool, tenant: &TenantId, class: DeadClass) {
+        self.dead.get_or_create(&DeadLabels { pool: pool.as_str(), reason: class.as_str() }).inc();
+        self.activity(pool).buried(tenant);
+    }
+
+    /// Counts an attempt's end by the verdict that stands in the end: `done`, `idle`, `retry`, `wait`, `gave_up` for
+    /// one that would have been tried again and is not, `dead` or `discarded`.
     pub fn attempted(&self, pool: Pool, verdict: &'static str, took: Duration) {
         self.verdicts.get_or_create(&VerdictLabels { pool: pool.as_str(), verdict }).inc();
         self.service.get_or_create(&PoolLabels { pool: pool.as_str() }).observe(took.as_secs_f64());

@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod batch;
 pub mod breaker;
 pub mod dead;
+pub mod dead_class;
 pub mod finished;
 pub mod following;
 pub mod holdings;

@@ -1,7 +1,8 @@
 //! How many processes a pool needs: pure, from what comes in, what waits and how long an attempt takes.
 //!
-//! Work that waits for a retry counts only by the attempts it costs, so redeliveries and a refusing downstream
-//! do not call for workers that could not help.
+//! What can be worked on counts, wherever it is: unread, queued, or ready in a line of the spill. What waits for a
+//! target, or for its time, counts only by the attempts it costs, so redeliveries and a refusing downstream do not call
+//! for workers that could not help; but it keeps one process, which asks again.
 
 use super::status::diagnosis::Condition;
 use super::status::fleet::PoolSum;
@@ -26,7 +27,7 @@ pub fn wanted(pool: &PoolSum, targets: &Targets) -> u32 {
     let working = u32::try_from(pool.working()).unwrap_or(u32::MAX);
     let most = if pool.partitions == 0 { targets.max } else { targets.max.min(u32::from(pool.partitions)) };
     let least = targets.min.min(most);
-    let is_idle = pool.lag_messages() == 0 && pool.load.held() == 0 && pool.rates.read < 0.01;
+    let is_idle = pool.unfinished() == 0 && pool.load.held() == 0 && pool.rates.read < 0.01;
     if is_idle {
         return least;
     }
@@ -46,8 +47,10 @@ fn needed(pool: &PoolSum, working: u32, drain: Duration) -> Option<u32> {
         return None;
     }
     #[allow(clippy::cast_precision_loss, reason = "counts of jobs and messages, far below 2^52")]
-    let (jobs, backlog) =
-        (pool.concurrency as f64 / f64::from(working), (pool.unread() + pool.load.queued) as f64);
+    let (jobs, backlog) = (
+        pool.concurrency as f64 / f64::from(working),
+        (pool.unread() + pool.load.queued).saturating_add(pool.ready()) as f64,
+    );
     let capacity = jobs * BUSY_SHARE / attempt.max(0.000_1);
     let passing = pool.rates.read.max(pool.rates.finished);
     let coming = (passing - pool.rates.idle).max(0.0);
@@ -65,10 +68,13 @@ fn needed(pool: &PoolSum, working: u32, drain: Duration) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::activity::Backlog;
     use super::super::status::fleet::Fleet;
     use super::super::status::fleet::tests::{snapshot, status};
-    use super::super::status::{LaneLag, PoolStatus, UnownedLag};
+    use super::super::status::notable::{Lines, Turned};
+    use super::super::status::{LaneLag, PoolStatus, TenantStatus, UnownedLag};
     use super::*;
+    use ackline_shared::ids::TenantId;
     use ackline_shared::subjects::Pool;
     use tokio::time::Instant;
 
@@ -132,11 +138,39 @@ mod tests {
     #[test]
     fn from_zero_one_process_finds_out() {
         let mut looker = snapshot("api", 1, vec![]);
-        looker.unowned =
-            vec![UnownedLag { pool: "relay".into(), partitions: (0..32).collect(), lag: lag(50, 100) }];
-        let mut fleet = Fleet::default();
-        fleet.hear(looker, Instant::now());
-        assert_eq!(fleet.pool(Pool::Relay).unwrap().wanted(&TARGETS), 1);
+        let unowned = |unread, backlog| UnownedLag {
+            pool: "relay".into(),
+            partitions: (0..32).collect(),
+            lag: lag(unread, 100),
+            backlog,
+        };
+        let parked = Backlog { waiting: 3, ..Backlog::default() };
+        for found in [unowned(50, Backlog::default()), unowned(0, parked)] {
+            looker.unowned = vec![found];
+            let mut fleet = Fleet::default();
+            fleet.hear(looker.clone(), Instant::now());
+            assert_eq!(fleet.pool(Pool::Relay).unwrap().wanted(&TARGETS), 1);
+        }
+    }
+
+    #[test]
+    fn what_is_ready_in_lines_calls_for_workers_and_what_waits_there_for_one() {
+        let lines = |ready, waiting| {
+            move |pool: &mut PoolStatus| {
+                pool.backlog = Some(Backlog { ready, waiting, ..Backlog::default() });
+            }
+        };
+        assert_eq!(of_one(lines(3_600, 0)), 2, "120 a second for 30 s");
+        assert_eq!(of_one(lines(0, 100_000)), 1);
+        let held = |pool: &mut PoolStatus| {
+            lines(3_600, 0)(pool);
+            let turned = Some(Turned { paused: true, ..Turned::default() });
+            let acme = TenantStatus::of(TenantId::new("acme").unwrap());
+            pool.tenants = vec![TenantStatus { turned, backlog: pool.backlog, ..acme }];
+        };
+        assert_eq!(of_one(held), 1, "nobody may work on it");
+        let older = |pool: &mut PoolStatus| pool.lines = Lines { moved: 3_600, parked: 9 };
+        assert_eq!(of_one(older), 2, "a process that tells of lines alone");
     }
 
     #[test]

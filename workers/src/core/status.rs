@@ -4,6 +4,7 @@
 //! names of pools are texts here, so that processes of different versions understand each other.
 
 pub mod board;
+pub mod dead;
 pub mod diagnosis;
 pub mod fleet;
 pub mod gauges;
@@ -13,8 +14,10 @@ pub mod publish;
 pub mod settings;
 pub mod view;
 
+use super::activity::{Backlog, Stuck};
 use super::latency::Latencies;
 use ackline_shared::ids::TenantId;
+use dead::OpenDead;
 use notable::{Drain, Lines, OpenBreaker, Turned};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -38,6 +41,9 @@ pub struct Snapshot {
     /// The partitions nobody owned when it last looked, by pool and lane; told by whoever looks.
     #[serde(default)]
     pub unowned: Vec<UnownedLag>,
+    /// The open dead letters of every pool; told by whoever looks.
+    #[serde(default)]
+    pub dead: Option<Vec<OpenDead>>,
 }
 
 /// A pool in one process.
@@ -77,6 +83,12 @@ pub struct PoolStatus {
     /// What waits in lines of the spill.
     #[serde(default)]
     pub lines: Lines,
+    /// What waits; absent where only lines and memory are counted.
+    #[serde(default)]
+    pub backlog: Option<Backlog>,
+    /// What is past its due time by far.
+    #[serde(default)]
+    pub stuck: Vec<Stuck>,
     /// The downstreams that are left alone, those that have not worked for longest first.
     #[serde(default)]
     pub breakers: Vec<OpenBreaker>,
@@ -86,6 +98,22 @@ pub struct PoolStatus {
     /// How many tenants are paused, drained or discarded.
     #[serde(default)]
     pub tenants_held: u64,
+    /// Updates that this process gave up in the last hour.
+    #[serde(default)]
+    pub dead_hour: u64,
+}
+
+impl PoolStatus {
+    /// What waits, also of a process that does not tell it apart.
+    pub fn backlog(&self) -> Backlog {
+        self.backlog.unwrap_or_else(|| counted(&self.lines, &self.load))
+    }
+}
+
+/// A tenant's line can be worked on; a conversation's waits, and so does what waits in memory.
+fn counted(lines: &Lines, load: &Load) -> Backlog {
+    let waiting = lines.parked.saturating_add(load.waiting);
+    Backlog { ready: lines.moved, waiting, ..Backlog::default() }
 }
 
 /// Work held in memory.
@@ -127,6 +155,9 @@ pub struct Rates {
     /// Updates among the finished that asked nothing of the pool.
     #[serde(default)]
     pub idle: f64,
+    /// What among the read Meta sent; the rest is what we wrote down ourselves.
+    #[serde(default)]
+    pub webhooks: f64,
 }
 
 impl Rates {
@@ -137,6 +168,7 @@ impl Rates {
         self.retried += other.retried;
         self.dead += other.dead;
         self.idle += other.idle;
+        self.webhooks += other.webhooks;
     }
 }
 
@@ -181,6 +213,16 @@ pub struct UnownedLag {
     pub partitions: Vec<u16>,
     /// What waits there.
     pub lag: LaneLag,
+    /// What waits in lines of them.
+    #[serde(default)]
+    pub backlog: Backlog,
+}
+
+impl UnownedLag {
+    /// Everything that waits there.
+    pub fn messages(&self) -> u64 {
+        self.lag.messages().saturating_add(self.backlog.total())
+    }
 }
 
 /// A tenant in one pool.
@@ -195,24 +237,49 @@ pub struct TenantStatus {
     /// What of it waits in lines of the spill.
     #[serde(default)]
     pub lines: Lines,
+    /// What of it waits; absent where only lines and memory are counted.
+    #[serde(default)]
+    pub backlog: Option<Backlog>,
     /// What an operator turned of it.
     #[serde(default)]
     pub turned: Option<Turned>,
     /// How far its drain is, while it is drained.
     #[serde(default)]
     pub drain: Option<Drain>,
+    /// Updates of it that were given up in the last hour.
+    #[serde(default)]
+    pub dead_hour: u64,
 }
 
 impl TenantStatus {
     /// A tenant of which nothing is told.
     pub fn of(tenant: TenantId) -> Self {
-        Self { tenant, rate: 0.0, load: Load::default(), lines: Lines::default(), turned: None, drain: None }
+        Self {
+            tenant,
+            rate: 0.0,
+            load: Load::default(),
+            lines: Lines::default(),
+            backlog: None,
+            turned: None,
+            drain: None,
+            dead_hour: 0,
+        }
     }
 
-    /// What tenants are listed by: what comes in a second and what waits.
+    /// What tenants are listed by: what comes in a second, what waits, and what was given up lately.
     pub fn weight(&self) -> f64 {
-        let waiting = self.load.held().saturating_add(self.lines.total());
-        self.rate + u32::try_from(waiting).map_or(f64::MAX, f64::from)
+        let all = self.unfinished().saturating_add(self.dead_hour);
+        self.rate + u32::try_from(all).map_or(f64::MAX, f64::from)
+    }
+
+    /// What waits, also of a process that does not tell it apart.
+    pub fn backlog(&self) -> Backlog {
+        self.backlog.unwrap_or_else(|| counted(&self.lines, &self.load))
+    }
+
+    /// Everything of it that was read and is not finished, in memory and in lines.
+    pub fn unfinished(&self) -> u64 {
+        self.load.queued.saturating_add(self.load.running).saturating_add(self.backlog().total())
     }
 
     /// Whether it is paused, drained or discarded.

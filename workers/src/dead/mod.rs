@@ -14,6 +14,7 @@ pub mod filter;
 pub mod letter;
 pub mod list;
 pub mod office;
+pub mod open;
 pub mod order;
 pub mod past;
 pub mod scan;

@@ -76,6 +76,18 @@ impl Settled {
         Ok(Standing::of(holder))
     }
 
+    /// The runs of everything settled between two sequences as the books have it now, from and to, both included,
+    /// ascending; none overlap.
+    pub async fn runs(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64)>, OfficeError> {
+        let mut runs = Vec::new();
+        for number in first / CHUNK..=last / CHUNK {
+            let (_, chunk) = self.load(number).await?;
+            runs.extend(chunk.0.into_values().flatten());
+        }
+        runs.sort_unstable();
+        Ok(runs)
+    }
+
     /// Settles letters in the name of an order; gives those that are its own now.
     pub async fn claim(&mut self, order: &str, sequences: &[u64]) -> Result<BTreeSet<u64>, OfficeError> {
         let mut own = BTreeSet::new();

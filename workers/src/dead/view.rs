@@ -4,6 +4,7 @@ use super::office::Found;
 use super::order::{Order, Source};
 use super::settled::Standing;
 use crate::api::time::rfc3339;
+use crate::core::dead_class::DeadClass;
 use crate::core::log::now_ms;
 use crate::relay;
 use ackline_shared::registry::Snapshot;
@@ -40,6 +41,9 @@ pub struct DeadLetter {
     pub tenant: String,
     /// Why, in words.
     pub reason: String,
+    /// The class of the reason, as metrics count it.
+    #[schema(value_type = String)]
+    pub reason_class: DeadClass,
     /// How often it was tried.
     pub attempts: Option<u64>,
     /// When it was received.
@@ -97,6 +101,7 @@ impl From<Found> for DeadLetter {
                 .collect(),
             payload: serde_json::from_slice(&payload)
                 .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&payload).into_owned())),
+            reason_class: DeadClass::of(&letter.reason),
             reason: letter.reason,
             kind: letter.kind,
         }

@@ -1,119 +1,204 @@
 //! Performing the calls a flow asks for: HTTP requests and completions, through the client that guards
 //! private addresses. Whatever happens becomes an outcome; a call never fails the update that asked for it.
+//!
+//! So that a failure is seen although no update fails, each call is counted, and one that fails stands in the log and
+//! is told to whoever follows the tenant: by its kind and host, never with what was sent or answered.
 
 use super::agent::{completions_url, read_reply, request_body};
 use super::effect::{AgentCall, Call, HeaderValue, HttpCall};
 use super::update::Outcome;
+use crate::core::metrics::Metrics;
 use crate::egress::{Egress, EgressError, EgressRequest};
 use crate::platform::Platform;
+use ackline_shared::envelope::Head;
 use ackline_shared::ids::TenantId;
 use ackline_shared::secret::Secret;
+use ackline_shared::subjects::Pool;
 use bytes::Bytes;
+use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue as Value};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Bytes of an answer that a flow gets to see.
 const RESPONSE_BYTES_MAX: usize = 256 * 1024;
 
-/// Performs a call for a tenant.
-pub async fn perform(platform: &Platform, egress: &Egress, tenant: &TenantId, call: &Call) -> Outcome {
-    let performed = match call {
-        Call::Http(call) => http(platform, egress, tenant, call).await,
-        Call::Agent(call) => agent(platform, egress, tenant, call).await,
-    };
-    performed.unwrap_or_else(|outcome| outcome)
+/// Who makes calls, and where they are counted.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Secrets and their key.
+    pub platform: Platform,
+    /// The client.
+    pub egress: Egress,
+    /// Where calls are counted, if anywhere.
+    pub metrics: Option<Metrics>,
 }
 
-async fn http(
-    platform: &Platform,
-    egress: &Egress,
-    tenant: &TenantId,
-    call: &HttpCall,
-) -> Result<Outcome, Outcome> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &call.headers {
-        let name =
-            HeaderName::try_from(name).map_err(|_| failed(format!("`{name}` is not a header name")))?;
-        let value = match value {
-            HeaderValue::Text(text) => Secret::new(text.clone()),
-            HeaderValue::Secret { secret, prefix } => {
-                Secret::new(format!("{prefix}{}", open_secret(platform, tenant, secret)?.expose()))
+impl Caller {
+    /// Performs a call for an update.
+    pub async fn perform(&self, head: &Head, call: &Call) -> Outcome {
+        let started = Instant::now();
+        let (what, url, performed) = match call {
+            Call::Http(call) => ("http", &call.url, self.http(&head.tenant, call).await),
+            Call::Agent(call) => ("model", &call.endpoint.base_url, self.agent(&head.tenant, call).await),
+        };
+        let took = started.elapsed();
+        let (outcome, failure) = match performed {
+            Ok(outcome) => {
+                let failure = refusal(&outcome);
+                (outcome, failure)
+            }
+            Err(Failure { kind, outcome }) => {
+                let reason = reason(&outcome);
+                (outcome, Some((kind, reason)))
             }
         };
-        headers.insert(name, header_value(&value)?);
+        if let Some(metrics) = &self.metrics {
+            metrics.called(what, failure.as_ref().map_or("done", |(kind, _)| *kind));
+        }
+        if let Some((kind, reason)) = failure {
+            let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+            tracing::warn!(
+                pool = %Pool::Flows, tenant = %head.tenant, update = %head.id, call = what, kind,
+                host = host.as_deref().unwrap_or_default(), took_ms = took.as_millis(), reason,
+                "a call of a flow failed"
+            );
+            if let Some(metrics) = &self.metrics {
+                metrics.following().tell_call(Pool::Flows, head, what, &reason, took);
+            }
+        }
+        outcome
     }
-    let body = call.body.clone().unwrap_or_default();
-    if !body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
+
+    async fn http(&self, tenant: &TenantId, call: &HttpCall) -> Result<Outcome, Failure> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &call.headers {
+            let name = HeaderName::try_from(name)
+                .map_err(|_| misconfigured(format!("`{name}` is not a header name")))?;
+            let value = match value {
+                HeaderValue::Text(text) => Secret::new(text.clone()),
+                HeaderValue::Secret { secret, prefix } => {
+                    Secret::new(format!("{prefix}{}", self.open_secret(tenant, secret)?.expose()))
+                }
+            };
+            headers.insert(name, header_value(&value)?);
+        }
+        let body = call.body.clone().unwrap_or_default();
+        if !body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
+            headers.insert(CONTENT_TYPE, Value::from_static("application/json"));
+        }
+        let request = EgressRequest {
+            method: call.method.as_str().parse().unwrap_or(reqwest::Method::GET),
+            url: call.url.clone(),
+            headers,
+            body: Bytes::from(body),
+            timeout: Duration::from_millis(call.timeout_ms),
+            response_bytes_max: RESPONSE_BYTES_MAX,
+        };
+        let answer = self.egress.request(request).await?;
+        let body = if answer.whole {
+            serde_json::from_slice(&answer.body).unwrap_or_else(|_| {
+                serde_json::Value::String(String::from_utf8_lossy(&answer.body).into_owned())
+            })
+        } else {
+            serde_json::Value::Null
+        };
+        Ok(Outcome::Http { code: answer.status.as_u16(), body })
+    }
+
+    async fn agent(&self, tenant: &TenantId, call: &AgentCall) -> Result<Outcome, Failure> {
+        let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, Value::from_static("application/json"));
+        if let Some(name) = &call.endpoint.api_key {
+            let key = self.open_secret(tenant, name)?;
+            headers.insert(AUTHORIZATION, header_value(&Secret::new(format!("Bearer {}", key.expose())))?);
+        }
+        let request = EgressRequest {
+            method: reqwest::Method::POST,
+            url: completions_url(&call.endpoint.base_url),
+            headers,
+            body: Bytes::from(request_body(call).to_string()),
+            timeout: Duration::from_millis(call.timeout_ms),
+            response_bytes_max: RESPONSE_BYTES_MAX,
+        };
+        let answer = self.egress.request(request).await?;
+        if !answer.status.is_success() {
+            let code = answer.status.as_u16();
+            return Err(Failure::new(kind_of(code), format!("the model answered {code}")));
+        }
+        let response = serde_json::from_slice(&answer.body)
+            .map_err(|_| Failure::new("unreadable", "the model's answer is not JSON"))?;
+        let text = read_reply(&response)
+            .ok_or_else(|| Failure::new("unreadable", "the model's answer has no text"))?;
+        Ok(Outcome::Reply { text })
     }
-    let request = EgressRequest {
-        method: call.method.as_str().parse().unwrap_or(reqwest::Method::GET),
-        url: call.url.clone(),
-        headers,
-        body: Bytes::from(body),
-        timeout: Duration::from_millis(call.timeout_ms),
-        response_bytes_max: RESPONSE_BYTES_MAX,
-    };
-    let answer = egress.request(request).await.map_err(unanswered)?;
-    let body = if answer.whole {
-        serde_json::from_slice(&answer.body)
-            .unwrap_or_else(|_| serde_json::Value::String(String::from_utf8_lossy(&answer.body).into_owned()))
-    } else {
-        serde_json::Value::Null
-    };
-    Ok(Outcome::Http { code: answer.status.as_u16(), body })
+
+    fn open_secret(&self, tenant: &TenantId, name: &str) -> Result<Secret<String>, Failure> {
+        let opened = self.platform.tenant_secret(tenant, name);
+        let opened =
+            opened.ok_or_else(|| misconfigured(format!("the tenant has no secret called `{name}`")))?;
+        opened.map_err(|error| misconfigured(error.to_string()))
+    }
 }
 
-async fn agent(
-    platform: &Platform,
-    egress: &Egress,
-    tenant: &TenantId,
-    call: &AgentCall,
-) -> Result<Outcome, Outcome> {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, Value::from_static("application/json"));
-    if let Some(name) = &call.endpoint.api_key {
-        let key = open_secret(platform, tenant, name)?;
-        headers.insert(AUTHORIZATION, header_value(&Secret::new(format!("Bearer {}", key.expose())))?);
-    }
-    let request = EgressRequest {
-        method: reqwest::Method::POST,
-        url: completions_url(&call.endpoint.base_url),
-        headers,
-        body: Bytes::from(request_body(call).to_string()),
-        timeout: Duration::from_millis(call.timeout_ms),
-        response_bytes_max: RESPONSE_BYTES_MAX,
-    };
-    let answer = egress.request(request).await.map_err(unanswered)?;
-    if !answer.status.is_success() {
-        return Err(failed(format!("the model answered {}", answer.status.as_u16())));
-    }
-    let response =
-        serde_json::from_slice(&answer.body).map_err(|_| failed("the model's answer is not JSON".into()))?;
-    let text = read_reply(&response).ok_or_else(|| failed("the model's answer has no text".into()))?;
-    Ok(Outcome::Reply { text })
+/// A call without an answer that a flow could use.
+struct Failure {
+    /// What metrics count it by.
+    kind: &'static str,
+    outcome: Outcome,
 }
 
-fn open_secret(platform: &Platform, tenant: &TenantId, name: &str) -> Result<Secret<String>, Outcome> {
-    let opened = platform.tenant_secret(tenant, name);
-    let opened = opened.ok_or_else(|| failed(format!("the tenant has no secret called `{name}`")))?;
-    opened.map_err(|error| failed(error.to_string()))
+impl Failure {
+    fn new(kind: &'static str, reason: impl Into<String>) -> Self {
+        Self { kind, outcome: Outcome::Failed { reason: reason.into() } }
+    }
 }
 
-fn header_value(text: &Secret<String>) -> Result<Value, Outcome> {
+impl From<EgressError> for Failure {
+    fn from(error: EgressError) -> Self {
+        let kind = match error {
+            EgressError::Timeout => return Self { kind: "timeout", outcome: Outcome::Timeout },
+            EgressError::Refused(_) => "not_allowed",
+            EgressError::Connect { .. } => "unreachable",
+            EgressError::Broken => "broken",
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+fn misconfigured(reason: impl Into<String>) -> Failure {
+    Failure::new("misconfigured", reason)
+}
+
+/// The kind of an answer that refuses.
+fn kind_of(code: u16) -> &'static str {
+    match code {
+        429 => "throttled",
+        500.. => "status_5xx",
+        400..=499 => "status_4xx",
+        _ => "status_other",
+    }
+}
+
+/// A refusal is an answer to the flow, which decides what follows, and a failure to whoever watches.
+fn refusal(outcome: &Outcome) -> Option<(&'static str, String)> {
+    match outcome {
+        Outcome::Http { code, .. } if *code >= 400 => Some((kind_of(*code), format!("answered {code}"))),
+        _ => None,
+    }
+}
+
+fn reason(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Failed { reason } => reason.clone(),
+        Outcome::Timeout => "no answer in time".to_owned(),
+        Outcome::Http { .. } | Outcome::Reply { .. } => String::new(),
+    }
+}
+
+fn header_value(text: &Secret<String>) -> Result<Value, Failure> {
     let mut value = Value::from_str(text.expose())
-        .map_err(|_| failed("a header holds characters HTTP does not allow".into()))?;
+        .map_err(|_| misconfigured("a header holds characters HTTP does not allow"))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-fn unanswered(error: EgressError) -> Outcome {
-    match error {
-        EgressError::Timeout => Outcome::Timeout,
-        other => failed(other.to_string()),
-    }
-}
-
-fn failed(reason: String) -> Outcome {
-    Outcome::Failed { reason }
 }

@@ -6,13 +6,14 @@
 //! update of the same conversation.
 
 use super::bot;
-use super::calls;
+use super::calls::Caller;
 use super::effect::{Call, Effect};
 use super::library::{Library, Shelf};
 use super::session::Session;
 use super::update::{Contact, Message, Outcome, Update};
 use crate::core::job::{Job, LaneSource, Verdict, Work};
 use crate::core::log::now_ms;
+use crate::core::metrics::Metrics;
 use crate::core::state::Target;
 use crate::egress::Egress;
 use crate::platform::Platform;
@@ -31,7 +32,7 @@ const UNSPOKEN: [&str; 3] = ["message.reaction", "message.system", "message.unsu
 #[derive(Debug)]
 pub struct FlowsJob {
     platform: Platform,
-    egress: Egress,
+    caller: Caller,
     library: Library,
 }
 
@@ -45,7 +46,14 @@ struct Stored {
 impl FlowsJob {
     /// Makes the job.
     pub fn new(platform: Platform, egress: Egress) -> Self {
-        Self { platform, egress, library: Library::default() }
+        let caller = Caller { platform: platform.clone(), egress, metrics: None };
+        Self { platform, caller, library: Library::default() }
+    }
+
+    /// Counts the calls of flows, and tells whoever follows a tenant which failed.
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.caller.metrics = Some(metrics);
+        self
     }
 }
 
@@ -170,7 +178,7 @@ impl FlowsJob {
     }
 
     async fn call(&self, work: &Work, effect_id: &str, call: &Call) -> Result<(), String> {
-        let outcome = calls::perform(&self.platform, &self.egress, &work.head.tenant, call).await;
+        let outcome = self.caller.perform(&work.head, call).await;
         let outcome = serde_json::to_value(&outcome).map_err(|error| error.to_string())?;
         let id = UpdateId::new(&format!("{effect_id}:done"));
         let record = Record::FlowResult { effect: effect_id.to_owned(), outcome };

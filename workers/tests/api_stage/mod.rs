@@ -49,6 +49,7 @@ pub struct Stage {
     pub platform: Platform,
     pub journal: Journal,
     pub board: Board,
+    pub standing: Standing,
     service: Router,
     data_key: VaultKey,
 }
@@ -142,7 +143,8 @@ impl Stage {
         };
         change(&mut settings);
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-        let board = Board::new("test", metrics, Standing::default());
+        let standing = Standing::default();
+        let board = Board::new("test", metrics, standing.clone());
         let targets = Targets { drain: Duration::from_secs(30), min: 0, max: 10 };
         let state = ApiState {
             platform: platform.clone(),
@@ -152,7 +154,8 @@ impl Stage {
             targets,
             concurrency: Concurrency::read(&mut Reader::load(None, [])),
         };
-        Self { board, server, _directory: directory, platform, journal, service: build(state), data_key }
+        let service = build(state);
+        Self { board, standing, server, _directory: directory, platform, journal, service, data_key }
     }
 
     pub fn service(&self) -> Router {
@@ -217,7 +220,8 @@ impl Stage {
         let state = PrivateState {
             platform: self.platform.clone(),
             journal: Some(self.journal.clone()),
-            standing: Standing::default(),
+            standing: self.standing.clone(),
+            board: self.board.clone(),
             metrics: Arc::new(metrics),
         };
         answer(build_private(state), Request::get(path).body(Body::empty()).unwrap()).await

@@ -4,6 +4,7 @@ use super::{Desk, demo};
 use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{self, Pool};
+use ackline_workers::core::activity::Stuck;
 use ackline_workers::core::status::notable::{Drain, Lines, OpenBreaker, Turned};
 use ackline_workers::core::status::{LaneLag, Load, PoolStatus, Snapshot, TenantStatus};
 use async_nats::Client;
@@ -20,6 +21,7 @@ pub fn speak(client: Client, pools: Vec<PoolStatus>) -> JoinHandle<()> {
         at_ms: 0,
         pools,
         unowned: Vec::new(),
+        dead: None,
     };
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
@@ -96,18 +98,46 @@ async fn what_is_held_left_alone_or_in_line_is_shown_by_pools_and_tenants() {
         vec![OpenBreaker { downstream: "relay.acme.bot".into(), open_ms: 60_000, next_ms: 4_000 }];
     let speaking = speak(context.client(), vec![relay]);
     let pools = desk.ask(&["pools"]).await.out;
-    let words = "healthy; idle; relay.acme.bot left alone for 60 s; acme paused; 43 in lines";
+    let words = "relay.acme.bot left alone for 60 s; acme paused; 40 in lines; 3 wait for a target";
     assert!(pools.contains(words), "{pools}");
     let pools: Value = serde_json::from_str(&desk.ask(&["pools", "--json"]).await.out).unwrap();
     assert_eq!((&pools[0]["spilled"], &pools[0]["parked"]), (&json!(40), &json!(3)));
+    assert_eq!((&pools[0]["lag_messages"], &pools[0]["waiting"]), (&json!(40), &json!(3)));
     assert_eq!(pools[0]["breakers"][0]["downstream"], "relay.acme.bot");
     let tenants = desk.ask(&["tenants"]).await.out;
     let rows: Vec<&str> = tenants.lines().collect();
-    assert!(rows[1].contains("acme") && rows[1].ends_with("43  paused"), "{tenants}");
+    assert!(rows[1].contains("acme") && rows[1].ends_with("43        0  paused"), "{tenants}");
     assert!(rows[2].contains("globex") && rows[2].ends_with("2 at once"), "{tenants}");
     let tenants: Value = serde_json::from_str(&desk.ask(&["tenants", "--json"]).await.out).unwrap();
     let acme = &tenants[0]["tenants"][0];
     assert_eq!((&acme["paused"], &acme["turned_by"]), (&json!(true), &json!("cli:jo")));
+    speaking.abort();
+}
+
+#[tokio::test]
+async fn a_pool_that_is_stuck_says_where_and_fails_scripts() {
+    let desk = Desk::open();
+    let context = desk.context().await;
+    let what = "an update is not tried again".to_owned();
+    let (lane, tenant) = ("msg".to_owned(), TenantId::new("acme").unwrap());
+    let stuck = vec![Stuck { partition: 3, lane, tenant, since_ms: 45_000, what }];
+    let relay = PoolStatus { owned: (0..32).collect(), concurrency: 64, stuck, ..standing_by(Pool::Relay) };
+    let speaking = speak(context.client(), vec![relay]);
+    let words = "stuck for 45 s: partition 3, lane msg, tenant acme: an update is not tried again";
+    let pools = desk.ask(&["pools"]).await;
+    assert_eq!(pools.code, 1);
+    assert!(pools.out.contains(words), "{pools:?}");
+    let pools: Value = serde_json::from_str(&desk.ask(&["pools", "--json"]).await.out).unwrap();
+    assert_eq!(pools[0]["verdict"]["condition"], "stuck");
+    assert_eq!(
+        (&pools[0]["stuck"][0]["partition"], &pools[0]["stuck"][0]["seconds"]),
+        (&json!(3), &json!(45.0))
+    );
+    let screen = desk.ask(&["top", "--once", "--columns", "120"]).await.out;
+    assert!(screen.contains("relay    stuck") && screen.contains("tenant acme"), "{screen}");
+    let findings: Value = serde_json::from_str(&desk.ask(&["doctor", "--json"]).await.out).unwrap();
+    let finding = findings.as_array().unwrap().iter().find(|one| one["check"] == "pool relay").unwrap();
+    assert_eq!(finding["level"], "fail");
     speaking.abort();
 }
 

@@ -1,16 +1,27 @@
 //! The flows pool: from an update in the log to send commands, with calls in between.
 
-use super::stage::Stage;
+use super::stage::{DEADLINE, Stage};
 use ackline_shared::command::{Content, SendCommand};
 use ackline_shared::config::Reader;
+use ackline_shared::ids::TenantId;
 use ackline_shared::record::Record;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Partition};
+use ackline_workers::core::following::Told;
+use ackline_workers::core::metrics::Metrics;
+use ackline_workers::core::standing::Standing;
 use ackline_workers::egress::{Egress, EgressSettings};
 use ackline_workers::flows::pool::FlowsJob;
-use axum::routing::get;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::StreamExt;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// A customer's order API on a free port.
 async fn order_api() -> String {
@@ -98,4 +109,66 @@ async fn a_conversation_asks_calls_and_answers_and_repeats_nothing() {
         panic!("a completed flow")
     };
     assert_eq!((outcome.as_str(), bot.as_str()), ("completed", "shop"));
+}
+
+/// A server that answers 503 as a model and 404 to everything else.
+async fn failing() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let busy = async || (StatusCode::SERVICE_UNAVAILABLE, "the secret answer");
+    let router = Router::new().route("/v1/chat/completions", post(busy));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_fail_are_counted_by_kind_and_told_to_whoever_follows() {
+    let url = failing().await;
+    let definition = json!({
+        "format": 1, "name": "Order", "entry": [{"on": "any"}], "start": "fetch",
+        "nodes": {
+            "fetch": {"kind": "http", "url": format!("{url}/orders?of=private"), "save": {},
+                      "exits": {"ok": "done", "http_error": "model", "timeout": "done"}},
+            "model": {"kind": "agent", "mode": "chat", "system": "Be kind.",
+                      "endpoint": {"base_url": format!("{url}/v1"), "model": "any"},
+                      "fallback": "Sorry.", "exits": {"done": "done"}},
+            "done": {"kind": "end"}
+        }
+    });
+    let stage = Stage::start(snapshot(&definition)).await;
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let client = stage.platform.log.context().client();
+    let (_end, shutdown) = watch::channel(false);
+    tokio::spawn(metrics.following().clone().serve(client.clone(), shutdown));
+    let acme = TenantId::new("acme").unwrap();
+    let mut told = client.subscribe(subjects::told(&acme)).await.unwrap();
+    let job = FlowsJob::new(stage.platform.clone(), egress()).with_metrics(metrics.clone());
+    let (_stop, _running) = stage.run_seen(job, "one", metrics, Standing::default());
+    let (mut failures, mut number) = (Vec::new(), 0);
+    let failed = async {
+        while failures.len() < 2 {
+            // Whoever follows asks until somebody has heard it; each conversation calls once more.
+            client.publish(subjects::follow(&acme), "".into()).await.unwrap();
+            number += 1;
+            let id = format!("m{number}");
+            stage.publish(&format!("US.{number}"), &id, text(&id, "hello")).await;
+            while let Ok(Some(message)) = timeout(Duration::from_secs(1), told.next()).await {
+                let told: Told = serde_json::from_slice(&message.payload).unwrap();
+                assert!(!format!("{told:?}").contains("secret answer"), "{told:?}");
+                if told.verdict.ends_with(" failed") {
+                    failures.push((told.pool, told.verdict, told.reason.unwrap()));
+                }
+            }
+        }
+    };
+    timeout(DEADLINE, failed).await.unwrap();
+    let of = |verdict: &str, reason: &str| ("flows".to_owned(), verdict.to_owned(), reason.to_owned());
+    assert_eq!(failures[0], of("http failed", "answered 404"));
+    assert_eq!(failures[1], of("model failed", "the model answered 503"));
+    let mut scraped = String::new();
+    encode(&mut scraped, &registry).unwrap();
+    for line in ["call=\"http\",outcome=\"status_4xx\"} ", "call=\"model\",outcome=\"status_5xx\"} "] {
+        assert!(scraped.contains(&format!("ackline_flow_calls_total{{{line}")), "{line} in {scraped}");
+    }
 }

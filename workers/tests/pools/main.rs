@@ -12,6 +12,7 @@ mod adaptive;
 mod core;
 mod dead;
 mod flows;
+mod given_up;
 mod janitor;
 mod ownership;
 mod processes;

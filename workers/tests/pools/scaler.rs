@@ -94,6 +94,7 @@ fn word(unread: u64, at_ms: u64) -> Snapshot {
         at_ms,
         pools: vec![relay],
         unowned: Vec::new(),
+        dead: None,
     }
 }
 

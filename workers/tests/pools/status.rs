@@ -1,10 +1,11 @@
 //! What processes tell about themselves over NATS, and what of the streams they see.
 
+use super::given_up::bury;
 use super::stage::{DEADLINE, RunningPool, Stage};
 use ackline_shared::config::Reader;
 use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Class, Pool, tuning_key};
+use ackline_shared::subjects::{self, Class, Partition, Pool, SpillLine, header, tuning_key};
 use ackline_workers::core::batch::{self, BatchJob, BatchSize};
 use ackline_workers::core::breaker::Breakers;
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
@@ -24,6 +25,8 @@ use ackline_workers::core::status::lag::{self, Watched};
 use ackline_workers::core::status::notable::Drain;
 use ackline_workers::core::status::publish;
 use ackline_workers::core::tuning::{Mode, PoolTuning, Stamped, TenantTuning, TuningStore};
+use ackline_workers::dead::open;
+use ackline_workers::dead::settled::Settled;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
@@ -250,6 +253,34 @@ async fn a_drain_is_seen_until_nothing_is_left_of_what_was_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_process_counts_the_open_dead_letters_and_all_tell_them() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let (first, other) = (Process::start(&stage, "a", false), Process::start(&stage, "b", false));
+    let (_stop, _running) = other.run(&stage, Held(Arc::new(Semaphore::new(0))));
+    bury(&stage, Pool::Relay, 1, "relay a: answered 400", now_ms()).await;
+    let (_end, shutdown) = watch::channel(false);
+    for process in [&first, &other] {
+        let (context, books) = (stage.platform.log.context().clone(), stage.platform.buckets.replays.clone());
+        let interval = Duration::from_millis(50);
+        tokio::spawn(open::follow(context, books, process.board.clone(), interval, shutdown.clone()));
+    }
+    let open = |pool: &PoolSum| pool.dead.as_ref().map(|dead| dead.open);
+    for process in [&first, &other] {
+        process.sees("a dead letter", |pool| open(pool) == Some(1)).await;
+    }
+    let told = async {
+        while !first.board.is_first() || other.board.tick().dead.is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, told).await.expect("the second by name counts nothing");
+    Settled::new(stage.platform.buckets.replays.clone()).claim("dc_1", &[1]).await.unwrap();
+    other.sees("none open", |pool| open(pool) == Some(0)).await;
+    let text = first.scrape();
+    assert!(text.contains("ackline_dead_letters_open{pool=\"relay\"} 0.0"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_waits_without_workers_is_seen_and_calls_for_one() {
     let stage = Stage::start(Snapshot::default()).await;
     let api = Process::start(&stage, "api", true);
@@ -265,4 +296,20 @@ async fn what_waits_without_workers_is_seen_and_calls_for_one() {
     assert_eq!(pool.wanted(&targets()), 1);
     let text = api.scrape();
     assert!(text.contains("ackline_unowned_lag_messages{pool=\"relay\",lane=\"msg\"} 1.0"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_lines_without_workers_is_seen_and_calls_for_one() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let api = Process::start(&stage, "api", true);
+    for (conversation, id) in [(None, "moved"), (Some("00ff".to_owned()), "parked")] {
+        let (lane, tenant) = ("msg".to_owned(), TenantId::new("acme").unwrap());
+        let line = SpillLine { partition: Partition(2), lane, tenant, conversation };
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(header::MSG_ID, id);
+        stage.platform.log.write_raw(line.subject(Pool::Relay), headers, "x".into()).await.unwrap();
+    }
+    let pool = api.sees("in lines", |pool| pool.unfinished() == 2).await;
+    assert_eq!((pool.lag_messages(), pool.waiting(), pool.working()), (1, 1, 0));
+    assert_eq!(pool.wanted(&targets()), 1);
 }

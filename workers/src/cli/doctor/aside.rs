@@ -50,7 +50,7 @@ fn of_tenant(pool: Pool, tenant: &TenantStatus, now_ms: u64) -> Finding {
     let turned = tenant.turned.clone().unwrap_or_default();
     let words = state(Some(&turned), tenant.drain.as_ref());
     let since = seconds(Duration::from_millis(now_ms.saturating_sub(turned.at_ms)));
-    let waiting = tenant.load.held().saturating_add(tenant.lines.total());
+    let waiting = tenant.unfinished();
     let text = format!("{words} since {since} by {}; {waiting} read or in lines", turned.by);
     Finding::warn(format!("tenant {} in {pool}", tenant.tenant), text)
         .hint(format_args!("`ackline resume {pool} --tenant {}` lets it go on", tenant.tenant))

@@ -4,8 +4,9 @@ use super::finding::Finding;
 use crate::core::status::diagnosis::{Condition, Diagnosis, seconds};
 use crate::core::status::fleet::PoolSum;
 use crate::core::status::lag::Watched;
-use ackline_shared::subjects::{self, Partition, Pool};
+use ackline_shared::subjects::{self, Partition, Pool, SpillLine};
 use async_nats::jetstream::Context;
+use async_nats::jetstream::stream::Stream;
 use futures_util::TryStreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,6 +25,8 @@ struct Backlog {
     names: BTreeSet<String>,
     waiting: u64,
     in_work: u64,
+    /// In lines of the spill.
+    in_lines: u64,
 }
 
 /// Judges every pool; `sums` is what the processes say, `lanes` what each pool reads.
@@ -46,6 +49,12 @@ pub async fn check(context: &Context, sums: &[PoolSum], lanes: &[Watched]) -> Ve
             Err(_) => return vec![Finding::warn("pools", "cannot be listed: no answer in time")],
         }
     }
+    // A stream that is missing is told by another check.
+    if let Ok(spill) = context.get_stream(subjects::SPILL).await
+        && let Ok(Ok(lines)) = timeout(LIST_WAIT, in_lines(&spill)).await
+    {
+        lines.into_iter().for_each(|(pool, count)| backlogs.entry(pool).or_default().in_lines = count);
+    }
     if sums.is_empty() && backlogs.is_empty() {
         return vec![Finding::warn("pools", "none has ever run here").hint("start `ackline-workers`")];
     }
@@ -56,6 +65,20 @@ pub async fn check(context: &Context, sums: &[PoolSum], lanes: &[Watched]) -> Ve
         verdict(pool, sum, backlog, &expected(pool, lanes))
     };
     Pool::ALL.into_iter().map(judge).collect()
+}
+
+/// How much is in lines, by pool.
+async fn in_lines(spill: &Stream) -> Result<BTreeMap<Pool, u64>, String> {
+    let [everything] = subjects::SPILL_SUBJECTS;
+    let mut counts = spill.info_with_subjects(everything).await.map_err(|error| error.to_string())?;
+    let mut lines: BTreeMap<Pool, u64> = BTreeMap::new();
+    while let Some((subject, count)) = counts.try_next().await.map_err(|error| error.to_string())? {
+        if let Some((pool, _)) = SpillLine::parse(&subject) {
+            let sum = lines.entry(pool).or_default();
+            *sum = sum.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        }
+    }
+    Ok(lines)
 }
 
 /// The names of the consumers that a pool has once it has run.
@@ -70,14 +93,12 @@ fn expected(pool: Pool, lanes: &[Watched]) -> BTreeSet<String> {
 fn verdict(pool: Pool, sum: Option<&PoolSum>, backlog: &Backlog, expected: &BTreeSet<String>) -> Finding {
     let check = format!("pool {pool}");
     let start = format!("start `ackline-workers --pools {pool}`");
-    let unfinished = backlog.waiting + backlog.in_work;
+    let unfinished = backlog.waiting.saturating_add(backlog.in_work).saturating_add(backlog.in_lines);
     let Some(sum) = sum.filter(|sum| !sum.instances.is_empty()) else {
         return match (backlog.names.is_empty(), unfinished) {
-            (true, _) => Finding::warn(check, "has never run here").hint(start),
+            (true, 0) => Finding::warn(check, "has never run here").hint(start),
             (false, 0) => Finding::warn(check, "nobody runs it; nothing is waiting").hint(start),
-            (false, _) => {
-                Finding::fail(check, format_args!("nobody runs it; {unfinished} waiting")).hint(start)
-            }
+            (_, _) => Finding::fail(check, format_args!("nobody runs it; {unfinished} waiting")).hint(start),
         };
     };
     let missing: Vec<&str> = expected.difference(&backlog.names).map(String::as_str).collect();
@@ -101,6 +122,9 @@ fn of_condition(pool: Pool, check: String, diagnosis: Diagnosis, unfinished: u64
     let Diagnosis { condition, words } = diagnosis;
     match condition {
         Condition::Healthy => Finding::ok(check, words),
+        Condition::Stuck => Finding::fail(check, words)
+            .hint("this is a mistake of ours: nothing is lost, and a restart of that process reads it anew")
+            .hint("please report it, with what `/readyz` and the log of the process say"),
         Condition::CatchingUp => Finding::ok(check, words),
         Condition::Paused => Finding::warn(check, words).hint("resume it when what it waits for is mended"),
         Condition::Unowned if unfinished == 0 => {
@@ -123,6 +147,7 @@ fn of_condition(pool: Pool, check: String, diagnosis: Diagnosis, unfinished: u64
 mod tests {
     use super::super::finding::Level;
     use super::*;
+    use crate::core::activity::Stuck;
     use crate::core::status::fleet::Fleet;
     use crate::core::status::fleet::tests::{snapshot, status};
     use crate::core::status::notable::Turned;
@@ -145,12 +170,25 @@ mod tests {
     #[test]
     fn a_pool_gets_a_verdict_in_words() {
         let names: BTreeSet<String> = (0..4).map(|p| format!("relay-{p}-msg")).collect();
-        let backlog = |waiting| Backlog { names: names.clone(), waiting, in_work: 0 };
-        let few = Backlog { names: names.iter().skip(1).cloned().collect(), waiting: 0, in_work: 0 };
+        let backlog = |waiting| Backlog { names: names.clone(), waiting, ..Backlog::default() };
+        let few = Backlog { names: names.iter().skip(1).cloned().collect(), ..Backlog::default() };
+        let lines = Backlog { names: names.clone(), in_lines: 7, ..Backlog::default() };
+        let stuck = |pool: &mut PoolStatus| {
+            let (lane, tenant) = ("msg".to_owned(), TenantId::new("acme").unwrap());
+            let what = "an update is not tried again".to_owned();
+            pool.stuck = vec![Stuck { partition: 3, lane, tenant, since_ms: 45_000, what }];
+        };
         for (sum, backlog, level, said) in [
             (None, Backlog::default(), Level::Warn, "never run"),
             (None, backlog(0), Level::Warn, "nobody runs it; nothing"),
             (None, backlog(5), Level::Fail, "nobody runs it; 5 waiting"),
+            (None, lines, Level::Fail, "nobody runs it; 7 waiting"),
+            (
+                Some(sum(stuck)),
+                backlog(0),
+                Level::Fail,
+                "stuck for 45 s: partition 3, lane msg, tenant acme: an update is not tried again",
+            ),
             (Some(sum(|_| ())), backlog(0), Level::Ok, "healthy; idle"),
             (Some(sum(|_| ())), few.clone(), Level::Fail, "1 of its consumers are missing: relay-0-msg"),
             (Some(sum(|pool| pool.owned.truncate(2))), few, Level::Warn, "2 of 4 partitions have no owner"),

@@ -1,8 +1,9 @@
 //! Checks of what flows: last webhook of each app, updates nobody claims, dead letters.
 
-use super::super::stored;
 use super::finding::Finding;
-use crate::dead::{Count, Filter, count, terms};
+use crate::cli::stored;
+use crate::core::status::dead::OpenDead;
+use crate::dead::open::OpenLetters;
 use ackline_shared::ids::{AppId, TenantId};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, header};
@@ -15,8 +16,8 @@ use tokio::time::timeout;
 
 /// Time for the list of subjects of one stream.
 const LIST_WAIT: Duration = Duration::from_secs(20);
-/// Time for counting open dead letters; some 100,000 take two seconds.
-const COUNT_TIME: Duration = Duration::from_secs(20);
+/// Time for a look at the dead letters.
+const COUNT_WAIT: Duration = Duration::from_secs(30);
 
 /// Looks at the streams.
 pub async fn check(context: &Context, snapshot: &Snapshot, now_ms: u64) -> Vec<Finding> {
@@ -26,9 +27,7 @@ pub async fn check(context: &Context, snapshot: &Snapshot, now_ms: u64) -> Vec<F
         findings.extend(webhooks(&updates, snapshot, now_ms).await);
         findings.push(unrouted(count(&updates, &subjects::updates_of(&TenantId::unrouted())).await));
     }
-    if context.get_stream(subjects::DEAD).await.is_ok() {
-        findings.push(dead_letters(context, now_ms).await);
-    }
+    findings.extend(dead_letters(context, now_ms).await);
     findings
 }
 
@@ -106,39 +105,43 @@ fn unrouted(count: Result<u64, String>) -> Finding {
     }
 }
 
-async fn dead_letters(context: &Context, now_ms: u64) -> Finding {
-    let counting = async {
-        let replays =
-            stored::open(context, subjects::BUCKET_REPLAYS).await.map_err(|error| error.to_string())?;
-        let replays = replays.ok_or("the bucket that says which are settled is missing")?;
-        let count = count::open_letters(context, replays, &Filter::default(), COUNT_TIME).await;
-        count.map_err(|error| error.to_string())
-    };
-    match counting.await {
-        Ok(count) => given_up(&count, now_ms),
-        Err(reason) => Finding::warn("dead letters", format_args!("cannot be counted: {reason}")),
-    }
+/// Counts the open ones, each looked at once; nothing is told where nothing is set up.
+async fn dead_letters(context: &Context, now_ms: u64) -> Option<Finding> {
+    let replays = stored::open(context, subjects::BUCKET_REPLAYS).await.ok()??;
+    let mut letters = OpenLetters::new(context.clone(), replays);
+    Some(match timeout(COUNT_WAIT, letters.look()).await {
+        Ok(Ok(())) => given_up(&letters.open(now_ms)),
+        Ok(Err(error)) => Finding::warn("dead letters", format_args!("cannot be counted: {error}")),
+        Err(_) => Finding::warn("dead letters", "cannot be counted in time"),
+    })
 }
 
-/// What is open of them: what was replayed or set aside needs nobody.
-fn given_up(count: &Count, now_ms: u64) -> Finding {
-    if count.total == 0 && count.complete {
+fn given_up(open: &[OpenDead]) -> Finding {
+    let some: Vec<String> = open.iter().filter(|dead| dead.open > 0).map(in_words).collect();
+    if some.is_empty() {
         return Finding::ok("dead letters", "none is open");
     }
-    let pools: Vec<String> = count.pools.iter().map(|(pool, count)| format!("{count} in {pool}")).collect();
-    let least = if count.complete { "" } else { "at least " };
-    let oldest = count.oldest_received_at.as_ref().and_then(|at| terms::time(at, now_ms).ok());
-    let oldest = oldest
-        .map_or_else(String::new, |at| format!("; the oldest is of {} ago", age(now_ms.saturating_sub(at))));
-    Finding::warn("dead letters", format_args!("{least}{} open: {}{oldest}", count.total, pools.join(", ")))
+    Finding::warn("dead letters", some.join("; "))
         .hint("`ackline dead list` shows them with their reasons, `ackline dead replay` puts them before the pool again")
         .hint("`ackline dead discard` sets aside what nobody wants any more")
+}
+
+fn in_words(dead: &OpenDead) -> String {
+    let more = if dead.more { " or more" } else { "" };
+    let oldest = age(dead.oldest_ms.unwrap_or_default());
+    let new = match dead.last_hour {
+        0 => String::new(),
+        new => format!(", {new} in the last hour"),
+    };
+    let (open, pool, reasons) = (dead.open, &dead.pool, dead.reasons_in_words());
+    format!("{open}{more} open in {pool} ({reasons}), the oldest given up {oldest} ago{new}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
     use super::*;
+    use crate::core::dead_class::DeadClass;
 
     #[test]
     fn silence_and_leftovers_come_with_a_way_on() {
@@ -147,17 +150,20 @@ mod tests {
         assert!(last_webhook(&app, Some(1_000), 61_000).message.contains("60 s ago"));
         assert_eq!(unrouted(Ok(0)).level, Level::Ok);
         assert_eq!(unrouted(Ok(3)).level, Level::Warn);
-        let none = Count { complete: true, ..Count::default() };
-        assert_eq!(given_up(&none, 0).level, Level::Ok);
-        let some = Count {
-            total: 3,
-            pools: [("crm".to_owned(), 1), ("relay".to_owned(), 2)].into(),
-            oldest_received_at: Some("1970-01-01T00:00:00Z".to_owned()),
-            ..none
+        let flows = OpenDead { pool: "flows".to_owned(), ..OpenDead::default() };
+        let relay = OpenDead {
+            pool: "relay".to_owned(),
+            open: 12,
+            last_hour: 2,
+            oldest_ms: Some(10_800_000),
+            reasons: [(DeadClass::GaveUp, 2), (DeadClass::Refused, 10)].into(),
+            more: false,
         };
-        let told = |count: &Count| given_up(count, 259_200_000).message;
-        assert_eq!(told(&some), "3 open: 1 in crm, 2 in relay; the oldest is of 3 days ago");
-        assert!(told(&Count { complete: false, ..some }).starts_with("at least 3 open"));
+        assert_eq!(given_up(std::slice::from_ref(&flows)).level, Level::Ok);
+        assert_eq!(
+            given_up(&[flows, relay]).message,
+            "12 open in relay (10 refused, 2 gave_up), the oldest given up 3 h ago, 2 in the last hour"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Draws the screen: totals, the pools, and what there is to say about the selected one.
 
 use super::screen::{Focus, Screen};
-use crate::cli::figures::{age, bars, count, rate, time};
+use crate::cli::figures::{age, bars, count, open_dead, rate, time};
 use crate::core::status::diagnosis::Condition;
 use crate::core::status::fleet::PoolSum;
 use crate::core::status::notable::{aside_counts, state};
@@ -57,7 +57,8 @@ impl Screen {
         let colour = match condition {
             Condition::Healthy => Color::Green,
             Condition::Paused | Condition::CatchingUp => Color::Yellow,
-            Condition::Unowned
+            Condition::Stuck
+            | Condition::Unowned
             | Condition::DownstreamSlow
             | Condition::TenantNoisy
             | Condition::WorkersTooFew => Color::Red,
@@ -84,10 +85,10 @@ fn draw_header(screen: &Screen, notices: &str, area: Rect, buffer: &mut Buffer) 
     let oldest = screen.pools.iter().map(PoolSum::lag).max().unwrap_or_default();
     let healthy = screen.pools.iter().filter(|pool| pool.diagnosis().condition == Condition::Healthy).count();
     let totals = format!(
-        "ackline  {} process{}   in {}/s   out {}/s   lag {} ({})   {healthy} of {} pools healthy",
+        "ackline  {} process{}   in {}/s   out {}/s   lag {} ({})   {healthy}/{} pools healthy",
         screen.instances,
         if screen.instances == 1 { "" } else { "es" },
-        sum(|pool| pool.rates.read),
+        rate(webhooks(&screen.pools)),
         sum(|pool| pool.rates.finished),
         count(lag),
         age(oldest),
@@ -98,18 +99,27 @@ fn draw_header(screen: &Screen, notices: &str, area: Rect, buffer: &mut Buffer) 
     Paragraph::new(lines).render(area, buffer);
 }
 
+/// What Meta sends, each once: every pool reads it for itself, and the one that reads all of it reads most. Processes
+/// that do not tell it apart count what we wrote down, too.
+fn webhooks(pools: &[PoolSum]) -> f64 {
+    let most = |of: fn(&PoolSum) -> f64| pools.iter().map(of).fold(0.0, f64::max);
+    let webhooks = most(|pool| pool.rates.webhooks);
+    if webhooks > 0.0 { webhooks } else { most(|pool| pool.rates.read) }
+}
+
 /// A column: its title, its width, and what it shows.
 type Column = (&'static str, u16, fn(&Screen, &PoolSum) -> String);
 
 /// The columns behind name and verdict, the most needed first; the last ones go when the terminal is narrow.
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     ("LAG", 6, |_, pool| count(pool.lag_messages())),
     ("OLDEST", 6, |_, pool| age(pool.lag())),
+    ("WAIT", 4, |_, pool| count(pool.waiting())),
+    ("DLQ", 4, |_, pool| open_dead(pool)),
     ("OUT/S", 6, |_, pool| rate(pool.rates.finished)),
     ("RUN/MAX", 8, |_, pool| pool.jobs()),
     ("P99", 6, |_, pool| time(pool.service.quantile_ms(0.99))),
     ("IN/S", 6, |_, pool| rate(pool.rates.read)),
-    ("RETRY", 6, |_, pool| count(pool.load.waiting)),
     ("LINES", 6, |_, pool| count(pool.lines.total())),
     ("P50", 6, |_, pool| time(pool.service.quantile_ms(0.5))),
     ("WANT", 4, |screen, pool| pool.wanted(&screen.targets).to_string()),
@@ -119,7 +129,9 @@ const VERDICT_WIDTH: u16 = 15;
 const BARS_WIDTH_MIN: u16 = 12;
 const BARS_WIDTH_MAX: u16 = 60;
 /// Rows that the words about the selected pool may take.
-const WORDS_ROWS_MAX: u16 = 9;
+const WORDS_ROWS_MAX: u16 = 12;
+/// Stuck updates of the selected pool that are named.
+const STUCK_ROWS: usize = 2;
 /// Room for `paused`, `draining, 1234 left` and what else was turned of a tenant.
 const STATE_WIDTH: u16 = 18;
 /// Downstreams of the selected pool that are named.
@@ -207,9 +219,23 @@ fn words(screen: &Screen) -> Vec<Line<'static>> {
         Line::from(format!("lanes: {}", if lanes.is_empty() { "-".to_owned() } else { lanes.join("  ") })),
         Line::from(owners),
     ];
+    lines.extend(pool.stuck.iter().take(STUCK_ROWS).map(|stuck| {
+        let words = format!("stuck for {}: {stuck}", age(stuck.since()));
+        Line::styled(words, screen.of(Condition::Stuck))
+    }));
+    if let Some(dead) = pool.dead.as_ref().filter(|dead| dead.open > 0) {
+        lines.push(Line::from(format!(
+            "dead letters: {}{} open ({}), the oldest {}, {} in the last hour",
+            count(dead.open),
+            if dead.more { " or more" } else { "" },
+            dead.reasons_in_words(),
+            age(dead.oldest().unwrap_or_default()),
+            count(dead.last_hour)
+        )));
+    }
     if pool.lines.total() > 0 {
         lines.push(Line::from(format!(
-            "lines: {} of tenants larger than their share, {} of conversations that wait for a retry",
+            "lines: {} of tenants larger than their share, {} of conversations that wait",
             count(pool.lines.moved),
             count(pool.lines.parked)
         )));
@@ -230,7 +256,8 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     let Some(pool) = screen.selected_pool() else { return };
     let right = |text: String| Line::from(text).right_aligned();
     let mut titles = vec![Line::from(format!("TENANT (by {})", screen.order.as_str()))];
-    titles.extend(["IN/S", "QUEUED", "RUNNING", "RETRY", "LINES"].map(|title| right(title.to_owned())));
+    titles
+        .extend(["IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DLQ/H"].map(|title| right(title.to_owned())));
     titles.push(Line::from("STATE"));
     let rows = pool.tenants.iter().map(|tenant| {
         Row::new([
@@ -238,8 +265,9 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
             right(rate(tenant.rate)),
             right(count(tenant.load.queued)),
             right(count(tenant.load.running)),
-            right(count(tenant.load.waiting)),
+            right(count(tenant.backlog().waiting)),
             right(count(tenant.lines.total())),
+            right(count(tenant.dead_hour)),
             Line::styled(
                 state(tenant.turned.as_ref(), tenant.drain.as_ref()),
                 if tenant.is_held() { screen.of(Condition::Paused) } else { Style::new() },
@@ -253,6 +281,7 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
         Constraint::Length(7),
         Constraint::Length(7),
         Constraint::Length(7),
+        Constraint::Length(6),
         Constraint::Length(STATE_WIDTH),
     ];
     let area = Rect { y: area.y + area.height.min(1), height: area.height.saturating_sub(1), ..area };
@@ -264,7 +293,7 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     StatefulWidget::render(table, area, buffer, &mut TableState::default().with_selected(selected));
 }
 
-const HELP: [&str; 13] = [
+const HELP: [&str; 16] = [
     "up, down   select a pool or a tenant",
     "tab        go to the tenants of the pool, and back",
     "s          order by usual, rate, waiting",
@@ -273,10 +302,13 @@ const HELP: [&str; 13] = [
     "?          this help",
     "q          quit",
     "",
-    "LAG is what is not finished in the streams, OLDEST the age of",
-    "the oldest of it, WANT the processes that the pool needs.",
-    "RETRY waits for another attempt, LINES waits outside the streams:",
+    "In the first line, in counts each webhook once, out what pools end.",
+    "LAG can be worked on, in the streams and in lines, OLDEST is the",
+    "age of the oldest of it, WANT the processes that the pool needs.",
+    "WAIT waits for a target or its time; LINES is outside the streams:",
     "tenants larger than their share, conversations that wait long;",
+    "DLQ is the open dead letters, neither replayed nor discarded,",
+    "DLQ/H what was given up of a tenant in the last hour.",
     "P50 and P99 are of the time of one attempt, lately.",
 ];
 

@@ -107,9 +107,8 @@ impl Screen {
                     .for_each(|pool| pool.tenants.sort_by(|one, two| two.rate.total_cmp(&one.rate)));
             }
             Order::Waiting => {
-                pools.sort_by_key(|pool| std::cmp::Reverse(pool.lag_messages()));
-                let waiting =
-                    |tenant: &TenantStatus| std::cmp::Reverse(tenant.load.queued + tenant.load.waiting);
+                pools.sort_by_key(|pool| std::cmp::Reverse(pool.unfinished()));
+                let waiting = |tenant: &TenantStatus| std::cmp::Reverse(tenant.unfinished());
                 pools.iter_mut().for_each(|pool| pool.tenants.sort_by_key(waiting));
             }
         }

@@ -4,7 +4,9 @@ use super::draw::View;
 use super::screen::{Action, Focus, Screen};
 use super::turn::{Turn, Way};
 use super::*;
+use crate::core::dead_class::DeadClass;
 use crate::core::scaling::Targets;
+use crate::core::status::dead::OpenDead;
 use crate::core::status::fleet::tests::{snapshot, status};
 use crate::core::status::fleet::{Fleet, PoolSum};
 use crate::core::status::notable::{Drain, Lines, OpenBreaker, Turned};
@@ -25,6 +27,7 @@ fn tenant(name: &str, rate: f64, load: Load) -> TenantStatus {
 fn pools() -> Vec<PoolSum> {
     let mut flows = status(Pool::Flows, 0..4);
     flows.rates.read = 123.4;
+    flows.rates.webhooks = 60.0;
     flows.rates.finished = 122.0;
     flows.load.running = 3;
     flows.history = (0..60).map(|n| 100 + (n % 7) * 10).collect();
@@ -34,6 +37,7 @@ fn pools() -> Vec<PoolSum> {
     relay.load = Load { queued: 90, running: 8, waiting: 2 };
     relay.rates.finished = 64.2;
     relay.rates.read = 64.0;
+    relay.rates.webhooks = 64.0;
     relay.lanes = vec![
         LaneLag { lane: "msg".into(), unread: 12_000, in_work: 100, oldest_ms: 42_000, partition: Some(1) },
         LaneLag { lane: "sts".into(), unread: 10, in_work: 0, oldest_ms: 900, partition: Some(2) },
@@ -110,21 +114,43 @@ fn what_lag_does_not_show_is_on_the_screen() {
     relay.breakers =
         vec![OpenBreaker { downstream: "relay.acme.bot".into(), open_ms: 540_000, next_ms: 31_000 }];
     relay.breakers_open = 1;
+    relay.tenants[1].dead_hour = 2;
     let crm = PoolStatus { paused: true, ..status(Pool::Crm, 0..4) };
     let mut fleet = Fleet::default();
-    fleet.hear(snapshot("one", 1, vec![status(Pool::Flows, 0..4), relay, crm]), Instant::now());
+    let dead = OpenDead {
+        pool: "relay".to_owned(),
+        open: 12,
+        last_hour: 2,
+        oldest_ms: Some(10_800_000),
+        reasons: [(DeadClass::GaveUp, 2), (DeadClass::Refused, 10)].into(),
+        more: false,
+    };
+    let mut told = snapshot("one", 1, vec![status(Pool::Flows, 0..4), relay, crm]);
+    told.dead = Some(vec![dead]);
+    fleet.hear(told, Instant::now());
     let mut screen = screen(true);
     screen.update(1, fleet.pools());
-    let notices = "relay: 1 left alone, 2 held, 1204 in lines   crm: paused";
+    let notices =
+        "relay: 1 left alone, 2 held, 1200 in lines, 4 waiting, 2 dead in the last hour   crm: paused";
     let unselected = print(&screen, Rect::new(0, 0, 100, 30));
     assert!(unselected.lines().nth(1).unwrap().starts_with(notices), "{unselected}");
     screen.press(KeyEvent::from(KeyCode::Down));
     let shown = print(&screen, Rect::new(0, 0, 110, 30));
     assert_golden("aside.txt", &shown);
     let rows: Vec<&str> = shown.lines().skip_while(|line| !line.starts_with("TENANT")).skip(1).collect();
-    assert!(rows[0].starts_with("acme") && rows[0].ends_with("1204 paused"), "{shown}");
+    assert!(rows[0].starts_with("acme") && rows[0].ends_with("1204      2 paused"), "{shown}");
     assert!(rows[1].starts_with("globex") && rows[1].ends_with("draining, 12 left"), "{shown}");
     assert!(rows[2].starts_with("busy"), "who is held comes first: {shown}");
+}
+
+#[test]
+fn a_webhook_counts_once_however_many_pools_read_it() {
+    let header = print(&screen(false), Rect::new(0, 0, 80, 24));
+    assert!(header.starts_with("ackline  1 process   in 64.0/s   out 186/s "), "{header}");
+    let mut screen = screen(false);
+    screen.pools.iter_mut().for_each(|pool| pool.rates.webhooks = 0.0);
+    let older = print(&screen, Rect::new(0, 0, 80, 24));
+    assert!(older.starts_with("ackline  1 process   in 123/s "), "{older}");
 }
 
 #[test]

@@ -1,23 +1,32 @@
-//! What of a pool stands beside its usual work: tenants that somebody turned, lines, and how far drains are.
+//! What of a pool stands beside its usual work: tenants that somebody turned, what waits, what is stuck, and how far
+//! drains are.
 //!
 //! A drain is over for this process when everything stored until shortly after it began was read, and nothing of it
 //! is unfinished. How far reading is counts only for one uninterrupted reading: after an interruption older messages
 //! come again.
 
+use super::backlog::Backlog;
+use super::stuck::{STUCK_MAX, Stuck};
 use crate::core::status::TenantStatus;
 use crate::core::status::notable::{Drain, Lines, STORED_WITHIN, Turned};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
 use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The sequence of the last message read, by lane and partition.
 pub type Frontiers = HashMap<(&'static str, Partition), u64>;
 
-/// What a pool tells of its lines and of the tenants that are drained.
+/// What a pool tells once a second of what waits, what is stuck, and of the tenants that are drained.
 #[derive(Debug, Default)]
 pub struct Telling {
     /// What waits in lines, by tenant.
     pub lines: HashMap<TenantId, Lines>,
+    /// What can be worked on and is in lines, and what waits for a target or its time, by tenant.
+    pub backlogs: HashMap<TenantId, Backlog>,
+    /// What is past its due time by more than [`super::STUCK_AFTER`]; of many, the first.
+    pub stuck: Vec<Stuck>,
     /// Updates of drained tenants that are read, are older than the drain, and are not finished; none where that
     /// cannot be told yet.
     pub left: HashMap<TenantId, Option<u64>>,
@@ -29,6 +38,7 @@ pub struct Telling {
 pub(super) struct Aside {
     turned: HashMap<TenantId, Turned>,
     told: Telling,
+    told_at: Option<Instant>,
     /// Counts interruptions of reading.
     reading: u64,
     /// Everything stored until then was read, in unix milliseconds.
@@ -40,8 +50,28 @@ impl Aside {
         self.turned = turned;
     }
 
-    pub(super) fn tell(&mut self, told: Telling) {
-        self.told = told;
+    pub(super) fn tell(&mut self, mut told: Telling, now: Instant) {
+        told.stuck.truncate(STUCK_MAX);
+        (self.told, self.told_at) = (told, Some(now));
+    }
+
+    /// For how long a pool that tells of itself has told nothing.
+    pub(super) fn silence(&self, now: Instant) -> Option<Duration> {
+        self.told_at.map(|at| now.saturating_duration_since(at))
+    }
+
+    pub(super) fn stuck(&self) -> &[Stuck] {
+        &self.told.stuck
+    }
+
+    pub(super) fn backlog(&self) -> Backlog {
+        let mut sum = Backlog::default();
+        self.told.backlogs.values().for_each(|backlog| sum.add(backlog));
+        sum
+    }
+
+    pub(super) fn backlogs_of_tenants(&self) -> impl Iterator<Item = (&TenantId, u64)> {
+        self.told.backlogs.iter().map(|(tenant, backlog)| (tenant, backlog.total()))
     }
 
     pub(super) fn read_anew(&mut self) {
@@ -84,6 +114,8 @@ impl Aside {
     /// Adds what is known of a tenant to its status.
     pub(super) fn add_to(&self, status: &mut TenantStatus) {
         status.lines = self.told.lines.get(&status.tenant).copied().unwrap_or_default();
+        let backlog = self.told.backlogs.get(&status.tenant).copied().unwrap_or_default();
+        status.backlog = Some(Backlog { waiting: backlog.waiting.max(status.load.waiting), ..backlog });
         status.turned = self.turned.get(&status.tenant).cloned();
         status.drain = status.turned.as_ref().filter(|turned| turned.draining).map(|turned| {
             let left = self.told.left.get(&status.tenant).copied().flatten();

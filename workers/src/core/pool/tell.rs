@@ -1,9 +1,10 @@
-//! What a pool tells once a second beside its counts: its lines, and how far the drains of tenants are.
+//! What a pool tells once a second beside its counts: what waits, what is stuck, and how far the drains of tenants are.
 
 use super::Desk;
-use crate::core::activity::{Frontiers, Telling};
+use crate::core::activity::{Backlog, Frontiers, Stuck, Telling};
 use crate::core::intake::Arrival;
 use crate::core::job::Job;
+use crate::core::log::now_ms;
 use crate::core::state;
 use crate::core::status::notable::{Lines, Turned};
 use crate::core::tuning::{Mode, Tuning};
@@ -26,44 +27,58 @@ impl<J: Job> Desk<J> {
 
     /// Notes that a message of the present reading was read.
     pub(super) fn advance(&mut self, arrival: &Arrival) {
+        self.attempts.metrics.read(J::POOL, &arrival.head);
         let (place, session) = (arrival.place(), arrival.reading.session);
         let reached = self.frontier.entry((place.partition, arrival.lane)).or_default();
         *reached = (*reached).max((session, place.sequence));
     }
 
-    /// Tells what waits in lines, and of drained tenants what is left.
+    /// Tells what waits and what is stuck, and of drained tenants what is left.
     pub(super) fn tell(&mut self) {
         let drained = drained::<J>(&self.tuning);
         let left = drained.into_iter().map(|(tenant, until_ms)| {
             let left = self.left_of(&tenant, until_ms);
             (tenant, left)
         });
-        let backlog = self.machine.backlog().into_iter();
-        let lines =
-            backlog.map(|(tenant, of)| (tenant, Lines { moved: of.ready, parked: of.waiting })).collect();
-        let told = Telling { left: left.collect(), lines, frontiers: self.frontiers() };
+        let (now, now_ms) = (Instant::now(), now_ms());
+        let (mut lines, mut backlogs) = (HashMap::new(), HashMap::new());
+        for (tenant, of) in self.machine.backlog() {
+            let oldest_waiting_ms = of.oldest_waiting_ms.map(|first| now_ms.saturating_sub(first));
+            let backlog =
+                Backlog { ready: of.ready, waiting: of.waiting, oldest_ready_ms: None, oldest_waiting_ms };
+            lines.insert(tenant.clone(), Lines { moved: of.ready, parked: of.spilled_waiting });
+            backlogs.insert(tenant, backlog);
+        }
+        let stuck = self.machine.stuck(now);
+        let told = Telling {
+            left: left.collect(),
+            lines,
+            backlogs,
+            stuck: stuck.iter().map(told_stuck).collect(),
+            frontiers: self.frontiers(),
+        };
         self.attempts.metrics.activity(J::POOL).tell(told);
-        self.mend_stuck();
-        self.tell_gates();
+        self.mend(&stuck);
+        self.tell_gates(now);
     }
 
     /// Reads anew what does not go on, and says where.
-    fn mend_stuck(&mut self) {
-        let stuck = self.machine.stuck(Instant::now());
-        for state::Stuck { partition, tenant, late, what } in &stuck {
+    fn mend(&mut self, stuck: &[state::Stuck]) {
+        for state::Stuck { partition, lane, tenant, late, what } in stuck {
             tracing::error!(
-                pool = %J::POOL, %partition, %tenant, late_s = late.as_secs(), what, "stuck; the partition is read anew"
+                pool = %J::POOL, %partition, lane, %tenant, late_s = late.as_secs(), what,
+                "stuck; the partition is read anew"
             );
             self.holdings.read_anew(*partition);
         }
     }
 
     /// Shows which targets are left alone.
-    fn tell_gates(&mut self) {
+    fn tell_gates(&mut self, now: Instant) {
         for (name, pause) in self.machine.take_gate_changes() {
             self.breakers.changed(&name, pause);
         }
-        self.breakers.publish(J::POOL, self.machine.open_gates(Instant::now()));
+        self.breakers.publish(J::POOL, self.machine.open_gates(now));
     }
 
     /// Updates of a tenant received until a time that were read and are not finished; `None` until its lines are
@@ -97,4 +112,14 @@ fn drained<J: Job>(tuning: &Tuning) -> Vec<(TenantId, u64)> {
     let table = tuning.table();
     let drained = table.tenants(J::POOL).filter(|(_, entry)| entry.value.mode == Some(Mode::Drain));
     drained.map(|(tenant, entry)| (tenant.clone(), entry.at_ms)).collect()
+}
+
+fn told_stuck(stuck: &state::Stuck) -> Stuck {
+    Stuck {
+        partition: stuck.partition.0,
+        lane: stuck.lane.clone(),
+        tenant: stuck.tenant.clone(),
+        since_ms: u64::try_from(stuck.late.as_millis()).unwrap_or(u64::MAX),
+        what: stuck.what.to_owned(),
+    }
 }

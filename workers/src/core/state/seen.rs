@@ -21,6 +21,8 @@ pub struct Backlog {
     pub ready: u64,
     /// Pieces that wait for a target or a time of their own, in memory and in spill queues.
     pub waiting: u64,
+    /// How many of these are in spill queues.
+    pub spilled_waiting: u64,
     /// When the oldest of them first had to wait, in unix milliseconds, as far as is known.
     pub oldest_waiting_ms: Option<u64>,
 }
@@ -30,6 +32,8 @@ pub struct Backlog {
 pub struct Stuck {
     /// The partition.
     pub partition: Partition,
+    /// Its lane's name.
+    pub lane: String,
     /// Whose it is.
     pub tenant: TenantId,
     /// By how much it is late.
@@ -52,7 +56,10 @@ impl<U: Clone, P> Machine<U, P> {
                 Kind::Target if line.target.as_ref().is_none_or(|target| self.gates.all_closed(target)) => {
                     of_tenant.ready += line.unread();
                 }
-                Kind::Target | Kind::Own | Kind::Legacy => of_tenant.waiting += line.unread(),
+                Kind::Target | Kind::Own | Kind::Legacy => {
+                    of_tenant.waiting += line.unread();
+                    of_tenant.spilled_waiting += line.unread();
+                }
             }
         }
         for (_, piece) in &self.pieces {
@@ -107,8 +114,10 @@ impl<U: Clone, P> Machine<U, P> {
             };
             if let Some((due, what)) = found {
                 let late = now.saturating_duration_since(due);
+                let lane = self.setup.lanes.get(held.lane).cloned().unwrap_or_default();
                 stuck.push(Stuck {
                     partition: held.place.partition,
+                    lane,
                     tenant: held.tenant.clone(),
                     late,
                     what,
@@ -126,7 +135,8 @@ impl<U: Clone, P> Machine<U, P> {
             if let (Some(since), false) = (due, waits_for_gate) {
                 let what = "a spill queue is not read on";
                 let late = now.saturating_duration_since(since);
-                stuck.push(Stuck { partition: name.partition, tenant: name.tenant.clone(), late, what });
+                let (partition, lane) = (name.partition, name.lane.clone());
+                stuck.push(Stuck { partition, lane, tenant: name.tenant.clone(), late, what });
             }
             if stuck.len() >= STUCK_MAX {
                 break;

@@ -1,5 +1,6 @@
 //! Where everything that is to be seen of a process comes together; cheap to clone.
 
+use super::dead::OpenDead;
 use super::fleet::{Fleet, PoolSum};
 use super::notable::{BREAKERS_MAX, OpenBreaker, waits_for};
 use super::{PoolStatus, Snapshot, UnownedLag};
@@ -26,6 +27,7 @@ struct Inner {
     standing: Standing,
     fleet: Mutex<Fleet>,
     unowned: Mutex<Vec<UnownedLag>>,
+    dead: Mutex<Option<Vec<OpenDead>>>,
     breakers: OnceLock<Breakers>,
 }
 
@@ -39,6 +41,7 @@ impl Board {
             standing,
             fleet: Mutex::default(),
             unowned: Mutex::default(),
+            dead: Mutex::default(),
             breakers: OnceLock::new(),
         }))
     }
@@ -68,6 +71,7 @@ impl Board {
             at_ms: now_ms(),
             pools: self.own_pools(),
             unowned: self.own_unowned(),
+            dead: lock(&self.0.dead).clone(),
         }
     }
 
@@ -99,6 +103,16 @@ impl Board {
     /// What this process last saw waiting where nobody works.
     pub fn own_unowned(&self) -> Vec<UnownedLag> {
         lock(&self.0.unowned).clone()
+    }
+
+    /// Notes the open dead letters; none when somebody else looks.
+    pub fn tell_dead(&self, dead: Option<Vec<OpenDead>>) {
+        *lock(&self.0.dead) = dead;
+    }
+
+    /// Whether this process is the first by name of those that speak: what one of all should do falls to it.
+    pub fn is_first(&self) -> bool {
+        self.look().instances().next().is_some_and(|first| first.instance == self.0.instance)
     }
 
     /// The partitions of a pool that somebody owns.

@@ -25,6 +25,8 @@ pub enum Condition {
     Healthy,
     /// Somebody paused it.
     Paused,
+    /// Something in it is past its due time by far: a mistake of ours.
+    Stuck,
     /// Nobody works on it, or on some of its partitions.
     Unowned,
     /// What it talks to is slow or refuses.
@@ -43,6 +45,7 @@ impl Condition {
         match self {
             Self::Healthy => "healthy",
             Self::Paused => "paused",
+            Self::Stuck => "stuck",
             Self::Unowned => "unowned",
             Self::DownstreamSlow => "downstream_slow",
             Self::TenantNoisy => "tenant_noisy",
@@ -74,12 +77,15 @@ pub fn diagnose(pool: &PoolSum) -> Diagnosis {
 fn judge(pool: &PoolSum) -> Diagnosis {
     let say = |condition, words: String| Diagnosis { condition, words };
     if pool.paused {
-        return say(Condition::Paused, format!("paused; {} waiting", pool.lag_messages()));
+        return say(Condition::Paused, format!("paused; {} waiting", pool.unfinished()));
     }
     if pool.working() == 0 {
-        return say(Condition::Unowned, format!("nobody works on it; {} waiting", pool.lag_messages()));
+        return say(Condition::Unowned, format!("nobody works on it; {} waiting", pool.unfinished()));
     }
-    let behind = pool.lag() >= BEHIND;
+    if let Some(stuck) = pool.stuck.first() {
+        return say(Condition::Stuck, format!("stuck for {}: {stuck}", seconds(stuck.since())));
+    }
+    let behind = pool.oldest() >= BEHIND;
     if pool.unowned > 0 {
         let words = format!("{} of {} partitions have no owner", pool.unowned, pool.partitions);
         return say(Condition::Unowned, words);
@@ -95,7 +101,7 @@ fn judge(pool: &PoolSum) -> Diagnosis {
     if pool.waits_only_for_held() {
         return say(Condition::Healthy, "healthy; what is old is of tenants that are held".to_owned());
     }
-    let age = seconds(pool.lag());
+    let age = seconds(pool.oldest());
     if let Some(trouble) = downstream(pool) {
         return say(Condition::DownstreamSlow, format!("{age} behind: {trouble}"));
     }
@@ -163,6 +169,7 @@ mod tests {
     use super::super::notable::Turned;
     use super::super::{LaneLag, Load, PoolStatus, TenantStatus};
     use super::*;
+    use crate::core::activity::{Backlog, Stuck};
     use ackline_shared::ids::TenantId;
     use ackline_shared::subjects::Pool;
     use tokio::time::Instant;
@@ -178,7 +185,7 @@ mod tests {
             oldest_ms: 42_000,
             partition: Some(1),
         }];
-        relay.load = Load { queued: 90, running: 8, waiting: 2 };
+        relay.load = Load { queued: 90, running: 8, waiting: 0 };
         let tenant = |name: &str, queued| TenantStatus {
             rate: 1.0,
             load: Load { queued, ..Load::default() },
@@ -246,6 +253,38 @@ mod tests {
     fn slow_attempts_are_the_other_sides_fault() {
         let said = judged(|pool| pool.service.record(Duration::from_secs(4)));
         assert_eq!(said.condition, Condition::DownstreamSlow, "{said:?}");
+    }
+
+    #[test]
+    fn what_is_stuck_goes_before_everything_that_is_merely_slow() {
+        let said = judged(|pool| {
+            let (lane, tenant) = ("msg".to_owned(), TenantId::new("acme").unwrap());
+            let what = "an update is not tried again".to_owned();
+            pool.stuck = vec![Stuck { partition: 3, lane, tenant, since_ms: 45_000, what }];
+        });
+        let words = "stuck for 45 s: partition 3, lane msg, tenant acme: an update is not tried again";
+        assert_eq!(said, Diagnosis { condition: Condition::Stuck, words: words.to_owned() });
+    }
+
+    #[test]
+    fn what_waits_for_a_target_is_told_and_makes_no_pool_slow() {
+        let said = judged(|pool| {
+            pool.lanes.clear();
+            pool.load = Load::default();
+            pool.backlog = Some(Backlog {
+                ready: 40,
+                waiting: 300,
+                oldest_ready_ms: Some(900),
+                oldest_waiting_ms: Some(7_200_000),
+            });
+        });
+        assert_eq!(said.condition, Condition::Healthy);
+        assert_eq!(said.words, "healthy; 40 in lines; 300 wait for a target, the oldest for 2 h");
+        let said = judged(|pool| {
+            pool.lanes.clear();
+            pool.backlog = Some(Backlog { ready: 40, oldest_ready_ms: Some(9_000), ..Backlog::default() });
+        });
+        assert_eq!(said.words, "9 s behind: workers too few, 8 jobs run of 8; 40 in lines");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! A process that has not been heard of for a few seconds is forgotten. Snapshots are taken as they come, from
 //! older and newer versions too: pools this version does not know are left out.
 
+use super::dead::OpenDead;
 use super::diagnosis::{Diagnosis, diagnose};
 use super::notable::{Drain, Lines, OpenBreaker};
-use super::{LaneLag, Load, PoolStatus, Rates, Snapshot, TenantStatus};
+use super::{LaneLag, Load, PoolStatus, Rates, Snapshot, TenantStatus, UnownedLag};
+use crate::core::activity::{Backlog, STUCK_MAX, Stuck};
 use crate::core::latency::Latencies;
 use crate::core::scaling::{Targets, wanted};
 use ackline_shared::ids::TenantId;
@@ -64,12 +66,20 @@ pub struct PoolSum {
     pub owner_changes: u64,
     /// What waits in lines of the spill.
     pub lines: Lines,
+    /// What waits, in lines and in memory.
+    pub backlog: Backlog,
+    /// What is past its due time by far; of many, the first.
+    pub stuck: Vec<Stuck>,
+    /// The open dead letters, as far as some process has counted them.
+    pub dead: Option<OpenDead>,
     /// The downstreams that are left alone, those that have not worked for longest first.
     pub breakers: Vec<OpenBreaker>,
     /// How many there are.
     pub breakers_open: u64,
     /// How many tenants are paused, drained or discarded.
     pub tenants_held: u64,
+    /// Updates given up in the last hour, by processes that still run.
+    pub dead_hour: u64,
 }
 
 impl PoolSum {
@@ -89,9 +99,30 @@ impl PoolSum {
         format!("{}/{}{mark}", self.load.running, self.allowed())
     }
 
-    /// Messages not finished.
-    pub fn lag_messages(&self) -> u64 {
+    /// Messages not finished in the streams, also those that wait in memory.
+    pub fn in_streams(&self) -> u64 {
         self.lanes.iter().map(LaneLag::messages).sum()
+    }
+
+    /// Updates that can be worked on and are not finished, in the streams and in lines.
+    pub fn lag_messages(&self) -> u64 {
+        self.in_streams().saturating_sub(self.load.waiting).saturating_add(self.backlog.ready)
+    }
+
+    /// Updates that wait for a target, or for their own time, in memory and in lines.
+    pub fn waiting(&self) -> u64 {
+        self.backlog.waiting
+    }
+
+    /// Everything that is not finished.
+    pub fn unfinished(&self) -> u64 {
+        self.lag_messages().saturating_add(self.waiting())
+    }
+
+    /// Updates in lines that can be worked on and are of no tenant that is held.
+    pub fn ready(&self) -> u64 {
+        let held = self.tenants.iter().filter(|tenant| tenant.is_held());
+        self.backlog.ready.saturating_sub(held.map(|tenant| tenant.backlog().ready).sum())
     }
 
     /// Messages not yet read.
@@ -99,9 +130,29 @@ impl PoolSum {
         self.lanes.iter().map(|lane| lane.unread).sum()
     }
 
-    /// Age of the oldest message not finished.
+    /// Age of the oldest that can be worked on, as far as it is known.
     pub fn lag(&self) -> Duration {
-        Duration::from_millis(self.lanes.iter().map(|lane| lane.oldest_ms).max().unwrap_or_default())
+        if self.streams_only_wait() { milliseconds(self.backlog.oldest_ready_ms) } else { self.oldest() }
+    }
+
+    /// Age of the oldest in the streams or ready in lines, whether it waits for something or not.
+    pub fn oldest(&self) -> Duration {
+        let in_streams = self.lanes.iter().map(|lane| lane.oldest_ms).max();
+        milliseconds(in_streams.max(self.backlog.oldest_ready_ms))
+    }
+
+    /// Age of the oldest that waits for a target or its time, where it is known.
+    pub fn oldest_waiting(&self) -> Option<Duration> {
+        self.backlog.oldest_waiting_ms.map(Duration::from_millis)
+    }
+
+    /// Whether what is old in the streams waits for something: everything was read, and what does not wait gets on.
+    fn streams_only_wait(&self) -> bool {
+        self.load.waiting > 0 && self.unread() == 0 && self.load.queued <= self.concurrency && self.gets_on()
+    }
+
+    fn gets_on(&self) -> bool {
+        self.load.running == 0 || self.rates.finished > 0.0
     }
 
     /// Whether what is old is of tenants that are paused, drained or discarded: everything was read, and of others no
@@ -110,11 +161,10 @@ impl PoolSum {
         let theirs = || self.tenants.iter().filter(|tenant| tenant.is_held()).map(|tenant| tenant.load);
         let held: u64 = theirs().map(|load| load.held()).sum();
         let queued: u64 = theirs().map(|load| load.queued).sum();
-        let gets_on = self.load.running == 0 || self.rates.finished > 0.0;
         held > 0
             && self.unread() == 0
             && self.load.queued.saturating_sub(queued) <= self.concurrency
-            && gets_on
+            && self.gets_on()
     }
 
     /// What to say about it.
@@ -184,9 +234,13 @@ impl Fleet {
             history: Vec::new(),
             owner_changes: 0,
             lines: Lines::default(),
+            backlog: Backlog::default(),
+            stuck: Vec::new(),
+            dead: self.dead(pool),
             breakers: Vec::new(),
             breakers_open: 0,
             tenants_held: 0,
+            dead_hour: 0,
         };
         let mut lanes: BTreeMap<String, LaneLag> = BTreeMap::new();
         let mut tenants: BTreeMap<TenantId, TenantStatus> = BTreeMap::new();
@@ -206,13 +260,21 @@ impl Fleet {
             sum.owner_changes += status.owner_changes;
             add_history(&mut sum.history, &status.history);
             sum.lines.add(&status.lines);
+            sum.backlog.add(&status.backlog());
+            sum.stuck.extend(status.stuck.iter().cloned());
             sum.tenants_held = sum.tenants_held.max(status.tenants_held);
+            sum.dead_hour += status.dead_hour;
             sum.breakers_open = sum.breakers_open.max(status.breakers_open);
             add_breakers(&mut sum.breakers, &status.breakers);
             status.lanes.iter().for_each(|lag| add_lane(&mut lanes, lag));
             status.tenants.iter().for_each(|tenant| add_tenant(&mut tenants, tenant));
         }
-        orphaned.iter().for_each(|lag| add_lane(&mut lanes, lag));
+        for told in orphaned {
+            add_lane(&mut lanes, &told.lag);
+            sum.backlog.add(&told.backlog);
+        }
+        sum.stuck.sort_by_key(|stuck| std::cmp::Reverse(stuck.since_ms));
+        sum.stuck.truncate(STUCK_MAX);
         let owned = u16::try_from(self.owned(pool).len()).unwrap_or(u16::MAX);
         sum.unowned = sum.partitions.saturating_sub(owned);
         sum.lanes = lanes.into_values().collect();
@@ -246,21 +308,32 @@ impl Fleet {
     }
 
     /// What waits in partitions that really have no owner; every looker sees the same, so the largest word counts.
-    fn orphaned(&self, pool: Pool) -> Vec<LaneLag> {
+    fn orphaned(&self, pool: Pool) -> Vec<&UnownedLag> {
         let owned = self.owned(pool);
-        let mut lanes: BTreeMap<&str, &LaneLag> = BTreeMap::new();
+        let mut lanes: BTreeMap<&str, &UnownedLag> = BTreeMap::new();
         let told = self.instances().flat_map(|snapshot| &snapshot.unowned);
         for told in told.filter(|told| told.pool == pool.as_str()) {
             if told.partitions.iter().any(|partition| owned.contains(partition)) {
                 continue;
             }
-            let known = lanes.entry(&told.lag.lane).or_insert(&told.lag);
-            if told.lag.messages() > known.messages() {
-                *known = &told.lag;
+            let known = lanes.entry(&told.lag.lane).or_insert(told);
+            if told.messages() > known.messages() {
+                *known = told;
             }
         }
-        lanes.into_values().cloned().collect()
+        lanes.into_values().collect()
     }
+
+    /// The open dead letters of a pool, by whoever looked last.
+    fn dead(&self, pool: Pool) -> Option<OpenDead> {
+        let told = self.instances().filter_map(|snapshot| Some((snapshot.at_ms, snapshot.dead.as_ref()?)));
+        let (_, latest) = told.max_by_key(|(at_ms, _)| *at_ms)?;
+        latest.iter().find(|dead| dead.pool == pool.as_str()).cloned()
+    }
+}
+
+fn milliseconds(ms: Option<u64>) -> Duration {
+    Duration::from_millis(ms.unwrap_or_default())
 }
 
 fn add_lane(lanes: &mut BTreeMap<String, LaneLag>, lag: &LaneLag) {
@@ -275,6 +348,8 @@ fn add_tenant(tenants: &mut BTreeMap<TenantId, TenantStatus>, status: &TenantSta
     sum.rate += status.rate;
     sum.load.add(&status.load);
     sum.lines.add(&status.lines);
+    sum.backlog.get_or_insert_default().add(&status.backlog());
+    sum.dead_hour += status.dead_hour;
     if let Some(turned) = &status.turned
         && sum.turned.as_ref().is_none_or(|known| known.at_ms < turned.at_ms)
     {
@@ -313,7 +388,6 @@ fn add_history(sum: &mut Vec<u32>, other: &[u32]) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::core::status::UnownedLag;
 
     pub(crate) fn status(pool: Pool, owned: impl IntoIterator<Item = u16>) -> PoolStatus {
         PoolStatus {
@@ -334,6 +408,7 @@ pub(crate) mod tests {
             at_ms,
             pools,
             unowned: Vec::new(),
+            dead: None,
         }
     }
 
@@ -374,6 +449,31 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_can_be_worked_on_is_told_from_what_waits_also_of_older_processes() {
+        let (mut fleet, now) = (Fleet::default(), Instant::now());
+        let mut told = status(Pool::Relay, [0]);
+        // Ten are not finished in the stream, three of them wait in memory, and five more in lines.
+        told.lanes = vec![LaneLag { in_work: 10, oldest_ms: 60_000, ..lag(0) }];
+        told.load = Load { queued: 6, running: 1, waiting: 3 };
+        told.rates.finished = 1.0;
+        let backlog = Backlog { ready: 20, waiting: 8, oldest_ready_ms: Some(4_000), ..Backlog::default() };
+        told.backlog = Some(backlog);
+        fleet.hear(snapshot("a", 1, vec![told.clone()]), now);
+        let sum = fleet.pool(Pool::Relay).unwrap();
+        assert_eq!((sum.lag_messages(), sum.waiting(), sum.unfinished()), (27, 8, 35));
+        assert_eq!(sum.lag(), Duration::from_secs(4), "what is older in the stream waits");
+        let mut older = serde_json::to_value(snapshot("b", 1, vec![status(Pool::Relay, [1])])).unwrap();
+        let pool = &mut older["pools"][0];
+        pool["lines"] = serde_json::json!({"moved": 100, "parked": 50});
+        for absent in ["backlog", "stuck", "dead_hour"] {
+            pool.as_object_mut().unwrap().remove(absent);
+        }
+        fleet.hear(serde_json::from_value(older).unwrap(), now);
+        let sum = fleet.pool(Pool::Relay).unwrap();
+        assert_eq!((sum.lag_messages(), sum.waiting(), sum.stuck), (127, 58, vec![]));
+    }
+
+    #[test]
     fn a_late_word_replaces_no_newer_one() {
         let (mut fleet, now) = (Fleet::default(), Instant::now());
         fleet.hear(snapshot("a", 2, vec![status(Pool::Relay, [0])]), now);
@@ -386,11 +486,13 @@ pub(crate) mod tests {
         let (mut fleet, now) = (Fleet::default(), Instant::now());
         for name in ["a", "b"] {
             let mut looker = snapshot(name, 1, vec![]);
-            looker.unowned = vec![UnownedLag { pool: "relay".into(), partitions: vec![0, 1], lag: lag(9) }];
+            let backlog = Backlog { ready: 4, waiting: 2, ..Backlog::default() };
+            let unowned = UnownedLag { pool: "relay".into(), partitions: vec![0, 1], lag: lag(9), backlog };
+            looker.unowned = vec![unowned];
             fleet.hear(looker, now);
         }
         let sum = fleet.pool(Pool::Relay).unwrap();
-        assert_eq!((sum.lag_messages(), sum.working()), (9, 0));
+        assert_eq!((sum.lag_messages(), sum.waiting(), sum.working()), (13, 2, 0));
         fleet.hear(snapshot("c", 1, vec![status(Pool::Relay, [0, 1])]), now);
         assert_eq!(fleet.pool(Pool::Relay).unwrap().lag_messages(), 0);
     }

@@ -1,9 +1,10 @@
 //! What `/metrics` shows of the present: read from the board at each scrape, so nothing outlives its cause.
 //!
 //! Labels are bounded: pools, lanes, and of tenants only the busiest of each pool. The figures are of this
-//! process, but for the number of wanted workers, which every process tells alike.
+//! process, but for the number of wanted workers and the open dead letters, which every process tells alike.
 
 use super::board::Board;
+use super::dead::OpenDead;
 use super::{LaneLag, PoolStatus, TenantStatus};
 use crate::core::scaling::Targets;
 use ackline_shared::subjects::Pool;
@@ -39,10 +40,19 @@ struct OfTenant {
 /// A gauge of something, in floating point.
 type Gauge<T> = (&'static str, &'static str, fn(&T) -> f64);
 
-const POOL_GAUGES: [Gauge<PoolStatus>; 13] = [
+const POOL_GAUGES: [Gauge<PoolStatus>; 16] = [
     ("ackline_pool_queued", "Updates read ahead and not started", |pool| float(pool.load.queued)),
     ("ackline_pool_running", "Jobs running", |pool| float(pool.load.running)),
-    ("ackline_pool_waiting", "Updates waiting for a retry", |pool| float(pool.load.waiting)),
+    ("ackline_pool_waiting", "Updates waiting for a target or their time, in memory and in lines", |pool| {
+        float(pool.backlog().waiting)
+    }),
+    ("ackline_pool_waiting_seconds", "Age of the oldest of them, where it is known", |pool| {
+        float(pool.backlog().oldest_waiting_ms.unwrap_or_default()) / 1000.0
+    }),
+    ("ackline_pool_ready", "Updates in lines that can be worked on", |pool| float(pool.backlog().ready)),
+    ("ackline_pool_stuck", "Updates past their due time by more than 30 s, at most 8 of them", |pool| {
+        length(&pool.stuck)
+    }),
     ("ackline_pool_spilled", "Updates waiting in lines of the spill", |pool| float(pool.lines.total())),
     ("ackline_pool_parked", "Those of them in a conversation whose first update waits for a retry", |pool| {
         float(pool.lines.parked)
@@ -65,15 +75,39 @@ const POOL_GAUGES: [Gauge<PoolStatus>; 13] = [
     }),
 ];
 
-const TENANT_GAUGES: [Gauge<TenantStatus>; 4] = [
+const TENANT_GAUGES: [Gauge<TenantStatus>; 6] = [
     ("ackline_tenant_read_per_second", "Updates read of the busiest tenants", |tenant| tenant.rate),
     ("ackline_tenant_queued", "Updates held of the busiest tenants and not running", |tenant| {
         float(tenant.load.queued + tenant.load.waiting)
     }),
+    (
+        "ackline_tenant_waiting",
+        "Updates of the busiest tenants waiting for a target or their time",
+        |tenant| float(tenant.backlog().waiting),
+    ),
     ("ackline_tenant_spilled", "Updates of the busiest tenants in lines of the spill", |tenant| {
         float(tenant.lines.total())
     }),
     ("ackline_tenant_running", "Jobs running of the busiest tenants", |tenant| float(tenant.load.running)),
+    (
+        "ackline_tenant_dead_letters_last_hour",
+        "Updates of the busiest tenants that were given up in the last hour",
+        |tenant| float(tenant.dead_hour),
+    ),
+];
+
+const DEAD_GAUGES: [Gauge<OpenDead>; 3] = [
+    (
+        "ackline_dead_letters_open",
+        "Dead letters neither replayed nor discarded, over all processes",
+        |dead| float(dead.open),
+    ),
+    ("ackline_dead_letters_open_last_hour", "Those of them given up in the last hour", |dead| {
+        float(dead.last_hour)
+    }),
+    ("ackline_dead_letters_oldest_seconds", "Age of the oldest of them", |dead| {
+        float(dead.oldest_ms.unwrap_or_default()) / 1000.0
+    }),
 ];
 
 impl Gauges {
@@ -132,10 +166,18 @@ impl Collector for Gauges {
                 family.encode_family(&labels)?.encode_gauge(&value(tenant))?;
             }
         }
+        let pools: Vec<_> = Pool::ALL.into_iter().filter_map(|pool| self.board.pool(pool)).collect();
+        for (name, help, value) in DEAD_GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (pool, dead) in pools.iter().filter_map(|pool| Some((pool, pool.dead.as_ref()?))) {
+                let labels = OfPool { pool: pool.pool.as_str().to_owned() };
+                family.encode_family(&labels)?.encode_gauge(&value(dead))?;
+            }
+        }
         let help = "Processes that the pool needs, over all processes";
         let mut family =
             encoder.encode_descriptor("ackline_workers_wanted", help, None, MetricType::Gauge)?;
-        for pool in Pool::ALL.into_iter().filter_map(|pool| self.board.pool(pool)) {
+        for pool in pools {
             let labels = OfPool { pool: pool.pool.as_str().to_owned() };
             family.encode_family(&labels)?.encode_gauge(&f64::from(pool.wanted(&self.targets)))?;
         }

@@ -1,18 +1,21 @@
 //! Looks at consumers, one after the other at a bounded pace: how much is not finished, and since when.
 //!
 //! Each process looks at the partitions it owns. A process that answers for all of them, because it serves the
-//! API or scales, also looks at those that nobody owns: otherwise work without workers would be invisible.
+//! API or scales, also looks at those that nobody owns, and at their lines in the spill: otherwise work without workers
+//! would be invisible.
 
 use super::board::Board;
 use super::{LaneLag, UnownedLag};
+use crate::core::activity::Backlog;
 use crate::core::job::LaneSource;
 use crate::core::log::now_ms;
 use crate::core::pool::{Shutdown, ended};
-use ackline_shared::subjects::{self, Partition, Pool};
+use ackline_shared::subjects::{self, Partition, Pool, SpillLine};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, Context};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
-use std::collections::BTreeSet;
+use futures_util::TryStreamExt;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -142,6 +145,7 @@ fn earlier(known: Option<u64>, message: &StreamMessage) -> Option<u64> {
 
 async fn look_at_unowned(context: &Context, watched: &[Watched], board: &Board) -> Vec<UnownedLag> {
     let mut found = Vec::new();
+    let mut lines: HashMap<Pool, HashMap<String, Backlog>> = HashMap::new();
     for lane in watched {
         let owned = board.owned(lane.pool);
         let missing: BTreeSet<u16> =
@@ -155,12 +159,47 @@ async fn look_at_unowned(context: &Context, watched: &[Watched], board: &Board) 
             }
             sleep(PAUSE).await;
         }
-        if sum.messages() > 0 {
-            let partitions = missing.into_iter().collect();
-            found.push(UnownedLag { pool: lane.pool.as_str().to_owned(), partitions, lag: sum });
+        if !missing.is_empty() && !lines.contains_key(&lane.pool) {
+            // Lines that cannot be counted now are counted in the next round.
+            let counted = lines_of(context, lane.pool, &missing).await.unwrap_or_default();
+            lines.insert(lane.pool, counted);
+        }
+        let of_pool = lines.get(&lane.pool).filter(|_| !missing.is_empty());
+        let backlog = of_pool.and_then(|lines| lines.get(lane.lane.name)).copied().unwrap_or_default();
+        let partitions = missing.into_iter().collect();
+        let told = UnownedLag { pool: lane.pool.as_str().to_owned(), partitions, lag: sum, backlog };
+        if told.messages() > 0 {
+            found.push(told);
         }
     }
     found
+}
+
+/// What waits in lines of a pool's partitions, by lane.
+async fn lines_of(
+    context: &Context,
+    pool: Pool,
+    partitions: &BTreeSet<u16>,
+) -> Result<HashMap<String, Backlog>, String> {
+    let failed = |error: &dyn std::fmt::Display| error.to_string();
+    let stream = context.get_stream_no_info(subjects::SPILL).await.map_err(|error| failed(&error))?;
+    let mut counts = stream
+        .info_with_subjects(subjects::spill_filter(pool, None))
+        .await
+        .map_err(|error| failed(&error))?;
+    let mut lines: HashMap<String, Backlog> = HashMap::new();
+    while let Some((subject, count)) = counts.try_next().await.map_err(|error| failed(&error))? {
+        let Some((_, line)) = SpillLine::parse(&subject) else { continue };
+        if partitions.contains(&line.partition.0) {
+            let backlog = lines.entry(line.lane).or_default();
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            match line.conversation {
+                None => backlog.ready = backlog.ready.saturating_add(count),
+                Some(_) => backlog.waiting = backlog.waiting.saturating_add(count),
+            }
+        }
+    }
+    Ok(lines)
 }
 
 async fn look(context: &Context, lane: &Watched, partition: Partition) -> Result<Seen, String> {

@@ -1,5 +1,5 @@
 //! What of a pool an operator must not miss although its lag does not show it: tenants that somebody turned,
-//! updates that wait in lines, downstreams that are left alone.
+//! updates that wait in lines or for a target, downstreams that are left alone.
 //!
 //! Everything here travels in snapshots, so what is absent has a default and nothing is a fixed set of words.
 
@@ -180,8 +180,12 @@ pub fn aside(pool: &PoolSum) -> Option<String> {
         Some(format!("{} {}", tenant.tenant, state(Some(turned), tenant.drain.as_ref())))
     };
     parts.extend(named(pool.tenants.iter().filter_map(tenant), pool.tenants_held, "tenants held"));
-    if pool.lines.total() > 0 {
-        parts.push(format!("{} in lines", pool.lines.total()));
+    if pool.backlog.ready > 0 {
+        parts.push(format!("{} in lines", pool.backlog.ready));
+    }
+    if pool.waiting() > 0 {
+        let oldest = pool.oldest_waiting().map(|age| format!(", the oldest for {}", seconds(age)));
+        parts.push(format!("{} wait for a target{}", pool.waiting(), oldest.unwrap_or_default()));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
 }
@@ -192,7 +196,9 @@ pub fn aside_counts(pool: &PoolSum) -> Option<String> {
         (u64::from(pool.paused), "paused"),
         (pool.breakers_open, "left alone"),
         (pool.tenants_held, "held"),
-        (pool.lines.total(), "in lines"),
+        (pool.backlog.ready, "in lines"),
+        (pool.waiting(), "waiting"),
+        (pool.dead.as_ref().map_or(0, |dead| dead.last_hour), "dead in the last hour"),
     ];
     let words = |(count, what): (u64, &str)| match (count, what) {
         (0, _) => None,
@@ -250,8 +256,8 @@ mod tests {
         assert_eq!(said.condition, Condition::Healthy);
         assert_eq!(
             said.words,
-            "healthy; idle; relay.acme.bot left alone for 9 min; relay.b.bot left alone for 3 min; \
-             1 more downstreams left alone; acme paused, 4 at once; 12 in lines"
+            "healthy; relay.acme.bot left alone for 9 min; relay.b.bot left alone for 3 min; \
+             1 more downstreams left alone; acme paused, 4 at once; 7 in lines; 5 wait for a target"
         );
     }
 

@@ -1,11 +1,14 @@
 //! A pool as it is shown to programs: the same shape from the API and from the command line.
 
+use super::dead::OpenDead;
 use super::diagnosis::Diagnosis;
 use super::fleet::PoolSum;
 use super::notable::{Drain, OpenBreaker};
 use super::{LaneLag, TenantStatus};
+use crate::core::activity::Stuck;
 use crate::core::scaling::Targets;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// A pool over all processes.
@@ -33,12 +36,18 @@ pub struct PoolView {
     pub queued: u64,
     /// Jobs running.
     pub running: u64,
-    /// Updates waiting for a retry.
+    /// Updates that wait for a target or for their own time, in memory and in lines; no worker could do more about them.
     pub waiting: u64,
-    /// Messages in the streams that are not finished.
+    /// Age of the oldest of them, where it is known.
+    pub waiting_seconds: Option<f64>,
+    /// Updates that can be worked on and are not finished, in the streams and in lines.
     pub lag_messages: u64,
     /// Age of the oldest of them.
     pub lag_seconds: f64,
+    /// Those of them that are in lines.
+    pub ready_in_lines: u64,
+    /// Updates past their due time by more than 30 seconds, the latest first; nothing while all is well.
+    pub stuck: Vec<StuckView>,
     /// Updates read per second.
     pub read_per_second: f64,
     /// Updates finished per second.
@@ -59,7 +68,7 @@ pub struct PoolView {
     pub history: Vec<u32>,
     /// Updates of tenants larger than their share that wait in lines outside the streams' windows.
     pub spilled: u64,
-    /// Updates of conversations that wait long for a retry, in lines of their own.
+    /// Updates of conversations that wait long for a target, in lines of their own.
     pub parked: u64,
     /// Downstreams that do not work and are left alone for now.
     pub breakers_open: u64,
@@ -67,6 +76,42 @@ pub struct PoolView {
     pub breakers: Vec<BreakerView>,
     /// Tenants that are paused, drained or discarded.
     pub tenants_held: u64,
+    /// The pool's dead letters that are neither replayed nor discarded, as counted within the last seconds; absent until
+    /// some process has counted them.
+    pub dead_letters: Option<OpenDeadView>,
+    /// Updates given up in the last hour by the processes that run now, whatever was done about them since.
+    pub dead_last_hour: u64,
+}
+
+/// Dead letters that are neither replayed nor discarded.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct OpenDeadView {
+    /// How many.
+    pub open: u64,
+    /// Those of them that were given up in the last hour.
+    pub last_hour: u64,
+    /// Age of the oldest.
+    pub oldest_seconds: Option<f64>,
+    /// How many by the class of their reason: `refused`, `overdue`, `gave_up`, `panicked`, `taken_over`, `unreadable`,
+    /// `discarded`, `ambiguous` or `other`.
+    pub reasons: BTreeMap<&'static str, u64>,
+    /// Whether there may be older ones that are not counted.
+    pub more: bool,
+}
+
+/// Where something is stuck.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct StuckView {
+    /// The partition.
+    pub partition: u16,
+    /// The lane.
+    pub lane: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// For how long it has been past its due time.
+    pub seconds: f64,
+    /// What it is, in words.
+    pub what: String,
 }
 
 /// A downstream that is left alone.
@@ -125,12 +170,16 @@ pub struct TenantView {
     pub queued: u64,
     /// Jobs running.
     pub running: u64,
-    /// Updates waiting for a retry.
+    /// Updates that wait for a target or for their own time, in memory and in lines.
     pub waiting: u64,
+    /// Age of the oldest of them, where it is known.
+    pub waiting_seconds: Option<f64>,
     /// Updates in lines because the tenant held more than its share.
     pub spilled: u64,
-    /// Updates of conversations that wait long for a retry.
+    /// Updates of conversations that wait long for a target.
     pub parked: u64,
+    /// Updates given up in the last hour by the processes that run now.
+    pub dead_last_hour: u64,
     /// Nothing of it starts.
     pub paused: bool,
     /// What was received before the change is worked on, what comes later is kept.
@@ -178,9 +227,12 @@ impl PoolView {
             concurrency_now: pool.allowed(),
             queued: pool.load.queued,
             running: pool.load.running,
-            waiting: pool.load.waiting,
+            waiting: pool.waiting(),
+            waiting_seconds: pool.oldest_waiting().map(|age| rounded(age.as_secs_f64())),
             lag_messages: pool.lag_messages(),
             lag_seconds: rounded(pool.lag().as_secs_f64()),
+            ready_in_lines: pool.backlog.ready,
+            stuck: pool.stuck.iter().map(StuckView::from).collect(),
             read_per_second: rounded(pool.rates.read),
             finished_per_second: rounded(pool.rates.finished),
             retried_per_second: rounded(pool.rates.retried),
@@ -195,6 +247,8 @@ impl PoolView {
             breakers_open: pool.breakers_open,
             breakers: pool.breakers.iter().map(BreakerView::from).collect(),
             tenants_held: pool.tenants_held,
+            dead_letters: pool.dead.as_ref().map(OpenDeadView::from),
+            dead_last_hour: pool.dead_hour,
         }
     }
 }
@@ -227,9 +281,11 @@ impl From<&TenantStatus> for TenantView {
             read_per_second: rounded(status.rate),
             queued: status.load.queued,
             running: status.load.running,
-            waiting: status.load.waiting,
+            waiting: status.backlog().waiting,
+            waiting_seconds: status.backlog().oldest_waiting_ms.map(seconds),
             spilled: status.lines.moved,
             parked: status.lines.parked,
+            dead_last_hour: status.dead_hour,
             paused: turned.paused,
             draining: turned.draining,
             discarding: turned.discarding,
@@ -243,13 +299,40 @@ impl From<&TenantStatus> for TenantView {
 
 impl From<&OpenBreaker> for BreakerView {
     fn from(breaker: &OpenBreaker) -> Self {
-        let seconds = |ms| rounded(std::time::Duration::from_millis(ms).as_secs_f64());
         Self {
             downstream: breaker.downstream.clone(),
             open_seconds: seconds(breaker.open_ms),
             next_request_seconds: seconds(breaker.next_ms),
         }
     }
+}
+
+impl From<&OpenDead> for OpenDeadView {
+    fn from(dead: &OpenDead) -> Self {
+        Self {
+            open: dead.open,
+            last_hour: dead.last_hour,
+            oldest_seconds: dead.oldest_ms.map(seconds),
+            reasons: dead.reasons.iter().map(|(class, count)| (class.as_str(), *count)).collect(),
+            more: dead.more,
+        }
+    }
+}
+
+impl From<&Stuck> for StuckView {
+    fn from(stuck: &Stuck) -> Self {
+        Self {
+            partition: stuck.partition,
+            lane: stuck.lane.clone(),
+            tenant: stuck.tenant.to_string(),
+            seconds: seconds(stuck.since_ms),
+            what: stuck.what.clone(),
+        }
+    }
+}
+
+fn seconds(ms: u64) -> f64 {
+    rounded(std::time::Duration::from_millis(ms).as_secs_f64())
 }
 
 /// Three digits behind the point are enough for anybody.
