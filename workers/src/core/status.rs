@@ -11,6 +11,7 @@ pub mod lag;
 pub mod notable;
 pub mod publish;
 pub mod settings;
+pub mod settled;
 pub mod view;
 
 use super::latency::Latencies;
