@@ -7,6 +7,7 @@ mod campaign;
 mod chaos;
 mod edge;
 mod fairness;
+mod idle;
 mod instructions;
 mod limits;
 mod naive;
@@ -62,7 +63,7 @@ impl Options {
 }
 
 /// A scenario's name and what it answers.
-const SCENARIOS: [(&str, &str); 12] = [
+const SCENARIOS: [(&str, &str); 13] = [
     ("edge", "how fast the ingress stores and acknowledges, against its limits (stored, synced and logged)"),
     ("peers", "the same load on what a user would pick instead (needs `deploy/dev/tools.sh bench` once)"),
     ("overload", "how soon what is taken is answered when more comes than can be, with shedding and without"),
@@ -80,6 +81,7 @@ const SCENARIOS: [(&str, &str); 12] = [
         "what becomes of updates while workers are killed, frozen, replaced, and the broker restarts",
     ),
     ("scale", "how far one process goes, what more processes add, what tenants and conversations cost"),
+    ("idle", "what an installation costs to which nothing happens: messages through the broker, and CPU"),
     ("tune", "how long a pause or a change of concurrency takes until every process obeys"),
 ];
 
@@ -134,6 +136,7 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
             "campaign" => campaign::run(&bench).await,
             "workers-chaos" => chaos::run(&bench).await,
             "scale" => scale::run(&bench).await,
+            "idle" => idle::run(&bench).await,
             "tune" => tune::run(&bench).await,
             unknown => bail!("there is no scenario {unknown}: `make bench` lists them"),
         }

@@ -109,6 +109,11 @@ impl NatsServer {
         self.process.as_ref().map_or(Ok(()), |process| process.signal("CONT"))
     }
 
+    /// Gives the server's process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Gives the last lines the server printed.
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()

@@ -276,6 +276,11 @@ impl Activity {
         }
     }
 
+    /// Whether it is known what of a lane in one partition is not finished.
+    pub fn knows_lag(&self, lane: &'static str, partition: Partition) -> bool {
+        self.lock().lag.contains_key(&(lane, partition))
+    }
+
     /// The partitions owned now.
     pub fn owned(&self) -> BTreeSet<Partition> {
         self.lock().owned.clone()

@@ -5,6 +5,7 @@
 //! in messages by the consumer and in bytes by a semaphore whose permit travels with the message.
 
 use super::job::{Answered, LaneSource, Marks, Work};
+use super::pull::{Pace, Pull};
 use super::ring::Keeper;
 use super::settings::PoolSettings;
 use super::state::{Place, Target};
@@ -24,11 +25,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
-const PULL_BATCH: usize = 128;
-
-/// How many requests after the first it is asked whether something went elsewhere.
-const DOUBTS: u32 = 3;
-/// Longest wait for that answer; nothing is read meanwhile.
+/// Longest wait for the answer whether something went elsewhere; nothing is read meanwhile.
 const DOUBT_WAIT: Duration = Duration::from_secs(1);
 
 /// Why reading cannot go on.
@@ -249,10 +246,10 @@ pub async fn open_consumer(
 
 /// Reads a source into the channel until the channel closes, the right to it is in doubt, or the consumer breaks.
 ///
-/// A request of a process that was stopped, or cut off, must not swallow what its successor is to read: none is
-/// made without a current tenure, and none lives until somebody else may take over. Deliveries are numbered
+/// A request of a process that was stopped, or cut off, may swallow what its successor is to read: one message, when
+/// it stays open for long, and otherwise nothing, for none is made without a current tenure. Deliveries are numbered
 /// without gaps, so a missing one went elsewhere, and reading begins anew before anything behind it is taken; when
-/// nothing more comes that would show it, the consumer is asked, as long as requests of before may have lived.
+/// nothing more comes that would show it, the consumer is asked, as long as somebody else's requests are open.
 pub async fn read(
     source: Source,
     reading: Reading,
@@ -260,9 +257,10 @@ pub async fn read(
     arrivals: mpsc::Sender<Arrival>,
 ) -> Result<(), IntakeError> {
     let failed = |reason: String| IntakeError { consumer: source.name.clone(), reason };
-    let (mut expected, mut unsent, mut doubts) = (source.next, VecDeque::new(), DOUBTS);
+    let (mut expected, mut unsent, mut pace) = (source.next, VecDeque::new(), Pace::default());
     while reading.tenure.is_current() {
-        let batch = source.consumer.batch().max_messages(PULL_BATCH).expires(reading.tenure.request_life());
+        let Pull { messages, life } = pace.next(reading.tenure.request_life());
+        let (batch, first) = (source.consumer.batch().max_messages(messages).expires(life), expected);
         let mut batch = batch.messages().await.map_err(|error| failed(error.to_string()))?.fuse();
         let mut is_open = true;
         // What has come is taken from the client at once, whatever there is room for: it waits for nobody.
@@ -287,15 +285,16 @@ pub async fn read(
                 }
             }
         }
+        pace.ended(expected > first);
         // A server too busy to answer is asked again after the next request.
-        if doubts > 0
+        if pace.is_doubted()
             && let Ok(Ok(info)) = timeout(DOUBT_WAIT, source.consumer.get_info()).await
         {
-            doubts -= 1;
             let last = info.delivered.consumer_sequence;
             if last >= expected {
                 return Err(failed(format!("delivery {last} went elsewhere")));
             }
+            pace.told(info.num_waiting);
         }
     }
     Err(failed("this process may not be its owner any more".to_owned()))

@@ -25,6 +25,7 @@ pub mod membership;
 pub mod metrics;
 pub mod owners;
 pub mod pool;
+pub mod pull;
 pub mod ring;
 pub mod roster;
 pub mod scaling;

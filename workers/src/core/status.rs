@@ -12,6 +12,7 @@ pub mod lag;
 pub mod notable;
 pub mod publish;
 pub mod settings;
+pub mod settled;
 pub mod view;
 
 use super::activity::{Backlog, Stuck};

@@ -15,7 +15,7 @@ const FRESH_SHARE: f64 = 0.6;
 /// Share of it after which what still runs is cut off.
 const CUT_SHARE: f64 = 0.9;
 
-/// Share of it that a request for messages may stay with NATS.
+/// Share of it that a request for many messages may stay with NATS.
 const REQUEST_SHARE: f64 = 0.5;
 
 /// A moment on both clocks.
@@ -141,7 +141,7 @@ impl Tenure {
         !*self.0.cut.borrow() && self.0.freshness.fresh() == Some(self.0.lapses)
     }
 
-    /// How long a request for messages may stay with NATS, so that none outlives the process's own life.
+    /// How long a request for many messages may stay with NATS, so that none outlives the process's own life.
     pub fn request_life(&self) -> Duration {
         self.0.freshness.ttl().mul_f64(REQUEST_SHARE)
     }

@@ -2,11 +2,15 @@
 
 use super::stage::{DEADLINE, Stage};
 use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects;
 use ackline_shared::testing::Process;
 use ackline_workers::core::owners::Owner;
+use async_nats::Subscriber;
+use async_nats::jetstream::consumer::Info;
 use axum::Router;
 use axum::routing::post;
-use serde_json::json;
+use futures_util::{StreamExt, TryStreamExt};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -15,6 +19,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 const PARTITIONS: u16 = 4;
+/// Lanes of the pool.
+const LANES: usize = 3;
 const LEASE_TTL: &str = "2s";
 /// Longest pause of a conversation around a change, as a deadline on a busy machine.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -93,6 +99,67 @@ impl Scene {
         ]);
         let ready = |line: &str| line.contains("the workers run").then_some(());
         Process::start(name, command, DEADLINE, ready).unwrap().0
+    }
+
+    /// Hears every request for messages of the pool's consumers.
+    async fn requests(&self) -> Subscriber {
+        let client = self.stage.platform.log.context().client();
+        let requests = client.subscribe("$JS.API.CONSUMER.MSG.NEXT.UPDATES.*").await.unwrap();
+        client.flush().await.unwrap();
+        requests
+    }
+
+    /// Waits until a request for a single message, which stays open for long, waits at each of the consumers.
+    async fn quiet(&self, requests: &mut Subscriber) {
+        let mut quiet = BTreeMap::new();
+        let expected = usize::from(PARTITIONS) * LANES;
+        let reached = async {
+            while quiet.values().filter(|is_quiet| **is_quiet).count() < expected {
+                let request = requests.next().await.unwrap();
+                let asked: Value = serde_json::from_slice(&request.payload).unwrap();
+                quiet.insert(request.subject, asked["batch"] == 1);
+            }
+        };
+        timeout(DEADLINE, reached).await.expect("long requests");
+    }
+
+    /// Waits until so many requests for messages are open at the pool's consumers.
+    async fn open_requests(&self, expected: usize) {
+        let stream = self.stage.platform.log.context().get_stream(subjects::UPDATES).await.unwrap();
+        let reached = async {
+            loop {
+                let infos: Vec<Info> = stream.consumers().try_collect().await.unwrap();
+                if infos.iter().map(|info| info.num_waiting).sum::<usize>() == expected {
+                    return;
+                }
+            }
+        };
+        timeout(DEADLINE, reached).await.expect("open requests");
+    }
+
+    /// Publishes a message to one conversation of each partition.
+    async fn publish_once(&self, number: usize) {
+        for partition in 0..PARTITIONS {
+            let conversation = format!("a{partition}");
+            self.stage.publish_signed(partition, &conversation, &format!("{conversation}.{number}")).await;
+        }
+    }
+
+    /// Waits until each conversation was told its first `count` messages.
+    async fn told(&self, count: usize, log: impl Fn() -> String) {
+        let whole = async {
+            while self.bot.conversations().values().map(Vec::len).sum::<usize>()
+                < count * usize::from(PARTITIONS)
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let is_whole = timeout(DEADLINE, whole).await.is_ok();
+        assert!(is_whole, "{:?}\n{}", self.bot.conversations(), log());
+        for (conversation, told) in self.bot.conversations() {
+            let numbers: Vec<usize> = told.iter().map(|(number, _)| *number).collect();
+            assert_eq!(numbers, (0..count).collect::<Vec<_>>(), "{conversation}");
+        }
     }
 
     /// Who owns how many partitions.
@@ -198,4 +265,32 @@ async fn nothing_is_lost_or_told_out_of_order_whatever_happens_to_the_processes(
     assert!(repeats <= 16, "{repeats}");
     let pause = scene.bot.longest_pause(begun, Instant::now());
     assert!(pause < PAUSE_MAX, "{pause:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stopped_process_swallows_by_the_requests_it_left_open_is_missed_and_read_anew() {
+    let scene = Scene::open().await;
+    let mut requests = scene.requests().await;
+    let first = scene.start("first");
+    let second = scene.start("second");
+    scene.shared(&[2, 2]).await;
+    scene.quiet(&mut requests).await;
+    first.signal("STOP").unwrap();
+    scene.shared(&[4]).await;
+    // Its requests are older than its successor's and get what comes first. Nothing follows that would show the gap.
+    let (consumers, left_open) = (usize::from(PARTITIONS) * LANES, 2 * LANES);
+    scene.open_requests(consumers + left_open).await;
+    scene.publish_once(0).await;
+    let stored = Instant::now();
+    scene.told(1, || second.log()).await;
+    assert!(stored.elapsed() < PAUSE_MAX, "{:?}", stored.elapsed());
+    assert!(second.log().contains("went elsewhere"), "nothing was swallowed:\n{}", second.log());
+    scene.publish_once(1).await;
+    scene.told(2, || second.log()).await;
+    // What it swallowed is no longer its own when it goes on.
+    first.signal("CONT").unwrap();
+    scene.shared(&[2, 2]).await;
+    scene.publish_once(2).await;
+    scene.told(3, || format!("{}{}", first.log(), second.log())).await;
+    assert_eq!(scene.bot.told().len(), 3 * usize::from(PARTITIONS), "{:?}", scene.bot.told());
 }

@@ -6,7 +6,7 @@ use super::{phone, tenant};
 use crate::dev::programs::{Program, ours};
 use crate::load::Usage;
 use ackline_shared::ids::hex;
-use ackline_shared::testing::NatsServer;
+use ackline_shared::testing::{NatsOptions, NatsServer};
 use ackline_shared::vault::VaultKey;
 use anyhow::{Context, Result, bail};
 use async_nats::jetstream;
@@ -52,11 +52,16 @@ pub struct Crew {
 impl Crew {
     /// Starts the broker and declares the tenants; nobody works yet.
     pub async fn prepare(root: &Path, plan: Plan) -> Result<Self> {
+        Self::prepare_with(root, plan, NatsOptions::default()).await
+    }
+
+    /// The same with a broker as the options say.
+    pub async fn prepare_with(root: &Path, plan: Plan, options: NatsOptions) -> Result<Self> {
         let runs = root.join(".run");
         std::fs::create_dir_all(&runs).with_context(|| format!("making {}", runs.display()))?;
         let data = tempfile::Builder::new().prefix("bench-").tempdir_in(&runs)?;
         std::fs::create_dir_all(data.path().join("logs"))?;
-        let nats = NatsServer::start()?;
+        let nats = NatsServer::start_with(options)?;
         let http = reqwest::Client::builder().no_proxy().build()?;
         let crew = Self { data, plan, nats, http, workers: [const { None }; NAMES.len()] };
         crew.write_files()?;
@@ -151,6 +156,11 @@ impl Crew {
     /// The broker.
     pub fn nats(&mut self) -> &mut NatsServer {
         &mut self.nats
+    }
+
+    /// A client for what the processes and the broker serve.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
     }
 
     /// A connection to the broker.

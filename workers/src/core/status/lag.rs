@@ -3,8 +3,10 @@
 //! Each process looks at the partitions it owns. A process that answers for all of them, because it serves the
 //! API or scales, also looks at those that nobody owns, and at their lines in the spill: otherwise work without workers
 //! would be invisible.
+//! A consumer with nothing left to finish is let be until its stream has grown: one question a stream tells that.
 
 use super::board::Board;
+use super::settled::Settled;
 use super::{LaneLag, UnownedLag};
 use crate::core::activity::Backlog;
 use crate::core::job::LaneSource;
@@ -15,7 +17,8 @@ use async_nats::jetstream::context::{ConsumerInfoErrorKind, Context};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
 use futures_util::TryStreamExt;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -50,17 +53,19 @@ pub async fn watch(
     looks_at_unowned: bool,
     mut shutdown: Shutdown,
 ) {
+    let mut settled = Settled::default();
     loop {
         let next = Instant::now() + interval;
         let round = async {
+            settled.begin(connects(&context), ends(&context, &watched).await);
             for lane in &watched {
-                look_at_owned(&context, lane, &board).await;
+                look_at_owned(&context, lane, &board, &mut settled).await;
             }
             for pool in Pool::ALL {
                 look_at_drained(&context, pool, &watched, &board).await;
             }
             if looks_at_unowned {
-                board.tell_unowned(look_at_unowned(&context, &watched, &board).await);
+                board.tell_unowned(look_at_unowned(&context, &watched, &board, &mut settled).await);
             }
             sleep_until(next).await;
         };
@@ -71,11 +76,38 @@ pub async fn watch(
     }
 }
 
-async fn look_at_owned(context: &Context, lane: &Watched, board: &Board) {
+/// How often this process has connected to NATS so far.
+fn connects(context: &Context) -> u64 {
+    context.client().statistics().connects.load(Ordering::Relaxed)
+}
+
+/// The last sequence of each stream; one that cannot be told is left out.
+async fn ends(context: &Context, watched: &[Watched]) -> BTreeMap<&'static str, u64> {
+    let names: BTreeSet<_> = watched.iter().map(|lane| lane.lane.stream).collect();
+    let mut ends = BTreeMap::new();
+    for name in names {
+        let Ok(stream) = context.get_stream_no_info(name).await else { continue };
+        match stream.get_info().await {
+            Ok(info) => {
+                ends.insert(name, info.state.last_sequence);
+            }
+            Err(error) => tracing::debug!(stream = name, %error, "where the stream ends cannot be told"),
+        }
+    }
+    ends
+}
+
+async fn look_at_owned(context: &Context, lane: &Watched, board: &Board, settled: &mut Settled) {
     let activity = board.activity(lane.pool);
     for partition in activity.owned() {
+        if settled.holds(lane, partition) && activity.knows_lag(lane.lane.name, partition) {
+            continue;
+        }
         match look(context, lane, partition).await {
-            Ok(Seen::Lag(lag)) => activity.lags(lane.lane.name, partition, lag),
+            Ok(Seen::Lag(lag)) => {
+                settled.note(lane, partition, lag.messages());
+                activity.lags(lane.lane.name, partition, lag);
+            }
             Ok(Seen::Nothing) => {}
             Err(error) => {
                 tracing::debug!(pool = %lane.pool, %partition, error, "a consumer cannot be looked at");
@@ -143,7 +175,12 @@ fn earlier(known: Option<u64>, message: &StreamMessage) -> Option<u64> {
     Some(known.map_or(stored, |known| known.min(stored)))
 }
 
-async fn look_at_unowned(context: &Context, watched: &[Watched], board: &Board) -> Vec<UnownedLag> {
+async fn look_at_unowned(
+    context: &Context,
+    watched: &[Watched],
+    board: &Board,
+    settled: &mut Settled,
+) -> Vec<UnownedLag> {
     let mut found = Vec::new();
     let mut lines: HashMap<Pool, HashMap<String, Backlog>> = HashMap::new();
     for lane in watched {
@@ -151,11 +188,22 @@ async fn look_at_unowned(context: &Context, watched: &[Watched], board: &Board) 
         let missing: BTreeSet<u16> =
             (0..lane.partitions).filter(|partition| !owned.contains(partition)).collect();
         let mut sum = LaneLag { lane: lane.lane.name.to_owned(), ..LaneLag::default() };
-        for partition in &missing {
-            match look(context, lane, Partition(*partition)).await {
-                Ok(Seen::Lag(lag)) => sum.add(&lag),
+        for partition in missing.iter().copied().map(Partition) {
+            if settled.holds(lane, partition) {
+                continue;
+            }
+            match look(context, lane, partition).await {
+                Ok(Seen::Lag(lag)) => {
+                    settled.note(lane, partition, lag.messages());
+                    sum.add(&lag);
+                }
                 // A pool that never ran anywhere waits for nobody.
-                Ok(Seen::Nothing) | Err(_) => break,
+                Ok(Seen::Nothing) => {
+                    let rest = missing.range(partition.0..).copied().map(Partition);
+                    rest.for_each(|partition| settled.note(lane, partition, 0));
+                    break;
+                }
+                Err(_) => break,
             }
             sleep(PAUSE).await;
         }
