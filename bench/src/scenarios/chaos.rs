@@ -5,24 +5,19 @@
 
 use super::plot::{Series, lines};
 use super::statistics::{Samples, number};
-use super::workers::feed::{PARTITIONS, serial_in};
+use super::workers::feed::PARTITIONS;
+use super::workers::stream::{Seen, read};
 use super::workers::{Crew, Plan, Update};
 use super::{Bench, rounded};
 use crate::load::tally::count;
-use ackline_shared::envelope::Head;
-use ackline_shared::subjects::{
-    DEAD, DEAD_SUBJECTS, OUTBOUND, OUTBOUND_SUBJECTS, UPDATES, UPDATES_SUBJECTS, header,
-};
+use ackline_shared::subjects::{DEAD, DEAD_SUBJECTS, OUTBOUND, OUTBOUND_SUBJECTS, UPDATES, UPDATES_SUBJECTS};
 use anyhow::{Context, Result, bail};
-use async_nats::jetstream::consumer::pull::OrderedConfig;
-use async_nats::jetstream::{self, Message};
-use futures_util::StreamExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 const PROCESSES: usize = 3;
 const TENANTS: usize = 40;
@@ -33,7 +28,6 @@ const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(8);
 const FROZEN_FOR: Duration = Duration::from_secs(10);
 const CALM: Duration = Duration::from_secs(3);
 const WORKED_OFF_WITHIN: Duration = Duration::from_secs(300);
-const READ_WITHIN: Duration = Duration::from_secs(60);
 const PLOT_EVERY_MS: u64 = 500;
 
 /// Answers every message with one text.
@@ -59,15 +53,6 @@ impl Fault {
             Self::Broker => "kill -9 and restart of nats-server",
         }
     }
-}
-
-/// A message of a stream, as far as the comparison needs it.
-#[derive(Debug, Clone)]
-struct Seen {
-    serial: u32,
-    conversation: String,
-    partition: u16,
-    at_ms: u64,
 }
 
 /// What the comparison says.
@@ -96,9 +81,9 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let plan = Plan {
         tenants: TENANTS,
         pools: "flows",
-        bot: None,
         flow: Some(FLOW),
         settings: "[pools]\ntenant_in_flight_max = 64\n".to_owned(),
+        ..Plan::default()
     };
     let mut crew = Crew::prepare(&bench.root, plan).await?;
     for place in 0..PROCESSES {
@@ -135,7 +120,10 @@ fn offered(updates: u32) -> impl Iterator<Item = (Duration, Update)> {
     (0..updates).map(|nth| {
         let tenant = usize::try_from(nth).unwrap_or(0) % TENANTS;
         let person = nth / u32::try_from(TENANTS).unwrap_or(1) % PEOPLE;
-        (Duration::from_secs(1) * nth / PER_SECOND, Update { serial: nth, tenant, person, is_status: false })
+        (
+            Duration::from_secs(1) * nth / PER_SECOND,
+            Update { serial: nth, tenant, person, is_status: false, second: false },
+        )
     })
 }
 
@@ -187,41 +175,6 @@ fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
-}
-
-/// Reads a stream, oldest first.
-async fn read(context: &jetstream::Context, stream: &str, filter: &str) -> Result<Vec<Seen>> {
-    let mut stream = context.get_stream(stream).await?;
-    let pending = stream.info().await?.state.messages;
-    let config = OrderedConfig { filter_subject: filter.to_owned(), ..OrderedConfig::default() };
-    let consumer = stream.create_consumer(config).await?;
-    let mut seen = Vec::new();
-    if pending == 0 || consumer.cached_info().num_pending == 0 {
-        return Ok(seen);
-    }
-    let mut messages = consumer.messages().await?;
-    loop {
-        let message = timeout(READ_WITHIN, messages.next()).await.context("reading a stream")?;
-        let message = message.context("the stream ended early")??;
-        let info = message.info().map_err(|error| anyhow::anyhow!("a message without a place: {error}"))?;
-        let at_ms = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-        let pending = info.pending;
-        seen.extend(see(&message, at_ms));
-        if pending == 0 {
-            return Ok(seen);
-        }
-    }
-}
-
-fn see(message: &Message, at_ms: u64) -> Option<Seen> {
-    let headers = message.headers.as_ref()?;
-    // A command has an id of its own and names the update that caused it.
-    let id = headers.get(header::MSG_ID)?.as_str().as_bytes();
-    let serial = serial_in(id).or_else(|| serial_in(&message.payload))?;
-    let conversation = headers.get(header::CONVERSATION)?.as_str().to_owned();
-    let phone = headers.get(header::PHONE).map(|phone| phone.as_str().to_owned()).unwrap_or_default();
-    let partition = Head::read(&message.subject, headers).map_or(0, |head| head.partition.0);
-    Some(Seen { serial, conversation: format!("{phone}/{conversation}"), partition, at_ms })
 }
 
 /// Holds what was done against what was given.
@@ -343,7 +296,7 @@ mod tests {
     use super::*;
 
     fn seen(serial: u32, conversation: &str, at_ms: u64) -> Seen {
-        Seen { serial, conversation: conversation.into(), partition: 0, at_ms }
+        Seen { serial, conversation: conversation.into(), partition: 0, at_ms, pool: None, reason: None }
     }
 
     #[test]

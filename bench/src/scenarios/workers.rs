@@ -5,6 +5,7 @@
 pub mod bot;
 pub mod crew;
 pub mod feed;
+pub mod stream;
 
 pub use bot::{Arrival, Bot};
 pub use crew::{Crew, Plan};
@@ -24,6 +25,11 @@ pub fn tenant(number: usize) -> String {
 /// The business number of a tenant.
 pub fn phone(tenant: usize) -> String {
     format!("{}", 10_600_000_000_u64 + tenant as u64)
+}
+
+/// The second business number of a tenant that has one.
+pub fn second_phone(tenant: usize) -> String {
+    format!("{}", 10_700_000_000_u64 + tenant as u64)
 }
 
 /// A quantile of unsorted waits, in milliseconds; nothing when there are none.

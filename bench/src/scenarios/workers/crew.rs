@@ -25,7 +25,7 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// What a crew works on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// Tenants, each with a number.
     pub tenants: usize,
@@ -35,6 +35,10 @@ pub struct Plan {
     pub bot: Option<SocketAddr>,
     /// A flow that every tenant's messages start.
     pub flow: Option<&'static str>,
+    /// What else is declared, as TOML.
+    pub further: String,
+    /// Files beside the declarations, which may name them.
+    pub files: Vec<(&'static str, &'static str)>,
     /// Further settings, as TOML.
     pub settings: String,
 }
@@ -79,8 +83,9 @@ impl Crew {
             self.plan.settings,
         );
         std::fs::write(data.join("ackline.toml"), settings)?;
-        if let Some(flow) = self.plan.flow {
-            std::fs::write(data.join("flow.json"), flow)?;
+        let flow = self.plan.flow.map(|flow| ("flow.json", flow));
+        for (name, text) in self.plan.files.iter().copied().chain(flow) {
+            std::fs::write(data.join(name), text)?;
         }
         std::fs::write(data.join("declared.toml"), declared(&self.plan)).context("writing the tenants")
     }
@@ -207,13 +212,17 @@ impl Crew {
     }
 }
 
+/// The token that sends for a tenant's numbers.
+pub fn token(tenant: usize) -> String {
+    hex(&(tenant as u64).to_be_bytes())
+}
+
 fn declared(plan: &Plan) -> String {
     let mut text = format!(
         "[[apps]]\nid = \"main\"\nsecrets = [\"{APP_SECRET}\"]\nverify_token = \"bench-verify-token\"\n"
     );
     for number in 0..plan.tenants {
-        let (tenant, phone) = (tenant(number), phone(number));
-        let token = hex(&(number as u64).to_be_bytes());
+        let (tenant, phone, token) = (tenant(number), phone(number), token(number));
         // Writing to a String cannot fail.
         let _ = write!(
             text,
@@ -234,5 +243,6 @@ fn declared(plan: &Plan) -> String {
             );
         }
     }
+    text.push_str(&plan.further);
     text
 }
