@@ -8,6 +8,7 @@ mod chaos;
 mod downstream;
 mod edge;
 mod fairness;
+mod idle;
 mod instructions;
 mod limits;
 mod naive;
@@ -69,7 +70,7 @@ impl Options {
 }
 
 /// A scenario's name and what it answers.
-const SCENARIOS: [(&str, &str); 13] = [
+const SCENARIOS: [(&str, &str); 14] = [
     ("edge", "how fast the ingress stores and acknowledges, against its limits (stored, synced and logged)"),
     ("peers", "the same load on what a user would pick instead (needs `deploy/dev/tools.sh bench` once)"),
     ("overload", "how soon what is taken is answered when more comes than can be, with shedding and without"),
@@ -90,6 +91,7 @@ const SCENARIOS: [(&str, &str); 13] = [
         "downstream",
         "what becomes of updates while bots, endpoints, CRMs and the Graph API are away, and of those beside them",
     ),
+    ("idle", "what an installation costs that has nothing to do"),
     ("scale", "how far one process goes, what more processes add, what tenants and conversations cost"),
     ("tune", "how long a pause or a change of concurrency takes until every process obeys"),
 ];
@@ -145,6 +147,7 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
             "campaign" => campaign::run(&bench).await,
             "workers-chaos" => chaos::run(&bench).await,
             "downstream" => downstream::run(&bench).await,
+            "idle" => idle::run(&bench).await,
             "scale" => scale::run(&bench).await,
             "tune" => tune::run(&bench).await,
             unknown => bail!("there is no scenario {unknown}: `make bench` lists them"),

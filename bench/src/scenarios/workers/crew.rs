@@ -6,7 +6,7 @@ use super::{phone, tenant};
 use crate::dev::programs::{Program, ours};
 use crate::load::Usage;
 use ackline_shared::ids::hex;
-use ackline_shared::testing::NatsServer;
+use ackline_shared::testing::{NatsOptions, NatsServer};
 use ackline_shared::vault::VaultKey;
 use anyhow::{Context, Result, bail};
 use async_nats::jetstream;
@@ -41,6 +41,8 @@ pub struct Plan {
     pub files: Vec<(&'static str, &'static str)>,
     /// Further settings, as TOML.
     pub settings: String,
+    /// Further lines of the broker's configuration.
+    pub broker: String,
 }
 
 /// An installation with several worker processes.
@@ -60,7 +62,8 @@ impl Crew {
         std::fs::create_dir_all(&runs).with_context(|| format!("making {}", runs.display()))?;
         let data = tempfile::Builder::new().prefix("bench-").tempdir_in(&runs)?;
         std::fs::create_dir_all(data.path().join("logs"))?;
-        let nats = NatsServer::start()?;
+        let extra_config = plan.broker.clone();
+        let nats = NatsServer::start_with(NatsOptions { extra_config, ..NatsOptions::default() })?;
         let http = reqwest::Client::builder().no_proxy().build()?;
         let crew = Self { data, plan, nats, http, workers: [const { None }; NAMES.len()] };
         crew.write_files()?;
@@ -117,7 +120,8 @@ impl Crew {
         command.args(["--pools", self.plan.pools, "--config", &self.path("ackline.toml")]);
         command
             .env("ACKLINE_API_PRIVATE_LISTEN", private.to_string())
-            .env("ACKLINE_API_LISTEN", api.to_string());
+            .env("ACKLINE_API_LISTEN", api.to_string())
+            .env("ACKLINE_JOURNAL_URL", format!("sqlite://{}", self.path("journal.db")));
         let mut program = Program::start(name, command, self.data.path())?;
         program.ready(&self.http, &format!("http://{private}/readyz"), READY_WITHIN).await?;
         if let Some(slot) = self.workers.get_mut(place) {
@@ -173,7 +177,12 @@ impl Crew {
         Ok(Feed::new(self.context().await?))
     }
 
-    /// Memory of all worker processes.
+    /// What the broker has used.
+    pub fn broker_usage(&self) -> Usage {
+        self.nats.id().map(Usage::of).unwrap_or_default()
+    }
+
+    /// What all worker processes have used.
     pub fn usage(&self) -> Usage {
         let mut sum = Usage::default();
         for pid in self.workers.iter().flatten().filter_map(Program::id) {
