@@ -63,6 +63,15 @@ impl Refusal {
     }
 }
 
+/// Who does the work.
+#[derive(Debug, Clone, Copy)]
+pub enum Behind {
+    /// The target itself, which answers this JSON.
+    Nobody(&'static str),
+    /// A program that listens here.
+    Program(SocketAddr),
+}
+
 /// A running target; dropping it closes it.
 #[derive(Debug)]
 pub struct Target {
@@ -80,7 +89,7 @@ struct Shared {
     parts: BTreeMap<String, usize>,
     modes: Mutex<Vec<(Mode, Instant)>>,
     notes: Notes,
-    behind: Option<SocketAddr>,
+    behind: Behind,
     serial_in: SerialIn,
     http: reqwest::Client,
 }
@@ -90,7 +99,7 @@ pub type SerialIn = fn(&[u8]) -> Option<u32>;
 
 impl Target {
     /// Starts a target that works; requests are told apart by `parts` of their paths.
-    pub async fn start(behind: Option<SocketAddr>, parts: Vec<String>, serial_in: SerialIn) -> Result<Self> {
+    pub async fn start(behind: Behind, parts: Vec<String>, serial_in: SerialIn) -> Result<Self> {
         crate::serve::install_tls_provider();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("binding a target")?;
         let address = listener.local_addr()?;

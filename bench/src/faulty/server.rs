@@ -1,7 +1,7 @@
 //! Serves a target: a listener that can be closed for a while, and what each request gets.
 
 use super::note::Pending;
-use super::{Mode, Refusal, Shared};
+use super::{Behind, Mode, Refusal, Shared};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -153,9 +153,12 @@ fn refused(refusal: Refusal) -> Result<Answer, Reset> {
 
 /// Does the work: here, or behind.
 async fn work(shared: &Shared, pending: &Pending, head: Parts, body: Bytes) -> Result<Answer, Reset> {
-    let Some(behind) = shared.behind else {
-        pending.done();
-        return Ok(Response::new(Full::from("{}")));
+    let behind = match shared.behind {
+        Behind::Nobody(body) => {
+            pending.done();
+            return Ok(Response::new(Full::from(body)));
+        }
+        Behind::Program(address) => address,
     };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut headers = head.headers;

@@ -10,20 +10,17 @@ mod timetable;
 mod verdict;
 
 use super::Bench;
-use super::workers::stream::{Seen, read};
-use ackline_shared::subjects::{
-    DEAD, DEAD_SUBJECTS, OUTBOUND, OUTBOUND_SUBJECTS, Pool, SPILL, SPILL_SUBJECTS, UPDATES, UPDATES_SUBJECTS,
-};
+use super::workers::Held;
+use super::workers::stream::read;
+use ackline_shared::subjects::{DEAD, DEAD_SUBJECTS};
 use anyhow::{Context, Result, bail};
-use async_nats::jetstream;
-use cell::{Cell, Kind, Outage, cells, outages};
+use cell::{Cell, Outage, cells, outages};
 use count::{Account, Evidence};
-use futures_util::{TryStreamExt, future::try_join_all};
+use futures_util::future::try_join_all;
 use serde_json::Value;
 use stage::Stage;
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
-use timetable::{Entry, Pace, timetable};
+use timetable::{Pace, timetable};
 use tokio::time::{Instant, sleep, sleep_until};
 
 const CALM_MAX: Duration = Duration::from_secs(30);
@@ -129,64 +126,13 @@ async fn play_cells(
         mended.elapsed().as_secs_f64(),
     ));
     let held = Held::look(&context).await?;
-    let accounts = evidence.count(|entry| held.has(entry, &stage.cells));
+    let accounts = evidence.count(|entry| {
+        let kind = stage.cells.get(entry.cell).map(|cell| cell.kind);
+        kind.is_some_and(|kind| held.has(kind.pool(), entry.update.serial))
+    });
     if missing > 0 {
-        bench.say(&stage.crew.log_tails());
+        let logs = stage.crew.keep_logs(&bench.root, &format!("downstream-{}-logs", outage.name))?;
+        bench.say(&format!("  logs: {logs}"));
     }
     Ok((stage.cells.clone(), accounts))
-}
-
-/// What an installation still has to do.
-#[derive(Debug)]
-struct Held {
-    /// Partitions of pools in which something is not acknowledged.
-    busy: HashSet<(Pool, u16)>,
-    in_lines: HashSet<u32>,
-    /// The partition of each update, and of the command it led to.
-    updates: HashMap<u32, u16>,
-    commands: HashMap<u32, u16>,
-}
-
-impl Held {
-    async fn look(context: &jetstream::Context) -> Result<Self> {
-        let mut busy = HashSet::new();
-        for stream in [UPDATES, OUTBOUND] {
-            let stream = context.get_stream(stream).await?;
-            let consumers: Vec<_> = stream.consumers().try_collect().await.context("listing consumers")?;
-            let open = consumers
-                .iter()
-                .filter(|consumer| consumer.num_pending + consumer.num_ack_pending as u64 > 0);
-            busy.extend(open.filter_map(|consumer| owner(&consumer.name)));
-        }
-        let partitions =
-            |seen: Vec<Seen>| seen.into_iter().map(|seen| (seen.serial, seen.partition)).collect();
-        let lines = read(context, SPILL, SPILL_SUBJECTS[0]).await?;
-        Ok(Self {
-            busy,
-            in_lines: lines.iter().map(|seen| seen.serial).collect(),
-            updates: partitions(read(context, UPDATES, UPDATES_SUBJECTS[0]).await?),
-            commands: partitions(read(context, OUTBOUND, OUTBOUND_SUBJECTS[0]).await?),
-        })
-    }
-
-    /// Whether what is missing of an entry is still somewhere.
-    fn has(&self, entry: &Entry, cells: &[Cell]) -> bool {
-        let serial = entry.update.serial;
-        let (update, command) = (self.updates.get(&serial), self.commands.get(&serial));
-        let place = match (cells.get(entry.cell).map(|cell| cell.kind), command) {
-            (Some(Kind::Relay), _) => update.map(|&partition| (Pool::Relay, partition)),
-            (Some(Kind::Endpoint), _) => update.map(|&partition| (Pool::Events, partition)),
-            (Some(Kind::Crm), _) => update.map(|&partition| (Pool::Crm, partition)),
-            (Some(Kind::Graph), Some(&partition)) => Some((Pool::Replies, partition)),
-            (Some(Kind::Graph), None) => update.map(|&partition| (Pool::Flows, partition)),
-            (None, _) => None,
-        };
-        self.in_lines.contains(&serial) || place.is_some_and(|place| self.busy.contains(&place))
-    }
-}
-
-/// The pool and the partition of a consumer, by its name.
-fn owner(name: &str) -> Option<(Pool, u16)> {
-    let mut parts = name.split('-');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }

@@ -5,11 +5,13 @@
 pub mod bot;
 pub mod crew;
 pub mod feed;
+pub mod held;
 pub mod stream;
 
 pub use bot::{Arrival, Bot};
 pub use crew::{Crew, Plan};
 pub use feed::{Feed, Update};
+pub use held::Held;
 
 use super::plot::Series;
 use crate::load::tally::count;

@@ -1,6 +1,7 @@
 //! The matrix: what fails, how, and for how long.
 
 use crate::faulty::{Mode, Refusal};
+use ackline_shared::subjects::Pool;
 use std::time::Duration;
 
 const SLOW: Duration = Duration::from_secs(9);
@@ -34,6 +35,16 @@ impl Kind {
             Self::Endpoint => "endpoint",
             Self::Crm => "crm",
             Self::Graph => "graph",
+        }
+    }
+
+    /// The pool that brings updates there.
+    pub fn pool(self) -> Pool {
+        match self {
+            Self::Relay => Pool::Relay,
+            Self::Endpoint => Pool::Events,
+            Self::Crm => Pool::Crm,
+            Self::Graph => Pool::Replies,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::super::workers::crew::token;
 use super::super::workers::feed::serial_in;
 use super::super::workers::{Crew, Plan, phone, second_phone, tenant};
 use super::cell::{Cell, Fault, Kind, Outage};
-use crate::faulty::{Mode, Note, Target};
+use crate::faulty::{Behind, Mode, Note, Target};
 use crate::meta::{self, Ladder, Limits, Number};
 use crate::sink::{self, ChatwootOptions};
 use ackline_shared::secret::Secret;
@@ -57,14 +57,17 @@ impl Stage {
         for cell in &cells {
             failing.push(match cell.kind {
                 Kind::Graph => None,
-                Kind::Crm => Some(Target::start(Some(desks[0].addr), vec![], serial_in).await?),
-                Kind::Relay | Kind::Endpoint => Some(Target::start(None, vec![], serial_in).await?),
+                Kind::Crm => Some(Target::start(Behind::Program(desks[0].addr), vec![], serial_in).await?),
+                Kind::Relay | Kind::Endpoint => {
+                    Some(Target::start(Behind::Nobody("{}"), vec![], serial_in).await?)
+                }
             });
         }
-        let healthy = Target::start(None, (0..cells.len()).map(tenant).collect(), serial_in).await?;
-        let healthy_crm = Target::start(Some(desks[1].addr), vec![], serial_in).await?;
+        let healthy =
+            Target::start(Behind::Nobody("{}"), (0..cells.len()).map(tenant).collect(), serial_in).await?;
+        let healthy_crm = Target::start(Behind::Program(desks[1].addr), vec![], serial_in).await?;
         let numbers = (0..cells.len()).map(phone).chain((0..cells.len()).map(second_phone));
-        let graph = Target::start(Some(simulator.addr), numbers.collect(), serial_in).await?;
+        let graph = Target::start(Behind::Program(simulator.addr), numbers.collect(), serial_in).await?;
         let mut further = String::new();
         for (number, (cell, target)) in cells.iter().zip(&failing).enumerate() {
             let own = target.as_ref().map_or(graph.address(), Target::address);

@@ -215,6 +215,17 @@ impl Crew {
         }
     }
 
+    /// Copies the logs to a directory, whose path is given back.
+    pub fn keep_logs(&self, root: &Path, name: &str) -> Result<String> {
+        let kept = root.join(".run/bench").join(name);
+        std::fs::create_dir_all(&kept).with_context(|| format!("making {}", kept.display()))?;
+        for log in self.workers.iter().flatten().map(Program::log) {
+            let file = log.file_name().context("a log has a name")?;
+            std::fs::copy(log, kept.join(file)).with_context(|| format!("copying {}", log.display()))?;
+        }
+        Ok(kept.display().to_string())
+    }
+
     /// The ends of the logs, for a report of what went wrong.
     pub fn log_tails(&self) -> String {
         self.workers.iter().flatten().map(Program::log_tail).collect::<Vec<_>>().join("\n")
