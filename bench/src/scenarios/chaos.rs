@@ -109,8 +109,8 @@ struct Round {
 /// Plays rounds of faults at random under load and compares.
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let pace = Pace {
-        updates: bench.options.pick(20_000, 4_000),
-        per_second: bench.options.pick(250, 80),
+        updates: bench.options.pick(20_000, 2_000),
+        per_second: bench.options.pick(250, 40),
         within: Duration::from_secs(bench.options.pick(300, 120)),
     };
     let mut rounds = Vec::new();

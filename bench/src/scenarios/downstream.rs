@@ -42,10 +42,9 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     {
         bail!("there is no outage {unknown}: give some of 15s, 4m, 30m");
     }
-    let by_default = |outage: &Outage| !bench.options.quick || !outage.is_long() && outage.name == "15s";
-    let is_wanted = |outage: &Outage| match wanted.is_empty() {
-        true => by_default(outage),
-        false => wanted.iter().any(|name| name == outage.name),
+    let is_wanted = |outage: &Outage| {
+        let by_default = !bench.options.quick || outage.name == "15s";
+        if wanted.is_empty() { by_default } else { wanted.iter().any(|name| name == outage.name) }
     };
     let mut played = Vec::new();
     for outage in known.into_iter().filter(is_wanted) {

@@ -170,7 +170,8 @@ impl Evidence<'_> {
     }
 
     fn count_order(&self, deliveries: &Deliveries, accounts: &mut [Account]) {
-        let mut arrivals: BTreeMap<(usize, bool, u32, bool), Vec<(Instant, u32)>> = BTreeMap::new();
+        // By conversation and target.
+        let mut arrivals: HashMap<_, Vec<(Instant, u32)>> = HashMap::new();
         for entry in self.entries {
             let Some(cell) = self.cells.get(entry.cell) else { continue };
             let Update { serial, person, second, .. } = entry.update;
