@@ -4,6 +4,7 @@
 //! the real binaries are started as child processes.
 
 pub mod dev;
+mod faulty;
 pub mod journal;
 pub mod load;
 pub mod meta;

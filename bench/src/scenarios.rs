@@ -5,6 +5,7 @@
 
 mod campaign;
 mod chaos;
+mod downstream;
 mod edge;
 mod fairness;
 mod idle;
@@ -49,6 +50,12 @@ pub struct Options {
     /// How often each measurement is taken, in turn with the others.
     #[arg(long)]
     repeats: Option<usize>,
+    /// Outages of `downstream`: some of 15s, 4m and 30m; all by default, 15s in a quick run.
+    #[arg(long, value_delimiter = ',')]
+    outages: Vec<String>,
+    /// How many times faster `downstream` plays its outage of 30 min, pauses and waits included.
+    #[arg(long, default_value_t = 5)]
+    speed: u32,
 }
 
 impl Options {
@@ -63,7 +70,7 @@ impl Options {
 }
 
 /// A scenario's name and what it answers.
-const SCENARIOS: [(&str, &str); 13] = [
+const SCENARIOS: [(&str, &str); 14] = [
     ("edge", "how fast the ingress stores and acknowledges, against its limits (stored, synced and logged)"),
     ("peers", "the same load on what a user would pick instead (needs `deploy/dev/tools.sh bench` once)"),
     ("overload", "how soon what is taken is answered when more comes than can be, with shedding and without"),
@@ -80,8 +87,12 @@ const SCENARIOS: [(&str, &str); 13] = [
         "workers-chaos",
         "what becomes of updates while workers are killed, frozen, replaced, and the broker restarts",
     ),
+    (
+        "downstream",
+        "what becomes of updates while bots, endpoints, CRMs and the Graph API are away, and of those beside them",
+    ),
+    ("idle", "what an installation costs that has nothing to do"),
     ("scale", "how far one process goes, what more processes add, what tenants and conversations cost"),
-    ("idle", "what an installation costs to which nothing happens: messages through the broker, and CPU"),
     ("tune", "how long a pause or a change of concurrency takes until every process obeys"),
 ];
 
@@ -135,8 +146,9 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
             "fairness" => fairness::run(&bench).await,
             "campaign" => campaign::run(&bench).await,
             "workers-chaos" => chaos::run(&bench).await,
-            "scale" => scale::run(&bench).await,
+            "downstream" => downstream::run(&bench).await,
             "idle" => idle::run(&bench).await,
+            "scale" => scale::run(&bench).await,
             "tune" => tune::run(&bench).await,
             unknown => bail!("there is no scenario {unknown}: `make bench` lists them"),
         }

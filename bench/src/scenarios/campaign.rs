@@ -29,8 +29,8 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         tenants: LIVE_TENANTS + 1,
         pools: "relay",
         bot: Some(bot.address()),
-        flow: None,
         settings: String::new(),
+        ..Plan::default()
     };
     let mut crew = Crew::prepare(&bench.root, plan).await?;
     crew.hire(0).await?;
@@ -112,8 +112,13 @@ async fn converse_into(
         .map(|nth| {
             let place = usize::try_from(nth).unwrap_or(0);
             let person = nth / u32::try_from(LIVE_TENANTS).unwrap_or(1) % 40;
-            let update =
-                Update { serial: *serial + nth, tenant: place % LIVE_TENANTS, person, is_status: false };
+            let update = Update {
+                serial: *serial + nth,
+                tenant: place % LIVE_TENANTS,
+                person,
+                is_status: false,
+                second: false,
+            };
             (Duration::from_secs(1) * nth / LIVE_PER_SECOND, update)
         })
         .collect();
@@ -125,7 +130,13 @@ async fn converse_into(
 
 fn statuses_of(count: u32) -> impl Iterator<Item = (Duration, Update)> {
     (0..count).map(|nth| {
-        let update = Update { serial: FIRST_STATUS + nth, tenant: CAMPAIGN, person: nth, is_status: true };
+        let update = Update {
+            serial: FIRST_STATUS + nth,
+            tenant: CAMPAIGN,
+            person: nth,
+            is_status: true,
+            second: false,
+        };
         (Duration::from_secs(1) * nth / STATUSES_PER_SECOND, update)
     })
 }

@@ -1,54 +1,55 @@
-//! What becomes of updates while worker processes are killed, frozen and replaced, and the broker restarts.
+//! What becomes of updates while worker processes are killed, frozen and replaced, and the broker freezes and restarts.
 //!
-//! Every update starts a flow that sends one command. The two streams are compared at the end: each update has
-//! its command once, in the order of its conversation, or stands in the dead letters.
+//! All the while some targets are closed, broken or slow, so that breakers are open and updates wait in lines at every
+//! fault. At the end everything works again; each update has then been done by every pool once, in the order of its
+//! conversation, or stands in the dead letters.
 
-use super::plot::{Series, lines};
-use super::statistics::{Samples, number};
-use super::workers::feed::{PARTITIONS, serial_in};
-use super::workers::{Crew, Plan, Update};
-use super::{Bench, rounded};
-use crate::load::tally::count;
-use ackline_shared::envelope::Head;
+mod account;
+mod ledger;
+mod stage;
+
+use super::Bench;
+use super::statistics::Samples;
+use super::workers::stream::{Seen, read};
+use super::workers::{Held, Update};
 use ackline_shared::subjects::{
-    DEAD, DEAD_SUBJECTS, OUTBOUND, OUTBOUND_SUBJECTS, UPDATES, UPDATES_SUBJECTS, header,
+    DEAD, DEAD_SUBJECTS, OUTBOUND, OUTBOUND_SUBJECTS, Pool, UPDATES, UPDATES_SUBJECTS,
 };
 use anyhow::{Context, Result, bail};
-use async_nats::jetstream::consumer::pull::OrderedConfig;
-use async_nats::jetstream::{self, Message};
-use futures_util::StreamExt;
+use async_nats::jetstream;
+use ledger::{Evidence, JUDGED, Ledger, pauses};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use serde_json::Value;
+use stage::{PROCESSES, Stage, TENANTS};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-const PROCESSES: usize = 3;
-const TENANTS: usize = 40;
 const PEOPLE: u32 = 25;
-const PER_SECOND: u32 = 1_250;
 /// After a fault, before its process is started again: the others must have taken over by then.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(8);
 const FROZEN_FOR: Duration = Duration::from_secs(10);
+const BROKER_FROZEN_FOR: Duration = Duration::from_secs(8);
 const CALM: Duration = Duration::from_secs(3);
-const WORKED_OFF_WITHIN: Duration = Duration::from_secs(300);
-const READ_WITHIN: Duration = Duration::from_secs(60);
-const PLOT_EVERY_MS: u64 = 500;
-
-/// Answers every message with one text.
-const FLOW: &str = r#"{"format":1,"name":"Echo","entry":[{"on":"any"}],"start":"answer","variables":{},
-"nodes":{"answer":{"kind":"message.text","body":"Got it.","exits":{}}}}"#;
+/// Until breakers are open and conversations wait in lines.
+const IN_TROUBLE_AFTER: Duration = Duration::from_secs(14);
+/// How long what is stuck gets after all processes were replaced.
+const FREED_WITHIN: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
     Kill,
     Terminate,
     Freeze,
-    Broker,
+    BrokerFreeze,
+    BrokerRestart,
 }
 
-const FAULTS: [Fault; 4] = [Fault::Kill, Fault::Terminate, Fault::Freeze, Fault::Broker];
+/// In the order they come.
+const FAULTS: [Fault; 5] =
+    [Fault::Kill, Fault::BrokerFreeze, Fault::Terminate, Fault::BrokerRestart, Fault::Freeze];
 
 impl Fault {
     fn words(self) -> &'static str {
@@ -56,105 +57,169 @@ impl Fault {
             Self::Kill => "kill -9 of a worker",
             Self::Terminate => "SIGTERM of a worker",
             Self::Freeze => "SIGSTOP of a worker for 10 s",
-            Self::Broker => "kill -9 and restart of nats-server",
+            Self::BrokerFreeze => "SIGSTOP of nats-server for 8 s",
+            Self::BrokerRestart => "kill -9 and restart of nats-server",
         }
     }
 }
 
-/// A message of a stream, as far as the comparison needs it.
-#[derive(Debug, Clone)]
-struct Seen {
-    serial: u32,
-    conversation: String,
-    partition: u16,
+/// A fault that happened.
+#[derive(Debug, Clone, Copy)]
+struct Struck {
+    fault: Fault,
     at_ms: u64,
+    began: Instant,
+    /// When what stood still went on; when it began, where nothing stood still.
+    acted: Instant,
 }
 
-/// What the comparison says.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Ledger {
-    updates: usize,
-    lost: usize,
-    doubled: usize,
-    out_of_order: usize,
-    dead: usize,
+impl Struck {
+    /// Whether what was under way may have been cut off.
+    fn is_unforeseen(&self) -> bool {
+        self.fault != Fault::Terminate
+    }
 }
 
-/// A run that is over.
-struct Played {
-    offered: u32,
+/// How a round is played.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    updates: u32,
+    per_second: u32,
+    /// How long everything gets once it works again.
+    within: Duration,
+}
+
+/// A round that is over.
+#[derive(Debug)]
+struct Round {
     seed: u64,
-    ledger: Ledger,
-    struck: Vec<(u64, Fault)>,
+    ledgers: BTreeMap<Pool, Ledger>,
+    struck: Vec<Struck>,
     pauses: BTreeMap<Fault, Samples>,
-    done: Vec<Seen>,
+    commands: Vec<Seen>,
+    /// How long until everything was done, once everything worked.
+    recovered_after: Duration,
+    /// Of what was missing, what came after all processes were replaced.
+    freed: usize,
+    reasons: BTreeMap<String, usize>,
+    /// What was done again without excuse, in words.
+    doubles: Vec<String>,
 }
 
-/// Plays faults at random under load and compares the streams.
+/// Plays rounds of faults at random under load and compares.
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
-    let updates: u32 = bench.options.pick(300_000, 12_000);
-    let plan = Plan {
-        tenants: TENANTS,
-        pools: "flows",
-        bot: None,
-        flow: Some(FLOW),
-        settings: "[pools]\ntenant_in_flight_max = 64\n".to_owned(),
+    let pace = Pace {
+        updates: bench.options.pick(20_000, 2_000),
+        per_second: bench.options.pick(250, 40),
+        within: Duration::from_secs(bench.options.pick(300, 120)),
     };
-    let mut crew = Crew::prepare(&bench.root, plan).await?;
-    for place in 0..PROCESSES {
-        crew.hire(place).await?;
+    let mut rounds = Vec::new();
+    for number in 1..=bench.options.repeats(10) {
+        let round = play(bench, &pace).await?;
+        let mut sum = Ledger::default();
+        round.ledgers.values().for_each(|ledger| sum.add(ledger));
+        bench.say(&format!("  round {number}, seed {}: {}", round.seed, account::words(&sum)));
+        rounds.push(round);
     }
-    let feed = crew.feed().await?;
-    let load = tokio::spawn(async move { feed.offer(Instant::now(), offered(updates)).await });
-    let seed: u64 = rand::random();
-    bench.say(&format!("  {updates} updates at {PER_SECOND} a second; faults by seed {seed}"));
-    let struck = strike(bench, &mut crew, seed, || load.is_finished()).await;
-    let struck = struck.with_context(|| crew.log_tails())?;
-    load.await.context("the load ended early")??;
-    for stream in [UPDATES] {
-        crew.drained(stream, WORKED_OFF_WITHIN).await.with_context(|| crew.log_tails())?;
-    }
-    let context = crew.context().await?;
-    let (given, done, dead) = (
-        read(&context, UPDATES, UPDATES_SUBJECTS[0]).await?,
-        read(&context, OUTBOUND, OUTBOUND_SUBJECTS[0]).await?,
-        read(&context, DEAD, DEAD_SUBJECTS[0]).await?,
-    );
-    let played = Played {
-        offered: updates,
-        seed,
-        ledger: compare(&given, &done, &dead),
-        pauses: pauses(&given, &done, &struck),
-        struck,
-        done,
-    };
-    played.write(bench)
+    account::write(bench, &pace, &rounds)
 }
 
-fn offered(updates: u32) -> impl Iterator<Item = (Duration, Update)> {
-    (0..updates).map(|nth| {
+/// Plays one round in an installation of its own.
+async fn play(bench: &Bench<'_>, pace: &Pace) -> Result<Round> {
+    let mut stage = Stage::start(&bench.root).await?;
+    let seed: u64 = rand::random();
+    stage.break_targets().await?;
+    let (feed, own) = (stage.crew.feed().await?, *pace);
+    let load = tokio::spawn(async move { feed.offer(Instant::now(), offered(&own)).await });
+    sleep(IN_TROUBLE_AFTER).await;
+    let struck = strike(bench, &mut stage, seed, || load.is_finished()).await;
+    let struck = struck.with_context(|| stage.crew.log_tails())?;
+    load.await.context("the load ended early")??;
+    stage.mend_targets().await?;
+    let (context, mended) = (stage.crew.context().await?, Instant::now());
+    let mut evidence = settled(&stage, &context, mended + pace.within).await?;
+    let recovered_after = mended.elapsed();
+    let held = Held::look(&context).await?;
+    let (ledgers, doubles) = (evidence.count(&struck, &held), evidence.doubles(&struck));
+    let missing = evidence.missing();
+    if missing > 0 {
+        bench.say(&format!("  {missing} missing after {:.0} s", recovered_after.as_secs_f64()));
+        let logs = stage.crew.keep_logs(&bench.root, &format!("workers-chaos-{seed}-logs"))?;
+        bench.say(&format!("  logs: {logs}"));
+        for place in 0..PROCESSES {
+            stage.crew.dismiss(place).await?;
+            stage.crew.hire(place).await?;
+        }
+        evidence = settled(&stage, &context, Instant::now() + FREED_WITHIN).await?;
+    }
+    let given = evidence.given.len();
+    if given < usize::try_from(pace.updates).unwrap_or(0) {
+        bail!("{given} of {} updates are in the stream", pace.updates);
+    }
+    let mut reasons = BTreeMap::new();
+    for letter in &evidence.letters {
+        let reason: String = letter.reason.as_deref().unwrap_or_default().chars().take(100).collect();
+        *reasons.entry(reason).or_default() += 1;
+    }
+    Ok(Round {
+        seed,
+        ledgers,
+        pauses: pauses(&evidence.given, &evidence.commands, &struck),
+        struck,
+        freed: missing.saturating_sub(evidence.missing()),
+        commands: evidence.commands,
+        recovered_after,
+        reasons,
+        doubles,
+    })
+}
+
+/// Waits until every pool has done or given up everything, or until the deadline.
+async fn settled(stage: &Stage, context: &jetstream::Context, deadline: Instant) -> Result<Evidence> {
+    let given = read(context, UPDATES, UPDATES_SUBJECTS[0]).await?;
+    loop {
+        let notes = JUDGED.into_iter().map(|pool| (pool, stage.notes(pool))).collect();
+        let evidence = Evidence {
+            given: given.clone(),
+            commands: read(context, OUTBOUND, OUTBOUND_SUBJECTS[0]).await?,
+            letters: read(context, DEAD, DEAD_SUBJECTS[0]).await?,
+            notes,
+        };
+        if evidence.missing() == 0 || Instant::now() > deadline {
+            return Ok(evidence);
+        }
+        sleep(ASK_EVERY).await;
+    }
+}
+
+fn offered(pace: &Pace) -> impl Iterator<Item = (Duration, Update)> + use<> {
+    let Pace { updates, per_second, .. } = *pace;
+    (0..updates).map(move |nth| {
         let tenant = usize::try_from(nth).unwrap_or(0) % TENANTS;
         let person = nth / u32::try_from(TENANTS).unwrap_or(1) % PEOPLE;
-        (Duration::from_secs(1) * nth / PER_SECOND, Update { serial: nth, tenant, person, is_status: false })
+        let update = Update { serial: nth, tenant, person, is_status: false, second: false };
+        (Duration::from_secs(1) * nth / per_second, update)
     })
 }
 
 /// Lets faults happen until the load has ended; each kind in turn, its victim at random.
 async fn strike(
     bench: &Bench<'_>,
-    crew: &mut Crew,
+    stage: &mut Stage,
     seed: u64,
     is_over: impl Fn() -> bool,
-) -> Result<Vec<(u64, Fault)>> {
+) -> Result<Vec<Struck>> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut struck = Vec::new();
+    let crew = &mut stage.crew;
     for &fault in FAULTS.iter().cycle() {
         sleep(CALM).await;
         if is_over() {
             break;
         }
         let victim = random.random_range(0..PROCESSES);
-        let at = now_ms();
+        let (at_ms, began) = (now_ms(), Instant::now());
+        let mut acted = began;
         match fault {
             Fault::Kill => {
                 crew.kill(victim).await?;
@@ -170,15 +235,23 @@ async fn strike(
                 crew.signal(victim, "STOP").await?;
                 sleep(FROZEN_FOR).await;
                 crew.signal(victim, "CONT").await?;
+                acted = Instant::now();
             }
-            Fault::Broker => {
+            Fault::BrokerFreeze => {
+                crew.nats().freeze()?;
+                sleep(BROKER_FROZEN_FOR).await;
+                crew.nats().thaw()?;
+                acted = Instant::now();
+            }
+            Fault::BrokerRestart => {
                 // Blocks this thread for the moment that the broker takes to start.
                 crew.nats().restart()?;
+                acted = Instant::now();
                 sleep(CALM).await;
             }
         }
         bench.say(&format!("  {}", fault.words()));
-        struck.push((at, fault));
+        struck.push(Struck { fault, at_ms, began, acted });
     }
     Ok(struck)
 }
@@ -187,179 +260,4 @@ fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
-}
-
-/// Reads a stream, oldest first.
-async fn read(context: &jetstream::Context, stream: &str, filter: &str) -> Result<Vec<Seen>> {
-    let mut stream = context.get_stream(stream).await?;
-    let pending = stream.info().await?.state.messages;
-    let config = OrderedConfig { filter_subject: filter.to_owned(), ..OrderedConfig::default() };
-    let consumer = stream.create_consumer(config).await?;
-    let mut seen = Vec::new();
-    if pending == 0 || consumer.cached_info().num_pending == 0 {
-        return Ok(seen);
-    }
-    let mut messages = consumer.messages().await?;
-    loop {
-        let message = timeout(READ_WITHIN, messages.next()).await.context("reading a stream")?;
-        let message = message.context("the stream ended early")??;
-        let info = message.info().map_err(|error| anyhow::anyhow!("a message without a place: {error}"))?;
-        let at_ms = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-        let pending = info.pending;
-        seen.extend(see(&message, at_ms));
-        if pending == 0 {
-            return Ok(seen);
-        }
-    }
-}
-
-fn see(message: &Message, at_ms: u64) -> Option<Seen> {
-    let headers = message.headers.as_ref()?;
-    // A command has an id of its own and names the update that caused it.
-    let id = headers.get(header::MSG_ID)?.as_str().as_bytes();
-    let serial = serial_in(id).or_else(|| serial_in(&message.payload))?;
-    let conversation = headers.get(header::CONVERSATION)?.as_str().to_owned();
-    let phone = headers.get(header::PHONE).map(|phone| phone.as_str().to_owned()).unwrap_or_default();
-    let partition = Head::read(&message.subject, headers).map_or(0, |head| head.partition.0);
-    Some(Seen { serial, conversation: format!("{phone}/{conversation}"), partition, at_ms })
-}
-
-/// Holds what was done against what was given.
-fn compare(given: &[Seen], done: &[Seen], dead: &[Seen]) -> Ledger {
-    let mut ledger = Ledger { updates: given.len(), ..Ledger::default() };
-    let place: HashMap<u32, usize> = given.iter().map(|seen| seen.serial).zip(0..).collect();
-    let buried: HashSet<u32> = dead.iter().map(|seen| seen.serial).collect();
-    let mut found = HashSet::new();
-    let mut latest: HashMap<&str, usize> = HashMap::new();
-    for seen in done {
-        if !found.insert(seen.serial) {
-            ledger.doubled += 1;
-            continue;
-        }
-        let Some(&own) = place.get(&seen.serial) else { continue };
-        let before = latest.entry(&seen.conversation).or_default();
-        if own < *before {
-            ledger.out_of_order += 1;
-        }
-        *before = own.max(*before);
-    }
-    ledger.dead = buried.len();
-    ledger.lost =
-        given.iter().filter(|seen| !found.contains(&seen.serial) && !buried.contains(&seen.serial)).count();
-    ledger
-}
-
-/// The longest pause of any partition that began with a fault, by kind.
-fn pauses(given: &[Seen], done: &[Seen], struck: &[(u64, Fault)]) -> BTreeMap<Fault, Samples> {
-    let partition: HashMap<u32, u16> = given.iter().map(|seen| (seen.serial, seen.partition)).collect();
-    let mut times: Vec<Vec<u64>> = vec![Vec::new(); usize::from(PARTITIONS)];
-    for seen in done {
-        let owner = partition.get(&seen.serial).and_then(|&partition| times.get_mut(usize::from(partition)));
-        owner.into_iter().for_each(|times| times.push(seen.at_ms));
-    }
-    times.iter_mut().for_each(|times| times.sort_unstable());
-    let mut pauses: BTreeMap<Fault, Samples> = BTreeMap::new();
-    for &(at, fault) in struck {
-        let gaps = times.iter().flat_map(|times| times.windows(2));
-        let of_this_fault = gaps.filter_map(|gap| match gap {
-            [from, to] if (at.saturating_sub(1_000)..at + 1_500).contains(from) && *to > at => {
-                Some(to - from.max(&at))
-            }
-            _ => None,
-        });
-        if let Some(longest) = of_this_fault.max() {
-            pauses.entry(fault).or_default().push(count(longest) / 1_000.0);
-        }
-    }
-    pauses
-}
-
-impl Played {
-    fn write(&self, bench: &Bench<'_>) -> Result<(Value, bool)> {
-        let Self { offered: updates, seed, ledger, struck, pauses, done } = self;
-        let mut report = bench.report("workers-chaos", "stored, one node");
-        report.paragraph(&format!(
-        "{PROCESSES} worker processes run flows for {TENANTS} tenants; {updates} messages at {PER_SECOND} a second, each of which \
-         sends one command. Faults follow each other all the time, the victim at random (seed {seed}). At the end every update \
-         in UPDATES is looked up in OUTBOUND: its command is there once and in the order of its conversation, or the update is \
-         in DEAD. *Pause*: the longest time any partition did nothing, from the fault on."
-    ));
-        report.table(
-            &["updates", "lost", "doubled", "out of order", "dead letters"],
-            &[[ledger.updates, ledger.lost, ledger.doubled, ledger.out_of_order, ledger.dead]
-                .map(|figure| figure.to_string())
-                .into()],
-        );
-        let rows: Vec<_> = FAULTS
-            .iter()
-            .map(|fault| {
-                let times = struck.iter().filter(|(_, struck)| struck == fault).count();
-                let pause = pauses.get(fault);
-                let most = pause.map_or(f64::NAN, Samples::max);
-                vec![
-                    fault.words().to_owned(),
-                    times.to_string(),
-                    pause.map_or("–".into(), Samples::shown),
-                    number(most),
-                ]
-            })
-            .collect();
-        report.table(&["fault", "times", "pause, median and range (s)", "longest (s)"], &rows);
-        let start = done.iter().map(|seen| seen.at_ms).min().unwrap_or_default();
-        let mut slots: BTreeMap<u64, u64> = BTreeMap::new();
-        for seen in done {
-            *slots.entry((seen.at_ms - start) / PLOT_EVERY_MS).or_default() += 1;
-        }
-        let last = slots.keys().next_back().copied().unwrap_or_default();
-        let step = count(PLOT_EVERY_MS) / 1_000.0;
-        let points =
-            (0..=last).map(|slot| (count(slot) * step, count(slots.get(&slot).copied().unwrap_or(0)) / step));
-        let series = Series { name: "commands a second".into(), points: points.collect() };
-        let marks: Vec<_> = struck
-            .iter()
-            .map(|(at, fault)| {
-                (count(at.saturating_sub(start)) / 1_000.0, format!("{fault:?}").to_lowercase())
-            })
-            .collect();
-        report.plot(
-            "rate",
-            lines("Commands sent while faults happen", "seconds", "commands a second", &[series], &marks),
-        );
-        bench.say(&format!("report: {}", report.write()?.display()));
-        let longest = |fault| pauses.get(&fault).map(|pauses: &Samples| rounded(pauses.max()));
-        let figures = json!({
-            "updates": ledger.updates, "lost": ledger.lost, "doubled": ledger.doubled, "out_of_order": ledger.out_of_order,
-            "takeover_kill_s": longest(Fault::Kill), "takeover_term_s": longest(Fault::Terminate),
-        });
-        if ledger.updates < usize::try_from(*updates).unwrap_or(0) {
-            bail!("{} of {updates} updates are in the stream", ledger.updates);
-        }
-        Ok((figures, (ledger.lost, ledger.doubled, ledger.out_of_order) == (0, 0, 0) && !struck.is_empty()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seen(serial: u32, conversation: &str, at_ms: u64) -> Seen {
-        Seen { serial, conversation: conversation.into(), partition: 0, at_ms }
-    }
-
-    #[test]
-    fn what_is_missing_twice_or_swapped_is_counted_and_a_dead_letter_is_not_lost() {
-        let given: Vec<_> = (0..5).map(|serial| seen(serial, "a", 0)).collect();
-        let done = [seen(1, "a", 0), seen(0, "a", 0), seen(1, "a", 0), seen(2, "a", 0)];
-        let ledger = compare(&given, &done, &[seen(3, "a", 0)]);
-        assert_eq!(ledger, Ledger { updates: 5, lost: 1, doubled: 1, out_of_order: 1, dead: 1 });
-    }
-
-    #[test]
-    fn a_pause_counts_from_its_fault_and_only_when_it_begins_there() {
-        let given: Vec<_> = (0..5).map(|serial| seen(serial, "a", 0)).collect();
-        let at = [1_000, 9_900, 13_000, 13_100, 60_000];
-        let done: Vec<_> = (0..5).zip(at).map(|(serial, at)| seen(serial, "a", at)).collect();
-        let pauses = pauses(&given, &done, &[(10_000, Fault::Kill)]);
-        assert!((pauses[&Fault::Kill].max() - 3.0).abs() < 1e-9);
-    }
 }

@@ -109,8 +109,8 @@ async fn prepare(root: &Path, bot: &Bot) -> Result<Crew> {
         tenants: TENANTS,
         pools: "relay",
         bot: Some(bot.address()),
-        flow: None,
         settings: format!("[pools.relay]\nconcurrency = {CONCURRENCY}\n"),
+        ..Plan::default()
     };
     Crew::prepare(root, plan).await
 }
@@ -156,7 +156,7 @@ fn plan(first: u32, seconds: u64, with_noisy: bool) -> Vec<(Duration, Update)> {
     let numbered = due.into_iter().zip(first..);
     numbered
         .map(|((at, tenant, nth), serial)| {
-            (at, Update { serial, tenant, person: nth % 20, is_status: false })
+            (at, Update { serial, tenant, person: nth % 20, is_status: false, second: false })
         })
         .collect()
 }

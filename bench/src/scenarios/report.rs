@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_quick_report_says_that_its_figures_mean_nothing_and_is_kept_apart() {
         let root = tempfile::tempdir().unwrap();
-        let options = Options { quick: true, webhooks: 1, repeats: None };
+        let options = Options { quick: true, webhooks: 1, repeats: None, outages: vec![], speed: 1 };
         let mut report = Report::new(root.path(), "edge", "stored", &options);
         report.table(&["a", "b"], &[vec!["1".into(), "2".into()]]);
         report.plot("rps", "<svg/>".into());

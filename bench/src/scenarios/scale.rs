@@ -101,11 +101,11 @@ async fn empty_jobs(bench: &Bench<'_>) -> Result<(f64, Size, f64)> {
         updates: bench.options.pick(1_000_000, 20_000),
         conversations: bench.options.pick(1_000_000, 20_000),
     };
-    let plan = Plan { tenants: 64, pools: "events", bot: None, flow: None, settings: String::new() };
+    let plan = Plan { tenants: 64, pools: "events", ..Plan::default() };
     let mut crew = Crew::prepare(&bench.root, plan).await?;
     let updates = (0..size.updates).map(|serial| {
         let tenant = usize::try_from(serial).unwrap_or(0) % 64;
-        Update { serial, tenant, person: serial % size.conversations, is_status: false }
+        Update { serial, tenant, person: serial % size.conversations, is_status: false, second: false }
     });
     crew.feed().await?.fill(updates).await?;
     crew.hire(0).await?;
@@ -132,14 +132,14 @@ async fn shared_work(bench: &Bench<'_>, processes: usize) -> Result<f64> {
         tenants: 64,
         pools: "relay",
         bot: Some(bot.address()),
-        flow: None,
         settings: format!("[pools.relay]\nconcurrency = {CONCURRENCY}\n"),
+        ..Plan::default()
     };
     let mut crew = Crew::prepare(&bench.root, plan).await?;
     let updates = u32::try_from(processes).unwrap_or(1) * 320 * (seconds + 12);
     let update = |serial: u32| {
         let tenant = usize::try_from(serial).unwrap_or(0) % 64;
-        Update { serial, tenant, person: serial / 64 % 100, is_status: false }
+        Update { serial, tenant, person: serial / 64 % 100, is_status: false, second: false }
     };
     crew.feed().await?.fill((0..updates).map(update)).await?;
     for place in 0..processes {
@@ -156,8 +156,7 @@ async fn shared_work(bench: &Bench<'_>, processes: usize) -> Result<f64> {
 /// One process with many tenants that all have something to do.
 async fn crowd(bench: &Bench<'_>, tenants: usize) -> Result<Crowd> {
     let bot = Bot::start(Duration::ZERO).await?;
-    let plan =
-        Plan { tenants, pools: "relay", bot: Some(bot.address()), flow: None, settings: String::new() };
+    let plan = Plan { tenants, pools: "relay", bot: Some(bot.address()), ..Plan::default() };
     let mut crew = Crew::prepare(&bench.root, plan).await?;
     let updates = u32::try_from(tenants).unwrap_or(1) * 5;
     let update = |serial: u32| Update {
@@ -165,6 +164,7 @@ async fn crowd(bench: &Bench<'_>, tenants: usize) -> Result<Crowd> {
         tenant: usize::try_from(serial).unwrap_or(0) % tenants,
         person: 1,
         is_status: false,
+        second: false,
     };
     crew.feed().await?.fill((0..updates).map(update)).await?;
     crew.hire(0).await?;
@@ -182,11 +182,11 @@ async fn crowd(bench: &Bench<'_>, tenants: usize) -> Result<Crowd> {
 
 /// How long the operator waits for a dry run over so many dead letters; its status 2 says that there are some.
 async fn dry_run(bench: &Bench<'_>, letters: u32) -> Result<Samples> {
-    let plan = Plan { tenants: 64, pools: "relay", bot: None, flow: None, settings: String::new() };
+    let plan = Plan { tenants: 64, pools: "relay", ..Plan::default() };
     let crew = Crew::prepare(&bench.root, plan).await?;
     let update = |serial: u32| {
         let tenant = usize::try_from(serial).unwrap_or(0) % 64;
-        Update { serial, tenant, person: serial % 1_000, is_status: false }
+        Update { serial, tenant, person: serial % 1_000, is_status: false, second: false }
     };
     crew.feed().await?.bury((0..letters).map(update)).await?;
     let mut took = Samples::default();

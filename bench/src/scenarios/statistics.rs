@@ -11,6 +11,11 @@ impl Samples {
         self.0.sort_by(f64::total_cmp);
     }
 
+    /// Adds the measurements of others.
+    pub fn extend(&mut self, others: &Self) {
+        others.0.iter().for_each(|sample| self.push(*sample));
+    }
+
     /// The middle one; of two, their mean.
     pub fn median(&self) -> f64 {
         let middle = self.0.len() / 2;

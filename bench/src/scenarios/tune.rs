@@ -28,8 +28,8 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         tenants: TENANTS,
         pools: "relay",
         bot: Some(bot.address()),
-        flow: None,
         settings: format!("[pools.relay]\nconcurrency = {CONCURRENCY}\n"),
+        ..Plan::default()
     };
     let mut crew = Crew::prepare(&bench.root, plan).await?;
     let backlog = u32::try_from(repeats).unwrap_or(1) * 24_000;
@@ -74,7 +74,7 @@ const CALM: Duration = Duration::from_millis(1_500);
 
 fn update(serial: u32) -> Update {
     let tenant = usize::try_from(serial).unwrap_or(0) % TENANTS;
-    Update { serial, tenant, person: serial / 24 % 50, is_status: false }
+    Update { serial, tenant, person: serial / 24 % 50, is_status: false, second: false }
 }
 
 /// Gives a command and tells how long what it forbids went on.

@@ -5,10 +5,13 @@
 pub mod bot;
 pub mod crew;
 pub mod feed;
+pub mod held;
+pub mod stream;
 
 pub use bot::{Arrival, Bot};
 pub use crew::{Crew, Plan};
 pub use feed::{Feed, Update};
+pub use held::Held;
 
 use super::plot::Series;
 use crate::load::tally::count;
@@ -24,6 +27,11 @@ pub fn tenant(number: usize) -> String {
 /// The business number of a tenant.
 pub fn phone(tenant: usize) -> String {
     format!("{}", 10_600_000_000_u64 + tenant as u64)
+}
+
+/// The second business number of a tenant that has one.
+pub fn second_phone(tenant: usize) -> String {
+    format!("{}", 10_700_000_000_u64 + tenant as u64)
 }
 
 /// A quantile of unsorted waits, in milliseconds; nothing when there are none.

@@ -59,6 +59,11 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Gives its process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Kills the server at once (SIGKILL), as a crash would; what it stored stays.
     pub fn kill(&mut self) {
         self.process = None;
@@ -107,11 +112,6 @@ impl NatsServer {
     /// When the signal cannot be sent.
     pub fn thaw(&self) -> Result<(), ProcessError> {
         self.process.as_ref().map_or(Ok(()), |process| process.signal("CONT"))
-    }
-
-    /// Gives the server's process id, while it runs.
-    pub fn id(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
     }
 
     /// Gives the last lines the server printed.

@@ -25,7 +25,7 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// What a crew works on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// Tenants, each with a number.
     pub tenants: usize,
@@ -35,8 +35,14 @@ pub struct Plan {
     pub bot: Option<SocketAddr>,
     /// A flow that every tenant's messages start.
     pub flow: Option<&'static str>,
+    /// What else is declared, as TOML.
+    pub further: String,
+    /// Files beside the declarations, which may name them.
+    pub files: Vec<(&'static str, &'static str)>,
     /// Further settings, as TOML.
     pub settings: String,
+    /// Further lines of the broker's configuration.
+    pub broker: String,
 }
 
 /// An installation with several worker processes.
@@ -52,16 +58,12 @@ pub struct Crew {
 impl Crew {
     /// Starts the broker and declares the tenants; nobody works yet.
     pub async fn prepare(root: &Path, plan: Plan) -> Result<Self> {
-        Self::prepare_with(root, plan, NatsOptions::default()).await
-    }
-
-    /// The same with a broker as the options say.
-    pub async fn prepare_with(root: &Path, plan: Plan, options: NatsOptions) -> Result<Self> {
         let runs = root.join(".run");
         std::fs::create_dir_all(&runs).with_context(|| format!("making {}", runs.display()))?;
         let data = tempfile::Builder::new().prefix("bench-").tempdir_in(&runs)?;
         std::fs::create_dir_all(data.path().join("logs"))?;
-        let nats = NatsServer::start_with(options)?;
+        let extra_config = plan.broker.clone();
+        let nats = NatsServer::start_with(NatsOptions { extra_config, ..NatsOptions::default() })?;
         let http = reqwest::Client::builder().no_proxy().build()?;
         let crew = Self { data, plan, nats, http, workers: [const { None }; NAMES.len()] };
         crew.write_files()?;
@@ -84,8 +86,9 @@ impl Crew {
             self.plan.settings,
         );
         std::fs::write(data.join("ackline.toml"), settings)?;
-        if let Some(flow) = self.plan.flow {
-            std::fs::write(data.join("flow.json"), flow)?;
+        let flow = self.plan.flow.map(|flow| ("flow.json", flow));
+        for (name, text) in self.plan.files.iter().copied().chain(flow) {
+            std::fs::write(data.join(name), text)?;
         }
         std::fs::write(data.join("declared.toml"), declared(&self.plan)).context("writing the tenants")
     }
@@ -117,7 +120,8 @@ impl Crew {
         command.args(["--pools", self.plan.pools, "--config", &self.path("ackline.toml")]);
         command
             .env("ACKLINE_API_PRIVATE_LISTEN", private.to_string())
-            .env("ACKLINE_API_LISTEN", api.to_string());
+            .env("ACKLINE_API_LISTEN", api.to_string())
+            .env("ACKLINE_JOURNAL_URL", format!("sqlite://{}", self.path("journal.db")));
         let mut program = Program::start(name, command, self.data.path())?;
         program.ready(&self.http, &format!("http://{private}/readyz"), READY_WITHIN).await?;
         if let Some(slot) = self.workers.get_mut(place) {
@@ -158,11 +162,6 @@ impl Crew {
         &mut self.nats
     }
 
-    /// A client for what the processes and the broker serve.
-    pub fn http(&self) -> &reqwest::Client {
-        &self.http
-    }
-
     /// A connection to the broker.
     pub async fn context(&self) -> Result<jetstream::Context> {
         let client = async_nats::ConnectOptions::new()
@@ -178,7 +177,12 @@ impl Crew {
         Ok(Feed::new(self.context().await?))
     }
 
-    /// Memory of all worker processes.
+    /// What the broker has used.
+    pub fn broker_usage(&self) -> Usage {
+        self.nats.id().map(Usage::of).unwrap_or_default()
+    }
+
+    /// What all worker processes have used.
     pub fn usage(&self) -> Usage {
         let mut sum = Usage::default();
         for pid in self.workers.iter().flatten().filter_map(Program::id) {
@@ -211,10 +215,26 @@ impl Crew {
         }
     }
 
+    /// Copies the logs to a directory, whose path is given back.
+    pub fn keep_logs(&self, root: &Path, name: &str) -> Result<String> {
+        let kept = root.join(".run/bench").join(name);
+        std::fs::create_dir_all(&kept).with_context(|| format!("making {}", kept.display()))?;
+        for log in self.workers.iter().flatten().map(Program::log) {
+            let file = log.file_name().context("a log has a name")?;
+            std::fs::copy(log, kept.join(file)).with_context(|| format!("copying {}", log.display()))?;
+        }
+        Ok(kept.display().to_string())
+    }
+
     /// The ends of the logs, for a report of what went wrong.
     pub fn log_tails(&self) -> String {
         self.workers.iter().flatten().map(Program::log_tail).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// The token that sends for a tenant's numbers.
+pub fn token(tenant: usize) -> String {
+    hex(&(tenant as u64).to_be_bytes())
 }
 
 fn declared(plan: &Plan) -> String {
@@ -222,8 +242,7 @@ fn declared(plan: &Plan) -> String {
         "[[apps]]\nid = \"main\"\nsecrets = [\"{APP_SECRET}\"]\nverify_token = \"bench-verify-token\"\n"
     );
     for number in 0..plan.tenants {
-        let (tenant, phone) = (tenant(number), phone(number));
-        let token = hex(&(number as u64).to_be_bytes());
+        let (tenant, phone, token) = (tenant(number), phone(number), token(number));
         // Writing to a String cannot fail.
         let _ = write!(
             text,
@@ -244,5 +263,6 @@ fn declared(plan: &Plan) -> String {
             );
         }
     }
+    text.push_str(&plan.further);
     text
 }

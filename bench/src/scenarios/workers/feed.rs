@@ -1,7 +1,7 @@
 //! Puts updates into the stream as the ingress would: Meta's bytes, signature, headers, partition.
 
 use super::super::rig::APP_SECRET;
-use super::{phone, tenant};
+use super::{phone, second_phone, tenant};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, UpdateId};
 use ackline_shared::partition;
@@ -35,6 +35,15 @@ pub struct Update {
     pub person: u32,
     /// A status instead of a message.
     pub is_status: bool,
+    /// Whether it came to the tenant's second number.
+    pub second: bool,
+}
+
+impl Update {
+    /// The business number it came to.
+    fn phone(&self) -> String {
+        if self.second { second_phone(self.tenant) } else { phone(self.tenant) }
+    }
 }
 
 /// A publisher of updates.
@@ -175,7 +184,7 @@ fn head(update: &Update, signature: &str) -> Result<Head> {
         family: Family::Update(class),
         kind: kind.to_owned(),
         app: Some(AppId::new("main").map_err(|error| bad(&error))?),
-        phone: Some(PhoneNumberId::new(phone(update.tenant)).map_err(|error| bad(&error))?),
+        phone: Some(PhoneNumberId::new(update.phone()).map_err(|error| bad(&error))?),
         conversation,
         received_ms: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -187,15 +196,15 @@ fn head(update: &Update, signature: &str) -> Result<Head> {
 }
 
 fn body(update: &Update) -> String {
-    let Update { serial, tenant, person, is_status } = *update;
-    let (id, phone) = (id(serial), phone(tenant));
+    let Update { serial, tenant, person, is_status, .. } = *update;
+    let (id, phone) = (id(serial), update.phone());
     let content = if is_status {
         format!(
             r#""statuses":[{{"id":"{id}","status":"delivered","timestamp":"1795300000","recipient_id":"1555{person:07}","recipient_user_id":"US.{person:012}"}}]"#
         )
     } else {
         format!(
-            r#""contacts":[{{"profile":{{"name":"Person {person}"}},"wa_id":"1555{person:07}","user_id":"US.{person:012}"}}],"messages":[{{"from":"1555{person:07}","from_user_id":"US.{person:012}","id":"{id}","timestamp":"1795300000","text":{{"body":"The parcel left the depot this morning."}},"type":"text"}}]"#
+            r#""contacts":[{{"profile":{{"name":"Person {person}"}},"wa_id":"1555{person:07}","user_id":"US.{person:012}"}}],"messages":[{{"from":"1555{person:07}","from_user_id":"US.{person:012}","id":"{id}","timestamp":"1795300000","text":{{"body":"The parcel {id} left the depot."}},"type":"text"}}]"#
         )
     };
     format!(
@@ -211,7 +220,7 @@ mod tests {
     #[test]
     fn an_update_is_json_that_carries_its_serial_number() {
         for is_status in [false, true] {
-            let update = Update { serial: 77, tenant: 3, person: 9, is_status };
+            let update = Update { serial: 77, tenant: 3, person: 9, is_status, second: false };
             let body = body(&update);
             let _: Value = serde_json::from_str(&body).unwrap();
             assert_eq!(serial_in(body.as_bytes()), Some(77));
