@@ -170,7 +170,10 @@ async fn relayed(stage: &Stage) -> Vec<Verdict> {
     let job = RelayJob::new(stage.platform.clone(), Egress::new(&settings).unwrap(), Duration::from_secs(5));
     let mut verdicts = Vec::new();
     for work in stage.works(UPDATES).await {
-        verdicts.push(job.run(&work).await);
+        for target in job.targets(&work.head) {
+            let work = stage.work_for(&work, target);
+            verdicts.push(job.run(&work).await);
+        }
     }
     verdicts
 }

@@ -18,6 +18,7 @@ use ackline_workers::core::ring::Keeper;
 use ackline_workers::core::scaling::Targets;
 use ackline_workers::core::settings::Concurrency;
 use ackline_workers::core::standing::Standing;
+use ackline_workers::core::state::Target;
 use ackline_workers::core::status::board::Board;
 use ackline_workers::dead::Office;
 use ackline_workers::journal::Journal;
@@ -230,6 +231,22 @@ impl Stage {
     /// The payloads of a stream.
     pub async fn stored(&self, stream: &str) -> Vec<Value> {
         self.works(stream).await.iter().map(|work| serde_json::from_slice(&work.payload).unwrap()).collect()
+    }
+
+    /// The same work for one target.
+    pub fn work_for(&self, work: &Work, target: Arc<Target>) -> Work {
+        Work {
+            head: work.head.clone(),
+            payload: work.payload.clone(),
+            sequence: work.sequence,
+            target,
+            attempt: 1,
+            last_attempt: false,
+            overdue: false,
+            marks: Marks::default(),
+            keeper: Keeper::default(),
+            answered: Answered::default(),
+        }
     }
 
     /// What a stream holds, as a pool is given it.

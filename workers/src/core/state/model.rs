@@ -10,6 +10,7 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::HashSet;
 
+mod checks;
 mod world;
 
 use world::{Step, World};

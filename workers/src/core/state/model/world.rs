@@ -1,5 +1,6 @@
 //! What the machine lives in, in memory.
 
+use super::checks::check_caps;
 use super::*;
 use ackline_shared::ids::TenantId;
 use std::collections::BTreeMap;
@@ -7,14 +8,9 @@ use std::collections::BTreeMap;
 const STREAM: &str = "UPDATES";
 const LANE: &str = "msg";
 const WINDOW: usize = 10;
-const TENANT_CAP: usize = 2;
-const GATE_LIMIT: usize = 2;
+pub(super) const TENANT_CAP: usize = 2;
+pub(super) const GATE_LIMIT: usize = 2;
 const PARTITIONS: u16 = 2;
-/// Looks that everything may take to settle once the world is well again.
-const SETTLING_MAX: usize = 5_000;
-
-/// How often the spill queues are counted again.
-const RECOUNT: Duration = Duration::from_secs(30);
 
 /// One step of a history.
 #[derive(Debug, Clone)]
@@ -44,7 +40,7 @@ pub(super) enum Step {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mood {
+pub(super) enum Mood {
     Works,
     Refuses,
     Down,
@@ -52,21 +48,21 @@ enum Mood {
 }
 
 #[derive(Debug, Clone)]
-struct Update {
-    place: Place,
-    tenant: TenantId,
-    conversation: u64,
-    targets: Vec<Arc<Target>>,
+pub(super) struct Update {
+    pub(super) place: Place,
+    pub(super) tenant: TenantId,
+    pub(super) conversation: u64,
+    pub(super) targets: Vec<Arc<Target>>,
 }
 
 /// The work on a piece: whether it took effect and that is not remembered yet, and how often it had to wait.
 #[derive(Debug, Clone, Default)]
-struct Job {
-    has_effect: bool,
+pub(super) struct Job {
+    pub(super) has_effect: bool,
 }
 
 #[derive(Debug)]
-enum Way {
+pub(super) enum Way {
     Action(Action<Arc<Update>>),
     /// An attempt that was started and asked nobody yet.
     Run(Started<Arc<Update>, Job>),
@@ -75,47 +71,47 @@ enum Way {
 }
 
 #[derive(Debug)]
-struct Process {
-    machine: Machine<Arc<Update>, Job>,
-    ways: Vec<Way>,
+pub(super) struct Process {
+    pub(super) machine: Machine<Arc<Update>, Job>,
+    pub(super) ways: Vec<Way>,
 }
 
 #[derive(Debug, Clone)]
-struct Entry {
-    sequence: u64,
-    line: SpillLine,
-    update: Arc<Update>,
-    only: Option<String>,
-    waits: Waits,
+pub(super) struct Entry {
+    pub(super) sequence: u64,
+    pub(super) line: SpillLine,
+    pub(super) update: Arc<Update>,
+    pub(super) only: Option<String>,
+    pub(super) waits: Waits,
 }
 
 #[derive(Debug, Default)]
-struct Consumer {
-    acknowledged: HashSet<u64>,
+pub(super) struct Consumer {
+    pub(super) acknowledged: HashSet<u64>,
     /// Delivered in the present reading.
-    delivered: BTreeMap<u64, ()>,
-    next: u64,
+    pub(super) delivered: BTreeMap<u64, ()>,
+    pub(super) next: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct World {
-    now: Instant,
-    updates: BTreeMap<u64, Arc<Update>>,
-    consumers: BTreeMap<Partition, Consumer>,
-    spill: Vec<Entry>,
-    spilled: u64,
-    finished: HashSet<(u64, String)>,
-    processes: Vec<Process>,
+    pub(super) now: Instant,
+    pub(super) updates: BTreeMap<u64, Arc<Update>>,
+    pub(super) consumers: BTreeMap<Partition, Consumer>,
+    pub(super) spill: Vec<Entry>,
+    pub(super) spilled: u64,
+    pub(super) finished: HashSet<(u64, String)>,
+    pub(super) processes: Vec<Process>,
     /// Who owns a partition, under which session.
-    owners: BTreeMap<Partition, (usize, u64)>,
-    sessions: u64,
-    moods: BTreeMap<String, Mood>,
-    effects: Vec<(u64, String)>,
+    pub(super) owners: BTreeMap<Partition, (usize, u64)>,
+    pub(super) sessions: u64,
+    pub(super) moods: BTreeMap<String, Mood>,
+    pub(super) effects: Vec<(u64, String)>,
     /// Effects of which a process ended before it remembered them: they may take place again.
-    forgotten: HashSet<(u64, String)>,
-    buried: HashSet<(u64, String)>,
-    is_broker_up: bool,
-    paused: HashSet<TenantId>,
+    pub(super) forgotten: HashSet<(u64, String)>,
+    pub(super) buried: HashSet<(u64, String)>,
+    pub(super) is_broker_up: bool,
+    pub(super) paused: HashSet<TenantId>,
 }
 
 fn tenant(number: u8) -> TenantId {
@@ -134,7 +130,7 @@ fn targets(of: u8) -> Vec<Arc<Target>> {
     }
 }
 
-fn setup() -> Setup {
+pub(super) fn setup() -> Setup {
     Setup {
         lanes: vec![LANE.to_owned()],
         bounds: Bounds { window: WINDOW, bytes: 1 << 20, share: 30 },
@@ -218,7 +214,7 @@ impl World {
     }
 
     /// Lets everything happen that needs no step of its own.
-    fn settle(&mut self) -> Result<(), String> {
+    pub(super) fn settle(&mut self) -> Result<(), String> {
         loop {
             self.deliver();
             let mut is_quiet = true;
@@ -275,7 +271,7 @@ impl World {
         }
     }
 
-    fn end(&mut self, which: usize, succeeds: bool) -> Result<(), String> {
+    pub(super) fn end(&mut self, which: usize, succeeds: bool) -> Result<(), String> {
         let total: usize = self.processes.iter().map(|process| process.ways.len()).sum();
         if total == 0 {
             return Ok(());
@@ -451,30 +447,6 @@ impl World {
         }
     }
 
-    /// An effect takes place once, and after those of its conversation before it.
-    fn check_order(&self, key: &(u64, String), started: &Started<Arc<Update>, Job>) -> Result<(), String> {
-        let is_repeat = self.effects.contains(key);
-        if is_repeat && !self.forgotten.contains(key) {
-            return Err(format!("{} took effect at {} twice", key.0, key.1));
-        }
-        if is_repeat {
-            return Ok(());
-        }
-        let of_conversation = |sequence: &u64| {
-            self.updates.get(sequence).is_some_and(|update| {
-                update.conversation == started.update.conversation && update.tenant == started.update.tenant
-            })
-        };
-        let later = self
-            .effects
-            .iter()
-            .find(|(sequence, target)| *target == key.1 && *sequence > key.0 && of_conversation(sequence));
-        match later {
-            Some((later, target)) => Err(format!("{} came after {later} at {target}", key.0)),
-            None => Ok(()),
-        }
-    }
-
     fn pass(&mut self, time: Duration) {
         self.now += time;
     }
@@ -559,108 +531,6 @@ impl World {
             }
         }
     }
-
-    /// Everything works again: whatever is left takes effect within a bounded number of looks.
-    pub(super) fn heal_and_finish(&mut self) -> Result<(), String> {
-        self.is_broker_up = true;
-        self.moods.clear();
-        self.paused.clear();
-        for process in &mut self.processes {
-            process.machine.set_rules(setup().rules);
-        }
-        self.settle()?;
-        let (healed, mut recount) = (self.now, self.now);
-        for _ in 0..SETTLING_MAX {
-            if self.is_done() {
-                return self.check_late(healed);
-            }
-            self.end(0, true)?;
-            self.settle()?;
-            let is_quiet = self.processes.iter().all(|process| process.ways.is_empty());
-            if is_quiet && !self.is_done() {
-                if self.now >= recount {
-                    self.recount();
-                    recount = self.now + RECOUNT;
-                }
-                let wakes = self.processes.iter().filter_map(|process| process.machine.next_wake());
-                let wakes = wakes.chain((!self.spill.is_empty()).then_some(recount));
-                match wakes.min() {
-                    Some(next) => self.now = self.now.max(next),
-                    None if self.processes.iter().all(|process| process.ways.is_empty()) => {
-                        return Err(self.stuck());
-                    }
-                    None => {}
-                }
-                self.settle()?;
-            }
-        }
-        Err(self.stuck())
-    }
-
-    /// What a predecessor moved in its last moments may have come late.
-    fn recount(&mut self) {
-        let mut counts: BTreeMap<SpillLine, u64> = BTreeMap::new();
-        for entry in &self.spill {
-            *counts.entry(entry.line.clone()).or_default() += 1;
-        }
-        let (counts, now): (Vec<_>, _) = (counts.into_iter().collect(), self.now);
-        for process in &mut self.processes {
-            process.machine.recounted_all(counts.clone(), now);
-            while let Some(action) = process.machine.next_action() {
-                process.ways.push(Way::Action(action));
-            }
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        let all = self.updates.values().all(|update| {
-            let consumer = self.consumers.get(&update.place.partition);
-            consumer.is_some_and(|consumer| consumer.acknowledged.contains(&update.place.sequence))
-                && update
-                    .targets
-                    .iter()
-                    .all(|target| self.finished.contains(&(update.place.sequence, target.name.clone())))
-        });
-        all && self.spill.is_empty()
-    }
-
-    /// What waited came soon after everything worked: no wait was longer than a time-out's.
-    fn check_late(&self, healed: Instant) -> Result<(), String> {
-        let took = self.now - healed;
-        match took <= Duration::from_secs(180) {
-            true => Ok(()),
-            false => Err(format!("what waited took {took:?} after everything worked")),
-        }
-    }
-
-    fn stuck(&self) -> String {
-        let open: Vec<_> = self
-            .updates
-            .values()
-            .flat_map(|update| update.targets.iter().map(move |target| (update, target)))
-            .filter(|(update, target)| !self.finished.contains(&(update.place.sequence, target.name.clone())))
-            .map(|(update, target)| format!("{}→{}", update.place.sequence, target.name))
-            .collect();
-        let spill: Vec<_> = self
-            .spill
-            .iter()
-            .map(|entry| {
-                format!("{}:{} {:?}", entry.sequence, entry.update.place.sequence, entry.line.conversation)
-            })
-            .collect();
-        let stands = self.processes.iter().map(|process| {
-            let pieces = process.machine.pieces.iter().map(|(id, piece)| {
-                let place = process.machine.place_of(piece.held).map(|place| place.sequence);
-                format!("{id}: {place:?}→{} {:?}", piece.target.name, piece.stand)
-            });
-            let lines =
-                process.machine.lines.iter().map(|(name, line)| format!("{:?} {line:?}", name.conversation));
-            let wakes = format!("{:?} {:?}", process.machine.wakes, process.machine.unwritten.due());
-            (pieces.collect::<Vec<_>>(), lines.collect::<Vec<_>>(), wakes, process.ways.len())
-        });
-        let stands: Vec<_> = stands.collect();
-        format!("it stands still at {:?}: open {open:?}, spilled {spill:?}, {stands:?}", self.now)
-    }
 }
 
 fn started_waits() -> Waits {
@@ -694,26 +564,5 @@ fn store(spill: &mut Vec<Entry>, last: &mut u64, batch: &[Copy<Arc<Update>>]) {
             only: copy.target.as_ref().map(|target| target.name.clone()),
             waits: copy.waits,
         });
-    }
-}
-
-fn check_caps(process: &Process) -> Result<(), String> {
-    for name in ["a", "b", "c", "shared"] {
-        let running = process.machine.gates.running(name);
-        if running > GATE_LIMIT {
-            return Err(format!("{running} requests to {name} at once"));
-        }
-    }
-    let mut of_tenant: BTreeMap<TenantId, usize> = BTreeMap::new();
-    for (_, piece) in &process.machine.pieces {
-        if piece.stand == Stand::Running
-            && let Some(held) = process.machine.held.get(piece.held)
-        {
-            *of_tenant.entry(held.tenant.clone()).or_default() += 1;
-        }
-    }
-    match of_tenant.iter().find(|(_, running)| **running > TENANT_CAP) {
-        Some((tenant, running)) => Err(format!("{running} of {tenant} at once")),
-        None => Ok(()),
     }
 }
