@@ -14,6 +14,7 @@ mod dead;
 mod flows;
 mod given_up;
 mod janitor;
+mod outage;
 mod ownership;
 mod processes;
 mod scaler;

@@ -2,6 +2,7 @@
 
 use super::store::Entry;
 use crate::core::intake::{Arrival, Original};
+use crate::core::log::now_ms;
 use crate::core::state::Copy;
 use ackline_shared::subjects::{Pool, SpillLine, header};
 use async_nats::HeaderMap;
@@ -36,7 +37,8 @@ pub fn write(pool: Pool, copy: &Copy<Arc<Arrival>>) -> Entry {
     };
     let note = Note {
         target: copy.target.as_ref().map(|target| target.name.clone()),
-        first_ms: copy.waits.first_ms,
+        // What goes behind something that waits, waits itself from now on.
+        first_ms: copy.waits.first_ms.or_else(|| copy.target.is_some().then(now_ms)),
         attempts: copy.waits.attempts,
         epoch: arrival.reading.tenure.epoch(),
     };
