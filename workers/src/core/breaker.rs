@@ -34,6 +34,7 @@ struct Inner {
     open: Mutex<BTreeMap<Pool, Vec<OpenGate>>>,
     opened: Family<KindLabels, Counter>,
     open_now: Family<KindLabels, Gauge>,
+    slow: Family<KindLabels, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
@@ -46,6 +47,7 @@ impl Breakers {
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("ackline_breaker");
         registry.register("open", "Targets left alone for now", self.0.open_now.clone());
+        registry.register("slow", "Targets of whose last requests half timed out", self.0.slow.clone());
         registry.register("opened", "Targets that were left alone", self.0.opened.clone());
     }
 
@@ -70,16 +72,26 @@ impl Breakers {
     /// Takes in what a pool leaves alone now.
     pub fn publish(&self, pool: Pool, open: Vec<OpenGate>) {
         let mut all = self.lock();
-        let mut kinds: BTreeMap<KindLabels, i64> = BTreeMap::new();
+        let mut kinds: BTreeMap<KindLabels, (i64, i64)> = BTreeMap::new();
         for gate in all.values().flatten() {
             kinds.entry(kind_of(&gate.name)).or_default();
         }
-        all.insert(pool, open);
-        for gate in all.values().flatten().filter(|gate| gate.since.is_some()) {
-            *kinds.entry(kind_of(&gate.name)).or_default() += 1;
+        let before = all.insert(pool, open).unwrap_or_default();
+        for gate in all.values().flatten() {
+            let (open, slow) = kinds.entry(kind_of(&gate.name)).or_default();
+            *open += i64::from(gate.since.is_some());
+            *slow += i64::from(gate.is_slow);
         }
-        for (kind, count) in kinds {
-            self.0.open_now.get_or_create(&kind).set(count);
+        let was_slow = |gate: &OpenGate| before.iter().any(|known| known.name == gate.name && known.is_slow);
+        for gate in all.get(&pool).into_iter().flatten().filter(|gate| gate.is_slow && !was_slow(gate)) {
+            tracing::warn!(
+                target_name = gate.name,
+                "half of a target's last requests timed out: it is slow rather than down; give it a longer `timeout`"
+            );
+        }
+        for (kind, (open, slow)) in kinds {
+            self.0.open_now.get_or_create(&kind).set(open);
+            self.0.slow.get_or_create(&kind).set(slow);
         }
     }
 

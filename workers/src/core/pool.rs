@@ -225,7 +225,7 @@ impl<J: Job> Desk<J> {
                 1.. = self.arrivals.recv_many(&mut fresh, ARRIVALS_AT_ONCE) => {
                     fresh.drain(..).for_each(|arrival| self.admit(arrival));
                 }
-                _ = sweep.tick() => self.machine.sweep(Instant::now()),
+                _ = sweep.tick(), if !self.machine.is_empty() => self.machine.sweep(Instant::now()),
                 _ = tell.tick() => self.tell(),
                 event = self.spill.next() => if !self.take(event) { return Err(Broken) },
                 () = self.tuning.changed() => self.retune(),

@@ -356,6 +356,11 @@ impl<U: Clone, P> Machine<U, P> {
         running.filter(|(_, piece)| self.partition_of(piece.held) == Some(partition)).count()
     }
 
+    /// Whether nothing is in hand.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// How many pieces are being worked on.
     pub fn running(&self) -> usize {
         self.scheduler.running()

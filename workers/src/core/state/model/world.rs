@@ -397,13 +397,13 @@ impl World {
                     timed_out,
                     least,
                     pause: Duration::from_secs(1),
-                    blames_update: key.0 % 2 == 0,
+                    blames_update: key.0.is_multiple_of(2),
                 };
                 self.tell(process, started.piece, end, Heard::Nothing);
                 return Ok(());
             }
             // A wait of its own.
-            if mood == Mood::Refuses && key.0 % 3 == 0 {
+            if mood == Mood::Refuses && key.0.is_multiple_of(3) {
                 self.again(process, started, Duration::from_secs(20), true);
                 return Ok(());
             }
