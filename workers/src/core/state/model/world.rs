@@ -5,7 +5,7 @@ use super::*;
 use ackline_shared::ids::TenantId;
 use std::collections::BTreeMap;
 
-const STREAM: &str = "UPDATES";
+const STREAM: &str = ackline_shared::subjects::UPDATES;
 const LANE: &str = "msg";
 const WINDOW: usize = 10;
 pub(super) const TENANT_CAP: usize = 2;
