@@ -65,6 +65,8 @@ struct Holding {
     session: u64,
     /// Since when it is being taken over or given up.
     since: Instant,
+    /// Tells one holding of a partition from the next.
+    number: u64,
     /// Attempts that are being made.
     running: usize,
     readers: Vec<AbortHandle>,
@@ -204,7 +206,8 @@ impl Holdings {
         self.open_again();
         for vacancy in plan.claim {
             if !self.is_closing && !self.holdings.contains_key(&vacancy.partition) {
-                self.holdings.insert(vacancy.partition, Holding::new());
+                self.sessions += 1;
+                self.holdings.insert(vacancy.partition, Holding::new(self.sessions));
                 self.open(vacancy.partition, Way::Claim(vacancy));
             }
         }
@@ -242,16 +245,18 @@ impl Holdings {
         }
     }
 
-    /// An attempt of a partition began.
-    pub fn started(&mut self, partition: Partition) {
-        if let Some(holding) = self.holdings.get_mut(&partition) {
+    /// An attempt of a partition began; gives which holding of it, for [`Self::stopped`].
+    pub fn started(&mut self, partition: Partition) -> u64 {
+        self.holdings.get_mut(&partition).map_or(0, |holding| {
             holding.running += 1;
-        }
+            holding.number
+        })
     }
 
-    /// An attempt of a partition ended.
-    pub fn stopped(&mut self, partition: Partition) {
-        let Some(holding) = self.holdings.get_mut(&partition) else { return };
+    /// An attempt of a partition ended that began under this holding of it.
+    pub fn stopped(&mut self, partition: Partition, number: u64) {
+        let holding = self.holdings.get_mut(&partition).filter(|holding| holding.number == number);
+        let Some(holding) = holding else { return };
         holding.running = holding.running.saturating_sub(1);
         if holding.running == 0 {
             holding.earlier.clear();
@@ -475,13 +480,14 @@ impl Holdings {
 }
 
 impl Holding {
-    fn new() -> Self {
+    fn new(number: u64) -> Self {
         Self {
             phase: Phase::Opening,
             tenure: None,
             earlier: Vec::new(),
             session: 0,
             since: Instant::now(),
+            number,
             running: 0,
             readers: Vec::new(),
         }

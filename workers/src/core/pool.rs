@@ -106,9 +106,9 @@ pub async fn ended(shutdown: &mut Shutdown) {
 /// A task of the pool ended that should not have; beginning anew loses nothing.
 struct Broken;
 
-/// An attempt that ended: of which piece and partition, what came of it, and how it went where the jobs at once follow
+/// An attempt that ended: of which piece and holding of a partition, what came of it, and how it went where the jobs at once follow
 /// that.
-type Concluded = (usize, Partition, state::Ended<Box<Piece>>, Option<(TenantId, Ended)>);
+type Concluded = (usize, (Partition, u64), state::Ended<Box<Piece>>, Option<(TenantId, Ended)>);
 
 /// Everything of one pool in this process.
 struct Desk<J> {
@@ -215,9 +215,9 @@ impl<J: Job> Desk<J> {
                     self.standing.set(J::POOL, self.holdings.state());
                 }
                 Some(finished) = self.running.join_next() => match finished {
-                    Ok((piece, partition, ended, tried)) => {
+                    Ok((piece, (partition, holding), ended, tried)) => {
                         self.adapt(tried);
-                        self.holdings.stopped(partition);
+                        self.holdings.stopped(partition, holding);
                         self.machine.ended(piece, ended, Instant::now());
                     }
                     Err(_) => return Err(Broken),
@@ -310,7 +310,7 @@ impl<J: Job> Desk<J> {
             self.machine.ended(piece, state::Ended { end, heard: state::Heard::Nothing }, Instant::now());
             return;
         };
-        self.holdings.started(partition);
+        let holding = self.holdings.started(partition);
         let lane_name = self.lane_names.get(update.lane).copied().unwrap_or_default();
         let attempts = self.attempts.clone();
         let tenant = self.adaptive.is_some().then(|| update.head.tenant.clone());
@@ -319,7 +319,7 @@ impl<J: Job> Desk<J> {
                 Some(by) => (attempts.discard(tenure, data, &by).await, None),
                 None => attempts.make(lane_name, tenure, data).await,
             };
-            (piece, partition, ended, tenant.zip(tried))
+            (piece, (partition, holding), ended, tenant.zip(tried))
         });
     }
 
@@ -351,7 +351,8 @@ impl<J: Job> Desk<J> {
     fn retune(&mut self) {
         let (table, lanes) = (self.tuning.table(), J::lanes());
         let effective = table.effective(J::POOL, &self.attempts.settings, &lanes);
-        self.machine.set_rules(table.rules(J::POOL, &self.attempts.settings, &lanes));
+        let rules = table.rules(J::POOL, &self.attempts.settings, &lanes);
+        self.machine.set_rules(rules, Instant::now());
         self.attempts.metrics.limited(J::POOL, effective.concurrency, effective.paused);
         let found = self.adaptive.take();
         self.adaptive = effective.adaptive.map(|range| {

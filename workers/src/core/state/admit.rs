@@ -74,6 +74,9 @@ impl<U: Clone, P> Machine<U, P> {
     /// Takes in an update that was read from its window.
     pub fn arrived(&mut self, session: u64, arrived: Arrived<U, P>, now: Instant) {
         let partition = arrived.place.partition;
+        if self.scheduler.queued() == 0 {
+            self.moved_at = now;
+        }
         let Some(reading) = self.readings.get_mut(&partition).filter(|known| known.session == session) else {
             return;
         };

@@ -338,7 +338,9 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     /// Obeys other rules; what was kept for its tenant's sake is asked about again.
-    pub fn set_rules(&mut self, rules: Rules) {
+    pub fn set_rules(&mut self, rules: Rules, now: Instant) {
+        self.moved_at = now;
+        self.setup.rules = rules.clone();
         self.scheduler.set_rules(rules);
         let kept: Vec<usize> =
             self.pieces.iter().filter(|(_, piece)| piece.stand == Stand::Kept).map(|(id, _)| id).collect();

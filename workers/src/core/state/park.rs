@@ -99,7 +99,8 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// Moves a piece, and everything else that waits in memory for the same target, into the target's spill queue.
     pub(super) fn park_at_target(&mut self, id: usize, now: Instant) {
-        let Some(piece) = self.pieces.get(id) else { return };
+        // Gathered with another one already.
+        let Some(piece) = self.pieces.get(id).filter(|piece| piece.stand != Stand::Moving) else { return };
         let (held, target) = (piece.held, piece.target.clone());
         let line = Arc::new(self.target_line(held, &target));
         let was_unread = self.has_unread(&line);

@@ -107,7 +107,7 @@ impl<U: Clone, P> Machine<U, P> {
                     Some((self.moved_at, "an update waits for a target that nobody asks"))
                 }
                 Stand::Queued if is_late(self.moved_at) && self.scheduler.running() == 0 => {
-                    let is_paused = self.setup_paused();
+                    let is_paused = self.setup.rules.paused || self.setup.rules.share(&held.tenant).paused;
                     (!is_paused).then_some((self.moved_at, "an update is not started although nothing runs"))
                 }
                 _ => None,
@@ -132,7 +132,8 @@ impl<U: Clone, P> Machine<U, P> {
             let is_shut = line.target.as_ref().is_some_and(|target| !self.gates.all_closed(target));
             let waits_for_gate =
                 is_shut && line.target.as_ref().is_some_and(|target| self.has_wake(target, now));
-            if let (Some(since), false) = (due, waits_for_gate) {
+            let is_behind = Kind::of(name) == Kind::Tenant && self.has_legacy(name);
+            if let (Some(since), false) = (due, waits_for_gate || is_behind) {
                 let what = "a spill queue is not read on";
                 let late = now.saturating_duration_since(since);
                 let (partition, lane) = (name.partition, name.lane.clone());
@@ -151,10 +152,6 @@ impl<U: Clone, P> Machine<U, P> {
             self.gates.has_prober(&spec.name, now)
                 || self.gates.due(&spec.name, now).is_some_and(|due| due + STUCK_AFTER > now)
         })
-    }
-
-    fn setup_paused(&self) -> bool {
-        self.scheduler.is_full()
     }
 }
 

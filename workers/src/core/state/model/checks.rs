@@ -45,7 +45,7 @@ impl World {
         self.moods.clear();
         self.paused.clear();
         for process in &mut self.processes {
-            process.machine.set_rules(setup().rules);
+            process.machine.set_rules(setup().rules, self.now);
         }
         self.settle()?;
         let (healed, mut recount) = (self.now, self.now);

@@ -190,7 +190,7 @@ impl World {
                     false => self.paused.remove(&tenant(*number)),
                 };
                 for process in &mut self.processes {
-                    process.machine.set_rules(setup().rules);
+                    process.machine.set_rules(setup().rules, self.now);
                 }
             }
             Step::Sweep => {
