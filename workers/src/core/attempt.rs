@@ -83,6 +83,13 @@ pub struct Piece {
     pub presence: Presence,
 }
 
+impl Piece {
+    /// Whether a successor that goes by the memory alone does right.
+    pub fn is_durable(&self) -> bool {
+        !self.work.marks.has(WHOLE) && !self.trail.must_note
+    }
+}
+
 /// What is known of a piece's earlier attempts, here and in other processes.
 #[derive(Debug, Clone, Default)]
 pub struct Trail {
@@ -96,6 +103,8 @@ pub struct Trail {
     begun: u32,
     /// Troubles of its target in a row.
     troubles: u32,
+    /// Whether the memory holds something that is not true any more.
+    must_note: bool,
     /// Why it is given up, once that is decided.
     given_up: Option<String>,
 }
@@ -223,6 +232,11 @@ impl<J: Job> Attempts<J> {
         if piece.work.marks.has(WHOLE) {
             return Next::Conclude(Verdict::Done);
         }
+        if piece.trail.must_note {
+            let attempts = piece.work.attempt.saturating_sub(1);
+            piece.trail.must_note = !self.note(piece, attempts, Duration::ZERO).await;
+            return Next::Later(STORE_RETRY);
+        }
         let work = &piece.work;
         if !self.job.selects(&work.head, &work.payload, &work.target) {
             return Next::Conclude(Verdict::Idle);
@@ -289,7 +303,7 @@ impl<J: Job> Attempts<J> {
         if progress == Progress::default() {
             return Ok(None);
         }
-        progress.parts.iter().for_each(|part| work.marks.set(part));
+        work.marks.recall(&progress.parts);
         work.attempt = work.attempt.max(progress.attempts.saturating_add(1));
         let known = [piece.trail.first_ms, (progress.first_ms > 0).then_some(progress.first_ms)];
         piece.trail.first_ms = known.into_iter().flatten().min();
@@ -358,8 +372,12 @@ impl<J: Job> Attempts<J> {
             pool = %J::POOL, tenant = %piece.work.head.tenant, update = %piece.work.head.id, attempt = attempts,
             wait_ms = wait.as_millis(), reason, "will be tried again"
         );
-        self.note_end(&mut piece, attempts, wait).await;
+        let is_stale = !piece.work.marks.is_stored();
+        let is_noted = self.note_end(&mut piece, attempts, wait).await;
         piece.work.attempt = attempts.saturating_add(1);
+        if !is_noted && is_stale {
+            return self.note_later(piece);
+        }
         let waits = self.waits(&piece);
         End::Again { data: piece, waits, wait, durable: true }
     }
@@ -368,13 +386,16 @@ impl<J: Job> Attempts<J> {
     async fn hold(&self, mut piece: Box<Piece>, reason: &str, after: Duration) -> End<Box<Piece>> {
         let wait = self.settings.backoff.spread(after, rand::random());
         let is_first = piece.trail.first_ms.is_none();
-        if is_first || piece.trail.begun > 0 {
+        let is_stale = !piece.work.marks.is_stored();
+        if is_first || piece.trail.begun > 0 || is_stale {
             tracing::debug!(
                 pool = %J::POOL, tenant = %piece.work.head.tenant, update = %piece.work.head.id,
                 wait_ms = wait.as_millis(), reason, "waits without an attempt"
             );
             let attempts = piece.work.attempt.saturating_sub(1);
-            self.note_end(&mut piece, attempts, wait).await;
+            if !self.note_end(&mut piece, attempts, wait).await && is_stale {
+                return self.note_later(piece);
+            }
         }
         let waits = self.waits(&piece);
         End::Again { data: piece, waits, wait, durable: true }
@@ -393,9 +414,12 @@ impl<J: Job> Attempts<J> {
         }
         piece.trail.troubles = piece.trail.troubles.saturating_add(1);
         piece.trail.first_ms.get_or_insert_with(now_ms);
-        if timed_out || piece.trail.begun > 0 || !piece.work.marks.all().is_empty() {
+        let is_stale = !piece.work.marks.is_stored();
+        if timed_out || piece.trail.begun > 0 || is_stale {
             let attempts = piece.work.attempt.saturating_sub(1);
-            self.note_end(&mut piece, attempts, least).await;
+            if !self.note_end(&mut piece, attempts, least).await && is_stale {
+                return self.note_later(piece);
+            }
         }
         let (waits, signal, blames_update) = (self.waits(&piece), trouble.signal(), trouble.had_it());
         End::Trouble {
@@ -411,7 +435,7 @@ impl<J: Job> Attempts<J> {
     }
 
     fn again(&self, piece: Box<Piece>, wait: Duration) -> Ended<Box<Piece>> {
-        let (waits, durable) = (self.waits(&piece), !piece.work.marks.has(WHOLE));
+        let (waits, durable) = (self.waits(&piece), piece.is_durable());
         Ended { end: End::Again { data: piece, waits, wait, durable }, heard: Heard::Nothing }
     }
 
@@ -421,12 +445,20 @@ impl<J: Job> Attempts<J> {
     }
 
     /// Notes how an attempt ended in the process that began it.
-    async fn note_end(&self, piece: &mut Piece, attempts: u32, wait: Duration) {
+    async fn note_end(&self, piece: &mut Piece, attempts: u32, wait: Duration) -> bool {
         piece.trail.begun = 0;
-        self.note(piece, attempts, wait).await;
+        self.note(piece, attempts, wait).await
     }
 
-    async fn note(&self, piece: &mut Piece, attempts: u32, wait: Duration) {
+    /// Keeps a piece in hand whose record says something that is not true any more, such as that a request is on its
+    /// way: whoever went by the record alone would do wrong.
+    fn note_later(&self, mut piece: Box<Piece>) -> End<Box<Piece>> {
+        piece.trail.must_note = true;
+        self.again(piece, STORE_RETRY).end
+    }
+
+    /// Notes how far a piece got; false when that is not remembered.
+    async fn note(&self, piece: &mut Piece, attempts: u32, wait: Duration) -> bool {
         let now = now_ms();
         let begins = wait.is_zero() && piece.trail.first_ms.is_none();
         let first_ms = if begins { 0 } else { *piece.trail.first_ms.get_or_insert(now) };
@@ -437,7 +469,10 @@ impl<J: Job> Attempts<J> {
         piece.trail.noted = true;
         if let Err(error) = work.keeper.note(work.head.id.as_str(), progress).await {
             tracing::warn!(pool = %J::POOL, %error, "an attempt is not remembered yet; a successor would count it anew");
+            return false;
         }
+        work.marks.is_stored_now();
+        true
     }
 
     async fn give_up(&self, mut piece: Box<Piece>, reason: &str) -> End<Box<Piece>> {

@@ -253,7 +253,9 @@ impl Answered {
 impl Work {
     /// Makes the marks durable now, before an effect whose answer may be lost.
     pub async fn persist(&self) -> Result<(), RingError> {
-        self.keeper.keep(self.head.id.as_str(), self.marks.all()).await
+        self.keeper.keep(self.head.id.as_str(), self.marks.all()).await?;
+        self.marks.is_stored_now();
+        Ok(())
     }
 }
 
@@ -265,36 +267,63 @@ pub const WHOLE: &str = "*";
 /// A mark that ends in `?` is in doubt: the effect was begun. One that holds a `!` was refused, with the words
 /// behind it. Every other mark is a part that took effect.
 #[derive(Debug, Clone, Default)]
-pub struct Marks(Arc<Mutex<BTreeSet<String>>>);
+pub struct Marks(Arc<Mutex<Marked>>);
+
+#[derive(Debug, Default)]
+struct Marked {
+    parts: BTreeSet<String>,
+    /// What the conversation's record says.
+    stored: BTreeSet<String>,
+}
 
 impl Marks {
     /// The parts that took effect before a replay.
     pub fn of_replay(head: &Head) -> Self {
-        let done = head.replay.iter().flat_map(|replay| replay.done.iter().cloned()).collect();
-        Self(Arc::new(Mutex::new(done)))
+        let parts: BTreeSet<String> =
+            head.replay.iter().flat_map(|replay| replay.done.iter().cloned()).collect();
+        Self(Arc::new(Mutex::new(Marked { stored: parts.clone(), parts })))
+    }
+
+    /// Takes up what the record says.
+    pub fn recall(&self, parts: &[String]) {
+        let mut marked = self.lock();
+        marked.parts.extend(parts.iter().cloned());
+        marked.stored = parts.iter().cloned().collect();
     }
 
     /// Remembers that a part took effect. It becomes durable with the attempt's verdict.
     pub fn set(&self, part: &str) {
-        self.lock().insert(part.to_owned());
+        self.lock().parts.insert(part.to_owned());
     }
 
     /// Forgets a part.
     pub fn clear(&self, part: &str) {
-        self.lock().remove(part);
+        self.lock().parts.remove(part);
     }
 
     /// Whether a part has taken effect.
     pub fn has(&self, part: &str) -> bool {
-        self.lock().contains(part)
+        self.lock().parts.contains(part)
     }
 
     /// All parts that have.
     pub fn all(&self) -> Vec<String> {
-        self.lock().iter().cloned().collect()
+        self.lock().parts.iter().cloned().collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+    /// Notes that the record says so, too.
+    pub fn is_stored_now(&self) {
+        let mut marked = self.lock();
+        marked.stored = marked.parts.clone();
+    }
+
+    /// Whether the record says the same: whoever goes by it alone does right.
+    pub fn is_stored(&self) -> bool {
+        let marked = self.lock();
+        marked.stored == marked.parts
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Marked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

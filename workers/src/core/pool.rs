@@ -305,7 +305,7 @@ impl<J: Job> Desk<J> {
         let Some(tenure) = self.holdings.tenure(partition) else {
             // It is interrupted in a moment, or given up.
             let waits = self.attempts.waits(&data);
-            let durable = !data.work.marks.has(super::job::WHOLE);
+            let durable = data.is_durable();
             let end = End::Again { data, waits, wait: LATER, durable };
             self.machine.ended(piece, state::Ended { end, heard: state::Heard::Nothing }, Instant::now());
             return;
