@@ -144,7 +144,7 @@ async fn play(bench: &Bench<'_>, pace: &Pace) -> Result<Round> {
     let missing = evidence.missing();
     if missing > 0 {
         bench.say(&format!("  {missing} missing after {:.0} s", recovered_after.as_secs_f64()));
-        let logs = stage.crew.keep_logs(&bench.root, &format!("workers-chaos-{seed}-logs"))?;
+        let logs = stage.crew.keep_logs(&bench.root, &format!("workers-chaos-{seed}-logs")).await?;
         bench.say(&format!("  logs: {logs}"));
         for place in 0..PROCESSES {
             stage.crew.dismiss(place).await?;

@@ -130,7 +130,7 @@ async fn play_cells(
         kind.is_some_and(|kind| held.has(kind.pool(), entry.update.serial))
     });
     if missing > 0 {
-        let logs = stage.crew.keep_logs(&bench.root, &format!("downstream-{}-logs", outage.name))?;
+        let logs = stage.crew.keep_logs(&bench.root, &format!("downstream-{}-logs", outage.name)).await?;
         bench.say(&format!("  logs: {logs}"));
     }
     Ok((stage.cells.clone(), accounts))

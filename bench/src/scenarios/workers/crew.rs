@@ -23,6 +23,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How `ackline pools` ends when pools are well, degraded or worse.
+const POOLS_STATUSES: [i32; 4] = [0, 1, 2, 3];
 
 /// What a crew works on.
 #[derive(Debug, Clone, Default)]
@@ -215,14 +217,16 @@ impl Crew {
         }
     }
 
-    /// Copies the logs to a directory, whose path is given back.
-    pub fn keep_logs(&self, root: &Path, name: &str) -> Result<String> {
+    /// Copies the logs, and what the pools say of themselves, to a directory whose path is given back.
+    pub async fn keep_logs(&self, root: &Path, name: &str) -> Result<String> {
         let kept = root.join(".run/bench").join(name);
         std::fs::create_dir_all(&kept).with_context(|| format!("making {}", kept.display()))?;
         for log in self.workers.iter().flatten().map(Program::log) {
             let file = log.file_name().context("a log has a name")?;
             std::fs::copy(log, kept.join(file)).with_context(|| format!("copying {}", log.display()))?;
         }
+        let (_, said) = self.time(&["pools"], &POOLS_STATUSES).await?;
+        std::fs::write(kept.join("pools.txt"), said).context("writing what the pools say")?;
         Ok(kept.display().to_string())
     }
 
