@@ -189,3 +189,47 @@ async fn what_waited_as_long_as_it_may_is_given_up_for_that_target_alone() {
     assert_eq!(town.taken("north", "u:US.1"), ["m0", "m1", "m2"]);
     stage.holds(subjects::SPILL, 0..=0).await;
 }
+
+/// Marks durably that it asks, as a send does; a definite answer takes the mark away.
+#[derive(Clone)]
+struct Sender(Town);
+
+impl Job for Sender {
+    const POOL: Pool = Pool::Relay;
+
+    fn lanes() -> Vec<LaneSource> {
+        Town::lanes()
+    }
+
+    fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
+        self.0.targets(head)
+    }
+
+    async fn run(&self, work: &Work) -> Verdict {
+        if work.marks.has("asking?") {
+            return Verdict::dead("cut off while it asked");
+        }
+        work.marks.set("asking?");
+        work.persist().await.unwrap();
+        let verdict = self.0.run(work).await;
+        work.marks.clear("asking?");
+        verdict
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_not_taken_for_cut_off_when_it_is_read_again() {
+    let (stage, town) = (Stage::start(Snapshot::default()).await, Town::default());
+    town.close("south");
+    let (_stop, _running) = stage.run_with(Sender(town.clone()), "one", brisk);
+    for n in 0..3 {
+        stage.publish("US.1", &format!("m{n}"), "x").await;
+    }
+    stage.holds(subjects::SPILL, 3..=3).await;
+    let asked = town.asked("south");
+    town.is_asked("south", asked + 3).await;
+    town.open("south");
+    town.takes("south", 3).await;
+    stage.holds(subjects::SPILL, 0..=0).await;
+    stage.holds(subjects::DEAD, 0..=0).await;
+}
