@@ -226,7 +226,10 @@ impl Line {
         if self.removing {
             return None;
         }
-        let finished = self.entries.iter().take_while(|(_, finished)| **finished);
+        // What was put back stands before what was read after it, and is not in hand.
+        let is_past = |sequence: u64| sequence < self.cursor;
+        let finished =
+            self.entries.iter().take_while(|(sequence, finished)| **finished && is_past(**sequence));
         let (count, last) =
             finished.fold((0, None), |(count, _), (sequence, _)| (count + 1, Some(*sequence)));
         let is_idle = count == self.entries.len();
@@ -270,6 +273,25 @@ mod tests {
         assert_eq!(line.remove(reach), Some(7));
         line.removed(7, true);
         assert_eq!(line.load(reach, due), Some((8, 1)));
+    }
+
+    #[test]
+    fn what_was_put_back_is_not_taken_out_with_what_was_read_after_it() {
+        let mut line = Line::default();
+        line.count(3);
+        line.load(REACH, Instant::now()).unwrap();
+        line.loaded([1, 2, 3]);
+        line.finished(2);
+        line.finished(3);
+        line.put_back(1, None);
+        assert_eq!(line.remove(REACH), None, "the first of them is not read again yet");
+        assert_eq!(line.load(REACH, Instant::now()), Some((1, 4)));
+        line.loaded([1, 2, 3]);
+        assert_eq!(line.remove(REACH), None);
+        line.finished(1);
+        assert_eq!(line.remove(REACH), Some(3));
+        line.removed(3, true);
+        assert!(line.is_over());
     }
 
     #[test]
