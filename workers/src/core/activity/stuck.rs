@@ -6,10 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
-/// Past its due time by more than this, an update is stuck.
-pub const STUCK_AFTER: Duration = Duration::from_secs(30);
-/// Stuck updates of a pool that a process names.
-pub const STUCK_MAX: usize = 8;
+pub use crate::core::state::{STUCK_AFTER, STUCK_MAX};
 
 /// Where something is stuck.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -181,7 +181,7 @@ impl<U: Clone, P> Machine<U, P> {
             Some(order) if order.direct > 0 => None,
             _ => self.line_ahead(id, &target),
         };
-        let (holds, stand) = (held.place, Stand::Queued);
+        let stand = Stand::Queued;
         let piece = self.pieces.insert(Piece {
             held: id,
             target,
@@ -203,7 +203,6 @@ impl<U: Clone, P> Machine<U, P> {
             self.append(line, piece, now);
             return;
         }
-        debug_assert_eq!(Some(holds), self.held.get(id).map(|held| held.place));
         let place = self.scheduler.place(lane, &tenant, order);
         self.scheduler.push(place, 1, piece);
     }

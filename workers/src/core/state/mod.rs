@@ -30,7 +30,7 @@ mod model;
 pub use circuit::{Policy, Signal};
 pub use crowding::Bounds;
 pub use gates::OpenGate;
-pub use seen::{Backlog, Stuck};
+pub use seen::{Backlog, STUCK_AFTER, STUCK_MAX, Stuck};
 pub use start::{End, Ended, Heard, May, Started};
 
 use super::scheduler::{Rules, Scheduler, Slot};

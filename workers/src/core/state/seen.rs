@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Lateness from which something is stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(30);
+pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// Places that are named.
-const STUCK_MAX: usize = 8;
+pub const STUCK_MAX: usize = 8;
 
 /// What of a tenant is out of the way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
