@@ -2,6 +2,8 @@
 
 /// JetStream's dedupe id.
 pub const MSG_ID: &str = "Nats-Msg-Id";
+/// How many messages a read left over.
+pub const NUM_PENDING: &str = "Nats-Num-Pending";
 /// The app whose webhook brought the update.
 pub const APP: &str = "Ackline-App";
 /// The business number's `phone_number_id`.

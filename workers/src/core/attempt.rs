@@ -95,6 +95,8 @@ impl Piece {
 pub struct Trail {
     /// When it first failed or had to wait, in unix milliseconds.
     first_ms: Option<u64>,
+    /// Since when it had to wait because another of its conversation did.
+    behind_ms: Option<u64>,
     /// Whether the memory was asked.
     recalled: bool,
     /// Whether the memory holds something of it that has to be taken out in the end.
@@ -113,6 +115,21 @@ impl Trail {
     /// The trail of a piece that was read from a spill queue.
     pub fn since(first_ms: Option<u64>) -> Self {
         Self { first_ms, ..Self::default() }
+    }
+
+    /// It stood behind one that had to wait since then, and has waited itself.
+    pub fn stood_behind(&mut self, since_ms: Option<u64>) {
+        self.behind_ms = since_ms;
+    }
+
+    /// Since when it has had to wait.
+    fn since_ms(&self) -> Option<u64> {
+        self.first_ms.or(self.behind_ms)
+    }
+
+    /// It has to wait, from now on unless it did before.
+    fn wait(&mut self) -> u64 {
+        *self.first_ms.get_or_insert_with(|| self.behind_ms.unwrap_or_else(now_ms))
     }
 }
 
@@ -247,7 +264,8 @@ impl<J: Job> Attempts<J> {
             return next;
         }
         let work = &mut piece.work;
-        let waited = piece.trail.first_ms.map(|first| Duration::from_millis(now_ms().saturating_sub(first)));
+        let waited =
+            piece.trail.since_ms().map(|first| Duration::from_millis(now_ms().saturating_sub(first)));
         work.overdue = waited.is_some_and(|waited| waited >= self.settings.give_up_after);
         work.last_attempt = work.overdue || work.attempt >= self.settings.attempts_max;
         if work.overdue && J::asks(&work.target) {
@@ -413,7 +431,7 @@ impl<J: Job> Attempts<J> {
             );
         }
         piece.trail.troubles = piece.trail.troubles.saturating_add(1);
-        piece.trail.first_ms.get_or_insert_with(now_ms);
+        piece.trail.wait();
         let is_stale = !piece.work.marks.is_stored();
         if timed_out || piece.trail.begun > 0 || is_stale {
             let attempts = piece.work.attempt.saturating_sub(1);
@@ -441,7 +459,7 @@ impl<J: Job> Attempts<J> {
 
     /// What is known of a piece's waits, for wherever it waits.
     pub fn waits(&self, piece: &Piece) -> Waits {
-        waits(piece.trail.first_ms, piece.work.attempt.saturating_sub(1), self.settings.give_up_after)
+        waits(piece.trail.since_ms(), piece.work.attempt.saturating_sub(1), self.settings.give_up_after)
     }
 
     /// Notes how an attempt ended in the process that began it.
@@ -461,7 +479,7 @@ impl<J: Job> Attempts<J> {
     async fn note(&self, piece: &mut Piece, attempts: u32, wait: Duration) -> bool {
         let now = now_ms();
         let begins = wait.is_zero() && piece.trail.first_ms.is_none();
-        let first_ms = if begins { 0 } else { *piece.trail.first_ms.get_or_insert(now) };
+        let first_ms = if begins { 0 } else { piece.trail.wait() };
         let due_ms = now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let work = &piece.work;
         let progress =

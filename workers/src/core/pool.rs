@@ -156,6 +156,8 @@ impl<J: Job> Desk<J> {
             park_after: settings.park_after,
             policy: settings.breaker,
             rules: tuning.table().rules(J::POOL, &settings, &lanes),
+            give_up_after: settings.give_up_after,
+            began_ms: super::log::now_ms(),
         };
         // It ends by itself once everything was sent.
         tokio::spawn(acknowledge_all(unsent));
@@ -300,7 +302,8 @@ impl<J: Job> Desk<J> {
     }
 
     fn spawn(&mut self, started: Started<Arc<Arrival>, Box<Piece>>) {
-        let Started { piece, place, update, data, discarded_by, .. } = started;
+        let Started { piece, place, update, mut data, waits, discarded_by, .. } = started;
+        data.trail.stood_behind(waits.first_ms);
         let partition = place.partition;
         let Some(tenure) = self.holdings.tenure(partition) else {
             // It is interrupted in a moment, or given up.

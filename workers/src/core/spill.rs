@@ -54,8 +54,8 @@ pub enum Event {
 /// What a read brought.
 #[derive(Debug)]
 pub enum Loaded {
-    /// These entries.
-    Entries(Vec<Loading>),
+    /// These entries, and how many come after them.
+    Entries(Vec<Loading>, u64),
     /// Nothing, and the stream has this many.
     Nothing(u64),
     /// It failed.
@@ -171,13 +171,14 @@ async fn load(
     from: u64,
     max: usize,
 ) -> Result<Loaded, StoreError> {
-    let messages = store.load(subject, from, max).await?;
+    let (messages, left) = store.load(subject, from, max).await?;
     if messages.is_empty() {
         // A follower may lag behind; the stream's leader knows.
         let counts = store.count(subject).await?;
         return Ok(Loaded::Nothing(counts.iter().map(|(_, count)| *count).sum()));
     }
-    let mut entries = Vec::with_capacity(messages.len());
+    let total = messages.len();
+    let mut entries = Vec::with_capacity(total);
     for message in messages {
         let size = u32::try_from(message.payload.len().max(1)).unwrap_or(u32::MAX);
         // Where others hold all bytes, what was read so far goes on: their work gives the rest back.
@@ -189,7 +190,8 @@ async fn load(
         let (sequence, note) = (message.sequence, copy::note(&message.headers));
         entries.push(Loading { sequence, original: copy::read(message), note, permit });
     }
-    Ok(Loaded::Entries(entries))
+    let dropped = u64::try_from(total - entries.len()).unwrap_or(u64::MAX);
+    Ok(Loaded::Entries(entries, left.saturating_add(dropped)))
 }
 
 /// The spill queues among the subjects that the stream counts.

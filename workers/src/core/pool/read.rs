@@ -37,8 +37,8 @@ impl<J: Job> Desk<J> {
     /// Takes in what was read from a spill queue.
     pub(super) fn loaded(&mut self, line: &Arc<SpillLine>, session: u64, loaded: Loaded) {
         let now = Instant::now();
-        let entries = match loaded {
-            Loaded::Entries(entries) => entries,
+        let (entries, left) = match loaded {
+            Loaded::Entries(entries, left) => (entries, left),
             Loaded::Nothing(count) => return self.machine.recounted(line, session, count, now),
             Loaded::Failed => return self.machine.not_loaded(line, session, now),
         };
@@ -65,7 +65,7 @@ impl<J: Job> Desk<J> {
             let waits = waits(note.first_ms, note.attempts, self.attempts.settings.give_up_after);
             read.push((sequence, self.arrived(&arrival, targets, note.target, &trail, waits)));
         }
-        self.machine.loaded(line, session, read, now);
+        self.machine.loaded(line, session, read, left, now);
     }
 
     fn targets(&self, arrival: &Arrival) -> Vec<Arc<Target>> {

@@ -4,6 +4,7 @@
 //! to set back, and a line costs the server nothing but its messages.
 
 use ackline_shared::subjects::SPILL;
+use ackline_shared::subjects::header::NUM_PENDING;
 use async_nats::header::{NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::message::StreamMessage;
@@ -113,8 +114,14 @@ impl Store {
         Ok(true)
     }
 
-    /// The next messages of a line from a sequence on, oldest first; none when it has no more.
-    pub async fn load(&self, subject: &str, from: u64, max: usize) -> Result<Vec<StreamMessage>, StoreError> {
+    /// The next messages of a line from a sequence on, oldest first, and how many it has after them; none when it has
+    /// no more.
+    pub async fn load(
+        &self,
+        subject: &str,
+        from: u64,
+        max: usize,
+    ) -> Result<(Vec<StreamMessage>, u64), StoreError> {
         let failed = |error: &dyn Display| StoreError { verb: "read", reason: error.to_string() };
         let client = self.context.client();
         let inbox = client.new_inbox();
@@ -124,14 +131,16 @@ impl Store {
         let place = format!("$JS.API.DIRECT.GET.{SPILL}");
         let asked = client.publish_with_reply(place, inbox, query.to_string().into()).await;
         asked.map_err(|error| failed(&error))?;
-        let mut messages = Vec::new();
+        let (mut messages, mut left) = (Vec::new(), 0);
         loop {
             let answer = timeout(ANSWER_WAIT, answers.next()).await.map_err(|error| failed(&error))?;
             let answer = answer.ok_or_else(|| failed(&"the connection closed"))?;
+            let pending = answer.headers.as_ref().and_then(|headers| headers.get(NUM_PENDING));
+            left = pending.and_then(|pending| pending.as_str().parse().ok()).unwrap_or(left);
             match answer.status {
                 None => messages.push(StreamMessage::try_from(answer).map_err(|error| failed(&error))?),
                 // The end of a batch, and no message at all.
-                Some(status) if matches!(status.as_u16(), 204 | 404) => return Ok(messages),
+                Some(status) if matches!(status.as_u16(), 204 | 404) => return Ok((messages, left)),
                 Some(status) => {
                     let words = answer.description.as_deref().unwrap_or("no words");
                     return Err(failed(&format!("{status} {words}")));
@@ -171,7 +180,7 @@ mod tests {
     }
 
     async fn ids(store: &Store, subject: &str, from: u64) -> Vec<String> {
-        let messages = store.load(subject, from, 10).await.unwrap();
+        let (messages, _) = store.load(subject, from, 10).await.unwrap();
         messages.iter().map(|message| String::from_utf8(message.payload.to_vec()).unwrap()).collect()
     }
 
@@ -192,13 +201,16 @@ mod tests {
         store.append(&many(SINGLY_MAX + 1)).await.unwrap();
         // All of that is in the next one, which is refused whole.
         store.append(&many(SINGLY_MAX + 3)).await.unwrap();
-        let stored = store.load("spill.relay.3.msg.c", 0, 100).await.unwrap();
+        let (stored, left) = store.load("spill.relay.3.msg.c", 0, 100).await.unwrap();
+        assert_eq!(left, 0);
+        let (some, left) = store.load("spill.relay.3.msg.c", 0, 4).await.unwrap();
+        assert_eq!((some.len(), left), (4, u64::try_from(SINGLY_MAX).unwrap() - 1), "the rest is told of");
         let stored: Vec<_> = stored.into_iter().map(|message| message.payload).collect();
         assert_eq!(stored, many(SINGLY_MAX + 3).into_iter().map(|entry| entry.payload).collect::<Vec<_>>());
         // Lines are written side by side, so only the order within one is known.
         let places: Vec<u64> =
-            store.load(a, 0, 10).await.unwrap().iter().map(|message| message.sequence).collect();
-        let first = store.load(a, 0, 1).await.unwrap();
+            store.load(a, 0, 10).await.unwrap().0.iter().map(|message| message.sequence).collect();
+        let (first, _) = store.load(a, 0, 1).await.unwrap();
         assert_eq!(first.iter().map(|message| message.sequence).collect::<Vec<_>>(), places[..1]);
         assert_eq!(ids(&store, a, places[0] + 1).await, ["a2", "a3", "a4"]);
         store.remove(a, places[1]).await.unwrap();

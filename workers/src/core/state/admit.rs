@@ -54,7 +54,17 @@ impl<U: Clone, P> Machine<U, P> {
                 held.open -= 1;
             }
         }
-        // What goes on does so for itself alone: the same message is read again, and its pieces stand behind.
+        // What goes on does so for itself alone: the same message is read again, and its pieces stand behind, or go
+        // behind what waits in a spill queue.
+        for (_, piece) in &mut self.pieces {
+            let is_here = self.held.get(piece.held).is_some_and(|held| held.place.partition == partition);
+            if is_here
+                && std::mem::take(&mut piece.is_direct)
+                && let Some(order) = self.orders.get_mut(&piece.order)
+            {
+                order.direct -= 1;
+            }
+        }
         let here = self.held.iter().filter(|(_, held)| held.place.partition == partition);
         for id in here.map(|(id, _)| id).collect::<Vec<_>>() {
             self.unindex(id);
@@ -190,6 +200,7 @@ impl<U: Clone, P> Machine<U, P> {
             slot: None,
             data: Some(data),
             waits,
+            since: now,
             leaves: Vec::new(),
             is_direct,
             reserved: false,
@@ -225,12 +236,14 @@ impl<U: Clone, P> Machine<U, P> {
         self.has_unread(&shared).then(|| Arc::new(shared))
     }
 
-    /// Takes in what was read of a spill queue, for one reading of its partition: entries by their sequences there.
+    /// Takes in what was read of a spill queue, for one reading of its partition: entries by their sequences there, and
+    /// how many come after them.
     pub fn loaded(
         &mut self,
         line: &Arc<SpillLine>,
         session: u64,
         entries: Vec<(u64, Arrived<U, P>)>,
+        left: u64,
         now: Instant,
     ) {
         if self.session_of(line.partition) != Some(session) {
@@ -243,7 +256,7 @@ impl<U: Clone, P> Machine<U, P> {
             return;
         }
         let is_new: Vec<bool> = entries.iter().map(|(sequence, _)| !known.knows(*sequence)).collect();
-        known.loaded(entries.iter().map(|(sequence, _)| *sequence));
+        known.loaded(entries.iter().map(|(sequence, _)| *sequence), left);
         if let Some((_, last)) = entries.last() {
             known.read_until(last.received_ms);
         }

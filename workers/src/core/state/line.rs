@@ -5,8 +5,8 @@
 //! head may have to wait for long.
 
 use super::Target;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -35,6 +35,8 @@ pub struct Line {
     /// Whether something before it was put back since.
     rewound: bool,
     stored_meanwhile: u64,
+    /// Entries put back and not read again.
+    back: BTreeSet<u64>,
     /// Entries read and not taken out; true once they are finished.
     entries: BTreeMap<u64, bool>,
     /// Whether a removal is on its way.
@@ -111,17 +113,21 @@ impl Line {
         std::mem::take(&mut self.rewound)
     }
 
-    /// A read ended with these entries, ascending.
-    pub fn loaded(&mut self, sequences: impl IntoIterator<Item = u64>) {
+    /// A read ended with these entries, ascending, and this many come after them: what others stored there counts, too.
+    pub fn loaded(&mut self, sequences: impl IntoIterator<Item = u64>, left: u64) {
         self.loading = false;
         for sequence in sequences {
             self.cursor = self.cursor.max(sequence + 1);
+            // Whatever was put back before this one is gone, or was read before it.
+            self.back = self.back.split_off(&self.cursor);
             // What was put back is read again with what stands between and is not.
             if let Entry::Vacant(entry) = self.entries.entry(sequence) {
                 entry.insert(false);
                 self.unread = self.unread.saturating_sub(1);
             }
         }
+        let known = u64::try_from(self.entries.range(self.cursor..).count()).unwrap_or(u64::MAX);
+        self.unread = self.unread.max(left.saturating_sub(known));
     }
 
     /// Whether an entry was read and is still known.
@@ -179,6 +185,9 @@ impl Line {
         let read = self.entries.values().filter(|finished| is_there(**finished)).count();
         let left = count.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX));
         self.unread = left.max(self.stored_meanwhile);
+        if !self.rewound {
+            self.back.clear();
+        }
         (self.loading, self.rewound, self.due) = (false, false, (self.unread > 0).then_some(due));
     }
 
@@ -215,6 +224,7 @@ impl Line {
         if self.entries.remove(&sequence).is_some() {
             self.rewound = self.loading;
             self.cursor = self.cursor.min(sequence);
+            self.back.insert(sequence);
             self.unread += 1;
             self.read_until_ms = 0;
             self.due = due.or(self.due);
@@ -227,9 +237,8 @@ impl Line {
             return None;
         }
         // What was put back stands before what was read after it, and is not in hand.
-        let is_past = |sequence: u64| sequence < self.cursor;
-        let finished =
-            self.entries.iter().take_while(|(sequence, finished)| **finished && is_past(**sequence));
+        let first_back = self.back.first().copied().unwrap_or(u64::MAX);
+        let finished = self.entries.iter().take_while(|(sequence, is)| **is && **sequence < first_back);
         let (count, last) =
             finished.fold((0, None), |(count, _), (sequence, _)| (count + 1, Some(*sequence)));
         let is_idle = count == self.entries.len();
@@ -262,13 +271,13 @@ mod tests {
         let mut line = Line::default();
         line.count(2);
         assert_eq!(line.load(reach, now), Some((0, 1)));
-        line.loaded([7]);
+        line.loaded([7], 0);
         assert_eq!(line.load(reach, now), None, "one at a time");
         let due = now + Duration::from_secs(60);
         line.put_back(7, Some(due));
         assert_eq!((line.load(reach, now), line.due()), (None, Some(due)));
         assert_eq!(line.load(reach, due), Some((7, 1)));
-        line.loaded([7]);
+        line.loaded([7], 0);
         line.finished(7);
         assert_eq!(line.remove(reach), Some(7));
         line.removed(7, true);
@@ -280,13 +289,13 @@ mod tests {
         let mut line = Line::default();
         line.count(3);
         line.load(REACH, Instant::now()).unwrap();
-        line.loaded([1, 2, 3]);
+        line.loaded([1, 2, 3], 0);
         line.finished(2);
         line.finished(3);
         line.put_back(1, None);
         assert_eq!(line.remove(REACH), None, "the first of them is not read again yet");
         assert_eq!(line.load(REACH, Instant::now()), Some((1, 4)));
-        line.loaded([1, 2, 3]);
+        line.loaded([1, 2, 3], 0);
         assert_eq!(line.remove(REACH), None);
         line.finished(1);
         assert_eq!(line.remove(REACH), Some(3));
@@ -299,10 +308,10 @@ mod tests {
         let mut line = Line::default();
         line.count(3);
         assert_eq!(line.unread_until(100), 3, "before anything was read nobody knows");
-        line.loaded([1]);
+        line.loaded([1], 0);
         line.read_until(90);
         assert_eq!(line.unread_until(100), 2);
-        line.loaded([2]);
+        line.loaded([2], 0);
         line.read_until(110);
         assert_eq!((line.unread_until(100), line.unread()), (0, 1));
         line.put_back(2, Some(Instant::now()));
@@ -319,7 +328,7 @@ mod tests {
         line.not_appended();
         line.stored();
         assert_eq!(line.load(REACH, Instant::now()), Some((0, 4)));
-        line.loaded([3]);
+        line.loaded([3], 0);
         line.finished(3);
         assert!(line.has_unread());
         assert!(line.load(REACH, Instant::now()).is_some());
@@ -336,7 +345,7 @@ mod tests {
         line.not_appended();
         line.stored();
         line.load(REACH, Instant::now()).unwrap();
-        line.loaded([1]);
+        line.loaded([1], 0);
         // Stored before, so counted in vain; while that is looked at, two more are stored.
         line.not_appended();
         line.stored();
@@ -348,7 +357,7 @@ mod tests {
         line.recounted(1, Instant::now());
         assert_eq!(line.unread(), 2);
         line.load(REACH, Instant::now()).unwrap();
-        line.loaded([4, 7]);
+        line.loaded([4, 7], 0);
         [1, 4, 7].into_iter().for_each(|sequence| line.finished(sequence));
         assert_eq!(line.remove(REACH), Some(7));
         line.not_appended();
@@ -393,7 +402,8 @@ mod tests {
                         prop_assert!(!found.is_empty(), "it reads only what is there");
                         read.extend(&found);
                         open.extend(&found);
-                        line.loaded(found);
+                        let left = stream.range(from..).count() - found.len();
+                        line.loaded(found, u64::try_from(left).unwrap_or_default());
                     },
                     4 if !open.is_empty() => {
                         let sequence = open.remove(which % open.len()).unwrap_or_default();

@@ -70,9 +70,13 @@ impl<U: Clone, P> Machine<U, P> {
                 continue;
             }
             let line = Arc::new(line);
+            let was_unread = self.has_unread(&line);
             match self.lines.get_mut(&line) {
                 Some(known) => known.check(count),
                 None => self.enter(&line).count(count),
+            }
+            if !was_unread && self.has_unread(&line) {
+                self.make_way(&line, now);
             }
             self.tend(&line, now);
         }

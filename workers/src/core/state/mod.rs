@@ -165,6 +165,10 @@ pub struct Setup {
     pub policy: Policy,
     /// Turns and caps.
     pub rules: Rules,
+    /// Longest that anything waits.
+    pub give_up_after: Duration,
+    /// What the time is at the beginning, in unix milliseconds.
+    pub began_ms: u64,
 }
 
 /// Where a piece stands.
@@ -197,6 +201,8 @@ struct Piece<P> {
     /// The work; it is with the attempt while that is made.
     data: Option<P>,
     waits: Waits,
+    /// Since when it is in hand.
+    since: Instant,
     /// What it was let through with, while it runs.
     leaves: Vec<Leave>,
     /// Whether it stands in its conversation, where later ones go behind it: not once it moves, or was read from a spill
@@ -253,6 +259,8 @@ struct Order {
     /// Pieces in memory that were not read from a spill queue of pieces.
     direct: usize,
     pieces: usize,
+    /// Since when one of them has had to wait: what stands behind it waits, too.
+    waits_since: Option<Instant>,
 }
 
 /// What may become due.
@@ -285,6 +293,7 @@ pub struct Machine<U, P> {
     wakes: BTreeSet<(Instant, Wake)>,
     crowding: Crowding,
     actions: VecDeque<Action<U>>,
+    began: Instant,
     /// When something was last started or told.
     moved_at: Instant,
 }
@@ -309,6 +318,7 @@ impl<U: Clone, P> Machine<U, P> {
             wakes: BTreeSet::new(),
             crowding: Crowding::default(),
             actions: VecDeque::new(),
+            began: now,
             moved_at: now,
             setup,
         }
@@ -398,6 +408,20 @@ impl<U: Clone, P> Machine<U, P> {
             && order.holder == Some(id)
         {
             order.holder = None;
+        }
+    }
+
+    /// Notes that a piece has waited behind another of its conversation, as if it had had to wait itself.
+    fn note_wait(&mut self, id: usize) {
+        let Some(piece) = self.pieces.get_mut(id).filter(|piece| piece.waits.first_ms.is_none()) else {
+            return;
+        };
+        let before = self.orders.get(&piece.order).and_then(|order| order.waits_since);
+        if let Some(since) = before.map(|before| before.max(piece.since)) {
+            let passed = since.saturating_duration_since(self.began).as_millis();
+            let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+            piece.waits.first_ms = Some(self.setup.began_ms.saturating_add(passed));
+            piece.waits.overdue_at = Some(since + self.setup.give_up_after);
         }
     }
 

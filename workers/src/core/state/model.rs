@@ -44,11 +44,23 @@ proptest! {
     })]
 
     #[test]
-    fn everything_takes_effect_once_and_in_order_at_each_target(steps in proptest::collection::vec(step(), 1..80)) {
-        let mut world = World::new();
-        for step in &steps {
-            world.take(step).map_err(TestCaseError::fail)?;
+    fn everything_takes_effect_once_and_in_order_at_each_target(
+        steps in proptest::collection::vec(step(), 1..80),
+        targets_work in any::<bool>(),
+    ) {
+        if let Err(wrong) = live(&steps, targets_work, &mut World::new()) {
+            let mut traced = World { trace: Some(Vec::new()), ..World::new() };
+            let again = live(&steps, targets_work, &mut traced);
+            let trace = traced.trace.unwrap_or_default().join("\n");
+            return Err(TestCaseError::fail(format!("{wrong}\n{trace}\n{again:?}")));
         }
-        world.heal_and_finish().map_err(TestCaseError::fail)?;
     }
+}
+
+/// Lets a history happen.
+fn live(steps: &[Step], targets_work: bool, world: &mut World) -> Result<(), String> {
+    for step in steps {
+        world.take(step)?;
+    }
+    world.finish(targets_work)
 }

@@ -15,6 +15,7 @@ impl<U: Clone, P> Machine<U, P> {
     /// Hands a piece to the writer; it is let go of once it is stored.
     pub(super) fn append(&mut self, line: Arc<SpillLine>, id: usize, now: Instant) {
         self.unclaim(id);
+        self.note_wait(id);
         let Some(piece) = self.pieces.get_mut(id) else { return };
         piece.stand = Stand::Moving;
         let (slot, order, held) = (piece.slot.take(), piece.order, piece.held);
@@ -62,11 +63,15 @@ impl<U: Clone, P> Machine<U, P> {
         for copy in batch {
             // The partition may have been interrupted meanwhile, and the spill queue be counted without this one.
             if let Some(session) = self.session_of(copy.line.partition) {
+                let was_unread = self.has_unread(&copy.line);
                 let line = self.enter(&copy.line);
                 if copy.session == session {
                     line.not_appended();
                 }
                 line.stored();
+                if !was_unread {
+                    self.make_way(&copy.line, now);
+                }
             }
             match copy.piece {
                 Some(id) => {
@@ -102,6 +107,11 @@ impl<U: Clone, P> Machine<U, P> {
         // Gathered with another one already.
         let Some(piece) = self.pieces.get(id).filter(|piece| piece.stand != Stand::Moving) else { return };
         let (held, target) = (piece.held, piece.target.clone());
+        // What was read from there stands there before what came later.
+        if let Some(line) = self.target_line_of(id) {
+            self.rewind(&line, &target, now);
+            return;
+        }
         let line = Arc::new(self.target_line(held, &target));
         let was_unread = self.has_unread(&line);
         if was_unread {
@@ -132,6 +142,9 @@ impl<U: Clone, P> Machine<U, P> {
     /// waits for a time of its own.
     fn gather(&mut self, line: &Arc<SpillLine>, target: &Target, with: Option<usize>, now: Instant) {
         let mut moving = Vec::new();
+        // One that took effect and is to be remembered stays, and so does what stands behind it.
+        let kept: HashSet<u64> =
+            self.pieces.iter().filter(|(_, piece)| piece.keeps).map(|(_, piece)| piece.order).collect();
         for (id, piece) in &self.pieces {
             let Some(held) = self.held.get(piece.held) else { continue };
             let is_of_line = held.place.partition == line.partition
@@ -149,7 +162,8 @@ impl<U: Clone, P> Machine<U, P> {
                 }
                 _ => false,
             };
-            if is_of_line && held.only.is_none() && !piece.keeps && (rests || Some(id) == with) {
+            let stays = kept.contains(&piece.order);
+            if is_of_line && held.only.is_none() && !stays && (rests || Some(id) == with) {
                 moving.push(id);
             }
         }
@@ -261,13 +275,24 @@ impl<U: Clone, P> Machine<U, P> {
         }
     }
 
+    /// A tenant's spill queue holds something that was not known of: whoever comes now goes behind it, so that what is
+    /// in memory moves into it first.
+    pub(super) fn make_way(&mut self, line: &SpillLine, now: Instant) {
+        let lane = self.setup.lanes.iter().position(|lane| *lane == line.lane);
+        if let Some(lane) = lane.filter(|_| Kind::of(line) == Kind::Tenant) {
+            self.move_out(line.partition, lane, &line.tenant, now);
+        }
+    }
+
     /// Moves everything that a tenant has queued of one window, and all that comes later, into its spill queue.
     ///
     /// What of it has started stays, and leaves a copy in its place: should the process end, the original would be read
     /// again behind what was moved.
     fn move_out(&mut self, partition: Partition, lane: usize, tenant: &TenantId, now: Instant) {
+        let session = self.session_of(partition);
         let of_window = self.held.iter().filter(|(_, held)| {
-            held.place.partition == partition && held.lane == lane && held.tenant == *tenant && held.counted
+            let is_here = held.place.partition == partition && held.lane == lane && held.tenant == *tenant;
+            is_here && held.counted && session == Some(held.session)
         });
         let mut ids: Vec<(u64, usize)> = of_window.map(|(id, held)| (held.place.sequence, id)).collect();
         ids.sort_unstable();

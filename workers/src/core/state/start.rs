@@ -38,6 +38,8 @@ pub struct Started<U, P> {
     pub target: Arc<Target>,
     /// The work.
     pub data: P,
+    /// What is known of its waits.
+    pub waits: Waits,
     /// Who wants it discarded.
     pub discarded_by: Option<String>,
 }
@@ -119,6 +121,7 @@ impl<U: Clone, P> Machine<U, P> {
             if let Some(order) = self.orders.get_mut(&order) {
                 order.holder = Some(id);
             }
+            self.note_wait(id);
             if !self.is_read(id) {
                 self.stop(id);
                 self.wait_alone(id, UNREAD_PAUSE, false, now);
@@ -157,20 +160,13 @@ impl<U: Clone, P> Machine<U, P> {
             Err(Shut::Open(gate)) => {
                 let is_long =
                     self.gates.open_since(&gate).is_some_and(|at| at + self.setup.park_after <= now);
-                match line {
-                    Some(line) => {
-                        self.stop(id);
-                        self.rewind(&line, &target, now);
-                    }
-                    None if is_long => {
-                        self.stop(id);
-                        self.park_at_target(id, now);
-                    }
-                    None => {
-                        self.wait_at(id, &gate);
-                        let parks = self.gates.open_since(&gate).map(|at| at + self.setup.park_after);
-                        self.wakes.extend(parks.map(|at| (at, Wake::Gate(gate.clone()))));
-                    }
+                if line.is_some() || is_long {
+                    self.stop(id);
+                    self.park_at_target(id, now);
+                } else {
+                    self.wait_at(id, &gate);
+                    let parks = self.gates.open_since(&gate).map(|at| at + self.setup.park_after);
+                    self.wakes.extend(parks.map(|at| (at, Wake::Gate(gate.clone()))));
                 }
                 self.look_at_gate_later(gate, now);
             }
@@ -185,19 +181,18 @@ impl<U: Clone, P> Machine<U, P> {
         discarded_by: Option<String>,
         now: Instant,
     ) -> Option<Started<U, P>> {
-        if let Some(piece) = self.pieces.get_mut(id)
-            && std::mem::take(&mut piece.reserved)
-        {
-            self.gates.unreserve(&piece.target.clone());
+        // One that asks nobody finds nothing out, and is in nobody's place.
+        if leaves.is_empty() {
+            self.unclaim(id).into_iter().for_each(|gate| self.look_at_gate_later(gate, now));
         }
         self.moved_at = now;
         let piece = self.pieces.get_mut(id)?;
         (piece.stand, piece.leaves) = (Stand::Running, leaves);
-        let (data, target) = (piece.data.take()?, piece.target.clone());
+        let (data, target, waits) = (piece.data.take()?, piece.target.clone(), piece.waits);
         let held = self.held.get_mut(piece.held)?;
         held.started = true;
         let (place, update) = (held.place, held.data.clone());
-        Some(Started { piece: id, place, update, target, data, discarded_by })
+        Some(Started { piece: id, place, update, target, data, waits, discarded_by })
     }
 
     /// A piece holds its conversation and no place among the running.
@@ -262,11 +257,11 @@ impl<U: Clone, P> Machine<U, P> {
             End::Again { durable, .. } if !is_read && (durable || !is_owned) => self.forget_piece(id, now),
             End::Trouble { .. } if !is_read => self.forget_piece(id, now),
             End::Again { data, waits, wait, durable } => {
-                self.put_back(id, data, waits, durable);
+                self.put_back(id, data, waits, durable, now);
                 self.wait_alone(id, wait, durable, now);
             }
             End::Trouble { data, waits, gate, least, pause, blames_update, .. } => {
-                self.put_back(id, data, waits, true);
+                self.put_back(id, data, waits, true, now);
                 let name = self.gate_name(id, gate);
                 let shut = name.filter(|name| !self.gates.is_closed(name));
                 let wait = match shut {
@@ -347,9 +342,12 @@ impl<U: Clone, P> Machine<U, P> {
         }
     }
 
-    fn put_back(&mut self, id: usize, data: P, waits: Waits, durable: bool) {
+    fn put_back(&mut self, id: usize, data: P, waits: Waits, durable: bool, now: Instant) {
         if let Some(piece) = self.pieces.get_mut(id) {
             (piece.data, piece.waits, piece.keeps) = (Some(data), waits, !durable);
+            if let Some(order) = self.orders.get_mut(&piece.order).filter(|_| waits.first_ms.is_some()) {
+                order.waits_since.get_or_insert(now);
+            }
         }
     }
 

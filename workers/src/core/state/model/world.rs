@@ -4,6 +4,7 @@ use super::checks::check_caps;
 use super::*;
 use ackline_shared::ids::TenantId;
 use std::collections::BTreeMap;
+use std::iter;
 
 const STREAM: &str = ackline_shared::subjects::UPDATES;
 const LANE: &str = "msg";
@@ -11,6 +12,8 @@ const WINDOW: usize = 10;
 pub(super) const TENANT_CAP: usize = 2;
 pub(super) const GATE_LIMIT: usize = 2;
 const PARTITIONS: u16 = 2;
+/// Longest that anything waits for a target.
+pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 
 /// One step of a history.
 #[derive(Debug, Clone)]
@@ -55,10 +58,20 @@ pub(super) struct Update {
     pub(super) targets: Vec<Arc<Target>>,
 }
 
-/// The work on a piece: whether it took effect and that is not remembered yet, and how often it had to wait.
+/// The work on a piece: whether it took effect and that is not remembered yet, and what is known of its waits.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Job {
     pub(super) has_effect: bool,
+    pub(super) waits: Waits,
+}
+
+impl Job {
+    /// It has to wait, from now on if it did not before.
+    fn waits_at(&mut self, now: Instant) -> Waits {
+        self.waits.first_ms = Some(1);
+        self.waits.overdue_at.get_or_insert(now + GIVE_UP_AFTER);
+        self.waits
+    }
 }
 
 #[derive(Debug)]
@@ -95,6 +108,7 @@ pub(super) struct Consumer {
 
 #[derive(Debug)]
 pub(super) struct World {
+    pub(super) began: Instant,
     pub(super) now: Instant,
     pub(super) updates: BTreeMap<u64, Arc<Update>>,
     pub(super) consumers: BTreeMap<Partition, Consumer>,
@@ -112,6 +126,40 @@ pub(super) struct World {
     pub(super) buried: HashSet<(u64, String)>,
     pub(super) is_broker_up: bool,
     pub(super) paused: HashSet<TenantId>,
+    /// What happened, when somebody wants to read it.
+    pub(super) trace: Option<Vec<String>>,
+}
+
+impl Way {
+    /// In a few words, for whoever reads a history.
+    fn in_words(&self) -> String {
+        let of = |started: &Started<Arc<Update>, Job>| {
+            format!("{} at {} ({})", started.place.sequence, started.target.name, started.piece)
+        };
+        let line = |line: &SpillLine| {
+            let token = line.conversation.as_deref().unwrap_or("whole");
+            format!("{}.{}.{}", line.partition, line.tenant, token.get(..6).unwrap_or(token))
+        };
+        match self {
+            Self::Run(started) => format!("to run {}", of(started)),
+            Self::Remember(started) => format!("to remember {}", of(started)),
+            Self::Action(Action::LookUp(partition, _)) => format!("to look up {partition}"),
+            Self::Action(Action::Load(name, _, from, max)) => {
+                format!("to load {} from {from}, {max} at most", line(name))
+            }
+            Self::Action(Action::Remove(name, up_to)) => format!("to remove {} up to {up_to}", line(name)),
+            Self::Action(Action::Store(batch)) => {
+                let copies = batch.iter().map(|copy| {
+                    let target = copy.target.as_ref().map_or("all", |target| &target.name);
+                    format!("{}→{target} in {}", copy.place.sequence, line(&copy.line))
+                });
+                format!("to store {:?}", copies.collect::<Vec<_>>())
+            }
+            Self::Action(Action::Acknowledge(update, moved)) => {
+                format!("to acknowledge {} (moved: {moved})", update.place.sequence)
+            }
+        }
+    }
 }
 
 fn tenant(number: u8) -> TenantId {
@@ -136,6 +184,8 @@ pub(super) fn setup() -> Setup {
         bounds: Bounds { window: WINDOW, bytes: 1 << 20, share: 30 },
         park_after: Duration::from_secs(10),
         policy: Policy { failures_max: 2, ..Policy::default() },
+        give_up_after: GIVE_UP_AFTER,
+        began_ms: 0,
         rules: Rules { permits: 5, tenant_cap: TENANT_CAP, lane_weights: vec![1], ..Rules::default() },
     }
 }
@@ -145,6 +195,7 @@ impl World {
         let now = Instant::now();
         let process = || Process { machine: Machine::new(setup(), now), ways: Vec::new() };
         let mut world = Self {
+            began: now,
             now,
             updates: BTreeMap::new(),
             consumers: BTreeMap::new(),
@@ -160,6 +211,7 @@ impl World {
             buried: HashSet::new(),
             is_broker_up: true,
             paused: HashSet::new(),
+            trace: None,
         };
         for partition in (0..PARTITIONS).map(Partition) {
             world.consumers.insert(partition, Consumer { next: 1, ..Consumer::default() });
@@ -168,7 +220,15 @@ impl World {
         world
     }
 
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        let seconds = (self.now - self.began).as_secs_f32();
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{seconds:8.1} {}", what()));
+        }
+    }
+
     pub(super) fn take(&mut self, step: &Step) -> Result<(), String> {
+        self.note(|| format!("{step:?}"));
         match step {
             Step::Publish { tenant: number, conversation } => self.publish(*number, *conversation),
             Step::End(which) => self.end(*which, true)?,
@@ -193,12 +253,14 @@ impl World {
                     process.machine.set_rules(setup().rules, self.now);
                 }
             }
-            Step::Sweep => {
-                let now = self.now;
-                self.processes.iter_mut().for_each(|process| process.machine.sweep(now));
-            }
+            Step::Sweep => self.sweep(),
         }
         self.settle()
+    }
+
+    pub(super) fn sweep(&mut self) {
+        let now = self.now;
+        self.processes.iter_mut().for_each(|process| process.machine.sweep(now));
     }
 
     fn publish(&mut self, number: u8, conversation: u8) {
@@ -228,17 +290,23 @@ impl World {
                     true => May::Keep,
                     false => May::Run,
                 };
-                while let Some(started) = process.machine.start(now, may) {
-                    process.ways.push(Way::Run(started));
-                    is_quiet = false;
-                }
-                while let Some(action) = process.machine.next_action() {
-                    process.ways.push(Way::Action(action));
-                    is_quiet = false;
-                }
+                let machine = &mut process.machine;
+                let mut begun: Vec<Way> = iter::from_fn(|| machine.start(now, may)).map(Way::Run).collect();
+                begun.extend(iter::from_fn(|| machine.next_action()).map(Way::Action));
+                is_quiet &= begun.is_empty();
+                let words = self.trace.is_some().then(|| begun.iter().map(Way::in_words).collect::<Vec<_>>());
+                process.ways.extend(begun);
                 check_caps(process)?;
+                words
+                    .into_iter()
+                    .flatten()
+                    .for_each(|words| self.note(|| format!("    {index} begins {words}")));
             }
             if is_quiet {
+                if self.trace.is_some() && std::env::var("STANDS").is_ok() {
+                    let t = self.stuck();
+                    self.note(|| t.replace("), ", "\n").replace("\", \"", "\n          "));
+                }
                 return Ok(());
             }
         }
@@ -290,6 +358,7 @@ impl World {
 
     fn end_way(&mut self, process: usize, way: Way, succeeds: bool) -> Result<(), String> {
         let works = succeeds && self.is_broker_up;
+        self.note(|| format!("  {process} {} {}", if works { "ends" } else { "fails" }, way.in_words()));
         match way {
             Way::Action(action) => self.act(process, action, works),
             Way::Run(started) => self.run(process, started, works)?,
@@ -324,7 +393,12 @@ impl World {
                         let count = u64::try_from(of_line.len()).unwrap_or_default();
                         machine.recounted(&line, session, count, now);
                     }
-                    false => machine.loaded(&line, session, found, now),
+                    false => {
+                        let last = found.last().map_or(0, |(sequence, _)| *sequence);
+                        let left = of_line.iter().filter(|entry| entry.sequence > last).count();
+                        let left = u64::try_from(left).unwrap_or_default();
+                        machine.loaded(&line, session, found, left, now);
+                    }
                 }
             }
             Action::Load(line, session, _, _) => machine.not_loaded(&line, session, now),
@@ -335,7 +409,7 @@ impl World {
                 machine.removed(&line, up_to, works, now);
             }
             Action::Store(batch) if works => {
-                store(&mut self.spill, &mut self.spilled, &batch);
+                store(&mut self.spill, &mut self.spilled, &batch, now);
                 machine.stored(batch, now);
             }
             Action::Acknowledge(update, is_moved) if works => {
@@ -384,14 +458,19 @@ impl World {
             self.tell(process, started.piece, End::Settled, Heard::Nothing);
             return Ok(());
         }
-        for (index, gate) in started.target.gates.iter().enumerate() {
+        if started.data.waits.overdue_at.is_none() {
+            started.data.waits = started.waits;
+        }
+        let is_overdue = started.data.waits.overdue_at.is_some_and(|at| at <= self.now);
+        for (index, gate) in started.target.gates.iter().enumerate().filter(|_| !is_overdue) {
             let mood = self.moods.get(&*gate.name).copied().unwrap_or(Mood::Works);
             if matches!(mood, Mood::Down | Mood::Hangs) {
                 let timed_out = mood == Mood::Hangs;
                 let least = Duration::from_secs(if timed_out { 60 } else { 0 });
+                let waits = started.data.waits_at(self.now);
                 let end = End::Trouble {
                     data: started.data,
-                    waits: started_waits(),
+                    waits,
                     gate: index,
                     signal: Signal::Failed,
                     timed_out,
@@ -409,8 +488,7 @@ impl World {
             }
         }
         self.check_order(&key, &started)?;
-        let is_refused = self.moods.get(&key.1) == Some(&Mood::Refuses);
-        if is_refused {
+        if is_overdue || self.moods.get(&key.1) == Some(&Mood::Refuses) {
             self.buried.insert(key.clone());
         }
         self.effects.push(key);
@@ -435,8 +513,15 @@ impl World {
         self.again(process, started, Duration::from_millis(500), false);
     }
 
-    fn again(&mut self, process: usize, started: Started<Arc<Update>, Job>, wait: Duration, durable: bool) {
-        let end = End::Again { data: started.data, waits: started_waits(), wait, durable };
+    fn again(
+        &mut self,
+        process: usize,
+        mut started: Started<Arc<Update>, Job>,
+        wait: Duration,
+        durable: bool,
+    ) {
+        let waits = started.data.waits_at(self.now);
+        let end = End::Again { data: started.data, waits, wait, durable };
         self.tell(process, started.piece, end, Heard::Nothing);
     }
 
@@ -521,7 +606,8 @@ impl World {
         for way in process.ways.drain(..) {
             if let Way::Action(Action::Store(batch)) = way {
                 let half = batch.len().div_ceil(2);
-                store(&mut self.spill, &mut self.spilled, batch.get(..half).unwrap_or_default());
+                let half = batch.get(..half).unwrap_or_default();
+                store(&mut self.spill, &mut self.spilled, half, self.now);
             }
         }
         process.machine = Machine::new(setup(), self.now);
@@ -531,10 +617,6 @@ impl World {
             }
         }
     }
-}
-
-fn started_waits() -> Waits {
-    Waits { first_ms: Some(1), attempts: 1, overdue_at: None }
 }
 
 fn arrived(update: &Arc<Update>, only: Option<String>, waits: Waits) -> Arrived<Arc<Update>, Job> {
@@ -548,21 +630,27 @@ fn arrived(update: &Arc<Update>, only: Option<String>, waits: Waits) -> Arrived<
         received_ms: 0,
         bytes: 10,
         data: update.clone(),
-        pieces: targets.map(|target| (target.clone(), Job::default())).collect(),
+        pieces: targets.map(|target| (target.clone(), Job { has_effect: false, waits })).collect(),
         only,
         waits,
     }
 }
 
-fn store(spill: &mut Vec<Entry>, last: &mut u64, batch: &[Copy<Arc<Update>>]) {
+fn store(spill: &mut Vec<Entry>, last: &mut u64, batch: &[Copy<Arc<Update>>], now: Instant) {
     for copy in batch {
+        let mut waits = copy.waits;
+        // What goes behind something that waits, waits itself from now on.
+        if copy.target.is_some() {
+            waits.first_ms.get_or_insert(1);
+            waits.overdue_at.get_or_insert(now + GIVE_UP_AFTER);
+        }
         *last += 1;
         spill.push(Entry {
             sequence: *last,
             line: (*copy.line).clone(),
             update: copy.data.clone(),
             only: copy.target.as_ref().map(|target| target.name.clone()),
-            waits: copy.waits,
+            waits,
         });
     }
 }
