@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use std::collections::HashSet;
 
 mod checks;
+mod owners;
+mod way;
 mod world;
 
 use world::{Step, World};

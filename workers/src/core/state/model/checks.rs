@@ -1,6 +1,7 @@
 //! What must be true of every history: order, caps, and that everything comes to its end once the world is well again.
 
-use super::world::{GATE_LIMIT, GIVE_UP_AFTER, Job, Process, TENANT_CAP, Update, Way, World, setup};
+use super::way::Way;
+use super::world::{GATE_LIMIT, GIVE_UP_AFTER, Job, Process, TENANT_CAP, Update, World, setup};
 use super::*;
 use ackline_shared::ids::TenantId;
 use std::collections::BTreeMap;

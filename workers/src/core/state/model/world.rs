@@ -1,6 +1,7 @@
 //! What the machine lives in, in memory.
 
 use super::checks::check_caps;
+use super::way::Way;
 use super::*;
 use ackline_shared::ids::TenantId;
 use std::collections::BTreeMap;
@@ -75,15 +76,6 @@ impl Job {
 }
 
 #[derive(Debug)]
-pub(super) enum Way {
-    Action(Action<Arc<Update>>),
-    /// An attempt that was started and asked nobody yet.
-    Run(Started<Arc<Update>, Job>),
-    /// One whose effect took place.
-    Remember(Started<Arc<Update>, Job>),
-}
-
-#[derive(Debug)]
 pub(super) struct Process {
     pub(super) machine: Machine<Arc<Update>, Job>,
     pub(super) ways: Vec<Way>,
@@ -128,38 +120,6 @@ pub(super) struct World {
     pub(super) paused: HashSet<TenantId>,
     /// What happened, when somebody wants to read it.
     pub(super) trace: Option<Vec<String>>,
-}
-
-impl Way {
-    /// In a few words, for whoever reads a history.
-    fn in_words(&self) -> String {
-        let of = |started: &Started<Arc<Update>, Job>| {
-            format!("{} at {} ({})", started.place.sequence, started.target.name, started.piece)
-        };
-        let line = |line: &SpillLine| {
-            let token = line.conversation.as_deref().unwrap_or("whole");
-            format!("{}.{}.{}", line.partition, line.tenant, token.get(..6).unwrap_or(token))
-        };
-        match self {
-            Self::Run(started) => format!("to run {}", of(started)),
-            Self::Remember(started) => format!("to remember {}", of(started)),
-            Self::Action(Action::LookUp(partition, _)) => format!("to look up {partition}"),
-            Self::Action(Action::Load(name, _, from, max)) => {
-                format!("to load {} from {from}, {max} at most", line(name))
-            }
-            Self::Action(Action::Remove(name, up_to)) => format!("to remove {} up to {up_to}", line(name)),
-            Self::Action(Action::Store(batch)) => {
-                let copies = batch.iter().map(|copy| {
-                    let target = copy.target.as_ref().map_or("all", |target| &target.name);
-                    format!("{}→{target} in {}", copy.place.sequence, line(&copy.line))
-                });
-                format!("to store {:?}", copies.collect::<Vec<_>>())
-            }
-            Self::Action(Action::Acknowledge(update, moved)) => {
-                format!("to acknowledge {} (moved: {moved})", update.place.sequence)
-            }
-        }
-    }
 }
 
 fn tenant(number: u8) -> TenantId {
@@ -535,88 +495,6 @@ impl World {
     fn pass(&mut self, time: Duration) {
         self.now += time;
     }
-
-    fn is_owner(&self, process: usize, partition: Partition) -> bool {
-        self.owners.get(&partition).is_some_and(|(owner, _)| *owner == process)
-    }
-
-    /// Reading of a partition begins anew, at the acknowledged floor.
-    fn give(&mut self, partition: Partition, process: usize) {
-        self.sessions += 1;
-        self.owners.insert(partition, (process, self.sessions));
-        if let Some(consumer) = self.consumers.get_mut(&partition) {
-            let mut floor = 0;
-            for (sequence, update) in &self.updates {
-                let is_open = !consumer.acknowledged.contains(sequence);
-                if update.place.partition == partition && is_open {
-                    break;
-                }
-                floor = *sequence;
-            }
-            (consumer.next, consumer.delivered) = (floor + 1, BTreeMap::new());
-        }
-        if let Some(process) = self.processes.get_mut(process) {
-            process.machine.opened(partition, self.sessions);
-        }
-    }
-
-    fn interrupt(&mut self, partition: Partition) {
-        let Some((process, _)) = self.owners.get(&partition).copied() else { return };
-        if let Some(process) = self.processes.get_mut(process) {
-            process.machine.interrupted(partition);
-        }
-        self.give(partition, process);
-    }
-
-    /// What the old owner has on its way is cut off; what it stores comes late.
-    fn lose(&mut self, partition: Partition) {
-        let Some((before, _)) = self.owners.get(&partition).copied() else { return };
-        self.cut(before, partition);
-        if let Some(process) = self.processes.get_mut(before) {
-            process.machine.lost(partition);
-        }
-        self.give(partition, 1 - before);
-    }
-
-    fn cut(&mut self, process: usize, partition: Partition) {
-        let Some(process) = self.processes.get_mut(process) else { return };
-        for way in &process.ways {
-            let started = match way {
-                Way::Remember(started) => Some(started),
-                Way::Run(started) => Some(started).filter(|started| started.data.has_effect),
-                Way::Action(_) => None,
-            };
-            if let Some(started) = started.filter(|started| started.place.partition == partition) {
-                self.forgotten.insert((started.place.sequence, started.target.name.clone()));
-            }
-        }
-        for (sequence, target) in process.machine.unremembered(partition, |job| job.has_effect) {
-            self.forgotten.insert((sequence, target));
-        }
-    }
-
-    fn crash(&mut self, index: usize) {
-        for partition in self.owners.keys().copied().collect::<Vec<_>>() {
-            if self.is_owner(index, partition) {
-                self.cut(index, partition);
-            }
-        }
-        let Some(process) = self.processes.get_mut(index) else { return };
-        // Half of a batch that was on its way is stored.
-        for way in process.ways.drain(..) {
-            if let Way::Action(Action::Store(batch)) = way {
-                let half = batch.len().div_ceil(2);
-                let half = batch.get(..half).unwrap_or_default();
-                store(&mut self.spill, &mut self.spilled, half, self.now);
-            }
-        }
-        process.machine = Machine::new(setup(), self.now);
-        for (partition, (owner, _)) in self.owners.clone() {
-            if owner == index {
-                self.give(partition, 1 - index);
-            }
-        }
-    }
 }
 
 fn arrived(update: &Arc<Update>, only: Option<String>, waits: Waits) -> Arrived<Arc<Update>, Job> {
@@ -636,7 +514,7 @@ fn arrived(update: &Arc<Update>, only: Option<String>, waits: Waits) -> Arrived<
     }
 }
 
-fn store(spill: &mut Vec<Entry>, last: &mut u64, batch: &[Copy<Arc<Update>>], now: Instant) {
+pub(super) fn store(spill: &mut Vec<Entry>, last: &mut u64, batch: &[Copy<Arc<Update>>], now: Instant) {
     for copy in batch {
         let mut waits = copy.waits;
         // What goes behind something that waits, waits itself from now on.
