@@ -102,6 +102,13 @@ impl Breakers {
         all.filter_map(|gate| Some((gate.name.clone(), gate.since?, gate.next))).collect()
     }
 
+    /// The targets of whose last requests half timed out.
+    pub fn slow_now(&self) -> Vec<String> {
+        let lock = self.lock();
+        let slow = lock.values().flatten().filter(|gate| gate.is_slow);
+        slow.map(|gate| gate.name.clone()).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Pool, Vec<OpenGate>>> {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -96,6 +96,9 @@ pub struct PoolStatus {
     /// How many there are.
     #[serde(default)]
     pub breakers_open: u64,
+    /// Downstreams of whose last requests half timed out, a bounded number of them.
+    #[serde(default)]
+    pub slow: Vec<String>,
     /// How many tenants are paused, drained or discarded.
     #[serde(default)]
     pub tenants_held: u64,

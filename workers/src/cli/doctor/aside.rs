@@ -34,7 +34,13 @@ fn of_pool(sum: &PoolSum, now_ms: u64) -> Vec<Finding> {
     let named: Vec<Finding> = sum.breakers.iter().take(NAMED_MAX).map(|one| alone(sum.pool, one)).collect();
     findings.extend(rest(sum.pool, "downstreams", sum.breakers_open, named.len()));
     findings.extend(named);
+    findings.extend(sum.slow.iter().take(NAMED_MAX).map(|name| slow(name)));
     findings
+}
+
+fn slow(name: &str) -> Finding {
+    Finding::warn(format!("downstream {name}"), "works, but half of its last requests timed out")
+        .hint("it may act on what it is then sent again: let it answer before it works, or give it a longer `timeout`")
 }
 
 fn rest(pool: Pool, noun: &str, count: u64, named: usize) -> Option<Finding> {
@@ -157,6 +163,7 @@ mod tests {
                 next_ms: 30_000,
             }];
             relay.breakers_open = 1;
+            relay.slow = vec!["relay.acme.ai".to_owned()];
         });
         let findings = check(&sums, 240_000);
         let said: Vec<String> =
@@ -168,6 +175,7 @@ mod tests {
                 "tenant globex in relay: draining, 3 left since 3 min by cli:jo; 0 read or in lines",
                 "tenants relay: 2 more like those named here",
                 "downstream relay.acme.bot: does not work and is left alone for 9 min; asked again in 30 s",
+                "downstream relay.acme.ai: works, but half of its last requests timed out",
             ]
         );
         assert!(findings.iter().all(|finding| finding.level == Level::Warn && !finding.hints.is_empty()));

@@ -2,7 +2,7 @@
 
 use super::finding::Finding;
 use ackline_shared::ids::{PhoneNumberId, TenantId};
-use ackline_shared::model::{Bot, PhoneNumber};
+use ackline_shared::model::{Bot, Endpoint, PhoneNumber};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::config_key;
 
@@ -12,6 +12,13 @@ pub fn check(snapshot: &Snapshot) -> Vec<Finding> {
         snapshot.bots.values().filter(|bot| bot.enabled).filter_map(|bot| broken(snapshot, bot)).collect();
     findings.extend(
         snapshot.phones.values().filter(|phone| !is_handled(snapshot, phone)).map(|phone| idle(phone)),
+    );
+    findings.extend(
+        snapshot
+            .endpoints
+            .values()
+            .filter(|endpoint| !endpoint.enabled)
+            .map(|endpoint| switched_off(endpoint)),
     );
     if findings.is_empty() && !snapshot.phones.is_empty() {
         findings.push(Finding::ok("handling", "every number has something that works for it"));
@@ -47,6 +54,16 @@ fn is_handled(snapshot: &Snapshot, phone: &PhoneNumber) -> bool {
         || snapshot.endpoints.values().any(|endpoint| concerns(endpoint.enabled, &endpoint.tenant, &[]))
 }
 
+/// Somebody did that, or the endpoint itself by answering 410.
+fn switched_off(endpoint: &Endpoint) -> Finding {
+    Finding::warn(
+        format!("endpoint {}/{}", endpoint.tenant, endpoint.id),
+        "it is switched off and gets no events",
+    )
+    .hint("one that answers 410 is switched off by that; `ackline dead --tenant` shows whether it did")
+    .hint("enable it and run `ackline apply`, or delete it")
+}
+
 fn idle(phone: &PhoneNumber) -> Finding {
     Finding::warn(format!("handling {}", phone.id), "no bot, relay, CRM link or endpoint gets its updates")
         .hint("declare one for its tenant, or enable one, and run `ackline apply`")
@@ -75,6 +92,7 @@ mod tests {
     #[test]
     fn what_cannot_work_is_told_with_a_way_on() {
         let flow = json!({"id": "f", "tenant": "acme", "definition": {}});
+        let off = json!({"id": "e", "tenant": "acme", "url": "https://e", "secrets": ["whsec_c2VjcmV0c2VjcmV0c2VjcmV0"], "enabled": false});
         let with = |bot: Value| installation(&[("flow.acme.f", flow.clone()), ("bot.acme.b", bot)]);
         for (snapshot, name, level) in [
             (installation(&[]), "handling 1001", Level::Warn),
@@ -82,6 +100,15 @@ mod tests {
             (with(bot("f", "1001", false)), "handling 1001", Level::Warn),
             (with(bot("g", "1001", true)), "bot acme/b", Level::Fail),
             (with(bot("f", "2002", true)), "bot acme/b", Level::Fail),
+            (
+                installation(&[
+                    ("endpoint.acme.e", off),
+                    ("bot.acme.b", bot("f", "1001", true)),
+                    ("flow.acme.f", flow.clone()),
+                ]),
+                "endpoint acme/e",
+                Level::Warn,
+            ),
         ] {
             let finding = check(&snapshot).remove(0);
             assert_eq!((finding.check.as_str(), finding.level), (name, level), "{finding:?}");

@@ -249,6 +249,9 @@ fn words(screen: &Screen) -> Vec<Line<'static>> {
             age(next)
         )));
     }
+    for name in pool.slow.iter().take(DOWNSTREAMS_MAX) {
+        lines.push(Line::from(format!("slow: {name}, half of its last requests timed out")));
+    }
     lines
 }
 

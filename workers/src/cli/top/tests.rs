@@ -114,6 +114,7 @@ fn what_lag_does_not_show_is_on_the_screen() {
     relay.breakers =
         vec![OpenBreaker { downstream: "relay.acme.bot".into(), open_ms: 540_000, next_ms: 31_000 }];
     relay.breakers_open = 1;
+    relay.slow = vec!["relay.acme.ai".into()];
     relay.tenants[1].dead_hour = 2;
     let crm = PoolStatus { paused: true, ..status(Pool::Crm, 0..4) };
     let mut fleet = Fleet::default();

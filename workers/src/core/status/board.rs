@@ -79,13 +79,17 @@ impl Board {
     pub fn own_pools(&self) -> Vec<PoolStatus> {
         let states = self.0.standing.all();
         let open = self.0.breakers.get().map(Breakers::open_now).unwrap_or_default();
+        let slow = self.0.breakers.get().map(Breakers::slow_now).unwrap_or_default();
         let status = |(pool, state): (&Pool, &State)| {
             let mut breakers: Vec<OpenBreaker> =
                 open.iter().filter(|(name, ..)| waits_for(name) == Some(*pool)).map(told).collect();
             breakers.sort_by_key(|breaker| std::cmp::Reverse(breaker.open_ms));
             let breakers_open = u64::try_from(breakers.len()).unwrap_or(u64::MAX);
             breakers.truncate(BREAKERS_MAX);
-            PoolStatus { breakers, breakers_open, ..self.activity(*pool).status(state.as_str()) }
+            let mut slow: Vec<String> =
+                slow.iter().filter(|name| waits_for(name) == Some(*pool)).cloned().collect();
+            slow.truncate(BREAKERS_MAX);
+            PoolStatus { breakers, breakers_open, slow, ..self.activity(*pool).status(state.as_str()) }
         };
         states.iter().map(status).collect()
     }

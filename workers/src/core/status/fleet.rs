@@ -76,6 +76,8 @@ pub struct PoolSum {
     pub breakers: Vec<OpenBreaker>,
     /// How many there are.
     pub breakers_open: u64,
+    /// The downstreams of whose last requests half timed out, by name.
+    pub slow: Vec<String>,
     /// How many tenants are paused, drained or discarded.
     pub tenants_held: u64,
     /// Updates given up in the last hour, by processes that still run.
@@ -239,6 +241,7 @@ impl Fleet {
             dead: self.dead(pool),
             breakers: Vec::new(),
             breakers_open: 0,
+            slow: Vec::new(),
             tenants_held: 0,
             dead_hour: 0,
         };
@@ -266,6 +269,7 @@ impl Fleet {
             sum.dead_hour += status.dead_hour;
             sum.breakers_open = sum.breakers_open.max(status.breakers_open);
             add_breakers(&mut sum.breakers, &status.breakers);
+            sum.slow.extend(status.slow.iter().cloned());
             status.lanes.iter().for_each(|lag| add_lane(&mut lanes, lag));
             status.tenants.iter().for_each(|tenant| add_tenant(&mut tenants, tenant));
         }
@@ -280,6 +284,9 @@ impl Fleet {
         sum.lanes = lanes.into_values().collect();
         sum.breakers_open = sum.breakers_open.max(u64::try_from(sum.breakers.len()).unwrap_or(u64::MAX));
         sum.breakers.truncate(BREAKERS_MAX);
+        sum.slow.sort_unstable();
+        sum.slow.dedup();
+        sum.slow.truncate(BREAKERS_MAX);
         tenants.values_mut().for_each(|tenant| self.doubt_drain(tenant, &sum));
         sum.tenants = tenants.into_values().collect();
         sum.tenants.sort_by(TenantStatus::order);

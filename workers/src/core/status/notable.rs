@@ -175,6 +175,9 @@ pub fn aside(pool: &PoolSum) -> Option<String> {
     let alone =
         |breaker: &OpenBreaker| format!("{} left alone for {}", breaker.downstream, seconds(breaker.open()));
     parts.extend(named(pool.breakers.iter().map(alone), pool.breakers_open, "downstreams left alone"));
+    let slow = |name: &String| format!("{name} times out half of the time");
+    let slow_count = u64::try_from(pool.slow.len()).unwrap_or(u64::MAX);
+    parts.extend(named(pool.slow.iter().map(slow), slow_count, "slow downstreams"));
     let tenant = |tenant: &super::TenantStatus| {
         let turned = tenant.turned.as_ref().filter(|turned| turned.is_held())?;
         Some(format!("{} {}", tenant.tenant, state(Some(turned), tenant.drain.as_ref())))

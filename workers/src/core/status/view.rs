@@ -74,6 +74,8 @@ pub struct PoolView {
     pub breakers_open: u64,
     /// Those that have not worked for longest.
     pub breakers: Vec<BreakerView>,
+    /// Downstreams that work, but of whose last requests half timed out.
+    pub slow: Vec<String>,
     /// Tenants that are paused, drained or discarded.
     pub tenants_held: u64,
     /// The pool's dead letters that are neither replayed nor discarded, as counted within the last seconds; absent until
@@ -246,6 +248,7 @@ impl PoolView {
             parked: pool.lines.parked,
             breakers_open: pool.breakers_open,
             breakers: pool.breakers.iter().map(BreakerView::from).collect(),
+            slow: pool.slow.clone(),
             tenants_held: pool.tenants_held,
             dead_letters: pool.dead.as_ref().map(OpenDeadView::from),
             dead_last_hour: pool.dead_hour,
