@@ -108,7 +108,7 @@ impl Promise {
             (Durability::Stored, _) => config.is_some(),
             (mode, Some(monitor)) => {
                 // Of several servers, the monitored one need not be ours.
-                let expected = (!settings.url.contains(',')).then_some(server_id);
+                let expected = (!settings.url.are_several()).then_some(server_id);
                 let said =
                     timeout(MONITOR_TIMEOUT, ask(monitor)).await.unwrap_or_else(|_| Err("no answer".into()));
                 match said {

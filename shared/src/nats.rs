@@ -8,9 +8,12 @@ pub mod api;
 mod client;
 pub mod layout;
 pub mod preparation;
+mod server_urls;
 
 #[cfg(feature = "client")]
 pub use client::{Buckets, connect, jetstream, prepare};
+
+pub use server_urls::ServerUrls;
 
 use crate::config::Reader;
 use crate::secret::Secret;
@@ -58,7 +61,7 @@ impl fmt::Display for Durability {
 #[derive(Debug, Clone)]
 pub struct NatsSettings {
     /// Servers, separated by commas.
-    pub url: String,
+    pub url: ServerUrls,
     /// Credentials file.
     pub credentials_file: Option<PathBuf>,
     /// Monitoring address of the server.
@@ -88,7 +91,7 @@ impl NatsSettings {
             .map(|mode| (mode.as_str(), mode));
         let partitions = reader.count("nats.partitions", 1..=256);
         Self {
-            url: reader.text("nats.url"),
+            url: ServerUrls::new(reader.text("nats.url")),
             credentials_file: reader.optional_text("nats.credentials_file").map(PathBuf::from),
             monitor_url: reader.optional_text("nats.monitor_url"),
             durability: reader.choice("nats.durability", &modes).unwrap_or(Durability::Synced),
@@ -110,7 +113,7 @@ pub enum NatsError {
     #[error("cannot connect to NATS at {url}: {reason}; is nats-server running there?")]
     Connect {
         /// Configured servers.
-        url: String,
+        url: ServerUrls,
         /// What the client said.
         reason: String,
     },

@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(reader.address("ingress.listen"), ports.ingress.address());
         reader.finish().unwrap();
         assert_eq!(nats.durability, Durability::Synced);
-        assert_eq!(nats.url, format!("nats://{}", ports.nats.address()));
+        assert_eq!(nats.url.to_string(), format!("nats://{}", ports.nats.address()));
     }
 
     #[tokio::test]

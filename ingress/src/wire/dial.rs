@@ -95,7 +95,7 @@ impl Dialer {
     /// Reads what is configured; nothing is connected yet. The server shows the name of the connection.
     pub async fn new(settings: &NatsSettings, name: &'static str) -> Result<Self, NatsError> {
         let failed = |reason: String| NatsError::Connect { url: settings.url.clone(), reason };
-        let servers = Servers::parse(&settings.url).map_err(|error| failed(error.to_string()))?;
+        let servers = Servers::parse(settings.url.expose()).map_err(|error| failed(error.to_string()))?;
         let login = Login::load(settings.credentials_file.as_deref()).await;
         let login = login.map_err(|error| failed(error.to_string()))?;
         Ok(Self { name, servers, current: None, login, tls: None, attempts: 0 })

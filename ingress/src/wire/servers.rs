@@ -57,8 +57,8 @@ impl fmt::Debug for Server {
 
 impl Servers {
     /// Reads the configured URLs.
-    pub fn parse(urls: &str) -> Result<Self, InvalidServer> {
-        let servers = urls.split(',').map(|url| Server::parse(url.trim()).map(|server| (server, 0)));
+    pub fn parse<'a>(urls: impl Iterator<Item = &'a str>) -> Result<Self, InvalidServer> {
+        let servers = urls.map(|url| Server::parse(url).map(|server| (server, 0)));
         servers.collect::<Result<_, _>>().map(Self)
     }
 
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_server_that_failed_least_is_next_and_the_cluster_adds_its_own() {
-        let mut servers = Servers::parse("a:1, b:2").unwrap();
+        let mut servers = Servers::parse(["a:1", "b:2"].into_iter()).unwrap();
         let [first, second] = [0, 1].map(|random| servers.next(random).unwrap().clone());
         assert_ne!(first, second);
         servers.tried(&first, false);

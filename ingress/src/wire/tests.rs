@@ -5,7 +5,7 @@ use crate::link::Link;
 use crate::slots::{Outcome, Token};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
-use ackline_shared::nats::{Durability, NatsSettings};
+use ackline_shared::nats::{Durability, NatsSettings, ServerUrls};
 use ackline_shared::subjects::{Class, Partition, update};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl Peer {
 pub(super) fn settings(url: String) -> NatsSettings {
     let hour = Duration::from_secs(3600);
     NatsSettings {
-        url,
+        url: ServerUrls::new(url),
         credentials_file: None,
         monitor_url: None,
         durability: Durability::Stored,

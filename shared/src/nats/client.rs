@@ -25,7 +25,7 @@ pub async fn connect(settings: &NatsSettings, name: &str) -> Result<Client, Nats
     if let Some(path) = &settings.credentials_file {
         options = options.credentials_file(path).await.map_err(|error| failed(error.to_string()))?;
     }
-    let servers: Vec<String> = settings.url.split(',').map(|url| url.trim().to_owned()).collect();
+    let servers: Vec<&str> = settings.url.expose().collect();
     // The client does not look for a user in the URL.
     match servers.first().and_then(|url| Url::parse(url).ok()).and_then(|url| user_of(&url)) {
         Some((user, Some(password))) => {

@@ -4,7 +4,7 @@ use ackline_shared::config::Reader;
 use ackline_shared::envelope::Head;
 use ackline_shared::ids::TenantId;
 use ackline_shared::model::SecretField;
-use ackline_shared::nats::{self, Durability, NatsSettings};
+use ackline_shared::nats::{self, Durability, NatsSettings, ServerUrls};
 use ackline_shared::registry::Registry;
 use ackline_shared::secret::Secret;
 use ackline_shared::subjects::{self, UPDATES, header};
@@ -108,7 +108,7 @@ impl Stage {
     pub async fn start_with(change: impl FnOnce(&mut ApiSettings)) -> Self {
         let server = NatsServer::start().unwrap();
         let nats_settings = NatsSettings {
-            url: server.url(),
+            url: ServerUrls::new(server.url()),
             credentials_file: None,
             monitor_url: None,
             durability: Durability::Stored,

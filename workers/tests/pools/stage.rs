@@ -2,7 +2,7 @@
 
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
-use ackline_shared::nats::{self, Durability, NatsSettings};
+use ackline_shared::nats::{self, Durability, NatsSettings, ServerUrls};
 use ackline_shared::registry::{Registry, Snapshot};
 use ackline_shared::subjects::{self, Class, Partition, header};
 use ackline_shared::testing::NatsServer;
@@ -271,7 +271,7 @@ impl Stage {
 
 fn settings(url: String) -> NatsSettings {
     NatsSettings {
-        url,
+        url: ServerUrls::new(url),
         credentials_file: None,
         monitor_url: None,
         durability: Durability::Stored,

@@ -1,7 +1,7 @@
 //! What is prepared, against a real server: with the same outcome for whoever looks through async-nats.
 
 use super::*;
-use crate::nats::{Durability, connect, jetstream, prepare};
+use crate::nats::{Durability, ServerUrls, connect, jetstream, prepare};
 use crate::subjects::{BUCKET_LEASES, SPILL, UPDATES, UPDATES_SUBJECTS};
 use crate::testing::{NatsOptions, NatsServer};
 use async_nats::jetstream::{kv, stream};
@@ -10,7 +10,7 @@ use std::time::Duration;
 fn settings(server: &NatsServer) -> NatsSettings {
     let day = Duration::from_secs(86_400);
     NatsSettings {
-        url: server.url(),
+        url: ServerUrls::new(server.url()),
         credentials_file: None,
         monitor_url: None,
         durability: Durability::Stored,

@@ -199,7 +199,7 @@ pub async fn durability(http: &Http, settings: &NatsSettings, server_id: &str) -
     let url = format!("{}/jsz?config=1", base.trim_end_matches('/'));
     match http.get(&url, None).await {
         Ok(answer) if answer.status == 200 => {
-            let clustered = settings.url.contains(',');
+            let clustered = settings.url.are_several();
             compare(settings.durability, &answer.body, (!clustered).then_some(server_id))
         }
         Ok(answer) => {
