@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, remove_file, rename};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Makes files whose names survive power loss.
@@ -34,6 +35,9 @@ pub trait Appending: Send {
 #[derive(Debug, Clone, Copy)]
 pub struct FileSystem;
 
+/// What is spooled is people's messages.
+pub const OWNER_ONLY: u32 = 0o600;
+
 impl Disk for FileSystem {
     type File = File;
 
@@ -42,7 +46,7 @@ impl Disk for FileSystem {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        OpenOptions::new().write(true).create_new(true).open(path)
+        OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(path)
     }
 
     fn reuse(&self, spare: &Path, path: &Path) -> io::Result<File> {

@@ -5,6 +5,7 @@
 //! With `keep`, a new connection makes it publish again whatever is still there, in the same order: a server
 //! that syncs now and then may have lost the newest of what it acknowledged.
 
+use super::disk::OWNER_ONLY;
 use super::lookahead::Lookahead;
 use super::precedence::Precedence;
 use super::reader::Reader;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use std::convert::Infallible;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -207,7 +209,7 @@ fn since(unix_ms: Option<u64>) -> Duration {
 }
 
 fn write_synced(path: &std::path::Path, record: &Bytes) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(OWNER_ONLY).open(path)?;
     file.write_all(record)?;
     file.sync_all()?;
     path.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())

@@ -3,10 +3,13 @@
 use super::fold::{Entry, fold};
 use super::write;
 use crate::core::job::Work;
+use ackline_shared::secret::without_user;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Acquire, SqliteConnection};
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -72,6 +75,7 @@ impl Journal {
         let path = options.get_filename().to_path_buf();
         make_directory(&path)?;
         let failed = |reason: String| JournalError::Open { path: path.display().to_string(), reason };
+        keep_private(&path).map_err(|error| failed(error.to_string()))?;
         let pool = |connections| {
             SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
         };
@@ -89,21 +93,14 @@ impl Journal {
     ///
     /// After an error nothing of the batch is written and it may be tried again; writing it again changes nothing.
     pub async fn write_batch(&self, batch: &[Work]) -> Result<Vec<Rejected>, JournalError> {
-        let mut rejected = Vec::new();
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        for (index, work) in batch.iter().enumerate() {
-            match fold(work) {
-                Ok(Entry::Nothing) => {}
-                Ok(entry) => {
-                    if let Some(reason) = write_one(&mut transaction, work, &entry).await? {
-                        rejected.push(Rejected { index, reason });
-                    }
-                }
-                Err(error) => rejected.push(Rejected { index, reason: error.to_string() }),
-            }
+        let mut connection = self.writer.acquire().await?;
+        let written = write_all(&mut connection, batch).await;
+        if written.is_err() {
+            // SQLite may have ended the transaction by itself, as it does when the disk is full, and the connection would
+            // go on as if it were still open. The next batch gets a new one.
+            let _gone_either_way = connection.close().await;
         }
-        transaction.commit().await?;
-        Ok(rejected)
+        Ok(written?)
     }
 
     /// Forgets ids of updates and unclaimed statuses seen before a time; call it with the log's own age limit.
@@ -118,11 +115,38 @@ impl Journal {
         Ok(updates.rows_affected() + held.rows_affected())
     }
 
+    /// Lets the file have no more pages than it has, or as many as it likes again.
+    #[cfg(test)]
+    pub async fn fill_up(&self, is_full: bool) {
+        let pages = if is_full { 1 } else { 1 << 30 };
+        let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        sqlx::query(limit).execute(&self.writer).await.unwrap();
+    }
+
     /// Closes the connections; the write-ahead log is folded into the file.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Writes a batch in one transaction.
+async fn write_all(connection: &mut SqliteConnection, batch: &[Work]) -> Result<Vec<Rejected>, sqlx::Error> {
+    let mut rejected = Vec::new();
+    let mut transaction = sqlx::Connection::begin_with(connection, "BEGIN IMMEDIATE").await?;
+    for (index, work) in batch.iter().enumerate() {
+        match fold(work) {
+            Ok(Entry::Nothing) => {}
+            Ok(entry) => {
+                if let Some(reason) = write_one(&mut transaction, work, &entry).await? {
+                    rejected.push(Rejected { index, reason });
+                }
+            }
+            Err(error) => rejected.push(Rejected { index, reason: error.to_string() }),
+        }
+    }
+    transaction.commit().await?;
+    Ok(rejected)
 }
 
 /// Writes one entry under a savepoint; a reason means that it alone was taken back.
@@ -156,7 +180,7 @@ fn is_about_the_data(error: &sqlx::Error) -> bool {
 }
 
 fn options(url: &str) -> Result<SqliteConnectOptions, JournalError> {
-    let refuse = |reason: &str| JournalError::Url { url: url.to_owned(), reason: reason.to_owned() };
+    let refuse = |reason: &str| JournalError::Url { url: without_user(url), reason: reason.to_owned() };
     let Some(path) = url.strip_prefix("sqlite:") else {
         return Err(refuse("only SQLite is supported"));
     };
@@ -171,6 +195,12 @@ fn options(url: &str) -> Result<SqliteConnectOptions, JournalError> {
         .synchronous(SqliteSynchronous::Normal)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT))
+}
+
+/// Makes the file readable for its owner alone; what SQLite puts beside it gets the same mode.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))
 }
 
 fn make_directory(path: &Path) -> Result<(), JournalError> {

@@ -12,6 +12,7 @@ use ackline_shared::subjects::{Class, Partition};
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -295,6 +296,21 @@ async fn pages_follow_one_another_without_gap_or_repeat() {
         seen.extend(page.iter().map(|message| message.sequence));
     }
     assert_eq!(seen, [7, 6, 5, 4, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn after_a_full_disk_the_next_batch_is_written() {
+    let (directory, journal) = open().await;
+    let log = (0..40)
+        .fold(Log::new(), |log, at| log.message(&format!("w{at}"), Some(USER), None, &"x".repeat(4096)));
+    journal.fill_up(true).await;
+    let error = journal.write_batch(&log.works).await.unwrap_err();
+    assert!(error.to_string().contains("full"), "{error}");
+    journal.fill_up(false).await;
+    assert!(journal.write_batch(&log.works).await.unwrap().is_empty());
+    assert_eq!(everything(&journal).await.1.len(), 40);
+    let mode = std::fs::metadata(directory.path().join("deep/down/journal.db")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "what people wrote is for its owner's eyes");
 }
 
 #[tokio::test]
