@@ -104,6 +104,7 @@ struct Round {
     reasons: BTreeMap<String, usize>,
     /// What was done again without excuse, in words.
     doubles: Vec<String>,
+    disorders: Vec<String>,
 }
 
 /// Plays rounds of faults at random under load and compares.
@@ -141,6 +142,8 @@ async fn play(bench: &Bench<'_>, pace: &Pace) -> Result<Round> {
     let recovered_after = mended.elapsed();
     let held = Held::look(&context).await?;
     let (ledgers, doubles) = (evidence.count(&struck, &held), evidence.doubles(&struck));
+    let disorders = evidence.disorders(&struck);
+    disorders.iter().for_each(|words| bench.say(&format!("  out of order: {words}")));
     let missing = evidence.missing();
     if missing > 0 {
         bench.say(&format!("  {missing} missing after {:.0} s", recovered_after.as_secs_f64()));
@@ -171,6 +174,7 @@ async fn play(bench: &Bench<'_>, pace: &Pace) -> Result<Round> {
         recovered_after,
         reasons,
         doubles,
+        disorders,
     })
 }
 

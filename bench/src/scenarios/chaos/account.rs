@@ -71,6 +71,11 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
     if !doubles.is_empty() {
         report.table(&["done again without excuse"], &doubles);
     }
+    let disorders = rounds.iter().flat_map(|round| &round.disorders).take(REASONS_SHOWN);
+    let disorders: Vec<_> = disorders.map(|words| vec![words.clone()]).collect();
+    if !disorders.is_empty() {
+        report.table(&["done after a later one of its conversation"], &disorders);
+    }
     if let Some(last) = rounds.last() {
         report.plot("rate", plot(&last.commands, &last.struck));
     }

@@ -8,7 +8,7 @@ use super::Struck;
 use crate::faulty::{Ending, Note};
 use crate::load::tally::count;
 use ackline_shared::subjects::Pool;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -181,6 +181,47 @@ impl Evidence {
             }
         }
         doubles
+    }
+
+    /// What was done after a later one of its conversation: by which fault before, how much later, and whether it stands
+    /// among the dead letters as a send whose answer was lost.
+    pub fn disorders(&self, struck: &[Struck]) -> Vec<String> {
+        let mut disorders = Vec::new();
+        for pool in JUDGED {
+            let place: HashMap<u32, (usize, &str)> = (0..)
+                .zip(&self.given)
+                .map(|(place, seen)| (seen.serial, (place, seen.conversation.as_str())))
+                .collect();
+            let buried = self.buried(pool);
+            let mut done: HashSet<u32> = HashSet::new();
+            let mut latest: HashMap<&str, (usize, Option<Instant>)> = HashMap::new();
+            for deed in self.deeds(pool, struck).into_iter().filter(|deed| deed.is_done) {
+                let Some(&(own, conversation)) = place.get(&deed.serial) else { continue };
+                if !done.insert(deed.serial) {
+                    continue;
+                }
+                let (after, at) = latest.entry(conversation).or_insert((own, deed.at));
+                if own >= *after {
+                    (*after, *at) = (own, deed.at);
+                    continue;
+                }
+                let later = deed.at.zip(*at).map_or_else(
+                    || "at an unknown distance".to_owned(),
+                    |(own, other)| {
+                        format!("{:.2} s later", own.saturating_duration_since(other).as_secs_f64())
+                    },
+                );
+                let fault = deed.at.and_then(|at| {
+                    let fault = struck.iter().rfind(|struck| struck.began <= at)?;
+                    let since = (at - fault.began).as_secs_f64();
+                    Some(format!("{since:.1} s after {}", fault.fault.words()))
+                });
+                let fault = fault.unwrap_or_else(|| "before any fault".to_owned());
+                let letter = buried.get(&deed.serial).copied().unwrap_or("no dead letter");
+                disorders.push(format!("{pool}: {}, {later}, {fault}; {letter}", deed.serial));
+            }
+        }
+        disorders
     }
 
     /// How many updates some pool has neither done nor given up.
