@@ -85,11 +85,11 @@ pub fn as_expected(update: &Update) -> Result<Expected, String> {
     Ok(Expected {
         payload: update.payload.to_vec(),
         untouched: update.head.signature.is_some(),
-        id: update.head.id.to_string(),
+        id: update.head.id.as_str().to_owned(),
         tenant: update.head.tenant.to_string(),
         class: class.as_str(),
         kind: update.head.kind.clone(),
-        conversation: update.head.conversation.to_string(),
+        conversation: update.head.conversation.as_str().to_owned(),
     })
 }
 

@@ -243,7 +243,7 @@ mod tests {
         let element = element.unwrap();
         let contact =
             Contacts::new(&text, &list).of(&element.person(&text)).and_then(|at| list.get(at as usize));
-        ConversationKey::from(element.conversation(&text, contact)).to_string()
+        ConversationKey::from(element.conversation(&text, contact)).as_str().to_owned()
     }
 
     #[test]

@@ -85,14 +85,14 @@ impl Update {
             payload: self.payload,
             untouched,
             id: if foreign {
-                UpdateId::new(&format!("{}@{app}", self.id)).to_string()
+                UpdateId::new(&format!("{}@{app}", self.id.as_str())).as_str().to_owned()
             } else {
-                self.id.to_string()
+                self.id.as_str().to_owned()
             },
             tenant: tenant.unwrap_or("_unrouted").to_owned(),
             class: if tenant.is_some() { self.class } else { "acct" },
             kind: self.kind,
-            conversation: self.conversation.to_string(),
+            conversation: self.conversation.as_str().to_owned(),
         }
     }
 }

@@ -121,10 +121,14 @@ impl TenantId {
     }
 }
 
+/// Bytes of the hash that names an update in a log.
+const LOGGED_BYTES: usize = 6;
+
 /// Identifies an update for dedupe: Meta's own id of the element where it has one, a hash where not.
 ///
 /// It travels as `Nats-Msg-Id`, so it is printable ASCII of bounded length by construction.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// Meta's ids hold the person's number in base64, so none is printed by accident: a log says [`UpdateId::in_log`].
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UpdateId(String);
 
@@ -151,17 +155,28 @@ impl UpdateId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What names it in a log: the first digits of its SHA-256, the same everywhere.
+    pub fn in_log(&self) -> String {
+        hex(Sha256::digest(&self.0).get(..LOGGED_BYTES).unwrap_or_default())
+    }
 }
 
-impl fmt::Display for UpdateId {
+impl fmt::Debug for UpdateId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "UpdateId({})", self.in_log())
     }
 }
 
 /// An [`UpdateId`] that may still lie where it was found, so that finding one costs no allocation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct FoundId<'a>(Cow<'a, str>);
+
+impl fmt::Debug for FoundId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FoundId(…)")
+    }
+}
 
 impl<'a> FoundId<'a> {
     /// Wraps an element's id as [`UpdateId::new`] does.
@@ -197,7 +212,7 @@ fn is_graphic(text: &str, bytes_max: usize) -> bool {
 /// The ordering key of a conversation within a tenant: `u:<BSUID>`, `p:<phone>`, `g:<group>` or `-` for none.
 ///
 /// BSUID first, phone second, group id for groups; the business number is carried beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ConversationKey(String);
 
@@ -245,17 +260,23 @@ impl ConversationKey {
     }
 }
 
-impl fmt::Display for ConversationKey {
+impl fmt::Debug for ConversationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "ConversationKey({}…)", self.0.get(..2).unwrap_or(&self.0))
     }
 }
 
 /// A [`ConversationKey`] whose id may still lie where it was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct FoundKey<'a> {
     tag: &'static str,
     id: Cow<'a, str>,
+}
+
+impl fmt::Debug for FoundKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FoundKey({}…)", self.tag)
+    }
 }
 
 impl<'a> FoundKey<'a> {
@@ -323,6 +344,15 @@ mod tests {
         for text in ["", "a\r\nb", "ü", &"x".repeat(300)] {
             assert!(UpdateId::new(text).as_str().starts_with("h:"));
         }
+    }
+
+    #[test]
+    fn no_id_of_metas_is_printed_by_accident() {
+        let id = UpdateId::new("wamid.HBgLNDkxNzAxMjM0NTY3FQIAEhgg");
+        assert_eq!(format!("{id:?}"), format!("UpdateId({})", id.in_log()));
+        assert_eq!((id.in_log().len(), id.in_log() == UpdateId::new("wamid.other").in_log()), (12, false));
+        let key = ConversationKey::phone("491701234567");
+        assert!(!format!("{key:?}").contains("491701234567"), "{key:?}");
     }
 
     #[test]

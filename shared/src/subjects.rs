@@ -501,7 +501,7 @@ pub mod session_key {
 
     /// A pool's state of one conversation with one business number.
     pub fn of(pool: Pool, tenant: &TenantId, phone: &str, conversation: &ConversationKey) -> String {
-        format!("{pool}.{tenant}.{}", short_hash(format!("{phone}/{conversation}").as_bytes()))
+        format!("{pool}.{tenant}.{}", short_hash(format!("{phone}/{}", conversation.as_str()).as_bytes()))
     }
 }
 

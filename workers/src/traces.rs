@@ -137,7 +137,7 @@ fn attributes(head: &Head) -> Vec<KeyValue> {
     vec![
         text("ackline.tenant", head.tenant.as_str()),
         text("ackline.kind", &head.kind),
-        text("messaging.message.id", head.id.as_str()),
+        text("messaging.message.id", &head.id.in_log()),
         number("ackline.partition", head.partition.0.into()),
     ]
 }

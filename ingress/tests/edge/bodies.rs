@@ -27,7 +27,7 @@ fn a_value_with_messages_and_statuses_is_split_into_both_classes() {
     let seen: Vec<_> = split
         .updates()
         .map(|found| {
-            let conversation = ConversationKey::from(found.conversation).to_string();
+            let conversation = ConversationKey::from(found.conversation).as_str().to_owned();
             format!("{:?} {} {} {conversation}", found.class, found.kind, found.id.as_str())
         })
         .collect();

@@ -250,7 +250,7 @@ impl TailArguments {
     }
 
     fn show(&self, mut step: Step) -> String {
-        step.conversation = if self.show_personal { step.key.to_string() } else { hidden(&step.key) };
+        step.conversation = if self.show_personal { step.key.as_str().to_owned() } else { hidden(&step.key) };
         if self.json {
             return serde_json::to_string(&step).unwrap_or_default();
         }
@@ -268,7 +268,7 @@ fn hidden(key: &ConversationKey) -> String {
             let hash = short_hash(key.as_str().as_bytes());
             format!("{kind}~{}", hash.get(..10).unwrap_or(&hash))
         }
-        None => key.to_string(),
+        None => key.as_str().to_owned(),
     }
 }
 
@@ -287,7 +287,7 @@ fn of_told(told: Told) -> Step {
         pool: Some(told.pool),
         kind: told.kind,
         conversation: String::new(),
-        id: told.id.to_string(),
+        id: told.id.as_str().to_owned(),
         detail: Some(format!("{took}{attempt}{reason}")),
         key: told.conversation,
         phone: told.phone,
@@ -339,7 +339,7 @@ fn of_message(message: &Message, at_ms: u64) -> Option<Step> {
         pool: replay.map(|replay| replay.pool.as_str().to_owned()),
         kind: head.kind,
         conversation: String::new(),
-        id: head.id.to_string(),
+        id: head.id.as_str().to_owned(),
         detail: Some(format!("partition {}{detail}", head.partition)),
         key: head.conversation,
         phone: head.phone,

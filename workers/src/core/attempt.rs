@@ -354,7 +354,7 @@ impl<J: Job> Attempts<J> {
         Some(match ended {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_panic)) => {
-                tracing::error!(pool = %J::POOL, update = %work.head.id, "a job panicked; its update goes to the dead letters");
+                tracing::error!(pool = %J::POOL, update = work.head.id.in_log(), "a job panicked; its update goes to the dead letters");
                 Verdict::dead("the job panicked on this update; the log of the worker has the place")
             }
             Err(_elapsed) => {
@@ -387,7 +387,7 @@ impl<J: Job> Attempts<J> {
         let attempts = piece.work.attempt;
         let wait = self.settings.backoff.wait(attempts, after, rand::random());
         tracing::info!(
-            pool = %J::POOL, tenant = %piece.work.head.tenant, update = %piece.work.head.id, attempt = attempts,
+            pool = %J::POOL, tenant = %piece.work.head.tenant, update = piece.work.head.id.in_log(), attempt = attempts,
             wait_ms = wait.as_millis(), reason, "will be tried again"
         );
         let is_stale = !piece.work.marks.is_stored();
@@ -407,7 +407,7 @@ impl<J: Job> Attempts<J> {
         let is_stale = !piece.work.marks.is_stored();
         if is_first || piece.trail.begun > 0 || is_stale {
             tracing::debug!(
-                pool = %J::POOL, tenant = %piece.work.head.tenant, update = %piece.work.head.id,
+                pool = %J::POOL, tenant = %piece.work.head.tenant, update = piece.work.head.id.in_log(),
                 wait_ms = wait.as_millis(), reason, "waits without an attempt"
             );
             let attempts = piece.work.attempt.saturating_sub(1);
@@ -426,7 +426,7 @@ impl<J: Job> Attempts<J> {
         let least = if timed_out { TIMED_OUT_PAUSE } else { Duration::ZERO };
         if piece.trail.troubles == 0 {
             tracing::info!(
-                pool = %J::POOL, tenant = %piece.work.head.tenant, update = %piece.work.head.id,
+                pool = %J::POOL, tenant = %piece.work.head.tenant, update = piece.work.head.id.in_log(),
                 target = piece.work.target.downstream, reason = trouble.reason, "waits for its target"
             );
         }
@@ -496,7 +496,7 @@ impl<J: Job> Attempts<J> {
     async fn give_up(&self, mut piece: Box<Piece>, reason: &str) -> End<Box<Piece>> {
         let work = &piece.work;
         tracing::warn!(
-            pool = %J::POOL, tenant = %work.head.tenant, update = %work.head.id, attempts = work.attempt, reason,
+            pool = %J::POOL, tenant = %work.head.tenant, update = work.head.id.in_log(), attempts = work.attempt, reason,
             "went to the dead letters"
         );
         match dead::bury(&self.log, J::POOL, piece.arrival.stream, work, reason).await {

@@ -149,7 +149,7 @@ impl Order {
 
     /// The id of a replay: the same each time this order replays the same thing.
     pub fn replay_id(&self, original: &UpdateId) -> UpdateId {
-        UpdateId::new(&format!("{original}~{}", self.id))
+        UpdateId::new(&format!("{}~{}", original.as_str(), self.id))
     }
 
     /// What a letter is to hold instead, when somebody edited it.

@@ -88,7 +88,7 @@ impl From<Found> for DeadLetter {
             received_at: letter.received_ms.map(rfc3339),
             at: letter.at_ms.map(rfc3339),
             origin: headers.get(header::DEAD_ORIGIN).map(|origin| origin.as_str().to_owned()),
-            id: letter.id.to_string(),
+            id: letter.id.as_str().to_owned(),
             phone_number_id: letter.phone.clone(),
             conversation: letter.conversation.clone(),
             done: letter.done.clone(),
@@ -151,7 +151,7 @@ impl Preview {
                     "goes to {} on {} as {}{only}{without}",
                     found.letter.pool,
                     head.subject(),
-                    head.id
+                    head.id.as_str()
                 );
                 Self { possible: true, detail }
             }

@@ -192,7 +192,7 @@ pub fn of(head: &Head, payload: &[u8]) -> Result<Option<Event>, EventError> {
     Ok(made.map(|Made { name, timestamp, data }| Event {
         id: format!(
             "evt_{}",
-            short_hash(format!("{}/{}/{name}", head.tenant, head.original_id()).as_bytes())
+            short_hash(format!("{}/{}/{name}", head.tenant, head.original_id().as_str()).as_bytes())
         ),
         name,
         timestamp,
@@ -223,7 +223,7 @@ fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> M
     let data = Received {
         message_id: message.id.clone(),
         wamid: message.id,
-        conversation: head.conversation.to_string(),
+        conversation: head.conversation.as_str().to_owned(),
         phone_number_id,
         from: person(message.from, message.name),
         kind: message.kind,
@@ -253,7 +253,7 @@ fn progress(head: &Head, phone_number_id: Option<String>, status: Status) -> Opt
     let data = Progress {
         message_id: status.callback_data.unwrap_or_else(|| status.id.clone()),
         wamid: Some(status.id),
-        conversation: head.conversation.to_string(),
+        conversation: head.conversation.as_str().to_owned(),
         phone_number_id,
         recipient: person(status.recipient, None),
         status: word,
@@ -270,7 +270,7 @@ fn of_record(head: &Head, record: Record) -> Option<Made> {
         flow,
         bot,
         run,
-        conversation: head.conversation.to_string(),
+        conversation: head.conversation.as_str().to_owned(),
         phone_number_id: phone(head),
         outcome: None,
         variables: None,
@@ -281,7 +281,7 @@ fn of_record(head: &Head, record: Record) -> Option<Made> {
             let data = Progress {
                 message_id: command.id,
                 wamid: None,
-                conversation: head.conversation.to_string(),
+                conversation: head.conversation.as_str().to_owned(),
                 phone_number_id: Some(command.phone_number_id.to_string()),
                 recipient: person(command.to, None),
                 status: "failed",

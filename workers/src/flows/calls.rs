@@ -59,7 +59,7 @@ impl Caller {
         if let Some((kind, reason)) = failure {
             let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
             tracing::warn!(
-                pool = %Pool::Flows, tenant = %head.tenant, update = %head.id, call = what, kind,
+                pool = %Pool::Flows, tenant = %head.tenant, update = head.id.in_log(), call = what, kind,
                 host = host.as_deref().unwrap_or_default(), took_ms = took.as_millis(), reason,
                 "a call of a flow failed"
             );

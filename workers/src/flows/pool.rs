@@ -168,7 +168,7 @@ impl FlowsJob {
             to: recipient(session, head),
             content: content.clone(),
             reply_to: None,
-            origin: Origin::Flow { flow: session.flow().to_owned(), update: head.id.to_string() },
+            origin: Origin::Flow { flow: session.flow().to_owned(), update: head.id.as_str().to_owned() },
             created_ms: now_ms(),
         };
         let id = UpdateId::new(&format!("{}:queued", command.id));

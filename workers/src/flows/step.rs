@@ -136,7 +136,8 @@ impl<'f> Walk<'f> {
         let session = &mut self.session;
         session.epoch += 1;
         session.version = self.flow.version.clone();
-        session.run = short_hash(format!("{}\n{}\n{}", session.flow, session.epoch, self.update).as_bytes());
+        session.run =
+            short_hash(format!("{}\n{}\n{}", session.flow, session.epoch, self.update.as_str()).as_bytes());
         session.status = Status::Waiting;
         session.wait = None;
         session.variables = self.flow.variables.clone();

@@ -129,8 +129,9 @@ impl Person {
         let group = self.group_id.as_deref().map(ConversationKey::group);
         let user = self.user_id.as_deref().map(ConversationKey::user);
         let phone = self.phone.as_deref().map(ConversationKey::phone);
-        let keys: Vec<_> = group.into_iter().chain(user).chain(phone).map(|key| key.to_string()).collect();
-        if keys.is_empty() { vec![ConversationKey::none().to_string()] } else { keys }
+        let keys: Vec<_> =
+            group.into_iter().chain(user).chain(phone).map(|key| key.as_str().to_owned()).collect();
+        if keys.is_empty() { vec![ConversationKey::none().as_str().to_owned()] } else { keys }
     }
 }
 
@@ -179,7 +180,7 @@ fn number_of(work: &Work, update: &Update) -> Option<String> {
 }
 
 fn incoming(work: &Work, phone_number_id: String, message: Message) -> MessageEntry {
-    let wamid = if message.id.is_empty() { work.head.id.to_string() } else { message.id };
+    let wamid = if message.id.is_empty() { work.head.id.as_str().to_owned() } else { message.id };
     let created_ms = message.timestamp.map_or(work.head.received_ms, milliseconds);
     MessageEntry {
         id: id_of(work, &wamid),
@@ -202,7 +203,7 @@ fn incoming(work: &Work, phone_number_id: String, message: Message) -> MessageEn
 /// What somebody sent from the phone's own app; Meta tells us afterwards.
 fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
     let text = |pointer: &str| echo.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let wamid = text("/id").unwrap_or_else(|| work.head.id.to_string());
+    let wamid = text("/id").unwrap_or_else(|| work.head.id.as_str().to_owned());
     let kind = text("/type").unwrap_or_else(|| "unknown".to_owned());
     let to = Recipient { user_id: text("/to_user_id"), phone: text("/to") };
     let created_ms = text("/timestamp")

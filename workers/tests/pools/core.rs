@@ -89,7 +89,7 @@ impl Job for Recorder {
             b"refuse" => return Verdict::dead("refused: 400"),
             _ => Verdict::Done,
         };
-        let effect = (work.head.conversation.to_string(), work.head.id.to_string());
+        let effect = (work.head.conversation.as_str().to_owned(), work.head.id.as_str().to_owned());
         self.0.effects.lock().unwrap().push(effect);
         self.0.changed.notify_one();
         verdict

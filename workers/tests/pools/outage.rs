@@ -93,7 +93,7 @@ impl Job for Town {
             return Verdict::Trouble(Trouble::down("away"));
         }
         work.answered.set();
-        let taken = (name, work.head.conversation.to_string(), work.head.id.to_string());
+        let taken = (name, work.head.conversation.as_str().to_owned(), work.head.id.as_str().to_owned());
         self.taken.lock().unwrap().push(taken);
         self.changed.notify_one();
         Verdict::Done

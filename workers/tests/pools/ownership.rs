@@ -79,8 +79,8 @@ impl Job for Worker {
         sleep(self.takes).await;
         let effect = Effect {
             process: self.process,
-            conversation: work.head.conversation.to_string(),
-            id: work.head.id.to_string(),
+            conversation: work.head.conversation.as_str().to_owned(),
+            id: work.head.id.as_str().to_owned(),
         };
         self.ledger.effects.lock().unwrap().push(effect);
         self.ledger.changed.notify_waiters();

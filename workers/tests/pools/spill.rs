@@ -78,8 +78,8 @@ impl Job for Gated {
             _ => {}
         }
         let head = &work.head;
-        let id = format!("{}@{}", head.id, work.sequence);
-        gate.done.lock().unwrap().push((head.tenant.to_string(), head.conversation.to_string(), id));
+        let id = format!("{}@{}", head.id.as_str(), work.sequence);
+        gate.done.lock().unwrap().push((head.tenant.to_string(), head.conversation.as_str().to_owned(), id));
         gate.changed.notify_one();
         Verdict::Done
     }

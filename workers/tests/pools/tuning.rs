@@ -65,7 +65,8 @@ impl Watcher {
     async fn work(&self, work: &Work) -> Verdict {
         self.running.send_modify(|running| *running += 1);
         self.gate.acquire().await.unwrap().forget();
-        let (conversation, id) = (work.head.conversation.to_string(), work.head.id.to_string());
+        let (conversation, id) =
+            (work.head.conversation.as_str().to_owned(), work.head.id.as_str().to_owned());
         self.order.lock().unwrap().entry(conversation).or_default().push(id);
         self.running.send_modify(|running| *running -= 1);
         self.done.send_modify(|done| *done += 1);
@@ -120,7 +121,7 @@ impl Job for Unconcerned {
     }
 
     async fn run(&self, work: &Work) -> Verdict {
-        panic!("{} asks nothing of it", work.head.id)
+        panic!("{} asks nothing of it", work.head.id.as_str())
     }
 }
 

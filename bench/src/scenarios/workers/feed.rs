@@ -131,7 +131,7 @@ impl Feed {
         let head = head(update, &self.key.sign(body.as_bytes()))?;
         let mut headers = head.to_headers();
         let origin = format!("{UPDATES}:{}:{}", update.serial.saturating_add(1), head.subject());
-        headers.insert(header::MSG_ID, format!("dead:{}", head.id));
+        headers.insert(header::MSG_ID, format!("dead:{}", head.id.as_str()));
         headers.insert(header::DEAD_ID, head.id.as_str());
         headers.insert(header::DEAD_REASON, "gave up after 6 attempts: bot: answered 503");
         headers.insert(header::DEAD_ATTEMPTS, "6");
