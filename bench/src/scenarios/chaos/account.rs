@@ -42,7 +42,9 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
         "*Dead*: dead letters. *Unconfirmed*: dead letters of sends whose answer was lost; those are never made again, by promise. \
          *Lost* and *stuck*: neither done nor a dead letter some minutes after everything worked again; stuck is what the installation \
          still has. *Doubled*: done again. *After lost answers*: a bot or an endpoint was asked again where the answer was lost, or came \
-         so shortly around a fault that nobody could remember it. *Pause*: the longest time any partition of flows did nothing though something \
+         so shortly around a fault that nobody could remember it. *Late after lost answers*: a send that stands among the dead \
+         letters because its answer was lost, and reached Meta after a later one: a frozen process finished the request it was in \
+         when it went on. *Pause*: the longest time any partition of flows did nothing though something \
          waited, from the fault on.",
     );
     let mut total = Ledger::default();
@@ -88,7 +90,8 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
         rounds.iter().filter_map(|round| round.ledgers.values().next()).map(|ledger| ledger.updates).sum();
     let figures = json!({
         "rounds": rounds.len(), "updates": given, "dead": total.dead, "lost": total.lost, "doubled": total.doubled,
-        "doubled_lost_answers": total.doubled_lost_answers, "out_of_order": total.out_of_order, "stuck": total.stuck,
+        "doubled_lost_answers": total.doubled_lost_answers, "out_of_order": total.out_of_order,
+        "late_lost_answers": total.late_lost_answers, "stuck": total.stuck,
         "unconfirmed": total.unconfirmed, "takeover_kill_s": longest(Fault::Kill),
         "takeover_term_s": longest(Fault::Terminate),
     });

@@ -34,8 +34,11 @@ pub struct Ledger {
     pub doubled: usize,
     /// Done again after an answer that was lost, or that a fault kept from being remembered.
     pub doubled_lost_answers: usize,
-    /// Done before an earlier one of the same conversation.
+    /// Done after a later one of the same conversation.
     pub out_of_order: usize,
+    /// Sends done after a later one whose answer was lost and that stand among the dead letters for that: a process
+    /// that was frozen in the middle of a request finishes it when it goes on.
+    pub late_lost_answers: usize,
 }
 
 impl Ledger {
@@ -49,6 +52,7 @@ impl Ledger {
         self.doubled += other.doubled;
         self.doubled_lost_answers += other.doubled_lost_answers;
         self.out_of_order += other.out_of_order;
+        self.late_lost_answers += other.late_lost_answers;
     }
 
     /// Whether nothing is wrong.
@@ -68,13 +72,23 @@ impl Ledger {
             self.doubled,
             self.doubled_lost_answers,
             self.out_of_order,
+            self.late_lost_answers,
         ];
         figures.map(|figure| figure.to_string()).into()
     }
 
     /// What the figures are.
-    pub const HEAD: [&'static str; 8] =
-        ["updates", "dead", "unconfirmed", "lost", "stuck", "doubled", "after lost answers", "out of order"];
+    pub const HEAD: [&'static str; 9] = [
+        "updates",
+        "dead",
+        "unconfirmed",
+        "lost",
+        "stuck",
+        "doubled",
+        "after lost answers",
+        "out of order",
+        "late after lost answers",
+    ];
 }
 
 /// Something a pool did, or may have done, with an update.
@@ -116,6 +130,7 @@ impl Evidence {
             .zip(&self.given)
             .map(|(place, seen)| (seen.serial, (place, seen.conversation.as_str())))
             .collect();
+        let buried = self.buried(pool);
         let mut before: HashMap<u32, (bool, bool)> = HashMap::new();
         let mut latest: HashMap<&str, usize> = HashMap::new();
         for deed in self.deeds(pool, struck) {
@@ -130,13 +145,16 @@ impl Evidence {
                 && let Some(&(own, conversation)) = place.get(&deed.serial)
             {
                 let latest = latest.entry(conversation).or_default();
-                ledger.out_of_order += usize::from(own < *latest);
+                let is_unconfirmed =
+                    buried.get(&deed.serial).is_some_and(|reason| reason.starts_with(UNCONFIRMED));
+                let column =
+                    if is_unconfirmed { &mut ledger.late_lost_answers } else { &mut ledger.out_of_order };
+                *column += usize::from(own < *latest);
                 *latest = own.max(*latest);
             }
             *was_done |= deed.is_done;
             *was_excused |= deed.is_excused;
         }
-        let buried = self.buried(pool);
         for reason in buried.values() {
             let is_unconfirmed = reason.starts_with(UNCONFIRMED);
             *(if is_unconfirmed { &mut ledger.unconfirmed } else { &mut ledger.dead }) += 1;
@@ -355,6 +373,26 @@ mod tests {
         assert_eq!(doubled(Pool::Relay, &[struck(Fault::Terminate, at)]), (1, 0));
         assert_eq!(doubled(Pool::Relay, &[]), (1, 0));
         assert_eq!(doubled(Pool::Replies, &[struck(Fault::Kill, at)]), (1, 0));
+    }
+
+    #[test]
+    fn a_send_that_came_late_after_its_answer_was_lost_is_told_from_one_out_of_order() {
+        let at = Instant::now() + Duration::from_secs(60);
+        let letter =
+            |reason: &str| Seen { pool: Some(Pool::Replies), reason: Some(reason.to_owned()), ..seen(0, 0) };
+        let ledger = |letters: Vec<Seen>| {
+            let evidence = Evidence {
+                given: vec![seen(0, 0), seen(1, 0)],
+                commands: vec![],
+                letters,
+                notes: vec![(Pool::Replies, vec![note(1, at), note(0, at + Duration::from_secs(4))])],
+            };
+            let ledger = evidence.count_pool(Pool::Replies, &[], |_| false);
+            (ledger.out_of_order, ledger.late_lost_answers)
+        };
+        assert_eq!(ledger(vec![]), (1, 0));
+        assert_eq!(ledger(vec![letter("gave up")]), (1, 0));
+        assert_eq!(ledger(vec![letter("Meta's answer was lost: …")]), (0, 1));
     }
 
     #[test]
