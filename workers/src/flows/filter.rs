@@ -142,6 +142,11 @@ impl Filter {
         matches!(self, Self::Truncate(_) | Self::Number { .. } | Self::Date { .. } | Self::Phone)
     }
 
+    /// Whether its output is JSON already.
+    pub fn encodes_json(&self) -> bool {
+        matches!(self, Self::Json)
+    }
+
     /// Whether its output is already percent-encoded.
     pub fn encodes_url(&self) -> bool {
         matches!(self, Self::UrlEncode)

@@ -4,7 +4,7 @@ use super::answer::Accept;
 use super::definition::{AgentMode, Method};
 use super::effect::HeaderValue;
 use super::expression::Expression;
-use super::template::Template;
+use super::template::{Encoding, Template};
 use super::value::Scope;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -140,6 +140,18 @@ pub struct Http {
     pub save_status: Option<String>,
 }
 
+impl Http {
+    /// How the body is read; without a content type it goes as JSON.
+    pub fn encoding(&self) -> Encoding {
+        let is_type = |(name, _): &&(String, Header)| name.eq_ignore_ascii_case("content-type");
+        match self.headers.iter().find(is_type) {
+            Some((_, Header::Text(text))) => Encoding::of(text.as_static().unwrap_or_default()),
+            Some((_, Header::Secret(_))) => Encoding::Plain,
+            None => Encoding::Json,
+        }
+    }
+}
+
 /// A header's value.
 #[derive(Debug, Clone)]
 pub enum Header {
@@ -263,10 +275,10 @@ impl Node {
 }
 
 impl Body {
-    /// Renders the body's bytes.
-    pub fn render(&self, scope: &Scope<'_>) -> String {
+    /// Renders the body's bytes, a text as its content type is read.
+    pub fn render(&self, encoding: Encoding, scope: &Scope<'_>) -> String {
         match self {
-            Self::Text(template) => template.render(scope),
+            Self::Text(template) => template.render_as(encoding, scope),
             Self::Json(json) => json.render(scope).to_string(),
         }
     }

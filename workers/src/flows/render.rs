@@ -28,7 +28,7 @@ pub fn text_node(node: &Text, scope: &Scope<'_>) -> Option<Content> {
 
 /// Renders an image; none when its address is none.
 pub fn image(node: &Image, scope: &Scope<'_>) -> Option<Content> {
-    let link = node.link.render_url(scope).trim().to_owned();
+    let link = node.link.render_url(scope)?;
     let is_web = link.starts_with("https://") || link.starts_with("http://");
     let caption = node.caption.as_ref().and_then(|caption| line(caption, limits::BODY_UNITS, scope));
     is_web.then_some(Content::Image { link: Some(link), id: None, caption })

@@ -41,6 +41,34 @@ pub struct Template {
     parts: Vec<Part>,
 }
 
+/// What reads a rendered text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// An address, or the form that a browser sends.
+    Url,
+    /// JSON, of which slots are the insides of strings.
+    Json,
+    /// XML or HTML.
+    Xml,
+    /// People, or something that is not known.
+    Plain,
+}
+
+impl Encoding {
+    /// By a content type.
+    pub fn of(content_type: &str) -> Self {
+        let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match media.as_str() {
+            "application/json" | "text/json" => Self::Json,
+            "application/x-www-form-urlencoded" => Self::Url,
+            "application/xml" | "text/xml" | "text/html" => Self::Xml,
+            media if media.ends_with("+json") => Self::Json,
+            media if media.ends_with("+xml") => Self::Xml,
+            _ => Self::Plain,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Part {
     Text(String),
@@ -80,16 +108,24 @@ impl Template {
 
     /// Renders to a text of bounded size; missing values are empty.
     pub fn render(&self, scope: &Scope<'_>) -> String {
-        self.write(scope, |_, slot| Cow::Borrowed(slot))
+        self.write(scope, |_, _, text| Cow::Borrowed(text))
     }
 
     /// Renders an address: every slot but one that opens it is percent-encoded, so that an answer cannot
-    /// change the host or the path's structure.
-    pub fn render_url(&self, scope: &Scope<'_>) -> String {
-        self.write(scope, |position, slot| match position {
-            0 => Cow::Borrowed(slot),
-            _ => Cow::Owned(encode_url(slot)),
-        })
+    /// change the host or the path's structure. None when an answer is `.` or `..` where a segment stands: no
+    /// encoding keeps these from being taken for directories.
+    pub fn render_url(&self, scope: &Scope<'_>) -> Option<String> {
+        let url = self.write(scope, |position, filled, text| match position {
+            0 => Cow::Borrowed(text),
+            _ => escaped(Encoding::Url, filled, text),
+        });
+        let url = url.trim().to_owned();
+        (!has_dot_segment(&url)).then_some(url)
+    }
+
+    /// Renders a text that is read as something: what people wrote is encoded for where it stands.
+    pub fn render_as(&self, encoding: Encoding, scope: &Scope<'_>) -> String {
+        self.write(scope, |_, filled, text| escaped(encoding, filled, text))
     }
 
     /// Renders to a value: a template that is one slot keeps the value's type, any other is a text.
@@ -138,7 +174,11 @@ impl Template {
         })
     }
 
-    fn write(&self, scope: &Scope<'_>, escape: impl Fn(usize, &str) -> Cow<'_, str>) -> String {
+    fn write(
+        &self,
+        scope: &Scope<'_>,
+        escape: impl for<'a> Fn(usize, (&Slot, &Value), &'a str) -> Cow<'a, str>,
+    ) -> String {
         let mut out = String::new();
         let mut work = WORK_BYTES_MAX;
         for (position, part) in self.parts.iter().enumerate() {
@@ -149,14 +189,56 @@ impl Template {
                     let value = slot.value(scope, &mut work);
                     let text = text_of(&value);
                     let text = cut_bytes(&text, RENDERED_BYTES_MAX);
-                    let is_encoded = slot.filters.last().is_some_and(Filter::encodes_url);
-                    let text = if is_encoded { Cow::Borrowed(text) } else { escape(position, text) };
-                    out.push_str(cut_bytes(&text, room));
+                    out.push_str(cut_bytes(&escape(position, (slot, &value), text), room));
                 }
             }
         }
         out
     }
+}
+
+/// What a filled slot becomes where it stands. A filter that encodes has done it already.
+fn escaped<'a>(encoding: Encoding, (slot, value): (&Slot, &Value), text: &'a str) -> Cow<'a, str> {
+    let last = slot.filters.last();
+    match encoding {
+        Encoding::Url if last.is_some_and(Filter::encodes_url) => Cow::Borrowed(text),
+        Encoding::Url => Cow::Owned(encode_url(text)),
+        // A number, a list or an object is written as JSON, whatever is in it.
+        Encoding::Json if last.is_some_and(Filter::encodes_json) || !value.is_string() => Cow::Borrowed(text),
+        Encoding::Json => Cow::Owned(encode_json(text)),
+        Encoding::Xml => Cow::Owned(encode_xml(text)),
+        Encoding::Plain => Cow::Borrowed(text),
+    }
+}
+
+/// The inside of a JSON string.
+fn encode_json(text: &str) -> String {
+    let quoted = Value::from(text).to_string();
+    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
+}
+
+fn encode_xml(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&apos;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Whether a part of an address's path is `.` or `..`, written out or percent-encoded.
+fn has_dot_segment(url: &str) -> bool {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    path.split(['/', '\\']).any(|segment| {
+        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+        matches!(plain.as_str(), "." | "..")
+    })
 }
 
 impl Slot {
@@ -275,7 +357,38 @@ mod tests {
         let url = Template::compile("{{base}}/orders/{{order}}?x={{order | urlencode}}").unwrap();
         let variables = json!({"base": "http://shop", "order": "../a b@evil"});
         let rendered = with_scope(variables, |scope| url.render_url(scope));
-        assert_eq!(rendered, "http://shop/orders/..%2Fa%20b%40evil?x=..%2Fa%20b%40evil");
+        assert_eq!(rendered.as_deref(), Some("http://shop/orders/..%2Fa%20b%40evil?x=..%2Fa%20b%40evil"));
+        for (order, passes) in
+            [(".", false), ("..", false), ("%2e", true), ("...", true), (".x", true), ("", true)]
+        {
+            let variables = json!({"base": "http://shop", "order": order});
+            let rendered = with_scope(variables, |scope| url.render_url(scope));
+            assert_eq!(rendered.is_some(), passes, "{order}");
+        }
+        let encoded = Template::compile("http://shop/{{x}}%2E/orders?x=..").unwrap();
+        for (x, passes) in [(".", false), ("", false), ("a", true)] {
+            let rendered = with_scope(json!({"x": x}), |scope| encoded.render_url(scope));
+            assert_eq!(rendered.is_some(), passes, "{x}");
+        }
+    }
+
+    #[test]
+    fn an_answer_stays_inside_what_it_is_written_into() {
+        let text = "a\",\"role\":\"admin\n<b>&'";
+        let render = |source: &str, content_type: &str| {
+            let template = Template::compile(source).unwrap();
+            let variables = json!({"t": text, "n": 2, "o": {"x": text}});
+            with_scope(variables, |scope| template.render_as(Encoding::of(content_type), scope))
+        };
+        let json =
+            render("{\"t\": \"{{t}}\", \"n\": {{n}}, \"o\": {{o}}, \"j\": {{t | json}}}", "application/json");
+        let read: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, json!({"t": text, "n": 2, "o": {"x": text}, "j": text}));
+        let form = render("t={{t}}&u={{t | urlencode}}", "application/x-www-form-urlencoded; charset=utf-8");
+        let read: Vec<_> = url::form_urlencoded::parse(form.as_bytes()).collect();
+        assert_eq!(read, [("t".into(), text.into()), ("u".into(), text.into())]);
+        assert!(!render("<t>{{t}}</t>", "application/soap+xml").contains("<b>"));
+        assert_eq!(render("{{t}}", "text/plain"), text);
     }
 
     #[test]

@@ -81,8 +81,8 @@ impl Walk<'_> {
 
     fn request(&mut self, node: &Node, http: &Http) -> Walked<Next> {
         let scope = self.scope();
-        let url = http.url.render_url(&scope).trim().to_owned();
-        let body = http.body.as_ref().map(|body| body.render(&scope));
+        let Some(url) = http.url.render_url(&scope) else { return exit("http_error") };
+        let body = http.body.as_ref().map(|body| body.render(http.encoding(), &scope));
         let is_web = url.starts_with("https://") || url.starts_with("http://");
         if !is_web
             || url.len() > URL_BYTES_MAX
@@ -113,7 +113,7 @@ impl Walk<'_> {
         let scope = self.scope();
         let call = AgentCall {
             endpoint: EndpointConfig {
-                base_url: agent.base_url.render_url(&scope).trim().to_owned(),
+                base_url: agent.base_url.render_url(&scope).unwrap_or_default(),
                 model: agent.model.render(&scope),
                 api_key: agent.api_key.clone(),
             },
