@@ -94,7 +94,9 @@ impl Graph {
     pub fn new(settings: &GraphSettings) -> Result<Self, ClientError> {
         // Whoever installs a provider first wins; all of ours are the same.
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        // What is configured decides where requests go, and not what the environment says.
         let http = reqwest::Client::builder()
+            .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TOTAL_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)

@@ -80,7 +80,7 @@ pub(super) fn share(share: f64) -> u64 {
 impl Exporter {
     /// Runs until the signal, then sends what is left.
     pub async fn run(mut self, mut shutdown: Shutdown) {
-        let client = match Client::builder().timeout(POST_TIMEOUT).build() {
+        let client = match Client::builder().no_proxy().timeout(POST_TIMEOUT).build() {
             Ok(client) => client,
             Err(error) => {
                 tracing::error!(%error, "traces cannot be sent");
