@@ -249,7 +249,7 @@ async fn a_key_that_asks_too_often_is_told_when_to_come_back() {
     .await;
     let first = stage.get("/v1/bots", ACME).await;
     assert_eq!(
-        (first.header("ratelimit-limit"), first.header("ratelimit-remaining")),
+        (first.header("x-ratelimit-limit"), first.header("x-ratelimit-remaining")),
         (Some("2"), Some("1"))
     );
     stage.get("/v1/bots", ACME).await;
@@ -257,6 +257,41 @@ async fn a_key_that_asks_too_often_is_told_when_to_come_back() {
     refused.is_problem(StatusCode::TOO_MANY_REQUESTS, "rate-limited");
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(stage.get("/v1/bots", GLOBEX).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn every_answer_says_what_is_left_and_wrong_keys_are_held_back() {
+    let stage = Stage::start_with(|settings| {
+        settings.requests_burst = 8;
+        settings.requests_per_second = 1;
+    })
+    .await;
+    let limits = |answer: &api_stage::Answer| {
+        ["limit", "remaining", "reset"].map(|name| {
+            let value = answer.header(&format!("x-ratelimit-{name}"));
+            value.unwrap_or_else(|| panic!("x-ratelimit-{name} of {answer:?}")).parse::<u64>().unwrap()
+        })
+    };
+    let known = [
+        stage.get("/v1/nothing", ACME).await,
+        stage.send("DELETE", "/v1/bots", Some(ACME), &[], None).await,
+        stage.raw("POST", "/v1/messages", Some(ACME), &[("content-type", "text/plain")], "x".into()).await,
+    ];
+    assert_eq!(known.each_ref().map(|answer| limits(answer)[1]), [7, 6, 5]);
+    let unknown = [
+        stage.send("GET", "/", None, &[], None).await,
+        stage.send("GET", "/openapi.json", None, &[], None).await,
+        stage.send("POST", "/hooks/chatwoot/acme/none/token", None, &[], None).await,
+        stage.get("/v1/bots", "a key that nobody has, of good length").await,
+    ];
+    assert_eq!(unknown.each_ref().map(|answer| limits(answer)[1]), [7, 6, 5, 4]);
+    for _ in 0..4 {
+        stage.get("/v1/bots", "a key that nobody has, of good length").await;
+    }
+    let refused = stage.get("/v1/bots", "a key that nobody has, of good length").await;
+    refused.is_problem(StatusCode::TOO_MANY_REQUESTS, "rate-limited");
+    assert_eq!(limits(&refused)[1], 0);
+    assert_eq!(stage.get("/v1/bots", ACME).await.status, StatusCode::OK, "who has a key is not held back");
 }
 
 #[tokio::test]

@@ -10,15 +10,14 @@ use ackline_shared::model::Scope;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::vault::VaultKey;
 use arc_swap::ArcSwap;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 use subtle::ConstantTimeEq;
 
 /// Shortest key that is accepted.
@@ -138,23 +137,18 @@ fn prefix(digest: &[u8; 32]) -> [u8; 4] {
     digest.first_chunk().copied().unwrap_or_default()
 }
 
-/// Lets a request with a valid key and a free place in its rate through, and says on every answer what is left.
-pub async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
+/// Whose key a request carries, if it carries a valid one.
+pub fn caller(app: &App, headers: &HeaderMap) -> Option<Caller> {
     let snapshot = app.platform.snapshot();
-    let found =
-        bearer(request.headers()).and_then(|key| app.keys.find(&snapshot, app.platform.master(), key));
-    let Some(caller) = found else { return Problem::Unauthorized.into_response() };
-    let grant = app.limiter.take(&format!("{}/{}", caller.tenant, caller.key), Instant::now());
-    request.extensions_mut().insert(caller);
-    let mut response = match grant.wait {
-        Some(wait) => Problem::RateLimited(wait).into_response(),
-        None => next.run(request).await,
-    };
-    let headers = response.headers_mut();
-    headers.insert("ratelimit-limit", HeaderValue::from(grant.limit));
-    headers.insert("ratelimit-remaining", HeaderValue::from(grant.remaining));
-    headers.insert("ratelimit-reset", HeaderValue::from(grant.reset.as_secs()));
-    response
+    bearer(headers).and_then(|key| app.keys.find(&snapshot, app.platform.master(), key))
+}
+
+/// Lets a request through that a valid key was found in.
+pub async fn authenticate(request: Request, next: Next) -> Response {
+    match request.extensions().get::<Caller>() {
+        Some(_) => next.run(request).await,
+        None => Problem::Unauthorized.into_response(),
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

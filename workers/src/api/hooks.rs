@@ -15,6 +15,7 @@ use ackline_shared::model::CrmLink;
 use ackline_shared::subjects::{Lane, config_key};
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -26,22 +27,31 @@ pub async fn chatwoot(
     State(app): State<App>,
     PathOf((tenant, link, token)): PathOf<(String, String, String)>,
     request: Request,
-) -> Result<Json<Value>, Problem> {
-    let link = find(&app, tenant, link, &token).ok_or(Problem::NotFound("path"))?;
+) -> Response {
+    let Some(link) = find(&app, tenant, link, &token) else {
+        return Problem::NotFound("path").into_response();
+    };
     let grant = app.limiter.take(&format!("hook/{}/{}", link.tenant, link.id), Instant::now());
-    if let Some(wait) = grant.wait {
-        return Err(Problem::RateLimited(wait));
-    }
+    let mut response = match grant.wait {
+        Some(wait) => Problem::RateLimited(wait).into_response(),
+        None => taken(&app, &link, request).await.into_response(),
+    };
+    response.extensions_mut().insert(grant);
+    response
+}
+
+/// Turns a webhook of a link into a message, where it is one.
+async fn taken(app: &App, link: &CrmLink, request: Request) -> Result<Json<Value>, Problem> {
     let headers = request.headers().clone();
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let bytes = body(request, &app).await?;
+    let bytes = body(request, app).await?;
     app.reach_log()?;
     let arrived =
         Arrived { timestamp: text(TIMESTAMP_HEADER), signature: text(SIGNATURE_HEADER), body: &bytes };
-    let command = answer::to_command(&app.platform, &link, arrived, now_ms()).await;
-    match command.map_err(|error| problem(&link, error))? {
+    let command = answer::to_command(&app.platform, link, arrived, now_ms()).await;
+    match command.map_err(|error| problem(link, error))? {
         Some(command) => {
-            queue(&app, Lane::Live, &command).await?;
+            queue(app, Lane::Live, &command).await?;
             Ok(Json(json!({"id": command.id})))
         }
         None => Ok(Json(json!({}))),

@@ -2,25 +2,30 @@
 //!
 //! axum's own `serve` bounds neither the number of connections nor the time a request's head may take.
 
+use super::doors::{Door, Doors};
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
 /// Connections at once; further ones wait in the accept queue.
 const CONNECTIONS_MAX: usize = 1024;
+/// Connections that one address may hold without having brought a valid key on them; further ones are closed.
+const STRANGERS_MAX: usize = 128;
 /// Time for the head of a request, which is also how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a head.
@@ -36,7 +41,7 @@ pub async fn serve(
     service: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (permits, doors) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Doors::new(STRANGERS_MAX));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -48,10 +53,11 @@ pub async fn serve(
             accepted = accept(&listener, &permits) => accepted,
         };
         match accepted {
-            Ok((stream, permit)) => {
+            Ok((stream, address, permit)) => {
+                let Some(door) = doors.enter(address) else { continue };
                 let (service, stopped) = (service.clone(), stopped.clone());
                 connections.spawn(async move {
-                    converse(stream, service, stopped).await;
+                    converse(stream, (address, door), service, stopped).await;
                     drop(permit);
                 });
             }
@@ -76,15 +82,24 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _address) = listener.accept().await?;
-    Ok((stream, permit))
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, permit))
 }
 
-async fn converse(stream: TcpStream, service: Router, mut stopped: watch::Receiver<bool>) {
-    let answer =
-        service_fn(move |request: Request<Incoming>| service.clone().oneshot(request.map(Body::new)));
+async fn converse(
+    stream: TcpStream,
+    (address, door): (SocketAddr, Door),
+    service: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(address));
+        request.extensions_mut().insert(door.clone());
+        service.clone().oneshot(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -138,5 +153,42 @@ mod tests {
         busy.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("finished"), "{answer}");
         timeout(DRAIN_TIMEOUT, serving).await.unwrap().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_shows_no_key_does_not_take_every_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let known = |request: Request<Body>| async move {
+            if request.headers().contains_key("authorization") {
+                request.extensions().get::<Door>().unwrap().is_known_now();
+            }
+            "answer"
+        };
+        tokio::spawn(serve(listener, Router::new().route("/", get(known)), std::future::pending()));
+        let mut connections = Vec::new();
+        for head in ["", "authorization: Bearer k\r\n"] {
+            for _ in 0..STRANGERS_MAX {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream
+                    .write_all(format!("GET / HTTP/1.1\r\nhost: x\r\n{head}\r\n").as_bytes())
+                    .await
+                    .unwrap();
+                assert!(stream.read(&mut [0; 64]).await.unwrap() > 0);
+                connections.push(stream);
+            }
+            if head.is_empty() {
+                connections.clear();
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+        assert_eq!(connections.len(), STRANGERS_MAX, "who shows a key is not counted");
+        let mut strangers = Vec::new();
+        for _ in 0..STRANGERS_MAX {
+            strangers.push(TcpStream::connect(address).await.unwrap());
+        }
+        sleep(Duration::from_millis(100)).await;
+        let mut one_more = TcpStream::connect(address).await.unwrap();
+        assert_eq!(one_more.read(&mut [0; 1]).await.unwrap_or(0), 0, "it is closed");
     }
 }

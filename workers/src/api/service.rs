@@ -1,7 +1,9 @@
 //! The service as a whole: routes, document, and the bounds around every request.
 
 use super::problem::Problem;
-use super::{App, auth, bots, conversations, dead_letters, flows, hooks, messages, pools, replays, tuning};
+use super::{
+    App, auth, bots, conversations, dead_letters, flows, hooks, messages, pools, rate, replays, tuning,
+};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -26,7 +28,7 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 
 /// The document of the API.
 pub fn document() -> utoipa::openapi::OpenApi {
-    described(v1(None).split_for_parts().1)
+    described(v1(false).split_for_parts().1)
 }
 
 /// Says of every operation that what goes wrong outside its own answers is a problem document too.
@@ -49,7 +51,7 @@ fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi
 #[openapi(
     info(
         title = "Ackline",
-        description = "Send WhatsApp messages, read conversations, manage bots and flows. Every answer that is not a success is `application/problem+json`.",
+        description = "Send WhatsApp messages, read conversations, manage bots and flows. Every answer that is not a success is `application/problem+json`. Every answer says in `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds until all are free again) how many requests your key may make; without a valid key, your address.",
         license(name = "Apache-2.0")
     ),
     modifiers(&BearerKey),
@@ -67,7 +69,7 @@ impl Modify for BearerKey {
     }
 }
 
-fn v1(app: Option<App>) -> OpenApiRouter<App> {
+fn v1(is_guarded: bool) -> OpenApiRouter<App> {
     let routes = tuning::router()
         .routes(routes!(messages::send))
         .routes(routes!(messages::get))
@@ -89,16 +91,16 @@ fn v1(app: Option<App>) -> OpenApiRouter<App> {
         .routes(routes!(pools::list))
         .routes(routes!(pools::get))
         .routes(routes!(pools::tenants));
-    let routes = match app {
-        Some(app) => routes.route_layer(from_fn_with_state(app, auth::authenticate)),
-        None => routes,
+    let routes = match is_guarded {
+        true => routes.route_layer(from_fn(auth::authenticate)),
+        false => routes,
     };
     OpenApiRouter::with_openapi(Document::openapi()).nest("/v1", routes)
 }
 
 /// Puts routes and bounds together; what is added last meets a request first.
 pub(super) fn router(app: App) -> Router {
-    let (routes, document) = v1(Some(app.clone())).split_for_parts();
+    let (routes, document) = v1(true).split_for_parts();
     let document = Bytes::from(described(document).to_json().unwrap_or_default());
     let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     routes
@@ -110,6 +112,7 @@ pub(super) fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::max(app.settings.body_bytes_max))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(app.clone(), deadline))
+        .layer(from_fn_with_state(app.clone(), rate::meter))
         .layer(from_fn(identify))
         .with_state(app)
 }
