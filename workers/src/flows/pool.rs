@@ -9,7 +9,7 @@ use super::bot;
 use super::calls::Caller;
 use super::effect::{Call, Effect};
 use super::library::{Library, Shelf};
-use super::session::Session;
+use super::session::{Session, SessionError};
 use super::update::{Contact, Message, Outcome, Update};
 use crate::core::job::{Job, LaneSource, Verdict, Work};
 use crate::core::log::now_ms;
@@ -196,6 +196,8 @@ impl FlowsJob {
         let Some(entry) = entry else { return Ok(Stored { key, revision: 0, session: None }) };
         let session = match Session::from_json(&entry.value) {
             Ok(session) => Some(session),
+            // What a newer version wrote is not written over.
+            Err(error @ SessionError::Schema(_)) => return Err(error.to_string()),
             Err(error) => {
                 tracing::warn!(tenant = %head.tenant, %error, "a conversation starts anew");
                 None

@@ -11,6 +11,7 @@ use super::effect::Effect;
 use super::limits::{OUTBOX_BYTES_MAX, RING_MAX, SESSION_BYTES_MAX, json_bytes};
 use super::update::Message;
 use super::value::Variables;
+use crate::core::finished::Finished;
 use ackline_shared::ids::UpdateId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -55,7 +56,11 @@ pub struct Session {
     pub(super) answers: u32,
     pub(super) counters: Counters,
     recent: VecDeque<Recent>,
+    /// The last updates by id, whose effects may have to be published again.
     processed: VecDeque<UpdateId>,
+    /// Many more that were processed, by their hashes.
+    #[serde(default, skip_serializing_if = "Finished::is_empty")]
+    finished: Finished,
     outbox: VecDeque<Sent>,
 }
 
@@ -137,6 +142,12 @@ struct Recent {
     node: String,
 }
 
+/// What every version of a session says.
+#[derive(Deserialize)]
+struct Version {
+    schema: u32,
+}
+
 /// Why stored bytes are not a session.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -171,6 +182,7 @@ impl Session {
             counters: Counters::default(),
             recent: VecDeque::new(),
             processed: VecDeque::new(),
+            finished: Finished::default(),
             outbox: VecDeque::new(),
         }
     }
@@ -183,6 +195,7 @@ impl Session {
             turn: self.turn,
             counters: self.counters,
             processed: self.processed,
+            finished: self.finished,
             outbox: self.outbox,
             ..Self::new(flow, compiled)
         }
@@ -190,8 +203,11 @@ impl Session {
 
     /// Reads a stored session.
     pub fn from_json(bytes: &[u8]) -> Result<Self, SessionError> {
-        let session: Self = serde_json::from_slice(bytes)?;
-        if session.schema > SCHEMA { Err(SessionError::Schema(session.schema)) } else { Ok(session) }
+        // A newer one may have any other shape.
+        match serde_json::from_slice(bytes)? {
+            Version { schema } if schema > SCHEMA => Err(SessionError::Schema(schema)),
+            Version { .. } => Ok(serde_json::from_slice(bytes)?),
+        }
     }
 
     /// Writes the session for storing.
@@ -251,7 +267,7 @@ impl Session {
 
     /// Whether an update was already processed.
     pub fn seen(&self, update: &UpdateId) -> bool {
-        self.processed.contains(update)
+        self.processed.contains(update) || self.finished.has(update.as_str())
     }
 
     /// The effects of an update already processed, to be published again; none when it is new.
@@ -283,6 +299,7 @@ impl Session {
 
     /// Remembers an update as processed, with its effects, and forgets the oldest.
     pub(super) fn remember(&mut self, update: UpdateId, effects: &[Effect]) {
+        self.finished.add(update.as_str());
         self.processed.push_back(update.clone());
         if self.processed.len() > RING_MAX {
             self.processed.pop_front();

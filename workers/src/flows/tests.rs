@@ -1,7 +1,8 @@
 //! What the engine promises, one sentence a test, over small flows.
 
-use super::session::WaitOn;
+use super::session::{SCHEMA, SessionError, WaitOn};
 use super::*;
+use crate::core::finished::FINISHED_MAX;
 use ackline_shared::command::Content;
 use ackline_shared::ids::UpdateId;
 use serde_json::{Map, Value, json};
@@ -101,7 +102,7 @@ fn a_redelivered_update_changes_nothing_and_yields_its_effects_again() {
 }
 
 #[test]
-fn an_update_older_than_the_ring_is_new_and_effects_are_kept_within_their_bytes() {
+fn effects_are_kept_within_their_bytes_and_updates_are_known_without_them() {
     let flow = compile(json!({
         "a": {"kind": "ask.choice", "body": "x".repeat(900), "retry": "{{message.text}}", "attempts": 10,
               "options": [{"id": "o", "title": "O"}], "exits": {"else": "b"}},
@@ -117,7 +118,8 @@ fn an_update_older_than_the_ring_is_new_and_effects_are_kept_within_their_bytes(
         session = Session::from_json(&next.to_json()).unwrap();
     }
     assert!(session.seen(&UpdateId::new("t49")) && session.seen(&UpdateId::new("t18")));
-    assert!(!session.seen(&UpdateId::new("t17")));
+    assert_eq!(session.replay(&UpdateId::new("t17")), Some(vec![]), "known, with nothing to publish again");
+    assert_eq!(session.replay(&UpdateId::new("never")), None);
 }
 
 #[test]
@@ -403,6 +405,31 @@ fn a_bot_chooses_a_flow_keeps_it_and_chooses_again_when_it_is_over() {
         (session, Some(("completed", None))),
         "what was processed stays known"
     );
+}
+
+#[test]
+fn an_update_is_known_as_long_as_in_any_other_pool() {
+    let definition = json!({
+        "format": 1, "name": "count", "entry": [{"on": "any"}], "start": "a",
+        "nodes": {
+            "a": {"kind": "ask.text", "body": "and?", "variable": "v", "exits": {"next": "a", "invalid": "a"}}
+        }
+    });
+    let flows = [Flow { id: "f".into(), compiled: Arc::new(Compiled::from_json(&definition).unwrap()) }];
+    let mut session = None;
+    for at in 0..FINISHED_MAX {
+        let (next, _) = advance(&flows, session, &says(&format!("m{at}"), "x"), NOW).unwrap();
+        session = Some(Session::from_json(&next.to_json()).unwrap());
+    }
+    let before = session.unwrap();
+    for at in [0, 1, FINISHED_MAX - 40, FINISHED_MAX - 1] {
+        let (after, _) = advance(&flows, Some(before.clone()), &says(&format!("m{at}"), "x"), NOW).unwrap();
+        assert_eq!(after, before, "m{at} changes nothing again");
+    }
+    let (after, _) = advance(&flows, Some(before.clone()), &says("new", "x"), NOW).unwrap();
+    assert_ne!(after, before);
+    let newer = json!({"schema": SCHEMA + 1, "shape": "another"}).to_string();
+    assert!(matches!(Session::from_json(newer.as_bytes()), Err(SessionError::Schema(_))));
 }
 
 #[test]
