@@ -87,6 +87,9 @@ pub enum Origin {
     Api {
         /// The key's id.
         key: String,
+        /// A hash of the request, by which its repeat is told from another with the same Idempotency-Key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<String>,
     },
     /// A person, in the CRM.
     Agent {

@@ -104,7 +104,26 @@ async fn a_repeat_with_the_same_idempotency_key_is_the_same_message_even_when_je
     stage.purge(OUTBOUND).await;
     assert_eq!(send("order-1", "hi").await.json, first);
     assert_eq!(stage.stored(OUTBOUND).await.len(), 0);
-    send("order-1", "other").await.is_problem(StatusCode::CONFLICT, "idempotency-conflict");
+    let conflict = |answer: &api_stage::Answer| {
+        answer.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-conflict");
+    };
+    conflict(&send("order-1", "other").await);
+    let other_person = async |key: &str| {
+        let mut body = text("hi");
+        body["to"] = json!({"phone": "+4915199999"});
+        stage.send("POST", "/v1/messages", Some(ACME), &[("idempotency-key", key)], Some(body)).await
+    };
+    conflict(&other_person("order-1").await);
+    // Before the read model has it, the log alone tells.
+    let early = send("order-3", "hi").await.json;
+    conflict(&send("order-3", "other").await);
+    conflict(&other_person("order-3").await);
+    assert_eq!(send("order-3", "hi").await.json, early);
+    stage.journal_catches_up().await;
+    assert_eq!(
+        stage.get(&format!("/v1/messages/{}", early["id"].as_str().unwrap()), ACME).await.json["text"],
+        "hi"
+    );
     send("", "hi").await.is_problem(StatusCode::BAD_REQUEST, "malformed");
     let other_key = [("idempotency-key", "order-1")];
     let other = stage.send("POST", "/v1/messages", Some(SENDER), &other_key, Some(text("hi"))).await;

@@ -146,8 +146,7 @@ impl From<StoredMessage> for Message {
     params(("Idempotency-Key" = Option<String>, Header, description = "Any text of up to 255 characters; the same text always means the same message.")),
     responses(
         (status = 202, description = "Stored; it will be sent.", body = AcceptedMessage),
-        (status = 409, description = "The Idempotency-Key was used for another content.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "Not acceptable; `errors` lists why.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "Not acceptable, `errors` lists why; or the Idempotency-Key was used for another request.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The log cannot be reached.", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -194,16 +193,20 @@ fn command(
     }
     let number = number(app, caller, body.phone_number_id);
     match number {
-        Ok(phone_number_id) if mistakes.is_empty() => Ok(SendCommand {
-            id: message_id(caller, idempotency),
-            tenant: caller.tenant.clone(),
-            phone_number_id,
-            to: body.to,
-            content: body.content,
-            reply_to: body.reply_to,
-            origin: Origin::Api { key: caller.key.to_string() },
-            created_ms: now_ms(),
-        }),
+        Ok(phone_number_id) if mistakes.is_empty() => {
+            let asked = (&phone_number_id, &body.to, &body.content, &body.reply_to);
+            let request = serde_json::to_vec(&asked).map(|bytes| short_hash(&bytes)).ok();
+            Ok(SendCommand {
+                id: message_id(caller, idempotency),
+                tenant: caller.tenant.clone(),
+                phone_number_id,
+                to: body.to,
+                content: body.content,
+                reply_to: body.reply_to,
+                origin: Origin::Api { key: caller.key.to_string(), request: idempotency.and(request) },
+                created_ms: now_ms(),
+            })
+        }
         number => Err(Problem::Invalid(mistakes.into_iter().chain(number.err()).collect())),
     }
 }
@@ -238,16 +241,23 @@ fn message_id(caller: &Caller, idempotency: Option<&str>) -> String {
 async fn is_stored(app: &App, command: &SendCommand) -> Result<bool, Problem> {
     match app.journal.message(command.tenant.as_str(), &command.id).await {
         Ok(None) => Ok(false),
-        Ok(Some(stored))
-            if serde_json::to_value(&command.content).is_ok_and(|content| content == stored.content) =>
-        {
-            Ok(true)
-        }
+        Ok(Some(stored)) if is_repeat(command, &stored) => Ok(true),
         Ok(Some(_)) => Err(Problem::IdempotencyConflict),
         Err(error) => {
             tracing::warn!(%error, "the read model cannot be asked for an earlier message of the same Idempotency-Key");
             Ok(false)
         }
+    }
+}
+
+/// Whether a message is the same request again; one of an earlier version has no hash of it.
+fn is_repeat(command: &SendCommand, stored: &StoredMessage) -> bool {
+    let origin = stored.origin.clone().and_then(|origin| serde_json::from_value(origin).ok());
+    match (origin, &command.origin) {
+        (Some(Origin::Api { request: Some(first), .. }), Origin::Api { request: Some(again), .. }) => {
+            first == *again
+        }
+        _ => serde_json::to_value(&command.content).is_ok_and(|content| content == stored.content),
     }
 }
 

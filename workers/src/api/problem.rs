@@ -146,10 +146,10 @@ impl Problem {
                 answer(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", &detail)
             }
             Self::IdempotencyConflict => answer(
-                StatusCode::CONFLICT,
+                StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-conflict",
                 "The idempotency key was used before",
-                "a message with this Idempotency-Key exists and has another content; use a new key",
+                "a message with this Idempotency-Key exists and was asked for otherwise (recipient, content, number or reply_to), so nothing was sent; use a new key",
             ),
             Self::PreconditionFailed => answer(
                 StatusCode::PRECONDITION_FAILED,

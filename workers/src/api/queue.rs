@@ -5,15 +5,22 @@ use super::problem::Problem;
 use ackline_shared::command::SendCommand;
 use ackline_shared::ids::UpdateId;
 use ackline_shared::record::Record;
-use ackline_shared::subjects::Lane;
+use ackline_shared::subjects::{Lane, OUTBOUND};
+use async_nats::jetstream::stream::RawMessageErrorKind;
 
-/// Stores a command and then the record of it; the same command stored again changes nothing.
+/// Stores a command and then the record of it; the same command stored again changes nothing, and another with its id
+/// is refused.
 pub async fn queue(app: &App, lane: Lane, command: &SendCommand) -> Result<(), Problem> {
     app.reach_log()?;
-    app.platform.log.command(lane, command).await.map_err(|error| {
+    let before = app.platform.log.command(lane, command).await.map_err(|error| {
         tracing::warn!(%error, message = command.id, "a message could not be stored");
         Problem::NatsAway
     })?;
+    if let Some(sequence) = before
+        && !is_same(app, sequence, command).await?
+    {
+        return Err(Problem::IdempotencyConflict);
+    }
     let head = command.head(lane, app.platform.log.partitions());
     let record = Record::ReplyQueued { command: Box::new(command.clone()) };
     let id = UpdateId::new(&command.id).effect("queued");
@@ -22,4 +29,24 @@ pub async fn queue(app: &App, lane: Lane, command: &SendCommand) -> Result<(), P
         tracing::warn!(%error, message = command.id, "the record of a queued message could not be stored");
     }
     Ok(())
+}
+
+/// Whether what was stored before under a command's id is the same; what is gone since was sent long ago.
+async fn is_same(app: &App, sequence: u64, command: &SendCommand) -> Result<bool, Problem> {
+    let away = |error: &dyn std::fmt::Display| {
+        tracing::warn!(%error, message = command.id, "a message stored before could not be read");
+        Problem::NatsAway
+    };
+    let stream =
+        app.platform.log.context().get_stream_no_info(OUTBOUND).await.map_err(|error| away(&error))?;
+    let stored = match stream.get_raw_message(sequence).await {
+        Ok(stored) => stored,
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(true),
+        Err(error) => return Err(away(&error)),
+    };
+    let Ok(first) = serde_json::from_slice::<SendCommand>(&stored.payload) else { return Ok(true) };
+    let asked = |one: &SendCommand| {
+        (one.to.clone(), one.content.clone(), one.phone_number_id.clone(), one.reply_to.clone())
+    };
+    Ok(first.id != command.id || asked(&first) == asked(command))
 }

@@ -6,6 +6,7 @@ use ackline_shared::envelope::Head;
 use ackline_shared::subjects::Lane;
 use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
+use async_nats::jetstream::publish::PublishAck;
 use bytes::Bytes;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -42,12 +43,13 @@ impl Log {
         self.partitions
     }
 
-    /// Stores a send command; the same command stored again changes nothing.
-    pub async fn command(&self, lane: Lane, command: &SendCommand) -> Result<(), LogError> {
+    /// Stores a send command; one with the same id stored again changes nothing, and where the first stands is told.
+    pub async fn command(&self, lane: Lane, command: &SendCommand) -> Result<Option<u64>, LogError> {
         let mut head = command.head(lane, self.partitions);
         // A command that an attempt gives is part of the attempt's trace.
         head.traceparent = head.traceparent.or_else(traces::current);
-        self.write(&head, to_bytes(command)).await
+        let receipt = self.publish(head.subject(), head.to_headers(), to_bytes(command)).await?;
+        Ok(receipt.duplicate.then_some(receipt.sequence))
     }
 
     /// Stores a message under its head.
@@ -62,11 +64,19 @@ impl Log {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<(), LogError> {
+        self.publish(subject, headers, payload).await.map(drop)
+    }
+
+    async fn publish(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<PublishAck, LogError> {
         let failed =
             |error: &dyn std::fmt::Display| LogError { subject: subject.clone(), reason: error.to_string() };
         let receipt = self.context.publish_with_headers(subject.clone(), headers, payload).await;
-        receipt.map_err(|error| failed(&error))?.await.map_err(|error| failed(&error))?;
-        Ok(())
+        receipt.map_err(|error| failed(&error))?.await.map_err(|error| failed(&error))
     }
 }
 

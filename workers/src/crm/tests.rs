@@ -103,7 +103,7 @@ fn sent(wamid: &str, origin: Origin) -> Work {
 }
 
 fn api() -> Origin {
-    Origin::Api { key: "k".into() }
+    Origin::Api { key: "k".into(), request: None }
 }
 
 fn line(conversation: u64, kind: &str, content: &str, wamid: &str) -> (u64, String, String, String) {

@@ -172,7 +172,8 @@ impl FlowsJob {
             created_ms: now_ms(),
         };
         let id = UpdateId::new(&format!("{}:queued", command.id));
-        self.platform.log.command(Lane::Live, &command).await.map_err(|error| error.to_string())?;
+        let _sent_before =
+            self.platform.log.command(Lane::Live, &command).await.map_err(|error| error.to_string())?;
         let record = Record::ReplyQueued { command: Box::new(command) };
         self.platform.record(head, &id, &record).await.map_err(|error| error.to_string())
     }

@@ -124,7 +124,7 @@ fn command(id: &str) -> SendCommand {
         to: Recipient { user_id: None, phone: Some(PHONE.into()) },
         content: Content::Text { body: "hello".into(), preview_url: false },
         reply_to: None,
-        origin: Origin::Api { key: "k1".into() },
+        origin: Origin::Api { key: "k1".into(), request: None },
         created_ms: 1_500_000,
     }
 }

@@ -220,7 +220,7 @@ mod tests {
             to: Recipient { user_id: Some("US.1".into()), phone: Some("15550001".into()) },
             content,
             reply_to: None,
-            origin: Origin::Api { key: "k".into() },
+            origin: Origin::Api { key: "k".into(), request: None },
             created_ms: 1,
         }
     }

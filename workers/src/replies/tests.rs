@@ -92,7 +92,7 @@ fn command() -> SendCommand {
         to: Recipient { user_id: None, phone: Some("15550001".into()) },
         content: Content::Text { body: "hello".into(), preview_url: false },
         reply_to: None,
-        origin: Origin::Api { key: "k".into() },
+        origin: Origin::Api { key: "k".into(), request: None },
         created_ms: 1,
     }
 }
