@@ -200,9 +200,41 @@ fn seconds_at(value: &Value, pointer: &str) -> Option<u64> {
     found.as_u64().or_else(|| found.as_str()?.parse().ok())
 }
 
+/// How far Meta's clock may be ahead of ours.
+const AHEAD_MAX_MS: u64 = 24 * 3600 * 1000;
+
+/// From here on a time has thirteen digits: the seconds of the year 33658, or milliseconds.
+const MILLISECONDS_MIN: u64 = 1_000_000_000_000;
+
+/// When something happened, in unix milliseconds, by what Meta says in seconds. A time of thirteen digits is in
+/// milliseconds; one that cannot be, none at all or one to come, is when it was received.
+pub fn happened_ms(told: Option<u64>, received_ms: u64) -> u64 {
+    let latest = received_ms.saturating_add(AHEAD_MAX_MS);
+    let told = told.filter(|told| *told > 0);
+    let seconds = told.and_then(|seconds| seconds.checked_mul(1000)).filter(|ms| *ms <= latest);
+    seconds.or(told.filter(|ms| *ms <= latest && *ms >= MILLISECONDS_MIN)).unwrap_or(received_ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_cannot_be_is_when_it_was_received() {
+        let received = 1_763_784_000_500;
+        for (told, expected) in [
+            (Some(1_763_784_000), 1_763_784_000_000),
+            (Some(1_763_784_000_123), 1_763_784_000_123),
+            (Some(1_763_784_000 + 3600), 1_763_787_600_000),
+            (Some(1_763_784_000 + 90_000), received),
+            (Some(99_999_999_999_999_999), received),
+            (Some(u64::MAX), received),
+            (Some(0), received),
+            (None, received),
+        ] {
+            assert_eq!(happened_ms(told, received), expected, "{told:?}");
+        }
+    }
     use proptest::prelude::*;
     use serde_json::json;
 

@@ -319,10 +319,9 @@ fn phone(head: &Head) -> Option<String> {
 
 /// When it happened by Meta's clock, else when we got it by ours.
 fn happened(head: &Head, seconds: Option<u64>) -> String {
-    let told = seconds.and_then(|seconds| jiff::Timestamp::from_second(i64::try_from(seconds).ok()?).ok());
-    let ours =
-        || i64::try_from(head.received_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    told.or_else(ours).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+    let ms = i64::try_from(meta::happened_ms(seconds, head.received_ms)).ok();
+    let time = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 #[cfg(test)]

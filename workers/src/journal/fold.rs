@@ -181,7 +181,7 @@ fn number_of(work: &Work, update: &Update) -> Option<String> {
 
 fn incoming(work: &Work, phone_number_id: String, message: Message) -> MessageEntry {
     let wamid = if message.id.is_empty() { work.head.id.as_str().to_owned() } else { message.id };
-    let created_ms = message.timestamp.map_or(work.head.received_ms, milliseconds);
+    let created_ms = meta::happened_ms(message.timestamp, work.head.received_ms);
     MessageEntry {
         id: id_of(work, &wamid),
         phone_number_id,
@@ -206,9 +206,8 @@ fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
     let wamid = text("/id").unwrap_or_else(|| work.head.id.as_str().to_owned());
     let kind = text("/type").unwrap_or_else(|| "unknown".to_owned());
     let to = Recipient { user_id: text("/to_user_id"), phone: text("/to") };
-    let created_ms = text("/timestamp")
-        .and_then(|seconds| seconds.parse().ok())
-        .map_or(work.head.received_ms, milliseconds);
+    let told = text("/timestamp").and_then(|seconds| seconds.parse().ok());
+    let created_ms = meta::happened_ms(told, work.head.received_ms);
     MessageEntry {
         id: id_of(work, &wamid),
         phone_number_id,
@@ -233,7 +232,7 @@ fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
 fn fold_status(work: &Work, update: Update) -> Entry {
     let Body::Status(status) = update.body else { return Entry::Nothing };
     let Some(known) = Status::of_meta(&status.status) else { return Entry::Nothing };
-    let at_ms = status.timestamp.map_or(work.head.received_ms, milliseconds);
+    let at_ms = meta::happened_ms(status.timestamp, work.head.received_ms);
     let fault = (known == Status::Failed).then(|| match status.errors.first() {
         Some(error) => Fault { at_ms, code: Some(error.code), reason: error.text.clone() },
         None => Fault { at_ms, code: None, reason: "Meta gave no reason".to_owned() },
@@ -290,10 +289,6 @@ fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step
 /// Our id of a message Meta named; the same whenever it is seen, and safe in a path.
 fn id_of(work: &Work, wamid: &str) -> String {
     format!("m_{}", short_hash(format!("{}/{wamid}", work.head.tenant).as_bytes()))
-}
-
-fn milliseconds(seconds: u64) -> u64 {
-    seconds.saturating_mul(1000)
 }
 
 fn cut(text: &str) -> String {
