@@ -131,6 +131,40 @@ async fn a_repeat_with_the_same_idempotency_key_is_the_same_message_even_when_je
 }
 
 #[tokio::test]
+async fn what_the_pool_would_refuse_is_refused_with_its_place() {
+    let stage = Stage::start().await;
+    let yes = json!({"id": "1", "title": "Yes"});
+    let buttons = |more: Value| {
+        let mut content = json!({"type": "buttons", "body": "x", "buttons": [yes.clone()]});
+        content.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        content
+    };
+    let person = json!({"phone": "+491701234567"});
+    for (to, content, at) in [
+        (&person, buttons(json!({"footer": ""})), "/content/footer"),
+        (&person, buttons(json!({"header": ""})), "/content/header"),
+        (
+            &person,
+            buttons(json!({"buttons": [yes.clone(), {"id": "2", "title": "Yes"}]})),
+            "/content/buttons",
+        ),
+        (
+            &person,
+            json!({"type": "image", "link": "https://a.example/x.png", "caption": ""}),
+            "/content/caption",
+        ),
+        (&json!({"phone": "0170123"}), json!({"type": "text", "body": "x"}), "/to/phone"),
+        (&json!({"phone": "+1234567890123456"}), json!({"type": "text", "body": "x"}), "/to/phone"),
+        (&person, json!({"type": "text", "body": "  "}), ""),
+    ] {
+        let answer = stage.post("/v1/messages", ACME, &json!({"to": to, "content": content})).await;
+        answer.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+        assert!(answer.json["errors"][0]["at"].as_str().unwrap().starts_with(at), "{at}: {answer:?}");
+    }
+    assert!(stage.stored(OUTBOUND).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_tenant_sees_nothing_of_another() {
     let stage = Stage::start().await;
     let id = stage.post("/v1/messages", ACME, &text("secret")).await.json["id"].clone();

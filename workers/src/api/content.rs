@@ -34,7 +34,8 @@ pub fn mistakes(content: &Content) -> Vec<Mistake> {
                 check.text(&format!("buttons/{at}/id"), &button.id, 256);
                 check.text(&format!("buttons/{at}/title"), &button.title, 20);
             }
-            check.distinct("buttons", buttons.iter().map(|button| button.id.as_str()));
+            check.distinct("buttons", "id", buttons.iter().map(|button| button.id.as_str()));
+            check.distinct("buttons", "title", buttons.iter().map(|button| button.title.as_str()));
         }
         Content::List { body, header, footer, button, sections } => {
             check.text("body", body, BODY_CHARS_MAX);
@@ -62,7 +63,7 @@ pub fn mistakes(content: &Content) -> Vec<Mistake> {
                 }
             }
             let rows = sections.iter().flat_map(|section| &section.rows);
-            check.distinct("sections", rows.map(|row| row.id.as_str()));
+            check.distinct("sections", "id", rows.map(|row| row.id.as_str()));
         }
         Content::Template { name, language, .. } => {
             check.text("name", name, 512);
@@ -87,7 +88,7 @@ pub fn recipient_mistakes(to: &Recipient) -> Vec<Mistake> {
     if to.phone.as_deref().is_some_and(|phone| !is_phone(phone)) {
         mistakes.push(Mistake::new(
             "/to/phone",
-            "needs the country code and number in 5 to 20 digits, with or without `+`",
+            "needs the country code and number in 5 to 15 digits, with or without `+`",
         ));
     }
     mistakes
@@ -100,7 +101,9 @@ pub fn is_printable(text: &str, max: usize) -> bool {
 
 fn is_phone(text: &str) -> bool {
     let digits = text.strip_prefix('+').unwrap_or(text);
-    (5..=20).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+    (5..=15).contains(&digits.len())
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && !digits.starts_with('0')
 }
 
 #[derive(Default)]
@@ -120,8 +123,10 @@ impl Check {
     }
 
     fn optional(&mut self, place: &str, text: Option<&str>, max: usize) {
-        let length = text.map_or(0, |text| text.chars().count());
-        if length > max {
+        let Some(length) = text.map(|text| text.chars().count()) else { return };
+        if length == 0 {
+            self.add(place, "is empty; leave it out");
+        } else if length > max {
             self.add(place, &format!("has {length} characters, {max} are allowed"));
         }
     }
@@ -132,11 +137,11 @@ impl Check {
         }
     }
 
-    fn distinct<'a>(&mut self, place: &str, ids: impl Iterator<Item = &'a str>) {
+    fn distinct<'a>(&mut self, place: &str, what: &str, texts: impl Iterator<Item = &'a str>) {
         let mut seen = std::collections::BTreeSet::new();
-        for id in ids.filter(|id| !id.is_empty()) {
-            if !seen.insert(id) {
-                self.add(place, &format!("the id `{id}` is there more than once"));
+        for text in texts.filter(|text| !text.is_empty()) {
+            if !seen.insert(text) {
+                self.add(place, &format!("the {what} `{text}` is there more than once"));
             }
         }
     }
@@ -294,7 +299,8 @@ mod tests {
         assert_eq!(places(json!({"type": "buttons", "body": "b", "buttons": []})), ["/content/buttons"]);
         let button = json!({"id": "1", "title": "a title of too many characters"});
         let twice = json!({"type": "buttons", "body": "b", "buttons": [button, button]});
-        let expected = ["/content/buttons/0/title", "/content/buttons/1/title", "/content/buttons"];
+        let buttons = "/content/buttons";
+        let expected = ["/content/buttons/0/title", "/content/buttons/1/title", buttons, buttons];
         assert_eq!(places(twice), expected);
         let rows: Vec<_> = (0..11).map(|n| json!({"id": n.to_string(), "title": "t"})).collect();
         let list =

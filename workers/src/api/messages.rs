@@ -12,6 +12,7 @@ use super::queue::queue;
 use super::time::rfc3339;
 use crate::core::log::now_ms;
 use crate::journal::query::StoredMessage;
+use crate::replies::body::graph_body;
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::ids::{PhoneNumberId, hex, short_hash};
 use ackline_shared::subjects::Lane;
@@ -162,6 +163,10 @@ pub async fn send(
         LaneName::Bulk => Lane::Bulk,
     };
     let command = command(&app, &caller, idempotency, body)?;
+    // Whatever the places above say nothing of: what is taken here is what the pool sends.
+    if let Err(reason) = graph_body(&command) {
+        return Err(Problem::Invalid(vec![Mistake::new("", reason.to_string())]));
+    }
     if idempotency.is_none() || !is_stored(&app, &command).await? {
         queue(&app, lane, &command).await?;
     }
