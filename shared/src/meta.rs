@@ -120,8 +120,7 @@ pub enum ReadError {
 
 /// Reads an envelope that holds exactly one update.
 pub fn read(bytes: &[u8]) -> Result<Update, ReadError> {
-    let envelope: Value =
-        serde_json::from_slice(bytes).map_err(|error| ReadError::Json(error.to_string()))?;
+    let envelope = parse(bytes)?;
     let entry = envelope.pointer("/entry/0").ok_or(ReadError::Shape)?;
     let change = entry.pointer("/changes/0").ok_or(ReadError::Shape)?;
     let value = change.get("value").ok_or(ReadError::Shape)?;
@@ -133,38 +132,37 @@ pub fn read(bytes: &[u8]) -> Result<Update, ReadError> {
         Body::Other(value.clone())
     };
     Ok(Update {
-        waba_id: text_at(entry, "/id"),
+        waba_id: id_at(entry, "/id"),
         field: text_at(change, "/field"),
-        phone_number_id: text_at(value, "/metadata/phone_number_id"),
-        display_phone_number: text_at(value, "/metadata/display_phone_number"),
+        phone_number_id: id_at(value, "/metadata/phone_number_id"),
+        display_phone_number: id_at(value, "/metadata/display_phone_number"),
         body,
     })
 }
 
 fn read_message(raw: &Value, contact: Option<&Value>) -> Message {
-    let contact_text = |pointer| contact.and_then(|contact| text_at(contact, pointer));
+    let contact_id = |pointer| contact.and_then(|contact| id_at(contact, pointer));
     let kind = text_at(raw, "/type").unwrap_or_else(|| "unknown".to_owned());
     let own = raw.get(&kind);
     let own_text = |pointer| own.and_then(|own| text_at(own, pointer));
     Message {
-        id: text_at(raw, "/id").unwrap_or_default(),
+        id: id_at(raw, "/id").unwrap_or_default(),
         from: Recipient {
-            user_id: text_at(raw, "/from_user_id").or_else(|| contact_text("/user_id")),
-            phone: text_at(raw, "/from").or_else(|| contact_text("/wa_id")),
+            user_id: id_at(raw, "/from_user_id").or_else(|| contact_id("/user_id")),
+            phone: id_at(raw, "/from").or_else(|| contact_id("/wa_id")),
         },
-        name: contact_text("/profile/name"),
+        name: contact.and_then(|contact| text_at(contact, "/profile/name")),
         timestamp: seconds_at(raw, "/timestamp"),
         text: first_text(
             own,
             &["/body", "/caption", "/text", "/button_reply/title", "/list_reply/title", "/emoji"],
         ),
         payload_id: first_text(own, &["/button_reply/id", "/list_reply/id", "/payload"]),
-        context_id: text_at(raw, "/context/id"),
-        media: own_text("/id").filter(|_| own_text("/mime_type").is_some()).map(|id| Media {
-            id,
-            mime_type: own_text("/mime_type"),
-            filename: own_text("/filename"),
-        }),
+        context_id: id_at(raw, "/context/id"),
+        media: own
+            .and_then(|own| id_at(own, "/id"))
+            .filter(|_| own_text("/mime_type").is_some())
+            .map(|id| Media { id, mime_type: own_text("/mime_type"), filename: own_text("/filename") }),
         kind,
         raw: raw.clone(),
     }
@@ -173,12 +171,12 @@ fn read_message(raw: &Value, contact: Option<&Value>) -> Message {
 fn read_status(raw: &Value) -> Status {
     let errors = raw.get("errors").and_then(Value::as_array);
     Status {
-        id: text_at(raw, "/id").unwrap_or_default(),
+        id: id_at(raw, "/id").unwrap_or_default(),
         status: text_at(raw, "/status").unwrap_or_else(|| "unknown".to_owned()),
         timestamp: seconds_at(raw, "/timestamp"),
         recipient: Recipient {
-            user_id: text_at(raw, "/recipient_user_id"),
-            phone: text_at(raw, "/recipient_id"),
+            user_id: id_at(raw, "/recipient_user_id"),
+            phone: id_at(raw, "/recipient_id"),
         },
         callback_data: text_at(raw, "/biz_opaque_callback_data"),
         errors: errors.into_iter().flatten().filter_map(MetaError::read).collect(),
@@ -188,6 +186,49 @@ fn read_status(raw: &Value) -> Status {
 
 fn text_at(value: &Value, pointer: &str) -> Option<String> {
     value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// An id is a text, or a number that stands for its digits, as the edge reads it.
+fn id_at(value: &Value, pointer: &str) -> Option<String> {
+    text_at(value, pointer).or_else(|| match value.pointer(pointer)? {
+        Value::Number(number) if number.is_u64() => Some(number.to_string()),
+        _ => None,
+    })
+}
+
+/// Half of a surrogate pair, and bytes that are no UTF-8, read as U+FFFD, as in JavaScript: a name cut in the middle of
+/// an emoji costs nobody the message.
+fn parse(bytes: &[u8]) -> Result<Value, ReadError> {
+    let unreadable = |error: serde_json::Error| ReadError::Json(error.to_string());
+    serde_json::from_slice(bytes)
+        .or_else(|error| serde_json::from_str(&with_whole_characters(bytes)).map_err(|_| unreadable(error)))
+}
+
+fn with_whole_characters(bytes: &[u8]) -> String {
+    const REPLACED: &str = "\\ufffd";
+    let text = String::from_utf8_lossy(bytes);
+    let unit = |rest: &str| {
+        let digits = rest.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_ref();
+    while let Some(at) = rest.find('\\') {
+        let (plain, escape) = rest.split_at(at);
+        out.push_str(plain);
+        let low = || escape.get(6..).and_then(unit);
+        let (written, length) = match unit(escape) {
+            Some(0xd800..=0xdbff) if matches!(low(), Some(0xdc00..=0xdfff)) => (escape.get(..12), 12),
+            Some(0xd800..=0xdfff) => (Some(REPLACED), 6),
+            Some(_) => (escape.get(..6), 6),
+            None => (escape.get(..2), 2),
+        };
+        let Some(written) = written else { break };
+        out.push_str(written);
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
 }
 
 fn first_text(value: Option<&Value>, pointers: &[&str]) -> Option<String> {
@@ -218,6 +259,37 @@ pub fn happened_ms(told: Option<u64>, received_ms: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn half_a_character_costs_nobody_the_message() {
+        let envelope = |name: &str, id: &str| {
+            format!(
+                r#"{{"entry":[{{"id":7,"changes":[{{"field":"messages","value":{{"metadata":{{"phone_number_id":{id}}},
+                "contacts":[{{"profile":{{"name":"{name}"}},"wa_id":49170}}],
+                "messages":[{{"from":"49170","id":"w","type":"text","text":{{"body":"hi"}}}}]}}}}]}}]}}"#
+            )
+        };
+        for (name, read_as) in [
+            (r"Ana \ud83d", "Ana \u{fffd}"),
+            (r"\ude00 Ana", "\u{fffd} Ana"),
+            (r"\ud83d\ud83d\ude00", "\u{fffd}\u{1f600}"),
+            (r"\\ud83d \ud83dx\n", "\\ud83d \u{fffd}x\n"),
+            (r"\ud83d\u00e9", "\u{fffd}\u{e9}"),
+        ] {
+            let update = read(envelope(name, "106").as_bytes()).unwrap();
+            assert_eq!(
+                (update.phone_number_id.as_deref(), update.waba_id.as_deref()),
+                (Some("106"), Some("7"))
+            );
+            let Body::Message(message) = update.body else { panic!("{name}") };
+            assert_eq!(message.name.as_deref(), Some(read_as), "{name}");
+        }
+        let mut cut = envelope("Ana \u{1f600}", "\"106\"").into_bytes();
+        let at = cut.windows(4).position(|four| four == "\u{1f600}".as_bytes()).unwrap();
+        cut.remove(at + 3);
+        assert!(read(&cut).is_ok());
+        assert!(matches!(read(br#"{"entry":["\ud83d"#), Err(ReadError::Json(_))));
+    }
 
     #[test]
     fn a_time_that_cannot_be_is_when_it_was_received() {
