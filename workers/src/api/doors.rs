@@ -45,7 +45,7 @@ impl Doors {
 
 impl Door {
     /// It brought a valid key and counts no more.
-    pub fn is_known_now(&self) {
+    pub fn becomes_known(&self) {
         self.0.leave();
     }
 }
@@ -71,8 +71,8 @@ impl Drop for Inner {
     }
 }
 
-/// Whoever has one address of IPv6 has all of its /64.
-fn holder(address: IpAddr) -> IpAddr {
+/// Who an address stands for: whoever has one of IPv6 has all of its /64.
+pub fn holder(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         address => address,
@@ -90,8 +90,8 @@ mod tests {
         let (first, second) = (enter("10.0.0.1:1").unwrap(), enter("10.0.0.1:2").unwrap());
         assert!(enter("10.0.0.1:3").is_none() && enter("[::ffff:10.0.0.1]:3").is_none());
         assert!(enter("10.0.0.2:1").is_some(), "another is let in");
-        first.is_known_now();
-        first.is_known_now();
+        first.becomes_known();
+        first.becomes_known();
         let third = enter("10.0.0.1:3").unwrap();
         assert!(enter("10.0.0.1:4").is_none());
         drop((first, second, third));

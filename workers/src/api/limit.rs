@@ -40,17 +40,16 @@ impl Limiter {
         Self { per_second: per_second.max(1), burst: burst.max(1), buckets: Mutex::default() }
     }
 
-    /// Whether a key might make a request, without taking it.
-    pub fn look(&self, key: &str, now: Instant) -> Grant {
-        self.ask(key, 0.0, now)
+    /// Gives one request back that turned out to be another's.
+    pub fn give_back(&self, key: &str) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(key) {
+            bucket.tokens = (bucket.tokens + 1.0).min(f64::from(self.burst));
+        }
     }
 
     /// Takes one request of a key.
     pub fn take(&self, key: &str, now: Instant) -> Grant {
-        self.ask(key, 1.0, now)
-    }
-
-    fn ask(&self, key: &str, taken: f64, now: Instant) -> Grant {
         let (rate, burst) = (f64::from(self.per_second), f64::from(self.burst));
         let level = |bucket: &Bucket| {
             let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
@@ -62,7 +61,7 @@ impl Limiter {
         }
         let bucket = buckets.entry(key.to_owned()).or_insert(Bucket { tokens: burst, at: now });
         let before = level(bucket);
-        let after = if before >= 1.0 { before - taken } else { before };
+        let after = if before >= 1.0 { before - 1.0 } else { before };
         *bucket = Bucket { tokens: after, at: bucket.at.max(now) };
         let time = |tokens: f64| Duration::from_secs_f64((tokens / rate).max(0.0));
         Grant {
@@ -91,8 +90,10 @@ mod tests {
         assert_eq!(remaining, [2, 1, 0]);
         let refused = limiter.take("k", start);
         assert_eq!(refused.wait, Some(Duration::from_millis(500)));
-        assert_eq!(limiter.look("k", start).wait, refused.wait);
-        assert_eq!((limiter.look("other", start).remaining, limiter.take("other", start).remaining), (3, 2));
+        assert_eq!(limiter.take("other", start).remaining, 2);
+        limiter.give_back("other");
+        limiter.give_back("other");
+        assert_eq!(limiter.take("other", start).remaining, 2, "never more than the burst");
         assert_eq!(limiter.take("k", start + Duration::from_millis(500)).wait, None);
         assert_eq!(limiter.take("k", start + Duration::from_secs(60)).remaining, 2);
     }

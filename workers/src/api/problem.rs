@@ -142,7 +142,8 @@ impl Problem {
                 "send the header `Content-Type: application/json`",
             ),
             Self::RateLimited(after) => {
-                let detail = format!("this key may go on in {} s", seconds(*after));
+                let detail =
+                    format!("this key, or this address without one, may go on in {} s", seconds(*after));
                 answer(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", &detail)
             }
             Self::IdempotencyConflict => answer(

@@ -45,8 +45,7 @@ async fn is_same(app: &App, sequence: u64, command: &SendCommand) -> Result<bool
         Err(error) => return Err(away(&error)),
     };
     let Ok(first) = serde_json::from_slice::<SendCommand>(&stored.payload) else { return Ok(true) };
-    let asked = |one: &SendCommand| {
-        (one.to.clone(), one.content.clone(), one.phone_number_id.clone(), one.reply_to.clone())
-    };
-    Ok(first.id != command.id || asked(&first) == asked(command))
+    let is_same = (&first.to, &first.content, &first.phone_number_id, &first.reply_to)
+        == (&command.to, &command.content, &command.phone_number_id, &command.reply_to);
+    Ok(first.id != command.id || is_same)
 }

@@ -5,7 +5,7 @@
 
 use super::App;
 use super::auth;
-use super::doors::Door;
+use super::doors::{Door, holder};
 use super::limit::Grant;
 use super::problem::Problem;
 use axum::extract::{ConnectInfo, Request, State};
@@ -44,23 +44,25 @@ pub async fn meter(State(app): State<App>, mut request: Request, next: Next) -> 
 /// Whoever holds this connection has shown who it is.
 fn known(request: &Request) {
     if let Some(door) = request.extensions().get::<Door>() {
-        door.is_known_now();
+        door.becomes_known();
     }
 }
 
 /// Without a key: what turns out to be a webhook of somebody known has told of its own grant.
 async fn unknown(app: &App, request: Request, next: Next) -> (Grant, Response) {
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let name = address.map_or_else(|| "from/-".to_owned(), |ConnectInfo(from)| format!("from/{}", from.ip()));
-    let before = app.limiter.look(&name, Instant::now());
-    if let Some(wait) = before.wait {
-        return (before, Problem::RateLimited(wait).into_response());
+    let name = address
+        .map_or_else(|| "from/-".to_owned(), |ConnectInfo(from)| format!("from/{}", holder(from.ip())));
+    let taken = app.limiter.take(&name, Instant::now());
+    if let Some(wait) = taken.wait {
+        return (taken, Problem::RateLimited(wait).into_response());
     }
     let door = request.extensions().get::<Door>().cloned();
     let mut response = next.run(request).await;
-    let own = response.extensions_mut().remove::<Grant>();
-    if let (Some(_), Some(door)) = (own, door) {
-        door.is_known_now();
+    let Some(own) = response.extensions_mut().remove::<Grant>() else { return (taken, response) };
+    app.limiter.give_back(&name);
+    if let Some(door) = door {
+        door.becomes_known();
     }
-    (own.unwrap_or_else(|| app.limiter.take(&name, Instant::now())), response)
+    (own, response)
 }
