@@ -11,6 +11,7 @@
 mod api_dead;
 mod api_seen;
 mod api_stage;
+mod letter;
 
 use ackline_shared::subjects::{OUTBOUND, UPDATES};
 use ackline_workers::api;

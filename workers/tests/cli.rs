@@ -10,6 +10,7 @@
 
 mod cli_dead;
 mod cli_seen;
+mod letter;
 
 use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::envelope::{Family, Head};

@@ -267,6 +267,18 @@ mod tests {
         assert!(reason.contains("not configured"));
     }
 
+    /// The replay of a letter whose contents somebody edited.
+    fn edited_replay() -> Replay {
+        Replay {
+            pool: Pool::Relay,
+            of: "DEAD:1".into(),
+            id: UpdateId::new("wamid.A="),
+            target: None,
+            done: Vec::new(),
+            verbatim: false,
+        }
+    }
+
     /// Who signs an edited update for a relay, in an installation whose app has this owner.
     fn edited(
         owner: Option<&str>,
@@ -283,14 +295,7 @@ mod tests {
         declared.tenant = owner.map(|id| TenantId::new(id).unwrap());
         let declared = serde_json::to_vec(&declared).unwrap();
         fixture.snapshot.fold("app.main", Some(&declared)).unwrap();
-        let replay = Replay {
-            pool: Pool::Relay,
-            of: "DEAD:1".into(),
-            id: UpdateId::new("wamid.A="),
-            target: None,
-            done: Vec::new(),
-            verbatim: false,
-        };
+        let replay = edited_replay();
         let head = Head {
             app: app.map(|id| AppId::new(id).unwrap()),
             // Not there in earnest; it would not be used if it were.
@@ -331,14 +336,7 @@ mod tests {
         fixture.relay("shared", "https://bot.example/", json!({}));
         let own = fixture.seal("bot secret");
         fixture.relay("own", "https://bot.example/", json!({"app_secret": own}));
-        let mut replay = Replay {
-            pool: Pool::Relay,
-            of: "DEAD:1".into(),
-            id: UpdateId::new("wamid.A="),
-            target: None,
-            done: Vec::new(),
-            verbatim: false,
-        };
+        let mut replay = edited_replay();
         let mut refused = |change: &dyn Fn(&mut Replay)| {
             change(&mut replay);
             let head = Head { app: None, replay: Some(Box::new(replay.clone())), ..head(Class::Message) };

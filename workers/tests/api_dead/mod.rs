@@ -1,11 +1,12 @@
 //! Dead letters and replays over the API.
 
 use crate::api_stage::{ACME, GLOBEX, READER, Stage, shared_app};
-use ackline_shared::envelope::{Family, Head};
-use ackline_shared::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, UpdateId};
+use crate::letter::{head, letter};
+use ackline_shared::envelope::Head;
+use ackline_shared::ids::{AppId, PhoneNumberId, TenantId};
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::SigningKey;
-use ackline_shared::subjects::{self, Class, Partition, Pool, UPDATES, header};
+use ackline_shared::subjects::{Pool, UPDATES};
 use ackline_workers::core::job::{Job, Verdict};
 use ackline_workers::dead::office::Wish;
 use ackline_workers::dead::{Action, Source, terms};
@@ -137,26 +138,14 @@ fn delivery(number: &str) -> Value {
 /// Stores a letter that globex's bot refused, of a message that the shared app brought.
 async fn refused_by_globex(stage: &Stage, n: u32) {
     let head = Head {
-        id: UpdateId::new(&format!("wamid.{n}")),
         tenant: TenantId::new("globex").unwrap(),
-        partition: Partition(1),
-        family: Family::Update(Class::Message),
-        kind: "message.text".into(),
         app: AppId::new("app").ok(),
         phone: PhoneNumberId::new("2001").ok(),
-        conversation: ConversationKey::user("US.1"),
-        received_ms: 1,
         signature: Some("sha256=from-meta".into()),
-        traceparent: None,
-        replay: None,
+        ..head(&format!("wamid.{n}"))
     };
-    let mut headers = head.to_headers();
-    headers.insert(header::MSG_ID, format!("dead:relay:UPDATES:{n}"));
-    headers.insert(header::DEAD_ID, head.id.as_str());
-    headers.insert(header::DEAD_REASON, "relay bot: answered 400");
-    headers.insert(header::DEAD_ORIGIN, format!("UPDATES:{n}:{}", head.subject()));
+    let (subject, headers) = letter(Pool::Relay, &head, &format!("{UPDATES}:{n}"), "relay bot: answered 400");
     let payload = delivery("2001").to_string();
-    let subject = subjects::dead(Pool::Relay, &head.tenant);
     stage.platform.log.write_raw(subject, headers, payload.into()).await.unwrap();
 }
 

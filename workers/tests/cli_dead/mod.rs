@@ -1,10 +1,10 @@
 //! Dead letters and replays from the command line.
 
 use super::Desk;
+use super::letter::{head, letter};
 use ackline_shared::config::EXIT_CONFIG;
-use ackline_shared::envelope::{Family, Head};
-use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
-use ackline_shared::subjects::{self, Class, Partition, Pool, header};
+use ackline_shared::ids::TenantId;
+use ackline_shared::subjects::{self, Class, Partition, Pool, UPDATES};
 use ackline_workers::cli::agree::Person;
 use ackline_workers::cli::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK};
 use async_nats::jetstream;
@@ -12,27 +12,8 @@ use serde_json::{Value, json};
 
 /// Stores a letter of acme's that the relay pool gave up.
 pub async fn give_up(context: &jetstream::Context, n: u32) {
-    let head = Head {
-        id: UpdateId::new(&format!("wamid.{n}")),
-        tenant: TenantId::new("acme").unwrap(),
-        partition: Partition(1),
-        family: Family::Update(Class::Message),
-        kind: "message.text".into(),
-        app: None,
-        phone: None,
-        conversation: ConversationKey::user("US.1"),
-        received_ms: 1,
-        signature: None,
-        traceparent: None,
-        replay: None,
-    };
-    let mut headers = head.to_headers();
-    headers.insert(header::MSG_ID, format!("dead:{n}"));
-    headers.insert(header::DEAD_ID, head.id.as_str());
-    headers.insert(header::DEAD_REASON, "relay old: answered 400");
-    headers.insert(header::DEAD_ORIGIN, format!("{}:{n}:{}", subjects::UPDATES, head.subject()));
-    headers.insert(header::DEAD_AT, "1750030073000");
-    let subject = subjects::dead(Pool::Relay, &head.tenant);
+    let head = head(&format!("wamid.{n}"));
+    let (subject, headers) = letter(Pool::Relay, &head, &format!("{UPDATES}:{n}"), "relay old: answered 400");
     let payload = format!("{{\"n\":{n}}}");
     context.publish_with_headers(subject, headers, payload.into()).await.unwrap().await.unwrap();
 }
@@ -72,7 +53,7 @@ async fn dead_letters_are_looked_through_replayed_and_set_aside_from_the_command
     assert_eq!(desk.ask(&["dead", "count"]).await.out, "no open dead letters\n");
     assert_eq!(desk.ask(&["dead", "replay", "--all", "--dry-run"]).await.code, EXIT_OK);
 
-    let updates = context.get_stream(subjects::UPDATES).await.unwrap();
+    let updates = context.get_stream(UPDATES).await.unwrap();
     let stored = [updates.direct_get(1).await.unwrap(), updates.direct_get(2).await.unwrap()];
     assert_eq!(stored.each_ref().map(|message| &message.payload[..]), [&b"{\"n\":22}"[..], b"{\"n\":3}"]);
     let tenant = TenantId::new("acme").unwrap();

@@ -1,5 +1,6 @@
 //! The dead letter office: letters pile up, are counted, replayed, edited and set aside; the past is shown to a new target.
 
+use super::letter::{head, letter};
 use super::stage::{DEADLINE, Stage};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, EntityId, PhoneNumberId, TenantId, UpdateId};
@@ -325,25 +326,14 @@ async fn a_send_of_yesterday_is_left_out_and_counted_unless_it_is_named() {
             .enumerate()
     {
         let head = Head {
-            id: UpdateId::new(&format!("s{n}")),
-            tenant: TenantId::new("acme").unwrap(),
-            partition: Partition(1),
             family: Family::Command(Lane::Live),
             kind: kind.into(),
-            app: None,
             phone: PhoneNumberId::new("100").ok(),
-            conversation: ConversationKey::user("US.1"),
             received_ms,
-            signature: None,
-            traceparent: None,
-            replay: None,
+            ..head(&format!("s{n}"))
         };
-        let mut headers = head.to_headers();
-        headers.insert(header::MSG_ID, format!("dead:{n}"));
-        headers.insert(header::DEAD_ID, head.id.as_str());
-        headers.insert(header::DEAD_REASON, "Meta refused it");
-        headers.insert(header::DEAD_ORIGIN, format!("{}:{n}:{}", subjects::OUTBOUND, head.subject()));
-        let subject = subjects::dead(Pool::Replies, &head.tenant);
+        let place = format!("{}:{n}", subjects::OUTBOUND);
+        let (subject, headers) = letter(Pool::Replies, &head, &place, "Meta refused it");
         installation.stage.platform.log.write_raw(subject, headers, "{}".into()).await.unwrap();
     }
     let count = office.count(&Filter::default(), DEADLINE).await.unwrap();

@@ -14,6 +14,8 @@ mod dead;
 mod flows;
 mod given_up;
 mod janitor;
+#[path = "../letter/mod.rs"]
+mod letter;
 mod outage;
 mod ownership;
 mod processes;
