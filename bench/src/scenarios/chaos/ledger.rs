@@ -102,6 +102,14 @@ struct Deed {
     is_excused: bool,
 }
 
+/// Something that was done after a later one of its conversation: when, and when that one was.
+#[derive(Debug, Clone, Copy)]
+struct Late {
+    serial: u32,
+    at: Option<Instant>,
+    after: Option<Instant>,
+}
+
 /// What was seen of a round.
 #[derive(Debug)]
 pub struct Evidence {
@@ -126,31 +134,19 @@ impl Evidence {
 
     fn count_pool(&self, pool: Pool, struck: &[Struck], is_held: impl Fn(u32) -> bool) -> Ledger {
         let mut ledger = Ledger { updates: self.given.len(), ..Ledger::default() };
-        let place: HashMap<u32, (usize, &str)> = (0..)
-            .zip(&self.given)
-            .map(|(place, seen)| (seen.serial, (place, seen.conversation.as_str())))
-            .collect();
         let buried = self.buried(pool);
+        let deeds = self.deeds(pool, struck);
+        for Late { serial, .. } in self.late(&deeds) {
+            let is_unconfirmed = buried.get(&serial).is_some_and(|reason| reason.starts_with(UNCONFIRMED));
+            *(if is_unconfirmed { &mut ledger.late_lost_answers } else { &mut ledger.out_of_order }) += 1;
+        }
         let mut before: HashMap<u32, (bool, bool)> = HashMap::new();
-        let mut latest: HashMap<&str, usize> = HashMap::new();
-        for deed in self.deeds(pool, struck) {
+        for deed in deeds {
             let (was_done, was_excused) = before.entry(deed.serial).or_default();
             match (*was_done, *was_excused) {
                 (true, false) => ledger.doubled += 1,
                 (_, true) => ledger.doubled_lost_answers += 1,
                 (false, false) => {}
-            }
-            if deed.is_done
-                && !*was_done
-                && let Some(&(own, conversation)) = place.get(&deed.serial)
-            {
-                let latest = latest.entry(conversation).or_default();
-                let is_unconfirmed =
-                    buried.get(&deed.serial).is_some_and(|reason| reason.starts_with(UNCONFIRMED));
-                let column =
-                    if is_unconfirmed { &mut ledger.late_lost_answers } else { &mut ledger.out_of_order };
-                *column += usize::from(own < *latest);
-                *latest = own.max(*latest);
             }
             *was_done |= deed.is_done;
             *was_excused |= deed.is_excused;
@@ -201,42 +197,51 @@ impl Evidence {
         doubles
     }
 
+    /// What was first done after a later one of its conversation.
+    fn late(&self, deeds: &[Deed]) -> Vec<Late> {
+        let place: HashMap<u32, (usize, &str)> = (0..)
+            .zip(&self.given)
+            .map(|(place, seen)| (seen.serial, (place, seen.conversation.as_str())))
+            .collect();
+        let mut done: HashSet<u32> = HashSet::new();
+        let mut latest: HashMap<&str, (usize, Option<Instant>)> = HashMap::new();
+        let mut late = Vec::new();
+        for deed in deeds.iter().filter(|deed| deed.is_done) {
+            let Some(&(own, conversation)) = place.get(&deed.serial) else { continue };
+            if !done.insert(deed.serial) {
+                continue;
+            }
+            let (furthest, at) = latest.entry(conversation).or_insert((own, deed.at));
+            if own >= *furthest {
+                (*furthest, *at) = (own, deed.at);
+            } else {
+                late.push(Late { serial: deed.serial, at: deed.at, after: *at });
+            }
+        }
+        late
+    }
+
     /// What was done after a later one of its conversation: by which fault before, how much later, and whether it stands
     /// among the dead letters as a send whose answer was lost.
     pub fn disorders(&self, struck: &[Struck]) -> Vec<String> {
         let mut disorders = Vec::new();
         for pool in JUDGED {
-            let place: HashMap<u32, (usize, &str)> = (0..)
-                .zip(&self.given)
-                .map(|(place, seen)| (seen.serial, (place, seen.conversation.as_str())))
-                .collect();
             let buried = self.buried(pool);
-            let mut done: HashSet<u32> = HashSet::new();
-            let mut latest: HashMap<&str, (usize, Option<Instant>)> = HashMap::new();
-            for deed in self.deeds(pool, struck).into_iter().filter(|deed| deed.is_done) {
-                let Some(&(own, conversation)) = place.get(&deed.serial) else { continue };
-                if !done.insert(deed.serial) {
-                    continue;
-                }
-                let (after, at) = latest.entry(conversation).or_insert((own, deed.at));
-                if own >= *after {
-                    (*after, *at) = (own, deed.at);
-                    continue;
-                }
-                let later = deed.at.zip(*at).map_or_else(
+            for Late { serial, at, after } in self.late(&self.deeds(pool, struck)) {
+                let later = at.zip(after).map_or_else(
                     || "at an unknown distance".to_owned(),
                     |(own, other)| {
                         format!("{:.2} s later", own.saturating_duration_since(other).as_secs_f64())
                     },
                 );
-                let fault = deed.at.and_then(|at| {
+                let fault = at.and_then(|at| {
                     let fault = struck.iter().rfind(|struck| struck.began <= at)?;
                     let since = (at - fault.began).as_secs_f64();
                     Some(format!("{since:.1} s after {}", fault.fault.words()))
                 });
                 let fault = fault.unwrap_or_else(|| "before any fault".to_owned());
-                let letter = buried.get(&deed.serial).copied().unwrap_or("no dead letter");
-                disorders.push(format!("{pool}: {}, {later}, {fault}; {letter}", deed.serial));
+                let letter = buried.get(&serial).copied().unwrap_or("no dead letter");
+                disorders.push(format!("{pool}: {serial}, {later}, {fault}; {letter}"));
             }
         }
         disorders
