@@ -271,7 +271,12 @@ impl<U: Clone, P> Machine<U, P> {
         let (scheduler, bounds) = (&self.scheduler, self.setup.bounds);
         let is_stuck = |tenant: &TenantId| has_room || scheduler.is_capped(tenant);
         for ((partition, lane), tenant) in self.crowding.sweep(&bounds, is_stuck) {
-            self.move_out(partition, lane, &tenant, now);
+            let updates = self.move_out(partition, lane, &tenant, now);
+            if updates > 0 {
+                tracing::info!(
+                    %tenant, %partition, updates, "a tenant larger than its share moves out of the others' way"
+                );
+            }
         }
     }
 
@@ -284,11 +289,12 @@ impl<U: Clone, P> Machine<U, P> {
         }
     }
 
-    /// Moves everything that a tenant has queued of one window, and all that comes later, into its spill queue.
+    /// Moves everything that a tenant has queued of one window, and all that comes later, into its spill queue; gives how
+    /// many updates.
     ///
     /// What of it has started stays, and leaves a copy in its place: should the process end, the original would be read
     /// again behind what was moved.
-    fn move_out(&mut self, partition: Partition, lane: usize, tenant: &TenantId, now: Instant) {
+    fn move_out(&mut self, partition: Partition, lane: usize, tenant: &TenantId, now: Instant) -> usize {
         let session = self.session_of(partition);
         let of_window = self.held.iter().filter(|(_, held)| {
             let is_here = held.place.partition == partition && held.lane == lane && held.tenant == *tenant;
@@ -320,11 +326,8 @@ impl<U: Clone, P> Machine<U, P> {
                 pinned.extend(of_update.iter().copied());
             }
         }
-        let Some((_, first)) = ids.first().filter(|_| !moving.is_empty()) else { return };
+        let Some((_, first)) = ids.first().filter(|_| !moving.is_empty()) else { return 0 };
         let line = Arc::new(self.line_of(*first, None));
-        tracing::info!(
-            %tenant, %partition, updates = moving.len(), "a tenant larger than its share moves out of the others' way"
-        );
         let pieces: Vec<usize> =
             self.pieces.iter().filter(|(_, piece)| moving.contains(&piece.held)).map(|(id, _)| id).collect();
         let gone: HashSet<usize> = pieces.iter().copied().collect();
@@ -345,6 +348,7 @@ impl<U: Clone, P> Machine<U, P> {
                 self.leave_twin(id, &line, now);
             }
         }
+        moving.len()
     }
 
     fn uncount(&mut self, id: usize) {
