@@ -5,7 +5,7 @@
 //! action of the machine is on its way until a step of the history lets it end, fail or get lost, so that a process
 //! can end between any two of them.
 
-use super::super::scheduler::Rules;
+use super::super::scheduler::{Rules, Share};
 use super::*;
 use proptest::prelude::*;
 use std::collections::HashSet;
@@ -15,7 +15,7 @@ mod owners;
 mod way;
 mod world;
 
-use world::{Step, World};
+use world::{Step, TENANT_CAP_MAX, World};
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
@@ -28,7 +28,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..2_u8).prop_map(Step::Lose),
         1 => (0..2_u8).prop_map(Step::Interrupt),
         1 => any::<bool>().prop_map(Step::Broker),
-        1 => (0..2_u8, any::<bool>()).prop_map(|(tenant, paused)| Step::Pause { tenant, paused }),
+        1 => (0..2_u8, 0..5_u8).prop_map(|(tenant, how)| Step::Turn { tenant, how }),
+        1 => (1..7_usize, 1..=TENANT_CAP_MAX, any::<bool>())
+            .prop_map(|(permits, tenant_cap, paused)| Step::Tune { permits, tenant_cap, paused }),
         1 => Just(Step::Sweep),
     ]
 }

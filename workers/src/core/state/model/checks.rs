@@ -1,7 +1,7 @@
 //! What must be true of every history: order, caps, and that everything comes to its end once the world is well again.
 
 use super::way::Way;
-use super::world::{GATE_LIMIT, GIVE_UP_AFTER, Job, Process, TENANT_CAP, Update, World, setup};
+use super::world::{GATE_LIMIT, GIVE_UP_AFTER, Job, Process, Update, World, setup};
 use super::*;
 use ackline_shared::ids::TenantId;
 use std::collections::BTreeMap;
@@ -47,10 +47,9 @@ impl World {
         if targets_work {
             self.moods.clear();
         }
-        self.paused.clear();
-        for process in &mut self.processes {
-            process.machine.set_rules(setup().rules, self.now);
-        }
+        self.turned.clear();
+        self.rules = setup().rules;
+        self.obey();
         self.settle()?;
         let (healed, mut recount) = (self.now, self.now);
         for _ in 0..SETTLING_MAX {
@@ -149,13 +148,8 @@ impl World {
     }
 }
 
-pub(super) fn check_caps(process: &Process) -> Result<(), String> {
-    for name in ["a", "b", "c", "shared"] {
-        let running = process.machine.gates.running(name);
-        if running > GATE_LIMIT {
-            return Err(format!("{running} requests to {name} at once"));
-        }
-    }
+/// How many pieces of each tenant are being worked on.
+pub(super) fn running(process: &Process) -> BTreeMap<TenantId, usize> {
     let mut of_tenant: BTreeMap<TenantId, usize> = BTreeMap::new();
     for (_, piece) in &process.machine.pieces {
         if piece.stand == Stand::Running
@@ -164,8 +158,33 @@ pub(super) fn check_caps(process: &Process) -> Result<(), String> {
             *of_tenant.entry(held.tenant.clone()).or_default() += 1;
         }
     }
-    match of_tenant.iter().find(|(_, running)| **running > TENANT_CAP) {
-        Some((tenant, running)) => Err(format!("{running} of {tenant} at once")),
-        None => Ok(()),
+    of_tenant
+}
+
+/// Nothing was started beyond what is allowed now; what runs since more was allowed may end.
+pub(super) fn check_caps(
+    process: &Process,
+    rules: &Rules,
+    before: &BTreeMap<TenantId, usize>,
+) -> Result<(), String> {
+    for name in ["a", "b", "c", "shared"] {
+        let running = process.machine.gates.running(name);
+        if running > GATE_LIMIT {
+            return Err(format!("{running} requests to {name} at once"));
+        }
+    }
+    let now = running(process);
+    let over = now.iter().find(|(tenant, running)| {
+        let is_paused = rules.paused || rules.tenants.get(tenant).is_some_and(|share| share.paused);
+        let cap = if is_paused { 0 } else { rules.tenant_cap };
+        **running > cap.max(before.get(tenant).copied().unwrap_or_default())
+    });
+    if let Some((tenant, running)) = over {
+        return Err(format!("{running} of {tenant} at once"));
+    }
+    let (all, were): (usize, usize) = (now.values().sum(), before.values().sum());
+    match all > rules.permits.max(were) {
+        true => Err(format!("{all} at once")),
+        false => Ok(()),
     }
 }

@@ -66,6 +66,7 @@ impl World {
     }
 
     pub(super) fn crash(&mut self, index: usize) {
+        let rules = self.rules();
         for partition in self.owners.keys().copied().collect::<Vec<_>>() {
             if self.is_owner(index, partition) {
                 self.cut(index, partition);
@@ -80,7 +81,7 @@ impl World {
                 store(&mut self.spill, &mut self.spilled, half, self.now);
             }
         }
-        process.machine = Machine::new(setup(), self.now);
+        process.machine = Machine::new(Setup { rules, ..setup() }, self.now);
         for (partition, (owner, _)) in self.owners.clone() {
             if owner == index {
                 self.give(partition, 1 - index);

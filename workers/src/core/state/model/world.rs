@@ -1,6 +1,6 @@
 //! What the machine lives in, in memory.
 
-use super::checks::check_caps;
+use super::checks::{check_caps, running};
 use super::way::Way;
 use super::*;
 use ackline_shared::ids::TenantId;
@@ -10,7 +10,9 @@ use std::iter;
 const STREAM: &str = ackline_shared::subjects::UPDATES;
 const LANE: &str = "msg";
 const WINDOW: usize = 10;
-pub(super) const TENANT_CAP: usize = 2;
+const TENANT_CAP: usize = 2;
+/// What an operator may set it to.
+pub(super) const TENANT_CAP_MAX: usize = 3;
 pub(super) const GATE_LIMIT: usize = 2;
 const PARTITIONS: u16 = 2;
 /// Longest that anything waits for a target.
@@ -37,10 +39,25 @@ pub(super) enum Step {
     Interrupt(u8),
     /// The broker goes away or comes back.
     Broker(bool),
-    /// An operator pauses a tenant, or lets it go on.
-    Pause { tenant: u8, paused: bool },
+    /// An operator lets a tenant go on, pauses it by the rules or as one that is kept, drains or discards it.
+    Turn { tenant: u8, how: u8 },
+    /// An operator changes how much may run at once, or whether anything may.
+    Tune { permits: usize, tenant_cap: usize, paused: bool },
     /// It is looked who is in others' way.
     Sweep,
+}
+
+/// What an operator wants of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turned {
+    /// Nothing of it starts, by the rules.
+    Paused,
+    /// Nothing of it starts, as it is asked about.
+    Kept,
+    /// What came after this is kept.
+    Drained(u64),
+    /// Everything is buried without asking anybody.
+    Discarded,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +134,8 @@ pub(super) struct World {
     pub(super) forgotten: HashSet<(u64, String)>,
     pub(super) buried: HashSet<(u64, String)>,
     pub(super) is_broker_up: bool,
-    pub(super) paused: HashSet<TenantId>,
+    pub(super) rules: Rules,
+    pub(super) turned: BTreeMap<TenantId, Turned>,
     /// What happened, when somebody wants to read it.
     pub(super) trace: Option<Vec<String>>,
 }
@@ -170,7 +188,8 @@ impl World {
             forgotten: HashSet::new(),
             buried: HashSet::new(),
             is_broker_up: true,
-            paused: HashSet::new(),
+            rules: setup().rules,
+            turned: BTreeMap::new(),
             trace: None,
         };
         for partition in (0..PARTITIONS).map(Partition) {
@@ -204,18 +223,43 @@ impl World {
             Step::Lose(partition) => self.lose(Partition(u16::from(*partition))),
             Step::Interrupt(partition) => self.interrupt(Partition(u16::from(*partition))),
             Step::Broker(is_up) => self.is_broker_up = *is_up,
-            Step::Pause { tenant: number, paused } => {
-                match paused {
-                    true => self.paused.insert(tenant(*number)),
-                    false => self.paused.remove(&tenant(*number)),
+            Step::Turn { tenant: number, how } => {
+                let last = u64::try_from(self.updates.len()).unwrap_or_default();
+                let turned = match how {
+                    1 => Some(Turned::Paused),
+                    2 => Some(Turned::Kept),
+                    3 => Some(Turned::Drained(last)),
+                    4 => Some(Turned::Discarded),
+                    _ => None,
                 };
-                for process in &mut self.processes {
-                    process.machine.set_rules(setup().rules, self.now);
-                }
+                self.turned.remove(&tenant(*number));
+                self.turned.extend(turned.map(|turned| (tenant(*number), turned)));
+                self.obey();
+            }
+            Step::Tune { permits, tenant_cap, paused } => {
+                let rules =
+                    Rules { permits: *permits, tenant_cap: *tenant_cap, paused: *paused, ..setup().rules };
+                self.rules = rules;
+                self.obey();
             }
             Step::Sweep => self.sweep(),
         }
         self.settle()
+    }
+
+    /// Tells every process what the operators want now.
+    pub(super) fn obey(&mut self) {
+        let rules = self.rules();
+        for process in &mut self.processes {
+            process.machine.set_rules(rules.clone(), self.now);
+        }
+    }
+
+    /// The rules as they are now, with the tenants that are paused.
+    pub(super) fn rules(&self) -> Rules {
+        let paused = self.turned.iter().filter(|(_, turned)| **turned == Turned::Paused);
+        let shares = paused.map(|(tenant, _)| (tenant.clone(), Share { paused: true, ..Share::default() }));
+        Rules { tenants: Arc::new(shares.collect()), ..self.rules.clone() }
     }
 
     pub(super) fn sweep(&mut self) {
@@ -237,26 +281,30 @@ impl World {
 
     /// Lets everything happen that needs no step of its own.
     pub(super) fn settle(&mut self) -> Result<(), String> {
+        let (turned, rules) = (self.turned.clone(), self.rules());
         loop {
             self.deliver();
             let mut is_quiet = true;
             for index in 0..self.processes.len() {
-                let (now, paused) = (self.now, self.paused.clone());
+                let now = self.now;
                 let process = self.processes.get_mut(index).ok_or("no process")?;
                 if process.machine.next_wake().is_some_and(|due| due <= now) {
                     process.machine.wake(now);
                 }
-                let may = |update: &Arc<Update>| match paused.contains(&update.tenant) {
-                    true => May::Keep,
-                    false => May::Run,
+                let may = |update: &Arc<Update>| match turned.get(&update.tenant) {
+                    Some(Turned::Kept) => May::Keep,
+                    Some(Turned::Drained(last)) if update.place.sequence > *last => May::Keep,
+                    Some(Turned::Discarded) => May::Discard("an operator".to_owned()),
+                    Some(Turned::Paused | Turned::Drained(_)) | None => May::Run,
                 };
+                let before = running(process);
                 let machine = &mut process.machine;
                 let mut begun: Vec<Way> = iter::from_fn(|| machine.start(now, may)).map(Way::Run).collect();
                 begun.extend(iter::from_fn(|| machine.next_action()).map(Way::Action));
                 is_quiet &= begun.is_empty();
                 let words = self.trace.is_some().then(|| begun.iter().map(Way::in_words).collect::<Vec<_>>());
                 process.ways.extend(begun);
-                check_caps(process)?;
+                check_caps(process, &rules, &before)?;
                 words
                     .into_iter()
                     .flatten()
@@ -422,7 +470,8 @@ impl World {
             started.data.waits = started.waits;
         }
         let is_overdue = started.data.waits.overdue_at.is_some_and(|at| at <= self.now);
-        for (index, gate) in started.target.gates.iter().enumerate().filter(|_| !is_overdue) {
+        let asks_nobody = is_overdue || started.discarded_by.is_some();
+        for (index, gate) in started.target.gates.iter().enumerate().filter(|_| !asks_nobody) {
             let mood = self.moods.get(&*gate.name).copied().unwrap_or(Mood::Works);
             if matches!(mood, Mood::Down | Mood::Hangs) {
                 let timed_out = mood == Mood::Hangs;
@@ -448,7 +497,7 @@ impl World {
             }
         }
         self.check_order(&key, &started)?;
-        if is_overdue || self.moods.get(&key.1) == Some(&Mood::Refuses) {
+        if asks_nobody || self.moods.get(&key.1) == Some(&Mood::Refuses) {
             self.buried.insert(key.clone());
         }
         self.effects.push(key);
