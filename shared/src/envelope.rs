@@ -66,6 +66,9 @@ pub enum Family {
     Command(Lane),
 }
 
+/// Stands between the tenant and the id in a message id; no tenant's id holds it.
+const MESSAGE_ID_BORDER: u8 = b'/';
+
 /// What the header of a verbatim replay holds; anything else is no such word.
 const VERBATIM: &str = "true";
 
@@ -126,7 +129,12 @@ impl Head {
     /// Appends the headers to publish with, as they travel: from the version's line to the empty line.
     pub fn write_headers(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"NATS/1.0\r\n");
-        write_header(out, header::MSG_ID, self.id.as_str());
+        out.extend_from_slice(header::MSG_ID.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(self.tenant.as_str().as_bytes());
+        out.push(MESSAGE_ID_BORDER);
+        out.extend_from_slice(self.id.as_str().as_bytes());
+        out.extend_from_slice(b"\r\n");
         write_header(out, header::KIND, &self.kind);
         write_header(out, header::CONVERSATION, self.conversation.as_str());
         out.extend_from_slice(header::RECEIVED.as_bytes());
@@ -135,6 +143,11 @@ impl Head {
         out.extend_from_slice(b"\r\n");
         self.each_optional(|name, value| write_header(out, name, value));
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// The id to publish under: no tenant's update is ever taken for the repeat of another's.
+    pub fn message_id(&self) -> String {
+        format!("{}{}{}", self.tenant, char::from(MESSAGE_ID_BORDER), self.id.as_str())
     }
 
     /// Whether the payload is exactly what the edge stored: false once somebody edited it.
@@ -163,6 +176,13 @@ impl Head {
             }
         }
     }
+}
+
+/// Reads the update's id out of a message id; one from before tenants stood in them is the id itself.
+fn read_message_id(tenant: &TenantId, text: &str) -> UpdateId {
+    let own =
+        text.strip_prefix(tenant.as_str()).and_then(|rest| rest.strip_prefix(char::from(MESSAGE_ID_BORDER)));
+    UpdateId::new(own.unwrap_or(text))
 }
 
 /// Reads a list of parts that took effect.
@@ -239,6 +259,28 @@ mod tests {
         }
         let error = Head::read(&written.subject(), &head().to_headers()).unwrap_err();
         assert_eq!(error, EnvelopeError::Header(header::REPLAY_OF));
+    }
+
+    #[test]
+    fn two_tenants_never_publish_under_one_message_id() {
+        let acme = head();
+        let globex = Head { tenant: TenantId::new("globex").unwrap(), ..head() };
+        assert_eq!(acme.message_id(), "acme/wamid.HBg=");
+        assert_ne!(acme.message_id(), globex.message_id());
+        // Whatever Meta or a developer writes into an id, it stays within its tenant.
+        let forged = Head { id: UpdateId::new("acme/wamid.HBg="), ..globex };
+        assert_ne!(forged.message_id(), acme.message_id());
+        assert_eq!(
+            Head::read(&forged.subject(), &forged.to_headers()).map(|read| read.id),
+            Ok(forged.id.clone())
+        );
+    }
+
+    #[test]
+    fn a_message_id_from_before_tenants_stood_in_it_is_the_id() {
+        let mut headers = head().to_headers();
+        headers.insert(header::MSG_ID, head().id.as_str());
+        assert_eq!(Head::read(&head().subject(), &headers), Ok(head()));
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! The head as async-nats carries it: written into a map of headers, and read out of one.
 
-use super::{EnvelopeError, Family, Head, Replay, VERBATIM, parts};
+use super::{EnvelopeError, Family, Head, Replay, VERBATIM, parts, read_message_id};
 use crate::ids::{AppId, ConversationKey, EntityId, PhoneNumberId, UpdateId};
 use crate::subjects::{Pool, Subject, header};
 use async_nats::HeaderMap;
@@ -9,7 +9,7 @@ impl Head {
     /// The headers to publish with.
     pub fn to_headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert(header::MSG_ID, self.id.as_str());
+        headers.insert(header::MSG_ID, self.message_id());
         headers.insert(header::KIND, self.kind.as_str());
         headers.insert(header::CONVERSATION, self.conversation.as_str());
         headers.insert(header::RECEIVED, self.received_ms.to_string());
@@ -53,7 +53,7 @@ impl Head {
             None => None,
         };
         Ok(Self {
-            id: UpdateId::new(need(header::MSG_ID)?),
+            id: read_message_id(&tenant, need(header::MSG_ID)?),
             tenant,
             partition,
             family,
