@@ -316,8 +316,11 @@ pub struct ApiKey {
     /// The key itself: at least 24 characters.
     pub key: SecretField,
     /// What it may do.
-    #[serde(default = "all_scopes")]
+    #[serde(default = "usual_scopes")]
     pub scopes: Vec<Scope>,
+    /// Whose pools it sees and turns, with the scope `operate`.
+    #[serde(default, skip_serializing_if = "Reach::is_usual")]
+    pub reach: Reach,
 }
 
 /// What an API key may do.
@@ -328,14 +331,33 @@ pub enum Scope {
     Read,
     /// Send messages.
     Send,
-    /// Change bots and flows.
+    /// Change bots and flows, edit and replay dead letters; no key has it unless it is declared.
     Manage,
-    /// See and turn the pools of the whole installation; no key has it unless it is declared.
+    /// See and turn the pools, as far as the key reaches; no key has it unless it is declared.
     Operate,
 }
 
-fn all_scopes() -> Vec<Scope> {
-    vec![Scope::Read, Scope::Send, Scope::Manage]
+fn usual_scopes() -> Vec<Scope> {
+    vec![Scope::Read, Scope::Send]
+}
+
+/// How far the scope `operate` of an API key reaches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// The key's own tenant.
+    #[default]
+    Tenant,
+    /// Every tenant of the brand that the key's tenant belongs to.
+    Brand,
+    /// The whole installation, with the pools that all tenants share.
+    Platform,
+}
+
+impl Reach {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn enabled() -> bool {

@@ -15,7 +15,7 @@ mod letter;
 
 use ackline_shared::subjects::{OUTBOUND, UPDATES};
 use ackline_workers::api;
-use api_stage::{ACME, GLOBEX, OPERATOR, READER, SENDER, Stage, crm_link, sealed};
+use api_stage::{ACME, GLOBEX, OPERATOR, OWN_OPERATOR, READER, RESELLER, SENDER, Stage, crm_link, sealed};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -555,4 +555,59 @@ async fn what_is_turned_is_checked_revised_and_audited() {
     assert!(audit["items"][0]["at"].is_string() && audit["items"][0]["by"] == "key:acme/operator", "{audit}");
     let items = stage.get("/v1/tuning", OPERATOR).await.json["items"].clone();
     assert_eq!(items.as_array().unwrap().len(), 6, "{items}");
+}
+
+#[tokio::test]
+async fn an_operator_turns_what_its_key_reaches_and_nothing_else() {
+    let stage = Stage::start().await;
+    let (pool, acme) = ("/v1/tuning/pools/relay", "/v1/tuning/pools/relay/tenants/acme");
+    let globex = "/v1/tuning/pools/relay/tenants/globex";
+    let paused = json!({"paused": true});
+    for key in [OWN_OPERATOR, RESELLER] {
+        stage.put(pool, key, &paused).await.is_problem(StatusCode::FORBIDDEN, "platform-only");
+        stage.get(pool, key).await.is_problem(StatusCode::FORBIDDEN, "platform-only");
+        stage.get("/v1/pools", key).await.is_problem(StatusCode::FORBIDDEN, "platform-only");
+        stage.get("/v1/pools/relay", key).await.is_problem(StatusCode::FORBIDDEN, "platform-only");
+        stage.call("DELETE", pool, Some(key), None).await.is_problem(StatusCode::FORBIDDEN, "platform-only");
+        stage.put(globex, key, &paused).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+        stage.get(globex, key).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+    }
+    assert_eq!(stage.put(acme, OWN_OPERATOR, &paused).await.status, StatusCode::CREATED);
+    let share = stage.put(acme, OWN_OPERATOR, &json!({"weight": 1000})).await;
+    share.is_problem(StatusCode::FORBIDDEN, "platform-only");
+    assert_eq!(stage.put(globex, OPERATOR, &paused).await.status, StatusCode::CREATED);
+    let told = |answer: Value| {
+        let items = answer["items"].as_array().unwrap().clone();
+        items.iter().map(|one| one["tenant"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(stage.get("/v1/tuning/audit", OWN_OPERATOR).await.json), ["acme"]);
+    assert_eq!(told(stage.get("/v1/tuning/audit", OPERATOR).await.json), ["globex", "acme"]);
+    let gone = stage.call("DELETE", acme, Some(OWN_OPERATOR), None).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT, "{}", gone.text);
+
+    // What the platform holds, no tenant sets going again; one of its brand may be turned by the reseller.
+    assert_eq!(stage.put(acme, OPERATOR, &paused).await.status, StatusCode::CREATED);
+    let lifted = stage.call("DELETE", acme, Some(OWN_OPERATOR), None).await;
+    lifted.is_problem(StatusCode::FORBIDDEN, "platform-only");
+    for tenant in ["acme", "globex"] {
+        let branded = json!({"id": tenant, "name": tenant, "brand": "resale"});
+        stage.declare(&format!("tenant.{tenant}"), &branded).await;
+    }
+    stage.declare("key.acme.done", &json!({"id": "done", "tenant": "acme", "key": "x"})).await;
+    stage.configuration_is("api_keys", "done").await;
+    stage.get(globex, OWN_OPERATOR).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+    assert_eq!(stage.get(globex, RESELLER).await.json["paused"], true);
+    let lifted = stage.call("DELETE", globex, Some(RESELLER), None).await;
+    lifted.is_problem(StatusCode::FORBIDDEN, "platform-only");
+}
+
+#[tokio::test]
+async fn a_key_reads_and_sends_unless_it_is_declared_to_do_more() {
+    let stage = Stage::start().await;
+    let key = "plain-key-plain-key-plain-key";
+    stage.declare("key.acme.plain", &json!({"id": "plain", "tenant": "acme", "key": key})).await;
+    stage.configuration_is("api_keys", "plain").await;
+    assert_eq!(stage.get("/v1/flows", key).await.status, StatusCode::OK);
+    stage.put("/v1/flows/f", key, &flow()).await.is_problem(StatusCode::FORBIDDEN, "forbidden");
+    stage.get("/v1/tuning", key).await.is_problem(StatusCode::FORBIDDEN, "forbidden");
 }

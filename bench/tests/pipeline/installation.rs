@@ -112,7 +112,8 @@ impl Blueprint {
                 "[[tenants]]\nid = \"{tenant}\"\nname = \"{tenant}\"\n\
                  [[phone_numbers]]\nid = \"{number}\"\ntenant = \"{tenant}\"\napp = \"main\"\n\
                  waba_id = \"{waba}\"\naccess_token = \"{ACCESS_TOKEN}\"\n\
-                 [[api_keys]]\nid = \"test\"\ntenant = \"{tenant}\"\nkey = \"{tenant}-api-key-0123456789abcdef\"\n"
+                 [[api_keys]]\nid = \"test\"\ntenant = \"{tenant}\"\nkey = \"{tenant}-api-key-0123456789abcdef\"\n\
+                 scopes = [\"read\", \"send\", \"manage\"]\n"
             ));
         }
         document.push_str(

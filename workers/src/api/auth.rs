@@ -6,7 +6,7 @@
 use super::App;
 use super::problem::Problem;
 use ackline_shared::ids::{EntityId, TenantId};
-use ackline_shared::model::Scope;
+use ackline_shared::model::{Reach, Scope};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::vault::VaultKey;
 use arc_swap::ArcSwap;
@@ -31,6 +31,31 @@ pub struct Caller {
     /// The key's id.
     pub key: EntityId,
     scopes: Vec<Scope>,
+    reach: Reach,
+}
+
+impl Caller {
+    /// Whether what it operates is the whole installation.
+    pub fn is_platform(&self) -> bool {
+        self.reach == Reach::Platform
+    }
+
+    /// Whether it may operate a tenant: its own, one of its brand, or any.
+    pub fn reaches(&self, snapshot: &Snapshot, tenant: &TenantId) -> bool {
+        let brand = |tenant: &TenantId| snapshot.tenants.get(tenant).and_then(|tenant| tenant.brand.as_ref());
+        match self.reach {
+            Reach::Platform => true,
+            Reach::Tenant => *tenant == self.tenant,
+            Reach::Brand => {
+                *tenant == self.tenant || brand(&self.tenant).is_some_and(|own| brand(tenant) == Some(own))
+            }
+        }
+    }
+
+    /// Refuses whoever operates less than the whole installation.
+    pub fn of_platform(&self) -> Result<(), Problem> {
+        if self.is_platform() { Ok(()) } else { Err(Problem::PlatformOnly) }
+    }
 }
 
 macro_rules! permission {
@@ -67,7 +92,7 @@ permission!(
 );
 
 permission!(
-    /// A caller that may see and turn the pools of the whole installation.
+    /// A caller that may see and turn the pools, as far as it reaches.
     CanOperate,
     Scope::Operate
 );
@@ -108,6 +133,7 @@ impl Table {
                         tenant: key.tenant.clone(),
                         key: key.id.clone(),
                         scopes: key.scopes.clone(),
+                        reach: key.reach,
                     };
                     callers.entry(prefix(&digest)).or_default().push((digest, caller));
                 }

@@ -18,6 +18,8 @@ pub enum Problem {
     Forged(String),
     /// The key may not do this.
     Forbidden(Scope),
+    /// The key operates less than the whole installation.
+    PlatformOnly,
     /// No such thing, or not this tenant's.
     NotFound(&'static str),
     /// The path exists, the method does not.
@@ -112,6 +114,12 @@ impl Problem {
                 let detail = format!("the key lacks the scope `{scope}`");
                 answer(StatusCode::FORBIDDEN, "forbidden", "The key may not do this", &detail)
             }
+            Self::PlatformOnly => answer(
+                StatusCode::FORBIDDEN,
+                "platform-only",
+                "This is the platform's to see or change",
+                "it concerns every tenant, or was set by the platform; it needs a key that is declared with reach = \"platform\"",
+            ),
             Self::NotFound(what) => {
                 answer(StatusCode::NOT_FOUND, "not-found", "Not found", &format!("there is no such {what}"))
             }

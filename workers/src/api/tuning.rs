@@ -1,7 +1,8 @@
 //! `/v1/tuning`: what operators turn of the pools while they run, and who turned what.
 //!
-//! It is about all tenants, so a key needs the scope `operate`, which no key has unless it is declared. Every change
-//! is obeyed by every process within a second.
+//! A key needs the scope `operate`, which no key has unless it is declared, and turns what it reaches: a pool, or a
+//! tenant's share of it, only as the platform; tenants it operates may be paused, drained and discarded, and set going
+//! again unless the platform holds them. Every change is obeyed by every process within a second.
 
 #![allow(unused_qualifications, reason = "utoipa qualifies the types named in params()")]
 
@@ -16,7 +17,7 @@ use crate::core::adaptive::Choice;
 use crate::core::log::now_ms;
 use crate::core::tuning::{
     Change, HISTORY_MAX, Mode, PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake, TuningStore,
-    check_pool, check_tenant,
+    authority, check_pool, check_tenant,
 };
 use crate::lanes;
 use ackline_shared::ids::TenantId;
@@ -98,7 +99,7 @@ pub struct PoolEntry {
     lane_names: Vec<&'static str>,
     /// What is turned.
     tuning: PoolBody,
-    /// Who turned it last.
+    /// Who turned it last; told to the platform alone.
     by: Option<String>,
     /// When.
     at: Option<String>,
@@ -154,10 +155,11 @@ pub struct AuditQuery {
 /// Lists what is turned of every pool.
 #[utoipa::path(get, path = "/tuning", tag = "tuning", operation_id = "listTuning",
     responses((status = 200, description = "All pools.", body = Page<PoolEntry>)))]
-pub async fn list(State(app): State<App>, CanOperate(_caller): CanOperate) -> Json<Page<PoolEntry>> {
-    let table = app.platform.tuning.table();
+pub async fn list(State(app): State<App>, CanOperate(caller): CanOperate) -> Json<Page<PoolEntry>> {
+    let (table, snapshot) = (app.platform.tuning.table(), app.platform.snapshot());
     let entry = |pool: Pool| {
-        let mut tenants: Vec<_> = table.tenants(pool).collect();
+        let mut tenants: Vec<_> =
+            table.tenants(pool).filter(|(tenant, _)| caller.reaches(&snapshot, tenant)).collect();
         tenants.sort_unstable_by_key(|(tenant, _)| *tenant);
         let shown = |(tenant, entry): &(&TenantId, &Stamped<TenantTuning>)| TenantEntry {
             tenant: (*tenant).clone(),
@@ -170,7 +172,7 @@ pub async fn list(State(app): State<App>, CanOperate(_caller): CanOperate) -> Js
             pool: pool.as_str(),
             lane_names: lanes::names(pool),
             tuning: set.map(|entry| entry.value.clone().into()).unwrap_or_default(),
-            by: set.map(|entry| entry.by.clone()),
+            by: set.filter(|_| caller.is_platform()).map(|entry| entry.by.clone()),
             at: set.map(|entry| rfc3339(entry.at_ms)),
             tenants_tuned: tenants.len(),
             tenants: tenants.iter().take(TENANTS_LISTED_MAX).map(shown).collect(),
@@ -184,7 +186,7 @@ pub async fn list(State(app): State<App>, CanOperate(_caller): CanOperate) -> Js
     responses((status = 200, description = "The changes.", body = Page<AuditEntry>)))]
 pub async fn audit(
     State(app): State<App>,
-    CanOperate(_caller): CanOperate,
+    CanOperate(caller): CanOperate,
     QueryOf(query): QueryOf<AuditQuery>,
 ) -> Result<Json<Page<AuditEntry>>, Problem> {
     let limit = query.limit.unwrap_or(100);
@@ -192,7 +194,14 @@ pub async fn audit(
         return Err(Problem::Malformed(format!("limit: must be 1 to {HISTORY_MAX}")));
     }
     app.reach_log()?;
-    let changes = store(&app).history(limit).await.map_err(problem)?;
+    let snapshot = app.platform.snapshot();
+    let read = if caller.is_platform() { limit } else { HISTORY_MAX };
+    let mut changes = store(&app).history(read).await.map_err(problem)?;
+    changes.retain(|change| match &change.tenant {
+        Some(tenant) => caller.reaches(&snapshot, tenant),
+        None => caller.is_platform(),
+    });
+    changes.truncate(limit);
     Ok(Json(Page { items: changes.into_iter().map(AuditEntry::from).collect(), next_cursor: None }))
 }
 
@@ -205,9 +214,10 @@ pub async fn audit(
     ))]
 pub async fn get_pool(
     State(app): State<App>,
-    CanOperate(_caller): CanOperate,
+    CanOperate(caller): CanOperate,
     PathOf(pool): PathOf<String>,
 ) -> Result<Response, Problem> {
+    caller.of_platform()?;
     read::<PoolTuning, PoolBody>(&app, &tuning_key::pool(pool_of(&pool)?)).await
 }
 
@@ -231,12 +241,13 @@ pub async fn put_pool(
     headers: HeaderMap,
     JsonBody(body): JsonBody<PoolBody>,
 ) -> Result<Response, Problem> {
+    caller.of_platform()?;
     let pool = pool_of(&pool)?;
     let expected = Expectation::read(&headers)?;
     let (value, mut mistakes) = pool_tuning(body);
     mistakes.extend(check_pool(&value, &lanes::names(pool), app.concurrency.of(pool)));
     refuse(mistakes)?;
-    let saved = save(&app, &caller, &tuning_key::pool(pool), value, expected).await?;
+    let saved = save(&app, &caller, &tuning_key::pool(pool), expected, |_| Ok(value)).await?;
     Ok(saved.map(PoolBody::from).into_response())
 }
 
@@ -256,7 +267,10 @@ pub async fn delete_pool(
     PathOf(pool): PathOf<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    reset::<PoolTuning>(&app, &caller, &tuning_key::pool(pool_of(&pool)?), &headers).await
+    caller.of_platform()?;
+    let key = tuning_key::pool(pool_of(&pool)?);
+    save(&app, &caller, &key, Expectation::read(&headers)?, |_| Ok(PoolTuning::default())).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Reads what is turned of a tenant in a pool.
@@ -268,9 +282,10 @@ pub async fn delete_pool(
     ))]
 pub async fn get_tenant(
     State(app): State<App>,
-    CanOperate(_caller): CanOperate,
+    CanOperate(caller): CanOperate,
     PathOf((pool, tenant)): PathOf<(String, TenantId)>,
 ) -> Result<Response, Problem> {
+    operated(&app, &caller, &tenant)?;
     read::<TenantTuning, TenantBody>(&app, &tuning_key::tenant(pool_of(&pool)?, &tenant)).await
 }
 
@@ -298,6 +313,7 @@ pub async fn put_tenant(
 ) -> Result<Response, Problem> {
     let pool = pool_of(&pool)?;
     let expected = Expectation::read(&headers)?;
+    operated(&app, &caller, &tenant)?;
     is_known(&app, &tenant).await?;
     let confirmed = body.confirm.take();
     let value = TenantTuning::from(body);
@@ -306,7 +322,8 @@ pub async fn put_tenant(
         return Err(Problem::Invalid(vec![mistake]));
     }
     refuse(check_tenant(&value, &lanes::names(pool)))?;
-    let saved = save(&app, &caller, &tuning_key::tenant(pool, &tenant), value, expected).await?;
+    let key = tuning_key::tenant(pool, &tenant);
+    let saved = save(&app, &caller, &key, expected, |stored| allowed(&caller, stored, value)).await?;
     Ok(saved.map(TenantBody::from).into_response())
 }
 
@@ -327,7 +344,29 @@ pub async fn delete_tenant(
     PathOf((pool, tenant)): PathOf<(String, TenantId)>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    reset::<TenantTuning>(&app, &caller, &tuning_key::tenant(pool_of(&pool)?, &tenant), &headers).await
+    operated(&app, &caller, &tenant)?;
+    let key = tuning_key::tenant(pool_of(&pool)?, &tenant);
+    let nothing = |stored: Option<&Stamped<_>>| allowed(&caller, stored, TenantTuning::default());
+    save(&app, &caller, &key, Expectation::read(&headers)?, nothing).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A tenant that the caller does not operate is one that it does not know of.
+fn operated(app: &App, caller: &Caller, tenant: &TenantId) -> Result<(), Problem> {
+    let reached = caller.reaches(&app.platform.snapshot(), tenant);
+    if reached { Ok(()) } else { Err(Problem::NotFound("tenant")) }
+}
+
+/// What a caller may make of a tenant's settings.
+fn allowed(
+    caller: &Caller,
+    stored: Option<&Stamped<TenantTuning>>,
+    wanted: TenantTuning,
+) -> Result<TenantTuning, Problem> {
+    if caller.is_platform() {
+        return Ok(wanted);
+    }
+    authority::bounded(stored, wanted).map_err(|authority::PlatformOnly| Problem::PlatformOnly)
 }
 
 fn store(app: &App) -> TuningStore {
@@ -346,44 +385,41 @@ where
     Ok(Revised { value: B::from(value), revision, is_new: false }.into_response())
 }
 
+/// Writes what `decide` makes of the stored entry, if that is as expected.
 async fn save<T>(
     app: &App,
     caller: &Caller,
     key: &str,
-    value: T,
     expected: Expectation,
+    decide: impl FnOnce(Option<&Stamped<T>>) -> Result<T, Problem>,
 ) -> Result<Revised<T>, Problem>
 where
     T: Serialize + DeserializeOwned + Default + PartialEq,
 {
     app.reach_log()?;
     let store = store(app);
-    let (last, stored) = match store.read::<T>(key).await {
-        Ok((last, stored)) => (last, stored.filter(|entry| entry.value != T::default()).map(|_| last)),
-        // What does not parse is replaced like anything else.
-        Err(TuningError::Unreadable { revision, .. }) => (revision, Some(revision)),
+    let (last, stored, is_set) = match store.read::<T>(key).await {
+        Ok((last, stored)) => {
+            let is_set = stored.as_ref().is_some_and(|entry| entry.value != T::default());
+            (last, stored, is_set)
+        }
+        // What does not parse is replaced like anything else, by whoever may replace anything.
+        Err(TuningError::Unreadable { revision, .. }) if caller.is_platform() => (revision, None, true),
         Err(error) => return Err(problem(error)),
     };
-    if !expected.holds(stored) {
+    if !expected.holds(is_set.then_some(last)) {
         return Err(Problem::PreconditionFailed);
     }
+    let value = decide(stored.as_ref())?;
     let by = format!("key:{}/{}", caller.tenant, caller.key);
     tracing::info!(key, by, "a live setting is changed");
-    let stamped = Stamped { value, by, at_ms: now_ms() };
+    let stamped = Stamped { value, by, at_ms: now_ms(), platform: caller.is_platform() };
     let revision = store.write(key, &stamped, last).await.map_err(|error| match (error, expected) {
         (TuningError::Conflict(_), Expectation::Any) => Problem::Conflict,
         (TuningError::Conflict(_), _) => Problem::PreconditionFailed,
         (error, _) => problem(error),
     })?;
-    Ok(Revised { value: stamped.value, revision, is_new: stored.is_none() })
-}
-
-async fn reset<T>(app: &App, caller: &Caller, key: &str, headers: &HeaderMap) -> Result<StatusCode, Problem>
-where
-    T: Serialize + DeserializeOwned + Default + PartialEq,
-{
-    save(app, caller, key, T::default(), Expectation::read(headers)?).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Revised { value: stamped.value, revision, is_new: !is_set })
 }
 
 fn pool_of(name: &str) -> Result<Pool, Problem> {

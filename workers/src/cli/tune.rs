@@ -223,7 +223,7 @@ async fn change<T: Serialize + DeserializeOwned + Default>(
         return Err(TuneError::Mistakes(mistakes));
     }
     let to = json!(value);
-    let stamped = Stamped { value, by: format!("cli:{}", place.by), at_ms: now_ms() };
+    let stamped = Stamped { value, by: format!("cli:{}", place.by), at_ms: now_ms(), platform: true };
     let revision = store.write(key, &stamped, revision).await?;
     Ok(Told::Changed { from, to, revision })
 }

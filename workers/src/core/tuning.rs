@@ -4,6 +4,7 @@
 //! when, so that the bucket's history is the audit. Every process follows the bucket and holds a [`Table`];
 //! what an entry does not say is as configured, and an entry that does not parse is reported and left out.
 
+pub mod authority;
 mod check;
 mod store;
 mod watch;
@@ -81,6 +82,17 @@ pub struct Stamped<T> {
     pub by: String,
     /// When, in unix milliseconds.
     pub at_ms: u64,
+    /// Whether the author operates the whole installation; one who operates tenants alone does not undo what it set.
+    #[serde(default = "of_platform", skip_serializing_if = "is_of_platform")]
+    pub platform: bool,
+}
+
+fn of_platform() -> bool {
+    true
+}
+
+fn is_of_platform(platform: &bool) -> bool {
+    *platform
 }
 
 /// What is done with a piece of work of a tenant.

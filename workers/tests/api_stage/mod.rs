@@ -40,6 +40,8 @@ pub const ACME: &str = "acme-key-acme-key-acme-key";
 pub const READER: &str = "read-key-read-key-read-key";
 pub const SENDER: &str = "send-key-send-key-send-key";
 pub const OPERATOR: &str = "operator-key-operator-key";
+pub const OWN_OPERATOR: &str = "own-operator-key-own-operator";
+pub const RESELLER: &str = "reseller-key-reseller-key";
 pub const GLOBEX: &str = "globex-key-globex-key-globex";
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -365,11 +367,18 @@ fn installation(master: &VaultKey, data_key: &VaultKey) -> Vec<(String, Value)> 
         ("reader", "acme", READER, json!(["read"])),
         ("sender", "acme", SENDER, json!(["send"])),
         ("operator", "acme", OPERATOR, json!(["operate"])),
+        ("own-operator", "acme", OWN_OPERATOR, json!(["operate"])),
+        ("reseller", "acme", RESELLER, json!(["operate"])),
         ("short", "acme", "too-short", json!(["read"])),
         ("all", "globex", GLOBEX, json!(["read", "send", "manage"])),
     ];
     for (id, tenant, key, scopes) in keys {
-        let value = json!({"id": id, "tenant": tenant, "key": key, "scopes": scopes});
+        let mut value = json!({"id": id, "tenant": tenant, "key": key, "scopes": scopes});
+        match id {
+            "operator" => value["reach"] = "platform".into(),
+            "reseller" => value["reach"] = "brand".into(),
+            _ => {}
+        }
         entries.push((format!("key.{tenant}.{id}"), value));
     }
     entries

@@ -99,7 +99,7 @@ impl Process {
         let (revision, _) = store.read::<Value>(&key).await.unwrap();
         let adaptive = adaptive.map(|text| text.parse().unwrap());
         let value = PoolTuning { adaptive, ..PoolTuning::default() };
-        let stamped = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms() };
+        let stamped = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms(), platform: true };
         store.write(&key, &stamped, revision).await.unwrap();
     }
 

@@ -43,7 +43,7 @@ async fn dead_letters_are_counted_by_the_class_of_their_reason_and_by_tenant() {
     let globex = TenantId::new("globex").unwrap();
     let store = TuningStore::new(stage.platform.buckets.tuning.clone());
     let value = TenantTuning { mode: Some(Mode::Discard), ..TenantTuning::default() };
-    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms() };
+    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms(), platform: true };
     store.write(&subjects::tuning_key::tenant(Pool::Relay, &globex), &entry, 0).await.unwrap();
     for (n, payload) in ["fail", "refuse", "refuse", "poison", "ok"].into_iter().enumerate() {
         stage.publish(&format!("US.{n}"), &format!("m{n}"), payload).await;

@@ -199,7 +199,7 @@ async fn a_pool_that_works_in_batches_shows_its_pause_too() {
     shows(false).await;
     let store = TuningStore::new(stage.platform.buckets.tuning.clone());
     let value = PoolTuning { paused: true, ..PoolTuning::default() };
-    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms() };
+    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms(), platform: true };
     store.write(&tuning_key::pool(Pool::Journal), &entry, 0).await.unwrap();
     shows(true).await;
 }
@@ -234,7 +234,7 @@ async fn a_drain_is_seen_until_nothing_is_left_of_what_was_there() {
     let acme = TenantId::new("acme").unwrap();
     let store = TuningStore::new(stage.platform.buckets.tuning.clone());
     let value = TenantTuning { mode: Some(Mode::Drain), ..TenantTuning::default() };
-    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms() };
+    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms(), platform: true };
     store.write(&tuning_key::tenant(Pool::Relay, &acme), &entry, 0).await.unwrap();
     while now_ms() <= entry.at_ms {
         tokio::task::yield_now().await;

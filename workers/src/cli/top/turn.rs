@@ -65,7 +65,7 @@ pub async fn turn(
             let mut value = entry.map(|entry| entry.value).unwrap_or_default();
             let done = apply(turn.way, &mut value.paused, &mut value.concurrency);
             refuse(check_pool(&value, &lanes, configured.of(turn.pool)))?;
-            let stamped = Stamped { value, by: by.to_owned(), at_ms: now_ms() };
+            let stamped = Stamped { value, by: by.to_owned(), at_ms: now_ms(), platform: true };
             store.write(&key, &stamped, revision).await?;
             Ok(format!("{}: {done}", turn.pool))
         }
@@ -75,7 +75,7 @@ pub async fn turn(
             let mut value = entry.map(|entry| entry.value).unwrap_or_default();
             let done = apply(turn.way, &mut value.paused, &mut value.in_flight_max);
             refuse(check_tenant(&value, &lanes))?;
-            let stamped = Stamped { value, by: by.to_owned(), at_ms: now_ms() };
+            let stamped = Stamped { value, by: by.to_owned(), at_ms: now_ms(), platform: true };
             store.write(&key, &stamped, revision).await?;
             Ok(format!("{tenant} in {}: {done}", turn.pool))
         }
