@@ -16,6 +16,9 @@ pub const DEAD: &str = "DEAD";
 /// The stream of what was moved out of others' way, or waits for long.
 pub const SPILL: &str = "SPILL";
 
+/// The stream of which updates were finished long ago, where a conversation's record has no room for them.
+pub const FINISHED: &str = "FINISHED";
+
 /// Subjects of updates and records; UPDATES holds them and [`REPLAY_SUBJECTS`].
 pub const UPDATES_SUBJECTS: [&str; 2] = ["in.>", "ev.>"];
 /// Subjects of what is put before one pool again; UPDATES holds them too, and no other pool reads them.
@@ -28,6 +31,9 @@ pub const OUTBOUND_SUBJECTS: [&str; 1] = ["out.>"];
 pub const DEAD_SUBJECTS: [&str; 1] = ["dead.>"];
 /// Subjects that SPILL holds.
 pub const SPILL_SUBJECTS: [&str; 1] = ["spill.>"];
+
+/// Subjects that FINISHED holds.
+pub const FINISHED_SUBJECTS: [&str; 1] = ["fin.>"];
 
 /// KV bucket of the declared configuration.
 pub const BUCKET_CONFIG: &str = "config";
@@ -233,6 +239,11 @@ pub fn of_tenant(filter: &str, tenant: &TenantId) -> Option<String> {
 /// `dead.<pool>.<tenant>`: something given up.
 pub fn dead(pool: Pool, tenant: &TenantId) -> String {
     format!("dead.{pool}.{tenant}")
+}
+
+/// `fin.<key>`: what was finished long ago of the conversation whose record has this key.
+pub fn finished(key: &str) -> String {
+    format!("fin.{key}")
 }
 
 /// `status.<instance>`: how a workers process is, once a second, kept by no stream.

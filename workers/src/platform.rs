@@ -1,6 +1,7 @@
 //! What every pool is given: the log to write to, the configuration, and the means to open secrets.
 
 use crate::core::log::{Log, LogError, now_ms, to_bytes};
+use crate::core::older::Older;
 use crate::core::tuning::Tuning;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{TenantId, UpdateId};
@@ -25,6 +26,8 @@ pub struct Platform {
     pub buckets: Buckets,
     /// The live settings of the pools.
     pub tuning: Tuning,
+    /// The finished updates that conversations' records have no room for.
+    pub older: Older,
     master: Arc<VaultKey>,
 }
 
@@ -32,7 +35,8 @@ impl Platform {
     /// Puts the handles together and starts following the live settings.
     pub fn new(log: Log, registry: Registry, buckets: Buckets, master: VaultKey) -> Self {
         let tuning = Tuning::watch(buckets.tuning.clone(), log.context().client());
-        Self { log, registry, buckets, tuning, master: Arc::new(master) }
+        let older = Older::new(log.context().clone());
+        Self { log, registry, buckets, tuning, older, master: Arc::new(master) }
     }
 
     /// The configuration now.

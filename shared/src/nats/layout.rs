@@ -11,6 +11,10 @@ const CONFIG_HISTORY: u32 = 8;
 /// SPILL gets one part in this many of what the other streams get.
 const SPILL_FRACTION: u64 = 4;
 const SPILL_BYTES_MIN: u64 = 1 << 20;
+/// A day more than Meta repeats a delivery for.
+const FINISHED_MAX_AGE: Duration = Duration::from_secs(8 * 24 * 3600);
+/// Blocks of one conversation, of 256 updates each.
+const FINISHED_BLOCKS_MAX: u32 = 4096;
 
 /// A stream as JetStream is asked for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,6 +74,18 @@ pub fn streams(settings: &NatsSettings) -> Vec<StreamConfig> {
         stream(subjects::UPDATES, &updates, settings.max_age, bytes),
         stream(subjects::OUTBOUND, &subjects::OUTBOUND_SUBJECTS, settings.max_age, bytes),
         stream(subjects::DEAD, &subjects::DEAD_SUBJECTS, settings.dead_max_age, bytes),
+        // Where there is no room the oldest goes: it is the least likely to be repeated.
+        StreamConfig {
+            max_bytes: Some(spill_bytes),
+            max_msgs_per_subject: Some(FINISHED_BLOCKS_MAX),
+            discard: "old",
+            ..plain(
+                subjects::FINISHED.to_owned(),
+                subjects::FINISHED_SUBJECTS.map(str::to_owned).into(),
+                FINISHED_MAX_AGE,
+                settings,
+            )
+        },
         bucket(subjects::BUCKET_CONFIG, CONFIG_HISTORY, Duration::ZERO),
         bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age),
         bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl),

@@ -87,7 +87,7 @@ pub async fn run<J: Job>(job: J, settings: PoolSettings, mut host: Host) {
     let attempts = Attempts {
         job: Arc::new(job),
         log: host.platform.log.clone(),
-        ring: Ring::new(host.platform.buckets.sessions.clone()),
+        ring: Ring::new(host.platform.buckets.sessions.clone(), host.platform.older.clone()),
         settings: settings.clone(),
         metrics: host.metrics.clone(),
     };

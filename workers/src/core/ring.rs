@@ -2,10 +2,12 @@
 //!
 //! One record per pool, lane and conversation in the `sessions` bucket, written under its revision and with its
 //! owner's epoch: a process that lost the partition cannot overwrite what its successor wrote, nor write anew
-//! what is gone. The record is bounded; the oldest finished update makes room for the newest. A takeover reads
-//! all of a window again, what is finished in it included, so the memory has to reach back as far as one.
+//! what is gone. The record is bounded; before it forgets finished updates they are written down elsewhere
+//! (`core/older.rs`), for a takeover reads all of a window again, what is finished in it included, and Meta repeats a
+//! delivery for days.
 
 use super::finished::Finished;
+use super::older::{Older, OlderError};
 use super::tenure::Tenure;
 use async_nats::jetstream::kv::Store;
 use lru::LruCache;
@@ -54,6 +56,12 @@ pub struct RingError {
     reason: String,
 }
 
+impl From<OlderError> for RingError {
+    fn from(error: OlderError) -> Self {
+        Self { verb: error.verb, reason: error.reason }
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Record {
     /// The epoch of the owner that wrote it.
@@ -61,6 +69,9 @@ struct Record {
     epoch: u64,
     #[serde(default, skip_serializing_if = "Finished::is_empty")]
     finished: Finished,
+    /// How many blocks of finished updates there are elsewhere.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    older: u32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     open: BTreeMap<String, Progress>,
 }
@@ -68,7 +79,7 @@ struct Record {
 impl Record {
     /// What a record for all targets says of one of them.
     fn of_target(self, target: &str) -> Self {
-        let Self { epoch: _, mut finished, open } = self;
+        let Self { epoch: _, mut finished, older: _, open } = self;
         let mut left = BTreeMap::new();
         for (id, progress) in open {
             let took = |part: &str| part == target || part.strip_prefix("posted:") == Some(target);
@@ -80,7 +91,7 @@ impl Record {
                 left.insert(id, Progress { parts, ..progress });
             }
         }
-        Self { epoch: 0, finished, open: left }
+        Self { epoch: 0, finished, older: 0, open: left }
     }
 }
 
@@ -88,6 +99,7 @@ impl Record {
 #[derive(Debug, Clone)]
 pub struct Ring {
     store: Store,
+    older: Older,
     cache: Arc<Mutex<LruCache<String, Cached>>>,
 }
 
@@ -101,8 +113,8 @@ struct Cached {
 
 impl Ring {
     /// Opens the memory of a pool.
-    pub fn new(store: Store) -> Self {
-        Self { store, cache: Arc::new(Mutex::new(LruCache::new(CACHED_MAX))) }
+    pub fn new(store: Store, older: Older) -> Self {
+        Self { store, older, cache: Arc::new(Mutex::new(LruCache::new(CACHED_MAX))) }
     }
 
     /// The memory of one conversation, written to only while the tenure lasts.
@@ -174,7 +186,7 @@ impl Keeper {
     pub async fn recall(&self, id: &str) -> Result<Recall, RingError> {
         let Some((ring, memory)) = &self.memory else { return Ok(Recall::Open(Progress::default())) };
         let (_, record) = self.load(ring, memory).await?;
-        if record.finished.has(id) {
+        if record.finished.has(id) || ring.older.has(&memory.key, record.older, id).await? {
             return Ok(Recall::Done);
         }
         Ok(Recall::Open(record.open.get(id).cloned().unwrap_or_default()))
@@ -206,6 +218,12 @@ impl Keeper {
         let (revision, mut record) = self.load(ring, memory).await?;
         record.open.remove(id);
         record.finished.add(id);
+        if let Some(block) = record.finished.full_block() {
+            // A repeat of this finds the block already there.
+            ring.older.append(&memory.key, record.older, block).await?;
+            record.finished.drop_block();
+            record.older = record.older.saturating_add(1);
+        }
         self.save(ring, &memory.key, revision, record).await
     }
 

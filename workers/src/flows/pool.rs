@@ -103,14 +103,27 @@ impl FlowsJob {
         }
         let mut shelf = self.library.shelf(&self.platform.snapshot(), &work.head.tenant, Some(phone));
         shelf.keep_bots(|bot| EntityId::new(bot).is_ok_and(|bot| work.head.is_for(&bot)));
-        let is_repeat = stored.session.as_ref().is_some_and(|session| session.seen(&update.id()));
+        let id = update.id();
+        let is_repeat = stored.session.as_ref().is_some_and(|session| session.seen(&id));
+        let blocks = stored.session.as_ref().map_or(0, Session::older);
+        let older = &self.platform.older;
+        if !is_repeat
+            && older.has(&stored.key, blocks, id.as_str()).await.map_err(|error| error.to_string())?
+        {
+            return Ok(Verdict::Done);
+        }
         let Some((session, effects)) = bot::advance(&shelf.flows, stored.session, update, now_ms()) else {
             return Ok(Verdict::Idle);
         };
-        let session = session.fenced(fence);
+        let mut session = session.fenced(fence);
         if !is_repeat {
             if !work.keeper.is_current() {
                 return Err("the partition may be another process's by now".to_owned());
+            }
+            if let Some(block) = session.due_block() {
+                let written = older.append(&stored.key, blocks, block).await;
+                written.map_err(|error| error.to_string())?;
+                session.block_written();
             }
             self.save(&stored.key, stored.revision, &session).await?;
         }

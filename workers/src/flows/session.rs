@@ -61,6 +61,9 @@ pub struct Session {
     /// Many more that were processed, by their hashes.
     #[serde(default, skip_serializing_if = "Finished::is_empty")]
     finished: Finished,
+    /// How many blocks of older ones are written down elsewhere.
+    #[serde(default, skip_serializing_if = "is_none")]
+    older: u32,
     outbox: VecDeque<Sent>,
 }
 
@@ -183,6 +186,7 @@ impl Session {
             recent: VecDeque::new(),
             processed: VecDeque::new(),
             finished: Finished::default(),
+            older: 0,
             outbox: VecDeque::new(),
         }
     }
@@ -196,6 +200,7 @@ impl Session {
             counters: self.counters,
             processed: self.processed,
             finished: self.finished,
+            older: self.older,
             outbox: self.outbox,
             ..Self::new(flow, compiled)
         }
@@ -270,6 +275,22 @@ impl Session {
         self.processed.contains(update) || self.finished.has(update.as_str())
     }
 
+    /// How many blocks of updates processed long ago are written down elsewhere.
+    pub(super) fn older(&self) -> u32 {
+        self.older
+    }
+
+    /// The marks that are to be written down there next, when a block is due.
+    pub(super) fn due_block(&self) -> Option<&[u8]> {
+        self.finished.full_block()
+    }
+
+    /// Knows that the block that was due is written down.
+    pub(super) fn block_written(&mut self) {
+        self.finished.drop_block();
+        self.older = self.older.saturating_add(1);
+    }
+
     /// The effects of an update already processed, to be published again; none when it is new.
     pub fn replay(&self, update: &UpdateId) -> Option<Vec<Effect>> {
         let sent = || self.outbox.iter().find(|sent| sent.update == *update);
@@ -320,4 +341,9 @@ impl Session {
 /// For serde, which asks by reference.
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(blocks: &u32) -> bool {
+    *blocks == 0
 }

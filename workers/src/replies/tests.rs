@@ -206,8 +206,8 @@ async fn whoever_takes_over_from_a_process_that_died_while_sending_does_not_send
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stand = Stand::new(format!("http://{}", listener.local_addr().unwrap())).await;
     let remembering = || {
-        let keeper =
-            Ring::new(stand.platform.buckets.sessions.clone()).keeper("replies.test".to_owned(), None);
+        let keeper = Ring::new(stand.platform.buckets.sessions.clone(), stand.platform.older.clone())
+            .keeper("replies.test".to_owned(), None);
         Work { keeper, ..work(&command()) }
     };
     let dying = remembering();

@@ -32,7 +32,7 @@ async fn order_api() -> String {
     format!("http://{address}/orders/{{{{ order }}}}")
 }
 
-fn egress() -> Egress {
+pub fn egress() -> Egress {
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let variables = [("ACKLINE_EGRESS_ALLOW".to_owned(), "127.0.0.1".to_owned())];
     let mut reader = Reader::load(None, variables);
@@ -41,7 +41,7 @@ fn egress() -> Egress {
     Egress::new(&settings).unwrap()
 }
 
-fn snapshot(definition: &Value) -> Snapshot {
+pub fn snapshot(definition: &Value) -> Snapshot {
     assert!(ackline_workers::flows::Compiled::from_json(definition).is_ok(), "the flow is valid");
     let mut snapshot = Snapshot::default();
     let entries = [
@@ -55,7 +55,7 @@ fn snapshot(definition: &Value) -> Snapshot {
     snapshot
 }
 
-fn text(id: &str, body: &str) -> Vec<u8> {
+pub fn text(id: &str, body: &str) -> Vec<u8> {
     let message =
         json!({"id": id, "from_user_id": "US.1", "type": "text", "text": {"body": body}, "timestamp": "1"});
     let contact = json!({"profile": {"name": "Ana"}, "user_id": "US.1"});
@@ -65,12 +65,12 @@ fn text(id: &str, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-async fn sent(stage: &Stage, count: usize) -> Vec<SendCommand> {
+pub async fn sent(stage: &Stage, count: usize) -> Vec<SendCommand> {
     let messages = stage.messages(subjects::OUTBOUND, subjects::OUTBOUND_SUBJECTS[0], count).await;
     messages.iter().map(|message| serde_json::from_slice(&message.payload).unwrap()).collect()
 }
 
-fn body(command: &SendCommand) -> &str {
+pub fn body(command: &SendCommand) -> &str {
     match &command.content {
         Content::Text { body, .. } => body,
         other => panic!("{other:?}"),

@@ -16,6 +16,7 @@ mod given_up;
 mod janitor;
 #[path = "../letter/mod.rs"]
 mod letter;
+mod once;
 mod outage;
 mod ownership;
 mod processes;

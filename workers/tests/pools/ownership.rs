@@ -300,7 +300,7 @@ async fn a_stale_owners_writes_are_refused() {
     };
     let (stale, present) = (tenure(1), tenure(2));
     let keeper = |tenure: &Tenure| {
-        let ring = Ring::new(stage.platform.buckets.sessions.clone());
+        let ring = Ring::new(stage.platform.buckets.sessions.clone(), stage.platform.older.clone());
         ring.keeper("relay.test".to_owned(), Some(tenure.clone()))
     };
     // It has read the record before its successor writes, or reads it afterwards.

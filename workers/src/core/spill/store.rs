@@ -3,28 +3,25 @@
 //! Lines are read by direct gets instead of consumers: none waits behind another, there is nothing to create or
 //! to set back, and a line costs the server nothing but its messages.
 
+use crate::core::direct;
 use ackline_shared::subjects::SPILL;
-use ackline_shared::subjects::header::NUM_PENDING;
 use async_nats::header::{NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use futures_util::future::try_join_all;
-use futures_util::{StreamExt, TryStreamExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::Duration;
-use tokio::time::timeout;
 
 /// With this many entries of one line or fewer, a batch is not worth it: whatever its size, the server makes and
 /// drops a store of several files for it, and everybody's updates wait behind that.
 const SINGLY_MAX: usize = 8;
 /// Larger messages travel alone: a batch must not fail because one of it is too large for the server.
 const GROUPED_BYTES_MAX: usize = 256 << 10;
-/// Bytes of one read; the first message comes whatever its size.
-const LOAD_BYTES_MAX: usize = 1 << 20;
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// A message on its way into a line.
@@ -122,31 +119,8 @@ impl Store {
         from: u64,
         max: usize,
     ) -> Result<(Vec<StreamMessage>, u64), StoreError> {
-        let failed = |error: &dyn Display| StoreError { verb: "read", reason: error.to_string() };
-        let client = self.context.client();
-        let inbox = client.new_inbox();
-        let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
-        let query =
-            json!({"seq": from.max(1), "next_by_subj": subject, "batch": max, "max_bytes": LOAD_BYTES_MAX});
-        let place = format!("$JS.API.DIRECT.GET.{SPILL}");
-        let asked = client.publish_with_reply(place, inbox, query.to_string().into()).await;
-        asked.map_err(|error| failed(&error))?;
-        let (mut messages, mut left) = (Vec::new(), 0);
-        loop {
-            let answer = timeout(ANSWER_WAIT, answers.next()).await.map_err(|error| failed(&error))?;
-            let answer = answer.ok_or_else(|| failed(&"the connection closed"))?;
-            let pending = answer.headers.as_ref().and_then(|headers| headers.get(NUM_PENDING));
-            left = pending.and_then(|pending| pending.as_str().parse().ok()).unwrap_or(left);
-            match answer.status {
-                None => messages.push(StreamMessage::try_from(answer).map_err(|error| failed(&error))?),
-                // The end of a batch, and no message at all.
-                Some(status) if matches!(status.as_u16(), 204 | 404) => return Ok((messages, left)),
-                Some(status) => {
-                    let words = answer.description.as_deref().unwrap_or("no words");
-                    return Err(failed(&format!("{status} {words}")));
-                }
-            }
-        }
+        let read = direct::next_of(&self.context, SPILL, subject, from, max).await;
+        read.map_err(|reason| StoreError { verb: "read", reason })
     }
 
     /// Takes everything of a line out up to a sequence.
