@@ -10,6 +10,7 @@ pub mod ids;
 pub mod meta;
 pub mod model;
 pub mod nats;
+pub mod overdraft;
 pub mod partition;
 pub mod record;
 pub mod registry;

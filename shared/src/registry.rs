@@ -10,6 +10,7 @@ use crate::ids::{AppId, PhoneNumberId, TenantId};
 use crate::model::{
     ApiKey, App, Bot, Brand, CrmLink, Endpoint, Entity, Flow, PhoneNumber, Relay, SecretField, Tenant,
 };
+use crate::overdraft::Overdraft;
 use crate::secret::Secret;
 use crate::vault::{Sealed, VaultError, VaultKey};
 use arc_swap::ArcSwap;
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub crm_links: BTreeMap<String, Arc<CrmLink>>,
     /// API keys by config key.
     pub api_keys: BTreeMap<String, Arc<ApiKey>>,
+    /// Who holds more of the streams than its share.
+    pub overdrafts: BTreeMap<TenantId, Arc<Overdraft>>,
     data_keys: BTreeMap<String, Sealed>,
 }
 
@@ -95,6 +98,14 @@ impl Snapshot {
             "tenant" => TenantId::new(id).map_or(Ok(()), |id| store(&mut self.tenants, id, value)),
             "app" => AppId::new(id).map_or(Ok(()), |id| store(&mut self.apps, id, value)),
             "phone" => PhoneNumberId::new(id).map_or(Ok(()), |id| store(&mut self.phones, id, value)),
+            "overdraft" => {
+                let Ok(id) = TenantId::new(id) else { return Ok(()) };
+                match value {
+                    Some(bytes) => drop(self.overdrafts.insert(id, Arc::new(serde_json::from_slice(bytes)?))),
+                    None => drop(self.overdrafts.remove(&id)),
+                }
+                Ok(())
+            }
             "datakey" => {
                 match value {
                     Some(bytes) => self.data_keys.insert(id.to_owned(), serde_json::from_slice(bytes)?),

@@ -445,7 +445,7 @@ pub mod config_key {
     /// Facts fixed when the installation was created.
     pub const INSTALLATION: &str = "installation";
     /// What the edge watches: everything it needs to verify and route.
-    pub const EDGE_FILTERS: [&str; 4] = ["tenant.>", "app.>", "phone.>", "datakey.>"];
+    pub const EDGE_FILTERS: [&str; 5] = ["tenant.>", "app.>", "phone.>", "datakey.>", "overdraft.>"];
 
     /// A brand.
     pub fn brand(id: &EntityId) -> String {
@@ -466,6 +466,10 @@ pub mod config_key {
     /// Something a tenant owns; `family` is one of `bot`, `flow`, `relay`, `endpoint`, `crm`, `key`.
     pub fn owned(family: &str, tenant: &TenantId, id: &EntityId) -> String {
         format!("{family}.{tenant}.{id}")
+    }
+    /// What a tenant holds beyond its share; not declared, but found.
+    pub fn overdraft(tenant: &TenantId) -> String {
+        format!("overdraft.{tenant}")
     }
     /// The sealed data key of a scope.
     pub fn data_key(scope: &str) -> String {

@@ -16,6 +16,7 @@ use crate::core::status::gauges::Gauges;
 use crate::core::status::lag::{self, Watched};
 use crate::core::status::publish;
 use crate::core::status::settings::StatusSettings;
+use crate::core::stream_share::{StreamShareMetrics, StreamShareSettings, StreamShares};
 use crate::crm::CrmSync;
 use crate::dead::{Office, clerk, open};
 use crate::egress::{Egress, EgressSettings};
@@ -96,6 +97,7 @@ pub struct Settings {
     status: StatusSettings,
     traces: TraceSettings,
     janitor: JanitorSettings,
+    stream_share: StreamShareSettings,
     flows: PoolSettings,
     replies: PoolSettings,
     relay: PoolSettings,
@@ -129,6 +131,7 @@ impl Settings {
             status: StatusSettings::read(reader),
             traces: TraceSettings::read(reader),
             janitor: JanitorSettings::read(reader),
+            stream_share: StreamShareSettings::read(reader),
             flows: PoolSettings::read(reader, Pool::Flows),
             replies: PoolSettings::read(reader, Pool::Replies),
             relay: PoolSettings::read(reader, Pool::Relay),
@@ -183,6 +186,13 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         settings: settings.janitor.clone(),
         metrics: JanitorMetrics::register(&mut metrics),
     };
+    let shares = StreamShares {
+        platform: platform.clone(),
+        instance: instance.clone(),
+        lease_ttl: settings.nats.lease_ttl,
+        settings: settings.stream_share,
+        metrics: StreamShareMetrics::register(&mut metrics),
+    };
     let mut running = JoinSet::new();
     host.breakers.register(&mut metrics);
     board.watch(host.breakers.clone());
@@ -190,6 +200,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         running.spawn(exporter.run(shutdown.clone()));
     }
     running.spawn(janitor.run(shutdown.clone()));
+    running.spawn(shares.run(shutdown.clone()));
     spawn_status(&mut running, &settings, &parts, &host, &board);
     if let Some(listener) = listeners.keda {
         let scaler = Scaler::new(board.clone(), settings.status.targets.clone());

@@ -2,6 +2,8 @@
 
 /// JetStream's dedupe id.
 pub const MSG_ID: &str = "Nats-Msg-Id";
+/// Bytes of the payload that a consumer of headers alone is not given.
+pub const MSG_SIZE: &str = "Nats-Msg-Size";
 /// How many messages a read left over.
 pub const NUM_PENDING: &str = "Nats-Num-Pending";
 /// The app whose webhook brought the update.

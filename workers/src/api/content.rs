@@ -9,6 +9,8 @@ const BODY_CHARS_MAX: usize = 4096;
 const CAPTION_CHARS_MAX: usize = 1024;
 const LINE_CHARS_MAX: usize = 60;
 const ID_CHARS_MAX: usize = 128;
+/// Bytes of a whole message as JSON; every content that Meta accepts has far fewer.
+const CONTENT_BYTES_MAX: usize = 64 << 10;
 
 /// Says everything that is wrong with a content; places are below `/content`.
 pub fn mistakes(content: &Content) -> Vec<Mistake> {
@@ -69,6 +71,10 @@ pub fn mistakes(content: &Content) -> Vec<Mistake> {
             check.text("name", name, 512);
             check.text("language", language, 20);
         }
+    }
+    let bytes = serde_json::to_vec(content).map_or(usize::MAX, |json| json.len());
+    if bytes > CONTENT_BYTES_MAX {
+        check.add("", &format!("has {bytes} bytes as JSON; {CONTENT_BYTES_MAX} are allowed"));
     }
     check.0
 }
@@ -309,6 +315,16 @@ mod tests {
             places(list),
             ["/content/sections", "/content/sections/0/title", "/content/sections/1/title"]
         );
+    }
+
+    #[test]
+    fn no_content_is_larger_than_any_that_meta_takes() {
+        let template = |bytes: usize| {
+            json!({"type": "template", "name": "t", "language": "en",
+                "components": [{"type": "body", "parameters": [{"type": "text", "text": "x".repeat(bytes)}]}]})
+        };
+        assert!(places(template(50_000)).is_empty());
+        assert_eq!(places(template(70_000)), ["/content"]);
     }
 
     #[test]

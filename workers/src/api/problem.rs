@@ -8,6 +8,7 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 const RETRY_SOON: Duration = Duration::from_secs(2);
+const RETRY_SHARE: Duration = Duration::from_secs(30);
 
 /// Why a request is not answered as asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub enum Problem {
     MediaType,
     /// Too many requests with this key.
     RateLimited(Duration),
+    /// The tenant holds more of what all share than it may.
+    OverShare(String),
     /// The idempotency key was used for another request.
     IdempotencyConflict,
     /// `If-Match` or `If-None-Match` does not hold.
@@ -154,6 +157,12 @@ impl Problem {
                     format!("this key, or this address without one, may go on in {} s", seconds(*after));
                 answer(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", &detail)
             }
+            Self::OverShare(words) => answer(
+                StatusCode::TOO_MANY_REQUESTS,
+                "over-share",
+                "The tenant holds more than its share",
+                &format!("{words}; nothing was stored, come back when less of it waits"),
+            ),
             Self::IdempotencyConflict => answer(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-conflict",
@@ -208,6 +217,9 @@ impl Problem {
             }
             Self::RateLimited(after) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(*after)));
+            }
+            Self::OverShare(_) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(RETRY_SHARE)));
             }
             Self::NatsAway | Self::JournalAway | Self::TimedOut => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(RETRY_SOON)));

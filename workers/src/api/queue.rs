@@ -3,15 +3,16 @@
 use super::App;
 use super::problem::Problem;
 use ackline_shared::command::SendCommand;
-use ackline_shared::ids::UpdateId;
+use ackline_shared::ids::{TenantId, UpdateId};
 use ackline_shared::record::Record;
-use ackline_shared::subjects::{Lane, OUTBOUND};
+use ackline_shared::subjects::{Lane, OUTBOUND, UPDATES};
 use async_nats::jetstream::stream::RawMessageErrorKind;
 
 /// Stores a command and then the record of it; the same command stored again changes nothing, and another with its id
 /// is refused.
 pub async fn queue(app: &App, lane: Lane, command: &SendCommand) -> Result<(), Problem> {
     app.reach_log()?;
+    has_room(app, &command.tenant)?;
     let before = app.platform.log.command(lane, command).await.map_err(|error| {
         tracing::warn!(%error, message = command.id, "a message could not be stored");
         Problem::NatsAway
@@ -29,6 +30,17 @@ pub async fn queue(app: &App, lane: Lane, command: &SendCommand) -> Result<(), P
         tracing::warn!(%error, message = command.id, "the record of a queued message could not be stored");
     }
     Ok(())
+}
+
+/// Refuses for a tenant that fills what its sends would go into.
+fn has_room(app: &App, tenant: &TenantId) -> Result<(), Problem> {
+    let snapshot = app.platform.snapshot();
+    match snapshot.overdrafts.get(tenant) {
+        Some(overdraft) if overdraft.is_of(&[OUTBOUND, UPDATES]) => {
+            Err(Problem::OverShare(overdraft.words()))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Whether what was stored before under a command's id is the same; what is gone since was sent long ago.

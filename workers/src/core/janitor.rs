@@ -161,15 +161,15 @@ impl Trouble {
 
 /// How full a stream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Space {
-    bytes: u64,
-    bytes_max: u64,
-    first: u64,
-    last: u64,
+pub(super) struct Space {
+    pub(super) bytes: u64,
+    pub(super) bytes_max: u64,
+    pub(super) first: u64,
+    pub(super) last: u64,
 }
 
 impl Space {
-    fn of(stream: &Stream) -> Self {
+    pub(super) fn of(stream: &Stream) -> Self {
         let info = stream.cached_info();
         Self {
             bytes: info.state.bytes,
@@ -188,13 +188,13 @@ impl Space {
         if self.bytes_max == 0 { 0.0 } else { self.bytes as f64 / self.bytes_max as f64 }
     }
 
-    fn is_above(&self, percent: u64) -> bool {
+    pub(super) fn is_above(&self, percent: u64) -> bool {
         self.bytes_max > 0 && self.percent() >= percent
     }
 }
 
 /// The sequence up to which every consumer has acknowledged everything; foreign consumers count too.
-fn floor(space: &Space, consumers: &[Info]) -> u64 {
+pub(super) fn floor(space: &Space, consumers: &[Info]) -> u64 {
     let keeps = |info: &&Info| info.config.ack_policy != AckPolicy::None;
     if !consumers.iter().any(|info| subjects::pool_of_consumer(&info.name).is_some()) {
         // No pool ever ran here: nothing is finished.

@@ -37,6 +37,7 @@ pub mod spill;
 pub mod standing;
 pub mod state;
 pub mod status;
+pub mod stream_share;
 pub mod tenure;
 pub mod toplist;
 pub mod tuning;

@@ -24,5 +24,6 @@ mod scaler;
 mod spill;
 mod stage;
 mod status;
+mod stream_share;
 mod traces;
 mod tuning;
