@@ -7,13 +7,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde_json::error::Category;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 /// A JSON body.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<super::App> for JsonBody<T> {
+impl<T: DeserializeOwned + ToSchema> FromRequest<super::App> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &super::App) -> Result<Self, Problem> {
@@ -21,12 +22,15 @@ impl<T: DeserializeOwned> FromRequest<super::App> for JsonBody<T> {
             return Err(Problem::MediaType);
         }
         let bytes = body(request, app).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| match error.classify() {
-            Category::Data => Problem::Invalid(vec![Mistake::new("", error.to_string())]),
-            Category::Io | Category::Syntax | Category::Eof => {
-                Problem::Malformed(format!("the body is not JSON: {error}"))
-            }
-        })
+        let no_json = |error| Problem::Malformed(format!("the body is not JSON: {error}"));
+        let value: Value = serde_json::from_slice(&bytes).map_err(no_json)?;
+        let mistakes = app.shapes.mistakes(&T::name(), &value);
+        if !mistakes.is_empty() {
+            return Err(Problem::Invalid(mistakes));
+        }
+        // What the document cannot say, such as the letters of an id.
+        let read = serde_json::from_slice(&bytes).map(Self);
+        read.map_err(|error| Problem::Invalid(vec![Mistake::new("", error.to_string())]))
     }
 }
 

@@ -26,6 +26,7 @@ mod replays;
 mod revision;
 mod service;
 pub mod settings;
+mod shape;
 pub(crate) mod time;
 mod tuning;
 
@@ -66,7 +67,8 @@ pub struct ApiState {
 /// Builds the service.
 pub fn build(state: ApiState) -> Router {
     let limiter = limit::Limiter::new(state.settings.requests_per_second, state.settings.requests_burst);
-    service::router(App(Arc::new(Inner { state, keys: auth::Keys::default(), limiter })))
+    let shapes = shape::Shapes::of(&document());
+    service::router(App(Arc::new(Inner { state, keys: auth::Keys::default(), limiter, shapes })))
 }
 
 /// What every handler is given.
@@ -78,6 +80,7 @@ struct Inner {
     state: ApiState,
     keys: auth::Keys,
     limiter: limit::Limiter,
+    shapes: shape::Shapes,
 }
 
 impl Deref for App {

@@ -86,7 +86,7 @@ pub struct TenantBody {
     #[schema(value_type = Option<String>, example = "drain")]
     mode: Option<Mode>,
     /// With `discard`: the tenant's id once more.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     confirm: Option<String>,
 }
 
