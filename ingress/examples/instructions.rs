@@ -4,6 +4,7 @@
 //! `core` is verify, split, stamp and writing subject and headers as they travel; `http` is a keep-alive connection through the real server into a log that
 //! only writes subject and headers as they travel; `repeat` is the same with a webhook that was acknowledged before.
 
+use ackline_ingress::caller::Caller;
 use ackline_ingress::fixture;
 use ackline_ingress::metrics::Metrics;
 use ackline_ingress::routing::Routing;
@@ -105,16 +106,16 @@ fn http(webhooks: u64, is_known: bool) -> anyhow::Result<()> {
     if is_known {
         edge.acknowledged.remember(edge.acknowledged.print("acme", ID));
     }
-    let handler = move |request: Request<Incoming>| {
+    let handler = move |request: Request<Incoming>, caller: Arc<Caller>| {
         let edge = edge.clone();
-        async move { edge.answer(request).await }
+        async move { edge.answer(request, &caller).await }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut client, theirs) = tokio::io::duplex(64 << 10);
         let (_stop, stopped) = watch::channel(false);
         let server = Server::new(handler, BOUNDS, metrics);
-        tokio::spawn(server.serve(theirs, None, stopped));
+        tokio::spawn(server.serve(theirs, Caller::anyone(), None, stopped));
         let body = body();
         let signature = SigningKey::from_bytes(fixture::SECRET.as_bytes()).sign(&body);
         let head = format!(

@@ -4,6 +4,7 @@
 //! Nobody guesses a signature, so `sha256=?` in the input becomes the signature of the body behind it. Time is
 //! tokio's and paused: every wait of the server ends at once when nothing else can happen.
 
+use crate::caller::Caller;
 use crate::entrance::{Entrance, EntranceSettings};
 use crate::fixture;
 use crate::metrics::Metrics;
@@ -153,15 +154,17 @@ async fn play(bytes: &[u8], step: usize, log: Arc<Recorder>) -> Vec<u8> {
     };
     let metrics = Metrics::new();
     let edge = fixture::edge(log, ROUTING.clone(), bounds, metrics.clone());
-    let handler = move |request: Request<Incoming>| {
+    let handler = move |request: Request<Incoming>, caller: Arc<Caller>| {
         let edge = edge.clone();
-        async move { edge.answer(request).await }
+        async move { edge.answer(request, &caller).await }
     };
     let entrance = EntranceSettings {
         tls: None,
         proxies: None,
         forwarders: Some(vec![Ipv4Net::from(Ipv4Addr::LOCALHOST).into()]),
         connections_per_address_max: 1,
+        body_bytes_per_address_max: 32 << 10,
+        body_bytes_total_max: bounds.body_bytes_total_max,
         handshake_timeout: Duration::from_secs(10),
         handshakes_max: 1,
         http2_streams_max: 1,

@@ -7,6 +7,7 @@
 use crate::acknowledged::Acknowledged;
 use crate::admission::Admission;
 use crate::budget::Budget;
+use crate::caller::Caller;
 use crate::durability::Promise;
 use crate::entrance::Entrance;
 use crate::metrics::Metrics;
@@ -127,9 +128,9 @@ async fn serve(
         metrics: metrics.clone(),
     };
     let edge = Arc::new(edge);
-    let handler = move |request| {
+    let handler = move |request, caller: Arc<Caller>| {
         let edge = edge.clone();
-        async move { edge.answer(request).await }
+        async move { edge.answer(request, &caller).await }
     };
     listener.set_nonblocking(true).map_err(ProcessError::Thread)?;
     let listener = TcpListener::from_std(listener).map_err(ProcessError::Thread)?;

@@ -1,55 +1,102 @@
-//! Bounds the connections one client address may hold. A prefix of 64 bits counts as one address of IPv6.
+//! How much one address may hold: connections, and bytes of unfinished bodies, until they bring a valid signature.
+//!
+//! Whoever can sign is Meta or a tenant's own app; it may hold what the edge holds at all, so that a balancer or a
+//! reseller in front never meets a bound made for strangers. Who gets an IPv6 address gets 2^64 of them, so a /64
+//! counts as one.
 
+use crate::budget::Budget;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Connections by address; holds an entry only for addresses that have one.
-#[derive(Debug)]
-pub struct Crowding {
-    connections_max: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+/// What all connections without a valid signature may hold together of the bytes of bodies: so much of it is never theirs.
+const STRANGERS_PART: usize = 2;
+
+/// What one address may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Connections.
+    pub connections: usize,
+    /// Bytes of unfinished bodies.
+    pub body_bytes: usize,
 }
 
-/// A connection's place; given back when dropped.
+/// What is held by address; has an entry only for addresses that hold a place.
+#[derive(Debug)]
+pub struct Crowding {
+    share: Share,
+    strangers: Budget,
+    held: Mutex<HashMap<IpAddr, Holder>>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    places: usize,
+    body_bytes: Arc<Budget>,
+}
+
+/// A place of an address; counts until it is known to bring valid signatures, or is dropped.
 #[derive(Debug)]
 pub struct Place {
     crowding: Arc<Crowding>,
     address: IpAddr,
+    body_bytes: Arc<Budget>,
+    is_counted: AtomicBool,
 }
 
 impl Crowding {
-    /// Allows an address that many connections.
-    pub fn new(connections_max: usize) -> Arc<Self> {
-        Arc::new(Self { connections_max, open: Mutex::default() })
+    /// Gives every address the same share; `body_bytes_total` is what all bodies may take.
+    pub fn new(share: Share, body_bytes_total: usize) -> Arc<Self> {
+        let strangers = Budget::new(body_bytes_total / STRANGERS_PART);
+        Arc::new(Self { share, strangers, held: Mutex::default() })
     }
 
-    /// Takes a place for a connection, unless the address has all it may have.
+    /// Takes a place, unless the address has all it may have.
     pub fn place(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let address = whole(address);
-        let mut open = self.open();
-        let count = open.entry(address).or_default();
-        if *count >= self.connections_max {
+        let mut held = self.held();
+        let holder = held.entry(address).or_insert_with(|| Holder {
+            places: 0,
+            body_bytes: Arc::new(Budget::new(self.share.body_bytes)),
+        });
+        if holder.places >= self.share.connections {
             return None;
         }
-        *count += 1;
-        Some(Place { crowding: self.clone(), address })
+        holder.places += 1;
+        let body_bytes = holder.body_bytes.clone();
+        Some(Place { crowding: self.clone(), address, body_bytes, is_counted: AtomicBool::new(true) })
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, HashMap<IpAddr, Holder>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// What unfinished bodies count against: the address's share, and that of all strangers.
+    pub fn body_bytes(&self) -> [&Budget; 2] {
+        [&self.body_bytes, &self.crowding.strangers]
+    }
+
+    /// It brought a valid signature and counts no more.
+    pub fn becomes_known(&self) {
+        if !self.is_counted.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let mut held = self.crowding.held();
+        if let Some(holder) = held.get_mut(&self.address) {
+            holder.places -= 1;
+            if holder.places == 0 {
+                held.remove(&self.address);
+            }
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.crowding.open();
-        if let Some(count) = open.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.address);
-            }
-        }
+        self.becomes_known();
     }
 }
 
@@ -64,23 +111,59 @@ fn whole(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    fn crowding(connections: usize) -> Arc<Crowding> {
+        Crowding::new(Share { connections, body_bytes: 100 }, 300)
+    }
+
     #[test]
     fn an_address_gets_as_many_places_as_it_may_have_and_no_more() {
-        let crowding = Crowding::new(2);
+        let crowding = crowding(2);
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap());
         let held = [crowding.place(one), crowding.place("::ffff:192.0.2.1".parse().unwrap())];
         assert!(held.iter().all(Option::is_some) && crowding.place(one).is_none());
         assert!(crowding.place(other).is_some());
         drop(held);
-        assert!(crowding.open().is_empty());
+        assert!(crowding.held().is_empty());
         assert!(crowding.place(one).is_some());
     }
 
     #[test]
     fn a_customers_whole_ipv6_prefix_is_one_address() {
-        let crowding = Crowding::new(1);
+        let crowding = crowding(1);
         let _held = crowding.place("2001:db8:0:1::1".parse().unwrap()).unwrap();
         assert!(crowding.place("2001:db8:0:1:ffff::2".parse().unwrap()).is_none());
         assert!(crowding.place("2001:db8:0:2::1".parse().unwrap()).is_some());
+    }
+
+    #[test]
+    fn whoever_signs_counts_no_more_and_only_once() {
+        let crowding = crowding(2);
+        let one = "192.0.2.1".parse().unwrap();
+        let (first, second) = (crowding.place(one).unwrap(), crowding.place(one).unwrap());
+        first.becomes_known();
+        first.becomes_known();
+        drop(first);
+        let third = crowding.place(one).unwrap();
+        assert!(crowding.place(one).is_none());
+        drop((second, third));
+        assert!(crowding.held().is_empty());
+    }
+
+    #[test]
+    fn bytes_are_shared_by_the_places_of_an_address_and_bounded_for_all_strangers() {
+        let crowding = crowding(9);
+        let place = |text: &str| crowding.place(text.parse().unwrap()).unwrap();
+        let places = [place("192.0.2.1"), place("192.0.2.1"), place("192.0.2.2")];
+        let grown = |place: &Place, bytes| {
+            place.body_bytes().map(|budget| {
+                let mut held = budget.hold();
+                let fits = held.grow(bytes);
+                std::mem::forget(held);
+                fits
+            })
+        };
+        assert_eq!(grown(&places[0], 80), [true, true]);
+        assert_eq!(grown(&places[1], 30), [false, true], "the other connection of the address has 80");
+        assert_eq!(grown(&places[2], 60), [true, false], "half of 300 is for those who signed");
     }
 }

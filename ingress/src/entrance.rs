@@ -3,7 +3,7 @@
 //! All of it within one deadline; whoever is turned away is never answered in HTTP. Of a request it reads only
 //! whose it is, when a trusted balancer brought it. A client's address is used for bounds and in logs at debug level only.
 
-use crate::crowding::{Crowding, Place};
+use crate::crowding::{Crowding, Place, Share};
 use crate::forwarded;
 use crate::metrics::Metrics;
 use crate::proxy_protocol::{self, ProxyError};
@@ -34,8 +34,12 @@ pub struct EntranceSettings {
     pub proxies: Option<Vec<IpNet>>,
     /// Balancers whose `X-Forwarded-For` names the client of each request; none when nobody is believed.
     pub forwarders: Option<Vec<IpNet>>,
-    /// Connections one client address may hold; 0 for any number.
+    /// Connections one client address may hold that brought no valid signature; 0 for any number.
     pub connections_per_address_max: usize,
+    /// Bytes of unfinished bodies they may hold; 0 for any number.
+    pub body_bytes_per_address_max: usize,
+    /// Bytes that all bodies together may hold.
+    pub body_bytes_total_max: usize,
     /// Time for the PROXY header and the TLS handshake together.
     pub handshake_timeout: Duration,
     /// TLS handshakes at once; further ones wait within their time.
@@ -55,6 +59,8 @@ impl EntranceSettings {
             connections_per_address_max: size(
                 reader.count("ingress.connections_per_address_max", 0..=1_000_000),
             ),
+            body_bytes_per_address_max: size(reader.bytes("ingress.body_bytes_per_address_max", 0..=1 << 31)),
+            body_bytes_total_max: size(reader.bytes("ingress.body_bytes_total_max", 1 << 10..=1 << 31)),
             handshake_timeout: reader.duration("ingress.handshake_timeout"),
             handshakes_max: size(reader.count("ingress.handshakes_max", 1..=100_000)),
             http2_streams_max: u32::try_from(reader.count("ingress.http2_streams_max", 1..=10_000))
@@ -136,6 +142,11 @@ fn read_balancers(reader: &mut Reader) -> (Option<Vec<IpNet>>, Option<Vec<IpNet>
     (None, None)
 }
 
+/// A bound of the settings, where 0 is none.
+fn bound(setting: usize) -> usize {
+    if setting == 0 { usize::MAX } else { setting }
+}
+
 fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
@@ -174,7 +185,7 @@ pub enum Turned {
     #[error("the PROXY header did not arrive in time")]
     ProxySlow,
     /// The address holds as many connections as it may.
-    #[error("the address holds ingress.connections_per_address_max connections")]
+    #[error("the address holds ingress.connections_per_address_max connections without a valid signature")]
     Crowded,
     /// The TLS handshake failed.
     #[error("the TLS handshake failed: {0}")]
@@ -211,10 +222,14 @@ pub struct Entrance {
 impl Entrance {
     /// Builds the entrance; one is shared by everything that accepts, so that its bounds hold for all.
     pub fn new(settings: EntranceSettings, metrics: &Arc<Metrics>) -> Arc<Self> {
-        let bound = settings.connections_per_address_max;
+        let share = Share {
+            connections: bound(settings.connections_per_address_max),
+            body_bytes: bound(settings.body_bytes_per_address_max),
+        };
+        let is_shared = share != Share { connections: usize::MAX, body_bytes: usize::MAX };
         Arc::new(Self {
             tls: settings.tls.clone().map(|tls| Tls::new(tls, metrics.clone())),
-            crowding: (bound > 0).then(|| Crowding::new(bound)),
+            crowding: is_shared.then(|| Crowding::new(share, settings.body_bytes_total_max)),
             handshakes: Arc::new(Semaphore::new(settings.handshakes_max)),
             settings,
         })
@@ -235,19 +250,24 @@ impl Entrance {
         self.tls.is_none() && self.crowding.is_none() && self.balancers().is_none()
     }
 
+    /// Whether a connection waits for nothing before its first request.
+    pub fn is_plain(&self) -> bool {
+        self.tls.is_none() && self.settings.proxies.is_none()
+    }
+
+    /// Whether an address is that of a balancer which forwards clients' requests.
+    pub fn is_forwarder(&self, address: IpAddr) -> bool {
+        let forwarders = self.settings.forwarders.as_deref().unwrap_or_default();
+        forwarded::is_trusted(forwarders, address)
+    }
+
     fn balancers(&self) -> Option<&Vec<IpNet>> {
         self.settings.proxies.as_ref().or(self.settings.forwarders.as_ref())
     }
 
     /// Takes a place for a request that a trusted balancer brought, for as long as it is being answered.
-    pub fn place_request(
-        &self,
-        headers: &HeaderMap,
-        forwarder: Option<IpAddr>,
-    ) -> Result<Option<Place>, Crowded> {
-        let (Some(forwarder), Some(trusted)) = (forwarder, &self.settings.forwarders) else {
-            return Ok(None);
-        };
+    pub fn place_request(&self, headers: &HeaderMap, forwarder: IpAddr) -> Result<Option<Place>, Crowded> {
+        let trusted = self.settings.forwarders.as_deref().unwrap_or_default();
         let client = forwarded::client(headers, forwarder, trusted);
         tracing::debug!(%client, "a request came through a balancer");
         match &self.crowding {
@@ -271,18 +291,23 @@ impl Entrance {
         self.admit_client(io, told.unwrap_or(peer.to_canonical()), deadline).await
     }
 
+    /// Takes a place for a connection of a client's; a balancer is told as the second.
+    pub fn place(&self, client: IpAddr) -> Result<(Option<Place>, Option<IpAddr>), Turned> {
+        tracing::debug!(%client, "a client connected");
+        // A balancer's connection is everybody's; its requests take the places.
+        let forwarder = Some(client).filter(|client| self.is_forwarder(*client));
+        let place = match &self.crowding {
+            Some(crowding) if forwarder.is_none() => Some(crowding.place(client).ok_or(Turned::Crowded)?),
+            _ => None,
+        };
+        Ok((place, forwarder))
+    }
+
     async fn admit_client<I>(&self, io: I, client: IpAddr, deadline: Instant) -> Result<Guest, Turned>
     where
         I: Stream + 'static,
     {
-        tracing::debug!(%client, "a client connected");
-        let forwarders = self.settings.forwarders.as_deref().unwrap_or_default();
-        let forwarder = Some(client).filter(|client| forwarded::is_trusted(forwarders, *client));
-        let place = match &self.crowding {
-            // A balancer's connection is everybody's; its requests take the places.
-            Some(crowding) if forwarder.is_none() => Some(crowding.place(client).ok_or(Turned::Crowded)?),
-            _ => None,
-        };
+        let (place, forwarder) = self.place(client)?;
         let Some(tls) = &self.tls else {
             return Ok(Guest { stream: Box::new(io), http2: false, place, forwarder });
         };

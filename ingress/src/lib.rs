@@ -6,6 +6,7 @@
 pub mod acknowledged;
 pub mod admission;
 pub mod budget;
+pub mod caller;
 pub mod configuration;
 #[cfg(any(test, feature = "testing"))]
 pub mod connection;
@@ -43,6 +44,7 @@ pub mod slots;
 pub mod split;
 pub mod spool;
 pub mod stamping;
+pub mod strangers;
 pub mod tls;
 pub mod update_log;
 pub mod webhook;

@@ -131,7 +131,7 @@ async fn serve(
     // Health stays answered to the very end, so it is not told to stop.
     let (_health_goes_on, health_stop) = watch::channel(false);
     let health = Server::new(
-        move |request| std::future::ready(private.answer(request.method(), request.uri().path())),
+        move |request, _anyone| std::future::ready(private.answer(request.method(), request.uri().path())),
         settings.bounds,
         Metrics::new(),
     );

@@ -40,6 +40,9 @@ pub enum Refusal {
     /// As many bytes are held as may be.
     #[error("overloaded")]
     Overloaded,
+    /// The sender's address holds as many bytes of unfinished bodies as it may, and nothing it signed.
+    #[error("address crowded")]
+    Crowded,
     /// What was taken before is stored too slowly.
     #[error("overloaded")]
     Shed,
@@ -59,9 +62,12 @@ impl Refusal {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
-            Self::NotReady | Self::Locked | Self::Overloaded | Self::Shed | Self::Store(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotReady
+            | Self::Locked
+            | Self::Overloaded
+            | Self::Crowded
+            | Self::Shed
+            | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -80,6 +86,7 @@ impl Refusal {
             Self::NotReady => "not_ready",
             Self::Locked => "secrets_locked",
             Self::Overloaded => "overloaded",
+            Self::Crowded => "address_crowded",
             Self::Shed => "shed",
             Self::Store(error) => error.reason(),
         }
@@ -96,7 +103,12 @@ impl Refusal {
             Self::BodyTooLarge | Self::BodyTooSlow | Self::BodyBroken => {
                 drop(headers.insert(CONNECTION, HeaderValue::from_static("close")));
             }
-            Self::NotReady | Self::Locked | Self::Overloaded | Self::Shed | Self::Store(_) => {
+            Self::NotReady
+            | Self::Locked
+            | Self::Overloaded
+            | Self::Crowded
+            | Self::Shed
+            | Self::Store(_) => {
                 drop(headers.insert(RETRY_AFTER, retry_after.clone()));
             }
             Self::NotFound | Self::Handshake | Self::Signature(_) => {}

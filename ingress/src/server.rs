@@ -2,11 +2,13 @@
 //!
 //! It knows nothing of webhooks; a handler turns a request into an answer.
 
-use crate::entrance::{Crowded, Entrance};
+use crate::caller::Caller;
+use crate::entrance::{Crowded, Entrance, Guest, Turned};
 use crate::head_timer::HeadTimer;
 use crate::http2;
 use crate::metrics::Metrics;
 use crate::settings::Bounds;
+use crate::strangers::{Seat, Strangers};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -47,7 +49,7 @@ pub struct Server<H> {
 
 impl<H, F> Server<H>
 where
-    H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    H: Fn(Request<Incoming>, Arc<Caller>) -> F + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
     /// Puts a server together.
@@ -63,36 +65,48 @@ where
 
     /// Serves until `stop` says so, then finishes what is in flight; returns when the last connection is closed.
     pub async fn run(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
-        self.accept_each(listener, stop, Self::receive).await;
+        self.accept_each(listener, stop, |server, io, peer, seat, stop| {
+            // A trusted balancer's connection is everybody's and never a stranger's.
+            let is_forwarder = server.entrance.as_ref().is_some_and(|entrance| entrance.is_forwarder(peer));
+            server.receive_seated(io, peer, Some(seat).filter(|_| !is_forwarder), stop)
+        })
+        .await;
     }
 
     /// The same for a listener without an entrance; TLS and HTTP/2 are not even linked for it.
     pub async fn run_open(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
-        self.accept_each(listener, stop, |server, io, _peer, stop| server.serve(io, None, stop)).await;
+        self.accept_each(listener, stop, |server, io, _peer, seat, stop| {
+            server.serve(io, Caller::new(None, Some(seat)), None, stop)
+        })
+        .await;
     }
 
     async fn accept_each<C>(
         self: Arc<Self>,
         listener: TcpListener,
         mut stop: watch::Receiver<bool>,
-        connection: impl Fn(Arc<Self>, TcpStream, IpAddr, watch::Receiver<bool>) -> C,
+        connection: impl Fn(Arc<Self>, TcpStream, IpAddr, Seat, watch::Receiver<bool>) -> C,
     ) where
         C: Future<Output = ()> + Send + 'static,
     {
         let connections = u32::try_from(self.bounds.connections_max).unwrap_or(u32::MAX);
         let permits = Arc::new(Semaphore::new(self.bounds.connections_max));
+        let strangers = Arc::<Strangers>::default();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = told(&mut stop) => break,
-                accepted = accept(&listener, &permits) => accepted,
+                accepted = accept(&listener, &permits, || self.make_room(&strangers)) => accepted,
             };
             if let Some((stream, peer, permit)) = accepted {
-                let served = connection(self.clone(), stream, peer.ip(), stop.clone());
-                tokio::spawn(async move {
+                let seat = strangers.sit();
+                let number = seat.number();
+                let served = connection(self.clone(), stream, peer.ip(), seat, stop.clone());
+                let task = tokio::spawn(async move {
                     served.await;
                     drop(permit);
                 });
+                strangers.serve(number, task.abort_handle());
             }
         }
         drop(listener);
@@ -101,30 +115,62 @@ where
     }
 
     /// Takes one connection through the entrance, then serves it.
-    pub async fn receive<I>(self: Arc<Self>, io: I, peer: IpAddr, mut stop: watch::Receiver<bool>)
+    pub async fn receive<I>(self: Arc<Self>, io: I, peer: IpAddr, stop: watch::Receiver<bool>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Some(entrance) = self.entrance.clone() else { return self.serve(io, None, stop).await };
+        self.receive_seated(io, peer, None, stop).await;
+    }
+
+    async fn receive_seated<I>(
+        self: Arc<Self>,
+        io: I,
+        peer: IpAddr,
+        seat: Option<Seat>,
+        mut stop: watch::Receiver<bool>,
+    ) where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(entrance) = self.entrance.clone() else {
+            return self.serve(io, Caller::new(None, seat), None, stop).await;
+        };
+        if entrance.is_plain() {
+            return match entrance.place(peer) {
+                Ok((place, forwarder)) => self.serve(io, Caller::new(place, seat), forwarder, stop).await,
+                Err(turned) => self.turn_away(&turned),
+            };
+        }
         let admitted = tokio::select! {
             biased;
             () = told(&mut stop) => return,
             admitted = entrance.admit(io, peer) => admitted,
         };
         match admitted {
-            Ok(guest) if guest.http2 => {
+            Ok(Guest { stream, http2: true, place, forwarder }) => {
                 let (_open, server) = (Open::new(&self.metrics), self.clone());
-                let handler = move |request| server.clone().answer(request, guest.forwarder);
+                let caller = Caller::new(place, seat);
+                let handler = move |request| server.clone().answer(request, caller.clone(), forwarder);
                 let streams_max = entrance.http2_streams_max();
-                let ended = http2::serve(guest.stream, handler, self.bounds, streams_max, stop).await;
+                let ended = http2::serve(stream, handler, self.bounds, streams_max, stop).await;
                 ended.inspect_err(|error| self.broke(error)).ok();
             }
-            Ok(guest) => self.clone().serve(guest.stream, guest.forwarder, stop).await,
-            Err(turned) => {
-                self.metrics.broke(turned.reason());
-                tracing::debug!(%turned, "a connection was turned away");
+            Ok(Guest { stream, http2: false, place, forwarder }) => {
+                self.serve(stream, Caller::new(place, seat), forwarder, stop).await;
             }
+            Err(turned) => self.turn_away(&turned),
         }
+    }
+
+    fn make_room(&self, strangers: &Strangers) {
+        if strangers.show_out() {
+            self.metrics.broke("made_room");
+            tracing::debug!("a connection without a valid signature made room for another");
+        }
+    }
+
+    fn turn_away(&self, turned: &Turned) {
+        self.metrics.broke(turned.reason());
+        tracing::debug!(%turned, "a connection was turned away");
     }
 
     fn broke(&self, error: &hyper::Error) {
@@ -133,10 +179,22 @@ where
     }
 
     /// Answers a request, unless its client has as many under way as it may.
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, forwarder: Option<IpAddr>) -> Answer {
-        let place =
-            self.entrance.as_ref().map(|entrance| entrance.place_request(request.headers(), forwarder));
-        let Some(Err(Crowded)) = place else { return (self.handler)(request).await };
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        caller: Arc<Caller>,
+        forwarder: Option<IpAddr>,
+    ) -> Answer {
+        let (Some(forwarder), Some(entrance)) = (forwarder, &self.entrance) else {
+            return (self.handler)(request, caller).await;
+        };
+        match entrance.place_request(request.headers(), forwarder) {
+            Ok(place) => (self.handler)(request, Caller::new(place, None)).await,
+            Err(Crowded) => self.refuse_crowded(),
+        }
+    }
+
+    fn refuse_crowded(&self) -> Answer {
         let mut refusal = Response::new(Full::new(Bytes::from_static(b"address crowded\n")));
         *refusal.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -145,8 +203,13 @@ where
     }
 
     /// Serves one connection of HTTP/1.1, of a client or of a balancer that forwards clients' requests.
-    pub async fn serve<I>(self: Arc<Self>, io: I, forwarder: Option<IpAddr>, mut stop: watch::Receiver<bool>)
-    where
+    pub async fn serve<I>(
+        self: Arc<Self>,
+        io: I,
+        caller: Arc<Caller>,
+        forwarder: Option<IpAddr>,
+        mut stop: watch::Receiver<bool>,
+    ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let _open = Open::new(&self.metrics);
@@ -154,7 +217,7 @@ where
         let (server, begins) = (self.clone(), begun.clone());
         let service = service_fn(move |request| {
             begins.store(true, Ordering::Relaxed);
-            let answer = server.clone().answer(request, forwarder);
+            let answer = server.clone().answer(request, caller.clone(), forwarder);
             async move { Ok::<_, Infallible>(answer.await) }
         });
         let mut connection = http1::Builder::new()
@@ -194,13 +257,22 @@ pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
     let _said_or_gone = stop.wait_for(|stop| *stop).await;
 }
 
+/// Accepts a connection; when all are taken, the longest without a valid signature makes room.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
+    make_room: impl Fn(),
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = permits.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => {
+            let permit = match permits.clone().try_acquire_owned() {
+                Ok(permit) => permit,
+                Err(_) => {
+                    // Without a stranger the newcomer waits for whoever leaves, and others behind it in the accept queue.
+                    make_room();
+                    permits.clone().acquire_owned().await.ok()?
+                }
+            };
             // Answers are small and complete; waiting to fill a segment only delays them.
             let _best_effort = stream.set_nodelay(true);
             Some((stream, peer, permit))

@@ -116,6 +116,10 @@ impl IngressSettings {
         if settings.bounds.body_bytes_total_max < settings.bounds.body_bytes_max {
             reader.mistake("ingress.body_bytes_total_max", "is less than ingress.body_bytes_max");
         }
+        let per_address = settings.entrance.body_bytes_per_address_max;
+        if per_address > 0 && per_address < settings.bounds.body_bytes_max {
+            reader.mistake("ingress.body_bytes_per_address_max", "is less than ingress.body_bytes_max");
+        }
         if settings.publishing.attempt_timeout > settings.publishing.budget {
             reader.mistake("ingress.publish_attempt_timeout", "is longer than ingress.publish_budget");
         }

@@ -6,6 +6,7 @@
 use crate::acknowledged::Acknowledged;
 use crate::admission::Admission;
 use crate::budget::{Budget, Held};
+use crate::caller::Caller;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::routing::{Door, Lock, Routing, RoutingTable};
@@ -60,14 +61,14 @@ pub struct Edge<L> {
 }
 
 impl<L: UpdateLog> Edge<L> {
-    /// Answers a request.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    /// Answers a request of somebody's.
+    pub async fn answer<B>(&self, request: Request<B>, caller: &Caller) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Send,
     {
         let started = Instant::now();
-        let (response, reason) = match self.dispatch(request, started).await {
+        let (response, reason) = match self.dispatch(request, caller, started).await {
             Ok(response) => (response, None),
             Err(refusal) => (refusal.response(&self.retry_after), Some(refusal.reason())),
         };
@@ -79,6 +80,7 @@ impl<L: UpdateLog> Edge<L> {
     async fn dispatch<B>(
         &self,
         request: Request<B>,
+        caller: &Caller,
         started: Instant,
     ) -> Result<Response<Full<Bytes>>, Refusal>
     where
@@ -103,8 +105,9 @@ impl<L: UpdateLog> Edge<L> {
                 }
                 // The head lies in the connection's buffer, which is used again once nobody holds any of it.
                 drop(head);
-                let (body, _held) = self.read_body(body).await?;
+                let (body, _held) = self.read_body(body, caller).await?;
                 signature::verify(&lock.keys, Some(claimed.bytes()), &body).map_err(Refusal::Signature)?;
+                caller.becomes_known();
                 self.store(table, door, &body, claimed.bytes()).await.map_err(Refusal::Store)?;
                 Ok(Response::new(Full::new(Bytes::new())))
             }
@@ -113,7 +116,7 @@ impl<L: UpdateLog> Edge<L> {
     }
 
     /// Reads the whole body within its bounds; what is held stands for its bytes.
-    async fn read_body<B>(&self, body: B) -> Result<(Bytes, Held<'_>), Refusal>
+    async fn read_body<B>(&self, body: B, caller: &Caller) -> Result<(Bytes, Held<'_>), Refusal>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Send,
@@ -122,7 +125,7 @@ impl<L: UpdateLog> Edge<L> {
         if announced.is_some_and(|bytes| bytes > self.bounds.body_bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
-        let mut reading = pin!(self.collect(body, announced.unwrap_or(0)));
+        let mut reading = pin!(self.collect(body, announced.unwrap_or(0), caller));
         // Most bodies came with their head; only one that has to be waited for needs a timer.
         if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
             return read;
@@ -130,7 +133,12 @@ impl<L: UpdateLog> Edge<L> {
         timeout(self.bounds.body_timeout, reading).await.map_err(|_| Refusal::BodyTooSlow)?
     }
 
-    async fn collect<B>(&self, body: B, announced: usize) -> Result<(Bytes, Held<'_>), Refusal>
+    async fn collect<B>(
+        &self,
+        body: B,
+        announced: usize,
+        caller: &Caller,
+    ) -> Result<(Bytes, Held<'_>), Refusal>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Send,
@@ -138,6 +146,7 @@ impl<L: UpdateLog> Edge<L> {
         let mut body = pin!(body);
         let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
         let mut held = self.body_bytes.hold();
+        let mut unfinished = caller.body_bytes().map(|budgets| budgets.map(Budget::hold));
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| Refusal::BodyBroken)?.into_data() else { continue };
             let length = first.len().max(rest.len()) + data.len();
@@ -147,6 +156,13 @@ impl<L: UpdateLog> Edge<L> {
             // Only bytes that arrived are counted: an announcement costs its sender nothing.
             if !held.grow(data.len()) {
                 return Err(Refusal::Overloaded);
+            }
+            // A body that is whole waits for nobody, and what is announced is not held yet.
+            if let Some(unfinished) = &mut unfinished
+                && !body.is_end_stream()
+                && !unfinished.iter_mut().all(|held| held.grow(data.len()))
+            {
+                return Err(Refusal::Crowded);
             }
             if first.is_empty() && rest.is_empty() {
                 first = data;

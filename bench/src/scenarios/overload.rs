@@ -19,8 +19,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const SETTLES: Duration = Duration::from_secs(1);
 /// What is offered is given up after this long, so everything that is going to be answered is.
 const WITHIN: Duration = Duration::from_secs(6);
-const SHEDDING: [(&str, &str); 2] =
-    [("shed_delay = 50ms", "shed_delay = \"50ms\"\n"), ("no shedding", "shed_delay = \"1h\"\n")];
+const SHEDDING: [(&str, &str); 2] = [
+    ("shed_delay = 50ms", "shed_delay = \"50ms\"\nconnections_per_address_max = 0\n"),
+    ("no shedding", "shed_delay = \"1h\"\nconnections_per_address_max = 0\n"),
+];
 
 /// What one way of admitting did.
 #[derive(Default)]

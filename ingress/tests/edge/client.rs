@@ -1,6 +1,7 @@
 //! An edge with a real server behind an in-memory pipe, and a real client in front of it.
 
 use crate::memory_log::MemoryLog;
+use ackline_ingress::caller::Caller;
 use ackline_ingress::entrance::{Entrance, EntranceSettings};
 use ackline_ingress::fixture;
 use ackline_ingress::metrics::Metrics;
@@ -17,10 +18,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub const BOUNDS: Bounds = Bounds {
@@ -38,6 +40,8 @@ pub const OPEN: EntranceSettings = EntranceSettings {
     proxies: None,
     forwarders: None,
     connections_per_address_max: 0,
+    body_bytes_per_address_max: 0,
+    body_bytes_total_max: BOUNDS.body_bytes_total_max,
     handshake_timeout: Duration::from_secs(10),
     handshakes_max: 16,
     http2_streams_max: 64,
@@ -46,6 +50,8 @@ pub const OPEN: EntranceSettings = EntranceSettings {
 /// Where the connections of a harness come from.
 pub const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
+/// Something that serves a listener.
+type Listen = Box<dyn Fn(TcpListener) + Send + Sync>;
 /// Something that serves one end of a pipe.
 type Serve = Box<dyn Fn(DuplexStream) + Send + Sync>;
 
@@ -56,6 +62,7 @@ pub struct Harness {
     pub stop: watch::Sender<bool>,
     entrance: Arc<Entrance>,
     serve: Serve,
+    listen: Listen,
 }
 
 impl Harness {
@@ -66,7 +73,12 @@ impl Harness {
 
     /// An edge that is ready, behind this entrance.
     pub fn behind(entrance: EntranceSettings) -> Self {
-        let harness = Self::build(BOUNDS, entrance);
+        Self::within(BOUNDS, entrance)
+    }
+
+    /// An edge that is ready, within these bounds.
+    pub fn within(bounds: Bounds, entrance: EntranceSettings) -> Self {
+        let harness = Self::build(bounds, entrance);
         harness.routing.replace(fixture::table());
         harness
     }
@@ -79,22 +91,33 @@ impl Harness {
     fn build(bounds: Bounds, entrance: EntranceSettings) -> Self {
         let (log, metrics, routing) = (Arc::new(MemoryLog::new()), Metrics::new(), Routing::new());
         let edge = fixture::edge(log.clone(), routing.clone(), bounds, metrics.clone());
-        let handler = move |request: Request<Incoming>| {
+        let handler = move |request: Request<Incoming>, caller: Arc<Caller>| {
             let edge = edge.clone();
-            async move { edge.answer(request).await }
+            async move { edge.answer(request, &caller).await }
         };
         let entrance = Entrance::new(entrance, &metrics);
         let server = Server::behind(entrance.clone(), handler, bounds, metrics.clone());
         let stop = watch::channel(false).0;
         let stopped = stop.subscribe();
+        let (listening, listened) = (server.clone(), stop.subscribe());
+        let listen: Listen =
+            Box::new(move |listener| drop(tokio::spawn(listening.clone().run(listener, listened.clone()))));
         let serve: Serve =
             Box::new(move |io| drop(tokio::spawn(server.clone().receive(io, PEER, stopped.clone()))));
-        Self { log, metrics, routing, stop, entrance, serve }
+        Self { log, metrics, routing, stop, entrance, serve, listen }
     }
 
     /// The credentials of an edge with TLS.
     pub fn tls(&self) -> Arc<Tls> {
         self.entrance.tls().unwrap().clone()
+    }
+
+    /// Serves a socket of its own, too.
+    pub async fn listen(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (self.listen)(listener);
+        address
     }
 
     /// The client's end of a new connection.

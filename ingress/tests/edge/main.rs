@@ -11,6 +11,7 @@ mod bodies;
 mod certificates;
 mod client;
 mod configuration;
+mod crowded;
 mod durability;
 mod http2;
 mod memory_log;

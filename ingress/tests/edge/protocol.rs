@@ -188,6 +188,26 @@ async fn a_chunked_body_is_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_read_behind_a_request_that_is_framed_twice() {
+    let harness = Harness::new();
+    let body = delivery("100", &["wamid.A"]);
+    for lines in
+        ["transfer-encoding: chunked\r\ncontent-length: 4", "content-length: 4\r\ntransfer-encoding: chunked"]
+    {
+        let head = format!(
+            "POST /webhooks/meta/main HTTP/1.1\r\nhost: edge\r\nx-hub-signature-256: {}\r\n",
+            sign(&body)
+        );
+        let first = format!("{head}{lines}\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        let behind = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        let answers = harness.raw(format!("{first}{behind}").as_bytes()).await;
+        // Chunks count (RFC 9112, 6.3), and whatever a balancer took for the next request is not read as one.
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
+        assert!(answers.starts_with("HTTP/1.1 200 ") && answers.contains("connection: close"), "{answers}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_expects_100_continue_gets_it() {
     let harness = Harness::new();
     let body = delivery("100", &["wamid.A"]);

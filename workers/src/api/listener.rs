@@ -22,10 +22,16 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
-/// Connections at once; further ones wait in the accept queue.
-const CONNECTIONS_MAX: usize = 1024;
-/// Connections that one address may hold without having brought a valid key on them; further ones are closed.
-const STRANGERS_MAX: usize = 128;
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// At once; for a further one the longest idle that brought no valid key is closed.
+    connections: usize,
+    /// Of one address that have not brought a valid key; further ones are closed.
+    strangers: usize,
+}
+
+const LIMITS: Limits = Limits { connections: 1024, strangers: 128 };
 /// Time for the head of a request, which is also how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a head.
@@ -34,6 +40,8 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause after the system could not give a connection, most often for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause between two looks for a connection that may be closed.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until the signal, then lets running requests finish within a bounded time.
 pub async fn serve(
@@ -41,7 +49,16 @@ pub async fn serve(
     service: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let (permits, doors) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Doors::new(STRANGERS_MAX));
+    serve_within(LIMITS, listener, service, shutdown).await
+}
+
+async fn serve_within(
+    limits: Limits,
+    listener: TcpListener,
+    service: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let (permits, doors) = (Arc::new(Semaphore::new(limits.connections)), Doors::new(limits.strangers));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -50,7 +67,7 @@ pub async fn serve(
             biased;
             () = &mut shutdown => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener, &permits, &doors) => accepted,
         };
         match accepted {
             Ok((stream, address, permit)) => {
@@ -60,11 +77,12 @@ pub async fn serve(
                     );
                     continue;
                 };
-                let (service, stopped) = (service.clone(), stopped.clone());
-                connections.spawn(async move {
+                let (service, stopped, number) = (service.clone(), stopped.clone(), door.number());
+                let task = connections.spawn(async move {
                     converse(stream, (address, door), service, stopped).await;
                     drop(permit);
                 });
+                doors.serve(number, task);
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -87,9 +105,26 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
+    doors: &Doors,
 ) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, address) = listener.accept().await?;
+    let (stream, address) = match permits.clone().try_acquire_owned() {
+        Ok(permit) => {
+            let (stream, address) = listener.accept().await?;
+            return Ok((stream, address, permit));
+        }
+        Err(_) => listener.accept().await?,
+    };
+    // All are taken by now, or one has just become free.
+    let permit = loop {
+        if let Ok(permit) = permits.clone().try_acquire_owned() {
+            break permit;
+        }
+        doors.make_room();
+        // Busy ones may become idle, so whoever waits looks again.
+        if let Ok(permit) = timeout(ROOM_PAUSE, permits.clone().acquire_owned()).await {
+            break permit.map_err(std::io::Error::other)?;
+        }
+    };
     Ok((stream, address, permit))
 }
 
@@ -103,7 +138,12 @@ async fn converse(
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(address));
         request.extensions_mut().insert(door.clone());
-        service.clone().oneshot(request)
+        let (busy, answer) = (door.begin(), service.clone().oneshot(request));
+        async move {
+            let answer = answer.await;
+            drop(busy);
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -173,7 +213,7 @@ mod tests {
         tokio::spawn(serve(listener, Router::new().route("/", get(known)), std::future::pending()));
         let mut connections = Vec::new();
         for head in ["authorization: Bearer k\r\n", ""] {
-            for _ in 0..STRANGERS_MAX {
+            for _ in 0..LIMITS.strangers {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 stream
                     .write_all(format!("GET / HTTP/1.1\r\nhost: x\r\n{head}\r\n").as_bytes())
@@ -185,5 +225,43 @@ mod tests {
         }
         let mut one_more = TcpStream::connect(address).await.unwrap();
         assert_eq!(one_more.read(&mut [0; 1]).await.unwrap_or(0), 0, "it is closed");
+    }
+
+    #[tokio::test]
+    async fn idle_connections_without_a_key_make_room_for_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let known = |request: Request<Body>| async move {
+            if request.headers().contains_key("authorization") {
+                request.extensions().get::<Door>().unwrap().becomes_known();
+            }
+            "answer"
+        };
+        let limits = Limits { connections: 32, strangers: 16 };
+        let service = Router::new().route("/", get(known));
+        tokio::spawn(serve_within(limits, listener, service, std::future::pending()));
+        let connect = |last: u8| async move {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new([127, 0, 0, last].into(), 0)).unwrap();
+            socket.connect(address).await.unwrap()
+        };
+        let asks = |mut stream: TcpStream, head: &'static str| async move {
+            let request = format!("GET / HTTP/1.1\r\nhost: x\r\n{head}\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = [0; 256];
+            let read = timeout(Duration::from_secs(5), stream.read(&mut answer)).await.unwrap().unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{read}");
+            stream
+        };
+        let with_key = asks(connect(1).await, "authorization: Bearer k\r\n").await;
+        let mut idle = Vec::new();
+        for number in 0..600_u16 {
+            idle.push(connect(2 + u8::try_from(number % 60).unwrap()).await);
+        }
+        for _ in 0..20 {
+            drop(asks(connect(1).await, "").await);
+        }
+        asks(with_key, "").await;
+        drop(idle);
     }
 }
