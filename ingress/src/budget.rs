@@ -16,6 +16,12 @@ pub struct Held<'b> {
     amount: usize,
 }
 
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
 impl Budget {
     /// Starts with nothing held.
     pub fn new(max: usize) -> Self {
@@ -25,6 +31,13 @@ impl Budget {
     /// How much is held.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Holds an amount within a bound that this one keeps in mind; one alone always fits.
+    pub fn hold_within(&self, amount: usize, max: usize) -> Option<Held<'_>> {
+        let before = self.held.fetch_add(amount, Ordering::Relaxed);
+        let held = Held { budget: self, amount };
+        (before == 0 || before.saturating_add(amount) <= max).then_some(held)
     }
 
     /// Holds nothing yet.
@@ -56,6 +69,17 @@ impl Drop for Held<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_alone_always_fits_and_more_only_within_the_bound() {
+        let budget = Budget::default();
+        let first = budget.hold_within(12, 10).unwrap();
+        assert!(budget.hold_within(1, 10).is_none());
+        assert_eq!(budget.held(), 12);
+        drop(first);
+        let _held = (budget.hold_within(4, 10).unwrap(), budget.hold_within(6, 10).unwrap());
+        assert!(budget.hold_within(1, 10).is_none());
+    }
 
     #[test]
     fn no_more_is_held_than_may_be_and_all_is_given_back() {

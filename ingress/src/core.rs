@@ -122,6 +122,7 @@ async fn serve(
         admission: Admission::new(settings.shedding(threads), Instant::now()),
         bounds: settings.bounds,
         partitions: settings.nats.partitions,
+        tenant_in_flight: settings.tenant_in_flight(),
         retry_after: settings.retry_after_header(),
         body_bytes,
         acknowledged,

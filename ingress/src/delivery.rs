@@ -296,10 +296,10 @@ impl ChangeValue {
 }
 
 impl Segment {
-    /// Bytes that are repeated in the payload of every update of the value.
+    /// Bytes that are repeated in the payload of every update of the value, each run with its comma.
     pub fn sibling_bytes(&self) -> usize {
         match self {
-            Self::Run(span) => span.len(),
+            Self::Run(span) => span.len() + 1,
             Self::Contacts(_) | Self::Items(..) => 0,
         }
     }

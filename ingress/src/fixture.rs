@@ -9,7 +9,7 @@ use crate::acknowledged::Acknowledged;
 use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::metrics::Metrics;
-use crate::routing::{Routing, RoutingTable};
+use crate::routing::{InFlight, Routing, RoutingTable};
 use crate::settings::{Bounds, Shedding};
 use crate::webhook::Edge;
 use ackline_shared::model::{App, Entity, INSTALLATION_SCOPE, PhoneNumber, SecretField, Tenant};
@@ -39,6 +39,7 @@ pub fn edge<L>(log: Arc<L>, routing: Arc<Routing>, bounds: Bounds, metrics: Arc<
         admission: Admission::new(SHEDDING, Instant::now()),
         bounds,
         partitions: 32,
+        tenant_in_flight: InFlight { updates: 512, bytes: bounds.body_bytes_total_max / 2 },
         retry_after: HeaderValue::from_static("2"),
         body_bytes: Arc::new(Budget::new(bounds.body_bytes_total_max)),
         acknowledged: Arc::new(Acknowledged::new(64)),

@@ -4,7 +4,7 @@ use crate::connection::as_expected;
 use crate::fixture;
 use crate::reference;
 use crate::routing::RoutingTable;
-use crate::split::{Split, split};
+use crate::split::{HEAD_BYTES, Split, split};
 use crate::stamping::{Arrival, Stamp, Stamped};
 use crate::update_log::Update;
 use ackline_shared::envelope::Head;
@@ -70,6 +70,10 @@ fn check_split(split: &Split<'_>, stamp: Stamp<'_>, body: &Bytes, key: &SigningK
     let updates: Vec<_> = Stamped::new(stamp, split, &mut unrouted).collect();
     if updates.is_empty() {
         return Err("a delivery has no updates".to_owned());
+    }
+    let stored: usize = updates.iter().map(|update| update.payload.len() + HEAD_BYTES).sum();
+    if updates.len() > 1 && stored != split.stored_bytes() {
+        return Err(format!("{stored} bytes are stored and {} counted", split.stored_bytes()));
     }
     for update in &updates {
         check_update(update, key)?;

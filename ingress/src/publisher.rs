@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Most updates of one delivery in flight at once.
-const DELIVERY_WINDOW: usize = 256;
+pub const DELIVERY_WINDOW: usize = 256;
 /// First wait before an update that was refused is published again; doubles.
 const BACKOFF_INITIAL: Duration = Duration::from_millis(25);
 

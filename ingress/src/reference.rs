@@ -17,6 +17,9 @@ use std::ops::Range;
 const ARRAYS: [&str; 4] = ["messages", "statuses", "message_echoes", "calls"];
 const DEPTH_MAX: usize = 100;
 const UPDATES_MAX: usize = 8192;
+/// What a head counts, and what a delivery may take beside eight times its length.
+const HEAD_BYTES: usize = 512;
+const STORED_BYTES_BESIDE: usize = 1 << 20;
 
 /// What is stored of one update.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +137,9 @@ impl<'a> Delivery<'a> {
                 found.push(update);
             }
         }
-        (!found.is_empty() && found.len() <= UPDATES_MAX).then_some(found)
+        let stored: usize = found.iter().map(|update| update.payload.len() + HEAD_BYTES).sum();
+        let fits = found.len() == 1 || stored <= 8 * self.text.len() + STORED_BYTES_BESIDE;
+        (!found.is_empty() && found.len() <= UPDATES_MAX && fits).then_some(found)
     }
 
     /// An entry with its changes, refused when a structural key of it occurs twice.

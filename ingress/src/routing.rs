@@ -6,6 +6,8 @@
 //! An app may speak for a tenant when it is that tenant's or belongs to nobody: whoever holds an app's secret
 //! can sign anything, so an app of one tenant must not bring updates of another.
 
+use crate::budget::{Budget, Held};
+use crate::update_log::StoreError;
 use ackline_shared::ids::{AppId, TenantId};
 use ackline_shared::model::{App, Entity};
 use ackline_shared::registry::{Registry, Snapshot};
@@ -42,6 +44,17 @@ pub struct Door {
     tenant: Option<TenantId>,
     lock: Option<Lock>,
     declared: Arc<App>,
+    /// What its deliveries take in the log that is not acknowledged yet: updates and bytes.
+    storing: [Budget; 2],
+}
+
+/// What one tenant's own app may have on its way to the log at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InFlight {
+    /// Updates.
+    pub updates: usize,
+    /// Bytes.
+    pub bytes: usize,
 }
 
 /// An app's opened secrets.
@@ -167,7 +180,30 @@ impl Door {
         let lock = Lock::open(app, snapshot, master)
             .inspect_err(|error| tracing::error!(app = %app.id, %error, "this app's secrets do not open; its webhooks get 503"))
             .ok();
-        Self { app: app.id.clone(), tenant: app.tenant.clone(), lock, declared: app.clone() }
+        Self {
+            app: app.id.clone(),
+            tenant: app.tenant.clone(),
+            lock,
+            declared: app.clone(),
+            storing: Default::default(),
+        }
+    }
+
+    /// Holds what a delivery takes on its way to the log. An app of one tenant may have only a part of it all on its way; a
+    /// shared one, whose secret no tenant has, may have all.
+    pub fn hold(&self, taken: InFlight, most: InFlight) -> Result<Option<[Held<'_>; 2]>, StoreError> {
+        if self.is_shared() {
+            return Ok(None);
+        }
+        let [updates, bytes] = &self.storing;
+        let updates = updates.hold_within(taken.updates, most.updates).ok_or(StoreError::TenantOverloaded)?;
+        let bytes = bytes.hold_within(taken.bytes, most.bytes).ok_or(StoreError::TenantOverloaded)?;
+        Ok(Some([updates, bytes]))
+    }
+
+    /// Whether it belongs to no tenant, so that only Meta and the operator have its secret.
+    pub fn is_shared(&self) -> bool {
+        self.tenant.is_none()
     }
 
     /// The app's secrets; absent when they do not open under our master key.

@@ -1,6 +1,7 @@
 //! What the edge reads from the configuration, checked once at the start.
 
 use crate::entrance::EntranceSettings;
+use crate::routing::InFlight;
 use crate::spool::settings::SpoolSettings;
 use ackline_shared::config::Reader;
 use ackline_shared::nats::NatsSettings;
@@ -130,6 +131,11 @@ impl IngressSettings {
     pub fn shedding(&self, threads: usize) -> Shedding {
         let in_flight_max = self.publishing.share_of(threads).in_flight_max.max(SHED_FROM);
         Shedding { target: self.shed_delay, in_flight_max }
+    }
+
+    /// What one tenant's own app may have on its way to the log: half of it all, so that others get through.
+    pub fn tenant_in_flight(&self) -> InFlight {
+        InFlight { updates: self.publishing.in_flight_max / 2, bytes: self.bounds.body_bytes_total_max / 2 }
     }
 
     /// The value of Retry-After.

@@ -18,8 +18,16 @@ use std::borrow::Cow;
 
 /// Most updates cut out of one delivery; Meta batches at most 1,000.
 pub const UPDATES_MAX: usize = 8192;
-/// Most bytes all payloads of one delivery may take together: siblings are repeated in each of them.
-pub const PAYLOAD_BYTES_MAX: usize = 128 << 20;
+/// What all updates of a delivery may take together in the log, beside so many times its own length: siblings are
+/// repeated in each payload. A delivery that would take more is stored whole.
+///
+/// The smallest update that Meta sends has some 140 bytes and what is repeated around it at most 900, names of
+/// emoji included; so its largest batch, 1,000 of these, takes 1.6 MB of the 2.2 MB it may.
+pub const STORED_BYTES_BESIDE: usize = 1 << 20;
+/// How many times its own length a delivery may take in the log.
+pub const STORED_TIMES: usize = 8;
+/// What subject and headers of an update take in the log.
+pub const HEAD_BYTES: usize = 512;
 
 const WHATSAPP: &str = "whatsapp_business_account";
 
@@ -36,7 +44,7 @@ pub enum Unreadable {
     #[error("the body is not a webhook of Meta's: it needs `object` and a filled `entry`")]
     Shape,
     /// More updates, or more bytes when cut, than one delivery may have.
-    #[error("the delivery has too many updates to be cut")]
+    #[error("the delivery has too many updates, or repeats too much in each, to be cut")]
     Size,
 }
 
@@ -118,6 +126,7 @@ pub struct Split<'a> {
     delivery: Delivery,
     places: Vec<Place>,
     counts: Counts,
+    stored_bytes: usize,
 }
 
 /// How many updates of each class there are.
@@ -152,7 +161,8 @@ pub fn split(body: &Bytes) -> Result<Split<'_>, Unreadable> {
     } else {
         finder.push(Place::Whole, Class::Account, 0)?;
     }
-    Ok(Split { body, text, delivery, places: finder.places, counts: finder.counts })
+    let Finder { places, counts, bytes, .. } = finder;
+    Ok(Split { body, text, delivery, places, counts, stored_bytes: bytes })
 }
 
 impl Found<'_> {
@@ -173,6 +183,11 @@ impl<'a> Split<'a> {
     #[expect(clippy::len_without_is_empty, reason = "a delivery has an update")]
     pub fn len(&self) -> usize {
         self.places.len()
+    }
+
+    /// What the updates take in the log together.
+    pub fn stored_bytes(&self) -> usize {
+        self.stored_bytes
     }
 
     /// How many updates of each class there are.
@@ -311,6 +326,9 @@ impl<'a> Split<'a> {
     }
 }
 
+/// An object or array that is cut keeps its brackets.
+const BRACKETS: usize = 2;
+
 /// Collects where the updates of a delivery lie, counting what their payloads will take.
 struct Finder<'a> {
     text: &'a str,
@@ -332,7 +350,7 @@ impl<'a> Finder<'a> {
             return Err(Unreadable::Size);
         }
         (0..).zip(&entries.items).try_for_each(|(index, entry)| {
-            self.frame = self.text.len() - entries.span.len();
+            self.frame = self.text.len() - entries.span.len() + BRACKETS;
             self.entry(index, entry)
         })
     }
@@ -342,7 +360,7 @@ impl<'a> Finder<'a> {
         let Some(changes) = changes else {
             return self.push(Place::Entry(index), Class::Account, entry.span.len());
         };
-        self.frame += entry.span.len() - changes.span.len();
+        self.frame += entry.span.len() - changes.span.len() + BRACKETS;
         (0..).zip(&changes.items).try_for_each(|(place, change)| match &change.value {
             Some(value) if value.has_items => self.elements((index, place), change, value),
             _ => self.push(Place::Change(index, place), Class::Account, change.span.len()),
@@ -359,23 +377,28 @@ impl<'a> Finder<'a> {
         let all = value.contacts();
         let contacts = Contacts::new(self.text, all.map(|array| array.items.as_slice()).unwrap_or_default());
         let siblings: usize = value.segments.iter().map(Segment::sibling_bytes).sum();
-        let frame = of.span.len() - value.span.len() + siblings;
+        let frame = of.span.len() - value.span.len() + BRACKETS + siblings;
         for (segment, family, array) in value.items() {
             self.places.reserve(array.items.len());
             for (item, element) in (0..).zip(&array.items) {
                 let contact = contacts.of(&element.person(self.text));
-                let kept = if contact.is_none() { all.map_or(0, |all| all.member().len()) } else { 0 };
+                let of_contacts = all.map_or(0, |all| {
+                    let one = contact.and_then(|contact| all.items.get(at(contact)));
+                    one.map_or(all.member().len(), |one| all.head().len() + one.span.len() + 1) + 1
+                });
+                let of_element = array.head().len() + element.span.len() + 1;
                 let place = Place::Element { entry, change: place, segment, item, contact };
-                self.push(place, family.class(), frame + element.span.len() + kept)?;
+                self.push(place, family.class(), frame + of_contacts + of_element)?;
             }
         }
         Ok(())
     }
 
     fn push(&mut self, place: Place, class: Class, bytes: usize) -> Result<(), Unreadable> {
-        self.bytes += self.frame + bytes;
+        self.bytes += self.frame + bytes + HEAD_BYTES;
+        let most = self.text.len().saturating_mul(STORED_TIMES).saturating_add(STORED_BYTES_BESIDE);
         // A single update is stored untouched and may be as large as a body may be.
-        if self.places.len() == UPDATES_MAX || (self.bytes > PAYLOAD_BYTES_MAX && !self.places.is_empty()) {
+        if self.places.len() == UPDATES_MAX || (self.bytes > most && !self.places.is_empty()) {
             return Err(Unreadable::Size);
         }
         self.places.push(place);

@@ -19,6 +19,9 @@ pub enum StoreError {
     /// As much is in flight as may be.
     #[error("too many updates are in flight")]
     Overloaded,
+    /// As much of one tenant's own app is in flight as may be.
+    #[error("too much of this app is in flight")]
+    TenantOverloaded,
     /// NATS is away.
     #[error("NATS is away")]
     Away,
@@ -47,6 +50,7 @@ impl StoreError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Overloaded => "overloaded",
+            Self::TenantOverloaded => "tenant_overloaded",
             Self::Away => "nats_away",
             Self::NoStream => "no_stream",
             Self::Refused(_) => "jetstream_refused",
@@ -61,9 +65,12 @@ impl StoreError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Away | Self::Late | Self::NoStream => true,
-            Self::Overloaded | Self::Refused(_) | Self::TooLarge(_) | Self::SpoolFull | Self::SpoolFailed => {
-                false
-            }
+            Self::Overloaded
+            | Self::TenantOverloaded
+            | Self::Refused(_)
+            | Self::TooLarge(_)
+            | Self::SpoolFull
+            | Self::SpoolFailed => false,
         }
     }
 }

@@ -8,8 +8,9 @@ use crate::admission::Admission;
 use crate::budget::{Budget, Held};
 use crate::caller::Caller;
 use crate::metrics::Metrics;
+use crate::publisher::DELIVERY_WINDOW;
 use crate::refusal::Refusal;
-use crate::routing::{Door, Lock, Routing, RoutingTable};
+use crate::routing::{Door, InFlight, Lock, Routing, RoutingTable};
 use crate::settings::Bounds;
 use crate::split::split;
 use crate::stamping::{Arrival, Memory, Stamp, Stamped};
@@ -50,6 +51,8 @@ pub struct Edge<L> {
     pub bounds: Bounds,
     /// Partitions of the installation.
     pub partitions: u16,
+    /// What one tenant's own app may have on its way to the log.
+    pub tenant_in_flight: InFlight,
     /// Value of Retry-After on 503.
     pub retry_after: HeaderValue,
     /// Bytes of bodies held, over everything that shares it.
@@ -107,7 +110,7 @@ impl<L: UpdateLog> Edge<L> {
                 drop(head);
                 let (body, _held) = self.read_body(body, caller).await?;
                 signature::verify(&lock.keys, Some(claimed.bytes()), &body).map_err(Refusal::Signature)?;
-                caller.becomes_known();
+                caller.becomes_known(door.is_shared());
                 self.store(table, door, &body, claimed.bytes()).await.map_err(Refusal::Store)?;
                 Ok(Response::new(Full::new(Bytes::new())))
             }
@@ -146,7 +149,7 @@ impl<L: UpdateLog> Edge<L> {
         let mut body = pin!(body);
         let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
         let mut held = self.body_bytes.hold();
-        let mut unfinished = caller.body_bytes().map(|budgets| budgets.map(Budget::hold));
+        let mut unfinished = caller.body_bytes().map(|budget| budget.map(Budget::hold));
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| Refusal::BodyBroken)?.into_data() else { continue };
             let length = first.len().max(rest.len()) + data.len();
@@ -158,10 +161,7 @@ impl<L: UpdateLog> Edge<L> {
                 return Err(Refusal::Overloaded);
             }
             // A body that is whole waits for nobody, and what is announced is not held yet.
-            if let Some(unfinished) = &mut unfinished
-                && !body.is_end_stream()
-                && !unfinished.iter_mut().all(|held| held.grow(data.len()))
-            {
+            if !body.is_end_stream() && !unfinished.iter_mut().flatten().all(|held| held.grow(data.len())) {
                 return Err(Refusal::Crowded);
             }
             if first.is_empty() && rest.is_empty() {
@@ -198,6 +198,9 @@ impl<L: UpdateLog> Edge<L> {
         let mut unrouted = Vec::new();
         match split(body) {
             Ok(split) => {
+                let taken =
+                    InFlight { updates: split.len().min(DELIVERY_WINDOW), bytes: split.stored_bytes() };
+                let _held = door.hold(taken, self.tenant_in_flight)?;
                 let updates = Stamped::new(stamp, &split, &mut unrouted).unless_known(memory);
                 self.store_some(updates.peekable()).await?;
                 for (class, count) in split.counts().into_iter().filter(|(_, count)| *count > 0) {
@@ -206,6 +209,7 @@ impl<L: UpdateLog> Edge<L> {
             }
             Err(reason) => {
                 tracing::warn!(app = %door.app, bytes = body.len(), %reason, "a signed body is unreadable and stored whole");
+                let _held = door.hold(InFlight { updates: 1, bytes: body.len() }, self.tenant_in_flight)?;
                 let (update, why) = stamp.unreadable(body);
                 unrouted.extend(why.map(|_| "unreadable"));
                 let known = memory.knows(update.head.tenant.as_str(), update.head.id.as_str());

@@ -120,7 +120,7 @@ fn what_cannot_be_cut_without_guessing_is_unreadable() {
 #[test]
 fn no_more_updates_are_cut_out_than_may_be_and_history_is_one() {
     let change = |field: &str, elements: usize| {
-        let elements = vec!["{}"; elements].join(",");
+        let elements = vec![format!("[\"{}\"]", "x".repeat(140)); elements].join(",");
         format!(r#"{{"value":{{"messages":[{elements}]}},"field":"{field}"}}"#)
     };
     for (changes, updates) in [
@@ -134,6 +134,50 @@ fn no_more_updates_are_cut_out_than_may_be_and_history_is_one() {
             r#"{{"object":"whatsapp_business_account","entry":[{{"id":"W1","changes":[{changes}]}}]}}"#
         );
         assert_eq!(split(&Bytes::from(body)).map(|split| split.len()), updates);
+    }
+}
+
+/// The largest batch of Meta's: the shortest statuses it sends, all around the same long contact and metadata.
+fn largest_batch() -> String {
+    let name = r"\ud83d\ude00".repeat(50);
+    let contact = format!(
+        r#"{{"profile":{{"name":"{name}"}},"wa_id":"15551234567","user_id":"US.13491208655302741918"}}"#
+    );
+    let statuses: Vec<_> = (0..1000)
+        .map(|number| {
+            format!(
+                r#"{{"id":"wamid.HBgLMTU1NTEyMzQ1NjcVAgARGBI5QTNDQTVCM0Q0Q0Q2RTY{number:04}","status":"sent","timestamp":"1763784000","recipient_id":"15551234567"}}"#
+            )
+        })
+        .collect();
+    value(&format!(
+        r#""messaging_product":"whatsapp","display_phone_number":"15550783881","contacts":[{contact}],"statuses":[{}]"#,
+        statuses.join(",")
+    ))
+}
+
+#[test]
+fn metas_largest_batch_is_cut_and_takes_no_more_than_it_may() {
+    let body = largest_batch();
+    let split = split(&Bytes::from(body.clone())).map(|split| (split.len(), split.stored_bytes()));
+    let (updates, stored) = split.unwrap();
+    assert_eq!(updates, 1000);
+    assert!(stored < 8 * body.len() + (1 << 20), "{stored} of {}", body.len());
+    check(body.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_short_body_is_not_stored_many_times_its_length() {
+    for (elements, bulk) in [(8192, 15 << 10), (8192, 1), (700, 2 << 10), (700, 1)] {
+        let all = vec!["{}"; elements].join(",");
+        let body = value(&format!(r#""messages":[{all}],"bulk":{{"x":"{}"}}"#, "x".repeat(bulk)));
+        let (length, body) = (body.len(), Bytes::from(body));
+        let stored = split(&body).map_or(length, |split| split.stored_bytes());
+        assert!(stored <= 8 * length + (1 << 20), "{stored} of {length}");
+        check(&body).unwrap();
+        if elements < 1000 {
+            compare(&body).unwrap();
+        }
     }
 }
 

@@ -31,7 +31,7 @@ fn request(body: &str) -> Vec<u8> {
 
 async fn status(stream: &mut TcpStream) -> String {
     let mut answer = [0; 512];
-    let read = timeout(SOON, stream.read(&mut answer)).await.expect("an answer in time").unwrap();
+    let read = timeout(SOON, stream.read(&mut answer)).await.unwrap().unwrap();
     String::from_utf8_lossy(&answer[..read]).chars().skip(9).take(3).collect()
 }
 
@@ -133,4 +133,37 @@ async fn connections_of_an_address_are_counted_until_they_sign() {
     let mut other = connect(loopback(3), edge).await;
     assert_eq!(delivers(&mut other, "b").await, "200");
     assert_eq!(delivers(&mut signed[0], "c").await, "200");
+}
+
+#[tokio::test]
+async fn a_tenants_own_app_never_has_all_that_is_in_flight() {
+    let harness = Harness::within(Bounds { connections_max: 64, ..BOUNDS }, OPEN);
+    let edge = harness.listen().await;
+    let own = |stream: TcpStream, body: String| async move {
+        let mut stream = stream;
+        let request = String::from_utf8(request(&body)).unwrap().replace("/meta/main", "/meta/globex-own");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    };
+    harness.log.answers.send_replace(false);
+    let mut held = Vec::new();
+    for number in 0..4 {
+        let body = delivery("200", &[&format!("a{number}")]).replace("caf", &"x".repeat(40 << 10));
+        held.push(own(connect(loopback(2), edge).await, body).await);
+    }
+    // Three of 40 KiB fit half of 256 KiB.
+    counted(&harness, "refusals_total{reason=\"tenant_overloaded\"} 1\n").await;
+    let mut other = connect(loopback(1), edge).await;
+    other.write_all(&request(&delivery("100", &["b"]))).await.unwrap();
+    sleep(Duration::from_millis(20)).await;
+    harness.log.answers.send_replace(true);
+    assert_eq!(status(&mut other).await, "200");
+    let mut answers = Vec::new();
+    for stream in &mut held {
+        answers.push(status(stream).await);
+    }
+    assert_eq!(answers, ["200", "200", "200", "503"], "and what is on its way is stored");
+    let again = own(connect(loopback(2), edge).await, delivery("200", &["c"])).await;
+    held.push(again);
+    assert_eq!(status(held.last_mut().unwrap()).await, "200");
 }
