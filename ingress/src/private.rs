@@ -2,7 +2,7 @@
 //!
 //! `/readyz` fails only where another edge could do better: before the first routing table, and while
 //! draining. A lost NATS is shown and keeps the edge in rotation, answering 503, so that an outage of the
-//! broker never empties the balancer.
+//! broker never empties the balancer; nor do warnings, such as of a `max_payload` that the longest updates do not fit.
 
 use crate::budget::Budget;
 use crate::durability::Promise;
@@ -15,6 +15,7 @@ use crate::spool::shelf::Depth;
 use crate::tls::Tls;
 use crate::wire::Wire;
 use ackline_shared::nats::Durability;
+use ackline_shared::surroundings::Surroundings;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -43,6 +44,8 @@ pub struct Private {
     pub promise: Arc<Promise>,
     /// Its credentials, with TLS.
     pub tls: Option<Arc<Tls>>,
+    /// What it needs of the machine and of NATS.
+    pub surroundings: Arc<Surroundings>,
     /// Whether the process is ending.
     pub draining: watch::Receiver<bool>,
 }
@@ -74,6 +77,8 @@ impl Private {
             "durability": self.durability.as_str(),
             "durability_verified": self.promise.is_verified(),
             "nats": self.link().as_str(),
+            "max_payload": self.surroundings.message_bytes_max(),
+            "warnings": self.surroundings.warnings().into_iter().map(|warning| warning.text).collect::<Vec<_>>(),
             "spool": self.spool.as_ref().map(spool_status),
             "routing": {
                 "loaded": table.is_some(),

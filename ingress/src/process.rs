@@ -25,6 +25,7 @@ use crate::wire::client::Client;
 use ackline_shared::nats::preparation::establish;
 use ackline_shared::nats::{Durability, NatsError};
 use ackline_shared::registry::Registry;
+use ackline_shared::surroundings::{self, Room, Surroundings};
 use ackline_shared::vault::{VaultError, VaultKey};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all, select_all};
@@ -39,6 +40,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 const PREPARE_PAUSE: Duration = Duration::from_millis(500);
 /// Time for the spool's last words after everything else.
 const SPOOL_FAREWELL: Duration = Duration::from_secs(2);
+/// Descriptors that are no client's connection: NATS, the private port, events of each thread, files of the spool.
+const DESCRIPTORS_BESIDE: u64 = 256;
 /// Time one preparation may take.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -86,6 +89,7 @@ async fn serve(
 ) -> Result<(), ProcessError> {
     let master = settings.master_key.clone().ok_or(VaultError::NoMasterKey)?;
     let metrics = Metrics::new();
+    let surroundings = Arc::new(surroundings(&settings));
     let (spool, mut spool_ended) = open_spool(&settings, &metrics)?;
     let mut shared = Shared {
         routing: Routing::new(),
@@ -126,6 +130,7 @@ async fn serve(
         tls: shared.entrance.tls().cloned(),
         durability: settings.nats.durability,
         promise: shared.promise.clone(),
+        surroundings: surroundings.clone(),
         draining: stop.clone(),
     };
     // Health stays answered to the very end, so it is not told to stop.
@@ -137,8 +142,13 @@ async fn serve(
     );
     let health = tokio::spawn(health.run_open(listeners.private, health_stop));
     let reloading = shared.entrance.tls().cloned().map(|tls| tokio::spawn(tls.follow()));
-    let mut configuration =
-        tokio::spawn(follow(settings.clone(), shared.routing.clone(), shared.promise.clone(), master));
+    let mut configuration = tokio::spawn(follow(
+        settings.clone(),
+        shared.routing.clone(),
+        shared.promise.clone(),
+        surroundings,
+        master,
+    ));
 
     let mut stopped = stop;
     let result = tokio::select! {
@@ -211,13 +221,14 @@ async fn follow(
     settings: Arc<IngressSettings>,
     routing: Arc<Routing>,
     promise: Arc<Promise>,
+    surroundings: Arc<Surroundings>,
     master: VaultKey,
 ) -> Result<Infallible, ProcessError> {
     // A connection of its own: reading configuration must not queue behind updates.
     let (client, connection) = Client::new(&settings.nats, "ackline-ingress-config").await?;
     tokio::select! {
         () = connection => Err(ProcessError::Configuration),
-        result = follow_on(&client, &settings, &routing, &promise, &master) => result,
+        result = follow_on(&client, &settings, &routing, (&promise, &surroundings), &master) => result,
     }
 }
 
@@ -225,7 +236,7 @@ async fn follow_on(
     client: &Client,
     settings: &IngressSettings,
     routing: &Routing,
-    promise: &Promise,
+    (promise, surroundings): (&Promise, &Surroundings),
     master: &VaultKey,
 ) -> Result<Infallible, ProcessError> {
     let kept = settings.spool.as_ref().map(SpoolSettings::kept).unwrap_or_default();
@@ -244,5 +255,30 @@ async fn follow_on(
     tokio::select! {
         () = routing.follow(registry, master) => Err(ProcessError::Configuration),
         never = configuration::follow(client, keeper) => match never {},
+        never = look_around(client, surroundings) => match never {},
     }
+}
+
+/// Looks at the machine and at NATS now and then.
+async fn look_around(client: &Client, surroundings: &Surroundings) -> Infallible {
+    loop {
+        surroundings.look(client, client.message_bytes_max()).await;
+        sleep(surroundings::INTERVAL).await;
+    }
+}
+
+/// What the edge needs: a descriptor for each connection, and room for the spool.
+fn surroundings(settings: &IngressSettings) -> Surroundings {
+    let room = settings.spool.as_ref().map(|spool| Room {
+        setting: "spool.directory",
+        directory: spool.directory.clone(),
+        needed: spool.bytes_max,
+    });
+    let descriptors = u64::try_from(settings.bounds.connections_max).unwrap_or(u64::MAX);
+    let descriptors = descriptors.saturating_add(DESCRIPTORS_BESIDE);
+    Surroundings::new(
+        settings.bounds.body_bytes_max,
+        room.into_iter().collect(),
+        (descriptors, "ingress.connections_max"),
+    )
 }

@@ -18,6 +18,7 @@ pub mod secret;
 pub mod signature;
 pub mod standard_webhooks;
 pub mod subjects;
+pub mod surroundings;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

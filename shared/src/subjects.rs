@@ -50,6 +50,9 @@ pub const BUCKET_TUNING: &str = "tuning";
 /// KV bucket of replays and of which dead letters are settled; entries expire with the dead letters.
 pub const BUCKET_REPLAYS: &str = "replays";
 
+/// Object store of payloads that did not fit their dead letters; objects expire with them.
+pub const OBJECTS_DEAD: &str = "dead-payloads";
+
 pub mod header;
 
 /// A partition number, below the installation's count.

@@ -18,6 +18,7 @@ pub mod process;
 pub mod relay;
 pub mod replies;
 pub mod scaler;
+pub mod surroundings;
 #[cfg(test)]
 mod testing;
 pub mod traces;

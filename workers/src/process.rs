@@ -27,6 +27,7 @@ use crate::platform::Platform;
 use crate::relay::RelayJob;
 use crate::replies::{GraphSettings, Replies};
 use crate::scaler::Scaler;
+use crate::surroundings;
 use crate::traces::{TraceSettings, Traces};
 use ackline_shared::config::{Reader, Report};
 use ackline_shared::nats::{self, NatsSettings};
@@ -93,6 +94,7 @@ pub struct Settings {
     graph: GraphSettings,
     api: ApiSettings,
     journal_url: String,
+    body_bytes_max: usize,
     batch: BatchSize,
     status: StatusSettings,
     traces: TraceSettings,
@@ -124,6 +126,7 @@ impl Settings {
             graph: GraphSettings::read(reader),
             api: ApiSettings::read(reader),
             journal_url: reader.text("journal.url"),
+            body_bytes_max: surroundings::read_body_bytes_max(reader),
             batch: BatchSize {
                 max: usize::try_from(reader.count("journal.batch_max", 1..=10_000)).unwrap_or(1),
                 linger: reader.duration("journal.batch_linger"),
@@ -147,6 +150,8 @@ impl Settings {
 
 /// Runs the parts until the signal; `listen` wins over the configured addresses.
 pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow::Result<()> {
+    let needs_journal = parts.need_journal().then_some(settings.journal_url.as_str());
+    let surroundings = surroundings::surroundings(settings.body_bytes_max, needs_journal);
     let listeners = Listeners::bind(&settings, &parts).await?;
     let client = nats::connect(&settings.nats, "ackline-workers").await?;
     let context = nats::jetstream(client);
@@ -201,6 +206,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     }
     running.spawn(janitor.run(shutdown.clone()));
     running.spawn(shares.run(shutdown.clone()));
+    running.spawn(surroundings::follow(surroundings.clone(), platform.log.clone(), shutdown.clone()));
     spawn_status(&mut running, &settings, &parts, &host, &board);
     if let Some(listener) = listeners.keda {
         let scaler = Scaler::new(board.clone(), settings.status.targets.clone());
@@ -212,6 +218,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         journal: journal.clone(),
         standing,
         board: board.clone(),
+        surroundings: surroundings.clone(),
         metrics: Arc::new(metrics),
     };
     running.spawn(serve(listeners.private, api::build_private(private), shutdown.clone()));

@@ -346,6 +346,8 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
         ("tenant acme in flows", "warn"),
         ("buckets", "ok"),
         ("partitions", "ok"),
+        ("max_payload", "ok"),
+        ("clock", "ok"),
         ("durability", "warn"),
         ("master key", "ok"),
         ("app main", "ok"),

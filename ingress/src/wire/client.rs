@@ -166,6 +166,11 @@ impl Client {
         self.write(publication.size(), |output| output.publish(&publication))
     }
 
+    /// The longest message the server takes, headers included; 0 while it was never connected.
+    pub fn message_bytes_max(&self) -> usize {
+        self.lock().max_payload
+    }
+
     fn say(&self, line: &str) -> Result<(), Unanswered> {
         self.write(0, |output| output.write(line.as_bytes()))
     }

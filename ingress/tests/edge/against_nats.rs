@@ -397,3 +397,18 @@ async fn a_number_declared_while_the_edge_runs_is_routed() {
     assert_eq!(tenants, ["_unrouted", "acme"]);
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn a_server_that_takes_only_short_messages_is_told_and_the_rest_goes_on() {
+    let extra_config = "max_payload: 1MB".to_owned();
+    let server = NatsServer::start_with(NatsOptions { extra_config, ..NatsOptions::default() }).unwrap();
+    let master = declare(&server).await;
+    let edge = Running::start(&server, &master, &[]).await;
+    edge.ready().await;
+    edge.until("/readyz", |answer| answer.body.contains("\"max_payload\":1048576")).await;
+    let answer = edge.get("/readyz").await;
+    assert!(answer.status == 200 && answer.body.contains("set `max_payload: 8MB`"), "{answer:?}");
+    let long = delivery("100", &["a"]).replace("caf", &"x".repeat(1_100_000));
+    assert_eq!(edge.post(&long).await.status.as_u16(), 503);
+    assert_eq!(edge.post(&delivery("100", &["b"])).await.status.as_u16(), 200);
+}

@@ -45,6 +45,8 @@ pub const DEAD_AT: &str = "Ackline-Dead-At";
 pub const DEAD_DONE: &str = "Ackline-Dead-Done";
 /// On a dead letter: stream, sequence and subject it came from, as `STREAM:seq:subject`.
 pub const DEAD_ORIGIN: &str = "Ackline-Dead-Origin";
+/// On a dead letter that did not fit: how long its payload was, of which it holds the beginning.
+pub const DEAD_CUT: &str = "Ackline-Dead-Cut";
 /// On a dead letter: the id of what was given up.
 pub const DEAD_ID: &str = "Ackline-Dead-Id";
 /// On a replay: what it repeats, as `DEAD:seq` or `UPDATES:seq`.

@@ -6,6 +6,7 @@ use crate::core::status::diagnosis::seconds;
 use crate::journal::Journal;
 use crate::platform::Platform;
 use ackline_shared::subjects::Pool;
+use ackline_shared::surroundings::Surroundings;
 use async_nats::connection::State as Connection;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -33,6 +34,8 @@ pub struct PrivateState {
     pub standing: Standing,
     /// What they say of themselves.
     pub board: Board,
+    /// What it needs of the machine and of NATS.
+    pub surroundings: Arc<Surroundings>,
     /// All metrics of the process.
     pub metrics: Arc<Registry>,
 }
@@ -47,7 +50,7 @@ pub fn build_private(state: PrivateState) -> Router {
 }
 
 /// Ready means: NATS is connected, the configuration was read, and every pool works or stands by and has nothing that
-/// is stuck. The read model may be away; queries say so.
+/// is stuck. The read model may be away; queries say so. Warnings, such as of a disk that is nearly full, change nothing.
 async fn ready(State(state): State<PrivateState>) -> Response {
     let is_connected = state.platform.log.context().client().connection_state() == Connection::Connected;
     let is_loaded = state.platform.registry.is_loaded();
@@ -64,6 +67,8 @@ async fn ready(State(state): State<PrivateState>) -> Response {
     let body = json!({
         "ready": is_ready,
         "nats": if is_connected { "connected" } else { "away" },
+        "max_payload": state.surroundings.message_bytes_max(),
+        "warnings": state.surroundings.warnings().into_iter().map(|warning| warning.text).collect::<Vec<_>>(),
         "pools": pools,
         "stuck": stuck,
         "configuration": if is_loaded { "loaded" } else { "not yet read" },

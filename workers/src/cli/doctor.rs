@@ -10,6 +10,7 @@ mod handling;
 mod http;
 mod pools;
 mod secrets;
+mod surroundings;
 mod traffic;
 
 use super::onlooker::Onlooker;
@@ -70,6 +71,7 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
     findings.extend(broker::streams(&context, &settings.nats).await);
     findings.extend(broker::buckets(&context, &settings.nats).await);
     findings.push(broker::durability(http, &settings.nats, &server.server_id).await);
+    findings.extend(surroundings::check(&client, &context, settings, http).await);
     match read_config(&context).await {
         Ok(stored) => {
             let (snapshot, unreadable) = stored.snapshot();

@@ -2,9 +2,11 @@
 
 use crate::core::settings::Concurrency;
 use crate::replies::GraphSettings;
+use crate::surroundings;
 use ackline_shared::config::{Reader, Report};
 use ackline_shared::nats::NatsSettings;
 use ackline_shared::vault::{self, VaultKey};
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// What the commands need of the settings.
@@ -18,6 +20,12 @@ pub struct Settings {
     pub graph_url: String,
     /// The pools' jobs at once as configured.
     pub concurrency: Concurrency,
+    /// The longest body that the edge takes.
+    pub body_bytes_max: usize,
+    /// Where the read model is.
+    pub journal_url: String,
+    /// Where the programs tell how they are, each with its name.
+    pub private: [(&'static str, SocketAddr); 2],
 }
 
 impl Settings {
@@ -27,12 +35,17 @@ impl Settings {
         let nats = NatsSettings::read(&mut reader);
         let graph = GraphSettings::read(&mut reader);
         let concurrency = Concurrency::read(&mut reader);
+        let body_bytes_max = surroundings::read_body_bytes_max(&mut reader);
+        let journal_url = reader.text("journal.url");
+        let private = [("edge", "ingress.private_listen"), ("workers", "api.private_listen")]
+            .map(|(name, key)| (name, reader.address(key)));
         let master = vault::master_key(&mut reader);
         if let Err(error) = &master {
             reader.mistake("secrets", error);
         }
         reader.finish()?;
         let master = master.map_err(|error| Report { mistakes: vec![error.to_string()] })?;
-        Ok(Self { nats, master, graph_url: format!("{}/{}", graph.url, graph.version), concurrency })
+        let graph_url = format!("{}/{}", graph.url, graph.version);
+        Ok(Self { nats, master, graph_url, concurrency, body_bytes_max, journal_url, private })
     }
 }

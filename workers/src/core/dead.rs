@@ -1,21 +1,27 @@
-//! Dead letters: what is given up is written down whole, with its reason, before it is acknowledged.
+//! Dead letters: what is given up is written down whole, with its reason, before it is acknowledged; what does not fit is
+//! kept whole beside it.
 
 use super::job::WHOLE;
 use super::job::Work;
-use super::log::{Log, LogError, now_ms};
+use super::log::{Log, LogError, now_ms, size};
+use super::whole;
 use ackline_shared::subjects::{self, Pool, header};
+use bytes::Bytes;
 
 /// Longest reason kept.
 const REASON_BYTES_MAX: usize = 1024;
 /// Longest list of finished parts kept.
 const DONE_BYTES_MAX: usize = 8192;
+/// How much of a payload stays in a dead letter that it does not fit.
+const CUT_BYTES: usize = 16 << 10;
 
 /// Stores a dead letter; storing it again changes nothing.
 pub async fn bury(log: &Log, pool: Pool, stream: &str, work: &Work, reason: &str) -> Result<(), LogError> {
     let mut headers = work.head.to_headers();
     let target = &work.target.name;
     let tail = if target.is_empty() { String::new() } else { format!(":{target}") };
-    headers.insert(header::MSG_ID, format!("dead:{pool}:{stream}:{}{tail}", work.sequence));
+    let id = format!("dead:{pool}:{stream}:{}{tail}", work.sequence);
+    headers.insert(header::MSG_ID, id.as_str());
     if !target.is_empty() {
         headers.insert(header::REPLAY_TARGET, target.as_str());
     }
@@ -32,7 +38,25 @@ pub async fn bury(log: &Log, pool: Pool, stream: &str, work: &Work, reason: &str
         headers.insert(header::DEAD_DONE, done);
     }
     headers.insert(header::DEAD_ORIGIN, format!("{stream}:{}:{}", work.sequence, work.head.subject()));
-    log.write_raw(subjects::dead(pool, &work.head.tenant), headers, work.payload.clone()).await
+    let subject = subjects::dead(pool, &work.head.tenant);
+    let mut payload = work.payload.clone();
+    if size(&headers, &payload) > log.message_bytes_max() {
+        let kept = whole::keep(log, &id, &payload).await;
+        kept.map_err(|reason| LogError { subject: subject.clone(), reason })?;
+        headers.insert(header::DEAD_CUT, payload.len().to_string());
+        payload = beginning(&payload);
+    }
+    log.write_raw(subject, headers, payload).await
+}
+
+/// The beginning of a payload, without half a character at its end.
+fn beginning(payload: &Bytes) -> Bytes {
+    let cut = payload.slice(..CUT_BYTES.min(payload.len()));
+    let whole = match std::str::from_utf8(&cut) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => cut.len(),
+    };
+    cut.slice(..whole)
 }
 
 /// The parts that a replay need not do again: what a target refused for good (`target!reason`) it may take now.
@@ -65,6 +89,14 @@ mod tests {
     fn what_a_target_refused_is_not_done() {
         let marks = ["a", "b!answered 400, gone", "*", "sent:wamid.1"].map(str::to_owned);
         assert_eq!(done(&marks), "a,sent:wamid.1");
+    }
+
+    #[test]
+    fn a_cut_payload_ends_with_a_whole_character() {
+        let payload = Bytes::from(format!("x{}", "é".repeat(CUT_BYTES)));
+        assert_eq!(beginning(&payload).len(), CUT_BYTES - 1);
+        assert_eq!(beginning(&Bytes::from(vec![0xff; CUT_BYTES * 2])).len(), CUT_BYTES);
+        assert_eq!(beginning(&Bytes::from_static(b"short")), "short");
     }
 
     #[test]

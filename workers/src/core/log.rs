@@ -67,6 +67,14 @@ impl Log {
         self.publish(subject, headers, payload).await.map(drop)
     }
 
+    /// The longest message nats-server takes, headers included.
+    pub fn message_bytes_max(&self) -> usize {
+        match self.context.client().server_info().max_payload {
+            0 => usize::MAX,
+            bytes => bytes,
+        }
+    }
+
     async fn publish(
         &self,
         subject: String,
@@ -75,9 +83,29 @@ impl Log {
     ) -> Result<PublishAck, LogError> {
         let failed =
             |error: &dyn std::fmt::Display| LogError { subject: subject.clone(), reason: error.to_string() };
+        // nats-server would end the connection over it, and everything that is on its way with it.
+        if payload.len() > SURELY_FITS && size(&headers, &payload) > self.message_bytes_max() {
+            let (bytes, most) = (size(&headers, &payload), self.message_bytes_max());
+            let error =
+                format!("{bytes} bytes are more than nats-server takes ({most}); raise its max_payload");
+            return Err(failed(&error));
+        }
         let receipt = self.context.publish_with_headers(subject.clone(), headers, payload).await;
         receipt.map_err(|error| failed(&error))?.await.map_err(|error| failed(&error))
     }
+}
+
+/// A payload up to this size is not measured: headers of ours are shorter than the rest of the least max_payload worth having.
+const SURELY_FITS: usize = 32 << 10;
+
+/// What nats-server counts against its `max_payload`.
+pub fn size(headers: &HeaderMap, payload: &[u8]) -> usize {
+    const FRAME: usize = "NATS/1.0\r\n\r\n".len();
+    const LINE: usize = ": \r\n".len();
+    let lines = headers.iter().flat_map(|(name, values)| {
+        values.iter().map(|value| AsRef::<str>::as_ref(name).len() + value.as_str().len() + LINE)
+    });
+    FRAME + lines.sum::<usize>() + payload.len()
 }
 
 /// The time now in unix milliseconds.

@@ -41,3 +41,4 @@ pub mod stream_share;
 pub mod tenure;
 pub mod toplist;
 pub mod tuning;
+pub mod whole;

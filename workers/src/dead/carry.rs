@@ -9,7 +9,8 @@ use super::order::{Action, Order, Source, State};
 use super::past::Past;
 use super::scan::{Scan, Stretch};
 use super::settled::{Settled, Standing};
-use crate::core::log::{LogError, now_ms};
+use crate::core::log::{Log, LogError, now_ms, size};
+use crate::core::whole;
 use ackline_shared::envelope::Head;
 use ackline_shared::subjects::{DEAD, Pool, UPDATES};
 use async_nats::connection::State as Connection;
@@ -110,7 +111,7 @@ impl Office {
             let piece = match order.source.clone() {
                 Source::Past(past) => of_past(order, &past, sequence, message),
                 Source::Letters(_) | Source::Letter { .. } => {
-                    of_letter(order, settled, sequence, message).await?
+                    of_letter(&self.log, order, settled, sequence, message).await?
                 }
             };
             pieces.extend(piece);
@@ -183,6 +184,7 @@ async fn is_open(order: &Order, settled: &mut Settled, sequence: u64) -> Result<
 }
 
 async fn of_letter(
+    log: &Log,
     order: &mut Order,
     settled: &mut Settled,
     sequence: u64,
@@ -195,9 +197,27 @@ async fn of_letter(
     let message = message.message;
     let payload = match &order.source {
         Source::Letter { payload: Some(edited), .. } => Bytes::from(edited.clone()),
-        _ => message.payload,
+        _ => match &letter.cut {
+            None => message.payload,
+            Some(cut) => {
+                let origin = letter.origin.as_ref().map(|origin| (origin.stream.as_str(), origin.sequence));
+                match whole::fetch(log, cut, origin).await.map_err(OfficeError::books)? {
+                    Some(payload) => payload,
+                    None => {
+                        order.skip(
+                            "it holds only the beginning of its payload, and the rest is not kept any more",
+                        );
+                        return Ok(None);
+                    }
+                }
+            }
+        },
     };
     match letter.replay(&message.headers.unwrap_or_default(), order, now_ms()) {
+        Ok(head) if size(&head.to_headers(), &payload) > log.message_bytes_max() => {
+            order.skip("it is longer than nats-server takes; raise its max_payload");
+            Ok(None)
+        }
         Ok(head) => Ok(Some(Piece { letter: Some(sequence), head, payload })),
         Err(reason) => {
             order.skip(reason);

@@ -1,6 +1,7 @@
 //! A dead letter as its headers tell it, and the replay that follows from it; pure.
 
 use super::order::Order;
+use crate::core::whole::Whole;
 use crate::replies;
 use crate::replies::verdict::ANSWER_LOST;
 use ackline_shared::envelope::{Head, Replay, parts};
@@ -51,6 +52,8 @@ pub struct Letter {
     pub replay_of: Option<String>,
     /// The one target it was for, when it was a replay for one.
     pub target: Option<EntityId>,
+    /// Its payload, when it holds only the beginning of it.
+    pub cut: Option<Whole>,
 }
 
 /// Where a dead letter came from.
@@ -96,8 +99,9 @@ impl Letter {
             done: Vec::new(),
             replay_of: None,
             target: None,
+            cut: None,
         };
-        let (mut id, mut message_id) = (None, None);
+        let (mut id, mut message_id, mut length) = (None, None, None);
         // Counting reads a great many letters: one walk costs less than a look-up for each field.
         for (name, values) in headers.iter() {
             let Some(value) = values.first().map(|value| value.as_str()) else { continue };
@@ -114,10 +118,12 @@ impl Letter {
                 header::CONVERSATION => letter.conversation = Some(value.to_owned()),
                 header::REPLAY_OF => letter.replay_of = Some(value.to_owned()),
                 header::REPLAY_TARGET => letter.target = EntityId::new(value).ok(),
+                header::DEAD_CUT => length = value.parse().ok(),
                 header::MSG_ID => message_id = Some(value),
                 _ => {}
             }
         }
+        letter.cut = length.zip(message_id).map(|(length, name)| Whole { name: name.to_owned(), length });
         letter.id = UpdateId::new(id.or(message_id).unwrap_or_default());
         Some(letter)
     }

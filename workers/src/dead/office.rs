@@ -108,6 +108,10 @@ impl Office {
     }
 
     pub(super) async fn message(&self, sequence: u64) -> Result<Option<StreamMessage>, OfficeError> {
+        if sequence == 0 {
+            // Streams count from 1, and refuse to be asked for it.
+            return Ok(None);
+        }
         let stream = self.log.context().get_stream_no_info(DEAD).await.map_err(OfficeError::books)?;
         match stream.direct_get(sequence).await {
             Ok(message) => Ok(Some(message)),

@@ -59,6 +59,7 @@ async fn dead_letters_are_found_counted_and_looked_at_by_their_tenant_alone() {
     assert_eq!(letter["replay"]["possible"], json!(false), "it does not say where it came from");
     assert_eq!(stage.get("/v1/dead-letters/count", GLOBEX).await.json["total"], 0);
     stage.get("/v1/dead-letters/2", GLOBEX).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+    stage.get("/v1/dead-letters/0", ACME).await.is_problem(StatusCode::NOT_FOUND, "not-found");
     for bad in ["from=yesterday", "state=lost", "pool=swimming", "colour=red"] {
         let answer = stage.get(&format!("/v1/dead-letters?{bad}"), ACME).await;
         answer.is_problem(StatusCode::BAD_REQUEST, "malformed");

@@ -23,6 +23,7 @@ use ackline_workers::core::status::board::Board;
 use ackline_workers::dead::Office;
 use ackline_workers::journal::Journal;
 use ackline_workers::platform::Platform;
+use ackline_workers::surroundings::surroundings;
 use async_nats::HeaderMap;
 use async_nats::connection::State;
 use axum::Router;
@@ -225,6 +226,7 @@ impl Stage {
             journal: Some(self.journal.clone()),
             standing: self.standing.clone(),
             board: self.board.clone(),
+            surroundings: surroundings(usize::MAX >> 1, None),
             metrics: Arc::new(metrics),
         };
         answer(build_private(state), Request::get(path).body(Body::empty()).unwrap()).await

@@ -18,6 +18,7 @@ mod janitor;
 mod letter;
 mod once;
 mod outage;
+mod oversized;
 mod ownership;
 mod processes;
 mod scaler;

@@ -5,7 +5,7 @@ use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
 use ackline_shared::nats::{self, Durability, NatsSettings, ServerUrls};
 use ackline_shared::registry::{Registry, Snapshot};
 use ackline_shared::subjects::{self, Class, Partition, header};
-use ackline_shared::testing::NatsServer;
+use ackline_shared::testing::{NatsOptions, NatsServer};
 use ackline_shared::vault::VaultKey;
 use ackline_workers::core::backoff::Backoff;
 use ackline_workers::core::breaker::Breakers;
@@ -46,7 +46,12 @@ pub struct Stage {
 
 impl Stage {
     pub async fn start(snapshot: Snapshot) -> Self {
-        let server = NatsServer::start().unwrap();
+        Self::start_with(snapshot, NatsOptions::default()).await
+    }
+
+    /// The same on a nats-server with options.
+    pub async fn start_with(snapshot: Snapshot, options: NatsOptions) -> Self {
+        let server = NatsServer::start_with(options).unwrap();
         let settings = settings(server.url());
         let client = nats::connect(&settings, "test").await.unwrap();
         let context = nats::jetstream(client);

@@ -5,6 +5,7 @@ use crate::cli::stored;
 use crate::core::status::dead::OpenDead;
 use crate::dead::open::OpenLetters;
 use ackline_shared::ids::{AppId, TenantId};
+use ackline_shared::meta;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, header};
 use async_nats::jetstream::Context;
@@ -16,6 +17,8 @@ use tokio::time::timeout;
 
 /// Time for the list of subjects of one stream.
 const LIST_WAIT: Duration = Duration::from_secs(20);
+/// From here on what was received before it happened says that our clock is behind; Meta tells whole seconds.
+const EARLY_MAX_MS: u64 = 5000;
 /// Time for a look at the dead letters.
 const COUNT_WAIT: Duration = Duration::from_secs(30);
 
@@ -36,12 +39,14 @@ async fn webhooks(updates: &Stream, snapshot: &Snapshot, now_ms: u64) -> Vec<Fin
         snapshot.phones.values().map(|phone| phone.tenant.clone()).collect();
     tenants.insert(TenantId::unrouted());
     let mut latest: BTreeMap<AppId, u64> = BTreeMap::new();
+    let mut early_ms = 0;
     for tenant in &tenants {
         match updates.get_last_raw_message_by_subject(&subjects::updates_of(tenant)).await {
             Ok(message) => {
                 let header = |name: &str| message.headers.get(name).map(|value| value.as_str());
                 let app = header(header::APP).and_then(|text| AppId::new(text).ok());
                 let received = header(header::RECEIVED).and_then(|text| text.parse::<u64>().ok());
+                early_ms = early_ms.max(received.map_or(0, |received| early(&message.payload, received)));
                 if let (Some(app), Some(received)) = (app, received) {
                     let known = latest.entry(app).or_default();
                     *known = received.max(*known);
@@ -53,7 +58,29 @@ async fn webhooks(updates: &Stream, snapshot: &Snapshot, now_ms: u64) -> Vec<Fin
             }
         }
     }
-    snapshot.apps.keys().map(|app| last_webhook(app, latest.get(app).copied(), now_ms)).collect()
+    let webhooks = snapshot.apps.keys().map(|app| last_webhook(app, latest.get(app).copied(), now_ms));
+    webhooks.chain(metas_clock(early_ms)).collect()
+}
+
+/// By how much an update was received before it happened, by Meta's clock.
+fn early(payload: &[u8], received_ms: u64) -> u64 {
+    let told = match meta::read(payload).map(|update| update.body) {
+        Ok(meta::Body::Message(message)) => message.timestamp,
+        Ok(meta::Body::Status(status)) => status.timestamp,
+        _ => None,
+    };
+    meta::happened_ms(told, received_ms).saturating_sub(received_ms)
+}
+
+fn metas_clock(early_ms: u64) -> Option<Finding> {
+    (early_ms > EARLY_MAX_MS).then(|| {
+        let seconds = early_ms / 1000;
+        Finding::warn(
+            "clock",
+            format_args!("an update was received {seconds} s before it happened, by Meta's clock"),
+        )
+        .hint("the clock of the edge's machine was behind; let it follow NTP")
+    })
 }
 
 fn last_webhook(app: &AppId, received_ms: Option<u64>, now_ms: u64) -> Finding {
@@ -142,6 +169,16 @@ mod tests {
     use super::super::finding::Level;
     use super::*;
     use crate::core::dead_class::DeadClass;
+
+    #[test]
+    fn what_was_received_before_it_happened_says_that_our_clock_is_behind() {
+        let message = r#"{"entry":[{"changes":[{"value":{"messages":[{"timestamp":"1763784000"}]}}]}]}"#;
+        let early = |received: u64| early(message.as_bytes(), received);
+        assert_eq!((early(1_763_784_009_000), early(1_763_783_940_000)), (0, 60_000));
+        assert_eq!(super::early(b"{", 5), 0);
+        assert!(metas_clock(5000).is_none());
+        assert!(metas_clock(60_000).unwrap().message.contains("60 s before"));
+    }
 
     #[test]
     fn silence_and_leftovers_come_with_a_way_on() {
