@@ -3,6 +3,7 @@
 //! It accepts exactly JSON (RFC 8259) nested at most [`DEPTH_MAX`] deep, without recursion, so a hostile body
 //! costs time in proportion to its length and no stack.
 
+use ackline_shared::meta;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -387,15 +388,15 @@ pub fn slice<'a>(text: &'a str, span: &Span) -> &'a str {
     text.get(span.clone()).unwrap_or_default()
 }
 
-/// Reads a string or number as text; `None` for anything else, or a string that is no Unicode text.
+/// Reads a string, or a number that may be an id, as text, as the pools do; `None` for anything else.
 pub fn text<'a>(whole: &'a str, span: &Span) -> Text<'a> {
     let raw = slice(whole, span);
     match raw.as_bytes().first()? {
         b'"' => match raw.get(1..raw.len() - 1)? {
             inner if !inner.contains('\\') => Some(Cow::Borrowed(inner)),
-            _ => serde_json::from_str(raw).ok().map(Cow::Owned),
+            _ => meta::decoded(raw).map(Cow::Owned),
         },
-        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(raw)),
+        b'0'..=b'9' if meta::is_id(raw) => Some(Cow::Borrowed(raw)),
         _ => None,
     }
 }
@@ -426,8 +427,9 @@ mod tests {
     fn texts_are_decoded_and_other_kinds_are_not_texts() {
         let read = |json: &str| text(json, &(0..json.len())).map(Cow::into_owned);
         assert_eq!(read(r#""a\u00e9\/b""#).as_deref(), Some("aé/b"));
-        assert_eq!(read("12345678901234567890123").as_deref(), Some("12345678901234567890123"));
-        for other in ["null", "[]", "{}", "true", r#""\ud800""#] {
+        assert_eq!(read("18446744073709551615").as_deref(), Some("18446744073709551615"));
+        assert_eq!(read(r#""\ud800x""#).as_deref(), Some("\u{fffd}x"));
+        for other in ["null", "[]", "{}", "true", "12345678901234567890123", "-1", "1.0", "1e3"] {
             assert_eq!(read(other), None, "{other}");
         }
     }

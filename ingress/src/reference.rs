@@ -77,7 +77,8 @@ impl Update {
     }
 
     fn stamped(self, app: &str, untouched: bool) -> Expected {
-        let owner = match (self.phone.as_deref(), self.waba.as_deref()) {
+        let named = |id: &'_ Option<String>| id.clone().filter(|id| !id.is_empty());
+        let owner = match (named(&self.phone).as_deref(), named(&self.waba).as_deref()) {
             (Some("100"), _) | (None, Some("W1")) => Some("acme"),
             (Some("200"), _) | (None, Some("W2")) => Some("globex"),
             _ => None,
@@ -411,8 +412,8 @@ fn elements(raw: &str) -> Option<Vec<&str>> {
 
 fn text(raw: &str) -> Option<String> {
     match raw.bytes().next()? {
-        b'"' => serde_json::from_str(raw).ok(),
-        b'-' | b'0'..=b'9' => Some(raw.to_owned()),
+        b'"' => ackline_shared::meta::decoded(raw),
+        b'0'..=b'9' => raw.parse::<u64>().ok().map(|_| raw.to_owned()),
         _ => None,
     }
 }

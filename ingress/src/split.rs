@@ -250,7 +250,8 @@ impl<'a> Split<'a> {
     pub fn address(&self, found: &Found<'_>) -> Address<'a> {
         let Some(entry) = found.place.entry(&self.delivery) else { return Address::default() };
         let value = found.place.change(entry).and_then(|change| change.value.as_ref());
-        let text = |span: Option<&Span>| json::text(self.text, span?);
+        // What is empty names nobody.
+        let text = |span: Option<&Span>| json::text(self.text, span?).filter(|text| !text.is_empty());
         Address { phone: text(value.and_then(|value| value.phone.as_ref())), waba: text(entry.id.as_ref()) }
     }
 

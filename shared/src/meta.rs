@@ -3,8 +3,13 @@
 //! Reading is lenient on purpose. Every field may be absent or of another type than documented; then it is
 //! `None` here and still there in `raw`. Shapes: Meta's webhook reference for the `messages` field, 2026.
 
+mod text;
+
+pub use text::{decoded, is_id};
+
 use crate::command::Recipient;
 use serde_json::Value;
+use text::{id_at, parse, seconds_at, text_at};
 
 /// One update, taken out of its envelope.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,36 +118,67 @@ pub enum ReadError {
     /// Not JSON.
     #[error("the payload is not JSON: {0}")]
     Json(String),
-    /// No `entry[0].changes[0].value`.
-    #[error("the payload has no entry with a change")]
+    /// No `entry[0]`.
+    #[error("the payload has no entry")]
     Shape,
 }
 
 /// Reads an envelope that holds exactly one update.
 pub fn read(bytes: &[u8]) -> Result<Update, ReadError> {
     let envelope = parse(bytes)?;
-    let entry = envelope.pointer("/entry/0").ok_or(ReadError::Shape)?;
-    let change = entry.pointer("/changes/0").ok_or(ReadError::Shape)?;
-    let value = change.get("value").ok_or(ReadError::Shape)?;
-    let body = if let Some(raw) = value.pointer("/messages/0") {
-        Body::Message(Box::new(read_message(raw, value.pointer("/contacts/0"))))
-    } else if let Some(raw) = value.pointer("/statuses/0") {
+    let entry = first(&envelope, "entry").ok_or(ReadError::Shape)?;
+    let nothing = Value::Null;
+    let change = first(entry, "changes").unwrap_or(&nothing);
+    let value = change.get("value").unwrap_or(&nothing);
+    let field = id_at(change, "/field");
+    // History is an import of the past, and never live traffic.
+    let is_live = field.as_deref() != Some("history") && value.get("history").is_none();
+    let body = if let Some(raw) = first(value, "messages").filter(|_| is_live) {
+        Body::Message(Box::new(read_message(raw, value)))
+    } else if let Some(raw) = first(value, "statuses").filter(|_| is_live) {
         Body::Status(Box::new(read_status(raw)))
     } else {
         Body::Other(value.clone())
     };
     Ok(Update {
         waba_id: id_at(entry, "/id"),
-        field: text_at(change, "/field"),
+        field,
         phone_number_id: id_at(value, "/metadata/phone_number_id"),
         display_phone_number: id_at(value, "/metadata/display_phone_number"),
         body,
     })
 }
 
-fn read_message(raw: &Value, contact: Option<&Value>) -> Message {
+/// The first element of a member that is an array.
+fn first<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    value.get(name)?.as_array()?.first()
+}
+
+/// The contact of whoever wrote, by what names both: an update that was cut out of a batch may have others beside it.
+fn contact_of<'v>(raw: &Value, value: &'v Value) -> Option<&'v Value> {
+    let ids = |value, user, phone| (id_at(value, user), id_at(value, phone));
+    let (user, phone) = ids(raw, "/from_user_id", "/from");
+    let all = value.get("contacts")?.as_array()?;
+    let found = match all.as_slice() {
+        [only] => Some(only),
+        all => {
+            let with = |pointer, id: &Option<String>| {
+                id.as_ref().and_then(|_| all.iter().find(|contact| id_at(contact, pointer) == *id))
+            };
+            with("/user_id", &user).or_else(|| with("/wa_id", &phone))
+        }
+    }?;
+    let agrees = match (ids(found, "/user_id", "/wa_id"), (user, phone)) {
+        ((Some(ours), _), (Some(theirs), _)) | ((_, Some(ours)), (_, Some(theirs))) => ours == theirs,
+        _ => true,
+    };
+    agrees.then_some(found)
+}
+
+fn read_message(raw: &Value, value: &Value) -> Message {
+    let contact = contact_of(raw, value);
     let contact_id = |pointer| contact.and_then(|contact| id_at(contact, pointer));
-    let kind = text_at(raw, "/type").unwrap_or_else(|| "unknown".to_owned());
+    let kind = id_at(raw, "/type").unwrap_or_else(|| "unknown".to_owned());
     let own = raw.get(&kind);
     let own_text = |pointer| own.and_then(|own| text_at(own, pointer));
     Message {
@@ -172,7 +208,7 @@ fn read_status(raw: &Value) -> Status {
     let errors = raw.get("errors").and_then(Value::as_array);
     Status {
         id: id_at(raw, "/id").unwrap_or_default(),
-        status: text_at(raw, "/status").unwrap_or_else(|| "unknown".to_owned()),
+        status: id_at(raw, "/status").unwrap_or_else(|| "unknown".to_owned()),
         timestamp: seconds_at(raw, "/timestamp"),
         recipient: Recipient {
             user_id: id_at(raw, "/recipient_user_id"),
@@ -184,61 +220,8 @@ fn read_status(raw: &Value) -> Status {
     }
 }
 
-fn text_at(value: &Value, pointer: &str) -> Option<String> {
-    value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
-}
-
-/// An id is a text, or a number that stands for its digits, as the edge reads it.
-fn id_at(value: &Value, pointer: &str) -> Option<String> {
-    text_at(value, pointer).or_else(|| match value.pointer(pointer)? {
-        Value::Number(number) if number.is_u64() => Some(number.to_string()),
-        _ => None,
-    })
-}
-
-/// Half of a surrogate pair, and bytes that are no UTF-8, read as U+FFFD, as in JavaScript: a name cut in the middle of
-/// an emoji costs nobody the message.
-fn parse(bytes: &[u8]) -> Result<Value, ReadError> {
-    let unreadable = |error: serde_json::Error| ReadError::Json(error.to_string());
-    serde_json::from_slice(bytes)
-        .or_else(|error| serde_json::from_str(&with_whole_characters(bytes)).map_err(|_| unreadable(error)))
-}
-
-fn with_whole_characters(bytes: &[u8]) -> String {
-    const REPLACED: &str = "\\ufffd";
-    let text = String::from_utf8_lossy(bytes);
-    let unit = |rest: &str| {
-        let digits = rest.strip_prefix("\\u")?.get(..4)?;
-        u16::from_str_radix(digits, 16).ok()
-    };
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text.as_ref();
-    while let Some(at) = rest.find('\\') {
-        let (plain, escape) = rest.split_at(at);
-        out.push_str(plain);
-        let low = || escape.get(6..).and_then(unit);
-        let (written, length) = match unit(escape) {
-            Some(0xd800..=0xdbff) if matches!(low(), Some(0xdc00..=0xdfff)) => (escape.get(..12), 12),
-            Some(0xd800..=0xdfff) => (Some(REPLACED), 6),
-            Some(_) => (escape.get(..6), 6),
-            None => (escape.get(..2), 2),
-        };
-        let Some(written) = written else { break };
-        out.push_str(written);
-        rest = escape.get(length..).unwrap_or_default();
-    }
-    out.push_str(rest);
-    out
-}
-
 fn first_text(value: Option<&Value>, pointers: &[&str]) -> Option<String> {
     pointers.iter().find_map(|pointer| text_at(value?, pointer))
-}
-
-/// Timestamps are texts of unix seconds in messages and numbers in some other fields.
-fn seconds_at(value: &Value, pointer: &str) -> Option<u64> {
-    let found = value.pointer(pointer)?;
-    found.as_u64().or_else(|| found.as_str()?.parse().ok())
 }
 
 /// How far Meta's clock may be ahead of ours.

@@ -16,6 +16,7 @@ mod durability;
 mod http2;
 mod memory_log;
 mod nats_access;
+mod one_reading;
 mod overload;
 mod protocol;
 mod proxied;

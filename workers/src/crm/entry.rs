@@ -92,12 +92,17 @@ pub struct Entry {
     pub audience: Audience,
 }
 
-/// The entry of an incoming message; `None` for anything else.
-pub fn of_update(update: &Update) -> Option<Entry> {
-    let Body::Message(message) = &update.body else { return None };
-    let number = PhoneNumberId::new(update.phone_number_id.as_deref()?).ok()?;
-    let person = Person::new(&message.from, message.name.as_deref())?;
-    (!message.id.is_empty()).then(|| Entry {
+/// The entry of an incoming message; `None` for anything else, and an error for a message that lacks what an entry needs.
+pub fn of_update(update: &Update) -> Result<Option<Entry>, &'static str> {
+    let Body::Message(message) = &update.body else { return Ok(None) };
+    let number = update.phone_number_id.as_deref().and_then(|id| PhoneNumberId::new(id).ok());
+    let number = number.ok_or("the message names no business number")?;
+    let person = Person::new(&message.from, message.name.as_deref());
+    let person = person.ok_or("the message does not say who wrote it")?;
+    if message.id.is_empty() {
+        return Err("the message has no id");
+    }
+    Ok(Some(Entry {
         direction: Direction::Incoming,
         number,
         person,
@@ -105,7 +110,7 @@ pub fn of_update(update: &Update) -> Option<Entry> {
         content: bounded(incoming_text(message)),
         in_reply_to: message.context_id.clone(),
         audience: Audience::All,
-    })
+    }))
 }
 
 /// The entry of a message that went out.
@@ -205,7 +210,7 @@ mod tests {
     use ackline_shared::meta;
     use serde_json::json;
 
-    fn incoming(message: Value) -> Option<Entry> {
+    fn incoming(message: Value) -> Result<Option<Entry>, &'static str> {
         let value = json!({
             "metadata": {"phone_number_id": "1065"},
             "contacts": [{"profile": {"name": "Ana"}, "wa_id": "15550001", "user_id": "US.1"}],
@@ -219,6 +224,7 @@ mod tests {
     fn a_person_is_known_by_phone_number_first() {
         let entry =
             incoming(json!({"id": "wamid.1", "from": "15550001", "type": "text", "text": {"body": "hi"}}))
+                .unwrap()
                 .unwrap();
         assert_eq!((entry.person.source_id(), entry.content.as_str()), ("15550001", "hi"));
         assert_eq!(entry.person.ids().collect::<Vec<_>>(), ["15550001", "US.1"]);
@@ -250,15 +256,20 @@ mod tests {
         ];
         for (mut message, content) in table {
             message["id"] = json!("wamid.1");
-            assert_eq!(incoming(message).unwrap().content, content);
+            assert_eq!(incoming(message).unwrap().unwrap().content, content);
         }
     }
 
     #[test]
-    fn a_message_of_nobody_or_without_an_id_is_none() {
-        assert_eq!(incoming(json!({"type": "text"})), None);
+    fn a_message_of_nobody_or_without_an_id_says_what_it_lacks() {
+        assert_eq!(incoming(json!({"type": "text"})), Err("the message has no id"));
         let envelope = json!({"entry": [{"changes": [{"value": {"metadata": {"phone_number_id": "1"}, "messages": [{"id": "w"}]}}]}]});
-        assert_eq!(of_update(&meta::read(envelope.to_string().as_bytes()).unwrap()), None);
+        let read = |envelope: Value| of_update(&meta::read(envelope.to_string().as_bytes()).unwrap());
+        assert_eq!(read(envelope), Err("the message does not say who wrote it"));
+        let nowhere = json!({"entry": [{"changes": [{"value": {"messages": [{"id": "w", "from": "1"}]}}]}]});
+        assert_eq!(read(nowhere), Err("the message names no business number"));
+        let echo = json!({"entry": [{"changes": [{"value": {"message_echoes": [{"id": "w"}]}}]}]});
+        assert_eq!(read(echo), Ok(None));
     }
 
     #[test]

@@ -291,7 +291,8 @@ fn read(work: &Work) -> Result<Option<Entry>, String> {
             Err(error) => Err(format!("this is not a record: {error}")),
         };
     }
-    meta::read(&work.payload).map(|update| entry::of_update(&update)).map_err(|error| error.to_string())
+    let update = meta::read(&work.payload).map_err(|error| error.to_string())?;
+    Ok(entry::of_update(&update)?)
 }
 
 /// What follows for the message. What only a change of the configuration can mend waits for that.

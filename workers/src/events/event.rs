@@ -173,6 +173,9 @@ pub enum EventError {
     /// Not an update.
     #[error("the update cannot be read: {0}")]
     Update(#[from] meta::ReadError),
+    /// Not what the edge took it for.
+    #[error("the edge took it for a {0}, and that is not in it")]
+    Other(String),
     /// Not a record.
     #[error("the record cannot be read: {0}")]
     Record(String),
@@ -181,7 +184,7 @@ pub enum EventError {
 /// Makes the event that an update or a record is to customers; `None` for what they are not told of.
 pub fn of(head: &Head, payload: &[u8]) -> Result<Option<Event>, EventError> {
     let made = match head.family {
-        Family::Update(_) => of_update(head, meta::read(payload)?),
+        Family::Update(_) => of_update(head, meta::read(payload)?)?,
         Family::Record => {
             let record =
                 serde_json::from_slice(payload).map_err(|error| EventError::Record(error.to_string()))?;
@@ -209,13 +212,16 @@ struct Made {
     data: Data,
 }
 
-fn of_update(head: &Head, update: meta::Update) -> Option<Made> {
+fn of_update(head: &Head, update: meta::Update) -> Result<Option<Made>, EventError> {
     let phone_number_id = update.phone_number_id.or_else(|| phone(head));
-    match update.body {
+    Ok(match update.body {
         Body::Message(message) => Some(received(head, phone_number_id, *message)),
         Body::Status(status) => progress(head, phone_number_id, *status),
+        Body::Other(_) if ["message.", "status."].iter().any(|family| head.kind.starts_with(family)) => {
+            return Err(EventError::Other(head.kind.clone()));
+        }
         Body::Other(_) => None,
-    }
+    })
 }
 
 fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> Made {
@@ -390,7 +396,10 @@ mod tests {
     fn what_customers_are_not_told_of_is_no_event() {
         assert_eq!(written(&head(Class::Status), &status("played", json!({}))), None);
         let call = json!({"entry": [{"changes": [{"field": "calls", "value": {"calls": [{}]}}]}]});
-        assert_eq!(written(&head(Class::Message), &call), None);
+        let of_call = Head { kind: "call.unknown".into(), ..head(Class::Message) };
+        assert_eq!(written(&of_call, &call), None);
+        let taken_for_a_message = of(&head(Class::Message), call.to_string().as_bytes());
+        assert_eq!(taken_for_a_message, Err(EventError::Other("message.image".into())));
         let result = json!({"type": "flow_result", "effect": "e", "outcome": {}});
         assert_eq!(written(&record_head(Record::FLOW_RESULT), &result), None);
     }

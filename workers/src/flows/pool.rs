@@ -81,7 +81,9 @@ impl Job for FlowsJob {
     }
 
     async fn run(&self, work: &Work) -> Verdict {
-        let Some(phone) = work.head.phone.clone() else { return Verdict::Idle };
+        let Some(phone) = work.head.phone.clone() else {
+            return Verdict::dead("the message names no business number, so nobody can answer it");
+        };
         let update = match read_update(work) {
             Ok(Some(update)) => update,
             Ok(None) => return Verdict::Idle,
@@ -238,7 +240,9 @@ fn read_update(work: &Work) -> Result<Option<Update>, String> {
         return Ok(Some(Update::EffectDone { effect_id: effect, outcome }));
     }
     let update = meta::read(&work.payload).map_err(|error| error.to_string())?;
-    let Body::Message(message) = update.body else { return Ok(None) };
+    let Body::Message(message) = update.body else {
+        return Err(format!("the edge took it for a {}, and there is no message in it", work.head.kind));
+    };
     let pressed = message.payload_id.is_some();
     let text = message.text.unwrap_or_default();
     Ok(Some(Update::Message(Message {

@@ -144,6 +144,12 @@ pub enum FoldError {
     /// A record that does not parse.
     #[error("the record does not parse: {0}")]
     Record(String),
+    /// The edge took it for a message.
+    #[error("there is no message in it")]
+    NoMessage,
+    /// The edge took it for a status.
+    #[error("there is no status of a message in it")]
+    NoStatus,
     /// No business number anywhere.
     #[error("the message names no business number")]
     NoNumber,
@@ -153,7 +159,7 @@ pub enum FoldError {
 pub fn fold(work: &Work) -> Result<Entry, FoldError> {
     match work.head.family {
         Family::Update(Class::Message) => fold_message(work, meta::read(&work.payload)?),
-        Family::Update(Class::Status) => Ok(fold_status(work, meta::read(&work.payload)?)),
+        Family::Update(Class::Status) => fold_status(work, meta::read(&work.payload)?),
         Family::Record => {
             let record = serde_json::from_slice(&work.payload);
             Ok(fold_record(work, record.map_err(|error| FoldError::Record(error.to_string()))?))
@@ -168,9 +174,10 @@ fn fold_message(work: &Work, update: Update) -> Result<Entry, FoldError> {
         Body::Message(message) => incoming(work, number.ok_or(FoldError::NoNumber)?, *message),
         Body::Other(value) => match value.pointer("/message_echoes/0") {
             Some(echo) => echoed(work, number.ok_or(FoldError::NoNumber)?, echo),
+            None if work.head.kind.starts_with("message.") => return Err(FoldError::NoMessage),
             None => return Ok(Entry::Nothing),
         },
-        Body::Status(_) => return Ok(fold_status(work, update)),
+        Body::Status(_) => return fold_status(work, update),
     };
     Ok(Entry::Message(Box::new(entry)))
 }
@@ -229,21 +236,24 @@ fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
     }
 }
 
-fn fold_status(work: &Work, update: Update) -> Entry {
-    let Body::Status(status) = update.body else { return Entry::Nothing };
-    let Some(known) = Status::of_meta(&status.status) else { return Entry::Nothing };
+fn fold_status(work: &Work, update: Update) -> Result<Entry, FoldError> {
+    let Body::Status(status) = update.body else { return Err(FoldError::NoStatus) };
+    if status.id.is_empty() && status.callback_data.is_none() {
+        return Err(FoldError::NoStatus);
+    }
+    let Some(known) = Status::of_meta(&status.status) else { return Ok(Entry::Nothing) };
     let at_ms = meta::happened_ms(status.timestamp, work.head.received_ms);
     let fault = (known == Status::Failed).then(|| match status.errors.first() {
         Some(error) => Fault { at_ms, code: Some(error.code), reason: error.text.clone() },
         None => Fault { at_ms, code: None, reason: "Meta gave no reason".to_owned() },
     });
-    Entry::Status(Box::new(StatusEntry {
+    Ok(Entry::Status(Box::new(StatusEntry {
         wamid: status.id,
         message: status.callback_data,
         person: Person::new(&status.recipient, &work.head.conversation, None),
         step: Step { status: known, at_ms, fault },
         received_ms: work.head.received_ms,
-    }))
+    })))
 }
 
 fn fold_record(work: &Work, record: Record) -> Entry {

@@ -1,5 +1,6 @@
 //! The journal against a real SQLite file: what a log, in any order and any repetition, leaves behind.
 
+use super::fold::{self, Entry, FoldError};
 use super::progress::Status;
 use super::query::{Conversation, StoredMessage};
 use super::{Journal, JournalError};
@@ -169,6 +170,31 @@ fn a_day() -> Log {
         .message("wamid.in2", Some(USER), None, "and again")
         .queued("m2")
         .failed("m2", false)
+}
+
+#[test]
+fn what_the_edge_took_for_something_that_is_not_in_it_says_so() {
+    let fold = |class: Class, kind: &str, value: Value| {
+        let mut log = Log::new();
+        let key = ConversationKey::phone(PHONE);
+        log.push("w", Family::Update(class), key, &envelope(&value));
+        let mut work = log.works.remove(0);
+        let mut head = (*work.head).clone();
+        head.kind = kind.to_owned();
+        work.head = Arc::new(head);
+        fold::fold(&work)
+    };
+    assert_eq!(fold(Class::Message, "message.text", json!({})), Err(FoldError::NoMessage));
+    assert_eq!(fold(Class::Message, "call.connect", json!({"calls": [{}]})), Ok(Entry::Nothing));
+    assert_eq!(fold(Class::Status, "status.read", json!({})), Err(FoldError::NoStatus));
+    for status in [json!(null), json!({"status": "read"})] {
+        assert_eq!(
+            fold(Class::Status, "status.read", json!({"statuses": [status]})),
+            Err(FoldError::NoStatus)
+        );
+    }
+    let unknown = json!({"statuses": [{"id": "w", "status": "seen twice"}]});
+    assert_eq!(fold(Class::Status, "status.seen_twice", unknown), Ok(Entry::Nothing));
 }
 
 #[tokio::test]

@@ -114,6 +114,9 @@ impl Sender {
         let Some(relay) = relay else {
             return Verdict::dead(format!("relay {name}: it is not configured any more, or switched off"));
         };
+        if let Some(reason) = request::undecided(&work.head, relay, &work.payload) {
+            return Verdict::dead(format!("relay {name}: {reason}"));
+        }
         let outcome = match relay.redelivery {
             Redelivery::AtLeastOnce => self.post(snapshot, master, relay, work).await,
             Redelivery::AtMostOnce => self.post_at_most_once(snapshot, master, relay, work).await,

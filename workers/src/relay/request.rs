@@ -2,7 +2,7 @@
 
 use crate::egress::{EgressAnswer, Outcome};
 use ackline_shared::envelope::Head;
-use ackline_shared::meta;
+use ackline_shared::meta::{self, ReadError};
 use ackline_shared::model::{Entity, Relay, SecretField};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::signature::SigningKey;
@@ -45,12 +45,32 @@ pub(super) fn selects(snapshot: &Snapshot, head: &Head, payload: &[u8], name: &s
     let mut relays = Snapshot::owned(&snapshot.relays, "relay", &head.tenant);
     match relays.find(|relay| relay.id.as_str() == name) {
         Some(relay) if relay.enabled => {
-            wants(snapshot, head, relay, &LazyCell::new(|| meta::read(payload).ok()))
+            let update = LazyCell::new(|| meta::read(payload));
+            wants(snapshot, head, relay, &update) || unreadable(head, relay, &update).is_some()
         }
         // It was there when the update came: what becomes of it is not passed over in silence.
         _ => !name.is_empty(),
     }
 }
+
+/// Why it cannot be told whether a relay wants an update; that is for the dead letters to say, not passed over.
+pub(super) fn undecided(head: &Head, relay: &Relay, payload: &[u8]) -> Option<String> {
+    unreadable(head, relay, &LazyCell::new(|| meta::read(payload)))
+}
+
+fn unreadable(
+    head: &Head,
+    relay: &Relay,
+    update: &LazyCell<Reading, impl FnOnce() -> Reading>,
+) -> Option<String> {
+    let is_asked = !relay.fields.is_empty() || (!relay.phone_numbers.is_empty() && head.phone.is_none());
+    match is_asked.then(|| update.as_ref()) {
+        Some(Err(error @ ReadError::Json(_))) => Some(error.to_string()),
+        _ => None,
+    }
+}
+
+type Reading = Result<meta::Update, ReadError>;
 
 /// Why none of the relays that an update has still to reach may ever get it signed; `None` when one may, and when
 /// there is none to reach.
@@ -74,7 +94,7 @@ fn receivers(snapshot: &Snapshot, head: &Head, payload: &[u8]) -> Vec<Arc<Relay>
     if !concerns(snapshot, head) {
         return Vec::new();
     }
-    let update = LazyCell::new(|| meta::read(payload).ok());
+    let update = LazyCell::new(|| meta::read(payload));
     Snapshot::owned(&snapshot.relays, "relay", &head.tenant)
         .filter(|relay| relay.enabled && head.is_for(&relay.id) && wants(snapshot, head, relay, &update))
         .cloned()
@@ -86,10 +106,10 @@ fn wants(
     snapshot: &Snapshot,
     head: &Head,
     relay: &Relay,
-    update: &LazyCell<Option<meta::Update>, impl FnOnce() -> Option<meta::Update>>,
+    update: &LazyCell<Reading, impl FnOnce() -> Reading>,
 ) -> bool {
-    let field = || update.as_ref().and_then(|update| update.field.as_deref());
-    let waba = || update.as_ref().and_then(|update| update.waba_id.as_deref());
+    let field = || update.as_ref().ok().and_then(|update| update.field.as_deref());
+    let waba = || update.as_ref().ok().and_then(|update| update.waba_id.as_deref());
     (relay.fields.is_empty() || field().is_some_and(|field| relay.fields.iter().any(|f| f == field)))
         && (relay.phone_numbers.is_empty() || concerns_a_number(snapshot, head, relay, waba))
 }
@@ -240,6 +260,22 @@ mod tests {
         fixture.relay("messages", "https://bot.example/", json!({"fields": ["messages"]}));
         let head = Head { phone: PhoneNumberId::new("15550001").ok(), ..head(Class::Message) };
         assert_eq!(ids(&fixture, &head, br#"{"object":"page","entry":[{"messaging":[{}]}]}"#), ["all"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_what_a_relay_does_not_want() {
+        let mut fixture = Fixture::new();
+        fixture.relay("all", "https://bot.example/", json!({}));
+        fixture.relay("messages", "https://bot.example/", json!({"fields": ["messages"]}));
+        let head = Head { phone: PhoneNumberId::new("15550001").ok(), ..head(Class::Message) };
+        // Of JSON, and of what no reader of ours keeps.
+        let payload = br#"{"entry":[{"changes":[{"field":"messages","value":{"messages":[{"x":1e400}]}}]}]}"#;
+        let relays: Vec<_> = fixture.snapshot.relays.values().collect();
+        for relay in relays {
+            let undecided = undecided(&head, relay, payload);
+            assert!(selects(&fixture.snapshot, &head, payload, relay.id.as_str()));
+            assert_eq!(undecided.is_some(), relay.id.as_str() == "messages", "{undecided:?}");
+        }
     }
 
     #[test]

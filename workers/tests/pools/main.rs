@@ -28,3 +28,4 @@ mod status;
 mod stream_share;
 mod traces;
 mod tuning;
+mod unreadable;

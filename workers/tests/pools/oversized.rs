@@ -42,18 +42,24 @@ async fn stage() -> (Stage, watch::Sender<bool>) {
     let options =
         NatsOptions { extra_config: format!("max_payload: {MAX_PAYLOAD}"), ..NatsOptions::default() };
     let stage = Stage::start_with(Snapshot::default(), options).await;
+    let end = run_batches(&stage, Refuses);
+    (stage, end)
+}
+
+/// Runs a pool that works on batches, until the sender is dropped.
+pub fn run_batches<B: BatchJob>(stage: &Stage, job: B) -> watch::Sender<bool> {
     let (end, shutdown) = watch::channel(false);
     let host = Host {
         platform: stage.platform.clone(),
         metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
         standing: Standing::default(),
-        membership: Membership::join(&stage.platform, "one", LEASE_TTL),
+        membership: Membership::join(&stage.platform, "batches", LEASE_TTL),
         breakers: Breakers::default(),
         shutdown,
     };
     let settings = PoolSettings::shared(&mut Reader::load(None, []));
-    tokio::spawn(batch::run(Refuses, settings, BatchSize { max: 10, linger: Duration::ZERO }, host));
-    (stage, end)
+    tokio::spawn(batch::run(job, settings, BatchSize { max: 10, linger: Duration::ZERO }, host));
+    end
 }
 
 fn cut(letter: &Message) -> Option<&str> {
