@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
@@ -271,16 +272,21 @@ impl Entrance {
         let client = forwarded::client(headers, forwarder, trusted);
         tracing::debug!(%client, "a request came through a balancer");
         match &self.crowding {
-            Some(crowding) => crowding.place(client).map(Some).ok_or(Crowded),
+            Some(crowding) => crowding.place(client, None).map(Some).ok_or(Crowded),
             None => Ok(None),
         }
     }
 
     /// Takes a connection from its first byte to its first request.
-    pub async fn admit<I: Stream + 'static>(&self, io: I, peer: IpAddr) -> Result<Guest, Turned> {
+    pub async fn admit<I: Stream + 'static>(
+        &self,
+        io: I,
+        peer: IpAddr,
+        task: Option<AbortHandle>,
+    ) -> Result<Guest, Turned> {
         let deadline = Instant::now() + self.settings.handshake_timeout;
         let Some(proxies) = &self.settings.proxies else {
-            return self.admit_client(io, peer, deadline).await;
+            return self.admit_client(io, (peer, task), deadline).await;
         };
         if !forwarded::is_trusted(proxies, peer) {
             return Err(Turned::Untrusted);
@@ -288,26 +294,37 @@ impl Entrance {
         let mut io = BufReader::with_capacity(PROXY_BUFFER_BYTES, io);
         let told =
             timeout_at(deadline, proxy_protocol::read(&mut io)).await.map_err(|_| Turned::ProxySlow)??;
-        self.admit_client(io, told.unwrap_or(peer.to_canonical()), deadline).await
+        self.admit_client(io, (told.unwrap_or(peer.to_canonical()), task), deadline).await
     }
 
     /// Takes a place for a connection of a client's; a balancer is told as the second.
-    pub fn place(&self, client: IpAddr) -> Result<(Option<Place>, Option<IpAddr>), Turned> {
+    pub fn place(
+        &self,
+        client: IpAddr,
+        task: Option<AbortHandle>,
+    ) -> Result<(Option<Place>, Option<IpAddr>), Turned> {
         tracing::debug!(%client, "a client connected");
         // A balancer's connection is everybody's; its requests take the places.
         let forwarder = Some(client).filter(|client| self.is_forwarder(*client));
         let place = match &self.crowding {
-            Some(crowding) if forwarder.is_none() => Some(crowding.place(client).ok_or(Turned::Crowded)?),
+            Some(crowding) if forwarder.is_none() => {
+                Some(crowding.place(client, task).ok_or(Turned::Crowded)?)
+            }
             _ => None,
         };
         Ok((place, forwarder))
     }
 
-    async fn admit_client<I>(&self, io: I, client: IpAddr, deadline: Instant) -> Result<Guest, Turned>
+    async fn admit_client<I>(
+        &self,
+        io: I,
+        (client, task): (IpAddr, Option<AbortHandle>),
+        deadline: Instant,
+    ) -> Result<Guest, Turned>
     where
         I: Stream + 'static,
     {
-        let (place, forwarder) = self.place(client)?;
+        let (place, forwarder) = self.place(client, task)?;
         let Some(tls) = &self.tls else {
             return Ok(Guest { stream: Box::new(io), http2: false, place, forwarder });
         };

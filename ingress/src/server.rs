@@ -3,6 +3,7 @@
 //! It knows nothing of webhooks; a handler turns a request into an answer.
 
 use crate::caller::Caller;
+use crate::crowding::Place;
 use crate::entrance::{Crowded, Entrance, Guest, Turned};
 use crate::head_timer::HeadTimer;
 use crate::http2;
@@ -134,28 +135,33 @@ where
         let Some(entrance) = self.entrance.clone() else {
             return self.serve(io, Caller::new(None, seat), None, stop).await;
         };
+        let task = seat.as_ref().and_then(Seat::task);
         if entrance.is_plain() {
-            return match entrance.place(peer) {
-                Ok((place, forwarder)) => self.serve(io, Caller::new(place, seat), forwarder, stop).await,
+            return match entrance.place(peer, task) {
+                Ok((place, forwarder)) => {
+                    let caller = self.caller(place, seat);
+                    self.serve(io, caller, forwarder, stop).await
+                }
                 Err(turned) => self.turn_away(&turned),
             };
         }
         let admitted = tokio::select! {
             biased;
             () = told(&mut stop) => return,
-            admitted = entrance.admit(io, peer) => admitted,
+            admitted = entrance.admit(io, peer, task) => admitted,
         };
         match admitted {
             Ok(Guest { stream, http2: true, place, forwarder }) => {
                 let (_open, server) = (Open::new(&self.metrics), self.clone());
-                let caller = Caller::new(place, seat);
+                let caller = self.caller(place, seat);
                 let handler = move |request| server.clone().answer(request, caller.clone(), forwarder);
                 let streams_max = entrance.http2_streams_max();
                 let ended = http2::serve(stream, handler, self.bounds, streams_max, stop).await;
                 ended.inspect_err(|error| self.broke(error)).ok();
             }
             Ok(Guest { stream, http2: false, place, forwarder }) => {
-                self.serve(stream, Caller::new(place, seat), forwarder, stop).await;
+                let caller = self.caller(place, seat);
+                self.serve(stream, caller, forwarder, stop).await;
             }
             Err(turned) => self.turn_away(&turned),
         }
@@ -166,6 +172,14 @@ where
             self.metrics.broke("made_room");
             tracing::debug!("a connection without a valid signature made room for another");
         }
+    }
+
+    fn caller(&self, place: Option<Place>, seat: Option<Seat>) -> Arc<Caller> {
+        if place.as_ref().is_some_and(Place::made_room) {
+            self.metrics.broke("address_crowded");
+            tracing::debug!("a connection without a valid signature made room for another of its address");
+        }
+        Caller::new(place, seat)
     }
 
     fn turn_away(&self, turned: &Turned) {

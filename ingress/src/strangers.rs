@@ -60,6 +60,11 @@ impl Seat {
         self.number
     }
 
+    /// The task that serves it.
+    pub fn task(&self) -> Option<AbortHandle> {
+        self.strangers.seats().taken.get(&self.number).cloned().flatten()
+    }
+
     /// It is a stranger no more.
     pub fn leave(&self) {
         self.strangers.seats().taken.remove(&self.number);

@@ -32,6 +32,21 @@ struct Stranger {
 }
 
 impl Strangers {
+    /// Ends the connection that has been idle for longest, of an address or of all.
+    fn make_room(&mut self, address: Option<IpAddr>) -> bool {
+        let is_meant = |stranger: &Stranger| {
+            let is_of = address.is_none_or(|address| address == stranger.address);
+            is_of && stranger.requests == 0 && stranger.task.is_some()
+        };
+        let idle = self.by_number.iter().filter(|(_, stranger)| is_meant(stranger));
+        let Some(number) = idle.min_by_key(|(_, stranger)| stranger.idle_since).map(|(number, _)| *number)
+        else {
+            return false;
+        };
+        let task = self.forget(number).and_then(|stranger| stranger.task);
+        task.inspect(AbortHandle::abort).is_some()
+    }
+
     fn forget(&mut self, number: u64) -> Option<Stranger> {
         let stranger = self.by_number.remove(&number)?;
         if let Some(count) = self.by_address.get_mut(&stranger.address) {
@@ -65,15 +80,17 @@ impl Doors {
         Self { per_address_max, strangers: Arc::default() }
     }
 
-    /// Lets a connection in, unless its address has its share already.
+    /// Lets a connection in. Where its address has its share already, the longest idle of these makes room; `None` when none is
+    /// idle.
     pub fn enter(&self, from: SocketAddr) -> Option<Door> {
         let address = holder(from.ip());
         let mut strangers = self.strangers();
-        let count = strangers.by_address.entry(address).or_default();
-        if *count >= self.per_address_max {
+        let count = strangers.by_address.get(&address).copied().unwrap_or_default();
+        // Whoever has a key may share the address.
+        if count >= self.per_address_max && !strangers.make_room(Some(address)) {
             return None;
         }
-        *count += 1;
+        *strangers.by_address.entry(address).or_default() += 1;
         let number = strangers.next;
         strangers.next += 1;
         let stranger = Stranger { address, requests: 0, idle_since: Instant::now(), task: None };
@@ -90,14 +107,7 @@ impl Doors {
 
     /// Ends the connection that has been idle for longest without a valid key; `false` when there is none.
     pub fn make_room(&self) -> bool {
-        let mut strangers = self.strangers();
-        let idle = strangers.by_number.iter().filter(|(_, stranger)| stranger.requests == 0);
-        let Some(number) = idle.min_by_key(|(_, stranger)| stranger.idle_since).map(|(number, _)| *number)
-        else {
-            return false;
-        };
-        let task = strangers.forget(number).and_then(|stranger| stranger.task);
-        task.inspect(AbortHandle::abort).is_some()
+        self.strangers().make_room(None)
     }
 
     fn strangers(&self) -> MutexGuard<'_, Strangers> {

@@ -27,7 +27,7 @@ use tower::ServiceExt;
 struct Limits {
     /// At once; for a further one the longest idle that brought no valid key is closed.
     connections: usize,
-    /// Of one address that have not brought a valid key; further ones are closed.
+    /// Of one address that have not brought a valid key; for a further one the longest idle of these is closed.
     strangers: usize,
 }
 
@@ -224,7 +224,11 @@ mod tests {
             }
         }
         let mut one_more = TcpStream::connect(address).await.unwrap();
-        assert_eq!(one_more.read(&mut [0; 1]).await.unwrap_or(0), 0, "it is closed");
+        one_more.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        assert!(one_more.read(&mut [0; 64]).await.unwrap() > 0);
+        let mut first = connections.remove(LIMITS.strangers);
+        let ended = timeout(Duration::from_secs(5), first.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "the longest idle made room");
     }
 
     #[tokio::test]
