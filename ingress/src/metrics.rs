@@ -73,6 +73,8 @@ pub struct Metrics {
     pub certificate_reload_failures: Counter,
     /// Version of the routing table, set when read.
     pub routing_version: Gauge,
+    /// Entries of the configuration that do not parse, set when read.
+    pub entries_unreadable: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -133,6 +135,7 @@ impl Metrics {
             certificate_refused: Gauge::default(),
             certificate_reload_failures: Counter::default(),
             routing_version: Gauge::default(),
+            entries_unreadable: Gauge::default(),
         };
         metrics.register();
         metrics.register_spool();
@@ -176,6 +179,9 @@ impl Metrics {
             self.certificate_reload_failures.clone(),
         );
         r.register("routing_version", "Version of the routing table", self.routing_version.clone());
+        let help =
+            "Entries of the configuration that do not parse; webhooks of apps and numbers among them get 503";
+        r.register("configuration_entries_unreadable", help, self.entries_unreadable.clone());
     }
 
     fn register_spool(&mut self) {

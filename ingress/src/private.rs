@@ -70,6 +70,7 @@ impl Private {
         let table = self.routing.table();
         let draining = *self.draining.borrow();
         let ready = table.is_some() && !draining;
+        let unreadable = table.as_ref().map(|table| table.unreadable()).unwrap_or_default();
         let (apps, numbers) = table.as_ref().map(|table| table.sizes()).unwrap_or_default();
         let body = json!({
             "ready": ready,
@@ -85,6 +86,7 @@ impl Private {
                 "version": table.as_ref().map(|table| table.version),
                 "apps": apps,
                 "numbers": numbers,
+                "unreadable": unreadable,
             },
             "tls": self.tls.as_ref().map(|tls| tls.status(SystemTime::now())),
             "version": env!("CARGO_PKG_VERSION"),
@@ -110,7 +112,9 @@ impl Private {
             metrics.spool_bytes.set(i64::try_from(depth.held_bytes).unwrap_or(i64::MAX));
             metrics.spool_oldest_seconds.set(i64::try_from(oldest_seconds(&depth)).unwrap_or(i64::MAX));
         }
-        let version = self.routing.table().map_or(0, |table| table.version);
+        let table = self.routing.table();
+        metrics.entries_unreadable.set(signed(table.as_ref().map_or(0, |table| table.unreadable().len())));
+        let version = table.map_or(0, |table| table.version);
         metrics.routing_version.set(i64::try_from(version).unwrap_or(i64::MAX));
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         typed(StatusCode::OK, metrics.encode(), kind)

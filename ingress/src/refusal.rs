@@ -37,6 +37,9 @@ pub enum Refusal {
     /// The app's secrets do not open under our master key.
     #[error("not ready")]
     Locked,
+    /// The entry of the app, of a number or of its tenant does not parse.
+    #[error("not ready")]
+    Unreadable,
     /// As many bytes are held as may be.
     #[error("overloaded")]
     Overloaded,
@@ -64,6 +67,7 @@ impl Refusal {
             Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::NotReady
             | Self::Locked
+            | Self::Unreadable
             | Self::Overloaded
             | Self::Crowded
             | Self::Shed
@@ -85,6 +89,7 @@ impl Refusal {
             Self::BodyBroken => "body_broken",
             Self::NotReady => "not_ready",
             Self::Locked => "secrets_locked",
+            Self::Unreadable => "entry_unreadable",
             Self::Overloaded => "overloaded",
             Self::Crowded => "address_crowded",
             Self::Shed => "shed",
@@ -105,6 +110,7 @@ impl Refusal {
             }
             Self::NotReady
             | Self::Locked
+            | Self::Unreadable
             | Self::Overloaded
             | Self::Crowded
             | Self::Shed

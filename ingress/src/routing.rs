@@ -13,9 +13,10 @@ use ackline_shared::model::{App, Entity};
 use ackline_shared::registry::{Registry, Snapshot};
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::SigningKey;
+use ackline_shared::subjects::config_key;
 use ackline_shared::vault::{VaultError, VaultKey};
 use arc_swap::{ArcSwapOption, Guard};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,18 @@ pub struct RoutingTable {
     apps: HashMap<String, Arc<Door>>,
     phones: HashMap<String, Owner>,
     wabas: HashMap<String, Owner>,
+    unreadable: Unreadable,
+}
+
+/// What is declared in entries that do not parse, so that it is known to be somebody's and not whose.
+#[derive(Debug, Default)]
+struct Unreadable {
+    entries: Vec<String>,
+    apps: HashSet<String>,
+    phones: HashSet<String>,
+    wabas: HashSet<String>,
+    /// There is a number whose account cannot be read: an account that nobody claims may be that one.
+    any_waba: bool,
 }
 
 /// A Meta app as the edge knows it.
@@ -84,6 +97,8 @@ pub enum Route<'t> {
     Unclaimed,
     /// It has an owner for whom this app may not speak.
     Foreign,
+    /// It has an owner, who cannot be told because the entry does not parse.
+    Unreadable,
 }
 
 impl Routing {
@@ -139,9 +154,15 @@ impl RoutingTable {
             let door = unchanged.cloned().unwrap_or_else(|| Arc::new(Door::open(app, snapshot, master)));
             table.apps.insert(id.as_str().to_owned(), door);
         }
+        table.unreadable = Unreadable::of(snapshot);
         for (id, phone) in &snapshot.phones {
-            // A number whose tenant is not declared (yet) stays unrouted: its shards are not known.
-            let Some(tenant) = snapshot.tenants.get(&phone.tenant) else { continue };
+            let Some(tenant) = snapshot.tenants.get(&phone.tenant) else {
+                // A number whose tenant is not declared (yet) stays unrouted: its shards are not known.
+                if snapshot.unreadable.contains_key(&config_key::tenant(&phone.tenant)) {
+                    table.unreadable.add(id.as_str(), Some(&phone.waba_id));
+                }
+                continue;
+            };
             let owner = Owner { tenant: tenant.id.clone(), shards: tenant.shards };
             table.wabas.entry(phone.waba_id.clone()).or_insert_with(|| owner.clone());
             table.phones.insert(id.as_str().to_owned(), owner);
@@ -161,6 +182,7 @@ impl RoutingTable {
             None => waba.and_then(|waba| self.wabas.get(waba)),
         };
         match owner {
+            None if self.unreadable.claims(phone, waba) => Route::Unreadable,
             None => Route::Unclaimed,
             Some(owner) if door.tenant.as_ref().is_none_or(|tenant| *tenant == owner.tenant) => {
                 Route::Owned(owner)
@@ -169,9 +191,50 @@ impl RoutingTable {
         }
     }
 
+    /// The keys of entries that do not parse.
+    pub fn unreadable(&self) -> &[String] {
+        &self.unreadable.entries
+    }
+
+    /// Whether an app is declared that cannot be told because its entry does not parse.
+    pub fn hides_app(&self, app: &str) -> bool {
+        self.unreadable.apps.contains(app)
+    }
+
+    /// Whether any number may be somebody's whose entry does not parse.
+    pub fn hides_numbers(&self) -> bool {
+        self.unreadable.any_waba || !self.unreadable.phones.is_empty()
+    }
+
     /// How many apps and numbers it knows.
     pub fn sizes(&self) -> (usize, usize) {
         (self.apps.len(), self.phones.len())
+    }
+}
+
+impl Unreadable {
+    fn of(snapshot: &Snapshot) -> Self {
+        let mut unreadable =
+            Self { entries: snapshot.unreadable.keys().cloned().collect(), ..Self::default() };
+        unreadable.apps.extend(snapshot.unreadable_of("app").map(|(id, _)| id.to_owned()));
+        for (id, known) in snapshot.unreadable_of("phone") {
+            unreadable.add(id, known.waba_id.as_deref());
+        }
+        unreadable
+    }
+
+    fn add(&mut self, phone: &str, waba: Option<&str>) {
+        self.phones.insert(phone.to_owned());
+        self.any_waba |= waba.is_none();
+        self.wabas.extend(waba.map(str::to_owned));
+    }
+
+    fn claims(&self, phone: Option<&str>, waba: Option<&str>) -> bool {
+        match (phone, waba) {
+            (Some(phone), _) => self.phones.contains(phone),
+            (None, Some(waba)) => self.any_waba || self.wabas.contains(waba),
+            (None, None) => false,
+        }
     }
 }
 
@@ -255,6 +318,45 @@ mod tests {
         let (snapshot, _) = fixture::snapshot();
         let table = RoutingTable::build(&snapshot, &VaultKey::generate(), None);
         assert!(table.door("main").unwrap().lock().is_none());
+    }
+
+    #[test]
+    fn what_stands_in_an_entry_that_does_not_parse_is_somebodys() {
+        let (mut snapshot, master) = fixture::snapshot();
+        let mut routes = |entries: &[(&str, &str)]| {
+            for (key, value) in entries {
+                assert!(snapshot.fold(key, Some(value.as_bytes())).is_err(), "{key}");
+            }
+            let table = RoutingTable::build(&snapshot, &master, None);
+            let door = table.door("main").unwrap();
+            [(Some("300"), None), (None, Some("W3")), (None, Some("W9")), (None, None), (Some("100"), None)]
+                .map(|(phone, waba)| matches!(table.route(door, phone, waba), Route::Unreadable))
+        };
+        assert_eq!(routes(&[]), [false; 5]);
+        let account_known = r#"{"id":"300","waba_id":"W3","tenant":7}"#;
+        assert_eq!(routes(&[("phone.300", account_known)]), [true, true, false, false, false]);
+        assert_eq!(routes(&[("phone.300", "{")]), [true, true, true, false, false]);
+        // What was in force stays so.
+        assert_eq!(routes(&[("phone.100", "{"), ("tenant.acme", "{")]), [true, true, true, false, false]);
+        assert!(snapshot.fold("app.broken", Some(b"{")).is_err());
+        let table = RoutingTable::build(&snapshot, &master, None);
+        assert!(table.hides_app("broken") && !table.hides_app("main") && table.hides_numbers());
+        assert_eq!(table.unreadable(), ["app.broken", "phone.100", "phone.300", "tenant.acme"]);
+    }
+
+    #[test]
+    fn a_number_of_a_tenant_whose_entry_does_not_parse_is_somebodys() {
+        let (entries, master) = fixture::entries();
+        let mut snapshot = Snapshot::default();
+        for (key, value) in entries {
+            let value = if key == "tenant.acme" { b"{".to_vec() } else { value };
+            assert_eq!(snapshot.fold(&key, Some(&value)).is_ok(), key != "tenant.acme");
+        }
+        let table = RoutingTable::build(&snapshot, &master, None);
+        let door = table.door("main").unwrap();
+        assert_eq!(table.route(door, Some("100"), None), Route::Unreadable);
+        assert_eq!(table.route(door, None, Some("W1")), Route::Unreadable);
+        assert!(matches!(table.route(door, Some("200"), None), Route::Owned(_)));
     }
 
     #[test]

@@ -113,6 +113,11 @@ impl<'d> Stamp<'d> {
         (Update { head, payload: body.clone() }, unrouted)
     }
 
+    /// Whether a split holds an update of somebody whose entry does not parse.
+    pub fn is_any_unreadable(&self, split: &Split<'_>) -> bool {
+        split.updates().any(|found| self.route(&split.address(&found)).0 == Route::Unreadable)
+    }
+
     fn route(&self, address: &Address<'_>) -> (Route<'d>, Unrouted) {
         let route = self.table.route(self.door, address.phone.as_deref(), address.waba.as_deref());
         let unrouted = match route {
@@ -121,6 +126,8 @@ impl<'d> Stamp<'d> {
             Route::Unclaimed if address.waba.is_some() => Some("unknown_account"),
             Route::Unclaimed => Some("unaddressed"),
             Route::Foreign => Some("foreign_app"),
+            // Such a delivery is refused before anything is made of it.
+            Route::Unreadable => Some("entry_unreadable"),
         };
         (route, unrouted)
     }
@@ -129,14 +136,16 @@ impl<'d> Stamp<'d> {
         match route {
             // The owner's own copy must not be taken for a duplicate of this one.
             Route::Foreign => FoundId::new(format!("{}@{}", id.as_str(), self.door.app).into()),
-            Route::Owned(_) | Route::Unclaimed => id,
+            Route::Owned(_) | Route::Unclaimed | Route::Unreadable => id,
         }
     }
 
     fn head(&self, route: Route<'_>, address: &Address<'_>, found: Found<'_>, untouched: bool) -> Head {
         let (tenant, shards, class) = match route {
             Route::Owned(owner) => (owner.tenant.clone(), owner.shards, found.class),
-            Route::Unclaimed | Route::Foreign => (TenantId::unrouted(), UNROUTED_SHARDS, Class::Account),
+            Route::Unclaimed | Route::Foreign | Route::Unreadable => {
+                (TenantId::unrouted(), UNROUTED_SHARDS, Class::Account)
+            }
         };
         let conversation = ConversationKey::from(found.conversation);
         Head {
@@ -215,7 +224,7 @@ impl<'d, 'b> Stamped<'d, 'b> {
         found.id = self.stamp.id(*route, found.id);
         let tenant = match route {
             Route::Owned(owner) => owner.tenant.as_str(),
-            Route::Unclaimed | Route::Foreign => TenantId::UNROUTED,
+            Route::Unclaimed | Route::Foreign | Route::Unreadable => TenantId::UNROUTED,
         };
         if self.memory.is_some_and(|memory| memory.knows(tenant, found.id.as_str())) {
             return Some(None);

@@ -94,7 +94,10 @@ impl<L: UpdateLog> Edge<L> {
         let app = head.uri.path().strip_prefix(PATH).ok_or(Refusal::NotFound)?;
         let table = self.routing.in_force();
         let table = table.as_deref().ok_or(Refusal::NotReady)?;
-        let door = table.door(app).ok_or(Refusal::NotFound)?;
+        let door = table.door(app).ok_or_else(|| match table.hides_app(app) {
+            true => Refusal::Unreadable,
+            false => Refusal::NotFound,
+        })?;
         let lock = door.lock().ok_or(Refusal::Locked);
         match head.method {
             Method::GET => handshake(lock?, head.uri.query().unwrap_or_default()),
@@ -111,7 +114,7 @@ impl<L: UpdateLog> Edge<L> {
                 let (body, _held) = self.read_body(body, caller).await?;
                 signature::verify(&lock.keys, Some(claimed.bytes()), &body).map_err(Refusal::Signature)?;
                 caller.becomes_known(door.is_shared());
-                self.store(table, door, &body, claimed.bytes()).await.map_err(Refusal::Store)?;
+                self.store(table, door, &body, claimed.bytes()).await?;
                 Ok(Response::new(Full::new(Bytes::new())))
             }
             _ => Err(Refusal::Method),
@@ -191,7 +194,7 @@ impl<L: UpdateLog> Edge<L> {
         door: &Door,
         body: &Bytes,
         signature: &[u8],
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Refusal> {
         let arrival = Arrival::of(signature);
         let stamp = Stamp { table, door, partitions: self.partitions, arrival: &arrival };
         let memory = Memory { acknowledged: &self.acknowledged, repeated: &self.metrics.repeated };
@@ -200,9 +203,12 @@ impl<L: UpdateLog> Edge<L> {
             Ok(split) => {
                 let taken =
                     InFlight { updates: split.len().min(DELIVERY_WINDOW), bytes: split.stored_bytes() };
-                let _held = door.hold(taken, self.tenant_in_flight)?;
+                let _held = door.hold(taken, self.tenant_in_flight).map_err(Refusal::Store)?;
+                if table.hides_numbers() && stamp.is_any_unreadable(&split) {
+                    return Err(Refusal::Unreadable);
+                }
                 let updates = Stamped::new(stamp, &split, &mut unrouted).unless_known(memory);
-                self.store_some(updates.peekable()).await?;
+                self.store_some(updates.peekable()).await.map_err(Refusal::Store)?;
                 for (class, count) in split.counts().into_iter().filter(|(_, count)| *count > 0) {
                     self.metrics.stored(class, count);
                 }
@@ -213,7 +219,8 @@ impl<L: UpdateLog> Edge<L> {
                 let (update, why) = stamp.unreadable(body);
                 unrouted.extend(why.map(|_| "unreadable"));
                 let known = memory.knows(update.head.tenant.as_str(), update.head.id.as_str());
-                self.store_some(Some(update).filter(|_| !known).into_iter().peekable()).await?;
+                let update = Some(update).filter(|_| !known).into_iter().peekable();
+                self.store_some(update).await.map_err(Refusal::Store)?;
                 self.metrics.stored(Class::Account, 1);
             }
         }

@@ -5,6 +5,7 @@
 use crate::envelope::{Family, Head};
 use crate::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
 use crate::partition;
+use crate::stored::Stored;
 use crate::subjects::Lane;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub struct SendCommand {
     /// When it was asked for, in unix milliseconds.
     pub created_ms: u64,
 }
+
+impl Stored for SendCommand {}
 
 impl SendCommand {
     /// The head the command is published with; the sending number decides the partition.

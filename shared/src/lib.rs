@@ -17,6 +17,7 @@ pub mod registry;
 pub mod secret;
 pub mod signature;
 pub mod standard_webhooks;
+pub mod stored;
 pub mod subjects;
 pub mod surroundings;
 pub mod telemetry;

@@ -1,11 +1,13 @@
 //! The declared configuration: brands, tenants and what they own, as `ackline apply` writes it into the `config` bucket.
 //!
-//! One [`Document`] declares a whole installation. Every part is stored under its own key as JSON; fields we
-//! do not know are refused, because a misspelt setting must not pass silently. Secrets are [`SecretField`]s:
-//! plain (or `env:NAME`) in a document, sealed under the scope's data key in the bucket.
+//! One [`Document`] declares a whole installation. Every part is stored under its own key as JSON, by the rule for
+//! [stored records](crate::stored): whoever reads a document refuses a field that a part does not have, whoever reads
+//! the bucket passes over it. Secrets are [`SecretField`]s: plain (or `env:NAME`) in a document, sealed under the
+//! scope's data key in the bucket.
 
 use crate::ids::{AppId, EntityId, PhoneNumberId, TenantId};
 use crate::secret::Secret;
+use crate::stored::Stored;
 use crate::subjects::config_key;
 use crate::vault::{Sealed, VaultError, VaultKey};
 use serde::{Deserialize, Serialize};
@@ -51,7 +53,6 @@ impl SecretField {
 
 /// A reseller's brand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Brand {
     /// Its id.
     pub id: EntityId,
@@ -64,7 +65,6 @@ pub struct Brand {
 
 /// A customer of the installation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Tenant {
     /// Its id.
     pub id: TenantId,
@@ -87,7 +87,6 @@ fn default_shards() -> u8 {
 
 /// A Meta app; its webhook is `/webhooks/meta/{id}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct App {
     /// Our id of it, part of the callback URL.
     pub id: AppId,
@@ -102,7 +101,6 @@ pub struct App {
 
 /// A business number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PhoneNumber {
     /// Meta's `phone_number_id`.
     pub id: PhoneNumberId,
@@ -121,7 +119,6 @@ pub struct PhoneNumber {
 
 /// An automation that answers on some numbers with flows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Bot {
     /// Its id.
     pub id: EntityId,
@@ -142,7 +139,6 @@ pub struct Bot {
 
 /// A flow's definition; the flow engine validates it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Flow {
     /// Its id.
     pub id: EntityId,
@@ -154,7 +150,6 @@ pub struct Flow {
 
 /// An existing bot that gets Meta's updates unchanged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Relay {
     /// Its id.
     pub id: EntityId,
@@ -236,7 +231,6 @@ impl From<RequestTimeout> for String {
 
 /// A customer's URL that gets signed events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// Its id.
     pub id: EntityId,
@@ -266,7 +260,6 @@ impl Endpoint {
 
 /// A connection to a CRM; Chatwoot's API channel is the one kind so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct CrmLink {
     /// Its id.
     pub id: EntityId,
@@ -307,7 +300,6 @@ pub enum CrmKind {
 
 /// A bearer key of the REST API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ApiKey {
     /// Its id; shown in audit, never the key.
     pub id: EntityId,
@@ -371,6 +363,8 @@ pub struct Installation {
     pub partitions: u16,
 }
 
+impl Stored for Installation {}
+
 /// A whole installation, as a file declares it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -401,7 +395,7 @@ pub struct Document {
 pub const INSTALLATION_SCOPE: &str = "_installation";
 
 /// A part of the configuration: where it is stored and under which scope its secrets are sealed.
-pub trait Entity: Serialize + serde::de::DeserializeOwned + Clone + PartialEq {
+pub trait Entity: Stored + Clone + PartialEq {
     /// The word people use for it.
     const NOUN: &'static str;
 
@@ -417,6 +411,8 @@ pub trait Entity: Serialize + serde::de::DeserializeOwned + Clone + PartialEq {
 
 macro_rules! entity {
     ($type:ty, $noun:literal, |$key_self:ident| $key:expr, |$scope_self:ident| $scope:expr, |$secret_self:ident| $secrets:expr) => {
+        impl Stored for $type {}
+
         impl Entity for $type {
             const NOUN: &'static str = $noun;
             fn config_key(&self) -> String {

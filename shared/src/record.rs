@@ -3,6 +3,7 @@
 //! The pools that follow (crm, events, journal) and the flow engine itself read these; nothing calls them.
 
 use crate::command::SendCommand;
+use crate::stored::Stored;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -66,6 +67,8 @@ pub enum Record {
         outcome: Value,
     },
 }
+
+impl Stored for Record {}
 
 impl Record {
     /// The subject token of a queued command.

@@ -1,10 +1,14 @@
 //! The declared configuration held in memory: what a source reads of the `config` bucket, folded into a snapshot.
 //!
 //! Readers take a cheap [`Snapshot`] and never wait. While NATS is away the last snapshot stays; a source whose
-//! reading breaks begins anew. An entry that does not parse is kept out and reported, and the rest goes on.
+//! reading breaks begins anew. An entry that does not parse is reported and the rest goes on: what it said before
+//! stays in force where that is known, and what it is about counts as declared and unreadable where it is not.
 
 #[cfg(feature = "client")]
 mod source;
+mod unreadable;
+
+pub use unreadable::Unreadable;
 
 use crate::ids::{AppId, PhoneNumberId, TenantId};
 use crate::model::{
@@ -12,6 +16,7 @@ use crate::model::{
 };
 use crate::overdraft::Overdraft;
 use crate::secret::Secret;
+use crate::stored;
 use crate::vault::{Sealed, VaultError, VaultKey};
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
@@ -46,6 +51,8 @@ pub struct Snapshot {
     pub api_keys: BTreeMap<String, Arc<ApiKey>>,
     /// Who holds more of the streams than its share.
     pub overdrafts: BTreeMap<TenantId, Arc<Overdraft>>,
+    /// Entries whose last version does not parse, by config key.
+    pub unreadable: BTreeMap<String, Unreadable>,
     data_keys: BTreeMap<String, Sealed>,
 }
 
@@ -83,9 +90,19 @@ impl Snapshot {
         self.data_keys.get(scope)
     }
 
-    /// Folds one change in; `None` as value means the key was removed.
+    /// Folds one change in; `None` as value means the key was removed. After an error what the key said before is
+    /// still there.
     pub fn fold(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
         self.version += 1;
+        let folded = self.fold_entry(key, value);
+        match (&folded, value) {
+            (Err(_), Some(bytes)) => drop(self.unreadable.insert(key.to_owned(), Unreadable::new(bytes))),
+            _ => drop(self.unreadable.remove(key)),
+        }
+        folded
+    }
+
+    fn fold_entry(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
         let Some((family, id)) = key.split_once('.') else { return Ok(()) };
         match family {
             "brand" => store(&mut self.brands, key.to_owned(), value),
@@ -124,7 +141,7 @@ fn store<K: Ord, T: Entity>(
     value: Option<&[u8]>,
 ) -> Result<(), serde_json::Error> {
     match value {
-        Some(bytes) => map.insert(key, Arc::new(serde_json::from_slice(bytes)?)),
+        Some(bytes) => map.insert(key, Arc::new(stored::decode(bytes)?)),
         None => map.remove(&key),
     };
     Ok(())
@@ -204,7 +221,8 @@ impl Keeper {
     /// Takes an entry; `None` as value means that the key was removed.
     pub fn take(&mut self, key: &str, value: Option<&[u8]>) {
         if let Err(error) = self.building.fold(key, value) {
-            tracing::warn!(key, %error, "this configuration entry does not parse and is left out");
+            self.building.inherit(key, &self.current.load());
+            tracing::error!(key, %error, "this configuration entry does not parse; what it said before stays in force where that is known, webhooks of an app or a number get 503 where it is not");
         }
         if self.whole {
             self.publish();
@@ -261,10 +279,38 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_with_an_unknown_field_is_refused_and_leaves_the_rest() {
+    fn an_entry_of_another_version_is_read_and_one_that_does_not_parse_is_known_to_be_there() {
         let mut snapshot = Snapshot::default();
-        assert!(snapshot.fold("tenant.acme", Some(br#"{"id":"acme","name":"A","nmae":"B"}"#)).is_err());
-        assert!(snapshot.tenants.is_empty());
+        let newer = br#"{"v":2,"id":"acme","name":"A","colour":{"of":"tomorrow"}}"#;
+        snapshot.fold("tenant.acme", Some(newer)).unwrap();
+        assert_eq!(snapshot.tenants.len(), 1);
+        assert!(snapshot.fold("tenant.b", Some(br#"{"id":"b","name":7}"#)).is_err());
+        assert!(snapshot.tenants.len() == 1 && snapshot.unreadable.contains_key("tenant.b"));
+        snapshot.fold("tenant.b", Some(br#"{"id":"b","name":"B"}"#)).unwrap();
+        assert!(snapshot.tenants.len() == 2 && snapshot.unreadable.is_empty());
+        assert!(snapshot.fold("tenant.b", Some(b"{")).is_err());
+        snapshot.fold("tenant.b", None).unwrap();
+        assert!(snapshot.tenants.len() == 1 && snapshot.unreadable.is_empty());
+    }
+
+    #[test]
+    fn what_an_entry_said_before_stays_in_force_however_often_the_table_is_read() {
+        let (registry, mut keeper) = Registry::kept();
+        let acme = TenantId::new("acme").unwrap();
+        keeper.take("tenant.acme", Some(br#"{"id":"acme","name":"A"}"#));
+        keeper.complete();
+        keeper.take("tenant.acme", Some(b"{"));
+        for _ in 0..2 {
+            let snapshot = registry.snapshot();
+            assert_eq!(snapshot.tenants[&acme].name, "A");
+            assert_eq!(snapshot.unreadable.keys().collect::<Vec<_>>(), ["tenant.acme"]);
+            keeper.begin();
+            keeper.take("tenant.acme", Some(b"{"));
+            keeper.complete();
+        }
+        keeper.begin();
+        keeper.complete();
+        assert!(registry.snapshot().tenants.is_empty() && registry.snapshot().unreadable.is_empty());
     }
 
     #[test]

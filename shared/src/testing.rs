@@ -3,9 +3,11 @@
 //! Behind the feature `testing`; no shipped binary asks for it. A program started here ends with the value
 //! that holds it, and the last lines it printed are part of every error about it.
 
+mod ages;
 mod nats_server;
 mod process;
 
+pub use ages::{Ages, check_ages};
 pub use nats_server::{NatsOptions, NatsServer, nats_command};
 pub use process::{Process, ProcessError};
 

@@ -20,5 +20,7 @@ pub mod replies;
 pub mod scaler;
 pub mod surroundings;
 #[cfg(test)]
+mod stored;
+#[cfg(test)]
 mod testing;
 pub mod traces;

@@ -1,6 +1,6 @@
 //! What every pool is given: the log to write to, the configuration, and the means to open secrets.
 
-use crate::core::log::{Log, LogError, now_ms, to_bytes};
+use crate::core::log::{Log, LogError, now_ms};
 use crate::core::older::Older;
 use crate::core::tuning::Tuning;
 use ackline_shared::envelope::{Family, Head};
@@ -11,6 +11,7 @@ use ackline_shared::partition;
 use ackline_shared::record::Record;
 use ackline_shared::registry::{Registry, Snapshot};
 use ackline_shared::secret::Secret;
+use ackline_shared::stored;
 use ackline_shared::vault::{VaultError, VaultKey};
 use async_nats::jetstream::kv::{Operation, UpdateErrorKind};
 use std::sync::Arc;
@@ -62,7 +63,7 @@ impl Platform {
             replay: None,
             ..cause.clone()
         };
-        self.log.write(&head, to_bytes(record)).await
+        self.log.write(&head, stored::encode(record).into()).await
     }
 
     /// Switches an endpoint off in the declared configuration; false when it is off already, or was changed meanwhile.
@@ -75,12 +76,12 @@ impl Platform {
         let (config, key) = (&self.buckets.config, known.config_key());
         let entry = config.entry(key.clone()).await.map_err(|error| error.to_string())?;
         let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else { return Ok(false) };
-        let mut endpoint: Endpoint =
-            serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
+        let mut endpoint: Endpoint = stored::decode(&entry.value).map_err(|error| error.to_string())?;
         if endpoint.url != known.url || !std::mem::replace(&mut endpoint.enabled, false) {
             return Ok(false);
         }
-        match config.update(&key, to_bytes(&endpoint), entry.revision).await {
+        let off = stored::encode_over(&endpoint, &entry.value).map_err(|newer| newer.to_string())?;
+        match config.update(&key, off.into(), entry.revision).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
             Err(error) => Err(error.to_string()),

@@ -219,6 +219,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         standing,
         board: board.clone(),
         surroundings: surroundings.clone(),
+        unreadable: api::register_unreadable(&mut metrics),
         metrics: Arc::new(metrics),
     };
     running.spawn(serve(listeners.private, api::build_private(private), shutdown.clone()));

@@ -291,6 +291,33 @@ async fn an_edge_that_cannot_serve_yet_asks_to_come_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_declared_in_an_entry_that_does_not_parse_is_asked_for_again_and_not_kept_as_nobodys() {
+    let harness = Harness::new();
+    let (mut snapshot, master) = fixture::snapshot();
+    for key in ["phone.300", "app.broken"] {
+        assert!(snapshot.fold(key, Some(b"{")).is_err());
+    }
+    harness.routing.replace(RoutingTable::build(&snapshot, &master, None));
+    let broken = delivery("300", &["wamid.A"]);
+    for request in [post(&broken), post_to("broken", &broken, Some(&sign(&broken)))] {
+        let answer = harness.send(request).await;
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, Some("2")));
+    }
+    assert!(harness.log.stored().is_empty());
+    assert!(harness.metrics.encode().contains("refusals_total{reason=\"entry_unreadable\"} 2"));
+    // Everybody else's go on.
+    assert_eq!(harness.send(post(&delivery("100", &["wamid.B"]))).await.status.as_u16(), 200);
+    assert_eq!(harness.send(post(&delivery("999", &["wamid.C"]))).await.status.as_u16(), 200);
+    let phone = br#"{"id":"300","tenant":"acme","app":"main","waba_id":"W3","access_token":"t"}"#;
+    snapshot.fold("phone.300", Some(phone)).unwrap();
+    harness.routing.replace(RoutingTable::build(&snapshot, &master, None));
+    assert_eq!(harness.send(post(&broken)).await.status.as_u16(), 200);
+    let tenants: Vec<_> =
+        harness.log.stored().iter().map(|update| update.head.tenant.as_str().to_owned()).collect();
+    assert_eq!(tenants, ["acme", "_unrouted", "acme"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whatever_keeps_the_log_from_storing_is_a_503() {
     let harness = Harness::new();
     let errors = [

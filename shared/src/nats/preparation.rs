@@ -8,6 +8,7 @@ use super::api::{self, ApiError, Ask};
 use super::layout::{self, StreamConfig, bucket_stream, bucket_subject};
 use super::{NatsError, NatsSettings};
 use crate::model::Installation;
+use crate::stored;
 use crate::subjects::{BUCKET_CONFIG, config_key};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -91,8 +92,7 @@ async fn check_partitions(asker: &impl Ask, configured: u16) -> Result<(), NatsE
     let failed = |error: ApiError| NatsError::prepare(config_key::INSTALLATION, &error);
     let mut last = last(asker).await.map_err(failed)?;
     if last.data.is_empty() {
-        let record = serde_json::to_vec(&Installation { partitions: configured });
-        let record = record.map_err(|error| NatsError::prepare(config_key::INSTALLATION, &error))?;
+        let record = stored::encode(&Installation { partitions: configured });
         let subject = bucket_subject(BUCKET_CONFIG, config_key::INSTALLATION);
         match api::publish_after(asker, &subject, last.seq, record).await {
             Err(error) if error.is(WRONG_LAST_SEQUENCE) => last = self::last(asker).await.map_err(failed)?,
@@ -101,8 +101,7 @@ async fn check_partitions(asker: &impl Ask, configured: u16) -> Result<(), NatsE
     }
     let unreadable = |error: String| failed(ApiError::Unreadable(error));
     let record = STANDARD.decode(&last.data).map_err(|error| unreadable(error.to_string()))?;
-    let stored: Installation =
-        serde_json::from_slice(&record).map_err(|error| unreadable(error.to_string()))?;
+    let stored: Installation = stored::decode(&record).map_err(|error| unreadable(error.to_string()))?;
     if stored.partitions == configured {
         Ok(())
     } else {

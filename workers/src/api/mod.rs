@@ -31,7 +31,7 @@ pub(crate) mod time;
 mod tuning;
 
 pub use listener::serve;
-pub use private::{PrivateState, build_private};
+pub use private::{PrivateState, build_private, register_unreadable};
 pub use service::document;
 pub use settings::ApiSettings;
 

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -38,6 +39,17 @@ pub struct PrivateState {
     pub surroundings: Arc<Surroundings>,
     /// All metrics of the process.
     pub metrics: Arc<Registry>,
+    /// Entries of the configuration that do not parse, set when read.
+    pub unreadable: Gauge,
+}
+
+/// Makes the gauge of entries that do not parse.
+pub fn register_unreadable(registry: &mut Registry) -> Gauge {
+    let gauge = Gauge::default();
+    let help =
+        "Entries of the configuration that do not parse and have no effect, or the one they had before";
+    registry.register("ackline_configuration_entries_unreadable", help, gauge.clone());
+    gauge
 }
 
 /// Builds the private service.
@@ -72,6 +84,7 @@ async fn ready(State(state): State<PrivateState>) -> Response {
         "pools": pools,
         "stuck": stuck,
         "configuration": if is_loaded { "loaded" } else { "not yet read" },
+        "unreadable": state.platform.snapshot().unreadable.keys().collect::<Vec<_>>(),
         "journal": journal.map_or("not used", |is_readable| if is_readable { "readable" } else { "away" }),
     });
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -85,6 +98,8 @@ fn stuck(board: &Board, pool: Pool) -> Vec<String> {
 
 async fn metrics(State(state): State<PrivateState>) -> Response {
     let mut text = String::new();
+    let unreadable = state.platform.snapshot().unreadable.len();
+    state.unreadable.set(i64::try_from(unreadable).unwrap_or(i64::MAX));
     match encode(&mut text, &state.metrics) {
         Ok(()) => {
             let media = "application/openmetrics-text; version=1.0.0; charset=utf-8";

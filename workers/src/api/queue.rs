@@ -5,6 +5,7 @@ use super::problem::Problem;
 use ackline_shared::command::SendCommand;
 use ackline_shared::ids::{TenantId, UpdateId};
 use ackline_shared::record::Record;
+use ackline_shared::stored;
 use ackline_shared::subjects::{Lane, OUTBOUND, UPDATES};
 use async_nats::jetstream::stream::RawMessageErrorKind;
 
@@ -56,7 +57,7 @@ async fn is_same(app: &App, sequence: u64, command: &SendCommand) -> Result<bool
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(true),
         Err(error) => return Err(away(&error)),
     };
-    let Ok(first) = serde_json::from_slice::<SendCommand>(&stored.payload) else { return Ok(true) };
+    let Ok(first) = stored::decode::<SendCommand>(&stored.payload) else { return Ok(true) };
     let is_same = (&first.to, &first.content, &first.phone_number_id, &first.reply_to)
         == (&command.to, &command.content, &command.phone_number_id, &command.reply_to);
     Ok(first.id != command.id || is_same)

@@ -3,9 +3,9 @@
 //! Every write is a compare-and-set in the `config` bucket, so two authors never overwrite each other unseen.
 
 use super::App;
-use super::problem::Problem;
-use crate::core::log::to_bytes;
+use super::problem::{Mistake, Problem};
 use ackline_shared::model::Entity;
+use ackline_shared::stored::{self, Newer};
 use async_nats::jetstream::kv::{Operation, UpdateErrorKind};
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -87,7 +87,7 @@ pub async fn load<T: Entity>(app: &App, key: &str) -> Result<Option<Revised<T>>,
     app.reach_log()?;
     let entry = app.platform.buckets.config.entry(key).await.map_err(|error| away(key, &error))?;
     let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else { return Ok(None) };
-    match serde_json::from_slice(&entry.value) {
+    match stored::decode(&entry.value) {
         Ok(value) => Ok(Some(Revised { value, revision: entry.revision, is_new: false })),
         Err(error) => {
             tracing::error!(key, %error, "this configuration entry does not parse");
@@ -106,15 +106,24 @@ pub async fn save<T: Entity>(app: &App, entity: T, expected: Expectation) -> Res
     if !expected.holds(stored) {
         return Err(Problem::PreconditionFailed);
     }
+    let before = entry.as_ref().filter(|entry| entry.operation == Operation::Put);
+    let written = match before {
+        Some(before) => stored::encode_over(&entity, &before.value).map_err(newer)?,
+        None => stored::encode(&entity),
+    };
     // A removed key still has the revision of its removal.
     let last = entry.map_or(0, |entry| entry.revision);
-    let written = config.update(&key, to_bytes(&entity), last).await;
+    let written = config.update(&key, written.into(), last).await;
     let revision = written.map_err(|error| match (error.kind(), expected) {
         (UpdateErrorKind::WrongLastRevision, Expectation::Any) => Problem::Conflict,
         (UpdateErrorKind::WrongLastRevision, _) => Problem::PreconditionFailed,
         _ => away(&key, &error),
     })?;
     Ok(Revised { value: entity, revision, is_new: stored.is_none() })
+}
+
+fn newer(newer: Newer) -> Problem {
+    Problem::Invalid(vec![Mistake::new("", newer.to_string())])
 }
 
 fn away(key: &str, error: &dyn std::fmt::Display) -> Problem {

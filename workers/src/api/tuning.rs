@@ -375,7 +375,7 @@ fn store(app: &App) -> TuningStore {
 
 async fn read<T, B>(app: &App, key: &str) -> Result<Response, Problem>
 where
-    T: DeserializeOwned + Default + PartialEq,
+    T: Serialize + DeserializeOwned + Default + PartialEq,
     B: From<T> + Serialize,
 {
     app.reach_log()?;
@@ -453,6 +453,7 @@ fn problem(error: TuningError) -> Problem {
         TuningError::Conflict(_) => Problem::Conflict,
         TuningError::Away(_) => Problem::NatsAway,
         TuningError::Unreadable { .. } => Problem::Internal,
+        TuningError::Newer { newer, .. } => Problem::Invalid(vec![Mistake::new("", newer.to_string())]),
     }
 }
 

@@ -135,7 +135,7 @@ fn content(
         Content::Part(part) => {
             // A part without secrets seals nothing, so the key is not used.
             let data_key = keyring.get(part.scope()).unwrap_or(master);
-            part.as_ref().clone().seal(data_key).map(Some).map_err(failed)
+            part.as_ref().clone().seal(data_key, change.before.as_deref()).map(Some).map_err(failed)
         }
     }
 }

@@ -7,6 +7,7 @@ use super::part::SECRET_FIELDS;
 use ackline_shared::model::{
     ApiKey, App, Bot, Brand, CrmLink, Document, Endpoint, Entity, Flow, PhoneNumber, Relay, Tenant,
 };
+use ackline_shared::stored;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -207,6 +208,10 @@ impl Reader<'_> {
                     self.resolve(&place, name, value);
                 }
             }
+        }
+        if let Err(error) = stored::refuse_unknown::<T>(&item) {
+            self.mistakes.push(format!("{place}: {error}"));
+            return None;
         }
         match serde_path_to_error::deserialize::<_, T>(&item) {
             Ok(value) => Some(Placed { place, value }),

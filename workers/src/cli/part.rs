@@ -7,6 +7,7 @@ use ackline_shared::model::{
     Tenant,
 };
 use ackline_shared::secret::Secret;
+use ackline_shared::stored::{self, Newer, Stored};
 use ackline_shared::vault::{VaultError, VaultKey};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -92,16 +93,16 @@ impl Part {
     /// Reads a stored part; `None` for a key that is not a part's.
     pub fn read(key: &str, bytes: &[u8]) -> Option<Result<Self, serde_json::Error>> {
         Some(match key.split_once('.')?.0 {
-            "brand" => serde_json::from_slice(bytes).map(Self::Brand),
-            "tenant" => serde_json::from_slice(bytes).map(Self::Tenant),
-            "app" => serde_json::from_slice(bytes).map(Self::App),
-            "flow" => serde_json::from_slice(bytes).map(Self::Flow),
-            "bot" => serde_json::from_slice(bytes).map(Self::Bot),
-            "relay" => serde_json::from_slice(bytes).map(Self::Relay),
-            "endpoint" => serde_json::from_slice(bytes).map(Self::Endpoint),
-            "crm" => serde_json::from_slice(bytes).map(Self::CrmLink),
-            "key" => serde_json::from_slice(bytes).map(Self::ApiKey),
-            "phone" => serde_json::from_slice(bytes).map(Self::PhoneNumber),
+            "brand" => stored::decode(bytes).map(Self::Brand),
+            "tenant" => stored::decode(bytes).map(Self::Tenant),
+            "app" => stored::decode(bytes).map(Self::App),
+            "flow" => stored::decode(bytes).map(Self::Flow),
+            "bot" => stored::decode(bytes).map(Self::Bot),
+            "relay" => stored::decode(bytes).map(Self::Relay),
+            "endpoint" => stored::decode(bytes).map(Self::Endpoint),
+            "crm" => stored::decode(bytes).map(Self::CrmLink),
+            "key" => stored::decode(bytes).map(Self::ApiKey),
+            "phone" => stored::decode(bytes).map(Self::PhoneNumber),
             _ => return None,
         })
     }
@@ -139,14 +140,25 @@ impl Part {
         value
     }
 
-    /// The stored form: its plain secrets sealed under the data key of its scope.
-    pub fn seal(mut self, data_key: &VaultKey) -> Result<Vec<u8>, SealError> {
+    /// Whether it may be written in the place of what is stored.
+    pub fn may_replace(&self, before: &[u8]) -> Result<(), Newer> {
+        fn check<T: Stored>(_: &T, before: &[u8]) -> Result<(), Newer> {
+            stored::check::<T>(before)
+        }
+        each!(self, entity => check(entity, before))
+    }
+
+    /// The stored form, in the place of what is stored: its plain secrets sealed under the data key of its scope.
+    pub fn seal(mut self, data_key: &VaultKey, before: Option<&[u8]>) -> Result<Vec<u8>, SealError> {
         let scope = self.scope().to_owned();
         for field in each!(&mut self, entity => entity.secrets()) {
             let plain = field.open(data_key, &scope)?;
             *field = SecretField::sealed(&data_key.seal(&scope, &plain));
         }
-        Ok(each!(&self, entity => serde_json::to_vec(entity))?)
+        match before {
+            Some(before) => Ok(each!(&self, entity => stored::encode_over(entity, before))?),
+            None => Ok(each!(&self, entity => stored::encode(entity))),
+        }
     }
 
     /// What its secrets are called, in the order of the model's own list.
@@ -175,6 +187,9 @@ pub enum SealError {
     /// A secret does not open.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// What is stored is not to be written over.
+    #[error("cannot be written: {0}")]
+    Newer(#[from] Newer),
     /// It cannot be written as JSON.
     #[error("cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -214,7 +229,7 @@ mod tests {
     fn a_sealed_part_reads_back_with_its_secrets() {
         let data_key = VaultKey::generate();
         for part in Part::all_of(&samples::document()) {
-            let bytes = part.clone().seal(&data_key).unwrap();
+            let bytes = part.clone().seal(&data_key, None).unwrap();
             let back = Part::read(&part.key(), &bytes).unwrap().unwrap();
             assert_eq!(back.open_side(), part.open_side());
             assert!(back.open_secrets(&data_key).unwrap() == part.open_secrets(&data_key).unwrap());

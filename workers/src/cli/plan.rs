@@ -9,8 +9,10 @@ use super::part::{self, Part};
 use super::stored::{Entry, Stored};
 use ackline_shared::ids::TenantId;
 use ackline_shared::model::INSTALLATION_SCOPE;
+use ackline_shared::stored::Newer;
 use ackline_shared::subjects::config_key;
 use ackline_shared::vault::VaultKey;
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +30,14 @@ pub enum PlanError {
     MasterKey {
         /// Whose data key it is.
         scope: String,
+    },
+    /// An entry is not to be written over.
+    #[error("{what}: {newer}")]
+    Newer {
+        /// The entry.
+        what: String,
+        /// Its version.
+        newer: Newer,
     },
 }
 
@@ -58,6 +68,8 @@ pub struct Change {
     pub key: String,
     /// The revision that must still be the last; `None` when the key must not exist.
     pub revision: Option<u64>,
+    /// What is stored, where it is written anew.
+    pub before: Option<Bytes>,
     /// What is written.
     pub content: Content,
 }
@@ -129,12 +141,13 @@ pub fn plan(parts: Vec<Part>, stored: &Stored, master: &VaultKey, prune: bool) -
             details: Vec::new(),
             key: config_key::data_key(scope),
             revision: None,
+            before: None,
             content: Content::DataKey(scope.to_owned()),
         });
     }
     for part in parts {
         let change = compare(part, stored, master, &plan.keyring);
-        plan.changes.extend(change);
+        plan.changes.extend(change.map(refuse_newer).transpose()?);
     }
     surplus(&mut plan, &declared, stored, prune);
     Ok(plan)
@@ -163,18 +176,30 @@ fn compare(
 ) -> Option<Change> {
     let key = part.key();
     let (noun, name) = part::describe(&key)?;
-    let (action, revision, details) = match stored.0.get(&key) {
+    let (action, stored_before, details) = match stored.0.get(&key) {
         None => (Action::Add, None, Vec::new()),
         Some(entry) => {
             let details = differences(&part, &key, entry, stored, master, keyring);
             if details.is_empty() {
                 return None;
             }
-            (Action::Change, Some(entry.revision), details)
+            (Action::Change, Some(entry.clone()), details)
         }
     };
     let content = Content::Part(Box::new(part));
-    Some(Change { action, noun, name, details, key, revision, content })
+    let (revision, before) = stored_before.map(|entry| (entry.revision, entry.value)).unzip();
+    Some(Change { action, noun, name, details, key, revision, before, content })
+}
+
+/// Nothing is written when one of the entries is a newer version's.
+fn refuse_newer(change: Change) -> Result<Change, PlanError> {
+    match (&change.content, &change.before) {
+        (Content::Part(part), Some(before)) => part
+            .may_replace(before)
+            .map_err(|newer| PlanError::Newer { what: format!("{} {}", change.noun, change.name), newer })?,
+        _ => {}
+    }
+    Ok(change)
 }
 
 fn differences(
@@ -240,7 +265,8 @@ fn surplus(plan: &mut Plan, declared: &BTreeSet<String>, stored: &Stored, prune:
 fn remove(stored: &Stored, key: &str, noun: &'static str, name: String) -> Option<Change> {
     let revision = Some(stored.0.get(key)?.revision);
     let (details, content) = (Vec::new(), Content::Nothing);
-    Some(Change { action: Action::Remove, noun, name, details, key: key.to_owned(), revision, content })
+    let (key, before) = (key.to_owned(), None);
+    Some(Change { action: Action::Remove, noun, name, details, key, revision, before, content })
 }
 
 impl Serialize for Change {
@@ -271,7 +297,7 @@ mod tests {
                 }
                 Content::Part(part) => {
                     let data_key = keyring.get(part.scope()).cloned().unwrap_or_else(VaultKey::generate);
-                    part.seal(&data_key).unwrap()
+                    part.seal(&data_key, change.before.as_deref()).unwrap()
                 }
                 Content::Nothing => {
                     stored.0.remove(&change.key);
@@ -400,6 +426,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_newer_version_wrote_is_compared_and_not_written_over() {
+        let (master, mut document) = (VaultKey::generate(), samples::document());
+        let first = plan(Part::all_of(&document), &Stored::default(), &master, false).unwrap();
+        let mut stored = carry_out(Stored::default(), first, &master);
+        let mut write =
+            |value: &str| stored.0.get_mut("tenant.globex").unwrap().value = value.to_owned().into();
+        write(r#"{"v":1,"id":"globex","name":"Globex","shards":4,"colour":"red"}"#);
+        document.tenants[1].name = "Globex Inc".to_owned();
+        let change = plan(Part::all_of(&document), &stored, &master, false).unwrap();
+        let stored = carry_out(stored, change, &master);
+        let kept: Value = serde_json::from_slice(&stored.0["tenant.globex"].value).unwrap();
+        assert_eq!((&kept["name"], &kept["colour"]), (&Value::from("Globex Inc"), &Value::from("red")));
+        let mut stored = stored;
+        let newer = r#"{"v":2,"id":"globex","name":"Globex Inc","shards":4}"#;
+        stored.0.get_mut("tenant.globex").unwrap().value = newer.into();
+        assert!(plan(Part::all_of(&document), &stored, &master, false).unwrap().changes.is_empty());
+        document.tenants[1].name = "Globex".to_owned();
+        let error = plan(Part::all_of(&document), &stored, &master, false).unwrap_err().to_string();
+        assert!(error.contains("tenant globex") && error.contains("newer version"), "{error}");
+    }
+
+    #[test]
     fn damaged_entries_are_written_anew() {
         let (master, document) = (VaultKey::generate(), samples::document());
         let first = plan(Part::all_of(&document), &Stored::default(), &master, false).unwrap();
@@ -407,7 +455,8 @@ mod tests {
         let entry = stored.0.get_mut("tenant.globex").unwrap();
         entry.value = "{\"id\":1}".into();
         let foreign = Part::all_of(&document).into_iter().find(|part| part.key() == "app.main").unwrap();
-        stored.0.get_mut("app.main").unwrap().value = foreign.seal(&VaultKey::generate()).unwrap().into();
+        stored.0.get_mut("app.main").unwrap().value =
+            foreign.seal(&VaultKey::generate(), None).unwrap().into();
         let plan = plan(Part::all_of(&document), &stored, &master, false).unwrap();
         assert_eq!(
             said(&plan),

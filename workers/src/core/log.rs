@@ -3,6 +3,7 @@
 use crate::traces;
 use ackline_shared::command::SendCommand;
 use ackline_shared::envelope::Head;
+use ackline_shared::stored;
 use ackline_shared::subjects::Lane;
 use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
@@ -48,7 +49,7 @@ impl Log {
         let mut head = command.head(lane, self.partitions);
         // A command that an attempt gives is part of the attempt's trace.
         head.traceparent = head.traceparent.or_else(traces::current);
-        let receipt = self.publish(head.subject(), head.to_headers(), to_bytes(command)).await?;
+        let receipt = self.publish(head.subject(), head.to_headers(), stored::encode(command).into()).await?;
         Ok(receipt.duplicate.then_some(receipt.sequence))
     }
 

@@ -4,11 +4,12 @@
 //! not expire, and changes only by compare-and-set. Both buckets are watched, so an idle process asks nothing.
 //! A bucket that disappears is made again as it was; what it said is said again by those it was about.
 
-use super::log::{now_ms, to_bytes};
+use super::log::now_ms;
 use super::owners::{self, Owner, Owners, Plan, Recorded, Vacancy};
 use super::roster::{Member, Roster};
 use super::tenure::{Freshness, Moment, Tenure, Title};
 use crate::platform::Platform;
+use ackline_shared::stored::{self, Stored};
 use ackline_shared::subjects::{Partition, Pool, owner_key, parse_owner_key};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{Entry, Operation, Store, Watch};
@@ -216,7 +217,8 @@ impl Seat {
     async fn record(&self, partition: Partition, owner: Owner, revision: u64) -> Result<u64, ClaimError> {
         let shared = self.shared();
         let key = owner_key(self.pool, partition);
-        let answer = timeout(ANSWER_WAIT, shared.owners.update(&key, to_bytes(&owner), revision)).await;
+        let answer =
+            timeout(ANSWER_WAIT, shared.owners.update(&key, stored::encode(&owner).into(), revision)).await;
         let revision = answer
             .map_err(|_| ClaimError::Refused("no answer in time".to_owned()))?
             .map_err(|error| ClaimError::Refused(error.to_string()))?;
@@ -284,7 +286,7 @@ async fn renew(shared: Arc<Shared>) {
     let mut failures = 0_u32;
     loop {
         let asked = Moment::now();
-        let put = shared.members.put(&shared.instance, to_bytes(&shared.member()));
+        let put = shared.members.put(&shared.instance, stored::encode(&shared.member()).into());
         match timeout(shared.interval, put).await {
             Ok(Ok(_)) => {
                 failures = 0;
@@ -421,11 +423,11 @@ async fn next(watch: &mut Watch) -> Result<Option<Entry>, String> {
 }
 
 /// What an entry says; nothing where it was deleted or does not read.
-fn read_value<T: serde::de::DeserializeOwned>(entry: &Entry) -> Option<T> {
+fn read_value<T: Stored>(entry: &Entry) -> Option<T> {
     if entry.operation != Operation::Put {
         return None;
     }
-    let read = serde_json::from_slice(&entry.value);
+    let read = stored::decode(&entry.value);
     read.inspect_err(
         |error| tracing::warn!(bucket = entry.bucket, key = entry.key, %error, "this entry does not read"),
     )

@@ -6,6 +6,7 @@
 use super::assignment::assign;
 use super::roster::Roster;
 use super::tenure::Title;
+use ackline_shared::stored::Stored;
 use ackline_shared::subjects::{Partition, Pool};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub struct Owner {
     /// Whether it has given the partition up.
     pub released: bool,
 }
+
+impl Stored for Owner {}
 
 /// A record as it was read; no owner where one was deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 use super::finished::Finished;
 use super::older::{Older, OlderError};
 use super::tenure::Tenure;
+use ackline_shared::stored::{self, Stored};
 use async_nats::jetstream::kv::Store;
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,7 @@ impl From<OlderError> for RingError {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     /// The epoch of the owner that wrote it.
     #[serde(default, skip_serializing_if = "is_zero_u64")]
     epoch: u64,
@@ -75,6 +76,8 @@ struct Record {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     open: BTreeMap<String, Progress>,
 }
+
+impl Stored for Record {}
 
 impl Record {
     /// What a record for all targets says of one of them.
@@ -130,7 +133,9 @@ impl Ring {
         if entry.value.is_empty() {
             return Ok((entry.revision, Record::default()));
         }
-        let record = serde_json::from_slice(&entry.value).unwrap_or_else(|error| {
+        // What a newer version wrote is not written over: the update waits for a process that knows it.
+        stored::check::<Record>(&entry.value).map_err(|newer| failed(newer.to_string()))?;
+        let record = stored::decode(&entry.value).unwrap_or_else(|error| {
             // Reading it again would give the same: the conversation would stand still for good.
             tracing::warn!(key, %error, "a conversation's record cannot be read and starts anew");
             Record::default()
@@ -272,8 +277,7 @@ impl Keeper {
         }
         let epoch = self.epoch();
         let record = Record { epoch, ..record };
-        let bytes = serde_json::to_vec(&record).map_err(|error| failed(error.to_string()))?;
-        match ring.store.update(key, bytes.into(), revision).await {
+        match ring.store.update(key, stored::encode(&record).into(), revision).await {
             Ok(revision) => {
                 ring.lock().put(key.to_owned(), Cached { epoch, revision, record });
                 Ok(())

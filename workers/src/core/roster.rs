@@ -4,6 +4,7 @@
 //! life by then: our own echo proves that nothing older is still on its way. After a gap in our echoes
 //! everybody is given a whole life again, so that an outage of the broker moves nothing.
 
+use ackline_shared::stored::Stored;
 use ackline_shared::subjects::Pool;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,8 @@ pub struct Member {
     /// How long it lives without renewal, in milliseconds.
     pub ttl_ms: u64,
 }
+
+impl Stored for Member {}
 
 impl Member {
     /// Whether it takes part in a pool.

@@ -18,14 +18,15 @@ use super::job::LaneSource;
 use super::scheduler::{Rules, Share, WEIGHT_DEFAULT};
 use super::settings::PoolSettings;
 use ackline_shared::ids::TenantId;
+use ackline_shared::stored::{self, Stored};
 use ackline_shared::subjects::{Pool, tuning_key};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// What may be turned of a pool; what is absent is as configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PoolTuning {
     /// Jobs at once in each process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,7 +47,6 @@ pub struct PoolTuning {
 
 /// What may be turned of one tenant in one pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct TenantTuning {
     /// Its share of turns; 10 is everybody's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,7 +74,6 @@ pub enum Mode {
 
 /// A value with who put it there, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Stamped<T> {
     /// The value.
     pub value: T,
@@ -94,6 +93,8 @@ fn of_platform() -> bool {
 fn is_of_platform(platform: &bool) -> bool {
     *platform
 }
+
+impl<T: Serialize + DeserializeOwned> Stored for Stamped<T> {}
 
 /// What is done with a piece of work of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,14 +206,14 @@ impl Table {
             Some((pool, None)) => {
                 self.pools.remove(&pool);
                 if let Some(value) = value {
-                    self.pools.insert(pool, Arc::new(serde_json::from_slice(value)?));
+                    self.pools.insert(pool, Arc::new(stored::decode(value)?));
                 }
             }
             Some((pool, Some(tenant))) => {
                 let tenants = Arc::make_mut(self.tenants.entry(pool).or_default());
                 tenants.remove(&tenant);
                 if let Some(value) = value {
-                    tenants.insert(tenant, Arc::new(serde_json::from_slice(value)?));
+                    tenants.insert(tenant, Arc::new(stored::decode(value)?));
                 }
             }
             None => {}
@@ -295,7 +296,10 @@ mod tests {
     fn an_entry_that_does_not_parse_leaves_the_configured_value() {
         let mut table = Table::default();
         fold(&mut table, "pool.relay", json!({"paused": true}));
-        let wrong = json!({"value": {"pasued": true}, "by": "x", "at_ms": 1});
+        let newer = json!({"value": {"paused": true, "until": "later"}, "by": "x", "at_ms": 1, "why": "y"});
+        table.fold("pool.relay", Some(newer.to_string().as_bytes())).unwrap();
+        assert!(table.pool(POOL).unwrap().value.paused, "what is not known is passed over");
+        let wrong = json!({"value": {"paused": 7}, "by": "x", "at_ms": 1});
         assert!(table.fold("pool.relay", Some(wrong.to_string().as_bytes())).is_err());
         assert!(table.pool(POOL).is_none());
     }

@@ -10,6 +10,7 @@ use ackline_shared::command::Recipient;
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::model::CrmLink;
 use ackline_shared::registry::Snapshot;
+use ackline_shared::stored::{self, Stored};
 use ackline_shared::subjects::session_key;
 use async_nats::jetstream::kv::Store;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub struct Place {
     /// When this was written, in unix milliseconds.
     pub written_ms: u64,
 }
+
+impl Stored for Place {}
 
 impl Place {
     /// A place just found.
@@ -151,13 +154,13 @@ impl Places {
         let failed = |reason: String| PlaceError { verb: "read", reason };
         let stored = self.store.get(key(link, source_id)).await.map_err(|error| failed(error.to_string()))?;
         // An entry of another shape is as good as none: the place is found again.
-        Ok(stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+        Ok(stored.and_then(|bytes| stored::decode(&bytes).ok()))
     }
 
     /// Remembers a place under every id of the person.
     pub async fn save(&self, link: &CrmLink, place: &Place) -> Result<(), PlaceError> {
         let failed = |reason: String| PlaceError { verb: "written", reason };
-        let bytes = serde_json::to_vec(place).map_err(|error| failed(error.to_string()))?;
+        let bytes = stored::encode(place);
         for id in place.ids() {
             let put = self.store.put(key(link, id), bytes.clone().into()).await;
             put.map_err(|error| failed(error.to_string()))?;

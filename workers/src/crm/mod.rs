@@ -23,6 +23,7 @@ use ackline_shared::meta;
 use ackline_shared::model::{CrmKind, CrmLink, Entity};
 use ackline_shared::record::Record;
 use ackline_shared::registry::Snapshot;
+use ackline_shared::stored;
 use ackline_shared::subjects::{self, Class, Partition, Pool};
 use chatwoot::Chatwoot;
 use entry::{Entry, Person};
@@ -282,7 +283,7 @@ fn links<'a>(
 /// The entry in a piece of work; `None` when a CRM has nothing to show of it.
 fn read(work: &Work) -> Result<Option<Entry>, String> {
     if work.head.family == Family::Record {
-        return match serde_json::from_slice(&work.payload) {
+        return match stored::decode(&work.payload) {
             Ok(Record::ReplySent { command, wamid, .. }) => Ok(entry::of_reply(&command, &wamid)),
             Ok(Record::ReplyFailed { command, reason, ambiguous, .. }) => {
                 Ok(entry::of_failure(&command, &reason, ambiguous))

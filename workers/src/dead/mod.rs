@@ -28,5 +28,7 @@ pub use letter::Letter;
 pub use office::{Office, OfficeError};
 pub use order::{Action, Order, Source, State, Target};
 pub use past::Past;
+#[cfg(test)]
+pub(crate) use settled::Chunk;
 pub use settled::Standing;
 pub use tally::Count;

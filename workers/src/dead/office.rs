@@ -7,6 +7,7 @@ use super::settled::{Settled, Standing};
 use crate::core::log::{Log, now_ms};
 use ackline_shared::ids::TenantId;
 use ackline_shared::nats::Buckets;
+use ackline_shared::stored;
 use ackline_shared::subjects::{BUCKET_REPLAYS, DEAD, UPDATES};
 use async_nats::HeaderMap;
 use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
@@ -132,8 +133,7 @@ impl Office {
         let name = if matches!(order.source, Source::Past(_)) { UPDATES } else { DEAD };
         let mut source = self.log.context().get_stream(name).await.map_err(OfficeError::books)?;
         order.until = source.info().await.map_err(OfficeError::books)?.state.last_sequence;
-        let bytes = serde_json::to_vec(&order).map_err(OfficeError::books)?;
-        self.store.create(key(&order.id), bytes.into()).await.map_err(OfficeError::books)?;
+        self.store.create(key(&order.id), stored::encode(&order).into()).await.map_err(OfficeError::books)?;
         tracing::info!(
             order = order.id, by = order.by, action = ?order.action, expected = order.expected,
             "an order over dead letters or the past was given"
@@ -217,8 +217,7 @@ impl Office {
 
     /// Writes an order back; `None` when it was changed meanwhile.
     pub(super) async fn write(&self, revision: u64, order: &Order) -> Result<Option<u64>, OfficeError> {
-        let bytes = serde_json::to_vec(order).map_err(OfficeError::books)?;
-        match self.store.update(key(&order.id), bytes.into(), revision).await {
+        match self.store.update(key(&order.id), stored::encode(order).into(), revision).await {
             Ok(revision) => Ok(Some(revision)),
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(None),
             Err(error) => Err(OfficeError::books(error)),
@@ -231,8 +230,10 @@ pub(super) fn every_order() -> String {
     format!("{ORDER_PREFIX}>")
 }
 
+/// Reads an order; none where it is a newer version's, which may say less than all of what is meant to this one.
 pub(super) fn read(bytes: &[u8]) -> Option<Order> {
-    serde_json::from_slice(bytes).ok()
+    stored::check::<Order>(bytes).ok()?;
+    stored::decode(bytes).ok()
 }
 
 fn key(id: &str) -> String {

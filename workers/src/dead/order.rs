@@ -3,6 +3,7 @@
 use super::filter::Filter;
 use super::past::Past;
 use ackline_shared::ids::{EntityId, TenantId, UpdateId, hex};
+use ackline_shared::stored::Stored;
 use ackline_shared::subjects::Pool;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -132,6 +133,8 @@ pub struct Order {
     pub problem: Option<String>,
 }
 
+impl Stored for Order {}
+
 impl Order {
     /// Makes an id.
     pub fn new_id(action: Action, random: [u8; 8]) -> String {
@@ -140,6 +143,11 @@ impl Order {
             Action::Discard => DISCARD_PREFIX,
         };
         format!("{prefix}{}", hex(&random))
+    }
+
+    /// Whether a text is an order's id.
+    pub fn is_id(text: &str) -> bool {
+        text.starts_with(REPLAY_PREFIX) || text.starts_with(DISCARD_PREFIX)
     }
 
     /// What the order of this id does.

@@ -5,8 +5,10 @@
 
 use super::office::OfficeError;
 use super::order::{Action, Order};
+use ackline_shared::stored::{self, Stored};
 use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Sequences in one entry; at worst, every other letter, it has some 30 KiB.
@@ -124,8 +126,7 @@ impl Settled {
             if after == before {
                 return Ok(changed);
             }
-            let bytes = serde_json::to_vec(&after).map_err(OfficeError::books)?;
-            match self.store.update(key(number), bytes.into(), revision).await {
+            match self.store.update(key(number), stored::encode(&after).into(), revision).await {
                 Ok(revision) => {
                     self.chunks.insert(number, (revision, after));
                     return Ok(changed);
@@ -147,7 +148,8 @@ impl Settled {
         let entry = self.store.entry(key(number)).await.map_err(OfficeError::books)?;
         let loaded = match entry {
             Some(entry) if entry.operation == Operation::Put => {
-                (entry.revision, serde_json::from_slice(&entry.value).map_err(OfficeError::books)?)
+                stored::check::<Chunk>(&entry.value).map_err(OfficeError::books)?;
+                (entry.revision, stored::decode(&entry.value).map_err(OfficeError::books)?)
             }
             Some(entry) => (entry.revision, Chunk::default()),
             None => (0, Chunk::default()),
@@ -163,8 +165,21 @@ fn key(number: u64) -> String {
 
 /// The runs of each order, from and to, both included.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-struct Chunk(BTreeMap<String, Vec<(u64, u64)>>);
+#[serde(try_from = "BTreeMap<String, Value>")]
+pub(crate) struct Chunk(BTreeMap<String, Vec<(u64, u64)>>);
+
+impl Stored for Chunk {}
+
+impl TryFrom<BTreeMap<String, Value>> for Chunk {
+    type Error = serde_json::Error;
+
+    /// Whatever else stands there is no order's.
+    fn try_from(fields: BTreeMap<String, Value>) -> Result<Self, Self::Error> {
+        let runs = fields.into_iter().filter(|(name, _)| Order::is_id(name));
+        let runs = runs.map(|(order, runs)| Ok((order, serde_json::from_value(runs)?)));
+        runs.collect::<Result<_, _>>().map(Self)
+    }
+}
 
 impl Chunk {
     fn holder(&self, sequence: u64) -> Option<&str> {

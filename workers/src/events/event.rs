@@ -6,6 +6,7 @@ use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::short_hash;
 use ackline_shared::meta::{self, Body, Message, Status};
 use ackline_shared::record::Record;
+use ackline_shared::stored;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -186,8 +187,7 @@ pub fn of(head: &Head, payload: &[u8]) -> Result<Option<Event>, EventError> {
     let made = match head.family {
         Family::Update(_) => of_update(head, meta::read(payload)?)?,
         Family::Record => {
-            let record =
-                serde_json::from_slice(payload).map_err(|error| EventError::Record(error.to_string()))?;
+            let record = stored::decode(payload).map_err(|error| EventError::Record(error.to_string()))?;
             of_record(head, record)
         }
         Family::Command(_) => None,

@@ -5,6 +5,7 @@ use super::agent::Turn;
 use super::definition::{EndpointConfig, Method};
 use ackline_shared::command::Content;
 use ackline_shared::ids::short_hash;
+use ackline_shared::stored;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -94,6 +95,7 @@ pub enum HeaderValue {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentCall {
     /// The model and where it is reached.
+    #[serde(deserialize_with = "stored::tolerant")]
     pub endpoint: EndpointConfig,
     /// What it is told about its task.
     pub system: String,

@@ -22,6 +22,7 @@ use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{EntityId, PhoneNumberId, UpdateId, short_hash};
 use ackline_shared::meta::{self, Body};
 use ackline_shared::record::Record;
+use ackline_shared::stored;
 use ackline_shared::subjects::{self, Class, Lane, Pool, session_key};
 use std::sync::Arc;
 
@@ -232,8 +233,7 @@ impl FlowsJob {
 /// What the engine is told about a piece of work; `None` when it concerns no flow.
 fn read_update(work: &Work) -> Result<Option<Update>, String> {
     if work.head.family == Family::Record {
-        let record =
-            serde_json::from_slice(&work.payload).map_err(|error| format!("not a record: {error}"))?;
+        let record = stored::decode(&work.payload).map_err(|error| format!("not a record: {error}"))?;
         let Record::FlowResult { effect, outcome } = record else { return Ok(None) };
         let outcome: Outcome =
             serde_json::from_value(outcome).map_err(|error| format!("not the outcome of a call: {error}"))?;

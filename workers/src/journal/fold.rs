@@ -10,6 +10,7 @@ use ackline_shared::envelope::Family;
 use ackline_shared::ids::{ConversationKey, short_hash};
 use ackline_shared::meta::{self, Body, Message, Update};
 use ackline_shared::record::Record;
+use ackline_shared::stored;
 use ackline_shared::subjects::Class;
 use serde_json::Value;
 
@@ -161,7 +162,7 @@ pub fn fold(work: &Work) -> Result<Entry, FoldError> {
         Family::Update(Class::Message) => fold_message(work, meta::read(&work.payload)?),
         Family::Update(Class::Status) => fold_status(work, meta::read(&work.payload)?),
         Family::Record => {
-            let record = serde_json::from_slice(&work.payload);
+            let record = stored::decode(&work.payload);
             Ok(fold_record(work, record.map_err(|error| FoldError::Record(error.to_string()))?))
         }
         Family::Update(Class::Account) | Family::Command(_) => Ok(Entry::Nothing),

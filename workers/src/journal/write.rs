@@ -116,7 +116,9 @@ fn stored(row: &SqliteRow) -> Result<Stored, sqlx::Error> {
 /// Reads the columns that hold a message's progress.
 pub fn progress(row: &SqliteRow) -> Result<Progress, sqlx::Error> {
     let decode = |error: serde_json::Error| sqlx::Error::Decode(Box::new(error));
-    let times: BTreeMap<Status, u64> = serde_json::from_str(row.try_get("status_times")?).map_err(decode)?;
+    let times: BTreeMap<String, u64> = serde_json::from_str(row.try_get("status_times")?).map_err(decode)?;
+    // A status that only a newer version knows is passed over.
+    let times = times.into_iter().filter_map(|(name, at_ms)| Some((Status::parse(&name)?, at_ms))).collect();
     let fault: Option<&str> = row.try_get("fault")?;
     Ok(Progress {
         status: Status::parse(row.try_get("status")?).unwrap_or(Status::Received),

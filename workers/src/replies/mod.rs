@@ -20,6 +20,7 @@ use ackline_shared::envelope::Head;
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::record::Record;
 use ackline_shared::secret::Secret;
+use ackline_shared::stored;
 use ackline_shared::subjects::{self, Lane, Partition, Pool};
 use graph::{Answer, Graph, TOTAL_TIMEOUT};
 use pacing::{PER_SECOND_DEFAULT, Pacing, TURN_WAIT_MAX, TooLong};
@@ -79,14 +80,14 @@ impl Job for Replies {
     }
 
     async fn give_up(&self, work: &Work, reason: &str) -> Verdict {
-        match serde_json::from_slice::<SendCommand>(&work.payload) {
+        match stored::decode::<SendCommand>(&work.payload) {
             Ok(command) => self.failed(work, command, Failure::given_up(reason)).await,
             Err(_) => Verdict::dead(reason),
         }
     }
 
     async fn run(&self, work: &Work) -> Verdict {
-        let command: SendCommand = match serde_json::from_slice(&work.payload) {
+        let command: SendCommand = match stored::decode(&work.payload) {
             Ok(command) => command,
             Err(error) => return Verdict::dead(format!("this is not a send command: {error}")),
         };

@@ -29,6 +29,20 @@ async fn the_private_listener_reports_health_and_metrics() {
 }
 
 #[tokio::test]
+async fn an_entry_that_does_not_parse_is_named_by_health_and_counted() {
+    let stage = Stage::start().await;
+    stage.platform.buckets.config.put("relay.acme.broken", "{".into()).await.unwrap();
+    let mut registry = stage.platform.registry.clone();
+    while registry.snapshot().unreadable.is_empty() {
+        assert!(registry.changed().await);
+    }
+    let ready = stage.private("/readyz").await;
+    assert_eq!((ready.status, &ready.json["unreadable"]), (StatusCode::OK, &json!(["relay.acme.broken"])));
+    let metrics = stage.private("/metrics").await;
+    assert!(metrics.text.contains("ackline_configuration_entries_unreadable 1"), "{}", metrics.text);
+}
+
+#[tokio::test]
 async fn pools_are_shown_to_operators_only_with_a_verdict_in_words() {
     let stage = Stage::start().await;
     for path in ["/v1/pools", "/v1/pools/relay", "/v1/pools/relay/tenants"] {

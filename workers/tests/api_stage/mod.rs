@@ -10,7 +10,7 @@ use ackline_shared::secret::Secret;
 use ackline_shared::subjects::{self, UPDATES, header};
 use ackline_shared::testing::NatsServer;
 use ackline_shared::vault::VaultKey;
-use ackline_workers::api::{ApiSettings, ApiState, PrivateState, build, build_private};
+use ackline_workers::api::{ApiSettings, ApiState, PrivateState, build, build_private, register_unreadable};
 use ackline_workers::core::job::{Answered, Marks, Work};
 use ackline_workers::core::log::Log;
 use ackline_workers::core::metrics::Metrics;
@@ -227,6 +227,7 @@ impl Stage {
             standing: self.standing.clone(),
             board: self.board.clone(),
             surroundings: surroundings(usize::MAX >> 1, None),
+            unreadable: register_unreadable(&mut metrics),
             metrics: Arc::new(metrics),
         };
         answer(build_private(state), Request::get(path).body(Body::empty()).unwrap()).await

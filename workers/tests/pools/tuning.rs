@@ -161,7 +161,7 @@ async fn publish_at(stage: &Stage, tenant: &str, conversation: &str, id: &str, r
     stage.platform.log.write(&head, "{}".into()).await.unwrap();
 }
 
-async fn turn<T: Serialize>(stage: &Stage, key: &str, value: T) {
+async fn turn<T: Serialize + serde::de::DeserializeOwned>(stage: &Stage, key: &str, value: T) {
     let store = TuningStore::new(stage.platform.buckets.tuning.clone());
     let (revision, _) = store.read::<Value>(key).await.unwrap();
     let stamped = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms(), platform: true };

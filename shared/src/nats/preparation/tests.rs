@@ -48,7 +48,10 @@ async fn streams_and_buckets_have_the_settings_that_other_clients_would_give_the
     assert!(updates.allow_direct && updates.allow_atomic_publish && !updates.allow_rollup);
     let spill = context.get_stream(SPILL).await.unwrap().cached_info().config.clone();
     assert_eq!(spill.max_bytes, 16 << 20);
-    assert_eq!(buckets.config.get(config_key::INSTALLATION).await.unwrap().unwrap(), r#"{"partitions":4}"#);
+    assert_eq!(
+        buckets.config.get(config_key::INSTALLATION).await.unwrap().unwrap(),
+        r#"{"v":1,"partitions":4}"#
+    );
     // Again changes nothing, and a record that was removed is written anew.
     Box::pin(prepare(&context, &settings)).await.unwrap();
     buckets.config.delete(config_key::INSTALLATION).await.unwrap();

@@ -6,6 +6,7 @@ use crate::cli::stored;
 use crate::core::status::diagnosis::seconds;
 use ackline_shared::model::Installation;
 use ackline_shared::nats::{Durability, NatsError, NatsSettings};
+use ackline_shared::stored::decode;
 use ackline_shared::subjects::{self, config_key};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::Stream;
@@ -176,7 +177,7 @@ pub async fn buckets(context: &Context, settings: &NatsSettings) -> Vec<Finding>
 }
 
 fn partitions(record: &[u8], configured: u16) -> Finding {
-    match serde_json::from_slice::<Installation>(record) {
+    match decode::<Installation>(record) {
         Ok(Installation { partitions }) if partitions == configured => {
             Finding::ok("partitions", format_args!("{partitions}"))
         }

@@ -15,7 +15,8 @@ pub fn check(snapshot: &Snapshot, unreadable: &[String], master: &VaultKey) -> V
     if !unreadable.is_empty() {
         findings.push(
             Finding::fail("configuration", format_args!("cannot be read: {}", unreadable.join(", ")))
-                .hint("`ackline apply FILE` writes them anew"),
+                .hint("webhooks of the apps and numbers among them and of the tenants' numbers get 503, which Meta repeats; the rest of them has no effect")
+                .hint("`ackline apply FILE` writes them anew; what a newer version of Ackline wrote is read after an upgrade"),
         );
     }
     if snapshot.tenants.is_empty() {
@@ -110,7 +111,7 @@ mod tests {
             let key = keys.entry(scope.clone()).or_insert_with(VaultKey::generate);
             let sealed = serde_json::to_vec(&key.seal_under(master, &scope)).unwrap();
             snapshot.fold(&subjects::config_key::data_key(&scope), Some(&sealed)).unwrap();
-            snapshot.fold(&part.key(), Some(&part.clone().seal(key).unwrap())).unwrap();
+            snapshot.fold(&part.key(), Some(&part.clone().seal(key, None).unwrap())).unwrap();
         }
         // The same parts against an empty store plan as many writes, so none of them is left out above.
         let plan = plan::plan(parts.clone(), &stored::Stored::default(), master, false).unwrap();

@@ -4,8 +4,8 @@
 //! everything back writes an empty value instead of removing the key: the removal has an author too.
 
 use super::Stamped;
-use crate::core::log::to_bytes;
 use ackline_shared::ids::TenantId;
+use ackline_shared::stored::{self, Newer};
 use ackline_shared::subjects::{Pool, tuning_key};
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
@@ -30,6 +30,14 @@ pub enum TuningError {
     /// NATS cannot be reached or refuses.
     #[error("the tuning bucket cannot be used: {0}; is NATS up?")]
     Away(String),
+    /// What is stored is not to be written over.
+    #[error("what is stored under {key}: {newer}")]
+    Newer {
+        /// The key.
+        key: String,
+        /// Its version.
+        newer: Newer,
+    },
     /// What is stored is not ours.
     #[error("what is stored under {key} does not parse ({reason}); set it anew")]
     Unreadable {
@@ -72,7 +80,7 @@ impl TuningStore {
     }
 
     /// Reads an entry with its revision; the revision is that of a removal when there is none, or 0.
-    pub async fn read<T: DeserializeOwned>(
+    pub async fn read<T: Serialize + DeserializeOwned>(
         &self,
         key: &str,
     ) -> Result<(u64, Option<Stamped<T>>), TuningError> {
@@ -81,7 +89,9 @@ impl TuningStore {
         if entry.operation != Operation::Put {
             return Ok((entry.revision, None));
         }
-        let parsed = serde_json::from_slice(&entry.value);
+        let newer = |newer| TuningError::Newer { key: key.to_owned(), newer };
+        stored::check::<Stamped<T>>(&entry.value).map_err(newer)?;
+        let parsed = stored::decode(&entry.value);
         let parsed = parsed.map_err(|error| TuningError::Unreadable {
             key: key.to_owned(),
             reason: error.to_string(),
@@ -91,13 +101,13 @@ impl TuningStore {
     }
 
     /// Writes an entry if it still has the revision; gives the new one.
-    pub async fn write<T: Serialize>(
+    pub async fn write<T: Serialize + DeserializeOwned>(
         &self,
         key: &str,
         value: &Stamped<T>,
         revision: u64,
     ) -> Result<u64, TuningError> {
-        let written = timeout(ANSWER_WAIT, self.0.update(key, to_bytes(value), revision)).await;
+        let written = timeout(ANSWER_WAIT, self.0.update(key, stored::encode(value).into(), revision)).await;
         written.map_err(|_| away("no answer in time"))?.map_err(|error| match error.kind() {
             UpdateErrorKind::WrongLastRevision => TuningError::Conflict(key.to_owned()),
             _ => away(error),

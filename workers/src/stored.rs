@@ -1,0 +1,56 @@
+//! Every kind of stored record of the workers is read whichever version wrote it.
+
+use crate::core::owners::Owner;
+use crate::core::ring::Record as Conversation;
+use crate::core::roster::Member;
+use crate::core::tuning::{PoolTuning, Stamped, TenantTuning};
+use crate::crm::link::Place;
+use crate::dead::{Chunk, Order};
+use crate::flows::session::{Session, SessionError};
+use ackline_shared::stored::Stored;
+use ackline_shared::testing::{Ages, check_ages};
+use serde_json::Value;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/stored/golden")
+}
+
+fn check<T: Stored + PartialEq + Debug>(kind: &str) {
+    check_ages::<T>(&golden(), kind);
+}
+
+#[test]
+fn leases_owners_and_live_settings_are_read_whichever_version_wrote_them() {
+    check::<Member>("member");
+    check::<Owner>("owner");
+    check::<Stamped<PoolTuning>>("pool_tuning");
+    check::<Stamped<TenantTuning>>("tenant_tuning");
+}
+
+#[test]
+fn orders_and_what_they_settled_are_read_whichever_version_wrote_them() {
+    check::<Order>("order");
+    check::<Chunk>("settled");
+}
+
+#[test]
+fn what_is_remembered_of_a_conversation_is_read_whichever_version_wrote_it() {
+    check::<Conversation>("conversation");
+    check::<Place>("crm_place");
+}
+
+#[test]
+fn a_session_is_read_whichever_version_wrote_it_and_a_newer_one_is_left_alone() {
+    let (_, ages) = Ages::read(&golden(), "session");
+    let read = |value: &Value| Session::from_json(value.to_string().as_bytes()).unwrap();
+    let written: Value = serde_json::from_slice(&read(&ages.today).to_json()).unwrap();
+    assert_eq!(written, ages.today);
+    ages.older.iter().for_each(|older| drop(read(older)));
+    let newer = Session::from_json(&ages.tomorrow("schema"));
+    assert!(matches!(newer, Err(SessionError::Schema(1000))));
+    let mut unknown = ages.today.clone();
+    unknown["of_tomorrow"] = Value::from(7);
+    assert_eq!(read(&unknown), read(&ages.today));
+}
