@@ -10,6 +10,7 @@
 
 mod cli_dead;
 mod cli_seen;
+mod cli_unrouted;
 mod letter;
 
 use ackline_shared::config::EXIT_CONFIG;
@@ -240,12 +241,12 @@ async fn publish(context: &jetstream::Context, tenant: TenantId, class: Class) {
         traceparent: None,
         replay: None,
     };
-    context
-        .publish_with_headers(head.subject(), head.to_headers(), "{}".into())
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    publish_head(context, &head, "{}").await;
+}
+
+async fn publish_head(context: &jetstream::Context, head: &Head, payload: &'static str) {
+    let published = context.publish_with_headers(head.subject(), head.to_headers(), payload.into()).await;
+    published.unwrap().await.unwrap();
 }
 
 #[tokio::test]

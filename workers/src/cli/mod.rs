@@ -25,6 +25,7 @@ pub mod stored;
 pub mod tail;
 pub mod top;
 pub mod tune;
+pub mod unrouted;
 
 use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::vault::VaultKey;
@@ -76,6 +77,8 @@ enum Command {
     Dead(dead::DeadArguments),
     /// Put the past before a pool again, and look after replays
     Replay(replay::ReplayArguments),
+    /// Show updates that nobody claimed, and give them to the tenants that claim them now
+    Unrouted(unrouted::UnroutedArguments),
     /// Check everything between Meta and the workers, and say what to mend
     Doctor(doctor::DoctorArguments),
     /// Watch the pools and their tenants, live
@@ -186,6 +189,10 @@ pub async fn run_live(
         },
         Command::Replay(arguments) => match settings() {
             Ok(settings) => Box::pin(replay::run(arguments, &settings, environment, person)).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Unrouted(arguments) => match settings() {
+            Ok(settings) => Box::pin(unrouted::run(arguments, &settings, person)).await,
             Err(report) => Outcome::bad_input(report.to_string()),
         },
         Command::Doctor(arguments) => match settings() {

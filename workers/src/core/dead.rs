@@ -6,6 +6,7 @@ use super::job::Work;
 use super::log::{Log, LogError, now_ms, size};
 use super::whole;
 use ackline_shared::subjects::{self, Pool, header};
+use async_nats::HeaderMap;
 use bytes::Bytes;
 
 /// Longest reason kept.
@@ -57,6 +58,18 @@ fn beginning(payload: &Bytes) -> Bytes {
         _ => cut.len(),
     };
     cut.slice(..whole)
+}
+
+/// The headers of the dead letter about a message that no pool worked on; `place` is its stream, sequence and subject.
+pub fn headers_of(mut headers: HeaderMap, pool: Pool, place: (&str, u64, &str), reason: &str) -> HeaderMap {
+    let (stream, sequence, subject) = place;
+    let id = headers.get(header::MSG_ID).map(|id| id.as_str().to_owned()).unwrap_or_default();
+    headers.insert(header::DEAD_ID, id);
+    headers.insert(header::MSG_ID, format!("dead:{pool}:{stream}:{sequence}"));
+    headers.insert(header::DEAD_REASON, printable(reason));
+    headers.insert(header::DEAD_AT, now_ms().to_string());
+    headers.insert(header::DEAD_ORIGIN, format!("{stream}:{sequence}:{subject}"));
+    headers
 }
 
 /// The parts that a replay need not do again: what a target refused for good (`target!reason`) it may take now.

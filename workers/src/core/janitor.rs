@@ -2,7 +2,12 @@
 //!
 //! Streams refuse new messages when they are full, so the oldest finished ones go before that. What a consumer
 //! has not acknowledged stays, whatever the space: the janitor never trades an update for room. One process at
-//! a time does it; the lease spares work and is not what makes it safe.
+//! a time does it; the lease spares work and is not what makes it safe. Updates that nobody claims, which every pool
+//! passes over, move to the dead letters before their room is used.
+
+mod unrouted;
+
+pub use unrouted::POOL as UNROUTED_POOL;
 
 use super::pool::{Shutdown, ended};
 use ackline_shared::config::Reader;
@@ -55,6 +60,7 @@ impl JanitorSettings {
 pub struct JanitorMetrics {
     purged: Family<OfStream, Counter>,
     fill: Family<OfStream, Gauge<f64, AtomicU64>>,
+    unrouted: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +74,8 @@ impl JanitorMetrics {
         let metrics = Self::default();
         let help = "Finished messages removed to make room";
         registry.register("ackline_janitor_purged_messages", help, metrics.purged.clone());
+        let help = "Updates that nobody claims moved to the dead letters to make room";
+        registry.register("ackline_janitor_unrouted_moved", help, metrics.unrouted.clone());
         let help = "Share of its size limit that a stream uses, as the janitor last saw it";
         registry.register("ackline_stream_fill_ratio", help, metrics.fill.clone());
         metrics
@@ -141,6 +149,17 @@ impl Janitor {
             );
             return Ok(());
         };
+        let (below, moved) = match name {
+            subjects::UPDATES => unrouted::set_aside(&self.context, &stream, space.first, below).await?,
+            _ => (below, 0),
+        };
+        if moved > 0 {
+            self.metrics.unrouted.inc_by(moved);
+            tracing::info!(
+                moved,
+                "updates that nobody claims moved to the dead letters; `ackline unrouted` shows them"
+            );
+        }
         let purged = stream.purge().sequence(below).await.map_err(Trouble::new)?;
         self.metrics.purged.get_or_create(&labels).inc_by(purged.purged);
         tracing::info!(stream = name, percent = space.percent(), purged = purged.purged, below, "made room");

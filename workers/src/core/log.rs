@@ -53,6 +53,13 @@ impl Log {
         Ok(receipt.duplicate.then_some(receipt.sequence))
     }
 
+    /// Stores a message under its head; one with the same id stored again changes nothing, and where the first stands is
+    /// told.
+    pub async fn write_once(&self, head: &Head, payload: Bytes) -> Result<Option<u64>, LogError> {
+        let receipt = self.publish(head.subject(), head.to_headers(), payload).await?;
+        Ok(receipt.duplicate.then_some(receipt.sequence))
+    }
+
     /// Stores a message under its head.
     pub async fn write(&self, head: &Head, payload: Bytes) -> Result<(), LogError> {
         self.write_raw(head.subject(), head.to_headers(), payload).await

@@ -21,6 +21,7 @@ pub mod scan;
 pub mod settled;
 pub mod tally;
 pub mod terms;
+pub mod unrouted;
 pub mod view;
 
 pub use filter::Filter;

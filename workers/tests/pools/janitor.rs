@@ -1,8 +1,9 @@
 //! The janitor against real streams: room is made of what is finished, and of nothing else.
 
 use super::stage::{DEADLINE, Stage};
+use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Class, Partition, Pool};
+use ackline_shared::subjects::{self, Class, Partition, Pool, header};
 use ackline_workers::core::janitor::{Janitor, JanitorMetrics, JanitorSettings};
 use async_nats::jetstream::consumer::pull;
 use futures_util::StreamExt;
@@ -89,6 +90,41 @@ async fn nothing_goes_while_a_pool_has_not_finished_or_none_ever_ran() {
     acknowledge(&stage, Pool::Crm, 0).await;
     timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
     assert_eq!(first(&stage).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_claims_moves_to_the_dead_letters_before_its_room_is_used() {
+    let (stage, janitor, registry) = nearly_full().await;
+    // It lies among the first messages, as if it had come before most of them.
+    let context = stage.platform.log.context();
+    let updates = context.get_stream(subjects::UPDATES).await.unwrap();
+    updates.purge().keep(20).await.unwrap();
+    stage.publish_to(TenantId::UNROUTED, "US.2", "wamid.nobodys", "{\"any\":1}").await;
+    for n in 0..20 {
+        stage.publish("US.1", &format!("later{n}"), vec![b'x'; 1000]).await;
+    }
+    acknowledge(&stage, Pool::Relay, COUNT + 1).await;
+    let subject = subjects::update(Partition(1), Class::Message, &TenantId::unrouted());
+    let place = updates.get_last_raw_message_by_subject(&subject).await.unwrap().sequence;
+    let janitor =
+        Janitor { settings: JanitorSettings { down_to_percent: 10, ..janitor.settings }, ..janitor };
+    timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
+    assert!(first(&stage).await > place);
+    let dead = context.get_stream(subjects::DEAD).await.unwrap();
+    let letter = dead.direct_get(1).await.unwrap();
+    assert_eq!(letter.subject.as_str(), "dead.journal._unrouted");
+    assert_eq!(&letter.payload[..], b"{\"any\":1}");
+    let header = |name: &str| letter.headers.get(name).unwrap().as_str();
+    assert_eq!(header(header::DEAD_ID), "wamid.nobodys");
+    assert!(
+        header(header::DEAD_REASON).contains("ackline unrouted route"),
+        "{}",
+        header(header::DEAD_REASON)
+    );
+    assert_eq!(header(header::DEAD_ORIGIN), format!("UPDATES:{place}:{subject}"));
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    assert!(text.contains("ackline_janitor_unrouted_moved_total 1"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

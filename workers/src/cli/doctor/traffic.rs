@@ -122,12 +122,8 @@ fn unrouted(count: Result<u64, String>) -> Finding {
     match count {
         Ok(0) => Finding::ok("unrouted", "no update is without a tenant"),
         Ok(count) => Finding::warn("unrouted", format_args!("{count} update(s) of numbers that nobody configured"))
-            .hint("declare the number under [[phone_numbers]] and run `ackline apply`; new updates are routed at once")
-            .hint(format_args!(
-            "to see them: `nats stream view {} --subject '{}'`",
-            subjects::UPDATES,
-            subjects::updates_of(&TenantId::unrouted())
-        )),
+            .hint("`ackline unrouted list` shows of which; declare the number under [[phone_numbers]] and run `ackline apply`: new updates are routed at once")
+            .hint("`ackline unrouted route` then gives its tenant those that came before"),
         Err(reason) => Finding::warn("unrouted", format_args!("cannot be counted: {reason}")),
     }
 }
