@@ -47,5 +47,6 @@ pub mod stamping;
 pub mod strangers;
 pub mod tls;
 pub mod update_log;
+pub mod upkeep;
 pub mod webhook;
 pub mod wire;

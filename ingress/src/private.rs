@@ -1,8 +1,9 @@
 //! Health and metrics for the operator, on a port of their own.
 //!
-//! `/readyz` fails only where another edge could do better: before the first routing table, and while
-//! draining. A lost NATS is shown and keeps the edge in rotation, answering 503, so that an outage of the
-//! broker never empties the balancer; nor do warnings, such as of a `max_payload` that the longest updates do not fit.
+//! `/readyz` fails only where another edge could do better, or where there is nothing to serve: before the first routing
+//! table, while nothing is declared, while JetStream has lost its streams, and while draining. A lost NATS is shown and
+//! keeps the edge in rotation, answering 503, so that an outage of the broker never empties the balancer; nor do
+//! warnings, such as of a `max_payload` that the longest updates do not fit.
 
 use crate::budget::Budget;
 use crate::durability::Promise;
@@ -15,6 +16,7 @@ use crate::spool::shelf::Depth;
 use crate::tls::Tls;
 use crate::wire::Wire;
 use ackline_shared::nats::Durability;
+use ackline_shared::nats::preparation::Health;
 use ackline_shared::surroundings::Surroundings;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -34,6 +36,8 @@ pub struct Private {
     pub spool: Option<Spool>,
     /// Bytes of bodies held.
     pub body_bytes: Arc<Budget>,
+    /// Whether the streams are there.
+    pub streams: Arc<Health>,
     /// Its routing.
     pub routing: Arc<Routing>,
     /// Its metrics.
@@ -69,7 +73,9 @@ impl Private {
     fn readiness(&self) -> Answer {
         let table = self.routing.table();
         let draining = *self.draining.borrow();
-        let ready = table.is_some() && !draining;
+        let declared = table.as_ref().is_some_and(|table| table.is_declared());
+        let lost = self.streams.is_lost();
+        let ready = declared && !lost && !draining;
         let unreadable = table.as_ref().map(|table| table.unreadable()).unwrap_or_default();
         let (apps, numbers) = table.as_ref().map(|table| table.sizes()).unwrap_or_default();
         let body = json!({
@@ -80,9 +86,11 @@ impl Private {
             "nats": self.link().as_str(),
             "max_payload": self.surroundings.message_bytes_max(),
             "warnings": self.surroundings.warnings().into_iter().map(|warning| warning.text).collect::<Vec<_>>(),
+            "streams": self.streams.words(),
             "spool": self.spool.as_ref().map(spool_status),
             "routing": {
                 "loaded": table.is_some(),
+                "declared": declared,
                 "version": table.as_ref().map(|table| table.version),
                 "apps": apps,
                 "numbers": numbers,

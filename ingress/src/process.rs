@@ -20,9 +20,10 @@ use crate::spool::Spool;
 use crate::spool::directory::SpoolError;
 use crate::spool::disk::FileSystem;
 use crate::spool::settings::SpoolSettings;
+use crate::upkeep;
 use crate::wire::Wire;
 use crate::wire::client::Client;
-use ackline_shared::nats::preparation::establish;
+use ackline_shared::nats::preparation::{Health, establish};
 use ackline_shared::nats::{Durability, NatsError};
 use ackline_shared::registry::Registry;
 use ackline_shared::surroundings::{self, Room, Surroundings};
@@ -121,7 +122,9 @@ async fn serve(
         wires.truncate(1);
     }
     let draining = start_drain(&shared).await?;
+    let streams: Arc<Health> = Arc::default();
     let private = Private {
+        streams: streams.clone(),
         wires,
         spool: shared.spool.clone(),
         body_bytes: shared.body_bytes.clone(),
@@ -146,7 +149,7 @@ async fn serve(
         settings.clone(),
         shared.routing.clone(),
         shared.promise.clone(),
-        surroundings,
+        (surroundings, streams),
         master,
     ));
 
@@ -221,21 +224,21 @@ async fn follow(
     settings: Arc<IngressSettings>,
     routing: Arc<Routing>,
     promise: Arc<Promise>,
-    surroundings: Arc<Surroundings>,
+    (surroundings, streams): (Arc<Surroundings>, Arc<Health>),
     master: VaultKey,
 ) -> Result<Infallible, ProcessError> {
     // A connection of its own: reading configuration must not queue behind updates.
     let (client, connection) = Client::new(&settings.nats, "ackline-ingress-config").await?;
     tokio::select! {
         () = connection => Err(ProcessError::Configuration),
-        result = follow_on(&client, &settings, &routing, (&promise, &surroundings), &master) => result,
+        result = follow_on(&client, &settings, (&routing, &streams), (&promise, &surroundings), &master) => result,
     }
 }
 
 async fn follow_on(
     client: &Client,
     settings: &IngressSettings,
-    routing: &Routing,
+    (routing, streams): (&Routing, &Health),
     (promise, surroundings): (&Promise, &Surroundings),
     master: &VaultKey,
 ) -> Result<Infallible, ProcessError> {
@@ -256,6 +259,7 @@ async fn follow_on(
         () = routing.follow(registry, master) => Err(ProcessError::Configuration),
         never = configuration::follow(client, keeper) => match never {},
         never = look_around(client, surroundings) => match never {},
+        never = upkeep::run(streams, client, settings) => match never {},
     }
 }
 

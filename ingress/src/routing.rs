@@ -191,6 +191,17 @@ impl RoutingTable {
         }
     }
 
+    /// Whether anything is declared that webhooks could be for. Nothing is before the first `ackline apply`, and when
+    /// the server lost its store: what comes then is asked for again.
+    pub fn is_declared(&self) -> bool {
+        !self.apps.is_empty() || !self.unreadable.apps.is_empty()
+    }
+
+    /// Whether there is a number that messages could be for.
+    pub fn has_numbers(&self) -> bool {
+        !self.phones.is_empty() || self.hides_numbers()
+    }
+
     /// The keys of entries that do not parse.
     pub fn unreadable(&self) -> &[String] {
         &self.unreadable.entries

@@ -93,7 +93,7 @@ impl<L: UpdateLog> Edge<L> {
         let (head, body) = request.into_parts();
         let app = head.uri.path().strip_prefix(PATH).ok_or(Refusal::NotFound)?;
         let table = self.routing.in_force();
-        let table = table.as_deref().ok_or(Refusal::NotReady)?;
+        let table = table.as_deref().filter(|table| table.is_declared()).ok_or(Refusal::NotReady)?;
         let door = table.door(app).ok_or_else(|| match table.hides_app(app) {
             true => Refusal::Unreadable,
             false => Refusal::NotFound,
@@ -106,6 +106,10 @@ impl<L: UpdateLog> Edge<L> {
                 let claimed = claimed.ok_or(Refusal::Signature(SignatureError::Missing))?.as_bytes();
                 let claimed = Claimed::copy(claimed);
                 let lock = lock?;
+                // With its store the server lost every number: that is no reason to keep updates as nobody's.
+                if !table.has_numbers() {
+                    return Err(Refusal::NotReady);
+                }
                 if !self.admission.admits(started) {
                     return Err(Refusal::Shed);
                 }
@@ -215,7 +219,9 @@ impl<L: UpdateLog> Edge<L> {
             }
             Err(reason) => {
                 tracing::warn!(app = %door.app, bytes = body.len(), %reason, "a signed body is unreadable and stored whole");
-                let _held = door.hold(InFlight { updates: 1, bytes: body.len() }, self.tenant_in_flight)?;
+                let _held = door
+                    .hold(InFlight { updates: 1, bytes: body.len() }, self.tenant_in_flight)
+                    .map_err(Refusal::Store)?;
                 let (update, why) = stamp.unreadable(body);
                 unrouted.extend(why.map(|_| "unreadable"));
                 let known = memory.knows(update.head.tenant.as_str(), update.head.id.as_str());

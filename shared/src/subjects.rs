@@ -53,6 +53,12 @@ pub const BUCKET_REPLAYS: &str = "replays";
 /// Object store of payloads that did not fit their dead letters; objects expire with them.
 pub const OBJECTS_DEAD: &str = "dead-payloads";
 
+/// Keys of the journal in the `replays` bucket.
+pub mod journal_key {
+    /// The last order to build the read model again.
+    pub const REBUILD: &str = "journal.rebuild";
+}
+
 pub mod header;
 
 /// A partition number, below the installation's count.

@@ -18,9 +18,9 @@ pub mod process;
 pub mod relay;
 pub mod replies;
 pub mod scaler;
-pub mod surroundings;
 #[cfg(test)]
 mod stored;
+pub mod surroundings;
 #[cfg(test)]
 mod testing;
 pub mod traces;

@@ -17,12 +17,14 @@ use crate::core::status::lag::{self, Watched};
 use crate::core::status::publish;
 use crate::core::status::settings::StatusSettings;
 use crate::core::stream_share::{StreamShareMetrics, StreamShareSettings, StreamShares};
+use crate::core::upkeep::Upkeep;
 use crate::crm::CrmSync;
 use crate::dead::{Office, clerk, open};
 use crate::egress::{Egress, EgressSettings};
 use crate::events::EventsJob;
 use crate::flows::pool::FlowsJob;
 use crate::journal::Journal;
+use crate::journal::rebuild::Rebuilds;
 use crate::platform::Platform;
 use crate::relay::RelayJob;
 use crate::replies::{GraphSettings, Replies};
@@ -156,7 +158,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     let client = nats::connect(&settings.nats, "ackline-workers").await?;
     let context = nats::jetstream(client);
     let buckets = nats::prepare(&context, &settings.nats).await?;
-    let registry = Registry::watch(buckets.config.clone());
+    let registry = Registry::watch(buckets.config.clone(), context.client());
     anyhow::ensure!(
         registry.loaded(REGISTRY_DEADLINE).await,
         "the configuration was not read from NATS within {} s",
@@ -164,7 +166,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     );
     let log = Log::new(context, settings.nats.partitions);
     let platform = Platform::new(log, registry, buckets, settings.master.clone());
-    let journal = if parts.need_journal() { Some(Journal::open(&settings.journal_url).await?) } else { None };
+    let journal = if parts.need_journal() { Some(Journal::at(&settings.journal_url)?) } else { None };
     let mut metrics = MetricsRegistry::default();
     let standing = Standing::default();
     parts.pools.iter().for_each(|pool| standing.set(*pool, State::Starting));
@@ -207,10 +209,18 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     running.spawn(janitor.run(shutdown.clone()));
     running.spawn(shares.run(shutdown.clone()));
     running.spawn(surroundings::follow(surroundings.clone(), platform.log.clone(), shutdown.clone()));
+    let upkeep = Upkeep::default();
+    let (client, streams) = (platform.log.context().client(), settings.nats.clone());
+    running.spawn(upkeep.clone().run(client, streams, shutdown.clone()));
     spawn_status(&mut running, &settings, &parts, &host, &board);
     if let Some(listener) = listeners.keda {
         let scaler = Scaler::new(board.clone(), settings.status.targets.clone());
         running.spawn(scaler.serve(listener, shutdown.clone()));
+    }
+    if let Some(journal) = &journal {
+        running.spawn(journal.clone().look_after(shutdown.clone()));
+        let journal = journal.clone();
+        board.watch_fault(Pool::Journal, move || journal.fault());
     }
     spawn_pools(&mut running, &settings, &parts, &host, journal.as_ref())?;
     let private = PrivateState {
@@ -219,6 +229,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         standing,
         board: board.clone(),
         surroundings: surroundings.clone(),
+        upkeep,
         unreadable: api::register_unreadable(&mut metrics),
         metrics: Arc::new(metrics),
     };
@@ -311,6 +322,10 @@ fn spawn_pools(
             }
             Pool::Journal => {
                 if let Some(journal) = journal {
+                    let rebuilds = Rebuilds::new(host.platform.buckets.replays.clone());
+                    journal.rebuilt_by(rebuilds.clone());
+                    running
+                        .spawn(rebuilds.follow(host.platform.log.context().client(), host.shutdown.clone()));
                     let job =
                         batch::run(journal.clone(), settings.journal.clone(), settings.batch, host.clone());
                     running.spawn(job);

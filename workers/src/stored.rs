@@ -7,6 +7,7 @@ use crate::core::tuning::{PoolTuning, Stamped, TenantTuning};
 use crate::crm::link::Place;
 use crate::dead::{Chunk, Order};
 use crate::flows::session::{Session, SessionError};
+use crate::journal::rebuild::Rebuild;
 use ackline_shared::stored::Stored;
 use ackline_shared::testing::{Ages, check_ages};
 use serde_json::Value;
@@ -33,6 +34,7 @@ fn leases_owners_and_live_settings_are_read_whichever_version_wrote_them() {
 fn orders_and_what_they_settled_are_read_whichever_version_wrote_them() {
     check::<Order>("order");
     check::<Chunk>("settled");
+    check::<Rebuild>("rebuild");
 }
 
 #[test]

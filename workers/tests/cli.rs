@@ -250,6 +250,19 @@ async fn publish_head(context: &jetstream::Context, head: &Head, payload: &'stat
 }
 
 #[tokio::test]
+async fn what_a_server_lost_with_its_store_is_applied_again_whole() {
+    let mut desk = Desk::open();
+    let demo = demo();
+    let file = demo.to_str().unwrap();
+    assert_eq!(desk.ask(&["apply", file]).await.code, EXIT_OK);
+    desk.server.wipe().unwrap();
+    desk.server.restart().unwrap();
+    let again = desk.ask(&["apply", file]).await;
+    assert!(again.out.ends_with("added 15, changed 0, removed 0\n"), "{again:?}");
+    assert!(desk.ask(&["apply", file]).await.out.contains("nothing to change"));
+}
+
+#[tokio::test]
 async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
     let desk = Desk::open();
     desk.ask(&["apply", demo().to_str().unwrap()]).await;

@@ -379,6 +379,32 @@ async fn more_in_flight_than_allowed_means_503_at_once() {
 }
 
 #[tokio::test]
+async fn a_server_that_lost_its_store_gets_its_streams_again_and_503_is_said_until_the_configuration_is_back()
+{
+    let mut server = NatsServer::start().unwrap();
+    let (entries, master) = fixture::entries();
+    write(&settings(&server, &master, &[]), entries.clone()).await;
+    let edge = Running::start(&server, &master, &[]).await;
+    edge.ready().await;
+    assert_eq!(edge.post(&delivery("100", &["before"])).await.status, 200);
+    server.wipe().unwrap();
+    server.restart().unwrap();
+    edge.until("/readyz", |answer| answer.status == 503 && answer.body.contains("\"declared\":false")).await;
+    edge.until("/readyz", |answer| answer.body.contains("\"streams\":\"there\"")).await;
+    assert_eq!(edge.post(&delivery("100", &["meanwhile"])).await.status, 503);
+    assert_eq!(edge.post(&delivery("999", &["nobodys"])).await.status, 503);
+    // As `ackline apply` does: whatever is declared is written, for nothing is there.
+    write(&edge.settings, entries).await;
+    edge.ready().await;
+    edge.until("/readyz", |answer| answer.body.contains("\"numbers\":2")).await;
+    assert_eq!(edge.post(&delivery("100", &["meanwhile"])).await.status, 200);
+    let ids: Vec<_> =
+        stored(&edge.settings).await.into_iter().map(|(head, _)| head.id.as_str().to_owned()).collect();
+    assert_eq!(ids, ["meanwhile"]);
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_number_declared_while_the_edge_runs_is_routed() {
     let server = NatsServer::start().unwrap();
     let (mut entries, master) = fixture::entries();

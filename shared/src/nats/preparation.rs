@@ -4,16 +4,17 @@
 //! older version lacks. The partition count is recorded when the installation is created, and a process configured
 //! otherwise refuses to start.
 
-use super::api::{self, ApiError, Ask};
+use super::api::{self, ApiError, Ask, Unanswered};
 use super::layout::{self, StreamConfig, bucket_stream, bucket_subject};
 use super::{NatsError, NatsSettings};
 use crate::model::Installation;
 use crate::stored;
-use crate::subjects::{BUCKET_CONFIG, config_key};
+use crate::subjects::{BUCKET_CONFIG, UPDATES, config_key};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The stream exists with other settings.
 const NAME_IN_USE: u64 = 10_058;
@@ -43,6 +44,59 @@ pub async fn establish(asker: &impl Ask, settings: &NatsSettings) -> Result<(), 
     }
     check_partitions(asker, settings.partitions).await
 }
+
+/// How the streams are, as far as is known; shared by whoever looks and whoever tells.
+#[derive(Debug, Default)]
+pub struct Health(AtomicU8);
+
+impl Health {
+    const LOST: u8 = 1;
+    const SILENT: u8 = 2;
+
+    /// Notes what a look brought; nothing where NATS was away.
+    pub fn note(&self, looked: &Result<bool, ApiError>) {
+        let now = match looked {
+            Ok(false) => 0,
+            Ok(true) => Self::LOST,
+            Err(ApiError::Refused { .. } | ApiError::Unanswered(Unanswered::Nobody)) => Self::SILENT,
+            Err(_) => return,
+        };
+        let before = self.0.swap(now, Ordering::Relaxed);
+        match now {
+            Self::LOST if before != now => tracing::error!(
+                "NATS lost its store: updates and configuration are gone. Streams and buckets are made again; restore its store, or run `ackline apply`"
+            ),
+            Self::SILENT if before != now => tracing::error!("{RESTART_HINT}"),
+            _ => {}
+        }
+    }
+
+    /// Whether they are gone.
+    pub fn is_lost(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::LOST
+    }
+
+    /// How they are, in words.
+    pub fn words(&self) -> &'static str {
+        match self.0.load(Ordering::Relaxed) {
+            0 => "there",
+            Self::LOST => "lost",
+            _ => RESTART_HINT,
+        }
+    }
+}
+
+/// Whether the stream of updates is gone, as it is after the server lost its store.
+pub async fn is_lost(asker: &impl Ask) -> Result<bool, ApiError> {
+    match stream_info::<Value>(asker, UPDATES).await {
+        Ok(_) => Ok(false),
+        Err(error) if error.is_missing() => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// What to do about a server that is connected and whose JetStream does not do what it is asked.
+pub const RESTART_HINT: &str = "JetStream does not answer; if its disk was full, give it room and restart nats-server: it does not recover by itself";
 
 async fn ensure(asker: &impl Ask, wanted: &StreamConfig) -> Result<(), ApiError> {
     let name = &wanted.name;

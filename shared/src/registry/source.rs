@@ -1,40 +1,56 @@
 //! The registry's source of whoever uses async-nats: a watch of the whole bucket.
 
 use super::{Keeper, Registry};
+use async_nats::Client;
 use async_nats::jetstream::kv::{Operation, Store};
 use futures_util::StreamExt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
 
+/// How often the number of connections is compared.
+const CONNECTION_CHECK: Duration = Duration::from_millis(200);
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
 /// A bucket without keys sends nothing; after this long silence the table counts as loaded, and empty.
 const FIRST_ENTRY_WAIT: Duration = Duration::from_secs(5);
 
 impl Registry {
     /// Starts watching the bucket; the task ends when every handle is gone.
-    pub fn watch(store: Store) -> Self {
+    pub fn watch(store: Store, client: Client) -> Self {
         let (registry, keeper) = Self::kept();
-        tokio::spawn(run(store, keeper));
+        tokio::spawn(run(store, client, keeper));
         registry
     }
 }
 
-async fn run(store: Store, mut keeper: Keeper) {
+async fn run(store: Store, client: Client, mut keeper: Keeper) {
     while !keeper.is_unread() {
-        if let Err(error) = follow(&store, &mut keeper).await {
+        if let Err(error) = follow(&store, &client, &mut keeper).await {
             tracing::warn!(%error, "the watch of the configuration broke; opening it again");
         }
         tokio::time::sleep(REOPEN_DELAY).await;
     }
 }
 
-/// Reads the whole table anew, then follows changes; returns when the watch breaks or nobody listens.
-async fn follow(store: &Store, keeper: &mut Keeper) -> Result<(), async_nats::Error> {
+/// Reads the whole table anew, then follows changes; returns when the watch breaks, the connection was renewed or nobody
+/// listens. Behind a new connection the bucket may be another one, of which a watch would miss the beginning.
+async fn follow(store: &Store, client: &Client, keeper: &mut Keeper) -> Result<(), async_nats::Error> {
+    let connects = || client.statistics().connects.load(Ordering::Relaxed);
+    let connected = connects();
+    let mut check = interval(CONNECTION_CHECK);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watch = store.watch_many_with_history([">"]).await?;
     keeper.begin();
     loop {
         let next = if keeper.is_whole() {
             tokio::select! {
                 next = watch.next() => next,
+                _ = check.tick() => {
+                    if connects() != connected {
+                        return Ok(());
+                    }
+                    continue;
+                }
                 () = keeper.unread() => return Ok(()),
             }
         } else {

@@ -1,6 +1,7 @@
 //! Records of every age: golden files that hold what this version writes, and what earlier ones wrote.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "only tests run this; a failure here is a failed test"
 )]

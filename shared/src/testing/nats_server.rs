@@ -69,6 +69,16 @@ impl NatsServer {
         self.process = None;
     }
 
+    /// Kills the server and takes everything away that it stored.
+    ///
+    /// # Errors
+    /// When the store cannot be removed.
+    pub fn wipe(&mut self) -> Result<(), ProcessError> {
+        self.kill();
+        std::fs::remove_dir_all(self.store.path().join("store"))
+            .map_err(|source| io("wiping its store", source))
+    }
+
     /// Starts the server again on the same port and store, killing it first if it still runs.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use crate::core::standing::Standing;
 use crate::core::status::board::Board;
 use crate::core::status::diagnosis::seconds;
+use crate::core::upkeep::Upkeep;
 use crate::journal::Journal;
 use crate::platform::Platform;
 use ackline_shared::subjects::Pool;
@@ -39,6 +40,8 @@ pub struct PrivateState {
     pub surroundings: Arc<Surroundings>,
     /// All metrics of the process.
     pub metrics: Arc<Registry>,
+    /// Whether JetStream's streams are there.
+    pub upkeep: Upkeep,
     /// Entries of the configuration that do not parse, set when read.
     pub unreadable: Gauge,
 }
@@ -61,8 +64,9 @@ pub fn build_private(state: PrivateState) -> Router {
         .with_state(state)
 }
 
-/// Ready means: NATS is connected, the configuration was read, and every pool works or stands by and has nothing that
-/// is stuck. The read model may be away; queries say so. Warnings, such as of a disk that is nearly full, change nothing.
+/// Ready means: NATS is connected and has the streams, the configuration was read, and every pool works or stands by and
+/// has nothing that is stuck. The read model may be away; queries say so. Warnings, such as of a disk that is nearly
+/// full, change nothing.
 async fn ready(State(state): State<PrivateState>) -> Response {
     let is_connected = state.platform.log.context().client().connection_state() == Connection::Connected;
     let is_loaded = state.platform.registry.is_loaded();
@@ -73,7 +77,8 @@ async fn ready(State(state): State<PrivateState>) -> Response {
     let pools = state.standing.all();
     let stuck: Vec<String> = pools.keys().flat_map(|pool| stuck(&state.board, *pool)).collect();
     let is_settled = pools.values().all(|state| state.is_settled());
-    let is_ready = is_connected && is_loaded && is_settled && stuck.is_empty();
+    let is_lost = state.upkeep.is_lost();
+    let is_ready = is_connected && !is_lost && is_loaded && is_settled && stuck.is_empty();
     let pools: BTreeMap<&str, &str> =
         pools.into_iter().map(|(pool, state)| (pool.as_str(), state.as_str())).collect();
     let body = json!({
@@ -81,11 +86,13 @@ async fn ready(State(state): State<PrivateState>) -> Response {
         "nats": if is_connected { "connected" } else { "away" },
         "max_payload": state.surroundings.message_bytes_max(),
         "warnings": state.surroundings.warnings().into_iter().map(|warning| warning.text).collect::<Vec<_>>(),
+        "streams": state.upkeep.words(),
         "pools": pools,
         "stuck": stuck,
         "configuration": if is_loaded { "loaded" } else { "not yet read" },
         "unreadable": state.platform.snapshot().unreadable.keys().collect::<Vec<_>>(),
         "journal": journal.map_or("not used", |is_readable| if is_readable { "readable" } else { "away" }),
+        "journal_fault": state.journal.as_ref().and_then(Journal::fault),
     });
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()

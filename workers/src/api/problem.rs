@@ -191,7 +191,7 @@ impl Problem {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "journal-away",
                 "The read model cannot be read",
-                "sending still works; repeat the query later",
+                "sending still works; repeat the query later. If it stays so, `ackline doctor` says why",
             ),
             Self::TimedOut => answer(
                 StatusCode::SERVICE_UNAVAILABLE,

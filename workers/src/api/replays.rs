@@ -92,7 +92,7 @@ impl ReplayPast {
             phone: self.phone_number_id.clone(),
         };
         if past.filters(pool).is_empty() {
-            mistakes.push(Mistake::new("/pool", format!("the pool {pool} reads none of this")));
+            mistakes.push(Mistake::new("/pool", crate::dead::past::reads_none(pool)));
         }
         if pool == Pool::Flows && !self.answer_people {
             let detail = "flows answer people again; set `answer_people` when that is meant";

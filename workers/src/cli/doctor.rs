@@ -86,6 +86,7 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
         Ok(mut onlooker) => {
             onlooker.hear_all().await;
             let sums = onlooker.look().1;
+            findings.extend(pools::faults(&onlooker.faults()));
             findings.extend(pools::check(&context, &sums, &lanes).await);
             if !sums.is_empty() {
                 findings.extend(aside::check(&sums, now_ms()));

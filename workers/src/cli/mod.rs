@@ -11,6 +11,7 @@ pub mod difference;
 pub mod doctor;
 pub mod document;
 pub mod figures;
+pub mod journal;
 pub mod office;
 pub mod onlooker;
 pub mod part;
@@ -79,6 +80,8 @@ enum Command {
     Replay(replay::ReplayArguments),
     /// Show updates that nobody claimed, and give them to the tenants that claim them now
     Unrouted(unrouted::UnroutedArguments),
+    /// Build the read model again from what the log holds
+    Journal(journal::JournalArguments),
     /// Check everything between Meta and the workers, and say what to mend
     Doctor(doctor::DoctorArguments),
     /// Watch the pools and their tenants, live
@@ -193,6 +196,10 @@ pub async fn run_live(
         },
         Command::Unrouted(arguments) => match settings() {
             Ok(settings) => Box::pin(unrouted::run(arguments, &settings, person)).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Journal(arguments) => match settings() {
+            Ok(settings) => Box::pin(journal::run(arguments, &settings, environment, person)).await,
             Err(report) => Outcome::bad_input(report.to_string()),
         },
         Command::Doctor(arguments) => match settings() {

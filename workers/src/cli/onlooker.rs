@@ -3,6 +3,7 @@
 use super::Outcome;
 use crate::core::scaling::Targets;
 use crate::core::settings::{Concurrency, PoolSettings};
+use crate::core::status::PoolStatus;
 use crate::core::status::fleet::{Fleet, PoolSum};
 use crate::core::status::publish;
 use crate::core::status::settings::StatusSettings;
@@ -87,6 +88,15 @@ impl Onlooker {
     pub async fn hear_all(&mut self) {
         let end = Instant::now() + ROUND;
         while timeout_at(end, self.hear()).await.is_ok() {}
+    }
+
+    /// What is wrong with what pools write to, by process and pool.
+    pub fn faults(&self) -> Vec<(String, String, String)> {
+        let of = |(instance, status): (&String, &PoolStatus)| {
+            Some((instance.clone(), status.pool.clone(), status.fault.clone()?))
+        };
+        let all = self.fleet.instances().flat_map(|one| one.pools.iter().map(|pool| (&one.instance, pool)));
+        all.filter_map(of).collect()
     }
 
     /// Who speaks now, and every pool.

@@ -193,11 +193,9 @@ fn compare(
 
 /// Nothing is written when one of the entries is a newer version's.
 fn refuse_newer(change: Change) -> Result<Change, PlanError> {
-    match (&change.content, &change.before) {
-        (Content::Part(part), Some(before)) => part
-            .may_replace(before)
-            .map_err(|newer| PlanError::Newer { what: format!("{} {}", change.noun, change.name), newer })?,
-        _ => {}
+    if let (Content::Part(part), Some(before)) = (&change.content, &change.before) {
+        let what = || format!("{} {}", change.noun, change.name);
+        part.may_replace(before).map_err(|newer| PlanError::Newer { what: what(), newer })?;
     }
     Ok(change)
 }

@@ -7,7 +7,7 @@ use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
 use crate::core::log::now_ms;
 use crate::dead::office::Wish;
-use crate::dead::past::CLASSES;
+use crate::dead::past::{CLASSES, reads_none};
 use crate::dead::view::ReplayOrder;
 use crate::dead::{Action, Order, Past, Source, terms};
 use ackline_shared::ids::{EntityId, PhoneNumberId};
@@ -158,7 +158,7 @@ fn read(arguments: &PastArguments) -> Result<(Past, Option<EntityId>, u32), Stri
             .map_err(|error| error.to_string())?,
     };
     if past.filters(arguments.pool).is_empty() {
-        return Err(format!("the pool {} reads none of this", arguments.pool));
+        return Err(reads_none(arguments.pool));
     }
     if arguments.pool == Pool::Flows && !arguments.answer_people {
         return Err("flows answer people again; say --answer-people when that is meant".to_owned());

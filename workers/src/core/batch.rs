@@ -20,8 +20,10 @@ use super::tenure::Tenure;
 use super::tuning::Tuning;
 use ackline_shared::envelope::Family;
 use ackline_shared::subjects::{self, Partition, Pool};
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Batch;
+use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use futures_util::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -54,6 +56,21 @@ pub trait BatchJob: Send + Sync + 'static {
 
     /// Works on a batch as a whole; doing the same batch again changes nothing. Gives the refused ones by index, with the reason.
     fn run(&self, batch: &[Work]) -> impl Future<Output = Result<Vec<(usize, String)>, String>> + Send;
+
+    /// Waits until all of the stream is to be worked on once more; never ends for work that is never begun anew.
+    fn begins_anew(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// Gets ready for all of the stream; done again after a failure, or a crash before [`Self::begun_anew`].
+    fn begin_anew(&self) -> impl Future<Output = Result<(), String>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Hears that all of the stream will come.
+    fn begun_anew(&self) -> impl Future<Output = Result<(), String>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// How large a batch may be and how long it may wait to fill.
@@ -86,6 +103,11 @@ pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, m
             () = over(&seat, &won, &reader.log) => false,
             () = reader.show_pauses() => false,
             () = reader.work(&won, || standing.set(B::POOL, State::Working)) => false,
+            // What it reads now is forgotten, and comes again.
+            () = reader.job.begins_anew() => {
+                reader.begin_anew(&won).await;
+                false
+            }
         };
         tracing::info!(pool = %B::POOL, "this process gave the pool up");
         reader.metrics.owns(B::POOL, BTreeSet::new());
@@ -132,6 +154,10 @@ async fn over(seat: &Seat, tenure: &Tenure, log: &Log) {
     }
 }
 
+fn is_missing(error: &ConsumerError) -> bool {
+    matches!(error.kind(), ConsumerErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
+}
+
 struct Reader<B> {
     job: B,
     log: Log,
@@ -149,6 +175,29 @@ impl<B: BatchJob> Reader<B> {
             let is_paused = tuning.table().pool(B::POOL).is_some_and(|entry| entry.value.paused);
             self.metrics.limited(B::POOL, 1, is_paused);
             tuning.changed().await;
+        }
+    }
+
+    /// Has the job begin anew, and the consumer read from the start of the stream.
+    async fn begin_anew(&self, tenure: &Tenure) {
+        let name = subjects::consumer(B::POOL, WHOLE, LANE);
+        let begun = async {
+            self.job.begin_anew().await?;
+            if !tenure.is_current() {
+                return Err("the pool is not this process's own any more".to_owned());
+            }
+            let stream = self.log.context().get_stream_no_info(B::STREAM).await;
+            let deleted = stream.map_err(|error| error.to_string())?.delete_consumer(&name).await;
+            if let Err(error) = deleted
+                && !is_missing(&error)
+            {
+                return Err(error.to_string());
+            }
+            self.job.begun_anew().await
+        };
+        if let Err(error) = begun.await {
+            tracing::error!(pool = %B::POOL, error, "the pool could not begin anew; trying again");
+            sleep(STORE_RETRY).await;
         }
     }
 

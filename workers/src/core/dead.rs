@@ -5,6 +5,7 @@ use super::job::WHOLE;
 use super::job::Work;
 use super::log::{Log, LogError, now_ms, size};
 use super::whole;
+use ackline_shared::envelope::Head;
 use ackline_shared::subjects::{self, Pool, header};
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -63,7 +64,10 @@ fn beginning(payload: &Bytes) -> Bytes {
 /// The headers of the dead letter about a message that no pool worked on; `place` is its stream, sequence and subject.
 pub fn headers_of(mut headers: HeaderMap, pool: Pool, place: (&str, u64, &str), reason: &str) -> HeaderMap {
     let (stream, sequence, subject) = place;
-    let id = headers.get(header::MSG_ID).map(|id| id.as_str().to_owned()).unwrap_or_default();
+    // What cannot be read is known by what it was published with.
+    let raw = || headers.get(header::MSG_ID).map(|id| id.as_str().to_owned()).unwrap_or_default();
+    let id =
+        Head::read(subject, &headers).map_or_else(|_| raw(), |head| head.original_id().as_str().to_owned());
     headers.insert(header::DEAD_ID, id);
     headers.insert(header::MSG_ID, format!("dead:{pool}:{stream}:{sequence}"));
     headers.insert(header::DEAD_REASON, printable(reason));

@@ -41,4 +41,5 @@ pub mod stream_share;
 pub mod tenure;
 pub mod toplist;
 pub mod tuning;
+pub mod upkeep;
 pub mod whole;

@@ -105,6 +105,9 @@ pub struct PoolStatus {
     /// Updates that this process gave up in the last hour.
     #[serde(default)]
     pub dead_hour: u64,
+    /// What is wrong with what it writes to.
+    #[serde(default)]
+    pub fault: Option<String>,
 }
 
 impl PoolStatus {

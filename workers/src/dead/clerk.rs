@@ -3,6 +3,7 @@
 use super::office::{self, Office};
 use crate::core::lease::Lease;
 use crate::core::pool::{Shutdown, ended};
+use crate::core::upkeep::connects;
 use ackline_shared::ids::TenantId;
 use async_nats::jetstream::kv::Operation;
 use futures_util::StreamExt;
@@ -60,6 +61,8 @@ async fn work(office: &Office, instance: &str, ttl: Duration) {
     let mut running: JoinSet<String> = JoinSet::new();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let client = office.log.context().client();
+    let connected = connects(&client);
     loop {
         tokio::select! {
             entry = watch.next() => {
@@ -77,6 +80,9 @@ async fn work(office: &Office, instance: &str, ttl: Duration) {
                 Err(error) => return tracing::error!(%error, "carrying out an order broke"),
             },
             _ = tick.tick() => {}
+        }
+        if connects(&client) != connected && running.is_empty() {
+            return;
         }
         let mut served: BTreeSet<Option<TenantId>> = taken.values().cloned().collect();
         for (id, tenant) in &wanted {

@@ -84,6 +84,17 @@ fn reads(pool: Pool) -> Vec<String> {
     lanes.iter().flat_map(|lane| (lane.filters)(Partition(0))).collect()
 }
 
+/// Why nothing of the past can be put before a pool.
+pub fn reads_none(pool: Pool) -> String {
+    match pool {
+        Pool::Journal => {
+            "the journal is built again whole, from everything the log holds: `ackline journal rebuild`"
+                .to_owned()
+        }
+        _ => format!("the pool {pool} reads none of this"),
+    }
+}
+
 /// Whether a pool has such a target; the words say what to name instead.
 pub fn check_target(snapshot: &Snapshot, tenant: &TenantId, pool: Pool, id: &EntityId) -> Result<(), String> {
     let key = |family| config_key::owned(family, tenant, id);

@@ -5,9 +5,11 @@
 //! that answers a person reads from here.
 
 mod contact;
+mod database;
 pub mod fold;
 pub mod progress;
 pub mod query;
+pub mod rebuild;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -27,5 +29,26 @@ impl BatchJob for Journal {
     async fn run(&self, batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
         let rejected = self.write_batch(batch).await.map_err(|error| error.to_string())?;
         Ok(rejected.into_iter().map(|one| (one.index, one.reason)).collect())
+    }
+
+    async fn begins_anew(&self) {
+        match self.rebuilds() {
+            Some(rebuilds) => rebuilds.wanted().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn begin_anew(&self) -> Result<(), String> {
+        match self.rebuilds() {
+            Some(rebuilds) => rebuilds.begin(self).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn begun_anew(&self) -> Result<(), String> {
+        match self.rebuilds() {
+            Some(rebuilds) => rebuilds.begun().await,
+            None => Ok(()),
+        }
     }
 }

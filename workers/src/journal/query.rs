@@ -98,7 +98,7 @@ impl Journal {
             Some(number) => query.bind(number),
             None => query,
         };
-        let rows = query.fetch_all(&self.readers).await?;
+        let rows = query.fetch_all(&self.database()?.readers).await?;
         Ok(rows.iter().map(conversation).collect::<Result<_, _>>()?)
     }
 
@@ -108,7 +108,7 @@ impl Journal {
             sqlx::query("SELECT coalesce(merged_into, id) FROM conversations WHERE tenant = ?1 AND id = ?2")
                 .bind(tenant)
                 .bind(id)
-                .fetch_optional(&self.readers)
+                .fetch_optional(&self.database()?.readers)
                 .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
@@ -128,7 +128,7 @@ impl Journal {
             .bind(integer(ms))
             .bind(integer(sequence))
             .bind(limit)
-            .fetch_all(&self.readers)
+            .fetch_all(&self.database()?.readers)
             .await?;
         Ok(rows.iter().map(message).collect::<Result<_, _>>()?)
     }
@@ -136,7 +136,11 @@ impl Journal {
     /// One message by our id, or by Meta's.
     pub async fn message(&self, tenant: &str, id: &str) -> Result<Option<StoredMessage>, JournalError> {
         for statement in [MESSAGE, MESSAGE_BY_WAMID] {
-            let row = sqlx::query(statement).bind(tenant).bind(id).fetch_optional(&self.readers).await?;
+            let row = sqlx::query(statement)
+                .bind(tenant)
+                .bind(id)
+                .fetch_optional(&self.database()?.readers)
+                .await?;
             if let Some(row) = row {
                 return Ok(Some(message(&row)?));
             }
@@ -146,7 +150,8 @@ impl Journal {
 
     /// Tells whether the database answers.
     pub async fn is_readable(&self) -> bool {
-        sqlx::query("SELECT 1 FROM conversations LIMIT 1").fetch_optional(&self.readers).await.is_ok()
+        let Ok(database) = self.database() else { return false };
+        sqlx::query("SELECT 1 FROM conversations LIMIT 1").fetch_optional(&database.readers).await.is_ok()
     }
 }
 

@@ -1,22 +1,21 @@
-//! The database file: opening it, its one writer and its readers, and writing a batch as one transaction.
+//! The read model as a handle: open or away, writing a batch as one transaction, and beginning anew in another file.
 
+use super::database::{self, Database};
 use super::fold::{Entry, fold};
+use super::rebuild::Rebuilds;
 use super::write;
 use crate::core::job::Work;
-use ackline_shared::secret::without_user;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use crate::core::pool::{Shutdown, ended};
+use arc_swap::ArcSwapOption;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Acquire, SqliteConnection};
-use std::fs::{OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
-use std::str::FromStr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-const READERS_MAX: u32 = 4;
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is made sure that the file is open and at its place, and the longest pause while it does not open.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Why the read model cannot be used now; the log keeps everything meanwhile.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +46,9 @@ pub enum JournalError {
         /// What the database said.
         reason: String,
     },
+    /// It is not open.
+    #[error("the journal's database is not open: {0}")]
+    Away(String),
     /// Reading or writing failed.
     #[error("the journal's database failed: {0}")]
     Database(#[from] sqlx::Error),
@@ -61,56 +63,170 @@ pub struct Rejected {
     pub reason: String,
 }
 
-/// A handle on the read model; cheap to clone.
+/// A handle on the read model; cheap to clone. Its file is opened when it can be, and again when it is another one.
 #[derive(Debug, Clone)]
-pub struct Journal {
-    writer: SqlitePool,
-    pub(super) readers: SqlitePool,
+pub struct Journal(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    options: SqliteConnectOptions,
+    database: ArcSwapOption<Database>,
+    /// Why it is not open, or why writing to it failed last.
+    fault: Mutex<Option<String>>,
+    /// Held by whoever opens, closes or moves the file.
+    moving: tokio::sync::Mutex<()>,
+    rebuilds: OnceLock<Rebuilds>,
 }
 
 impl Journal {
+    /// A handle on a file that is not open yet; only an address that cannot be one is an error.
+    pub fn at(url: &str) -> Result<Self, JournalError> {
+        let options = database::options(url)?;
+        let inner = Inner {
+            options,
+            database: ArcSwapOption::empty(),
+            fault: Mutex::new(Some("it is not open yet".to_owned())),
+            moving: tokio::sync::Mutex::default(),
+            rebuilds: OnceLock::new(),
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
     /// Opens the database, making file, directory and schema when they are missing.
     pub async fn open(url: &str) -> Result<Self, JournalError> {
-        let options = options(url)?;
-        let path = options.get_filename().to_path_buf();
-        make_directory(&path)?;
-        let failed = |reason: String| JournalError::Open { path: path.display().to_string(), reason };
-        keep_private(&path).map_err(|error| failed(error.to_string()))?;
-        let pool = |connections| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
+        let journal = Self::at(url)?;
+        journal.connect().await?;
+        Ok(journal)
+    }
+
+    /// Opens the file if it is not open, or not at its place any more, until the signal.
+    pub async fn look_after(self, mut shutdown: Shutdown) {
+        let mut pause = LOOK_PAUSE;
+        loop {
+            let is_open = self.0.database.load().as_ref().is_some_and(|open| open.is_at(self.path()));
+            if is_open {
+                pause = LOOK_PAUSE;
+            } else {
+                match self.connect().await {
+                    Ok(()) => tracing::info!("the read model is open"),
+                    Err(error) => {
+                        tracing::error!(%error, "the read model is away; everything else goes on, and it catches up later. If its file is damaged, `ackline journal rebuild` makes a new one from the log");
+                        pause = (pause * 2).min(LOOK_PAUSE_MAX);
+                    }
+                }
+            }
+            tokio::select! {
+                () = ended(&mut shutdown) => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<(), JournalError> {
+        let _nobody_moves_it = self.0.moving.lock().await;
+        self.shut().await;
+        let opened = Database::open(&self.0.options).await;
+        self.note(opened.as_ref().err().map(ToString::to_string));
+        self.0.database.store(Some(Arc::new(opened?)));
+        Ok(())
+    }
+
+    async fn shut(&self) {
+        if let Some(open) = self.0.database.swap(None) {
+            open.close().await;
+        }
+    }
+
+    fn note(&self, fault: Option<String>) {
+        *self.0.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// What is wrong with it now.
+    pub fn fault(&self) -> Option<String> {
+        self.0.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where its file is.
+    pub fn path(&self) -> &Path {
+        self.0.options.get_filename()
+    }
+
+    /// Takes orders to rebuild it from there.
+    pub fn rebuilt_by(&self, rebuilds: Rebuilds) {
+        let _told_before = self.0.rebuilds.set(rebuilds);
+    }
+
+    /// Where orders to rebuild it come from.
+    pub(super) fn rebuilds(&self) -> Option<&Rebuilds> {
+        self.0.rebuilds.get()
+    }
+
+    /// Moves the file aside and begins a new one; doing it again under the same name changes nothing. Gives where the old
+    /// one is.
+    pub(super) async fn begin_anew(&self, name: &str) -> Result<PathBuf, JournalError> {
+        let moving = self.0.moving.lock().await;
+        self.shut().await;
+        let beside = |tail: &str| {
+            let mut path = self.path().as_os_str().to_owned();
+            path.push(tail);
+            PathBuf::from(path)
         };
-        let writer =
-            pool(1).connect_with(options.clone()).await.map_err(|error| failed(error.to_string()))?;
-        sqlx::migrate!().run(&writer).await.map_err(|error| failed(error.to_string()))?;
-        let readers = pool(READERS_MAX)
-            .connect_with(options.create_if_missing(false).read_only(true))
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        Ok(Self { writer, readers })
+        let aside = beside(&format!(".before-{name}"));
+        if !aside.exists() {
+            for tail in ["-wal", "-shm", ""] {
+                let mut to = aside.as_os_str().to_owned();
+                to.push(tail);
+                match std::fs::rename(beside(tail), to) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        let path = self.path().display().to_string();
+                        return Err(JournalError::Open {
+                            path,
+                            reason: format!("it cannot be moved: {error}"),
+                        });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        drop(moving);
+        self.connect().await?;
+        Ok(aside)
+    }
+
+    pub(super) fn database(&self) -> Result<Arc<Database>, JournalError> {
+        self.0.database.load_full().ok_or_else(|| JournalError::Away(self.fault().unwrap_or_default()))
     }
 
     /// Writes a batch in one transaction; what can never be written is returned and does not stop the rest.
     ///
     /// After an error nothing of the batch is written and it may be tried again; writing it again changes nothing.
     pub async fn write_batch(&self, batch: &[Work]) -> Result<Vec<Rejected>, JournalError> {
-        let mut connection = self.writer.acquire().await?;
+        let database = self.database()?;
+        let mut connection = database.writer.acquire().await?;
         let written = write_all(&mut connection, batch).await;
+        self.note(written.as_ref().err().map(ToString::to_string));
         if written.is_err() {
             // SQLite may have ended the transaction by itself, as it does when the disk is full, and the connection would
             // go on as if it were still open. The next batch gets a new one.
             let _gone_either_way = connection.close().await;
+        }
+        if written.as_ref().is_err_and(is_damage) {
+            // Whether it opens again decides whether it can still be used.
+            drop(self.0.database.swap(None));
         }
         Ok(written?)
     }
 
     /// Forgets ids of updates and unclaimed statuses seen before a time; call it with the log's own age limit.
     pub async fn prune(&self, before_ms: u64) -> Result<u64, JournalError> {
-        let before = write::integer(before_ms);
-        let updates =
-            sqlx::query("DELETE FROM updates WHERE seen_ms < ?1").bind(before).execute(&self.writer).await?;
+        let (before, database) = (write::integer(before_ms), self.database()?);
+        let updates = sqlx::query("DELETE FROM updates WHERE seen_ms < ?1")
+            .bind(before)
+            .execute(&database.writer)
+            .await?;
         let held = sqlx::query("DELETE FROM held_statuses WHERE received_ms < ?1")
             .bind(before)
-            .execute(&self.writer)
+            .execute(&database.writer)
             .await?;
         Ok(updates.rows_affected() + held.rows_affected())
     }
@@ -120,13 +236,12 @@ impl Journal {
     pub async fn fill_up(&self, is_full: bool) {
         let pages = if is_full { 1 } else { 1 << 30 };
         let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
-        sqlx::query(limit).execute(&self.writer).await.unwrap();
+        sqlx::query(limit).execute(&self.database().unwrap().writer).await.unwrap();
     }
 
     /// Closes the connections; the write-ahead log is folded into the file.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        self.shut().await;
     }
 }
 
@@ -166,6 +281,12 @@ async fn write_one(
     }
 }
 
+/// Tells a file that is damaged, or no database at all: CORRUPT, NOTADB.
+fn is_damage(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(inner)
+        if inner.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| matches!(code & 0xff, 11 | 26)))
+}
+
 /// Tells refusals of the data (constraint, mismatch, too big) from trouble of the database itself.
 fn is_about_the_data(error: &sqlx::Error) -> bool {
     match error {
@@ -176,37 +297,5 @@ fn is_about_the_data(error: &sqlx::Error) -> bool {
         }
         sqlx::Error::Encode(_) => true,
         _ => false,
-    }
-}
-
-fn options(url: &str) -> Result<SqliteConnectOptions, JournalError> {
-    let refuse = |reason: &str| JournalError::Url { url: without_user(url), reason: reason.to_owned() };
-    let Some(path) = url.strip_prefix("sqlite:") else {
-        return Err(refuse("only SQLite is supported"));
-    };
-    if path.trim_start_matches('/').is_empty() || path.contains(":memory:") || path.contains("mode=memory") {
-        return Err(refuse("it names no file"));
-    }
-    let options = SqliteConnectOptions::from_str(url).map_err(|error| refuse(&error.to_string()))?;
-    Ok(options
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        // The log can always be read again, so losing the last moments of the read model costs nothing.
-        .synchronous(SqliteSynchronous::Normal)
-        .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT))
-}
-
-/// Makes the file readable for its owner alone; what SQLite puts beside it gets the same mode.
-fn keep_private(path: &Path) -> std::io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))
-}
-
-fn make_directory(path: &Path) -> Result<(), JournalError> {
-    match path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        Some(directory) => std::fs::create_dir_all(directory)
-            .map_err(|source| JournalError::Directory { directory: directory.display().to_string(), source }),
-        None => Ok(()),
     }
 }

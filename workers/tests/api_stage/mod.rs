@@ -130,7 +130,7 @@ impl Stage {
         for (key, value) in installation(&master, &data_key) {
             buckets.config.put(&key, value.to_string().into()).await.unwrap();
         }
-        let registry = Registry::watch(buckets.config.clone());
+        let registry = Registry::watch(buckets.config.clone(), context.client());
         assert!(registry.loaded(DEADLINE).await);
         let platform = Platform::new(Log::new(context, 4), registry, buckets, master);
 
@@ -227,6 +227,7 @@ impl Stage {
             standing: self.standing.clone(),
             board: self.board.clone(),
             surroundings: surroundings(usize::MAX >> 1, None),
+            upkeep: ackline_workers::core::upkeep::Upkeep::default(),
             unreadable: register_unreadable(&mut metrics),
             metrics: Arc::new(metrics),
         };

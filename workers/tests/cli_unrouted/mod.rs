@@ -42,8 +42,10 @@ async fn moved_aside(context: &jetstream::Context, head: &Head, payload: &'stati
 /// What acme has of messages, by id in order.
 async fn of_acme(context: &jetstream::Context) -> Vec<String> {
     let updates = context.get_stream(UPDATES).await.unwrap();
+    let filter = subjects::update_filter(Partition(0), Class::Message);
+    let filter = subjects::of_tenant(&filter, &TenantId::new("acme").unwrap()).unwrap();
     let (mut ids, mut next) = (Vec::new(), 1);
-    while let Ok(found) = updates.direct_get_next_for_subject("in.*.msg.acme", Some(next)).await {
+    while let Ok(found) = updates.direct_get_next_for_subject(&filter, Some(next)).await {
         assert_eq!(found.headers.get(header::SIGNATURE).unwrap().as_str(), "sha256=00");
         ids.push(String::from_utf8(found.payload.to_vec()).unwrap());
         next = found.sequence + 1;

@@ -14,8 +14,10 @@ mod dead;
 mod flows;
 mod given_up;
 mod janitor;
+mod journal;
 #[path = "../letter/mod.rs"]
 mod letter;
+mod lost;
 mod once;
 mod outage;
 mod oversized;

@@ -17,6 +17,7 @@ use ackline_workers::core::pool::{self, Host};
 use ackline_workers::core::settings::PoolSettings;
 use ackline_workers::core::standing::Standing;
 use ackline_workers::core::state::Policy;
+use ackline_workers::core::upkeep;
 use ackline_workers::platform::Platform;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
@@ -89,6 +90,15 @@ impl Stage {
             }
         };
         timeout(DEADLINE, connected).await.expect("a new connection");
+    }
+
+    /// The same, with everything gone that the server stored.
+    pub async fn wipe_server(&mut self) {
+        let client = self.platform.log.context().client();
+        let connects = client.statistics().connects.load(Ordering::Relaxed);
+        self.server.wipe().unwrap();
+        self.server.restart().unwrap();
+        timeout(DEADLINE, upkeep::reconnected(&client, connects)).await.expect("a new connection");
     }
 
     pub fn run<J: Job>(&self, job: J, instance: &str) -> RunningPool {

@@ -71,7 +71,7 @@ async fn a_tenant_whose_dead_letters_fill_the_stream_rests_until_there_is_room()
     context.update_stream(smaller).await.unwrap();
 
     let mut platform = stage.platform.clone();
-    platform.registry = Registry::watch(config.clone());
+    platform.registry = Registry::watch(config.clone(), context.client());
     assert!(platform.registry.loaded(DEADLINE).await);
     let (_end, shutdown) = watch::channel(false);
     tokio::spawn(shares(&platform).run(shutdown));

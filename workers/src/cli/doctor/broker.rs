@@ -5,6 +5,7 @@ use super::http::Http;
 use crate::cli::stored;
 use crate::core::status::diagnosis::seconds;
 use ackline_shared::model::Installation;
+use ackline_shared::nats::preparation::RESTART_HINT;
 use ackline_shared::nats::{Durability, NatsError, NatsSettings};
 use ackline_shared::stored::decode;
 use ackline_shared::subjects::{self, config_key};
@@ -66,7 +67,7 @@ pub async fn streams(context: &Context, settings: &NatsSettings) -> Vec<Finding>
                 };
                 fill(name, &size, settings.durability)
             }
-            Err(error) => Finding::fail(format!("stream {name}"), error).hint(CREATE),
+            Err(error) => Finding::fail(format!("stream {name}"), error).hint(CREATE).hint(RESTART_HINT),
         });
     }
     findings

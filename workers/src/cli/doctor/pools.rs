@@ -143,6 +143,16 @@ fn of_condition(pool: Pool, check: String, diagnosis: Diagnosis, unfinished: u64
     }
 }
 
+/// What is wrong with what pools write to.
+pub fn faults(faults: &[(String, String, String)]) -> Vec<Finding> {
+    let finding = |(instance, pool, fault): &(String, String, String)| {
+        Finding::fail(format!("{pool} in {instance}"), format_args!("its store cannot be used: {fault}"))
+            .hint("everything else goes on; give the disk room or the file back, and it catches up by itself")
+            .hint("if the file is damaged or gone: `ackline journal rebuild` makes a new one from the log")
+    };
+    faults.iter().map(finding).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;

@@ -29,6 +29,16 @@ struct Inner {
     unowned: Mutex<Vec<UnownedLag>>,
     dead: Mutex<Option<Vec<OpenDead>>>,
     breakers: OnceLock<Breakers>,
+    fault: OnceLock<(Pool, Fault)>,
+}
+
+/// Tells what is wrong with what a pool writes to.
+struct Fault(Box<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl std::fmt::Debug for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fault")
+    }
 }
 
 impl Board {
@@ -43,12 +53,18 @@ impl Board {
             unowned: Mutex::default(),
             dead: Mutex::default(),
             breakers: OnceLock::new(),
+            fault: OnceLock::new(),
         }))
     }
 
     /// Shows the process's breakers from now on; the first ones told stay.
     pub fn watch(&self, breakers: Breakers) {
         let _told_before = self.0.breakers.set(breakers);
+    }
+
+    /// Shows what is wrong with what a pool writes to from now on; the first one told stays.
+    pub fn watch_fault(&self, pool: Pool, fault: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        let _told_before = self.0.fault.set((pool, Fault(Box::new(fault))));
     }
 
     /// The process's own name.
@@ -89,7 +105,8 @@ impl Board {
             let mut slow: Vec<String> =
                 slow.iter().filter(|name| waits_for(name) == Some(*pool)).cloned().collect();
             slow.truncate(BREAKERS_MAX);
-            PoolStatus { breakers, breakers_open, slow, ..self.activity(*pool).status(state.as_str()) }
+            let fault = self.0.fault.get().filter(|(of, _)| of == pool).and_then(|(_, fault)| (fault.0)());
+            PoolStatus { breakers, breakers_open, slow, fault, ..self.activity(*pool).status(state.as_str()) }
         };
         states.iter().map(status).collect()
     }

@@ -1,0 +1,168 @@
+//! `ackline journal`: build the read model again from what the log holds.
+
+use super::agree::Person;
+use super::office::{operator, pretty};
+use super::settings::Settings;
+use super::{EXIT_FAILED, EXIT_OK, Outcome, progress};
+use crate::core::batch;
+use crate::core::log::now_ms;
+use crate::journal::rebuild::{Rebuild, Rebuilds};
+use ackline_shared::config::EXIT_CONFIG;
+use ackline_shared::nats;
+use ackline_shared::subjects::{self, Partition, Pool, UPDATES};
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::{Consumer, pull};
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Time for the owner of the pool to take the order up.
+const BEGIN_WAIT: Duration = Duration::from_secs(20);
+
+/// Arguments of `ackline journal`.
+#[derive(Debug, clap::Args)]
+pub struct JournalArguments {
+    #[command(subcommand)]
+    command: JournalCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum JournalCommand {
+    /// Begin a new database file and write everything into it that the log still holds
+    #[command(
+        after_help = "The process that runs the pool journal does it while everything goes on; the old file stays beside the\nnew one. What is older than nats.max_age, or was removed to make room, is only in the old file."
+    )]
+    Rebuild(RebuildArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct RebuildArguments {
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Give the order and do not wait
+    #[arg(long)]
+    detach: bool,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does what the arguments ask for.
+pub async fn run(
+    arguments: &JournalArguments,
+    settings: &Settings,
+    environment: &[(String, String)],
+    person: &mut dyn Person,
+) -> Outcome {
+    let JournalCommand::Rebuild(arguments) = &arguments.command;
+    let done = rebuild(arguments, settings, operator(environment), person).await;
+    done.unwrap_or_else(|outcome| outcome)
+}
+
+fn failed(error: impl std::fmt::Display) -> Outcome {
+    Outcome::failed(format!("error: {error}\n"))
+}
+
+async fn rebuild(
+    arguments: &RebuildArguments,
+    settings: &Settings,
+    by: String,
+    person: &mut dyn Person,
+) -> Result<Outcome, Outcome> {
+    let client = nats::connect(&settings.nats, "ackline-journal").await.map_err(failed)?;
+    let context = nats::jetstream(client);
+    let buckets = Box::pin(nats::prepare(&context, &settings.nats)).await.map_err(failed)?;
+    let rebuilds = Rebuilds::new(buckets.replays);
+    let open = rebuilds.last().await.map_err(failed)?.filter(|last| last.begun_ms.is_none());
+    let order = match open {
+        // One that waits is followed, not given twice.
+        Some(open) => open,
+        None => {
+            agree(arguments, person)?;
+            let order = Rebuild::new(by);
+            rebuilds.write(&order).await.map_err(failed)?;
+            order
+        }
+    };
+    if arguments.detach {
+        return Ok(told(&order, arguments.json, "ordered"));
+    }
+    let order = begun(&rebuilds, order).await?;
+    written(&context).await?;
+    Ok(told(&order, arguments.json, "done"))
+}
+
+fn agree(arguments: &RebuildArguments, person: &mut dyn Person) -> Result<(), Outcome> {
+    if arguments.yes {
+        return Ok(());
+    }
+    let question = "Move the journal's file aside and write a new one from the log?";
+    match person.answer(question) {
+        Some(true) => Ok(()),
+        Some(false) => {
+            Err(Outcome { err: "nothing was changed\n".to_owned(), code: EXIT_FAILED, ..Outcome::default() })
+        }
+        None => {
+            let err = "error: nothing was changed: there is no terminal to ask at; say --yes\n".to_owned();
+            Err(Outcome { err, code: EXIT_CONFIG, ..Outcome::default() })
+        }
+    }
+}
+
+/// Waits until the new file was begun.
+async fn begun(rebuilds: &Rebuilds, mut order: Rebuild) -> Result<Rebuild, Outcome> {
+    let deadline = Instant::now() + BEGIN_WAIT;
+    while order.begun_ms.is_none() {
+        if Instant::now() > deadline {
+            let why = match &order.problem {
+                Some(problem) => problem.clone(),
+                None => "no process runs the pool journal: start one with --pools journal, or all".to_owned(),
+            };
+            return Err(failed(format!("{why}; the order stands, and running this again follows it")));
+        }
+        sleep(LOOK_EVERY).await;
+        let last = rebuilds.last().await.map_err(failed)?;
+        order =
+            last.filter(|last| last.id == order.id).ok_or_else(|| failed("another order took its place"))?;
+    }
+    Ok(order)
+}
+
+/// Waits until everything that was in the log by now is written.
+async fn written(context: &Context) -> Result<(), Outcome> {
+    let stream = context.get_stream(UPDATES).await.map_err(failed)?;
+    let until = stream.cached_info().state.last_sequence;
+    let name = subjects::consumer(Pool::Journal, Partition(0), batch::LANE);
+    let bar = progress::bar(until);
+    loop {
+        // It may not be made again yet.
+        let consumer: Result<Consumer<pull::Config>, _> = stream.get_consumer(&name).await;
+        if let Ok(consumer) = consumer {
+            let info = consumer.cached_info();
+            let is_through = info.num_pending == 0 && info.num_ack_pending == 0;
+            let floor = info.ack_floor.stream_sequence;
+            bar.set_position(if is_through { until } else { floor.min(until) });
+            if is_through || floor >= until {
+                break;
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn told(order: &Rebuild, json: bool, state: &str) -> Outcome {
+    let aside = order.moved_to.as_deref().unwrap_or("");
+    let out = if json {
+        let seconds = order.begun_ms.map(|begun| now_ms().saturating_sub(begun) / 1000);
+        pretty(&json!({"id": order.id, "state": state, "moved_to": order.moved_to, "seconds": seconds}))
+    } else if state == "done" {
+        format!("the journal holds everything the log does; the old file is {aside}\n")
+    } else {
+        format!("ordered as {}; `ackline journal rebuild` follows it\n", order.id)
+    };
+    Outcome { out, err: String::new(), code: EXIT_OK }
+}
