@@ -4,6 +4,7 @@
 //! The parts that connect with async-nats are behind the feature `client`: the edge asks on a connection of its own.
 
 pub mod api;
+mod bucket_bytes;
 #[cfg(feature = "client")]
 mod client;
 pub mod layout;
@@ -13,6 +14,7 @@ mod server_urls;
 #[cfg(feature = "client")]
 pub use client::{Buckets, connect, jetstream, prepare};
 
+pub use bucket_bytes::BucketBytes;
 pub use server_urls::ServerUrls;
 
 use crate::config::Reader;
@@ -76,6 +78,8 @@ pub struct NatsSettings {
     pub dead_max_age: Duration,
     /// Size of each stream.
     pub stream_bytes_max: u64,
+    /// Size of each bucket.
+    pub bucket_bytes: BucketBytes,
     /// How long message ids are remembered.
     pub duplicate_window: Duration,
     /// How long idle conversation state is kept.
@@ -99,6 +103,7 @@ impl NatsSettings {
             max_age: reader.duration("nats.max_age"),
             dead_max_age: reader.duration("nats.dead_max_age"),
             stream_bytes_max: reader.bytes("nats.stream_bytes_max", 1 << 20..=1 << 50),
+            bucket_bytes: BucketBytes::read(reader),
             duplicate_window: reader.duration("nats.duplicate_window"),
             session_max_age: reader.duration("nats.session_max_age"),
             lease_ttl: reader.duration("pools.lease_ttl"),
@@ -142,7 +147,7 @@ impl NatsError {
         let mut reason = error.to_string();
         if reason.contains(NO_STORAGE) {
             reason.push_str(
-                "; every stream reserves nats.stream_bytes_max: lower it, or give JetStream more max_file_store",
+                "; every stream reserves nats.stream_bytes_max, and the buckets nats.session_bytes_max and nats.config_bytes_max: lower it, or give JetStream more max_file_store",
             );
         }
         Self::Prepare { what: what.to_owned(), reason }

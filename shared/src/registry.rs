@@ -4,15 +4,19 @@
 //! reading breaks begins anew. An entry that does not parse is reported and the rest goes on: what it said before
 //! stays in force where that is known, and what it is about counts as declared and unreadable where it is not.
 
+mod flow;
+mod sizes;
 #[cfg(feature = "client")]
 mod source;
 mod unreadable;
 
 pub use unreadable::Unreadable;
 
+pub use flow::HeldFlow;
+
 use crate::ids::{AppId, PhoneNumberId, TenantId};
 use crate::model::{
-    ApiKey, App, Bot, Brand, CrmLink, Endpoint, Entity, Flow, PhoneNumber, Relay, SecretField, Tenant,
+    ApiKey, App, Bot, Brand, CrmLink, Endpoint, Entity, PhoneNumber, Relay, SecretField, Tenant,
 };
 use crate::overdraft::Overdraft;
 use crate::secret::Secret;
@@ -40,7 +44,7 @@ pub struct Snapshot {
     /// Bots by config key; a tenant's are neighbours.
     pub bots: BTreeMap<String, Arc<Bot>>,
     /// Flows by config key.
-    pub flows: BTreeMap<String, Arc<Flow>>,
+    pub flows: BTreeMap<String, Arc<HeldFlow>>,
     /// Relays by config key.
     pub relays: BTreeMap<String, Arc<Relay>>,
     /// Endpoints by config key.
@@ -107,7 +111,13 @@ impl Snapshot {
         match family {
             "brand" => store(&mut self.brands, key.to_owned(), value),
             "bot" => store(&mut self.bots, key.to_owned(), value),
-            "flow" => store(&mut self.flows, key.to_owned(), value),
+            "flow" => {
+                match value {
+                    Some(bytes) => self.flows.insert(key.to_owned(), Arc::new(HeldFlow::read(bytes)?)),
+                    None => self.flows.remove(key),
+                };
+                Ok(())
+            }
             "relay" => store(&mut self.relays, key.to_owned(), value),
             "endpoint" => store(&mut self.endpoints, key.to_owned(), value),
             "crm" => store(&mut self.crm_links, key.to_owned(), value),
@@ -153,6 +163,7 @@ pub struct Registry {
     current: Arc<ArcSwap<Snapshot>>,
     loaded: watch::Receiver<bool>,
     version: watch::Receiver<u64>,
+    taken: watch::Receiver<u64>,
 }
 
 impl Registry {
@@ -161,21 +172,24 @@ impl Registry {
         let current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (loaded_sender, loaded) = watch::channel(false);
         let (version_sender, version) = watch::channel(0);
+        let (taken_sender, taken) = watch::channel(0);
         let keeper = Keeper {
             current: current.clone(),
             loaded: loaded_sender,
             version: version_sender,
+            taken: taken_sender,
             building: Snapshot::default(),
             whole: false,
         };
-        (Self { current, loaded, version }, keeper)
+        (Self { current, loaded, version, taken }, keeper)
     }
 
     /// A registry with fixed content, for a part of the program run without NATS.
     pub fn fixed(snapshot: Snapshot) -> Self {
         let (_, version) = watch::channel(snapshot.version);
         let (_, loaded) = watch::channel(true);
-        Self { current: Arc::new(ArcSwap::from_pointee(snapshot)), loaded, version }
+        let (_, taken) = watch::channel(0);
+        Self { current: Arc::new(ArcSwap::from_pointee(snapshot)), loaded, version, taken }
     }
 
     /// The configuration now.
@@ -188,10 +202,18 @@ impl Registry {
         *self.loaded.borrow()
     }
 
-    /// Waits until a first whole table has been read, or the deadline passes; tells which.
-    pub async fn loaded(&self, deadline: Duration) -> bool {
-        let mut loaded = self.loaded.clone();
-        matches!(tokio::time::timeout(deadline, loaded.wait_for(|loaded| *loaded)).await, Ok(Ok(_)))
+    /// Waits until a first whole table has been read; false when nothing more of it came for this long.
+    pub async fn loaded(&self, silence_max: Duration) -> bool {
+        let (mut loaded, mut taken) = (self.loaded.clone(), self.taken.clone());
+        loop {
+            tokio::select! {
+                is_loaded = loaded.wait_for(|loaded| *loaded) => return is_loaded.is_ok(),
+                more = tokio::time::timeout(silence_max, taken.changed()) => match more {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return self.is_loaded(),
+                },
+            }
+        }
     }
 
     /// Waits for the next change; false when there will be none.
@@ -206,6 +228,7 @@ pub struct Keeper {
     current: Arc<ArcSwap<Snapshot>>,
     loaded: watch::Sender<bool>,
     version: watch::Sender<u64>,
+    taken: watch::Sender<u64>,
     building: Snapshot,
     whole: bool,
 }
@@ -224,6 +247,7 @@ impl Keeper {
             self.building.inherit(key, &self.current.load());
             tracing::error!(key, %error, "this configuration entry does not parse; what it said before stays in force where that is known, webhooks of an app or a number get 503 where it is not");
         }
+        self.taken.send_modify(|taken| *taken += 1);
         if self.whole {
             self.publish();
         }
@@ -234,6 +258,11 @@ impl Keeper {
         if !std::mem::replace(&mut self.whole, true) {
             self.publish();
         }
+    }
+
+    /// Whether nothing was taken since it began.
+    pub fn is_empty(&self) -> bool {
+        self.building.version == 0 || self.building.version == self.current.load().version + 1
     }
 
     /// Whether everything that was there was taken.
@@ -334,6 +363,25 @@ mod tests {
         assert!(!keeper.is_unread());
         drop(registry);
         assert!(keeper.is_unread());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_may_take_long_to_read_as_long_as_it_goes_on() {
+        let (registry, mut keeper) = Registry::kept();
+        let second = Duration::from_secs(1);
+        let reading = async {
+            for n in 0..100 {
+                tokio::time::sleep(second).await;
+                keeper.take(&format!("tenant.t{n}"), Some(br#"{"id":"t","name":"T"}"#));
+            }
+            keeper.complete();
+        };
+        let (loaded, ()) = tokio::join!(registry.loaded(second * 2), reading);
+        assert!(loaded);
+        let (registry, keeper) = Registry::kept();
+        assert!(!registry.loaded(second * 2).await, "nothing comes");
+        drop(keeper);
+        assert!(!registry.loaded(second * 2).await, "nothing will come");
     }
 
     #[test]

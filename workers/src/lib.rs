@@ -15,6 +15,7 @@ pub mod journal;
 pub mod lanes;
 pub mod platform;
 pub mod process;
+pub mod quota;
 pub mod relay;
 pub mod replies;
 pub mod scaler;

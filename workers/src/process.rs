@@ -26,6 +26,7 @@ use crate::flows::pool::FlowsJob;
 use crate::journal::Journal;
 use crate::journal::rebuild::Rebuilds;
 use crate::platform::Platform;
+use crate::quota::Limits;
 use crate::relay::RelayJob;
 use crate::replies::{GraphSettings, Replies};
 use crate::scaler::Scaler;
@@ -46,8 +47,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// Time for the configuration to be read from NATS at the start.
-const REGISTRY_DEADLINE: Duration = Duration::from_secs(15);
+/// Longest silence while the configuration is read from NATS at the start; all of it may take longer.
+const REGISTRY_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// How often the read model forgets ids that the log no longer holds.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -109,6 +110,7 @@ pub struct Settings {
     events: PoolSettings,
     journal: PoolSettings,
     concurrency: Concurrency,
+    limits: Limits,
 }
 
 impl Settings {
@@ -144,6 +146,7 @@ impl Settings {
             events: PoolSettings::read(reader, Pool::Events),
             journal: PoolSettings::shared(reader),
             concurrency: Concurrency::read(reader),
+            limits: Limits::read(reader),
         };
         std::mem::replace(reader, Reader::load(None, [])).finish()?;
         Ok(settings)
@@ -160,9 +163,9 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     let buckets = nats::prepare(&context, &settings.nats).await?;
     let registry = Registry::watch(buckets.config.clone(), context.client());
     anyhow::ensure!(
-        registry.loaded(REGISTRY_DEADLINE).await,
-        "the configuration was not read from NATS within {} s",
-        REGISTRY_DEADLINE.as_secs()
+        registry.loaded(REGISTRY_SILENCE_MAX).await,
+        "NATS sent nothing of the configuration for {} s",
+        REGISTRY_SILENCE_MAX.as_secs()
     );
     let log = Log::new(context, settings.nats.partitions);
     let platform = Platform::new(log, registry, buckets, settings.master.clone());
@@ -238,8 +241,10 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         let office = Office::new(platform.log.clone(), &platform.buckets);
         running.spawn(clerk::run(office, instance, settings.nats.lease_ttl, shutdown.clone()));
         let targets = settings.status.targets.clone();
-        let (settings, concurrency) = (settings.api.clone(), settings.concurrency.clone());
-        let service = api::build(ApiState { platform, journal, settings, board, targets, concurrency });
+        let (limits, concurrency) = (settings.limits.clone(), settings.concurrency.clone());
+        let settings = settings.api.clone();
+        let service =
+            api::build(ApiState { platform, journal, settings, board, targets, concurrency, limits });
         running.spawn(serve(listener, service, shutdown.clone()));
     }
     tracing::info!(pools = ?parts.pools, api = parts.api, "the workers run");

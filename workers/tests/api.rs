@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod api_config;
 mod api_dead;
 mod api_seen;
 mod api_stage;

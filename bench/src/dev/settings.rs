@@ -69,7 +69,7 @@ fn settings(data: &Path, ports: &Ports, impatient: bool) -> String {
     let path = |name: &str| data.join(name).display().to_string();
     let mut text = format!(
         "# Written at every start; what to change permanently belongs in a file of your own.\n\
-         [nats]\nurl = {nats}\nmonitor_url = {monitor}\ndurability = \"synced\"\nstream_bytes_max = \"256MiB\"\n\n\
+         [nats]\nurl = {nats}\nmonitor_url = {monitor}\ndurability = \"synced\"\nstream_bytes_max = \"256MiB\"\nsession_bytes_max = \"256MiB\"\n\n\
          [secrets]\nmaster_key_file = {key}\n\n\
          [ingress]\nlisten = {ingress}\nprivate_listen = {ingress_private}\n\n\
          [meta]\ngraph_url = {graph}\n\n\

@@ -5,7 +5,7 @@ use crate::link::Link;
 use crate::slots::{Outcome, Token};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
-use ackline_shared::nats::{Durability, NatsSettings, ServerUrls};
+use ackline_shared::nats::{BucketBytes, Durability, NatsSettings, ServerUrls};
 use ackline_shared::subjects::{Class, Partition, update};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -92,6 +92,7 @@ pub(super) fn settings(url: String) -> NatsSettings {
         max_age: hour,
         dead_max_age: hour,
         stream_bytes_max: 1 << 20,
+        bucket_bytes: BucketBytes::default(),
         duplicate_window: hour,
         session_max_age: hour,
         lease_ttl: hour,

@@ -60,6 +60,7 @@ pub fn streams(settings: &NatsSettings) -> Vec<StreamConfig> {
         )
     };
     let bucket = |name: &str, history: u32, max_age: Duration| StreamConfig {
+        max_bytes: Some(settings.bucket_bytes.of(name)),
         max_msgs_per_subject: Some(history),
         allow_rollup_hdrs: true,
         deny_delete: true,
@@ -109,6 +110,11 @@ pub fn bucket_subject(bucket: &str, key: &str) -> String {
 const BUCKET_PREFIX: &str = "KV_";
 
 impl StreamConfig {
+    /// The bytes it may hold.
+    pub(super) fn max_bytes(&self) -> u64 {
+        self.max_bytes.unwrap_or(u64::MAX)
+    }
+
     /// The bucket it is, if it is one.
     pub fn bucket(&self) -> Option<&str> {
         self.name.strip_prefix(BUCKET_PREFIX)

@@ -1,7 +1,7 @@
 //! Makes sure that every stream and bucket exists.
 //!
 //! Whoever starts first creates what is missing; what exists is left as it is, but for subjects that a stream of an
-//! older version lacks. The partition count is recorded when the installation is created, and a process configured
+//! older version lacks, and for the size of a bucket, which is bounded where it was not and only ever raised. The partition count is recorded when the installation is created, and a process configured
 //! otherwise refuses to start.
 
 use super::api::{self, ApiError, Ask, Unanswered};
@@ -26,6 +26,17 @@ const WRONG_LAST_SEQUENCE: u64 = 10_071;
 pub struct StreamInfo<C> {
     /// Its settings.
     pub config: C,
+    /// What it holds.
+    #[serde(default)]
+    pub state: StreamState,
+}
+
+/// What a stream holds.
+#[derive(Debug, Default, Deserialize)]
+pub struct StreamState {
+    /// Bytes on disk.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 /// Asks a stream about itself.
@@ -108,11 +119,39 @@ async fn ensure(asker: &impl Ask, wanted: &StreamConfig) -> Result<(), ApiError>
             created => return created.map(drop),
         }
     }
-    let mut stored = found?.config;
-    if wanted.bucket().is_none() && add_subjects(&mut stored, &wanted.subjects) {
-        api::call::<Value>(asker, &format!("STREAM.UPDATE.{name}"), &stored).await?;
+    let StreamInfo { config: mut stored, state } = found?;
+    let endpoint = format!("STREAM.UPDATE.{name}");
+    if let Some(bucket) = wanted.bucket() {
+        if bound(&mut stored, wanted.max_bytes(), state.bytes, bucket)
+            && let Err(error) = api::call::<Value>(asker, &endpoint, &stored).await
+        {
+            // It works as it is, only without an end.
+            tracing::warn!(bucket, %error, "the size of a bucket cannot be bounded; give JetStream more max_file_store");
+        }
+    } else if add_subjects(&mut stored, &wanted.subjects) {
+        api::call::<Value>(asker, &endpoint, &stored).await?;
     }
     Ok(())
+}
+
+/// Gives a bucket the size it lacks, or a larger one; tells whether it is to be written.
+fn bound(stored: &mut Map<String, Value>, wanted: u64, held: u64, bucket: &str) -> bool {
+    let now = stored.get("max_bytes").and_then(Value::as_i64).and_then(|bytes| u64::try_from(bytes).ok());
+    let is_bounded = now.is_some_and(|bytes| bytes > 0);
+    if now.filter(|_| is_bounded).is_some_and(|bytes| bytes >= wanted) {
+        return false;
+    }
+    if !is_bounded && held > wanted / 2 {
+        tracing::warn!(
+            bucket,
+            held,
+            wanted,
+            "a bucket is too full to be bounded; raise nats.session_bytes_max or nats.config_bytes_max"
+        );
+        return false;
+    }
+    stored.insert("max_bytes".to_owned(), json!(wanted));
+    true
 }
 
 /// Adds the subjects that a stream lacks; tells whether there were any.

@@ -11,7 +11,8 @@ use tokio::time::{MissedTickBehavior, interval};
 /// How often the number of connections is compared.
 const CONNECTION_CHECK: Duration = Duration::from_millis(200);
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
-/// A bucket without keys sends nothing; after this long silence the table counts as loaded, and empty.
+/// A bucket without keys sends nothing; after this long silence the table counts as loaded, and empty. In the middle of a
+/// table it is read anew.
 const FIRST_ENTRY_WAIT: Duration = Duration::from_secs(5);
 
 impl Registry {
@@ -56,10 +57,11 @@ async fn follow(store: &Store, client: &Client, keeper: &mut Keeper) -> Result<(
         } else {
             match tokio::time::timeout(FIRST_ENTRY_WAIT, watch.next()).await {
                 Ok(next) => next,
-                Err(_) => {
+                Err(_) if keeper.is_empty() => {
                     keeper.complete();
                     continue;
                 }
+                Err(_) => return Err("the server fell silent in the middle of the table".into()),
             }
         };
         let Some(entry) = next.transpose()? else { return Ok(()) };

@@ -124,8 +124,8 @@ pub async fn put(
         return Err(Problem::Invalid(mistakes));
     }
     let BotBody { name, phone_numbers, flows, enabled } = body;
-    let bot = model::Bot { id, tenant: caller.tenant, name, phone_numbers, flows, enabled };
-    Ok(revision::save(&app, bot, expected).await?.map(Bot::from).into_response())
+    let bot = model::Bot { id, tenant: caller.tenant.clone(), name, phone_numbers, flows, enabled };
+    Ok(revision::save(&app, &caller.tenant, bot, expected).await?.map(Bot::from).into_response())
 }
 
 async fn mistakes(app: &App, caller: &Caller, body: &BotBody) -> Result<Vec<Mistake>, Problem> {

@@ -18,6 +18,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 /// What a flow is to be.
@@ -25,7 +26,8 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 pub struct FlowBody {
     /// The definition, format 1.
-    definition: Value,
+    #[schema(value_type = Value)]
+    definition: Box<RawValue>,
 }
 
 /// A flow.
@@ -56,10 +58,8 @@ pub struct FlowSummary {
     responses((status = 200, description = "All of them.", body = Page<FlowSummary>)))]
 pub async fn list(State(app): State<App>, CanRead(caller): CanRead) -> Json<Page<FlowSummary>> {
     let snapshot = app.platform.snapshot();
-    let items = Snapshot::owned(&snapshot.flows, "flow", &caller.tenant).map(|flow| FlowSummary {
-        id: flow.id.clone(),
-        name: flow.definition.get("name").and_then(Value::as_str).map(str::to_owned),
-    });
+    let items = Snapshot::owned(&snapshot.flows, "flow", &caller.tenant)
+        .map(|flow| FlowSummary { id: flow.id.clone(), name: flow.name.clone() });
     Json(Page { items: items.collect(), next_cursor: None })
 }
 
@@ -75,6 +75,7 @@ pub async fn get(
     CanRead(caller): CanRead,
     PathOf(id): PathOf<EntityId>,
 ) -> Result<Response, Problem> {
+    let _place = app.gate.enter(&caller.tenant).await?;
     let found = revision::load::<model::Flow>(&app, &config_key::owned("flow", &caller.tenant, &id)).await?;
     let show = |flow: model::Flow| {
         let warnings = check(&flow.definition).unwrap_or_else(|mistakes| mistakes);
@@ -104,10 +105,14 @@ pub async fn put(
     JsonBody(body): JsonBody<FlowBody>,
 ) -> Result<Response, Problem> {
     let expected = Expectation::read(&headers)?;
-    let warnings = check(&body.definition).map_err(Problem::Invalid)?;
-    let flow = model::Flow { id, tenant: caller.tenant, definition: body.definition };
+    // As values a definition takes many times its bytes.
+    let _place = app.gate.enter(&caller.tenant).await?;
+    let definition: Value = serde_json::from_str(body.definition.get())
+        .map_err(|error| Problem::Invalid(vec![Mistake::new("/definition", error.to_string())]))?;
+    let warnings = check(&definition).map_err(Problem::Invalid)?;
+    let flow = model::Flow { id, tenant: caller.tenant.clone(), definition };
     let show = |flow: model::Flow| Flow { id: flow.id, definition: flow.definition, warnings };
-    Ok(revision::save(&app, flow, expected).await?.map(show).into_response())
+    Ok(revision::save(&app, &caller.tenant, flow, expected).await?.map(show).into_response())
 }
 
 /// Asks the engine: warnings when it takes the definition, problems when it does not.

@@ -11,6 +11,7 @@ mod conversations;
 mod dead_letters;
 mod doors;
 mod flows;
+mod gate;
 mod hooks;
 mod input;
 mod limit;
@@ -29,6 +30,7 @@ pub mod settings;
 mod shape;
 pub(crate) mod time;
 mod tuning;
+mod usage;
 
 pub use listener::serve;
 pub use private::{PrivateState, build_private, register_unreadable};
@@ -41,6 +43,7 @@ use crate::core::status::board::Board;
 use crate::dead::Office;
 use crate::journal::{Journal, JournalError};
 use crate::platform::Platform;
+use crate::quota::{Ledger, Limits};
 use async_nats::connection::State as Connection;
 use axum::Router;
 use problem::Problem;
@@ -62,13 +65,16 @@ pub struct ApiState {
     pub targets: Targets,
     /// The pools' jobs at once as configured.
     pub concurrency: Concurrency,
+    /// What one tenant may declare.
+    pub limits: Limits,
 }
 
 /// Builds the service.
 pub fn build(state: ApiState) -> Router {
     let limiter = limit::Limiter::new(state.settings.requests_per_second, state.settings.requests_burst);
     let shapes = shape::Shapes::of(&document());
-    service::router(App(Arc::new(Inner { state, keys: auth::Keys::default(), limiter, shapes })))
+    let (keys, gate, ledger) = (auth::Keys::default(), gate::Gate::default(), Ledger::default());
+    service::router(App(Arc::new(Inner { state, keys, limiter, shapes, gate, ledger })))
 }
 
 /// What every handler is given.
@@ -81,6 +87,8 @@ struct Inner {
     keys: auth::Keys,
     limiter: limit::Limiter,
     shapes: shape::Shapes,
+    gate: gate::Gate,
+    ledger: Ledger,
 }
 
 impl Deref for App {

@@ -45,6 +45,8 @@ pub enum Problem {
     PreconditionFailed,
     /// Somebody else changed it at the same time.
     Conflict,
+    /// Too many large requests are worked on.
+    Busy,
     /// NATS cannot be reached.
     NatsAway,
     /// The read model cannot be read.
@@ -181,6 +183,12 @@ impl Problem {
                 "It was changed at the same time",
                 "read it again and repeat the request",
             ),
+            Self::Busy => answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "Too many large requests at once",
+                "nothing was done; repeat the request, with fewer at the same time",
+            ),
             Self::NatsAway => answer(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "nats-away",
@@ -221,7 +229,7 @@ impl Problem {
             Self::OverShare(_) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(RETRY_SHARE)));
             }
-            Self::NatsAway | Self::JournalAway | Self::TimedOut => {
+            Self::Busy | Self::NatsAway | Self::JournalAway | Self::TimedOut => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(RETRY_SOON)));
             }
             _ => {}

@@ -4,6 +4,8 @@
 
 use super::App;
 use super::problem::{Mistake, Problem};
+use crate::quota::Excess;
+use ackline_shared::ids::TenantId;
 use ackline_shared::model::Entity;
 use ackline_shared::stored::{self, Newer};
 use async_nats::jetstream::kv::{Operation, UpdateErrorKind};
@@ -11,6 +13,7 @@ use axum::Json;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use std::time::Instant;
 
 /// What a caller expects of what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +99,13 @@ pub async fn load<T: Entity>(app: &App, key: &str) -> Result<Option<Revised<T>>,
     }
 }
 
-/// Writes an entity if the expectation holds.
-pub async fn save<T: Entity>(app: &App, entity: T, expected: Expectation) -> Result<Revised<T>, Problem> {
+/// Writes a tenant's entity if the expectation holds and the tenant has room for it.
+pub async fn save<T: Entity>(
+    app: &App,
+    tenant: &TenantId,
+    entity: T,
+    expected: Expectation,
+) -> Result<Revised<T>, Problem> {
     app.reach_log()?;
     let key = entity.config_key();
     let config = &app.platform.buckets.config;
@@ -113,7 +121,13 @@ pub async fn save<T: Entity>(app: &App, entity: T, expected: Expectation) -> Res
     };
     // A removed key still has the revision of its removal.
     let last = entry.map_or(0, |entry| entry.revision);
+    let size = u64::try_from(written.len()).unwrap_or(u64::MAX);
+    let shown = app.platform.snapshot().sizes(tenant);
+    app.ledger.take(&app.limits, tenant, shown, (&key, size), Instant::now()).map_err(beyond)?;
     let written = config.update(&key, written.into(), last).await;
+    if written.is_err() {
+        app.ledger.cancel(tenant, &key);
+    }
     let revision = written.map_err(|error| match (error.kind(), expected) {
         (UpdateErrorKind::WrongLastRevision, Expectation::Any) => Problem::Conflict,
         (UpdateErrorKind::WrongLastRevision, _) => Problem::PreconditionFailed,
@@ -124,6 +138,16 @@ pub async fn save<T: Entity>(app: &App, entity: T, expected: Expectation) -> Res
 
 fn newer(newer: Newer) -> Problem {
     Problem::Invalid(vec![Mistake::new("", newer.to_string())])
+}
+
+/// Limits that a tenant's configuration would go beyond.
+fn beyond(excesses: Vec<Excess>) -> Problem {
+    let mistake = |excess: Excess| Mistake {
+        at: String::new(),
+        code: Some(excess.setting.to_owned()),
+        detail: excess.to_string(),
+    };
+    Problem::Invalid(excesses.into_iter().map(mistake).collect())
 }
 
 fn away(key: &str, error: &dyn std::fmt::Display) -> Problem {

@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::{
-    App, auth, bots, conversations, dead_letters, flows, hooks, messages, pools, rate, replays, tuning,
+    App, auth, bots, conversations, dead_letters, flows, hooks, messages, pools, rate, replays, tuning, usage,
 };
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
@@ -79,6 +79,7 @@ fn v1(is_guarded: bool) -> OpenApiRouter<App> {
         .routes(routes!(bots::get, bots::put))
         .routes(routes!(flows::list))
         .routes(routes!(flows::get, flows::put))
+        .routes(routes!(usage::get))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::count))
         .routes(routes!(dead_letters::replay))
@@ -127,6 +128,7 @@ async fn index() -> Response {
             "conversations": "/v1/conversations",
             "bots": "/v1/bots",
             "flows": "/v1/flows",
+            "usage": "/v1/usage",
             "tuning": "/v1/tuning",
             "dead_letters": "/v1/dead-letters",
             "replays": "/v1/replays",

@@ -8,6 +8,7 @@ use super::document::{self, Format, Surroundings};
 use super::part::{Part, SealError};
 use super::plan::{self, Action, Change, Content, Plan};
 use super::progress;
+use super::room;
 use super::settings::Settings;
 use super::stored::{self, Stored};
 use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
@@ -50,6 +51,8 @@ enum ApplyError {
     Read(#[from] stored::ReadError),
     #[error(transparent)]
     Plan(#[from] plan::PlanError),
+    #[error("tenants may not declare so much:\n  - {}", .0.join("\n  - "))]
+    Limits(Vec<String>),
     #[error("{0} was changed by somebody else meanwhile; run the command again to see what differs now")]
     Conflict(String),
     #[error("{what} cannot be written: {reason}")]
@@ -96,6 +99,10 @@ async fn apply(
         (Some(store), stored)
     };
     *plan = plan::plan(parts, &stored, &settings.master, arguments.prune)?;
+    let beyond = room::mistakes(plan, &stored, &settings.limits);
+    if !beyond.is_empty() {
+        return Err(ApplyError::Limits(beyond));
+    }
     match store {
         Some(store) => write(&store, plan, &settings.master, done).await,
         None => Ok(()),

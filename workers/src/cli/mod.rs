@@ -19,6 +19,7 @@ pub mod plan;
 pub mod pools;
 pub mod progress;
 pub mod replay;
+pub mod room;
 #[cfg(test)]
 mod samples;
 pub mod settings;

@@ -161,6 +161,11 @@ impl Part {
         }
     }
 
+    /// Its JSON with its secrets as they are; for memory only.
+    pub fn to_json(&self) -> Vec<u8> {
+        each!(self, entity => serde_json::to_vec(entity)).unwrap_or_default()
+    }
+
     /// What its secrets are called, in the order of the model's own list.
     fn secret_names(&self) -> Vec<String> {
         let numbered = |count: usize| (1..=count).map(|number| format!("secret {number}"));

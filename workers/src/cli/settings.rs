@@ -1,6 +1,7 @@
 //! The settings that the command line shares with the programs it looks after.
 
 use crate::core::settings::Concurrency;
+use crate::quota::Limits;
 use crate::replies::GraphSettings;
 use crate::surroundings;
 use ackline_shared::config::{Reader, Report};
@@ -26,6 +27,8 @@ pub struct Settings {
     pub journal_url: String,
     /// Where the programs tell how they are, each with its name.
     pub private: [(&'static str, SocketAddr); 2],
+    /// What one tenant may declare.
+    pub limits: Limits,
 }
 
 impl Settings {
@@ -39,6 +42,7 @@ impl Settings {
         let journal_url = reader.text("journal.url");
         let private = [("edge", "ingress.private_listen"), ("workers", "api.private_listen")]
             .map(|(name, key)| (name, reader.address(key)));
+        let limits = Limits::read(&mut reader);
         let master = vault::master_key(&mut reader);
         if let Err(error) = &master {
             reader.mistake("secrets", error);
@@ -46,6 +50,6 @@ impl Settings {
         reader.finish()?;
         let master = master.map_err(|error| Report { mistakes: vec![error.to_string()] })?;
         let graph_url = format!("{}/{}", graph.url, graph.version);
-        Ok(Self { nats, master, graph_url, concurrency, body_bytes_max, journal_url, private })
+        Ok(Self { nats, master, graph_url, concurrency, body_bytes_max, journal_url, private, limits })
     }
 }

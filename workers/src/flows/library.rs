@@ -4,13 +4,15 @@ use super::bot::Flow;
 use super::compile::Compiled;
 use ackline_shared::ids::{PhoneNumberId, TenantId};
 use ackline_shared::model;
-use ackline_shared::registry::Snapshot;
+use ackline_shared::registry::{HeldFlow, Snapshot};
 use ackline_shared::subjects::config_key;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Compiled flows kept; when full, it starts anew.
+/// Compiled flows kept; beyond it, those go that were not used for longest.
 const KEPT_MAX: usize = 20_000;
+/// Bytes of the definitions they were compiled from; compiled, they take several times as much.
+const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// The live flows of one number with the bot each belongs to, in order of precedence.
 #[derive(Debug, Default)]
@@ -35,15 +37,49 @@ impl Shelf {
     }
 }
 
-/// Compiled flows by their config key.
+/// Compiled flows.
 #[derive(Debug, Default)]
-pub struct Library(Mutex<HashMap<String, Kept>>);
+pub struct Library(Mutex<Cache>);
+
+/// Flows as they were compiled, by their config key.
+#[derive(Debug, Default)]
+struct Cache {
+    kept: HashMap<String, Kept>,
+    bytes: usize,
+    uses: u64,
+}
 
 /// A flow as it was compiled; `None` when it is not valid.
 #[derive(Debug)]
 struct Kept {
-    declared: Arc<model::Flow>,
+    declared: Arc<HeldFlow>,
     compiled: Option<Arc<Compiled>>,
+    used: u64,
+}
+
+impl Cache {
+    fn get(&mut self, key: &str, declared: &Arc<HeldFlow>) -> Option<Option<Arc<Compiled>>> {
+        self.uses += 1;
+        let kept = self.kept.get_mut(key).filter(|kept| Arc::ptr_eq(&kept.declared, declared))?;
+        kept.used = self.uses;
+        Some(kept.compiled.clone())
+    }
+
+    fn keep(&mut self, key: String, declared: Arc<HeldFlow>, compiled: Option<Arc<Compiled>>) {
+        self.forget(&key);
+        self.bytes += declared.text().len();
+        self.kept.insert(key, Kept { declared, compiled, used: self.uses });
+        while self.kept.len() > KEPT_MAX || (self.bytes > KEPT_BYTES_MAX && self.kept.len() > 1) {
+            let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
+            oldest.into_iter().for_each(|key| self.forget(&key));
+        }
+    }
+
+    fn forget(&mut self, key: &str) {
+        if let Some(gone) = self.kept.remove(key) {
+            self.bytes -= gone.declared.text().len();
+        }
+    }
 }
 
 impl Library {
@@ -69,18 +105,20 @@ impl Library {
         shelf
     }
 
-    fn compiled(&self, flow: &Arc<model::Flow>) -> Option<Arc<Compiled>> {
+    fn compiled(&self, flow: &Arc<HeldFlow>) -> Option<Arc<Compiled>> {
         let key = config_key::owned("flow", &flow.tenant, &flow.id);
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(copy) = kept.get(&key).filter(|copy| Arc::ptr_eq(&copy.declared, flow)) {
-            return copy.compiled.clone();
+        if let Some(compiled) = self.cache().get(&key, flow) {
+            return compiled;
         }
-        if kept.len() >= KEPT_MAX {
-            kept.clear();
-        }
-        let compiled = Compiled::from_json(&flow.definition).ok().map(Arc::new);
-        kept.insert(key, Kept { declared: flow.clone(), compiled: compiled.clone() });
+        // Outside the lock: others go on with theirs while a large one is compiled.
+        let definition = flow.definition().ok();
+        let compiled = definition.and_then(|definition| Compiled::from_json(&definition).ok()).map(Arc::new);
+        self.cache().keep(key, flow.clone(), compiled.clone());
         compiled
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,4 +131,46 @@ fn bots<'a>(
         bot.enabled
             && (bot.phone_numbers.is_empty() || phone.is_some_and(|phone| bot.phone_numbers.contains(phone)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Map, Value, json};
+
+    fn declared(id: &str, bytes: usize) -> Arc<HeldFlow> {
+        let mut nodes = Map::new();
+        nodes.insert("a".to_owned(), json!({"kind": "end"}));
+        let variables: Map<String, Value> =
+            [("pad".to_owned(), json!("x".repeat(bytes)))].into_iter().collect();
+        let definition =
+            json!({"format": 1, "name": "n", "start": "a", "nodes": nodes, "variables": variables});
+        let entry = json!({"id": id, "tenant": "acme", "definition": definition}).to_string();
+        Arc::new(HeldFlow::read(entry.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_flow_is_compiled_once_for_each_version_and_the_least_used_go_when_there_are_too_many_bytes() {
+        let library = Library::default();
+        let (small, bytes) = (declared("small", 10), KEPT_BYTES_MAX / 4);
+        let first = library.compiled(&small).map(|flow| Arc::as_ptr(&flow));
+        assert_eq!(library.compiled(&small).map(|flow| Arc::as_ptr(&flow)), first, "it is kept");
+        for n in 0..8 {
+            library.compiled(&declared(&format!("f{n}"), bytes));
+            assert_eq!(library.compiled(&small).map(|flow| Arc::as_ptr(&flow)), first, "it is in use");
+        }
+        let cache = library.cache();
+        assert_eq!(cache.kept.len(), 4, "{:?}", cache.kept.keys());
+        assert!(cache.kept.contains_key("flow.acme.small") && cache.kept.contains_key("flow.acme.f7"));
+        assert_eq!(cache.bytes, cache.kept.values().map(|kept| kept.declared.text().len()).sum::<usize>());
+    }
+
+    #[test]
+    fn a_flow_that_is_declared_anew_is_compiled_anew() {
+        let library = Library::default();
+        let first = library.compiled(&declared("f", 10)).map(|flow| flow.version().to_owned());
+        let second = library.compiled(&declared("f", 20)).map(|flow| flow.version().to_owned());
+        assert!(first.is_some() && first != second);
+        assert_eq!(library.cache().kept.len(), 1);
+    }
 }

@@ -4,7 +4,7 @@ use ackline_shared::config::Reader;
 use ackline_shared::envelope::Head;
 use ackline_shared::ids::TenantId;
 use ackline_shared::model::SecretField;
-use ackline_shared::nats::{self, Durability, NatsSettings, ServerUrls};
+use ackline_shared::nats::{self, BucketBytes, Durability, NatsSettings, ServerUrls};
 use ackline_shared::registry::Registry;
 use ackline_shared::secret::Secret;
 use ackline_shared::subjects::{self, UPDATES, header};
@@ -24,6 +24,7 @@ use ackline_workers::dead::Office;
 use ackline_workers::journal::Journal;
 use ackline_workers::platform::Platform;
 use ackline_workers::surroundings::surroundings;
+use ackline_workers::quota::Limits;
 use async_nats::HeaderMap;
 use async_nats::connection::State;
 use axum::Router;
@@ -119,6 +120,7 @@ impl Stage {
             max_age: Duration::from_secs(3600),
             dead_max_age: Duration::from_secs(3600),
             stream_bytes_max: 64 << 20,
+            bucket_bytes: BucketBytes::default(),
             duplicate_window: Duration::from_secs(120),
             session_max_age: Duration::from_secs(3600),
             lease_ttl: Duration::from_secs(2),
@@ -157,6 +159,7 @@ impl Stage {
             board: board.clone(),
             targets,
             concurrency: Concurrency::read(&mut Reader::load(None, [])),
+            limits: Limits::read(&mut Reader::load(None, [("ACKLINE_LIMITS_BOTS_MAX".into(), "5".into())])),
         };
         let service = build(state);
         Self { board, standing, server, _directory: directory, platform, journal, service, data_key }
@@ -329,6 +332,7 @@ impl Stage {
                 let found = match family {
                     "crm_links" => snapshot.crm_links.contains_key(&format!("crm.acme.{id}")),
                     "bots" => snapshot.bots.contains_key(&format!("bot.acme.{id}")),
+                    "flows" => snapshot.flows.contains_key(&format!("flow.acme.{id}")),
                     _ => snapshot.api_keys.contains_key(&format!("key.acme.{id}")),
                 };
                 if found || !registry.changed().await {

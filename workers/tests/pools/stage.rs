@@ -2,7 +2,7 @@
 
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
-use ackline_shared::nats::{self, Durability, NatsSettings, ServerUrls};
+use ackline_shared::nats::{self, BucketBytes, Durability, NatsSettings, ServerUrls};
 use ackline_shared::registry::{Registry, Snapshot};
 use ackline_shared::subjects::{self, Class, Partition, header};
 use ackline_shared::testing::{NatsOptions, NatsServer};
@@ -294,6 +294,7 @@ fn settings(url: String) -> NatsSettings {
         max_age: Duration::from_secs(3600),
         dead_max_age: Duration::from_secs(3600),
         stream_bytes_max: 64 << 20,
+        bucket_bytes: BucketBytes::default(),
         duplicate_window: Duration::from_millis(100),
         session_max_age: Duration::from_secs(3600),
         lease_ttl: LEASE_TTL,

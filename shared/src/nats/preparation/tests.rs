@@ -1,8 +1,8 @@
 //! What is prepared, against a real server: with the same outcome for whoever looks through async-nats.
 
 use super::*;
-use crate::nats::{Durability, ServerUrls, connect, jetstream, prepare};
-use crate::subjects::{BUCKET_LEASES, SPILL, UPDATES, UPDATES_SUBJECTS};
+use crate::nats::{BucketBytes, Durability, ServerUrls, connect, jetstream, prepare};
+use crate::subjects::{BUCKET_LEASES, BUCKET_SESSIONS, SPILL, UPDATES, UPDATES_SUBJECTS};
 use crate::testing::{NatsOptions, NatsServer};
 use async_nats::jetstream::{kv, stream};
 use std::time::Duration;
@@ -18,6 +18,7 @@ fn settings(server: &NatsServer) -> NatsSettings {
         max_age: day,
         dead_max_age: day * 30,
         stream_bytes_max: 64 << 20,
+        bucket_bytes: BucketBytes::default(),
         duplicate_window: Duration::from_secs(600),
         session_max_age: day,
         lease_ttl: Duration::from_secs(10),
@@ -53,6 +54,7 @@ async fn streams_and_buckets_have_the_settings_that_other_clients_would_give_the
         bucket: name.to_owned(),
         history,
         max_age,
+        max_bytes: if name == BUCKET_CONFIG { 64 << 20 } else { 256 << 20 },
         ..kv::Config::default()
     };
     for same in [bucket(BUCKET_CONFIG, 8, Duration::ZERO), bucket(BUCKET_LEASES, 1, settings.lease_ttl)] {
@@ -99,6 +101,36 @@ async fn a_stream_of_an_older_version_gets_the_subjects_it_lacks_and_keeps_the_r
     let replays = crate::subjects::REPLAY_SUBJECTS.to_owned();
     assert_eq!(config.subjects, [updates, records, "mine".to_owned(), replays]);
     assert_eq!((config.description.as_deref(), config.max_bytes), (Some("ours"), 1 << 20));
+}
+
+#[tokio::test]
+async fn a_bucket_of_an_older_version_is_bounded_where_that_fits_and_never_made_smaller() {
+    let server = NatsServer::start().unwrap();
+    let settings = settings(&server);
+    let client = connect(&settings, "test").await.unwrap();
+    let context = jetstream(client.clone());
+    for (bucket, max_bytes) in [(BUCKET_CONFIG, 0), (BUCKET_SESSIONS, 0), (BUCKET_LEASES, 1 << 30)] {
+        let config = kv::Config { bucket: bucket.to_owned(), max_bytes, ..kv::Config::default() };
+        let store = context.create_key_value(config).await.unwrap();
+        if bucket == BUCKET_SESSIONS {
+            store.put("large", vec![0; 600_000].into()).await.unwrap();
+        }
+    }
+    let bytes = async |bucket: &str| {
+        let stream = context.get_stream(bucket_stream(bucket)).await.unwrap();
+        stream.cached_info().config.max_bytes
+    };
+    let small = BucketBytes { sessions: 1 << 20, ..settings.bucket_bytes };
+    establish(&client, &NatsSettings { bucket_bytes: small, ..settings.clone() }).await.unwrap();
+    let bounds = (bytes(BUCKET_CONFIG).await, bytes(BUCKET_SESSIONS).await, bytes(BUCKET_LEASES).await);
+    assert_eq!(bounds, (64 << 20, -1, 1 << 30), "sessions are too full for so little");
+    let large = BucketBytes { config: 128 << 20, ..settings.bucket_bytes };
+    establish(&client, &NatsSettings { bucket_bytes: large, ..settings.clone() }).await.unwrap();
+    establish(&client, &settings).await.unwrap();
+    assert_eq!((bytes(BUCKET_CONFIG).await, bytes(BUCKET_SESSIONS).await), (128 << 20, 64 << 20));
+    let too_large = BucketBytes { config: 1 << 50, ..settings.bucket_bytes };
+    establish(&client, &NatsSettings { bucket_bytes: too_large, ..settings }).await.unwrap();
+    assert_eq!(bytes(BUCKET_CONFIG).await, 128 << 20, "it goes on as it is");
 }
 
 #[tokio::test]

@@ -1,0 +1,54 @@
+//! What a tenant declares by the API: how much it may be, and how it goes away.
+
+use crate::api_stage::{ACME, GLOBEX, READER, Stage};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+fn flow() -> Value {
+    json!({"definition": {
+        "format": 1, "name": "Hello", "start": "a", "entry": [{"on": "any"}], "ui": {"a": [10, 20]},
+        "nodes": {"a": {"kind": "message.text", "body": "Hi", "exits": {"next": "e"}}, "e": {"kind": "end"}},
+    }})
+}
+
+#[tokio::test]
+async fn a_tenant_declares_so_much_and_no_more_however_many_ask_at_once() {
+    let stage = Stage::start().await;
+    assert_eq!(stage.put("/v1/flows/f", ACME, &flow()).await.status, StatusCode::CREATED);
+    let bot = json!({"name": "B", "flows": ["f"]});
+    let paths: Vec<String> = (0..12).map(|n| format!("/v1/bots/b{n}")).collect();
+    let answers = futures_util::future::join_all(paths.iter().map(|path| stage.put(path, ACME, &bot))).await;
+    let (made, refused): (Vec<_>, Vec<_>) =
+        answers.iter().partition(|answer| answer.status == StatusCode::CREATED);
+    assert_eq!((made.len(), refused.len()), (5, 7), "limits.bots_max is 5 here");
+    for answer in refused {
+        answer.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+        assert_eq!(answer.json["errors"][0]["code"], "limits.bots_max", "{}", answer.text);
+    }
+    let there = paths.iter().zip(&answers).find(|(_, answer)| answer.status == StatusCode::CREATED);
+    let changed = stage.put(there.unwrap().0, ACME, &bot).await;
+    assert_eq!(changed.status, StatusCode::OK, "a change is no growth");
+    assert_eq!(stage.put("/v1/flows/f", GLOBEX, &flow()).await.status, StatusCode::CREATED, "another tenant");
+    let usage = async {
+        let mut registry = stage.platform.registry.clone();
+        loop {
+            let usage = stage.get("/v1/usage", READER).await.json["declared"].clone();
+            if usage["bots"] == json!({"used": 5, "limit": 5}) || !registry.changed().await {
+                return usage;
+            }
+        }
+    };
+    let usage = tokio::time::timeout(std::time::Duration::from_secs(20), usage).await.unwrap();
+    assert_eq!(usage["flows"], json!({"used": 1, "limit": 500}));
+    assert!(usage["bytes"]["used"].as_u64().unwrap() > 500, "{usage}");
+}
+
+#[tokio::test]
+async fn a_flow_comes_back_with_the_drawing_that_memory_does_not_hold() {
+    let stage = Stage::start().await;
+    stage.put("/v1/flows/f", ACME, &flow()).await;
+    assert_eq!(stage.get("/v1/flows/f", ACME).await.json["definition"], flow()["definition"]);
+    stage.configuration_is("flows", "f").await;
+    let held = stage.platform.snapshot().flows["flow.acme.f"].clone();
+    assert!(!held.text().contains("ui") && held.text().contains("Hi"), "{}", held.text());
+}
