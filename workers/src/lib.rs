@@ -4,6 +4,7 @@
 //! [`core`] knows how work is owned, ordered, retried and given up; the other modules know what the work is.
 
 pub mod api;
+pub mod bounded;
 pub mod cli;
 pub mod core;
 pub mod crm;
@@ -16,6 +17,7 @@ pub mod lanes;
 pub mod platform;
 pub mod process;
 pub mod quota;
+pub mod raw;
 pub mod relay;
 pub mod replies;
 pub mod scaler;

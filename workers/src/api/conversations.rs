@@ -97,15 +97,15 @@ pub async fn list(
     CanRead(caller): CanRead,
     QueryOf(query): QueryOf<ConversationsQuery>,
 ) -> Result<Json<Page<Conversation>>, Problem> {
-    let limit = page::limit(query.limit)?;
+    let bound = page::bound(query.limit)?;
     let after = page::decode(query.cursor.as_deref())?;
     let after = after.as_ref().map(|(ms, id)| (*ms, id.as_str()));
     let rows = app
         .journal
-        .conversations(caller.tenant.as_str(), query.phone_number_id.as_deref(), after, limit + 1)
+        .conversations(caller.tenant.as_str(), query.phone_number_id.as_deref(), after, bound)
         .await
         .map_err(super::journal_away)?;
-    Ok(Json(Page::new(rows, limit, |last| format!("{}:{}", last.last_ms, last.id), Conversation::from)))
+    Ok(Json(Page::new(rows, |last| format!("{}:{}", last.last_ms, last.id), Conversation::from)))
 }
 
 /// Lists the messages of a conversation, the newest first.
@@ -124,7 +124,7 @@ pub async fn messages(
     PathOf(id): PathOf<String>,
     QueryOf(query): QueryOf<PageQuery>,
 ) -> Result<Json<Page<Message>>, Problem> {
-    let limit = page::limit(query.limit)?;
+    let bound = page::bound(query.limit)?;
     let after = match page::decode(query.cursor.as_deref())? {
         Some((ms, sequence)) => {
             let sequence =
@@ -136,6 +136,7 @@ pub async fn messages(
     let tenant = caller.tenant.as_str();
     let id = app.journal.conversation_id(tenant, &id).await.map_err(super::journal_away)?;
     let id = id.ok_or(Problem::NotFound("conversation"))?;
-    let rows = app.journal.messages(tenant, &id, after, limit + 1).await.map_err(super::journal_away)?;
-    Ok(Json(Page::new(rows, limit, |last| format!("{}:{}", last.created_ms, last.sequence), Message::from)))
+    let _place = app.gate.enter(&caller.tenant).await?;
+    let rows = app.journal.messages(tenant, &id, after, bound).await.map_err(super::journal_away)?;
+    Ok(Json(Page::new(rows, |last| format!("{}:{}", last.created_ms, last.sequence), Message::from)))
 }

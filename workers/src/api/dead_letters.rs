@@ -220,6 +220,7 @@ pub async fn list(
     let filter = LetterFilter { pool, kind, reason, text, conversation, from, to }.read(&caller)?;
     app.reach_log()?;
     let room = usize::try_from(limit).unwrap_or(usize::MAX);
+    let _place = app.gate.enter(&caller.tenant).await?;
     let listing = app.office().list(&filter, wanted, before, room).await.map_err(office_away)?;
     Ok(Json(Page {
         items: listing.letters.into_iter().map(DeadLetter::from).collect(),

@@ -12,6 +12,7 @@ use super::queue::queue;
 use super::time::rfc3339;
 use crate::core::log::now_ms;
 use crate::journal::query::StoredMessage;
+use crate::raw::RawJson;
 use crate::replies::body::graph_body;
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::ids::{PhoneNumberId, hex, short_hash};
@@ -88,7 +89,8 @@ pub struct Message {
     /// What a person reads of it.
     text: Option<String>,
     /// All of it: incoming messages in Meta's shape, outgoing ones in the shape they were sent in.
-    content: Value,
+    #[schema(value_type = Value)]
+    content: RawJson,
     /// Meta's id.
     wamid: Option<String>,
     /// The wamid it answers.
@@ -100,7 +102,8 @@ pub struct Message {
     /// Why it failed.
     error: Option<MessageError>,
     /// Who asked for it, for outgoing messages.
-    origin: Option<Value>,
+    #[schema(value_type = Option<Value>)]
+    origin: Option<RawJson>,
     /// When it was written.
     created_at: String,
 }
@@ -257,12 +260,15 @@ async fn is_stored(app: &App, command: &SendCommand) -> Result<bool, Problem> {
 
 /// Whether a message is the same request again; one of an earlier version has no hash of it.
 fn is_repeat(command: &SendCommand, stored: &StoredMessage) -> bool {
-    let origin = stored.origin.clone().and_then(|origin| serde_json::from_value(origin).ok());
+    let origin = stored.origin.as_ref().and_then(|origin| serde_json::from_str(origin.get()).ok());
     match (origin, &command.origin) {
         (Some(Origin::Api { request: Some(first), .. }), Origin::Api { request: Some(again), .. }) => {
             first == *again
         }
-        _ => serde_json::to_value(&command.content).is_ok_and(|content| content == stored.content),
+        _ => {
+            let content = serde_json::from_str::<Value>(stored.content.get()).ok();
+            serde_json::to_value(&command.content).ok() == content
+        }
     }
 }
 

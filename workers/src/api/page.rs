@@ -1,12 +1,15 @@
 //! Pages: a bounded number of items and an opaque cursor to the next ones.
 
 use super::problem::Problem;
+use crate::bounded::{Bound, Gathered};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 const LIMIT_DEFAULT: u32 = 50;
+/// Bytes on a page, about; it may therefore be shorter than asked for, and a single larger item is a page of its own.
+const BYTES_MAX: usize = 1 << 20;
 /// Most items on a page.
 pub const LIMIT_MAX: u32 = 200;
 
@@ -21,19 +24,16 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Makes a page of what was read with room for one more than fits, which tells whether more follows.
-    pub fn new<R>(
-        mut rows: Vec<R>,
-        limit: u32,
-        cursor: impl Fn(&R) -> String,
-        item: impl Fn(R) -> T,
-    ) -> Self {
-        let room = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = rows.len() > room;
-        rows.truncate(room);
-        let next_cursor = rows.last().filter(|_| more).map(|last| encode(&cursor(last)));
-        Self { items: rows.into_iter().map(item).collect(), next_cursor }
+    /// Makes a page of what was read of it.
+    pub fn new<R>(rows: Gathered<R>, cursor: impl Fn(&R) -> String, item: impl Fn(R) -> T) -> Self {
+        let next_cursor = rows.items.last().filter(|_| rows.more).map(|last| encode(&cursor(last)));
+        Self { items: rows.items.into_iter().map(item).collect(), next_cursor }
     }
+}
+
+/// Checks a page size, and says how much fits.
+pub fn bound(wanted: Option<u32>) -> Result<Bound, Problem> {
+    limit(wanted).map(|items| Bound { items, bytes: BYTES_MAX })
 }
 
 /// Checks a page size.
@@ -67,10 +67,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_that_is_exactly_full_is_the_last() {
-        let page = |rows: Vec<u32>| Page::new(rows, 2, ToString::to_string, |row| row).next_cursor;
-        assert_eq!(page(vec![1, 2]), None);
-        assert_eq!(page(vec![1, 2, 3]), Some(encode("2")));
+    fn a_page_that_nothing_follows_is_the_last() {
+        let page = |more| Page::new(Gathered { items: vec![1, 2], more }, ToString::to_string, |row| row);
+        assert_eq!(page(false).next_cursor, None);
+        assert_eq!(page(true).next_cursor, Some(encode("2")));
     }
 
     #[test]

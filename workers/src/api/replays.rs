@@ -145,7 +145,7 @@ pub async fn list(
     CanRead(caller): CanRead,
     QueryOf(query): QueryOf<ReplaysQuery>,
 ) -> Result<Json<Page<ReplayOrder>>, Problem> {
-    let limit = page::limit(query.limit)?;
+    let bound = page::bound(query.limit)?;
     let after = page::decode(query.cursor.as_deref())?;
     app.reach_log()?;
     let mut orders = app.office().orders().await.map_err(office_away)?;
@@ -154,7 +154,7 @@ pub async fn list(
         orders.retain(|order| (order.created_ms, order.id.as_str()) < (created_ms, id.as_str()));
     }
     let cursor = |order: &Order| format!("{}:{}", order.created_ms, order.id);
-    Ok(Json(Page::new(orders, limit, cursor, ReplayOrder::from)))
+    Ok(Json(Page::new(bound.cut(orders), cursor, ReplayOrder::from)))
 }
 
 /// Tells how far an order has come.

@@ -211,7 +211,9 @@ pub fn failed(error: &OfficeError) -> Outcome {
 
 /// One of our own shapes as JSON, on lines of its own.
 pub fn pretty(value: &impl Serialize) -> String {
-    format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default())
+    // What is passed on as it was written is laid out, too.
+    let value = serde_json::to_value(value).unwrap_or_default();
+    format!("{}\n", serde_json::to_string_pretty(&value).unwrap_or_default())
 }
 
 /// Who gives orders from here.

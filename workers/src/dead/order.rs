@@ -2,6 +2,7 @@
 
 use super::filter::Filter;
 use super::past::Past;
+use crate::bounded::Weigh;
 use ackline_shared::ids::{EntityId, TenantId, UpdateId, hex};
 use ackline_shared::stored::Stored;
 use ackline_shared::subjects::Pool;
@@ -12,6 +13,8 @@ const REPLAY_PREFIX: &str = "rp_";
 const DISCARD_PREFIX: &str = "dc_";
 /// Distinct reasons for skipping that are kept.
 const NOTES_MAX: usize = 20;
+/// Of everything about an order that is short.
+const ORDER_BYTES: usize = 1_000;
 
 /// What is done about each letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +137,13 @@ pub struct Order {
 }
 
 impl Stored for Order {}
+
+impl Weigh for Order {
+    fn bytes(&self) -> usize {
+        let notes: usize = self.notes.keys().map(String::len).sum();
+        ORDER_BYTES + notes + self.edited().map_or(0, str::len)
+    }
+}
 
 impl Order {
     /// Makes an id.

@@ -6,6 +6,7 @@ use super::settled::Standing;
 use crate::api::time::rfc3339;
 use crate::core::dead_class::DeadClass;
 use crate::core::log::now_ms;
+use crate::raw::RawJson;
 use crate::relay;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{Pool, header};
@@ -71,7 +72,8 @@ pub struct DeadLetter {
     /// Its other headers.
     pub headers: BTreeMap<String, String>,
     /// What it held: JSON, or a text when it is none.
-    pub payload: Value,
+    #[schema(value_type = Value)]
+    pub payload: RawJson,
 }
 
 impl From<Found> for DeadLetter {
@@ -99,8 +101,7 @@ impl From<Found> for DeadLetter {
                 .filter_map(|(name, values)| Some((name.to_string(), values.first()?.as_str().to_owned())))
                 .filter(|(name, _)| !name.starts_with("Nats-") || name == header::MSG_ID)
                 .collect(),
-            payload: serde_json::from_slice(&payload)
-                .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&payload).into_owned())),
+            payload: RawJson::of(&payload),
             reason_class: DeadClass::of(&letter.reason),
             reason: letter.reason,
             kind: letter.kind,

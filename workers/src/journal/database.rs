@@ -12,6 +12,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 const READERS_MAX: u32 = 4;
+/// Rows that the database reads ahead of whoever takes them; each may hold a message of some megabytes.
+const ROWS_AHEAD: usize = 2;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -39,7 +41,7 @@ impl Database {
             pool(1).connect_with(options.clone()).await.map_err(|error| failed(error.to_string()))?;
         sqlx::migrate!().run(&writer).await.map_err(|error| failed(error.to_string()))?;
         let readers = pool(READERS_MAX)
-            .connect_with(options.clone().create_if_missing(false).read_only(true))
+            .connect_with(options.clone().create_if_missing(false).read_only(true).row_buffer_size(ROWS_AHEAD))
             .await
             .map_err(|error| failed(error.to_string()))?;
         Ok(Self { writer, readers, file: identity(&path) })

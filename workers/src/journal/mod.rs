@@ -7,6 +7,7 @@
 mod contact;
 mod database;
 pub mod fold;
+mod gather;
 pub mod progress;
 pub mod query;
 pub mod rebuild;

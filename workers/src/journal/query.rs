@@ -1,9 +1,11 @@
 //! Reading: always one tenant's, newest first, a page at a time.
 
+use super::gather::gather;
 use super::progress::Progress;
 use super::store::{Journal, JournalError};
 use super::write::{integer, progress};
-use serde_json::Value;
+use crate::bounded::{Bound, Gathered, Weigh};
+use crate::raw::RawJson;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -50,7 +52,7 @@ pub struct StoredMessage {
     /// What a person reads of it.
     pub text: Option<String>,
     /// All of it.
-    pub content: Value,
+    pub content: RawJson,
     /// Meta's id.
     pub wamid: Option<String>,
     /// The wamid it answers.
@@ -58,7 +60,7 @@ pub struct StoredMessage {
     /// How far it has come.
     pub progress: Progress,
     /// Who asked for it.
-    pub origin: Option<Value>,
+    pub origin: Option<RawJson>,
     /// When it was written, in unix milliseconds.
     pub created_ms: u64,
     /// When we had it, in unix milliseconds.
@@ -82,6 +84,27 @@ const CONVERSATIONS_OF_NUMBER: &str = "SELECT id, phone_number_id, user_id, phon
     incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND (last_ms, id) < (?2, ?3) \
     AND phone_number_id = ?5 ORDER BY last_ms DESC, id DESC LIMIT ?4";
 
+/// Of everything about an item that is short.
+const SMALL_BYTES: usize = 600;
+
+impl Weigh for Conversation {
+    fn bytes(&self) -> usize {
+        let texts = [&self.user_id, &self.phone, &self.group_id, &self.name];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        SMALL_BYTES + self.phone_number_id.len() + self.last_text.len() + texts
+    }
+}
+
+impl Weigh for StoredMessage {
+    fn bytes(&self) -> usize {
+        let texts: usize =
+            [&self.text, &self.wamid, &self.reply_to].into_iter().flatten().map(String::len).sum();
+        let reason = self.progress.shown_fault().map_or(0, |fault| fault.reason.len());
+        let origin = self.origin.as_ref().map_or(0, |origin| origin.get().len());
+        SMALL_BYTES + self.id.len() + self.content.get().len() + texts + reason + origin
+    }
+}
+
 impl Journal {
     /// A tenant's conversations, the most recently active first, starting after `after` (time and id).
     pub async fn conversations(
@@ -89,17 +112,17 @@ impl Journal {
         tenant: &str,
         phone_number_id: Option<&str>,
         after: Option<(u64, &str)>,
-        limit: u32,
-    ) -> Result<Vec<Conversation>, JournalError> {
+        bound: Bound,
+    ) -> Result<Gathered<Conversation>, JournalError> {
         let (ms, id) = after.unwrap_or((u64::MAX, ""));
         let statement = if phone_number_id.is_some() { CONVERSATIONS_OF_NUMBER } else { CONVERSATIONS };
-        let query = sqlx::query(statement).bind(tenant).bind(integer(ms)).bind(id).bind(limit);
+        let query = sqlx::query(statement).bind(tenant).bind(integer(ms)).bind(id).bind(bound.rows());
         let query = match phone_number_id {
             Some(number) => query.bind(number),
             None => query,
         };
-        let rows = query.fetch_all(&self.database()?.readers).await?;
-        Ok(rows.iter().map(conversation).collect::<Result<_, _>>()?)
+        let database = self.database()?;
+        gather(bound, query.fetch(&database.readers), conversation).await
     }
 
     /// The id under which a tenant's conversation is kept now; `None` when there is none.
@@ -119,18 +142,17 @@ impl Journal {
         tenant: &str,
         conversation: &str,
         after: Option<(u64, u64)>,
-        limit: u32,
-    ) -> Result<Vec<StoredMessage>, JournalError> {
+        bound: Bound,
+    ) -> Result<Gathered<StoredMessage>, JournalError> {
         let (ms, sequence) = after.unwrap_or((u64::MAX, u64::MAX));
-        let rows = sqlx::query(MESSAGES)
+        let query = sqlx::query(MESSAGES)
             .bind(tenant)
             .bind(conversation)
             .bind(integer(ms))
             .bind(integer(sequence))
-            .bind(limit)
-            .fetch_all(&self.database()?.readers)
-            .await?;
-        Ok(rows.iter().map(message).collect::<Result<_, _>>()?)
+            .bind(bound.rows());
+        let database = self.database()?;
+        gather(bound, query.fetch(&database.readers), message).await
     }
 
     /// One message by our id, or by Meta's.
@@ -176,7 +198,7 @@ fn conversation(row: &SqliteRow) -> Result<Conversation, sqlx::Error> {
 }
 
 fn message(row: &SqliteRow) -> Result<StoredMessage, sqlx::Error> {
-    let json = |text: &str| serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(Box::new(error)));
+    let json = |text: String| RawJson::parse(text).map_err(|error| sqlx::Error::Decode(Box::new(error)));
     Ok(StoredMessage {
         id: row.try_get("id")?,
         conversation: row.try_get("conversation")?,
@@ -188,7 +210,7 @@ fn message(row: &SqliteRow) -> Result<StoredMessage, sqlx::Error> {
         wamid: row.try_get("wamid")?,
         reply_to: row.try_get("reply_to")?,
         progress: progress(row)?,
-        origin: row.try_get::<Option<&str>, _>("origin")?.map(json).transpose()?,
+        origin: row.try_get::<Option<String>, _>("origin")?.map(json).transpose()?,
         created_ms: unsigned(row, "created_ms")?,
         received_ms: unsigned(row, "received_ms")?,
         sequence: unsigned(row, "sequence")?,

@@ -4,6 +4,7 @@ use super::fold::{self, Entry, FoldError};
 use super::progress::Status;
 use super::query::{Conversation, StoredMessage};
 use super::{Journal, JournalError};
+use crate::bounded::Bound;
 use crate::core::job::{Answered, Marks, Work};
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::envelope::{Family, Head};
@@ -20,6 +21,9 @@ use tempfile::TempDir;
 const NUMBER: &str = "1001";
 const USER: &str = "US.1";
 const PHONE: &str = "491701";
+
+/// More than any test writes.
+const MANY: Bound = Bound { items: 100, bytes: 1 << 20 };
 
 struct Log {
     works: Vec<Work>,
@@ -144,7 +148,7 @@ async fn written(log: &Log) -> (TempDir, Journal) {
 }
 
 async fn conversations(journal: &Journal) -> Vec<Conversation> {
-    journal.conversations("acme", None, None, 100).await.unwrap()
+    journal.conversations("acme", None, None, MANY).await.unwrap().items
 }
 
 async fn message(journal: &Journal, id: &str) -> StoredMessage {
@@ -155,7 +159,7 @@ async fn everything(journal: &Journal) -> (Vec<Conversation>, Vec<StoredMessage>
     let conversations = conversations(journal).await;
     let mut messages = Vec::new();
     for conversation in &conversations {
-        messages.extend(journal.messages("acme", &conversation.id, None, 100).await.unwrap());
+        messages.extend(journal.messages("acme", &conversation.id, None, MANY).await.unwrap().items);
     }
     (conversations, messages)
 }
@@ -316,12 +320,36 @@ async fn pages_follow_one_another_without_gap_or_repeat() {
     let mut seen: Vec<u64> = Vec::new();
     let mut after = None;
     loop {
-        let page = journal.messages("acme", &conversation, after, 3).await.unwrap();
-        let Some(last) = page.last() else { break };
-        after = Some((last.created_ms, last.sequence));
-        seen.extend(page.iter().map(|message| message.sequence));
+        let three = Bound { items: 3, ..MANY };
+        let page = journal.messages("acme", &conversation, after, three).await.unwrap();
+        after = page.items.last().map(|last| (last.created_ms, last.sequence));
+        seen.extend(page.items.iter().map(|message| message.sequence));
+        if !page.more {
+            break;
+        }
     }
     assert_eq!(seen, [7, 6, 5, 4, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_page_ends_before_its_bytes_are_too_many_and_has_at_least_one_message() {
+    let sizes = [10, 40_000, 10, 10_000, 10_000, 10_000, 10];
+    let log = sizes.iter().enumerate().fold(Log::new(), |log, (at, bytes)| {
+        log.message(&format!("w{at}"), Some(USER), None, &"x".repeat(*bytes))
+    });
+    let (_directory, journal) = written(&log).await;
+    let conversation = conversations(&journal).await.remove(0).id;
+    let (mut pages, mut after) = (Vec::new(), None);
+    loop {
+        let bound = Bound { items: 100, bytes: 45_000 };
+        let page = journal.messages("acme", &conversation, after, bound).await.unwrap();
+        after = page.items.last().map(|last| (last.created_ms, last.sequence));
+        pages.push(page.items.iter().map(|message| message.sequence).collect::<Vec<_>>());
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(pages, [vec![7, 6, 5], vec![4, 3], vec![2], vec![1]], "the text is in it twice");
 }
 
 #[tokio::test]

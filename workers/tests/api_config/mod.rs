@@ -52,3 +52,31 @@ async fn a_flow_comes_back_with_the_drawing_that_memory_does_not_hold() {
     let held = stage.platform.snapshot().flows["flow.acme.f"].clone();
     assert!(!held.text().contains("ui") && held.text().contains("Hi"), "{}", held.text());
 }
+
+#[tokio::test]
+async fn a_page_of_large_messages_ends_early_and_its_cursor_goes_on() {
+    let stage = Stage::start().await;
+    for n in 0..100 {
+        let body = format!("{n}{}", "é€".repeat(2000));
+        let message = json!({"to": {"user_id": "US.1"}, "content": {"type": "text", "body": body}});
+        assert_eq!(stage.post("/v1/messages", ACME, &message).await.status, StatusCode::ACCEPTED);
+    }
+    stage.journal_catches_up().await;
+    let conversation = stage.get("/v1/conversations", ACME).await.json["items"][0]["id"].clone();
+    let path = format!("/v1/conversations/{}/messages?limit=200", conversation.as_str().unwrap());
+    let (mut cursor, mut pages, mut seen) = (String::new(), 0, Vec::new());
+    loop {
+        let page = stage.get(&format!("{path}{cursor}"), ACME).await;
+        assert!(page.text.len() < 3 << 19, "{}", page.text.len());
+        pages += 1;
+        let items = page.json["items"].as_array().unwrap();
+        assert!(items.iter().all(|item| item["content"]["type"] == "text"), "{}", items[0]);
+        seen.extend(items.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        let Some(next) = page.json["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    let all = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!((all, seen.len(), pages > 1), (100, 100, true), "{pages} pages");
+}
