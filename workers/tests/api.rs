@@ -276,7 +276,7 @@ async fn what_cannot_be_read_has_its_own_problem() {
     let stage = Stage::start().await;
     stage.get("/v1/nothing", ACME).await.is_problem(StatusCode::NOT_FOUND, "not-found");
     stage
-        .call("DELETE", "/v1/bots/b", Some(ACME), None)
+        .call("PATCH", "/v1/bots/b", Some(ACME), None)
         .await
         .is_problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed");
     let raw = async |media: &str, body: String| {

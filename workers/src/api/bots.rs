@@ -12,7 +12,7 @@ use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::config_key;
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -126,6 +126,28 @@ pub async fn put(
     let BotBody { name, phone_numbers, flows, enabled } = body;
     let bot = model::Bot { id, tenant: caller.tenant.clone(), name, phone_numbers, flows, enabled };
     Ok(revision::save(&app, &caller.tenant, bot, expected).await?.map(Bot::from).into_response())
+}
+
+/// Deletes a bot; its flows stay.
+#[utoipa::path(delete, path = "/bots/{id}", tag = "bots", operation_id = "deleteBot",
+    params(
+        ("id" = String, Path, description = "The bot."),
+        ("If-Match" = Option<String>, Header, description = "The ETag it must still have."),
+    ),
+    responses(
+        (status = 204, description = "Deleted."),
+        (status = 404, description = "No such bot.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "It is not as expected.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn delete(
+    State(app): State<App>,
+    CanManage(caller): CanManage,
+    PathOf(id): PathOf<EntityId>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let expected = Expectation::read(&headers)?;
+    let key = config_key::owned("bot", &caller.tenant, &id);
+    revision::remove(&app, &caller.tenant, ("bot", &key), expected).await
 }
 
 async fn mistakes(app: &App, caller: &Caller, body: &BotBody) -> Result<Vec<Mistake>, Problem> {

@@ -14,7 +14,7 @@ use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::config_key;
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -113,6 +113,38 @@ pub async fn put(
     let flow = model::Flow { id, tenant: caller.tenant.clone(), definition };
     let show = |flow: model::Flow| Flow { id: flow.id, definition: flow.definition, warnings };
     Ok(revision::save(&app, &caller.tenant, flow, expected).await?.map(show).into_response())
+}
+
+/// Deletes a flow that no bot uses.
+#[utoipa::path(delete, path = "/flows/{id}", tag = "flows", operation_id = "deleteFlow",
+    params(
+        ("id" = String, Path, description = "The flow."),
+        ("If-Match" = Option<String>, Header, description = "The ETag it must still have."),
+    ),
+    responses(
+        (status = 204, description = "Deleted."),
+        (status = 404, description = "No such flow.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "Bots use it; `detail` names them.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "It is not as expected.", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn delete(
+    State(app): State<App>,
+    CanManage(caller): CanManage,
+    PathOf(id): PathOf<EntityId>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let expected = Expectation::read(&headers)?;
+    let bots = revision::all_of::<model::Bot>(&app, "bot", &caller.tenant).await?;
+    let users: Vec<_> =
+        bots.iter().filter(|bot| bot.flows.contains(&id)).map(|bot| bot.id.as_str()).collect();
+    if !users.is_empty() {
+        let named = users.join(", ");
+        return Err(Problem::InUse(format!(
+            "bots use it: {named}; take it out of these, or delete them, first"
+        )));
+    }
+    let key = config_key::owned("flow", &caller.tenant, &id);
+    revision::remove(&app, &caller.tenant, ("flow", &key), expected).await
 }
 
 /// Asks the engine: warnings when it takes the definition, problems when it does not.

@@ -45,6 +45,8 @@ pub enum Problem {
     PreconditionFailed,
     /// Somebody else changed it at the same time.
     Conflict,
+    /// It cannot go away, for something else needs it.
+    InUse(String),
     /// Too many large requests are worked on.
     Busy,
     /// NATS cannot be reached.
@@ -183,6 +185,7 @@ impl Problem {
                 "It was changed at the same time",
                 "read it again and repeat the request",
             ),
+            Self::InUse(detail) => answer(StatusCode::CONFLICT, "in-use", "Something else needs it", detail),
             Self::Busy => answer(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "busy",

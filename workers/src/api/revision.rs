@@ -8,12 +8,16 @@ use crate::quota::Excess;
 use ackline_shared::ids::TenantId;
 use ackline_shared::model::Entity;
 use ackline_shared::stored::{self, Newer};
+use ackline_shared::subjects::BUCKET_CONFIG;
 use async_nats::jetstream::kv::{Operation, UpdateErrorKind};
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use std::time::Instant;
+
+const READS_AT_ONCE: usize = 16;
 
 /// What a caller expects of what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +142,57 @@ pub async fn save<T: Entity>(
 
 fn newer(newer: Newer) -> Problem {
     Problem::Invalid(vec![Mistake::new("", newer.to_string())])
+}
+
+/// Removes what is stored under a tenant's key if the expectation holds.
+pub async fn remove(
+    app: &App,
+    tenant: &TenantId,
+    (noun, key): (&'static str, &str),
+    expected: Expectation,
+) -> Result<StatusCode, Problem> {
+    app.reach_log()?;
+    let config = &app.platform.buckets.config;
+    let revision = async || {
+        let entry = config.entry(key).await.map_err(|error| away(key, &error))?;
+        let stored = entry.filter(|entry| entry.operation == Operation::Put);
+        Ok::<_, Problem>(stored.map(|entry| entry.revision))
+    };
+    let stored = revision().await?;
+    if !expected.holds(stored) {
+        return Err(Problem::PreconditionFailed);
+    }
+    let Some(last) = stored else { return Err(Problem::NotFound(noun)) };
+    if let Err(error) = config.delete_expect_revision(key, Some(last)).await {
+        // The client does not tell a wrong revision from other errors when it removes.
+        return Err(match (revision().await? == Some(last), expected) {
+            (true, _) => away(key, &error),
+            (false, Expectation::Any) => Problem::Conflict,
+            (false, _) => Problem::PreconditionFailed,
+        });
+    }
+    app.ledger.give_back(tenant, key, Instant::now());
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Everything of a family that a tenant has stored, also what memory does not show yet.
+pub async fn all_of<T: Entity>(app: &App, family: &str, tenant: &TenantId) -> Result<Vec<T>, Problem> {
+    app.reach_log()?;
+    let config = &app.platform.buckets.config;
+    let prefix = format!("$KV.{BUCKET_CONFIG}.");
+    let filter = format!("{prefix}{family}.{tenant}.>");
+    let subjects = config.stream.info_with_subjects(&filter).await.map_err(|error| away(&filter, &error))?;
+    let subjects: Vec<(String, usize)> =
+        subjects.try_collect().await.map_err(|error| away(&filter, &error))?;
+    let keys: Vec<String> = subjects
+        .into_iter()
+        .filter_map(|(subject, _)| subject.strip_prefix(&prefix).map(str::to_owned))
+        .collect();
+    let found = stream::iter(keys).map(|key| async move { config.entry(key).await });
+    let found: Vec<_> =
+        found.buffer_unordered(READS_AT_ONCE).try_collect().await.map_err(|error| away(&filter, &error))?;
+    let stored = found.into_iter().flatten().filter(|entry| entry.operation == Operation::Put);
+    Ok(stored.filter_map(|entry| stored::decode(&entry.value).ok()).collect())
 }
 
 /// Limits that a tenant's configuration would go beyond.

@@ -80,3 +80,42 @@ async fn a_page_of_large_messages_ends_early_and_its_cursor_goes_on() {
     seen.dedup();
     assert_eq!((all, seen.len(), pages > 1), (100, 100, true), "{pages} pages");
 }
+
+#[tokio::test]
+async fn bots_and_flows_are_deleted_as_their_author_last_saw_them_and_not_while_they_are_used() {
+    let stage = Stage::start().await;
+    let delete =
+        async |path: &str, tag: &[(&str, &str)]| stage.send("DELETE", path, Some(ACME), tag, None).await;
+    let bot = json!({"name": "B", "flows": ["f"]});
+    stage.put("/v1/flows/f", ACME, &flow()).await;
+    for id in ["one", "two"] {
+        stage.put(&format!("/v1/bots/{id}"), ACME, &bot).await;
+    }
+    let used = delete("/v1/flows/f", &[]).await;
+    used.is_problem(StatusCode::CONFLICT, "in-use");
+    let detail = used.json["detail"].as_str().unwrap();
+    assert!(detail.contains("one") && detail.contains("two"), "{detail}");
+    stage
+        .call("DELETE", "/v1/bots/one", Some(READER), None)
+        .await
+        .is_problem(StatusCode::FORBIDDEN, "forbidden");
+    stage
+        .call("DELETE", "/v1/bots/one", Some(GLOBEX), None)
+        .await
+        .is_problem(StatusCode::NOT_FOUND, "not-found");
+
+    let tag = stage.get("/v1/bots/one", ACME).await.header("etag").unwrap().to_owned();
+    stage.put("/v1/bots/one", ACME, &bot).await;
+    delete("/v1/bots/one", &[("if-match", &tag)])
+        .await
+        .is_problem(StatusCode::PRECONDITION_FAILED, "precondition-failed");
+    let tag = stage.get("/v1/bots/one", ACME).await.header("etag").unwrap().to_owned();
+    assert_eq!(delete("/v1/bots/one", &[("if-match", &tag)]).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(delete("/v1/bots/two", &[]).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(delete("/v1/flows/f", &[("if-match", "*")]).await.status, StatusCode::NO_CONTENT);
+    for path in ["/v1/bots/one", "/v1/bots/two", "/v1/flows/f"] {
+        delete(path, &[]).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+        stage.get(path, ACME).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+    }
+    assert_eq!(stage.put("/v1/flows/f", ACME, &flow()).await.status, StatusCode::CREATED, "and made anew");
+}
