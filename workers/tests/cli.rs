@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod cli_config;
 mod cli_dead;
 mod cli_seen;
 mod cli_unrouted;
@@ -159,8 +160,14 @@ async fn a_changed_secret_is_told_by_name_and_what_is_gone_goes_only_with_prune(
     let moved = desk.document("id = \"existing-bot\"", "id = \"new-bot\"");
     let kept = desk.ask(&["apply", &moved]).await;
     assert!(kept.out.contains("+ relay globex/new-bot\n"), "{kept:?}");
-    assert!(kept.out.contains("= relay globex/existing-bot: stored, not in the file"), "{kept:?}");
-    let pruned = desk.ask(&["apply", &moved, "--prune", "--json"]).await;
+    assert!(
+        kept.out.contains("= relay globex/existing-bot: stored, the file's own and not in it"),
+        "{kept:?}"
+    );
+    let nobody = desk.ask(&["apply", &moved, "--prune"]).await;
+    assert_eq!((nobody.code, nobody.out.as_str()), (EXIT_CONFIG, ""), "{nobody:?}");
+    assert!(nobody.err.contains("no terminal to ask at"), "{nobody:?}");
+    let pruned = desk.ask(&["apply", &moved, "--prune", "--yes", "--json"]).await;
     let report: Value = serde_json::from_str(&pruned.out).unwrap();
     assert_eq!(
         report["changes"],

@@ -100,6 +100,20 @@ impl AgreeArguments {
     }
 }
 
+/// Goes on when somebody agrees to what is shown, or a yes was given before.
+pub fn confirm(yes: bool, shown: &str, question: &str, person: &mut dyn Person) -> Result<(), Outcome> {
+    person.show(shown);
+    match if yes { Some(true) } else { person.answer(question) } {
+        Some(true) => Ok(()),
+        Some(false) => Err(Outcome { err: "nothing was changed\n".to_owned(), ..failed() }),
+        None => {
+            let why =
+                "error: nothing was changed: there is no terminal to ask at; say --yes when this is meant";
+            Err(Outcome { err: format!("{why}\n"), code: EXIT_CONFIG, ..Outcome::default() })
+        }
+    }
+}
+
 fn failed() -> Outcome {
     Outcome { code: EXIT_FAILED, ..Outcome::default() }
 }
@@ -145,6 +159,19 @@ mod tests {
         assert_eq!(nobody.code, EXIT_CONFIG);
         assert!(nobody.err.contains("--yes") && nobody.err.contains("--count 3"), "{nobody:?}");
         assert!(is_yes("Y\n") && is_yes("yes") && !is_yes("\n") && !is_yes("yea") && !is_yes("n"));
+    }
+
+    #[test]
+    fn what_is_confirmed_is_shown_and_asked_for_unless_a_yes_was_given() {
+        let said = |yes, says| {
+            let mut person = Says(says, String::new());
+            let code = confirm(yes, "- bot b\n", "Delete?", &mut person).map_err(|outcome| outcome.code);
+            (code, person.1)
+        };
+        assert_eq!(said(false, Some(true)), (Ok(()), "- bot b\nDelete?".to_owned()));
+        assert_eq!(said(true, None), (Ok(()), "- bot b\n".to_owned()));
+        assert_eq!(said(false, Some(false)).0, Err(EXIT_FAILED));
+        assert_eq!(said(false, None).0, Err(EXIT_CONFIG));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! `ackline apply`: reads a document, compares it with the store, prints the difference and writes it.
 //!
+//! A file may declare a part of an installation: it may refer to what is stored, and pruning removes only what it owns.
 //! Every write expects the revision that was compared, so a change made by somebody else meanwhile stops the
 //! run instead of being lost; what was written until then is told.
 
+use super::agree::{self, Person};
 use super::check::{self, Findings};
-use super::document::{self, Format, Surroundings};
+use super::document::{self, Declared, Format, Surroundings};
+use super::ownership;
 use super::part::{Part, SealError};
 use super::plan::{self, Action, Change, Content, Plan};
 use super::progress;
@@ -15,9 +18,10 @@ use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
 use ackline_shared::nats::{self, NatsError};
 use ackline_shared::subjects;
 use ackline_shared::vault::VaultKey;
+use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::{CreateErrorKind, Store, UpdateErrorKind};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +30,7 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Arguments of `ackline apply`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The file declares brands, tenants, apps, phone_numbers, bots, flows, relays, endpoints, crm_links and\napi_keys. A secret is written plain or as env:NAME, which reads an environment variable; a flow may name\na definition_file instead of a definition. What is stored and not in the file stays, unless --prune is given."
+    after_help = "The file declares brands, tenants, apps, phone_numbers, bots, flows, relays, endpoints, crm_links and\napi_keys. A secret is written plain or as env:NAME, which reads an environment variable; a flow may name\na definition_file instead of a definition. What is stored and not in the file stays, unless --prune is given.\n\nA file may declare one tenant alone and refer to what is stored. It owns the tenants it declares; --prune removes what it\nowns and does not declare any more. `owns = { tenants = [\"old\"], brands = [\"b\"], installation = true }` at its top adds\ntenants, brands with their tenants, and what belongs to no tenant: all brands, and apps without one."
 )]
 pub struct ApplyArguments {
     /// The document: TOML, or JSON when its name ends in .json
@@ -34,9 +38,12 @@ pub struct ApplyArguments {
     /// Print the difference and write nothing; exit status 2 when there is one
     #[arg(long)]
     dry_run: bool,
-    /// Remove what is stored and not in the file
+    /// Remove what is stored, the file's own and not in it any more; shown and asked for first
     #[arg(long)]
     prune: bool,
+    /// Show what --prune removes and do not ask
+    #[arg(long, short, requires = "prune")]
+    yes: bool,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -44,15 +51,13 @@ pub struct ApplyArguments {
 
 /// Why applying failed.
 #[derive(Debug, thiserror::Error)]
-enum ApplyError {
+pub(super) enum ApplyError {
     #[error(transparent)]
     Nats(#[from] NatsError),
     #[error(transparent)]
     Read(#[from] stored::ReadError),
     #[error(transparent)]
     Plan(#[from] plan::PlanError),
-    #[error("tenants may not declare so much:\n  - {}", .0.join("\n  - "))]
-    Limits(Vec<String>),
     #[error("{0} was changed by somebody else meanwhile; run the command again to see what differs now")]
     Conflict(String),
     #[error("{what} cannot be written: {reason}")]
@@ -66,51 +71,99 @@ pub async fn run(
     arguments: &ApplyArguments,
     settings: &Settings,
     environment: &[(String, String)],
+    person: &mut impl Person,
 ) -> Outcome {
     let mut findings = Findings::default();
-    let parts = read(&arguments.file, environment, &mut findings);
+    let Some(declared) = read(&arguments.file, environment, &mut findings) else {
+        return refuse(arguments, &findings);
+    };
+    let (context, stored) = match look(settings).await {
+        Ok(found) => found,
+        Err(error) => {
+            check::check(&declared, &Stored::default(), &mut findings);
+            if findings.mistakes.is_empty() {
+                return tell(arguments, &findings, &Plan::default(), 0, Err(error));
+            }
+            findings.warnings.push(format!("what is stored was not looked at, only the file: {error}"));
+            return refuse(arguments, &findings);
+        }
+    };
+    let (mut plan, mut done) = (Plan::default(), 0);
+    let planned = examine(arguments, settings, declared, &stored, (&mut plan, &mut findings));
     if !findings.mistakes.is_empty() {
         return refuse(arguments, &findings);
     }
-    let mut done = 0;
-    let mut plan = Plan::default();
-    let result = apply(arguments, settings, parts, &mut plan, &mut done).await;
+    if planned.is_ok()
+        && let Err(outcome) = agree(arguments, &plan, person)
+    {
+        return outcome;
+    }
+    let result = match planned {
+        Ok(()) if !arguments.dry_run => carry_out(settings, &context, &plan, &mut done).await,
+        planned => planned,
+    };
     tell(arguments, &findings, &plan, done, result)
 }
 
-async fn apply(
+/// What is stored now; nothing is created.
+async fn look(settings: &Settings) -> Result<(Context, Stored), ApplyError> {
+    let context = nats::jetstream(nats::connect(&settings.nats, "ackline-apply").await?);
+    let stored = match stored::open(&context, subjects::BUCKET_CONFIG).await? {
+        Some(store) => Stored::load(&store).await?,
+        None => Stored::default(),
+    };
+    Ok((context, stored))
+}
+
+/// Checks the document against what is stored and stays, and plans what is to be written.
+fn examine(
     arguments: &ApplyArguments,
     settings: &Settings,
-    parts: Vec<Part>,
-    plan: &mut Plan,
+    declared: Declared,
+    stored: &Stored,
+    (plan, findings): (&mut Plan, &mut Findings),
+) -> Result<(), ApplyError> {
+    let surplus =
+        if arguments.prune { declared.owns.surplus(&declared.keys, stored) } else { BTreeSet::new() };
+    let stays = stored.0.iter().filter(|(key, _)| !surplus.contains(*key));
+    let stays = Stored(stays.map(|(key, entry)| (key.clone(), entry.clone())).collect());
+    check::check(&declared, &stays, findings);
+    findings.mistakes.extend(ownership::needed(&surplus, &declared.keys, stored));
+    let owns = declared.owns.clone();
+    let parts = Part::all_of(&declared.into_document());
+    *plan = plan::plan(parts, stored, &settings.master, &owns, arguments.prune)?;
+    findings.mistakes.extend(room::mistakes(plan, stored, &settings.limits));
+    Ok(())
+}
+
+/// Goes on when nothing is to be removed, or somebody agrees to that.
+fn agree(arguments: &ApplyArguments, plan: &Plan, person: &mut impl Person) -> Result<(), Outcome> {
+    let removed = plan.changes.iter().filter(|change| change.action == Action::Remove);
+    let shown: String = removed.map(|change| format!("{change}\n")).collect();
+    if shown.is_empty() || arguments.dry_run {
+        return Ok(());
+    }
+    let count = plan.count(Action::Remove);
+    agree::confirm(arguments.yes, &shown, &format!("Remove these {count}?"), person)
+}
+
+async fn carry_out(
+    settings: &Settings,
+    context: &Context,
+    plan: &Plan,
     done: &mut usize,
 ) -> Result<(), ApplyError> {
-    let client = nats::connect(&settings.nats, "ackline-apply").await?;
-    let context = nats::jetstream(client);
-    let (store, stored) = if arguments.dry_run {
-        let stored = match stored::open(&context, subjects::BUCKET_CONFIG).await? {
-            Some(store) => Stored::load(&store).await?,
-            None => Stored::default(),
-        };
-        (None, stored)
-    } else {
-        let store = Box::pin(nats::prepare(&context, &settings.nats)).await?.config;
-        let stored = Stored::load(&store).await?;
-        (Some(store), stored)
-    };
-    *plan = plan::plan(parts, &stored, &settings.master, arguments.prune)?;
-    let beyond = room::mistakes(plan, &stored, &settings.limits);
-    if !beyond.is_empty() {
-        return Err(ApplyError::Limits(beyond));
-    }
-    match store {
-        Some(store) => write(&store, plan, &settings.master, done).await,
-        None => Ok(()),
-    }
+    let store = Box::pin(nats::prepare(context, &settings.nats)).await?.config;
+    write(&store, plan, &settings.master, done).await
 }
 
 /// Writes the changes in order; `done` counts those that are in the store.
-async fn write(store: &Store, plan: &Plan, master: &VaultKey, done: &mut usize) -> Result<(), ApplyError> {
+pub(super) async fn write(
+    store: &Store,
+    plan: &Plan,
+    master: &VaultKey,
+    done: &mut usize,
+) -> Result<(), ApplyError> {
     let mut keyring = plan.keyring.clone();
     let bar = progress::bar(plan.changes.len() as u64);
     for change in &plan.changes {
@@ -195,12 +248,13 @@ fn title(change: &Change) -> String {
     format!("{} {}", change.noun, change.name)
 }
 
-fn read(path: &Path, environment: &[(String, String)], findings: &mut Findings) -> Vec<Part> {
+/// Reads the file; `None` when it cannot be read at all.
+fn read(path: &Path, environment: &[(String, String)], findings: &mut Findings) -> Option<Declared> {
     let text = match read_bounded(path) {
         Ok(text) => text,
         Err(reason) => {
             findings.mistakes.push(format!("cannot be read: {reason}"));
-            return Vec::new();
+            return None;
         }
     };
     let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
@@ -212,9 +266,7 @@ fn read(path: &Path, environment: &[(String, String)], findings: &mut Findings) 
         },
     };
     let format = if json { Format::Json } else { Format::Toml };
-    let declared = document::read(&text, format, &surroundings, &mut findings.mistakes);
-    check::check(&declared, findings);
-    Part::all_of(&declared.into_document())
+    Some(document::read(&text, format, &surroundings, &mut findings.mistakes))
 }
 
 fn read_bounded(path: &Path) -> Result<String, String> {
@@ -261,7 +313,10 @@ fn tell(
     }
     let mut out: String = plan.changes.iter().map(|change| format!("{change}\n")).collect();
     for kept in &plan.kept {
-        let line = format!("= {} {}: stored, not in the file; --prune removes it\n", kept.noun, kept.name);
+        let line = format!(
+            "= {} {}: stored, the file's own and not in it; --prune removes it\n",
+            kept.noun, kept.name
+        );
         out.push_str(&line);
     }
     let mut err = warnings(findings);
@@ -310,6 +365,7 @@ fn halfway(plan: &Plan, done: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::ownership::Owns;
     use crate::cli::samples;
     use ackline_shared::testing::NatsServer;
     use async_nats::jetstream::kv;
@@ -327,11 +383,13 @@ mod tests {
         let store = bucket(&server).await;
         let master = VaultKey::generate();
         let mut parts = Part::all_of(&samples::document());
-        let first = plan::plan(parts.clone(), &Stored::default(), &master, false).unwrap();
+        let tenants = [ackline_shared::ids::TenantId::new("acme").unwrap()].into();
+        let owns = Owns { tenants, ..Owns::default() };
+        let first = plan::plan(parts.clone(), &Stored::default(), &master, &owns, false).unwrap();
         write(&store, &first, &master, &mut 0).await.unwrap();
         let stored = Stored::load(&store).await.unwrap();
         edit(&mut parts);
-        let plan = plan::plan(parts, &stored, &master, prune).unwrap();
+        let plan = plan::plan(parts, &stored, &master, &owns, prune).unwrap();
         store.put(key, "theirs".into()).await.unwrap();
         let mut done = 0;
         let error = write(&store, &plan, &master, &mut done).await.unwrap_err();

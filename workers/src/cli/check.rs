@@ -1,9 +1,11 @@
 //! Checking a document as a whole: what its parts say about each other, and values that cannot work.
 
 use super::document::{Declared, Place, Placed};
+use super::stored::Stored;
 use crate::flows::Compiled;
 use ackline_shared::ids::{PhoneNumberId, TenantId, is_token};
 use ackline_shared::model::SecretField;
+use ackline_shared::registry::Snapshot;
 use ackline_shared::secret::Secret;
 use ackline_shared::standard_webhooks;
 use ackline_shared::subjects::config_key;
@@ -24,9 +26,10 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
-/// Checks everything at once.
-pub fn check(declared: &Declared, findings: &mut Findings) {
-    let mut check = Checker { declared, findings, reader: VaultKey::generate() };
+/// Checks everything at once; parts may refer to each other and to what is stored `beside` and stays.
+pub fn check(declared: &Declared, beside: &Stored, findings: &mut Findings) {
+    let (stored, _) = beside.snapshot();
+    let mut check = Checker { declared, beside, stored, findings, reader: VaultKey::generate() };
     check.brands_and_tenants();
     check.apps();
     check.numbers();
@@ -39,6 +42,9 @@ pub fn check(declared: &Declared, findings: &mut Findings) {
 
 struct Checker<'a> {
     declared: &'a Declared,
+    beside: &'a Stored,
+    /// What is stored beside, as the programs hold it.
+    stored: Snapshot,
     findings: &'a mut Findings,
     /// Plain secrets are read through the same door as sealed ones, which asks for some key.
     reader: VaultKey,
@@ -93,9 +99,11 @@ impl<'a> Checker<'a> {
             let app = &value.app;
             self.exists(place, config_key::app(app), &format!("app: there is no app {app}"));
             let app = self.declared.apps.iter().find(|placed| placed.value.id == value.app);
-            if let Some(owner) = app.and_then(|placed| placed.value.tenant.as_ref())
-                && *owner != value.tenant
-            {
+            let owner = match app {
+                Some(placed) => placed.value.tenant.clone(),
+                None => self.stored.apps.get(&value.app).and_then(|app| app.tenant.clone()),
+            };
+            if let Some(owner) = owner.filter(|owner| *owner != value.tenant) {
                 let what = format!("app: {} belongs to tenant {owner}; name another app", value.app);
                 self.mistake(place, what);
             }
@@ -234,8 +242,9 @@ impl<'a> Checker<'a> {
     }
 
     fn exists(&mut self, place: &Place, key: String, missing: &str) {
-        if !self.declared.keys.contains(&key) {
-            self.mistake(place, format_args!("{missing} in this file; declare it or correct the name"));
+        if !self.declared.keys.contains(&key) && !self.beside.0.contains_key(&key) {
+            let places = "in this file or among what is stored and stays";
+            self.mistake(place, format_args!("{missing} {places}; declare it or correct the name"));
         }
     }
 
@@ -244,8 +253,11 @@ impl<'a> Checker<'a> {
             let missing = format!("phone_numbers: there is no phone number {id}");
             self.exists(place, config_key::phone(id), &missing);
             let number = self.declared.phone_numbers.iter().find(|placed| placed.value.id == *id);
-            if let Some(number) = number.filter(|placed| placed.value.tenant != *tenant) {
-                let owner = &number.value.tenant;
+            let owner = match number {
+                Some(placed) => Some(placed.value.tenant.clone()),
+                None => self.stored.phones.get(id).map(|number| number.tenant.clone()),
+            };
+            if let Some(owner) = owner.filter(|owner| owner != tenant) {
                 self.mistake(
                     place,
                     format_args!("phone_numbers: {id} belongs to tenant {owner}, not {tenant}"),
@@ -292,14 +304,19 @@ impl<'a> Checker<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::document::{self, Format, Surroundings};
+    use super::super::stored::Entry;
     use super::*;
     use crate::cli::samples;
 
     fn findings(text: &str) -> Findings {
+        findings_beside(text, &Stored::default())
+    }
+
+    fn findings_beside(text: &str, beside: &Stored) -> Findings {
         let mut findings = Findings::default();
         let surroundings = Surroundings { file: &|_| Err("no files".to_owned()), variable: &|_| None };
         let declared = document::read(text, Format::Toml, &surroundings, &mut findings.mistakes);
-        check(&declared, &mut findings);
+        check(&declared, beside, &mut findings);
         findings
     }
 
@@ -308,6 +325,33 @@ mod tests {
         let findings = findings(samples::TEXT);
         assert_eq!(findings.mistakes, Vec::<String>::new());
         assert_eq!(findings.warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_file_refers_to_may_be_stored_beside_it() {
+        let beside = [
+            ("tenant.acme", r#"{"id":"acme","name":"Acme"}"#),
+            ("app.main", r#"{"id":"main","secrets":["s"],"verify_token":"t"}"#),
+            ("app.own", r#"{"id":"own","tenant":"globex","secrets":["s"],"verify_token":"t"}"#),
+            ("flow.acme.f", r#"{"id":"f","tenant":"acme","definition":{}}"#),
+            ("phone.1", r#"{"id":"1","tenant":"acme","app":"main","waba_id":"W","access_token":"t"}"#),
+            ("phone.2", r#"{"id":"2","tenant":"globex","app":"main","waba_id":"W","access_token":"t"}"#),
+        ];
+        let entry = |value: &str| Entry { revision: 1, value: value.to_owned().into() };
+        let beside = Stored(beside.into_iter().map(|(key, value)| (key.to_owned(), entry(value))).collect());
+        let bot = |number: &str| {
+            format!(
+                "[[bots]]\nid='b'\ntenant='acme'\nflows=['f']\nphone_numbers=['{number}']\n[[phone_numbers]]\nid='3'\ntenant='acme'\napp='main'\nwaba_id='W'\naccess_token='t'"
+            )
+        };
+        assert_eq!(findings_beside(&bot("1"), &beside).mistakes, Vec::<String>::new());
+        assert_eq!(findings(&bot("1")).mistakes.len(), 5, "without what is stored none of it is there");
+        let foreign = bot("2").replace("app='main'", "app='own'");
+        let told = findings_beside(&foreign, &beside).mistakes.join("\n");
+        assert!(
+            told.contains("2 belongs to tenant globex") && told.contains("own belongs to tenant globex"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -19,6 +19,16 @@ pub fn lines(old: &Value, new: &Value) -> Vec<String> {
     out
 }
 
+/// The fields of a value, one line each; of a definition only that there is one.
+pub fn fields(value: &Value) -> Vec<String> {
+    let fields = value.as_object().into_iter().flatten();
+    let lines = fields.map(|(name, value)| match name.as_str() {
+        PLACES_ONLY => format!("{name}: {} bytes", value.to_string().len()),
+        _ => format!("{name}: {}", shown(value)),
+    });
+    lines.collect()
+}
+
 fn walk(path: &str, old: &Value, new: &Value, out: &mut Vec<String>) {
     if old == new {
         return;
@@ -88,6 +98,12 @@ mod tests {
         );
         assert_eq!(lines(&old, &old), Vec::<String>::new());
         assert_eq!(lines(&json!({}), &json!({"display": "+1"})), ["display: none → \"+1\""]);
+    }
+
+    #[test]
+    fn a_value_is_told_by_its_fields() {
+        let value = json!({"id": "f", "flows": [], "definition": {"nodes": {}}});
+        assert_eq!(fields(&value), ["id: \"f\"", "flows: []", "definition: 12 bytes"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Parts are read one by one, so that a mistake in one does not hide those in the others. Messages never
 //! repeat a value of the file, because any of them may be a secret.
 
+use super::ownership::Owns;
 use super::part::SECRET_FIELDS;
 use ackline_shared::model::{
     ApiKey, App, Bot, Brand, CrmLink, Document, Endpoint, Entity, Flow, PhoneNumber, Relay, Tenant,
@@ -72,6 +73,8 @@ pub struct Declared {
     pub crm_links: Vec<Placed<CrmLink>>,
     /// API keys.
     pub api_keys: Vec<Placed<ApiKey>>,
+    /// What the document owns: the tenants it declares, and what it says in `owns`.
+    pub owns: Owns,
     /// Keys of everything declared; a reference to a malformed part is no second mistake.
     pub keys: BTreeSet<String>,
 }
@@ -124,8 +127,10 @@ pub fn read(
         endpoints: reader.family("endpoints", "endpoint"),
         crm_links: reader.family("crm_links", "crm"),
         api_keys: reader.family("api_keys", "key"),
+        owns: reader.owns(),
         keys: BTreeSet::new(),
     };
+    declared.owns.tenants.extend(declared.tenants.iter().map(|tenant| tenant.value.id.clone()));
     declared.keys = std::mem::take(&mut reader.keys);
     reader.refuse_the_rest();
     declared
@@ -289,10 +294,21 @@ impl Reader<'_> {
         }
     }
 
+    fn owns(&mut self) -> Owns {
+        let Some(said) = self.sections.remove("owns") else { return Owns::default() };
+        serde_path_to_error::deserialize(said).unwrap_or_else(|error| {
+            let path = error.path().to_string();
+            let at = if path == "." { String::new() } else { format!(".{path}") };
+            let form = "there are brands and tenants, lists of ids, and installation, true or false";
+            self.mistakes.push(format!("owns{at}: {}; {form}", without_values(&error.inner().to_string())));
+            Owns::default()
+        })
+    }
+
     fn refuse_the_rest(self) {
         for name in self.sections.keys() {
             self.mistakes.push(format!(
-                "{name}: unknown section; there are brands, tenants, apps, phone_numbers, bots, flows, relays, endpoints, crm_links and api_keys"
+                "{name}: unknown section; there are owns, brands, tenants, apps, phone_numbers, bots, flows, relays, endpoints, crm_links and api_keys"
             ));
         }
     }
@@ -393,6 +409,25 @@ mod tests {
         }
         assert!(!all.contains("s3cret"), "{all}");
         assert_eq!(mistakes.len(), 5, "{all}");
+    }
+
+    #[test]
+    fn a_document_says_what_it_owns_beside_its_tenants() {
+        let text = "owns = { brands = ['b'], tenants = ['old'], installation = true }\n[[tenants]]\nid='acme'\nname='A'";
+        let (declared, mistakes) = read_text(text, Format::Toml);
+        assert_eq!(mistakes, Vec::<String>::new());
+        let tenants: Vec<_> = declared.owns.tenants.iter().map(ToString::to_string).collect();
+        assert_eq!((tenants, declared.owns.installation), (vec!["acme".to_owned(), "old".to_owned()], true));
+        for (text, said) in [
+            ("owns = { tenant = ['x'] }", "owns.tenant: unknown"),
+            ("owns = 7", "owns: "),
+            ("owns = { tenants = ['a.b'] }", "owns.tenants[0]: "),
+        ] {
+            let (_, mistakes) = read_text(text, Format::Toml);
+            assert!(mistakes.len() == 1 && mistakes[0].starts_with(said), "{mistakes:?}");
+        }
+        let (declared, _) = read_text("[[brands]]\nid='b'\nname='B'", Format::Toml);
+        assert_eq!(declared.owns, Owns::default(), "a brand that is only declared is not owned");
     }
 
     #[test]

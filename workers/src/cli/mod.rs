@@ -7,6 +7,7 @@ pub mod apply;
 pub mod check;
 pub mod counted;
 pub mod dead;
+pub mod delete;
 pub mod difference;
 pub mod doctor;
 pub mod document;
@@ -14,10 +15,12 @@ pub mod figures;
 pub mod journal;
 pub mod office;
 pub mod onlooker;
+pub mod ownership;
 pub mod part;
 pub mod plan;
 pub mod pools;
 pub mod progress;
+pub mod references;
 pub mod replay;
 pub mod room;
 #[cfg(test)]
@@ -65,6 +68,8 @@ pub struct Cli {
 enum Command {
     /// Make the stored configuration match a file, and print the difference
     Apply(apply::ApplyArguments),
+    /// Delete one declared part that nothing else needs
+    Delete(delete::DeleteArguments),
     /// Turn a pool, or a tenant in it, while everything runs
     Tune(tune::TuneArguments),
     /// Let a pool, or a tenant in it, start nothing more; what arrives is kept
@@ -148,7 +153,11 @@ pub async fn run_live(
             Outcome { out, ..Outcome::default() }
         }
         Command::Apply(arguments) => match settings() {
-            Ok(settings) => apply::run(arguments, &settings, environment).await,
+            Ok(settings) => apply::run(arguments, &settings, environment, person).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Delete(arguments) => match settings() {
+            Ok(settings) => delete::run(arguments, &settings, person).await,
             Err(report) => Outcome::bad_input(report.to_string()),
         },
         Command::Tune(arguments) => match settings() {

@@ -2,9 +2,10 @@
 //! difference in words and the revision it expects.
 //!
 //! Secrets are compared opened, so a secret sealed anew is no change; only their names appear in words. What
-//! the document does not declare stays, unless pruning is asked for.
+//! the document owns and does not declare stays, unless pruning is asked for.
 
 use super::difference;
+use super::ownership::Owns;
 use super::part::{self, Part};
 use super::stored::{Entry, Stored};
 use ackline_shared::ids::TenantId;
@@ -85,7 +86,7 @@ pub enum Content {
     Nothing,
 }
 
-/// Something stored that the document does not declare.
+/// Something stored that the document owns and does not declare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Kept {
     /// The word for what it is.
@@ -128,8 +129,14 @@ impl Plan {
     }
 }
 
-/// Compares parts in order of writing with what is stored.
-pub fn plan(parts: Vec<Part>, stored: &Stored, master: &VaultKey, prune: bool) -> Result<Plan, PlanError> {
+/// Compares parts in order of writing with what is stored; prunes what the document owns.
+pub fn plan(
+    parts: Vec<Part>,
+    stored: &Stored,
+    master: &VaultKey,
+    owns: &Owns,
+    prune: bool,
+) -> Result<Plan, PlanError> {
     let declared: BTreeSet<String> = parts.iter().map(Part::key).collect();
     let mut plan = Plan { keyring: keyring(&parts, stored, master)?, ..Plan::default() };
     let scopes: BTreeSet<&str> = parts.iter().filter(|part| part.has_secrets()).map(Part::scope).collect();
@@ -149,7 +156,7 @@ pub fn plan(parts: Vec<Part>, stored: &Stored, master: &VaultKey, prune: bool) -
         let change = compare(part, stored, master, &plan.keyring);
         plan.changes.extend(change.map(refuse_newer).transpose()?);
     }
-    surplus(&mut plan, &declared, stored, prune);
+    surplus(&mut plan, &declared, stored, owns, prune);
     Ok(plan)
 }
 
@@ -236,14 +243,13 @@ fn differences(
 }
 
 /// Removes or lists what is stored and not declared.
-fn surplus(plan: &mut Plan, declared: &BTreeSet<String>, stored: &Stored, prune: bool) {
-    let mut keys: Vec<&String> = stored.0.keys().filter(|key| !declared.contains(*key)).collect();
+fn surplus(plan: &mut Plan, declared: &BTreeSet<String>, stored: &Stored, owns: &Owns, prune: bool) {
+    let mut keys: Vec<String> = owns.surplus(declared, stored).into_iter().collect();
     keys.sort_by_key(|key| std::cmp::Reverse(part::rank(key)));
     for key in keys {
-        let Some((noun, name)) = part::describe(key) else { continue };
         if prune {
-            plan.changes.extend(remove(stored, key, noun, name));
-        } else {
+            plan.changes.extend(remove(stored, &key));
+        } else if let Some((noun, name)) = part::describe(&key) {
             plan.kept.push(Kept { noun, name });
         }
     }
@@ -251,16 +257,20 @@ fn surplus(plan: &mut Plan, declared: &BTreeSet<String>, stored: &Stored, prune:
         return;
     }
     // Without its data key, nothing that was ever sealed for a removed tenant can be read again.
+    let (snapshot, _) = stored.snapshot();
     for key in stored.0.keys() {
         let Some(scope) = key.strip_prefix(&config_key::data_key("")) else { continue };
         let tenant = TenantId::new(scope).map(|tenant| config_key::tenant(&tenant)).unwrap_or_default();
-        if scope != INSTALLATION_SCOPE && !declared.contains(&tenant) {
-            plan.changes.extend(remove(stored, key, DATA_KEY, format!("of {scope}")));
+        if scope != INSTALLATION_SCOPE && !declared.contains(&tenant) && owns.has(&tenant, &snapshot) {
+            plan.changes.extend(remove(stored, key));
         }
     }
 }
 
-fn remove(stored: &Stored, key: &str, noun: &'static str, name: String) -> Option<Change> {
+/// The removal of what is stored under a key.
+pub fn remove(stored: &Stored, key: &str) -> Option<Change> {
+    let data_key = || Some((DATA_KEY, format!("of {}", key.strip_prefix(&config_key::data_key(""))?)));
+    let (noun, name) = part::describe(key).or_else(data_key)?;
     let revision = Some(stored.0.get(key)?.revision);
     let (details, content) = (Vec::new(), Content::Nothing);
     let (key, before) = (key.to_owned(), None);
@@ -281,6 +291,13 @@ mod tests {
     use super::*;
     use crate::cli::samples;
     use ackline_shared::model::Document;
+
+    /// Compares, as a document of the whole installation.
+    fn plan(parts: Vec<Part>, stored: &Stored, master: &VaultKey, prune: bool) -> Result<Plan, PlanError> {
+        let tenants = ["acme", "globex"].map(|id| TenantId::new(id).unwrap()).into();
+        let owns = Owns { tenants, installation: true, ..Owns::default() };
+        super::plan(parts, stored, master, &owns, prune)
+    }
 
     /// The store as it is after a plan was carried out.
     fn carry_out(mut stored: Stored, plan: Plan, master: &VaultKey) -> Stored {

@@ -27,6 +27,7 @@ pub fn mistakes(plan: &Plan, stored: &Stored, limits: &Limits) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::ownership::Owns;
     use crate::cli::part::Part;
     use crate::cli::{plan, samples};
     use crate::quota::tests::limits;
@@ -37,7 +38,8 @@ mod tests {
         let mut document = samples::document();
         let master = VaultKey::generate();
         let told = |document: &ackline_shared::model::Document, limits: &Limits| {
-            let plan = plan::plan(Part::all_of(document), &Stored::default(), &master, false).unwrap();
+            let (parts, owns) = (Part::all_of(document), Owns::default());
+            let plan = plan::plan(parts, &Stored::default(), &master, &owns, false).unwrap();
             mistakes(&plan, &Stored::default(), limits)
         };
         assert_eq!(told(&document, &limits(&[])), Vec::<String>::new());

@@ -100,6 +100,7 @@ fn app_is_complete(snapshot: &Snapshot, app: &ackline_shared::model::App, master
 mod tests {
     use super::super::finding::Level;
     use super::*;
+    use crate::cli::ownership::Owns;
     use crate::cli::{plan, samples, stored};
 
     fn snapshot(master: &VaultKey) -> Snapshot {
@@ -114,7 +115,8 @@ mod tests {
             snapshot.fold(&part.key(), Some(&part.clone().seal(key, None).unwrap())).unwrap();
         }
         // The same parts against an empty store plan as many writes, so none of them is left out above.
-        let plan = plan::plan(parts.clone(), &stored::Stored::default(), master, false).unwrap();
+        let plan =
+            plan::plan(parts.clone(), &stored::Stored::default(), master, &Owns::default(), false).unwrap();
         assert!(plan.changes.len() > parts.len());
         snapshot
     }
