@@ -148,8 +148,8 @@ pub async fn list(
     let bound = page::bound(query.limit)?;
     let after = page::decode(query.cursor.as_deref())?;
     app.reach_log()?;
-    let mut orders = app.office().orders().await.map_err(office_away)?;
-    orders.retain(|order| order.tenant.as_ref() == Some(&caller.tenant));
+    let _place = app.gate.enter(&caller.tenant).await?;
+    let mut orders = app.office().orders_of(Some(&caller.tenant)).await.map_err(office_away)?;
     if let Some((created_ms, id)) = after {
         orders.retain(|order| (order.created_ms, order.id.as_str()) < (created_ms, id.as_str()));
     }

@@ -1,12 +1,13 @@
 //! The office's counter: look up, order, stop.
 
 use super::letter::Letter;
-use super::order::{Action, Order, Source, State, Target};
+use super::order::{self, Action, Order, Source, State, Target};
 use super::scan::ScanError;
 use super::settled::{Settled, Standing};
 use crate::core::log::{Log, now_ms};
 use ackline_shared::ids::TenantId;
 use ackline_shared::nats::Buckets;
+use ackline_shared::nats::layout::bucket_subject;
 use ackline_shared::stored;
 use ackline_shared::subjects::{BUCKET_REPLAYS, DEAD, UPDATES};
 use async_nats::HeaderMap;
@@ -23,6 +24,8 @@ pub(super) const HEADERS_PULL: usize = 10_000;
 pub(super) const PAYLOADS_PULL: usize = 64;
 /// Orders of one tenant, and of the operator, that may be open at once.
 pub const ORDERS_OPEN_MAX: usize = 20;
+/// Orders of one tenant, and of the operator, that are known; beyond it, the oldest that have ended are forgotten.
+const ORDERS_KEPT_MAX: usize = 200;
 const WRITES_MAX: u32 = 16;
 const FINDS_AT_ONCE: usize = 32;
 const ORDER_PREFIX: &str = "order.";
@@ -123,12 +126,12 @@ impl Office {
 
     /// Gives an order; it is carried out by whoever takes it up.
     pub async fn order(&self, wish: Wish) -> Result<Order, OfficeError> {
-        let is_open = |order: &&Order| order.tenant == wish.tenant && !order.state.is_final();
-        let open = self.orders().await?.iter().filter(is_open).count();
-        if open >= ORDERS_OPEN_MAX {
+        let known = self.orders_of(wish.tenant.as_ref()).await?;
+        if known.iter().filter(|order| !order.state.is_final()).count() >= ORDERS_OPEN_MAX {
             return Err(OfficeError::Busy);
         }
-        let id = Order::new_id(wish.action, rand::random());
+        self.forget_beyond(&known, ORDERS_KEPT_MAX).await?;
+        let id = Order::new_id(wish.action, wish.tenant.as_ref(), rand::random());
         let mut order = self.draft(wish, id);
         let name = if matches!(order.source, Source::Past(_)) { UPDATES } else { DEAD };
         let mut source = self.log.context().get_stream(name).await.map_err(OfficeError::books)?;
@@ -171,14 +174,45 @@ impl Office {
 
     /// All orders that are still known, the newest first.
     pub async fn orders(&self) -> Result<Vec<Order>, OfficeError> {
-        // Not one read over the bucket: an order that is written meanwhile moves to its end, behind the reader.
-        let every = format!("$KV.{BUCKET_REPLAYS}.{}", every_order());
-        let mut subjects = self.store.stream.info_with_subjects(every).await.map_err(OfficeError::books)?;
+        self.read_all(self.ids(&every_order()).await?).await
+    }
+
+    /// The orders of a tenant, or of the operator alone; what they cost does not depend on those of others.
+    pub async fn orders_of(&self, tenant: Option<&TenantId>) -> Result<Vec<Order>, OfficeError> {
+        let mut ids = self.ids(&format!("{ORDER_PREFIX}{}.*", order::owner(tenant))).await?;
+        // An older version did not put the owner into the key; these go with their age.
+        ids.extend(self.ids(&format!("{ORDER_PREFIX}*")).await?);
+        let mut orders = self.read_all(ids).await?;
+        orders.retain(|order| order.tenant.as_ref() == tenant);
+        Ok(orders)
+    }
+
+    /// Forgets the oldest orders that have ended, so that there is room for one more.
+    async fn forget_beyond(&self, known: &[Order], most: usize) -> Result<(), OfficeError> {
+        let surplus = (known.len() + 1).saturating_sub(most);
+        let ended = known.iter().rev().filter(|order| order.state.is_final()).take(surplus);
+        for order in ended {
+            // Wholly: what marks a removed key would stay as long as the order.
+            let subject = bucket_subject(BUCKET_REPLAYS, &key(&order.id));
+            self.store.stream.purge().filter(subject).await.map_err(OfficeError::books)?;
+        }
+        Ok(())
+    }
+
+    async fn ids(&self, keys: &str) -> Result<Vec<String>, OfficeError> {
+        let subject = bucket_subject(BUCKET_REPLAYS, keys);
+        let mut subjects = self.store.stream.info_with_subjects(subject).await.map_err(OfficeError::books)?;
         let mut ids = Vec::new();
         while let Some(subject) = subjects.next().await {
             let (subject, _) = subject.map_err(OfficeError::books)?;
             ids.extend(subject.rsplit('.').next().map(str::to_owned));
         }
+        Ok(ids)
+    }
+
+    /// Reads orders, the newest first.
+    async fn read_all(&self, ids: Vec<String>) -> Result<Vec<Order>, OfficeError> {
+        // Not one read over the bucket: an order that is written meanwhile moves to its end, behind the reader.
         let found = stream::iter(ids).map(|id| async move { self.find(&id).await });
         let found: Vec<_> = found.buffer_unordered(FINDS_AT_ONCE).try_collect().await?;
         let mut orders: Vec<Order> = found.into_iter().flatten().map(|(_, order)| order).collect();
@@ -237,5 +271,8 @@ pub(super) fn read(bytes: &[u8]) -> Option<Order> {
 }
 
 fn key(id: &str) -> String {
-    format!("{ORDER_PREFIX}{id}")
+    match Order::owner_of(id) {
+        Some(owner) => format!("{ORDER_PREFIX}{owner}.{id}"),
+        None => format!("{ORDER_PREFIX}{id}"),
+    }
 }

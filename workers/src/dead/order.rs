@@ -3,7 +3,7 @@
 use super::filter::Filter;
 use super::past::Past;
 use crate::bounded::Weigh;
-use ackline_shared::ids::{EntityId, TenantId, UpdateId, hex};
+use ackline_shared::ids::{EntityId, TenantId, UpdateId, hex, short_hash};
 use ackline_shared::stored::Stored;
 use ackline_shared::subjects::Pool;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,10 @@ use std::collections::BTreeMap;
 
 const REPLAY_PREFIX: &str = "rp_";
 const DISCARD_PREFIX: &str = "dc_";
+const OWNER_END: char = '-';
+const OWNER_CHARS: usize = 8;
+/// The owner of what is no tenant's; no hash, which has digits and the letters up to `f`.
+const OPERATOR: &str = "op";
 /// Distinct reasons for skipping that are kept.
 const NOTES_MAX: usize = 20;
 /// Of everything about an order that is short.
@@ -146,13 +150,19 @@ impl Weigh for Order {
 }
 
 impl Order {
-    /// Makes an id.
-    pub fn new_id(action: Action, random: [u8; 8]) -> String {
+    /// Makes an id; it says among whose orders the order is found.
+    pub fn new_id(action: Action, tenant: Option<&TenantId>, random: [u8; 8]) -> String {
         let prefix = match action {
             Action::Replay => REPLAY_PREFIX,
             Action::Discard => DISCARD_PREFIX,
         };
-        format!("{prefix}{}", hex(&random))
+        format!("{prefix}{}{OWNER_END}{}", owner(tenant), hex(&random))
+    }
+
+    /// The owner that an id says; `None` of one that an older version made.
+    pub fn owner_of(id: &str) -> Option<&str> {
+        let rest = id.strip_prefix(REPLAY_PREFIX).or_else(|| id.strip_prefix(DISCARD_PREFIX))?;
+        rest.split_once(OWNER_END).map(|(owner, _)| owner)
     }
 
     /// Whether a text is an order's id.
@@ -202,10 +212,21 @@ impl Order {
         if self.state.is_final() { 0 } else { left.div_ceil(u64::from(self.rate_per_second.max(1))) }
     }
 
-    /// Ends it.
+    /// Ends it; what an edited letter was to hold is not kept any longer.
     pub fn finish(&mut self, state: State, now_ms: u64) {
+        if let Source::Letter { payload: Some(edited), .. } = &mut self.source {
+            *edited = String::new();
+        }
         self.state = state;
         self.finished_ms = Some(now_ms);
+    }
+}
+
+/// A word for whose orders they are: short, and the same each time. Tenants may share one.
+pub fn owner(tenant: Option<&TenantId>) -> String {
+    match tenant {
+        Some(tenant) => short_hash(tenant.as_str().as_bytes()).chars().take(OWNER_CHARS).collect(),
+        None => OPERATOR.to_owned(),
     }
 }
 
@@ -248,8 +269,20 @@ pub(crate) mod tests {
         order.done = 10;
         (0..50).for_each(|at| order.skip(&format!("reason {at}")));
         assert_eq!((order.handled(), order.notes.len(), order.remaining_seconds()), (60, NOTES_MAX, 0));
-        assert_eq!(Order::action_of(&Order::new_id(Action::Discard, [0; 8])), Action::Discard);
-        assert_eq!(Order::action_of(&Order::new_id(Action::Replay, [0; 8])), Action::Replay);
+        let acme = TenantId::new("acme").unwrap();
+        for (action, tenant) in [(Action::Discard, Some(&acme)), (Action::Replay, None)] {
+            let id = Order::new_id(action, tenant, [0; 8]);
+            assert_eq!((Order::action_of(&id), Order::owner_of(&id)), (action, Some(owner(tenant).as_str())));
+            assert!(ackline_shared::ids::is_token(&id), "{id}");
+        }
+        assert_eq!(Order::owner_of("rp_0011223344556677"), None, "of an older version");
+    }
+
+    #[test]
+    fn an_edited_letter_is_not_kept_when_its_order_has_ended() {
+        let mut order = order(Source::Letter { sequence: 3, payload: Some("{}".into()) });
+        order.finish(State::Done, 5);
+        assert_eq!((order.is_edit(), order.edited()), (true, Some("")));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use ackline_shared::signature::SigningKey;
 use ackline_shared::subjects::{Pool, UPDATES};
 use ackline_workers::core::job::{Job, Verdict};
 use ackline_workers::dead::office::Wish;
-use ackline_workers::dead::{Action, Source, terms};
+use ackline_workers::dead::{Action, Filter, Order, Source, State, order, terms};
 use ackline_workers::egress::{AllowList, Egress, EgressSettings};
 use ackline_workers::relay::RelayJob;
 use axum::Router;
@@ -212,4 +212,45 @@ async fn nobody_gets_a_delivery_of_their_own_making_signed_with_a_secret_that_ot
     let key = SigningKey::new(&Secret::new("globex-knows-this".to_owned()));
     let own = Some(key.sign(forged["payload"].to_string().as_bytes()));
     assert_eq!(*taken.lock().unwrap(), [own.clone(), own]);
+}
+
+#[tokio::test]
+async fn a_tenants_orders_are_kept_apart_and_the_oldest_ended_ones_are_forgotten() {
+    let stage = Stage::start().await;
+    let (office, replays) = (stage.office(), &stage.platform.buckets.replays);
+    let tenant = |name: &str| TenantId::new(name).unwrap();
+    let (acme, globex) = (tenant("acme"), tenant("globex"));
+    let wish = |tenant: &TenantId| {
+        terms::letters(Action::Discard, Source::Letters(Filter::default()), "t".into(), Some(tenant.clone()))
+    };
+    let open = office.order(wish(&acme)).await.unwrap();
+    let put = async |key: String, order: &Order| {
+        replays.put(key, serde_json::to_vec(order).unwrap().into()).await.unwrap();
+    };
+    for (owner, count) in [(&acme, 230_u64), (&globex, 30)] {
+        for n in 0..count {
+            let id = Order::new_id(Action::Replay, Some(owner), n.to_be_bytes());
+            let order =
+                Order { id, tenant: Some(owner.clone()), created_ms: n, state: State::Done, ..open.clone() };
+            put(format!("order.{}.{}", order::owner(Some(owner)), order.id), &order).await;
+        }
+    }
+    let older = Order { id: "rp_0011".into(), ..open.clone() };
+    put("order.rp_0011".into(), &older).await;
+    assert_eq!(office.orders_of(Some(&acme)).await.unwrap().len(), 232, "with that of an older version");
+    assert_eq!(stage.get("/v1/replays/rp_0011", ACME).await.json["id"], "rp_0011");
+
+    let newest = office.order(wish(&acme)).await.unwrap();
+    let kept = office.orders_of(Some(&acme)).await.unwrap();
+    assert_eq!(kept.len(), 200);
+    for order in [&open, &older, &newest] {
+        assert!(kept.iter().any(|kept| kept.id == order.id), "what has not ended stays");
+    }
+    let oldest = kept.iter().map(|order| order.created_ms).min();
+    assert_eq!(oldest, Some(33), "{} are known", kept.len());
+    let all = office.orders().await.unwrap().len();
+    assert_eq!((all, office.orders_of(Some(&globex)).await.unwrap().len()), (230, 30));
+    assert_eq!(office.orders_of(None).await.unwrap(), []);
+    let stopped = stage.call("POST", &format!("/v1/replays/{}/cancel", newest.id), Some(ACME), None).await;
+    assert_eq!((stopped.status, &stopped.json["state"]), (StatusCode::ACCEPTED, &json!("cancelled")));
 }
