@@ -76,6 +76,9 @@ pub struct Tenant {
     /// Partitions the tenant's conversations spread over, 1 to 8. Change it only while nothing is in flight.
     #[serde(default = "default_shards")]
     pub shards: u8,
+    /// Private destinations that this tenant's URLs may reach, beside the operator's; written as in `egress.allow`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress_allow: Vec<String>,
     /// Named secrets that flows may use, such as API keys of agents.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub secrets: std::collections::BTreeMap<String, SecretField>,

@@ -2,6 +2,7 @@
 
 use super::document::{Declared, Place, Placed};
 use super::stored::Stored;
+use crate::egress::AllowList;
 use crate::flows::Compiled;
 use ackline_shared::ids::{PhoneNumberId, TenantId, is_token};
 use ackline_shared::model::SecretField;
@@ -70,6 +71,9 @@ impl<'a> Checker<'a> {
             }
             if !SHARDS.contains(&value.shards) {
                 self.mistake(place, format_args!("shards: {} is outside 1 to 8", value.shards));
+            }
+            if let Err(error) = AllowList::parse(value.egress_allow.iter().map(String::as_str)) {
+                self.mistake(place, format_args!("egress_allow: {error}"));
             }
             for name in value.secrets.keys().filter(|name| !is_token(name)) {
                 let form = "use 1 to 64 letters, digits, `_` or `-`";
@@ -357,7 +361,7 @@ mod tests {
     #[test]
     fn every_mistake_is_found_at_once() {
         let text = samples::TEXT
-            .replace("brand = \"ackline\"", "brand = \"gone\"\nshards = 9")
+            .replace("brand = \"ackline\"", "brand = \"gone\"\nshards = 9\negress_allow = [\"*.lan\"]")
             .replace(
                 "secrets = [\"s3cret-app-one\", \"s3cret-app-two\"]",
                 "secrets = []\ntenant = \"globex\"",
@@ -378,6 +382,7 @@ mod tests {
         for part in [
             "tenant acme: brand: there is no brand gone",
             "tenant acme: shards: 9 is outside",
+            "tenant acme: egress_allow: `*.lan` is not",
             "app main: secrets: is empty",
             "phone number 106540352242922: app: main belongs to tenant globex",
             "phone number 106540352242922: waba_id",

@@ -139,7 +139,7 @@ impl<'a> Chatwoot<'a> {
             };
             let trouble = Trouble { reason, ..trouble };
             if is_permanent {
-                let hint = "is it a public https address, or listed in egress.allow?";
+                let hint = "is it a public https address, or in the tenant's egress_allow?";
                 misconfigured(format!("{}; {hint}", trouble.reason))
             } else if trouble.after_sending {
                 CrmError::Unsure(trouble)

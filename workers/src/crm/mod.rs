@@ -194,7 +194,9 @@ impl CrmSync {
             |error: &dyn std::fmt::Display| CrmError::Misconfigured { reason: error.to_string() };
         let token = self.platform.open(link, &link.access_token).map_err(|error| misconfigured(&error))?;
         let CrmKind::Chatwoot = link.kind;
-        let crm = Chatwoot::new(&self.egress, link, &token, self.timeout)?;
+        let owner = self.platform.snapshot().tenants.get(&link.tenant).cloned();
+        let egress = self.egress.of_tenant(owner.as_deref());
+        let crm = Chatwoot::new(&egress, link, &token, self.timeout)?;
 
         let mut place = self.place(&crm, link, entry).await?;
         if work.marks.has(&posting) {

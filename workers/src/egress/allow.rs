@@ -35,6 +35,11 @@ impl AllowList {
         entries.into_iter().map(rule).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The list with more entries; what cannot be read permits nothing.
+    pub(super) fn with<'a>(&self, entries: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(self.0.iter().cloned().chain(entries.into_iter().filter_map(parse_rule)).collect())
+    }
+
     /// Whether the list names this host; then any address it resolves to may be reached.
     pub(super) fn permits_host(&self, host: &str, port: Option<u16>) -> bool {
         let host = host.trim_end_matches('.');

@@ -1,8 +1,10 @@
 //! The client through which every URL that a tenant gave us is requested.
 
 use super::EgressSettings;
+use super::allow::AllowList;
 use super::gate::{Closed, Gate, GateKind, Lookup, SystemLookup};
 use super::request::{EgressAnswer, EgressError, EgressRequest};
+use super::tenants::Tenants;
 use crate::traces;
 use reqwest::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE,
@@ -11,7 +13,7 @@ use reqwest::header::{
 use reqwest::{Client, Method, Response, Url};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
@@ -31,12 +33,47 @@ const OWN_HEADERS: [HeaderName; 9] =
 /// pooled; each new one is judged again, so a name that changes its addresses gains nothing.
 #[derive(Clone)]
 pub struct Egress {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
+    /// What everybody may reach.
+    pub(super) base: Arc<Inner>,
+    pub(super) tenants: Arc<Tenants>,
 }
 
-struct Inner {
-    clients: HashMap<GateKind, (Gate, Client)>,
+/// The clients behind one list.
+pub(super) struct Inner {
+    pub(super) allow: Arc<AllowList>,
+    settings: EgressSettings,
+    lookup: Arc<dyn Lookup>,
     ports: BTreeSet<u16>,
+    /// By what a gate needs to know, made when first needed.
+    clients: Mutex<HashMap<GateKind, Client>>,
+}
+
+impl Inner {
+    fn new(allow: AllowList, settings: EgressSettings, lookup: Arc<dyn Lookup>) -> Self {
+        let ports = allow.ports();
+        Self { allow: Arc::new(allow), settings, lookup, ports, clients: Mutex::default() }
+    }
+
+    /// The same with another list, and connections of its own.
+    pub(super) fn allowing(&self, allow: AllowList) -> Self {
+        Self::new(allow, self.settings.clone(), self.lookup.clone())
+    }
+
+    fn gate(&self, kind: GateKind) -> Gate {
+        let (allow, lookup) = (self.allow.clone(), self.lookup.clone());
+        Gate { kind, allow, allow_http: self.settings.allow_http, lookup }
+    }
+
+    fn client(&self, kind: GateKind) -> Result<Client, EgressSetupError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&kind) {
+            return Ok(client.clone());
+        }
+        let client = build(&self.settings, self.gate(kind))?;
+        clients.insert(kind, client.clone());
+        Ok(client)
+    }
 }
 
 impl fmt::Debug for Egress {
@@ -60,23 +97,10 @@ impl Egress {
 
     /// Makes a client that finds addresses by `lookup`.
     pub fn with_lookup(settings: &EgressSettings, lookup: Arc<dyn Lookup>) -> Result<Self, EgressSetupError> {
-        let allow = Arc::new(settings.allow.clone());
-        let ports = allow.ports();
-        let mut clients = HashMap::new();
-        for port in ports.iter().copied().map(Some).chain([None]) {
-            for secure in [false, true] {
-                let kind = GateKind { port, secure };
-                let gate = Gate {
-                    kind,
-                    allow: allow.clone(),
-                    allow_http: settings.allow_http,
-                    lookup: lookup.clone(),
-                };
-                let client = build(settings, gate.clone())?;
-                clients.insert(kind, (gate, client));
-            }
-        }
-        Ok(Self { inner: Arc::new(Inner { clients, ports }) })
+        let base = Arc::new(Inner::new(settings.allow.clone(), settings.clone(), lookup));
+        // What keeps a client from being made is told at the start.
+        base.client(GateKind { port: None, secure: true })?;
+        Ok(Self { inner: base.clone(), base, tenants: Arc::default() })
     }
 
     /// Checks a URL when it is configured, as far as that goes without resolving its name.
@@ -90,7 +114,11 @@ impl Egress {
     /// off or was longer than asked for, the answer says so in [`EgressAnswer::whole`]; its status still counts.
     pub async fn request(&self, request: EgressRequest) -> Result<EgressAnswer, EgressError> {
         let deadline = Instant::now() + request.timeout;
-        let (url, client) = self.vet(&request.url)?;
+        let (url, kind) = self.vet(&request.url)?;
+        let client = self.inner.client(kind).map_err(|error| {
+            tracing::error!(%error, "a request to a tenant's URL is not made");
+            EgressError::Connect { tls: None }
+        })?;
         let host = url.host_str().unwrap_or_default().to_owned();
         let name = format!("HTTP {}", request.method);
         let headers = framed(request.headers, &request.method, request.body.is_empty());
@@ -107,7 +135,7 @@ impl Egress {
         }
     }
 
-    fn vet(&self, text: &str) -> Result<(Url, &Client), EgressError> {
+    fn vet(&self, text: &str) -> Result<(Url, GateKind), EgressError> {
         if text.len() > URL_BYTES_MAX {
             return Err(EgressError::Refused("the URL is longer than 2,048 bytes"));
         }
@@ -120,15 +148,14 @@ impl Egress {
         }
         let port = url.port_or_known_default().filter(|port| self.inner.ports.contains(port));
         let kind = GateKind { port, secure: url.scheme() == "https" };
-        let (gate, client) =
-            self.inner.clients.get(&kind).ok_or(EgressError::Refused("the URL cannot be read"))?;
+        let gate = self.inner.gate(kind);
         match url.host() {
             Some(Host::Ipv4(address)) => gate.judge_address(address.into())?,
             Some(Host::Ipv6(address)) => gate.judge_address(address.into())?,
             Some(Host::Domain(name)) => gate.judge_name(name)?,
             None => return Err(EgressError::Refused("the URL has no host")),
         }
-        Ok((url, client))
+        Ok((url, kind))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The one way out for URLs that tenants gave us: relays, endpoints, CRMs, calls of flows and agents.
 //!
-//! Invariant: no connection is opened to an address that is not public unless the operator listed it, whatever
-//! a URL spells, a name resolves to or an answer redirects to. No other module builds a client for such URLs.
+//! Invariant: no connection is opened to an address that is not public unless the operator listed it, for everybody or for
+//! the tenant that gave the URL, whatever a URL spells, a name resolves to or an answer redirects to. No other module builds a client for such URLs.
 
 mod address;
 mod allow;
@@ -9,6 +9,7 @@ mod client;
 mod gate;
 mod outcome;
 mod request;
+mod tenants;
 mod turnstile;
 
 pub use allow::{AllowError, AllowList};

@@ -2,6 +2,7 @@
 
 use super::receiver::{Answer, Receiver, closed_port, loopback, settings};
 use super::*;
+use ackline_shared::model::Tenant;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use reqwest::header::HeaderMap;
@@ -161,6 +162,35 @@ async fn a_name_is_judged_again_at_each_connection() {
     assert_eq!(attempt(&egress, url.clone()).await, Ok(200));
     assert_eq!(attempt(&egress, url).await, Err(INSECURE));
     assert_eq!(receiver.take().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_listed_for_one_tenant_is_reached_by_nobody_else_not_even_over_its_connection() {
+    let receiver = Receiver::start([]).await;
+    let url = format!("http://crm.lan:{}/", receiver.address.port());
+    let everybody = Egress::with_lookup(&settings(&[]), Names::new(&[&["127.0.0.1"]])).unwrap();
+    let tenant = |id: &str, allow: &[&str]| -> Tenant {
+        let value = serde_json::json!({"id": id, "name": id, "egress_allow": allow});
+        serde_json::from_value(value).unwrap()
+    };
+    let (acme, globex) = (tenant("acme", &["crm.lan", "*"]), tenant("globex", &["other.lan"]));
+    let of = async |tenant: Option<&Tenant>| attempt(&everybody.of_tenant(tenant), url.clone()).await;
+    assert_eq!(of(Some(&acme)).await, Ok(200));
+    for other in [Some(&globex), Some(&tenant("initech", &[])), None] {
+        assert_eq!(of(other).await, Err(INSECURE), "the connection is open, but not theirs");
+    }
+    let of_acme = everybody.of_tenant(Some(&acme));
+    assert_eq!(attempt(&of_acme.of_tenant(None), url.clone()).await, Err(INSECURE));
+    assert_eq!(attempt(&everybody, url.clone()).await, Err(INSECURE));
+    assert_eq!(of(Some(&tenant("acme", &["other.lan"]))).await, Err(INSECURE), "taken out of the list again");
+    assert_eq!(of(Some(&acme)).await, Ok(200));
+    let operator = Egress::with_lookup(&settings(&["crm.lan"]), Names::new(&[&["127.0.0.1"]])).unwrap();
+    assert_eq!(
+        attempt(&operator.of_tenant(Some(&globex)), url.clone()).await,
+        Ok(200),
+        "the operator's list"
+    );
+    assert_eq!(receiver.take().len(), 3);
 }
 
 #[tokio::test]

@@ -141,13 +141,14 @@ impl Sender {
             Err(error) => return Verdict::dead(error.to_string()),
         };
         let keys = request::keys(snapshot, master, endpoint);
-        let outcome = self.post(endpoint, keys, work, &event.id, to_bytes(&event)).await;
+        let egress = self.egress.of_tenant(snapshot.tenants.get(&endpoint.tenant).map(AsRef::as_ref));
+        let outcome = self.post((endpoint, &egress), keys, work, &event.id, to_bytes(&event)).await;
         outcome.verdict("endpoint", name)
     }
 
     async fn post(
         &self,
-        endpoint: &Endpoint,
+        (endpoint, egress): (&Endpoint, &Egress),
         keys: Result<Vec<SigningKey>, String>,
         work: &Work,
         id: &str,
@@ -163,7 +164,7 @@ impl Sender {
             headers.insert(request::REPLAY, HeaderValue::from_static("true"));
         }
         let timeout = endpoint.timeout().unwrap_or(self.timeout);
-        match self.egress.request(EgressRequest::post(&endpoint.url, headers, body, timeout)).await {
+        match egress.request(EgressRequest::post(&endpoint.url, headers, body, timeout)).await {
             Ok(answer) => {
                 let outcome = request::outcome(&answer);
                 match &outcome {

@@ -95,7 +95,7 @@ impl Caller {
             timeout: Duration::from_millis(call.timeout_ms),
             response_bytes_max: RESPONSE_BYTES_MAX,
         };
-        let answer = self.egress.request(request).await?;
+        let answer = self.egress(tenant).request(request).await?;
         let body = if answer.whole {
             serde_json::from_slice(&answer.body).unwrap_or_else(|_| {
                 serde_json::Value::String(String::from_utf8_lossy(&answer.body).into_owned())
@@ -104,6 +104,11 @@ impl Caller {
             serde_json::Value::Null
         };
         Ok(Outcome::Http { code: answer.status.as_u16(), body })
+    }
+
+    /// The client for what a tenant's flows call.
+    fn egress(&self, tenant: &TenantId) -> Egress {
+        self.egress.of_tenant(self.platform.snapshot().tenants.get(tenant).map(AsRef::as_ref))
     }
 
     async fn agent(&self, tenant: &TenantId, call: &AgentCall) -> Result<Outcome, Failure> {
@@ -121,7 +126,7 @@ impl Caller {
             timeout: Duration::from_millis(call.timeout_ms),
             response_bytes_max: RESPONSE_BYTES_MAX,
         };
-        let answer = self.egress.request(request).await?;
+        let answer = self.egress(tenant).request(request).await?;
         if !answer.status.is_success() {
             let code = answer.status.as_u16();
             return Err(Failure::new(kind_of(code), format!("the model answered {code}")));

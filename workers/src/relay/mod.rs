@@ -162,7 +162,8 @@ impl Sender {
         }
         let timeout = relay.timeout().unwrap_or(self.timeout);
         let post = EgressRequest::post(&relay.url, headers, work.payload.clone(), timeout);
-        match self.egress.request(post).await {
+        let egress = self.egress.of_tenant(snapshot.tenants.get(&relay.tenant).map(AsRef::as_ref));
+        match egress.request(post).await {
             Ok(answer) => {
                 let outcome = request::outcome(&answer);
                 match &outcome {

@@ -54,6 +54,16 @@ async fn a_flow_comes_back_with_the_drawing_that_memory_does_not_hold() {
 }
 
 #[tokio::test]
+async fn nobody_lists_destinations_by_the_api() {
+    let stage = Stage::start().await;
+    let document = stage.get("/openapi.json", ACME).await.text;
+    assert!(
+        !document.contains("egress") && !document.contains("\"/v1/tenants"),
+        "only `ackline apply` writes tenants"
+    );
+}
+
+#[tokio::test]
 async fn a_page_of_large_messages_ends_early_and_its_cursor_goes_on() {
     let stage = Stage::start().await;
     for n in 0..100 {
