@@ -9,6 +9,8 @@ mod graph;
 mod handling;
 mod http;
 mod pools;
+mod removed;
+mod room;
 mod secrets;
 mod surroundings;
 mod traffic;
@@ -24,6 +26,7 @@ use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::Pool;
 use finding::{Finding, Level, render};
 use http::Http;
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Arguments of `ackline doctor`.
@@ -72,11 +75,13 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
     findings.extend(broker::buckets(&context, &settings.nats).await);
     findings.push(broker::durability(http, &settings.nats, &server.server_id).await);
     findings.extend(surroundings::check(&client, &context, settings, http).await);
+    let mut declared = None;
     match read_config(&context).await {
         Ok(stored) => {
             let (snapshot, unreadable) = stored.snapshot();
             findings.extend(configured(settings, http, &snapshot, &unreadable).await);
             findings.extend(traffic::check(&context, &snapshot, now_ms()).await);
+            declared = Some(snapshot);
         }
         Err(finding) => findings.push(finding),
     }
@@ -85,7 +90,10 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
     match Onlooker::on(client).await {
         Ok(mut onlooker) => {
             onlooker.hear_all().await;
-            let sums = onlooker.look().1;
+            let mut sums = onlooker.look().1;
+            if let Some(snapshot) = &declared {
+                removed::forget(&mut sums, snapshot);
+            }
             findings.extend(pools::faults(&onlooker.faults()));
             findings.extend(pools::check(&context, &sums, &lanes).await);
             if !sums.is_empty() {
@@ -95,7 +103,16 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
         Err(error) => findings.push(Finding::warn("pools", error)),
     }
     findings.extend(aside::lines(&context, now_ms()).await);
+    once(findings)
+}
+
+/// The findings without those that say the same of the same.
+fn once(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut said = BTreeSet::new();
     findings
+        .into_iter()
+        .filter(|finding| said.insert((finding.check.clone(), finding.message.clone())))
+        .collect()
 }
 
 async fn read_config(context: &async_nats::jetstream::Context) -> Result<Stored, Finding> {
@@ -114,6 +131,7 @@ async fn configured(
 ) -> Vec<Finding> {
     let mut findings = secrets::check(snapshot, unreadable, &settings.master);
     findings.extend(handling::check(snapshot));
+    findings.extend(room::check(snapshot, &settings.limits));
     findings.extend(graph::check(http, &settings.graph_url, snapshot, &settings.master).await);
     findings
 }
@@ -121,4 +139,21 @@ async fn configured(
 fn now_ms() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_checks_find_is_said_once() {
+        let finding = |check: &str, message: &str| Finding::fail(check, message);
+        let all = vec![
+            finding("a", "broken"),
+            finding("a", "worse"),
+            finding("b", "broken"),
+            finding("a", "broken"),
+        ];
+        assert_eq!(once(all.clone()), all[..3]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::finding::Finding;
 use crate::core::status::TenantStatus;
-use crate::core::status::diagnosis::seconds;
+use crate::core::status::diagnosis::{self, seconds};
 use crate::core::status::fleet::PoolSum;
 use crate::core::status::notable::{OpenBreaker, state};
 use ackline_shared::subjects::{self, Pool, SpillLine};
@@ -31,10 +31,17 @@ fn of_pool(sum: &PoolSum, now_ms: u64) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         held.take(NAMED_MAX).map(|tenant| of_tenant(sum.pool, tenant, now_ms)).collect();
     findings.extend(rest(sum.pool, "tenants", sum.tenants_held, findings.len()));
-    let named: Vec<Finding> = sum.breakers.iter().take(NAMED_MAX).map(|one| alone(sum.pool, one)).collect();
-    findings.extend(rest(sum.pool, "downstreams", sum.breakers_open, named.len()));
+    // One that all of the pool's work goes through may be the very verdict on the pool.
+    let verdict = diagnosis::judge(sum).words;
+    let is_told = |one: &&OpenBreaker| one.is_everybodys() && verdict.contains(&one.downstream);
+    let told = sum.breakers.iter().filter(is_told).count();
+    let breakers = sum.breakers.iter().filter(|one| !is_told(one));
+    let named: Vec<Finding> = breakers.take(NAMED_MAX).map(|one| alone(sum.pool, one)).collect();
+    findings.extend(rest(sum.pool, "downstreams", sum.breakers_open, named.len() + told));
     findings.extend(named);
-    findings.extend(sum.slow.iter().take(NAMED_MAX).map(|name| slow(name)));
+    let is_open = |name: &&String| sum.breakers.iter().any(|one| one.downstream == **name);
+    let works = sum.slow.iter().filter(|name| !is_open(name));
+    findings.extend(works.take(NAMED_MAX).map(|name| slow(name)));
     findings
 }
 
@@ -180,6 +187,22 @@ mod tests {
         );
         assert!(findings.iter().all(|finding| finding.level == Level::Warn && !finding.hints.is_empty()));
         assert!(findings[3].hints[0].contains("--tenant acme"), "{findings:?}");
+    }
+
+    #[test]
+    fn a_downstream_has_one_finding_though_it_is_down_and_slow_or_is_the_verdict_on_its_pool() {
+        let open = |name: &str| OpenBreaker { downstream: name.to_owned(), open_ms: 60_000, next_ms: 0 };
+        let sums = sums(|relay| {
+            relay.breakers = vec![open("graph"), open("relay.acme.bot")];
+            relay.breakers_open = 2;
+            relay.slow = vec!["relay.acme.bot".to_owned()];
+        });
+        assert!(
+            diagnosis::judge(&sums[0]).words.contains("graph does not work"),
+            "the pool's finding says it"
+        );
+        let checks: Vec<String> = check(&sums, 0).into_iter().map(|finding| finding.check).collect();
+        assert_eq!(checks, ["downstream relay.acme.bot", "tenants"]);
     }
 
     #[test]

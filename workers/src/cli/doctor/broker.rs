@@ -167,6 +167,10 @@ pub async fn buckets(context: &Context, settings: &NatsSettings) -> Vec<Finding>
             Err(error) => findings.push(Finding::fail(format!("bucket {name}"), error)),
         }
     }
+    findings.extend(present.iter().filter_map(|(name, store)| {
+        let info = store.stream.cached_info();
+        crowded(name, info.state.bytes, u64::try_from(info.config.max_bytes).unwrap_or(0))
+    }));
     if findings.is_empty() {
         findings.push(Finding::ok("buckets", names.join(", ")));
     }
@@ -175,6 +179,22 @@ pub async fn buckets(context: &Context, settings: &NatsSettings) -> Vec<Finding>
         findings.extend(record.map(|bytes| partitions(&bytes, settings.partitions)));
     }
     findings
+}
+
+/// A bucket that is nearly full, or may fill the disk.
+fn crowded(name: &str, bytes: u64, bytes_max: u64) -> Option<Finding> {
+    let check = format!("bucket {name}");
+    if bytes_max == 0 {
+        return Some(Finding::warn(check, "has no limit in bytes").hint(
+            "raise nats.session_bytes_max or nats.config_bytes_max to twice what it holds, and restart a program",
+        ));
+    }
+    let percent = bytes.saturating_mul(100) / bytes_max;
+    (percent > FILL_PERCENT_MAX).then(|| {
+        let text = format!("{percent} % of {} MiB: when it is full, nothing new is taken", bytes_max >> 20);
+        Finding::warn(check, text)
+            .hint("raise nats.session_bytes_max or nats.config_bytes_max, and restart a program")
+    })
 }
 
 fn partitions(record: &[u8], configured: u16) -> Finding {
@@ -247,6 +267,17 @@ mod tests {
     use super::super::finding::Level;
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_bucket_that_is_nearly_full_or_without_an_end_is_told() {
+        for (bytes, bytes_max, said) in
+            [(80, 100, None), (81, 100, Some("81 % of")), (1, 0, Some("no limit"))]
+        {
+            let finding = crowded("sessions", bytes, bytes_max);
+            assert_eq!(finding.is_some(), said.is_some());
+            assert!(finding.is_none_or(|finding| finding.message.contains(said.unwrap_or_default())));
+        }
+    }
 
     #[test]
     fn versions_are_compared_as_numbers() {

@@ -1,9 +1,10 @@
 //! Checks of the pools: what the processes say of themselves, against the consumers that NATS has.
 
 use super::finding::Finding;
-use crate::core::status::diagnosis::{Condition, Diagnosis, seconds};
+use crate::core::status::diagnosis::{Condition, Diagnosis, judge, seconds};
 use crate::core::status::fleet::PoolSum;
 use crate::core::status::lag::Watched;
+use crate::core::status::notable::aside;
 use ackline_shared::subjects::{self, Partition, Pool, SpillLine};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::Stream;
@@ -115,7 +116,25 @@ fn verdict(pool: Pool, sum: Option<&PoolSum>, backlog: &Backlog, expected: &BTre
             .hint(format_args!("`ackline tail --tenant T` shows what comes of its attempts"))
             .hint("the log of the process that owns the partition says what it tries");
     }
-    of_condition(pool, check, sum.diagnosis(), unfinished)
+    of_condition(pool, check, diagnosis(sum), unfinished)
+}
+
+/// The verdict on a pool without the downstreams and tenants that have findings of their own.
+fn diagnosis(sum: &PoolSum) -> Diagnosis {
+    let rest = PoolSum {
+        breakers: Vec::new(),
+        breakers_open: 0,
+        slow: Vec::new(),
+        tenants: Vec::new(),
+        tenants_held: 0,
+        ..sum.clone()
+    };
+    let Diagnosis { condition, mut words } = judge(sum);
+    if let Some(aside) = aside(&rest) {
+        words.push_str("; ");
+        words.push_str(&aside);
+    }
+    Diagnosis { condition, words }
 }
 
 fn of_condition(pool: Pool, check: String, diagnosis: Diagnosis, unfinished: u64) -> Finding {
@@ -220,7 +239,7 @@ mod tests {
                 })),
                 backlog(5),
                 Level::Ok,
-                "what is old is of tenants that are held; acme paused",
+                "what is old is of tenants that are held",
             ),
             (
                 Some(sum(|pool| (pool.lanes, pool.paused) = (lag(300_000), true))),

@@ -74,7 +74,8 @@ pub fn diagnose(pool: &PoolSum) -> Diagnosis {
     Diagnosis { condition, words }
 }
 
-fn judge(pool: &PoolSum) -> Diagnosis {
+/// Judges a pool by its figures alone.
+pub fn judge(pool: &PoolSum) -> Diagnosis {
     let say = |condition, words: String| Diagnosis { condition, words };
     if pool.paused {
         return say(Condition::Paused, format!("paused; {} waiting", pool.unfinished()));
