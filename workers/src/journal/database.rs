@@ -41,7 +41,9 @@ impl Database {
             pool(1).connect_with(options.clone()).await.map_err(|error| failed(error.to_string()))?;
         sqlx::migrate!().run(&writer).await.map_err(|error| failed(error.to_string()))?;
         let readers = pool(READERS_MAX)
-            .connect_with(options.clone().create_if_missing(false).read_only(true).row_buffer_size(ROWS_AHEAD))
+            .connect_with(
+                options.clone().create_if_missing(false).read_only(true).row_buffer_size(ROWS_AHEAD),
+            )
             .await
             .map_err(|error| failed(error.to_string()))?;
         Ok(Self { writer, readers, file: identity(&path) })

@@ -4,6 +4,7 @@ use super::stage::{DEADLINE, Stage};
 use ackline_shared::config::Reader;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::vault::VaultKey;
+use ackline_workers::bounded::Bound;
 use ackline_workers::cli;
 use ackline_workers::core::batch::{self, BatchSize};
 use ackline_workers::core::breaker::Breakers;
@@ -49,10 +50,12 @@ fn run(stage: &Stage, file: &Path) -> (Journal, watch::Sender<bool>) {
 
 /// How many messages of acme's it holds, and how many its conversation counts.
 async fn held(journal: &Journal) -> Option<(usize, u64)> {
-    let conversations = journal.conversations("acme", None, None, 10).await.ok()?;
-    let first = conversations.first()?;
-    let messages = journal.messages("acme", &first.id, None, 1000).await.ok()?;
-    Some((messages.len(), first.incoming))
+    let conversations =
+        journal.conversations("acme", None, None, Bound { items: 10, bytes: usize::MAX }).await.ok()?;
+    let first = conversations.items.first()?;
+    let messages =
+        journal.messages("acme", &first.id, None, Bound { items: 1000, bytes: usize::MAX }).await.ok()?;
+    Some((messages.items.len(), first.incoming))
 }
 
 async fn holds(journal: &Journal, count: usize) {
