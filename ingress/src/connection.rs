@@ -90,6 +90,7 @@ pub fn as_expected(update: &Update) -> Result<Expected, String> {
         tenant: update.head.tenant.to_string(),
         class: class.as_str(),
         kind: update.head.kind.clone(),
+        field: update.head.field.clone(),
         conversation: update.head.conversation.as_str().to_owned(),
     })
 }

@@ -6,6 +6,13 @@
 use crate::contacts::Contact;
 use crate::element::{Element, Family};
 use crate::json::{self, Flaw, Scanner, Span, Text};
+use crate::parties::Parties;
+use ackline_shared::ids::{FoundKey, is_token, token};
+use ackline_shared::meta;
+use std::borrow::Cow;
+
+/// The field that most changes have, as it stands in them.
+const MESSAGES: &str = "\"messages\"";
 
 /// Members of a value that may not occur twice.
 enum Structural {
@@ -86,6 +93,8 @@ pub struct ChangeValue {
     pub has_items: bool,
     /// `metadata.phone_number_id`.
     pub phone: Option<Span>,
+    /// Whom it names besides.
+    pub parties: Parties,
     is_crowded: bool,
 }
 
@@ -207,6 +216,22 @@ impl Change {
     pub fn field<'a>(&self, text: &'a str) -> Text<'a> {
         json::text(text, self.field.as_ref()?)
     }
+
+    /// `field` as a token, unless it is `messages`.
+    pub fn field_besides_messages<'a>(&self, text: &'a str) -> Text<'a> {
+        let span = self.field.as_ref()?;
+        if json::slice(text, span) == MESSAGES {
+            return None;
+        }
+        let field = json::text(text, span).filter(|field| !field.is_empty() && field != meta::MESSAGES)?;
+        Some(if is_token(&field) { field } else { Cow::Owned(token(&field).into_owned()) })
+    }
+
+    /// What happened to the control of a conversation, and of which, when that is what the change tells.
+    pub fn handover<'a>(&self, text: &'a str) -> Option<(Option<&'static str>, FoundKey<'a>)> {
+        let value = self.value.as_ref().filter(|value| !value.has_items)?;
+        if self.field(text)? != meta::HANDOVERS { None } else { value.parties.handover(text) }
+    }
 }
 
 impl ChangeValue {
@@ -242,7 +267,7 @@ impl ChangeValue {
                 }
                 _ => {
                     history |= name == "history";
-                    let span = scanner.value()?;
+                    let span = value.parties.member(&name, scanner)?;
                     value.keep(key.start..span.end);
                 }
             }

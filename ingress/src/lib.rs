@@ -29,6 +29,7 @@ pub mod json;
 pub mod link;
 pub mod listeners;
 pub mod metrics;
+pub mod parties;
 pub mod private;
 pub mod process;
 pub mod proxy_protocol;

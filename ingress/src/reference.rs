@@ -8,7 +8,7 @@
     reason = "only tests run this; a failure here is a failed test"
 )]
 
-use ackline_shared::ids::{ConversationKey, UpdateId};
+use ackline_shared::ids::{ConversationKey, UpdateId, token};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -36,6 +36,8 @@ pub struct Expected {
     pub class: &'static str,
     /// What it is.
     pub kind: String,
+    /// The field it came under, unless that is `messages`.
+    pub field: Option<String>,
     /// Whose conversation it is in.
     pub conversation: String,
 }
@@ -58,6 +60,7 @@ struct Update {
     id: UpdateId,
     class: &'static str,
     kind: String,
+    field: Option<String>,
     conversation: ConversationKey,
     phone: Option<String>,
     waba: Option<String>,
@@ -70,6 +73,7 @@ impl Update {
             id: UpdateId::of_bytes(body),
             class: "acct",
             kind,
+            field: None,
             conversation: ConversationKey::none(),
             phone: None,
             waba: None,
@@ -96,6 +100,7 @@ impl Update {
             tenant: tenant.unwrap_or("_unrouted").to_owned(),
             class: if tenant.is_some() { self.class } else { "acct" },
             kind: self.kind,
+            field: self.field,
             conversation: self.conversation.as_str().to_owned(),
         }
     }
@@ -192,6 +197,15 @@ impl<'a> Delivery<'a> {
         let field = text(field_raw);
         let metadata = last(&change.value, "metadata").and_then(|metadata| self.members(metadata.raw));
         let phone = metadata.and_then(|metadata| text(last(&metadata, "phone_number_id")?.raw));
+        let party = |side: &str| {
+            let members =
+                last(&change.value, side).and_then(|side| self.members(side.raw)).unwrap_or_default();
+            Said { family: "parties", members }
+        };
+        let phone =
+            phone.filter(|phone| !phone.is_empty()).or_else(|| party("recipient").get("phone_number_id"));
+        let besides_messages = field.clone().filter(|field| !field.is_empty() && field != "messages");
+        let besides_messages = besides_messages.map(|field| token(&field).into_owned());
         let is_history = field.as_deref() == Some("history") || last(&change.value, "history").is_some();
         let filled: Vec<&Member<'_>> = change.value.iter().filter(|member| is_cut(member)).collect();
         if is_history || filled.is_empty() {
@@ -200,6 +214,18 @@ impl<'a> Delivery<'a> {
             let parts = [field.as_deref().unwrap_or_default(), waba.unwrap_or_default(), time, content];
             update.id = hash(&parts);
             (update.phone, update.waba) = (phone, waba.map(str::to_owned));
+            update.field = besides_messages;
+            let person = (party("sender").get("user_id"), party("sender").get("phone_number"));
+            let conversation = match person {
+                (Some(user), _) => Some(ConversationKey::user(&user)),
+                (None, phone) => phone.map(|phone| ConversationKey::phone(&phone)),
+            };
+            if let (Some("messaging_handovers"), Some(conversation)) = (field.as_deref(), conversation) {
+                let control = ["control_passed", "control_taken"];
+                let told = change.value.iter().rev().find(|member| control.contains(&member.name.as_str()));
+                (update.class, update.conversation) = ("msg", conversation);
+                update.kind = kind("handover", told.map(|member| member.name.as_str()));
+            }
             return vec![update];
         }
         let contacts = last(&change.value, "contacts").and_then(|contacts| elements(contacts.raw));
@@ -217,6 +243,7 @@ impl<'a> Delivery<'a> {
                     id: said.id().unwrap_or_else(|| hash(&parts)),
                     class: if array.name == "statuses" { "sts" } else { "msg" },
                     kind: said.kind(),
+                    field: besides_messages.clone(),
                     conversation: said.conversation(contact.as_ref()),
                     phone: phone.clone(),
                     waba: waba.map(str::to_owned),

@@ -59,6 +59,8 @@ pub struct Found<'a> {
     pub id: FoundId<'a>,
     /// Where it is ordered.
     pub conversation: FoundKey<'a>,
+    /// The field it came under, unless that is `messages`.
+    pub field: Text<'a>,
     place: Place,
 }
 
@@ -173,6 +175,7 @@ impl Found<'_> {
             kind: kind.into(),
             id: FoundId::of_bytes(body),
             conversation: FoundKey::none(),
+            field: None,
             place: Place::Whole,
         }
     }
@@ -217,7 +220,17 @@ impl<'a> Split<'a> {
             let field = change.field(self.text);
             let content = change.value_span.as_ref().unwrap_or(&change.span);
             let id = self.hash(field.as_deref().unwrap_or_default(), entry, content);
-            return Some(account(field.as_deref(), id, place));
+            let found = account(field.as_deref(), id, place);
+            let found = Found { field: change.field_besides_messages(self.text), ..found };
+            return Some(match change.handover(self.text) {
+                Some((what, conversation)) => Found {
+                    class: Class::Message,
+                    kind: element::kind("handover", what).into(),
+                    conversation,
+                    ..found
+                },
+                None => found,
+            });
         };
         let Segment::Items(family, array) = value.segments.get(at(segment))? else { return None };
         let (family, element) = (*family, array.items.get(at(item))?);
@@ -231,6 +244,7 @@ impl<'a> Split<'a> {
             kind: element.kind(self.text, family),
             id,
             conversation: element.conversation(self.text, contact),
+            field: change.field_besides_messages(self.text),
             place,
         })
     }
@@ -252,7 +266,9 @@ impl<'a> Split<'a> {
         let value = found.place.change(entry).and_then(|change| change.value.as_ref());
         // What is empty names nobody.
         let text = |span: Option<&Span>| json::text(self.text, span?).filter(|text| !text.is_empty());
-        Address { phone: text(value.and_then(|value| value.phone.as_ref())), waba: text(entry.id.as_ref()) }
+        let named = || value.and_then(|value| value.parties.number.text(self.text));
+        let phone = text(value.and_then(|value| value.phone.as_ref())).or_else(named);
+        Address { phone, waba: text(entry.id.as_ref()) }
     }
 
     fn waba(&self, entry: &Entry) -> Cow<'a, str> {
@@ -364,7 +380,11 @@ impl<'a> Finder<'a> {
         self.frame += entry.span.len() - changes.span.len() + BRACKETS;
         (0..).zip(&changes.items).try_for_each(|(place, change)| match &change.value {
             Some(value) if value.has_items => self.elements((index, place), change, value),
-            _ => self.push(Place::Change(index, place), Class::Account, change.span.len()),
+            _ => {
+                let is_handover = change.handover(self.text).is_some();
+                let class = if is_handover { Class::Message } else { Class::Account };
+                self.push(Place::Change(index, place), class, change.span.len())
+            }
         })
     }
 
@@ -415,6 +435,7 @@ fn account<'a>(field: Option<&str>, id: FoundId<'a>, place: Place) -> Found<'a> 
         kind: element::kind("account", field).into(),
         id,
         conversation: FoundKey::none(),
+        field: None,
         place,
     }
 }

@@ -12,6 +12,7 @@ use ackline_shared::partition;
 use ackline_shared::subjects::Class;
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
+use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -160,6 +161,7 @@ impl<'d> Stamp<'d> {
             received_ms: self.arrival.received_ms(),
             signature: untouched.then(|| self.arrival.signature.to_owned()),
             traceparent: Some(self.arrival.traceparent()),
+            field: found.field.map(Cow::into_owned),
             replay: None,
         }
     }

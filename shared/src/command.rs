@@ -48,6 +48,7 @@ impl SendCommand {
             received_ms: self.created_ms,
             signature: None,
             traceparent: None,
+            field: None,
             replay: None,
         }
     }

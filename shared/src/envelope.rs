@@ -34,6 +34,8 @@ pub struct Head {
     pub signature: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// The webhook field it came under, unless that is `messages`; what an earlier version stored has none.
+    pub field: Option<String>,
     /// What it repeats, when somebody put it before a pool again.
     pub replay: Option<Box<Replay>>,
 }
@@ -169,6 +171,7 @@ impl Head {
             (header::PHONE, self.phone.as_ref().map(PhoneNumberId::as_str)),
             (header::SIGNATURE, self.signature.as_deref()),
             (header::TRACEPARENT, self.traceparent.as_deref()),
+            (header::FIELD, self.field.as_deref()),
         ];
         for (name, value) in optional {
             if let Some(value) = value {
@@ -221,6 +224,7 @@ mod tests {
             received_ms: 1_763_784_000_123,
             signature: Some("sha256=00".into()),
             traceparent: None,
+            field: None,
             replay: None,
         }
     }
@@ -287,6 +291,7 @@ mod tests {
         #[test]
         fn what_is_written_reads_back(
             id in "\\PC{0,300}", phone in "[0-9]{1,20}", user in "\\PC{0,200}", kind in "[a-z_.]{1,40}", ms in any::<u64>(),
+            field in prop::option::of("[a-z_]{1,20}"),
         ) {
             let written = Head {
                 id: UpdateId::new(&id),
@@ -294,6 +299,7 @@ mod tests {
                 conversation: ConversationKey::user(&user),
                 kind,
                 received_ms: ms,
+                field,
                 ..head()
             };
             prop_assert_eq!(Head::read(&written.subject(), &written.to_headers()), Ok(written.clone()));

@@ -3,13 +3,22 @@
 //! Reading is lenient on purpose. Every field may be absent or of another type than documented; then it is
 //! `None` here and still there in `raw`. Shapes: Meta's webhook reference for the `messages` field, 2026.
 
+mod handover;
 mod text;
 
+pub use handover::Handover;
 pub use text::{decoded, is_id};
 
 use crate::command::Recipient;
 use serde_json::Value;
 use text::{id_at, parse, seconds_at, text_at};
+
+/// The field of what people send to the business while the conversation is its own.
+pub const MESSAGES: &str = "messages";
+/// The field of what happens in a conversation that another responder has.
+pub const STANDBY: &str = "standby";
+/// The field of who gained or lost a conversation.
+pub const HANDOVERS: &str = "messaging_handovers";
 
 /// One update, taken out of its envelope.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +33,24 @@ pub struct Update {
     pub display_phone_number: Option<String>,
     /// What it is about.
     pub body: Body,
+}
+
+impl Update {
+    /// Whether it came from a conversation that another responder has, and is not to be answered.
+    pub fn is_standby(&self) -> bool {
+        self.field.as_deref() == Some(STANDBY)
+    }
+
+    /// Whether it is addressed to us: it came as `messages`, or nobody knows as what.
+    pub fn is_ours(&self) -> bool {
+        self.field.as_deref().is_none_or(|field| field == MESSAGES)
+    }
+
+    /// Who gained or lost the conversation, when it tells that.
+    pub fn handover(&self) -> Option<Handover> {
+        let (Some(HANDOVERS), Body::Other(value)) = (self.field.as_deref(), &self.body) else { return None };
+        Handover::read(value)
+    }
 }
 
 /// What an update is about.
@@ -143,7 +170,8 @@ pub fn read(bytes: &[u8]) -> Result<Update, ReadError> {
     Ok(Update {
         waba_id: id_at(entry, "/id"),
         field,
-        phone_number_id: id_at(value, "/metadata/phone_number_id"),
+        phone_number_id: id_at(value, "/metadata/phone_number_id")
+            .or_else(|| id_at(value, "/recipient/phone_number_id")),
         display_phone_number: id_at(value, "/metadata/display_phone_number"),
         body,
     })

@@ -60,6 +60,7 @@ impl Platform {
             kind: record.kind().to_owned(),
             received_ms: now_ms(),
             signature: None,
+            field: None,
             replay: None,
             ..cause.clone()
         };

@@ -246,6 +246,7 @@ async fn publish(context: &jetstream::Context, tenant: TenantId, class: Class) {
         received_ms: u64::try_from(now).unwrap(),
         signature: None,
         traceparent: None,
+        field: None,
         replay: None,
     };
     publish_head(context, &head, "{}").await;

@@ -37,6 +37,7 @@ impl Heads {
             received_ms: 1_795_300_000_000,
             signature: Some(format!("sha256={}", "0".repeat(64))),
             traceparent: Some(format!("00-{}-{}-01", "1".repeat(32), "2".repeat(16))),
+            field: None,
             replay: None,
         };
         Ok(Self { run: format!("{:p}", Arc::as_ptr(ledger)), head })

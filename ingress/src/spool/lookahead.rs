@@ -172,6 +172,7 @@ mod tests {
             received_ms: number as u64,
             signature: None,
             traceparent: None,
+            field: None,
             replay: None,
         };
         Update { head, payload: Bytes::new() }

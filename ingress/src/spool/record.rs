@@ -10,10 +10,14 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Of the layout below; a reader refuses what it does not know.
 const VERSION: u8 = 1;
+/// Of the layout with one more text, the field: only what has one is written so, so that an earlier version reads the rest.
+const VERSION_WITH_FIELD: u8 = 2;
 /// Stands for a text that is not there.
 const ABSENT: u32 = u32::MAX;
-/// Version, family, partition, time and the lengths of eight texts.
-const FIXED_BYTES: usize = 1 + 1 + 2 + 8 + 8 * 4;
+/// Texts of the first layout.
+const TEXTS: usize = 8;
+/// Version, family, partition and time.
+const FIXED_BYTES: usize = 1 + 1 + 2 + 8;
 
 /// Bytes allocated at once for records.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -31,17 +35,22 @@ pub fn encode(update: &Update, chunk: &mut BytesMut) -> Bytes {
         head.phone.as_ref().map(PhoneNumberId::as_str),
         head.signature.as_deref(),
         head.traceparent.as_deref(),
+        head.field.as_deref(),
     ];
-    let text_bytes: usize = texts.iter().flatten().map(|text| text.len()).sum();
+    let (version, count) = match head.field {
+        Some(_) => (VERSION_WITH_FIELD, TEXTS + 1),
+        None => (VERSION, TEXTS),
+    };
+    let text_bytes: usize = texts.iter().take(count).map(|text| 4 + text.map_or(0, str::len)).sum();
     let length = FIXED_BYTES + text_bytes + payload.len();
     if chunk.capacity() < length {
         *chunk = BytesMut::with_capacity(length.max(CHUNK_BYTES));
     }
-    chunk.put_u8(VERSION);
+    chunk.put_u8(version);
     chunk.put_u8(tag(head.family));
     chunk.put_u16_le(head.partition.0);
     chunk.put_u64_le(head.received_ms);
-    for text in texts {
+    for text in texts.into_iter().take(count) {
         // No head is that long: a body has 64 MiB at most.
         chunk.put_u32_le(text.map_or(ABSENT, |text| u32::try_from(text.len()).unwrap_or(ABSENT)));
         chunk.put_slice(text.unwrap_or_default().as_bytes());
@@ -53,21 +62,23 @@ pub fn encode(update: &Update, chunk: &mut BytesMut) -> Bytes {
 /// Reads an update; nothing when the bytes are not one.
 pub fn decode(record: &Bytes) -> Option<Update> {
     let mut rest = record.clone();
-    if rest.try_get_u8().ok()? != VERSION {
-        return None;
-    }
+    let count = match rest.try_get_u8().ok()? {
+        VERSION => TEXTS,
+        VERSION_WITH_FIELD => TEXTS + 1,
+        _ => return None,
+    };
     let family = family(rest.try_get_u8().ok()?)?;
     let partition = Partition(rest.try_get_u16_le().ok()?);
     let received_ms = rest.try_get_u64_le().ok()?;
-    let mut texts: [Option<String>; 8] = Default::default();
-    for text in &mut texts {
+    let mut texts: [Option<String>; TEXTS + 1] = Default::default();
+    for text in texts.iter_mut().take(count) {
         let length = rest.try_get_u32_le().ok()?;
         if length != ABSENT {
             let length = usize::try_from(length).ok().filter(|length| *length <= rest.len())?;
             *text = Some(std::str::from_utf8(&rest.split_to(length)).ok()?.to_owned());
         }
     }
-    let [id, tenant, kind, conversation, app, phone, signature, traceparent] = texts;
+    let [id, tenant, kind, conversation, app, phone, signature, traceparent, field] = texts;
     let head = Head {
         id: UpdateId::new(&id?),
         tenant: TenantId::new(tenant?).ok()?,
@@ -80,6 +91,7 @@ pub fn decode(record: &Bytes) -> Option<Update> {
         received_ms,
         signature,
         traceparent,
+        field,
         replay: None,
     };
     Some(Update { head, payload: rest })
@@ -113,7 +125,7 @@ mod tests {
         fn what_is_written_reads_back(
             id in "\\PC{0,300}", user in "\\PC{0,200}", kind in "[a-z_.]{1,40}", phone in "[0-9]{1,20}",
             family in 0..6_usize, partition in any::<u16>(), received_ms in any::<u64>(),
-            signature in prop::option::of("sha256=[0-9a-f]{64}"), payload in prop::collection::vec(any::<u8>(), 0..300),
+            signature in prop::option::of("sha256=[0-9a-f]{64}"), field in prop::option::of("[a-z_]{0,20}"), payload in prop::collection::vec(any::<u8>(), 0..300),
         ) {
             let head = Head {
                 id: UpdateId::new(&id),
@@ -127,6 +139,7 @@ mod tests {
                 received_ms,
                 signature,
                 traceparent: Some(String::new()),
+                field,
                 replay: None,
             };
             let update = Update { head, payload: payload.into() };

@@ -112,6 +112,7 @@ fn head() -> Head {
         received_ms: 1,
         signature: None,
         traceparent: None,
+        field: None,
         replay: None,
     }
 }

@@ -1,9 +1,13 @@
 //! Bodies of every shape: what each becomes, and that none breaks anything.
 
 use ackline_ingress::connection;
+use ackline_ingress::fixture;
 use ackline_ingress::invariants::{check, compare};
 use ackline_ingress::split::{Unreadable, split};
+use ackline_ingress::stamping::{Arrival, Stamp, Stamped};
+use ackline_shared::envelope::Family;
 use ackline_shared::ids::ConversationKey;
+use ackline_shared::subjects::Class;
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -59,6 +63,76 @@ fn what_is_no_conversation_is_one_account_update_a_change() {
     assert_eq!(kinds(&history).len(), 1);
     let errors = value(r#""errors":[{"code":130429}],"messages":[],"statuses":[]"#);
     assert_eq!(kinds(&errors).len(), 1);
+}
+
+/// What becomes of one change of another field: subject, kind, conversation and the field.
+fn stamped(field: &str, value: &str) -> Vec<(String, String, String, Option<String>)> {
+    let body = Bytes::from(format!(
+        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"W1","changes":[{{"field":"{field}","value":{value}}}]}}]}}"#
+    ));
+    assert_eq!(compare(&body).err(), None);
+    let table = fixture::table();
+    let arrival = Arrival::now(b"sha256=", 1, 1);
+    let stamp = Stamp { table: &table, door: table.door("main").unwrap(), partitions: 32, arrival: &arrival };
+    let split = split(&body).unwrap();
+    let counted: u64 = split.counts().iter().map(|(_, count)| count).sum();
+    assert_eq!(counted, split.len() as u64);
+    let heads = Stamped::new(stamp, &split, &mut Vec::new()).map(|update| update.head).collect::<Vec<_>>();
+    let classes = heads.iter().filter(|head| head.family == Family::Update(Class::Message)).count() as u64;
+    assert!(heads.iter().any(|head| head.tenant.is_unrouted()) || split.counts()[0].1 == classes);
+    let told = heads.into_iter().map(|head| {
+        let class = head.subject().split('.').skip(2).collect::<Vec<_>>().join(".");
+        (class, head.kind, head.conversation.as_str().to_owned(), head.field)
+    });
+    told.collect()
+}
+
+#[test]
+fn a_field_other_than_messages_is_told_and_a_number_is_found_without_metadata() {
+    let message = r#""messages":[{"id":"a","from":"49","type":"text"}],"statuses":[{"id":"b","status":"read","recipient_id":"49"}]"#;
+    let of = |members: &str| stamped("standby", &format!("{{{members}}}"));
+    let as_told = |tenant: &str| {
+        let told = |class: &str, kind: &str| {
+            (format!("{class}.{tenant}"), kind.to_owned(), "p:49".to_owned(), Some("standby".to_owned()))
+        };
+        vec![told("msg", "message.text"), told("sts", "status.read")]
+    };
+    // By its number, by the recipient's, by the account, and of nobody.
+    let acme = as_told("acme");
+    assert_eq!(of(&format!(r#""metadata":{{"phone_number_id":"100"}},{message}"#)), acme);
+    assert_eq!(of(message), acme);
+    assert_eq!(of(&format!(r#""recipient":{{"phone_number_id":"200"}},{message}"#)), as_told("globex"));
+    let unknown = of(&format!(r#""recipient":{{"phone_number_id":"999"}},{message}"#));
+    assert!(unknown.iter().all(|(class, ..)| class == "acct._unrouted"), "{unknown:?}");
+    // A shape nobody knows yet is kept whole.
+    let other = of(r#""recipient":{"phone_number_id":"200"},"standby":[{"message":{}}]"#);
+    let other: Vec<_> = other.iter().map(|(class, kind, ..)| (class.as_str(), kind.as_str())).collect();
+    assert_eq!(other, [("acct.globex", "account.standby")]);
+
+    let messages = stamped("messages", &format!(r#"{{"metadata":{{"phone_number_id":"100"}},{message}}}"#));
+    assert!(messages.iter().all(|(_, _, _, field)| field.is_none()), "{messages:?}");
+}
+
+#[test]
+fn a_handover_is_ordered_with_the_messages_of_its_person() {
+    let value = |sender: &str, control: &str| {
+        format!(
+            r#"{{"messaging_product":"whatsapp","type":"x","timestamp":"1795000000","sender":{sender},"recipient":{{"phone_number_id":"100"}},"{control}":{{"previous_owner_role":"A","new_owner_role":"B"}}}}"#
+        )
+    };
+    let of = |sender: &str, control: &str| {
+        let told = stamped("messaging_handovers", &value(sender, control));
+        let [(class, kind, conversation, field)] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!(field.as_deref(), Some("messaging_handovers"));
+        [class.clone(), kind.clone(), conversation.clone()]
+    };
+    let told = of(r#"{"phone_number":"+49"}"#, "control_taken");
+    assert_eq!(told, ["msg.acme", "handover.control_taken", "p:49"]);
+    let told = of(r#"{"phone_number":"49","user_id":"US.1"}"#, "control_passed");
+    assert_eq!(told, ["msg.acme", "handover.control_passed", "u:US.1"]);
+    assert_eq!(of(r#"{"phone_number":"49"}"#, "control"), ["msg.acme", "handover.unknown", "p:49"]);
+    // Without a person there is no conversation to order it with.
+    assert_eq!(of("{}", "control_taken"), ["acct.acme", "account.messaging_handovers", "-"]);
 }
 
 #[test]

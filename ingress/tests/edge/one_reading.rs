@@ -9,7 +9,7 @@ use ackline_ingress::stamping::{Arrival, Stamp, Stamped};
 use ackline_ingress::update_log::Update;
 use ackline_shared::command::Recipient;
 use ackline_shared::envelope::Family;
-use ackline_shared::ids::{ConversationKey, PhoneNumberId, UpdateId};
+use ackline_shared::ids::{ConversationKey, PhoneNumberId, UpdateId, token};
 use ackline_shared::meta::{self, Body, ReadError};
 use ackline_shared::subjects::Class;
 use bytes::Bytes;
@@ -49,6 +49,10 @@ fn disagreement(update: &Update) -> Option<String> {
     if head.phone != phone {
         return Some(format!("number {:?}, read as {phone:?}", head.phone));
     }
+    let field = read.field.as_deref().filter(|field| *field != meta::MESSAGES).map(token);
+    if head.field.as_deref() != field.as_deref() {
+        return Some(format!("under {:?}, read as {field:?}", head.field));
+    }
     let family = head.kind.split('.').next().unwrap_or_default();
     match (&read.body, family) {
         (Body::Message(message), "message") => {
@@ -68,6 +72,11 @@ fn disagreement(update: &Update) -> Option<String> {
             (told != head.kind || (!status.id.is_empty() && id != head.id))
                 .then(|| format!("{} {:?}, read as {told} {id:?}", head.kind, head.id))
         }
+        (Body::Other(_), "handover") => match read.handover() {
+            Some(handover) => with(head, &handover.person),
+            None => (head.kind != "handover.unknown" && !is_contradictory(&update.payload))
+                .then(|| format!("{}, read as none", head.kind)),
+        },
         (Body::Other(value), "echo") => value.get("message_echoes").is_none().then(|| "no echo".to_owned()),
         (Body::Other(value), "call") => value.get("calls").is_none().then(|| "no call".to_owned()),
         (Body::Other(_), "account") => {
@@ -76,6 +85,12 @@ fn disagreement(update: &Update) -> Option<String> {
         }
         (body, family) => Some(format!("{family}, read as {body:?}")),
     }
+}
+
+/// Whether a conversation is told to be both passed and taken.
+fn is_contradictory(payload: &[u8]) -> bool {
+    let payload = String::from_utf8_lossy(payload);
+    payload.contains("control_passed") && payload.contains("control_taken")
 }
 
 fn with(head: &ackline_shared::envelope::Head, person: &Recipient) -> Option<String> {
@@ -210,6 +225,27 @@ fn strange_values_are_one_thing_to_the_edge_and_the_pools() {
         assert!(agree(envelope(&value).as_bytes()) > 0, "{value}");
     }
     let object = r#""object":"whatsapp_business_account""#;
+    for value in [
+        format!(r#"{{"recipient":{{"phone_number_id":200}},"messages":[{message}]}}"#),
+        format!(
+            r#"{{"metadata":{{"phone_number_id":""}},"recipient":{{"phone_number_id":"200"}},"messages":[{message}]}}"#
+        ),
+        r#"{"sender":{"phone_number":"+49"},"recipient":{"phone_number_id":"100"},"control_taken":{}}"#
+            .to_owned(),
+        r#"{"sender":{"user_id":"US.1","phone_number":49},"control_passed":{"new_owner_role":"A"}}"#
+            .to_owned(),
+        r#"{"sender":{"user_id":""},"sender":{"phone_number":"49"},"control_taken":{},"control_passed":{}}"#
+            .to_owned(),
+        r#"{"sender":{"phone_number":1.5},"recipient":{"phone_number_id":"100"},"control_taken":{}}"#
+            .to_owned(),
+        r#"{"sender":{"phone_number":"49"},"sender":[],"control_taken":null}"#.to_owned(),
+        r#"{"\u0073ender":{"phone_numbe\u0072":"49"},"history":[],"control_hidden":{}}"#.to_owned(),
+    ] {
+        for field in ["standby", "messaging_handovers", "messages"] {
+            let body = envelope(&value).replace("\"messages\",\"value\"", &format!("\"{field}\",\"value\""));
+            assert!(agree(body.as_bytes()) > 0, "{field} {value}");
+        }
+    }
     for body in [
         format!(r#"{{{object},"entry":[{{"id":"W1"}}]}}"#),
         format!(r#"{{{object},"entry":[{{"id":"W1","changes":[]}}]}}"#),
@@ -283,6 +319,13 @@ fn anything() -> impl Strategy<Value = String> {
     prop_oneof![prop::sample::select(fixed), "\"[a-zA-Z0-9.+ é]{0,6}\""]
 }
 
+/// A field that may be one of those that count.
+fn field() -> impl Strategy<Value = String> {
+    let known =
+        [r#""messages""#, r#""standby""#, r#""messaging_handovers""#, r#""messaging\u005fhandovers""#];
+    prop_oneof![anything(), prop::sample::select(known.map(str::to_owned).to_vec())]
+}
+
 fn object(names: &'static [&'static str]) -> impl Strategy<Value = String> {
     prop::collection::vec((prop::sample::select(names.to_vec()), anything()), 0..6).prop_map(|members| {
         let members: Vec<_> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
@@ -306,11 +349,12 @@ proptest! {
         contacts in prop_oneof![array(&["wa_id", "user_id"]), anything()],
         messages in prop_oneof![3 => array(MESSAGE), 1 => anything()],
         statuses in prop_oneof![array(STATUS), anything()],
-        (field, waba, more) in (anything(), anything(), object(&["history", "calls", "x"])),
+        (field, waba, more) in (field(), anything(), object(&["history", "calls", "x", "control_taken", "control_passed"])),
+        (sender, recipient) in (object(&["user_id", "phone_number"]), object(&["phone_number_id"])),
     ) {
         let more = more.trim_matches(['{', '}']);
         let more = if more.is_empty() { String::new() } else { format!(",{more}") };
-        let value = format!(r#"{{"metadata":{metadata},"contacts":{contacts},"messages":{messages},"statuses":{statuses}{more}}}"#);
+        let value = format!(r#"{{"metadata":{metadata},"contacts":{contacts},"messages":{messages},"statuses":{statuses},"sender":{sender},"recipient":{recipient}{more}}}"#);
         agree(format!(
             r#"{{"object":"whatsapp_business_account","entry":[{{"id":{waba},"changes":[{{"field":{field},"value":{value}}}]}}]}}"#
         ).as_bytes());

@@ -200,10 +200,29 @@ fn change() -> impl Strategy<Value = String> {
     ]);
     let contacts = prop::collection::vec(contact.prop_map(str::to_owned), 0..3)
         .prop_map(|items| format!(r#""contacts":{}"#, array(&items, true)));
-    let field = prop::sample::select(vec!["messages", "calls", "history", "account_update", "something_new"]);
+    let field = prop::sample::select(vec![
+        "messages",
+        "mess\\u0061ges",
+        "standby",
+        "messaging_handovers",
+        "calls",
+        "history",
+        "account_update",
+        "something new",
+        "",
+    ]);
+    let party = prop::sample::select(vec![
+        r#""recipient":{"phone_number_id":"200"}"#,
+        r#""recipient":{"phone_number_id":"","x":{"phone_number_id":"200"}}"#,
+        r#""recipient":"100","sender":{"user_id":7}"#,
+        r#""recipient":{"phone_number_id":100},"sender":{"phone_number":"+491"},"control_taken":{}"#,
+        r#""sender":{"user_id":"US.1","phone_number":"491"},"control_passed":{"new_owner_role":"A"}"#,
+        r#""sender":{"phone_number":"491"},"sender":null,"recipient":{"phone_number_id":"200"},"recipient":[]"#,
+    ]);
+    let parties = prop::collection::vec(party.prop_map(str::to_owned), 0..3);
     let arrays = (member("messages"), member("statuses"), member("message_echoes"), member("calls"));
     let shape = (any::<usize>(), any::<usize>(), any::<bool>(), any::<bool>());
-    let shaped = (arrays, contacts, field, extras(), extras(), shape).prop_map(
+    let shaped = (arrays, contacts, field, extras(), extras(), shape, parties).prop_map(
         |(
             (messages, statuses, echoes, calls),
             contacts,
@@ -211,6 +230,7 @@ fn change() -> impl Strategy<Value = String> {
             inner,
             outer,
             (turn, turn_outer, space, bare),
+            parties,
         )| {
             let mut members: Vec<_> = [messages, statuses, echoes, calls].into_iter().flatten().collect();
             if !bare {
@@ -218,6 +238,7 @@ fn change() -> impl Strategy<Value = String> {
                 members.push(r#""metadata":{"phone_number_id":"100"}"#.to_owned());
             }
             members.extend(inner);
+            members.extend(parties);
             let value = object(members, turn, space);
             let mut members = vec![format!(r#""value":{value}"#), format!(r#""field":"{field}""#)];
             members.extend(outer);

@@ -136,6 +136,7 @@ fn update(number: u64) -> Update {
         received_ms: number,
         signature: None,
         traceparent: None,
+        field: None,
         replay: None,
     };
     Update { head, payload: Bytes::from(vec![b' '; 200]) }

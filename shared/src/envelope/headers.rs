@@ -65,6 +65,7 @@ impl Head {
             received_ms: received.map_err(|_| EnvelopeError::Header(header::RECEIVED))?,
             signature: get(header::SIGNATURE).map(str::to_owned),
             traceparent: get(header::TRACEPARENT).map(str::to_owned),
+            field: get(header::FIELD).map(str::to_owned),
             replay,
         })
     }

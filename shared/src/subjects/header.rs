@@ -14,6 +14,8 @@ pub const PHONE: &str = "Ackline-Phone";
 pub const CONVERSATION: &str = "Ackline-Conversation";
 /// What the payload is, such as `message.text`, `status.delivered` or `account.security`.
 pub const KIND: &str = "Ackline-Kind";
+/// The webhook field the update came under; present only when that is not `messages`.
+pub const FIELD: &str = "Ackline-Field";
 /// When the edge had the delivery whole, in unix milliseconds.
 pub const RECEIVED: &str = "Ackline-Received";
 /// Meta's signature; present only when the payload is Meta's own bytes.

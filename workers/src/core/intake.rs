@@ -360,6 +360,7 @@ fn stand_in(subject: &str, stream: &str, sequence: u64) -> Head {
         received_ms: 0,
         signature: None,
         traceparent: None,
+        field: None,
         replay: None,
     }
 }

@@ -58,6 +58,7 @@ fn work(family: Family, kind: &str, payload: &Value) -> Work {
         received_ms: 0,
         signature: None,
         traceparent: None,
+        field: None,
         replay: None,
     };
     Work {

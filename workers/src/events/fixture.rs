@@ -21,6 +21,7 @@ pub(super) fn head(class: Class) -> Head {
         received_ms: 1_763_784_000_500,
         signature: None,
         traceparent: None,
+        field: None,
         replay: None,
     }
 }

@@ -48,6 +48,7 @@ impl Log {
             received_ms: 1_000_000 + sequence,
             signature: None,
             traceparent: None,
+            field: None,
             replay: None,
         };
         let payload = Bytes::from(payload.to_string());

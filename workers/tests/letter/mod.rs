@@ -19,6 +19,7 @@ pub fn head(id: &str) -> Head {
         received_ms: 1,
         signature: None,
         traceparent: None,
+        field: None,
         replay: None,
     }
 }

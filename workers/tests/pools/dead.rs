@@ -124,6 +124,7 @@ impl Installation {
             received_ms: now_ms(),
             signature: Some("sha256=00".into()),
             traceparent: None,
+            field: None,
             replay: None,
         };
         let payload = json!({"id": id}).to_string();

@@ -315,6 +315,7 @@ fn head(partition: Partition, conversation: &str, id: &str) -> Head {
         received_ms: now_ms(),
         signature: None,
         traceparent: Some(TRACEPARENT.to_owned()),
+        field: None,
         replay: None,
     }
 }

@@ -156,6 +156,7 @@ async fn publish_at(stage: &Stage, tenant: &str, conversation: &str, id: &str, r
         received_ms,
         signature: None,
         traceparent: None,
+        field: None,
         replay: None,
     };
     stage.platform.log.write(&head, "{}".into()).await.unwrap();

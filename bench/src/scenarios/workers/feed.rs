@@ -191,6 +191,7 @@ fn head(update: &Update, signature: &str) -> Result<Head> {
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0)),
         signature: Some(signature.to_owned()),
         traceparent: None,
+        field: None,
         replay: None,
     })
 }
