@@ -6,6 +6,7 @@
 pub mod api;
 pub mod bounded;
 pub mod cli;
+pub mod conversation;
 pub mod core;
 pub mod crm;
 pub mod dead;

@@ -4,13 +4,19 @@
 //! have. An update that comes again finds itself in the session and has the same effects again, each with the
 //! same id, so the streams store them once. A call's result is published as a record and comes back as an
 //! update of the same conversation.
+//!
+//! Whose turn it is stands beside the session. What is not for flows to answer is read, tells who has the conversation,
+//! and is done.
+
+mod input;
 
 use super::bot;
 use super::calls::Caller;
 use super::effect::{Call, Effect};
 use super::library::{Library, Shelf};
-use super::session::{Session, SessionError};
-use super::update::{Contact, Message, Outcome, Update};
+use super::session::{Kept, Session, SessionError};
+use super::update::Update;
+use crate::conversation::{Event, Owner, OwnerError, Owners, Side};
 use crate::core::job::{Job, LaneSource, Verdict, Work};
 use crate::core::log::now_ms;
 use crate::core::metrics::Metrics;
@@ -18,21 +24,19 @@ use crate::core::state::Target;
 use crate::egress::Egress;
 use crate::platform::Platform;
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
-use ackline_shared::envelope::{Family, Head};
-use ackline_shared::ids::{EntityId, PhoneNumberId, UpdateId, short_hash};
-use ackline_shared::meta::{self, Body};
+use ackline_shared::envelope::Head;
+use ackline_shared::ids::{ConversationKey, EntityId, PhoneNumberId, UpdateId, short_hash};
 use ackline_shared::record::Record;
 use ackline_shared::stored;
 use ackline_shared::subjects::{self, Class, Lane, Pool, session_key};
+use input::{Heard, Input};
 use std::sync::Arc;
-
-/// Messages in which nobody says anything.
-const UNSPOKEN: [&str; 3] = ["message.reaction", "message.system", "message.unsupported"];
 
 /// Runs bots' flows.
 #[derive(Debug)]
 pub struct FlowsJob {
     platform: Platform,
+    owners: Owners,
     caller: Caller,
     library: Library,
 }
@@ -42,13 +46,15 @@ struct Stored {
     key: String,
     revision: u64,
     session: Option<Session>,
+    owner: Option<Owner>,
 }
 
 impl FlowsJob {
     /// Makes the job.
     pub fn new(platform: Platform, egress: Egress) -> Self {
         let caller = Caller { platform: platform.clone(), egress, metrics: None };
-        Self { platform, caller, library: Library::default() }
+        let owners = Owners::new(platform.buckets.sessions.clone());
+        Self { platform, owners, caller, library: Library::default() }
     }
 
     /// Counts the calls of flows, and tells whoever follows a tenant which failed.
@@ -74,40 +80,76 @@ impl Job for FlowsJob {
     }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
-        let is_input = head.family == Family::Record
-            || (head.kind.starts_with("message.") && !UNSPOKEN.contains(&head.kind.as_str()));
-        let answers =
-            is_input && Library::answers(&self.platform.snapshot(), &head.tenant, head.phone.as_ref());
-        if answers { vec![Arc::default()] } else { Vec::new() }
+        let answers = || Library::answers(&self.platform.snapshot(), &head.tenant, head.phone.as_ref());
+        // Who has a conversation is worth knowing whether a bot answers in it or not.
+        let is_meant = input::tells_owner(head) || (input::may_be_answered(head) && answers());
+        if is_meant { vec![Arc::default()] } else { Vec::new() }
     }
 
     async fn run(&self, work: &Work) -> Verdict {
         let Some(phone) = work.head.phone.clone() else {
-            return Verdict::dead("the message names no business number, so nobody can answer it");
+            return match input::tells_owner(&work.head) {
+                // Of another responder's conversation, Meta may leave out with which number it is.
+                true => Verdict::Idle,
+                false => Verdict::dead("the message names no business number, so nobody can answer it"),
+            };
         };
-        let update = match read_update(work) {
-            Ok(Some(update)) => update,
-            Ok(None) => return Verdict::Idle,
-            Err(reason) => return Verdict::dead(reason),
-        };
-        match self.advance(work, &phone, &update).await {
-            Ok(verdict) => verdict,
-            Err(reason) => Verdict::retry(reason),
+        match input::read(work) {
+            Ok(Input::Update(update, heard)) => match self.advance(work, &phone, &update, heard).await {
+                Ok(verdict) => verdict,
+                Err(reason) => Verdict::retry(reason),
+            },
+            Ok(Input::Told(person, event)) => {
+                let key = work.head.conversation.clone();
+                let side = Side::new(&work.head.tenant, &phone, key, person.phone.as_deref());
+                self.tell(&side, &event).await
+            }
+            Ok(Input::Nothing) => Verdict::Idle,
+            Err(reason) => Verdict::dead(reason),
         }
     }
 }
 
 impl FlowsJob {
-    async fn advance(&self, work: &Work, phone: &PhoneNumberId, update: &Update) -> Result<Verdict, String> {
-        let stored = self.load(&work.head, phone).await?;
+    /// Notes who has a conversation; there is nothing to answer.
+    async fn tell(&self, side: &Side<'_>, event: &Event) -> Verdict {
+        match self.owners.tell(side, event, now_ms()).await {
+            Ok(_) => Verdict::Done,
+            Err(error @ OwnerError::Away { .. }) => Verdict::retry(error.to_string()),
+            Err(error @ OwnerError::Newer) => {
+                tracing::warn!(tenant = %side.tenant, %error, "who has a conversation is not noted");
+                Verdict::Idle
+            }
+        }
+    }
+
+    async fn advance(
+        &self,
+        work: &Work,
+        phone: &PhoneNumberId,
+        update: &Update,
+        heard: Heard,
+    ) -> Result<Verdict, String> {
+        let (stored, now_ms) = (self.load(&work.head, phone).await?, now_ms());
         let fence = work.keeper.epoch();
         if stored.session.as_ref().is_some_and(|session| fence != 0 && session.fence() > fence) {
             return Err("the conversation is another process's by now".to_owned());
         }
+        let is_repeat = stored.session.as_ref().is_some_and(|session| session.seen(&update.id()));
+        let again = heard.at_ms.map(|at_ms| Event::Heard { at_ms });
+        let changed = again.and_then(|event| Owner::after(stored.owner.as_ref(), &event, now_ms));
+        let is_changed = changed.is_some();
+        let owner = changed.or(stored.owner);
+        let is_ours = |owner: &Owner| owner.lets_flows_answer(heard.received_ms, now_ms);
+        if !is_repeat
+            && (owner.as_ref().is_some_and(|owner| !is_ours(owner))
+                || self.was_taken(&work.head, phone, stored.session.as_ref(), update, now_ms).await?)
+        {
+            return Ok(Verdict::Idle);
+        }
         let mut shelf = self.library.shelf(&self.platform.snapshot(), &work.head.tenant, Some(phone));
         shelf.keep_bots(|bot| EntityId::new(bot).is_ok_and(|bot| work.head.is_for(&bot)));
         let id = update.id();
-        let is_repeat = stored.session.as_ref().is_some_and(|session| session.seen(&id));
         let blocks = stored.session.as_ref().map_or(0, Session::older);
         let older = &self.platform.older;
         if !is_repeat
@@ -115,10 +157,14 @@ impl FlowsJob {
         {
             return Ok(Verdict::Done);
         }
-        let Some((session, effects)) = bot::advance(&shelf.flows, stored.session, update, now_ms()) else {
+        let Some((session, effects)) = bot::advance(&shelf.flows, stored.session, update, now_ms) else {
+            if let (true, Some(at_ms)) = (is_changed, heard.at_ms) {
+                let side = Side::new(&work.head.tenant, phone, work.head.conversation.clone(), None);
+                self.tell(&side, &Event::Heard { at_ms }).await;
+            }
             return Ok(Verdict::Idle);
         };
-        let mut session = session.fenced(fence);
+        let mut session = session.fenced(fence).owned(owner, heard.at_ms.map(|_| now_ms));
         if !is_repeat {
             if !work.keeper.is_current() {
                 return Err("the partition may be another process's by now".to_owned());
@@ -134,6 +180,27 @@ impl FlowsJob {
             self.perform(work, phone, &shelf, &session, effect).await?;
         }
         Ok(Verdict::Done)
+    }
+
+    /// Whether the conversation was taken from us while a call was under way, under the phone number alone: a handover
+    /// may name nothing else. A message needs no such look, for it comes under another field then.
+    async fn was_taken(
+        &self,
+        head: &Head,
+        phone: &PhoneNumberId,
+        session: Option<&Session>,
+        update: &Update,
+        now_ms: u64,
+    ) -> Result<bool, String> {
+        let (Update::EffectDone { effect_id, .. }, Some(session)) = (update, session) else {
+            return Ok(false);
+        };
+        let is_awaited = session.pending_effect() == Some(effect_id) && head.conversation.as_user().is_some();
+        let person = session.contact.get("phone").and_then(|value| value.as_str()).filter(|_| is_awaited);
+        let Some(person) = person else { return Ok(false) };
+        let side = Side::new(&head.tenant, phone, ConversationKey::phone(person), None);
+        let owner = self.owners.get(&side).await.map_err(|error| error.to_string())?;
+        Ok(owner.is_some_and(|owner| !owner.is_over(now_ms) && owner.set_ms > session.heard_ms()))
     }
 
     async fn perform(
@@ -210,17 +277,17 @@ impl FlowsJob {
     async fn load(&self, head: &Head, phone: &PhoneNumberId) -> Result<Stored, String> {
         let key = session_key::of(Pool::Flows, &head.tenant, phone.as_str(), &head.conversation);
         let entry = self.platform.buckets.sessions.entry(&key).await.map_err(|error| error.to_string())?;
-        let Some(entry) = entry else { return Ok(Stored { key, revision: 0, session: None }) };
-        let session = match Session::from_json(&entry.value) {
-            Ok(session) => Some(session),
+        let Some(entry) = entry else { return Ok(Stored { key, revision: 0, session: None, owner: None }) };
+        let kept = match Kept::from_json(&entry.value) {
+            Ok(kept) => kept,
             // What a newer version wrote is not written over.
             Err(error @ SessionError::Schema(_)) => return Err(error.to_string()),
             Err(error) => {
                 tracing::warn!(tenant = %head.tenant, %error, "a conversation starts anew");
-                None
+                Kept { session: None, owner: None }
             }
         };
-        Ok(Stored { key, revision: entry.revision, session })
+        Ok(Stored { key, revision: entry.revision, session: kept.session, owner: kept.owner })
     }
 
     async fn save(&self, key: &str, revision: u64, session: &Session) -> Result<(), String> {
@@ -228,38 +295,6 @@ impl FlowsJob {
         let saved = self.platform.buckets.sessions.update(key, bytes, revision).await;
         saved.map(|_| ()).map_err(|error| format!("the session was not written: {error}"))
     }
-}
-
-/// What the engine is told about a piece of work; `None` when it concerns no flow.
-fn read_update(work: &Work) -> Result<Option<Update>, String> {
-    if work.head.family == Family::Record {
-        let record = stored::decode(&work.payload).map_err(|error| format!("not a record: {error}"))?;
-        let Record::FlowResult { effect, outcome } = record else { return Ok(None) };
-        let outcome: Outcome =
-            serde_json::from_value(outcome).map_err(|error| format!("not the outcome of a call: {error}"))?;
-        return Ok(Some(Update::EffectDone { effect_id: effect, outcome }));
-    }
-    let update = meta::read(&work.payload).map_err(|error| error.to_string())?;
-    let Body::Message(message) = update.body else {
-        return Err(format!("the edge took it for a {}, and there is no message in it", work.head.kind));
-    };
-    let pressed = message.payload_id.is_some();
-    let text = message.text.unwrap_or_default();
-    Ok(Some(Update::Message(Message {
-        id: identity(&work.head),
-        kind: message.kind,
-        title: pressed.then(|| text.clone()),
-        text: if pressed { String::new() } else { text },
-        payload_id: message.payload_id,
-        contact: Contact { name: message.name, phone: message.from.phone, user_id: message.from.user_id },
-    })))
-}
-
-/// What the session knows the update by: a replayed dead letter is the update it was, so that only the effects
-/// it still lacks take place; a replay of the past is a new one.
-fn identity(head: &Head) -> UpdateId {
-    let is_letter = head.replay.as_ref().is_some_and(|replay| replay.of.starts_with(subjects::DEAD));
-    if is_letter { head.original_id().clone() } else { head.id.clone() }
 }
 
 /// Who the answers go to: what the session knows of the person, else what the conversation's key says.

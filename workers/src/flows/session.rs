@@ -11,8 +11,10 @@ use super::effect::Effect;
 use super::limits::{OUTBOX_BYTES_MAX, RING_MAX, SESSION_BYTES_MAX, json_bytes};
 use super::update::Message;
 use super::value::Variables;
+use crate::conversation::{self, Owner};
 use crate::core::finished::Finished;
 use ackline_shared::ids::UpdateId;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -31,6 +33,12 @@ pub struct Session {
     /// The epoch of the owner that wrote it; a lower one may not write over it.
     #[serde(default, skip_serializing_if = "is_zero")]
     fence: u64,
+    /// Whose the conversation is, when somebody set that; flows carry it along.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "conversation::read")]
+    owner: Option<Owner>,
+    /// When the last message was heard, in unix milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    heard_ms: u64,
     /// The flow's id.
     pub(super) flow: String,
     /// The version of the flow the run was begun with.
@@ -145,10 +153,36 @@ struct Recent {
     node: String,
 }
 
-/// What every version of a session says.
+/// What every version of a record says.
 #[derive(Deserialize)]
 struct Version {
     schema: u32,
+    /// Only a session has one.
+    flow: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "conversation::read")]
+    owner: Option<Owner>,
+}
+
+/// What the record of a conversation holds.
+#[derive(Debug)]
+pub struct Kept {
+    /// Its session, if a flow ever took it.
+    pub session: Option<Session>,
+    /// Its owner, if somebody ever set one.
+    pub owner: Option<Owner>,
+}
+
+impl Kept {
+    /// Reads a stored record.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, SessionError> {
+        // A newer one may have any other shape.
+        let Version { schema, flow, owner } = serde_json::from_slice(bytes)?;
+        if schema > SCHEMA {
+            return Err(SessionError::Schema(schema));
+        }
+        let session = flow.map(|_| serde_json::from_slice(bytes)).transpose()?;
+        Ok(Self { session, owner })
+    }
 }
 
 /// Why stored bytes are not a session.
@@ -168,6 +202,8 @@ impl Session {
         Self {
             schema: SCHEMA,
             fence: 0,
+            owner: None,
+            heard_ms: 0,
             flow: flow.to_owned(),
             version: compiled.version.clone(),
             status: Status::New,
@@ -195,6 +231,8 @@ impl Session {
     pub fn succeed(self, flow: &str, compiled: &Compiled) -> Self {
         Self {
             fence: self.fence,
+            owner: self.owner,
+            heard_ms: self.heard_ms,
             epoch: self.epoch,
             turn: self.turn,
             counters: self.counters,
@@ -208,10 +246,9 @@ impl Session {
 
     /// Reads a stored session.
     pub fn from_json(bytes: &[u8]) -> Result<Self, SessionError> {
-        // A newer one may have any other shape.
-        match serde_json::from_slice(bytes)? {
-            Version { schema } if schema > SCHEMA => Err(SessionError::Schema(schema)),
-            Version { .. } => Ok(serde_json::from_slice(bytes)?),
+        match Kept::from_json(bytes)?.session {
+            Some(session) => Ok(session),
+            None => Ok(serde_json::from_slice(bytes)?),
         }
     }
 
@@ -228,6 +265,16 @@ impl Session {
     /// Puts it under the epoch of the owner that is to write it.
     pub(super) fn fenced(self, fence: u64) -> Self {
         Self { fence, ..self }
+    }
+
+    /// Puts it beside the conversation's owner, and notes when a message was heard.
+    pub(super) fn owned(self, owner: Option<Owner>, heard_ms: Option<u64>) -> Self {
+        Self { owner, heard_ms: heard_ms.unwrap_or(self.heard_ms), ..self }
+    }
+
+    /// When the last message was heard, in unix milliseconds.
+    pub(super) fn heard_ms(&self) -> u64 {
+        self.heard_ms
     }
 
     /// The flow it is in, or was in last.

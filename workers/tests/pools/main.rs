@@ -21,6 +21,7 @@ mod lost;
 mod once;
 mod outage;
 mod oversized;
+mod owner;
 mod ownership;
 mod processes;
 mod scaler;

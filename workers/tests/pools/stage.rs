@@ -182,6 +182,17 @@ impl Stage {
         self.store(tenant, conversation, id, payload.into()).await;
     }
 
+    /// Stores it with another head.
+    pub async fn publish_as(
+        &self,
+        change: impl FnOnce(Head) -> Head,
+        conversation: &str,
+        id: &str,
+        payload: impl Into<bytes::Bytes>,
+    ) {
+        self.put(&change(head(Partition(1), conversation, id)), payload.into()).await;
+    }
+
     /// Stores it again, once the stream has forgotten its id.
     pub async fn publish_again(&self, conversation: &str, id: &str, payload: impl Into<bytes::Bytes>) {
         let payload = payload.into();
