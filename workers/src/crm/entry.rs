@@ -90,24 +90,38 @@ pub struct Entry {
     pub in_reply_to: Option<String>,
     /// Where it is shown.
     pub audience: Audience,
+    /// Whether a conversation is opened to show it in.
+    pub opens: bool,
 }
 
 /// The entry of an incoming message; `None` for anything else, and an error for a message that lacks what an entry needs.
+///
+/// What another responder is to answer is a note, and opens no conversation: agents see it where they have one and are not
+/// asked for an answer. Meta may leave out with which number that is; then there is no place for it.
 pub fn of_update(update: &Update) -> Result<Option<Entry>, &'static str> {
     let Body::Message(message) = &update.body else { return Ok(None) };
     let number = update.phone_number_id.as_deref().and_then(|id| PhoneNumberId::new(id).ok());
-    let number = number.ok_or("the message names no business number")?;
+    let number = match number {
+        None if update.is_standby() => return Ok(None),
+        number => number.ok_or("the message names no business number")?,
+    };
     let person = Person::new(&message.from, message.name.as_deref());
     let person = person.ok_or("the message does not say who wrote it")?;
     if message.id.is_empty() {
         return Err("the message has no id");
     }
+    let text = incoming_text(message);
+    let (direction, text, opens) = match update.is_standby() {
+        true => (Direction::Note, format!("[standby: another responder answers] {text}"), false),
+        false => (Direction::Incoming, text, true),
+    };
     Ok(Some(Entry {
-        direction: Direction::Incoming,
+        direction,
         number,
         person,
         source_id: message.id.clone(),
-        content: bounded(incoming_text(message)),
+        content: bounded(text),
+        opens,
         in_reply_to: message.context_id.clone(),
         audience: Audience::All,
     }))
@@ -127,6 +141,7 @@ pub fn of_reply(command: &SendCommand, wamid: &str) -> Option<Entry> {
         content: bounded(outgoing_text(&command.content)),
         in_reply_to: command.reply_to.clone(),
         audience,
+        opens: true,
     })
 }
 
@@ -142,6 +157,7 @@ pub fn of_failure(command: &SendCommand, reason: &str, ambiguous: bool) -> Optio
         content: bounded(format!("{fate}: {reason}")),
         in_reply_to: None,
         audience: Audience::Only(link.clone()),
+        opens: true,
     })
 }
 
@@ -267,7 +283,10 @@ mod tests {
         let read = |envelope: Value| of_update(&meta::read(envelope.to_string().as_bytes()).unwrap());
         assert_eq!(read(envelope), Err("the message does not say who wrote it"));
         let nowhere = json!({"entry": [{"changes": [{"value": {"messages": [{"id": "w", "from": "1"}]}}]}]});
-        assert_eq!(read(nowhere), Err("the message names no business number"));
+        assert_eq!(read(nowhere.clone()), Err("the message names no business number"));
+        let mut standby = nowhere;
+        standby["entry"][0]["changes"][0]["field"] = json!("standby");
+        assert_eq!(read(standby), Ok(None), "Meta may leave it out");
         let echo = json!({"entry": [{"changes": [{"value": {"message_echoes": [{"id": "w"}]}}]}]});
         assert_eq!(read(echo), Ok(None));
     }

@@ -198,6 +198,9 @@ impl CrmSync {
         let egress = self.egress.of_tenant(owner.as_deref());
         let crm = Chatwoot::new(&egress, link, &token, self.timeout)?;
 
+        if !entry.opens && self.places.find(link, &entry.person).await?.is_none() {
+            return Ok(());
+        }
         let mut place = self.place(&crm, link, entry).await?;
         if work.marks.has(&posting) {
             match crm.holds(place.thread, &entry.source_id).await {
@@ -218,6 +221,10 @@ impl CrmSync {
         let mut result = crm.post(place.thread, entry).await;
         if matches!(result, Err(CrmError::Gone)) {
             self.places.forget(link, &place).await?;
+            if !entry.opens {
+                work.marks.clear(&posting);
+                return Ok(());
+            }
             place = self.place(&crm, link, entry).await?;
             result = crm.post(place.thread, entry).await;
         }

@@ -297,3 +297,27 @@ fn what_speaks_of_the_message_is_final_and_everything_else_waits() {
         assert!(matches!(verdict("a", Err(error)), Verdict::Trouble(_)));
     }
 }
+
+#[tokio::test]
+async fn what_another_responder_answers_is_a_note_where_there_is_a_conversation_and_opens_none() {
+    let stand = Stand::new().await;
+    let standby = |wamid: &str| {
+        let mut work = incoming(wamid, &ana(), "psst");
+        let mut payload: Value = serde_json::from_slice(&work.payload).unwrap();
+        payload["entry"][0]["changes"][0]["field"] = json!("standby");
+        work.payload = payload.to_string().into();
+        work
+    };
+    stand.done(&standby("wamid.1")).await;
+    assert!(stand.fake.take_calls().is_empty(), "nobody is bothered");
+    stand.done(&incoming("wamid.2", &ana(), "hi")).await;
+    stand.done(&standby("wamid.3")).await;
+    let conversation = stand.fake.memory().conversations[0]["id"].as_u64().unwrap();
+    let note = "[standby: another responder answers] psst";
+    let expected =
+        [line(conversation, "incoming", "hi", "wamid.2"), line(conversation, "outgoing", note, "wamid.3")];
+    assert_eq!(stand.fake.transcript(), expected);
+    let private: Vec<_> =
+        stand.fake.memory().messages.iter().map(|(_, message)| message["private"].clone()).collect();
+    assert_eq!(private, [json!(false), json!(true)]);
+}

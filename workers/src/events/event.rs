@@ -38,12 +38,14 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Data {
-    /// `message.received`
+    /// `message.received`, and `message.standby` in a conversation that another responder has
     Received(Box<Received>),
     /// `message.sent`, `message.delivered`, `message.read`, `message.failed`
     Progress(Box<Progress>),
     /// `flow.started`, `flow.completed`
     Flow(Box<FlowRun>),
+    /// `conversation.gained`, `conversation.lost`
+    Handover(Box<Handover>),
 }
 
 /// Somebody wrote.
@@ -168,6 +170,24 @@ pub struct FlowRun {
     pub variables_omitted: bool,
 }
 
+/// Meta passed a conversation to us, or took it from us.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Handover {
+    /// Identifies the conversation.
+    pub conversation: String,
+    /// The business number concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone_number_id: Option<String>,
+    /// Whose conversation it is.
+    pub person: Person,
+    /// The role at Meta that had it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_owner_role: Option<String>,
+    /// The role at Meta that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_owner_role: Option<String>,
+}
+
 /// Why a message of the stream makes no event although it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -213,8 +233,18 @@ struct Made {
 }
 
 fn of_update(head: &Head, update: meta::Update) -> Result<Option<Made>, EventError> {
+    let (handover, is_standby) = (update.handover(), update.is_standby());
     let phone_number_id = update.phone_number_id.or_else(|| phone(head));
+    if let Some(told) = handover {
+        return Ok(Some(handed_over(head, phone_number_id, told)));
+    }
     Ok(match update.body {
+        // A name of its own: whoever answers `message.received` must not answer this.
+        Body::Message(message) if is_standby => {
+            Some(Made { name: "message.standby", ..received(head, phone_number_id, *message) })
+        }
+        // A message of another responder's, and not of ours.
+        Body::Status(_) if is_standby => None,
         Body::Message(message) => Some(received(head, phone_number_id, *message)),
         Body::Status(status) => progress(head, phone_number_id, *status),
         Body::Other(_) if ["message.", "status."].iter().any(|family| head.kind.starts_with(family)) => {
@@ -244,6 +274,21 @@ fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> M
         timestamp: timestamp.clone(),
     };
     Made { name: "message.received", timestamp, data: Data::Received(Box::new(data)) }
+}
+
+fn handed_over(head: &Head, phone_number_id: Option<String>, told: meta::Handover) -> Made {
+    let data = Handover {
+        conversation: head.conversation.as_str().to_owned(),
+        phone_number_id,
+        person: person(told.person, None),
+        previous_owner_role: told.previous_role,
+        new_owner_role: told.new_role,
+    };
+    Made {
+        name: if told.is_gained { "conversation.gained" } else { "conversation.lost" },
+        timestamp: happened(head, told.timestamp),
+        data: Data::Handover(Box::new(data)),
+    }
 }
 
 fn progress(head: &Head, phone_number_id: Option<String>, status: Status) -> Option<Made> {
@@ -390,6 +435,31 @@ mod tests {
         let foreign = json!({"biz_opaque_callback_data": null});
         let foreign = written(&head(Class::Status), &status("read", foreign)).unwrap();
         assert_eq!(foreign["data"]["message_id"], "wamid.B=");
+    }
+
+    #[test]
+    fn what_another_responder_answers_has_a_name_of_its_own() {
+        let under = |field: &str, mut payload: Value| {
+            payload["entry"][0]["changes"][0]["field"] = json!(field);
+            payload
+        };
+        let event = written(&head(Class::Message), &under("standby", message())).unwrap();
+        assert_eq!((&event["type"], &event["data"]["text"]), (&json!("message.standby"), &json!("look")));
+        assert_eq!(written(&head(Class::Status), &under("standby", status("read", json!({})))), None);
+
+        let roles = json!({"previous_owner_role": "A", "new_owner_role": "B"});
+        for (control, name) in
+            [("control_passed", "conversation.gained"), ("control_taken", "conversation.lost")]
+        {
+            let mut payload = under("messaging_handovers", message());
+            payload["entry"][0]["changes"][0]["value"] = json!({"sender": {"phone_number": "4915550009"},
+                "recipient": {"phone_number_id": "15550001"}, "timestamp": "1763784000", control: roles});
+            let event = written(&head(Class::Message), &payload).unwrap();
+            let data = json!({"conversation": "u:US.1", "phone_number_id": "15550001",
+                "person": {"phone": "4915550009"}, "previous_owner_role": "A", "new_owner_role": "B"});
+            assert_eq!((&event["type"], &event["data"]), (&json!(name), &data));
+            assert_eq!(event["timestamp"], "2025-11-22T04:00:00Z");
+        }
     }
 
     #[test]

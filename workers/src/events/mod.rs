@@ -6,7 +6,9 @@
 mod event;
 mod request;
 
-pub use event::{API_VERSION, Data, Event, EventError, Failure, FlowRun, Media, Person, Progress, Received};
+pub use event::{
+    API_VERSION, Data, Event, EventError, Failure, FlowRun, Handover, Media, Person, Progress, Received,
+};
 
 use crate::core::job::{Job, LaneSource, Verdict, Work};
 use crate::core::log::to_bytes;

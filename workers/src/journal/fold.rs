@@ -16,6 +16,9 @@ use serde_json::Value;
 
 const TEXT_CHARS_MAX: usize = 4096;
 
+/// What stands for the origin of a message in a conversation that another responder has.
+pub const BY_STANDBY: &str = "standby";
+
 /// What is to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
@@ -171,6 +174,11 @@ pub fn fold(work: &Work) -> Result<Entry, FoldError> {
 
 fn fold_message(work: &Work, update: Update) -> Result<Entry, FoldError> {
     let number = number_of(work, &update);
+    let by_standby = update.is_standby().then(|| serde_json::json!({"by": BY_STANDBY}));
+    if by_standby.is_some() && number.is_none() {
+        // Of another responder's conversations, Meta may leave out with which number they are.
+        return Ok(Entry::Nothing);
+    }
     let entry = match update.body {
         Body::Message(message) => incoming(work, number.ok_or(FoldError::NoNumber)?, *message),
         Body::Other(value) => match value.pointer("/message_echoes/0") {
@@ -180,7 +188,8 @@ fn fold_message(work: &Work, update: Update) -> Result<Entry, FoldError> {
         },
         Body::Status(_) => return fold_status(work, update),
     };
-    Ok(Entry::Message(Box::new(entry)))
+    let origin = by_standby.or(entry.origin);
+    Ok(Entry::Message(Box::new(MessageEntry { origin, ..entry })))
 }
 
 fn number_of(work: &Work, update: &Update) -> Option<String> {

@@ -369,6 +369,40 @@ async fn after_a_full_disk_the_next_batch_is_written() {
 }
 
 #[tokio::test]
+async fn what_came_on_standby_is_in_the_conversation_with_a_mark() {
+    let standby = |value: Value| {
+        let mut payload = envelope(&value);
+        payload["entry"][0]["changes"][0]["field"] = json!("standby");
+        payload
+    };
+    let text = |id: &str, more: Value| {
+        let mut text = json!({"id": id, "type": "text", "timestamp": "1000", "text": {"body": id}});
+        text.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        text
+    };
+    let mut log = Log::new().message("w1", Some(USER), Some(PHONE), "hi");
+    let key = || ConversationKey::user(USER);
+    let heard = json!({"messages": [text("w2", json!({"from_user_id": USER}))]});
+    let echoed = json!({"message_echoes": [text("w3", json!({"to_user_id": USER}))]});
+    for (id, value) in [("w2", heard), ("w3", echoed)] {
+        log.push(id, Family::Update(Class::Message), key(), &standby(value));
+    }
+    let (_directory, journal) = open().await;
+    assert_eq!(journal.write_batch(&log.works).await.unwrap(), []);
+    let found = conversations(&journal).await;
+    assert_eq!(found.len(), 1);
+    let mut messages = journal.messages("acme", &found[0].id, None, 10).await.unwrap();
+    messages.sort_by_key(|message| message.sequence);
+    let marks: Vec<_> = messages
+        .iter()
+        .map(|message| {
+            (message.direction.as_str(), message.origin.as_ref().map(|origin| origin["by"].clone()))
+        })
+        .collect();
+    assert_eq!(marks, [("in", None), ("in", Some(json!("standby"))), ("out", Some(json!("standby")))]);
+}
+
+#[tokio::test]
 async fn an_address_that_is_no_sqlite_file_is_refused_in_words() {
     for url in ["postgres://db/x", "sqlite::memory:", "sqlite://", "journal.db"] {
         let error = Journal::open(url).await.unwrap_err();

@@ -242,6 +242,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_on_standby_passes_unchanged_to_whoever_takes_it_or_everything() {
+        let mut fixture = Fixture::new();
+        fixture.relay("all", "https://bot.example/", json!({}));
+        fixture.relay("messages", "https://bot.example/", json!({"fields": ["messages"]}));
+        fixture.relay(
+            "standby",
+            "https://bot.example/",
+            json!({"fields": ["standby", "messaging_handovers"]}),
+        );
+        for field in ["standby", "messaging_handovers"] {
+            let head = Head { field: Some(field.to_owned()), ..head(Class::Message) };
+            let payload = json!({"entry": [{"id": "WABA", "changes": [{"field": field, "value": {}}]}]});
+            assert_eq!(ids(&fixture, &head, payload.to_string().as_bytes()), ["all", "standby"], "{field}");
+        }
+    }
+
+    #[test]
     fn nothing_goes_out_that_nobody_owns_or_could_read() {
         let mut fixture = Fixture::new();
         fixture.relay("all", "https://bot.example/", json!({}));
