@@ -1,4 +1,5 @@
-//! `/hooks/…`: where a CRM posts what its agents write. An answer of 200 means that the message is stored.
+//! `/hooks/…`: where a CRM posts what its agents write and when they are done. An answer of 200 means that the message
+//! is stored, and that flows rest in its conversation.
 //!
 //! The last part of the address is a secret, so paths are never logged. A wrong tenant, link or token is the
 //! same "not found", and nothing of the body is read before the token holds.
@@ -7,6 +8,7 @@ use super::App;
 use super::input::{PathOf, body};
 use super::problem::Problem;
 use super::queue::queue;
+use crate::conversation::{OwnerError, Side};
 use crate::core::log::now_ms;
 use crate::crm::answer::{self, AnswerError, Arrived};
 use crate::crm::hook::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
@@ -48,8 +50,24 @@ async fn taken(app: &App, link: &CrmLink, request: Request) -> Result<Json<Value
     app.reach_log()?;
     let arrived =
         Arrived { timestamp: text(TIMESTAMP_HEADER), signature: text(SIGNATURE_HEADER), body: &bytes };
-    let command = answer::to_command(&app.platform, link, arrived, now_ms()).await;
-    match command.map_err(|error| problem(link, error))? {
+    let rest = app.settings.rest_after_agent;
+    let asked = answer::read(&app.platform, link, arrived, rest, now_ms()).await;
+    let asked = asked.map_err(|error| problem(link, error))?;
+    // Before the message goes out: whoever answers it must not meet a flow.
+    if let Some((number, person, event)) = &asked.turn {
+        let side = Side::of_person(&link.tenant, number, person);
+        match app.owners().tell(&side, event, now_ms()).await {
+            Ok(_) => {}
+            Err(error @ OwnerError::Away { .. }) => {
+                tracing::warn!(tenant = %link.tenant, link = %link.id, %error, "a webhook of the CRM is not taken");
+                return Err(Problem::NatsAway);
+            }
+            Err(error @ OwnerError::Newer) => {
+                tracing::warn!(tenant = %link.tenant, link = %link.id, %error, "who has a conversation is not noted");
+            }
+        }
+    }
+    match asked.command {
         Some(command) => {
             queue(app, Lane::Live, &command).await?;
             Ok(Json(json!({"id": command.id})))

@@ -11,6 +11,7 @@ use super::problem::{Mistake, Problem, ProblemBody};
 use super::queue::queue;
 use super::time::rfc3339;
 use crate::core::log::now_ms;
+use crate::journal::fold::BY_STANDBY;
 use crate::journal::query::StoredMessage;
 use crate::raw::RawJson;
 use crate::replies::body::graph_body;
@@ -104,6 +105,8 @@ pub struct Message {
     /// Who asked for it, for outgoing messages.
     #[schema(value_type = Option<Value>)]
     origin: Option<RawJson>,
+    /// Whether it was written while another responder at Meta had the conversation, so that nobody here answers it.
+    standby: bool,
     /// When it was written.
     created_at: String,
 }
@@ -120,6 +123,8 @@ pub struct MessageError {
 impl From<StoredMessage> for Message {
     fn from(stored: StoredMessage) -> Self {
         let fault = stored.progress.shown_fault();
+        let by = stored.origin.as_ref().and_then(|origin| origin.get("by")).and_then(Value::as_str);
+        let standby = by == Some(BY_STANDBY);
         Self {
             error: fault.map(|fault| MessageError { code: fault.code, reason: fault.reason.clone() }),
             status: stored.progress.status.as_str(),
@@ -138,7 +143,8 @@ impl From<StoredMessage> for Message {
             content: stored.content,
             wamid: stored.wamid,
             reply_to: stored.reply_to,
-            origin: stored.origin,
+            origin: stored.origin.filter(|_| !standby),
+            standby,
             created_at: rfc3339(stored.created_ms),
         }
     }

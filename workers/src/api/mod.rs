@@ -17,6 +17,7 @@ mod input;
 mod limit;
 mod listener;
 mod messages;
+mod owner;
 mod page;
 mod pools;
 pub mod private;

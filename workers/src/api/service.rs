@@ -2,7 +2,8 @@
 
 use super::problem::Problem;
 use super::{
-    App, auth, bots, conversations, dead_letters, flows, hooks, messages, pools, rate, replays, tuning, usage,
+    App, auth, bots, conversations, dead_letters, flows, hooks, messages, owner, pools, rate, replays, tuning,
+    usage,
 };
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
@@ -75,6 +76,8 @@ fn v1(is_guarded: bool) -> OpenApiRouter<App> {
         .routes(routes!(messages::get))
         .routes(routes!(conversations::list))
         .routes(routes!(conversations::messages))
+        .routes(routes!(owner::get))
+        .routes(routes!(owner::set))
         .routes(routes!(bots::list))
         .routes(routes!(bots::get, bots::put, bots::delete))
         .routes(routes!(flows::list))

@@ -21,6 +21,8 @@ pub struct ApiSettings {
     pub requests_per_second: u32,
     /// Requests a key may make at once.
     pub requests_burst: u32,
+    /// How long flows rest in a conversation after an agent's answer; not at all when zero.
+    pub rest_after_agent: Duration,
 }
 
 impl ApiSettings {
@@ -38,8 +40,15 @@ impl ApiSettings {
             request_timeout: reader.duration("api.request_timeout"),
             requests_per_second,
             requests_burst,
+            rest_after_agent: rest_after_agent(reader),
         }
     }
+}
+
+/// A duration, or "off".
+fn rest_after_agent(reader: &mut Reader) -> Duration {
+    const KEY: &str = "flows.rest_after_agent";
+    if reader.text(KEY) == "off" { Duration::ZERO } else { reader.duration(KEY) }
 }
 
 #[cfg(test)]
@@ -51,6 +60,20 @@ mod tests {
         let mut reader = Reader::load(None, []);
         let settings = ApiSettings::read(&mut reader);
         assert_eq!(settings.request_timeout, Duration::from_secs(15));
+        assert_eq!(settings.rest_after_agent, Duration::from_secs(24 * 3600));
         reader.finish().unwrap();
+    }
+
+    #[test]
+    fn a_rest_may_be_switched_off_and_not_be_nonsense() {
+        let read = |text: &str| {
+            let variable = ("ACKLINE_FLOWS_REST_AFTER_AGENT".to_owned(), text.to_owned());
+            let mut reader = Reader::load(None, [variable]);
+            let rest = ApiSettings::read(&mut reader).rest_after_agent;
+            reader.finish().map(|_| rest).ok()
+        };
+        assert_eq!(read("off"), Some(Duration::ZERO));
+        assert_eq!(read("30m"), Some(Duration::from_secs(1800)));
+        assert_eq!(read("a while"), None);
     }
 }

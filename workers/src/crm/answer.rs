@@ -1,14 +1,17 @@
-//! An agent's answer on its way back: from the CRM's webhook to the send command that the API stores.
+//! What agents do on its way back: from the CRM's webhook to the send command and to whose the conversation is.
 //!
-//! Storing the command is left to the caller, which answers the webhook only then; a webhook that comes
-//! twice gives the same command and is stored once.
+//! Storing both is left to the caller, which answers the webhook only then; a webhook that comes twice gives the
+//! same and is stored once.
 
-use super::hook::{self, HookError};
+use super::hook::{self, HookError, Release};
 use super::link::{PlaceError, Places, Route};
+use crate::conversation::Event;
 use crate::platform::Platform;
-use ackline_shared::command::SendCommand;
+use ackline_shared::command::{Recipient, SendCommand};
+use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::model::CrmLink;
 use ackline_shared::vault::VaultError;
+use std::time::Duration;
 
 /// A webhook as it arrived at a link's address.
 #[derive(Debug, Clone, Copy)]
@@ -41,24 +44,62 @@ pub enum AnswerError {
 const NO_NUMBER: &str =
     "it is not known which WhatsApp number this conversation belongs to; the person has to write once more";
 
-/// Turns a webhook into the command to store; `None` when there is nothing to send.
-pub async fn to_command(
+/// What a webhook asks for.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// The command to store.
+    pub command: Option<SendCommand>,
+    /// What it says of whose a conversation is: of a number with a person.
+    pub turn: Option<(PhoneNumberId, Recipient, Event)>,
+}
+
+/// Tells what a webhook asks for; flows rest for a while in a conversation in which an agent answered.
+pub async fn read(
     platform: &Platform,
     link: &CrmLink,
     arrived: Arrived<'_>,
+    rest: Duration,
     now_ms: u64,
-) -> Result<Option<SendCommand>, AnswerError> {
+) -> Result<Asked, AnswerError> {
     let secret = link.webhook_secret.as_ref().map(|field| platform.open(link, field)).transpose()?;
     hook::verify(secret.as_ref(), arrived.timestamp, arrived.signature, arrived.body, now_ms)?;
+    if let Some(release) = Release::parse(arrived.body) {
+        return released(platform, link, &release, now_ms).await;
+    }
     let Some(message) = hook::parse(arrived.body).filter(|message| message.is_for(link)) else {
-        return Ok(None);
+        return Ok(Asked::default());
     };
     if let Some(words) = message.refusal() {
         return Err(AnswerError::Unsendable(words));
     }
-    let places = Places::new(platform.buckets.sessions.clone());
-    let place = places.of_source(link, &message.source_id).await?;
-    let route = Route::back(&platform.snapshot(), link, place.as_ref(), &message.source_id);
+    let route = route(platform, link, &message.source_id).await?;
     let route = route.ok_or(AnswerError::Unsendable(NO_NUMBER))?;
-    Ok(Some(hook::command(link, &route, &message, now_ms)))
+    let command = hook::command(link, &route, &message, now_ms);
+    let turn = message.by_person.then(|| {
+        let at_ms = message.written_ms.map_or(now_ms, |written| written.min(now_ms));
+        (route.number, route.to, Event::Answered { link: link.id.to_string(), at_ms, rest })
+    });
+    Ok(Asked { command: Some(command), turn })
+}
+
+async fn released(
+    platform: &Platform,
+    link: &CrmLink,
+    release: &Release,
+    now_ms: u64,
+) -> Result<Asked, AnswerError> {
+    if !release.is_for(link) {
+        return Ok(Asked::default());
+    }
+    // Whoever never wrote to a number of ours has no conversation to be released.
+    let Some(route) = route(platform, link, &release.source_id).await? else { return Ok(Asked::default()) };
+    let at_ms = release.at_ms.map_or(now_ms, |at_ms| at_ms.min(now_ms));
+    let event = Event::Released { link: link.id.to_string(), at_ms, to_bot: release.to_bot };
+    Ok(Asked { command: None, turn: Some((route.number, route.to, event)) })
+}
+
+async fn route(platform: &Platform, link: &CrmLink, source_id: &str) -> Result<Option<Route>, PlaceError> {
+    let places = Places::new(platform.buckets.sessions.clone());
+    let place = places.of_source(link, source_id).await?;
+    Ok(Route::back(&platform.snapshot(), link, place.as_ref(), source_id))
 }

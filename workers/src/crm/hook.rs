@@ -77,6 +77,65 @@ pub struct AgentMessage {
     pub reply_to: Option<String>,
     /// How many files it carries.
     pub attachments: usize,
+    /// Whether a person wrote it, and no automation.
+    pub by_person: bool,
+    /// When it was written, in unix milliseconds, by the CRM's clock.
+    pub written_ms: Option<u64>,
+}
+
+/// A conversation that agents are done with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    account_id: Option<u64>,
+    inbox_id: Option<u64>,
+    /// Who the conversation is with: a phone number or a business-scoped user id.
+    pub source_id: String,
+    /// Whether it was given back to the bot, and not closed.
+    pub to_bot: bool,
+    /// When, in unix milliseconds, by the CRM's clock.
+    pub at_ms: Option<u64>,
+}
+
+impl Release {
+    /// Whether it was in the inbox of this link.
+    pub fn is_for(&self, link: &CrmLink) -> bool {
+        self.account_id.is_none_or(|id| id == link.account_id)
+            && self.inbox_id.is_none_or(|id| id == link.inbox_id)
+    }
+
+    /// Reads a webhook that tells that a conversation was resolved, or is the bot's again (`pending`).
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        let event: Value = serde_json::from_slice(body).ok()?;
+        let text =
+            |pointer: &str| event.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let number = |pointer: &str| event.pointer(pointer).and_then(Value::as_u64);
+        if !matches!(text("/event"), Some("conversation_status_changed" | "conversation_resolved")) {
+            return None;
+        }
+        let to_bot = match text("/status") {
+            Some("resolved") => false,
+            Some("pending") => true,
+            _ => return None,
+        };
+        let changed = event.get("changed_attributes").and_then(Value::as_array).into_iter().flatten();
+        let changed = changed.filter_map(|one| one.pointer("/updated_at/current_value")).find_map(moment_ms);
+        Some(Self {
+            account_id: number("/account/id").or_else(|| number("/messages/0/account_id")),
+            inbox_id: number("/inbox_id"),
+            source_id: text("/contact_inbox/source_id")?.to_owned(),
+            to_bot,
+            at_ms: event.get("updated_at").and_then(moment_ms).or(changed),
+        })
+    }
+}
+
+/// A time as Chatwoot writes them: seconds, whole or not, or RFC 3339.
+fn moment_ms(value: &Value) -> Option<u64> {
+    if let Some(text) = value.as_str() {
+        return u64::try_from(text.parse::<jiff::Timestamp>().ok()?.as_millisecond()).ok();
+    }
+    let duration = std::time::Duration::try_from_secs_f64(value.as_f64()?).ok()?;
+    u64::try_from(duration.as_millis()).ok()
 }
 
 impl AgentMessage {
@@ -120,6 +179,10 @@ pub fn parse(body: &[u8]) -> Option<AgentMessage> {
         content: markdown::to_whatsapp(text("/content").unwrap_or_default()),
         reply_to: text("/content_attributes/in_reply_to_external_id").map(str::to_owned),
         attachments: event.get("attachments").and_then(Value::as_array).map_or(0, Vec::len),
+        by_person: text("/message_type") == Some("outgoing")
+            && text("/sender/type") == Some("user")
+            && event.pointer("/content_attributes/automation_rule_id").is_none_or(Value::is_null),
+        written_ms: event.get("created_at").and_then(moment_ms),
     })
 }
 
@@ -231,6 +294,47 @@ mod tests {
             assert_eq!(parse(&with(pointer, value.clone())), None, "{pointer} {value}");
         }
         assert_eq!(parse(b"not json"), None);
+    }
+
+    #[test]
+    fn a_person_is_told_from_an_automation() {
+        let by_person = |pointer: &str, value: Value| parse(&with(pointer, value)).unwrap().by_person;
+        assert!(by_person("/id", json!(42)));
+        assert!(!by_person("/message_type", json!("template")));
+        assert!(!by_person("/sender", json!({"id": 1, "type": "agent_bot"})));
+        assert!(!by_person("/sender", Value::Null));
+        assert!(!by_person("/content_attributes", json!({"automation_rule_id": 4})));
+        let mut event = event();
+        for (created, ms) in [
+            (json!("2026-11-30T08:00:00.250Z"), Some(1_796_025_600_250)),
+            (json!(1_796_025_600), Some(1_796_025_600_000)),
+            (json!("today"), None),
+        ] {
+            event["created_at"] = created;
+            assert_eq!(parse(event.to_string().as_bytes()).unwrap().written_ms, ms);
+        }
+    }
+
+    #[test]
+    fn a_conversation_is_released_when_it_is_resolved_or_pending() {
+        let event = |status: &str, more: Value| {
+            let mut event = json!({"event": "conversation_status_changed", "id": 11, "inbox_id": 7, "status": status,
+                "contact_inbox": {"source_id": "15550001"}, "messages": [{"account_id": 3}]});
+            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            Release::parse(event.to_string().as_bytes())
+        };
+        let resolved = event("resolved", json!({"updated_at": 1_796_025_600.5})).unwrap();
+        assert!(resolved.is_for(&link()) && !resolved.to_bot);
+        assert_eq!((resolved.source_id.as_str(), resolved.at_ms), ("15550001", Some(1_796_025_600_500)));
+        let changed = json!([{"status": {}}, {"updated_at": {"current_value": "2026-11-30T08:00:00Z"}}]);
+        let pending = event("pending", json!({"changed_attributes": changed})).unwrap();
+        assert!(pending.to_bot);
+        assert_eq!(pending.at_ms, Some(1_796_025_600_000));
+        assert_eq!(event("open", json!({})), None);
+        assert_eq!(event("resolved", json!({"event": "conversation_updated"})), None);
+        assert_eq!(event("resolved", json!({"contact_inbox": {}})), None);
+        assert!(!event("resolved", json!({"inbox_id": 8})).unwrap().is_for(&link()));
+        assert!(!event("resolved", json!({"account": {"id": 4}})).unwrap().is_for(&link()));
     }
 
     #[test]

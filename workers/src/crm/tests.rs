@@ -1,6 +1,6 @@
 //! The job against a real nats-server and a Chatwoot with a memory.
 
-use super::answer::{Arrived, to_command};
+use super::answer::{self, Arrived};
 use super::fake::{ACCOUNT, Fake, Fault, INBOX, TOKEN};
 use super::*;
 use crate::core::job::{Answered, Marks};
@@ -215,7 +215,8 @@ async fn an_agents_answer_takes_the_way_back_and_its_failure_is_noted_for_the_ag
     let link = stand.platform.snapshot().crm_links["crm.acme.desk"].clone();
     let body = hook.to_string().into_bytes();
     let arrived = Arrived { timestamp: None, signature: None, body: &body };
-    let command = to_command(&stand.platform, &link, arrived, 1).await.unwrap().unwrap();
+    let asked = answer::read(&stand.platform, &link, arrived, Duration::from_secs(60), 1).await.unwrap();
+    let command = asked.command.unwrap();
     assert_eq!(command.phone_number_id.as_str(), NUMBER);
     let both = Recipient { user_id: Some("US.1".into()), phone: Some("15550001".into()) };
     assert_eq!(command.to, both, "the answer stays in the conversation the person opened");

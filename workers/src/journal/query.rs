@@ -80,6 +80,8 @@ const MESSAGES: &str = "SELECT id, conversation, phone_number_id, direction, kin
 const CONVERSATIONS: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
     incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND (last_ms, id) < (?2, ?3) \
     ORDER BY last_ms DESC, id DESC LIMIT ?4";
+const CONVERSATION: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
+    incoming, outgoing FROM conversations WHERE tenant = ?1 AND id = ?2";
 const CONVERSATIONS_OF_NUMBER: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
     incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND (last_ms, id) < (?2, ?3) \
     AND phone_number_id = ?5 ORDER BY last_ms DESC, id DESC LIMIT ?4";
@@ -134,6 +136,13 @@ impl Journal {
                 .fetch_optional(&self.database()?.readers)
                 .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// One of a tenant's conversations, by any id it ever had.
+    pub async fn conversation(&self, tenant: &str, id: &str) -> Result<Option<Conversation>, JournalError> {
+        let Some(id) = self.conversation_id(tenant, id).await? else { return Ok(None) };
+        let row = sqlx::query(CONVERSATION).bind(tenant).bind(id).fetch_optional(&self.readers).await?;
+        Ok(row.as_ref().map(conversation).transpose()?)
     }
 
     /// A conversation's messages, the newest first, starting after `after` (time and sequence).

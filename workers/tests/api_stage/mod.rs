@@ -146,6 +146,7 @@ impl Stage {
             request_timeout: Duration::from_secs(10),
             requests_per_second: 1000,
             requests_burst: 1000,
+            rest_after_agent: Duration::from_secs(3600),
         };
         change(&mut settings);
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
