@@ -166,7 +166,7 @@ pub struct Relay {
     /// The app secret the bot was configured with, when it is not our app's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_secret: Option<SecretField>,
-    /// Webhook fields it gets, such as `messages`; empty means all.
+    /// Webhook fields it gets, such as `messages` or `standby`; empty means all. Each comes as Meta sent it.
     #[serde(default)]
     pub fields: Vec<String>,
     /// Requests to it at once.

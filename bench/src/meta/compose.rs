@@ -46,6 +46,8 @@ pub struct ChangeSpec {
     pub messages: Vec<IncomingMessage>,
     /// Statuses of messages to people.
     pub statuses: Vec<StatusSpec>,
+    /// Whether another responder has the conversations, so that they come under the field `standby`.
+    pub standby: bool,
     /// Another field, such as `account_update`.
     pub field: Option<String>,
     /// That field's value, passed on as it is.
@@ -186,7 +188,7 @@ impl Made {
             statuses.push(status);
         }
         let value = payload::messaging_value(metadata, contacts, messages, statuses);
-        Ok(payload::change("messages", value))
+        Ok(payload::change(if spec.standby { "standby" } else { "messages" }, value))
     }
 
     fn message(

@@ -5,6 +5,7 @@
 //! | `POST /messages` | posts one message of a person: an [`IncomingMessage`] and a [`Posting`] in one flat object |
 //! | `POST /deliveries` | posts `{"entries": …}` (a [`Batch`]), `{"raw": "…"}` or `{"raw_base64": "…"}`, with a [`Posting`] |
 //! | `POST /statuses` | posts `statuses` of `message_id` one after the other, in the order given |
+//! | `POST /handovers` | lets a second responder `take`, `pass` or `release` the conversation of a `person` ([`HandoverSpec`]) |
 //! | `POST /handshake` | verifies the webhook URL with a GET |
 //! | `PUT /webhook` | sends webhooks to `url` from now on |
 //! | `GET`, `PUT /ladder` | the statuses that follow a send ([`Ladder`]) |
@@ -20,6 +21,7 @@ use super::entry::Entry;
 use super::incoming::{IncomingMessage, take};
 use super::ladder::Ladder;
 use super::payload::StatusKind;
+use super::routing::HandoverSpec;
 use super::rules::Rule;
 use super::simulator::{Accepted, Handshake, NotPosted, Posting, Simulator};
 use crate::journal::{Ask, Page};
@@ -49,6 +51,7 @@ pub fn router() -> Router<Arc<Simulator>> {
         .route("/messages", post(messages))
         .route("/deliveries", post(deliveries))
         .route("/statuses", post(statuses))
+        .route("/handovers", post(handovers))
         .route("/handshake", post(handshake))
         .route("/webhook", put(webhook))
         .route("/ladder", get(show_ladder).put(set_ladder))
@@ -157,6 +160,11 @@ async fn statuses(State(sim): Sim, body: Bytes) -> Answer<(StatusCode, Json<Valu
     };
     let deliveries = sim.send_statuses(spec.statuses.iter().map(|kind| status(*kind)).collect()).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "deliveries": deliveries }))))
+}
+
+async fn handovers(State(sim): Sim, body: Bytes) -> Answer<(StatusCode, Json<Value>)> {
+    let accepted = sim.hand_over(&read::<HandoverSpec>(&body)?)?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "deliveries": accepted.map(|posted| posted.deliveries) }))))
 }
 
 async fn handshake(State(sim): Sim) -> Json<Handshake> {

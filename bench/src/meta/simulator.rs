@@ -9,6 +9,7 @@ use super::media::Media;
 use super::mint::{Mint, digits_of};
 use super::pacing::Pacing;
 use super::people::{People, Person};
+use super::routing::Taken;
 use super::rules::Rules;
 use super::signing::Signature;
 use super::{Number, Options};
@@ -45,6 +46,7 @@ pub struct Simulator {
     media: Mutex<Media>,
     ladder: Mutex<Ladder>,
     sent: Mutex<LruCache<String, SentMessage>>,
+    taken: Mutex<Taken>,
     subscribed: Mutex<BTreeSet<String>>,
 }
 
@@ -144,6 +146,7 @@ impl Simulator {
             people: Mutex::default(),
             rules: Mutex::default(),
             media: Mutex::default(),
+            taken: Mutex::default(),
             sent: Mutex::new(LruCache::new(NonZeroUsize::new(SENT_KEPT).unwrap_or(NonZeroUsize::MIN))),
             options,
             courier,
@@ -156,8 +159,13 @@ impl Simulator {
 
     /// Posts one message from a person.
     pub fn receive(&self, message: IncomingMessage, posting: Posting) -> Result<Accepted, NotPosted> {
+        let sender = &message.sender;
+        let person = sender.user_id.as_deref().or(sender.from.as_deref()).unwrap_or_default();
+        let number = self.number(sender.phone_number_id.as_deref()).phone_number_id;
+        let standby = self.taken().has(&number, &self.conversation(person));
         let change = ChangeSpec {
             phone_number_id: message.sender.phone_number_id.clone(),
+            standby,
             messages: vec![message],
             ..ChangeSpec::default()
         };
@@ -317,6 +325,10 @@ impl Simulator {
 
     pub(super) fn media(&self) -> MutexGuard<'_, Media> {
         lock(&self.media)
+    }
+
+    pub(super) fn taken(&self) -> MutexGuard<'_, Taken> {
+        lock(&self.taken)
     }
 
     pub(super) fn subscribed(&self) -> MutexGuard<'_, BTreeSet<String>> {

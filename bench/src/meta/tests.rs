@@ -463,3 +463,34 @@ async fn the_journal_waits_for_what_is_asked_and_can_be_cleared() {
     assert_eq!(health["ok"], true);
     sim.stop().await;
 }
+
+#[tokio::test]
+async fn a_second_responder_takes_a_conversation_and_gives_it_back() {
+    let mut receiver = receiver(&[]).await;
+    let options = Options { webhook_url: Some(receiver.url()), ..Options::default() };
+    let simulator = start(options).await.unwrap();
+    let hand = |action| HandoverSpec { person: "4915100000001".into(), phone_number_id: None, action };
+    let mut told = Vec::new();
+    for action in [None, Some(Hand::Take), Some(Hand::Pass), Some(Hand::Take), Some(Hand::Release)] {
+        if let Some(action) = action {
+            let posted = simulator.simulator().hand_over(&hand(action)).unwrap();
+            assert_eq!(posted.is_none(), action == Hand::Release, "letting go is told nobody");
+            if posted.is_some() {
+                let handover: Value = serde_json::from_slice(&receiver.next().await.1).unwrap();
+                let value = &handover["entry"][0]["changes"][0]["value"];
+                assert_eq!(value["recipient"]["phone_number_id"], NUMBER);
+                assert_eq!(
+                    (&value["sender"]["phone_number"], &value["metadata"]),
+                    (&json!("4915100000001"), &Value::Null)
+                );
+                assert_eq!(value["control_taken"].is_object(), action == Hand::Take);
+            }
+        }
+        let message = IncomingMessage::text("4915100000001", "hi");
+        simulator.simulator().receive(message, Posting::default()).unwrap();
+        let body: Value = serde_json::from_slice(&receiver.next().await.1).unwrap();
+        assert_eq!(body["entry"][0]["changes"][0]["value"]["messages"][0]["from"], "4915100000001");
+        told.push(body["entry"][0]["changes"][0]["field"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(told, ["messages", "standby", "messages", "standby", "messages"]);
+}

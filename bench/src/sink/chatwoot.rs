@@ -85,6 +85,13 @@ impl Sink {
         Some(Answered { message_id: message.id, conversation_id: message.conversation_id, status })
     }
 
+    /// Resolves a person's conversation and reports it as Chatwoot does: the status answered, if there is one of each.
+    pub async fn agent_resolves(&self, source_id: &str) -> Option<u16> {
+        let chatwoot = self.chatwoot.clone()?;
+        let report = lock(&chatwoot.desk).turn(source_id, "resolved")?;
+        chatwoot.reporter.post(&chatwoot.options, &report).await
+    }
+
     fn record_crm(&self, call: CrmCall) {
         self.journal.record(Entry::Crm(call));
     }

@@ -19,4 +19,5 @@ mod model;
 mod outage;
 mod pywa;
 mod receiver;
+mod responders;
 mod standard_webhooks;

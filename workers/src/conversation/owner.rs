@@ -181,7 +181,8 @@ impl Owner {
                 if is_known || is_past { None } else { make(Who::Responder, *at_ms, Some(until), why) }
             }
             Event::Heard { at_ms } => {
-                let is_ours_again = has(Who::Responder) && *at_ms > since;
+                // Meta counts in seconds: what came as ours in the same one is ours.
+                let is_ours_again = has(Who::Responder) && *at_ms >= since;
                 let why = "Meta delivers messages to us again".to_owned();
                 if is_ours_again { make(Who::Bot, *at_ms, None, why) } else { None }
             }

@@ -197,7 +197,7 @@ async fn a_flow_rests_once_an_agent_answered_and_goes_on_where_it_waited() {
     let rest = Duration::from_secs(3600);
     place.tell(Event::Answered { link: "desk".into(), at_ms: now_ms(), rest }).await;
     say("m2", "two").await;
-    passed_by_flows(&stage, "in.>", 2, Partition(1)).await;
+    passed_by_flows(&stage, subjects::UPDATES_SUBJECTS[0], 2, Partition(1)).await;
     // Another process takes over: what was the agent's stays the agent's.
     drop(stop);
     running.await.unwrap();

@@ -100,11 +100,25 @@ pub async fn agent(play: &mut Play<'_>) -> Result<String> {
     let sent = replies.first().and_then(|reply| witness::seen(&reply.entry)).context("no reply")?;
     witness::event(play.stage.sink(), "message.delivered", &sent.message_id).await?;
 
-    // A later entry in the same conversation shows that an echo would have been there by now.
+    // The flow rests beside the agent: what comes meanwhile is the agent's, and the flow's again once that is resolved.
     let since = play.now();
-    let later = play.say(&person, words("menu")).await?;
-    witness::crm_entry(play.stage.sink(), &later).await?;
-    play.replies(&person, since, 1).await?;
+    let meanwhile = play.say(&person, words("menu")).await?;
+    witness::crm_entry(play.stage.sink(), &meanwhile).await?;
+    witness::event(play.stage.sink(), "message.received", &meanwhile).await?;
+    let resolved = play.stage.sink().agent_resolves(&person).await;
+    if resolved != Some(200) {
+        bail!("Chatwoot's webhook was answered {resolved:?}");
+    }
+    // Later entries in the same conversation show that an echo, and an answer of the flow, would have been there by now.
+    for answers in 1..=2 {
+        let later = play.say(&person, words("menu")).await?;
+        witness::crm_entry(play.stage.sink(), &later).await?;
+        play.replies(&person, since, answers).await?;
+    }
+    let answers = witness::replies_so_far(play.stage.simulator(), &person, since).await;
+    if answers != 2 {
+        bail!("the flow answered {answers} times, and was to answer twice");
+    }
     let echoes = |entry: &sink::Entry| {
         witness::crm(entry).is_some_and(|call| call.source_id.as_deref() == Some(sent.message_id.as_str()))
     };
@@ -112,5 +126,5 @@ pub async fn agent(play: &mut Play<'_>) -> Result<String> {
     if !echoed.entries.is_empty() {
         bail!("the agent's answer was written into the CRM a second time");
     }
-    Ok("sent once with WhatsApp's marks, no echo in the CRM".to_owned())
+    Ok("sent once with WhatsApp's marks, no echo in the CRM; the flow rests until it is resolved".to_owned())
 }

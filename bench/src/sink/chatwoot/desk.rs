@@ -350,6 +350,20 @@ impl Desk {
         self.post(conversation, &body).ok().map(|(message, _)| message)
     }
 
+    /// Sets the status of a person's conversation, and gives the webhook that tells of it.
+    pub fn turn(&mut self, source_id: &str, status: &str) -> Option<Value> {
+        let found = self.conversations.iter_mut().rev().find(|(_, held)| held.source_id == source_id);
+        let (id, held) = found?;
+        let id = *id;
+        let before = std::mem::replace(&mut held.status, status.to_owned());
+        let mut report = self.conversation(id).ok()?;
+        let fields = report.as_object_mut()?;
+        fields.insert("event".to_owned(), json!("conversation_status_changed"));
+        let changed = json!([{"status": {"previous_value": before, "current_value": status}}]);
+        fields.insert("changed_attributes".to_owned(), changed);
+        Some(report)
+    }
+
     /// Sets a message's delivery status; only `read` resists going back to `delivered`.
     pub fn set_status(&mut self, conversation_id: u64, id: u64, body: &Value) -> Result<Value, Refused> {
         let message = self.messages.get_mut(&id).filter(|held| held.conversation_id == conversation_id);

@@ -68,8 +68,8 @@ fn a_conversation_that_another_responder_took_is_not_ours_until_meta_says_so() {
     assert!(!taken.lets_flows_answer(20, 20));
     assert_eq!(who(&[(handover(false, 10), 10), (handover(true, 20), 20)]), Some(Who::Bot));
     // Nobody is told of a release: what comes as ours afterwards tells it.
-    assert_eq!(who(&[(handover(false, 10), 10), (Event::Heard { at_ms: 11 }, 20)]), Some(Who::Bot));
-    assert_eq!(who(&[(handover(false, 10), 10), (Event::Heard { at_ms: 10 }, 20)]), Some(Who::Responder));
+    assert_eq!(who(&[(handover(false, 10), 10), (Event::Heard { at_ms: 10 }, 20)]), Some(Who::Bot));
+    assert_eq!(who(&[(handover(false, 10), 10), (Event::Heard { at_ms: 9 }, 20)]), Some(Who::Responder));
     assert_eq!(who(&[(Event::Overheard { at_ms: 10 }, 10)]), Some(Who::Responder));
     assert!(taken.lets_flows_answer(10 + 24 * HOUR, 10 + 24 * HOUR), "Meta leaves it to nobody for longer");
 }
