@@ -296,7 +296,7 @@ async fn of_two_who_set_an_owner_at_once_none_is_lost() {
     let stage = Stage::start(Snapshot::default()).await;
     let place = Arc::new(Place::of(&stage));
     let taken = |second: u64| Event::Handover {
-        is_gained: second % 2 == 0,
+        is_gained: second.is_multiple_of(2),
         roles: "A to B".into(),
         at_ms: now_ms() - 60_000 + second,
     };
