@@ -94,8 +94,8 @@ async fn the_api_sets_whose_turn_it_is_and_sends_whoever_it_is() {
         (json!({"who": "bot", "for": "2h"}), "/for"),
         (json!({"who": "person", "for": "soon"}), "/for"),
         (json!({"who": "person", "for": "31d"}), "/for"),
-        (json!({"who": "responder"}), ""),
-        (json!({"who": "idle", "until": "x"}), ""),
+        (json!({"who": "responder"}), "/who"),
+        (json!({"who": "idle", "until": "x"}), "/until"),
     ] {
         let answer = stage.put(&set, ACME, &body).await;
         answer.is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
