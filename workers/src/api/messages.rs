@@ -123,7 +123,9 @@ pub struct MessageError {
 impl From<StoredMessage> for Message {
     fn from(stored: StoredMessage) -> Self {
         let fault = stored.progress.shown_fault();
-        let by = stored.origin.as_ref().and_then(|origin| origin.get("by")).and_then(Value::as_str);
+        let origin = stored.origin.as_ref();
+        let origin = origin.and_then(|origin| serde_json::from_str::<Value>(origin.get()).ok());
+        let by = origin.as_ref().and_then(|origin| origin.get("by")).and_then(Value::as_str);
         let standby = by == Some(BY_STANDBY);
         Self {
             error: fault.map(|fault| MessageError { code: fault.code, reason: fault.reason.clone() }),

@@ -2,8 +2,8 @@
 
 use super::problem::Problem;
 use super::{
-    App, auth, bots, conversations, dead_letters, flows, hooks, messages, owner, pools, rate, replays, tuning,
-    usage,
+    App, auth, bots, conversations, dead_letters, flows, hooks, messages, owner, pools, rate, replays,
+    tuning, usage,
 };
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};

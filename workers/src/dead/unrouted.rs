@@ -292,6 +292,7 @@ mod tests {
             received_ms: 7,
             signature: Some("sha256=00".into()),
             traceparent: None,
+            field: None,
             replay: None,
         };
         Unclaimed { stream: UPDATES, sequence: 1, head, payload: Bytes::new(), waba: waba.map(Into::into) }

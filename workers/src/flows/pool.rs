@@ -27,7 +27,6 @@ use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::envelope::Head;
 use ackline_shared::ids::{ConversationKey, EntityId, PhoneNumberId, UpdateId, short_hash};
 use ackline_shared::record::Record;
-use ackline_shared::stored;
 use ackline_shared::subjects::{self, Class, Lane, Pool, session_key};
 use input::{Heard, Input};
 use std::sync::Arc;

@@ -141,7 +141,8 @@ impl Journal {
     /// One of a tenant's conversations, by any id it ever had.
     pub async fn conversation(&self, tenant: &str, id: &str) -> Result<Option<Conversation>, JournalError> {
         let Some(id) = self.conversation_id(tenant, id).await? else { return Ok(None) };
-        let row = sqlx::query(CONVERSATION).bind(tenant).bind(id).fetch_optional(&self.readers).await?;
+        let row =
+            sqlx::query(CONVERSATION).bind(tenant).bind(id).fetch_optional(&self.database()?.readers).await?;
         Ok(row.as_ref().map(conversation).transpose()?)
     }
 

@@ -6,6 +6,7 @@ use super::query::{Conversation, StoredMessage};
 use super::{Journal, JournalError};
 use crate::bounded::Bound;
 use crate::core::job::{Answered, Marks, Work};
+use crate::raw::RawJson;
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
@@ -391,12 +392,12 @@ async fn what_came_on_standby_is_in_the_conversation_with_a_mark() {
     assert_eq!(journal.write_batch(&log.works).await.unwrap(), []);
     let found = conversations(&journal).await;
     assert_eq!(found.len(), 1);
-    let mut messages = journal.messages("acme", &found[0].id, None, 10).await.unwrap();
+    let mut messages = journal.messages("acme", &found[0].id, None, MANY).await.unwrap().items;
     messages.sort_by_key(|message| message.sequence);
     let marks: Vec<_> = messages
         .iter()
         .map(|message| {
-            (message.direction.as_str(), message.origin.as_ref().map(|origin| origin["by"].clone()))
+            (message.direction.as_str(), message.origin.as_ref().map(|origin| value(origin)["by"].clone()))
         })
         .collect();
     assert_eq!(marks, [("in", None), ("in", Some(json!("standby"))), ("out", Some(json!("standby")))]);
@@ -442,4 +443,8 @@ proptest! {
         prop_assert_eq!(found.progress.times.len(), 6);
         prop_assert_eq!((conversations.len(), conversations[0].outgoing), (1, 1));
     }
+}
+
+fn value(json: &RawJson) -> Value {
+    serde_json::from_str(json.get()).unwrap()
 }

@@ -25,6 +25,7 @@ fn unclaimed(id: &str, phone: Option<&str>) -> Head {
         received_ms: 1_750_030_073_000,
         signature: Some("sha256=00".to_owned()),
         traceparent: None,
+        field: None,
         replay: None,
     }
 }

@@ -61,8 +61,7 @@ pub(super) fn read(work: &Work) -> Result<Input, String> {
     let heard =
         |at_ms| Heard { at_ms, received_ms: if work.head.replay.is_some() { now_ms() } else { received_ms } };
     if work.head.family == Family::Record {
-        let record =
-            stored::decode(&work.payload).map_err(|error| format!("not a record: {error}"))?;
+        let record = stored::decode(&work.payload).map_err(|error| format!("not a record: {error}"))?;
         let Record::FlowResult { effect, outcome } = record else { return Ok(Input::Nothing) };
         let outcome: Outcome =
             serde_json::from_value(outcome).map_err(|error| format!("not the outcome of a call: {error}"))?;
