@@ -40,6 +40,9 @@ pub enum Refusal {
     /// The entry of the app, of a number or of its tenant does not parse.
     #[error("not ready")]
     Unreadable,
+    /// Everything in it is of tenants that hold more than their share of what is stored.
+    #[error("over its share")]
+    OverShare,
     /// As many bytes are held as may be.
     #[error("overloaded")]
     Overloaded,
@@ -68,6 +71,7 @@ impl Refusal {
             Self::NotReady
             | Self::Locked
             | Self::Unreadable
+            | Self::OverShare
             | Self::Overloaded
             | Self::Crowded
             | Self::Shed
@@ -90,6 +94,7 @@ impl Refusal {
             Self::NotReady => "not_ready",
             Self::Locked => "secrets_locked",
             Self::Unreadable => "entry_unreadable",
+            Self::OverShare => "over_share",
             Self::Overloaded => "overloaded",
             Self::Crowded => "address_crowded",
             Self::Shed => "shed",
@@ -111,6 +116,7 @@ impl Refusal {
             Self::NotReady
             | Self::Locked
             | Self::Unreadable
+            | Self::OverShare
             | Self::Overloaded
             | Self::Crowded
             | Self::Shed

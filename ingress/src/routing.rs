@@ -13,7 +13,7 @@ use ackline_shared::model::{App, Entity};
 use ackline_shared::registry::{Registry, Snapshot};
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::SigningKey;
-use ackline_shared::subjects::config_key;
+use ackline_shared::subjects::{SPILL, UPDATES, config_key};
 use ackline_shared::vault::{VaultError, VaultKey};
 use arc_swap::{ArcSwapOption, Guard};
 use std::collections::{HashMap, HashSet};
@@ -36,6 +36,8 @@ pub struct RoutingTable {
     phones: HashMap<String, Owner>,
     wabas: HashMap<String, Owner>,
     unreadable: Unreadable,
+    /// Who holds more than its share of what updates are stored in.
+    overdrawn: HashSet<TenantId>,
 }
 
 /// What is declared in entries that do not parse, so that it is known to be somebody's and not whose.
@@ -155,6 +157,8 @@ impl RoutingTable {
             table.apps.insert(id.as_str().to_owned(), door);
         }
         table.unreadable = Unreadable::of(snapshot);
+        let over = snapshot.overdrafts.iter().filter(|(_, overdraft)| overdraft.is_of(&[UPDATES, SPILL]));
+        table.overdrawn = over.map(|(tenant, _)| tenant.clone()).collect();
         for (id, phone) in &snapshot.phones {
             let Some(tenant) = snapshot.tenants.get(&phone.tenant) else {
                 // A number whose tenant is not declared (yet) stays unrouted: its shards are not known.
@@ -200,6 +204,16 @@ impl RoutingTable {
     /// Whether there is a number that messages could be for.
     pub fn has_numbers(&self) -> bool {
         !self.phones.is_empty() || self.hides_numbers()
+    }
+
+    /// Whether anybody holds more than its share.
+    pub fn has_overdrawn(&self) -> bool {
+        !self.overdrawn.is_empty()
+    }
+
+    /// Whether a tenant holds more than its share.
+    pub fn is_overdrawn(&self, tenant: &str) -> bool {
+        self.overdrawn.iter().any(|overdrawn| overdrawn.as_str() == tenant)
     }
 
     /// The keys of entries that do not parse.

@@ -119,6 +119,16 @@ impl<'d> Stamp<'d> {
         split.updates().any(|found| self.route(&split.address(&found)).0 == Route::Unreadable)
     }
 
+    /// Whether every update of a split is of somebody who holds more than its share.
+    pub fn is_all_overdrawn(&self, split: &Split<'_>) -> bool {
+        split.updates().all(|found| match self.route(&split.address(&found)).0 {
+            Route::Owned(owner) => self.table.is_overdrawn(owner.tenant.as_str()),
+            Route::Unclaimed | Route::Foreign | Route::Unreadable => {
+                self.table.is_overdrawn(TenantId::UNROUTED)
+            }
+        })
+    }
+
     fn route(&self, address: &Address<'_>) -> (Route<'d>, Unrouted) {
         let route = self.table.route(self.door, address.phone.as_deref(), address.waba.as_deref());
         let unrouted = match route {

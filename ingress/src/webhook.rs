@@ -211,6 +211,9 @@ impl<L: UpdateLog> Edge<L> {
                 if table.hides_numbers() && stamp.is_any_unreadable(&split) {
                     return Err(Refusal::Unreadable);
                 }
+                if table.has_overdrawn() && stamp.is_all_overdrawn(&split) {
+                    return Err(Refusal::OverShare);
+                }
                 let updates = Stamped::new(stamp, &split, &mut unrouted).unless_known(memory);
                 self.store_some(updates.peekable()).await.map_err(Refusal::Store)?;
                 for (class, count) in split.counts().into_iter().filter(|(_, count)| *count > 0) {
@@ -223,6 +226,9 @@ impl<L: UpdateLog> Edge<L> {
                     .hold(InFlight { updates: 1, bytes: body.len() }, self.tenant_in_flight)
                     .map_err(Refusal::Store)?;
                 let (update, why) = stamp.unreadable(body);
+                if table.is_overdrawn(update.head.tenant.as_str()) {
+                    return Err(Refusal::OverShare);
+                }
                 unrouted.extend(why.map(|_| "unreadable"));
                 let known = memory.knows(update.head.tenant.as_str(), update.head.id.as_str());
                 let update = Some(update).filter(|_| !known).into_iter().peekable();

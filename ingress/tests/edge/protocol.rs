@@ -318,6 +318,31 @@ async fn what_is_declared_in_an_entry_that_does_not_parse_is_asked_for_again_and
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_delivery_is_refused_when_all_of_it_is_of_tenants_that_hold_more_than_their_share() {
+    let harness = Harness::new();
+    let (mut snapshot, master) = fixture::snapshot();
+    let over = br#"{"v":1,"streams":{"UPDATES":{"bytes":9,"limit":7}}}"#;
+    snapshot.fold("overdraft.globex", Some(over)).unwrap();
+    harness.routing.replace(RoutingTable::build(&snapshot, &master, None));
+    let (acme, globex) = (delivery("100", &["wamid.A"]), delivery("200", &["wamid.B"]));
+    let answer = harness.send(post(&globex)).await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, Some("2")));
+    assert!(harness.metrics.encode().contains("refusals_total{reason=\"over_share\"} 1"));
+    assert!(harness.log.stored().is_empty());
+    assert_eq!(harness.send(post(&acme)).await.status.as_u16(), 200, "another's is taken");
+    // One that carries another's, too, is taken whole: Meta asks for all of it again or for nothing.
+    let entries =
+        |body: &str| body.split_once("\"entry\":[").unwrap().1.strip_suffix("]}").unwrap().to_owned();
+    let (first, second) = (entries(&delivery("100", &["wamid.C"])), entries(&globex));
+    let both = format!(r#"{{"object":"whatsapp_business_account","entry":[{first},{second}]}}"#);
+    assert_eq!(harness.send(post(&both)).await.status.as_u16(), 200);
+    assert_eq!(harness.log.stored().len(), 3);
+    snapshot.fold("overdraft.globex", None).unwrap();
+    harness.routing.replace(RoutingTable::build(&snapshot, &master, None));
+    assert_eq!(harness.send(post(&delivery("200", &["wamid.D"]))).await.status.as_u16(), 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whatever_keeps_the_log_from_storing_is_a_503() {
     let harness = Harness::new();
     let errors = [
