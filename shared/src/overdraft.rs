@@ -52,12 +52,13 @@ impl Overdraft {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subjects::{DEAD, UPDATES};
 
     #[test]
     fn what_another_version_wrote_is_read() {
         let newer = r#"{"v":2,"at_ms":5,"why":"x","streams":{"DEAD":{"bytes":9,"limit":7,"count":1}}}"#;
         let read: Overdraft = serde_json::from_str(newer).unwrap();
-        assert!(read.is_of(&["UPDATES", "DEAD"]) && !read.is_of(&["UPDATES"]));
+        assert!(read.is_of(&[UPDATES, DEAD]) && !read.is_of(&[UPDATES]));
         assert_eq!(serde_json::from_str::<Overdraft>("{}").unwrap(), Overdraft::default());
         assert_eq!(read.words(), "it holds 1 MiB of DEAD and may hold 1");
     }
