@@ -14,7 +14,12 @@ use serde_json::{Value, json};
 /// Starts a server and declares `entries` (config key, value), with the tenant `acme` and its data key.
 pub(crate) async fn platform(entries: &[(&str, Value)]) -> (Platform, NatsServer) {
     let server = NatsServer::start().unwrap();
-    let own = [("ACKLINE_NATS_URL", server.url()), ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB".to_owned())];
+    let small = || "64MiB".to_owned();
+    let own = [
+        ("ACKLINE_NATS_URL", server.url()),
+        ("ACKLINE_NATS_STREAM_BYTES_MAX", small()),
+        ("ACKLINE_NATS_SESSION_BYTES_MAX", small()),
+    ];
     let mut reader = Reader::load(None, own.map(|(name, value)| (name.to_owned(), value)));
     let settings = NatsSettings::read(&mut reader);
     reader.finish().unwrap();

@@ -62,6 +62,7 @@ impl Desk {
         let environment = [
             ("ACKLINE_NATS_URL", server.url().as_str()),
             ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB"),
+            ("ACKLINE_NATS_SESSION_BYTES_MAX", "64MiB"),
             ("ACKLINE_NATS_DURABILITY", "stored"),
             ("ACKLINE_SECRETS_MASTER_KEY", MASTER_KEY),
         ]

@@ -88,6 +88,7 @@ pub fn settings(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -
         ("ACKLINE_INGRESS_PRIVATE_LISTEN", "127.0.0.1:0"),
         // The server reserves it, and several servers run at once.
         ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB"),
+        ("ACKLINE_NATS_SESSION_BYTES_MAX", "64MiB"),
     ];
     let variables = fixed.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let mut reader = Reader::load(None, variables);

@@ -131,6 +131,7 @@ fn spawn(server: &NatsServer, master_key: &Path, trusted: &Path) -> (Process, So
         .env("ACKLINE_NATS_URL", server.url().replace("nats://", "tls://"))
         .env("ACKLINE_SECRETS_MASTER_KEY_FILE", master_key)
         .env("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB")
+        .env("ACKLINE_NATS_SESSION_BYTES_MAX", "64MiB")
         .env("ACKLINE_INGRESS_LISTEN", "127.0.0.1:0")
         .env("ACKLINE_INGRESS_PRIVATE_LISTEN", "127.0.0.1:0");
     Process::start("ackline-ingress", command, SOON, |line| {

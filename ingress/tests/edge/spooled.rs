@@ -125,6 +125,7 @@ impl Child {
             .env("ACKLINE_INGRESS_LISTEN", "127.0.0.1:0")
             .env("ACKLINE_INGRESS_PRIVATE_LISTEN", "127.0.0.1:0")
             .env("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB")
+            .env("ACKLINE_NATS_SESSION_BYTES_MAX", "64MiB")
             .env("ACKLINE_TELEMETRY_FORMAT", "json")
             .envs(more.iter().copied());
         let (process, (public, private)) = Process::start("ackline-ingress", command, SOON, |line| {

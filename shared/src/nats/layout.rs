@@ -115,6 +115,11 @@ impl StreamConfig {
         self.max_bytes.unwrap_or(u64::MAX)
     }
 
+    /// The same without a bound in bytes.
+    pub(super) fn endless(&self) -> Self {
+        Self { max_bytes: None, ..self.clone() }
+    }
+
     /// The bucket it is, if it is one.
     pub fn bucket(&self) -> Option<&str> {
         self.name.strip_prefix(BUCKET_PREFIX)

@@ -113,10 +113,10 @@ async fn ensure(asker: &impl Ask, wanted: &StreamConfig) -> Result<(), ApiError>
     let name = &wanted.name;
     let mut found = stream_info::<Map<String, Value>>(asker, name).await;
     if found.as_ref().is_err_and(ApiError::is_missing) {
-        match api::call::<Value>(asker, &format!("STREAM.CREATE.{name}"), wanted).await {
+        match create(asker, wanted).await {
             // Another process created it between the two calls, with settings of its own.
             Err(error) if error.is(NAME_IN_USE) => found = stream_info(asker, name).await,
-            created => return created.map(drop),
+            created => return created,
         }
     }
     let StreamInfo { config: mut stored, state } = found?;
@@ -132,6 +132,26 @@ async fn ensure(asker: &impl Ask, wanted: &StreamConfig) -> Result<(), ApiError>
         api::call::<Value>(asker, &endpoint, &stored).await?;
     }
     Ok(())
+}
+
+/// Creates a stream. A bucket whose size cannot be reserved is made without an end, for it works all the same.
+async fn create(asker: &impl Ask, wanted: &StreamConfig) -> Result<(), ApiError> {
+    let endpoint = format!("STREAM.CREATE.{}", wanted.name);
+    let created = api::call::<Value>(asker, &endpoint, wanted).await;
+    let (Err(error @ ApiError::Refused { .. }), Some(bucket)) = (&created, wanted.bucket()) else {
+        return created.map(drop);
+    };
+    if error.is(NAME_IN_USE) {
+        return created.map(drop);
+    }
+    match api::call::<Value>(asker, &endpoint, &wanted.endless()).await {
+        Ok(_) => {
+            tracing::warn!(bucket, %error, "the size of a bucket cannot be bounded; give JetStream more max_file_store");
+            Ok(())
+        }
+        Err(other) if other.is(NAME_IN_USE) => Err(other),
+        Err(_) => created.map(drop),
+    }
 }
 
 /// Gives a bucket the size it lacks, or a larger one; tells whether it is to be written.

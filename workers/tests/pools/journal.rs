@@ -72,6 +72,7 @@ async fn rebuild(stage: &Stage) -> cli::Outcome {
     let environment = [
         ("ACKLINE_NATS_URL", stage.url()),
         ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB".to_owned()),
+        ("ACKLINE_NATS_SESSION_BYTES_MAX", "64MiB".to_owned()),
         ("ACKLINE_NATS_PARTITIONS", stage.settings().partitions.to_string()),
         ("ACKLINE_SECRETS_MASTER_KEY", VaultKey::generate().to_base64().expose().clone()),
     ]

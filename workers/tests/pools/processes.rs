@@ -91,6 +91,7 @@ impl Scene {
             ("ACKLINE_NATS_URL", self.stage.url().as_str()),
             ("ACKLINE_NATS_DURABILITY", "stored"),
             ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB"),
+            ("ACKLINE_NATS_SESSION_BYTES_MAX", "64MiB"),
             ("ACKLINE_NATS_PARTITIONS", PARTITIONS.to_string().as_str()),
             ("ACKLINE_POOLS_LEASE_TTL", LEASE_TTL),
             ("ACKLINE_EGRESS_ALLOW", "127.0.0.1"),

@@ -134,6 +134,21 @@ async fn a_bucket_of_an_older_version_is_bounded_where_that_fits_and_never_made_
 }
 
 #[tokio::test]
+async fn a_new_bucket_whose_size_cannot_be_reserved_is_made_without_one() {
+    let server = NatsServer::start().unwrap();
+    let bucket_bytes = BucketBytes { sessions: 1 << 50, ..BucketBytes::default() };
+    let settings = NatsSettings { bucket_bytes, ..settings(&server) };
+    let client = connect(&settings, "test").await.unwrap();
+    establish(&client, &settings).await.unwrap();
+    let context = jetstream(client);
+    let bytes = async |bucket: &str| {
+        let stream = context.get_stream(bucket_stream(bucket)).await.unwrap();
+        stream.cached_info().config.max_bytes
+    };
+    assert_eq!((bytes(BUCKET_SESSIONS).await, bytes(BUCKET_CONFIG).await), (-1, 64 << 20));
+}
+
+#[tokio::test]
 async fn what_jetstream_lacks_is_said_with_what_to_do() {
     let server = NatsServer::start().unwrap();
     let large = NatsSettings { stream_bytes_max: 1 << 50, ..settings(&server) };
