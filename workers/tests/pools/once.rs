@@ -76,3 +76,18 @@ async fn a_record_knows_thousands_of_finished_updates_at_few_bytes_each() {
     }
     assert!(bytes < u64::from(COUNT) * 8, "{bytes} bytes on disk");
 }
+
+#[tokio::test]
+async fn a_conversation_of_one_update_costs_little_more_than_its_key() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let ring = Ring::new(stage.platform.buckets.sessions.clone(), stage.platform.older.clone());
+    const COUNT: u64 = 100;
+    for number in 0..COUNT {
+        let keeper = ring.keeper(format!("relay.acme.{number:032x}"), None);
+        keeper.finish("wamid.HBgLMTU1NTAxMDAxMjMVAgASGBQzQUU=").await.unwrap();
+    }
+    let stream = stage.platform.log.context().get_stream("KV_sessions").await.unwrap();
+    let each = stream.get_info().await.unwrap().state.bytes / COUNT;
+    println!("{each} bytes a conversation");
+    assert!(each <= 200, "{each} bytes a conversation");
+}
