@@ -54,6 +54,14 @@ impl SendCommand {
     }
 }
 
+/// What the ids of our messages begin with: from the API, from flows, from the CRM.
+const ID_TAGS: [&str; 3] = ["api_", "msg_", "crm-"];
+
+/// Whether a text may be an id of ours; what other programs send along with their messages is none.
+pub fn is_id(text: &str) -> bool {
+    ID_TAGS.iter().any(|tag| text.starts_with(tag))
+}
+
 /// Who receives a message; at least one of the fields is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {

@@ -43,6 +43,12 @@ pub fn short_hash(bytes: &[u8]) -> String {
     hex(Sha256::digest(bytes).get(..16).unwrap_or_default())
 }
 
+/// The API's id of the conversation that a business number has under a key. A person may have two keys, and a
+/// conversation that has become part of another keeps its own: every such id leads to what it is now.
+pub fn conversation_id(tenant: &str, phone_number_id: &str, key: &ConversationKey) -> String {
+    format!("c_{}", short_hash(format!("{tenant}/{phone_number_id}/{}", key.as_str()).as_bytes()))
+}
+
 /// Writes bytes as lowercase hex.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

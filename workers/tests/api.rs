@@ -10,6 +10,7 @@
 
 mod api_config;
 mod api_dead;
+mod api_ids;
 mod api_owner;
 mod api_seen;
 mod api_stage;

@@ -54,11 +54,11 @@ pub struct Conversation {
     group_id: Option<String>,
     /// The name in the person's profile.
     name: Option<String>,
-    /// When the newest message was written.
-    last_message_at: String,
+    /// When the newest message was written; nothing while there is none, in a conversation that only events tell of.
+    last_message_at: Option<String>,
     /// The beginning of its text.
     last_text: String,
-    /// `in` or `out`.
+    /// `in` or `out`; empty while there is no message.
     last_direction: String,
     /// Messages from the person.
     incoming: u64,
@@ -75,7 +75,7 @@ impl From<query::Conversation> for Conversation {
             phone: stored.phone,
             group_id: stored.group_id,
             name: stored.name,
-            last_message_at: rfc3339(stored.last_ms),
+            last_message_at: (stored.last_ms > 0).then(|| rfc3339(stored.last_ms)),
             last_text: stored.last_text,
             last_direction: stored.last_direction,
             incoming: stored.incoming,
@@ -111,7 +111,7 @@ pub async fn list(
 /// Lists the messages of a conversation, the newest first.
 #[utoipa::path(
     get, path = "/conversations/{id}/messages", tag = "conversations", operation_id = "listMessages",
-    params(("id" = String, Path, description = "The conversation."), PageQuery),
+    params(("id" = String, Path, description = "The conversation, by its id or by the `conversation_id` of an event."), PageQuery),
     responses(
         (status = 200, description = "A page.", body = Page<Message>),
         (status = 404, description = "No such conversation.", body = ProblemBody, content_type = "application/problem+json"),

@@ -84,7 +84,7 @@ pub struct Message {
     phone_number_id: String,
     /// `in` for messages from the person, `out` for messages to them.
     direction: String,
-    /// Its type, such as `text`.
+    /// Its type, such as `text`; `unknown` for what another program sent, of which only statuses are known.
     #[serde(rename = "type")]
     kind: String,
     /// What a person reads of it.
@@ -283,7 +283,7 @@ fn is_repeat(command: &SendCommand, stored: &StoredMessage) -> bool {
 /// Reads a message by our id, or by Meta's.
 #[utoipa::path(
     get, path = "/messages/{id}", tag = "messages", operation_id = "getMessage",
-    params(("id" = String, Path, description = "Our id, or the wamid percent-encoded.")),
+    params(("id" = String, Path, description = "Our id, or the wamid percent-encoded; so every `message_id` of an event.")),
     responses(
         (status = 200, description = "The message.", body = Message),
         (status = 404, description = "No such message; a new one appears within a second.", body = ProblemBody, content_type = "application/problem+json"),

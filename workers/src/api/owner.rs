@@ -99,7 +99,7 @@ impl ConversationOwner {
 /// Reads a conversation.
 #[utoipa::path(
     get, path = "/conversations/{id}", tag = "conversations", operation_id = "getConversation",
-    params(("id" = String, Path, description = "The conversation.")),
+    params(("id" = String, Path, description = "The conversation, by its id or by the `conversation_id` of an event.")),
     responses(
         (status = 200, description = "The conversation and whose turn it is.", body = OwnedConversation),
         (status = 404, description = "No such conversation.", body = ProblemBody, content_type = "application/problem+json"),
@@ -123,7 +123,7 @@ pub async fn get(
 /// Sets whose turn it is in a conversation; messages sent by the API go out whoever it is.
 #[utoipa::path(
     put, path = "/conversations/{id}/owner", tag = "conversations", operation_id = "setOwner", request_body = NewOwner,
-    params(("id" = String, Path, description = "The conversation.")),
+    params(("id" = String, Path, description = "The conversation, by its id or by the `conversation_id` of an event.")),
     responses(
         (status = 200, description = "It is set.", body = ConversationOwner),
         (status = 404, description = "No such conversation.", body = ProblemBody, content_type = "application/problem+json"),

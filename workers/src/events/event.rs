@@ -1,7 +1,8 @@
 //! The events that customers get, and what they are made from. The fields here are the public contract: they
 //! may grow within an `api_version` and never change their meaning.
 
-use ackline_shared::command::Recipient;
+use super::place::Place;
+use ackline_shared::command::{self, Recipient};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::short_hash;
 use ackline_shared::meta::{self, Body, Message, Status};
@@ -51,15 +52,13 @@ pub enum Data {
 /// Somebody wrote.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Received {
-    /// The message's id in our API.
+    /// The message's id, by which our API knows it, too.
     pub message_id: String,
     /// Meta's id of it.
     pub wamid: String,
-    /// Identifies the conversation.
-    pub conversation: String,
-    /// The business number that was written to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub phone_number_id: Option<String>,
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
     /// Who wrote.
     pub from: Person,
     /// Meta's type of the message, such as `text` or `interactive`.
@@ -116,11 +115,9 @@ pub struct Progress {
     /// Meta's id of it; absent when Meta never accepted it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wamid: Option<String>,
-    /// Identifies the conversation.
-    pub conversation: String,
-    /// The business number that sends.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub phone_number_id: Option<String>,
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
     /// Who receives.
     pub recipient: Person,
     /// `sent`, `delivered`, `read` or `failed`.
@@ -154,11 +151,9 @@ pub struct FlowRun {
     pub bot: String,
     /// Identifies this run.
     pub run: String,
-    /// Identifies the conversation.
-    pub conversation: String,
-    /// The business number concerned.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub phone_number_id: Option<String>,
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
     /// How it ended: `completed`, `failed` or `restarted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
@@ -173,11 +168,9 @@ pub struct FlowRun {
 /// Meta passed a conversation to us, or took it from us.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Handover {
-    /// Identifies the conversation.
-    pub conversation: String,
-    /// The business number concerned.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub phone_number_id: Option<String>,
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
     /// Whose conversation it is.
     pub person: Person,
     /// The role at Meta that had it.
@@ -234,7 +227,7 @@ struct Made {
 
 fn of_update(head: &Head, update: meta::Update) -> Result<Option<Made>, EventError> {
     let (handover, is_standby) = (update.handover(), update.is_standby());
-    let phone_number_id = update.phone_number_id.or_else(|| phone(head));
+    let phone_number_id = update.phone_number_id;
     if let Some(told) = handover {
         return Ok(Some(handed_over(head, phone_number_id, told)));
     }
@@ -256,11 +249,11 @@ fn of_update(head: &Head, update: meta::Update) -> Result<Option<Made>, EventErr
 
 fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> Made {
     let timestamp = happened(head, message.timestamp);
+    let is_named = !message.id.is_empty();
     let data = Received {
-        message_id: message.id.clone(),
+        message_id: if is_named { message.id.clone() } else { head.original_id().as_str().to_owned() },
         wamid: message.id,
-        conversation: head.conversation.as_str().to_owned(),
-        phone_number_id,
+        place: Place::of(head, phone_number_id),
         from: person(message.from, message.name),
         kind: message.kind,
         text: message.text,
@@ -278,8 +271,7 @@ fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> M
 
 fn handed_over(head: &Head, phone_number_id: Option<String>, told: meta::Handover) -> Made {
     let data = Handover {
-        conversation: head.conversation.as_str().to_owned(),
-        phone_number_id,
+        place: Place::of(head, phone_number_id),
         person: person(told.person, None),
         previous_owner_role: told.previous_role,
         new_owner_role: told.new_role,
@@ -301,11 +293,12 @@ fn progress(head: &Head, phone_number_id: Option<String>, status: Status) -> Opt
     };
     let timestamp = happened(head, status.timestamp);
     let errors = status.errors.into_iter();
+    // Other programs send along what they like, such as the name of a campaign.
+    let own_id = status.callback_data.filter(|id| command::is_id(id) || status.id.is_empty());
     let data = Progress {
-        message_id: status.callback_data.unwrap_or_else(|| status.id.clone()),
+        message_id: own_id.unwrap_or_else(|| status.id.clone()),
         wamid: Some(status.id),
-        conversation: head.conversation.as_str().to_owned(),
-        phone_number_id,
+        place: Place::of(head, phone_number_id),
         recipient: person(status.recipient, None),
         status: word,
         timestamp: timestamp.clone(),
@@ -321,8 +314,7 @@ fn of_record(head: &Head, record: Record) -> Option<Made> {
         flow,
         bot,
         run,
-        conversation: head.conversation.as_str().to_owned(),
-        phone_number_id: phone(head),
+        place: Place::of(head, None),
         outcome: None,
         variables: None,
         variables_omitted: false,
@@ -332,8 +324,7 @@ fn of_record(head: &Head, record: Record) -> Option<Made> {
             let data = Progress {
                 message_id: command.id,
                 wamid: None,
-                conversation: head.conversation.as_str().to_owned(),
-                phone_number_id: Some(command.phone_number_id.to_string()),
+                place: Place::of(head, Some(command.phone_number_id.to_string())),
                 recipient: person(command.to, None),
                 status: "failed",
                 timestamp: timestamp.clone(),
@@ -364,10 +355,6 @@ fn person(who: Recipient, name: Option<String>) -> Person {
     Person { user_id: who.user_id, phone: who.phone, name }
 }
 
-fn phone(head: &Head) -> Option<String> {
-    head.phone.as_ref().map(ToString::to_string)
-}
-
 /// When it happened by Meta's clock, else when we got it by ours.
 fn happened(head: &Head, seconds: Option<u64>) -> String {
     let ms = i64::try_from(meta::happened_ms(seconds, head.received_ms)).ok();
@@ -379,11 +366,27 @@ fn happened(head: &Head, seconds: Option<u64>) -> String {
 mod tests {
     use super::*;
     use crate::events::fixture::{head, message, record_head, status};
+    use ackline_shared::ids::{self, ConversationKey};
     use ackline_shared::subjects::Class;
     use serde_json::json;
 
     fn written(head: &Head, payload: &Value) -> Option<Value> {
         of(head, payload.to_string().as_bytes()).unwrap().map(|event| serde_json::to_value(event).unwrap())
+    }
+
+    fn conversation_id() -> String {
+        ids::conversation_id("acme", "15550001", &ConversationKey::user("US.1"))
+    }
+
+    #[test]
+    fn what_names_no_conversation_or_number_has_no_id_of_a_conversation() {
+        let nobodys = Head { conversation: ConversationKey::none(), ..head(Class::Message) };
+        let mut nowhere = message();
+        nowhere["entry"][0]["changes"][0]["value"]["metadata"] = Value::Null;
+        let numberless = Head { phone: None, ..head(Class::Message) };
+        for event in [written(&nobodys, &message()), written(&numberless, &nowhere)] {
+            assert_eq!(event.unwrap()["data"].get("conversation_id"), None);
+        }
     }
 
     #[test]
@@ -401,6 +404,7 @@ mod tests {
                 "message_id": "wamid.A=",
                 "wamid": "wamid.A=",
                 "conversation": "u:US.1",
+                "conversation_id": conversation_id(),
                 "phone_number_id": "15550001",
                 "from": {"user_id": "US.1", "name": "Ana"},
                 "type": "image",
@@ -422,6 +426,7 @@ mod tests {
                 "message_id": "msg_1",
                 "wamid": "wamid.B=",
                 "conversation": "u:US.1",
+                "conversation_id": conversation_id(),
                 "phone_number_id": "15550001",
                 "recipient": {"user_id": "US.1", "phone": "4915550009"},
                 "status": word,
@@ -435,6 +440,12 @@ mod tests {
         let foreign = json!({"biz_opaque_callback_data": null});
         let foreign = written(&head(Class::Status), &status("read", foreign)).unwrap();
         assert_eq!(foreign["data"]["message_id"], "wamid.B=");
+        let campaign = json!({"biz_opaque_callback_data": "spring sale"});
+        let campaign = written(&head(Class::Status), &status("read", campaign)).unwrap();
+        assert_eq!(
+            campaign["data"]["message_id"], "wamid.B=",
+            "what others send along is no id of a message"
+        );
     }
 
     #[test]
@@ -455,7 +466,7 @@ mod tests {
             payload["entry"][0]["changes"][0]["value"] = json!({"sender": {"phone_number": "4915550009"},
                 "recipient": {"phone_number_id": "15550001"}, "timestamp": "1763784000", control: roles});
             let event = written(&head(Class::Message), &payload).unwrap();
-            let data = json!({"conversation": "u:US.1", "phone_number_id": "15550001",
+            let data = json!({"conversation": "u:US.1", "conversation_id": conversation_id(), "phone_number_id": "15550001",
                 "person": {"phone": "4915550009"}, "previous_owner_role": "A", "new_owner_role": "B"});
             assert_eq!((&event["type"], &event["data"]), (&json!(name), &data));
             assert_eq!(event["timestamp"], "2025-11-22T04:00:00Z");
@@ -486,6 +497,7 @@ mod tests {
         );
         let mut expected = run.clone();
         expected["conversation"] = json!("u:US.1");
+        expected["conversation_id"] = json!(conversation_id());
         expected["phone_number_id"] = json!("15550001");
         assert_eq!(started["data"], expected);
 
@@ -518,6 +530,7 @@ mod tests {
         let expected = json!({
             "message_id": "msg_1",
             "conversation": "u:US.1",
+            "conversation_id": conversation_id(),
             "phone_number_id": "15550001",
             "recipient": {"user_id": "US.1"},
             "status": "failed",

@@ -4,11 +4,13 @@
 //! the same `webhook-id`, and a customer can tell a repeat. Only the timestamp and the signature are fresh.
 
 mod event;
+mod place;
 mod request;
 
 pub use event::{
-    API_VERSION, Data, Event, EventError, Failure, FlowRun, Handover, Media, Person, Progress, Received,
+    API_VERSION, Data, Event, EventError, Failure, FlowRun, Handover, Media, Person, Progress, Received, of,
 };
+pub use place::Place;
 
 use crate::core::job::{Job, LaneSource, Verdict, Work};
 use crate::core::log::to_bytes;
@@ -137,7 +139,7 @@ impl Sender {
         let Some(endpoint) = endpoint else {
             return Verdict::dead(format!("endpoint {name}: it is not configured any more, or switched off"));
         };
-        let event = match event::of(&work.head, &work.payload) {
+        let event = match of(&work.head, &work.payload) {
             Ok(Some(event)) => event,
             Ok(None) => return Verdict::Idle,
             Err(error) => return Verdict::dead(error.to_string()),

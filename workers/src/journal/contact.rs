@@ -5,7 +5,7 @@
 
 use super::fold::{Direction, Person};
 use super::write::integer;
-use ackline_shared::ids::short_hash;
+use ackline_shared::ids::{ConversationKey, conversation_id};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
@@ -36,23 +36,56 @@ pub async fn conversation(
     let keys = between.person.keys();
     let id = match gather(db, between, &keys, None).await? {
         Some(found) => found.id,
-        None => create(db, between, keys.first().map_or("-", String::as_str), at_ms).await?,
+        None => create(db, between, &keys, at_ms).await?,
     };
     link(db, between, &keys, &id).await?;
     Ok(id)
 }
 
-/// Makes a conversation be found by every id of the person, once Meta has told both; another person's is left alone.
-pub async fn identify(db: &mut SqliteConnection, between: Between<'_>, id: &str) -> Result<(), sqlx::Error> {
-    let Some(known) = by_id(db, id).await? else { return Ok(()) };
-    if is_other_person(&known, between.person) {
+/// Makes a message's conversation be found by every id of who received it. Whoever is somebody else than the conversation
+/// is with gets one of their own.
+pub async fn identify(
+    db: &mut SqliteConnection,
+    between: Between<'_>,
+    id: &str,
+    at_ms: u64,
+) -> Result<(), sqlx::Error> {
+    if !between.person.is_somebody() || is_linked(db, between, id).await? {
         return Ok(());
     }
-    let keys = between.person.keys();
+    let Some(known) = by_id(db, id).await? else { return Ok(()) };
+    if is_other_person(&known, between.person) {
+        return conversation(db, between, at_ms).await.map(drop);
+    }
+    // A phone number alone is the number of whoever the message went to, and of nobody who had it before.
+    let user_id = between.person.user_id.clone().or_else(|| known.user_id.clone());
+    let person = Person { user_id, ..between.person.clone() };
+    let between = Between { person: &person, ..between };
+    let keys = person.keys();
     match gather(db, between, &keys, Some(known)).await? {
         Some(found) => link(db, between, &keys, &found.id).await,
         None => Ok(()),
     }
+}
+
+/// Whether every id of the person leads to a conversation, by its alias too.
+async fn is_linked(db: &mut SqliteConnection, between: Between<'_>, id: &str) -> Result<bool, sqlx::Error> {
+    for key in between.person.keys() {
+        let row = sqlx::query(
+            "SELECT 1 FROM contacts WHERE tenant = ?1 AND phone_number_id = ?2 AND key = ?3 AND conversation = ?4
+             AND alias IS NOT NULL",
+        )
+        .bind(between.tenant)
+        .bind(between.phone_number_id)
+        .bind(key.as_str())
+        .bind(id)
+        .fetch_optional(&mut *db)
+        .await?;
+        if row.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn is_other_person(found: &Found, person: &Person) -> bool {
@@ -63,7 +96,7 @@ fn is_other_person(found: &Found, person: &Person) -> bool {
 async fn gather(
     db: &mut SqliteConnection,
     between: Between<'_>,
-    keys: &[String],
+    keys: &[ConversationKey],
     known: Option<Found>,
 ) -> Result<Option<Found>, sqlx::Error> {
     let mut found = known;
@@ -82,19 +115,20 @@ async fn gather(
 async fn link(
     db: &mut SqliteConnection,
     between: Between<'_>,
-    keys: &[String],
+    keys: &[ConversationKey],
     id: &str,
 ) -> Result<(), sqlx::Error> {
     for key in keys {
         sqlx::query(
-            "INSERT INTO contacts (tenant, phone_number_id, key, conversation) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET conversation = excluded.conversation
-             WHERE conversation <> excluded.conversation",
+            "INSERT INTO contacts (tenant, phone_number_id, key, conversation, alias) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET conversation = excluded.conversation, alias = excluded.alias
+             WHERE conversation <> excluded.conversation OR alias IS NULL",
         )
         .bind(between.tenant)
         .bind(between.phone_number_id)
-        .bind(key)
+        .bind(key.as_str())
         .bind(id)
+        .bind(conversation_id(between.tenant, between.phone_number_id, key))
         .execute(&mut *db)
         .await?;
     }
@@ -112,7 +146,7 @@ async fn by_id(db: &mut SqliteConnection, id: &str) -> Result<Option<Found>, sql
 async fn by_key(
     db: &mut SqliteConnection,
     between: Between<'_>,
-    key: &str,
+    key: &ConversationKey,
 ) -> Result<Option<Found>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT c.id, c.user_id, c.created_ms FROM contacts k JOIN conversations c ON c.id = k.conversation
@@ -120,7 +154,7 @@ async fn by_key(
     )
     .bind(between.tenant)
     .bind(between.phone_number_id)
-    .bind(key)
+    .bind(key.as_str())
     .fetch_optional(db)
     .await?;
     row.as_ref().map(found).transpose()
@@ -133,13 +167,11 @@ fn found(row: &SqliteRow) -> Result<Found, sqlx::Error> {
 async fn create(
     db: &mut SqliteConnection,
     between: Between<'_>,
-    key: &str,
+    keys: &[ConversationKey],
     at_ms: u64,
 ) -> Result<String, sqlx::Error> {
-    let id = format!(
-        "c_{}",
-        short_hash(format!("{}/{}/{key}", between.tenant, between.phone_number_id).as_bytes())
-    );
+    let key = keys.first().cloned().unwrap_or_else(ConversationKey::none);
+    let id = conversation_id(between.tenant, between.phone_number_id, &key);
     sqlx::query(
         "INSERT INTO conversations (id, tenant, phone_number_id, group_id, last_ms, last_text, last_direction, incoming, outgoing, created_ms)
          VALUES (?1, ?2, ?3, ?4, 0, '', '', 0, 0, ?5)",

@@ -26,6 +26,8 @@ pub enum Entry {
     Message(Box<MessageEntry>),
     /// A status of a message that was sent.
     Status(Box<StatusEntry>),
+    /// Something else that happened in a conversation, which may have begun with it.
+    Contact(Box<ContactEntry>),
     /// Not of interest here.
     Nothing,
 }
@@ -63,6 +65,17 @@ pub struct MessageEntry {
     pub step: Step,
 }
 
+/// With whom something happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContactEntry {
+    /// The business number.
+    pub phone_number_id: String,
+    /// Who is on the other side.
+    pub person: Person,
+    /// When we had it, in unix milliseconds.
+    pub received_ms: u64,
+}
+
 /// A status of Meta's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusEntry {
@@ -70,6 +83,8 @@ pub struct StatusEntry {
     pub wamid: String,
     /// Our id of it, when Meta repeated it.
     pub message: Option<String>,
+    /// The business number, when it is told.
+    pub phone_number_id: Option<String>,
     /// Who received it.
     pub person: Person,
     /// What it says.
@@ -129,13 +144,17 @@ impl Person {
     }
 
     /// The keys a conversation with them is found by; the first decides.
-    pub fn keys(&self) -> Vec<String> {
+    pub fn keys(&self) -> Vec<ConversationKey> {
         let group = self.group_id.as_deref().map(ConversationKey::group);
         let user = self.user_id.as_deref().map(ConversationKey::user);
         let phone = self.phone.as_deref().map(ConversationKey::phone);
-        let keys: Vec<_> =
-            group.into_iter().chain(user).chain(phone).map(|key| key.as_str().to_owned()).collect();
-        if keys.is_empty() { vec![ConversationKey::none().as_str().to_owned()] } else { keys }
+        let keys: Vec<_> = group.into_iter().chain(user).chain(phone).collect();
+        if keys.is_empty() { vec![ConversationKey::none()] } else { keys }
+    }
+
+    /// Whether anything tells who it is.
+    pub fn is_somebody(&self) -> bool {
+        [&self.group_id, &self.user_id, &self.phone].into_iter().any(Option::is_some)
     }
 }
 
@@ -174,6 +193,9 @@ pub fn fold(work: &Work) -> Result<Entry, FoldError> {
 
 fn fold_message(work: &Work, update: Update) -> Result<Entry, FoldError> {
     let number = number_of(work, &update);
+    if let Some(told) = update.handover() {
+        return Ok(contact(work, number, &told.person));
+    }
     let by_standby = update.is_standby().then(|| serde_json::json!({"by": BY_STANDBY}));
     if by_standby.is_some() && number.is_none() {
         // Of another responder's conversations, Meta may leave out with which number they are.
@@ -190,6 +212,18 @@ fn fold_message(work: &Work, update: Update) -> Result<Entry, FoldError> {
     };
     let origin = by_standby.or(entry.origin);
     Ok(Entry::Message(Box::new(MessageEntry { origin, ..entry })))
+}
+
+/// Where something happened that is no message: the conversation is there to be asked for.
+fn contact(work: &Work, number: Option<String>, person: &Recipient) -> Entry {
+    let person = Person::new(person, &work.head.conversation, None);
+    match number.filter(|_| person.is_somebody()) {
+        Some(phone_number_id) => {
+            let received_ms = work.head.received_ms;
+            Entry::Contact(Box::new(ContactEntry { phone_number_id, person, received_ms }))
+        }
+        None => Entry::Nothing,
+    }
 }
 
 fn number_of(work: &Work, update: &Update) -> Option<String> {
@@ -247,6 +281,7 @@ fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
 }
 
 fn fold_status(work: &Work, update: Update) -> Result<Entry, FoldError> {
+    let phone_number_id = number_of(work, &update);
     let Body::Status(status) = update.body else { return Err(FoldError::NoStatus) };
     if status.id.is_empty() && status.callback_data.is_none() {
         return Err(FoldError::NoStatus);
@@ -260,6 +295,7 @@ fn fold_status(work: &Work, update: Update) -> Result<Entry, FoldError> {
     Ok(Entry::Status(Box::new(StatusEntry {
         wamid: status.id,
         message: status.callback_data,
+        phone_number_id,
         person: Person::new(&status.recipient, &work.head.conversation, None),
         step: Step { status: known, at_ms, fault },
         received_ms: work.head.received_ms,
@@ -281,9 +317,11 @@ fn fold_record(work: &Work, record: Record) -> Entry {
             let status = if ambiguous { Status::Unknown } else { Status::Failed };
             outgoing(work, *command, None, step(status, Some(Fault { at_ms, code, reason })))
         }
-        Record::FlowStarted { .. } | Record::FlowCompleted { .. } | Record::FlowResult { .. } => {
-            Entry::Nothing
+        Record::FlowStarted { .. } | Record::FlowCompleted { .. } => {
+            let number = work.head.phone.as_ref().map(ToString::to_string);
+            contact(work, number, &Recipient { user_id: None, phone: None })
         }
+        Record::FlowResult { .. } => Entry::Nothing,
     }
 }
 

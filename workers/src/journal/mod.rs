@@ -8,6 +8,7 @@ mod contact;
 mod database;
 pub mod fold;
 mod gather;
+mod held;
 pub mod progress;
 pub mod query;
 pub mod rebuild;

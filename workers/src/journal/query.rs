@@ -1,6 +1,7 @@
 //! Reading: always one tenant's, newest first, a page at a time.
 
 use super::gather::gather;
+use super::held;
 use super::progress::Progress;
 use super::store::{Journal, JournalError};
 use super::write::{integer, progress};
@@ -24,7 +25,7 @@ pub struct Conversation {
     pub group_id: Option<String>,
     /// The name in the profile.
     pub name: Option<String>,
-    /// When the newest message was written, in unix milliseconds.
+    /// When the newest message was written, in unix milliseconds; 0 while there is none.
     pub last_ms: u64,
     /// The beginning of its text.
     pub last_text: String,
@@ -78,13 +79,18 @@ const MESSAGES: &str = "SELECT id, conversation, phone_number_id, direction, kin
     WHERE conversation = ?2 AND tenant = ?1 AND (created_ms, sequence) < (?3, ?4) \
     ORDER BY created_ms DESC, sequence DESC LIMIT ?5";
 const CONVERSATIONS: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
-    incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND (last_ms, id) < (?2, ?3) \
+    incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND last_ms > 0 AND (last_ms, id) < (?2, ?3) \
     ORDER BY last_ms DESC, id DESC LIMIT ?4";
 const CONVERSATION: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
     incoming, outgoing FROM conversations WHERE tenant = ?1 AND id = ?2";
 const CONVERSATIONS_OF_NUMBER: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
-    incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND (last_ms, id) < (?2, ?3) \
+    incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND last_ms > 0 AND (last_ms, id) < (?2, ?3) \
     AND phone_number_id = ?5 ORDER BY last_ms DESC, id DESC LIMIT ?4";
+
+const CONVERSATION_ID: &str =
+    "SELECT coalesce(merged_into, id) FROM conversations WHERE tenant = ?1 AND id = ?2";
+const CONVERSATION_ID_BY_ALIAS: &str =
+    "SELECT conversation FROM contacts WHERE tenant = ?1 AND alias = ?2 LIMIT 1";
 
 /// Of everything about an item that is short.
 const SMALL_BYTES: usize = 600;
@@ -127,18 +133,23 @@ impl Journal {
         gather(bound, query.fetch(&database.readers), conversation).await
     }
 
-    /// The id under which a tenant's conversation is kept now; `None` when there is none.
+    /// The id under which a tenant's conversation is kept now, by any id it ever had or that a key of it makes; `None` when
+    /// there is none.
     pub async fn conversation_id(&self, tenant: &str, id: &str) -> Result<Option<String>, JournalError> {
-        let row =
-            sqlx::query("SELECT coalesce(merged_into, id) FROM conversations WHERE tenant = ?1 AND id = ?2")
+        for statement in [CONVERSATION_ID, CONVERSATION_ID_BY_ALIAS] {
+            let row = sqlx::query(statement)
                 .bind(tenant)
                 .bind(id)
                 .fetch_optional(&self.database()?.readers)
                 .await?;
-        Ok(row.map(|row| row.try_get(0)).transpose()?)
+            if let Some(row) = row {
+                return Ok(Some(row.try_get(0)?));
+            }
+        }
+        Ok(None)
     }
 
-    /// One of a tenant's conversations, by any id it ever had.
+    /// One of a tenant's conversations, by any of its ids.
     pub async fn conversation(&self, tenant: &str, id: &str) -> Result<Option<Conversation>, JournalError> {
         let Some(id) = self.conversation_id(tenant, id).await? else { return Ok(None) };
         let row =
@@ -165,7 +176,7 @@ impl Journal {
         gather(bound, query.fetch(&database.readers), message).await
     }
 
-    /// One message by our id, or by Meta's.
+    /// One message by our id, or by Meta's; of what other programs sent, what its statuses tell.
     pub async fn message(&self, tenant: &str, id: &str) -> Result<Option<StoredMessage>, JournalError> {
         for statement in [MESSAGE, MESSAGE_BY_WAMID] {
             let row = sqlx::query(statement)
@@ -177,7 +188,7 @@ impl Journal {
                 return Ok(Some(message(&row)?));
             }
         }
-        Ok(None)
+        held::message(self, tenant, id).await
     }
 
     /// Tells whether the database answers.

@@ -1,5 +1,7 @@
 //! The journal against a real SQLite file: what a log, in any order and any repetition, leaves behind.
 
+mod ids;
+
 use super::fold::{self, Entry, FoldError};
 use super::progress::Status;
 use super::query::{Conversation, StoredMessage};

@@ -2,7 +2,8 @@
 
 use super::contact::{self, Between};
 use super::fold::{Entry, MessageEntry, StatusEntry};
-use super::progress::{Fault, Progress, Status, Step};
+use super::held::{self, hold};
+use super::progress::{Progress, Status};
 use crate::core::job::Work;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
@@ -26,6 +27,10 @@ pub async fn entry(db: &mut SqliteConnection, work: &Work, entry: &Entry) -> Res
     match entry {
         Entry::Message(entry) => message(db, tenant, entry).await,
         Entry::Status(entry) => status(db, tenant, entry).await,
+        Entry::Contact(entry) => {
+            let between = Between { tenant, phone_number_id: &entry.phone_number_id, person: &entry.person };
+            contact::conversation(db, between, entry.received_ms).await.map(drop)
+        }
         Entry::Nothing => Ok(()),
     }
 }
@@ -73,10 +78,8 @@ async fn status(db: &mut SqliteConnection, tenant: &str, entry: &StatusEntry) ->
         stored.wamid = Some(entry.wamid.clone());
         claim_held(db, tenant, &mut stored).await?;
     }
-    if entry.person.user_id.is_some() && entry.person.phone.is_some() {
-        let between = Between { tenant, phone_number_id: &stored.phone_number_id, person: &entry.person };
-        contact::identify(db, between, &stored.conversation).await?;
-    }
+    let between = Between { tenant, phone_number_id: &stored.phone_number_id, person: &entry.person };
+    contact::identify(db, between, &stored.conversation, entry.step.at_ms).await?;
     save(db, tenant, &stored).await
 }
 
@@ -184,23 +187,6 @@ async fn save(db: &mut SqliteConnection, tenant: &str, stored: &Stored) -> Resul
     Ok(())
 }
 
-async fn hold(db: &mut SqliteConnection, tenant: &str, entry: &StatusEntry) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO held_statuses (tenant, wamid, status, message, at_ms, fault, received_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-    )
-    .bind(tenant)
-    .bind(&entry.wamid)
-    .bind(entry.step.status.as_str())
-    .bind(&entry.message)
-    .bind(integer(entry.step.at_ms))
-    .bind(entry.step.fault.as_ref().map(json))
-    .bind(integer(entry.received_ms))
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
 /// Applies the statuses that waited for this message.
 async fn claim_held(db: &mut SqliteConnection, tenant: &str, stored: &mut Stored) -> Result<(), sqlx::Error> {
     let rows = sqlx::query(
@@ -213,11 +199,8 @@ async fn claim_held(db: &mut SqliteConnection, tenant: &str, stored: &mut Stored
     .fetch_all(db)
     .await?;
     for row in rows {
-        let Some(status) = Status::parse(row.try_get("status")?) else { continue };
-        let at_ms = u64::try_from(row.try_get::<i64, _>("at_ms")?).unwrap_or_default();
-        let fault: Option<Fault> =
-            row.try_get::<Option<&str>, _>("fault")?.and_then(|text| serde_json::from_str(text).ok());
-        stored.progress.advance(&Step { status, at_ms, fault });
+        let Some(step) = held::step(&row)? else { continue };
+        stored.progress.advance(&step);
         if stored.wamid.is_none() {
             stored.wamid = Some(row.try_get("wamid")?);
         }
@@ -225,6 +208,7 @@ async fn claim_held(db: &mut SqliteConnection, tenant: &str, stored: &mut Stored
     Ok(())
 }
 
-fn json(value: &impl serde::Serialize) -> String {
+/// A value as it is stored.
+pub fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
