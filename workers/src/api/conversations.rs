@@ -108,7 +108,7 @@ pub async fn list(
     Ok(Json(Page::new(rows, |last| format!("{}:{}", last.last_ms, last.id), Conversation::from)))
 }
 
-/// Lists the messages of a conversation, the newest first.
+/// Lists the messages of a conversation, the newest first; within one second, the last stored first.
 #[utoipa::path(
     get, path = "/conversations/{id}/messages", tag = "conversations", operation_id = "listMessages",
     params(("id" = String, Path, description = "The conversation, by its id or by the `conversation_id` of an event."), PageQuery),

@@ -3,7 +3,7 @@
 //! The business-scoped id decides who somebody is; a phone number alone may pass to somebody else. Two
 //! conversations that turn out to be the same person's become one, and the older one's id stays.
 
-use super::fold::{Direction, Person};
+use super::fold::{MessageEntry, Person};
 use super::write::integer;
 use ackline_shared::ids::{ConversationKey, conversation_id};
 use sqlx::sqlite::SqliteRow;
@@ -209,15 +209,17 @@ async fn merge(db: &mut SqliteConnection, one: Found, other: Found) -> Result<Fo
         "UPDATE contacts SET conversation = ?1 WHERE conversation = ?2",
         "UPDATE conversations SET merged_into = ?1 WHERE id = ?2 OR merged_into = ?2",
         "UPDATE conversations SET
+             last_sequence = gone.last_sequence, last_text = gone.last_text, last_direction = gone.last_direction
+         FROM conversations gone WHERE conversations.id = ?1 AND gone.id = ?2
+             AND (gone.last_ms / 1000, gone.last_sequence) > (conversations.last_ms / 1000, conversations.last_sequence)",
+        "UPDATE conversations SET
              user_id = coalesce(conversations.user_id, gone.user_id),
              phone = coalesce(conversations.phone, gone.phone),
              name = coalesce(conversations.name, gone.name),
              incoming = conversations.incoming + gone.incoming,
-             outgoing = conversations.outgoing + gone.outgoing
+             outgoing = conversations.outgoing + gone.outgoing,
+             last_ms = max(conversations.last_ms, gone.last_ms)
          FROM conversations gone WHERE conversations.id = ?1 AND gone.id = ?2",
-        "UPDATE conversations SET
-             last_ms = gone.last_ms, last_text = gone.last_text, last_direction = gone.last_direction
-         FROM conversations gone WHERE conversations.id = ?1 AND gone.id = ?2 AND gone.last_ms > conversations.last_ms",
     ] {
         sqlx::query(statement).bind(&kept.id).bind(&gone.id).execute(&mut *db).await?;
     }
@@ -225,30 +227,32 @@ async fn merge(db: &mut SqliteConnection, one: Found, other: Found) -> Result<Fo
     Ok(Found { id: kept.id, user_id, created_ms: kept.created_ms })
 }
 
-/// Counts a new message in, and shows it when it is the newest.
+/// Counts a new message in, and shows it when it is the newest: within one second, the last one in the log.
 pub async fn count(
     db: &mut SqliteConnection,
     id: &str,
-    direction: Direction,
-    created_ms: u64,
+    entry: &MessageEntry,
     text: &str,
 ) -> Result<(), sqlx::Error> {
+    let (direction, created_ms) = (entry.direction.as_str(), integer(entry.created_ms));
     sqlx::query(
-        "UPDATE conversations SET incoming = incoming + (?2 = 'in'), outgoing = outgoing + (?2 = 'out'),
-             created_ms = min(created_ms, ?3) WHERE id = ?1",
+        "UPDATE conversations SET last_sequence = ?3, last_direction = ?4, last_text = ?5 WHERE id = ?1
+             AND (last_ms / 1000, last_sequence) <= (?2 / 1000, ?3)",
     )
     .bind(id)
-    .bind(direction.as_str())
-    .bind(integer(created_ms))
+    .bind(created_ms)
+    .bind(integer(entry.sequence))
+    .bind(direction)
+    .bind(text)
     .execute(&mut *db)
     .await?;
     sqlx::query(
-        "UPDATE conversations SET last_ms = ?3, last_direction = ?2, last_text = ?4 WHERE id = ?1 AND last_ms <= ?3",
+        "UPDATE conversations SET incoming = incoming + (?2 = 'in'), outgoing = outgoing + (?2 = 'out'),
+             created_ms = min(created_ms, ?3), last_ms = max(last_ms, ?3) WHERE id = ?1",
     )
     .bind(id)
-    .bind(direction.as_str())
-    .bind(integer(created_ms))
-    .bind(text)
+    .bind(direction)
+    .bind(created_ms)
     .execute(db)
     .await?;
     Ok(())

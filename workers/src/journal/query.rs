@@ -74,10 +74,11 @@ const MESSAGE: &str = "SELECT id, conversation, phone_number_id, direction, kind
     status_times, fault, origin, created_ms, received_ms, sequence FROM messages WHERE tenant = ?1 AND id = ?2";
 const MESSAGE_BY_WAMID: &str = "SELECT id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to, status, \
     status_times, fault, origin, created_ms, received_ms, sequence FROM messages WHERE tenant = ?1 AND wamid = ?2 LIMIT 1";
-const MESSAGES: &str = "SELECT id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to, status, \
+/// A page of a conversation's messages.
+pub(super) const MESSAGES: &str = "SELECT id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to, status, \
     status_times, fault, origin, created_ms, received_ms, sequence FROM messages \
-    WHERE conversation = ?2 AND tenant = ?1 AND (created_ms, sequence) < (?3, ?4) \
-    ORDER BY created_ms DESC, sequence DESC LIMIT ?5";
+    WHERE conversation = ?2 AND tenant = ?1 AND (second, sequence) < (?3, ?4) \
+    ORDER BY second DESC, sequence DESC LIMIT ?5";
 const CONVERSATIONS: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
     incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND last_ms > 0 AND (last_ms, id) < (?2, ?3) \
     ORDER BY last_ms DESC, id DESC LIMIT ?4";
@@ -157,7 +158,8 @@ impl Journal {
         Ok(row.as_ref().map(conversation).transpose()?)
     }
 
-    /// A conversation's messages, the newest first, starting after `after` (time and sequence).
+    /// A conversation's messages, the newest first, starting after `after` (time and sequence). Within one second they are
+    /// in the order of the log: Meta tells no more than seconds.
     pub async fn messages(
         &self,
         tenant: &str,
@@ -169,7 +171,7 @@ impl Journal {
         let query = sqlx::query(MESSAGES)
             .bind(tenant)
             .bind(conversation)
-            .bind(integer(ms))
+            .bind(integer(ms / 1000))
             .bind(integer(sequence))
             .bind(bound.rows());
         let database = self.database()?;

@@ -162,7 +162,7 @@ async fn insert(
     .await?;
     let text = entry.text.clone().unwrap_or_else(|| format!("[{}]", entry.kind));
     let text: String = text.chars().take(LAST_TEXT_CHARS_MAX).collect();
-    contact::count(db, &conversation, entry.direction, entry.created_ms, &text).await?;
+    contact::count(db, &conversation, entry, &text).await?;
     Ok(Stored {
         id: entry.id.clone(),
         conversation,
