@@ -136,6 +136,24 @@ async fn a_repeat_with_the_same_idempotency_key_is_the_same_message_even_when_je
 }
 
 #[tokio::test]
+async fn while_the_first_request_with_an_idempotency_key_runs_another_is_told_to_come_back() {
+    let stage = Stage::start_with(|settings| settings.request_timeout = Duration::from_secs(1)).await;
+    let send = async |body: &str| {
+        let headers = [("idempotency-key", "order-1")];
+        stage.send("POST", "/v1/messages", Some(ACME), &headers, Some(text(body))).await
+    };
+    stage.nats_stands_still();
+    let both = tokio::join!(send("hi"), send("other"));
+    let mut both: [_; 2] = both.into();
+    both.sort_by_key(|answer| answer.status);
+    let [refused, first] = &both;
+    refused.is_problem(StatusCode::CONFLICT, "idempotency-running");
+    assert_eq!(refused.header("retry-after"), Some("2"));
+    first.is_problem(StatusCode::SERVICE_UNAVAILABLE, "timed-out");
+    send("hi").await.is_problem(StatusCode::SERVICE_UNAVAILABLE, "timed-out");
+}
+
+#[tokio::test]
 async fn what_the_pool_would_refuse_is_refused_with_its_place() {
     let stage = Stage::start().await;
     let yes = json!({"id": "1", "title": "Yes"});

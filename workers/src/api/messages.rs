@@ -158,6 +158,7 @@ impl From<StoredMessage> for Message {
     params(("Idempotency-Key" = Option<String>, Header, description = "Any text of up to 255 characters; the same text always means the same message.")),
     responses(
         (status = 202, description = "Stored; it will be sent.", body = AcceptedMessage),
+        (status = 409, description = "The first request with this Idempotency-Key still runs; repeat after `Retry-After` seconds.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "Not acceptable, `errors` lists why; or the Idempotency-Key was used for another request.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The log cannot be reached.", body = ProblemBody, content_type = "application/problem+json"),
     )
@@ -178,6 +179,7 @@ pub async fn send(
     if let Err(reason) = graph_body(&command) {
         return Err(Problem::Invalid(vec![Mistake::new("", reason.to_string())]));
     }
+    let _turn = idempotency.map(|_| app.running.begin(&caller.tenant, &command.id)).transpose()?;
     if idempotency.is_none() || !is_stored(&app, &command).await? {
         queue(&app, lane, &command).await?;
     }

@@ -26,6 +26,7 @@ mod queue;
 mod rate;
 mod replays;
 mod revision;
+mod running;
 mod service;
 pub mod settings;
 mod shape;
@@ -75,7 +76,8 @@ pub fn build(state: ApiState) -> Router {
     let limiter = limit::Limiter::new(state.settings.requests_per_second, state.settings.requests_burst);
     let shapes = shape::Shapes::of(&document());
     let (keys, gate, ledger) = (auth::Keys::default(), gate::Gate::default(), Ledger::default());
-    service::router(App(Arc::new(Inner { state, keys, limiter, shapes, gate, ledger })))
+    let running = running::Running::default();
+    service::router(App(Arc::new(Inner { state, keys, limiter, shapes, gate, ledger, running })))
 }
 
 /// What every handler is given.
@@ -90,6 +92,7 @@ struct Inner {
     shapes: shape::Shapes,
     gate: gate::Gate,
     ledger: Ledger,
+    running: running::Running,
 }
 
 impl Deref for App {

@@ -41,6 +41,8 @@ pub enum Problem {
     OverShare(String),
     /// The idempotency key was used for another request.
     IdempotencyConflict,
+    /// A request with the same idempotency key is not answered yet.
+    IdempotencyRunning,
     /// `If-Match` or `If-None-Match` does not hold.
     PreconditionFailed,
     /// Somebody else changed it at the same time.
@@ -173,6 +175,12 @@ impl Problem {
                 "The idempotency key was used before",
                 "a message with this Idempotency-Key exists and was asked for otherwise (recipient, content, number or reply_to), so nothing was sent; use a new key",
             ),
+            Self::IdempotencyRunning => answer(
+                StatusCode::CONFLICT,
+                "idempotency-running",
+                "A request with this idempotency key still runs",
+                "this one stored nothing; repeat it with the same Idempotency-Key when the first is answered",
+            ),
             Self::PreconditionFailed => answer(
                 StatusCode::PRECONDITION_FAILED,
                 "precondition-failed",
@@ -232,7 +240,7 @@ impl Problem {
             Self::OverShare(_) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(RETRY_SHARE)));
             }
-            Self::Busy | Self::NatsAway | Self::JournalAway | Self::TimedOut => {
+            Self::Busy | Self::NatsAway | Self::JournalAway | Self::TimedOut | Self::IdempotencyRunning => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(RETRY_SOON)));
             }
             _ => {}
