@@ -1,5 +1,6 @@
 //! The private listener: `/livez`, `/readyz` and `/metrics`, for whoever runs the process and nobody else.
 
+use super::time::rfc3339;
 use crate::core::standing::Standing;
 use crate::core::status::board::Board;
 use crate::core::status::diagnosis::seconds;
@@ -74,6 +75,14 @@ async fn ready(State(state): State<PrivateState>) -> Response {
         Some(journal) => Some(timeout(JOURNAL_WAIT, journal.is_readable()).await.unwrap_or(false)),
         None => None,
     };
+    let lacks = match &state.journal {
+        Some(journal) => {
+            timeout(JOURNAL_WAIT, journal.lacks_before()).await.ok().and_then(Result::ok).flatten()
+        }
+        None => None,
+    };
+    let warnings = state.surroundings.warnings().into_iter().map(|warning| warning.text);
+    let warnings: Vec<String> = warnings.chain(lacks.map(lack)).collect();
     let pools = state.standing.all();
     let stuck: Vec<String> = pools.keys().flat_map(|pool| stuck(&state.board, *pool)).collect();
     let is_settled = pools.values().all(|state| state.is_settled());
@@ -85,7 +94,7 @@ async fn ready(State(state): State<PrivateState>) -> Response {
         "ready": is_ready,
         "nats": if is_connected { "connected" } else { "away" },
         "max_payload": state.surroundings.message_bytes_max(),
-        "warnings": state.surroundings.warnings().into_iter().map(|warning| warning.text).collect::<Vec<_>>(),
+        "warnings": warnings,
         "streams": state.upkeep.words(),
         "pools": pools,
         "stuck": stuck,
@@ -96,6 +105,13 @@ async fn ready(State(state): State<PrivateState>) -> Response {
     });
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
+}
+
+fn lack(before_ms: u64) -> String {
+    let before = rfc3339(before_ms);
+    format!(
+        "the read model lacks what was written before {before}, when its file was gone and a new one was begun; run `ackline journal rebuild`, which writes what the log still holds"
+    )
 }
 
 fn stuck(board: &Board, pool: Pool) -> Vec<String> {

@@ -57,6 +57,11 @@ pub trait BatchJob: Send + Sync + 'static {
     /// Works on a batch as a whole; doing the same batch again changes nothing. Gives the refused ones by index, with the reason.
     fn run(&self, batch: &[Work]) -> impl Future<Output = Result<Vec<(usize, String)>, String>> + Send;
 
+    /// Hears that something was worked on and acknowledged before, perhaps by another process, that the stream still holds.
+    fn resumes(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Waits until all of the stream is to be worked on once more; never ends for work that is never begun anew.
     fn begins_anew(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()
@@ -211,11 +216,23 @@ impl<B: BatchJob> Reader<B> {
             Ok((consumer, _)) => consumer,
             Err(error) => return tracing::warn!(pool = %B::POOL, %error, "trying again"),
         };
+        match self.is_resumed(&consumer).await {
+            Ok(true) => self.job.resumes().await,
+            Ok(false) => {}
+            Err(error) => return tracing::warn!(pool = %B::POOL, error, "trying again"),
+        }
         opened();
         let reading = Reading { tenure: tenure.clone(), session: 0 };
         loop {
             self.round(&consumer, &reading).await;
         }
+    }
+
+    /// Whether the stream still holds something that was acknowledged.
+    async fn is_resumed(&self, consumer: &PullConsumer) -> Result<bool, String> {
+        let stream = self.log.context().get_stream(B::STREAM).await.map_err(|error| error.to_string())?;
+        let first = stream.cached_info().state.first_sequence.max(1);
+        Ok(consumer.cached_info().ack_floor.stream_sequence >= first)
     }
 
     /// Reads a batch, writes it, acknowledges it. Cancelling it anywhere is harmless: the batch comes again.

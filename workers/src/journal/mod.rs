@@ -9,6 +9,7 @@ mod database;
 pub mod fold;
 mod gather;
 mod held;
+mod lacking;
 pub mod progress;
 pub mod query;
 pub mod rebuild;
@@ -31,6 +32,10 @@ impl BatchJob for Journal {
     async fn run(&self, batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
         let rejected = self.write_batch(batch).await.map_err(|error| error.to_string())?;
         Ok(rejected.into_iter().map(|one| (one.index, one.reason)).collect())
+    }
+
+    async fn resumes(&self) {
+        self.was_read().await;
     }
 
     async fn begins_anew(&self) {

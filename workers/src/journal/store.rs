@@ -2,6 +2,7 @@
 
 use super::database::{self, Database};
 use super::fold::{Entry, fold};
+use super::lacking;
 use super::rebuild::Rebuilds;
 use super::write;
 use crate::core::job::Work;
@@ -10,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Acquire, SqliteConnection};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -76,6 +78,8 @@ struct Inner {
     /// Held by whoever opens, closes or moves the file.
     moving: tokio::sync::Mutex<()>,
     rebuilds: OnceLock<Rebuilds>,
+    /// Whether something of the log was acknowledged, so that it does not come again.
+    was_read: AtomicBool,
 }
 
 impl Journal {
@@ -88,6 +92,7 @@ impl Journal {
             fault: Mutex::new(Some("it is not open yet".to_owned())),
             moving: tokio::sync::Mutex::default(),
             rebuilds: OnceLock::new(),
+            was_read: AtomicBool::new(false),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -128,7 +133,19 @@ impl Journal {
         let opened = Database::open(&self.0.options).await;
         self.note(opened.as_ref().err().map(ToString::to_string));
         self.0.database.store(Some(Arc::new(opened?)));
+        if self.0.was_read.load(Ordering::Relaxed) {
+            self.was_read().await;
+        }
         Ok(())
+    }
+
+    /// Hears that something of the log was acknowledged before, and will not come again.
+    pub(super) async fn was_read(&self) {
+        self.0.was_read.store(true, Ordering::Relaxed);
+        let Some(open) = self.0.database.load_full() else { return };
+        if let Err(error) = look_for_lack(&open).await {
+            tracing::warn!(%error, "whether the read model's file lacks something is not known yet");
+        }
     }
 
     async fn shut(&self) {
@@ -189,7 +206,9 @@ impl Journal {
             }
         }
         drop(moving);
+        self.0.was_read.store(false, Ordering::Relaxed);
         self.connect().await?;
+        lacking::forget(&mut *self.database()?.writer.acquire().await?).await?;
         Ok(aside)
     }
 
@@ -203,7 +222,10 @@ impl Journal {
     pub async fn write_batch(&self, batch: &[Work]) -> Result<Vec<Rejected>, JournalError> {
         let database = self.database()?;
         let mut connection = database.writer.acquire().await?;
-        let written = write_all(&mut connection, batch).await;
+        let was_read = self.0.was_read.load(Ordering::Relaxed);
+        let written = write_all(&mut connection, batch, was_read).await;
+        // It is acknowledged next.
+        self.0.was_read.store(was_read || written.is_ok(), Ordering::Relaxed);
         self.note(written.as_ref().err().map(ToString::to_string));
         if written.is_err() {
             // SQLite may have ended the transaction by itself, as it does when the disk is full, and the connection would
@@ -245,10 +267,24 @@ impl Journal {
     }
 }
 
+/// Sees whether a file is new although the log was read before.
+async fn look_for_lack(database: &Database) -> Result<(), JournalError> {
+    let mut connection = database.writer.acquire().await?;
+    if lacking::begin(&mut connection, true).await? {
+        lacking::tell();
+    }
+    Ok(())
+}
+
 /// Writes a batch in one transaction.
-async fn write_all(connection: &mut SqliteConnection, batch: &[Work]) -> Result<Vec<Rejected>, sqlx::Error> {
+async fn write_all(
+    connection: &mut SqliteConnection,
+    batch: &[Work],
+    was_read: bool,
+) -> Result<Vec<Rejected>, sqlx::Error> {
     let mut rejected = Vec::new();
     let mut transaction = sqlx::Connection::begin_with(connection, "BEGIN IMMEDIATE").await?;
+    let is_lacking = lacking::begin(&mut transaction, was_read).await?;
     for (index, work) in batch.iter().enumerate() {
         match fold(work) {
             Ok(Entry::Nothing) => {}
@@ -261,6 +297,9 @@ async fn write_all(connection: &mut SqliteConnection, batch: &[Work]) -> Result<
         }
     }
     transaction.commit().await?;
+    if is_lacking {
+        lacking::tell();
+    }
     Ok(rejected)
 }
 

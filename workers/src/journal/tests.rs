@@ -1,6 +1,7 @@
 //! The journal against a real SQLite file: what a log, in any order and any repetition, leaves behind.
 
 mod ids;
+mod lacking;
 mod order;
 
 use super::fold::{self, Entry, FoldError};

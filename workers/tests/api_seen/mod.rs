@@ -4,6 +4,7 @@ use super::api_stage::{ACME, OPERATOR, Stage};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Pool;
 use ackline_workers::core::activity::{Stuck, Telling};
+use ackline_workers::core::batch::BatchJob;
 use ackline_workers::core::standing::State;
 use axum::http::StatusCode;
 use serde_json::json;
@@ -26,6 +27,17 @@ async fn the_private_listener_reports_health_and_metrics() {
     let place = "relay, partition 3, lane msg, tenant acme: an update is not tried again, for 45 s";
     assert_eq!(ready.json["stuck"], json!([place]));
     stage.get("/metrics", ACME).await.is_problem(StatusCode::NOT_FOUND, "not-found");
+}
+
+#[tokio::test]
+async fn a_read_model_that_lacks_what_was_written_before_is_a_warning_with_what_to_do() {
+    let stage = Stage::start().await;
+    assert_eq!(stage.private("/readyz").await.json["warnings"], json!([]));
+    stage.journal.resumes().await;
+    let ready = stage.private("/readyz").await;
+    let warning = ready.json["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("lacks what was written before 20") && warning.contains("journal rebuild"));
+    assert_eq!((ready.status, &ready.json["journal_fault"]), (StatusCode::OK, &json!(null)));
 }
 
 #[tokio::test]

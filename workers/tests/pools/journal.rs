@@ -68,6 +68,16 @@ async fn holds(journal: &Journal, count: usize) {
     assert!(timeout(DEADLINE, all).await.is_ok(), "{:?}, {:?}", held(journal).await, journal.fault());
 }
 
+/// Waits until it says that it lacks something, or that it does not.
+async fn lacks(journal: &Journal, is_lacking: bool) {
+    let said = async {
+        while journal.lacks_before().await.ok().map(|before| before.is_some()) != Some(is_lacking) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, said).await.unwrap();
+}
+
 async fn rebuild(stage: &Stage) -> cli::Outcome {
     let environment = [
         ("ACKLINE_NATS_URL", stage.url()),
@@ -90,7 +100,7 @@ async fn a_damaged_file_stops_nothing_and_a_rebuild_writes_what_the_log_holds_on
     for n in 0..20 {
         stage.publish("p15550100", &format!("wamid.{n}"), message(&format!("wamid.{n}"))).await;
     }
-    let (journal, _stop) = run(&stage, &file);
+    let (journal, stop) = run(&stage, &file);
     let damaged = async {
         while !journal.fault().is_some_and(|fault| fault.contains("journal.db")) {
             sleep(Duration::from_millis(10)).await;
@@ -124,6 +134,17 @@ async fn a_damaged_file_stops_nothing_and_a_rebuild_writes_what_the_log_holds_on
         }
     };
     timeout(DEADLINE, missed).await.unwrap();
+    lacks(&journal, true).await;
     assert_eq!(rebuild(&stage).await.code, 0);
     holds(&journal, 21).await;
+    lacks(&journal, false).await;
+    // So is one that is gone when the process starts.
+    stop.send_replace(true);
+    journal.close().await;
+    std::fs::remove_file(&file).unwrap();
+    let (journal, _stop) = run(&stage, &file);
+    lacks(&journal, true).await;
+    assert_eq!(rebuild(&stage).await.code, 0);
+    holds(&journal, 21).await;
+    lacks(&journal, false).await;
 }
