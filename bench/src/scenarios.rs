@@ -3,6 +3,7 @@
 //! Figures of one scenario are taken side by side on one machine in one run; ratios are what they are for.
 //! A ledger goes with every run that acknowledges: a 200 that is not in the stream is an error, not a figure.
 
+mod abuse;
 mod campaign;
 mod chaos;
 mod downstream;
@@ -70,7 +71,7 @@ impl Options {
 }
 
 /// A scenario's name and what it answers.
-const SCENARIOS: [(&str, &str); 14] = [
+const SCENARIOS: [(&str, &str); 15] = [
     ("edge", "how fast the ingress stores and acknowledges, against its limits (stored, synced and logged)"),
     ("peers", "the same load on what a user would pick instead (needs `deploy/dev/tools.sh bench` once)"),
     ("overload", "how soon what is taken is answered when more comes than can be, with shedding and without"),
@@ -91,6 +92,7 @@ const SCENARIOS: [(&str, &str); 14] = [
         "downstream",
         "what becomes of updates while bots, endpoints, CRMs and the Graph API are away, and of those beside them",
     ),
+    ("abuse", "whether a tenant that abuses all it may do is felt by another, and what it is answered"),
     ("idle", "what an installation costs that has nothing to do"),
     ("scale", "how far one process goes, what more processes add, what tenants and conversations cost"),
     ("tune", "how long a pause or a change of concurrency takes until every process obeys"),
@@ -147,6 +149,7 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
             "campaign" => campaign::run(&bench).await,
             "workers-chaos" => chaos::run(&bench).await,
             "downstream" => downstream::run(&bench).await,
+            "abuse" => abuse::run(&bench).await,
             "idle" => idle::run(&bench).await,
             "scale" => scale::run(&bench).await,
             "tune" => tune::run(&bench).await,

@@ -6,6 +6,7 @@
 
 mod account;
 mod ledger;
+mod once;
 mod stage;
 
 use super::Bench;
@@ -18,6 +19,7 @@ use ackline_shared::subjects::{
 use anyhow::{Context, Result, bail};
 use async_nats::jetstream;
 use ledger::{Evidence, JUDGED, Ledger, pauses};
+use once::Once;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
@@ -94,6 +96,7 @@ struct Pace {
 struct Round {
     seed: u64,
     ledgers: BTreeMap<Pool, Ledger>,
+    once: Once,
     struck: Vec<Struck>,
     pauses: BTreeMap<Fault, Samples>,
     commands: Vec<Seen>,
@@ -119,7 +122,12 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         let round = play(bench, &pace).await?;
         let mut sum = Ledger::default();
         round.ledgers.values().for_each(|ledger| sum.add(ledger));
-        bench.say(&format!("  round {number}, seed {}: {}", round.seed, account::words(&sum)));
+        bench.say(&format!(
+            "  round {number}, seed {}: {}took effect twice {}",
+            round.seed,
+            account::words(&sum),
+            round.once.twice
+        ));
         rounds.push(round);
     }
     account::write(bench, &pace, &rounds)
@@ -159,6 +167,7 @@ async fn play(bench: &Bench<'_>, pace: &Pace) -> Result<Round> {
     if given < usize::try_from(pace.updates).unwrap_or(0) {
         bail!("{given} of {} updates are in the stream", pace.updates);
     }
+    let once = Once::count(&context, &evidence.given, offer).await?;
     let mut reasons = BTreeMap::new();
     for letter in &evidence.letters {
         let reason: String = letter.reason.as_deref().unwrap_or_default().chars().take(100).collect();
@@ -167,6 +176,7 @@ async fn play(bench: &Bench<'_>, pace: &Pace) -> Result<Round> {
     Ok(Round {
         seed,
         ledgers,
+        once,
         pauses: pauses(&evidence.given, &evidence.commands, &struck),
         struck,
         freed: missing.saturating_sub(evidence.missing()),
@@ -198,12 +208,14 @@ async fn settled(stage: &Stage, context: &jetstream::Context, deadline: Instant)
 
 fn offered(pace: &Pace) -> impl Iterator<Item = (Duration, Update)> + use<> {
     let Pace { updates, per_second, .. } = *pace;
-    (0..updates).map(move |nth| {
-        let tenant = usize::try_from(nth).unwrap_or(0) % TENANTS;
-        let person = nth / u32::try_from(TENANTS).unwrap_or(1) % PEOPLE;
-        let update = Update { serial: nth, tenant, person, is_status: false, second: false };
-        (Duration::from_secs(1) * nth / per_second, update)
-    })
+    (0..updates).map(move |nth| (Duration::from_secs(1) * nth / per_second, offer(nth)))
+}
+
+/// The update with a number.
+fn offer(serial: u32) -> Update {
+    let tenant = usize::try_from(serial).unwrap_or(0) % TENANTS;
+    let person = serial / u32::try_from(TENANTS).unwrap_or(1) % PEOPLE;
+    Update { serial, tenant, person, is_status: false, second: false }
 }
 
 /// Lets faults happen until the load has ended; each kind in turn, its victim at random.

@@ -5,6 +5,7 @@ use super::super::statistics::{Samples, number};
 use super::super::workers::stream::Seen;
 use super::super::{Bench, rounded};
 use super::ledger::{JUDGED, Ledger};
+use super::once::Once;
 use super::stage::{PROCESSES, TENANTS};
 use super::{FAULTS, Fault, Pace, Round, Struck};
 use crate::load::tally::count;
@@ -44,7 +45,8 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
          still has. *Doubled*: done again. *After lost answers*: a bot or an endpoint was asked again where the answer was lost, or came \
          so shortly around a fault that nobody could remember it. *Late after lost answers*: a send that stands among the dead \
          letters because its answer was lost, and reached Meta after a later one: a frozen process finished the request it was in \
-         when it went on. *Pause*: the longest time any partition of flows did nothing though something \
+         when it went on. *Took effect twice*: counted again in the session of its conversation, which counts what the flow sent, \
+         though its send may have been stored once. *Pause*: the longest time any partition of flows did nothing though something \
          waited, from the fault on.",
     );
     let mut total = Ledger::default();
@@ -66,6 +68,10 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
         .chain(["done after (s)", "freed by restarts"])
         .collect();
     report.table(&head, &rows);
+    let mut once = Once::default();
+    rounds.iter().for_each(|round| once.add(&round.once));
+    report.heading("Once, in the sessions of the conversations");
+    report.table(&Once::HEAD, &[once.row()]);
     faults(&mut report, rounds);
     reasons(&mut report, rounds);
     let doubles = rounds.iter().flat_map(|round| &round.doubles).take(REASONS_SHOWN);
@@ -94,8 +100,9 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
         "late_lost_answers": total.late_lost_answers, "stuck": total.stuck,
         "unconfirmed": total.unconfirmed, "takeover_kill_s": longest(Fault::Kill),
         "takeover_term_s": longest(Fault::Terminate),
+        "once": { "updates": once.updates, "twice": once.twice },
     });
-    Ok((figures, total.is_clean() && rounds.iter().all(|round| !round.struck.is_empty())))
+    Ok((figures, total.is_clean() && once.is_clean() && rounds.iter().all(|round| !round.struck.is_empty())))
 }
 
 impl Round {

@@ -45,6 +45,8 @@ pub struct Plan {
     pub settings: String,
     /// Further lines of the broker's configuration.
     pub broker: String,
+    /// Size of each stream; 3 GiB when nothing is said.
+    pub stream_bytes_max: Option<&'static str>,
 }
 
 /// An installation with several worker processes.
@@ -55,6 +57,7 @@ pub struct Crew {
     nats: NatsServer,
     http: reqwest::Client,
     workers: [Option<Program>; NAMES.len()],
+    edge: Option<Program>,
 }
 
 impl Crew {
@@ -67,7 +70,7 @@ impl Crew {
         let extra_config = plan.broker.clone();
         let nats = NatsServer::start_with(NatsOptions { extra_config, ..NatsOptions::default() })?;
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let crew = Self { data, plan, nats, http, workers: [const { None }; NAMES.len()] };
+        let crew = Self { data, plan, nats, http, workers: [const { None }; NAMES.len()], edge: None };
         crew.write_files()?;
         crew.ackline(&["apply", &crew.path("declared.toml")]).await?;
         Ok(crew)
@@ -81,9 +84,10 @@ impl Crew {
         let data = self.data.path();
         std::fs::write(data.join("master.key"), VaultKey::generate().to_base64().expose())?;
         let settings = format!(
-            "[nats]\nurl = \"{}\"\ndurability = \"stored\"\nstream_bytes_max = \"3GiB\"\n\n[secrets]\nmaster_key_file = {}\n\n\
+            "[nats]\nurl = \"{}\"\ndurability = \"stored\"\nstream_bytes_max = \"{}\"\n\n[secrets]\nmaster_key_file = {}\n\n\
              [telemetry]\nlog = \"warn\"\n\n[egress]\nallow = [\"127.0.0.1\"]\n\n{}",
             self.nats.url(),
+            self.plan.stream_bytes_max.unwrap_or("3GiB"),
             toml::Value::String(self.path("master.key")),
             self.plan.settings,
         );
@@ -114,8 +118,8 @@ impl Crew {
         Ok((took, said))
     }
 
-    /// Starts a worker process and waits until it works or stands by.
-    pub async fn hire(&mut self, place: usize) -> Result<()> {
+    /// Starts a worker process and waits until it works or stands by; gives where its API would listen.
+    pub async fn hire(&mut self, place: usize) -> Result<SocketAddr> {
         let name = NAMES.get(place).copied().context("a crew has four places")?;
         let (private, api) = (free_address().await?, free_address().await?);
         let mut command = ours("ackline-workers")?;
@@ -129,7 +133,21 @@ impl Crew {
         if let Some(slot) = self.workers.get_mut(place) {
             *slot = Some(program);
         }
-        Ok(())
+        Ok(api)
+    }
+
+    /// Starts the edge and gives where it listens.
+    pub async fn open_edge(&mut self) -> Result<SocketAddr> {
+        let (private, public) = (free_address().await?, free_address().await?);
+        let mut command = ours("ackline-ingress")?;
+        command.args(["--config", &self.path("ackline.toml")]);
+        command
+            .env("ACKLINE_INGRESS_PRIVATE_LISTEN", private.to_string())
+            .env("ACKLINE_INGRESS_LISTEN", public.to_string());
+        let mut program = Program::start("edge", command, self.data.path())?;
+        program.ready(&self.http, &format!("http://{private}/readyz"), READY_WITHIN).await?;
+        self.edge = Some(program);
+        Ok(public)
     }
 
     fn worker(&mut self, place: usize) -> Result<Program> {
@@ -184,6 +202,16 @@ impl Crew {
         self.nats.id().map(Usage::of).unwrap_or_default()
     }
 
+    /// What the edge has used.
+    pub fn edge_usage(&self) -> Usage {
+        self.edge.as_ref().and_then(Program::id).map(Usage::of).unwrap_or_default()
+    }
+
+    /// Says which of its programs ended by itself, if one did.
+    pub fn ended(&mut self) -> Option<String> {
+        self.workers.iter_mut().flatten().chain(self.edge.as_mut()).find_map(Program::ended)
+    }
+
     /// What all worker processes have used.
     pub fn usage(&self) -> Usage {
         let mut sum = Usage::default();
@@ -221,7 +249,7 @@ impl Crew {
     pub async fn keep_logs(&self, root: &Path, name: &str) -> Result<String> {
         let kept = root.join(".run/bench").join(name);
         std::fs::create_dir_all(&kept).with_context(|| format!("making {}", kept.display()))?;
-        for log in self.workers.iter().flatten().map(Program::log) {
+        for log in self.workers.iter().flatten().chain(self.edge.as_ref()).map(Program::log) {
             let file = log.file_name().context("a log has a name")?;
             std::fs::copy(log, kept.join(file)).with_context(|| format!("copying {}", log.display()))?;
         }
@@ -232,7 +260,13 @@ impl Crew {
 
     /// The ends of the logs, for a report of what went wrong.
     pub fn log_tails(&self) -> String {
-        self.workers.iter().flatten().map(Program::log_tail).collect::<Vec<_>>().join("\n")
+        self.workers
+            .iter()
+            .flatten()
+            .chain(self.edge.as_ref())
+            .map(Program::log_tail)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 

@@ -7,7 +7,7 @@ use ackline_shared::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, Updat
 use ackline_shared::partition;
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::SigningKey;
-use ackline_shared::subjects::{self, Class, Pool, UPDATES, header};
+use ackline_shared::subjects::{self, Class, Pool, UPDATES, header, session_key};
 use anyhow::{Context, Result, anyhow};
 use async_nats::jetstream::{self, context::PublishAckFuture};
 use std::collections::VecDeque;
@@ -43,6 +43,16 @@ impl Update {
     /// The business number it came to.
     fn phone(&self) -> String {
         if self.second { second_phone(self.tenant) } else { phone(self.tenant) }
+    }
+
+    fn conversation(&self) -> ConversationKey {
+        ConversationKey::user(&format!("US.{:012}", self.person))
+    }
+
+    /// Where flows keep what they know of its conversation.
+    pub fn session(&self) -> Result<String> {
+        let owner = TenantId::new(tenant(self.tenant)).map_err(|error| anyhow!("a made-up id: {error}"))?;
+        Ok(session_key::of(Pool::Flows, &owner, &self.phone(), &self.conversation()))
     }
 }
 
@@ -171,7 +181,7 @@ pub fn serial_in(bytes: &[u8]) -> Option<u32> {
 fn head(update: &Update, signature: &str) -> Result<Head> {
     let bad = |error: &dyn std::fmt::Display| anyhow!("a made-up id is refused: {error}");
     let owner = TenantId::new(tenant(update.tenant)).map_err(|error| bad(&error))?;
-    let conversation = ConversationKey::user(&format!("US.{:012}", update.person));
+    let conversation = update.conversation();
     let (class, kind, id) = if update.is_status {
         (Class::Status, "status.delivered", format!("{}:delivered", id(update.serial)))
     } else {
