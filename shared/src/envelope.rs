@@ -182,7 +182,7 @@ impl Head {
 }
 
 /// Reads the update's id out of a message id; one from before tenants stood in them is the id itself.
-fn read_message_id(tenant: &TenantId, text: &str) -> UpdateId {
+pub fn read_message_id(tenant: &TenantId, text: &str) -> UpdateId {
     let own =
         text.strip_prefix(tenant.as_str()).and_then(|rest| rest.strip_prefix(char::from(MESSAGE_ID_BORDER)));
     UpdateId::new(own.unwrap_or(text))

@@ -1,6 +1,7 @@
 //! What is in the streams, read for a check: which updates are stored under which tenant, which sends were
 //! asked for.
 
+use ackline_shared::envelope::read_message_id;
 use ackline_shared::subjects::{OUTBOUND, OUTBOUND_SUBJECTS, Subject, UPDATES, UPDATES_SUBJECTS, header};
 use anyhow::{Context, Result};
 use async_nats::jetstream;
@@ -82,10 +83,11 @@ impl Log {
                 (left, got) = (info.pending, true);
                 let nanos = info.published.unix_timestamp_nanos();
                 let at_us = u64::try_from(nanos / 1000).unwrap_or_default();
-                let tenant = Subject::parse(&message.subject).map(|subject| subject.tenant().to_string());
-                let headers = message.headers.as_ref();
-                let id = headers.and_then(|headers| headers.get(header::MSG_ID)).map(ToString::to_string);
-                read.push(Stored { id: id.unwrap_or_default(), tenant: tenant.unwrap_or_default(), at_us });
+                let Some(subject) = Subject::parse(&message.subject) else { continue };
+                let tenant = subject.tenant();
+                let id = message.headers.as_ref().and_then(|headers| headers.get(header::MSG_ID));
+                let id = id.map(|id| read_message_id(tenant, id.as_str()).as_str().to_owned());
+                read.push(Stored { id: id.unwrap_or_default(), tenant: tenant.to_string(), at_us });
             }
             if !got {
                 break;

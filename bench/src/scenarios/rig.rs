@@ -4,11 +4,12 @@
 
 use crate::dev::programs::{Program, ours};
 use crate::load::{Deck, Ledger, Mix, Target, Usage, Verdict};
+use ackline_shared::envelope::read_message_id;
 use ackline_shared::ids::hex;
 use ackline_shared::nats::Durability;
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::SigningKey;
-use ackline_shared::subjects::{UPDATES, UPDATES_SUBJECTS, header};
+use ackline_shared::subjects::{Subject, UPDATES, UPDATES_SUBJECTS, header};
 use ackline_shared::testing::nats_command;
 use ackline_shared::vault::VaultKey;
 use anyhow::{Context, Result, bail};
@@ -289,6 +290,8 @@ impl Rig {
             let message = timeout(READ_WITHIN, messages.next()).await.context("reading the stream")?;
             let message = message.context("the stream ended early")??;
             let id = message.headers.as_ref().and_then(|headers| headers.get(header::MSG_ID));
+            let subject = Subject::parse(&message.subject);
+            let id = id.zip(subject).map(|(id, subject)| read_message_id(subject.tenant(), id.as_str()));
             found.extend(id.and_then(|id| deck.serial_of(id.as_str())));
             let info =
                 message.info().map_err(|error| anyhow::anyhow!("a message without a place: {error}"))?;
