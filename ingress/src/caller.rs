@@ -37,12 +37,13 @@ impl Caller {
         let standing = if is_shared { METAS } else { A_TENANTS };
         // Nearly every request comes from somebody who is known.
         if self.standing.load(Ordering::Relaxed) >= standing
-            || self.standing.fetch_max(standing, Ordering::Relaxed) != STRANGER
+            || self.standing.fetch_max(standing, Ordering::Relaxed) >= standing
         {
             return;
         }
         self.place.iter().for_each(Place::becomes_known);
-        self.seat.iter().for_each(Seat::leave);
+        let rises = if is_shared { Seat::leave } else { Seat::becomes_tenants };
+        self.seat.iter().for_each(rises);
     }
 
     /// What an unfinished body counts against: a stranger's its address's share, everybody's but Meta's what they have together.

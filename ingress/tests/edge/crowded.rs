@@ -168,3 +168,22 @@ async fn a_tenants_own_app_never_has_all_that_is_in_flight() {
     held.push(again);
     assert_eq!(status(held.last_mut().unwrap()).await, "200");
 }
+
+#[tokio::test]
+async fn a_tenants_own_app_keeps_nobody_out_with_idle_connections() {
+    let harness = Harness::within(Bounds { connections_max: 16, ..BOUNDS }, OPEN);
+    let edge = harness.listen().await;
+    let mut shared = connect(loopback(1), edge).await;
+    assert_eq!(delivers(&mut shared, "a").await, "200");
+    let mut idle = Vec::new();
+    for number in 0..40 {
+        let mut stream = connect(loopback(2), edge).await;
+        let request = String::from_utf8(request(&delivery("200", &[&format!("b{number}")]))).unwrap();
+        stream.write_all(request.replace("/meta/main", "/meta/globex-own").as_bytes()).await.unwrap();
+        assert_eq!(status(&mut stream).await, "200");
+        idle.push(stream);
+    }
+    let mut other = connect(loopback(3), edge).await;
+    assert_eq!(delivers(&mut other, "c").await, "200", "the oldest of these made room");
+    assert_eq!(delivers(&mut shared, "d").await, "200", "whoever signed for the shared app stays");
+}
