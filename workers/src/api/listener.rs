@@ -63,10 +63,11 @@ async fn serve_within(
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
+        // Not awaited beside `accept`: one that ends to make room would cut off the newcomer it makes room for.
+        while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
             biased;
             () = &mut shutdown => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = accept(&listener, &permits, &doors) => accepted,
         };
         match accepted {
@@ -267,5 +268,29 @@ mod tests {
         }
         asks(with_key, "").await;
         drop(idle);
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_every_connection_with_a_key_keeps_nobody_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let known = |request: Request<Body>| async move {
+            request.extensions().get::<Door>().unwrap().becomes_known();
+            "answer"
+        };
+        let limits = Limits { connections: 8, strangers: 4 };
+        let service = Router::new().route("/", get(known));
+        tokio::spawn(serve_within(limits, listener, service, std::future::pending()));
+        let mut held = Vec::new();
+        for _ in 0..limits.connections + 4 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut answer = [0; 256];
+            let read = timeout(Duration::from_secs(5), stream.read(&mut answer)).await.unwrap().unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{read}");
+            held.push(stream);
+        }
+        let ended = timeout(Duration::from_secs(5), held.remove(0).read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "the longest idle made room");
     }
 }
