@@ -8,6 +8,7 @@ mod attacker;
 mod attacks;
 mod body;
 mod cost;
+mod fill;
 mod sockets;
 mod stage;
 mod tally;
@@ -90,7 +91,7 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         costs,
         notes: stage.victims_requests(),
         refused: stage.refused(),
-        streams: stage.streams().await?,
+        streams: fill::look(&stage.crew.context().await?).await?,
         abuse_for,
     };
     if played.has_lost() {

@@ -4,7 +4,7 @@ use super::super::statistics::number;
 use super::super::workers::quantile_ms;
 use super::super::{Bench, rounded};
 use super::cost::{Costs, PROGRAMS};
-use super::stage::Fill;
+use super::fill::Fill;
 use super::tally::Tally;
 use super::victim::{Asked, Sent};
 use super::{ANSWERED_WITHIN, PER_MINUTE, Phase};
@@ -157,9 +157,10 @@ pub fn write(bench: &Bench<'_>, played: &Played) -> Result<(Value, bool)> {
     let cores = |phase: &Phase| {
         let name = phase.name.to_owned();
         let cores = (0..PROGRAMS.len()).map(|program| number(played.costs.cores(program, phase)));
-        std::iter::once(name).chain(cores).collect()
+        let memory = number(played.costs.peak_mb_within(0, phase));
+        std::iter::once(name).chain(cores).chain([memory]).collect()
     };
-    let head: Vec<_> = ["cores taken"].into_iter().chain(PROGRAMS).collect();
+    let head: Vec<_> = ["cores taken"].into_iter().chain(PROGRAMS).chain(["workers (MB)"]).collect();
     report.table(&head, &played.phases.iter().map(cores).collect::<Vec<_>>());
     let took: Vec<_> = played.asked.iter().map(|asked| asked.took).collect();
     let well = played.asked.iter().filter(|asked| asked.answer == Some(200)).count();
@@ -172,10 +173,8 @@ pub fn write(bench: &Bench<'_>, played: &Played) -> Result<(Value, bool)> {
     report.heading("What the attacks were answered");
     report.table(&["attack", "request", "answers"], &played.tally.rows());
     report.heading("Streams at the end");
-    let fill = |fill: &Fill| {
-        vec![fill.name.to_owned(), (fill.bytes >> 20).to_string(), (fill.bytes_max >> 20).to_string()]
-    };
-    report.table(&["stream", "MiB", "of MiB"], &played.streams.iter().map(fill).collect::<Vec<_>>());
+    let head = ["stream", "MiB", "of MiB", "contents by tenant (MiB)"];
+    report.table(&head, &played.streams.iter().map(Fill::row).collect::<Vec<_>>());
     bench.say(&format!("report: {}", report.write()?.display()));
     let json = json!({
         "victim_messages": figures.messages, "victim_lost": figures.lost,

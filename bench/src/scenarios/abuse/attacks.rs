@@ -33,11 +33,11 @@ const UNFINISHED_FOR: Duration = Duration::from_secs(14);
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Idle sockets: strangers at the edge and the API, then those that signed once or showed a key, more than there may be.
 const IDLE: usize = 1_500;
-const IDLE_SIGNED: usize = 4_200;
+const IDLE_SIGNED: usize = 6_000;
 const IDLE_WITH_KEY: usize = 1_100;
 /// Updates in a body that would be stored whole, and in one that is just cut.
 const MULTIPLIED: usize = 8_192;
-const CUT: usize = 1_900;
+const CUT: usize = 1_500;
 
 /// One way to abuse an installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -228,7 +228,7 @@ impl Attack {
         at_pace(2, 2, async || {
             let nth = attacker.next();
             let (count, what) =
-                if nth.is_multiple_of(2) { (MULTIPLIED, "body of 8,192") } else { (CUT, "body of 1,900") };
+                if nth.is_multiple_of(2) { (MULTIPLIED, "body of 8,192") } else { (CUT, "body of 1,500") };
             attacker.deliver(self, what, body::many(ABUSER, "W2", &format!("m{nth:06}"), count)).await;
         })
         .await;

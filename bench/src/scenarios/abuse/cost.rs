@@ -34,21 +34,31 @@ impl Costs {
 
     /// The highest memory of a program, in megabytes.
     pub fn peak_mb(&self, program: usize) -> f64 {
-        self.usages(program).map(|usage| usage.resident_mb()).fold(0.0, f64::max)
+        peak_mb(self.0.iter(), program)
     }
 
-    fn usages(&self, program: usize) -> impl Iterator<Item = &Usage> {
-        self.0.iter().filter_map(move |look| look.usages.get(program))
+    /// The highest memory of a program during a phase, in megabytes.
+    pub fn peak_mb_within(&self, program: usize, phase: &Phase) -> f64 {
+        peak_mb(self.within(phase), program)
+    }
+
+    fn within(&self, phase: &Phase) -> impl DoubleEndedIterator<Item = &Look> {
+        self.0.iter().filter(|look| (phase.began..=phase.ended).contains(&look.at))
     }
 
     /// How many cores a program took during a phase, on average.
     pub fn cores(&self, program: usize, phase: &Phase) -> f64 {
-        let mut within = self.0.iter().filter(|look| (phase.began..=phase.ended).contains(&look.at));
+        let mut within = self.within(phase);
         let (Some(first), Some(last)) = (within.next(), within.next_back()) else { return f64::NAN };
         let cpu = |look: &Look| look.usages.get(program).map_or(Duration::ZERO, |usage| usage.cpu);
         let took = cpu(last).saturating_sub(cpu(first));
         took.as_secs_f64() / last.at.duration_since(first.at).as_secs_f64()
     }
+}
+
+fn peak_mb<'l>(looks: impl Iterator<Item = &'l Look>, program: usize) -> f64 {
+    let usages = looks.filter_map(|look| look.usages.get(program));
+    usages.map(|usage| usage.resident_mb()).fold(0.0, f64::max)
 }
 
 #[cfg(test)]

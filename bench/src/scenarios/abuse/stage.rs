@@ -4,8 +4,7 @@ use super::super::workers::feed::serial_in;
 use super::super::workers::{Crew, Plan};
 use super::victim::Sent;
 use crate::faulty::{Behind, Mode, Note, Refusal, Target};
-use ackline_shared::subjects::{DEAD, OUTBOUND, SPILL, UPDATES};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -42,17 +41,6 @@ pub struct Stage {
     pub api: SocketAddr,
     graph: Target,
     own: Target,
-}
-
-/// How full a stream is.
-#[derive(Debug)]
-pub struct Fill {
-    /// Its name.
-    pub name: &'static str,
-    /// Bytes in it.
-    pub bytes: u64,
-    /// Bytes there may be.
-    pub bytes_max: i64,
 }
 
 impl Stage {
@@ -92,18 +80,6 @@ impl Stage {
     pub fn is_answered(&self, sent: &[Sent]) -> bool {
         let answered: HashSet<u32> = self.victims_requests().iter().filter_map(|note| note.serial).collect();
         sent.iter().all(|sent| answered.contains(&sent.serial))
-    }
-
-    /// How full the streams are.
-    pub async fn streams(&self) -> Result<Vec<Fill>> {
-        let context = self.crew.context().await?;
-        let mut fills = Vec::new();
-        for name in [UPDATES, OUTBOUND, SPILL, DEAD] {
-            let mut stream = context.get_stream(name).await.context("looking at a stream")?;
-            let info = stream.info().await.context("looking at a stream")?;
-            fills.push(Fill { name, bytes: info.state.bytes, bytes_max: info.config.max_bytes });
-        }
-        Ok(fills)
     }
 }
 
