@@ -88,6 +88,5 @@ async fn a_conversation_of_one_update_costs_little_more_than_its_key() {
     }
     let stream = stage.platform.log.context().get_stream("KV_sessions").await.unwrap();
     let each = stream.get_info().await.unwrap().state.bytes / COUNT;
-    println!("{each} bytes a conversation");
     assert!(each <= 200, "{each} bytes a conversation");
 }
