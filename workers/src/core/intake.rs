@@ -5,7 +5,7 @@
 //! in messages by the consumer and in bytes by a semaphore whose permit travels with the message.
 
 use super::job::{Answered, LaneSource, Marks, Work};
-use super::pull::{Pace, Pull};
+use super::pull::{End, Pace, Pull};
 use super::ring::Keeper;
 use super::settings::PoolSettings;
 use super::state::{Place, Target};
@@ -259,10 +259,13 @@ pub async fn read(
     let failed = |reason: String| IntakeError { consumer: source.name.clone(), reason };
     let (mut expected, mut unsent, mut pace) = (source.next, VecDeque::new(), Pace::default());
     while reading.tenure.is_current() {
-        let Pull { messages, life } = pace.next(reading.tenure.request_life());
-        let (batch, first) = (source.consumer.batch().max_messages(messages).expires(life), expected);
+        let Pull { messages, bytes: most, life } = pace.next(reading.tenure.request_life());
+        let (mut batch, first) = (source.consumer.batch().max_messages(messages).expires(life), expected);
+        if let Some(most) = most {
+            batch = batch.max_bytes(most);
+        }
         let mut batch = batch.messages().await.map_err(|error| failed(error.to_string()))?.fuse();
-        let mut is_open = true;
+        let (mut is_open, mut is_next_too_long) = (true, false);
         // What has come is taken from the client at once, whatever there is room for: it waits for nobody.
         while is_open || !unsent.is_empty() {
             tokio::select! {
@@ -272,6 +275,7 @@ pub async fn read(
                         expected = follow(expected, &message).map_err(&failed)?;
                         unsent.push_back(message);
                     }
+                    Some(Err(error)) if says_too_long(&error.to_string()) => is_next_too_long = true,
                     Some(Err(error)) => return Err(failed(error.to_string())),
                     None => is_open = false,
                 },
@@ -285,7 +289,11 @@ pub async fn read(
                 }
             }
         }
-        pace.ended(expected > first);
+        pace.ended(match (expected > first, is_next_too_long) {
+            (true, _) => End::Brought,
+            (false, true) => End::TooLong,
+            (false, false) => End::Empty,
+        });
         // A server too busy to answer is asked again after the next request.
         if pace.is_doubted()
             && let Ok(Ok(info)) = timeout(DOUBT_WAIT, source.consumer.get_info()).await
@@ -298,6 +306,11 @@ pub async fn read(
         }
     }
     Err(failed("this process may not be its owner any more".to_owned()))
+}
+
+/// Whether a request ended because the next message is longer than what may still come by it.
+fn says_too_long(error: &str) -> bool {
+    error.contains("Exceeds MaxBytes")
 }
 
 /// The number of the delivery after this one, unless one before it is missing.

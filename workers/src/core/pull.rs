@@ -1,4 +1,7 @@
-//! How a consumer is asked for messages: how many at once, and for how long; pure.
+//! How a consumer is asked for messages: how many and how long ones at once, and for how long; pure.
+//!
+//! What was asked for lies in memory before it is counted, so a request is bounded in bytes. A message that is longer
+//! than that is asked for alone.
 //!
 //! A request that is open when its process is stopped is given messages that a successor is to read. So a request
 //! for many ends before anybody else may take over, and only one for a single message stays open for long, while
@@ -9,6 +12,8 @@ use std::time::Duration;
 
 /// Messages asked for at once.
 const MANY: usize = 128;
+/// Bytes asked for at once, of several messages.
+const MANY_BYTES: usize = 1 << 20;
 /// How long a request for a single message stays open; a lost one is noticed no sooner.
 const QUIET_LIFE: Duration = Duration::from_secs(60);
 /// Longest life of a request while somebody else's may be open: what goes there is missed after it.
@@ -22,8 +27,21 @@ const ANSWERS: u32 = 3;
 pub struct Pull {
     /// Messages at most.
     pub messages: usize,
+    /// Bytes of them at most; `None` when a single message may be as long as it likes.
+    pub bytes: Option<usize>,
     /// How long it stays open when fewer come.
     pub life: Duration,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It brought something.
+    Brought,
+    /// Nothing came while it was open.
+    Empty,
+    /// It brought nothing, because the next message is longer than what was asked for.
+    TooLong,
 }
 
 /// Where reading of one consumer stands between two requests; begins in doubt.
@@ -31,23 +49,26 @@ pub struct Pull {
 pub struct Pace {
     answers: u32,
     is_quiet: bool,
+    is_long_next: bool,
 }
 
 impl Pace {
     /// The next request, of a process that may be succeeded when `life` is over.
     pub fn next(&self, life: Duration) -> Pull {
-        if self.is_doubted() {
-            Pull { messages: MANY, life: life.min(DOUBTED_LIFE) }
-        } else if self.is_quiet {
-            Pull { messages: 1, life: QUIET_LIFE.max(life) }
+        let short = if self.is_doubted() { life.min(DOUBTED_LIFE) } else { life };
+        if self.is_long_next {
+            Pull { messages: 1, bytes: None, life: short }
+        } else if self.is_quiet && !self.is_doubted() {
+            Pull { messages: 1, bytes: None, life: QUIET_LIFE.max(life) }
         } else {
-            Pull { messages: MANY, life }
+            Pull { messages: MANY, bytes: Some(MANY_BYTES), life: short }
         }
     }
 
-    /// The request is over, and brought something or nothing.
-    pub fn ended(&mut self, brought_something: bool) {
-        self.is_quiet = !brought_something;
+    /// The request is over.
+    pub fn ended(&mut self, end: End) {
+        self.is_quiet = end == End::Empty;
+        self.is_long_next = end == End::TooLong;
     }
 
     /// Whether requests of somebody else may be open.
@@ -76,9 +97,9 @@ mod tests {
         let mut pace = Pace::default();
         for open in [0, 0, 1, 0, 0] {
             pace.told(open);
-            pace.ended(false);
+            pace.ended(End::Empty);
             assert!(pace.is_doubted());
-            assert_eq!(pace.next(LIFE), Pull { messages: MANY, life: DOUBTED_LIFE });
+            assert_eq!(pace.next(LIFE), Pull { messages: MANY, bytes: Some(MANY_BYTES), life: DOUBTED_LIFE });
         }
         pace.told(0);
         assert!(!pace.is_doubted());
@@ -98,11 +119,23 @@ mod tests {
     #[test]
     fn a_single_message_is_asked_for_only_after_a_request_that_brought_nothing() {
         let mut pace = alone();
-        assert_eq!(pace.next(LIFE), Pull { messages: MANY, life: LIFE });
-        pace.ended(false);
-        assert_eq!(pace.next(LIFE), Pull { messages: 1, life: QUIET_LIFE });
-        pace.ended(true);
-        assert_eq!(pace.next(LIFE), Pull { messages: MANY, life: LIFE });
+        assert_eq!(pace.next(LIFE), Pull { messages: MANY, bytes: Some(MANY_BYTES), life: LIFE });
+        pace.ended(End::Empty);
+        assert_eq!(pace.next(LIFE), Pull { messages: 1, bytes: None, life: QUIET_LIFE });
+        pace.ended(End::Brought);
+        assert_eq!(pace.next(LIFE), Pull { messages: MANY, bytes: Some(MANY_BYTES), life: LIFE });
+    }
+
+    #[test]
+    fn a_message_longer_than_what_was_asked_for_is_asked_for_alone_and_only_it() {
+        for mut pace in [Pace::default(), alone()] {
+            pace.ended(End::TooLong);
+            let pull = pace.next(LIFE);
+            assert_eq!((pull.messages, pull.bytes), (1, None));
+            assert!(pull.life <= LIFE, "{pull:?}");
+            pace.ended(End::Brought);
+            assert_eq!(pace.next(LIFE).bytes, Some(MANY_BYTES));
+        }
     }
 
     #[test]
