@@ -8,6 +8,7 @@ use super::activity::Presence;
 use super::adaptive;
 use super::dead;
 use super::dead_class::DeadClass;
+use super::fate::Fate;
 use super::intake::Arrival;
 use super::job::{Job, Trouble, TroubleKind, Verdict, WHOLE, Work};
 use super::log::{Log, now_ms};
@@ -137,61 +138,6 @@ impl Trail {
 enum Next {
     Conclude(Verdict),
     Later(Duration),
-}
-
-/// What becomes of a piece after a verdict. Pure.
-#[derive(Debug, PartialEq, Eq)]
-enum Fate {
-    Settle,
-    Remember,
-    PutOff {
-        reason: String,
-        after: Option<Duration>,
-    },
-    Hold {
-        reason: String,
-        after: Duration,
-    },
-    Leave(Trouble),
-    /// The job said that it is over.
-    GiveUp {
-        reason: String,
-    },
-    /// It is over for it was tried or waited long enough.
-    Abandon {
-        reason: String,
-    },
-}
-
-impl Fate {
-    fn of(verdict: Verdict, work: &Work, give_up_after: Duration) -> Self {
-        let hours = give_up_after.as_secs_f64() / 3600.0;
-        let too_long = |reason: &str| format!("gave up, for it waited longer than {hours:.1} h: {reason}");
-        match verdict {
-            Verdict::Idle => Self::Settle,
-            Verdict::Done => Self::Remember,
-            Verdict::Retry { reason, .. } if work.overdue => Self::Abandon { reason: too_long(&reason) },
-            Verdict::Retry { reason, .. } if work.last_attempt => {
-                Self::Abandon { reason: format!("gave up after {} attempts: {reason}", work.attempt) }
-            }
-            Verdict::Retry { reason, after } => Self::PutOff { reason, after },
-            Verdict::Trouble(trouble) if work.overdue => Self::Abandon { reason: too_long(&trouble.reason) },
-            Verdict::Trouble(trouble) => Self::Leave(trouble),
-            Verdict::Wait { reason, .. } if work.overdue => Self::Abandon { reason: too_long(&reason) },
-            Verdict::Wait { reason, after } => Self::Hold { reason, after },
-            Verdict::Dead { reason } => Self::GiveUp { reason },
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Settle => "idle",
-            Self::Remember => "done",
-            Self::PutOff { .. } => "retry",
-            Self::Hold { .. } | Self::Leave(_) => "wait",
-            Self::GiveUp { .. } | Self::Abandon { .. } => "dead",
-        }
-    }
 }
 
 impl<J: Job> Attempts<J> {

@@ -13,6 +13,7 @@ pub mod breaker;
 pub mod dead;
 pub mod dead_class;
 pub mod direct;
+pub mod fate;
 pub mod finished;
 pub mod following;
 pub mod holdings;
