@@ -10,7 +10,8 @@ use std::process::Command;
 use toml::{Table, Value};
 
 const CRATES: [&str; 4] = ["shared", "ingress", "workers", "bench"];
-const LINES_MAX: usize = 600;
+/// Without its tests, which stand at its end or in files of their own.
+const LINES_MAX: usize = 700;
 
 /// Directories that are not part of the project.
 const NOT_OURS: [&str; 6] = [".git", ".tools", ".run", "target", "node_modules", "__pycache__"];
@@ -236,11 +237,24 @@ fn files_and_directories_are_named_after_what_they_hold() {
 #[test]
 fn no_source_file_is_longer_than_anyone_reads() {
     let sources = ["rs", "py", "sh", "js", "mjs", "ts", "css", "html", "sql"];
-    let long = files().into_iter().filter(|file| sources.iter().any(|extension| file.is(extension)));
-    let long =
-        long.map(|file| (file.text.lines().count(), file.path)).filter(|(lines, _)| *lines > LINES_MAX);
-    let long = long.map(|(lines, path)| format!("{path}: {lines} lines")).collect();
+    let long = files()
+        .into_iter()
+        .filter(|file| sources.iter().any(|extension| file.is(extension)))
+        .map(|file| (lines_without_tests(&file), file.path))
+        .filter(|(lines, _)| *lines > LINES_MAX)
+        .map(|(lines, path)| format!("{path}: {lines} lines"))
+        .collect();
     assert_none(&format!("Split these (over {LINES_MAX} lines) along a concept that wants a name:"), long);
+}
+
+fn lines_without_tests(file: &File) -> usize {
+    let is_test = |part: &str| matches!(part, "tests" | "tests.rs" | "model");
+    if file.path.split('/').any(is_test) {
+        return 0;
+    }
+    let tests = concat!("#[cfg", "(test)]\nmod tests {");
+    let code = file.text.split(tests).next().unwrap_or_default();
+    code.lines().count()
 }
 
 #[test]
