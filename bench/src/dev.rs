@@ -38,7 +38,15 @@ pub async fn run(flags: PortFlags, screen: &Screen) -> Result<()> {
     let data = root.join(".run");
     let document = root.join(declared::DOCUMENT);
     let overrides = Vec::new();
-    let plan = Plan { root, document, overrides, data, ports, retry_scale: RETRY_SCALE, throwaway: false };
+    let plan = Plan {
+        root,
+        document,
+        overrides,
+        data,
+        ports,
+        retry_scale: RETRY_SCALE,
+        throwaway: false,
+    };
     let mut stage = Stage::new(plan)?;
     let outcome = tokio::select! {
         outcome = show(&mut stage, screen) => outcome,
@@ -65,8 +73,10 @@ async fn show(stage: &mut Stage, screen: &Screen) -> Result<()> {
 /// Plays every situation on free ports, prints what came of them, and tells whether all is well.
 pub async fn demo(screen: &Screen) -> Result<bool> {
     let root = root()?;
-    let data =
-        tempfile::Builder::new().prefix("ackline-demo-").tempdir().context("making a directory for data")?;
+    let data = tempfile::Builder::new()
+        .prefix("ackline-demo-")
+        .tempdir()
+        .context("making a directory for data")?;
     let ports = Ports::free().await?;
     let document = root.join(declared::DOCUMENT);
     let overrides = Vec::new();
@@ -95,7 +105,10 @@ pub async fn demo(screen: &Screen) -> Result<bool> {
     };
     if !outcome.is_ok() {
         screen.block(&tails);
-        screen.line(&format!("Data and logs are kept in {}", data.keep().display()));
+        screen.line(&format!(
+            "Data and logs are kept in {}",
+            data.keep().display()
+        ));
     }
     screen.block(&outcome.table());
     screen.line(&outcome.json());
@@ -112,7 +125,10 @@ async fn play_all(stage: &mut Stage, screen: &Screen) -> Result<report::Outcome>
 fn root() -> Result<PathBuf> {
     let root = std::env::current_dir().context("finding the working directory")?;
     if !root.join(declared::DOCUMENT).is_file() {
-        bail!("{} is not here: run this from the root of the repository", declared::DOCUMENT);
+        bail!(
+            "{} is not here: run this from the root of the repository",
+            declared::DOCUMENT
+        );
     }
     Ok(root)
 }

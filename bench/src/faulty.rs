@@ -59,7 +59,11 @@ pub struct Refusal {
 impl Refusal {
     /// An answer of a status alone.
     pub fn plain(status: u16) -> Self {
-        Self { status, retry_after: None, body: "{}" }
+        Self {
+            status,
+            retry_after: None,
+            body: "{}",
+        }
     }
 }
 
@@ -101,7 +105,9 @@ impl Target {
     /// Starts a target that works; requests are told apart by `parts` of their paths.
     pub async fn start(behind: Behind, parts: Vec<String>, serial_in: SerialIn) -> Result<Self> {
         crate::serve::install_tls_provider();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("binding a target")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .context("binding a target")?;
         let address = listener.local_addr()?;
         let modes = vec![(Mode::Works, Instant::now()); parts.len() + 1];
         let shared = Arc::new(Shared {
@@ -115,7 +121,13 @@ impl Target {
         let (is_wanted, wanted) = watch::channel(true);
         let (opened, is_open) = watch::channel(true);
         let task = tokio::spawn(server::serve(listener, shared.clone(), wanted, opened));
-        Ok(Self { address, shared, is_wanted, is_open, task })
+        Ok(Self {
+            address,
+            shared,
+            is_wanted,
+            is_open,
+            task,
+        })
     }
 
     /// Where it listens.
@@ -146,7 +158,9 @@ impl Target {
         self.is_wanted.send_replace(wanted);
         let mut is_open = self.is_open.clone();
         let changed = timeout(CHANGED_WITHIN, is_open.wait_for(|open| *open == wanted)).await;
-        changed.context("a target did not change in time")?.context("a target lost its port")?;
+        changed
+            .context("a target did not change in time")?
+            .context("a target lost its port")?;
         Ok(())
     }
 
@@ -165,14 +179,18 @@ impl Drop for Target {
 impl Shared {
     /// The number of the part that a path has.
     fn part(&self, path: &str) -> Option<usize> {
-        path.split('/').find_map(|part| self.parts.get(part).copied())
+        path.split('/')
+            .find_map(|part| self.parts.get(part).copied())
     }
 
     /// What happens to a request, and since when.
     fn mode(&self, part: Option<usize>) -> (Mode, Instant) {
         let modes = self.modes();
         let last = modes.len().saturating_sub(1);
-        modes.get(part.unwrap_or(last)).copied().unwrap_or((Mode::Works, Instant::now()))
+        modes
+            .get(part.unwrap_or(last))
+            .copied()
+            .unwrap_or((Mode::Works, Instant::now()))
     }
 
     fn modes(&self) -> MutexGuard<'_, Vec<(Mode, Instant)>> {

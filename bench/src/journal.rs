@@ -33,7 +33,11 @@ pub struct Numbered<T> {
 
 impl<T> Clone for Numbered<T> {
     fn clone(&self) -> Self {
-        Self { seq: self.seq, at_us: self.at_us, entry: self.entry.clone() }
+        Self {
+            seq: self.seq,
+            at_us: self.at_us,
+            entry: self.entry.clone(),
+        }
     }
 }
 
@@ -52,7 +56,12 @@ pub struct Ask {
 
 impl Default for Ask {
     fn default() -> Self {
-        Self { since: 0, at_least: 0, wait: Duration::ZERO, limit: 10_000 }
+        Self {
+            since: 0,
+            at_least: 0,
+            wait: Duration::ZERO,
+            limit: 10_000,
+        }
     }
 }
 
@@ -86,7 +95,11 @@ struct Ring<T> {
 impl<T: Weigh> Journal<T> {
     /// Makes an empty journal that keeps at most so many entries and bytes.
     pub fn new(entries_max: usize, bytes_max: usize) -> Self {
-        let ring = Ring { entries: VecDeque::new(), bytes: 0, last: 0 };
+        let ring = Ring {
+            entries: VecDeque::new(),
+            bytes: 0,
+            last: 0,
+        };
         Self {
             ring: Mutex::new(ring),
             latest: watch::Sender::new(0),
@@ -102,15 +115,24 @@ impl<T: Weigh> Journal<T> {
         ring.last += 1;
         let seq = ring.last;
         ring.bytes += bytes;
-        ring.entries.push_back((Numbered { seq, at_us: unix_micros(), entry: Arc::new(entry) }, bytes));
-        while ring.entries.len() > 1 && (ring.entries.len() > self.entries_max || ring.bytes > self.bytes_max)
+        ring.entries.push_back((
+            Numbered {
+                seq,
+                at_us: unix_micros(),
+                entry: Arc::new(entry),
+            },
+            bytes,
+        ));
+        while ring.entries.len() > 1
+            && (ring.entries.len() > self.entries_max || ring.bytes > self.bytes_max)
         {
             if let Some((_, bytes)) = ring.entries.pop_front() {
                 ring.bytes -= bytes;
             }
         }
         drop(ring);
-        self.latest.send_modify(|latest| *latest = (*latest).max(seq));
+        self.latest
+            .send_modify(|latest| *latest = (*latest).max(seq));
         seq
     }
 
@@ -130,7 +152,11 @@ impl<T: Weigh> Journal<T> {
     pub async fn read(&self, ask: Ask, matches: impl Fn(&T) -> bool) -> Page<T> {
         let deadline = Instant::now() + ask.wait.min(WAIT_MAX);
         let mut latest = self.latest.subscribe();
-        let mut page = Page { entries: Vec::new(), next: ask.since, oldest: 0 };
+        let mut page = Page {
+            entries: Vec::new(),
+            next: ask.since,
+            oldest: 0,
+        };
         loop {
             latest.borrow_and_update();
             self.extend(&mut page, ask.limit, &matches);
@@ -143,7 +169,10 @@ impl<T: Weigh> Journal<T> {
 
     fn extend(&self, page: &mut Page<T>, limit: usize, matches: &impl Fn(&T) -> bool) {
         let ring = self.lock();
-        let oldest = ring.entries.front().map_or(ring.last + 1, |(first, _)| first.seq);
+        let oldest = ring
+            .entries
+            .front()
+            .map_or(ring.last + 1, |(first, _)| first.seq);
         page.oldest = oldest;
         let skip = usize::try_from((page.next + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
         for (numbered, _) in ring.entries.iter().skip(skip) {
@@ -164,7 +193,9 @@ impl<T: Weigh> Journal<T> {
 
 /// The time now in unix microseconds.
 pub fn unix_micros() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -179,11 +210,22 @@ mod tests {
     }
 
     fn ask(since: u64, at_least: usize, wait_s: u64) -> Ask {
-        Ask { since, at_least, wait: Duration::from_secs(wait_s), ..Ask::default() }
+        Ask {
+            since,
+            at_least,
+            wait: Duration::from_secs(wait_s),
+            ..Ask::default()
+        }
     }
 
     async fn values(journal: &Journal<u32>, ask: Ask) -> Vec<u32> {
-        journal.read(ask, |_| true).await.entries.iter().map(|n| *n.entry).collect()
+        journal
+            .read(ask, |_| true)
+            .await
+            .entries
+            .iter()
+            .map(|n| *n.entry)
+            .collect()
     }
 
     #[tokio::test]
@@ -205,9 +247,23 @@ mod tests {
         for n in 1..=10u32 {
             journal.record(n);
         }
-        let first = journal.read(Ask { limit: 2, ..Ask::default() }, |n| n % 2 == 0).await;
-        assert_eq!(first.entries.iter().map(|n| *n.entry).collect::<Vec<_>>(), [2, 4]);
-        assert_eq!(values(&journal, ask(first.next, 0, 0)).await, [5, 6, 7, 8, 9, 10]);
+        let first = journal
+            .read(
+                Ask {
+                    limit: 2,
+                    ..Ask::default()
+                },
+                |n| n % 2 == 0,
+            )
+            .await;
+        assert_eq!(
+            first.entries.iter().map(|n| *n.entry).collect::<Vec<_>>(),
+            [2, 4]
+        );
+        assert_eq!(
+            values(&journal, ask(first.next, 0, 0)).await,
+            [5, 6, 7, 8, 9, 10]
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -221,7 +277,11 @@ mod tests {
         tokio::task::yield_now().await;
         journal.record(2);
         assert_eq!(reader.await.unwrap(), [1, 2]);
-        assert_eq!(values(&journal, ask(0, 3, 1)).await, [1, 2], "the deadline returns what there is");
+        assert_eq!(
+            values(&journal, ask(0, 3, 1)).await,
+            [1, 2],
+            "the deadline returns what there is"
+        );
     }
 
     #[tokio::test]

@@ -146,28 +146,51 @@ pub struct Running {
 pub async fn start(options: Options) -> anyhow::Result<Running> {
     install_tls_provider();
     let listener = TcpListener::bind(options.bind);
-    let listener = listener.await.with_context(|| format!("cannot listen on {}", options.bind))?;
+    let listener = listener
+        .await
+        .with_context(|| format!("cannot listen on {}", options.bind))?;
     let addr = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
-    let journal = Arc::new(Journal::new(options.journal_entries_max, options.journal_bytes_max));
+    let journal = Arc::new(Journal::new(
+        options.journal_entries_max,
+        options.journal_bytes_max,
+    ));
     let client = delivery::client(options.attempt_timeout)?;
     let courier = Arc::new(delivery::Courier::new(
         client.clone(),
         Signer::new(&options.app_secret),
         journal.clone(),
         retry::Schedule::new(options.retry_scale),
-        delivery::Bounds { in_flight_max: options.in_flight_max, pending_max: options.pending_max },
+        delivery::Bounds {
+            in_flight_max: options.in_flight_max,
+            pending_max: options.pending_max,
+        },
         stopped.clone(),
     ));
     courier.set_target(options.webhook_url.clone());
     let graph_version = options.graph_version.clone();
     let base_url = format!("http://{addr}");
-    let parts = simulator::Parts { options, courier, client, journal, base_url, stop: stopped };
+    let parts = simulator::Parts {
+        options,
+        courier,
+        client,
+        journal,
+        base_url,
+        stop: stopped,
+    };
     let simulator = Arc::new(Simulator::new(parts));
-    let router =
-        Router::new().nest("/_sim", control::router()).fallback(graph::call).with_state(simulator.clone());
+    let router = Router::new()
+        .nest("/_sim", control::router())
+        .fallback(graph::call)
+        .with_state(simulator.clone());
     let server = Server::start(listener, router)?;
-    Ok(Running { addr, graph_version, simulator, server, stop })
+    Ok(Running {
+        addr,
+        graph_version,
+        simulator,
+        server,
+        stop,
+    })
 }
 
 impl Running {

@@ -64,12 +64,19 @@ pub struct PywaBot {
 /// When the tools are not installed or the bot does not get ready.
 pub fn pywa_bot(bot: &PywaBot) -> Result<Counterpart, ProcessError> {
     let mut command = python("pywa_bot.py");
-    command.args(["--graph-url", &bot.graph_url, "--phone-number-id", &bot.phone_number_id]).args([
-        "--app-secret",
-        bot.app_secret.expose(),
-        "--token",
-        bot.token.expose(),
-    ]);
+    command
+        .args([
+            "--graph-url",
+            &bot.graph_url,
+            "--phone-number-id",
+            &bot.phone_number_id,
+        ])
+        .args([
+            "--app-secret",
+            bot.app_secret.expose(),
+            "--token",
+            bot.token.expose(),
+        ]);
     Counterpart::start("the pywa bot", command)
 }
 
@@ -126,7 +133,10 @@ pub async fn verify_event(
         .kill_on_drop(true)
         .spawn()
         .context("starting Python's verifier; `make tools` installs it")?;
-    let mut stdin = child.stdin.take().context("the verifier has no standard input")?;
+    let mut stdin = child
+        .stdin
+        .take()
+        .context("the verifier has no standard input")?;
     stdin.write_all(given.to_string().as_bytes()).await?;
     drop(stdin);
     let output = tokio::time::timeout(VERIFIED_WITHIN, child.wait_with_output())
@@ -136,7 +146,10 @@ pub async fn verify_event(
     match (output.status.code(), said.strip_prefix("refused: ")) {
         (Some(0), None) => Ok(Verification::Accepted(serde_json::from_str(&said)?)),
         (Some(1), Some(reason)) => Ok(Verification::Refused(reason.to_owned())),
-        _ => bail!("the verifier failed: {said}\n{}", String::from_utf8_lossy(&output.stderr)),
+        _ => bail!(
+            "the verifier failed: {said}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        ),
     }
 }
 
@@ -148,9 +161,17 @@ pub fn our_binary(name: &str) -> anyhow::Result<Command> {
     let own = std::env::current_exe().context("finding the directory of our binaries")?;
     let beside = own.parent().context("a program has a directory")?;
     // Test binaries are one level deeper than the binaries they test.
-    let dir = if beside.ends_with("deps") { beside.parent().unwrap_or(beside) } else { beside };
+    let dir = if beside.ends_with("deps") {
+        beside.parent().unwrap_or(beside)
+    } else {
+        beside
+    };
     let path = dir.join(name);
-    ensure!(path.is_file(), "{} is not built: run `cargo build --workspace --all-targets`", path.display());
+    ensure!(
+        path.is_file(),
+        "{} is not built: run `cargo build --workspace --all-targets`",
+        path.display()
+    );
     Ok(Command::new(path))
 }
 
@@ -166,7 +187,9 @@ fn python(file: &str) -> Command {
 
 fn script(file: &str) -> Command {
     let mut command = Command::new("bash");
-    command.arg(counterparts_dir().join(file)).env("ACKLINE_TOOLS_DIR", tools_dir());
+    command
+        .arg(counterparts_dir().join(file))
+        .env("ACKLINE_TOOLS_DIR", tools_dir());
     command
 }
 
@@ -186,7 +209,10 @@ mod tests {
             "[aimock] aimock server listening on http://127.0.0.1:45745",
             "pywa bot is listening on http://127.0.0.1:45745",
         ] {
-            assert_eq!(listening_url(line).as_deref(), Some("http://127.0.0.1:45745"));
+            assert_eq!(
+                listening_url(line).as_deref(),
+                Some("http://127.0.0.1:45745")
+            );
         }
     }
 

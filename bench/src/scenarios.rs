@@ -72,18 +72,42 @@ impl Options {
 
 /// A scenario's name and what it answers.
 const SCENARIOS: [(&str, &str); 15] = [
-    ("edge", "how fast the ingress stores and acknowledges, against its limits (stored, synced and logged)"),
-    ("peers", "the same load on what a user would pick instead (needs `deploy/dev/tools.sh bench` once)"),
-    ("overload", "how soon what is taken is answered when more comes than can be, with shedding and without"),
-    ("limits", "what bounds the ingress: verifying alone, publishing alone, and both"),
+    (
+        "edge",
+        "how fast the ingress stores and acknowledges, against its limits (stored, synced and logged)",
+    ),
+    (
+        "peers",
+        "the same load on what a user would pick instead (needs `deploy/dev/tools.sh bench` once)",
+    ),
+    (
+        "overload",
+        "how soon what is taken is answered when more comes than can be, with shedding and without",
+    ),
+    (
+        "limits",
+        "what bounds the ingress: verifying alone, publishing alone, and both",
+    ),
     (
         "outage",
         "whether a 200 survives kill -9, a frozen broker, a restart and the loss of a cluster's leader",
     ),
-    ("storm", "what an outage behind the webhook does to it, against a handler that processes first"),
-    ("instructions", "instructions per webhook for verify, split and stamp, counted by callgrind"),
-    ("fairness", "whether one tenant at a hundred times the others' rate is felt by the others"),
-    ("campaign", "whether the statuses of one tenant's campaign are felt in the conversations of others"),
+    (
+        "storm",
+        "what an outage behind the webhook does to it, against a handler that processes first",
+    ),
+    (
+        "instructions",
+        "instructions per webhook for verify, split and stamp, counted by callgrind",
+    ),
+    (
+        "fairness",
+        "whether one tenant at a hundred times the others' rate is felt by the others",
+    ),
+    (
+        "campaign",
+        "whether the statuses of one tenant's campaign are felt in the conversations of others",
+    ),
     (
         "workers-chaos",
         "what becomes of updates while workers are killed, frozen, replaced, and the broker restarts",
@@ -92,10 +116,19 @@ const SCENARIOS: [(&str, &str); 15] = [
         "downstream",
         "what becomes of updates while bots, endpoints, CRMs and the Graph API are away, and of those beside them",
     ),
-    ("abuse", "whether a tenant that abuses all it may do is felt by another, and what it is answered"),
+    (
+        "abuse",
+        "whether a tenant that abuses all it may do is felt by another, and what it is answered",
+    ),
     ("idle", "what an installation costs that has nothing to do"),
-    ("scale", "how far one process goes, what more processes add, what tenants and conversations cost"),
-    ("tune", "how long a pause or a change of concurrency takes until every process obeys"),
+    (
+        "scale",
+        "how far one process goes, what more processes add, what tenants and conversations cost",
+    ),
+    (
+        "tune",
+        "how long a pause or a change of concurrency takes until every process obeys",
+    ),
 ];
 
 /// What every scenario is given.
@@ -135,7 +168,11 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
         bail!("deploy/dev/tools.sh is not here: run this from the root of the repository");
     }
     crate::serve::install_tls_provider();
-    let bench = Bench { root, options, screen };
+    let bench = Bench {
+        root,
+        options,
+        screen,
+    };
     let played = async {
         match name {
             "edge" => edge::run(&bench).await,
@@ -172,8 +209,12 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
 }
 
 /// Runs a blocking load generator beside the runtime.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.context("the load generator panicked")?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("the load generator panicked")?
 }
 
 /// A figure with as many digits as it is worth.

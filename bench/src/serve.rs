@@ -79,7 +79,9 @@ async fn accept(listener: TcpListener, router: Router, mut stop: watch::Receiver
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = next(&listener, &permits) => accepted,
         };
-        let Some((stream, permit)) = accepted else { continue };
+        let Some((stream, permit)) = accepted else {
+            continue;
+        };
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
             connection(stream, router, stop).await;
@@ -87,7 +89,12 @@ async fn accept(listener: TcpListener, router: Router, mut stop: watch::Receiver
         });
     }
     drop(listener);
-    if timeout(DRAIN_WITHIN, async { while connections.join_next().await.is_some() {} }).await.is_err() {
+    if timeout(DRAIN_WITHIN, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await
+    .is_err()
+    {
         connections.abort_all();
     }
 }
@@ -116,7 +123,11 @@ async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver
                 Ok(response) => response,
                 Err(never) => match never {},
             };
-            if response.extensions().get::<HangUp>().is_some() { Err(HungUp) } else { Ok(response) }
+            if response.extensions().get::<HangUp>().is_some() {
+                Err(HungUp)
+            } else {
+                Ok(response)
+            }
         }
     });
     let served = http1::Builder::new()

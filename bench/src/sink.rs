@@ -182,7 +182,10 @@ impl Weigh for Entry {
             Self::Order(order) => order.order.len(),
             Self::Relay(relayed) => relayed.body_bytes,
             Self::Crm(call) => call.content.as_ref().map_or(0, String::len),
-            Self::Chat(chat) => chat.request.as_ref().map_or(0, |request| request.to_string().len() * 2),
+            Self::Chat(chat) => chat
+                .request
+                .as_ref()
+                .map_or(0, |request| request.to_string().len() * 2),
         }
     }
 }
@@ -233,13 +236,19 @@ pub struct Running {
 pub async fn start(options: Options) -> anyhow::Result<Running> {
     install_tls_provider();
     let listener = TcpListener::bind(options.bind);
-    let listener = listener.await.with_context(|| format!("cannot listen on {}", options.bind))?;
+    let listener = listener
+        .await
+        .with_context(|| format!("cannot listen on {}", options.bind))?;
     let sink = Arc::new(Sink {
         journal: Journal::new(options.journal_entries_max, JOURNAL_BYTES_MAX),
         faults: Mutex::default(),
         secrets: Mutex::new(options.secrets),
         bots: Mutex::new(options.bots),
-        chatwoot: options.chatwoot.map(chatwoot::Chatwoot::new).transpose()?.map(Arc::new),
+        chatwoot: options
+            .chatwoot
+            .map(chatwoot::Chatwoot::new)
+            .transpose()?
+            .map(Arc::new),
         taken: Mutex::default(),
     });
     let customer = Router::new()
@@ -250,9 +259,15 @@ pub async fn start(options: Options) -> anyhow::Result<Running> {
         .route("/orders/{number}", get(assistant::order))
         .route("/v1/chat/completions", post(assistant::complete))
         .layer(middleware::from_fn_with_state(sink.clone(), faults::inject));
-    let router = customer.nest("/_sink", control::router()).with_state(sink.clone());
+    let router = customer
+        .nest("/_sink", control::router())
+        .with_state(sink.clone());
     let server = Server::start(listener, router)?;
-    Ok(Running { addr: server.addr(), sink, server })
+    Ok(Running {
+        addr: server.addr(),
+        sink,
+        server,
+    })
 }
 
 impl Running {

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 
 /// What a place does, and how its code looks.
 const DEEDS: [(&str, &[&str]); 4] = [
-    ("signs", &["key.sign(", "SigningKey::new", "standard_webhooks::sign("]),
+    (
+        "signs",
+        &["key.sign(", "SigningKey::new", "standard_webhooks::sign("],
+    ),
     (
         "publishes",
         &[
@@ -40,11 +43,16 @@ const DEEDS: [(&str, &[&str]); 4] = [
             "self.0.put(",
         ],
     ),
-    ("asks", &["egress.request(", ".of_tenant(", "reqwest::Client"]),
+    (
+        "asks",
+        &["egress.request(", ".of_tenant(", "reqwest::Client"],
+    ),
 ];
 
-const TENANT_OF_ROUTE: &str = "the tenant that the number's entry names, if the app may speak for it";
-const TENANT_OF_HEAD: &str = "the tenant in the head of what is worked on; its partition's owner alone";
+const TENANT_OF_ROUTE: &str =
+    "the tenant that the number's entry names, if the app may speak for it";
+const TENANT_OF_HEAD: &str =
+    "the tenant in the head of what is worked on; its partition's owner alone";
 const OPERATOR: &str = "the operator, with the credentials for NATS";
 const PROCESS: &str = "the process itself; nobody's data";
 
@@ -56,7 +64,12 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
         "verifies alone: the app whose path was posted to",
         "an_app_of_one_tenant_does_not_speak_for_another",
     ),
-    ("signs", "ingress/src/wire/login.rs", OPERATOR, "credentials_sign_the_servers_nonce"),
+    (
+        "signs",
+        "ingress/src/wire/login.rs",
+        OPERATOR,
+        "credentials_sign_the_servers_nonce",
+    ),
     (
         "signs",
         "workers/src/crm/hook.rs",
@@ -99,8 +112,18 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
         TENANT_OF_ROUTE,
         "everything_is_read_once_in_order_and_removed_only_when_finished",
     ),
-    ("publishes", "ingress/src/wire.rs", TENANT_OF_ROUTE, "two_tenants_never_publish_under_one_message_id"),
-    ("publishes", "ingress/src/wire/client.rs", PROCESS, "a_server_that_refuses_the_login_is_tried_again"),
+    (
+        "publishes",
+        "ingress/src/wire.rs",
+        TENANT_OF_ROUTE,
+        "two_tenants_never_publish_under_one_message_id",
+    ),
+    (
+        "publishes",
+        "ingress/src/wire/client.rs",
+        PROCESS,
+        "a_server_that_refuses_the_login_is_tried_again",
+    ),
     (
         "publishes",
         "shared/src/nats/client.rs",
@@ -233,8 +256,18 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
         PROCESS,
         "leases_owners_and_live_settings_are_read_whichever_version_wrote_them",
     ),
-    ("writes", "workers/src/core/lease.rs", PROCESS, "a_stale_owners_writes_are_refused"),
-    ("writes", "workers/src/core/ring.rs", TENANT_OF_HEAD, "a_stale_owners_writes_are_refused"),
+    (
+        "writes",
+        "workers/src/core/lease.rs",
+        PROCESS,
+        "a_stale_owners_writes_are_refused",
+    ),
+    (
+        "writes",
+        "workers/src/core/ring.rs",
+        TENANT_OF_HEAD,
+        "a_stale_owners_writes_are_refused",
+    ),
     (
         "writes",
         "workers/src/core/stream_share/mod.rs",
@@ -271,7 +304,12 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
         "the tenant of the order",
         "what_one_order_has_another_does_not_get",
     ),
-    ("writes", "workers/src/flows/pool.rs", TENANT_OF_HEAD, "a_stale_owners_writes_are_refused"),
+    (
+        "writes",
+        "workers/src/flows/pool.rs",
+        TENANT_OF_HEAD,
+        "a_stale_owners_writes_are_refused",
+    ),
     (
         "writes",
         "workers/src/journal/rebuild.rs",
@@ -284,7 +322,12 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
         "the tenant whose endpoint said that it is gone",
         "a_tenant_sees_nothing_of_another",
     ),
-    ("asks", "workers/src/cli/doctor/http.rs", OPERATOR, "the_doctor_tells_what_works_and_what_does_not"),
+    (
+        "asks",
+        "workers/src/cli/doctor/http.rs",
+        OPERATOR,
+        "the_doctor_tells_what_works_and_what_does_not",
+    ),
     (
         "asks",
         "workers/src/crm/chatwoot.rs",
@@ -330,20 +373,31 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// Every Rust file below some directories, by its path from the root.
 fn rust_files(directories: &[&str]) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut open: Vec<PathBuf> = directories.iter().map(|directory| root().join(directory)).collect();
+    let mut open: Vec<PathBuf> = directories
+        .iter()
+        .map(|directory| root().join(directory))
+        .collect();
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 open.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+                let name = path
+                    .strip_prefix(root())
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
                 found.push((name, fs::read_to_string(&path).unwrap()));
             }
         }
@@ -355,7 +409,12 @@ fn rust_files(directories: &[&str]) -> Vec<(String, String)> {
 fn deeds() -> BTreeSet<(&'static str, String)> {
     let mut found = BTreeSet::new();
     for (path, text) in rust_files(&["shared/src", "ingress/src", "workers/src"]) {
-        let is_for_tests = ["tests.rs", "fixture.rs", "invariants.rs", "ingress/src/connection.rs"];
+        let is_for_tests = [
+            "tests.rs",
+            "fixture.rs",
+            "invariants.rs",
+            "ingress/src/connection.rs",
+        ];
         if is_for_tests.iter().any(|name| path.ends_with(name))
             || path.contains("/testing")
             || path.contains("/model/")
@@ -363,9 +422,15 @@ fn deeds() -> BTreeSet<(&'static str, String)> {
             continue;
         }
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        let lines: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let lines: Vec<&str> = code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect();
         for (deed, signs) in DEEDS {
-            if lines.iter().any(|line| signs.iter().any(|sign| line.contains(sign))) {
+            if lines
+                .iter()
+                .any(|line| signs.iter().any(|sign| line.contains(sign)))
+            {
                 found.insert((deed, path.clone()));
             }
         }
@@ -375,7 +440,10 @@ fn deeds() -> BTreeSet<(&'static str, String)> {
 
 #[test]
 fn every_place_that_acts_for_somebody_says_for_whom() {
-    let told: BTreeSet<_> = PLACES.iter().map(|(deed, place, ..)| (*deed, (*place).to_owned())).collect();
+    let told: BTreeSet<_> = PLACES
+        .iter()
+        .map(|(deed, place, ..)| (*deed, (*place).to_owned()))
+        .collect();
     assert_eq!(told.len(), PLACES.len(), "a place is told once");
     let found = deeds();
     let untold: Vec<_> = found.difference(&told).collect();
@@ -389,16 +457,25 @@ fn every_place_that_acts_for_somebody_says_for_whom() {
 
 #[test]
 fn what_is_said_of_a_place_is_shown_by_a_test() {
-    let tests: String =
-        rust_files(&["shared", "ingress/src", "ingress/tests", "workers/src", "workers/tests"])
-            .into_iter()
-            .map(|(_, text)| text)
-            .collect();
+    let tests: String = rust_files(&[
+        "shared",
+        "ingress/src",
+        "ingress/tests",
+        "workers/src",
+        "workers/tests",
+    ])
+    .into_iter()
+    .map(|(_, text)| text)
+    .collect();
     let unshown: Vec<_> = PLACES
         .iter()
         .filter(|(.., test)| !tests.contains(&format!("fn {test}(")))
         .map(|place| (place.1, place.3))
         .collect();
     assert!(unshown.is_empty(), "there are no such tests: {unshown:#?}");
-    assert!(PLACES.iter().all(|(_, _, authority, _)| !authority.is_empty()));
+    assert!(
+        PLACES
+            .iter()
+            .all(|(_, _, authority, _)| !authority.is_empty())
+    );
 }

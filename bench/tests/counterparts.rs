@@ -24,8 +24,7 @@ fn client() -> reqwest::Client {
 /// A Graph API that accepts every message and passes on what it was asked to send.
 async fn graph() -> (String, mpsc::Receiver<Value>) {
     let (sent, received) = mpsc::channel(16);
-    let answer =
-        json!({"messaging_product": "whatsapp", "contacts": [], "messages": [{"id": "wamid.reply"}]});
+    let answer = json!({"messaging_product": "whatsapp", "contacts": [], "messages": [{"id": "wamid.reply"}]});
     let accept = async move |Json(message): Json<Value>| {
         sent.send(message).await.unwrap();
         Json(answer.clone())
@@ -62,8 +61,16 @@ async fn a_pywa_bot_answers_a_signed_text_and_refuses_a_forged_one() {
     let running = pywa_bot(&bot).unwrap();
     let body = text_delivery(&bot.phone_number_id);
     let deliver = async |signature: String| {
-        let request = client().post(running.url()).header("X-Hub-Signature-256", signature);
-        request.header("content-type", "application/json").body(body.clone()).send().await.unwrap().status()
+        let request = client()
+            .post(running.url())
+            .header("X-Hub-Signature-256", signature);
+        request
+            .header("content-type", "application/json")
+            .body(body.clone())
+            .send()
+            .await
+            .unwrap()
+            .status()
     };
 
     let forged = SigningKey::new(&Secret::new("another".to_owned())).sign(body.as_bytes());
@@ -71,24 +78,44 @@ async fn a_pywa_bot_answers_a_signed_text_and_refuses_a_forged_one() {
     let signed = SigningKey::new(&app_secret).sign(body.as_bytes());
     assert_eq!(deliver(signed).await, 200, "{}", running.log());
 
-    let reply = tokio::time::timeout(WITHIN, sent.recv()).await.unwrap().unwrap();
+    let reply = tokio::time::timeout(WITHIN, sent.recv())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(reply["recipient"], "US.13491208655302741918");
     assert_eq!(reply["text"]["body"], "You said: a/b");
-    assert!(sent.try_recv().is_err(), "the forged delivery was answered too");
+    assert!(
+        sent.try_recv().is_err(),
+        "the forged delivery was answered too"
+    );
 }
 
 #[tokio::test]
 async fn chatwoots_document_accepts_a_message_and_refuses_what_it_does_not_allow() {
     let chatwoot = chatwoot().unwrap();
-    let messages = format!("{}/api/v1/accounts/1/conversations/1/messages", chatwoot.url());
+    let messages = format!(
+        "{}/api/v1/accounts/1/conversations/1/messages",
+        chatwoot.url()
+    );
     let ask = |body: Value| client().post(&messages).json(&body).send();
-    let ask_with_token =
-        |body: Value| client().post(&messages).header("api_access_token", "t").json(&body).send();
+    let ask_with_token = |body: Value| {
+        client()
+            .post(&messages)
+            .header("api_access_token", "t")
+            .json(&body)
+            .send()
+    };
 
     let message = json!({"content": "hi", "message_type": "incoming", "source_id": "wamid.in"});
     assert_eq!(ask_with_token(message.clone()).await.unwrap().status(), 200);
     assert_eq!(ask(message).await.unwrap().status(), 401);
-    assert_eq!(ask_with_token(json!({"message_type": "incoming"})).await.unwrap().status(), 422);
+    assert_eq!(
+        ask_with_token(json!({"message_type": "incoming"}))
+            .await
+            .unwrap()
+            .status(),
+        422
+    );
 }
 
 #[tokio::test]
@@ -100,23 +127,40 @@ async fn the_scripted_model_answers_fails_and_keeps_a_journal() {
         client().post(url).json(&body).send().await.unwrap()
     };
 
-    let answer: Value = ask("What are your opening hours?").await.json().await.unwrap();
-    assert_eq!(answer["choices"][0]["message"]["content"], "We are open from 9 to 18 on weekdays.");
+    let answer: Value = ask("What are your opening hours?")
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        answer["choices"][0]["message"]["content"],
+        "We are open from 9 to 18 on weekdays."
+    );
     assert_eq!(ask("slow down").await.status(), 429);
     assert_eq!(ask("break").await.status(), 500);
     assert_eq!(ask("no line of the script").await.status(), 503);
 
-    let journal = client().get(format!("{}/__aimock/journal", model.url())).send().await.unwrap();
+    let journal = client()
+        .get(format!("{}/__aimock/journal", model.url()))
+        .send()
+        .await
+        .unwrap();
     let journal: Vec<Value> = journal.json().await.unwrap();
     assert_eq!(journal.len(), 4);
-    assert_eq!(journal[0]["body"]["messages"][0]["content"], "What are your opening hours?");
+    assert_eq!(
+        journal[0]["body"]["messages"][0]["content"],
+        "What are your opening hours?"
+    );
 }
 
 #[tokio::test]
 async fn the_reference_library_accepts_our_event_and_refuses_an_altered_one() {
     let secret = standard_webhooks::secret_from_bytes(&[7; 32]);
     let key = standard_webhooks::key(&secret).unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let body = r#"{"type":"message.received"}"#;
     let signature = standard_webhooks::sign(&[key], "evt_1", now, body.as_bytes());
     let headers = BTreeMap::from([
@@ -126,7 +170,12 @@ async fn the_reference_library_accepts_our_event_and_refuses_an_altered_one() {
     ]);
 
     let good = verify_event(&secret, &headers, body).await.unwrap();
-    assert_eq!(good, Verification::Accepted(json!({"type": "message.received"})));
-    let altered = verify_event(&secret, &headers, r#"{"type":"message.sent"}"#).await.unwrap();
+    assert_eq!(
+        good,
+        Verification::Accepted(json!({"type": "message.received"}))
+    );
+    let altered = verify_event(&secret, &headers, r#"{"type":"message.sent"}"#)
+        .await
+        .unwrap();
     assert!(matches!(altered, Verification::Refused(_)), "{altered:?}");
 }

@@ -14,7 +14,14 @@ const CRATES: [&str; 4] = ["shared", "ingress", "workers", "bench"];
 const LINES_MAX: usize = 700;
 
 /// Directories that are not part of the project.
-const NOT_OURS: [&str; 6] = [".git", ".tools", ".run", "target", "node_modules", "__pycache__"];
+const NOT_OURS: [&str; 6] = [
+    ".git",
+    ".tools",
+    ".run",
+    "target",
+    "node_modules",
+    "__pycache__",
+];
 
 struct File {
     path: String,
@@ -23,16 +30,24 @@ struct File {
 
 impl File {
     fn is(&self, extension: &str) -> bool {
-        self.path.rsplit_once('.').is_some_and(|(_, own)| own == extension)
+        self.path
+            .rsplit_once('.')
+            .is_some_and(|(_, own)| own == extension)
     }
 
     fn lines(&self) -> impl Iterator<Item = (String, &str)> {
-        self.text.lines().zip(1..).map(|(line, number)| (format!("{}:{number}", self.path), line))
+        self.text
+            .lines()
+            .zip(1..)
+            .map(|(line, number)| (format!("{}:{number}", self.path), line))
     }
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// Every text file of the project, by its path from the root.
@@ -51,7 +66,13 @@ fn files() -> Vec<File> {
             if kind.is_dir() {
                 dirs.push(entry.path());
             } else if let Ok(text) = fs::read_to_string(entry.path()) {
-                let path = entry.path().strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                let path = entry
+                    .path()
+                    .strip_prefix(&root)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
                 found.push(File { path, text });
             }
         }
@@ -64,7 +85,10 @@ fn rust_files() -> Vec<File> {
 }
 
 fn manifest(dir: &str) -> Table {
-    fs::read_to_string(root().join(dir).join("Cargo.toml")).unwrap().parse().unwrap()
+    fs::read_to_string(root().join(dir).join("Cargo.toml"))
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// Names and values of everything a crate depends on, tests and build scripts included.
@@ -74,13 +98,26 @@ fn dependencies(manifest: &Table) -> Vec<(String, Value)> {
         tables.extend(targets.values().filter_map(Value::as_table));
     }
     let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
-    let of_kind =
-        |table: &Table, kind: &str| table.get(kind).and_then(Value::as_table).cloned().unwrap_or_default();
-    tables.into_iter().flat_map(|table| kinds.map(|kind| of_kind(table, kind))).flatten().collect()
+    let of_kind = |table: &Table, kind: &str| {
+        table
+            .get(kind)
+            .and_then(Value::as_table)
+            .cloned()
+            .unwrap_or_default()
+    };
+    tables
+        .into_iter()
+        .flat_map(|table| kinds.map(|kind| of_kind(table, kind)))
+        .flatten()
+        .collect()
 }
 
 fn assert_none(rule: &str, violations: Vec<String>) {
-    assert!(violations.is_empty(), "\n{rule}\n  {}\n", violations.join("\n  "));
+    assert!(
+        violations.is_empty(),
+        "\n{rule}\n  {}\n",
+        violations.join("\n  ")
+    );
 }
 
 #[test]
@@ -96,7 +133,10 @@ fn crates_depend_on_shared_and_on_no_other_crate_of_ours() {
             }
         }
     }
-    assert_none("Move what two crates need into shared/, or let them meet through NATS:", violations);
+    assert_none(
+        "Move what two crates need into shared/, or let them meet through NATS:",
+        violations,
+    );
 }
 
 /// A crate's tests may ask for a feature of the crate itself.
@@ -115,7 +155,10 @@ fn versions_are_stated_once_in_the_workspace() {
             }
         }
     }
-    assert_none("Put the version in [workspace.dependencies] and write `name.workspace = true`:", violations);
+    assert_none(
+        "Put the version in [workspace.dependencies] and write `name.workspace = true`:",
+        violations,
+    );
 }
 
 #[test]
@@ -127,10 +170,20 @@ fn unsafe_code_is_forbidden_and_every_crate_takes_the_lints() {
         Some("forbid"),
         "keep `unsafe_code = \"forbid\"` in the workspace lints"
     );
-    let takes_lints = |dir: &&str| manifest(dir).get("lints").and_then(|lints| lints["workspace"].as_bool());
-    let missing =
-        CRATES.iter().filter(|dir| takes_lints(dir) != Some(true)).map(ToString::to_string).collect();
-    assert_none("Write `[lints] workspace = true` in the Cargo.toml of:", missing);
+    let takes_lints = |dir: &&str| {
+        manifest(dir)
+            .get("lints")
+            .and_then(|lints| lints["workspace"].as_bool())
+    };
+    let missing = CRATES
+        .iter()
+        .filter(|dir| takes_lints(dir) != Some(true))
+        .map(ToString::to_string)
+        .collect();
+    assert_none(
+        "Write `[lints] workspace = true` in the Cargo.toml of:",
+        missing,
+    );
 }
 
 /// What a webhook passes on its way to the log stays small: nothing that speaks SQL, calls others by HTTP
@@ -151,20 +204,56 @@ fn the_edge_links_no_sql_driver_http_client_template_engine_or_nats_client() {
     ];
     // A NATS client of general use brings regular expressions and all of its API: a third of the binary.
     let clients = ["async-nats", "regex", "aho-corasick"];
-    let engines = ["minijinja", "tera", "handlebars", "askama", "liquid", "rhai", "mlua"];
+    let engines = [
+        "minijinja",
+        "tera",
+        "handlebars",
+        "askama",
+        "liquid",
+        "rhai",
+        "mlua",
+    ];
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let tree = Command::new(cargo)
-        .args(["tree", "--package", "ackline-ingress", "--edges", "normal", "--prefix", "none", "--locked"])
+        .args([
+            "tree",
+            "--package",
+            "ackline-ingress",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--locked",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    assert!(
+        tree.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tree.stderr)
+    );
     let tree = String::from_utf8(tree.stdout).unwrap();
-    assert!(tree.contains("hyper"), "the tree of the edge looks wrong:\n{tree}");
-    let crates: BTreeSet<_> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let is_banned =
-        |name: &&&str| banned.iter().chain(&clients).chain(&engines).any(|start| name.starts_with(start));
-    let found = crates.iter().filter(is_banned).map(ToString::to_string).collect();
+    assert!(
+        tree.contains("hyper"),
+        "the tree of the edge looks wrong:\n{tree}"
+    );
+    let crates: BTreeSet<_> = tree
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let is_banned = |name: &&&str| {
+        banned
+            .iter()
+            .chain(&clients)
+            .chain(&engines)
+            .any(|start| name.starts_with(start))
+    };
+    let found = crates
+        .iter()
+        .filter(is_banned)
+        .map(ToString::to_string)
+        .collect();
     assert_none(
         "Take these out of what ackline-ingress depends on (cargo tree -p ackline-ingress -i NAME):",
         found,
@@ -177,24 +266,40 @@ fn spells_a_wire_name(line: &str) -> bool {
     let subjects = ["in", "ev", "out", "dead", "spill", "rp"];
     line.split('"').skip(1).step_by(2).any(|literal| {
         let is_subject = literal.split_once('.').is_some_and(|(first, rest)| {
-            subjects.contains(&first) && rest.starts_with(|c: char| c.is_ascii_digit() || "{*>_".contains(c))
+            subjects.contains(&first)
+                && rest.starts_with(|c: char| c.is_ascii_digit() || "{*>_".contains(c))
         });
-        is_subject || names.contains(&literal) || literal.starts_with("Ackline-") || literal == "Nats-Msg-Id"
+        is_subject
+            || names.contains(&literal)
+            || literal.starts_with("Ackline-")
+            || literal == "Nats-Msg-Id"
     })
 }
 
 #[test]
 fn streams_subjects_and_headers_are_spelled_in_one_module() {
-    let allowed = ["shared/src/subjects.rs", "shared/src/subjects/header.rs", "bench/tests/tidy.rs"];
+    let allowed = [
+        "shared/src/subjects.rs",
+        "shared/src/subjects/header.rs",
+        "bench/tests/tidy.rs",
+    ];
     let mut violations = Vec::new();
-    for file in rust_files().iter().filter(|file| !allowed.contains(&file.path.as_str())) {
-        let code = file.lines().filter(|(_, line)| !line.trim_start().starts_with("//"));
+    for file in rust_files()
+        .iter()
+        .filter(|file| !allowed.contains(&file.path.as_str()))
+    {
+        let code = file
+            .lines()
+            .filter(|(_, line)| !line.trim_start().starts_with("//"));
         violations.extend(
             code.filter(|(_, line)| spells_a_wire_name(line))
                 .map(|(at, line)| format!("{at}: {}", line.trim())),
         );
     }
-    assert_none("Use the names in shared/src/subjects.rs, and add what is missing there:", violations);
+    assert_none(
+        "Use the names in shared/src/subjects.rs, and add what is missing there:",
+        violations,
+    );
 }
 
 #[test]
@@ -208,9 +313,13 @@ fn a_wire_name_is_told_from_other_text() {
     ] {
         assert!(spells_a_wire_name(line), "{line}");
     }
-    for line in
-        ["UPDATES", r#""in.the middle""#, r#""out of disk""#, r#""ev", "x""#, r#"header::APP, "updates""#]
-    {
+    for line in [
+        "UPDATES",
+        r#""in.the middle""#,
+        r#""out of disk""#,
+        r#""ev", "x""#,
+        r#"header::APP, "updates""#,
+    ] {
         assert!(!spells_a_wire_name(line), "{line}");
     }
 }
@@ -227,11 +336,19 @@ fn every_rust_file_opens_by_saying_what_it_is_responsible_for() {
 
 #[test]
 fn files_and_directories_are_named_after_what_they_hold() {
-    let empty_names = ["util", "utils", "helper", "helpers", "common", "misc", "types"];
+    let empty_names = [
+        "util", "utils", "helper", "helpers", "common", "misc", "types",
+    ];
     let is_empty = |part: &str| empty_names.contains(&part.split('.').next().unwrap_or(part));
-    let found =
-        files().into_iter().map(|file| file.path).filter(|path| path.split('/').any(is_empty)).collect();
-    assert_none("Name these after the one thing they hold, or split them until each holds one:", found);
+    let found = files()
+        .into_iter()
+        .map(|file| file.path)
+        .filter(|path| path.split('/').any(is_empty))
+        .collect();
+    assert_none(
+        "Name these after the one thing they hold, or split them until each holds one:",
+        found,
+    );
 }
 
 #[test]
@@ -244,7 +361,10 @@ fn no_source_file_is_longer_than_anyone_reads() {
         .filter(|(lines, _)| *lines > LINES_MAX)
         .map(|(lines, path)| format!("{path}: {lines} lines"))
         .collect();
-    assert_none(&format!("Split these (over {LINES_MAX} lines) along a concept that wants a name:"), long);
+    assert_none(
+        &format!("Split these (over {LINES_MAX} lines) along a concept that wants a name:"),
+        long,
+    );
 }
 
 fn lines_without_tests(file: &File) -> usize {
@@ -262,7 +382,9 @@ fn no_test_is_ignored() {
     let attribute = concat!("#[", "ignore");
     let mut ignored = Vec::new();
     for file in rust_files() {
-        let lines = file.lines().filter(|(_, line)| line.trim_start().starts_with(attribute));
+        let lines = file
+            .lines()
+            .filter(|(_, line)| line.trim_start().starts_with(attribute));
         ignored.extend(lines.map(|(at, _)| at));
     }
     assert_none("Mend or delete these tests:", ignored);
@@ -272,13 +394,22 @@ fn no_test_is_ignored() {
 #[test]
 fn nothing_points_outside_the_repository() {
     let files = files();
-    let documents: BTreeSet<_> = files.iter().filter_map(|file| file.path.rsplit('/').next()).collect();
+    let documents: BTreeSet<_> = files
+        .iter()
+        .filter_map(|file| file.path.rsplit('/').next())
+        .collect();
     let homes = ["work", "home", "root", "Users"].map(|dir| format!("/{dir}/"));
     let mut violations = Vec::new();
-    for file in files.iter().filter(|file| !file.path.ends_with("lock.json") && file.path != "Cargo.lock") {
+    for file in files
+        .iter()
+        .filter(|file| !file.path.ends_with("lock.json") && file.path != "Cargo.lock")
+    {
         for (at, line) in file.lines() {
             let words = line.split(|c: char| !c.is_ascii_alphanumeric() && !"/._-:".contains(c));
-            for word in words.map(|word| word.trim_matches(['.', ':'])).filter(|word| !word.contains("://")) {
+            for word in words
+                .map(|word| word.trim_matches(['.', ':']))
+                .filter(|word| !word.contains("://"))
+            {
                 let name = word.rsplit('/').next().unwrap_or(word);
                 let is_missing =
                     name.len() > ".md".len() && name.ends_with(".md") && !documents.contains(name);
@@ -288,19 +419,28 @@ fn nothing_points_outside_the_repository() {
             }
         }
     }
-    assert_none("Say it here or point to a file of this repository:", violations);
+    assert_none(
+        "Say it here or point to a file of this repository:",
+        violations,
+    );
 }
 
 #[test]
 fn lock_files_pin_contents_and_not_where_they_come_from() {
     let locks = files().into_iter().filter(|file| {
         file.path.ends_with("package-lock.json")
-            || file.path.rsplit('/').next().is_some_and(|name| name.starts_with("requirements"))
+            || file
+                .path
+                .rsplit('/')
+                .next()
+                .is_some_and(|name| name.starts_with("requirements"))
     });
     let mut violations = Vec::new();
     for file in locks {
         let says_where = |line: &str| {
-            ["\"resolved\"", "index-url", "find-links", " @ "].iter().any(|way| line.contains(way))
+            ["\"resolved\"", "index-url", "find-links", " @ "]
+                .iter()
+                .any(|way| line.contains(way))
         };
         violations.extend(
             file.lines()
@@ -308,7 +448,10 @@ fn lock_files_pin_contents_and_not_where_they_come_from() {
                 .map(|(at, line)| format!("{at}: {}", line.trim())),
         );
     }
-    assert_none("Lock again without addresses (npm: --omit-lockfile-registry-resolved):", violations);
+    assert_none(
+        "Lock again without addresses (npm: --omit-lockfile-registry-resolved):",
+        violations,
+    );
 }
 
 #[test]
@@ -332,16 +475,26 @@ fn every_setting_is_documented_by_the_comment_above_it() {
         above = line;
     }
     assert!(settings > 0, "{path} has no settings");
-    assert_none("Write a comment above the key: what it does, its unit, when to change it:", undocumented);
+    assert_none(
+        "Write a comment above the key: what it does, its unit, when to change it:",
+        undocumented,
+    );
 }
 
 #[test]
 fn the_readme_shows_every_make_target() {
-    let read = |name| fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let read = |name| {
+        fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
     let (makefile, readme) = (read("Makefile"), read("README.md"));
-    let targets: Vec<_> =
-        makefile.lines().filter(|line| line.contains(": ") && line.contains(" ## ")).collect();
-    assert!(!targets.is_empty(), "the Makefile says what its targets do after `##`");
+    let targets: Vec<_> = makefile
+        .lines()
+        .filter(|line| line.contains(": ") && line.contains(" ## "))
+        .collect();
+    assert!(
+        !targets.is_empty(),
+        "the Makefile says what its targets do after `##`"
+    );
     let names = targets.iter().filter_map(|line| line.split(':').next());
     let missing = names
         .filter(|name| !readme.contains(&format!("make {name}")))

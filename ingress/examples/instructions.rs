@@ -28,15 +28,21 @@ const ID: &str = "wamid.HBgLMTU1NTEyMzQ1NjcVAgASGBQzQTdCNjE0";
 
 /// A text message as Meta sends it, about 1 KB with its text.
 fn body() -> Bytes {
-    let text = "The parcel left the depot this morning and should be with you before noon. ".repeat(7);
+    let text =
+        "The parcel left the depot this morning and should be with you before noon. ".repeat(7);
     Bytes::from(format!(
         r#"{{"object":"whatsapp_business_account","entry":[{{"id":"W1","changes":[{{"value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"15550783881","phone_number_id":"100"}},"contacts":[{{"profile":{{"name":"Ada"}},"wa_id":"15551234567","user_id":"US.100000000001"}}],"messages":[{{"from":"15551234567","from_user_id":"US.100000000001","id":"{ID}","timestamp":"1795300000","text":{{"body":"{text}"}},"type":"text"}}]}},"field":"messages"}}]}}]}}"#
     ))
 }
 
 fn main() -> anyhow::Result<()> {
-    let path = std::env::args().nth(1).context("say which path: core, http or repeat")?;
-    let webhooks: u64 = std::env::args().nth(2).context("say how many webhooks")?.parse()?;
+    let path = std::env::args()
+        .nth(1)
+        .context("say which path: core, http or repeat")?;
+    let webhooks: u64 = std::env::args()
+        .nth(2)
+        .context("say how many webhooks")?
+        .parse()?;
     match path.as_str() {
         "core" => core(webhooks),
         "http" => http(webhooks, false),
@@ -56,7 +62,12 @@ fn core(webhooks: u64) -> anyhow::Result<()> {
         let body = black_box(&body);
         signature::verify(&lock.keys, Some(signature.as_bytes()), body)?;
         let arrival = Arrival::now(signature.as_bytes(), webhook.into(), webhook);
-        let stamp = Stamp { table: &table, door, partitions: 32, arrival: &arrival };
+        let stamp = Stamp {
+            table: &table,
+            door,
+            partitions: 32,
+            arrival: &arrival,
+        };
         let split = split(body)?;
         let mut unrouted = Vec::new();
         for update in Stamped::new(stamp, &split, &mut unrouted) {
@@ -104,13 +115,16 @@ fn http(webhooks: u64, is_known: bool) -> anyhow::Result<()> {
     routing.replace(fixture::table());
     let edge = fixture::edge(Arc::new(NoLog), routing, BOUNDS, metrics.clone());
     if is_known {
-        edge.acknowledged.remember(edge.acknowledged.print("acme", ID));
+        edge.acknowledged
+            .remember(edge.acknowledged.print("acme", ID));
     }
     let handler = move |request: Request<Incoming>, caller: Arc<Caller>| {
         let edge = edge.clone();
         async move { edge.answer(request, &caller).await }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let (mut client, theirs) = tokio::io::duplex(64 << 10);
         let (_stop, stopped) = watch::channel(false);

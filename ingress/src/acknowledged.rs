@@ -45,8 +45,13 @@ impl Acknowledged {
     fn with_keys(entries_max: usize, keys: RandomState) -> Self {
         let sets = entries_max.div_ceil(WAYS);
         let locks = sets.min(LOCKS);
-        let set = Set { prints: [EMPTY; WAYS], oldest: 0 };
-        let shards = (0..locks).map(|_| Mutex::new(vec![set; sets / locks])).collect();
+        let set = Set {
+            prints: [EMPTY; WAYS],
+            oldest: 0,
+        };
+        let shards = (0..locks)
+            .map(|_| Mutex::new(vec![set; sets / locks]))
+            .collect();
         Self { keys, shards }
     }
 
@@ -62,12 +67,16 @@ impl Acknowledged {
         let high = hasher.finish();
         // One more byte gives another 64 bits of the same keyed function, for less than a second pass.
         hasher.write_u8(0);
-        Fingerprint { high, low: hasher.finish() }
+        Fingerprint {
+            high,
+            low: hasher.finish(),
+        }
     }
 
     /// Whether the update was acknowledged and is not forgotten.
     pub fn knows(&self, print: Fingerprint) -> bool {
-        self.set(print, |set| set.prints.contains(&print)).unwrap_or(false)
+        self.set(print, |set| set.prints.contains(&print))
+            .unwrap_or(false)
     }
 
     /// Remembers an update whose PubAck was seen.
@@ -104,7 +113,10 @@ mod tests {
     use std::collections::HashMap;
 
     fn print(number: u64) -> Fingerprint {
-        Fingerprint { high: number % 3, low: number + 1 }
+        Fingerprint {
+            high: number % 3,
+            low: number + 1,
+        }
     }
 
     #[test]
@@ -119,7 +131,11 @@ mod tests {
         let memory = Acknowledged::new(65_536);
         let sets: usize = memory.shards.iter().map(|shard| lock(shard).len()).sum();
         assert_eq!(sets * WAYS, 65_536);
-        assert!(sets * size_of::<Set>() <= 17 << 16, "{}", sets * size_of::<Set>());
+        assert!(
+            sets * size_of::<Set>() <= 17 << 16,
+            "{}",
+            sets * size_of::<Set>()
+        );
     }
 
     #[test]
@@ -127,12 +143,21 @@ mod tests {
         let memory = Acknowledged::new(1024);
         let prints: Vec<_> = (0..5000_u64)
             .map(|number| {
-                let mixed = u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-                Fingerprint { high: (mixed >> 64) as u64, low: (mixed >> 7) as u64 }
+                let mixed =
+                    u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+                Fingerprint {
+                    high: (mixed >> 64) as u64,
+                    low: (mixed >> 7) as u64,
+                }
             })
             .collect();
         prints.iter().for_each(|print| memory.remember(*print));
-        let known = prints.iter().rev().take(512).filter(|print| memory.knows(**print)).count();
+        let known = prints
+            .iter()
+            .rev()
+            .take(512)
+            .filter(|print| memory.knows(**print))
+            .count();
         assert!(known > 480, "only {known} of the last 512");
         assert!(prints.iter().filter(|print| memory.knows(**print)).count() <= 1024);
     }

@@ -43,7 +43,10 @@ impl Admission {
     /// Begins to store a delivery.
     pub fn begin(&self, now: Instant) -> Storing<'_> {
         self.lock().begin();
-        Storing { admission: self, began: now }
+        Storing {
+            admission: self,
+            began: now,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Limiter> {
@@ -54,7 +57,9 @@ impl Admission {
 impl Storing<'_> {
     /// The delivery is stored.
     pub fn stored(self, now: Instant) {
-        self.admission.lock().stored(now, now.saturating_duration_since(self.began));
+        self.admission
+            .lock()
+            .stored(now, now.saturating_duration_since(self.began));
     }
 }
 
@@ -98,7 +103,12 @@ impl Window {
 
 impl Limiter {
     fn new(shedding: Shedding, now: Instant) -> Self {
-        Self { shedding, limit: shedding.in_flight_max, in_flight: 0, window: Window::begin(now, 0) }
+        Self {
+            shedding,
+            limit: shedding.in_flight_max,
+            in_flight: 0,
+            window: Window::begin(now, 0),
+        }
     }
 
     fn admits(&mut self, now: Instant) -> bool {
@@ -143,7 +153,13 @@ impl Limiter {
         if lasted < length || self.window.stored == 0 {
             return;
         }
-        let Window { stored, fastest, most_in_flight, flows, .. } = self.window;
+        let Window {
+            stored,
+            fastest,
+            most_in_flight,
+            flows,
+            ..
+        } = self.window;
         let (target, max) = (self.shedding.target, self.shedding.in_flight_max);
         let within_target = stored_within(stored, lasted, target);
         let grows = flows && fastest > target / 4 && self.in_flight > within_target;
@@ -213,7 +229,10 @@ mod tests {
     }
 
     fn shedding(in_flight_max: usize) -> Shedding {
-        Shedding { target: TARGET, in_flight_max }
+        Shedding {
+            target: TARGET,
+            in_flight_max,
+        }
     }
 
     #[test]
@@ -223,9 +242,16 @@ mod tests {
         let mut run = simulate(every, each, long, shedding(100_000));
         let p99 = run.quantile(0.99);
         assert!(p99 < TARGET * 3 / 2, "{p99:?}");
-        assert!(run.took.len() > 95_000, "only {} of 100,000 were stored", run.took.len());
+        assert!(
+            run.took.len() > 95_000,
+            "only {} of 100,000 were stored",
+            run.took.len()
+        );
         // Without it, whatever is taken waits behind whatever came before.
-        let never = Shedding { target: Duration::from_secs(3600), in_flight_max: 100_000 };
+        let never = Shedding {
+            target: Duration::from_secs(3600),
+            in_flight_max: 100_000,
+        };
         assert!(simulate(every, each, long, never).quantile(0.99) > Duration::from_secs(8));
     }
 
@@ -233,7 +259,10 @@ mod tests {
     fn slow_window(limiter: &mut Limiter, start: Instant) {
         for ms in [400, 460] {
             limiter.stored(start + Duration::from_millis(ms), Duration::from_micros(20));
-            limiter.stored(start + Duration::from_millis(ms), Duration::from_millis(400));
+            limiter.stored(
+                start + Duration::from_millis(ms),
+                Duration::from_millis(400),
+            );
         }
     }
 
@@ -244,7 +273,10 @@ mod tests {
         (0..500).for_each(|_| limiter.begin());
         limiter.stored(start + Duration::from_millis(10), Duration::from_millis(2));
         for waited in (100..=400).rev() {
-            limiter.stored(start + Duration::from_millis(400), Duration::from_millis(waited));
+            limiter.stored(
+                start + Duration::from_millis(400),
+                Duration::from_millis(waited),
+            );
         }
         limiter.stored(start + Duration::from_millis(460), Duration::from_millis(2));
         assert_eq!(limiter.limit, 4096);
@@ -280,8 +312,12 @@ mod tests {
     #[test]
     fn a_few_slow_deliveries_are_no_queue() {
         // Large batches, one after another.
-        let run =
-            simulate(Duration::from_millis(500), Duration::from_millis(400), TARGET * 200, shedding(64));
+        let run = simulate(
+            Duration::from_millis(500),
+            Duration::from_millis(400),
+            TARGET * 200,
+            shedding(64),
+        );
         assert_eq!(run.shed, 0);
     }
 

@@ -25,7 +25,10 @@ impl Default for Budget {
 impl Budget {
     /// Starts with nothing held.
     pub fn new(max: usize) -> Self {
-        Self { max, held: AtomicUsize::new(0) }
+        Self {
+            max,
+            held: AtomicUsize::new(0),
+        }
     }
 
     /// How much is held.
@@ -36,13 +39,19 @@ impl Budget {
     /// Holds an amount within a bound that this one keeps in mind; one alone always fits.
     pub fn hold_within(&self, amount: usize, max: usize) -> Option<Held<'_>> {
         let before = self.held.fetch_add(amount, Ordering::Relaxed);
-        let held = Held { budget: self, amount };
+        let held = Held {
+            budget: self,
+            amount,
+        };
         (before == 0 || before.saturating_add(amount) <= max).then_some(held)
     }
 
     /// Holds nothing yet.
     pub fn hold(&self) -> Held<'_> {
-        Held { budget: self, amount: 0 }
+        Held {
+            budget: self,
+            amount: 0,
+        }
     }
 }
 
@@ -77,7 +86,10 @@ mod tests {
         assert!(budget.hold_within(1, 10).is_none());
         assert_eq!(budget.held(), 12);
         drop(first);
-        let _held = (budget.hold_within(4, 10).unwrap(), budget.hold_within(6, 10).unwrap());
+        let _held = (
+            budget.hold_within(4, 10).unwrap(),
+            budget.hold_within(6, 10).unwrap(),
+        );
         assert!(budget.hold_within(1, 10).is_none());
     }
 

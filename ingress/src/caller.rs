@@ -24,7 +24,11 @@ const METAS: u8 = 2;
 impl Caller {
     /// Somebody who holds these.
     pub fn new(place: Option<Place>, seat: Option<Seat>) -> Arc<Self> {
-        Arc::new(Self { place, seat, standing: AtomicU8::new(STRANGER) })
+        Arc::new(Self {
+            place,
+            seat,
+            standing: AtomicU8::new(STRANGER),
+        })
     }
 
     /// Somebody for whom no bound is kept.
@@ -42,14 +46,23 @@ impl Caller {
             return;
         }
         self.place.iter().for_each(Place::becomes_known);
-        let rises = if is_shared { Seat::leave } else { Seat::becomes_tenants };
+        let rises = if is_shared {
+            Seat::leave
+        } else {
+            Seat::becomes_tenants
+        };
         self.seat.iter().for_each(rises);
     }
 
     /// What an unfinished body counts against: a stranger's its address's share, everybody's but Meta's what they have together.
     pub fn body_bytes(&self) -> [Option<&Budget>; 2] {
         let standing = self.standing.load(Ordering::Relaxed);
-        let Some([address, strangers]) = self.place.as_ref().map(Place::body_bytes) else { return [None; 2] };
-        [Some(address).filter(|_| standing == STRANGER), Some(strangers).filter(|_| standing < METAS)]
+        let Some([address, strangers]) = self.place.as_ref().map(Place::body_bytes) else {
+            return [None; 2];
+        };
+        [
+            Some(address).filter(|_| standing == STRANGER),
+            Some(strangers).filter(|_| standing < METAS),
+        ]
     }
 }

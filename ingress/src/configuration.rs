@@ -47,7 +47,12 @@ enum Broken {
 #[derive(Debug, PartialEq, Eq)]
 enum Said<'m> {
     /// A key has a value, or none any more.
-    Entry { number: u64, pending: u64, key: Option<&'m str>, value: Option<&'m [u8]> },
+    Entry {
+        number: u64,
+        pending: u64,
+        key: Option<&'m str>,
+        value: Option<&'m [u8]>,
+    },
     /// Nothing was sent after this one.
     Idle { number: u64 },
     /// It waits for a word on this subject.
@@ -109,19 +114,31 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
             "mem_storage": true,
         },
     });
-    let created: Consumer = api::call(client, &format!("CONSUMER.CREATE.{stream}.{name}"), &request).await?;
+    let created: Consumer = api::call(
+        client,
+        &format!("CONSUMER.CREATE.{stream}.{name}"),
+        &request,
+    )
+    .await?;
     keeper.begin();
     if created.is_done(0) {
         keeper.complete();
     }
     let mut course = Course::default();
     loop {
-        let heard = timeout(SILENCE_MAX, ear.next()).await.map_err(|_| Broken::Silent)?;
+        let heard = timeout(SILENCE_MAX, ear.next())
+            .await
+            .map_err(|_| Broken::Silent)?;
         let heard = heard.ok_or(Broken::Lost)?;
         let said = Said::read(&heard).ok_or(Broken::Unreadable)?;
         course.follow(&said)?;
         match said {
-            Said::Entry { pending, key, value, .. } => {
+            Said::Entry {
+                pending,
+                key,
+                value,
+                ..
+            } => {
                 if let Some(key) = key {
                     keeper.take(key, value);
                 }
@@ -131,8 +148,12 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
             }
             // The server may be slow, or what was still to come was taken out of the bucket.
             Said::Idle { number } if !keeper.is_whole() => {
-                let consumer: Consumer =
-                    api::call(client, &format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await?;
+                let consumer: Consumer = api::call(
+                    client,
+                    &format!("CONSUMER.INFO.{stream}.{name}"),
+                    &json!({}),
+                )
+                .await?;
                 if consumer.is_done(number) {
                     keeper.complete();
                 }
@@ -173,10 +194,14 @@ impl<'m> Said<'m> {
     fn read(heard: &'m Heard) -> Option<Self> {
         let headers = heard.headers();
         match headers.status() {
-            Some(CONTROL) if !heard.reply.is_empty() => Some(Self::Paused { subject: &heard.reply }),
+            Some(CONTROL) if !heard.reply.is_empty() => Some(Self::Paused {
+                subject: &heard.reply,
+            }),
             Some(CONTROL) => match headers.get("Nats-Consumer-Stalled") {
                 Some(subject) => Some(Self::Paused { subject }),
-                None => Some(Self::Idle { number: headers.get("Nats-Last-Consumer")?.parse().ok()? }),
+                None => Some(Self::Idle {
+                    number: headers.get("Nats-Last-Consumer")?.parse().ok()?,
+                }),
             },
             Some(_) => None,
             None => {
@@ -186,7 +211,12 @@ impl<'m> Said<'m> {
                 let prefix = bucket_subject(BUCKET_CONFIG, "");
                 let key = heard.subject.strip_prefix(&prefix);
                 let value = (!is_removed).then_some(&heard.payload[..]);
-                Some(Self::Entry { number, pending, key, value })
+                Some(Self::Entry {
+                    number,
+                    pending,
+                    key,
+                    value,
+                })
             }
         }
     }
@@ -219,14 +249,29 @@ mod tests {
 
     #[test]
     fn a_number_that_is_missing_is_a_gap() {
-        let entry = |number| Said::Entry { number, pending: 0, key: None, value: None };
+        let entry = |number| Said::Entry {
+            number,
+            pending: 0,
+            key: None,
+            value: None,
+        };
         let mut course = Course::default();
         course.follow(&Said::Idle { number: 0 }).unwrap();
-        for said in [entry(1), Said::Paused { subject: "a" }, entry(2), Said::Idle { number: 2 }] {
+        for said in [
+            entry(1),
+            Said::Paused { subject: "a" },
+            entry(2),
+            Said::Idle { number: 2 },
+        ] {
             course.follow(&said).unwrap();
         }
         // Of what is missing, the server's word that it fell silent tells as well as the next message.
-        for said in [entry(4), entry(2), Said::Idle { number: 3 }, Said::Idle { number: 1 }] {
+        for said in [
+            entry(4),
+            entry(2),
+            Said::Idle { number: 3 },
+            Said::Idle { number: 1 },
+        ] {
             assert!(matches!(course.follow(&said), Err(Broken::Gap)), "{said:?}");
         }
         course.follow(&entry(3)).unwrap();
@@ -235,7 +280,8 @@ mod tests {
     #[test]
     fn a_table_is_whole_when_nothing_is_still_to_come_or_on_its_way() {
         let consumer = |answer: &str| serde_json::from_str::<Consumer>(answer).unwrap();
-        let all_sent = consumer(r#"{"num_pending":0,"delivered":{"consumer_seq":7,"stream_seq":40}}"#);
+        let all_sent =
+            consumer(r#"{"num_pending":0,"delivered":{"consumer_seq":7,"stream_seq":40}}"#);
         assert!(all_sent.is_done(7) && !all_sent.is_done(6));
         let more = consumer(r#"{"num_pending":1,"delivered":{"consumer_seq":7,"stream_seq":40}}"#);
         assert!(!more.is_done(7));
@@ -247,30 +293,75 @@ mod tests {
         let heard = |reply: &str, headers: &str| {
             Heard::new("$KV.config.tenant.acme", reply, headers.as_bytes(), b"{}")
         };
-        let entry = |value| Some(Said::Entry { number: 7, pending: 5, key: Some("tenant.acme"), value });
+        let entry = |value| {
+            Some(Said::Entry {
+                number: 7,
+                pending: 5,
+                key: Some("tenant.acme"),
+                value,
+            })
+        };
         assert_eq!(Said::read(&heard(reply, "")), entry(Some(b"{}".as_slice())));
-        for removed in ["KV-Operation: DEL", "KV-Operation: PURGE", "Nats-Marker-Reason: MaxAge"] {
-            assert_eq!(Said::read(&heard(reply, &format!("NATS/1.0\r\n{removed}\r\n\r\n"))), entry(None));
+        for removed in [
+            "KV-Operation: DEL",
+            "KV-Operation: PURGE",
+            "Nats-Marker-Reason: MaxAge",
+        ] {
+            assert_eq!(
+                Said::read(&heard(reply, &format!("NATS/1.0\r\n{removed}\r\n\r\n"))),
+                entry(None)
+            );
         }
-        let beat = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 7\r\nNats-Last-Stream: 40\r\n";
-        assert_eq!(Said::read(&heard("", &format!("{beat}\r\n"))), Some(Said::Idle { number: 7 }));
-        let paused = Some(Said::Paused { subject: "$JS.FC.a" });
-        let stalled = heard("", &format!("{beat}Nats-Consumer-Stalled: $JS.FC.a\r\n\r\n"));
+        let beat =
+            "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 7\r\nNats-Last-Stream: 40\r\n";
+        assert_eq!(
+            Said::read(&heard("", &format!("{beat}\r\n"))),
+            Some(Said::Idle { number: 7 })
+        );
+        let paused = Some(Said::Paused {
+            subject: "$JS.FC.a",
+        });
+        let stalled = heard(
+            "",
+            &format!("{beat}Nats-Consumer-Stalled: $JS.FC.a\r\n\r\n"),
+        );
         assert_eq!(Said::read(&stalled), paused);
-        assert_eq!(Said::read(&heard("$JS.FC.a", "NATS/1.0 100 FlowControl Request\r\n\r\n")), paused);
-        for other in
-            [heard("", ""), heard("", "NATS/1.0 100\r\n\r\n"), heard(reply, "NATS/1.0 409 Gone\r\n\r\n")]
-        {
+        assert_eq!(
+            Said::read(&heard(
+                "$JS.FC.a",
+                "NATS/1.0 100 FlowControl Request\r\n\r\n"
+            )),
+            paused
+        );
+        for other in [
+            heard("", ""),
+            heard("", "NATS/1.0 100\r\n\r\n"),
+            heard(reply, "NATS/1.0 409 Gone\r\n\r\n"),
+        ] {
             assert_eq!(Said::read(&other), None, "{other:?}");
         }
     }
 
     #[test]
     fn a_message_says_its_number_and_how_many_follow() {
-        assert_eq!(place("$JS.ACK.KV_config.edge-1.1.40.7.1763784000123456789.5"), Some((7, 5)));
-        assert_eq!(place("$JS.ACK.hub.ACC.KV_config.edge-1.1.40.7.1763784000123456789.5"), Some((7, 5)));
-        assert_eq!(place("$JS.ACK.hub.ACC.KV_config.edge-1.1.40.7.1763784000123456789.5.x"), Some((7, 5)));
-        for other in ["", "$JS.ACK.a.b.1.2.3.4", "$JS.ACK.a.b.1.2.x.4.5", "a.b.c.d.1.2.3.4.5"] {
+        assert_eq!(
+            place("$JS.ACK.KV_config.edge-1.1.40.7.1763784000123456789.5"),
+            Some((7, 5))
+        );
+        assert_eq!(
+            place("$JS.ACK.hub.ACC.KV_config.edge-1.1.40.7.1763784000123456789.5"),
+            Some((7, 5))
+        );
+        assert_eq!(
+            place("$JS.ACK.hub.ACC.KV_config.edge-1.1.40.7.1763784000123456789.5.x"),
+            Some((7, 5))
+        );
+        for other in [
+            "",
+            "$JS.ACK.a.b.1.2.3.4",
+            "$JS.ACK.a.b.1.2.x.4.5",
+            "a.b.c.d.1.2.3.4.5",
+        ] {
             assert_eq!(place(other), None, "{other}");
         }
     }

@@ -50,12 +50,26 @@ pub struct Outcome {
 /// The first byte says how many bytes are written at a time, the second which calls of the log fail.
 pub fn check(input: &[u8]) -> Result<Outcome, String> {
     let [step, failing, bytes @ ..] = input else {
-        return Ok(Outcome { acknowledged: 0, stored: 0, answers: 0 });
+        return Ok(Outcome {
+            acknowledged: 0,
+            stored: 0,
+            answers: 0,
+        });
     };
     let (bytes, signed) = sign(bytes);
-    let step = if *step == 0 { bytes.len().max(1) } else { usize::from(*step) * 7 };
-    let log = Arc::new(Recorder { failing: *failing, calls: Mutex::default() });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let step = if *step == 0 {
+        bytes.len().max(1)
+    } else {
+        usize::from(*step) * 7
+    };
+    let log = Arc::new(Recorder {
+        failing: *failing,
+        calls: Mutex::default(),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let answers = runtime.block_on(play(&bytes, step, log.clone()));
     let calls = log.calls();
@@ -65,24 +79,42 @@ pub fn check(input: &[u8]) -> Result<Outcome, String> {
     }
     let (acknowledged, answers) = read_answers(&answers)?;
     if acknowledged > stored.len() {
-        return Err(format!("{acknowledged} POSTs were answered 200 and {} deliveries stored", stored.len()));
+        return Err(format!(
+            "{acknowledged} POSTs were answered 200 and {} deliveries stored",
+            stored.len()
+        ));
     }
-    Ok(Outcome { acknowledged, stored: stored.len(), answers })
+    Ok(Outcome {
+        acknowledged,
+        stored: stored.len(),
+        answers,
+    })
 }
 
 /// A delivery may be stored only whole, and only when a body with exactly these updates was signed.
 fn justify(updates: &[Update], signed: &[Vec<u8>]) -> Result<(), String> {
-    let app = updates.first().and_then(|update| update.head.app.as_ref()).ok_or("an update has no app")?;
+    let app = updates
+        .first()
+        .and_then(|update| update.head.app.as_ref())
+        .ok_or("an update has no app")?;
     let stored: Vec<_> = updates.iter().map(as_expected).collect::<Result<_, _>>()?;
-    if signed.iter().any(|body| reference::updates(body, app.as_str()) == stored) {
+    if signed
+        .iter()
+        .any(|body| reference::updates(body, app.as_str()) == stored)
+    {
         return Ok(());
     }
-    Err(format!("{} updates were stored that no signed body has", stored.len()))
+    Err(format!(
+        "{} updates were stored that no signed body has",
+        stored.len()
+    ))
 }
 
 /// A stored update in the words of the reference.
 pub fn as_expected(update: &Update) -> Result<Expected, String> {
-    let Family::Update(class) = update.head.family else { return Err("an update is no update".to_owned()) };
+    let Family::Update(class) = update.head.family else {
+        return Err("an update is no update".to_owned());
+    };
     Ok(Expected {
         payload: update.payload.to_vec(),
         untouched: update.head.signature.is_some(),
@@ -106,15 +138,25 @@ fn sign(mut bytes: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
         let head_end = find(bytes, HEAD_END).unwrap_or(bytes.len());
         let body = bytes.get(head_end + HEAD_END.len()..).unwrap_or_default();
         // The head began behind the last one that ended before the signature.
-        let start = out.windows(HEAD_END.len()).rposition(|end| end == HEAD_END).unwrap_or_default();
-        let head = [out.get(start..).unwrap_or_default(), bytes.get(..head_end).unwrap_or_default()].concat();
+        let start = out
+            .windows(HEAD_END.len())
+            .rposition(|end| end == HEAD_END)
+            .unwrap_or_default();
+        let head = [
+            out.get(start..).unwrap_or_default(),
+            bytes.get(..head_end).unwrap_or_default(),
+        ]
+        .concat();
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
         let body = if head.contains("transfer-encoding") {
             whole_chunks(body)
         } else {
-            let length =
-                head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-            body.get(..length.unwrap_or(body.len()).min(body.len())).unwrap_or_default().to_vec()
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+            body.get(..length.unwrap_or(body.len()).min(body.len()))
+                .unwrap_or_default()
+                .to_vec()
         };
         out.extend_from_slice(key.sign(&body).as_bytes());
         signed.push(body);
@@ -128,7 +170,8 @@ fn whole_chunks(mut bytes: &[u8]) -> Vec<u8> {
     let mut content = Vec::new();
     while let Some(line) = find(bytes, b"\r\n") {
         let size = std::str::from_utf8(bytes.get(..line).unwrap_or_default()).unwrap_or_default();
-        let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16).unwrap_or(0);
+        let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16)
+            .unwrap_or(0);
         let chunk = bytes.get(line + 2..).unwrap_or_default();
         if size == 0 || size > chunk.len() {
             break;
@@ -195,17 +238,26 @@ fn read_answers(mut bytes: &[u8]) -> Result<(usize, usize), String> {
     while !bytes.is_empty() {
         let head_end = find(bytes, HEAD_END).ok_or("an answer has no end")?;
         let (head, rest) = bytes.split_at(head_end + HEAD_END.len());
-        let head = std::str::from_utf8(head).map_err(|_| "an answer is not text")?.to_ascii_lowercase();
-        let status = head.strip_prefix("http/1.1 ").or_else(|| head.strip_prefix("http/1.0 "));
+        let head = std::str::from_utf8(head)
+            .map_err(|_| "an answer is not text")?
+            .to_ascii_lowercase();
+        let status = head
+            .strip_prefix("http/1.1 ")
+            .or_else(|| head.strip_prefix("http/1.0 "));
         let status = status.ok_or_else(|| format!("not an answer: {head}"))?;
         if status.starts_with("100 ") {
             bytes = rest;
             continue;
         }
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
         answers += 1;
-        acknowledged += usize::from(status.starts_with("200 ") && !head.contains("\ncontent-type:"));
-        bytes = rest.get(length.unwrap_or(0)..).ok_or("an answer is shorter than it says")?;
+        acknowledged +=
+            usize::from(status.starts_with("200 ") && !head.contains("\ncontent-type:"));
+        bytes = rest
+            .get(length.unwrap_or(0)..)
+            .ok_or("an answer is shorter than it says")?;
     }
     Ok((acknowledged, answers))
 }
@@ -225,7 +277,10 @@ struct Call {
 
 impl Recorder {
     fn calls(&self) -> Vec<Call> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -237,9 +292,17 @@ impl UpdateLog for Recorder {
         let updates = updates.collect();
         tokio::task::yield_now().await;
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let succeeds = self.failing.rotate_right(u32::try_from(calls.len() % 8).unwrap_or(0)) & 1 == 0;
+        let succeeds = self
+            .failing
+            .rotate_right(u32::try_from(calls.len() % 8).unwrap_or(0))
+            & 1
+            == 0;
         calls.push(Call { updates, succeeds });
-        if succeeds { Ok(()) } else { Err(StoreError::Away) }
+        if succeeds {
+            Ok(())
+        } else {
+            Err(StoreError::Away)
+        }
     }
 }
 
@@ -262,11 +325,30 @@ mod tests {
     #[test]
     fn signed_deliveries_are_stored_and_others_are_not() {
         let forged = format!("sha256={}", "0".repeat(64));
-        let input = [post("{}", "sha256=?"), post("[]", "sha256=?"), post("{}", &forged)].concat();
+        let input = [
+            post("{}", "sha256=?"),
+            post("[]", "sha256=?"),
+            post("{}", &forged),
+        ]
+        .concat();
         for step in [0, 1, 9] {
-            assert_eq!(played(step, 0, &input), Outcome { acknowledged: 2, stored: 2, answers: 3 });
+            assert_eq!(
+                played(step, 0, &input),
+                Outcome {
+                    acknowledged: 2,
+                    stored: 2,
+                    answers: 3
+                }
+            );
         }
-        assert_eq!(played(0, 0b01, &input), Outcome { acknowledged: 1, stored: 1, answers: 3 });
+        assert_eq!(
+            played(0, 0b01, &input),
+            Outcome {
+                acknowledged: 1,
+                stored: 1,
+                answers: 3
+            }
+        );
     }
 
     #[test]
@@ -274,15 +356,30 @@ mod tests {
         let head = "POST /webhooks/meta/main HTTP/1.1\r\nx-hub-signature-256: sha256=?\r\n\
                     transfer-encoding: chunked\r\n\r\n";
         let input = format!("{head}1\r\n{{\r\n1;x\r\n}}\r\n0\r\n\r\n");
-        assert_eq!(played(0, 0, &input), Outcome { acknowledged: 1, stored: 1, answers: 1 });
+        assert_eq!(
+            played(0, 0, &input),
+            Outcome {
+                acknowledged: 1,
+                stored: 1,
+                answers: 1
+            }
+        );
     }
 
     #[test]
     fn a_delivery_nobody_signed_has_no_excuse() {
-        let log = Arc::new(Recorder { failing: 0, calls: Mutex::default() });
+        let log = Arc::new(Recorder {
+            failing: 0,
+            calls: Mutex::default(),
+        });
         let bytes = sign(post("{}", "sha256=?").as_bytes()).0;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        runtime.unwrap().block_on(play(&bytes, bytes.len(), log.clone()));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
+        runtime
+            .unwrap()
+            .block_on(play(&bytes, bytes.len(), log.clone()));
         let stored = log.calls().remove(0).updates;
         assert!(justify(&stored, &[b"{}".to_vec()]).is_ok());
         assert!(justify(&stored, &[b"{ }".to_vec()]).is_err());

@@ -33,7 +33,10 @@ impl Contact {
     pub fn scan(scanner: &mut Scanner<'_>) -> Result<Self, Flaw> {
         let mut contact = Self::default();
         if scanner.peek() != Some(b'{') {
-            return Ok(Self { span: scanner.value()?, ..contact });
+            return Ok(Self {
+                span: scanner.value()?,
+                ..contact
+            });
         }
         contact.span = scanner.object(|scanner, key| {
             match &*scanner.name(&key) {
@@ -61,7 +64,12 @@ impl Contact {
 impl<'c> Contacts<'c> {
     /// Looks among these, found in the text.
     pub fn new(text: &'c str, list: &'c [Contact]) -> Self {
-        Self { text, list, by_user: OnceCell::new(), by_phone: OnceCell::new() }
+        Self {
+            text,
+            list,
+            by_user: OnceCell::new(),
+            by_phone: OnceCell::new(),
+        }
     }
 
     /// The place of a person's contact, when it can be told.
@@ -71,10 +79,16 @@ impl<'c> Contacts<'c> {
             // One contact needs no index, and is by far the most frequent case.
             [only] => (0, only),
             list => {
-                let by_user =
-                    |user| self.by_user.get_or_init(|| self.index(|contact| contact.user)).get(user);
-                let by_phone =
-                    |phone| self.by_phone.get_or_init(|| self.index(|contact| contact.phone)).get(phone);
+                let by_user = |user| {
+                    self.by_user
+                        .get_or_init(|| self.index(|contact| contact.user))
+                        .get(user)
+                };
+                let by_phone = |phone| {
+                    self.by_phone
+                        .get_or_init(|| self.index(|contact| contact.phone))
+                        .get(phone)
+                };
                 let found = person.user.as_ref().and_then(by_user);
                 let place = *found.or_else(|| person.phone.as_ref().and_then(by_phone))?;
                 (place, list.get(usize::try_from(place).ok()?)?)

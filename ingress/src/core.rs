@@ -74,13 +74,18 @@ impl Core {
                 .enable_all()
                 .build()
                 .map_err(ProcessError::Thread)
-                .and_then(|runtime| runtime.block_on(serve(shared, listener, threads, stop, ready)));
+                .and_then(|runtime| {
+                    runtime.block_on(serve(shared, listener, threads, stop, ready))
+                });
             if let Err(error) = served {
                 tracing::error!(%error, "a thread of the edge cannot serve");
             }
             drop(ends);
         };
-        std::thread::Builder::new().name("edge".to_owned()).spawn(work).map_err(ProcessError::Thread)?;
+        std::thread::Builder::new()
+            .name("edge".to_owned())
+            .spawn(work)
+            .map_err(ProcessError::Thread)?;
         let wire = started.await.map_err(|_| ProcessError::ThreadEnded)??;
         Ok(Self { wire, ended })
     }
@@ -95,12 +100,29 @@ async fn serve(
     stop: watch::Receiver<bool>,
     ready: Started,
 ) -> Result<(), ProcessError> {
-    let Shared { settings, routing, entrance, metrics, body_bytes, promise, acknowledged, spool, wire } =
-        shared;
+    let Shared {
+        settings,
+        routing,
+        entrance,
+        metrics,
+        body_bytes,
+        promise,
+        acknowledged,
+        spool,
+        wire,
+    } = shared;
     let limits = settings.publishing.share_of(threads);
     let wire = match wire {
         Some(wire) => Ok(wire),
-        None => Wire::start(&settings.nats, limits.in_flight_max, limits.attempt_timeout, None).await,
+        None => {
+            Wire::start(
+                &settings.nats,
+                limits.in_flight_max,
+                limits.attempt_timeout,
+                None,
+            )
+            .await
+        }
     };
     let wire = match wire {
         Ok(wire) => wire,
@@ -110,11 +132,21 @@ async fn serve(
             return Ok(());
         }
     };
-    let publisher = Publisher::new(wire.clone(), limits, metrics.clone(), acknowledged.clone(), promise);
+    let publisher = Publisher::new(
+        wire.clone(),
+        limits,
+        metrics.clone(),
+        acknowledged.clone(),
+        promise,
+    );
     let beside = spool.map(|spool| {
         let desk = spool.desk();
         tokio::spawn(desk.clone().serve());
-        Beside { desk, acknowledged: acknowledged.clone(), metrics: metrics.clone() }
+        Beside {
+            desk,
+            acknowledged: acknowledged.clone(),
+            metrics: metrics.clone(),
+        }
     });
     let edge = Edge {
         routing,
@@ -133,10 +165,17 @@ async fn serve(
         let edge = edge.clone();
         async move { edge.answer(request, &caller).await }
     };
-    listener.set_nonblocking(true).map_err(ProcessError::Thread)?;
+    listener
+        .set_nonblocking(true)
+        .map_err(ProcessError::Thread)?;
     let listener = TcpListener::from_std(listener).map_err(ProcessError::Thread)?;
     let _starter_gone = ready.send(Ok(wire));
-    let server = Server::behind(entrance, handler, settings.bounds.share_of(threads), metrics);
+    let server = Server::behind(
+        entrance,
+        handler,
+        settings.bounds.share_of(threads),
+        metrics,
+    );
     server.run(listener, stop).await;
     Ok(())
 }

@@ -57,7 +57,11 @@ impl Crowding {
     /// Gives every address the same share; `body_bytes_total` is what all bodies may take.
     pub fn new(share: Share, body_bytes_total: usize) -> Arc<Self> {
         let strangers = Budget::new(body_bytes_total / STRANGERS_PART);
-        Arc::new(Self { share, strangers, held: Mutex::default() })
+        Arc::new(Self {
+            share,
+            strangers,
+            held: Mutex::default(),
+        })
     }
 
     /// Takes a place, for a connection that the task serves. Where the address has all it may have, its first one
@@ -79,7 +83,13 @@ impl Crowding {
         }
         holder.places.insert(number, task);
         let body_bytes = holder.body_bytes.clone();
-        Some(Place { crowding: self.clone(), address, body_bytes, number, made_room })
+        Some(Place {
+            crowding: self.clone(),
+            address,
+            body_bytes,
+            number,
+            made_room,
+        })
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -128,14 +138,23 @@ mod tests {
     use super::*;
 
     fn crowding(connections: usize) -> Arc<Crowding> {
-        Crowding::new(Share { connections, body_bytes: 100 }, 300)
+        Crowding::new(
+            Share {
+                connections,
+                body_bytes: 100,
+            },
+            300,
+        )
     }
 
     #[test]
     fn an_address_gets_as_many_places_as_it_may_have_and_no_more() {
         let crowding = crowding(2);
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap());
-        let held = [crowding.place(one, None), crowding.place("::ffff:192.0.2.1".parse().unwrap(), None)];
+        let held = [
+            crowding.place(one, None),
+            crowding.place("::ffff:192.0.2.1".parse().unwrap(), None),
+        ];
         assert!(held.iter().all(Option::is_some) && crowding.place(one, None).is_none());
         assert!(crowding.place(other, None).is_some());
         drop(held);
@@ -146,16 +165,29 @@ mod tests {
     #[test]
     fn a_customers_whole_ipv6_prefix_is_one_address() {
         let crowding = crowding(1);
-        let _held = crowding.place("2001:db8:0:1::1".parse().unwrap(), None).unwrap();
-        assert!(crowding.place("2001:db8:0:1:ffff::2".parse().unwrap(), None).is_none());
-        assert!(crowding.place("2001:db8:0:2::1".parse().unwrap(), None).is_some());
+        let _held = crowding
+            .place("2001:db8:0:1::1".parse().unwrap(), None)
+            .unwrap();
+        assert!(
+            crowding
+                .place("2001:db8:0:1:ffff::2".parse().unwrap(), None)
+                .is_none()
+        );
+        assert!(
+            crowding
+                .place("2001:db8:0:2::1".parse().unwrap(), None)
+                .is_some()
+        );
     }
 
     #[test]
     fn whoever_signs_counts_no_more_and_only_once() {
         let crowding = crowding(2);
         let one = "192.0.2.1".parse().unwrap();
-        let (first, second) = (crowding.place(one, None).unwrap(), crowding.place(one, None).unwrap());
+        let (first, second) = (
+            crowding.place(one, None).unwrap(),
+            crowding.place(one, None).unwrap(),
+        );
         first.becomes_known();
         first.becomes_known();
         drop(first);
@@ -179,8 +211,16 @@ mod tests {
             })
         };
         assert_eq!(grown(&places[0], 80), [true, true]);
-        assert_eq!(grown(&places[1], 30), [false, true], "the other connection of the address has 80");
-        assert_eq!(grown(&places[2], 60), [true, false], "half of 300 is for those who signed");
+        assert_eq!(
+            grown(&places[1], 30),
+            [false, true],
+            "the other connection of the address has 80"
+        );
+        assert_eq!(
+            grown(&places[2], 60),
+            [true, false],
+            "half of 300 is for those who signed"
+        );
     }
 
     #[tokio::test]
@@ -189,7 +229,10 @@ mod tests {
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap());
         let come = |address| {
             let task = tokio::spawn(std::future::pending::<()>());
-            (crowding.place(address, Some(task.abort_handle())).unwrap(), task)
+            (
+                crowding.place(address, Some(task.abort_handle())).unwrap(),
+                task,
+            )
         };
         let (signed, elsewhere) = (come(one), come(other));
         signed.0.becomes_known();
@@ -197,8 +240,16 @@ mod tests {
         let third = come(one);
         assert!(third.0.made_room() && !second.0.made_room());
         assert!(first.1.await.unwrap_err().is_cancelled());
-        assert!([&signed.1, &elsewhere.1, &second.1, &third.1].iter().all(|task| !task.is_finished()));
+        assert!(
+            [&signed.1, &elsewhere.1, &second.1, &third.1]
+                .iter()
+                .all(|task| !task.is_finished())
+        );
         drop(first.0);
-        assert_eq!(crowding.held().by_address[&one].places.len(), 2, "who made room is gone already");
+        assert_eq!(
+            crowding.held().by_address[&one].places.len(),
+            2,
+            "who made room is gone already"
+        );
     }
 }

@@ -124,7 +124,10 @@ impl Delivery {
         let mut scanner = Scanner::new(text);
         let mut delivery = Self::default();
         let mut entry_seen = None;
-        let mut room = Room { elements: elements_max, is_crowded: false };
+        let mut room = Room {
+            elements: elements_max,
+            is_crowded: false,
+        };
         scanner.object(|scanner, key| {
             match &*scanner.name(&key) {
                 "object" => once(&mut delivery.object, scanner.value()?, scanner)?,
@@ -133,7 +136,9 @@ impl Delivery {
                     if scanner.peek() != Some(b'[') {
                         return skip(scanner);
                     }
-                    delivery.entries = Some(group(scanner, |scanner| Entry::scan(text, scanner, &mut room))?);
+                    delivery.entries = Some(group(scanner, |scanner| {
+                        Entry::scan(text, scanner, &mut room)
+                    })?);
                 }
                 _ => skip(scanner)?,
             }
@@ -156,7 +161,10 @@ impl Entry {
     fn scan(text: &str, scanner: &mut Scanner<'_>, room: &mut Room) -> Result<Self, Flaw> {
         let mut entry = Self::default();
         if scanner.peek() != Some(b'{') {
-            return Ok(Self { span: scanner.value()?, ..entry });
+            return Ok(Self {
+                span: scanner.value()?,
+                ..entry
+            });
         }
         let mut changes_seen = None;
         entry.span = scanner.object(|scanner, key| {
@@ -168,7 +176,8 @@ impl Entry {
                     if scanner.peek() != Some(b'[') {
                         return skip(scanner);
                     }
-                    entry.changes = Some(group(scanner, |scanner| Change::scan(text, scanner, room))?);
+                    entry.changes =
+                        Some(group(scanner, |scanner| Change::scan(text, scanner, room))?);
                 }
                 _ => skip(scanner)?,
             }
@@ -182,7 +191,10 @@ impl Change {
     fn scan(text: &str, scanner: &mut Scanner<'_>, room: &mut Room) -> Result<Self, Flaw> {
         let mut change = Self::default();
         if scanner.peek() != Some(b'{') {
-            return Ok(Self { span: scanner.value()?, ..change });
+            return Ok(Self {
+                span: scanner.value()?,
+                ..change
+            });
         }
         let elements = room.elements;
         change.span = scanner.object(|scanner, key| {
@@ -223,14 +235,23 @@ impl Change {
         if json::slice(text, span) == MESSAGES {
             return None;
         }
-        let field = json::text(text, span).filter(|field| !field.is_empty() && field != meta::MESSAGES)?;
-        Some(if is_token(&field) { field } else { Cow::Owned(token(&field).into_owned()) })
+        let field =
+            json::text(text, span).filter(|field| !field.is_empty() && field != meta::MESSAGES)?;
+        Some(if is_token(&field) {
+            field
+        } else {
+            Cow::Owned(token(&field).into_owned())
+        })
     }
 
     /// What happened to the control of a conversation, and of which, when that is what the change tells.
     pub fn handover<'a>(&self, text: &'a str) -> Option<(Option<&'static str>, FoundKey<'a>)> {
         let value = self.value.as_ref().filter(|value| !value.has_items)?;
-        if self.field(text)? != meta::HANDOVERS { None } else { value.parties.handover(text) }
+        if self.field(text)? != meta::HANDOVERS {
+            None
+        } else {
+            value.parties.handover(text)
+        }
     }
 }
 
@@ -258,9 +279,10 @@ impl ChangeValue {
                 }
                 (Some((_, Structural::Items(family))), Some(b'[')) => {
                     let mut crowded = false;
-                    let array = Array::scan_some(scanner, key.start, room, &mut crowded, |scanner| {
-                        Element::scan(text, scanner, family)
-                    })?;
+                    let array =
+                        Array::scan_some(scanner, key.start, room, &mut crowded, |scanner| {
+                            Element::scan(text, scanner, family)
+                        })?;
                     value.is_crowded |= crowded;
                     value.has_items |= crowded || !array.items.is_empty();
                     value.put(array, |array| Segment::Items(family, array));
@@ -313,10 +335,12 @@ impl ChangeValue {
 
     /// The arrays of updates, each with its place among the segments.
     pub fn items(&self) -> impl Iterator<Item = (u32, Family, &Array<Element>)> {
-        (0..).zip(&self.segments).filter_map(|(place, segment)| match segment {
-            Segment::Items(family, array) => Some((place, *family, array)),
-            _ => None,
-        })
+        (0..)
+            .zip(&self.segments)
+            .filter_map(|(place, segment)| match segment {
+                Segment::Items(family, array) => Some((place, *family, array)),
+                _ => None,
+            })
     }
 }
 
@@ -337,7 +361,11 @@ impl<T> Array<T> {
         scan: impl FnMut(&mut Scanner<'a>) -> Result<T, Flaw>,
     ) -> Result<Self, Flaw> {
         let Group { span, items } = group(scanner, scan)?;
-        Ok(Self { key_start, span, items })
+        Ok(Self {
+            key_start,
+            span,
+            items,
+        })
     }
 
     /// Keeps no more than there is room for, and tells of the rest.
@@ -358,7 +386,11 @@ impl<T> Array<T> {
             items.push(scan(scanner)?);
             Ok(())
         })?;
-        Ok(Self { key_start, span, items })
+        Ok(Self {
+            key_start,
+            span,
+            items,
+        })
     }
 
     /// The whole member, key included.

@@ -92,7 +92,10 @@ impl Promise {
         kept: Duration,
     ) -> Result<(), DurabilityError> {
         let mode = settings.durability;
-        let config = stream_info::<Kept>(asker, UPDATES).await.ok().map(|stream| stream.config);
+        let config = stream_info::<Kept>(asker, UPDATES)
+            .await
+            .ok()
+            .map(|stream| stream.config);
         if let Some(config) = &config {
             if config.persist_mode.as_deref() == Some("async") {
                 return Err(DurabilityError::Async);
@@ -101,16 +104,19 @@ impl Promise {
                 return Err(DurabilityError::Replicas(config.num_replicas));
             }
         }
-        let one_server =
-            config.as_ref().is_some_and(|config| config.num_replicas == 1 && config.allow_atomic);
-        self.groups.store(mode == Durability::Synced && one_server, Ordering::Relaxed);
+        let one_server = config
+            .as_ref()
+            .is_some_and(|config| config.num_replicas == 1 && config.allow_atomic);
+        self.groups
+            .store(mode == Durability::Synced && one_server, Ordering::Relaxed);
         let verified = match (mode, &settings.monitor_url) {
             (Durability::Stored, _) => config.is_some(),
             (mode, Some(monitor)) => {
                 // Of several servers, the monitored one need not be ours.
                 let expected = (!settings.url.are_several()).then_some(server_id);
-                let said =
-                    timeout(MONITOR_TIMEOUT, ask(monitor)).await.unwrap_or_else(|_| Err("no answer".into()));
+                let said = timeout(MONITOR_TIMEOUT, ask(monitor))
+                    .await
+                    .unwrap_or_else(|_| Err("no answer".into()));
                 match said {
                     Ok(jsz) => judge((mode, kept), &jsz, expected)? && config.is_some(),
                     Err(reason) => {
@@ -135,14 +141,21 @@ fn judge(
     jsz: &Value,
     expected: Option<&str>,
 ) -> Result<bool, DurabilityError> {
-    let Some(config) = jsz.get("config").filter(|config| config.is_object()) else { return Ok(false) };
+    let Some(config) = jsz.get("config").filter(|config| config.is_object()) else {
+        return Ok(false);
+    };
     let found = jsz.get("server_id").and_then(Value::as_str);
     if expected.is_some_and(|expected| found != Some(expected)) {
         tracing::warn!("nats.monitor_url is that of another server than nats.url");
         return Ok(false);
     }
-    let interval = config.get("sync_interval").and_then(Value::as_u64).map(Duration::from_nanos);
-    if mode == Durability::Logged && config.get("sync_always").and_then(Value::as_bool) != Some(true) {
+    let interval = config
+        .get("sync_interval")
+        .and_then(Value::as_u64)
+        .map(Duration::from_nanos);
+    if mode == Durability::Logged
+        && config.get("sync_always").and_then(Value::as_bool) != Some(true)
+    {
         return match interval {
             Some(interval) if kept > interval => Ok(true),
             Some(interval) => Err(DurabilityError::Kept { kept, interval }),
@@ -167,13 +180,18 @@ async fn ask(monitor: &str) -> Result<Value, Unanswered> {
     let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let path = format!("{}/jsz?config=1", url.path().trim_end_matches('/'));
-    let request = Request::get(path).header(HOST, format!("{host}:{port}")).body(Empty::<Bytes>::new())?;
+    let request = Request::get(path)
+        .header(HOST, format!("{host}:{port}"))
+        .body(Empty::<Bytes>::new())?;
     let answer = client.send_request(request).await?;
     let status = answer.status();
     if !status.is_success() {
         return Err(format!("it answered {status}").into());
     }
-    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await?
+        .to_bytes();
     Ok(serde_json::from_slice(&body)?)
 }
 
@@ -190,21 +208,40 @@ mod tests {
             (jsz("A", on.clone()), Some("A"), Ok(true)),
             (jsz("B", on.clone()), Some("A"), Ok(false)),
             (jsz("B", on), None, Ok(true)),
-            (jsz("A", json!({})), Some("A"), Err(DurabilityError::Unsynced(Durability::Synced))),
+            (
+                jsz("A", json!({})),
+                Some("A"),
+                Err(DurabilityError::Unsynced(Durability::Synced)),
+            ),
             (jsz("B", json!({})), Some("A"), Ok(false)),
             (json!({"disabled": true}), Some("A"), Ok(false)),
         ] {
-            assert_eq!(judge((Durability::Synced, Duration::ZERO), &jsz, expected), verdict, "{jsz}");
+            assert_eq!(
+                judge((Durability::Synced, Duration::ZERO), &jsz, expected),
+                verdict,
+                "{jsz}"
+            );
         }
         let (kept, short) = (Duration::from_secs(150), Duration::from_secs(120));
         let interval = json!({"sync_interval": 120_000_000_000_u64});
         for (kept, jsz, verdict) in [
             (kept, jsz("A", interval.clone()), Ok(true)),
-            (short, jsz("A", interval), Err(DurabilityError::Kept { kept: short, interval: short })),
+            (
+                short,
+                jsz("A", interval),
+                Err(DurabilityError::Kept {
+                    kept: short,
+                    interval: short,
+                }),
+            ),
             (short, jsz("A", json!({"sync_always": true})), Ok(true)),
             (kept, jsz("A", json!({})), Ok(false)),
         ] {
-            assert_eq!(judge((Durability::Logged, kept), &jsz, None), verdict, "{jsz}");
+            assert_eq!(
+                judge((Durability::Logged, kept), &jsz, None),
+                verdict,
+                "{jsz}"
+            );
         }
     }
 }

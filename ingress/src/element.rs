@@ -81,7 +81,10 @@ impl Element {
     /// Scans an element of the text; one that is not an object says nothing.
     pub fn scan(text: &str, scanner: &mut Scanner<'_>, family: Family) -> Result<Self, Flaw> {
         if scanner.peek() != Some(b'{') {
-            return Ok(Self { span: scanner.value()?, ..Self::default() });
+            return Ok(Self {
+                span: scanner.value()?,
+                ..Self::default()
+            });
         }
         let mut members = Members::default();
         let span = scanner.object(|scanner, key| {
@@ -144,7 +147,10 @@ impl Element {
 
     /// The BSUID and the phone number of the person on the other side.
     pub fn person<'a>(&self, text: &'a str) -> Person<'a> {
-        Person { user: self.user.text(text), phone: self.phone.text(text) }
+        Person {
+            user: self.user.text(text),
+            phone: self.phone.text(text),
+        }
     }
 
     /// The conversation it belongs to: the group, else the person's BSUID, else the person's phone number.
@@ -152,8 +158,11 @@ impl Element {
         if let Some(group) = self.group.text(text) {
             return FoundKey::group(group);
         }
-        let (user, phone) = contact.map_or_else(Default::default, |contact| (contact.user, contact.phone));
-        match (self.user.or(user).text(text), || self.phone.or(phone).text(text)) {
+        let (user, phone) =
+            contact.map_or_else(Default::default, |contact| (contact.user, contact.phone));
+        match (self.user.or(user).text(text), || {
+            self.phone.or(phone).text(text)
+        }) {
             (Some(user), _) => FoundKey::user(user),
             (None, phone) => phone().map_or_else(FoundKey::none, FoundKey::phone),
         }
@@ -182,7 +191,11 @@ impl Members {
             participant: self.participant,
             user,
             phone,
-            group: self.group.or(if is_to_group { self.recipient } else { Piece::default() }),
+            group: self.group.or(if is_to_group {
+                self.recipient
+            } else {
+                Piece::default()
+            }),
         }
     }
 }
@@ -207,10 +220,13 @@ pub fn kind(family: &str, what: Option<&str>) -> String {
         out.push_str(what);
         return out;
     }
-    let safe = what.chars().take(KIND_TOKEN_BYTES_MAX).map(|c| match c.to_ascii_lowercase() {
-        c @ ('a'..='z' | '0'..='9' | '_' | '-') => c,
-        _ => '_',
-    });
+    let safe = what
+        .chars()
+        .take(KIND_TOKEN_BYTES_MAX)
+        .map(|c| match c.to_ascii_lowercase() {
+            c @ ('a'..='z' | '0'..='9' | '_' | '-') => c,
+            _ => '_',
+        });
     out.extend(safe);
     out
 }
@@ -232,8 +248,8 @@ mod tests {
         scanner
             .array(|scanner| {
                 if element.is_none() && scanner.peek() == Some(b'[') {
-                    let contacts =
-                        scanner.array(|scanner| Contact::scan(scanner).map(|contact| list.push(contact)));
+                    let contacts = scanner
+                        .array(|scanner| Contact::scan(scanner).map(|contact| list.push(contact)));
                     return contacts.map(drop);
                 }
                 element = Some(Element::scan(&text, scanner, family)?);
@@ -241,50 +257,120 @@ mod tests {
             })
             .unwrap();
         let element = element.unwrap();
-        let contact =
-            Contacts::new(&text, &list).of(&element.person(&text)).and_then(|at| list.get(at as usize));
-        ConversationKey::from(element.conversation(&text, contact)).as_str().to_owned()
+        let contact = Contacts::new(&text, &list)
+            .of(&element.person(&text))
+            .and_then(|at| list.get(at as usize));
+        ConversationKey::from(element.conversation(&text, contact))
+            .as_str()
+            .to_owned()
     }
 
     #[test]
     fn a_conversation_is_a_group_then_a_user_id_then_a_phone_number() {
         let of = conversation;
-        assert_eq!(of(Family::Message, r#"{"from":"49","from_user_id":"US.1","group_id":"G"}"#, &[]), "g:G");
-        assert_eq!(of(Family::Message, r#"{"from":"49","from_user_id":"US.1"}"#, &[]), "u:US.1");
+        assert_eq!(
+            of(
+                Family::Message,
+                r#"{"from":"49","from_user_id":"US.1","group_id":"G"}"#,
+                &[]
+            ),
+            "g:G"
+        );
+        assert_eq!(
+            of(
+                Family::Message,
+                r#"{"from":"49","from_user_id":"US.1"}"#,
+                &[]
+            ),
+            "u:US.1"
+        );
         assert_eq!(of(Family::Message, r#"{"from":"+49"}"#, &[]), "p:49");
         assert_eq!(of(Family::Message, "{}", &[]), "-");
         assert_eq!(of(Family::Message, "null", &[]), "-");
-        assert_eq!(of(Family::Status, r#"{"recipient_id":"G","recipient_type":"group"}"#, &[]), "g:G");
-        assert_eq!(of(Family::Status, r#"{"recipient_id":"49","recipient_user_id":"US.1"}"#, &[]), "u:US.1");
-        assert_eq!(of(Family::Echo, r#"{"from":"1","to":"49"}"#, &[]), "p:49");
-        assert_eq!(of(Family::Call, r#"{"from":"49","to":"1","direction":"USER_INITIATED"}"#, &[]), "p:49");
         assert_eq!(
-            of(Family::Call, r#"{"from":"1","to":"49","direction":"BUSINESS_INITIATED"}"#, &[]),
+            of(
+                Family::Status,
+                r#"{"recipient_id":"G","recipient_type":"group"}"#,
+                &[]
+            ),
+            "g:G"
+        );
+        assert_eq!(
+            of(
+                Family::Status,
+                r#"{"recipient_id":"49","recipient_user_id":"US.1"}"#,
+                &[]
+            ),
+            "u:US.1"
+        );
+        assert_eq!(of(Family::Echo, r#"{"from":"1","to":"49"}"#, &[]), "p:49");
+        assert_eq!(
+            of(
+                Family::Call,
+                r#"{"from":"49","to":"1","direction":"USER_INITIATED"}"#,
+                &[]
+            ),
+            "p:49"
+        );
+        assert_eq!(
+            of(
+                Family::Call,
+                r#"{"from":"1","to":"49","direction":"BUSINESS_INITIATED"}"#,
+                &[]
+            ),
             "p:49"
         );
     }
 
     #[test]
     fn a_contact_lends_its_user_id_only_to_its_own_person() {
-        let two = [r#"{"wa_id":"49","user_id":"US.1"}"#, r#"{"wa_id":"50","user_id":"US.2"}"#];
-        assert_eq!(conversation(Family::Message, r#"{"from":"50"}"#, &two), "u:US.2");
-        assert_eq!(conversation(Family::Message, r#"{"from":"51"}"#, &two), "p:51");
-        assert_eq!(conversation(Family::Message, r#"{"from":"51"}"#, &two[..1]), "p:51");
+        let two = [
+            r#"{"wa_id":"49","user_id":"US.1"}"#,
+            r#"{"wa_id":"50","user_id":"US.2"}"#,
+        ];
+        assert_eq!(
+            conversation(Family::Message, r#"{"from":"50"}"#, &two),
+            "u:US.2"
+        );
+        assert_eq!(
+            conversation(Family::Message, r#"{"from":"51"}"#, &two),
+            "p:51"
+        );
+        assert_eq!(
+            conversation(Family::Message, r#"{"from":"51"}"#, &two[..1]),
+            "p:51"
+        );
         assert_eq!(conversation(Family::Message, "{}", &two[..1]), "u:US.1");
-        assert_eq!(conversation(Family::Message, r#"{"from":"51"}"#, &[r#"{"user_id":"US.3"}"#]), "u:US.3");
+        assert_eq!(
+            conversation(
+                Family::Message,
+                r#"{"from":"51"}"#,
+                &[r#"{"user_id":"US.3"}"#]
+            ),
+            "u:US.3"
+        );
     }
 
     #[test]
     fn ids_follow_metas_own() {
-        let text =
-            |family, json| element(family, json).update_id(json, family).map(|id| id.as_str().to_owned());
-        assert_eq!(text(Family::Message, r#"{"id":"wamid.A="}"#).as_deref(), Some("wamid.A="));
+        let text = |family, json| {
+            element(family, json)
+                .update_id(json, family)
+                .map(|id| id.as_str().to_owned())
+        };
+        assert_eq!(
+            text(Family::Message, r#"{"id":"wamid.A="}"#).as_deref(),
+            Some("wamid.A=")
+        );
         assert_eq!(
             text(Family::Status, r#"{"id":"wamid.A","status":"read"}"#).as_deref(),
             Some("wamid.A:read")
         );
         let of_group = r#"{"id":"wamid.A","status":"read","recipient_participant_id":"49"}"#;
-        assert_eq!(text(Family::Status, of_group).as_deref(), Some("wamid.A:read:49"));
+        assert_eq!(
+            text(Family::Status, of_group).as_deref(),
+            Some("wamid.A:read:49")
+        );
         assert_eq!(
             text(Family::Call, r#"{"id":"wacid.A","event":"connect"}"#).as_deref(),
             Some("wacid.A:connect")
@@ -294,9 +380,11 @@ mod tests {
 
     #[test]
     fn a_kind_is_the_same_whether_it_is_written_down_or_made() {
-        for (family, member) in
-            [(Family::Message, "type"), (Family::Status, "status"), (Family::Call, "event")]
-        {
+        for (family, member) in [
+            (Family::Message, "type"),
+            (Family::Status, "status"),
+            (Family::Call, "event"),
+        ] {
             for what in [
                 "text",
                 "image",
@@ -310,7 +398,10 @@ mod tests {
                 "failed",
             ] {
                 let json = format!(r#"{{"{member}":"{what}"}}"#);
-                assert_eq!(element(family, &json).kind(&json, family), kind(family.word(), Some(what)));
+                assert_eq!(
+                    element(family, &json).kind(&json, family),
+                    kind(family.word(), Some(what))
+                );
             }
         }
     }
@@ -320,7 +411,10 @@ mod tests {
         assert_eq!(kind("message", Some("text")), "message.text");
         assert_eq!(kind("call", Some("RINGING")), "call.ringing");
         assert_eq!(kind("message", Some("a.b > \u{1F600}")), "message.a_b____");
-        assert_eq!(kind("message", Some(&"x".repeat(99))).len(), 8 + KIND_TOKEN_BYTES_MAX);
+        assert_eq!(
+            kind("message", Some(&"x".repeat(99))).len(),
+            8 + KIND_TOKEN_BYTES_MAX
+        );
         assert_eq!(kind("message", None), "message.unknown");
     }
 }

@@ -7,7 +7,9 @@ use crate::crowding::{Crowding, Place, Share};
 use crate::forwarded;
 use crate::metrics::Metrics;
 use crate::proxy_protocol::{self, ProxyError};
-use crate::tls::credentials::{CERTIFICATE_KEY, CLIENT_CA_KEY, ClientCheck, Files, PRIVATE_KEY_KEY};
+use crate::tls::credentials::{
+    CERTIFICATE_KEY, CLIENT_CA_KEY, ClientCheck, Files, PRIVATE_KEY_KEY,
+};
 use crate::tls::{self, Tls, TlsSettings};
 use ackline_shared::config::Reader;
 use hyper::HeaderMap;
@@ -60,8 +62,12 @@ impl EntranceSettings {
             connections_per_address_max: size(
                 reader.count("ingress.connections_per_address_max", 0..=1_000_000),
             ),
-            body_bytes_per_address_max: size(reader.bytes("ingress.body_bytes_per_address_max", 0..=1 << 31)),
-            body_bytes_total_max: size(reader.bytes("ingress.body_bytes_total_max", 1 << 10..=1 << 31)),
+            body_bytes_per_address_max: size(
+                reader.bytes("ingress.body_bytes_per_address_max", 0..=1 << 31),
+            ),
+            body_bytes_total_max: size(
+                reader.bytes("ingress.body_bytes_total_max", 1 << 10..=1 << 31),
+            ),
             handshake_timeout: reader.duration("ingress.handshake_timeout"),
             handshakes_max: size(reader.count("ingress.handshakes_max", 1..=100_000)),
             http2_streams_max: u32::try_from(reader.count("ingress.http2_streams_max", 1..=10_000))
@@ -75,28 +81,47 @@ fn read_tls(reader: &mut Reader) -> Option<TlsSettings> {
         .map(|name| reader.optional_text(name).map(PathBuf::from));
     let name = reader.text("ingress.client_name");
     if ca.is_some() && name.is_empty() {
-        reader.mistake("ingress.client_name", "is empty while ingress.client_ca_file is set");
+        reader.mistake(
+            "ingress.client_name",
+            "is empty while ingress.client_ca_file is set",
+        );
     }
     let (certificate, key) = match (certificate, key) {
         (Some(certificate), Some(key)) => (certificate, key),
         (None, None) => {
             if ca.is_some() {
-                reader.mistake(CLIENT_CA_KEY, format_args!("needs {CERTIFICATE_KEY} and {PRIVATE_KEY_KEY}"));
+                reader.mistake(
+                    CLIENT_CA_KEY,
+                    format_args!("needs {CERTIFICATE_KEY} and {PRIVATE_KEY_KEY}"),
+                );
             }
             return None;
         }
         (Some(_), None) => {
-            reader.mistake(PRIVATE_KEY_KEY, format_args!("is empty while {CERTIFICATE_KEY} is set"));
+            reader.mistake(
+                PRIVATE_KEY_KEY,
+                format_args!("is empty while {CERTIFICATE_KEY} is set"),
+            );
             return None;
         }
         (None, Some(_)) => {
-            reader.mistake(CERTIFICATE_KEY, format_args!("is empty while {PRIVATE_KEY_KEY} is set"));
+            reader.mistake(
+                CERTIFICATE_KEY,
+                format_args!("is empty while {PRIVATE_KEY_KEY} is set"),
+            );
             return None;
         }
     };
-    let files = Files { certificate, key, client: ca.map(|ca| ClientCheck { ca, name }) };
+    let files = Files {
+        certificate,
+        key,
+        client: ca.map(|ca| ClientCheck { ca, name }),
+    };
     match files.load() {
-        Ok(credentials) => Some(TlsSettings { files, credentials: Arc::new(credentials) }),
+        Ok(credentials) => Some(TlsSettings {
+            files,
+            credentials: Arc::new(credentials),
+        }),
         Err(error) => {
             reader.mistake(error.key(), error);
             None
@@ -107,14 +132,25 @@ fn read_tls(reader: &mut Reader) -> Option<TlsSettings> {
 /// The balancers that send the PROXY protocol, or those that add to `X-Forwarded-For`.
 fn read_balancers(reader: &mut Reader) -> (Option<Vec<IpNet>>, Option<Vec<IpNet>>) {
     const LIST: &str = "ingress.trusted_proxies";
-    let proxied = reader.choice("ingress.proxy_protocol", &[("off", false), ("required", true)]);
-    let forwarded = reader.choice("ingress.forwarded_for", &[("off", false), ("trusted", true)]);
+    let proxied = reader.choice(
+        "ingress.proxy_protocol",
+        &[("off", false), ("required", true)],
+    );
+    let forwarded = reader.choice(
+        "ingress.forwarded_for",
+        &[("off", false), ("trusted", true)],
+    );
     let mut balancers = Vec::new();
     for text in reader.texts(LIST) {
-        match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+        match text
+            .parse::<IpNet>()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        {
             Ok(balancer) => balancers.push(balancer),
-            Err(_) => reader
-                .mistake(LIST, format_args!("`{text}` is not an address or block, such as \"10.0.0.0/8\"")),
+            Err(_) => reader.mistake(
+                LIST,
+                format_args!("`{text}` is not an address or block, such as \"10.0.0.0/8\""),
+            ),
         }
     }
     match (proxied, forwarded) {
@@ -125,7 +161,10 @@ fn read_balancers(reader: &mut Reader) -> (Option<Vec<IpNet>>, Option<Vec<IpNet>
             );
         }
         (Some(true), _) if balancers.is_empty() => {
-            reader.mistake(LIST, "is empty while ingress.proxy_protocol is \"required\"");
+            reader.mistake(
+                LIST,
+                "is empty while ingress.proxy_protocol is \"required\"",
+            );
         }
         (_, Some(true)) if balancers.is_empty() => {
             reader.mistake(LIST, "is empty while ingress.forwarded_for is \"trusted\"");
@@ -186,7 +225,9 @@ pub enum Turned {
     #[error("the PROXY header did not arrive in time")]
     ProxySlow,
     /// The address holds as many connections as it may.
-    #[error("the address holds ingress.connections_per_address_max connections without a valid signature")]
+    #[error(
+        "the address holds ingress.connections_per_address_max connections without a valid signature"
+    )]
     Crowded,
     /// The TLS handshake failed.
     #[error("the TLS handshake failed: {0}")]
@@ -227,9 +268,16 @@ impl Entrance {
             connections: bound(settings.connections_per_address_max),
             body_bytes: bound(settings.body_bytes_per_address_max),
         };
-        let is_shared = share != Share { connections: usize::MAX, body_bytes: usize::MAX };
+        let is_shared = share
+            != Share {
+                connections: usize::MAX,
+                body_bytes: usize::MAX,
+            };
         Arc::new(Self {
-            tls: settings.tls.clone().map(|tls| Tls::new(tls, metrics.clone())),
+            tls: settings
+                .tls
+                .clone()
+                .map(|tls| Tls::new(tls, metrics.clone())),
             crowding: is_shared.then(|| Crowding::new(share, settings.body_bytes_total_max)),
             handshakes: Arc::new(Semaphore::new(settings.handshakes_max)),
             settings,
@@ -263,11 +311,18 @@ impl Entrance {
     }
 
     fn balancers(&self) -> Option<&Vec<IpNet>> {
-        self.settings.proxies.as_ref().or(self.settings.forwarders.as_ref())
+        self.settings
+            .proxies
+            .as_ref()
+            .or(self.settings.forwarders.as_ref())
     }
 
     /// Takes a place for a request that a trusted balancer brought, for as long as it is being answered.
-    pub fn place_request(&self, headers: &HeaderMap, forwarder: IpAddr) -> Result<Option<Place>, Crowded> {
+    pub fn place_request(
+        &self,
+        headers: &HeaderMap,
+        forwarder: IpAddr,
+    ) -> Result<Option<Place>, Crowded> {
         let trusted = self.settings.forwarders.as_deref().unwrap_or_default();
         let client = forwarded::client(headers, forwarder, trusted);
         tracing::debug!(%client, "a request came through a balancer");
@@ -292,9 +347,11 @@ impl Entrance {
             return Err(Turned::Untrusted);
         }
         let mut io = BufReader::with_capacity(PROXY_BUFFER_BYTES, io);
-        let told =
-            timeout_at(deadline, proxy_protocol::read(&mut io)).await.map_err(|_| Turned::ProxySlow)??;
-        self.admit_client(io, (told.unwrap_or(peer.to_canonical()), task), deadline).await
+        let told = timeout_at(deadline, proxy_protocol::read(&mut io))
+            .await
+            .map_err(|_| Turned::ProxySlow)??;
+        self.admit_client(io, (told.unwrap_or(peer.to_canonical()), task), deadline)
+            .await
     }
 
     /// Takes a place for a connection of a client's; a balancer is told as the second.
@@ -326,12 +383,25 @@ impl Entrance {
     {
         let (place, forwarder) = self.place(client, task)?;
         let Some(tls) = &self.tls else {
-            return Ok(Guest { stream: Box::new(io), http2: false, place, forwarder });
+            return Ok(Guest {
+                stream: Box::new(io),
+                http2: false,
+                place,
+                forwarder,
+            });
         };
         let shaken = timeout_at(deadline, self.shake_hands(io, tls));
-        let stream = shaken.await.map_err(|_| Turned::TlsSlow)?.map_err(Turned::Tls)?;
+        let stream = shaken
+            .await
+            .map_err(|_| Turned::TlsSlow)?
+            .map_err(Turned::Tls)?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Guest { stream: Box::new(stream), http2, place, forwarder })
+        Ok(Guest {
+            stream: Box::new(stream),
+            http2,
+            place,
+            forwarder,
+        })
     }
 
     async fn shake_hands<I: Stream>(
@@ -341,7 +411,11 @@ impl Entrance {
     ) -> std::io::Result<tokio_rustls::server::TlsStream<I>> {
         // A client that says nothing holds no permit: only those that have begun take turns.
         let begun = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
-        let _permit = self.handshakes.acquire().await.map_err(std::io::Error::other)?;
+        let _permit = self
+            .handshakes
+            .acquire()
+            .await
+            .map_err(std::io::Error::other)?;
         begun.into_stream(tls.config()).await
     }
 }

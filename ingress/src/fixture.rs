@@ -29,17 +29,28 @@ pub const SECRET: &str = "test_app_secret";
 pub const VERIFY_TOKEN: &str = "verify-me";
 
 /// When the edge below turns deliveries away.
-pub const SHEDDING: Shedding = Shedding { target: Duration::from_millis(250), in_flight_max: 1024 };
+pub const SHEDDING: Shedding = Shedding {
+    target: Duration::from_millis(250),
+    in_flight_max: 1024,
+};
 
 /// An edge over a log of the caller's.
-pub fn edge<L>(log: Arc<L>, routing: Arc<Routing>, bounds: Bounds, metrics: Arc<Metrics>) -> Arc<Edge<L>> {
+pub fn edge<L>(
+    log: Arc<L>,
+    routing: Arc<Routing>,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+) -> Arc<Edge<L>> {
     Arc::new(Edge {
         routing,
         log,
         admission: Admission::new(SHEDDING, Instant::now()),
         bounds,
         partitions: 32,
-        tenant_in_flight: InFlight { updates: 512, bytes: bounds.body_bytes_total_max / 2 },
+        tenant_in_flight: InFlight {
+            updates: 512,
+            bytes: bounds.body_bytes_total_max / 2,
+        },
         retry_after: HeaderValue::from_static("2"),
         body_bytes: Arc::new(Budget::new(bounds.body_bytes_total_max)),
         acknowledged: Arc::new(Acknowledged::new(64)),
@@ -63,7 +74,10 @@ pub fn entries() -> (Vec<(String, Vec<u8>)>, VaultKey) {
     let mut out = Vec::new();
     for scope in [INSTALLATION_SCOPE, "acme", "globex"] {
         let key = VaultKey::generate();
-        out.push((config_key::data_key(scope), serde_json::to_vec(&key.seal_under(&master, scope)).unwrap()));
+        out.push((
+            config_key::data_key(scope),
+            serde_json::to_vec(&key.seal_under(&master, scope)).unwrap(),
+        ));
         match scope {
             INSTALLATION_SCOPE => push::<App>(&mut out, &key, json!({"id": "main"})),
             "acme" => {
@@ -73,7 +87,11 @@ pub fn entries() -> (Vec<(String, Vec<u8>)>, VaultKey) {
             _ => {
                 push::<Tenant>(&mut out, &key, json!({"id": "globex", "name": "Globex"}));
                 push::<PhoneNumber>(&mut out, &key, number("200", "globex", "W2"));
-                push::<App>(&mut out, &key, json!({"id": "globex-own", "tenant": "globex"}));
+                push::<App>(
+                    &mut out,
+                    &key,
+                    json!({"id": "globex-own", "tenant": "globex"}),
+                );
             }
         }
     }

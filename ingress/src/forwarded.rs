@@ -33,8 +33,13 @@ pub fn client(headers: &HeaderMap, balancer: IpAddr, trusted: &[IpNet]) -> IpAdd
 /// An address, with a port or in brackets where a balancer writes it so.
 fn read(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?.trim();
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = bare
+        .parse()
+        .or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
     address.ok().map(|address| address.to_canonical())
 }
 
@@ -54,8 +59,15 @@ mod tests {
     #[test]
     fn the_client_is_the_right_most_address_that_is_no_balancers() {
         assert_eq!(told(&["203.0.113.9"]), "203.0.113.9");
-        assert_eq!(told(&["198.51.100.1, 203.0.113.9, 10.0.0.2"]), "203.0.113.9", "the first is a claim");
-        assert_eq!(told(&["198.51.100.1", "203.0.113.9", "10.0.0.2,fd00::1"]), "203.0.113.9");
+        assert_eq!(
+            told(&["198.51.100.1, 203.0.113.9, 10.0.0.2"]),
+            "203.0.113.9",
+            "the first is a claim"
+        );
+        assert_eq!(
+            told(&["198.51.100.1", "203.0.113.9", "10.0.0.2,fd00::1"]),
+            "203.0.113.9"
+        );
         assert_eq!(told(&["::ffff:203.0.113.9"]), "203.0.113.9");
     }
 

@@ -73,7 +73,15 @@ pub struct Line<'l> {
 impl Group {
     /// Starts with nothing; `unique` tells its batches from others'.
     pub fn new(unique: u64, answer_timeout: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { waiting: VecDeque::new(), batch: None, singles: 0, unique, number: 0, answer_timeout, metrics }
+        Self {
+            waiting: VecDeque::new(),
+            batch: None,
+            singles: 0,
+            unique,
+            number: 0,
+            answer_timeout,
+            metrics,
+        }
     }
 
     /// Takes an update in.
@@ -92,8 +100,16 @@ impl Group {
     }
 
     /// Gives the members of a batch its outcome.
-    pub fn answered(&mut self, number: u64, outcome: Outcome, slots: &mut Slots, wakers: &mut Vec<Waker>) {
-        let Some(batch) = self.batch.take_if(|batch| batch.number == number) else { return };
+    pub fn answered(
+        &mut self,
+        number: u64,
+        outcome: Outcome,
+        slots: &mut Slots,
+        wakers: &mut Vec<Waker>,
+    ) {
+        let Some(batch) = self.batch.take_if(|batch| batch.number == number) else {
+            return;
+        };
         if matches!(outcome, Outcome::Stored { .. } | Outcome::NoStream) {
             if outcome != Outcome::NoStream {
                 self.metrics.groups.inc();
@@ -129,12 +145,16 @@ impl Group {
                 self.commit(size, &mut line, now);
                 continue;
             }
-            let Some(next) = self.waiting.front() else { return };
+            let Some(next) = self.waiting.front() else {
+                return;
+            };
             // Those behind one that cannot travel in a batch are held up no longer than they must.
             if self.singles >= BATCH_MIN && next.fits_a_batch() {
                 return;
             }
-            let Some(member) = self.waiting.pop_front() else { return };
+            let Some(member) = self.waiting.pop_front() else {
+                return;
+            };
             self.singles += usize::from(alone(&member, &mut line));
         }
     }
@@ -151,8 +171,11 @@ impl Group {
     }
 
     fn commit(&mut self, size: usize, line: &mut Line<'_>, now: Instant) {
-        let members: Vec<_> =
-            self.waiting.drain(..size).filter(|member| line.slots.is_grouped(member.token)).collect();
+        let members: Vec<_> = self
+            .waiting
+            .drain(..size)
+            .filter(|member| line.slots.is_grouped(member.token))
+            .collect();
         self.number += 1;
         let (mut more, mut reply) = (Vec::with_capacity(HEADERS_BYTES_MAX), Vec::new());
         for (member, sequence) in members.iter().zip(1_u64..) {
@@ -173,14 +196,21 @@ impl Group {
             line.output.publish(&member.publication(&reply, &more));
         }
         if !members.is_empty() {
-            self.batch = Some(Batch { number: self.number, members, until: now + self.answer_timeout });
+            self.batch = Some(Batch {
+                number: self.number,
+                members,
+                until: now + self.answer_timeout,
+            });
         }
     }
 }
 
 /// Reads the number of a batch out of the last token of its reply subject.
 pub fn parse_commit(token: &[u8]) -> Option<u64> {
-    std::str::from_utf8(token.strip_prefix(b"c")?).ok()?.parse().ok()
+    std::str::from_utf8(token.strip_prefix(b"c")?)
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// Publishes an update on its own, unless nobody leaves it to the group any more.
@@ -199,7 +229,13 @@ fn alone(member: &Member, line: &mut Line<'_>) -> bool {
 impl Member {
     /// An update and who waits for its answer; its headers begin in `text` where its subject ends.
     pub fn new(token: Token, text: Vec<u8>, headers_at: usize, payload: Bytes) -> Self {
-        Self { token, text, headers_at, payload, travels_alone: false }
+        Self {
+            token,
+            text,
+            headers_at,
+            payload,
+            travels_alone: false,
+        }
     }
 
     fn fits_a_batch(&self) -> bool {
@@ -207,8 +243,17 @@ impl Member {
     }
 
     fn publication<'m>(&'m self, reply: &'m [u8], more: &'m [u8]) -> Publication<'m> {
-        let (subject, headers) = self.text.split_at_checked(self.headers_at).unwrap_or_default();
-        Publication { subject, reply, headers, more, payload: &self.payload }
+        let (subject, headers) = self
+            .text
+            .split_at_checked(self.headers_at)
+            .unwrap_or_default();
+        Publication {
+            subject,
+            reply,
+            headers,
+            more,
+            payload: &self.payload,
+        }
     }
 }
 
@@ -243,7 +288,12 @@ mod tests {
                 let token = self.slots.claim().unwrap();
                 self.slots.arm(token, Travel::Grouped);
                 let text = b"sH\r\n\r\n".to_vec();
-                self.group.join(Member::new(token, text, 1, Bytes::from(vec![b'x'; payload])));
+                self.group.join(Member::new(
+                    token,
+                    text,
+                    1,
+                    Bytes::from(vec![b'x'; payload]),
+                ));
                 tokens.push(token);
             }
             tokens
@@ -251,13 +301,20 @@ mod tests {
 
         /// Puts on its way what may be: for each message, whether it is in a batch and where its answer goes.
         fn advance(&mut self) -> Vec<(bool, String)> {
-            let line = Line { output: &mut self.output, slots: &mut self.slots, inbox: b"box." };
+            let line = Line {
+                output: &mut self.output,
+                slots: &mut self.slots,
+                inbox: b"box.",
+            };
             self.group.advance(line, self.now);
             let mut bytes = Vec::new();
             while !self.output.is_empty() {
                 let mut slices = [std::io::IoSlice::new(b""); 4];
                 let used = self.output.slices(&mut slices);
-                let next: Vec<u8> = slices[..used].iter().flat_map(|slice| slice.to_vec()).collect();
+                let next: Vec<u8> = slices[..used]
+                    .iter()
+                    .flat_map(|slice| slice.to_vec())
+                    .collect();
                 self.output.advance(next.len());
                 bytes.extend(next);
             }
@@ -273,7 +330,8 @@ mod tests {
         }
 
         fn answer(&mut self, number: u64, outcome: Outcome) {
-            self.group.answered(number, outcome, &mut self.slots, &mut self.wakers);
+            self.group
+                .answered(number, outcome, &mut self.slots, &mut self.wakers);
         }
     }
 
@@ -283,7 +341,11 @@ mod tests {
         bench.join(BATCH_MIN - 1, 1);
         let sent = bench.advance();
         assert_eq!(sent.len(), BATCH_MIN - 1);
-        assert!(sent.iter().all(|(batched, reply)| !batched && reply.starts_with("box.")), "{sent:?}");
+        assert!(
+            sent.iter()
+                .all(|(batched, reply)| !batched && reply.starts_with("box.")),
+            "{sent:?}"
+        );
         bench.join(3, 1);
         assert_eq!(bench.advance().len(), 1, "no more than a batch costs");
         bench.group.left();
@@ -297,11 +359,19 @@ mod tests {
         let sent = bench.advance();
         assert_eq!(sent.len(), BATCH_MAX);
         assert!(sent.iter().all(|(batched, _)| *batched));
-        assert_eq!(sent.iter().filter(|(_, reply)| !reply.is_empty()).count(), 1, "one answer");
+        assert_eq!(
+            sent.iter().filter(|(_, reply)| !reply.is_empty()).count(),
+            1,
+            "one answer"
+        );
         assert_eq!(sent.last().unwrap().1, "box.c1");
         assert!(bench.advance().is_empty() && !bench.group.is_due());
         bench.answer(9, STORED);
-        assert_eq!(bench.slots.take(first[0]), None, "the answer of another batch");
+        assert_eq!(
+            bench.slots.take(first[0]),
+            None,
+            "the answer of another batch"
+        );
         bench.answer(1, STORED);
         assert_eq!(bench.slots.take(first[BATCH_MAX - 1]), Some(STORED));
         assert_eq!(bench.slots.take(first[BATCH_MAX]), None);
@@ -333,7 +403,11 @@ mod tests {
         bench.join(10, 1);
         assert_eq!(bench.advance().len(), 10);
         bench.answer(1, STORED);
-        let sent: Vec<_> = bench.advance().into_iter().map(|(batched, _)| batched).collect();
+        let sent: Vec<_> = bench
+            .advance()
+            .into_iter()
+            .map(|(batched, _)| batched)
+            .collect();
         assert_eq!(sent, [vec![false], vec![true; 10]].concat());
     }
 

@@ -33,7 +33,10 @@ impl Timer for HeadTimer {
     }
 
     fn sleep_until(&self, at: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(Deadline { timer: self.clone(), at })
+        Box::pin(Deadline {
+            timer: self.clone(),
+            at,
+        })
     }
 
     fn now(&self) -> Instant {
@@ -81,7 +84,10 @@ mod tests {
             drop(early);
             let seconds = Duration::from_secs(kept);
             let took = waited(timer.sleep(seconds)).await;
-            assert!(took >= seconds && took < seconds + Duration::from_millis(10), "{took:?} of {seconds:?}");
+            assert!(
+                took >= seconds && took < seconds + Duration::from_millis(10),
+                "{took:?} of {seconds:?}"
+            );
         }
     }
 }

@@ -23,13 +23,19 @@ pub fn check(bytes: &[u8]) -> Result<usize, String> {
     let signature = key.sign(&body);
     let door = TABLE.door("main").ok_or("the fixture has no app")?;
     let lock = door.lock().ok_or("the fixture's app is locked")?;
-    signature::verify(&lock.keys, Some(signature.as_bytes()), &body).map_err(|error| error.to_string())?;
+    signature::verify(&lock.keys, Some(signature.as_bytes()), &body)
+        .map_err(|error| error.to_string())?;
     // The body as a header: whatever it is, it is not the signature.
     if signature::verify(&lock.keys, Some(&body), &body).is_ok() {
         return Err("a body verified itself".to_owned());
     }
     let arrival = Arrival::now(signature.as_bytes(), 1, 1);
-    let stamp = Stamp { table: &TABLE, door, partitions: 32, arrival: &arrival };
+    let stamp = Stamp {
+        table: &TABLE,
+        door,
+        partitions: 32,
+        arrival: &arrival,
+    };
     match split(&body) {
         Err(_) => check_update(&stamp.unreadable(&body).0, &key).map(|()| 1),
         Ok(split) => check_split(&split, stamp, &body, &key),
@@ -43,37 +49,59 @@ pub fn compare(bytes: &[u8]) -> Result<usize, String> {
     for app in ["main", "globex-own"] {
         let door = TABLE.door(app).ok_or("the fixture lacks an app")?;
         let arrival = Arrival::now(b"sha256=", 1, 1);
-        let stamp = Stamp { table: &TABLE, door, partitions: 32, arrival: &arrival };
+        let stamp = Stamp {
+            table: &TABLE,
+            door,
+            partitions: 32,
+            arrival: &arrival,
+        };
         let found: Vec<_> = match split(&body) {
-            Ok(split) => {
-                Stamped::new(stamp, &split, &mut Vec::new()).map(|update| as_expected(&update)).collect()
-            }
+            Ok(split) => Stamped::new(stamp, &split, &mut Vec::new())
+                .map(|update| as_expected(&update))
+                .collect(),
             Err(_) => vec![as_expected(&stamp.unreadable(&body).0)],
         };
         let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
         let expected = reference::updates(&body, app);
-        if let Some((found, expected)) =
-            found.iter().zip(&expected).find(|(found, expected)| found != expected)
+        if let Some((found, expected)) = found
+            .iter()
+            .zip(&expected)
+            .find(|(found, expected)| found != expected)
         {
             return Err(format!("{app}: found {found:?}, expected {expected:?}"));
         }
         if found.len() != expected.len() {
-            return Err(format!("{app}: found {} updates, expected {}", found.len(), expected.len()));
+            return Err(format!(
+                "{app}: found {} updates, expected {}",
+                found.len(),
+                expected.len()
+            ));
         }
         count = found.len();
     }
     Ok(count)
 }
 
-fn check_split(split: &Split<'_>, stamp: Stamp<'_>, body: &Bytes, key: &SigningKey) -> Result<usize, String> {
+fn check_split(
+    split: &Split<'_>,
+    stamp: Stamp<'_>,
+    body: &Bytes,
+    key: &SigningKey,
+) -> Result<usize, String> {
     let mut unrouted = Vec::new();
     let updates: Vec<_> = Stamped::new(stamp, split, &mut unrouted).collect();
     if updates.is_empty() {
         return Err("a delivery has no updates".to_owned());
     }
-    let stored: usize = updates.iter().map(|update| update.payload.len() + HEAD_BYTES).sum();
+    let stored: usize = updates
+        .iter()
+        .map(|update| update.payload.len() + HEAD_BYTES)
+        .sum();
     if updates.len() > 1 && stored != split.stored_bytes() {
-        return Err(format!("{stored} bytes are stored and {} counted", split.stored_bytes()));
+        return Err(format!(
+            "{stored} bytes are stored and {} counted",
+            split.stored_bytes()
+        ));
     }
     for update in &updates {
         check_update(update, key)?;
@@ -81,8 +109,8 @@ fn check_split(split: &Split<'_>, stamp: Stamp<'_>, body: &Bytes, key: &SigningK
             return Err("a single update is not the delivery's own bytes".to_owned());
         }
         // Cutting again must find this update alone, and the same one.
-        let again =
-            self::split(&update.payload).map_err(|error| format!("a payload does not split: {error}"))?;
+        let again = self::split(&update.payload)
+            .map_err(|error| format!("a payload does not split: {error}"))?;
         let (Some(only), 1) = (again.updates().next(), again.len()) else {
             return Err(format!("a payload holds {} updates", again.len()));
         };
@@ -90,7 +118,10 @@ fn check_split(split: &Split<'_>, stamp: Stamp<'_>, body: &Bytes, key: &SigningK
             && (only.kind != update.head.kind
                 || ConversationKey::from(only.conversation) != update.head.conversation)
         {
-            return Err(format!("{} became {} when cut", update.head.kind, only.kind));
+            return Err(format!(
+                "{} became {} when cut",
+                update.head.kind, only.kind
+            ));
         }
     }
     Ok(updates.len())
@@ -103,8 +134,12 @@ fn check_update(update: &Update, key: &SigningKey) -> Result<(), String> {
         return Err("a head does not read back".to_owned());
     }
     if let Some(signature) = &update.head.signature {
-        signature::verify(std::slice::from_ref(key), Some(signature.as_bytes()), &update.payload)
-            .map_err(|error| format!("a payload carries a signature that is not its own: {error}"))?;
+        signature::verify(
+            std::slice::from_ref(key),
+            Some(signature.as_bytes()),
+            &update.payload,
+        )
+        .map_err(|error| format!("a payload carries a signature that is not its own: {error}"))?;
     } else if serde_json::from_slice::<&RawValue>(&update.payload).is_err() {
         return Err("a cut payload is not JSON".to_owned());
     }

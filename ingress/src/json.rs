@@ -32,7 +32,10 @@ impl Piece {
     fn new(span: Span) -> Self {
         // A longer text is not scanned for pieces; of one, nothing would be found.
         let at = |place| u32::try_from(place).unwrap_or_default();
-        Self { start: at(span.start), end: at(span.end) }
+        Self {
+            start: at(span.start),
+            end: at(span.end),
+        }
     }
 
     /// Whether there is no text.
@@ -86,7 +89,13 @@ pub struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// Starts at the first byte.
     pub fn new(text: &'a str) -> Self {
-        Self { text, bytes: text.as_bytes(), at: 0, depth: 0, escaped_to: 0 }
+        Self {
+            text,
+            bytes: text.as_bytes(),
+            at: 0,
+            depth: 0,
+            escaped_to: 0,
+        }
     }
 
     /// Scans a value; tells where its text lies, if it is text.
@@ -109,7 +118,11 @@ impl<'a> Scanner<'a> {
         if self.has_escape(key) {
             return text(self.text, key).unwrap_or_default();
         }
-        Cow::Borrowed(self.text.get(key.start + 1..key.end - 1).unwrap_or_default())
+        Cow::Borrowed(
+            self.text
+                .get(key.start + 1..key.end - 1)
+                .unwrap_or_default(),
+        )
     }
 
     /// The position as a flaw, for a reader that expected something else here.
@@ -125,7 +138,11 @@ impl<'a> Scanner<'a> {
 
     /// Requires that only whitespace is left.
     pub fn end(&mut self) -> Result<(), Flaw> {
-        if self.peek().is_none() { Ok(()) } else { Err(self.flaw()) }
+        if self.peek().is_none() {
+            Ok(())
+        } else {
+            Err(self.flaw())
+        }
     }
 
     /// Visits the members of the object here; the visitor gets the key's span and must consume the value.
@@ -147,7 +164,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// Visits the elements of the array here; the visitor must consume each.
-    pub fn array(&mut self, mut visit: impl FnMut(&mut Self) -> Result<(), Flaw>) -> Result<Span, Flaw> {
+    pub fn array(
+        &mut self,
+        mut visit: impl FnMut(&mut Self) -> Result<(), Flaw>,
+    ) -> Result<Span, Flaw> {
         let start = self.open(b'[')?;
         if self.peek() != Some(b']') {
             loop {
@@ -287,7 +307,10 @@ impl<'a> Scanner<'a> {
         self.at += match self.bytes.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
             Some(b'u') => {
-                let digits = self.bytes.get(self.at + 2..self.at + 6).ok_or_else(|| self.flaw())?;
+                let digits = self
+                    .bytes
+                    .get(self.at + 2..self.at + 6)
+                    .ok_or_else(|| self.flaw())?;
                 if !digits.iter().all(u8::is_ascii_hexdigit) {
                     return Err(self.flaw());
                 }
@@ -315,7 +338,11 @@ impl<'a> Scanner<'a> {
     }
 
     fn digits(&mut self) -> Result<(), Flaw> {
-        let count = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let count = self
+            .rest()
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         self.at += count;
         if count > 0 { Ok(()) } else { Err(self.flaw()) }
     }
@@ -345,8 +372,11 @@ fn plain(bytes: &[u8]) -> usize {
         return start;
     }
     let (blocks, _) = bytes.get(SHORT..).unwrap_or_default().as_chunks::<BLOCK>();
-    let plain_blocks =
-        blocks.iter().take_while(|block| !block.iter().fold(false, |any, byte| any | is_special(*byte)));
+    let plain_blocks = blocks.iter().take_while(|block| {
+        !block
+            .iter()
+            .fold(false, |any, byte| any | is_special(*byte))
+    });
     let start = SHORT + BLOCK * plain_blocks.count();
     start + plain_by_words(bytes.get(start..).unwrap_or_default())
 }
@@ -363,7 +393,11 @@ fn plain_by_words(bytes: &[u8]) -> usize {
             return 8 * place + usize::try_from(special.trailing_zeros() / 8).unwrap_or_default();
         }
     }
-    8 * words.len() + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
+    8 * words.len()
+        + rest
+            .iter()
+            .position(|byte| is_special(*byte))
+            .unwrap_or(rest.len())
 }
 
 fn is_special(byte: u8) -> bool {
@@ -375,7 +409,9 @@ fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     let is_zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let is_control = word.wrapping_sub(ONES * 0x20) & !word;
-    (is_zero(word ^ (ONES * u64::from(b'"'))) | is_zero(word ^ (ONES * u64::from(b'\\'))) | is_control)
+    (is_zero(word ^ (ONES * u64::from(b'"')))
+        | is_zero(word ^ (ONES * u64::from(b'\\')))
+        | is_control)
         & (ONES * 0x80)
 }
 
@@ -427,9 +463,21 @@ mod tests {
     fn texts_are_decoded_and_other_kinds_are_not_texts() {
         let read = |json: &str| text(json, &(0..json.len())).map(Cow::into_owned);
         assert_eq!(read(r#""a\u00e9\/b""#).as_deref(), Some("aé/b"));
-        assert_eq!(read("18446744073709551615").as_deref(), Some("18446744073709551615"));
+        assert_eq!(
+            read("18446744073709551615").as_deref(),
+            Some("18446744073709551615")
+        );
         assert_eq!(read(r#""\ud800x""#).as_deref(), Some("\u{fffd}x"));
-        for other in ["null", "[]", "{}", "true", "12345678901234567890123", "-1", "1.0", "1e3"] {
+        for other in [
+            "null",
+            "[]",
+            "{}",
+            "true",
+            "12345678901234567890123",
+            "-1",
+            "1.0",
+            "1e3",
+        ] {
             assert_eq!(read(other), None, "{other}");
         }
     }

@@ -31,7 +31,13 @@ pub struct ListenError {
 impl Listeners {
     /// Binds what the settings name.
     pub async fn bind(settings: &IngressSettings) -> Result<Self, ListenError> {
-        let failed = |key, address| move |source| ListenError { key, address, source };
+        let failed = |key, address| {
+            move |source| ListenError {
+                key,
+                address,
+                source,
+            }
+        };
         let public = shared(settings.listen, settings.threads);
         let private = TcpListener::bind(settings.private_listen).await;
         Ok(Self {
@@ -45,7 +51,11 @@ fn shared(address: SocketAddr, count: usize) -> io::Result<Vec<Unregistered>> {
     // A shared port is shared with any process of ours; only an exclusive socket finds that one is running.
     let address = Unregistered::bind(address)?.local_addr()?;
     let bind = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
         socket.set_reuseaddr(true)?;
         socket.set_reuseport(true)?;
         socket.bind(address)?;
@@ -62,7 +72,14 @@ mod tests {
     async fn threads_share_a_port_that_nobody_else_has() {
         let first = shared("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         let address = first[0].local_addr().unwrap();
-        assert!(first.iter().all(|listener| listener.local_addr().unwrap() == address));
-        assert_eq!(shared(address, 3).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(
+            first
+                .iter()
+                .all(|listener| listener.local_addr().unwrap() == address)
+        );
+        assert_eq!(
+            shared(address, 3).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
     }
 }

@@ -56,7 +56,11 @@ fn load(arguments: &Arguments) -> Result<IngressSettings, Report> {
 async fn run(settings: IngressSettings) -> anyhow::Result<()> {
     settings.telemetry.start();
     let listeners = Listeners::bind(&settings).await?;
-    let webhooks = listeners.public.first().map(|listener| listener.local_addr()).transpose()?;
+    let webhooks = listeners
+        .public
+        .first()
+        .map(|listener| listener.local_addr())
+        .transpose()?;
     tracing::info!(
         webhooks = webhooks.map(tracing::field::display),
         private = %listeners.private.local_addr()?,
@@ -64,7 +68,10 @@ async fn run(settings: IngressSettings) -> anyhow::Result<()> {
         "serving"
     );
     let (stop, stopped) = watch::channel(false);
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tracing::info!("told to stop; finishing what is in flight");
@@ -91,8 +98,13 @@ enum Action {
 
 impl Arguments {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let config = std::env::var_os("ACKLINE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let mut arguments = Self { action: Action::Run, config };
+        let config = std::env::var_os("ACKLINE_CONFIG")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
+        let mut arguments = Self {
+            action: Action::Run,
+            config,
+        };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--config" => {
@@ -109,7 +121,10 @@ impl Arguments {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "what the operator asked for goes to standard output")]
+#[allow(
+    clippy::print_stdout,
+    reason = "what the operator asked for goes to standard output"
+)]
 fn say(text: &str) -> ExitCode {
     println!("{text}");
     ExitCode::SUCCESS

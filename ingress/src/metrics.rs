@@ -10,8 +10,9 @@ use prometheus_client::registry::Registry;
 use std::sync::Arc;
 
 /// Upper bounds in seconds, fine where Meta's 250 ms and 1 s lie.
-const LATENCY_BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0];
+const LATENCY_BUCKETS: [f64; 14] = [
+    0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0,
+];
 
 const CLASSES: [Class; 3] = [Class::Message, Class::Status, Class::Account];
 
@@ -101,8 +102,16 @@ impl Metrics {
         let responses = Family::<StatusLabel, Counter>::default();
         let ok = responses.get_or_create_owned(&StatusLabel { status: 200 });
         let by_class = Family::<ClassLabel, Counter>::default();
-        let stored = CLASSES.map(|class| by_class.get_or_create_owned(&ClassLabel { class: class.as_str() }));
-        registry.register("updates_stored", "Updates acknowledged by JetStream, by class", by_class);
+        let stored = CLASSES.map(|class| {
+            by_class.get_or_create_owned(&ClassLabel {
+                class: class.as_str(),
+            })
+        });
+        registry.register(
+            "updates_stored",
+            "Updates acknowledged by JetStream, by class",
+            by_class,
+        );
         let mut metrics = Self {
             registry,
             responses,
@@ -144,25 +153,77 @@ impl Metrics {
 
     fn register(&mut self) {
         let r = &mut self.registry;
-        r.register("responses", "Answers by HTTP status", self.responses.clone());
-        r.register("refusals", "Requests not accepted, by reason", self.refusals.clone());
-        r.register("broken_connections", "Connections ended by a fault, by reason", self.broken.clone());
-        r.register("updates_unrouted", "Updates stored without an owner, by reason", self.unrouted.clone());
+        r.register(
+            "responses",
+            "Answers by HTTP status",
+            self.responses.clone(),
+        );
+        r.register(
+            "refusals",
+            "Requests not accepted, by reason",
+            self.refusals.clone(),
+        );
+        r.register(
+            "broken_connections",
+            "Connections ended by a fault, by reason",
+            self.broken.clone(),
+        );
+        r.register(
+            "updates_unrouted",
+            "Updates stored without an owner, by reason",
+            self.unrouted.clone(),
+        );
         r.register(
             "updates_repeated",
             "Updates that came again after their PubAck, answered without a publish",
             self.repeated.clone(),
         );
-        r.register("groups", "Groups of updates committed together", self.groups.clone());
-        r.register("groups_split", "Groups published one by one instead", self.groups_split.clone());
-        r.register("updates_duplicate", "Updates JetStream had before", self.duplicates.clone());
-        r.register("updates_republished", "Updates published again", self.republished.clone());
-        r.register("ack_seconds", "First publish to PubAck", self.ack_seconds.clone());
-        r.register("delivery_seconds", "Whole head to answer", self.delivery_seconds.clone());
-        r.register("updates_in_flight", "Updates published and not acknowledged", self.in_flight.clone());
-        r.register("body_bytes_held", "Bytes of bodies in memory", self.body_bytes.clone());
+        r.register(
+            "groups",
+            "Groups of updates committed together",
+            self.groups.clone(),
+        );
+        r.register(
+            "groups_split",
+            "Groups published one by one instead",
+            self.groups_split.clone(),
+        );
+        r.register(
+            "updates_duplicate",
+            "Updates JetStream had before",
+            self.duplicates.clone(),
+        );
+        r.register(
+            "updates_republished",
+            "Updates published again",
+            self.republished.clone(),
+        );
+        r.register(
+            "ack_seconds",
+            "First publish to PubAck",
+            self.ack_seconds.clone(),
+        );
+        r.register(
+            "delivery_seconds",
+            "Whole head to answer",
+            self.delivery_seconds.clone(),
+        );
+        r.register(
+            "updates_in_flight",
+            "Updates published and not acknowledged",
+            self.in_flight.clone(),
+        );
+        r.register(
+            "body_bytes_held",
+            "Bytes of bodies in memory",
+            self.body_bytes.clone(),
+        );
         r.register("connections", "Open connections", self.connections.clone());
-        r.register("nats_connected", "1 while NATS is connected", self.nats_connected.clone());
+        r.register(
+            "nats_connected",
+            "1 while NATS is connected",
+            self.nats_connected.clone(),
+        );
         r.register(
             "certificate_expires_seconds",
             "Unix time the certificate ends, 0 without TLS",
@@ -178,26 +239,61 @@ impl Metrics {
             "New certificates that could not be used",
             self.certificate_reload_failures.clone(),
         );
-        r.register("routing_version", "Version of the routing table", self.routing_version.clone());
-        let help =
-            "Entries of the configuration that do not parse; webhooks of apps and numbers among them get 503";
-        r.register("configuration_entries_unreadable", help, self.entries_unreadable.clone());
+        r.register(
+            "routing_version",
+            "Version of the routing table",
+            self.routing_version.clone(),
+        );
+        let help = "Entries of the configuration that do not parse; webhooks of apps and numbers among them get 503";
+        r.register(
+            "configuration_entries_unreadable",
+            help,
+            self.entries_unreadable.clone(),
+        );
     }
 
     fn register_spool(&mut self) {
         let r = &mut self.registry;
-        r.register("spool_updates", "Updates acknowledged by the spool", self.spooled.clone());
-        r.register("spool_drained", "Updates of the spool stored in JetStream", self.spool_drained.clone());
+        r.register(
+            "spool_updates",
+            "Updates acknowledged by the spool",
+            self.spooled.clone(),
+        );
+        r.register(
+            "spool_drained",
+            "Updates of the spool stored in JetStream",
+            self.spool_drained.clone(),
+        );
         r.register(
             "spool_set_aside",
             "Updates of the spool too large for NATS",
             self.spool_set_aside.clone(),
         );
-        r.register("spool_groups", "Groups the spool synced", self.spool_groups.clone());
-        r.register("spool_failures", "Groups the disk did not take", self.spool_failures.clone());
-        r.register("spool_sync_seconds", "Writing and syncing a group", self.spool_sync_seconds.clone());
-        r.register("spool_records", "Updates in the spool, not in JetStream", self.spool_records.clone());
-        r.register("spool_bytes", "Bytes of the spool on disk", self.spool_bytes.clone());
+        r.register(
+            "spool_groups",
+            "Groups the spool synced",
+            self.spool_groups.clone(),
+        );
+        r.register(
+            "spool_failures",
+            "Groups the disk did not take",
+            self.spool_failures.clone(),
+        );
+        r.register(
+            "spool_sync_seconds",
+            "Writing and syncing a group",
+            self.spool_sync_seconds.clone(),
+        );
+        r.register(
+            "spool_records",
+            "Updates in the spool, not in JetStream",
+            self.spool_records.clone(),
+        );
+        r.register(
+            "spool_bytes",
+            "Bytes of the spool on disk",
+            self.spool_bytes.clone(),
+        );
         r.register(
             "spool_oldest_seconds",
             "Age of the oldest update that is not in JetStream",
@@ -224,7 +320,10 @@ impl Metrics {
 
     /// Counts updates that are stored.
     pub fn stored(&self, class: Class, count: u64) {
-        let counter = CLASSES.iter().position(|known| *known == class).and_then(|at| self.stored.get(at));
+        let counter = CLASSES
+            .iter()
+            .position(|known| *known == class)
+            .and_then(|at| self.stored.get(at));
         if let Some(counter) = counter {
             counter.inc_by(count);
         }

@@ -58,15 +58,23 @@ impl Private {
     /// Answers a request.
     pub fn answer(&self, method: &Method, path: &str) -> Answer {
         if method != Method::GET && method != Method::HEAD {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n".to_owned());
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            let mut response = text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method not allowed\n".to_owned(),
+            );
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         match path {
             "/livez" => text(StatusCode::OK, "alive\n".to_owned()),
             "/readyz" => self.readiness(),
             "/metrics" => self.measurements(),
-            _ => text(StatusCode::NOT_FOUND, "try /livez, /readyz or /metrics\n".to_owned()),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "try /livez, /readyz or /metrics\n".to_owned(),
+            ),
         }
     }
 
@@ -76,8 +84,14 @@ impl Private {
         let declared = table.as_ref().is_some_and(|table| table.is_declared());
         let lost = self.streams.is_lost();
         let ready = declared && !lost && !draining;
-        let unreadable = table.as_ref().map(|table| table.unreadable()).unwrap_or_default();
-        let (apps, numbers) = table.as_ref().map(|table| table.sizes()).unwrap_or_default();
+        let unreadable = table
+            .as_ref()
+            .map(|table| table.unreadable())
+            .unwrap_or_default();
+        let (apps, numbers) = table
+            .as_ref()
+            .map(|table| table.sizes())
+            .unwrap_or_default();
         let body = json!({
             "ready": ready,
             "draining": draining,
@@ -99,7 +113,11 @@ impl Private {
             "tls": self.tls.as_ref().map(|tls| tls.status(SystemTime::now())),
             "version": env!("CARGO_PKG_VERSION"),
         });
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
         typed(status, format!("{body}\n"), "application/json")
     }
 
@@ -111,19 +129,33 @@ impl Private {
 
     fn measurements(&self) -> Answer {
         let metrics = &self.metrics;
-        metrics.in_flight.set(signed(self.wires.iter().map(|wire| wire.in_flight()).sum()));
+        metrics
+            .in_flight
+            .set(signed(self.wires.iter().map(|wire| wire.in_flight()).sum()));
         metrics.body_bytes.set(signed(self.body_bytes.held()));
-        metrics.nats_connected.set(i64::from(self.link() == Link::Up));
+        metrics
+            .nats_connected
+            .set(i64::from(self.link() == Link::Up));
         if let Some(spool) = &self.spool {
             let depth = spool.depth();
-            metrics.spool_records.set(i64::try_from(depth.records).unwrap_or(i64::MAX));
-            metrics.spool_bytes.set(i64::try_from(depth.held_bytes).unwrap_or(i64::MAX));
-            metrics.spool_oldest_seconds.set(i64::try_from(oldest_seconds(&depth)).unwrap_or(i64::MAX));
+            metrics
+                .spool_records
+                .set(i64::try_from(depth.records).unwrap_or(i64::MAX));
+            metrics
+                .spool_bytes
+                .set(i64::try_from(depth.held_bytes).unwrap_or(i64::MAX));
+            metrics
+                .spool_oldest_seconds
+                .set(i64::try_from(oldest_seconds(&depth)).unwrap_or(i64::MAX));
         }
         let table = self.routing.table();
-        metrics.entries_unreadable.set(signed(table.as_ref().map_or(0, |table| table.unreadable().len())));
+        metrics.entries_unreadable.set(signed(
+            table.as_ref().map_or(0, |table| table.unreadable().len()),
+        ));
         let version = table.map_or(0, |table| table.version);
-        metrics.routing_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+        metrics
+            .routing_version
+            .set(i64::try_from(version).unwrap_or(i64::MAX));
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         typed(StatusCode::OK, metrics.encode(), kind)
     }
@@ -144,7 +176,10 @@ fn spool_status(spool: &Spool) -> Value {
 }
 
 fn oldest_seconds(depth: &Depth) -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
     let came = depth.oldest_ms.map(u128::from).unwrap_or(now);
     u64::try_from(now.saturating_sub(came) / 1000).unwrap_or(u64::MAX)
 }
@@ -160,6 +195,8 @@ fn text(status: StatusCode, body: String) -> Answer {
 fn typed(status: StatusCode, body: String, kind: &'static str) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }

@@ -62,7 +62,9 @@ pub enum ProcessError {
     #[error(transparent)]
     Spool(#[from] SpoolError),
     /// The system gives no thread or no events for a socket.
-    #[error("cannot serve on a thread of its own: {0}; are the limits of threads or open files too low?")]
+    #[error(
+        "cannot serve on a thread of its own: {0}; are the limits of threads or open files too low?"
+    )]
     Thread(std::io::Error),
     /// A thread ended although nobody told it to.
     #[error("a thread of the edge ended; a restart begins anew")]
@@ -105,9 +107,14 @@ async fn serve(
     };
     let settings = shared.settings.clone();
     if settings.nats.durability == Durability::Synced {
-        let Publishing { in_flight_max, attempt_timeout, .. } = settings.publishing;
+        let Publishing {
+            in_flight_max,
+            attempt_timeout,
+            ..
+        } = settings.publishing;
         let metrics = Some(&shared.metrics);
-        shared.wire = Some(Wire::start(&settings.nats, in_flight_max, attempt_timeout, metrics).await?);
+        shared.wire =
+            Some(Wire::start(&settings.nats, in_flight_max, attempt_timeout, metrics).await?);
     }
     // Dropping it ends the threads too.
     let (halt, halted) = watch::channel(false);
@@ -139,12 +146,18 @@ async fn serve(
     // Health stays answered to the very end, so it is not told to stop.
     let (_health_goes_on, health_stop) = watch::channel(false);
     let health = Server::new(
-        move |request, _anyone| std::future::ready(private.answer(request.method(), request.uri().path())),
+        move |request, _anyone| {
+            std::future::ready(private.answer(request.method(), request.uri().path()))
+        },
         settings.bounds,
         Metrics::new(),
     );
     let health = tokio::spawn(health.run_open(listeners.private, health_stop));
-    let reloading = shared.entrance.tls().cloned().map(|tls| tokio::spawn(tls.follow()));
+    let reloading = shared
+        .entrance
+        .tls()
+        .cloned()
+        .map(|tls| tokio::spawn(tls.follow()));
     let mut configuration = tokio::spawn(follow(
         settings.clone(),
         shared.routing.clone(),
@@ -184,28 +197,56 @@ fn open_spool(
     settings: &IngressSettings,
     metrics: &Arc<Metrics>,
 ) -> Result<(Option<Spool>, BoxFuture<'static, ()>), ProcessError> {
-    let Some(spool) = &settings.spool else { return Ok((None, Box::pin(std::future::pending()))) };
+    let Some(spool) = &settings.spool else {
+        return Ok((None, Box::pin(std::future::pending())));
+    };
     let patience = settings.publishing.budget;
     let (spool, ended) = Spool::open(spool, FileSystem, patience, metrics.clone())?;
     Ok((Some(spool), Box::pin(ended.map(drop))))
 }
 
 /// Starts to publish what is spooled, over a connection of its own.
-async fn start_drain(shared: &Shared) -> Result<Option<(JoinHandle<Infallible>, Arc<Wire>)>, ProcessError> {
-    let Some(spool) = &shared.spool else { return Ok(None) };
-    let Shared { settings, metrics, promise, .. } = shared;
+async fn start_drain(
+    shared: &Shared,
+) -> Result<Option<(JoinHandle<Infallible>, Arc<Wire>)>, ProcessError> {
+    let Some(spool) = &shared.spool else {
+        return Ok(None);
+    };
+    let Shared {
+        settings,
+        metrics,
+        promise,
+        ..
+    } = shared;
     // Everything spooled is acknowledged; a memory of that would keep it from being published at all.
     let nothing = Arc::new(Acknowledged::new(0));
     let (limits, promise) = (settings.publishing, promise.clone());
     let grouped = (settings.nats.durability == Durability::Synced).then_some(metrics);
-    let wire = Wire::start(&settings.nats, limits.in_flight_max, limits.attempt_timeout, grouped).await?;
-    let publisher = Arc::new(Publisher::new(wire.clone(), limits, metrics.clone(), nothing, promise));
+    let wire = Wire::start(
+        &settings.nats,
+        limits.in_flight_max,
+        limits.attempt_timeout,
+        grouped,
+    )
+    .await?;
+    let publisher = Arc::new(Publisher::new(
+        wire.clone(),
+        limits,
+        metrics.clone(),
+        nothing,
+        promise,
+    ));
     let draining = tokio::spawn(spool.drain(publisher, wire.returns()).run());
     Ok(Some((draining, wire)))
 }
 
 /// Publishes what is left, as far as there is time, and lets the writer finish.
-async fn end_spool(spool: &Spool, ended: BoxFuture<'static, ()>, in_order: bool, deadline: Instant) {
+async fn end_spool(
+    spool: &Spool,
+    ended: BoxFuture<'static, ()>,
+    in_order: bool,
+    deadline: Instant,
+) {
     if in_order && timeout_at(deadline, spool.emptied()).await.is_err() {
         let depth = spool.depth();
         tracing::warn!(
@@ -242,7 +283,11 @@ async fn follow_on(
     (promise, surroundings): (&Promise, &Surroundings),
     master: &VaultKey,
 ) -> Result<Infallible, ProcessError> {
-    let kept = settings.spool.as_ref().map(SpoolSettings::kept).unwrap_or_default();
+    let kept = settings
+        .spool
+        .as_ref()
+        .map(SpoolSettings::kept)
+        .unwrap_or_default();
     let settings = &settings.nats;
     loop {
         match timeout(PREPARE_TIMEOUT, establish(client, settings)).await {
@@ -253,7 +298,9 @@ async fn follow_on(
         }
         sleep(PREPARE_PAUSE).await;
     }
-    promise.verify(client, settings, &client.server_id(), kept).await?;
+    promise
+        .verify(client, settings, &client.server_id(), kept)
+        .await?;
     let (registry, keeper) = Registry::kept();
     tokio::select! {
         () = routing.follow(registry, master) => Err(ProcessError::Configuration),

@@ -41,11 +41,17 @@ async fn read_line<I: AsyncRead + Unpin>(io: &mut I) -> Result<Option<IpAddr>, P
         }
         line.push(io.read_u8().await?);
         // Ends the reading of what is not a header at all as early as possible.
-        if !line.iter().zip(b"PROXY ").all(|(found, wanted)| found == wanted) {
+        if !line
+            .iter()
+            .zip(b"PROXY ")
+            .all(|(found, wanted)| found == wanted)
+        {
             return Err(ProxyError::Malformed("it starts like something else"));
         }
     }
-    let text = line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok());
+    let text = line
+        .strip_suffix(b"\r\n")
+        .and_then(|line| std::str::from_utf8(line).ok());
     parse_line(text.ok_or(ProxyError::Malformed("the line is not text"))?)
 }
 
@@ -56,20 +62,29 @@ fn parse_line(line: &str) -> Result<Option<IpAddr>, ProxyError> {
         // What follows UNKNOWN is to be ignored.
         ["PROXY", "UNKNOWN", ..] => return Ok(None),
         ["PROXY", "TCP4", source, destination, from, to] if is_port(from) && is_port(to) => {
-            let both = source.parse::<Ipv4Addr>().ok().zip(destination.parse::<Ipv4Addr>().ok());
+            let both = source
+                .parse::<Ipv4Addr>()
+                .ok()
+                .zip(destination.parse::<Ipv4Addr>().ok());
             both.map(|(source, _)| IpAddr::from(source))
         }
         ["PROXY", "TCP6", source, destination, from, to] if is_port(from) && is_port(to) => {
-            let both = source.parse::<Ipv6Addr>().ok().zip(destination.parse::<Ipv6Addr>().ok());
+            let both = source
+                .parse::<Ipv6Addr>()
+                .ok()
+                .zip(destination.parse::<Ipv6Addr>().ok());
             both.map(|(source, _)| IpAddr::from(source))
         }
         _ => None,
     };
-    addresses.map(Some).ok_or(ProxyError::Malformed("the line has other words"))
+    addresses
+        .map(Some)
+        .ok_or(ProxyError::Malformed("the line has other words"))
 }
 
 fn is_port(word: &str) -> bool {
-    let is_plain = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+    let is_plain =
+        word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
     is_plain && word.parse::<u16>().is_ok()
 }
 
@@ -82,7 +97,9 @@ async fn read_block<I: AsyncRead + Unpin>(io: &mut I) -> Result<Option<IpAddr>, 
     let (command, family) = (io.read_u8().await?, io.read_u8().await?);
     let length = usize::from(io.read_u16().await?);
     if length > BLOCK_BYTES_MAX {
-        return Err(ProxyError::Malformed("the addresses and extensions are too long"));
+        return Err(ProxyError::Malformed(
+            "the addresses and extensions are too long",
+        ));
     }
     let mut block = vec![0; length];
     io.read_exact(&mut block).await?;
@@ -141,13 +158,19 @@ mod tests {
             "POST / HTTP/1.1\r\n",
             "GET / HTTP/1.1\r\n",
         ] {
-            assert!(matches!(parse(line.as_bytes()).0, Err(ProxyError::Malformed(_))), "{line}");
+            assert!(
+                matches!(parse(line.as_bytes()).0, Err(ProxyError::Malformed(_))),
+                "{line}"
+            );
         }
         let endless = format!("PROXY UNKNOWN {}", "x".repeat(LINE_BYTES_MAX));
         let (result, left) = parse(endless.as_bytes());
         assert!(matches!(result, Err(ProxyError::Malformed(_))));
         assert_eq!(left, endless.len() - LINE_BYTES_MAX);
-        assert!(matches!(parse(b"PROXY TCP4 1.2").0, Err(ProxyError::Broken(_))));
+        assert!(matches!(
+            parse(b"PROXY TCP4 1.2").0,
+            Err(ProxyError::Broken(_))
+        ));
     }
 
     #[test]
@@ -161,7 +184,10 @@ mod tests {
             block(0x20, 0x00, &[0; BLOCK_BYTES_MAX + 1]),
             b"\r\n\r\n\0\r\nQUIX\n".to_vec(),
         ] {
-            assert!(matches!(parse(&bytes).0, Err(ProxyError::Malformed(_))), "{bytes:?}");
+            assert!(
+                matches!(parse(&bytes).0, Err(ProxyError::Malformed(_))),
+                "{bytes:?}"
+            );
         }
         let whole = block(0x21, 0x11, &[1; 12]);
         assert!(matches!(parse(&whole[..20]).0, Err(ProxyError::Broken(_))));
@@ -169,8 +195,11 @@ mod tests {
 
     #[test]
     fn a_balancer_may_speak_for_itself() {
-        for bytes in [b"PROXY UNKNOWN\r\n".to_vec(), b"PROXY UNKNOWN ::1 x\r\n".to_vec(), block(0x20, 0, &[])]
-        {
+        for bytes in [
+            b"PROXY UNKNOWN\r\n".to_vec(),
+            b"PROXY UNKNOWN ::1 x\r\n".to_vec(),
+            block(0x20, 0, &[]),
+        ] {
             assert_eq!(parse(&bytes).0.unwrap(), None);
         }
         assert_eq!(parse(&block(0x21, 0x31, &[0; 216])).0.unwrap(), None);

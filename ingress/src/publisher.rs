@@ -41,7 +41,13 @@ impl Publisher {
         acknowledged: Arc<Acknowledged>,
         promise: Arc<Promise>,
     ) -> Self {
-        Self { wire, limits, metrics, acknowledged, promise }
+        Self {
+            wire,
+            limits,
+            metrics,
+            acknowledged,
+            promise,
+        }
     }
 
     /// The connection it publishes on.
@@ -50,7 +56,11 @@ impl Publisher {
     }
 
     /// Waits until all updates of a window are acknowledged, publishing again what was not.
-    async fn store_window(&self, window: &mut Window<'_>, deadline: Instant) -> Result<(), StoreError> {
+    async fn store_window(
+        &self,
+        window: &mut Window<'_>,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
         let mut backoff = BACKOFF_INITIAL;
         let mut failure = StoreError::Late;
         let count = window.updates.len();
@@ -102,7 +112,11 @@ impl Publisher {
         match self.wire.link() {
             Link::Up => Ok(()),
             Link::Down(since) if since.elapsed() < self.limits.attempt_timeout => {
-                if self.wire.connected(deadline).await { Ok(()) } else { Err(StoreError::Away) }
+                if self.wire.connected(deadline).await {
+                    Ok(())
+                } else {
+                    Err(StoreError::Away)
+                }
             }
             Link::New | Link::Down(_) => Err(StoreError::Away),
         }
@@ -116,8 +130,14 @@ impl Publisher {
         deadline: Instant,
     ) -> Result<Window<'w>, StoreError> {
         loop {
-            if self.wire.claim(updates.iter_mut().map(|update| &mut update.token)) {
-                return Ok(Window { wire: &self.wire, updates });
+            if self
+                .wire
+                .claim(updates.iter_mut().map(|update| &mut update.token))
+            {
+                return Ok(Window {
+                    wire: &self.wire,
+                    updates,
+                });
             }
             if first || !self.wire.has_room(updates.len(), deadline).await {
                 return Err(StoreError::Overloaded);
@@ -132,10 +152,14 @@ impl UpdateLog for Publisher {
         I: Iterator<Item = Update> + Send,
     {
         let mut new = updates.map(Pending::new).fuse();
-        let Some(mut only) = new.next() else { return Ok(()) };
+        let Some(mut only) = new.next() else {
+            return Ok(());
+        };
         let deadline = Instant::now() + self.limits.budget;
         let Some(second) = new.next() else {
-            let mut window = self.admit(std::slice::from_mut(&mut only), true, deadline).await?;
+            let mut window = self
+                .admit(std::slice::from_mut(&mut only), true, deadline)
+                .await?;
             return self.store_window(&mut window, deadline).await;
         };
         let size = DELIVERY_WINDOW.min(self.wire.in_flight_max());
@@ -168,7 +192,12 @@ impl Window<'_> {
         for update in self.updates.iter_mut().filter(|update| update.is_due) {
             let Some(token) = update.token else { continue };
             let is_first = update.sent.is_none();
-            writing.publish(token, &update.update.head, &update.update.payload, grouped && is_first)?;
+            writing.publish(
+                token,
+                &update.update.head,
+                &update.update.payload,
+                grouped && is_first,
+            )?;
             update.is_due = false;
             if is_first {
                 update.sent = Some(now);
@@ -182,7 +211,11 @@ impl Window<'_> {
 
 impl Drop for Window<'_> {
     fn drop(&mut self) {
-        self.wire.release(self.updates.iter_mut().filter_map(|update| update.token.take()));
+        self.wire.release(
+            self.updates
+                .iter_mut()
+                .filter_map(|update| update.token.take()),
+        );
     }
 }
 
@@ -198,7 +231,13 @@ struct Pending {
 
 impl Pending {
     fn new(update: Update) -> Self {
-        Self { update, token: None, is_due: true, sent: None, stored: false }
+        Self {
+            update,
+            token: None,
+            is_due: true,
+            sent: None,
+            stored: false,
+        }
     }
 
     /// Whether it is stored, counting an answer that came after its attempt was over.

@@ -15,19 +15,30 @@ pub fn read(headers: &[u8], payload: &[u8]) -> Outcome {
         return Outcome::Stored { duplicate: false };
     }
     match serde_json::from_slice::<Receipt<'_>>(payload) {
-        Ok(Receipt { error: Some(error), .. }) => {
-            Outcome::Refused(format!("{} ({})", error.description, error.err_code))
-        }
-        Ok(Receipt { seq: 1.., duplicate, .. }) => Outcome::Stored { duplicate },
+        Ok(Receipt {
+            error: Some(error), ..
+        }) => Outcome::Refused(format!("{} ({})", error.description, error.err_code)),
+        Ok(Receipt {
+            seq: 1..,
+            duplicate,
+            ..
+        }) => Outcome::Stored { duplicate },
         _ => Outcome::Refused("the answer is no PubAck".to_owned()),
     }
 }
 
 /// Whether it is exactly what a single server writes for an update that is new; all else is parsed.
 fn is_plain(payload: &[u8]) -> bool {
-    let Some(rest) = payload.strip_prefix(b"{\"stream\":\"") else { return false };
-    let Some(name) = rest.iter().position(|byte| *byte == b'"') else { return false };
-    let Some(sequence) = rest.get(name..).and_then(|rest| rest.strip_prefix(b"\", \"seq\":")) else {
+    let Some(rest) = payload.strip_prefix(b"{\"stream\":\"") else {
+        return false;
+    };
+    let Some(name) = rest.iter().position(|byte| *byte == b'"') else {
+        return false;
+    };
+    let Some(sequence) = rest
+        .get(name..)
+        .and_then(|rest| rest.strip_prefix(b"\", \"seq\":"))
+    else {
         return false;
     };
     match sequence {
@@ -62,11 +73,13 @@ mod tests {
     fn an_answer_is_a_pub_ack_a_refusal_or_a_word_that_nothing_listens() {
         let word = |headers: &str, payload: &str| read(headers.as_bytes(), payload.as_bytes());
         assert_eq!(word("NATS/1.0 503\r\n\r\n", ""), Outcome::NoStream);
-        assert_eq!(word("", r#"{"stream":"UPDATES", "seq":7}"#), Outcome::Stored { duplicate: false });
+        assert_eq!(
+            word("", r#"{"stream":"UPDATES", "seq":7}"#),
+            Outcome::Stored { duplicate: false }
+        );
         let duplicate = r#"{"stream":"UPDATES","domain":"hub", "seq":7,"duplicate": true}"#;
         assert_eq!(word("", duplicate), Outcome::Stored { duplicate: true });
-        let error =
-            r#"{"error":{"code":400,"err_code":10201,"description":"no"},"stream":"UPDATES","seq":0}"#;
+        let error = r#"{"error":{"code":400,"err_code":10201,"description":"no"},"stream":"UPDATES","seq":0}"#;
         assert_eq!(word("", error), Outcome::Refused("no (10201)".to_owned()));
         for other in ["", "+OK", "{}", r#"{"stream":"UPDATES","seq":0}"#] {
             assert!(matches!(word("", other), Outcome::Refused(_)), "{other}");
@@ -81,7 +94,10 @@ mod tests {
             (r#"{"stream":"UPDATES", "seq":0}"#, false),
             (r#"{"stream":"UPDATES", "seq":}"#, false),
             (r#"{"stream":"UPDATES", "seq":12,"duplicate": true}"#, false),
-            (r#"{"error":{"code":503},"stream":"UPDATES", "seq":12}"#, false),
+            (
+                r#"{"error":{"code":503},"stream":"UPDATES", "seq":12}"#,
+                false,
+            ),
             (r#"{"stream":"UPDATES", "seq":12"#, false),
         ] {
             assert_eq!(is_plain(answer.as_bytes()), plain, "{answer}");

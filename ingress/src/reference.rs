@@ -44,13 +44,18 @@ pub struct Expected {
 
 /// The updates of a signed body that this app brought.
 pub fn updates(body: &[u8], app: &str) -> Vec<Expected> {
-    let found = std::str::from_utf8(body).ok().and_then(|text| Delivery { text }.updates());
+    let found = std::str::from_utf8(body)
+        .ok()
+        .and_then(|text| Delivery { text }.updates());
     let mut found = found.unwrap_or_else(|| vec![Update::whole(body, "unreadable".to_owned())]);
     if let [only] = found.as_mut_slice() {
         only.payload = body.to_vec();
     }
     let untouched = found.len() == 1;
-    found.into_iter().map(|update| update.stamped(app, untouched)).collect()
+    found
+        .into_iter()
+        .map(|update| update.stamped(app, untouched))
+        .collect()
 }
 
 /// An update before anybody asked whose it is.
@@ -93,7 +98,9 @@ impl Update {
             payload: self.payload,
             untouched,
             id: if foreign {
-                UpdateId::new(&format!("{}@{app}", self.id.as_str())).as_str().to_owned()
+                UpdateId::new(&format!("{}@{app}", self.id.as_str()))
+                    .as_str()
+                    .to_owned()
             } else {
                 self.id.as_str().to_owned()
             },
@@ -123,7 +130,10 @@ impl<'a> Delivery<'a> {
         self.unique(&root, &["object", "entry"])?;
         // Every level is checked before the object's name says whether the levels below it matter.
         let entries = match last(&root, "entry").and_then(|entry| elements(entry.raw)) {
-            Some(entries) => entries.into_iter().map(|raw| self.entry(raw)).collect::<Option<Vec<_>>>()?,
+            Some(entries) => entries
+                .into_iter()
+                .map(|raw| self.entry(raw))
+                .collect::<Option<Vec<_>>>()?,
             None => Vec::new(),
         };
         let object = last(&root, "object").and_then(|object| text(object.raw))?;
@@ -132,7 +142,10 @@ impl<'a> Delivery<'a> {
                 "page" | "instagram" => (object.as_str(), "delivery"),
                 other => ("object", other),
             };
-            return Some(vec![Update::whole(self.text.as_bytes(), kind(family, Some(what)))]);
+            return Some(vec![Update::whole(
+                self.text.as_bytes(),
+                kind(family, Some(what)),
+            )]);
         }
         let around = self.span(last(&root, "entry")?.raw);
         let mut found = Vec::new();
@@ -143,7 +156,10 @@ impl<'a> Delivery<'a> {
                 found.push(update);
             }
         }
-        let stored: usize = found.iter().map(|update| update.payload.len() + HEAD_BYTES).sum();
+        let stored: usize = found
+            .iter()
+            .map(|update| update.payload.len() + HEAD_BYTES)
+            .sum();
         let fits = found.len() == 1 || stored <= 8 * self.text.len() + STORED_BYTES_BESIDE;
         (!found.is_empty() && found.len() <= UPDATES_MAX && fits).then_some(found)
     }
@@ -152,14 +168,24 @@ impl<'a> Delivery<'a> {
     fn entry(self, raw: &'a str) -> Option<Entry<'a>> {
         let members = self.members(raw).unwrap_or_default();
         self.unique(&members, &["changes"])?;
-        let mut entry = Entry { raw, members, changes: Vec::new() };
+        let mut entry = Entry {
+            raw,
+            members,
+            changes: Vec::new(),
+        };
         let changes = last(&entry.members, "changes").and_then(|changes| elements(changes.raw));
         for raw in changes.unwrap_or_default() {
             let members = self.members(raw).unwrap_or_default();
             self.unique(&members, &["value"])?;
-            let value = last(&members, "value").and_then(|value| self.members(value.raw)).unwrap_or_default();
+            let value = last(&members, "value")
+                .and_then(|value| self.members(value.raw))
+                .unwrap_or_default();
             self.unique(&value, &[&ARRAYS[..], &["contacts", "metadata"]].concat())?;
-            entry.changes.push(Change { raw, members, value });
+            entry.changes.push(Change {
+                raw,
+                members,
+                value,
+            });
         }
         Some(entry)
     }
@@ -172,7 +198,9 @@ impl<'a> Delivery<'a> {
     /// The updates of an entry; payloads are what stands in the array of entries.
     fn of_entry(self, entry: &Entry<'a>) -> Vec<Update> {
         let waba = last(&entry.members, "id").and_then(|id| text(id.raw));
-        let time = last(&entry.members, "time").map(|time| time.raw).unwrap_or_default();
+        let time = last(&entry.members, "time")
+            .map(|time| time.raw)
+            .unwrap_or_default();
         if entry.changes.is_empty() {
             let mut update = Update::whole(entry.raw.as_bytes(), "account.unknown".to_owned());
             update.id = hash(&["", waba.as_deref().unwrap_or_default(), entry.raw]);
@@ -193,36 +221,66 @@ impl<'a> Delivery<'a> {
 
     /// The updates of a change; payloads are what stands in the array of changes.
     fn of_change(self, change: &Change<'a>, waba: Option<&str>, time: &str) -> Vec<Update> {
-        let field_raw = last(&change.members, "field").map(|field| field.raw).unwrap_or_default();
+        let field_raw = last(&change.members, "field")
+            .map(|field| field.raw)
+            .unwrap_or_default();
         let field = text(field_raw);
-        let metadata = last(&change.value, "metadata").and_then(|metadata| self.members(metadata.raw));
+        let metadata =
+            last(&change.value, "metadata").and_then(|metadata| self.members(metadata.raw));
         let phone = metadata.and_then(|metadata| text(last(&metadata, "phone_number_id")?.raw));
         let party = |side: &str| {
-            let members =
-                last(&change.value, side).and_then(|side| self.members(side.raw)).unwrap_or_default();
-            Said { family: "parties", members }
+            let members = last(&change.value, side)
+                .and_then(|side| self.members(side.raw))
+                .unwrap_or_default();
+            Said {
+                family: "parties",
+                members,
+            }
         };
-        let phone =
-            phone.filter(|phone| !phone.is_empty()).or_else(|| party("recipient").get("phone_number_id"));
-        let besides_messages = field.clone().filter(|field| !field.is_empty() && field != "messages");
+        let phone = phone
+            .filter(|phone| !phone.is_empty())
+            .or_else(|| party("recipient").get("phone_number_id"));
+        let besides_messages = field
+            .clone()
+            .filter(|field| !field.is_empty() && field != "messages");
         let besides_messages = besides_messages.map(|field| token(&field).into_owned());
-        let is_history = field.as_deref() == Some("history") || last(&change.value, "history").is_some();
-        let filled: Vec<&Member<'_>> = change.value.iter().filter(|member| is_cut(member)).collect();
+        let is_history =
+            field.as_deref() == Some("history") || last(&change.value, "history").is_some();
+        let filled: Vec<&Member<'_>> = change
+            .value
+            .iter()
+            .filter(|member| is_cut(member))
+            .collect();
         if is_history || filled.is_empty() {
             let content = last(&change.members, "value").map_or(change.raw, |value| value.raw);
-            let mut update = Update::whole(change.raw.as_bytes(), kind("account", field.as_deref()));
-            let parts = [field.as_deref().unwrap_or_default(), waba.unwrap_or_default(), time, content];
+            let mut update =
+                Update::whole(change.raw.as_bytes(), kind("account", field.as_deref()));
+            let parts = [
+                field.as_deref().unwrap_or_default(),
+                waba.unwrap_or_default(),
+                time,
+                content,
+            ];
             update.id = hash(&parts);
             (update.phone, update.waba) = (phone, waba.map(str::to_owned));
             update.field = besides_messages;
-            let person = (party("sender").get("user_id"), party("sender").get("phone_number"));
+            let person = (
+                party("sender").get("user_id"),
+                party("sender").get("phone_number"),
+            );
             let conversation = match person {
                 (Some(user), _) => Some(ConversationKey::user(&user)),
                 (None, phone) => phone.map(|phone| ConversationKey::phone(&phone)),
             };
-            if let (Some("messaging_handovers"), Some(conversation)) = (field.as_deref(), conversation) {
+            if let (Some("messaging_handovers"), Some(conversation)) =
+                (field.as_deref(), conversation)
+            {
                 let control = ["control_passed", "control_taken"];
-                let told = change.value.iter().rev().find(|member| control.contains(&member.name.as_str()));
+                let told = change
+                    .value
+                    .iter()
+                    .rev()
+                    .find(|member| control.contains(&member.name.as_str()));
                 (update.class, update.conversation) = ("msg", conversation);
                 update.kind = kind("handover", told.map(|member| member.name.as_str()));
             }
@@ -234,14 +292,26 @@ impl<'a> Delivery<'a> {
         let mut found = Vec::new();
         for array in filled {
             for element in elements(array.raw).unwrap_or_default() {
-                let said = Said { family: &array.name, members: self.members(element).unwrap_or_default() };
+                let said = Said {
+                    family: &array.name,
+                    members: self.members(element).unwrap_or_default(),
+                };
                 let contact = said.contact(self, &contacts);
-                let inside = self.cut(change, array, element, contact.as_ref().map(|contact| contact.raw));
+                let inside = self.cut(
+                    change,
+                    array,
+                    element,
+                    contact.as_ref().map(|contact| contact.raw),
+                );
                 let parts = [field_raw, waba.unwrap_or_default(), time, element];
                 found.push(Update {
                     payload: self.wrapped(self.span(change.raw), &value, inside.as_bytes()),
                     id: said.id().unwrap_or_else(|| hash(&parts)),
-                    class: if array.name == "statuses" { "sts" } else { "msg" },
+                    class: if array.name == "statuses" {
+                        "sts"
+                    } else {
+                        "msg"
+                    },
                     kind: said.kind(),
                     field: besides_messages.clone(),
                     conversation: said.conversation(contact.as_ref()),
@@ -254,14 +324,27 @@ impl<'a> Delivery<'a> {
     }
 
     /// The members of a value with only one element of only one array.
-    fn cut(self, change: &Change<'a>, array: &Member<'a>, element: &str, contact: Option<&str>) -> String {
+    fn cut(
+        self,
+        change: &Change<'a>,
+        array: &Member<'a>,
+        element: &str,
+        contact: Option<&str>,
+    ) -> String {
         let mut parts: Vec<String> = Vec::new();
         let mut run: Option<Range<usize>> = None;
         for member in &change.value {
             let (start, end) = (member.start, self.span(member.raw).end);
-            let one =
-                |element: &str| format!("{}{element}]", &self.text[start..=self.span(member.raw).start]);
-            let part = match (is_cut(member), is_filled(member) && member.name == "contacts") {
+            let one = |element: &str| {
+                format!(
+                    "{}{element}]",
+                    &self.text[start..=self.span(member.raw).start]
+                )
+            };
+            let part = match (
+                is_cut(member),
+                is_filled(member) && member.name == "contacts",
+            ) {
                 (true, _) if member.start == array.start => Some(one(element)),
                 (true, _) => None,
                 (_, true) => Some(contact.map_or_else(|| self.text[start..end].to_owned(), one)),
@@ -281,7 +364,12 @@ impl<'a> Delivery<'a> {
     /// What is around the inside of an array or object, with another inside.
     fn wrapped(self, outer: Range<usize>, inner: &Range<usize>, inside: &[u8]) -> Vec<u8> {
         let text = self.text.as_bytes();
-        [&text[outer.start..=inner.start], inside, &text[inner.end - 1..outer.end]].concat()
+        [
+            &text[outer.start..=inner.start],
+            inside,
+            &text[inner.end - 1..outer.end],
+        ]
+        .concat()
     }
 
     fn span(self, raw: &str) -> Range<usize> {
@@ -335,7 +423,9 @@ struct Contact<'a> {
 
 impl Said<'_> {
     fn get(&self, name: &str) -> Option<String> {
-        last(&self.members, name).and_then(|member| text(member.raw)).filter(|text| !text.is_empty())
+        last(&self.members, name)
+            .and_then(|member| text(member.raw))
+            .filter(|text| !text.is_empty())
     }
 
     fn call_event(&self) -> Option<String> {
@@ -358,7 +448,10 @@ impl Said<'_> {
             "messages" | "message_echoes" => id,
             "calls" => format!("{id}:{}", or_unknown(self.call_event())),
             _ => {
-                let of = self.get("recipient_participant_id").map(|of| format!(":{of}")).unwrap_or_default();
+                let of = self
+                    .get("recipient_participant_id")
+                    .map(|of| format!(":{of}"))
+                    .unwrap_or_default();
                 format!("{id}:{}{of}", or_unknown(self.get("status")))
             }
         }))
@@ -374,18 +467,30 @@ impl Said<'_> {
         match self.family {
             _ if incoming => (self.get("from_user_id"), self.get("from")),
             "statuses" => (self.get("recipient_user_id"), self.get("recipient_id")),
-            _ => (self.get("to_user_id").or_else(|| self.get("recipient_user_id")), self.get("to")),
+            _ => (
+                self.get("to_user_id")
+                    .or_else(|| self.get("recipient_user_id")),
+                self.get("to"),
+            ),
         }
     }
 
     fn contact<'a>(&self, delivery: Delivery<'a>, contacts: &[&'a str]) -> Option<Contact<'a>> {
         let (user, phone) = self.person();
         let read = |raw: &'a str| {
-            let said = Said { family: "contacts", members: delivery.members(raw).unwrap_or_default() };
-            Contact { raw, user: said.get("user_id"), phone: said.get("wa_id") }
+            let said = Said {
+                family: "contacts",
+                members: delivery.members(raw).unwrap_or_default(),
+            };
+            Contact {
+                raw,
+                user: said.get("user_id"),
+                phone: said.get("wa_id"),
+            }
         };
         let all: Vec<_> = contacts.iter().map(|raw| read(raw)).collect();
-        let same = |ours: &Option<String>, theirs: &Option<String>| ours.is_some() && ours == theirs;
+        let same =
+            |ours: &Option<String>, theirs: &Option<String>| ours.is_some() && ours == theirs;
         let place = if all.len() == 1 {
             Some(0)
         } else {
@@ -405,7 +510,10 @@ impl Said<'_> {
 
     fn conversation(&self, contact: Option<&Contact<'_>>) -> ConversationKey {
         let to_group = self.get("recipient_type").as_deref() == Some("group");
-        if let Some(group) = self.get("group_id").or(self.get("recipient_id").filter(|_| to_group)) {
+        if let Some(group) = self
+            .get("group_id")
+            .or(self.get("recipient_id").filter(|_| to_group))
+        {
             return ConversationKey::group(&group);
         }
         let (user, phone) = self.person();
@@ -455,7 +563,10 @@ fn kind(family: &str, what: Option<&str>) -> String {
 }
 
 fn hash(parts: &[&str]) -> UpdateId {
-    let lengths: String = parts.iter().map(|part| format!("{},", part.len())).collect();
+    let lengths: String = parts
+        .iter()
+        .map(|part| format!("{},", part.len()))
+        .collect();
     UpdateId::of_bytes(format!("{lengths}{}", parts.concat()).as_bytes())
 }
 

@@ -149,26 +149,44 @@ impl Routing {
 impl RoutingTable {
     /// Makes a table; apps that did not change keep their opened secrets from `previous`.
     pub fn build(snapshot: &Snapshot, master: &VaultKey, previous: Option<&Self>) -> Self {
-        let mut table = Self { version: snapshot.version, ..Self::default() };
+        let mut table = Self {
+            version: snapshot.version,
+            ..Self::default()
+        };
         for (id, app) in &snapshot.apps {
             let known = previous.and_then(|previous| previous.apps.get(id.as_str()));
-            let unchanged = known.filter(|door| door.lock.is_some() && Arc::ptr_eq(&door.declared, app));
-            let door = unchanged.cloned().unwrap_or_else(|| Arc::new(Door::open(app, snapshot, master)));
+            let unchanged =
+                known.filter(|door| door.lock.is_some() && Arc::ptr_eq(&door.declared, app));
+            let door = unchanged
+                .cloned()
+                .unwrap_or_else(|| Arc::new(Door::open(app, snapshot, master)));
             table.apps.insert(id.as_str().to_owned(), door);
         }
         table.unreadable = Unreadable::of(snapshot);
-        let over = snapshot.overdrafts.iter().filter(|(_, overdraft)| overdraft.is_of(&[UPDATES, SPILL]));
+        let over = snapshot
+            .overdrafts
+            .iter()
+            .filter(|(_, overdraft)| overdraft.is_of(&[UPDATES, SPILL]));
         table.overdrawn = over.map(|(tenant, _)| tenant.clone()).collect();
         for (id, phone) in &snapshot.phones {
             let Some(tenant) = snapshot.tenants.get(&phone.tenant) else {
                 // A number whose tenant is not declared (yet) stays unrouted: its shards are not known.
-                if snapshot.unreadable.contains_key(&config_key::tenant(&phone.tenant)) {
+                if snapshot
+                    .unreadable
+                    .contains_key(&config_key::tenant(&phone.tenant))
+                {
                     table.unreadable.add(id.as_str(), Some(&phone.waba_id));
                 }
                 continue;
             };
-            let owner = Owner { tenant: tenant.id.clone(), shards: tenant.shards };
-            table.wabas.entry(phone.waba_id.clone()).or_insert_with(|| owner.clone());
+            let owner = Owner {
+                tenant: tenant.id.clone(),
+                shards: tenant.shards,
+            };
+            table
+                .wabas
+                .entry(phone.waba_id.clone())
+                .or_insert_with(|| owner.clone());
             table.phones.insert(id.as_str().to_owned(), owner);
         }
         table
@@ -188,7 +206,12 @@ impl RoutingTable {
         match owner {
             None if self.unreadable.claims(phone, waba) => Route::Unreadable,
             None => Route::Unclaimed,
-            Some(owner) if door.tenant.as_ref().is_none_or(|tenant| *tenant == owner.tenant) => {
+            Some(owner)
+                if door
+                    .tenant
+                    .as_ref()
+                    .is_none_or(|tenant| *tenant == owner.tenant) =>
+            {
                 Route::Owned(owner)
             }
             Some(_) => Route::Foreign,
@@ -213,7 +236,9 @@ impl RoutingTable {
 
     /// Whether a tenant holds more than its share.
     pub fn is_overdrawn(&self, tenant: &str) -> bool {
-        self.overdrawn.iter().any(|overdrawn| overdrawn.as_str() == tenant)
+        self.overdrawn
+            .iter()
+            .any(|overdrawn| overdrawn.as_str() == tenant)
     }
 
     /// The keys of entries that do not parse.
@@ -239,9 +264,13 @@ impl RoutingTable {
 
 impl Unreadable {
     fn of(snapshot: &Snapshot) -> Self {
-        let mut unreadable =
-            Self { entries: snapshot.unreadable.keys().cloned().collect(), ..Self::default() };
-        unreadable.apps.extend(snapshot.unreadable_of("app").map(|(id, _)| id.to_owned()));
+        let mut unreadable = Self {
+            entries: snapshot.unreadable.keys().cloned().collect(),
+            ..Self::default()
+        };
+        unreadable
+            .apps
+            .extend(snapshot.unreadable_of("app").map(|(id, _)| id.to_owned()));
         for (id, known) in snapshot.unreadable_of("phone") {
             unreadable.add(id, known.waba_id.as_deref());
         }
@@ -279,13 +308,21 @@ impl Door {
 
     /// Holds what a delivery takes on its way to the log. An app of one tenant may have only a part of it all on its way; a
     /// shared one, whose secret no tenant has, may have all.
-    pub fn hold(&self, taken: InFlight, most: InFlight) -> Result<Option<[Held<'_>; 2]>, StoreError> {
+    pub fn hold(
+        &self,
+        taken: InFlight,
+        most: InFlight,
+    ) -> Result<Option<[Held<'_>; 2]>, StoreError> {
         if self.is_shared() {
             return Ok(None);
         }
         let [updates, bytes] = &self.storing;
-        let updates = updates.hold_within(taken.updates, most.updates).ok_or(StoreError::TenantOverloaded)?;
-        let bytes = bytes.hold_within(taken.bytes, most.bytes).ok_or(StoreError::TenantOverloaded)?;
+        let updates = updates
+            .hold_within(taken.updates, most.updates)
+            .ok_or(StoreError::TenantOverloaded)?;
+        let bytes = bytes
+            .hold_within(taken.bytes, most.bytes)
+            .ok_or(StoreError::TenantOverloaded)?;
         Ok(Some([updates, bytes]))
     }
 
@@ -306,7 +343,10 @@ impl Lock {
         let secrets: Vec<_> = app.secrets.iter().map(open).collect::<Result<_, _>>()?;
         // An empty secret is one anybody knows; it must never verify anything.
         let live = secrets.iter().filter(|secret| !secret.expose().is_empty());
-        Ok(Self { keys: live.map(SigningKey::new).collect(), verify_token: open(&app.verify_token)? })
+        Ok(Self {
+            keys: live.map(SigningKey::new).collect(),
+            verify_token: open(&app.verify_token)?,
+        })
     }
 }
 
@@ -326,7 +366,10 @@ mod tests {
         assert_eq!(tenant(table.route(door, Some("100"), None)), "acme");
         assert_eq!(tenant(table.route(door, Some("100"), Some("W2"))), "acme");
         assert_eq!(tenant(table.route(door, None, Some("W2"))), "globex");
-        assert_eq!(tenant(table.route(door, Some("999"), Some("W1"))), "Unclaimed");
+        assert_eq!(
+            tenant(table.route(door, Some("999"), Some("W1"))),
+            "Unclaimed"
+        );
         assert_eq!(tenant(table.route(door, None, None)), "Unclaimed");
     }
 
@@ -335,7 +378,10 @@ mod tests {
         let table = fixture::table();
         let door = table.door("globex-own").unwrap();
         assert_eq!(table.route(door, Some("100"), None), Route::Foreign);
-        assert!(matches!(table.route(door, Some("200"), None), Route::Owned(_)));
+        assert!(matches!(
+            table.route(door, Some("200"), None),
+            Route::Owned(_)
+        ));
     }
 
     #[test]
@@ -354,19 +400,37 @@ mod tests {
             }
             let table = RoutingTable::build(&snapshot, &master, None);
             let door = table.door("main").unwrap();
-            [(Some("300"), None), (None, Some("W3")), (None, Some("W9")), (None, None), (Some("100"), None)]
-                .map(|(phone, waba)| matches!(table.route(door, phone, waba), Route::Unreadable))
+            [
+                (Some("300"), None),
+                (None, Some("W3")),
+                (None, Some("W9")),
+                (None, None),
+                (Some("100"), None),
+            ]
+            .map(|(phone, waba)| matches!(table.route(door, phone, waba), Route::Unreadable))
         };
         assert_eq!(routes(&[]), [false; 5]);
         let account_known = r#"{"id":"300","waba_id":"W3","tenant":7}"#;
-        assert_eq!(routes(&[("phone.300", account_known)]), [true, true, false, false, false]);
-        assert_eq!(routes(&[("phone.300", "{")]), [true, true, true, false, false]);
+        assert_eq!(
+            routes(&[("phone.300", account_known)]),
+            [true, true, false, false, false]
+        );
+        assert_eq!(
+            routes(&[("phone.300", "{")]),
+            [true, true, true, false, false]
+        );
         // What was in force stays so.
-        assert_eq!(routes(&[("phone.100", "{"), ("tenant.acme", "{")]), [true, true, true, false, false]);
+        assert_eq!(
+            routes(&[("phone.100", "{"), ("tenant.acme", "{")]),
+            [true, true, true, false, false]
+        );
         assert!(snapshot.fold("app.broken", Some(b"{")).is_err());
         let table = RoutingTable::build(&snapshot, &master, None);
         assert!(table.hides_app("broken") && !table.hides_app("main") && table.hides_numbers());
-        assert_eq!(table.unreadable(), ["app.broken", "phone.100", "phone.300", "tenant.acme"]);
+        assert_eq!(
+            table.unreadable(),
+            ["app.broken", "phone.100", "phone.300", "tenant.acme"]
+        );
     }
 
     #[test]
@@ -374,14 +438,24 @@ mod tests {
         let (entries, master) = fixture::entries();
         let mut snapshot = Snapshot::default();
         for (key, value) in entries {
-            let value = if key == "tenant.acme" { b"{".to_vec() } else { value };
-            assert_eq!(snapshot.fold(&key, Some(&value)).is_ok(), key != "tenant.acme");
+            let value = if key == "tenant.acme" {
+                b"{".to_vec()
+            } else {
+                value
+            };
+            assert_eq!(
+                snapshot.fold(&key, Some(&value)).is_ok(),
+                key != "tenant.acme"
+            );
         }
         let table = RoutingTable::build(&snapshot, &master, None);
         let door = table.door("main").unwrap();
         assert_eq!(table.route(door, Some("100"), None), Route::Unreadable);
         assert_eq!(table.route(door, None, Some("W1")), Route::Unreadable);
-        assert!(matches!(table.route(door, Some("200"), None), Route::Owned(_)));
+        assert!(matches!(
+            table.route(door, Some("200"), None),
+            Route::Owned(_)
+        ));
     }
 
     #[test]
@@ -389,6 +463,9 @@ mod tests {
         let (snapshot, master) = fixture::snapshot();
         let first = RoutingTable::build(&snapshot, &master, None);
         let second = RoutingTable::build(&snapshot, &master, Some(&first));
-        assert!(Arc::ptr_eq(first.door("main").unwrap(), second.door("main").unwrap()));
+        assert!(Arc::ptr_eq(
+            first.door("main").unwrap(),
+            second.door("main").unwrap()
+        ));
     }
 }

@@ -33,7 +33,8 @@ use tokio::time::{sleep, timeout};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time for a last word: to a client that may not read, and from one that has not begun when we stop.
 const FAREWELL: Duration = Duration::from_secs(1);
-const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// The answer to a request.
 pub type Answer = Response<Full<Bytes>>;
@@ -55,20 +56,38 @@ where
 {
     /// Puts a server together.
     pub fn new(handler: H, bounds: Bounds, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { handler, bounds, metrics, entrance: None })
+        Arc::new(Self {
+            handler,
+            bounds,
+            metrics,
+            entrance: None,
+        })
     }
 
     /// Puts a server together whose connections pass an entrance.
-    pub fn behind(entrance: Arc<Entrance>, handler: H, bounds: Bounds, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn behind(
+        entrance: Arc<Entrance>,
+        handler: H,
+        bounds: Bounds,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let entrance = Some(entrance).filter(|entrance| !entrance.is_open());
-        Arc::new(Self { handler, bounds, metrics, entrance })
+        Arc::new(Self {
+            handler,
+            bounds,
+            metrics,
+            entrance,
+        })
     }
 
     /// Serves until `stop` says so, then finishes what is in flight; returns when the last connection is closed.
     pub async fn run(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
         self.accept_each(listener, stop, |server, io, peer, seat, stop| {
             // A trusted balancer's connection is everybody's and never a stranger's.
-            let is_forwarder = server.entrance.as_ref().is_some_and(|entrance| entrance.is_forwarder(peer));
+            let is_forwarder = server
+                .entrance
+                .as_ref()
+                .is_some_and(|entrance| entrance.is_forwarder(peer));
             server.receive_seated(io, peer, Some(seat).filter(|_| !is_forwarder), stop)
         })
         .await;
@@ -151,15 +170,26 @@ where
             admitted = entrance.admit(io, peer, task) => admitted,
         };
         match admitted {
-            Ok(Guest { stream, http2: true, place, forwarder }) => {
+            Ok(Guest {
+                stream,
+                http2: true,
+                place,
+                forwarder,
+            }) => {
                 let (_open, server) = (Open::new(&self.metrics), self.clone());
                 let caller = self.caller(place, seat);
-                let handler = move |request| server.clone().answer(request, caller.clone(), forwarder);
+                let handler =
+                    move |request| server.clone().answer(request, caller.clone(), forwarder);
                 let streams_max = entrance.http2_streams_max();
                 let ended = http2::serve(stream, handler, self.bounds, streams_max, stop).await;
                 ended.inspect_err(|error| self.broke(error)).ok();
             }
-            Ok(Guest { stream, http2: false, place, forwarder }) => {
+            Ok(Guest {
+                stream,
+                http2: false,
+                place,
+                forwarder,
+            }) => {
                 let caller = self.caller(place, seat);
                 self.serve(stream, caller, forwarder, stop).await;
             }
@@ -177,7 +207,9 @@ where
     fn caller(&self, place: Option<Place>, seat: Option<Seat>) -> Arc<Caller> {
         if place.as_ref().is_some_and(Place::made_room) {
             self.metrics.broke("address_crowded");
-            tracing::debug!("a connection without a valid signature made room for another of its address");
+            tracing::debug!(
+                "a connection without a valid signature made room for another of its address"
+            );
         }
         Caller::new(place, seat)
     }
@@ -211,8 +243,11 @@ where
     fn refuse_crowded(&self) -> Answer {
         let mut refusal = Response::new(Full::new(Bytes::from_static(b"address crowded\n")));
         *refusal.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        self.metrics.answered(refusal.status().as_u16(), Some("address_crowded"));
+        refusal
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        self.metrics
+            .answered(refusal.status().as_u16(), Some("address_crowded"));
         refusal
     }
 

@@ -95,8 +95,9 @@ pub struct Shedding {
 impl IngressSettings {
     /// Reads `[ingress]`, `[spool]`, `[nats]`, `[secrets]` and `[telemetry]`; mistakes stay with the reader.
     pub fn read(reader: &mut Reader) -> Self {
-        let master_key =
-            vault::master_key(reader).map_err(|error| reader.mistake("secrets.master_key_file", error)).ok();
+        let master_key = vault::master_key(reader)
+            .map_err(|error| reader.mistake("secrets.master_key_file", error))
+            .ok();
         let nats = NatsSettings::read(reader);
         let settings = Self {
             listen: reader.address("ingress.listen"),
@@ -106,7 +107,9 @@ impl IngressSettings {
             entrance: EntranceSettings::read(reader),
             publishing: Publishing::read(reader),
             shed_delay: reader.duration("ingress.shed_delay"),
-            acknowledged_max: size(reader.count("ingress.acknowledged_max", 0..=ACKNOWLEDGED_CEILING)),
+            acknowledged_max: size(
+                reader.count("ingress.acknowledged_max", 0..=ACKNOWLEDGED_CEILING),
+            ),
             retry_after: reader.duration("ingress.retry_after"),
             drain_timeout: reader.duration("ingress.drain_timeout"),
             spool: SpoolSettings::read(reader, &nats),
@@ -115,27 +118,46 @@ impl IngressSettings {
             telemetry: Telemetry::read(reader),
         };
         if settings.bounds.body_bytes_total_max < settings.bounds.body_bytes_max {
-            reader.mistake("ingress.body_bytes_total_max", "is less than ingress.body_bytes_max");
+            reader.mistake(
+                "ingress.body_bytes_total_max",
+                "is less than ingress.body_bytes_max",
+            );
         }
         let per_address = settings.entrance.body_bytes_per_address_max;
         if per_address > 0 && per_address < settings.bounds.body_bytes_max {
-            reader.mistake("ingress.body_bytes_per_address_max", "is less than ingress.body_bytes_max");
+            reader.mistake(
+                "ingress.body_bytes_per_address_max",
+                "is less than ingress.body_bytes_max",
+            );
         }
         if settings.publishing.attempt_timeout > settings.publishing.budget {
-            reader.mistake("ingress.publish_attempt_timeout", "is longer than ingress.publish_budget");
+            reader.mistake(
+                "ingress.publish_attempt_timeout",
+                "is longer than ingress.publish_budget",
+            );
         }
         settings
     }
 
     /// When one of `threads` equal shares turns deliveries away.
     pub fn shedding(&self, threads: usize) -> Shedding {
-        let in_flight_max = self.publishing.share_of(threads).in_flight_max.max(SHED_FROM);
-        Shedding { target: self.shed_delay, in_flight_max }
+        let in_flight_max = self
+            .publishing
+            .share_of(threads)
+            .in_flight_max
+            .max(SHED_FROM);
+        Shedding {
+            target: self.shed_delay,
+            in_flight_max,
+        }
     }
 
     /// What one tenant's own app may have on its way to the log: half of it all, so that others get through.
     pub fn tenant_in_flight(&self) -> InFlight {
-        InFlight { updates: self.publishing.in_flight_max / 2, bytes: self.bounds.body_bytes_total_max / 2 }
+        InFlight {
+            updates: self.publishing.in_flight_max / 2,
+            bytes: self.bounds.body_bytes_total_max / 2,
+        }
     }
 
     /// The value of Retry-After.
@@ -147,7 +169,10 @@ impl IngressSettings {
 impl Bounds {
     /// One of `threads` equal shares; bytes of bodies are counted over all threads and stay whole.
     pub fn share_of(self, threads: usize) -> Self {
-        Self { connections_max: self.connections_max.div_ceil(threads.max(1)), ..self }
+        Self {
+            connections_max: self.connections_max.div_ceil(threads.max(1)),
+            ..self
+        }
     }
 
     fn read(reader: &mut Reader) -> Self {
@@ -158,7 +183,9 @@ impl Bounds {
             header_timeout: reader.duration("ingress.header_timeout"),
             body_bytes_max: size(reader.bytes("ingress.body_bytes_max", 1 << 10..=64 << 20)),
             body_timeout: reader.duration("ingress.body_timeout"),
-            body_bytes_total_max: size(reader.bytes("ingress.body_bytes_total_max", 1 << 10..=1 << 31)),
+            body_bytes_total_max: size(
+                reader.bytes("ingress.body_bytes_total_max", 1 << 10..=1 << 31),
+            ),
         }
     }
 }
@@ -166,7 +193,10 @@ impl Bounds {
 impl Publishing {
     /// One of `threads` equal shares.
     pub fn share_of(self, threads: usize) -> Self {
-        Self { in_flight_max: self.in_flight_max.div_ceil(threads.max(1)), ..self }
+        Self {
+            in_flight_max: self.in_flight_max.div_ceil(threads.max(1)),
+            ..self
+        }
     }
 
     fn read(reader: &mut Reader) -> Self {
@@ -179,7 +209,9 @@ impl Publishing {
 }
 
 fn threads(configured: u64) -> usize {
-    NonZero::new(size(configured)).or_else(|| available_parallelism().ok()).map_or(1, NonZero::get)
+    NonZero::new(size(configured))
+        .or_else(|| available_parallelism().ok())
+        .map_or(1, NonZero::get)
 }
 
 fn size(number: u64) -> usize {
@@ -191,10 +223,15 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<IngressSettings, Vec<String>> {
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut reader = Reader::load(None, variables);
         let settings = IngressSettings::read(&mut reader);
-        reader.finish().map(|()| settings).map_err(|report| report.mistakes)
+        reader
+            .finish()
+            .map(|()| settings)
+            .map_err(|report| report.mistakes)
     }
 
     fn key() -> String {
@@ -220,7 +257,10 @@ mod tests {
         assert_eq!(read(&[("ACKLINE_SPOOL_DIRECTORY", "spool")]), Ok(None));
         let mistakes = read(&[("ACKLINE_SPOOL_ENABLED", "true")]).unwrap_err();
         assert!(mistakes[0].contains("spool.directory"), "{mistakes:?}");
-        let logged = [("ACKLINE_NATS_DURABILITY", "logged"), ("ACKLINE_SPOOL_DIRECTORY", "spool")];
+        let logged = [
+            ("ACKLINE_NATS_DURABILITY", "logged"),
+            ("ACKLINE_SPOOL_DIRECTORY", "spool"),
+        ];
         assert!(read(&logged).unwrap().unwrap().always);
         let mistakes = read(&[&logged[..], &[("ACKLINE_SPOOL_KEEP", "5m")]].concat()).unwrap_err();
         assert!(mistakes[0].contains("spool.keep"), "{mistakes:?}");

@@ -76,7 +76,10 @@ impl Token {
     /// Reads a token back.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let at = text.iter().position(|byte| *byte == b'-')?;
-        Some(Self { index: parse_hex(text.get(..at)?)?, generation: parse_hex(text.get(at + 1..)?)? })
+        Some(Self {
+            index: parse_hex(text.get(..at)?)?,
+            generation: parse_hex(text.get(at + 1..)?)?,
+        })
     }
 }
 
@@ -85,7 +88,11 @@ impl Slots {
     pub fn new(size: usize) -> Self {
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         let slots = (0..size).map(|_| Slot::default()).collect();
-        Self { slots, free: (0..size).rev().collect(), used_to: 0 }
+        Self {
+            slots,
+            free: (0..size).rev().collect(),
+            used_to: 0,
+        }
     }
 
     /// How many slots are free.
@@ -109,14 +116,18 @@ impl Slots {
 
     /// Notes that an attempt is on its way; tells whether another one still was a single.
     pub fn arm(&mut self, token: Token, travel: Travel) -> bool {
-        let Some(slot) = self.slot(token) else { return false };
+        let Some(slot) = self.slot(token) else {
+            return false;
+        };
         (slot.armed, slot.late) = (true, false);
         std::mem::replace(&mut slot.travel, travel) == Travel::Single
     }
 
     /// Gives an outcome to whoever waits under this token; tells whether the attempt was a single.
     pub fn resolve(&mut self, token: Token, outcome: Outcome, wakers: &mut Vec<Waker>) -> bool {
-        let Some(slot) = self.slot(token).filter(|slot| slot.armed) else { return false };
+        let Some(slot) = self.slot(token).filter(|slot| slot.armed) else {
+            return false;
+        };
         slot.armed = false;
         // What is stored stays stored, whatever a second attempt hears.
         if !matches!(slot.outcome, Some(Outcome::Stored { .. })) {
@@ -135,7 +146,12 @@ impl Slots {
 
     /// Tells everybody who waits that the connection went away.
     pub fn lose_all(&mut self, wakers: &mut Vec<Waker>) {
-        for slot in self.slots.iter_mut().take(self.used_to).filter(|slot| slot.armed) {
+        for slot in self
+            .slots
+            .iter_mut()
+            .take(self.used_to)
+            .filter(|slot| slot.armed)
+        {
             (slot.armed, slot.travel) = (false, Travel::Direct);
             slot.outcome.get_or_insert(Outcome::Lost);
             wakers.extend(slot.waker.take());
@@ -154,7 +170,9 @@ impl Slots {
 
     /// Whether whoever waits still leaves the attempt to the group.
     pub fn is_grouped(&self, token: Token) -> bool {
-        let slot = usize::try_from(token.index).ok().and_then(|index| self.slots.get(index));
+        let slot = usize::try_from(token.index)
+            .ok()
+            .and_then(|index| self.slots.get(index));
         slot.is_some_and(|slot| {
             slot.generation == token.generation && slot.armed && slot.travel == Travel::Grouped
         })
@@ -172,7 +190,9 @@ impl Slots {
         attempt_end: Instant,
         context: &mut Context<'_>,
     ) -> Poll<Option<Outcome>> {
-        let Some(slot) = self.slot(token) else { return Poll::Ready(None) };
+        let Some(slot) = self.slot(token) else {
+            return Poll::Ready(None);
+        };
         if let Some(outcome) = slot.outcome.take() {
             (slot.waker, slot.attempt_end) = (None, None);
             return Poll::Ready(Some(outcome));
@@ -190,9 +210,14 @@ impl Slots {
 
     /// Frees a slot; tells whether a single of it was still on its way.
     pub fn release(&mut self, token: Token) -> bool {
-        let Some(slot) = self.slot(token) else { return false };
+        let Some(slot) = self.slot(token) else {
+            return false;
+        };
         let was_single = slot.travel == Travel::Single;
-        *slot = Slot { generation: slot.generation.wrapping_add(1), ..Slot::default() };
+        *slot = Slot {
+            generation: slot.generation.wrapping_add(1),
+            ..Slot::default()
+        };
         self.free.push(token.index);
         if self.free.len() == self.slots.len() {
             self.used_to = 0;
@@ -219,7 +244,9 @@ fn parse_hex(text: &[u8]) -> Option<u32> {
     if text.is_empty() || text.len() > 8 {
         return None;
     }
-    text.iter().try_fold(0, |number: u32, byte| Some((number << 4) | char::from(*byte).to_digit(16)?))
+    text.iter().try_fold(0, |number: u32, byte| {
+        Some((number << 4) | char::from(*byte).to_digit(16)?)
+    })
 }
 
 #[cfg(test)]
@@ -254,25 +281,36 @@ mod tests {
         slots.arm(first, Travel::Direct);
         assert_eq!(poll(&mut slots, first), Poll::Pending);
         slots.resolve(first, STORED, &mut wakers);
-        assert_eq!((wakers.len(), poll(&mut slots, first)), (1, Poll::Ready(Some(STORED))));
+        assert_eq!(
+            (wakers.len(), poll(&mut slots, first)),
+            (1, Poll::Ready(Some(STORED)))
+        );
         slots.release(first);
         let second = slots.claim().unwrap();
         slots.arm(second, Travel::Direct);
         slots.resolve(first, STORED, &mut wakers);
         assert_eq!(poll(&mut slots, second), Poll::Pending);
         slots.resolve(second, Outcome::NoStream, &mut wakers);
-        assert_eq!(poll(&mut slots, second), Poll::Ready(Some(Outcome::NoStream)));
+        assert_eq!(
+            poll(&mut slots, second),
+            Poll::Ready(Some(Outcome::NoStream))
+        );
     }
 
     #[test]
     fn losing_the_connection_fails_whoever_has_an_attempt_on_its_way() {
         let (mut slots, mut wakers) = (Slots::new(3), Vec::new());
         let tokens: Vec<_> = (0..3).map(|_| slots.claim().unwrap()).collect();
-        tokens[..2].iter().for_each(|token| assert!(!slots.arm(*token, Travel::Single)));
+        tokens[..2]
+            .iter()
+            .for_each(|token| assert!(!slots.arm(*token, Travel::Single)));
         slots.resolve(tokens[0], STORED, &mut wakers);
         slots.lose_all(&mut wakers);
         assert_eq!(poll(&mut slots, tokens[0]), Poll::Ready(Some(STORED)));
-        assert_eq!(poll(&mut slots, tokens[1]), Poll::Ready(Some(Outcome::Lost)));
+        assert_eq!(
+            poll(&mut slots, tokens[1]),
+            Poll::Ready(Some(Outcome::Lost))
+        );
         assert_eq!(poll(&mut slots, tokens[2]), Poll::Pending);
     }
 
@@ -285,7 +323,10 @@ mod tests {
         slots.sweep(Instant::now(), &mut wakers);
         assert_eq!(poll(&mut slots, token), Poll::Pending);
         slots.sweep(Instant::now() + Duration::from_secs(61), &mut wakers);
-        assert_eq!((wakers.len(), poll(&mut slots, token)), (1, Poll::Ready(None)));
+        assert_eq!(
+            (wakers.len(), poll(&mut slots, token)),
+            (1, Poll::Ready(None))
+        );
         slots.arm(token, Travel::Direct);
         slots.resolve(token, STORED, &mut wakers);
         slots.resolve(token, Outcome::NoStream, &mut wakers);

@@ -83,7 +83,13 @@ enum Place {
     /// A change that is one update.
     Change(u32, u32),
     /// An element of a change's array, with the contact that belongs to it.
-    Element { entry: u32, change: u32, segment: u32, item: u32, contact: Option<u32> },
+    Element {
+        entry: u32,
+        change: u32,
+        segment: u32,
+        item: u32,
+        contact: Option<u32>,
+    },
 }
 
 impl Place {
@@ -110,7 +116,9 @@ impl Place {
         let of = |place| match place {
             Self::Whole => (None, None),
             Self::Entry(entry) => (Some(entry), None),
-            Self::Change(entry, change) | Self::Element { entry, change, .. } => (Some(entry), Some(change)),
+            Self::Change(entry, change) | Self::Element { entry, change, .. } => {
+                (Some(entry), Some(change))
+            }
         };
         of(self) == of(other)
     }
@@ -156,15 +164,31 @@ pub fn split(body: &Bytes) -> Result<Split<'_>, Unreadable> {
         return Err(Unreadable::Size);
     }
     let delivery = Delivery::scan(text, UPDATES_MAX)?;
-    let object = delivery.object.as_ref().and_then(|span| json::text(text, span)).ok_or(Unreadable::Shape)?;
+    let object = delivery
+        .object
+        .as_ref()
+        .and_then(|span| json::text(text, span))
+        .ok_or(Unreadable::Shape)?;
     let mut finder = Finder::new(text);
     if object == WHATSAPP {
         finder.find(&delivery)?;
     } else {
         finder.push(Place::Whole, Class::Account, 0)?;
     }
-    let Finder { places, counts, bytes, .. } = finder;
-    Ok(Split { body, text, delivery, places, counts, stored_bytes: bytes })
+    let Finder {
+        places,
+        counts,
+        bytes,
+        ..
+    } = finder;
+    Ok(Split {
+        body,
+        text,
+        delivery,
+        places,
+        counts,
+        stored_bytes: bytes,
+    })
 }
 
 impl Found<'_> {
@@ -215,13 +239,25 @@ impl<'a> Split<'a> {
             let id = hash(&["", &self.waba(entry), json::slice(self.text, &entry.span)]);
             return Some(account(None, id, place));
         };
-        let (Some(value), Place::Element { segment, item, contact, .. }) = (&change.value, place) else {
+        let (
+            Some(value),
+            Place::Element {
+                segment,
+                item,
+                contact,
+                ..
+            },
+        ) = (&change.value, place)
+        else {
             // One update: an account-level field, or whatever has no array we know.
             let field = change.field(self.text);
             let content = change.value_span.as_ref().unwrap_or(&change.span);
             let id = self.hash(field.as_deref().unwrap_or_default(), entry, content);
             let found = account(field.as_deref(), id, place);
-            let found = Found { field: change.field_besides_messages(self.text), ..found };
+            let found = Found {
+                field: change.field_besides_messages(self.text),
+                ..found
+            };
             return Some(match change.handover(self.text) {
                 Some((what, conversation)) => Found {
                     class: Class::Message,
@@ -232,11 +268,16 @@ impl<'a> Split<'a> {
                 None => found,
             });
         };
-        let Segment::Items(family, array) = value.segments.get(at(segment))? else { return None };
+        let Segment::Items(family, array) = value.segments.get(at(segment))? else {
+            return None;
+        };
         let (family, element) = (*family, array.items.get(at(item))?);
         let contact = contact.and_then(|contact| value.contacts()?.items.get(at(contact)));
         let id = element.update_id(self.text, family).unwrap_or_else(|| {
-            let field = change.field.as_ref().map(|span| json::slice(self.text, span));
+            let field = change
+                .field
+                .as_ref()
+                .map(|span| json::slice(self.text, span));
             self.hash(field.unwrap_or_default(), entry, &element.span)
         });
         Some(Found {
@@ -257,34 +298,60 @@ impl<'a> Split<'a> {
     /// Whether two updates have the same address without a look at it.
     pub fn are_beside(&self, one: usize, other: usize) -> bool {
         let place = |place: usize| self.places.get(place);
-        place(one).zip(place(other)).is_some_and(|(one, other)| one.is_beside(*other))
+        place(one)
+            .zip(place(other))
+            .is_some_and(|(one, other)| one.is_beside(*other))
     }
 
     /// Whom an update concerns.
     pub fn address(&self, found: &Found<'_>) -> Address<'a> {
-        let Some(entry) = found.place.entry(&self.delivery) else { return Address::default() };
-        let value = found.place.change(entry).and_then(|change| change.value.as_ref());
+        let Some(entry) = found.place.entry(&self.delivery) else {
+            return Address::default();
+        };
+        let value = found
+            .place
+            .change(entry)
+            .and_then(|change| change.value.as_ref());
         // What is empty names nobody.
-        let text = |span: Option<&Span>| json::text(self.text, span?).filter(|text| !text.is_empty());
+        let text =
+            |span: Option<&Span>| json::text(self.text, span?).filter(|text| !text.is_empty());
         let named = || value.and_then(|value| value.parties.number.text(self.text));
         let phone = text(value.and_then(|value| value.phone.as_ref())).or_else(named);
-        Address { phone, waba: text(entry.id.as_ref()) }
+        Address {
+            phone,
+            waba: text(entry.id.as_ref()),
+        }
     }
 
     fn waba(&self, entry: &Entry) -> Cow<'a, str> {
-        entry.id.as_ref().and_then(|span| json::text(self.text, span)).unwrap_or_default()
+        entry
+            .id
+            .as_ref()
+            .and_then(|span| json::text(self.text, span))
+            .unwrap_or_default()
     }
 
     /// An id for content of a change that has none of Meta's.
     fn hash(&self, field: &str, entry: &Entry, content: &Span) -> FoundId<'a> {
-        let time = entry.time.as_ref().map(|span| json::slice(self.text, span)).unwrap_or_default();
-        hash(&[field, &self.waba(entry), time, json::slice(self.text, content)])
+        let time = entry
+            .time
+            .as_ref()
+            .map(|span| json::slice(self.text, span))
+            .unwrap_or_default();
+        hash(&[
+            field,
+            &self.waba(entry),
+            time,
+            json::slice(self.text, content),
+        ])
     }
 
     /// The payload of one of this delivery's updates: a delivery with exactly that update.
     pub fn payload(&self, found: &Found<'_>) -> Bytes {
         let entry = found.place.entry(&self.delivery);
-        let (Some(entries), Some(entry), false) = (&self.delivery.entries, entry, self.is_untouched()) else {
+        let (Some(entries), Some(entry), false) =
+            (&self.delivery.entries, entry, self.is_untouched())
+        else {
             return self.body.clone();
         };
         let mut out = BytesMut::with_capacity(self.outside(entries, entry));
@@ -302,7 +369,15 @@ impl<'a> Split<'a> {
     }
 
     fn put_change(&self, out: &mut BytesMut, change: &Change, place: Place) {
-        let (Some(value), Place::Element { segment: wanted, item, contact, .. }) = (&change.value, place)
+        let (
+            Some(value),
+            Place::Element {
+                segment: wanted,
+                item,
+                contact,
+                ..
+            },
+        ) = (&change.value, place)
         else {
             return self.put(out, change.span.clone());
         };
@@ -311,13 +386,16 @@ impl<'a> Split<'a> {
         for (index, segment) in (0..).zip(&value.segments) {
             let (member, element) = match segment {
                 Segment::Run(span) => (span.clone(), None),
-                Segment::Contacts(array) => match contact.and_then(|contact| array.items.get(at(contact))) {
-                    Some(contact) => (array.head(), Some(&contact.span)),
-                    None => (array.member(), None),
-                },
-                Segment::Items(_, array) if index == wanted => {
-                    (array.head(), array.items.get(at(item)).map(|element| &element.span))
+                Segment::Contacts(array) => {
+                    match contact.and_then(|contact| array.items.get(at(contact))) {
+                        Some(contact) => (array.head(), Some(&contact.span)),
+                        None => (array.member(), None),
+                    }
                 }
+                Segment::Items(_, array) if index == wanted => (
+                    array.head(),
+                    array.items.get(at(item)).map(|element| &element.span),
+                ),
                 Segment::Items(..) => continue,
             };
             if !first {
@@ -357,11 +435,20 @@ struct Finder<'a> {
 
 impl<'a> Finder<'a> {
     fn new(text: &'a str) -> Self {
-        Self { text, places: Vec::new(), counts: Counts::default(), frame: 0, bytes: 0 }
+        Self {
+            text,
+            places: Vec::new(),
+            counts: Counts::default(),
+            frame: 0,
+            bytes: 0,
+        }
     }
 
     fn find(&mut self, delivery: &Delivery) -> Result<(), Unreadable> {
-        let entries = delivery.entries.as_ref().filter(|entries| !entries.items.is_empty());
+        let entries = delivery
+            .entries
+            .as_ref()
+            .filter(|entries| !entries.items.is_empty());
         let entries = entries.ok_or(Unreadable::Shape)?;
         if delivery.is_crowded {
             return Err(Unreadable::Size);
@@ -373,19 +460,28 @@ impl<'a> Finder<'a> {
     }
 
     fn entry(&mut self, index: u32, entry: &Entry) -> Result<(), Unreadable> {
-        let changes = entry.changes.as_ref().filter(|changes| !changes.items.is_empty());
+        let changes = entry
+            .changes
+            .as_ref()
+            .filter(|changes| !changes.items.is_empty());
         let Some(changes) = changes else {
             return self.push(Place::Entry(index), Class::Account, entry.span.len());
         };
         self.frame += entry.span.len() - changes.span.len() + BRACKETS;
-        (0..).zip(&changes.items).try_for_each(|(place, change)| match &change.value {
-            Some(value) if value.has_items => self.elements((index, place), change, value),
-            _ => {
-                let is_handover = change.handover(self.text).is_some();
-                let class = if is_handover { Class::Message } else { Class::Account };
-                self.push(Place::Change(index, place), class, change.span.len())
-            }
-        })
+        (0..)
+            .zip(&changes.items)
+            .try_for_each(|(place, change)| match &change.value {
+                Some(value) if value.has_items => self.elements((index, place), change, value),
+                _ => {
+                    let is_handover = change.handover(self.text).is_some();
+                    let class = if is_handover {
+                        Class::Message
+                    } else {
+                        Class::Account
+                    };
+                    self.push(Place::Change(index, place), class, change.span.len())
+                }
+            })
     }
 
     /// A change whose arrays hold one update an element.
@@ -396,7 +492,10 @@ impl<'a> Finder<'a> {
         value: &ChangeValue,
     ) -> Result<(), Unreadable> {
         let all = value.contacts();
-        let contacts = Contacts::new(self.text, all.map(|array| array.items.as_slice()).unwrap_or_default());
+        let contacts = Contacts::new(
+            self.text,
+            all.map(|array| array.items.as_slice()).unwrap_or_default(),
+        );
         let siblings: usize = value.segments.iter().map(Segment::sibling_bytes).sum();
         let frame = of.span.len() - value.span.len() + BRACKETS + siblings;
         for (segment, family, array) in value.items() {
@@ -405,10 +504,18 @@ impl<'a> Finder<'a> {
                 let contact = contacts.of(&element.person(self.text));
                 let of_contacts = all.map_or(0, |all| {
                     let one = contact.and_then(|contact| all.items.get(at(contact)));
-                    one.map_or(all.member().len(), |one| all.head().len() + one.span.len() + 1) + 1
+                    one.map_or(all.member().len(), |one| {
+                        all.head().len() + one.span.len() + 1
+                    }) + 1
                 });
                 let of_element = array.head().len() + element.span.len() + 1;
-                let place = Place::Element { entry, change: place, segment, item, contact };
+                let place = Place::Element {
+                    entry,
+                    change: place,
+                    segment,
+                    item,
+                    contact,
+                };
                 self.push(place, family.class(), frame + of_contacts + of_element)?;
             }
         }
@@ -417,7 +524,11 @@ impl<'a> Finder<'a> {
 
     fn push(&mut self, place: Place, class: Class, bytes: usize) -> Result<(), Unreadable> {
         self.bytes += self.frame + bytes + HEAD_BYTES;
-        let most = self.text.len().saturating_mul(STORED_TIMES).saturating_add(STORED_BYTES_BESIDE);
+        let most = self
+            .text
+            .len()
+            .saturating_mul(STORED_TIMES)
+            .saturating_add(STORED_BYTES_BESIDE);
         // A single update is stored untouched and may be as large as a body may be.
         if self.places.len() == UPDATES_MAX || (self.bytes > most && !self.places.is_empty()) {
             return Err(Unreadable::Size);
@@ -442,7 +553,10 @@ fn account<'a>(field: Option<&str>, id: FoundId<'a>, place: Place) -> Found<'a> 
 
 /// An id for what has none of Meta's: its parts, told apart by their lengths.
 fn hash<'a>(parts: &[&str]) -> FoundId<'a> {
-    let lengths: String = parts.iter().map(|part| format!("{},", part.len())).collect();
+    let lengths: String = parts
+        .iter()
+        .map(|part| format!("{},", part.len()))
+        .collect();
     FoundId::of_bytes([lengths, parts.concat()].concat().as_bytes())
 }
 

@@ -72,16 +72,38 @@ impl Spool {
             keep: settings.kept(),
         };
         let shelf = Shelf::new(limits, settings.always, recovered);
-        let writer = Writer::new(disk, directory, shelf.clone(), settings.segment_bytes, metrics.clone());
+        let writer = Writer::new(
+            disk,
+            directory,
+            shelf.clone(),
+            settings.segment_bytes,
+            metrics.clone(),
+        );
         let (ends, ended) = oneshot::channel();
         let work = move || {
             writer.run();
             drop(ends);
         };
-        std::thread::Builder::new().name("spool".to_owned()).spawn(work).map_err(SpoolError::Thread)?;
-        let SpoolSettings { directory, always, .. } = settings.clone();
+        std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn(work)
+            .map_err(SpoolError::Thread)?;
+        let SpoolSettings {
+            directory, always, ..
+        } = settings.clone();
         let (lag_max, intake) = (settings.lag_max(), Arc::default());
-        Ok((Self { shelf, directory, always, lag_max, patience, intake, metrics }, ended))
+        Ok((
+            Self {
+                shelf,
+                directory,
+                always,
+                lag_max,
+                patience,
+                intake,
+                metrics,
+            },
+            ended,
+        ))
     }
 
     /// Whether every update goes through it.
@@ -98,7 +120,11 @@ impl Spool {
     /// The drain into a log; there must be one, and somebody must run it.
     pub fn drain<L: UpdateLog>(&self, log: Arc<L>, connections: watch::Receiver<u64>) -> Drain<L> {
         let precedence = Precedence::new(self.intake.clone(), self.lag_max, Instant::now());
-        let (shelf, directory, metrics) = (self.shelf.clone(), self.directory.clone(), self.metrics.clone());
+        let (shelf, directory, metrics) = (
+            self.shelf.clone(),
+            self.directory.clone(),
+            self.metrics.clone(),
+        );
         Drain::new(log, shelf, directory, metrics, connections, precedence)
     }
 

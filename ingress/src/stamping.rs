@@ -49,7 +49,9 @@ struct Moment {
 
 impl Moment {
     fn now(trace: u128, span: u64) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Self {
             received_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             // All zeroes is not a valid id.
@@ -63,16 +65,23 @@ impl<'d> Arrival<'d> {
     /// A delivery under Meta's signature header, whole and verified by now.
     pub fn of(signature: &'d [u8]) -> Self {
         // It verified, so it is ASCII.
-        Self { signature: std::str::from_utf8(signature).unwrap_or_default(), moment: OnceLock::new() }
+        Self {
+            signature: std::str::from_utf8(signature).unwrap_or_default(),
+            moment: OnceLock::new(),
+        }
     }
 
     /// A delivery that is whole now; `trace` and `span` are random.
     pub fn now(signature: &'d [u8], trace: u128, span: u64) -> Self {
-        Self { moment: OnceLock::from(Moment::now(trace, span)), ..Self::of(signature) }
+        Self {
+            moment: OnceLock::from(Moment::now(trace, span)),
+            ..Self::of(signature)
+        }
     }
 
     fn moment(&self) -> &Moment {
-        self.moment.get_or_init(|| Moment::now(rand::random(), rand::random()))
+        self.moment
+            .get_or_init(|| Moment::now(rand::random(), rand::random()))
     }
 
     /// When the edge had it whole, in unix milliseconds.
@@ -96,7 +105,9 @@ impl<'d> Arrival<'d> {
 
 fn push_hex(text: &mut Vec<u8>, bytes: &[u8]) {
     for byte in bytes {
-        text.extend([byte >> 4, byte & 15].map(|digit| digit + if digit < 10 { b'0' } else { b'a' - 10 }));
+        text.extend(
+            [byte >> 4, byte & 15].map(|digit| digit + if digit < 10 { b'0' } else { b'a' - 10 }),
+        );
     }
 }
 
@@ -111,26 +122,38 @@ impl<'d> Stamp<'d> {
         let mut found = Found::whole(body, UNREADABLE.to_owned());
         found.id = self.id(route, found.id);
         let head = self.head(route, &address, found, true);
-        (Update { head, payload: body.clone() }, unrouted)
+        (
+            Update {
+                head,
+                payload: body.clone(),
+            },
+            unrouted,
+        )
     }
 
     /// Whether a split holds an update of somebody whose entry does not parse.
     pub fn is_any_unreadable(&self, split: &Split<'_>) -> bool {
-        split.updates().any(|found| self.route(&split.address(&found)).0 == Route::Unreadable)
+        split
+            .updates()
+            .any(|found| self.route(&split.address(&found)).0 == Route::Unreadable)
     }
 
     /// Whether every update of a split is of somebody who holds more than its share.
     pub fn is_all_overdrawn(&self, split: &Split<'_>) -> bool {
-        split.updates().all(|found| match self.route(&split.address(&found)).0 {
-            Route::Owned(owner) => self.table.is_overdrawn(owner.tenant.as_str()),
-            Route::Unclaimed | Route::Foreign | Route::Unreadable => {
-                self.table.is_overdrawn(TenantId::UNROUTED)
-            }
-        })
+        split
+            .updates()
+            .all(|found| match self.route(&split.address(&found)).0 {
+                Route::Owned(owner) => self.table.is_overdrawn(owner.tenant.as_str()),
+                Route::Unclaimed | Route::Foreign | Route::Unreadable => {
+                    self.table.is_overdrawn(TenantId::UNROUTED)
+                }
+            })
     }
 
     fn route(&self, address: &Address<'_>) -> (Route<'d>, Unrouted) {
-        let route = self.table.route(self.door, address.phone.as_deref(), address.waba.as_deref());
+        let route = self
+            .table
+            .route(self.door, address.phone.as_deref(), address.waba.as_deref());
         let unrouted = match route {
             Route::Owned(_) => None,
             Route::Unclaimed if address.phone.is_some() => Some("unknown_number"),
@@ -151,7 +174,13 @@ impl<'d> Stamp<'d> {
         }
     }
 
-    fn head(&self, route: Route<'_>, address: &Address<'_>, found: Found<'_>, untouched: bool) -> Head {
+    fn head(
+        &self,
+        route: Route<'_>,
+        address: &Address<'_>,
+        found: Found<'_>,
+        untouched: bool,
+    ) -> Head {
         let (tenant, shards, class) = match route {
             Route::Owned(owner) => (owner.tenant.clone(), owner.shards, found.class),
             Route::Unclaimed | Route::Foreign | Route::Unreadable => {
@@ -166,7 +195,10 @@ impl<'d> Stamp<'d> {
             family: Family::Update(class),
             kind: found.kind.into_owned(),
             app: Some(self.door.app.clone()),
-            phone: address.phone.as_deref().and_then(|phone| PhoneNumberId::new(phone).ok()),
+            phone: address
+                .phone
+                .as_deref()
+                .and_then(|phone| PhoneNumberId::new(phone).ok()),
             conversation,
             received_ms: self.arrival.received_ms(),
             signature: untouched.then(|| self.arrival.signature.to_owned()),
@@ -211,13 +243,27 @@ impl Memory<'_> {
 
 impl<'d, 'b> Stamped<'d, 'b> {
     /// Makes the updates of a split; `unrouted` collects why updates have no owner.
-    pub fn new(stamp: Stamp<'d>, split: &'d Split<'b>, unrouted: &'d mut Vec<&'static str>) -> Self {
-        Self { stamp, split, next: 0, unrouted, memory: None, last: None }
+    pub fn new(
+        stamp: Stamp<'d>,
+        split: &'d Split<'b>,
+        unrouted: &'d mut Vec<&'static str>,
+    ) -> Self {
+        Self {
+            stamp,
+            split,
+            next: 0,
+            unrouted,
+            memory: None,
+            last: None,
+        }
     }
 
     /// Leaves out what was acknowledged before; nothing is made of it.
     pub fn unless_known(self, memory: Memory<'d>) -> Self {
-        Self { memory: Some(memory), ..self }
+        Self {
+            memory: Some(memory),
+            ..self
+        }
     }
 
     /// The update at a place, unless it is known; nothing behind the last.
@@ -238,11 +284,16 @@ impl<'d, 'b> Stamped<'d, 'b> {
             Route::Owned(owner) => owner.tenant.as_str(),
             Route::Unclaimed | Route::Foreign | Route::Unreadable => TenantId::UNROUTED,
         };
-        if self.memory.is_some_and(|memory| memory.knows(tenant, found.id.as_str())) {
+        if self
+            .memory
+            .is_some_and(|memory| memory.knows(tenant, found.id.as_str()))
+        {
             return Some(None);
         }
         let payload = self.split.payload(&found);
-        let head = self.stamp.head(*route, address, found, self.split.is_untouched());
+        let head = self
+            .stamp
+            .head(*route, address, found, self.split.is_untouched());
         Some(Some(Update { head, payload }))
     }
 }
@@ -268,7 +319,10 @@ mod tests {
     #[test]
     fn a_traceparent_has_four_fields_of_their_width() {
         let arrival = Arrival::now(b"sha256=00", 0x0a0b << 112 | 7, 0);
-        assert_eq!(arrival.traceparent(), "00-0a0b0000000000000000000000000007-0000000000000001-01");
+        assert_eq!(
+            arrival.traceparent(),
+            "00-0a0b0000000000000000000000000007-0000000000000001-01"
+        );
         assert_eq!(arrival.signature, "sha256=00");
     }
 }

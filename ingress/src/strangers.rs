@@ -34,14 +34,22 @@ impl Strangers {
         let number = seats.next;
         seats.next += 1;
         seats.strangers.insert(number, None);
-        Seat { strangers: self.clone(), number }
+        Seat {
+            strangers: self.clone(),
+            number,
+        }
     }
 
     /// Says which task serves a newcomer.
     pub fn serve(&self, number: u64, task: AbortHandle) {
         let mut seats = self.seats();
-        let Seats { strangers, tenants, .. } = &mut *seats;
-        if let Some(seat) = strangers.get_mut(&number).or_else(|| tenants.get_mut(&number)) {
+        let Seats {
+            strangers, tenants, ..
+        } = &mut *seats;
+        if let Some(seat) = strangers
+            .get_mut(&number)
+            .or_else(|| tenants.get_mut(&number))
+        {
             *seat = Some(task);
         }
     }
@@ -50,7 +58,10 @@ impl Strangers {
     pub fn show_out(&self) -> bool {
         let first = {
             let mut seats = self.seats();
-            seats.strangers.pop_first().or_else(|| seats.tenants.pop_first())
+            seats
+                .strangers
+                .pop_first()
+                .or_else(|| seats.tenants.pop_first())
         };
         let Some((_, task)) = first else { return false };
         task.inspect(AbortHandle::abort);
@@ -70,7 +81,12 @@ impl Seat {
 
     /// The task that serves it.
     pub fn task(&self) -> Option<AbortHandle> {
-        self.strangers.seats().strangers.get(&self.number).cloned().flatten()
+        self.strangers
+            .seats()
+            .strangers
+            .get(&self.number)
+            .cloned()
+            .flatten()
     }
 
     /// It is one tenant's: no stranger any more, and makes room where there is none.
@@ -114,7 +130,10 @@ mod tests {
         assert!(strangers.show_out());
         assert!(first.1.await.unwrap_err().is_cancelled());
         assert!(!signed.1.is_finished() && !second.1.is_finished());
-        assert!(strangers.show_out() && !strangers.show_out(), "nobody is left");
+        assert!(
+            strangers.show_out() && !strangers.show_out(),
+            "nobody is left"
+        );
         assert!(second.1.await.unwrap_err().is_cancelled());
     }
 
@@ -138,6 +157,9 @@ mod tests {
         assert!(strangers.show_out());
         assert!(own.1.await.unwrap_err().is_cancelled());
         drop(other.0);
-        assert!(!strangers.show_out() && !meta.1.is_finished(), "Meta's stay");
+        assert!(
+            !strangers.show_out() && !meta.1.is_finished(),
+            "Meta's stay"
+        );
     }
 }

@@ -49,8 +49,16 @@ struct Seen {
 impl Tls {
     /// Begins with the credentials of the start.
     pub fn new(settings: TlsSettings, metrics: Arc<Metrics>) -> Arc<Self> {
-        let seen = Mutex::new(Seen { stamp: settings.credentials.stamp.clone(), mistake: None });
-        let tls = Self { files: settings.files, current: settings.credentials.into(), seen, metrics };
+        let seen = Mutex::new(Seen {
+            stamp: settings.credentials.stamp.clone(),
+            mistake: None,
+        });
+        let tls = Self {
+            files: settings.files,
+            current: settings.credentials.into(),
+            seen,
+            metrics,
+        };
         tls.announce();
         Arc::new(tls)
     }
@@ -122,11 +130,18 @@ impl Tls {
         let expires = self.current.load().expires;
         self.metrics.certificate_expires.set(unix_seconds(expires));
         self.metrics.certificate_refused.set(0);
-        let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = expires
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
         if left.is_zero() {
-            tracing::error!("the certificate has expired: Meta delivers nothing until it is replaced");
+            tracing::error!(
+                "the certificate has expired: Meta delivers nothing until it is replaced"
+            );
         } else if left < SOON {
-            tracing::warn!(days = left.as_secs() / 86_400, "the certificate expires soon");
+            tracing::warn!(
+                days = left.as_secs() / 86_400,
+                "the certificate expires soon"
+            );
         }
     }
 
@@ -138,7 +153,9 @@ impl Tls {
 /// A short word for metrics on why a handshake failed.
 pub fn reason(error: &std::io::Error) -> &'static str {
     use rustls::{CertificateError, Error};
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>());
     match inner {
         Some(Error::NoCertificatesPresented) => "client_certificate_missing",
         Some(Error::InvalidCertificate(why)) => match why {

@@ -76,7 +76,9 @@ impl<L: UpdateLog> Edge<L> {
             Err(refusal) => (refusal.response(&self.retry_after), Some(refusal.reason())),
         };
         self.metrics.answered(response.status().as_u16(), reason);
-        self.metrics.delivery_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics
+            .delivery_seconds
+            .observe(started.elapsed().as_secs_f64());
         response
     }
 
@@ -91,9 +93,16 @@ impl<L: UpdateLog> Edge<L> {
         B::Error: Send,
     {
         let (head, body) = request.into_parts();
-        let app = head.uri.path().strip_prefix(PATH).ok_or(Refusal::NotFound)?;
+        let app = head
+            .uri
+            .path()
+            .strip_prefix(PATH)
+            .ok_or(Refusal::NotFound)?;
         let table = self.routing.in_force();
-        let table = table.as_deref().filter(|table| table.is_declared()).ok_or(Refusal::NotReady)?;
+        let table = table
+            .as_deref()
+            .filter(|table| table.is_declared())
+            .ok_or(Refusal::NotReady)?;
         let door = table.door(app).ok_or_else(|| match table.hides_app(app) {
             true => Refusal::Unreadable,
             false => Refusal::NotFound,
@@ -103,7 +112,9 @@ impl<L: UpdateLog> Edge<L> {
             Method::GET => handshake(lock?, head.uri.query().unwrap_or_default()),
             Method::POST => {
                 let claimed = head.headers.get(header::SIGNATURE);
-                let claimed = claimed.ok_or(Refusal::Signature(SignatureError::Missing))?.as_bytes();
+                let claimed = claimed
+                    .ok_or(Refusal::Signature(SignatureError::Missing))?
+                    .as_bytes();
                 let claimed = Claimed::copy(claimed);
                 let lock = lock?;
                 // With its store the server lost every number: that is no reason to keep updates as nobody's.
@@ -116,7 +127,8 @@ impl<L: UpdateLog> Edge<L> {
                 // The head lies in the connection's buffer, which is used again once nobody holds any of it.
                 drop(head);
                 let (body, _held) = self.read_body(body, caller).await?;
-                signature::verify(&lock.keys, Some(claimed.bytes()), &body).map_err(Refusal::Signature)?;
+                signature::verify(&lock.keys, Some(claimed.bytes()), &body)
+                    .map_err(Refusal::Signature)?;
                 caller.becomes_known(door.is_shared());
                 self.store(table, door, &body, claimed.bytes()).await?;
                 Ok(Response::new(Full::new(Bytes::new())))
@@ -131,16 +143,23 @@ impl<L: UpdateLog> Edge<L> {
         B: Body<Data = Bytes> + Send,
         B::Error: Send,
     {
-        let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+        let announced = body
+            .size_hint()
+            .exact()
+            .and_then(|bytes| usize::try_from(bytes).ok());
         if announced.is_some_and(|bytes| bytes > self.bounds.body_bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
         let mut reading = pin!(self.collect(body, announced.unwrap_or(0), caller));
         // Most bodies came with their head; only one that has to be waited for needs a timer.
-        if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+        if let Poll::Ready(read) =
+            poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await
+        {
             return read;
         }
-        timeout(self.bounds.body_timeout, reading).await.map_err(|_| Refusal::BodyTooSlow)?
+        timeout(self.bounds.body_timeout, reading)
+            .await
+            .map_err(|_| Refusal::BodyTooSlow)?
     }
 
     async fn collect<B>(
@@ -158,7 +177,9 @@ impl<L: UpdateLog> Edge<L> {
         let mut held = self.body_bytes.hold();
         let mut unfinished = caller.body_bytes().map(|budget| budget.map(Budget::hold));
         while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|_| Refusal::BodyBroken)?.into_data() else { continue };
+            let Ok(data) = frame.map_err(|_| Refusal::BodyBroken)?.into_data() else {
+                continue;
+            };
             let length = first.len().max(rest.len()) + data.len();
             if length > self.bounds.body_bytes_max {
                 return Err(Refusal::BodyTooLarge);
@@ -168,7 +189,12 @@ impl<L: UpdateLog> Edge<L> {
                 return Err(Refusal::Overloaded);
             }
             // A body that is whole waits for nobody, and what is announced is not held yet.
-            if !body.is_end_stream() && !unfinished.iter_mut().flatten().all(|held| held.grow(data.len())) {
+            if !body.is_end_stream()
+                && !unfinished
+                    .iter_mut()
+                    .flatten()
+                    .all(|held| held.grow(data.len()))
+            {
                 return Err(Refusal::Crowded);
             }
             if first.is_empty() && rest.is_empty() {
@@ -200,14 +226,26 @@ impl<L: UpdateLog> Edge<L> {
         signature: &[u8],
     ) -> Result<(), Refusal> {
         let arrival = Arrival::of(signature);
-        let stamp = Stamp { table, door, partitions: self.partitions, arrival: &arrival };
-        let memory = Memory { acknowledged: &self.acknowledged, repeated: &self.metrics.repeated };
+        let stamp = Stamp {
+            table,
+            door,
+            partitions: self.partitions,
+            arrival: &arrival,
+        };
+        let memory = Memory {
+            acknowledged: &self.acknowledged,
+            repeated: &self.metrics.repeated,
+        };
         let mut unrouted = Vec::new();
         match split(body) {
             Ok(split) => {
-                let taken =
-                    InFlight { updates: split.len().min(DELIVERY_WINDOW), bytes: split.stored_bytes() };
-                let _held = door.hold(taken, self.tenant_in_flight).map_err(Refusal::Store)?;
+                let taken = InFlight {
+                    updates: split.len().min(DELIVERY_WINDOW),
+                    bytes: split.stored_bytes(),
+                };
+                let _held = door
+                    .hold(taken, self.tenant_in_flight)
+                    .map_err(Refusal::Store)?;
                 if table.hides_numbers() && stamp.is_any_unreadable(&split) {
                     return Err(Refusal::Unreadable);
                 }
@@ -215,7 +253,9 @@ impl<L: UpdateLog> Edge<L> {
                     return Err(Refusal::OverShare);
                 }
                 let updates = Stamped::new(stamp, &split, &mut unrouted).unless_known(memory);
-                self.store_some(updates.peekable()).await.map_err(Refusal::Store)?;
+                self.store_some(updates.peekable())
+                    .await
+                    .map_err(Refusal::Store)?;
                 for (class, count) in split.counts().into_iter().filter(|(_, count)| *count > 0) {
                     self.metrics.stored(class, count);
                 }
@@ -223,7 +263,13 @@ impl<L: UpdateLog> Edge<L> {
             Err(reason) => {
                 tracing::warn!(app = %door.app, bytes = body.len(), %reason, "a signed body is unreadable and stored whole");
                 let _held = door
-                    .hold(InFlight { updates: 1, bytes: body.len() }, self.tenant_in_flight)
+                    .hold(
+                        InFlight {
+                            updates: 1,
+                            bytes: body.len(),
+                        },
+                        self.tenant_in_flight,
+                    )
                     .map_err(Refusal::Store)?;
                 let (update, why) = stamp.unreadable(body);
                 if table.is_overdrawn(update.head.tenant.as_str()) {
@@ -236,7 +282,9 @@ impl<L: UpdateLog> Edge<L> {
                 self.metrics.stored(Class::Account, 1);
             }
         }
-        unrouted.into_iter().for_each(|reason| self.metrics.unrouted(reason));
+        unrouted
+            .into_iter()
+            .for_each(|reason| self.metrics.unrouted(reason));
         Ok(())
     }
 
@@ -265,8 +313,14 @@ impl Claimed {
     /// A signature is short; what is longer is none, and says so when it is verified.
     fn copy(claimed: &[u8]) -> Self {
         let mut bytes = [0; SIGNATURE_BYTES_MAX];
-        bytes.iter_mut().zip(claimed).for_each(|(byte, claimed)| *byte = *claimed);
-        Self { bytes, length: claimed.len().min(SIGNATURE_BYTES_MAX) }
+        bytes
+            .iter_mut()
+            .zip(claimed)
+            .for_each(|(byte, claimed)| *byte = *claimed);
+        Self {
+            bytes,
+            length: claimed.len().min(SIGNATURE_BYTES_MAX),
+        }
     }
 
     fn bytes(&self) -> &[u8] {
@@ -286,13 +340,19 @@ fn handshake(lock: &Lock, query: &str) -> Result<Response<Full<Bytes>>, Refusal>
         }
     }
     let expected = lock.verify_token.expose();
-    let matches = token.is_some_and(|token| bool::from(token.as_bytes().ct_eq(expected.as_bytes())));
+    let matches =
+        token.is_some_and(|token| bool::from(token.as_bytes().ct_eq(expected.as_bytes())));
     let challenge = challenge.filter(|challenge| challenge.len() <= CHALLENGE_BYTES_MAX);
     match challenge {
         Some(challenge) if subscribes && matches && !expected.is_empty() => {
             let mut response = Response::new(Full::new(Bytes::from(challenge.into_owned())));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-            response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            response.headers_mut().insert(
+                "x-content-type-options",
+                HeaderValue::from_static("nosniff"),
+            );
             Ok(response)
         }
         _ => Err(Refusal::Handshake),

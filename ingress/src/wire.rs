@@ -97,7 +97,8 @@ impl Wire {
         grouped: Option<&Arc<Metrics>>,
     ) -> Result<Arc<Self>, NatsError> {
         let dialer = Dialer::new(settings, NAME).await?;
-        let group = |metrics: &Arc<Metrics>| Group::new(rand::random(), attempt_timeout, metrics.clone());
+        let group =
+            |metrics: &Arc<Metrics>| Group::new(rand::random(), attempt_timeout, metrics.clone());
         let state = State {
             slots: Slots::new(in_flight_max),
             output: Output::default(),
@@ -120,14 +121,22 @@ impl Wire {
             attempt_timeout,
             tasks: OnceLock::new(),
         });
-        let tasks = [tokio::spawn(connection::run(wire.clone(), dialer)), tokio::spawn(sweep(wire.clone()))];
-        wire.tasks.get_or_init(|| tasks.map(|task| task.abort_handle()));
+        let tasks = [
+            tokio::spawn(connection::run(wire.clone(), dialer)),
+            tokio::spawn(sweep(wire.clone())),
+        ];
+        wire.tasks
+            .get_or_init(|| tasks.map(|task| task.abort_handle()));
         Ok(wire)
     }
 
     /// Ends the connection.
     pub fn close(&self) {
-        self.tasks.get().into_iter().flatten().for_each(AbortHandle::abort);
+        self.tasks
+            .get()
+            .into_iter()
+            .flatten()
+            .for_each(AbortHandle::abort);
     }
 
     /// Whether NATS is reachable now.
@@ -138,7 +147,10 @@ impl Wire {
     /// Waits until NATS is reachable; tells whether it is.
     pub async fn connected(&self, deadline: Instant) -> bool {
         let mut link = self.link.subscribe();
-        matches!(timeout_at(deadline, link.wait_for(|link| *link == Link::Up)).await, Ok(Ok(_)))
+        matches!(
+            timeout_at(deadline, link.wait_for(|link| *link == Link::Up)).await,
+            Ok(Ok(_))
+        )
     }
 
     /// Counts how often NATS was found again, the first time left out.
@@ -183,7 +195,10 @@ impl Wire {
 
     /// Begins to write; what is written until its end leaves together.
     pub fn write(&self) -> Writing<'_> {
-        Writing { wire: self, state: self.lock() }
+        Writing {
+            wire: self,
+            state: self.lock(),
+        }
     }
 
     /// Waits until there is room for `slots` and for bytes; `false` at the deadline.
@@ -244,7 +259,11 @@ impl End for Wire {
         let mut state = self.lock();
         let state = &mut *state;
         if let Some(group) = &mut state.group {
-            let line = Line { output: &mut state.output, slots: &mut state.slots, inbox: &self.inbox };
+            let line = Line {
+                output: &mut state.output,
+                slots: &mut state.slots,
+                inbox: &self.inbox,
+            };
             group.advance(line, Instant::now());
         }
         if state.output.is_empty() {
@@ -317,11 +336,18 @@ impl Writing<'_> {
         let headers_at = text.len();
         head.write_headers(&mut text);
         let group = state.group.as_mut().filter(|_| grouped);
-        let added = if group.is_some() { HEADERS_BYTES_MAX } else { 0 };
+        let added = if group.is_some() {
+            HEADERS_BYTES_MAX
+        } else {
+            0
+        };
         let size = text.len() - headers_at + payload.len() + added;
         if size > state.max_payload {
             state.text = text;
-            return Err(Unsent::TooLarge(format!("{size} bytes, and it takes {}", state.max_payload)));
+            return Err(Unsent::TooLarge(format!(
+                "{size} bytes, and it takes {}",
+                state.max_payload
+            )));
         }
         if let Some(group) = group {
             state.slots.arm(token, Travel::Grouped);
@@ -333,7 +359,13 @@ impl Writing<'_> {
         state.reply.clear();
         state.reply.extend_from_slice(inbox);
         token.write(&mut state.reply);
-        state.output.publish(&Publication { subject, reply: &state.reply, headers, more: b"", payload });
+        state.output.publish(&Publication {
+            subject,
+            reply: &state.reply,
+            headers,
+            more: b"",
+            payload,
+        });
         state.text = text;
         if was_single {
             state.left();
@@ -355,14 +387,29 @@ impl Hear for State {
 
     /// Gives an answer to whoever waits for it.
     fn hear(&mut self, inbox: &[u8], message: &Message<'_>, wakers: &mut Vec<Waker>) {
-        let Message { subject, headers, payload, .. } = *message;
-        let Some(token) = subject.strip_prefix(inbox) else { return };
+        let Message {
+            subject,
+            headers,
+            payload,
+            ..
+        } = *message;
+        let Some(token) = subject.strip_prefix(inbox) else {
+            return;
+        };
         if let Some(token) = Token::parse(token) {
-            if self.slots.resolve(token, receipt::read(headers, payload), wakers) {
+            if self
+                .slots
+                .resolve(token, receipt::read(headers, payload), wakers)
+            {
                 self.left();
             }
         } else if let (Some(number), Some(group)) = (group::parse_commit(token), &mut self.group) {
-            group.answered(number, receipt::read(headers, payload), &mut self.slots, wakers);
+            group.answered(
+                number,
+                receipt::read(headers, payload),
+                &mut self.slots,
+                wakers,
+            );
         }
     }
 

@@ -31,8 +31,14 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the configuration has {} mistake(s):", self.mistakes.len())?;
-        self.mistakes.iter().try_for_each(|mistake| writeln!(f, "  - {mistake}"))
+        writeln!(
+            f,
+            "the configuration has {} mistake(s):",
+            self.mistakes.len()
+        )?;
+        self.mistakes
+            .iter()
+            .try_for_each(|mistake| writeln!(f, "  - {mistake}"))
     }
 }
 
@@ -47,7 +53,10 @@ pub struct Reader {
 
 impl Reader {
     /// Reads the defaults, then `file` if given, then variables named after keys.
-    pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Self {
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
         let mut mistakes = Vec::new();
         let mut values = DEFAULTS.parse::<Table>().unwrap_or_else(|error| {
             mistakes.push(format!("the built-in defaults do not parse: {error}"));
@@ -62,7 +71,13 @@ impl Reader {
 
     /// Ends the reading: all mistakes, or none.
     pub fn finish(self) -> Result<(), Report> {
-        if self.mistakes.is_empty() { Ok(()) } else { Err(Report { mistakes: self.mistakes }) }
+        if self.mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(Report {
+                mistakes: self.mistakes,
+            })
+        }
     }
 
     /// Adds a mistake found by whoever combines several keys; said once however often a key is read.
@@ -75,7 +90,9 @@ impl Reader {
 
     /// A text.
     pub fn text(&mut self, key: &str) -> String {
-        self.read(key, |value| value.as_str().map(str::to_owned).ok_or("expected a text"))
+        self.read(key, |value| {
+            value.as_str().map(str::to_owned).ok_or("expected a text")
+        })
     }
 
     /// A text that may be left empty.
@@ -96,7 +113,10 @@ impl Reader {
     /// A whole number within bounds.
     pub fn count(&mut self, key: &str, bounds: std::ops::RangeInclusive<u64>) -> u64 {
         let number = self.read(key, |value| {
-            value.as_integer().and_then(|n| u64::try_from(n).ok()).ok_or("expected a whole number")
+            value
+                .as_integer()
+                .and_then(|n| u64::try_from(n).ok())
+                .ok_or("expected a whole number")
         });
         self.within(key, number, bounds)
     }
@@ -104,14 +124,20 @@ impl Reader {
     /// A duration with a unit, longer than nothing.
     pub fn duration(&mut self, key: &str) -> Duration {
         self.read(key, |value| {
-            let parsed = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
-            parsed.filter(|duration| !duration.is_zero()).ok_or(DURATION_FORM)
+            let parsed = value
+                .as_str()
+                .and_then(|text| humantime::parse_duration(text).ok());
+            parsed
+                .filter(|duration| !duration.is_zero())
+                .ok_or(DURATION_FORM)
         })
     }
 
     /// A size in bytes, written with a unit.
     pub fn bytes(&mut self, key: &str, bounds: std::ops::RangeInclusive<u64>) -> u64 {
-        let number = self.read(key, |value| value.as_str().and_then(parse_bytes).ok_or(BYTES_FORM));
+        let number = self.read(key, |value| {
+            value.as_str().and_then(parse_bytes).ok_or(BYTES_FORM)
+        });
         self.within(key, number, bounds)
     }
 
@@ -129,9 +155,13 @@ impl Reader {
         let text = self.text(key);
         match url::Url::parse(&text) {
             Ok(url) if schemes.contains(&url.scheme()) => {}
-            _ => {
-                self.mistake(key, format_args!("expected a URL starting with {}://", schemes.join(":// or ")))
-            }
+            _ => self.mistake(
+                key,
+                format_args!(
+                    "expected a URL starting with {}://",
+                    schemes.join(":// or ")
+                ),
+            ),
         }
         text.trim_end_matches('/').to_owned()
     }
@@ -139,10 +169,19 @@ impl Reader {
     /// One of a few words.
     pub fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text(key);
-        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        let found = choices
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, value)| *value);
         if found.is_none() {
-            let words: Vec<_> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-            self.mistake(key, format_args!("`{text}` is not one of {}", words.join(", ")));
+            let words: Vec<_> = choices
+                .iter()
+                .map(|(word, _)| format!("\"{word}\""))
+                .collect();
+            self.mistake(
+                key,
+                format_args!("`{text}` is not one of {}", words.join(", ")),
+            );
         }
         found
     }
@@ -151,13 +190,22 @@ impl Reader {
     pub fn texts(&mut self, key: &str) -> Vec<String> {
         self.read(key, |value| {
             let items = value.as_array().ok_or("expected a list of texts")?;
-            let texts: Option<Vec<_>> = items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
+            let texts: Option<Vec<_>> = items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect();
             texts.ok_or("expected a list of texts")
         })
     }
 
-    fn read<T: Default>(&mut self, key: &str, convert: impl FnOnce(&Value) -> Result<T, &'static str>) -> T {
-        let result = lookup(&self.values, key).ok_or("is not in the built-in defaults").and_then(convert);
+    fn read<T: Default>(
+        &mut self,
+        key: &str,
+        convert: impl FnOnce(&Value) -> Result<T, &'static str>,
+    ) -> T {
+        let result = lookup(&self.values, key)
+            .ok_or("is not in the built-in defaults")
+            .and_then(convert);
         result.unwrap_or_else(|what| {
             self.mistake(key, what);
             T::default()
@@ -166,7 +214,10 @@ impl Reader {
 
     fn within(&mut self, key: &str, number: u64, bounds: std::ops::RangeInclusive<u64>) -> u64 {
         if !bounds.contains(&number) {
-            self.mistake(key, format_args!("{number} is outside {} to {}", bounds.start(), bounds.end()));
+            self.mistake(
+                key,
+                format_args!("{number} is outside {} to {}", bounds.start(), bounds.end()),
+            );
         }
         number
     }
@@ -191,7 +242,11 @@ pub fn environment_name(key: &str) -> String {
 
 fn collect_keys(table: &Table, prefix: &str, out: &mut Vec<String>) {
     for (name, value) in table {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let key = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
         match value {
             Value::Table(inner) => collect_keys(inner, &key, out),
             _ => out.push(key),
@@ -201,14 +256,19 @@ fn collect_keys(table: &Table, prefix: &str, out: &mut Vec<String>) {
 
 fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     let (section, name) = key.rsplit_once('.')?;
-    let inner = section.split('.').try_fold(table, |inner, part| inner.get(part)?.as_table())?;
+    let inner = section
+        .split('.')
+        .try_fold(table, |inner, part| inner.get(part)?.as_table())?;
     inner.get(name)
 }
 
 fn merge_file(values: &mut Table, path: &Path, mistakes: &mut Vec<String>) {
     let parsed = std::fs::read_to_string(path)
         .map_err(|error| format!("{}: cannot be read: {error}", path.display()))
-        .and_then(|text| text.parse::<Table>().map_err(|error| format!("{}: {error}", path.display())));
+        .and_then(|text| {
+            text.parse::<Table>()
+                .map_err(|error| format!("{}: {error}", path.display()))
+        });
     match parsed {
         Ok(layer) => merge_table(values, layer, "", mistakes),
         Err(mistake) => mistakes.push(mistake),
@@ -217,11 +277,19 @@ fn merge_file(values: &mut Table, path: &Path, mistakes: &mut Vec<String>) {
 
 fn merge_table(base: &mut Table, layer: Table, prefix: &str, mistakes: &mut Vec<String>) {
     for (name, value) in layer {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let key = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
         match (base.get_mut(&name), value) {
             (None, _) => mistakes.push(format!("{key}: unknown key{}", suggest(&key))),
-            (Some(Value::Table(inner)), Value::Table(value)) => merge_table(inner, value, &key, mistakes),
-            (Some(Value::Table(_)), _) => mistakes.push(format!("{key}: expected a section, [{key}]")),
+            (Some(Value::Table(inner)), Value::Table(value)) => {
+                merge_table(inner, value, &key, mistakes)
+            }
+            (Some(Value::Table(_)), _) => {
+                mistakes.push(format!("{key}: expected a section, [{key}]"))
+            }
             (Some(slot), value) => *slot = value,
         }
     }
@@ -238,12 +306,15 @@ fn merge_environment(
             continue;
         }
         let Some(key) = keys.iter().find(|key| environment_name(key) == name) else {
-            mistakes.push(format!("{name}: no key is set by this environment variable"));
+            mistakes.push(format!(
+                "{name}: no key is set by this environment variable"
+            ));
             continue;
         };
         let slot = key.rsplit_once('.').and_then(|(section, leaf)| {
-            let table =
-                section.split('.').try_fold(&mut *values, |inner, part| inner.get_mut(part)?.as_table_mut());
+            let table = section.split('.').try_fold(&mut *values, |inner, part| {
+                inner.get_mut(part)?.as_table_mut()
+            });
             table?.get_mut(leaf)
         });
         if let Some(slot) = slot {
@@ -258,7 +329,10 @@ fn from_environment(default: &Value, text: String) -> Value {
         Value::Integer(_) => text.parse().map_or(Value::String(text), Value::Integer),
         Value::Boolean(_) => text.parse().map_or(Value::String(text), Value::Boolean),
         Value::Array(_) => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            let items = text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty());
             Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
         }
         _ => Value::String(text),
@@ -267,12 +341,17 @@ fn from_environment(default: &Value, text: String) -> Value {
 
 fn suggest(key: &str) -> String {
     let leaf = key.rsplit('.').next().unwrap_or(key);
-    let near = keys().into_iter().find(|known| known.rsplit('.').next() == Some(leaf));
-    near.map(|known| format!("; did you mean {known}?")).unwrap_or_default()
+    let near = keys()
+        .into_iter()
+        .find(|known| known.rsplit('.').next() == Some(leaf));
+    near.map(|known| format!("; did you mean {known}?"))
+        .unwrap_or_default()
 }
 
 fn parse_bytes(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(digits)?;
     let scale = match unit.trim() {
         "B" => 1,
@@ -293,17 +372,30 @@ mod tests {
     fn load(file: &str, environment: &[(&str, &str)]) -> Reader {
         let mut path = tempfile::NamedTempFile::new().unwrap();
         path.write_all(file.as_bytes()).unwrap();
-        Reader::load(Some(path.path()), environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+        Reader::load(
+            Some(path.path()),
+            environment
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
+        )
     }
 
     #[test]
     fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
-        let mut reader =
-            load("[nats]\npartitions = 8\nurl = \"nats://a:1\"", &[("ACKLINE_NATS_URL", "nats://b:2")]);
+        let mut reader = load(
+            "[nats]\npartitions = 8\nurl = \"nats://a:1\"",
+            &[("ACKLINE_NATS_URL", "nats://b:2")],
+        );
         assert_eq!(reader.count("nats.partitions", 1..=64), 8);
         assert_eq!(reader.url("nats.url", &["nats"]), "nats://b:2");
-        assert_eq!(reader.duration("ingress.publish_budget"), Duration::from_secs(2));
-        assert_eq!(reader.bytes("ingress.body_bytes_max", 1..=u64::MAX), 4 << 20);
+        assert_eq!(
+            reader.duration("ingress.publish_budget"),
+            Duration::from_secs(2)
+        );
+        assert_eq!(
+            reader.bytes("ingress.body_bytes_max", 1..=u64::MAX),
+            4 << 20
+        );
         assert!(reader.finish().is_ok());
     }
 
@@ -311,7 +403,11 @@ mod tests {
     fn every_mistake_is_reported_at_once() {
         let mut reader = load(
             "typo = 1\n[nats]\nurls = \"x\"\npartitions = 9000\n[ingress]\npublish_budget = \"2\"\nlisten = \"nowhere\"",
-            &[("ACKLINE_NATS_URLL", "x"), ("ACKLINE_CONFIG", "ignored"), ("PATH", "/bin")],
+            &[
+                ("ACKLINE_NATS_URLL", "x"),
+                ("ACKLINE_CONFIG", "ignored"),
+                ("PATH", "/bin"),
+            ],
         );
         reader.count("nats.partitions", 1..=1024);
         reader.duration("ingress.publish_budget");

@@ -114,7 +114,10 @@ impl Head {
 
     /// Whether a target of the pool is meant: all are, unless this is a replay for one.
     pub fn is_for(&self, target: &EntityId) -> bool {
-        let only = self.replay.as_ref().and_then(|replay| replay.target.as_ref());
+        let only = self
+            .replay
+            .as_ref()
+            .and_then(|replay| replay.target.as_ref());
         only.is_none_or(|only| only == target)
     }
 
@@ -149,7 +152,12 @@ impl Head {
 
     /// The id to publish under: no tenant's update is ever taken for the repeat of another's.
     pub fn message_id(&self) -> String {
-        format!("{}{}{}", self.tenant, char::from(MESSAGE_ID_BORDER), self.id.as_str())
+        format!(
+            "{}{}{}",
+            self.tenant,
+            char::from(MESSAGE_ID_BORDER),
+            self.id.as_str()
+        )
     }
 
     /// Whether the payload is exactly what the edge stored: false once somebody edited it.
@@ -160,15 +168,28 @@ impl Head {
     /// Visits the headers that not every message has.
     fn each_optional(&self, mut visit: impl FnMut(&'static str, &str)) {
         let replay = self.replay.as_deref();
-        let done = replay.filter(|replay| !replay.done.is_empty()).map(|replay| replay.done.join(","));
+        let done = replay
+            .filter(|replay| !replay.done.is_empty())
+            .map(|replay| replay.done.join(","));
         let optional = [
             (header::REPLAY_OF, replay.map(|replay| replay.of.as_str())),
             (header::REPLAY_ID, replay.map(|replay| replay.id.as_str())),
-            (header::REPLAY_TARGET, replay.and_then(|replay| replay.target.as_ref()).map(EntityId::as_str)),
-            (header::REPLAY_VERBATIM, replay.filter(|replay| replay.verbatim).map(|_| VERBATIM)),
+            (
+                header::REPLAY_TARGET,
+                replay
+                    .and_then(|replay| replay.target.as_ref())
+                    .map(EntityId::as_str),
+            ),
+            (
+                header::REPLAY_VERBATIM,
+                replay.filter(|replay| replay.verbatim).map(|_| VERBATIM),
+            ),
             (header::DEAD_DONE, done.as_deref()),
             (header::APP, self.app.as_ref().map(AppId::as_str)),
-            (header::PHONE, self.phone.as_ref().map(PhoneNumberId::as_str)),
+            (
+                header::PHONE,
+                self.phone.as_ref().map(PhoneNumberId::as_str),
+            ),
             (header::SIGNATURE, self.signature.as_deref()),
             (header::TRACEPARENT, self.traceparent.as_deref()),
             (header::FIELD, self.field.as_deref()),
@@ -183,14 +204,19 @@ impl Head {
 
 /// Reads the update's id out of a message id; one from before tenants stood in them is the id itself.
 pub fn read_message_id(tenant: &TenantId, text: &str) -> UpdateId {
-    let own =
-        text.strip_prefix(tenant.as_str()).and_then(|rest| rest.strip_prefix(char::from(MESSAGE_ID_BORDER)));
+    let own = text
+        .strip_prefix(tenant.as_str())
+        .and_then(|rest| rest.strip_prefix(char::from(MESSAGE_ID_BORDER)));
     UpdateId::new(own.unwrap_or(text))
 }
 
 /// Reads a list of parts that took effect.
 pub fn parts(text: &str) -> Vec<String> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Appends one header; a value cannot end its line.
@@ -234,7 +260,10 @@ mod tests {
         let subject = subjects::update(Partition(3), Class::Message, &head().tenant);
         let error = Head::read(&subject, &HeaderMap::new()).unwrap_err();
         assert_eq!(error, EnvelopeError::Header(header::RECEIVED).clone());
-        assert!(matches!(Head::read("x", &HeaderMap::new()), Err(EnvelopeError::Subject(_))));
+        assert!(matches!(
+            Head::read("x", &HeaderMap::new()),
+            Err(EnvelopeError::Subject(_))
+        ));
     }
 
     #[test]
@@ -247,9 +276,16 @@ mod tests {
             done: vec!["other".into(), "third".into()],
             verbatim: true,
         };
-        let written = Head { id: UpdateId::new("wamid.HBg=~rp_1"), replay: Some(Box::new(replay)), ..head() };
+        let written = Head {
+            id: UpdateId::new("wamid.HBg=~rp_1"),
+            replay: Some(Box::new(replay)),
+            ..head()
+        };
         assert_eq!(written.subject(), "rp.relay.3.msg.acme");
-        assert_eq!(Head::read(&written.subject(), &written.to_headers()), Ok(written.clone()));
+        assert_eq!(
+            Head::read(&written.subject(), &written.to_headers()),
+            Ok(written.clone())
+        );
         assert_eq!(written.original_id(), &head().id);
         assert!(written.is_for(&EntityId::new("old-bot").unwrap()));
         assert!(!written.is_for(&EntityId::new("new-bot").unwrap()));
@@ -258,8 +294,13 @@ mod tests {
         edited.replay.as_mut().unwrap().verbatim = false;
         for word in [None, Some("false"), Some("TRUE"), Some("")] {
             let mut headers = edited.to_headers();
-            word.into_iter().for_each(|word| headers.insert(header::REPLAY_VERBATIM, word));
-            assert_eq!(Head::read(&written.subject(), &headers), Ok(edited.clone()), "{word:?}");
+            word.into_iter()
+                .for_each(|word| headers.insert(header::REPLAY_VERBATIM, word));
+            assert_eq!(
+                Head::read(&written.subject(), &headers),
+                Ok(edited.clone()),
+                "{word:?}"
+            );
         }
         let error = Head::read(&written.subject(), &head().to_headers()).unwrap_err();
         assert_eq!(error, EnvelopeError::Header(header::REPLAY_OF));
@@ -268,11 +309,17 @@ mod tests {
     #[test]
     fn two_tenants_never_publish_under_one_message_id() {
         let acme = head();
-        let globex = Head { tenant: TenantId::new("globex").unwrap(), ..head() };
+        let globex = Head {
+            tenant: TenantId::new("globex").unwrap(),
+            ..head()
+        };
         assert_eq!(acme.message_id(), "acme/wamid.HBg=");
         assert_ne!(acme.message_id(), globex.message_id());
         // Whatever Meta or a developer writes into an id, it stays within its tenant.
-        let forged = Head { id: UpdateId::new("acme/wamid.HBg="), ..globex };
+        let forged = Head {
+            id: UpdateId::new("acme/wamid.HBg="),
+            ..globex
+        };
         assert_ne!(forged.message_id(), acme.message_id());
         assert_eq!(
             Head::read(&forged.subject(), &forged.to_headers()).map(|read| read.id),
@@ -321,13 +368,22 @@ mod tests {
 
     impl Head {
         fn to_headers_len(&self) -> usize {
-            Self { kind: String::new(), ..self.clone() }.to_headers().len()
+            Self {
+                kind: String::new(),
+                ..self.clone()
+            }
+            .to_headers()
+            .len()
         }
     }
 
     fn parse(block: &[u8]) -> HeaderMap {
         let text = std::str::from_utf8(block).unwrap();
-        let lines = text.strip_prefix("NATS/1.0\r\n").unwrap().strip_suffix("\r\n").unwrap();
+        let lines = text
+            .strip_prefix("NATS/1.0\r\n")
+            .unwrap()
+            .strip_suffix("\r\n")
+            .unwrap();
         let mut headers = HeaderMap::new();
         for line in lines.split_terminator("\r\n") {
             let (name, value) = line.split_once(": ").unwrap();

@@ -46,7 +46,10 @@ pub fn short_hash(bytes: &[u8]) -> String {
 /// The API's id of the conversation that a business number has under a key. A person may have two keys, and a
 /// conversation that has become part of another keeps its own: every such id leads to what it is now.
 pub fn conversation_id(tenant: &str, phone_number_id: &str, key: &ConversationKey) -> String {
-    format!("c_{}", short_hash(format!("{tenant}/{phone_number_id}/{}", key.as_str()).as_bytes()))
+    format!(
+        "c_{}",
+        short_hash(format!("{tenant}/{phone_number_id}/{}", key.as_str()).as_bytes())
+    )
 }
 
 /// Writes bytes as lowercase hex.
@@ -55,7 +58,9 @@ pub fn hex(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         for nibble in [byte >> 4, byte & 15] {
-            out.push(char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0')));
+            out.push(char::from(
+                DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'),
+            ));
         }
     }
     out
@@ -164,7 +169,9 @@ impl UpdateId {
 
     /// What names it in a log: the first digits of its SHA-256, the same everywhere.
     pub fn in_log(&self) -> String {
-        hex(Sha256::digest(&self.0).get(..LOGGED_BYTES).unwrap_or_default())
+        hex(Sha256::digest(&self.0)
+            .get(..LOGGED_BYTES)
+            .unwrap_or_default())
     }
 }
 
@@ -187,7 +194,11 @@ impl fmt::Debug for FoundId<'_> {
 impl<'a> FoundId<'a> {
     /// Wraps an element's id as [`UpdateId::new`] does.
     pub fn new(text: Cow<'a, str>) -> Self {
-        if is_graphic(&text, UpdateId::BYTES_MAX) { Self(text) } else { Self::of_bytes(text.as_bytes()) }
+        if is_graphic(&text, UpdateId::BYTES_MAX) {
+            Self(text)
+        } else {
+            Self::of_bytes(text.as_bytes())
+        }
     }
 
     /// Makes an id out of content that has none.
@@ -212,7 +223,9 @@ fn is_graphic(text: &str, bytes_max: usize) -> bool {
     // Every byte is looked at, so that many are at once.
     !text.is_empty()
         && text.len() <= bytes_max
-        && text.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic())
+        && text
+            .bytes()
+            .fold(true, |all, byte| all & byte.is_ascii_graphic())
 }
 
 /// The ordering key of a conversation within a tenant: `u:<BSUID>`, `p:<phone>`, `g:<group>` or `-` for none.
@@ -268,7 +281,11 @@ impl ConversationKey {
 
 impl fmt::Debug for ConversationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ConversationKey({}…)", self.0.get(..2).unwrap_or(&self.0))
+        write!(
+            f,
+            "ConversationKey({}…)",
+            self.0.get(..2).unwrap_or(&self.0)
+        )
     }
 }
 
@@ -296,8 +313,12 @@ impl<'a> FoundKey<'a> {
     /// A person by phone number; a leading `+` is not part of the key.
     pub fn phone(phone: Cow<'a, str>) -> Self {
         match phone {
-            Cow::Borrowed(phone) => Self::tagged("p:", Cow::Borrowed(phone.trim_start_matches('+'))),
-            Cow::Owned(phone) => Self::tagged("p:", Cow::Owned(phone.trim_start_matches('+').to_owned())),
+            Cow::Borrowed(phone) => {
+                Self::tagged("p:", Cow::Borrowed(phone.trim_start_matches('+')))
+            }
+            Cow::Owned(phone) => {
+                Self::tagged("p:", Cow::Owned(phone.trim_start_matches('+').to_owned()))
+            }
         }
     }
 
@@ -308,14 +329,20 @@ impl<'a> FoundKey<'a> {
 
     /// Account-level updates belong to no conversation.
     pub fn none() -> Self {
-        Self { tag: "-", id: Cow::Borrowed("") }
+        Self {
+            tag: "-",
+            id: Cow::Borrowed(""),
+        }
     }
 
     fn tagged(tag: &'static str, id: Cow<'a, str>) -> Self {
         if is_graphic(&id, Self::ID_BYTES_MAX) {
             return Self { tag, id };
         }
-        Self { tag, id: Cow::Owned(format!("h_{}", short_hash(id.as_bytes()))) }
+        Self {
+            tag,
+            id: Cow::Owned(format!("h_{}", short_hash(id.as_bytes()))),
+        }
     }
 }
 
@@ -356,14 +383,24 @@ mod tests {
     fn no_id_of_metas_is_printed_by_accident() {
         let id = UpdateId::new("wamid.HBgLNDkxNzAxMjM0NTY3FQIAEhgg");
         assert_eq!(format!("{id:?}"), format!("UpdateId({})", id.in_log()));
-        assert_eq!((id.in_log().len(), id.in_log() == UpdateId::new("wamid.other").in_log()), (12, false));
+        assert_eq!(
+            (
+                id.in_log().len(),
+                id.in_log() == UpdateId::new("wamid.other").in_log()
+            ),
+            (12, false)
+        );
         let key = ConversationKey::phone("491701234567");
         assert!(!format!("{key:?}").contains("491701234567"), "{key:?}");
     }
 
     #[test]
     fn a_conversation_key_reads_back() {
-        for key in [ConversationKey::user("US.1"), ConversationKey::phone("+49"), ConversationKey::none()] {
+        for key in [
+            ConversationKey::user("US.1"),
+            ConversationKey::phone("+49"),
+            ConversationKey::none(),
+        ] {
             assert_eq!(ConversationKey::parse(key.as_str()), Some(key));
         }
         assert_eq!(ConversationKey::parse("x"), None);

@@ -48,7 +48,9 @@ impl Update {
 
     /// Who gained or lost the conversation, when it tells that.
     pub fn handover(&self) -> Option<Handover> {
-        let (Some(HANDOVERS), Body::Other(value)) = (self.field.as_deref(), &self.body) else { return None };
+        let (Some(HANDOVERS), Body::Other(value)) = (self.field.as_deref(), &self.body) else {
+            return None;
+        };
         Handover::read(value)
     }
 }
@@ -132,10 +134,21 @@ impl MetaError {
     /// Reads an error object; one without a number as code is none.
     pub fn read(value: &Value) -> Option<Self> {
         let code = value.get("code")?.as_i64()?;
-        let parts = [value.get("title"), value.get("message"), value.pointer("/error_data/details")];
-        let mut texts: Vec<&str> = parts.into_iter().flatten().filter_map(Value::as_str).collect();
+        let parts = [
+            value.get("title"),
+            value.get("message"),
+            value.pointer("/error_data/details"),
+        ];
+        let mut texts: Vec<&str> = parts
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         texts.dedup();
-        Some(Self { code, text: texts.join(": ") })
+        Some(Self {
+            code,
+            text: texts.join(": "),
+        })
     }
 }
 
@@ -191,13 +204,16 @@ fn contact_of<'v>(raw: &Value, value: &'v Value) -> Option<&'v Value> {
         [only] => Some(only),
         all => {
             let with = |pointer, id: &Option<String>| {
-                id.as_ref().and_then(|_| all.iter().find(|contact| id_at(contact, pointer) == *id))
+                id.as_ref()
+                    .and_then(|_| all.iter().find(|contact| id_at(contact, pointer) == *id))
             };
             with("/user_id", &user).or_else(|| with("/wa_id", &phone))
         }
     }?;
     let agrees = match (ids(found, "/user_id", "/wa_id"), (user, phone)) {
-        ((Some(ours), _), (Some(theirs), _)) | ((_, Some(ours)), (_, Some(theirs))) => ours == theirs,
+        ((Some(ours), _), (Some(theirs), _)) | ((_, Some(ours)), (_, Some(theirs))) => {
+            ours == theirs
+        }
         _ => true,
     };
     agrees.then_some(found)
@@ -219,14 +235,25 @@ fn read_message(raw: &Value, value: &Value) -> Message {
         timestamp: seconds_at(raw, "/timestamp"),
         text: first_text(
             own,
-            &["/body", "/caption", "/text", "/button_reply/title", "/list_reply/title", "/emoji"],
+            &[
+                "/body",
+                "/caption",
+                "/text",
+                "/button_reply/title",
+                "/list_reply/title",
+                "/emoji",
+            ],
         ),
         payload_id: first_text(own, &["/button_reply/id", "/list_reply/id", "/payload"]),
         context_id: id_at(raw, "/context/id"),
         media: own
             .and_then(|own| id_at(own, "/id"))
             .filter(|_| own_text("/mime_type").is_some())
-            .map(|id| Media { id, mime_type: own_text("/mime_type"), filename: own_text("/filename") }),
+            .map(|id| Media {
+                id,
+                mime_type: own_text("/mime_type"),
+                filename: own_text("/filename"),
+            }),
         kind,
         raw: raw.clone(),
     }
@@ -243,7 +270,11 @@ fn read_status(raw: &Value) -> Status {
             phone: id_at(raw, "/recipient_id"),
         },
         callback_data: text_at(raw, "/biz_opaque_callback_data"),
-        errors: errors.into_iter().flatten().filter_map(MetaError::read).collect(),
+        errors: errors
+            .into_iter()
+            .flatten()
+            .filter_map(MetaError::read)
+            .collect(),
         raw: raw.clone(),
     }
 }
@@ -263,8 +294,12 @@ const MILLISECONDS_MIN: u64 = 1_000_000_000_000;
 pub fn happened_ms(told: Option<u64>, received_ms: u64) -> u64 {
     let latest = received_ms.saturating_add(AHEAD_MAX_MS);
     let told = told.filter(|told| *told > 0);
-    let seconds = told.and_then(|seconds| seconds.checked_mul(1000)).filter(|ms| *ms <= latest);
-    seconds.or(told.filter(|ms| *ms <= latest && *ms >= MILLISECONDS_MIN)).unwrap_or(received_ms)
+    let seconds = told
+        .and_then(|seconds| seconds.checked_mul(1000))
+        .filter(|ms| *ms <= latest);
+    seconds
+        .or(told.filter(|ms| *ms <= latest && *ms >= MILLISECONDS_MIN))
+        .unwrap_or(received_ms)
 }
 
 #[cfg(test)]
@@ -292,14 +327,22 @@ mod tests {
                 (update.phone_number_id.as_deref(), update.waba_id.as_deref()),
                 (Some("106"), Some("7"))
             );
-            let Body::Message(message) = update.body else { panic!("{name}") };
+            let Body::Message(message) = update.body else {
+                panic!("{name}")
+            };
             assert_eq!(message.name.as_deref(), Some(read_as), "{name}");
         }
         let mut cut = envelope("Ana \u{1f600}", "\"106\"").into_bytes();
-        let at = cut.windows(4).position(|four| four == "\u{1f600}".as_bytes()).unwrap();
+        let at = cut
+            .windows(4)
+            .position(|four| four == "\u{1f600}".as_bytes())
+            .unwrap();
         cut.remove(at + 3);
         assert!(read(&cut).is_ok());
-        assert!(matches!(read(br#"{"entry":["\ud83d"#), Err(ReadError::Json(_))));
+        assert!(matches!(
+            read(br#"{"entry":["\ud83d"#),
+            Err(ReadError::Json(_))
+        ));
     }
 
     #[test]
@@ -329,8 +372,9 @@ mod tests {
 
     fn message(raw: Value) -> Message {
         let contact = json!({"profile": {"name": "Ana"}, "user_id": "US.1"});
-        let bytes =
-            envelope(json!({"metadata": {"phone_number_id": "1"}, "contacts": [contact], "messages": [raw]}));
+        let bytes = envelope(
+            json!({"metadata": {"phone_number_id": "1"}, "contacts": [contact], "messages": [raw]}),
+        );
         match read(&bytes).unwrap().body {
             Body::Message(message) => *message,
             other => panic!("{other:?}"),
@@ -339,17 +383,28 @@ mod tests {
 
     #[test]
     fn a_message_without_a_phone_number_has_its_business_scoped_id() {
-        let message =
-            message(json!({"id": "wamid.1", "type": "text", "timestamp": "17", "text": {"body": "hi"}}));
-        assert_eq!(message.from, Recipient { user_id: Some("US.1".into()), phone: None });
-        assert_eq!((message.text.as_deref(), message.timestamp), (Some("hi"), Some(17)));
+        let message = message(
+            json!({"id": "wamid.1", "type": "text", "timestamp": "17", "text": {"body": "hi"}}),
+        );
+        assert_eq!(
+            message.from,
+            Recipient {
+                user_id: Some("US.1".into()),
+                phone: None
+            }
+        );
+        assert_eq!(
+            (message.text.as_deref(), message.timestamp),
+            (Some("hi"), Some(17))
+        );
     }
 
     #[test]
     fn pressed_buttons_and_picked_rows_carry_their_ids() {
         let reply = json!({"type": "interactive", "id": "w", "interactive":
             {"type": "list_reply", "list_reply": {"id": "row", "title": "Row"}}});
-        let button = json!({"type": "button", "id": "w", "button": {"payload": "PAY", "text": "Pay"}});
+        let button =
+            json!({"type": "button", "id": "w", "button": {"payload": "PAY", "text": "Pay"}});
         assert_eq!(message(reply).payload_id.as_deref(), Some("row"));
         assert_eq!(message(button).payload_id.as_deref(), Some("PAY"));
     }
@@ -363,11 +418,18 @@ mod tests {
     #[test]
     fn a_failed_status_says_why() {
         let error = json!({"code": 131_047, "title": "Re-engagement", "message": "Re-engagement"});
-        let status =
-            json!({"id": "w", "status": "failed", "errors": [error], "biz_opaque_callback_data": "m1"});
+        let status = json!({"id": "w", "status": "failed", "errors": [error], "biz_opaque_callback_data": "m1"});
         let bytes = envelope(json!({"statuses": [status]}));
-        let Body::Status(status) = read(&bytes).unwrap().body else { panic!("a status") };
-        assert_eq!(status.errors, [MetaError { code: 131_047, text: "Re-engagement".into() }]);
+        let Body::Status(status) = read(&bytes).unwrap().body else {
+            panic!("a status")
+        };
+        assert_eq!(
+            status.errors,
+            [MetaError {
+                code: 131_047,
+                text: "Re-engagement".into()
+            }]
+        );
         assert_eq!(status.callback_data.as_deref(), Some("m1"));
     }
 

@@ -220,9 +220,14 @@ impl TryFrom<String> for RequestTimeout {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        const BOUNDS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
-        let parsed = humantime::parse_duration(&text).ok().filter(|timeout| BOUNDS.contains(timeout));
-        parsed.map(Self).ok_or("expected a duration from \"1s\" to \"5m\"")
+        const BOUNDS: std::ops::RangeInclusive<Duration> =
+            Duration::from_secs(1)..=Duration::from_secs(300);
+        let parsed = humantime::parse_duration(&text)
+            .ok()
+            .filter(|timeout| BOUNDS.contains(timeout));
+        parsed
+            .map(Self)
+            .ok_or("expected a duration from \"1s\" to \"5m\"")
     }
 }
 
@@ -434,27 +439,58 @@ macro_rules! entity {
     };
 }
 
-entity!(Brand, "brand", |b| config_key::brand(&b.id), |_b| INSTALLATION_SCOPE, |_b| vec![]);
-entity!(Tenant, "tenant", |t| config_key::tenant(&t.id), |t| t.id.as_str(), |t| t
-    .secrets
-    .values_mut()
-    .collect());
+entity!(
+    Brand,
+    "brand",
+    |b| config_key::brand(&b.id),
+    |_b| INSTALLATION_SCOPE,
+    |_b| vec![]
+);
+entity!(
+    Tenant,
+    "tenant",
+    |t| config_key::tenant(&t.id),
+    |t| t.id.as_str(),
+    |t| t.secrets.values_mut().collect()
+);
 entity!(
     App,
     "app",
     |a| config_key::app(&a.id),
-    |a| a.tenant.as_ref().map_or(INSTALLATION_SCOPE, TenantId::as_str),
+    |a| a
+        .tenant
+        .as_ref()
+        .map_or(INSTALLATION_SCOPE, TenantId::as_str),
     |a| a.secrets.iter_mut().chain([&mut a.verify_token]).collect()
 );
-entity!(PhoneNumber, "phone number", |p| config_key::phone(&p.id), |p| p.tenant.as_str(), |p| vec![
-    &mut p.access_token
-]);
-entity!(Bot, "bot", |b| config_key::owned("bot", &b.tenant, &b.id), |b| b.tenant.as_str(), |_b| vec![]);
-entity!(Flow, "flow", |f| config_key::owned("flow", &f.tenant, &f.id), |f| f.tenant.as_str(), |_f| vec![]);
-entity!(Relay, "relay", |r| config_key::owned("relay", &r.tenant, &r.id), |r| r.tenant.as_str(), |r| r
-    .app_secret
-    .iter_mut()
-    .collect());
+entity!(
+    PhoneNumber,
+    "phone number",
+    |p| config_key::phone(&p.id),
+    |p| p.tenant.as_str(),
+    |p| vec![&mut p.access_token]
+);
+entity!(
+    Bot,
+    "bot",
+    |b| config_key::owned("bot", &b.tenant, &b.id),
+    |b| b.tenant.as_str(),
+    |_b| vec![]
+);
+entity!(
+    Flow,
+    "flow",
+    |f| config_key::owned("flow", &f.tenant, &f.id),
+    |f| f.tenant.as_str(),
+    |_f| vec![]
+);
+entity!(
+    Relay,
+    "relay",
+    |r| config_key::owned("relay", &r.tenant, &r.id),
+    |r| r.tenant.as_str(),
+    |r| r.app_secret.iter_mut().collect()
+);
 entity!(
     Endpoint,
     "endpoint",
@@ -462,13 +498,20 @@ entity!(
     |e| e.tenant.as_str(),
     |e| e.secrets.iter_mut().collect()
 );
-entity!(CrmLink, "crm link", |c| config_key::owned("crm", &c.tenant, &c.id), |c| c.tenant.as_str(), |c| [
-    &mut c.access_token,
-    &mut c.hook_token
-]
-.into_iter()
-.chain(c.webhook_secret.iter_mut())
-.collect());
-entity!(ApiKey, "api key", |k| config_key::owned("key", &k.tenant, &k.id), |k| k.tenant.as_str(), |k| vec![
-    &mut k.key
-]);
+entity!(
+    CrmLink,
+    "crm link",
+    |c| config_key::owned("crm", &c.tenant, &c.id),
+    |c| c.tenant.as_str(),
+    |c| [&mut c.access_token, &mut c.hook_token]
+        .into_iter()
+        .chain(c.webhook_secret.iter_mut())
+        .collect()
+);
+entity!(
+    ApiKey,
+    "api key",
+    |k| config_key::owned("key", &k.tenant, &k.id),
+    |k| k.tenant.as_str(),
+    |k| vec![&mut k.key]
+);

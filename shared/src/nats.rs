@@ -91,14 +91,23 @@ pub struct NatsSettings {
 impl NatsSettings {
     /// Reads the section.
     pub fn read(reader: &mut Reader) -> Self {
-        let modes = [Durability::Stored, Durability::Synced, Durability::Replicated, Durability::Logged]
-            .map(|mode| (mode.as_str(), mode));
+        let modes = [
+            Durability::Stored,
+            Durability::Synced,
+            Durability::Replicated,
+            Durability::Logged,
+        ]
+        .map(|mode| (mode.as_str(), mode));
         let partitions = reader.count("nats.partitions", 1..=256);
         Self {
             url: ServerUrls::new(reader.text("nats.url")),
-            credentials_file: reader.optional_text("nats.credentials_file").map(PathBuf::from),
+            credentials_file: reader
+                .optional_text("nats.credentials_file")
+                .map(PathBuf::from),
             monitor_url: reader.optional_text("nats.monitor_url"),
-            durability: reader.choice("nats.durability", &modes).unwrap_or(Durability::Synced),
+            durability: reader
+                .choice("nats.durability", &modes)
+                .unwrap_or(Durability::Synced),
             partitions: u16::try_from(partitions).unwrap_or(1),
             max_age: reader.duration("nats.max_age"),
             dead_max_age: reader.duration("nats.dead_max_age"),
@@ -150,7 +159,10 @@ impl NatsError {
                 "; every stream reserves nats.stream_bytes_max, and the buckets nats.session_bytes_max and nats.config_bytes_max: lower it, or give JetStream more max_file_store",
             );
         }
-        Self::Prepare { what: what.to_owned(), reason }
+        Self::Prepare {
+            what: what.to_owned(),
+            reason,
+        }
     }
 }
 

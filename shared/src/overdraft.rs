@@ -36,14 +36,20 @@ impl Overdraft {
 
     /// Whether it is about one of these streams.
     pub fn is_of(&self, streams: &[&str]) -> bool {
-        streams.iter().any(|stream| self.streams.contains_key(*stream))
+        streams
+            .iter()
+            .any(|stream| self.streams.contains_key(*stream))
     }
 
     /// In words for people.
     pub fn words(&self) -> String {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let of = |(stream, held): (&String, &Holding)| {
-            format!("it holds {} MiB of {stream} and may hold {}", mib(held.bytes), mib(held.limit))
+            format!(
+                "it holds {} MiB of {stream} and may hold {}",
+                mib(held.bytes),
+                mib(held.limit)
+            )
         };
         self.streams.iter().map(of).collect::<Vec<_>>().join("; ")
     }
@@ -56,10 +62,14 @@ mod tests {
 
     #[test]
     fn what_another_version_wrote_is_read() {
-        let newer = r#"{"v":2,"at_ms":5,"why":"x","streams":{"DEAD":{"bytes":9,"limit":7,"count":1}}}"#;
+        let newer =
+            r#"{"v":2,"at_ms":5,"why":"x","streams":{"DEAD":{"bytes":9,"limit":7,"count":1}}}"#;
         let read: Overdraft = serde_json::from_str(newer).unwrap();
         assert!(read.is_of(&[UPDATES, DEAD]) && !read.is_of(&[UPDATES]));
-        assert_eq!(serde_json::from_str::<Overdraft>("{}").unwrap(), Overdraft::default());
+        assert_eq!(
+            serde_json::from_str::<Overdraft>("{}").unwrap(),
+            Overdraft::default()
+        );
         assert_eq!(read.words(), "it holds 1 MiB of DEAD and may hold 1");
     }
 }

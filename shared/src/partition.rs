@@ -18,7 +18,12 @@ fn stable_hash(parts: &[&[u8]]) -> u64 {
 }
 
 /// Picks the partition of a conversation: the `slot`-th of the tenant's own `shards` partitions.
-pub fn of_conversation(tenant: &TenantId, key: &ConversationKey, shards: u8, partitions: u16) -> Partition {
+pub fn of_conversation(
+    tenant: &TenantId,
+    key: &ConversationKey,
+    shards: u8,
+    partitions: u16,
+) -> Partition {
     let partitions = partitions.max(1);
     let shards = u16::from(shards.max(1)).min(partitions);
     let slot = stable_hash(&[key.as_str().as_bytes()]) % u64::from(shards);
@@ -41,7 +46,9 @@ fn tenant_shard(tenant: &TenantId, slot: u64, partitions: u16) -> u16 {
 }
 
 fn coprime_stride(wanted: u64, count: u64) -> u64 {
-    (wanted.max(1)..wanted.max(1) + count).find(|stride| gcd(*stride, count) == 1).unwrap_or(1)
+    (wanted.max(1)..wanted.max(1) + count)
+        .find(|stride| gcd(*stride, count) == 1)
+        .unwrap_or(1)
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -55,10 +62,19 @@ mod tests {
 
     #[test]
     fn a_conversation_always_meets_the_same_partition() {
-        let (tenant, key) = (TenantId::new("acme").unwrap(), ConversationKey::user("US.1"));
+        let (tenant, key) = (
+            TenantId::new("acme").unwrap(),
+            ConversationKey::user("US.1"),
+        );
         // Written down: a change of these numbers is a change of the wire format.
-        assert_eq!(of_conversation(&tenant, &key, 4, 32), of_conversation(&tenant, &key, 4, 32));
-        assert_eq!(of_phone("106540352242922", 32), of_phone("106540352242922", 32));
+        assert_eq!(
+            of_conversation(&tenant, &key, 4, 32),
+            of_conversation(&tenant, &key, 4, 32)
+        );
+        assert_eq!(
+            of_phone("106540352242922", 32),
+            of_phone("106540352242922", 32)
+        );
     }
 
     #[test]
@@ -67,7 +83,14 @@ mod tests {
             let tenant = TenantId::new(name).unwrap();
             for shards in [2_u8, 4, 8] {
                 let seen: HashSet<_> = (0..4000)
-                    .map(|i| of_conversation(&tenant, &ConversationKey::user(&format!("US.{i}")), shards, 32))
+                    .map(|i| {
+                        of_conversation(
+                            &tenant,
+                            &ConversationKey::user(&format!("US.{i}")),
+                            shards,
+                            32,
+                        )
+                    })
                     .collect();
                 assert_eq!(seen.len(), usize::from(shards), "{name} with {shards}");
             }
@@ -88,6 +111,9 @@ mod tests {
     #[test]
     fn more_shards_than_partitions_is_harmless() {
         let tenant = TenantId::new("acme").unwrap();
-        assert_eq!(of_conversation(&tenant, &ConversationKey::none(), 8, 1), Partition(0));
+        assert_eq!(
+            of_conversation(&tenant, &ConversationKey::none(), 8, 1),
+            Partition(0)
+        );
     }
 }

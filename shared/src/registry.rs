@@ -69,12 +69,17 @@ impl Snapshot {
     ) -> impl Iterator<Item = &'a Arc<T>> {
         let prefix = format!("{family}.{tenant}.");
         let range = map.range(prefix.clone()..);
-        range.take_while(move |(key, _)| key.starts_with(&prefix)).map(|(_, value)| value)
+        range
+            .take_while(move |(key, _)| key.starts_with(&prefix))
+            .map(|(_, value)| value)
     }
 
     /// The tenant that account-level updates of a WABA belong to.
     pub fn tenant_of_waba(&self, waba: &str) -> Option<&TenantId> {
-        self.phones.values().find(|phone| phone.waba_id == waba).map(|phone| &phone.tenant)
+        self.phones
+            .values()
+            .find(|phone| phone.waba_id == waba)
+            .map(|phone| &phone.tenant)
     }
 
     /// Opens a stored secret of an entity.
@@ -84,8 +89,12 @@ impl Snapshot {
         scope: &str,
         field: &SecretField,
     ) -> Result<Secret<String>, VaultError> {
-        let sealed =
-            self.data_keys.get(scope).ok_or_else(|| VaultError::NoDataKey { scope: scope.to_owned() })?;
+        let sealed = self
+            .data_keys
+            .get(scope)
+            .ok_or_else(|| VaultError::NoDataKey {
+                scope: scope.to_owned(),
+            })?;
         field.open(&VaultKey::open_under(master, scope, sealed)?, scope)
     }
 
@@ -100,20 +109,27 @@ impl Snapshot {
         self.version += 1;
         let folded = self.fold_entry(key, value);
         match (&folded, value) {
-            (Err(_), Some(bytes)) => drop(self.unreadable.insert(key.to_owned(), Unreadable::new(bytes))),
+            (Err(_), Some(bytes)) => drop(
+                self.unreadable
+                    .insert(key.to_owned(), Unreadable::new(bytes)),
+            ),
             _ => drop(self.unreadable.remove(key)),
         }
         folded
     }
 
     fn fold_entry(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
-        let Some((family, id)) = key.split_once('.') else { return Ok(()) };
+        let Some((family, id)) = key.split_once('.') else {
+            return Ok(());
+        };
         match family {
             "brand" => store(&mut self.brands, key.to_owned(), value),
             "bot" => store(&mut self.bots, key.to_owned(), value),
             "flow" => {
                 match value {
-                    Some(bytes) => self.flows.insert(key.to_owned(), Arc::new(HeldFlow::read(bytes)?)),
+                    Some(bytes) => self
+                        .flows
+                        .insert(key.to_owned(), Arc::new(HeldFlow::read(bytes)?)),
                     None => self.flows.remove(key),
                 };
                 Ok(())
@@ -124,18 +140,27 @@ impl Snapshot {
             "key" => store(&mut self.api_keys, key.to_owned(), value),
             "tenant" => TenantId::new(id).map_or(Ok(()), |id| store(&mut self.tenants, id, value)),
             "app" => AppId::new(id).map_or(Ok(()), |id| store(&mut self.apps, id, value)),
-            "phone" => PhoneNumberId::new(id).map_or(Ok(()), |id| store(&mut self.phones, id, value)),
+            "phone" => {
+                PhoneNumberId::new(id).map_or(Ok(()), |id| store(&mut self.phones, id, value))
+            }
             "overdraft" => {
-                let Ok(id) = TenantId::new(id) else { return Ok(()) };
+                let Ok(id) = TenantId::new(id) else {
+                    return Ok(());
+                };
                 match value {
-                    Some(bytes) => drop(self.overdrafts.insert(id, Arc::new(serde_json::from_slice(bytes)?))),
+                    Some(bytes) => drop(
+                        self.overdrafts
+                            .insert(id, Arc::new(serde_json::from_slice(bytes)?)),
+                    ),
                     None => drop(self.overdrafts.remove(&id)),
                 }
                 Ok(())
             }
             "datakey" => {
                 match value {
-                    Some(bytes) => self.data_keys.insert(id.to_owned(), serde_json::from_slice(bytes)?),
+                    Some(bytes) => self
+                        .data_keys
+                        .insert(id.to_owned(), serde_json::from_slice(bytes)?),
                     None => self.data_keys.remove(id),
                 };
                 Ok(())
@@ -181,7 +206,15 @@ impl Registry {
             building: Snapshot::default(),
             whole: false,
         };
-        (Self { current, loaded, version, taken }, keeper)
+        (
+            Self {
+                current,
+                loaded,
+                version,
+                taken,
+            },
+            keeper,
+        )
     }
 
     /// A registry with fixed content, for a part of the program run without NATS.
@@ -189,7 +222,12 @@ impl Registry {
         let (_, version) = watch::channel(snapshot.version);
         let (_, loaded) = watch::channel(true);
         let (_, taken) = watch::channel(0);
-        Self { current: Arc::new(ArcSwap::from_pointee(snapshot)), loaded, version, taken }
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(snapshot)),
+            loaded,
+            version,
+            taken,
+        }
     }
 
     /// The configuration now.
@@ -237,7 +275,10 @@ impl Keeper {
     /// Begins a new table, read from the start; the one before stays in force until this one is whole.
     pub fn begin(&mut self) {
         // Another number, even when nothing follows: what was there before may be gone.
-        self.building = Snapshot { version: self.current.load().version + 1, ..Snapshot::default() };
+        self.building = Snapshot {
+            version: self.current.load().version + 1,
+            ..Snapshot::default()
+        };
         self.whole = false;
     }
 
@@ -296,9 +337,21 @@ mod tests {
     #[test]
     fn changes_fold_into_the_snapshot_and_out_of_it() {
         let mut snapshot = Snapshot::default();
-        snapshot.fold("tenant.acme", Some(br#"{"id":"acme","name":"Acme"}"#)).unwrap();
-        snapshot.fold("bot.acme.b1", Some(br#"{"id":"b1","tenant":"acme","flows":["f"]}"#)).unwrap();
-        snapshot.fold("bot.acme-2.b1", Some(br#"{"id":"b1","tenant":"acme-2","flows":["f"]}"#)).unwrap();
+        snapshot
+            .fold("tenant.acme", Some(br#"{"id":"acme","name":"Acme"}"#))
+            .unwrap();
+        snapshot
+            .fold(
+                "bot.acme.b1",
+                Some(br#"{"id":"b1","tenant":"acme","flows":["f"]}"#),
+            )
+            .unwrap();
+        snapshot
+            .fold(
+                "bot.acme-2.b1",
+                Some(br#"{"id":"b1","tenant":"acme-2","flows":["f"]}"#),
+            )
+            .unwrap();
         let acme = TenantId::new("acme").unwrap();
         assert_eq!(snapshot.tenants[&acme].shards, 4);
         assert_eq!(Snapshot::owned(&snapshot.bots, "bot", &acme).count(), 1);
@@ -313,9 +366,15 @@ mod tests {
         let newer = br#"{"v":2,"id":"acme","name":"A","colour":{"of":"tomorrow"}}"#;
         snapshot.fold("tenant.acme", Some(newer)).unwrap();
         assert_eq!(snapshot.tenants.len(), 1);
-        assert!(snapshot.fold("tenant.b", Some(br#"{"id":"b","name":7}"#)).is_err());
+        assert!(
+            snapshot
+                .fold("tenant.b", Some(br#"{"id":"b","name":7}"#))
+                .is_err()
+        );
         assert!(snapshot.tenants.len() == 1 && snapshot.unreadable.contains_key("tenant.b"));
-        snapshot.fold("tenant.b", Some(br#"{"id":"b","name":"B"}"#)).unwrap();
+        snapshot
+            .fold("tenant.b", Some(br#"{"id":"b","name":"B"}"#))
+            .unwrap();
         assert!(snapshot.tenants.len() == 2 && snapshot.unreadable.is_empty());
         assert!(snapshot.fold("tenant.b", Some(b"{")).is_err());
         snapshot.fold("tenant.b", None).unwrap();
@@ -332,21 +391,33 @@ mod tests {
         for _ in 0..2 {
             let snapshot = registry.snapshot();
             assert_eq!(snapshot.tenants[&acme].name, "A");
-            assert_eq!(snapshot.unreadable.keys().collect::<Vec<_>>(), ["tenant.acme"]);
+            assert_eq!(
+                snapshot.unreadable.keys().collect::<Vec<_>>(),
+                ["tenant.acme"]
+            );
             keeper.begin();
             keeper.take("tenant.acme", Some(b"{"));
             keeper.complete();
         }
         keeper.begin();
         keeper.complete();
-        assert!(registry.snapshot().tenants.is_empty() && registry.snapshot().unreadable.is_empty());
+        assert!(
+            registry.snapshot().tenants.is_empty() && registry.snapshot().unreadable.is_empty()
+        );
     }
 
     #[test]
     fn a_table_read_anew_takes_the_place_of_the_last_one_when_it_is_whole() {
         let (registry, mut keeper) = Registry::kept();
         let tenant = |id: &str| format!(r#"{{"id":"{id}","name":"A"}}"#);
-        let shown = || registry.snapshot().tenants.keys().map(ToString::to_string).collect::<Vec<_>>();
+        let shown = || {
+            registry
+                .snapshot()
+                .tenants
+                .keys()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
         keeper.take("tenant.acme", Some(tenant("acme").as_bytes()));
         assert!(!registry.is_loaded() && shown().is_empty());
         keeper.complete();
@@ -389,9 +460,18 @@ mod tests {
         let (master, data) = (VaultKey::generate(), VaultKey::generate());
         let mut snapshot = Snapshot::default();
         let stored = serde_json::to_vec(&data.seal_under(&master, INSTALLATION_SCOPE)).unwrap();
-        snapshot.fold(&config_key::data_key(INSTALLATION_SCOPE), Some(&stored)).unwrap();
-        let field = SecretField::sealed(&data.seal(INSTALLATION_SCOPE, &Secret::new("s3cret".to_owned())));
-        assert_eq!(snapshot.open(&master, INSTALLATION_SCOPE, &field).unwrap().expose(), "s3cret");
+        snapshot
+            .fold(&config_key::data_key(INSTALLATION_SCOPE), Some(&stored))
+            .unwrap();
+        let field =
+            SecretField::sealed(&data.seal(INSTALLATION_SCOPE, &Secret::new("s3cret".to_owned())));
+        assert_eq!(
+            snapshot
+                .open(&master, INSTALLATION_SCOPE, &field)
+                .unwrap()
+                .expose(),
+            "s3cret"
+        );
         assert!(snapshot.open(&master, "acme", &field).is_err());
     }
 }

@@ -65,30 +65,45 @@ pub enum SignatureError {
 }
 
 /// Checks a header value against the body under every live key, in constant time.
-pub fn verify(keys: &[SigningKey], header: Option<&[u8]>, body: &[u8]) -> Result<(), SignatureError> {
+pub fn verify(
+    keys: &[SigningKey],
+    header: Option<&[u8]>,
+    body: &[u8],
+) -> Result<(), SignatureError> {
     let claimed = parse(header.ok_or(SignatureError::Missing)?)?;
     let mut matched = subtle::Choice::from(0);
     for key in keys {
         matched |= key.digest(&[body]).ct_eq(&claimed);
     }
-    if matched.into() { Ok(()) } else { Err(SignatureError::Mismatch) }
+    if matched.into() {
+        Ok(())
+    } else {
+        Err(SignatureError::Mismatch)
+    }
 }
 
 fn parse(header: &[u8]) -> Result<[u8; DIGEST_BYTES], SignatureError> {
-    let digits = header.strip_prefix(PREFIX).ok_or(SignatureError::Malformed)?;
+    let digits = header
+        .strip_prefix(PREFIX)
+        .ok_or(SignatureError::Malformed)?;
     if digits.len() != DIGEST_BYTES * 2 {
         return Err(SignatureError::Malformed);
     }
     let mut out = [0; DIGEST_BYTES];
     for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        let [high, low] = pair else { return Err(SignatureError::Malformed) };
+        let [high, low] = pair else {
+            return Err(SignatureError::Malformed);
+        };
         *byte = (nibble(*high)? << 4) | nibble(*low)?;
     }
     Ok(out)
 }
 
 fn nibble(digit: u8) -> Result<u8, SignatureError> {
-    char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok()).ok_or(SignatureError::Malformed)
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|n| u8::try_from(n).ok())
+        .ok_or(SignatureError::Malformed)
 }
 
 #[cfg(test)]
@@ -120,8 +135,14 @@ mod tests {
         let header = key().sign(PLAIN);
         let keys = [SigningKey::from_bytes(b"next"), key()];
         assert_eq!(verify(&keys, Some(header.as_bytes()), PLAIN), Ok(()));
-        assert_eq!(verify(&keys[..1], Some(header.as_bytes()), PLAIN), Err(SignatureError::Mismatch));
-        assert_eq!(verify(&[], Some(header.as_bytes()), PLAIN), Err(SignatureError::Mismatch));
+        assert_eq!(
+            verify(&keys[..1], Some(header.as_bytes()), PLAIN),
+            Err(SignatureError::Mismatch)
+        );
+        assert_eq!(
+            verify(&[], Some(header.as_bytes()), PLAIN),
+            Err(SignatureError::Mismatch)
+        );
     }
 
     #[test]
@@ -129,12 +150,25 @@ mod tests {
         let good = key().sign(PLAIN);
         let truncated = good.get(..70).unwrap_or_default().as_bytes();
         let non_hex = format!("sha256={}", "zz".repeat(32));
-        for bad in [&b""[..], b"sha256=", b"sha1=00", truncated, non_hex.as_bytes()] {
-            assert_eq!(verify(&[key()], Some(bad), PLAIN), Err(SignatureError::Malformed));
+        for bad in [
+            &b""[..],
+            b"sha256=",
+            b"sha1=00",
+            truncated,
+            non_hex.as_bytes(),
+        ] {
+            assert_eq!(
+                verify(&[key()], Some(bad), PLAIN),
+                Err(SignatureError::Malformed)
+            );
         }
         assert_eq!(verify(&[key()], None, PLAIN), Err(SignatureError::Missing));
         assert_eq!(
-            verify(&[key()], Some(good.to_uppercase().replace("SHA", "sha").as_bytes()), PLAIN),
+            verify(
+                &[key()],
+                Some(good.to_uppercase().replace("SHA", "sha").as_bytes()),
+                PLAIN
+            ),
             Ok(())
         );
     }
@@ -142,6 +176,9 @@ mod tests {
     #[test]
     fn a_changed_byte_is_a_mismatch() {
         let header = key().sign(PLAIN);
-        assert_eq!(verify(&[key()], Some(header.as_bytes()), ESCAPED), Err(SignatureError::Mismatch));
+        assert_eq!(
+            verify(&[key()], Some(header.as_bytes()), ESCAPED),
+            Err(SignatureError::Mismatch)
+        );
     }
 }

@@ -25,8 +25,9 @@ pub enum SecretError {
 /// Reads a `whsec_…` secret (the prefix may be absent) into a key.
 pub fn key(secret: &Secret<String>) -> Result<SigningKey, SecretError> {
     let text = secret.expose().as_str();
-    let bytes =
-        STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text)).map_err(|_| SecretError::NotBase64)?;
+    let bytes = STANDARD
+        .decode(text.strip_prefix(PREFIX).unwrap_or(text))
+        .map_err(|_| SecretError::NotBase64)?;
     if !(24..=64).contains(&bytes.len()) {
         return Err(SecretError::Length);
     }
@@ -45,7 +46,12 @@ pub fn sign(keys: &[SigningKey], id: &str, timestamp: u64, body: &[u8]) -> Strin
     let head = format!("{id}.{timestamp}.");
     let entries: Vec<String> = keys
         .iter()
-        .map(|key| format!("v1,{}", STANDARD.encode(key.digest(&[head.as_bytes(), body]))))
+        .map(|key| {
+            format!(
+                "v1,{}",
+                STANDARD.encode(key.digest(&[head.as_bytes(), body]))
+            )
+        })
         .collect();
     entries.join(" ")
 }
@@ -63,12 +69,22 @@ mod tests {
         let one = key(&secret("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")).unwrap();
         let body = br#"{"email":"test@example.com","username":"test_user"}"#;
         assert_eq!(
-            sign(std::slice::from_ref(&one), "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", 1_649_367_553, body),
+            sign(
+                std::slice::from_ref(&one),
+                "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk",
+                1_649_367_553,
+                body
+            ),
             "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw="
         );
         let two = key(&secret("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();
         assert_eq!(
-            sign(&[two], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#),
+            sign(
+                &[two],
+                "msg_p5jXN8AQM9LWM0D4loKWxJek",
+                1_614_265_330,
+                br#"{"test": 2432232314}"#
+            ),
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
         );
     }
@@ -79,18 +95,27 @@ mod tests {
         let oracle = standardwebhooks::Webhook::new(fresh.expose()).unwrap();
         let body = br#"{"type":"message.received"}"#;
         let signature = sign(&[key(&fresh).unwrap()], "evt_1", 1_700_000_000, body);
-        assert_eq!(oracle.sign("evt_1", 1_700_000_000, body).unwrap(), signature);
+        assert_eq!(
+            oracle.sign("evt_1", 1_700_000_000, body).unwrap(),
+            signature
+        );
     }
 
     #[test]
     fn a_rotation_lists_both_signatures() {
-        let keys = [SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32])];
+        let keys = [
+            SigningKey::from_bytes(&[1; 32]),
+            SigningKey::from_bytes(&[2; 32]),
+        ];
         assert_eq!(sign(&keys, "a", 1, b"x").split(' ').count(), 2);
     }
 
     #[test]
     fn weak_or_unreadable_secrets_are_refused() {
         assert_eq!(key(&secret("whsec_")).unwrap_err(), SecretError::Length);
-        assert_eq!(key(&secret("whsec_!!!")).unwrap_err(), SecretError::NotBase64);
+        assert_eq!(
+            key(&secret("whsec_!!!")).unwrap_err(),
+            SecretError::NotBase64
+        );
     }
 }

@@ -56,7 +56,11 @@ pub fn encode<T: Stored>(record: &T) -> Vec<u8> {
     }
     match out.get(start + 1) {
         Some(b'}') => drop(out.remove(start)),
-        _ => out.iter_mut().skip(start).take(1).for_each(|brace| *brace = b','),
+        _ => out
+            .iter_mut()
+            .skip(start)
+            .take(1)
+            .for_each(|brace| *brace = b','),
     }
     out
 }
@@ -69,7 +73,10 @@ pub fn decode<T: Stored>(bytes: &[u8]) -> Result<T, serde_json::Error> {
 /// Makes sure that a record is not of a later version than this program writes; what does not read is of no version.
 pub fn check<T: Stored>(bytes: &[u8]) -> Result<(), Newer> {
     match serde_json::from_slice::<Version>(bytes) {
-        Ok(Version { v }) if v > T::V => Err(Newer { found: v, known: T::V }),
+        Ok(Version { v }) if v > T::V => Err(Newer {
+            found: v,
+            known: T::V,
+        }),
         _ => Ok(()),
     }
 }
@@ -100,7 +107,10 @@ pub fn refuse_unknown<T: DeserializeOwned>(written: &Value) -> Result<(), String
     let known = fields_of::<T>();
     let mut names = written.as_object().into_iter().flat_map(Map::keys);
     match names.find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(format!("{name}: {}", serde_json::Error::unknown_field(name, known))),
+        Some(name) => Err(format!(
+            "{name}: {}",
+            serde_json::Error::unknown_field(name, known)
+        )),
         None => Ok(()),
     }
 }
@@ -172,15 +182,26 @@ mod tests {
     }
 
     fn sample(name: Option<&str>) -> Sample {
-        Sample { id: "a".into(), name: name.map(Into::into) }
+        Sample {
+            id: "a".into(),
+            name: name.map(Into::into),
+        }
     }
 
     #[test]
     fn a_record_is_written_with_its_version_and_read_with_or_without() {
         assert_eq!(encode(&sample(None)), br#"{"v":1,"id":"a"}"#);
         assert_eq!(encode(&Nothing {}), br#"{"v":12}"#);
-        for text in [r#"{"id":"a"}"#, r#"{"v":1,"id":"a"}"#, r#"{"v":9,"id":"a","of":{"the":["future"]}}"#] {
-            assert_eq!(decode::<Sample>(text.as_bytes()).unwrap(), sample(None), "{text}");
+        for text in [
+            r#"{"id":"a"}"#,
+            r#"{"v":1,"id":"a"}"#,
+            r#"{"v":9,"id":"a","of":{"the":["future"]}}"#,
+        ] {
+            assert_eq!(
+                decode::<Sample>(text.as_bytes()).unwrap(),
+                sample(None),
+                "{text}"
+            );
         }
         assert!(decode::<Sample>(br#"{"id":1}"#).is_err());
     }
@@ -191,7 +212,10 @@ mod tests {
         let after = encode_over(&sample(None), before).unwrap();
         let after: Value = serde_json::from_slice(&after).unwrap();
         assert_eq!(after, json!({"v": 1, "id": "a", "of": ["the", "future"]}));
-        assert_eq!(encode_over(&sample(None), b"{").unwrap(), encode(&sample(None)));
+        assert_eq!(
+            encode_over(&sample(None), b"{").unwrap(),
+            encode(&sample(None))
+        );
     }
 
     #[test]
@@ -200,7 +224,10 @@ mod tests {
         assert_eq!(newer, Newer { found: 2, known: 1 });
         assert_eq!(check::<Sample>(br#"{"id":"a"}"#), Ok(()));
         assert_eq!(check::<Nothing>(br#"{"v":12}"#), Ok(()));
-        assert!(newer.to_string().contains("upgrade this program first"), "{newer}");
+        assert!(
+            newer.to_string().contains("upgrade this program first"),
+            "{newer}"
+        );
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]

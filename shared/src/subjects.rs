@@ -145,8 +145,14 @@ pub enum Pool {
 
 impl Pool {
     /// Every pool, in the order they are listed to people.
-    pub const ALL: [Self; 6] =
-        [Self::Flows, Self::Replies, Self::Relay, Self::Crm, Self::Events, Self::Journal];
+    pub const ALL: [Self; 6] = [
+        Self::Flows,
+        Self::Replies,
+        Self::Relay,
+        Self::Crm,
+        Self::Events,
+        Self::Journal,
+    ];
 
     /// The pool's name, also its subject token.
     pub fn as_str(self) -> &'static str {
@@ -283,7 +289,11 @@ pub fn told(tenant: &TenantId) -> String {
 
 /// The filter over dead letters; `None` leaves that token open.
 pub fn dead_filter(pool: Option<Pool>, tenant: Option<&TenantId>) -> String {
-    format!("dead.{}.{}", pool.map_or("*", Pool::as_str), tenant.map_or("*", TenantId::as_str))
+    format!(
+        "dead.{}.{}",
+        pool.map_or("*", Pool::as_str),
+        tenant.map_or("*", TenantId::as_str)
+    )
 }
 
 /// The filter of one class of updates in one partition.
@@ -308,7 +318,10 @@ pub fn replays_of(tenant: &TenantId) -> String {
 
 /// The filters of a tenant's lines and of its conversations' lines in SPILL, of every pool, partition and lane.
 pub fn lines_of(tenant: &TenantId) -> [String; 2] {
-    [format!("spill.*.*.*.{tenant}"), format!("spill.*.*.*.{tenant}.*")]
+    [
+        format!("spill.*.*.*.{tenant}"),
+        format!("spill.*.*.*.{tenant}.*"),
+    ]
 }
 
 /// The filter of a tenant's send commands, in every lane and partition.
@@ -342,8 +355,16 @@ pub struct SpillLine {
 impl SpillLine {
     /// `spill.<pool>.<p>.<lane>.<tenant>` or, of one conversation, `spill.<pool>.<p>.<lane>.<tenant>.<hash>`.
     pub fn subject(&self, pool: Pool) -> String {
-        let Self { partition, lane, tenant, conversation } = self;
-        let tail = conversation.as_ref().map(|hash| format!(".{hash}")).unwrap_or_default();
+        let Self {
+            partition,
+            lane,
+            tenant,
+            conversation,
+        } = self;
+        let tail = conversation
+            .as_ref()
+            .map(|hash| format!(".{hash}"))
+            .unwrap_or_default();
         format!("spill.{pool}.{partition}.{lane}.{tenant}{tail}")
     }
 
@@ -413,20 +434,38 @@ impl Subject {
     /// Reads a subject; `None` for one this module did not write.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
-        let (head, one, two, three, four) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next(), parts.next());
+        let (head, one, two, three, four) = (
+            parts.next()?,
+            parts.next()?,
+            parts.next()?,
+            parts.next(),
+            parts.next(),
+        );
         if let ("rp", Some(what), Some(tenant), None) = (head, three, four, parts.next()) {
             let partition = Partition(two.parse().ok()?);
-            return Some(Self::Replay(one.parse().ok()?, partition, what.to_owned(), tenant_id(tenant)?));
+            return Some(Self::Replay(
+                one.parse().ok()?,
+                partition,
+                what.to_owned(),
+                tenant_id(tenant)?,
+            ));
         }
         let partition = || one.parse().ok().map(Partition);
         match (head, three, four) {
-            ("in", Some(tenant), None) => {
-                Some(Self::Update(partition()?, two.parse().ok()?, tenant_id(tenant)?))
+            ("in", Some(tenant), None) => Some(Self::Update(
+                partition()?,
+                two.parse().ok()?,
+                tenant_id(tenant)?,
+            )),
+            ("ev", Some(kind), None) => {
+                Some(Self::Record(partition()?, tenant_id(two)?, kind.to_owned()))
             }
-            ("ev", Some(kind), None) => Some(Self::Record(partition()?, tenant_id(two)?, kind.to_owned())),
             ("out", Some(tenant), None) => {
-                let lane = if two == "live" { Lane::Live } else { Lane::Bulk };
+                let lane = if two == "live" {
+                    Lane::Live
+                } else {
+                    Lane::Bulk
+                };
                 Some(Self::Outbound(partition()?, lane, tenant_id(tenant)?))
             }
             ("dead", None, None) => Some(Self::Dead(one.parse().ok()?, tenant_id(two)?)),
@@ -437,7 +476,9 @@ impl Subject {
     /// The tenant the message belongs to.
     pub fn tenant(&self) -> &TenantId {
         match self {
-            Self::Update(_, _, tenant) | Self::Record(_, tenant, _) | Self::Outbound(_, _, tenant) => tenant,
+            Self::Update(_, _, tenant)
+            | Self::Record(_, tenant, _)
+            | Self::Outbound(_, _, tenant) => tenant,
             Self::Dead(_, tenant) | Self::Replay(_, _, _, tenant) => tenant,
         }
     }
@@ -454,7 +495,8 @@ pub mod config_key {
     /// Facts fixed when the installation was created.
     pub const INSTALLATION: &str = "installation";
     /// What the edge watches: everything it needs to verify and route.
-    pub const EDGE_FILTERS: [&str; 5] = ["tenant.>", "app.>", "phone.>", "datakey.>", "overdraft.>"];
+    pub const EDGE_FILTERS: [&str; 5] =
+        ["tenant.>", "app.>", "phone.>", "datakey.>", "overdraft.>"];
 
     /// A brand.
     pub fn brand(id: &EntityId) -> String {
@@ -520,12 +562,23 @@ pub mod session_key {
 
     /// Where a person is found again in a CRM; `source` is their phone number or user id.
     pub fn crm_contact(tenant: &TenantId, link: &EntityId, source: &str) -> String {
-        format!("crm-contact.{tenant}.{}", short_hash(format!("{link}/{source}").as_bytes()))
+        format!(
+            "crm-contact.{tenant}.{}",
+            short_hash(format!("{link}/{source}").as_bytes())
+        )
     }
 
     /// A pool's state of one conversation with one business number.
-    pub fn of(pool: Pool, tenant: &TenantId, phone: &str, conversation: &ConversationKey) -> String {
-        format!("{pool}.{tenant}.{}", short_hash(format!("{phone}/{}", conversation.as_str()).as_bytes()))
+    pub fn of(
+        pool: Pool,
+        tenant: &TenantId,
+        phone: &str,
+        conversation: &ConversationKey,
+    ) -> String {
+        format!(
+            "{pool}.{tenant}.{}",
+            short_hash(format!("{phone}/{}", conversation.as_str()).as_bytes())
+        )
     }
 }
 
@@ -538,10 +591,22 @@ mod tests {
         let tenant = TenantId::new("acme").unwrap();
         let p = Partition(7);
         let pairs = [
-            (update(p, Class::Status, &tenant), Subject::Update(p, Class::Status, tenant.clone())),
-            (record(p, &tenant, "reply_sent"), Subject::Record(p, tenant.clone(), "reply_sent".into())),
-            (outbound(p, Lane::Live, &tenant), Subject::Outbound(p, Lane::Live, tenant.clone())),
-            (dead(Pool::Relay, &tenant), Subject::Dead(Pool::Relay, tenant.clone())),
+            (
+                update(p, Class::Status, &tenant),
+                Subject::Update(p, Class::Status, tenant.clone()),
+            ),
+            (
+                record(p, &tenant, "reply_sent"),
+                Subject::Record(p, tenant.clone(), "reply_sent".into()),
+            ),
+            (
+                outbound(p, Lane::Live, &tenant),
+                Subject::Outbound(p, Lane::Live, tenant.clone()),
+            ),
+            (
+                dead(Pool::Relay, &tenant),
+                Subject::Dead(Pool::Relay, tenant.clone()),
+            ),
             (
                 replay(Pool::Crm, p, "reply_sent", &tenant),
                 Subject::Replay(Pool::Crm, p, "reply_sent".into(), tenant.clone()),
@@ -550,15 +615,31 @@ mod tests {
         for (text, parsed) in pairs {
             assert_eq!(Subject::parse(&text), Some(parsed), "{text}");
         }
-        assert_eq!(tuning_key::parse(&tuning_key::pool(Pool::Crm)), Some((Pool::Crm, None)));
+        assert_eq!(
+            tuning_key::parse(&tuning_key::pool(Pool::Crm)),
+            Some((Pool::Crm, None))
+        );
         let of_tenant = tuning_key::tenant(Pool::Crm, &tenant);
-        assert_eq!(tuning_key::parse(&of_tenant), Some((Pool::Crm, Some(tenant.clone()))));
+        assert_eq!(
+            tuning_key::parse(&of_tenant),
+            Some((Pool::Crm, Some(tenant.clone())))
+        );
         assert_eq!(tuning_key::parse("pool.nope"), None);
-        let spilled =
-            SpillLine { partition: p, lane: "msg".into(), tenant: tenant.clone(), conversation: None };
-        let parked = SpillLine { conversation: Some("00ff".into()), ..spilled.clone() };
+        let spilled = SpillLine {
+            partition: p,
+            lane: "msg".into(),
+            tenant: tenant.clone(),
+            conversation: None,
+        };
+        let parked = SpillLine {
+            conversation: Some("00ff".into()),
+            ..spilled.clone()
+        };
         for line in [spilled, parked] {
-            assert_eq!(SpillLine::parse(&line.subject(Pool::Relay)), Some((Pool::Relay, line)));
+            assert_eq!(
+                SpillLine::parse(&line.subject(Pool::Relay)),
+                Some((Pool::Relay, line))
+            );
         }
         assert_eq!(Subject::parse("in.7.msg"), None);
         assert_eq!(Subject::parse("x.7.msg.acme"), None);
@@ -569,10 +650,19 @@ mod tests {
     fn a_pool_reads_its_own_replays_of_what_it_reads() {
         let (p, tenant) = (Partition(7), TenantId::new("acme").unwrap());
         let of = |filter: String| replay_filter(Pool::Events, &filter);
-        assert_eq!(of(update_filter(p, Class::Message)).as_deref(), Some("rp.events.7.msg.*"));
-        assert_eq!(of(record_filter(p, "reply_sent")).as_deref(), Some("rp.events.7.reply_sent.*"));
+        assert_eq!(
+            of(update_filter(p, Class::Message)).as_deref(),
+            Some("rp.events.7.msg.*")
+        );
+        assert_eq!(
+            of(record_filter(p, "reply_sent")).as_deref(),
+            Some("rp.events.7.reply_sent.*")
+        );
         assert_eq!(of(outbound_filter(p, Lane::Live)), None);
-        assert_eq!(of_tenant(&update_filter(p, Class::Status), &tenant).as_deref(), Some("in.*.sts.acme"));
+        assert_eq!(
+            of_tenant(&update_filter(p, Class::Status), &tenant).as_deref(),
+            Some("in.*.sts.acme")
+        );
         assert_eq!(
             of_tenant(&record_filter(p, "reply_sent"), &tenant).as_deref(),
             Some("ev.*.acme.reply_sent")

@@ -79,26 +79,38 @@ impl Surroundings {
         let mut warnings = Vec::new();
         let mut push =
             |about, text: Option<String>| warnings.extend(text.map(|text| Warning { about, text }));
-        let payload = self.message_bytes_max().and_then(|max| message_size_problem(max, self.body_bytes_max));
+        let payload = self
+            .message_bytes_max()
+            .and_then(|max| message_size_problem(max, self.body_bytes_max));
         push("max_payload", payload);
         for room in &self.rooms {
-            push("disk", Disk::of(&room.directory).and_then(|disk| disk.problem(room)));
+            push(
+                "disk",
+                Disk::of(&room.directory).and_then(|disk| disk.problem(room)),
+            );
         }
         push("clock", clock_problem(self.skew_ms.load(Ordering::Relaxed)));
-        push("descriptors", self.descriptors.problem(self.connections_setting));
+        push(
+            "descriptors",
+            self.descriptors.problem(self.connections_setting),
+        );
         warnings
     }
 
     /// Looks once, and logs what is missing that was not before.
     pub async fn look(&self, asker: &impl Ask, message_bytes_max: usize) {
-        self.message_bytes_max.store(message_bytes_max, Ordering::Relaxed);
+        self.message_bytes_max
+            .store(message_bytes_max, Ordering::Relaxed);
         // Without an answer what was known stands.
         if let Ok(skew) = skew_ms(asker).await {
             self.skew_ms.store(skew, Ordering::Relaxed);
         }
         let warnings = self.warnings();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for warning in warnings.iter().filter(|warning| !told.contains(warning.about)) {
+        for warning in warnings
+            .iter()
+            .filter(|warning| !told.contains(warning.about))
+        {
             tracing::error!(about = warning.about, "{}", warning.text);
         }
         *told = warnings.iter().map(|warning| warning.about).collect();
@@ -121,13 +133,25 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_missing_is_named_with_what_to_do() {
-        let room = |needed| Room { setting: "spool.directory", directory: std::env::temp_dir(), needed };
-        let lacking = Surroundings::new(4 << 20, vec![room(u64::MAX)], (u64::MAX, "ingress.connections_max"));
+        let room = |needed| Room {
+            setting: "spool.directory",
+            directory: std::env::temp_dir(),
+            needed,
+        };
+        let lacking = Surroundings::new(
+            4 << 20,
+            vec![room(u64::MAX)],
+            (u64::MAX, "ingress.connections_max"),
+        );
         lacking.skew_ms.store(-7000, Ordering::Relaxed);
         lacking.look(&Away, 1 << 20).await;
         let warnings = lacking.warnings();
         let about: Vec<_> = warnings.iter().map(|warning| warning.about).collect();
-        assert_eq!(about, ["max_payload", "disk", "clock", "descriptors"], "{warnings:?}");
+        assert_eq!(
+            about,
+            ["max_payload", "disk", "clock", "descriptors"],
+            "{warnings:?}"
+        );
         for (warning, said) in warnings.iter().zip([
             "max_payload: 8MB",
             "spool.directory",
@@ -138,6 +162,9 @@ mod tests {
         }
         let content = Surroundings::new(4 << 20, vec![room(1)], (8, "ingress.connections_max"));
         content.look(&Away, 8 << 20).await;
-        assert_eq!((content.warnings(), content.message_bytes_max()), (vec![], Some(8 << 20)));
+        assert_eq!(
+            (content.warnings(), content.message_bytes_max()),
+            (vec![], Some(8 << 20))
+        );
     }
 }

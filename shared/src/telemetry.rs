@@ -24,17 +24,29 @@ impl Telemetry {
     /// Reads the `[telemetry]` section.
     pub fn read(reader: &mut Reader) -> Self {
         let filter = reader.text("telemetry.log").parse();
-        let filter = filter.map_err(|error| reader.mistake("telemetry.log", error)).unwrap_or_default();
-        let json = reader.choice("telemetry.format", &[("text", false), ("json", true)]).unwrap_or(false);
+        let filter = filter
+            .map_err(|error| reader.mistake("telemetry.log", error))
+            .unwrap_or_default();
+        let json = reader
+            .choice("telemetry.format", &[("text", false), ("json", true)])
+            .unwrap_or(false);
         Self { filter, json }
     }
 
     /// Starts logging to standard error; a second call changes nothing.
     pub fn start(&self) {
-        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-        let lines = if self.json { lines.json().boxed() } else { lines.boxed() };
+        let lines = fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal());
+        let lines = if self.json {
+            lines.json().boxed()
+        } else {
+            lines.boxed()
+        };
         let lines = lines.with_filter(FilterFn::new(is_ours_to_tell));
-        let registry = tracing_subscriber::registry().with(lines).with(self.filter.clone());
+        let registry = tracing_subscriber::registry()
+            .with(lines)
+            .with(self.filter.clone());
         let _already_started = registry.try_init();
     }
 }
@@ -61,8 +73,9 @@ mod tests {
     fn other_peoples_code_does_not_print_what_it_carries() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let layer =
-            fmt::layer().with_writer(move || writer.clone()).with_filter(FilterFn::new(is_ours_to_tell));
+        let layer = fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_filter(FilterFn::new(is_ours_to_tell));
         let everything: Targets = "trace".parse().unwrap();
         tracing::subscriber::with_default(
             tracing_subscriber::registry().with(layer).with(everything),
@@ -74,7 +87,9 @@ mod tests {
         );
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert!(
-            !text.contains("a whole payload") && text.contains("a connection") && text.contains("a step")
+            !text.contains("a whole payload")
+                && text.contains("a connection")
+                && text.contains("a step")
         );
     }
 }

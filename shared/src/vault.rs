@@ -34,7 +34,9 @@ pub enum VaultError {
         reason: String,
     },
     /// Sealed under another key or for another scope, or damaged.
-    #[error("a stored secret of {scope} does not open: it was sealed under another master key or is damaged")]
+    #[error(
+        "a stored secret of {scope} does not open: it was sealed under another master key or is damaged"
+    )]
     Open {
         /// Whose secret it is.
         scope: String,
@@ -65,8 +67,12 @@ impl VaultKey {
 
     /// Reads a key from base64.
     pub fn from_base64(text: &str) -> Result<Self, VaultError> {
-        let bytes = STANDARD.decode(text.trim()).map_err(|_| VaultError::MasterKey)?;
-        Ok(Self(Secret::new(bytes.try_into().map_err(|_| VaultError::MasterKey)?)))
+        let bytes = STANDARD
+            .decode(text.trim())
+            .map_err(|_| VaultError::MasterKey)?;
+        Ok(Self(Secret::new(
+            bytes.try_into().map_err(|_| VaultError::MasterKey)?,
+        )))
     }
 
     /// Writes the key as base64, for the file an operator keeps.
@@ -87,21 +93,43 @@ impl VaultKey {
     /// Seals a text for a scope.
     pub fn seal(&self, scope: &str, text: &Secret<String>) -> Sealed {
         let nonce: [u8; NONCE_BYTES] = rand::random();
-        let payload = Payload { msg: text.expose().as_bytes(), aad: scope.as_bytes() };
+        let payload = Payload {
+            msg: text.expose().as_bytes(),
+            aad: scope.as_bytes(),
+        };
         // AES-GCM refuses only texts of 64 GiB and more; configuration is bounded far below.
-        let ciphertext = self.cipher().encrypt(&Nonce::from(nonce), payload).unwrap_or_default();
-        Sealed(format!("{PREFIX}{}", STANDARD.encode([&nonce[..], &ciphertext].concat())))
+        let ciphertext = self
+            .cipher()
+            .encrypt(&Nonce::from(nonce), payload)
+            .unwrap_or_default();
+        Sealed(format!(
+            "{PREFIX}{}",
+            STANDARD.encode([&nonce[..], &ciphertext].concat())
+        ))
     }
 
     /// Opens what was sealed for the same scope.
     pub fn open(&self, scope: &str, sealed: &Sealed) -> Result<Secret<String>, VaultError> {
-        let failed = || VaultError::Open { scope: scope.to_owned() };
-        let bytes =
-            STANDARD.decode(sealed.0.strip_prefix(PREFIX).ok_or_else(failed)?).map_err(|_| failed())?;
-        let (nonce, ciphertext) = bytes.split_first_chunk::<NONCE_BYTES>().ok_or_else(failed)?;
-        let payload = Payload { msg: ciphertext, aad: scope.as_bytes() };
-        let plain = self.cipher().decrypt(&Nonce::from(*nonce), payload).map_err(|_| failed())?;
-        String::from_utf8(plain).map(Secret::new).map_err(|_| failed())
+        let failed = || VaultError::Open {
+            scope: scope.to_owned(),
+        };
+        let bytes = STANDARD
+            .decode(sealed.0.strip_prefix(PREFIX).ok_or_else(failed)?)
+            .map_err(|_| failed())?;
+        let (nonce, ciphertext) = bytes
+            .split_first_chunk::<NONCE_BYTES>()
+            .ok_or_else(failed)?;
+        let payload = Payload {
+            msg: ciphertext,
+            aad: scope.as_bytes(),
+        };
+        let plain = self
+            .cipher()
+            .decrypt(&Nonce::from(*nonce), payload)
+            .map_err(|_| failed())?;
+        String::from_utf8(plain)
+            .map(Secret::new)
+            .map_err(|_| failed())
     }
 
     fn cipher(&self) -> Aes256Gcm {
@@ -136,8 +164,10 @@ pub fn master_key(reader: &mut Reader) -> Result<VaultKey, VaultError> {
     let value = reader.secret("secrets.master_key");
     match reader.optional_text("secrets.master_key_file") {
         Some(path) => {
-            let text = std::fs::read_to_string(&path)
-                .map_err(|error| VaultError::KeyFile { path, reason: error.to_string() })?;
+            let text = std::fs::read_to_string(&path).map_err(|error| VaultError::KeyFile {
+                path,
+                reason: error.to_string(),
+            })?;
             VaultKey::from_base64(&text)
         }
         None => VaultKey::from_base64(value.ok_or(VaultError::NoMasterKey)?.expose()),
@@ -167,7 +197,13 @@ mod tests {
         let (master, data) = (VaultKey::generate(), VaultKey::generate());
         let stored = data.seal_under(&master, "acme");
         let opened = VaultKey::open_under(&master, "acme", &stored).unwrap();
-        assert_eq!(opened.open("acme", &data.seal("acme", &secret("x"))).unwrap().expose(), "x");
+        assert_eq!(
+            opened
+                .open("acme", &data.seal("acme", &secret("x")))
+                .unwrap()
+                .expose(),
+            "x"
+        );
     }
 
     #[test]
@@ -176,6 +212,9 @@ mod tests {
         for text in ["sealed:v1:", "sealed:v1:AAAA", "sealed:v1:!!", "plain"] {
             assert!(key.open("acme", &Sealed(text.to_owned())).is_err());
         }
-        assert_eq!(VaultKey::from_base64("c2hvcnQ=").unwrap_err(), VaultError::MasterKey);
+        assert_eq!(
+            VaultKey::from_base64("c2hvcnQ=").unwrap_err(),
+            VaultError::MasterKey
+        );
     }
 }

@@ -40,7 +40,14 @@ impl Bound {
 
     /// An empty page.
     pub fn fill<T: Weigh>(self) -> Filling<T> {
-        Filling { bound: self, bytes: 0, page: Gathered { items: Vec::new(), more: false } }
+        Filling {
+            bound: self,
+            bytes: 0,
+            page: Gathered {
+                items: Vec::new(),
+                more: false,
+            },
+        }
     }
 
     /// The page that items begin with.
@@ -57,7 +64,8 @@ impl<T: Weigh> Filling<T> {
         let most = usize::try_from(self.bound.items).unwrap_or(usize::MAX);
         self.bytes = self.bytes.saturating_add(item.bytes());
         let is_first = self.page.items.is_empty();
-        self.page.more = self.page.items.len() >= most || (self.bytes > self.bound.bytes && !is_first);
+        self.page.more =
+            self.page.items.len() >= most || (self.bytes > self.bound.bytes && !is_first);
         if !self.page.more {
             self.page.items.push(item);
         }
@@ -82,7 +90,10 @@ mod tests {
 
     #[test]
     fn a_page_ends_before_it_is_too_much_and_has_at_least_one_item() {
-        let bound = Bound { items: 3, bytes: 100 };
+        let bound = Bound {
+            items: 3,
+            bytes: 100,
+        };
         let page = |sizes: &[usize]| {
             let page = bound.cut(sizes.iter().copied());
             (page.items, page.more)

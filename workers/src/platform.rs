@@ -37,7 +37,14 @@ impl Platform {
     pub fn new(log: Log, registry: Registry, buckets: Buckets, master: VaultKey) -> Self {
         let tuning = Tuning::watch(buckets.tuning.clone(), log.context().client());
         let older = Older::new(log.context().clone());
-        Self { log, registry, buckets, tuning, older, master: Arc::new(master) }
+        Self {
+            log,
+            registry,
+            buckets,
+            tuning,
+            older,
+            master: Arc::new(master),
+        }
     }
 
     /// The configuration now.
@@ -46,8 +53,17 @@ impl Platform {
     }
 
     /// Stores a record of what was done about `cause`, in the partition of its conversation; `id` makes repeats harmless.
-    pub async fn record(&self, cause: &Head, id: &UpdateId, record: &Record) -> Result<(), LogError> {
-        let shards = self.snapshot().tenants.get(&cause.tenant).map_or(1, |tenant| tenant.shards);
+    pub async fn record(
+        &self,
+        cause: &Head,
+        id: &UpdateId,
+        record: &Record,
+    ) -> Result<(), LogError> {
+        let shards = self
+            .snapshot()
+            .tenants
+            .get(&cause.tenant)
+            .map_or(1, |tenant| tenant.shards);
         let head = Head {
             id: id.clone(),
             partition: partition::of_conversation(
@@ -71,17 +87,26 @@ impl Platform {
     pub async fn switch_endpoint_off(&self, tenant: &TenantId, name: &str) -> Result<bool, String> {
         let snapshot = self.snapshot();
         let mut endpoints = Snapshot::owned(&snapshot.endpoints, "endpoint", tenant);
-        let Some(known) = endpoints.find(|endpoint| endpoint.id.as_str() == name && endpoint.enabled) else {
+        let Some(known) =
+            endpoints.find(|endpoint| endpoint.id.as_str() == name && endpoint.enabled)
+        else {
             return Ok(false);
         };
         let (config, key) = (&self.buckets.config, known.config_key());
-        let entry = config.entry(key.clone()).await.map_err(|error| error.to_string())?;
-        let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else { return Ok(false) };
-        let mut endpoint: Endpoint = stored::decode(&entry.value).map_err(|error| error.to_string())?;
+        let entry = config
+            .entry(key.clone())
+            .await
+            .map_err(|error| error.to_string())?;
+        let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
+            return Ok(false);
+        };
+        let mut endpoint: Endpoint =
+            stored::decode(&entry.value).map_err(|error| error.to_string())?;
         if endpoint.url != known.url || !std::mem::replace(&mut endpoint.enabled, false) {
             return Ok(false);
         }
-        let off = stored::encode_over(&endpoint, &entry.value).map_err(|newer| newer.to_string())?;
+        let off =
+            stored::encode_over(&endpoint, &entry.value).map_err(|newer| newer.to_string())?;
         match config.update(&key, off.into(), entry.revision).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
@@ -95,12 +120,20 @@ impl Platform {
     }
 
     /// Opens a secret field of an entity.
-    pub fn open(&self, entity: &impl Entity, field: &SecretField) -> Result<Secret<String>, VaultError> {
+    pub fn open(
+        &self,
+        entity: &impl Entity,
+        field: &SecretField,
+    ) -> Result<Secret<String>, VaultError> {
         self.snapshot().open(&self.master, entity.scope(), field)
     }
 
     /// Opens one of a tenant's named secrets; `None` when it has none of that name.
-    pub fn tenant_secret(&self, tenant: &TenantId, name: &str) -> Option<Result<Secret<String>, VaultError>> {
+    pub fn tenant_secret(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Option<Result<Secret<String>, VaultError>> {
         let snapshot = self.snapshot();
         let owner = snapshot.tenants.get(tenant)?;
         let field = owner.secrets.get(name)?;

@@ -65,16 +65,23 @@ impl Parts {
     /// Reads `all`, or a list such as `flows,replies,api`.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "all" {
-            return Ok(Self { pools: Pool::ALL.into_iter().collect(), api: true });
+            return Ok(Self {
+                pools: Pool::ALL.into_iter().collect(),
+                api: true,
+            });
         }
-        let mut parts = Self { pools: BTreeSet::new(), api: false };
+        let mut parts = Self {
+            pools: BTreeSet::new(),
+            api: false,
+        };
         for name in text.split(',').map(str::trim) {
             if name == "api" {
                 parts.api = true;
             } else {
                 let known = Pool::ALL.map(Pool::as_str).join(", ");
-                let pool =
-                    name.parse().map_err(|error| format!("{error}; there are {known}, api and all"))?;
+                let pool = name
+                    .parse()
+                    .map_err(|error| format!("{error}; there are {known}, api and all"))?;
                 parts.pools.insert(pool);
             }
         }
@@ -155,7 +162,9 @@ impl Settings {
 
 /// Runs the parts until the signal; `listen` wins over the configured addresses.
 pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow::Result<()> {
-    let needs_journal = parts.need_journal().then_some(settings.journal_url.as_str());
+    let needs_journal = parts
+        .need_journal()
+        .then_some(settings.journal_url.as_str());
     let surroundings = surroundings::surroundings(settings.body_bytes_max, needs_journal);
     let listeners = Listeners::bind(&settings, &parts).await?;
     let client = nats::connect(&settings.nats, "ackline-workers").await?;
@@ -169,10 +178,17 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     );
     let log = Log::new(context, settings.nats.partitions);
     let platform = Platform::new(log, registry, buckets, settings.master.clone());
-    let journal = if parts.need_journal() { Some(Journal::at(&settings.journal_url)?) } else { None };
+    let journal = if parts.need_journal() {
+        Some(Journal::at(&settings.journal_url)?)
+    } else {
+        None
+    };
     let mut metrics = MetricsRegistry::default();
     let standing = Standing::default();
-    parts.pools.iter().for_each(|pool| standing.set(*pool, State::Starting));
+    parts
+        .pools
+        .iter()
+        .for_each(|pool| standing.set(*pool, State::Starting));
     let instance = instance_name();
     let counts = Metrics::register_showing(&mut metrics, settings.status.tenants_max);
     let (counts, exporter) = match Traces::open(&settings.traces, &instance, &mut metrics) {
@@ -188,7 +204,10 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         shutdown: shutdown.clone(),
     };
     let board = Board::new(&instance, host.metrics.clone(), standing.clone());
-    metrics.register_collector(Box::new(Gauges::new(board.clone(), settings.status.targets.clone())));
+    metrics.register_collector(Box::new(Gauges::new(
+        board.clone(),
+        settings.status.targets.clone(),
+    )));
     let janitor = Janitor {
         context: platform.log.context().clone(),
         errands: platform.buckets.errands.clone(),
@@ -211,7 +230,11 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     }
     running.spawn(janitor.run(shutdown.clone()));
     running.spawn(shares.run(shutdown.clone()));
-    running.spawn(surroundings::follow(surroundings.clone(), platform.log.clone(), shutdown.clone()));
+    running.spawn(surroundings::follow(
+        surroundings.clone(),
+        platform.log.clone(),
+        shutdown.clone(),
+    ));
     let upkeep = Upkeep::default();
     let (client, streams) = (platform.log.context().client(), settings.nats.clone());
     running.spawn(upkeep.clone().run(client, streams, shutdown.clone()));
@@ -236,15 +259,31 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         unreadable: api::register_unreadable(&mut metrics),
         metrics: Arc::new(metrics),
     };
-    running.spawn(serve(listeners.private, api::build_private(private), shutdown.clone()));
+    running.spawn(serve(
+        listeners.private,
+        api::build_private(private),
+        shutdown.clone(),
+    ));
     if let (Some(listener), Some(journal)) = (listeners.api, journal.clone()) {
         let office = Office::new(platform.log.clone(), &platform.buckets);
-        running.spawn(clerk::run(office, instance, settings.nats.lease_ttl, shutdown.clone()));
+        running.spawn(clerk::run(
+            office,
+            instance,
+            settings.nats.lease_ttl,
+            shutdown.clone(),
+        ));
         let targets = settings.status.targets.clone();
         let (limits, concurrency) = (settings.limits.clone(), settings.concurrency.clone());
         let settings = settings.api.clone();
-        let service =
-            api::build(ApiState { platform, journal, settings, board, targets, concurrency, limits });
+        let service = api::build(ApiState {
+            platform,
+            journal,
+            settings,
+            board,
+            targets,
+            concurrency,
+            limits,
+        });
         running.spawn(serve(listener, service, shutdown.clone()));
     }
     tracing::info!(pools = ?parts.pools, api = parts.api, "the workers run");
@@ -259,20 +298,48 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     Ok(())
 }
 
-fn spawn_status(running: &mut JoinSet<()>, settings: &Settings, parts: &Parts, host: &Host, board: &Board) {
+fn spawn_status(
+    running: &mut JoinSet<()>,
+    settings: &Settings,
+    parts: &Parts,
+    host: &Host,
+    board: &Board,
+) {
     let context = host.platform.log.context();
-    let watched: Vec<Watched> =
-        Pool::ALL.into_iter().flat_map(|pool| watched(pool, host.platform.log.partitions())).collect();
-    watched.iter().for_each(|lane| board.activity(lane.pool).spread(lane.partitions));
+    let watched: Vec<Watched> = Pool::ALL
+        .into_iter()
+        .flat_map(|pool| watched(pool, host.platform.log.partitions()))
+        .collect();
+    watched
+        .iter()
+        .for_each(|lane| board.activity(lane.pool).spread(lane.partitions));
     let shutdown = || host.shutdown.clone();
     running.spawn(publish::speak(context.client(), board.clone(), shutdown()));
     running.spawn(publish::listen(context.client(), board.clone(), shutdown()));
-    running.spawn(host.metrics.following().clone().serve(context.client(), shutdown()));
+    running.spawn(
+        host.metrics
+            .following()
+            .clone()
+            .serve(context.client(), shutdown()),
+    );
     let replays = host.platform.buckets.replays.clone();
-    running.spawn(open::follow(context.clone(), replays, board.clone(), open::INTERVAL, shutdown()));
+    running.spawn(open::follow(
+        context.clone(),
+        replays,
+        board.clone(),
+        open::INTERVAL,
+        shutdown(),
+    ));
     let answers_for_all = parts.api || settings.status.keda_listen.is_some();
     let interval = settings.status.lag_interval;
-    running.spawn(lag::watch(context.clone(), watched, board.clone(), interval, answers_for_all, shutdown()));
+    running.spawn(lag::watch(
+        context.clone(),
+        watched,
+        board.clone(),
+        interval,
+        answers_for_all,
+        shutdown(),
+    ));
 }
 
 /// The consumers of a pool, for whoever looks at them.
@@ -280,7 +347,12 @@ pub fn watched(pool: Pool, partitions: u16) -> Vec<Watched> {
     let journal = LaneSource {
         name: batch::LANE,
         stream: Journal::STREAM,
-        filters: |_| Journal::FILTERS.iter().map(|&filter| filter.to_owned()).collect(),
+        filters: |_| {
+            Journal::FILTERS
+                .iter()
+                .map(|&filter| filter.to_owned())
+                .collect()
+        },
         weight: 1,
     };
     let (lanes, partitions) = match pool {
@@ -291,7 +363,14 @@ pub fn watched(pool: Pool, partitions: u16) -> Vec<Watched> {
         Pool::Events => (EventsJob::lanes(), partitions),
         Pool::Journal => (vec![journal], 1),
     };
-    lanes.into_iter().map(|lane| Watched { pool, lane, partitions }).collect()
+    lanes
+        .into_iter()
+        .map(|lane| Watched {
+            pool,
+            lane,
+            partitions,
+        })
+        .collect()
 }
 
 fn spawn_pools(
@@ -306,7 +385,8 @@ fn spawn_pools(
     for pool in &parts.pools {
         match pool {
             Pool::Flows => {
-                let job = FlowsJob::new(platform(), egress.clone()).with_metrics(host.metrics.clone());
+                let job =
+                    FlowsJob::new(platform(), egress.clone()).with_metrics(host.metrics.clone());
                 spawn(running, job, &settings.flows, host);
             }
             Pool::Replies => {
@@ -322,19 +402,30 @@ fn spawn_pools(
                 spawn(running, job, &settings.crm, host);
             }
             Pool::Events => {
-                let job = EventsJob::new(platform(), egress.clone(), settings.events.attempt_timeout);
+                let job =
+                    EventsJob::new(platform(), egress.clone(), settings.events.attempt_timeout);
                 spawn(running, job, &settings.events, host);
             }
             Pool::Journal => {
                 if let Some(journal) = journal {
                     let rebuilds = Rebuilds::new(host.platform.buckets.replays.clone());
                     journal.rebuilt_by(rebuilds.clone());
-                    running
-                        .spawn(rebuilds.follow(host.platform.log.context().client(), host.shutdown.clone()));
-                    let job =
-                        batch::run(journal.clone(), settings.journal.clone(), settings.batch, host.clone());
+                    running.spawn(
+                        rebuilds
+                            .follow(host.platform.log.context().client(), host.shutdown.clone()),
+                    );
+                    let job = batch::run(
+                        journal.clone(),
+                        settings.journal.clone(),
+                        settings.batch,
+                        host.clone(),
+                    );
                     running.spawn(job);
-                    running.spawn(prune(journal.clone(), settings.nats.max_age, host.shutdown.clone()));
+                    running.spawn(prune(
+                        journal.clone(),
+                        settings.nats.max_age,
+                        host.shutdown.clone(),
+                    ));
                 }
             }
         }
@@ -345,12 +436,17 @@ fn spawn_pools(
 /// A job bounds its own requests by the configured time; the pool's bound is the backstop behind it.
 fn spawn<J: Job>(running: &mut JoinSet<()>, job: J, settings: &PoolSettings, host: &Host) {
     let backstop = settings.attempt_timeout * 2 + Duration::from_secs(5);
-    let settings = PoolSettings { attempt_timeout: backstop, ..settings.clone() };
+    let settings = PoolSettings {
+        attempt_timeout: backstop,
+        ..settings.clone()
+    };
     running.spawn(pool::run(job, settings, host.clone()));
 }
 
 async fn prune(journal: Journal, keep: Duration, mut shutdown: Shutdown) {
-    let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX).saturating_mul(2);
+    let keep_ms = u64::try_from(keep.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_mul(2);
     loop {
         if let Err(error) = journal.prune(now_ms().saturating_sub(keep_ms)).await {
             tracing::warn!(%error, "old ids stay in the read model for now");
@@ -379,7 +475,11 @@ struct Listeners {
 impl Listeners {
     async fn bind(settings: &Settings, parts: &Parts) -> anyhow::Result<Self> {
         let private = bind("api.private_listen", settings.api.private_listen).await?;
-        let api = if parts.api { Some(bind("api.listen", settings.api.listen).await?) } else { None };
+        let api = if parts.api {
+            Some(bind("api.listen", settings.api.listen).await?)
+        } else {
+            None
+        };
         let keda = match settings.status.keda_listen {
             Some(address) => Some(bind("scaling.keda_listen", address).await?),
             None => None,
@@ -389,7 +489,9 @@ impl Listeners {
 }
 
 async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({key})"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} ({key})"))
 }
 
 /// Tells this process from all others, earlier ones of the same number too.
@@ -405,9 +507,15 @@ mod tests {
     fn parts_are_named_or_refused_with_the_choices() {
         assert_eq!(Parts::parse("all").unwrap().pools.len(), Pool::ALL.len());
         let some = Parts::parse("flows, api").unwrap();
-        assert_eq!((some.pools, some.api), (BTreeSet::from([Pool::Flows]), true));
+        assert_eq!(
+            (some.pools, some.api),
+            (BTreeSet::from([Pool::Flows]), true)
+        );
         let refused = Parts::parse("flows,replys").unwrap_err();
-        assert!(refused.contains("replys") && refused.contains("replies"), "{refused}");
+        assert!(
+            refused.contains("replys") && refused.contains("replies"),
+            "{refused}"
+        );
     }
 
     #[test]

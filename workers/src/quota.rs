@@ -53,10 +53,24 @@ pub struct Excess {
 
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { setting, what, now, then, limit, is_bytes } = self;
+        let Self {
+            setting,
+            what,
+            now,
+            then,
+            limit,
+            is_bytes,
+        } = self;
         let unit = if *is_bytes { " bytes" } else { "" };
-        write!(f, "{what}: {then}{unit} are more than the {limit} of {setting} ({now} now); ")?;
-        f.write_str(if *is_bytes { "make it smaller" } else { "delete some" })?;
+        write!(
+            f,
+            "{what}: {then}{unit} are more than the {limit} of {setting} ({now} now); "
+        )?;
+        f.write_str(if *is_bytes {
+            "make it smaller"
+        } else {
+            "delete some"
+        })?;
         f.write_str(", or have the limit raised")
     }
 }
@@ -73,7 +87,8 @@ pub struct Used {
 impl Limits {
     /// Reads the section.
     pub fn read(reader: &mut Reader) -> Self {
-        let counts = COUNTED.map(|(family, _, setting)| (family, reader.count(setting, 1..=COUNT_MAX)));
+        let counts =
+            COUNTED.map(|(family, _, setting)| (family, reader.count(setting, 1..=COUNT_MAX)));
         Self {
             counts: counts.into_iter().collect(),
             flow_bytes_max: reader.bytes(FLOW_BYTES, 1 << 10..=2 << 20),
@@ -86,20 +101,48 @@ impl Limits {
         let mut excesses = Vec::new();
         let mut look = |setting, what: String, now: u64, then: u64, limit: u64, is_bytes: bool| {
             if then > limit && then > now {
-                excesses.push(Excess { setting, what, now, then, limit, is_bytes });
+                excesses.push(Excess {
+                    setting,
+                    what,
+                    now,
+                    then,
+                    limit,
+                    is_bytes,
+                });
             }
         };
         for (family, what, setting) in COUNTED {
             let limit = self.counts.get(family).copied().unwrap_or(u64::MAX);
-            look(setting, what.to_owned(), count(before, family), count(after, family), limit, false);
+            look(
+                setting,
+                what.to_owned(),
+                count(before, family),
+                count(after, family),
+                limit,
+                false,
+            );
         }
         for (key, bytes) in after.iter().filter(|(key, _)| is_of(key, "flow")) {
             let id = key.rsplit('.').next().unwrap_or_default();
             let now = before.get(key).copied().unwrap_or_default();
-            look(FLOW_BYTES, format!("flow {id}"), now, *bytes, self.flow_bytes_max, true);
+            look(
+                FLOW_BYTES,
+                format!("flow {id}"),
+                now,
+                *bytes,
+                self.flow_bytes_max,
+                true,
+            );
         }
         let what = "everything that the tenant declares".to_owned();
-        look(TENANT_BYTES, what, total(before), total(after), self.tenant_bytes_max, true);
+        look(
+            TENANT_BYTES,
+            what,
+            total(before),
+            total(after),
+            self.tenant_bytes_max,
+            true,
+        );
         excesses
     }
 
@@ -107,15 +150,25 @@ impl Limits {
     pub fn used(&self, sizes: &Sizes) -> BTreeMap<&'static str, Used> {
         let counts = COUNTED.into_iter().map(|(family, what, _)| {
             let limit = self.counts.get(family).copied().unwrap_or(u64::MAX);
-            (what, Used { used: count(sizes, family), limit })
+            (
+                what,
+                Used {
+                    used: count(sizes, family),
+                    limit,
+                },
+            )
         });
-        let bytes = Used { used: total(sizes), limit: self.tenant_bytes_max };
+        let bytes = Used {
+            used: total(sizes),
+            limit: self.tenant_bytes_max,
+        };
         counts.chain([("bytes", bytes)]).collect()
     }
 }
 
 fn is_of(key: &str, family: &str) -> bool {
-    key.split_once('.').is_some_and(|(first, _)| first == family)
+    key.split_once('.')
+        .is_some_and(|(first, _)| first == family)
 }
 
 fn count(sizes: &Sizes, family: &str) -> u64 {
@@ -123,7 +176,9 @@ fn count(sizes: &Sizes, family: &str) -> u64 {
 }
 
 fn total(sizes: &Sizes) -> u64 {
-    sizes.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    sizes
+        .values()
+        .fold(0, |sum, bytes| sum.saturating_add(*bytes))
 }
 
 #[cfg(test)]
@@ -132,8 +187,9 @@ pub(crate) mod tests {
 
     /// The defaults, but for these settings.
     pub(crate) fn limits(changed: &[(&str, &str)]) -> Limits {
-        let variables =
-            changed.iter().map(|(name, value)| (format!("ACKLINE_LIMITS_{name}"), (*value).to_owned()));
+        let variables = changed
+            .iter()
+            .map(|(name, value)| (format!("ACKLINE_LIMITS_{name}"), (*value).to_owned()));
         let mut reader = Reader::load(None, variables);
         let limits = Limits::read(&mut reader);
         reader.finish().unwrap();
@@ -141,20 +197,35 @@ pub(crate) mod tests {
     }
 
     fn sizes(entries: &[(&str, u64)]) -> Sizes {
-        entries.iter().map(|(key, bytes)| ((*key).to_owned(), *bytes)).collect()
+        entries
+            .iter()
+            .map(|(key, bytes)| ((*key).to_owned(), *bytes))
+            .collect()
     }
 
     fn said(limits: &Limits, before: &Sizes, after: &Sizes) -> Vec<String> {
-        limits.excesses(before, after).iter().map(ToString::to_string).collect()
+        limits
+            .excesses(before, after)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn what_goes_beyond_a_limit_is_refused_with_what_is_used_and_what_to_do() {
-        let limits = limits(&[("BOTS_MAX", "1"), ("FLOW_BYTES_MAX", "2KiB"), ("TENANT_BYTES_MAX", "4KiB")]);
+        let limits = limits(&[
+            ("BOTS_MAX", "1"),
+            ("FLOW_BYTES_MAX", "2KiB"),
+            ("TENANT_BYTES_MAX", "4KiB"),
+        ]);
         let before = sizes(&[("bot.acme.a", 10), ("flow.acme.f", 2000), ("phone.1", 90)]);
         let mut after = before.clone();
         assert_eq!(said(&limits, &before, &after), Vec::<String>::new());
-        after.extend(sizes(&[("bot.acme.b", 10), ("flow.acme.f", 3000), ("flow.acme.g", 2000)]));
+        after.extend(sizes(&[
+            ("bot.acme.b", 10),
+            ("flow.acme.f", 3000),
+            ("flow.acme.g", 2000),
+        ]));
         assert_eq!(
             said(&limits, &before, &after),
             [
@@ -167,22 +238,57 @@ pub(crate) mod tests {
 
     #[test]
     fn who_is_beyond_a_limit_already_may_change_and_remove_but_not_grow() {
-        let limits = limits(&[("FLOWS_MAX", "1"), ("FLOW_BYTES_MAX", "1KiB"), ("TENANT_BYTES_MAX", "1KiB")]);
-        let before = sizes(&[("flow.acme.a", 5000), ("flow.acme.b", 5000), ("flow.acme.c", 1)]);
-        let same = sizes(&[("flow.acme.a", 5000), ("flow.acme.b", 4000), ("flow.acme.c", 1)]);
+        let limits = limits(&[
+            ("FLOWS_MAX", "1"),
+            ("FLOW_BYTES_MAX", "1KiB"),
+            ("TENANT_BYTES_MAX", "1KiB"),
+        ]);
+        let before = sizes(&[
+            ("flow.acme.a", 5000),
+            ("flow.acme.b", 5000),
+            ("flow.acme.c", 1),
+        ]);
+        let same = sizes(&[
+            ("flow.acme.a", 5000),
+            ("flow.acme.b", 4000),
+            ("flow.acme.c", 1),
+        ]);
         let fewer = sizes(&[("flow.acme.a", 5000), ("flow.acme.b", 5000)]);
         for after in [&before, &same, &fewer] {
             assert_eq!(said(&limits, &before, after), Vec::<String>::new());
         }
-        let larger = sizes(&[("flow.acme.a", 4000), ("flow.acme.b", 5001), ("flow.acme.c", 1)]);
-        assert_eq!(limits.excesses(&before, &larger)[0].setting, "limits.flow_bytes_max");
+        let larger = sizes(&[
+            ("flow.acme.a", 4000),
+            ("flow.acme.b", 5001),
+            ("flow.acme.c", 1),
+        ]);
+        assert_eq!(
+            limits.excesses(&before, &larger)[0].setting,
+            "limits.flow_bytes_max"
+        );
     }
 
     #[test]
     fn usage_names_everything_that_is_limited() {
-        let used = limits(&[]).used(&sizes(&[("bot.acme.a", 10), ("bot.acme.b", 10), ("tenant.acme", 5)]));
-        assert_eq!(used["bots"], Used { used: 2, limit: 200 });
-        assert_eq!(used["bytes"], Used { used: 25, limit: 8 << 20 });
+        let used = limits(&[]).used(&sizes(&[
+            ("bot.acme.a", 10),
+            ("bot.acme.b", 10),
+            ("tenant.acme", 5),
+        ]));
+        assert_eq!(
+            used["bots"],
+            Used {
+                used: 2,
+                limit: 200
+            }
+        );
+        assert_eq!(
+            used["bytes"],
+            Used {
+                used: 25,
+                limit: 8 << 20
+            }
+        );
         assert_eq!(used.len(), COUNTED.len() + 1);
     }
 }

@@ -19,7 +19,9 @@ impl RawJson {
 
     /// Takes bytes that may be anything: what is no JSON, or nested too deep for readers, becomes a text.
     pub fn of(bytes: &[u8]) -> Self {
-        let json = serde_json::from_slice::<&RawValue>(bytes).ok().filter(|json| is_shallow(json.get()));
+        let json = serde_json::from_slice::<&RawValue>(bytes)
+            .ok()
+            .filter(|json| is_shallow(json.get()));
         let text = || to_raw_value(&String::from_utf8_lossy(bytes)).unwrap_or_default();
         Self(json.map_or_else(text, ToOwned::to_owned))
     }
@@ -73,14 +75,24 @@ mod tests {
     #[test]
     fn json_is_passed_on_as_it_is_and_anything_else_as_a_text() {
         let shown = |bytes: &[u8]| serde_json::to_string(&RawJson::of(bytes)).unwrap();
-        assert_eq!(shown(b" {\"a\": 1.50, \"b\":[\"\\\"{[\"]}"), "{\"a\": 1.50, \"b\":[\"\\\"{[\"]}");
+        assert_eq!(
+            shown(b" {\"a\": 1.50, \"b\":[\"\\\"{[\"]}"),
+            "{\"a\": 1.50, \"b\":[\"\\\"{[\"]}"
+        );
         assert_eq!(shown(b"{\"a\":"), "\"{\\\"a\\\":\"");
         assert_eq!(shown(b"\xff"), "\"\u{fffd}\"");
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
         assert_eq!(shown(deep.as_bytes()), format!("\"{deep}\""));
         let text = format!("[\"{}\"]", "[".repeat(200));
-        assert_eq!(shown(text.as_bytes()), text, "brackets in a text are no depth");
+        assert_eq!(
+            shown(text.as_bytes()),
+            text,
+            "brackets in a text are no depth"
+        );
         assert!(RawJson::parse("{".to_owned()).is_err());
-        assert_eq!(format!("{:?}", RawJson::of(b"\"Ada\"")), "[5 bytes of JSON]");
+        assert_eq!(
+            format!("{:?}", RawJson::of(b"\"Ada\"")),
+            "[5 bytes of JSON]"
+        );
     }
 }

@@ -30,8 +30,8 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 use wire::{
-    GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
-    SERVICE, ScaledObjectRef,
+    GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec,
+    MetricValue, SERVICE, ScaledObjectRef,
 };
 
 /// The one metric.
@@ -56,8 +56,9 @@ impl Scaler {
     pub async fn serve(self, listener: TcpListener, mut shutdown: Shutdown) {
         let server = Server::builder().concurrency_limit_per_connection(CALLS_MAX);
         let signal = async move { ended(&mut shutdown).await };
-        let served =
-            server.serve_with_incoming_shutdown(self.routes(), TcpIncoming::from(listener), signal).await;
+        let served = server
+            .serve_with_incoming_shutdown(self.routes(), TcpIncoming::from(listener), signal)
+            .await;
         if let Err(error) = served {
             tracing::error!(%error, "the scaler's listener ended");
         }
@@ -78,44 +79,72 @@ impl Scaler {
     fn wanted(&self, asked: &ScaledObjectRef) -> Result<u32, Status> {
         let pools = pools(&asked.scaler_metadata)?;
         let seen = pools.iter().map(|pool| self.board.pool(*pool));
-        let wanted = seen.map(|pool| pool.map_or(self.targets.min, |pool| pool.wanted(&self.targets)));
+        let wanted =
+            seen.map(|pool| pool.map_or(self.targets.min, |pool| pool.wanted(&self.targets)));
         Ok(wanted.max().unwrap_or(self.targets.min))
     }
 
     fn is_active(&self, asked: &ScaledObjectRef) -> Result<bool, Status> {
         let pools = pools(&asked.scaler_metadata)?;
-        let is_busy = |pool: PoolSum| pool.unfinished() > 0 || pool.load.held() > 0 || pool.rates.read > 0.0;
+        let is_busy =
+            |pool: PoolSum| pool.unfinished() > 0 || pool.load.held() > 0 || pool.rates.read > 0.0;
         let is_needed = self.wanted(asked)? > 0;
-        Ok(is_needed || pools.into_iter().filter_map(|pool| self.board.pool(pool)).any(is_busy))
+        Ok(is_needed
+            || pools
+                .into_iter()
+                .filter_map(|pool| self.board.pool(pool))
+                .any(is_busy))
     }
 }
 
 /// Reads `pools` (or `pool`) of a declaration.
 fn pools(metadata: &HashMap<String, String>) -> Result<Vec<Pool>, Status> {
     let named = metadata.get("pools").or_else(|| metadata.get("pool"));
-    let named = named.ok_or_else(|| Status::invalid_argument("the trigger's metadata lacks `pools`"))?;
+    let named =
+        named.ok_or_else(|| Status::invalid_argument("the trigger's metadata lacks `pools`"))?;
     if named.trim() == "all" {
         return Ok(Pool::ALL.to_vec());
     }
-    let parsed: Result<Vec<Pool>, String> = named.split(',').map(|name| name.trim().parse()).collect();
-    parsed.map_err(|error| Status::invalid_argument(format!("the trigger's metadata `pools`: {error}")))
+    let parsed: Result<Vec<Pool>, String> =
+        named.split(',').map(|name| name.trim().parse()).collect();
+    parsed.map_err(|error| {
+        Status::invalid_argument(format!("the trigger's metadata `pools`: {error}"))
+    })
 }
 
 async fn is_active(State(scaler): State<Scaler>, request: HttpRequest) -> HttpResponse {
     let answer = service_fn(move |request: Request<ScaledObjectRef>| {
-        ready(scaler.is_active(request.get_ref()).map(|result| Response::new(IsActiveResponse { result })))
+        ready(
+            scaler
+                .is_active(request.get_ref())
+                .map(|result| Response::new(IsActiveResponse { result })),
+        )
     });
-    passed(Grpc::new(ProstCodec::<IsActiveResponse, ScaledObjectRef>::new()).unary(answer, request).await)
+    passed(
+        Grpc::new(ProstCodec::<IsActiveResponse, ScaledObjectRef>::new())
+            .unary(answer, request)
+            .await,
+    )
 }
 
 async fn metric_spec(State(_): State<Scaler>, request: HttpRequest) -> HttpResponse {
     let answer = service_fn(move |request: Request<ScaledObjectRef>| {
-        let spec = MetricSpec { metric_name: METRIC.to_owned(), target_size: 1, target_size_float: 1.0 };
+        let spec = MetricSpec {
+            metric_name: METRIC.to_owned(),
+            target_size: 1,
+            target_size_float: 1.0,
+        };
         let named = pools(&request.get_ref().scaler_metadata);
-        ready(named.map(|_| Response::new(GetMetricSpecResponse { metric_specs: vec![spec] })))
+        ready(named.map(|_| {
+            Response::new(GetMetricSpecResponse {
+                metric_specs: vec![spec],
+            })
+        }))
     });
     passed(
-        Grpc::new(ProstCodec::<GetMetricSpecResponse, ScaledObjectRef>::new()).unary(answer, request).await,
+        Grpc::new(ProstCodec::<GetMetricSpecResponse, ScaledObjectRef>::new())
+            .unary(answer, request)
+            .await,
     )
 }
 
@@ -128,10 +157,16 @@ async fn metrics(State(scaler): State<Scaler>, request: HttpRequest) -> HttpResp
                 metric_value: i64::from(wanted),
                 metric_value_float: f64::from(wanted),
             };
-            Response::new(GetMetricsResponse { metric_values: vec![value] })
+            Response::new(GetMetricsResponse {
+                metric_values: vec![value],
+            })
         }))
     });
-    passed(Grpc::new(ProstCodec::<GetMetricsResponse, GetMetricsRequest>::new()).unary(answer, request).await)
+    passed(
+        Grpc::new(ProstCodec::<GetMetricsResponse, GetMetricsRequest>::new())
+            .unary(answer, request)
+            .await,
+    )
 }
 
 type Activity = BoxStream<'static, Result<IsActiveResponse, Status>>;

@@ -16,13 +16,18 @@ const ROOM_BYTES: u64 = 1 << 30;
 
 /// The longest body that the edge takes, which is the longest update.
 pub fn read_body_bytes_max(reader: &mut Reader) -> usize {
-    usize::try_from(reader.bytes("ingress.body_bytes_max", 1 << 10..=64 << 20)).unwrap_or(usize::MAX)
+    usize::try_from(reader.bytes("ingress.body_bytes_max", 1 << 10..=64 << 20))
+        .unwrap_or(usize::MAX)
 }
 
 /// What the workers need.
 pub fn surroundings(body_bytes_max: usize, journal_url: Option<&str>) -> Arc<Surroundings> {
     let rooms = journal_url.and_then(journal_room).into_iter().collect();
-    Arc::new(Surroundings::new(body_bytes_max, rooms, (DESCRIPTORS, "pools.*.concurrency")))
+    Arc::new(Surroundings::new(
+        body_bytes_max,
+        rooms,
+        (DESCRIPTORS, "pools.*.concurrency"),
+    ))
 }
 
 /// Where the read model needs room, when it is a file.
@@ -30,15 +35,25 @@ pub fn journal_room(url: &str) -> Option<Room> {
     let path = url.strip_prefix("sqlite:")?;
     let path = path.strip_prefix("//").unwrap_or(path).split('?').next()?;
     let directory = Path::new(path).parent().map(PathBuf::from)?;
-    (!path.contains(":memory:")).then_some(Room { setting: "journal.url", directory, needed: ROOM_BYTES })
+    (!path.contains(":memory:")).then_some(Room {
+        setting: "journal.url",
+        directory,
+        needed: ROOM_BYTES,
+    })
 }
 
 /// Looks now and then until the signal.
-pub async fn follow(surroundings: Arc<Surroundings>, log: Log, mut shutdown: watch::Receiver<bool>) {
+pub async fn follow(
+    surroundings: Arc<Surroundings>,
+    log: Log,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let looking = async {
         loop {
             let client = log.context().client();
-            surroundings.look(&client, client.server_info().max_payload).await;
+            surroundings
+                .look(&client, client.server_info().max_payload)
+                .await;
             sleep(INTERVAL).await;
         }
     };
@@ -55,8 +70,14 @@ mod tests {
     #[test]
     fn the_read_model_is_found_where_it_is_a_file() {
         let found = |url: &str| journal_room(url).map(|room| room.directory);
-        assert_eq!(found("sqlite:///var/lib/ackline/journal.db?mode=rwc"), Some("/var/lib/ackline".into()));
+        assert_eq!(
+            found("sqlite:///var/lib/ackline/journal.db?mode=rwc"),
+            Some("/var/lib/ackline".into())
+        );
         assert_eq!(found("sqlite://.run/journal.db"), Some(".run".into()));
-        assert_eq!((found("sqlite::memory:"), found("postgres://a/b")), (None, None));
+        assert_eq!(
+            (found("sqlite::memory:"), found("postgres://a/b")),
+            (None, None)
+        );
     }
 }

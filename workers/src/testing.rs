@@ -29,14 +29,29 @@ pub(crate) async fn platform(entries: &[(&str, Value)]) -> (Platform, NatsServer
     let (master, data) = (VaultKey::generate(), VaultKey::generate());
     let mut snapshot = Snapshot::default();
     let own = [
-        ("tenant.acme".to_owned(), json!({"id": "acme", "name": "Acme"})),
-        (config_key::data_key("acme"), json!(data.seal_under(&master, "acme"))),
+        (
+            "tenant.acme".to_owned(),
+            json!({"id": "acme", "name": "Acme"}),
+        ),
+        (
+            config_key::data_key("acme"),
+            json!(data.seal_under(&master, "acme")),
+        ),
     ];
-    for (key, value) in own.into_iter().chain(entries.iter().map(|(key, v)| ((*key).to_owned(), v.clone()))) {
-        snapshot.fold(&key, Some(value.to_string().as_bytes())).unwrap();
+    for (key, value) in own.into_iter().chain(
+        entries
+            .iter()
+            .map(|(key, v)| ((*key).to_owned(), v.clone())),
+    ) {
+        snapshot
+            .fold(&key, Some(value.to_string().as_bytes()))
+            .unwrap();
     }
     let log = Log::new(context, settings.partitions);
-    (Platform::new(log, Registry::fixed(snapshot), buckets, master), server)
+    (
+        Platform::new(log, Registry::fixed(snapshot), buckets, master),
+        server,
+    )
 }
 
 /// Everything in UPDATES, read as records.

@@ -50,7 +50,11 @@ impl Traces {
         self.0.as_ref()?;
         let (trace, parent) = parse(head.traceparent.as_deref()?)?;
         self.follows(&trace).then(|| Attempt {
-            context: Context { traces: self.clone(), trace, span: rand::random() },
+            context: Context {
+                traces: self.clone(),
+                trace,
+                span: rand::random(),
+            },
             parent,
             begun: SystemTime::now(),
         })
@@ -58,8 +62,11 @@ impl Traces {
 
     /// Tells of the edge's work on an update: from the moment it had the delivery until the update was stored.
     pub fn edge(&self, head: &Head, stored: SystemTime) {
-        let Some((trace, span)) =
-            head.traceparent.as_deref().and_then(parse).filter(|(trace, _)| self.follows(trace))
+        let Some((trace, span)) = head
+            .traceparent
+            .as_deref()
+            .and_then(parse)
+            .filter(|(trace, _)| self.follows(trace))
         else {
             return;
         };
@@ -67,7 +74,14 @@ impl Traces {
         self.send(Span {
             attributes: attributes(head),
             status: Some(well()),
-            ..span_of(trace, span, None, "ingress receive", SERVER, (received, stored.max(received)))
+            ..span_of(
+                trace,
+                span,
+                None,
+                "ingress receive",
+                SERVER,
+                (received, stored.max(received)),
+            )
         });
     }
 
@@ -94,20 +108,34 @@ impl Attempt {
 
     /// Ends the attempt with its verdict.
     pub fn end(self, pool: Pool, head: &Head, attempt: u32, verdict: &str, reason: Option<&str>) {
-        let Context { traces, trace, span } = self.context;
+        let Context {
+            traces,
+            trace,
+            span,
+        } = self.context;
         let name = format!("{pool} {verdict}");
         let mut attributes = attributes(head);
         attributes.push(text("ackline.pool", pool.as_str()));
         attributes.push(text("ackline.verdict", verdict));
         attributes.push(number("ackline.attempt", attempt.into()));
         let status = match reason {
-            Some(reason) => Status { message: reason.to_owned(), code: 2 },
+            Some(reason) => Status {
+                message: reason.to_owned(),
+                code: 2,
+            },
             None => well(),
         };
         traces.send(Span {
             attributes,
             status: Some(status),
-            ..span_of(trace, span, Some(self.parent), &name, CONSUMER, (self.begun, SystemTime::now()))
+            ..span_of(
+                trace,
+                span,
+                Some(self.parent),
+                &name,
+                CONSUMER,
+                (self.begun, SystemTime::now()),
+            )
         });
     }
 }
@@ -143,20 +171,38 @@ fn attributes(head: &Head) -> Vec<KeyValue> {
 }
 
 fn text(key: &str, value: &str) -> KeyValue {
-    let value = Some(AnyValue { value: Some(Value::Text(value.to_owned())) });
-    KeyValue { key: key.to_owned(), value }
+    let value = Some(AnyValue {
+        value: Some(Value::Text(value.to_owned())),
+    });
+    KeyValue {
+        key: key.to_owned(),
+        value,
+    }
 }
 
 fn number(key: &str, value: i64) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(Value::Number(value)) }) }
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue {
+            value: Some(Value::Number(value)),
+        }),
+    }
 }
 
 fn well() -> Status {
-    Status { message: String::new(), code: 1 }
+    Status {
+        message: String::new(),
+        code: 1,
+    }
 }
 
 fn nanoseconds(time: SystemTime) -> u64 {
-    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(
+        time.duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_nanos(),
+    )
+    .unwrap_or(u64::MAX)
 }
 
 /// Reads `00-<trace>-<span>-<flags>`.
@@ -202,7 +248,11 @@ mod tests {
     fn the_share_of_traces_is_decided_by_their_id_alone() {
         let (spans, _kept) = mpsc::channel(1);
         let below = export::share(0.25);
-        let traces = Traces(Some(Arc::new(Inner { spans, below, dropped: Counter::default() })));
+        let traces = Traces(Some(Arc::new(Inner {
+            spans,
+            below,
+            dropped: Counter::default(),
+        })));
         let followed = (0..4000_u64).filter(|n| {
             let mut trace = [1; 16];
             trace[8..].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());

@@ -57,7 +57,10 @@ struct Desk {
 
 impl Desk {
     fn open() -> Self {
-        let options = NatsOptions { sync_always: false, extra_config: "http: \"127.0.0.1:-1\"".to_owned() };
+        let options = NatsOptions {
+            sync_always: false,
+            extra_config: "http: \"127.0.0.1:-1\"".to_owned(),
+        };
         let server = NatsServer::start_with(options).unwrap();
         let environment = [
             ("ACKLINE_NATS_URL", server.url().as_str()),
@@ -68,7 +71,11 @@ impl Desk {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
-        Self { server, environment, files: tempfile::tempdir().unwrap() }
+        Self {
+            server,
+            environment,
+            files: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn set(&mut self, name: &str, value: &str) {
@@ -88,7 +95,10 @@ impl Desk {
     }
 
     async fn ask_somebody(&self, arguments: &[&str], person: &mut impl Person) -> Outcome {
-        let arguments = ["ackline"].iter().chain(arguments).map(std::ffi::OsString::from);
+        let arguments = ["ackline"]
+            .iter()
+            .chain(arguments)
+            .map(std::ffi::OsString::from);
         let outcome = cli::run_live(arguments, &self.environment, &mut Vec::new(), person).await;
         for secret in SECRETS {
             assert!(
@@ -101,7 +111,10 @@ impl Desk {
 
     /// What `ackline tail` writes while it runs.
     async fn tail(&self, arguments: &[&str]) -> String {
-        let arguments = ["ackline", "tail"].iter().chain(arguments).map(std::ffi::OsString::from);
+        let arguments = ["ackline", "tail"]
+            .iter()
+            .chain(arguments)
+            .map(std::ffi::OsString::from);
         let mut live = Vec::new();
         let outcome = cli::run_live(arguments, &self.environment, &mut live, &mut Nobody).await;
         assert_eq!(outcome, Outcome::default());
@@ -113,7 +126,9 @@ impl Desk {
         let text = std::fs::read_to_string(demo()).unwrap();
         assert!(text.contains(from), "{from} is not in the demo's document");
         let flow = workspace_dir().join("deploy/dev/flows/welcome.json");
-        let text = text.replacen(from, to, 1).replace("flows/welcome.json", flow.to_str().unwrap());
+        let text = text
+            .replacen(from, to, 1)
+            .replace("flows/welcome.json", flow.to_str().unwrap());
         let path = self.files.path().join("edited.toml");
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
@@ -135,14 +150,27 @@ async fn applying_the_demo_twice_changes_nothing_the_second_time() {
     let file = demo.to_str().unwrap();
     let dry = desk.ask(&["apply", file, "--dry-run"]).await;
     assert_eq!(dry.code, 2, "{dry:?}");
-    assert!(dry.out.contains("+ tenant acme\n") && dry.out.contains("nothing was written"), "{dry:?}");
-    assert!(desk.context().await.get_key_value("config").await.is_err(), "a dry run created the bucket");
+    assert!(
+        dry.out.contains("+ tenant acme\n") && dry.out.contains("nothing was written"),
+        "{dry:?}"
+    );
+    assert!(
+        desk.context().await.get_key_value("config").await.is_err(),
+        "a dry run created the bucket"
+    );
 
     let first = desk.ask(&["apply", file]).await;
     assert_eq!((first.code, first.err.as_str()), (0, ""), "{first:?}");
-    assert!(first.out.ends_with("added 15, changed 0, removed 0\n"), "{first:?}");
+    assert!(
+        first.out.ends_with("added 15, changed 0, removed 0\n"),
+        "{first:?}"
+    );
     let second = desk.ask(&["apply", file]).await;
-    assert_eq!((second.code, second.out.as_str()), (0, "nothing to change\n"), "{second:?}");
+    assert_eq!(
+        (second.code, second.out.as_str()),
+        (0, "nothing to change\n"),
+        "{second:?}"
+    );
     let dry = desk.ask(&["apply", file, "--dry-run"]).await;
     assert_eq!(dry.code, 0, "{dry:?}");
 }
@@ -151,7 +179,10 @@ async fn applying_the_demo_twice_changes_nothing_the_second_time() {
 async fn a_changed_secret_is_told_by_name_and_what_is_gone_goes_only_with_prune() {
     let desk = Desk::open();
     desk.ask(&["apply", demo().to_str().unwrap()]).await;
-    let rotated = desk.document("[\"demo-app-secret\"]", "[\"fresh-app-secret\", \"demo-app-secret\"]");
+    let rotated = desk.document(
+        "[\"demo-app-secret\"]",
+        "[\"fresh-app-secret\", \"demo-app-secret\"]",
+    );
     let outcome = desk.ask(&["apply", &rotated]).await;
     assert_eq!(
         outcome.out,
@@ -162,19 +193,29 @@ async fn a_changed_secret_is_told_by_name_and_what_is_gone_goes_only_with_prune(
     let kept = desk.ask(&["apply", &moved]).await;
     assert!(kept.out.contains("+ relay globex/new-bot\n"), "{kept:?}");
     assert!(
-        kept.out.contains("= relay globex/existing-bot: stored, the file's own and not in it"),
+        kept.out
+            .contains("= relay globex/existing-bot: stored, the file's own and not in it"),
         "{kept:?}"
     );
     let nobody = desk.ask(&["apply", &moved, "--prune"]).await;
-    assert_eq!((nobody.code, nobody.out.as_str()), (EXIT_CONFIG, ""), "{nobody:?}");
+    assert_eq!(
+        (nobody.code, nobody.out.as_str()),
+        (EXIT_CONFIG, ""),
+        "{nobody:?}"
+    );
     assert!(nobody.err.contains("no terminal to ask at"), "{nobody:?}");
-    let pruned = desk.ask(&["apply", &moved, "--prune", "--yes", "--json"]).await;
+    let pruned = desk
+        .ask(&["apply", &moved, "--prune", "--yes", "--json"])
+        .await;
     let report: Value = serde_json::from_str(&pruned.out).unwrap();
     assert_eq!(
         report["changes"],
         json!([{"action": "remove", "what": "relay", "name": "globex/existing-bot", "details": []}])
     );
-    assert_eq!(desk.ask(&["apply", &moved, "--prune"]).await.out, "nothing to change\n");
+    assert_eq!(
+        desk.ask(&["apply", &moved, "--prune"]).await.out,
+        "nothing to change\n"
+    );
 }
 
 #[tokio::test]
@@ -182,15 +223,28 @@ async fn bad_input_and_another_master_key_change_nothing() {
     let mut desk = Desk::open();
     let wrong = desk.document("tenant = \"globex\"", "tenant = \"initech\"\nshards = 3");
     let outcome = desk.ask(&["apply", &wrong]).await;
-    assert_eq!((outcome.code, outcome.out.as_str()), (64, ""), "{outcome:?}");
-    assert!(outcome.err.contains("nothing was changed") && outcome.err.contains("shards"), "{outcome:?}");
+    assert_eq!(
+        (outcome.code, outcome.out.as_str()),
+        (64, ""),
+        "{outcome:?}"
+    );
+    assert!(
+        outcome.err.contains("nothing was changed") && outcome.err.contains("shards"),
+        "{outcome:?}"
+    );
     assert_eq!(desk.ask(&["apply", "/nowhere.toml"]).await.code, 64);
 
     desk.ask(&["apply", demo().to_str().unwrap()]).await;
-    desk.set("ACKLINE_SECRETS_MASTER_KEY", "HwAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg=");
+    desk.set(
+        "ACKLINE_SECRETS_MASTER_KEY",
+        "HwAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg=",
+    );
     let outcome = desk.ask(&["apply", demo().to_str().unwrap()]).await;
     assert_eq!(outcome.code, 1);
-    assert!(outcome.err.contains("master key does not open"), "{outcome:?}");
+    assert!(
+        outcome.err.contains("master key does not open"),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]
@@ -199,7 +253,10 @@ async fn without_nats_both_commands_fail_with_one_clear_sentence() {
     desk.server.kill();
     let outcome = desk.ask(&["apply", demo().to_str().unwrap()]).await;
     assert_eq!(outcome.code, 1);
-    assert!(outcome.err.contains("is nats-server running there?"), "{outcome:?}");
+    assert!(
+        outcome.err.contains("is nats-server running there?"),
+        "{outcome:?}"
+    );
     let outcome = desk.ask(&["doctor"]).await;
     assert_eq!(outcome.code, 1);
     assert!(outcome.out.contains("→ start nats-server"), "{outcome:?}");
@@ -207,21 +264,31 @@ async fn without_nats_both_commands_fail_with_one_clear_sentence() {
 
 async fn graph() -> String {
     let number = |Path(id): Path<String>, headers: HeaderMap| async move {
-        let token = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        let token = headers
+            .get("authorization")
+            .map(|value| value.to_str().unwrap().to_owned());
         if id == "106540352242922" && token.as_deref() == Some("Bearer demo-access-token") {
-            let body = json!({"id": id, "display_phone_number": "+1 555 0100", "verified_name": "Acme"});
+            let body =
+                json!({"id": id, "display_phone_number": "+1 555 0100", "verified_name": "Acme"});
             return (StatusCode::OK, Json(body));
         }
         let message = format!("Malformed access token {token:?}");
-        (StatusCode::UNAUTHORIZED, Json(json!({"error": {"code": 190, "message": message}})))
+        (
+            StatusCode::UNAUTHORIZED,
+            Json(json!({"error": {"code": 190, "message": message}})),
+        )
     };
     let account = |Path(id): Path<String>| async move {
-        let apps =
-            if id == "102290129340398" { json!([{"whatsapp_business_api_data": {}}]) } else { json!([]) };
+        let apps = if id == "102290129340398" {
+            json!([{"whatsapp_business_api_data": {}}])
+        } else {
+            json!([])
+        };
         Json(json!({ "data": apps }))
     };
-    let router =
-        Router::new().route("/v26.0/{id}", get(number)).route("/v26.0/{id}/subscribed_apps", get(account));
+    let router = Router::new()
+        .route("/v26.0/{id}", get(number))
+        .route("/v26.0/{id}/subscribed_apps", get(account));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -230,11 +297,16 @@ async fn graph() -> String {
 
 fn level<'a>(findings: &'a [Value], check: &str) -> &'a str {
     let found = findings.iter().find(|finding| finding["check"] == check);
-    found.unwrap_or_else(|| panic!("no check {check} in {findings:#?}"))["level"].as_str().unwrap()
+    found.unwrap_or_else(|| panic!("no check {check} in {findings:#?}"))["level"]
+        .as_str()
+        .unwrap()
 }
 
 async fn publish(context: &jetstream::Context, tenant: TenantId, class: Class) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
     let head = Head {
         id: UpdateId::new(&format!("update of {tenant}")),
         tenant,
@@ -254,7 +326,9 @@ async fn publish(context: &jetstream::Context, tenant: TenantId, class: Class) {
 }
 
 async fn publish_head(context: &jetstream::Context, head: &Head, payload: &'static str) {
-    let published = context.publish_with_headers(head.subject(), head.to_headers(), payload.into()).await;
+    let published = context
+        .publish_with_headers(head.subject(), head.to_headers(), payload.into())
+        .await;
     published.unwrap().await.unwrap();
 }
 
@@ -267,8 +341,16 @@ async fn what_a_server_lost_with_its_store_is_applied_again_whole() {
     desk.server.wipe().unwrap();
     desk.server.restart().unwrap();
     let again = desk.ask(&["apply", file]).await;
-    assert!(again.out.ends_with("added 15, changed 0, removed 0\n"), "{again:?}");
-    assert!(desk.ask(&["apply", file]).await.out.contains("nothing to change"));
+    assert!(
+        again.out.ends_with("added 15, changed 0, removed 0\n"),
+        "{again:?}"
+    );
+    assert!(
+        desk.ask(&["apply", file])
+            .await
+            .out
+            .contains("nothing to change")
+    );
 }
 
 #[tokio::test]
@@ -284,57 +366,146 @@ async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
     headers.insert(header::DEAD_ATTEMPTS, "3");
     headers.insert(header::CONVERSATION, "p:49170123");
     let dead = subjects::dead(Pool::Relay, &acme);
-    context.publish_with_headers(dead, headers, "{}".into()).await.unwrap().await.unwrap();
+    context
+        .publish_with_headers(dead, headers, "{}".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
     for (conversation, id) in [(None, "moved-1"), (Some("00ff".to_owned()), "parked-1")] {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert(header::SPILL_ID, id);
         headers.insert(header::KIND, "message.text");
         headers.insert(header::CONVERSATION, "p:49170123");
         let (partition, lane, tenant) = (Partition(1), "msg".to_owned(), acme.clone());
-        let line = SpillLine { partition, lane, tenant, conversation }.subject(Pool::Relay);
-        context.publish_with_headers(line, headers, "{}".into()).await.unwrap().await.unwrap();
+        let line = SpillLine {
+            partition,
+            lane,
+            tenant,
+            conversation,
+        }
+        .subject(Pool::Relay);
+        context
+            .publish_with_headers(line, headers, "{}".into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
     // A pool that tells whoever asks.
-    let mut asked = context.client().subscribe(subjects::FOLLOW_FILTER).await.unwrap();
+    let mut asked = context
+        .client()
+        .subscribe(subjects::FOLLOW_FILTER)
+        .await
+        .unwrap();
     let client = context.client();
     tokio::spawn(async move {
         let tenant = subjects::followed(&asked.next().await.unwrap().subject).unwrap();
         let told = json!({"pool": "relay", "id": "m1", "kind": "message.text", "conversation": "p:49170123",
             "phone": null, "verdict": "retry", "reason": "503", "attempt": 2, "took_ms": 12, "at_ms": 1});
-        client.publish(subjects::told(&tenant), told.to_string().into()).await.unwrap();
+        client
+            .publish(subjects::told(&tenant), told.to_string().into())
+            .await
+            .unwrap();
     });
-    let outcome = desk.tail(&["--tenant", "acme", "--since", "1h", "--count", "5", "--for", "20s"]).await;
-    let lines: Vec<&str> = outcome.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+    let outcome = desk
+        .tail(&[
+            "--tenant", "acme", "--since", "1h", "--count", "5", "--for", "20s",
+        ])
+        .await;
+    let lines: Vec<&str> = outcome
+        .lines()
+        .map(|line| line.split_once("  ").unwrap().1)
+        .collect();
     assert_eq!(lines.len(), 5, "{outcome}");
     // What the pool told is the oldest by far, the rest is as it was stored.
-    assert!(lines[0].starts_with("relay retry") && lines[0].ends_with("12 ms, attempt 2: 503"), "{outcome}");
-    assert!(lines[1].starts_with("received ") && lines[1].ends_with("partition 1"), "{outcome}");
+    assert!(
+        lines[0].starts_with("relay retry") && lines[0].ends_with("12 ms, attempt 2: 503"),
+        "{outcome}"
+    );
+    assert!(
+        lines[1].starts_with("received ") && lines[1].ends_with("partition 1"),
+        "{outcome}"
+    );
     assert!(
         lines[2].starts_with("relay given up") && lines[2].ends_with("refused: 400 (attempts: 3)"),
         "{outcome}"
     );
-    assert!(lines[3].starts_with("relay in line") && lines[3].contains(" moved-1 "), "{outcome}");
-    assert!(lines[4].starts_with("relay parked") && lines[4].contains(" parked-1 "), "{outcome}");
-    assert!(!outcome.contains("49170123") && !outcome.contains("globex"), "{outcome}");
-    let one = ["--since", "1h", "--for", "20s", "--json", "--conversation", "p:49170123", "--show-personal"];
-    let shown = desk.tail(&[&["--tenant", "acme", "--count", "3"], &one[..]].concat()).await;
-    let steps: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let mut stages: Vec<&str> = steps.iter().map(|step| step["stage"].as_str().unwrap()).collect();
+    assert!(
+        lines[3].starts_with("relay in line") && lines[3].contains(" moved-1 "),
+        "{outcome}"
+    );
+    assert!(
+        lines[4].starts_with("relay parked") && lines[4].contains(" parked-1 "),
+        "{outcome}"
+    );
+    assert!(
+        !outcome.contains("49170123") && !outcome.contains("globex"),
+        "{outcome}"
+    );
+    let one = [
+        "--since",
+        "1h",
+        "--for",
+        "20s",
+        "--json",
+        "--conversation",
+        "p:49170123",
+        "--show-personal",
+    ];
+    let shown = desk
+        .tail(&[&["--tenant", "acme", "--count", "3"], &one[..]].concat())
+        .await;
+    let steps: Vec<Value> = shown
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let mut stages: Vec<&str> = steps
+        .iter()
+        .map(|step| step["stage"].as_str().unwrap())
+        .collect();
     stages.sort_unstable();
-    assert_eq!(stages, ["given up", "in line", "parked"], "only what is of the conversation: {shown}");
-    assert!(steps.iter().all(|step| step["conversation"] == "p:49170123"), "{shown}");
+    assert_eq!(
+        stages,
+        ["given up", "in line", "parked"],
+        "only what is of the conversation: {shown}"
+    );
+    assert!(
+        steps
+            .iter()
+            .all(|step| step["conversation"] == "p:49170123"),
+        "{shown}"
+    );
 }
 
 #[tokio::test]
 async fn a_tail_of_a_tenant_that_nobody_declared_is_a_mistake() {
     let desk = Desk::open();
-    let early = desk.ask(&["tail", "--tenant", "acme", "--for", "20s"]).await;
-    assert_eq!((early.code, early.err.contains("nothing is set up")), (EXIT_FAILED, true), "{early:?}");
+    let early = desk
+        .ask(&["tail", "--tenant", "acme", "--for", "20s"])
+        .await;
+    assert_eq!(
+        (early.code, early.err.contains("nothing is set up")),
+        (EXIT_FAILED, true),
+        "{early:?}"
+    );
     desk.ask(&["apply", demo().to_str().unwrap()]).await;
-    let wrong = desk.ask(&["tail", "--tenant", "acmee", "--for", "20s"]).await;
+    let wrong = desk
+        .ask(&["tail", "--tenant", "acmee", "--for", "20s"])
+        .await;
     assert_eq!(wrong.code, EXIT_CONFIG);
-    assert!(wrong.err.contains("no tenant `acmee`; `ackline tenants` shows"), "{wrong:?}");
-    assert_eq!(desk.ask(&["tail", "--tenant", "_unrouted", "--for", "1ms"]).await.code, EXIT_OK);
+    assert!(
+        wrong
+            .err
+            .contains("no tenant `acmee`; `ackline tenants` shows"),
+        "{wrong:?}"
+    );
+    assert_eq!(
+        desk.ask(&["tail", "--tenant", "_unrouted", "--for", "1ms"])
+            .await
+            .code,
+        EXIT_OK
+    );
 }
 
 #[tokio::test]
@@ -344,17 +515,29 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
     desk.ask(&["apply", demo().to_str().unwrap()]).await;
     let context = desk.context().await;
     let doctor = async |desk: &Desk| -> (u8, Vec<Value>) {
-        let turned = Turned { paused: true, by: "cli:jo".to_owned(), ..Turned::default() };
+        let turned = Turned {
+            paused: true,
+            by: "cli:jo".to_owned(),
+            ..Turned::default()
+        };
         let acme = TenantStatus::of(TenantId::new("acme").unwrap());
-        let tenants = vec![TenantStatus { turned: Some(turned), ..acme }];
-        let flows = PoolStatus { tenants, tenants_held: 1, ..standing_by(Pool::Flows) };
+        let tenants = vec![TenantStatus {
+            turned: Some(turned),
+            ..acme
+        }];
+        let flows = PoolStatus {
+            tenants,
+            tenants_held: 1,
+            ..standing_by(Pool::Flows)
+        };
         let speaking = speak(context.client(), vec![flows]);
         let outcome = desk.ask(&["doctor", "--json"]).await;
         speaking.abort();
         (outcome.code, serde_json::from_str(&outcome.out).unwrap())
     };
 
-    let before: Vec<Value> = serde_json::from_str(&desk.ask(&["doctor", "--json"]).await.out).unwrap();
+    let before: Vec<Value> =
+        serde_json::from_str(&desk.ask(&["doctor", "--json"]).await.out).unwrap();
     assert_eq!(level(&before, "pools"), "warn");
     let (code, findings) = doctor(&desk).await;
     assert_eq!(code, 1);
@@ -393,71 +576,155 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
     publish(&context, TenantId::unrouted(), Class::Account).await;
     give_up(&context, 1).await;
     let (_, findings) = doctor(&desk).await;
-    let dead = findings.iter().find(|finding| finding["check"] == "dead letters").unwrap();
+    let dead = findings
+        .iter()
+        .find(|finding| finding["check"] == "dead letters")
+        .unwrap();
     let said = dead["message"].as_str().unwrap();
-    assert!(said.starts_with("1 open in relay (1 refused), the oldest given up "), "{said}");
-    for (check, expected) in
-        [("durability", "ok"), ("webhooks main", "ok"), ("unrouted", "warn"), ("dead letters", "warn")]
-    {
+    assert!(
+        said.starts_with("1 open in relay (1 refused), the oldest given up "),
+        "{said}"
+    );
+    for (check, expected) in [
+        ("durability", "ok"),
+        ("webhooks main", "ok"),
+        ("unrouted", "warn"),
+        ("dead letters", "warn"),
+    ] {
         assert_eq!(level(&findings, check), expected, "{check}");
     }
 
-    assert_eq!(desk.ask(&["dead", "discard", "--all", "--yes"]).await.code, EXIT_OK);
+    assert_eq!(
+        desk.ask(&["dead", "discard", "--all", "--yes"]).await.code,
+        EXIT_OK
+    );
     desk.set("ACKLINE_NATS_DURABILITY", "synced");
     let (_, findings) = doctor(&desk).await;
     assert_eq!(level(&findings, "durability"), "fail");
-    assert_eq!(level(&findings, "dead letters"), "ok", "what is settled needs nobody");
+    assert_eq!(
+        level(&findings, "dead letters"),
+        "ok",
+        "what is settled needs nobody"
+    );
     let only = desk.ask(&["doctor", "--fix-hints"]).await;
-    assert!(only.out.contains("sync_interval: always") && !only.out.contains("ok    nats"), "{}", only.out);
+    assert!(
+        only.out.contains("sync_interval: always") && !only.out.contains("ok    nats"),
+        "{}",
+        only.out
+    );
 }
 
 #[tokio::test]
 async fn pools_are_turned_from_the_command_line_and_nothing_wrong_gets_through() {
     let desk = Desk::open();
     let early = desk.ask(&["pause", "relay"]).await;
-    assert_eq!((early.code, early.err.contains("not set up")), (EXIT_FAILED, true), "{early:?}");
+    assert_eq!(
+        (early.code, early.err.contains("not set up")),
+        (EXIT_FAILED, true),
+        "{early:?}"
+    );
     let context = desk.context().await;
     let settings = Settings::load(None, &desk.environment).unwrap();
     let buckets = nats::prepare(&context, &settings.nats).await.unwrap();
-    buckets.config.put("tenant.acme", r#"{"id":"acme","name":"Acme"}"#.into()).await.unwrap();
+    buckets
+        .config
+        .put("tenant.acme", r#"{"id":"acme","name":"Acme"}"#.into())
+        .await
+        .unwrap();
 
-    let turned = desk.ask(&["tune", "relay", "concurrency=8", "lanes.sts=3", "--by", "ann"]).await;
-    assert_eq!(turned.out, "relay: as configured -> concurrency=8 lanes.sts=3\n", "{turned:?}");
+    let turned = desk
+        .ask(&[
+            "tune",
+            "relay",
+            "concurrency=8",
+            "lanes.sts=3",
+            "--by",
+            "ann",
+        ])
+        .await;
+    assert_eq!(
+        turned.out, "relay: as configured -> concurrency=8 lanes.sts=3\n",
+        "{turned:?}"
+    );
     let paused = desk.ask(&["pause", "relay", "--json"]).await;
     let paused: Value = serde_json::from_str(&paused.out).unwrap();
-    assert_eq!(paused["to"], json!({"concurrency": 8, "lanes": {"sts": 3}, "paused": true}));
+    assert_eq!(
+        paused["to"],
+        json!({"concurrency": 8, "lanes": {"sts": 3}, "paused": true})
+    );
     assert_eq!(desk.ask(&["resume", "relay"]).await.code, EXIT_OK);
 
     for (arguments, part) in [
-        (&["tune", "rely", "paused=true"][..], "there are flows, replies"),
+        (
+            &["tune", "rely", "paused=true"][..],
+            "there are flows, replies",
+        ),
         (&["tune", "relay", "concurrency=0"], "outside 1 to 4096"),
-        (&["tune", "relay", "lanes.bulk=1"], "no such lane; there are msg"),
+        (
+            &["tune", "relay", "lanes.bulk=1"],
+            "no such lane; there are msg",
+        ),
         (&["tune", "relay", "speed=1"], "no such key of a pool"),
-        (&["tune", "relay", "adaptive=8..64"], "more than the pool's concurrency of 8; lower it, or set"),
-        (&["tune", "relay", "adaptive=0..8"], "0 is outside 1 to 4096"),
-        (&["tune", "relay", "adaptive=8..4"], "the least, 8, is more than the most, 4"),
+        (
+            &["tune", "relay", "adaptive=8..64"],
+            "more than the pool's concurrency of 8; lower it, or set",
+        ),
+        (
+            &["tune", "relay", "adaptive=0..8"],
+            "0 is outside 1 to 4096",
+        ),
+        (
+            &["tune", "relay", "adaptive=8..4"],
+            "the least, 8, is more than the most, 4",
+        ),
         (&["tune", "relay", "adaptive=on"], "such as 8..64, or off"),
         (&["tune", "journal", "concurrency=2"], "works in batches"),
-        (&["tune", "relay", "--tenant", "nobody", "weight=2"], "there is no tenant `nobody`"),
-        (&["discard", "relay", "--tenant", "acme", "--confirm", "acm"], "--confirm acme"),
+        (
+            &["tune", "relay", "--tenant", "nobody", "weight=2"],
+            "there is no tenant `nobody`",
+        ),
+        (
+            &["discard", "relay", "--tenant", "acme", "--confirm", "acm"],
+            "--confirm acme",
+        ),
         (&["discard", "relay"], "say whose"),
     ] {
         let refused = desk.ask(arguments).await;
         assert_eq!(refused.code, 64, "{refused:?}");
-        assert!(refused.err.contains(part) && refused.err.contains("nothing was changed"), "{refused:?}");
+        assert!(
+            refused.err.contains(part) && refused.err.contains("nothing was changed"),
+            "{refused:?}"
+        );
     }
 
-    let discard = desk.ask(&["discard", "relay", "--tenant", "acme", "--confirm", "acme"]).await;
-    assert_eq!(discard.out, "relay of acme: as configured -> mode=discard\n");
+    let discard = desk
+        .ask(&["discard", "relay", "--tenant", "acme", "--confirm", "acme"])
+        .await;
+    assert_eq!(
+        discard.out,
+        "relay of acme: as configured -> mode=discard\n"
+    );
     let shown = desk.ask(&["tune", "relay"]).await.out;
     assert!(
-        shown.starts_with("relay: concurrency=8 lanes.sts=3") && shown.contains("acme: mode=discard"),
+        shown.starts_with("relay: concurrency=8 lanes.sts=3")
+            && shown.contains("acme: mode=discard"),
         "{shown}"
     );
-    assert_eq!(desk.ask(&["resume", "relay", "--tenant", "acme"]).await.code, EXIT_OK);
+    assert_eq!(
+        desk.ask(&["resume", "relay", "--tenant", "acme"])
+            .await
+            .code,
+        EXIT_OK
+    );
     assert_eq!(desk.ask(&["tune", "relay", "--reset"]).await.code, EXIT_OK);
-    assert_eq!(desk.ask(&["tune", "relay"]).await.out.split("  (by").next(), Some("relay: as configured"));
+    assert_eq!(
+        desk.ask(&["tune", "relay"]).await.out.split("  (by").next(),
+        Some("relay: as configured")
+    );
     let history = desk.ask(&["tune", "relay", "--history"]).await.out;
     assert_eq!(history.lines().count(), 6, "{history}");
-    assert!(history.lines().last().unwrap().contains("cli:ann"), "{history}");
+    assert!(
+        history.lines().last().unwrap().contains("cli:ann"),
+        "{history}"
+    );
 }

@@ -13,12 +13,16 @@ pub fn message() -> Vec<u8> {
 
 /// A batch of at least as many bytes.
 pub fn batch(bytes_min: usize) -> Vec<u8> {
-    let each = body(101, BATCH_TEXT_BYTES).len().saturating_sub(body(1, BATCH_TEXT_BYTES).len()) / 100;
+    let each = body(101, BATCH_TEXT_BYTES)
+        .len()
+        .saturating_sub(body(1, BATCH_TEXT_BYTES).len())
+        / 100;
     body(bytes_min / each + 1, BATCH_TEXT_BYTES)
 }
 
 fn body(updates: usize, text_bytes: usize) -> Vec<u8> {
-    let text = "The parcel left the depot this morning and should be with you before noon. ".repeat(8);
+    let text =
+        "The parcel left the depot this morning and should be with you before noon. ".repeat(8);
     let text = &text[..text_bytes];
     let mut body = String::from(
         r#"{"object":"whatsapp_business_account","entry":[{"id":"W1","changes":[{"value":{"messaging_product":"whatsapp","metadata":{"display_phone_number":"15550783881","phone_number_id":"100"},"contacts":["#,

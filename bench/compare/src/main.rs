@@ -23,7 +23,10 @@ struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     fn new<T>(name: &'static str, mut job: impl FnMut() -> T + 'a) -> Self {
-        Self { name, run: Box::new(move || drop(black_box(job()))) }
+        Self {
+            name,
+            run: Box::new(move || drop(black_box(job()))),
+        }
     }
 }
 
@@ -43,7 +46,10 @@ fn main() -> Result<()> {
     for (name, accepted, refused) in readers::verdicts(&message) {
         println!("| {name} | {accepted} | {refused} |");
     }
-    ensure!(message.len() > 900 && batch.len() >= 3 << 20, "the bodies are not of the size they stand for");
+    ensure!(
+        message.len() > 900 && batch.len() >= 3 << 20,
+        "the bodies are not of the size they stand for"
+    );
     Ok(())
 }
 

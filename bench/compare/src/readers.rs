@@ -35,13 +35,26 @@ pub fn candidates(body: &[u8]) -> Result<Vec<Candidate<'_>>> {
         found.messages > 0 && split(&owned)?.len() == found.messages,
         "the split finds something else"
     );
-    ensure!(typed_serde(body) == Some(found), "serde_json finds something else");
-    ensure!(typed_sonic(body) == Some(found), "sonic-rs finds something else");
+    ensure!(
+        typed_serde(body) == Some(found),
+        "serde_json finds something else"
+    );
+    ensure!(
+        typed_sonic(body) == Some(found),
+        "sonic-rs finds something else"
+    );
     let mut simd = Simd::default();
-    ensure!(simd.read(body) == Some(Found { raw: 0, ..found }), "simd-json finds something else");
+    ensure!(
+        simd.read(body) == Some(Found { raw: 0, ..found }),
+        "simd-json finds something else"
+    );
     Ok(vec![
         Candidate::new("ours, the same job", move || scan(body).ok()),
-        Candidate::new("ours, the whole split", move || split(&owned).map(|split| split.updates().map(black_box).count()).ok()),
+        Candidate::new("ours, the whole split", move || {
+            split(&owned)
+                .map(|split| split.updates().map(black_box).count())
+                .ok()
+        }),
         Candidate::new("serde_json, raw values", move || typed_serde(body)),
         Candidate::new("sonic-rs, lazy values", move || typed_sonic(body)),
         Candidate::new("simd-json, tape of a copy", move || simd.read(body)),
@@ -51,14 +64,20 @@ pub fn candidates(body: &[u8]) -> Result<Vec<Candidate<'_>>> {
 /// For each reader: damaged bodies it accepts and `serde_json` refuses, and the reverse.
 pub fn verdicts(body: &[u8]) -> Vec<(&'static str, usize, usize)> {
     let mut simd = Simd::default();
-    let mut counts = [("ours", 0, 0), ("sonic-rs, lazy values", 0, 0), ("simd-json, tape of a copy", 0, 0)];
+    let mut counts = [
+        ("ours", 0, 0),
+        ("sonic-rs, lazy values", 0, 0),
+        ("simd-json, tape of a copy", 0, 0),
+    ];
     for at in 0..body.len() {
         for damage in [0x01, b'"', b'{', b'}', b',', b'\\', b'x', 0xff] {
             let mut body = body.to_vec();
             body[at] = damage;
             let right = serde_json::from_slice::<&RawValue>(&body).is_ok();
             let is_json = |body: &[u8]| {
-                let Ok(body) = std::str::from_utf8(body) else { return false };
+                let Ok(body) = std::str::from_utf8(body) else {
+                    return false;
+                };
                 let mut scanner = Scanner::new(body);
                 scanner.value().and_then(|_| scanner.end()).is_ok()
             };
@@ -81,7 +100,9 @@ fn scan(body: &[u8]) -> Result<Found, Flaw> {
     let mut found = Found::default();
     let mut scanner = Scanner::new(body);
     scanner.object(|scanner, key| match json::slice(body, &key) {
-        r#""entry""# => scanner.array(|scanner| entry(body, scanner, &mut found)).map(drop),
+        r#""entry""# => scanner
+            .array(|scanner| entry(body, scanner, &mut found))
+            .map(drop),
         _ => scanner.value().map(drop),
     })?;
     scanner.end()?;
@@ -90,28 +111,37 @@ fn scan(body: &[u8]) -> Result<Found, Flaw> {
 
 fn entry(body: &str, scanner: &mut Scanner<'_>, found: &mut Found) -> Result<(), Flaw> {
     let of_entry = |scanner: &mut Scanner<'_>, key: Span| match json::slice(body, &key) {
-        r#""id""# => scanner.value().map(|span| found.names += text_len(body, &span)),
-        r#""changes""# => scanner.array(|scanner| change(body, scanner, found)).map(drop),
+        r#""id""# => scanner
+            .value()
+            .map(|span| found.names += text_len(body, &span)),
+        r#""changes""# => scanner
+            .array(|scanner| change(body, scanner, found))
+            .map(drop),
         _ => scanner.value().map(drop),
     };
     scanner.object(of_entry).map(drop)
 }
 
 fn change(body: &str, scanner: &mut Scanner<'_>, found: &mut Found) -> Result<(), Flaw> {
-    let of_value = |scanner: &mut Scanner<'_>, key: Span, found: &mut Found| match json::slice(body, &key) {
-        r#""metadata""# => scanner.object(|scanner, key| {
-            let span = scanner.value()?;
-            if json::slice(body, &key) == r#""phone_number_id""# {
-                found.names += text_len(body, &span);
+    let of_value =
+        |scanner: &mut Scanner<'_>, key: Span, found: &mut Found| match json::slice(body, &key) {
+            r#""metadata""# => scanner.object(|scanner, key| {
+                let span = scanner.value()?;
+                if json::slice(body, &key) == r#""phone_number_id""# {
+                    found.names += text_len(body, &span);
+                }
+                Ok(())
+            }),
+            r#""contacts""# => {
+                scanner.array(|scanner| scanner.value().map(|span| found.raw += span.len()))
             }
-            Ok(())
-        }),
-        r#""contacts""# => scanner.array(|scanner| scanner.value().map(|span| found.raw += span.len())),
-        r#""messages""# => scanner.array(|scanner| message(body, scanner, found)),
-        _ => scanner.value(),
-    };
+            r#""messages""# => scanner.array(|scanner| message(body, scanner, found)),
+            _ => scanner.value(),
+        };
     let of_change = |scanner: &mut Scanner<'_>, key: Span| match json::slice(body, &key) {
-        r#""value""# => scanner.object(|scanner, key| of_value(scanner, key, found).map(drop)).map(drop),
+        r#""value""# => scanner
+            .object(|scanner, key| of_value(scanner, key, found).map(drop))
+            .map(drop),
         _ => scanner.value().map(drop),
     };
     scanner.object(of_change).map(drop)
@@ -192,7 +222,11 @@ impl<R> Delivery<'_, R> {
             found.names += entry.id.len();
             for Change { value } in &entry.changes {
                 found.names += value.metadata.phone_number_id.len();
-                found.raw += value.contacts.iter().map(|contact| raw(contact).len()).sum::<usize>();
+                found.raw += value
+                    .contacts
+                    .iter()
+                    .map(|contact| raw(contact).len())
+                    .sum::<usize>();
                 for text in value.messages.iter().map(&raw) {
                     let message = message(text)?;
                     found.messages += 1;
@@ -236,10 +270,15 @@ impl Simd {
             found.names += entry.get("id")?.as_str()?.len();
             for change in entry.get("changes")?.as_array()?.iter() {
                 let value = change.get("value")?;
-                found.names += value.get("metadata")?.get("phone_number_id")?.as_str()?.len();
+                found.names += value
+                    .get("metadata")?
+                    .get("phone_number_id")?
+                    .as_str()?
+                    .len();
                 for message in value.get("messages")?.as_array()?.iter() {
                     found.messages += 1;
-                    found.names += message.get("id")?.as_str()?.len() + message.get("from")?.as_str()?.len();
+                    found.names +=
+                        message.get("id")?.as_str()?.len() + message.get("from")?.as_str()?.len();
                 }
             }
         }

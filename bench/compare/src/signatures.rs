@@ -12,8 +12,14 @@ pub fn candidates(body: &[u8]) -> Result<Vec<Candidate<'_>>> {
     let ring = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET);
     let aws = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET);
     let digest = ours.digest(&[body]);
-    ensure!(digest.as_slice() == ring::hmac::sign(&ring, body).as_ref(), "ring signs differently");
-    ensure!(digest.as_slice() == aws_lc_rs::hmac::sign(&aws, body).as_ref(), "aws-lc-rs signs differently");
+    ensure!(
+        digest.as_slice() == ring::hmac::sign(&ring, body).as_ref(),
+        "ring signs differently"
+    );
+    ensure!(
+        digest.as_slice() == aws_lc_rs::hmac::sign(&aws, body).as_ref(),
+        "aws-lc-rs signs differently"
+    );
     Ok(vec![
         Candidate::new("hmac + sha2", move || ours.digest(&[body])),
         Candidate::new("ring", move || ring::hmac::sign(&ring, body)),

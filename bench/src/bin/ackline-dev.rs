@@ -49,19 +49,28 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     // The person at the terminal reads the screen; the log is for what should not happen.
-    let filter = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
+    let filter = std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|filter| filter.parse::<Targets>().ok());
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(tracing::Level::ERROR));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .init();
     let screen = Screen::default();
     let ended = match Flags::parse().command {
         Command::Run(ports) => dev::run(ports, &screen).await.map(|()| true),
         Command::Demo => dev::demo(&screen).await,
-        Command::Bench { scenario, options } => scenarios::run(scenario.as_deref(), options, &screen).await,
-        Command::VerifyOnly { address } => scenarios::serve_verify_only(address).map(|()| true),
-        Command::ProcessFirst { address, downstream } => {
-            scenarios::serve_process_first(address, downstream).await.map(|()| true)
+        Command::Bench { scenario, options } => {
+            scenarios::run(scenario.as_deref(), options, &screen).await
         }
+        Command::VerifyOnly { address } => scenarios::serve_verify_only(address).map(|()| true),
+        Command::ProcessFirst {
+            address,
+            downstream,
+        } => scenarios::serve_process_first(address, downstream)
+            .await
+            .map(|()| true),
     };
     match ended {
         Ok(true) => ExitCode::SUCCESS,

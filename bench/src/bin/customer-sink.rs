@@ -16,7 +16,12 @@ struct Flags {
     #[arg(long, env = "CUSTOMER_SINK_BIND", default_value = "127.0.0.1:8083")]
     bind: SocketAddr,
     /// `NAME=whsec_…`: a secret of /webhooks/NAME; repeat for more names, or for more secrets of one.
-    #[arg(long, env = "CUSTOMER_SINK_SECRETS", value_delimiter = ',', hide_env_values = true)]
+    #[arg(
+        long,
+        env = "CUSTOMER_SINK_SECRETS",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
     secret: Vec<String>,
     /// Entries the journal keeps.
     #[arg(long, default_value_t = 100_000)]
@@ -28,16 +33,30 @@ impl Flags {
         let mut secrets: BTreeMap<String, Vec<Secret<String>>> = BTreeMap::new();
         for named in self.secret {
             let (name, secret) = named.split_once('=').context("--secret is NAME=whsec_…")?;
-            secrets.entry(name.to_owned()).or_default().push(Secret::new(secret.to_owned()));
+            secrets
+                .entry(name.to_owned())
+                .or_default()
+                .push(Secret::new(secret.to_owned()));
         }
-        Ok(Options { bind: self.bind, secrets, journal_entries_max: self.journal_max, ..Options::default() })
+        Ok(Options {
+            bind: self.bind,
+            secrets,
+            journal_entries_max: self.journal_max,
+            ..Options::default()
+        })
     }
 }
 
 #[tokio::main]
-#[allow(clippy::print_stdout, reason = "the one line that says where it listens")]
+#[allow(
+    clippy::print_stdout,
+    reason = "the one line that says where it listens"
+)]
 async fn main() -> Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .init();
     let running = sink::start(Flags::parse().options()?).await?;
     println!("customer-sink ready: {}", running.url());
     stop_signal().await?;

@@ -18,7 +18,12 @@ struct Flags {
     #[arg(long, env = "META_SIM_WEBHOOK_URL")]
     webhook_url: Option<String>,
     /// Signs webhooks.
-    #[arg(long, env = "META_SIM_APP_SECRET", default_value = "simulated-app-secret", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "META_SIM_APP_SECRET",
+        default_value = "simulated-app-secret",
+        hide_env_values = true
+    )]
     app_secret: String,
     /// Sent in the GET handshake.
     #[arg(
@@ -29,7 +34,12 @@ struct Flags {
     )]
     verify_token: String,
     /// The access token the Graph API accepts.
-    #[arg(long, env = "META_SIM_TOKEN", default_value = "simulated-access-token", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "META_SIM_TOKEN",
+        default_value = "simulated-access-token",
+        hide_env_values = true
+    )]
     token: String,
     /// A number that exists; repeat for more, the first is the default.
     #[arg(long, default_value = "100000000000101")]
@@ -74,7 +84,11 @@ impl Flags {
             app_secret: Secret::new(self.app_secret),
             verify_token: Secret::new(self.verify_token),
             tokens: vec![Secret::new(self.token)],
-            numbers: self.phone_number_id.iter().map(|id| Number::new(id, &self.waba_id)).collect(),
+            numbers: self
+                .phone_number_id
+                .iter()
+                .map(|id| Number::new(id, &self.waba_id))
+                .collect(),
             graph_version: self.graph_version,
             retry_scale: self.retry_scale,
             pacing: Limits {
@@ -83,7 +97,10 @@ impl Flags {
                 scale: self.pacing_scale,
                 ..Limits::default()
             },
-            ladder: Ladder { enabled: !self.no_statuses, ..Ladder::default() },
+            ladder: Ladder {
+                enabled: !self.no_statuses,
+                ..Ladder::default()
+            },
             enforce_window: self.enforce_window,
             templates: (!self.template.is_empty()).then_some(self.template),
             journal_entries_max: self.journal_max,
@@ -93,11 +110,21 @@ impl Flags {
 }
 
 #[tokio::main]
-#[allow(clippy::print_stdout, reason = "the one line that says where it listens")]
+#[allow(
+    clippy::print_stdout,
+    reason = "the one line that says where it listens"
+)]
 async fn main() -> Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .init();
     let running = meta::start(Flags::parse().options()).await?;
-    println!("meta-simulator ready: {} (Graph API {})", running.url(), running.graph_url());
+    println!(
+        "meta-simulator ready: {} (Graph API {})",
+        running.url(),
+        running.graph_url()
+    );
     stop_signal().await?;
     running.stop().await;
     Ok(())

@@ -27,7 +27,9 @@ impl Api {
 
     /// Sends a message; gives its id.
     pub async fn send(&self, message: &Value) -> Result<String> {
-        let (status, body) = self.call(Method::POST, &["v1", "messages"], &[], Some(message)).await?;
+        let (status, body) = self
+            .call(Method::POST, &["v1", "messages"], &[], Some(message))
+            .await?;
         if status != StatusCode::ACCEPTED {
             bail!("POST /v1/messages answered {status}: {body}");
         }
@@ -36,7 +38,9 @@ impl Api {
 
     /// Reads a message by our id or Meta's; `None` while it is not known.
     pub async fn message(&self, id: &str) -> Result<Option<Value>> {
-        let (status, body) = self.call(Method::GET, &["v1", "messages", id], &[], None).await?;
+        let (status, body) = self
+            .call(Method::GET, &["v1", "messages", id], &[], None)
+            .await?;
         match status {
             StatusCode::OK => Ok(Some(body)),
             StatusCode::NOT_FOUND => Ok(None),
@@ -49,7 +53,10 @@ impl Api {
         let mut messages = Vec::new();
         for conversation in self.all(&["v1", "conversations"], &[]).await? {
             let id = text(&conversation, "id").context("a conversation has no id")?;
-            messages.extend(self.all(&["v1", "conversations", &id, "messages"], &[]).await?);
+            messages.extend(
+                self.all(&["v1", "conversations", &id, "messages"], &[])
+                    .await?,
+            );
         }
         Ok(messages)
     }
@@ -70,7 +77,12 @@ impl Api {
             if status != StatusCode::OK {
                 bail!("GET /{} answered {status}: {body}", path.join("/"));
             }
-            items.extend(body.get("items").and_then(Value::as_array).cloned().unwrap_or_default());
+            items.extend(
+                body.get("items")
+                    .and_then(Value::as_array)
+                    .cloned()
+                    .unwrap_or_default(),
+            );
             cursor = text(&body, "next_cursor");
             if cursor.is_none() {
                 return Ok(items);
@@ -111,7 +123,9 @@ impl Api {
 /// What Retry-After asks for, within bounds.
 fn wait(response: &reqwest::Response) -> Duration {
     let header = response.headers().get(reqwest::header::RETRY_AFTER);
-    let seconds = header.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(1);
+    let seconds = header
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .unwrap_or(1);
     Duration::from_secs(seconds).min(WAIT_MAX)
 }
 

@@ -16,13 +16,20 @@ pub async fn play(stage: &Stage) -> Result<Vec<Turn>> {
     let number = stage.declared().number_of(ACME)?;
     let log = stage.log().await?.starting_now().await?;
     let say = |content: Content| from_ada(&person, &number, content);
-    let text = |text: &str| Content::Text { text: text.to_owned() };
+    let text = |text: &str| Content::Text {
+        text: text.to_owned(),
+    };
     let (first, greeting) = answered(stage, &log, &person, say(text("Hi")), 1).await?;
     let title = "Order status";
-    let greeting = greeting.first().and_then(|reply| witness::seen(&reply.entry));
+    let greeting = greeting
+        .first()
+        .and_then(|reply| witness::seen(&reply.entry));
     let reply_id = greeting.and_then(|greeting| witness::button(greeting, title));
     let reply_id = reply_id.context("the greeting has no button for orders")?;
-    let press = Content::ButtonReply { reply_id, title: title.to_owned() };
+    let press = Content::ButtonReply {
+        reply_id,
+        title: title.to_owned(),
+    };
     let (second, _) = answered(stage, &log, &person, say(press), 1).await?;
     let (third, _) = answered(stage, &log, &person, say(text("1001")), 2).await?;
     Ok(vec![first, second, third, relayed(stage).await?])
@@ -53,15 +60,30 @@ struct Posted {
 
 async fn post(stage: &Stage, message: IncomingMessage) -> Result<Posted> {
     let accepted = stage.simulator().receive(message, Posting::default())?;
-    let id = accepted.message_ids.first().context("a message has an id")?.clone();
-    let delivery = *accepted.deliveries.first().context("a message has a delivery")?;
+    let id = accepted
+        .message_ids
+        .first()
+        .context("a message has an id")?
+        .clone();
+    let delivery = *accepted
+        .deliveries
+        .first()
+        .context("a message has a delivery")?;
     let ended = witness::ended(stage.simulator(), delivery).await?;
     let attempt = witness::attempt(&ended.entry).context("a delivery ends with an attempt")?;
     if attempt.status != Some(200) {
-        bail!("the webhook was answered {:?} ({:?})", attempt.status, attempt.error);
+        bail!(
+            "the webhook was answered {:?} ({:?})",
+            attempt.status,
+            attempt.error
+        );
     }
     let at_us = ended.at_us.saturating_sub(attempt.duration_us);
-    Ok(Posted { id, at_us, edge: Duration::from_micros(attempt.duration_us) })
+    Ok(Posted {
+        id,
+        at_us,
+        edge: Duration::from_micros(attempt.duration_us),
+    })
 }
 
 async fn answered(
@@ -77,12 +99,19 @@ async fn answered(
     let posted = post(stage, message).await?;
     let api = stage.api(ACME)?;
     let in_api = async {
-        until("the message in the API", WITHIN, async || api.message(&posted.id).await).await?;
+        until("the message in the API", WITHIN, async || {
+            api.message(&posted.id).await
+        })
+        .await?;
         anyhow::Ok(unix_micros())
     };
-    let (replies, in_api) = tokio::join!(witness::replies(simulator, person, since, replies), in_api);
+    let (replies, in_api) =
+        tokio::join!(witness::replies(simulator, person, since, replies), in_api);
     let replies = replies?;
-    let seen: Vec<_> = replies.iter().filter_map(|reply| witness::seen(&reply.entry)).collect();
+    let seen: Vec<_> = replies
+        .iter()
+        .filter_map(|reply| witness::seen(&reply.entry))
+        .collect();
     turn.saw = seen.iter().map(|seen| shown(seen)).collect();
 
     let first = replies.first().context("no reply")?;
@@ -106,18 +135,31 @@ async fn answered(
 
 async fn relayed(stage: &Stage) -> Result<Turn> {
     let number = stage.declared().number_of(GLOBEX)?;
-    let content = Content::Text { text: "Is my bike ready?".to_owned() };
-    let mut turn =
-        Turn::new("Ada", &format!("{} (to Globex, which has a bot of its own)", content.summary()));
+    let content = Content::Text {
+        text: "Is my bike ready?".to_owned(),
+    };
+    let mut turn = Turn::new(
+        "Ada",
+        &format!(
+            "{} (to Globex, which has a bot of its own)",
+            content.summary()
+        ),
+    );
     let posted = post(stage, from_ada(&person(1), &number, content)).await?;
     let arrived = witness::relayed(stage.sink(), &posted.id).await?;
     turn.stage("edge 200", posted.edge);
-    turn.side("Meta's bytes at the existing bot", between(posted.at_us, arrived.at_us));
+    turn.side(
+        "Meta's bytes at the existing bot",
+        between(posted.at_us, arrived.at_us),
+    );
     Ok(turn)
 }
 
 fn find(stored: &[Stored], id: &str) -> Option<u64> {
-    stored.iter().find(|stored| stored.id == id).map(|stored| stored.at_us)
+    stored
+        .iter()
+        .find(|stored| stored.id == id)
+        .map(|stored| stored.at_us)
 }
 
 fn between(from_us: u64, to_us: u64) -> Duration {
@@ -127,5 +169,9 @@ fn between(from_us: u64, to_us: u64) -> Duration {
 fn shown(message: &crate::meta::SeenMessage) -> String {
     let buttons = witness::buttons(message);
     let text = message.text.replace('\n', " ");
-    if buttons.is_empty() { text } else { format!("{text}  [{}]", buttons.join("] [")) }
+    if buttons.is_empty() {
+        text
+    } else {
+        format!("{text}  [{}]", buttons.join("] ["))
+    }
 }

@@ -85,7 +85,8 @@ impl From<String> for Plain {
 impl Declared {
     /// Reads a document.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("reading {}", path.display()))
     }
 
@@ -104,7 +105,13 @@ impl Declared {
 
     /// The secret that signs webhooks.
     pub fn app_secret(&self) -> Result<Secret<String>> {
-        Ok(self.app()?.secrets.first().context("the app has no secret")?.0.clone())
+        Ok(self
+            .app()?
+            .secrets
+            .first()
+            .context("the app has no secret")?
+            .0
+            .clone())
     }
 
     /// What Meta repeats in the handshake.
@@ -114,38 +121,71 @@ impl Declared {
 
     /// The tokens of the business numbers.
     pub fn access_tokens(&self) -> Vec<Secret<String>> {
-        self.phone_numbers.iter().map(|number| number.access_token.0.clone()).collect()
+        self.phone_numbers
+            .iter()
+            .map(|number| number.access_token.0.clone())
+            .collect()
     }
 
     /// The business numbers, in the document's order.
     pub fn numbers(&self) -> Vec<Number> {
-        self.phone_numbers.iter().map(|number| Number::new(&number.id, &number.waba_id)).collect()
+        self.phone_numbers
+            .iter()
+            .map(|number| Number::new(&number.id, &number.waba_id))
+            .collect()
     }
 
     /// The first business number of a tenant.
     pub fn number_of(&self, tenant: &str) -> Result<String> {
-        let found = self.phone_numbers.iter().find(|number| number.tenant == tenant);
-        Ok(found.with_context(|| format!("{tenant} has no phone number"))?.id.clone())
+        let found = self
+            .phone_numbers
+            .iter()
+            .find(|number| number.tenant == tenant);
+        Ok(found
+            .with_context(|| format!("{tenant} has no phone number"))?
+            .id
+            .clone())
     }
 
     /// The API key of a tenant.
     pub fn api_key(&self, tenant: &str) -> Result<Secret<String>> {
         let found = self.api_keys.iter().find(|key| key.tenant == tenant);
-        Ok(found.with_context(|| format!("{tenant} has no API key"))?.key.0.clone())
+        Ok(found
+            .with_context(|| format!("{tenant} has no API key"))?
+            .key
+            .0
+            .clone())
     }
 
     /// The secrets of the customer's endpoints, by the last segment of their address.
     pub fn endpoints(&self) -> BTreeMap<String, Vec<Secret<String>>> {
-        let secrets = |endpoint: &Target| endpoint.secrets.iter().map(|secret| secret.0.clone()).collect();
-        self.endpoints.iter().map(|endpoint| (endpoint.name(), secrets(endpoint))).collect()
+        let secrets = |endpoint: &Target| {
+            endpoint
+                .secrets
+                .iter()
+                .map(|secret| secret.0.clone())
+                .collect()
+        };
+        self.endpoints
+            .iter()
+            .map(|endpoint| (endpoint.name(), secrets(endpoint)))
+            .collect()
     }
 
     /// The app secrets of the existing bots, by the last segment of their address.
     pub fn bots(&self) -> Result<BTreeMap<String, Vec<Secret<String>>>> {
         let own = self.app_secret()?;
-        let secret =
-            |relay: &Target| relay.app_secret.as_ref().map_or_else(|| own.clone(), |secret| secret.0.clone());
-        Ok(self.relays.iter().map(|relay| (relay.name(), vec![secret(relay)])).collect())
+        let secret = |relay: &Target| {
+            relay
+                .app_secret
+                .as_ref()
+                .map_or_else(|| own.clone(), |secret| secret.0.clone())
+        };
+        Ok(self
+            .relays
+            .iter()
+            .map(|relay| (relay.name(), vec![secret(relay)]))
+            .collect())
     }
 
     /// The stand-in for Chatwoot, reporting to the API.
@@ -192,8 +232,10 @@ pub fn copy(document: &Path, data: &Path, ports: &Ports) -> Result<PathBuf> {
 }
 
 fn copy_file(from: &Path, to: &Path, ports: &Ports) -> Result<()> {
-    let text = std::fs::read_to_string(from).with_context(|| format!("reading {}", from.display()))?;
-    std::fs::write(to, with_addresses(&text, ports)).with_context(|| format!("writing {}", to.display()))
+    let text =
+        std::fs::read_to_string(from).with_context(|| format!("reading {}", from.display()))?;
+    std::fs::write(to, with_addresses(&text, ports))
+        .with_context(|| format!("writing {}", to.display()))
 }
 
 /// Replaces the fixed addresses in one pass, so that a real one that looks like a fixed one stays.
@@ -226,17 +268,25 @@ mod tests {
     async fn the_addresses_of_the_simulators_become_the_real_ones() {
         let mut ports = Ports::free().await.unwrap();
         (ports.sink.number, ports.simulator.number) = (8082, 5);
-        let text = "http://127.0.0.1:8083/relay/globex http://127.0.0.1:8082 http://127.0.0.1:8081/";
+        let text =
+            "http://127.0.0.1:8083/relay/globex http://127.0.0.1:8082 http://127.0.0.1:8081/";
         let moved = with_addresses(text, &ports);
-        assert_eq!(moved, "http://127.0.0.1:8082/relay/globex http://127.0.0.1:5 http://127.0.0.1:8081/");
+        assert_eq!(
+            moved,
+            "http://127.0.0.1:8082/relay/globex http://127.0.0.1:5 http://127.0.0.1:8081/"
+        );
     }
 
     #[test]
     fn the_repositorys_document_says_what_the_simulators_need() {
-        let declared = Declared::read(&ackline_shared::testing::workspace_dir().join(DOCUMENT)).unwrap();
+        let declared =
+            Declared::read(&ackline_shared::testing::workspace_dir().join(DOCUMENT)).unwrap();
         assert_eq!(declared.webhook_path().unwrap(), "/webhooks/meta/main");
         assert_eq!(declared.endpoints().keys().collect::<Vec<_>>(), ["acme"]);
-        assert_eq!(declared.bots().unwrap().keys().collect::<Vec<_>>(), ["globex"]);
+        assert_eq!(
+            declared.bots().unwrap().keys().collect::<Vec<_>>(),
+            ["globex"]
+        );
         assert!(declared.number_of("acme").is_ok() && declared.api_key("acme").is_ok());
         assert!(declared.number_of("globex").is_ok());
     }

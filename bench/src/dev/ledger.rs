@@ -53,7 +53,10 @@ pub struct Balance {
 impl Ledger {
     /// Enters an update that was answered with 200 and the places it belongs to.
     pub fn acknowledge(&mut self, id: &str, places: &[Place]) {
-        self.expected.entry(id.to_owned()).or_default().extend(places);
+        self.expected
+            .entry(id.to_owned())
+            .or_default()
+            .extend(places);
     }
 
     /// Enters an update as seen in a place.
@@ -68,21 +71,30 @@ impl Ledger {
 
     /// Closes the account.
     pub fn balance(&self) -> Balance {
-        let mut balance =
-            Balance { acked: self.expected.len(), replied: self.sends.len(), ..Balance::default() };
+        let mut balance = Balance {
+            acked: self.expected.len(),
+            replied: self.sends.len(),
+            ..Balance::default()
+        };
         for (id, places) in &self.expected {
             for place in places {
                 match self.found.get(&(*place, id.clone())) {
-                    None => balance.lost.push(format!("{id} is not in {}", place.as_str())),
+                    None => balance
+                        .lost
+                        .push(format!("{id} is not in {}", place.as_str())),
                     Some(1) => {}
                     Some(times) => {
-                        balance.duplicated.push(format!("{id} is {times} times in {}", place.as_str()));
+                        balance
+                            .duplicated
+                            .push(format!("{id} is {times} times in {}", place.as_str()));
                     }
                 }
             }
         }
         let twice = self.sends.iter().filter(|(_, times)| **times > 1);
-        balance.duplicated.extend(twice.map(|(id, times)| format!("{id} was sent {times} times")));
+        balance
+            .duplicated
+            .extend(twice.map(|(id, times)| format!("{id} was sent {times} times")));
         balance
     }
 }
@@ -99,7 +111,11 @@ mod tests {
         ledger.find(Place::Api, "a");
         ledger.find(Place::Api, "of an earlier run");
         ledger.sent("reply");
-        let even = Balance { acked: 1, replied: 1, ..Balance::default() };
+        let even = Balance {
+            acked: 1,
+            replied: 1,
+            ..Balance::default()
+        };
         assert_eq!(ledger.balance(), even);
     }
 
@@ -113,7 +129,10 @@ mod tests {
         ledger.sent("reply");
         let balance = ledger.balance();
         assert_eq!(balance.lost, ["a is not in the log"]);
-        assert_eq!(balance.duplicated, ["a is 2 times in the CRM", "reply was sent 2 times"]);
+        assert_eq!(
+            balance.duplicated,
+            ["a is 2 times in the CRM", "reply was sent 2 times"]
+        );
         assert_eq!(balance.replied, 1);
     }
 }

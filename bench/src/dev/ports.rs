@@ -84,17 +84,34 @@ impl PortFlags {
 
 impl Ports {
     fn of(numbers: [u16; 8]) -> Self {
-        let [ingress, ingress_private, api, api_private, simulator, sink, nats, nats_monitor] = numbers;
+        let [
+            ingress,
+            ingress_private,
+            api,
+            api_private,
+            simulator,
+            sink,
+            nats,
+            nats_monitor,
+        ] = numbers;
         let port = |number, user, flag| Port { number, user, flag };
         Self {
             ingress: port(ingress, "ackline-ingress", "ingress"),
-            ingress_private: port(ingress_private, "the health of ackline-ingress", "ingress-private"),
+            ingress_private: port(
+                ingress_private,
+                "the health of ackline-ingress",
+                "ingress-private",
+            ),
             api: port(api, "the API", "api"),
             api_private: port(api_private, "the health of ackline-workers", "api-private"),
             simulator: port(simulator, "the Meta simulator", "simulator"),
             sink: port(sink, "the customer sink", "sink"),
             nats: port(nats, "nats-server", "nats"),
-            nats_monitor: port(nats_monitor, "the monitoring of nats-server", "nats-monitor"),
+            nats_monitor: port(
+                nats_monitor,
+                "the monitoring of nats-server",
+                "nats-monitor",
+            ),
         }
     }
 
@@ -104,8 +121,9 @@ impl Ports {
         let mut held = Vec::new();
         let mut numbers = [0; 8];
         for number in &mut numbers {
-            let listener =
-                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("finding a free port")?;
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                .await
+                .context("finding a free port")?;
             *number = listener.local_addr()?.port();
             held.push(listener);
         }
@@ -129,8 +147,18 @@ impl Ports {
     pub async fn check(&self) -> Result<()> {
         let all = self.all();
         for (index, port) in all.iter().enumerate() {
-            if let Some(other) = all.iter().skip(index + 1).find(|other| other.number == port.number) {
-                bail!("{} and {} both want port {}: {}", port.user, other.user, port.number, other.remedy());
+            if let Some(other) = all
+                .iter()
+                .skip(index + 1)
+                .find(|other| other.number == port.number)
+            {
+                bail!(
+                    "{} and {} both want port {}: {}",
+                    port.user,
+                    other.user,
+                    port.number,
+                    other.remedy()
+                );
             }
             if let Err(error) = TcpListener::bind(port.address()).await {
                 bail!("{}", port.unavailable(&error));
@@ -153,7 +181,10 @@ impl Port {
 
     fn remedy(&self) -> String {
         let name = self.flag.replace('-', "_").to_uppercase();
-        format!("end what uses it, or choose another with RUN_{name}_PORT=… or --{}-port", self.flag)
+        format!(
+            "end what uses it, or choose another with RUN_{name}_PORT=… or --{}-port",
+            self.flag
+        )
     }
 
     fn unavailable(&self, error: &std::io::Error) -> String {
@@ -161,7 +192,12 @@ impl Port {
             ErrorKind::AddrInUse => "is taken".to_owned(),
             _ => format!("cannot be used ({error})"),
         };
-        format!("port {} {why}, and {} needs it: {}", self.number, self.user, self.remedy())
+        format!(
+            "port {} {why}, and {} needs it: {}",
+            self.number,
+            self.user,
+            self.remedy()
+        )
     }
 }
 
@@ -176,7 +212,11 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         ports.nats_monitor.number = taken.local_addr().unwrap().port();
         let said = ports.check().await.unwrap_err().to_string();
-        for part in [&ports.nats_monitor.number.to_string(), "nats-server", "RUN_NATS_MONITOR_PORT"] {
+        for part in [
+            &ports.nats_monitor.number.to_string(),
+            "nats-server",
+            "RUN_NATS_MONITOR_PORT",
+        ] {
             assert!(said.contains(part), "{said}");
         }
     }
@@ -186,6 +226,9 @@ mod tests {
         let mut ports = Ports::free().await.unwrap();
         ports.sink.number = ports.simulator.number;
         let said = ports.check().await.unwrap_err().to_string();
-        assert!(said.contains("both want") && said.contains("--sink-port"), "{said}");
+        assert!(
+            said.contains("both want") && said.contains("--sink-port"),
+            "{said}"
+        );
     }
 }

@@ -55,18 +55,31 @@ impl Program {
     }
 
     /// Waits until `url` answers 200; an error holds the end of the log.
-    pub async fn ready(&mut self, http: &reqwest::Client, url: &str, within: Duration) -> Result<()> {
+    pub async fn ready(
+        &mut self,
+        http: &reqwest::Client,
+        url: &str,
+        within: Duration,
+    ) -> Result<()> {
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended before it was ready ({status}):\n{}", self.name, self.log_tail());
+                bail!(
+                    "{} ended before it was ready ({status}):\n{}",
+                    self.name,
+                    self.log_tail()
+                );
             }
             let answered = http.get(url).timeout(Duration::from_secs(1)).send().await;
             if answered.is_ok_and(|response| response.status().is_success()) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                bail!("{} was not ready within {within:?}:\n{}", self.name, self.log_tail());
+                bail!(
+                    "{} was not ready within {within:?}:\n{}",
+                    self.name,
+                    self.log_tail()
+                );
             }
             sleep(ASK_EVERY).await;
         }
@@ -85,7 +98,11 @@ impl Program {
     pub async fn unexpected_end(&mut self) -> anyhow::Error {
         // An error means that it has ended already, which is what is asked here.
         let _ = self.child.wait().await;
-        anyhow::anyhow!("{}; its log is {}", self.ended().unwrap_or_default(), self.log.display())
+        anyhow::anyhow!(
+            "{}; its log is {}",
+            self.ended().unwrap_or_default(),
+            self.log.display()
+        )
     }
 
     /// Its process id, while it runs.
@@ -96,8 +113,13 @@ impl Program {
     /// Asks the program to end (SIGTERM) and kills it when it has not `within` the time.
     pub async fn stop(mut self, within: Duration) {
         if let Some(id) = self.child.id() {
-            let asked = Command::new("kill").arg("-TERM").arg(id.to_string()).status().await;
-            if asked.is_ok_and(|status| status.success()) && timeout(within, self.child.wait()).await.is_ok()
+            let asked = Command::new("kill")
+                .arg("-TERM")
+                .arg(id.to_string())
+                .status()
+                .await;
+            if asked.is_ok_and(|status| status.success())
+                && timeout(within, self.child.wait()).await.is_ok()
             {
                 return;
             }
@@ -124,7 +146,9 @@ impl Program {
 
 /// The last lines of a file.
 fn tail(path: &Path) -> String {
-    let Ok(file) = File::open(path) else { return String::new() };
+    let Ok(file) = File::open(path) else {
+        return String::new();
+    };
     let mut lines = VecDeque::new();
     for line in BufReader::new(file).lines().map_while(Result::ok) {
         if lines.len() == TAIL_LINES {
@@ -155,12 +179,25 @@ mod tests {
     async fn a_program_that_ends_before_it_is_ready_is_an_error_with_its_last_lines() {
         crate::serve::install_tls_provider();
         let dir = directory();
-        let mut program =
-            Program::start("a program", shell("echo 'no such key' >&2; exit 64"), dir.path()).unwrap();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
-        let error = program.ready(&http, "http://127.0.0.1:1/", Duration::from_secs(10)).await.unwrap_err();
+        let mut program = Program::start(
+            "a program",
+            shell("echo 'no such key' >&2; exit 64"),
+            dir.path(),
+        )
+        .unwrap();
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(5))
+            .build()
+            .unwrap();
+        let error = program
+            .ready(&http, "http://127.0.0.1:1/", Duration::from_secs(10))
+            .await
+            .unwrap_err();
         let said = error.to_string();
-        assert!(said.contains("64") && said.contains("no such key"), "{said}");
+        assert!(
+            said.contains("64") && said.contains("no such key"),
+            "{said}"
+        );
     }
 
     #[tokio::test]
@@ -170,7 +207,12 @@ mod tests {
         let program = Program::start("a program", shell(script), dir.path()).unwrap();
         let id = program.child.id().unwrap().to_string();
         program.stop(Duration::from_millis(50)).await;
-        let alive = Command::new("kill").args(["-0", &id]).stderr(Stdio::null()).status().await.unwrap();
+        let alive = Command::new("kill")
+            .args(["-0", &id])
+            .stderr(Stdio::null())
+            .status()
+            .await
+            .unwrap();
         assert!(!alive.success());
     }
 }

@@ -31,7 +31,10 @@ pub struct Outcome {
 impl Outcome {
     /// A check that could not be carried out.
     pub fn broken(reason: String) -> Self {
-        Self { broken: Some(reason), ..Self::default() }
+        Self {
+            broken: Some(reason),
+            ..Self::default()
+        }
     }
 
     /// Whether everything is as it should be.
@@ -43,7 +46,11 @@ impl Outcome {
     }
 
     fn failed(&self) -> Vec<&'static str> {
-        self.rows.iter().filter(|row| row.outcome.is_err()).map(|row| row.situation).collect()
+        self.rows
+            .iter()
+            .filter(|row| row.outcome.is_err())
+            .map(|row| row.situation)
+            .collect()
     }
 
     /// The situations as a table, and below it everything that is off.
@@ -62,10 +69,25 @@ impl Outcome {
             };
             table.add_row([row.situation, mark, said, &row.took.as_millis().to_string()]);
         }
-        let mut text = if self.rows.is_empty() { String::new() } else { format!("{table}\n") };
-        let lost = self.balance.lost.iter().map(|what| format!("lost: {what}\n"));
-        let duplicated = self.balance.duplicated.iter().map(|what| format!("duplicated: {what}\n"));
-        let broken = self.broken.iter().map(|what| format!("could not go on: {what}\n"));
+        let mut text = if self.rows.is_empty() {
+            String::new()
+        } else {
+            format!("{table}\n")
+        };
+        let lost = self
+            .balance
+            .lost
+            .iter()
+            .map(|what| format!("lost: {what}\n"));
+        let duplicated = self
+            .balance
+            .duplicated
+            .iter()
+            .map(|what| format!("duplicated: {what}\n"));
+        let broken = self
+            .broken
+            .iter()
+            .map(|what| format!("could not go on: {what}\n"));
         text.extend(lost.chain(duplicated).chain(broken));
         text
     }
@@ -84,8 +106,16 @@ impl Outcome {
 /// Where to look around in a running installation.
 pub fn addresses(stage: &Stage) -> String {
     let plan = stage.plan();
-    let key = stage.declared().api_key(ACME).map(|key| key.expose().clone()).unwrap_or_default();
-    let (api, simulator, sink) = (plan.ports.api.url(), plan.ports.simulator.url(), plan.ports.sink.url());
+    let key = stage
+        .declared()
+        .api_key(ACME)
+        .map(|key| key.expose().clone())
+        .unwrap_or_default();
+    let (api, simulator, sink) = (
+        plan.ports.api.url(),
+        plan.ports.simulator.url(),
+        plan.ports.sink.url(),
+    );
     let settings = stage.settings();
     let lines = [
         "It is all up. Ctrl-C ends it; the data stays in .run/ for the next time.".to_owned(),
@@ -110,13 +140,19 @@ pub fn addresses(stage: &Stage) -> String {
             "  what to mend     target/release/ackline doctor --config {}",
             relative(&settings, &plan.root)
         ),
-        format!("  logs             {}", relative(&plan.data.join("logs"), &plan.root)),
+        format!(
+            "  logs             {}",
+            relative(&plan.data.join("logs"), &plan.root)
+        ),
     ];
     lines.join("\n")
 }
 
 fn relative(path: &std::path::Path, root: &std::path::Path) -> String {
-    path.strip_prefix(root).unwrap_or(path).display().to_string()
+    path.strip_prefix(root)
+        .unwrap_or(path)
+        .display()
+        .to_string()
 }
 
 #[cfg(test)]
@@ -125,25 +161,53 @@ mod tests {
     use serde_json::Value;
 
     fn row(outcome: Result<String, String>) -> Row {
-        Row { situation: "a duplicate delivery", outcome, took: Duration::from_millis(12) }
+        Row {
+            situation: "a duplicate delivery",
+            outcome,
+            took: Duration::from_millis(12),
+        }
     }
 
     #[test]
     fn a_good_check_says_so_in_one_line() {
-        let balance = Balance { acked: 3, replied: 2, ..Balance::default() };
-        let outcome = Outcome { rows: vec![row(Ok("one reply".into()))], balance, broken: None };
+        let balance = Balance {
+            acked: 3,
+            replied: 2,
+            ..Balance::default()
+        };
+        let outcome = Outcome {
+            rows: vec![row(Ok("one reply".into()))],
+            balance,
+            broken: None,
+        };
         let json: Value = serde_json::from_str(&outcome.json()).unwrap();
-        assert_eq!((&json["ok"], &json["acked"], &json["situations"]), (&json!(true), &json!(3), &json!(1)));
+        assert_eq!(
+            (&json["ok"], &json["acked"], &json["situations"]),
+            (&json!(true), &json!(3), &json!(1))
+        );
         assert!(outcome.table().contains("one reply"));
     }
 
     #[test]
     fn a_failed_situation_a_loss_and_a_breakdown_each_make_it_not_ok() {
-        let failed = Outcome { rows: vec![row(Err("two replies".into()))], ..Outcome::default() };
-        let lost = Balance { lost: vec!["a is not in the log".into()], ..Balance::default() };
-        let lost = Outcome { balance: lost, ..Outcome::default() };
+        let failed = Outcome {
+            rows: vec![row(Err("two replies".into()))],
+            ..Outcome::default()
+        };
+        let lost = Balance {
+            lost: vec!["a is not in the log".into()],
+            ..Balance::default()
+        };
+        let lost = Outcome {
+            balance: lost,
+            ..Outcome::default()
+        };
         let broken = Outcome::broken("no nats-server".into());
-        for (outcome, word) in [(failed, "two replies"), (lost, "lost: a"), (broken, "no nats-server")] {
+        for (outcome, word) in [
+            (failed, "two replies"),
+            (lost, "lost: a"),
+            (broken, "no nats-server"),
+        ] {
             let json: Value = serde_json::from_str(&outcome.json()).unwrap();
             assert_eq!(json["ok"], false);
             assert!(outcome.table().contains(word));

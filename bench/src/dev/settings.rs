@@ -21,7 +21,9 @@ impl Files {
             let dir = data.join(dir);
             std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         }
-        Ok(Self { data: std::fs::canonicalize(data)? })
+        Ok(Self {
+            data: std::fs::canonicalize(data)?,
+        })
     }
 
     /// The directory of everything.
@@ -47,7 +49,11 @@ impl Files {
     pub fn write(&self, ports: &Ports, impatient: bool) -> Result<()> {
         let key = self.master_key();
         if !key.exists() {
-            let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key);
+            let made = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&key);
             let mut file = made.with_context(|| format!("creating {}", key.display()))?;
             writeln!(file, "{}", VaultKey::generate().to_base64().expose())?;
         }
@@ -124,7 +130,10 @@ mod tests {
         assert_eq!(reader.address("ingress.listen"), ports.ingress.address());
         reader.finish().unwrap();
         assert_eq!(nats.durability, Durability::Synced);
-        assert_eq!(nats.url.to_string(), format!("nats://{}", ports.nats.address()));
+        assert_eq!(
+            nats.url.to_string(),
+            format!("nats://{}", ports.nats.address())
+        );
     }
 
     #[tokio::test]
@@ -135,7 +144,14 @@ mod tests {
         files.write(&ports, false).unwrap();
         let key = std::fs::read_to_string(files.master_key()).unwrap();
         assert!(VaultKey::from_base64(&key).is_ok());
-        assert_eq!(std::fs::metadata(files.master_key()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(files.master_key())
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         files.write(&ports, false).unwrap();
         assert_eq!(std::fs::read_to_string(files.master_key()).unwrap(), key);
     }

@@ -13,7 +13,9 @@ use super::screen::Screen;
 use super::stage::{ACME, Stage};
 use super::witness::{self, WITHIN};
 use crate::journal::{Ask, Numbered};
-use crate::meta::{self, Accepted, Content, IncomingMessage, Outcome as Attempted, Posting, Sender};
+use crate::meta::{
+    self, Accepted, Content, IncomingMessage, Outcome as Attempted, Posting, Sender,
+};
 use crate::sink::update_ids;
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +45,11 @@ struct Posted {
 
 /// Plays all of them, one after the other whatever came of the one before.
 pub async fn play(stage: &mut Stage, screen: &Screen) -> Outcome {
-    let mut play = Play { stage, people: 0, posted: Vec::new() };
+    let mut play = Play {
+        stage,
+        people: 0,
+        posted: Vec::new(),
+    };
     let mut rows = Vec::new();
     macro_rules! situation {
         ($name:literal, $play:path) => {{
@@ -60,16 +66,26 @@ pub async fn play(stage: &mut Stage, screen: &Screen) -> Outcome {
                 Ok(_) => screen.done($name, "", took),
                 Err(wrong) => screen.line(&format!("✗ {}: {wrong}", $name)),
             }
-            rows.push(Row { situation: $name, outcome: played, took });
+            rows.push(Row {
+                situation: $name,
+                outcome: played,
+                took,
+            });
         }};
     }
     situation!("text conversation through a flow", conversations::flow);
     situation!("AI agent in a flow", conversations::assistant);
-    situation!("person without a phone number", conversations::without_phone);
+    situation!(
+        "person without a phone number",
+        conversations::without_phone
+    );
     situation!("agent answers in Chatwoot", conversations::agent);
     situation!("8 updates over 2 entries in one POST", deliveries::batch);
     situation!("the same delivery three times", deliveries::duplicate);
-    situation!("bad, malformed, missing, cut signature", deliveries::unsigned);
+    situation!(
+        "bad, malformed, missing, cut signature",
+        deliveries::unsigned
+    );
     situation!("unknown phone number", deliveries::unknown_number);
     situation!("Meta's own bytes at an existing bot", deliveries::relayed);
     situation!("send by the API", sends::by_api);
@@ -79,8 +95,16 @@ pub async fn play(stage: &mut Stage, screen: &Screen) -> Outcome {
     situation!("workers killed at work", outage::workers);
     situation!("nats-server killed under load", outage::broker);
     match play.settle().await {
-        Ok(balance) => Outcome { rows, balance, broken: None },
-        Err(error) => Outcome { rows, broken: Some(format!("{error:#}")), ..Outcome::default() },
+        Ok(balance) => Outcome {
+            rows,
+            balance,
+            broken: None,
+        },
+        Err(error) => Outcome {
+            rows,
+            broken: Some(format!("{error:#}")),
+            ..Outcome::default()
+        },
     }
 }
 
@@ -123,14 +147,22 @@ impl Play<'_> {
         for delivery in &accepted.deliveries {
             self.acknowledged(*delivery).await?;
         }
-        accepted.message_ids.into_iter().next().context("a message has an id")
+        accepted
+            .message_ids
+            .into_iter()
+            .next()
+            .context("a message has an id")
     }
 
     /// Notes where the messages of a delivery belong.
     fn enter(&mut self, accepted: &Accepted, places: &'static [Place]) {
         for message_id in &accepted.message_ids {
             let deliveries = accepted.deliveries.clone();
-            self.posted.push(Posted { message_id: message_id.clone(), deliveries, places });
+            self.posted.push(Posted {
+                message_id: message_id.clone(),
+                deliveries,
+                places,
+            });
         }
     }
 
@@ -138,7 +170,11 @@ impl Play<'_> {
         let ended = witness::ended(self.stage.simulator(), delivery).await?;
         let attempt = witness::attempt(&ended.entry).context("a delivery ends with an attempt")?;
         if attempt.status != Some(200) {
-            bail!("the webhook was answered {:?} ({:?})", attempt.status, attempt.error);
+            bail!(
+                "the webhook was answered {:?} ({:?})",
+                attempt.status,
+                attempt.error
+            );
         }
         Ok(())
     }
@@ -149,7 +185,12 @@ impl Play<'_> {
     }
 
     /// The replies a person got after an entry.
-    async fn replies(&self, person: &str, since: u64, count: usize) -> Result<Vec<Numbered<meta::Entry>>> {
+    async fn replies(
+        &self,
+        person: &str,
+        since: u64,
+        count: usize,
+    ) -> Result<Vec<Numbered<meta::Entry>>> {
         witness::replies(self.stage.simulator(), person, since, count).await
     }
 
@@ -168,7 +209,16 @@ impl Play<'_> {
     async fn ledger(&self) -> Result<Ledger> {
         let (simulator, sink) = (self.stage.simulator(), self.stage.sink());
         let mut ledger = Ledger::default();
-        let webhooks = simulator.journal().read(Ask { limit: usize::MAX, ..Ask::default() }, |_| true).await;
+        let webhooks = simulator
+            .journal()
+            .read(
+                Ask {
+                    limit: usize::MAX,
+                    ..Ask::default()
+                },
+                |_| true,
+            )
+            .await;
         let mut acknowledged = BTreeSet::new();
         for entry in &webhooks.entries {
             if let Some(attempt) = witness::attempt(&entry.entry)
@@ -187,7 +237,11 @@ impl Play<'_> {
             }
         }
         for posted in &self.posted {
-            if posted.deliveries.iter().any(|delivery| acknowledged.contains(delivery)) {
+            if posted
+                .deliveries
+                .iter()
+                .any(|delivery| acknowledged.contains(delivery))
+            {
                 ledger.acknowledge(&posted.message_id, posted.places);
             }
         }
@@ -199,24 +253,40 @@ impl Play<'_> {
                 ledger.find(Place::Api, &wamid);
             }
         }
-        let seen = sink.journal().read(Ask { limit: usize::MAX, ..Ask::default() }, |_| true).await;
+        let seen = sink
+            .journal()
+            .read(
+                Ask {
+                    limit: usize::MAX,
+                    ..Ask::default()
+                },
+                |_| true,
+            )
+            .await;
         // An event may come twice with the same id; two events about one message would be a duplicate.
         let mut events: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for entry in &seen.entries {
             if let Some(("message.received", wamid, id)) = witness::received(&entry.entry) {
-                events.entry(wamid.to_owned()).or_default().insert(id.to_owned());
+                events
+                    .entry(wamid.to_owned())
+                    .or_default()
+                    .insert(id.to_owned());
             }
-            if let Some(source_id) = witness::crm(&entry.entry).and_then(|call| call.source_id.as_deref()) {
+            if let Some(source_id) =
+                witness::crm(&entry.entry).and_then(|call| call.source_id.as_deref())
+            {
                 ledger.find(Place::Crm, source_id);
             }
-            for update in
-                witness::relay(&entry.entry).map(|got| got.update_ids.as_slice()).unwrap_or_default()
+            for update in witness::relay(&entry.entry)
+                .map(|got| got.update_ids.as_slice())
+                .unwrap_or_default()
             {
                 ledger.find(Place::Relay, update);
             }
         }
         for (wamid, ids) in events {
-            ids.iter().for_each(|_| ledger.find(Place::Endpoint, &wamid));
+            ids.iter()
+                .for_each(|_| ledger.find(Place::Endpoint, &wamid));
         }
         Ok(ledger)
     }
@@ -224,19 +294,26 @@ impl Play<'_> {
 
 /// Plain text.
 fn words(text: &str) -> Content {
-    Content::Text { text: text.to_owned() }
+    Content::Text {
+        text: text.to_owned(),
+    }
 }
 
 /// A press of the button with this title, in a message a person got.
 fn press(entry: &Numbered<meta::Entry>, title: &str) -> Result<Content> {
     let reply_id = witness::seen(&entry.entry).and_then(|seen| witness::button(seen, title));
     let reply_id = reply_id.with_context(|| format!("no button `{title}` in the answer"))?;
-    Ok(Content::ButtonReply { reply_id, title: title.to_owned() })
+    Ok(Content::ButtonReply {
+        reply_id,
+        title: title.to_owned(),
+    })
 }
 
 /// What a message says.
 fn said(entry: &Numbered<meta::Entry>) -> String {
-    witness::seen(&entry.entry).map(|seen| seen.text.clone()).unwrap_or_default()
+    witness::seen(&entry.entry)
+        .map(|seen| seen.text.clone())
+        .unwrap_or_default()
 }
 
 /// Fails with what was said when the words are not in it.

@@ -94,7 +94,11 @@ impl Stage {
 
         let started = Instant::now();
         self.start_nats().await?;
-        screen.done(NATS, &format!("nats://{}", ports.nats.address()), started.elapsed());
+        screen.done(
+            NATS,
+            &format!("nats://{}", ports.nats.address()),
+            started.elapsed(),
+        );
 
         let started = Instant::now();
         self.start_simulators().await?;
@@ -110,21 +114,34 @@ impl Stage {
         let started = Instant::now();
         self.start_ours().await?;
         screen.done(INGRESS, &ports.ingress.url(), started.elapsed());
-        screen.done(WORKERS, &format!("{} (all pools, API)", ports.api.url()), started.elapsed());
+        screen.done(
+            WORKERS,
+            &format!("{} (all pools, API)", ports.api.url()),
+            started.elapsed(),
+        );
 
         let started = Instant::now();
         let handshake = self.simulator().handshake().await;
         if !handshake.ok {
-            bail!("the webhook did not verify: {}", handshake.error.unwrap_or_default());
+            bail!(
+                "the webhook did not verify: {}",
+                handshake.error.unwrap_or_default()
+            );
         }
-        screen.done("webhook verified", &self.declared.webhook_path()?, started.elapsed());
+        screen.done(
+            "webhook verified",
+            &self.declared.webhook_path()?,
+            started.elapsed(),
+        );
         Ok(())
     }
 
     /// Starts nats-server, again after [`Stage::kill_nats`].
     pub async fn start_nats(&mut self) -> Result<()> {
         let command = nats_command(&self.files.nats())?.into();
-        let program = self.nats.insert(Program::start(NATS, command, self.files.data())?);
+        let program = self
+            .nats
+            .insert(Program::start(NATS, command, self.files.data())?);
         let health = format!("{}/healthz", self.plan.ports.nats_monitor.url());
         program.ready(&self.http, &health, READY_WITHIN).await
     }
@@ -177,7 +194,13 @@ impl Stage {
     pub async fn start_workers(&mut self) -> Result<()> {
         let program = self.run(WORKERS, ALL_POOLS)?;
         let workers = self.workers.insert(program);
-        workers.ready(&self.http, &ready_url(self.plan.ports.api_private), READY_WITHIN).await
+        workers
+            .ready(
+                &self.http,
+                &ready_url(self.plan.ports.api_private),
+                READY_WITHIN,
+            )
+            .await
     }
 
     /// Kills the workers as a crash would.
@@ -193,7 +216,10 @@ impl Stage {
 
     fn command(&self, name: &str, arguments: &[&str]) -> Result<Command> {
         let mut command = ours(name)?;
-        command.args(arguments).arg("--config").arg(self.files.settings());
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.files.settings());
         for (variable, value) in &self.plan.overrides {
             command.env(variable, value);
         }
@@ -201,7 +227,11 @@ impl Stage {
     }
 
     fn shown_document(&self) -> String {
-        let shown = self.plan.document.strip_prefix(&self.plan.root).unwrap_or(&self.plan.document);
+        let shown = self
+            .plan
+            .document
+            .strip_prefix(&self.plan.root)
+            .unwrap_or(&self.plan.document);
         shown.display().to_string()
     }
 
@@ -211,17 +241,26 @@ impl Stage {
         command.stdin(Stdio::null()).kill_on_drop(true);
         let name = arguments.first().copied().unwrap_or_default();
         let output = timeout(APPLIED_WITHIN, command.output());
-        let output = output.await.with_context(|| format!("`ackline {name}` did not end in time"))??;
+        let output = output
+            .await
+            .with_context(|| format!("`ackline {name}` did not end in time"))??;
         if name == "apply" && !output.status.success() {
             let said = String::from_utf8_lossy(&output.stdout);
-            bail!("`ackline {name}` failed:\n{said}{}", String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "`ackline {name}` failed:\n{said}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(output)
     }
 
     /// Says which program that should be up has ended.
     pub fn fallen(&mut self) -> Option<String> {
-        let programs = [self.nats.as_mut(), self.ingress.as_mut(), self.workers.as_mut()];
+        let programs = [
+            self.nats.as_mut(),
+            self.ingress.as_mut(),
+            self.workers.as_mut(),
+        ];
         programs.into_iter().flatten().find_map(Program::ended)
     }
 
@@ -261,8 +300,11 @@ impl Stage {
 
     /// The ends of the logs of our programs, for a report of what went wrong.
     pub fn log_tails(&self) -> String {
-        let started = [self.ingress.as_ref(), self.workers.as_ref()].into_iter().flatten();
-        let tails = started.map(|program| format!("── {}\n{}", program.log().display(), program.log_tail()));
+        let started = [self.ingress.as_ref(), self.workers.as_ref()]
+            .into_iter()
+            .flatten();
+        let tails = started
+            .map(|program| format!("── {}\n{}", program.log().display(), program.log_tail()));
         tails.collect::<Vec<_>>().join("\n")
     }
 
@@ -292,20 +334,33 @@ impl Stage {
     }
 
     /// Meta.
-    #[allow(clippy::expect_used, reason = "asked for only after a start that succeeded")]
+    #[allow(
+        clippy::expect_used,
+        reason = "asked for only after a start that succeeded"
+    )]
     pub fn simulator(&self) -> &Arc<Simulator> {
-        self.simulator.as_ref().expect("the simulator is started").simulator()
+        self.simulator
+            .as_ref()
+            .expect("the simulator is started")
+            .simulator()
     }
 
     /// The customer.
-    #[allow(clippy::expect_used, reason = "asked for only after a start that succeeded")]
+    #[allow(
+        clippy::expect_used,
+        reason = "asked for only after a start that succeeded"
+    )]
     pub fn sink(&self) -> &Arc<Sink> {
         self.sink.as_ref().expect("the sink is started").sink()
     }
 
     /// The REST API as a tenant.
     pub fn api(&self, tenant: &str) -> Result<Api> {
-        Ok(Api::new(self.http.clone(), self.plan.ports.api.url(), self.declared.api_key(tenant)?))
+        Ok(Api::new(
+            self.http.clone(),
+            self.plan.ports.api.url(),
+            self.declared.api_key(tenant)?,
+        ))
     }
 
     /// The streams.

@@ -18,7 +18,11 @@ pub struct Turn {
 impl Turn {
     /// A turn without an answer so far.
     pub fn new(person: &str, wrote: &str) -> Self {
-        Self { person: person.to_owned(), wrote: wrote.to_owned(), ..Self::default() }
+        Self {
+            person: person.to_owned(),
+            wrote: wrote.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// Adds a stage on the way from the person to the person, with the time it took.
@@ -35,7 +39,8 @@ impl Turn {
 /// Writes turns as lines.
 pub fn render(turns: &[Turn]) -> String {
     let mut lines = vec![
-        "A conversation. On the way: the time each stage took. Beside it: since Meta's webhook.".to_owned(),
+        "A conversation. On the way: the time each stage took. Beside it: since Meta's webhook."
+            .to_owned(),
     ];
     for turn in turns {
         lines.push(String::new());
@@ -48,8 +53,10 @@ pub fn render(turns: &[Turn]) -> String {
 }
 
 fn chain(head: &str, between: &str, times: &[(String, Duration)]) -> Option<String> {
-    let words: Vec<String> =
-        times.iter().map(|(name, time)| format!("{name} {}", milliseconds(*time))).collect();
+    let words: Vec<String> = times
+        .iter()
+        .map(|(name, time)| format!("{name} {}", milliseconds(*time)))
+        .collect();
     (!words.is_empty()).then(|| format!("{head}{}", words.join(between)))
 }
 

@@ -20,7 +20,12 @@ pub async fn entries<T: Weigh>(
     count: usize,
     matches: impl Fn(&T) -> bool,
 ) -> Result<Seen<T>> {
-    let ask = Ask { since, at_least: count, wait: WITHIN, ..Ask::default() };
+    let ask = Ask {
+        since,
+        at_least: count,
+        wait: WITHIN,
+        ..Ask::default()
+    };
     let found = journal.read(ask, matches).await.entries;
     if found.len() < count {
         bail!("{what}: {} of {count} within {WITHIN:?}", found.len());
@@ -40,20 +45,36 @@ pub async fn ended(sim: &Simulator, delivery: u64) -> Result<Numbered<meta::Entr
 }
 
 /// Waits for so many messages that a person got after an entry.
-pub async fn replies(sim: &Simulator, person: &str, since: u64, count: usize) -> Result<Seen<meta::Entry>> {
+pub async fn replies(
+    sim: &Simulator,
+    person: &str,
+    since: u64,
+    count: usize,
+) -> Result<Seen<meta::Entry>> {
     let conversation = sim.conversation(person);
-    entries(sim.journal(), "replies", since, count, |entry| is_reply(entry, &conversation)).await
+    entries(sim.journal(), "replies", since, count, |entry| {
+        is_reply(entry, &conversation)
+    })
+    .await
 }
 
 /// How many messages a person got after an entry, up to now.
 pub async fn replies_so_far(sim: &Simulator, person: &str, since: u64) -> usize {
     let conversation = sim.conversation(person);
-    let ask = Ask { since, ..Ask::default() };
-    sim.journal().read(ask, |entry| is_reply(entry, &conversation)).await.entries.len()
+    let ask = Ask {
+        since,
+        ..Ask::default()
+    };
+    sim.journal()
+        .read(ask, |entry| is_reply(entry, &conversation))
+        .await
+        .entries
+        .len()
 }
 
 fn is_reply(entry: &meta::Entry, conversation: &str) -> bool {
-    seen(entry).is_some_and(|seen| seen.author == Author::Business && seen.conversation == conversation)
+    seen(entry)
+        .is_some_and(|seen| seen.author == Author::Business && seen.conversation == conversation)
 }
 
 /// Waits for the webhook that tells of a message's status.
@@ -62,7 +83,10 @@ pub async fn status(sim: &Simulator, wamid: &str, status: &str) -> Result<Number
     let tells = |entry: &meta::Entry| {
         attempt(entry).is_some_and(|attempt| {
             attempt.message_ids.iter().any(|id| id == wamid)
-                && attempt.body.as_deref().is_some_and(|body| body.contains(&word))
+                && attempt
+                    .body
+                    .as_deref()
+                    .is_some_and(|body| body.contains(&word))
                 && matches!(attempt.outcome, Outcome::Delivered)
         })
     };
@@ -72,14 +96,18 @@ pub async fn status(sim: &Simulator, wamid: &str, status: &str) -> Result<Number
 
 /// Waits for the verified event about a message.
 pub async fn event(sink: &Sink, kind: &str, wamid: &str) -> Result<Numbered<sink::Entry>> {
-    let about = |entry: &sink::Entry| received(entry).is_some_and(|(own, id, _)| own == kind && id == wamid);
+    let about = |entry: &sink::Entry| {
+        received(entry).is_some_and(|(own, id, _)| own == kind && id == wamid)
+    };
     let found = entries(sink.journal(), &format!("event {kind}"), 0, 1, about).await?;
     found.into_iter().next().context("the event")
 }
 
 /// A verified event about a message: its type, the wamid, its own id.
 pub fn received(entry: &sink::Entry) -> Option<(&str, &str, &str)> {
-    let sink::Entry::Webhook(webhook) = entry else { return None };
+    let sink::Entry::Webhook(webhook) = entry else {
+        return None;
+    };
     let body = webhook.body.as_ref().filter(|_| webhook.verified)?;
     let kind = body.get("type").and_then(Value::as_str)?;
     let wamid = body.pointer("/data/wamid").and_then(Value::as_str)?;
@@ -88,7 +116,9 @@ pub fn received(entry: &sink::Entry) -> Option<(&str, &str, &str)> {
 
 /// Waits for a message in the CRM.
 pub async fn crm_entry(sink: &Sink, wamid: &str) -> Result<Numbered<sink::Entry>> {
-    let about = |entry: &sink::Entry| crm(entry).is_some_and(|call| call.source_id.as_deref() == Some(wamid));
+    let about = |entry: &sink::Entry| {
+        crm(entry).is_some_and(|call| call.source_id.as_deref() == Some(wamid))
+    };
     let found = entries(sink.journal(), "the CRM's entry", 0, 1, about).await?;
     found.into_iter().next().context("the CRM's entry")
 }
@@ -96,17 +126,19 @@ pub async fn crm_entry(sink: &Sink, wamid: &str) -> Result<Numbered<sink::Entry>
 /// A message stored in the CRM by its API.
 pub fn crm(entry: &sink::Entry) -> Option<&sink::CrmCall> {
     match entry {
-        sink::Entry::Crm(call) if call.method == "POST" && call.path.ends_with("/messages") => {
-            call.status.is_some_and(|status| (200..300).contains(&status)).then_some(call)
-        }
+        sink::Entry::Crm(call) if call.method == "POST" && call.path.ends_with("/messages") => call
+            .status
+            .is_some_and(|status| (200..300).contains(&status))
+            .then_some(call),
         _ => None,
     }
 }
 
 /// Waits for an update at the existing bot.
 pub async fn relayed(sink: &Sink, update: &str) -> Result<Numbered<sink::Entry>> {
-    let about =
-        |entry: &sink::Entry| relay(entry).is_some_and(|got| got.update_ids.iter().any(|id| id == update));
+    let about = |entry: &sink::Entry| {
+        relay(entry).is_some_and(|got| got.update_ids.iter().any(|id| id == update))
+    };
     let found = entries(sink.journal(), "the relayed webhook", 0, 1, about).await?;
     found.into_iter().next().context("the relayed webhook")
 }
@@ -114,7 +146,9 @@ pub async fn relayed(sink: &Sink, update: &str) -> Result<Numbered<sink::Entry>>
 /// A webhook the existing bot took.
 pub fn relay(entry: &sink::Entry) -> Option<&sink::RelayedWebhook> {
     match entry {
-        sink::Entry::Relay(relayed) if relayed.verified && relayed.status == Some(200) => Some(relayed),
+        sink::Entry::Relay(relayed) if relayed.verified && relayed.status == Some(200) => {
+            Some(relayed)
+        }
         _ => None,
     }
 }
@@ -153,6 +187,9 @@ pub fn buttons(message: &SeenMessage) -> Vec<String> {
     let content = message.content.as_ref();
     let inner = content.and_then(|content| content.get("interactive").or(Some(content)));
     let buttons = inner.and_then(|inner| inner.pointer("/action/buttons")?.as_array());
-    let titles = buttons.into_iter().flatten().filter_map(|button| button.pointer("/reply/title")?.as_str());
+    let titles = buttons
+        .into_iter()
+        .flatten()
+        .filter_map(|button| button.pointer("/reply/title")?.as_str());
     titles.map(str::to_owned).collect()
 }

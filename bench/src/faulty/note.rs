@@ -58,9 +58,19 @@ impl Notes {
         let mut notes = lock(&self.0);
         let place = notes.len();
         if place < NOTES_MAX {
-            notes.push(Note { serial, part, at: now, ended: now, ending, is_done: false });
+            notes.push(Note {
+                serial,
+                part,
+                at: now,
+                ended: now,
+                ending,
+                is_done: false,
+            });
         }
-        Pending { notes: self.0.clone(), place }
+        Pending {
+            notes: self.0.clone(),
+            place,
+        }
     }
 
     pub(super) fn all(&self) -> Vec<Note> {

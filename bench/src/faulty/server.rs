@@ -5,7 +5,9 @@ use super::{Behind, Mode, Refusal, Shared};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, TRANSFER_ENCODING};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -39,7 +41,9 @@ pub(super) async fn serve(
     is_open: watch::Sender<bool>,
 ) {
     loop {
-        let Ok(address) = listener.local_addr() else { return };
+        let Ok(address) = listener.local_addr() else {
+            return;
+        };
         if take(&listener, &shared, &mut wanted).await.is_none() {
             return;
         }
@@ -115,7 +119,11 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answer, Reset> {
     let (head, body) = request.into_parts();
-    let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|_| Reset)?.to_bytes();
+    let body = Limited::new(body, BODY_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|_| Reset)?
+        .to_bytes();
     let part = shared.part(head.uri.path());
     let pending = shared.notes.open(part, (shared.serial_in)(&body));
     let (mode, since) = shared.mode(part);
@@ -144,7 +152,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
 }
 
 fn refused(refusal: Refusal) -> Result<Answer, Reset> {
-    let mut response = Response::builder().status(refusal.status).header(CONTENT_TYPE, "application/json");
+    let mut response = Response::builder()
+        .status(refusal.status)
+        .header(CONTENT_TYPE, "application/json");
     if let Some(after) = refusal.retry_after {
         response = response.header(RETRY_AFTER, after.as_secs());
     }
@@ -152,7 +162,12 @@ fn refused(refusal: Refusal) -> Result<Answer, Reset> {
 }
 
 /// Does the work: here, or behind.
-async fn work(shared: &Shared, pending: &Pending, head: Parts, body: Bytes) -> Result<Answer, Reset> {
+async fn work(
+    shared: &Shared,
+    pending: &Pending,
+    head: Parts,
+    body: Bytes,
+) -> Result<Answer, Reset> {
     let behind = match shared.behind {
         Behind::Nobody(body) => {
             pending.done();
@@ -165,7 +180,10 @@ async fn work(shared: &Shared, pending: &Pending, head: Parts, body: Bytes) -> R
     for own in [HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
         headers.remove(own);
     }
-    let asked = shared.http.request(head.method, format!("http://{behind}{path}")).headers(headers);
+    let asked = shared
+        .http
+        .request(head.method, format!("http://{behind}{path}"))
+        .headers(headers);
     let answered = asked.body(body).send().await.map_err(|_| Reset)?;
     let status = StatusCode::from_u16(answered.status().as_u16()).map_err(|_| Reset)?;
     let kind = answered.headers().get(CONTENT_TYPE).cloned();

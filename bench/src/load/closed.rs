@@ -33,7 +33,14 @@ impl Closed {
     /// Keep-alive connections without retries.
     pub fn new(address: SocketAddr, connections: usize, within: Duration) -> Self {
         let (settles, retry_after, reconnect_every) = (Duration::ZERO, None, None);
-        Self { address, connections, within, settles, retry_after, reconnect_every }
+        Self {
+            address,
+            connections,
+            within,
+            settles,
+            retry_after,
+            reconnect_every,
+        }
     }
 
     /// Sends the deck from one thread of its own; blocks the caller until it is done.
@@ -41,7 +48,9 @@ impl Closed {
     /// # Errors
     /// When the runtime cannot start.
     pub fn run(&self, ledger: &Arc<Ledger>) -> Result<Tally> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         let runtime = runtime.context("starting the load generator's runtime")?;
         Ok(runtime.block_on(self.send(ledger)))
     }
@@ -113,7 +122,11 @@ impl Lane {
 
     /// Sends one request and tells whether it was accepted.
     async fn deliver(&mut self, place: usize) -> bool {
-        if self.plan.reconnect_every.is_some_and(|every| self.on_stream >= every) {
+        if self
+            .plan
+            .reconnect_every
+            .is_some_and(|every| self.on_stream >= every)
+        {
             self.stream = None;
         }
         let started = Instant::now();
@@ -141,7 +154,9 @@ impl Lane {
 
     async fn exchange(&mut self, place: usize) -> std::io::Result<u16> {
         let deck = self.ledger.deck().clone();
-        let Some(request) = deck.request(place) else { return Err(std::io::ErrorKind::NotFound.into()) };
+        let Some(request) = deck.request(place) else {
+            return Err(std::io::ErrorKind::NotFound.into());
+        };
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -175,7 +190,9 @@ impl Lane {
 /// A wait between a half and one and a half of the one meant, so that those who were turned away together do not
 /// come back together; the same in every run.
 fn scattered(wait: Duration, place: usize, attempts: u64) -> Duration {
-    let mixed = (place as u64).wrapping_add(attempts << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (place as u64)
+        .wrapping_add(attempts << 32)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let thousandth = u32::try_from((mixed >> 32) % 1_000).unwrap_or_default();
     wait / 2 + wait * thousandth / 1_000
 }
@@ -188,11 +205,24 @@ mod tests {
     fn waits_lie_around_the_one_meant_and_differ() {
         let wait = Duration::from_millis(200);
         let waits: Vec<_> = (0..1_000).map(|place| scattered(wait, place, 3)).collect();
-        assert!(waits.iter().all(|one| *one >= wait / 2 && *one <= wait * 3 / 2));
+        assert!(
+            waits
+                .iter()
+                .all(|one| *one >= wait / 2 && *one <= wait * 3 / 2)
+        );
         for tenth in 0..10 {
-            let (from, to) = (wait / 2 + wait * tenth / 10, wait / 2 + wait * (tenth + 1) / 10);
-            let within = waits.iter().filter(|one| **one >= from && **one < to).count();
-            assert!((50..200).contains(&within), "{within} of 1000 waits between {from:?} and {to:?}");
+            let (from, to) = (
+                wait / 2 + wait * tenth / 10,
+                wait / 2 + wait * (tenth + 1) / 10,
+            );
+            let within = waits
+                .iter()
+                .filter(|one| **one >= from && **one < to)
+                .count();
+            assert!(
+                (50..200).contains(&within),
+                "{within} of 1000 waits between {from:?} and {to:?}"
+            );
         }
     }
 }

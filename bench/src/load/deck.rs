@@ -34,12 +34,24 @@ pub struct Mix {
 impl Mix {
     /// Single text messages of about 1 KB with their envelope.
     pub fn texts(deliveries: usize) -> Self {
-        Self { deliveries, updates: 1, status_every: 0, conversations: 6_400, text_bytes: 560 }
+        Self {
+            deliveries,
+            updates: 1,
+            status_every: 0,
+            conversations: 6_400,
+            text_bytes: 560,
+        }
     }
 
     /// Batches of small messages: 1,000 are about 700 KB, as Meta's largest are after an outage.
     pub fn batches(deliveries: usize, updates: usize) -> Self {
-        Self { deliveries, updates, status_every: 0, conversations: 6_400, text_bytes: 440 }
+        Self {
+            deliveries,
+            updates,
+            status_every: 0,
+            conversations: 6_400,
+            text_bytes: 440,
+        }
     }
 }
 
@@ -76,9 +88,16 @@ impl Deck {
         for delivery in 0..mix.deliveries {
             let first = deck.updates;
             let last = first + u32::try_from(mix.updates).unwrap_or(1);
-            let statuses = mix.status_every > 0 && delivery % mix.status_every == mix.status_every - 1;
+            let statuses =
+                mix.status_every > 0 && delivery % mix.status_every == mix.status_every - 1;
             body.clear();
-            deck.write_body(&mut body, targets, first..last, statuses.then_some(()), &filler);
+            deck.write_body(
+                &mut body,
+                targets,
+                first..last,
+                statuses.then_some(()),
+                &filler,
+            );
             deck.updates = last;
             deck.push(path, &body, &key.sign(body.as_bytes()), first..last);
         }
@@ -98,7 +117,11 @@ impl Deck {
         self.bytes.extend_from_slice(head.as_bytes());
         let body_start = self.bytes.len();
         self.bytes.extend_from_slice(body.as_bytes());
-        self.cards.push(Card { bytes: start..self.bytes.len(), body_start, serials });
+        self.cards.push(Card {
+            bytes: start..self.bytes.len(),
+            body_start,
+            serials,
+        });
     }
 
     /// The updates of one delivery are of one tenant, as Meta groups them by number.
@@ -112,7 +135,9 @@ impl Deck {
     ) {
         let conversation = self.conversation(serials.start);
         let place = usize::try_from(conversation).unwrap_or(0) % targets.len().max(1);
-        let Some(target) = targets.get(place) else { return };
+        let Some(target) = targets.get(place) else {
+            return;
+        };
         let _ = write!(
             body,
             r#"{{"object":"whatsapp_business_account","entry":[{{"id":"{}","changes":[{{"value":{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"15550783881","phone_number_id":"{}"}}"#,
@@ -121,7 +146,10 @@ impl Deck {
         if statuses.is_none() {
             body.push_str(r#","contacts":["#);
             let mut separator = "";
-            for serial in serials.clone().take(usize::try_from(self.conversations).unwrap_or(usize::MAX)) {
+            for serial in serials
+                .clone()
+                .take(usize::try_from(self.conversations).unwrap_or(usize::MAX))
+            {
                 let person = self.conversation(serial);
                 let _ = write!(
                     body,
@@ -131,7 +159,11 @@ impl Deck {
             }
             body.push(']');
         }
-        body.push_str(if statuses.is_some() { r#","statuses":["# } else { r#","messages":["# });
+        body.push_str(if statuses.is_some() {
+            r#","statuses":["#
+        } else {
+            r#","messages":["#
+        });
         for serial in serials.clone() {
             let (person, id) = (self.conversation(serial), self.id(serial));
             if serial > serials.start {
@@ -197,7 +229,9 @@ impl Deck {
 
     /// The serial numbers of the updates in a request.
     pub fn serials(&self, place: usize) -> Range<u32> {
-        self.cards.get(place).map_or(0..0, |card| card.serials.clone())
+        self.cards
+            .get(place)
+            .map_or(0..0, |card| card.serials.clone())
     }
 }
 
@@ -216,8 +250,17 @@ mod tests {
     use serde_json::Value;
 
     fn deck(mix: &Mix) -> Deck {
-        let target = |id: &str| Target { phone_number_id: id.into(), waba_id: format!("W{id}") };
-        Deck::make(7, "/webhooks/meta/main", &[target("100"), target("200")], &key(), mix)
+        let target = |id: &str| Target {
+            phone_number_id: id.into(),
+            waba_id: format!("W{id}"),
+        };
+        Deck::make(
+            7,
+            "/webhooks/meta/main",
+            &[target("100"), target("200")],
+            &key(),
+            mix,
+        )
     }
 
     fn key() -> SigningKey {
@@ -230,11 +273,18 @@ mod tests {
         for place in 0..3 {
             let request = std::str::from_utf8(deck.request(place).unwrap()).unwrap();
             let (head, body) = request.split_once("\r\n\r\n").unwrap();
-            let header = head.lines().find_map(|line| line.strip_prefix("x-hub-signature-256: ")).unwrap();
+            let header = head
+                .lines()
+                .find_map(|line| line.strip_prefix("x-hub-signature-256: "))
+                .unwrap();
             signature::verify(&[key()], Some(header.as_bytes()), body.as_bytes()).unwrap();
             assert!((900..1100).contains(&body.len()), "{}", body.len());
             let value: Value = serde_json::from_str(body).unwrap();
-            let id = value.pointer("/entry/0/changes/0/value/messages/0/id").unwrap().as_str().unwrap();
+            let id = value
+                .pointer("/entry/0/changes/0/value/messages/0/id")
+                .unwrap()
+                .as_str()
+                .unwrap();
             assert_eq!(deck.serial_of(id), Some(u32::try_from(place).unwrap()));
             assert_eq!(deck.body(place).unwrap(), body.as_bytes());
         }
@@ -246,15 +296,26 @@ mod tests {
         let body = deck.body(0).unwrap();
         assert!((600_000..800_000).contains(&body.len()), "{}", body.len());
         let value: Value = serde_json::from_slice(body).unwrap();
-        let messages = value.pointer("/entry/0/changes/0/value/messages").unwrap().as_array().unwrap();
+        let messages = value
+            .pointer("/entry/0/changes/0/value/messages")
+            .unwrap()
+            .as_array()
+            .unwrap();
         assert_eq!((messages.len(), deck.serials(0)), (1_000, 0..1_000));
     }
 
     #[test]
     fn statuses_are_mixed_in_and_foreign_ids_are_not_ours() {
-        let deck = deck(&Mix { status_every: 2, ..Mix::texts(2) });
+        let deck = deck(&Mix {
+            status_every: 2,
+            ..Mix::texts(2)
+        });
         let second: Value = serde_json::from_slice(deck.body(1).unwrap()).unwrap();
-        let id = second.pointer("/entry/0/changes/0/value/statuses/0/id").unwrap().as_str().unwrap();
+        let id = second
+            .pointer("/entry/0/changes/0/value/statuses/0/id")
+            .unwrap()
+            .as_str()
+            .unwrap();
         assert_eq!(deck.serial_of(&format!("{id}:delivered")), Some(1));
         assert_eq!(deck.serial_of("wamid.other"), None);
         assert_eq!(deck.serial_of(&format!("{ID_START}0000000800000001")), None);

@@ -62,7 +62,11 @@ impl Ledger {
     /// Opens a ledger; times count from now.
     pub fn open(deck: Arc<Deck>) -> Arc<Self> {
         let marks = (0..deck.updates()).map(|_| Mark::default()).collect();
-        Arc::new(Self { deck, epoch: Instant::now(), marks })
+        Arc::new(Self {
+            deck,
+            epoch: Instant::now(),
+            marks,
+        })
     }
 
     /// The deck it is about.
@@ -72,7 +76,9 @@ impl Ledger {
 
     /// Nanoseconds since the ledger was opened.
     pub fn now(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
+        u64::try_from(self.epoch.elapsed().as_nanos())
+            .unwrap_or(u64::MAX)
+            .max(1)
     }
 
     /// Notes that a request is about to be written.
@@ -80,7 +86,9 @@ impl Ledger {
         let now = self.now();
         for mark in self.of(place) {
             mark.tried.store(now, Ordering::Relaxed);
-            let _ = mark.sent.compare_exchange(NEVER, now, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = mark
+                .sent
+                .compare_exchange(NEVER, now, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -88,32 +96,45 @@ impl Ledger {
     pub fn acknowledged(&self, place: usize) {
         let now = self.now();
         for mark in self.of(place) {
-            let _ = mark.acked.compare_exchange(NEVER, now, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = mark
+                .acked
+                .compare_exchange(NEVER, now, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
     fn of(&self, place: usize) -> &[Mark] {
         let serials = self.deck.serials(place);
         let index = |serial: u32| usize::try_from(serial).unwrap_or(usize::MAX);
-        self.marks.get(index(serials.start)..index(serials.end)).unwrap_or_default()
+        self.marks
+            .get(index(serials.start)..index(serials.end))
+            .unwrap_or_default()
     }
 
     /// How long after `fault` the first 200 came to a request that was written after it.
     pub fn first_ack_after(&self, fault: u64) -> Option<Duration> {
         let tried_after = |mark: &&Mark| mark.tried.load(Ordering::Relaxed) >= fault;
-        let acked = self.marks.iter().filter(tried_after).map(|mark| mark.acked.load(Ordering::Relaxed));
+        let acked = self
+            .marks
+            .iter()
+            .filter(tried_after)
+            .map(|mark| mark.acked.load(Ordering::Relaxed));
         let first = acked.filter(|&acked| acked >= fault).min()?;
         Some(Duration::from_nanos(first - fault))
     }
 
     /// Updates acknowledged so far.
     pub fn acked(&self) -> u64 {
-        self.marks.iter().filter(|mark| mark.acked.load(Ordering::Relaxed) != NEVER).count() as u64
+        self.marks
+            .iter()
+            .filter(|mark| mark.acked.load(Ordering::Relaxed) != NEVER)
+            .count() as u64
     }
 
     /// Acknowledgements in each interval since the ledger was opened, for a plot.
     pub fn timeline(&self, interval: Duration) -> Vec<u64> {
-        let interval = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let interval = u64::try_from(interval.as_nanos())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let mut counts = Vec::new();
         for mark in &self.marks {
             let acked = mark.acked.load(Ordering::Relaxed);
@@ -138,13 +159,17 @@ impl Ledger {
         let mut latest_sent: HashMap<u32, u64> = HashMap::new();
         for &serial in found {
             let index = usize::try_from(serial).unwrap_or(usize::MAX);
-            let (Some(copy), Some(mark)) = (copies.get_mut(index), self.marks.get(index)) else { continue };
+            let (Some(copy), Some(mark)) = (copies.get_mut(index), self.marks.get(index)) else {
+                continue;
+            };
             *copy += 1;
             if *copy > 1 {
                 verdict.doubled += 1;
                 continue;
             }
-            let latest = latest_sent.entry(self.deck.conversation(serial)).or_default();
+            let latest = latest_sent
+                .entry(self.deck.conversation(serial))
+                .or_default();
             let acked = mark.acked.load(Ordering::Relaxed);
             if acked != NEVER && acked < *latest {
                 verdict.out_of_order += 1;
@@ -172,9 +197,21 @@ mod tests {
     use ackline_shared::signature::SigningKey;
 
     fn ledger(deliveries: usize) -> Arc<Ledger> {
-        let target = Target { phone_number_id: "1".into(), waba_id: "2".into() };
-        let mix = Mix { conversations: 1, ..Mix::texts(deliveries) };
-        Ledger::open(Arc::new(Deck::make(1, "/", &[target], &SigningKey::from_bytes(b"k"), &mix)))
+        let target = Target {
+            phone_number_id: "1".into(),
+            waba_id: "2".into(),
+        };
+        let mix = Mix {
+            conversations: 1,
+            ..Mix::texts(deliveries)
+        };
+        Ledger::open(Arc::new(Deck::make(
+            1,
+            "/",
+            &[target],
+            &SigningKey::from_bytes(b"k"),
+            &mix,
+        )))
     }
 
     /// Writes a history: `(place, sent, acked)`.
@@ -192,7 +229,13 @@ mod tests {
         let ledger = ledger(4);
         write(&ledger, &[(0, 1, 2), (1, 3, 4), (2, 5, NEVER)]);
         let verdict = ledger.check(&[0, 0, 2]);
-        let expected = Verdict { acked: 2, lost: 1, doubled: 1, out_of_order: 0, unacknowledged: 1 };
+        let expected = Verdict {
+            acked: 2,
+            lost: 1,
+            doubled: 1,
+            out_of_order: 0,
+            unacknowledged: 1,
+        };
         assert_eq!(verdict, expected);
         assert!(!verdict.is_clean());
     }

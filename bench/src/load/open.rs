@@ -52,7 +52,8 @@ impl Open {
         let wires = self.connect()?;
         let (idle, idle_again) = channel();
         for place in 0..wires.len() {
-            idle.send(place).context("filling the list of idle connections")?;
+            idle.send(place)
+                .context("filling the list of idle connections")?;
         }
         let tally = Arc::new(Mutex::new(Tally::new()));
         let reader = {
@@ -67,7 +68,9 @@ impl Open {
             let _ = wire.stream.shutdown(std::net::Shutdown::Both);
         }
         let elapsed = started.elapsed();
-        let read = reader.join().map_err(|_| anyhow::anyhow!("the reading thread panicked"))?;
+        let read = reader
+            .join()
+            .map_err(|_| anyhow::anyhow!("the reading thread panicked"))?;
         settled.and(read)?;
         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
         tally.took(elapsed);
@@ -81,12 +84,19 @@ impl Open {
             let stream = stream.with_context(|| format!("connecting to {}", self.address))?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
-            wires.push(Wire { stream, due: AtomicU64::new(0), place: AtomicUsize::new(0) });
+            wires.push(Wire {
+                stream,
+                due: AtomicU64::new(0),
+                place: AtomicUsize::new(0),
+            });
         }
         Ok(Arc::new(wires))
     }
 
-    #[allow(clippy::disallowed_methods, reason = "a thread of its own, off the runtime")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a thread of its own, off the runtime"
+    )]
     fn write_all(
         &self,
         wires: &[Wire],
@@ -105,15 +115,21 @@ impl Open {
                 std::thread::sleep(wait);
             }
             let wire = match idle.recv_timeout(super::ANSWER_WITHIN) {
-                Ok(wire) => wires.get(wire).context("an idle connection that does not exist")?,
+                Ok(wire) => wires
+                    .get(wire)
+                    .context("an idle connection that does not exist")?,
                 Err(RecvTimeoutError::Timeout) => bail!("no connection became idle in time"),
                 Err(RecvTimeoutError::Disconnected) => bail!("the server closed all connections"),
             };
-            wire.due.store(offset + u64::try_from(due.as_nanos())?, Ordering::Release);
+            wire.due
+                .store(offset + u64::try_from(due.as_nanos())?, Ordering::Release);
             wire.place.store(place, Ordering::Release);
             ledger.sending(place);
             // A connection that fails here is counted by its reader, which sees the end too.
-            let _ = write_whole(&wire.stream, ledger.deck().request(place).unwrap_or_default());
+            let _ = write_whole(
+                &wire.stream,
+                ledger.deck().request(place).unwrap_or_default(),
+            );
         }
         Ok(())
     }
@@ -132,7 +148,10 @@ fn settle(idle: &Receiver<usize>, connections: usize) -> Result<()> {
     Ok(())
 }
 
-#[allow(clippy::disallowed_methods, reason = "a thread of its own, off the runtime")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a thread of its own, off the runtime"
+)]
 fn write_whole(mut stream: &TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {
     let deadline = Instant::now() + super::ANSWER_WITHIN;
     while !bytes.is_empty() {
@@ -154,12 +173,15 @@ fn read_all(
     tally: &Arc<Mutex<Tally>>,
     idle: &Sender<usize>,
 ) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.context("starting the reader's runtime")?;
     runtime.block_on(async {
         let mut readers = JoinSet::new();
         for wire in 0..wires.len() {
-            let (wires, ledger, tally, idle) = (wires.clone(), ledger.clone(), tally.clone(), idle.clone());
+            let (wires, ledger, tally, idle) =
+                (wires.clone(), ledger.clone(), tally.clone(), idle.clone());
             readers.spawn(async move { read_one(wire, &wires, &ledger, &tally, &idle).await });
         }
         while readers.join_next().await.is_some() {}
@@ -180,19 +202,32 @@ async fn read_one(
     let mut counted = 0;
     loop {
         let read = stream.read_buf(&mut buffer).await;
-        let (due, place) = (wire.due.load(Ordering::Acquire), wire.place.load(Ordering::Acquire));
+        let (due, place) = (
+            wire.due.load(Ordering::Acquire),
+            wire.place.load(Ordering::Acquire),
+        );
         let count = |answer: Option<u16>| {
             let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
             match answer {
                 Some(status) => {
-                    tally.answered(status, Duration::from_nanos(ledger.now().saturating_sub(due)));
+                    tally.answered(
+                        status,
+                        Duration::from_nanos(ledger.now().saturating_sub(due)),
+                    );
                 }
                 None => tally.failed(),
             }
         };
         match (read, parse(&buffer)) {
             (Ok(1..), Answer::Partial) => {}
-            (Ok(1..), Answer::Complete { status, bytes, close }) => {
+            (
+                Ok(1..),
+                Answer::Complete {
+                    status,
+                    bytes,
+                    close,
+                },
+            ) => {
                 counted = due;
                 count(Some(status));
                 if (200..300).contains(&status) {
@@ -230,7 +265,10 @@ mod tests {
     }
 
     /// A server that answers its first request only after a pause.
-    #[allow(clippy::disallowed_methods, reason = "a thread of its own, off the runtime")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a thread of its own, off the runtime"
+    )]
     fn stalling(pause: Duration) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -249,8 +287,17 @@ mod tests {
     #[test]
     fn a_stall_is_charged_to_every_request_that_was_due_meanwhile() {
         let pause = Duration::from_millis(300);
-        let target = Target { phone_number_id: "1".into(), waba_id: "2".into() };
-        let deck = Deck::make(1, "/", &[target], &SigningKey::from_bytes(b"k"), &Mix::texts(3));
+        let target = Target {
+            phone_number_id: "1".into(),
+            waba_id: "2".into(),
+        };
+        let deck = Deck::make(
+            1,
+            "/",
+            &[target],
+            &SigningKey::from_bytes(b"k"),
+            &Mix::texts(3),
+        );
         let ledger = Ledger::open(Arc::new(deck));
         let open = Open {
             address: stalling(pause),
@@ -261,6 +308,10 @@ mod tests {
         let tally = open.run(&ledger).unwrap();
         assert_eq!((tally.accepted(), tally.failures()), (3, 0));
         // Due at 0, 100 and 200 ms, answered at 300 ms or later: a closed loop would call the last two fast.
-        assert!(tally.quantile_us(0.0) >= 90_000.0, "{}", tally.quantile_us(0.0));
+        assert!(
+            tally.quantile_us(0.0) >= 90_000.0,
+            "{}",
+            tally.quantile_us(0.0)
+        );
     }
 }

@@ -25,11 +25,20 @@ impl Default for Tally {
 
 impl Tally {
     /// Starts with nothing.
-    #[allow(clippy::expect_used, reason = "the bounds are constants that hdrhistogram takes")]
+    #[allow(
+        clippy::expect_used,
+        reason = "the bounds are constants that hdrhistogram takes"
+    )]
     pub fn new() -> Self {
         let high = nanoseconds(LATENCY_MAX);
         let accepted = Histogram::new_with_bounds(1_000, high, DIGITS).expect("constant bounds");
-        Self { accepted, early: 0, statuses: BTreeMap::new(), failures: 0, elapsed: Duration::ZERO }
+        Self {
+            accepted,
+            early: 0,
+            statuses: BTreeMap::new(),
+            failures: 0,
+            elapsed: Duration::ZERO,
+        }
     }
 
     /// Counts an answer that came `latency` after the moment its request was meant to start.
@@ -115,14 +124,22 @@ impl Tally {
 
     /// Latencies in microseconds at rising percentiles, for a plot.
     pub fn curve(&self) -> Vec<(f64, f64)> {
-        let quantiles = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999];
-        quantiles.iter().map(|&quantile| (quantile, self.quantile_us(quantile))).collect()
+        let quantiles = [
+            0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999,
+        ];
+        quantiles
+            .iter()
+            .map(|&quantile| (quantile, self.quantile_us(quantile)))
+            .collect()
     }
 
     /// Every status with its count, in words.
     pub fn answers(&self) -> String {
-        let mut parts: Vec<_> =
-            self.statuses.iter().map(|(status, count)| format!("{count} x {status}")).collect();
+        let mut parts: Vec<_> = self
+            .statuses
+            .iter()
+            .map(|(status, count)| format!("{count} x {status}"))
+            .collect();
         if self.failures > 0 {
             parts.push(format!("{} without an answer", self.failures));
         }
@@ -152,7 +169,10 @@ mod tests {
         tally.answered(200, Duration::from_millis(2));
         tally.answered(503, Duration::from_secs(9));
         tally.failed();
-        assert_eq!((tally.accepted(), tally.attempts(), tally.failures()), (1, 3, 1));
+        assert_eq!(
+            (tally.accepted(), tally.attempts(), tally.failures()),
+            (1, 3, 1)
+        );
         assert!((tally.quantile_us(1.0) - 2_000.0).abs() < 10.0);
         assert_eq!(tally.answers(), "1 x 200, 1 x 503, 1 without an answer");
     }

@@ -23,7 +23,10 @@ impl Usage {
             if let Some(stat) = read(pid, "stat").as_deref().and_then(parse_stat) {
                 sum.cpu += stat.cpu;
             }
-            sum.resident_bytes += read(pid, "status").as_deref().and_then(resident_bytes).unwrap_or(0);
+            sum.resident_bytes += read(pid, "status")
+                .as_deref()
+                .and_then(resident_bytes)
+                .unwrap_or(0);
         }
         sum
     }
@@ -55,10 +58,13 @@ fn read(pid: u32, file: &str) -> Option<String> {
 /// A process and all its descendants.
 fn family(root: u32) -> BTreeSet<u32> {
     let mut family = BTreeSet::from([root]);
-    let Ok(entries) = std::fs::read_dir("/proc") else { return family };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return family;
+    };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let parents: Vec<(u32, u32)> =
-        pids.filter_map(|pid| Some((pid, parse_stat(&read(pid, "stat")?)?.parent))).collect();
+    let parents: Vec<(u32, u32)> = pids
+        .filter_map(|pid| Some((pid, parse_stat(&read(pid, "stat")?)?.parent)))
+        .collect();
     loop {
         let known = family.len();
         family.extend(
@@ -79,11 +85,16 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let number = |place: usize| fields.get(place)?.parse::<u32>().ok();
-    Some(Stat { parent: number(1)?, cpu: TICK * (number(11)?.checked_add(number(12)?)?) })
+    Some(Stat {
+        parent: number(1)?,
+        cpu: TICK * (number(11)?.checked_add(number(12)?)?),
+    })
 }
 
 fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
@@ -94,7 +105,13 @@ mod tests {
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
         let text = "42 (a) b (c) S 7 1 1 0 -1 0 0 0 0 0 150 50 0 0 20 0 1 0 1 1 1 1";
-        assert_eq!(parse_stat(text), Some(Stat { parent: 7, cpu: Duration::from_secs(2) }));
+        assert_eq!(
+            parse_stat(text),
+            Some(Stat {
+                parent: 7,
+                cpu: Duration::from_secs(2)
+            })
+        );
     }
 
     #[test]

@@ -87,7 +87,9 @@ pub enum BadBatch {
     #[error("{0} bytes are more than the {BODY_BYTES_MAX} Meta sends at once")]
     TooLarge(usize),
     /// A person without any address.
-    #[error("a message needs `from` or `user_id`, and a status of an unknown message `to` or `user_id`")]
+    #[error(
+        "a message needs `from` or `user_id`, and a status of an unknown message `to` or `user_id`"
+    )]
     Nobody,
     /// Not the shape of a user id.
     #[error("`{0}` is not a business-scoped user id such as US.13491208655302741918")]
@@ -132,7 +134,10 @@ pub fn compose(sim: &Simulator, batch: &Batch) -> Result<Composed, BadBatch> {
             changes.push(made.change(sim, change)?);
         }
         let number = entry.changes.first().and_then(|change| change.number());
-        let waba_id = entry.waba_id.clone().unwrap_or_else(|| sim.number(number).waba_id);
+        let waba_id = entry
+            .waba_id
+            .clone()
+            .unwrap_or_else(|| sim.number(number).waba_id);
         let account = entry.changes.iter().any(|change| change.field.is_some());
         let time = entry.time.or_else(|| account.then(|| sim.unix_seconds()));
         entries.push(payload::entry(&waba_id, time, changes));
@@ -143,8 +148,17 @@ pub fn compose(sim: &Simulator, batch: &Batch) -> Result<Composed, BadBatch> {
     }
     made.conversations.sort();
     made.conversations.dedup();
-    let conversation = made.conversations.pop().filter(|_| made.conversations.is_empty());
-    Ok(Composed { body, updates, conversation, message_ids: made.message_ids, seen: made.seen })
+    let conversation = made
+        .conversations
+        .pop()
+        .filter(|_| made.conversations.is_empty());
+    Ok(Composed {
+        body,
+        updates,
+        conversation,
+        message_ids: made.message_ids,
+        seen: made.seen,
+    })
 }
 
 fn count(change: &ChangeSpec) -> usize {
@@ -153,7 +167,11 @@ fn count(change: &ChangeSpec) -> usize {
 
 impl ChangeSpec {
     fn number(&self) -> Option<&str> {
-        let of_message = || self.messages.first().and_then(|m| m.sender.phone_number_id.as_deref());
+        let of_message = || {
+            self.messages
+                .first()
+                .and_then(|m| m.sender.phone_number_id.as_deref())
+        };
         self.phone_number_id.as_deref().or_else(of_message)
     }
 }
@@ -188,7 +206,10 @@ impl Made {
             statuses.push(status);
         }
         let value = payload::messaging_value(metadata, contacts, messages, statuses);
-        Ok(payload::change(if spec.standby { "standby" } else { "messages" }, value))
+        Ok(payload::change(
+            if spec.standby { "standby" } else { "messages" },
+            value,
+        ))
     }
 
     fn message(
@@ -233,13 +254,21 @@ impl Made {
         Ok((contact, element))
     }
 
-    fn status(&mut self, sim: &Simulator, spec: &StatusSpec) -> Result<(Option<Value>, Value), BadBatch> {
+    fn status(
+        &mut self,
+        sim: &Simulator,
+        spec: &StatusSpec,
+    ) -> Result<(Option<Value>, Value), BadBatch> {
         let sent = match sim.sent(&spec.message_id) {
             Some(sent) => sent,
             None => {
                 let (phone, user) = named(spec.to.as_deref(), spec.user_id.as_deref())?;
                 let person = sim.people().meet(phone, user, None);
-                SentMessage { person, sent_to_phone: phone.is_some(), ..SentMessage::default() }
+                SentMessage {
+                    person,
+                    sent_to_phone: phone.is_some(),
+                    ..SentMessage::default()
+                }
             }
         };
         let failed = spec.status == StatusKind::Failed;
@@ -249,7 +278,10 @@ impl Made {
             timestamp: spec.timestamp.unwrap_or_else(|| sim.unix_seconds()),
             person: &sent.person,
             sent_to_phone: sent.sent_to_phone,
-            opaque: spec.biz_opaque_callback_data.as_deref().or(sent.opaque.as_deref()),
+            opaque: spec
+                .biz_opaque_callback_data
+                .as_deref()
+                .or(sent.opaque.as_deref()),
             template: sent.template,
             error: failed.then(|| status_error(spec.code.unwrap_or(131_000))),
         });
@@ -267,11 +299,23 @@ fn named<'a>(
     if let Some(user) = user.filter(|user| !super::validate::is_user_id(user)) {
         return Err(BadBatch::NotAUser(user.to_owned()));
     }
-    if phone.is_none() && user.is_none() { Err(BadBatch::Nobody) } else { Ok((phone, user)) }
+    if phone.is_none() && user.is_none() {
+        Err(BadBatch::Nobody)
+    } else {
+        Ok((phone, user))
+    }
 }
 
 fn picture(sim: &Simulator, id: &str) -> Result<Picture, BadBatch> {
-    let file = sim.media().get(id).ok_or_else(|| BadBatch::NoMedia(id.to_owned()))?;
+    let file = sim
+        .media()
+        .get(id)
+        .ok_or_else(|| BadBatch::NoMedia(id.to_owned()))?;
     let url = sim.media_url(id);
-    Ok(Picture { id: id.to_owned(), mime_type: file.mime_type, sha256: file.sha256, url })
+    Ok(Picture {
+        id: id.to_owned(),
+        mime_type: file.mime_type,
+        sha256: file.sha256,
+        url,
+    })
 }

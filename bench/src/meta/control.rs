@@ -114,9 +114,15 @@ struct RawSpec {
 async fn deliveries(State(sim): Sim, body: Bytes) -> Answer<(StatusCode, Json<Accepted>)> {
     let (fields, posting) = with_posting::<Map<String, Value>>(&body)?;
     let accepted = if fields.contains_key("entries") {
-        sim.deliver(&serde_json::from_value::<Batch>(Value::Object(fields))?, posting)?
+        sim.deliver(
+            &serde_json::from_value::<Batch>(Value::Object(fields))?,
+            posting,
+        )?
     } else {
-        sim.deliver_raw(serde_json::from_value::<RawSpec>(Value::Object(fields))?.bytes()?, posting)?
+        sim.deliver_raw(
+            serde_json::from_value::<RawSpec>(Value::Object(fields))?.bytes()?,
+            posting,
+        )?
     };
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
@@ -158,13 +164,21 @@ async fn statuses(State(sim): Sim, body: Bytes) -> Answer<(StatusCode, Json<Valu
         biz_opaque_callback_data: None,
         code: spec.code,
     };
-    let deliveries = sim.send_statuses(spec.statuses.iter().map(|kind| status(*kind)).collect()).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "deliveries": deliveries }))))
+    let deliveries = sim
+        .send_statuses(spec.statuses.iter().map(|kind| status(*kind)).collect())
+        .await?;
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(json!({ "deliveries": deliveries })),
+    ))
 }
 
 async fn handovers(State(sim): Sim, body: Bytes) -> Answer<(StatusCode, Json<Value>)> {
     let accepted = sim.hand_over(&read::<HandoverSpec>(&body)?)?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "deliveries": accepted.map(|posted| posted.deliveries) }))))
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(json!({ "deliveries": accepted.map(|posted| posted.deliveries) })),
+    ))
 }
 
 async fn handshake(State(sim): Sim) -> Json<Handshake> {
@@ -200,7 +214,9 @@ async fn show_rules(State(sim): Sim) -> Json<Vec<Rule>> {
 }
 
 async fn add_rule(State(sim): Sim, body: Bytes) -> Answer<StatusCode> {
-    sim.rules().add(read(&body)?).map_err(|error| bad_request(error.to_string()))?;
+    sim.rules()
+        .add(read(&body)?)
+        .map_err(|error| bad_request(error.to_string()))?;
     Ok(StatusCode::CREATED)
 }
 
@@ -234,9 +250,16 @@ pub struct JournalQuery {
 impl Simulator {
     /// Reads the journal, waiting as asked.
     pub async fn read_journal(&self, query: &JournalQuery) -> Page<Entry> {
-        let conversation = query.conversation.as_deref().map(|person| self.conversation(person));
+        let conversation = query
+            .conversation
+            .as_deref()
+            .map(|person| self.conversation(person));
         // A wait without a count is a wait for anything at all.
-        let at_least = if query.wait_ms > 0 { query.n.max(1) } else { query.n };
+        let at_least = if query.wait_ms > 0 {
+            query.n.max(1)
+        } else {
+            query.n
+        };
         let ask = Ask {
             since: query.since,
             at_least,
@@ -244,10 +267,20 @@ impl Simulator {
             limit: query.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX),
         };
         let matches = |entry: &Entry| {
-            query.kind.as_deref().is_none_or(|kind| entry.kind() == kind)
-                && query.delivery.is_none_or(|delivery| entry.delivery() == Some(delivery))
-                && query.message_id.as_deref().is_none_or(|id| entry.concerns(id))
-                && conversation.as_deref().is_none_or(|person| entry.conversation() == Some(person))
+            query
+                .kind
+                .as_deref()
+                .is_none_or(|kind| entry.kind() == kind)
+                && query
+                    .delivery
+                    .is_none_or(|delivery| entry.delivery() == Some(delivery))
+                && query
+                    .message_id
+                    .as_deref()
+                    .is_none_or(|id| entry.concerns(id))
+                && conversation
+                    .as_deref()
+                    .is_none_or(|person| entry.conversation() == Some(person))
         };
         self.journal().read(ask, matches).await
     }
@@ -263,7 +296,14 @@ async fn conversation(
     Query(query): Query<JournalQuery>,
 ) -> Json<Page<Entry>> {
     let kind = Some("message".to_owned());
-    Json(sim.read_journal(&JournalQuery { conversation: Some(person), kind, ..query }).await)
+    Json(
+        sim.read_journal(&JournalQuery {
+            conversation: Some(person),
+            kind,
+            ..query
+        })
+        .await,
+    )
 }
 
 async fn clear_journal(State(sim): Sim) -> StatusCode {

@@ -99,7 +99,10 @@ impl Courier {
 
     /// The URL webhooks go to.
     pub fn target(&self) -> Option<String> {
-        self.target.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.target
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Sends webhooks to another URL from the next attempt on, those already waiting too.
@@ -109,7 +112,8 @@ impl Courier {
 
     /// How many deliveries have not ended.
     pub fn pending(&self) -> usize {
-        self.pending_max.saturating_sub(self.pending.available_permits())
+        self.pending_max
+            .saturating_sub(self.pending.available_permits())
     }
 
     /// Accepts a delivery and posts it in the background.
@@ -117,7 +121,11 @@ impl Courier {
         if self.target().is_none() {
             return Err(Refused::NoTarget);
         }
-        let permit = self.pending.clone().try_acquire_owned().map_err(|_| Refused::Full)?;
+        let permit = self
+            .pending
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Refused::Full)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (ended, first_attempt) = oneshot::channel();
         let courier = self.clone();
@@ -128,7 +136,10 @@ impl Courier {
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         });
-        Ok(Posted { number, first_attempt })
+        Ok(Posted {
+            number,
+            first_attempt,
+        })
     }
 
     async fn carry(
@@ -152,7 +163,9 @@ impl Courier {
                 (_, Some(_)) => Outcome::Retrying,
                 (_, None) => Outcome::GivenUp,
             };
-            self.journal.record(Entry::Webhook(record(number, attempt, &delivery, answer, taken, outcome)));
+            self.journal.record(Entry::Webhook(record(
+                number, attempt, &delivery, answer, taken, outcome,
+            )));
             if let Some(ended) = ended.take() {
                 // Nobody may be waiting for the first attempt.
                 let _ = ended.send(());
@@ -182,10 +195,17 @@ impl Courier {
         for (name, value) in self.signer.headers(&delivery.body, delivery.signature) {
             request = request.header(name, value);
         }
-        let response = request.body(delivery.body.clone()).send().await.map_err(|error| reason(&error))?;
+        let response = request
+            .body(delivery.body.clone())
+            .send()
+            .await
+            .map_err(|error| reason(&error))?;
         let status = response.status().as_u16();
         // The answer's body means nothing to Meta; reading a small one lets the connection be used again.
-        if response.content_length().is_some_and(|length| length < 64 * 1024) {
+        if response
+            .content_length()
+            .is_some_and(|length| length < 64 * 1024)
+        {
             let _ = response.bytes().await;
         }
         Ok(status)
@@ -220,8 +240,8 @@ fn record(
     taken: Duration,
     outcome: Outcome,
 ) -> WebhookAttempt {
-    let body =
-        (delivery.body.len() <= BODY_BYTES_MAX).then(|| String::from_utf8_lossy(&delivery.body).into_owned());
+    let body = (delivery.body.len() <= BODY_BYTES_MAX)
+        .then(|| String::from_utf8_lossy(&delivery.body).into_owned());
     WebhookAttempt {
         delivery: number,
         attempt,

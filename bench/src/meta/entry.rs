@@ -161,7 +161,11 @@ impl Entry {
 
 impl Weigh for Entry {
     fn bytes(&self) -> usize {
-        let json = |value: &Option<Value>| value.as_ref().map_or(0, |value| value.to_string().len() * 2);
+        let json = |value: &Option<Value>| {
+            value
+                .as_ref()
+                .map_or(0, |value| value.to_string().len() * 2)
+        };
         512 + match self {
             Self::Webhook(webhook) => webhook.body.as_ref().map_or(0, String::len),
             Self::Graph(call) => json(&call.body) + json(&call.answer),

@@ -26,7 +26,13 @@ impl GraphError {
     /// An error by its code, with the usual HTTP status.
     pub fn new(code: u32, details: impl Into<String>) -> Self {
         let (http, _) = known(code);
-        Self { http, code, subcode: None, details: details.into(), headers: BTreeMap::new() }
+        Self {
+            http,
+            code,
+            subcode: None,
+            details: details.into(),
+            headers: BTreeMap::new(),
+        }
     }
 
     /// An object that does not exist or may not be seen.
@@ -36,7 +42,10 @@ impl GraphError {
             "Object with ID '{id}' does not exist, cannot be loaded due to missing permissions, or does not \
              support this operation"
         );
-        Self { subcode: Some(33), ..Self::new(100, details) }
+        Self {
+            subcode: Some(33),
+            ..Self::new(100, details)
+        }
     }
 
     /// The HTTP status, 500 when an injected one is not a status.
@@ -89,7 +98,10 @@ pub fn known(code: u32) -> (u16, &'static str) {
         80007 => (400, "Rate limit issues"),
         130_429 => (400, "Rate limit hit"),
         130_472 => (400, "User's number is part of an experiment"),
-        130_497 => (403, "Business account is restricted from messaging users in this country"),
+        130_497 => (
+            403,
+            "Business account is restricted from messaging users in this country",
+        ),
         131_000 => (500, "Something went wrong"),
         131_005 => (403, "Access denied"),
         131_008 => (400, "Required parameter is missing"),
@@ -106,7 +118,10 @@ pub fn known(code: u32) -> (u16, &'static str) {
         131_051 => (400, "Unsupported message type"),
         131_052 => (400, "Media download error"),
         131_053 => (400, "Media upload error"),
-        131_056 => (400, "(Business Account, Consumer Account) pair rate limit hit"),
+        131_056 => (
+            400,
+            "(Business Account, Consumer Account) pair rate limit hit",
+        ),
         131_057 => (500, "Account in maintenance mode"),
         132_000 => (400, "Template param count mismatch"),
         132_001 => (404, "Template does not exist"),
@@ -131,6 +146,9 @@ mod tests {
             error.body("A1").to_string(),
             r##"{"error":{"message":"(#131056) (Business Account, Consumer Account) pair rate limit hit","type":"OAuthException","code":131056,"error_data":{"messaging_product":"whatsapp","details":"wait"},"fbtrace_id":"A1"}}"##
         );
-        assert_eq!(GraphError::no_such_object("9").body("A1")["error"]["error_subcode"], 33);
+        assert_eq!(
+            GraphError::no_such_object("9").body("A1")["error"]["error_subcode"],
+            33
+        );
     }
 }

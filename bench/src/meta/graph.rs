@@ -46,18 +46,33 @@ pub struct Done {
 impl Done {
     /// A good answer.
     pub fn ok(answer: Answer) -> Self {
-        Self { answer: Ok(answer), conversation: None, message_id: None, injected: false }
+        Self {
+            answer: Ok(answer),
+            conversation: None,
+            message_id: None,
+            injected: false,
+        }
     }
 
     /// An error.
     pub fn err(error: GraphError) -> Self {
-        Self { answer: Err(error), conversation: None, message_id: None, injected: false }
+        Self {
+            answer: Err(error),
+            conversation: None,
+            message_id: None,
+            injected: false,
+        }
     }
 }
 
 impl From<Result<Answer, GraphError>> for Done {
     fn from(answer: Result<Answer, GraphError>) -> Self {
-        Self { answer, conversation: None, message_id: None, injected: false }
+        Self {
+            answer,
+            conversation: None,
+            message_id: None,
+            injected: false,
+        }
     }
 }
 
@@ -66,7 +81,11 @@ pub async fn call(State(sim): State<Arc<Simulator>>, request: Request) -> Respon
     let begun = Instant::now();
     let (parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, BODY_MAX).await else {
-        return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or was cut off").into_response();
+        return (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is too large or was cut off",
+        )
+            .into_response();
     };
     let done = match authorise(&sim, &parts) {
         Ok(()) => dispatch(&sim, &parts, &body).await,
@@ -77,14 +96,20 @@ pub async fn call(State(sim): State<Arc<Simulator>>, request: Request) -> Respon
         Ok(Answer::Json(json)) => (Some(200), None, Some(json.clone())),
         Ok(Answer::File(_)) => (Some(200), None, None),
         Ok(Answer::HangUp) => (None, None, None),
-        Err(error) => (Some(error.status().as_u16()), Some(error.code), Some(error.body(&trace_id))),
+        Err(error) => (
+            Some(error.status().as_u16()),
+            Some(error.code),
+            Some(error.body(&trace_id)),
+        ),
     };
     sim.journal().record(Entry::Graph(GraphCall {
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
         conversation: done.conversation.clone(),
         message_id: done.message_id.clone(),
-        body: (body.len() <= BODY_BYTES_MAX).then(|| serde_json::from_slice(&body).ok()).flatten(),
+        body: (body.len() <= BODY_BYTES_MAX)
+            .then(|| serde_json::from_slice(&body).ok())
+            .flatten(),
         status,
         code,
         injected: done.injected,
@@ -95,19 +120,37 @@ pub async fn call(State(sim): State<Arc<Simulator>>, request: Request) -> Respon
 }
 
 fn authorise(sim: &Simulator, parts: &request::Parts) -> Result<(), GraphError> {
-    let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let bearer = header.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
+    let header = parts
+        .headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let bearer = header
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .map(str::to_owned);
     let token = bearer.or_else(|| objects::query(parts, "access_token"));
     let token = token.ok_or_else(|| GraphError::new(104, "An access token is required."))?;
-    if sim.options.tokens.iter().any(|known| token.trim() == known.expose()) {
+    if sim
+        .options
+        .tokens
+        .iter()
+        .any(|known| token.trim() == known.expose())
+    {
         Ok(())
     } else {
-        Err(GraphError::new(190, "The access token could not be decrypted or has expired."))
+        Err(GraphError::new(
+            190,
+            "The access token could not be decrypted or has expired.",
+        ))
     }
 }
 
 async fn dispatch(sim: &Arc<Simulator>, parts: &request::Parts, body: &Bytes) -> Done {
-    let segments: Vec<&str> = parts.uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
+    let segments: Vec<&str> = parts
+        .uri
+        .path()
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .collect();
     let (version, id, edge) = match segments.as_slice() {
         ["_media", id] => return objects::download(sim, id, parts).into(),
         [version, id] => (*version, *id, None),
@@ -117,9 +160,15 @@ async fn dispatch(sim: &Arc<Simulator>, parts: &request::Parts, body: &Bytes) ->
     if !is_version(version) {
         return Done::err(unknown_path(parts));
     }
-    let ours = sim.options.numbers.iter().any(|number| number.phone_number_id == id);
+    let ours = sim
+        .options
+        .numbers
+        .iter()
+        .any(|number| number.phone_number_id == id);
     match (&parts.method, edge) {
-        (&Method::POST, Some("messages" | "media")) if !ours => Done::err(GraphError::no_such_object(id)),
+        (&Method::POST, Some("messages" | "media")) if !ours => {
+            Done::err(GraphError::no_such_object(id))
+        }
         (&Method::POST, Some("messages")) => send::messages(sim, id, body).await,
         (&Method::POST, Some("media")) => objects::upload(sim, parts, body).await.into(),
         (_, Some("subscribed_apps")) => objects::subscribed_apps(sim, id, &parts.method).into(),
@@ -131,7 +180,9 @@ async fn dispatch(sim: &Arc<Simulator>, parts: &request::Parts, body: &Bytes) ->
 }
 
 fn is_version(segment: &str) -> bool {
-    let numbers = segment.strip_prefix('v').and_then(|rest| rest.split_once('.'));
+    let numbers = segment
+        .strip_prefix('v')
+        .and_then(|rest| rest.split_once('.'));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     numbers.is_some_and(|(major, minor)| digits(major) && digits(minor))
 }
@@ -147,7 +198,9 @@ fn respond(answer: Result<Answer, GraphError>, trace_id: &str) -> Response {
         Ok(Answer::File(file)) => {
             let mut response = Response::new(Body::from(file.bytes));
             if let Ok(mime_type) = HeaderValue::from_str(&file.mime_type) {
-                response.headers_mut().insert(header::CONTENT_TYPE, mime_type);
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_TYPE, mime_type);
             }
             response
         }
@@ -155,9 +208,10 @@ fn respond(answer: Result<Answer, GraphError>, trace_id: &str) -> Response {
         Err(error) => {
             let mut response = (error.status(), Json(error.body(trace_id))).into_response();
             for (name, value) in &error.headers {
-                if let (Ok(name), Ok(value)) =
-                    (name.parse::<header::HeaderName>(), HeaderValue::from_str(value))
-                {
+                if let (Ok(name), Ok(value)) = (
+                    name.parse::<header::HeaderName>(),
+                    HeaderValue::from_str(value),
+                ) {
                     response.headers_mut().insert(name, value);
                 }
             }

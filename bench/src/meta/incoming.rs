@@ -35,8 +35,16 @@ pub struct Sender {
     pub context: Option<String>,
 }
 
-const SENDER_FIELDS: [&str; 8] =
-    ["from", "user_id", "name", "hide_phone", "phone_number_id", "wamid", "timestamp", "context"];
+const SENDER_FIELDS: [&str; 8] = [
+    "from",
+    "user_id",
+    "name",
+    "hide_phone",
+    "phone_number_id",
+    "wamid",
+    "timestamp",
+    "context",
+];
 
 /// The content of a message.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -121,18 +129,37 @@ pub struct Picture {
 impl IncomingMessage {
     /// A text from a phone number.
     pub fn text(from: &str, text: &str) -> Self {
-        Self::new(from, Content::Text { text: text.to_owned() })
+        Self::new(
+            from,
+            Content::Text {
+                text: text.to_owned(),
+            },
+        )
     }
 
     /// Any content from a phone number.
     pub fn new(from: &str, content: Content) -> Self {
-        Self { sender: Sender { from: Some(from.to_owned()), ..Sender::default() }, content }
+        Self {
+            sender: Sender {
+                from: Some(from.to_owned()),
+                ..Sender::default()
+            },
+            content,
+        }
     }
 
     /// A text from a person known only by business-scoped user id.
     pub fn text_without_phone(user_id: &str, text: &str) -> Self {
-        let sender = Sender { user_id: Some(user_id.to_owned()), ..Sender::default() };
-        Self { sender, content: Content::Text { text: text.to_owned() } }
+        let sender = Sender {
+            user_id: Some(user_id.to_owned()),
+            ..Sender::default()
+        };
+        Self {
+            sender,
+            content: Content::Text {
+                text: text.to_owned(),
+            },
+        }
     }
 
     /// The same message written to another number.
@@ -157,16 +184,29 @@ pub fn take<T: DeserializeOwned>(
     fields: &mut Map<String, Value>,
     names: &[&str],
 ) -> Result<T, serde_json::Error> {
-    let taken = names.iter().filter_map(|name| Some(((*name).to_owned(), fields.shift_remove(*name)?)));
+    let taken = names
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), fields.shift_remove(*name)?)));
     serde_json::from_value(Value::Object(taken.collect()))
 }
 
 impl Content {
     fn from_fields(mut fields: Map<String, Value>) -> Result<Self, serde_json::Error> {
-        const OWN: [&str; 7] =
-            ["text", "image", "button_reply", "list_reply", "button", "location", "reaction"];
-        let kind =
-            fields.entry("type").or_insert_with(|| json!("text")).as_str().unwrap_or_default().to_owned();
+        const OWN: [&str; 7] = [
+            "text",
+            "image",
+            "button_reply",
+            "list_reply",
+            "button",
+            "location",
+            "reaction",
+        ];
+        let kind = fields
+            .entry("type")
+            .or_insert_with(|| json!("text"))
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         if OWN.contains(&kind.as_str()) && !fields.contains_key("content") {
             return serde_json::from_value(Value::Object(fields));
         }
@@ -208,7 +248,9 @@ impl Content {
             Self::Text { text } | Self::Button { text, .. } => text.clone(),
             Self::ButtonReply { title, .. } | Self::ListReply { title, .. } => title.clone(),
             Self::Image { caption, .. } => caption.clone().unwrap_or_else(|| "[image]".to_owned()),
-            Self::Reaction { emoji, .. } => emoji.clone().unwrap_or_else(|| "[reaction removed]".to_owned()),
+            Self::Reaction { emoji, .. } => emoji
+                .clone()
+                .unwrap_or_else(|| "[reaction removed]".to_owned()),
             Self::Location { .. } | Self::Other { .. } => format!("[{}]", self.kind()),
         }
     }
@@ -224,12 +266,21 @@ impl Content {
             Self::ButtonReply { reply_id, title } => {
                 json!({"type": "button_reply", "button_reply": {"id": reply_id, "title": title}})
             }
-            Self::ListReply { reply_id, title, description } => json!({
+            Self::ListReply {
+                reply_id,
+                title,
+                description,
+            } => json!({
                 "type": "list_reply",
                 "list_reply": without_nulls(json!({"id": reply_id, "title": title, "description": description})),
             }),
             Self::Button { payload, text } => json!({"payload": payload, "text": text}),
-            Self::Location { latitude, longitude, place, address } => without_nulls(json!({
+            Self::Location {
+                latitude,
+                longitude,
+                place,
+                address,
+            } => without_nulls(json!({
                 "latitude": latitude, "longitude": longitude, "name": place, "address": address,
             })),
             Self::Reaction { message_id, emoji } => {
@@ -265,10 +316,17 @@ mod tests {
 
     #[test]
     fn an_unknown_type_keeps_its_content() {
-        let message = read(json!({"from": "1", "type": "order", "content": {"catalog_id": "7"}})).unwrap();
+        let message =
+            read(json!({"from": "1", "type": "order", "content": {"catalog_id": "7"}})).unwrap();
         assert_eq!(message.content.kind(), "order");
         let bare = read(json!({"from": "1", "type": "hologram"})).unwrap();
-        assert_eq!(bare.content, Content::Other { kind: "hologram".into(), content: None });
+        assert_eq!(
+            bare.content,
+            Content::Other {
+                kind: "hologram".into(),
+                content: None
+            }
+        );
     }
 
     #[test]
@@ -280,7 +338,11 @@ mod tests {
             url: "http://u".into(),
         };
         let cases = [
-            (json!({"type": "text", "text": "hi"}), "text", json!({"body": "hi"})),
+            (
+                json!({"type": "text", "text": "hi"}),
+                "text",
+                json!({"body": "hi"}),
+            ),
             (
                 json!({"type": "image", "caption": "c"}),
                 "image",
@@ -315,13 +377,18 @@ mod tests {
         for (mut described, kind, payload) in cases {
             described["user_id"] = json!("US.1");
             let content = read(described).unwrap().content;
-            assert_eq!((content.kind(), content.payload(&picture)), (kind, Some(payload)));
+            assert_eq!(
+                (content.kind(), content.payload(&picture)),
+                (kind, Some(payload))
+            );
         }
     }
 
     #[test]
     fn a_misspelled_field_is_refused() {
         assert!(read(json!({"from": "1", "txt": "hi"})).is_err());
-        assert!(read(json!({"from": "1", "type": "button_reply", "id": "a", "title": "A"})).is_err());
+        assert!(
+            read(json!({"from": "1", "type": "button_reply", "id": "a", "title": "A"})).is_err()
+        );
     }
 }

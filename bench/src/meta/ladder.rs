@@ -22,7 +22,13 @@ pub struct Ladder {
 
 impl Default for Ladder {
     fn default() -> Self {
-        Self { enabled: true, sent_ms: 20, delivered_ms: 60, read_ms: Some(150), reversed: false }
+        Self {
+            enabled: true,
+            sent_ms: 20,
+            delivered_ms: 60,
+            read_ms: Some(150),
+            reversed: false,
+        }
     }
 }
 
@@ -45,13 +51,23 @@ impl Ladder {
         }
         let at = |ms: u32| Duration::from_millis(u64::from(ms));
         if fails {
-            return vec![Rung { at: at(self.sent_ms), kind: StatusKind::Failed, happened: at(self.sent_ms) }];
+            return vec![Rung {
+                at: at(self.sent_ms),
+                kind: StatusKind::Failed,
+                happened: at(self.sent_ms),
+            }];
         }
         let mut climbed = vec![
             (at(self.sent_ms), StatusKind::Sent),
-            (at(self.delivered_ms.max(self.sent_ms)), StatusKind::Delivered),
+            (
+                at(self.delivered_ms.max(self.sent_ms)),
+                StatusKind::Delivered,
+            ),
         ];
-        climbed.extend(self.read_ms.map(|ms| (at(ms.max(self.delivered_ms)), StatusKind::Read)));
+        climbed.extend(
+            self.read_ms
+                .map(|ms| (at(ms.max(self.delivered_ms)), StatusKind::Read)),
+        );
         let times: Vec<Duration> = climbed.iter().map(|(at, _)| *at).collect();
         if self.reversed {
             climbed.reverse();
@@ -73,16 +89,40 @@ mod tests {
     #[test]
     fn statuses_climb_or_come_reversed_with_their_own_timestamps() {
         assert_eq!(kinds(Ladder::default(), false), [Sent, Delivered, Read]);
-        let reversed = Ladder { reversed: true, ..Ladder::default() };
+        let reversed = Ladder {
+            reversed: true,
+            ..Ladder::default()
+        };
         assert_eq!(kinds(reversed, false), [Read, Delivered, Sent]);
         let last = reversed.rungs(false)[2];
-        assert!(last.at > last.happened, "a late `sent` shows when it really happened");
+        assert!(
+            last.at > last.happened,
+            "a late `sent` shows when it really happened"
+        );
     }
 
     #[test]
     fn a_failure_is_the_only_status_and_a_switched_off_ladder_has_none() {
         assert_eq!(kinds(Ladder::default(), true), [Failed]);
-        assert_eq!(kinds(Ladder { enabled: false, ..Ladder::default() }, false), []);
-        assert_eq!(kinds(Ladder { read_ms: None, ..Ladder::default() }, false), [Sent, Delivered]);
+        assert_eq!(
+            kinds(
+                Ladder {
+                    enabled: false,
+                    ..Ladder::default()
+                },
+                false
+            ),
+            []
+        );
+        assert_eq!(
+            kinds(
+                Ladder {
+                    read_ms: None,
+                    ..Ladder::default()
+                },
+                false
+            ),
+            [Sent, Delivered]
+        );
     }
 }

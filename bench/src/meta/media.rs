@@ -17,8 +17,7 @@ const BYTES_MAX: usize = 128 * 1024 * 1024;
 pub const SAMPLE_ID: &str = "1000000000000001";
 
 // A transparent PNG of one pixel.
-const SAMPLE: &str =
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+const SAMPLE: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
 /// One file.
 #[derive(Debug, Clone)]
@@ -34,7 +33,11 @@ pub struct File {
 impl File {
     /// Takes in bytes of a type.
     pub fn new(mime_type: &str, bytes: Bytes) -> Self {
-        Self { mime_type: mime_type.to_owned(), sha256: STANDARD.encode(Sha256::digest(&bytes)), bytes }
+        Self {
+            mime_type: mime_type.to_owned(),
+            sha256: STANDARD.encode(Sha256::digest(&bytes)),
+            bytes,
+        }
     }
 
     /// The metadata answer for this file.
@@ -73,14 +76,20 @@ impl Media {
             self.bytes -= replaced.bytes.len();
         }
         while self.bytes > BYTES_MAX {
-            let Some((_, oldest)) = self.files.pop_lru() else { break };
+            let Some((_, oldest)) = self.files.pop_lru() else {
+                break;
+            };
             self.bytes -= oldest.bytes.len();
         }
     }
 
     /// Finds a file.
     pub fn get(&mut self, id: &str) -> Option<File> {
-        if id == SAMPLE_ID { Some(self.sample.clone()) } else { self.files.get(id).cloned() }
+        if id == SAMPLE_ID {
+            Some(self.sample.clone())
+        } else {
+            self.files.get(id).cloned()
+        }
     }
 
     /// Deletes a file; tells whether there was one.
@@ -99,7 +108,10 @@ mod tests {
     fn the_store_is_bounded_in_files_and_bytes() {
         let mut media = Media::default();
         for n in 0..FILES_MAX + 10 {
-            media.put(n.to_string(), File::new("text/plain", Bytes::from_static(b"x")));
+            media.put(
+                n.to_string(),
+                File::new("text/plain", Bytes::from_static(b"x")),
+            );
         }
         assert!(media.get("0").is_none() && media.get(SAMPLE_ID).is_some());
         let large = Bytes::from(vec![0; UPLOAD_BYTES_MAX]);

@@ -24,7 +24,10 @@ pub struct Mint {
 impl Mint {
     /// Makes a source from a seed.
     pub fn new(seed: u64) -> Self {
-        Self { seed, next: AtomicU64::new(1) }
+        Self {
+            seed,
+            next: AtomicU64::new(1),
+        }
     }
 
     /// A message id: `wamid.` and base64 of the person's digits, the direction and a unique part.
@@ -37,7 +40,14 @@ impl Mint {
         };
         let mut bytes = vec![0x1c, 0x18, u8::try_from(digits.len()).unwrap_or_default()];
         bytes.extend(digits);
-        bytes.extend([0x15, 0x02, 0x00, mark, 0x18, u8::try_from(unique.len()).unwrap_or_default()]);
+        bytes.extend([
+            0x15,
+            0x02,
+            0x00,
+            mark,
+            0x18,
+            u8::try_from(unique.len()).unwrap_or_default(),
+        ]);
         bytes.extend(unique.bytes());
         bytes.push(0);
         format!("wamid.{}", STANDARD.encode(bytes))
@@ -68,7 +78,11 @@ impl Mint {
 pub fn digits_of(text: &str, length: usize) -> String {
     let hash = short_hash(text.as_bytes());
     let digit = |byte: u8| char::from(b'0' + byte % 10);
-    let tail: String = hash.bytes().map(digit).take(length.saturating_sub(1)).collect();
+    let tail: String = hash
+        .bytes()
+        .map(digit)
+        .take(length.saturating_sub(1))
+        .collect();
     format!("1{tail}")
 }
 
@@ -82,7 +96,10 @@ mod tests {
         let first = mint.wamid("+16505551234", Direction::In);
         assert_ne!(first, mint.wamid("+16505551234", Direction::In));
         assert_ne!(first, Mint::new(8).wamid("+16505551234", Direction::In));
-        assert!(first.starts_with("wamid.HBgLMTY1MDU1NTEyMzQVAgASGBR"), "{first}");
+        assert!(
+            first.starts_with("wamid.HBgLMTY1MDU1NTEyMzQVAgASGBR"),
+            "{first}"
+        );
     }
 
     #[test]

@@ -64,7 +64,12 @@ pub fn phone_numbers(sim: &Simulator, waba_id: &str) -> Answered {
 ///
 /// The simulator posts webhooks regardless: the subscription is here to be checked, not obeyed.
 pub fn subscribed_apps(sim: &Simulator, waba_id: &str, method: &Method) -> Answered {
-    if !sim.options.numbers.iter().any(|number| number.waba_id == waba_id) {
+    if !sim
+        .options
+        .numbers
+        .iter()
+        .any(|number| number.waba_id == waba_id)
+    {
         return Err(GraphError::no_such_object(waba_id));
     }
     let mut subscribed = sim.subscribed();
@@ -72,9 +77,12 @@ pub fn subscribed_apps(sim: &Simulator, waba_id: &str, method: &Method) -> Answe
         Method::POST => subscribed.insert(waba_id.to_owned()),
         Method::DELETE => subscribed.remove(waba_id),
         _ => {
-            let app =
-                json!({"whatsapp_business_api_data": {"id": "100000000000001", "name": "Simulated App"}});
-            let data = if subscribed.contains(waba_id) { vec![app] } else { Vec::new() };
+            let app = json!({"whatsapp_business_api_data": {"id": "100000000000001", "name": "Simulated App"}});
+            let data = if subscribed.contains(waba_id) {
+                vec![app]
+            } else {
+                Vec::new()
+            };
             return Ok(Answer::Json(json!({ "data": data })));
         }
     };
@@ -89,10 +97,17 @@ pub async fn upload(sim: &Simulator, parts: &request::Parts, body: &Bytes) -> An
         .await
         .map_err(|_| refused("the body is not multipart/form-data"))?;
     let (mut product, mut file, mut kind) = (None, None, None);
-    while let Some(field) = form.next_field().await.map_err(|_| refused("the form is cut off"))? {
+    while let Some(field) = form
+        .next_field()
+        .await
+        .map_err(|_| refused("the form is cut off"))?
+    {
         let name = field.name().unwrap_or_default().to_owned();
         let content_type = field.content_type().map(str::to_owned);
-        let bytes = field.bytes().await.map_err(|_| refused("the form is cut off"))?;
+        let bytes = field
+            .bytes()
+            .await
+            .map_err(|_| refused("the form is cut off"))?;
         let text = || String::from_utf8_lossy(&bytes).into_owned();
         match name.as_str() {
             "messaging_product" => product = Some(text()),
@@ -105,7 +120,9 @@ pub async fn upload(sim: &Simulator, parts: &request::Parts, body: &Bytes) -> An
         return Err(refused("The parameter messaging_product is required."));
     }
     let (content_type, bytes) = file.ok_or_else(|| refused("The parameter file is required."))?;
-    let mime_type = content_type.or(kind).ok_or_else(|| refused("The parameter type is required."))?;
+    let mime_type = content_type
+        .or(kind)
+        .ok_or_else(|| refused("The parameter type is required."))?;
     if bytes.is_empty() {
         return Err(GraphError::new(131_053, "the file is empty"));
     }
@@ -119,7 +136,10 @@ pub fn download(sim: &Simulator, id: &str, parts: &request::Parts) -> Answered {
     let expires = query(parts, "expires").and_then(|text| text.parse::<u64>().ok());
     let live = expires.is_some_and(|expires| expires >= sim.unix_seconds());
     let file = if live { sim.media().get(id) } else { None };
-    let gone = || GraphError { http: 404, ..GraphError::no_such_object(id) };
+    let gone = || GraphError {
+        http: 404,
+        ..GraphError::no_such_object(id)
+    };
     file.map(Answer::File).ok_or_else(gone)
 }
 
@@ -127,16 +147,25 @@ pub fn download(sim: &Simulator, id: &str, parts: &request::Parts) -> Answered {
 pub fn query(parts: &request::Parts, name: &str) -> Option<String> {
     let url = format!("http://localhost/?{}", parts.uri.query()?);
     let url = reqwest::Url::parse(&url).ok()?;
-    url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    url.query_pairs()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
 }
 
 fn select(object: Value, fields: Option<&str>) -> Result<Value, GraphError> {
-    let Some(fields) = fields else { return Ok(object) };
+    let Some(fields) = fields else {
+        return Ok(object);
+    };
     let mut selected = Map::new();
-    for field in fields.split(',').map(str::trim).filter(|field| !field.is_empty()) {
+    for field in fields
+        .split(',')
+        .map(str::trim)
+        .filter(|field| !field.is_empty())
+    {
         let value = object.get(field).cloned();
-        let value = value
-            .ok_or_else(|| GraphError::new(100, format!("Tried accessing nonexisting field ({field})")))?;
+        let value = value.ok_or_else(|| {
+            GraphError::new(100, format!("Tried accessing nonexisting field ({field})"))
+        })?;
         selected.insert(field.to_owned(), value);
     }
     if let Some(id) = object.get("id") {

@@ -25,7 +25,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { mps: 80, pair_burst: 45, pair_interval: Duration::from_secs(6), scale: 1.0 }
+        Self {
+            mps: 80,
+            pair_burst: 45,
+            pair_interval: Duration::from_secs(6),
+            scale: 1.0,
+        }
     }
 }
 
@@ -49,17 +54,26 @@ pub struct Pacing {
 impl Pacing {
     /// Starts with full allowances.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, numbers: cache(NUMBERS_KEPT), pairs: cache(PAIRS_KEPT) }
+        Self {
+            limits,
+            numbers: cache(NUMBERS_KEPT),
+            pairs: cache(PAIRS_KEPT),
+        }
     }
 
     /// Takes one send from both allowances, or from neither.
     pub fn admit(&mut self, number: &str, person: &str, now: Duration) -> Result<(), Exceeded> {
-        let Limits { mps, pair_burst, pair_interval, scale } = self.limits;
+        let Limits {
+            mps,
+            pair_burst,
+            pair_interval,
+            scale,
+        } = self.limits;
         let pair = (number.to_owned(), person.to_owned());
         let pair_full_at = self.pairs.get(&pair).copied().unwrap_or_default();
         let number_full_at = self.numbers.get(number).copied().unwrap_or_default();
-        let pair_next =
-            take(pair_full_at, now, pair_interval.mul_f64(scale), pair_burst).ok_or(Exceeded::Pair)?;
+        let pair_next = take(pair_full_at, now, pair_interval.mul_f64(scale), pair_burst)
+            .ok_or(Exceeded::Pair)?;
         let second = Duration::from_secs(1).mul_f64(scale) / mps.max(1);
         let number_next = take(number_full_at, now, second, mps).ok_or(Exceeded::Throughput)?;
         self.pairs.put(pair, pair_next);
@@ -87,17 +101,39 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(100);
 
-    fn admitted(pacing: &mut Pacing, count: usize, person: impl Fn(usize) -> String, now: Duration) -> usize {
-        (0..count).filter(|n| pacing.admit("1", &person(*n), now).is_ok()).count()
+    fn admitted(
+        pacing: &mut Pacing,
+        count: usize,
+        person: impl Fn(usize) -> String,
+        now: Duration,
+    ) -> usize {
+        (0..count)
+            .filter(|n| pacing.admit("1", &person(*n), now).is_ok())
+            .count()
     }
 
     #[test]
     fn one_person_gets_a_burst_of_45_and_then_one_in_six_seconds() {
         let mut pacing = Pacing::new(Limits::default());
         assert_eq!(admitted(&mut pacing, 60, |_| "ada".into(), NOW), 45);
-        assert_eq!(pacing.admit("1", "ada", NOW + Duration::from_secs(5)), Err(Exceeded::Pair));
-        assert_eq!(pacing.admit("1", "bob", NOW + Duration::from_secs(5)), Ok(()), "others are unaffected");
-        assert_eq!(admitted(&mut pacing, 9, |_| "ada".into(), NOW + Duration::from_secs(13)), 2);
+        assert_eq!(
+            pacing.admit("1", "ada", NOW + Duration::from_secs(5)),
+            Err(Exceeded::Pair)
+        );
+        assert_eq!(
+            pacing.admit("1", "bob", NOW + Duration::from_secs(5)),
+            Ok(()),
+            "others are unaffected"
+        );
+        assert_eq!(
+            admitted(
+                &mut pacing,
+                9,
+                |_| "ada".into(),
+                NOW + Duration::from_secs(13)
+            ),
+            2
+        );
     }
 
     #[test]
@@ -106,19 +142,37 @@ mod tests {
         assert_eq!(admitted(&mut pacing, 200, |n| n.to_string(), NOW), 80);
         assert_eq!(pacing.admit("1", "late", NOW), Err(Exceeded::Throughput));
         assert_eq!(pacing.admit("2", "late", NOW), Ok(()));
-        assert_eq!(admitted(&mut pacing, 200, |n| n.to_string(), NOW + Duration::from_millis(501)), 40);
+        assert_eq!(
+            admitted(
+                &mut pacing,
+                200,
+                |n| n.to_string(),
+                NOW + Duration::from_millis(501)
+            ),
+            40
+        );
     }
 
     #[test]
     fn a_compressed_clock_refills_faster() {
-        let mut pacing = Pacing::new(Limits { scale: 0.01, ..Limits::default() });
+        let mut pacing = Pacing::new(Limits {
+            scale: 0.01,
+            ..Limits::default()
+        });
         assert_eq!(admitted(&mut pacing, 60, |_| "ada".into(), NOW), 45);
-        assert_eq!(pacing.admit("1", "ada", NOW + Duration::from_millis(60)), Ok(()));
+        assert_eq!(
+            pacing.admit("1", "ada", NOW + Duration::from_millis(60)),
+            Ok(())
+        );
     }
 
     #[test]
     fn zero_switches_a_limit_off() {
-        let mut pacing = Pacing::new(Limits { mps: 0, pair_burst: 0, ..Limits::default() });
+        let mut pacing = Pacing::new(Limits {
+            mps: 0,
+            pair_burst: 0,
+            ..Limits::default()
+        });
         assert_eq!(admitted(&mut pacing, 500, |_| "ada".into(), NOW), 500);
     }
 }

@@ -81,8 +81,11 @@ pub fn message(
 pub fn status(status: &Status) -> Value {
     let failed = status.kind == StatusKind::Failed;
     let user_id = (!failed || !status.sent_to_phone).then_some(&status.person.user_id);
-    let phone =
-        if status.sent_to_phone { status.person.phone.as_deref() } else { status.person.shown_phone() };
+    let phone = if status.sent_to_phone {
+        status.person.phone.as_deref()
+    } else {
+        status.person.shown_phone()
+    };
     let charged = matches!(status.kind, StatusKind::Sent | StatusKind::Delivered);
     let (billable, kind, category) = if status.template {
         (true, "regular", "utility")
@@ -106,7 +109,13 @@ pub fn messaging_value(
     messages: Vec<Value>,
     statuses: Vec<Value>,
 ) -> Value {
-    let some = |list: Vec<Value>| if list.is_empty() { Value::Null } else { Value::Array(list) };
+    let some = |list: Vec<Value>| {
+        if list.is_empty() {
+            Value::Null
+        } else {
+            Value::Array(list)
+        }
+    };
     without_nulls(json!({
         "messaging_product": "whatsapp", "metadata": metadata, "contacts": some(contacts),
         "messages": some(messages), "statuses": some(statuses),
@@ -134,7 +143,12 @@ mod tests {
 
     fn ada(hides_phone: bool) -> Person {
         let phone = Some("15551".to_owned());
-        Person { user_id: "US.1".into(), phone, name: Some("Ada".into()), hides_phone }
+        Person {
+            user_id: "US.1".into(),
+            phone,
+            name: Some("Ada".into()),
+            hides_phone,
+        }
     }
 
     fn picture() -> Picture {
@@ -154,12 +168,18 @@ mod tests {
             message.to_string(),
             r#"{"from_user_id":"US.1","id":"wamid.1","timestamp":"5","text":{"body":"hi"},"type":"text"}"#
         );
-        assert_eq!(contact(&ada(true)).to_string(), r#"{"profile":{"name":"Ada"},"user_id":"US.1"}"#);
+        assert_eq!(
+            contact(&ada(true)).to_string(),
+            r#"{"profile":{"name":"Ada"},"user_id":"US.1"}"#
+        );
     }
 
     #[test]
     fn a_type_without_content_is_only_named() {
-        let content = Content::Other { kind: "hologram".into(), content: None };
+        let content = Content::Other {
+            kind: "hologram".into(),
+            content: None,
+        };
         let message = message(&ada(false), "wamid.1", 5, None, (&content, &picture()));
         assert_eq!(
             message.to_string(),

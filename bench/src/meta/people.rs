@@ -46,13 +46,23 @@ pub struct People {
 
 impl Default for People {
     fn default() -> Self {
-        Self { by_user: cache(), user_of_phone: cache(), heard: cache(), author_of: cache() }
+        Self {
+            by_user: cache(),
+            user_of_phone: cache(),
+            heard: cache(),
+            author_of: cache(),
+        }
     }
 }
 
 impl People {
     /// Finds or enters a person by what is known of them; later facts fill in earlier gaps.
-    pub fn meet(&mut self, phone: Option<&str>, user_id: Option<&str>, name: Option<&str>) -> Person {
+    pub fn meet(
+        &mut self,
+        phone: Option<&str>,
+        user_id: Option<&str>,
+        name: Option<&str>,
+    ) -> Person {
         let phone = phone.map(digits);
         let user_id = match (user_id, &phone) {
             (Some(user_id), _) => user_id.to_owned(),
@@ -90,18 +100,24 @@ impl People {
         if phone.is_empty() || phone_or_user.contains('.') {
             return phone_or_user.to_owned();
         }
-        self.user_of_phone.peek(&phone).cloned().unwrap_or_else(|| format!("US.{}", digits_of(&phone, 20)))
+        self.user_of_phone
+            .peek(&phone)
+            .cloned()
+            .unwrap_or_else(|| format!("US.{}", digits_of(&phone, 20)))
     }
 
     /// Remembers that a number heard from a person, and with which message.
     pub fn hear(&mut self, number: &str, user_id: &str, message_id: &str, now: Duration) {
         self.heard.put((number.to_owned(), user_id.to_owned()), now);
-        self.author_of.put(message_id.to_owned(), user_id.to_owned());
+        self.author_of
+            .put(message_id.to_owned(), user_id.to_owned());
     }
 
     /// When a number last heard from a person.
     pub fn last_heard(&self, number: &str, user_id: &str) -> Option<Duration> {
-        self.heard.peek(&(number.to_owned(), user_id.to_owned())).copied()
+        self.heard
+            .peek(&(number.to_owned(), user_id.to_owned()))
+            .copied()
     }
 
     /// Who wrote an incoming message.
@@ -129,7 +145,12 @@ mod tests {
         assert_eq!(people.meet(None, Some(&ada.user_id), None), ada);
         assert_eq!(people.conversation("491701234567"), ada.user_id);
         assert_eq!(people.conversation(&ada.user_id), ada.user_id);
-        assert_eq!(People::default().meet(Some("491701234567"), None, None).user_id, ada.user_id);
+        assert_eq!(
+            People::default()
+                .meet(Some("491701234567"), None, None)
+                .user_id,
+            ada.user_id
+        );
     }
 
     #[test]
@@ -145,6 +166,9 @@ mod tests {
         let user = people.meet(Some("15551"), None, None).user_id;
         people.set_hides_phone(&user, true);
         let person = people.meet(None, Some(&user), None);
-        assert_eq!((person.shown_phone(), person.phone.as_deref()), (None, Some("15551")));
+        assert_eq!(
+            (person.shown_phone(), person.phone.as_deref()),
+            (None, Some("15551"))
+        );
     }
 }

@@ -47,7 +47,9 @@ pub struct Taken(LruCache<(String, String), ()>);
 
 impl Default for Taken {
     fn default() -> Self {
-        Self(LruCache::new(NonZeroUsize::new(TAKEN_KEPT).unwrap_or(NonZeroUsize::MIN)))
+        Self(LruCache::new(
+            NonZeroUsize::new(TAKEN_KEPT).unwrap_or(NonZeroUsize::MIN),
+        ))
     }
 }
 
@@ -59,7 +61,11 @@ impl Taken {
 
     fn set(&mut self, number: &str, user_id: &str, is_taken: bool) {
         let key = (number.to_owned(), user_id.to_owned());
-        let _before = if is_taken { self.0.put(key, ()) } else { self.0.pop(&key) };
+        let _before = if is_taken {
+            self.0.put(key, ())
+        } else {
+            self.0.pop(&key)
+        };
     }
 }
 
@@ -77,7 +83,8 @@ impl Simulator {
                 return Ok(None);
             }
         };
-        self.taken().set(&number, &user_id, spec.action == Hand::Take);
+        self.taken()
+            .set(&number, &user_id, spec.action == Hand::Take);
         let mut value = json!({
             "messaging_product": "whatsapp", "type": "handover", "timestamp": self.unix_seconds().to_string(),
             "sender": sender(&person), "recipient": {"phone_number_id": number},
@@ -92,7 +99,8 @@ impl Simulator {
             value: Some(value),
             ..ChangeSpec::default()
         };
-        self.deliver(&Batch::of(change), Posting::default()).map(Some)
+        self.deliver(&Batch::of(change), Posting::default())
+            .map(Some)
     }
 }
 

@@ -46,7 +46,9 @@ pub enum Drop {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRule {
     /// It would do nothing, or two things at once.
-    #[error("give at most one of `code`, `drop` and `fail_code`, and at least one of them or `delay_ms`")]
+    #[error(
+        "give at most one of `code`, `drop` and `fail_code`, and at least one of them or `delay_ms`"
+    )]
     Action,
     /// The delay is longer than any client waits.
     #[error("`delay_ms` may be at most {}", DELAY_MAX.as_millis())]
@@ -103,7 +105,9 @@ impl Rule {
 
     fn matches(&self, send: &Send) -> bool {
         let recipient = self.recipient.as_deref().map(|r| r.trim_start_matches('+'));
-        self.phone_number_id.as_deref().is_none_or(|id| id == send.phone_number_id)
+        self.phone_number_id
+            .as_deref()
+            .is_none_or(|id| id == send.phone_number_id)
             && recipient.is_none_or(|recipient| send.recipients.contains(&recipient))
     }
 }
@@ -152,18 +156,31 @@ mod tests {
     use super::*;
 
     fn send(user: &str) -> Send<'_> {
-        Send { phone_number_id: "1", recipients: [user, "15551"] }
+        Send {
+            phone_number_id: "1",
+            recipients: [user, "15551"],
+        }
     }
 
     #[test]
     fn a_rule_applies_so_often_and_only_where_it_matches() {
         let mut rules = Rules::default();
-        let rule =
-            Rule { times: 2, recipient: Some("+15551".into()), code: Some(131_000), ..Rule::default() };
+        let rule = Rule {
+            times: 2,
+            recipient: Some("+15551".into()),
+            code: Some(131_000),
+            ..Rule::default()
+        };
         rules.add(rule).unwrap();
-        let elsewhere = Send { phone_number_id: "1", recipients: ["US.2", ""] };
+        let elsewhere = Send {
+            phone_number_id: "1",
+            recipients: ["US.2", ""],
+        };
         assert_eq!(rules.next(&elsewhere), None);
-        assert_eq!(rules.next(&send("US.1")).unwrap().error().unwrap().http, 500);
+        assert_eq!(
+            rules.next(&send("US.1")).unwrap().error().unwrap().http,
+            500
+        );
         assert!(rules.next(&send("US.1")).is_some());
         assert_eq!(rules.next(&send("US.1")), None);
     }
@@ -172,9 +189,26 @@ mod tests {
     fn a_rule_without_exactly_one_effect_is_refused() {
         let mut rules = Rules::default();
         assert_eq!(rules.add(Rule::default()), Err(BadRule::Action));
-        let two = Rule { code: Some(1), drop: Some(Drop::Before), ..Rule::default() };
+        let two = Rule {
+            code: Some(1),
+            drop: Some(Drop::Before),
+            ..Rule::default()
+        };
         assert_eq!(rules.add(two), Err(BadRule::Action));
-        assert_eq!(rules.add(Rule { code: Some(1), http: Some(200), ..Rule::default() }), Err(BadRule::Http));
-        assert_eq!(rules.add(Rule { delay_ms: 5, ..Rule::default() }), Ok(()));
+        assert_eq!(
+            rules.add(Rule {
+                code: Some(1),
+                http: Some(200),
+                ..Rule::default()
+            }),
+            Err(BadRule::Http)
+        );
+        assert_eq!(
+            rules.add(Rule {
+                delay_ms: 5,
+                ..Rule::default()
+            }),
+            Ok(())
+        );
     }
 }

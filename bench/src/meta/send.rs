@@ -37,27 +37,58 @@ pub async fn messages(sim: &Arc<Simulator>, phone_number_id: &str, body: &[u8]) 
     let person = sim.people().meet(phone, user, None);
     let conversation = Some(person.user_id.clone());
     let sent = send(sim, phone_number_id, outgoing, person).await;
-    Done { conversation, ..sent }
+    Done {
+        conversation,
+        ..sent
+    }
 }
 
-async fn send(sim: &Arc<Simulator>, phone_number_id: &str, outgoing: Outgoing, person: Person) -> Done {
-    let recipients = [person.user_id.as_str(), person.phone.as_deref().unwrap_or_default()];
-    let rule = sim.rules().next(&rules::Send { phone_number_id, recipients });
+async fn send(
+    sim: &Arc<Simulator>,
+    phone_number_id: &str,
+    outgoing: Outgoing,
+    person: Person,
+) -> Done {
+    let recipients = [
+        person.user_id.as_str(),
+        person.phone.as_deref().unwrap_or_default(),
+    ];
+    let rule = sim.rules().next(&rules::Send {
+        phone_number_id,
+        recipients,
+    });
     let injected = rule.is_some();
     let rule = rule.unwrap_or_default();
     sleep(rule.delay()).await;
     if let Some(error) = rule.error() {
-        return Done { injected, ..Done::err(error) };
+        return Done {
+            injected,
+            ..Done::err(error)
+        };
     }
     if rule.drop == Some(Drop::Before) {
-        return Done { injected, ..Done::ok(Answer::HangUp) };
+        return Done {
+            injected,
+            ..Done::ok(Answer::HangUp)
+        };
     }
     match accept(sim, phone_number_id, &outgoing, person, &rule) {
         Ok((id, answer)) => {
-            let answer = if rule.drop == Some(Drop::After) { Answer::HangUp } else { Answer::Json(answer) };
-            Done { message_id: Some(id), injected, ..Done::ok(answer) }
+            let answer = if rule.drop == Some(Drop::After) {
+                Answer::HangUp
+            } else {
+                Answer::Json(answer)
+            };
+            Done {
+                message_id: Some(id),
+                injected,
+                ..Done::ok(answer)
+            }
         }
-        Err(error) => Done { injected, ..Done::err(error) },
+        Err(error) => Done {
+            injected,
+            ..Done::err(error)
+        },
     }
 }
 
@@ -119,7 +150,10 @@ fn check(
     person: &Person,
 ) -> Result<(), GraphError> {
     if let Some(id) = &outgoing.media_id
-        && matches!(outgoing.kind.as_str(), "image" | "video" | "audio" | "document" | "sticker")
+        && matches!(
+            outgoing.kind.as_str(),
+            "image" | "video" | "audio" | "document" | "sticker"
+        )
         && sim.media().get(id).is_none()
     {
         return Err(GraphError::new(131_009, "Media ID not found"));
@@ -128,13 +162,17 @@ fn check(
     if let (Some(name), Some(known)) = (&outgoing.template, templates)
         && !known.contains(name)
     {
-        return Err(GraphError::new(132_001, "template name does not exist in the translation"));
+        return Err(GraphError::new(
+            132_001,
+            "template name does not exist in the translation",
+        ));
     }
     if sim.options.enforce_window && outgoing.template.is_none() {
         let window = WINDOW.mul_f64(sim.options.pacing.scale);
         let heard = sim.people().last_heard(phone_number_id, &person.user_id);
         if heard.is_none_or(|heard| sim.now().saturating_sub(heard) > window) {
-            let details = "More than 24 hours have passed since the customer last replied to this number.";
+            let details =
+                "More than 24 hours have passed since the customer last replied to this number.";
             return Err(GraphError::new(131_047, details));
         }
     }
@@ -180,7 +218,11 @@ fn read_receipt(sim: &Simulator, body: &Value) -> Done {
     match validate::read_receipt(body) {
         Ok(id) => {
             let conversation = sim.people().author_of(&id);
-            Done { conversation, message_id: Some(id), ..Done::ok(Answer::Json(json!({"success": true}))) }
+            Done {
+                conversation,
+                message_id: Some(id),
+                ..Done::ok(Answer::Json(json!({"success": true})))
+            }
         }
         Err(error) => Done::err(error),
     }

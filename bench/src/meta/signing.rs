@@ -33,7 +33,11 @@ impl Signer {
     /// Prepares a signer from the app secret.
     pub fn new(secret: &Secret<String>) -> Self {
         let forged = SigningKey::from_bytes(format!("not {}", secret.expose()).as_bytes());
-        Self { sha256: SigningKey::new(secret), forged, secret: secret.clone() }
+        Self {
+            sha256: SigningKey::new(secret),
+            forged,
+            secret: secret.clone(),
+        }
     }
 
     /// The headers to send with a body: the SHA-1 one that Meta still adds, and the SHA-256 one.
@@ -70,7 +74,11 @@ mod tests {
 
     fn header(signature: Signature, name: &str) -> Option<String> {
         let signer = Signer::new(&Secret::new("test_app_secret".to_owned()));
-        signer.headers(BODY, signature).into_iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+        signer
+            .headers(BODY, signature)
+            .into_iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, value)| value)
     }
 
     #[test]

@@ -67,8 +67,19 @@ pub struct SentMessage {
 
 impl Default for SentMessage {
     fn default() -> Self {
-        let person = Person { user_id: String::new(), phone: None, name: None, hides_phone: false };
-        Self { person, phone_number_id: String::new(), sent_to_phone: false, opaque: None, template: false }
+        let person = Person {
+            user_id: String::new(),
+            phone: None,
+            name: None,
+            hides_phone: false,
+        };
+        Self {
+            person,
+            phone_number_id: String::new(),
+            sent_to_phone: false,
+            opaque: None,
+            template: false,
+        }
     }
 }
 
@@ -134,8 +145,19 @@ pub(super) struct Parts {
 
 impl Simulator {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { options, courier, client, journal, base_url, stop } = parts;
-        let wabas = options.numbers.iter().map(|number| number.waba_id.clone()).collect();
+        let Parts {
+            options,
+            courier,
+            client,
+            journal,
+            base_url,
+            stop,
+        } = parts;
+        let wabas = options
+            .numbers
+            .iter()
+            .map(|number| number.waba_id.clone())
+            .collect();
         Self {
             pacing: Mutex::new(Pacing::new(options.pacing)),
             ladder: Mutex::new(options.ladder),
@@ -147,7 +169,9 @@ impl Simulator {
             rules: Mutex::default(),
             media: Mutex::default(),
             taken: Mutex::default(),
-            sent: Mutex::new(LruCache::new(NonZeroUsize::new(SENT_KEPT).unwrap_or(NonZeroUsize::MIN))),
+            sent: Mutex::new(LruCache::new(
+                NonZeroUsize::new(SENT_KEPT).unwrap_or(NonZeroUsize::MIN),
+            )),
             options,
             courier,
             client,
@@ -158,10 +182,20 @@ impl Simulator {
     }
 
     /// Posts one message from a person.
-    pub fn receive(&self, message: IncomingMessage, posting: Posting) -> Result<Accepted, NotPosted> {
+    pub fn receive(
+        &self,
+        message: IncomingMessage,
+        posting: Posting,
+    ) -> Result<Accepted, NotPosted> {
         let sender = &message.sender;
-        let person = sender.user_id.as_deref().or(sender.from.as_deref()).unwrap_or_default();
-        let number = self.number(sender.phone_number_id.as_deref()).phone_number_id;
+        let person = sender
+            .user_id
+            .as_deref()
+            .or(sender.from.as_deref())
+            .unwrap_or_default();
+        let number = self
+            .number(sender.phone_number_id.as_deref())
+            .phone_number_id;
         let standby = self.taken().has(&number, &self.conversation(person));
         let change = ChangeSpec {
             phone_number_id: message.sender.phone_number_id.clone(),
@@ -182,15 +216,27 @@ impl Simulator {
 
     /// Posts any bytes, signed as asked.
     pub fn deliver_raw(&self, body: Bytes, posting: Posting) -> Result<Accepted, NotPosted> {
-        self.post(Composed { body, ..Composed::default() }, posting)
+        self.post(
+            Composed {
+                body,
+                ..Composed::default()
+            },
+            posting,
+        )
     }
 
     /// Posts statuses in the order given, each in a webhook of its own after the one before was attempted.
     pub async fn send_statuses(&self, statuses: Vec<StatusSpec>) -> Result<Vec<u64>, NotPosted> {
         let mut numbers = Vec::new();
         for status in statuses {
-            let phone_number_id = self.sent(&status.message_id).map(|sent| sent.phone_number_id);
-            let change = ChangeSpec { phone_number_id, statuses: vec![status], ..ChangeSpec::default() };
+            let phone_number_id = self
+                .sent(&status.message_id)
+                .map(|sent| sent.phone_number_id);
+            let change = ChangeSpec {
+                phone_number_id,
+                statuses: vec![status],
+                ..ChangeSpec::default()
+            };
             let composed = compose(self, &Batch::of(change))?;
             let posted = self.courier.post(delivery(&composed, Posting::default()))?;
             numbers.push(posted.number);
@@ -209,16 +255,31 @@ impl Simulator {
         for _ in 0..=posting.duplicate {
             deliveries.push(self.courier.post(delivery.clone())?.number);
         }
-        let Composed { updates, conversation, message_ids, seen, .. } = composed;
+        let Composed {
+            updates,
+            conversation,
+            message_ids,
+            seen,
+            ..
+        } = composed;
         for message in seen {
             self.journal.record(Entry::Message(message));
         }
-        Ok(Accepted { deliveries, message_ids, conversation, updates })
+        Ok(Accepted {
+            deliveries,
+            message_ids,
+            conversation,
+            updates,
+        })
     }
 
     /// Verifies the webhook URL the way Meta does when it is registered.
     pub async fn handshake(&self) -> Handshake {
-        let failed = |status, error: String| Handshake { ok: false, status, error: Some(error) };
+        let failed = |status, error: String| Handshake {
+            ok: false,
+            status,
+            error: Some(error),
+        };
         let Some(target) = self.courier.target() else {
             return failed(None, Refused::NoTarget.to_string());
         };
@@ -226,13 +287,22 @@ impl Simulator {
         let query = [
             ("hub.mode", "subscribe"),
             ("hub.challenge", challenge.as_str()),
-            ("hub.verify_token", self.options.verify_token.expose().as_str()),
+            (
+                "hub.verify_token",
+                self.options.verify_token.expose().as_str(),
+            ),
         ];
         let Ok(url) = reqwest::Url::parse_with_params(&target, query) else {
             return failed(None, "the webhook URL is not a URL".to_owned());
         };
         let agent = "facebookplatform/1.0 (+http://developers.facebook.com)";
-        let asked = self.client.get(url).header("user-agent", agent).header("accept", "*/*").send().await;
+        let asked = self
+            .client
+            .get(url)
+            .header("user-agent", agent)
+            .header("accept", "*/*")
+            .send()
+            .await;
         let response = match asked {
             Ok(response) => response,
             Err(error) => return failed(None, error.without_url().to_string()),
@@ -240,9 +310,16 @@ impl Simulator {
         let status = response.status().as_u16();
         let body = response.bytes().await.unwrap_or_default();
         match (status, body == challenge) {
-            (200, true) => Handshake { ok: true, status: Some(200), error: None },
+            (200, true) => Handshake {
+                ok: true,
+                status: Some(200),
+                error: None,
+            },
             (200, false) => failed(Some(200), "the answer is not the challenge".to_owned()),
-            _ => failed(Some(status), "the receiver refused the verify token".to_owned()),
+            _ => failed(
+                Some(status),
+                "the receiver refused the verify token".to_owned(),
+            ),
         }
     }
 
@@ -302,8 +379,12 @@ impl Simulator {
             Some(id) => numbers.iter().find(|number| number.phone_number_id == id),
             None => numbers.first(),
         };
-        let waba_id = numbers.first().map_or("0", |number| number.waba_id.as_str());
-        known.cloned().unwrap_or_else(|| Number::new(phone_number_id.unwrap_or("0"), waba_id))
+        let waba_id = numbers
+            .first()
+            .map_or("0", |number| number.waba_id.as_str());
+        known
+            .cloned()
+            .unwrap_or_else(|| Number::new(phone_number_id.unwrap_or("0"), waba_id))
     }
 
     pub(super) fn media_url(&self, id: &str) -> String {
@@ -348,7 +429,12 @@ impl Simulator {
 impl Batch {
     /// A batch of one change.
     pub fn of(change: ChangeSpec) -> Self {
-        Self { entries: vec![EntrySpec { changes: vec![change], ..EntrySpec::default() }] }
+        Self {
+            entries: vec![EntrySpec {
+                changes: vec![change],
+                ..EntrySpec::default()
+            }],
+        }
     }
 }
 
@@ -372,8 +458,15 @@ fn delivery(composed: &Composed, posting: Posting) -> Delivery {
         signature: posting.signature,
         updates: composed.updates,
         conversation: composed.conversation.clone(),
-        message_ids: composed.message_ids.iter().take(MESSAGE_IDS_MAX).cloned().collect(),
-        retry: posting.retry.unwrap_or(posting.signature == Signature::Good),
+        message_ids: composed
+            .message_ids
+            .iter()
+            .take(MESSAGE_IDS_MAX)
+            .cloned()
+            .collect(),
+        retry: posting
+            .retry
+            .unwrap_or(posting.signature == Signature::Good),
     }
 }
 
@@ -383,6 +476,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl std::fmt::Debug for Simulator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Simulator").field("base_url", &self.base_url).finish_non_exhaustive()
+        f.debug_struct("Simulator")
+            .field("base_url", &self.base_url)
+            .finish_non_exhaustive()
     }
 }

@@ -56,10 +56,15 @@ pub fn outgoing(body: &Value) -> Checked<Outgoing> {
     let address = address(body)?;
     let kind = match body.get("type") {
         None => "text",
-        Some(kind) => kind.as_str().ok_or_else(|| invalid("type must be a string"))?,
+        Some(kind) => kind
+            .as_str()
+            .ok_or_else(|| invalid("type must be a string"))?,
     };
     if !TYPES.contains(&kind) {
-        return Err(invalid(format!("Param type must be one of {{{}}}", TYPES.join(", "))));
+        return Err(invalid(format!(
+            "Param type must be one of {{{}}}",
+            TYPES.join(", ")
+        )));
     }
     let content = body.get(kind).ok_or_else(|| missing(kind))?;
     let text = match kind {
@@ -72,7 +77,11 @@ pub fn outgoing(body: &Value) -> Checked<Outgoing> {
         }
         "reaction" => {
             string(content, "/message_id", 512)?;
-            content.get("emoji").and_then(Value::as_str).ok_or_else(|| missing("reaction.emoji"))?.to_owned()
+            content
+                .get("emoji")
+                .and_then(Value::as_str)
+                .ok_or_else(|| missing("reaction.emoji"))?
+                .to_owned()
         }
         "template" => template(content)?,
         _ => interactive(content)?,
@@ -84,7 +93,9 @@ pub fn outgoing(body: &Value) -> Checked<Outgoing> {
         content: content.clone(),
         opaque: optional(body, "/biz_opaque_callback_data", OPAQUE_BYTES_MAX)?,
         media_id: optional(content, "/id", 256)?,
-        template: (kind == "template").then(|| string(content, "/name", 512)).transpose()?,
+        template: (kind == "template")
+            .then(|| string(content, "/name", 512))
+            .transpose()?,
     })
 }
 
@@ -97,7 +108,10 @@ pub fn read_receipt(body: &Value) -> Checked<String> {
     if let Some(typing) = body.get("typing_indicator")
         && typing.get("type").and_then(Value::as_str) != Some("text")
     {
-        return Err(GraphError::new(131_009, "typing_indicator.type must be `text`"));
+        return Err(GraphError::new(
+            131_009,
+            "typing_indicator.type must be `text`",
+        ));
     }
     let id = string(body, "/message_id", 512)?;
     if id.starts_with("wamid.") {
@@ -117,14 +131,20 @@ fn product(body: &Value) -> Checked<()> {
 
 fn address(body: &Value) -> Checked<Address> {
     if let Some(to) = body.get("to").filter(|to| !to.is_null()) {
-        let to = to.as_str().ok_or_else(|| invalid("Param to must be a string"))?;
+        let to = to
+            .as_str()
+            .ok_or_else(|| invalid("Param to must be a string"))?;
         let digits = to.chars().filter(char::is_ascii_digit).count();
-        let phone =
-            to.chars().all(|c| c.is_ascii_digit() || "+-() ".contains(c)) && (5..=20).contains(&digits);
+        let phone = to
+            .chars()
+            .all(|c| c.is_ascii_digit() || "+-() ".contains(c))
+            && (5..=20).contains(&digits);
         let address = phone.then(|| Address::Phone(to.to_owned()));
         return address.ok_or_else(|| GraphError::new(131_009, "to is not a phone number"));
     }
-    let recipient = body.get("recipient").ok_or_else(|| invalid("The parameter to is required."))?;
+    let recipient = body
+        .get("recipient")
+        .ok_or_else(|| invalid("The parameter to is required."))?;
     let user = recipient.as_str().filter(|user| is_user_id(user));
     let address = user.map(|user| Address::User(user.to_owned()));
     address.ok_or_else(|| GraphError::new(131_009, "recipient is not a business-scoped user id"))
@@ -132,7 +152,9 @@ fn address(body: &Value) -> Checked<Address> {
 
 /// Tells whether a text is a business-scoped user id: country, dot, optionally `ENT.`, 1 to 128 letters or digits.
 pub fn is_user_id(text: &str) -> bool {
-    let Some((country, rest)) = text.split_once('.') else { return false };
+    let Some((country, rest)) = text.split_once('.') else {
+        return false;
+    };
     let id = rest.strip_prefix("ENT.").unwrap_or(rest);
     country.len() == 2
         && country.bytes().all(|b| b.is_ascii_uppercase())
@@ -141,7 +163,10 @@ pub fn is_user_id(text: &str) -> bool {
 }
 
 fn media(content: &Value) -> Checked<String> {
-    let (id, link) = (optional(content, "/id", 256)?, optional(content, "/link", 2048)?);
+    let (id, link) = (
+        optional(content, "/id", 256)?,
+        optional(content, "/link", 2048)?,
+    );
     match (&id, &link) {
         (Some(_), Some(_)) => Err(invalid("give either id or link")),
         (None, None) => Err(missing("id or link")),
@@ -155,7 +180,9 @@ fn media(content: &Value) -> Checked<String> {
 fn location(content: &Value) -> Checked<String> {
     for (name, bound) in [("latitude", 90.0), ("longitude", 180.0)] {
         let degrees = content.get(name).ok_or_else(|| missing(name))?;
-        let degrees = degrees.as_f64().or_else(|| degrees.as_str().and_then(|text| text.parse().ok()));
+        let degrees = degrees
+            .as_f64()
+            .or_else(|| degrees.as_str().and_then(|text| text.parse().ok()));
         if !degrees.is_some_and(|degrees| degrees.abs() <= bound) {
             return Err(GraphError::new(131_009, format!("{name} is out of range")));
         }
@@ -165,7 +192,10 @@ fn location(content: &Value) -> Checked<String> {
 
 fn template(content: &Value) -> Checked<String> {
     string(content, "/language/code", 16)?;
-    if content.get("components").is_some_and(|components| !components.is_array()) {
+    if content
+        .get("components")
+        .is_some_and(|components| !components.is_array())
+    {
         return Err(invalid("template.components must be an array"));
     }
     string(content, "/name", 512)
@@ -180,7 +210,9 @@ fn interactive(content: &Value) -> Checked<String> {
         "button" => buttons(content)?,
         "list" => rows(content)?,
         "product" | "catalog_message" => {
-            return Ok(optional(content, "/body/text", body_max)?.unwrap_or_else(|| format!("[{kind}]")));
+            return Ok(
+                optional(content, "/body/text", body_max)?.unwrap_or_else(|| format!("[{kind}]"))
+            );
         }
         "cta_url" => {
             string(content, "/action/parameters/display_text", 20)?;
@@ -190,7 +222,9 @@ fn interactive(content: &Value) -> Checked<String> {
             string(content, "/action/parameters/flow_cta", 30)?;
         }
         _ => {
-            content.get("action").ok_or_else(|| missing("interactive.action"))?;
+            content
+                .get("action")
+                .ok_or_else(|| missing("interactive.action"))?;
         }
     }
     string(content, "/body/text", body_max)
@@ -220,7 +254,10 @@ fn rows(content: &Value) -> Checked<()> {
         }
     }
     if ids.len() > 10 {
-        return Err(GraphError::new(131_009, "Total row count exceed max allowed count: 10"));
+        return Err(GraphError::new(
+            131_009,
+            "Total row count exceed max allowed count: 10",
+        ));
     }
     unique(ids, "row")
 }
@@ -232,29 +269,46 @@ fn unique(mut ids: Vec<String>, what: &str) -> Checked<()> {
     if ids.len() == count {
         Ok(())
     } else {
-        Err(GraphError::new(131_009, format!("{what} ids must be unique")))
+        Err(GraphError::new(
+            131_009,
+            format!("{what} ids must be unique"),
+        ))
     }
 }
 
 fn filled<'a>(value: &'a Value, pointer: &str, max: usize) -> Checked<&'a Vec<Value>> {
-    let list = value.pointer(pointer).and_then(Value::as_array).ok_or_else(|| missing(&name(pointer)))?;
+    let list = value
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .ok_or_else(|| missing(&name(pointer)))?;
     if (1..=max).contains(&list.len()) {
         Ok(list)
     } else {
-        Err(GraphError::new(131_009, format!("{} must hold 1 to {max} elements", name(pointer))))
+        Err(GraphError::new(
+            131_009,
+            format!("{} must hold 1 to {max} elements", name(pointer)),
+        ))
     }
 }
 
 fn string(value: &Value, pointer: &str, max: usize) -> Checked<String> {
     let text = optional(value, pointer, max)?;
-    text.filter(|text| !text.is_empty()).ok_or_else(|| missing(&name(pointer)))
+    text.filter(|text| !text.is_empty())
+        .ok_or_else(|| missing(&name(pointer)))
 }
 
 fn optional(value: &Value, pointer: &str, max: usize) -> Checked<Option<String>> {
-    let Some(text) = value.pointer(pointer).filter(|text| !text.is_null()) else { return Ok(None) };
-    let text = text.as_str().ok_or_else(|| invalid(format!("{} must be a string", name(pointer))))?;
+    let Some(text) = value.pointer(pointer).filter(|text| !text.is_null()) else {
+        return Ok(None);
+    };
+    let text = text
+        .as_str()
+        .ok_or_else(|| invalid(format!("{} must be a string", name(pointer))))?;
     if text.chars().count() > max {
-        return Err(invalid(format!("Param {} must be at most {max} characters long", name(pointer))));
+        return Err(invalid(format!(
+            "Param {} must be at most {max} characters long",
+            name(pointer)
+        )));
     }
     Ok(Some(text.to_owned()))
 }
@@ -277,16 +331,24 @@ mod tests {
     use serde_json::json;
 
     fn send(kind: &str, content: Value) -> Result<Outgoing, u32> {
-        let body = json!({"messaging_product": "whatsapp", "to": "+15551", "type": kind, kind: content});
+        let body =
+            json!({"messaging_product": "whatsapp", "to": "+15551", "type": kind, kind: content});
         outgoing(&body).map_err(|error| error.code)
     }
 
     #[test]
     fn to_wins_over_recipient_and_one_of_them_is_needed() {
         let both = json!({"messaging_product": "whatsapp", "to": "+15551", "recipient": "US.1", "text": {"body": "x"}});
-        assert_eq!(outgoing(&both).unwrap().address, Address::Phone("+15551".into()));
-        let user = json!({"messaging_product": "whatsapp", "recipient": "US.1", "text": {"body": "x"}});
-        assert_eq!(outgoing(&user).unwrap().address, Address::User("US.1".into()));
+        assert_eq!(
+            outgoing(&both).unwrap().address,
+            Address::Phone("+15551".into())
+        );
+        let user =
+            json!({"messaging_product": "whatsapp", "recipient": "US.1", "text": {"body": "x"}});
+        assert_eq!(
+            outgoing(&user).unwrap().address,
+            Address::User("US.1".into())
+        );
         let nobody = json!({"messaging_product": "whatsapp", "text": {"body": "x"}});
         assert_eq!(outgoing(&nobody).unwrap_err().code, 100);
         let wrong = json!({"messaging_product": "whatsapp", "to": "US.1", "text": {"body": "x"}});
@@ -305,31 +367,58 @@ mod tests {
 
     #[test]
     fn each_type_is_held_to_its_limits() {
-        assert_eq!(send("text", json!({"body": "x".repeat(4096)})).unwrap().text.len(), 4096);
+        assert_eq!(
+            send("text", json!({"body": "x".repeat(4096)}))
+                .unwrap()
+                .text
+                .len(),
+            4096
+        );
         assert_eq!(send("text", json!({"body": "x".repeat(4097)})), Err(100));
         assert_eq!(send("text", json!({})), Err(131_008));
         assert_eq!(send("hologram", json!({})), Err(100));
-        assert_eq!(send("image", json!({"id": "1", "link": "https://x"})), Err(100));
+        assert_eq!(
+            send("image", json!({"id": "1", "link": "https://x"})),
+            Err(100)
+        );
         assert_eq!(send("image", json!({"link": "ftp://x"})), Err(131_009));
         assert!(send("image", json!({"link": "https://x/y.png"})).is_ok());
-        assert_eq!(send("location", json!({"latitude": 91, "longitude": 0})), Err(131_009));
+        assert_eq!(
+            send("location", json!({"latitude": 91, "longitude": 0})),
+            Err(131_009)
+        );
         assert_eq!(send("template", json!({"name": "hello"})), Err(131_008));
-        assert!(send("template", json!({"name": "hello", "language": {"code": "en_US"}})).is_ok());
+        assert!(
+            send(
+                "template",
+                json!({"name": "hello", "language": {"code": "en_US"}})
+            )
+            .is_ok()
+        );
         assert!(send("reaction", json!({"message_id": "wamid.1", "emoji": ""})).is_ok());
     }
 
     #[test]
     fn buttons_and_rows_are_counted_and_unique() {
         let with = |ids: &[&str]| {
-            let buttons: Vec<Value> =
-                ids.iter().map(|id| json!({"type": "reply", "reply": {"id": id, "title": id}})).collect();
+            let buttons: Vec<Value> = ids
+                .iter()
+                .map(|id| json!({"type": "reply", "reply": {"id": id, "title": id}}))
+                .collect();
             json!({"type": "button", "body": {"text": "pick"}, "action": {"buttons": buttons}})
         };
         assert!(send("interactive", with(&["a", "b", "c"])).is_ok());
-        assert_eq!(send("interactive", with(&["a", "b", "c", "d"])), Err(131_009));
+        assert_eq!(
+            send("interactive", with(&["a", "b", "c", "d"])),
+            Err(131_009)
+        );
         assert_eq!(send("interactive", with(&["a", "a"])), Err(131_009));
-        let rows: Vec<Value> = (0..6).map(|n| json!({"id": n.to_string(), "title": "t"})).collect();
-        let again: Vec<Value> = (6..12).map(|n| json!({"id": n.to_string(), "title": "t"})).collect();
+        let rows: Vec<Value> = (0..6)
+            .map(|n| json!({"id": n.to_string(), "title": "t"}))
+            .collect();
+        let again: Vec<Value> = (6..12)
+            .map(|n| json!({"id": n.to_string(), "title": "t"}))
+            .collect();
         let list = json!({"type": "list", "body": {"text": "pick"}, "action": {"button": "Open",
             "sections": [{"title": "A", "rows": rows}, {"title": "B", "rows": again}]}});
         assert_eq!(send("interactive", list), Err(131_009));

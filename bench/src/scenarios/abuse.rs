@@ -46,17 +46,27 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let calm_for = Duration::from_secs(bench.options.pick(60, 15));
     let abuse_for = Duration::from_secs(bench.options.pick(300, 30));
     let open = Descriptors::raise(DESCRIPTORS);
-    if let Some(problem) = open.problem("the number of sockets in bench/src/scenarios/abuse/attacks.rs") {
+    if let Some(problem) =
+        open.problem("the number of sockets in bench/src/scenarios/abuse/attacks.rs")
+    {
         bail!("{problem}");
     }
     let mut stage = Stage::start(&bench.root).await?;
     let victim = Victim::new(stage.edge, stage.api)?;
     // What is done for the first time, such as opening a flow, is not compared.
-    victim.send(2, Instant::now() + Duration::from_secs(10)).await;
+    victim
+        .send(2, Instant::now() + Duration::from_secs(10))
+        .await;
     bench.say(&format!("  calm for {calm_for:?}"));
     let began = Instant::now();
-    let calm = victim.send(messages(calm_for), began + calm_for + ANSWERED_WITHIN).await;
-    let calm_phase = Phase { name: "calm", began, ended: Instant::now() };
+    let calm = victim
+        .send(messages(calm_for), began + calm_for + ANSWERED_WITHIN)
+        .await;
+    let calm_phase = Phase {
+        name: "calm",
+        began,
+        ended: Instant::now(),
+    };
     sleep(Duration::from_secs(1)).await;
     bench.say(&format!("  abuse for {abuse_for:?}"));
     let began = Instant::now();
@@ -66,8 +76,10 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let (sent, asked) = {
         let sending = victim.send(messages(abuse_for), began + abuse_for + ANSWERED_WITHIN);
         let asking = victim.ask(began + abuse_for);
-        let (mut both, mut watching) =
-            (std::pin::pin!(async { tokio::join!(sending, asking) }), tokio::time::interval(LOOK_EVERY));
+        let (mut both, mut watching) = (
+            std::pin::pin!(async { tokio::join!(sending, asking) }),
+            tokio::time::interval(LOOK_EVERY),
+        );
         loop {
             tokio::select! {
                 done = &mut both => break done,
@@ -103,5 +115,8 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
 
 /// What the victim sends in such a time.
 fn messages(within: Duration) -> u32 {
-    u32::try_from(within.as_secs()).unwrap_or(u32::MAX).saturating_mul(PER_MINUTE) / 60
+    u32::try_from(within.as_secs())
+        .unwrap_or(u32::MAX)
+        .saturating_mul(PER_MINUTE)
+        / 60
 }

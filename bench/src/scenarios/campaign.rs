@@ -53,12 +53,17 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     stored?;
     let (start, offered) = offered?;
     let total = offered.len() + usize::try_from(statuses).unwrap_or(usize::MAX);
-    bot.wait_for(total, SETTLED_WITHIN).await.with_context(|| crew.log_tails())?;
+    bot.wait_for(total, SETTLED_WITHIN)
+        .await
+        .with_context(|| crew.log_tails())?;
     let worked_off = begun.elapsed();
     let arrivals = bot.collect();
     let during = waits(&offered, start, &arrivals);
     let took_effect = distinct(&arrivals, FIRST_STATUS..u32::MAX);
-    bench.say(&format!("  beside the campaign: p99 {} ms", number(quantile_ms(&during, 0.99))));
+    bench.say(&format!(
+        "  beside the campaign: p99 {} ms",
+        number(quantile_ms(&during, 0.99))
+    ));
 
     let after = converse(&live, &bot, &mut serial, alone_for).await?;
     alone.push(quantile_ms(&after, 0.99));
@@ -75,7 +80,11 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     ));
     report.table(
         &["live messages", "p50 (ms)", "p99 (ms)", "messages"],
-        &[("undisturbed", &undisturbed), ("beside the campaign", &during)].map(|(name, waits)| {
+        &[
+            ("undisturbed", &undisturbed),
+            ("beside the campaign", &during),
+        ]
+        .map(|(name, waits)| {
             vec![
                 name.to_owned(),
                 number(quantile_ms(waits, 0.5)),
@@ -84,13 +93,28 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
             ]
         }),
     );
-    report.paragraph(&format!("Statuses that reached the bot: {took_effect} of {statuses}."));
-    let series: Vec<_> = [("undisturbed", &undisturbed), ("beside the campaign", &during)]
-        .map(|(name, waits)| curve(name, waits))
-        .into();
-    report.plot("waits", lines("Waits of live messages by percentile", "percentile", "ms", &series, &[]));
+    report.paragraph(&format!(
+        "Statuses that reached the bot: {took_effect} of {statuses}."
+    ));
+    let series: Vec<_> = [
+        ("undisturbed", &undisturbed),
+        ("beside the campaign", &during),
+    ]
+    .map(|(name, waits)| curve(name, waits))
+    .into();
+    report.plot(
+        "waits",
+        lines(
+            "Waits of live messages by percentile",
+            "percentile",
+            "ms",
+            &series,
+            &[],
+        ),
+    );
     bench.say(&format!("report: {}", report.write()?.display()));
-    let is_right = took_effect == usize::try_from(statuses).unwrap_or(0) && during.len() == offered.len();
+    let is_right =
+        took_effect == usize::try_from(statuses).unwrap_or(0) && during.len() == offered.len();
     Ok((json!({"live_p99_ratio": rounded(ratio)}), is_right))
 }
 
@@ -144,11 +168,16 @@ fn statuses_of(count: u32) -> impl Iterator<Item = (Duration, Update)> {
 fn waits(offered: &[(Duration, Update)], start: Instant, arrivals: &[Arrival]) -> Vec<Duration> {
     let first = first_arrivals(arrivals);
     let wait = |(due, update): &(Duration, Update)| {
-        first.get(&update.serial).map(|at| at.saturating_duration_since(start + *due))
+        first
+            .get(&update.serial)
+            .map(|at| at.saturating_duration_since(start + *due))
     };
     offered.iter().filter_map(wait).collect()
 }
 
 fn distinct(arrivals: &[Arrival], among: std::ops::Range<u32>) -> usize {
-    first_arrivals(arrivals).into_keys().filter(|serial| among.contains(serial)).count()
+    first_arrivals(arrivals)
+        .into_keys()
+        .filter(|serial| among.contains(serial))
+        .count()
 }

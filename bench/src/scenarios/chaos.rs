@@ -50,8 +50,13 @@ enum Fault {
 }
 
 /// In the order they come.
-const FAULTS: [Fault; 5] =
-    [Fault::Kill, Fault::BrokerFreeze, Fault::Terminate, Fault::BrokerRestart, Fault::Freeze];
+const FAULTS: [Fault; 5] = [
+    Fault::Kill,
+    Fault::BrokerFreeze,
+    Fault::Terminate,
+    Fault::BrokerRestart,
+    Fault::Freeze,
+];
 
 impl Fault {
     fn words(self) -> &'static str {
@@ -151,11 +156,19 @@ async fn play(bench: &Bench<'_>, pace: &Pace) -> Result<Round> {
     let held = Held::look(&context).await?;
     let (ledgers, doubles) = (evidence.count(&struck, &held), evidence.doubles(&struck));
     let disorders = evidence.disorders(&struck);
-    disorders.iter().for_each(|words| bench.say(&format!("  out of order: {words}")));
+    disorders
+        .iter()
+        .for_each(|words| bench.say(&format!("  out of order: {words}")));
     let missing = evidence.missing();
     if missing > 0 {
-        bench.say(&format!("  {missing} missing after {:.0} s", recovered_after.as_secs_f64()));
-        let logs = stage.crew.keep_logs(&bench.root, &format!("workers-chaos-{seed}-logs")).await?;
+        bench.say(&format!(
+            "  {missing} missing after {:.0} s",
+            recovered_after.as_secs_f64()
+        ));
+        let logs = stage
+            .crew
+            .keep_logs(&bench.root, &format!("workers-chaos-{seed}-logs"))
+            .await?;
         bench.say(&format!("  logs: {logs}"));
         for place in 0..PROCESSES {
             stage.crew.dismiss(place).await?;
@@ -170,7 +183,13 @@ async fn play(bench: &Bench<'_>, pace: &Pace) -> Result<Round> {
     let once = Once::count(&context, &evidence.given, offer).await?;
     let mut reasons = BTreeMap::new();
     for letter in &evidence.letters {
-        let reason: String = letter.reason.as_deref().unwrap_or_default().chars().take(100).collect();
+        let reason: String = letter
+            .reason
+            .as_deref()
+            .unwrap_or_default()
+            .chars()
+            .take(100)
+            .collect();
         *reasons.entry(reason).or_default() += 1;
     }
     Ok(Round {
@@ -189,10 +208,17 @@ async fn play(bench: &Bench<'_>, pace: &Pace) -> Result<Round> {
 }
 
 /// Waits until every pool has done or given up everything, or until the deadline.
-async fn settled(stage: &Stage, context: &jetstream::Context, deadline: Instant) -> Result<Evidence> {
+async fn settled(
+    stage: &Stage,
+    context: &jetstream::Context,
+    deadline: Instant,
+) -> Result<Evidence> {
     let given = read(context, UPDATES, UPDATES_SUBJECTS[0]).await?;
     loop {
-        let notes = JUDGED.into_iter().map(|pool| (pool, stage.notes(pool))).collect();
+        let notes = JUDGED
+            .into_iter()
+            .map(|pool| (pool, stage.notes(pool)))
+            .collect();
         let evidence = Evidence {
             given: given.clone(),
             commands: read(context, OUTBOUND, OUTBOUND_SUBJECTS[0]).await?,
@@ -207,7 +233,11 @@ async fn settled(stage: &Stage, context: &jetstream::Context, deadline: Instant)
 }
 
 fn offered(pace: &Pace) -> impl Iterator<Item = (Duration, Update)> + use<> {
-    let Pace { updates, per_second, .. } = *pace;
+    let Pace {
+        updates,
+        per_second,
+        ..
+    } = *pace;
     (0..updates).map(move |nth| (Duration::from_secs(1) * nth / per_second, offer(nth)))
 }
 
@@ -215,7 +245,13 @@ fn offered(pace: &Pace) -> impl Iterator<Item = (Duration, Update)> + use<> {
 fn offer(serial: u32) -> Update {
     let tenant = usize::try_from(serial).unwrap_or(0) % TENANTS;
     let person = serial / u32::try_from(TENANTS).unwrap_or(1) % PEOPLE;
-    Update { serial, tenant, person, is_status: false, second: false }
+    Update {
+        serial,
+        tenant,
+        person,
+        is_status: false,
+        second: false,
+    }
 }
 
 /// Lets faults happen until the load has ended; each kind in turn, its victim at random.
@@ -267,7 +303,12 @@ async fn strike(
             }
         }
         bench.say(&format!("  {}", fault.words()));
-        struck.push(Struck { fault, at_ms, began, acted });
+        struck.push(Struck {
+            fault,
+            at_ms,
+            began,
+            acted,
+        });
     }
     Ok(struck)
 }

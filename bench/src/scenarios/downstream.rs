@@ -38,13 +38,19 @@ struct Played {
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let wanted = &bench.options.outages;
     let known = outages(bench.options.speed);
-    if let Some(unknown) = wanted.iter().find(|name| known.iter().all(|outage| outage.name != name.as_str()))
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|name| known.iter().all(|outage| outage.name != name.as_str()))
     {
         bail!("there is no outage {unknown}: give some of 15s, 4m, 30m");
     }
     let is_wanted = |outage: &Outage| {
         let by_default = !bench.options.quick || outage.name == "15s";
-        if wanted.is_empty() { by_default } else { wanted.iter().any(|name| name == outage.name) }
+        if wanted.is_empty() {
+            by_default
+        } else {
+            wanted.iter().any(|name| name == outage.name)
+        }
     };
     let mut played = Vec::new();
     for outage in known.into_iter().filter(is_wanted) {
@@ -58,7 +64,9 @@ async fn play(bench: &Bench<'_>, outage: Outage) -> Result<Played> {
     let all = cells(&outage, bench.options.pick(usize::MAX, 4));
     let pace = Pace {
         warm_up: Duration::from_secs(bench.options.pick(10, 6)),
-        calm: outage.lasts().min(bench.options.pick(CALM_MAX, Duration::from_secs(10))),
+        calm: outage
+            .lasts()
+            .min(bench.options.pick(CALM_MAX, Duration::from_secs(10))),
         outage: outage.lasts(),
         per_second: bench.options.pick(50, 20),
     };
@@ -71,14 +79,19 @@ async fn play(bench: &Bench<'_>, outage: Outage) -> Result<Played> {
         pace.per_second,
     ));
     // Those that would take others with them play in an installation of their own.
-    let (alone, together): (Vec<Cell>, Vec<Cell>) = all.into_iter().partition(|cell| cell.is_alone());
+    let (alone, together): (Vec<Cell>, Vec<Cell>) =
+        all.into_iter().partition(|cell| cell.is_alone());
     let installations = [together, alone].map(|cells| play_cells(bench, outage, cells, pace));
     let (mut cells, mut accounts) = (Vec::new(), Vec::new());
     for (own, counted) in try_join_all(installations).await? {
         cells.extend(own);
         accounts.extend(counted);
     }
-    Ok(Played { outage, cells, accounts })
+    Ok(Played {
+        outage,
+        cells,
+        accounts,
+    })
 }
 
 async fn play_cells(
@@ -90,15 +103,22 @@ async fn play_cells(
     let stage = Stage::start(&bench.root, cells, &outage).await?;
     let entries = timetable(&stage.cells, &pace);
     let (feed, start) = (stage.crew.feed().await?, Instant::now());
-    let offered: Vec<_> = entries.iter().map(|entry| (entry.due, entry.update)).collect();
+    let offered: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.due, entry.update))
+        .collect();
     let load = tokio::spawn(async move { feed.offer(start, offered.into_iter()).await });
     sleep_until(start + pace.warm_up + pace.calm).await;
     stage.break_targets(&outage).await?;
     sleep_until(start + pace.end()).await;
     stage.mend_targets().await?;
     let mended = Instant::now();
-    load.await.context("the load ended early")?.with_context(|| stage.crew.log_tails())?;
-    let within = bench.options.pick(Duration::from_secs(300), Duration::from_secs(130));
+    load.await
+        .context("the load ended early")?
+        .with_context(|| stage.crew.log_tails())?;
+    let within = bench
+        .options
+        .pick(Duration::from_secs(300), Duration::from_secs(130));
     let context = stage.crew.context().await?;
     let evidence = loop {
         let evidence = Evidence {
@@ -130,7 +150,10 @@ async fn play_cells(
         kind.is_some_and(|kind| held.has(kind.pool(), entry.update.serial))
     });
     if missing > 0 {
-        let logs = stage.crew.keep_logs(&bench.root, &format!("downstream-{}-logs", outage.name)).await?;
+        let logs = stage
+            .crew
+            .keep_logs(&bench.root, &format!("downstream-{}-logs", outage.name))
+            .await?;
         bench.say(&format!("  logs: {logs}"));
     }
     Ok((stage.cells.clone(), accounts))

@@ -65,7 +65,9 @@ struct Size {
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let size = Size {
         webhooks: bench.options.pick(150_000, 1_500),
-        within: bench.options.pick(Duration::from_secs(6), Duration::from_secs(2)),
+        within: bench
+            .options
+            .pick(Duration::from_secs(6), Duration::from_secs(2)),
         batches: bench.options.pick(20, 3),
         rounds: bench.options.repeats(5),
     };
@@ -74,12 +76,18 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     for durability in [Durability::Stored, Durability::Synced, Durability::Logged] {
         bench.say(&format!("{durability} …"));
         let figures = measure(bench, durability, size).await?;
-        bench.say(&format!("  {} requests/s, {:?}", figures.rps.shown(), figures.ledger));
+        bench.say(&format!(
+            "  {} requests/s, {:?}",
+            figures.rps.shown(),
+            figures.ledger
+        ));
         measured.push((durability, figures));
     }
     let figures = write(&mut report, &measured, allocations(&bench.root))?;
     bench.say(&format!("report: {}", report.write()?.display()));
-    let clean = measured.iter().all(|(_, figures)| figures.ledger.is_clean());
+    let clean = measured
+        .iter()
+        .all(|(_, figures)| figures.ledger.is_clean());
     Ok((figures, clean))
 }
 
@@ -109,7 +117,12 @@ impl Stand {
 
     async fn open(&mut self, per_second: f64, within: Duration) -> Result<Tally> {
         let ledger = deal(Mix::texts(due_within(per_second, within))).await?;
-        let open = Open { address: self.rig.address(), connections: OPEN_CONNECTIONS, per_second, within };
+        let open = Open {
+            address: self.rig.address(),
+            connections: OPEN_CONNECTIONS,
+            per_second,
+            within,
+        };
         let tally = {
             let ledger = ledger.clone();
             blocking(move || open.run(&ledger)).await?
@@ -147,16 +160,27 @@ fn due_within(per_second: f64, within: Duration) -> usize {
 async fn measure(bench: &Bench<'_>, durability: Durability, size: Size) -> Result<Figures> {
     let rig = Rig::start(&bench.root, durability).await?;
     let verify = VerifyOnly::start(&bench.root).await?;
-    let mut figures = Figures { rss_idle: rig.ingress_usage().resident_mb(), ..Figures::default() };
-    let mut stand = Stand { rig, ledger: Verdict::default() };
+    let mut figures = Figures {
+        rss_idle: rig.ingress_usage().resident_mb(),
+        ..Figures::default()
+    };
+    let mut stand = Stand {
+        rig,
+        ledger: Verdict::default(),
+    };
     // The first run pays for connections, pages and files that every later one finds.
-    let (_, warm) = stand.closed(CONNECTIONS, Mix::texts(size.webhooks / 10), size.within).await?;
+    let (_, warm) = stand
+        .closed(CONNECTIONS, Mix::texts(size.webhooks / 10), size.within)
+        .await?;
     stand.close(&warm).await?;
     for _ in 0..size.rounds {
         throughput(&mut stand, &verify, &mut figures, size).await?;
         latency(&mut stand, &mut figures, size).await?;
     }
-    let rates = RATES.into_iter().skip(1).chain([0.8 * figures.rps.median()]);
+    let rates = RATES
+        .into_iter()
+        .skip(1)
+        .chain([0.8 * figures.rps.median()]);
     for rate in rates {
         let tally = stand.open(rate, size.within).await?;
         figures.open.push((rate, tally));
@@ -168,39 +192,69 @@ async fn measure(bench: &Bench<'_>, durability: Durability, size: Size) -> Resul
 }
 
 /// Closed loop, ours and the limit in turn, then the same updates again.
-async fn throughput(stand: &mut Stand, verify: &VerifyOnly, figures: &mut Figures, size: Size) -> Result<()> {
+async fn throughput(
+    stand: &mut Stand,
+    verify: &VerifyOnly,
+    figures: &mut Figures,
+    size: Size,
+) -> Result<()> {
     let mix = Mix::texts(size.webhooks);
-    let before = (stand.rig.ingress_usage(), stand.rig.nats_usage(), Usage::own_cpu());
+    let before = (
+        stand.rig.ingress_usage(),
+        stand.rig.nats_usage(),
+        Usage::own_cpu(),
+    );
     let ledger = deal(mix).await?;
     let dealt = Usage::own_cpu();
     let tally = closed(stand.rig.address(), CONNECTIONS, size.within, &ledger).await?;
     let each = |before: Duration, after: Duration| {
         after.saturating_sub(before).as_secs_f64() * 1e6 / count(tally.accepted().max(1))
     };
-    figures.cpu_ingress.push(each(before.0.cpu, stand.rig.ingress_usage().cpu));
-    figures.cpu_nats.push(each(before.1.cpu, stand.rig.nats_usage().cpu));
+    figures
+        .cpu_ingress
+        .push(each(before.0.cpu, stand.rig.ingress_usage().cpu));
+    figures
+        .cpu_nats
+        .push(each(before.1.cpu, stand.rig.nats_usage().cpu));
     figures.cpu_load.push(each(dealt, Usage::own_cpu()));
     let behind = Instant::now();
     stand.rig.drained().await?;
     let took = tally.elapsed() + behind.elapsed();
-    figures.published.push(count(tally.accepted()) / took.as_secs_f64());
+    figures
+        .published
+        .push(count(tally.accepted()) / took.as_secs_f64());
     figures.rps.push(tally.per_second());
     figures.p50.push(tally.quantile_us(0.5));
     figures.p99.push(tally.quantile_us(0.99));
     stand.close(&ledger).await?;
 
     let used = verify.usage().cpu;
-    let limit = closed(verify.address(), CONNECTIONS, size.within, &deal(mix).await?).await?;
+    let limit = closed(
+        verify.address(),
+        CONNECTIONS,
+        size.within,
+        &deal(mix).await?,
+    )
+    .await?;
     figures.verify.push(limit.per_second());
-    figures.verify_cpu.push((verify.usage().cpu - used).as_secs_f64() * 1e6 / count(limit.accepted().max(1)));
+    figures
+        .verify_cpu
+        .push((verify.usage().cpu - used).as_secs_f64() * 1e6 / count(limit.accepted().max(1)));
 
-    let (many, ledger) = stand.closed(512, Mix::texts(size.webhooks), size.within).await?;
+    let (many, ledger) = stand
+        .closed(512, Mix::texts(size.webhooks), size.within)
+        .await?;
     figures.rps_512.push(many.per_second());
     stand.close(&ledger).await?;
 
     // Few enough that a bounded memory of ids holds them, and sent to both in turn: runs of the same length.
-    let (_, first) =
-        stand.closed(CONNECTIONS, Mix::texts((size.webhooks / 6).min(24_000)), size.within).await?;
+    let (_, first) = stand
+        .closed(
+            CONNECTIONS,
+            Mix::texts((size.webhooks / 6).min(24_000)),
+            size.within,
+        )
+        .await?;
     let deck = first.deck().clone();
     let mut again = Tally::new();
     let mut took = Duration::ZERO;
@@ -208,7 +262,9 @@ async fn throughput(stand: &mut Stand, verify: &VerifyOnly, figures: &mut Figure
         let known = || Ledger::open(deck.clone());
         let limit = closed(verify.address(), CONNECTIONS, size.within, &known()).await?;
         let tally = closed(stand.rig.address(), CONNECTIONS, size.within, &known()).await?;
-        figures.repeats_share.push(tally.per_second() / limit.per_second());
+        figures
+            .repeats_share
+            .push(tally.per_second() / limit.per_second());
         took += tally.elapsed();
         again.add(&tally);
     }
@@ -222,7 +278,11 @@ async fn latency(stand: &mut Stand, figures: &mut Figures, size: Size) -> Result
     let (rate, url) = (RATES[0], stand.rig.nats_url());
     let tally = stand.open(rate, size.within).await?;
     figures.open_1k_p50.push(tally.quantile_us(0.5));
-    match figures.open.iter_mut().find(|(known, _)| known.total_cmp(&rate).is_eq()) {
+    match figures
+        .open
+        .iter_mut()
+        .find(|(known, _)| known.total_cmp(&rate).is_eq())
+    {
         Some((_, sum)) => sum.then(&tally),
         None => figures.open.push((rate, tally)),
     }
@@ -235,7 +295,9 @@ async fn latency(stand: &mut Stand, figures: &mut Figures, size: Size) -> Result
 
 async fn batches(stand: &mut Stand, figures: &mut Figures, size: Size) -> Result<()> {
     for _ in 0..size.batches {
-        let (tally, ledger) = stand.closed(1, Mix::batches(1, 1_000), Duration::from_secs(10)).await?;
+        let (tally, ledger) = stand
+            .closed(1, Mix::batches(1, 1_000), Duration::from_secs(10))
+            .await?;
         figures.batch_ms.push(tally.quantile_us(0.5) / 1_000.0);
         stand.close(&ledger).await?;
     }
@@ -245,11 +307,16 @@ async fn batches(stand: &mut Stand, figures: &mut Figures, size: Size) -> Result
 /// Memory with a thousand busy connections: the most of what was seen during the run.
 async fn memory(stand: &mut Stand, figures: &mut Figures, size: Size) -> Result<()> {
     let ledger = deal(Mix::texts(size.webhooks)).await?;
-    let (load, sent) = (Closed::new(stand.rig.address(), MANY_CONNECTIONS, size.within), ledger.clone());
+    let (load, sent) = (
+        Closed::new(stand.rig.address(), MANY_CONNECTIONS, size.within),
+        ledger.clone(),
+    );
     let running = tokio::spawn(blocking(move || load.run(&sent)));
     let deadline = Instant::now() + size.within * 4;
     while !running.is_finished() && Instant::now() < deadline {
-        figures.rss_load = figures.rss_load.max(stand.rig.ingress_usage().resident_mb());
+        figures.rss_load = figures
+            .rss_load
+            .max(stand.rig.ingress_usage().resident_mb());
         sleep(Duration::from_millis(50)).await;
     }
     running.await.context("the load ended early")??;
@@ -258,11 +325,16 @@ async fn memory(stand: &mut Stand, figures: &mut Figures, size: Size) -> Result<
 
 /// Allocations of a webhook on its way through the server, as the scenario `instructions` counted them last.
 fn allocations(root: &Path) -> Option<u64> {
-    let kept: Value = serde_json::from_slice(&std::fs::read(root.join(instructions::KEPT)).ok()?).ok()?;
+    let kept: Value =
+        serde_json::from_slice(&std::fs::read(root.join(instructions::KEPT)).ok()?).ok()?;
     kept.pointer("/http/allocations")?.as_u64()
 }
 
-fn write(report: &mut Report, measured: &[(Durability, Figures)], allocations: Option<u64>) -> Result<Value> {
+fn write(
+    report: &mut Report,
+    measured: &[(Durability, Figures)],
+    allocations: Option<u64>,
+) -> Result<Value> {
     let (_, stored) = measured.first().context("nothing was measured")?;
     report.paragraph(
         "1 KB signed text messages of 6,400 conversations of 16 tenants. Load, ingress and nats-server share this \
@@ -339,7 +411,15 @@ fn write(report: &mut Report, measured: &[(Durability, Figures)], allocations: O
     });
     report.paragraph("Latency counts from the moment a request was due.");
     report.table(
-        &["", "offered/s", "accepted/s", "p50 µs", "p99 µs", "p99.9 µs", "answers"],
+        &[
+            "",
+            "offered/s",
+            "accepted/s",
+            "p50 µs",
+            "p99 µs",
+            "p99.9 µs",
+            "answers",
+        ],
         &rows.collect::<Vec<_>>(),
     );
     report.heading("Limits, batches, repeats, memory");
@@ -398,8 +478,14 @@ fn write(report: &mut Report, measured: &[(Durability, Figures)], allocations: O
         figures.insert(mode.to_string(), part);
     }
     let stored_figures = [
-        ("rps_vs_verify_only", stored.rps.median() / stored.verify.median()),
-        ("p50_vs_puback_at_1k", stored.open_1k_p50.median() / stored.bare_p50.median()),
+        (
+            "rps_vs_verify_only",
+            stored.rps.median() / stored.verify.median(),
+        ),
+        (
+            "p50_vs_puback_at_1k",
+            stored.open_1k_p50.median() / stored.bare_p50.median(),
+        ),
         ("repeat_vs_verify_only", stored.repeats_share.median()),
         ("batch_1000_ms", stored.batch_ms.median()),
         ("rss_idle_mb", stored.rss_idle),
@@ -411,12 +497,18 @@ fn write(report: &mut Report, measured: &[(Durability, Figures)], allocations: O
 }
 
 fn plots(report: &mut Report, measured: &[(Durability, Figures)]) {
-    let mut rates: Vec<_> = measured.iter().map(|(mode, f)| (mode.to_string(), f.rps.median())).collect();
+    let mut rates: Vec<_> = measured
+        .iter()
+        .map(|(mode, f)| (mode.to_string(), f.rps.median()))
+        .collect();
     if let Some((_, stored)) = measured.first() {
         rates.push(("repeats".to_owned(), stored.repeats.median()));
         rates.push(("hyper, verify only".to_owned(), stored.verify.median()));
     }
-    report.plot("throughput", bars("Closed loop, 64 connections", "requests/s", &rates));
+    report.plot(
+        "throughput",
+        bars("Closed loop, 64 connections", "requests/s", &rates),
+    );
     for (mode, figures) in measured {
         let series: Vec<_> = figures
             .open
@@ -433,6 +525,15 @@ fn plots(report: &mut Report, measured: &[(Durability, Figures)]) {
             .collect();
         let title = format!("Open loop, {mode}: latency from the intended start");
         let name = format!("latency-{mode}");
-        report.plot(&name, lines(&title, "nines (1 = p90, 2 = p99, 3 = p99.9)", "ms", &series, &[]));
+        report.plot(
+            &name,
+            lines(
+                &title,
+                "nines (1 = p90, 2 = p99, 3 = p99.9)",
+                "ms",
+                &series,
+                &[],
+            ),
+        );
     }
 }

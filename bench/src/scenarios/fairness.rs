@@ -5,7 +5,9 @@
 
 use super::plot::lines;
 use super::statistics::{Samples, number};
-use super::workers::{Arrival, Bot, Crew, Feed, Plan, Update, curve, first_arrivals, jain, quantile_ms};
+use super::workers::{
+    Arrival, Bot, Crew, Feed, Plan, Update, curve, first_arrivals, jain, quantile_ms,
+};
 use super::{Bench, rounded};
 use ackline_shared::subjects::UPDATES;
 use anyhow::{Context, Result};
@@ -41,7 +43,8 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     crew.hire(0).await?;
     let feed = crew.feed().await?;
     let (mut serial, mut lost) = (0, 0);
-    let (mut alone, mut beside, mut jains) = (Samples::default(), Samples::default(), Samples::default());
+    let (mut alone, mut beside, mut jains) =
+        (Samples::default(), Samples::default(), Samples::default());
     let (mut alone_50, mut beside_50, mut noisy_50) =
         (Samples::default(), Samples::default(), Samples::default());
     let mut curves: [Vec<Duration>; 3] = Default::default();
@@ -57,10 +60,18 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
             let (p50, p99) = (quantile_ms(&run.quiet, 0.5), quantile_ms(&run.quiet, 0.99));
             bench.say(&format!(
                 "  {}: quiet p50 {} ms, p99 {} ms{}",
-                if with_noisy { "with the noisy tenant" } else { "undisturbed" },
+                if with_noisy {
+                    "with the noisy tenant"
+                } else {
+                    "undisturbed"
+                },
                 number(p50),
                 number(p99),
-                if with_noisy { format!(", Jain {:.4}", run.jain) } else { String::new() },
+                if with_noisy {
+                    format!(", Jain {:.4}", run.jain)
+                } else {
+                    String::new()
+                },
             ));
             if with_noisy {
                 beside_50.push(p50);
@@ -89,16 +100,39 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     report.table(
         &["", "undisturbed", "with the noisy tenant"],
         &[
-            vec!["quiet tenants p50 (ms)".into(), alone_50.shown(), beside_50.shown()],
-            vec!["quiet tenants p99 (ms)".into(), alone.shown(), beside.shown()],
+            vec![
+                "quiet tenants p50 (ms)".into(),
+                alone_50.shown(),
+                beside_50.shown(),
+            ],
+            vec![
+                "quiet tenants p99 (ms)".into(),
+                alone.shown(),
+                beside.shown(),
+            ],
             vec!["noisy tenant p50 (ms)".into(), "–".into(), noisy_50.shown()],
-            vec!["Jain's index of the quiet tenants' service".into(), "–".into(), jains.shown()],
+            vec![
+                "Jain's index of the quiet tenants' service".into(),
+                "–".into(),
+                jains.shown(),
+            ],
         ],
     );
     report.paragraph(&format!("Updates that never reached their bot: {lost}."));
-    let names = ["quiet, undisturbed", "quiet, with the noisy tenant", "noisy"];
-    let series: Vec<_> = names.into_iter().zip(&curves).map(|(name, waits)| curve(name, waits)).collect();
-    report.plot("waits", lines("Waits by percentile", "percentile", "ms", &series, &[]));
+    let names = [
+        "quiet, undisturbed",
+        "quiet, with the noisy tenant",
+        "noisy",
+    ];
+    let series: Vec<_> = names
+        .into_iter()
+        .zip(&curves)
+        .map(|(name, waits)| curve(name, waits))
+        .collect();
+    report.plot(
+        "waits",
+        lines("Waits by percentile", "percentile", "ms", &series, &[]),
+    );
     bench.say(&format!("report: {}", report.write()?.display()));
     let figures = json!({"jain": rounded(jains.median()), "quiet_p99_ratio": rounded(ratio)});
     Ok((figures, lost == 0))
@@ -145,18 +179,33 @@ fn plan(first: u32, seconds: u64, with_noisy: bool) -> Vec<(Duration, Update)> {
         if tenant == NOISY && !with_noisy {
             continue;
         }
-        let rate = if tenant == NOISY { QUIET_PER_SECOND * 100 } else { QUIET_PER_SECOND };
+        let rate = if tenant == NOISY {
+            QUIET_PER_SECOND * 100
+        } else {
+            QUIET_PER_SECOND
+        };
         // Tenants do not send in step.
         let offset = Duration::from_secs(1) / rate * u32::try_from(tenant).unwrap_or(0)
             / u32::try_from(TENANTS).unwrap_or(1);
         let updates = u32::try_from(seconds).unwrap_or(1) * rate;
-        due.extend((0..updates).map(|nth| (offset + Duration::from_secs(1) * nth / rate, tenant, nth)));
+        due.extend(
+            (0..updates).map(|nth| (offset + Duration::from_secs(1) * nth / rate, tenant, nth)),
+        );
     }
     due.sort_unstable();
     let numbered = due.into_iter().zip(first..);
     numbered
         .map(|((at, tenant, nth), serial)| {
-            (at, Update { serial, tenant, person: nth % 20, is_status: false, second: false })
+            (
+                at,
+                Update {
+                    serial,
+                    tenant,
+                    person: nth % 20,
+                    is_status: false,
+                    second: false,
+                },
+            )
         })
         .collect()
 }
@@ -164,10 +213,14 @@ fn plan(first: u32, seconds: u64, with_noisy: bool) -> Vec<(Duration, Update)> {
 fn judge(plan: &[(Duration, Update)], start: Instant, end: Instant, arrivals: &[Arrival]) -> Run {
     let arrived = first_arrivals(arrivals);
     let (mut quiet, mut noisy) = (Vec::new(), Vec::new());
-    let mut served: HashMap<usize, f64> =
-        (0..TENANTS).filter(|&tenant| tenant != NOISY).map(|tenant| (tenant, 0.0)).collect();
+    let mut served: HashMap<usize, f64> = (0..TENANTS)
+        .filter(|&tenant| tenant != NOISY)
+        .map(|tenant| (tenant, 0.0))
+        .collect();
     for (due, update) in plan {
-        let Some(&at) = arrived.get(&update.serial) else { continue };
+        let Some(&at) = arrived.get(&update.serial) else {
+            continue;
+        };
         let wait = at.saturating_duration_since(start + *due);
         if update.tenant == NOISY {
             noisy.push(wait);
@@ -179,7 +232,11 @@ fn judge(plan: &[(Duration, Update)], start: Instant, end: Instant, arrivals: &[
         }
     }
     let shares: Vec<f64> = served.into_values().collect();
-    Run { quiet, noisy, jain: jain(&shares) }
+    Run {
+        quiet,
+        noisy,
+        jain: jain(&shares),
+    }
 }
 
 #[cfg(test)]
@@ -189,7 +246,11 @@ mod tests {
     #[test]
     fn the_noisy_tenant_sends_a_hundred_times_as_much_and_time_only_rises() {
         let plan = plan(10, 2, true);
-        let of = |tenant| plan.iter().filter(|(_, update)| update.tenant == tenant).count();
+        let of = |tenant| {
+            plan.iter()
+                .filter(|(_, update)| update.tenant == tenant)
+                .count()
+        };
         assert_eq!((of(NOISY), of(7)), (1_000, 10));
         assert!(plan.is_sorted_by_key(|(due, _)| *due));
         assert_eq!(plan[0].1.serial, 10);
@@ -201,14 +262,19 @@ mod tests {
         let start = Instant::now();
         let all: Vec<_> = plan
             .iter()
-            .map(|(due, update)| Arrival { serial: update.serial, at: start + *due, running: 1 })
+            .map(|(due, update)| Arrival {
+                serial: update.serial,
+                at: start + *due,
+                running: 1,
+            })
             .collect();
         let end = start + Duration::from_secs(1);
         assert!((judge(&plan, start, end, &all).jain - 1.0).abs() < 1e-9);
         let without: Vec<_> = all
             .into_iter()
             .filter(|arrival| {
-                plan.iter().any(|(_, update)| update.serial == arrival.serial && update.tenant > 50)
+                plan.iter()
+                    .any(|(_, update)| update.serial == arrival.serial && update.tenant > 50)
             })
             .collect();
         assert!(judge(&plan, start, end, &without).jain < 0.6);

@@ -27,8 +27,12 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let settled = Duration::from_secs(bench.options.pick(30, 10));
     let watched = Duration::from_secs(bench.options.pick(60, 20));
     let monitor = free_address().await?;
-    let plan =
-        Plan { tenants: TENANTS, pools: "all", broker: format!("http: \"{monitor}\""), ..Plan::default() };
+    let plan = Plan {
+        tenants: TENANTS,
+        pools: "all",
+        broker: format!("http: \"{monitor}\""),
+        ..Plan::default()
+    };
     let mut crew = Crew::prepare(&bench.root, plan).await?;
     crew.hire(0).await?;
     sleep(settled).await;
@@ -59,7 +63,10 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
             vec!["CPU of nats-server (%)".into(), broker.shown()],
         ],
     );
-    bench.say(&format!("  {} messages a second", number(messages.median())));
+    bench.say(&format!(
+        "  {} messages a second",
+        number(messages.median())
+    ));
     bench.say(&format!("report: {}", report.write()?.display()));
     let figures = json!({
         "nats_msgs_per_s": rounded(messages.median()), "cpu_percent_workers": rounded(workers.median()),
@@ -70,10 +77,17 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
 
 impl Meter {
     async fn read(crew: &Crew, http: &reqwest::Client, monitor: SocketAddr) -> Result<Self> {
-        let answer = http.get(format!("http://{monitor}/varz")).send().await?.text().await?;
+        let answer = http
+            .get(format!("http://{monitor}/varz"))
+            .send()
+            .await?
+            .text()
+            .await?;
         let said: Value = serde_json::from_str(&answer).context("reading /varz of nats-server")?;
         let figure = |name: &str| {
-            said.get(name).and_then(Value::as_u64).with_context(|| format!("no {name} in /varz"))
+            said.get(name)
+                .and_then(Value::as_u64)
+                .with_context(|| format!("no {name} in /varz"))
         };
         Ok(Self {
             at: Instant::now(),

@@ -18,12 +18,26 @@ const COUNTED_WITHIN: Duration = Duration::from_secs(120);
 /// Two sizes, so that their difference is free of what starting and ending cost.
 const WEBHOOKS: [u64; 2] = [200, 1_200];
 /// The C library's functions that hand out memory.
-const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
+const ALLOCATORS: [&str; 5] = [
+    "malloc",
+    "calloc",
+    "realloc",
+    "posix_memalign",
+    "aligned_alloc",
+];
 /// Argument of the program, pointer of its figures, and what it is in words.
 const PATHS: [(&str, &str, &str); 3] = [
     ("core", "", "verify, split, stamp"),
-    ("http", "/http", "through the server: read, verify, split, stamp, subject and headers, answer"),
-    ("repeat", "/repeat", "one that was acknowledged before: read, verify, split, look up, answer"),
+    (
+        "http",
+        "/http",
+        "through the server: read, verify, split, stamp, subject and headers, answer",
+    ),
+    (
+        "repeat",
+        "/repeat",
+        "one that was acknowledged before: read, verify, split, look up, answer",
+    ),
 ];
 
 /// What callgrind counted of a run.
@@ -52,20 +66,30 @@ impl Counts {
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let program = build(bench).await?;
     let kept = std::fs::read(bench.root.join(KEPT)).ok();
-    let kept: Value = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let kept: Value = kept
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
     let (mut figures, mut rows) = (Value::Null, Vec::new());
     for (path, place, words) in PATHS {
         let [few, many] = WEBHOOKS;
-        let (few, many) = (count(&program, path, few).await?, count(&program, path, many).await?);
+        let (few, many) = (
+            count(&program, path, few).await?,
+            count(&program, path, many).await?,
+        );
         let each = many.per_webhook(few);
         match figures.as_object_mut() {
             None => figures = each.figures(),
             Some(figures) => drop(figures.insert(path.to_owned(), each.figures())),
         }
         let change = |name: &str, now: u64| {
-            let before = kept.pointer(&format!("{place}/{name}")).and_then(Value::as_u64);
+            let before = kept
+                .pointer(&format!("{place}/{name}"))
+                .and_then(Value::as_u64);
             before.map_or("–".to_owned(), |before| {
-                let (now, before) = (crate::load::tally::count(now), crate::load::tally::count(before));
+                let (now, before) = (
+                    crate::load::tally::count(now),
+                    crate::load::tally::count(before),
+                );
                 format!("{} %", number((now / before.max(1.0) - 1.0) * 100.0))
             })
         };
@@ -83,9 +107,21 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
          allocations are calls of malloc, calloc, realloc and the aligned ones. The second and the third path hold a keep-alive \
          connection in memory, with its client; nothing is published. Changes are against the counts in the repository.",
     );
-    report.table(&["path", "instructions per webhook", "change", "allocations per webhook", "change"], &rows);
+    report.table(
+        &[
+            "path",
+            "instructions per webhook",
+            "change",
+            "allocations per webhook",
+            "change",
+        ],
+        &rows,
+    );
     let path = report.write()?;
-    std::fs::write(report.directory().join("instructions.json"), format!("{figures:#}\n"))?;
+    std::fs::write(
+        report.directory().join("instructions.json"),
+        format!("{figures:#}\n"),
+    )?;
     for row in rows {
         bench.say(&row.join("  "));
     }
@@ -97,23 +133,42 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
 async fn build(bench: &Bench<'_>) -> Result<PathBuf> {
     bench.say("building the hot path …");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--release", "--locked", "--package", "ackline-ingress", "--features", "testing"]);
+    command.args([
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "ackline-ingress",
+        "--features",
+        "testing",
+    ]);
     command.args(["--example", "instructions", "--message-format", "json"]);
-    let output = output(command.current_dir(&bench.root), BUILT_WITHIN).await.context("cargo build")?;
-    let lines = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let output = output(command.current_dir(&bench.root), BUILT_WITHIN)
+        .await
+        .context("cargo build")?;
+    let lines = output
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut built = lines.filter_map(|line| {
         let is_it = line.pointer("/target/name").and_then(Value::as_str) == Some("instructions");
-        let executable = line.get("executable").and_then(Value::as_str).map(PathBuf::from);
+        let executable = line
+            .get("executable")
+            .and_then(Value::as_str)
+            .map(PathBuf::from);
         executable.filter(|_| is_it)
     });
-    built.next().context("cargo did not say where it put the example")
+    built
+        .next()
+        .context("cargo did not say where it put the example")
 }
 
 async fn count(program: &Path, path: &str, webhooks: u64) -> Result<Counts> {
     let directory = tempfile::tempdir()?;
     let out = directory.path().join("callgrind.out");
     let mut command = Command::new("valgrind");
-    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", out.display()));
+    command
+        .arg("--tool=callgrind")
+        .arg(format!("--callgrind-out-file={}", out.display()));
     command.args(["--compress-strings=no", "--compress-pos=no"]);
     command.arg(program).arg(path).arg(webhooks.to_string());
     output(&mut command, COUNTED_WITHIN)
@@ -121,12 +176,16 @@ async fn count(program: &Path, path: &str, webhooks: u64) -> Result<Counts> {
         .context("counting with valgrind; `deploy/dev/tools.sh bench` installs it")?;
     let text = std::fs::read_to_string(&out).context("reading callgrind's output")?;
     let instructions = total(&text).context("callgrind's output has no total")?;
-    Ok(Counts { instructions, allocations: allocations(&text) })
+    Ok(Counts {
+        instructions,
+        allocations: allocations(&text),
+    })
 }
 
 async fn output(command: &mut Command, within: Duration) -> Result<String> {
-    let output =
-        timeout(within, command.kill_on_drop(true).output()).await.context("did not end in time")??;
+    let output = timeout(within, command.kill_on_drop(true).output())
+        .await
+        .context("did not end in time")??;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let tail: Vec<_> = said.lines().rev().take(15).collect();
@@ -136,9 +195,10 @@ async fn output(command: &mut Command, within: Duration) -> Result<String> {
 }
 
 fn total(callgrind: &str) -> Option<u64> {
-    let line = callgrind
-        .lines()
-        .find_map(|line| line.strip_prefix("summary: ").or_else(|| line.strip_prefix("totals: ")));
+    let line = callgrind.lines().find_map(|line| {
+        line.strip_prefix("summary: ")
+            .or_else(|| line.strip_prefix("totals: "))
+    });
     line?.split_whitespace().next()?.parse().ok()
 }
 
@@ -149,7 +209,12 @@ fn allocations(callgrind: &str) -> u64 {
         let called = line.strip_prefix("cfn=")?;
         // Recursion is written as name'2.
         let name = called.split('\'').next().unwrap_or(called);
-        let calls = next.strip_prefix("calls=")?.split_whitespace().next()?.parse::<u64>().ok()?;
+        let calls = next
+            .strip_prefix("calls=")?
+            .split_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()?;
         ALLOCATORS.contains(&name).then_some(calls)
     });
     calls.sum()
@@ -174,7 +239,10 @@ mod tests {
 
     #[test]
     fn what_starting_costs_is_in_both_runs() {
-        let run = |instructions, allocations| Counts { instructions, allocations };
+        let run = |instructions, allocations| Counts {
+            instructions,
+            allocations,
+        };
         assert_eq!(run(52_000, 3_200).per_webhook(run(2_000, 200)), run(50, 3));
     }
 }

@@ -45,7 +45,11 @@ impl Figures {
     fn row(&self, name: &str, bound: f64) -> Vec<String> {
         let share = format!("{:.2}", self.rate.median() / bound);
         let cpu = [&self.server, &self.nats, &self.client].map(Samples::shown);
-        [name.to_owned(), self.rate.shown()].into_iter().chain(cpu).chain([share]).collect()
+        [name.to_owned(), self.rate.shown()]
+            .into_iter()
+            .chain(cpu)
+            .chain([share])
+            .collect()
     }
 }
 
@@ -54,7 +58,8 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let webhooks = bench.options.pick(150_000, 1_500);
     let rig = Rig::start(&bench.root, Durability::Stored).await?;
     let verify = VerifyOnly::start(&bench.root).await?;
-    let [mut verifying, mut publishing, mut repeating, mut ours] = [(); 4].map(|()| Figures::default());
+    let [mut verifying, mut publishing, mut repeating, mut ours] =
+        [(); 4].map(|()| Figures::default());
     let mut ledger = Verdict::default();
     for round in 0..bench.options.repeats(5) {
         bench.say(&format!("round {} …", round + 1));
@@ -63,28 +68,50 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         let deck = texts().await?;
         let before = (verify.usage().cpu, Usage::own_cpu());
         let tally = closed(bench, verify.address(), &deck).await?;
-        let used = [verify.usage().cpu - before.0, Duration::ZERO, Usage::own_cpu() - before.1];
+        let used = [
+            verify.usage().cpu - before.0,
+            Duration::ZERO,
+            Usage::own_cpu() - before.1,
+        ];
         verifying.push(&tally, used);
 
         let (deck, url) = (texts().await?, rig.nats_url());
         let before = (rig.nats_usage().cpu, Usage::own_cpu());
         let tally = blocking(move || publish::pipelined(&url, CONNECTIONS, &deck)).await?;
-        let used = [Duration::ZERO, rig.nats_usage().cpu - before.0, Usage::own_cpu() - before.1];
+        let used = [
+            Duration::ZERO,
+            rig.nats_usage().cpu - before.0,
+            Usage::own_cpu() - before.1,
+        ];
         publishing.push(&tally, used);
         rig.purge().await?;
 
         let deck = texts().await?;
-        let before = (rig.ingress_usage().cpu, rig.nats_usage().cpu, Usage::own_cpu());
+        let before = (
+            rig.ingress_usage().cpu,
+            rig.nats_usage().cpu,
+            Usage::own_cpu(),
+        );
         let tally = closed(bench, rig.address(), &deck).await?;
-        let after = (rig.ingress_usage().cpu, rig.nats_usage().cpu, Usage::own_cpu());
-        ours.push(&tally, [after.0 - before.0, after.1 - before.1, after.2 - before.2]);
+        let after = (
+            rig.ingress_usage().cpu,
+            rig.nats_usage().cpu,
+            Usage::own_cpu(),
+        );
+        ours.push(
+            &tally,
+            [after.0 - before.0, after.1 - before.1, after.2 - before.2],
+        );
         ledger.add(&rig.check(&deck).await?);
         rig.purge().await?;
 
         let deck = deal(Mix::texts(bench.options.pick(KNOWN, webhooks))).await?;
         closed(bench, rig.address(), &deck).await?;
-        let (before, mut tally, mut took) =
-            ((rig.ingress_usage().cpu, Usage::own_cpu()), Tally::new(), Duration::ZERO);
+        let (before, mut tally, mut took) = (
+            (rig.ingress_usage().cpu, Usage::own_cpu()),
+            Tally::new(),
+            Duration::ZERO,
+        );
         for _ in 0..AGAIN {
             let again = Ledger::open(deck.deck().clone());
             let once = closed(bench, rig.address(), &again).await?;
@@ -92,17 +119,26 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
             tally.add(&once);
         }
         tally.took(took);
-        let used = [rig.ingress_usage().cpu - before.0, Duration::ZERO, Usage::own_cpu() - before.1];
+        let used = [
+            rig.ingress_usage().cpu - before.0,
+            Duration::ZERO,
+            Usage::own_cpu() - before.1,
+        ];
         repeating.push(&tally, used);
         ledger.add(&rig.check(&deck).await?);
         rig.purge().await?;
     }
     let clean = ledger.is_clean();
-    Ok((write(bench, [&verifying, &publishing, &repeating, &ours], &ledger)?, clean))
+    Ok((
+        write(bench, [&verifying, &publishing, &repeating, &ours], &ledger)?,
+        clean,
+    ))
 }
 
 async fn closed(bench: &Bench<'_>, address: SocketAddr, ledger: &Arc<Ledger>) -> Result<Tally> {
-    let within = bench.options.pick(Duration::from_secs(6), Duration::from_secs(2));
+    let within = bench
+        .options
+        .pick(Duration::from_secs(6), Duration::from_secs(2));
     let (load, ledger) = (Closed::new(address, CONNECTIONS, within), ledger.clone());
     blocking(move || load.run(&ledger)).await
 }
@@ -110,7 +146,13 @@ async fn closed(bench: &Bench<'_>, address: SocketAddr, ledger: &Arc<Ledger>) ->
 fn write(bench: &Bench<'_>, of: [&Figures; 4], ledger: &Verdict) -> Result<Value> {
     let [verifying, publishing, repeating, ours] = of;
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| count(cores.get() as u64));
-    let parts = |edge: &Figures| [edge.client.median(), edge.server.median(), publishing.nats.median()];
+    let parts = |edge: &Figures| {
+        [
+            edge.client.median(),
+            edge.server.median(),
+            publishing.nats.median(),
+        ]
+    };
     let at_most = |edge: &Figures| cores * 1e6 / parts(edge).iter().sum::<f64>();
     let (bound, bound_told) = (at_most(verifying), at_most(repeating));
     let mut report = bench.report("limits", "stored, one node");
@@ -128,10 +170,21 @@ fn write(bench: &Bench<'_>, of: [&Figures; 4], ledger: &Verdict) -> Result<Value
         ("ackline, repeats", repeating),
         ("**ackline** `stored`", ours),
     ];
-    let head = ["", "a second", "CPU µs server", "CPU µs nats-server", "CPU µs client", "of the bound"];
+    let head = [
+        "",
+        "a second",
+        "CPU µs server",
+        "CPU µs nats-server",
+        "CPU µs client",
+        "of the bound",
+    ];
     report.table(&head, &rows.map(|(name, figures)| figures.row(name, bound)));
     for (edge, bound, words) in [
-        (verifying, bound, "For whatever verifies and waits for a PubAck"),
+        (
+            verifying,
+            bound,
+            "For whatever verifies and waits for a PubAck",
+        ),
         (
             repeating,
             bound_told,

@@ -42,15 +42,26 @@ impl Naive {
     /// Starts it on a free port in front of a system.
     pub async fn start(root: &Path, downstream: SocketAddr) -> Result<Self> {
         std::fs::create_dir_all(root.join(".run"))?;
-        let data = tempfile::Builder::new().prefix("bench-").tempdir_in(root.join(".run"))?;
+        let data = tempfile::Builder::new()
+            .prefix("bench-")
+            .tempdir_in(root.join(".run"))?;
         std::fs::create_dir_all(data.path().join("logs"))?;
         let address = free_address().await?;
         let mut command = ours("ackline-dev")?;
-        command.arg("process-first").arg(address.to_string()).arg(downstream.to_string());
+        command
+            .arg("process-first")
+            .arg(address.to_string())
+            .arg(downstream.to_string());
         let mut program = Program::start("process-first", command, data.path())?;
         let http = reqwest::Client::builder().no_proxy().build()?;
-        program.ready(&http, &format!("http://{address}/healthz"), READY_WITHIN).await?;
-        Ok(Self { _program: program, address, _data: data })
+        program
+            .ready(&http, &format!("http://{address}/healthz"), READY_WITHIN)
+            .await?;
+        Ok(Self {
+            _program: program,
+            address,
+            _data: data,
+        })
     }
 
     /// Where webhooks go.
@@ -69,12 +80,23 @@ struct Handler {
 
 impl Handler {
     async fn answer(&self, headers: &HeaderMap, body: Bytes) -> StatusCode {
-        let signature = headers.get("x-hub-signature-256").map(|value| value.as_bytes());
+        let signature = headers
+            .get("x-hub-signature-256")
+            .map(|value| value.as_bytes());
         if verify(&self.keys, signature, &body).is_err() {
             return StatusCode::UNAUTHORIZED;
         }
-        let Ok(_worker) = self.workers.acquire().await else { return StatusCode::SERVICE_UNAVAILABLE };
-        match self.http.post(&self.downstream).timeout(GIVES_UP).body(body).send().await {
+        let Ok(_worker) = self.workers.acquire().await else {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        };
+        match self
+            .http
+            .post(&self.downstream)
+            .timeout(GIVES_UP)
+            .body(body)
+            .send()
+            .await
+        {
             Ok(answer) if answer.status().is_success() => StatusCode::OK,
             Ok(_) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -97,10 +119,16 @@ pub async fn serve(address: SocketAddr, downstream: SocketAddr) -> Result<()> {
         let handler = handler.clone();
         async move { handler.answer(&headers, body).await }
     };
-    let router = Router::new().route("/healthz", get(|| async {})).route(PATH, post(receive));
-    let listener = TcpListener::bind(address).await.context("binding the handler")?;
+    let router = Router::new()
+        .route("/healthz", get(|| async {}))
+        .route(PATH, post(receive));
+    let listener = TcpListener::bind(address)
+        .await
+        .context("binding the handler")?;
     let _server = Server::start(listener, router)?;
-    crate::serve::stop_signal().await.context("waiting for the word to stop")
+    crate::serve::stop_signal()
+        .await
+        .context("waiting for the word to stop")
 }
 
 /// The system behind the handler: answers after a while, or, while it is out, not at all.
@@ -122,8 +150,13 @@ impl Downstream {
                 sleep(DOWNSTREAM_TAKES).await;
             }
         };
-        let listener = TcpListener::bind(free_address().await?).await.context("binding the downstream")?;
-        Ok(Self { server: Server::start(listener, Router::new().route("/", post(process)))?, out })
+        let listener = TcpListener::bind(free_address().await?)
+            .await
+            .context("binding the downstream")?;
+        Ok(Self {
+            server: Server::start(listener, Router::new().route("/", post(process)))?,
+            out,
+        })
     }
 
     /// Where it listens.

@@ -65,9 +65,14 @@ struct Phase {
 
 /// Runs every fault and holds all acknowledgements against the streams.
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
-    let webhooks = bench.options.pick(bench.options.webhooks, bench.options.webhooks.min(8_000));
+    let webhooks = bench
+        .options
+        .pick(bench.options.webhooks, bench.options.webhooks.min(8_000));
     let plan = [
-        (Durability::Synced, &[Fault::Kill, Fault::Freeze, Fault::Restart][..]),
+        (
+            Durability::Synced,
+            &[Fault::Kill, Fault::Freeze, Fault::Restart][..],
+        ),
         (Durability::Replicated, &[Fault::LeaderKill][..]),
     ];
     let mut report = bench.report("outage", "synced (one node), replicated (three nodes)");
@@ -78,7 +83,12 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         for &fault in faults {
             let phase = play(bench, &mut rig, fault, durability, webhooks / 4).await;
             let phase = phase.with_context(|| rig.log_tails())?;
-            bench.say(&format!("  {}: {:?}, {}", fault.name(), phase.verdict, phase.tally.answers()));
+            bench.say(&format!(
+                "  {}: {:?}, {}",
+                fault.name(),
+                phase.verdict,
+                phase.tally.answers()
+            ));
             phases.push(phase);
             rig.purge().await?;
         }
@@ -95,9 +105,16 @@ async fn play(
     durability: Durability,
     webhooks: usize,
 ) -> Result<Phase> {
-    let ledger = deal(Mix { status_every: 5, conversations: 640, ..Mix::texts(webhooks) }).await?;
-    let load =
-        Closed { retry_after: Some(RETRY_AFTER), ..Closed::new(rig.address(), CONNECTIONS, PHASE_WITHIN) };
+    let ledger = deal(Mix {
+        status_every: 5,
+        conversations: 640,
+        ..Mix::texts(webhooks)
+    })
+    .await?;
+    let load = Closed {
+        retry_after: Some(RETRY_AFTER),
+        ..Closed::new(rig.address(), CONNECTIONS, PHASE_WITHIN)
+    };
     let running = {
         let ledger = ledger.clone();
         tokio::spawn(blocking(move || load.run(&ledger)))
@@ -116,7 +133,15 @@ async fn play(
     }
     let tally = running.await.context("the load ended early")??;
     let verdict = rig.check(&ledger).await?;
-    Ok(Phase { fault, durability, tally, verdict, first_200, faults, timeline: ledger.timeline(PLOT_EVERY) })
+    Ok(Phase {
+        fault,
+        durability,
+        tally,
+        verdict,
+        first_200,
+        faults,
+        timeline: ledger.timeline(PLOT_EVERY),
+    })
 }
 
 /// Waits until so many are acknowledged; not when the load has ended first.
@@ -201,7 +226,10 @@ fn write(report: &mut Report, phases: &[Phase]) -> (Value, bool) {
         let verdict = &phase.verdict;
         sum.add(verdict);
         if phase.first_200.max().is_finite() {
-            first.insert(phase.fault.name().to_owned(), json!(super::rounded(phase.first_200.max())));
+            first.insert(
+                phase.fault.name().to_owned(),
+                json!(super::rounded(phase.first_200.max())),
+            );
         }
         rows.push(vec![
             phase.fault.words().to_owned(),
@@ -246,14 +274,33 @@ fn write(report: &mut Report, phases: &[Phase]) -> (Value, bool) {
             .iter()
             .zip(0u32..)
             .map(|(&acks, slot)| (f64::from(slot) * step, count(acks) / step));
-        let series = Series { name: "200s a second".into(), points: points.collect() };
-        let marks: Vec<_> = phase.faults.iter().map(|&at| (at, phase.fault.name().to_owned())).collect();
+        let series = Series {
+            name: "200s a second".into(),
+            points: points.collect(),
+        };
+        let marks: Vec<_> = phase
+            .faults
+            .iter()
+            .map(|&at| (at, phase.fault.name().to_owned()))
+            .collect();
         let title = format!("{} ({})", phase.fault.words(), phase.durability);
-        report.plot(phase.fault.name(), lines(&title, "seconds", "acknowledged a second", &[series], &marks));
+        report.plot(
+            phase.fault.name(),
+            lines(
+                &title,
+                "seconds",
+                "acknowledged a second",
+                &[series],
+                &marks,
+            ),
+        );
     }
     let figures = json!({
         "acked": sum.acked, "lost": sum.lost, "doubled": sum.doubled, "out_of_order": sum.out_of_order,
         "first_200_after_s": first,
     });
-    (figures, sum.is_clean() && phases.iter().all(|phase| !phase.faults.is_empty()))
+    (
+        figures,
+        sum.is_clean() && phases.iter().all(|phase| !phase.faults.is_empty()),
+    )
 }

@@ -20,8 +20,14 @@ const SETTLES: Duration = Duration::from_secs(1);
 /// What is offered is given up after this long, so everything that is going to be answered is.
 const WITHIN: Duration = Duration::from_secs(6);
 const SHEDDING: [(&str, &str); 2] = [
-    ("shed_delay = 50ms", "shed_delay = \"50ms\"\nconnections_per_address_max = 0\n"),
-    ("no shedding", "shed_delay = \"1h\"\nconnections_per_address_max = 0\n"),
+    (
+        "shed_delay = 50ms",
+        "shed_delay = \"50ms\"\nconnections_per_address_max = 0\n",
+    ),
+    (
+        "no shedding",
+        "shed_delay = \"1h\"\nconnections_per_address_max = 0\n",
+    ),
 ];
 
 /// What one way of admitting did.
@@ -47,7 +53,11 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
             let load = Closed {
                 settles: bench.options.pick(SETTLES, SETTLES / 4),
                 retry_after: Some(RETRY_AFTER),
-                ..Closed::new(rig.address(), connections, bench.options.pick(WITHIN, WITHIN / 3))
+                ..Closed::new(
+                    rig.address(),
+                    connections,
+                    bench.options.pick(WITHIN, WITHIN / 3),
+                )
             };
             let tally = {
                 let ledger = ledger.clone();
@@ -59,7 +69,9 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
             admitted.p50_ms.push(tally.quantile_us(0.5) / 1_000.0);
             admitted.p99_ms.push(tally.quantile_us(0.99) / 1_000.0);
             admitted.p999_ms.push(tally.quantile_us(0.999) / 1_000.0);
-            admitted.turned_away.push(count(refused) / count(tally.attempts().max(1)));
+            admitted
+                .turned_away
+                .push(count(refused) / count(tally.attempts().max(1)));
         }
     }
     let mut report = bench.report("overload", "stored, one node");
@@ -83,7 +95,17 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
             ]
         })
         .collect();
-    report.table(&["", "accepted/s", "p50 ms", "p99 ms", "p99.9 ms", "share turned away"], &rows);
+    report.table(
+        &[
+            "",
+            "accepted/s",
+            "p50 ms",
+            "p99 ms",
+            "p99.9 ms",
+            "share turned away",
+        ],
+        &rows,
+    );
     report.paragraph(&format!(
         "Held against the stream: {} acked, {} lost, {} doubled, {} out of order.",
         verdict.acked, verdict.lost, verdict.doubled, verdict.out_of_order
@@ -98,5 +120,8 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
             "turned_away": rounded(of.turned_away.median()),
         })
     };
-    Ok((json!({"shedding": figures(shedding), "no_shedding": figures(taking)}), verdict.is_clean()))
+    Ok((
+        json!({"shedding": figures(shedding), "no_shedding": figures(taking)}),
+        verdict.is_clean(),
+    ))
 }

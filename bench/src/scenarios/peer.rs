@@ -57,16 +57,22 @@ pub struct Peer {
 impl Peer {
     /// Starts the store and the program.
     pub async fn start(root: &Path, recipe: Recipe) -> Result<Self> {
-        let data = tempfile::Builder::new().prefix("bench-").tempdir_in(root.join(".run"))?;
+        let data = tempfile::Builder::new()
+            .prefix("bench-")
+            .tempdir_in(root.join(".run"))?;
         std::fs::create_dir_all(data.path().join("logs"))?;
         let (address, backend) = (free_address().await?, free_address().await?);
         let store = match recipe.kind {
             Kind::NodeJetStream(_) => Some(nats(data.path(), backend, recipe.sync)?),
-            Kind::NodeBullMq | Kind::NginxLuaRedis => Some(redis(data.path(), backend, recipe.sync)?),
+            Kind::NodeBullMq | Kind::NginxLuaRedis => {
+                Some(redis(data.path(), backend, recipe.sync)?)
+            }
             Kind::Pywa => None,
         };
         if store.is_some() {
-            listening(backend).await.with_context(|| format!("the store of {}", recipe.key))?;
+            listening(backend)
+                .await
+                .with_context(|| format!("the store of {}", recipe.key))?;
         }
         let mut command = match recipe.kind {
             Kind::NodeJetStream(script) => node(root, script)?,
@@ -80,9 +86,18 @@ impl Peer {
             .env("REDIS_PORT", backend.port().to_string())
             .env("PORT", address.port().to_string());
         let program = Program::start(recipe.key, command, data.path())?;
-        let mut peer = Self { recipe, address, backend, program, store, _data: data };
+        let mut peer = Self {
+            recipe,
+            address,
+            backend,
+            program,
+            store,
+            _data: data,
+        };
         let http = reqwest::Client::builder().no_proxy().build()?;
-        peer.program.ready(&http, &format!("http://{address}/healthz"), READY_WITHIN).await?;
+        peer.program
+            .ready(&http, &format!("http://{address}/healthz"), READY_WITHIN)
+            .await?;
         Ok(peer)
     }
 
@@ -104,7 +119,10 @@ impl Peer {
     /// What the program and its store have used.
     pub fn usage(&self) -> Usage {
         let used = |program: &Program| program.id().map(Usage::of).unwrap_or_default();
-        let (mut sum, store) = (used(&self.program), self.store.as_ref().map(used).unwrap_or_default());
+        let (mut sum, store) = (
+            used(&self.program),
+            self.store.as_ref().map(used).unwrap_or_default(),
+        );
         sum.cpu += store.cpu;
         sum.resident_bytes += store.resident_bytes;
         sum
@@ -116,7 +134,9 @@ impl Drop for Peer {
     fn drop(&mut self) {
         if let Some(pid) = self.program.id() {
             // Fails only when all of them have ended already.
-            let _ = std::process::Command::new("kill").args(["-KILL", "--", &format!("-{pid}")]).status();
+            let _ = std::process::Command::new("kill")
+                .args(["-KILL", "--", &format!("-{pid}")])
+                .status();
         }
     }
 }
@@ -135,7 +155,14 @@ fn nats(data: &Path, address: SocketAddr, sync: bool) -> Result<Program> {
 
 fn redis(data: &Path, address: SocketAddr, sync: bool) -> Result<Program> {
     let mut command = Command::new(installed(PathBuf::from("/usr/bin/redis-server"))?);
-    command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--save", ""]);
+    command.args([
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        &address.port().to_string(),
+        "--save",
+        "",
+    ]);
     command.args(["--appendonly", "yes", "--maxmemory-policy", "noeviction"]);
     command.args(["--appendfsync", if sync { "always" } else { "everysec" }]);
     command.arg("--dir").arg(data);
@@ -154,7 +181,9 @@ fn node(root: &Path, script: &str) -> Result<Command> {
         }
     }
     let mut command = Command::new("node");
-    command.arg(programs.join(script)).env("NODE_ENV", "production");
+    command
+        .arg(programs.join(script))
+        .env("NODE_ENV", "production");
     Ok(command)
 }
 
@@ -168,29 +197,65 @@ fn nginx(root: &Path, data: &Path, address: SocketAddr) -> Result<Command> {
     let config = data.join("nginx.conf");
     std::fs::write(&config, text)?;
     let mut command = Command::new(installed(PathBuf::from("/usr/sbin/nginx"))?);
-    command.arg("-c").arg(config).arg("-p").arg(data).args(["-e", "stderr"]);
+    command
+        .arg("-c")
+        .arg(config)
+        .arg("-p")
+        .arg(data)
+        .args(["-e", "stderr"]);
     Ok(command)
 }
 
 fn pywa(root: &Path, address: SocketAddr) -> Result<Command> {
     let mut command = Command::new(installed(tools_dir().join("peers-python/bin/python"))?);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    command.args(["-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", &address.port().to_string()]);
-    command.args(["--workers", &cores.to_string(), "--loop", "uvloop", "--http", "httptools"]);
-    command.args(["--no-access-log", "--log-level", "error", "--backlog", "1024", "--app-dir"]);
-    command.arg(root.join("bench/peers/pywa")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.args([
+        "-m",
+        "uvicorn",
+        "app:app",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        &address.port().to_string(),
+    ]);
+    command.args([
+        "--workers",
+        &cores.to_string(),
+        "--loop",
+        "uvloop",
+        "--http",
+        "httptools",
+    ]);
+    command.args([
+        "--no-access-log",
+        "--log-level",
+        "error",
+        "--backlog",
+        "1024",
+        "--app-dir",
+    ]);
+    command
+        .arg(root.join("bench/peers/pywa"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
     Ok(command)
 }
 
 fn installed(path: PathBuf) -> Result<PathBuf> {
-    ensure!(path.exists(), "{} is missing: `deploy/dev/tools.sh bench` installs the peers", path.display());
+    ensure!(
+        path.exists(),
+        "{} is missing: `deploy/dev/tools.sh bench` installs the peers",
+        path.display()
+    );
     Ok(path)
 }
 
 async fn listening(address: SocketAddr) -> Result<()> {
     let deadline = Instant::now() + READY_WITHIN;
     while TcpStream::connect(address).await.is_err() {
-        ensure!(Instant::now() < deadline, "nothing listens on {address} after {READY_WITHIN:?}");
+        ensure!(
+            Instant::now() < deadline,
+            "nothing listens on {address} after {READY_WITHIN:?}"
+        );
         sleep(Duration::from_millis(20)).await;
     }
     Ok(())

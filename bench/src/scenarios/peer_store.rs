@@ -29,7 +29,9 @@ impl PeerStore {
             }
             Self::Redis(address, command) => {
                 let answer = ask(address, command).await?;
-                let number = answer.strip_prefix(':').and_then(|number| number.parse().ok());
+                let number = answer
+                    .strip_prefix(':')
+                    .and_then(|number| number.parse().ok());
                 number.with_context(|| format!("redis answered `{answer}` to {command}"))
             }
         }
@@ -39,7 +41,12 @@ impl PeerStore {
     pub async fn clear(self) -> Result<()> {
         match self {
             Self::JetStream(address, stream) => {
-                context(address).await?.get_stream(stream).await?.purge().await?;
+                context(address)
+                    .await?
+                    .get_stream(stream)
+                    .await?
+                    .purge()
+                    .await?;
             }
             Self::Redis(address, _) => match ask(address, "FLUSHALL").await?.as_str() {
                 "+OK" => {}
@@ -51,7 +58,9 @@ impl PeerStore {
 }
 
 async fn context(address: SocketAddr) -> Result<jetstream::Context> {
-    let client = async_nats::connect(format!("nats://{address}")).await.context("connecting to NATS")?;
+    let client = async_nats::connect(format!("nats://{address}"))
+        .await
+        .context("connecting to NATS")?;
     Ok(jetstream::new(client))
 }
 
@@ -59,10 +68,14 @@ async fn context(address: SocketAddr) -> Result<jetstream::Context> {
 async fn ask(address: SocketAddr, command: &str) -> Result<String> {
     let asked = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+        stream
+            .write_all(format!("{command}\r\n").as_bytes())
+            .await?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).await?;
         Ok::<_, std::io::Error>(line.trim_end().to_owned())
     };
-    Ok(timeout(ANSWER_WITHIN, asked).await.context("redis did not answer in time")??)
+    Ok(timeout(ANSWER_WITHIN, asked)
+        .await
+        .context("redis did not answer in time")??)
 }

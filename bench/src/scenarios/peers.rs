@@ -35,25 +35,72 @@ struct Level {
 }
 
 const LEVELS: [Level; 3] = [
-    Level { durability: Durability::Stored, peers: &UNSYNCED, connections: &[64] },
-    Level { durability: Durability::Synced, peers: &SYNCED, connections: &[64, 512] },
-    Level { durability: Durability::Logged, peers: &SYNCED, connections: &[64, 512] },
+    Level {
+        durability: Durability::Stored,
+        peers: &UNSYNCED,
+        connections: &[64],
+    },
+    Level {
+        durability: Durability::Synced,
+        peers: &SYNCED,
+        connections: &[64, 512],
+    },
+    Level {
+        durability: Durability::Logged,
+        peers: &SYNCED,
+        connections: &[64, 512],
+    },
 ];
 
 const UNSYNCED: [Recipe; 5] = [
-    recipe("node_jetstream", Kind::NodeJetStream("http-jetstream.js"), false, "PubAck, no fsync"),
-    recipe("fastify_jetstream", Kind::NodeJetStream("fastify-jetstream.js"), false, "PubAck, no fsync"),
-    recipe("node_bullmq", Kind::NodeBullMq, false, "AOF, fsync every second"),
-    recipe("nginx_lua_redis", Kind::NginxLuaRedis, false, "AOF, fsync every second"),
+    recipe(
+        "node_jetstream",
+        Kind::NodeJetStream("http-jetstream.js"),
+        false,
+        "PubAck, no fsync",
+    ),
+    recipe(
+        "fastify_jetstream",
+        Kind::NodeJetStream("fastify-jetstream.js"),
+        false,
+        "PubAck, no fsync",
+    ),
+    recipe(
+        "node_bullmq",
+        Kind::NodeBullMq,
+        false,
+        "AOF, fsync every second",
+    ),
+    recipe(
+        "nginx_lua_redis",
+        Kind::NginxLuaRedis,
+        false,
+        "AOF, fsync every second",
+    ),
     recipe("pywa_fastapi", Kind::Pywa, false, "nothing: memory only"),
 ];
 const SYNCED: [Recipe; 2] = [
-    recipe("nginx_lua_redis_fsync", Kind::NginxLuaRedis, true, "AOF, fsync always"),
-    recipe("node_jetstream_always", Kind::NodeJetStream("http-jetstream.js"), true, "PubAck after fsync"),
+    recipe(
+        "nginx_lua_redis_fsync",
+        Kind::NginxLuaRedis,
+        true,
+        "AOF, fsync always",
+    ),
+    recipe(
+        "node_jetstream_always",
+        Kind::NodeJetStream("http-jetstream.js"),
+        true,
+        "PubAck after fsync",
+    ),
 ];
 
 const fn recipe(key: &'static str, kind: Kind, sync: bool, promise: &'static str) -> Recipe {
-    Recipe { key, kind, sync, promise }
+    Recipe {
+        key,
+        kind,
+        sync,
+        promise,
+    }
 }
 
 /// Closed-loop measurements of one server at one number of connections.
@@ -76,11 +123,16 @@ struct Figures {
 
 impl Figures {
     fn of(level: &Level) -> Self {
-        Self { closed: vec![Loop::default(); level.connections.len()], ..Self::default() }
+        Self {
+            closed: vec![Loop::default(); level.connections.len()],
+            ..Self::default()
+        }
     }
 
     fn rps(&self, place: usize) -> f64 {
-        self.closed.get(place).map_or(f64::NAN, |figures| figures.rps.median())
+        self.closed
+            .get(place)
+            .map_or(f64::NAN, |figures| figures.rps.median())
     }
 }
 
@@ -134,8 +186,13 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let (mut p99_lower, mut clean) = (true, true);
     for level in LEVELS {
         let (ours, theirs, ledger) = measure(bench, &level).await?;
-        figures.insert(level.durability.to_string(), write(&mut report, &level, &ours, &theirs, &ledger));
-        p99_lower &= theirs.iter().all(|(_, theirs)| ours.open_p99.median() < theirs.open_p99.median());
+        figures.insert(
+            level.durability.to_string(),
+            write(&mut report, &level, &ours, &theirs, &ledger),
+        );
+        p99_lower &= theirs
+            .iter()
+            .all(|(_, theirs)| ours.open_p99.median() < theirs.open_p99.median());
         clean &= ledger.is_clean();
     }
     figures.insert("p99_lower_than_all".to_owned(), json!(p99_lower));
@@ -143,7 +200,10 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     Ok((Value::Object(figures), clean))
 }
 
-async fn measure(bench: &Bench<'_>, level: &Level) -> Result<(Figures, Vec<(Recipe, Figures)>, Verdict)> {
+async fn measure(
+    bench: &Bench<'_>,
+    level: &Level,
+) -> Result<(Figures, Vec<(Recipe, Figures)>, Verdict)> {
     let rig = Rig::start(&bench.root, level.durability).await?;
     let mut peers = Vec::new();
     for &recipe in level.peers {
@@ -151,7 +211,9 @@ async fn measure(bench: &Bench<'_>, level: &Level) -> Result<(Figures, Vec<(Reci
             let peer = Peer::start(&bench.root, recipe).await?;
             trial::pass(&peer).await.map(|()| peer)
         };
-        let peer = peer.await.with_context(|| format!("starting {}", recipe.key))?;
+        let peer = peer
+            .await
+            .with_context(|| format!("starting {}", recipe.key))?;
         peers.push((peer, Figures::of(level)));
     }
     let (mut ours, mut ledger) = (Figures::of(level), Verdict::default());
@@ -161,23 +223,47 @@ async fn measure(bench: &Bench<'_>, level: &Level) -> Result<(Figures, Vec<(Reci
             break;
         }
         bench.say(&format!("{}, round {} …", level.durability, round + 1));
-        turn(bench, level, Contender::Ours(&rig, &mut ledger), &mut ours).await.context("ackline")?;
+        turn(bench, level, Contender::Ours(&rig, &mut ledger), &mut ours)
+            .await
+            .context("ackline")?;
         for (peer, figures) in &mut peers {
-            turn(bench, level, Contender::Peer(peer), figures).await.context(peer.recipe.key)?;
+            turn(bench, level, Contender::Peer(peer), figures)
+                .await
+                .context(peer.recipe.key)?;
         }
     }
-    Ok((ours, peers.into_iter().map(|(peer, figures)| (peer.recipe, figures)).collect(), ledger))
+    Ok((
+        ours,
+        peers
+            .into_iter()
+            .map(|(peer, figures)| (peer.recipe, figures))
+            .collect(),
+        ledger,
+    ))
 }
 
 /// Measures one server once.
-async fn turn(bench: &Bench<'_>, level: &Level, mut on: Contender<'_>, figures: &mut Figures) -> Result<()> {
-    let within = bench.options.pick(Duration::from_secs(3), Duration::from_secs(1));
+async fn turn(
+    bench: &Bench<'_>,
+    level: &Level,
+    mut on: Contender<'_>,
+    figures: &mut Figures,
+) -> Result<()> {
+    let within = bench
+        .options
+        .pick(Duration::from_secs(3), Duration::from_secs(1));
     for (&connections, figures) in level.connections.iter().zip(&mut figures.closed) {
         let deck = deal(Mix::texts(bench.options.pick(100_000, 2_000))).await?;
-        let (load, sent, before) = (Closed::new(on.address(), connections, within), deck.clone(), on.cpu());
+        let (load, sent, before) = (
+            Closed::new(on.address(), connections, within),
+            deck.clone(),
+            on.cpu(),
+        );
         let tally: Tally = blocking(move || load.run(&sent)).await?;
         let used = on.cpu().saturating_sub(before);
-        figures.cpu.push(used.as_secs_f64() * 1e6 / count(tally.accepted().max(1)));
+        figures
+            .cpu
+            .push(used.as_secs_f64() * 1e6 / count(tally.accepted().max(1)));
         figures.rps.push(tally.per_second());
         figures.p50.push(tally.quantile_us(0.5) / 1_000.0);
         figures.p99.push(tally.quantile_us(0.99) / 1_000.0);
@@ -186,7 +272,12 @@ async fn turn(bench: &Bench<'_>, level: &Level, mut on: Contender<'_>, figures: 
     }
     let deck = deal(Mix::texts(bench.options.pick(3_000, 1_000))).await?;
     sleep(SETTLED_AFTER).await;
-    let open = Open { address: on.address(), connections: OPEN_CONNECTIONS, per_second: RATE, within };
+    let open = Open {
+        address: on.address(),
+        connections: OPEN_CONNECTIONS,
+        per_second: RATE,
+        within,
+    };
     let sent = deck.clone();
     let tally = blocking(move || open.run(&sent)).await?;
     figures.open_p50.push(tally.quantile_us(0.5) / 1_000.0);
@@ -207,7 +298,11 @@ fn write(
     let ratio = |theirs: &Figures, place| rounded(ours.rps(place) / theirs.rps(place));
     let everybody = || {
         let ours = std::iter::once(("**ackline**", durability.as_str(), ours));
-        ours.chain(theirs.iter().map(|(recipe, figures)| (recipe.key, recipe.promise, figures)))
+        ours.chain(
+            theirs
+                .iter()
+                .map(|(recipe, figures)| (recipe.key, recipe.promise, figures)),
+        )
     };
     for (place, connections) in level.connections.iter().enumerate() {
         let row = |(name, promise, figures): (&str, &str, &Figures)| {
@@ -224,21 +319,42 @@ fn write(
             ]
         };
         report.paragraph(&format!("Closed loop over {connections} connections:"));
-        let head = ["", "a 200 promises", "requests/s", "ours / theirs", "p50 ms", "p99 ms", "CPU µs"];
+        let head = [
+            "",
+            "a 200 promises",
+            "requests/s",
+            "ours / theirs",
+            "p50 ms",
+            "p99 ms",
+            "CPU µs",
+        ];
         report.table(
             &[&head[..], &["answers of the last run"]].concat(),
             &everybody().map(row).collect::<Vec<_>>(),
         );
-        let rates: Vec<_> =
-            everybody().map(|(name, _, figures)| (name.replace('*', ""), figures.rps(place))).collect();
+        let rates: Vec<_> = everybody()
+            .map(|(name, _, figures)| (name.replace('*', ""), figures.rps(place)))
+            .collect();
         let title = format!("{durability}: acknowledged webhooks, {connections} connections");
-        report.plot(&format!("{durability}-{connections}"), bars(&title, "requests/s", &rates));
+        report.plot(
+            &format!("{durability}-{connections}"),
+            bars(&title, "requests/s", &rates),
+        );
     }
-    report.paragraph(&format!("Open loop at {RATE} a second, from the intended start:"));
+    report.paragraph(&format!(
+        "Open loop at {RATE} a second, from the intended start:"
+    ));
     let row = |(name, _, figures): (&str, &str, &Figures)| {
-        vec![name.to_owned(), figures.open_p50.shown(), figures.open_p99.shown()]
+        vec![
+            name.to_owned(),
+            figures.open_p50.shown(),
+            figures.open_p99.shown(),
+        ]
     };
-    report.table(&["", "p50 ms", "p99 ms"], &everybody().map(row).collect::<Vec<_>>());
+    report.table(
+        &["", "p50 ms", "p99 ms"],
+        &everybody().map(row).collect::<Vec<_>>(),
+    );
     report.paragraph(&format!(
         "Ours, held against the stream: {} acked, {} lost, {} doubled, {} out of order.",
         ledger.acked, ledger.lost, ledger.doubled, ledger.out_of_order
@@ -246,8 +362,11 @@ fn write(
     let mut ratios = Map::new();
     for (recipe, figures) in theirs {
         for (place, connections) in level.connections.iter().enumerate() {
-            let key =
-                if place == 0 { recipe.key.to_owned() } else { format!("{}_{connections}", recipe.key) };
+            let key = if place == 0 {
+                recipe.key.to_owned()
+            } else {
+                format!("{}_{connections}", recipe.key)
+            };
             ratios.insert(key, json!(ratio(figures, place)));
         }
     }

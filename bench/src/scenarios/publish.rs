@@ -40,7 +40,10 @@ impl Heads {
             field: None,
             replay: None,
         };
-        Ok(Self { run: format!("{:p}", Arc::as_ptr(ledger)), head })
+        Ok(Self {
+            run: format!("{:p}", Arc::as_ptr(ledger)),
+            head,
+        })
     }
 
     fn of(&mut self, place: usize) -> &Head {
@@ -66,7 +69,8 @@ pub fn pipelined(url: &str, in_flight: usize, ledger: &Arc<Ledger>) -> Result<Ta
     let mut reading = BufReader::with_capacity(64 << 10, writing.try_clone()?);
     let mut heads = Heads::new(ledger)?;
     let inbox = format!("_INBOX.bare{}", heads.run);
-    let options = r#"{"verbose":false,"headers":true,"no_responders":true,"lang":"bench","version":"1"}"#;
+    let options =
+        r#"{"verbose":false,"headers":true,"no_responders":true,"lang":"bench","version":"1"}"#;
     writing.write_all(format!("CONNECT {options}\r\nSUB {inbox}.* 1\r\n").as_bytes())?;
     let deck = ledger.deck();
     let (mut out, mut sent, mut tally) = (Vec::new(), Vec::new(), Tally::new());
@@ -80,7 +84,11 @@ pub fn pipelined(url: &str, in_flight: usize, ledger: &Arc<Ledger>) -> Result<Ta
             headers.clear();
             head.write_headers(&mut headers);
             let (size, all) = (headers.len(), headers.len() + body.len());
-            write!(out, "HPUB {} {inbox}.{place} {size} {all}\r\n", head.subject())?;
+            write!(
+                out,
+                "HPUB {} {inbox}.{place} {size} {all}\r\n",
+                head.subject()
+            )?;
             out.extend_from_slice(&headers);
             out.extend_from_slice(body);
             out.extend_from_slice(b"\r\n");
@@ -89,14 +97,25 @@ pub fn pipelined(url: &str, in_flight: usize, ledger: &Arc<Ledger>) -> Result<Ta
         writing.write_all(&out)?;
         loop {
             line.clear();
-            anyhow::ensure!(reading.read_line(&mut line)? > 0, "NATS closed the connection");
+            anyhow::ensure!(
+                reading.read_line(&mut line)? > 0,
+                "NATS closed the connection"
+            );
             match line.split_ascii_whitespace().collect::<Vec<_>>().as_slice() {
                 ["MSG", subject, _, length] => {
                     payload.resize(length.parse::<usize>()? + 2, 0);
                     reading.read_exact(&mut payload)?;
-                    anyhow::ensure!(payload.starts_with(b"{\"stream\""), "JetStream refused an update");
-                    let place = subject.rsplit('.').next().and_then(|place| place.parse::<usize>().ok());
-                    let since = place.and_then(|place| sent.get(place)).context("a PubAck of nothing")?;
+                    anyhow::ensure!(
+                        payload.starts_with(b"{\"stream\""),
+                        "JetStream refused an update"
+                    );
+                    let place = subject
+                        .rsplit('.')
+                        .next()
+                        .and_then(|place| place.parse::<usize>().ok());
+                    let since = place
+                        .and_then(|place| sent.get(place))
+                        .context("a PubAck of nothing")?;
                     tally.answered(200, since.elapsed());
                     answered += 1;
                 }
@@ -117,9 +136,15 @@ pub fn pipelined(url: &str, in_flight: usize, ledger: &Arc<Ledger>) -> Result<Ta
 ///
 /// # Errors
 /// When NATS cannot be used or does not acknowledge.
-#[allow(clippy::disallowed_methods, reason = "a thread of its own, off the runtime")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a thread of its own, off the runtime"
+)]
 pub fn open_loop(url: &str, per_second: f64, ledger: &Arc<Ledger>) -> Result<Tally> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
     let deck = ledger.deck();
     let client = runtime.block_on(async { async_nats::connect(url).await })?;
     let inbox = client.new_inbox();
@@ -129,8 +154,14 @@ pub fn open_loop(url: &str, per_second: f64, ledger: &Arc<Ledger>) -> Result<Tal
     let reader = runtime.spawn(async move {
         let mut tally = Tally::new();
         for _ in 0..count {
-            let Ok(Some(answer)) = tokio::time::timeout(LATE, answers.next()).await else { break };
-            let place = answer.subject.rsplit('.').next().and_then(|place| place.parse().ok());
+            let Ok(Some(answer)) = tokio::time::timeout(LATE, answers.next()).await else {
+                break;
+            };
+            let place = answer
+                .subject
+                .rsplit('.')
+                .next()
+                .and_then(|place| place.parse().ok());
             let place: usize = place.unwrap_or_default();
             let is_receipt = answer.payload.starts_with(b"{\"stream\"");
             let latency = started.elapsed().saturating_sub(due(place, per_second));

@@ -18,7 +18,11 @@ pub struct Report {
 impl Report {
     /// Starts with the circumstances; a quick run's report is kept apart from the measured ones.
     pub fn new(root: &Path, scenario: &'static str, mode: &str, options: &Options) -> Self {
-        let directory = root.join(if options.quick { ".run/bench" } else { "bench/results" });
+        let directory = root.join(if options.quick {
+            ".run/bench"
+        } else {
+            "bench/results"
+        });
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let quick = if options.quick {
             "\n**A quick run: it shows that the scenario works. Its figures mean nothing.**\n"
@@ -32,10 +36,19 @@ impl Report {
             output(root, "git", &["describe", "--always", "--dirty"]),
             output(root, "date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
             first_words("/proc/loadavg", 3),
-            output(root, "findmnt", &["-no", "FSTYPE,SOURCE", "--target", &root.to_string_lossy()]),
+            output(
+                root,
+                "findmnt",
+                &["-no", "FSTYPE,SOURCE", "--target", &root.to_string_lossy()]
+            ),
             arguments.join(" "),
         );
-        Self { directory, scenario, text, plots: Vec::new() }
+        Self {
+            directory,
+            scenario,
+            text,
+            plots: Vec::new(),
+        }
     }
 
     /// Adds a heading.
@@ -50,7 +63,12 @@ impl Report {
 
     /// Adds a table.
     pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
-        let _ = write!(self.text, "\n| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
+        let _ = write!(
+            self.text,
+            "\n| {} |\n|{}\n",
+            head.join(" | "),
+            "---|".repeat(head.len())
+        );
         for row in rows {
             let _ = writeln!(self.text, "| {} |", row.join(" | "));
         }
@@ -66,7 +84,8 @@ impl Report {
     /// Writes everything and gives the report's path.
     pub fn write(&self) -> Result<PathBuf> {
         let directory = &self.directory;
-        std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("making {}", directory.display()))?;
         for (file, svg) in &self.plots {
             std::fs::write(directory.join(file), svg).with_context(|| format!("writing {file}"))?;
         }
@@ -84,8 +103,13 @@ impl Report {
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let value = |text: &str, key: &str| {
-        let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
-        line.split_once(':').map_or(String::new(), |(_, value)| value.trim().to_owned())
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default()
+            .to_owned();
+        line.split_once(':')
+            .map_or(String::new(), |(_, value)| value.trim().to_owned())
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
@@ -97,13 +121,21 @@ fn machine() -> String {
 }
 
 fn output(root: &Path, program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).current_dir(root).output();
-    output.map_or("unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(root)
+        .output();
+    output.map_or("unknown".to_owned(), |output| {
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    })
 }
 
 fn first_words(path: &str, words: usize) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().take(words).collect::<Vec<_>>().join(" ")
+    text.split_whitespace()
+        .take(words)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]
@@ -113,13 +145,23 @@ mod tests {
     #[test]
     fn a_quick_report_says_that_its_figures_mean_nothing_and_is_kept_apart() {
         let root = tempfile::tempdir().unwrap();
-        let options = Options { quick: true, webhooks: 1, repeats: None, outages: vec![], speed: 1 };
+        let options = Options {
+            quick: true,
+            webhooks: 1,
+            repeats: None,
+            outages: vec![],
+            speed: 1,
+        };
         let mut report = Report::new(root.path(), "edge", "stored", &options);
         report.table(&["a", "b"], &[vec!["1".into(), "2".into()]]);
         report.plot("rps", "<svg/>".into());
         let path = report.write().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.contains("mean nothing") && text.contains("| 1 | 2 |") && text.contains("edge-rps.svg"));
+        assert!(
+            text.contains("mean nothing")
+                && text.contains("| 1 | 2 |")
+                && text.contains("edge-rps.svg")
+        );
         assert!(path.starts_with(root.path().join(".run/bench")));
         assert!(root.path().join(".run/bench/edge-rps.svg").is_file());
     }

@@ -62,14 +62,19 @@ struct Node {
 
 /// A port that nobody listens on now.
 pub async fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("finding a free port")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .context("finding a free port")?;
     Ok(listener.local_addr()?)
 }
 
 /// The business numbers that deliveries are for.
 pub fn targets() -> Vec<Target> {
     (0..TENANTS)
-        .map(|number| Target { phone_number_id: format!("{}", 1000 + number), waba_id: format!("W{number}") })
+        .map(|number| Target {
+            phone_number_id: format!("{}", 1000 + number),
+            waba_id: format!("W{number}"),
+        })
         .collect()
 }
 
@@ -79,7 +84,13 @@ pub async fn deal(mix: Mix) -> Result<Arc<Ledger>> {
     let run = RUN.fetch_add(1, Ordering::Relaxed);
     super::blocking(move || {
         let key = SigningKey::new(&Secret::new(APP_SECRET.to_owned()));
-        Ok(Ledger::open(Arc::new(Deck::make(run, PATH, &targets(), &key, &mix))))
+        Ok(Ledger::open(Arc::new(Deck::make(
+            run,
+            PATH,
+            &targets(),
+            &key,
+            &mix,
+        ))))
     })
     .await
 }
@@ -98,19 +109,42 @@ impl Rig {
     ) -> Result<Self> {
         let runs = root.join(".run");
         std::fs::create_dir_all(&runs).with_context(|| format!("making {}", runs.display()))?;
-        let data = tempfile::Builder::new().prefix("bench-").tempdir_in(&runs)?;
+        let data = tempfile::Builder::new()
+            .prefix("bench-")
+            .tempdir_in(&runs)?;
         std::fs::create_dir_all(data.path().join("logs"))?;
-        let count = if durability == Durability::Replicated { 3 } else { 1 };
+        let count = if durability == Durability::Replicated {
+            3
+        } else {
+            1
+        };
         let mut nodes = Vec::new();
         for name in NODES.into_iter().take(count) {
-            let (client, monitor, route) =
-                (free_address().await?, free_address().await?, free_address().await?);
-            nodes.push(Node { name, client, monitor, route, program: None });
+            let (client, monitor, route) = (
+                free_address().await?,
+                free_address().await?,
+                free_address().await?,
+            );
+            nodes.push(Node {
+                name,
+                client,
+                monitor,
+                route,
+                program: None,
+            });
         }
         let (address, private) = (free_address().await?, free_address().await?);
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let mut rig =
-            Self { data, durability, ingress_settings, nodes, ingress: None, address, private, http };
+        let mut rig = Self {
+            data,
+            durability,
+            ingress_settings,
+            nodes,
+            ingress: None,
+            address,
+            private,
+            http,
+        };
         rig.write_files()?;
         for node in 0..rig.nodes.len() {
             rig.spawn_node(node)?;
@@ -125,8 +159,15 @@ impl Rig {
 
     fn write_files(&self) -> Result<()> {
         let data = self.data.path();
-        std::fs::write(data.join("master.key"), VaultKey::generate().to_base64().expose())?;
-        let urls: Vec<_> = self.nodes.iter().map(|node| format!("nats://{}", node.client)).collect();
+        std::fs::write(
+            data.join("master.key"),
+            VaultKey::generate().to_base64().expose(),
+        )?;
+        let urls: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| format!("nats://{}", node.client))
+            .collect();
         let monitor = self.nodes.first().context("a rig has a node")?.monitor;
         let quoted = |text: String| toml::Value::String(text).to_string();
         let settings = format!(
@@ -146,7 +187,10 @@ impl Rig {
         std::fs::write(data.join("ackline.toml"), settings)?;
         std::fs::write(data.join("declared.toml"), declared())?;
         for node in &self.nodes {
-            std::fs::write(data.join(format!("{}.conf", node.name)), self.node_config(node))?;
+            std::fs::write(
+                data.join(format!("{}.conf", node.name)),
+                self.node_config(node),
+            )?;
         }
         Ok(())
     }
@@ -168,7 +212,11 @@ impl Rig {
             store.display()
         );
         if self.nodes.len() > 1 {
-            let routes: Vec<_> = self.nodes.iter().map(|node| format!("nats://{}", node.route)).collect();
+            let routes: Vec<_> = self
+                .nodes
+                .iter()
+                .map(|node| format!("nats://{}", node.route))
+                .collect();
             let _ = write!(
                 text,
                 "cluster {{\n  name: bench\n  listen: \"{}\"\n  routes: [{}]\n}}\n",
@@ -199,23 +247,37 @@ impl Rig {
 
     async fn declare(&self) -> Result<()> {
         let mut command = ours("ackline")?;
-        command.arg("apply").arg(self.data.path().join("declared.toml"));
-        command.arg("--config").arg(self.data.path().join("ackline.toml")).kill_on_drop(true);
-        let output =
-            timeout(READY_WITHIN, command.output()).await.context("`ackline apply` did not end")??;
+        command
+            .arg("apply")
+            .arg(self.data.path().join("declared.toml"));
+        command
+            .arg("--config")
+            .arg(self.data.path().join("ackline.toml"))
+            .kill_on_drop(true);
+        let output = timeout(READY_WITHIN, command.output())
+            .await
+            .context("`ackline apply` did not end")??;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stdout);
-            bail!("`ackline apply` failed:\n{said}{}", String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "`ackline apply` failed:\n{said}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(())
     }
 
     async fn start_ingress(&mut self) -> Result<()> {
         let mut command = ours("ackline-ingress")?;
-        command.arg("--config").arg(self.data.path().join("ackline.toml"));
+        command
+            .arg("--config")
+            .arg(self.data.path().join("ackline.toml"));
         let program = Program::start("ackline-ingress", command, self.data.path())?;
         let ready = format!("http://{}/readyz", self.private);
-        self.ingress.insert(program).ready(&self.http, &ready, READY_WITHIN).await
+        self.ingress
+            .insert(program)
+            .ready(&self.http, &ready, READY_WITHIN)
+            .await
     }
 
     /// Where webhooks go.
@@ -225,13 +287,21 @@ impl Rig {
 
     /// What the ingress has used.
     pub fn ingress_usage(&self) -> Usage {
-        self.ingress.as_ref().and_then(Program::id).map(Usage::of).unwrap_or_default()
+        self.ingress
+            .as_ref()
+            .and_then(Program::id)
+            .map(Usage::of)
+            .unwrap_or_default()
     }
 
     /// What the broker has used, over all its nodes.
     pub fn nats_usage(&self) -> Usage {
         let mut sum = Usage::default();
-        for pid in self.nodes.iter().filter_map(|node| node.program.as_ref()?.id()) {
+        for pid in self
+            .nodes
+            .iter()
+            .filter_map(|node| node.program.as_ref()?.id())
+        {
             let usage = Usage::of(pid);
             sum.cpu += usage.cpu;
             sum.resident_bytes += usage.resident_bytes;
@@ -241,13 +311,24 @@ impl Rig {
 
     /// The URL of the broker.
     pub fn nats_url(&self) -> String {
-        let urls: Vec<_> = self.nodes.iter().map(|node| format!("nats://{}", node.client)).collect();
+        let urls: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| format!("nats://{}", node.client))
+            .collect();
         urls.join(",")
     }
 
     async fn context(&self) -> Result<jetstream::Context> {
-        let urls: Vec<String> = self.nodes.iter().map(|node| format!("nats://{}", node.client)).collect();
-        let client = async_nats::ConnectOptions::new().connect(urls).await.context("connecting to NATS")?;
+        let urls: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| format!("nats://{}", node.client))
+            .collect();
+        let client = async_nats::ConnectOptions::new()
+            .connect(urls)
+            .await
+            .context("connecting to NATS")?;
         Ok(jetstream::new(client))
     }
 
@@ -256,8 +337,14 @@ impl Rig {
         let ready = format!("http://{}/readyz", self.private);
         let deadline = Instant::now() + READ_WITHIN;
         while Instant::now() < deadline {
-            let said: Value = serde_json::from_str(&self.http.get(&ready).send().await?.text().await?)?;
-            if said.pointer("/spool/records").and_then(Value::as_u64).unwrap_or(0) == 0 {
+            let said: Value =
+                serde_json::from_str(&self.http.get(&ready).send().await?.text().await?)?;
+            if said
+                .pointer("/spool/records")
+                .and_then(Value::as_u64)
+                .unwrap_or(0)
+                == 0
+            {
                 return Ok(());
             }
             sleep(DRAIN_PAUSE).await;
@@ -282,19 +369,30 @@ impl Rig {
         let config = OrderedConfig {
             headers_only: true,
             deliver_policy: DeliverPolicy::All,
-            filter_subjects: UPDATES_SUBJECTS.iter().map(|&subject| subject.to_owned()).collect(),
+            filter_subjects: UPDATES_SUBJECTS
+                .iter()
+                .map(|&subject| subject.to_owned())
+                .collect(),
             ..OrderedConfig::default()
         };
         let mut messages = stream.create_consumer(config).await?.messages().await?;
         loop {
-            let message = timeout(READ_WITHIN, messages.next()).await.context("reading the stream")?;
+            let message = timeout(READ_WITHIN, messages.next())
+                .await
+                .context("reading the stream")?;
             let message = message.context("the stream ended early")??;
-            let id = message.headers.as_ref().and_then(|headers| headers.get(header::MSG_ID));
+            let id = message
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.get(header::MSG_ID));
             let subject = Subject::parse(&message.subject);
-            let id = id.zip(subject).map(|(id, subject)| read_message_id(subject.tenant(), id.as_str()));
+            let id = id
+                .zip(subject)
+                .map(|(id, subject)| read_message_id(subject.tenant(), id.as_str()));
             found.extend(id.and_then(|id| deck.serial_of(id.as_str())));
-            let info =
-                message.info().map_err(|error| anyhow::anyhow!("a message without a place: {error}"))?;
+            let info = message
+                .info()
+                .map_err(|error| anyhow::anyhow!("a message without a place: {error}"))?;
             if info.stream_sequence >= last {
                 return Ok(found);
             }
@@ -303,16 +401,28 @@ impl Rig {
 
     /// Empties the stream, so that a long bench does not fill the disk.
     pub async fn purge(&self) -> Result<()> {
-        self.context().await?.get_stream(UPDATES).await?.purge().await?;
+        self.context()
+            .await?
+            .get_stream(UPDATES)
+            .await?
+            .purge()
+            .await?;
         Ok(())
     }
 
     /// The node that leads the stream of updates.
     pub async fn leader(&self) -> Result<usize> {
         let stream = self.context().await?.get_stream(UPDATES).await?;
-        let leader = stream.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone());
+        let leader = stream
+            .cached_info()
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.leader.clone());
         let leader = leader.context("the stream has no leader")?;
-        self.nodes.iter().position(|node| node.name == leader).context("the leader is no node of ours")
+        self.nodes
+            .iter()
+            .position(|node| node.name == leader)
+            .context("the leader is no node of ours")
     }
 
     /// Kills a node at once, as a crash would.
@@ -341,9 +451,16 @@ impl Rig {
 
     /// Sends a signal to a node, such as `STOP`.
     pub async fn signal_node(&self, node: usize, signal: &str) -> Result<()> {
-        let pid = self.nodes.get(node).and_then(|node| node.program.as_ref()?.id());
+        let pid = self
+            .nodes
+            .get(node)
+            .and_then(|node| node.program.as_ref()?.id());
         let pid = pid.context("the node does not run")?.to_string();
-        let status = Command::new("kill").arg(format!("-{signal}")).arg(pid).status().await?;
+        let status = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(pid)
+            .status()
+            .await?;
         if !status.success() {
             bail!("cannot send SIG{signal} to the broker");
         }
@@ -352,16 +469,23 @@ impl Rig {
 
     /// The ends of the logs, for a report of what went wrong.
     pub fn log_tails(&self) -> String {
-        let programs =
-            self.nodes.iter().filter_map(|node| node.program.as_ref()).chain(self.ingress.as_ref());
-        programs.map(Program::log_tail).collect::<Vec<_>>().join("\n")
+        let programs = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.program.as_ref())
+            .chain(self.ingress.as_ref());
+        programs
+            .map(Program::log_tail)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
 /// Tenants with a number each, all behind one app.
 fn declared() -> String {
-    let mut text =
-        format!("[[apps]]\nid = \"main\"\nsecrets = [\"{APP_SECRET}\"]\nverify_token = \"{VERIFY_TOKEN}\"\n");
+    let mut text = format!(
+        "[[apps]]\nid = \"main\"\nsecrets = [\"{APP_SECRET}\"]\nverify_token = \"{VERIFY_TOKEN}\"\n"
+    );
     for (target, number) in targets().iter().zip(0..) {
         let token = hex(&[number; 8]);
         let _ = write!(

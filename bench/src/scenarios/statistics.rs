@@ -36,7 +36,12 @@ impl Samples {
     pub fn shown(&self) -> String {
         match (self.0.first(), self.0.last()) {
             (Some(least), Some(most)) if self.0.len() > 1 => {
-                format!("{} ({} – {})", number(self.median()), number(*least), number(*most))
+                format!(
+                    "{} ({} – {})",
+                    number(self.median()),
+                    number(*least),
+                    number(*most)
+                )
             }
             _ => number(self.median()),
         }
@@ -45,7 +50,11 @@ impl Samples {
 
 /// A number as a table shows it.
 pub fn number(figure: f64) -> String {
-    if figure.is_nan() { "–".to_owned() } else { super::rounded(figure).to_string() }
+    if figure.is_nan() {
+        "–".to_owned()
+    } else {
+        super::rounded(figure).to_string()
+    }
 }
 
 #[cfg(test)]

@@ -45,7 +45,11 @@ type Attempt = (Duration, bool);
 /// Runs both designs, one after the other.
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let seconds = |full, quick| Duration::from_secs(bench.options.pick(full, quick));
-    let outage = Outage { from: seconds(10, 2), to: seconds(25, 9), end: seconds(40, 12) };
+    let outage = Outage {
+        from: seconds(10, 2),
+        to: seconds(25, 9),
+        end: seconds(40, 12),
+    };
 
     bench.say("the handler that processes first …");
     let naive = naive(bench, outage).await?;
@@ -55,7 +59,10 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let ours = offer(rig.address(), &ledger, outage).await;
     let verdict = rig.check(&ledger).await?;
 
-    let mut report = bench.report("storm", "ours: synced, one node; the handler stores nothing");
+    let mut report = bench.report(
+        "storm",
+        "ours: synced, one node; the handler stores nothing",
+    );
     report.paragraph(&format!(
         "{PER_SECOND} webhooks a second; the system behind is out from {:?} to {:?}. Whatever got no 200 is sent again \
          on Meta's schedule, 50 times as fast. The handler, a process of its own, works on {WORKERS} deliveries at once and \
@@ -66,24 +73,45 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     ));
     let row = |name: &str, attempts: &[Attempt]| {
         let accepted = attempts.iter().filter(|attempt| attempt.1).count();
-        vec![name.to_owned(), attempts.len().to_string(), accepted.to_string(), number(share(attempts))]
+        vec![
+            name.to_owned(),
+            attempts.len().to_string(),
+            accepted.to_string(),
+            number(share(attempts)),
+        ]
     };
     report.table(
         &["", "offered", "accepted", "share"],
-        &[row("ackline", &ours), row("processes before it answers", &naive)],
+        &[
+            row("ackline", &ours),
+            row("processes before it answers", &naive),
+        ],
     );
     report.paragraph(&format!(
         "Ours, held against the stream: {} acked, {} lost, {} doubled, {} out of order.",
         verdict.acked, verdict.lost, verdict.doubled, verdict.out_of_order
     ));
-    for (name, title, attempts) in
-        [("ours", "ackline", &ours), ("naive", "a handler that processes before it answers", &naive)]
-    {
-        let series =
-            [series("offered a second", attempts, |_| true), series("accepted a second", attempts, |ok| ok)];
-        let marks = [outage.from, outage.to].map(|at| at.as_secs_f64()).into_iter().zip(["out", "back"]);
+    for (name, title, attempts) in [
+        ("ours", "ackline", &ours),
+        (
+            "naive",
+            "a handler that processes before it answers",
+            &naive,
+        ),
+    ] {
+        let series = [
+            series("offered a second", attempts, |_| true),
+            series("accepted a second", attempts, |ok| ok),
+        ];
+        let marks = [outage.from, outage.to]
+            .map(|at| at.as_secs_f64())
+            .into_iter()
+            .zip(["out", "back"]);
         let marks: Vec<_> = marks.map(|(at, word)| (at, word.to_owned())).collect();
-        report.plot(name, lines(title, "seconds", "webhooks a second", &series, &marks));
+        report.plot(
+            name,
+            lines(title, "seconds", "webhooks a second", &series, &marks),
+        );
     }
     bench.say(&format!("report: {}", report.write()?.display()));
     let figures = json!({
@@ -107,8 +135,10 @@ async fn naive(bench: &Bench<'_>, outage: Outage) -> Result<Vec<Attempt>> {
     let ledger = deck(outage).await?;
     let downstream = Downstream::start().await?;
     let handler = Naive::start(&bench.root, downstream.address()).await?;
-    let (attempts, ()) =
-        tokio::join!(offer(handler.address(), &ledger, outage), downstream.go_out(outage.from, outage.to));
+    let (attempts, ()) = tokio::join!(
+        offer(handler.address(), &ledger, outage),
+        downstream.go_out(outage.from, outage.to)
+    );
     Ok(attempts)
 }
 
@@ -119,7 +149,9 @@ async fn offer(address: SocketAddr, ledger: &Arc<Ledger>, outage: Outage) -> Vec
     for place in 0..ledger.deck().len() {
         sleep_until(started + due(place, PER_SECOND)).await;
         let ledger = ledger.clone();
-        webhooks.spawn(async move { deliver(address, &ledger, place, started, outage.end + TAIL).await });
+        webhooks.spawn(async move {
+            deliver(address, &ledger, place, started, outage.end + TAIL).await
+        });
     }
     let mut attempts: Vec<Attempt> = webhooks.join_all().await.into_iter().flatten().collect();
     attempts.sort();
@@ -181,9 +213,15 @@ fn series(name: &str, attempts: &[Attempt], counts: impl Fn(bool) -> bool) -> Se
     let last = attempts.last().map_or(0, |attempt| attempt.0.as_secs());
     let points = (0..=last).map(|second| {
         let within = |attempt: &&Attempt| attempt.0.as_secs() == second && counts(attempt.1);
-        (count(second), count(attempts.iter().filter(within).count() as u64))
+        (
+            count(second),
+            count(attempts.iter().filter(within).count() as u64),
+        )
     });
-    Series { name: name.to_owned(), points: points.collect() }
+    Series {
+        name: name.to_owned(),
+        points: points.collect(),
+    }
 }
 
 #[cfg(test)]
@@ -193,7 +231,12 @@ mod tests {
     #[test]
     fn the_share_counts_every_attempt_and_the_series_every_second() {
         let at = |ms, accepted| (Duration::from_millis(ms), accepted);
-        let attempts = [at(0, true), at(500, false), at(1_100, true), at(2_000, true)];
+        let attempts = [
+            at(0, true),
+            at(500, false),
+            at(1_100, true),
+            at(2_000, true),
+        ];
         assert!((share(&attempts) - 0.75).abs() < 1e-9);
         let accepted = series("accepted", &attempts, |ok| ok);
         assert_eq!(accepted.points, [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)]);

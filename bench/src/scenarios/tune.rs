@@ -37,7 +37,8 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     for place in 0..PROCESSES {
         crew.hire(place).await?;
     }
-    let (mut pause, mut resume, mut turn) = (Samples::default(), Samples::default(), Samples::default());
+    let (mut pause, mut resume, mut turn) =
+        (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..repeats {
         sleep(CALM).await;
         pause.push(quiet_after(&crew, &bot, &["pause", "relay"], |_| true).await?);
@@ -56,10 +57,18 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
          to the first that it allows, as the bot sees it; {repeats} times each."
     ));
     let row = |command: &str, samples: &Samples| {
-        vec![format!("`{command}`"), samples.shown(), number(samples.max())]
+        vec![
+            format!("`{command}`"),
+            samples.shown(),
+            number(samples.max()),
+        ]
     };
     report.table(
-        &["command", "obeyed after, median and range (s)", "longest (s)"],
+        &[
+            "command",
+            "obeyed after, median and range (s)",
+            "longest (s)",
+        ],
         &[
             row("ackline pause relay", &pause),
             row("ackline resume relay", &resume),
@@ -74,7 +83,13 @@ const CALM: Duration = Duration::from_millis(1_500);
 
 fn update(serial: u32) -> Update {
     let tenant = usize::try_from(serial).unwrap_or(0) % TENANTS;
-    Update { serial, tenant, person: serial / 24 % 50, is_status: false, second: false }
+    Update {
+        serial,
+        tenant,
+        person: serial / 24 % 50,
+        is_status: false,
+        second: false,
+    }
 }
 
 /// Gives a command and tells how long what it forbids went on.
@@ -84,16 +99,34 @@ async fn quiet_after(
     command: &[&str],
     forbidden: impl Fn(&Arrival) -> bool,
 ) -> Result<f64> {
-    if bot.collect().iter().filter(|arrival| forbidden(arrival)).count() == 0 {
-        bail!("nothing went on that `ackline {}` could have ended", command.join(" "));
+    if bot
+        .collect()
+        .iter()
+        .filter(|arrival| forbidden(arrival))
+        .count()
+        == 0
+    {
+        bail!(
+            "nothing went on that `ackline {}` could have ended",
+            command.join(" ")
+        );
     }
     let given = Instant::now();
     crew.ackline(command).await?;
     sleep(WATCHED).await;
-    let last = bot.collect().iter().filter(|arrival| forbidden(arrival)).map(|arrival| arrival.at).max();
+    let last = bot
+        .collect()
+        .iter()
+        .filter(|arrival| forbidden(arrival))
+        .map(|arrival| arrival.at)
+        .max();
     let after = last.map_or(Duration::ZERO, |last| last.saturating_duration_since(given));
     if after + Duration::from_millis(200) > WATCHED {
-        bail!("`ackline {}` was not obeyed within {WATCHED:?}:\n{}", command.join(" "), crew.log_tails());
+        bail!(
+            "`ackline {}` was not obeyed within {WATCHED:?}:\n{}",
+            command.join(" "),
+            crew.log_tails()
+        );
     }
     Ok(after.as_secs_f64())
 }
@@ -102,7 +135,13 @@ async fn quiet_after(
 async fn resumed_after(crew: &Crew, bot: &Bot) -> Result<f64> {
     let given = Instant::now();
     crew.ackline(&["resume", "relay"]).await?;
-    bot.wait_for(1, RESUMED_WITHIN).await.with_context(|| crew.log_tails())?;
-    let first = bot.collect().first().map(|arrival| arrival.at).context("something has arrived")?;
+    bot.wait_for(1, RESUMED_WITHIN)
+        .await
+        .with_context(|| crew.log_tails())?;
+    let first = bot
+        .collect()
+        .first()
+        .map(|arrival| arrival.at)
+        .context("something has arrived")?;
     Ok(first.saturating_duration_since(given).as_secs_f64())
 }

@@ -39,15 +39,23 @@ pub struct VerifyOnly {
 impl VerifyOnly {
     /// Starts it on a free port.
     pub async fn start(root: &Path) -> Result<Self> {
-        let data = tempfile::Builder::new().prefix("bench-").tempdir_in(root.join(".run"))?;
+        let data = tempfile::Builder::new()
+            .prefix("bench-")
+            .tempdir_in(root.join(".run"))?;
         std::fs::create_dir_all(data.path().join("logs"))?;
         let address = free_address().await?;
         let mut command = ours("ackline-dev")?;
         command.arg("verify-only").arg(address.to_string());
         let mut program = Program::start("verify-only", command, data.path())?;
         let http = reqwest::Client::builder().no_proxy().build()?;
-        program.ready(&http, &format!("http://{address}/"), READY_WITHIN).await?;
-        Ok(Self { program, address, _data: data })
+        program
+            .ready(&http, &format!("http://{address}/"), READY_WITHIN)
+            .await?;
+        Ok(Self {
+            program,
+            address,
+            _data: data,
+        })
     }
 
     /// Where webhooks go.
@@ -67,15 +75,21 @@ impl VerifyOnly {
 /// When a socket cannot be bound.
 pub fn serve(address: SocketAddr) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads: Vec<_> = (0..cores).map(|_| std::thread::spawn(move || serve_one(address))).collect();
+    let threads: Vec<_> = (0..cores)
+        .map(|_| std::thread::spawn(move || serve_one(address)))
+        .collect();
     for thread in threads {
-        thread.join().map_err(|_| anyhow::anyhow!("a server thread panicked"))??;
+        thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("a server thread panicked"))??;
     }
     Ok(())
 }
 
 fn serve_one(address: SocketAddr) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let keys = Rc::new([SigningKey::new(&Secret::new(APP_SECRET.to_owned()))]);
     LocalSet::new().block_on(&runtime, async move {
         let socket = TcpSocket::new_v4()?;
@@ -89,7 +103,9 @@ fn serve_one(address: SocketAddr) -> Result<()> {
             tokio::task::spawn_local(async move {
                 let service = service_fn(move |request| answer(request, keys.clone()));
                 // Ends when the client does.
-                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ = http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
         }
     })
@@ -106,7 +122,10 @@ async fn answer(
     let (head, body) = request.into_parts();
     let verified = match body.collect().await {
         Ok(body) => {
-            let signature = head.headers.get("x-hub-signature-256").map(|value| value.as_bytes());
+            let signature = head
+                .headers
+                .get("x-hub-signature-256")
+                .map(|value| value.as_bytes());
             verify(keys.as_slice(), signature, &body.to_bytes()).is_ok()
         }
         Err(_) => false,

@@ -45,7 +45,9 @@ pub fn quantile_ms(waits: &[Duration], quantile: f64) -> f64 {
     )]
     let place = (count(sorted.len() as u64) * quantile) as usize;
     let last = sorted.len().saturating_sub(1);
-    sorted.get(place.min(last)).map_or(f64::NAN, |wait| wait.as_secs_f64() * 1_000.0)
+    sorted
+        .get(place.min(last))
+        .map_or(f64::NAN, |wait| wait.as_secs_f64() * 1_000.0)
 }
 
 /// When each update arrived first.
@@ -59,16 +61,28 @@ pub fn first_arrivals(arrivals: &[Arrival]) -> HashMap<u32, Instant> {
 
 /// Waits by percentile, for a plot.
 pub fn curve(name: &str, waits: &[Duration]) -> Series {
-    let points =
-        (1..=100).map(|percent| (count(percent), quantile_ms(waits, count(percent) / 100.0 - 0.001)));
-    Series { name: name.to_owned(), points: points.filter(|point| point.1.is_finite()).collect() }
+    let points = (1..=100).map(|percent| {
+        (
+            count(percent),
+            quantile_ms(waits, count(percent) / 100.0 - 0.001),
+        )
+    });
+    Series {
+        name: name.to_owned(),
+        points: points.filter(|point| point.1.is_finite()).collect(),
+    }
 }
 
 /// Jain's index: 1 when all shares are equal, 1/n when one has everything.
 pub fn jain(shares: &[f64]) -> f64 {
-    let (sum, squares) =
-        shares.iter().fold((0.0, 0.0), |(sum, squares), share| (sum + share, squares + share * share));
-    if squares <= 0.0 { f64::NAN } else { sum * sum / (count(shares.len() as u64) * squares) }
+    let (sum, squares) = shares.iter().fold((0.0, 0.0), |(sum, squares), share| {
+        (sum + share, squares + share * share)
+    });
+    if squares <= 0.0 {
+        f64::NAN
+    } else {
+        sum * sum / (count(shares.len() as u64) * squares)
+    }
 }
 
 #[cfg(test)]

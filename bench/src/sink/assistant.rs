@@ -26,7 +26,10 @@ pub async fn order(
 ) -> (StatusCode, Json<Value>) {
     let found = ORDERS.iter().find(|(order, ..)| *order == number);
     let (status, body) = match found {
-        Some((order, status, eta)) => (StatusCode::OK, json!({"order": order, "status": status, "eta": eta})),
+        Some((order, status, eta)) => (
+            StatusCode::OK,
+            json!({"order": order, "status": status, "eta": eta}),
+        ),
         None => (StatusCode::NOT_FOUND, json!({"error": "no such order"})),
     };
     let injected = planned.injected();
@@ -48,24 +51,48 @@ pub async fn complete(
     let (status, answer, body) = match request.as_ref().map(completion) {
         Some(Ok((answer, body))) => (StatusCode::OK, Some(answer), body),
         Some(Err(problem)) => (StatusCode::BAD_REQUEST, None, refusal(problem)),
-        None => (StatusCode::BAD_REQUEST, None, refusal("the body is not JSON")),
+        None => (
+            StatusCode::BAD_REQUEST,
+            None,
+            refusal("the body is not JSON"),
+        ),
     };
     let (seen, injected) = (planned.status(status), planned.injected());
-    sink.journal.record(Entry::Chat(ChatCompletion { request, answer, status: seen, injected }));
+    sink.journal.record(Entry::Chat(ChatCompletion {
+        request,
+        answer,
+        status: seen,
+        injected,
+    }));
     (status, Json(body))
 }
 
 fn completion(request: &Value) -> Result<(String, Value), &'static str> {
-    let model = request.get("model").and_then(Value::as_str).ok_or("`model` is required")?;
-    let messages = request.get("messages").and_then(Value::as_array).ok_or("`messages` is required")?;
+    let model = request
+        .get("model")
+        .and_then(Value::as_str)
+        .ok_or("`model` is required")?;
+    let messages = request
+        .get("messages")
+        .and_then(Value::as_array)
+        .ok_or("`messages` is required")?;
     if request.get("stream").and_then(Value::as_bool) == Some(true) {
         return Err("this assistant does not stream; leave `stream` out");
     }
-    let asked = messages.iter().rev().find(|message| message.get("role") == Some(&json!("user")));
-    let asked = asked.and_then(|message| message.get("content")).and_then(text).ok_or("no user message")?;
+    let asked = messages
+        .iter()
+        .rev()
+        .find(|message| message.get("role") == Some(&json!("user")));
+    let asked = asked
+        .and_then(|message| message.get("content"))
+        .and_then(text)
+        .ok_or("no user message")?;
     let said = reply(&asked);
-    let prompt: usize =
-        messages.iter().filter_map(|message| text(message.get("content")?)).map(|t| tokens(&t)).sum();
+    let prompt: usize = messages
+        .iter()
+        .filter_map(|message| text(message.get("content")?))
+        .map(|t| tokens(&t))
+        .sum();
     let completion = tokens(&said);
     let id = format!("chatcmpl-{}", short_hash(request.to_string().as_bytes()));
     let body = json!({
@@ -138,7 +165,8 @@ mod tests {
     #[test]
     fn an_unusable_request_is_told_apart() {
         assert!(completion(&json!({"model": "m", "messages": []})).is_err());
-        let streamed = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]});
+        let streamed =
+            json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]});
         assert!(completion(&streamed).is_err());
     }
 }

@@ -27,7 +27,10 @@ pub async fn receive(
 ) -> StatusCode {
     let secrets = lock(&sink.bots).get(&name).cloned();
     let given = headers.get(HEADER).and_then(|value| value.to_str().ok());
-    let (own, reason) = match secrets.as_deref().map(|secrets| verify(secrets, given, &body)) {
+    let (own, reason) = match secrets
+        .as_deref()
+        .map(|secrets| verify(secrets, given, &body))
+    {
         None => (StatusCode::NOT_FOUND, Some("no bot of this name")),
         Some(Err(reason)) => (StatusCode::UNAUTHORIZED, Some(reason)),
         Some(Ok(())) => (StatusCode::OK, None),
@@ -44,7 +47,9 @@ pub async fn receive(
             taken.insert(key);
         }
     }
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     sink.journal.record(Entry::Relay(RelayedWebhook {
         name,
         verified,
@@ -60,9 +65,15 @@ pub async fn receive(
     own
 }
 
-fn verify(secrets: &[Secret<String>], given: Option<&str>, body: &[u8]) -> Result<(), &'static str> {
-    let given =
-        given.ok_or("no signature header")?.strip_prefix("sha256=").ok_or("not a sha256 signature")?;
+fn verify(
+    secrets: &[Secret<String>],
+    given: Option<&str>,
+    body: &[u8],
+) -> Result<(), &'static str> {
+    let given = given
+        .ok_or("no signature header")?
+        .strip_prefix("sha256=")
+        .ok_or("not a sha256 signature")?;
     let digest = unhex(given).ok_or("the signature is not hexadecimal")?;
     let signed = secrets.iter().any(|secret| {
         Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes())
@@ -74,24 +85,42 @@ fn verify(secrets: &[Secret<String>], given: Option<&str>, body: &[u8]) -> Resul
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    rest.is_empty().then(|| pairs.iter().map(byte).collect::<Option<_>>())?
+    rest.is_empty()
+        .then(|| pairs.iter().map(byte).collect::<Option<_>>())?
 }
 
 /// What tells the updates of a body apart: message ids, and statuses with the message they are of.
 pub fn update_ids(body: &[u8]) -> Vec<String> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let list =
-        |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+    let list = |value: &Value, name: &str| {
+        value
+            .get(name)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let text =
+        |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
     let mut ids = Vec::new();
-    for change in list(&body, "entry").iter().flat_map(|entry| list(entry, "changes")) {
-        let Some(value) = change.get("value") else { continue };
-        ids.extend(list(value, "messages").iter().filter_map(|message| text(message, "id")));
+    for change in list(&body, "entry")
+        .iter()
+        .flat_map(|entry| list(entry, "changes"))
+    {
+        let Some(value) = change.get("value") else {
+            continue;
+        };
         ids.extend(
-            list(value, "statuses")
+            list(value, "messages")
                 .iter()
-                .filter_map(|status| Some(format!("{}:{}", text(status, "id")?, text(status, "status")?))),
+                .filter_map(|message| text(message, "id")),
         );
+        ids.extend(list(value, "statuses").iter().filter_map(|status| {
+            Some(format!(
+                "{}:{}",
+                text(status, "id")?,
+                text(status, "status")?
+            ))
+        }));
     }
     ids
 }
@@ -102,7 +131,10 @@ mod tests {
 
     #[test]
     fn a_documented_signature_verifies_and_one_flipped_bit_does_not() {
-        let secrets = [Secret::new("other".to_owned()), Secret::new("It's a Secret to Everybody".to_owned())];
+        let secrets = [
+            Secret::new("other".to_owned()),
+            Secret::new("It's a Secret to Everybody".to_owned()),
+        ];
         let good = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
         assert_eq!(verify(&secrets, Some(good), b"Hello, World!"), Ok(()));
         assert!(verify(&secrets, Some(good), b"Hello, World?").is_err());

@@ -66,7 +66,11 @@ pub struct Chatwoot {
 impl Chatwoot {
     pub(super) fn new(options: Options) -> anyhow::Result<Self> {
         let reporter = hook::Reporter::new()?;
-        Ok(Self { desk: Mutex::new(Desk::new(options.inbox_id)), options, reporter })
+        Ok(Self {
+            desk: Mutex::new(Desk::new(options.inbox_id)),
+            options,
+            reporter,
+        })
     }
 
     fn report(&self, message: &Message) -> Value {
@@ -76,13 +80,24 @@ impl Chatwoot {
 
 impl Sink {
     /// Writes an agent's answer to a person and reports it as Chatwoot does; `None` when nothing is known of them.
-    pub async fn agent_answers(self: &Arc<Self>, source_id: &str, content: &str) -> Option<Answered> {
+    pub async fn agent_answers(
+        self: &Arc<Self>,
+        source_id: &str,
+        content: &str,
+    ) -> Option<Answered> {
         let chatwoot = self.chatwoot.clone()?;
         let message = lock(&chatwoot.desk).answer(source_id, content)?;
         let report = chatwoot.report(&message);
         let status = chatwoot.reporter.post(&chatwoot.options, &report).await;
-        self.record_crm(CrmCall { status, ..CrmCall::hook(&message) });
-        Some(Answered { message_id: message.id, conversation_id: message.conversation_id, status })
+        self.record_crm(CrmCall {
+            status,
+            ..CrmCall::hook(&message)
+        });
+        Some(Answered {
+            message_id: message.id,
+            conversation_id: message.conversation_id,
+            status,
+        })
     }
 
     /// Resolves a person's conversation and reports it as Chatwoot does: the status answered, if there is one of each.
@@ -116,11 +131,20 @@ impl CrmCall {
 /// The routes; Chatwoot lives at an origin's root.
 pub fn router() -> Router<Arc<Sink>> {
     Router::new()
-        .route("/public/api/v1/inboxes/{identifier}/contacts", post(public_contact))
-        .route("/public/api/v1/inboxes/{identifier}/contacts/{source_id}", get(public_show))
+        .route(
+            "/public/api/v1/inboxes/{identifier}/contacts",
+            post(public_contact),
+        )
+        .route(
+            "/public/api/v1/inboxes/{identifier}/contacts/{source_id}",
+            get(public_show),
+        )
         .route(
             "/api/v1/accounts/{account}/{*rest}",
-            get(application).post(application).put(application).patch(application),
+            get(application)
+                .post(application)
+                .put(application)
+                .patch(application),
         )
 }
 
@@ -137,7 +161,11 @@ impl Call {
     fn finish(self, outcome: Result<Done, Refused>) -> Response {
         let (status, body, seen) = match outcome {
             Ok(done) => (StatusCode::OK, done.body, done.message),
-            Err(refused) => (refused.status(), json!({ "error": refused.to_string() }), None),
+            Err(refused) => (
+                refused.status(),
+                json!({ "error": refused.to_string() }),
+                None,
+            ),
         };
         self.sink.record_crm(CrmCall {
             method: self.method.to_string(),
@@ -145,8 +173,12 @@ impl Call {
             status: self.planned.status(status),
             injected: self.planned.injected(),
             conversation_id: seen.as_ref().map(|(message, _)| message.conversation_id),
-            message_type: seen.as_ref().map(|(message, _)| message.message_type.as_str().to_owned()),
-            source_id: seen.as_ref().and_then(|(message, _)| message.source_id.clone()),
+            message_type: seen
+                .as_ref()
+                .map(|(message, _)| message.message_type.as_str().to_owned()),
+            source_id: seen
+                .as_ref()
+                .and_then(|(message, _)| message.source_id.clone()),
             content: seen.as_ref().map(|(message, _)| message.content.clone()),
             duplicate: seen.as_ref().is_some_and(|(_, duplicate)| *duplicate),
         });
@@ -155,7 +187,10 @@ impl Call {
             let report = chatwoot.report(&message);
             tokio::spawn(async move {
                 let status = chatwoot.reporter.post(&chatwoot.options, &report).await;
-                sink.record_crm(CrmCall { status, ..CrmCall::hook(&message) });
+                sink.record_crm(CrmCall {
+                    status,
+                    ..CrmCall::hook(&message)
+                });
             });
         }
         (status, Json(body)).into_response()
@@ -170,7 +205,10 @@ struct Done {
 
 impl From<Value> for Done {
     fn from(body: Value) -> Self {
-        Self { body, message: None }
+        Self {
+            body,
+            message: None,
+        }
     }
 }
 
@@ -186,14 +224,23 @@ async fn public_contact(
     OriginalUri(uri): OriginalUri,
     body: Bytes,
 ) -> Response {
-    let Some(chatwoot) = sink.chatwoot.clone() else { return unknown() };
+    let Some(chatwoot) = sink.chatwoot.clone() else {
+        return unknown();
+    };
     let outcome = read(&body).and_then(|body| {
         if identifier != chatwoot.options.inbox_identifier {
             return Err(Refused::NotFound);
         }
         Ok(lock(&chatwoot.desk).upsert(&body)?.into())
     });
-    Call { sink, chatwoot, planned, method: Method::POST, path: uri.path().to_owned() }.finish(outcome)
+    Call {
+        sink,
+        chatwoot,
+        planned,
+        method: Method::POST,
+        path: uri.path().to_owned(),
+    }
+    .finish(outcome)
 }
 
 async fn public_show(
@@ -202,11 +249,23 @@ async fn public_show(
     Extension(planned): Extension<Planned>,
     OriginalUri(uri): OriginalUri,
 ) -> Response {
-    let Some(chatwoot) = sink.chatwoot.clone() else { return unknown() };
+    let Some(chatwoot) = sink.chatwoot.clone() else {
+        return unknown();
+    };
     let found = lock(&chatwoot.desk).contact_of(&source_id);
     let known = identifier == chatwoot.options.inbox_identifier;
-    let outcome = found.filter(|_| known).map(Done::from).ok_or(Refused::NotFound);
-    Call { sink, chatwoot, planned, method: Method::GET, path: uri.path().to_owned() }.finish(outcome)
+    let outcome = found
+        .filter(|_| known)
+        .map(Done::from)
+        .ok_or(Refused::NotFound);
+    Call {
+        sink,
+        chatwoot,
+        planned,
+        method: Method::GET,
+        path: uri.path().to_owned(),
+    }
+    .finish(outcome)
 }
 
 async fn application(
@@ -217,19 +276,37 @@ async fn application(
     OriginalUri(uri): OriginalUri,
     request: Request,
 ) -> Response {
-    let Some(chatwoot) = sink.chatwoot.clone() else { return unknown() };
+    let Some(chatwoot) = sink.chatwoot.clone() else {
+        return unknown();
+    };
     let (head, body) = request.into_parts();
     let body = to_bytes(body, BODY_MAX).await.unwrap_or_default();
-    let token = head.headers.get("api_access_token").and_then(|token| token.to_str().ok());
+    let token = head
+        .headers
+        .get("api_access_token")
+        .and_then(|token| token.to_str().ok());
     let outcome = if token != Some(chatwoot.options.access_token.expose()) {
         Err(Refused::Token)
     } else if account != chatwoot.options.account_id {
         Err(Refused::NotFound)
     } else {
         let parts: Vec<&str> = rest.split('/').collect();
-        route(&mut lock(&chatwoot.desk), &head.method, &parts, &query, &body)
+        route(
+            &mut lock(&chatwoot.desk),
+            &head.method,
+            &parts,
+            &query,
+            &body,
+        )
     };
-    Call { sink, chatwoot, planned, method: head.method, path: uri.path().to_owned() }.finish(outcome)
+    Call {
+        sink,
+        chatwoot,
+        planned,
+        method: head.method,
+        path: uri.path().to_owned(),
+    }
+    .finish(outcome)
 }
 
 fn route(
@@ -243,29 +320,39 @@ fn route(
     match (method.as_str(), parts) {
         ("POST", ["contact_inboxes", "filter"]) => {
             let body = read(body)?;
-            let source = body.get("source_id").and_then(Value::as_str).ok_or(Refused::NotFound)?;
+            let source = body
+                .get("source_id")
+                .and_then(Value::as_str)
+                .ok_or(Refused::NotFound)?;
             Ok(desk.contact_of(source).ok_or(Refused::NotFound)?.into())
         }
-        ("GET", ["contacts", "search"]) => {
-            Ok(desk.search(query.get("q").map(String::as_str).unwrap_or_default()).into())
-        }
+        ("GET", ["contacts", "search"]) => Ok(desk
+            .search(query.get("q").map(String::as_str).unwrap_or_default())
+            .into()),
         ("POST", ["contacts", "filter"]) => Ok(desk.filter(&read(body)?).into()),
         ("GET", ["contacts", contact]) => Ok(desk.contact(id(contact)?)?.into()),
         ("PUT", ["contacts", contact]) => Ok(desk.change(id(contact)?, &read(body)?)?.into()),
-        ("GET", ["contacts", contact, "conversations"]) => Ok(desk.conversations(id(contact)?)?.into()),
+        ("GET", ["contacts", contact, "conversations"]) => {
+            Ok(desk.conversations(id(contact)?)?.into())
+        }
         ("POST", ["conversations"]) => Ok(desk.converse(&read(body)?)?.into()),
-        ("GET", ["conversations", conversation]) => Ok(desk.conversation(id(conversation)?)?.into()),
+        ("GET", ["conversations", conversation]) => {
+            Ok(desk.conversation(id(conversation)?)?.into())
+        }
         ("GET", ["conversations", conversation, "messages"]) => {
             let after = query.get("after").and_then(|after| after.parse().ok());
             Ok(desk.messages(id(conversation)?, after)?.into())
         }
         ("POST", ["conversations", conversation, "messages"]) => {
             let (message, duplicate) = desk.post(id(conversation)?, &read(body)?)?;
-            Ok(Done { body: message.show(), message: Some((message, duplicate)) })
+            Ok(Done {
+                body: message.show(),
+                message: Some((message, duplicate)),
+            })
         }
-        ("PATCH", ["conversations", conversation, "messages", message]) => {
-            Ok(desk.set_status(id(conversation)?, id(message)?, &read(body)?)?.into())
-        }
+        ("PATCH", ["conversations", conversation, "messages", message]) => Ok(desk
+            .set_status(id(conversation)?, id(message)?, &read(body)?)?
+            .into()),
         _ => Err(Refused::NotFound),
     }
 }

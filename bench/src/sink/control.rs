@@ -23,7 +23,10 @@ type Refusal = (StatusCode, Json<Value>);
 pub fn router() -> Router<Arc<Sink>> {
     Router::new()
         .route("/journal", get(journal).delete(clear_journal))
-        .route("/faults", get(show_faults).post(add_fault).delete(clear_faults))
+        .route(
+            "/faults",
+            get(show_faults).post(add_fault).delete(clear_faults),
+        )
         .route("/secrets/{name}", put(set_secrets))
         .route("/chatwoot/answers", post(answer))
         .route("/health", get(health))
@@ -60,11 +63,14 @@ impl JournalQuery {
             Entry::Relay(_) => "relay",
             Entry::Crm(_) => "crm",
         };
-        let webhook_asked = self.name.is_some() || self.verified.is_some() || self.webhook_id.is_some();
+        let webhook_asked =
+            self.name.is_some() || self.verified.is_some() || self.webhook_id.is_some();
         let webhook = match entry {
             Entry::Webhook(webhook) => {
                 self.name.as_deref().is_none_or(|name| name == webhook.name)
-                    && self.verified.is_none_or(|verified| verified == webhook.verified)
+                    && self
+                        .verified
+                        .is_none_or(|verified| verified == webhook.verified)
                     && (self.webhook_id.is_none() || self.webhook_id == webhook.webhook_id)
             }
             _ => !webhook_asked,
@@ -79,7 +85,11 @@ impl Sink {
         let ask = Ask {
             since: query.since,
             // A wait without a count is a wait for anything at all.
-            at_least: if query.wait_ms > 0 { query.n.max(1) } else { query.n },
+            at_least: if query.wait_ms > 0 {
+                query.n.max(1)
+            } else {
+                query.n
+            },
             wait: Duration::from_millis(query.wait_ms),
             limit: query.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX),
         };
@@ -87,7 +97,10 @@ impl Sink {
     }
 }
 
-async fn journal(State(sink): State<Arc<Sink>>, Query(query): Query<JournalQuery>) -> Json<Page<Entry>> {
+async fn journal(
+    State(sink): State<Arc<Sink>>,
+    Query(query): Query<JournalQuery>,
+) -> Json<Page<Entry>> {
     Json(sink.read_journal(&query).await)
 }
 
@@ -102,7 +115,8 @@ async fn show_faults(State(sink): State<Arc<Sink>>) -> Json<Vec<Fault>> {
 }
 
 async fn add_fault(State(sink): State<Arc<Sink>>, body: Bytes) -> Result<StatusCode, Refusal> {
-    sink.add_fault(read(&body)?).map_err(|error| refuse(&error))?;
+    sink.add_fault(read(&body)?)
+        .map_err(|error| refuse(&error))?;
     Ok(StatusCode::CREATED)
 }
 
@@ -137,7 +151,9 @@ struct AnswerSpec {
 async fn answer(State(sink): State<Arc<Sink>>, body: Bytes) -> Result<Json<Answered>, Refusal> {
     let AnswerSpec { source_id, content } = read(&body)?;
     let answered = sink.agent_answers(&source_id, &content).await;
-    answered.map(Json).ok_or_else(|| refuse(&"Chatwoot has no conversation with this source_id"))
+    answered
+        .map(Json)
+        .ok_or_else(|| refuse(&"Chatwoot has no conversation with this source_id"))
 }
 
 async fn health(State(sink): State<Arc<Sink>>) -> Json<Value> {
@@ -150,5 +166,8 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
 }
 
 fn refuse(error: &dyn std::fmt::Display) -> Refusal {
-    (StatusCode::BAD_REQUEST, Json(json!({"error": error.to_string()})))
+    (
+        StatusCode::BAD_REQUEST,
+        Json(json!({"error": error.to_string()})),
+    )
 }

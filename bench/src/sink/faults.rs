@@ -52,7 +52,9 @@ impl Faults {
     /// Adds a fault behind the others.
     pub fn add(&mut self, mut fault: Fault) -> Result<(), BadFault> {
         let effect = fault.status.is_some() || fault.drop || fault.delay_ms > 0;
-        let status = fault.status.is_none_or(|status| (200..=599).contains(&status));
+        let status = fault
+            .status
+            .is_none_or(|status| (200..=599).contains(&status));
         if !effect || !status || fault.delay_ms > DELAY_MAX_MS {
             return Err(BadFault::Effect);
         }
@@ -66,7 +68,10 @@ impl Faults {
 
     /// Uses up one application of the first matching fault.
     pub fn next(&mut self, path: &str) -> Option<Fault> {
-        let index = self.0.iter().position(|fault| path.starts_with(&fault.path))?;
+        let index = self
+            .0
+            .iter()
+            .position(|fault| path.starts_with(&fault.path))?;
         let fault = self.0.get_mut(index)?;
         let applied = fault.clone();
         fault.times -= 1;
@@ -94,7 +99,9 @@ pub struct Planned(Option<Fault>);
 impl Planned {
     /// Whether the handler's own answer will be replaced.
     pub fn injected(&self) -> bool {
-        self.0.as_ref().is_some_and(|fault| fault.drop || fault.status.is_some())
+        self.0
+            .as_ref()
+            .is_some_and(|fault| fault.drop || fault.status.is_some())
     }
 
     /// The status that will be seen, given the handler's own; none when the connection closes.
@@ -118,10 +125,14 @@ pub async fn inject(State(sink): State<Arc<Sink>>, mut request: Request, next: N
     if fault.drop {
         return hang_up();
     }
-    let status = fault.status.and_then(|status| StatusCode::from_u16(status).ok());
+    let status = fault
+        .status
+        .and_then(|status| StatusCode::from_u16(status).ok());
     let mut response = status.map_or(response, IntoResponse::into_response);
     if let Some(seconds) = fault.retry_after_s {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -133,7 +144,12 @@ mod tests {
     #[test]
     fn a_fault_applies_so_often_and_only_below_its_path() {
         let mut faults = Faults::default();
-        let fault = Fault { times: 2, path: "/webhooks/a".into(), status: Some(503), ..Fault::default() };
+        let fault = Fault {
+            times: 2,
+            path: "/webhooks/a".into(),
+            status: Some(503),
+            ..Fault::default()
+        };
         faults.add(fault).unwrap();
         assert_eq!(faults.next("/webhooks/b"), None);
         assert_eq!(faults.next("/webhooks/a").unwrap().status, Some(503));
@@ -145,6 +161,12 @@ mod tests {
     fn a_fault_without_effect_is_refused() {
         let mut faults = Faults::default();
         assert_eq!(faults.add(Fault::default()), Err(BadFault::Effect));
-        assert_eq!(faults.add(Fault { status: Some(99), ..Fault::default() }), Err(BadFault::Effect));
+        assert_eq!(
+            faults.add(Fault {
+                status: Some(99),
+                ..Fault::default()
+            }),
+            Err(BadFault::Effect)
+        );
     }
 }

@@ -26,7 +26,9 @@ impl Sink {
     /// Checks a webhook against every secret of a name.
     pub fn verify(&self, name: &str, headers: &HeaderMap, body: &[u8]) -> Verdict {
         let secrets = lock(&self.secrets).get(name).cloned();
-        let Some(secrets) = secrets else { return Verdict::UnknownName };
+        let Some(secrets) = secrets else {
+            return Verdict::UnknownName;
+        };
         let mut reason = "no usable secret".to_owned();
         for secret in secrets {
             // The crate takes an empty key as valid; a receiver must not.
@@ -66,14 +68,22 @@ pub async fn receive(
     let verdict = sink.verify(&name, &headers, &body);
     let (own, reason) = match &verdict {
         Verdict::Verified => (StatusCode::OK, None),
-        Verdict::UnknownName => (StatusCode::NOT_FOUND, Some("no secret for this name".to_owned())),
+        Verdict::UnknownName => (
+            StatusCode::NOT_FOUND,
+            Some("no secret for this name".to_owned()),
+        ),
         Verdict::Refused(reason) => (StatusCode::UNAUTHORIZED, Some(reason.clone())),
     };
-    let webhook_id = headers.get("webhook-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let webhook_id = headers
+        .get("webhook-id")
+        .and_then(|id| id.to_str().ok())
+        .map(str::to_owned);
     let status = planned.status(own);
     let verified = verdict == Verdict::Verified;
     let answered_ok = verified && status.is_some_and(|status| (200..300).contains(&status));
-    let duplicate = webhook_id.as_deref().is_some_and(|id| verified && sink.take(&name, id, answered_ok));
+    let duplicate = webhook_id
+        .as_deref()
+        .is_some_and(|id| verified && sink.take(&name, id, answered_ok));
     sink.journal.record(Entry::Webhook(ReceivedWebhook {
         name,
         webhook_id,

@@ -12,17 +12,27 @@ fn secret(byte: u8) -> Secret<String> {
 
 async fn sink() -> Running {
     let secrets = BTreeMap::from([("acme".to_owned(), vec![secret(1), secret(2)])]);
-    start(Options { secrets, ..Options::default() }).await.unwrap()
+    start(Options {
+        secrets,
+        ..Options::default()
+    })
+    .await
+    .unwrap()
 }
 
 fn http() -> reqwest::Client {
-    reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build().unwrap()
+    reqwest::Client::builder()
+        .timeout(Duration::from_secs(20))
+        .no_proxy()
+        .build()
+        .unwrap()
 }
 
 async fn post(sink: &Running, key: &Secret<String>, id: &str, age_s: u64) -> reqwest::Result<u16> {
     let body = br#"{"type":"message.received","data":{}}"#;
     let timestamp = unix_micros() / 1_000_000 - age_s;
-    let signature = standard_webhooks::sign(&[standard_webhooks::key(key).unwrap()], id, timestamp, body);
+    let signature =
+        standard_webhooks::sign(&[standard_webhooks::key(key).unwrap()], id, timestamp, body);
     let request = http()
         .post(format!("{}/webhooks/acme", sink.url()))
         .header("webhook-id", id)
@@ -38,7 +48,10 @@ async fn webhooks(sink: &Running) -> Vec<(bool, bool, Option<u16>)> {
         Entry::Webhook(webhook) => Some((webhook.verified, webhook.duplicate, webhook.status)),
         _ => None,
     };
-    page.entries.iter().filter_map(|numbered| row(&numbered.entry)).collect()
+    page.entries
+        .iter()
+        .filter_map(|numbered| row(&numbered.entry))
+        .collect()
 }
 
 #[tokio::test]
@@ -47,10 +60,24 @@ async fn a_good_signature_of_any_live_secret_is_taken_and_others_are_refused() {
     assert_eq!(post(&sink, &secret(1), "a", 0).await.unwrap(), 200);
     assert_eq!(post(&sink, &secret(2), "b", 0).await.unwrap(), 200);
     assert_eq!(post(&sink, &secret(3), "c", 0).await.unwrap(), 401);
-    assert_eq!(post(&sink, &secret(1), "d", 3600).await.unwrap(), 401, "an old timestamp is a replay");
-    let unsigned = http().post(format!("{}/webhooks/acme", sink.url())).body("{}").send().await.unwrap();
+    assert_eq!(
+        post(&sink, &secret(1), "d", 3600).await.unwrap(),
+        401,
+        "an old timestamp is a replay"
+    );
+    let unsigned = http()
+        .post(format!("{}/webhooks/acme", sink.url()))
+        .body("{}")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(unsigned.status(), 401);
-    let unknown = http().post(format!("{}/webhooks/nobody", sink.url())).body("{}").send().await.unwrap();
+    let unknown = http()
+        .post(format!("{}/webhooks/nobody", sink.url()))
+        .body("{}")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(unknown.status(), 404);
     let verified: Vec<bool> = webhooks(&sink).await.iter().map(|row| row.0).collect();
     assert_eq!(verified, [true, true, false, false, false, false]);
@@ -60,7 +87,12 @@ async fn a_good_signature_of_any_live_secret_is_taken_and_others_are_refused() {
 async fn an_empty_secret_verifies_nothing() {
     let sink = sink().await;
     let url = format!("{}/_sink/secrets/acme", sink.url());
-    let set = http().put(url).json(&json!({"secrets": ["whsec_"]})).send().await.unwrap();
+    let set = http()
+        .put(url)
+        .json(&json!({"secrets": ["whsec_"]}))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(set.status(), 204);
     assert_eq!(post(&sink, &secret(1), "a", 0).await.unwrap(), 401);
 }
@@ -69,19 +101,33 @@ async fn an_empty_secret_verifies_nothing() {
 async fn a_failed_attempt_is_not_taken_so_its_retry_is_no_duplicate() {
     let sink = sink().await;
     let fault = json!({"path": "/webhooks/acme", "status": 503, "retry_after_s": 2});
-    let added = http().post(format!("{}/_sink/faults", sink.url())).json(&fault).send().await.unwrap();
+    let added = http()
+        .post(format!("{}/_sink/faults", sink.url()))
+        .json(&fault)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(added.status(), 201);
     for expected in [503, 200, 200] {
         assert_eq!(post(&sink, &secret(1), "same", 0).await.unwrap(), expected);
     }
-    let rows = [(true, false, Some(503)), (true, false, Some(200)), (true, true, Some(200))];
+    let rows = [
+        (true, false, Some(503)),
+        (true, false, Some(200)),
+        (true, true, Some(200)),
+    ];
     assert_eq!(webhooks(&sink).await, rows);
 }
 
 #[tokio::test]
 async fn a_dropped_connection_has_no_answer() {
     let sink = sink().await;
-    sink.sink().add_fault(Fault { drop: true, ..Fault::default() }).unwrap();
+    sink.sink()
+        .add_fault(Fault {
+            drop: true,
+            ..Fault::default()
+        })
+        .unwrap();
     assert!(post(&sink, &secret(1), "a", 0).await.is_err());
     assert_eq!(webhooks(&sink).await, [(true, false, None)]);
 }
@@ -89,14 +135,36 @@ async fn a_dropped_connection_has_no_answer() {
 #[tokio::test]
 async fn orders_and_the_assistant_answer_and_are_recorded() {
     let sink = sink().await;
-    let order = http().get(format!("{}/orders/1001", sink.url())).send().await.unwrap();
+    let order = http()
+        .get(format!("{}/orders/1001", sink.url()))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(order.json::<Value>().await.unwrap()["status"], "shipped");
-    assert_eq!(http().get(format!("{}/orders/7", sink.url())).send().await.unwrap().status(), 404);
-    let request = json!({"model": "scripted", "messages": [{"role": "user", "content": "refund please"}]});
-    let chat =
-        http().post(format!("{}/v1/chat/completions", sink.url())).json(&request).send().await.unwrap();
+    assert_eq!(
+        http()
+            .get(format!("{}/orders/7", sink.url()))
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        404
+    );
+    let request =
+        json!({"model": "scripted", "messages": [{"role": "user", "content": "refund please"}]});
+    let chat = http()
+        .post(format!("{}/v1/chat/completions", sink.url()))
+        .json(&request)
+        .send()
+        .await
+        .unwrap();
     let chat: Value = chat.json().await.unwrap();
-    assert!(chat["choices"][0]["message"]["content"].as_str().unwrap().contains("30 days"));
+    assert!(
+        chat["choices"][0]["message"]["content"]
+            .as_str()
+            .unwrap()
+            .contains("30 days")
+    );
     assert!(chat["usage"]["total_tokens"].as_u64().unwrap() > 0);
     let url = format!("{}/_sink/journal?kind=chat&n=1&wait_ms=20000", sink.url());
     let page: Value = http().get(url).send().await.unwrap().json().await.unwrap();
@@ -119,31 +187,70 @@ fn chatwoot(webhook_url: Option<String>) -> ChatwootOptions {
 async fn chatwoot_reports_what_is_written_there_and_knows_its_token_and_its_ids() {
     let hook = sink().await;
     let hook_url = format!("{}/relay/hook", hook.url());
-    let options = Options { chatwoot: Some(chatwoot(Some(hook_url))), ..Options::default() };
+    let options = Options {
+        chatwoot: Some(chatwoot(Some(hook_url))),
+        ..Options::default()
+    };
     let sink = start(options).await.unwrap();
     let call = async |path: &str, token: &str, body: Value| {
-        let request = http().post(format!("{}/{path}", sink.url())).header("api_access_token", token);
+        let request = http()
+            .post(format!("{}/{path}", sink.url()))
+            .header("api_access_token", token);
         let response = request.json(&body).send().await.unwrap();
-        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+        (
+            response.status().as_u16(),
+            response.json::<Value>().await.unwrap(),
+        )
     };
     let contact = json!({"source_id": "US.1", "identifier": "US.1", "name": "Ada"});
-    assert_eq!(call("public/api/v1/inboxes/inbox/contacts", "", contact.clone()).await.0, 200);
-    assert_eq!(call("public/api/v1/inboxes/other/contacts", "", contact).await.0, 404);
+    assert_eq!(
+        call("public/api/v1/inboxes/inbox/contacts", "", contact.clone())
+            .await
+            .0,
+        200
+    );
+    assert_eq!(
+        call("public/api/v1/inboxes/other/contacts", "", contact)
+            .await
+            .0,
+        404
+    );
     let start = json!({"source_id": "US.1", "inbox_id": "7"});
-    assert_eq!(call("api/v1/accounts/1/conversations", "stranger", start.clone()).await.0, 401);
+    assert_eq!(
+        call("api/v1/accounts/1/conversations", "stranger", start.clone())
+            .await
+            .0,
+        401
+    );
     let (_, conversation) = call("api/v1/accounts/1/conversations", "agent-token", start).await;
-    let messages = format!("chatwoot/api/v1/accounts/1/conversations/{}/messages", conversation["id"]);
+    let messages = format!(
+        "chatwoot/api/v1/accounts/1/conversations/{}/messages",
+        conversation["id"]
+    );
     let message = json!({"content": "hi", "message_type": "incoming", "source_id": "wamid.1"});
     assert_eq!(call(&messages, "agent-token", message).await.0, 200);
 
     assert!(sink.sink().agent_answers("US.2", "hello?").await.is_none());
-    let answered = sink.sink().agent_answers("US.1", "With you in a minute").await.unwrap();
-    assert_eq!(answered.status, Some(404), "the hook knows no such bot, and that is what it answered");
+    let answered = sink
+        .sink()
+        .agent_answers("US.1", "With you in a minute")
+        .await
+        .unwrap();
+    assert_eq!(
+        answered.status,
+        Some(404),
+        "the hook knows no such bot, and that is what it answered"
+    );
     let url = format!("{}/_sink/journal?kind=relay&n=2&wait_ms=20000", hook.url());
     let page: Value = http().get(url).send().await.unwrap().json().await.unwrap();
-    let body = |entry: &Value| serde_json::from_str::<Value>(entry["body"].as_str().unwrap()).unwrap();
-    let mut sources: Vec<Value> =
-        page["entries"].as_array().unwrap().iter().map(|entry| body(entry)["source_id"].clone()).collect();
+    let body =
+        |entry: &Value| serde_json::from_str::<Value>(entry["body"].as_str().unwrap()).unwrap();
+    let mut sources: Vec<Value> = page["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| body(entry)["source_id"].clone())
+        .collect();
     sources.sort_by_key(Value::is_null);
     assert_eq!(sources, [json!("wamid.1"), Value::Null]);
 }

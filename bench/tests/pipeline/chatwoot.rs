@@ -10,10 +10,17 @@ use std::collections::BTreeSet;
 const PERSON: &str = "4915100000001";
 
 fn creates_message(received: &Received) -> bool {
-    received.method == "POST" && received.path.ends_with("/messages") && received.status.is_success()
+    received.method == "POST"
+        && received.path.ends_with("/messages")
+        && received.status.is_success()
 }
 
-async fn written(installation: &Installation, wire: &Receiver, message: IncomingMessage, so_far: usize) {
+async fn written(
+    installation: &Installation,
+    wire: &Receiver,
+    message: IncomingMessage,
+    so_far: usize,
+) {
     let accepted = installation.post(message);
     installation.acknowledged(&accepted).await;
     // What the person wrote, and what we answered.
@@ -22,7 +29,9 @@ async fn written(installation: &Installation, wire: &Receiver, message: Incoming
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_request_of_the_crm_pool_is_one_that_chatwoot_describes() {
-    let prism = tokio::task::spawn_blocking(|| chatwoot().unwrap()).await.unwrap();
+    let prism = tokio::task::spawn_blocking(|| chatwoot().unwrap())
+        .await
+        .unwrap();
     // One failure on the way makes the pool ask whether the message is there before it posts it again.
     let wire = Receiver::before(prism.url(), 1).await;
     let mut blueprint = Blueprint::new().await;
@@ -35,24 +44,58 @@ async fn every_request_of_the_crm_pool_is_one_that_chatwoot_describes() {
             "metadata": {"display_phone_number": "15550783881", "phone_number_id": ACME_NUMBER},
             "messages": [{"from": PERSON, "id": "wamid.nameless", "timestamp": "1795000000", "type": "text",
                 "text": {"body": "Hello/ äöü 🚲"}}]}}]}]});
-    let posted =
-        installation.simulator().deliver_raw(nameless.to_string().into(), Posting::default()).unwrap();
+    let posted = installation
+        .simulator()
+        .deliver_raw(nameless.to_string().into(), Posting::default())
+        .unwrap();
     installation.acknowledged(&posted).await;
     wire.wait(2, creates_message).await;
-    let picture = Content::Image { caption: Some("look".to_owned()), media_id: None };
-    written(&installation, &wire, named(PERSON, ACME_NUMBER, "Ada", picture), 2).await;
-    let nobody = IncomingMessage::text_without_phone("US.13491208655302741918", "Hi").to_number(ACME_NUMBER);
+    let picture = Content::Image {
+        caption: Some("look".to_owned()),
+        media_id: None,
+    };
+    written(
+        &installation,
+        &wire,
+        named(PERSON, ACME_NUMBER, "Ada", picture),
+        2,
+    )
+    .await;
+    let nobody =
+        IncomingMessage::text_without_phone("US.13491208655302741918", "Hi").to_number(ACME_NUMBER);
     written(&installation, &wire, nobody, 4).await;
-    let place = Content::Location { latitude: 52.5, longitude: 13.4, place: None, address: None };
-    written(&installation, &wire, named(PERSON, ACME_NUMBER, "Ada", place), 6).await;
+    let place = Content::Location {
+        latitude: 52.5,
+        longitude: 13.4,
+        place: None,
+        address: None,
+    };
+    written(
+        &installation,
+        &wire,
+        named(PERSON, ACME_NUMBER, "Ada", place),
+        6,
+    )
+    .await;
 
     let calls = wire.all().await;
-    let passed = calls.iter().map(|call| &call.entry).filter(|call| call.status != 503);
+    let passed = calls
+        .iter()
+        .map(|call| &call.entry)
+        .filter(|call| call.status != 503);
     for call in passed.clone() {
-        assert!(call.status.is_success(), "Chatwoot describes no such request: {call:#?}");
+        assert!(
+            call.status.is_success(),
+            "Chatwoot describes no such request: {call:#?}"
+        );
     }
     let made: BTreeSet<(String, String)> = passed
-        .map(|call| (call.method.clone(), call.path.split('?').next().unwrap_or_default().to_owned()))
+        .map(|call| {
+            (
+                call.method.clone(),
+                call.path.split('?').next().unwrap_or_default().to_owned(),
+            )
+        })
         .collect();
     for (method, path) in [
         ("POST", "/public/api/v1/inboxes/test-inbox/contacts"),
@@ -62,14 +105,21 @@ async fn every_request_of_the_crm_pool_is_one_that_chatwoot_describes() {
         ("GET", "/api/v1/accounts/1/conversations/0/messages"),
         ("PUT", "/api/v1/accounts/1/contacts/0"),
     ] {
-        assert!(made.contains(&(method.to_owned(), path.to_owned())), "no {method} {path} among {made:#?}");
+        assert!(
+            made.contains(&(method.to_owned(), path.to_owned())),
+            "no {method} {path} among {made:#?}"
+        );
     }
     let directions: Vec<bool> = calls
         .iter()
         .filter(|call| creates_message(&call.entry))
         .map(|call| call.entry.body.contains("\"message_type\":\"incoming\""))
         .collect();
-    assert_eq!(directions.iter().filter(|incoming| **incoming).count(), 4, "{directions:?}");
+    assert_eq!(
+        directions.iter().filter(|incoming| **incoming).count(),
+        4,
+        "{directions:?}"
+    );
     assert_eq!(directions.len(), 8, "each message is there once");
     assert!(installation.dead_letters("acme", "crm").await.is_empty());
     assert!(!prism.log().contains("Violation"), "{}", prism.log());

@@ -22,16 +22,22 @@ fn person(n: usize) -> String {
 
 /// Everybody writes; gives the ids.
 fn say(installation: &Installation, words: &str) -> Vec<String> {
-    let post =
-        |n: usize| installation.post(text(&person(n), ACME_NUMBER, &format!("{words} {n}"))).message_ids;
+    let post = |n: usize| {
+        installation
+            .post(text(&person(n), ACME_NUMBER, &format!("{words} {n}")))
+            .message_ids
+    };
     (0..PEOPLE).flat_map(post).collect()
 }
 
 /// How often each answer was given.
 async fn answers(installation: &Installation) -> BTreeMap<String, usize> {
     let mut answers = BTreeMap::new();
-    let seen =
-        installation.simulator().journal().read(Ask::default(), |entry| from_business(entry).is_some()).await;
+    let seen = installation
+        .simulator()
+        .journal()
+        .read(Ask::default(), |entry| from_business(entry).is_some())
+        .await;
     for entry in &seen.entries {
         let seen = from_business(&entry.entry).unwrap();
         *answers.entry(seen.text.clone()).or_default() += 1;
@@ -44,8 +50,14 @@ async fn cut_off(installation: &Installation) -> anyhow::Result<Vec<String>> {
     let letters = installation.api("acme")?.dead_letters("replies").await?;
     let words = |letter: &serde_json::Value| {
         let reason = letter["reason"].as_str().unwrap_or_default();
-        assert!(reason.contains("cut off"), "given up for another reason: {letter:#}");
-        letter["payload"]["content"]["body"].as_str().unwrap_or_default().to_owned()
+        assert!(
+            reason.contains("cut off"),
+            "given up for another reason: {letter:#}"
+        );
+        letter["payload"]["content"]["body"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     };
     Ok(letters.iter().map(words).collect())
 }
@@ -72,22 +84,37 @@ async fn burst_over(victim: &Victim) {
     let answered = |entry: &Entry| from_business(entry).is_some();
     // Once while most wait for their flow, once while most wait for their send.
     for crash_after in [1, PEOPLE / 2] {
-        witness::entries(simulator.journal(), "first answers", 0, crash_after, answered).await.unwrap();
+        witness::entries(
+            simulator.journal(),
+            "first answers",
+            0,
+            crash_after,
+            answered,
+        )
+        .await
+        .unwrap();
         match victim {
             Victim::Workers => installation.kill_workers().await,
             Victim::Nats => installation.kill_nats().await,
         }
-        assert!(answers(&installation).await.len() < PEOPLE, "the burst was over before the crash");
+        assert!(
+            answers(&installation).await.len() < PEOPLE,
+            "the burst was over before the crash"
+        );
         match victim {
             Victim::Workers => installation.start_workers().await.unwrap(),
             Victim::Nats => installation.start_nats().await.unwrap(),
         }
     }
 
-    let expected: Vec<String> = (0..PEOPLE).map(|n| format!("You wrote: question {n}")).collect();
+    let expected: Vec<String> = (0..PEOPLE)
+        .map(|n| format!("You wrote: question {n}"))
+        .collect();
     until("an answer or a report for everybody", WITHIN, async || {
         // The API says so while it is not connected yet.
-        let Ok(cut_off) = cut_off(&installation).await else { return Ok(None) };
+        let Ok(cut_off) = cut_off(&installation).await else {
+            return Ok(None);
+        };
         let answers = answers(&installation).await;
         let settled = |words: &&String| answers.contains_key(*words) || cut_off.contains(words);
         Ok((expected.iter().filter(settled).count() == PEOPLE).then_some(()))
@@ -96,18 +123,37 @@ async fn burst_over(victim: &Victim) {
     .unwrap();
     // What goes to a person goes in order: a second answer would come before the answer to this.
     posted.extend(say(&installation, "thanks"));
-    let all =
-        |entry: &Entry| from_business(entry).is_some_and(|seen| seen.text.starts_with("You wrote: thanks"));
-    witness::entries(simulator.journal(), "answers of the successor", 0, PEOPLE, all).await.unwrap();
+    let all = |entry: &Entry| {
+        from_business(entry).is_some_and(|seen| seen.text.starts_with("You wrote: thanks"))
+    };
+    witness::entries(
+        simulator.journal(),
+        "answers of the successor",
+        0,
+        PEOPLE,
+        all,
+    )
+    .await
+    .unwrap();
 
-    let (answers, cut_off) = (answers(&installation).await, cut_off(&installation).await.unwrap());
+    let (answers, cut_off) = (
+        answers(&installation).await,
+        cut_off(&installation).await.unwrap(),
+    );
     let twice: Vec<_> = answers.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "answered more than once: {twice:?}");
-    assert!(cut_off.len() <= 2 * SENDS_AT_ONCE, "more reported than can have been under way: {cut_off:?}");
+    assert!(
+        cut_off.len() <= 2 * SENDS_AT_ONCE,
+        "more reported than can have been under way: {cut_off:?}"
+    );
     let stored = installation.stored().await;
     let stored: Vec<&str> = stored.iter().map(|stored| stored.id.as_str()).collect();
     for wamid in &posted {
-        assert_eq!(stored.iter().filter(|id| *id == wamid).count(), 1, "{wamid} in the log");
+        assert_eq!(
+            stored.iter().filter(|id| *id == wamid).count(),
+            1,
+            "{wamid} in the log"
+        );
     }
     assert!(installation.dead_letters("acme", "flows").await.is_empty());
 }

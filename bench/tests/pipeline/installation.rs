@@ -6,7 +6,9 @@ use ackline_bench::dev::log::Stored;
 use ackline_bench::dev::stage::{Plan, Stage};
 use ackline_bench::dev::{Ports, Screen, witness};
 use ackline_bench::journal::Numbered;
-use ackline_bench::meta::{Accepted, Content, Entry, IncomingMessage, Posting, SeenMessage, Sender};
+use ackline_bench::meta::{
+    Accepted, Content, Entry, IncomingMessage, Posting, SeenMessage, Sender,
+};
 use ackline_shared::secret::Secret;
 use ackline_shared::testing::workspace_dir;
 use serde_json::{Value, json};
@@ -62,10 +64,22 @@ impl Blueprint {
             "end": {"kind": "end"},
         }});
         // Few partitions start sooner, and a dead process' work is taken over sooner.
-        let settings = [("ACKLINE_NATS_PARTITIONS", "4"), ("ACKLINE_POOLS_LEASE_TTL", "2s")];
-        let settings = settings.map(|(variable, value)| (variable, value.to_owned())).to_vec();
+        let settings = [
+            ("ACKLINE_NATS_PARTITIONS", "4"),
+            ("ACKLINE_POOLS_LEASE_TTL", "2s"),
+        ];
+        let settings = settings
+            .map(|(variable, value)| (variable, value.to_owned()))
+            .to_vec();
         let ports = Ports::free().await.unwrap();
-        Self { ports, flow, endpoint: None, crm: None, relay: None, settings }
+        Self {
+            ports,
+            flow,
+            endpoint: None,
+            crm: None,
+            relay: None,
+            settings,
+        }
     }
 
     /// The Graph API as third-party programs are told of it.
@@ -75,7 +89,10 @@ impl Blueprint {
 
     /// Starts everything, which is ready when this returns.
     pub async fn start(self) -> Installation {
-        let data = tempfile::Builder::new().prefix("ackline-test-").tempdir().unwrap();
+        let data = tempfile::Builder::new()
+            .prefix("ackline-test-")
+            .tempdir()
+            .unwrap();
         let declared = data.path().join("written");
         fs::create_dir_all(declared.join("flows")).unwrap();
         fs::write(declared.join("flows/acme.json"), self.flow.to_string()).unwrap();
@@ -133,8 +150,9 @@ impl Blueprint {
             ));
         }
         if let Some(url) = &self.relay {
-            document
-                .push_str(&format!("[[relays]]\nid = \"existing\"\ntenant = \"globex\"\nurl = \"{url}\"\n"));
+            document.push_str(&format!(
+                "[[relays]]\nid = \"existing\"\ntenant = \"globex\"\nurl = \"{url}\"\n"
+            ));
         }
         document
     }
@@ -165,7 +183,9 @@ impl Drop for Installation {
 impl Installation {
     /// Posts a message as Meta does.
     pub fn post(&self, message: IncomingMessage) -> Accepted {
-        self.simulator().receive(message, Posting::default()).unwrap()
+        self.simulator()
+            .receive(message, Posting::default())
+            .unwrap()
     }
 
     /// Waits until Meta got its 200 for everything posted.
@@ -179,7 +199,9 @@ impl Installation {
 
     /// Waits until a person got so many messages since the start.
     pub async fn replies(&self, person: &str, count: usize) -> Vec<String> {
-        let replies = witness::replies(self.simulator(), person, 0, count).await.unwrap();
+        let replies = witness::replies(self.simulator(), person, 0, count)
+            .await
+            .unwrap();
         texts(&replies)
     }
 
@@ -196,7 +218,11 @@ impl Installation {
 
 /// What messages say.
 pub fn texts(entries: &[Numbered<Entry>]) -> Vec<String> {
-    entries.iter().filter_map(|entry| witness::seen(&entry.entry)).map(|seen| seen.text.clone()).collect()
+    entries
+        .iter()
+        .filter_map(|entry| witness::seen(&entry.entry))
+        .map(|seen| seen.text.clone())
+        .collect()
 }
 
 /// What a business wrote to somebody, when an entry is that.

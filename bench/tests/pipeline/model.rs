@@ -26,25 +26,48 @@ async fn say(installation: &Installation, person: &str, words: &str, count: usiz
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_answers_remembers_and_falls_back_when_the_model_fails() {
-    let model = tokio::task::spawn_blocking(|| aimock().unwrap()).await.unwrap();
+    let model = tokio::task::spawn_blocking(|| aimock().unwrap())
+        .await
+        .unwrap();
     let mut blueprint = Blueprint::new().await;
     blueprint.flow = flow(model.url());
     let installation = blueprint.start().await;
 
     let ada = "4915100000001";
-    assert_eq!(say(&installation, ada, "What are your opening hours?", 1).await, OPEN);
-    assert_eq!(say(&installation, ada, "And the opening hours on Sunday?", 2).await, OPEN);
+    assert_eq!(
+        say(&installation, ada, "What are your opening hours?", 1).await,
+        OPEN
+    );
+    assert_eq!(
+        say(&installation, ada, "And the opening hours on Sunday?", 2).await,
+        OPEN
+    );
     for (person, words) in [("4915100000002", "slow down"), ("4915100000003", "break")] {
-        assert_eq!(say(&installation, person, words, 1).await, FALLBACK, "{words}");
+        assert_eq!(
+            say(&installation, person, words, 1).await,
+            FALLBACK,
+            "{words}"
+        );
     }
-    assert_eq!(say(&installation, "4915100000003", "opening hours?", 2).await, OPEN, "after a failure");
+    assert_eq!(
+        say(&installation, "4915100000003", "opening hours?", 2).await,
+        OPEN,
+        "after a failure"
+    );
 
-    let journal = installation.http().get(format!("{}/__aimock/journal", model.url())).send().await.unwrap();
+    let journal = installation
+        .http()
+        .get(format!("{}/__aimock/journal", model.url()))
+        .send()
+        .await
+        .unwrap();
     let journal: Vec<Value> = journal.json().await.unwrap();
     let asked = |words: &str| -> Vec<&Value> {
         let asks = |request: &&Value| {
             let messages = request["body"]["messages"].as_array();
-            messages.and_then(|messages| messages.last()).is_some_and(|last| last["content"] == words)
+            messages
+                .and_then(|messages| messages.last())
+                .is_some_and(|last| last["content"] == words)
         };
         journal.iter().filter(asks).collect()
     };

@@ -13,7 +13,9 @@ const DURING: usize = 100;
 fn load(installation: &Installation, from: usize, count: usize) -> BTreeSet<String> {
     let post = |n: usize| {
         let person = format!("49151{n:08}");
-        installation.post(text(&person, INITECH_NUMBER, "load")).message_ids
+        installation
+            .post(text(&person, INITECH_NUMBER, "load"))
+            .message_ids
     };
     (from..from + count).flat_map(post).collect()
 }
@@ -29,24 +31,55 @@ async fn every_200_survives_the_death_of_nats_and_retries_bring_the_rest() {
     let acknowledged = |entry: &Entry| with_outcome(entry, Outcome::Delivered);
     let journal = |installation: &Installation| installation.simulator().clone();
     let simulator = journal(&installation);
-    witness::entries(simulator.journal(), "first 200s", 0, BEFORE / 5, acknowledged).await.unwrap();
+    witness::entries(
+        simulator.journal(),
+        "first 200s",
+        0,
+        BEFORE / 5,
+        acknowledged,
+    )
+    .await
+    .unwrap();
 
     installation.kill_nats().await;
     posted.extend(load(&installation, BEFORE, DURING));
     let refused = |entry: &Entry| with_outcome(entry, Outcome::Retrying);
-    witness::entries(simulator.journal(), "refusals while NATS is away", 0, DURING, refused).await.unwrap();
+    witness::entries(
+        simulator.journal(),
+        "refusals while NATS is away",
+        0,
+        DURING,
+        refused,
+    )
+    .await
+    .unwrap();
     installation.start_nats().await.unwrap();
 
-    witness::entries(simulator.journal(), "a 200 for everything", 0, BEFORE + DURING, acknowledged)
-        .await
-        .unwrap();
-    let attempts = simulator
-        .journal()
-        .read(Ask { limit: 100_000, ..Ask::default() }, |entry| witness::attempt(entry).is_some());
+    witness::entries(
+        simulator.journal(),
+        "a 200 for everything",
+        0,
+        BEFORE + DURING,
+        acknowledged,
+    )
+    .await
+    .unwrap();
+    let attempts = simulator.journal().read(
+        Ask {
+            limit: 100_000,
+            ..Ask::default()
+        },
+        |entry| witness::attempt(entry).is_some(),
+    );
     for entry in attempts.await.entries {
         let attempt = witness::attempt(&entry.entry).unwrap();
         let status = attempt.status.unwrap_or_default();
-        assert!(status == 200 || status == 503, "answered {:?} ({:?})", attempt.status, attempt.error);
+        assert!(
+            status == 200 || status == 503,
+            "answered {:?} ({:?})",
+            attempt.status,
+            attempt.error
+        );
         assert_ne!(attempt.outcome, Outcome::GivenUp);
     }
 
@@ -54,12 +87,21 @@ async fn every_200_survives_the_death_of_nats_and_retries_bring_the_rest() {
     for update in installation.stored().await {
         *stored.entry(update.id).or_default() += 1;
     }
-    let missing: Vec<&String> = posted.iter().filter(|id| !stored.contains_key(*id)).collect();
-    assert!(missing.is_empty(), "answered 200 and not in the log: {missing:?}");
+    let missing: Vec<&String> = posted
+        .iter()
+        .filter(|id| !stored.contains_key(*id))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "answered 200 and not in the log: {missing:?}"
+    );
     let twice: Vec<_> = stored.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "more than once in the log: {twice:?}");
     assert_eq!(stored.len(), posted.len());
 
     installation.post(text("4915100000001", ACME_NUMBER, "still there?"));
-    assert_eq!(installation.replies("4915100000001", 1).await, ["You wrote: still there?"]);
+    assert_eq!(
+        installation.replies("4915100000001", 1).await,
+        ["You wrote: still there?"]
+    );
 }

@@ -62,12 +62,24 @@ impl Receiver {
 
     async fn build(upstream: Option<String>, failures: u32) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().no_proxy().timeout(WITHIN).build().unwrap();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(WITHIN)
+            .build()
+            .unwrap();
         let journal = Journal::new(10_000, 64 << 20);
-        let shared = Arc::new(Shared { journal, upstream, client, failures: AtomicU32::new(failures) });
+        let shared = Arc::new(Shared {
+            journal,
+            upstream,
+            client,
+            failures: AtomicU32::new(failures),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let router = Router::new().fallback(keep).with_state(shared.clone());
-        Self { shared, server: Server::start(listener, router).unwrap() }
+        Self {
+            shared,
+            server: Server::start(listener, router).unwrap(),
+        }
     }
 
     /// Its origin.
@@ -76,10 +88,22 @@ impl Receiver {
     }
 
     /// Waits for so many matching requests since the start.
-    pub async fn wait(&self, count: usize, matches: impl Fn(&Received) -> bool) -> Vec<Numbered<Received>> {
-        let ask = Ask { at_least: count, wait: WITHIN, ..Ask::default() };
+    pub async fn wait(
+        &self,
+        count: usize,
+        matches: impl Fn(&Received) -> bool,
+    ) -> Vec<Numbered<Received>> {
+        let ask = Ask {
+            at_least: count,
+            wait: WITHIN,
+            ..Ask::default()
+        };
         let found = self.shared.journal.read(ask, matches).await.entries;
-        assert!(found.len() >= count, "{} of {count} requests within {WITHIN:?}: {found:#?}", found.len());
+        assert!(
+            found.len() >= count,
+            "{} of {count} requests within {WITHIN:?}: {found:#?}",
+            found.len()
+        );
         found
     }
 
@@ -97,7 +121,9 @@ async fn keep(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let fails = creates
         && shared
             .failures
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            })
             .is_ok();
     let (status, answer) = match &shared.upstream {
         _ if fails => (StatusCode::SERVICE_UNAVAILABLE, Bytes::new()),
@@ -106,7 +132,10 @@ async fn keep(State(shared): State<Arc<Shared>>, request: Request) -> Response {
             let mut headers = head.headers.clone();
             headers.remove("host");
             headers.remove("content-length");
-            let request = shared.client.request(method.clone(), format!("{upstream}{path}")).headers(headers);
+            let request = shared
+                .client
+                .request(method.clone(), format!("{upstream}{path}"))
+                .headers(headers);
             let response = request.body(body.clone()).send().await.unwrap();
             (response.status(), response.bytes().await.unwrap())
         }
@@ -123,6 +152,10 @@ async fn keep(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 }
 
 fn shown(headers: &HeaderMap) -> BTreeMap<String, String> {
-    let text = |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+    let text =
+        |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect()
 }

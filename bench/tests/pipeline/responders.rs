@@ -15,7 +15,11 @@ async fn say(installation: &Installation, words: &str) -> Accepted {
 
 async fn hand(installation: &Installation, action: Hand) {
     let number = Some(ACME_NUMBER.to_owned());
-    let spec = HandoverSpec { person: PERSON.to_owned(), phone_number_id: number, action };
+    let spec = HandoverSpec {
+        person: PERSON.to_owned(),
+        phone_number_id: number,
+        action,
+    };
     if let Some(posted) = installation.simulator().hand_over(&spec).unwrap() {
         installation.acknowledged(&posted).await;
     }
@@ -34,27 +38,42 @@ async fn a_flow_is_silent_until_the_other_responder_gives_the_conversation_back(
     let two = say(&installation, "two").await;
     hand(&installation, Hand::Pass).await;
     say(&installation, "three").await;
-    assert_eq!(installation.replies(PERSON, 2).await, ["You wrote: one", "You wrote: three"]);
+    assert_eq!(
+        installation.replies(PERSON, 2).await,
+        ["You wrote: one", "You wrote: three"]
+    );
     hand(&installation, Hand::Take).await;
     say(&installation, "four").await;
     hand(&installation, Hand::Release).await;
     say(&installation, "five").await;
     let replies = installation.replies(PERSON, 3).await;
-    assert_eq!(replies, ["You wrote: one", "You wrote: three", "You wrote: five"]);
+    assert_eq!(
+        replies,
+        ["You wrote: one", "You wrote: three", "You wrote: five"]
+    );
 
     // Customers are told, under names of their own. Meta counts in seconds: the same handover in one second is one.
-    for (name, count) in [("message.standby", 2), ("conversation.lost", 1), ("conversation.gained", 1)] {
+    for (name, count) in [
+        ("message.standby", 2),
+        ("conversation.lost", 1),
+        ("conversation.gained", 1),
+    ] {
         let is = |received: &crate::receiver::Received| {
             let event: Value = serde_json::from_str(&received.body).unwrap();
             event["type"] == name
         };
         let told = endpoint.wait(count, is).await;
         assert!(
-            name != "message.standby" || told.iter().any(|one| one.entry.body.contains(&two.message_ids[0]))
+            name != "message.standby"
+                || told
+                    .iter()
+                    .any(|one| one.entry.body.contains(&two.message_ids[0]))
         );
     }
     assert!(installation.dead_letters("acme", "flows").await.is_empty());
-    let all =
-        installation.simulator().journal().read(Default::default(), |entry| from_business(entry).is_some());
+    let all = installation
+        .simulator()
+        .journal()
+        .read(Default::default(), |entry| from_business(entry).is_some());
     assert_eq!(all.await.entries.len(), 3);
 }

@@ -20,12 +20,24 @@ async fn an_event_as_received_verifies_and_an_altered_one_does_not() {
     let accepted = installation.post(text("4915100000001", ACME_NUMBER, "Grüße/ 🚲"));
 
     let secret = Secret::new(ENDPOINT_SECRET.to_owned());
-    for kind in ["message.received", "flow.started", "message.sent", "message.delivered"] {
+    for kind in [
+        "message.received",
+        "flow.started",
+        "message.sent",
+        "message.delivered",
+    ] {
         let received = endpoint.wait(1, is(kind)).await;
         let event = &received[0].entry;
         let parsed: Value = serde_json::from_str(&event.body).unwrap();
-        let verified = verify_event(&secret, &event.headers, &event.body).await.unwrap();
-        assert_eq!(verified, Verification::Accepted(parsed), "{kind}: {:#?}", event.headers);
+        let verified = verify_event(&secret, &event.headers, &event.body)
+            .await
+            .unwrap();
+        assert_eq!(
+            verified,
+            Verification::Accepted(parsed),
+            "{kind}: {:#?}",
+            event.headers
+        );
     }
 
     let received = endpoint.wait(1, is("message.received")).await;
@@ -33,7 +45,9 @@ async fn an_event_as_received_verifies_and_an_altered_one_does_not() {
     let parsed: Value = serde_json::from_str(&event.body).unwrap();
     assert_eq!(parsed["data"]["wamid"], accepted.message_ids[0]);
     let altered = event.body.replace("message.received", "message.deceived");
-    let refused = verify_event(&secret, &event.headers, &altered).await.unwrap();
+    let refused = verify_event(&secret, &event.headers, &altered)
+        .await
+        .unwrap();
     assert!(matches!(refused, Verification::Refused(_)), "{refused:?}");
     let mut headers = event.headers.clone();
     headers.insert("webhook-id".to_owned(), "another".to_owned());

@@ -46,7 +46,11 @@ pub struct Course {
 impl Course {
     /// Begins; `always` spools every update, and `left` is whether an earlier run left some.
     pub fn new(always: bool, left: bool) -> Self {
-        Self { always, state: if left { State::Spooling } else { State::Direct }, direct: 0 }
+        Self {
+            always,
+            state: if left { State::Spooling } else { State::Direct },
+            direct: 0,
+        }
     }
 
     /// What the spool is doing.
@@ -71,7 +75,11 @@ impl Course {
     /// Something is put into the spool; nothing says that NATS does not take it when all goes this way.
     pub fn spooled(&mut self) {
         if self.state == State::Direct {
-            self.state = if self.always { State::Draining } else { State::Spooling };
+            self.state = if self.always {
+                State::Draining
+            } else {
+                State::Spooling
+            };
         }
     }
 

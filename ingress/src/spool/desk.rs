@@ -64,7 +64,14 @@ impl Desk {
         let bell = Arc::new(Bell::default());
         let number = shelf.register(bell.clone());
         let _set_once = bell.desk.set(number);
-        Arc::new(Self { shelf, number, bell, waiting: Mutex::default(), chunk: Mutex::default(), patience })
+        Arc::new(Self {
+            shelf,
+            number,
+            bell,
+            waiting: Mutex::default(),
+            chunk: Mutex::default(),
+            patience,
+        })
     }
 
     /// Wakes who waits, whenever the bell rings; never ends.
@@ -74,7 +81,10 @@ impl Desk {
             let settled = std::mem::take(&mut *lock(&self.bell.settled));
             let mut waiting = lock(&self.waiting);
             for (ticket, stored) in settled {
-                while waiting.front().is_some_and(|(waits_for, _)| *waits_for <= ticket) {
+                while waiting
+                    .front()
+                    .is_some_and(|(waits_for, _)| *waits_for <= ticket)
+                {
                     if let Some((_, waiter)) = waiting.pop_front() {
                         // Its client may be gone.
                         let _gone = waiter.send(stored);
@@ -93,10 +103,17 @@ impl Desk {
     }
 
     /// Spools updates and waits until they are synced. `passing` ends once they are in line.
-    pub async fn spool(&self, updates: &[Update], passing: Option<Direct<'_>>) -> Result<(), StoreError> {
+    pub async fn spool(
+        &self,
+        updates: &[Update],
+        passing: Option<Direct<'_>>,
+    ) -> Result<(), StoreError> {
         let records = {
             let mut chunk = lock(&self.chunk);
-            updates.iter().map(|update| record::encode(update, &mut chunk)).collect()
+            updates
+                .iter()
+                .map(|update| record::encode(update, &mut chunk))
+                .collect()
         };
         let (waiter, settled) = oneshot::channel();
         {

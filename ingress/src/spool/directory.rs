@@ -109,12 +109,22 @@ pub struct Directory {
 impl Directory {
     /// Makes and locks the directory.
     pub fn open(path: &Path) -> Result<Self, SpoolError> {
-        let failed = |source| SpoolError::Io { path: path.to_owned(), source };
+        let failed = |source| SpoolError::Io {
+            path: path.to_owned(),
+            source,
+        };
         fs::create_dir_all(path).map_err(failed)?;
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(path.join(LOCK));
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join(LOCK));
         let lock = lock.map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
             Err(TryLockError::WouldBlock) => Err(SpoolError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
@@ -138,38 +148,66 @@ impl Directory {
     /// Finds what an earlier run left, and cuts off what it did not finish.
     pub fn recover(&self) -> Result<Recovered, SpoolError> {
         for (_, spare) in self.list(SPARE_EXTENSION)? {
-            fs::remove_file(&spare).map_err(|source| SpoolError::Io { path: spare.clone(), source })?;
+            fs::remove_file(&spare).map_err(|source| SpoolError::Io {
+                path: spare.clone(),
+                source,
+            })?;
         }
         let files = self.list(EXTENSION)?;
-        let mut recovered = Recovered { next: 1, drained: 1, ..Recovered::default() };
+        let mut recovered = Recovered {
+            next: 1,
+            drained: 1,
+            ..Recovered::default()
+        };
         let mut left: Vec<(u64, u64)> = Vec::new();
         for (place, (first, path)) in files.iter().enumerate() {
-            let failed = |source| SpoolError::Io { path: path.clone(), source };
+            let failed = |source| SpoolError::Io {
+                path: path.clone(),
+                source,
+            };
             let bytes = Bytes::from(fs::read(path).map_err(failed)?);
-            let scan = segment::scan(&bytes, *first)
-                .map_err(|damage| SpoolError::Damaged { path: path.clone(), damage })?;
+            let scan = segment::scan(&bytes, *first).map_err(|damage| SpoolError::Damaged {
+                path: path.clone(),
+                damage,
+            })?;
             let successor = files.get(place + 1).map(|(first, _)| *first);
             if let Some(begins) = successor.filter(|begins| *begins > scan.next) {
-                return Err(SpoolError::Gap { path: path.clone(), ends: scan.next, begins });
+                return Err(SpoolError::Gap {
+                    path: path.clone(),
+                    ends: scan.next,
+                    begins,
+                });
             }
             // What the next file holds again was not acknowledged from this one.
             let next = successor.unwrap_or(scan.next);
             check_records(&bytes, &scan, next, path, &mut left)?;
-            let labels = scan.frames.iter().take_while(|frame| frame.label.sequence < next);
-            recovered.drained = labels.map(|frame| frame.label.drained).fold(recovered.drained, u64::max);
+            let labels = scan
+                .frames
+                .iter()
+                .take_while(|frame| frame.label.sequence < next);
+            recovered.drained = labels
+                .map(|frame| frame.label.drained)
+                .fold(recovered.drained, u64::max);
             if successor.is_none() {
                 recovered.cut_bytes = cut(path, &bytes, &scan).map_err(failed)?;
             }
             recovered.next = next;
             if next > *first {
                 let bytes = u64::try_from(scan.end).unwrap_or(u64::MAX);
-                recovered.segments.push_back(Segment { first: *first, next, path: path.clone(), bytes });
+                recovered.segments.push_back(Segment {
+                    first: *first,
+                    next,
+                    path: path.clone(),
+                    bytes,
+                });
             } else {
                 fs::remove_file(path).map_err(failed)?;
             }
         }
-        recovered.drained =
-            recovered.segments.front().map_or(recovered.next, |front| front.first.max(recovered.drained));
+        recovered.drained = recovered
+            .segments
+            .front()
+            .map_or(recovered.next, |front| front.first.max(recovered.drained));
         left.retain(|(sequence, _)| *sequence >= recovered.drained);
         recovered.records = left.len().try_into().unwrap_or(u64::MAX);
         recovered.bytes = left.iter().map(|(_, bytes)| bytes).sum();
@@ -178,7 +216,10 @@ impl Directory {
 
     /// The files of a kind, oldest first.
     fn list(&self, kind: &str) -> Result<Vec<(u64, PathBuf)>, SpoolError> {
-        let failed = |source| SpoolError::Io { path: self.path.clone(), source };
+        let failed = |source| SpoolError::Io {
+            path: self.path.clone(),
+            source,
+        };
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -200,13 +241,20 @@ fn check_records(
     path: &Path,
     left: &mut Vec<(u64, u64)>,
 ) -> Result<(), SpoolError> {
-    for frame in scan.frames.iter().take_while(|frame| frame.label.sequence < next) {
+    for frame in scan
+        .frames
+        .iter()
+        .take_while(|frame| frame.label.sequence < next)
+    {
         let sequence = frame.label.sequence;
         if frame.record.is_empty() {
             continue;
         }
         if record::decode(&bytes.slice(frame.record.clone())).is_none() {
-            return Err(SpoolError::Unknown { path: path.to_owned(), sequence });
+            return Err(SpoolError::Unknown {
+                path: path.to_owned(),
+                sequence,
+            });
         }
         left.push((sequence, frame.record.len().try_into().unwrap_or(u64::MAX)));
     }

@@ -46,7 +46,11 @@ impl Disk for FileSystem {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(path)
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(OWNER_ONLY)
+            .open(path)
     }
 
     fn reuse(&self, spare: &Path, path: &Path) -> io::Result<File> {

@@ -132,7 +132,10 @@ impl<L: UpdateLog> Drain<L> {
                 Fetched::Empty => return Ok(()),
                 Fetched::Records(records) => records,
                 Fetched::File { path, first, until } => {
-                    let range = (self.cursor, until.min(self.cursor.saturating_add(AHEAD_MAX as u64)));
+                    let range = (
+                        self.cursor,
+                        until.min(self.cursor.saturating_add(AHEAD_MAX as u64)),
+                    );
                     let read = self.reader.read(&path, first, range, AHEAD_BYTES_MAX);
                     read.map_err(|error| format!("{}: {error}", path.display()))?
                 }
@@ -140,7 +143,9 @@ impl<L: UpdateLog> Drain<L> {
             for (sequence, record) in records {
                 self.cursor = sequence + 1;
                 if !record.is_empty() {
-                    self.lookahead.push(sequence, record).map_err(|unknown| unknown.to_string())?;
+                    self.lookahead
+                        .push(sequence, record)
+                        .map_err(|unknown| unknown.to_string())?;
                 }
             }
         }
@@ -148,7 +153,9 @@ impl<L: UpdateLog> Drain<L> {
     }
 
     async fn publish(&mut self) {
-        let window = self.lookahead.pick(if self.single > 0 { 1 } else { WINDOW });
+        let window = self
+            .lookahead
+            .pick(if self.single > 0 { 1 } else { WINDOW });
         let count = window.len();
         self.single = self.single.saturating_sub(1);
         match self.log.store(window.into_iter()).await {
@@ -184,7 +191,9 @@ impl<L: UpdateLog> Drain<L> {
     /// Keeps an update that JetStream will never take beside the spool, so that it holds up nobody.
     async fn set_aside(&mut self, reason: &str) {
         // One update is picked at a time from the front, so it is the oldest that waits.
-        let Some((sequence, record)) = self.lookahead.oldest_waiting() else { return };
+        let Some((sequence, record)) = self.lookahead.oldest_waiting() else {
+            return;
+        };
         let path = self.directory.join(format!("{sequence:020}.refused"));
         match write_synced(&path, &record) {
             Ok(()) => {
@@ -203,14 +212,23 @@ impl<L: UpdateLog> Drain<L> {
 
 /// How long ago an update came. One from the future has waited long enough: the clock was set back meanwhile.
 fn since(unix_ms: Option<u64>) -> Duration {
-    let Some(unix_ms) = unix_ms else { return Duration::ZERO };
+    let Some(unix_ms) = unix_ms else {
+        return Duration::ZERO;
+    };
     let came = UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms));
-    came.and_then(|came| came.elapsed().ok()).unwrap_or(Duration::MAX)
+    came.and_then(|came| came.elapsed().ok())
+        .unwrap_or(Duration::MAX)
 }
 
 fn write_synced(path: &std::path::Path, record: &Bytes) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(OWNER_ONLY).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(OWNER_ONLY)
+        .open(path)?;
     file.write_all(record)?;
     file.sync_all()?;
-    path.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
 }

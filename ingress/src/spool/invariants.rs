@@ -5,8 +5,11 @@ use bytes::Bytes;
 
 /// Scans bytes as a segment, then a segment built from them and damaged where they say; tells what does not hold.
 pub fn check(bytes: &[u8]) -> Result<usize, String> {
-    let (first, rest) =
-        bytes.split_first_chunk::<8>().map_or((1, bytes), |(first, rest)| (u64::from_le_bytes(*first), rest));
+    let (first, rest) = bytes
+        .split_first_chunk::<8>()
+        .map_or((1, bytes), |(first, rest)| {
+            (u64::from_le_bytes(*first), rest)
+        });
     let found = check_scan(rest, first)?;
     check_damaged(first % (1 << 60), rest)?;
     Ok(found)
@@ -14,15 +17,25 @@ pub fn check(bytes: &[u8]) -> Result<usize, String> {
 
 /// What a scan yields is whole, in sequence, and a prefix.
 fn check_scan(bytes: &[u8], first: u64) -> Result<usize, String> {
-    let Ok(scan) = segment::scan(bytes, first) else { return Ok(0) };
+    let Ok(scan) = segment::scan(bytes, first) else {
+        return Ok(0);
+    };
     if scan.end > bytes.len() {
         return Err("a scan ends behind its bytes".to_owned());
     }
-    let mut end = if scan.end == 0 { 0 } else { segment::HEADER_BYTES };
+    let mut end = if scan.end == 0 {
+        0
+    } else {
+        segment::HEADER_BYTES
+    };
     for (frame, sequence) in scan.frames.iter().zip(first..) {
         let label = bytes.get(end..).and_then(segment::read_label);
-        let Some((length, checksum, label)) = label else { return Err("a frame has no label".to_owned()) };
-        let record = bytes.get(frame.record.clone()).ok_or("a record lies outside")?;
+        let Some((length, checksum, label)) = label else {
+            return Err("a frame has no label".to_owned());
+        };
+        let record = bytes
+            .get(frame.record.clone())
+            .ok_or("a record lies outside")?;
         if label != frame.label || label.sequence != sequence || length != record.len() {
             return Err(format!("frame {sequence} is not where it is said to be"));
         }
@@ -43,18 +56,30 @@ fn check_scan(bytes: &[u8], first: u64) -> Result<usize, String> {
 
 /// Builds groups from the bytes, then cuts and flips: what was synced is found whole, or missed with an error.
 fn check_damaged(first: u64, script: &[u8]) -> Result<(), String> {
-    let (Some([groups, size, at, flip, cut]), payload) =
-        script.split_first_chunk::<5>().map_or((None, script), |(script, payload)| (Some(*script), payload))
+    let (Some([groups, size, at, flip, cut]), payload) = script
+        .split_first_chunk::<5>()
+        .map_or((None, script), |(script, payload)| (Some(*script), payload))
     else {
         return Ok(());
     };
     let mut whole = segment::header(first).to_vec();
     let (mut sequence, mut synced) = (first, Vec::new());
-    for records in payload.chunks(usize::from(size) + 1).take(usize::from(groups % 8)) {
+    for records in payload
+        .chunks(usize::from(size) + 1)
+        .take(usize::from(groups % 8))
+    {
         let group = sequence;
         synced.push((sequence, whole.len()));
         for record in records.chunks(16) {
-            segment::write(&mut whole, Label { sequence, group, drained: first }, record);
+            segment::write(
+                &mut whole,
+                Label {
+                    sequence,
+                    group,
+                    drained: first,
+                },
+                record,
+            );
             sequence += 1;
         }
     }
@@ -77,12 +102,18 @@ fn check_damaged(first: u64, script: &[u8]) -> Result<(), String> {
     whole.truncate(last + usize::from(cut) * (whole.len() - last) / 256);
     let torn = segment::scan(&whole, first).map_err(|damage| format!("a torn tail: {damage}"))?;
     let expected = synced.last().map_or(first, |(sequence, _)| *sequence);
-    if torn.next < expected { Err("a torn tail cost a synced group".to_owned()) } else { Ok(()) }
+    if torn.next < expected {
+        Err("a torn tail cost a synced group".to_owned())
+    } else {
+        Ok(())
+    }
 }
 
 fn check_prefix(scan: &Scan, intact: &Scan, damaged: &[u8], whole: &[u8]) -> Result<(), String> {
     for (found, written) in scan.frames.iter().zip(&intact.frames) {
-        if found != written || damaged.get(found.record.clone()) != whole.get(written.record.clone()) {
+        if found != written
+            || damaged.get(found.record.clone()) != whole.get(written.record.clone())
+        {
             return Err("a damaged segment yields what was never written".to_owned());
         }
     }

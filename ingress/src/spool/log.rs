@@ -39,7 +39,9 @@ impl<L: UpdateLog> UpdateLog for Spooled<L> {
     where
         I: Iterator<Item = Update> + Send,
     {
-        let Some(beside) = &self.beside else { return self.direct.store(updates).await };
+        let Some(beside) = &self.beside else {
+            return self.direct.store(updates).await;
+        };
         let mut updates: Vec<Update> = updates.collect();
         let passing = beside.desk.enter();
         if passing.is_some() {
@@ -63,7 +65,9 @@ impl<L: UpdateLog> UpdateLog for Spooled<L> {
         if !updates.is_empty() {
             beside.desk.spool(&updates, passing).await?;
             metrics.spooled.inc_by(updates.len() as u64);
-            prints.into_iter().for_each(|print| beside.acknowledged.remember(print));
+            prints
+                .into_iter()
+                .for_each(|print| beside.acknowledged.remember(print));
         }
         Ok(())
     }

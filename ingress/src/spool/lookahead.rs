@@ -77,8 +77,10 @@ impl Lookahead {
         let update = record::decode(&record).ok_or(Unknown(sequence))?;
         let head = &update.head;
         let ordered = head.conversation != ConversationKey::none();
-        let conversation =
-            ordered.then(|| self.hasher.hash_one((head.tenant.as_str(), head.conversation.as_str())));
+        let conversation = ordered.then(|| {
+            self.hasher
+                .hash_one((head.tenant.as_str(), head.conversation.as_str()))
+        });
         self.bytes += record.len();
         self.entries.push_back(Entry {
             sequence,
@@ -98,7 +100,9 @@ impl Lookahead {
                 break;
             }
             if matches!(entry.state, State::Waiting(_))
-                && entry.conversation.is_none_or(|conversation| busy.insert(conversation))
+                && entry
+                    .conversation
+                    .is_none_or(|conversation| busy.insert(conversation))
                 && let State::Waiting(update) = std::mem::replace(&mut entry.state, State::Picked)
             {
                 picked.push(*update);
@@ -109,11 +113,18 @@ impl Lookahead {
 
     /// What was picked is stored; tells how far the front moved, not counting what lies before `from`.
     pub fn stored(&mut self, from: u64) -> Progress {
-        for entry in self.entries.iter_mut().filter(|entry| matches!(entry.state, State::Picked)) {
+        for entry in self
+            .entries
+            .iter_mut()
+            .filter(|entry| matches!(entry.state, State::Picked))
+        {
             entry.state = State::Stored;
         }
         let mut progress = Progress::default();
-        while let Some(entry) = self.entries.pop_front_if(|entry| matches!(entry.state, State::Stored)) {
+        while let Some(entry) = self
+            .entries
+            .pop_front_if(|entry| matches!(entry.state, State::Stored))
+        {
             self.bytes -= entry.record.len();
             if entry.sequence >= from {
                 progress.records += 1;
@@ -125,17 +136,26 @@ impl Lookahead {
 
     /// What was picked is not stored, or not known to be.
     pub fn not_stored(&mut self) {
-        for entry in self.entries.iter_mut().filter(|entry| matches!(entry.state, State::Picked)) {
+        for entry in self
+            .entries
+            .iter_mut()
+            .filter(|entry| matches!(entry.state, State::Picked))
+        {
             // It was read before.
-            entry.state =
-                record::decode(&entry.record).map_or(State::Stored, |update| State::Waiting(update.into()));
+            entry.state = record::decode(&entry.record)
+                .map_or(State::Stored, |update| State::Waiting(update.into()));
         }
     }
 
     /// The oldest that is not stored: what is picked next when one is.
     pub fn oldest_waiting(&self) -> Option<(u64, Bytes)> {
-        let mut waiting = self.entries.iter().filter(|entry| matches!(entry.state, State::Waiting(_)));
-        waiting.next().map(|entry| (entry.sequence, entry.record.clone()))
+        let mut waiting = self
+            .entries
+            .iter()
+            .filter(|entry| matches!(entry.state, State::Waiting(_)));
+        waiting
+            .next()
+            .map(|entry| (entry.sequence, entry.record.clone()))
     }
 
     /// Forgets everything.
@@ -175,7 +195,10 @@ mod tests {
             field: None,
             replay: None,
         };
-        Update { head, payload: Bytes::new() }
+        Update {
+            head,
+            payload: Bytes::new(),
+        }
     }
 
     proptest! {

@@ -37,21 +37,31 @@ struct Gauge {
 impl Intake {
     /// Counts the thread in on whose runtime this is called.
     pub fn join(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Handle::current().metrics());
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Handle::current().metrics());
     }
 
     fn at_work(&self) -> Vec<Duration> {
         let threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = |thread: &RuntimeMetrics| 0..thread.num_workers();
         let of = |thread: &RuntimeMetrics, worker| thread.worker_total_busy_duration(worker);
-        threads.iter().flat_map(|thread| workers(thread).map(|worker| of(thread, worker))).collect()
+        threads
+            .iter()
+            .flat_map(|thread| workers(thread).map(|worker| of(thread, worker)))
+            .collect()
     }
 }
 
 impl Precedence {
     /// Lets the oldest update wait for so long while threads are busy.
     pub fn new(intake: Arc<Intake>, lag_max: Duration, now: Instant) -> Self {
-        Self { intake, lag_max, gauge: Gauge::new(now) }
+        Self {
+            intake,
+            lag_max,
+            gauge: Gauge::new(now),
+        }
     }
 
     /// Whether publishing stands back, when the oldest update has waited for so long.
@@ -68,7 +78,11 @@ impl Precedence {
 
 impl Gauge {
     fn new(now: Instant) -> Self {
-        Self { sampled: now, at_work: Vec::new(), is_busy: false }
+        Self {
+            sampled: now,
+            at_work: Vec::new(),
+            is_busy: false,
+        }
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -78,7 +92,11 @@ impl Gauge {
     fn sample(&mut self, now: Instant, at_work: Vec<Duration>) {
         let passed = now.saturating_duration_since(self.sampled);
         let before = std::mem::replace(&mut self.at_work, at_work);
-        let worked = self.at_work.iter().zip(before).map(|(now, before)| now.saturating_sub(before));
+        let worked = self
+            .at_work
+            .iter()
+            .zip(before)
+            .map(|(now, before)| now.saturating_sub(before));
         self.is_busy = worked.max().unwrap_or_default() * BUSY_PART >= passed;
         self.sampled = now;
     }
@@ -95,9 +113,17 @@ mod tests {
         let start = Instant::now();
         let mut gauge = Gauge::new(start);
         assert!(!gauge.is_due(start + 49 * MS) && gauge.is_due(start + 50 * MS));
-        let looks = [([900, 20], false), ([916, 36], false), ([916, 53], true), ([917, 54], false)];
+        let looks = [
+            ([900, 20], false),
+            ([916, 36], false),
+            ([916, 53], true),
+            ([917, 54], false),
+        ];
         for (place, (at_work, is_busy)) in (1..).zip(looks) {
-            gauge.sample(start + 50 * place * MS, at_work.map(|at_work| at_work * MS).to_vec());
+            gauge.sample(
+                start + 50 * place * MS,
+                at_work.map(|at_work| at_work * MS).to_vec(),
+            );
             assert_eq!(gauge.is_busy, is_busy, "look {place}");
         }
     }

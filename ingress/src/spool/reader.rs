@@ -68,18 +68,25 @@ impl Open {
         if header != segment::header(first) {
             return Err(damaged(first));
         }
-        Ok(Self { path: path.to_owned(), file, next: first })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            next: first,
+        })
     }
 
     fn read(&mut self) -> io::Result<(u64, Bytes)> {
         let mut label = [0; FRAME_BYTES];
         self.file.read_exact(&mut label)?;
-        let (length, checksum, label) = segment::read_label(&label).ok_or_else(|| damaged(self.next))?;
+        let (length, checksum, label) =
+            segment::read_label(&label).ok_or_else(|| damaged(self.next))?;
         if label.sequence != self.next {
             return Err(damaged(self.next));
         }
         let mut record = Vec::new();
-        let read = (&mut self.file).take(length as u64).read_to_end(&mut record)?;
+        let read = (&mut self.file)
+            .take(length as u64)
+            .read_to_end(&mut record)?;
         if read != length || !segment::is_whole(checksum, label, &record) {
             return Err(damaged(self.next));
         }
@@ -89,5 +96,8 @@ impl Open {
 }
 
 fn damaged(sequence: u64) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, format!("record {sequence} is damaged"))
+    io::Error::new(
+        ErrorKind::InvalidData,
+        format!("record {sequence} is damaged"),
+    )
 }

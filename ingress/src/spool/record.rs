@@ -41,7 +41,11 @@ pub fn encode(update: &Update, chunk: &mut BytesMut) -> Bytes {
         Some(_) => (VERSION_WITH_FIELD, TEXTS + 1),
         None => (VERSION, TEXTS),
     };
-    let text_bytes: usize = texts.iter().take(count).map(|text| 4 + text.map_or(0, str::len)).sum();
+    let text_bytes: usize = texts
+        .iter()
+        .take(count)
+        .map(|text| 4 + text.map_or(0, str::len))
+        .sum();
     let length = FIXED_BYTES + text_bytes + payload.len();
     if chunk.capacity() < length {
         *chunk = BytesMut::with_capacity(length.max(CHUNK_BYTES));
@@ -74,11 +78,23 @@ pub fn decode(record: &Bytes) -> Option<Update> {
     for text in texts.iter_mut().take(count) {
         let length = rest.try_get_u32_le().ok()?;
         if length != ABSENT {
-            let length = usize::try_from(length).ok().filter(|length| *length <= rest.len())?;
+            let length = usize::try_from(length)
+                .ok()
+                .filter(|length| *length <= rest.len())?;
             *text = Some(std::str::from_utf8(&rest.split_to(length)).ok()?.to_owned());
         }
     }
-    let [id, tenant, kind, conversation, app, phone, signature, traceparent, field] = texts;
+    let [
+        id,
+        tenant,
+        kind,
+        conversation,
+        app,
+        phone,
+        signature,
+        traceparent,
+        field,
+    ] = texts;
     let head = Head {
         id: UpdateId::new(&id?),
         tenant: TenantId::new(tenant?).ok()?,
@@ -94,7 +110,10 @@ pub fn decode(record: &Bytes) -> Option<Update> {
         field,
         replay: None,
     };
-    Some(Update { head, payload: rest })
+    Some(Update {
+        head,
+        payload: rest,
+    })
 }
 
 const FAMILIES: [Family; 6] = [
@@ -108,7 +127,9 @@ const FAMILIES: [Family; 6] = [
 
 fn tag(family: Family) -> u8 {
     let place = FAMILIES.iter().position(|known| *known == family);
-    place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX)
+    place
+        .and_then(|place| u8::try_from(place).ok())
+        .unwrap_or(u8::MAX)
 }
 
 fn family(tag: u8) -> Option<Family> {

@@ -68,7 +68,9 @@ pub fn header(first: u64) -> [u8; HEADER_BYTES] {
     rest.put_u32_le(VERSION);
     rest.put_u64_le(first);
     let checksum = CHECKSUM.checksum(out.split_at(HEADER_BYTES - 4).0);
-    out.split_at_mut(HEADER_BYTES - 4).1.copy_from_slice(&checksum.to_le_bytes());
+    out.split_at_mut(HEADER_BYTES - 4)
+        .1
+        .copy_from_slice(&checksum.to_le_bytes());
     out
 }
 
@@ -92,7 +94,15 @@ pub fn read_label(mut bytes: &[u8]) -> Option<(usize, u32, Label)> {
     let sequence = bytes.try_get_u64_le().ok()?;
     let group = bytes.try_get_u64_le().ok()?;
     let drained = bytes.try_get_u64_le().ok()?;
-    Some((length, checksum, Label { sequence, group, drained }))
+    Some((
+        length,
+        checksum,
+        Label {
+            sequence,
+            group,
+            drained,
+        },
+    ))
 }
 
 /// Whether the checksum is that of the label and the record.
@@ -112,24 +122,39 @@ fn checksum(length: u32, label: Label, record: &[u8]) -> u32 {
 
 /// Reads a whole segment whose first frame should have this sequence.
 pub fn scan(bytes: &[u8], first: u64) -> Result<Scan, Damage> {
-    let mut scan = Scan { frames: Vec::new(), next: first, end: 0 };
+    let mut scan = Scan {
+        frames: Vec::new(),
+        next: first,
+        end: 0,
+    };
     if bytes.get(..HEADER_BYTES) == Some(&header(first)) {
         scan.end = HEADER_BYTES;
-        while let Some(frame) = frame_at(bytes, scan.end).filter(|frame| frame.label.sequence == scan.next) {
+        while let Some(frame) =
+            frame_at(bytes, scan.end).filter(|frame| frame.label.sequence == scan.next)
+        {
             (scan.end, scan.next) = (frame.record.end, scan.next.saturating_add(1));
             scan.frames.push(frame);
         }
     }
-    if is_synced_before(bytes, &scan) { Err(Damage { at: scan.end }) } else { Ok(scan) }
+    if is_synced_before(bytes, &scan) {
+        Err(Damage { at: scan.end })
+    } else {
+        Ok(scan)
+    }
 }
 
 /// Whether a later frame proves that the one missing at the end of the scan had been synced.
 fn is_synced_before(bytes: &[u8], scan: &Scan) -> bool {
     let places = scan.end.saturating_add(1)..bytes.len().saturating_sub(FRAME_BYTES - 1);
     // A sequence that could stand here at all, so that hardly any place is worth a checksum.
-    let highest = scan.next.saturating_add(u64::try_from(bytes.len() / FRAME_BYTES).unwrap_or(u64::MAX));
+    let highest = scan
+        .next
+        .saturating_add(u64::try_from(bytes.len() / FRAME_BYTES).unwrap_or(u64::MAX));
     places.into_iter().any(|at| {
-        let label = bytes.get(at..).and_then(read_label).map(|(_, _, label)| label);
+        let label = bytes
+            .get(at..)
+            .and_then(read_label)
+            .map(|(_, _, label)| label);
         label.is_some_and(|label| {
             label.group > scan.next
                 && label.group <= label.sequence
@@ -143,7 +168,9 @@ fn is_synced_before(bytes: &[u8], scan: &Scan) -> bool {
 pub fn unfinished(bytes: &[u8], scan: &Scan) -> u64 {
     let rest = bytes.get(scan.end..).unwrap_or_default();
     let label = read_label(rest).filter(|(_, _, label)| label.sequence == scan.next);
-    let length = label.map_or(0, |(length, ..)| rest.len().min(FRAME_BYTES.saturating_add(length)));
+    let length = label.map_or(0, |(length, ..)| {
+        rest.len().min(FRAME_BYTES.saturating_add(length))
+    });
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
@@ -157,7 +184,10 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<Frame> {
 /// The records of a scan that are not marks.
 pub fn records(bytes: &Bytes, scan: &Scan) -> Vec<Bytes> {
     let places = scan.frames.iter().map(|frame| frame.record.clone());
-    places.filter(|place| !place.is_empty()).map(|place| bytes.slice(place)).collect()
+    places
+        .filter(|place| !place.is_empty())
+        .map(|place| bytes.slice(place))
+        .collect()
 }
 
 #[cfg(test)]
@@ -172,7 +202,15 @@ mod tests {
         for records in groups {
             let group = sequence;
             for record in records {
-                write(&mut out, Label { sequence, group, drained: 0 }, record);
+                write(
+                    &mut out,
+                    Label {
+                        sequence,
+                        group,
+                        drained: 0,
+                    },
+                    record,
+                );
                 ends.push(out.len());
                 sequence += 1;
             }

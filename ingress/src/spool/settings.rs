@@ -51,21 +51,41 @@ impl SpoolSettings {
             reader.mistake("spool.keep", "is not shorter than nats.duplicate_window");
         }
         let Some(directory) = directory else {
-            let why = if always { "nats.durability is \"logged\"" } else { "spool.enabled is true" };
+            let why = if always {
+                "nats.durability is \"logged\""
+            } else {
+                "spool.enabled is true"
+            };
             reader.mistake("spool.directory", format_args!("is empty while {why}"));
             return None;
         };
         let memory_bytes_max = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
-        Some(Self { always, directory, bytes_max, segment_bytes, memory_bytes_max, keep, lag_max })
+        Some(Self {
+            always,
+            directory,
+            bytes_max,
+            segment_bytes,
+            memory_bytes_max,
+            keep,
+            lag_max,
+        })
     }
 
     /// How long what is drained stays: a PubAck alone keeps the promise of every mode but `logged`.
     pub fn kept(&self) -> Duration {
-        if self.always { self.keep } else { Duration::ZERO }
+        if self.always {
+            self.keep
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// How long publishing may stand back: not at all when the spool is only a way around an outage.
     pub fn lag_max(&self) -> Duration {
-        if self.always { self.lag_max } else { Duration::ZERO }
+        if self.always {
+            self.lag_max
+        } else {
+            Duration::ZERO
+        }
     }
 }

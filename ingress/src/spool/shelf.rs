@@ -159,7 +159,10 @@ struct Kept {
 impl Shelf {
     /// Begins with what an earlier run left.
     pub fn new(limits: Limits, always: bool, recovered: Recovered) -> Arc<Self> {
-        let kept = |segment| Kept { segment, drained: None };
+        let kept = |segment| Kept {
+            segment,
+            drained: None,
+        };
         let inside = Inside {
             course: Course::new(always, recovered.records > 0),
             bells: Vec::new(),
@@ -184,7 +187,13 @@ impl Shelf {
             stop: false,
         };
         let (filled, emptied) = (Notify::new(), Notify::new());
-        Arc::new(Self { limits, inside: Mutex::new(inside), work: Condvar::new(), filled, emptied })
+        Arc::new(Self {
+            limits,
+            inside: Mutex::new(inside),
+            work: Condvar::new(),
+            filled,
+            emptied,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -227,7 +236,12 @@ impl Shelf {
         inside.pending_records += records.len() as u64;
         inside.pending_bytes += bytes;
         let ticket = inside.tickets;
-        inside.waiting.push_back(Handover { ticket, desk, records, bytes });
+        inside.waiting.push_back(Handover {
+            ticket,
+            desk,
+            records,
+            bytes,
+        });
         if inside.waiting.len() == 1 {
             self.work.notify_one();
         }
@@ -249,9 +263,14 @@ impl Shelf {
                 return Work::Stop;
             }
             inside = if inside.segments.is_empty() {
-                self.work.wait(inside).unwrap_or_else(PoisonError::into_inner)
+                self.work
+                    .wait(inside)
+                    .unwrap_or_else(PoisonError::into_inner)
             } else {
-                self.work.wait_timeout(inside, HOUSEKEEPING).unwrap_or_else(PoisonError::into_inner).0
+                self.work
+                    .wait_timeout(inside, HOUSEKEEPING)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
             };
         }
     }
@@ -265,7 +284,10 @@ impl Shelf {
             for handover in &handovers {
                 inside.pending_records -= handover.records.len() as u64;
                 inside.pending_bytes -= handover.bytes;
-                match tell.iter_mut().find(|(bell, _)| bell.desk() == handover.desk) {
+                match tell
+                    .iter_mut()
+                    .find(|(bell, _)| bell.desk() == handover.desk)
+                {
                     Some((_, ticket)) => *ticket = handover.ticket,
                     None => {
                         let bell = inside.bells.get(handover.desk).cloned();
@@ -321,7 +343,9 @@ impl Shelf {
         let quiet = inside.pending_records == 0;
         let mut dropped = Vec::new();
         while let Some(front) = inside.segments.front() {
-            let due = front.drained.is_some_and(|at| now.saturating_duration_since(at) >= self.limits.keep);
+            let due = front
+                .drained
+                .is_some_and(|at| now.saturating_duration_since(at) >= self.limits.keep);
             let is_read = front.segment.next <= inside.reading;
             if !due || !is_read || (inside.segments.len() == 1 && !quiet) {
                 break;
@@ -335,7 +359,11 @@ impl Shelf {
     /// written to may still take, and never more than a quarter.
     pub fn spares(&self, bytes: u64, segment_bytes: u64) -> bool {
         let bytes_max = self.limits.bytes_max;
-        let all = self.lock().held_bytes().saturating_add(bytes).saturating_add(segment_bytes);
+        let all = self
+            .lock()
+            .held_bytes()
+            .saturating_add(bytes)
+            .saturating_add(segment_bytes);
         bytes <= bytes_max / SPARE_SHARE && all <= bytes_max
     }
 
@@ -346,12 +374,22 @@ impl Shelf {
         if cursor >= inside.next || !inside.course.may_drain() {
             return Fetched::Empty;
         }
-        while inside.run.front().is_some_and(|(sequence, _)| *sequence < cursor) {
+        while inside
+            .run
+            .front()
+            .is_some_and(|(sequence, _)| *sequence < cursor)
+        {
             inside.pop_from_memory();
         }
-        let in_memory = inside.run.front().map_or(inside.next, |(sequence, _)| *sequence);
+        let in_memory = inside
+            .run
+            .front()
+            .map_or(inside.next, |(sequence, _)| *sequence);
         if in_memory > cursor {
-            let at = inside.segments.iter().find(|kept| kept.segment.next > cursor);
+            let at = inside
+                .segments
+                .iter()
+                .find(|kept| kept.segment.next > cursor);
             return at.map_or(Fetched::Empty, |Kept { segment, .. }| Fetched::File {
                 path: segment.path.clone(),
                 first: segment.first,
@@ -360,7 +398,9 @@ impl Shelf {
         }
         let (mut records, mut bytes) = (Vec::new(), 0);
         while records.len() < records_max && bytes < bytes_max {
-            let Some((sequence, record)) = inside.pop_from_memory() else { break };
+            let Some((sequence, record)) = inside.pop_from_memory() else {
+                break;
+            };
             bytes += record.len();
             records.push((sequence, record));
         }
@@ -371,7 +411,10 @@ impl Shelf {
     /// It stays until it is read.
     pub fn oldest(&self) -> u64 {
         let mut inside = self.lock();
-        let kept = inside.segments.front().filter(|_| !self.limits.keep.is_zero());
+        let kept = inside
+            .segments
+            .front()
+            .filter(|_| !self.limits.keep.is_zero());
         inside.reading = kept.map_or(inside.drained, |kept| kept.segment.first);
         inside.reading
     }
@@ -431,7 +474,11 @@ impl Shelf {
 
 impl Inside {
     fn held_bytes(&self) -> u64 {
-        self.segments.iter().map(|kept| kept.segment.bytes).sum::<u64>() + self.pending_bytes
+        self.segments
+            .iter()
+            .map(|kept| kept.segment.bytes)
+            .sum::<u64>()
+            + self.pending_bytes
     }
 
     fn group(&mut self) -> Work {
@@ -444,12 +491,19 @@ impl Inside {
             bytes += size;
             handovers.extend(self.waiting.pop_front());
         }
-        Work::Group { handovers, first: self.next, drained: self.drained }
+        Work::Group {
+            handovers,
+            first: self.next,
+            drained: self.drained,
+        }
     }
 
     /// Keeps a synced record for the drain, as long as it follows what is there.
     fn keep_in_memory(&mut self, record: Bytes, bytes_max: usize) {
-        let follows = self.run.back().is_none_or(|(sequence, _)| sequence + 1 == self.next);
+        let follows = self
+            .run
+            .back()
+            .is_none_or(|(sequence, _)| sequence + 1 == self.next);
         if follows && self.run_bytes + record.len() <= bytes_max {
             self.run_bytes += record.len();
             self.run.push_back((self.next, record));
@@ -465,22 +519,43 @@ impl Inside {
 
     fn note_drained(&mut self, now: Instant) {
         let drained = self.drained;
-        for kept in self.segments.iter_mut().take_while(|kept| kept.segment.next <= drained) {
+        for kept in self
+            .segments
+            .iter_mut()
+            .take_while(|kept| kept.segment.next <= drained)
+        {
             kept.drained.get_or_insert(now);
         }
     }
 
     fn grow(&mut self, written: Written) {
-        let Written { path, segment_first: first, segment_bytes: bytes, drained } = written;
+        let Written {
+            path,
+            segment_first: first,
+            segment_bytes: bytes,
+            drained,
+        } = written;
         (self.marked, self.marked_at) = (self.marked.max(drained), Instant::now());
         let next = self.next;
-        match self.segments.back_mut().filter(|kept| kept.segment.first == first) {
+        match self
+            .segments
+            .back_mut()
+            .filter(|kept| kept.segment.first == first)
+        {
             Some(kept) => {
                 (kept.segment.next, kept.segment.bytes, kept.drained) = (next, bytes, None);
             }
             None => {
-                let segment = Segment { first, next, path, bytes };
-                self.segments.push_back(Kept { segment, drained: None });
+                let segment = Segment {
+                    first,
+                    next,
+                    path,
+                    bytes,
+                };
+                self.segments.push_back(Kept {
+                    segment,
+                    drained: None,
+                });
             }
         }
     }

@@ -66,14 +66,29 @@ impl<D: Disk> Writer<D> {
     ) -> Self {
         let (open, sound, spares) = (None, HashSet::new(), Vec::new());
         let (buffer, failed) = (Vec::new(), None);
-        Self { disk, directory, shelf, segment_bytes, metrics, open, sound, spares, buffer, failed }
+        Self {
+            disk,
+            directory,
+            shelf,
+            segment_bytes,
+            metrics,
+            open,
+            sound,
+            spares,
+            buffer,
+            failed,
+        }
     }
 
     /// Writes until told to stop and nothing waits.
     pub fn run(mut self) {
         loop {
             match self.shelf.next_work() {
-                Work::Group { handovers, first, drained } => self.commit(handovers, first, drained),
+                Work::Group {
+                    handovers,
+                    first,
+                    drained,
+                } => self.commit(handovers, first, drained),
                 Work::Housekeeping => self.keep_house(),
                 Work::Stop => break,
             }
@@ -85,7 +100,15 @@ impl<D: Disk> Writer<D> {
         self.buffer.clear();
         let records = handovers.iter().flat_map(|handover| &handover.records);
         for (record, sequence) in records.zip(first..) {
-            segment::write(&mut self.buffer, Label { sequence, group: first, drained }, record);
+            segment::write(
+                &mut self.buffer,
+                Label {
+                    sequence,
+                    group: first,
+                    drained,
+                },
+                record,
+            );
         }
         let written = self.write(first, drained);
         match &written {
@@ -95,12 +118,16 @@ impl<D: Disk> Writer<D> {
                 tracing::error!(%error, "the spool cannot be written; deliveries that need it get 503");
             }
         }
-        self.shelf.settle(handovers, written.map_err(|error| error.to_string()));
+        self.shelf
+            .settle(handovers, written.map_err(|error| error.to_string()));
     }
 
     /// Appends the buffer and syncs it; on any error the file is given up.
     fn write(&mut self, first: u64, drained: u64) -> io::Result<Written> {
-        if self.failed.is_some_and(|failed| failed.elapsed() < FAULT_PAUSE) {
+        if self
+            .failed
+            .is_some_and(|failed| failed.elapsed() < FAULT_PAUSE)
+        {
             return Err(io::Error::other("it failed a moment ago"));
         }
         let written = self.try_write(first, drained);
@@ -128,8 +155,15 @@ impl<D: Disk> Writer<D> {
         let (path, segment_first) = (open.path.clone(), open.first);
         let segment_bytes = open.bytes.max(open.length);
         self.open = Some(open);
-        self.metrics.spool_sync_seconds.observe(started.elapsed().as_secs_f64());
-        Ok(Written { path, segment_first, segment_bytes, drained })
+        self.metrics
+            .spool_sync_seconds
+            .observe(started.elapsed().as_secs_f64());
+        Ok(Written {
+            path,
+            segment_first,
+            segment_bytes,
+            drained,
+        })
     }
 
     fn begin(&mut self, first: u64) -> io::Result<Open<D::File>> {
@@ -141,7 +175,13 @@ impl<D: Disk> Writer<D> {
         file.append(&segment::header(first))?;
         file.sync()?;
         self.disk.sync_directory(self.directory.path())?;
-        Ok(Open { file, path, first, bytes: segment::HEADER_BYTES as u64, length })
+        Ok(Open {
+            file,
+            path,
+            first,
+            bytes: segment::HEADER_BYTES as u64,
+            length,
+        })
     }
 
     /// Lays aside or removes what is drained; while something is left, marks how far.
@@ -160,9 +200,19 @@ impl<D: Disk> Writer<D> {
         {
             tracing::warn!(%error, "cannot sync the spool's directory");
         }
-        let Some((sequence, drained)) = self.shelf.to_mark() else { return };
+        let Some((sequence, drained)) = self.shelf.to_mark() else {
+            return;
+        };
         self.buffer.clear();
-        segment::write(&mut self.buffer, Label { sequence, group: sequence, drained }, &[]);
+        segment::write(
+            &mut self.buffer,
+            Label {
+                sequence,
+                group: sequence,
+                drained,
+            },
+            &[],
+        );
         match self.write(sequence, drained) {
             Ok(written) => self.shelf.marked(written),
             Err(error) => {
@@ -173,9 +223,14 @@ impl<D: Disk> Writer<D> {
 
     /// Lays a drained file aside to be written over, or removes it.
     fn let_go(&mut self, segment: &Segment) -> io::Result<()> {
-        let spare = Spare { path: self.directory.spare(segment.first), bytes: segment.bytes };
+        let spare = Spare {
+            path: self.directory.spare(segment.first),
+            bytes: segment.bytes,
+        };
         // A short one grows to a whole one when it is used.
-        let files = u64::try_from(self.spares.len()).unwrap_or(u64::MAX).saturating_add(1);
+        let files = u64::try_from(self.spares.len())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
         let laid_aside = files.saturating_mul(self.segment_bytes);
         if self.sound.remove(&segment.first) && self.shelf.spares(laid_aside, self.segment_bytes) {
             std::fs::rename(&segment.path, &spare.path)?;

@@ -28,7 +28,9 @@ impl NamedClient {
 
 /// Whether the certificate's common name or one of its DNS names is `name`.
 pub fn bears(certificate: &[u8], name: &str) -> bool {
-    let Ok(parsed) = Certificate::from_der(certificate) else { return false };
+    let Ok(parsed) = Certificate::from_der(certificate) else {
+        return false;
+    };
     let body = parsed.tbs_certificate();
     let common = body.subject().common_name().ok().flatten();
     let alternatives = body.get_extension::<SubjectAltName>().ok().flatten();
@@ -49,7 +51,9 @@ impl ClientCertVerifier for NamedClient {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self
+            .chain
+            .verify_client_cert(end_entity, intermediates, now)?;
         if bears(end_entity, &self.name) {
             Ok(verified)
         } else {
@@ -63,7 +67,8 @@ impl ClientCertVerifier for NamedClient {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, certificate, signed)
+        self.chain
+            .verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -72,7 +77,8 @@ impl ClientCertVerifier for NamedClient {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, certificate, signed)
+        self.chain
+            .verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -142,8 +142,10 @@ impl Files {
         // Taken first: what is written while we read is then seen as a change.
         let stamp = self.stamp();
         let chain = certificates(CERTIFICATE_KEY, &self.certificate)?;
-        let expires =
-            chain.iter().map(|certificate| self.end_of(certificate)).collect::<Result<Vec<_>, _>>()?;
+        let expires = chain
+            .iter()
+            .map(|certificate| self.end_of(certificate))
+            .collect::<Result<Vec<_>, _>>()?;
         let expires = expires.first().copied().unwrap_or(UNIX_EPOCH);
         let key = private_key(&self.key)?;
         let verifier = match &self.client {
@@ -162,25 +164,41 @@ impl Files {
                         certificate: self.certificate.clone(),
                     }
                 }
-                error => CredentialsError::Key { path: self.key.clone(), error },
+                error => CredentialsError::Key {
+                    path: self.key.clone(),
+                    error,
+                },
             })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
         let client_certificate = self.client.is_some();
-        Ok(Credentials { config: Arc::new(config), expires, client_certificate, stamp })
+        Ok(Credentials {
+            config: Arc::new(config),
+            expires,
+            client_certificate,
+            stamp,
+        })
     }
 
     /// What the files are now, without reading them.
     pub fn stamp(&self) -> Stamp {
         let ca = self.client.as_ref().map(|check| check.ca.as_path());
-        let paths = [Some(self.certificate.as_path()), Some(self.key.as_path()), ca];
+        let paths = [
+            Some(self.certificate.as_path()),
+            Some(self.key.as_path()),
+            ca,
+        ];
         Stamp(paths.into_iter().flatten().map(stamp_of).collect())
     }
 
     fn end_of(&self, certificate: &CertificateDer<'_>) -> Result<SystemTime, CredentialsError> {
         let parsed = Certificate::from_der(certificate)
             .map_err(|error| malformed(CERTIFICATE_KEY, &self.certificate, error))?;
-        Ok(parsed.tbs_certificate().validity().not_after.to_system_time())
+        Ok(parsed
+            .tbs_certificate()
+            .validity()
+            .not_after
+            .to_system_time())
     }
 }
 
@@ -192,7 +210,8 @@ pub fn unix_seconds(time: SystemTime) -> i64 {
 
 fn stamp_of(path: &Path) -> Option<[i128; 4]> {
     let metadata = std::fs::metadata(path).ok()?;
-    let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+    let nanoseconds =
+        |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
     Some([
         i128::from(metadata.size()),
         i128::from(metadata.ino()),
@@ -202,20 +221,37 @@ fn stamp_of(path: &Path) -> Option<[i128; 4]> {
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, CredentialsError> {
-    let unreadable = |error| CredentialsError::Unreadable { key, path: path.to_owned(), error };
+    let unreadable = |error| CredentialsError::Unreadable {
+        key,
+        path: path.to_owned(),
+        error,
+    };
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {
-        return Err(unreadable(std::io::Error::other("it is not a file of at most 1 MiB")));
+        return Err(unreadable(std::io::Error::other(
+            "it is not a file of at most 1 MiB",
+        )));
     }
     std::fs::read(path).map_err(unreadable)
 }
 
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+fn certificates(
+    key: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
     let text = read(key, path)?;
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let found = found.map_err(|error| CredentialsError::Pem { key, path: path.to_owned(), error })?;
+    let found = found.map_err(|error| CredentialsError::Pem {
+        key,
+        path: path.to_owned(),
+        error,
+    })?;
     if found.is_empty() {
-        return Err(CredentialsError::Missing { key, path: path.to_owned(), wanted: "certificate" });
+        return Err(CredentialsError::Missing {
+            key,
+            path: path.to_owned(),
+            wanted: "certificate",
+        });
     }
     Ok(found)
 }
@@ -223,9 +259,11 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialsError> {
     let (key, path) = (PRIVATE_KEY_KEY, path.to_owned());
     PrivateKeyDer::from_pem_slice(&read(key, &path)?).map_err(|error| match error {
-        pem::Error::NoItemsFound => {
-            CredentialsError::Missing { key, path, wanted: "unencrypted private key" }
-        }
+        pem::Error::NoItemsFound => CredentialsError::Missing {
+            key,
+            path,
+            wanted: "unencrypted private key",
+        },
         error => CredentialsError::Pem { key, path, error },
     })
 }
@@ -233,7 +271,9 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialsError> 
 fn client_verifier(check: &ClientCheck) -> Result<Arc<dyn ClientCertVerifier>, CredentialsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(CLIENT_CA_KEY, &check.ca)? {
-        roots.add(certificate).map_err(|error| malformed(CLIENT_CA_KEY, &check.ca, error))?;
+        roots
+            .add(certificate)
+            .map_err(|error| malformed(CLIENT_CA_KEY, &check.ca, error))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -243,5 +283,9 @@ fn client_verifier(check: &ClientCheck) -> Result<Arc<dyn ClientCertVerifier>, C
 }
 
 fn malformed(key: &'static str, path: &Path, what: impl std::fmt::Display) -> CredentialsError {
-    CredentialsError::Certificate { key, path: path.to_owned(), what: what.to_string() }
+    CredentialsError::Certificate {
+        key,
+        path: path.to_owned(),
+        what: what.to_string(),
+    }
 }

@@ -83,7 +83,10 @@ impl Client {
         let dialer = Dialer::new(settings, name).await?;
         let client = Arc::new(Self {
             // Number 1 is the subscription that brings answers.
-            state: Mutex::new(State { last: 1, ..State::default() }),
+            state: Mutex::new(State {
+                last: 1,
+                ..State::default()
+            }),
             inbox: format!("_INBOX.{:032x}.", rand::random::<u128>()),
             link: watch::channel(Link::New).0,
         });
@@ -105,11 +108,15 @@ impl Client {
     /// Sends a request and waits for its first answer.
     pub async fn request(&self, question: &Question) -> Result<Heard, Unanswered> {
         let deadline = Instant::now() + REQUEST_TIMEOUT;
-        timeout_at(deadline, self.connected()).await.map_err(|_| Unanswered::Away)?;
+        timeout_at(deadline, self.connected())
+            .await
+            .map_err(|_| Unanswered::Away)?;
         let mut ear = self.listen(1, |inbox, number| format!("{inbox}{number}"))?;
         self.publish(question, &ear.subject)?;
         match timeout_at(deadline, ear.next()).await {
-            Ok(Some(heard)) if heard.headers().status() == Some(NO_RESPONDERS) => Err(Unanswered::Nobody),
+            Ok(Some(heard)) if heard.headers().status() == Some(NO_RESPONDERS) => {
+                Err(Unanswered::Nobody)
+            }
             Ok(Some(heard)) => Ok(heard),
             Ok(None) => Err(Unanswered::Away),
             Err(_) => Err(Unanswered::Late),
@@ -140,13 +147,20 @@ impl Client {
             return Err(Unanswered::Away);
         }
         if state.ears.len() >= EARS_MAX {
-            return Err(Unanswered::Unsent("too many requests wait for answers".to_owned()));
+            return Err(Unanswered::Unsent(
+                "too many requests wait for answers".to_owned(),
+            ));
         }
         state.last += 1;
         let number = state.last;
         state.ears.insert(number, sender);
         drop(state);
-        Ok(Ear { client: self, number, subject: subject(&self.inbox, number), messages })
+        Ok(Ear {
+            client: self,
+            number,
+            subject: subject(&self.inbox, number),
+            messages,
+        })
     }
 
     fn publish(&self, question: &Question, reply: &str) -> Result<(), Unanswered> {
@@ -175,13 +189,19 @@ impl Client {
         self.write(0, |output| output.write(line.as_bytes()))
     }
 
-    fn write(&self, payload_bytes: usize, write: impl FnOnce(&mut Output)) -> Result<(), Unanswered> {
+    fn write(
+        &self,
+        payload_bytes: usize,
+        write: impl FnOnce(&mut Output),
+    ) -> Result<(), Unanswered> {
         let mut state = self.lock();
         if !state.is_up {
             return Err(Unanswered::Away);
         }
         if payload_bytes > state.max_payload {
-            return Err(Unanswered::Unsent("it is larger than the server takes".to_owned()));
+            return Err(Unanswered::Unsent(
+                "it is larger than the server takes".to_owned(),
+            ));
         }
         if state.output.left() >= UNWRITTEN_BYTES_MAX {
             return Err(Unanswered::Unsent("too much waits to be sent".to_owned()));
@@ -294,8 +314,9 @@ impl Hear for State {
         };
         let number = number.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
         // Nobody waits any more, or does not keep up.
-        let Some(Ok(place)) =
-            number.and_then(|number: u64| self.ears.get(&number)).map(mpsc::Sender::try_reserve)
+        let Some(Ok(place)) = number
+            .and_then(|number: u64| self.ears.get(&number))
+            .map(mpsc::Sender::try_reserve)
         else {
             return;
         };

@@ -67,7 +67,8 @@ enum SessionError {
 pub async fn run<E: End>(end: Arc<E>, mut dialer: Dialer) {
     loop {
         let session = dialer.dial(end.inbox()).await;
-        end.lock().set_max_payload(session.info.max_payload.unwrap_or(MAX_PAYLOAD));
+        end.lock()
+            .set_max_payload(session.info.max_payload.unwrap_or(MAX_PAYLOAD));
         end.up(&session.info);
         let mut mover = Mover::new(&*end, &mut dialer, session);
         // The server may have said more than its welcome.
@@ -105,7 +106,19 @@ impl<'e, E: End> Mover<'e, E> {
         let end = buffer.len();
         buffer.resize(end.max(RECEIVE_BYTES), 0);
         let (output, wakers) = (Output::default(), Vec::new());
-        Self { side, dialer, session, buffer, start: 0, end, output, ping, pings: 0, heard: true, wakers }
+        Self {
+            side,
+            dialer,
+            session,
+            buffer,
+            start: 0,
+            end,
+            output,
+            ping,
+            pings: 0,
+            heard: true,
+            wakers,
+        }
     }
 
     /// Does what can be done now; ready when the session is over.
@@ -132,7 +145,12 @@ impl<'e, E: End> Mover<'e, E> {
             self.check()?;
         }
         loop {
-            if self.output.is_empty() && self.side.take_output(&mut self.output, context).is_pending() {
+            if self.output.is_empty()
+                && self
+                    .side
+                    .take_output(&mut self.output, context)
+                    .is_pending()
+            {
                 return Ok(());
             }
             match self.send(context) {
@@ -172,7 +190,9 @@ impl<'e, E: End> Mover<'e, E> {
             let mut state = self.side.lock();
             loop {
                 let received = self.buffer.get(self.start..self.end).unwrap_or_default();
-                let Some((operation, taken)) = protocol::read(received)? else { break };
+                let Some((operation, taken)) = protocol::read(received)? else {
+                    break;
+                };
                 match operation {
                     Operation::Message(message) => {
                         state.hear(self.side.inbox(), &message, &mut self.wakers);
@@ -214,7 +234,8 @@ impl<'e, E: End> Mover<'e, E> {
             (self.start, self.end) = (0, self.end - self.start);
         } else {
             // The protocol bounds what is not whole yet; a full buffer would read as the end.
-            self.buffer.resize((self.buffer.len() * 2).min(RECEIVE_BYTES_MAX), 0);
+            self.buffer
+                .resize((self.buffer.len() * 2).min(RECEIVE_BYTES_MAX), 0);
         }
     }
 

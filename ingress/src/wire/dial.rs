@@ -94,11 +94,22 @@ pub struct Dialer {
 impl Dialer {
     /// Reads what is configured; nothing is connected yet. The server shows the name of the connection.
     pub async fn new(settings: &NatsSettings, name: &'static str) -> Result<Self, NatsError> {
-        let failed = |reason: String| NatsError::Connect { url: settings.url.clone(), reason };
-        let servers = Servers::parse(settings.url.expose()).map_err(|error| failed(error.to_string()))?;
+        let failed = |reason: String| NatsError::Connect {
+            url: settings.url.clone(),
+            reason,
+        };
+        let servers =
+            Servers::parse(settings.url.expose()).map_err(|error| failed(error.to_string()))?;
         let login = Login::load(settings.credentials_file.as_deref()).await;
         let login = login.map_err(|error| failed(error.to_string()))?;
-        Ok(Self { name, servers, current: None, login, tls: None, attempts: 0 })
+        Ok(Self {
+            name,
+            servers,
+            current: None,
+            login,
+            tls: None,
+            attempts: 0,
+        })
     }
 
     /// Tries servers until one of them opens a session that answers are heard on.
@@ -106,7 +117,9 @@ impl Dialer {
         loop {
             sleep(PAUSE * self.attempts.min(PAUSES_MAX)).await;
             self.attempts = self.attempts.saturating_add(1);
-            let Some(server) = self.servers.next(rand::random::<u16>().into()).cloned() else { continue };
+            let Some(server) = self.servers.next(rand::random::<u16>().into()).cloned() else {
+                continue;
+            };
             let opened = timeout(CONNECT_TIMEOUT, self.open(&server, inbox)).await;
             let opened = opened.unwrap_or(Err(DialError::Late));
             self.servers.tried(&server, opened.is_ok());
@@ -139,14 +152,22 @@ impl Dialer {
     async fn open(&mut self, server: &Server, inbox: &[u8]) -> Result<Session, DialError> {
         let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
         stream.set_nodelay(true)?;
-        let mut session = Session { io: Box::new(stream), received: Vec::new(), info: Info::default() };
+        let mut session = Session {
+            io: Box::new(stream),
+            received: Vec::new(),
+            info: Info::default(),
+        };
         session.info = session.info().await?;
         if server.tls || session.info.tls_required {
             // What came before the handshake in clear text is nobody's word.
             session.received.clear();
             let name = ServerName::try_from(server.host.clone());
             let name = name.map_err(|_| DialError::Name(server.host.clone()))?;
-            session.io = Box::new(TlsConnector::from(self.tls()?).connect(name, session.io).await?);
+            session.io = Box::new(
+                TlsConnector::from(self.tls()?)
+                    .connect(name, session.io)
+                    .await?,
+            );
         }
         let mut hello = self.login.connect(server, &session.info.nonce, self.name)?;
         hello.extend_from_slice(b"SUB ");
@@ -189,9 +210,9 @@ impl Session {
     async fn welcomed(&mut self) -> Result<(), DialError> {
         self.until(|operation| match operation {
             Operation::Pong => Some(Ok(())),
-            Operation::Error(words) => {
-                Some(Err(DialError::Refused(String::from_utf8_lossy(words).into_owned())))
-            }
+            Operation::Error(words) => Some(Err(DialError::Refused(
+                String::from_utf8_lossy(words).into_owned(),
+            ))),
             _ => None,
         })
         .await

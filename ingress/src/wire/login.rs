@@ -25,7 +25,9 @@ pub enum LoginError {
     #[error("cannot read nats.credentials_file: {0}")]
     Unread(std::io::Error),
     /// The file has no JWT and seed.
-    #[error("nats.credentials_file holds no JWT followed by a seed, as `nsc generate creds` writes them")]
+    #[error(
+        "nats.credentials_file holds no JWT followed by a seed, as `nsc generate creds` writes them"
+    )]
     Incomplete,
     /// The seed is none.
     #[error("the seed in nats.credentials_file cannot sign: {0}")]
@@ -35,22 +37,31 @@ pub enum LoginError {
 impl Login {
     /// Reads the credentials file.
     pub async fn load(path: Option<&Path>) -> Result<Self, LoginError> {
-        let Some(path) = path else { return Ok(Self::default()) };
-        let text = tokio::fs::read_to_string(path).await.map_err(LoginError::Unread)?;
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
+        let text = tokio::fs::read_to_string(path)
+            .await
+            .map_err(LoginError::Unread)?;
         Self::parse(&text)
     }
 
     fn parse(text: &str) -> Result<Self, LoginError> {
         let lines: Vec<_> = text.lines().map(str::trim).collect();
         let mut framed = lines.windows(3).filter_map(|lines| match lines {
-            [before, text, after] if is_frame(before) && is_frame(after) && !text.is_empty() => Some(*text),
+            [before, text, after] if is_frame(before) && is_frame(after) && !text.is_empty() => {
+                Some(*text)
+            }
             _ => None,
         });
         let (Some(jwt), Some(seed)) = (framed.next(), framed.next()) else {
             return Err(LoginError::Incomplete);
         };
         KeyPair::from_seed(seed).map_err(LoginError::Seed)?;
-        Ok(Self(Some(Credentials { jwt: Secret::new(jwt.to_owned()), seed: Secret::new(seed.to_owned()) })))
+        Ok(Self(Some(Credentials {
+            jwt: Secret::new(jwt.to_owned()),
+            seed: Secret::new(seed.to_owned()),
+        })))
     }
 
     /// The line that opens a session, signing the server's nonce.
@@ -66,7 +77,8 @@ impl Login {
         };
         match (&self.0, &server.user) {
             (Some(credentials), _) => {
-                let key = KeyPair::from_seed(credentials.seed.expose()).map_err(LoginError::Seed)?;
+                let key =
+                    KeyPair::from_seed(credentials.seed.expose()).map_err(LoginError::Seed)?;
                 let signature = key.sign(nonce.as_bytes()).map_err(LoginError::Seed)?;
                 set("jwt", credentials.jwt.expose());
                 set("sig", &URL_SAFE_NO_PAD.encode(signature));
@@ -92,7 +104,13 @@ mod tests {
 
     fn options(line: &[u8]) -> Value {
         let text = std::str::from_utf8(line).unwrap();
-        serde_json::from_str(text.strip_prefix("CONNECT ").unwrap().strip_suffix("\r\n").unwrap()).unwrap()
+        serde_json::from_str(
+            text.strip_prefix("CONNECT ")
+                .unwrap()
+                .strip_suffix("\r\n")
+                .unwrap(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -105,21 +123,41 @@ mod tests {
             key.seed().unwrap()
         );
         let login = Login::parse(&text).unwrap();
-        let options = options(&login.connect(&Server::parse("a").unwrap(), "nonce", "edge").unwrap());
+        let options = options(
+            &login
+                .connect(&Server::parse("a").unwrap(), "nonce", "edge")
+                .unwrap(),
+        );
         assert_eq!(options["jwt"], "head.body.sig");
-        let signature = URL_SAFE_NO_PAD.decode(options["sig"].as_str().unwrap()).unwrap();
+        let signature = URL_SAFE_NO_PAD
+            .decode(options["sig"].as_str().unwrap())
+            .unwrap();
         key.verify(b"nonce", &signature).unwrap();
         assert!(!format!("{login:?}").contains("head.body"));
-        assert!(matches!(Login::parse("-----\nx\n-----\n"), Err(LoginError::Incomplete)));
-        assert!(matches!(Login::parse("---\nx\n---\ny\n---\nz\n---\n"), Err(LoginError::Seed(_))));
+        assert!(matches!(
+            Login::parse("-----\nx\n-----\n"),
+            Err(LoginError::Incomplete)
+        ));
+        assert!(matches!(
+            Login::parse("---\nx\n---\ny\n---\nz\n---\n"),
+            Err(LoginError::Seed(_))
+        ));
     }
 
     #[test]
     fn a_user_of_the_url_or_a_token_is_told() {
-        let connect =
-            |url: &str| options(&Login::default().connect(&Server::parse(url).unwrap(), "", "edge").unwrap());
+        let connect = |url: &str| {
+            options(
+                &Login::default()
+                    .connect(&Server::parse(url).unwrap(), "", "edge")
+                    .unwrap(),
+            )
+        };
         let user = connect("nats://ann:secret@a");
-        assert_eq!((&user["user"], &user["pass"]), (&json!("ann"), &json!("secret")));
+        assert_eq!(
+            (&user["user"], &user["pass"]),
+            (&json!("ann"), &json!("secret"))
+        );
         assert_eq!(connect("nats://token@a")["auth_token"], "token");
         assert_eq!(connect("tls://a")["tls_required"], true);
     }

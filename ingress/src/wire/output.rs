@@ -63,7 +63,13 @@ impl Output {
 
     /// Appends a message: `HPUB <subject> [reply] <headers> <size>`, then both.
     pub fn publish(&mut self, publication: &Publication<'_>) {
-        let Publication { subject, reply, headers, more, payload } = *publication;
+        let Publication {
+            subject,
+            reply,
+            headers,
+            more,
+            payload,
+        } = *publication;
         let before = self.plain.len();
         let out = &mut self.plain;
         // Room for all of it at once: growing by pieces would copy several times.
@@ -105,7 +111,10 @@ impl Output {
         let last = self.large.back().map_or(self.at, |(before, _)| *before);
         let pieces = pieces.chain([self.plain.get(last..).unwrap_or_default()]);
         let mut used = 0;
-        for (slice, piece) in slices.iter_mut().zip(pieces.filter(|piece| !piece.is_empty())) {
+        for (slice, piece) in slices
+            .iter_mut()
+            .zip(pieces.filter(|piece| !piece.is_empty()))
+        {
             *slice = IoSlice::new(piece);
             used += 1;
         }
@@ -169,7 +178,10 @@ mod tests {
         output.publish(&publication);
         let expected = "HPUB log.acme _INBOX.a.1-0 18 20\r\nNATS/1.0\r\nA: b\r\n\r\n{}\r\n\
                         HPUB log.acme 24 26\r\nNATS/1.0\r\nA: b\r\nC: d\r\n\r\n{}\r\n";
-        assert_eq!(std::str::from_utf8(&drain(&mut output, 1 << 20)).unwrap(), expected);
+        assert_eq!(
+            std::str::from_utf8(&drain(&mut output, 1 << 20)).unwrap(),
+            expected
+        );
     }
 
     /// Takes everything out as a socket would that takes so many bytes at once.
@@ -179,8 +191,11 @@ mod tests {
             let mut slices = [IoSlice::new(b""); 4];
             let used = output.slices(&mut slices);
             assert!(used > 0, "nothing to write, and {} left", output.left());
-            let next: Vec<u8> =
-                slices[..used].iter().flat_map(|slice| slice.to_vec()).take(at_once).collect();
+            let next: Vec<u8> = slices[..used]
+                .iter()
+                .flat_map(|slice| slice.to_vec())
+                .take(at_once)
+                .collect();
             output.advance(next.len());
             taken.extend(next);
         }

@@ -52,13 +52,24 @@ pub enum ProtocolError {
 
 /// Reads the first operation and how many bytes it takes; `None` when it is not whole yet.
 pub fn read(bytes: &[u8]) -> Result<Option<(Operation<'_>, usize)>, ProtocolError> {
-    let Some(end) = bytes.iter().take(LINE_BYTES_MAX).position(|byte| *byte == b'\n') else {
-        return if bytes.len() >= LINE_BYTES_MAX { Err(ProtocolError::TooLong) } else { Ok(None) };
+    let Some(end) = bytes
+        .iter()
+        .take(LINE_BYTES_MAX)
+        .position(|byte| *byte == b'\n')
+    else {
+        return if bytes.len() >= LINE_BYTES_MAX {
+            Err(ProtocolError::TooLong)
+        } else {
+            Ok(None)
+        };
     };
     let line = bytes.get(..end).unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let (name, rest) = match line.iter().position(|byte| is_space(*byte)) {
-        Some(at) => (line.get(..at).unwrap_or_default(), line.get(at + 1..).unwrap_or_default()),
+        Some(at) => (
+            line.get(..at).unwrap_or_default(),
+            line.get(at + 1..).unwrap_or_default(),
+        ),
         None => (line, &[][..]),
     };
     let operation = match name {
@@ -81,21 +92,37 @@ fn message<'a>(
     line: &'a [u8],
     with_headers: bool,
 ) -> Result<Option<(Operation<'a>, usize)>, ProtocolError> {
-    let mut words = line.split(|byte| is_space(*byte)).filter(|word| !word.is_empty());
+    let mut words = line
+        .split(|byte| is_space(*byte))
+        .filter(|word| !word.is_empty());
     let subject = words.next().ok_or(ProtocolError::Unknown)?;
     let size = size(words.next_back())?;
-    let headers = if with_headers { self::size(words.next_back())? } else { 0 };
+    let headers = if with_headers {
+        self::size(words.next_back())?
+    } else {
+        0
+    };
     let subscription = words.next().ok_or(ProtocolError::Unknown)?;
     let reply = words.next().unwrap_or_default();
     if words.next().is_some() || headers > size {
         return Err(ProtocolError::Unknown);
     }
-    let Some(body) = bytes.get(start..start + size) else { return Ok(None) };
+    let Some(body) = bytes.get(start..start + size) else {
+        return Ok(None);
+    };
     match bytes.get(start + size..start + size + 2) {
         None => Ok(None),
         Some(b"\r\n") => {
-            let (headers, payload) = body.split_at_checked(headers).ok_or(ProtocolError::Unknown)?;
-            let message = Message { subject, subscription, reply, headers, payload };
+            let (headers, payload) = body
+                .split_at_checked(headers)
+                .ok_or(ProtocolError::Unknown)?;
+            let message = Message {
+                subject,
+                subscription,
+                reply,
+                headers,
+                payload,
+            };
             Ok(Some((Operation::Message(message), start + size + 2)))
         }
         Some(_) => Err(ProtocolError::Unknown),
@@ -103,11 +130,19 @@ fn message<'a>(
 }
 
 fn size(word: Option<&[u8]>) -> Result<usize, ProtocolError> {
-    let word = word.filter(|word| word.len() <= 9).ok_or(ProtocolError::Unknown)?;
+    let word = word
+        .filter(|word| word.len() <= 9)
+        .ok_or(ProtocolError::Unknown)?;
     let size = word.iter().try_fold(0_usize, |size, byte| {
-        byte.is_ascii_digit().then(|| size * 10 + usize::from(byte - b'0')).ok_or(ProtocolError::Unknown)
+        byte.is_ascii_digit()
+            .then(|| size * 10 + usize::from(byte - b'0'))
+            .ok_or(ProtocolError::Unknown)
     })?;
-    if size > MESSAGE_BYTES_MAX { Err(ProtocolError::TooLong) } else { Ok(size) }
+    if size > MESSAGE_BYTES_MAX {
+        Err(ProtocolError::TooLong)
+    } else {
+        Ok(size)
+    }
 }
 
 fn is_space(byte: u8) -> bool {
@@ -130,34 +165,75 @@ mod tests {
         assert_eq!(whole("PING\r\n"), Operation::Ping);
         assert_eq!(whole("PONG\r\n"), Operation::Pong);
         assert_eq!(whole("+OK\r\n"), Operation::Ok);
-        assert_eq!(whole("-ERR 'Stale Connection'\r\n"), Operation::Error(b"'Stale Connection'"));
-        assert_eq!(whole("INFO {\"a\": 1} \r\n"), Operation::Info(b"{\"a\": 1} "));
-        let plain =
-            Message { subject: b"a.b", subscription: b"1", reply: b"", headers: b"", payload: b"x\r\ny" };
-        assert_eq!(whole("MSG a.b 1 4\r\nx\r\ny\r\n"), Operation::Message(plain));
-        let asking = Message { reply: b"re.ply", ..plain };
-        assert_eq!(whole("MSG a.b 1 re.ply 4\r\nx\r\ny\r\n"), Operation::Message(asking));
-        let headed = Message { headers: b"NATS/1.0 503\r\n\r\n", payload: b"", ..plain };
-        assert_eq!(whole("HMSG a.b 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"), Operation::Message(headed));
+        assert_eq!(
+            whole("-ERR 'Stale Connection'\r\n"),
+            Operation::Error(b"'Stale Connection'")
+        );
+        assert_eq!(
+            whole("INFO {\"a\": 1} \r\n"),
+            Operation::Info(b"{\"a\": 1} ")
+        );
+        let plain = Message {
+            subject: b"a.b",
+            subscription: b"1",
+            reply: b"",
+            headers: b"",
+            payload: b"x\r\ny",
+        };
+        assert_eq!(
+            whole("MSG a.b 1 4\r\nx\r\ny\r\n"),
+            Operation::Message(plain)
+        );
+        let asking = Message {
+            reply: b"re.ply",
+            ..plain
+        };
+        assert_eq!(
+            whole("MSG a.b 1 re.ply 4\r\nx\r\ny\r\n"),
+            Operation::Message(asking)
+        );
+        let headed = Message {
+            headers: b"NATS/1.0 503\r\n\r\n",
+            payload: b"",
+            ..plain
+        };
+        assert_eq!(
+            whole("HMSG a.b 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"),
+            Operation::Message(headed)
+        );
     }
 
     #[test]
     fn what_is_no_operation_is_an_error() {
-        for text in
-            ["HTTP/1.1 200 OK\r\n", "\r\n", "MSG\r\n", "MSG a 4\r\n", "MSG a 1 x\r\n", "MSG a 1 b c 4\r\n"]
-        {
+        for text in [
+            "HTTP/1.1 200 OK\r\n",
+            "\r\n",
+            "MSG\r\n",
+            "MSG a 4\r\n",
+            "MSG a 1 x\r\n",
+            "MSG a 1 b c 4\r\n",
+        ] {
             assert_eq!(read(text.as_bytes()), Err(ProtocolError::Unknown), "{text}");
         }
-        for text in ["HMSG a 1 5 4\r\nabcd\r\n", "MSG a 1 1\r\nabcd\r\n", "MSG a 1 99999999999999999999\r\n"]
-        {
+        for text in [
+            "HMSG a 1 5 4\r\nabcd\r\n",
+            "MSG a 1 1\r\nabcd\r\n",
+            "MSG a 1 99999999999999999999\r\n",
+        ] {
             assert_eq!(read(text.as_bytes()), Err(ProtocolError::Unknown), "{text}");
         }
         assert_eq!(read(b"MSG a 1 9999999\r\n"), Err(ProtocolError::TooLong));
-        assert_eq!(read(&vec![b'I'; LINE_BYTES_MAX]), Err(ProtocolError::TooLong));
+        assert_eq!(
+            read(&vec![b'I'; LINE_BYTES_MAX]),
+            Err(ProtocolError::TooLong)
+        );
     }
 
     fn operations() -> impl Strategy<Value = Vec<Vec<u8>>> {
-        let message = (prop::collection::vec(any::<u8>(), 0..40), prop::collection::vec(any::<u8>(), 0..40))
+        let message = (
+            prop::collection::vec(any::<u8>(), 0..40),
+            prop::collection::vec(any::<u8>(), 0..40),
+        )
             .prop_map(|(headers, payload)| {
                 let total = headers.len() + payload.len();
                 let line = match headers.as_slice() {
@@ -166,9 +242,17 @@ mod tests {
                 };
                 [line.into_bytes(), headers, payload, b"\r\n".to_vec()].concat()
             });
-        let others =
-            prop::sample::select(vec!["PING\r\n", "PONG\r\n", "+OK\r\n", "-ERR 'x'\r\n", "INFO {}\r\n"]);
-        prop::collection::vec(prop_oneof![message, others.prop_map(|text| text.as_bytes().to_vec())], 0..8)
+        let others = prop::sample::select(vec![
+            "PING\r\n",
+            "PONG\r\n",
+            "+OK\r\n",
+            "-ERR 'x'\r\n",
+            "INFO {}\r\n",
+        ]);
+        prop::collection::vec(
+            prop_oneof![message, others.prop_map(|text| text.as_bytes().to_vec())],
+            0..8,
+        )
     }
 
     proptest! {

@@ -27,24 +27,33 @@ impl Script {
     async fn start() -> (Self, Arc<Wire>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("nats://{}", listener.local_addr().unwrap());
-        let wire = Wire::start(&settings(url), 4, Duration::from_millis(200), None).await.unwrap();
+        let wire = Wire::start(&settings(url), 4, Duration::from_millis(200), None)
+            .await
+            .unwrap();
         (Self { listener }, wire)
     }
 
     async fn welcome(&self) -> Peer {
         let mut peer = self.meet().await;
         let hello = [peer.line().await, peer.line().await, peer.line().await];
-        assert!(hello[0].starts_with("CONNECT {") && hello[1].starts_with("SUB _INBOX."), "{hello:?}");
+        assert!(
+            hello[0].starts_with("CONNECT {") && hello[1].starts_with("SUB _INBOX."),
+            "{hello:?}"
+        );
         assert_eq!(hello[2], "PING\r\n");
         // More than the welcome at once, and in pieces.
         peer.say(b"PO").await;
-        peer.say(b"NG\r\nINFO {\"max_payload\":900,\"connect_urls\":[]}\r\nPING\r\n").await;
+        peer.say(b"NG\r\nINFO {\"max_payload\":900,\"connect_urls\":[]}\r\nPING\r\n")
+            .await;
         assert_eq!(peer.line().await, "PONG\r\n");
         peer
     }
 
     async fn meet(&self) -> Peer {
-        let (stream, _) = timeout(SOON, self.listener.accept()).await.unwrap().unwrap();
+        let (stream, _) = timeout(SOON, self.listener.accept())
+            .await
+            .unwrap()
+            .unwrap();
         let mut peer = Peer(BufReader::new(stream));
         peer.say(b"INFO {\"max_payload\":4096}\r\n").await;
         peer
@@ -58,7 +67,10 @@ impl Peer {
 
     async fn line(&mut self) -> String {
         let mut line = String::new();
-        timeout(SOON, self.0.read_line(&mut line)).await.unwrap().unwrap();
+        timeout(SOON, self.0.read_line(&mut line))
+            .await
+            .unwrap()
+            .unwrap();
         line
     }
 
@@ -66,18 +78,31 @@ impl Peer {
     async fn message(&mut self) -> String {
         let line = self.line().await;
         let words: Vec<_> = line.split_whitespace().collect();
-        let ["HPUB", subject, _, _, size] = words[..5] else { panic!("{line}") };
-        assert_eq!(subject, update(Partition(3), Class::Message, &TenantId::new("acme").unwrap()));
+        let ["HPUB", subject, _, _, size] = words[..5] else {
+            panic!("{line}")
+        };
+        assert_eq!(
+            subject,
+            update(
+                Partition(3),
+                Class::Message,
+                &TenantId::new("acme").unwrap()
+            )
+        );
         let size: usize = size.parse().unwrap();
         let mut body = vec![0; size + 2];
-        timeout(SOON, self.0.read_exact(&mut body)).await.unwrap().unwrap();
+        timeout(SOON, self.0.read_exact(&mut body))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(body.ends_with(b"{}\r\n"));
         words[2].to_owned()
     }
 
     async fn acknowledge(&mut self, reply: &str) {
         let receipt = r#"{"stream":"UPDATES", "seq":1}"#;
-        self.say(format!("MSG {reply} 1 {}\r\n{receipt}\r\n", receipt.len()).as_bytes()).await;
+        self.say(format!("MSG {reply} 1 {}\r\n{receipt}\r\n", receipt.len()).as_bytes())
+            .await;
     }
 }
 
@@ -132,7 +157,12 @@ fn publish(wire: &Wire, token: Token, payload: &Bytes) -> Result<(), super::Unse
 }
 
 async fn outcome(wire: &Wire, token: Token) -> Option<Outcome> {
-    timeout(SOON, wire.wait(token, Instant::now() + Duration::from_millis(300))).await.unwrap()
+    timeout(
+        SOON,
+        wire.wait(token, Instant::now() + Duration::from_millis(300)),
+    )
+    .await
+    .unwrap()
 }
 
 const STORED: Option<Outcome> = Some(Outcome::Stored { duplicate: false });
@@ -146,7 +176,8 @@ async fn answers_find_who_waits_for_them_in_any_order() {
     publish(&wire, first, &PAYLOAD).unwrap();
     publish(&wire, second, &PAYLOAD).unwrap();
     let replies = [peer.message().await, peer.message().await];
-    peer.say(format!("HMSG {} 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n", replies[1]).as_bytes()).await;
+    peer.say(format!("HMSG {} 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n", replies[1]).as_bytes())
+        .await;
     peer.acknowledge(&replies[0]).await;
     assert_eq!(outcome(&wire, first).await, STORED);
     assert_eq!(outcome(&wire, second).await, Some(Outcome::NoStream));
@@ -166,11 +197,19 @@ async fn whoever_waits_hears_at_once_that_the_connection_broke_and_a_new_one_is_
     assert_eq!(outcome(&wire, token).await, Some(Outcome::Lost));
     assert!(matches!(wire.link(), Link::Down(_)));
     publish(&wire, token, &PAYLOAD).unwrap();
-    assert_eq!(outcome(&wire, token).await, Some(Outcome::Lost), "nothing waits for a connection");
+    assert_eq!(
+        outcome(&wire, token).await,
+        Some(Outcome::Lost),
+        "nothing waits for a connection"
+    );
     let (mut peer, ()) = tokio::join!(script.welcome(), up(&wire));
     assert_eq!(*returns.borrow(), 1);
     publish(&wire, token, &PAYLOAD).unwrap();
-    assert_eq!(peer.message().await, reply, "an answer to either attempt counts");
+    assert_eq!(
+        peer.message().await,
+        reply,
+        "an answer to either attempt counts"
+    );
     peer.acknowledge(&reply).await;
     assert_eq!(outcome(&wire, token).await, STORED);
 }
@@ -228,5 +267,9 @@ async fn no_more_slots_are_given_than_there_are() {
         wire.release(tokens[0].take().into_iter());
     });
     assert!(room);
-    assert!(!wire.has_room(2, Instant::now() + Duration::from_millis(10)).await);
+    assert!(
+        !wire
+            .has_room(2, Instant::now() + Duration::from_millis(10))
+            .await
+    );
 }

@@ -13,7 +13,11 @@ use proptest::prelude::*;
 
 fn kinds(body: &str) -> Vec<String> {
     let body = Bytes::copy_from_slice(body.as_bytes());
-    split(&body).unwrap().updates().map(|found| format!("{}@{}", found.kind, found.id.as_str())).collect()
+    split(&body)
+        .unwrap()
+        .updates()
+        .map(|found| format!("{}@{}", found.kind, found.id.as_str()))
+        .collect()
 }
 
 fn value(members: &str) -> String {
@@ -31,15 +35,34 @@ fn a_value_with_messages_and_statuses_is_split_into_both_classes() {
     let seen: Vec<_> = split
         .updates()
         .map(|found| {
-            let conversation = ConversationKey::from(found.conversation).as_str().to_owned();
-            format!("{:?} {} {} {conversation}", found.class, found.kind, found.id.as_str())
+            let conversation = ConversationKey::from(found.conversation)
+                .as_str()
+                .to_owned();
+            format!(
+                "{:?} {} {} {conversation}",
+                found.class,
+                found.kind,
+                found.id.as_str()
+            )
         })
         .collect();
-    assert_eq!(seen, ["Message message.text wamid.A u:US.1", "Status status.read wamid.B:read p:2",]);
+    assert_eq!(
+        seen,
+        [
+            "Message message.text wamid.A u:US.1",
+            "Status status.read wamid.B:read p:2",
+        ]
+    );
     let status = String::from_utf8(split.payload(&split.update(1).unwrap()).to_vec()).unwrap();
-    assert!(!status.contains("wamid.A") && status.contains("wamid.B"), "{status}");
+    assert!(
+        !status.contains("wamid.A") && status.contains("wamid.B"),
+        "{status}"
+    );
     let message = String::from_utf8(split.payload(&split.update(0).unwrap()).to_vec()).unwrap();
-    assert!(message.contains(r#""contacts":[{"wa_id":"1","user_id":"US.1"}]"#), "{message}");
+    assert!(
+        message.contains(r#""contacts":[{"wa_id":"1","user_id":"US.1"}]"#),
+        "{message}"
+    );
 }
 
 #[test]
@@ -49,9 +72,14 @@ fn a_message_keeps_its_own_contact_and_all_of_them_when_it_cannot_be_told() {
         r#"{contacts},"messages":[{{"id":"a","from":"2"}},{{"id":"b","from":"3"}}]"#
     )));
     let split = split(&body).unwrap();
-    let payload =
-        |index: usize| String::from_utf8(split.payload(&split.update(index).unwrap()).to_vec()).unwrap();
-    assert!(payload(0).contains(r#""contacts":[{"wa_id":"2"}],"#), "{}", payload(0));
+    let payload = |index: usize| {
+        String::from_utf8(split.payload(&split.update(index).unwrap()).to_vec()).unwrap()
+    };
+    assert!(
+        payload(0).contains(r#""contacts":[{"wa_id":"2"}],"#),
+        "{}",
+        payload(0)
+    );
     assert!(payload(1).contains(contacts), "{}", payload(1));
 }
 
@@ -73,16 +101,36 @@ fn stamped(field: &str, value: &str) -> Vec<(String, String, String, Option<Stri
     assert_eq!(compare(&body).err(), None);
     let table = fixture::table();
     let arrival = Arrival::now(b"sha256=", 1, 1);
-    let stamp = Stamp { table: &table, door: table.door("main").unwrap(), partitions: 32, arrival: &arrival };
+    let stamp = Stamp {
+        table: &table,
+        door: table.door("main").unwrap(),
+        partitions: 32,
+        arrival: &arrival,
+    };
     let split = split(&body).unwrap();
     let counted: u64 = split.counts().iter().map(|(_, count)| count).sum();
     assert_eq!(counted, split.len() as u64);
-    let heads = Stamped::new(stamp, &split, &mut Vec::new()).map(|update| update.head).collect::<Vec<_>>();
-    let classes = heads.iter().filter(|head| head.family == Family::Update(Class::Message)).count() as u64;
+    let heads = Stamped::new(stamp, &split, &mut Vec::new())
+        .map(|update| update.head)
+        .collect::<Vec<_>>();
+    let classes = heads
+        .iter()
+        .filter(|head| head.family == Family::Update(Class::Message))
+        .count() as u64;
     assert!(heads.iter().any(|head| head.tenant.is_unrouted()) || split.counts()[0].1 == classes);
     let told = heads.into_iter().map(|head| {
-        let class = head.subject().split('.').skip(2).collect::<Vec<_>>().join(".");
-        (class, head.kind, head.conversation.as_str().to_owned(), head.field)
+        let class = head
+            .subject()
+            .split('.')
+            .skip(2)
+            .collect::<Vec<_>>()
+            .join(".");
+        (
+            class,
+            head.kind,
+            head.conversation.as_str().to_owned(),
+            head.field,
+        )
     });
     told.collect()
 }
@@ -93,24 +141,53 @@ fn a_field_other_than_messages_is_told_and_a_number_is_found_without_metadata() 
     let of = |members: &str| stamped("standby", &format!("{{{members}}}"));
     let as_told = |tenant: &str| {
         let told = |class: &str, kind: &str| {
-            (format!("{class}.{tenant}"), kind.to_owned(), "p:49".to_owned(), Some("standby".to_owned()))
+            (
+                format!("{class}.{tenant}"),
+                kind.to_owned(),
+                "p:49".to_owned(),
+                Some("standby".to_owned()),
+            )
         };
         vec![told("msg", "message.text"), told("sts", "status.read")]
     };
     // By its number, by the recipient's, by the account, and of nobody.
     let acme = as_told("acme");
-    assert_eq!(of(&format!(r#""metadata":{{"phone_number_id":"100"}},{message}"#)), acme);
+    assert_eq!(
+        of(&format!(
+            r#""metadata":{{"phone_number_id":"100"}},{message}"#
+        )),
+        acme
+    );
     assert_eq!(of(message), acme);
-    assert_eq!(of(&format!(r#""recipient":{{"phone_number_id":"200"}},{message}"#)), as_told("globex"));
-    let unknown = of(&format!(r#""recipient":{{"phone_number_id":"999"}},{message}"#));
-    assert!(unknown.iter().all(|(class, ..)| class == "acct._unrouted"), "{unknown:?}");
+    assert_eq!(
+        of(&format!(
+            r#""recipient":{{"phone_number_id":"200"}},{message}"#
+        )),
+        as_told("globex")
+    );
+    let unknown = of(&format!(
+        r#""recipient":{{"phone_number_id":"999"}},{message}"#
+    ));
+    assert!(
+        unknown.iter().all(|(class, ..)| class == "acct._unrouted"),
+        "{unknown:?}"
+    );
     // A shape nobody knows yet is kept whole.
     let other = of(r#""recipient":{"phone_number_id":"200"},"standby":[{"message":{}}]"#);
-    let other: Vec<_> = other.iter().map(|(class, kind, ..)| (class.as_str(), kind.as_str())).collect();
+    let other: Vec<_> = other
+        .iter()
+        .map(|(class, kind, ..)| (class.as_str(), kind.as_str()))
+        .collect();
     assert_eq!(other, [("acct.globex", "account.standby")]);
 
-    let messages = stamped("messages", &format!(r#"{{"metadata":{{"phone_number_id":"100"}},{message}}}"#));
-    assert!(messages.iter().all(|(_, _, _, field)| field.is_none()), "{messages:?}");
+    let messages = stamped(
+        "messages",
+        &format!(r#"{{"metadata":{{"phone_number_id":"100"}},{message}}}"#),
+    );
+    assert!(
+        messages.iter().all(|(_, _, _, field)| field.is_none()),
+        "{messages:?}"
+    );
 }
 
 #[test]
@@ -122,17 +199,28 @@ fn a_handover_is_ordered_with_the_messages_of_its_person() {
     };
     let of = |sender: &str, control: &str| {
         let told = stamped("messaging_handovers", &value(sender, control));
-        let [(class, kind, conversation, field)] = told.as_slice() else { panic!("{told:?}") };
+        let [(class, kind, conversation, field)] = told.as_slice() else {
+            panic!("{told:?}")
+        };
         assert_eq!(field.as_deref(), Some("messaging_handovers"));
         [class.clone(), kind.clone(), conversation.clone()]
     };
     let told = of(r#"{"phone_number":"+49"}"#, "control_taken");
     assert_eq!(told, ["msg.acme", "handover.control_taken", "p:49"]);
-    let told = of(r#"{"phone_number":"49","user_id":"US.1"}"#, "control_passed");
+    let told = of(
+        r#"{"phone_number":"49","user_id":"US.1"}"#,
+        "control_passed",
+    );
     assert_eq!(told, ["msg.acme", "handover.control_passed", "u:US.1"]);
-    assert_eq!(of(r#"{"phone_number":"49"}"#, "control"), ["msg.acme", "handover.unknown", "p:49"]);
+    assert_eq!(
+        of(r#"{"phone_number":"49"}"#, "control"),
+        ["msg.acme", "handover.unknown", "p:49"]
+    );
     // Without a person there is no conversation to order it with.
-    assert_eq!(of("{}", "control_taken"), ["acct.acme", "account.messaging_handovers", "-"]);
+    assert_eq!(
+        of("{}", "control_taken"),
+        ["acct.acme", "account.messaging_handovers", "-"]
+    );
 }
 
 #[test]
@@ -169,9 +257,18 @@ fn what_cannot_be_cut_without_guessing_is_unreadable() {
         ("[]", "json"),
         ("{}", "shape"),
         (r#"{"object":"whatsapp_business_account"}"#, "shape"),
-        (r#"{"object":"whatsapp_business_account","entry":[]}"#, "shape"),
-        (r#"{"object":"whatsapp_business_account","entry":{}}"#, "shape"),
-        (r#"{"object":"whatsapp_business_account","entry":[{}],"entry":[{}]}"#, "json"),
+        (
+            r#"{"object":"whatsapp_business_account","entry":[]}"#,
+            "shape",
+        ),
+        (
+            r#"{"object":"whatsapp_business_account","entry":{}}"#,
+            "shape",
+        ),
+        (
+            r#"{"object":"whatsapp_business_account","entry":[{}],"entry":[{}]}"#,
+            "json",
+        ),
         (r#"{"object":"a","object":"b"}"#, "json"),
         (&twice, "json"),
         (&deep, "json"),
@@ -188,7 +285,10 @@ fn what_cannot_be_cut_without_guessing_is_unreadable() {
         assert_eq!(found, expected, "{:?}", &body[..body.len().min(60)]);
         check(&body).unwrap();
     }
-    assert_eq!(split(&Bytes::from_static(b"{\"\xff\":1}")).unwrap_err(), Unreadable::Encoding);
+    assert_eq!(
+        split(&Bytes::from_static(b"{\"\xff\":1}")).unwrap_err(),
+        Unreadable::Encoding
+    );
 }
 
 #[test]
@@ -199,7 +299,10 @@ fn no_more_updates_are_cut_out_than_may_be_and_history_is_one() {
     };
     for (changes, updates) in [
         ([change("messages", 8190), change("messages", 2)], Ok(8192)),
-        ([change("messages", 8190), change("messages", 3)], Err(Unreadable::Size)),
+        (
+            [change("messages", 8190), change("messages", 3)],
+            Err(Unreadable::Size),
+        ),
         ([change("history", 9000), change("messages", 2)], Ok(3)),
         ([change("messages", 2), change("history", 9000)], Ok(3)),
     ] {
@@ -236,7 +339,11 @@ fn metas_largest_batch_is_cut_and_takes_no_more_than_it_may() {
     let split = split(&Bytes::from(body.clone())).map(|split| (split.len(), split.stored_bytes()));
     let (updates, stored) = split.unwrap();
     assert_eq!(updates, 1000);
-    assert!(stored < 8 * body.len() + (1 << 20), "{stored} of {}", body.len());
+    assert!(
+        stored < 8 * body.len() + (1 << 20),
+        "{stored} of {}",
+        body.len()
+    );
     check(body.as_bytes()).unwrap();
 }
 
@@ -244,7 +351,10 @@ fn metas_largest_batch_is_cut_and_takes_no_more_than_it_may() {
 fn a_short_body_is_not_stored_many_times_its_length() {
     for (elements, bulk) in [(8192, 15 << 10), (8192, 1), (700, 2 << 10), (700, 1)] {
         let all = vec!["{}"; elements].join(",");
-        let body = value(&format!(r#""messages":[{all}],"bulk":{{"x":"{}"}}"#, "x".repeat(bulk)));
+        let body = value(&format!(
+            r#""messages":[{all}],"bulk":{{"x":"{}"}}"#,
+            "x".repeat(bulk)
+        ));
         let (length, body) = (body.len(), Bytes::from(body));
         let stored = split(&body).map_or(length, |split| split.stored_bytes());
         assert!(stored <= 8 * length + (1 << 20), "{stored} of {length}");
@@ -258,7 +368,10 @@ fn a_short_body_is_not_stored_many_times_its_length() {
 #[test]
 fn siblings_repeated_too_often_are_not_multiplied() {
     let bulk = "x".repeat(1 << 20);
-    let body = value(&format!(r#""messages":[{}],"bulk":"{bulk}""#, vec!["{}"; 200].join(",")));
+    let body = value(&format!(
+        r#""messages":[{}],"bulk":"{bulk}""#,
+        vec!["{}"; 200].join(",")
+    ));
     assert_eq!(split(&Bytes::from(body)).unwrap_err(), Unreadable::Size);
 }
 
@@ -268,7 +381,8 @@ fn replay(target: &str, check: impl Fn(&[u8]) -> Result<(), String>) {
     let mut count = 0;
     for file in std::fs::read_dir(directory).unwrap() {
         let path = file.unwrap().path();
-        check(&std::fs::read(&path).unwrap()).unwrap_or_else(|broken| panic!("{}: {broken}", path.display()));
+        check(&std::fs::read(&path).unwrap())
+            .unwrap_or_else(|broken| panic!("{}: {broken}", path.display()));
         count += 1;
     }
     assert!(count >= 10, "the corpus of {target} has only {count} files");

@@ -34,7 +34,11 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let certificate = params.self_signed(&key).unwrap();
-        Self { pem: certificate.pem(), der: certificate.der().to_vec(), issuer: Issuer::new(params, key) }
+        Self {
+            pem: certificate.pem(),
+            der: certificate.der().to_vec(),
+            issuer: Issuer::new(params, key),
+        }
     }
 
     /// Signs for a common name and DNS names, from a week ago until `days` from now.
@@ -46,7 +50,11 @@ impl Ca {
         params.not_before = OffsetDateTime::now_utc() - Duration::days(7);
         params.not_after = OffsetDateTime::now_utc() + Duration::days(days);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Leaf { certificate: certificate.pem(), key, der: certificate.der().to_vec() }
+        Leaf {
+            certificate: certificate.pem(),
+            key,
+            der: certificate.der().to_vec(),
+        }
     }
 
     pub fn server(&self) -> Leaf {
@@ -62,7 +70,10 @@ pub struct Directory {
 
 impl Directory {
     pub fn new(leaf: &Leaf) -> Self {
-        let directory = Self { dir: tempfile::tempdir().unwrap(), client: false };
+        let directory = Self {
+            dir: tempfile::tempdir().unwrap(),
+            client: false,
+        };
         directory.install(leaf);
         directory
     }
@@ -90,17 +101,30 @@ impl Directory {
     }
 
     pub fn settings(&self) -> EntranceSettings {
-        let client =
-            self.client.then(|| ClientCheck { ca: self.path("client-ca.pem"), name: META.to_owned() });
-        let files = Files { certificate: self.path("chain.pem"), key: self.path("key.pem"), client };
+        let client = self.client.then(|| ClientCheck {
+            ca: self.path("client-ca.pem"),
+            name: META.to_owned(),
+        });
+        let files = Files {
+            certificate: self.path("chain.pem"),
+            key: self.path("key.pem"),
+            client,
+        };
         let credentials = Arc::new(files.load().unwrap());
-        EntranceSettings { tls: Some(TlsSettings { files, credentials }), ..OPEN }
+        EntranceSettings {
+            tls: Some(TlsSettings { files, credentials }),
+            ..OPEN
+        }
     }
 
     /// What is wrong when these files are named by settings.
     pub fn mistakes(&self, keys: &[(&str, &str)]) -> Vec<String> {
         let variables = keys.iter().map(|(key, name)| {
-            let value = if name.is_empty() { String::new() } else { self.path(name).display().to_string() };
+            let value = if name.is_empty() {
+                String::new()
+            } else {
+                self.path(name).display().to_string()
+            };
             (format!("ACKLINE_INGRESS_{key}"), value)
         });
         read_settings(variables).err().unwrap_or_default()

@@ -100,11 +100,27 @@ impl Harness {
         let stop = watch::channel(false).0;
         let stopped = stop.subscribe();
         let (listening, listened) = (server.clone(), stop.subscribe());
-        let listen: Listen =
-            Box::new(move |listener| drop(tokio::spawn(listening.clone().run(listener, listened.clone()))));
-        let serve: Serve =
-            Box::new(move |io| drop(tokio::spawn(server.clone().receive(io, PEER, stopped.clone()))));
-        Self { log, metrics, routing, stop, entrance, serve, listen }
+        let listen: Listen = Box::new(move |listener| {
+            drop(tokio::spawn(
+                listening.clone().run(listener, listened.clone()),
+            ))
+        });
+        let serve: Serve = Box::new(move |io| {
+            drop(tokio::spawn(server.clone().receive(
+                io,
+                PEER,
+                stopped.clone(),
+            )))
+        });
+        Self {
+            log,
+            metrics,
+            routing,
+            stop,
+            entrance,
+            serve,
+            listen,
+        }
     }
 
     /// The credentials of an edge with TLS.
@@ -156,7 +172,10 @@ pub fn read_settings(
     let master = ("ACKLINE_SECRETS_MASTER_KEY".to_owned(), key);
     let mut reader = Reader::load(None, variables.into_iter().chain([master]));
     let settings = IngressSettings::read(&mut reader);
-    reader.finish().map(|()| settings).map_err(|report| report.mistakes)
+    reader
+        .finish()
+        .map(|()| settings)
+        .map_err(|report| report.mistakes)
 }
 
 /// An answer read to its end.
@@ -171,7 +190,11 @@ impl Answer {
     pub async fn read(response: Response<Incoming>) -> Self {
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Self { status: head.status, headers: head.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+        Self {
+            status: head.status,
+            headers: head.headers,
+            body: String::from_utf8(body.to_vec()).unwrap(),
+        }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -193,7 +216,9 @@ pub fn post_to(app: &str, body: &str, signature: Option<&str>) -> Request<Full<B
     if let Some(signature) = signature {
         request = request.header("x-hub-signature-256", signature);
     }
-    request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap()
+    request
+        .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+        .unwrap()
 }
 
 /// A delivery with these messages for acme's number.

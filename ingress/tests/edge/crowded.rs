@@ -31,12 +31,22 @@ fn request(body: &str) -> Vec<u8> {
 
 async fn status(stream: &mut TcpStream) -> String {
     let mut answer = [0; 512];
-    let read = timeout(SOON, stream.read(&mut answer)).await.unwrap().unwrap();
-    String::from_utf8_lossy(&answer[..read]).chars().skip(9).take(3).collect()
+    let read = timeout(SOON, stream.read(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    String::from_utf8_lossy(&answer[..read])
+        .chars()
+        .skip(9)
+        .take(3)
+        .collect()
 }
 
 async fn delivers(stream: &mut TcpStream, id: &str) -> String {
-    stream.write_all(&request(&delivery("100", &[id]))).await.unwrap();
+    stream
+        .write_all(&request(&delivery("100", &[id])))
+        .await
+        .unwrap();
     status(stream).await
 }
 
@@ -46,14 +56,20 @@ async fn counted(harness: &Harness, what: &str) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(SOON * 4, seen).await.unwrap_or_else(|_| panic!("{what} in {}", harness.metrics.encode()));
+    timeout(SOON * 4, seen)
+        .await
+        .unwrap_or_else(|_| panic!("{what} in {}", harness.metrics.encode()));
 }
 
 #[tokio::test]
 async fn bodies_that_one_address_does_not_finish_cost_no_other_a_delivery() {
     // The proportions of the defaults: 68 bodies are more than all may hold, and an address has an eighth.
-    let bounds =
-        Bounds { connections_max: 256, body_bytes_max: 256 << 10, body_bytes_total_max: 16 << 20, ..BOUNDS };
+    let bounds = Bounds {
+        connections_max: 256,
+        body_bytes_max: 256 << 10,
+        body_bytes_total_max: 16 << 20,
+        ..BOUNDS
+    };
     let entrance = EntranceSettings {
         body_bytes_per_address_max: 2 << 20,
         body_bytes_total_max: bounds.body_bytes_total_max,
@@ -86,14 +102,24 @@ async fn bodies_that_one_address_does_not_finish_cost_no_other_a_delivery() {
     known.write_all(first).await.unwrap();
     sleep(Duration::from_millis(50)).await;
     known.write_all(rest).await.unwrap();
-    assert_eq!(status(&mut known).await, "200", "a large one that comes in two parts");
+    assert_eq!(
+        status(&mut known).await,
+        "200",
+        "a large one that comes in two parts"
+    );
     drop(unfinished);
 }
 
 #[tokio::test]
 async fn idle_connections_make_room_for_who_signs() {
-    let bounds = Bounds { connections_max: 64, ..BOUNDS };
-    let entrance = EntranceSettings { connections_per_address_max: 32, ..OPEN };
+    let bounds = Bounds {
+        connections_max: 64,
+        ..BOUNDS
+    };
+    let entrance = EntranceSettings {
+        connections_per_address_max: 32,
+        ..OPEN
+    };
     let harness = Harness::within(bounds, entrance);
     let edge = harness.listen().await;
     let mut known = connect(loopback(1), edge).await;
@@ -112,12 +138,19 @@ async fn idle_connections_make_room_for_who_signs() {
         assert_eq!(delivers(&mut other, &format!("b{number}")).await, "200");
     }
     assert_eq!(delivers(&mut known, "c").await, "200", "who signed stays");
-    assert!(harness.metrics.encode().contains("reason=\"made_room\""), "{}", harness.metrics.encode());
+    assert!(
+        harness.metrics.encode().contains("reason=\"made_room\""),
+        "{}",
+        harness.metrics.encode()
+    );
 }
 
 #[tokio::test]
 async fn connections_of_an_address_are_counted_until_they_sign() {
-    let entrance = EntranceSettings { connections_per_address_max: 2, ..OPEN };
+    let entrance = EntranceSettings {
+        connections_per_address_max: 2,
+        ..OPEN
+    };
     let harness = Harness::within(BOUNDS, entrance);
     let edge = harness.listen().await;
     let mut signed = Vec::new();
@@ -126,10 +159,24 @@ async fn connections_of_an_address_are_counted_until_they_sign() {
         assert_eq!(delivers(&mut stream, &format!("a{number}")).await, "200");
         signed.push(stream);
     }
-    let mut silent = [connect(loopback(2), edge).await, connect(loopback(2), edge).await];
+    let mut silent = [
+        connect(loopback(2), edge).await,
+        connect(loopback(2), edge).await,
+    ];
     let mut third = connect(loopback(2), edge).await;
-    assert_eq!(delivers(&mut third, "third").await, "200", "whoever signs may share the address");
-    assert_eq!(timeout(SOON, silent[0].read(&mut [0; 1])).await.unwrap().unwrap_or(0), 0, "it made room");
+    assert_eq!(
+        delivers(&mut third, "third").await,
+        "200",
+        "whoever signs may share the address"
+    );
+    assert_eq!(
+        timeout(SOON, silent[0].read(&mut [0; 1]))
+            .await
+            .unwrap()
+            .unwrap_or(0),
+        0,
+        "it made room"
+    );
     assert!(is_counted(&harness, "address_crowded", 1));
     let mut other = connect(loopback(3), edge).await;
     assert_eq!(delivers(&mut other, "b").await, "200");
@@ -138,11 +185,19 @@ async fn connections_of_an_address_are_counted_until_they_sign() {
 
 #[tokio::test]
 async fn a_tenants_own_app_never_has_all_that_is_in_flight() {
-    let harness = Harness::within(Bounds { connections_max: 64, ..BOUNDS }, OPEN);
+    let harness = Harness::within(
+        Bounds {
+            connections_max: 64,
+            ..BOUNDS
+        },
+        OPEN,
+    );
     let edge = harness.listen().await;
     let own = |stream: TcpStream, body: String| async move {
         let mut stream = stream;
-        let request = String::from_utf8(request(&body)).unwrap().replace("/meta/main", "/meta/globex-own");
+        let request = String::from_utf8(request(&body))
+            .unwrap()
+            .replace("/meta/main", "/meta/globex-own");
         stream.write_all(request.as_bytes()).await.unwrap();
         stream
     };
@@ -155,7 +210,10 @@ async fn a_tenants_own_app_never_has_all_that_is_in_flight() {
     // Three of 40 KiB fit half of 256 KiB.
     counted(&harness, "refusals_total{reason=\"tenant_overloaded\"} 1\n").await;
     let mut other = connect(loopback(1), edge).await;
-    other.write_all(&request(&delivery("100", &["b"]))).await.unwrap();
+    other
+        .write_all(&request(&delivery("100", &["b"])))
+        .await
+        .unwrap();
     sleep(Duration::from_millis(20)).await;
     harness.log.answers.send_replace(true);
     assert_eq!(status(&mut other).await, "200");
@@ -163,7 +221,11 @@ async fn a_tenants_own_app_never_has_all_that_is_in_flight() {
     for stream in &mut held {
         answers.push(status(stream).await);
     }
-    assert_eq!(answers, ["200", "200", "200", "503"], "and what is on its way is stored");
+    assert_eq!(
+        answers,
+        ["200", "200", "200", "503"],
+        "and what is on its way is stored"
+    );
     let again = own(connect(loopback(2), edge).await, delivery("200", &["c"])).await;
     held.push(again);
     assert_eq!(status(held.last_mut().unwrap()).await, "200");
@@ -171,19 +233,37 @@ async fn a_tenants_own_app_never_has_all_that_is_in_flight() {
 
 #[tokio::test]
 async fn a_tenants_own_app_keeps_nobody_out_with_idle_connections() {
-    let harness = Harness::within(Bounds { connections_max: 16, ..BOUNDS }, OPEN);
+    let harness = Harness::within(
+        Bounds {
+            connections_max: 16,
+            ..BOUNDS
+        },
+        OPEN,
+    );
     let edge = harness.listen().await;
     let mut shared = connect(loopback(1), edge).await;
     assert_eq!(delivers(&mut shared, "a").await, "200");
     let mut idle = Vec::new();
     for number in 0..40 {
         let mut stream = connect(loopback(2), edge).await;
-        let request = String::from_utf8(request(&delivery("200", &[&format!("b{number}")]))).unwrap();
-        stream.write_all(request.replace("/meta/main", "/meta/globex-own").as_bytes()).await.unwrap();
+        let request =
+            String::from_utf8(request(&delivery("200", &[&format!("b{number}")]))).unwrap();
+        stream
+            .write_all(request.replace("/meta/main", "/meta/globex-own").as_bytes())
+            .await
+            .unwrap();
         assert_eq!(status(&mut stream).await, "200");
         idle.push(stream);
     }
     let mut other = connect(loopback(3), edge).await;
-    assert_eq!(delivers(&mut other, "c").await, "200", "the oldest of these made room");
-    assert_eq!(delivers(&mut shared, "d").await, "200", "whoever signed for the shared app stays");
+    assert_eq!(
+        delivers(&mut other, "c").await,
+        "200",
+        "the oldest of these made room"
+    );
+    assert_eq!(
+        delivers(&mut shared, "d").await,
+        "200",
+        "whoever signed for the shared app stays"
+    );
 }

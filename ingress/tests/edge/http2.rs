@@ -25,22 +25,39 @@ fn edge() -> (Harness, TlsClient) {
     let ca = Ca::new("public");
     let settings = Directory::new(&ca.server()).settings();
     let http2_streams_max = u32::try_from(STREAMS_MAX).unwrap();
-    (Harness::behind(EntranceSettings { http2_streams_max, ..settings }), TlsClient::new(&ca, V13))
+    (
+        Harness::behind(EntranceSettings {
+            http2_streams_max,
+            ..settings
+        }),
+        TlsClient::new(&ca, V13),
+    )
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_more_requests_are_taken_at_once_than_allowed_and_all_are_answered() {
     let (harness, client) = edge();
     let connection = client.http2(&harness).await;
-    let first = connection.clone().send_request(post(&delivery("100", &["first"]))).await.unwrap();
+    let first = connection
+        .clone()
+        .send_request(post(&delivery("100", &["first"])))
+        .await
+        .unwrap();
     assert_eq!(first.status().as_u16(), 200);
     harness.log.answers.send_replace(false);
     let body = delivery("100", &["a"]);
-    let mut sending = Box::pin(join_all((0..10).map(|_| connection.clone().send_request(post(&body)))));
+    let mut sending = Box::pin(join_all(
+        (0..10).map(|_| connection.clone().send_request(post(&body))),
+    ));
     assert!(timeout(Duration::from_secs(1), &mut sending).await.is_err());
     assert_eq!(harness.log.answers.receiver_count(), STREAMS_MAX);
     harness.log.answers.send_replace(true);
-    assert!(sending.await.into_iter().all(|answer| answer.unwrap().status().as_u16() == 200));
+    assert!(
+        sending
+            .await
+            .into_iter()
+            .all(|answer| answer.unwrap().status().as_u16() == 200)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,7 +68,10 @@ async fn a_client_that_opens_more_streams_than_told_is_refused_them() {
     stream.write_all(PREFACE).await.unwrap();
     for id in 0..8_u8 {
         // A head without the end of its stream: `:method: POST`, `:scheme: https`, `:path: /`.
-        stream.write_all(&[0, 0, 3, 1, 4, 0, 0, 0, 2 * id + 1, 0x83, 0x87, 0x84]).await.unwrap();
+        stream
+            .write_all(&[0, 0, 3, 1, 4, 0, 0, 0, 2 * id + 1, 0x83, 0x87, 0x84])
+            .await
+            .unwrap();
     }
     let mut refused = 0;
     let reading = async {
@@ -79,10 +99,18 @@ async fn a_client_that_opens_and_resets_streams_without_end_is_cut_off() {
     stream.write_all(&flood).await.unwrap();
     let mut said = Vec::new();
     let started = Instant::now();
-    let _ended = timeout(PATIENCE, stream.read_to_end(&mut said)).await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(1), "cut off at once, not when idle");
+    let _ended = timeout(PATIENCE, stream.read_to_end(&mut said))
+        .await
+        .unwrap();
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "cut off at once, not when idle"
+    );
     // GOAWAY for ENHANCE_YOUR_CALM.
-    assert!(said.windows(4).any(|bytes| bytes == [0, 0, 0, 11]), "{said:?}");
+    assert!(
+        said.windows(4).any(|bytes| bytes == [0, 0, 0, 11]),
+        "{said:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,9 +122,14 @@ async fn clients_that_never_begin_or_trickle_a_head_are_shown_out() {
         let started = Instant::now();
         let mut stream = client.connect(harness.pipe(), Some("h2")).await.unwrap();
         stream.write_all(start).await.unwrap();
-        let _ended = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.unwrap();
+        let _ended = timeout(PATIENCE, stream.read_to_end(&mut Vec::new()))
+            .await
+            .unwrap();
         let waited = started.elapsed();
-        assert!(waited <= BOUNDS.header_timeout * 2, "{start:?} held for {waited:?}");
+        assert!(
+            waited <= BOUNDS.header_timeout * 2,
+            "{start:?} held for {waited:?}"
+        );
     }
 }
 
@@ -107,26 +140,42 @@ async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
     for _ in 0..10 {
         sleep(BOUNDS.header_timeout / 2).await;
         assert_eq!(
-            connection.send_request(post(&delivery("100", &["a"]))).await.unwrap().status().as_u16(),
+            connection
+                .send_request(post(&delivery("100", &["a"])))
+                .await
+                .unwrap()
+                .status()
+                .as_u16(),
             200
         );
     }
     sleep(BOUNDS.header_timeout * 2).await;
-    assert!(connection.send_request(post(&delivery("100", &["a"]))).await.is_err());
+    assert!(
+        connection
+            .send_request(post(&delivery("100", &["a"])))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_body_is_refused_and_other_requests_are_not_held_up() {
     let (harness, client) = edge();
     let stream = client.connect(harness.pipe(), Some("h2")).await.unwrap();
-    let (mut slow, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (mut slow, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
     tokio::spawn(connection);
-    let first = futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{")))]);
+    let first =
+        futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{")))]);
     let body = StreamBody::new(first.chain(futures_util::stream::pending()).boxed());
-    let request =
-        Request::post("https://edge.test/webhooks/meta/main").header("x-hub-signature-256", "sha256=00");
+    let request = Request::post("https://edge.test/webhooks/meta/main")
+        .header("x-hub-signature-256", "sha256=00");
     let started = Instant::now();
-    let answer = slow.send_request(request.body(body).unwrap()).await.unwrap();
+    let answer = slow
+        .send_request(request.body(body).unwrap())
+        .await
+        .unwrap();
     assert_eq!(answer.status().as_u16(), 408);
     assert_eq!(started.elapsed().as_secs(), BOUNDS.body_timeout.as_secs());
 }
@@ -139,7 +188,10 @@ async fn heads_and_bodies_are_bounded_as_in_http1() {
     let answer = connection.send_request(post(&long)).await.unwrap();
     assert_eq!(answer.status().as_u16(), 413);
     let mut request = post_to("main", "{}", Some(&"x".repeat(8 << 10)));
-    request.headers_mut().insert("x-more", "y".repeat(BOUNDS.header_bytes_max).parse().unwrap());
+    request.headers_mut().insert(
+        "x-more",
+        "y".repeat(BOUNDS.header_bytes_max).parse().unwrap(),
+    );
     match connection.send_request(request).await {
         Ok(answer) => assert_eq!(answer.status().as_u16(), 431),
         Err(error) => assert!(!error.is_timeout(), "{error}"),
@@ -156,10 +208,18 @@ async fn what_is_in_flight_when_told_to_stop_is_finished() {
     assert!(timeout(Duration::from_secs(1), &mut sending).await.is_err());
     harness.stop.send_replace(true);
     sleep(Duration::from_secs(3)).await;
-    assert!(idle.ready().now_or_never().is_none_or(|ready| ready.is_err()));
+    assert!(
+        idle.ready()
+            .now_or_never()
+            .is_none_or(|ready| ready.is_err())
+    );
     harness.log.answers.send_replace(true);
     assert_eq!(sending.await.unwrap().status().as_u16(), 200);
     let mut late: http2::SendRequest<Full<Bytes>> = connection;
-    assert!(late.send_request(post(&delivery("100", &["b"]))).await.is_err());
+    assert!(
+        late.send_request(post(&delivery("100", &["b"])))
+            .await
+            .is_err()
+    );
     assert!(!is_counted(&harness, "malformed_http", 1));
 }

@@ -19,7 +19,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 fn start(extra_config: String) -> NatsServer {
-    NatsServer::start_with(NatsOptions { sync_always: false, extra_config }).unwrap()
+    NatsServer::start_with(NatsOptions {
+        sync_always: false,
+        extra_config,
+    })
+    .unwrap()
 }
 
 /// Declares the fixture's installation, runs an edge and stores an update, all with the same access.
@@ -49,13 +53,25 @@ async fn a_token_of_the_url_is_let_in() {
 
 #[tokio::test]
 async fn credentials_of_a_file_are_let_in() {
-    let [operator, account, user] = [KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user()];
+    let [operator, account, user] = [
+        KeyPair::new_operator(),
+        KeyPair::new_account(),
+        KeyPair::new_user(),
+    ];
     let limits = json!({
         "subs": -1, "data": -1, "payload": -1, "conn": -1, "leaf": -1, "imports": -1, "exports": -1,
         "wildcards": true, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
     });
-    let of_operator = jwt(&operator, &operator, json!({"type": "operator", "version": 2}));
-    let of_account = jwt(&account, &operator, json!({"type": "account", "version": 2, "limits": limits}));
+    let of_operator = jwt(
+        &operator,
+        &operator,
+        json!({"type": "operator", "version": 2}),
+    );
+    let of_account = jwt(
+        &account,
+        &operator,
+        json!({"type": "account", "version": 2, "limits": limits}),
+    );
     let system = KeyPair::new_account();
     let of_system = jwt(&system, &operator, json!({"type": "account", "version": 2}));
     let of_user = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
@@ -74,7 +90,11 @@ async fn credentials_of_a_file_are_let_in() {
         user.seed().unwrap()
     );
     std::fs::write(&file, text).unwrap();
-    serves(&server, &[("ACKLINE_NATS_CREDENTIALS_FILE", file.to_str().unwrap())]).await;
+    serves(
+        &server,
+        &[("ACKLINE_NATS_CREDENTIALS_FILE", file.to_str().unwrap())],
+    )
+    .await;
 }
 
 fn jwt(subject: &KeyPair, issuer: &KeyPair, nats: Value) -> String {
@@ -99,8 +119,10 @@ async fn tls_reaches_a_server_whose_certificate_the_system_trusts() {
         std::fs::write(&path, text).unwrap();
         path
     };
-    let (certificate, key) =
-        (file("cert.pem", &leaf.certificate), file("key.pem", &leaf.key.serialize_pem()));
+    let (certificate, key) = (
+        file("cert.pem", &leaf.certificate),
+        file("key.pem", &leaf.key.serialize_pem()),
+    );
     let trusted = file("ca.pem", &ca.pem);
     // Plain clients are let in too: those of this test trust what the system trusts.
     let tls = format!(
@@ -120,7 +142,10 @@ async fn tls_reaches_a_server_whose_certificate_the_system_trusts() {
     let plain = settings(&server, &master, &[]);
     assert_eq!(stored(&plain).await.len(), 1);
     let connections = context(&plain).await.client().server_info().tls_required;
-    assert!(!connections, "the server asks for TLS; the edge chose it by its URL");
+    assert!(
+        !connections,
+        "the server asks for TLS; the edge chose it by its URL"
+    );
 }
 
 /// Starts the edge's program, which trusts the CA in a file, and gives its public address.
@@ -128,7 +153,10 @@ fn spawn(server: &NatsServer, master_key: &Path, trusted: &Path) -> (Process, So
     let mut command = Command::new(env!("CARGO_BIN_EXE_ackline-ingress"));
     command
         .env("SSL_CERT_FILE", trusted)
-        .env("ACKLINE_NATS_URL", server.url().replace("nats://", "tls://"))
+        .env(
+            "ACKLINE_NATS_URL",
+            server.url().replace("nats://", "tls://"),
+        )
         .env("ACKLINE_SECRETS_MASTER_KEY_FILE", master_key)
         .env("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB")
         .env("ACKLINE_NATS_SESSION_BYTES_MAX", "64MiB")
@@ -146,5 +174,10 @@ async fn send(public: SocketAddr) -> u16 {
     let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let request = post(&delivery("100", &["wamid.A"])).map(|body: Full<_>| body);
-    timeout(SOON, client.send_request(request)).await.unwrap().unwrap().status().as_u16()
+    timeout(SOON, client.send_request(request))
+        .await
+        .unwrap()
+        .unwrap()
+        .status()
+        .as_u16()
 }

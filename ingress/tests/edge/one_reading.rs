@@ -23,8 +23,16 @@ static TABLE: LazyLock<RoutingTable> = LazyLock::new(fixture::table);
 fn updates(body: &[u8]) -> Vec<Update> {
     let body = Bytes::copy_from_slice(body);
     let arrival = Arrival::now(b"sha256=", 1, 1);
-    let stamp = Stamp { table: &TABLE, door: TABLE.door("main").unwrap(), partitions: 32, arrival: &arrival };
-    split(&body).map_or_else(|_| Vec::new(), |split| Stamped::new(stamp, &split, &mut Vec::new()).collect())
+    let stamp = Stamp {
+        table: &TABLE,
+        door: TABLE.door("main").unwrap(),
+        partitions: 32,
+        arrival: &arrival,
+    };
+    split(&body).map_or_else(
+        |_| Vec::new(),
+        |split| Stamped::new(stamp, &split, &mut Vec::new()).collect(),
+    )
 }
 
 /// What does not agree between a head and what the pools read.
@@ -36,27 +44,42 @@ fn disagreement(update: &Update) -> Option<String> {
         Err(ReadError::Json(error)) if error.contains("number out of range") => return None,
         // Deliveries of other products are kept whole, for nobody yet.
         Err(ReadError::Shape)
-            if ["page.", "instagram.", "object."].iter().any(|kind| head.kind.starts_with(kind)) =>
+            if ["page.", "instagram.", "object."]
+                .iter()
+                .any(|kind| head.kind.starts_with(kind)) =>
         {
             return None;
         }
         Err(error) => return Some(format!("{} cannot be read: {error}", head.kind)),
     };
-    if ["page.", "instagram.", "object."].iter().any(|kind| head.kind.starts_with(kind)) {
+    if ["page.", "instagram.", "object."]
+        .iter()
+        .any(|kind| head.kind.starts_with(kind))
+    {
         return None;
     }
-    let phone = read.phone_number_id.as_deref().and_then(|phone| PhoneNumberId::new(phone).ok());
+    let phone = read
+        .phone_number_id
+        .as_deref()
+        .and_then(|phone| PhoneNumberId::new(phone).ok());
     if head.phone != phone {
         return Some(format!("number {:?}, read as {phone:?}", head.phone));
     }
-    let field = read.field.as_deref().filter(|field| *field != meta::MESSAGES).map(token);
+    let field = read
+        .field
+        .as_deref()
+        .filter(|field| *field != meta::MESSAGES)
+        .map(token);
     if head.field.as_deref() != field.as_deref() {
         return Some(format!("under {:?}, read as {field:?}", head.field));
     }
     let family = head.kind.split('.').next().unwrap_or_default();
     match (&read.body, family) {
         (Body::Message(message), "message") => {
-            let (told, id) = (kind("message", Some(&message.kind)), UpdateId::new(&message.id));
+            let (told, id) = (
+                kind("message", Some(&message.kind)),
+                UpdateId::new(&message.id),
+            );
             (told != head.kind || (!message.id.is_empty() && id != head.id))
                 .then(|| format!("{} {:?}, read as {told} {id:?}", head.kind, head.id))
                 .or_else(|| with(head, &message.from))
@@ -77,7 +100,10 @@ fn disagreement(update: &Update) -> Option<String> {
             None => (head.kind != "handover.unknown" && !is_contradictory(&update.payload))
                 .then(|| format!("{}, read as none", head.kind)),
         },
-        (Body::Other(value), "echo") => value.get("message_echoes").is_none().then(|| "no echo".to_owned()),
+        (Body::Other(value), "echo") => value
+            .get("message_echoes")
+            .is_none()
+            .then(|| "no echo".to_owned()),
         (Body::Other(value), "call") => value.get("calls").is_none().then(|| "no call".to_owned()),
         (Body::Other(_), "account") => {
             let told = kind("account", read.field.as_deref());
@@ -108,7 +134,10 @@ fn agree(body: &[u8]) -> usize {
     let updates = updates(body);
     for update in &updates {
         if let Some(disagreement) = disagreement(update) {
-            panic!("{disagreement}: {}", String::from_utf8_lossy(&update.payload));
+            panic!(
+                "{disagreement}: {}",
+                String::from_utf8_lossy(&update.payload)
+            );
         }
         let class = match update.head.family {
             Family::Update(class) => class,
@@ -172,7 +201,10 @@ fn strange_messages_are_one_thing_to_the_edge_and_the_pools() {
     ] {
         assert_eq!(agree(messages(element).as_bytes()), 1, "{element}");
         // As one of a batch, too.
-        assert_eq!(agree(messages(&format!(r#"{element},{{"id":"other","from":"51"}}"#)).as_bytes()), 2);
+        assert_eq!(
+            agree(messages(&format!(r#"{element},{{"id":"other","from":"51"}}"#)).as_bytes()),
+            2
+        );
     }
 }
 
@@ -207,7 +239,8 @@ fn strange_values_are_one_thing_to_the_edge_and_the_pools() {
         format!(r#"{{"messages":[],"statuses":{{"0":{status}}}}}"#),
         format!(r#"{{"message\u0073":[{message}]}}"#),
         format!(r#"{{"messages":[{message}],"history":[]}}"#),
-        r#"{"message_echoes":[{"id":1,"to":"49"}],"calls":[{"id":"c","event":"connect"}]}"#.to_owned(),
+        r#"{"message_echoes":[{"id":1,"to":"49"}],"calls":[{"id":"c","event":"connect"}]}"#
+            .to_owned(),
         format!(r#"{{"metadata":{{"phone_number_id":100}},"messages":[{message}]}}"#),
         format!(r#"{{"metadata":{{"phone_number_id":""}},"messages":[{message}]}}"#),
         format!(r#"{{"metadata":{{"phone_number_id":"1\ud8000"}},"messages":[{message}]}}"#),
@@ -220,7 +253,11 @@ fn strange_values_are_one_thing_to_the_edge_and_the_pools() {
         "null".to_owned(),
         "7".to_owned(),
         format!("{}1{}", r#"{"a":"#.repeat(90), "}".repeat(90)),
-        format!(r#"{{"messages":[{{"id":"w","deep":{}1{}}}]}}"#, "[".repeat(90), "]".repeat(90)),
+        format!(
+            r#"{{"messages":[{{"id":"w","deep":{}1{}}}]}}"#,
+            "[".repeat(90),
+            "]".repeat(90)
+        ),
     ] {
         assert!(agree(envelope(&value).as_bytes()) > 0, "{value}");
     }
@@ -321,16 +358,28 @@ fn anything() -> impl Strategy<Value = String> {
 
 /// A field that may be one of those that count.
 fn field() -> impl Strategy<Value = String> {
-    let known =
-        [r#""messages""#, r#""standby""#, r#""messaging_handovers""#, r#""messaging\u005fhandovers""#];
-    prop_oneof![anything(), prop::sample::select(known.map(str::to_owned).to_vec())]
+    let known = [
+        r#""messages""#,
+        r#""standby""#,
+        r#""messaging_handovers""#,
+        r#""messaging\u005fhandovers""#,
+    ];
+    prop_oneof![
+        anything(),
+        prop::sample::select(known.map(str::to_owned).to_vec())
+    ]
 }
 
 fn object(names: &'static [&'static str]) -> impl Strategy<Value = String> {
-    prop::collection::vec((prop::sample::select(names.to_vec()), anything()), 0..6).prop_map(|members| {
-        let members: Vec<_> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
-        format!("{{{}}}", members.join(","))
-    })
+    prop::collection::vec((prop::sample::select(names.to_vec()), anything()), 0..6).prop_map(
+        |members| {
+            let members: Vec<_> = members
+                .iter()
+                .map(|(name, value)| format!("\"{name}\":{value}"))
+                .collect();
+            format!("{{{}}}", members.join(","))
+        },
+    )
 }
 
 fn array(names: &'static [&'static str]) -> impl Strategy<Value = String> {
@@ -338,9 +387,23 @@ fn array(names: &'static [&'static str]) -> impl Strategy<Value = String> {
     prop::collection::vec(element, 0..4).prop_map(|elements| format!("[{}]", elements.join(",")))
 }
 
-const MESSAGE: &[&str] = &["id", "type", "from", "from_user_id", "group_id", "timestamp", "text"];
-const STATUS: &[&str] =
-    &["id", "status", "recipient_id", "recipient_user_id", "recipient_type", "recipient_participant_id"];
+const MESSAGE: &[&str] = &[
+    "id",
+    "type",
+    "from",
+    "from_user_id",
+    "group_id",
+    "timestamp",
+    "text",
+];
+const STATUS: &[&str] = &[
+    "id",
+    "status",
+    "recipient_id",
+    "recipient_user_id",
+    "recipient_type",
+    "recipient_participant_id",
+];
 
 proptest! {
     #[test]

@@ -24,8 +24,17 @@ fn expected(delivery: &Value) -> Vec<Expected> {
     for entry in delivery["entry"].as_array().unwrap() {
         let changes = entry["changes"].as_array().cloned().unwrap_or_default();
         if changes.is_empty() {
-            let frame = [without(delivery, &["entry"]), Value::Null, Value::Null, Value::Null];
-            out.push(Expected { array: None, element: entry.clone(), frame });
+            let frame = [
+                without(delivery, &["entry"]),
+                Value::Null,
+                Value::Null,
+                Value::Null,
+            ];
+            out.push(Expected {
+                array: None,
+                element: entry.clone(),
+                frame,
+            });
         }
         for change in &changes {
             let outer = [without(delivery, &["entry"]), without(entry, &["changes"])];
@@ -35,7 +44,9 @@ fn expected(delivery: &Value) -> Vec<Expected> {
             if change["field"] != "history" && value.get("history").is_none() {
                 // In the order in which the arrays stand in the value.
                 for (name, items) in value.as_object().into_iter().flatten() {
-                    let Some(array) = ARRAYS.iter().find(|array| *array == name) else { continue };
+                    let Some(array) = ARRAYS.iter().find(|array| *array == name) else {
+                        continue;
+                    };
                     for element in items.as_array().into_iter().flatten() {
                         let mut cut: Vec<&str> = vec!["contacts"];
                         cut.extend(ARRAYS.iter().filter(|name| is_filled(value.get(**name))));
@@ -45,13 +56,21 @@ fn expected(delivery: &Value) -> Vec<Expected> {
                             without(change, &["value"]),
                             without(value, &cut),
                         ];
-                        out.push(Expected { array: Some(array), element: element.clone(), frame });
+                        out.push(Expected {
+                            array: Some(array),
+                            element: element.clone(),
+                            frame,
+                        });
                     }
                 }
             }
             if out.len() == before {
                 let frame = [delivery, entry, Value::Null, Value::Null];
-                out.push(Expected { array: None, element: change.clone(), frame });
+                out.push(Expected {
+                    array: None,
+                    element: change.clone(),
+                    frame,
+                });
             }
         }
     }
@@ -59,7 +78,9 @@ fn expected(delivery: &Value) -> Vec<Expected> {
 }
 
 fn is_filled(value: Option<&Value>) -> bool {
-    value.and_then(Value::as_array).is_some_and(|items| !items.is_empty())
+    value
+        .and_then(Value::as_array)
+        .is_some_and(|items| !items.is_empty())
 }
 
 fn without(value: &Value, names: &[&str]) -> Value {
@@ -79,7 +100,10 @@ fn raw_elements(delivery: &str) -> Vec<String> {
         entry: Vec<&'a RawValue>,
     }
     let mut out = Vec::new();
-    for entry in serde_json::from_str::<Delivery<'_>>(delivery).unwrap().entry {
+    for entry in serde_json::from_str::<Delivery<'_>>(delivery)
+        .unwrap()
+        .entry
+    {
         let changes = raw_member(entry, "changes").unwrap_or_default();
         for change in serde_json::from_str::<Vec<&RawValue>>(&changes).unwrap_or_default() {
             let value = raw_member(change, "value").unwrap_or_default();
@@ -95,7 +119,10 @@ fn raw_elements(delivery: &str) -> Vec<String> {
 }
 
 fn raw_member(object: &RawValue, name: &str) -> Option<String> {
-    raw_members(object.get()).into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    raw_members(object.get())
+        .into_iter()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value)
 }
 
 fn raw_members(object: &str) -> Vec<(String, String)> {
@@ -109,7 +136,10 @@ fn raw_members(object: &str) -> Vec<(String, String)> {
                 fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                     f.write_str("an object")
                 }
-                fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                fn visit_map<A: serde::de::MapAccess<'de>>(
+                    self,
+                    mut map: A,
+                ) -> Result<Members, A::Error> {
                     let mut out = Vec::new();
                     while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
                         out.push((key, value.get().to_owned()));
@@ -120,7 +150,9 @@ fn raw_members(object: &str) -> Vec<(String, String)> {
             d.deserialize_map(Visitor)
         }
     }
-    serde_json::from_str::<Members>(object).map(|members| members.0).unwrap_or_default()
+    serde_json::from_str::<Members>(object)
+        .map(|members| members.0)
+        .unwrap_or_default()
 }
 
 /// Any JSON Meta might add one day, written in ways a re-serialiser would change.
@@ -143,14 +175,20 @@ fn anything() -> impl Strategy<Value = String> {
 fn extras() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec((0..4_u8, anything()), 0..3).prop_map(|extras| {
         let named = extras.into_iter().enumerate();
-        named.map(|(index, (name, value))| format!(r#""x_{index}\u005f{name}" : {value}"#)).collect()
+        named
+            .map(|(index, (name, value))| format!(r#""x_{index}\u005f{name}" : {value}"#))
+            .collect()
     })
 }
 
 fn object(mut members: Vec<String>, turn: usize, space: bool) -> String {
     let middle = turn % members.len().max(1);
     members.rotate_left(middle);
-    let (open, comma, close) = if space { ("{\n ", " ,\t", " }") } else { ("{", ",", "}") };
+    let (open, comma, close) = if space {
+        ("{\n ", " ,\t", " }")
+    } else {
+        ("{", ",", "}")
+    };
     format!("{open}{}{close}", members.join(comma))
 }
 
@@ -175,13 +213,23 @@ fn element() -> impl Strategy<Value = String> {
         r#""event":"connect","direction":"BUSINESS_INITIATED""#,
         r#""type":7"#,
     ]);
-    let shaped = (person, what, 0..50_u32, extras(), any::<usize>(), any::<bool>()).prop_map(
-        |(person, what, id, extras, turn, space)| {
-            let mut members = vec![person.to_owned(), what.to_owned(), format!(r#""id":"wamid.{id}=""#)];
+    let shaped = (
+        person,
+        what,
+        0..50_u32,
+        extras(),
+        any::<usize>(),
+        any::<bool>(),
+    )
+        .prop_map(|(person, what, id, extras, turn, space)| {
+            let mut members = vec![
+                person.to_owned(),
+                what.to_owned(),
+                format!(r#""id":"wamid.{id}=""#),
+            ];
             members.extend(extras);
             object(members, turn, space)
-        },
-    );
+        });
     prop_oneof![9 => shaped, 1 => anything()]
 }
 
@@ -220,7 +268,12 @@ fn change() -> impl Strategy<Value = String> {
         r#""sender":{"phone_number":"491"},"sender":null,"recipient":{"phone_number_id":"200"},"recipient":[]"#,
     ]);
     let parties = prop::collection::vec(party.prop_map(str::to_owned), 0..3);
-    let arrays = (member("messages"), member("statuses"), member("message_echoes"), member("calls"));
+    let arrays = (
+        member("messages"),
+        member("statuses"),
+        member("message_echoes"),
+        member("calls"),
+    );
     let shape = (any::<usize>(), any::<usize>(), any::<bool>(), any::<bool>());
     let shaped = (arrays, contacts, field, extras(), extras(), shape, parties).prop_map(
         |(
@@ -232,7 +285,10 @@ fn change() -> impl Strategy<Value = String> {
             (turn, turn_outer, space, bare),
             parties,
         )| {
-            let mut members: Vec<_> = [messages, statuses, echoes, calls].into_iter().flatten().collect();
+            let mut members: Vec<_> = [messages, statuses, echoes, calls]
+                .into_iter()
+                .flatten()
+                .collect();
             if !bare {
                 members.push(contacts);
                 members.push(r#""metadata":{"phone_number_id":"100"}"#.to_owned());
@@ -240,7 +296,10 @@ fn change() -> impl Strategy<Value = String> {
             members.extend(inner);
             members.extend(parties);
             let value = object(members, turn, space);
-            let mut members = vec![format!(r#""value":{value}"#), format!(r#""field":"{field}""#)];
+            let mut members = vec![
+                format!(r#""value":{value}"#),
+                format!(r#""field":"{field}""#),
+            ];
             members.extend(outer);
             object(members, turn_outer, space)
         },
@@ -252,8 +311,10 @@ fn delivery() -> impl Strategy<Value = String> {
     let changes = prop::collection::vec(change(), 0..4);
     let entry = (changes, extras(), any::<usize>(), any::<bool>(), 0..3_u8).prop_map(
         |(changes, extras, turn, space, id)| {
-            let mut members =
-                vec![format!(r#""changes":{}"#, array(&changes, space)), format!(r#""id":"W{id}""#)];
+            let mut members = vec![
+                format!(r#""changes":{}"#, array(&changes, space)),
+                format!(r#""id":"W{id}""#),
+            ];
             members.extend(extras);
             object(members, turn, space)
         },

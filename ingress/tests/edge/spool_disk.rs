@@ -45,7 +45,11 @@ impl Disk for Ailing {
     }
 
     fn reuse(&self, spare: &Path, path: &Path) -> io::Result<AilingFile> {
-        Ok(AilingFile(FileSystem.reuse(spare, path)?, self.clone(), false))
+        Ok(AilingFile(
+            FileSystem.reuse(spare, path)?,
+            self.clone(),
+            false,
+        ))
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -102,9 +106,18 @@ impl Stand {
         let desk = spool.desk();
         tokio::spawn(desk.clone().serve());
         let behind = Arc::new(MemoryLog::new());
-        let beside = Beside { desk, acknowledged: Arc::new(Acknowledged::new(1024)), metrics };
+        let beside = Beside {
+            desk,
+            acknowledged: Arc::new(Acknowledged::new(1024)),
+            metrics,
+        };
         let log = Spooled::new(behind.clone(), Some(beside));
-        Ok(Self { spool, log, behind, ended })
+        Ok(Self {
+            spool,
+            log,
+            behind,
+            ended,
+        })
     }
 
     /// Starts to publish what is spooled.
@@ -114,7 +127,15 @@ impl Stand {
     }
 
     async fn store(&self, numbers: impl IntoIterator<Item = u64>) -> Result<(), StoreError> {
-        self.log.store(numbers.into_iter().map(update).collect::<Vec<_>>().into_iter()).await
+        self.log
+            .store(
+                numbers
+                    .into_iter()
+                    .map(update)
+                    .collect::<Vec<_>>()
+                    .into_iter(),
+            )
+            .await
     }
 
     async fn end(self) {
@@ -139,20 +160,31 @@ fn update(number: u64) -> Update {
         field: None,
         replay: None,
     };
-    Update { head, payload: Bytes::from(vec![b' '; 200]) }
+    Update {
+        head,
+        payload: Bytes::from(vec![b' '; 200]),
+    }
 }
 
 fn numbers(log: &MemoryLog) -> Vec<u64> {
-    log.stored().iter().map(|update| update.head.received_ms).collect()
+    log.stored()
+        .iter()
+        .map(|update| update.head.received_ms)
+        .collect()
 }
 
 /// What a restart finds.
 fn left(directory: &Path) -> Result<u64, SpoolError> {
-    Directory::open(directory)?.recover().map(|recovered| recovered.records)
+    Directory::open(directory)?
+        .recover()
+        .map(|recovered| recovered.records)
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     paths.retain(|path| path.extension().is_some_and(|kind| kind == "spool"));
     paths.sort();
     paths
@@ -185,13 +217,22 @@ async fn what_is_spooled_is_published_in_order_and_its_files_go() {
     let directory = tempfile::tempdir().unwrap();
     let stand = Stand::open(&settings(directory.path()), FileSystem).unwrap();
     stand.store([0]).await.unwrap();
-    assert_eq!((numbers(&stand.behind), files(directory.path()).len()), (vec![0], 0));
+    assert_eq!(
+        (numbers(&stand.behind), files(directory.path()).len()),
+        (vec![0], 0)
+    );
     stand.behind.fail_with(StoreError::Away);
     for number in 1..200 {
         stand.store([number]).await.unwrap();
     }
     assert!(files(directory.path()).len() > 10);
-    assert_eq!((stand.spool.depth().records, stand.spool.depth().state.as_str()), (199, "spooling"));
+    assert_eq!(
+        (
+            stand.spool.depth().records,
+            stand.spool.depth().state.as_str()
+        ),
+        (199, "spooling")
+    );
     stand.drain();
     stand.behind.recover();
     // What comes meanwhile goes behind.
@@ -200,7 +241,10 @@ async fn what_is_spooled_is_published_in_order_and_its_files_go() {
     stand.store([210]).await.unwrap();
     let stored = numbers(&stand.behind);
     for person in 0..7 {
-        let theirs: Vec<_> = stored.iter().filter(|number| *number % 7 == person).collect();
+        let theirs: Vec<_> = stored
+            .iter()
+            .filter(|number| *number % 7 == person)
+            .collect();
         assert!(theirs.is_sorted(), "{theirs:?}");
     }
     assert_eq!(stored.len(), 211);
@@ -210,8 +254,12 @@ async fn what_is_spooled_is_published_in_order_and_its_files_go() {
 
 /// How many files lie aside to be written over.
 fn spares(directory: &Path) -> usize {
-    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.extension().is_some_and(|kind| kind == "spare")).count()
+    let entries = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .filter(|path| path.extension().is_some_and(|kind| kind == "spare"))
+        .count()
 }
 
 #[tokio::test]
@@ -237,7 +285,10 @@ async fn drained_files_are_written_over_within_the_bound_and_only_what_is_new_in
     assert_eq!(spares(directory.path()), aside - used);
     stand.end().await;
     let again = Stand::open(&settings(directory.path()), FileSystem).unwrap();
-    assert_eq!((again.spool.depth().records, spares(directory.path())), (50, 0));
+    assert_eq!(
+        (again.spool.depth().records, spares(directory.path())),
+        (50, 0)
+    );
     again.drain();
     timeout(SOON, again.spool.emptied()).await.unwrap();
     assert_eq!(again.behind.stored().len(), 50);
@@ -246,8 +297,11 @@ async fn drained_files_are_written_over_within_the_bound_and_only_what_is_new_in
 #[tokio::test]
 async fn publishing_stands_back_while_the_edge_is_busy_and_not_for_ever() {
     let directory = tempfile::tempdir().unwrap();
-    let patient =
-        SpoolSettings { always: true, lag_max: Duration::from_secs(2), ..settings(directory.path()) };
+    let patient = SpoolSettings {
+        always: true,
+        lag_max: Duration::from_secs(2),
+        ..settings(directory.path())
+    };
     let stand = Stand::open(&patient, FileSystem).unwrap();
     stand.drain();
     let busy = tokio::spawn(async {
@@ -258,8 +312,14 @@ async fn publishing_stands_back_while_the_edge_is_busy_and_not_for_ever() {
     });
     let fresh = |number| {
         let now = UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
-        let head = Head { received_ms: now, ..update(number).head };
-        std::iter::once(Update { head, ..update(number) })
+        let head = Head {
+            received_ms: now,
+            ..update(number).head
+        };
+        std::iter::once(Update {
+            head,
+            ..update(number)
+        })
     };
     // The first look at the thread, some time after the start, tells nothing yet.
     sleep(Duration::from_millis(100)).await;
@@ -269,20 +329,34 @@ async fn publishing_stands_back_while_the_edge_is_busy_and_not_for_ever() {
     let came = Instant::now();
     stand.log.store(fresh(1)).await.unwrap();
     timeout(SOON, stand.spool.emptied()).await.unwrap();
-    assert!(came.elapsed() >= Duration::from_millis(1_900), "published after {:?}", came.elapsed());
+    assert!(
+        came.elapsed() >= Duration::from_millis(1_900),
+        "published after {:?}",
+        came.elapsed()
+    );
     busy.abort();
     sleep(Duration::from_millis(100)).await;
     let came = Instant::now();
     stand.log.store(fresh(2)).await.unwrap();
     timeout(SOON, stand.spool.emptied()).await.unwrap();
-    assert!(came.elapsed() < Duration::from_millis(1_900), "published after {:?}", came.elapsed());
+    assert!(
+        came.elapsed() < Duration::from_millis(1_900),
+        "published after {:?}",
+        came.elapsed()
+    );
 }
 
 #[tokio::test]
 async fn a_crash_loses_nothing_and_the_next_process_goes_on() {
     let directory = three_groups().await;
     let stand = Stand::open(&settings(directory.path()), FileSystem).unwrap();
-    assert_eq!((stand.spool.depth().records, stand.spool.depth().state.as_str()), (4, "spooling"));
+    assert_eq!(
+        (
+            stand.spool.depth().records,
+            stand.spool.depth().state.as_str()
+        ),
+        (4, "spooling")
+    );
     // Behind what the other left, although the log could be reached.
     stand.store([11]).await.unwrap();
     stand.drain();
@@ -308,8 +382,18 @@ async fn a_torn_tail_is_cut_off_and_what_was_acknowledged_stays() {
     fs::write(path, &junk).unwrap();
     assert_eq!(left(directory.path()).unwrap(), 4);
     // A file that was only begun.
-    fs::write(directory.path().join("00000000000000000005.spool"), &whole[..HEADER_BYTES / 2]).unwrap();
-    assert_eq!((left(directory.path()).unwrap(), files(directory.path()).len()), (4, 1));
+    fs::write(
+        directory.path().join("00000000000000000005.spool"),
+        &whole[..HEADER_BYTES / 2],
+    )
+    .unwrap();
+    assert_eq!(
+        (
+            left(directory.path()).unwrap(),
+            files(directory.path()).len()
+        ),
+        (4, 1)
+    );
 }
 
 #[tokio::test]
@@ -321,13 +405,19 @@ async fn damage_to_what_was_acknowledged_stops_the_start_and_names_the_file() {
     damaged[HEADER_BYTES + FRAME_BYTES + 10] ^= 1;
     fs::write(&path, &damaged).unwrap();
     let error = left(directory.path()).unwrap_err().to_string();
-    assert!(error.contains("00000000000000000001.spool") && error.contains("byte 24"), "{error}");
+    assert!(
+        error.contains("00000000000000000001.spool") && error.contains("byte 24"),
+        "{error}"
+    );
     fs::write(&path, &whole).unwrap();
     // The next file shows that this one was longer.
     let next = directory.path().join("00000000000000000009.spool");
     fs::write(&next, ackline_ingress::spool::segment::header(9)).unwrap();
     let error = left(directory.path()).unwrap_err().to_string();
-    assert!(error.contains("ends at update 5") && error.contains("begins at 9"), "{error}");
+    assert!(
+        error.contains("ends at update 5") && error.contains("begins at 9"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -352,7 +442,13 @@ async fn a_failed_sync_is_never_a_200_and_its_file_is_never_touched_again() {
     assert!(stand.spool.depth().fault.is_some());
     disk.sync_fails.store(false, Ordering::SeqCst);
     until_stored(&stand, 3).await;
-    assert_eq!((files(directory.path()).len(), stand.spool.depth().fault.as_deref()), (2, None));
+    assert_eq!(
+        (
+            files(directory.path()).len(),
+            stand.spool.depth().fault.as_deref()
+        ),
+        (2, None)
+    );
     // What was refused may be there all the same: nobody was told so. What was acknowledged must be.
     stand.drain();
     stand.behind.recover();
@@ -372,7 +468,10 @@ async fn a_full_disk_is_never_a_200_and_what_it_took_of_a_group_does_not_count()
     stand.behind.fail_with(StoreError::Away);
     stand.store([1]).await.unwrap();
     disk.is_full.store(true, Ordering::SeqCst);
-    assert_eq!(stand.store([2, 3, 4, 5]).await, Err(StoreError::SpoolFailed));
+    assert_eq!(
+        stand.store([2, 3, 4, 5]).await,
+        Err(StoreError::SpoolFailed)
+    );
     disk.is_full.store(false, Ordering::SeqCst);
     until_stored(&stand, 6).await;
     stand.end().await;
@@ -395,7 +494,10 @@ async fn until_stored(stand: &Stand, number: u64) {
 #[tokio::test]
 async fn a_full_spool_refuses_until_it_is_drained() {
     let directory = tempfile::tempdir().unwrap();
-    let small = SpoolSettings { bytes_max: 16 << 10, ..settings(directory.path()) };
+    let small = SpoolSettings {
+        bytes_max: 16 << 10,
+        ..settings(directory.path())
+    };
     let stand = Stand::open(&small, FileSystem).unwrap();
     stand.behind.fail_with(StoreError::Away);
     let mut number = 0;
@@ -415,21 +517,39 @@ async fn a_full_spool_refuses_until_it_is_drained() {
 #[tokio::test]
 async fn an_update_too_large_for_nats_is_set_aside_and_holds_up_nobody() {
     let directory = tempfile::tempdir().unwrap();
-    let always = SpoolSettings { always: true, ..settings(directory.path()) };
+    let always = SpoolSettings {
+        always: true,
+        ..settings(directory.path())
+    };
     let stand = Stand::open(&always, FileSystem).unwrap();
     stand.behind.refuse_longer_than(200);
-    let large = Update { payload: Bytes::from(vec![b' '; 201]), ..update(2) };
-    stand.log.store([update(1), large, update(3)].into_iter()).await.unwrap();
+    let large = Update {
+        payload: Bytes::from(vec![b' '; 201]),
+        ..update(2)
+    };
+    stand
+        .log
+        .store([update(1), large, update(3)].into_iter())
+        .await
+        .unwrap();
     stand.drain();
     timeout(SOON, stand.spool.emptied()).await.unwrap();
     assert_eq!(numbers(&stand.behind), [1, 3]);
-    assert!(directory.path().join("00000000000000000002.refused").exists());
+    assert!(
+        directory
+            .path()
+            .join("00000000000000000002.refused")
+            .exists()
+    );
 }
 
 #[tokio::test]
 async fn what_is_kept_is_published_again_when_nats_is_found_again() {
     let directory = tempfile::tempdir().unwrap();
-    let always = SpoolSettings { always: true, ..settings(directory.path()) };
+    let always = SpoolSettings {
+        always: true,
+        ..settings(directory.path())
+    };
     let stand = Stand::open(&always, FileSystem).unwrap();
     let (found, connections) = watch::channel(0);
     tokio::spawn(stand.spool.drain(stand.behind.clone(), connections).run());
@@ -458,7 +578,11 @@ async fn what_is_published_again_is_not_let_go_before_it_is_read() {
     let directory = tempfile::tempdir().unwrap();
     // Longer than a slow disk takes for all of this.
     let keep = Duration::from_secs(2);
-    let always = SpoolSettings { always: true, keep, ..settings(directory.path()) };
+    let always = SpoolSettings {
+        always: true,
+        keep,
+        ..settings(directory.path())
+    };
     let stand = Stand::open(&always, FileSystem).unwrap();
     let (found, connections) = watch::channel(0);
     tokio::spawn(stand.spool.drain(stand.behind.clone(), connections).run());
@@ -480,7 +604,9 @@ async fn what_is_published_again_is_not_let_go_before_it_is_read() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(SOON, again).await.expect("the last is published again");
+    timeout(SOON, again)
+        .await
+        .expect("the last is published again");
     assert!((8..=12).contains(&kept), "{kept} files were kept");
     assert!(stand.behind.stored().len() > 2_000 + 1_024);
 }
@@ -494,8 +620,15 @@ fn the_corpus_of_the_fuzz_target_holds_every_invariant() {
         let checked = check(&fs::read(&path).unwrap());
         found.push(checked.unwrap_or_else(|broken| panic!("{}: {broken}", path.display())));
     }
-    assert!(found.len() >= 20, "the corpus has only {} files", found.len());
-    assert!(found.iter().any(|frames| *frames > 3), "no file of the corpus is a segment");
+    assert!(
+        found.len() >= 20,
+        "the corpus has only {} files",
+        found.len()
+    );
+    assert!(
+        found.iter().any(|frames| *frames > 3),
+        "no file of the corpus is a segment"
+    );
 }
 
 proptest! {

@@ -28,7 +28,11 @@ impl TlsClient {
         Self::showing(ca, version, None)
     }
 
-    pub fn showing(ca: &Ca, version: &'static SupportedProtocolVersion, leaf: Option<&Leaf>) -> Self {
+    pub fn showing(
+        ca: &Ca,
+        version: &'static SupportedProtocolVersion,
+        leaf: Option<&Leaf>,
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(ca.der.clone().into()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -40,7 +44,9 @@ impl TlsClient {
             None => builder.with_no_client_auth(),
             Some(leaf) => {
                 let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).unwrap();
-                builder.with_client_auth_cert(vec![leaf.der.clone().into()], key).unwrap()
+                builder
+                    .with_client_auth_cert(vec![leaf.der.clone().into()], key)
+                    .unwrap()
             }
         };
         Self { config }
@@ -54,11 +60,16 @@ impl TlsClient {
     ) -> io::Result<TlsStream<DuplexStream>> {
         let mut config = self.config.clone();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HOST).unwrap(), pipe).await
+        TlsConnector::from(Arc::new(config))
+            .connect(ServerName::try_from(HOST).unwrap(), pipe)
+            .await
     }
 
     pub async fn http1(&self, harness: &Harness) -> http1::SendRequest<Full<Bytes>> {
-        let stream = self.connect(harness.pipe(), Some("http/1.1")).await.unwrap();
+        let stream = self
+            .connect(harness.pipe(), Some("http/1.1"))
+            .await
+            .unwrap();
         let (client, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         client
@@ -66,19 +77,31 @@ impl TlsClient {
 
     pub async fn http2(&self, harness: &Harness) -> http2::SendRequest<Full<Bytes>> {
         let stream = self.connect(harness.pipe(), Some("h2")).await.unwrap();
-        let (client, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection);
         client
     }
 
     /// Sends one request on a connection of its own; an error when the connection is refused.
-    pub async fn send(&self, harness: &Harness, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-        let stream = self.connect(harness.pipe(), None).await.map_err(|error| error.to_string())?;
-        let (mut client, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    pub async fn send(
+        &self,
+        harness: &Harness,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, String> {
+        let stream = self
+            .connect(harness.pipe(), None)
+            .await
+            .map_err(|error| error.to_string())?;
+        let (mut client, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
         tokio::spawn(connection);
-        let response = client.send_request(request).await.map_err(|error| error.to_string())?;
+        let response = client
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(Answer::read(response).await)
     }
 }
@@ -89,5 +112,7 @@ pub fn shown(stream: &TlsStream<DuplexStream>) -> Vec<u8> {
 }
 
 pub fn is_counted(harness: &Harness, reason: &str, times: usize) -> bool {
-    harness.metrics.encode().contains(&format!("broken_connections_total{{reason=\"{reason}\"}} {times}\n"))
+    harness.metrics.encode().contains(&format!(
+        "broken_connections_total{{reason=\"{reason}\"}} {times}\n"
+    ))
 }

@@ -25,13 +25,21 @@ impl Head {
             Some(Subject::Update(partition, class, tenant)) => {
                 (partition, tenant, Family::Update(class), None)
             }
-            Some(Subject::Record(partition, tenant, _)) => (partition, tenant, Family::Record, None),
-            Some(Subject::Outbound(partition, lane, tenant)) => {
-                (partition, tenant, Family::Command(lane), get(header::REPLAY_OF).map(|_| Pool::Replies))
+            Some(Subject::Record(partition, tenant, _)) => {
+                (partition, tenant, Family::Record, None)
             }
-            Some(Subject::Replay(pool, partition, what, tenant)) => {
-                (partition, tenant, what.parse().map_or(Family::Record, Family::Update), Some(pool))
-            }
+            Some(Subject::Outbound(partition, lane, tenant)) => (
+                partition,
+                tenant,
+                Family::Command(lane),
+                get(header::REPLAY_OF).map(|_| Pool::Replies),
+            ),
+            Some(Subject::Replay(pool, partition, what, tenant)) => (
+                partition,
+                tenant,
+                what.parse().map_or(Family::Record, Family::Update),
+                Some(pool),
+            ),
             _ => return Err(EnvelopeError::Subject(subject.chars().take(120).collect())),
         };
         let received = need(header::RECEIVED)?.parse();
@@ -42,9 +50,10 @@ impl Head {
                 id: UpdateId::new(need(header::REPLAY_ID)?),
                 target: match get(header::REPLAY_TARGET) {
                     // Meant for one target, it must never reach all of them.
-                    Some(text) => {
-                        Some(EntityId::new(text).map_err(|_| EnvelopeError::Header(header::REPLAY_TARGET))?)
-                    }
+                    Some(text) => Some(
+                        EntityId::new(text)
+                            .map_err(|_| EnvelopeError::Header(header::REPLAY_TARGET))?,
+                    ),
                     None => None,
                 },
                 done: get(header::DEAD_DONE).map(parts).unwrap_or_default(),

@@ -33,8 +33,9 @@ impl Handover {
             // Neither, or both: nobody can tell who has it.
             _ => return None,
         };
-        let role =
-            |pointer| text_at(control, pointer).map(|role| role.chars().take(ROLE_CHARS_MAX).collect());
+        let role = |pointer| {
+            text_at(control, pointer).map(|role| role.chars().take(ROLE_CHARS_MAX).collect())
+        };
         Some(Self {
             is_gained,
             previous_role: role("/previous_owner_role"),
@@ -57,10 +58,17 @@ mod tests {
     fn handover(control: &Value) -> Option<Handover> {
         let mut value = json!({"messaging_product": "whatsapp", "timestamp": "1795000000",
             "sender": {"phone_number": "4915100000001"}, "recipient": {"phone_number_id": "106"}});
-        value.as_object_mut().unwrap().extend(control.as_object().unwrap().clone());
+        value
+            .as_object_mut()
+            .unwrap()
+            .extend(control.as_object().unwrap().clone());
         let change = json!({"field": "messaging_handovers", "value": value});
-        let update =
-            read(json!({"entry": [{"id": "W", "changes": [change]}]}).to_string().as_bytes()).unwrap();
+        let update = read(
+            json!({"entry": [{"id": "W", "changes": [change]}]})
+                .to_string()
+                .as_bytes(),
+        )
+        .unwrap();
         assert_eq!(update.phone_number_id.as_deref(), Some("106"));
         assert!(!update.is_ours() && !update.is_standby());
         update.handover()
@@ -72,9 +80,19 @@ mod tests {
         let passed = handover(&json!({"control_passed": roles})).unwrap();
         assert!(passed.is_gained);
         assert_eq!(passed.person.phone.as_deref(), Some("4915100000001"));
-        assert_eq!((passed.new_role.as_deref(), passed.timestamp), (Some("SALES"), Some(1_795_000_000)));
-        assert!(!handover(&json!({"control_taken": roles})).unwrap().is_gained);
-        assert_eq!(handover(&json!({"control_taken": roles, "control_passed": roles})), None);
+        assert_eq!(
+            (passed.new_role.as_deref(), passed.timestamp),
+            (Some("SALES"), Some(1_795_000_000))
+        );
+        assert!(
+            !handover(&json!({"control_taken": roles}))
+                .unwrap()
+                .is_gained
+        );
+        assert_eq!(
+            handover(&json!({"control_taken": roles, "control_passed": roles})),
+            None
+        );
         assert_eq!(handover(&json!({"control_hidden": roles})), None);
     }
 }

@@ -28,7 +28,11 @@ pub fn is_id(number: &str) -> bool {
 
 /// A text that is not empty.
 pub(super) fn text_at(value: &Value, pointer: &str) -> Option<String> {
-    value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
 }
 
 /// A text that is not empty, or the digits of a number.
@@ -59,7 +63,9 @@ fn with_whole_characters(bytes: &[u8]) -> String {
         out.push_str(plain);
         let low = || escape.get(6..).and_then(unit);
         let (written, length) = match unit(escape) {
-            Some(0xd800..=0xdbff) if matches!(low(), Some(0xdc00..=0xdfff)) => (escape.get(..12), 12),
+            Some(0xd800..=0xdbff) if matches!(low(), Some(0xdc00..=0xdfff)) => {
+                (escape.get(..12), 12)
+            }
             Some(0xd800..=0xdfff) => (Some(REPLACED), 6),
             Some(_) => (escape.get(..6), 6),
             None => (escape.get(..2), 2),

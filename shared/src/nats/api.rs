@@ -66,7 +66,13 @@ pub enum ApiError {
 impl ApiError {
     /// Whether what was asked for does not exist.
     pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Refused { code: NOT_FOUND, .. })
+        matches!(
+            self,
+            Self::Refused {
+                code: NOT_FOUND,
+                ..
+            }
+        )
     }
 
     /// Whether it is the error of this number.
@@ -82,7 +88,11 @@ pub async fn call<T: DeserializeOwned>(
     request: &(impl Serialize + Sync),
 ) -> Result<T, ApiError> {
     let payload = serde_json::to_vec(request).map_err(unreadable)?;
-    let question = Question { subject: format!("{PREFIX}{endpoint}"), headers: Vec::new(), payload };
+    let question = Question {
+        subject: format!("{PREFIX}{endpoint}"),
+        headers: Vec::new(),
+        payload,
+    };
     read(&asker.ask(question).await?)
 }
 
@@ -94,7 +104,11 @@ pub async fn publish_after(
     payload: Vec<u8>,
 ) -> Result<(), ApiError> {
     let headers = vec![("Nats-Expected-Last-Subject-Sequence", last.to_string())];
-    let question = Question { subject: subject.to_owned(), headers, payload };
+    let question = Question {
+        subject: subject.to_owned(),
+        headers,
+        payload,
+    };
     read::<IgnoredAny>(&asker.ask(question).await?).map(drop)
 }
 
@@ -102,9 +116,15 @@ pub async fn publish_after(
 pub fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ApiError> {
     let failure: Failure = serde_json::from_slice(answer).map_err(unreadable)?;
     match failure.error {
-        Some(Refusal { code, err_code, description }) => {
-            Err(ApiError::Refused { code, err_code, description })
-        }
+        Some(Refusal {
+            code,
+            err_code,
+            description,
+        }) => Err(ApiError::Refused {
+            code,
+            err_code,
+            description,
+        }),
         None => serde_json::from_slice(answer).map_err(unreadable),
     }
 }
@@ -143,7 +163,13 @@ mod tests {
         assert_eq!(missing.to_string(), "stream not found (10059)");
         assert_eq!(read::<Value>(br#"{"seq":7}"#).unwrap()["seq"], 7);
         for other in ["", "+OK", "{\"error\":1}"] {
-            assert!(matches!(read::<Value>(other.as_bytes()), Err(ApiError::Unreadable(_))), "{other}");
+            assert!(
+                matches!(
+                    read::<Value>(other.as_bytes()),
+                    Err(ApiError::Unreadable(_))
+                ),
+                "{other}"
+            );
         }
     }
 }

@@ -19,7 +19,10 @@ impl BucketBytes {
     /// Reads them.
     pub fn read(reader: &mut Reader) -> Self {
         let mut bytes = |key: &str| reader.bytes(key, 1 << 20..=1 << 50);
-        Self { config: bytes("nats.config_bytes_max"), sessions: bytes("nats.session_bytes_max") }
+        Self {
+            config: bytes("nats.config_bytes_max"),
+            sessions: bytes("nats.session_bytes_max"),
+        }
     }
 
     /// That of a bucket.
@@ -36,6 +39,9 @@ impl BucketBytes {
 #[cfg(any(test, feature = "testing"))]
 impl Default for BucketBytes {
     fn default() -> Self {
-        Self { config: 64 << 20, sessions: 64 << 20 }
+        Self {
+            config: 64 << 20,
+            sessions: 64 << 20,
+        }
     }
 }

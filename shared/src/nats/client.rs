@@ -14,7 +14,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects, and then keeps connected in the background; the servers show the name.
 pub async fn connect(settings: &NatsSettings, name: &str) -> Result<Client, NatsError> {
-    let failed = |reason: String| NatsError::Connect { url: settings.url.clone(), reason };
+    let failed = |reason: String| NatsError::Connect {
+        url: settings.url.clone(),
+        reason,
+    };
     let mut options = ConnectOptions::new()
         .name(name)
         .ping_interval(Duration::from_secs(5))
@@ -23,18 +26,28 @@ pub async fn connect(settings: &NatsSettings, name: &str) -> Result<Client, Nats
             Duration::from_millis(u64::try_from(attempts).unwrap_or(8).min(8) * 25)
         });
     if let Some(path) = &settings.credentials_file {
-        options = options.credentials_file(path).await.map_err(|error| failed(error.to_string()))?;
+        options = options
+            .credentials_file(path)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
     }
     let servers: Vec<&str> = settings.url.expose().collect();
     // The client does not look for a user in the URL.
-    match servers.first().and_then(|url| Url::parse(url).ok()).and_then(|url| user_of(&url)) {
+    match servers
+        .first()
+        .and_then(|url| Url::parse(url).ok())
+        .and_then(|url| user_of(&url))
+    {
         Some((user, Some(password))) => {
             options = options.user_and_password(user, password.expose().clone());
         }
         Some((token, None)) => options = options.token(token),
         None => {}
     }
-    options.connect(servers).await.map_err(|error| failed(error.to_string()))
+    options
+        .connect(servers)
+        .await
+        .map_err(|error| failed(error.to_string()))
 }
 
 /// The JetStream context with our deadlines.
@@ -76,12 +89,17 @@ pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Bucke
 }
 
 async fn open(context: &Context, name: &str) -> Result<kv::Store, NatsError> {
-    context.get_key_value(name).await.map_err(|error| NatsError::prepare(name, &error))
+    context
+        .get_key_value(name)
+        .await
+        .map_err(|error| NatsError::prepare(name, &error))
 }
 
 impl Ask for Client {
     async fn ask(&self, question: Question) -> Result<Bytes, Unanswered> {
-        let mut request = Request::new().payload(question.payload.into()).timeout(Some(REQUEST_TIMEOUT));
+        let mut request = Request::new()
+            .payload(question.payload.into())
+            .timeout(Some(REQUEST_TIMEOUT));
         if !question.headers.is_empty() {
             let mut headers = HeaderMap::new();
             for (name, value) in question.headers {

@@ -30,7 +30,10 @@ pub struct StreamConfig {
     #[serde(serialize_with = "nanoseconds")]
     max_age: Duration,
     /// The server's own default where it is zero.
-    #[serde(serialize_with = "nanoseconds", skip_serializing_if = "Duration::is_zero")]
+    #[serde(
+        serialize_with = "nanoseconds",
+        skip_serializing_if = "Duration::is_zero"
+    )]
     duplicate_window: Duration,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_bytes: Option<u64>,
@@ -64,17 +67,37 @@ pub fn streams(settings: &NatsSettings) -> Vec<StreamConfig> {
         max_msgs_per_subject: Some(history),
         allow_rollup_hdrs: true,
         deny_delete: true,
-        ..plain(bucket_stream(name), vec![bucket_subject(name, ">")], max_age, settings)
+        ..plain(
+            bucket_stream(name),
+            vec![bucket_subject(name, ">")],
+            max_age,
+            settings,
+        )
     };
     let spill_bytes = (bytes / SPILL_FRACTION).max(SPILL_BYTES_MIN);
     let [updates, records] = subjects::UPDATES_SUBJECTS;
     let updates = [updates, records, subjects::REPLAY_SUBJECTS];
     vec![
         // Lines are read without consumers and taken out by their owner, so that none waits behind another.
-        stream(subjects::SPILL, &subjects::SPILL_SUBJECTS, settings.max_age, spill_bytes),
+        stream(
+            subjects::SPILL,
+            &subjects::SPILL_SUBJECTS,
+            settings.max_age,
+            spill_bytes,
+        ),
         stream(subjects::UPDATES, &updates, settings.max_age, bytes),
-        stream(subjects::OUTBOUND, &subjects::OUTBOUND_SUBJECTS, settings.max_age, bytes),
-        stream(subjects::DEAD, &subjects::DEAD_SUBJECTS, settings.dead_max_age, bytes),
+        stream(
+            subjects::OUTBOUND,
+            &subjects::OUTBOUND_SUBJECTS,
+            settings.max_age,
+            bytes,
+        ),
+        stream(
+            subjects::DEAD,
+            &subjects::DEAD_SUBJECTS,
+            settings.dead_max_age,
+            bytes,
+        ),
         // Where there is no room the oldest goes: it is the least likely to be repeated.
         StreamConfig {
             max_bytes: Some(spill_bytes),
@@ -117,7 +140,10 @@ impl StreamConfig {
 
     /// The same without a bound in bytes.
     pub(super) fn endless(&self) -> Self {
-        Self { max_bytes: None, ..self.clone() }
+        Self {
+            max_bytes: None,
+            ..self.clone()
+        }
     }
 
     /// The bucket it is, if it is one.
@@ -126,7 +152,12 @@ impl StreamConfig {
     }
 }
 
-fn plain(name: String, subjects: Vec<String>, max_age: Duration, settings: &NatsSettings) -> StreamConfig {
+fn plain(
+    name: String,
+    subjects: Vec<String>,
+    max_age: Duration,
+    settings: &NatsSettings,
+) -> StreamConfig {
     StreamConfig {
         name,
         subjects,
@@ -145,6 +176,9 @@ fn plain(name: String, subjects: Vec<String>, max_age: Duration, settings: &Nats
     }
 }
 
-fn nanoseconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+fn nanoseconds<S: serde::Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_i64(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
 }

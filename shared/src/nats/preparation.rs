@@ -69,7 +69,9 @@ impl Health {
         let now = match looked {
             Ok(false) => 0,
             Ok(true) => Self::LOST,
-            Err(ApiError::Refused { .. } | ApiError::Unanswered(Unanswered::Nobody)) => Self::SILENT,
+            Err(ApiError::Refused { .. } | ApiError::Unanswered(Unanswered::Nobody)) => {
+                Self::SILENT
+            }
             Err(_) => return,
         };
         let before = self.0.swap(now, Ordering::Relaxed);
@@ -119,7 +121,10 @@ async fn ensure(asker: &impl Ask, wanted: &StreamConfig) -> Result<(), ApiError>
             created => return created,
         }
     }
-    let StreamInfo { config: mut stored, state } = found?;
+    let StreamInfo {
+        config: mut stored,
+        state,
+    } = found?;
     let endpoint = format!("STREAM.UPDATE.{name}");
     if let Some(bucket) = wanted.bucket() {
         if bound(&mut stored, wanted.max_bytes(), state.bytes, bucket)
@@ -156,9 +161,15 @@ async fn create(asker: &impl Ask, wanted: &StreamConfig) -> Result<(), ApiError>
 
 /// Gives a bucket the size it lacks, or a larger one; tells whether it is to be written.
 fn bound(stored: &mut Map<String, Value>, wanted: u64, held: u64, bucket: &str) -> bool {
-    let now = stored.get("max_bytes").and_then(Value::as_i64).and_then(|bytes| u64::try_from(bytes).ok());
+    let now = stored
+        .get("max_bytes")
+        .and_then(Value::as_i64)
+        .and_then(|bytes| u64::try_from(bytes).ok());
     let is_bounded = now.is_some_and(|bytes| bytes > 0);
-    if now.filter(|_| is_bounded).is_some_and(|bytes| bytes >= wanted) {
+    if now
+        .filter(|_| is_bounded)
+        .is_some_and(|bytes| bytes >= wanted)
+    {
         return false;
     }
     if !is_bounded && held > wanted / 2 {
@@ -177,7 +188,9 @@ fn bound(stored: &mut Map<String, Value>, wanted: u64, held: u64, bucket: &str) 
 /// Adds the subjects that a stream lacks; tells whether there were any.
 fn add_subjects(stored: &mut Map<String, Value>, wanted: &[String]) -> bool {
     let subjects = stored.entry("subjects").or_insert_with(|| json!([]));
-    let Some(subjects) = subjects.as_array_mut() else { return false };
+    let Some(subjects) = subjects.as_array_mut() else {
+        return false;
+    };
     let before = subjects.len();
     for subject in wanted {
         if !subjects.iter().any(|stored| stored == subject) {
@@ -205,20 +218,30 @@ async fn check_partitions(asker: &impl Ask, configured: u16) -> Result<(), NatsE
     let failed = |error: ApiError| NatsError::prepare(config_key::INSTALLATION, &error);
     let mut last = last(asker).await.map_err(failed)?;
     if last.data.is_empty() {
-        let record = stored::encode(&Installation { partitions: configured });
+        let record = stored::encode(&Installation {
+            partitions: configured,
+        });
         let subject = bucket_subject(BUCKET_CONFIG, config_key::INSTALLATION);
         match api::publish_after(asker, &subject, last.seq, record).await {
-            Err(error) if error.is(WRONG_LAST_SEQUENCE) => last = self::last(asker).await.map_err(failed)?,
+            Err(error) if error.is(WRONG_LAST_SEQUENCE) => {
+                last = self::last(asker).await.map_err(failed)?
+            }
             recorded => return recorded.map_err(failed),
         }
     }
     let unreadable = |error: String| failed(ApiError::Unreadable(error));
-    let record = STANDARD.decode(&last.data).map_err(|error| unreadable(error.to_string()))?;
-    let stored: Installation = stored::decode(&record).map_err(|error| unreadable(error.to_string()))?;
+    let record = STANDARD
+        .decode(&last.data)
+        .map_err(|error| unreadable(error.to_string()))?;
+    let stored: Installation =
+        stored::decode(&record).map_err(|error| unreadable(error.to_string()))?;
     if stored.partitions == configured {
         Ok(())
     } else {
-        Err(NatsError::Partitions { stored: stored.partitions, configured })
+        Err(NatsError::Partitions {
+            stored: stored.partitions,
+            configured,
+        })
     }
 }
 

@@ -48,11 +48,20 @@ mod tests {
     fn no_user_no_password_and_no_token_prints() {
         for (urls, shown) in [
             ("nats://a:4222", "nats://a:4222"),
-            ("nats://ann:hunter2@a:4222,tls://tok@b", "nats://[secret]@a:4222, tls://[secret]@b"),
+            (
+                "nats://ann:hunter2@a:4222,tls://tok@b",
+                "nats://[secret]@a:4222, tls://[secret]@b",
+            ),
         ] {
             let read = ServerUrls::new(urls);
-            assert_eq!((read.to_string(), format!("{read:?}")), (shown.to_owned(), format!("\"{shown}\"")));
+            assert_eq!(
+                (read.to_string(), format!("{read:?}")),
+                (shown.to_owned(), format!("\"{shown}\""))
+            );
         }
-        assert_eq!(ServerUrls::new("a, b").expose().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(
+            ServerUrls::new("a, b").expose().collect::<Vec<_>>(),
+            ["a", "b"]
+        );
     }
 }

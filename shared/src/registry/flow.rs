@@ -31,7 +31,10 @@ pub struct HeldFlow {
 
 impl fmt::Debug for HeldFlow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeldFlow").field("id", &self.id).field("tenant", &self.tenant).finish_non_exhaustive()
+        f.debug_struct("HeldFlow")
+            .field("id", &self.id)
+            .field("tenant", &self.tenant)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,7 +81,10 @@ struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 impl Fields<'_> {
     fn without_drawing(&self) -> Result<String, serde_json::Error> {
         let kept = self.0.iter().filter(|(name, _)| name != DRAWING);
-        let bytes: usize = kept.clone().map(|(name, value)| name.len() + value.get().len() + 4).sum();
+        let bytes: usize = kept
+            .clone()
+            .map(|(name, value)| name.len() + value.get().len() + 4)
+            .sum();
         let mut text = String::with_capacity(bytes + 2);
         for (name, value) in kept {
             text.push(if text.is_empty() { '{' } else { ',' });
@@ -140,26 +146,43 @@ mod tests {
     use serde_json::json;
 
     fn entry(definition: &Value) -> Vec<u8> {
-        json!({"id": "f", "tenant": "acme", "definition": definition, "later": 1}).to_string().into_bytes()
+        json!({"id": "f", "tenant": "acme", "definition": definition, "later": 1})
+            .to_string()
+            .into_bytes()
     }
 
     #[test]
     fn a_flow_is_held_without_its_drawing_and_is_otherwise_the_same() {
-        let plain =
-            json!({"format": 1, "name": "A \"b\" ü", "nodes": {"x": {"ui": [1, 2.50]}}, "start": "x"});
+        let plain = json!({"format": 1, "name": "A \"b\" ü", "nodes": {"x": {"ui": [1, 2.50]}}, "start": "x"});
         let mut drawn = plain.clone();
         drawn["ui"] = json!({"x": [10, 20]});
-        let (held, same) = (HeldFlow::read(&entry(&drawn)).unwrap(), HeldFlow::read(&entry(&plain)).unwrap());
+        let (held, same) = (
+            HeldFlow::read(&entry(&drawn)).unwrap(),
+            HeldFlow::read(&entry(&plain)).unwrap(),
+        );
         assert_eq!(held.definition().unwrap(), plain);
-        assert_eq!((held.text(), held.name.as_deref()), (same.text(), Some("A \"b\" ü")));
-        assert_eq!(held.text(), plain.to_string(), "to the byte, for its hash is its version");
-        assert_eq!(held.stored_bytes, u64::try_from(entry(&drawn).len()).unwrap());
+        assert_eq!(
+            (held.text(), held.name.as_deref()),
+            (same.text(), Some("A \"b\" ü"))
+        );
+        assert_eq!(
+            held.text(),
+            plain.to_string(),
+            "to the byte, for its hash is its version"
+        );
+        assert_eq!(
+            held.stored_bytes,
+            u64::try_from(entry(&drawn).len()).unwrap()
+        );
         assert!(!format!("{held:?}").contains("nodes"));
         for strange in [json!(1), json!([]), json!({}), json!({"name": 7})] {
             let held = HeldFlow::read(&entry(&strange)).unwrap();
             assert_eq!((held.definition().unwrap(), held.name), (strange, None));
         }
-        assert!(HeldFlow::read(b"{\"id\":\"f\",\"tenant\":\"acme\"}").is_err(), "it has no definition");
+        assert!(
+            HeldFlow::read(b"{\"id\":\"f\",\"tenant\":\"acme\"}").is_err(),
+            "it has no definition"
+        );
     }
 
     #[cfg(target_os = "linux")]
@@ -167,24 +190,45 @@ mod tests {
     fn many_large_flows_cost_about_their_bytes() {
         fn resident() -> u64 {
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
-            let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+            let line = status
+                .lines()
+                .find(|line| line.starts_with("VmRSS:"))
+                .unwrap();
+            line.split_whitespace()
+                .nth(1)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+                * 1024
         }
         const FLOWS: u64 = 40;
         let nodes: serde_json::Map<_, _> = (0..20_000)
-            .map(|n| (format!("n{n}"), json!({"kind": "end", "exits": {"a": 1, "b": [1, 2, 3]}})))
+            .map(|n| {
+                (
+                    format!("n{n}"),
+                    json!({"kind": "end", "exits": {"a": 1, "b": [1, 2, 3]}}),
+                )
+            })
             .collect();
-        let bytes = entry(&json!({"format": 1, "name": "big", "nodes": nodes, "ui": "u".repeat(200_000)}));
+        let bytes =
+            entry(&json!({"format": 1, "name": "big", "nodes": nodes, "ui": "u".repeat(200_000)}));
         drop(nodes);
         let (before, mut snapshot) = (resident(), Snapshot::default());
         for n in 0..FLOWS {
-            snapshot.fold(&format!("flow.acme.f{n}"), Some(&bytes)).unwrap();
+            snapshot
+                .fold(&format!("flow.acme.f{n}"), Some(&bytes))
+                .unwrap();
         }
-        let (grown, stored) =
-            (resident().saturating_sub(before), u64::try_from(bytes.len()).unwrap() * FLOWS);
+        let (grown, stored) = (
+            resident().saturating_sub(before),
+            u64::try_from(bytes.len()).unwrap() * FLOWS,
+        );
         assert!(stored > 40 << 20, "{stored}");
         // Other tests run beside this one; as values these flows take more than a gigabyte.
-        assert!(grown < stored + (64 << 20), "{stored} bytes of flows take {grown} bytes");
+        assert!(
+            grown < stored + (64 << 20),
+            "{stored} bytes of flows take {grown} bytes"
+        );
         assert_eq!(snapshot.flows.len(), 40);
     }
 }

@@ -35,7 +35,11 @@ async fn run(store: Store, client: Client, mut keeper: Keeper) {
 
 /// Reads the whole table anew, then follows changes; returns when the watch breaks, the connection was renewed or nobody
 /// listens. Behind a new connection the bucket may be another one, of which a watch would miss the beginning.
-async fn follow(store: &Store, client: &Client, keeper: &mut Keeper) -> Result<(), async_nats::Error> {
+async fn follow(
+    store: &Store,
+    client: &Client,
+    keeper: &mut Keeper,
+) -> Result<(), async_nats::Error> {
     let connects = || client.statistics().connects.load(Ordering::Relaxed);
     let connected = connects();
     let mut check = interval(CONNECTION_CHECK);
@@ -64,8 +68,13 @@ async fn follow(store: &Store, client: &Client, keeper: &mut Keeper) -> Result<(
                 Err(_) => return Err("the server fell silent in the middle of the table".into()),
             }
         };
-        let Some(entry) = next.transpose()? else { return Ok(()) };
-        keeper.take(&entry.key, (entry.operation == Operation::Put).then_some(&entry.value[..]));
+        let Some(entry) = next.transpose()? else {
+            return Ok(());
+        };
+        keeper.take(
+            &entry.key,
+            (entry.operation == Operation::Put).then_some(&entry.value[..]),
+        );
         if entry.delta == 0 {
             keeper.complete();
         }

@@ -11,7 +11,10 @@ use std::fmt::Debug;
 use std::path::Path;
 
 fn check<T: Stored + PartialEq + Debug>(kind: &str) {
-    check_ages::<T>(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/stored/golden"), kind);
+    check_ages::<T>(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src/stored/golden"),
+        kind,
+    );
 }
 
 #[test]

@@ -18,21 +18,29 @@ struct Answered {
 /// How many milliseconds our clock is ahead of nats-server's; what the answer's way may account for is left out.
 pub async fn skew_ms(asker: &impl Ask) -> Result<i64, ApiError> {
     let before = now_ms();
-    let answered: Answered = api::call(asker, &format!("STREAM.INFO.{UPDATES}"), &json!({})).await?;
+    let answered: Answered =
+        api::call(asker, &format!("STREAM.INFO.{UPDATES}"), &json!({})).await?;
     let after = now_ms();
-    let server =
-        read(&answered.ts).ok_or_else(|| ApiError::Unreadable(format!("`{}` is no time", answered.ts)))?;
+    let server = read(&answered.ts)
+        .ok_or_else(|| ApiError::Unreadable(format!("`{}` is no time", answered.ts)))?;
     Ok(outside(server, before, after))
 }
 
 /// How far the server's time lies outside of ours before and after.
 fn outside(server: i64, before: i64, after: i64) -> i64 {
-    if server < before { before - server } else { (after - server).min(0) }
+    if server < before {
+        before - server
+    } else {
+        (after - server).min(0)
+    }
 }
 
 /// What is wrong with our clock, if anything is.
 pub fn problem(skew_ms: i64) -> Option<String> {
-    let (seconds, side) = (skew_ms.abs() / 1000, if skew_ms > 0 { "ahead of" } else { "behind" });
+    let (seconds, side) = (
+        skew_ms.abs() / 1000,
+        if skew_ms > 0 { "ahead of" } else { "behind" },
+    );
     (skew_ms.abs() > SKEW_MAX_MS).then(|| {
         format!(
             "the clock of this machine is {seconds} s {side} nats-server's: takeovers, waits and windows are off by as much; \
@@ -42,7 +50,9 @@ pub fn problem(skew_ms: i64) -> Option<String> {
 }
 
 fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -50,7 +60,11 @@ fn now_ms() -> i64 {
 fn read(text: &str) -> Option<i64> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let numbers = |text: &str, by: char| -> Option<[i64; 3]> {
-        let parts: Vec<i64> = text.split(by).map(str::parse).collect::<Result<_, _>>().ok()?;
+        let parts: Vec<i64> = text
+            .split(by)
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .ok()?;
         parts.try_into().ok()
     };
     let [year, month, day] = numbers(date, '-')?;
@@ -58,7 +72,11 @@ fn read(text: &str) -> Option<i64> {
     let [hours, minutes, seconds] = numbers(time, ':')?;
     let millis: i64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
     // Days since 1970 by eras of 400 years that begin in March.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
     let of_era = year.rem_euclid(400);
     let days = year.div_euclid(400) * 146_097 + of_era * 365 + of_era / 4 - of_era / 100
         + (153 * month + 2) / 5
@@ -106,7 +124,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_servers_time_is_compared_with_ours() {
-        let skew = skew_ms(&Server(r#"{"ts":"2020-01-01T00:00:00Z"}"#)).await.unwrap();
+        let skew = skew_ms(&Server(r#"{"ts":"2020-01-01T00:00:00Z"}"#))
+            .await
+            .unwrap();
         assert!(skew > 5 * 365 * 86_400 * 1000, "{skew}");
         assert!(skew_ms(&Server(r#"{"ts":"soon"}"#)).await.is_err());
     }

@@ -20,12 +20,18 @@ impl Descriptors {
         let current = found.current.unwrap_or(u64::MAX);
         let wanted = found.maximum.map_or(needed, |maximum| needed.min(maximum));
         if wanted > current {
-            let raised = Rlimit { current: Some(wanted), maximum: found.maximum };
+            let raised = Rlimit {
+                current: Some(wanted),
+                maximum: found.maximum,
+            };
             if let Err(error) = setrlimit(Resource::Nofile, raised) {
                 tracing::warn!(%error, wanted, "the limit of open files cannot be raised");
             }
         }
-        Self { limit: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), needed }
+        Self {
+            limit: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+            needed,
+        }
     }
 
     /// What is wrong with it, if anything is; a setting decides how many are needed.
@@ -51,9 +57,13 @@ impl Disk {
     /// The file system of a directory, or of the nearest one above that is there; `None` when it does not tell.
     pub fn of(directory: &Path) -> Option<Self> {
         let there = directory.ancestors().find(|directory| directory.exists());
-        let there = there.filter(|there| !there.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let there = there
+            .filter(|there| !there.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         let told = rustix::fs::statvfs(there).ok()?;
-        Some(Self { free: told.f_bavail.saturating_mul(told.f_frsize) })
+        Some(Self {
+            free: told.f_bavail.saturating_mul(told.f_frsize),
+        })
     }
 
     /// What is wrong with it, if anything is.
@@ -78,8 +88,16 @@ mod tests {
         let before = Descriptors::raise(0);
         assert_eq!(Descriptors::raise(before.limit).problem("x"), None);
         assert_eq!(Descriptors::raise(1).limit, before.limit);
-        let told = Descriptors { limit: 1024, needed: 4096 }.problem("ingress.connections_max").unwrap();
-        assert!(told.contains("1024") && told.contains("ingress.connections_max"), "{told}");
+        let told = Descriptors {
+            limit: 1024,
+            needed: 4096,
+        }
+        .problem("ingress.connections_max")
+        .unwrap();
+        assert!(
+            told.contains("1024") && told.contains("ingress.connections_max"),
+            "{told}"
+        );
     }
 
     #[test]

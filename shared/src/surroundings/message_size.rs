@@ -22,7 +22,15 @@ mod tests {
     #[test]
     fn headers_count_too() {
         assert_eq!(problem(8 << 20, 4 << 20), None);
-        assert!(problem(1 << 20, 4 << 20).unwrap().contains("`max_payload: 8MB`"));
-        assert!(problem(8 << 20, 8 << 20).unwrap().contains("`max_payload: 9MB`"));
+        assert!(
+            problem(1 << 20, 4 << 20)
+                .unwrap()
+                .contains("`max_payload: 8MB`")
+        );
+        assert!(
+            problem(8 << 20, 8 << 20)
+                .unwrap()
+                .contains("`max_payload: 9MB`")
+        );
     }
 }

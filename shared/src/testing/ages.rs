@@ -25,7 +25,8 @@ impl Ages {
     /// Reads the golden file of a kind.
     pub fn read(directory: &Path, kind: &str) -> (PathBuf, Self) {
         let path = directory.join(format!("{kind}.json"));
-        let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text =
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         (path, serde_json::from_slice(&text).unwrap())
     }
 
@@ -41,20 +42,24 @@ impl Ages {
 /// Makes sure that a kind of record reads whatever version wrote it, and is written as the golden file says.
 pub fn check_ages<T: Stored + PartialEq + Debug>(directory: &Path, kind: &str) {
     let (path, mut ages) = Ages::read(directory, kind);
-    let today: T =
-        stored::decode(ages.today.to_string().as_bytes()).unwrap_or_else(|error| panic!("{kind}: {error}"));
+    let today: T = stored::decode(ages.today.to_string().as_bytes())
+        .unwrap_or_else(|error| panic!("{kind}: {error}"));
     let written: Value = serde_json::from_slice(&stored::encode(&today)).unwrap();
     if std::env::var_os("ACKLINE_UPDATE_GOLDEN").is_some() && written != ages.today {
-        ages.older.push(std::mem::replace(&mut ages.today, written.clone()));
+        ages.older
+            .push(std::mem::replace(&mut ages.today, written.clone()));
         std::fs::write(path, serde_json::to_string_pretty(&ages).unwrap() + "\n").unwrap();
     }
     assert_eq!(written, ages.today, "{kind} is written otherwise");
     assert_eq!(written["v"], json!(T::V), "{kind}");
     let tomorrow = ages.tomorrow("v");
-    let read: T =
-        stored::decode(&tomorrow).unwrap_or_else(|error| panic!("{kind} of a later version: {error}"));
+    let read: T = stored::decode(&tomorrow)
+        .unwrap_or_else(|error| panic!("{kind} of a later version: {error}"));
     assert_eq!(read, today, "{kind}");
-    assert!(stored::encode_over(&today, &tomorrow).is_err(), "{kind} would write over a later version");
+    assert!(
+        stored::encode_over(&today, &tomorrow).is_err(),
+        "{kind} would write over a later version"
+    );
     for older in &ages.older {
         let read = stored::decode::<T>(older.to_string().as_bytes());
         read.unwrap_or_else(|error| panic!("{kind} of an earlier version: {error}: {older}"));

@@ -48,8 +48,14 @@ impl NatsServer {
     /// # Errors
     /// When nats-server is not installed or does not get ready.
     pub fn start_with(options: NatsOptions) -> Result<Self, ProcessError> {
-        let store = tempfile::tempdir().map_err(|source| io("making a directory for its store", source))?;
-        let mut server = Self { process: None, port: 0, store, options };
+        let store =
+            tempfile::tempdir().map_err(|source| io("making a directory for its store", source))?;
+        let mut server = Self {
+            process: None,
+            port: 0,
+            store,
+            options,
+        };
         server.restart()?;
         Ok(server)
     }
@@ -86,7 +92,8 @@ impl NatsServer {
     pub fn restart(&mut self) -> Result<(), ProcessError> {
         self.kill();
         let config = self.store.path().join("nats-server.conf");
-        std::fs::write(&config, self.config()).map_err(|source| io("writing its configuration", source))?;
+        std::fs::write(&config, self.config())
+            .map_err(|source| io("writing its configuration", source))?;
         let mut port = None;
         let (process, port) = Process::start(NAME, nats_command(&config)?, READY_WITHIN, |line| {
             if let Some((_, rest)) = line.split_once(LISTENING) {
@@ -104,7 +111,9 @@ impl NatsServer {
     /// # Errors
     /// When the signal cannot be sent, or the server did not stand still in time.
     pub fn freeze(&self) -> Result<(), ProcessError> {
-        let Some(process) = &self.process else { return Ok(()) };
+        let Some(process) = &self.process else {
+            return Ok(());
+        };
         process.signal("STOP")?;
         let deadline = Instant::now() + FROZEN_WITHIN;
         while !threads_stand_still(process.id()).map_err(|error| io("reading its state", error))? {
@@ -121,7 +130,9 @@ impl NatsServer {
     /// # Errors
     /// When the signal cannot be sent.
     pub fn thaw(&self) -> Result<(), ProcessError> {
-        self.process.as_ref().map_or(Ok(()), |process| process.signal("CONT"))
+        self.process
+            .as_ref()
+            .map_or(Ok(()), |process| process.signal("CONT"))
     }
 
     /// Gives the last lines the server printed.
@@ -131,8 +142,16 @@ impl NatsServer {
 
     fn config(&self) -> String {
         // The server picks the port at its first start, so that no other test can take it meanwhile.
-        let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
-        let sync = if self.options.sync_always { "sync_interval: always" } else { "" };
+        let port = if self.port == 0 {
+            "-1".to_owned()
+        } else {
+            self.port.to_string()
+        };
+        let sync = if self.options.sync_always {
+            "sync_interval: always"
+        } else {
+            ""
+        };
         let store = self.store.path().join("store");
         format!(
             "host: 127.0.0.1\nport: {port}\nmax_payload: 8MB\njetstream {{\n  store_dir: \"{}\"\n  {sync}\n}}\n{}\n",
@@ -150,11 +169,18 @@ impl NatsServer {
 pub fn nats_command(config: &Path) -> Result<Command, ProcessError> {
     let program = tools_dir().join("bin").join(NAME);
     if !program.is_file() {
-        return Err(io("finding it (`make tools` installs it)", std::io::ErrorKind::NotFound.into()));
+        return Err(io(
+            "finding it (`make tools` installs it)",
+            std::io::ErrorKind::NotFound.into(),
+        ));
     }
     let mut command = Command::new(program);
     command.arg("--config").arg(config);
-    command.envs(COLLECTION.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
+    command.envs(
+        COLLECTION
+            .into_iter()
+            .filter(|(name, _)| std::env::var_os(name).is_none()),
+    );
     Ok(command)
 }
 
@@ -163,7 +189,11 @@ fn threads_stand_still(id: u32) -> std::io::Result<bool> {
     for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
         let state = std::fs::read_to_string(thread?.path().join("stat"))?;
         // The state follows the name, which is in parentheses.
-        if !state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')) {
+        if !state
+            .rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim_start().starts_with('T'))
+        {
             return Ok(false);
         }
     }
@@ -171,7 +201,11 @@ fn threads_stand_still(id: u32) -> std::io::Result<bool> {
 }
 
 fn io(what: &'static str, source: std::io::Error) -> ProcessError {
-    ProcessError::Io { name: NAME.to_owned(), what, source }
+    ProcessError::Io {
+        name: NAME.to_owned(),
+        what,
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +220,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_killed_server_comes_back_on_its_port_with_what_it_stored() {
-        let options = NatsOptions { sync_always: true, ..NatsOptions::default() };
+        let options = NatsOptions {
+            sync_always: true,
+            ..NatsOptions::default()
+        };
         let mut server = NatsServer::start_with(options).unwrap();
         let url = server.url();
         let config = jetstream::stream::Config {
@@ -196,7 +233,12 @@ mod tests {
         };
         let context = connect(&server).await;
         context.create_stream(config).await.unwrap();
-        context.publish("kept", "a".into()).await.unwrap().await.unwrap();
+        context
+            .publish("kept", "a".into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
 
         server.kill();
         assert!(async_nats::connect(&url).await.is_err());
@@ -213,7 +255,11 @@ mod tests {
         let context = connect(&server).await;
         server.freeze().unwrap();
         let briefly = Duration::from_millis(200);
-        assert!(tokio::time::timeout(briefly, context.query_account()).await.is_err());
+        assert!(
+            tokio::time::timeout(briefly, context.query_account())
+                .await
+                .is_err()
+        );
         server.thaw().unwrap();
         context.query_account().await.unwrap();
     }

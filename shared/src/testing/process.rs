@@ -76,10 +76,17 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|source| ProcessError::Start { name: name.to_owned(), source })?;
+            .map_err(|source| ProcessError::Start {
+                name: name.to_owned(),
+                source,
+            })?;
         let log = Arc::new(Mutex::new(VecDeque::with_capacity(LINES_MAX)));
         let lines = follow(&mut child, &log);
-        let process = Self { name: name.to_owned(), child, log };
+        let process = Self {
+            name: name.to_owned(),
+            child,
+            log,
+        };
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -88,10 +95,17 @@ impl Process {
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(ProcessError::Ended { name: name.to_owned(), log: process.log() });
+                    return Err(ProcessError::Ended {
+                        name: name.to_owned(),
+                        log: process.log(),
+                    });
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(ProcessError::Late { name: name.to_owned(), within, log: process.log() });
+                    return Err(ProcessError::Late {
+                        name: name.to_owned(),
+                        within,
+                        log: process.log(),
+                    });
                 }
             }
         }
@@ -99,7 +113,10 @@ impl Process {
 
     /// Gives the last lines the program printed, on either stream.
     pub fn log(&self) -> String {
-        lock(&self.log).iter().map(|line| format!("  {line}\n")).collect()
+        lock(&self.log)
+            .iter()
+            .map(|line| format!("  {line}\n"))
+            .collect()
     }
 
     /// Gives the process id.
@@ -124,13 +141,21 @@ impl Process {
     /// # Errors
     /// When the signal cannot be sent.
     pub fn signal(&self, signal: &str) -> Result<(), ProcessError> {
-        let failed = |source| ProcessError::Io { name: self.name.clone(), what: "sending a signal", source };
+        let failed = |source| ProcessError::Io {
+            name: self.name.clone(),
+            what: "sending a signal",
+            source,
+        };
         let status = Command::new("kill")
             .arg(format!("-{signal}"))
             .arg(self.id().to_string())
             .status()
             .map_err(failed)?;
-        if status.success() { Ok(()) } else { Err(failed(std::io::Error::other("kill refused"))) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(failed(std::io::Error::other("kill refused")))
+        }
     }
 }
 
@@ -161,7 +186,13 @@ fn follow_stream(
         let mut sender = Some(sender);
         let mut reader = BufReader::new(stream);
         let mut bytes = Vec::new();
-        while matches!(reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes), Ok(1..)) {
+        while matches!(
+            reader
+                .by_ref()
+                .take(LINE_BYTES_MAX)
+                .read_until(b'\n', &mut bytes),
+            Ok(1..)
+        ) {
             let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
             bytes.clear();
             {
@@ -171,7 +202,10 @@ fn follow_stream(
                 }
                 log.push_back(line.clone());
             }
-            if sender.as_ref().is_some_and(|sender| sender.send(line).is_err()) {
+            if sender
+                .as_ref()
+                .is_some_and(|sender| sender.send(line).is_err())
+            {
                 sender = None;
             }
         }
@@ -197,7 +231,10 @@ mod tests {
     #[test]
     fn a_ready_line_gives_its_value() {
         let script = "echo starting; echo 'port 4711'; exec sleep 60";
-        let port = |line: &str| line.strip_prefix("port ").and_then(|port| port.parse::<u16>().ok());
+        let port = |line: &str| {
+            line.strip_prefix("port ")
+                .and_then(|port| port.parse::<u16>().ok())
+        };
         let (mut process, port) = Process::start("a program", shell(script), SOON, port).unwrap();
         assert_eq!(port, 4711);
         assert!(process.is_running());
@@ -216,7 +253,8 @@ mod tests {
     #[test]
     fn a_program_that_says_nothing_is_late() {
         let within = Duration::from_millis(50);
-        let error = Process::start("a program", shell("exec sleep 60"), within, |_| None::<()>).unwrap_err();
+        let error = Process::start("a program", shell("exec sleep 60"), within, |_| None::<()>)
+            .unwrap_err();
         assert!(matches!(error, ProcessError::Late { .. }));
     }
 

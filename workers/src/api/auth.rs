@@ -42,19 +42,29 @@ impl Caller {
 
     /// Whether it may operate a tenant: its own, one of its brand, or any.
     pub fn reaches(&self, snapshot: &Snapshot, tenant: &TenantId) -> bool {
-        let brand = |tenant: &TenantId| snapshot.tenants.get(tenant).and_then(|tenant| tenant.brand.as_ref());
+        let brand = |tenant: &TenantId| {
+            snapshot
+                .tenants
+                .get(tenant)
+                .and_then(|tenant| tenant.brand.as_ref())
+        };
         match self.reach {
             Reach::Platform => true,
             Reach::Tenant => *tenant == self.tenant,
             Reach::Brand => {
-                *tenant == self.tenant || brand(&self.tenant).is_some_and(|own| brand(tenant) == Some(own))
+                *tenant == self.tenant
+                    || brand(&self.tenant).is_some_and(|own| brand(tenant) == Some(own))
             }
         }
     }
 
     /// Refuses whoever operates less than the whole installation.
     pub fn of_platform(&self) -> Result<(), Problem> {
-        if self.is_platform() { Ok(()) } else { Err(Problem::PlatformOnly) }
+        if self.is_platform() {
+            Ok(())
+        } else {
+            Err(Problem::PlatformOnly)
+        }
     }
 }
 
@@ -125,7 +135,11 @@ impl Keys {
 impl Table {
     fn open(snapshot: &Snapshot, master: &VaultKey) -> Self {
         let mut callers: HashMap<[u8; 4], Vec<_>> = HashMap::new();
-        for key in snapshot.api_keys.values().filter(|key| snapshot.tenants.contains_key(&key.tenant)) {
+        for key in snapshot
+            .api_keys
+            .values()
+            .filter(|key| snapshot.tenants.contains_key(&key.tenant))
+        {
             match snapshot.open(master, key.tenant.as_str(), &key.key) {
                 Ok(text) if text.expose().chars().count() >= KEY_CHARS_MIN => {
                     let digest = digest(text.expose());
@@ -135,7 +149,10 @@ impl Table {
                         scopes: key.scopes.clone(),
                         reach: key.reach,
                     };
-                    callers.entry(prefix(&digest)).or_default().push((digest, caller));
+                    callers
+                        .entry(prefix(&digest))
+                        .or_default()
+                        .push((digest, caller));
                 }
                 Ok(_) => {
                     tracing::warn!(tenant = %key.tenant, key = %key.id, "this API key is shorter than {KEY_CHARS_MIN} characters and is left out")
@@ -145,13 +162,18 @@ impl Table {
                 }
             }
         }
-        Self { version: Some(snapshot.version), callers }
+        Self {
+            version: Some(snapshot.version),
+            callers,
+        }
     }
 
     fn find(&self, key: &str) -> Option<Caller> {
         let digest = digest(key);
         let near = self.callers.get(&prefix(&digest))?;
-        near.iter().find(|(known, _)| known.ct_eq(&digest).into()).map(|(_, caller)| caller.clone())
+        near.iter()
+            .find(|(known, _)| known.ct_eq(&digest).into())
+            .map(|(_, caller)| caller.clone())
     }
 }
 
@@ -178,6 +200,10 @@ pub async fn authenticate(request: Request, next: Next) -> Response {
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let (scheme, key) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }

@@ -79,7 +79,10 @@ impl From<model::Bot> for Bot {
 pub async fn list(State(app): State<App>, CanRead(caller): CanRead) -> Json<Page<Bot>> {
     let snapshot = app.platform.snapshot();
     let items = Snapshot::owned(&snapshot.bots, "bot", &caller.tenant);
-    Json(Page { items: items.map(|bot| model::Bot::clone(bot).into()).collect(), next_cursor: None })
+    Json(Page {
+        items: items.map(|bot| model::Bot::clone(bot).into()).collect(),
+        next_cursor: None,
+    })
 }
 
 /// Reads a bot; its ETag is what a change is matched against.
@@ -94,8 +97,12 @@ pub async fn get(
     CanRead(caller): CanRead,
     PathOf(id): PathOf<EntityId>,
 ) -> Result<Response, Problem> {
-    let found = revision::load::<model::Bot>(&app, &config_key::owned("bot", &caller.tenant, &id)).await?;
-    Ok(found.ok_or(Problem::NotFound("bot"))?.map(Bot::from).into_response())
+    let found =
+        revision::load::<model::Bot>(&app, &config_key::owned("bot", &caller.tenant, &id)).await?;
+    Ok(found
+        .ok_or(Problem::NotFound("bot"))?
+        .map(Bot::from)
+        .into_response())
 }
 
 /// Makes or changes a bot.
@@ -123,9 +130,24 @@ pub async fn put(
     if !mistakes.is_empty() {
         return Err(Problem::Invalid(mistakes));
     }
-    let BotBody { name, phone_numbers, flows, enabled } = body;
-    let bot = model::Bot { id, tenant: caller.tenant.clone(), name, phone_numbers, flows, enabled };
-    Ok(revision::save(&app, &caller.tenant, bot, expected).await?.map(Bot::from).into_response())
+    let BotBody {
+        name,
+        phone_numbers,
+        flows,
+        enabled,
+    } = body;
+    let bot = model::Bot {
+        id,
+        tenant: caller.tenant.clone(),
+        name,
+        phone_numbers,
+        flows,
+        enabled,
+    };
+    Ok(revision::save(&app, &caller.tenant, bot, expected)
+        .await?
+        .map(Bot::from)
+        .into_response())
 }
 
 /// Deletes a bot; its flows stay.
@@ -154,21 +176,39 @@ async fn mistakes(app: &App, caller: &Caller, body: &BotBody) -> Result<Vec<Mist
     let snapshot = app.platform.snapshot();
     let mut mistakes = Vec::new();
     if body.name.chars().count() > NAME_CHARS_MAX {
-        mistakes.push(Mistake::new("/name", format!("has more than {NAME_CHARS_MAX} characters")));
+        mistakes.push(Mistake::new(
+            "/name",
+            format!("has more than {NAME_CHARS_MAX} characters"),
+        ));
     }
     if body.flows.is_empty() || body.flows.len() > FLOWS_MAX {
-        mistakes.push(Mistake::new("/flows", format!("needs 1 to {FLOWS_MAX} flows")));
+        mistakes.push(Mistake::new(
+            "/flows",
+            format!("needs 1 to {FLOWS_MAX} flows"),
+        ));
     }
     for (at, number) in body.phone_numbers.iter().enumerate() {
-        if snapshot.phones.get(number).is_none_or(|phone| phone.tenant != caller.tenant) {
-            mistakes.push(Mistake::new(format!("/phone_numbers/{at}"), "is none of the tenant's numbers"));
+        if snapshot
+            .phones
+            .get(number)
+            .is_none_or(|phone| phone.tenant != caller.tenant)
+        {
+            mistakes.push(Mistake::new(
+                format!("/phone_numbers/{at}"),
+                "is none of the tenant's numbers",
+            ));
         }
     }
     for (at, flow) in body.flows.iter().take(FLOWS_MAX).enumerate() {
         let key = config_key::owned("flow", &caller.tenant, flow);
         // A flow made a moment ago may not have reached the snapshot yet.
-        if !snapshot.flows.contains_key(&key) && revision::load::<model::Flow>(app, &key).await?.is_none() {
-            mistakes.push(Mistake::new(format!("/flows/{at}"), format!("there is no flow `{flow}`")));
+        if !snapshot.flows.contains_key(&key)
+            && revision::load::<model::Flow>(app, &key).await?.is_none()
+        {
+            mistakes.push(Mistake::new(
+                format!("/flows/{at}"),
+                format!("there is no flow `{flow}`"),
+            ));
         }
     }
     Ok(mistakes)

@@ -27,7 +27,12 @@ pub fn mistakes(content: &Content) -> Vec<Mistake> {
             }
             check.optional("caption", caption.as_deref(), CAPTION_CHARS_MAX);
         }
-        Content::Buttons { body, header, footer, buttons } => {
+        Content::Buttons {
+            body,
+            header,
+            footer,
+            buttons,
+        } => {
             check.text("body", body, CAPTION_CHARS_MAX);
             check.optional("header", header.as_deref(), LINE_CHARS_MAX);
             check.optional("footer", footer.as_deref(), LINE_CHARS_MAX);
@@ -36,16 +41,35 @@ pub fn mistakes(content: &Content) -> Vec<Mistake> {
                 check.text(&format!("buttons/{at}/id"), &button.id, 256);
                 check.text(&format!("buttons/{at}/title"), &button.title, 20);
             }
-            check.distinct("buttons", "id", buttons.iter().map(|button| button.id.as_str()));
-            check.distinct("buttons", "title", buttons.iter().map(|button| button.title.as_str()));
+            check.distinct(
+                "buttons",
+                "id",
+                buttons.iter().map(|button| button.id.as_str()),
+            );
+            check.distinct(
+                "buttons",
+                "title",
+                buttons.iter().map(|button| button.title.as_str()),
+            );
         }
-        Content::List { body, header, footer, button, sections } => {
+        Content::List {
+            body,
+            header,
+            footer,
+            button,
+            sections,
+        } => {
             check.text("body", body, BODY_CHARS_MAX);
             check.optional("header", header.as_deref(), LINE_CHARS_MAX);
             check.optional("footer", footer.as_deref(), LINE_CHARS_MAX);
             check.text("button", button, 20);
             check.count("sections", sections.len(), 1, 10);
-            check.count("sections", sections.iter().map(|section| section.rows.len()).sum(), 1, 10);
+            check.count(
+                "sections",
+                sections.iter().map(|section| section.rows.len()).sum(),
+                1,
+                10,
+            );
             for (at, section) in sections.iter().enumerate() {
                 match &section.title {
                     Some(title) => check.text(&format!("sections/{at}/title"), title, 24),
@@ -61,7 +85,11 @@ pub fn mistakes(content: &Content) -> Vec<Mistake> {
                     let place = format!("sections/{at}/rows/{row_at}");
                     check.text(&format!("{place}/id"), &row.id, 200);
                     check.text(&format!("{place}/title"), &row.title, 24);
-                    check.optional(&format!("{place}/description"), row.description.as_deref(), 72);
+                    check.optional(
+                        &format!("{place}/description"),
+                        row.description.as_deref(),
+                        72,
+                    );
                 }
             }
             let rows = sections.iter().flat_map(|section| &section.rows);
@@ -74,7 +102,10 @@ pub fn mistakes(content: &Content) -> Vec<Mistake> {
     }
     let bytes = serde_json::to_vec(content).map_or(usize::MAX, |json| json.len());
     if bytes > CONTENT_BYTES_MAX {
-        check.add("", &format!("has {bytes} bytes as JSON; {CONTENT_BYTES_MAX} are allowed"));
+        check.add(
+            "",
+            &format!("has {bytes} bytes as JSON; {CONTENT_BYTES_MAX} are allowed"),
+        );
     }
     check.0
 }
@@ -85,7 +116,11 @@ pub fn recipient_mistakes(to: &Recipient) -> Vec<Mistake> {
     if to.user_id.is_none() && to.phone.is_none() {
         mistakes.push(Mistake::new("/to", "needs `user_id` or `phone`"));
     }
-    if to.user_id.as_deref().is_some_and(|id| !is_printable(id, ID_CHARS_MAX)) {
+    if to
+        .user_id
+        .as_deref()
+        .is_some_and(|id| !is_printable(id, ID_CHARS_MAX))
+    {
         mistakes.push(Mistake::new(
             "/to/user_id",
             format!("needs 1 to {ID_CHARS_MAX} printable characters without spaces"),
@@ -117,7 +152,11 @@ struct Check(Vec<Mistake>);
 
 impl Check {
     fn add(&mut self, place: &str, detail: &str) {
-        let at = if place.is_empty() { "/content".to_owned() } else { format!("/content/{place}") };
+        let at = if place.is_empty() {
+            "/content".to_owned()
+        } else {
+            format!("/content/{place}")
+        };
         self.0.push(Mistake::new(at, detail));
     }
 
@@ -129,17 +168,25 @@ impl Check {
     }
 
     fn optional(&mut self, place: &str, text: Option<&str>, max: usize) {
-        let Some(length) = text.map(|text| text.chars().count()) else { return };
+        let Some(length) = text.map(|text| text.chars().count()) else {
+            return;
+        };
         if length == 0 {
             self.add(place, "is empty; leave it out");
         } else if length > max {
-            self.add(place, &format!("has {length} characters, {max} are allowed"));
+            self.add(
+                place,
+                &format!("has {length} characters, {max} are allowed"),
+            );
         }
     }
 
     fn count(&mut self, place: &str, count: usize, min: usize, max: usize) {
         if !(min..=max).contains(&count) {
-            self.add(place, &format!("has {count} entries in all, {min} to {max} are allowed"));
+            self.add(
+                place,
+                &format!("has {count} entries in all, {min} to {max} are allowed"),
+            );
         }
     }
 
@@ -147,7 +194,10 @@ impl Check {
         let mut seen = std::collections::BTreeSet::new();
         for text in texts.filter(|text| !text.is_empty()) {
             if !seen.insert(text) {
-                self.add(place, &format!("the {what} `{text}` is there more than once"));
+                self.add(
+                    place,
+                    &format!("the {what} `{text}` is there more than once"),
+                );
             }
         }
     }
@@ -282,7 +332,10 @@ mod tests {
     }
 
     fn places(content: Value) -> Vec<String> {
-        mistakes(&serde_json::from_value(content).unwrap()).into_iter().map(|mistake| mistake.at).collect()
+        mistakes(&serde_json::from_value(content).unwrap())
+            .into_iter()
+            .map(|mistake| mistake.at)
+            .collect()
     }
 
     #[test]
@@ -290,7 +343,10 @@ mod tests {
         for sample in samples() {
             let content: Content = serde_json::from_value(sample.clone()).unwrap();
             let shape: ContentShape = serde_json::from_value(sample).unwrap();
-            assert_eq!(serde_json::to_value(&content).unwrap(), serde_json::to_value(&shape).unwrap());
+            assert_eq!(
+                serde_json::to_value(&content).unwrap(),
+                serde_json::to_value(&shape).unwrap()
+            );
             assert_eq!(mistakes(&content), []);
         }
     }
@@ -298,22 +354,44 @@ mod tests {
     #[test]
     fn every_limit_is_named_by_its_place() {
         let long = "x".repeat(5000);
-        assert_eq!(places(json!({"type": "text", "body": long})), ["/content/body"]);
-        assert_eq!(places(json!({"type": "text", "body": " "})), ["/content/body"]);
+        assert_eq!(
+            places(json!({"type": "text", "body": long})),
+            ["/content/body"]
+        );
+        assert_eq!(
+            places(json!({"type": "text", "body": " "})),
+            ["/content/body"]
+        );
         assert_eq!(places(json!({"type": "image"})), ["/content"]);
-        assert_eq!(places(json!({"type": "image", "link": "http://x"})), ["/content/link"]);
-        assert_eq!(places(json!({"type": "buttons", "body": "b", "buttons": []})), ["/content/buttons"]);
+        assert_eq!(
+            places(json!({"type": "image", "link": "http://x"})),
+            ["/content/link"]
+        );
+        assert_eq!(
+            places(json!({"type": "buttons", "body": "b", "buttons": []})),
+            ["/content/buttons"]
+        );
         let button = json!({"id": "1", "title": "a title of too many characters"});
         let twice = json!({"type": "buttons", "body": "b", "buttons": [button, button]});
         let buttons = "/content/buttons";
-        let expected = ["/content/buttons/0/title", "/content/buttons/1/title", buttons, buttons];
+        let expected = [
+            "/content/buttons/0/title",
+            "/content/buttons/1/title",
+            buttons,
+            buttons,
+        ];
         assert_eq!(places(twice), expected);
-        let rows: Vec<_> = (0..11).map(|n| json!({"id": n.to_string(), "title": "t"})).collect();
-        let list =
-            json!({"type": "list", "body": "b", "button": "o", "sections": [{"rows": rows}, {"rows": []}]});
+        let rows: Vec<_> = (0..11)
+            .map(|n| json!({"id": n.to_string(), "title": "t"}))
+            .collect();
+        let list = json!({"type": "list", "body": "b", "button": "o", "sections": [{"rows": rows}, {"rows": []}]});
         assert_eq!(
             places(list),
-            ["/content/sections", "/content/sections/0/title", "/content/sections/1/title"]
+            [
+                "/content/sections",
+                "/content/sections/0/title",
+                "/content/sections/1/title"
+            ]
         );
     }
 
@@ -330,10 +408,23 @@ mod tests {
     #[test]
     fn a_recipient_needs_one_usable_id() {
         let of = |user_id: Option<&str>, phone: Option<&str>| {
-            let to = Recipient { user_id: user_id.map(Into::into), phone: phone.map(Into::into) };
+            let to = Recipient {
+                user_id: user_id.map(Into::into),
+                phone: phone.map(Into::into),
+            };
             recipient_mistakes(&to).len()
         };
-        assert_eq!((of(None, None), of(Some("US.1"), None), of(None, Some("+4917012345"))), (1, 0, 0));
-        assert_eq!((of(Some("a b"), Some("0049x")), of(Some(""), Some(""))), (2, 2));
+        assert_eq!(
+            (
+                of(None, None),
+                of(Some("US.1"), None),
+                of(None, Some("+4917012345"))
+            ),
+            (1, 0, 0)
+        );
+        assert_eq!(
+            (of(Some("a b"), Some("0049x")), of(Some(""), Some(""))),
+            (2, 2)
+        );
     }
 }

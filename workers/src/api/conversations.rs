@@ -1,6 +1,9 @@
 //! `/v1/conversations`: a tenant's conversations and the messages in them, newest first.
 
-#![allow(unused_qualifications, reason = "utoipa qualifies the types named in params()")]
+#![allow(
+    unused_qualifications,
+    reason = "utoipa qualifies the types named in params()"
+)]
 
 use super::App;
 use super::auth::CanRead;
@@ -102,10 +105,19 @@ pub async fn list(
     let after = after.as_ref().map(|(ms, id)| (*ms, id.as_str()));
     let rows = app
         .journal
-        .conversations(caller.tenant.as_str(), query.phone_number_id.as_deref(), after, bound)
+        .conversations(
+            caller.tenant.as_str(),
+            query.phone_number_id.as_deref(),
+            after,
+            bound,
+        )
         .await
         .map_err(super::journal_away)?;
-    Ok(Json(Page::new(rows, |last| format!("{}:{}", last.last_ms, last.id), Conversation::from)))
+    Ok(Json(Page::new(
+        rows,
+        |last| format!("{}:{}", last.last_ms, last.id),
+        Conversation::from,
+    )))
 }
 
 /// Lists the messages of a conversation, the newest first; within one second, the last stored first.
@@ -127,16 +139,29 @@ pub async fn messages(
     let bound = page::bound(query.limit)?;
     let after = match page::decode(query.cursor.as_deref())? {
         Some((ms, sequence)) => {
-            let sequence =
-                sequence.parse().map_err(|_| Problem::Malformed("cursor: is of another list".to_owned()))?;
+            let sequence = sequence
+                .parse()
+                .map_err(|_| Problem::Malformed("cursor: is of another list".to_owned()))?;
             Some((ms, sequence))
         }
         None => None,
     };
     let tenant = caller.tenant.as_str();
-    let id = app.journal.conversation_id(tenant, &id).await.map_err(super::journal_away)?;
+    let id = app
+        .journal
+        .conversation_id(tenant, &id)
+        .await
+        .map_err(super::journal_away)?;
     let id = id.ok_or(Problem::NotFound("conversation"))?;
     let _place = app.gate.enter(&caller.tenant).await?;
-    let rows = app.journal.messages(tenant, &id, after, bound).await.map_err(super::journal_away)?;
-    Ok(Json(Page::new(rows, |last| format!("{}:{}", last.created_ms, last.sequence), Message::from)))
+    let rows = app
+        .journal
+        .messages(tenant, &id, after, bound)
+        .await
+        .map_err(super::journal_away)?;
+    Ok(Json(Page::new(
+        rows,
+        |last| format!("{}:{}", last.created_ms, last.sequence),
+        Message::from,
+    )))
 }

@@ -3,7 +3,10 @@
 //!
 //! They are read straight from the stream and stay in it until the retention, whatever is done about them.
 
-#![allow(unused_qualifications, reason = "utoipa qualifies the types named in params()")]
+#![allow(
+    unused_qualifications,
+    reason = "utoipa qualifies the types named in params()"
+)]
 
 use super::App;
 use super::auth::{Caller, CanManage, CanRead};
@@ -100,7 +103,8 @@ impl LetterFilter {
 }
 
 pub(super) fn pool(place: &str, name: &str) -> Result<Pool, Problem> {
-    name.parse().map_err(|error| Problem::Malformed(format!("{place}: {error}")))
+    name.parse()
+        .map_err(|error| Problem::Malformed(format!("{place}: {error}")))
 }
 
 /// The letters that a filter means, or all when that is said.
@@ -111,9 +115,10 @@ fn chosen(filter: LetterFilter, all: bool, caller: &Caller) -> Result<Filter, Pr
             "/filter",
             "name at least one of pool, kind, reason, text, conversation, from and to; or set `all` for every open dead letter",
         ),
-        (true, true) => {
-            Mistake::new("/all", "`all` means every open dead letter; leave it or the filter out")
-        }
+        (true, true) => Mistake::new(
+            "/all",
+            "`all` means every open dead letter; leave it or the filter out",
+        ),
         (true, false) | (false, true) => return Ok(filter),
     };
     Err(Problem::Invalid(vec![mistake]))
@@ -125,7 +130,8 @@ fn agreed(count: &Count, told: u64) -> Result<(), Problem> {
         true if count.total == told => return Ok(()),
         true => format!("the filter means {} letters now", count.total),
         false => {
-            "there are more than can be counted in time; narrow the filter, such as by from and to".to_owned()
+            "there are more than can be counted in time; narrow the filter, such as by from and to"
+                .to_owned()
         }
     };
     Err(Problem::Invalid(vec![Mistake::new("/count", detail)]))
@@ -214,17 +220,42 @@ pub async fn list(
     let limit = page::limit(query.limit)?;
     let before = page::decode(query.cursor.as_deref())?.map(|(sequence, _)| sequence);
     let wanted = Wanted::parse(query.state.as_deref().unwrap_or("open"));
-    let wanted = wanted
-        .ok_or_else(|| Problem::Malformed("state: there are open, replayed, discarded and all".to_owned()))?;
-    let DeadLettersQuery { pool, kind, reason, text, conversation, from, to, .. } = query;
-    let filter = LetterFilter { pool, kind, reason, text, conversation, from, to }.read(&caller)?;
+    let wanted = wanted.ok_or_else(|| {
+        Problem::Malformed("state: there are open, replayed, discarded and all".to_owned())
+    })?;
+    let DeadLettersQuery {
+        pool,
+        kind,
+        reason,
+        text,
+        conversation,
+        from,
+        to,
+        ..
+    } = query;
+    let filter = LetterFilter {
+        pool,
+        kind,
+        reason,
+        text,
+        conversation,
+        from,
+        to,
+    }
+    .read(&caller)?;
     app.reach_log()?;
     let room = usize::try_from(limit).unwrap_or(usize::MAX);
     let _place = app.gate.enter(&caller.tenant).await?;
-    let listing = app.office().list(&filter, wanted, before, room).await.map_err(office_away)?;
+    let listing = app
+        .office()
+        .list(&filter, wanted, before, room)
+        .await
+        .map_err(office_away)?;
     Ok(Json(Page {
         items: listing.letters.into_iter().map(DeadLetter::from).collect(),
-        next_cursor: listing.next.map(|sequence| page::encode(&format!("{sequence}:"))),
+        next_cursor: listing
+            .next
+            .map(|sequence| page::encode(&format!("{sequence}:"))),
     }))
 }
 
@@ -240,7 +271,12 @@ pub async fn count(
 ) -> Result<Json<Count>, Problem> {
     let filter = query.read(&caller)?;
     app.reach_log()?;
-    Ok(Json(app.office().count(&filter, COUNT_TIME).await.map_err(office_away)?))
+    Ok(Json(
+        app.office()
+            .count(&filter, COUNT_TIME)
+            .await
+            .map_err(office_away)?,
+    ))
 }
 
 /// Reads a dead letter, and says what a replay of it would do.
@@ -258,17 +294,29 @@ pub async fn get(
     PathOf(sequence): PathOf<u64>,
 ) -> Result<Json<InspectedLetter>, Problem> {
     let found = find(&app, &caller, sequence).await?;
-    let wish =
-        terms::letters(Action::Replay, Source::Letter { sequence, payload: None }, String::new(), None);
+    let wish = terms::letters(
+        Action::Replay,
+        Source::Letter {
+            sequence,
+            payload: None,
+        },
+        String::new(),
+        None,
+    );
     let draft = app.office().draft(wish, "<replay>".to_owned());
     let replay = Preview::of(&found, &draft, &app.platform.snapshot());
-    Ok(Json(InspectedLetter { letter: found.into(), replay }))
+    Ok(Json(InspectedLetter {
+        letter: found.into(),
+        replay,
+    }))
 }
 
 async fn find(app: &App, caller: &Caller, sequence: u64) -> Result<Found, Problem> {
     app.reach_log()?;
     let found = app.office().letter(sequence).await.map_err(office_away)?;
-    found.filter(|found| found.letter.tenant == caller.tenant).ok_or(Problem::NotFound("dead letter"))
+    found
+        .filter(|found| found.letter.tenant == caller.tenant)
+        .ok_or(Problem::NotFound("dead letter"))
 }
 
 /// Puts a dead letter before its pool again, perhaps with other contents.
@@ -295,7 +343,11 @@ pub async fn replay_one(
         include_ambiguous: body.include_ambiguous,
         include_expired: body.include_expired,
         expected: 1,
-        ..of_caller(Action::Replay, Source::Letter { sequence, payload }, &caller)
+        ..of_caller(
+            Action::Replay,
+            Source::Letter { sequence, payload },
+            &caller,
+        )
     };
     let draft = app.office().draft(wish.clone(), "<replay>".to_owned());
     let preview = Preview::of(&found, &draft, &app.platform.snapshot());
@@ -325,11 +377,16 @@ pub async fn replay(
     let filter = chosen(body.filter, body.all, &caller)?;
     check(&app, &caller, filter.pool, body.target.as_ref())?;
     if !body.dry_run && body.count.is_none() {
-        let detail = "say how many: set `dry_run` first, and then `count` to the `total` that it told";
+        let detail =
+            "say how many: set `dry_run` first, and then `count` to the `total` that it told";
         return Err(Problem::Invalid(vec![Mistake::new("/count", detail)]));
     }
     app.reach_log()?;
-    let count = app.office().count(&filter, COUNT_TIME).await.map_err(office_away)?;
+    let count = app
+        .office()
+        .count(&filter, COUNT_TIME)
+        .await
+        .map_err(office_away)?;
     if body.dry_run {
         return Ok(Json(count).into_response());
     }
@@ -360,10 +417,21 @@ pub async fn discard(
 ) -> Result<Response, Problem> {
     let filter = chosen(body.filter, body.all, &caller)?;
     app.reach_log()?;
-    let count = app.office().count(&filter, COUNT_TIME).await.map_err(office_away)?;
+    let count = app
+        .office()
+        .count(&filter, COUNT_TIME)
+        .await
+        .map_err(office_away)?;
     agreed(&count, body.count)?;
     let wish = of_caller(Action::Discard, Source::Letters(filter), &caller);
-    accepted(&app, Wish { expected: count.total, ..wish }).await
+    accepted(
+        &app,
+        Wish {
+            expected: count.total,
+            ..wish
+        },
+    )
+    .await
 }
 
 pub(super) fn of_caller(action: Action, source: Source, caller: &Caller) -> Wish {

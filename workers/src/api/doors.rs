@@ -43,7 +43,9 @@ impl Guests {
         };
         let idle = self.by_number.iter().filter(|(_, guest)| is_meant(guest));
         let first = idle.min_by_key(|(_, guest)| (guest.is_known, guest.idle_since));
-        let Some(number) = first.map(|(number, _)| *number) else { return false };
+        let Some(number) = first.map(|(number, _)| *number) else {
+            return false;
+        };
         let task = self.forget(number).and_then(|guest| guest.task);
         task.inspect(AbortHandle::abort).is_some()
     }
@@ -92,7 +94,10 @@ pub struct Busy(Door);
 impl Doors {
     /// Every address may hold this many connections that brought no valid key.
     pub fn new(per_address_max: usize) -> Self {
-        Self { per_address_max, guests: Arc::default() }
+        Self {
+            per_address_max,
+            guests: Arc::default(),
+        }
     }
 
     /// Lets a connection in. Where its address has its share already, the longest idle of these makes room; `None` when none is
@@ -100,7 +105,11 @@ impl Doors {
     pub fn enter(&self, from: SocketAddr) -> Option<Door> {
         let address = holder(from.ip());
         let mut guests = self.guests();
-        let count = guests.strangers_by_address.get(&address).copied().unwrap_or_default();
+        let count = guests
+            .strangers_by_address
+            .get(&address)
+            .copied()
+            .unwrap_or_default();
         // Whoever has a key may share the address.
         if count >= self.per_address_max && !guests.make_room(Some(address)) {
             return None;
@@ -108,9 +117,18 @@ impl Doors {
         *guests.strangers_by_address.entry(address).or_default() += 1;
         let number = guests.next;
         guests.next += 1;
-        let guest = Guest { address, is_known: false, requests: 0, idle_since: Instant::now(), task: None };
+        let guest = Guest {
+            address,
+            is_known: false,
+            requests: 0,
+            idle_since: Instant::now(),
+            task: None,
+        };
         guests.by_number.insert(number, guest);
-        Some(Door(Arc::new(Inner { doors: self.clone(), number })))
+        Some(Door(Arc::new(Inner {
+            doors: self.clone(),
+            number,
+        })))
     }
 
     /// Says which task serves a connection that was let in.
@@ -193,8 +211,13 @@ mod tests {
         let third = enter("10.0.0.1:3").unwrap();
         assert!(enter("10.0.0.1:4").is_none());
         drop((first, second, third));
-        assert!(doors.guests().strangers_by_address.is_empty() && doors.guests().by_number.is_empty());
-        let held = (enter("[2001:db8::1]:1").unwrap(), enter("[2001:db8::2]:1").unwrap());
+        assert!(
+            doors.guests().strangers_by_address.is_empty() && doors.guests().by_number.is_empty()
+        );
+        let held = (
+            enter("[2001:db8::1]:1").unwrap(),
+            enter("[2001:db8::2]:1").unwrap(),
+        );
         assert!(enter("[2001:db8::3]:1").is_none() && enter("[2001:db8:0:1::1]:1").is_some());
         drop(held);
     }
@@ -203,7 +226,9 @@ mod tests {
     async fn the_longest_idle_makes_room_and_who_has_a_key_only_after_all_others() {
         let doors = Doors::new(9);
         let come = |port| {
-            let door = doors.enter(SocketAddr::new([10, 0, 0, 1].into(), port)).unwrap();
+            let door = doors
+                .enter(SocketAddr::new([10, 0, 0, 1].into(), port))
+                .unwrap();
             let task = tokio::spawn(std::future::pending::<()>());
             doors.serve(door.number(), task.abort_handle());
             (door, task)
@@ -222,7 +247,13 @@ mod tests {
         assert!(!known.1.is_finished());
         assert!(doors.make_room(), "a key does not keep everybody else out");
         assert!(known.1.await.unwrap_err().is_cancelled());
-        assert!(!doors.make_room() && !busy.1.is_finished(), "who is served stays");
-        assert_eq!(doors.guests().strangers_by_address.values().sum::<usize>(), 1);
+        assert!(
+            !doors.make_room() && !busy.1.is_finished(),
+            "who is served stays"
+        );
+        assert_eq!(
+            doors.guests().strangers_by_address.values().sum::<usize>(),
+            1
+        );
     }
 }

@@ -58,9 +58,14 @@ pub struct FlowSummary {
     responses((status = 200, description = "All of them.", body = Page<FlowSummary>)))]
 pub async fn list(State(app): State<App>, CanRead(caller): CanRead) -> Json<Page<FlowSummary>> {
     let snapshot = app.platform.snapshot();
-    let items = Snapshot::owned(&snapshot.flows, "flow", &caller.tenant)
-        .map(|flow| FlowSummary { id: flow.id.clone(), name: flow.name.clone() });
-    Json(Page { items: items.collect(), next_cursor: None })
+    let items = Snapshot::owned(&snapshot.flows, "flow", &caller.tenant).map(|flow| FlowSummary {
+        id: flow.id.clone(),
+        name: flow.name.clone(),
+    });
+    Json(Page {
+        items: items.collect(),
+        next_cursor: None,
+    })
 }
 
 /// Reads a flow; its ETag is what a change is matched against.
@@ -76,12 +81,21 @@ pub async fn get(
     PathOf(id): PathOf<EntityId>,
 ) -> Result<Response, Problem> {
     let _place = app.gate.enter(&caller.tenant).await?;
-    let found = revision::load::<model::Flow>(&app, &config_key::owned("flow", &caller.tenant, &id)).await?;
+    let found =
+        revision::load::<model::Flow>(&app, &config_key::owned("flow", &caller.tenant, &id))
+            .await?;
     let show = |flow: model::Flow| {
         let warnings = check(&flow.definition).unwrap_or_else(|mistakes| mistakes);
-        Flow { id: flow.id, definition: flow.definition, warnings }
+        Flow {
+            id: flow.id,
+            definition: flow.definition,
+            warnings,
+        }
     };
-    Ok(found.ok_or(Problem::NotFound("flow"))?.map(show).into_response())
+    Ok(found
+        .ok_or(Problem::NotFound("flow"))?
+        .map(show)
+        .into_response())
 }
 
 /// Makes or changes a flow; a definition the engine would not run is refused with all of its problems.
@@ -110,9 +124,20 @@ pub async fn put(
     let definition: Value = serde_json::from_str(body.definition.get())
         .map_err(|error| Problem::Invalid(vec![Mistake::new("/definition", error.to_string())]))?;
     let warnings = check(&definition).map_err(Problem::Invalid)?;
-    let flow = model::Flow { id, tenant: caller.tenant.clone(), definition };
-    let show = |flow: model::Flow| Flow { id: flow.id, definition: flow.definition, warnings };
-    Ok(revision::save(&app, &caller.tenant, flow, expected).await?.map(show).into_response())
+    let flow = model::Flow {
+        id,
+        tenant: caller.tenant.clone(),
+        definition,
+    };
+    let show = |flow: model::Flow| Flow {
+        id: flow.id,
+        definition: flow.definition,
+        warnings,
+    };
+    Ok(revision::save(&app, &caller.tenant, flow, expected)
+        .await?
+        .map(show)
+        .into_response())
 }
 
 /// Deletes a flow that no bot uses.
@@ -135,8 +160,11 @@ pub async fn delete(
 ) -> Result<StatusCode, Problem> {
     let expected = Expectation::read(&headers)?;
     let bots = revision::all_of::<model::Bot>(&app, "bot", &caller.tenant).await?;
-    let users: Vec<_> =
-        bots.iter().filter(|bot| bot.flows.contains(&id)).map(|bot| bot.id.as_str()).collect();
+    let users: Vec<_> = bots
+        .iter()
+        .filter(|bot| bot.flows.contains(&id))
+        .map(|bot| bot.id.as_str())
+        .collect();
     if !users.is_empty() {
         let named = users.join(", ");
         return Err(Problem::InUse(format!(
@@ -158,7 +186,16 @@ fn check(definition: &Value) -> Result<Vec<Mistake>, Vec<Mistake>> {
 fn mistake(problem: &report::Problem) -> Mistake {
     let at = problem.node.as_ref().map_or_else(
         || "/definition".to_owned(),
-        |node| format!("/definition/nodes/{}", node.replace('~', "~0").replace('/', "~1")),
+        |node| {
+            format!(
+                "/definition/nodes/{}",
+                node.replace('~', "~0").replace('/', "~1")
+            )
+        },
     );
-    Mistake { at, code: Some(problem.code.to_owned()), detail: problem.message.clone() }
+    Mistake {
+        at,
+        code: Some(problem.code.to_owned()),
+        detail: problem.message.clone(),
+    }
 }

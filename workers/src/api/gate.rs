@@ -30,7 +30,10 @@ pub struct Place {
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { all: Arc::new(Semaphore::new(PLACES)), tenants: Mutex::default() }
+        Self {
+            all: Arc::new(Semaphore::new(PLACES)),
+            tenants: Mutex::default(),
+        }
     }
 }
 
@@ -41,16 +44,26 @@ impl Gate {
         let places = async {
             // Whoever waits for the tenant's own places takes none of the common ones meanwhile.
             let of_tenant = own.acquire_owned().await.ok()?;
-            Some(Place { _of_all: self.all.clone().acquire_owned().await.ok()?, _of_tenant: of_tenant })
+            Some(Place {
+                _of_all: self.all.clone().acquire_owned().await.ok()?,
+                _of_tenant: of_tenant,
+            })
         };
-        timeout(WAIT, places).await.ok().flatten().ok_or(Problem::Busy)
+        timeout(WAIT, places)
+            .await
+            .ok()
+            .flatten()
+            .ok_or(Problem::Busy)
     }
 
     fn own(&self, tenant: &TenantId) -> Arc<Semaphore> {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         // Places that nobody has or waits for are known to the map alone.
         tenants.retain(|known, places| known == tenant || Arc::strong_count(places) > 1);
-        tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(PLACES_OF_TENANT))).clone()
+        tenants
+            .entry(tenant.clone())
+            .or_insert_with(|| Arc::new(Semaphore::new(PLACES_OF_TENANT)))
+            .clone()
     }
 }
 
@@ -65,15 +78,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_tenant_has_its_places_and_the_others_theirs() {
         let gate = Gate::default();
-        let (first, second) =
-            (gate.enter(&tenant("acme")).await.unwrap(), gate.enter(&tenant("acme")).await.unwrap());
-        assert_eq!(gate.enter(&tenant("acme")).await.unwrap_err(), Problem::Busy);
+        let (first, second) = (
+            gate.enter(&tenant("acme")).await.unwrap(),
+            gate.enter(&tenant("acme")).await.unwrap(),
+        );
+        assert_eq!(
+            gate.enter(&tenant("acme")).await.unwrap_err(),
+            Problem::Busy
+        );
         let other = gate.enter(&tenant("globex")).await.unwrap();
         drop(first);
         let third = gate.enter(&tenant("acme")).await.unwrap();
         drop((second, third, other));
         gate.enter(&tenant("initech")).await.unwrap();
-        assert_eq!(gate.tenants.lock().unwrap().len(), 1, "nothing is remembered of who has no place");
+        assert_eq!(
+            gate.tenants.lock().unwrap().len(),
+            1,
+            "nothing is remembered of who has no place"
+        );
         assert_eq!(gate.all.available_permits(), PLACES);
     }
 
@@ -84,7 +106,10 @@ mod tests {
         for n in 0..PLACES {
             places.push(gate.enter(&tenant(&format!("t{n}"))).await.unwrap());
         }
-        assert_eq!(gate.enter(&tenant("late")).await.unwrap_err(), Problem::Busy);
+        assert_eq!(
+            gate.enter(&tenant("late")).await.unwrap_err(),
+            Problem::Busy
+        );
         places.pop();
         gate.enter(&tenant("late")).await.unwrap();
     }

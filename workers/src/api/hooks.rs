@@ -33,7 +33,9 @@ pub async fn chatwoot(
     let Some(link) = find(&app, tenant, link, &token) else {
         return Problem::NotFound("path").into_response();
     };
-    let grant = app.limiter.take(&format!("hook/{}/{}", link.tenant, link.id), Instant::now());
+    let grant = app
+        .limiter
+        .take(&format!("hook/{}/{}", link.tenant, link.id), Instant::now());
     let mut response = match grant.wait {
         Some(wait) => Problem::RateLimited(wait).into_response(),
         None => taken(&app, &link, request).await.into_response(),
@@ -48,8 +50,11 @@ async fn taken(app: &App, link: &CrmLink, request: Request) -> Result<Json<Value
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let bytes = body(request, app).await?;
     app.reach_log()?;
-    let arrived =
-        Arrived { timestamp: text(TIMESTAMP_HEADER), signature: text(SIGNATURE_HEADER), body: &bytes };
+    let arrived = Arrived {
+        timestamp: text(TIMESTAMP_HEADER),
+        signature: text(SIGNATURE_HEADER),
+        body: &bytes,
+    };
     let rest = app.settings.rest_after_agent;
     let asked = answer::read(&app.platform, link, arrived, rest, now_ms()).await;
     let asked = asked.map_err(|error| problem(link, error))?;
@@ -79,15 +84,19 @@ async fn taken(app: &App, link: &CrmLink, request: Request) -> Result<Json<Value
 /// The link an address belongs to, when every part of the address is right.
 fn find(app: &App, tenant: String, link: String, token: &str) -> Option<Arc<CrmLink>> {
     let snapshot = app.platform.snapshot();
-    let key = config_key::owned("crm", &TenantId::new(tenant).ok()?, &EntityId::new(link).ok()?);
+    let key = config_key::owned(
+        "crm",
+        &TenantId::new(tenant).ok()?,
+        &EntityId::new(link).ok()?,
+    );
     let link = snapshot.crm_links.get(&key).filter(|link| link.enabled)?;
     let expected = app.platform.open(link.as_ref(), &link.hook_token);
     let expected = expected
         .inspect_err(|error| tracing::error!(tenant = %link.tenant, link = %link.id, %error, "the hook token does not open"))
         .ok()?;
     let digest = |text: &str| <[u8; 32]>::from(Sha256::digest(text.as_bytes()));
-    let is_right =
-        !expected.expose().is_empty() && bool::from(digest(expected.expose()).ct_eq(&digest(token)));
+    let is_right = !expected.expose().is_empty()
+        && bool::from(digest(expected.expose()).ct_eq(&digest(token)));
     is_right.then(|| link.clone())
 }
 

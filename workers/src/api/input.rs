@@ -36,19 +36,25 @@ impl<T: DeserializeOwned + ToSchema> FromRequest<super::App> for JsonBody<T> {
 
 /// Reads the whole body, up to the limit.
 pub async fn body(request: Request, app: &super::App) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, app).await.map_err(|rejection| {
-        if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
-            Problem::TooLarge(app.settings.body_bytes_max)
-        } else {
-            Problem::Malformed("the body did not arrive whole".to_owned())
-        }
-    })
+    Bytes::from_request(request, app)
+        .await
+        .map_err(|rejection| {
+            if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
+                Problem::TooLarge(app.settings.body_bytes_max)
+            } else {
+                Problem::Malformed("the body did not arrive whole".to_owned())
+            }
+        })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let essence = media.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+    essence.eq_ignore_ascii_case("application/json")
+        || essence.to_ascii_lowercase().ends_with("+json")
 }
 
 /// The query.
@@ -60,7 +66,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let query = Query::<T>::try_from_uri(&parts.uri);
-        query.map(|Query(query)| Self(query)).map_err(|error| Problem::Malformed(error.body_text()))
+        query
+            .map(|Query(query)| Self(query))
+            .map_err(|error| Problem::Malformed(error.body_text()))
     }
 }
 
@@ -73,6 +81,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathOf<
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = Path::<T>::from_request_parts(parts, state).await;
-        path.map(|Path(path)| Self(path)).map_err(|error| Problem::Malformed(error.body_text()))
+        path.map(|Path(path)| Self(path))
+            .map_err(|error| Problem::Malformed(error.body_text()))
     }
 }

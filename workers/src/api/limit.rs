@@ -37,7 +37,11 @@ struct Bucket {
 impl Limiter {
     /// Makes the buckets.
     pub fn new(per_second: u32, burst: u32) -> Self {
-        Self { per_second: per_second.max(1), burst: burst.max(1), buckets: Mutex::default() }
+        Self {
+            per_second: per_second.max(1),
+            burst: burst.max(1),
+            buckets: Mutex::default(),
+        }
     }
 
     /// Gives one request back that turned out to be another's.
@@ -59,10 +63,16 @@ impl Limiter {
         if buckets.len() >= BUCKETS_MAX {
             buckets.retain(|_, bucket| level(bucket) < burst);
         }
-        let bucket = buckets.entry(key.to_owned()).or_insert(Bucket { tokens: burst, at: now });
+        let bucket = buckets.entry(key.to_owned()).or_insert(Bucket {
+            tokens: burst,
+            at: now,
+        });
         let before = level(bucket);
         let after = if before >= 1.0 { before - 1.0 } else { before };
-        *bucket = Bucket { tokens: after, at: bucket.at.max(now) };
+        *bucket = Bucket {
+            tokens: after,
+            at: bucket.at.max(now),
+        };
         let time = |tokens: f64| Duration::from_secs_f64((tokens / rate).max(0.0));
         Grant {
             wait: (before < 1.0).then(|| time(1.0 - before)),
@@ -74,7 +84,11 @@ impl Limiter {
 }
 
 /// Tokens are between nothing and the burst, so the cut is the wanted floor.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= tokens <= burst, a u32")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "0 <= tokens <= burst, a u32"
+)]
 fn whole(tokens: f64) -> u32 {
     tokens as u32
 }
@@ -93,15 +107,30 @@ mod tests {
         assert_eq!(limiter.take("other", start).remaining, 2);
         limiter.give_back("other");
         limiter.give_back("other");
-        assert_eq!(limiter.take("other", start).remaining, 2, "never more than the burst");
-        assert_eq!(limiter.take("k", start + Duration::from_millis(500)).wait, None);
-        assert_eq!(limiter.take("k", start + Duration::from_secs(60)).remaining, 2);
+        assert_eq!(
+            limiter.take("other", start).remaining,
+            2,
+            "never more than the burst"
+        );
+        assert_eq!(
+            limiter.take("k", start + Duration::from_millis(500)).wait,
+            None
+        );
+        assert_eq!(
+            limiter.take("k", start + Duration::from_secs(60)).remaining,
+            2
+        );
     }
 
     #[test]
     fn a_clock_that_stands_still_or_goes_back_grants_nothing() {
         let (limiter, start) = (Limiter::new(1, 1), Instant::now() + Duration::from_secs(9));
         assert_eq!(limiter.take("k", start).wait, None);
-        assert!(limiter.take("k", start - Duration::from_secs(9)).wait.is_some());
+        assert!(
+            limiter
+                .take("k", start - Duration::from_secs(9))
+                .wait
+                .is_some()
+        );
     }
 }

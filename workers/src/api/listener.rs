@@ -31,7 +31,10 @@ struct Limits {
     strangers: usize,
 }
 
-const LIMITS: Limits = Limits { connections: 1024, strangers: 128 };
+const LIMITS: Limits = Limits {
+    connections: 1024,
+    strangers: 128,
+};
 /// Time for the head of a request, which is also how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a head.
@@ -58,7 +61,10 @@ async fn serve_within(
     service: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let (permits, doors) = (Arc::new(Semaphore::new(limits.connections)), Doors::new(limits.strangers));
+    let (permits, doors) = (
+        Arc::new(Semaphore::new(limits.connections)),
+        Doors::new(limits.strangers),
+    );
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -93,7 +99,10 @@ async fn serve_within(
     }
     drop(listener);
     stop.send_replace(true);
-    let drained = timeout(DRAIN_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await;
+    let drained = timeout(DRAIN_TIMEOUT, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
     if drained.is_err() {
         tracing::warn!(
             connections = connections.len(),
@@ -188,7 +197,9 @@ mod tests {
         let serving = tokio::spawn(serve(listener, service, async move { drop(stopped.await) }));
         let mut idle = TcpStream::connect(address).await.unwrap();
         let mut busy = TcpStream::connect(address).await.unwrap();
-        busy.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        busy.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
         entered.notified().await;
         stop.send(()).unwrap();
         let mut nothing = Vec::new();
@@ -197,8 +208,15 @@ mod tests {
         leave.notify_one();
         let mut answer = String::new();
         busy.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("finished"), "{answer}");
-        timeout(DRAIN_TIMEOUT, serving).await.unwrap().unwrap().unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("finished"),
+            "{answer}"
+        );
+        timeout(DRAIN_TIMEOUT, serving)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
     }
 
     #[tokio::test]
@@ -211,7 +229,11 @@ mod tests {
             }
             "answer"
         };
-        tokio::spawn(serve(listener, Router::new().route("/", get(known)), std::future::pending()));
+        tokio::spawn(serve(
+            listener,
+            Router::new().route("/", get(known)),
+            std::future::pending(),
+        ));
         let mut connections = Vec::new();
         for head in ["authorization: Bearer k\r\n", ""] {
             for _ in 0..LIMITS.strangers {
@@ -220,12 +242,18 @@ mod tests {
                     .write_all(format!("GET / HTTP/1.1\r\nhost: x\r\n{head}\r\n").as_bytes())
                     .await
                     .unwrap();
-                assert!(stream.read(&mut [0; 64]).await.unwrap() > 0, "who shows a key is not counted");
+                assert!(
+                    stream.read(&mut [0; 64]).await.unwrap() > 0,
+                    "who shows a key is not counted"
+                );
                 connections.push(stream);
             }
         }
         let mut one_more = TcpStream::connect(address).await.unwrap();
-        one_more.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        one_more
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
         assert!(one_more.read(&mut [0; 64]).await.unwrap() > 0);
         let mut first = connections.remove(LIMITS.strangers);
         let ended = timeout(Duration::from_secs(5), first.read_to_end(&mut Vec::new())).await;
@@ -242,19 +270,32 @@ mod tests {
             }
             "answer"
         };
-        let limits = Limits { connections: 32, strangers: 16 };
+        let limits = Limits {
+            connections: 32,
+            strangers: 16,
+        };
         let service = Router::new().route("/", get(known));
-        tokio::spawn(serve_within(limits, listener, service, std::future::pending()));
+        tokio::spawn(serve_within(
+            limits,
+            listener,
+            service,
+            std::future::pending(),
+        ));
         let connect = |last: u8| async move {
             let socket = tokio::net::TcpSocket::new_v4().unwrap();
-            socket.bind(SocketAddr::new([127, 0, 0, last].into(), 0)).unwrap();
+            socket
+                .bind(SocketAddr::new([127, 0, 0, last].into(), 0))
+                .unwrap();
             socket.connect(address).await.unwrap()
         };
         let asks = |mut stream: TcpStream, head: &'static str| async move {
             let request = format!("GET / HTTP/1.1\r\nhost: x\r\n{head}\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = [0; 256];
-            let read = timeout(Duration::from_secs(5), stream.read(&mut answer)).await.unwrap().unwrap();
+            let read = timeout(Duration::from_secs(5), stream.read(&mut answer))
+                .await
+                .unwrap()
+                .unwrap();
             assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{read}");
             stream
         };
@@ -278,19 +319,37 @@ mod tests {
             request.extensions().get::<Door>().unwrap().becomes_known();
             "answer"
         };
-        let limits = Limits { connections: 8, strangers: 4 };
+        let limits = Limits {
+            connections: 8,
+            strangers: 4,
+        };
         let service = Router::new().route("/", get(known));
-        tokio::spawn(serve_within(limits, listener, service, std::future::pending()));
+        tokio::spawn(serve_within(
+            limits,
+            listener,
+            service,
+            std::future::pending(),
+        ));
         let mut held = Vec::new();
         for _ in 0..limits.connections + 4 {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                .await
+                .unwrap();
             let mut answer = [0; 256];
-            let read = timeout(Duration::from_secs(5), stream.read(&mut answer)).await.unwrap().unwrap();
+            let read = timeout(Duration::from_secs(5), stream.read(&mut answer))
+                .await
+                .unwrap()
+                .unwrap();
             assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{read}");
             held.push(stream);
         }
-        let ended = timeout(Duration::from_secs(5), held.remove(0).read_to_end(&mut Vec::new())).await;
+        let ended = timeout(
+            Duration::from_secs(5),
+            held.remove(0).read_to_end(&mut Vec::new()),
+        )
+        .await;
         assert!(ended.is_ok(), "the longest idle made room");
     }
 }

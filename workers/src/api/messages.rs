@@ -125,10 +125,16 @@ impl From<StoredMessage> for Message {
         let fault = stored.progress.shown_fault();
         let origin = stored.origin.as_ref();
         let origin = origin.and_then(|origin| serde_json::from_str::<Value>(origin.get()).ok());
-        let by = origin.as_ref().and_then(|origin| origin.get("by")).and_then(Value::as_str);
+        let by = origin
+            .as_ref()
+            .and_then(|origin| origin.get("by"))
+            .and_then(Value::as_str);
         let standby = by == Some(BY_STANDBY);
         Self {
-            error: fault.map(|fault| MessageError { code: fault.code, reason: fault.reason.clone() }),
+            error: fault.map(|fault| MessageError {
+                code: fault.code,
+                reason: fault.reason.clone(),
+            }),
             status: stored.progress.status.as_str(),
             status_times: stored
                 .progress
@@ -179,18 +185,28 @@ pub async fn send(
     if let Err(reason) = graph_body(&command) {
         return Err(Problem::Invalid(vec![Mistake::new("", reason.to_string())]));
     }
-    let _turn = idempotency.map(|_| app.running.begin(&caller.tenant, &command.id)).transpose()?;
+    let _turn = idempotency
+        .map(|_| app.running.begin(&caller.tenant, &command.id))
+        .transpose()?;
     if idempotency.is_none() || !is_stored(&app, &command).await? {
         queue(&app, lane, &command).await?;
     }
     let location = format!("/v1/messages/{}", command.id);
-    let body = Json(AcceptedMessage { id: command.id, status: "queued" });
+    let body = Json(AcceptedMessage {
+        id: command.id,
+        status: "queued",
+    });
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&text.len()));
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    let text = value
+        .to_str()
+        .ok()
+        .filter(|text| (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&text.len()));
     text.map(Some).ok_or_else(|| {
         Problem::Malformed(format!(
             "Idempotency-Key: use 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters"
@@ -206,14 +222,20 @@ fn command(
 ) -> Result<SendCommand, Problem> {
     let mut mistakes = content::recipient_mistakes(&body.to);
     mistakes.extend(content::mistakes(&body.content));
-    if body.reply_to.as_deref().is_some_and(|wamid| !content::is_printable(wamid, WAMID_CHARS_MAX)) {
+    if body
+        .reply_to
+        .as_deref()
+        .is_some_and(|wamid| !content::is_printable(wamid, WAMID_CHARS_MAX))
+    {
         mistakes.push(Mistake::new("/reply_to", "needs the wamid of a message"));
     }
     let number = number(app, caller, body.phone_number_id);
     match number {
         Ok(phone_number_id) if mistakes.is_empty() => {
             let asked = (&phone_number_id, &body.to, &body.content, &body.reply_to);
-            let request = serde_json::to_vec(&asked).map(|bytes| short_hash(&bytes)).ok();
+            let request = serde_json::to_vec(&asked)
+                .map(|bytes| short_hash(&bytes))
+                .ok();
             Ok(SendCommand {
                 id: message_id(caller, idempotency),
                 tenant: caller.tenant.clone(),
@@ -221,18 +243,30 @@ fn command(
                 to: body.to,
                 content: body.content,
                 reply_to: body.reply_to,
-                origin: Origin::Api { key: caller.key.to_string(), request: idempotency.and(request) },
+                origin: Origin::Api {
+                    key: caller.key.to_string(),
+                    request: idempotency.and(request),
+                },
                 created_ms: now_ms(),
             })
         }
-        number => Err(Problem::Invalid(mistakes.into_iter().chain(number.err()).collect())),
+        number => Err(Problem::Invalid(
+            mistakes.into_iter().chain(number.err()).collect(),
+        )),
     }
 }
 
 /// The number that sends: the one asked for, or the tenant's only one.
-fn number(app: &App, caller: &Caller, wanted: Option<PhoneNumberId>) -> Result<PhoneNumberId, Mistake> {
+fn number(
+    app: &App,
+    caller: &Caller,
+    wanted: Option<PhoneNumberId>,
+) -> Result<PhoneNumberId, Mistake> {
     let snapshot = app.platform.snapshot();
-    let mut own = snapshot.phones.values().filter(|phone| phone.tenant == caller.tenant);
+    let mut own = snapshot
+        .phones
+        .values()
+        .filter(|phone| phone.tenant == caller.tenant);
     match wanted {
         Some(id) => own
             .any(|phone| phone.id == id)
@@ -241,7 +275,10 @@ fn number(app: &App, caller: &Caller, wanted: Option<PhoneNumberId>) -> Result<P
         None => match (own.next(), own.next()) {
             (Some(only), None) => Ok(only.id.clone()),
             (None, _) => Err(Mistake::new("/phone_number_id", "the tenant has no number")),
-            _ => Err(Mistake::new("/phone_number_id", "is needed: the tenant has several numbers")),
+            _ => Err(Mistake::new(
+                "/phone_number_id",
+                "is needed: the tenant has several numbers",
+            )),
         },
     }
 }
@@ -249,7 +286,10 @@ fn number(app: &App, caller: &Caller, wanted: Option<PhoneNumberId>) -> Result<P
 fn message_id(caller: &Caller, idempotency: Option<&str>) -> String {
     match idempotency {
         Some(text) => {
-            format!("api_{}", short_hash(format!("{}/{}/{text}", caller.tenant, caller.key).as_bytes()))
+            format!(
+                "api_{}",
+                short_hash(format!("{}/{}/{text}", caller.tenant, caller.key).as_bytes())
+            )
         }
         None => format!("api_{}", hex(&rand::random::<[u8; 16]>())),
     }
@@ -257,7 +297,11 @@ fn message_id(caller: &Caller, idempotency: Option<&str>) -> String {
 
 /// Tells whether the read model has this message already. It may be behind or away: then JetStream decides alone.
 async fn is_stored(app: &App, command: &SendCommand) -> Result<bool, Problem> {
-    match app.journal.message(command.tenant.as_str(), &command.id).await {
+    match app
+        .journal
+        .message(command.tenant.as_str(), &command.id)
+        .await
+    {
         Ok(None) => Ok(false),
         Ok(Some(stored)) if is_repeat(command, &stored) => Ok(true),
         Ok(Some(_)) => Err(Problem::IdempotencyConflict),
@@ -270,11 +314,21 @@ async fn is_stored(app: &App, command: &SendCommand) -> Result<bool, Problem> {
 
 /// Whether a message is the same request again; one of an earlier version has no hash of it.
 fn is_repeat(command: &SendCommand, stored: &StoredMessage) -> bool {
-    let origin = stored.origin.as_ref().and_then(|origin| serde_json::from_str(origin.get()).ok());
+    let origin = stored
+        .origin
+        .as_ref()
+        .and_then(|origin| serde_json::from_str(origin.get()).ok());
     match (origin, &command.origin) {
-        (Some(Origin::Api { request: Some(first), .. }), Origin::Api { request: Some(again), .. }) => {
-            first == *again
-        }
+        (
+            Some(Origin::Api {
+                request: Some(first),
+                ..
+            }),
+            Origin::Api {
+                request: Some(again),
+                ..
+            },
+        ) => first == *again,
         _ => {
             let content = serde_json::from_str::<Value>(stored.content.get()).ok();
             serde_json::to_value(&command.content).ok() == content
@@ -297,6 +351,12 @@ pub async fn get(
     CanRead(caller): CanRead,
     PathOf(id): PathOf<String>,
 ) -> Result<Json<Message>, Problem> {
-    let found = app.journal.message(caller.tenant.as_str(), &id).await.map_err(super::journal_away)?;
-    found.map(|stored| Json(stored.into())).ok_or(Problem::NotFound("message"))
+    let found = app
+        .journal
+        .message(caller.tenant.as_str(), &id)
+        .await
+        .map_err(super::journal_away)?;
+    found
+        .map(|stored| Json(stored.into()))
+        .ok_or(Problem::NotFound("message"))
 }

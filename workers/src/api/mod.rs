@@ -73,11 +73,26 @@ pub struct ApiState {
 
 /// Builds the service.
 pub fn build(state: ApiState) -> Router {
-    let limiter = limit::Limiter::new(state.settings.requests_per_second, state.settings.requests_burst);
+    let limiter = limit::Limiter::new(
+        state.settings.requests_per_second,
+        state.settings.requests_burst,
+    );
     let shapes = shape::Shapes::of(&document());
-    let (keys, gate, ledger) = (auth::Keys::default(), gate::Gate::default(), Ledger::default());
+    let (keys, gate, ledger) = (
+        auth::Keys::default(),
+        gate::Gate::default(),
+        Ledger::default(),
+    );
     let running = running::Running::default();
-    service::router(App(Arc::new(Inner { state, keys, limiter, shapes, gate, ledger, running })))
+    service::router(App(Arc::new(Inner {
+        state,
+        keys,
+        limiter,
+        shapes,
+        gate,
+        ledger,
+        running,
+    })))
 }
 
 /// What every handler is given.

@@ -77,7 +77,12 @@ impl App {
 impl ConversationOwner {
     fn new(owner: Option<conversation::Owner>, now_ms: u64) -> Self {
         let Some(owner) = owner else {
-            return Self { who: Who::Idle.as_str().to_owned(), since: None, until: None, why: None };
+            return Self {
+                who: Who::Idle.as_str().to_owned(),
+                since: None,
+                until: None,
+                why: None,
+            };
         };
         match owner.until_ms.filter(|until| *until <= now_ms) {
             Some(ended) => Self {
@@ -117,7 +122,10 @@ pub async fn get(
     let side = Side::new(&caller.tenant, &number, key, found.phone.as_deref());
     let owner = app.owners().get(&side).await.map_err(problem)?;
     let owner = ConversationOwner::new(owner, now_ms());
-    Ok(Json(OwnedConversation { conversation: found.into(), owner }))
+    Ok(Json(OwnedConversation {
+        conversation: found.into(),
+        owner,
+    }))
 }
 
 /// Sets whose turn it is in a conversation; messages sent by the API go out whoever it is.
@@ -148,35 +156,62 @@ pub async fn set(
     };
     let (number, key) = place(&found)?;
     let side = Side::new(&caller.tenant, &number, key, found.phone.as_deref());
-    let event = Event::Set { who, until_ms, key: caller.key.to_string() };
-    let owner = app.owners().tell(&side, &event, now_ms).await.map_err(problem)?;
+    let event = Event::Set {
+        who,
+        until_ms,
+        key: caller.key.to_string(),
+    };
+    let owner = app
+        .owners()
+        .tell(&side, &event, now_ms)
+        .await
+        .map_err(problem)?;
     Ok(Json(ConversationOwner::new(owner, now_ms)))
 }
 
 fn until_ms(body: &NewOwner, now_ms: u64) -> Result<Option<u64>, Mistake> {
-    let Some(text) = &body.duration else { return Ok(None) };
+    let Some(text) = &body.duration else {
+        return Ok(None);
+    };
     if body.who != NewWho::Person {
-        return Err(Mistake::new("/for", "only a person has a conversation for a while"));
+        return Err(Mistake::new(
+            "/for",
+            "only a person has a conversation for a while",
+        ));
     }
-    let parsed = humantime::parse_duration(text).ok().filter(|duration| FOR.contains(duration));
+    let parsed = humantime::parse_duration(text)
+        .ok()
+        .filter(|duration| FOR.contains(duration));
     let duration =
         parsed.ok_or_else(|| Mistake::new("/for", "expected a duration from \"1s\" to \"30d\""))?;
-    Ok(Some(now_ms.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))))
+    Ok(Some(now_ms.saturating_add(
+        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    )))
 }
 
 async fn find(app: &App, tenant: &TenantId, id: &str) -> Result<query::Conversation, Problem> {
-    let found = app.journal.conversation(tenant.as_str(), id).await.map_err(super::journal_away)?;
+    let found = app
+        .journal
+        .conversation(tenant.as_str(), id)
+        .await
+        .map_err(super::journal_away)?;
     found.ok_or(Problem::NotFound("conversation"))
 }
 
 /// The number of a conversation, and the key that its messages have.
 fn place(found: &query::Conversation) -> Result<(PhoneNumberId, ConversationKey), Problem> {
-    let number =
-        PhoneNumberId::new(found.phone_number_id.as_str()).map_err(|_| Problem::NotFound("conversation"))?;
+    let number = PhoneNumberId::new(found.phone_number_id.as_str())
+        .map_err(|_| Problem::NotFound("conversation"))?;
     let group = found.group_id.as_deref().map(ConversationKey::group);
     let user = || found.user_id.as_deref().map(ConversationKey::user);
     let phone = || found.phone.as_deref().map(ConversationKey::phone);
-    Ok((number, group.or_else(user).or_else(phone).unwrap_or_else(ConversationKey::none)))
+    Ok((
+        number,
+        group
+            .or_else(user)
+            .or_else(phone)
+            .unwrap_or_else(ConversationKey::none),
+    ))
 }
 
 fn problem(error: OwnerError) -> Problem {

@@ -26,21 +26,33 @@ pub struct Page<T> {
 impl<T> Page<T> {
     /// Makes a page of what was read of it.
     pub fn new<R>(rows: Gathered<R>, cursor: impl Fn(&R) -> String, item: impl Fn(R) -> T) -> Self {
-        let next_cursor = rows.items.last().filter(|_| rows.more).map(|last| encode(&cursor(last)));
-        Self { items: rows.items.into_iter().map(item).collect(), next_cursor }
+        let next_cursor = rows
+            .items
+            .last()
+            .filter(|_| rows.more)
+            .map(|last| encode(&cursor(last)));
+        Self {
+            items: rows.items.into_iter().map(item).collect(),
+            next_cursor,
+        }
     }
 }
 
 /// Checks a page size, and says how much fits.
 pub fn bound(wanted: Option<u32>) -> Result<Bound, Problem> {
-    limit(wanted).map(|items| Bound { items, bytes: BYTES_MAX })
+    limit(wanted).map(|items| Bound {
+        items,
+        bytes: BYTES_MAX,
+    })
 }
 
 /// Checks a page size.
 pub fn limit(wanted: Option<u32>) -> Result<u32, Problem> {
     match wanted.unwrap_or(LIMIT_DEFAULT) {
         limit @ 1..=LIMIT_MAX => Ok(limit),
-        other => Err(Problem::Malformed(format!("limit: {other} is outside 1 to {LIMIT_MAX}"))),
+        other => Err(Problem::Malformed(format!(
+            "limit: {other} is outside 1 to {LIMIT_MAX}"
+        ))),
     }
 }
 
@@ -51,15 +63,17 @@ pub fn encode(position: &str) -> String {
 
 /// Reads a position of two parts, the first a number.
 pub fn decode(cursor: Option<&str>) -> Result<Option<(u64, String)>, Problem> {
-    let Some(cursor) = cursor else { return Ok(None) };
+    let Some(cursor) = cursor else {
+        return Ok(None);
+    };
     let read = || {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
         let (first, second) = text.split_once(':')?;
         Some((first.parse().ok()?, second.to_owned()))
     };
-    read()
-        .map(Some)
-        .ok_or_else(|| Problem::Malformed("cursor: use the next_cursor of a page as it is".to_owned()))
+    read().map(Some).ok_or_else(|| {
+        Problem::Malformed("cursor: use the next_cursor of a page as it is".to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -68,14 +82,26 @@ mod tests {
 
     #[test]
     fn a_page_that_nothing_follows_is_the_last() {
-        let page = |more| Page::new(Gathered { items: vec![1, 2], more }, ToString::to_string, |row| row);
+        let page = |more| {
+            Page::new(
+                Gathered {
+                    items: vec![1, 2],
+                    more,
+                },
+                ToString::to_string,
+                |row| row,
+            )
+        };
         assert_eq!(page(false).next_cursor, None);
         assert_eq!(page(true).next_cursor, Some(encode("2")));
     }
 
     #[test]
     fn a_cursor_reads_back_and_anything_else_is_refused() {
-        assert_eq!(decode(Some(&encode("17:c_1:x"))).unwrap(), Some((17, "c_1:x".to_owned())));
+        assert_eq!(
+            decode(Some(&encode("17:c_1:x"))).unwrap(),
+            Some((17, "c_1:x".to_owned()))
+        );
         for bad in ["", "!", "17", &encode("x:y"), &encode("17")] {
             assert!(decode(Some(bad)).is_err(), "{bad}");
         }

@@ -26,8 +26,14 @@ pub async fn list(
 ) -> Result<Json<Page<PoolView>>, Problem> {
     caller.of_platform()?;
     let pools = app.board.pools();
-    let items = pools.iter().map(|pool| PoolView::new(pool, &app.targets)).collect();
-    Ok(Json(Page { items, next_cursor: None }))
+    let items = pools
+        .iter()
+        .map(|pool| PoolView::new(pool, &app.targets))
+        .collect();
+    Ok(Json(Page {
+        items,
+        next_cursor: None,
+    }))
 }
 
 /// Shows one pool.
@@ -63,8 +69,16 @@ pub async fn tenants(
     let reached = |view: &TenantView| {
         TenantId::new(view.tenant.as_str()).is_ok_and(|tenant| caller.reaches(&snapshot, &tenant))
     };
-    let items = pool.tenants.iter().map(TenantView::from).filter(reached).collect();
-    Ok(Json(Page { items, next_cursor: None }))
+    let items = pool
+        .tenants
+        .iter()
+        .map(TenantView::from)
+        .filter(reached)
+        .collect();
+    Ok(Json(Page {
+        items,
+        next_cursor: None,
+    }))
 }
 
 fn find(app: &App, name: &str) -> Result<PoolSum, Problem> {

@@ -50,9 +50,12 @@ pub struct PrivateState {
 /// Makes the gauge of entries that do not parse.
 pub fn register_unreadable(registry: &mut Registry) -> Gauge {
     let gauge = Gauge::default();
-    let help =
-        "Entries of the configuration that do not parse and have no effect, or the one they had before";
-    registry.register("ackline_configuration_entries_unreadable", help, gauge.clone());
+    let help = "Entries of the configuration that do not parse and have no effect, or the one they had before";
+    registry.register(
+        "ackline_configuration_entries_unreadable",
+        help,
+        gauge.clone(),
+    );
     gauge
 }
 
@@ -69,27 +72,43 @@ pub fn build_private(state: PrivateState) -> Router {
 /// has nothing that is stuck. The read model may be away; queries say so. Warnings, such as of a disk that is nearly
 /// full, change nothing.
 async fn ready(State(state): State<PrivateState>) -> Response {
-    let is_connected = state.platform.log.context().client().connection_state() == Connection::Connected;
+    let is_connected =
+        state.platform.log.context().client().connection_state() == Connection::Connected;
     let is_loaded = state.platform.registry.is_loaded();
     let journal = match &state.journal {
-        Some(journal) => Some(timeout(JOURNAL_WAIT, journal.is_readable()).await.unwrap_or(false)),
+        Some(journal) => Some(
+            timeout(JOURNAL_WAIT, journal.is_readable())
+                .await
+                .unwrap_or(false),
+        ),
         None => None,
     };
     let lacks = match &state.journal {
-        Some(journal) => {
-            timeout(JOURNAL_WAIT, journal.lacks_before()).await.ok().and_then(Result::ok).flatten()
-        }
+        Some(journal) => timeout(JOURNAL_WAIT, journal.lacks_before())
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .flatten(),
         None => None,
     };
-    let warnings = state.surroundings.warnings().into_iter().map(|warning| warning.text);
+    let warnings = state
+        .surroundings
+        .warnings()
+        .into_iter()
+        .map(|warning| warning.text);
     let warnings: Vec<String> = warnings.chain(lacks.map(lack)).collect();
     let pools = state.standing.all();
-    let stuck: Vec<String> = pools.keys().flat_map(|pool| stuck(&state.board, *pool)).collect();
+    let stuck: Vec<String> = pools
+        .keys()
+        .flat_map(|pool| stuck(&state.board, *pool))
+        .collect();
     let is_settled = pools.values().all(|state| state.is_settled());
     let is_lost = state.upkeep.is_lost();
     let is_ready = is_connected && !is_lost && is_loaded && is_settled && stuck.is_empty();
-    let pools: BTreeMap<&str, &str> =
-        pools.into_iter().map(|(pool, state)| (pool.as_str(), state.as_str())).collect();
+    let pools: BTreeMap<&str, &str> = pools
+        .into_iter()
+        .map(|(pool, state)| (pool.as_str(), state.as_str()))
+        .collect();
     let body = json!({
         "ready": is_ready,
         "nats": if is_connected { "connected" } else { "away" },
@@ -103,7 +122,11 @@ async fn ready(State(state): State<PrivateState>) -> Response {
         "journal": journal.map_or("not used", |is_readable| if is_readable { "readable" } else { "away" }),
         "journal_fault": state.journal.as_ref().and_then(Journal::fault),
     });
-    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if is_ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(body)).into_response()
 }
 
@@ -116,13 +139,18 @@ fn lack(before_ms: u64) -> String {
 
 fn stuck(board: &Board, pool: Pool) -> Vec<String> {
     let stuck = board.activity(pool).stuck();
-    stuck.iter().map(|stuck| format!("{pool}, {stuck}, for {}", seconds(stuck.since()))).collect()
+    stuck
+        .iter()
+        .map(|stuck| format!("{pool}, {stuck}, for {}", seconds(stuck.since())))
+        .collect()
 }
 
 async fn metrics(State(state): State<PrivateState>) -> Response {
     let mut text = String::new();
     let unreadable = state.platform.snapshot().unreadable.len();
-    state.unreadable.set(i64::try_from(unreadable).unwrap_or(i64::MAX));
+    state
+        .unreadable
+        .set(i64::try_from(unreadable).unwrap_or(i64::MAX));
     match encode(&mut text, &state.metrics) {
         Ok(()) => {
             let media = "application/openmetrics-text; version=1.0.0; charset=utf-8";

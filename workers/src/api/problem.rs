@@ -76,7 +76,11 @@ pub struct Mistake {
 impl Mistake {
     /// Says what is wrong where.
     pub fn new(at: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { at: at.into(), code: None, detail: detail.into() }
+        Self {
+            at: at.into(),
+            code: None,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -106,8 +110,12 @@ struct Answer {
 
 impl Problem {
     fn answer(&self) -> Answer {
-        let answer =
-            |status, name, title, detail: &str| Answer { status, name, title, detail: detail.to_owned() };
+        let answer = |status, name, title, detail: &str| Answer {
+            status,
+            name,
+            title,
+            detail: detail.to_owned(),
+        };
         match self {
             Self::Unauthorized => answer(
                 StatusCode::UNAUTHORIZED,
@@ -115,13 +123,21 @@ impl Problem {
                 "A valid API key is needed",
                 "send the header `Authorization: Bearer <key>` with a key of this installation",
             ),
-            Self::Forged(detail) => {
-                answer(StatusCode::UNAUTHORIZED, "forged", "The webhook is not proven to be genuine", detail)
-            }
+            Self::Forged(detail) => answer(
+                StatusCode::UNAUTHORIZED,
+                "forged",
+                "The webhook is not proven to be genuine",
+                detail,
+            ),
             Self::Forbidden(scope) => {
                 let scope = scope_name(*scope);
                 let detail = format!("the key lacks the scope `{scope}`");
-                answer(StatusCode::FORBIDDEN, "forbidden", "The key may not do this", &detail)
+                answer(
+                    StatusCode::FORBIDDEN,
+                    "forbidden",
+                    "The key may not do this",
+                    &detail,
+                )
             }
             Self::PlatformOnly => answer(
                 StatusCode::FORBIDDEN,
@@ -129,28 +145,47 @@ impl Problem {
                 "This is the platform's to see or change",
                 "it concerns every tenant, or was set by the platform; it needs a key that is declared with reach = \"platform\"",
             ),
-            Self::NotFound(what) => {
-                answer(StatusCode::NOT_FOUND, "not-found", "Not found", &format!("there is no such {what}"))
-            }
+            Self::NotFound(what) => answer(
+                StatusCode::NOT_FOUND,
+                "not-found",
+                "Not found",
+                &format!("there is no such {what}"),
+            ),
             Self::MethodNotAllowed => answer(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method-not-allowed",
                 "The method is not allowed here",
                 "see /openapi.json for the methods of this path",
             ),
-            Self::Malformed(detail) => {
-                answer(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail)
-            }
+            Self::Malformed(detail) => answer(
+                StatusCode::BAD_REQUEST,
+                "malformed",
+                "The request cannot be read",
+                detail,
+            ),
             Self::Invalid(mistakes) => {
                 let detail = format!("{} mistake(s), listed in `errors`", mistakes.len());
-                answer(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request is not acceptable", &detail)
+                answer(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "invalid",
+                    "The request is not acceptable",
+                    &detail,
+                )
             }
-            Self::Unsendable(words) => {
-                answer(StatusCode::UNPROCESSABLE_ENTITY, "unsendable", "The message cannot be sent", words)
-            }
+            Self::Unsendable(words) => answer(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "unsendable",
+                "The message cannot be sent",
+                words,
+            ),
             Self::TooLarge(limit) => {
                 let detail = format!("the body may have {limit} bytes");
-                answer(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", &detail)
+                answer(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "too-large",
+                    "The body is too large",
+                    &detail,
+                )
             }
             Self::MediaType => answer(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -159,9 +194,16 @@ impl Problem {
                 "send the header `Content-Type: application/json`",
             ),
             Self::RateLimited(after) => {
-                let detail =
-                    format!("this key, or this address without one, may go on in {} s", seconds(*after));
-                answer(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", &detail)
+                let detail = format!(
+                    "this key, or this address without one, may go on in {} s",
+                    seconds(*after)
+                );
+                answer(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate-limited",
+                    "Too many requests",
+                    &detail,
+                )
             }
             Self::OverShare(words) => answer(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -193,7 +235,12 @@ impl Problem {
                 "It was changed at the same time",
                 "read it again and repeat the request",
             ),
-            Self::InUse(detail) => answer(StatusCode::CONFLICT, "in-use", "Something else needs it", detail),
+            Self::InUse(detail) => answer(
+                StatusCode::CONFLICT,
+                "in-use",
+                "Something else needs it",
+                detail,
+            ),
             Self::Busy => answer(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "busy",
@@ -229,7 +276,10 @@ impl Problem {
 
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         match self {
             Self::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -240,7 +290,11 @@ impl Problem {
             Self::OverShare(_) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(RETRY_SHARE)));
             }
-            Self::Busy | Self::NatsAway | Self::JournalAway | Self::TimedOut | Self::IdempotencyRunning => {
+            Self::Busy
+            | Self::NatsAway
+            | Self::JournalAway
+            | Self::TimedOut
+            | Self::IdempotencyRunning => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(RETRY_SOON)));
             }
             _ => {}
@@ -251,12 +305,32 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Answer { status, name, title, detail } = self.answer();
+        let Answer {
+            status,
+            name,
+            title,
+            detail,
+        } = self.answer();
         let headers = self.headers();
-        let errors = if let Self::Invalid(mistakes) = self { mistakes } else { Vec::new() };
+        let errors = if let Self::Invalid(mistakes) = self {
+            mistakes
+        } else {
+            Vec::new()
+        };
         let kind = format!("urn:ackline:problem:{name}");
-        let body = ProblemBody { kind, title, status: status.as_u16(), detail, errors };
-        (status, headers, serde_json::to_vec(&body).unwrap_or_default()).into_response()
+        let body = ProblemBody {
+            kind,
+            title,
+            status: status.as_u16(),
+            detail,
+            errors,
+        };
+        (
+            status,
+            headers,
+            serde_json::to_vec(&body).unwrap_or_default(),
+        )
+            .into_response()
     }
 }
 

@@ -14,17 +14,24 @@ use async_nats::jetstream::stream::RawMessageErrorKind;
 pub async fn queue(app: &App, lane: Lane, command: &SendCommand) -> Result<(), Problem> {
     app.reach_log()?;
     has_room(app, &command.tenant)?;
-    let before = app.platform.log.command(lane, command).await.map_err(|error| {
-        tracing::warn!(%error, message = command.id, "a message could not be stored");
-        Problem::NatsAway
-    })?;
+    let before = app
+        .platform
+        .log
+        .command(lane, command)
+        .await
+        .map_err(|error| {
+            tracing::warn!(%error, message = command.id, "a message could not be stored");
+            Problem::NatsAway
+        })?;
     if let Some(sequence) = before
         && !is_same(app, sequence, command).await?
     {
         return Err(Problem::IdempotencyConflict);
     }
     let head = command.head(lane, app.platform.log.partitions());
-    let record = Record::ReplyQueued { command: Box::new(command.clone()) };
+    let record = Record::ReplyQueued {
+        command: Box::new(command.clone()),
+    };
     let id = UpdateId::new(&command.id).effect("queued");
     if let Err(error) = app.platform.record(&head, &id, &record).await {
         // It will be sent all the same, and the record of that carries the whole command.
@@ -50,15 +57,31 @@ async fn is_same(app: &App, sequence: u64, command: &SendCommand) -> Result<bool
         tracing::warn!(%error, message = command.id, "a message stored before could not be read");
         Problem::NatsAway
     };
-    let stream =
-        app.platform.log.context().get_stream_no_info(OUTBOUND).await.map_err(|error| away(&error))?;
+    let stream = app
+        .platform
+        .log
+        .context()
+        .get_stream_no_info(OUTBOUND)
+        .await
+        .map_err(|error| away(&error))?;
     let stored = match stream.get_raw_message(sequence).await {
         Ok(stored) => stored,
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(true),
         Err(error) => return Err(away(&error)),
     };
-    let Ok(first) = stored::decode::<SendCommand>(&stored.payload) else { return Ok(true) };
-    let is_same = (&first.to, &first.content, &first.phone_number_id, &first.reply_to)
-        == (&command.to, &command.content, &command.phone_number_id, &command.reply_to);
+    let Ok(first) = stored::decode::<SendCommand>(&stored.payload) else {
+        return Ok(true);
+    };
+    let is_same = (
+        &first.to,
+        &first.content,
+        &first.phone_number_id,
+        &first.reply_to,
+    ) == (
+        &command.to,
+        &command.content,
+        &command.phone_number_id,
+        &command.reply_to,
+    );
     Ok(first.id != command.id || is_same)
 }

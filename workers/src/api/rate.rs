@@ -23,7 +23,9 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 pub async fn meter(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let (grant, mut response) = match auth::caller(&app, request.headers()) {
         Some(caller) => {
-            let grant = app.limiter.take(&format!("{}/{}", caller.tenant, caller.key), Instant::now());
+            let grant = app
+                .limiter
+                .take(&format!("{}/{}", caller.tenant, caller.key), Instant::now());
             known(&request);
             request.extensions_mut().insert(caller);
             let response = match grant.wait {
@@ -51,15 +53,19 @@ fn known(request: &Request) {
 /// Without a key: what turns out to be a webhook of somebody known has told of its own grant.
 async fn unknown(app: &App, request: Request, next: Next) -> (Grant, Response) {
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let name = address
-        .map_or_else(|| "from/-".to_owned(), |ConnectInfo(from)| format!("from/{}", holder(from.ip())));
+    let name = address.map_or_else(
+        || "from/-".to_owned(),
+        |ConnectInfo(from)| format!("from/{}", holder(from.ip())),
+    );
     let taken = app.limiter.take(&name, Instant::now());
     if let Some(wait) = taken.wait {
         return (taken, Problem::RateLimited(wait).into_response());
     }
     let door = request.extensions().get::<Door>().cloned();
     let mut response = next.run(request).await;
-    let Some(own) = response.extensions_mut().remove::<Grant>() else { return (taken, response) };
+    let Some(own) = response.extensions_mut().remove::<Grant>() else {
+        return (taken, response);
+    };
     app.limiter.give_back(&name);
     if let Some(door) = door {
         door.becomes_known();

@@ -1,6 +1,9 @@
 //! `/v1/replays`: orders to replay or to discard, how far they have come, and replays of the past.
 
-#![allow(unused_qualifications, reason = "utoipa qualifies the types named in params()")]
+#![allow(
+    unused_qualifications,
+    reason = "utoipa qualifies the types named in params()"
+)]
 
 use super::App;
 use super::auth::{Caller, CanManage, CanRead};
@@ -76,13 +79,28 @@ impl ReplayPast {
             })
         };
         let from_ms = noted("/from", terms::time(&self.from, now));
-        let to_ms = noted("/to", self.to.as_deref().map_or(Ok(now), |text| terms::time(text, now)));
-        let rate = noted("/rate_per_second", terms::rate(self.rate_per_second).map(u64::from));
+        let to_ms = noted(
+            "/to",
+            self.to
+                .as_deref()
+                .map_or(Ok(now), |text| terms::time(text, now)),
+        );
+        let rate = noted(
+            "/rate_per_second",
+            terms::rate(self.rate_per_second).map(u64::from),
+        );
         let pool = pool("pool", &self.pool)?;
         check(app, caller, Some(pool), self.target.as_ref())?;
-        if let Some(unknown) = self.classes.iter().find(|class| !CLASSES.contains(&class.as_str())) {
+        if let Some(unknown) = self
+            .classes
+            .iter()
+            .find(|class| !CLASSES.contains(&class.as_str()))
+        {
             let known = CLASSES.join(", ");
-            mistakes.push(Mistake::new("/classes", format!("there is no `{unknown}`; there are {known}")));
+            mistakes.push(Mistake::new(
+                "/classes",
+                format!("there is no `{unknown}`; there are {known}"),
+            ));
         }
         let past = Past {
             tenant: caller.tenant.clone(),
@@ -122,7 +140,11 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let (past, pool, rate_per_second) = body.read(&app, &caller)?;
     app.reach_log()?;
-    let count = app.office().count_past(&past, pool, COUNT_TIME).await.map_err(office_away)?;
+    let count = app
+        .office()
+        .count_past(&past, pool, COUNT_TIME)
+        .await
+        .map_err(office_away)?;
     if body.dry_run {
         return Ok(Json(count).into_response());
     }
@@ -149,12 +171,20 @@ pub async fn list(
     let after = page::decode(query.cursor.as_deref())?;
     app.reach_log()?;
     let _place = app.gate.enter(&caller.tenant).await?;
-    let mut orders = app.office().orders_of(Some(&caller.tenant)).await.map_err(office_away)?;
+    let mut orders = app
+        .office()
+        .orders_of(Some(&caller.tenant))
+        .await
+        .map_err(office_away)?;
     if let Some((created_ms, id)) = after {
         orders.retain(|order| (order.created_ms, order.id.as_str()) < (created_ms, id.as_str()));
     }
     let cursor = |order: &Order| format!("{}:{}", order.created_ms, order.id);
-    Ok(Json(Page::new(bound.cut(orders), cursor, ReplayOrder::from)))
+    Ok(Json(Page::new(
+        bound.cut(orders),
+        cursor,
+        ReplayOrder::from,
+    )))
 }
 
 /// Tells how far an order has come.
@@ -171,7 +201,9 @@ pub async fn get(
     CanRead(caller): CanRead,
     PathOf(id): PathOf<String>,
 ) -> Result<Json<ReplayOrder>, Problem> {
-    find(&app, &caller, &id).await.map(|order| Json(order.into()))
+    find(&app, &caller, &id)
+        .await
+        .map(|order| Json(order.into()))
 }
 
 /// Stops an order; what it has done stays done.
@@ -189,14 +221,26 @@ pub async fn cancel(
     PathOf(id): PathOf<String>,
 ) -> Result<Response, Problem> {
     find(&app, &caller, &id).await?;
-    let order = app.office().stop(&id).await.map_err(office_away)?.ok_or(Problem::NotFound("replay"))?;
+    let order = app
+        .office()
+        .stop(&id)
+        .await
+        .map_err(office_away)?
+        .ok_or(Problem::NotFound("replay"))?;
     Ok((StatusCode::ACCEPTED, Json(ReplayOrder::from(order))).into_response())
 }
 
 async fn find(app: &App, caller: &Caller, id: &str) -> Result<Order, Problem> {
     app.reach_log()?;
-    let found = app.office().find(id).await.map_err(office_away)?.map(|(_, order)| order);
-    found.filter(|order| order.tenant.as_ref() == Some(&caller.tenant)).ok_or(Problem::NotFound("replay"))
+    let found = app
+        .office()
+        .find(id)
+        .await
+        .map_err(office_away)?
+        .map(|(_, order)| order);
+    found
+        .filter(|order| order.tenant.as_ref() == Some(&caller.tenant))
+        .ok_or(Problem::NotFound("replay"))
 }
 
 /// Gives an order and answers 202.
@@ -204,7 +248,12 @@ pub(super) async fn accepted(app: &App, wish: Wish) -> Result<Response, Problem>
     app.reach_log()?;
     let order = app.office().order(wish).await.map_err(office_away)?;
     let location = format!("/v1/replays/{}", order.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(ReplayOrder::from(order))).into_response())
+    Ok((
+        StatusCode::ACCEPTED,
+        [(header::LOCATION, location)],
+        Json(ReplayOrder::from(order)),
+    )
+        .into_response())
 }
 
 /// Puts the office's trouble into an answer.

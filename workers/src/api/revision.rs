@@ -35,21 +35,28 @@ pub enum Expectation {
 impl Expectation {
     /// Reads the request's preconditions.
     pub fn read(headers: &HeaderMap) -> Result<Self, Problem> {
-        let text =
-            |name| headers.get(name).map(|value: &header::HeaderValue| value.to_str().unwrap_or_default());
+        let text = |name| {
+            headers
+                .get(name)
+                .map(|value: &header::HeaderValue| value.to_str().unwrap_or_default())
+        };
         match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
             (None, None) => Ok(Self::Any),
             (Some("*"), None) => Ok(Self::Present),
             (None, Some("*")) => Ok(Self::Absent),
             (Some(tag), None) => {
-                let revision = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+                let revision = tag
+                    .strip_prefix('"')
+                    .and_then(|rest| rest.strip_suffix('"'));
                 // A tag that is none of ours matches nothing.
                 revision
                     .and_then(|text| text.parse().ok())
                     .map(Self::Revision)
                     .ok_or(Problem::PreconditionFailed)
             }
-            _ => Err(Problem::Malformed("send either If-Match or `If-None-Match: *`".to_owned())),
+            _ => Err(Problem::Malformed(
+                "send either If-Match or `If-None-Match: *`".to_owned(),
+            )),
         }
     }
 
@@ -78,24 +85,49 @@ pub struct Revised<T> {
 impl<T> Revised<T> {
     /// Turns the value into what is shown.
     pub fn map<U>(self, show: impl FnOnce(T) -> U) -> Revised<U> {
-        Revised { value: show(self.value), revision: self.revision, is_new: self.is_new }
+        Revised {
+            value: show(self.value),
+            revision: self.revision,
+            is_new: self.is_new,
+        }
     }
 }
 
 impl<T: Serialize> IntoResponse for Revised<T> {
     fn into_response(self) -> Response {
-        let status = if self.is_new { StatusCode::CREATED } else { StatusCode::OK };
-        (status, [(header::ETAG, format!("\"{}\"", self.revision))], Json(self.value)).into_response()
+        let status = if self.is_new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        (
+            status,
+            [(header::ETAG, format!("\"{}\"", self.revision))],
+            Json(self.value),
+        )
+            .into_response()
     }
 }
 
 /// Reads what is stored under a key.
 pub async fn load<T: Entity>(app: &App, key: &str) -> Result<Option<Revised<T>>, Problem> {
     app.reach_log()?;
-    let entry = app.platform.buckets.config.entry(key).await.map_err(|error| away(key, &error))?;
-    let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else { return Ok(None) };
+    let entry = app
+        .platform
+        .buckets
+        .config
+        .entry(key)
+        .await
+        .map_err(|error| away(key, &error))?;
+    let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
+        return Ok(None);
+    };
     match stored::decode(&entry.value) {
-        Ok(value) => Ok(Some(Revised { value, revision: entry.revision, is_new: false })),
+        Ok(value) => Ok(Some(Revised {
+            value,
+            revision: entry.revision,
+            is_new: false,
+        })),
         Err(error) => {
             tracing::error!(key, %error, "this configuration entry does not parse");
             Err(Problem::Internal)
@@ -113,12 +145,20 @@ pub async fn save<T: Entity>(
     app.reach_log()?;
     let key = entity.config_key();
     let config = &app.platform.buckets.config;
-    let entry = config.entry(key.clone()).await.map_err(|error| away(&key, &error))?;
-    let stored = entry.as_ref().filter(|entry| entry.operation == Operation::Put).map(|entry| entry.revision);
+    let entry = config
+        .entry(key.clone())
+        .await
+        .map_err(|error| away(&key, &error))?;
+    let stored = entry
+        .as_ref()
+        .filter(|entry| entry.operation == Operation::Put)
+        .map(|entry| entry.revision);
     if !expected.holds(stored) {
         return Err(Problem::PreconditionFailed);
     }
-    let before = entry.as_ref().filter(|entry| entry.operation == Operation::Put);
+    let before = entry
+        .as_ref()
+        .filter(|entry| entry.operation == Operation::Put);
     let written = match before {
         Some(before) => stored::encode_over(&entity, &before.value).map_err(newer)?,
         None => stored::encode(&entity),
@@ -127,7 +167,9 @@ pub async fn save<T: Entity>(
     let last = entry.map_or(0, |entry| entry.revision);
     let size = u64::try_from(written.len()).unwrap_or(u64::MAX);
     let shown = app.platform.snapshot().sizes(tenant);
-    app.ledger.take(&app.limits, tenant, shown, (&key, size), Instant::now()).map_err(beyond)?;
+    app.ledger
+        .take(&app.limits, tenant, shown, (&key, size), Instant::now())
+        .map_err(beyond)?;
     let written = config.update(&key, written.into(), last).await;
     if written.is_err() {
         app.ledger.cancel(tenant, &key);
@@ -137,7 +179,11 @@ pub async fn save<T: Entity>(
         (UpdateErrorKind::WrongLastRevision, _) => Problem::PreconditionFailed,
         _ => away(&key, &error),
     })?;
-    Ok(Revised { value: entity, revision, is_new: stored.is_none() })
+    Ok(Revised {
+        value: entity,
+        revision,
+        is_new: stored.is_none(),
+    })
 }
 
 fn newer(newer: Newer) -> Problem {
@@ -162,7 +208,9 @@ pub async fn remove(
     if !expected.holds(stored) {
         return Err(Problem::PreconditionFailed);
     }
-    let Some(last) = stored else { return Err(Problem::NotFound(noun)) };
+    let Some(last) = stored else {
+        return Err(Problem::NotFound(noun));
+    };
     if let Err(error) = config.delete_expect_revision(key, Some(last)).await {
         // The client does not tell a wrong revision from other errors when it removes.
         return Err(match (revision().await? == Some(last), expected) {
@@ -176,23 +224,41 @@ pub async fn remove(
 }
 
 /// Everything of a family that a tenant has stored, also what memory does not show yet.
-pub async fn all_of<T: Entity>(app: &App, family: &str, tenant: &TenantId) -> Result<Vec<T>, Problem> {
+pub async fn all_of<T: Entity>(
+    app: &App,
+    family: &str,
+    tenant: &TenantId,
+) -> Result<Vec<T>, Problem> {
     app.reach_log()?;
     let config = &app.platform.buckets.config;
     let prefix = format!("$KV.{BUCKET_CONFIG}.");
     let filter = format!("{prefix}{family}.{tenant}.>");
-    let subjects = config.stream.info_with_subjects(&filter).await.map_err(|error| away(&filter, &error))?;
-    let subjects: Vec<(String, usize)> =
-        subjects.try_collect().await.map_err(|error| away(&filter, &error))?;
+    let subjects = config
+        .stream
+        .info_with_subjects(&filter)
+        .await
+        .map_err(|error| away(&filter, &error))?;
+    let subjects: Vec<(String, usize)> = subjects
+        .try_collect()
+        .await
+        .map_err(|error| away(&filter, &error))?;
     let keys: Vec<String> = subjects
         .into_iter()
         .filter_map(|(subject, _)| subject.strip_prefix(&prefix).map(str::to_owned))
         .collect();
     let found = stream::iter(keys).map(|key| async move { config.entry(key).await });
-    let found: Vec<_> =
-        found.buffer_unordered(READS_AT_ONCE).try_collect().await.map_err(|error| away(&filter, &error))?;
-    let stored = found.into_iter().flatten().filter(|entry| entry.operation == Operation::Put);
-    Ok(stored.filter_map(|entry| stored::decode(&entry.value).ok()).collect())
+    let found: Vec<_> = found
+        .buffer_unordered(READS_AT_ONCE)
+        .try_collect()
+        .await
+        .map_err(|error| away(&filter, &error))?;
+    let stored = found
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.operation == Operation::Put);
+    Ok(stored
+        .filter_map(|entry| stored::decode(&entry.value).ok())
+        .collect())
 }
 
 /// Limits that a tenant's configuration would go beyond.
@@ -216,19 +282,32 @@ mod tests {
     use axum::http::HeaderName;
 
     fn read(pairs: &[(HeaderName, &'static str)]) -> Result<Expectation, Problem> {
-        let headers =
-            pairs.iter().map(|(name, value)| (name.clone(), header::HeaderValue::from_static(value)));
+        let headers = pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), header::HeaderValue::from_static(value)));
         Expectation::read(&headers.collect())
     }
 
     #[test]
     fn preconditions_are_read_and_strange_tags_match_nothing() {
         assert_eq!(read(&[]), Ok(Expectation::Any));
-        assert_eq!(read(&[(header::IF_MATCH, "\"7\"")]), Ok(Expectation::Revision(7)));
+        assert_eq!(
+            read(&[(header::IF_MATCH, "\"7\"")]),
+            Ok(Expectation::Revision(7))
+        );
         assert_eq!(read(&[(header::IF_MATCH, "*")]), Ok(Expectation::Present));
-        assert_eq!(read(&[(header::IF_NONE_MATCH, "*")]), Ok(Expectation::Absent));
-        assert_eq!(read(&[(header::IF_MATCH, "7")]), Err(Problem::PreconditionFailed));
-        assert!(matches!(read(&[(header::IF_NONE_MATCH, "\"7\"")]), Err(Problem::Malformed(_))));
+        assert_eq!(
+            read(&[(header::IF_NONE_MATCH, "*")]),
+            Ok(Expectation::Absent)
+        );
+        assert_eq!(
+            read(&[(header::IF_MATCH, "7")]),
+            Err(Problem::PreconditionFailed)
+        );
+        assert!(matches!(
+            read(&[(header::IF_NONE_MATCH, "\"7\"")]),
+            Err(Problem::Malformed(_))
+        ));
         assert!(!Expectation::Absent.holds(Some(1)) && !Expectation::Revision(1).holds(Some(2)));
     }
 }

@@ -35,7 +35,11 @@ impl Running {
         }
         let id = (own.len() < OF_TENANT_MAX).then(|| id.to_owned());
         own.extend(id.clone());
-        Ok(Turn { known: self.0.clone(), tenant: tenant.clone(), id })
+        Ok(Turn {
+            known: self.0.clone(),
+            tenant: tenant.clone(),
+            id,
+        })
     }
 }
 
@@ -60,8 +64,14 @@ mod tests {
     fn a_key_runs_once_at_a_time_and_is_forgotten_afterwards() {
         let (running, acme) = (Running::default(), TenantId::new("acme").unwrap());
         let first = running.begin(&acme, "api_1").unwrap();
-        assert_eq!(running.begin(&acme, "api_1").unwrap_err(), Problem::IdempotencyRunning);
-        let others = (running.begin(&acme, "api_2").unwrap(), TenantId::new("globex").unwrap());
+        assert_eq!(
+            running.begin(&acme, "api_1").unwrap_err(),
+            Problem::IdempotencyRunning
+        );
+        let others = (
+            running.begin(&acme, "api_2").unwrap(),
+            TenantId::new("globex").unwrap(),
+        );
         let globex = running.begin(&others.1, "api_1").unwrap();
         drop(first);
         let again = running.begin(&acme, "api_1").unwrap();
@@ -72,8 +82,9 @@ mod tests {
     #[test]
     fn a_tenant_that_runs_too_many_is_left_to_the_log() {
         let (running, acme) = (Running::default(), TenantId::new("acme").unwrap());
-        let known: Vec<_> =
-            (0..OF_TENANT_MAX).map(|n| running.begin(&acme, &n.to_string()).unwrap()).collect();
+        let known: Vec<_> = (0..OF_TENANT_MAX)
+            .map(|n| running.begin(&acme, &n.to_string()).unwrap())
+            .collect();
         let beyond = [(); 2].map(|()| running.begin(&acme, "one more").unwrap());
         assert_eq!(running.0.lock().unwrap()[&acme].len(), OF_TENANT_MAX);
         drop((known, beyond));

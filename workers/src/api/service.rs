@@ -2,8 +2,8 @@
 
 use super::problem::Problem;
 use super::{
-    App, auth, bots, conversations, dead_letters, flows, hooks, messages, owner, pools, rate, replays,
-    tuning, usage,
+    App, auth, bots, conversations, dead_letters, flows, hooks, messages, owner, pools, rate,
+    replays, tuning, usage,
 };
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
@@ -34,15 +34,25 @@ pub fn document() -> utoipa::openapi::OpenApi {
 
 /// Says of every operation that what goes wrong outside its own answers is a problem document too.
 fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(PROBLEM_SCHEMA))).build();
+    let body = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(PROBLEM_SCHEMA)))
+        .build();
     let problem = ResponseBuilder::new()
         .description("What went wrong, as `application/problem+json`.")
         .content("application/problem+json", body)
         .build();
     for path in document.paths.paths.values_mut() {
-        let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.delete];
+        let operations = [
+            &mut path.get,
+            &mut path.put,
+            &mut path.post,
+            &mut path.delete,
+        ];
         for operation in operations.into_iter().flatten() {
-            operation.responses.responses.insert("default".to_owned(), RefOr::T(problem.clone()));
+            operation
+                .responses
+                .responses
+                .insert("default".to_owned(), RefOr::T(problem.clone()));
         }
     }
     document
@@ -64,9 +74,14 @@ struct BearerKey;
 
 impl Modify for BearerKey {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let scheme =
-            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key.")).build();
-        openapi.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An API key."))
+            .build();
+        openapi
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("key", SecurityScheme::Http(scheme));
     }
 }
 
@@ -110,7 +125,10 @@ pub(super) fn router(app: App) -> Router {
     routes
         .route("/", get(index))
         .route("/openapi.json", get(document))
-        .route("/hooks/chatwoot/{tenant}/{link}/{token}", post(hooks::chatwoot))
+        .route(
+            "/hooks/chatwoot/{tenant}/{link}/{token}",
+            post(hooks::chatwoot),
+        )
         .fallback(|| async { Problem::NotFound("path") })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
         .layer(DefaultBodyLimit::max(app.settings.body_bytes_max))
@@ -142,8 +160,10 @@ async fn index() -> Response {
 }
 
 fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
-    let text =
-        cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
+    let text = cause
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| cause.downcast_ref::<String>().map(String::as_str));
     tracing::error!(cause = text.unwrap_or("unknown"), "a request panicked");
     Problem::Internal.into_response()
 }
@@ -157,13 +177,16 @@ async fn deadline(State(app): State<App>, request: Request, next: Next) -> Respo
 
 /// Gives every request an id, or takes the caller's, and says it in logs and on the answer.
 async fn identify(request: Request, next: Next) -> Response {
-    let given = request.headers().get(REQUEST_ID).filter(|value| is_usable(value)).cloned();
+    let given = request
+        .headers()
+        .get(REQUEST_ID)
+        .filter(|value| is_usable(value))
+        .cloned();
     let id = given.unwrap_or_else(|| {
         let text = ackline_shared::ids::hex(&rand::random::<[u8; 12]>());
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
     });
-    let span =
-        tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method = %request.method());
+    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method = %request.method());
     let mut response = next.run(request).instrument(span).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response
@@ -186,9 +209,17 @@ mod tests {
         async fn broken() -> Response {
             panic!("a bug")
         }
-        let service = Router::<()>::new().route("/", get(broken)).layer(CatchPanicLayer::custom(panicked));
-        let response = service.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+        let service = Router::<()>::new()
+            .route("/", get(broken))
+            .layer(CatchPanicLayer::custom(panicked));
+        let response = service
+            .oneshot(Request::get("/").body(Body::empty()).unwrap())
+            .await
+            .unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
     }
 }

@@ -30,8 +30,10 @@ impl ApiSettings {
     pub fn read(reader: &mut Reader) -> Self {
         let body_bytes_max = reader.bytes("api.body_bytes_max", 1 << 10..=64 << 20);
         let mut count = |key: &str| u32::try_from(reader.count(key, 1..=1_000_000)).unwrap_or(1);
-        let (requests_per_second, requests_burst) =
-            (count("api.requests_per_second"), count("api.requests_burst"));
+        let (requests_per_second, requests_burst) = (
+            count("api.requests_per_second"),
+            count("api.requests_burst"),
+        );
         Self {
             listen: reader.address("api.listen"),
             private_listen: reader.address("api.private_listen"),
@@ -48,7 +50,11 @@ impl ApiSettings {
 /// A duration, or "off".
 fn rest_after_agent(reader: &mut Reader) -> Duration {
     const KEY: &str = "flows.rest_after_agent";
-    if reader.text(KEY) == "off" { Duration::ZERO } else { reader.duration(KEY) }
+    if reader.text(KEY) == "off" {
+        Duration::ZERO
+    } else {
+        reader.duration(KEY)
+    }
 }
 
 #[cfg(test)]

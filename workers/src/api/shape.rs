@@ -20,13 +20,18 @@ impl Shapes {
     /// Takes them out of the document.
     pub fn of(document: &utoipa::openapi::OpenApi) -> Self {
         let document = serde_json::to_value(document).unwrap_or_default();
-        let schemas = document.pointer("/components/schemas").and_then(Value::as_object);
+        let schemas = document
+            .pointer("/components/schemas")
+            .and_then(Value::as_object);
         Self(schemas.cloned().unwrap_or_default())
     }
 
     /// Says everything that is wrong with a body's shape.
     pub fn mistakes(&self, name: &str, body: &Value) -> Vec<Mistake> {
-        let mut check = Check { shapes: self, mistakes: Vec::new() };
+        let mut check = Check {
+            shapes: self,
+            mistakes: Vec::new(),
+        };
         if let Some(schema) = self.0.get(name) {
             check.value("", schema, body);
         }
@@ -48,21 +53,35 @@ impl<'s> Check<'s> {
 
     fn value(&mut self, at: &str, schema: &'s Value, value: &Value) {
         if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
-            let known = name.strip_prefix(REFERENCE).and_then(|name| self.shapes.0.get(name));
-            return known.into_iter().for_each(|schema| self.value(at, schema, value));
+            let known = name
+                .strip_prefix(REFERENCE)
+                .and_then(|name| self.shapes.0.get(name));
+            return known
+                .into_iter()
+                .for_each(|schema| self.value(at, schema, value));
         }
         if let Some(variants) = schema.get("oneOf").and_then(Value::as_array) {
             return self.variant(at, variants, value);
         }
         if let Some(words) = schema.get("enum").and_then(Value::as_array) {
             if !words.contains(value) {
-                self.say(at, format!("must be {}", one_of(words.iter().filter_map(Value::as_str))));
+                self.say(
+                    at,
+                    format!("must be {}", one_of(words.iter().filter_map(Value::as_str))),
+                );
             }
             return;
         }
         let types = types(schema);
         if !types.is_empty() && !types.iter().any(|name| is_of(name, schema, value)) {
-            return self.say(at, format!("must be {}, and is {}", words_for(&types, schema), word_of(value)));
+            return self.say(
+                at,
+                format!(
+                    "must be {}, and is {}",
+                    words_for(&types, schema),
+                    word_of(value)
+                ),
+            );
         }
         match value {
             Value::Object(members) => self.members(at, schema, members),
@@ -84,7 +103,11 @@ impl<'s> Check<'s> {
         if value.is_null() && variants.iter().any(|schema| is_null(&schema)) {
             return;
         }
-        let tag = |schema: &'s Value| schema.pointer("/properties/type/enum/0").and_then(Value::as_str);
+        let tag = |schema: &'s Value| {
+            schema
+                .pointer("/properties/type/enum/0")
+                .and_then(Value::as_str)
+        };
         let tags: Vec<&str> = variants.iter().filter_map(tag).collect();
         if tags.is_empty() {
             return variants
@@ -97,20 +120,38 @@ impl<'s> Check<'s> {
             return self.say(at, format!("must be an object, and is {}", word_of(value)));
         };
         let said = members.get(TAG).and_then(Value::as_str);
-        match variants.iter().find(|schema| said.is_some() && tag(schema) == said) {
+        match variants
+            .iter()
+            .find(|schema| said.is_some() && tag(schema) == said)
+        {
             Some(schema) => self.members(at, schema, members),
             None if members.contains_key(TAG) => {
-                self.say(&format!("{at}/{TAG}"), format!("must be {}", one_of(tags.into_iter())));
+                self.say(
+                    &format!("{at}/{TAG}"),
+                    format!("must be {}", one_of(tags.into_iter())),
+                );
             }
-            None => self.say(&format!("{at}/{TAG}"), format!("is needed: {}", one_of(tags.into_iter()))),
+            None => self.say(
+                &format!("{at}/{TAG}"),
+                format!("is needed: {}", one_of(tags.into_iter())),
+            ),
         }
     }
 
     fn members(&mut self, at: &str, schema: &'s Value, members: &Map<String, Value>) {
         let known = schema.get("properties").and_then(Value::as_object);
-        let of_others = schema.get("additionalProperties").filter(|schema| schema.is_object());
-        let needed = schema.get("required").and_then(Value::as_array).into_iter().flatten();
-        for name in needed.filter_map(Value::as_str).filter(|name| !members.contains_key(*name)) {
+        let of_others = schema
+            .get("additionalProperties")
+            .filter(|schema| schema.is_object());
+        let needed = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        for name in needed
+            .filter_map(Value::as_str)
+            .filter(|name| !members.contains_key(*name))
+        {
             self.say(&format!("{at}/{}", escaped(name)), "is needed".to_owned());
         }
         for (name, value) in members {
@@ -119,7 +160,10 @@ impl<'s> Check<'s> {
                 (Some(schema), _, _) | (None, Some(schema), _) => self.value(&place, schema, value),
                 (None, None, Some(known)) => {
                     let names = known.keys().map(String::as_str);
-                    self.say(&place, format!("is unknown; there is {}", listed(names, "and")));
+                    self.say(
+                        &place,
+                        format!("is unknown; there is {}", listed(names, "and")),
+                    );
                 }
                 // Left open.
                 (None, None, None) => {}
@@ -150,13 +194,19 @@ fn is_of(name: &str, schema: &Value, value: &Value) -> bool {
                 u64::MAX
             };
             match schema.get("minimum").and_then(Value::as_u64) {
-                Some(min) => value.as_u64().is_some_and(|number| (min..=max).contains(&number)),
+                Some(min) => value
+                    .as_u64()
+                    .is_some_and(|number| (min..=max).contains(&number)),
                 None => value.is_i64() || value.is_u64(),
             }
         }
         // One that says nothing of its members is open, whatever it is.
         "object" => {
-            value.is_object() || schema.get("properties").or(schema.get("additionalProperties")).is_none()
+            value.is_object()
+                || schema
+                    .get("properties")
+                    .or(schema.get("additionalProperties"))
+                    .is_none()
         }
         _ => true,
     }
@@ -203,7 +253,11 @@ fn listed<'a>(words: impl Iterator<Item = &'a str>, last: &str) -> String {
 
 /// A member's name as a part of a JSON pointer (RFC 6901), cut to a printable length.
 fn escaped(name: &str) -> String {
-    name.chars().take(80).collect::<String>().replace('~', "~0").replace('/', "~1")
+    name.chars()
+        .take(80)
+        .collect::<String>()
+        .replace('~', "~0")
+        .replace('/', "~1")
 }
 
 #[cfg(test)]
@@ -214,7 +268,10 @@ mod tests {
 
     fn mistakes(name: &str, body: Value) -> Vec<(String, String)> {
         let mistakes = Shapes::of(&api::document()).mistakes(name, &body);
-        mistakes.into_iter().map(|mistake| (mistake.at, mistake.detail)).collect()
+        mistakes
+            .into_iter()
+            .map(|mistake| (mistake.at, mistake.detail))
+            .collect()
     }
 
     fn places(name: &str, body: Value) -> Vec<String> {
@@ -235,10 +292,19 @@ mod tests {
                 ("/to/phnoe", "is unknown; there is `user_id` and `phone`"),
                 ("/content/body", "must be a text, and is a list"),
                 ("/content/buttons/0/title", "is needed"),
-                ("/content/buttons/0/titel", "is unknown; there is `id` and `title`"),
-                ("/content/preview", "is unknown; there is `body`, `header`, `footer`, `buttons` and `type`"),
+                (
+                    "/content/buttons/0/titel",
+                    "is unknown; there is `id` and `title`"
+                ),
+                (
+                    "/content/preview",
+                    "is unknown; there is `body`, `header`, `footer`, `buttons` and `type`"
+                ),
                 ("/lane", "must be `live` or `bulk`"),
-                ("/a~1b", "is unknown; there is `phone_number_id`, `to`, `content`, `reply_to` and `lane`"),
+                (
+                    "/a~1b",
+                    "is unknown; there is `phone_number_id`, `to`, `content`, `reply_to` and `lane`"
+                ),
             ]
             .map(|(at, detail)| (at.to_owned(), detail.to_owned()))
         );
@@ -247,9 +313,18 @@ mod tests {
     #[test]
     fn a_content_says_what_it_is() {
         let to = json!({"phone": "49"});
-        assert_eq!(places("NewMessage", json!({"to": to, "content": {"body": "x"}})), ["/content/type"]);
-        assert_eq!(places("NewMessage", json!({"to": to, "content": {"type": "txt"}})), ["/content/type"]);
-        assert_eq!(places("NewMessage", json!({"to": to, "content": "hello"})), ["/content"]);
+        assert_eq!(
+            places("NewMessage", json!({"to": to, "content": {"body": "x"}})),
+            ["/content/type"]
+        );
+        assert_eq!(
+            places("NewMessage", json!({"to": to, "content": {"type": "txt"}})),
+            ["/content/type"]
+        );
+        assert_eq!(
+            places("NewMessage", json!({"to": to, "content": "hello"})),
+            ["/content"]
+        );
         assert_eq!(places("NewMessage", json!([])), [""]);
         let open = json!({"type": "template", "name": "t", "language": "en", "components": [{"any": [1]}]});
         assert!(places("NewMessage", json!({"to": to, "content": open})).is_empty());
@@ -258,7 +333,10 @@ mod tests {
     #[test]
     fn numbers_maps_and_open_values_are_told_apart() {
         let tuning = json!({"concurrency": -1, "lanes": {"sts": "x", "msg": 3}, "paused": null});
-        assert_eq!(places("PoolTuning", tuning), ["/concurrency", "/lanes/sts", "/paused"]);
+        assert_eq!(
+            places("PoolTuning", tuning),
+            ["/concurrency", "/lanes/sts", "/paused"]
+        );
         assert!(places("FlowBody", json!({"definition": {"nodes": []}})).is_empty());
         assert!(places("ReplayLetter", json!({"payload": "not JSON"})).is_empty());
     }

@@ -4,7 +4,9 @@ use jiff::Timestamp;
 
 /// Writes unix milliseconds; a time out of range becomes the end of time.
 pub fn rfc3339(ms: u64) -> String {
-    let timestamp = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let timestamp = i64::try_from(ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
     timestamp.unwrap_or(Timestamp::MAX).to_string()
 }
 

@@ -4,7 +4,10 @@
 //! tenant's share of it, only as the platform; tenants it operates may be paused, drained and discarded, and set going
 //! again unless the platform holds them. Every change is obeyed by every process within a second.
 
-#![allow(unused_qualifications, reason = "utoipa qualifies the types named in params()")]
+#![allow(
+    unused_qualifications,
+    reason = "utoipa qualifies the types named in params()"
+)]
 
 use super::App;
 use super::auth::{Caller, CanOperate};
@@ -16,8 +19,8 @@ use super::time::rfc3339;
 use crate::core::adaptive::Choice;
 use crate::core::log::now_ms;
 use crate::core::tuning::{
-    Change, HISTORY_MAX, Mode, PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake, TuningStore,
-    authority, check_pool, check_tenant,
+    Change, HISTORY_MAX, Mode, PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake,
+    TuningStore, authority, check_pool, check_tenant,
 };
 use crate::lanes;
 use ackline_shared::ids::TenantId;
@@ -158,8 +161,10 @@ pub struct AuditQuery {
 pub async fn list(State(app): State<App>, CanOperate(caller): CanOperate) -> Json<Page<PoolEntry>> {
     let (table, snapshot) = (app.platform.tuning.table(), app.platform.snapshot());
     let entry = |pool: Pool| {
-        let mut tenants: Vec<_> =
-            table.tenants(pool).filter(|(tenant, _)| caller.reaches(&snapshot, tenant)).collect();
+        let mut tenants: Vec<_> = table
+            .tenants(pool)
+            .filter(|(tenant, _)| caller.reaches(&snapshot, tenant))
+            .collect();
         tenants.sort_unstable_by_key(|(tenant, _)| *tenant);
         let shown = |(tenant, entry): &(&TenantId, &Stamped<TenantTuning>)| TenantEntry {
             tenant: (*tenant).clone(),
@@ -171,14 +176,21 @@ pub async fn list(State(app): State<App>, CanOperate(caller): CanOperate) -> Jso
         PoolEntry {
             pool: pool.as_str(),
             lane_names: lanes::names(pool),
-            tuning: set.map(|entry| entry.value.clone().into()).unwrap_or_default(),
-            by: set.filter(|_| caller.is_platform()).map(|entry| entry.by.clone()),
+            tuning: set
+                .map(|entry| entry.value.clone().into())
+                .unwrap_or_default(),
+            by: set
+                .filter(|_| caller.is_platform())
+                .map(|entry| entry.by.clone()),
             at: set.map(|entry| rfc3339(entry.at_ms)),
             tenants_tuned: tenants.len(),
             tenants: tenants.iter().take(TENANTS_LISTED_MAX).map(shown).collect(),
         }
     };
-    Json(Page { items: Pool::ALL.map(entry).into(), next_cursor: None })
+    Json(Page {
+        items: Pool::ALL.map(entry).into(),
+        next_cursor: None,
+    })
 }
 
 /// Tells who turned what, the newest first; the last 64 changes of each setting are known.
@@ -191,18 +203,27 @@ pub async fn audit(
 ) -> Result<Json<Page<AuditEntry>>, Problem> {
     let limit = query.limit.unwrap_or(100);
     if !(1..=HISTORY_MAX).contains(&limit) {
-        return Err(Problem::Malformed(format!("limit: must be 1 to {HISTORY_MAX}")));
+        return Err(Problem::Malformed(format!(
+            "limit: must be 1 to {HISTORY_MAX}"
+        )));
     }
     app.reach_log()?;
     let snapshot = app.platform.snapshot();
-    let read = if caller.is_platform() { limit } else { HISTORY_MAX };
+    let read = if caller.is_platform() {
+        limit
+    } else {
+        HISTORY_MAX
+    };
     let mut changes = store(&app).history(read).await.map_err(problem)?;
     changes.retain(|change| match &change.tenant {
         Some(tenant) => caller.reaches(&snapshot, tenant),
         None => caller.is_platform(),
     });
     changes.truncate(limit);
-    Ok(Json(Page { items: changes.into_iter().map(AuditEntry::from).collect(), next_cursor: None }))
+    Ok(Json(Page {
+        items: changes.into_iter().map(AuditEntry::from).collect(),
+        next_cursor: None,
+    }))
 }
 
 /// Reads what is turned of a pool.
@@ -245,9 +266,16 @@ pub async fn put_pool(
     let pool = pool_of(&pool)?;
     let expected = Expectation::read(&headers)?;
     let (value, mut mistakes) = pool_tuning(body);
-    mistakes.extend(check_pool(&value, &lanes::names(pool), app.concurrency.of(pool)));
+    mistakes.extend(check_pool(
+        &value,
+        &lanes::names(pool),
+        app.concurrency.of(pool),
+    ));
     refuse(mistakes)?;
-    let saved = save(&app, &caller, &tuning_key::pool(pool), expected, |_| Ok(value)).await?;
+    let saved = save(&app, &caller, &tuning_key::pool(pool), expected, |_| {
+        Ok(value)
+    })
+    .await?;
     Ok(saved.map(PoolBody::from).into_response())
 }
 
@@ -269,7 +297,10 @@ pub async fn delete_pool(
 ) -> Result<StatusCode, Problem> {
     caller.of_platform()?;
     let key = tuning_key::pool(pool_of(&pool)?);
-    save(&app, &caller, &key, Expectation::read(&headers)?, |_| Ok(PoolTuning::default())).await?;
+    save(&app, &caller, &key, Expectation::read(&headers)?, |_| {
+        Ok(PoolTuning::default())
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -318,12 +349,18 @@ pub async fn put_tenant(
     let confirmed = body.confirm.take();
     let value = TenantTuning::from(body);
     if value.mode == Some(Mode::Discard) && confirmed.as_deref() != Some(tenant.as_str()) {
-        let mistake = Mistake::new("/confirm", "discarding needs the tenant's id here once more");
+        let mistake = Mistake::new(
+            "/confirm",
+            "discarding needs the tenant's id here once more",
+        );
         return Err(Problem::Invalid(vec![mistake]));
     }
     refuse(check_tenant(&value, &lanes::names(pool)))?;
     let key = tuning_key::tenant(pool, &tenant);
-    let saved = save(&app, &caller, &key, expected, |stored| allowed(&caller, stored, value)).await?;
+    let saved = save(&app, &caller, &key, expected, |stored| {
+        allowed(&caller, stored, value)
+    })
+    .await?;
     Ok(saved.map(TenantBody::from).into_response())
 }
 
@@ -354,7 +391,11 @@ pub async fn delete_tenant(
 /// A tenant that the caller does not operate is one that it does not know of.
 fn operated(app: &App, caller: &Caller, tenant: &TenantId) -> Result<(), Problem> {
     let reached = caller.reaches(&app.platform.snapshot(), tenant);
-    if reached { Ok(()) } else { Err(Problem::NotFound("tenant")) }
+    if reached {
+        Ok(())
+    } else {
+        Err(Problem::NotFound("tenant"))
+    }
 }
 
 /// What a caller may make of a tenant's settings.
@@ -380,9 +421,16 @@ where
 {
     app.reach_log()?;
     let (revision, entry) = store(app).read::<T>(key).await.map_err(problem)?;
-    let value = entry.map(|entry| entry.value).filter(|value| *value != T::default());
+    let value = entry
+        .map(|entry| entry.value)
+        .filter(|value| *value != T::default());
     let value = value.ok_or(Problem::NotFound("tuning: everything is as configured"))?;
-    Ok(Revised { value: B::from(value), revision, is_new: false }.into_response())
+    Ok(Revised {
+        value: B::from(value),
+        revision,
+        is_new: false,
+    }
+    .into_response())
 }
 
 /// Writes what `decide` makes of the stored entry, if that is as expected.
@@ -400,11 +448,15 @@ where
     let store = store(app);
     let (last, stored, is_set) = match store.read::<T>(key).await {
         Ok((last, stored)) => {
-            let is_set = stored.as_ref().is_some_and(|entry| entry.value != T::default());
+            let is_set = stored
+                .as_ref()
+                .is_some_and(|entry| entry.value != T::default());
             (last, stored, is_set)
         }
         // What does not parse is replaced like anything else, by whoever may replace anything.
-        Err(TuningError::Unreadable { revision, .. }) if caller.is_platform() => (revision, None, true),
+        Err(TuningError::Unreadable { revision, .. }) if caller.is_platform() => {
+            (revision, None, true)
+        }
         Err(error) => return Err(problem(error)),
     };
     if !expected.holds(is_set.then_some(last)) {
@@ -413,13 +465,26 @@ where
     let value = decide(stored.as_ref())?;
     let by = format!("key:{}/{}", caller.tenant, caller.key);
     tracing::info!(key, by, "a live setting is changed");
-    let stamped = Stamped { value, by, at_ms: now_ms(), platform: caller.is_platform() };
-    let revision = store.write(key, &stamped, last).await.map_err(|error| match (error, expected) {
-        (TuningError::Conflict(_), Expectation::Any) => Problem::Conflict,
-        (TuningError::Conflict(_), _) => Problem::PreconditionFailed,
-        (error, _) => problem(error),
-    })?;
-    Ok(Revised { value: stamped.value, revision, is_new: !is_set })
+    let stamped = Stamped {
+        value,
+        by,
+        at_ms: now_ms(),
+        platform: caller.is_platform(),
+    };
+    let revision =
+        store
+            .write(key, &stamped, last)
+            .await
+            .map_err(|error| match (error, expected) {
+                (TuningError::Conflict(_), Expectation::Any) => Problem::Conflict,
+                (TuningError::Conflict(_), _) => Problem::PreconditionFailed,
+                (error, _) => problem(error),
+            })?;
+    Ok(Revised {
+        value: stamped.value,
+        revision,
+        is_new: !is_set,
+    })
 }
 
 fn pool_of(name: &str) -> Result<Pool, Problem> {
@@ -432,7 +497,13 @@ async fn is_known(app: &App, tenant: &TenantId) -> Result<(), Problem> {
     }
     // A tenant declared a moment ago may not have reached the snapshot yet.
     app.reach_log()?;
-    match app.platform.buckets.config.get(config_key::tenant(tenant)).await {
+    match app
+        .platform
+        .buckets
+        .config
+        .get(config_key::tenant(tenant))
+        .await
+    {
         Ok(Some(_)) => Ok(()),
         Ok(None) => Err(Problem::NotFound("tenant")),
         Err(error) => Err(problem(TuningError::Away(error.to_string()))),
@@ -443,8 +514,19 @@ fn refuse(mistakes: Vec<TuningMistake>) -> Result<(), Problem> {
     if mistakes.is_empty() {
         return Ok(());
     }
-    let at = |key: &str| if key.is_empty() { String::new() } else { format!("/{}", key.replace('.', "/")) };
-    Err(Problem::Invalid(mistakes.into_iter().map(|one| Mistake::new(at(&one.key), one.detail)).collect()))
+    let at = |key: &str| {
+        if key.is_empty() {
+            String::new()
+        } else {
+            format!("/{}", key.replace('.', "/"))
+        }
+    };
+    Err(Problem::Invalid(
+        mistakes
+            .into_iter()
+            .map(|one| Mistake::new(at(&one.key), one.detail))
+            .collect(),
+    ))
 }
 
 fn problem(error: TuningError) -> Problem {
@@ -453,46 +535,119 @@ fn problem(error: TuningError) -> Problem {
         TuningError::Conflict(_) => Problem::Conflict,
         TuningError::Away(_) => Problem::NatsAway,
         TuningError::Unreadable { .. } => Problem::Internal,
-        TuningError::Newer { newer, .. } => Problem::Invalid(vec![Mistake::new("", newer.to_string())]),
+        TuningError::Newer { newer, .. } => {
+            Problem::Invalid(vec![Mistake::new("", newer.to_string())])
+        }
     }
 }
 
 impl From<PoolTuning> for PoolBody {
     fn from(tuning: PoolTuning) -> Self {
-        let PoolTuning { concurrency, adaptive, tenant_in_flight_max, lanes, paused } = tuning;
+        let PoolTuning {
+            concurrency,
+            adaptive,
+            tenant_in_flight_max,
+            lanes,
+            paused,
+        } = tuning;
         let adaptive = adaptive.map(String::from);
-        Self { concurrency, adaptive, tenant_in_flight_max, lanes, paused }
+        Self {
+            concurrency,
+            adaptive,
+            tenant_in_flight_max,
+            lanes,
+            paused,
+        }
     }
 }
 
 /// Reads a body, with what cannot be read of it.
 fn pool_tuning(body: PoolBody) -> (PoolTuning, Vec<TuningMistake>) {
-    let PoolBody { concurrency, adaptive, tenant_in_flight_max, lanes, paused } = body;
+    let PoolBody {
+        concurrency,
+        adaptive,
+        tenant_in_flight_max,
+        lanes,
+        paused,
+    } = body;
     let (adaptive, mistakes) = match adaptive.map(|text| text.parse::<Choice>()).transpose() {
         Ok(adaptive) => (adaptive, Vec::new()),
-        Err(error) => (None, vec![TuningMistake { key: "adaptive".to_owned(), detail: error.to_string() }]),
+        Err(error) => (
+            None,
+            vec![TuningMistake {
+                key: "adaptive".to_owned(),
+                detail: error.to_string(),
+            }],
+        ),
     };
-    (PoolTuning { concurrency, adaptive, tenant_in_flight_max, lanes, paused }, mistakes)
+    (
+        PoolTuning {
+            concurrency,
+            adaptive,
+            tenant_in_flight_max,
+            lanes,
+            paused,
+        },
+        mistakes,
+    )
 }
 
 impl From<TenantTuning> for TenantBody {
     fn from(tuning: TenantTuning) -> Self {
-        let TenantTuning { weight, in_flight_max, paused, mode } = tuning;
-        Self { weight, in_flight_max, paused, mode, confirm: None }
+        let TenantTuning {
+            weight,
+            in_flight_max,
+            paused,
+            mode,
+        } = tuning;
+        Self {
+            weight,
+            in_flight_max,
+            paused,
+            mode,
+            confirm: None,
+        }
     }
 }
 
 impl From<TenantBody> for TenantTuning {
     fn from(body: TenantBody) -> Self {
-        let TenantBody { weight, in_flight_max, paused, mode, confirm: _ } = body;
-        Self { weight, in_flight_max, paused, mode }
+        let TenantBody {
+            weight,
+            in_flight_max,
+            paused,
+            mode,
+            confirm: _,
+        } = body;
+        Self {
+            weight,
+            in_flight_max,
+            paused,
+            mode,
+        }
     }
 }
 
 impl From<Change> for AuditEntry {
     fn from(change: Change) -> Self {
-        let Change { revision, at_ms, by, pool, tenant, from, to } = change;
+        let Change {
+            revision,
+            at_ms,
+            by,
+            pool,
+            tenant,
+            from,
+            to,
+        } = change;
         let at = (at_ms > 0).then(|| rfc3339(at_ms));
-        Self { revision, at, by, pool, tenant, from, to }
+        Self {
+            revision,
+            at,
+            by,
+            pool,
+            tenant,
+            from,
+            to,
+        }
     }
 }

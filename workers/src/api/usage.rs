@@ -20,5 +20,9 @@ pub struct Usage {
 #[utoipa::path(get, path = "/usage", tag = "usage", operation_id = "getUsage",
     responses((status = 200, description = "Used and limit of each kind.", body = Usage)))]
 pub async fn get(State(app): State<App>, CanRead(caller): CanRead) -> Json<Usage> {
-    Json(Usage { declared: app.limits.used(&app.platform.snapshot().sizes(&caller.tenant)) })
+    Json(Usage {
+        declared: app
+            .limits
+            .used(&app.platform.snapshot().sizes(&caller.tenant)),
+    })
 }

@@ -26,7 +26,8 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let settings = match Settings::read(Reader::load(arguments.config.as_deref(), std::env::vars())) {
+    let settings = match Settings::read(Reader::load(arguments.config.as_deref(), std::env::vars()))
+    {
         Ok(settings) => settings,
         Err(report) => return say(&report, EXIT_CONFIG),
     };
@@ -47,9 +48,10 @@ async fn main() -> ExitCode {
 }
 
 async fn wait_for_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         return std::future::pending().await;
     };
     tokio::select! {
@@ -58,7 +60,10 @@ async fn wait_for_signal() {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "what ends the program is said where it was started")]
+#[allow(
+    clippy::print_stderr,
+    reason = "what ends the program is said where it was started"
+)]
 fn say(what: &dyn std::fmt::Display, status: u8) -> ExitCode {
     eprint!("{what}");
     ExitCode::from(status)

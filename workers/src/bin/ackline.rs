@@ -11,7 +11,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let (mut live, mut person) = (std::io::stdout(), AtTerminal);
     let running = cli::run_live(std::env::args_os(), &environment, &mut live, &mut person);
     let outcome = runtime.block_on(running);

@@ -90,32 +90,57 @@ impl AgreeArguments {
         person.show(&shown);
         match person.answer(question) {
             Some(true) => Ok(()),
-            Some(false) => Err(Outcome { err: "nothing was changed\n".to_owned(), ..failed() }),
+            Some(false) => Err(Outcome {
+                err: "nothing was changed\n".to_owned(),
+                ..failed()
+            }),
             None => {
                 let how = "nothing was changed: there is no terminal to ask at; say --yes";
                 let err = format!("error: {how}, or --count {total} for exactly so many\n");
-                Err(Outcome { err, code: EXIT_CONFIG, ..Outcome::default() })
+                Err(Outcome {
+                    err,
+                    code: EXIT_CONFIG,
+                    ..Outcome::default()
+                })
             }
         }
     }
 }
 
 /// Goes on when somebody agrees to what is shown, or a yes was given before.
-pub fn confirm(yes: bool, shown: &str, question: &str, person: &mut dyn Person) -> Result<(), Outcome> {
+pub fn confirm(
+    yes: bool,
+    shown: &str,
+    question: &str,
+    person: &mut dyn Person,
+) -> Result<(), Outcome> {
     person.show(shown);
-    match if yes { Some(true) } else { person.answer(question) } {
+    match if yes {
+        Some(true)
+    } else {
+        person.answer(question)
+    } {
         Some(true) => Ok(()),
-        Some(false) => Err(Outcome { err: "nothing was changed\n".to_owned(), ..failed() }),
+        Some(false) => Err(Outcome {
+            err: "nothing was changed\n".to_owned(),
+            ..failed()
+        }),
         None => {
-            let why =
-                "error: nothing was changed: there is no terminal to ask at; say --yes when this is meant";
-            Err(Outcome { err: format!("{why}\n"), code: EXIT_CONFIG, ..Outcome::default() })
+            let why = "error: nothing was changed: there is no terminal to ask at; say --yes when this is meant";
+            Err(Outcome {
+                err: format!("{why}\n"),
+                code: EXIT_CONFIG,
+                ..Outcome::default()
+            })
         }
     }
 }
 
 fn failed() -> Outcome {
-    Outcome { code: EXIT_FAILED, ..Outcome::default() }
+    Outcome {
+        code: EXIT_FAILED,
+        ..Outcome::default()
+    }
 }
 
 #[cfg(test)]
@@ -142,9 +167,14 @@ mod tests {
         complete: bool,
         says: Option<bool>,
     ) -> (Result<(), Outcome>, String) {
-        let count = Count { total: 3, complete, ..Count::default() };
+        let count = Count {
+            total: 3,
+            complete,
+            ..Count::default()
+        };
         let mut person = Says(says, String::new());
-        let settled = arguments.settle(&Counted::new(&count, "dead letters"), "Go on?", &mut person);
+        let settled =
+            arguments.settle(&Counted::new(&count, "dead letters"), "Go on?", &mut person);
         (settled, person.1)
     }
 
@@ -152,12 +182,21 @@ mod tests {
     fn somebody_sees_what_it_is_about_and_says_yes() {
         let ask = AgreeArguments::default();
         let (settled, shown) = settle(&ask, true, Some(true));
-        assert_eq!((settled, shown.as_str()), (Ok(()), "3 dead letters\nGo on?"));
+        assert_eq!(
+            (settled, shown.as_str()),
+            (Ok(()), "3 dead letters\nGo on?")
+        );
         let refused = settle(&ask, true, Some(false)).0.unwrap_err();
-        assert_eq!((refused.code, refused.err.as_str()), (EXIT_FAILED, "nothing was changed\n"));
+        assert_eq!(
+            (refused.code, refused.err.as_str()),
+            (EXIT_FAILED, "nothing was changed\n")
+        );
         let nobody = settle(&ask, true, None).0.unwrap_err();
         assert_eq!(nobody.code, EXIT_CONFIG);
-        assert!(nobody.err.contains("--yes") && nobody.err.contains("--count 3"), "{nobody:?}");
+        assert!(
+            nobody.err.contains("--yes") && nobody.err.contains("--count 3"),
+            "{nobody:?}"
+        );
         assert!(is_yes("Y\n") && is_yes("yes") && !is_yes("\n") && !is_yes("yea") && !is_yes("n"));
     }
 
@@ -165,10 +204,14 @@ mod tests {
     fn what_is_confirmed_is_shown_and_asked_for_unless_a_yes_was_given() {
         let said = |yes, says| {
             let mut person = Says(says, String::new());
-            let code = confirm(yes, "- bot b\n", "Delete?", &mut person).map_err(|outcome| outcome.code);
+            let code =
+                confirm(yes, "- bot b\n", "Delete?", &mut person).map_err(|outcome| outcome.code);
             (code, person.1)
         };
-        assert_eq!(said(false, Some(true)), (Ok(()), "- bot b\nDelete?".to_owned()));
+        assert_eq!(
+            said(false, Some(true)),
+            (Ok(()), "- bot b\nDelete?".to_owned())
+        );
         assert_eq!(said(true, None), (Ok(()), "- bot b\n".to_owned()));
         assert_eq!(said(false, Some(false)).0, Err(EXIT_FAILED));
         assert_eq!(said(false, None).0, Err(EXIT_CONFIG));
@@ -176,12 +219,27 @@ mod tests {
 
     #[test]
     fn a_yes_given_before_asks_nobody_and_a_number_must_be_the_right_one() {
-        let (settled, shown) = settle(&AgreeArguments { yes: true, count: None }, false, None);
-        assert!(settled.is_ok() && shown.starts_with("3 dead letters\n") && !shown.contains("Go on?"));
-        let count = |count| AgreeArguments { yes: false, count: Some(count) };
+        let (settled, shown) = settle(
+            &AgreeArguments {
+                yes: true,
+                count: None,
+            },
+            false,
+            None,
+        );
+        assert!(
+            settled.is_ok() && shown.starts_with("3 dead letters\n") && !shown.contains("Go on?")
+        );
+        let count = |count| AgreeArguments {
+            yes: false,
+            count: Some(count),
+        };
         assert_eq!(settle(&count(3), true, None), (Ok(()), String::new()));
         let other = settle(&count(2), true, Some(true)).0.unwrap_err();
         assert!(other.err.contains("these are 3 now"), "{other:?}");
-        assert!(settle(&count(3), false, Some(true)).0.is_err(), "there may be more than these");
+        assert!(
+            settle(&count(3), false, Some(true)).0.is_err(),
+            "there may be more than these"
+        );
     }
 }

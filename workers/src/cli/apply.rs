@@ -58,7 +58,9 @@ pub(super) enum ApplyError {
     Read(#[from] stored::ReadError),
     #[error(transparent)]
     Plan(#[from] plan::PlanError),
-    #[error("{0} was changed by somebody else meanwhile; run the command again to see what differs now")]
+    #[error(
+        "{0} was changed by somebody else meanwhile; run the command again to see what differs now"
+    )]
     Conflict(String),
     #[error("{what} cannot be written: {reason}")]
     Write { what: String, reason: String },
@@ -84,12 +86,20 @@ pub async fn run(
             if findings.mistakes.is_empty() {
                 return tell(arguments, &findings, &Plan::default(), 0, Err(error));
             }
-            findings.warnings.push(format!("what is stored was not looked at, only the file: {error}"));
+            findings.warnings.push(format!(
+                "what is stored was not looked at, only the file: {error}"
+            ));
             return refuse(arguments, &findings);
         }
     };
     let (mut plan, mut done) = (Plan::default(), 0);
-    let planned = examine(arguments, settings, declared, &stored, (&mut plan, &mut findings));
+    let planned = examine(
+        arguments,
+        settings,
+        declared,
+        &stored,
+        (&mut plan, &mut findings),
+    );
     if !findings.mistakes.is_empty() {
         return refuse(arguments, &findings);
     }
@@ -123,28 +133,47 @@ fn examine(
     stored: &Stored,
     (plan, findings): (&mut Plan, &mut Findings),
 ) -> Result<(), ApplyError> {
-    let surplus =
-        if arguments.prune { declared.owns.surplus(&declared.keys, stored) } else { BTreeSet::new() };
+    let surplus = if arguments.prune {
+        declared.owns.surplus(&declared.keys, stored)
+    } else {
+        BTreeSet::new()
+    };
     let stays = stored.0.iter().filter(|(key, _)| !surplus.contains(*key));
-    let stays = Stored(stays.map(|(key, entry)| (key.clone(), entry.clone())).collect());
+    let stays = Stored(
+        stays
+            .map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect(),
+    );
     check::check(&declared, &stays, findings);
-    findings.mistakes.extend(ownership::needed(&surplus, &declared.keys, stored));
+    findings
+        .mistakes
+        .extend(ownership::needed(&surplus, &declared.keys, stored));
     let owns = declared.owns.clone();
     let parts = Part::all_of(&declared.into_document());
     *plan = plan::plan(parts, stored, &settings.master, &owns, arguments.prune)?;
-    findings.mistakes.extend(room::mistakes(plan, stored, &settings.limits));
+    findings
+        .mistakes
+        .extend(room::mistakes(plan, stored, &settings.limits));
     Ok(())
 }
 
 /// Goes on when nothing is to be removed, or somebody agrees to that.
 fn agree(arguments: &ApplyArguments, plan: &Plan, person: &mut impl Person) -> Result<(), Outcome> {
-    let removed = plan.changes.iter().filter(|change| change.action == Action::Remove);
+    let removed = plan
+        .changes
+        .iter()
+        .filter(|change| change.action == Action::Remove);
     let shown: String = removed.map(|change| format!("{change}\n")).collect();
     if shown.is_empty() || arguments.dry_run {
         return Ok(());
     }
     let count = plan.count(Action::Remove);
-    agree::confirm(arguments.yes, &shown, &format!("Remove these {count}?"), person)
+    agree::confirm(
+        arguments.yes,
+        &shown,
+        &format!("Remove these {count}?"),
+        person,
+    )
 }
 
 async fn carry_out(
@@ -153,7 +182,9 @@ async fn carry_out(
     plan: &Plan,
     done: &mut usize,
 ) -> Result<(), ApplyError> {
-    let store = Box::pin(nats::prepare(context, &settings.nats)).await?.config;
+    let store = Box::pin(nats::prepare(context, &settings.nats))
+        .await?
+        .config;
     write(&store, plan, &settings.master, done).await
 }
 
@@ -183,25 +214,37 @@ fn content(
     master: &VaultKey,
     keyring: &mut BTreeMap<String, VaultKey>,
 ) -> Result<Option<Vec<u8>>, ApplyError> {
-    let failed = |reason: SealError| ApplyError::Seal { what: title(change), reason };
+    let failed = |reason: SealError| ApplyError::Seal {
+        what: title(change),
+        reason,
+    };
     match &change.content {
         Content::Nothing => Ok(None),
         Content::DataKey(scope) => {
             let fresh = VaultKey::generate();
             let sealed = fresh.seal_under(master, scope);
             keyring.insert(scope.clone(), fresh);
-            serde_json::to_vec(&sealed).map(Some).map_err(|error| failed(error.into()))
+            serde_json::to_vec(&sealed)
+                .map(Some)
+                .map_err(|error| failed(error.into()))
         }
         Content::Part(part) => {
             // A part without secrets seals nothing, so the key is not used.
             let data_key = keyring.get(part.scope()).unwrap_or(master);
-            part.as_ref().clone().seal(data_key, change.before.as_deref()).map(Some).map_err(failed)
+            part.as_ref()
+                .clone()
+                .seal(data_key, change.before.as_deref())
+                .map(Some)
+                .map_err(failed)
         }
     }
 }
 
 async fn put(store: &Store, change: &Change, value: Vec<u8>) -> Result<(), ApplyError> {
-    let failed = |reason: String| ApplyError::Write { what: title(change), reason };
+    let failed = |reason: String| ApplyError::Write {
+        what: title(change),
+        reason,
+    };
     match change.revision {
         None => match store.create(&change.key, value.into()).await {
             Ok(_) => Ok(()),
@@ -223,9 +266,10 @@ async fn put(store: &Store, change: &Change, value: Vec<u8>) -> Result<(), Apply
 async fn remove(store: &Store, change: &Change) -> Result<(), ApplyError> {
     let removed = match change.content {
         // A removed data key must not stay readable in the history.
-        _ if change.key.starts_with(&subjects::config_key::data_key("")) => {
-            store.purge_expect_revision(&change.key, change.revision).await.map_err(|error| error.to_string())
-        }
+        _ if change.key.starts_with(&subjects::config_key::data_key("")) => store
+            .purge_expect_revision(&change.key, change.revision)
+            .await
+            .map_err(|error| error.to_string()),
         _ => store
             .delete_expect_revision(&change.key, change.revision)
             .await
@@ -234,13 +278,21 @@ async fn remove(store: &Store, change: &Change) -> Result<(), ApplyError> {
     match removed {
         Ok(()) => Ok(()),
         Err(_) if is_newer(store, change).await => Err(ApplyError::Conflict(title(change))),
-        Err(reason) => Err(ApplyError::Write { what: title(change), reason }),
+        Err(reason) => Err(ApplyError::Write {
+            what: title(change),
+            reason,
+        }),
     }
 }
 
 /// The client does not tell a wrong revision from other errors when it removes.
 async fn is_newer(store: &Store, change: &Change) -> bool {
-    let now = store.entry(&change.key).await.ok().flatten().map(|entry| entry.revision);
+    let now = store
+        .entry(&change.key)
+        .await
+        .ok()
+        .flatten()
+        .map(|entry| entry.revision);
     now.is_some() && now != change.revision
 }
 
@@ -249,7 +301,11 @@ fn title(change: &Change) -> String {
 }
 
 /// Reads the file; `None` when it cannot be read at all.
-fn read(path: &Path, environment: &[(String, String)], findings: &mut Findings) -> Option<Declared> {
+fn read(
+    path: &Path,
+    environment: &[(String, String)],
+    findings: &mut Findings,
+) -> Option<Declared> {
     let text = match read_bounded(path) {
         Ok(text) => text,
         Err(reason) => {
@@ -257,20 +313,32 @@ fn read(path: &Path, environment: &[(String, String)], findings: &mut Findings) 
             return None;
         }
     };
-    let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let json = path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let surroundings = Surroundings {
         file: &|relative| read_bounded(&directory.join(relative)),
         variable: &|name| {
-            environment.iter().find(|(variable, _)| variable == name).map(|(_, value)| value.clone())
+            environment
+                .iter()
+                .find(|(variable, _)| variable == name)
+                .map(|(_, value)| value.clone())
         },
     };
     let format = if json { Format::Json } else { Format::Toml };
-    Some(document::read(&text, format, &surroundings, &mut findings.mistakes))
+    Some(document::read(
+        &text,
+        format,
+        &surroundings,
+        &mut findings.mistakes,
+    ))
 }
 
 fn read_bounded(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
     if size > FILE_BYTES_MAX {
         return Err(format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20));
     }
@@ -279,11 +347,18 @@ fn read_bounded(path: &Path) -> Result<String, String> {
 
 fn refuse(arguments: &ApplyArguments, findings: &Findings) -> Outcome {
     if arguments.json {
-        let report = json!({ "ok": false, "mistakes": findings.mistakes, "warnings": findings.warnings });
-        return Outcome { out: format!("{report}\n"), ..Outcome::bad_input("") };
+        let report =
+            json!({ "ok": false, "mistakes": findings.mistakes, "warnings": findings.warnings });
+        return Outcome {
+            out: format!("{report}\n"),
+            ..Outcome::bad_input("")
+        };
     }
     let count = findings.mistakes.len();
-    let mut text = format!("{}: {count} mistake(s), nothing was changed:\n", arguments.file.display());
+    let mut text = format!(
+        "{}: {count} mistake(s), nothing was changed:\n",
+        arguments.file.display()
+    );
     for mistake in &findings.mistakes {
         let _writing_to_a_string_never_fails = writeln!(text, "  - {mistake}");
     }
@@ -309,9 +384,17 @@ fn tell(
             "ok": error.is_none(), "dry_run": arguments.dry_run, "error": error, "changes": plan.changes,
             "written": done, "kept": plan.kept, "warnings": findings.warnings,
         });
-        return Outcome { out: format!("{report}\n"), err: String::new(), code };
+        return Outcome {
+            out: format!("{report}\n"),
+            err: String::new(),
+            code,
+        };
     }
-    let mut out: String = plan.changes.iter().map(|change| format!("{change}\n")).collect();
+    let mut out: String = plan
+        .changes
+        .iter()
+        .map(|change| format!("{change}\n"))
+        .collect();
     for kept in &plan.kept {
         let line = format!(
             "= {} {}: stored, the file's own and not in it; --prune removes it\n",
@@ -331,7 +414,11 @@ fn tell(
 }
 
 fn warnings(findings: &Findings) -> String {
-    findings.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect()
+    findings
+        .warnings
+        .iter()
+        .map(|warning| format!("warning: {warning}\n"))
+        .collect()
 }
 
 fn summary(arguments: &ApplyArguments, plan: &Plan) -> String {
@@ -372,19 +459,29 @@ mod tests {
 
     async fn bucket(server: &NatsServer) -> Store {
         let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
-        let config =
-            kv::Config { bucket: subjects::BUCKET_CONFIG.to_owned(), history: 8, ..kv::Config::default() };
+        let config = kv::Config {
+            bucket: subjects::BUCKET_CONFIG.to_owned(),
+            history: 8,
+            ..kv::Config::default()
+        };
         context.create_key_value(config).await.unwrap()
     }
 
     /// Writes a plan after somebody else changed `key`; gives the error, the changes written and the changes planned.
-    async fn race(edit: impl FnOnce(&mut Vec<Part>), prune: bool, key: &str) -> (ApplyError, usize, usize) {
+    async fn race(
+        edit: impl FnOnce(&mut Vec<Part>),
+        prune: bool,
+        key: &str,
+    ) -> (ApplyError, usize, usize) {
         let server = NatsServer::start().unwrap();
         let store = bucket(&server).await;
         let master = VaultKey::generate();
         let mut parts = Part::all_of(&samples::document());
         let tenants = [ackline_shared::ids::TenantId::new("acme").unwrap()].into();
-        let owns = Owns { tenants, ..Owns::default() };
+        let owns = Owns {
+            tenants,
+            ..Owns::default()
+        };
         let first = plan::plan(parts.clone(), &Stored::default(), &master, &owns, false).unwrap();
         write(&store, &first, &master, &mut 0).await.unwrap();
         let stored = Stored::load(&store).await.unwrap();
@@ -411,7 +508,12 @@ mod tests {
         let (error, done, all) = race(rename, false, "bot.acme.shop").await;
         assert!(matches!(error, ApplyError::Conflict(_)), "{error}");
         assert_eq!((done, all), (2, 3));
-        assert!(error.to_string().starts_with("bot acme/shop was changed by somebody else"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("bot acme/shop was changed by somebody else"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
@@ -424,9 +526,16 @@ mod tests {
             parts.insert(0, Part::Brand(ackline_shared::model::Brand { id, ..brand }));
         };
         let (error, done, _) = race(add, false, "brand.other").await;
-        assert!(matches!(error, ApplyError::Conflict(_)) && done == 0, "{error}");
-        let drop_relay = |parts: &mut Vec<Part>| parts.retain(|part| !matches!(part, Part::Relay(_)));
+        assert!(
+            matches!(error, ApplyError::Conflict(_)) && done == 0,
+            "{error}"
+        );
+        let drop_relay =
+            |parts: &mut Vec<Part>| parts.retain(|part| !matches!(part, Part::Relay(_)));
         let (error, done, _) = race(drop_relay, true, "relay.acme.old").await;
-        assert!(matches!(error, ApplyError::Conflict(_)) && done == 0, "{error}");
+        assert!(
+            matches!(error, ApplyError::Conflict(_)) && done == 0,
+            "{error}"
+        );
     }
 }

@@ -30,7 +30,13 @@ pub struct Findings {
 /// Checks everything at once; parts may refer to each other and to what is stored `beside` and stays.
 pub fn check(declared: &Declared, beside: &Stored, findings: &mut Findings) {
     let (stored, _) = beside.snapshot();
-    let mut check = Checker { declared, beside, stored, findings, reader: VaultKey::generate() };
+    let mut check = Checker {
+        declared,
+        beside,
+        stored,
+        findings,
+        reader: VaultKey::generate(),
+    };
     check.brands_and_tenants();
     check.apps();
     check.numbers();
@@ -67,17 +73,27 @@ impl<'a> Checker<'a> {
         for Placed { place, value } in &self.declared.tenants {
             self.id(place, value.id.as_str());
             if let Some(brand) = &value.brand {
-                self.exists(place, config_key::brand(brand), &format!("brand: there is no brand {brand}"));
+                self.exists(
+                    place,
+                    config_key::brand(brand),
+                    &format!("brand: there is no brand {brand}"),
+                );
             }
             if !SHARDS.contains(&value.shards) {
-                self.mistake(place, format_args!("shards: {} is outside 1 to 8", value.shards));
+                self.mistake(
+                    place,
+                    format_args!("shards: {} is outside 1 to 8", value.shards),
+                );
             }
             if let Err(error) = AllowList::parse(value.egress_allow.iter().map(String::as_str)) {
                 self.mistake(place, format_args!("egress_allow: {error}"));
             }
             for name in value.secrets.keys().filter(|name| !is_token(name)) {
                 let form = "use 1 to 64 letters, digits, `_` or `-`";
-                self.mistake(place, format_args!("secrets: `{name}` is no name for a secret; {form}"));
+                self.mistake(
+                    place,
+                    format_args!("secrets: `{name}` is no name for a secret; {form}"),
+                );
             }
         }
     }
@@ -89,8 +105,7 @@ impl<'a> Checker<'a> {
                 self.tenant(place, tenant);
             }
             if value.secrets.is_empty() {
-                let what =
-                    "secrets: is empty; add the app secret of Meta's App Dashboard (App settings, Basic)";
+                let what = "secrets: is empty; add the app secret of Meta's App Dashboard (App settings, Basic)";
                 self.mistake(place, what);
             }
         }
@@ -101,18 +116,36 @@ impl<'a> Checker<'a> {
         for Placed { place, value } in &self.declared.phone_numbers {
             self.tenant(place, &value.tenant);
             let app = &value.app;
-            self.exists(place, config_key::app(app), &format!("app: there is no app {app}"));
-            let app = self.declared.apps.iter().find(|placed| placed.value.id == value.app);
+            self.exists(
+                place,
+                config_key::app(app),
+                &format!("app: there is no app {app}"),
+            );
+            let app = self
+                .declared
+                .apps
+                .iter()
+                .find(|placed| placed.value.id == value.app);
             let owner = match app {
                 Some(placed) => placed.value.tenant.clone(),
-                None => self.stored.apps.get(&value.app).and_then(|app| app.tenant.clone()),
+                None => self
+                    .stored
+                    .apps
+                    .get(&value.app)
+                    .and_then(|app| app.tenant.clone()),
             };
             if let Some(owner) = owner.filter(|owner| *owner != value.tenant) {
-                let what = format!("app: {} belongs to tenant {owner}; name another app", value.app);
+                let what = format!(
+                    "app: {} belongs to tenant {owner}; name another app",
+                    value.app
+                );
                 self.mistake(place, what);
             }
             if !is_token(&value.waba_id) {
-                self.mistake(place, "waba_id: expected the id of the WhatsApp Business Account, digits only");
+                self.mistake(
+                    place,
+                    "waba_id: expected the id of the WhatsApp Business Account, digits only",
+                );
             }
             let owner = *owners.entry(&value.waba_id).or_insert(&value.tenant);
             if *owner != value.tenant {
@@ -132,11 +165,18 @@ impl<'a> Checker<'a> {
             self.tenant(place, &value.tenant);
             self.phones(place, &value.tenant, &value.phone_numbers);
             if value.flows.is_empty() {
-                self.mistake(place, "flows: is empty, so the bot would never answer; name at least one flow");
+                self.mistake(
+                    place,
+                    "flows: is empty, so the bot would never answer; name at least one flow",
+                );
             }
             for flow in &value.flows {
                 let key = config_key::owned("flow", &value.tenant, flow);
-                self.exists(place, key, &format!("flows: tenant {} has no flow {flow}", value.tenant));
+                self.exists(
+                    place,
+                    key,
+                    &format!("flows: tenant {} has no flow {flow}", value.tenant),
+                );
             }
         }
         for Placed { place, value } in &self.declared.flows {
@@ -145,7 +185,11 @@ impl<'a> Checker<'a> {
                 Ok(compiled) => (Some(compiled), Vec::new()),
                 Err(report) => (None, report.problems),
             };
-            for problem in compiled.iter().flat_map(|flow| flow.warnings()).chain(&refused) {
+            for problem in compiled
+                .iter()
+                .flat_map(|flow| flow.warnings())
+                .chain(&refused)
+            {
                 if problem.is_error() {
                     self.mistake(place, format_args!("definition: {problem}"));
                 } else {
@@ -161,7 +205,10 @@ impl<'a> Checker<'a> {
             self.url(place, &value.url);
             self.phones(place, &value.tenant, &value.phone_numbers);
             if value.concurrency == 0 {
-                self.mistake(place, "concurrency: 0 would stop the relay; use 1 or more, or enabled = false");
+                self.mistake(
+                    place,
+                    "concurrency: 0 would stop the relay; use 1 or more, or enabled = false",
+                );
             }
         }
     }
@@ -171,7 +218,10 @@ impl<'a> Checker<'a> {
             self.owned(place, value.id.as_str(), &value.tenant);
             self.url(place, &value.url);
             if value.secrets.is_empty() {
-                self.mistake(place, "secrets: is empty; add a `whsec_` secret that the customer knows too");
+                self.mistake(
+                    place,
+                    "secrets: is empty; add a `whsec_` secret that the customer knows too",
+                );
             }
             for (index, field) in value.secrets.iter().enumerate() {
                 if let Some(secret) = self.plain(field)
@@ -194,7 +244,10 @@ impl<'a> Checker<'a> {
                 ("inbox_identifier", value.inbox_identifier.is_empty()),
             ] {
                 if missing {
-                    self.mistake(place, format_args!("{name}: expected the CRM's own value, not nothing"));
+                    self.mistake(
+                        place,
+                        format_args!("{name}: expected the CRM's own value, not nothing"),
+                    );
                 }
             }
             if let Some(token) = self.plain(&value.hook_token) {
@@ -205,7 +258,11 @@ impl<'a> Checker<'a> {
                 }
             }
         }
-        let tokens = self.declared.crm_links.iter().map(|link| (&link.place, &link.value.hook_token));
+        let tokens = self
+            .declared
+            .crm_links
+            .iter()
+            .map(|link| (&link.place, &link.value.hook_token));
         self.unique("hook_token", tokens.collect());
     }
 
@@ -223,10 +280,17 @@ impl<'a> Checker<'a> {
                 }
             }
             if value.scopes.is_empty() {
-                self.mistake(place, "scopes: is empty, so the key could do nothing; leave it out for all");
+                self.mistake(
+                    place,
+                    "scopes: is empty, so the key could do nothing; leave it out for all",
+                );
             }
         }
-        let keys = self.declared.api_keys.iter().map(|key| (&key.place, &key.value.key));
+        let keys = self
+            .declared
+            .api_keys
+            .iter()
+            .map(|key| (&key.place, &key.value.key));
         self.unique("key", keys.collect());
     }
 
@@ -237,18 +301,28 @@ impl<'a> Checker<'a> {
 
     fn id(&mut self, place: &Place, id: &str) {
         if id.starts_with('_') {
-            self.mistake(place, "id: ids that start with `_` are reserved; choose another");
+            self.mistake(
+                place,
+                "id: ids that start with `_` are reserved; choose another",
+            );
         }
     }
 
     fn tenant(&mut self, place: &Place, tenant: &TenantId) {
-        self.exists(place, config_key::tenant(tenant), &format!("tenant: there is no tenant {tenant}"));
+        self.exists(
+            place,
+            config_key::tenant(tenant),
+            &format!("tenant: there is no tenant {tenant}"),
+        );
     }
 
     fn exists(&mut self, place: &Place, key: String, missing: &str) {
         if !self.declared.keys.contains(&key) && !self.beside.0.contains_key(&key) {
             let places = "in this file or among what is stored and stays";
-            self.mistake(place, format_args!("{missing} {places}; declare it or correct the name"));
+            self.mistake(
+                place,
+                format_args!("{missing} {places}; declare it or correct the name"),
+            );
         }
     }
 
@@ -256,10 +330,18 @@ impl<'a> Checker<'a> {
         for id in phones {
             let missing = format!("phone_numbers: there is no phone number {id}");
             self.exists(place, config_key::phone(id), &missing);
-            let number = self.declared.phone_numbers.iter().find(|placed| placed.value.id == *id);
+            let number = self
+                .declared
+                .phone_numbers
+                .iter()
+                .find(|placed| placed.value.id == *id);
             let owner = match number {
                 Some(placed) => Some(placed.value.tenant.clone()),
-                None => self.stored.phones.get(id).map(|number| number.tenant.clone()),
+                None => self
+                    .stored
+                    .phones
+                    .get(id)
+                    .map(|number| number.tenant.clone()),
             };
             if let Some(owner) = owner.filter(|owner| owner != tenant) {
                 self.mistake(
@@ -273,10 +355,16 @@ impl<'a> Checker<'a> {
     fn url(&mut self, place: &Place, text: &str) {
         match url::Url::parse(text) {
             Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => {
-                self.mistake(place, "url: expected an address that starts with https:// or http://");
+                self.mistake(
+                    place,
+                    "url: expected an address that starts with https:// or http://",
+                );
             }
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                self.mistake(place, "url: addresses must not hold user names or passwords; remove them");
+                self.mistake(
+                    place,
+                    "url: addresses must not hold user names or passwords; remove them",
+                );
             }
             Ok(_) => {}
             Err(error) => self.mistake(place, format_args!("url: is not an address: {error}")),
@@ -288,13 +376,18 @@ impl<'a> Checker<'a> {
         if field.environment_name().is_some() {
             return None;
         }
-        field.open(&self.reader, "").ok().filter(|text| !text.expose().is_empty())
+        field
+            .open(&self.reader, "")
+            .ok()
+            .filter(|text| !text.expose().is_empty())
     }
 
     fn unique(&mut self, name: &str, fields: Vec<(&'a Place, &'a SecretField)>) {
         let mut seen: BTreeMap<String, &Place> = BTreeMap::new();
         for (place, field) in fields {
-            let Some(secret) = self.plain(field) else { continue };
+            let Some(secret) = self.plain(field) else {
+                continue;
+            };
             if let Some(first) = seen.insert(secret.expose().clone(), place) {
                 self.mistake(
                     place,
@@ -318,7 +411,10 @@ mod tests {
 
     fn findings_beside(text: &str, beside: &Stored) -> Findings {
         let mut findings = Findings::default();
-        let surroundings = Surroundings { file: &|_| Err("no files".to_owned()), variable: &|_| None };
+        let surroundings = Surroundings {
+            file: &|_| Err("no files".to_owned()),
+            variable: &|_| None,
+        };
         let declared = document::read(text, Format::Toml, &surroundings, &mut findings.mistakes);
         check(&declared, beside, &mut findings);
         findings
@@ -335,25 +431,56 @@ mod tests {
     fn what_a_file_refers_to_may_be_stored_beside_it() {
         let beside = [
             ("tenant.acme", r#"{"id":"acme","name":"Acme"}"#),
-            ("app.main", r#"{"id":"main","secrets":["s"],"verify_token":"t"}"#),
-            ("app.own", r#"{"id":"own","tenant":"globex","secrets":["s"],"verify_token":"t"}"#),
-            ("flow.acme.f", r#"{"id":"f","tenant":"acme","definition":{}}"#),
-            ("phone.1", r#"{"id":"1","tenant":"acme","app":"main","waba_id":"W","access_token":"t"}"#),
-            ("phone.2", r#"{"id":"2","tenant":"globex","app":"main","waba_id":"W","access_token":"t"}"#),
+            (
+                "app.main",
+                r#"{"id":"main","secrets":["s"],"verify_token":"t"}"#,
+            ),
+            (
+                "app.own",
+                r#"{"id":"own","tenant":"globex","secrets":["s"],"verify_token":"t"}"#,
+            ),
+            (
+                "flow.acme.f",
+                r#"{"id":"f","tenant":"acme","definition":{}}"#,
+            ),
+            (
+                "phone.1",
+                r#"{"id":"1","tenant":"acme","app":"main","waba_id":"W","access_token":"t"}"#,
+            ),
+            (
+                "phone.2",
+                r#"{"id":"2","tenant":"globex","app":"main","waba_id":"W","access_token":"t"}"#,
+            ),
         ];
-        let entry = |value: &str| Entry { revision: 1, value: value.to_owned().into() };
-        let beside = Stored(beside.into_iter().map(|(key, value)| (key.to_owned(), entry(value))).collect());
+        let entry = |value: &str| Entry {
+            revision: 1,
+            value: value.to_owned().into(),
+        };
+        let beside = Stored(
+            beside
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), entry(value)))
+                .collect(),
+        );
         let bot = |number: &str| {
             format!(
                 "[[bots]]\nid='b'\ntenant='acme'\nflows=['f']\nphone_numbers=['{number}']\n[[phone_numbers]]\nid='3'\ntenant='acme'\napp='main'\nwaba_id='W'\naccess_token='t'"
             )
         };
-        assert_eq!(findings_beside(&bot("1"), &beside).mistakes, Vec::<String>::new());
-        assert_eq!(findings(&bot("1")).mistakes.len(), 5, "without what is stored none of it is there");
+        assert_eq!(
+            findings_beside(&bot("1"), &beside).mistakes,
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            findings(&bot("1")).mistakes.len(),
+            5,
+            "without what is stored none of it is there"
+        );
         let foreign = bot("2").replace("app='main'", "app='own'");
         let told = findings_beside(&foreign, &beside).mistakes.join("\n");
         assert!(
-            told.contains("2 belongs to tenant globex") && told.contains("own belongs to tenant globex"),
+            told.contains("2 belongs to tenant globex")
+                && told.contains("own belongs to tenant globex"),
             "{told}"
         );
     }
@@ -361,18 +488,30 @@ mod tests {
     #[test]
     fn every_mistake_is_found_at_once() {
         let text = samples::TEXT
-            .replace("brand = \"ackline\"", "brand = \"gone\"\nshards = 9\negress_allow = [\"*.lan\"]")
+            .replace(
+                "brand = \"ackline\"",
+                "brand = \"gone\"\nshards = 9\negress_allow = [\"*.lan\"]",
+            )
             .replace(
                 "secrets = [\"s3cret-app-one\", \"s3cret-app-two\"]",
                 "secrets = []\ntenant = \"globex\"",
             )
             .replace("waba_id = \"102290129340398\"", "waba_id = \"a b\"")
             .replace("flows = [\"welcome\"]", "flows = [\"welcome\", \"gone\"]")
-            .replace("phone_numbers = [\"106540352242922\"]", "phone_numbers = [\"106540352242922\", \"7\"]")
+            .replace(
+                "phone_numbers = [\"106540352242922\"]",
+                "phone_numbers = [\"106540352242922\", \"7\"]",
+            )
             .replace("start = \"hello\"", "start = \"gone\"")
-            .replace("id = \"old\"\ntenant = \"acme\"", "id = \"_old\"\ntenant = \"gone\"\nconcurrency = 0")
+            .replace(
+                "id = \"old\"\ntenant = \"acme\"",
+                "id = \"_old\"\ntenant = \"gone\"\nconcurrency = 0",
+            )
             .replace("https://bot.example.com/webhook", "ftp://bot.example.com")
-            .replace("https://acme.example.com/webhooks", "https://user:s3cret-url@acme.example.com")
+            .replace(
+                "https://acme.example.com/webhooks",
+                "https://user:s3cret-url@acme.example.com",
+            )
             .replace("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "whsec_s3cret")
             .replace("account_id = 1", "account_id = 0")
             .replace("hook-token-0123456789", "s3cret/hook")
@@ -402,7 +541,13 @@ mod tests {
             assert!(all.contains(part), "{part} in\n{all}");
         }
         assert!(!all.contains("s3cret"), "{all}");
-        assert!(findings.mistakes.iter().all(|mistake| mistake.starts_with("line ")), "{all}");
+        assert!(
+            findings
+                .mistakes
+                .iter()
+                .all(|mistake| mistake.starts_with("line ")),
+            "{all}"
+        );
     }
 
     #[test]
@@ -410,8 +555,13 @@ mod tests {
         let more = "\n[[phone_numbers]]\nid = \"8\"\ntenant = \"globex\"\napp = \"main\"\nwaba_id = \"102290129340398\"\naccess_token = \"x\"\n[[relays]]\nid = \"r\"\ntenant = \"globex\"\nurl = \"http://127.0.0.1:1\"\nphone_numbers = [\"106540352242922\"]\n[[api_keys]]\nid = \"two\"\ntenant = \"globex\"\nkey = \"s3cret-api-key-0123456789abcdef\"\n";
         let findings = findings(&format!("{}{more}", samples::TEXT));
         assert_eq!(findings.mistakes.len(), 2, "{:?}", findings.mistakes);
-        assert!(findings.mistakes[0].contains("106540352242922 belongs to tenant acme, not globex"));
-        assert!(findings.mistakes[1].contains("api key globex/two: key: has the same value as that of line"));
+        assert!(
+            findings.mistakes[0].contains("106540352242922 belongs to tenant acme, not globex")
+        );
+        assert!(
+            findings.mistakes[1]
+                .contains("api key globex/two: key: has the same value as that of line")
+        );
         assert_eq!(findings.warnings.len(), 1, "{:?}", findings.warnings);
     }
 

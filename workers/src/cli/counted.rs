@@ -31,7 +31,11 @@ pub struct Sent {
 impl<'a> Counted<'a> {
     /// A count of these.
     pub fn new(count: &'a Count, noun: &'a str) -> Self {
-        Self { count, noun, sent: Sent::default() }
+        Self {
+            count,
+            noun,
+            sent: Sent::default(),
+        }
     }
 
     /// The same under an order that sends these, too.
@@ -41,14 +45,29 @@ impl<'a> Counted<'a> {
 
     /// The outcome of a command that only counts.
     pub fn outcome(&self, json: bool) -> Outcome {
-        let out = if json { pretty(self.count) } else { self.text() };
-        Outcome { out, err: String::new(), code: EXIT_OK }
+        let out = if json {
+            pretty(self.count)
+        } else {
+            self.text()
+        };
+        Outcome {
+            out,
+            err: String::new(),
+            code: EXIT_OK,
+        }
     }
 
     /// The same of a dry run: exit status 2 when there is anything.
     pub fn dry_run(&self, json: bool) -> Outcome {
-        let code = if self.count.total > 0 { EXIT_CHANGES } else { EXIT_OK };
-        Outcome { code, ..self.outcome(json) }
+        let code = if self.count.total > 0 {
+            EXIT_CHANGES
+        } else {
+            EXIT_OK
+        };
+        Outcome {
+            code,
+            ..self.outcome(json)
+        }
     }
 
     /// How many, how old, and by pool, tenant and reason.
@@ -58,11 +77,16 @@ impl<'a> Counted<'a> {
             0 => line(&mut out, format_args!("no {}", self.noun)),
             total => line(&mut out, format_args!("{total} {}", self.noun)),
         }
-        if let (Some(oldest), Some(newest)) = (&count.oldest_received_at, &count.newest_received_at) {
+        if let (Some(oldest), Some(newest)) = (&count.oldest_received_at, &count.newest_received_at)
+        {
             let now = now_ms();
             line(
                 &mut out,
-                format_args!("  received between {} and {}", since(oldest, now), since(newest, now)),
+                format_args!(
+                    "  received between {} and {}",
+                    since(oldest, now),
+                    since(newest, now)
+                ),
             );
         }
         for (pool, count) in &count.pools {
@@ -73,33 +97,62 @@ impl<'a> Counted<'a> {
         for (tenant, count) in tenants.iter().take(TENANTS_SHOWN) {
             line(&mut out, format_args!("  {count:>8}  tenant {tenant}"));
         }
-        if let Some(others) = tenants.get(TENANTS_SHOWN..).filter(|others| !others.is_empty()) {
+        if let Some(others) = tenants
+            .get(TENANTS_SHOWN..)
+            .filter(|others| !others.is_empty())
+        {
             let sum: u64 = others.iter().map(|(_, count)| **count).sum();
-            line(&mut out, format_args!("  {sum:>8}  of {} other tenants", others.len()));
+            line(
+                &mut out,
+                format_args!("  {sum:>8}  of {} other tenants", others.len()),
+            );
         }
         for reason in &count.reasons {
-            line(&mut out, format_args!("  {:>8}  {}", reason.count, reason.reason));
+            line(
+                &mut out,
+                format_args!("  {:>8}  {}", reason.count, reason.reason),
+            );
         }
         self.left_out(&mut out);
         if !count.complete {
-            line(&mut out, format_args!("  there may be more: not everything was looked at in time"));
+            line(
+                &mut out,
+                format_args!("  there may be more: not everything was looked at in time"),
+            );
         }
         out
     }
 
     fn left_out(&self, out: &mut String) {
         let (ambiguous, expired) = (self.count.ambiguous, self.count.expired);
-        let Sent { include_ambiguous, include_expired } = self.sent;
+        let Sent {
+            include_ambiguous,
+            include_expired,
+        } = self.sent;
         for (count, what, flag, is_sent) in [
-            (ambiguous, "may have reached their recipient", "--include-ambiguous", include_ambiguous),
-            (expired, "are sends older than their window of 24 h", "--include-expired", include_expired),
+            (
+                ambiguous,
+                "may have reached their recipient",
+                "--include-ambiguous",
+                include_ambiguous,
+            ),
+            (
+                expired,
+                "are sends older than their window of 24 h",
+                "--include-expired",
+                include_expired,
+            ),
         ] {
             match (count, is_sent) {
                 (0, _) => {}
-                (_, true) => line(out, format_args!("  {count} of them {what} and are sent all the same")),
-                (_, false) => {
-                    line(out, format_args!("  {count} of them {what}: a replay sends them only with {flag}"))
-                }
+                (_, true) => line(
+                    out,
+                    format_args!("  {count} of them {what} and are sent all the same"),
+                ),
+                (_, false) => line(
+                    out,
+                    format_args!("  {count} of them {what}: a replay sends them only with {flag}"),
+                ),
             }
         }
     }
@@ -133,17 +186,26 @@ mod tests {
             ..Count::default()
         };
         let text = Counted::new(&count, "dead letters").text();
-        for part in
-            ["7 dead letters\n", "d ago and now\n", "  124  tenant t24\n", "  510  of 5 other tenants\n"]
-        {
+        for part in [
+            "7 dead letters\n",
+            "d ago and now\n",
+            "  124  tenant t24\n",
+            "  510  of 5 other tenants\n",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(text.contains(
             "2 of them are sends older than their window of 24 h: a replay sends them only with --include-exp"
         ));
-        let sent = Sent { include_ambiguous: false, include_expired: true };
+        let sent = Sent {
+            include_ambiguous: false,
+            include_expired: true,
+        };
         let text = Counted::new(&count, "dead letters").sending(sent).text();
-        assert!(text.contains("older than their window of 24 h and are sent all the same"), "{text}");
+        assert!(
+            text.contains("older than their window of 24 h and are sent all the same"),
+            "{text}"
+        );
         assert!(text.contains("only with --include-ambiguous"), "{text}");
     }
 }

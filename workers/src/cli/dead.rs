@@ -19,8 +19,18 @@ use std::path::PathBuf;
 const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 const REASON_CHARS_SHOWN: usize = 70;
 /// What chooses letters and goes with none that is named.
-const FILTERS: [&str; 10] =
-    ["all", "tenant", "pool", "kind", "reason", "text", "conversation", "from", "to", "count"];
+const FILTERS: [&str; 10] = [
+    "all",
+    "tenant",
+    "pool",
+    "kind",
+    "reason",
+    "text",
+    "conversation",
+    "from",
+    "to",
+    "count",
+];
 
 /// Arguments of `ackline dead`.
 #[derive(Debug, clap::Args)]
@@ -90,7 +100,9 @@ impl Chosen {
     fn read(&self) -> Result<Filter, Outcome> {
         let filter = self.filter.read().map_err(|error| bad(&error))?;
         match (self.all, filter != Filter::default()) {
-            (true, true) => Err(bad("--all means every open dead letter; leave it or the filters out")),
+            (true, true) => Err(bad(
+                "--all means every open dead letter; leave it or the filters out",
+            )),
             (false, false) => Err(bad(
                 "say which: --tenant, --pool, --kind, --reason, --text, --conversation, --from or --to; or --all",
             )),
@@ -171,12 +183,29 @@ pub async fn run(
 async fn list(arguments: &ListArguments, settings: &Settings) -> Result<Outcome, Outcome> {
     let filter = arguments.filter.read().map_err(|error| bad(&error))?;
     let wanted = Wanted::parse(&arguments.state);
-    let wanted = wanted.ok_or_else(|| bad("--state is one of open, replayed, discarded and all"))?;
+    let wanted =
+        wanted.ok_or_else(|| bad("--state is one of open, replayed, discarded and all"))?;
     let desk = Desk::open(settings).await?;
-    let listing = desk.office.list(&filter, wanted, arguments.before, usize::from(arguments.limit)).await;
+    let listing = desk
+        .office
+        .list(
+            &filter,
+            wanted,
+            arguments.before,
+            usize::from(arguments.limit),
+        )
+        .await;
     let listing = listing.map_err(|error| failed(&error))?;
-    let out = if arguments.json { listing_json(listing) } else { listing_text(listing) };
-    Ok(Outcome { out, err: String::new(), code: EXIT_OK })
+    let out = if arguments.json {
+        listing_json(listing)
+    } else {
+        listing_text(listing)
+    };
+    Ok(Outcome {
+        out,
+        err: String::new(),
+        code: EXIT_OK,
+    })
 }
 
 fn listing_json(listing: Listing) -> String {
@@ -192,9 +221,15 @@ fn listing_text(listing: Listing) -> String {
     let mut text = String::new();
     let columns = ("SEQUENCE", "GIVEN UP", "POOL", "TENANT", "KIND", "REASON");
     let (sequence, at, pool, tenant, kind, reason) = columns;
-    line(&mut text, format_args!("{sequence:>8}  {at:<20}  {pool:<7}  {tenant:<16}  {kind:<18}  {reason}"));
+    line(
+        &mut text,
+        format_args!("{sequence:>8}  {at:<20}  {pool:<7}  {tenant:<16}  {kind:<18}  {reason}"),
+    );
     for letter in listing.letters.into_iter().map(DeadLetter::from) {
-        let at = letter.at.as_deref().map_or("-", |at| at.get(..19).unwrap_or(at));
+        let at = letter
+            .at
+            .as_deref()
+            .map_or("-", |at| at.get(..19).unwrap_or(at));
         let mut reason: String = letter.reason.chars().take(REASON_CHARS_SHOWN).collect();
         if let Some(by) = &letter.settled_by {
             reason = format!("[{} by {by}] {reason}", letter.state);
@@ -215,35 +250,70 @@ fn listing_text(listing: Listing) -> String {
 
 async fn show(sequence: u64, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
     let desk = Desk::open(settings).await?;
-    let found = desk.office.letter(sequence).await.map_err(|error| failed(&error))?;
+    let found = desk
+        .office
+        .letter(sequence)
+        .await
+        .map_err(|error| failed(&error))?;
     let found = found.ok_or_else(|| missing(sequence))?;
-    let wish =
-        terms::letters(Action::Replay, Source::Letter { sequence, payload: None }, String::new(), None);
+    let wish = terms::letters(
+        Action::Replay,
+        Source::Letter {
+            sequence,
+            payload: None,
+        },
+        String::new(),
+        None,
+    );
     let replay = desk.preview(&found, wish);
-    let view = InspectedLetter { letter: found.into(), replay };
-    let out = if json { pretty(&view) } else { letter_text(&view) };
-    Ok(Outcome { out, err: String::new(), code: EXIT_OK })
+    let view = InspectedLetter {
+        letter: found.into(),
+        replay,
+    };
+    let out = if json {
+        pretty(&view)
+    } else {
+        letter_text(&view)
+    };
+    Ok(Outcome {
+        out,
+        err: String::new(),
+        code: EXIT_OK,
+    })
 }
 
 fn missing(sequence: u64) -> Outcome {
-    Outcome::failed(format!("error: there is no dead letter {sequence}, or none any more\n"))
+    Outcome::failed(format!(
+        "error: there is no dead letter {sequence}, or none any more\n"
+    ))
 }
 
 fn letter_text(view: &InspectedLetter) -> String {
     let letter = &view.letter;
-    let settled = letter.settled_by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
+    let settled = letter
+        .settled_by
+        .as_ref()
+        .map_or_else(String::new, |by| format!(" by {by}"));
     let fields = [
         ("state", format!("{}{settled}", letter.state)),
         ("pool", letter.pool.to_owned()),
         ("tenant", letter.tenant.clone()),
         ("reason", letter.reason.clone()),
-        ("attempts", letter.attempts.map_or_else(String::new, |attempts| attempts.to_string())),
+        (
+            "attempts",
+            letter
+                .attempts
+                .map_or_else(String::new, |attempts| attempts.to_string()),
+        ),
         ("received", letter.received_at.clone().unwrap_or_default()),
         ("given up", letter.at.clone().unwrap_or_default()),
         ("origin", letter.origin.clone().unwrap_or_default()),
         ("kind", letter.kind.clone()),
         ("id", letter.id.clone()),
-        ("conversation", letter.conversation.clone().unwrap_or_default()),
+        (
+            "conversation",
+            letter.conversation.clone().unwrap_or_default(),
+        ),
         ("done before", letter.done.join(", ")),
         ("replay of", letter.replay_of.clone().unwrap_or_default()),
         ("a replay", view.replay.detail.clone()),
@@ -257,10 +327,18 @@ fn letter_text(view: &InspectedLetter) -> String {
     text
 }
 
-async fn count(filter: &FilterArguments, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
+async fn count(
+    filter: &FilterArguments,
+    json: bool,
+    settings: &Settings,
+) -> Result<Outcome, Outcome> {
     let filter = filter.read().map_err(|error| bad(&error))?;
     let desk = Desk::open(settings).await?;
-    let count = desk.office.count(&filter, COUNT_TIME).await.map_err(|error| failed(&error))?;
+    let count = desk
+        .office
+        .count(&filter, COUNT_TIME)
+        .await
+        .map_err(|error| failed(&error))?;
     Ok(Counted::new(&count, "open dead letters").outcome(json))
 }
 
@@ -270,34 +348,67 @@ async fn replay(
     by: String,
     person: &mut dyn Person,
 ) -> Result<Outcome, Outcome> {
-    let rate_per_second = terms::rate(arguments.rate).map_err(|error| bad(&format!("--rate: {error}")))?;
+    let rate_per_second =
+        terms::rate(arguments.rate).map_err(|error| bad(&format!("--rate: {error}")))?;
     let target = arguments.target.as_ref().map(EntityId::new).transpose();
     let target = target.map_err(|error| bad(&format!("--target: {error}")))?;
     let wish = |source, tenant| Wish {
         target: terms::target(None, target.clone()),
         rate_per_second,
-        ..sending(arguments.sent, terms::letters(Action::Replay, source, by, tenant))
+        ..sending(
+            arguments.sent,
+            terms::letters(Action::Replay, source, by, tenant),
+        )
     };
     let json = arguments.follow.json;
     if let Some(sequence) = arguments.letter {
         let desk = Desk::open(settings).await?;
-        let found = desk.office.letter(sequence).await.map_err(|error| failed(&error))?;
+        let found = desk
+            .office
+            .letter(sequence)
+            .await
+            .map_err(|error| failed(&error))?;
         let found = found.ok_or_else(|| missing(sequence))?;
         let tenant = Some(found.letter.tenant.clone());
         desk.check(tenant.as_ref(), Some(found.letter.pool), target.as_ref())?;
-        let wish = Wish { expected: 1, ..wish(Source::Letter { sequence, payload: None }, tenant) };
+        let wish = Wish {
+            expected: 1,
+            ..wish(
+                Source::Letter {
+                    sequence,
+                    payload: None,
+                },
+                tenant,
+            )
+        };
         if !arguments.dry_run {
             return Ok(desk.give(wish, &arguments.follow).await);
         }
         let preview = desk.preview(&found, wish);
-        let out = if json { pretty(&preview) } else { format!("{}\n", preview.detail) };
-        let code = if preview.possible { super::EXIT_CHANGES } else { EXIT_OK };
-        return Ok(Outcome { out, err: String::new(), code });
+        let out = if json {
+            pretty(&preview)
+        } else {
+            format!("{}\n", preview.detail)
+        };
+        let code = if preview.possible {
+            super::EXIT_CHANGES
+        } else {
+            EXIT_OK
+        };
+        return Ok(Outcome {
+            out,
+            err: String::new(),
+            code,
+        });
     }
     let filter = arguments.chosen.read()?;
     let desk = Desk::open(settings).await?;
     desk.check(filter.tenant.as_ref(), filter.pool, target.as_ref())?;
-    let count = desk.office.count(&filter, COUNT_TIME).await.map_err(|error| failed(&error))?;
+    let count = desk
+        .office
+        .count(&filter, COUNT_TIME)
+        .await
+        .map_err(|error| failed(&error))?;
     let counted = Counted::new(&count, "dead letters would be replayed").sending(arguments.sent);
     if arguments.dry_run {
         return Ok(counted.dry_run(json));
@@ -305,29 +416,58 @@ async fn replay(
     if count.total == 0 {
         return Ok(counted.outcome(json));
     }
-    arguments.agree.settle(&counted, "Put them before their pools again?", person)?;
+    arguments
+        .agree
+        .settle(&counted, "Put them before their pools again?", person)?;
     let tenant = filter.tenant.clone();
-    let wish = Wish { expected: count.total, ..wish(Source::Letters(filter), tenant) };
+    let wish = Wish {
+        expected: count.total,
+        ..wish(Source::Letters(filter), tenant)
+    };
     Ok(desk.give(wish, &arguments.follow).await)
 }
 
 /// A wish that sends these, too.
 fn sending(sent: Sent, wish: Wish) -> Wish {
-    let Sent { include_ambiguous, include_expired } = sent;
-    Wish { include_ambiguous, include_expired, ..wish }
+    let Sent {
+        include_ambiguous,
+        include_expired,
+    } = sent;
+    Wish {
+        include_ambiguous,
+        include_expired,
+        ..wish
+    }
 }
 
-async fn edit(arguments: &EditArguments, settings: &Settings, by: String) -> Result<Outcome, Outcome> {
+async fn edit(
+    arguments: &EditArguments,
+    settings: &Settings,
+    by: String,
+) -> Result<Outcome, Outcome> {
     let payload = payload(arguments)?;
     terms::payload(&payload).map_err(|error| bad(&format!("--payload: {error}")))?;
     let desk = Desk::open(settings).await?;
     let sequence = arguments.sequence;
-    let found = desk.office.letter(sequence).await.map_err(|error| failed(&error))?;
+    let found = desk
+        .office
+        .letter(sequence)
+        .await
+        .map_err(|error| failed(&error))?;
     let found = found.ok_or_else(|| missing(sequence))?;
-    let source = Source::Letter { sequence, payload: Some(payload) };
+    let source = Source::Letter {
+        sequence,
+        payload: Some(payload),
+    };
     let tenant = Some(found.letter.tenant.clone());
-    let wish = sending(arguments.sent, terms::letters(Action::Replay, source, by, tenant));
-    let wish = Wish { expected: 1, ..wish };
+    let wish = sending(
+        arguments.sent,
+        terms::letters(Action::Replay, source, by, tenant),
+    );
+    let wish = Wish {
+        expected: 1,
+        ..wish
+    };
     let preview = desk.preview(&found, wish.clone());
     if !preview.possible {
         return Err(Outcome::failed(format!("error: {}\n", preview.detail)));
@@ -337,10 +477,13 @@ async fn edit(arguments: &EditArguments, settings: &Settings, by: String) -> Res
 
 fn payload(arguments: &EditArguments) -> Result<String, Outcome> {
     let path = &arguments.payload;
-    let unreadable = |error: std::io::Error| bad(&format!("--payload: {}: {error}", path.display()));
+    let unreadable =
+        |error: std::io::Error| bad(&format!("--payload: {}: {error}", path.display()));
     let mut text = String::new();
     let read = if path.as_os_str() == "-" {
-        std::io::stdin().take(PAYLOAD_BYTES_MAX + 1).read_to_string(&mut text)
+        std::io::stdin()
+            .take(PAYLOAD_BYTES_MAX + 1)
+            .read_to_string(&mut text)
     } else {
         let file = std::fs::File::open(path).map_err(unreadable)?;
         file.take(PAYLOAD_BYTES_MAX + 1).read_to_string(&mut text)
@@ -349,7 +492,9 @@ fn payload(arguments: &EditArguments) -> Result<String, Outcome> {
     if u64::try_from(bytes).is_ok_and(|bytes| bytes <= PAYLOAD_BYTES_MAX) {
         Ok(text)
     } else {
-        Err(bad(&format!("--payload: more than {PAYLOAD_BYTES_MAX} bytes")))
+        Err(bad(&format!(
+            "--payload: more than {PAYLOAD_BYTES_MAX} bytes"
+        )))
     }
 }
 
@@ -361,13 +506,27 @@ async fn discard(
 ) -> Result<Outcome, Outcome> {
     let filter = arguments.chosen.read()?;
     let desk = Desk::open(settings).await?;
-    let count = desk.office.count(&filter, COUNT_TIME).await.map_err(|error| failed(&error))?;
+    let count = desk
+        .office
+        .count(&filter, COUNT_TIME)
+        .await
+        .map_err(|error| failed(&error))?;
     let counted = Counted::new(&count, "dead letters would be set aside");
     if arguments.dry_run {
         return Ok(counted.dry_run(arguments.follow.json));
     }
-    arguments.agree.settle(&counted, "Set them aside?", person)?;
+    arguments
+        .agree
+        .settle(&counted, "Set them aside?", person)?;
     let tenant = filter.tenant.clone();
     let wish = terms::letters(Action::Discard, Source::Letters(filter), by, tenant);
-    Ok(desk.give(Wish { expected: count.total, ..wish }, &arguments.follow).await)
+    Ok(desk
+        .give(
+            Wish {
+                expected: count.total,
+                ..wish
+            },
+            &arguments.follow,
+        )
+        .await)
 }

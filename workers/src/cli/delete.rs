@@ -58,13 +58,25 @@ impl DeleteArguments {
             Noun::Brand | Noun::Tenant | Noun::App | Noun::PhoneNumber if self.tenant.is_some() => {
                 return Err("--tenant: is not for this kind; its id is enough".to_owned());
             }
-            Noun::Brand => return EntityId::new(id).map(|id| config_key::brand(&id)).map_err(|e| wrong(&e)),
-            Noun::Tenant => {
-                return TenantId::new(id).map(|id| config_key::tenant(&id)).map_err(|e| wrong(&e));
+            Noun::Brand => {
+                return EntityId::new(id)
+                    .map(|id| config_key::brand(&id))
+                    .map_err(|e| wrong(&e));
             }
-            Noun::App => return AppId::new(id).map(|id| config_key::app(&id)).map_err(|e| wrong(&e)),
+            Noun::Tenant => {
+                return TenantId::new(id)
+                    .map(|id| config_key::tenant(&id))
+                    .map_err(|e| wrong(&e));
+            }
+            Noun::App => {
+                return AppId::new(id)
+                    .map(|id| config_key::app(&id))
+                    .map_err(|e| wrong(&e));
+            }
             Noun::PhoneNumber => {
-                return PhoneNumberId::new(id).map(|id| config_key::phone(&id)).map_err(|e| wrong(&e));
+                return PhoneNumberId::new(id)
+                    .map(|id| config_key::phone(&id))
+                    .map_err(|e| wrong(&e));
             }
             Noun::Flow => "flow",
             Noun::Bot => "bot",
@@ -75,12 +87,20 @@ impl DeleteArguments {
         };
         let tenant = self.tenant.as_ref().ok_or("--tenant: say whose it is")?;
         let tenant = TenantId::new(tenant).map_err(|error| format!("--tenant: {error}"))?;
-        Ok(config_key::owned(family, &tenant, &EntityId::new(id).map_err(|e| wrong(&e))?))
+        Ok(config_key::owned(
+            family,
+            &tenant,
+            &EntityId::new(id).map_err(|e| wrong(&e))?,
+        ))
     }
 }
 
 /// Deletes it.
-pub async fn run(arguments: &DeleteArguments, settings: &Settings, person: &mut impl Person) -> Outcome {
+pub async fn run(
+    arguments: &DeleteArguments,
+    settings: &Settings,
+    person: &mut impl Person,
+) -> Outcome {
     let key = match arguments.key() {
         Ok(key) => key,
         Err(error) => return Outcome::bad_input(format!("error: {error}\n")),
@@ -105,7 +125,9 @@ async fn delete(
     };
     let (noun, name) = part::describe(key).unwrap_or(("entry", key.to_owned()));
     let (Some(store), Some(entry)) = (store, stored.0.get(key)) else {
-        return Ok(Outcome::failed(format!("error: there is no {noun} {name}\n")));
+        return Ok(Outcome::failed(format!(
+            "error: there is no {noun} {name}\n"
+        )));
     };
     let referrers = references::referrers(&stored.snapshot().0, key);
     if !referrers.is_empty() {
@@ -117,7 +139,8 @@ async fn delete(
     let mut plan = Plan::default();
     plan.changes.extend(plan::remove(&stored, key));
     let scope = key.strip_prefix("tenant.").map(config_key::data_key);
-    plan.changes.extend(scope.and_then(|key| plan::remove(&stored, &key)));
+    plan.changes
+        .extend(scope.and_then(|key| plan::remove(&stored, &key)));
     let shown = shown(&plan.changes, key, &entry.value);
     if let Err(outcome) = confirm(arguments.yes, &shown, "Delete it?", person) {
         return Ok(outcome);
@@ -125,11 +148,17 @@ async fn delete(
     apply::write(&store, &plan, &settings.master, &mut 0).await?;
     let out = match arguments.json {
         true => format!("{}\n", json!({"ok": true, "deleted": plan.changes})),
-        false => {
-            plan.changes.iter().map(|change| format!("deleted {} {}\n", change.noun, change.name)).collect()
-        }
+        false => plan
+            .changes
+            .iter()
+            .map(|change| format!("deleted {} {}\n", change.noun, change.name))
+            .collect(),
     };
-    Ok(Outcome { out, err: String::new(), code: EXIT_OK })
+    Ok(Outcome {
+        out,
+        err: String::new(),
+        code: EXIT_OK,
+    })
 }
 
 /// What goes away, without its secrets.
@@ -160,7 +189,10 @@ mod tests {
 
     fn key(words: &str) -> Result<String, String> {
         let words = ["delete"].into_iter().chain(words.split_whitespace());
-        Asked::try_parse_from(words).map_err(|error| error.to_string())?.arguments.key()
+        Asked::try_parse_from(words)
+            .map_err(|error| error.to_string())?
+            .arguments
+            .key()
     }
 
     #[test]

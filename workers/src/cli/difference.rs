@@ -39,14 +39,24 @@ fn walk(path: &str, old: &Value, new: &Value, out: &mut Vec<String>) {
             for name in before.keys().chain(added) {
                 let absent = Value::Null;
                 let (old, new) = (before.get(name), after.get(name));
-                walk(&join(path, name), old.unwrap_or(&absent), new.unwrap_or(&absent), out);
+                walk(
+                    &join(path, name),
+                    old.unwrap_or(&absent),
+                    new.unwrap_or(&absent),
+                    out,
+                );
             }
         }
         (Value::Array(before), Value::Array(after)) if path.starts_with(PLACES_ONLY) => {
             for index in 0..before.len().max(after.len()) {
                 let absent = Value::Null;
                 let (old, new) = (before.get(index), after.get(index));
-                walk(&join(path, &index.to_string()), old.unwrap_or(&absent), new.unwrap_or(&absent), out);
+                walk(
+                    &join(path, &index.to_string()),
+                    old.unwrap_or(&absent),
+                    new.unwrap_or(&absent),
+                    out,
+                );
             }
         }
         _ if path.starts_with(PLACES_ONLY) => {
@@ -62,7 +72,11 @@ fn walk(path: &str, old: &Value, new: &Value, out: &mut Vec<String>) {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 fn shown(value: &Value) -> String {
@@ -84,8 +98,7 @@ mod tests {
 
     #[test]
     fn fields_show_both_values_and_definitions_only_places() {
-        let old =
-            json!({"name": "A", "flows": ["a"], "definition": {"nodes": {"x": {"text": "one"}}, "l": [1]}});
+        let old = json!({"name": "A", "flows": ["a"], "definition": {"nodes": {"x": {"text": "one"}}, "l": [1]}});
         let new = json!({"name": "B", "flows": ["a", "b"], "definition": {"nodes": {"x": {"text": "two"}}, "l": [1, 2]}});
         assert_eq!(
             lines(&old, &new),
@@ -97,21 +110,33 @@ mod tests {
             ]
         );
         assert_eq!(lines(&old, &old), Vec::<String>::new());
-        assert_eq!(lines(&json!({}), &json!({"display": "+1"})), ["display: none → \"+1\""]);
+        assert_eq!(
+            lines(&json!({}), &json!({"display": "+1"})),
+            ["display: none → \"+1\""]
+        );
     }
 
     #[test]
     fn a_value_is_told_by_its_fields() {
         let value = json!({"id": "f", "flows": [], "definition": {"nodes": {}}});
-        assert_eq!(fields(&value), ["id: \"f\"", "flows: []", "definition: 12 bytes"]);
+        assert_eq!(
+            fields(&value),
+            ["id: \"f\"", "flows: []", "definition: 12 bytes"]
+        );
     }
 
     #[test]
     fn long_values_and_many_changes_are_cut() {
-        let many =
-            |letter: char| (0..20).map(|n| (n.to_string(), json!(letter))).collect::<serde_json::Map<_, _>>();
+        let many = |letter: char| {
+            (0..20)
+                .map(|n| (n.to_string(), json!(letter)))
+                .collect::<serde_json::Map<_, _>>()
+        };
         let said = lines(&Value::Object(many('a')), &Value::Object(many('b')));
-        assert_eq!((said.len(), said.last().unwrap().as_str()), (9, "and 12 more changes"));
+        assert_eq!(
+            (said.len(), said.last().unwrap().as_str()),
+            (9, "and 12 more changes")
+        );
         let said = lines(&json!({"name": "x"}), &json!({"name": "é".repeat(500)}));
         assert!(said[0].chars().count() < 90);
     }

@@ -31,7 +31,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Arguments of `ackline doctor`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status: 0 when nothing failed (warnings included), 1 when a check failed.")]
+#[command(
+    after_help = "Exit status: 0 when nothing failed (warnings included), 1 when a check failed."
+)]
 pub struct DoctorArguments {
     /// Print a JSON array instead of text
     #[arg(long)]
@@ -56,11 +58,19 @@ pub async fn run(arguments: &DoctorArguments, settings: &Settings) -> Outcome {
         Level::Warn => arguments.strict,
         Level::Ok => false,
     };
-    let code = if findings.iter().any(fails) { EXIT_FAILED } else { EXIT_OK };
+    let code = if findings.iter().any(fails) {
+        EXIT_FAILED
+    } else {
+        EXIT_OK
+    };
     if arguments.fix_hints {
         findings.retain(|finding| finding.level != Level::Ok);
     }
-    Outcome { out: render(&findings, arguments.json), err: String::new(), code }
+    Outcome {
+        out: render(&findings, arguments.json),
+        err: String::new(),
+        code,
+    }
 }
 
 async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
@@ -85,8 +95,10 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
         }
         Err(finding) => findings.push(finding),
     }
-    let lanes: Vec<Watched> =
-        Pool::ALL.into_iter().flat_map(|pool| watched(pool, settings.nats.partitions)).collect();
+    let lanes: Vec<Watched> = Pool::ALL
+        .into_iter()
+        .flat_map(|pool| watched(pool, settings.nats.partitions))
+        .collect();
     match Onlooker::on(client).await {
         Ok(mut onlooker) => {
             onlooker.hear_all().await;
@@ -117,7 +129,10 @@ fn once(findings: Vec<Finding>) -> Vec<Finding> {
 
 async fn read_config(context: &async_nats::jetstream::Context) -> Result<Stored, Finding> {
     let failed = |error: super::stored::ReadError| Finding::fail("configuration", error);
-    match super::stored::open(context, ackline_shared::subjects::BUCKET_CONFIG).await.map_err(failed)? {
+    match super::stored::open(context, ackline_shared::subjects::BUCKET_CONFIG)
+        .await
+        .map_err(failed)?
+    {
         Some(store) => Stored::load(&store).await.map_err(failed),
         None => Ok(Stored::default()),
     }
@@ -137,7 +152,9 @@ async fn configured(
 }
 
 fn now_ms() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 

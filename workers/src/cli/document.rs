@@ -115,7 +115,13 @@ pub fn read(
         mistakes.push(mistake);
         Default::default()
     });
-    let mut reader = Reader { sections, lines, surroundings, mistakes, keys: BTreeSet::new() };
+    let mut reader = Reader {
+        sections,
+        lines,
+        surroundings,
+        mistakes,
+        keys: BTreeSet::new(),
+    };
     let mut declared = Declared {
         brands: reader.family("brands", "brand"),
         tenants: reader.family("tenants", "tenant"),
@@ -130,7 +136,12 @@ pub fn read(
         owns: reader.owns(),
         keys: BTreeSet::new(),
     };
-    declared.owns.tenants.extend(declared.tenants.iter().map(|tenant| tenant.value.id.clone()));
+    declared.owns.tenants.extend(
+        declared
+            .tenants
+            .iter()
+            .map(|tenant| tenant.value.id.clone()),
+    );
     declared.keys = std::mem::take(&mut reader.keys);
     reader.refuse_the_rest();
     declared
@@ -140,18 +151,26 @@ pub fn read(
 type Parsed = (Map<String, Value>, BTreeMap<String, Vec<usize>>);
 
 fn parse_toml(text: &str) -> Result<Parsed, String> {
-    let ends: Vec<usize> =
-        text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n').map(|(offset, _)| offset).collect();
+    let ends: Vec<usize> = text
+        .bytes()
+        .enumerate()
+        .filter(|&(_, byte)| byte == b'\n')
+        .map(|(offset, _)| offset)
+        .collect();
     let line_of = |offset: usize| ends.partition_point(|&end| end < offset) + 1;
     // The parser's own report quotes the line, which may hold a secret.
     let failed = |error: toml::de::Error| {
-        let at = error.span().map_or(String::new(), |span| format!("line {}: ", line_of(span.start)));
+        let at = error.span().map_or(String::new(), |span| {
+            format!("line {}: ", line_of(span.start))
+        });
         format!("{at}{}", error.message())
     };
     let sections = toml::from_str(text).map_err(failed)?;
     let table = DeTable::parse(text).map_err(failed)?;
     let lines = table.get_ref().iter().filter_map(|(name, value)| {
-        let DeValue::Array(elements) = value.get_ref() else { return None };
+        let DeValue::Array(elements) = value.get_ref() else {
+            return None;
+        };
         let lines = elements.iter().map(|element| line_of(element.span().start));
         Some((name.get_ref().to_string(), lines.collect()))
     });
@@ -159,8 +178,13 @@ fn parse_toml(text: &str) -> Result<Parsed, String> {
 }
 
 fn parse_json(text: &str) -> Result<Map<String, Value>, String> {
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| format!("line {} column {}: not valid JSON", error.line(), error.column()))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        format!(
+            "line {} column {}: not valid JSON",
+            error.line(),
+            error.column()
+        )
+    })?;
     match value {
         Value::Object(sections) => Ok(sections),
         _ => Err("expected an object with sections such as \"tenants\"".to_owned()),
@@ -181,7 +205,9 @@ impl Reader<'_> {
             None => return Vec::new(),
             Some(Value::Array(items)) => items,
             Some(_) => {
-                self.mistakes.push(format!("{section}: expected a list, written as [[{section}]]"));
+                self.mistakes.push(format!(
+                    "{section}: expected a list, written as [[{section}]]"
+                ));
                 return Vec::new();
             }
         };
@@ -192,11 +218,19 @@ impl Reader<'_> {
                 Some(line) => format!("line {line}"),
                 None => format!("{section}[{index}]"),
             };
-            let place = Place(format!("{at}, {} {}", T::NOUN, name.as_deref().unwrap_or("without an id")));
+            let place = Place(format!(
+                "{at}, {} {}",
+                T::NOUN,
+                name.as_deref().unwrap_or("without an id")
+            ));
             if let Some(name) = name
-                && !self.keys.insert(format!("{prefix}.{}", name.replace('/', ".")))
+                && !self
+                    .keys
+                    .insert(format!("{prefix}.{}", name.replace('/', ".")))
             {
-                self.mistakes.push(format!("{place}: is declared twice; give one of them another id"));
+                self.mistakes.push(format!(
+                    "{place}: is declared twice; give one of them another id"
+                ));
             }
             self.part(place, item)
         });
@@ -222,8 +256,15 @@ impl Reader<'_> {
             Ok(value) => Some(Placed { place, value }),
             Err(error) => {
                 let path = error.path().to_string();
-                let field = if path == "." { String::new() } else { format!("{path}: ") };
-                self.mistakes.push(format!("{place}: {field}{}", without_values(&error.inner().to_string())));
+                let field = if path == "." {
+                    String::new()
+                } else {
+                    format!("{path}: ")
+                };
+                self.mistakes.push(format!(
+                    "{place}: {field}{}",
+                    without_values(&error.inner().to_string())
+                ));
                 None
             }
         }
@@ -231,14 +272,17 @@ impl Reader<'_> {
 
     /// Puts the content of `definition_file` in the place of `definition`.
     fn include_definition(&mut self, place: &Place, fields: &mut Map<String, Value>) -> Option<()> {
-        let Some(path) = fields.remove("definition_file") else { return Some(()) };
+        let Some(path) = fields.remove("definition_file") else {
+            return Some(());
+        };
         let included = match path.as_str() {
             _ if fields.contains_key("definition") => {
                 Err("has both definition and definition_file; keep one".to_owned())
             }
-            None => {
-                Err("definition_file: expected the path of a JSON file, relative to this file".to_owned())
-            }
+            None => Err(
+                "definition_file: expected the path of a JSON file, relative to this file"
+                    .to_owned(),
+            ),
             Some(path) => (self.surroundings.file)(path)
                 .map_err(|reason| format!("definition_file {path} cannot be read: {reason}"))
                 .and_then(|text| {
@@ -274,7 +318,9 @@ impl Reader<'_> {
                     match (self.surroundings.variable)(name) {
                         Some(secret) => *text = secret,
                         None => {
-                            let what = format!("the environment variable {name} is not set; export it first");
+                            let what = format!(
+                                "the environment variable {name} is not set; export it first"
+                            );
                             return self.mistakes.push(format!("{place}: {path}: {what}"));
                         }
                     }
@@ -295,12 +341,22 @@ impl Reader<'_> {
     }
 
     fn owns(&mut self) -> Owns {
-        let Some(said) = self.sections.remove("owns") else { return Owns::default() };
+        let Some(said) = self.sections.remove("owns") else {
+            return Owns::default();
+        };
         serde_path_to_error::deserialize(said).unwrap_or_else(|error| {
             let path = error.path().to_string();
-            let at = if path == "." { String::new() } else { format!(".{path}") };
-            let form = "there are brands and tenants, lists of ids, and installation, true or false";
-            self.mistakes.push(format!("owns{at}: {}; {form}", without_values(&error.inner().to_string())));
+            let at = if path == "." {
+                String::new()
+            } else {
+                format!(".{path}")
+            };
+            let form =
+                "there are brands and tenants, lists of ids, and installation, true or false";
+            self.mistakes.push(format!(
+                "owns{at}: {}; {form}",
+                without_values(&error.inner().to_string())
+            ));
             Owns::default()
         })
     }
@@ -316,7 +372,11 @@ impl Reader<'_> {
 
 fn name_of(item: &Value, owned: bool) -> Option<String> {
     let id = item.get("id")?.as_str()?;
-    if owned { Some(format!("{}/{id}", item.get("tenant")?.as_str()?)) } else { Some(id.to_owned()) }
+    if owned {
+        Some(format!("{}/{id}", item.get("tenant")?.as_str()?))
+    } else {
+        Some(id.to_owned())
+    }
 }
 
 /// An error of the deserialiser without the value it found, which may be a secret.
@@ -325,7 +385,14 @@ fn without_values(message: &str) -> String {
     match message.rsplit_once(", expected ") {
         Some((_, expected)) if found.iter().any(|start| message.starts_with(start)) => {
             let whole_number = matches!(expected, "u8" | "u16" | "u32" | "u64");
-            format!("expected {}", if whole_number { "a whole number, not too large" } else { expected })
+            format!(
+                "expected {}",
+                if whole_number {
+                    "a whole number, not too large"
+                } else {
+                    expected
+                }
+            )
         }
         _ => message.to_owned(),
     }
@@ -368,19 +435,28 @@ mod tests {
             Format::Toml,
         );
         assert_eq!(declared.flows.len(), 1);
-        assert_eq!(declared.flows[0].value.definition, serde_json::json!({"ackline": 1}));
+        assert_eq!(
+            declared.flows[0].value.definition,
+            serde_json::json!({"ackline": 1})
+        );
         assert_eq!(mistakes.len(), 3, "{mistakes:?}");
-        assert!(mistakes[0].starts_with("line 5, flow t/b: definition_file flows/broken.json is not JSON"));
+        assert!(
+            mistakes[0]
+                .starts_with("line 5, flow t/b: definition_file flows/broken.json is not JSON")
+        );
         assert!(mistakes[2].contains("keep one"));
         assert_eq!(declared.keys.len(), 4);
     }
 
     #[test]
     fn secrets_come_from_the_environment_when_asked_for() {
-        let app = |verify: &str| format!("[[apps]]\nid='a'\nsecrets=['env:SET']\nverify_token='{verify}'");
+        let app = |verify: &str| {
+            format!("[[apps]]\nid='a'\nsecrets=['env:SET']\nverify_token='{verify}'")
+        };
         let (declared, mistakes) = read_text(&app("x"), Format::Toml);
         assert!(mistakes.is_empty());
-        let open = declared.apps[0].value.secrets[0].open(&ackline_shared::vault::VaultKey::generate(), "");
+        let open = declared.apps[0].value.secrets[0]
+            .open(&ackline_shared::vault::VaultKey::generate(), "");
         assert_eq!(open.unwrap().expose(), "from-the-environment");
         for (verify, said) in [
             ("env:UNSET", "UNSET is not set"),
@@ -389,7 +465,10 @@ mod tests {
             ("sealed:v1:AAAA", "sealed text"),
         ] {
             let (_, mistakes) = read_text(&app(verify), Format::Toml);
-            assert!(mistakes[0].contains(said) && mistakes[0].contains("verify_token"), "{mistakes:?}");
+            assert!(
+                mistakes[0].contains(said) && mistakes[0].contains("verify_token"),
+                "{mistakes:?}"
+            );
         }
     }
 
@@ -416,25 +495,41 @@ mod tests {
         let text = "owns = { brands = ['b'], tenants = ['old'], installation = true }\n[[tenants]]\nid='acme'\nname='A'";
         let (declared, mistakes) = read_text(text, Format::Toml);
         assert_eq!(mistakes, Vec::<String>::new());
-        let tenants: Vec<_> = declared.owns.tenants.iter().map(ToString::to_string).collect();
-        assert_eq!((tenants, declared.owns.installation), (vec!["acme".to_owned(), "old".to_owned()], true));
+        let tenants: Vec<_> = declared
+            .owns
+            .tenants
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            (tenants, declared.owns.installation),
+            (vec!["acme".to_owned(), "old".to_owned()], true)
+        );
         for (text, said) in [
             ("owns = { tenant = ['x'] }", "owns.tenant: unknown"),
             ("owns = 7", "owns: "),
             ("owns = { tenants = ['a.b'] }", "owns.tenants[0]: "),
         ] {
             let (_, mistakes) = read_text(text, Format::Toml);
-            assert!(mistakes.len() == 1 && mistakes[0].starts_with(said), "{mistakes:?}");
+            assert!(
+                mistakes.len() == 1 && mistakes[0].starts_with(said),
+                "{mistakes:?}"
+            );
         }
         let (declared, _) = read_text("[[brands]]\nid='b'\nname='B'", Format::Toml);
-        assert_eq!(declared.owns, Owns::default(), "a brand that is only declared is not owned");
+        assert_eq!(
+            declared.owns,
+            Owns::default(),
+            "a brand that is only declared is not owned"
+        );
     }
 
     #[test]
     fn a_text_that_does_not_parse_says_where_without_quoting_it() {
-        for (text, format) in
-            [("a = 1\nverify_token = \"s3cret", Format::Toml), ("{\n\"key\": \"s3cret\" x", Format::Json)]
-        {
+        for (text, format) in [
+            ("a = 1\nverify_token = \"s3cret", Format::Toml),
+            ("{\n\"key\": \"s3cret\" x", Format::Json),
+        ] {
             let (_, mistakes) = read_text(text, format);
             assert_eq!(mistakes.len(), 1);
             assert!(mistakes[0].starts_with("line 2"), "{mistakes:?}");

@@ -22,7 +22,11 @@ pub fn rate(per_second: f64) -> String {
     } else if per_second < 100.0 {
         format!("{per_second:.1}")
     } else {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and rounded")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive and rounded"
+        )]
         count(per_second.round() as u64)
     }
 }
@@ -41,7 +45,9 @@ pub fn age(age: Duration) -> String {
 
 /// The open dead letters of a pool; `-` while nobody has counted them.
 pub fn open_dead(pool: &PoolSum) -> String {
-    pool.dead.as_ref().map_or_else(|| "-".to_owned(), |dead| count(dead.open))
+    pool.dead
+        .as_ref()
+        .map_or_else(|| "-".to_owned(), |dead| count(dead.open))
 }
 
 /// A time of work in milliseconds; `-` for none.
@@ -58,14 +64,21 @@ pub fn time(ms: Option<f64>) -> String {
 /// All values as at most `width` bars, each the most of its share, the latest at the right; nothing is a blank.
 pub fn bars(values: &[u32], width: usize) -> String {
     let share = values.len().div_ceil(width.max(1)).max(1);
-    let values: Vec<u32> =
-        values.rchunks(share).rev().map(|chunk| chunk.iter().copied().max().unwrap_or_default()).collect();
+    let values: Vec<u32> = values
+        .rchunks(share)
+        .rev()
+        .map(|chunk| chunk.iter().copied().max().unwrap_or_default())
+        .collect();
     let most = values.iter().copied().max().unwrap_or_default().max(1);
     let bar = |value: &u32| match value {
         0 => ' ',
         value => {
             let step = u64::from(*value) * 7 / u64::from(most);
-            usize::try_from(step).ok().and_then(|step| BARS.get(step)).copied().unwrap_or('█')
+            usize::try_from(step)
+                .ok()
+                .and_then(|step| BARS.get(step))
+                .copied()
+                .unwrap_or('█')
         }
     };
     let drawn: String = values.iter().map(bar).collect();
@@ -78,13 +91,24 @@ mod tests {
 
     #[test]
     fn figures_fit_into_narrow_columns() {
-        assert_eq!([9_999, 10_000, 1_234_567, u64::MAX].map(count), ["9999", "10k", "1M", "18446744073G"]);
-        assert_eq!([0.0, 0.1, 99.94, 120.4, 20_400.0].map(rate), ["-", "0.1", "99.9", "120", "20k"]);
         assert_eq!(
-            [0, 900, 61_000, 600_000, 10_800_000, 259_200_000].map(Duration::from_millis).map(age),
+            [9_999, 10_000, 1_234_567, u64::MAX].map(count),
+            ["9999", "10k", "1M", "18446744073G"]
+        );
+        assert_eq!(
+            [0.0, 0.1, 99.94, 120.4, 20_400.0].map(rate),
+            ["-", "0.1", "99.9", "120", "20k"]
+        );
+        assert_eq!(
+            [0, 900, 61_000, 600_000, 10_800_000, 259_200_000]
+                .map(Duration::from_millis)
+                .map(age),
             ["-", "900ms", "61s", "10m", "3h", "3d"]
         );
-        assert_eq!([None, Some(1.24), Some(250.0), Some(2_540.0)].map(time), ["-", "1.2ms", "250ms", "2.5s"]);
+        assert_eq!(
+            [None, Some(1.24), Some(250.0), Some(2_540.0)].map(time),
+            ["-", "1.2ms", "250ms", "2.5s"]
+        );
     }
 
     #[test]

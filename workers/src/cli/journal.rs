@@ -71,11 +71,19 @@ async fn rebuild(
     by: String,
     person: &mut dyn Person,
 ) -> Result<Outcome, Outcome> {
-    let client = nats::connect(&settings.nats, "ackline-journal").await.map_err(failed)?;
+    let client = nats::connect(&settings.nats, "ackline-journal")
+        .await
+        .map_err(failed)?;
     let context = nats::jetstream(client);
-    let buckets = Box::pin(nats::prepare(&context, &settings.nats)).await.map_err(failed)?;
+    let buckets = Box::pin(nats::prepare(&context, &settings.nats))
+        .await
+        .map_err(failed)?;
     let rebuilds = Rebuilds::new(buckets.replays);
-    let open = rebuilds.last().await.map_err(failed)?.filter(|last| last.begun_ms.is_none());
+    let open = rebuilds
+        .last()
+        .await
+        .map_err(failed)?
+        .filter(|last| last.begun_ms.is_none());
     let order = match open {
         // One that waits is followed, not given twice.
         Some(open) => open,
@@ -101,12 +109,19 @@ fn agree(arguments: &RebuildArguments, person: &mut dyn Person) -> Result<(), Ou
     let question = "Move the journal's file aside and write a new one from the log?";
     match person.answer(question) {
         Some(true) => Ok(()),
-        Some(false) => {
-            Err(Outcome { err: "nothing was changed\n".to_owned(), code: EXIT_FAILED, ..Outcome::default() })
-        }
+        Some(false) => Err(Outcome {
+            err: "nothing was changed\n".to_owned(),
+            code: EXIT_FAILED,
+            ..Outcome::default()
+        }),
         None => {
-            let err = "error: nothing was changed: there is no terminal to ask at; say --yes\n".to_owned();
-            Err(Outcome { err, code: EXIT_CONFIG, ..Outcome::default() })
+            let err = "error: nothing was changed: there is no terminal to ask at; say --yes\n"
+                .to_owned();
+            Err(Outcome {
+                err,
+                code: EXIT_CONFIG,
+                ..Outcome::default()
+            })
         }
     }
 }
@@ -118,14 +133,18 @@ async fn begun(rebuilds: &Rebuilds, mut order: Rebuild) -> Result<Rebuild, Outco
         if Instant::now() > deadline {
             let why = match &order.problem {
                 Some(problem) => problem.clone(),
-                None => "no process runs the pool journal: start one with --pools journal, or all".to_owned(),
+                None => "no process runs the pool journal: start one with --pools journal, or all"
+                    .to_owned(),
             };
-            return Err(failed(format!("{why}; the order stands, and running this again follows it")));
+            return Err(failed(format!(
+                "{why}; the order stands, and running this again follows it"
+            )));
         }
         sleep(LOOK_EVERY).await;
         let last = rebuilds.last().await.map_err(failed)?;
-        order =
-            last.filter(|last| last.id == order.id).ok_or_else(|| failed("another order took its place"))?;
+        order = last
+            .filter(|last| last.id == order.id)
+            .ok_or_else(|| failed("another order took its place"))?;
     }
     Ok(order)
 }
@@ -157,12 +176,23 @@ async fn written(context: &Context) -> Result<(), Outcome> {
 fn told(order: &Rebuild, json: bool, state: &str) -> Outcome {
     let aside = order.moved_to.as_deref().unwrap_or("");
     let out = if json {
-        let seconds = order.begun_ms.map(|begun| now_ms().saturating_sub(begun) / 1000);
-        pretty(&json!({"id": order.id, "state": state, "moved_to": order.moved_to, "seconds": seconds}))
+        let seconds = order
+            .begun_ms
+            .map(|begun| now_ms().saturating_sub(begun) / 1000);
+        pretty(
+            &json!({"id": order.id, "state": state, "moved_to": order.moved_to, "seconds": seconds}),
+        )
     } else if state == "done" {
         format!("the journal holds everything the log does; the old file is {aside}\n")
     } else {
-        format!("ordered as {}; `ackline journal rebuild` follows it\n", order.id)
+        format!(
+            "ordered as {}; `ackline journal rebuild` follows it\n",
+            order.id
+        )
     };
-    Outcome { out, err: String::new(), code: EXIT_OK }
+    Outcome {
+        out,
+        err: String::new(),
+        code: EXIT_OK,
+    }
 }

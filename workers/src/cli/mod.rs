@@ -119,17 +119,28 @@ pub struct Outcome {
 impl Outcome {
     /// Bad input, explained.
     fn bad_input(explanation: impl Into<String>) -> Self {
-        Self { err: explanation.into(), code: EXIT_CONFIG, ..Self::default() }
+        Self {
+            err: explanation.into(),
+            code: EXIT_CONFIG,
+            ..Self::default()
+        }
     }
 
     /// Something could not be done, explained.
     fn failed(explanation: impl Into<String>) -> Self {
-        Self { err: explanation.into(), code: EXIT_FAILED, ..Self::default() }
+        Self {
+            err: explanation.into(),
+            code: EXIT_FAILED,
+            ..Self::default()
+        }
     }
 }
 
 /// Does what the arguments ask for, and asks nobody.
-pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &[(String, String)]) -> Outcome {
+pub async fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &[(String, String)],
+) -> Outcome {
     run_live(arguments, environment, &mut std::io::stdout(), &mut Nobody).await
 }
 
@@ -142,7 +153,12 @@ pub async fn run_live(
 ) -> Outcome {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(asked) if !asked.use_stderr() => return Outcome { out: asked.to_string(), ..Outcome::default() },
+        Err(asked) if !asked.use_stderr() => {
+            return Outcome {
+                out: asked.to_string(),
+                ..Outcome::default()
+            };
+        }
         Err(error) => return Outcome::bad_input(error.to_string()),
     };
     let looking = || OnlookerSettings::load(cli.config.as_deref(), environment);
@@ -150,7 +166,10 @@ pub async fn run_live(
     match &cli.command {
         Command::MasterKey => {
             let out = format!("{}\n", VaultKey::generate().to_base64().expose());
-            Outcome { out, ..Outcome::default() }
+            Outcome {
+                out,
+                ..Outcome::default()
+            }
         }
         Command::Apply(arguments) => match settings() {
             Ok(settings) => apply::run(arguments, &settings, environment, person).await,
@@ -221,7 +240,9 @@ pub async fn run_live(
 
 /// Whether colours are wanted, by the convention of no-color.org.
 fn wants_colour(environment: &[(String, String)]) -> bool {
-    !environment.iter().any(|(name, value)| name == "NO_COLOR" && !value.is_empty())
+    !environment
+        .iter()
+        .any(|(name, value)| name == "NO_COLOR" && !value.is_empty())
 }
 
 #[cfg(test)]
@@ -229,9 +250,15 @@ mod tests {
     use super::*;
 
     async fn ask(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {
-        let environment: Vec<_> =
-            environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        run(["ackline"].iter().chain(arguments).map(OsString::from), &environment).await
+        let environment: Vec<_> = environment
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        run(
+            ["ackline"].iter().chain(arguments).map(OsString::from),
+            &environment,
+        )
+        .await
     }
 
     #[test]
@@ -249,14 +276,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_master_key_is_fresh_and_usable() {
-        let (one, two) = (ask(&["master-key"], &[]).await, ask(&["master-key"], &[]).await);
+        let (one, two) = (
+            ask(&["master-key"], &[]).await,
+            ask(&["master-key"], &[]).await,
+        );
         assert!(VaultKey::from_base64(&one.out).is_ok());
         assert_ne!(one.out, two.out);
     }
 
     #[tokio::test]
     async fn wrong_settings_are_all_told_at_once() {
-        let outcome = ask(&["doctor"], &[("ACKLINE_NATS_PARTITIONS", "0"), ("ACKLINE_NATS_URLL", "x")]).await;
+        let outcome = ask(
+            &["doctor"],
+            &[("ACKLINE_NATS_PARTITIONS", "0"), ("ACKLINE_NATS_URLL", "x")],
+        )
+        .await;
         assert_eq!(outcome.code, EXIT_CONFIG);
         for part in ["nats.partitions", "ACKLINE_NATS_URLL", "no master key"] {
             assert!(outcome.err.contains(part), "{part} in {}", outcome.err);

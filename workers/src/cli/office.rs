@@ -55,7 +55,11 @@ impl FilterArguments {
     /// Checks them.
     pub fn read(&self) -> Result<Filter, String> {
         let now = now_ms();
-        let time = |text: &Option<String>| text.as_deref().map(|text| terms::time(text, now)).transpose();
+        let time = |text: &Option<String>| {
+            text.as_deref()
+                .map(|text| terms::time(text, now))
+                .transpose()
+        };
         Ok(Filter {
             tenant: self.tenant.as_ref().map(|id| tenant(id)).transpose()?,
             pool: self.pool,
@@ -97,13 +101,22 @@ impl Desk {
     /// Connects.
     pub async fn open(settings: &Settings) -> Result<Self, Outcome> {
         let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
-        let client = nats::connect(&settings.nats, "ackline").await.map_err(|error| failed(&error))?;
+        let client = nats::connect(&settings.nats, "ackline")
+            .await
+            .map_err(|error| failed(&error))?;
         let context = nats::jetstream(client);
-        let buckets =
-            Box::pin(nats::prepare(&context, &settings.nats)).await.map_err(|error| failed(&error))?;
-        let stored = Stored::load(&buckets.config).await.map_err(|error| failed(&error))?;
+        let buckets = Box::pin(nats::prepare(&context, &settings.nats))
+            .await
+            .map_err(|error| failed(&error))?;
+        let stored = Stored::load(&buckets.config)
+            .await
+            .map_err(|error| failed(&error))?;
         let office = Office::new(Log::new(context, settings.nats.partitions), &buckets);
-        Ok(Self { office, stored, lease_ttl: settings.nats.lease_ttl })
+        Ok(Self {
+            office,
+            stored,
+            lease_ttl: settings.nats.lease_ttl,
+        })
     }
 
     /// Whether the pool has the target, when one is named.
@@ -173,8 +186,16 @@ pub fn told(order: &Order, json: bool) -> Outcome {
         State::Waiting | State::Running | State::Done => EXIT_OK,
     };
     let view = ReplayOrder::from(order.clone());
-    let out = if json { pretty(&view) } else { order_text(&view) };
-    Outcome { out, err: String::new(), code }
+    let out = if json {
+        pretty(&view)
+    } else {
+        order_text(&view)
+    };
+    Outcome {
+        out,
+        err: String::new(),
+        code,
+    }
 }
 
 /// An order in words.
@@ -193,7 +214,10 @@ pub fn order_text(order: &ReplayOrder) -> String {
         let left = humantime::format_duration(Duration::from_secs(order.remaining_seconds));
         line(
             &mut text,
-            format_args!("  about {left} left; `ackline replay show {}` tells how far it is", order.id),
+            format_args!(
+                "  about {left} left; `ackline replay show {}` tells how far it is",
+                order.id
+            ),
         );
     }
     text
@@ -213,12 +237,18 @@ pub fn failed(error: &OfficeError) -> Outcome {
 pub fn pretty(value: &impl Serialize) -> String {
     // What is passed on as it was written is laid out, too.
     let value = serde_json::to_value(value).unwrap_or_default();
-    format!("{}\n", serde_json::to_string_pretty(&value).unwrap_or_default())
+    format!(
+        "{}\n",
+        serde_json::to_string_pretty(&value).unwrap_or_default()
+    )
 }
 
 /// Who gives orders from here.
 pub fn operator(environment: &[(String, String)]) -> String {
-    let user = environment.iter().find(|(name, _)| name == "USER").map_or("unknown", |(_, user)| user);
+    let user = environment
+        .iter()
+        .find(|(name, _)| name == "USER")
+        .map_or("unknown", |(_, user)| user);
     format!("cli {}", user.chars().take(64).collect::<String>())
 }
 

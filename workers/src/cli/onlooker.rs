@@ -38,10 +38,16 @@ impl OnlookerSettings {
         let mut reader = Reader::load(file, environment.iter().cloned());
         let nats = NatsSettings::read(&mut reader);
         let targets = StatusSettings::read(&mut reader).targets;
-        let tenant_jobs = u32::try_from(PoolSettings::shared(&mut reader).tenant_in_flight_max).unwrap_or(1);
+        let tenant_jobs =
+            u32::try_from(PoolSettings::shared(&mut reader).tenant_in_flight_max).unwrap_or(1);
         let concurrency = Concurrency::read(&mut reader);
         reader.finish()?;
-        Ok(Self { nats, targets, tenant_jobs, concurrency })
+        Ok(Self {
+            nats,
+            targets,
+            tenant_jobs,
+            concurrency,
+        })
     }
 }
 
@@ -57,14 +63,20 @@ impl Onlooker {
     /// Connects and begins to listen; what went wrong is for people.
     pub async fn connect(settings: &NatsSettings) -> Result<Self, Outcome> {
         let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
-        let client = nats::connect(settings, "ackline").await.map_err(|error| failed(&error))?;
+        let client = nats::connect(settings, "ackline")
+            .await
+            .map_err(|error| failed(&error))?;
         Self::on(client).await.map_err(|error| failed(&error))
     }
 
     /// Begins to listen on a connection.
     pub async fn on(client: Client) -> Result<Self, SubscribeError> {
         let words = client.subscribe(subjects::STATUS_FILTER).await?;
-        Ok(Self { client, words, fleet: Fleet::default() })
+        Ok(Self {
+            client,
+            words,
+            fleet: Fleet::default(),
+        })
     }
 
     /// The connection.
@@ -95,7 +107,10 @@ impl Onlooker {
         let of = |(instance, status): (&String, &PoolStatus)| {
             Some((instance.clone(), status.pool.clone(), status.fault.clone()?))
         };
-        let all = self.fleet.instances().flat_map(|one| one.pools.iter().map(|pool| (&one.instance, pool)));
+        let all = self
+            .fleet
+            .instances()
+            .flat_map(|one| one.pools.iter().map(|pool| (&one.instance, pool)));
         all.filter_map(of).collect()
     }
 

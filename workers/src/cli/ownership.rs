@@ -26,7 +26,9 @@ pub struct Owns {
 impl Owns {
     /// Whether what is stored under a key is the document's.
     pub fn has(&self, key: &str, stored: &Snapshot) -> bool {
-        let Some((family, id)) = key.split_once('.') else { return false };
+        let Some((family, id)) = key.split_once('.') else {
+            return false;
+        };
         let tenant = match family {
             "brand" => {
                 return self.installation || self.brands.iter().any(|brand| brand.as_str() == id);
@@ -36,16 +38,24 @@ impl Owns {
                 app => app.and_then(|app| app.tenant.clone()),
             },
             "phone" => {
-                let number = PhoneNumberId::new(id).ok().and_then(|id| stored.phones.get(&id));
+                let number = PhoneNumberId::new(id)
+                    .ok()
+                    .and_then(|id| stored.phones.get(&id));
                 number.map(|number| number.tenant.clone())
             }
-            _ => id.split('.').next().and_then(|tenant| TenantId::new(tenant).ok()),
+            _ => id
+                .split('.')
+                .next()
+                .and_then(|tenant| TenantId::new(tenant).ok()),
         };
         tenant.is_some_and(|tenant| self.has_tenant(&tenant, stored))
     }
 
     fn has_tenant(&self, tenant: &TenantId, stored: &Snapshot) -> bool {
-        let brand = stored.tenants.get(tenant).and_then(|tenant| tenant.brand.as_ref());
+        let brand = stored
+            .tenants
+            .get(tenant)
+            .and_then(|tenant| tenant.brand.as_ref());
         self.tenants.contains(tenant) || brand.is_some_and(|brand| self.brands.contains(brand))
     }
 
@@ -59,7 +69,11 @@ impl Owns {
 }
 
 /// What is stored beside the surplus and needs some of it, one sentence each.
-pub fn needed(surplus: &BTreeSet<String>, declared: &BTreeSet<String>, stored: &Stored) -> Vec<String> {
+pub fn needed(
+    surplus: &BTreeSet<String>,
+    declared: &BTreeSet<String>,
+    stored: &Stored,
+) -> Vec<String> {
     let (snapshot, _) = stored.snapshot();
     let is_elsewhere = |key: &String| !surplus.contains(key) && !declared.contains(key);
     let needed = surplus.iter().filter_map(|key| {
@@ -83,16 +97,33 @@ mod tests {
 
     fn stored() -> Stored {
         let parts = Part::all_of(&samples::document());
-        let entry = |part: &Part| Entry { revision: 1, value: part.to_json().into() };
+        let entry = |part: &Part| Entry {
+            revision: 1,
+            value: part.to_json().into(),
+        };
         let mut stored = Stored(parts.iter().map(|part| (part.key(), entry(part))).collect());
         let own = r#"{"id":"own","tenant":"globex","secrets":["s"],"verify_token":"t"}"#;
-        stored.0.insert("app.own".to_owned(), Entry { revision: 1, value: own.into() });
-        stored.0.insert("phone.7".to_owned(), Entry { revision: 1, value: "{".into() });
+        stored.0.insert(
+            "app.own".to_owned(),
+            Entry {
+                revision: 1,
+                value: own.into(),
+            },
+        );
+        stored.0.insert(
+            "phone.7".to_owned(),
+            Entry {
+                revision: 1,
+                value: "{".into(),
+            },
+        );
         stored
     }
 
     fn surplus(owns: &Owns) -> Vec<String> {
-        owns.surplus(&BTreeSet::new(), &stored()).into_iter().collect()
+        owns.surplus(&BTreeSet::new(), &stored())
+            .into_iter()
+            .collect()
     }
 
     fn owns(text: &str) -> Owns {
@@ -102,8 +133,14 @@ mod tests {
     #[test]
     fn a_document_owns_what_is_its_tenants_and_what_it_says() {
         assert_eq!(surplus(&Owns::default()), Vec::<String>::new());
-        assert_eq!(surplus(&owns("tenants = ['globex']")), ["app.own", "tenant.globex"]);
-        assert_eq!(surplus(&owns("installation = true")), ["app.main", "brand.ackline"]);
+        assert_eq!(
+            surplus(&owns("tenants = ['globex']")),
+            ["app.own", "tenant.globex"]
+        );
+        assert_eq!(
+            surplus(&owns("installation = true")),
+            ["app.main", "brand.ackline"]
+        );
         let acme = [
             "bot.acme.shop",
             "crm.acme.desk",
@@ -116,7 +153,11 @@ mod tests {
         ];
         assert_eq!(surplus(&owns("tenants = ['acme']")), acme);
         let brand = surplus(&owns("brands = ['ackline']"));
-        assert_eq!((brand.len(), brand.contains(&"brand.ackline".to_owned())), (9, true), "with its tenants");
+        assert_eq!(
+            (brand.len(), brand.contains(&"brand.ackline".to_owned())),
+            (9, true),
+            "with its tenants"
+        );
         assert!(toml::from_str::<Owns>("tenant = ['acme']").is_err());
     }
 
@@ -129,7 +170,9 @@ mod tests {
             told[0].starts_with("app main is not declared")
                 && told[0].contains("phone number 106540352242922")
         );
-        let declared = ["phone.106540352242922", "tenant.acme"].map(str::to_owned).into();
+        let declared = ["phone.106540352242922", "tenant.acme"]
+            .map(str::to_owned)
+            .into();
         assert_eq!(
             needed(&surplus, &declared, &stored()),
             Vec::<String>::new(),

@@ -3,8 +3,8 @@
 //! What leaves this module for people to read never contains a secret's value, only its name.
 
 use ackline_shared::model::{
-    ApiKey, App, Bot, Brand, CrmLink, Document, Endpoint, Entity, Flow, PhoneNumber, Relay, SecretField,
-    Tenant,
+    ApiKey, App, Bot, Brand, CrmLink, Document, Endpoint, Entity, Flow, PhoneNumber, Relay,
+    SecretField, Tenant,
 };
 use ackline_shared::secret::Secret;
 use ackline_shared::stored::{self, Newer, Stored};
@@ -13,8 +13,15 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Fields that hold secrets, in any family; they are compared opened and never shown.
-pub const SECRET_FIELDS: [&str; 7] =
-    ["secrets", "verify_token", "access_token", "app_secret", "webhook_secret", "hook_token", "key"];
+pub const SECRET_FIELDS: [&str; 7] = [
+    "secrets",
+    "verify_token",
+    "access_token",
+    "app_secret",
+    "webhook_secret",
+    "hook_token",
+    "key",
+];
 
 /// Families by the first token of their keys, in the order in which they are written: what something refers to
 /// comes before it, and numbers come last, because with its number a tenant's traffic starts.
@@ -86,7 +93,13 @@ impl Part {
         parts.extend(document.endpoints.iter().cloned().map(Self::Endpoint));
         parts.extend(document.crm_links.iter().cloned().map(Self::CrmLink));
         parts.extend(document.api_keys.iter().cloned().map(Self::ApiKey));
-        parts.extend(document.phone_numbers.iter().cloned().map(Self::PhoneNumber));
+        parts.extend(
+            document
+                .phone_numbers
+                .iter()
+                .cloned()
+                .map(Self::PhoneNumber),
+        );
         parts
     }
 
@@ -118,12 +131,19 @@ impl Part {
     }
 
     /// Its secrets by name; plain ones as they are, sealed ones opened.
-    pub fn open_secrets(&self, data_key: &VaultKey) -> Result<BTreeMap<String, Secret<String>>, VaultError> {
+    pub fn open_secrets(
+        &self,
+        data_key: &VaultKey,
+    ) -> Result<BTreeMap<String, Secret<String>>, VaultError> {
         let names = self.secret_names();
         let scope = self.scope().to_owned();
         let mut copy = self.clone();
         let fields = each!(&mut copy, entity => entity.secrets());
-        names.into_iter().zip(fields).map(|(name, field)| Ok((name, field.open(data_key, &scope)?))).collect()
+        names
+            .into_iter()
+            .zip(fields)
+            .map(|(name, field)| Ok((name, field.open(data_key, &scope)?)))
+            .collect()
     }
 
     /// Whether it holds secrets at all.
@@ -149,7 +169,11 @@ impl Part {
     }
 
     /// The stored form, in the place of what is stored: its plain secrets sealed under the data key of its scope.
-    pub fn seal(mut self, data_key: &VaultKey, before: Option<&[u8]>) -> Result<Vec<u8>, SealError> {
+    pub fn seal(
+        mut self,
+        data_key: &VaultKey,
+        before: Option<&[u8]>,
+    ) -> Result<Vec<u8>, SealError> {
         let scope = self.scope().to_owned();
         for field in each!(&mut self, entity => entity.secrets()) {
             let plain = field.open(data_key, &scope)?;
@@ -169,11 +193,26 @@ impl Part {
     /// What its secrets are called, in the order of the model's own list.
     fn secret_names(&self) -> Vec<String> {
         let numbered = |count: usize| (1..=count).map(|number| format!("secret {number}"));
-        let named = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let named = |names: &[&str]| {
+            names
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect::<Vec<_>>()
+        };
         match self {
-            Self::Tenant(tenant) => tenant.secrets.keys().map(|name| format!("secret `{name}`")).collect(),
-            Self::App(app) => numbered(app.secrets.len()).chain(["verify_token".to_owned()]).collect(),
-            Self::Relay(relay) => relay.app_secret.iter().map(|_| "app_secret".to_owned()).collect(),
+            Self::Tenant(tenant) => tenant
+                .secrets
+                .keys()
+                .map(|name| format!("secret `{name}`"))
+                .collect(),
+            Self::App(app) => numbered(app.secrets.len())
+                .chain(["verify_token".to_owned()])
+                .collect(),
+            Self::Relay(relay) => relay
+                .app_secret
+                .iter()
+                .map(|_| "app_secret".to_owned())
+                .collect(),
             Self::Endpoint(endpoint) => numbered(endpoint.secrets.len()).collect(),
             Self::CrmLink(link) if link.webhook_secret.is_some() => {
                 named(&["access_token", "hook_token", "webhook_secret"])
@@ -210,7 +249,10 @@ pub fn describe(key: &str) -> Option<(&'static str, String)> {
 /// The place of a key's family in the order of writing.
 pub fn rank(key: &str) -> usize {
     let family = key.split('.').next().unwrap_or_default();
-    FAMILIES.iter().position(|(name, _)| *name == family).unwrap_or(FAMILIES.len())
+    FAMILIES
+        .iter()
+        .position(|(name, _)| *name == family)
+        .unwrap_or(FAMILIES.len())
 }
 
 #[cfg(test)]
@@ -222,7 +264,12 @@ mod tests {
     fn every_secret_of_every_family_has_a_name_and_is_off_the_open_side() {
         for part in Part::all_of(&samples::document()) {
             let mut copy = part.clone();
-            assert_eq!(part.secret_names().len(), each!(&mut copy, e => e.secrets()).len(), "{}", part.key());
+            assert_eq!(
+                part.secret_names().len(),
+                each!(&mut copy, e => e.secrets()).len(),
+                "{}",
+                part.key()
+            );
             let shown = part.open_side().to_string();
             for secret in samples::SECRETS {
                 assert!(!shown.contains(secret), "{}", part.key());
@@ -239,16 +286,26 @@ mod tests {
             assert_eq!(back.open_side(), part.open_side());
             assert!(back.open_secrets(&data_key).unwrap() == part.open_secrets(&data_key).unwrap());
             for secret in samples::SECRETS {
-                assert!(!String::from_utf8(bytes.clone()).unwrap().contains(secret), "{}", part.key());
+                assert!(
+                    !String::from_utf8(bytes.clone()).unwrap().contains(secret),
+                    "{}",
+                    part.key()
+                );
             }
         }
     }
 
     #[test]
     fn parts_come_in_the_order_of_their_families() {
-        let ranks: Vec<_> = Part::all_of(&samples::document()).iter().map(|part| rank(&part.key())).collect();
+        let ranks: Vec<_> = Part::all_of(&samples::document())
+            .iter()
+            .map(|part| rank(&part.key()))
+            .collect();
         assert!(ranks.is_sorted(), "{ranks:?}");
-        assert_eq!(describe("bot.acme.shop"), Some(("bot", "acme/shop".to_owned())));
+        assert_eq!(
+            describe("bot.acme.shop"),
+            Some(("bot", "acme/shop".to_owned()))
+        );
         assert_eq!(describe("installation"), None);
     }
 }

@@ -117,7 +117,9 @@ impl fmt::Display for Change {
         match self.details.as_slice() {
             [] => Ok(()),
             [only] => write!(f, ": {only}"),
-            several => several.iter().try_for_each(|line| write!(f, "\n    {line}")),
+            several => several
+                .iter()
+                .try_for_each(|line| write!(f, "\n    {line}")),
         }
     }
 }
@@ -125,7 +127,10 @@ impl fmt::Display for Change {
 impl Plan {
     /// How many changes do this.
     pub fn count(&self, action: Action) -> usize {
-        self.changes.iter().filter(|change| change.action == action).count()
+        self.changes
+            .iter()
+            .filter(|change| change.action == action)
+            .count()
     }
 }
 
@@ -138,9 +143,19 @@ pub fn plan(
     prune: bool,
 ) -> Result<Plan, PlanError> {
     let declared: BTreeSet<String> = parts.iter().map(Part::key).collect();
-    let mut plan = Plan { keyring: keyring(&parts, stored, master)?, ..Plan::default() };
-    let scopes: BTreeSet<&str> = parts.iter().filter(|part| part.has_secrets()).map(Part::scope).collect();
-    for scope in scopes.into_iter().filter(|scope| !plan.keyring.contains_key(*scope)) {
+    let mut plan = Plan {
+        keyring: keyring(&parts, stored, master)?,
+        ..Plan::default()
+    };
+    let scopes: BTreeSet<&str> = parts
+        .iter()
+        .filter(|part| part.has_secrets())
+        .map(Part::scope)
+        .collect();
+    for scope in scopes
+        .into_iter()
+        .filter(|scope| !plan.keyring.contains_key(*scope))
+    {
         plan.changes.push(Change {
             action: Action::Add,
             noun: DATA_KEY,
@@ -165,12 +180,20 @@ fn keyring(
     stored: &Stored,
     master: &VaultKey,
 ) -> Result<BTreeMap<String, VaultKey>, PlanError> {
-    let scopes: BTreeSet<&str> = parts.iter().filter(|part| part.has_secrets()).map(Part::scope).collect();
-    let opened = scopes.into_iter().filter_map(|scope| Some((scope, stored.data_key(master, scope)?)));
+    let scopes: BTreeSet<&str> = parts
+        .iter()
+        .filter(|part| part.has_secrets())
+        .map(Part::scope)
+        .collect();
+    let opened = scopes
+        .into_iter()
+        .filter_map(|scope| Some((scope, stored.data_key(master, scope)?)));
     opened
         .map(|(scope, key)| match key {
             Ok(key) => Ok((scope.to_owned(), key)),
-            Err(_) => Err(PlanError::MasterKey { scope: scope.to_owned() }),
+            Err(_) => Err(PlanError::MasterKey {
+                scope: scope.to_owned(),
+            }),
         })
         .collect()
 }
@@ -194,15 +217,29 @@ fn compare(
         }
     };
     let content = Content::Part(Box::new(part));
-    let (revision, before) = stored_before.map(|entry| (entry.revision, entry.value)).unzip();
-    Some(Change { action, noun, name, details, key, revision, before, content })
+    let (revision, before) = stored_before
+        .map(|entry| (entry.revision, entry.value))
+        .unzip();
+    Some(Change {
+        action,
+        noun,
+        name,
+        details,
+        key,
+        revision,
+        before,
+        content,
+    })
 }
 
 /// Nothing is written when one of the entries is a newer version's.
 fn refuse_newer(change: Change) -> Result<Change, PlanError> {
     if let (Content::Part(part), Some(before)) = (&change.content, &change.before) {
         let what = || format!("{} {}", change.noun, change.name);
-        part.may_replace(before).map_err(|newer| PlanError::Newer { what: what(), newer })?;
+        part.may_replace(before).map_err(|newer| PlanError::Newer {
+            what: what(),
+            newer,
+        })?;
     }
     Ok(change)
 }
@@ -223,7 +260,9 @@ fn differences(
         return lines;
     }
     // A plain secret needs no key to be read, so any will do where the scope has none yet.
-    let now = part.open_secrets(keyring.get(part.scope()).unwrap_or(master)).unwrap_or_default();
+    let now = part
+        .open_secrets(keyring.get(part.scope()).unwrap_or(master))
+        .unwrap_or_default();
     let then = match stored.data_key(master, before.scope()) {
         Some(Ok(data_key)) => before.open_secrets(&data_key).ok(),
         _ => None,
@@ -233,17 +272,27 @@ fn differences(
         return lines;
     };
     let names: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
-    lines.extend(names.into_iter().filter_map(|name| match (then.get(name), now.get(name)) {
-        (None, Some(_)) => Some(format!("{name} added")),
-        (Some(_), None) => Some(format!("{name} removed")),
-        (Some(old), Some(new)) if old != new => Some(format!("{name} changed")),
-        _ => None,
-    }));
+    lines.extend(
+        names
+            .into_iter()
+            .filter_map(|name| match (then.get(name), now.get(name)) {
+                (None, Some(_)) => Some(format!("{name} added")),
+                (Some(_), None) => Some(format!("{name} removed")),
+                (Some(old), Some(new)) if old != new => Some(format!("{name} changed")),
+                _ => None,
+            }),
+    );
     lines
 }
 
 /// Removes or lists what is stored and not declared.
-fn surplus(plan: &mut Plan, declared: &BTreeSet<String>, stored: &Stored, owns: &Owns, prune: bool) {
+fn surplus(
+    plan: &mut Plan,
+    declared: &BTreeSet<String>,
+    stored: &Stored,
+    owns: &Owns,
+    prune: bool,
+) {
     let mut keys: Vec<String> = owns.surplus(declared, stored).into_iter().collect();
     keys.sort_by_key(|key| std::cmp::Reverse(part::rank(key)));
     for key in keys {
@@ -259,9 +308,16 @@ fn surplus(plan: &mut Plan, declared: &BTreeSet<String>, stored: &Stored, owns: 
     // Without its data key, nothing that was ever sealed for a removed tenant can be read again.
     let (snapshot, _) = stored.snapshot();
     for key in stored.0.keys() {
-        let Some(scope) = key.strip_prefix(&config_key::data_key("")) else { continue };
-        let tenant = TenantId::new(scope).map(|tenant| config_key::tenant(&tenant)).unwrap_or_default();
-        if scope != INSTALLATION_SCOPE && !declared.contains(&tenant) && owns.has(&tenant, &snapshot) {
+        let Some(scope) = key.strip_prefix(&config_key::data_key("")) else {
+            continue;
+        };
+        let tenant = TenantId::new(scope)
+            .map(|tenant| config_key::tenant(&tenant))
+            .unwrap_or_default();
+        if scope != INSTALLATION_SCOPE
+            && !declared.contains(&tenant)
+            && owns.has(&tenant, &snapshot)
+        {
             plan.changes.extend(remove(stored, key));
         }
     }
@@ -269,12 +325,26 @@ fn surplus(plan: &mut Plan, declared: &BTreeSet<String>, stored: &Stored, owns: 
 
 /// The removal of what is stored under a key.
 pub fn remove(stored: &Stored, key: &str) -> Option<Change> {
-    let data_key = || Some((DATA_KEY, format!("of {}", key.strip_prefix(&config_key::data_key(""))?)));
+    let data_key = || {
+        Some((
+            DATA_KEY,
+            format!("of {}", key.strip_prefix(&config_key::data_key(""))?),
+        ))
+    };
     let (noun, name) = part::describe(key).or_else(data_key)?;
     let revision = Some(stored.0.get(key)?.revision);
     let (details, content) = (Vec::new(), Content::Nothing);
     let (key, before) = (key.to_owned(), None);
-    Some(Change { action: Action::Remove, noun, name, details, key, revision, before, content })
+    Some(Change {
+        action: Action::Remove,
+        noun,
+        name,
+        details,
+        key,
+        revision,
+        before,
+        content,
+    })
 }
 
 impl Serialize for Change {
@@ -293,9 +363,20 @@ mod tests {
     use ackline_shared::model::Document;
 
     /// Compares, as a document of the whole installation.
-    fn plan(parts: Vec<Part>, stored: &Stored, master: &VaultKey, prune: bool) -> Result<Plan, PlanError> {
-        let tenants = ["acme", "globex"].map(|id| TenantId::new(id).unwrap()).into();
-        let owns = Owns { tenants, installation: true, ..Owns::default() };
+    fn plan(
+        parts: Vec<Part>,
+        stored: &Stored,
+        master: &VaultKey,
+        prune: bool,
+    ) -> Result<Plan, PlanError> {
+        let tenants = ["acme", "globex"]
+            .map(|id| TenantId::new(id).unwrap())
+            .into();
+        let owns = Owns {
+            tenants,
+            installation: true,
+            ..Owns::default()
+        };
         super::plan(parts, stored, master, &owns, prune)
     }
 
@@ -311,7 +392,10 @@ mod tests {
                     serde_json::to_vec(&sealed).unwrap()
                 }
                 Content::Part(part) => {
-                    let data_key = keyring.get(part.scope()).cloned().unwrap_or_else(VaultKey::generate);
+                    let data_key = keyring
+                        .get(part.scope())
+                        .cloned()
+                        .unwrap_or_else(VaultKey::generate);
                     part.seal(&data_key, change.before.as_deref()).unwrap()
                 }
                 Content::Nothing => {
@@ -320,7 +404,13 @@ mod tests {
                 }
             };
             let revision = change.revision.unwrap_or_default() + 1;
-            stored.0.insert(change.key, Entry { revision, value: value.into() });
+            stored.0.insert(
+                change.key,
+                Entry {
+                    revision,
+                    value: value.into(),
+                },
+            );
         }
         stored
     }
@@ -335,12 +425,20 @@ mod tests {
         let first = plan(Part::all_of(&document), &Stored::default(), &master, false).unwrap();
         let stored = carry_out(Stored::default(), first, &master);
         edit(&mut document);
-        (plan(Part::all_of(&document), &stored, &master, prune).unwrap(), master)
+        (
+            plan(Part::all_of(&document), &stored, &master, prune).unwrap(),
+            master,
+        )
     }
 
     #[test]
     fn an_empty_store_gets_everything_in_order_with_numbers_last() {
-        let plan = plan(Part::all_of(&samples::document()), &Stored::default(), &VaultKey::generate(), true);
+        let plan = plan(
+            Part::all_of(&samples::document()),
+            &Stored::default(),
+            &VaultKey::generate(),
+            true,
+        );
         assert_eq!(
             said(&plan.unwrap()),
             [
@@ -375,7 +473,9 @@ mod tests {
                 document.tenants[0].name = "Acme Inc".to_owned();
                 document.apps[0].secrets[1] = fresh("s3cret-fresh");
                 document.apps[0].verify_token = fresh("s3cret-fresh");
-                document.endpoints[0].secrets.push(fresh("whsec_s3cret-fresh"));
+                document.endpoints[0]
+                    .secrets
+                    .push(fresh("whsec_s3cret-fresh"));
                 document.relays[0].app_secret = None;
                 document.relays[0].concurrency = 2;
                 document.flows[0].definition["name"] = Value::from("Hello");
@@ -436,8 +536,17 @@ mod tests {
         let (master, document) = (VaultKey::generate(), samples::document());
         let first = plan(Part::all_of(&document), &Stored::default(), &master, false).unwrap();
         let stored = carry_out(Stored::default(), first, &master);
-        let error = plan(Part::all_of(&document), &stored, &VaultKey::generate(), false).unwrap_err();
-        assert!(error.to_string().contains("master key does not open"), "{error}");
+        let error = plan(
+            Part::all_of(&document),
+            &stored,
+            &VaultKey::generate(),
+            false,
+        )
+        .unwrap_err();
+        assert!(
+            error.to_string().contains("master key does not open"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -445,21 +554,35 @@ mod tests {
         let (master, mut document) = (VaultKey::generate(), samples::document());
         let first = plan(Part::all_of(&document), &Stored::default(), &master, false).unwrap();
         let mut stored = carry_out(Stored::default(), first, &master);
-        let mut write =
-            |value: &str| stored.0.get_mut("tenant.globex").unwrap().value = value.to_owned().into();
+        let mut write = |value: &str| {
+            stored.0.get_mut("tenant.globex").unwrap().value = value.to_owned().into()
+        };
         write(r#"{"v":1,"id":"globex","name":"Globex","shards":4,"colour":"red"}"#);
         document.tenants[1].name = "Globex Inc".to_owned();
         let change = plan(Part::all_of(&document), &stored, &master, false).unwrap();
         let stored = carry_out(stored, change, &master);
         let kept: Value = serde_json::from_slice(&stored.0["tenant.globex"].value).unwrap();
-        assert_eq!((&kept["name"], &kept["colour"]), (&Value::from("Globex Inc"), &Value::from("red")));
+        assert_eq!(
+            (&kept["name"], &kept["colour"]),
+            (&Value::from("Globex Inc"), &Value::from("red"))
+        );
         let mut stored = stored;
         let newer = r#"{"v":2,"id":"globex","name":"Globex Inc","shards":4}"#;
         stored.0.get_mut("tenant.globex").unwrap().value = newer.into();
-        assert!(plan(Part::all_of(&document), &stored, &master, false).unwrap().changes.is_empty());
+        assert!(
+            plan(Part::all_of(&document), &stored, &master, false)
+                .unwrap()
+                .changes
+                .is_empty()
+        );
         document.tenants[1].name = "Globex".to_owned();
-        let error = plan(Part::all_of(&document), &stored, &master, false).unwrap_err().to_string();
-        assert!(error.contains("tenant globex") && error.contains("newer version"), "{error}");
+        let error = plan(Part::all_of(&document), &stored, &master, false)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("tenant globex") && error.contains("newer version"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -469,7 +592,10 @@ mod tests {
         let mut stored = carry_out(Stored::default(), first, &master);
         let entry = stored.0.get_mut("tenant.globex").unwrap();
         entry.value = "{\"id\":1}".into();
-        let foreign = Part::all_of(&document).into_iter().find(|part| part.key() == "app.main").unwrap();
+        let foreign = Part::all_of(&document)
+            .into_iter()
+            .find(|part| part.key() == "app.main")
+            .unwrap();
         stored.0.get_mut("app.main").unwrap().value =
             foreign.seal(&VaultKey::generate(), None).unwrap().into();
         let plan = plan(Part::all_of(&document), &stored, &master, false).unwrap();

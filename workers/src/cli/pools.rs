@@ -39,13 +39,24 @@ pub async fn run(arguments: &PoolsArguments, settings: &OnlookerSettings) -> Out
         Err(outcome) => return outcome,
     };
     let out = if arguments.json {
-        let views: Vec<_> = pools.iter().map(|pool| PoolView::new(pool, &settings.targets)).collect();
+        let views: Vec<_> = pools
+            .iter()
+            .map(|pool| PoolView::new(pool, &settings.targets))
+            .collect();
         format!("{}\n", json!(views))
     } else {
         table(&pools, settings)
     };
-    let code = if pools.iter().all(is_well) { EXIT_OK } else { EXIT_FAILED };
-    Outcome { out, code, ..Outcome::default() }
+    let code = if pools.iter().all(is_well) {
+        EXIT_OK
+    } else {
+        EXIT_FAILED
+    };
+    Outcome {
+        out,
+        code,
+        ..Outcome::default()
+    }
 }
 
 /// Shows the busiest tenants.
@@ -64,7 +75,10 @@ pub async fn tenants(arguments: &TenantsArguments, settings: &OnlookerSettings) 
     } else {
         tenants_table(&pools)
     };
-    Outcome { out, ..Outcome::default() }
+    Outcome {
+        out,
+        ..Outcome::default()
+    }
 }
 
 async fn look(settings: &OnlookerSettings) -> Result<Vec<PoolSum>, Outcome> {
@@ -80,7 +94,10 @@ async fn look(settings: &OnlookerSettings) -> Result<Vec<PoolSum>, Outcome> {
 pub const NOBODY: &str = "error: no workers process speaks on this NATS; start `ackline-workers`, or see whether nats.url is right\n";
 
 fn is_well(pool: &PoolSum) -> bool {
-    matches!(pool.diagnosis().condition, Condition::Healthy | Condition::CatchingUp | Condition::Paused)
+    matches!(
+        pool.diagnosis().condition,
+        Condition::Healthy | Condition::CatchingUp | Condition::Paused
+    )
 }
 
 fn table(pools: &[PoolSum], settings: &OnlookerSettings) -> String {
@@ -112,7 +129,9 @@ fn table(pools: &[PoolSum], settings: &OnlookerSettings) -> String {
             age(pool.lag()),
             count(pool.waiting()),
             open_dead(pool),
-            pool.dead.as_ref().map_or_else(|| "-".to_owned(), |dead| count(dead.last_hour)),
+            pool.dead
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), |dead| count(dead.last_hour)),
             rate(pool.rates.read),
             rate(pool.rates.finished),
             pool.jobs(),
@@ -134,7 +153,9 @@ fn tenants_table(pools: &[PoolSum]) -> String {
         "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}  STATE",
         "POOL", "TENANT", "IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DLQ/H"
     );
-    for (pool, tenant) in pools.iter().flat_map(|pool| pool.tenants.iter().map(move |tenant| (pool, tenant)))
+    for (pool, tenant) in pools
+        .iter()
+        .flat_map(|pool| pool.tenants.iter().map(move |tenant| (pool, tenant)))
     {
         let row = format!(
             "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}  {}",

@@ -13,22 +13,37 @@ const NAMED_MAX: usize = 20;
 
 /// The keys of everything that refers to what has this key; for a tenant, of everything it owns.
 pub fn referrers(snapshot: &Snapshot, key: &str) -> Vec<String> {
-    let Some((family, id)) = key.split_once('.') else { return Vec::new() };
+    let Some((family, id)) = key.split_once('.') else {
+        return Vec::new();
+    };
     match family {
-        "brand" => {
-            keys(&snapshot.tenants, |tenant| tenant.brand.as_ref().is_some_and(|brand| brand.as_str() == id))
-        }
+        "brand" => keys(&snapshot.tenants, |tenant| {
+            tenant
+                .brand
+                .as_ref()
+                .is_some_and(|brand| brand.as_str() == id)
+        }),
         "app" => keys(&snapshot.phones, |phone| phone.app.as_str() == id),
         "phone" => {
-            let mut all = keys(&snapshot.bots, |bot| bot.phone_numbers.iter().any(|n| n.as_str() == id));
-            all.extend(keys(&snapshot.relays, |r| r.phone_numbers.iter().any(|n| n.as_str() == id)));
-            all.extend(keys(&snapshot.crm_links, |c| c.phone_numbers.iter().any(|n| n.as_str() == id)));
+            let mut all = keys(&snapshot.bots, |bot| {
+                bot.phone_numbers.iter().any(|n| n.as_str() == id)
+            });
+            all.extend(keys(&snapshot.relays, |r| {
+                r.phone_numbers.iter().any(|n| n.as_str() == id)
+            }));
+            all.extend(keys(&snapshot.crm_links, |c| {
+                c.phone_numbers.iter().any(|n| n.as_str() == id)
+            }));
             all
         }
         "flow" => keys(&snapshot.bots, |bot| {
-            bot.flows.iter().any(|flow| config_key::owned("flow", &bot.tenant, flow) == key)
+            bot.flows
+                .iter()
+                .any(|flow| config_key::owned("flow", &bot.tenant, flow) == key)
         }),
-        "tenant" => TenantId::new(id).map_or_else(|_| Vec::new(), |tenant| belongings(snapshot, &tenant)),
+        "tenant" => {
+            TenantId::new(id).map_or_else(|_| Vec::new(), |tenant| belongings(snapshot, &tenant))
+        }
         _ => Vec::new(),
     }
 }
@@ -42,15 +57,21 @@ fn belongings(snapshot: &Snapshot, tenant: &TenantId) -> Vec<String> {
 }
 
 fn keys<K, T: Entity>(map: &BTreeMap<K, Arc<T>>, refers: impl Fn(&T) -> bool) -> Vec<String> {
-    map.values().filter(|entity| refers(entity)).map(|entity| entity.config_key()).collect()
+    map.values()
+        .filter(|entity| refers(entity))
+        .map(|entity| entity.config_key())
+        .collect()
 }
 
 /// What keys hold, in words, as one list.
 pub fn named(keys: &[String]) -> String {
-    let words = keys.iter().take(NAMED_MAX).map(|key| match part::describe(key) {
-        Some((noun, name)) => format!("{noun} {name}"),
-        None => key.clone(),
-    });
+    let words = keys
+        .iter()
+        .take(NAMED_MAX)
+        .map(|key| match part::describe(key) {
+            Some((noun, name)) => format!("{noun} {name}"),
+            None => key.clone(),
+        });
     let mut text = words.collect::<Vec<_>>().join(", ");
     if keys.len() > NAMED_MAX {
         text.push_str(&format!(" and {} more", keys.len() - NAMED_MAX));
@@ -75,13 +96,22 @@ mod tests {
         assert_eq!(users("app.main"), "phone number 106540352242922");
         assert_eq!(users("phone.106540352242922"), "bot acme/shop");
         assert_eq!(users("flow.acme.welcome"), "bot acme/shop");
-        assert_eq!(users("flow.globex.welcome"), "", "another tenant's flow of the same name");
+        assert_eq!(
+            users("flow.globex.welcome"),
+            "",
+            "another tenant's flow of the same name"
+        );
         assert_eq!(
             users("tenant.acme"),
             "bot acme/shop, crm link acme/desk, endpoint acme/main, flow acme/welcome, api key acme/ci, phone number 106540352242922, relay acme/old"
         );
-        for free in ["tenant.globex", "bot.acme.shop", "relay.acme.old", "endpoint.acme.main", "key.acme.ci"]
-        {
+        for free in [
+            "tenant.globex",
+            "bot.acme.shop",
+            "relay.acme.old",
+            "endpoint.acme.main",
+            "key.acme.ci",
+        ] {
             assert_eq!(users(free), "", "{free}");
         }
         let many: Vec<String> = (0..25).map(|n| format!("bot.acme.b{n}")).collect();

@@ -2,7 +2,9 @@
 
 use super::agree::{AgreeArguments, Person};
 use super::counted::Counted;
-use super::office::{COUNT_TIME, Desk, FollowArguments, bad, failed, line, operator, pretty, tenant, told};
+use super::office::{
+    COUNT_TIME, Desk, FollowArguments, bad, failed, line, operator, pretty, tenant, told,
+};
 use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
 use crate::core::log::now_ms;
@@ -105,7 +107,9 @@ pub async fn run(
     person: &mut dyn Person,
 ) -> Outcome {
     let done = match &arguments.command {
-        ReplayCommand::Past(arguments) => past(arguments, settings, operator(environment), person).await,
+        ReplayCommand::Past(arguments) => {
+            past(arguments, settings, operator(environment), person).await
+        }
         ReplayCommand::List { json } => list(*json, settings).await,
         ReplayCommand::Show { id, json } => show(id, *json, settings).await,
         ReplayCommand::Follow { id, json } => follow(id, *json, settings).await,
@@ -124,7 +128,11 @@ async fn past(
     let pool = arguments.pool;
     let desk = Desk::open(settings).await?;
     desk.check(Some(&past.tenant), Some(pool), target.as_ref())?;
-    let count = desk.office.count_past(&past, pool, COUNT_TIME).await.map_err(|error| failed(&error))?;
+    let count = desk
+        .office
+        .count_past(&past, pool, COUNT_TIME)
+        .await
+        .map_err(|error| failed(&error))?;
     let counted = Counted::new(&count, "updates and records would be replayed");
     if arguments.dry_run {
         return Ok(counted.dry_run(arguments.follow.json));
@@ -132,7 +140,9 @@ async fn past(
     if count.total == 0 {
         return Ok(counted.outcome(arguments.follow.json));
     }
-    arguments.agree.settle(&counted, &format!("Put them before {pool} again?"), person)?;
+    arguments
+        .agree
+        .settle(&counted, &format!("Put them before {pool} again?"), person)?;
     let tenant = Some(past.tenant.clone());
     let wish = Wish {
         target: terms::target(Some(pool), target),
@@ -148,7 +158,10 @@ fn read(arguments: &PastArguments) -> Result<(Past, Option<EntityId>, u32), Stri
     let past = Past {
         tenant: tenant(&arguments.tenant)?,
         from_ms: terms::time(&arguments.from, now)?,
-        to_ms: arguments.to.as_deref().map_or(Ok(now), |text| terms::time(text, now))?,
+        to_ms: arguments
+            .to
+            .as_deref()
+            .map_or(Ok(now), |text| terms::time(text, now))?,
         classes: arguments.class.clone(),
         phone: arguments
             .phone
@@ -163,8 +176,12 @@ fn read(arguments: &PastArguments) -> Result<(Past, Option<EntityId>, u32), Stri
     if arguments.pool == Pool::Flows && !arguments.answer_people {
         return Err("flows answer people again; say --answer-people when that is meant".to_owned());
     }
-    let target =
-        arguments.target.as_ref().map(EntityId::new).transpose().map_err(|error| error.to_string())?;
+    let target = arguments
+        .target
+        .as_ref()
+        .map(EntityId::new)
+        .transpose()
+        .map_err(|error| error.to_string())?;
     Ok((past, target, terms::rate(arguments.rate)?))
 }
 
@@ -187,13 +204,21 @@ async fn list(json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
                 "{}  {:<9}  {:<8}  {counts:>15}  {}  {}",
                 order.id,
                 order.state,
-                if action == Action::Replay { "replay" } else { "discard" },
+                if action == Action::Replay {
+                    "replay"
+                } else {
+                    "discard"
+                },
                 order.created_at,
                 order.by
             ),
         );
     }
-    Ok(Outcome { out, err: String::new(), code: EXIT_OK })
+    Ok(Outcome {
+        out,
+        err: String::new(),
+        code: EXIT_OK,
+    })
 }
 
 async fn find(desk: &Desk, id: &str) -> Result<Order, Outcome> {
@@ -202,12 +227,17 @@ async fn find(desk: &Desk, id: &str) -> Result<Order, Outcome> {
 }
 
 fn missing(id: &str) -> Outcome {
-    Outcome::failed(format!("error: there is no replay `{id}`, or none any more\n"))
+    Outcome::failed(format!(
+        "error: there is no replay `{id}`, or none any more\n"
+    ))
 }
 
 async fn show(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
     let order = find(&Desk::open(settings).await?, id).await?;
-    Ok(Outcome { code: EXIT_OK, ..told(&order, json) })
+    Ok(Outcome {
+        code: EXIT_OK,
+        ..told(&order, json)
+    })
 }
 
 async fn follow(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
@@ -220,5 +250,8 @@ async fn cancel(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Ou
     let desk = Desk::open(settings).await?;
     let stopped = desk.office.stop(id).await.map_err(|error| failed(&error))?;
     let order = stopped.ok_or_else(|| missing(id))?;
-    Ok(Outcome { code: EXIT_OK, ..told(&order, json) })
+    Ok(Outcome {
+        code: EXIT_OK,
+        ..told(&order, json)
+    })
 }

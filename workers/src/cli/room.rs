@@ -19,7 +19,9 @@ pub fn mistakes(plan: &Plan, stored: &Stored, limits: &Limits) -> Vec<String> {
     }
     let tenants = after.tenants.keys().map(|tenant| {
         let excesses = limits.excesses(&before.sizes(tenant), &after.sizes(tenant));
-        excesses.into_iter().map(move |excess| format!("tenant {tenant}: {excess}"))
+        excesses
+            .into_iter()
+            .map(move |excess| format!("tenant {tenant}: {excess}"))
     });
     tenants.flatten().collect()
 }
@@ -48,7 +50,10 @@ mod tests {
             id: ackline_shared::ids::EntityId::new("two").unwrap(),
             ..second
         });
-        let told = told(&document, &limits(&[("BOTS_MAX", "1"), ("TENANT_BYTES_MAX", "1KiB")]));
+        let told = told(
+            &document,
+            &limits(&[("BOTS_MAX", "1"), ("TENANT_BYTES_MAX", "1KiB")]),
+        );
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(
             told[0].starts_with("tenant acme: bots: 2 are more than the 1 of limits.bots_max"),

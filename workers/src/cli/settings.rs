@@ -40,16 +40,30 @@ impl Settings {
         let concurrency = Concurrency::read(&mut reader);
         let body_bytes_max = surroundings::read_body_bytes_max(&mut reader);
         let journal_url = reader.text("journal.url");
-        let private = [("edge", "ingress.private_listen"), ("workers", "api.private_listen")]
-            .map(|(name, key)| (name, reader.address(key)));
+        let private = [
+            ("edge", "ingress.private_listen"),
+            ("workers", "api.private_listen"),
+        ]
+        .map(|(name, key)| (name, reader.address(key)));
         let limits = Limits::read(&mut reader);
         let master = vault::master_key(&mut reader);
         if let Err(error) = &master {
             reader.mistake("secrets", error);
         }
         reader.finish()?;
-        let master = master.map_err(|error| Report { mistakes: vec![error.to_string()] })?;
+        let master = master.map_err(|error| Report {
+            mistakes: vec![error.to_string()],
+        })?;
         let graph_url = format!("{}/{}", graph.url, graph.version);
-        Ok(Self { nats, master, graph_url, concurrency, body_bytes_max, journal_url, private, limits })
+        Ok(Self {
+            nats,
+            master,
+            graph_url,
+            concurrency,
+            body_bytes_max,
+            journal_url,
+            private,
+            limits,
+        })
     }
 }

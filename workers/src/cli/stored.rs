@@ -26,9 +26,13 @@ pub async fn open(context: &Context, bucket: &str) -> Result<Option<Store>, Read
         Ok(store) => return Ok(Some(store)),
         Err(error) => error,
     };
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<GetStreamError>());
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<GetStreamError>());
     match cause.map(GetStreamError::kind) {
-        Some(GetStreamErrorKind::JetStream(cause)) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+        Some(GetStreamErrorKind::JetStream(cause))
+            if cause.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+        {
             Ok(None)
         }
         _ => Err(ReadError(error.to_string())),
@@ -55,18 +59,35 @@ impl Stored {
         let mut entries = BTreeMap::new();
         // A watch of a bucket without entries says nothing, so that case is told apart first. The handle's own
         // status may be from before the latest writes.
-        let info = store.stream.get_info().await.map_err(|error| failed(&error))?;
+        let info = store
+            .stream
+            .get_info()
+            .await
+            .map_err(|error| failed(&error))?;
         if info.state.messages == 0 {
             return Ok(Self(entries));
         }
-        let mut watch = store.watch_with_history(">").await.map_err(|error| failed(&error))?;
+        let mut watch = store
+            .watch_with_history(">")
+            .await
+            .map_err(|error| failed(&error))?;
         loop {
-            let next = timeout(ENTRY_WAIT, watch.next()).await.map_err(|_| failed(&"no answer in time"))?;
-            let entry = next.ok_or_else(|| failed(&"it ended early"))?.map_err(|error| failed(&error))?;
+            let next = timeout(ENTRY_WAIT, watch.next())
+                .await
+                .map_err(|_| failed(&"no answer in time"))?;
+            let entry = next
+                .ok_or_else(|| failed(&"it ended early"))?
+                .map_err(|error| failed(&error))?;
             let last = entry.delta == 0;
             match entry.operation {
                 Operation::Put => {
-                    entries.insert(entry.key, Entry { revision: entry.revision, value: entry.value });
+                    entries.insert(
+                        entry.key,
+                        Entry {
+                            revision: entry.revision,
+                            value: entry.value,
+                        },
+                    );
                 }
                 _ => {
                     entries.remove(&entry.key);
@@ -82,7 +103,9 @@ impl Stored {
     pub fn data_key(&self, master: &VaultKey, scope: &str) -> Option<Result<VaultKey, VaultError>> {
         let entry = self.0.get(&config_key::data_key(scope))?;
         let opened = serde_json::from_slice::<Sealed>(&entry.value)
-            .map_err(|_| VaultError::Open { scope: scope.to_owned() })
+            .map_err(|_| VaultError::Open {
+                scope: scope.to_owned(),
+            })
             .and_then(|sealed| VaultKey::open_under(master, scope, &sealed));
         Some(opened)
     }
@@ -90,7 +113,10 @@ impl Stored {
     /// The same as the programs hold it, and the keys that they cannot read.
     pub fn snapshot(&self) -> (Snapshot, Vec<String>) {
         let mut snapshot = Snapshot::default();
-        let unreadable = self.0.iter().filter(|(key, entry)| snapshot.fold(key, Some(&entry.value)).is_err());
+        let unreadable = self
+            .0
+            .iter()
+            .filter(|(key, entry)| snapshot.fold(key, Some(&entry.value)).is_err());
         let unreadable = unreadable.map(|(key, _)| key.clone()).collect();
         (snapshot, unreadable)
     }

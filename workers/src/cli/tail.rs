@@ -102,7 +102,11 @@ struct Brought {
 }
 
 /// Follows until told to end, writing to `out`.
-pub async fn run(arguments: &TailArguments, settings: &OnlookerSettings, out: &mut impl Write) -> Outcome {
+pub async fn run(
+    arguments: &TailArguments,
+    settings: &OnlookerSettings,
+    out: &mut impl Write,
+) -> Outcome {
     let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
     let client = match nats::connect(&settings.nats, "ackline").await {
         Ok(client) => client,
@@ -151,20 +155,32 @@ pub async fn run(arguments: &TailArguments, settings: &OnlookerSettings, out: &m
             }
         }
     }
-    let mut rest = merge.rest().take(usize::try_from(left).unwrap_or(usize::MAX));
+    let mut rest = merge
+        .rest()
+        .take(usize::try_from(left).unwrap_or(usize::MAX));
     let _read_or_not = rest.all(|step| arguments.write(step, out));
-    Outcome { code: EXIT_OK, ..Outcome::default() }
+    Outcome {
+        code: EXIT_OK,
+        ..Outcome::default()
+    }
 }
 
 /// A tenant that nobody declared has no updates: more likely its name is wrong.
 async fn check(tenant: &TenantId, client: &Client) -> Result<(), Outcome> {
     let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
     let context = nats::jetstream(client.clone());
-    let config = stored::open(&context, subjects::BUCKET_CONFIG).await.map_err(|error| failed(&error))?;
+    let config = stored::open(&context, subjects::BUCKET_CONFIG)
+        .await
+        .map_err(|error| failed(&error))?;
     let Some(config) = config else {
-        return Err(failed(&"nothing is set up on this NATS yet; run `ackline apply`"));
+        return Err(failed(
+            &"nothing is set up on this NATS yet; run `ackline apply`",
+        ));
     };
-    let known = config.get(config_key::tenant(tenant)).await.map_err(|error| failed(&error))?;
+    let known = config
+        .get(config_key::tenant(tenant))
+        .await
+        .map_err(|error| failed(&error))?;
     if known.is_some() || tenant.is_unrouted() {
         return Ok(());
     }
@@ -185,22 +201,41 @@ const NANOSECONDS: u64 = 1_000_000;
 async fn open(arguments: &TailArguments, client: &Client) -> Result<Steps, String> {
     let context = nats::jetstream(client.clone());
     let tenant = &arguments.tenant;
-    let told = client.subscribe(subjects::told(tenant)).await.map_err(|error| error.to_string())?;
+    let told = client
+        .subscribe(subjects::told(tenant))
+        .await
+        .map_err(|error| error.to_string())?;
     let told = told.filter_map(|message| async move {
         let told = serde_json::from_slice::<Told>(&message.payload).ok()?;
         // Of the same millisecond, what was stored goes before what was made of it.
-        let at_ns = told.at_ms.saturating_add(1).saturating_mul(NANOSECONDS).saturating_sub(1);
-        Some(Ok(Brought { source: TOLD, at_ns, has_more: false, step: Some(of_told(told)) }))
+        let at_ns = told
+            .at_ms
+            .saturating_add(1)
+            .saturating_mul(NANOSECONDS)
+            .saturating_sub(1);
+        Some(Ok(Brought {
+            source: TOLD,
+            at_ns,
+            has_more: false,
+            step: Some(of_told(told)),
+        }))
     });
     let mut all: Vec<Steps> = vec![told.boxed()];
     let sources = [
         (
             subjects::UPDATES,
-            vec![subjects::updates_of(tenant), subjects::records_of(tenant), subjects::replays_of(tenant)],
+            vec![
+                subjects::updates_of(tenant),
+                subjects::records_of(tenant),
+                subjects::replays_of(tenant),
+            ],
         ),
         (subjects::SPILL, subjects::lines_of(tenant).into()),
         (subjects::OUTBOUND, vec![subjects::commands_of(tenant)]),
-        (subjects::DEAD, vec![subjects::dead_filter(None, Some(tenant))]),
+        (
+            subjects::DEAD,
+            vec![subjects::dead_filter(None, Some(tenant))],
+        ),
     ];
     for ((stream, filters), source) in sources.into_iter().zip(TOLD + 1..) {
         all.push(
@@ -221,18 +256,33 @@ async fn read(
 ) -> Result<Steps, Box<dyn std::error::Error + Send + Sync>> {
     let deliver_policy = match since {
         None => DeliverPolicy::New,
-        Some(since) => {
-            DeliverPolicy::ByStartTime { start_time: (std::time::SystemTime::now() - since).into() }
-        }
+        Some(since) => DeliverPolicy::ByStartTime {
+            start_time: (std::time::SystemTime::now() - since).into(),
+        },
     };
-    let config = OrderedConfig { filter_subjects, deliver_policy, ..OrderedConfig::default() };
-    let messages = context.get_stream(stream).await?.create_consumer(config).await?.messages().await?;
+    let config = OrderedConfig {
+        filter_subjects,
+        deliver_policy,
+        ..OrderedConfig::default()
+    };
+    let messages = context
+        .get_stream(stream)
+        .await?
+        .create_consumer(config)
+        .await?
+        .messages()
+        .await?;
     let steps = messages.map(move |message| {
         let message = message.map_err(|error| error.to_string())?;
         let info = message.info().map_err(|error| error.to_string())?;
         let at_ns = u64::try_from(info.published.unix_timestamp_nanos()).unwrap_or_default();
         let step = of_message(&message, at_ns / NANOSECONDS);
-        Ok(Brought { source, at_ns, has_more: info.pending > 0, step })
+        Ok(Brought {
+            source,
+            at_ns,
+            has_more: info.pending > 0,
+            step,
+        })
     });
     Ok(steps.boxed())
 }
@@ -241,23 +291,41 @@ impl TailArguments {
     fn matches(&self, step: &Step) -> bool {
         let wanted = self.conversation.as_deref();
         wanted.is_none_or(|wanted| wanted == step.key.as_str() || wanted == hidden(&step.key))
-            && self.phone.as_ref().is_none_or(|wanted| Some(wanted) == step.phone.as_ref())
+            && self
+                .phone
+                .as_ref()
+                .is_none_or(|wanted| Some(wanted) == step.phone.as_ref())
     }
 
     /// Writes a line; false when its reader went away, such as `head`, which ends the command like a signal does.
     fn write(&self, step: Step, out: &mut impl Write) -> bool {
-        writeln!(out, "{}", self.show(step)).and_then(|()| out.flush()).is_ok()
+        writeln!(out, "{}", self.show(step))
+            .and_then(|()| out.flush())
+            .is_ok()
     }
 
     fn show(&self, mut step: Step) -> String {
-        step.conversation = if self.show_personal { step.key.as_str().to_owned() } else { hidden(&step.key) };
+        step.conversation = if self.show_personal {
+            step.key.as_str().to_owned()
+        } else {
+            hidden(&step.key)
+        };
         if self.json {
             return serde_json::to_string(&step).unwrap_or_default();
         }
-        let stage = step.pool.as_ref().map_or(step.stage.clone(), |pool| format!("{pool} {}", step.stage));
-        let detail = step.detail.map(|detail| format!("  {detail}")).unwrap_or_default();
+        let stage = step
+            .pool
+            .as_ref()
+            .map_or(step.stage.clone(), |pool| format!("{pool} {}", step.stage));
+        let detail = step
+            .detail
+            .map(|detail| format!("  {detail}"))
+            .unwrap_or_default();
         let time = step.at.get(11..23).unwrap_or(&step.at);
-        format!("{time}  {stage:<15} {:<22} {:<14} {}{detail}", step.kind, step.conversation, step.id)
+        format!(
+            "{time}  {stage:<15} {:<22} {:<14} {}{detail}",
+            step.kind, step.conversation, step.id
+        )
     }
 }
 
@@ -273,14 +341,24 @@ fn hidden(key: &ConversationKey) -> String {
 }
 
 fn time(ms: u64) -> String {
-    let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    let at = i64::try_from(ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .unwrap_or_default();
     format!("{at:.3}")
 }
 
 fn of_told(told: Told) -> Step {
     let took = format!("{} ms", told.took_ms);
-    let attempt = if told.attempt > 1 { format!(", attempt {}", told.attempt) } else { String::new() };
-    let reason = told.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let attempt = if told.attempt > 1 {
+        format!(", attempt {}", told.attempt)
+    } else {
+        String::new()
+    };
+    let reason = told
+        .reason
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default();
     Step {
         at: time(told.at_ms),
         stage: told.verdict,
@@ -314,7 +392,8 @@ fn of_message(message: &Message, at_ms: u64) -> Option<Step> {
     };
     if let Some(Subject::Dead(pool, _)) = Subject::parse(&message.subject) {
         let attempts = get(header::DEAD_ATTEMPTS).unwrap_or_default();
-        let reason = get(header::DEAD_REASON).map(|reason| format!("{reason} (attempts: {attempts})"));
+        let reason =
+            get(header::DEAD_REASON).map(|reason| format!("{reason} (attempts: {attempts})"));
         return Some(beside_its_stream("given up", pool, header::MSG_ID, reason));
     }
     if let Some((pool, line)) = SpillLine::parse(&message.subject) {
@@ -322,7 +401,12 @@ fn of_message(message: &Message, at_ms: u64) -> Option<Step> {
             None => ("in line", "its tenant holds more than its share"),
             Some(_) => ("parked", "waits with its conversation for a retry"),
         };
-        return Some(beside_its_stream(stage, pool, header::SPILL_ID, Some(detail.to_owned())));
+        return Some(beside_its_stream(
+            stage,
+            pool,
+            header::SPILL_ID,
+            Some(detail.to_owned()),
+        ));
     }
     let head = Head::read(&message.subject, headers).ok()?;
     let stage = match (&head.replay, head.family) {
@@ -332,7 +416,9 @@ fn of_message(message: &Message, at_ms: u64) -> Option<Step> {
         (None, Family::Command(_)) => "queued",
     };
     let replay = head.replay.as_ref();
-    let detail = replay.map_or(String::new(), |replay| format!(", a replay of {}", replay.of));
+    let detail = replay.map_or(String::new(), |replay| {
+        format!(", a replay of {}", replay.of)
+    });
     Some(Step {
         at,
         stage: stage.to_owned(),
@@ -352,7 +438,10 @@ mod tests {
 
     #[test]
     fn a_person_is_hidden_and_still_told_from_others() {
-        let (one, two) = (ConversationKey::phone("49170"), ConversationKey::phone("49171"));
+        let (one, two) = (
+            ConversationKey::phone("49170"),
+            ConversationKey::phone("49171"),
+        );
         assert!(!hidden(&one).contains("49170") && hidden(&one).starts_with("p~"));
         assert_ne!(hidden(&one), hidden(&two));
         assert_eq!(hidden(&ConversationKey::none()), "-");

@@ -61,14 +61,24 @@ pub async fn run(arguments: &TopArguments, settings: &OnlookerSettings, colour: 
         }
         screen.update(instances, pools);
         let out = print(&screen, Rect::new(0, 0, arguments.columns, arguments.rows));
-        return Outcome { out, ..Outcome::default() };
+        return Outcome {
+            out,
+            ..Outcome::default()
+        };
     }
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return Outcome::failed(
             "error: this is no terminal; `ackline top --once` prints one screen as text\n",
         );
     }
-    match show(&mut onlooker, &mut screen, &arguments.by, &settings.concurrency).await {
+    match show(
+        &mut onlooker,
+        &mut screen,
+        &arguments.by,
+        &settings.concurrency,
+    )
+    .await
+    {
         Ok(()) => Outcome::default(),
         Err(error) => Outcome::failed(format!("error: the terminal cannot be used: {error}\n")),
     }

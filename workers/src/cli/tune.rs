@@ -12,8 +12,8 @@ use super::settings::Settings;
 use super::{EXIT_OK, Outcome, stored};
 use crate::core::log::now_ms;
 use crate::core::tuning::{
-    Change, HISTORY_MAX, Mode, PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake, TuningStore,
-    check_pool, check_tenant,
+    Change, HISTORY_MAX, Mode, PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake,
+    TuningStore, check_pool, check_tenant,
 };
 use crate::lanes;
 use ackline_shared::ids::TenantId;
@@ -100,13 +100,20 @@ enum TuneError {
 
 impl TuneError {
     fn mistake(key: &str, detail: impl Into<String>) -> Self {
-        Self::Mistakes(vec![TuningMistake { key: key.to_owned(), detail: detail.into() }])
+        Self::Mistakes(vec![TuningMistake {
+            key: key.to_owned(),
+            detail: detail.into(),
+        }])
     }
 }
 
 fn list(mistakes: &[TuningMistake]) -> String {
     let lines = mistakes.iter().map(|mistake| format!("\n  - {mistake}"));
-    format!("{} mistake(s), nothing was changed:{}", mistakes.len(), lines.collect::<String>())
+    format!(
+        "{} mistake(s), nothing was changed:{}",
+        mistakes.len(),
+        lines.collect::<String>()
+    )
 }
 
 /// `ackline tune`.
@@ -140,7 +147,11 @@ pub async fn pause(arguments: &PauseArguments, settings: &Settings, paused: bool
     let result = if place.tenant.is_some() {
         turn_tenant(place, settings, |tenant| {
             let mode = tenant.mode.filter(|_| paused);
-            Ok(TenantTuning { paused, mode, ..tenant })
+            Ok(TenantTuning {
+                paused,
+                mode,
+                ..tenant
+            })
         })
         .await
     } else {
@@ -153,14 +164,22 @@ pub async fn pause(arguments: &PauseArguments, settings: &Settings, paused: bool
 pub async fn discard(arguments: &DiscardArguments, settings: &Settings) -> Outcome {
     let place = &arguments.place;
     let result = match (&place.tenant, &arguments.confirm) {
-        (None, _) => Err(TuneError::mistake("--tenant", "say whose updates are to be discarded")),
+        (None, _) => Err(TuneError::mistake(
+            "--tenant",
+            "say whose updates are to be discarded",
+        )),
         (Some(tenant), confirm) if confirm.as_ref() != Some(tenant) => Err(TuneError::mistake(
             "--confirm",
             format!("needs the tenant's id once more: --confirm {tenant}"),
         )),
         _ => {
-            turn_tenant(place, settings, |tenant| Ok(TenantTuning { mode: Some(Mode::Discard), ..tenant }))
-                .await
+            turn_tenant(place, settings, |tenant| {
+                Ok(TenantTuning {
+                    mode: Some(Mode::Discard),
+                    ..tenant
+                })
+            })
+            .await
         }
     };
     tell(place, result)
@@ -168,8 +187,16 @@ pub async fn discard(arguments: &DiscardArguments, settings: &Settings) -> Outco
 
 /// What a command did or found.
 enum Told {
-    Changed { from: Value, to: Value, revision: u64 },
-    Shown { value: Value, by: Option<(String, u64)>, tenants: Vec<(TenantId, Value)> },
+    Changed {
+        from: Value,
+        to: Value,
+        revision: u64,
+    },
+    Shown {
+        value: Value,
+        by: Option<(String, u64)>,
+        tenants: Vec<(TenantId, Value)>,
+    },
     History(Vec<Change>),
 }
 
@@ -193,14 +220,22 @@ async fn turn_tenant(
     let pool = pool_of(place)?;
     let tenant = tenant_of(place)?.ok_or_else(|| TuneError::mistake("--tenant", "is needed"))?;
     let context = connect(settings).await?;
-    let config = stored::open(&context, subjects::BUCKET_CONFIG).await?.ok_or(TuneError::NotSetUp)?;
+    let config = stored::open(&context, subjects::BUCKET_CONFIG)
+        .await?
+        .ok_or(TuneError::NotSetUp)?;
     let known = config.get(config_key::tenant(&tenant)).await;
     let known = known.map_err(|error| TuningError::Away(error.to_string()))?;
     if known.is_none() && !tenant.is_unrouted() {
-        return Err(TuneError::mistake("--tenant", format!("there is no tenant `{tenant}`")));
+        return Err(TuneError::mistake(
+            "--tenant",
+            format!("there is no tenant `{tenant}`"),
+        ));
     }
     let key = tuning_key::tenant(pool, &tenant);
-    change(place, &context, &key, turn, |value| check_tenant(value, &lanes::names(pool))).await
+    change(place, &context, &key, turn, |value| {
+        check_tenant(value, &lanes::names(pool))
+    })
+    .await
 }
 
 async fn change<T: Serialize + DeserializeOwned + Default>(
@@ -223,7 +258,12 @@ async fn change<T: Serialize + DeserializeOwned + Default>(
         return Err(TuneError::Mistakes(mistakes));
     }
     let to = json!(value);
-    let stamped = Stamped { value, by: format!("cli:{}", place.by), at_ms: now_ms(), platform: true };
+    let stamped = Stamped {
+        value,
+        by: format!("cli:{}", place.by),
+        at_ms: now_ms(),
+        platform: true,
+    };
     let revision = store.write(key, &stamped, revision).await?;
     Ok(Told::Changed { from, to, revision })
 }
@@ -231,24 +271,44 @@ async fn change<T: Serialize + DeserializeOwned + Default>(
 async fn show(place: &Place, settings: &Settings) -> Result<Told, TuneError> {
     let (pool, tenant) = (pool_of(place)?, tenant_of(place)?);
     let store = open(&connect(settings).await?).await?;
-    let key = tenant.as_ref().map_or_else(|| tuning_key::pool(pool), |id| tuning_key::tenant(pool, id));
+    let key = tenant
+        .as_ref()
+        .map_or_else(|| tuning_key::pool(pool), |id| tuning_key::tenant(pool, id));
     let (_, entry) = store.read::<Value>(&key).await?;
-    let tenants = if tenant.is_none() { store.tenants(pool).await? } else { Vec::new() };
-    let tenants = tenants.into_iter().filter(|(_, value)| is_turned(value)).collect();
+    let tenants = if tenant.is_none() {
+        store.tenants(pool).await?
+    } else {
+        Vec::new()
+    };
+    let tenants = tenants
+        .into_iter()
+        .filter(|(_, value)| is_turned(value))
+        .collect();
     let by = entry.as_ref().map(|entry| (entry.by.clone(), entry.at_ms));
-    Ok(Told::Shown { value: entry.map_or_else(|| json!({}), |entry| entry.value), by, tenants })
+    Ok(Told::Shown {
+        value: entry.map_or_else(|| json!({}), |entry| entry.value),
+        by,
+        tenants,
+    })
 }
 
 async fn history(place: &Place, settings: &Settings) -> Result<Told, TuneError> {
     let (pool, tenant) = (pool_of(place)?, tenant_of(place)?);
-    let mut changes = open(&connect(settings).await?).await?.history(HISTORY_MAX).await?;
-    changes.retain(|change| change.pool == pool.as_str() && (tenant.is_none() || change.tenant == tenant));
+    let mut changes = open(&connect(settings).await?)
+        .await?
+        .history(HISTORY_MAX)
+        .await?;
+    changes.retain(|change| {
+        change.pool == pool.as_str() && (tenant.is_none() || change.tenant == tenant)
+    });
     changes.truncate(HISTORY_SHOWN);
     Ok(Told::History(changes))
 }
 
 async fn connect(settings: &Settings) -> Result<Context, TuneError> {
-    Ok(nats::jetstream(nats::connect(&settings.nats, "ackline-tune").await?))
+    Ok(nats::jetstream(
+        nats::connect(&settings.nats, "ackline-tune").await?,
+    ))
 }
 
 async fn open(context: &Context) -> Result<TuningStore, TuneError> {
@@ -258,7 +318,10 @@ async fn open(context: &Context) -> Result<TuningStore, TuneError> {
 
 fn pool_of(place: &Place) -> Result<Pool, TuneError> {
     let known = Pool::ALL.map(Pool::as_str).join(", ");
-    place.pool.parse().map_err(|error| TuneError::mistake("POOL", format!("{error}; there are {known}")))
+    place
+        .pool
+        .parse()
+        .map_err(|error| TuneError::mistake("POOL", format!("{error}; there are {known}")))
 }
 
 fn tenant_of(place: &Place) -> Result<Option<TenantId>, TuneError> {
@@ -275,8 +338,16 @@ fn tell(place: &Place, result: Result<Told, TuneError>) -> Outcome {
         Ok(told) => told,
         Err(error) => return refuse(place, &error),
     };
-    let out = if place.json { format!("{}\n", as_json(place, told)) } else { as_text(place, told) };
-    Outcome { out, err: String::new(), code: EXIT_OK }
+    let out = if place.json {
+        format!("{}\n", as_json(place, told))
+    } else {
+        as_text(place, told)
+    };
+    Outcome {
+        out,
+        err: String::new(),
+        code: EXIT_OK,
+    }
 }
 
 fn refuse(place: &Place, error: &TuneError) -> Outcome {
@@ -286,7 +357,11 @@ fn refuse(place: &Place, error: &TuneError) -> Outcome {
     };
     if place.json {
         let report = json!({ "ok": false, "error": error.to_string() });
-        return Outcome { out: format!("{report}\n"), err: String::new(), ..outcome };
+        return Outcome {
+            out: format!("{report}\n"),
+            err: String::new(),
+            ..outcome
+        };
     }
     outcome
 }
@@ -298,8 +373,10 @@ fn as_json(place: &Place, told: Told) -> Value {
             json!({ "ok": true, "pool": pool, "tenant": tenant, "from": from, "to": to, "revision": revision })
         }
         Told::Shown { value, by, tenants } => {
-            let tenants: serde_json::Map<String, Value> =
-                tenants.into_iter().map(|(tenant, value)| (tenant.to_string(), value)).collect();
+            let tenants: serde_json::Map<String, Value> = tenants
+                .into_iter()
+                .map(|(tenant, value)| (tenant.to_string(), value))
+                .collect();
             let (by, at_ms) = by.unzip();
             json!({
                 "ok": true, "pool": pool, "tenant": tenant, "tuning": value, "by": by, "at_ms": at_ms,
@@ -323,13 +400,22 @@ fn as_text(place: &Place, told: Told) -> String {
     };
     match told {
         Told::Changed { from, to, .. } if from == to => {
-            line(format_args!("{title}: {} (nothing changed)", edit::words(&to)));
+            line(format_args!(
+                "{title}: {} (nothing changed)",
+                edit::words(&to)
+            ));
         }
         Told::Changed { from, to, .. } => {
-            line(format_args!("{title}: {} -> {}", edit::words(&from), edit::words(&to)));
+            line(format_args!(
+                "{title}: {} -> {}",
+                edit::words(&from),
+                edit::words(&to)
+            ));
         }
         Told::Shown { value, by, tenants } => {
-            let by = by.map(|(by, at)| format!("  (by {by}, {})", time(at))).unwrap_or_default();
+            let by = by
+                .map(|(by, at)| format!("  (by {by}, {})", time(at)))
+                .unwrap_or_default();
             line(format_args!("{title}: {}{by}", edit::words(&value)));
             for (tenant, value) in tenants {
                 line(format_args!("  {tenant}: {}", edit::words(&value)));
@@ -338,11 +424,22 @@ fn as_text(place: &Place, told: Told) -> String {
         Told::History(changes) if changes.is_empty() => line(format_args!("{title}: never turned")),
         Told::History(changes) => {
             for change in changes {
-                let tenant = change.tenant.map(|tenant| format!(" of {tenant}")).unwrap_or_default();
-                let words = |value: Option<Value>| value.map_or("?".to_owned(), |value| edit::words(&value));
-                let from = change.from.map_or("as configured".to_owned(), |from| edit::words(&from));
+                let tenant = change
+                    .tenant
+                    .map(|tenant| format!(" of {tenant}"))
+                    .unwrap_or_default();
+                let words = |value: Option<Value>| {
+                    value.map_or("?".to_owned(), |value| edit::words(&value))
+                };
+                let from = change
+                    .from
+                    .map_or("as configured".to_owned(), |from| edit::words(&from));
                 let (at, by) = (time(change.at_ms), &change.by);
-                line(format_args!("{at}  {by}  {}{tenant}: {from} -> {}", change.pool, words(change.to)));
+                line(format_args!(
+                    "{at}  {by}  {}{tenant}: {from} -> {}",
+                    change.pool,
+                    words(change.to)
+                ));
             }
         }
     }
@@ -350,6 +447,8 @@ fn as_text(place: &Place, told: Told) -> String {
 }
 
 fn time(ms: u64) -> String {
-    let timestamp = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let timestamp = i64::try_from(ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
     timestamp.map_or("?".to_owned(), |timestamp| timestamp.to_string())
 }

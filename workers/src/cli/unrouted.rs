@@ -54,7 +54,11 @@ struct RouteArguments {
 }
 
 /// Does what the arguments ask for.
-pub async fn run(arguments: &UnroutedArguments, settings: &Settings, person: &mut dyn Person) -> Outcome {
+pub async fn run(
+    arguments: &UnroutedArguments,
+    settings: &Settings,
+    person: &mut dyn Person,
+) -> Outcome {
     let done = match &arguments.command {
         UnroutedCommand::List { json } => list(*json, settings).await,
         UnroutedCommand::Route(arguments) => route(arguments, settings, person).await,
@@ -72,14 +76,22 @@ struct Desk {
 impl Desk {
     async fn open(settings: &Settings) -> Result<Self, Outcome> {
         let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
-        let client =
-            nats::connect(&settings.nats, "ackline-unrouted").await.map_err(|error| failed(&error))?;
+        let client = nats::connect(&settings.nats, "ackline-unrouted")
+            .await
+            .map_err(|error| failed(&error))?;
         let context = nats::jetstream(client);
-        let buckets =
-            Box::pin(nats::prepare(&context, &settings.nats)).await.map_err(|error| failed(&error))?;
-        let stored = Stored::load(&buckets.config).await.map_err(|error| failed(&error))?;
+        let buckets = Box::pin(nats::prepare(&context, &settings.nats))
+            .await
+            .map_err(|error| failed(&error))?;
+        let stored = Stored::load(&buckets.config)
+            .await
+            .map_err(|error| failed(&error))?;
         let log = Log::new(context, settings.nats.partitions);
-        Ok(Self { log, buckets, snapshot: stored.snapshot().0 })
+        Ok(Self {
+            log,
+            buckets,
+            snapshot: stored.snapshot().0,
+        })
     }
 
     fn all(&self) -> Unrouted {
@@ -91,7 +103,10 @@ impl Desk {
         let (mut all, mut piles) = (self.all(), Piles::default());
         while let Some(some) = all.next().await.map_err(|error| failed(&error))? {
             for unclaimed in some.iter().filter(|unclaimed| means(unclaimed)) {
-                piles.add(unclaimed, &unclaimed.routed(&self.snapshot, self.log.partitions()));
+                piles.add(
+                    unclaimed,
+                    &unclaimed.routed(&self.snapshot, self.log.partitions()),
+                );
             }
         }
         Ok(piles)
@@ -101,8 +116,16 @@ impl Desk {
 async fn list(json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
     let piles = Desk::open(settings).await?.piles(|_| true).await?;
     if json {
-        let rows: Vec<Value> = piles.0.iter().map(|(address, pile)| row(address, pile)).collect();
-        return Ok(Outcome { out: pretty(&rows), err: String::new(), code: EXIT_OK });
+        let rows: Vec<Value> = piles
+            .0
+            .iter()
+            .map(|(address, pile)| row(address, pile))
+            .collect();
+        return Ok(Outcome {
+            out: pretty(&rows),
+            err: String::new(),
+            code: EXIT_OK,
+        });
     }
     let mut out = String::new();
     for (address, pile) in &piles.0 {
@@ -113,7 +136,11 @@ async fn list(json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
     } else if piles.0.values().any(|pile| pile.tenant.is_some()) {
         out.push_str("`ackline unrouted route` gives them to their tenants\n");
     }
-    Ok(Outcome { out, err: String::new(), code: EXIT_OK })
+    Ok(Outcome {
+        out,
+        err: String::new(),
+        code: EXIT_OK,
+    })
 }
 
 fn row(address: &Address, pile: &Pile) -> Value {
@@ -159,12 +186,26 @@ async fn route(
         arguments.phone_number_id.is_none() || arguments.phone_number_id.as_deref() == phone
     };
     let count = count(&desk.piles(means).await?);
-    let counted = Counted::new(&count, "updates without a tenant would be given to their tenants");
+    let counted = Counted::new(
+        &count,
+        "updates without a tenant would be given to their tenants",
+    );
     if arguments.dry_run || count.total == 0 {
-        let code = if count.total > 0 { EXIT_CHANGES } else { EXIT_OK };
-        return Ok(Outcome { code, ..counted.outcome(arguments.json) });
+        let code = if count.total > 0 {
+            EXIT_CHANGES
+        } else {
+            EXIT_OK
+        };
+        return Ok(Outcome {
+            code,
+            ..counted.outcome(arguments.json)
+        });
     }
-    arguments.agree.settle(&counted, "Give them to their tenants, whose flows answer them?", person)?;
+    arguments.agree.settle(
+        &counted,
+        "Give them to their tenants, whose flows answer them?",
+        person,
+    )?;
     let mut all = desk.all();
     let bar = progress::bar(count.total);
     let mut done = Done::default();
@@ -182,7 +223,9 @@ async fn route(
                 // Later ones of its conversation must not overtake it.
                 Ok(false) => {
                     let window = humantime::format_duration(settings.nats.duplicate_window);
-                    done.stopped = Some(format!("the rest came less than {window} ago; run it again then"));
+                    done.stopped = Some(format!(
+                        "the rest came less than {window} ago; run it again then"
+                    ));
                     break 'all;
                 }
                 Err(error) => {
@@ -198,7 +241,10 @@ async fn route(
 }
 
 fn count(piles: &Piles) -> Count {
-    let mut count = Count { complete: true, ..Count::default() };
+    let mut count = Count {
+        complete: true,
+        ..Count::default()
+    };
     for pile in piles.0.values() {
         if let Some(tenant) = &pile.tenant {
             count.total += pile.count;
@@ -209,20 +255,38 @@ fn count(piles: &Piles) -> Count {
 }
 
 fn told(done: &Done, json: bool) -> Outcome {
-    let code = if done.stopped.is_some() { EXIT_FAILED } else { EXIT_OK };
+    let code = if done.stopped.is_some() {
+        EXIT_FAILED
+    } else {
+        EXIT_OK
+    };
     if json {
-        let left: BTreeMap<String, u64> =
-            done.left.iter().map(|(stays, count)| (stays.words().to_owned(), *count)).collect();
+        let left: BTreeMap<String, u64> = done
+            .left
+            .iter()
+            .map(|(stays, count)| (stays.words().to_owned(), *count))
+            .collect();
         let out = json!({"routed": done.routed, "left": left, "stopped": done.stopped});
-        return Outcome { out: pretty(&out), err: String::new(), code };
+        return Outcome {
+            out: pretty(&out),
+            err: String::new(),
+            code,
+        };
     }
     let mut out = String::new();
     for (tenant, count) in &done.routed {
-        line(&mut out, format_args!("{count} update(s) given to {tenant}"));
+        line(
+            &mut out,
+            format_args!("{count} update(s) given to {tenant}"),
+        );
     }
     for (stays, count) in &done.left {
         line(&mut out, format_args!("{count} left: {}", stays.words()));
     }
-    let err = done.stopped.as_ref().map(|why| format!("error: {why}\n")).unwrap_or_default();
+    let err = done
+        .stopped
+        .as_ref()
+        .map(|why| format!("error: {why}\n"))
+        .unwrap_or_default();
     Outcome { out, err, code }
 }

@@ -106,18 +106,24 @@ pub enum Event {
 impl Owner {
     /// Whether something that was received at a time is for flows to answer.
     pub fn lets_flows_answer(&self, received_ms: u64, now_ms: u64) -> bool {
-        self.is_over(now_ms) && self.rested_until(now_ms).is_none_or(|rested| received_ms >= rested)
+        self.is_over(now_ms)
+            && self
+                .rested_until(now_ms)
+                .is_none_or(|rested| received_ms >= rested)
     }
 
     /// Whether its time ended, or it leaves the conversation to us anyway.
     pub fn is_over(&self, now_ms: u64) -> bool {
-        matches!(self.who, Who::Bot | Who::Idle) || self.until_ms.is_some_and(|until| until <= now_ms)
+        matches!(self.who, Who::Bot | Who::Idle)
+            || self.until_ms.is_some_and(|until| until <= now_ms)
     }
 
     /// Until when a person had the conversation, as far as that is over.
     fn rested_until(&self, now_ms: u64) -> Option<u64> {
         match (&self.who, self.until_ms) {
-            (Who::Person | Who::Other(_), until) => Some(until.map_or(now_ms, |until| until.min(now_ms))),
+            (Who::Person | Who::Other(_), until) => {
+                Some(until.map_or(now_ms, |until| until.min(now_ms)))
+            }
             _ => self.rested_ms,
         }
     }
@@ -130,13 +136,26 @@ impl Owner {
     /// The owner after an event; `None` when it stays as it is.
     pub fn after(current: Option<&Self>, event: &Event, now_ms: u64) -> Option<Self> {
         let since = current.map_or(0, |owner| owner.since_ms);
-        let has = |who: Who| current.is_some_and(|owner| owner.who == who && !owner.is_over(now_ms));
+        let has =
+            |who: Who| current.is_some_and(|owner| owner.who == who && !owner.is_over(now_ms));
         let rested_ms = current.and_then(|owner| owner.rested_until(now_ms));
         let make = |who: Who, since_ms: u64, until_ms: Option<u64>, why: String| {
-            let why = why.chars().filter(|c| !c.is_control()).take(WHY_CHARS_MAX).collect();
+            let why = why
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(WHY_CHARS_MAX)
+                .collect();
             // Only what a person had has to be told apart from what is the bot's again.
             let rested_ms = rested_ms.filter(|_| who != Who::Person);
-            Some(Self { v: VERSION, who, since_ms, set_ms: now_ms, until_ms, rested_ms, why })
+            Some(Self {
+                v: VERSION,
+                who,
+                since_ms,
+                set_ms: now_ms,
+                until_ms,
+                rested_ms,
+                why,
+            })
         };
         match event {
             Event::Answered { link, at_ms, rest } => {
@@ -144,20 +163,39 @@ impl Owner {
                 if has(Who::Person) {
                     let old = current.and_then(|owner| owner.until_ms)?;
                     let is_fresh = until < old.saturating_add(millis(*rest) / FRESH_PART);
-                    return if is_fresh { None } else { current.map(|owner| owner.prolonged(until, now_ms)) };
+                    return if is_fresh {
+                        None
+                    } else {
+                        current.map(|owner| owner.prolonged(until, now_ms))
+                    };
                 }
-                let was_released =
-                    current.is_some_and(|owner| matches!(owner.who, Who::Bot | Who::Idle)) && since > *at_ms;
+                let was_released = current
+                    .is_some_and(|owner| matches!(owner.who, Who::Bot | Who::Idle))
+                    && since > *at_ms;
                 if was_released || rest.is_zero() {
                     return None;
                 }
-                make(Who::Person, *at_ms, Some(until), format!("an agent answered in the CRM link {link}"))
+                make(
+                    Who::Person,
+                    *at_ms,
+                    Some(until),
+                    format!("an agent answered in the CRM link {link}"),
+                )
             }
             Event::Released { at_ms, .. } if since > *at_ms => None,
             Event::Released { .. } if has(Who::Responder) => None,
-            Event::Released { link, at_ms, to_bot } => {
-                let (who, verb) = if *to_bot { (Who::Bot, "given back") } else { (Who::Idle, "resolved") };
-                let is_known = current.is_some_and(|owner| owner.who == who && owner.since_ms == *at_ms);
+            Event::Released {
+                link,
+                at_ms,
+                to_bot,
+            } => {
+                let (who, verb) = if *to_bot {
+                    (Who::Bot, "given back")
+                } else {
+                    (Who::Idle, "resolved")
+                };
+                let is_known =
+                    current.is_some_and(|owner| owner.who == who && owner.since_ms == *at_ms);
                 if is_known {
                     None
                 } else {
@@ -165,48 +203,87 @@ impl Owner {
                 }
             }
             Event::Handover { at_ms, .. } | Event::Overheard { at_ms } if since > *at_ms => None,
-            Event::Handover { is_gained: true, roles, at_ms } => match current {
+            Event::Handover {
+                is_gained: true,
+                roles,
+                at_ms,
+            } => match current {
                 // A colleague who is at it goes on.
                 Some(_) if has(Who::Person) => None,
                 Some(owner) if owner.who == Who::Bot && owner.since_ms == *at_ms => None,
-                _ => make(Who::Bot, *at_ms, None, format!("Meta passed the conversation from {roles}")),
+                _ => make(
+                    Who::Bot,
+                    *at_ms,
+                    None,
+                    format!("Meta passed the conversation from {roles}"),
+                ),
             },
-            Event::Handover { is_gained: false, roles, at_ms } => {
-                let is_known =
-                    current.is_some_and(|owner| owner.who == Who::Responder && owner.since_ms == *at_ms);
+            Event::Handover {
+                is_gained: false,
+                roles,
+                at_ms,
+            } => {
+                let is_known = current
+                    .is_some_and(|owner| owner.who == Who::Responder && owner.since_ms == *at_ms);
                 let until = at_ms.saturating_add(RESPONDER_MS);
                 let why = format!("Meta passed the conversation from {roles}");
                 // Meta left it to nobody by now.
                 let is_past = until <= now_ms;
-                if is_known || is_past { None } else { make(Who::Responder, *at_ms, Some(until), why) }
+                if is_known || is_past {
+                    None
+                } else {
+                    make(Who::Responder, *at_ms, Some(until), why)
+                }
             }
             Event::Heard { at_ms } => {
                 // Meta counts in seconds: what came as ours in the same one is ours.
                 let is_ours_again = has(Who::Responder) && *at_ms >= since;
                 let why = "Meta delivers messages to us again".to_owned();
-                if is_ours_again { make(Who::Bot, *at_ms, None, why) } else { None }
+                if is_ours_again {
+                    make(Who::Bot, *at_ms, None, why)
+                } else {
+                    None
+                }
             }
             Event::Overheard { at_ms } => {
                 let until = at_ms.saturating_add(RESPONDER_MS);
                 if has(Who::Responder) {
                     let old = current.and_then(|owner| owner.until_ms)?;
                     let is_fresh = until < old.saturating_add(RESPONDER_MS / FRESH_PART);
-                    return if is_fresh { None } else { current.map(|owner| owner.prolonged(until, now_ms)) };
+                    return if is_fresh {
+                        None
+                    } else {
+                        current.map(|owner| owner.prolonged(until, now_ms))
+                    };
                 }
-                let is_before = current.is_some_and(|owner| owner.since_ms == *at_ms) || until <= now_ms;
+                let is_before =
+                    current.is_some_and(|owner| owner.since_ms == *at_ms) || until <= now_ms;
                 let why = "Meta delivers messages on standby".to_owned();
-                if is_before { None } else { make(Who::Responder, *at_ms, Some(until), why) }
+                if is_before {
+                    None
+                } else {
+                    make(Who::Responder, *at_ms, Some(until), why)
+                }
             }
             Event::Set { who, until_ms, key } => {
                 let kept = current.filter(|owner| owner.who == *who && !owner.is_over(now_ms));
                 let since = kept.map_or(now_ms, |owner| owner.since_ms);
-                make(who.clone(), since, *until_ms, format!("set by the API key {key}"))
+                make(
+                    who.clone(),
+                    since,
+                    *until_ms,
+                    format!("set by the API key {key}"),
+                )
             }
         }
     }
 
     fn prolonged(&self, until_ms: u64, now_ms: u64) -> Self {
-        Self { until_ms: Some(until_ms), set_ms: now_ms, ..self.clone() }
+        Self {
+            until_ms: Some(until_ms),
+            set_ms: now_ms,
+            ..self.clone()
+        }
     }
 }
 

@@ -36,17 +36,30 @@ impl<'a> Side<'a> {
         key: ConversationKey,
         phone: Option<&str>,
     ) -> Self {
-        let second = phone.filter(|_| key.as_user().is_some()).map(ConversationKey::phone);
-        Self { tenant, number, keys: std::iter::once(key).chain(second).collect() }
+        let second = phone
+            .filter(|_| key.as_user().is_some())
+            .map(ConversationKey::phone);
+        Self {
+            tenant,
+            number,
+            keys: std::iter::once(key).chain(second).collect(),
+        }
     }
 
     /// The conversation with a person.
     pub fn of_person(tenant: &'a TenantId, number: &'a PhoneNumberId, person: &Recipient) -> Self {
-        Self::new(tenant, number, person.conversation(), person.phone.as_deref())
+        Self::new(
+            tenant,
+            number,
+            person.conversation(),
+            person.phone.as_deref(),
+        )
     }
 
     fn records(&self) -> impl Iterator<Item = String> {
-        self.keys.iter().map(|key| session_key::of(Pool::Flows, self.tenant, self.number.as_str(), key))
+        self.keys
+            .iter()
+            .map(|key| session_key::of(Pool::Flows, self.tenant, self.number.as_str(), key))
     }
 }
 
@@ -82,10 +95,17 @@ impl Owners {
     pub async fn get(&self, side: &Side<'_>) -> Result<Option<Owner>, OwnerError> {
         let mut latest: Option<Owner> = None;
         for key in side.records() {
-            let Some(owner) = self.entry(&key).await?.and_then(|entry| owner(&record(&entry))) else {
+            let Some(owner) = self
+                .entry(&key)
+                .await?
+                .and_then(|entry| owner(&record(&entry)))
+            else {
                 continue;
             };
-            if latest.as_ref().is_none_or(|latest| owner.set_ms > latest.set_ms) {
+            if latest
+                .as_ref()
+                .is_none_or(|latest| owner.set_ms > latest.set_ms)
+            {
                 latest = Some(owner);
             }
         }
@@ -128,19 +148,25 @@ impl Owners {
             if current.as_ref().is_some_and(Owner::is_newer) {
                 return Err(OwnerError::Newer);
             }
-            let Some(next) = Owner::after(current.as_ref(), event, now_ms) else { return Ok(current) };
+            let Some(next) = Owner::after(current.as_ref(), event, now_ms) else {
+                return Ok(current);
+            };
             fields.entry("schema").or_insert(json!(SCHEMA));
             fields.insert(OWNER.to_owned(), json!(next));
             let revision = entry.map_or(0, |entry| entry.revision);
             match self.store.update(key, to_bytes(&fields), revision).await {
                 Ok(_) => return Ok(Some(next)),
                 Err(error)
-                    if error.kind() == UpdateErrorKind::WrongLastRevision && attempt < ATTEMPTS_MAX =>
+                    if error.kind() == UpdateErrorKind::WrongLastRevision
+                        && attempt < ATTEMPTS_MAX =>
                 {
                     attempt += 1;
                 }
                 Err(error) => {
-                    return Err(OwnerError::Away { verb: "written", reason: error.to_string() });
+                    return Err(OwnerError::Away {
+                        verb: "written",
+                        reason: error.to_string(),
+                    });
                 }
             }
         }
@@ -148,16 +174,23 @@ impl Owners {
 
     async fn entry(&self, key: &str) -> Result<Option<Entry>, OwnerError> {
         let entry = self.store.entry(key).await;
-        entry.map_err(|error| OwnerError::Away { verb: "read", reason: error.to_string() })
+        entry.map_err(|error| OwnerError::Away {
+            verb: "read",
+            reason: error.to_string(),
+        })
     }
 }
 
 /// The fields of a record; none of one that was removed or cannot be read.
 fn record(entry: &Entry) -> Map<String, Value> {
     let value = (entry.operation == Operation::Put).then_some(&entry.value);
-    value.and_then(|value| serde_json::from_slice(value).ok()).unwrap_or_default()
+    value
+        .and_then(|value| serde_json::from_slice(value).ok())
+        .unwrap_or_default()
 }
 
 fn owner(fields: &Map<String, Value>) -> Option<Owner> {
-    fields.get(OWNER).and_then(|owner| serde_json::from_value(owner.clone()).ok())
+    fields
+        .get(OWNER)
+        .and_then(|owner| serde_json::from_value(owner.clone()).ok())
 }

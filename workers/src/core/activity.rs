@@ -138,7 +138,10 @@ impl Activity {
             aside: Aside::default(),
             given_up: GivenUp::default(),
         };
-        Self(Arc::new(Shared { pool, inner: Mutex::new(inner) }))
+        Self(Arc::new(Shared {
+            pool,
+            inner: Mutex::new(inner),
+        }))
     }
 
     /// The pool.
@@ -211,7 +214,9 @@ impl Activity {
         let mut inner = self.lock();
         let changed = inner.owned.symmetric_difference(&owned).count();
         inner.owner_changes += u64::try_from(changed).unwrap_or_default();
-        inner.lag.retain(|(_, partition), _| owned.contains(partition));
+        inner
+            .lag
+            .retain(|(_, partition), _| owned.contains(partition));
         if changed > 0 {
             inner.aside.read_anew();
         }
@@ -360,21 +365,33 @@ impl Inner {
     /// What waits; what waits in memory is known at once, the rest is told once a second.
     fn backlog(&self) -> Backlog {
         let backlog = self.aside.backlog();
-        Backlog { waiting: backlog.waiting.max(self.load.waiting), ..backlog }
+        Backlog {
+            waiting: backlog.waiting.max(self.load.waiting),
+            ..backlog
+        }
     }
 
     fn stuck(&self) -> Vec<Stuck> {
-        let silence = self.aside.silence(Instant::now()).filter(|silence| *silence > STUCK_AFTER);
-        let silent =
-            silence.zip(self.owned.first()).map(|(silence, partition)| Stuck::silent(*partition, silence));
-        silent.into_iter().chain(self.aside.stuck().iter().cloned()).take(STUCK_MAX).collect()
+        let silence = self
+            .aside
+            .silence(Instant::now())
+            .filter(|silence| *silence > STUCK_AFTER);
+        let silent = silence
+            .zip(self.owned.first())
+            .map(|(silence, partition)| Stuck::silent(*partition, silence));
+        silent
+            .into_iter()
+            .chain(self.aside.stuck().iter().cloned())
+            .take(STUCK_MAX)
+            .collect()
     }
 
     fn rates(&self) -> Rates {
         let latest = || self.seconds.iter().rev().take(RATE_SECONDS);
         let seconds = u32::try_from(latest().count().max(1)).map_or(1.0, f64::from);
-        let rate =
-            |of: fn(&Counts) -> u32| latest().map(|second| f64::from(of(second))).sum::<f64>() / seconds;
+        let rate = |of: fn(&Counts) -> u32| {
+            latest().map(|second| f64::from(of(second))).sum::<f64>() / seconds
+        };
         Rates {
             read: rate(|second| second.read),
             webhooks: rate(|second| second.webhooks),
@@ -390,7 +407,10 @@ impl Inner {
         for ((lane, _), lag) in &self.lag {
             lanes
                 .entry(lane)
-                .or_insert_with(|| LaneLag { lane: (*lane).to_owned(), ..LaneLag::default() })
+                .or_insert_with(|| LaneLag {
+                    lane: (*lane).to_owned(),
+                    ..LaneLag::default()
+                })
                 .add(lag);
         }
         lanes.into_values().collect()
@@ -401,13 +421,23 @@ impl Inner {
     fn first_tenants(&self) -> Vec<TenantStatus> {
         let held_back = self.aside.held().into_iter().take(HELD_MAX).cloned();
         let mut names: BTreeSet<TenantId> = held_back.collect();
-        let busiest = self.busiest.first(self.shown).into_iter().filter(|(_, rate)| *rate > 0.05);
+        let busiest = self
+            .busiest
+            .first(self.shown)
+            .into_iter()
+            .filter(|(_, rate)| *rate > 0.05);
         names.extend(busiest.map(|(name, _)| name));
         let held = self.tenants.iter().map(|(name, load)| (name, load.held()));
         names.extend(largest(held.collect(), self.shown));
         names.extend(largest(self.aside.lines_of_tenants().collect(), self.shown));
-        names.extend(largest(self.aside.backlogs_of_tenants().collect(), self.shown));
-        names.extend(largest(self.given_up.tenants().into_iter().collect(), self.shown));
+        names.extend(largest(
+            self.aside.backlogs_of_tenants().collect(),
+            self.shown,
+        ));
+        names.extend(largest(
+            self.given_up.tenants().into_iter().collect(),
+            self.shown,
+        ));
         let status = |tenant: TenantId| {
             let mut status = TenantStatus {
                 rate: self.busiest.rate(&tenant),
@@ -420,7 +450,11 @@ impl Inner {
         };
         let mut tenants: Vec<_> = names.into_iter().map(status).collect();
         tenants.sort_by(TenantStatus::order);
-        let held_back = tenants.iter().filter(|tenant| tenant.is_held()).take(HELD_MAX).count();
+        let held_back = tenants
+            .iter()
+            .filter(|tenant| tenant.is_held())
+            .take(HELD_MAX)
+            .count();
         tenants.truncate(held_back + self.shown);
         tenants
     }
@@ -434,7 +468,11 @@ fn largest(mut counts: Vec<(&TenantId, u64)>, count: usize) -> Vec<TenantId> {
             two.cmp(one).then_with(|| name.cmp(other))
         });
     }
-    counts.into_iter().take(first).map(|(name, _)| name.clone()).collect()
+    counts
+        .into_iter()
+        .take(first)
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 impl Place {
@@ -459,11 +497,32 @@ mod tests {
     fn an_update_is_counted_where_it_stands_and_nowhere_once_dropped() {
         let activity = Activity::new(Pool::Relay, 3);
         let mut presence = activity.enter(&tenant("acme"));
-        assert_eq!(activity.status("").load, Load { queued: 1, running: 0, waiting: 0 });
+        assert_eq!(
+            activity.status("").load,
+            Load {
+                queued: 1,
+                running: 0,
+                waiting: 0
+            }
+        );
         presence.run();
-        assert_eq!(activity.status("").load, Load { queued: 0, running: 1, waiting: 0 });
+        assert_eq!(
+            activity.status("").load,
+            Load {
+                queued: 0,
+                running: 1,
+                waiting: 0
+            }
+        );
         presence.wait();
-        assert_eq!(activity.status("").tenants[0].load, Load { queued: 0, running: 0, waiting: 1 });
+        assert_eq!(
+            activity.status("").tenants[0].load,
+            Load {
+                queued: 0,
+                running: 0,
+                waiting: 1
+            }
+        );
         drop(presence);
         assert_eq!(activity.status("").load, Load::default());
         assert!(activity.lock().tenants.is_empty());
@@ -472,7 +531,9 @@ mod tests {
     #[test]
     fn rates_are_of_whole_seconds_and_tenants_are_few() {
         let activity = Activity::new(Pool::Relay, 3);
-        let held: Vec<_> = (0..100).map(|n| activity.enter(&tenant(&format!("t{}", n % 20)))).collect();
+        let held: Vec<_> = (0..100)
+            .map(|n| activity.enter(&tenant(&format!("t{}", n % 20))))
+            .collect();
         let noisy: Vec<_> = (0..50).map(|_| activity.enter(&tenant("noisy"))).collect();
         activity.finished(30);
         activity.attempted("retry", Duration::from_millis(5));
@@ -480,10 +541,23 @@ mod tests {
         activity.attempted("wait", Duration::from_secs(5));
         activity.tick();
         let status = activity.status("working");
-        assert_eq!((status.rates.read, status.rates.finished, status.rates.retried), (150.0, 30.0, 1.0));
+        assert_eq!(
+            (
+                status.rates.read,
+                status.rates.finished,
+                status.rates.retried
+            ),
+            (150.0, 30.0, 1.0)
+        );
         assert_eq!(status.service.count(), 2, "who waits asks nobody");
         assert_eq!(status.tenants.len(), 3);
-        assert_eq!((status.tenants[0].tenant.as_str(), status.tenants[0].load.queued), ("noisy", 50));
+        assert_eq!(
+            (
+                status.tenants[0].tenant.as_str(),
+                status.tenants[0].load.queued
+            ),
+            ("noisy", 50)
+        );
         assert_eq!(status.history, [30]);
         drop((held, noisy));
     }
@@ -493,14 +567,38 @@ mod tests {
         let activity = Activity::new(Pool::Relay, 3);
         let mut presence = activity.enter(&tenant("acme"));
         presence.wait();
-        let waiting = |count| Backlog { waiting: count, ..Backlog::default() };
+        let waiting = |count| Backlog {
+            waiting: count,
+            ..Backlog::default()
+        };
         assert_eq!(activity.status("").backlog, Some(waiting(1)));
-        let told = Backlog { ready: 9, waiting: 5, oldest_ready_ms: Some(3), oldest_waiting_ms: Some(70) };
+        let told = Backlog {
+            ready: 9,
+            waiting: 5,
+            oldest_ready_ms: Some(3),
+            oldest_waiting_ms: Some(70),
+        };
         let backlogs = HashMap::from([(tenant("acme"), told), (tenant("parked"), waiting(7))]);
-        activity.tell(Telling { backlogs, ..Telling::default() });
+        activity.tell(Telling {
+            backlogs,
+            ..Telling::default()
+        });
         let status = activity.status("");
-        assert_eq!(status.backlog, Some(Backlog { waiting: 12, ..told }));
-        let of = |name: &str| status.tenants.iter().find(|one| one.tenant == tenant(name)).unwrap().backlog();
+        assert_eq!(
+            status.backlog,
+            Some(Backlog {
+                waiting: 12,
+                ..told
+            })
+        );
+        let of = |name: &str| {
+            status
+                .tenants
+                .iter()
+                .find(|one| one.tenant == tenant(name))
+                .unwrap()
+                .backlog()
+        };
         assert_eq!((of("acme"), of("parked")), (told, waiting(7)));
     }
 
@@ -515,27 +613,45 @@ mod tests {
             since_ms: 31_000,
             what: "an update is not tried again".into(),
         };
-        activity.tell(Telling { stuck: (0..20).map(stuck).collect(), ..Telling::default() });
+        activity.tell(Telling {
+            stuck: (0..20).map(stuck).collect(),
+            ..Telling::default()
+        });
         assert_eq!(activity.stuck(), (0..8).map(stuck).collect::<Vec<_>>());
         activity.tell(Telling::default());
         tokio::time::advance(STUCK_AFTER).await;
         assert_eq!(activity.stuck(), []);
         tokio::time::advance(Duration::from_secs(1)).await;
         let silent = activity.status("").stuck;
-        assert_eq!((silent.len(), silent[0].partition, silent[0].since_ms), (1, 2, 31_000));
+        assert_eq!(
+            (silent.len(), silent[0].partition, silent[0].since_ms),
+            (1, 2, 31_000)
+        );
         activity.owns([].into());
-        assert_eq!(activity.stuck(), [], "a pool without partitions has nothing to do");
+        assert_eq!(
+            activity.stuck(),
+            [],
+            "a pool without partitions has nothing to do"
+        );
     }
 
     #[test]
     fn whoever_had_something_given_up_is_shown_though_nothing_of_it_is_left() {
         let activity = Activity::new(Pool::Relay, 2);
-        let _held: Vec<_> = (0..9).map(|n| activity.enter(&tenant(&format!("t{}", n % 3)))).collect();
+        let _held: Vec<_> = (0..9)
+            .map(|n| activity.enter(&tenant(&format!("t{}", n % 3))))
+            .collect();
         (0..40).for_each(|_| activity.buried(&tenant("gone")));
         activity.tick();
         let status = activity.status("working");
         assert_eq!((status.dead_hour, status.rates.dead), (40, 40.0));
-        assert_eq!((status.tenants[0].tenant.as_str(), status.tenants[0].dead_hour), ("gone", 40));
+        assert_eq!(
+            (
+                status.tenants[0].tenant.as_str(),
+                status.tenants[0].dead_hour
+            ),
+            ("gone", 40)
+        );
     }
 
     #[test]
@@ -554,7 +670,12 @@ mod tests {
         activity.lags("msg", Partition(3), lag(3, 9000));
         let lanes = activity.status("").lanes;
         assert_eq!(
-            (lanes.len(), lanes[0].messages(), lanes[0].oldest_ms, lanes[0].partition),
+            (
+                lanes.len(),
+                lanes[0].messages(),
+                lanes[0].oldest_ms,
+                lanes[0].partition
+            ),
             (1, 12, 900, Some(2))
         );
         activity.owns([Partition(1)].into());

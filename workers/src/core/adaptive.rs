@@ -116,7 +116,11 @@ impl Ended {
             Verdict::Retry { .. } | Verdict::Trouble(_) => Answer::Failed,
             Verdict::Idle | Verdict::Wait { .. } => return None,
         };
-        Some(Self { began, took, answer })
+        Some(Self {
+            began,
+            took,
+            answer,
+        })
     }
 }
 
@@ -158,7 +162,9 @@ impl Adaptive {
             return;
         }
         self.unmeasured = self.unmeasured.saturating_sub(1);
-        let slowness = (ended.answer == Answer::Done).then(|| self.learn(tenant, ended.took)).flatten();
+        let slowness = (ended.answer == Answer::Done)
+            .then(|| self.learn(tenant, ended.took))
+            .flatten();
         self.round.add(tenant, &ended, slowness, running);
         if self.round.is_over(self.limit(), now) {
             let round = std::mem::take(&mut self.round);
@@ -230,7 +236,9 @@ impl Round {
             }
             self.tenants.insert(tenant.clone(), Tally::default());
         }
-        let Some(tally) = self.tenants.get_mut(tenant) else { return };
+        let Some(tally) = self.tenants.get_mut(tenant) else {
+            return;
+        };
         tally.ended += 1.0;
         if ended.answer == Answer::Failed {
             tally.failed += 1.0;
@@ -242,7 +250,9 @@ impl Round {
     }
 
     fn is_over(&self, limit: usize, now: Instant) -> bool {
-        let age = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let age = self
+            .began
+            .map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
         age >= ROUND_MIN && self.ended >= limit.max(ATTEMPTS_MIN)
     }
 
@@ -250,7 +260,8 @@ impl Round {
         let tallies = || self.tenants.values();
         let failing = mean_without_worst(tallies().map(|tally| tally.failed / tally.ended));
         let timed = tallies().filter(|tally| tally.timed > 0.0);
-        failing >= FAILING || mean_without_worst(timed.map(|tally| tally.slowness / tally.timed)) > SLOW
+        failing >= FAILING
+            || mean_without_worst(timed.map(|tally| tally.slowness / tally.timed)) > SLOW
     }
 }
 
@@ -262,5 +273,9 @@ fn mean_without_worst(values: impl Iterator<Item = f64>) -> f64 {
         worst = worst.max(value);
         count += 1.0;
     }
-    if count > 1.0 { (sum - worst) / (count - 1.0) } else { sum }
+    if count > 1.0 {
+        (sum - worst) / (count - 1.0)
+    } else {
+        sum
+    }
 }

@@ -19,14 +19,23 @@ pub fn assign<'a>(
     let mut wanted: BTreeMap<Partition, &'a str> = BTreeMap::new();
     for share in &mut shares {
         share.keep_best(pool);
-        wanted.extend(share.kept.iter().map(|partition| (*partition, share.member)));
+        wanted.extend(
+            share
+                .kept
+                .iter()
+                .map(|partition| (*partition, share.member)),
+        );
     }
     for partition in (0..units).map(Partition) {
         if wanted.contains_key(&partition) {
             continue;
         }
-        let with_room = shares.iter_mut().filter(|share| share.kept.len() < share.quota);
-        if let Some(share) = with_room.max_by_key(|share| weight(pool, share.member, Some(partition))) {
+        let with_room = shares
+            .iter_mut()
+            .filter(|share| share.kept.len() < share.quota);
+        if let Some(share) =
+            with_room.max_by_key(|share| weight(pool, share.member, Some(partition)))
+        {
             share.kept.push(partition);
             wanted.insert(partition, share.member);
         }
@@ -44,7 +53,8 @@ impl Share<'_> {
     /// Chooses what to give up by a rule that stays the same while it is given up one by one.
     fn keep_best(&mut self, pool: Pool) {
         let member = self.member;
-        self.kept.sort_by_key(|partition| Reverse(weight(pool, member, Some(*partition))));
+        self.kept
+            .sort_by_key(|partition| Reverse(weight(pool, member, Some(*partition))));
         self.kept.truncate(self.quota);
     }
 }
@@ -57,26 +67,44 @@ fn shares<'a>(
     now: &BTreeMap<Partition, &'a str>,
 ) -> Vec<Share<'a>> {
     let units = usize::from(units);
-    let (Some(even), Some(rest)) = (units.checked_div(members.len()), units.checked_rem(members.len()))
-    else {
+    let (Some(even), Some(rest)) = (
+        units.checked_div(members.len()),
+        units.checked_rem(members.len()),
+    ) else {
         return Vec::new();
     };
     let owned_by = |member: &str| -> Vec<Partition> {
-        let owned =
-            now.iter().filter(|(partition, owner)| usize::from(partition.0) < units && **owner == member);
+        let owned = now
+            .iter()
+            .filter(|(partition, owner)| usize::from(partition.0) < units && **owner == member);
         owned.map(|(partition, _)| *partition).collect()
     };
-    let mut shares: Vec<Share<'a>> =
-        members.iter().map(|member| Share { member, quota: even, kept: owned_by(member) }).collect();
+    let mut shares: Vec<Share<'a>> = members
+        .iter()
+        .map(|member| Share {
+            member,
+            quota: even,
+            kept: owned_by(member),
+        })
+        .collect();
     shares.sort_by_key(|share| (Reverse(share.kept.len()), weight(pool, share.member, None)));
-    shares.iter_mut().take(rest).for_each(|share| share.quota += 1);
+    shares
+        .iter_mut()
+        .take(rest)
+        .for_each(|share| share.quota += 1);
     shares
 }
 
 /// How well a partition suits a member: FNV-1a with a final mix, the same in every build.
 fn weight(pool: Pool, member: &str, partition: Option<Partition>) -> u64 {
     let number = partition.map_or([0xff; 2], |partition| partition.0.to_be_bytes());
-    let bytes = pool.as_str().bytes().chain([b'/']).chain(member.bytes()).chain([b'/']).chain(number);
+    let bytes = pool
+        .as_str()
+        .bytes()
+        .chain([b'/'])
+        .chain(member.bytes())
+        .chain([b'/'])
+        .chain(number);
     let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -93,7 +121,8 @@ mod tests {
     const NAMES: [&str; 8] = ["a-1", "b-2", "c-3", "d-4", "e-5", "f-6", "g-7", "h-8"];
 
     fn members() -> impl Strategy<Value = BTreeSet<&'static str>> {
-        proptest::sample::subsequence(NAMES.to_vec(), 0..=8).prop_map(|names| names.into_iter().collect())
+        proptest::sample::subsequence(NAMES.to_vec(), 0..=8)
+            .prop_map(|names| names.into_iter().collect())
     }
 
     fn ownership() -> impl Strategy<Value = BTreeMap<Partition, &'static str>> {
@@ -105,7 +134,10 @@ mod tests {
     }
 
     fn loads(members: &BTreeSet<&str>, wanted: &BTreeMap<Partition, &str>) -> Vec<usize> {
-        members.iter().map(|name| wanted.values().filter(|owner| *owner == name).count()).collect()
+        members
+            .iter()
+            .map(|name| wanted.values().filter(|owner| *owner == name).count())
+            .collect()
     }
 
     proptest! {
@@ -174,7 +206,10 @@ mod tests {
         let before = assign(Pool::Flows, &two, 32, &BTreeMap::new());
         let three = BTreeSet::from(["a-1", "b-2", "c-3"]);
         let after = assign(Pool::Flows, &three, 32, &before);
-        let moved = before.iter().filter(|(partition, owner)| after[partition] != **owner).count();
+        let moved = before
+            .iter()
+            .filter(|(partition, owner)| after[partition] != **owner)
+            .count();
         assert_eq!(moved, 10);
         assert_eq!(loads(&three, &after), [11, 11, 10]);
     }

@@ -115,7 +115,10 @@ pub struct Trail {
 impl Trail {
     /// The trail of a piece that was read from a spill queue.
     pub fn since(first_ms: Option<u64>) -> Self {
-        Self { first_ms, ..Self::default() }
+        Self {
+            first_ms,
+            ..Self::default()
+        }
     }
 
     /// It stood behind one that had to wait since then, and has waited itself.
@@ -130,7 +133,9 @@ impl Trail {
 
     /// It has to wait, from now on unless it did before.
     fn wait(&mut self) -> u64 {
-        *self.first_ms.get_or_insert_with(|| self.behind_ms.unwrap_or_else(now_ms))
+        *self
+            .first_ms
+            .get_or_insert_with(|| self.behind_ms.unwrap_or_else(now_ms))
     }
 }
 
@@ -156,11 +161,19 @@ impl<J: Job> Attempts<J> {
         };
         let (work, took) = (&piece.work, started.elapsed());
         let ended = adaptive::Ended::of(&verdict, started, took);
-        self.metrics.following().tell(J::POOL, &work.head, work.attempt, &verdict, took);
+        self.metrics
+            .following()
+            .tell(J::POOL, &work.head, work.attempt, &verdict, took);
         let fate = Fate::of(verdict, work, self.settings.give_up_after);
         self.metrics.attempted(J::POOL, fate.name(), took);
         let heard = work.answered.take();
-        (Ended { end: self.conclude(piece, fate).await, heard }, ended)
+        (
+            Ended {
+                end: self.conclude(piece, fate).await,
+                heard,
+            },
+            ended,
+        )
     }
 
     async fn conclude(&self, piece: Box<Piece>, fate: Fate) -> End<Box<Piece>> {
@@ -179,17 +192,30 @@ impl<J: Job> Attempts<J> {
     }
 
     /// Puts an update among the dead letters because somebody said so, without running the job.
-    pub async fn discard(self, tenure: Tenure, mut piece: Box<Piece>, by: &str) -> Ended<Box<Piece>> {
+    pub async fn discard(
+        self,
+        tenure: Tenure,
+        mut piece: Box<Piece>,
+        by: &str,
+    ) -> Ended<Box<Piece>> {
         self.metrics.attempted(J::POOL, "discarded", Duration::ZERO);
         piece.work.keeper.hold_under(tenure);
-        Ended { end: self.give_up(piece, &format!("discarded by {by}")).await, heard: Heard::Nothing }
+        Ended {
+            end: self.give_up(piece, &format!("discarded by {by}")).await,
+            heard: Heard::Nothing,
+        }
     }
 
     /// Recalls what is known and runs the job.
     async fn begin(&self, lane_name: &str, tenure: &Tenure, piece: &mut Piece) -> Next {
         // The tenure may have changed since the last attempt.
         piece.work.keeper.hold_under(tenure.clone());
-        if let Some(defect) = piece.trail.given_up.as_ref().or(piece.arrival.defect.as_ref()) {
+        if let Some(defect) = piece
+            .trail
+            .given_up
+            .as_ref()
+            .or(piece.arrival.defect.as_ref())
+        {
             return Next::Conclude(Verdict::dead(defect.clone()));
         }
         if piece.work.marks.has(WHOLE) {
@@ -210,25 +236,40 @@ impl<J: Job> Attempts<J> {
             return next;
         }
         let work = &mut piece.work;
-        let waited =
-            piece.trail.since_ms().map(|first| Duration::from_millis(now_ms().saturating_sub(first)));
+        let waited = piece
+            .trail
+            .since_ms()
+            .map(|first| Duration::from_millis(now_ms().saturating_sub(first)));
         work.overdue = waited.is_some_and(|waited| waited >= self.settings.give_up_after);
         work.last_attempt = work.overdue || work.attempt >= self.settings.attempts_max;
         if work.overdue && J::asks(&work.target) {
             let words = "its target did not work in all that time";
-            return Next::Conclude(Verdict::Wait { reason: words.to_owned(), after: Duration::ZERO });
+            return Next::Conclude(Verdict::Wait {
+                reason: words.to_owned(),
+                after: Duration::ZERO,
+            });
         }
         // A process that was stopped for a while goes on here, and its partition is another's by now.
         if !tenure.is_current() {
             return Next::Later(STORE_RETRY);
         }
-        self.run(work, tenure).await.map_or(Next::Later(STORE_RETRY), Next::Conclude)
+        self.run(work, tenure)
+            .await
+            .map_or(Next::Later(STORE_RETRY), Next::Conclude)
     }
 
     /// Takes up what the memory knows of a piece that this process works on for the first time.
-    async fn recall_first(&self, lane_name: &str, tenure: &Tenure, piece: &mut Piece) -> Option<Next> {
+    async fn recall_first(
+        &self,
+        lane_name: &str,
+        tenure: &Tenure,
+        piece: &mut Piece,
+    ) -> Option<Next> {
         let head = &piece.work.head;
-        self.metrics.started(J::POOL, Duration::from_millis(now_ms().saturating_sub(head.received_ms)));
+        self.metrics.started(
+            J::POOL,
+            Duration::from_millis(now_ms().saturating_sub(head.received_ms)),
+        );
         let memory = memory::<J>(lane_name, &piece.work);
         piece.work.keeper = self.ring.keeper(memory, Some(tenure.clone()));
         let again = piece.arrival.again;
@@ -269,27 +310,45 @@ impl<J: Job> Attempts<J> {
         }
         work.marks.recall(&progress.parts);
         work.attempt = work.attempt.max(progress.attempts.saturating_add(1));
-        let known = [piece.trail.first_ms, (progress.first_ms > 0).then_some(progress.first_ms)];
+        let known = [
+            piece.trail.first_ms,
+            (progress.first_ms > 0).then_some(progress.first_ms),
+        ];
         piece.trail.first_ms = known.into_iter().flatten().min();
         (piece.trail.noted, piece.trail.begun) = (true, progress.begun);
         let rest = Duration::from_millis(progress.due_ms.saturating_sub(now_ms()));
         if rest.is_zero() {
             return Ok(None);
         }
-        Ok(Some(Next::Later(rest.min(self.settings.backoff.longest().max(TIMED_OUT_PAUSE)))))
+        Ok(Some(Next::Later(rest.min(
+            self.settings.backoff.longest().max(TIMED_OUT_PAUSE),
+        ))))
     }
 
     /// Runs the job; `None` when its partition was taken away before the job ended.
     async fn run(&self, work: &Work, tenure: &Tenure) -> Option<Verdict> {
         let traced = self.metrics.traces().begin(&work.head);
-        let verdict = self.run_guarded(work, tenure, traced.as_ref().map(Attempt::context)).await;
+        let verdict = self
+            .run_guarded(work, tenure, traced.as_ref().map(Attempt::context))
+            .await;
         if let (Some(traced), Some(verdict)) = (traced, &verdict) {
-            traced.end(J::POOL, &work.head, work.attempt, name(verdict), verdict.reason());
+            traced.end(
+                J::POOL,
+                &work.head,
+                work.attempt,
+                name(verdict),
+                verdict.reason(),
+            );
         }
         verdict
     }
 
-    async fn run_guarded(&self, work: &Work, tenure: &Tenure, context: Option<Context>) -> Option<Verdict> {
+    async fn run_guarded(
+        &self,
+        work: &Work,
+        tenure: &Tenure,
+        context: Option<Context>,
+    ) -> Option<Verdict> {
         let job = Context::around(context, self.job.run(work));
         let guarded = AssertUnwindSafe(job).catch_unwind();
         let longest = longest(&work.target, &self.settings);
@@ -301,7 +360,9 @@ impl<J: Job> Attempts<J> {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_panic)) => {
                 tracing::error!(pool = %J::POOL, update = work.head.id.in_log(), "a job panicked; its update goes to the dead letters");
-                Verdict::dead("the job panicked on this update; the log of the worker has the place")
+                Verdict::dead(
+                    "the job panicked on this update; the log of the worker has the place",
+                )
             }
             Err(_elapsed) => {
                 let reason = format!("took longer than {} s", longest.as_secs());
@@ -322,14 +383,24 @@ impl<J: Job> Attempts<J> {
             // The effect is marked whole, so that the next attempt only remembers it.
             piece.work.marks.set(WHOLE);
             let waits = self.waits(&piece);
-            return End::Again { data: piece, waits, wait: STORE_RETRY, durable: false };
+            return End::Again {
+                data: piece,
+                waits,
+                wait: STORE_RETRY,
+                durable: false,
+            };
         }
         piece.trail.noted = false;
         self.settle(&piece).await
     }
 
     /// Puts a failed attempt off; the count and the wait outlive this process.
-    async fn put_off(&self, mut piece: Box<Piece>, reason: &str, after: Option<Duration>) -> End<Box<Piece>> {
+    async fn put_off(
+        &self,
+        mut piece: Box<Piece>,
+        reason: &str,
+        after: Option<Duration>,
+    ) -> End<Box<Piece>> {
         let attempts = piece.work.attempt;
         let wait = self.settings.backoff.wait(attempts, after, rand::random());
         tracing::info!(
@@ -343,7 +414,12 @@ impl<J: Job> Attempts<J> {
             return self.note_later(piece);
         }
         let waits = self.waits(&piece);
-        End::Again { data: piece, waits, wait, durable: true }
+        End::Again {
+            data: piece,
+            waits,
+            wait,
+            durable: true,
+        }
     }
 
     /// Lets work wait that was not tried.
@@ -362,14 +438,23 @@ impl<J: Job> Attempts<J> {
             }
         }
         let waits = self.waits(&piece);
-        End::Again { data: piece, waits, wait, durable: true }
+        End::Again {
+            data: piece,
+            waits,
+            wait,
+            durable: true,
+        }
     }
 
     /// Lets work wait for its target. That costs a write only where a successor must know more than when it began.
     async fn leave(&self, mut piece: Box<Piece>, trouble: Trouble) -> End<Box<Piece>> {
         let pause = trouble_pause(piece.trail.troubles, &trouble, rand::random());
         let timed_out = trouble.kind == TroubleKind::TimedOut;
-        let least = if timed_out { TIMED_OUT_PAUSE } else { Duration::ZERO };
+        let least = if timed_out {
+            TIMED_OUT_PAUSE
+        } else {
+            Duration::ZERO
+        };
         if piece.trail.troubles == 0 {
             tracing::info!(
                 pool = %J::POOL, tenant = %piece.work.head.tenant, update = piece.work.head.id.in_log(),
@@ -385,7 +470,8 @@ impl<J: Job> Attempts<J> {
                 return self.note_later(piece);
             }
         }
-        let (waits, signal, blames_update) = (self.waits(&piece), trouble.signal(), trouble.had_it());
+        let (waits, signal, blames_update) =
+            (self.waits(&piece), trouble.signal(), trouble.had_it());
         End::Trouble {
             data: piece,
             waits,
@@ -400,12 +486,24 @@ impl<J: Job> Attempts<J> {
 
     fn again(&self, piece: Box<Piece>, wait: Duration) -> Ended<Box<Piece>> {
         let (waits, durable) = (self.waits(&piece), piece.is_durable());
-        Ended { end: End::Again { data: piece, waits, wait, durable }, heard: Heard::Nothing }
+        Ended {
+            end: End::Again {
+                data: piece,
+                waits,
+                wait,
+                durable,
+            },
+            heard: Heard::Nothing,
+        }
     }
 
     /// What is known of a piece's waits, for wherever it waits.
     pub fn waits(&self, piece: &Piece) -> Waits {
-        waits(piece.trail.since_ms(), piece.work.attempt.saturating_sub(1), self.settings.give_up_after)
+        waits(
+            piece.trail.since_ms(),
+            piece.work.attempt.saturating_sub(1),
+            self.settings.give_up_after,
+        )
     }
 
     /// Notes how an attempt ended in the process that began it.
@@ -428,8 +526,13 @@ impl<J: Job> Attempts<J> {
         let first_ms = if begins { 0 } else { piece.trail.wait() };
         let due_ms = now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let work = &piece.work;
-        let progress =
-            Progress { parts: work.marks.all(), attempts, first_ms, due_ms, begun: piece.trail.begun };
+        let progress = Progress {
+            parts: work.marks.all(),
+            attempts,
+            first_ms,
+            due_ms,
+            begun: piece.trail.begun,
+        };
         piece.trail.noted = true;
         if let Err(error) = work.keeper.note(work.head.id.as_str(), progress).await {
             tracing::warn!(pool = %J::POOL, %error, "an attempt is not remembered yet; a successor would count it anew");
@@ -447,14 +550,20 @@ impl<J: Job> Attempts<J> {
         );
         match dead::bury(&self.log, J::POOL, piece.arrival.stream, work, reason).await {
             Ok(()) => {
-                self.metrics.buried(J::POOL, &work.head.tenant, DeadClass::of(reason));
+                self.metrics
+                    .buried(J::POOL, &work.head.tenant, DeadClass::of(reason));
                 self.remember(piece).await
             }
             Err(error) => {
                 tracing::warn!(pool = %J::POOL, %error, "a dead letter is not stored yet; trying again");
                 piece.trail.given_up = Some(reason.to_owned());
                 let waits = self.waits(&piece);
-                End::Again { data: piece, waits, wait: STORE_RETRY, durable: true }
+                End::Again {
+                    data: piece,
+                    waits,
+                    wait: STORE_RETRY,
+                    durable: true,
+                }
             }
         }
     }
@@ -473,9 +582,17 @@ impl<J: Job> Attempts<J> {
 /// How long a piece waits after a trouble while its target is asked freely; `random` is uniform in 0..1.
 fn trouble_pause(troubles: u32, trouble: &Trouble, random: f64) -> Duration {
     let is_its_own = troubles >= TROUBLES_BRISK && trouble.had_it();
-    let longest = if is_its_own { TROUBLE_PAUSE_MAX } else { TROUBLE_PAUSE_BRISK };
-    let doubled = TROUBLE_PAUSE.saturating_mul(1 << troubles.min(10)).min(longest);
-    doubled.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0)).max(trouble.after.unwrap_or_default())
+    let longest = if is_its_own {
+        TROUBLE_PAUSE_MAX
+    } else {
+        TROUBLE_PAUSE_BRISK
+    };
+    let doubled = TROUBLE_PAUSE
+        .saturating_mul(1 << troubles.min(10))
+        .min(longest);
+    doubled
+        .mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
+        .max(trouble.after.unwrap_or_default())
 }
 
 /// What is known of waits that began at a time, when they may last so long.
@@ -484,12 +601,18 @@ pub fn waits(first_ms: Option<u64>, attempts: u32, give_up_after: Duration) -> W
         let waited = Duration::from_millis(now_ms().saturating_sub(first));
         Instant::now() + give_up_after.saturating_sub(waited)
     });
-    Waits { first_ms, attempts, overdue_at }
+    Waits {
+        first_ms,
+        attempts,
+        overdue_at,
+    }
 }
 
 /// Longest time of one attempt.
 fn longest(target: &Target, settings: &PoolSettings) -> Duration {
-    target.timeout.map_or(settings.attempt_timeout, |timeout| timeout + AROUND_A_REQUEST)
+    target.timeout.map_or(settings.attempt_timeout, |timeout| {
+        timeout + AROUND_A_REQUEST
+    })
 }
 
 /// Where a piece is remembered: in its conversation's record for the target. One that has none yet begins with what an
@@ -497,14 +620,22 @@ fn longest(target: &Target, settings: &PoolSettings) -> Duration {
 fn memory<J: Job>(lane_name: &str, work: &Work) -> Memory {
     let head: &Head = &work.head;
     let phone = head.phone.as_ref().map_or("", PhoneNumberId::as_str);
-    let of_conversation =
-        format!("{}.{lane_name}", session_key::of(J::POOL, &head.tenant, phone, &head.conversation));
+    let of_conversation = format!(
+        "{}.{lane_name}",
+        session_key::of(J::POOL, &head.tenant, phone, &head.conversation)
+    );
     let target = &work.target.name;
     if target.is_empty() {
-        return Memory { key: of_conversation, before: None };
+        return Memory {
+            key: of_conversation,
+            before: None,
+        };
     }
     let key = format!("{of_conversation}.{target}");
-    Memory { key, before: Some((of_conversation, target.clone())) }
+    Memory {
+        key,
+        before: Some((of_conversation, target.clone())),
+    }
 }
 
 fn name(verdict: &Verdict) -> &'static str {

@@ -21,8 +21,11 @@ impl Backoff {
     ///
     /// `at_least` is what the other side asked for; it is honoured up to ten times the pool's own longest wait.
     pub fn wait(&self, attempt: u32, at_least: Option<Duration>, random: f64) -> Duration {
-        let doubled =
-            self.initial.saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX));
+        let doubled = self.initial.saturating_mul(
+            1_u32
+                .checked_shl(attempt.saturating_sub(1))
+                .unwrap_or(u32::MAX),
+        );
         let jittered = doubled.min(self.max).mul_f64(random.clamp(0.0, 1.0));
         match at_least {
             Some(hint) => hint.min(self.max.saturating_mul(HINT_FACTOR)) + jittered / 4,
@@ -37,7 +40,9 @@ impl Backoff {
 
     /// A wait of at least `least`, spread so that all who wait for the same do not come at once.
     pub fn spread(&self, least: Duration, random: f64) -> Duration {
-        let room = (least / 4).max(self.initial.min(SPREAD_MIN)).mul_f64(random.clamp(0.0, 1.0));
+        let room = (least / 4)
+            .max(self.initial.min(SPREAD_MIN))
+            .mul_f64(random.clamp(0.0, 1.0));
         least.min(self.longest()) + room
     }
 }
@@ -46,11 +51,16 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const PACE: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) };
+    const PACE: Backoff = Backoff {
+        initial: Duration::from_secs(1),
+        max: Duration::from_secs(60),
+    };
 
     #[test]
     fn the_bound_doubles_until_the_cap() {
-        let bounds: Vec<_> = (1..=8).map(|attempt| PACE.wait(attempt, None, 1.0).as_secs()).collect();
+        let bounds: Vec<_> = (1..=8)
+            .map(|attempt| PACE.wait(attempt, None, 1.0).as_secs())
+            .collect();
         assert_eq!(bounds, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(PACE.wait(u32::MAX, None, 1.0), PACE.max);
         assert_eq!(PACE.wait(3, None, 0.0), Duration::ZERO);

@@ -55,7 +55,10 @@ pub trait BatchJob: Send + Sync + 'static {
     const FILTERS: &'static [&'static str];
 
     /// Works on a batch as a whole; doing the same batch again changes nothing. Gives the refused ones by index, with the reason.
-    fn run(&self, batch: &[Work]) -> impl Future<Output = Result<Vec<(usize, String)>, String>> + Send;
+    fn run(
+        &self,
+        batch: &[Work],
+    ) -> impl Future<Output = Result<Vec<(usize, String)>, String>> + Send;
 
     /// Hears that something was worked on and acknowledged before, perhaps by another process, that the stream still holds.
     fn resumes(&self) -> impl Future<Output = ()> + Send {
@@ -92,7 +95,14 @@ pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, m
     let seat = host.membership.sit(B::POOL, 1);
     let (metrics, standing) = (host.metrics.clone(), host.standing.clone());
     let (log, tuning) = (host.platform.log.clone(), host.platform.tuning.clone());
-    let reader = Reader { job, log, settings, size, metrics, tuning };
+    let reader = Reader {
+        job,
+        log,
+        settings,
+        size,
+        metrics,
+        tuning,
+    };
     loop {
         standing.set(B::POOL, State::Starting);
         let won = tokio::select! {
@@ -102,7 +112,9 @@ pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, m
         tracing::info!(pool = %B::POOL, epoch = won.epoch(), "this process owns the pool");
         standing.set(B::POOL, State::Opening);
         reader.metrics.owns(B::POOL, BTreeSet::from([WHOLE]));
-        reader.metrics.changed_hands(B::POOL, Change::Taken, Duration::ZERO);
+        reader
+            .metrics
+            .changed_hands(B::POOL, Change::Taken, Duration::ZERO);
         let is_to_end = tokio::select! {
             () = ended(&mut host.shutdown) => true,
             () = over(&seat, &won, &reader.log) => false,
@@ -120,7 +132,9 @@ pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, m
             seat.withdraw();
         }
         if won.is_current() && seat.release(&won).await {
-            reader.metrics.changed_hands(B::POOL, Change::Given, Duration::ZERO);
+            reader
+                .metrics
+                .changed_hands(B::POOL, Change::Given, Duration::ZERO);
         }
         if is_to_end {
             return;
@@ -148,7 +162,10 @@ async fn win(seat: &Seat, stand_by: impl Fn()) -> Tenure {
 /// Waits until the pool is to be given up, is lost, or may have lost messages on their way to us.
 async fn over(seat: &Seat, tenure: &Tenure, log: &Log) {
     let mut changes = seat.changes();
-    let (held, connected) = (BTreeMap::from([(WHOLE, Some(tenure.title()))]), connects(log));
+    let (held, connected) = (
+        BTreeMap::from([(WHOLE, Some(tenure.title()))]),
+        connects(log),
+    );
     loop {
         let plan = seat.plan(&held);
         let is_called = !plan.leave.is_empty() || !plan.lost.is_empty();
@@ -177,7 +194,10 @@ impl<B: BatchJob> Reader<B> {
     async fn show_pauses(&self) {
         let mut tuning = self.tuning.clone();
         loop {
-            let is_paused = tuning.table().pool(B::POOL).is_some_and(|entry| entry.value.paused);
+            let is_paused = tuning
+                .table()
+                .pool(B::POOL)
+                .is_some_and(|entry| entry.value.paused);
             self.metrics.limited(B::POOL, 1, is_paused);
             tuning.changed().await;
         }
@@ -192,7 +212,10 @@ impl<B: BatchJob> Reader<B> {
                 return Err("the pool is not this process's own any more".to_owned());
             }
             let stream = self.log.context().get_stream_no_info(B::STREAM).await;
-            let deleted = stream.map_err(|error| error.to_string())?.delete_consumer(&name).await;
+            let deleted = stream
+                .map_err(|error| error.to_string())?
+                .delete_consumer(&name)
+                .await;
             if let Err(error) = deleted
                 && !is_missing(&error)
             {
@@ -210,8 +233,14 @@ impl<B: BatchJob> Reader<B> {
     async fn work(&self, tenure: &Tenure, opened: impl FnOnce()) {
         let name = subjects::consumer(B::POOL, WHOLE, LANE);
         let filters = B::FILTERS.iter().map(|&filter| filter.to_owned()).collect();
-        let consumer =
-            intake::open_consumer(self.log.context(), &self.settings, B::STREAM, &name, filters).await;
+        let consumer = intake::open_consumer(
+            self.log.context(),
+            &self.settings,
+            B::STREAM,
+            &name,
+            filters,
+        )
+        .await;
         let consumer = match consumer {
             Ok((consumer, _)) => consumer,
             Err(error) => return tracing::warn!(pool = %B::POOL, %error, "trying again"),
@@ -222,7 +251,10 @@ impl<B: BatchJob> Reader<B> {
             Err(error) => return tracing::warn!(pool = %B::POOL, error, "trying again"),
         }
         opened();
-        let reading = Reading { tenure: tenure.clone(), session: 0 };
+        let reading = Reading {
+            tenure: tenure.clone(),
+            session: 0,
+        };
         loop {
             self.round(&consumer, &reading).await;
         }
@@ -230,7 +262,12 @@ impl<B: BatchJob> Reader<B> {
 
     /// Whether the stream still holds something that was acknowledged.
     async fn is_resumed(&self, consumer: &PullConsumer) -> Result<bool, String> {
-        let stream = self.log.context().get_stream(B::STREAM).await.map_err(|error| error.to_string())?;
+        let stream = self
+            .log
+            .context()
+            .get_stream(B::STREAM)
+            .await
+            .map_err(|error| error.to_string())?;
         let first = stream.cached_info().state.first_sequence.max(1);
         Ok(consumer.cached_info().ack_floor.stream_sequence >= first)
     }
@@ -252,20 +289,25 @@ impl<B: BatchJob> Reader<B> {
             let mut presence = self.metrics.entered(B::POOL, &arrival.head.tenant);
             self.metrics.read(B::POOL, &arrival.head);
             // The edge exports nothing; its work is told by the one pool that reads every update.
-            if let (Family::Update(_), Some(at)) = (arrival.head.family, arrival.message.stored_at()) {
+            if let (Family::Update(_), Some(at)) =
+                (arrival.head.family, arrival.message.stored_at())
+            {
                 self.metrics.traces().edge(&arrival.head, at);
             }
             presence.run();
             presences.push(presence);
         }
-        let (readable, defects): (Vec<_>, Vec<_>) =
-            batch.drain(..).partition(|arrival| arrival.defect.is_none());
+        let (readable, defects): (Vec<_>, Vec<_>) = batch
+            .drain(..)
+            .partition(|arrival| arrival.defect.is_none());
         for arrival in defects {
             let reason = arrival.defect.clone().unwrap_or_default();
             self.bury(&arrival, &reason).await;
         }
-        let (works, messages): (Vec<Work>, Vec<_>) =
-            readable.into_iter().map(|arrival| (arrival.work(Arc::default()), arrival.message)).unzip();
+        let (works, messages): (Vec<Work>, Vec<_>) = readable
+            .into_iter()
+            .map(|arrival| (arrival.work(Arc::default()), arrival.message))
+            .unzip();
         let refused = loop {
             match self.job.run(&works).await {
                 Ok(refused) => break refused,
@@ -295,18 +337,31 @@ impl<B: BatchJob> Reader<B> {
             .expires(FIRST_WAIT.min(reading.tenure.request_life()))
             .messages()
             .await;
-        self.collect(first.map_err(|error| error.to_string()), reading, &mut batch).await;
+        self.collect(
+            first.map_err(|error| error.to_string()),
+            reading,
+            &mut batch,
+        )
+        .await;
         if !batch.is_empty() && self.size.max > 1 {
             sleep(self.size.linger).await;
-            let rest =
-                consumer.fetch().max_messages(self.size.max - 1).max_bytes(self.settings.window_bytes_max);
+            let rest = consumer
+                .fetch()
+                .max_messages(self.size.max - 1)
+                .max_bytes(self.settings.window_bytes_max);
             let rest = rest.messages().await;
-            self.collect(rest.map_err(|error| error.to_string()), reading, &mut batch).await;
+            self.collect(rest.map_err(|error| error.to_string()), reading, &mut batch)
+                .await;
         }
         batch
     }
 
-    async fn collect(&self, messages: Result<Batch, String>, reading: &Reading, batch: &mut Vec<Arrival>) {
+    async fn collect(
+        &self,
+        messages: Result<Batch, String>,
+        reading: &Reading,
+        batch: &mut Vec<Arrival>,
+    ) {
         let mut messages = match messages {
             Ok(messages) => messages,
             Err(error) => {
@@ -320,7 +375,8 @@ impl<B: BatchJob> Reader<B> {
     }
 
     async fn bury(&self, arrival: &Arrival, reason: &str) {
-        self.store_dead_letter(&arrival.work(Arc::default()), reason).await;
+        self.store_dead_letter(&arrival.work(Arc::default()), reason)
+            .await;
         acknowledge(&arrival.message).await;
     }
 
@@ -331,6 +387,7 @@ impl<B: BatchJob> Reader<B> {
             tracing::warn!(pool = %B::POOL, %error, "a dead letter is not stored yet; trying again");
             sleep(STORE_RETRY).await;
         }
-        self.metrics.buried(B::POOL, &work.head.tenant, DeadClass::of(reason));
+        self.metrics
+            .buried(B::POOL, &work.head.tenant, DeadClass::of(reason));
     }
 }

@@ -46,9 +46,21 @@ impl Breakers {
     /// Registers what they count, by the kind that a target's name begins with.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("ackline_breaker");
-        registry.register("open", "Targets left alone for now", self.0.open_now.clone());
-        registry.register("slow", "Targets of whose last requests half timed out", self.0.slow.clone());
-        registry.register("opened", "Targets that were left alone", self.0.opened.clone());
+        registry.register(
+            "open",
+            "Targets left alone for now",
+            self.0.open_now.clone(),
+        );
+        registry.register(
+            "slow",
+            "Targets of whose last requests half timed out",
+            self.0.slow.clone(),
+        );
+        registry.register(
+            "opened",
+            "Targets that were left alone",
+            self.0.opened.clone(),
+        );
     }
 
     /// Notes that a target is left alone from now on, at first for a pause, or asked freely again.
@@ -82,8 +94,17 @@ impl Breakers {
             *open += i64::from(gate.since.is_some());
             *slow += i64::from(gate.is_slow);
         }
-        let was_slow = |gate: &OpenGate| before.iter().any(|known| known.name == gate.name && known.is_slow);
-        for gate in all.get(&pool).into_iter().flatten().filter(|gate| gate.is_slow && !was_slow(gate)) {
+        let was_slow = |gate: &OpenGate| {
+            before
+                .iter()
+                .any(|known| known.name == gate.name && known.is_slow)
+        };
+        for gate in all
+            .get(&pool)
+            .into_iter()
+            .flatten()
+            .filter(|gate| gate.is_slow && !was_slow(gate))
+        {
             tracing::warn!(
                 target_name = gate.name,
                 "half of a target's last requests timed out: it is slow rather than down; give it a longer `timeout`"
@@ -99,7 +120,8 @@ impl Breakers {
     pub fn open_now(&self) -> Vec<(String, Duration, Duration)> {
         let lock = self.lock();
         let all = lock.values().flatten();
-        all.filter_map(|gate| Some((gate.name.clone(), gate.since?, gate.next))).collect()
+        all.filter_map(|gate| Some((gate.name.clone(), gate.since?, gate.next)))
+            .collect()
     }
 
     /// The targets of whose last requests half timed out.
@@ -115,5 +137,7 @@ impl Breakers {
 }
 
 fn kind_of(target: &str) -> KindLabels {
-    KindLabels { kind: target.split('.').next().unwrap_or_default().to_owned() }
+    KindLabels {
+        kind: target.split('.').next().unwrap_or_default().to_owned(),
+    }
 }

@@ -18,10 +18,20 @@ const DONE_BYTES_MAX: usize = 8192;
 const CUT_BYTES: usize = 16 << 10;
 
 /// Stores a dead letter; storing it again changes nothing.
-pub async fn bury(log: &Log, pool: Pool, stream: &str, work: &Work, reason: &str) -> Result<(), LogError> {
+pub async fn bury(
+    log: &Log,
+    pool: Pool,
+    stream: &str,
+    work: &Work,
+    reason: &str,
+) -> Result<(), LogError> {
     let mut headers = work.head.to_headers();
     let target = &work.target.name;
-    let tail = if target.is_empty() { String::new() } else { format!(":{target}") };
+    let tail = if target.is_empty() {
+        String::new()
+    } else {
+        format!(":{target}")
+    };
     let id = format!("dead:{pool}:{stream}:{}{tail}", work.sequence);
     headers.insert(header::MSG_ID, id.as_str());
     if !target.is_empty() {
@@ -39,12 +49,18 @@ pub async fn bury(log: &Log, pool: Pool, stream: &str, work: &Work, reason: &str
     if !done.is_empty() {
         headers.insert(header::DEAD_DONE, done);
     }
-    headers.insert(header::DEAD_ORIGIN, format!("{stream}:{}:{}", work.sequence, work.head.subject()));
+    headers.insert(
+        header::DEAD_ORIGIN,
+        format!("{stream}:{}:{}", work.sequence, work.head.subject()),
+    );
     let subject = subjects::dead(pool, &work.head.tenant);
     let mut payload = work.payload.clone();
     if size(&headers, &payload) > log.message_bytes_max() {
         let kept = whole::keep(log, &id, &payload).await;
-        kept.map_err(|reason| LogError { subject: subject.clone(), reason })?;
+        kept.map_err(|reason| LogError {
+            subject: subject.clone(),
+            reason,
+        })?;
         headers.insert(header::DEAD_CUT, payload.len().to_string());
         payload = beginning(&payload);
     }
@@ -62,17 +78,30 @@ fn beginning(payload: &Bytes) -> Bytes {
 }
 
 /// The headers of the dead letter about a message that no pool worked on; `place` is its stream, sequence and subject.
-pub fn headers_of(mut headers: HeaderMap, pool: Pool, place: (&str, u64, &str), reason: &str) -> HeaderMap {
+pub fn headers_of(
+    mut headers: HeaderMap,
+    pool: Pool,
+    place: (&str, u64, &str),
+    reason: &str,
+) -> HeaderMap {
     let (stream, sequence, subject) = place;
     // What cannot be read is known by what it was published with.
-    let raw = || headers.get(header::MSG_ID).map(|id| id.as_str().to_owned()).unwrap_or_default();
-    let id =
-        Head::read(subject, &headers).map_or_else(|_| raw(), |head| head.original_id().as_str().to_owned());
+    let raw = || {
+        headers
+            .get(header::MSG_ID)
+            .map(|id| id.as_str().to_owned())
+            .unwrap_or_default()
+    };
+    let id = Head::read(subject, &headers)
+        .map_or_else(|_| raw(), |head| head.original_id().as_str().to_owned());
     headers.insert(header::DEAD_ID, id);
     headers.insert(header::MSG_ID, format!("dead:{pool}:{stream}:{sequence}"));
     headers.insert(header::DEAD_REASON, printable(reason));
     headers.insert(header::DEAD_AT, now_ms().to_string());
-    headers.insert(header::DEAD_ORIGIN, format!("{stream}:{sequence}:{subject}"));
+    headers.insert(
+        header::DEAD_ORIGIN,
+        format!("{stream}:{sequence}:{subject}"),
+    );
     headers
 }
 
@@ -83,7 +112,11 @@ fn done(marks: &[String]) -> String {
     for part in marks.iter().filter(is_part) {
         // A part cut in two would be one that nobody did.
         if line.len() + part.len() < DONE_BYTES_MAX {
-            line = if line.is_empty() { part.clone() } else { format!("{line},{part}") };
+            line = if line.is_empty() {
+                part.clone()
+            } else {
+                format!("{line},{part}")
+            };
         }
     }
     line
@@ -91,7 +124,10 @@ fn done(marks: &[String]) -> String {
 
 /// A header value is one line of bounded length.
 fn printable(reason: &str) -> String {
-    let mut line: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line: String = reason
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     while line.len() > REASON_BYTES_MAX {
         line.pop();
     }
@@ -112,7 +148,10 @@ mod tests {
     fn a_cut_payload_ends_with_a_whole_character() {
         let payload = Bytes::from(format!("x{}", "é".repeat(CUT_BYTES)));
         assert_eq!(beginning(&payload).len(), CUT_BYTES - 1);
-        assert_eq!(beginning(&Bytes::from(vec![0xff; CUT_BYTES * 2])).len(), CUT_BYTES);
+        assert_eq!(
+            beginning(&Bytes::from(vec![0xff; CUT_BYTES * 2])).len(),
+            CUT_BYTES
+        );
         assert_eq!(beginning(&Bytes::from_static(b"short")), "short");
     }
 

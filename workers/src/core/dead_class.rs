@@ -31,7 +31,12 @@ const UNREADABLE: [&str; 8] = [
     "the payload has no entry",
 ];
 /// What reasons hold of something that a target refused for good.
-const REFUSED: [&str; 4] = ["answered 4", "refused", "is gone (410)", "not allowed to this destination"];
+const REFUSED: [&str; 4] = [
+    "answered 4",
+    "refused",
+    "is gone (410)",
+    "not allowed to this destination",
+];
 
 /// The kinds of reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -119,25 +124,64 @@ mod tests {
     #[test]
     fn every_reason_that_is_stored_has_its_class() {
         for (reason, class) in [
-            ("gave up after 6 attempts: relay a: answered 404", DeadClass::GaveUp),
+            (
+                "gave up after 6 attempts: relay a: answered 404",
+                DeadClass::GaveUp,
+            ),
             (
                 "gave up, for it waited longer than 72.0 h: relay a: the destination cannot be reached",
                 DeadClass::Overdue,
             ),
             ("discarded by cli:jo", DeadClass::Discarded),
-            ("the job panicked on this update; the log of the worker has the place", DeadClass::Panicked),
-            ("3 processes took this update over and ended while they worked on it", DeadClass::TakenOver),
-            (&Failure::lost("it took too long").reason, DeadClass::Ambiguous),
-            (&EnvelopeError::Header(header::KIND).to_string(), DeadClass::Unreadable),
-            (&EnvelopeError::Subject("in.x".into()).to_string(), DeadClass::Unreadable),
-            ("this is not a send command: expected value", DeadClass::Unreadable),
-            ("the payload is not JSON: expected value", DeadClass::Unreadable),
-            ("the update cannot be read: no message", DeadClass::Unreadable),
-            ("relay a: answered 400; relay b: answered 422", DeadClass::Refused),
-            ("Meta refused it (131047, HTTP 400): the window is closed", DeadClass::Refused),
+            (
+                "the job panicked on this update; the log of the worker has the place",
+                DeadClass::Panicked,
+            ),
+            (
+                "3 processes took this update over and ended while they worked on it",
+                DeadClass::TakenOver,
+            ),
+            (
+                &Failure::lost("it took too long").reason,
+                DeadClass::Ambiguous,
+            ),
+            (
+                &EnvelopeError::Header(header::KIND).to_string(),
+                DeadClass::Unreadable,
+            ),
+            (
+                &EnvelopeError::Subject("in.x".into()).to_string(),
+                DeadClass::Unreadable,
+            ),
+            (
+                "this is not a send command: expected value",
+                DeadClass::Unreadable,
+            ),
+            (
+                "the payload is not JSON: expected value",
+                DeadClass::Unreadable,
+            ),
+            (
+                "the update cannot be read: no message",
+                DeadClass::Unreadable,
+            ),
+            (
+                "relay a: answered 400; relay b: answered 422",
+                DeadClass::Refused,
+            ),
+            (
+                "Meta refused it (131047, HTTP 400): the window is closed",
+                DeadClass::Refused,
+            ),
             ("endpoint a: endpoint is gone (410)", DeadClass::Refused),
-            ("crm link a: Chatwoot answered 422 to a message", DeadClass::Refused),
-            ("the phone number 1 has no access token; set its access_token", DeadClass::Other),
+            (
+                "crm link a: Chatwoot answered 422 to a message",
+                DeadClass::Refused,
+            ),
+            (
+                "the phone number 1 has no access token; set its access_token",
+                DeadClass::Other,
+            ),
             ("", DeadClass::Other),
         ] {
             assert_eq!(DeadClass::of(reason), class, "{reason}");

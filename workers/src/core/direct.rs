@@ -25,23 +25,39 @@ pub async fn next_of(
     let words = |error: &dyn Display| error.to_string();
     let client = context.client();
     let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| words(&error))?;
-    let query = json!({"seq": from.max(1), "next_by_subj": subject, "batch": max, "max_bytes": BYTES_MAX});
+    let mut answers = client
+        .subscribe(inbox.clone())
+        .await
+        .map_err(|error| words(&error))?;
+    let query =
+        json!({"seq": from.max(1), "next_by_subj": subject, "batch": max, "max_bytes": BYTES_MAX});
     let place = format!("$JS.API.DIRECT.GET.{stream}");
-    let asked = client.publish_with_reply(place, inbox, query.to_string().into()).await;
+    let asked = client
+        .publish_with_reply(place, inbox, query.to_string().into())
+        .await;
     asked.map_err(|error| words(&error))?;
     let (mut messages, mut left) = (Vec::new(), 0);
     loop {
-        let answer = timeout(ANSWER_WAIT, answers.next()).await.map_err(|error| words(&error))?;
+        let answer = timeout(ANSWER_WAIT, answers.next())
+            .await
+            .map_err(|error| words(&error))?;
         let answer = answer.ok_or("the connection closed")?;
-        let pending = answer.headers.as_ref().and_then(|headers| headers.get(NUM_PENDING));
-        left = pending.and_then(|pending| pending.as_str().parse().ok()).unwrap_or(left);
+        let pending = answer
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get(NUM_PENDING));
+        left = pending
+            .and_then(|pending| pending.as_str().parse().ok())
+            .unwrap_or(left);
         match answer.status {
             None => messages.push(StreamMessage::try_from(answer).map_err(|error| words(&error))?),
             // The end of a batch, and no message at all.
             Some(status) if matches!(status.as_u16(), 204 | 404) => return Ok((messages, left)),
             Some(status) => {
-                return Err(format!("{status} {}", answer.description.as_deref().unwrap_or("no words")));
+                return Err(format!(
+                    "{status} {}",
+                    answer.description.as_deref().unwrap_or("no words")
+                ));
             }
         }
     }

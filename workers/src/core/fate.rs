@@ -42,18 +42,25 @@ impl Fate {
     /// What a verdict means for the work it was given on.
     pub fn of(verdict: Verdict, work: &Work, give_up_after: Duration) -> Self {
         let hours = give_up_after.as_secs_f64() / 3600.0;
-        let too_long = |reason: &str| format!("gave up, for it waited longer than {hours:.1} h: {reason}");
+        let too_long =
+            |reason: &str| format!("gave up, for it waited longer than {hours:.1} h: {reason}");
         match verdict {
             Verdict::Idle => Self::Settle,
             Verdict::Done => Self::Remember,
-            Verdict::Retry { reason, .. } if work.overdue => Self::Abandon { reason: too_long(&reason) },
-            Verdict::Retry { reason, .. } if work.last_attempt => {
-                Self::Abandon { reason: format!("gave up after {} attempts: {reason}", work.attempt) }
-            }
+            Verdict::Retry { reason, .. } if work.overdue => Self::Abandon {
+                reason: too_long(&reason),
+            },
+            Verdict::Retry { reason, .. } if work.last_attempt => Self::Abandon {
+                reason: format!("gave up after {} attempts: {reason}", work.attempt),
+            },
             Verdict::Retry { reason, after } => Self::PutOff { reason, after },
-            Verdict::Trouble(trouble) if work.overdue => Self::Abandon { reason: too_long(&trouble.reason) },
+            Verdict::Trouble(trouble) if work.overdue => Self::Abandon {
+                reason: too_long(&trouble.reason),
+            },
             Verdict::Trouble(trouble) => Self::Leave(trouble),
-            Verdict::Wait { reason, .. } if work.overdue => Self::Abandon { reason: too_long(&reason) },
+            Verdict::Wait { reason, .. } if work.overdue => Self::Abandon {
+                reason: too_long(&reason),
+            },
             Verdict::Wait { reason, after } => Self::Hold { reason, after },
             Verdict::Dead { reason } => Self::GiveUp { reason },
         }

@@ -43,7 +43,11 @@ impl Finished {
 
     /// The oldest marks, when a block of them is due to be moved.
     pub fn full_block(&self) -> Option<&[u8]> {
-        if self.0.len() > KEPT_MAX * MARK_BYTES { self.0.get(..BLOCK_BYTES) } else { None }
+        if self.0.len() > KEPT_MAX * MARK_BYTES {
+            self.0.get(..BLOCK_BYTES)
+        } else {
+            None
+        }
     }
 
     /// Forgets the oldest block.
@@ -59,7 +63,10 @@ impl Finished {
 
 /// The mark of an update.
 pub fn mark(id: &str) -> Mark {
-    Sha256::digest(id.as_bytes()).first_chunk().copied().unwrap_or_default()
+    Sha256::digest(id.as_bytes())
+        .first_chunk()
+        .copied()
+        .unwrap_or_default()
 }
 
 impl Serialize for Finished {
@@ -105,9 +112,14 @@ mod tests {
         }
         finished.add("wamid.last");
         let block = finished.full_block().unwrap().to_vec();
-        assert_eq!((block.len(), block.first_chunk()), (BLOCK_BYTES, Some(&mark("wamid.0"))));
+        assert_eq!(
+            (block.len(), block.first_chunk()),
+            (BLOCK_BYTES, Some(&mark("wamid.0")))
+        );
         finished.drop_block();
-        assert!(!finished.has("wamid.255") && finished.has("wamid.256") && finished.has("wamid.last"));
+        assert!(
+            !finished.has("wamid.255") && finished.has("wamid.256") && finished.has("wamid.last")
+        );
         assert_eq!(finished.full_block(), None);
     }
 

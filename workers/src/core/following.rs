@@ -76,19 +76,28 @@ impl Following {
             Verdict::Wait { .. } | Verdict::Trouble(_) => ("wait", verdict.reason()),
             Verdict::Dead { .. } => ("dead", verdict.reason()),
         };
-        self.send(head, told(pool, head, name.to_owned(), reason, attempt, took));
+        self.send(
+            head,
+            told(pool, head, name.to_owned(), reason, attempt, took),
+        );
     }
 
     /// Tells of a call that failed during an attempt which goes on, if anybody follows its tenant.
     pub fn tell_call(&self, pool: Pool, head: &Head, call: &str, reason: &str, took: Duration) {
         if self.follows(&head.tenant) {
-            self.send(head, told(pool, head, format!("{call} failed"), Some(reason), 1, took));
+            self.send(
+                head,
+                told(pool, head, format!("{call} failed"), Some(reason), 1, took),
+            );
         }
     }
 
     fn follows(&self, tenant: &TenantId) -> bool {
         let followed = self.0.until.load();
-        !followed.is_empty() && followed.get(tenant).is_some_and(|until| *until >= Instant::now())
+        !followed.is_empty()
+            && followed
+                .get(tenant)
+                .is_some_and(|until| *until >= Instant::now())
     }
 
     fn send(&self, head: &Head, told: Told) {
@@ -105,7 +114,9 @@ impl Following {
         }
         let telling = async {
             while let Some((tenant, told)) = words.recv().await {
-                let sent = client.publish(subjects::told(&tenant), to_bytes(&told)).await;
+                let sent = client
+                    .publish(subjects::told(&tenant), to_bytes(&told))
+                    .await;
                 if let Err(error) = sent {
                     tracing::debug!(%error, "followers were not told");
                 }

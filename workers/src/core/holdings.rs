@@ -92,7 +92,11 @@ pub enum Event {
     /// Somebody's membership or a record changed.
     Changed,
     /// An attempt to open a partition ended.
-    Opened(Partition, u64, Box<Result<(Tenure, Vec<Source>), OpenError>>),
+    Opened(
+        Partition,
+        u64,
+        Box<Result<(Tenure, Vec<Source>), OpenError>>,
+    ),
     /// Reading ended.
     Ended(Partition, u64, Option<IntakeError>),
     /// The release was recorded, or not.
@@ -128,10 +132,18 @@ impl Holdings {
         metrics: Metrics,
         arrivals: mpsc::Sender<Arrival>,
     ) -> Self {
-        let bytes = Arc::new(Semaphore::new(settings.window_bytes_max.min(Semaphore::MAX_PERMITS)));
+        let bytes = Arc::new(Semaphore::new(
+            settings.window_bytes_max.min(Semaphore::MAX_PERMITS),
+        ));
         let (changes, connects) = (seat.changes(), connects(&log));
         Self {
-            opener: Arc::new(Opener { seat, log, settings, lanes, turns: Semaphore::new(OPENING_MAX) }),
+            opener: Arc::new(Opener {
+                seat,
+                log,
+                settings,
+                lanes,
+                turns: Semaphore::new(OPENING_MAX),
+            }),
             changes,
             metrics,
             arrivals,
@@ -163,7 +175,9 @@ impl Holdings {
         match event {
             Event::Changed => {}
             Event::Opened(partition, session, result) => self.opened(partition, session, *result),
-            Event::Ended(partition, session, error) => self.reading_ended(partition, session, error),
+            Event::Ended(partition, session, error) => {
+                self.reading_ended(partition, session, error)
+            }
             Event::Released(partition, true) => self.released(partition),
             Event::Released(partition, false) => {
                 if let Some(holding) = self.holdings.get_mut(&partition) {
@@ -197,8 +211,11 @@ impl Holdings {
             self.lose(partition);
         }
         self.interrupt_stale();
-        let leaving: Vec<Partition> =
-            if self.is_closing { self.holdings.keys().copied().collect() } else { plan.leave };
+        let leaving: Vec<Partition> = if self.is_closing {
+            self.holdings.keys().copied().collect()
+        } else {
+            plan.leave
+        };
         for partition in leaving {
             self.leave(partition);
         }
@@ -207,7 +224,8 @@ impl Holdings {
         for vacancy in plan.claim {
             if !self.is_closing && !self.holdings.contains_key(&vacancy.partition) {
                 self.sessions += 1;
-                self.holdings.insert(vacancy.partition, Holding::new(self.sessions));
+                self.holdings
+                    .insert(vacancy.partition, Holding::new(self.sessions));
                 self.open(vacancy.partition, Way::Claim(vacancy));
             }
         }
@@ -216,22 +234,35 @@ impl Holdings {
 
     /// What is being read.
     pub fn readings(&self) -> Vec<Reading> {
-        let working = self.holdings.values().filter(|holding| holding.phase == Phase::Working);
-        let reading =
-            |holding: &Holding| Some(Reading { tenure: holding.tenure.clone()?, session: holding.session });
+        let working = self
+            .holdings
+            .values()
+            .filter(|holding| holding.phase == Phase::Working);
+        let reading = |holding: &Holding| {
+            Some(Reading {
+                tenure: holding.tenure.clone()?,
+                session: holding.session,
+            })
+        };
         working.filter_map(reading).collect()
     }
 
     /// The right to a partition, while it is read under a current one.
     pub fn tenure(&self, partition: Partition) -> Option<Tenure> {
-        let holding = self.holdings.get(&partition).filter(|holding| holding.phase == Phase::Working)?;
+        let holding = self
+            .holdings
+            .get(&partition)
+            .filter(|holding| holding.phase == Phase::Working)?;
         holding.tenure.clone().filter(Tenure::is_current)
     }
 
     /// Partitions that are held, read or about to be read again.
     pub fn is_kept(&self, partition: Partition) -> bool {
         self.holdings.get(&partition).is_some_and(|holding| {
-            matches!(holding.phase, Phase::Working | Phase::Opening | Phase::Interrupted { .. })
+            matches!(
+                holding.phase,
+                Phase::Working | Phase::Opening | Phase::Interrupted { .. }
+            )
         })
     }
 
@@ -255,7 +286,10 @@ impl Holdings {
 
     /// An attempt of a partition ended that began under this holding of it.
     pub fn stopped(&mut self, partition: Partition, number: u64) {
-        let holding = self.holdings.get_mut(&partition).filter(|holding| holding.number == number);
+        let holding = self
+            .holdings
+            .get_mut(&partition)
+            .filter(|holding| holding.number == number);
         let Some(holding) = holding else { return };
         holding.running = holding.running.saturating_sub(1);
         if holding.running == 0 {
@@ -276,7 +310,11 @@ impl Holdings {
         let mut phases = self.holdings.values().map(|holding| holding.phase);
         if phases.any(|phase| phase == Phase::Working) {
             State::Working
-        } else if self.holdings.values().any(|holding| holding.phase == Phase::Opening) {
+        } else if self
+            .holdings
+            .values()
+            .any(|holding| holding.phase == Phase::Opening)
+        {
             State::Opening
         } else if self.holdings.is_empty() && self.opener.seat.is_informed() {
             State::StandingBy
@@ -291,11 +329,16 @@ impl Holdings {
             Phase::Opening => None,
             _ => holding.tenure.as_ref().map(Tenure::title),
         };
-        self.holdings.iter().map(|(partition, holding)| (*partition, title(holding))).collect()
+        self.holdings
+            .iter()
+            .map(|(partition, holding)| (*partition, title(holding)))
+            .collect()
     }
 
     fn open(&mut self, partition: Partition, way: Way) {
-        let Some(holding) = self.holdings.get_mut(&partition) else { return };
+        let Some(holding) = self.holdings.get_mut(&partition) else {
+            return;
+        };
         self.sessions += 1;
         (holding.session, holding.phase) = (self.sessions, Phase::Opening);
         let (opener, session) = (self.opener.clone(), self.sessions);
@@ -316,11 +359,15 @@ impl Holdings {
     ) {
         let pool = self.opener.seat.pool();
         // It may have been lost while it was opened; should it be ours after all, it is claimed anew.
-        let Some(holding) = self.holdings.get_mut(&partition) else { return };
+        let Some(holding) = self.holdings.get_mut(&partition) else {
+            return;
+        };
         if holding.session != session {
             return;
         }
-        let interrupted = Phase::Interrupted { until: Instant::now() + REOPEN_PAUSE };
+        let interrupted = Phase::Interrupted {
+            until: Instant::now() + REOPEN_PAUSE,
+        };
         match result {
             Ok((tenure, sources)) => {
                 let is_new = holding.tenure.is_none();
@@ -328,13 +375,18 @@ impl Holdings {
                 holding.phase = Phase::Working;
                 let reading = Reading { tenure, session };
                 for source in sources {
-                    let read =
-                        intake::read(source, reading.clone(), self.bytes.clone(), self.arrivals.clone());
+                    let read = intake::read(
+                        source,
+                        reading.clone(),
+                        self.bytes.clone(),
+                        self.arrivals.clone(),
+                    );
                     let ended = async move { Event::Ended(partition, session, read.await.err()) };
                     holding.readers.push(self.tasks.spawn(ended));
                 }
                 if is_new {
-                    self.metrics.changed_hands(pool, Change::Taken, holding.since.elapsed());
+                    self.metrics
+                        .changed_hands(pool, Change::Taken, holding.since.elapsed());
                 }
             }
             Err(OpenError::Read(tenure, reason)) => {
@@ -398,11 +450,17 @@ impl Holdings {
             }
         }
         for (partition, tenure) in due {
-            let Title { revision, epoch, .. } = tenure.title();
+            let Title {
+                revision, epoch, ..
+            } = tenure.title();
             // A right that was in doubt is claimed anew: whoever else claimed it meanwhile wins.
             let way = match tenure.is_current() {
                 true => Way::Again(tenure),
-                false => Way::Claim(Vacancy { partition, revision, epoch }),
+                false => Way::Claim(Vacancy {
+                    partition,
+                    revision,
+                    epoch,
+                }),
             };
             self.open(partition, way);
         }
@@ -425,7 +483,9 @@ impl Holdings {
         let now = Instant::now();
         let pool = self.opener.seat.pool();
         for (partition, holding) in &mut self.holdings {
-            let Phase::Leaving { by } = holding.phase else { continue };
+            let Phase::Leaving { by } = holding.phase else {
+                continue;
+            };
             if holding.running > 0 {
                 if by <= now {
                     tracing::warn!(%pool, %partition, "running jobs did not finish in time and will be done again");
@@ -434,7 +494,8 @@ impl Holdings {
                 continue;
             }
             holding.phase = Phase::Releasing;
-            let (opener, partition, tenure) = (self.opener.clone(), *partition, holding.tenure.clone());
+            let (opener, partition, tenure) =
+                (self.opener.clone(), *partition, holding.tenure.clone());
             self.tasks.spawn(async move {
                 let is_released = match tenure {
                     Some(tenure) => opener.seat.release(&tenure).await,
@@ -449,7 +510,8 @@ impl Holdings {
         if let Some(holding) = self.holdings.remove(&partition) {
             holding.cut();
             let pool = self.opener.seat.pool();
-            self.metrics.changed_hands(pool, Change::Given, holding.since.elapsed());
+            self.metrics
+                .changed_hands(pool, Change::Given, holding.since.elapsed());
         }
         self.has_changed = true;
     }
@@ -460,15 +522,22 @@ impl Holdings {
             holding.cut();
             let pool = self.opener.seat.pool();
             tracing::warn!(%pool, %partition, "another process took the partition over");
-            self.metrics.changed_hands(pool, Change::Lost, Duration::ZERO);
+            self.metrics
+                .changed_hands(pool, Change::Lost, Duration::ZERO);
         }
         self.has_changed = true;
     }
 
     /// Says how much is held, once it has settled.
     fn say(&mut self) {
-        let is_settled = self.holdings.values().all(|holding| holding.phase == Phase::Working);
-        let owned = self.holdings.iter().filter(|(_, holding)| holding.tenure.is_some());
+        let is_settled = self
+            .holdings
+            .values()
+            .all(|holding| holding.phase == Phase::Working);
+        let owned = self
+            .holdings
+            .iter()
+            .filter(|(_, holding)| holding.tenure.is_some());
         let owned: BTreeSet<Partition> = owned.map(|(partition, _)| *partition).collect();
         let (pool, count) = (self.opener.seat.pool(), owned.len());
         self.metrics.owns(pool, owned);
@@ -509,19 +578,33 @@ impl Holding {
 
     /// Ends what runs.
     fn cut(&self) {
-        self.earlier.iter().chain(&self.tenure).for_each(Tenure::cut);
+        self.earlier
+            .iter()
+            .chain(&self.tenure)
+            .for_each(Tenure::cut);
     }
 }
 
 impl Opener {
-    async fn open(&self, partition: Partition, way: Way) -> Result<(Tenure, Vec<Source>), OpenError> {
+    async fn open(
+        &self,
+        partition: Partition,
+        way: Way,
+    ) -> Result<(Tenure, Vec<Source>), OpenError> {
         let _turn = self.turns.acquire().await;
         let tenure = match way {
             Way::Claim(vacancy) => self.seat.claim(&vacancy).await?,
             Way::Again(tenure) => tenure,
         };
         let pool = self.seat.pool();
-        let opened = intake::open(self.log.context(), &self.settings, pool, &self.lanes, partition).await;
+        let opened = intake::open(
+            self.log.context(),
+            &self.settings,
+            pool,
+            &self.lanes,
+            partition,
+        )
+        .await;
         match opened {
             Ok(sources) => Ok((tenure, sources)),
             Err(error) => Err(OpenError::Read(tenure, error.to_string())),
@@ -531,5 +614,9 @@ impl Opener {
 
 /// How often this process has connected to NATS so far.
 pub fn connects(log: &Log) -> u64 {
-    log.context().client().statistics().connects.load(Ordering::Relaxed)
+    log.context()
+        .client()
+        .statistics()
+        .connects
+        .load(Ordering::Relaxed)
 }

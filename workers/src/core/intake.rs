@@ -64,7 +64,11 @@ pub struct Arrival {
 impl Arrival {
     /// Where it stands.
     pub fn place(&self) -> Place {
-        Place { partition: self.reading.tenure.partition(), stream: self.stream, sequence: self.sequence }
+        Place {
+            partition: self.reading.tenure.partition(),
+            stream: self.stream,
+            sequence: self.sequence,
+        }
     }
 
     /// The work on it for one target.
@@ -95,7 +99,10 @@ pub struct Reading {
 
 /// What carried an arrival here.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are messages, and it lies in a box already")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are messages, and it lies in a box already"
+)]
 pub enum Carrier {
     /// A message of its own stream.
     Message(Message),
@@ -150,7 +157,10 @@ impl Carrier {
 
     fn sequence(&self) -> u64 {
         match self {
-            Self::Message(message) => message.info().map(|info| info.stream_sequence).unwrap_or_default(),
+            Self::Message(message) => message
+                .info()
+                .map(|info| info.stream_sequence)
+                .unwrap_or_default(),
             Self::Copy(original) => original.sequence,
         }
     }
@@ -190,8 +200,10 @@ pub async fn open(
     partition: Partition,
 ) -> Result<Vec<Source>, IntakeError> {
     let opening = lanes.iter().enumerate();
-    try_join_all(opening.map(|(index, lane)| open_one(context, settings, pool, index, *lane, partition)))
-        .await
+    try_join_all(
+        opening.map(|(index, lane)| open_one(context, settings, pool, index, *lane, partition)),
+    )
+    .await
 }
 
 async fn open_one(
@@ -204,12 +216,22 @@ async fn open_one(
 ) -> Result<Source, IntakeError> {
     let name = subjects::consumer(pool, partition, lane.name);
     let mut filters = (lane.filters)(partition);
-    let replays =
-        filters.iter().filter_map(|filter| subjects::replay_filter(pool, filter)).collect::<Vec<_>>();
+    let replays = filters
+        .iter()
+        .filter_map(|filter| subjects::replay_filter(pool, filter))
+        .collect::<Vec<_>>();
     filters.extend(replays);
-    let (consumer, delivered) = open_consumer(context, settings, lane.stream, &name, filters).await?;
+    let (consumer, delivered) =
+        open_consumer(context, settings, lane.stream, &name, filters).await?;
     let next = consumer.cached_info().delivered.consumer_sequence + 1;
-    Ok(Source { lane: index, stream: lane.stream, name, consumer, delivered, next })
+    Ok(Source {
+        lane: index,
+        stream: lane.stream,
+        name,
+        consumer,
+        delivered,
+        next,
+    })
 }
 
 /// Opens one durable consumer and sets it back to its acknowledged floor; also gives the last sequence it had
@@ -221,7 +243,10 @@ pub async fn open_consumer(
     name: &str,
     filters: Vec<String>,
 ) -> Result<(PullConsumer, u64), IntakeError> {
-    let failed = |reason: String| IntakeError { consumer: name.to_owned(), reason };
+    let failed = |reason: String| IntakeError {
+        consumer: name.to_owned(),
+        reason,
+    };
     let config = pull::Config {
         durable_name: Some(name.to_owned()),
         filter_subjects: filters,
@@ -232,14 +257,25 @@ pub async fn open_consumer(
         max_deliver: -1,
         ..pull::Config::default()
     };
-    let mut consumer: PullConsumer =
-        context.create_consumer_on_stream(config, stream).await.map_err(|error| failed(error.to_string()))?;
+    let mut consumer: PullConsumer = context
+        .create_consumer_on_stream(config, stream)
+        .await
+        .map_err(|error| failed(error.to_string()))?;
     // The answer to creating shows a restarted server's consumer as it was recovered, not what it has
     // delivered since: whether to set it back has to be asked.
-    let info = consumer.info().await.map_err(|error| failed(error.to_string()))?;
-    let (delivered, floor) = (info.delivered.stream_sequence, info.ack_floor.stream_sequence);
+    let info = consumer
+        .info()
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let (delivered, floor) = (
+        info.delivered.stream_sequence,
+        info.ack_floor.stream_sequence,
+    );
     if delivered > floor {
-        consumer.reset(None).await.map_err(|error| failed(error.to_string()))?;
+        consumer
+            .reset(None)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
     }
     Ok((consumer, delivered))
 }
@@ -256,15 +292,29 @@ pub async fn read(
     bytes: Arc<Semaphore>,
     arrivals: mpsc::Sender<Arrival>,
 ) -> Result<(), IntakeError> {
-    let failed = |reason: String| IntakeError { consumer: source.name.clone(), reason };
+    let failed = |reason: String| IntakeError {
+        consumer: source.name.clone(),
+        reason,
+    };
     let (mut expected, mut unsent, mut pace) = (source.next, VecDeque::new(), Pace::default());
     while reading.tenure.is_current() {
-        let Pull { messages, bytes: most, life } = pace.next(reading.tenure.request_life());
-        let (mut batch, first) = (source.consumer.batch().max_messages(messages).expires(life), expected);
+        let Pull {
+            messages,
+            bytes: most,
+            life,
+        } = pace.next(reading.tenure.request_life());
+        let (mut batch, first) = (
+            source.consumer.batch().max_messages(messages).expires(life),
+            expected,
+        );
         if let Some(most) = most {
             batch = batch.max_bytes(most);
         }
-        let mut batch = batch.messages().await.map_err(|error| failed(error.to_string()))?.fuse();
+        let mut batch = batch
+            .messages()
+            .await
+            .map_err(|error| failed(error.to_string()))?
+            .fuse();
         let (mut is_open, mut is_next_too_long) = (true, false);
         // What has come is taken from the client at once, whatever there is room for: it waits for nobody.
         while is_open || !unsent.is_empty() {
@@ -305,7 +355,9 @@ pub async fn read(
             pace.told(info.num_waiting);
         }
     }
-    Err(failed("this process may not be its owner any more".to_owned()))
+    Err(failed(
+        "this process may not be its owner any more".to_owned(),
+    ))
 }
 
 /// Whether a request ended because the next message is longer than what may still come by it.
@@ -315,8 +367,15 @@ fn says_too_long(error: &str) -> bool {
 
 /// The number of the delivery after this one, unless one before it is missing.
 fn follow(expected: u64, message: &Message) -> Result<u64, String> {
-    let number = message.info().map(|info| info.consumer_sequence).map_err(|error| error.to_string())?;
-    if number == expected { Ok(number + 1) } else { Err(format!("delivery {number} came for {expected}")) }
+    let number = message
+        .info()
+        .map(|info| info.consumer_sequence)
+        .map_err(|error| error.to_string())?;
+    if number == expected {
+        Ok(number + 1)
+    } else {
+        Err(format!("delivery {number} came for {expected}"))
+    }
 }
 
 /// Waits until there is room for a message, if there is one; `None` when there never will be.
@@ -325,7 +384,9 @@ async fn room_for<'a>(
     bytes: &Arc<Semaphore>,
     arrivals: &'a mpsc::Sender<Arrival>,
 ) -> Option<(OwnedSemaphorePermit, mpsc::Permit<'a, Arrival>)> {
-    let Some(message) = message else { return std::future::pending().await };
+    let Some(message) = message else {
+        return std::future::pending().await;
+    };
     let size = u32::try_from(message.payload.len().max(1)).unwrap_or(u32::MAX);
     let permit = bytes.clone().acquire_many_owned(size).await.ok()?;
     Some((permit, arrivals.reserve().await.ok()?))
@@ -345,22 +406,39 @@ pub fn arrive(
     let read = Head::read(message.subject(), message.headers().unwrap_or(&no_headers));
     let (head, defect) = match read {
         Ok(head) => (head, None),
-        Err(error) => (stand_in(message.subject(), stream, sequence), Some(error.to_string())),
+        Err(error) => (
+            stand_in(message.subject(), stream, sequence),
+            Some(error.to_string()),
+        ),
     };
     let (head, payload, again) = (Arc::new(head), message.payload(), false);
-    Arrival { lane, head, payload, sequence, defect, stream, message, again, permit, reading }
+    Arrival {
+        lane,
+        head,
+        payload,
+        sequence,
+        defect,
+        stream,
+        message,
+        again,
+        permit,
+        reading,
+    }
 }
 
 /// Acknowledges a message; a lost acknowledgement only brings the message again.
 pub async fn acknowledge(message: &Carrier) {
-    let Carrier::Message(message) = message else { return };
+    let Carrier::Message(message) = message else {
+        return;
+    };
     if let Err(error) = message.ack_with(AckKind::Ack).await {
         tracing::debug!(%error, "an acknowledgement was not sent; the message will come again");
     }
 }
 
 fn stand_in(subject: &str, stream: &str, sequence: u64) -> Head {
-    let tenant = Subject::parse(subject).map_or_else(TenantId::unrouted, |subject| subject.tenant().clone());
+    let tenant =
+        Subject::parse(subject).map_or_else(TenantId::unrouted, |subject| subject.tenant().clone());
     Head {
         id: UpdateId::new(&format!("{stream}:{sequence}")),
         tenant,

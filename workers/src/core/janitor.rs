@@ -49,9 +49,16 @@ impl JanitorSettings {
         let above_percent = reader.count("janitor.purge_above_percent", 0..=99);
         let down_to_percent = reader.count("janitor.purge_down_to_percent", 0..=98);
         if above_percent > 0 && down_to_percent >= above_percent {
-            reader.mistake("janitor.purge_down_to_percent", "is not below janitor.purge_above_percent");
+            reader.mistake(
+                "janitor.purge_down_to_percent",
+                "is not below janitor.purge_above_percent",
+            );
         }
-        Self { interval, above_percent, down_to_percent }
+        Self {
+            interval,
+            above_percent,
+            down_to_percent,
+        }
     }
 }
 
@@ -73,9 +80,17 @@ impl JanitorMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let help = "Finished messages removed to make room";
-        registry.register("ackline_janitor_purged_messages", help, metrics.purged.clone());
+        registry.register(
+            "ackline_janitor_purged_messages",
+            help,
+            metrics.purged.clone(),
+        );
         let help = "Updates that nobody claims moved to the dead letters to make room";
-        registry.register("ackline_janitor_unrouted_moved", help, metrics.unrouted.clone());
+        registry.register(
+            "ackline_janitor_unrouted_moved",
+            help,
+            metrics.unrouted.clone(),
+        );
         let help = "Share of its size limit that a stream uses, as the janitor last saw it";
         registry.register("ackline_stream_fill_ratio", help, metrics.fill.clone());
         metrics
@@ -105,7 +120,10 @@ impl Janitor {
         }
         let rounds = async {
             loop {
-                if timeout(self.settings.interval, self.take_a_turn()).await.is_err() {
+                if timeout(self.settings.interval, self.take_a_turn())
+                    .await
+                    .is_err()
+                {
                     tracing::warn!("the streams could not be looked after in time");
                 }
                 sleep(self.settings.interval).await;
@@ -119,14 +137,23 @@ impl Janitor {
 
     /// Looks after every stream once, unless another process is at it.
     pub async fn take_a_turn(&self) {
-        let Ok(revision) = self.errands.create(LEASE, self.instance.clone().into()).await else { return };
+        let Ok(revision) = self
+            .errands
+            .create(LEASE, self.instance.clone().into())
+            .await
+        else {
+            return;
+        };
         for name in STREAMS {
             if let Err(error) = self.look_after(name).await {
                 tracing::warn!(stream = name, %error, "no room can be made");
             }
         }
         // Not given back, it expires by itself.
-        let _given_back = self.errands.purge_expect_revision(LEASE, Some(revision)).await;
+        let _given_back = self
+            .errands
+            .purge_expect_revision(LEASE, Some(revision))
+            .await;
     }
 
     async fn look_after(&self, name: &'static str) -> Result<(), Trouble> {
@@ -138,7 +165,11 @@ impl Janitor {
             return Ok(());
         }
         // Consumers are asked after the stream, so a floor at the stream's end covers nothing that came later.
-        let consumers: Vec<Info> = stream.consumers().try_collect().await.map_err(Trouble::new)?;
+        let consumers: Vec<Info> = stream
+            .consumers()
+            .try_collect()
+            .await
+            .map_err(Trouble::new)?;
         let floor = floor(&space, &consumers);
         let Some(below) = purge_below(&space, floor, self.settings.down_to_percent) else {
             tracing::warn!(
@@ -150,7 +181,9 @@ impl Janitor {
             return Ok(());
         };
         let (below, moved) = match name {
-            subjects::UPDATES => unrouted::set_aside(&self.context, &stream, space.first, below).await?,
+            subjects::UPDATES => {
+                unrouted::set_aside(&self.context, &stream, space.first, below).await?
+            }
             _ => (below, 0),
         };
         if moved > 0 {
@@ -161,8 +194,17 @@ impl Janitor {
             );
         }
         let purged = stream.purge().sequence(below).await.map_err(Trouble::new)?;
-        self.metrics.purged.get_or_create(&labels).inc_by(purged.purged);
-        tracing::info!(stream = name, percent = space.percent(), purged = purged.purged, below, "made room");
+        self.metrics
+            .purged
+            .get_or_create(&labels)
+            .inc_by(purged.purged);
+        tracing::info!(
+            stream = name,
+            percent = space.percent(),
+            purged = purged.purged,
+            below,
+            "made room"
+        );
         Ok(())
     }
 }
@@ -199,12 +241,19 @@ impl Space {
     }
 
     fn percent(&self) -> u64 {
-        self.bytes.saturating_mul(100).checked_div(self.bytes_max).unwrap_or(0)
+        self.bytes
+            .saturating_mul(100)
+            .checked_div(self.bytes_max)
+            .unwrap_or(0)
     }
 
     fn fill(&self) -> f64 {
         #[allow(clippy::cast_precision_loss, reason = "a share for people")]
-        if self.bytes_max == 0 { 0.0 } else { self.bytes as f64 / self.bytes_max as f64 }
+        if self.bytes_max == 0 {
+            0.0
+        } else {
+            self.bytes as f64 / self.bytes_max as f64
+        }
     }
 
     pub(super) fn is_above(&self, percent: u64) -> bool {
@@ -215,11 +264,19 @@ impl Space {
 /// The sequence up to which every consumer has acknowledged everything; foreign consumers count too.
 pub(super) fn floor(space: &Space, consumers: &[Info]) -> u64 {
     let keeps = |info: &&Info| info.config.ack_policy != AckPolicy::None;
-    if !consumers.iter().any(|info| subjects::pool_of_consumer(&info.name).is_some()) {
+    if !consumers
+        .iter()
+        .any(|info| subjects::pool_of_consumer(&info.name).is_some())
+    {
         // No pool ever ran here: nothing is finished.
         return 0;
     }
-    consumers.iter().filter(keeps).map(|info| floor_of(space, info)).min().unwrap_or(0)
+    consumers
+        .iter()
+        .filter(keeps)
+        .map(|info| floor_of(space, info))
+        .min()
+        .unwrap_or(0)
 }
 
 fn floor_of(space: &Space, info: &Info) -> u64 {
@@ -237,8 +294,10 @@ fn purge_below(space: &Space, floor: u64, down_to_percent: u64) -> Option<u64> {
     let excess = u128::from(space.bytes.saturating_sub(target));
     let messages = u128::from(space.last.saturating_sub(space.first) + 1);
     let share = excess * messages / u128::from(space.bytes.max(1));
-    let below =
-        space.first.saturating_add(u64::try_from(share).unwrap_or(u64::MAX)).min(floor.saturating_add(1));
+    let below = space
+        .first
+        .saturating_add(u64::try_from(share).unwrap_or(u64::MAX))
+        .min(floor.saturating_add(1));
     (below > space.first).then_some(below)
 }
 
@@ -249,7 +308,12 @@ mod tests {
 
     #[test]
     fn only_as_much_goes_as_is_needed() {
-        let space = Space { bytes: 900, bytes_max: 1000, first: 1, last: 900 };
+        let space = Space {
+            bytes: 900,
+            bytes_max: 1000,
+            first: 1,
+            last: 900,
+        };
         assert_eq!(purge_below(&space, 900, 60), Some(301));
         assert_eq!(purge_below(&space, 100, 60), Some(101));
         assert_eq!(purge_below(&space, 0, 60), None);
@@ -260,7 +324,10 @@ mod tests {
         let mut reader = Reader::load(None, []);
         JanitorSettings::read(&mut reader);
         reader.finish().unwrap();
-        let wrong = [("ACKLINE_JANITOR_PURGE_DOWN_TO_PERCENT".to_owned(), "95".to_owned())];
+        let wrong = [(
+            "ACKLINE_JANITOR_PURGE_DOWN_TO_PERCENT".to_owned(),
+            "95".to_owned(),
+        )];
         let mut reader = Reader::load(None, wrong);
         JanitorSettings::read(&mut reader);
         assert_eq!(reader.finish().unwrap_err().mistakes.len(), 1);

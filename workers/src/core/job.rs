@@ -169,19 +169,26 @@ impl Verdict {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Done | Self::Idle => None,
-            Self::Retry { reason, .. } | Self::Wait { reason, .. } | Self::Dead { reason } => Some(reason),
+            Self::Retry { reason, .. } | Self::Wait { reason, .. } | Self::Dead { reason } => {
+                Some(reason)
+            }
             Self::Trouble(trouble) => Some(&trouble.reason),
         }
     }
 
     /// A retry at the pool's own pace.
     pub fn retry(reason: impl Into<String>) -> Self {
-        Self::Retry { reason: reason.into(), after: None }
+        Self::Retry {
+            reason: reason.into(),
+            after: None,
+        }
     }
 
     /// A dead letter.
     pub fn dead(reason: impl Into<String>) -> Self {
-        Self::Dead { reason: reason.into() }
+        Self::Dead {
+            reason: reason.into(),
+        }
     }
 }
 
@@ -231,7 +238,9 @@ impl Answered {
 
     /// It refused the update for good with these bytes.
     pub fn refused(&self, body: &[u8]) {
-        let start = String::from_utf8_lossy(body.get(..SAID_BYTES_MAX).unwrap_or(body)).trim().to_owned();
+        let start = String::from_utf8_lossy(body.get(..SAID_BYTES_MAX).unwrap_or(body))
+            .trim()
+            .to_owned();
         *self.lock() = (Heard::Answer, (!start.is_empty()).then_some(start));
     }
 
@@ -253,7 +262,9 @@ impl Answered {
 impl Work {
     /// Makes the marks durable now, before an effect whose answer may be lost.
     pub async fn persist(&self) -> Result<(), RingError> {
-        self.keeper.keep(self.head.id.as_str(), self.marks.all()).await?;
+        self.keeper
+            .keep(self.head.id.as_str(), self.marks.all())
+            .await?;
         self.marks.is_stored_now();
         Ok(())
     }
@@ -279,9 +290,15 @@ struct Marked {
 impl Marks {
     /// The parts that took effect before a replay.
     pub fn of_replay(head: &Head) -> Self {
-        let parts: BTreeSet<String> =
-            head.replay.iter().flat_map(|replay| replay.done.iter().cloned()).collect();
-        Self(Arc::new(Mutex::new(Marked { stored: parts.clone(), parts })))
+        let parts: BTreeSet<String> = head
+            .replay
+            .iter()
+            .flat_map(|replay| replay.done.iter().cloned())
+            .collect();
+        Self(Arc::new(Mutex::new(Marked {
+            stored: parts.clone(),
+            parts,
+        })))
     }
 
     /// Takes up what the record says.

@@ -49,7 +49,10 @@ impl Latencies {
     /// The mean in milliseconds; `None` without any.
     pub fn mean_ms(&self) -> Option<f64> {
         let count = self.count();
-        #[allow(clippy::cast_precision_loss, reason = "counts of seconds are far below 2^52")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "counts of seconds are far below 2^52"
+        )]
         (count > 0).then(|| self.total_ms / count as f64)
     }
 
@@ -78,7 +81,11 @@ fn bucket_of(ms: f64) -> usize {
     if ms <= SMALLEST_MS {
         return 0;
     }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and clamped below")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive and clamped below"
+    )]
     let bucket = ((ms / SMALLEST_MS).log2() * 2.0).ceil() as usize;
     bucket.min(BUCKETS - 1)
 }

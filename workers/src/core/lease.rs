@@ -27,7 +27,12 @@ pub struct Held {
 impl Lease {
     /// Names the lease of `key` for this process.
     pub fn new(store: Store, key: &str, instance: &str, ttl: Duration) -> Self {
-        Self { store, key: key.to_owned(), instance: instance.to_owned(), ttl }
+        Self {
+            store,
+            key: key.to_owned(),
+            instance: instance.to_owned(),
+            ttl,
+        }
     }
 
     /// How often a held lease is renewed, and a wanted one asked for.
@@ -38,13 +43,22 @@ impl Lease {
     /// Asks for the lease once; `None` when it is somebody else's, or nobody answers.
     pub async fn ask(&self) -> Option<Held> {
         let asked = Instant::now();
-        let created = timeout(self.interval(), self.store.create(&self.key, self.instance.clone().into()));
+        let created = timeout(
+            self.interval(),
+            self.store.create(&self.key, self.instance.clone().into()),
+        );
         if let Ok(Ok(revision)) = created.await {
-            return Some(Held { revision, renewed: asked });
+            return Some(Held {
+                revision,
+                renewed: asked,
+            });
         }
         let asked = Instant::now();
         let revision = timeout(self.interval(), self.reclaim()).await.ok()??;
-        Some(Held { revision, renewed: asked })
+        Some(Held {
+            revision,
+            renewed: asked,
+        })
     }
 
     /// Takes back a lease that this very process let go of without being able to say so.
@@ -53,7 +67,10 @@ impl Lease {
         if entry.value != self.instance.as_bytes() {
             return None;
         }
-        self.store.update(&self.key, self.instance.clone().into(), entry.revision).await.ok()
+        self.store
+            .update(&self.key, self.instance.clone().into(), entry.revision)
+            .await
+            .ok()
     }
 
     /// Renews; false when the lease is, or soon may be, somebody else's.
@@ -61,15 +78,20 @@ impl Lease {
         let asked = Instant::now();
         let attempt = timeout(
             self.interval(),
-            self.store.update(&self.key, self.instance.clone().into(), held.revision),
+            self.store
+                .update(&self.key, self.instance.clone().into(), held.revision),
         );
         match attempt.await {
             Ok(Ok(revision)) => {
-                *held = Held { revision, renewed: asked };
+                *held = Held {
+                    revision,
+                    renewed: asked,
+                };
                 true
             }
             Ok(Err(error))
-                if error.kind() == async_nats::jetstream::kv::UpdateErrorKind::WrongLastRevision =>
+                if error.kind()
+                    == async_nats::jetstream::kv::UpdateErrorKind::WrongLastRevision =>
             {
                 false
             }
@@ -79,10 +101,16 @@ impl Lease {
 
     /// Gives the lease back, so that a successor need not wait for it to expire.
     pub async fn release(&self, held: Held) {
-        let freed =
-            timeout(self.interval(), self.store.purge_expect_revision(&self.key, Some(held.revision)));
+        let freed = timeout(
+            self.interval(),
+            self.store
+                .purge_expect_revision(&self.key, Some(held.revision)),
+        );
         if !matches!(freed.await, Ok(Ok(()))) {
-            tracing::debug!(lease = self.key, "the lease was not given back and will expire");
+            tracing::debug!(
+                lease = self.key,
+                "the lease was not given back and will expire"
+            );
         }
     }
 

@@ -31,7 +31,10 @@ pub struct LogError {
 impl Log {
     /// Wraps a JetStream context, whose timeout bounds every write.
     pub fn new(context: Context, partitions: u16) -> Self {
-        Self { context, partitions }
+        Self {
+            context,
+            partitions,
+        }
     }
 
     /// The JetStream context, for reading.
@@ -45,24 +48,37 @@ impl Log {
     }
 
     /// Stores a send command; one with the same id stored again changes nothing, and where the first stands is told.
-    pub async fn command(&self, lane: Lane, command: &SendCommand) -> Result<Option<u64>, LogError> {
+    pub async fn command(
+        &self,
+        lane: Lane,
+        command: &SendCommand,
+    ) -> Result<Option<u64>, LogError> {
         let mut head = command.head(lane, self.partitions);
         // A command that an attempt gives is part of the attempt's trace.
         head.traceparent = head.traceparent.or_else(traces::current);
-        let receipt = self.publish(head.subject(), head.to_headers(), stored::encode(command).into()).await?;
+        let receipt = self
+            .publish(
+                head.subject(),
+                head.to_headers(),
+                stored::encode(command).into(),
+            )
+            .await?;
         Ok(receipt.duplicate.then_some(receipt.sequence))
     }
 
     /// Stores a message under its head; one with the same id stored again changes nothing, and where the first stands is
     /// told.
     pub async fn write_once(&self, head: &Head, payload: Bytes) -> Result<Option<u64>, LogError> {
-        let receipt = self.publish(head.subject(), head.to_headers(), payload).await?;
+        let receipt = self
+            .publish(head.subject(), head.to_headers(), payload)
+            .await?;
         Ok(receipt.duplicate.then_some(receipt.sequence))
     }
 
     /// Stores a message under its head.
     pub async fn write(&self, head: &Head, payload: Bytes) -> Result<(), LogError> {
-        self.write_raw(head.subject(), head.to_headers(), payload).await
+        self.write_raw(head.subject(), head.to_headers(), payload)
+            .await
     }
 
     /// Stores a message whose headers already hold its id.
@@ -89,17 +105,26 @@ impl Log {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<PublishAck, LogError> {
-        let failed =
-            |error: &dyn std::fmt::Display| LogError { subject: subject.clone(), reason: error.to_string() };
+        let failed = |error: &dyn std::fmt::Display| LogError {
+            subject: subject.clone(),
+            reason: error.to_string(),
+        };
         // nats-server would end the connection over it, and everything that is on its way with it.
         if payload.len() > SURELY_FITS && size(&headers, &payload) > self.message_bytes_max() {
             let (bytes, most) = (size(&headers, &payload), self.message_bytes_max());
-            let error =
-                format!("{bytes} bytes are more than nats-server takes ({most}); raise its max_payload");
+            let error = format!(
+                "{bytes} bytes are more than nats-server takes ({most}); raise its max_payload"
+            );
             return Err(failed(&error));
         }
-        let receipt = self.context.publish_with_headers(subject.clone(), headers, payload).await;
-        receipt.map_err(|error| failed(&error))?.await.map_err(|error| failed(&error))
+        let receipt = self
+            .context
+            .publish_with_headers(subject.clone(), headers, payload)
+            .await;
+        receipt
+            .map_err(|error| failed(&error))?
+            .await
+            .map_err(|error| failed(&error))
     }
 }
 
@@ -111,19 +136,25 @@ pub fn size(headers: &HeaderMap, payload: &[u8]) -> usize {
     const FRAME: usize = "NATS/1.0\r\n\r\n".len();
     const LINE: usize = ": \r\n".len();
     let lines = headers.iter().flat_map(|(name, values)| {
-        values.iter().map(|value| AsRef::<str>::as_ref(name).len() + value.as_str().len() + LINE)
+        values
+            .iter()
+            .map(|value| AsRef::<str>::as_ref(name).len() + value.as_str().len() + LINE)
     });
     FRAME + lines.sum::<usize>() + payload.len()
 }
 
 /// The time now in unix milliseconds.
 pub fn now_ms() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Serialises one of our own types.
 pub(crate) fn to_bytes(value: &impl serde::Serialize) -> Bytes {
     // Our own types hold only texts, numbers and JSON values, all of which serialise.
-    serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .unwrap_or_default()
 }

@@ -91,7 +91,11 @@ impl Membership {
     pub fn join(platform: &Platform, instance: &str, ttl: Duration) -> Self {
         let members = platform.buckets.leases.clone();
         let bucket_ttl = members.stream.cached_info().config.max_age;
-        let ttl = if bucket_ttl.is_zero() { ttl } else { ttl.min(bucket_ttl) };
+        let ttl = if bucket_ttl.is_zero() {
+            ttl
+        } else {
+            ttl.min(bucket_ttl)
+        };
         let interval = (ttl / 4).min(INTERVAL_MAX);
         let view = View {
             roster: Roster::new(instance, interval.mul_f64(2.5)),
@@ -124,14 +128,21 @@ impl Membership {
         let shared = &self.0.shared;
         shared.view().seats.insert(pool);
         shared.renew_now.notify_one();
-        Seat { membership: self.clone(), pool, units }
+        Seat {
+            membership: self.clone(),
+            pool,
+            units,
+        }
     }
 
     /// Says goodbye, so that nobody waits for this process's life to end; for the end of the process.
     pub async fn leave(&self) {
         self.0.tasks.iter().for_each(AbortHandle::abort);
         let shared = &self.0.shared;
-        if !matches!(timeout(ANSWER_WAIT, shared.members.purge(&shared.instance)).await, Ok(Ok(()))) {
+        if !matches!(
+            timeout(ANSWER_WAIT, shared.members.purge(&shared.instance)).await,
+            Ok(Ok(()))
+        ) {
             tracing::debug!("the goodbye was not stored; the membership will expire");
         }
     }
@@ -174,7 +185,10 @@ impl Seat {
             return Plan::default();
         }
         let takes_part = view.seats.contains(&self.pool);
-        let me = owners::Me { instance: &shared.instance, takes_part };
+        let me = owners::Me {
+            instance: &shared.instance,
+            takes_part,
+        };
         owners::plan(me, self.pool, self.units, &view.roster, &view.owners, held)
     }
 
@@ -201,28 +215,66 @@ impl Seat {
         let bucket = shared.view().owners.bucket();
         // Time keeps epochs growing even when the bucket and all it said were lost.
         let epoch = now_ms().max(vacancy.epoch.saturating_add(1));
-        let owner = Owner { instance: shared.instance.clone(), epoch, released: false };
-        let revision = self.record(vacancy.partition, owner, vacancy.revision).await?;
-        let title = Title { revision, epoch, bucket };
-        Ok(Tenure::new(vacancy.partition, title, lapses, shared.freshness.clone()))
+        let owner = Owner {
+            instance: shared.instance.clone(),
+            epoch,
+            released: false,
+        };
+        let revision = self
+            .record(vacancy.partition, owner, vacancy.revision)
+            .await?;
+        let title = Title {
+            revision,
+            epoch,
+            bucket,
+        };
+        Ok(Tenure::new(
+            vacancy.partition,
+            title,
+            lapses,
+            shared.freshness.clone(),
+        ))
     }
 
     /// Gives a partition up; false when that could not be recorded.
     pub async fn release(&self, tenure: &Tenure) -> bool {
         let title = tenure.title();
-        let owner = Owner { instance: self.shared().instance.clone(), epoch: title.epoch, released: true };
-        self.record(tenure.partition(), owner, title.revision).await.is_ok()
+        let owner = Owner {
+            instance: self.shared().instance.clone(),
+            epoch: title.epoch,
+            released: true,
+        };
+        self.record(tenure.partition(), owner, title.revision)
+            .await
+            .is_ok()
     }
 
-    async fn record(&self, partition: Partition, owner: Owner, revision: u64) -> Result<u64, ClaimError> {
+    async fn record(
+        &self,
+        partition: Partition,
+        owner: Owner,
+        revision: u64,
+    ) -> Result<u64, ClaimError> {
         let shared = self.shared();
         let key = owner_key(self.pool, partition);
-        let answer =
-            timeout(ANSWER_WAIT, shared.owners.update(&key, stored::encode(&owner).into(), revision)).await;
+        let answer = timeout(
+            ANSWER_WAIT,
+            shared
+                .owners
+                .update(&key, stored::encode(&owner).into(), revision),
+        )
+        .await;
         let revision = answer
             .map_err(|_| ClaimError::Refused("no answer in time".to_owned()))?
             .map_err(|error| ClaimError::Refused(error.to_string()))?;
-        shared.view().owners.hear(self.pool, partition, Recorded { revision, owner: Some(owner) });
+        shared.view().owners.hear(
+            self.pool,
+            partition,
+            Recorded {
+                revision,
+                owner: Some(owner),
+            },
+        );
         Ok(revision)
     }
 
@@ -242,30 +294,48 @@ impl Shared {
     }
 
     fn announce(&self) {
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     fn connects(&self) -> u64 {
-        self.context.client().statistics().connects.load(Ordering::Relaxed)
+        self.context
+            .client()
+            .statistics()
+            .connects
+            .load(Ordering::Relaxed)
     }
 
     fn member(&self) -> Member {
-        let pools = self.view().seats.iter().map(|pool| pool.as_str().to_owned()).collect();
-        Member { pools, ttl_ms: u64::try_from(self.freshness.ttl().as_millis()).unwrap_or(u64::MAX) }
+        let pools = self
+            .view()
+            .seats
+            .iter()
+            .map(|pool| pool.as_str().to_owned())
+            .collect();
+        Member {
+            pools,
+            ttl_ms: u64::try_from(self.freshness.ttl().as_millis()).unwrap_or(u64::MAX),
+        }
     }
 
     /// How long until the next renewal: sooner when it will prove that somebody is dead.
     fn pause(&self) -> Duration {
         let expiry = self.view().roster.next_expiry();
         let until = expiry.and_then(|at| at.checked_duration_since(Instant::now()));
-        until.map_or(self.interval, |until| self.interval.min(until + EXPIRY_MARGIN))
+        until.map_or(self.interval, |until| {
+            self.interval.min(until + EXPIRY_MARGIN)
+        })
     }
 
     /// Waits until this process is known to be alive: before that, there is no use in watching.
     async fn renewed(&self) {
         let mut changes = self.changes.subscribe();
         while self.freshness.fresh().is_none() {
-            if timeout(self.interval, changes.changed()).await.is_ok_and(|changed| changed.is_err()) {
+            if timeout(self.interval, changes.changed())
+                .await
+                .is_ok_and(|changed| changed.is_err())
+            {
                 return std::future::pending().await;
             }
         }
@@ -286,7 +356,9 @@ async fn renew(shared: Arc<Shared>) {
     let mut failures = 0_u32;
     loop {
         let asked = Moment::now();
-        let put = shared.members.put(&shared.instance, stored::encode(&shared.member()).into());
+        let put = shared
+            .members
+            .put(&shared.instance, stored::encode(&shared.member()).into());
         match timeout(shared.interval, put).await {
             Ok(Ok(_)) => {
                 failures = 0;
@@ -302,7 +374,9 @@ async fn renew(shared: Arc<Shared>) {
                 }
             }
             Err(_) => {
-                tracing::warn!("NATS did not answer in time whether this process is alive; trying again")
+                tracing::warn!(
+                    "NATS did not answer in time whether this process is alive; trying again"
+                )
             }
         }
         tokio::select! {
@@ -370,7 +444,12 @@ async fn follow_owners(shared: Arc<Shared>) {
 
 /// Follows the ownership records until the watch breaks or turns out to have missed something.
 async fn read_owners(shared: &Shared) -> Result<(), String> {
-    let info = shared.owners.stream.get_info().await.map_err(|error| error.to_string())?;
+    let info = shared
+        .owners
+        .stream
+        .get_info()
+        .await
+        .map_err(|error| error.to_string())?;
     let life = info.created.unix_timestamp_nanos();
     let connects = shared.connects();
     let mut watch = open(&shared.owners).await?;
@@ -389,7 +468,12 @@ async fn read_owners(shared: &Shared) -> Result<(), String> {
         let Some(entry) = next else {
             silent += 1;
             if silent % CHECKS_PER_QUESTION == 0 {
-                let info = shared.owners.stream.get_info().await.map_err(|error| error.to_string())?;
+                let info = shared
+                    .owners
+                    .stream
+                    .get_info()
+                    .await
+                    .map_err(|error| error.to_string())?;
                 if info.created.unix_timestamp_nanos() != life || info.state.last_sequence > last {
                     return Err("something was missed".to_owned());
                 }
@@ -399,7 +483,10 @@ async fn read_owners(shared: &Shared) -> Result<(), String> {
         (silent, last) = (0, entry.revision);
         let mut view = shared.view();
         if let Some((pool, partition)) = parse_owner_key(&entry.key) {
-            let recorded = Recorded { revision: entry.revision, owner: read_value(&entry) };
+            let recorded = Recorded {
+                revision: entry.revision,
+                owner: read_value(&entry),
+            };
             view.owners.hear(pool, partition, recorded);
         }
         view.knows_owners |= entry.delta == 0;
@@ -409,7 +496,10 @@ async fn read_owners(shared: &Shared) -> Result<(), String> {
 }
 
 async fn open(store: &Store) -> Result<Watch, String> {
-    store.watch_many_with_history([">"]).await.map_err(|error| error.to_string())
+    store
+        .watch_many_with_history([">"])
+        .await
+        .map_err(|error| error.to_string())
 }
 
 /// The next entry; none when there was none for a while.

@@ -107,10 +107,15 @@ impl Metrics {
         };
         let help = "Updates that went to the dead letters, by the class of their reason";
         registry.register("ackline_dead_letters", help, metrics.dead.clone());
-        let help = "Calls that flows made, by what came of them: `done`, or the kind of the failure";
+        let help =
+            "Calls that flows made, by what came of them: `done`, or the kind of the failure";
         registry.register("ackline_flow_calls", help, metrics.calls.clone());
         let registry = registry.sub_registry_with_prefix("ackline_pool");
-        registry.register("verdicts", "Attempts by what came of them", metrics.verdicts.clone());
+        registry.register(
+            "verdicts",
+            "Attempts by what came of them",
+            metrics.verdicts.clone(),
+        );
         registry.register(
             "owner_changes",
             "Partitions taken, given up or lost by this process",
@@ -121,7 +126,11 @@ impl Metrics {
             "Time from the decision to take or give up a partition until that was done",
             metrics.handover.clone(),
         );
-        registry.register("service_seconds", "Time of one attempt", metrics.service.clone());
+        registry.register(
+            "service_seconds",
+            "Time of one attempt",
+            metrics.service.clone(),
+        );
         registry.register(
             "wait_seconds",
             "Age of an update when its first attempt starts",
@@ -157,26 +166,46 @@ impl Metrics {
 
     /// Counts a call that a flow made, of a `model` or over `http`, by what came of it.
     pub fn called(&self, call: &'static str, outcome: &'static str) {
-        self.calls.get_or_create(&CallLabels { call, outcome }).inc();
+        self.calls
+            .get_or_create(&CallLabels { call, outcome })
+            .inc();
     }
 
     /// Counts an update that went to the dead letters.
     pub fn buried(&self, pool: Pool, tenant: &TenantId, class: DeadClass) {
-        self.dead.get_or_create(&DeadLabels { pool: pool.as_str(), reason: class.as_str() }).inc();
+        self.dead
+            .get_or_create(&DeadLabels {
+                pool: pool.as_str(),
+                reason: class.as_str(),
+            })
+            .inc();
         self.activity(pool).buried(tenant);
     }
 
     /// Counts an attempt's end by the verdict that stands in the end: `done`, `idle`, `retry`, `wait`, `gave_up` for
     /// one that would have been tried again and is not, `dead` or `discarded`.
     pub fn attempted(&self, pool: Pool, verdict: &'static str, took: Duration) {
-        self.verdicts.get_or_create(&VerdictLabels { pool: pool.as_str(), verdict }).inc();
-        self.service.get_or_create(&PoolLabels { pool: pool.as_str() }).observe(took.as_secs_f64());
+        self.verdicts
+            .get_or_create(&VerdictLabels {
+                pool: pool.as_str(),
+                verdict,
+            })
+            .inc();
+        self.service
+            .get_or_create(&PoolLabels {
+                pool: pool.as_str(),
+            })
+            .observe(took.as_secs_f64());
         self.activity(pool).attempted(verdict, took);
     }
 
     /// Notes how old an update is when its first attempt starts.
     pub fn started(&self, pool: Pool, age: Duration) {
-        self.wait.get_or_create(&PoolLabels { pool: pool.as_str() }).observe(age.as_secs_f64());
+        self.wait
+            .get_or_create(&PoolLabels {
+                pool: pool.as_str(),
+            })
+            .observe(age.as_secs_f64());
         self.activity(pool).started(age);
     }
 
@@ -197,14 +226,24 @@ impl Metrics {
 
     /// Counts a partition that changed hands, and how long its handover took.
     pub fn changed_hands(&self, pool: Pool, change: Change, took: Duration) {
-        let labels = ChangeLabels { pool: pool.as_str(), change: change.as_str() };
+        let labels = ChangeLabels {
+            pool: pool.as_str(),
+            change: change.as_str(),
+        };
         self.owner_changes.get_or_create(&labels).inc();
-        self.handover.get_or_create(&labels).observe(took.as_secs_f64());
+        self.handover
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
     }
 
     /// Counts an update that asked nothing of the pool and passed without an attempt.
     pub fn passed(&self, pool: Pool, tenant: &TenantId) {
-        self.verdicts.get_or_create(&VerdictLabels { pool: pool.as_str(), verdict: "idle" }).inc();
+        self.verdicts
+            .get_or_create(&VerdictLabels {
+                pool: pool.as_str(),
+                verdict: "idle",
+            })
+            .inc();
         self.activity(pool).passed(tenant);
     }
 

@@ -55,8 +55,14 @@ pub struct OlderError {
 impl Older {
     /// Wraps a JetStream context.
     pub fn new(context: Context) -> Self {
-        let cache = Cache { sets: LruCache::unbounded(), marks: 0 };
-        Self { context, cache: Arc::new(Mutex::new(cache)) }
+        let cache = Cache {
+            sets: LruCache::unbounded(),
+            marks: 0,
+        };
+        Self {
+            context,
+            cache: Arc::new(Mutex::new(cache)),
+        }
     }
 
     /// Whether an update is in one of the blocks that a conversation's record says it has.
@@ -76,14 +82,19 @@ impl Older {
 
     /// Appends a block of a conversation that has so many; doing it again stores nothing twice.
     pub async fn append(&self, key: &str, blocks: u32, block: &[u8]) -> Result<(), OlderError> {
-        let failed = |reason: String| OlderError { verb: "written", reason };
+        let failed = |reason: String| OlderError {
+            verb: "written",
+            reason,
+        };
         let mut headers = HeaderMap::new();
         headers.insert(header::MSG_ID, format!("{key}:{}", short_hash(block)));
         let mut payload = Vec::with_capacity(block.len() + 1);
         payload.push(VERSION);
         payload.extend_from_slice(block);
-        let receipt =
-            self.context.publish_with_headers(subjects::finished(key), headers, payload.into()).await;
+        let receipt = self
+            .context
+            .publish_with_headers(subjects::finished(key), headers, payload.into())
+            .await;
         receipt
             .map_err(|error| failed(error.to_string()))?
             .await
@@ -99,7 +110,10 @@ impl Older {
     }
 
     async fn read(&self, key: &str) -> Result<Vec<Mark>, OlderError> {
-        let failed = |reason: String| OlderError { verb: "read", reason };
+        let failed = |reason: String| OlderError {
+            verb: "read",
+            reason,
+        };
         let subject = subjects::finished(key);
         let (mut found, mut from) = (Vec::new(), 0);
         loop {
@@ -111,7 +125,9 @@ impl Older {
                     // What a newer version knows to be finished must not take effect again here.
                     version => {
                         let version = version.map_or(0, |(version, _)| *version);
-                        return Err(failed(format!("a block has version {version}; upgrade the workers")));
+                        return Err(failed(format!(
+                            "a block has version {version}; upgrade the workers"
+                        )));
                     }
                 }
                 from = block.sequence + 1;
@@ -137,7 +153,9 @@ impl Cache {
         self.marks += set.marks.len();
         self.sets.put(key.to_owned(), set);
         while self.marks > MARKS_MAX && self.sets.len() > 1 {
-            let Some((_, oldest)) = self.sets.pop_lru() else { return };
+            let Some((_, oldest)) = self.sets.pop_lru() else {
+                return;
+            };
             self.marks = self.marks.saturating_sub(oldest.marks.len());
         }
     }
@@ -150,7 +168,9 @@ impl Cache {
 }
 
 fn marks(block: &[u8]) -> impl Iterator<Item = Mark> {
-    block.chunks_exact(MARK_BYTES).filter_map(|mark| mark.first_chunk().copied())
+    block
+        .chunks_exact(MARK_BYTES)
+        .filter_map(|mark| mark.first_chunk().copied())
 }
 
 /// A block fits every message size that a server can be given.
@@ -180,32 +200,64 @@ mod tests {
         ours.append("relay.acme.x", 0, &block(0)).await.unwrap();
         ours.append("relay.acme.x", 0, &block(0)).await.unwrap();
         assert_eq!(ours.has("relay.acme.x", 1, "wamid.0").await, Ok(true));
-        ours.append("relay.acme.x", 1, &block(BLOCK_MARKS)).await.unwrap();
+        ours.append("relay.acme.x", 1, &block(BLOCK_MARKS))
+            .await
+            .unwrap();
         let theirs = Older::new(platform.log.context().clone());
         for older in [&ours, &theirs] {
             for number in 0..BLOCK_MARKS * 2 {
                 assert_eq!(
-                    older.has("relay.acme.x", 2, &format!("wamid.{number}")).await,
+                    older
+                        .has("relay.acme.x", 2, &format!("wamid.{number}"))
+                        .await,
                     Ok(true),
                     "{number}"
                 );
             }
             assert_eq!(older.has("relay.acme.x", 2, "wamid.9999").await, Ok(false));
-            assert_eq!(older.has("relay.acme.y", 1, "wamid.0").await, Ok(false), "another conversation's");
+            assert_eq!(
+                older.has("relay.acme.y", 1, "wamid.0").await,
+                Ok(false),
+                "another conversation's"
+            );
         }
         // Somebody else had the conversation in between.
-        theirs.append("relay.acme.x", 2, &block(BLOCK_MARKS * 2)).await.unwrap();
-        assert_eq!(ours.has("relay.acme.x", 3, &format!("wamid.{}", BLOCK_MARKS * 2)).await, Ok(true));
-        let info = platform.log.context().get_stream(FINISHED).await.unwrap().get_info().await.unwrap();
-        assert_eq!(info.state.messages, 3, "a block appended twice is stored once");
+        theirs
+            .append("relay.acme.x", 2, &block(BLOCK_MARKS * 2))
+            .await
+            .unwrap();
+        assert_eq!(
+            ours.has("relay.acme.x", 3, &format!("wamid.{}", BLOCK_MARKS * 2))
+                .await,
+            Ok(true)
+        );
+        let info = platform
+            .log
+            .context()
+            .get_stream(FINISHED)
+            .await
+            .unwrap()
+            .get_info()
+            .await
+            .unwrap();
+        assert_eq!(
+            info.state.messages, 3,
+            "a block appended twice is stored once"
+        );
         let each = info.state.bytes / u64::try_from(3 * BLOCK_MARKS).unwrap();
         assert!(each <= 8, "{each} bytes an update on disk");
     }
 
     #[test]
     fn memory_is_bounded_by_the_marks_in_it() {
-        let mut cache = Cache { sets: LruCache::unbounded(), marks: 0 };
-        let set = || Set { blocks: 1, marks: vec![[0; MARK_BYTES]; MARKS_MAX / 2] };
+        let mut cache = Cache {
+            sets: LruCache::unbounded(),
+            marks: 0,
+        };
+        let set = || Set {
+            blocks: 1,
+            marks: vec![[0; MARK_BYTES]; MARKS_MAX / 2],
+        };
         for key in ["a", "b", "c", "c"] {
             cache.keep(key, set());
         }

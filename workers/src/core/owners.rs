@@ -43,7 +43,10 @@ pub struct Owners {
 impl Owners {
     /// Begins to read the bucket anew; `bucket` tells one life of it from another.
     pub fn restart(&mut self, bucket: i128) {
-        *self = Self { bucket, records: BTreeMap::new() };
+        *self = Self {
+            bucket,
+            records: BTreeMap::new(),
+        };
     }
 
     /// Which life of the bucket the records are from.
@@ -53,7 +56,10 @@ impl Owners {
 
     /// Takes in a record, unless a later one is known.
     pub fn hear(&mut self, pool: Pool, partition: Partition, recorded: Recorded) {
-        let known = self.records.get(&(pool, partition)).map_or(0, |known| known.revision);
+        let known = self
+            .records
+            .get(&(pool, partition))
+            .map_or(0, |known| known.revision);
         if recorded.revision > known {
             self.records.insert((pool, partition), recorded);
         }
@@ -64,7 +70,9 @@ impl Owners {
     }
 
     fn of(&self, pool: Pool) -> impl Iterator<Item = (Partition, &Owner)> {
-        let range = self.records.range((pool, Partition(0))..=(pool, Partition(u16::MAX)));
+        let range = self
+            .records
+            .range((pool, Partition(0))..=(pool, Partition(u16::MAX)));
         range.filter_map(|((_, partition), recorded)| Some((*partition, recorded.owner.as_ref()?)))
     }
 }
@@ -102,7 +110,10 @@ pub struct Me<'a> {
 
 /// Plans for a process that holds these partitions by these titles, or none while it is opening one.
 pub fn plan(
-    Me { instance: me, takes_part }: Me<'_>,
+    Me {
+        instance: me,
+        takes_part,
+    }: Me<'_>,
     pool: Pool,
     units: u16,
     roster: &Roster,
@@ -111,7 +122,9 @@ pub fn plan(
 ) -> Plan {
     let is_lost = |(partition, title): (&Partition, &Option<Title>)| {
         let title = title.as_ref()?;
-        let later = owners.get(pool, *partition).filter(|recorded| recorded.revision > title.revision);
+        let later = owners
+            .get(pool, *partition)
+            .filter(|recorded| recorded.revision > title.revision);
         (title.bucket != owners.bucket || later.is_some()).then_some(*partition)
     };
     let lost: Vec<Partition> = held.iter().filter_map(is_lost).collect();
@@ -121,27 +134,42 @@ pub fn plan(
         .filter(|(_, owner)| !owner.released && owner.instance != me)
         .map(|(partition, owner)| (partition, owner.instance.as_str()))
         .collect();
-    now.extend(held.keys().filter(|partition| holds(partition)).map(|partition| (*partition, me)));
+    now.extend(
+        held.keys()
+            .filter(|partition| holds(partition))
+            .map(|partition| (*partition, me)),
+    );
     let mut runners = roster.runners(pool);
     if !takes_part {
         runners.remove(me);
     }
     let wanted = assign(pool, &runners, units, &now);
     let mine = |partition: &Partition| wanted.get(partition).is_some_and(|owner| *owner == me);
-    let leave = held.keys().filter(|partition| holds(partition) && !mine(partition)).copied().collect();
+    let leave = held
+        .keys()
+        .filter(|partition| holds(partition) && !mine(partition))
+        .copied()
+        .collect();
     let claimable = |partition: Partition| {
         let recorded = owners.get(pool, partition);
         let owner = recorded.and_then(|recorded| recorded.owner.as_ref());
-        let is_free =
-            |owner: &Owner| owner.released || owner.instance == me || !roster.is_alive(&owner.instance);
+        let is_free = |owner: &Owner| {
+            owner.released || owner.instance == me || !roster.is_alive(&owner.instance)
+        };
         owner.is_none_or(is_free).then(|| Vacancy {
             partition,
             revision: recorded.map_or(0, |recorded| recorded.revision),
             epoch: owner.map_or(0, |owner| owner.epoch),
         })
     };
-    let wanted = (0..units).map(Partition).filter(|partition| mine(partition) && !holds(partition));
-    Plan { claim: wanted.filter_map(claimable).collect(), leave, lost }
+    let wanted = (0..units)
+        .map(Partition)
+        .filter(|partition| mine(partition) && !holds(partition));
+    Plan {
+        claim: wanted.filter_map(claimable).collect(),
+        leave,
+        lost,
+    }
 }
 
 #[cfg(test)]
@@ -151,12 +179,18 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::{Duration, Instant};
 
-    const ME: Me<'_> = Me { instance: "me", takes_part: true };
+    const ME: Me<'_> = Me {
+        instance: "me",
+        takes_part: true,
+    };
 
     fn roster(names: &[&str]) -> Roster {
         let mut roster = Roster::new("me", Duration::from_secs(1));
         for name in names {
-            let member = Member { pools: BTreeSet::from(["relay".to_owned()]), ttl_ms: 4000 };
+            let member = Member {
+                pools: BTreeSet::from(["relay".to_owned()]),
+                ttl_ms: 4000,
+            };
             roster.hear(name, Some(member), Instant::now());
         }
         roster
@@ -165,23 +199,53 @@ mod tests {
     fn owners(records: &[(u16, u64, &str, bool)]) -> Owners {
         let mut owners = Owners::default();
         for (number, revision, instance, released) in records {
-            let owner = Owner { instance: (*instance).to_owned(), epoch: 7, released: *released };
-            let recorded = Recorded { revision: *revision, owner: Some(owner) };
+            let owner = Owner {
+                instance: (*instance).to_owned(),
+                epoch: 7,
+                released: *released,
+            };
+            let recorded = Recorded {
+                revision: *revision,
+                owner: Some(owner),
+            };
             owners.hear(Pool::Relay, Partition(*number), recorded);
         }
         owners
     }
 
     fn held(held: &[(u16, u64)]) -> BTreeMap<Partition, Option<Title>> {
-        let title = |revision| Some(Title { revision, epoch: 1, bucket: 0 });
-        held.iter().map(|(number, revision)| (Partition(*number), title(*revision))).collect()
+        let title = |revision| {
+            Some(Title {
+                revision,
+                epoch: 1,
+                bucket: 0,
+            })
+        };
+        held.iter()
+            .map(|(number, revision)| (Partition(*number), title(*revision)))
+            .collect()
     }
 
     #[test]
     fn the_free_the_given_up_and_the_dead_ones_are_claimed() {
-        let owners = owners(&[(1, 5, "me", true), (2, 6, "dead", false), (3, 7, "you", false)]);
-        let plan = plan(ME, Pool::Relay, 8, &roster(&["me", "you"]), &owners, &held(&[]));
-        let vacancy = |partition| plan.claim.iter().find(|vacancy| vacancy.partition == Partition(partition));
+        let owners = owners(&[
+            (1, 5, "me", true),
+            (2, 6, "dead", false),
+            (3, 7, "you", false),
+        ]);
+        let plan = plan(
+            ME,
+            Pool::Relay,
+            8,
+            &roster(&["me", "you"]),
+            &owners,
+            &held(&[]),
+        );
+        let vacancy = |partition| {
+            plan.claim
+                .iter()
+                .find(|vacancy| vacancy.partition == Partition(partition))
+        };
         assert!(vacancy(3).is_none());
         assert_eq!(plan.claim.len(), 4, "half of eight");
         for vacancy in &plan.claim {
@@ -196,12 +260,33 @@ mod tests {
 
     #[test]
     fn what_exceeds_the_share_is_given_up_only_by_its_owner() {
-        let owners = owners(&[(0, 1, "me", false), (1, 2, "me", false), (2, 3, "you", false)]);
+        let owners = owners(&[
+            (0, 1, "me", false),
+            (1, 2, "me", false),
+            (2, 3, "you", false),
+        ]);
         let alive = roster(&["me", "you", "her"]);
-        let mine = plan(ME, Pool::Relay, 3, &alive, &owners, &held(&[(0, 1), (1, 2)]));
+        let mine = plan(
+            ME,
+            Pool::Relay,
+            3,
+            &alive,
+            &owners,
+            &held(&[(0, 1), (1, 2)]),
+        );
         assert_eq!((mine.leave.len(), mine.claim.len()), (1, 0));
         assert_eq!(
-            plan(Me { instance: "her", ..ME }, Pool::Relay, 3, &alive, &owners, &held(&[])),
+            plan(
+                Me {
+                    instance: "her",
+                    ..ME
+                },
+                Pool::Relay,
+                3,
+                &alive,
+                &owners,
+                &held(&[])
+            ),
             Plan::default()
         );
     }
@@ -210,7 +295,14 @@ mod tests {
     fn a_later_record_or_another_bucket_means_lost() {
         let mut owners = owners(&[(0, 9, "you", false)]);
         let alive = roster(&["me", "you"]);
-        let first = plan(ME, Pool::Relay, 2, &alive, &owners, &held(&[(0, 4), (1, 5)]));
+        let first = plan(
+            ME,
+            Pool::Relay,
+            2,
+            &alive,
+            &owners,
+            &held(&[(0, 4), (1, 5)]),
+        );
         assert_eq!((first.lost, first.leave), (vec![Partition(0)], vec![]));
         owners.restart(1);
         let second = plan(ME, Pool::Relay, 2, &alive, &owners, &held(&[(1, 5)]));
@@ -221,7 +313,10 @@ mod tests {
     #[test]
     fn who_leaves_gives_everything_up() {
         let owners = owners(&[(0, 1, "me", false), (1, 2, "me", false)]);
-        let leaving = Me { takes_part: false, ..ME };
+        let leaving = Me {
+            takes_part: false,
+            ..ME
+        };
         let held = held(&[(0, 1), (1, 2)]);
         let plan = plan(leaving, Pool::Relay, 2, &roster(&["me"]), &owners, &held);
         assert_eq!((plan.leave.len(), plan.claim.len()), (2, 0));
@@ -230,7 +325,14 @@ mod tests {
     #[test]
     fn an_old_report_does_not_undo_a_newer_one() {
         let mut owners = owners(&[(0, 9, "you", false)]);
-        owners.hear(Pool::Relay, Partition(0), Recorded { revision: 8, owner: None });
+        owners.hear(
+            Pool::Relay,
+            Partition(0),
+            Recorded {
+                revision: 8,
+                owner: None,
+            },
+        );
         assert_eq!(owners.get(Pool::Relay, Partition(0)).unwrap().revision, 9);
     }
 }

@@ -87,11 +87,17 @@ pub async fn run<J: Job>(job: J, settings: PoolSettings, mut host: Host) {
     let attempts = Attempts {
         job: Arc::new(job),
         log: host.platform.log.clone(),
-        ring: Ring::new(host.platform.buckets.sessions.clone(), host.platform.older.clone()),
+        ring: Ring::new(
+            host.platform.buckets.sessions.clone(),
+            host.platform.older.clone(),
+        ),
         settings: settings.clone(),
         metrics: host.metrics.clone(),
     };
-    while let Err(Broken) = Desk::open(attempts.clone(), &host).work(&mut host.shutdown).await {
+    while let Err(Broken) = Desk::open(attempts.clone(), &host)
+        .work(&mut host.shutdown)
+        .await
+    {
         tracing::error!(pool = %J::POOL, "one of the pool's own tasks broke; it begins anew");
         tokio::time::sleep(REOPEN_PAUSE).await;
     }
@@ -108,7 +114,12 @@ struct Broken;
 
 /// An attempt that ended: of which piece and holding of a partition, what came of it, and how it went where the jobs at once follow
 /// that.
-type Concluded = (usize, (Partition, u64), state::Ended<Box<Piece>>, Option<(TenantId, Ended)>);
+type Concluded = (
+    usize,
+    (Partition, u64),
+    state::Ended<Box<Piece>>,
+    Option<(TenantId, Ended)>,
+);
 
 /// Everything of one pool in this process.
 struct Desk<J> {
@@ -251,7 +262,11 @@ impl<J: Job> Desk<J> {
         if readings == self.read {
             return;
         }
-        for partition in self.read.keys().filter(|partition| !readings.contains_key(partition)) {
+        for partition in self
+            .read
+            .keys()
+            .filter(|partition| !readings.contains_key(partition))
+        {
             match self.holdings.is_kept(*partition) {
                 true => self.machine.interrupted(*partition),
                 false => self.machine.lost(*partition),
@@ -302,19 +317,43 @@ impl<J: Job> Desk<J> {
     }
 
     fn spawn(&mut self, started: Started<Arc<Arrival>, Box<Piece>>) {
-        let Started { piece, place, update, mut data, waits, discarded_by, .. } = started;
+        let Started {
+            piece,
+            place,
+            update,
+            mut data,
+            waits,
+            discarded_by,
+            ..
+        } = started;
         data.trail.stood_behind(waits.first_ms);
         let partition = place.partition;
         let Some(tenure) = self.holdings.tenure(partition) else {
             // It is interrupted in a moment, or given up.
             let waits = self.attempts.waits(&data);
             let durable = data.is_durable();
-            let end = End::Again { data, waits, wait: LATER, durable };
-            self.machine.ended(piece, state::Ended { end, heard: state::Heard::Nothing }, Instant::now());
+            let end = End::Again {
+                data,
+                waits,
+                wait: LATER,
+                durable,
+            };
+            self.machine.ended(
+                piece,
+                state::Ended {
+                    end,
+                    heard: state::Heard::Nothing,
+                },
+                Instant::now(),
+            );
             return;
         };
         let holding = self.holdings.started(partition);
-        let lane_name = self.lane_names.get(update.lane).copied().unwrap_or_default();
+        let lane_name = self
+            .lane_names
+            .get(update.lane)
+            .copied()
+            .unwrap_or_default();
         let attempts = self.attempts.clone();
         let tenant = self.adaptive.is_some().then(|| update.head.tenant.clone());
         self.running.spawn(async move {
@@ -336,7 +375,9 @@ impl<J: Job> Desk<J> {
             spill::Event::Recounted(counts) => self.machine.recounted_all(counts, now),
             spill::Event::Loaded(line, session, loaded) => self.loaded(&line, session, loaded),
             spill::Event::Stored(batch) => self.machine.stored(batch, now),
-            spill::Event::Removed(line, up_to, is_done) => self.machine.removed(&line, up_to, is_done, now),
+            spill::Event::Removed(line, up_to, is_done) => {
+                self.machine.removed(&line, up_to, is_done, now)
+            }
             spill::Event::Broken => return false,
         }
         true
@@ -356,7 +397,9 @@ impl<J: Job> Desk<J> {
         let effective = table.effective(J::POOL, &self.attempts.settings, &lanes);
         let rules = table.rules(J::POOL, &self.attempts.settings, &lanes);
         self.machine.set_rules(rules, Instant::now());
-        self.attempts.metrics.limited(J::POOL, effective.concurrency, effective.paused);
+        self.attempts
+            .metrics
+            .limited(J::POOL, effective.concurrency, effective.paused);
         let found = self.adaptive.take();
         self.adaptive = effective.adaptive.map(|range| {
             let mut adaptive = found.unwrap_or_else(|| Adaptive::new(range, Instant::now()));

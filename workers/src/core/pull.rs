@@ -55,13 +55,29 @@ pub struct Pace {
 impl Pace {
     /// The next request, of a process that may be succeeded when `life` is over.
     pub fn next(&self, life: Duration) -> Pull {
-        let short = if self.is_doubted() { life.min(DOUBTED_LIFE) } else { life };
-        if self.is_long_next {
-            Pull { messages: 1, bytes: None, life: short }
-        } else if self.is_quiet && !self.is_doubted() {
-            Pull { messages: 1, bytes: None, life: QUIET_LIFE.max(life) }
+        let short = if self.is_doubted() {
+            life.min(DOUBTED_LIFE)
         } else {
-            Pull { messages: MANY, bytes: Some(MANY_BYTES), life: short }
+            life
+        };
+        if self.is_long_next {
+            Pull {
+                messages: 1,
+                bytes: None,
+                life: short,
+            }
+        } else if self.is_quiet && !self.is_doubted() {
+            Pull {
+                messages: 1,
+                bytes: None,
+                life: QUIET_LIFE.max(life),
+            }
+        } else {
+            Pull {
+                messages: MANY,
+                bytes: Some(MANY_BYTES),
+                life: short,
+            }
         }
     }
 
@@ -89,7 +105,10 @@ mod tests {
     const LIFE: Duration = Duration::from_secs(2);
 
     fn alone() -> Pace {
-        Pace { answers: ANSWERS, ..Pace::default() }
+        Pace {
+            answers: ANSWERS,
+            ..Pace::default()
+        }
     }
 
     #[test]
@@ -99,7 +118,14 @@ mod tests {
             pace.told(open);
             pace.ended(End::Empty);
             assert!(pace.is_doubted());
-            assert_eq!(pace.next(LIFE), Pull { messages: MANY, bytes: Some(MANY_BYTES), life: DOUBTED_LIFE });
+            assert_eq!(
+                pace.next(LIFE),
+                Pull {
+                    messages: MANY,
+                    bytes: Some(MANY_BYTES),
+                    life: DOUBTED_LIFE
+                }
+            );
         }
         pace.told(0);
         assert!(!pace.is_doubted());
@@ -109,7 +135,16 @@ mod tests {
     #[test]
     fn only_a_request_for_a_single_message_outlives_the_right_to_read() {
         for is_quiet in [false, true] {
-            for pace in [Pace { is_quiet, ..Pace::default() }, Pace { is_quiet, ..alone() }] {
+            for pace in [
+                Pace {
+                    is_quiet,
+                    ..Pace::default()
+                },
+                Pace {
+                    is_quiet,
+                    ..alone()
+                },
+            ] {
                 let pull = pace.next(LIFE);
                 assert!(pull.messages == 1 || pull.life <= LIFE, "{pull:?}");
             }
@@ -119,11 +154,32 @@ mod tests {
     #[test]
     fn a_single_message_is_asked_for_only_after_a_request_that_brought_nothing() {
         let mut pace = alone();
-        assert_eq!(pace.next(LIFE), Pull { messages: MANY, bytes: Some(MANY_BYTES), life: LIFE });
+        assert_eq!(
+            pace.next(LIFE),
+            Pull {
+                messages: MANY,
+                bytes: Some(MANY_BYTES),
+                life: LIFE
+            }
+        );
         pace.ended(End::Empty);
-        assert_eq!(pace.next(LIFE), Pull { messages: 1, bytes: None, life: QUIET_LIFE });
+        assert_eq!(
+            pace.next(LIFE),
+            Pull {
+                messages: 1,
+                bytes: None,
+                life: QUIET_LIFE
+            }
+        );
         pace.ended(End::Brought);
-        assert_eq!(pace.next(LIFE), Pull { messages: MANY, bytes: Some(MANY_BYTES), life: LIFE });
+        assert_eq!(
+            pace.next(LIFE),
+            Pull {
+                messages: MANY,
+                bytes: Some(MANY_BYTES),
+                life: LIFE
+            }
+        );
     }
 
     #[test]

@@ -59,7 +59,10 @@ pub struct RingError {
 
 impl From<OlderError> for RingError {
     fn from(error: OlderError) -> Self {
-        Self { verb: error.verb, reason: error.reason }
+        Self {
+            verb: error.verb,
+            reason: error.reason,
+        }
     }
 }
 
@@ -82,7 +85,12 @@ impl Stored for Record {}
 impl Record {
     /// What a record for all targets says of one of them.
     fn of_target(self, target: &str) -> Self {
-        let Self { epoch: _, mut finished, older: _, open } = self;
+        let Self {
+            epoch: _,
+            mut finished,
+            older: _,
+            open,
+        } = self;
         let mut left = BTreeMap::new();
         for (id, progress) in open {
             let took = |part: &str| part == target || part.strip_prefix("posted:") == Some(target);
@@ -90,11 +98,20 @@ impl Record {
                 finished.add(&id);
             } else {
                 let doubt = format!("posting:{target}?");
-                let parts = progress.parts.into_iter().filter(|part| *part == doubt).collect();
+                let parts = progress
+                    .parts
+                    .into_iter()
+                    .filter(|part| *part == doubt)
+                    .collect();
                 left.insert(id, Progress { parts, ..progress });
             }
         }
-        Self { epoch: 0, finished, older: 0, open: left }
+        Self {
+            epoch: 0,
+            finished,
+            older: 0,
+            open: left,
+        }
     }
 }
 
@@ -117,19 +134,35 @@ struct Cached {
 impl Ring {
     /// Opens the memory of a pool.
     pub fn new(store: Store, older: Older) -> Self {
-        Self { store, older, cache: Arc::new(Mutex::new(LruCache::new(CACHED_MAX))) }
+        Self {
+            store,
+            older,
+            cache: Arc::new(Mutex::new(LruCache::new(CACHED_MAX))),
+        }
     }
 
     /// The memory of one conversation, written to only while the tenure lasts.
     pub fn keeper(&self, memory: impl Into<Memory>, tenure: Option<Tenure>) -> Keeper {
-        Keeper { memory: Some((self.clone(), memory.into())), tenure }
+        Keeper {
+            memory: Some((self.clone(), memory.into())),
+            tenure,
+        }
     }
 
     /// A record and its revision, which is 0 where there is none.
     async fn read(&self, key: &str) -> Result<(u64, Record), RingError> {
-        let failed = |reason: String| RingError { verb: "read", reason };
-        let entry = self.store.entry(key).await.map_err(|error| failed(error.to_string()))?;
-        let Some(entry) = entry else { return Ok((0, Record::default())) };
+        let failed = |reason: String| RingError {
+            verb: "read",
+            reason,
+        };
+        let entry = self
+            .store
+            .entry(key)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let Some(entry) = entry else {
+            return Ok((0, Record::default()));
+        };
         if entry.value.is_empty() {
             return Ok((entry.revision, Record::default()));
         }
@@ -189,12 +222,16 @@ impl Keeper {
 
     /// Tells what is known of an update.
     pub async fn recall(&self, id: &str) -> Result<Recall, RingError> {
-        let Some((ring, memory)) = &self.memory else { return Ok(Recall::Open(Progress::default())) };
+        let Some((ring, memory)) = &self.memory else {
+            return Ok(Recall::Open(Progress::default()));
+        };
         let (_, record) = self.load(ring, memory).await?;
         if record.finished.has(id) || ring.older.has(&memory.key, record.older, id).await? {
             return Ok(Recall::Done);
         }
-        Ok(Recall::Open(record.open.get(id).cloned().unwrap_or_default()))
+        Ok(Recall::Open(
+            record.open.get(id).cloned().unwrap_or_default(),
+        ))
     }
 
     /// Remembers which parts of an unfinished update have taken effect.
@@ -209,7 +246,9 @@ impl Keeper {
 
     /// Forgets an update that ended without an effect worth remembering.
     pub async fn forget(&self, id: &str) -> Result<(), RingError> {
-        let Some((ring, memory)) = &self.memory else { return Ok(()) };
+        let Some((ring, memory)) = &self.memory else {
+            return Ok(());
+        };
         let (revision, mut record) = self.load(ring, memory).await?;
         if record.open.remove(id).is_none() {
             return Ok(());
@@ -219,7 +258,9 @@ impl Keeper {
 
     /// Remembers that an update has taken effect.
     pub async fn finish(&self, id: &str) -> Result<(), RingError> {
-        let Some((ring, memory)) = &self.memory else { return Ok(()) };
+        let Some((ring, memory)) = &self.memory else {
+            return Ok(());
+        };
         let (revision, mut record) = self.load(ring, memory).await?;
         record.open.remove(id);
         record.finished.add(id);
@@ -233,7 +274,9 @@ impl Keeper {
     }
 
     async fn change(&self, id: &str, adjust: impl FnOnce(&mut Progress)) -> Result<(), RingError> {
-        let Some((ring, memory)) = &self.memory else { return Ok(()) };
+        let Some((ring, memory)) = &self.memory else {
+            return Ok(());
+        };
         let (revision, mut record) = self.load(ring, memory).await?;
         let mut progress = record.open.get(id).cloned().unwrap_or_default();
         let before = progress.clone();
@@ -257,29 +300,59 @@ impl Keeper {
         }
         let (revision, mut record) = ring.read(key).await?;
         if record.epoch > epoch && self.tenure.is_some() {
-            return Err(RingError { verb: "read", reason: OVERTAKEN.to_owned() });
+            return Err(RingError {
+                verb: "read",
+                reason: OVERTAKEN.to_owned(),
+            });
         }
         if revision == 0
             && let Some((before, target)) = &memory.before
         {
             record = ring.read(before).await?.1.of_target(target);
         }
-        ring.lock().put(key.clone(), Cached { epoch, revision, record: record.clone() });
+        ring.lock().put(
+            key.clone(),
+            Cached {
+                epoch,
+                revision,
+                record: record.clone(),
+            },
+        );
         Ok((revision, record))
     }
 
     /// Writes under the revision read; a failure forgets the cached record so that the next attempt reads anew.
-    async fn save(&self, ring: &Ring, key: &str, revision: u64, record: Record) -> Result<(), RingError> {
-        let failed = |reason: String| RingError { verb: "written", reason };
+    async fn save(
+        &self,
+        ring: &Ring,
+        key: &str,
+        revision: u64,
+        record: Record,
+    ) -> Result<(), RingError> {
+        let failed = |reason: String| RingError {
+            verb: "written",
+            reason,
+        };
         if !self.is_current() {
             ring.lock().pop(key);
             return Err(failed(OVERTAKEN.to_owned()));
         }
         let epoch = self.epoch();
         let record = Record { epoch, ..record };
-        match ring.store.update(key, stored::encode(&record).into(), revision).await {
+        match ring
+            .store
+            .update(key, stored::encode(&record).into(), revision)
+            .await
+        {
             Ok(revision) => {
-                ring.lock().put(key.to_owned(), Cached { epoch, revision, record });
+                ring.lock().put(
+                    key.to_owned(),
+                    Cached {
+                        epoch,
+                        revision,
+                        record,
+                    },
+                );
                 Ok(())
             }
             Err(error) => {
@@ -292,12 +365,18 @@ impl Keeper {
 
 const OVERTAKEN: &str = "its partition is not this process's own any more";
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
 fn is_zero_u32(number: &u32) -> bool {
     *number == 0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
 fn is_zero_u64(number: &u64) -> bool {
     *number == 0
 }

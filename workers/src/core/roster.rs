@@ -46,19 +46,36 @@ struct Seen {
 impl Roster {
     /// Starts empty; echoes of `me` further apart than `gap` mean that we were cut off.
     pub fn new(me: &str, gap: Duration) -> Self {
-        Self { me: me.to_owned(), gap, echoed: None, members: BTreeMap::new() }
+        Self {
+            me: me.to_owned(),
+            gap,
+            echoed: None,
+            members: BTreeMap::new(),
+        }
     }
 
     /// Takes in what the bucket says of a name; tells whether anything but times changed.
     pub fn hear(&mut self, name: &str, member: Option<Member>, now: Instant) -> bool {
-        let Some(member) = member else { return self.members.remove(name).is_some() };
-        let is_new = self.members.get(name).is_none_or(|seen| seen.member != member);
-        self.members.insert(name.to_owned(), Seen { member, at: now });
-        if name == self.me { self.echo(now) || is_new } else { is_new }
+        let Some(member) = member else {
+            return self.members.remove(name).is_some();
+        };
+        let is_new = self
+            .members
+            .get(name)
+            .is_none_or(|seen| seen.member != member);
+        self.members
+            .insert(name.to_owned(), Seen { member, at: now });
+        if name == self.me {
+            self.echo(now) || is_new
+        } else {
+            is_new
+        }
     }
 
     fn echo(&mut self, now: Instant) -> bool {
-        let was_cut_off = self.echoed.is_none_or(|echoed| now.duration_since(echoed) > self.gap);
+        let was_cut_off = self
+            .echoed
+            .is_none_or(|echoed| now.duration_since(echoed) > self.gap);
         self.echoed = Some(now);
         if was_cut_off {
             self.members.values_mut().for_each(|seen| seen.at = now);
@@ -66,7 +83,8 @@ impl Roster {
         }
         let before = self.members.len();
         let me = &self.me;
-        self.members.retain(|name, seen| name == me || now.duration_since(seen.at) <= seen.life());
+        self.members
+            .retain(|name, seen| name == me || now.duration_since(seen.at) <= seen.life());
         self.members.len() != before
     }
 
@@ -83,7 +101,10 @@ impl Roster {
 
     /// Those who take part in a pool.
     pub fn runners(&self, pool: Pool) -> BTreeSet<&str> {
-        let running = self.members.iter().filter(|(_, seen)| seen.member.runs(pool));
+        let running = self
+            .members
+            .iter()
+            .filter(|(_, seen)| seen.member.runs(pool));
         running.map(|(name, _)| name.as_str()).collect()
     }
 }
@@ -99,7 +120,10 @@ mod tests {
     use super::*;
 
     fn member() -> Member {
-        Member { pools: BTreeSet::from(["relay".to_owned()]), ttl_ms: 4000 }
+        Member {
+            pools: BTreeSet::from(["relay".to_owned()]),
+            ttl_ms: 4000,
+        }
     }
 
     struct Story {
@@ -109,11 +133,18 @@ mod tests {
 
     impl Story {
         fn begin() -> Self {
-            Self { roster: Roster::new("me", Duration::from_secs(3)), start: Instant::now() }
+            Self {
+                roster: Roster::new("me", Duration::from_secs(3)),
+                start: Instant::now(),
+            }
         }
 
         fn renew(&mut self, name: &str, second: u64) -> bool {
-            self.roster.hear(name, Some(member()), self.start + Duration::from_secs(second))
+            self.roster.hear(
+                name,
+                Some(member()),
+                self.start + Duration::from_secs(second),
+            )
         }
     }
 
@@ -123,7 +154,10 @@ mod tests {
         assert!(story.renew("me", 0));
         assert!(story.renew("you", 0));
         assert!(!story.renew("you", 1));
-        assert_eq!(story.roster.next_expiry(), Some(story.start + Duration::from_secs(5)));
+        assert_eq!(
+            story.roster.next_expiry(),
+            Some(story.start + Duration::from_secs(5))
+        );
         for second in 1..=5 {
             assert!(!story.renew("me", second));
         }

@@ -25,7 +25,11 @@ pub struct Targets {
 /// How many processes the pool needs; at least one while something waits, at most one a partition.
 pub fn wanted(pool: &PoolSum, targets: &Targets) -> u32 {
     let working = u32::try_from(pool.working()).unwrap_or(u32::MAX);
-    let most = if pool.partitions == 0 { targets.max } else { targets.max.min(u32::from(pool.partitions)) };
+    let most = if pool.partitions == 0 {
+        targets.max
+    } else {
+        targets.max.min(u32::from(pool.partitions))
+    };
     let least = targets.min.min(most);
     let is_idle = pool.unfinished() == 0 && pool.load.held() == 0 && pool.rates.read < 0.01;
     if is_idle {
@@ -36,8 +40,15 @@ pub fn wanted(pool: &PoolSum, targets: &Targets) -> u32 {
         None => working.max(1),
         Some(needed) => needed.max(1),
     };
-    let helps = !matches!(pool.diagnosis().condition, Condition::DownstreamSlow | Condition::Paused);
-    let needed = if helps { needed } else { needed.min(working.max(1)) };
+    let helps = !matches!(
+        pool.diagnosis().condition,
+        Condition::DownstreamSlow | Condition::Paused
+    );
+    let needed = if helps {
+        needed
+    } else {
+        needed.min(working.max(1))
+    };
     needed.clamp(least, most)
 }
 
@@ -46,7 +57,10 @@ fn needed(pool: &PoolSum, working: u32, drain: Duration) -> Option<u32> {
     if working == 0 || pool.concurrency == 0 {
         return None;
     }
-    #[allow(clippy::cast_precision_loss, reason = "counts of jobs and messages, far below 2^52")]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "counts of jobs and messages, far below 2^52"
+    )]
     let (jobs, backlog) = (
         pool.concurrency as f64 / f64::from(working),
         (pool.unread() + pool.load.queued).saturating_add(pool.ready()) as f64,
@@ -78,15 +92,28 @@ mod tests {
     use ackline_shared::subjects::Pool;
     use tokio::time::Instant;
 
-    const TARGETS: Targets = Targets { drain: Duration::from_secs(30), min: 0, max: 10 };
+    const TARGETS: Targets = Targets {
+        drain: Duration::from_secs(30),
+        min: 0,
+        max: 10,
+    };
 
     fn lag(unread: u64, oldest_ms: u64) -> LaneLag {
-        LaneLag { lane: "msg".into(), unread, in_work: 0, oldest_ms, partition: None }
+        LaneLag {
+            lane: "msg".into(),
+            unread,
+            in_work: 0,
+            oldest_ms,
+            partition: None,
+        }
     }
 
     /// One process with 8 jobs of 100 ms each: good for 64 a second when planned at four fifths.
     fn of_one(change: impl FnOnce(&mut PoolStatus)) -> u32 {
-        let mut relay = PoolStatus { partitions: 32, ..status(Pool::Relay, 0..32) };
+        let mut relay = PoolStatus {
+            partitions: 32,
+            ..status(Pool::Relay, 0..32)
+        };
         relay.service.record(Duration::from_millis(100));
         change(&mut relay);
         let mut fleet = Fleet::default();
@@ -105,8 +132,14 @@ mod tests {
         assert_eq!(of_one(|pool| pool.rates.read = 63.0), 1);
         assert_eq!(of_one(|pool| pool.rates.read = 100.0), 2);
         // 60 a second and 1,920 to be worked off in 30 s: 124 a second.
-        assert_eq!(of_one(|pool| (pool.rates.read, pool.lanes) = (60.0, vec![lag(1_920, 30_000)])), 2);
-        assert_eq!(of_one(|pool| pool.lanes = vec![lag(1_000_000, 900_000)]), 10);
+        assert_eq!(
+            of_one(|pool| (pool.rates.read, pool.lanes) = (60.0, vec![lag(1_920, 30_000)])),
+            2
+        );
+        assert_eq!(
+            of_one(|pool| pool.lanes = vec![lag(1_000_000, 900_000)]),
+            10
+        );
     }
 
     #[test]
@@ -123,16 +156,25 @@ mod tests {
     fn redelivered_work_that_waits_for_a_retry_calls_for_nobody() {
         let waiting = |pool: &mut PoolStatus| {
             pool.load.waiting = 5_000;
-            pool.lanes = vec![LaneLag { in_work: 5_000, ..lag(0, 60_000) }];
+            pool.lanes = vec![LaneLag {
+                in_work: 5_000,
+                ..lag(0, 60_000)
+            }];
         };
         assert_eq!(of_one(waiting), 1);
         // Most attempts are put off: more workers would only make it worse.
-        assert_eq!(of_one(|pool| (pool.rates.retried, pool.lanes) = (500.0, vec![lag(90_000, 60_000)])), 1);
+        assert_eq!(
+            of_one(|pool| (pool.rates.retried, pool.lanes) = (500.0, vec![lag(90_000, 60_000)])),
+            1
+        );
     }
 
     #[test]
     fn a_paused_pool_asks_for_no_more_than_it_has() {
-        assert_eq!(of_one(|pool| (pool.paused, pool.lanes) = (true, vec![lag(1_000_000, 900_000)])), 1);
+        assert_eq!(
+            of_one(|pool| (pool.paused, pool.lanes) = (true, vec![lag(1_000_000, 900_000)])),
+            1
+        );
     }
 
     #[test]
@@ -144,7 +186,10 @@ mod tests {
             lag: lag(unread, 100),
             backlog,
         };
-        let parked = Backlog { waiting: 3, ..Backlog::default() };
+        let parked = Backlog {
+            waiting: 3,
+            ..Backlog::default()
+        };
         for found in [unowned(50, Backlog::default()), unowned(0, parked)] {
             looker.unowned = vec![found];
             let mut fleet = Fleet::default();
@@ -157,25 +202,43 @@ mod tests {
     fn what_is_ready_in_lines_calls_for_workers_and_what_waits_there_for_one() {
         let lines = |ready, waiting| {
             move |pool: &mut PoolStatus| {
-                pool.backlog = Some(Backlog { ready, waiting, ..Backlog::default() });
+                pool.backlog = Some(Backlog {
+                    ready,
+                    waiting,
+                    ..Backlog::default()
+                });
             }
         };
         assert_eq!(of_one(lines(3_600, 0)), 2, "120 a second for 30 s");
         assert_eq!(of_one(lines(0, 100_000)), 1);
         let held = |pool: &mut PoolStatus| {
             lines(3_600, 0)(pool);
-            let turned = Some(Turned { paused: true, ..Turned::default() });
+            let turned = Some(Turned {
+                paused: true,
+                ..Turned::default()
+            });
             let acme = TenantStatus::of(TenantId::new("acme").unwrap());
-            pool.tenants = vec![TenantStatus { turned, backlog: pool.backlog, ..acme }];
+            pool.tenants = vec![TenantStatus {
+                turned,
+                backlog: pool.backlog,
+                ..acme
+            }];
         };
         assert_eq!(of_one(held), 1, "nobody may work on it");
-        let older = |pool: &mut PoolStatus| pool.lines = Lines { moved: 3_600, parked: 9 };
+        let older = |pool: &mut PoolStatus| {
+            pool.lines = Lines {
+                moved: 3_600,
+                parked: 9,
+            }
+        };
         assert_eq!(of_one(older), 2, "a process that tells of lines alone");
     }
 
     #[test]
     fn nobody_is_wanted_beyond_the_partitions() {
-        let few = |pool: &mut PoolStatus| (pool.partitions, pool.lanes) = (4, vec![lag(1_000_000, 900_000)]);
+        let few = |pool: &mut PoolStatus| {
+            (pool.partitions, pool.lanes) = (4, vec![lag(1_000_000, 900_000)])
+        };
         assert_eq!(of_one(few), 4);
     }
 }

@@ -78,8 +78,19 @@ enum Queue {
 impl<T> Scheduler<T> {
     /// Makes an empty queue with one lane per weight in the rules.
     pub fn new(rules: Rules) -> Self {
-        let lanes = rules.lane_weights.iter().map(|weight| Lane::new(*weight)).collect();
-        Self { rules, lanes, arena: Arena::default(), queued: 0, running: 0, since_first: usize::MAX }
+        let lanes = rules
+            .lane_weights
+            .iter()
+            .map(|weight| Lane::new(*weight))
+            .collect();
+        Self {
+            rules,
+            lanes,
+            arena: Arena::default(),
+            queued: 0,
+            running: 0,
+            since_first: usize::MAX,
+        }
     }
 
     /// How much work is queued and not running.
@@ -89,7 +100,9 @@ impl<T> Scheduler<T> {
 
     /// How much of it is one tenant's.
     pub fn queued_of(&self, tenant: &TenantId) -> usize {
-        self.arena.tenant_named(tenant).map_or(0, |tenant| tenant.queued)
+        self.arena
+            .tenant_named(tenant)
+            .map_or(0, |tenant| tenant.queued)
     }
 
     /// Everything queued, in no order; running and held work is elsewhere.
@@ -106,8 +119,15 @@ impl<T> Scheduler<T> {
     pub fn set_rules(&mut self, rules: Rules) {
         for (lane, weight) in self.lanes.iter_mut().zip(&rules.lane_weights) {
             if lane.weight != i64::from((*weight).max(1)) {
-                let (first, turn) = (std::mem::take(&mut lane.first), std::mem::take(&mut lane.turn));
-                *lane = Lane { first, turn, ..Lane::new(*weight) };
+                let (first, turn) = (
+                    std::mem::take(&mut lane.first),
+                    std::mem::take(&mut lane.turn),
+                );
+                *lane = Lane {
+                    first,
+                    turn,
+                    ..Lane::new(*weight)
+                };
             }
         }
         self.rules = rules;
@@ -128,9 +148,18 @@ impl<T> Scheduler<T> {
     /// parts of the work itself. Two conversations of a tenant that share a hash merely wait for each other.
     pub fn place(&mut self, lane: usize, tenant: &TenantId, conversation: impl Hash) -> Place {
         let lane = lane.min(self.lanes.len().saturating_sub(1));
-        let tenant = self.arena.enter_tenant(tenant, self.lanes.len(), &self.rules);
-        let key = Key { tenant, lane, hash: self.arena.hash(conversation) };
-        Place { conversation: self.arena.enter_conversation(key), tenant }
+        let tenant = self
+            .arena
+            .enter_tenant(tenant, self.lanes.len(), &self.rules);
+        let key = Key {
+            tenant,
+            lane,
+            hash: self.arena.hash(conversation),
+        };
+        Place {
+            conversation: self.arena.enter_conversation(key),
+            tenant,
+        }
     }
 
     /// Adds work behind everything of its conversation. The cost is what it takes of its tenant's turn: 1 for an
@@ -158,7 +187,11 @@ impl<T> Scheduler<T> {
         self.count_queued(tenant_id, -1);
         self.count_running(tenant_id, 1);
         self.spend(lane, queue, tenant_id, cost);
-        self.since_first = if queue == Queue::First { 0 } else { self.since_first.saturating_add(1) };
+        self.since_first = if queue == Queue::First {
+            0
+        } else {
+            self.since_first.saturating_add(1)
+        };
         Some((Slot { conversation }, item))
     }
 
@@ -170,14 +203,18 @@ impl<T> Scheduler<T> {
 
     /// The work of the slot waits for a retry: it holds its conversation, but no place among the running.
     pub fn hold(&mut self, slot: &Slot) {
-        let Some(tenant) = self.arena.tenant_of(slot.conversation) else { return };
+        let Some(tenant) = self.arena.tenant_of(slot.conversation) else {
+            return;
+        };
         self.count_running(tenant, -1);
         self.offer_turns(tenant);
     }
 
     /// The wait of held work is over: it runs again before anything else of its conversation.
     pub fn resume(&mut self, slot: Slot, item: T) {
-        let Some(tenant) = self.arena.tenant_of(slot.conversation) else { return };
+        let Some(tenant) = self.arena.tenant_of(slot.conversation) else {
+            return;
+        };
         self.arena.prepend(slot.conversation, item);
         self.count_queued(tenant, 1);
         self.let_go(slot);
@@ -198,7 +235,9 @@ impl<T> Scheduler<T> {
 
     /// Whether no more work of a tenant could start, although there may be room.
     pub fn is_capped(&self, tenant: &TenantId) -> bool {
-        self.arena.tenant_named(tenant).is_some_and(|tenant| !tenant.may_run(&self.rules))
+        self.arena
+            .tenant_named(tenant)
+            .is_some_and(|tenant| !tenant.may_run(&self.rules))
     }
 
     /// Drops queued work that is not to be kept; running and held work stays. Takes time for all that is queued.
@@ -216,7 +255,9 @@ impl<T> Scheduler<T> {
         }
         self.arena.unready_all();
         for id in self.arena.conversations() {
-            let Some(tenant) = self.arena.tenant_of(id) else { continue };
+            let Some(tenant) = self.arena.tenant_of(id) else {
+                continue;
+            };
             let mut left = Chain::default();
             while let Some(node) = self.arena.detach(id) {
                 if self.arena.item(node).is_some_and(&mut takes) {
@@ -236,7 +277,13 @@ impl<T> Scheduler<T> {
 
     /// Puts a conversation that may go on among its tenant's ready ones, or forgets it when nothing is left of it.
     fn make_ready(&mut self, id: usize) {
-        let Some(Conversation { key, items, busy: false, ready: false, .. }) = self.arena.conversation(id)
+        let Some(Conversation {
+            key,
+            items,
+            busy: false,
+            ready: false,
+            ..
+        }) = self.arena.conversation(id)
         else {
             return;
         };
@@ -257,11 +304,19 @@ impl<T> Scheduler<T> {
 
     /// Puts the tenant into one of the lane's queues when it may run something and is not there yet.
     fn offer_turn(&mut self, lane_index: usize, id: usize) {
-        let Some(tenant) = self.arena.tenant_mut(id) else { return };
+        let Some(tenant) = self.arena.tenant_mut(id) else {
+            return;
+        };
         let may_run = tenant.may_run(&self.rules);
-        let queue = if tenant.running == 0 && tenant.queued <= 1 { Queue::First } else { Queue::Turn };
-        let (Some(member), Some(lane)) = (tenant.lanes.get_mut(lane_index), self.lanes.get_mut(lane_index))
-        else {
+        let queue = if tenant.running == 0 && tenant.queued <= 1 {
+            Queue::First
+        } else {
+            Queue::Turn
+        };
+        let (Some(member), Some(lane)) = (
+            tenant.lanes.get_mut(lane_index),
+            self.lanes.get_mut(lane_index),
+        ) else {
             return;
         };
         if may_run && !member.in_turn && !member.ready.is_empty() {
@@ -273,7 +328,11 @@ impl<T> Scheduler<T> {
     /// Whether those that take turns may start something: not what is kept free for whoever comes first.
     fn has_turns(&self) -> bool {
         let none_came = self.since_first >= self.rules.permits.saturating_mul(ROUNDS_KEPT);
-        let kept = if none_came { 0 } else { kept_free(self.rules.permits) };
+        let kept = if none_came {
+            0
+        } else {
+            kept_free(self.rules.permits)
+        };
         self.running < self.rules.permits.saturating_sub(kept)
     }
 
@@ -283,10 +342,21 @@ impl<T> Scheduler<T> {
             self.drop_stale(lane, Queue::First);
             self.drop_stale(lane, Queue::Turn);
         }
-        let can_start = |lane: &Lane| !lane.first.is_empty() || (has_turns && !lane.turn.is_empty());
-        let total: i64 = self.lanes.iter().filter(|lane| can_start(lane)).map(|lane| lane.weight).sum();
+        let can_start =
+            |lane: &Lane| !lane.first.is_empty() || (has_turns && !lane.turn.is_empty());
+        let total: i64 = self
+            .lanes
+            .iter()
+            .filter(|lane| can_start(lane))
+            .map(|lane| lane.weight)
+            .sum();
         let mut best: Option<(i64, usize)> = None;
-        for (index, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| can_start(lane)) {
+        for (index, lane) in self
+            .lanes
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, lane)| can_start(lane))
+        {
             lane.credit += lane.weight;
             if best.is_none_or(|(credit, _)| lane.credit > credit) {
                 best = Some((lane.credit, index));
@@ -301,8 +371,16 @@ impl<T> Scheduler<T> {
 
     /// Drops from the front those that may not run now, for instance because another lane filled their cap.
     fn drop_stale(&mut self, lane: usize, queue: Queue) {
-        while let Some(front) = self.lanes.get_mut(lane).and_then(|lane| lane.queue(queue).front().copied()) {
-            if self.arena.tenant_mut(front).is_some_and(|tenant| tenant.may_run(&self.rules)) {
+        while let Some(front) = self
+            .lanes
+            .get_mut(lane)
+            .and_then(|lane| lane.queue(queue).front().copied())
+        {
+            if self
+                .arena
+                .tenant_mut(front)
+                .is_some_and(|tenant| tenant.may_run(&self.rules))
+            {
                 return;
             }
             self.end_turn(lane, queue);
@@ -334,13 +412,21 @@ impl<T> Scheduler<T> {
 
     /// Takes the cost of what was started from the credit of the front, and passes the turn on when it is spent.
     fn spend(&mut self, lane: usize, queue: Queue, id: usize, cost: u32) {
-        let Some(tenant) = self.arena.tenant_mut(id) else { return };
+        let Some(tenant) = self.arena.tenant_mut(id) else {
+            return;
+        };
         let may_run = tenant.may_run(&self.rules);
-        let Some(member) = tenant.lanes.get_mut(lane) else { return };
+        let Some(member) = tenant.lanes.get_mut(lane) else {
+            return;
+        };
         member.credit -= i64::from(cost.clamp(1, rules::COST_MAX)) * i64::from(WEIGHT_DEFAULT);
         let (has_more, has_credit) = (may_run && !member.ready.is_empty(), member.credit > 0);
         if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.preferred = if queue == Queue::First { lane.preferred.saturating_add(1) } else { 0 };
+            lane.preferred = if queue == Queue::First {
+                lane.preferred.saturating_add(1)
+            } else {
+                0
+            };
         }
         if !has_more {
             self.end_turn(lane, queue);
@@ -353,11 +439,17 @@ impl<T> Scheduler<T> {
 
     /// Takes the front out of its queue. Credit it did not use is forfeited, a debt stays.
     fn end_turn(&mut self, lane_index: usize, queue: Queue) {
-        let Some(front) = self.lanes.get_mut(lane_index).and_then(|lane| lane.queue(queue).pop_front())
+        let Some(front) = self
+            .lanes
+            .get_mut(lane_index)
+            .and_then(|lane| lane.queue(queue).pop_front())
         else {
             return;
         };
-        if let Some(member) = self.arena.tenant_mut(front).and_then(|tenant| tenant.lanes.get_mut(lane_index))
+        if let Some(member) = self
+            .arena
+            .tenant_mut(front)
+            .and_then(|tenant| tenant.lanes.get_mut(lane_index))
         {
             member.in_turn = false;
             member.credit = member.credit.min(0);

@@ -51,8 +51,7 @@ impl PoolSettings {
         let give_up_after = reader.duration(&key("give_up_after"));
         let max_age = reader.duration("nats.max_age");
         if give_up_after > longest_wait(max_age) {
-            let mistake =
-                "longer than nats.max_age less a day: an update would be gone before it is given up";
+            let mistake = "longer than nats.max_age less a day: an update would be gone before it is given up";
             reader.mistake(&key("give_up_after"), mistake);
         }
         let concurrency = concurrency(reader, pool);
@@ -74,15 +73,20 @@ impl PoolSettings {
     pub fn shared(reader: &mut Reader) -> Self {
         Self {
             window: count(reader, "pools.window", 65_536),
-            window_bytes_max: usize::try_from(reader.bytes("pools.window_bytes_max", 8 << 20..=1 << 36))
-                .unwrap_or(usize::MAX),
+            window_bytes_max: usize::try_from(
+                reader.bytes("pools.window_bytes_max", 8 << 20..=1 << 36),
+            )
+            .unwrap_or(usize::MAX),
             tenant_in_flight_max: count(reader, "pools.tenant_in_flight_max", 4096),
             ack_wait: reader.duration("pools.ack_wait"),
             drain_timeout: reader.duration("pools.drain_timeout"),
             concurrency: 1,
             adaptive: None,
             attempts_max: 5,
-            backoff: Backoff { initial: Duration::from_millis(200), max: Duration::from_secs(5) },
+            backoff: Backoff {
+                initial: Duration::from_millis(200),
+                max: Duration::from_secs(5),
+            },
             attempt_timeout: Duration::from_secs(30),
             give_up_after: Duration::from_secs(3600),
             spill_share: count(reader, "pools.spill_share", 100),
@@ -100,7 +104,11 @@ impl Concurrency {
     /// Reads them.
     pub fn read(reader: &mut Reader) -> Self {
         let pools = Pool::ALL.into_iter().filter(|pool| *pool != Pool::Journal);
-        Self(pools.map(|pool| (pool, concurrency(reader, pool))).collect())
+        Self(
+            pools
+                .map(|pool| (pool, concurrency(reader, pool)))
+                .collect(),
+        )
     }
 
     /// Those of a pool; 1 of one that works in batches.
@@ -111,11 +119,16 @@ impl Concurrency {
 
 /// How long an update may wait in streams that keep it for so long: a day less, or three quarters of less than four.
 fn longest_wait(max_age: Duration) -> Duration {
-    max_age.saturating_sub(Duration::from_secs(24 * 3600)).max(max_age.mul_f64(0.75))
+    max_age
+        .saturating_sub(Duration::from_secs(24 * 3600))
+        .max(max_age.mul_f64(0.75))
 }
 
 fn concurrency(reader: &mut Reader, pool: Pool) -> u32 {
-    let count = reader.count(&format!("pools.{pool}.concurrency"), 1..=u64::from(CONCURRENCY_MAX));
+    let count = reader.count(
+        &format!("pools.{pool}.concurrency"),
+        1..=u64::from(CONCURRENCY_MAX),
+    );
     u32::try_from(count).unwrap_or(1)
 }
 
@@ -147,8 +160,14 @@ mod tests {
     fn nothing_waits_longer_than_the_streams_keep_it() {
         let week = Duration::from_secs(7 * 24 * 3600);
         assert_eq!(longest_wait(week), Duration::from_secs(6 * 24 * 3600));
-        assert_eq!(longest_wait(Duration::from_secs(4 * 3600)), Duration::from_secs(3 * 3600));
-        let variable = ("ACKLINE_POOLS_RELAY_GIVE_UP_AFTER".to_owned(), "7d".to_owned());
+        assert_eq!(
+            longest_wait(Duration::from_secs(4 * 3600)),
+            Duration::from_secs(3 * 3600)
+        );
+        let variable = (
+            "ACKLINE_POOLS_RELAY_GIVE_UP_AFTER".to_owned(),
+            "7d".to_owned(),
+        );
         let mut reader = Reader::load(None, [variable]);
         PoolSettings::read(&mut reader, Pool::Relay);
         let report = reader.finish().unwrap_err().to_string();
@@ -159,22 +178,41 @@ mod tests {
     }
 
     fn mistakes(adaptive: &str) -> String {
-        let variable = |name: &str, value: &str| (format!("ACKLINE_POOLS_CRM_{name}"), value.to_owned());
-        let mut reader = Reader::load(None, [variable("ADAPTIVE", adaptive), variable("CONCURRENCY", "16")]);
+        let variable =
+            |name: &str, value: &str| (format!("ACKLINE_POOLS_CRM_{name}"), value.to_owned());
+        let mut reader = Reader::load(
+            None,
+            [
+                variable("ADAPTIVE", adaptive),
+                variable("CONCURRENCY", "16"),
+            ],
+        );
         PoolSettings::read(&mut reader, Pool::Crm);
-        reader.finish().map_or_else(|report| report.to_string(), |()| String::new())
+        reader
+            .finish()
+            .map_or_else(|report| report.to_string(), |()| String::new())
     }
 
     #[test]
     fn adaptive_concurrency_is_off_unless_it_is_configured_and_stays_below_the_concurrency() {
         let mut reader = Reader::load(None, []);
         for pool in Pool::ALL.into_iter().filter(|pool| *pool != Pool::Journal) {
-            assert_eq!(PoolSettings::read(&mut reader, pool).adaptive, None, "{pool}");
+            assert_eq!(
+                PoolSettings::read(&mut reader, pool).adaptive,
+                None,
+                "{pool}"
+            );
         }
         reader.finish().unwrap();
-        assert_eq!((mistakes("2..16"), mistakes("off")), (String::new(), String::new()));
+        assert_eq!(
+            (mistakes("2..16"), mistakes("off")),
+            (String::new(), String::new())
+        );
         for (text, part) in [
-            ("2..17", "pools.crm.adaptive: 17 is more than the pool's concurrency of 16"),
+            (
+                "2..17",
+                "pools.crm.adaptive: 17 is more than the pool's concurrency of 16",
+            ),
             ("some", "pools.crm.adaptive: `some` is not understood"),
         ] {
             assert!(mistakes(text).contains(part), "{}", mistakes(text));

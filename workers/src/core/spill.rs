@@ -115,7 +115,10 @@ impl Spill {
     pub fn look_again(&mut self) {
         let (store, pool) = (self.store.clone(), self.pool);
         self.tasks.spawn(async move {
-            let counts = store.count(&subjects::spill_filter(pool, None)).await.unwrap_or_default();
+            let counts = store
+                .count(&subjects::spill_filter(pool, None))
+                .await
+                .unwrap_or_default();
             Event::Recounted(lines_of(counts))
         });
     }
@@ -175,7 +178,9 @@ async fn load(
     if messages.is_empty() {
         // A follower may lag behind; the stream's leader knows.
         let counts = store.count(subject).await?;
-        return Ok(Loaded::Nothing(counts.iter().map(|(_, count)| *count).sum()));
+        return Ok(Loaded::Nothing(
+            counts.iter().map(|(_, count)| *count).sum(),
+        ));
     }
     let total = messages.len();
     let mut entries = Vec::with_capacity(total);
@@ -188,7 +193,12 @@ async fn load(
         };
         let Some(permit) = permit else { break };
         let (sequence, note) = (message.sequence, copy::note(&message.headers));
-        entries.push(Loading { sequence, original: copy::read(message), note, permit });
+        entries.push(Loading {
+            sequence,
+            original: copy::read(message),
+            note,
+            permit,
+        });
     }
     let dropped = u64::try_from(total - entries.len()).unwrap_or(u64::MAX);
     Ok(Loaded::Entries(entries, left.saturating_add(dropped)))
@@ -196,5 +206,8 @@ async fn load(
 
 /// The spill queues among the subjects that the stream counts.
 fn lines_of(counts: Vec<(String, u64)>) -> Vec<(SpillLine, u64)> {
-    counts.into_iter().filter_map(|(subject, count)| Some((SpillLine::parse(&subject)?.1, count))).collect()
+    counts
+        .into_iter()
+        .filter_map(|(subject, count)| Some((SpillLine::parse(&subject)?.1, count)))
+        .collect()
 }

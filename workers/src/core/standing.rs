@@ -41,11 +41,17 @@ pub struct Standing(Arc<Mutex<BTreeMap<Pool, State>>>);
 impl Standing {
     /// Notes where a pool stands.
     pub fn set(&self, pool: Pool, state: State) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(pool, state);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pool, state);
     }
 
     /// All states.
     pub fn all(&self) -> BTreeMap<Pool, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }

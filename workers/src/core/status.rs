@@ -113,14 +113,19 @@ pub struct PoolStatus {
 impl PoolStatus {
     /// What waits, also of a process that does not tell it apart.
     pub fn backlog(&self) -> Backlog {
-        self.backlog.unwrap_or_else(|| counted(&self.lines, &self.load))
+        self.backlog
+            .unwrap_or_else(|| counted(&self.lines, &self.load))
     }
 }
 
 /// A tenant's line can be worked on; a conversation's waits, and so does what waits in memory.
 fn counted(lines: &Lines, load: &Load) -> Backlog {
     let waiting = lines.parked.saturating_add(load.waiting);
-    Backlog { ready: lines.moved, waiting, ..Backlog::default() }
+    Backlog {
+        ready: lines.moved,
+        waiting,
+        ..Backlog::default()
+    }
 }
 
 /// Work held in memory.
@@ -281,12 +286,16 @@ impl TenantStatus {
 
     /// What waits, also of a process that does not tell it apart.
     pub fn backlog(&self) -> Backlog {
-        self.backlog.unwrap_or_else(|| counted(&self.lines, &self.load))
+        self.backlog
+            .unwrap_or_else(|| counted(&self.lines, &self.load))
     }
 
     /// Everything of it that was read and is not finished, in memory and in lines.
     pub fn unfinished(&self) -> u64 {
-        self.load.queued.saturating_add(self.load.running).saturating_add(self.backlog().total())
+        self.load
+            .queued
+            .saturating_add(self.load.running)
+            .saturating_add(self.backlog().total())
     }
 
     /// Whether it is paused, drained or discarded.
@@ -296,6 +305,9 @@ impl TenantStatus {
 
     /// The order in which tenants are listed: first those that are held, then those with most to do.
     pub fn order(&self, other: &Self) -> Ordering {
-        other.is_held().cmp(&self.is_held()).then_with(|| other.weight().total_cmp(&self.weight()))
+        other
+            .is_held()
+            .cmp(&self.is_held())
+            .then_with(|| other.weight().total_cmp(&self.weight()))
     }
 }

@@ -28,7 +28,10 @@ pub struct Moment {
 impl Moment {
     /// The moment now.
     pub fn now() -> Self {
-        Self { steady: Instant::now(), wall: SystemTime::now() }
+        Self {
+            steady: Instant::now(),
+            wall: SystemTime::now(),
+        }
     }
 
     /// Time from an earlier moment, by whichever clock says more.
@@ -54,7 +57,10 @@ struct Renewals {
 impl Freshness {
     /// Starts without a renewal.
     pub fn new(ttl: Duration) -> Self {
-        Self { ttl, renewals: Mutex::default() }
+        Self {
+            ttl,
+            renewals: Mutex::default(),
+        }
     }
 
     /// How long a membership lives without renewal.
@@ -65,7 +71,9 @@ impl Freshness {
     /// Notes a renewal that was asked for at that moment; tells whether the membership had lapsed before it.
     pub fn renewed(&self, asked: Moment) -> bool {
         let mut renewals = self.lock();
-        let lapsed = renewals.last.is_none_or(|last| asked.since(last) >= self.ttl.mul_f64(FRESH_SHARE));
+        let lapsed = renewals
+            .last
+            .is_none_or(|last| asked.since(last) >= self.ttl.mul_f64(FRESH_SHARE));
         renewals.lapses += u64::from(lapsed);
         renewals.last = Some(asked);
         lapsed
@@ -118,7 +126,14 @@ impl Tenure {
     /// A tenure won by a claim that was begun when the membership had lapsed this often.
     pub fn new(partition: Partition, title: Title, lapses: u64, freshness: Arc<Freshness>) -> Self {
         let (leaving, cut) = (AtomicBool::new(false), watch::channel(false).0);
-        Self(Arc::new(Held { partition, title, lapses, freshness, leaving, cut }))
+        Self(Arc::new(Held {
+            partition,
+            title,
+            lapses,
+            freshness,
+            leaving,
+            cut,
+        }))
     }
 
     /// The partition.
@@ -177,12 +192,24 @@ mod tests {
 
     fn ago(seconds: u64) -> Moment {
         let back = Duration::from_secs(seconds);
-        Moment { steady: Instant::now().checked_sub(back).unwrap(), wall: SystemTime::now() - back }
+        Moment {
+            steady: Instant::now().checked_sub(back).unwrap(),
+            wall: SystemTime::now() - back,
+        }
     }
 
     fn tenure(freshness: &Arc<Freshness>) -> Tenure {
-        let title = Title { revision: 1, epoch: 1, bucket: 0 };
-        Tenure::new(Partition(0), title, freshness.fresh().unwrap(), freshness.clone())
+        let title = Title {
+            revision: 1,
+            epoch: 1,
+            bucket: 0,
+        };
+        Tenure::new(
+            Partition(0),
+            title,
+            freshness.fresh().unwrap(),
+            freshness.clone(),
+        )
     }
 
     #[test]
@@ -214,7 +241,10 @@ mod tests {
     #[test]
     fn the_wall_clock_counts_when_the_other_stood_still() {
         let freshness = Freshness::new(TTL);
-        freshness.renewed(Moment { steady: Instant::now(), ..ago(7) });
+        freshness.renewed(Moment {
+            steady: Instant::now(),
+            ..ago(7)
+        });
         assert!(freshness.fresh().is_none());
     }
 

@@ -26,7 +26,10 @@ const LEFT: f64 = 0.9;
 impl<K: Clone + Eq + Hash + Ord> TopList<K> {
     /// Makes an empty list.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), entries: HashMap::new() }
+        Self {
+            capacity: capacity.max(1),
+            entries: HashMap::new(),
+        }
     }
 
     /// Counts one for the key.
@@ -37,13 +40,22 @@ impl<K: Clone + Eq + Hash + Ord> TopList<K> {
         }
         let mut error = 0.0;
         if self.entries.len() >= self.capacity {
-            let smallest = self.entries.iter().min_by(|(_, one), (_, two)| one.count.total_cmp(&two.count));
+            let smallest = self
+                .entries
+                .iter()
+                .min_by(|(_, one), (_, two)| one.count.total_cmp(&two.count));
             if let Some((key, count)) = smallest.map(|(key, entry)| (key.clone(), entry.count)) {
                 error = count;
                 self.entries.remove(&key);
             }
         }
-        self.entries.insert(key.clone(), Entry { count: error + 1.0, error });
+        self.entries.insert(
+            key.clone(),
+            Entry {
+                count: error + 1.0,
+                error,
+            },
+        );
     }
 
     /// Lets a tenth of every count fade; called at equal times, the counts are rates.
@@ -58,16 +70,23 @@ impl<K: Clone + Eq + Hash + Ord> TopList<K> {
     /// The `n` first with their hits per time between two fades, most first.
     pub fn first(&self, n: usize) -> Vec<(K, f64)> {
         let certain = |entry: &Entry| (entry.count - entry.error).max(0.0);
-        let mut all: Vec<_> =
-            self.entries.iter().map(|(key, entry)| (key.clone(), certain(entry) * (1.0 - LEFT))).collect();
-        all.sort_by(|(key_one, one), (key_two, two)| two.total_cmp(one).then_with(|| key_one.cmp(key_two)));
+        let mut all: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(key, entry)| (key.clone(), certain(entry) * (1.0 - LEFT)))
+            .collect();
+        all.sort_by(|(key_one, one), (key_two, two)| {
+            two.total_cmp(one).then_with(|| key_one.cmp(key_two))
+        });
         all.truncate(n);
         all
     }
 
     /// A key's hits per time between two fades, as far as it is on the list.
     pub fn rate(&self, key: &K) -> f64 {
-        self.entries.get(key).map_or(0.0, |entry| (entry.count - entry.error).max(0.0) * (1.0 - LEFT))
+        self.entries.get(key).map_or(0.0, |entry| {
+            (entry.count - entry.error).max(0.0) * (1.0 - LEFT)
+        })
     }
 }
 

@@ -145,22 +145,33 @@ impl Table {
     /// Every tenant of which something is turned in a pool, in no order.
     pub fn tenants(&self, pool: Pool) -> impl Iterator<Item = (&TenantId, &Stamped<TenantTuning>)> {
         let table = self.tenants.get(&pool).into_iter();
-        table.flat_map(|table| table.iter()).map(|(tenant, entry)| (tenant, entry.as_ref()))
+        table
+            .flat_map(|table| table.iter())
+            .map(|(tenant, entry)| (tenant, entry.as_ref()))
     }
 
     /// The settings of a pool as they are in effect.
-    pub fn effective(&self, pool: Pool, settings: &PoolSettings, lanes: &[LaneSource]) -> Effective {
+    pub fn effective(
+        &self,
+        pool: Pool,
+        settings: &PoolSettings,
+        lanes: &[LaneSource],
+    ) -> Effective {
         let none = PoolTuning::default();
         let tuning = self.pool(pool).map_or(&none, |entry| &entry.value);
-        let weight = |lane: &LaneSource| tuning.lanes.get(lane.name).copied().unwrap_or(lane.weight);
+        let weight =
+            |lane: &LaneSource| tuning.lanes.get(lane.name).copied().unwrap_or(lane.weight);
         let concurrency = tuning.concurrency.map_or(settings.concurrency, as_count);
         let adaptive = tuning.adaptive.map_or(settings.adaptive, Choice::range);
         // Whoever lowers the concurrency means it, whatever range was set before.
-        let adaptive = adaptive.map(|range| range.capped(u32::try_from(concurrency).unwrap_or(u32::MAX)));
+        let adaptive =
+            adaptive.map(|range| range.capped(u32::try_from(concurrency).unwrap_or(u32::MAX)));
         Effective {
             concurrency: adaptive.map_or(concurrency, |range| as_count(range.max())),
             adaptive,
-            tenant_in_flight_max: tuning.tenant_in_flight_max.map_or(settings.tenant_in_flight_max, as_count),
+            tenant_in_flight_max: tuning
+                .tenant_in_flight_max
+                .map_or(settings.tenant_in_flight_max, as_count),
             lanes: lanes.iter().map(|lane| (lane.name, weight(lane))).collect(),
             paused: tuning.paused,
         }
@@ -169,7 +180,9 @@ impl Table {
     /// The same as the scheduler takes it, tenants included.
     pub fn rules(&self, pool: Pool, settings: &PoolSettings, lanes: &[LaneSource]) -> Rules {
         let effective = self.effective(pool, settings, lanes);
-        let tenants = self.tenants(pool).map(|(tenant, entry)| (tenant.clone(), share(&entry.value)));
+        let tenants = self
+            .tenants(pool)
+            .map(|(tenant, entry)| (tenant.clone(), share(&entry.value)));
         Rules {
             permits: effective.concurrency,
             lane_weights: effective.lanes.iter().map(|(_, weight)| *weight).collect(),
@@ -182,20 +195,32 @@ impl Table {
     /// Whether a pool, or the tenant in it, is told not to start anything.
     pub fn is_paused(&self, pool: Pool, tenant: &TenantId) -> bool {
         self.pool(pool).is_some_and(|entry| entry.value.paused)
-            || self.tenant(pool, tenant).is_some_and(|entry| entry.value.paused)
+            || self
+                .tenant(pool, tenant)
+                .is_some_and(|entry| entry.value.paused)
     }
 
     /// What is done with an update of a tenant that was received at a time.
     pub fn handling(&self, pool: Pool, tenant: &TenantId, received_ms: u64) -> Handling {
         match self.tenant(pool, tenant) {
-            Some(Stamped { value: TenantTuning { mode: Some(Mode::Discard), .. }, by, .. }) => {
-                Handling::Discard(by.clone())
-            }
-            Some(Stamped { value: TenantTuning { mode: Some(Mode::Drain), .. }, at_ms, .. })
-                if received_ms > *at_ms =>
-            {
-                Handling::Keep
-            }
+            Some(Stamped {
+                value:
+                    TenantTuning {
+                        mode: Some(Mode::Discard),
+                        ..
+                    },
+                by,
+                ..
+            }) => Handling::Discard(by.clone()),
+            Some(Stamped {
+                value:
+                    TenantTuning {
+                        mode: Some(Mode::Drain),
+                        ..
+                    },
+                at_ms,
+                ..
+            }) if received_ms > *at_ms => Handling::Keep,
             _ => Handling::Work,
         }
     }
@@ -248,24 +273,54 @@ mod tests {
 
     fn fold(table: &mut Table, key: &str, value: serde_json::Value) {
         let stamped = json!({"value": value, "by": "somebody", "at_ms": 1000});
-        table.fold(key, Some(stamped.to_string().as_bytes())).unwrap();
+        table
+            .fold(key, Some(stamped.to_string().as_bytes()))
+            .unwrap();
     }
 
     #[test]
     fn what_is_turned_lies_over_what_is_configured_and_comes_off_again() {
         let settings = PoolSettings::read(&mut Reader::load(None, []), POOL);
         let lanes = [
-            LaneSource { name: "msg", stream: "S", filters: |_| Vec::new(), weight: 2 },
-            LaneSource { name: "sts", stream: "S", filters: |_| Vec::new(), weight: 1 },
+            LaneSource {
+                name: "msg",
+                stream: "S",
+                filters: |_| Vec::new(),
+                weight: 2,
+            },
+            LaneSource {
+                name: "sts",
+                stream: "S",
+                filters: |_| Vec::new(),
+                weight: 1,
+            },
         ];
         let mut table = Table::default();
         let configured = table.rules(POOL, &settings, &lanes);
-        fold(&mut table, "pool.relay", json!({"concurrency": 3, "lanes": {"sts": 7}, "paused": true}));
-        fold(&mut table, "tenant.relay.acme", json!({"weight": 20, "in_flight_max": 2}));
+        fold(
+            &mut table,
+            "pool.relay",
+            json!({"concurrency": 3, "lanes": {"sts": 7}, "paused": true}),
+        );
+        fold(
+            &mut table,
+            "tenant.relay.acme",
+            json!({"weight": 20, "in_flight_max": 2}),
+        );
         let rules = table.rules(POOL, &settings, &lanes);
-        assert_eq!((rules.permits, rules.paused, &rules.lane_weights[..]), (3, true, &[2, 7][..]));
+        assert_eq!(
+            (rules.permits, rules.paused, &rules.lane_weights[..]),
+            (3, true, &[2, 7][..])
+        );
         let acme = TenantId::new("acme").unwrap();
-        assert_eq!(rules.share(&acme), Share { weight: 20, cap: Some(2), paused: false });
+        assert_eq!(
+            rules.share(&acme),
+            Share {
+                weight: 20,
+                cap: Some(2),
+                paused: false
+            }
+        );
         assert!(table.is_paused(POOL, &acme) && !table.is_paused(Pool::Crm, &acme));
         table.fold("pool.relay", None).unwrap();
         table.fold("tenant.relay.acme", None).unwrap();
@@ -278,12 +333,19 @@ mod tests {
         let mut table = Table::default();
         let effective = |table: &Table, settings: &PoolSettings| {
             let effective = table.effective(POOL, settings, &[]);
-            (effective.concurrency, effective.adaptive.map(|range| (range.min(), range.max())))
+            (
+                effective.concurrency,
+                effective.adaptive.map(|range| (range.min(), range.max())),
+            )
         };
         assert_eq!(effective(&table, &settings), (64, None));
         fold(&mut table, "pool.relay", json!({"adaptive": "8..32"}));
         assert_eq!(effective(&table, &settings), (32, Some((8, 32))));
-        fold(&mut table, "pool.relay", json!({"adaptive": "8..32", "concurrency": 4}));
+        fold(
+            &mut table,
+            "pool.relay",
+            json!({"adaptive": "8..32", "concurrency": 4}),
+        );
         assert_eq!(effective(&table, &settings), (4, Some((4, 4))));
         settings.adaptive = Range::new(2, 16).ok();
         fold(&mut table, "pool.relay", json!({}));
@@ -296,11 +358,21 @@ mod tests {
     fn an_entry_that_does_not_parse_leaves_the_configured_value() {
         let mut table = Table::default();
         fold(&mut table, "pool.relay", json!({"paused": true}));
-        let newer = json!({"value": {"paused": true, "until": "later"}, "by": "x", "at_ms": 1, "why": "y"});
-        table.fold("pool.relay", Some(newer.to_string().as_bytes())).unwrap();
-        assert!(table.pool(POOL).unwrap().value.paused, "what is not known is passed over");
+        let newer =
+            json!({"value": {"paused": true, "until": "later"}, "by": "x", "at_ms": 1, "why": "y"});
+        table
+            .fold("pool.relay", Some(newer.to_string().as_bytes()))
+            .unwrap();
+        assert!(
+            table.pool(POOL).unwrap().value.paused,
+            "what is not known is passed over"
+        );
         let wrong = json!({"value": {"paused": 7}, "by": "x", "at_ms": 1});
-        assert!(table.fold("pool.relay", Some(wrong.to_string().as_bytes())).is_err());
+        assert!(
+            table
+                .fold("pool.relay", Some(wrong.to_string().as_bytes()))
+                .is_err()
+        );
         assert!(table.pool(POOL).is_none());
     }
 
@@ -311,6 +383,9 @@ mod tests {
         assert_eq!(table.handling(POOL, &acme, 1000), Handling::Work);
         assert_eq!(table.handling(POOL, &acme, 1001), Handling::Keep);
         fold(&mut table, "tenant.relay.acme", json!({"mode": "discard"}));
-        assert_eq!(table.handling(POOL, &acme, 1), Handling::Discard("somebody".to_owned()));
+        assert_eq!(
+            table.handling(POOL, &acme, 1),
+            Handling::Discard("somebody".to_owned())
+        );
     }
 }

@@ -41,10 +41,18 @@ impl Upkeep {
         let rounds = async {
             loop {
                 let connects = connects(&client);
-                if timeout(LOOK_WAIT, self.look(&client, &settings)).await.is_err() {
+                if timeout(LOOK_WAIT, self.look(&client, &settings))
+                    .await
+                    .is_err()
+                {
                     tracing::debug!("the streams could not be looked at in time");
                 }
-                let next = Instant::now() + if self.is_lost() { CONNECTION_CHECK } else { LOOK_EVERY };
+                let next = Instant::now()
+                    + if self.is_lost() {
+                        CONNECTION_CHECK
+                    } else {
+                        LOOK_EVERY
+                    };
                 while Instant::now() < next && self::connects(&client) == connects {
                     sleep(CONNECTION_CHECK).await;
                 }

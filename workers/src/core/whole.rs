@@ -30,7 +30,9 @@ pub struct Whole {
 
 /// Keeps a payload; keeping it again changes nothing. An error means that NATS is away, and nothing else is worth waiting for.
 pub async fn keep(log: &Log, name: &str, payload: &Bytes) -> Result<(), String> {
-    let Err(error) = put(log, name, payload).await else { return Ok(()) };
+    let Err(error) = put(log, name, payload).await else {
+        return Ok(());
+    };
     if is_away(log) {
         return Err(error);
     }
@@ -47,9 +49,16 @@ async fn put(log: &Log, name: &str, payload: &Bytes) -> Result<(), String> {
         return Ok(());
     }
     let chunk = CHUNK_BYTES.min(log.message_bytes_max() / 2).max(1);
-    let object =
-        ObjectMetadata { name: name.to_owned(), chunk_size: Some(chunk), ..ObjectMetadata::default() };
-    store.put(object, &mut payload.as_ref()).await.map(drop).map_err(|error| error.to_string())
+    let object = ObjectMetadata {
+        name: name.to_owned(),
+        chunk_size: Some(chunk),
+        ..ObjectMetadata::default()
+    };
+    store
+        .put(object, &mut payload.as_ref())
+        .await
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 async fn open(log: &Log) -> Result<ObjectStore, String> {
@@ -57,21 +66,35 @@ async fn open(log: &Log) -> Result<ObjectStore, String> {
     if let Ok(store) = context.get_object_store(OBJECTS_DEAD).await {
         return Ok(store);
     }
-    let dead = context.get_stream(DEAD).await.map_err(|error| error.to_string())?;
+    let dead = context
+        .get_stream(DEAD)
+        .await
+        .map_err(|error| error.to_string())?;
     let like = &dead.cached_info().config;
     let config = Config {
         bucket: OBJECTS_DEAD.to_owned(),
         max_age: like.max_age,
-        max_bytes: if like.max_bytes > 0 { (like.max_bytes / FRACTION).max(BYTES_MIN) } else { -1 },
+        max_bytes: if like.max_bytes > 0 {
+            (like.max_bytes / FRACTION).max(BYTES_MIN)
+        } else {
+            -1
+        },
         storage: StorageType::File,
         num_replicas: like.num_replicas,
         ..Config::default()
     };
-    context.create_object_store(config).await.map_err(|error| error.to_string())
+    context
+        .create_object_store(config)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 /// Brings a payload back, from the store or else from the message it came from; `None` when neither has it.
-pub async fn fetch(log: &Log, whole: &Whole, origin: Option<(&str, u64)>) -> Result<Option<Bytes>, String> {
+pub async fn fetch(
+    log: &Log,
+    whole: &Whole,
+    origin: Option<(&str, u64)>,
+) -> Result<Option<Bytes>, String> {
     let kept = match read(log, whole).await {
         Some(payload) => Some(payload),
         None => match origin {
@@ -90,7 +113,11 @@ async fn read(log: &Log, whole: &Whole) -> Option<Bytes> {
     let store = log.context().get_object_store(OBJECTS_DEAD).await.ok()?;
     let object = store.get(&whole.name).await.ok()?;
     let mut payload = Vec::new();
-    object.take(whole.length.min(LENGTH_MAX)).read_to_end(&mut payload).await.ok()?;
+    object
+        .take(whole.length.min(LENGTH_MAX))
+        .read_to_end(&mut payload)
+        .await
+        .ok()?;
     Some(payload.into())
 }
 

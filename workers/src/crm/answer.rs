@@ -41,8 +41,7 @@ pub enum AnswerError {
     Place(#[from] PlaceError),
 }
 
-const NO_NUMBER: &str =
-    "it is not known which WhatsApp number this conversation belongs to; the person has to write once more";
+const NO_NUMBER: &str = "it is not known which WhatsApp number this conversation belongs to; the person has to write once more";
 
 /// What a webhook asks for.
 #[derive(Debug, Default)]
@@ -61,8 +60,18 @@ pub async fn read(
     rest: Duration,
     now_ms: u64,
 ) -> Result<Asked, AnswerError> {
-    let secret = link.webhook_secret.as_ref().map(|field| platform.open(link, field)).transpose()?;
-    hook::verify(secret.as_ref(), arrived.timestamp, arrived.signature, arrived.body, now_ms)?;
+    let secret = link
+        .webhook_secret
+        .as_ref()
+        .map(|field| platform.open(link, field))
+        .transpose()?;
+    hook::verify(
+        secret.as_ref(),
+        arrived.timestamp,
+        arrived.signature,
+        arrived.body,
+        now_ms,
+    )?;
     if let Some(release) = Release::parse(arrived.body) {
         return released(platform, link, &release, now_ms).await;
     }
@@ -76,10 +85,23 @@ pub async fn read(
     let route = route.ok_or(AnswerError::Unsendable(NO_NUMBER))?;
     let command = hook::command(link, &route, &message, now_ms);
     let turn = message.by_person.then(|| {
-        let at_ms = message.written_ms.map_or(now_ms, |written| written.min(now_ms));
-        (route.number, route.to, Event::Answered { link: link.id.to_string(), at_ms, rest })
+        let at_ms = message
+            .written_ms
+            .map_or(now_ms, |written| written.min(now_ms));
+        (
+            route.number,
+            route.to,
+            Event::Answered {
+                link: link.id.to_string(),
+                at_ms,
+                rest,
+            },
+        )
     });
-    Ok(Asked { command: Some(command), turn })
+    Ok(Asked {
+        command: Some(command),
+        turn,
+    })
 }
 
 async fn released(
@@ -92,14 +114,32 @@ async fn released(
         return Ok(Asked::default());
     }
     // Whoever never wrote to a number of ours has no conversation to be released.
-    let Some(route) = route(platform, link, &release.source_id).await? else { return Ok(Asked::default()) };
+    let Some(route) = route(platform, link, &release.source_id).await? else {
+        return Ok(Asked::default());
+    };
     let at_ms = release.at_ms.map_or(now_ms, |at_ms| at_ms.min(now_ms));
-    let event = Event::Released { link: link.id.to_string(), at_ms, to_bot: release.to_bot };
-    Ok(Asked { command: None, turn: Some((route.number, route.to, event)) })
+    let event = Event::Released {
+        link: link.id.to_string(),
+        at_ms,
+        to_bot: release.to_bot,
+    };
+    Ok(Asked {
+        command: None,
+        turn: Some((route.number, route.to, event)),
+    })
 }
 
-async fn route(platform: &Platform, link: &CrmLink, source_id: &str) -> Result<Option<Route>, PlaceError> {
+async fn route(
+    platform: &Platform,
+    link: &CrmLink,
+    source_id: &str,
+) -> Result<Option<Route>, PlaceError> {
     let places = Places::new(platform.buckets.sessions.clone());
     let place = places.of_source(link, source_id).await?;
-    Ok(Route::back(&platform.snapshot(), link, place.as_ref(), source_id))
+    Ok(Route::back(
+        &platform.snapshot(),
+        link,
+        place.as_ref(),
+        source_id,
+    ))
 }

@@ -45,22 +45,41 @@ impl<'a> Chatwoot<'a> {
             value.set_sensitive(true);
             value
         });
-        let token = token.map_err(|_| misconfigured("its access_token holds characters no token has"))?;
-        let mut origin = Url::parse(&link.url).map_err(|_| misconfigured("its url cannot be read"))?;
+        let token =
+            token.map_err(|_| misconfigured("its access_token holds characters no token has"))?;
+        let mut origin =
+            Url::parse(&link.url).map_err(|_| misconfigured("its url cannot be read"))?;
         origin.set_path("");
         origin.set_query(None);
         origin.set_fragment(None);
-        Ok(Self { egress, link, token, origin, timeout })
+        Ok(Self {
+            egress,
+            link,
+            token,
+            origin,
+            timeout,
+        })
     }
 
     async fn contact(&self, person: &Person, source_id: &str) -> Result<u64, CrmError> {
         let phone = person.phone.as_ref().map(|phone| format!("+{phone}"));
-        let name = person.name.as_deref().or(phone.as_deref()).unwrap_or("WhatsApp user");
+        let name = person
+            .name
+            .as_deref()
+            .or(phone.as_deref())
+            .unwrap_or("WhatsApp user");
         let mut body = json!({"source_id": source_id, "identifier": source_id, "name": name});
         if let (Some(fields), Some(phone)) = (body.as_object_mut(), phone) {
             fields.insert("phone_number".to_owned(), json!(phone));
         }
-        let path = ["public", "api", "v1", "inboxes", &self.link.inbox_identifier, "contacts"];
+        let path = [
+            "public",
+            "api",
+            "v1",
+            "inboxes",
+            &self.link.inbox_identifier,
+            "contacts",
+        ];
         let mut answer = self.call(Method::POST, &path, Some(&body)).await?;
         if answer.status.as_u16() == 422
             && let Some(fields) = body.as_object_mut()
@@ -73,17 +92,28 @@ impl<'a> Chatwoot<'a> {
     }
 
     /// The conversation the contact already has in this inbox, unless it is resolved.
-    async fn open_conversation(&self, contact: u64, source_id: &str) -> Result<Option<u64>, CrmError> {
+    async fn open_conversation(
+        &self,
+        contact: u64,
+        source_id: &str,
+    ) -> Result<Option<u64>, CrmError> {
         let contact = contact.to_string();
-        let answer =
-            self.call(Method::GET, &self.account(&["contacts", &contact, "conversations"]), None).await?;
+        let answer = self
+            .call(
+                Method::GET,
+                &self.account(&["contacts", &contact, "conversations"]),
+                None,
+            )
+            .await?;
         if answer.status.is_client_error() {
             // A bot's token may not read contacts; the call that creates finds the conversation, too.
             return Ok(None);
         }
         let body = expect("conversations", answer)?;
         let ours = |conversation: &&Value| {
-            let source = conversation.pointer("/contact_inbox/source_id").and_then(Value::as_str);
+            let source = conversation
+                .pointer("/contact_inbox/source_id")
+                .and_then(Value::as_str);
             conversation.get("inbox_id").and_then(Value::as_u64) == Some(self.link.inbox_id)
                 && conversation.get("status").and_then(Value::as_str) != Some("resolved")
                 && source.is_none_or(|source| source == source_id)
@@ -97,13 +127,22 @@ impl<'a> Chatwoot<'a> {
             "source_id": source_id, "inbox_id": self.link.inbox_id.to_string(),
             "contact_id": contact.to_string(), "status": "open",
         });
-        let answer = self.call(Method::POST, &self.account(&["conversations"]), Some(&body)).await?;
+        let answer = self
+            .call(Method::POST, &self.account(&["conversations"]), Some(&body))
+            .await?;
         id(&expect("conversations", answer)?).ok_or_else(|| unreadable("conversations"))
     }
 
     fn account<'p>(&self, rest: &[&'p str]) -> Vec<std::borrow::Cow<'p, str>> {
-        let head = ["api".into(), "v1".into(), "accounts".into(), self.link.account_id.to_string().into()];
-        head.into_iter().chain(rest.iter().map(|&part| part.into())).collect()
+        let head = [
+            "api".into(),
+            "v1".into(),
+            "accounts".into(),
+            self.link.account_id.to_string().into(),
+        ];
+        head.into_iter()
+            .chain(rest.iter().map(|&part| part.into()))
+            .collect()
     }
 
     async fn call<P: AsRef<str>>(
@@ -157,13 +196,18 @@ impl Crm for Chatwoot<'_> {
             Some(conversation) => conversation,
             None => self.create_conversation(contact, source_id).await?,
         };
-        Ok(Thread { contact, conversation })
+        Ok(Thread {
+            contact,
+            conversation,
+        })
     }
 
     async fn post(&self, thread: Thread, entry: &Entry) -> Result<(), CrmError> {
         let conversation = thread.conversation.to_string();
         let path = self.account(&["conversations", &conversation, "messages"]);
-        let answer = self.call(Method::POST, &path, Some(&message(entry))).await?;
+        let answer = self
+            .call(Method::POST, &path, Some(&message(entry)))
+            .await?;
         in_conversation("messages", answer).map(|_| ())
     }
 
@@ -172,15 +216,22 @@ impl Crm for Chatwoot<'_> {
         let path = self.account(&["conversations", &conversation, "messages"]);
         let answer = self.call(Method::GET, &path, None).await?;
         let body = in_conversation("messages", answer)?;
-        let source = |message: &Value| message.get("source_id").and_then(Value::as_str) == Some(source_id);
+        let source =
+            |message: &Value| message.get("source_id").and_then(Value::as_str) == Some(source_id);
         Ok(list(&body).iter().any(source))
     }
 
     async fn rename(&self, thread: Thread, name: &str) -> Result<(), CrmError> {
         let contact = thread.contact.to_string();
         let path = self.account(&["contacts", &contact]);
-        let answer = self.call(Method::PUT, &path, Some(&json!({"name": name}))).await?;
-        if answer.status.is_success() { Ok(()) } else { Err(failure("contacts", &answer)) }
+        let answer = self
+            .call(Method::PUT, &path, Some(&json!({"name": name})))
+            .await?;
+        if answer.status.is_success() {
+            Ok(())
+        } else {
+            Err(failure("contacts", &answer))
+        }
     }
 }
 
@@ -196,7 +247,10 @@ fn message(entry: &Entry) -> Value {
     body.insert("private".into(), json!(entry.direction == Direction::Note));
     body.insert("source_id".into(), json!(entry.source_id));
     if let Some(wamid) = &entry.in_reply_to {
-        body.insert("content_attributes".into(), json!({"in_reply_to_external_id": wamid}));
+        body.insert(
+            "content_attributes".into(),
+            json!({"in_reply_to_external_id": wamid}),
+        );
     }
     Value::Object(body)
 }
@@ -211,7 +265,11 @@ fn expect(what: &'static str, answer: EgressAnswer) -> Result<Value, CrmError> {
 
 /// The same for calls below a conversation, which may have been deleted.
 fn in_conversation(what: &'static str, answer: EgressAnswer) -> Result<Value, CrmError> {
-    if answer.status.as_u16() == 404 { Err(CrmError::Gone) } else { expect(what, answer) }
+    if answer.status.as_u16() == 404 {
+        Err(CrmError::Gone)
+    } else {
+        expect(what, answer)
+    }
 }
 
 /// What a bad answer means. Chatwoot's words may hold personal data and are not repeated.
@@ -219,16 +277,33 @@ fn failure(what: &'static str, answer: &EgressAnswer) -> CrmError {
     let status = answer.status.as_u16();
     let after = answer.retry_after(SystemTime::now());
     let reason = format!("Chatwoot answered {status} to {what}");
-    let flooded = || answer.body.windows(FLOOD_WORDS.len()).any(|window| window == FLOOD_WORDS);
+    let flooded = || {
+        answer
+            .body
+            .windows(FLOOD_WORDS.len())
+            .any(|window| window == FLOOD_WORDS)
+    };
     let trouble = |kind| {
         let (gate, after_sending, is_unanswered) = (0, true, false);
-        Trouble { reason: reason.clone(), gate, kind, after, after_sending, is_unanswered }
+        Trouble {
+            reason: reason.clone(),
+            gate,
+            kind,
+            after,
+            after_sending,
+            is_unanswered,
+        }
     };
     match status {
         429 => CrmError::Down(trouble(TroubleKind::Busy)),
-        422 if flooded() => CrmError::Flooded { reason, after: FLOOD_WAIT },
+        422 if flooded() => CrmError::Flooded {
+            reason,
+            after: FLOOD_WAIT,
+        },
         408 | 500..=599 => CrmError::Unsure(trouble(TroubleKind::Down)),
-        401 | 403 => misconfigured(format!("{reason}: its access_token is not accepted for this account")),
+        401 | 403 => misconfigured(format!(
+            "{reason}: its access_token is not accepted for this account"
+        )),
         404 => misconfigured(format!(
             "{reason}: check its url (origin only), account_id, inbox_id and inbox_identifier"
         )),
@@ -239,13 +314,19 @@ fn failure(what: &'static str, answer: &EgressAnswer) -> CrmError {
 }
 
 fn misconfigured(reason: impl Into<String>) -> CrmError {
-    CrmError::Misconfigured { reason: reason.into() }
+    CrmError::Misconfigured {
+        reason: reason.into(),
+    }
 }
 
 /// A good status with a body that says nothing; what was asked for may have been done.
 fn unreadable(what: &'static str) -> CrmError {
     let reason = format!("Chatwoot's answer to {what} cannot be read");
-    CrmError::Unsure(Trouble { after_sending: true, is_unanswered: false, ..Trouble::down(reason) })
+    CrmError::Unsure(Trouble {
+        after_sending: true,
+        is_unanswered: false,
+        ..Trouble::down(reason)
+    })
 }
 
 fn id(value: &Value) -> Option<u64> {
@@ -254,6 +335,8 @@ fn id(value: &Value) -> Option<u64> {
 
 /// Lists come bare or inside `payload`.
 fn list(body: &Value) -> &[Value] {
-    let list = body.as_array().or_else(|| body.get("payload").and_then(Value::as_array));
+    let list = body
+        .as_array()
+        .or_else(|| body.get("payload").and_then(Value::as_array));
     list.map(Vec::as_slice).unwrap_or_default()
 }

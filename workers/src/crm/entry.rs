@@ -55,21 +55,34 @@ pub struct Person {
 
 impl Person {
     fn new(ids: &Recipient, name: Option<&str>) -> Option<Self> {
-        let phone = ids.phone.as_deref().map(|phone| phone.trim_start_matches('+').to_owned());
+        let phone = ids
+            .phone
+            .as_deref()
+            .map(|phone| phone.trim_start_matches('+').to_owned());
         let phone = phone.filter(|phone| !phone.is_empty());
         let user_id = ids.user_id.clone().filter(|user_id| !user_id.is_empty());
         let name = name.map(|name| name.chars().take(NAME_CHARS_MAX).collect());
-        (phone.is_some() || user_id.is_some()).then_some(Self { phone, user_id, name })
+        (phone.is_some() || user_id.is_some()).then_some(Self {
+            phone,
+            user_id,
+            name,
+        })
     }
 
     /// The id a CRM knows the person by: the phone number, the user id only without one.
     pub fn source_id(&self) -> &str {
-        self.phone.as_deref().or(self.user_id.as_deref()).unwrap_or_default()
+        self.phone
+            .as_deref()
+            .or(self.user_id.as_deref())
+            .unwrap_or_default()
     }
 
     /// Every id the person may be looked up by, the preferred one first.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.phone.as_deref().into_iter().chain(self.user_id.as_deref())
+        self.phone
+            .as_deref()
+            .into_iter()
+            .chain(self.user_id.as_deref())
     }
 }
 
@@ -99,8 +112,13 @@ pub struct Entry {
 /// What another responder is to answer is a note, and opens no conversation: agents see it where they have one and are not
 /// asked for an answer. Meta may leave out with which number that is; then there is no place for it.
 pub fn of_update(update: &Update) -> Result<Option<Entry>, &'static str> {
-    let Body::Message(message) = &update.body else { return Ok(None) };
-    let number = update.phone_number_id.as_deref().and_then(|id| PhoneNumberId::new(id).ok());
+    let Body::Message(message) = &update.body else {
+        return Ok(None);
+    };
+    let number = update
+        .phone_number_id
+        .as_deref()
+        .and_then(|id| PhoneNumberId::new(id).ok());
     let number = match number {
         None if update.is_standby() => return Ok(None),
         number => number.ok_or("the message names no business number")?,
@@ -112,7 +130,11 @@ pub fn of_update(update: &Update) -> Result<Option<Entry>, &'static str> {
     }
     let text = incoming_text(message);
     let (direction, text, opens) = match update.is_standby() {
-        true => (Direction::Note, format!("[standby: another responder answers] {text}"), false),
+        true => (
+            Direction::Note,
+            format!("[standby: another responder answers] {text}"),
+            false,
+        ),
         false => (Direction::Incoming, text, true),
     };
     Ok(Some(Entry {
@@ -147,8 +169,14 @@ pub fn of_reply(command: &SendCommand, wamid: &str) -> Option<Entry> {
 
 /// The note that tells an agent that their message was given up; `None` when no agent wrote it.
 pub fn of_failure(command: &SendCommand, reason: &str, ambiguous: bool) -> Option<Entry> {
-    let Origin::Agent { link, .. } = &command.origin else { return None };
-    let fate = if ambiguous { "Perhaps not sent to WhatsApp" } else { "Not sent to WhatsApp" };
+    let Origin::Agent { link, .. } = &command.origin else {
+        return None;
+    };
+    let fate = if ambiguous {
+        "Perhaps not sent to WhatsApp"
+    } else {
+        "Not sent to WhatsApp"
+    };
     Some(Entry {
         direction: Direction::Note,
         number: command.phone_number_id.clone(),
@@ -172,7 +200,11 @@ fn incoming_text(message: &Message) -> String {
             let place = degrees("latitude").zip(degrees("longitude"));
             let place = place.map(|(latitude, longitude)| format!(" {latitude}, {longitude}"));
             let name = field("name").map(|name| format!(" {name}"));
-            Some(format!("[location]{}{}", place.unwrap_or_default(), name.unwrap_or_default()))
+            Some(format!(
+                "[location]{}{}",
+                place.unwrap_or_default(),
+                name.unwrap_or_default()
+            ))
         }
         "document" => Some(match field("filename") {
             Some(filename) => format!("[document: {filename}]"),
@@ -190,15 +222,22 @@ fn incoming_text(message: &Message) -> String {
 
 fn outgoing_text(content: &Content) -> String {
     let mut out = match content {
-        Content::Image { caption: Some(caption), .. } => format!("[image] {caption}"),
+        Content::Image {
+            caption: Some(caption),
+            ..
+        } => format!("[image] {caption}"),
         Content::Template { name, .. } => format!("[template: {name}]"),
         other => other.summary().to_owned(),
     };
     let choices: Vec<&str> = match content {
-        Content::Buttons { buttons, .. } => buttons.iter().map(|button| button.title.as_str()).collect(),
-        Content::List { sections, .. } => {
-            sections.iter().flat_map(|section| &section.rows).map(|row| row.title.as_str()).collect()
+        Content::Buttons { buttons, .. } => {
+            buttons.iter().map(|button| button.title.as_str()).collect()
         }
+        Content::List { sections, .. } => sections
+            .iter()
+            .flat_map(|section| &section.rows)
+            .map(|row| row.title.as_str())
+            .collect(),
         _ => Vec::new(),
     };
     for choice in choices {
@@ -232,19 +271,27 @@ mod tests {
             "contacts": [{"profile": {"name": "Ana"}, "wa_id": "15550001", "user_id": "US.1"}],
             "messages": [message],
         });
-        let envelope = json!({"entry": [{"id": "W", "changes": [{"field": "messages", "value": value}]}]});
+        let envelope =
+            json!({"entry": [{"id": "W", "changes": [{"field": "messages", "value": value}]}]});
         of_update(&meta::read(envelope.to_string().as_bytes()).unwrap())
     }
 
     #[test]
     fn a_person_is_known_by_phone_number_first() {
-        let entry =
-            incoming(json!({"id": "wamid.1", "from": "15550001", "type": "text", "text": {"body": "hi"}}))
-                .unwrap()
-                .unwrap();
-        assert_eq!((entry.person.source_id(), entry.content.as_str()), ("15550001", "hi"));
+        let entry = incoming(
+            json!({"id": "wamid.1", "from": "15550001", "type": "text", "text": {"body": "hi"}}),
+        )
+        .unwrap()
+        .unwrap();
+        assert_eq!(
+            (entry.person.source_id(), entry.content.as_str()),
+            ("15550001", "hi")
+        );
         assert_eq!(entry.person.ids().collect::<Vec<_>>(), ["15550001", "US.1"]);
-        assert_eq!((entry.direction, entry.number.as_str()), (Direction::Incoming, "1065"));
+        assert_eq!(
+            (entry.direction, entry.number.as_str()),
+            (Direction::Incoming, "1065")
+        );
     }
 
     #[test]
@@ -262,13 +309,19 @@ mod tests {
                 json!({"type": "location", "location": {"latitude": 52.5, "longitude": 13.4, "name": "Pub"}}),
                 "[location] 52.5, 13.4 Pub",
             ),
-            (json!({"type": "reaction", "reaction": {"message_id": "w", "emoji": "👍"}}), "[reaction] 👍"),
+            (
+                json!({"type": "reaction", "reaction": {"message_id": "w", "emoji": "👍"}}),
+                "[reaction] 👍",
+            ),
             (
                 json!({"type": "interactive", "interactive": {"button_reply": {"id": "y", "title": "Yes"}}}),
                 "Yes",
             ),
             (json!({"type": "hologram"}), "[hologram]"),
-            (json!({"type": "text", "text": {"body": " "}}), "[empty message]"),
+            (
+                json!({"type": "text", "text": {"body": " "}}),
+                "[empty message]",
+            ),
         ];
         for (mut message, content) in table {
             message["id"] = json!("wamid.1");
@@ -278,12 +331,20 @@ mod tests {
 
     #[test]
     fn a_message_of_nobody_or_without_an_id_says_what_it_lacks() {
-        assert_eq!(incoming(json!({"type": "text"})), Err("the message has no id"));
+        assert_eq!(
+            incoming(json!({"type": "text"})),
+            Err("the message has no id")
+        );
         let envelope = json!({"entry": [{"changes": [{"value": {"metadata": {"phone_number_id": "1"}, "messages": [{"id": "w"}]}}]}]});
-        let read = |envelope: Value| of_update(&meta::read(envelope.to_string().as_bytes()).unwrap());
+        let read =
+            |envelope: Value| of_update(&meta::read(envelope.to_string().as_bytes()).unwrap());
         assert_eq!(read(envelope), Err("the message does not say who wrote it"));
-        let nowhere = json!({"entry": [{"changes": [{"value": {"messages": [{"id": "w", "from": "1"}]}}]}]});
-        assert_eq!(read(nowhere.clone()), Err("the message names no business number"));
+        let nowhere =
+            json!({"entry": [{"changes": [{"value": {"messages": [{"id": "w", "from": "1"}]}}]}]});
+        assert_eq!(
+            read(nowhere.clone()),
+            Err("the message names no business number")
+        );
         let mut standby = nowhere;
         standby["entry"][0]["changes"][0]["field"] = json!("standby");
         assert_eq!(read(standby), Ok(None), "Meta may leave it out");
@@ -293,7 +354,10 @@ mod tests {
 
     #[test]
     fn choices_are_listed_below_the_text() {
-        let button = |title: &str| Button { id: title.into(), title: title.into() };
+        let button = |title: &str| Button {
+            id: title.into(),
+            title: title.into(),
+        };
         let content = Content::Buttons {
             body: "Which?".into(),
             header: None,

@@ -40,7 +40,10 @@ impl Fake {
     pub async fn start() -> (Self, String) {
         let fake = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/app/accounts/3/dashboard", listener.local_addr().unwrap());
+        let url = format!(
+            "http://{}/app/accounts/3/dashboard",
+            listener.local_addr().unwrap()
+        );
         let app = Router::new().fallback(serve).with_state(fake.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         (fake, url)
@@ -85,7 +88,9 @@ async fn serve(
     let call = format!("{method} {}", uri.path());
     memory.calls.push(call.clone());
     let fault = match memory.faults.front() {
-        Some((words, _)) if call.contains(words) => memory.faults.pop_front().map(|(_, fault)| fault),
+        Some((words, _)) if call.contains(words) => {
+            memory.faults.pop_front().map(|(_, fault)| fault)
+        }
         _ => None,
     };
     if let Some(Fault::Refuse(status)) = fault {
@@ -100,7 +105,13 @@ async fn serve(
 }
 
 impl Memory {
-    fn answer(&mut self, method: &Method, path: &str, headers: &HeaderMap, body: &[u8]) -> (u16, Value) {
+    fn answer(
+        &mut self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> (u16, Value) {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if path.starts_with("/api/") && header("api_access_token") != Some(TOKEN) {
             return (401, json!({}));
@@ -110,11 +121,20 @@ impl Memory {
         }
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let account = format!("/api/v1/accounts/{ACCOUNT}/");
-        let parts: Vec<&str> = path.strip_prefix(&account).unwrap_or(path).split('/').collect();
+        let parts: Vec<&str> = path
+            .strip_prefix(&account)
+            .unwrap_or(path)
+            .split('/')
+            .collect();
         match (method.as_str(), parts.as_slice()) {
-            ("POST", ["", "public", "api", "v1", "inboxes", "abc", "contacts"]) => self.contact(&body),
+            ("POST", ["", "public", "api", "v1", "inboxes", "abc", "contacts"]) => {
+                self.contact(&body)
+            }
             ("GET", ["contacts", contact, "conversations"]) => {
-                let own = self.conversations.iter().filter(|c| c["contact_id"].as_str() == Some(contact));
+                let own = self
+                    .conversations
+                    .iter()
+                    .filter(|c| c["contact_id"].as_str() == Some(contact));
                 (200, json!({"payload": own.collect::<Vec<_>>()}))
             }
             ("PUT", ["contacts", contact]) => {
@@ -124,8 +144,11 @@ impl Memory {
             }
             ("POST", ["conversations"]) => self.conversation(&body),
             ("GET", ["conversations", id, "messages"]) => {
-                let own =
-                    self.messages.iter().filter(|(c, _)| c.to_string() == *id).map(|(_, message)| message);
+                let own = self
+                    .messages
+                    .iter()
+                    .filter(|(c, _)| c.to_string() == *id)
+                    .map(|(_, message)| message);
                 (200, json!({"meta": {}, "payload": own.collect::<Vec<_>>()}))
             }
             ("POST", ["conversations", id, "messages"]) => self.message(id, body),
@@ -139,7 +162,11 @@ impl Memory {
         if !valid || !body["source_id"].is_string() || !body["identifier"].is_string() {
             return (422, json!({}));
         }
-        if let Some(known) = self.contacts.iter().find(|c| c["source_id"] == body["source_id"]) {
+        if let Some(known) = self
+            .contacts
+            .iter()
+            .find(|c| c["source_id"] == body["source_id"])
+        {
             return (200, known.clone());
         }
         let mut contact = body.clone();
@@ -149,7 +176,9 @@ impl Memory {
     }
 
     fn conversation(&mut self, body: &Value) -> (u16, Value) {
-        let texts = ["source_id", "inbox_id", "contact_id"].iter().all(|name| body[*name].is_string());
+        let texts = ["source_id", "inbox_id", "contact_id"]
+            .iter()
+            .all(|name| body[*name].is_string());
         if !texts || body["inbox_id"].as_str() != Some(&INBOX.to_string()) {
             return (422, json!({}));
         }
@@ -167,7 +196,9 @@ impl Memory {
         if !self.conversations.iter().any(|c| c["id"] == conversation) {
             return (404, json!({}));
         }
-        let content = body["content"].as_str().is_some_and(|content| !content.is_empty());
+        let content = body["content"]
+            .as_str()
+            .is_some_and(|content| !content.is_empty());
         if !content || !body["content_type"].is_null() {
             return (422, json!({}));
         }

@@ -26,7 +26,9 @@ const TOLERANCE_S: u64 = 300;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
     /// A secret is configured and the webhook is not signed.
-    #[error("the webhook is not signed; headers X-Chatwoot-Timestamp and X-Chatwoot-Signature are expected")]
+    #[error(
+        "the webhook is not signed; headers X-Chatwoot-Timestamp and X-Chatwoot-Signature are expected"
+    )]
     Unsigned,
     /// The timestamp is not one, or too far from now.
     #[error("the webhook's timestamp is unreadable or more than five minutes from now")]
@@ -46,7 +48,9 @@ pub fn verify(
     now_ms: u64,
 ) -> Result<(), HookError> {
     let Some(secret) = secret else { return Ok(()) };
-    let (Some(timestamp), Some(signature)) = (timestamp, signature) else { return Err(HookError::Unsigned) };
+    let (Some(timestamp), Some(signature)) = (timestamp, signature) else {
+        return Err(HookError::Unsigned);
+    };
     let seconds: u64 = timestamp.parse().map_err(|_| HookError::Timestamp)?;
     if seconds.abs_diff(now_ms / 1000) > TOLERANCE_S {
         return Err(HookError::Timestamp);
@@ -106,10 +110,17 @@ impl Release {
     /// Reads a webhook that tells that a conversation was resolved, or is the bot's again (`pending`).
     pub fn parse(body: &[u8]) -> Option<Self> {
         let event: Value = serde_json::from_slice(body).ok()?;
-        let text =
-            |pointer: &str| event.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let text = |pointer: &str| {
+            event
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty())
+        };
         let number = |pointer: &str| event.pointer(pointer).and_then(Value::as_u64);
-        if !matches!(text("/event"), Some("conversation_status_changed" | "conversation_resolved")) {
+        if !matches!(
+            text("/event"),
+            Some("conversation_status_changed" | "conversation_resolved")
+        ) {
             return None;
         }
         let to_bot = match text("/status") {
@@ -117,8 +128,14 @@ impl Release {
             Some("pending") => true,
             _ => return None,
         };
-        let changed = event.get("changed_attributes").and_then(Value::as_array).into_iter().flatten();
-        let changed = changed.filter_map(|one| one.pointer("/updated_at/current_value")).find_map(moment_ms);
+        let changed = event
+            .get("changed_attributes")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        let changed = changed
+            .filter_map(|one| one.pointer("/updated_at/current_value"))
+            .find_map(moment_ms);
         Some(Self {
             account_id: number("/account/id").or_else(|| number("/messages/0/account_id")),
             inbox_id: number("/inbox_id"),
@@ -159,8 +176,18 @@ impl AgentMessage {
 /// Reads a webhook; `None` when it is anything but a message to be sent to a person.
 pub fn parse(body: &[u8]) -> Option<AgentMessage> {
     let event: Value = serde_json::from_slice(body).ok()?;
-    let flag = |pointer: &str| event.pointer(pointer).and_then(Value::as_bool).unwrap_or(false);
-    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let flag = |pointer: &str| {
+        event
+            .pointer(pointer)
+            .and_then(Value::as_bool)
+            .unwrap_or(false)
+    };
+    let text = |pointer: &str| {
+        event
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
     let number = |pointer: &str| event.pointer(pointer).and_then(Value::as_u64);
     let written_there = text("/event") == Some("message_created")
         && matches!(text("/message_type"), Some("outgoing" | "template"))
@@ -178,25 +205,42 @@ pub fn parse(body: &[u8]) -> Option<AgentMessage> {
         source_id: text("/conversation/contact_inbox/source_id")?.to_owned(),
         content: markdown::to_whatsapp(text("/content").unwrap_or_default()),
         reply_to: text("/content_attributes/in_reply_to_external_id").map(str::to_owned),
-        attachments: event.get("attachments").and_then(Value::as_array).map_or(0, Vec::len),
+        attachments: event
+            .get("attachments")
+            .and_then(Value::as_array)
+            .map_or(0, Vec::len),
         by_person: text("/message_type") == Some("outgoing")
             && text("/sender/type") == Some("user")
-            && event.pointer("/content_attributes/automation_rule_id").is_none_or(Value::is_null),
+            && event
+                .pointer("/content_attributes/automation_rule_id")
+                .is_none_or(Value::is_null),
         written_ms: event.get("created_at").and_then(moment_ms),
     })
 }
 
 /// The command that sends it; the same message always gives the same id.
 pub fn command(link: &CrmLink, route: &Route, message: &AgentMessage, now_ms: u64) -> SendCommand {
-    let identity = format!("{}/{}/{}/{}", link.tenant, link.id, message.account_id, message.message_id);
+    let identity = format!(
+        "{}/{}/{}/{}",
+        link.tenant, link.id, message.account_id, message.message_id
+    );
     SendCommand {
         id: format!("crm-{}", short_hash(identity.as_bytes())),
         tenant: link.tenant.clone(),
         phone_number_id: route.number.clone(),
         to: route.to.clone(),
-        content: Content::Text { body: message.content.clone(), preview_url: true },
-        reply_to: message.reply_to.clone().filter(|id| id.starts_with("wamid.")),
-        origin: Origin::Agent { link: link.id.to_string(), message: message.message_id.to_string() },
+        content: Content::Text {
+            body: message.content.clone(),
+            preview_url: true,
+        },
+        reply_to: message
+            .reply_to
+            .clone()
+            .filter(|id| id.starts_with("wamid.")),
+        origin: Origin::Agent {
+            link: link.id.to_string(),
+            message: message.message_id.to_string(),
+        },
         created_ms: now_ms,
     }
 }
@@ -209,11 +253,22 @@ mod tests {
     use serde_json::json;
 
     const BODY: &[u8] = br#"{"event":"message_created","id":1}"#;
-    const SIGNATURE: &str = "sha256=5edd5afedd7ea62edb707dec5e16760dcce8076f63e459105a3af09dbaa4aa3b";
+    const SIGNATURE: &str =
+        "sha256=5edd5afedd7ea62edb707dec5e16760dcce8076f63e459105a3af09dbaa4aa3b";
     const SIGNED_MS: u64 = 1_700_000_000_000;
 
-    fn check(timestamp: Option<&str>, signature: Option<&str>, now_ms: u64) -> Result<(), HookError> {
-        verify(Some(&Secret::new("test_secret".to_owned())), timestamp, signature, BODY, now_ms)
+    fn check(
+        timestamp: Option<&str>,
+        signature: Option<&str>,
+        now_ms: u64,
+    ) -> Result<(), HookError> {
+        verify(
+            Some(&Secret::new("test_secret".to_owned())),
+            timestamp,
+            signature,
+            BODY,
+            now_ms,
+        )
     }
 
     #[test]
@@ -221,8 +276,14 @@ mod tests {
         let (timestamp, signature) = (Some("1700000000"), Some(SIGNATURE));
         assert_eq!(check(timestamp, signature, SIGNED_MS), Ok(()));
         assert_eq!(check(timestamp, signature, SIGNED_MS + 300_000), Ok(()));
-        assert_eq!(check(timestamp, signature, SIGNED_MS + 301_000), Err(HookError::Timestamp));
-        assert_eq!(check(timestamp, signature, SIGNED_MS - 301_000), Err(HookError::Timestamp));
+        assert_eq!(
+            check(timestamp, signature, SIGNED_MS + 301_000),
+            Err(HookError::Timestamp)
+        );
+        assert_eq!(
+            check(timestamp, signature, SIGNED_MS - 301_000),
+            Err(HookError::Timestamp)
+        );
     }
 
     #[test]
@@ -231,8 +292,14 @@ mod tests {
         assert_eq!(at(None, Some(SIGNATURE)), Err(HookError::Unsigned));
         assert_eq!(at(Some("1700000000"), None), Err(HookError::Unsigned));
         assert_eq!(at(Some("now"), Some(SIGNATURE)), Err(HookError::Timestamp));
-        assert_eq!(at(Some("1700000001"), Some(SIGNATURE)), Err(HookError::Mismatch));
-        assert_eq!(at(Some("1700000000"), Some("sha256=00")), Err(HookError::Mismatch));
+        assert_eq!(
+            at(Some("1700000001"), Some(SIGNATURE)),
+            Err(HookError::Mismatch)
+        );
+        assert_eq!(
+            at(Some("1700000000"), Some("sha256=00")),
+            Err(HookError::Mismatch)
+        );
         assert_eq!(verify(None, None, None, BODY, 0), Ok(()));
     }
 
@@ -264,17 +331,46 @@ mod tests {
     fn an_agents_message_becomes_a_send_command_with_an_id_of_its_own() {
         let message = parse(event().to_string().as_bytes()).unwrap();
         assert!(message.is_for(&link()) && message.refusal().is_none());
-        let to = Recipient { user_id: Some("US.1".into()), phone: Some(message.source_id.clone()) };
-        let route = Route { number: PhoneNumberId::new("1065").unwrap(), to: to.clone() };
+        let to = Recipient {
+            user_id: Some("US.1".into()),
+            phone: Some(message.source_id.clone()),
+        };
+        let route = Route {
+            number: PhoneNumberId::new("1065").unwrap(),
+            to: to.clone(),
+        };
         let first = command(&link(), &route, &message, 1);
-        assert_eq!(first.id, command(&link(), &route, &message, 2).id, "sent twice, stored once");
+        assert_eq!(
+            first.id,
+            command(&link(), &route, &message, 2).id,
+            "sent twice, stored once"
+        );
         assert_eq!((first.tenant.as_str(), first.to), ("acme", to));
-        assert_eq!(first.content, Content::Text { body: "*Hello* there".into(), preview_url: true });
-        assert_eq!(first.origin, Origin::Agent { link: "desk".into(), message: "42".into() });
-        let other = AgentMessage { message_id: 43, reply_to: Some("wamid.9".into()), ..message };
+        assert_eq!(
+            first.content,
+            Content::Text {
+                body: "*Hello* there".into(),
+                preview_url: true
+            }
+        );
+        assert_eq!(
+            first.origin,
+            Origin::Agent {
+                link: "desk".into(),
+                message: "42".into()
+            }
+        );
+        let other = AgentMessage {
+            message_id: 43,
+            reply_to: Some("wamid.9".into()),
+            ..message
+        };
         let other = command(&link(), &route, &other, 1);
         assert_ne!(first.id, other.id);
-        assert_eq!((first.reply_to, other.reply_to.as_deref()), (None, Some("wamid.9")));
+        assert_eq!(
+            (first.reply_to, other.reply_to.as_deref()),
+            (None, Some("wamid.9"))
+        );
     }
 
     #[test]
@@ -291,19 +387,27 @@ mod tests {
             ("/account", json!({})),
         ];
         for (pointer, value) in table {
-            assert_eq!(parse(&with(pointer, value.clone())), None, "{pointer} {value}");
+            assert_eq!(
+                parse(&with(pointer, value.clone())),
+                None,
+                "{pointer} {value}"
+            );
         }
         assert_eq!(parse(b"not json"), None);
     }
 
     #[test]
     fn a_person_is_told_from_an_automation() {
-        let by_person = |pointer: &str, value: Value| parse(&with(pointer, value)).unwrap().by_person;
+        let by_person =
+            |pointer: &str, value: Value| parse(&with(pointer, value)).unwrap().by_person;
         assert!(by_person("/id", json!(42)));
         assert!(!by_person("/message_type", json!("template")));
         assert!(!by_person("/sender", json!({"id": 1, "type": "agent_bot"})));
         assert!(!by_person("/sender", Value::Null));
-        assert!(!by_person("/content_attributes", json!({"automation_rule_id": 4})));
+        assert!(!by_person(
+            "/content_attributes",
+            json!({"automation_rule_id": 4})
+        ));
         let mut event = event();
         for (created, ms) in [
             (json!("2026-11-30T08:00:00.250Z"), Some(1_796_025_600_250)),
@@ -320,21 +424,39 @@ mod tests {
         let event = |status: &str, more: Value| {
             let mut event = json!({"event": "conversation_status_changed", "id": 11, "inbox_id": 7, "status": status,
                 "contact_inbox": {"source_id": "15550001"}, "messages": [{"account_id": 3}]});
-            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            event
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
             Release::parse(event.to_string().as_bytes())
         };
         let resolved = event("resolved", json!({"updated_at": 1_796_025_600.5})).unwrap();
         assert!(resolved.is_for(&link()) && !resolved.to_bot);
-        assert_eq!((resolved.source_id.as_str(), resolved.at_ms), ("15550001", Some(1_796_025_600_500)));
-        let changed = json!([{"status": {}}, {"updated_at": {"current_value": "2026-11-30T08:00:00Z"}}]);
+        assert_eq!(
+            (resolved.source_id.as_str(), resolved.at_ms),
+            ("15550001", Some(1_796_025_600_500))
+        );
+        let changed =
+            json!([{"status": {}}, {"updated_at": {"current_value": "2026-11-30T08:00:00Z"}}]);
         let pending = event("pending", json!({"changed_attributes": changed})).unwrap();
         assert!(pending.to_bot);
         assert_eq!(pending.at_ms, Some(1_796_025_600_000));
         assert_eq!(event("open", json!({})), None);
-        assert_eq!(event("resolved", json!({"event": "conversation_updated"})), None);
+        assert_eq!(
+            event("resolved", json!({"event": "conversation_updated"})),
+            None
+        );
         assert_eq!(event("resolved", json!({"contact_inbox": {}})), None);
-        assert!(!event("resolved", json!({"inbox_id": 8})).unwrap().is_for(&link()));
-        assert!(!event("resolved", json!({"account": {"id": 4}})).unwrap().is_for(&link()));
+        assert!(
+            !event("resolved", json!({"inbox_id": 8}))
+                .unwrap()
+                .is_for(&link())
+        );
+        assert!(
+            !event("resolved", json!({"account": {"id": 4}}))
+                .unwrap()
+                .is_for(&link())
+        );
     }
 
     #[test]
@@ -343,6 +465,12 @@ mod tests {
         assert!(!elsewhere.is_for(&link()));
         let mut event = event();
         event["attachments"] = json!([{"id": 1}]);
-        assert!(parse(event.to_string().as_bytes()).unwrap().refusal().unwrap().contains("files"));
+        assert!(
+            parse(event.to_string().as_bytes())
+                .unwrap()
+                .refusal()
+                .unwrap()
+                .contains("files")
+        );
     }
 }

@@ -72,12 +72,19 @@ impl Place {
             ..self.clone()
         };
         let stale = now_ms.saturating_sub(self.written_ms) > FRESH_MS;
-        (stale || next != *self).then_some(Self { written_ms: now_ms, ..next })
+        (stale || next != *self).then_some(Self {
+            written_ms: now_ms,
+            ..next
+        })
     }
 
     fn ids(&self) -> impl Iterator<Item = &str> {
         let source = self.source_id.as_str();
-        let others = self.phone.as_deref().into_iter().chain(self.user_id.as_deref());
+        let others = self
+            .phone
+            .as_deref()
+            .into_iter()
+            .chain(self.user_id.as_deref());
         std::iter::once(source).chain(others.filter(move |id| *id != source))
     }
 }
@@ -94,18 +101,35 @@ pub struct Route {
 impl Route {
     /// The way back along a remembered place; without one, from the only number the link follows to the source
     /// id itself. `None` when several numbers could be meant.
-    pub fn back(snapshot: &Snapshot, link: &CrmLink, place: Option<&Place>, source_id: &str) -> Option<Self> {
+    pub fn back(
+        snapshot: &Snapshot,
+        link: &CrmLink,
+        place: Option<&Place>,
+        source_id: &str,
+    ) -> Option<Self> {
         let follows = |number: &PhoneNumberId| {
-            let owned = snapshot.phones.get(number).is_some_and(|phone| phone.tenant == link.tenant);
+            let owned = snapshot
+                .phones
+                .get(number)
+                .is_some_and(|phone| phone.tenant == link.tenant);
             owned && (link.phone_numbers.is_empty() || link.phone_numbers.contains(number))
         };
         if let Some(place) = place.filter(|place| follows(&place.number)) {
-            let to = Recipient { user_id: place.user_id.clone(), phone: place.phone.clone() };
-            return Some(Self { number: place.number.clone(), to });
+            let to = Recipient {
+                user_id: place.user_id.clone(),
+                phone: place.phone.clone(),
+            };
+            return Some(Self {
+                number: place.number.clone(),
+                to,
+            });
         }
         let mut numbers = snapshot.phones.keys().filter(|number| follows(number));
         let number = numbers.next()?.clone();
-        numbers.next().is_none().then(|| Self { number, to: recipient(source_id) })
+        numbers.next().is_none().then(|| Self {
+            number,
+            to: recipient(source_id),
+        })
     }
 }
 
@@ -113,9 +137,15 @@ impl Route {
 fn recipient(source_id: &str) -> Recipient {
     let digits = source_id.trim_start_matches('+');
     if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        Recipient { user_id: None, phone: Some(digits.to_owned()) }
+        Recipient {
+            user_id: None,
+            phone: Some(digits.to_owned()),
+        }
     } else {
-        Recipient { user_id: Some(source_id.to_owned()), phone: None }
+        Recipient {
+            user_id: Some(source_id.to_owned()),
+            phone: None,
+        }
     }
 }
 
@@ -150,16 +180,30 @@ impl Places {
     }
 
     /// Finds a person by the id the CRM reports, for an answer that comes from there.
-    pub async fn of_source(&self, link: &CrmLink, source_id: &str) -> Result<Option<Place>, PlaceError> {
-        let failed = |reason: String| PlaceError { verb: "read", reason };
-        let stored = self.store.get(key(link, source_id)).await.map_err(|error| failed(error.to_string()))?;
+    pub async fn of_source(
+        &self,
+        link: &CrmLink,
+        source_id: &str,
+    ) -> Result<Option<Place>, PlaceError> {
+        let failed = |reason: String| PlaceError {
+            verb: "read",
+            reason,
+        };
+        let stored = self
+            .store
+            .get(key(link, source_id))
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         // An entry of another shape is as good as none: the place is found again.
         Ok(stored.and_then(|bytes| stored::decode(&bytes).ok()))
     }
 
     /// Remembers a place under every id of the person.
     pub async fn save(&self, link: &CrmLink, place: &Place) -> Result<(), PlaceError> {
-        let failed = |reason: String| PlaceError { verb: "written", reason };
+        let failed = |reason: String| PlaceError {
+            verb: "written",
+            reason,
+        };
         let bytes = stored::encode(place);
         for id in place.ids() {
             let put = self.store.put(key(link, id), bytes.clone().into()).await;
@@ -172,7 +216,10 @@ impl Places {
     pub async fn forget(&self, link: &CrmLink, place: &Place) -> Result<(), PlaceError> {
         for id in place.ids() {
             let deleted = self.store.delete(key(link, id)).await;
-            deleted.map_err(|error| PlaceError { verb: "removed", reason: error.to_string() })?;
+            deleted.map_err(|error| PlaceError {
+                verb: "removed",
+                reason: error.to_string(),
+            })?;
         }
         Ok(())
     }
@@ -188,7 +235,11 @@ mod tests {
     use serde_json::{Value, json};
 
     fn person(phone: Option<&str>, user_id: Option<&str>) -> Person {
-        Person { phone: phone.map(Into::into), user_id: user_id.map(Into::into), name: None }
+        Person {
+            phone: phone.map(Into::into),
+            user_id: user_id.map(Into::into),
+            name: None,
+        }
     }
 
     fn number(id: &str) -> PhoneNumberId {
@@ -197,15 +248,26 @@ mod tests {
 
     #[test]
     fn a_place_is_written_again_only_when_it_says_more_or_gets_old() {
-        let thread = Thread { contact: 1, conversation: 2 };
+        let thread = Thread {
+            contact: 1,
+            conversation: 2,
+        };
         let known = person(None, Some("US.1"));
         let place = Place::new(&known, "US.1", thread, &number("10"), 0);
         assert_eq!(place.updated(&known, &number("10"), FRESH_MS), None);
         assert!(place.updated(&known, &number("10"), FRESH_MS + 1).is_some());
-        assert_eq!(place.updated(&known, &number("11"), 5).unwrap().number, number("11"));
+        assert_eq!(
+            place.updated(&known, &number("11"), 5).unwrap().number,
+            number("11")
+        );
 
-        let with_phone = place.updated(&person(Some("1555"), Some("US.1")), &number("10"), 5).unwrap();
-        assert_eq!(with_phone.source_id, "US.1", "the conversation stays the one it was");
+        let with_phone = place
+            .updated(&person(Some("1555"), Some("US.1")), &number("10"), 5)
+            .unwrap();
+        assert_eq!(
+            with_phone.source_id, "US.1",
+            "the conversation stays the one it was"
+        );
         assert_eq!(with_phone.ids().collect::<Vec<_>>(), ["US.1", "1555"]);
     }
 
@@ -222,19 +284,51 @@ mod tests {
         let mut snapshot = Snapshot::default();
         for (id, tenant) in [("10", "acme"), ("11", "acme"), ("12", "other")] {
             let phone = json!({"id": id, "tenant": tenant, "app": "a", "waba_id": "w", "access_token": "t"});
-            snapshot.fold(&format!("phone.{id}"), Some(phone.to_string().as_bytes())).unwrap();
+            snapshot
+                .fold(&format!("phone.{id}"), Some(phone.to_string().as_bytes()))
+                .unwrap();
         }
-        let thread = Thread { contact: 1, conversation: 2 };
-        let place = Place::new(&person(Some("1555"), Some("US.1")), "1555", thread, &number("11"), 0);
-        let back = |link: &CrmLink, place: Option<&Place>| Route::back(&snapshot, link, place, "1555");
+        let thread = Thread {
+            contact: 1,
+            conversation: 2,
+        };
+        let place = Place::new(
+            &person(Some("1555"), Some("US.1")),
+            "1555",
+            thread,
+            &number("11"),
+            0,
+        );
+        let back =
+            |link: &CrmLink, place: Option<&Place>| Route::back(&snapshot, link, place, "1555");
 
         let known = back(&link(json!([])), Some(&place)).unwrap();
         assert_eq!(known.number, number("11"));
-        assert_eq!(known.to, Recipient { user_id: Some("US.1".into()), phone: Some("1555".into()) });
-        assert_eq!(back(&link(json!([])), None), None, "two numbers could be meant");
+        assert_eq!(
+            known.to,
+            Recipient {
+                user_id: Some("US.1".into()),
+                phone: Some("1555".into())
+            }
+        );
+        assert_eq!(
+            back(&link(json!([])), None),
+            None,
+            "two numbers could be meant"
+        );
         let only = back(&link(json!(["10"])), Some(&place)).unwrap();
         assert_eq!((only.number, only.to.user_id), (number("10"), None));
-        assert_eq!(back(&link(json!(["12"])), None), None, "another tenant's number sends nothing");
-        assert_eq!(recipient("US.1"), Recipient { user_id: Some("US.1".into()), phone: None });
+        assert_eq!(
+            back(&link(json!(["12"])), None),
+            None,
+            "another tenant's number sends nothing"
+        );
+        assert_eq!(
+            recipient("US.1"),
+            Recipient {
+                user_id: Some("US.1".into()),
+                phone: None
+            }
+        );
     }
 }

@@ -15,7 +15,8 @@ pub fn to_whatsapp(markdown: &str) -> String {
     let mut lines = Vec::new();
     let mut in_code = false;
     for line in markdown.lines() {
-        if line.trim_start().starts_with(FENCE) && !line.trim().get(FENCE.len()..).unwrap_or("").contains('`')
+        if line.trim_start().starts_with(FENCE)
+            && !line.trim().get(FENCE.len()..).unwrap_or("").contains('`')
         {
             in_code = !in_code;
             lines.push(FENCE.to_owned());
@@ -56,7 +57,11 @@ fn inline(text: &str, depth: u8) -> String {
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
     while let Some(&c) = chars.get(at) {
-        let found = if depth < DEPTH_MAX { span(&chars, at, depth) } else { None };
+        let found = if depth < DEPTH_MAX {
+            span(&chars, at, depth)
+        } else {
+            None
+        };
         if let Some((converted, next)) = found {
             out.push_str(&converted);
             at = next;
@@ -86,18 +91,22 @@ fn span(chars: &[char], at: usize, depth: u8) -> Option<(String, usize)> {
             let web = address.starts_with("http://") || address.starts_with("https://");
             (web && !address.contains(char::is_whitespace)).then_some((address, end + 1))
         }
-        '*' => {
-            emphasis(chars, at, &['*', '*'], '*', depth).or_else(|| emphasis(chars, at, &['*'], '_', depth))
-        }
-        '_' => {
-            emphasis(chars, at, &['_', '_'], '*', depth).or_else(|| emphasis(chars, at, &['_'], '_', depth))
-        }
+        '*' => emphasis(chars, at, &['*', '*'], '*', depth)
+            .or_else(|| emphasis(chars, at, &['*'], '_', depth)),
+        '_' => emphasis(chars, at, &['_', '_'], '*', depth)
+            .or_else(|| emphasis(chars, at, &['_'], '_', depth)),
         '~' => emphasis(chars, at, &['~', '~'], '~', depth),
         _ => None,
     }
 }
 
-fn emphasis(chars: &[char], at: usize, mark: &[char], ours: char, depth: u8) -> Option<(String, usize)> {
+fn emphasis(
+    chars: &[char],
+    at: usize,
+    mark: &[char],
+    ours: char,
+    depth: u8,
+) -> Option<(String, usize)> {
     let start = at + mark.len();
     if chars.get(at..start)? != mark || chars.get(start)?.is_whitespace() {
         return None;
@@ -112,11 +121,17 @@ fn emphasis(chars: &[char], at: usize, mark: &[char], ours: char, depth: u8) -> 
     loop {
         let mut end = find(chars, from, mark)?;
         // The closing mark of a run is its last one, so that `***x***` nests.
-        while chars.get(end + 1..end + 1 + mark.len()).is_some_and(|next| next == mark) {
+        while chars
+            .get(end + 1..end + 1 + mark.len())
+            .is_some_and(|next| next == mark)
+        {
             end += 1;
         }
         let closes = chars.get(end - 1).is_some_and(|c| !c.is_whitespace());
-        let inside = underscore && chars.get(end + mark.len()).is_some_and(|c| c.is_alphanumeric());
+        let inside = underscore
+            && chars
+                .get(end + mark.len())
+                .is_some_and(|c| c.is_alphanumeric());
         if closes && !inside {
             let inner = inline(&text(chars, start, end)?, depth + 1);
             return Some((format!("{ours}{inner}{ours}"), end + mark.len()));
@@ -143,7 +158,9 @@ fn link(chars: &[char], at: usize, depth: u8) -> Option<(String, usize)> {
 
 fn find(chars: &[char], from: usize, mark: &[char]) -> Option<usize> {
     let rest = chars.get(from..)?;
-    rest.windows(mark.len()).position(|window| window == mark).map(|offset| from + offset)
+    rest.windows(mark.len())
+        .position(|window| window == mark)
+        .map(|offset| from + offset)
 }
 
 fn text(chars: &[char], from: usize, to: usize) -> Option<String> {
@@ -159,17 +176,29 @@ mod tests {
     fn what_agents_write_reads_the_same_in_whatsapp() {
         let table = [
             ("plain text, 2 * 3 * 4 = 24", "plain text, 2 * 3 * 4 = 24"),
-            ("**bold** and *italic* and _italic_", "*bold* and _italic_ and _italic_"),
+            (
+                "**bold** and *italic* and _italic_",
+                "*bold* and _italic_ and _italic_",
+            ),
             ("__bold__ ~~gone~~", "*bold* ~gone~"),
             ("***both***", "*_both_*"),
-            ("**bold with *italic* inside**", "*bold with _italic_ inside*"),
+            (
+                "**bold with *italic* inside**",
+                "*bold with _italic_ inside*",
+            ),
             ("one\\\ntwo", "one\ntwo"),
             (r"5 \* 3 and snake\_case", "5 * 3 and snake_case"),
             ("snake_case_name", "snake_case_name"),
             ("`**code**`", "`**code**`"),
             ("```rust\nlet **x**;\n```", "```\nlet **x**;\n```"),
-            ("[our site](https://a.example/x_y_z)", "our site (https://a.example/x_y_z)"),
-            ("[https://a.example](https://a.example)", "https://a.example"),
+            (
+                "[our site](https://a.example/x_y_z)",
+                "our site (https://a.example/x_y_z)",
+            ),
+            (
+                "[https://a.example](https://a.example)",
+                "https://a.example",
+            ),
             ("<https://a.example>", "https://a.example"),
             ("# Opening hours", "*Opening hours*"),
             ("* one\n* two", "- one\n- two"),

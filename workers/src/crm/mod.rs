@@ -50,17 +50,32 @@ pub struct Thread {
 /// What a CRM has to be able to do.
 pub trait Crm {
     /// Finds the person's contact and conversation again, or creates them.
-    fn open(&self, person: &Person, source_id: &str)
-    -> impl Future<Output = Result<Thread, CrmError>> + Send;
+    fn open(
+        &self,
+        person: &Person,
+        source_id: &str,
+    ) -> impl Future<Output = Result<Thread, CrmError>> + Send;
 
     /// Adds a message to a conversation.
-    fn post(&self, thread: Thread, entry: &Entry) -> impl Future<Output = Result<(), CrmError>> + Send;
+    fn post(
+        &self,
+        thread: Thread,
+        entry: &Entry,
+    ) -> impl Future<Output = Result<(), CrmError>> + Send;
 
     /// Tells whether a message is among the latest of a conversation.
-    fn holds(&self, thread: Thread, source_id: &str) -> impl Future<Output = Result<bool, CrmError>> + Send;
+    fn holds(
+        &self,
+        thread: Thread,
+        source_id: &str,
+    ) -> impl Future<Output = Result<bool, CrmError>> + Send;
 
     /// Gives a contact the person's name, once it is known.
-    fn rename(&self, thread: Thread, name: &str) -> impl Future<Output = Result<(), CrmError>> + Send;
+    fn rename(
+        &self,
+        thread: Thread,
+        name: &str,
+    ) -> impl Future<Output = Result<(), CrmError>> + Send;
 }
 
 /// Why a call to a CRM did not do what it should.
@@ -105,7 +120,9 @@ pub enum CrmError {
 
 impl From<PlaceError> for CrmError {
     fn from(error: PlaceError) -> Self {
-        Self::Again { reason: error.to_string() }
+        Self::Again {
+            reason: error.to_string(),
+        }
     }
 }
 
@@ -125,7 +142,13 @@ impl CrmSync {
     /// Builds the job; a request may take this long.
     pub fn new(platform: Platform, egress: Egress, timeout: Duration) -> Self {
         let places = Places::new(platform.buckets.sessions.clone());
-        Self { platform, egress, places, timeout, openings: Turnstile::new(timeout) }
+        Self {
+            platform,
+            egress,
+            places,
+            timeout,
+            openings: Turnstile::new(timeout),
+        }
     }
 }
 
@@ -140,13 +163,21 @@ impl Job for CrmSync {
                 subjects::record_filter(partition, Record::REPLY_FAILED),
             ]
         }
-        vec![LaneSource { name: "conversation", stream: subjects::UPDATES, filters, weight: 1 }]
+        vec![LaneSource {
+            name: "conversation",
+            stream: subjects::UPDATES,
+            filters,
+            weight: 1,
+        }]
     }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let snapshot = self.platform.snapshot();
         let links = links(&snapshot, &head.tenant, head.phone.as_ref());
-        links.filter(|link| head.is_for(&link.id)).map(|link| Arc::new(self.target(link))).collect()
+        links
+            .filter(|link| head.is_for(&link.id))
+            .map(|link| Arc::new(self.target(link)))
+            .collect()
     }
 
     async fn run(&self, work: &Work) -> Verdict {
@@ -158,14 +189,19 @@ impl Job for CrmSync {
         let (snapshot, name) = (self.platform.snapshot(), &work.target.name);
         let mut links = Snapshot::owned(&snapshot.crm_links, "crm", &work.head.tenant);
         let Some(link) = links.find(|link| link.id.as_str() == name && link.enabled) else {
-            return Verdict::dead(format!("crm link {name}: it is not configured any more, or switched off"));
+            return Verdict::dead(format!(
+                "crm link {name}: it is not configured any more, or switched off"
+            ));
         };
         let follows = link.phone_numbers.is_empty() || link.phone_numbers.contains(&entry.number);
         if !follows || !entry.audience.includes(&link.id) {
             return Verdict::Idle;
         }
         let delivered = self.deliver(work, link, &entry).await;
-        if !matches!(delivered, Err(CrmError::Down(_) | CrmError::Unsure(_) | CrmError::Again { .. })) {
+        if !matches!(
+            delivered,
+            Err(CrmError::Down(_) | CrmError::Unsure(_) | CrmError::Again { .. })
+        ) {
             work.answered.set();
         }
         verdict(name, delivered)
@@ -177,7 +213,10 @@ impl CrmSync {
         let downstream = link.config_key();
         Target {
             name: link.id.to_string(),
-            gates: vec![GateSpec { name: downstream.as_str().into(), limit: ACCOUNT_CONCURRENCY }],
+            gates: vec![GateSpec {
+                name: downstream.as_str().into(),
+                limit: ACCOUNT_CONCURRENCY,
+            }],
             downstream,
             // Finding a conversation takes several requests.
             timeout: Some(self.timeout.saturating_mul(REQUESTS_OF_AN_ATTEMPT)),
@@ -186,13 +225,20 @@ impl CrmSync {
 
     /// Brings one message into one link, unless it is there.
     async fn deliver(&self, work: &Work, link: &CrmLink, entry: &Entry) -> Result<(), CrmError> {
-        let (posting, posted) = (format!("posting:{}?", link.id), format!("posted:{}", link.id));
+        let (posting, posted) = (
+            format!("posting:{}?", link.id),
+            format!("posted:{}", link.id),
+        );
         if work.marks.has(&posted) {
             return Ok(());
         }
-        let misconfigured =
-            |error: &dyn std::fmt::Display| CrmError::Misconfigured { reason: error.to_string() };
-        let token = self.platform.open(link, &link.access_token).map_err(|error| misconfigured(&error))?;
+        let misconfigured = |error: &dyn std::fmt::Display| CrmError::Misconfigured {
+            reason: error.to_string(),
+        };
+        let token = self
+            .platform
+            .open(link, &link.access_token)
+            .map_err(|error| misconfigured(&error))?;
         let CrmKind::Chatwoot = link.kind;
         let owner = self.platform.snapshot().tenants.get(&link.tenant).cloned();
         let egress = self.egress.of_tenant(owner.as_deref());
@@ -215,7 +261,9 @@ impl CrmSync {
             work.marks.set(&posting);
             if let Err(error) = work.persist().await {
                 work.marks.clear(&posting);
-                return Err(CrmError::Again { reason: error.to_string() });
+                return Err(CrmError::Again {
+                    reason: error.to_string(),
+                });
             }
         }
         let mut result = crm.post(place.thread, entry).await;
@@ -237,12 +285,20 @@ impl CrmSync {
     }
 
     /// The person's place: remembered, or found again or created in the CRM and then remembered.
-    async fn place(&self, crm: &impl Crm, link: &CrmLink, entry: &Entry) -> Result<Place, CrmError> {
+    async fn place(
+        &self,
+        crm: &impl Crm,
+        link: &CrmLink,
+        entry: &Entry,
+    ) -> Result<Place, CrmError> {
         let person = &entry.person;
         if let Some(place) = self.places.find(link, person).await? {
             return self.refresh(crm, link, entry, place).await;
         }
-        let opening = self.openings.enter(&format!("{}/{}", link.id, person.source_id()), 1).await;
+        let opening = self
+            .openings
+            .enter(&format!("{}/{}", link.id, person.source_id()), 1)
+            .await;
         let _opening = opening.ok_or_else(|| CrmError::Again {
             reason: "another message of this person is still opening their conversation".to_owned(),
         })?;
@@ -264,7 +320,9 @@ impl CrmSync {
         entry: &Entry,
         place: Place,
     ) -> Result<Place, CrmError> {
-        let Some(next) = place.updated(&entry.person, &entry.number, now_ms()) else { return Ok(place) };
+        let Some(next) = place.updated(&entry.person, &entry.number, now_ms()) else {
+            return Ok(place);
+        };
         if let (false, Some(name)) = (place.named, &entry.person.name)
             && let Err(error) = crm.rename(place.thread, name).await
         {
@@ -294,9 +352,12 @@ fn read(work: &Work) -> Result<Option<Entry>, String> {
     if work.head.family == Family::Record {
         return match stored::decode(&work.payload) {
             Ok(Record::ReplySent { command, wamid, .. }) => Ok(entry::of_reply(&command, &wamid)),
-            Ok(Record::ReplyFailed { command, reason, ambiguous, .. }) => {
-                Ok(entry::of_failure(&command, &reason, ambiguous))
-            }
+            Ok(Record::ReplyFailed {
+                command,
+                reason,
+                ambiguous,
+                ..
+            }) => Ok(entry::of_failure(&command, &reason, ambiguous)),
             Ok(_) => Ok(None),
             Err(error) => Err(format!("this is not a record: {error}")),
         };
@@ -307,10 +368,15 @@ fn read(work: &Work) -> Result<Option<Entry>, String> {
 
 /// What follows for the message. What only a change of the configuration can mend waits for that.
 fn verdict(link: &str, delivered: Result<(), CrmError>) -> Verdict {
-    let Err(error) = delivered else { return Verdict::Done };
+    let Err(error) = delivered else {
+        return Verdict::Done;
+    };
     let reason = format!("crm link {link}: {error}");
     match error {
-        CrmError::Again { .. } | CrmError::Gone => Verdict::Retry { reason, after: None },
+        CrmError::Again { .. } | CrmError::Gone => Verdict::Retry {
+            reason,
+            after: None,
+        },
         CrmError::Flooded { after, .. } => Verdict::Wait { reason, after },
         CrmError::Down(trouble) | CrmError::Unsure(trouble) => {
             Verdict::Trouble(Trouble { reason, ..trouble })

@@ -31,9 +31,15 @@ impl Stand {
             "inbox_identifier": "abc", "access_token": TOKEN, "hook_token": "h", "phone_numbers": [NUMBER],
         });
         let phone = json!({"id": NUMBER, "tenant": "acme", "app": "a", "waba_id": "w", "access_token": "t"});
-        let (platform, server) = testing::platform(&[("crm.acme.desk", link), ("phone.1065", phone)]).await;
+        let (platform, server) =
+            testing::platform(&[("crm.acme.desk", link), ("phone.1065", phone)]).await;
         let job = job(&platform);
-        Self { fake, platform, job, _server: server }
+        Self {
+            fake,
+            platform,
+            job,
+            _server: server,
+        }
     }
 
     async fn done(&self, work: &Work) {
@@ -67,7 +73,10 @@ fn work(family: Family, kind: &str, payload: &Value) -> Work {
         sequence: 1,
         attempt: 1,
         last_attempt: false,
-        target: Arc::new(Target { name: "desk".to_owned(), ..Target::default() }),
+        target: Arc::new(Target {
+            name: "desk".to_owned(),
+            ..Target::default()
+        }),
         answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),
@@ -80,7 +89,8 @@ fn incoming(wamid: &str, from: &Value, text: &str) -> Work {
         "metadata": {"phone_number_id": NUMBER}, "contacts": [from],
         "messages": [{"id": wamid, "type": "text", "text": {"body": text}, "context": {"id": "wamid.before"}}],
     });
-    let envelope = json!({"entry": [{"id": "W", "changes": [{"field": "messages", "value": value}]}]});
+    let envelope =
+        json!({"entry": [{"id": "W", "changes": [{"field": "messages", "value": value}]}]});
     work(Family::Update(Class::Message), "message.text", &envelope)
 }
 
@@ -93,21 +103,43 @@ fn sent(wamid: &str, origin: Origin) -> Work {
         id: "cmd-1".into(),
         tenant: TenantId::new("acme").unwrap(),
         phone_number_id: PhoneNumberId::new(NUMBER).unwrap(),
-        to: Recipient { user_id: Some("US.1".into()), phone: None },
-        content: Content::Text { body: "Hello Ana".into(), preview_url: false },
+        to: Recipient {
+            user_id: Some("US.1".into()),
+            phone: None,
+        },
+        content: Content::Text {
+            body: "Hello Ana".into(),
+            preview_url: false,
+        },
         reply_to: None,
         origin,
         created_ms: 1,
     };
-    let record = Record::ReplySent { command: Box::new(command), wamid: wamid.into(), attempts: 1 };
-    work(Family::Record, Record::REPLY_SENT, &serde_json::to_value(record).unwrap())
+    let record = Record::ReplySent {
+        command: Box::new(command),
+        wamid: wamid.into(),
+        attempts: 1,
+    };
+    work(
+        Family::Record,
+        Record::REPLY_SENT,
+        &serde_json::to_value(record).unwrap(),
+    )
 }
 
 fn api() -> Origin {
-    Origin::Api { key: "k".into(), request: None }
+    Origin::Api {
+        key: "k".into(),
+        request: None,
+    }
 }
 
-fn line(conversation: u64, kind: &str, content: &str, wamid: &str) -> (u64, String, String, String) {
+fn line(
+    conversation: u64,
+    kind: &str,
+    content: &str,
+    wamid: &str,
+) -> (u64, String, String, String) {
     (conversation, kind.into(), content.into(), wamid.into())
 }
 
@@ -127,7 +159,11 @@ async fn both_directions_land_in_one_conversation_that_is_opened_once() {
     assert_eq!(opened, expected);
 
     stand.done(&sent("wamid.2", api())).await;
-    assert_eq!(stand.fake.take_calls(), [messages.as_str()], "a known person costs one call");
+    assert_eq!(
+        stand.fake.take_calls(),
+        [messages.as_str()],
+        "a known person costs one call"
+    );
     assert_eq!(
         stand.fake.transcript(),
         [
@@ -148,16 +184,42 @@ async fn a_person_is_found_again_after_a_restart_and_after_the_memory_is_lost() 
     let stand = Stand::new().await;
     stand.done(&incoming("wamid.1", &ana(), "one")).await;
     stand.fake.take_calls();
-    assert_eq!(job(&stand.platform).run(&incoming("wamid.2", &ana(), "two")).await, Verdict::Done);
-    assert_eq!(stand.fake.take_calls().len(), 1, "another process needs one call, too");
+    assert_eq!(
+        job(&stand.platform)
+            .run(&incoming("wamid.2", &ana(), "two"))
+            .await,
+        Verdict::Done
+    );
+    assert_eq!(
+        stand.fake.take_calls().len(),
+        1,
+        "another process needs one call, too"
+    );
 
     let link = stand.platform.snapshot().crm_links["crm.acme.desk"].clone();
-    let place = stand.job.places.of_source(&link, "15550001").await.unwrap().unwrap();
-    assert_eq!(place.number.as_str(), NUMBER, "an agent's answer leaves from this number");
+    let place = stand
+        .job
+        .places
+        .of_source(&link, "15550001")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        place.number.as_str(),
+        NUMBER,
+        "an agent's answer leaves from this number"
+    );
     stand.job.places.forget(&link, &place).await.unwrap();
     stand.done(&incoming("wamid.3", &ana(), "three")).await;
     let memory = stand.fake.memory();
-    assert_eq!((memory.contacts.len(), memory.conversations.len(), memory.messages.len()), (1, 1, 3));
+    assert_eq!(
+        (
+            memory.contacts.len(),
+            memory.conversations.len(),
+            memory.messages.len()
+        ),
+        (1, 1, 3)
+    );
 }
 
 #[tokio::test]
@@ -167,7 +229,10 @@ async fn a_conversation_deleted_in_the_crm_is_made_anew_and_the_message_is_in_it
     stand.fake.memory().conversations.clear();
     stand.done(&incoming("wamid.2", &ana(), "two")).await;
     let conversation = stand.fake.memory().conversations[0]["id"].as_u64().unwrap();
-    assert_eq!(stand.fake.transcript()[1..], [line(conversation, "incoming", "two", "wamid.2")]);
+    assert_eq!(
+        stand.fake.transcript()[1..],
+        [line(conversation, "incoming", "two", "wamid.2")]
+    );
 }
 
 #[tokio::test]
@@ -184,10 +249,16 @@ async fn a_message_whose_answer_was_lost_is_looked_for_before_it_is_posted_again
         stand.fake.take_calls();
         stand.done(&work).await;
         let methods = stand.fake.take_calls();
-        let methods: Vec<&str> = methods.iter().filter_map(|call| call.split(' ').next()).collect();
+        let methods: Vec<&str> = methods
+            .iter()
+            .filter_map(|call| call.split(' ').next())
+            .collect();
         assert_eq!(methods, calls);
         stand.done(&work).await;
-        assert!(stand.fake.take_calls().is_empty(), "what is posted is not touched again");
+        assert!(
+            stand.fake.take_calls().is_empty(),
+            "what is posted is not touched again"
+        );
     }
     assert_eq!(stand.fake.memory().messages.len(), 2);
 }
@@ -195,10 +266,16 @@ async fn a_message_whose_answer_was_lost_is_looked_for_before_it_is_posted_again
 #[tokio::test]
 async fn what_an_agent_wrote_there_is_not_posted_back() {
     let stand = Stand::new().await;
-    let agent = Origin::Agent { link: "desk".into(), message: "42".into() };
+    let agent = Origin::Agent {
+        link: "desk".into(),
+        message: "42".into(),
+    };
     assert_eq!(stand.job.run(&sent("wamid.1", agent)).await, Verdict::Idle);
     assert!(stand.fake.take_calls().is_empty());
-    let elsewhere = Origin::Agent { link: "other-desk".into(), message: "42".into() };
+    let elsewhere = Origin::Agent {
+        link: "other-desk".into(),
+        message: "42".into(),
+    };
     stand.done(&sent("wamid.2", elsewhere)).await;
     assert_eq!(stand.fake.memory().messages.len(), 1);
 }
@@ -214,12 +291,24 @@ async fn an_agents_answer_takes_the_way_back_and_its_failure_is_noted_for_the_ag
     });
     let link = stand.platform.snapshot().crm_links["crm.acme.desk"].clone();
     let body = hook.to_string().into_bytes();
-    let arrived = Arrived { timestamp: None, signature: None, body: &body };
-    let asked = answer::read(&stand.platform, &link, arrived, Duration::from_secs(60), 1).await.unwrap();
+    let arrived = Arrived {
+        timestamp: None,
+        signature: None,
+        body: &body,
+    };
+    let asked = answer::read(&stand.platform, &link, arrived, Duration::from_secs(60), 1)
+        .await
+        .unwrap();
     let command = asked.command.unwrap();
     assert_eq!(command.phone_number_id.as_str(), NUMBER);
-    let both = Recipient { user_id: Some("US.1".into()), phone: Some("15550001".into()) };
-    assert_eq!(command.to, both, "the answer stays in the conversation the person opened");
+    let both = Recipient {
+        user_id: Some("US.1".into()),
+        phone: Some("15550001".into()),
+    };
+    assert_eq!(
+        command.to, both,
+        "the answer stays in the conversation the person opened"
+    );
 
     let failed = Record::ReplyFailed {
         command: Box::new(command),
@@ -228,11 +317,19 @@ async fn an_agents_answer_takes_the_way_back_and_its_failure_is_noted_for_the_ag
         ambiguous: false,
     };
     let failed = serde_json::to_value(failed).unwrap();
-    stand.done(&work(Family::Record, Record::REPLY_FAILED, &failed)).await;
+    stand
+        .done(&work(Family::Record, Record::REPLY_FAILED, &failed))
+        .await;
     let memory = stand.fake.memory();
     let note = &memory.messages[1].1;
-    assert_eq!((&note["private"], &note["message_type"]), (&json!(true), &json!("outgoing")));
-    assert_eq!(note["content"], "Not sent to WhatsApp: the window is closed");
+    assert_eq!(
+        (&note["private"], &note["message_type"]),
+        (&json!(true), &json!("outgoing"))
+    );
+    assert_eq!(
+        note["content"],
+        "Not sent to WhatsApp: the window is closed"
+    );
     assert_eq!(memory.conversations.len(), 1);
 }
 
@@ -244,7 +341,11 @@ async fn a_contact_opened_by_our_own_message_gets_its_name_when_the_person_write
     stand.done(&incoming("wamid.2", &ana(), "hi")).await;
     let memory = stand.fake.memory();
     assert_eq!(memory.contacts[0]["name"], "Ana");
-    assert_eq!(memory.conversations.len(), 1, "a phone number that appears later does not fork the thread");
+    assert_eq!(
+        memory.conversations.len(),
+        1,
+        "a phone number that appears later does not fork the thread"
+    );
 }
 
 #[tokio::test]
@@ -260,7 +361,9 @@ async fn a_refused_token_waits_until_somebody_mends_it_and_says_so() {
     let stand = Stand::new().await;
     stand.fake.will(CONTACTS, Fault::Refuse(401));
     let work = incoming("wamid.1", &ana(), "hi");
-    let Verdict::Trouble(trouble) = stand.job.run(&work).await else { panic!("it waits") };
+    let Verdict::Trouble(trouble) = stand.job.run(&work).await else {
+        panic!("it waits")
+    };
     assert!(
         trouble.reason.contains("crm link desk") && trouble.reason.contains("access_token"),
         "{trouble:?}"
@@ -273,11 +376,23 @@ async fn messages_of_other_numbers_and_of_nobody_are_not_ours() {
     let stand = Stand::new().await;
     let ours = incoming("wamid.1", &ana(), "hi").head;
     assert_eq!(stand.job.targets(&ours).len(), 1);
-    let other = Head { phone: PhoneNumberId::new("999").ok(), ..(*ours).clone() };
+    let other = Head {
+        phone: PhoneNumberId::new("999").ok(),
+        ..(*ours).clone()
+    };
     assert!(stand.job.targets(&other).is_empty());
     let call = json!({"entry": [{"changes": [{"value": {"calls": [{"id": "wacid.1"}]}}]}]});
-    assert_eq!(stand.job.run(&work(Family::Update(Class::Message), "call", &call)).await, Verdict::Idle);
-    let broken = Work { payload: "x".into(), ..work(Family::Update(Class::Message), "message.text", &call) };
+    assert_eq!(
+        stand
+            .job
+            .run(&work(Family::Update(Class::Message), "call", &call))
+            .await,
+        Verdict::Idle
+    );
+    let broken = Work {
+        payload: "x".into(),
+        ..work(Family::Update(Class::Message), "message.text", &call)
+    };
     assert!(matches!(stand.job.run(&broken).await, Verdict::Dead { .. }));
     assert!(stand.fake.take_calls().is_empty());
 }
@@ -285,15 +400,25 @@ async fn messages_of_other_numbers_and_of_nobody_are_not_ours() {
 #[test]
 fn what_speaks_of_the_message_is_final_and_everything_else_waits() {
     assert_eq!(verdict("a", Ok(())), Verdict::Done);
-    let refused = CrmError::Refused { reason: "no".into() };
+    let refused = CrmError::Refused {
+        reason: "no".into(),
+    };
     assert_eq!(verdict("a", Err(refused)), Verdict::dead("crm link a: no"));
-    let flooded = CrmError::Flooded { reason: "too many".into(), after: Duration::from_secs(60) };
-    let wait = Verdict::Wait { reason: "crm link a: too many".into(), after: Duration::from_secs(60) };
+    let flooded = CrmError::Flooded {
+        reason: "too many".into(),
+        after: Duration::from_secs(60),
+    };
+    let wait = Verdict::Wait {
+        reason: "crm link a: too many".into(),
+        after: Duration::from_secs(60),
+    };
     assert_eq!(verdict("a", Err(flooded)), wait);
     for error in [
         CrmError::Down(Trouble::down("away")),
         CrmError::Unsure(Trouble::timed_out("silent")),
-        CrmError::Misconfigured { reason: "401".into() },
+        CrmError::Misconfigured {
+            reason: "401".into(),
+        },
     ] {
         assert!(matches!(verdict("a", Err(error)), Verdict::Trouble(_)));
     }
@@ -315,10 +440,17 @@ async fn what_another_responder_answers_is_a_note_where_there_is_a_conversation_
     stand.done(&standby("wamid.3")).await;
     let conversation = stand.fake.memory().conversations[0]["id"].as_u64().unwrap();
     let note = "[standby: another responder answers] psst";
-    let expected =
-        [line(conversation, "incoming", "hi", "wamid.2"), line(conversation, "outgoing", note, "wamid.3")];
+    let expected = [
+        line(conversation, "incoming", "hi", "wamid.2"),
+        line(conversation, "outgoing", note, "wamid.3"),
+    ];
     assert_eq!(stand.fake.transcript(), expected);
-    let private: Vec<_> =
-        stand.fake.memory().messages.iter().map(|(_, message)| message["private"].clone()).collect();
+    let private: Vec<_> = stand
+        .fake
+        .memory()
+        .messages
+        .iter()
+        .map(|(_, message)| message["private"].clone())
+        .collect();
     assert_eq!(private, [json!(false), json!(true)]);
 }

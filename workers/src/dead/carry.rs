@@ -37,7 +37,9 @@ struct Piece {
 impl Office {
     /// Carries an order out until it ends; an error leaves it to be taken up again.
     pub async fn carry_out(&self, id: &str) -> Result<(), OfficeError> {
-        let Some((mut revision, mut order)) = self.find(id).await? else { return Ok(()) };
+        let Some((mut revision, mut order)) = self.find(id).await? else {
+            return Ok(());
+        };
         if order.state.is_final() {
             return Ok(());
         }
@@ -128,7 +130,11 @@ impl Office {
                 return Err(OfficeError::books(error));
             }
             // What follows would overtake it in its conversation, so the order ends here.
-            let rest: Vec<u64> = pieces.iter().skip(at).filter_map(|piece| piece.letter).collect();
+            let rest: Vec<u64> = pieces
+                .iter()
+                .skip(at)
+                .filter_map(|piece| piece.letter)
+                .collect();
             settled.release(&order.id, &rest).await?;
             order.failed += 1;
             order.problem = Some(error.to_string());
@@ -157,7 +163,9 @@ async fn discard(
 ) -> Result<(), OfficeError> {
     let mut letters = Vec::new();
     for (sequence, message) in messages {
-        if is_meant(order, *sequence, message).is_some() && is_open(order, settled, *sequence).await? {
+        if is_meant(order, *sequence, message).is_some()
+            && is_open(order, settled, *sequence).await?
+        {
             letters.push(*sequence);
         }
     }
@@ -190,18 +198,29 @@ async fn of_letter(
     sequence: u64,
     message: Message,
 ) -> Result<Option<Piece>, OfficeError> {
-    let Some(letter) = is_meant(order, sequence, &message) else { return Ok(None) };
+    let Some(letter) = is_meant(order, sequence, &message) else {
+        return Ok(None);
+    };
     if !is_open(order, settled, sequence).await? {
         return Ok(None);
     }
     let message = message.message;
     let payload = match &order.source {
-        Source::Letter { payload: Some(edited), .. } => Bytes::from(edited.clone()),
+        Source::Letter {
+            payload: Some(edited),
+            ..
+        } => Bytes::from(edited.clone()),
         _ => match &letter.cut {
             None => message.payload,
             Some(cut) => {
-                let origin = letter.origin.as_ref().map(|origin| (origin.stream.as_str(), origin.sequence));
-                match whole::fetch(log, cut, origin).await.map_err(OfficeError::books)? {
+                let origin = letter
+                    .origin
+                    .as_ref()
+                    .map(|origin| (origin.stream.as_str(), origin.sequence));
+                match whole::fetch(log, cut, origin)
+                    .await
+                    .map_err(OfficeError::books)?
+                {
                     Some(payload) => payload,
                     None => {
                         order.skip(
@@ -218,7 +237,11 @@ async fn of_letter(
             order.skip("it is longer than nats-server takes; raise its max_payload");
             Ok(None)
         }
-        Ok(head) => Ok(Some(Piece { letter: Some(sequence), head, payload })),
+        Ok(head) => Ok(Some(Piece {
+            letter: Some(sequence),
+            head,
+            payload,
+        })),
         Err(reason) => {
             order.skip(reason);
             Ok(None)
@@ -228,8 +251,18 @@ async fn of_letter(
 
 fn of_past(order: &Order, past: &Past, sequence: u64, message: Message) -> Option<Piece> {
     let pool = pool_of(order)?;
-    let head = past.replay(sequence, &message.subject, message.headers.as_ref()?, pool, order)?;
-    Some(Piece { letter: None, head, payload: message.message.payload })
+    let head = past.replay(
+        sequence,
+        &message.subject,
+        message.headers.as_ref()?,
+        pool,
+        order,
+    )?;
+    Some(Piece {
+        letter: None,
+        head,
+        payload: message.message.payload,
+    })
 }
 
 fn pool_of(order: &Order) -> Option<Pool> {
@@ -252,11 +285,20 @@ fn stretch(order: &Order) -> Stretch {
         }
         Source::Letter { sequence, .. } => {
             let every = super::Filter::default().subject();
-            Stretch { from: *sequence, until: *sequence, ..rest(vec![every], None, false) }
+            Stretch {
+                from: *sequence,
+                until: *sequence,
+                ..rest(vec![every], None, false)
+            }
         }
         Source::Past(past) => {
-            let filters = pool_of(order).map(|pool| past.filters(pool)).unwrap_or_default();
-            Stretch { stream: UPDATES, ..rest(filters, Some(past.from_ms), false) }
+            let filters = pool_of(order)
+                .map(|pool| past.filters(pool))
+                .unwrap_or_default();
+            Stretch {
+                stream: UPDATES,
+                ..rest(filters, Some(past.from_ms), false)
+            }
         }
     }
 }

@@ -21,7 +21,9 @@ impl Office {
     /// Carries an order out if nobody else does; tells whether it was ours to try.
     pub async fn take_up(&self, id: &str, instance: &str, ttl: Duration) -> bool {
         let lease = Lease::new(self.errands.clone(), &format!("replay.{id}"), instance, ttl);
-        let Some(mut held) = lease.ask().await else { return false };
+        let Some(mut held) = lease.ask().await else {
+            return false;
+        };
         let carried = lease.hold_while(&mut held, self.carry_out(id)).await;
         match carried {
             Some(result) => {
@@ -52,7 +54,11 @@ pub async fn run(office: Office, instance: String, ttl: Duration, mut shutdown: 
 
 /// Follows the orders until the watch breaks.
 async fn work(office: &Office, instance: &str, ttl: Duration) {
-    let mut watch = match office.store.watch_many_with_history([office::every_order()]).await {
+    let mut watch = match office
+        .store
+        .watch_many_with_history([office::every_order()])
+        .await
+    {
         Ok(watch) => watch,
         Err(error) => return tracing::warn!(%error, "the replays cannot be watched; trying again"),
     };
@@ -86,7 +92,10 @@ async fn work(office: &Office, instance: &str, ttl: Duration) {
         }
         let mut served: BTreeSet<Option<TenantId>> = taken.values().cloned().collect();
         for (id, tenant) in &wanted {
-            if running.len() >= RUNNING_MAX || taken.contains_key(id) || !served.insert(tenant.clone()) {
+            if running.len() >= RUNNING_MAX
+                || taken.contains_key(id)
+                || !served.insert(tenant.clone())
+            {
                 continue;
             }
             taken.insert(id.clone(), tenant.clone());

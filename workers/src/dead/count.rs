@@ -31,7 +31,11 @@ pub async fn open_letters(
         until: u64::MAX,
         headers_only: !filter.needs_payload(),
     };
-    let pull = if filter.needs_payload() { PAYLOADS_PULL } else { HEADERS_PULL };
+    let pull = if filter.needs_payload() {
+        PAYLOADS_PULL
+    } else {
+        HEADERS_PULL
+    };
     let mut scan = Scan::open(context, stretch).await?;
     loop {
         let messages = scan.next(pull).await?;
@@ -40,9 +44,12 @@ pub async fn open_letters(
         }
         for (sequence, message) in &messages {
             let letter = message.headers.as_ref().and_then(|headers| {
-                Letter::read(*sequence, &message.subject, headers).filter(|letter| filter.fits(letter))
+                Letter::read(*sequence, &message.subject, headers)
+                    .filter(|letter| filter.fits(letter))
             });
-            let Some(letter) = letter.filter(|_| filter.fits_payload(&message.payload)) else { continue };
+            let Some(letter) = letter.filter(|_| filter.fits_payload(&message.payload)) else {
+                continue;
+            };
             if settled.standing(*sequence).await? == Standing::Open {
                 tally.letter(&letter, now);
             }
@@ -60,7 +67,12 @@ impl Office {
     }
 
     /// Counts what a pool would be shown of the past, for as long as `within`.
-    pub async fn count_past(&self, past: &Past, pool: Pool, within: Duration) -> Result<Count, OfficeError> {
+    pub async fn count_past(
+        &self,
+        past: &Past,
+        pool: Pool,
+        within: Duration,
+    ) -> Result<Count, OfficeError> {
         let deadline = Instant::now() + within;
         let mut tally = Tally::default();
         let filters = past.filters(pool);
@@ -97,7 +109,8 @@ impl Office {
             }
             for (sequence, message) in &messages {
                 let headers = message.headers.as_ref();
-                let head = headers.and_then(|h| past.replay(*sequence, &message.subject, h, pool, &nobody));
+                let head = headers
+                    .and_then(|h| past.replay(*sequence, &message.subject, h, pool, &nobody));
                 if let Some(head) = head {
                     tally.add(pool.as_str(), past.tenant.as_str(), Some(head.received_ms));
                 }

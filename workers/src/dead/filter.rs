@@ -30,9 +30,21 @@ pub struct Filter {
 impl Filter {
     /// Whether it chooses among a tenant's letters.
     pub fn chooses(&self) -> bool {
-        let Self { tenant: _, pool, kind, reason, text, conversation, from_ms, to_ms } = self;
+        let Self {
+            tenant: _,
+            pool,
+            kind,
+            reason,
+            text,
+            conversation,
+            from_ms,
+            to_ms,
+        } = self;
         let words = [kind, reason, text, conversation];
-        pool.is_some() || words.iter().any(|word| word.is_some()) || from_ms.is_some() || to_ms.is_some()
+        pool.is_some()
+            || words.iter().any(|word| word.is_some())
+            || from_ms.is_some()
+            || to_ms.is_some()
     }
 
     /// The subjects that can hold such letters.
@@ -49,17 +61,31 @@ impl Filter {
     pub fn fits(&self, letter: &Letter) -> bool {
         let at = letter.at_ms.unwrap_or(0);
         self.pool.is_none_or(|pool| pool == letter.pool)
-            && self.tenant.as_ref().is_none_or(|tenant| *tenant == letter.tenant)
-            && self.kind.as_deref().is_none_or(|kind| is_kind(kind, &letter.kind))
-            && self.reason.as_deref().is_none_or(|part| holds(&letter.reason, part))
-            && self.conversation.as_deref().is_none_or(|key| letter.conversation.as_deref() == Some(key))
+            && self
+                .tenant
+                .as_ref()
+                .is_none_or(|tenant| *tenant == letter.tenant)
+            && self
+                .kind
+                .as_deref()
+                .is_none_or(|kind| is_kind(kind, &letter.kind))
+            && self
+                .reason
+                .as_deref()
+                .is_none_or(|part| holds(&letter.reason, part))
+            && self
+                .conversation
+                .as_deref()
+                .is_none_or(|key| letter.conversation.as_deref() == Some(key))
             && self.from_ms.is_none_or(|from| at >= from)
             && self.to_ms.is_none_or(|to| at < to)
     }
 
     /// Whether the payload fits.
     pub fn fits_payload(&self, payload: &[u8]) -> bool {
-        self.text.as_deref().is_none_or(|part| holds(&String::from_utf8_lossy(payload), part))
+        self.text
+            .as_deref()
+            .is_none_or(|part| holds(&String::from_utf8_lossy(payload), part))
     }
 }
 
@@ -99,17 +125,50 @@ mod tests {
         };
         assert!(fitting.fits(&letter) && Filter::default().fits(&letter));
         let not = [
-            Filter { tenant: TenantId::new("globex").ok(), ..fitting.clone() },
-            Filter { pool: Some(Pool::Crm), ..fitting.clone() },
-            Filter { kind: text("message"), ..fitting.clone() },
-            Filter { reason: text("504"), ..fitting.clone() },
-            Filter { from_ms: Some(101), ..fitting.clone() },
-            Filter { to_ms: Some(100), ..fitting.clone() },
-            Filter { conversation: text("u:US.1"), ..fitting },
+            Filter {
+                tenant: TenantId::new("globex").ok(),
+                ..fitting.clone()
+            },
+            Filter {
+                pool: Some(Pool::Crm),
+                ..fitting.clone()
+            },
+            Filter {
+                kind: text("message"),
+                ..fitting.clone()
+            },
+            Filter {
+                reason: text("504"),
+                ..fitting.clone()
+            },
+            Filter {
+                from_ms: Some(101),
+                ..fitting.clone()
+            },
+            Filter {
+                to_ms: Some(100),
+                ..fitting.clone()
+            },
+            Filter {
+                conversation: text("u:US.1"),
+                ..fitting
+            },
         ];
         assert!(not.iter().all(|filter| !filter.fits(&letter)));
         assert!(not.iter().all(Filter::chooses) && !Filter::default().chooses());
-        assert!(!Filter { tenant: TenantId::new("acme").ok(), ..Filter::default() }.chooses());
-        assert!(Filter { text: text("HELLO"), ..Filter::default() }.fits_payload(b"{\"body\":\"hello\"}"));
+        assert!(
+            !Filter {
+                tenant: TenantId::new("acme").ok(),
+                ..Filter::default()
+            }
+            .chooses()
+        );
+        assert!(
+            Filter {
+                text: text("HELLO"),
+                ..Filter::default()
+            }
+            .fits_payload(b"{\"body\":\"hello\"}")
+        );
     }
 }

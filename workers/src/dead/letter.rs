@@ -82,7 +82,9 @@ impl Origin {
 impl Letter {
     /// Reads a message of the stream; `None` for one that no pool wrote.
     pub fn read(sequence: u64, subject: &str, headers: &HeaderMap) -> Option<Self> {
-        let Some(Subject::Dead(pool, tenant)) = Subject::parse(subject) else { return None };
+        let Some(Subject::Dead(pool, tenant)) = Subject::parse(subject) else {
+            return None;
+        };
         let mut letter = Self {
             sequence,
             pool,
@@ -104,7 +106,9 @@ impl Letter {
         let (mut id, mut message_id, mut length) = (None, None, None);
         // Counting reads a great many letters: one walk costs less than a look-up for each field.
         for (name, values) in headers.iter() {
-            let Some(value) = values.first().map(|value| value.as_str()) else { continue };
+            let Some(value) = values.first().map(|value| value.as_str()) else {
+                continue;
+            };
             match name.as_ref() {
                 header::DEAD_REASON => letter.reason = value.to_owned(),
                 header::DEAD_ATTEMPTS => letter.attempts = value.parse().ok(),
@@ -123,7 +127,10 @@ impl Letter {
                 _ => {}
             }
         }
-        letter.cut = length.zip(message_id).map(|(length, name)| Whole { name: name.to_owned(), length });
+        letter.cut = length.zip(message_id).map(|(length, name)| Whole {
+            name: name.to_owned(),
+            length,
+        });
         letter.id = UpdateId::new(id.or(message_id).unwrap_or_default());
         Some(letter)
     }
@@ -137,34 +144,55 @@ impl Letter {
     /// Whether it is a message that came too late: an answer to yesterday's question, which Meta refuses unless the
     /// person wrote again since.
     pub fn is_expired(&self, now_ms: u64) -> bool {
-        let age_ms = self.received_ms.map_or(0, |asked_ms| now_ms.saturating_sub(asked_ms));
+        let age_ms = self
+            .received_ms
+            .map_or(0, |asked_ms| now_ms.saturating_sub(asked_ms));
         self.pool == Pool::Replies && self.kind != TEMPLATE && age_ms > SEND_WINDOW_MS
     }
 
     /// The head of its replay by an order, or why there is none.
-    pub fn replay(&self, headers: &HeaderMap, order: &Order, now_ms: u64) -> Result<Head, &'static str> {
+    pub fn replay(
+        &self,
+        headers: &HeaderMap,
+        order: &Order,
+        now_ms: u64,
+    ) -> Result<Head, &'static str> {
         if self.kind == UNREADABLE {
             return Err("it could not be read, and no pool can");
         }
         if self.is_ambiguous() && !order.include_ambiguous {
-            return Err("the person may have the message already; include ambiguous ones to send it again");
+            return Err(
+                "the person may have the message already; include ambiguous ones to send it again",
+            );
         }
         if self.is_expired(now_ms) && !order.include_expired {
             return Err(
                 "the send is older than 24 h and its window may be closed; include expired ones to send it all the same",
             );
         }
-        let origin = self.origin.as_ref().ok_or("it does not say where it came from")?;
+        let origin = self
+            .origin
+            .as_ref()
+            .ok_or("it does not say where it came from")?;
         let mut headers = headers.clone();
         headers.insert(header::MSG_ID, self.id.as_str());
-        let head = Head::read(&origin.subject, &headers).map_err(|_| "its headers cannot be read")?;
+        let head =
+            Head::read(&origin.subject, &headers).map_err(|_| "its headers cannot be read")?;
         if head.tenant != self.tenant {
             return Err("it does not say whose it is");
         }
         let target = order.target.as_ref().and_then(|target| target.id.clone());
-        let done = self.done.iter().filter(|part| *part != replies::SENDING).cloned().collect();
+        let done = self
+            .done
+            .iter()
+            .filter(|part| *part != replies::SENDING)
+            .cloned()
+            .collect();
         // A letter that was no replay holds what its pool was given, and that is what the edge stored.
-        let was_verbatim = head.replay.as_ref().map_or(self.replay_of.is_none(), |replay| replay.verbatim);
+        let was_verbatim = head
+            .replay
+            .as_ref()
+            .map_or(self.replay_of.is_none(), |replay| replay.verbatim);
         let verbatim = was_verbatim && !order.is_edit();
         Ok(Head {
             id: order.replay_id(&self.id),
@@ -218,7 +246,9 @@ mod tests {
     #[test]
     fn a_replay_is_the_original_for_its_pool_alone_without_what_is_done() {
         let (headers, order) = (headers(&[]), order(Source::Letters(Filter::default())));
-        let head = letter("relay", &headers).replay(&headers, &order, NOW).unwrap();
+        let head = letter("relay", &headers)
+            .replay(&headers, &order, NOW)
+            .unwrap();
         assert_eq!(head.subject(), "rp.relay.3.msg.acme");
         assert_eq!(head.id.as_str(), "wamid.A=~rp_1");
         assert_eq!(head.signature.as_deref(), Some("sha256=00"));
@@ -236,31 +266,58 @@ mod tests {
         ]);
         let letter = letter("relay", &again);
         assert_eq!(letter.replay_of.as_deref(), Some("DEAD:3"));
-        let head = letter.replay(&again, &order(Source::Letters(Filter::default())), NOW).unwrap();
-        assert_eq!((head.id.as_str(), head.subject().as_str()), ("wamid.A=~rp_1", "rp.relay.3.msg.acme"));
-        assert!(head.is_for(&EntityId::new("old").unwrap()) && !head.is_for(&EntityId::new("x").unwrap()));
+        let head = letter
+            .replay(&again, &order(Source::Letters(Filter::default())), NOW)
+            .unwrap();
+        assert_eq!(
+            (head.id.as_str(), head.subject().as_str()),
+            ("wamid.A=~rp_1", "rp.relay.3.msg.acme")
+        );
+        assert!(
+            head.is_for(&EntityId::new("old").unwrap())
+                && !head.is_for(&EntityId::new("x").unwrap())
+        );
     }
 
     #[test]
     fn edited_bytes_have_no_signature_of_metas() {
-        let (headers, edit) = (headers(&[]), Source::Letter { sequence: 17, payload: Some("{}".into()) });
-        assert_eq!(letter("relay", &headers).replay(&headers, &order(edit), NOW).unwrap().signature, None);
+        let (headers, edit) = (
+            headers(&[]),
+            Source::Letter {
+                sequence: 17,
+                payload: Some("{}".into()),
+            },
+        );
+        assert_eq!(
+            letter("relay", &headers)
+                .replay(&headers, &order(edit), NOW)
+                .unwrap()
+                .signature,
+            None
+        );
     }
 
     /// The headers that a pool gives the dead letter of a replay, as `core::dead` writes them.
     fn died(head: &Head) -> HeaderMap {
         let mut headers = head.to_headers();
         headers.insert(header::DEAD_ID, head.original_id().as_str());
-        headers.insert(header::DEAD_ORIGIN, format!("UPDATES:12:{}", head.subject()));
+        headers.insert(
+            header::DEAD_ORIGIN,
+            format!("UPDATES:12:{}", head.subject()),
+        );
         headers
     }
 
     #[test]
     fn what_was_edited_once_is_never_again_what_the_edge_stored() {
-        let edit = order(Source::Letter { sequence: 17, payload: Some("{}".into()) });
+        let edit = order(Source::Letter {
+            sequence: 17,
+            payload: Some("{}".into()),
+        });
         let plain = order(Source::Letters(Filter::default()));
-        let replay =
-            |headers: &HeaderMap, order: &Order| letter("relay", headers).replay(headers, order, NOW);
+        let replay = |headers: &HeaderMap, order: &Order| {
+            letter("relay", headers).replay(headers, order, NOW)
+        };
         for (first, second, third, is_verbatim) in [
             (&plain, &plain, &plain, true),
             (&edit, &plain, &plain, false),
@@ -272,7 +329,10 @@ mod tests {
                 letter = died(&replay(&letter, order).unwrap());
             }
             let head = replay(&letter, &plain).unwrap();
-            assert_eq!((head.is_verbatim(), head.signature.is_some()), (is_verbatim, is_verbatim));
+            assert_eq!(
+                (head.is_verbatim(), head.signature.is_some()),
+                (is_verbatim, is_verbatim)
+            );
         }
     }
 
@@ -281,12 +341,21 @@ mod tests {
         let plain = order(Source::Letters(Filter::default()));
         let (update, replayed) = ("UPDATES:12:in.3.msg.acme", "UPDATES:12:rp.relay.3.msg.acme");
         for (origin, replay) in [(replayed, true), (update, true), (update, false)] {
-            let of = [(header::REPLAY_OF, "DEAD:3"), (header::REPLAY_ID, "wamid.A=")];
+            let of = [
+                (header::REPLAY_OF, "DEAD:3"),
+                (header::REPLAY_ID, "wamid.A="),
+            ];
             let mut pairs = vec![(header::DEAD_ORIGIN, origin)];
             pairs.extend(of.into_iter().filter(|_| replay));
             let headers = headers(&pairs);
-            let head = letter("relay", &headers).replay(&headers, &plain, NOW).unwrap();
-            assert_eq!((head.is_verbatim(), head.signature.is_some()), (!replay, !replay), "{origin}");
+            let head = letter("relay", &headers)
+                .replay(&headers, &plain, NOW)
+                .unwrap();
+            assert_eq!(
+                (head.is_verbatim(), head.signature.is_some()),
+                (!replay, !replay),
+                "{origin}"
+            );
         }
     }
 
@@ -294,17 +363,31 @@ mod tests {
     fn a_message_that_may_have_gone_out_is_sent_again_only_when_asked_for() {
         let lost = [
             (header::DEAD_ORIGIN, "OUTBOUND:9:out.3.live.acme"),
-            (header::DEAD_REASON, "Meta's answer was lost (it took too long); …"),
+            (
+                header::DEAD_REASON,
+                "Meta's answer was lost (it took too long); …",
+            ),
             (header::DEAD_DONE, replies::SENDING),
         ];
         let headers = headers(&lost);
         let letter = letter("replies", &headers);
         let mut order = order(Source::Letters(Filter::default()));
-        assert!(letter.replay(&headers, &order, NOW).unwrap_err().contains("ambiguous"));
+        assert!(
+            letter
+                .replay(&headers, &order, NOW)
+                .unwrap_err()
+                .contains("ambiguous")
+        );
         order.include_ambiguous = true;
         let head = letter.replay(&headers, &order, NOW).unwrap();
         let origin = lost[0].1.rsplit(':').next();
-        assert_eq!((Some(head.subject().as_str()), head.replay.unwrap().done.len()), (origin, 0));
+        assert_eq!(
+            (
+                Some(head.subject().as_str()),
+                head.replay.unwrap().done.len()
+            ),
+            (origin, 0)
+        );
     }
 
     #[test]
@@ -320,19 +403,33 @@ mod tests {
             assert_eq!(refusal.is_some(), letter.is_expired(now_ms));
             refusal.is_some_and(|reason| reason.contains("older than 24 h"))
         };
-        assert!(expired("replies", "send.text", NOW + 1) && expired("replies", "send.buttons", u64::MAX));
+        assert!(
+            expired("replies", "send.text", NOW + 1)
+                && expired("replies", "send.buttons", u64::MAX)
+        );
         assert!(!expired("replies", "send.text", NOW) && !expired("replies", "send.text", 0));
         assert!(
-            !expired("replies", "send.template", u64::MAX) && !expired("relay", "message.text", u64::MAX)
+            !expired("replies", "send.template", u64::MAX)
+                && !expired("relay", "message.text", u64::MAX)
         );
     }
 
     #[test]
     fn what_names_no_origin_or_another_tenants_is_not_replayed() {
         let order = order(Source::Letters(Filter::default()));
-        for origin in ["", "UPDATES:x:in.3.msg.acme", "UPDATES:9:in.3.msg.globex", "UPDATES:9:elsewhere"] {
+        for origin in [
+            "",
+            "UPDATES:x:in.3.msg.acme",
+            "UPDATES:9:in.3.msg.globex",
+            "UPDATES:9:elsewhere",
+        ] {
             let headers = headers(&[(header::DEAD_ORIGIN, origin)]);
-            assert!(letter("relay", &headers).replay(&headers, &order, NOW).is_err(), "{origin}");
+            assert!(
+                letter("relay", &headers)
+                    .replay(&headers, &order, NOW)
+                    .is_err(),
+                "{origin}"
+            );
         }
     }
 }

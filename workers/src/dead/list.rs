@@ -69,15 +69,29 @@ impl Office {
         limit: usize,
     ) -> Result<Listing, OfficeError> {
         let deadline = Instant::now() + PAGE_TIME;
-        let mut stream = self.log.context().get_stream(DEAD).await.map_err(OfficeError::books)?;
-        let state = stream.info().await.map_err(OfficeError::books)?.state.clone();
+        let mut stream = self
+            .log
+            .context()
+            .get_stream(DEAD)
+            .await
+            .map_err(OfficeError::books)?;
+        let state = stream
+            .info()
+            .await
+            .map_err(OfficeError::books)?
+            .state
+            .clone();
         let first = state.first_sequence.max(1);
-        let mut upper = before.unwrap_or(u64::MAX).min(state.last_sequence.saturating_add(1));
+        let mut upper = before
+            .unwrap_or(u64::MAX)
+            .min(state.last_sequence.saturating_add(1));
         let (mut settled, mut width) = (Settled::new(self.store.clone()), WINDOW_FIRST);
         let mut found: Vec<(Letter, Standing)> = Vec::new();
         while upper > first && found.len() <= limit && Instant::now() < deadline {
             let lower = upper.saturating_sub(width).max(first);
-            let mut window = self.window(filter, lower, upper, wanted, &mut settled).await?;
+            let mut window = self
+                .window(filter, lower, upper, wanted, &mut settled)
+                .await?;
             window.reverse();
             found.append(&mut window);
             (upper, width) = (lower, (width * 4).min(WINDOW_MAX));
@@ -102,7 +116,11 @@ impl Office {
             until: upper - 1,
             headers_only: !filter.needs_payload(),
         };
-        let pull = if filter.needs_payload() { PAYLOADS_PULL } else { HEADERS_PULL };
+        let pull = if filter.needs_payload() {
+            PAYLOADS_PULL
+        } else {
+            HEADERS_PULL
+        };
         let mut scan = Scan::open(self.log.context(), stretch).await?;
         let mut window = Vec::new();
         loop {
@@ -113,8 +131,8 @@ impl Office {
             for (sequence, message) in &messages {
                 let headers = message.headers.as_ref();
                 let letter = headers.and_then(|h| Letter::read(*sequence, &message.subject, h));
-                let letter =
-                    letter.filter(|letter| filter.fits(letter) && filter.fits_payload(&message.payload));
+                let letter = letter
+                    .filter(|letter| filter.fits(letter) && filter.fits_payload(&message.payload));
                 let Some(letter) = letter else { continue };
                 let standing = settled.standing(*sequence).await?;
                 if wanted.holds(&standing) {
@@ -131,7 +149,10 @@ impl Office {
         limit: usize,
         rest: Option<u64>,
     ) -> Result<Listing, OfficeError> {
-        let mut listing = Listing { letters: Vec::new(), next: rest };
+        let mut listing = Listing {
+            letters: Vec::new(),
+            next: rest,
+        };
         let (mut bytes, mut last) = (0, None);
         for (letter, standing) in found {
             if listing.letters.len() >= limit || bytes > PAGE_BYTES_MAX {
@@ -140,7 +161,9 @@ impl Office {
             }
             last = Some(letter.sequence);
             // A letter may have reached its retention since it was seen.
-            let Some(message) = self.message(letter.sequence).await? else { continue };
+            let Some(message) = self.message(letter.sequence).await? else {
+                continue;
+            };
             bytes += message.payload.len();
             listing.letters.push(Found {
                 letter,

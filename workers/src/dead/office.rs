@@ -98,25 +98,44 @@ pub struct Wish {
 impl Office {
     /// Opens the office.
     pub fn new(log: Log, buckets: &Buckets) -> Self {
-        Self { log, store: buckets.replays.clone(), errands: buckets.errands.clone() }
+        Self {
+            log,
+            store: buckets.replays.clone(),
+            errands: buckets.errands.clone(),
+        }
     }
 
     /// Looks a letter up; `None` when there is none of this number, or none any more.
     pub async fn letter(&self, sequence: u64) -> Result<Option<Found>, OfficeError> {
-        let Some(message) = self.message(sequence).await? else { return Ok(None) };
+        let Some(message) = self.message(sequence).await? else {
+            return Ok(None);
+        };
         let Some(letter) = Letter::read(sequence, &message.subject, &message.headers) else {
             return Ok(None);
         };
         let standing = Settled::new(self.store.clone()).standing(sequence).await?;
-        Ok(Some(Found { letter, headers: message.headers, payload: message.payload, standing }))
+        Ok(Some(Found {
+            letter,
+            headers: message.headers,
+            payload: message.payload,
+            standing,
+        }))
     }
 
-    pub(super) async fn message(&self, sequence: u64) -> Result<Option<StreamMessage>, OfficeError> {
+    pub(super) async fn message(
+        &self,
+        sequence: u64,
+    ) -> Result<Option<StreamMessage>, OfficeError> {
         if sequence == 0 {
             // Streams count from 1, and refuse to be asked for it.
             return Ok(None);
         }
-        let stream = self.log.context().get_stream_no_info(DEAD).await.map_err(OfficeError::books)?;
+        let stream = self
+            .log
+            .context()
+            .get_stream_no_info(DEAD)
+            .await
+            .map_err(OfficeError::books)?;
         match stream.direct_get(sequence).await {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
@@ -133,10 +152,27 @@ impl Office {
         self.forget_beyond(&known, ORDERS_KEPT_MAX).await?;
         let id = Order::new_id(wish.action, wish.tenant.as_ref(), rand::random());
         let mut order = self.draft(wish, id);
-        let name = if matches!(order.source, Source::Past(_)) { UPDATES } else { DEAD };
-        let mut source = self.log.context().get_stream(name).await.map_err(OfficeError::books)?;
-        order.until = source.info().await.map_err(OfficeError::books)?.state.last_sequence;
-        self.store.create(key(&order.id), stored::encode(&order).into()).await.map_err(OfficeError::books)?;
+        let name = if matches!(order.source, Source::Past(_)) {
+            UPDATES
+        } else {
+            DEAD
+        };
+        let mut source = self
+            .log
+            .context()
+            .get_stream(name)
+            .await
+            .map_err(OfficeError::books)?;
+        order.until = source
+            .info()
+            .await
+            .map_err(OfficeError::books)?
+            .state
+            .last_sequence;
+        self.store
+            .create(key(&order.id), stored::encode(&order).into())
+            .await
+            .map_err(OfficeError::books)?;
         tracing::info!(
             order = order.id, by = order.by, action = ?order.action, expected = order.expected,
             "an order over dead letters or the past was given"
@@ -179,7 +215,9 @@ impl Office {
 
     /// The orders of a tenant, or of the operator alone; what they cost does not depend on those of others.
     pub async fn orders_of(&self, tenant: Option<&TenantId>) -> Result<Vec<Order>, OfficeError> {
-        let mut ids = self.ids(&format!("{ORDER_PREFIX}{}.*", order::owner(tenant))).await?;
+        let mut ids = self
+            .ids(&format!("{ORDER_PREFIX}{}.*", order::owner(tenant)))
+            .await?;
         // An older version did not put the owner into the key; these go with their age.
         ids.extend(self.ids(&format!("{ORDER_PREFIX}*")).await?);
         let mut orders = self.read_all(ids).await?;
@@ -190,18 +228,32 @@ impl Office {
     /// Forgets the oldest orders that have ended, so that there is room for one more.
     async fn forget_beyond(&self, known: &[Order], most: usize) -> Result<(), OfficeError> {
         let surplus = (known.len() + 1).saturating_sub(most);
-        let ended = known.iter().rev().filter(|order| order.state.is_final()).take(surplus);
+        let ended = known
+            .iter()
+            .rev()
+            .filter(|order| order.state.is_final())
+            .take(surplus);
         for order in ended {
             // Wholly: what marks a removed key would stay as long as the order.
             let subject = bucket_subject(BUCKET_REPLAYS, &key(&order.id));
-            self.store.stream.purge().filter(subject).await.map_err(OfficeError::books)?;
+            self.store
+                .stream
+                .purge()
+                .filter(subject)
+                .await
+                .map_err(OfficeError::books)?;
         }
         Ok(())
     }
 
     async fn ids(&self, keys: &str) -> Result<Vec<String>, OfficeError> {
         let subject = bucket_subject(BUCKET_REPLAYS, keys);
-        let mut subjects = self.store.stream.info_with_subjects(subject).await.map_err(OfficeError::books)?;
+        let mut subjects = self
+            .store
+            .stream
+            .info_with_subjects(subject)
+            .await
+            .map_err(OfficeError::books)?;
         let mut ids = Vec::new();
         while let Some(subject) = subjects.next().await {
             let (subject, _) = subject.map_err(OfficeError::books)?;
@@ -215,7 +267,11 @@ impl Office {
         // Not one read over the bucket: an order that is written meanwhile moves to its end, behind the reader.
         let found = stream::iter(ids).map(|id| async move { self.find(&id).await });
         let found: Vec<_> = found.buffer_unordered(FINDS_AT_ONCE).try_collect().await?;
-        let mut orders: Vec<Order> = found.into_iter().flatten().map(|(_, order)| order).collect();
+        let mut orders: Vec<Order> = found
+            .into_iter()
+            .flatten()
+            .map(|(_, order)| order)
+            .collect();
         orders.sort_by(|one, two| (two.created_ms, &two.id).cmp(&(one.created_ms, &one.id)));
         Ok(orders)
     }
@@ -225,7 +281,11 @@ impl Office {
         if !ackline_shared::ids::is_token(id) {
             return Ok(None);
         }
-        let entry = self.store.entry(key(id)).await.map_err(OfficeError::books)?;
+        let entry = self
+            .store
+            .entry(key(id))
+            .await
+            .map_err(OfficeError::books)?;
         let entry = entry.filter(|entry| entry.operation == Operation::Put);
         Ok(entry.and_then(|entry| Some((entry.revision, read(&entry.value)?))))
     }
@@ -233,7 +293,9 @@ impl Office {
     /// Asks for an order to stop; what it has done stays done.
     pub async fn stop(&self, id: &str) -> Result<Option<Order>, OfficeError> {
         for _ in 0..WRITES_MAX {
-            let Some((revision, mut order)) = self.find(id).await? else { return Ok(None) };
+            let Some((revision, mut order)) = self.find(id).await? else {
+                return Ok(None);
+            };
             if order.state.is_final() || order.is_stopped {
                 return Ok(Some(order));
             }
@@ -250,8 +312,16 @@ impl Office {
     }
 
     /// Writes an order back; `None` when it was changed meanwhile.
-    pub(super) async fn write(&self, revision: u64, order: &Order) -> Result<Option<u64>, OfficeError> {
-        match self.store.update(key(&order.id), stored::encode(order).into(), revision).await {
+    pub(super) async fn write(
+        &self,
+        revision: u64,
+        order: &Order,
+    ) -> Result<Option<u64>, OfficeError> {
+        match self
+            .store
+            .update(key(&order.id), stored::encode(order).into(), revision)
+            .await
+        {
             Ok(revision) => Ok(Some(revision)),
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(None),
             Err(error) => Err(OfficeError::books(error)),

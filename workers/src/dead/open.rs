@@ -47,7 +47,9 @@ pub async fn follow(
             }
             match timeout(LOOK_WAIT, letters.look()).await {
                 Ok(Ok(())) => board.tell_dead(Some(letters.open(now_ms()))),
-                Ok(Err(error)) => tracing::debug!(%error, "the open dead letters cannot be counted"),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the open dead letters cannot be counted")
+                }
                 Err(_) => tracing::debug!("the open dead letters are not counted yet"),
             }
         }
@@ -71,12 +73,21 @@ pub struct OpenLetters {
 impl OpenLetters {
     /// Knows of nothing yet.
     pub fn new(context: Context, replays: Store) -> Self {
-        Self { context, replays, known: Known::default(), books: None }
+        Self {
+            context,
+            replays,
+            known: Known::default(),
+            books: None,
+        }
     }
 
     /// Takes in what changed since the last look.
     pub async fn look(&mut self) -> Result<(), OfficeError> {
-        let stream = self.context.get_stream(DEAD).await.map_err(OfficeError::books)?;
+        let stream = self
+            .context
+            .get_stream(DEAD)
+            .await
+            .map_err(OfficeError::books)?;
         let state = &stream.cached_info().state;
         let (first, last) = (state.first_sequence.max(1), state.last_sequence);
         self.known.forget_before(first);
@@ -86,7 +97,14 @@ impl OpenLetters {
             self.known = Known::default();
             self.read_until(first, last).await?;
         }
-        let books = self.replays.stream.get_info().await.map_err(OfficeError::books)?.state.last_sequence;
+        let books = self
+            .replays
+            .stream
+            .get_info()
+            .await
+            .map_err(OfficeError::books)?
+            .state
+            .last_sequence;
         if self.books != Some(books) {
             let mut settled = Settled::new(self.replays.clone());
             self.known.settled = settled.runs(self.known.first, last).await?;
@@ -130,7 +148,8 @@ impl OpenLetters {
                     .headers
                     .as_ref()
                     .and_then(|headers| Letter::read(*sequence, &message.subject, headers));
-                self.known.add(*sequence, letter.map(|letter| Entry::of(&letter, message)));
+                self.known
+                    .add(*sequence, letter.map(|letter| Entry::of(&letter, message)));
             }
         }
     }
@@ -147,10 +166,21 @@ struct Entry {
 
 impl Entry {
     fn of(letter: &Letter, message: &Message) -> Self {
-        let stored = || message.info().map_or(0, |info| info.published.unix_timestamp());
-        let at_s = letter.at_ms.map_or_else(|| u64::try_from(stored()).unwrap_or_default(), |ms| ms / 1000);
+        let stored = || {
+            message
+                .info()
+                .map_or(0, |info| info.published.unix_timestamp())
+        };
+        let at_s = letter.at_ms.map_or_else(
+            || u64::try_from(stored()).unwrap_or_default(),
+            |ms| ms / 1000,
+        );
         let at_s = u32::try_from(at_s).unwrap_or(u32::MAX);
-        Self { pool: letter.pool, class: DeadClass::of(&letter.reason), at_s }
+        Self {
+            pool: letter.pool,
+            class: DeadClass::of(&letter.reason),
+            at_s,
+        }
     }
 
     fn at_ms(self) -> u64 {
@@ -191,7 +221,8 @@ impl Known {
         }
         self.reach(sequence.saturating_sub(1));
         if sequence == self.next() {
-            self.places.push_back(entry.map_or(Place::Foreign, Place::Letter));
+            self.places
+                .push_back(entry.map_or(Place::Foreign, Place::Letter));
         }
     }
 
@@ -214,21 +245,33 @@ impl Known {
     }
 
     fn present(&self) -> u64 {
-        let present = self.places.iter().filter(|place| **place != Place::Empty).count();
+        let present = self
+            .places
+            .iter()
+            .filter(|place| **place != Place::Empty)
+            .count();
         u64::try_from(present).unwrap_or(u64::MAX)
     }
 
     fn open(&self, now_ms: u64) -> Vec<OpenDead> {
         let mut sums = Pool::ALL.map(|pool| {
-            let dead = OpenDead { pool: pool.as_str().to_owned(), more: self.misses, ..OpenDead::default() };
+            let dead = OpenDead {
+                pool: pool.as_str().to_owned(),
+                more: self.misses,
+                ..OpenDead::default()
+            };
             (pool, dead)
         });
         let mut settled = self.settled.iter().peekable();
         for (sequence, place) in (self.first..).zip(&self.places) {
             while settled.next_if(|(_, to)| *to < sequence).is_some() {}
             let is_settled = settled.peek().is_some_and(|(from, _)| *from <= sequence);
-            let (Place::Letter(entry), false) = (place, is_settled) else { continue };
-            let Some((_, sum)) = sums.iter_mut().find(|(pool, _)| *pool == entry.pool) else { continue };
+            let (Place::Letter(entry), false) = (place, is_settled) else {
+                continue;
+            };
+            let Some((_, sum)) = sums.iter_mut().find(|(pool, _)| *pool == entry.pool) else {
+                continue;
+            };
             let age = now_ms.saturating_sub(entry.at_ms());
             sum.open += 1;
             sum.last_hour += u64::from(age < HOUR_MS);
@@ -245,33 +288,58 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(pool: Pool, at_s: u32) -> Option<Entry> {
-        Some(Entry { pool, class: DeadClass::Refused, at_s })
+        Some(Entry {
+            pool,
+            class: DeadClass::Refused,
+            at_s,
+        })
     }
 
     fn of(known: &Known, pool: Pool, now_s: u64) -> OpenDead {
         let open = known.open(now_s * 1000);
-        open.into_iter().find(|dead| dead.pool == pool.as_str()).unwrap()
+        open.into_iter()
+            .find(|dead| dead.pool == pool.as_str())
+            .unwrap()
     }
 
     #[test]
     fn only_what_is_not_settled_counts_with_its_age() {
         let mut known = Known::default();
-        for (sequence, pool, at_s) in
-            [(5, Pool::Relay, 100), (6, Pool::Crm, 200), (7, Pool::Relay, 5_000), (9, Pool::Relay, 5_900)]
-        {
+        for (sequence, pool, at_s) in [
+            (5, Pool::Relay, 100),
+            (6, Pool::Crm, 200),
+            (7, Pool::Relay, 5_000),
+            (9, Pool::Relay, 5_900),
+        ] {
             known.add(sequence, entry(pool, at_s));
         }
         known.add(10, None);
         let relay = of(&known, Pool::Relay, 6_000);
-        assert_eq!((relay.open, relay.last_hour, relay.oldest_ms), (3, 2, Some(5_900_000)));
-        assert_eq!((relay.reasons_in_words().as_str(), relay.more), ("3 refused", false));
+        assert_eq!(
+            (relay.open, relay.last_hour, relay.oldest_ms),
+            (3, 2, Some(5_900_000))
+        );
+        assert_eq!(
+            (relay.reasons_in_words().as_str(), relay.more),
+            ("3 refused", false)
+        );
         assert_eq!(of(&known, Pool::Flows, 6_000).open, 0);
         known.settled = vec![(1, 5), (7, 8)];
         let relay = of(&known, Pool::Relay, 6_000);
-        assert_eq!((relay.open, relay.last_hour, relay.oldest_ms), (1, 1, Some(100_000)));
+        assert_eq!(
+            (relay.open, relay.last_hour, relay.oldest_ms),
+            (1, 1, Some(100_000))
+        );
         assert_eq!((of(&known, Pool::Crm, 6_000).open, known.present()), (1, 5));
         known.forget_before(9);
-        assert_eq!((known.present(), known.next(), of(&known, Pool::Crm, 6_000).open), (2, 11, 0));
+        assert_eq!(
+            (
+                known.present(),
+                known.next(),
+                of(&known, Pool::Crm, 6_000).open
+            ),
+            (2, 11, 0)
+        );
     }
 
     proptest! {

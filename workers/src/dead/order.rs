@@ -161,7 +161,9 @@ impl Order {
 
     /// The owner that an id says; `None` of one that an older version made.
     pub fn owner_of(id: &str) -> Option<&str> {
-        let rest = id.strip_prefix(REPLAY_PREFIX).or_else(|| id.strip_prefix(DISCARD_PREFIX))?;
+        let rest = id
+            .strip_prefix(REPLAY_PREFIX)
+            .or_else(|| id.strip_prefix(DISCARD_PREFIX))?;
         rest.split_once(OWNER_END).map(|(owner, _)| owner)
     }
 
@@ -172,7 +174,11 @@ impl Order {
 
     /// What the order of this id does.
     pub fn action_of(id: &str) -> Action {
-        if id.starts_with(DISCARD_PREFIX) { Action::Discard } else { Action::Replay }
+        if id.starts_with(DISCARD_PREFIX) {
+            Action::Discard
+        } else {
+            Action::Replay
+        }
     }
 
     /// The id of a replay: the same each time this order replays the same thing.
@@ -209,12 +215,20 @@ impl Order {
     /// How long the rest takes at the ordered rate, in seconds.
     pub fn remaining_seconds(&self) -> u64 {
         let left = self.expected.saturating_sub(self.handled());
-        if self.state.is_final() { 0 } else { left.div_ceil(u64::from(self.rate_per_second.max(1))) }
+        if self.state.is_final() {
+            0
+        } else {
+            left.div_ceil(u64::from(self.rate_per_second.max(1)))
+        }
     }
 
     /// Ends it; what an edited letter was to hold is not kept any longer.
     pub fn finish(&mut self, state: State, now_ms: u64) {
-        if let Source::Letter { payload: Some(edited), .. } = &mut self.source {
+        if let Source::Letter {
+            payload: Some(edited),
+            ..
+        } = &mut self.source
+        {
             *edited = String::new();
         }
         self.state = state;
@@ -225,7 +239,10 @@ impl Order {
 /// A word for whose orders they are: short, and the same each time. Tenants may share one.
 pub fn owner(tenant: Option<&TenantId>) -> String {
     match tenant {
-        Some(tenant) => short_hash(tenant.as_str().as_bytes()).chars().take(OWNER_CHARS).collect(),
+        Some(tenant) => short_hash(tenant.as_str().as_bytes())
+            .chars()
+            .take(OWNER_CHARS)
+            .collect(),
         None => OPERATOR.to_owned(),
     }
 }
@@ -268,19 +285,36 @@ pub(crate) mod tests {
         assert_eq!(order.remaining_seconds(), 3);
         order.done = 10;
         (0..50).for_each(|at| order.skip(&format!("reason {at}")));
-        assert_eq!((order.handled(), order.notes.len(), order.remaining_seconds()), (60, NOTES_MAX, 0));
+        assert_eq!(
+            (
+                order.handled(),
+                order.notes.len(),
+                order.remaining_seconds()
+            ),
+            (60, NOTES_MAX, 0)
+        );
         let acme = TenantId::new("acme").unwrap();
         for (action, tenant) in [(Action::Discard, Some(&acme)), (Action::Replay, None)] {
             let id = Order::new_id(action, tenant, [0; 8]);
-            assert_eq!((Order::action_of(&id), Order::owner_of(&id)), (action, Some(owner(tenant).as_str())));
+            assert_eq!(
+                (Order::action_of(&id), Order::owner_of(&id)),
+                (action, Some(owner(tenant).as_str()))
+            );
             assert!(ackline_shared::ids::is_token(&id), "{id}");
         }
-        assert_eq!(Order::owner_of("rp_0011223344556677"), None, "of an older version");
+        assert_eq!(
+            Order::owner_of("rp_0011223344556677"),
+            None,
+            "of an older version"
+        );
     }
 
     #[test]
     fn an_edited_letter_is_not_kept_when_its_order_has_ended() {
-        let mut order = order(Source::Letter { sequence: 3, payload: Some("{}".into()) });
+        let mut order = order(Source::Letter {
+            sequence: 3,
+            payload: Some("{}".into()),
+        });
         order.finish(State::Done, 5);
         assert_eq!((order.is_edit(), order.edited()), (true, Some("")));
     }
@@ -294,14 +328,25 @@ pub(crate) mod tests {
             classes: vec![],
             phone: None,
         };
-        let letter = Source::Letter { sequence: 3, payload: Some("{}".into()) };
-        for source in [Source::Letters(Filter::default()), letter, Source::Past(past)] {
+        let letter = Source::Letter {
+            sequence: 3,
+            payload: Some("{}".into()),
+        };
+        for source in [
+            Source::Letters(Filter::default()),
+            letter,
+            Source::Past(past),
+        ] {
             let order = order(source);
             let text = serde_json::to_string(&order).unwrap();
             assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
             let older = text.replace("\"include_expired\":false,", "");
             assert!(older.len() < text.len());
-            assert_eq!(serde_json::from_str::<Order>(&older).unwrap(), order, "one of an older version");
+            assert_eq!(
+                serde_json::from_str::<Order>(&older).unwrap(),
+                order,
+                "one of an older version"
+            );
         }
     }
 }

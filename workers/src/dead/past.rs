@@ -43,7 +43,9 @@ impl Past {
             self.classes.is_empty() || self.classes.iter().any(|wanted| wanted == class)
         };
         let read = reads(pool);
-        let filters = read.iter().filter_map(|filter| subjects::of_tenant(filter, &self.tenant));
+        let filters = read
+            .iter()
+            .filter_map(|filter| subjects::of_tenant(filter, &self.tenant));
         filters.filter(is_wanted).collect()
     }
 
@@ -68,7 +70,11 @@ impl Past {
             done: Vec::new(),
             verbatim: true,
         };
-        is_meant.then(|| Head { id: order.replay_id(&head.id), replay: Some(Box::new(replay)), ..head })
+        is_meant.then(|| Head {
+            id: order.replay_id(&head.id),
+            replay: Some(Box::new(replay)),
+            ..head
+        })
     }
 }
 
@@ -81,7 +87,10 @@ fn reads(pool: Pool) -> Vec<String> {
         Pool::Events => EventsJob::lanes(),
         Pool::Replies | Pool::Journal => Vec::new(),
     };
-    lanes.iter().flat_map(|lane| (lane.filters)(Partition(0))).collect()
+    lanes
+        .iter()
+        .flat_map(|lane| (lane.filters)(Partition(0)))
+        .collect()
 }
 
 /// Why nothing of the past can be put before a pool.
@@ -96,16 +105,28 @@ pub fn reads_none(pool: Pool) -> String {
 }
 
 /// Whether a pool has such a target; the words say what to name instead.
-pub fn check_target(snapshot: &Snapshot, tenant: &TenantId, pool: Pool, id: &EntityId) -> Result<(), String> {
+pub fn check_target(
+    snapshot: &Snapshot,
+    tenant: &TenantId,
+    pool: Pool,
+    id: &EntityId,
+) -> Result<(), String> {
     let key = |family| config_key::owned(family, tenant, id);
     let (noun, exists) = match pool {
         Pool::Relay => ("relay", snapshot.relays.contains_key(&key("relay"))),
-        Pool::Events => ("endpoint", snapshot.endpoints.contains_key(&key("endpoint"))),
+        Pool::Events => (
+            "endpoint",
+            snapshot.endpoints.contains_key(&key("endpoint")),
+        ),
         Pool::Crm => ("CRM link", snapshot.crm_links.contains_key(&key("crm"))),
         Pool::Flows => ("bot", snapshot.bots.contains_key(&key("bot"))),
         Pool::Replies | Pool::Journal => return Err(format!("the pool {pool} has no targets")),
     };
-    if exists { Ok(()) } else { Err(format!("{tenant} has no {noun} `{id}`")) }
+    if exists {
+        Ok(())
+    } else {
+        Err(format!("{tenant} has no {noun} `{id}`"))
+    }
 }
 
 #[cfg(test)]
@@ -118,20 +139,36 @@ mod tests {
     fn past(classes: &[&str]) -> Past {
         let classes = classes.iter().map(|&class| class.to_owned()).collect();
         let phone = PhoneNumberId::new("1").ok();
-        Past { tenant: TenantId::new("acme").unwrap(), from_ms: 10, to_ms: 20, classes, phone }
+        Past {
+            tenant: TenantId::new("acme").unwrap(),
+            from_ms: 10,
+            to_ms: 20,
+            classes,
+            phone,
+        }
     }
 
     #[test]
     fn only_what_the_pool_reads_of_the_tenant_is_meant() {
         let filters = |classes: &[&str], pool: Pool| {
             let filters = past(classes).filters(pool);
-            filters.iter().map(|filter| filter.split_once(".*.").unwrap().1.to_owned()).collect::<Vec<_>>()
+            filters
+                .iter()
+                .map(|filter| filter.split_once(".*.").unwrap().1.to_owned())
+                .collect::<Vec<_>>()
         };
-        assert_eq!(filters(&[], Pool::Relay), ["msg.acme", "sts.acme", "acct.acme"]);
+        assert_eq!(
+            filters(&[], Pool::Relay),
+            ["msg.acme", "sts.acme", "acct.acme"]
+        );
         assert_eq!(filters(&["sts"], Pool::Relay), ["sts.acme"]);
-        assert_eq!(filters(&["records"], Pool::Crm), ["acme.reply_sent", "acme.reply_failed"]);
+        assert_eq!(
+            filters(&["records"], Pool::Crm),
+            ["acme.reply_sent", "acme.reply_failed"]
+        );
         assert!(
-            past(&["sts"]).filters(Pool::Flows).is_empty() && past(&[]).filters(Pool::Replies).is_empty()
+            past(&["sts"]).filters(Pool::Flows).is_empty()
+                && past(&[]).filters(Pool::Replies).is_empty()
         );
     }
 
@@ -139,7 +176,10 @@ mod tests {
     fn a_replay_of_the_past_is_for_its_target_and_within_the_time() {
         let past = past(&[]);
         let mut order = order(Source::Past(past.clone()));
-        order.target = Some(Target { pool: Some(Pool::Relay), id: EntityId::new("new").ok() });
+        order.target = Some(Target {
+            pool: Some(Pool::Relay),
+            id: EntityId::new("new").ok(),
+        });
         let subject = subjects::update(Partition(3), Class::Message, &past.tenant);
         let replay = |received: &str, phone: &str| {
             let mut headers = HeaderMap::new();
@@ -150,14 +190,26 @@ mod tests {
                 (header::RECEIVED, received),
                 (header::PHONE, phone),
             ];
-            pairs.into_iter().for_each(|(name, value)| headers.insert(name, value));
+            pairs
+                .into_iter()
+                .for_each(|(name, value)| headers.insert(name, value));
             past.replay(7, &subject, &headers, Pool::Relay, &order)
         };
         let head = replay("10", "1").unwrap();
-        assert_eq!((head.subject().as_str(), head.id.as_str()), ("rp.relay.3.msg.acme", "wamid.A=~rp_1"));
-        assert!(head.is_for(&EntityId::new("new").unwrap()) && !head.is_for(&EntityId::new("old").unwrap()));
+        assert_eq!(
+            (head.subject().as_str(), head.id.as_str()),
+            ("rp.relay.3.msg.acme", "wamid.A=~rp_1")
+        );
+        assert!(
+            head.is_for(&EntityId::new("new").unwrap())
+                && !head.is_for(&EntityId::new("old").unwrap())
+        );
         assert!(head.is_verbatim());
         assert_eq!(head.replay.unwrap().of, "UPDATES:7");
-        assert!(replay("9", "1").is_none() && replay("20", "1").is_none() && replay("10", "2").is_none());
+        assert!(
+            replay("9", "1").is_none()
+                && replay("20", "1").is_none()
+                && replay("10", "2").is_none()
+        );
     }
 }

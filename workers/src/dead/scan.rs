@@ -51,13 +51,18 @@ pub struct Scan {
 impl Scan {
     /// Starts to read.
     pub async fn open(context: &Context, stretch: Stretch) -> Result<Self, ScanError> {
-        let failed = |reason: String| ScanError { stream: stretch.stream.to_owned(), reason };
+        let failed = |reason: String| ScanError {
+            stream: stretch.stream.to_owned(),
+            reason,
+        };
         let deliver_policy = match stretch.from_ms {
             Some(ms) => DeliverPolicy::ByStartTime {
                 start_time: datetime::from_nanos(i128::from(ms) * 1_000_000)
                     .map_err(|error| failed(error.to_string()))?,
             },
-            None => DeliverPolicy::ByStartSequence { start_sequence: stretch.from.max(1) },
+            None => DeliverPolicy::ByStartSequence {
+                start_sequence: stretch.from.max(1),
+            },
         };
         let config = pull::Config {
             filter_subjects: stretch.filters.clone(),
@@ -74,7 +79,13 @@ impl Scan {
             .await
             .map_err(|error| failed(error.to_string()))?;
         let ended = consumer.cached_info().num_pending == 0;
-        let scan = Self { stretch, context: context.clone(), consumer, taken: 0, ended };
+        let scan = Self {
+            stretch,
+            context: context.clone(),
+            consumer,
+            taken: 0,
+            ended,
+        };
         if ended {
             scan.clear().await;
         }
@@ -84,9 +95,14 @@ impl Scan {
     /// Takes the consumer away now; one that stays goes by itself.
     async fn clear(&self) {
         let name = &self.consumer.cached_info().name;
-        let deleting = self.context.delete_consumer_from_stream(name, self.stretch.stream);
+        let deleting = self
+            .context
+            .delete_consumer_from_stream(name, self.stretch.stream);
         if !matches!(timeout(MESSAGE_WAIT, deleting).await, Ok(Ok(_))) {
-            tracing::debug!(consumer = name, "a consumer was not deleted and will expire");
+            tracing::debug!(
+                consumer = name,
+                "a consumer was not deleted and will expire"
+            );
         }
     }
 
@@ -102,21 +118,31 @@ impl Scan {
 
     async fn pull(&mut self, max: usize) -> Result<Vec<(u64, Message)>, ScanError> {
         let stream = self.stretch.stream;
-        let failed = |reason: String| ScanError { stream: stream.to_owned(), reason };
+        let failed = |reason: String| ScanError {
+            stream: stream.to_owned(),
+            reason,
+        };
         let mut messages = Vec::new();
         if self.ended {
             return Ok(messages);
         }
-        let pulled = timeout(MESSAGE_WAIT, self.consumer.fetch().max_messages(max).messages()).await;
+        let pulled = timeout(
+            MESSAGE_WAIT,
+            self.consumer.fetch().max_messages(max).messages(),
+        )
+        .await;
         let mut pulled = pulled
             .map_err(|_| failed("no answer in time".to_owned()))?
             .map_err(|error| failed(error.to_string()))?;
         loop {
             let next = timeout(MESSAGE_WAIT, pulled.next()).await;
-            let Some(message) = next.map_err(|_| failed("no answer in time".to_owned()))? else { break };
+            let Some(message) = next.map_err(|_| failed("no answer in time".to_owned()))? else {
+                break;
+            };
             let message = message.map_err(|error| failed(error.to_string()))?;
             let info = message.info().map_err(|error| failed(error.to_string()))?;
-            let (sequence, place, pending) = (info.stream_sequence, info.consumer_sequence, info.pending);
+            let (sequence, place, pending) =
+                (info.stream_sequence, info.consumer_sequence, info.pending);
             if place != self.taken + 1 {
                 return Err(failed("a message was lost on the way".to_owned()));
             }

@@ -65,7 +65,10 @@ pub struct Settled {
 impl Settled {
     /// Opens the books.
     pub fn new(store: Store) -> Self {
-        Self { store, chunks: HashMap::new() }
+        Self {
+            store,
+            chunks: HashMap::new(),
+        }
     }
 
     /// What was done about a letter.
@@ -74,7 +77,10 @@ impl Settled {
         if !self.chunks.contains_key(&number) {
             self.load(number).await?;
         }
-        let holder = self.chunks.get(&number).and_then(|(_, chunk)| chunk.holder(sequence));
+        let holder = self
+            .chunks
+            .get(&number)
+            .and_then(|(_, chunk)| chunk.holder(sequence));
         Ok(Standing::of(holder))
     }
 
@@ -91,10 +97,17 @@ impl Settled {
     }
 
     /// Settles letters in the name of an order; gives those that are its own now.
-    pub async fn claim(&mut self, order: &str, sequences: &[u64]) -> Result<BTreeSet<u64>, OfficeError> {
+    pub async fn claim(
+        &mut self,
+        order: &str,
+        sequences: &[u64],
+    ) -> Result<BTreeSet<u64>, OfficeError> {
         let mut own = BTreeSet::new();
         for group in sequences.chunk_by(|one, two| one / CHUNK == two / CHUNK) {
-            own.extend(self.write(group, |chunk, sequence| chunk.claim(order, sequence)).await?);
+            own.extend(
+                self.write(group, |chunk, sequence| chunk.claim(order, sequence))
+                    .await?,
+            );
         }
         Ok(own)
     }
@@ -102,7 +115,8 @@ impl Settled {
     /// Gives letters back that an order had claimed.
     pub async fn release(&mut self, order: &str, sequences: &[u64]) -> Result<(), OfficeError> {
         for group in sequences.chunk_by(|one, two| one / CHUNK == two / CHUNK) {
-            self.write(group, |chunk, sequence| chunk.release(order, sequence)).await?;
+            self.write(group, |chunk, sequence| chunk.release(order, sequence))
+                .await?;
         }
         Ok(())
     }
@@ -113,7 +127,9 @@ impl Settled {
         group: &[u64],
         change: impl Fn(&mut Chunk, u64) -> bool,
     ) -> Result<Vec<u64>, OfficeError> {
-        let Some(number) = group.first().map(|sequence| sequence / CHUNK) else { return Ok(Vec::new()) };
+        let Some(number) = group.first().map(|sequence| sequence / CHUNK) else {
+            return Ok(Vec::new());
+        };
         let mut last = "somebody else keeps writing".to_owned();
         for _ in 0..WRITES_MAX {
             let (revision, before) = match self.chunks.get(&number) {
@@ -121,12 +137,19 @@ impl Settled {
                 None => self.load(number).await?,
             };
             let mut after = before.clone();
-            let changed: Vec<u64> =
-                group.iter().copied().filter(|sequence| change(&mut after, *sequence)).collect();
+            let changed: Vec<u64> = group
+                .iter()
+                .copied()
+                .filter(|sequence| change(&mut after, *sequence))
+                .collect();
             if after == before {
                 return Ok(changed);
             }
-            match self.store.update(key(number), stored::encode(&after).into(), revision).await {
+            match self
+                .store
+                .update(key(number), stored::encode(&after).into(), revision)
+                .await
+            {
                 Ok(revision) => {
                     self.chunks.insert(number, (revision, after));
                     return Ok(changed);
@@ -145,11 +168,18 @@ impl Settled {
     }
 
     async fn load(&mut self, number: u64) -> Result<(u64, Chunk), OfficeError> {
-        let entry = self.store.entry(key(number)).await.map_err(OfficeError::books)?;
+        let entry = self
+            .store
+            .entry(key(number))
+            .await
+            .map_err(OfficeError::books)?;
         let loaded = match entry {
             Some(entry) if entry.operation == Operation::Put => {
                 stored::check::<Chunk>(&entry.value).map_err(OfficeError::books)?;
-                (entry.revision, stored::decode(&entry.value).map_err(OfficeError::books)?)
+                (
+                    entry.revision,
+                    stored::decode(&entry.value).map_err(OfficeError::books)?,
+                )
             }
             Some(entry) => (entry.revision, Chunk::default()),
             None => (0, Chunk::default()),
@@ -185,9 +215,15 @@ impl Chunk {
     fn holder(&self, sequence: u64) -> Option<&str> {
         let holds = |runs: &[(u64, u64)]| {
             let after = runs.partition_point(|(from, _)| *from <= sequence);
-            after.checked_sub(1).and_then(|at| runs.get(at)).is_some_and(|(_, to)| sequence <= *to)
+            after
+                .checked_sub(1)
+                .and_then(|at| runs.get(at))
+                .is_some_and(|(_, to)| sequence <= *to)
         };
-        self.0.iter().find(|(_, runs)| holds(runs)).map(|(order, _)| order.as_str())
+        self.0
+            .iter()
+            .find(|(_, runs)| holds(runs))
+            .map(|(order, _)| order.as_str())
     }
 
     fn claim(&mut self, order: &str, sequence: u64) -> bool {
@@ -204,8 +240,13 @@ impl Chunk {
     }
 
     fn release(&mut self, order: &str, sequence: u64) -> bool {
-        let Some(runs) = self.0.get_mut(order) else { return false };
-        let Some(at) = runs.iter().position(|(from, to)| (*from..=*to).contains(&sequence)) else {
+        let Some(runs) = self.0.get_mut(order) else {
+            return false;
+        };
+        let Some(at) = runs
+            .iter()
+            .position(|(from, to)| (*from..=*to).contains(&sequence))
+        else {
             return false;
         };
         let (from, to) = runs.remove(at);
@@ -243,7 +284,10 @@ mod tests {
         }
         assert_eq!(chunk.0["rp_a"], [(3, 5), (9, 9)]);
         assert!(chunk.claim("rp_a", 4) && !chunk.claim("dc_b", 4) && chunk.claim("dc_b", 6));
-        assert_eq!(Standing::of(chunk.holder(6)), Standing::Discarded("dc_b".into()));
+        assert_eq!(
+            Standing::of(chunk.holder(6)),
+            Standing::Discarded("dc_b".into())
+        );
         assert!(chunk.release("rp_a", 4) && !chunk.release("rp_a", 4));
         assert_eq!(chunk.0["rp_a"], [(3, 3), (5, 5), (9, 9)]);
         assert_eq!(Standing::of(chunk.holder(4)), Standing::Open);

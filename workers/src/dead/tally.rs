@@ -62,7 +62,10 @@ impl Tally {
         self.count.expired += u64::from(letter.is_expired(now_ms));
         let reason = without_numbers(&letter.reason);
         let has_room = self.reasons.len() < REASONS_MAX || self.reasons.contains_key(&reason);
-        *self.reasons.entry(if has_room { reason } else { OTHER.to_owned() }).or_default() += 1;
+        *self
+            .reasons
+            .entry(if has_room { reason } else { OTHER.to_owned() })
+            .or_default() += 1;
     }
 
     /// Counts something for a pool.
@@ -72,7 +75,10 @@ impl Tally {
             let (oldest, newest) = self.received.unwrap_or((at, at));
             self.received = Some((oldest.min(at), newest.max(at)));
         }
-        for (counts, name) in [(&mut self.count.pools, pool), (&mut self.count.tenants, tenant)] {
+        for (counts, name) in [
+            (&mut self.count.pools, pool),
+            (&mut self.count.tenants, tenant),
+        ] {
             match counts.get_mut(name) {
                 Some(count) => *count += 1,
                 None => {
@@ -84,13 +90,27 @@ impl Tally {
 
     /// The result.
     pub fn finish(self, complete: bool) -> Count {
-        let mut reasons: Vec<Reason> =
-            self.reasons.into_iter().map(|(reason, count)| Reason { reason, count }).collect();
-        reasons.sort_by(|one, two| two.count.cmp(&one.count).then_with(|| one.reason.cmp(&two.reason)));
-        let rest: u64 = reasons.iter().skip(REASONS_SHOWN).map(|reason| reason.count).sum();
+        let mut reasons: Vec<Reason> = self
+            .reasons
+            .into_iter()
+            .map(|(reason, count)| Reason { reason, count })
+            .collect();
+        reasons.sort_by(|one, two| {
+            two.count
+                .cmp(&one.count)
+                .then_with(|| one.reason.cmp(&two.reason))
+        });
+        let rest: u64 = reasons
+            .iter()
+            .skip(REASONS_SHOWN)
+            .map(|reason| reason.count)
+            .sum();
         reasons.truncate(REASONS_SHOWN);
         if rest > 0 {
-            reasons.push(Reason { reason: OTHER.to_owned(), count: rest });
+            reasons.push(Reason {
+                reason: OTHER.to_owned(),
+                count: rest,
+            });
         }
         Count {
             complete,
@@ -104,7 +124,11 @@ impl Tally {
 
 /// Long numbers are ids and times: with them every reason would be one of its own. Statuses and attempts stay.
 fn without_numbers(reason: &str) -> String {
-    if !reason.as_bytes().windows(7).any(|run| run.iter().all(u8::is_ascii_digit)) {
+    if !reason
+        .as_bytes()
+        .windows(7)
+        .any(|run| run.iter().all(u8::is_ascii_digit))
+    {
         return reason.to_owned();
     }
     let mut out = String::with_capacity(reason.len());
@@ -131,20 +155,41 @@ mod tests {
     #[test]
     fn reasons_are_counted_without_their_numbers_and_the_most_frequent_is_first() {
         let mut tally = Tally::default();
-        for (at, reason) in
-            ["relay a: answered 400", "took 12345678 ms", "took 87654321 ms"].iter().enumerate()
+        for (at, reason) in [
+            "relay a: answered 400",
+            "took 12345678 ms",
+            "took 87654321 ms",
+        ]
+        .iter()
+        .enumerate()
         {
             let mut headers = HeaderMap::new();
             headers.insert(header::RECEIVED, (at * 1000).to_string());
             headers.insert(header::DEAD_REASON, *reason);
-            tally.letter(&Letter::read(1, "dead.relay.acme", &headers).unwrap(), u64::MAX);
+            tally.letter(
+                &Letter::read(1, "dead.relay.acme", &headers).unwrap(),
+                u64::MAX,
+            );
         }
         let count = tally.finish(true);
-        assert_eq!((count.total, count.pools["relay"], count.tenants["acme"]), (3, 3, 3));
+        assert_eq!(
+            (count.total, count.pools["relay"], count.tenants["acme"]),
+            (3, 3, 3)
+        );
         assert_eq!((count.ambiguous, count.expired), (0, 0));
-        assert_eq!(count.oldest_received_at.as_deref(), Some("1970-01-01T00:00:00Z"));
-        assert_eq!(count.newest_received_at.as_deref(), Some("1970-01-01T00:00:02Z"));
-        let reasons: Vec<_> = count.reasons.iter().map(|one| (one.reason.as_str(), one.count)).collect();
+        assert_eq!(
+            count.oldest_received_at.as_deref(),
+            Some("1970-01-01T00:00:00Z")
+        );
+        assert_eq!(
+            count.newest_received_at.as_deref(),
+            Some("1970-01-01T00:00:02Z")
+        );
+        let reasons: Vec<_> = count
+            .reasons
+            .iter()
+            .map(|one| (one.reason.as_str(), one.count))
+            .collect();
         assert_eq!(reasons, [("took … ms", 2), ("relay a: answered 400", 1)]);
     }
 }

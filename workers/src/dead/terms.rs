@@ -18,7 +18,9 @@ pub fn time(text: &str, now_ms: u64) -> Result<u64, String> {
         return Ok(now_ms.saturating_sub(milliseconds(ago)));
     }
     let time: Timestamp = text.parse().map_err(|_| {
-        format!("`{text}` is no time: write 2026-11-22T07:00:00Z, or how long ago, such as 7d or 90m")
+        format!(
+            "`{text}` is no time: write 2026-11-22T07:00:00Z, or how long ago, such as 7d or 90m"
+        )
     })?;
     u64::try_from(time.as_millisecond()).map_err(|_| format!("`{text}` is before 1970"))
 }

@@ -53,7 +53,9 @@ impl Stays {
     pub fn words(self) -> &'static str {
         match self {
             Self::Unaddressed => "names no number or account, or cannot be read",
-            Self::Undeclared => "not declared: put it under [[phone_numbers]] and run `ackline apply`",
+            Self::Undeclared => {
+                "not declared: put it under [[phone_numbers]] and run `ackline apply`"
+            }
             Self::ForeignApp => "came by an app of another tenant",
         }
     }
@@ -66,7 +68,10 @@ impl Unclaimed {
         let head = if stream == DEAD {
             let letter = Letter::read(sequence, &message.subject, headers)?;
             let origin = letter.origin.filter(|origin| origin.stream == UPDATES)?;
-            Head { id: letter.id, ..Head::read(&origin.subject, headers).ok()? }
+            Head {
+                id: letter.id,
+                ..Head::read(&origin.subject, headers).ok()?
+            }
         } else {
             Head::read(&message.subject, headers).ok()?
         };
@@ -74,10 +79,18 @@ impl Unclaimed {
             return None;
         }
         let waba = match head.phone {
-            None => meta::read(&message.payload).ok().and_then(|update| update.waba_id),
+            None => meta::read(&message.payload)
+                .ok()
+                .and_then(|update| update.waba_id),
             Some(_) => None,
         };
-        Some(Self { stream, sequence, head, payload: message.payload.clone(), waba })
+        Some(Self {
+            stream,
+            sequence,
+            head,
+            payload: message.payload.clone(),
+            waba,
+        })
     }
 
     /// Its head as its tenant's, by what is declared now.
@@ -87,10 +100,16 @@ impl Unclaimed {
             (None, Some(waba)) => snapshot.tenant_of_waba(waba),
             (None, None) => return Err(Stays::Unaddressed),
         };
-        let tenant = owner.and_then(|owner| snapshot.tenants.get(owner)).ok_or(Stays::Undeclared)?;
+        let tenant = owner
+            .and_then(|owner| snapshot.tenants.get(owner))
+            .ok_or(Stays::Undeclared)?;
         let app = self.head.app.as_ref().ok_or(Stays::ForeignApp)?;
         let speaks = |of: &Option<TenantId>| of.as_ref().is_none_or(|of| *of == tenant.id);
-        if !snapshot.apps.get(app).is_some_and(|app| speaks(&app.tenant)) {
+        if !snapshot
+            .apps
+            .get(app)
+            .is_some_and(|app| speaks(&app.tenant))
+        {
             return Err(Stays::ForeignApp);
         }
         // What came by a foreign app had an id of its own, so that it was not taken for the owner's copy.
@@ -132,16 +151,28 @@ pub struct Unrouted {
 impl Unrouted {
     /// Starts to read them.
     pub fn new(log: Log, replays: Store) -> Self {
-        Self { log, settled: Settled::new(replays), left: vec![UPDATES, DEAD], scan: None }
+        Self {
+            log,
+            settled: Settled::new(replays),
+            left: vec![UPDATES, DEAD],
+            scan: None,
+        }
     }
 
     /// How many there are at most, for a bar.
     pub async fn count(&self) -> Result<u64, OfficeError> {
         let mut count = 0;
         for stream in [UPDATES, DEAD] {
-            let subjects = self.log.context().get_stream(stream).await.map_err(OfficeError::books)?;
-            let mut subjects =
-                subjects.info_with_subjects(filter(stream)).await.map_err(OfficeError::books)?;
+            let subjects = self
+                .log
+                .context()
+                .get_stream(stream)
+                .await
+                .map_err(OfficeError::books)?;
+            let mut subjects = subjects
+                .info_with_subjects(filter(stream))
+                .await
+                .map_err(OfficeError::books)?;
             while let Some(found) = futures_util::StreamExt::next(&mut subjects).await {
                 let (_, messages) = found.map_err(OfficeError::books)?;
                 count += u64::try_from(messages).unwrap_or(u64::MAX);
@@ -156,7 +187,9 @@ impl Unrouted {
             let (stream, scan) = match &mut self.scan {
                 Some((stream, scan)) => (*stream, scan),
                 None => {
-                    let Some(stream) = self.left.pop() else { return Ok(None) };
+                    let Some(stream) = self.left.pop() else {
+                        return Ok(None);
+                    };
                     let scan = open(&self.log, stream).await?;
                     (stream, &mut self.scan.insert((stream, scan)).1)
                 }
@@ -168,7 +201,8 @@ impl Unrouted {
             }
             let mut found = Vec::new();
             for (sequence, message) in messages {
-                let is_open = stream != DEAD || self.settled.standing(sequence).await? == Standing::Open;
+                let is_open =
+                    stream != DEAD || self.settled.standing(sequence).await? == Standing::Open;
                 found.extend(Unclaimed::read(stream, sequence, &message).filter(|_| is_open));
             }
             return Ok(Some(found));
@@ -178,12 +212,22 @@ impl Unrouted {
     /// Stores an update under its tenant, and takes it from where it lay. False when JetStream took it for the one that
     /// lies here: it remembers ids for a while.
     pub async fn route(&mut self, unclaimed: &Unclaimed, head: &Head) -> Result<bool, OfficeError> {
-        let first = self.log.write_once(head, unclaimed.payload.clone()).await.map_err(OfficeError::books)?;
-        let updates = self.log.context().get_stream_no_info(UPDATES).await.map_err(OfficeError::books)?;
+        let first = self
+            .log
+            .write_once(head, unclaimed.payload.clone())
+            .await
+            .map_err(OfficeError::books)?;
+        let updates = self
+            .log
+            .context()
+            .get_stream_no_info(UPDATES)
+            .await
+            .map_err(OfficeError::books)?;
         if let Some(first) = first {
             let first = updates.direct_get(first).await;
             let is_own = first.is_ok_and(|first| {
-                Subject::parse(&first.subject).is_some_and(|subject| *subject.tenant() == head.tenant)
+                Subject::parse(&first.subject)
+                    .is_some_and(|subject| *subject.tenant() == head.tenant)
             });
             if !is_own {
                 return Ok(false);
@@ -192,7 +236,10 @@ impl Unrouted {
         if unclaimed.stream == DEAD {
             self.settled.claim(ORDER, &[unclaimed.sequence]).await?;
         } else {
-            updates.delete_message(unclaimed.sequence).await.map_err(OfficeError::books)?;
+            updates
+                .delete_message(unclaimed.sequence)
+                .await
+                .map_err(OfficeError::books)?;
         }
         Ok(true)
     }
@@ -202,10 +249,20 @@ impl Unrouted {
 const ORDER: &str = "rp_unrouted";
 
 async fn open(log: &Log, stream: &'static str) -> Result<Scan, OfficeError> {
-    let state = log.context().get_stream(stream).await.map_err(OfficeError::books)?;
+    let state = log
+        .context()
+        .get_stream(stream)
+        .await
+        .map_err(OfficeError::books)?;
     let until = state.cached_info().state.last_sequence;
-    let stretch =
-        Stretch { stream, filters: vec![filter(stream)], from: 0, from_ms: None, until, headers_only: false };
+    let stretch = Stretch {
+        stream,
+        filters: vec![filter(stream)],
+        from: 0,
+        from_ms: None,
+        until,
+        headers_only: false,
+    };
     Ok(Scan::open(log.context(), stretch).await?)
 }
 
@@ -261,9 +318,16 @@ impl Piles {
             app: head.app.as_ref().map(ToString::to_string),
         };
         if self.0.len() >= PILES_MAX && !self.0.contains_key(&address) {
-            address = Address { phone: None, waba: None, app: None };
+            address = Address {
+                phone: None,
+                waba: None,
+                app: None,
+            };
         }
-        let pile = self.0.entry(address).or_insert_with(|| Pile { first_ms: u64::MAX, ..Pile::default() });
+        let pile = self.0.entry(address).or_insert_with(|| Pile {
+            first_ms: u64::MAX,
+            ..Pile::default()
+        });
         pile.count += 1;
         pile.bytes += u64::try_from(unclaimed.payload.len()).unwrap_or(0);
         pile.first_ms = pile.first_ms.min(head.received_ms);
@@ -295,17 +359,35 @@ mod tests {
             field: None,
             replay: None,
         };
-        Unclaimed { stream: UPDATES, sequence: 1, head, payload: Bytes::new(), waba: waba.map(Into::into) }
+        Unclaimed {
+            stream: UPDATES,
+            sequence: 1,
+            head,
+            payload: Bytes::new(),
+            waba: waba.map(Into::into),
+        }
     }
 
     fn snapshot() -> Snapshot {
         let mut snapshot = Snapshot::default();
         for (key, value) in [
             ("tenant.acme", r#"{"id":"acme","name":"A"}"#),
-            ("app.main", r#"{"id":"main","secrets":[],"verify_token":"x"}"#),
-            ("app.own", r#"{"id":"own","tenant":"globex","secrets":[],"verify_token":"x"}"#),
-            ("phone.100", r#"{"id":"100","tenant":"acme","app":"main","waba_id":"W1","access_token":"t"}"#),
-            ("phone.200", r#"{"id":"200","tenant":"later","app":"main","waba_id":"W2","access_token":"t"}"#),
+            (
+                "app.main",
+                r#"{"id":"main","secrets":[],"verify_token":"x"}"#,
+            ),
+            (
+                "app.own",
+                r#"{"id":"own","tenant":"globex","secrets":[],"verify_token":"x"}"#,
+            ),
+            (
+                "phone.100",
+                r#"{"id":"100","tenant":"acme","app":"main","waba_id":"W1","access_token":"t"}"#,
+            ),
+            (
+                "phone.200",
+                r#"{"id":"200","tenant":"later","app":"main","waba_id":"W2","access_token":"t"}"#,
+            ),
         ] {
             snapshot.fold(key, Some(value.as_bytes())).unwrap();
         }
@@ -314,26 +396,55 @@ mod tests {
 
     #[test]
     fn an_update_is_its_tenants_as_the_edge_would_have_stored_it() {
-        let routed = unclaimed(Some("100"), None, "main", "wamid.A").routed(&snapshot(), 32).unwrap();
-        assert_eq!((routed.tenant.as_str(), routed.id.as_str()), ("acme", "wamid.A"));
+        let routed = unclaimed(Some("100"), None, "main", "wamid.A")
+            .routed(&snapshot(), 32)
+            .unwrap();
+        assert_eq!(
+            (routed.tenant.as_str(), routed.id.as_str()),
+            ("acme", "wamid.A")
+        );
         assert_eq!(routed.family, Family::Update(Class::Status));
-        assert_eq!((routed.received_ms, routed.signature.as_deref()), (7, Some("sha256=00")));
+        assert_eq!(
+            (routed.received_ms, routed.signature.as_deref()),
+            (7, Some("sha256=00"))
+        );
         let key = ConversationKey::user("US.1");
-        assert_eq!(routed.partition, partition::of_conversation(&routed.tenant, &key, 4, 32));
-        let by_account = unclaimed(None, Some("W1"), "main", "x").routed(&snapshot(), 32).unwrap();
+        assert_eq!(
+            routed.partition,
+            partition::of_conversation(&routed.tenant, &key, 4, 32)
+        );
+        let by_account = unclaimed(None, Some("W1"), "main", "x")
+            .routed(&snapshot(), 32)
+            .unwrap();
         assert_eq!(by_account.tenant.as_str(), "acme");
-        let once_foreign = unclaimed(Some("100"), None, "main", "wamid.A@main").routed(&snapshot(), 32);
+        let once_foreign =
+            unclaimed(Some("100"), None, "main", "wamid.A@main").routed(&snapshot(), 32);
         assert_eq!(once_foreign.unwrap().id.as_str(), "wamid.A");
-        let classes = ["message.text", "echo.text", "call.connect", "status.sent", "account.x", "unreadable"];
+        let classes = [
+            "message.text",
+            "echo.text",
+            "call.connect",
+            "status.sent",
+            "account.x",
+            "unreadable",
+        ];
         let (msg, sts, acct) = (Class::Message, Class::Status, Class::Account);
         assert_eq!(classes.map(class_of), [msg, msg, msg, sts, acct, acct]);
     }
 
     #[test]
     fn what_is_nobodys_or_came_by_a_foreign_app_stays() {
-        let stays = |phone, waba, app| unclaimed(phone, waba, app, "x").routed(&snapshot(), 32).unwrap_err();
+        let stays = |phone, waba, app| {
+            unclaimed(phone, waba, app, "x")
+                .routed(&snapshot(), 32)
+                .unwrap_err()
+        };
         assert_eq!(stays(Some("999"), None, "main"), Stays::Undeclared);
-        assert_eq!(stays(Some("200"), None, "main"), Stays::Undeclared, "its tenant is not declared");
+        assert_eq!(
+            stays(Some("200"), None, "main"),
+            Stays::Undeclared,
+            "its tenant is not declared"
+        );
         assert_eq!(stays(None, Some("W9"), "main"), Stays::Undeclared);
         assert_eq!(stays(None, None, "main"), Stays::Unaddressed);
         assert_eq!(stays(Some("100"), None, "own"), Stays::ForeignApp);

@@ -78,8 +78,15 @@ pub struct DeadLetter {
 
 impl From<Found> for DeadLetter {
     fn from(found: Found) -> Self {
-        let Found { letter, headers, payload, standing } = found;
-        let others = headers.iter().filter(|(name, _)| !SHOWN_APART.contains(&name.as_ref()));
+        let Found {
+            letter,
+            headers,
+            payload,
+            standing,
+        } = found;
+        let others = headers
+            .iter()
+            .filter(|(name, _)| !SHOWN_APART.contains(&name.as_ref()));
         Self {
             sequence: letter.sequence,
             state: standing.as_str(),
@@ -89,7 +96,9 @@ impl From<Found> for DeadLetter {
             attempts: letter.attempts,
             received_at: letter.received_ms.map(rfc3339),
             at: letter.at_ms.map(rfc3339),
-            origin: headers.get(header::DEAD_ORIGIN).map(|origin| origin.as_str().to_owned()),
+            origin: headers
+                .get(header::DEAD_ORIGIN)
+                .map(|origin| origin.as_str().to_owned()),
             id: letter.id.as_str().to_owned(),
             phone_number_id: letter.phone.clone(),
             conversation: letter.conversation.clone(),
@@ -98,7 +107,9 @@ impl From<Found> for DeadLetter {
             ambiguous: letter.is_ambiguous(),
             expired: letter.is_expired(now_ms()),
             headers: others
-                .filter_map(|(name, values)| Some((name.to_string(), values.first()?.as_str().to_owned())))
+                .filter_map(|(name, values)| {
+                    Some((name.to_string(), values.first()?.as_str().to_owned()))
+                })
                 .filter(|(name, _)| !name.starts_with("Nats-") || name == header::MSG_ID)
                 .collect(),
             payload: RawJson::of(&payload),
@@ -130,7 +141,10 @@ pub struct Preview {
 impl Preview {
     /// Foretells what an order would do about a letter under this configuration.
     pub fn of(found: &Found, order: &Order, snapshot: &Snapshot) -> Self {
-        let no = |detail: String| Self { possible: false, detail };
+        let no = |detail: String| Self {
+            possible: false,
+            detail,
+        };
         if let Standing::Replayed(by) | Standing::Discarded(by) = &found.standing {
             return no(format!("it was {} by {by}", found.standing.as_str()));
         }
@@ -146,15 +160,21 @@ impl Preview {
                 let replay = head.replay.as_deref();
                 let target = replay.and_then(|replay| replay.target.as_ref());
                 let only = target.map_or_else(String::new, |target| format!(", only {target}"));
-                let done = replay.map(|replay| replay.done.join(", ")).filter(|done| !done.is_empty());
-                let without = done.map_or_else(String::new, |done| format!(", without {done}, done before"));
+                let done = replay
+                    .map(|replay| replay.done.join(", "))
+                    .filter(|done| !done.is_empty());
+                let without =
+                    done.map_or_else(String::new, |done| format!(", without {done}, done before"));
                 let detail = format!(
                     "goes to {} on {} as {}{only}{without}",
                     found.letter.pool,
                     head.subject(),
                     head.id.as_str()
                 );
-                Self { possible: true, detail }
+                Self {
+                    possible: true,
+                    detail,
+                }
             }
             Err(reason) => no(reason.to_owned()),
         }
@@ -213,8 +233,15 @@ impl From<Order> for ReplayOrder {
         Self {
             remaining_seconds: order.remaining_seconds(),
             source: source(&order.source),
-            pool: order.target.as_ref().and_then(|target| target.pool).map(Pool::as_str),
-            target: order.target.and_then(|target| target.id).map(|id| id.to_string()),
+            pool: order
+                .target
+                .as_ref()
+                .and_then(|target| target.pool)
+                .map(Pool::as_str),
+            target: order
+                .target
+                .and_then(|target| target.id)
+                .map(|id| id.to_string()),
             state: order.state.as_str(),
             created_at: rfc3339(order.created_ms),
             started_at: order.started_ms.map(rfc3339),

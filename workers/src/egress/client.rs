@@ -7,8 +7,8 @@ use super::request::{EgressAnswer, EgressError, EgressRequest};
 use super::tenants::Tenants;
 use crate::traces;
 use reqwest::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use reqwest::{Client, Method, Response, Url};
 use std::collections::{BTreeSet, HashMap};
@@ -24,8 +24,17 @@ const POOL_IDLE_PER_HOST_MAX: usize = 8;
 const URL_BYTES_MAX: usize = 2048;
 
 /// Headers that frame a request or route it; a caller, and so a tenant, cannot set them.
-const OWN_HEADERS: [HeaderName; 9] =
-    [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT, TE, TRAILER, UPGRADE, PROXY_AUTHORIZATION];
+const OWN_HEADERS: [HeaderName; 9] = [
+    HOST,
+    CONTENT_LENGTH,
+    TRANSFER_ENCODING,
+    CONNECTION,
+    EXPECT,
+    TE,
+    TRAILER,
+    UPGRADE,
+    PROXY_AUTHORIZATION,
+];
 
 /// Requests URLs given by tenants, and only where a tenant may reach; cheap to clone.
 ///
@@ -52,7 +61,13 @@ pub(super) struct Inner {
 impl Inner {
     fn new(allow: AllowList, settings: EgressSettings, lookup: Arc<dyn Lookup>) -> Self {
         let ports = allow.ports();
-        Self { allow: Arc::new(allow), settings, lookup, ports, clients: Mutex::default() }
+        Self {
+            allow: Arc::new(allow),
+            settings,
+            lookup,
+            ports,
+            clients: Mutex::default(),
+        }
     }
 
     /// The same with another list, and connections of its own.
@@ -62,7 +77,12 @@ impl Inner {
 
     fn gate(&self, kind: GateKind) -> Gate {
         let (allow, lookup) = (self.allow.clone(), self.lookup.clone());
-        Gate { kind, allow, allow_http: self.settings.allow_http, lookup }
+        Gate {
+            kind,
+            allow,
+            allow_http: self.settings.allow_http,
+            lookup,
+        }
     }
 
     fn client(&self, kind: GateKind) -> Result<Client, EgressSetupError> {
@@ -84,7 +104,9 @@ impl fmt::Debug for Egress {
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot prepare the client for tenants' URLs: {reason}; are the system's CA certificates installed?")]
+#[error(
+    "cannot prepare the client for tenants' URLs: {reason}; are the system's CA certificates installed?"
+)]
 pub struct EgressSetupError {
     reason: String,
 }
@@ -96,11 +118,21 @@ impl Egress {
     }
 
     /// Makes a client that finds addresses by `lookup`.
-    pub fn with_lookup(settings: &EgressSettings, lookup: Arc<dyn Lookup>) -> Result<Self, EgressSetupError> {
+    pub fn with_lookup(
+        settings: &EgressSettings,
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Self, EgressSetupError> {
         let base = Arc::new(Inner::new(settings.allow.clone(), settings.clone(), lookup));
         // What keeps a client from being made is told at the start.
-        base.client(GateKind { port: None, secure: true })?;
-        Ok(Self { inner: base.clone(), base, tenants: Arc::default() })
+        base.client(GateKind {
+            port: None,
+            secure: true,
+        })?;
+        Ok(Self {
+            inner: base.clone(),
+            base,
+            tenants: Arc::default(),
+        })
     }
 
     /// Checks a URL when it is configured, as far as that goes without resolving its name.
@@ -122,7 +154,11 @@ impl Egress {
         let host = url.host_str().unwrap_or_default().to_owned();
         let name = format!("HTTP {}", request.method);
         let headers = framed(request.headers, &request.method, request.body.is_empty());
-        let sending = client.request(request.method, url).headers(headers).body(request.body).send();
+        let sending = client
+            .request(request.method, url)
+            .headers(headers)
+            .body(request.body)
+            .send();
         let status = |answer: &Result<reqwest::Result<Response>, Elapsed>| match answer {
             Ok(Ok(response)) => Ok(response.status().as_u16()),
             Ok(Err(_)) => Err("the request failed".to_owned()),
@@ -144,10 +180,17 @@ impl Egress {
             return Err(EgressError::from(Closed::Insecure));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(EgressError::Refused("the URL must not hold a user name or password"));
+            return Err(EgressError::Refused(
+                "the URL must not hold a user name or password",
+            ));
         }
-        let port = url.port_or_known_default().filter(|port| self.inner.ports.contains(port));
-        let kind = GateKind { port, secure: url.scheme() == "https" };
+        let port = url
+            .port_or_known_default()
+            .filter(|port| self.inner.ports.contains(port));
+        let kind = GateKind {
+            port,
+            secure: url.scheme() == "https",
+        };
         let gate = self.inner.gate(kind);
         match url.host() {
             Some(Host::Ipv4(address)) => gate.judge_address(address.into())?,
@@ -171,7 +214,9 @@ fn build(settings: &EgressSettings, gate: Gate) -> Result<Client, EgressSetupErr
         .pool_max_idle_per_host(POOL_IDLE_PER_HOST_MAX)
         .dns_resolver(gate)
         .build()
-        .map_err(|error| EgressSetupError { reason: error.to_string() })
+        .map_err(|error| EgressSetupError {
+            reason: error.to_string(),
+        })
 }
 
 /// Takes out what is the client's to say, and states the length of an empty body where servers expect one.
@@ -201,7 +246,13 @@ async fn read(mut response: Response, deadline: Instant, bytes_max: usize) -> Eg
             Ok(Err(_)) | Err(_) => break (false, true),
         }
     };
-    EgressAnswer { status, headers, body: body.into(), whole, broke_off }
+    EgressAnswer {
+        status,
+        headers,
+        body: body.into(),
+        whole,
+        broke_off,
+    }
 }
 
 /// Says what became of a request that got no answer; what the system said goes to the log only.
@@ -213,7 +264,9 @@ fn classify(host: &str, error: reqwest::Error) -> EgressError {
     if let Some(closed) = find::<Closed>(&error) {
         EgressError::from(*closed)
     } else if connect {
-        EgressError::Connect { tls: find::<rustls::Error>(&error).map(ToString::to_string) }
+        EgressError::Connect {
+            tls: find::<rustls::Error>(&error).map(ToString::to_string),
+        }
     } else {
         EgressError::Broken
     }
@@ -221,17 +274,24 @@ fn classify(host: &str, error: reqwest::Error) -> EgressError {
 
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// Finds a cause of one type; what an I/O error wraps is not among its sources and is looked at as well.
-fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
+fn find<'a, T: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inside = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
         next = match inside {
             Some(inside) => Some(inside),
             None => error.source(),

@@ -72,7 +72,11 @@ impl Gate {
         if !self.kind.secure && !self.allow_http {
             return Err(Closed::Insecure);
         }
-        if is_public(address) { Ok(()) } else { Err(Closed::Private) }
+        if is_public(address) {
+            Ok(())
+        } else {
+            Err(Closed::Private)
+        }
     }
 
     /// Judges a name as far as that goes without its addresses.
@@ -81,7 +85,11 @@ impl Gate {
             || self.allow_http
             || self.allow.has_addresses()
             || self.allow.permits_host(host, self.kind.port);
-        if possible { Ok(()) } else { Err(Closed::Insecure) }
+        if possible {
+            Ok(())
+        } else {
+            Err(Closed::Insecure)
+        }
     }
 
     /// Judges what a name resolved to.
@@ -89,7 +97,9 @@ impl Gate {
         if self.allow.permits_host(host, self.kind.port) {
             return Ok(());
         }
-        addresses.iter().try_for_each(|address| self.judge_address(*address))
+        addresses
+            .iter()
+            .try_for_each(|address| self.judge_address(*address))
     }
 }
 

@@ -26,7 +26,9 @@ pub enum Outcome {
 impl Outcome {
     /// A retry at the pool's own pace.
     pub fn retry(reason: impl Into<String>) -> Self {
-        Self::Retry { reason: reason.into() }
+        Self::Retry {
+            reason: reason.into(),
+        }
     }
 
     /// Trouble that the answer speaks of.
@@ -38,14 +40,29 @@ impl Outcome {
             _ => TroubleKind::Down,
         };
         let (gate, after_sending, is_unanswered) = (0, true, false);
-        Self::Trouble(Trouble { reason, gate, kind, after, after_sending, is_unanswered })
+        Self::Trouble(Trouble {
+            reason,
+            gate,
+            kind,
+            after,
+            after_sending,
+            is_unanswered,
+        })
     }
 
     /// An answer that broke off: the target may not have taken the work.
     pub fn broke_off(answer: &EgressAnswer) -> Self {
         let reason = format!("answered {} and broke off", answer.status.as_u16());
-        let (gate, kind, after, after_sending, is_unanswered) = (0, TroubleKind::Down, None, true, true);
-        Self::Trouble(Trouble { reason, gate, kind, after, after_sending, is_unanswered })
+        let (gate, kind, after, after_sending, is_unanswered) =
+            (0, TroubleKind::Down, None, true, true);
+        Self::Trouble(Trouble {
+            reason,
+            gate,
+            kind,
+            after,
+            after_sending,
+            is_unanswered,
+        })
     }
 
     /// The verdict on the update, with the target named.
@@ -53,11 +70,17 @@ impl Outcome {
         let named = |reason: String| format!("{noun} {name}: {reason}");
         match self {
             Self::Done => Verdict::Done,
-            Self::Retry { reason } => Verdict::Retry { reason: named(reason), after: None },
-            Self::Trouble(trouble) => {
-                Verdict::Trouble(Trouble { reason: named(trouble.reason.clone()), ..trouble })
-            }
-            Self::Final { reason } => Verdict::Dead { reason: named(reason) },
+            Self::Retry { reason } => Verdict::Retry {
+                reason: named(reason),
+                after: None,
+            },
+            Self::Trouble(trouble) => Verdict::Trouble(Trouble {
+                reason: named(trouble.reason.clone()),
+                ..trouble
+            }),
+            Self::Final { reason } => Verdict::Dead {
+                reason: named(reason),
+            },
         }
     }
 }
@@ -72,6 +95,13 @@ impl From<EgressError> for Outcome {
             EgressError::Refused(_) | EgressError::Connect { .. } => (TroubleKind::Down, false),
         };
         let (gate, after, is_unanswered) = (0, None, true);
-        Self::Trouble(Trouble { reason, gate, kind, after, after_sending, is_unanswered })
+        Self::Trouble(Trouble {
+            reason,
+            gate,
+            kind,
+            after,
+            after_sending,
+            is_unanswered,
+        })
     }
 }

@@ -49,11 +49,15 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Starts a server that gives these answers in turn and 200 after them.
     pub async fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
-        let shared =
-            Arc::new(Shared { answers: Mutex::new(answers.into_iter().collect()), ..Shared::default() });
+        let shared = Arc::new(Shared {
+            answers: Mutex::new(answers.into_iter().collect()),
+            ..Shared::default()
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = axum::Router::new().fallback(answer).with_state(shared.clone());
+        let app = axum::Router::new()
+            .fallback(answer)
+            .with_state(shared.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         Self { address, shared }
     }
@@ -75,8 +79,18 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    shared.received.lock().unwrap().push(Received { method, path: uri.to_string(), headers, body });
-    let answer = shared.answers.lock().unwrap().pop_front().unwrap_or(Answer::Status(200));
+    shared.received.lock().unwrap().push(Received {
+        method,
+        path: uri.to_string(),
+        headers,
+        body,
+    });
+    let answer = shared
+        .answers
+        .lock()
+        .unwrap()
+        .pop_front()
+        .unwrap_or(Answer::Status(200));
     let status = |code| StatusCode::from_u16(code).unwrap();
     match answer {
         Answer::Status(code) => status(code).into_response(),
@@ -88,7 +102,9 @@ async fn answer(
 
 /// Settings that allow these destinations.
 pub(crate) fn settings(allow: &[&str]) -> EgressSettings {
-    rustls::crypto::ring::default_provider().install_default().ok();
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
     EgressSettings {
         allow: AllowList::parse(allow.iter().copied()).unwrap(),
         allow_http: false,

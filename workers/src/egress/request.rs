@@ -31,7 +31,12 @@ pub struct EgressRequest {
 
 impl EgressRequest {
     /// A POST whose answer matters only by its status.
-    pub fn post(url: impl Into<String>, headers: HeaderMap, body: Bytes, timeout: Duration) -> Self {
+    pub fn post(
+        url: impl Into<String>,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Self {
         Self {
             method: Method::POST,
             url: url.into(),
@@ -59,7 +64,13 @@ pub struct EgressAnswer {
 
 impl fmt::Debug for EgressAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EgressAnswer({}, {} bytes, whole: {})", self.status, self.body.len(), self.whole)
+        write!(
+            f,
+            "EgressAnswer({}, {} bytes, whole: {})",
+            self.status,
+            self.body.len(),
+            self.whole
+        )
     }
 }
 
@@ -140,7 +151,10 @@ mod tests {
     #[test]
     fn retry_after_is_read_in_both_its_forms_and_capped() {
         assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::from_secs(10)));
+        assert_eq!(
+            retry_after("Wed, 21 Oct 2015 07:28:00 GMT"),
+            Some(Duration::from_secs(10))
+        );
         assert_eq!(retry_after("86400"), Some(RETRY_AFTER_MAX));
         assert_eq!(retry_after("Wed, 21 Oct 2015 07:27:00 GMT"), None);
         for unreadable in ["", "-1", "soon"] {
@@ -151,7 +165,10 @@ mod tests {
     #[test]
     fn a_blocked_address_reads_like_one_that_does_not_answer() {
         let blocked = EgressError::from(Closed::Private);
-        assert_eq!(blocked.to_string(), EgressError::Connect { tls: None }.to_string());
+        assert_eq!(
+            blocked.to_string(),
+            EgressError::Connect { tls: None }.to_string()
+        );
         assert!(blocked.is_permanent() && !blocked.is_ambiguous());
     }
 }

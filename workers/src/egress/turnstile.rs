@@ -26,7 +26,10 @@ struct Target {
 impl Turnstile {
     /// Makes one for attempts that may take this long.
     pub fn new(attempt_timeout: Duration) -> Self {
-        Self { targets: Mutex::new(LruCache::new(TARGETS_MAX)), attempt_timeout }
+        Self {
+            targets: Mutex::new(LruCache::new(TARGETS_MAX)),
+            attempt_timeout,
+        }
     }
 
     /// Time for one request.
@@ -37,7 +40,8 @@ impl Turnstile {
     /// Waits for a turn at a target; `None` when none came up in time.
     pub async fn enter(&self, target: &str, concurrency: u16) -> Option<OwnedSemaphorePermit> {
         let turns = self.turns(target, concurrency.max(1));
-        let waited = tokio::time::timeout(self.attempt_timeout.mul_f64(0.25), turns.acquire_owned()).await;
+        let waited =
+            tokio::time::timeout(self.attempt_timeout.mul_f64(0.25), turns.acquire_owned()).await;
         waited.ok()?.ok()
     }
 
@@ -49,7 +53,13 @@ impl Turnstile {
             return known.turns.clone();
         }
         let turns = Arc::new(Semaphore::new(usize::from(concurrency)));
-        targets.put(target.to_owned(), Target { turns: turns.clone(), concurrency });
+        targets.put(
+            target.to_owned(),
+            Target {
+                turns: turns.clone(),
+                concurrency,
+            },
+        );
         turns
     }
 }
@@ -63,8 +73,14 @@ mod tests {
         let turnstile = Turnstile::new(Duration::from_secs(8));
         let first = turnstile.enter("relay.acme.a", 1).await;
         assert!(first.is_some());
-        assert!(turnstile.enter("relay.acme.a", 1).await.is_none(), "its only turn is taken");
-        assert!(turnstile.enter("relay.acme.b", 1).await.is_some(), "another target does not wait");
+        assert!(
+            turnstile.enter("relay.acme.a", 1).await.is_none(),
+            "its only turn is taken"
+        );
+        assert!(
+            turnstile.enter("relay.acme.b", 1).await.is_some(),
+            "another target does not wait"
+        );
         drop(first);
         assert!(turnstile.enter("relay.acme.a", 1).await.is_some());
     }

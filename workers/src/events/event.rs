@@ -200,22 +200,31 @@ pub fn of(head: &Head, payload: &[u8]) -> Result<Option<Event>, EventError> {
     let made = match head.family {
         Family::Update(_) => of_update(head, meta::read(payload)?)?,
         Family::Record => {
-            let record = stored::decode(payload).map_err(|error| EventError::Record(error.to_string()))?;
+            let record =
+                stored::decode(payload).map_err(|error| EventError::Record(error.to_string()))?;
             of_record(head, record)
         }
         Family::Command(_) => None,
     };
-    Ok(made.map(|Made { name, timestamp, data }| Event {
-        id: format!(
-            "evt_{}",
-            short_hash(format!("{}/{}/{name}", head.tenant, head.original_id().as_str()).as_bytes())
-        ),
-        name,
-        timestamp,
-        api_version: API_VERSION,
-        tenant: head.tenant.to_string(),
-        data,
-    }))
+    Ok(made.map(
+        |Made {
+             name,
+             timestamp,
+             data,
+         }| Event {
+            id: format!(
+                "evt_{}",
+                short_hash(
+                    format!("{}/{}/{name}", head.tenant, head.original_id().as_str()).as_bytes()
+                )
+            ),
+            name,
+            timestamp,
+            api_version: API_VERSION,
+            tenant: head.tenant.to_string(),
+            data,
+        },
+    ))
 }
 
 /// What differs between events.
@@ -233,14 +242,19 @@ fn of_update(head: &Head, update: meta::Update) -> Result<Option<Made>, EventErr
     }
     Ok(match update.body {
         // A name of its own: whoever answers `message.received` must not answer this.
-        Body::Message(message) if is_standby => {
-            Some(Made { name: "message.standby", ..received(head, phone_number_id, *message) })
-        }
+        Body::Message(message) if is_standby => Some(Made {
+            name: "message.standby",
+            ..received(head, phone_number_id, *message)
+        }),
         // A message of another responder's, and not of ours.
         Body::Status(_) if is_standby => None,
         Body::Message(message) => Some(received(head, phone_number_id, *message)),
         Body::Status(status) => progress(head, phone_number_id, *status),
-        Body::Other(_) if ["message.", "status."].iter().any(|family| head.kind.starts_with(family)) => {
+        Body::Other(_)
+            if ["message.", "status."]
+                .iter()
+                .any(|family| head.kind.starts_with(family)) =>
+        {
             return Err(EventError::Other(head.kind.clone()));
         }
         Body::Other(_) => None,
@@ -251,7 +265,11 @@ fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> M
     let timestamp = happened(head, message.timestamp);
     let is_named = !message.id.is_empty();
     let data = Received {
-        message_id: if is_named { message.id.clone() } else { head.original_id().as_str().to_owned() },
+        message_id: if is_named {
+            message.id.clone()
+        } else {
+            head.original_id().as_str().to_owned()
+        },
         wamid: message.id,
         place: Place::of(head, phone_number_id),
         from: person(message.from, message.name),
@@ -266,7 +284,11 @@ fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> M
         }),
         timestamp: timestamp.clone(),
     };
-    Made { name: "message.received", timestamp, data: Data::Received(Box::new(data)) }
+    Made {
+        name: "message.received",
+        timestamp,
+        data: Data::Received(Box::new(data)),
+    }
 }
 
 fn handed_over(head: &Head, phone_number_id: Option<String>, told: meta::Handover) -> Made {
@@ -277,7 +299,11 @@ fn handed_over(head: &Head, phone_number_id: Option<String>, told: meta::Handove
         new_owner_role: told.new_role,
     };
     Made {
-        name: if told.is_gained { "conversation.gained" } else { "conversation.lost" },
+        name: if told.is_gained {
+            "conversation.gained"
+        } else {
+            "conversation.lost"
+        },
         timestamp: happened(head, told.timestamp),
         data: Data::Handover(Box::new(data)),
     }
@@ -294,7 +320,9 @@ fn progress(head: &Head, phone_number_id: Option<String>, status: Status) -> Opt
     let timestamp = happened(head, status.timestamp);
     let errors = status.errors.into_iter();
     // Other programs send along what they like, such as the name of a campaign.
-    let own_id = status.callback_data.filter(|id| command::is_id(id) || status.id.is_empty());
+    let own_id = status
+        .callback_data
+        .filter(|id| command::is_id(id) || status.id.is_empty());
     let data = Progress {
         message_id: own_id.unwrap_or_else(|| status.id.clone()),
         wamid: Some(status.id),
@@ -302,10 +330,19 @@ fn progress(head: &Head, phone_number_id: Option<String>, status: Status) -> Opt
         recipient: person(status.recipient, None),
         status: word,
         timestamp: timestamp.clone(),
-        errors: errors.map(|error| Failure { code: Some(error.code), message: error.text }).collect(),
+        errors: errors
+            .map(|error| Failure {
+                code: Some(error.code),
+                message: error.text,
+            })
+            .collect(),
         ambiguous: false,
     };
-    Some(Made { name, timestamp, data: Data::Progress(Box::new(data)) })
+    Some(Made {
+        name,
+        timestamp,
+        data: Data::Progress(Box::new(data)),
+    })
 }
 
 fn of_record(head: &Head, record: Record) -> Option<Made> {
@@ -320,7 +357,12 @@ fn of_record(head: &Head, record: Record) -> Option<Made> {
         variables_omitted: false,
     };
     let (name, data) = match record {
-        Record::ReplyFailed { command, code, reason, ambiguous } => {
+        Record::ReplyFailed {
+            command,
+            code,
+            reason,
+            ambiguous,
+        } => {
             let data = Progress {
                 message_id: command.id,
                 wamid: None,
@@ -328,7 +370,10 @@ fn of_record(head: &Head, record: Record) -> Option<Made> {
                 recipient: person(command.to, None),
                 status: "failed",
                 timestamp: timestamp.clone(),
-                errors: vec![Failure { code, message: reason }],
+                errors: vec![Failure {
+                    code,
+                    message: reason,
+                }],
                 ambiguous,
             };
             ("message.failed", Data::Progress(Box::new(data)))
@@ -336,7 +381,13 @@ fn of_record(head: &Head, record: Record) -> Option<Made> {
         Record::FlowStarted { flow, bot, run: id } => {
             ("flow.started", Data::Flow(Box::new(run(flow, bot, id))))
         }
-        Record::FlowCompleted { flow, bot, run: id, outcome, variables } => {
+        Record::FlowCompleted {
+            flow,
+            bot,
+            run: id,
+            outcome,
+            variables,
+        } => {
             let omitted = variables.to_string().len() > VARIABLES_BYTES_MAX;
             let data = FlowRun {
                 outcome: Some(outcome),
@@ -346,13 +397,23 @@ fn of_record(head: &Head, record: Record) -> Option<Made> {
             };
             ("flow.completed", Data::Flow(Box::new(data)))
         }
-        Record::ReplyQueued { .. } | Record::ReplySent { .. } | Record::FlowResult { .. } => return None,
+        Record::ReplyQueued { .. } | Record::ReplySent { .. } | Record::FlowResult { .. } => {
+            return None;
+        }
     };
-    Some(Made { name, timestamp, data })
+    Some(Made {
+        name,
+        timestamp,
+        data,
+    })
 }
 
 fn person(who: Recipient, name: Option<String>) -> Person {
-    Person { user_id: who.user_id, phone: who.phone, name }
+    Person {
+        user_id: who.user_id,
+        phone: who.phone,
+        name,
+    }
 }
 
 /// When it happened by Meta's clock, else when we got it by ours.
@@ -371,7 +432,9 @@ mod tests {
     use serde_json::json;
 
     fn written(head: &Head, payload: &Value) -> Option<Value> {
-        of(head, payload.to_string().as_bytes()).unwrap().map(|event| serde_json::to_value(event).unwrap())
+        of(head, payload.to_string().as_bytes())
+            .unwrap()
+            .map(|event| serde_json::to_value(event).unwrap())
     }
 
     fn conversation_id() -> String {
@@ -380,11 +443,20 @@ mod tests {
 
     #[test]
     fn what_names_no_conversation_or_number_has_no_id_of_a_conversation() {
-        let nobodys = Head { conversation: ConversationKey::none(), ..head(Class::Message) };
+        let nobodys = Head {
+            conversation: ConversationKey::none(),
+            ..head(Class::Message)
+        };
         let mut nowhere = message();
         nowhere["entry"][0]["changes"][0]["value"]["metadata"] = Value::Null;
-        let numberless = Head { phone: None, ..head(Class::Message) };
-        for event in [written(&nobodys, &message()), written(&numberless, &nowhere)] {
+        let numberless = Head {
+            phone: None,
+            ..head(Class::Message)
+        };
+        for event in [
+            written(&nobodys, &message()),
+            written(&numberless, &nowhere),
+        ] {
             assert_eq!(event.unwrap()["data"].get("conversation_id"), None);
         }
     }
@@ -393,7 +465,10 @@ mod tests {
     fn a_message_is_an_event_with_everything_a_customer_answers_by() {
         let event = written(&head(Class::Message), &message()).unwrap();
         let id = event["id"].as_str().unwrap().to_owned();
-        assert!(id.len() == 36 && id.starts_with("evt_") && !id.contains('.'), "{id}");
+        assert!(
+            id.len() == 36 && id.starts_with("evt_") && !id.contains('.'),
+            "{id}"
+        );
         let expected = json!({
             "id": id,
             "type": "message.received",
@@ -436,7 +511,10 @@ mod tests {
         }
         let errors = json!({"errors": [{"code": 131_047, "title": "Re-engagement message"}]});
         let failed = written(&head(Class::Status), &status("failed", errors)).unwrap();
-        assert_eq!(failed["data"]["errors"], json!([{"code": 131_047, "message": "Re-engagement message"}]));
+        assert_eq!(
+            failed["data"]["errors"],
+            json!([{"code": 131_047, "message": "Re-engagement message"}])
+        );
         let foreign = json!({"biz_opaque_callback_data": null});
         let foreign = written(&head(Class::Status), &status("read", foreign)).unwrap();
         assert_eq!(foreign["data"]["message_id"], "wamid.B=");
@@ -455,13 +533,23 @@ mod tests {
             payload
         };
         let event = written(&head(Class::Message), &under("standby", message())).unwrap();
-        assert_eq!((&event["type"], &event["data"]["text"]), (&json!("message.standby"), &json!("look")));
-        assert_eq!(written(&head(Class::Status), &under("standby", status("read", json!({})))), None);
+        assert_eq!(
+            (&event["type"], &event["data"]["text"]),
+            (&json!("message.standby"), &json!("look"))
+        );
+        assert_eq!(
+            written(
+                &head(Class::Status),
+                &under("standby", status("read", json!({})))
+            ),
+            None
+        );
 
         let roles = json!({"previous_owner_role": "A", "new_owner_role": "B"});
-        for (control, name) in
-            [("control_passed", "conversation.gained"), ("control_taken", "conversation.lost")]
-        {
+        for (control, name) in [
+            ("control_passed", "conversation.gained"),
+            ("control_taken", "conversation.lost"),
+        ] {
             let mut payload = under("messaging_handovers", message());
             payload["entry"][0]["changes"][0]["value"] = json!({"sender": {"phone_number": "4915550009"},
                 "recipient": {"phone_number_id": "15550001"}, "timestamp": "1763784000", control: roles});
@@ -475,12 +563,21 @@ mod tests {
 
     #[test]
     fn what_customers_are_not_told_of_is_no_event() {
-        assert_eq!(written(&head(Class::Status), &status("played", json!({}))), None);
+        assert_eq!(
+            written(&head(Class::Status), &status("played", json!({}))),
+            None
+        );
         let call = json!({"entry": [{"changes": [{"field": "calls", "value": {"calls": [{}]}}]}]});
-        let of_call = Head { kind: "call.unknown".into(), ..head(Class::Message) };
+        let of_call = Head {
+            kind: "call.unknown".into(),
+            ..head(Class::Message)
+        };
         assert_eq!(written(&of_call, &call), None);
         let taken_for_a_message = of(&head(Class::Message), call.to_string().as_bytes());
-        assert_eq!(taken_for_a_message, Err(EventError::Other("message.image".into())));
+        assert_eq!(
+            taken_for_a_message,
+            Err(EventError::Other("message.image".into()))
+        );
         let result = json!({"type": "flow_result", "effect": "e", "outcome": {}});
         assert_eq!(written(&record_head(Record::FLOW_RESULT), &result), None);
     }
@@ -507,7 +604,10 @@ mod tests {
         let completed = written(&record_head(Record::FLOW_COMPLETED), &record).unwrap();
         expected["outcome"] = json!("completed");
         expected["variables"] = json!({"name": "Ana"});
-        assert_eq!((&completed["type"], &completed["data"]), (&json!("flow.completed"), &expected));
+        assert_eq!(
+            (&completed["type"], &completed["data"]),
+            (&json!("flow.completed"), &expected)
+        );
         assert_ne!(started["id"], completed["id"]);
 
         record["variables"] = json!({"name": "x".repeat(VARIABLES_BYTES_MAX)});
@@ -552,14 +652,19 @@ mod tests {
     fn what_cannot_be_read_is_an_error_in_words() {
         let update = of(&head(Class::Message), b"not json").unwrap_err();
         assert!(update.to_string().contains("the update cannot be read"));
-        let record = of(&record_head(Record::FLOW_STARTED), br#"{"type":"flow_started"}"#).unwrap_err();
+        let record = of(
+            &record_head(Record::FLOW_STARTED),
+            br#"{"type":"flow_started"}"#,
+        )
+        .unwrap_err();
         assert!(record.to_string().contains("the record cannot be read"));
     }
 
     #[test]
     fn an_absurd_timestamp_falls_back_to_our_own() {
         let mut payload = message();
-        payload["entry"][0]["changes"][0]["value"]["messages"][0]["timestamp"] = json!("99999999999999999");
+        payload["entry"][0]["changes"][0]["value"]["messages"][0]["timestamp"] =
+            json!("99999999999999999");
         let event = written(&head(Class::Message), &payload).unwrap();
         assert_eq!(event["timestamp"], "2025-11-22T04:00:00.5Z");
     }

@@ -27,7 +27,11 @@ pub(super) fn head(class: Class) -> Head {
 }
 
 pub(super) fn record_head(kind: &str) -> Head {
-    Head { family: Family::Record, kind: kind.to_owned(), ..head(Class::Message) }
+    Head {
+        family: Family::Record,
+        kind: kind.to_owned(),
+        ..head(Class::Message)
+    }
 }
 
 pub(super) fn message() -> Value {
@@ -45,7 +49,10 @@ pub(super) fn status(word: &str, extra: Value) -> Value {
         "id": "wamid.B=", "status": word, "timestamp": "1763784000", "recipient_id": "4915550009",
         "recipient_user_id": "US.1", "biz_opaque_callback_data": "msg_1",
     });
-    status.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    status
+        .as_object_mut()
+        .unwrap()
+        .extend(extra.as_object().unwrap().clone());
     envelope(json!({"statuses": [status]}))
 }
 
@@ -65,14 +72,26 @@ impl Fixture {
         let (master, data) = (VaultKey::generate(), VaultKey::generate());
         let mut snapshot = Snapshot::default();
         let data_key = json!(data.seal_under(&master, "acme")).to_string();
-        snapshot.fold("datakey.acme", Some(data_key.as_bytes())).unwrap();
-        Self { snapshot, master, data }
+        snapshot
+            .fold("datakey.acme", Some(data_key.as_bytes()))
+            .unwrap();
+        Self {
+            snapshot,
+            master,
+            data,
+        }
     }
 
     pub fn endpoint(&mut self, id: &str, url: &str, secrets: &[&Secret<String>], events: &[&str]) {
-        let secrets: Vec<_> = secrets.iter().map(|secret| json!(self.data.seal("acme", secret))).collect();
-        let endpoint = json!({"id": id, "tenant": "acme", "url": url, "secrets": secrets, "events": events});
+        let secrets: Vec<_> = secrets
+            .iter()
+            .map(|secret| json!(self.data.seal("acme", secret)))
+            .collect();
+        let endpoint =
+            json!({"id": id, "tenant": "acme", "url": url, "secrets": secrets, "events": events});
         let key = format!("endpoint.acme.{id}");
-        self.snapshot.fold(&key, Some(endpoint.to_string().as_bytes())).unwrap();
+        self.snapshot
+            .fold(&key, Some(endpoint.to_string().as_bytes()))
+            .unwrap();
     }
 }

@@ -8,7 +8,8 @@ mod place;
 mod request;
 
 pub use event::{
-    API_VERSION, Data, Event, EventError, Failure, FlowRun, Handover, Media, Person, Progress, Received, of,
+    API_VERSION, Data, Event, EventError, Failure, FlowRun, Handover, Media, Person, Progress,
+    Received, of,
 };
 pub use place::Place;
 
@@ -45,7 +46,10 @@ pub struct EventsJob {
 impl EventsJob {
     /// Makes the job; `timeout` is the longest time of a request to an endpoint that says none.
     pub fn new(platform: Platform, egress: Egress, timeout: Duration) -> Self {
-        Self { platform, sender: Sender { egress, timeout } }
+        Self {
+            platform,
+            sender: Sender { egress, timeout },
+        }
     }
 }
 
@@ -80,7 +84,9 @@ impl Job for EventsJob {
         let snapshot = self.platform.snapshot();
         let endpoints = Snapshot::owned(&snapshot.endpoints, "endpoint", &head.tenant);
         let meant = endpoints.filter(|endpoint| endpoint.enabled && head.is_for(&endpoint.id));
-        meant.map(|endpoint| Arc::new(self.sender.target(endpoint))).collect()
+        meant
+            .map(|endpoint| Arc::new(self.sender.target(endpoint)))
+            .collect()
     }
 
     fn selects(&self, head: &Head, payload: &[u8], target: &Target) -> bool {
@@ -88,7 +94,10 @@ impl Job for EventsJob {
     }
 
     async fn run(&self, work: &Work) -> Verdict {
-        let verdict = self.sender.deliver(&self.platform.snapshot(), self.platform.master(), work).await;
+        let verdict = self
+            .sender
+            .deliver(&self.platform.snapshot(), self.platform.master(), work)
+            .await;
         if work.marks.has(GONE) {
             self.switch_off(work).await;
         }
@@ -126,7 +135,10 @@ impl Sender {
         let downstream = endpoint.config_key();
         Target {
             name: endpoint.id.to_string(),
-            gates: vec![GateSpec { name: downstream.as_str().into(), limit: ENDPOINT_CONCURRENCY }],
+            gates: vec![GateSpec {
+                name: downstream.as_str().into(),
+                limit: ENDPOINT_CONCURRENCY,
+            }],
             downstream,
             timeout: Some(endpoint.timeout().unwrap_or(self.timeout)),
         }
@@ -137,7 +149,9 @@ impl Sender {
         let mut endpoints = Snapshot::owned(&snapshot.endpoints, "endpoint", &work.head.tenant);
         let endpoint = endpoints.find(|endpoint| endpoint.id.as_str() == name && endpoint.enabled);
         let Some(endpoint) = endpoint else {
-            return Verdict::dead(format!("endpoint {name}: it is not configured any more, or switched off"));
+            return Verdict::dead(format!(
+                "endpoint {name}: it is not configured any more, or switched off"
+            ));
         };
         let event = match of(&work.head, &work.payload) {
             Ok(Some(event)) => event,
@@ -145,8 +159,12 @@ impl Sender {
             Err(error) => return Verdict::dead(error.to_string()),
         };
         let keys = request::keys(snapshot, master, endpoint);
-        let egress = self.egress.of_tenant(snapshot.tenants.get(&endpoint.tenant).map(AsRef::as_ref));
-        let outcome = self.post((endpoint, &egress), keys, work, &event.id, to_bytes(&event)).await;
+        let egress = self
+            .egress
+            .of_tenant(snapshot.tenants.get(&endpoint.tenant).map(AsRef::as_ref));
+        let outcome = self
+            .post((endpoint, &egress), keys, work, &event.id, to_bytes(&event))
+            .await;
         outcome.verdict("endpoint", name)
     }
 
@@ -168,7 +186,10 @@ impl Sender {
             headers.insert(request::REPLAY, HeaderValue::from_static("true"));
         }
         let timeout = endpoint.timeout().unwrap_or(self.timeout);
-        match egress.request(EgressRequest::post(&endpoint.url, headers, body, timeout)).await {
+        match egress
+            .request(EgressRequest::post(&endpoint.url, headers, body, timeout))
+            .await
+        {
             Ok(answer) => {
                 let outcome = request::outcome(&answer);
                 match &outcome {

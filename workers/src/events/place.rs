@@ -20,7 +20,8 @@ pub struct Place {
 impl Place {
     /// The place of an update or a record; `phone_number_id` is what its own content says.
     pub fn of(head: &Head, phone_number_id: Option<String>) -> Self {
-        let phone_number_id = phone_number_id.or_else(|| head.phone.as_ref().map(ToString::to_string));
+        let phone_number_id =
+            phone_number_id.or_else(|| head.phone.as_ref().map(ToString::to_string));
         let is_one = head.conversation != ConversationKey::none();
         let id = phone_number_id.as_deref().filter(|_| is_one);
         Self {

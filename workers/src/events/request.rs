@@ -49,7 +49,9 @@ pub(super) fn keys(
         return Err("the endpoint has no secret to sign with".to_owned());
     }
     let key = |field| {
-        let secret = snapshot.open(master, endpoint.scope(), field).map_err(|error| error.to_string())?;
+        let secret = snapshot
+            .open(master, endpoint.scope(), field)
+            .map_err(|error| error.to_string())?;
         standard_webhooks::key(&secret).map_err(|error| error.to_string())
     };
     endpoint.secrets.iter().map(key).collect()
@@ -62,14 +64,18 @@ pub(super) fn headers(
     unix_seconds: u64,
     body: &[u8],
 ) -> Result<HeaderMap, String> {
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| "a header has no printable value");
+    let value =
+        |text: &str| HeaderValue::from_str(text).map_err(|_| "a header has no printable value");
     Ok(HeaderMap::from_iter([
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (ACCEPT, HeaderValue::from_static("*/*")),
         (USER_AGENT, HeaderValue::from_static(OUR_NAME)),
         (WEBHOOK_ID, value(id)?),
         (WEBHOOK_TIMESTAMP, HeaderValue::from(unix_seconds)),
-        (WEBHOOK_SIGNATURE, value(&standard_webhooks::sign(keys, id, unix_seconds, body))?),
+        (
+            WEBHOOK_SIGNATURE,
+            value(&standard_webhooks::sign(keys, id, unix_seconds, body))?,
+        ),
     ]))
 }
 
@@ -80,7 +86,9 @@ pub(super) fn outcome(answer: &EgressAnswer) -> Outcome {
     match answer.status.as_u16() {
         200..=299 if answer.broke_off => Outcome::broke_off(answer),
         200..=299 => Outcome::Done,
-        410 => Outcome::Final { reason: "endpoint is gone (410) and is switched off".to_owned() },
+        410 => Outcome::Final {
+            reason: "endpoint is gone (410) and is switched off".to_owned(),
+        },
         400 | 413 | 415 | 422 => Outcome::Final { reason },
         _ => Outcome::trouble(answer),
     }
@@ -95,12 +103,20 @@ mod tests {
     #[test]
     fn a_subscription_is_by_name_or_family_and_empty_is_all() {
         let wants = |patterns: &[&str], name| {
-            wants(&patterns.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>(), name)
+            wants(
+                &patterns
+                    .iter()
+                    .map(|pattern| (*pattern).to_owned())
+                    .collect::<Vec<_>>(),
+                name,
+            )
         };
         assert!(wants(&[], "flow.started") && wants(&["*"], "flow.started"));
         assert!(wants(&["message.*"], "message.read") && !wants(&["message.*"], "flow.started"));
         assert!(wants(&["flow.started", "message.read"], "message.read"));
-        assert!(!wants(&["message.read"], "message.received") && !wants(&["message"], "message.read"));
+        assert!(
+            !wants(&["message.read"], "message.received") && !wants(&["message"], "message.read")
+        );
     }
 
     #[test]
@@ -108,15 +124,26 @@ mod tests {
         let (master, data) = (VaultKey::generate(), VaultKey::generate());
         let mut snapshot = Snapshot::default();
         let data_key = json!(data.seal_under(&master, "acme")).to_string();
-        snapshot.fold("datakey.acme", Some(data_key.as_bytes())).unwrap();
+        snapshot
+            .fold("datakey.acme", Some(data_key.as_bytes()))
+            .unwrap();
         let weak = data.seal("acme", &Secret::new("whsec_AAAA".to_owned()));
-        let foreign = data.seal("globex", &Secret::new("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned()));
-        for (secrets, words) in
-            [(json!([]), "no secret"), (json!([weak]), "24 to 64 bytes"), (json!([foreign]), "does not open")]
-        {
-            let endpoint = json!({"id": "e", "tenant": "acme", "url": "https://x/", "secrets": secrets});
-            snapshot.fold("endpoint.acme.e", Some(endpoint.to_string().as_bytes())).unwrap();
-            let error = keys(&snapshot, &master, &snapshot.endpoints["endpoint.acme.e"]).unwrap_err();
+        let foreign = data.seal(
+            "globex",
+            &Secret::new("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned()),
+        );
+        for (secrets, words) in [
+            (json!([]), "no secret"),
+            (json!([weak]), "24 to 64 bytes"),
+            (json!([foreign]), "does not open"),
+        ] {
+            let endpoint =
+                json!({"id": "e", "tenant": "acme", "url": "https://x/", "secrets": secrets});
+            snapshot
+                .fold("endpoint.acme.e", Some(endpoint.to_string().as_bytes()))
+                .unwrap();
+            let error =
+                keys(&snapshot, &master, &snapshot.endpoints["endpoint.acme.e"]).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
     }
@@ -126,19 +153,35 @@ mod tests {
         let answer = |code| {
             let status = reqwest::StatusCode::from_u16(code).unwrap();
             let (headers, body) = (HeaderMap::new(), bytes::Bytes::new());
-            EgressAnswer { status, headers, body, whole: true, broke_off: false }
+            EgressAnswer {
+                status,
+                headers,
+                body,
+                whole: true,
+                broke_off: false,
+            }
         };
         for code in [200, 201, 202, 204] {
             assert_eq!(outcome(&answer(code)), Outcome::Done, "{code}");
         }
         for code in [400, 413, 415, 422] {
-            assert_eq!(outcome(&answer(code)), Outcome::Final { reason: format!("answered {code}") });
+            assert_eq!(
+                outcome(&answer(code)),
+                Outcome::Final {
+                    reason: format!("answered {code}")
+                }
+            );
         }
         assert!(
             matches!(outcome(&answer(410)), Outcome::Final { reason } if reason.contains("switched off"))
         );
-        for code in [301, 308, 401, 403, 404, 405, 408, 409, 425, 429, 500, 502, 503, 504] {
-            assert!(matches!(outcome(&answer(code)), Outcome::Trouble(_)), "{code}");
+        for code in [
+            301, 308, 401, 403, 404, 405, 408, 409, 425, 429, 500, 502, 503, 504,
+        ] {
+            assert!(
+                matches!(outcome(&answer(code)), Outcome::Trouble(_)),
+                "{code}"
+            );
         }
     }
 }

@@ -4,7 +4,9 @@ use super::fixture::{Fixture, head, message, status};
 use super::*;
 use crate::core::job::{Answered, Marks};
 use crate::core::ring::Keeper;
-use crate::egress::receiver::{Answer, Received as Request, Receiver, closed_port, loopback, settings};
+use crate::egress::receiver::{
+    Answer, Received as Request, Receiver, closed_port, loopback, settings,
+};
 use ackline_shared::envelope::Replay;
 use ackline_shared::ids::{EntityId, UpdateId};
 use ackline_shared::secret::Secret;
@@ -13,12 +15,21 @@ use ackline_shared::standard_webhooks::secret_from_bytes;
 const ATTEMPT: Duration = Duration::from_secs(10);
 
 fn sender() -> Sender {
-    Sender { egress: loopback(), timeout: ATTEMPT }
+    Sender {
+        egress: loopback(),
+        timeout: ATTEMPT,
+    }
 }
 
 /// The same work for another endpoint.
 fn work_for(endpoint: &str) -> Work {
-    Work { target: Arc::new(Target { name: endpoint.to_owned(), ..Target::default() }), ..work() }
+    Work {
+        target: Arc::new(Target {
+            name: endpoint.to_owned(),
+            ..Target::default()
+        }),
+        ..work()
+    }
 }
 
 fn secret() -> Secret<String> {
@@ -32,7 +43,10 @@ fn work() -> Work {
         sequence: 1,
         attempt: 1,
         last_attempt: false,
-        target: Arc::new(Target { name: "crm".to_owned(), ..Target::default() }),
+        target: Arc::new(Target {
+            name: "crm".to_owned(),
+            ..Target::default()
+        }),
         answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),
@@ -41,12 +55,19 @@ fn work() -> Work {
 }
 
 async fn deliver(sender: &Sender, fixture: &Fixture, work: &Work) -> Verdict {
-    sender.deliver(&fixture.snapshot, &fixture.master, work).await
+    sender
+        .deliver(&fixture.snapshot, &fixture.master, work)
+        .await
 }
 
 /// What the reference library says of a request under one secret.
-fn verify(request: &Request, secret: &Secret<String>) -> Result<(), standardwebhooks::WebhookError> {
-    standardwebhooks::Webhook::new(secret.expose()).unwrap().verify(&request.body, &request.headers)
+fn verify(
+    request: &Request,
+    secret: &Secret<String>,
+) -> Result<(), standardwebhooks::WebhookError> {
+    standardwebhooks::Webhook::new(secret.expose())
+        .unwrap()
+        .verify(&request.body, &request.headers)
 }
 
 /// One endpoint that answers this to one event.
@@ -54,7 +75,15 @@ async fn verdict(answer: Answer, attempt_timeout: Duration) -> Verdict {
     let customer = Receiver::start([answer]).await;
     let mut fixture = Fixture::new();
     fixture.endpoint("crm", &customer.url("/hook"), &[&secret()], &[]);
-    deliver(&Sender { egress: loopback(), timeout: attempt_timeout }, &fixture, &work()).await
+    deliver(
+        &Sender {
+            egress: loopback(),
+            timeout: attempt_timeout,
+        },
+        &fixture,
+        &work(),
+    )
+    .await
 }
 
 #[tokio::test]
@@ -64,15 +93,28 @@ async fn the_reference_library_verifies_an_event_under_every_live_secret() {
     fixture.endpoint("crm", &customer.url("/hook"), &[&new, &old], &[]);
     assert_eq!(deliver(&sender(), &fixture, &work()).await, Verdict::Done);
 
-    let [request] = &customer.take()[..] else { panic!("one request") };
+    let [request] = &customer.take()[..] else {
+        panic!("one request")
+    };
     verify(request, &old).unwrap();
     verify(request, &new).unwrap();
     assert!(verify(request, &secret_from_bytes(&[9; 32])).is_err());
-    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/hook"));
+    assert_eq!(
+        (request.method.as_str(), request.path.as_str()),
+        ("POST", "/hook")
+    );
     assert_eq!(request.header("content-type"), Some("application/json"));
-    assert_eq!(request.header("content-length"), Some(request.body.len().to_string().as_str()));
+    assert_eq!(
+        request.header("content-length"),
+        Some(request.body.len().to_string().as_str())
+    );
     assert!(request.header("transfer-encoding").is_none());
-    assert!(request.header("user-agent").unwrap().starts_with("Ackline/"));
+    assert!(
+        request
+            .header("user-agent")
+            .unwrap()
+            .starts_with("Ackline/")
+    );
     let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
     assert_eq!(request.header("webhook-id"), body["id"].as_str());
     assert_eq!(body.to_string().as_bytes(), request.body, "compact");
@@ -86,7 +128,9 @@ async fn every_attempt_has_the_same_id_and_body() {
     let first = deliver(&sender, &fixture, &work).await;
     assert_eq!(first.reason(), Some("endpoint crm: answered 500"));
     assert_eq!(deliver(&sender, &fixture, &work).await, Verdict::Done);
-    let [first, second] = &customer.take()[..] else { panic!("two requests") };
+    let [first, second] = &customer.take()[..] else {
+        panic!("two requests")
+    };
     assert_eq!(first.header("webhook-id"), second.header("webhook-id"));
     assert_eq!(first.body, second.body);
     verify(second, &secret()).unwrap();
@@ -104,11 +148,17 @@ async fn an_answer_decides_the_verdict() {
     for code in [401, 404, 503] {
         let passing = verdict(Answer::Status(code), ATTEMPT).await;
         let reason = format!("endpoint crm: answered {code}");
-        assert!(matches!(&passing, Verdict::Trouble(trouble) if trouble.reason == reason), "{passing:?}");
+        assert!(
+            matches!(&passing, Verdict::Trouble(trouble) if trouble.reason == reason),
+            "{passing:?}"
+        );
     }
     let later = verdict(Answer::With(503, "retry-after", "30".into()), ATTEMPT).await;
     let after = Some(Duration::from_secs(30));
-    assert!(matches!(&later, Verdict::Trouble(trouble) if trouble.after == after), "{later:?}");
+    assert!(
+        matches!(&later, Verdict::Trouble(trouble) if trouble.after == after),
+        "{later:?}"
+    );
     let silent = verdict(Answer::Hang, Duration::from_millis(300)).await;
     assert_eq!(silent.reason(), Some("endpoint crm: no answer in time"));
 }
@@ -116,33 +166,71 @@ async fn an_answer_decides_the_verdict() {
 #[tokio::test]
 async fn an_endpoint_that_cannot_be_reached_is_in_trouble_and_so_is_an_inward_url() {
     let down = format!("http://{}/", closed_port().await);
-    let inward = Sender { egress: Egress::new(&settings(&[])).unwrap(), timeout: ATTEMPT };
+    let inward = Sender {
+        egress: Egress::new(&settings(&[])).unwrap(),
+        timeout: ATTEMPT,
+    };
     for (url, sender) in [(down.as_str(), sender()), ("https://10.0.0.1/", inward)] {
         let mut fixture = Fixture::new();
         fixture.endpoint("crm", url, &[&secret()], &[]);
         let verdict = deliver(&sender, &fixture, &work()).await;
         assert!(matches!(&verdict, Verdict::Trouble(_)), "{verdict:?}");
-        assert_eq!(verdict.reason(), Some("endpoint crm: the destination cannot be reached"));
+        assert_eq!(
+            verdict.reason(),
+            Some("endpoint crm: the destination cannot be reached")
+        );
     }
 }
 
 #[tokio::test]
 async fn only_subscribed_endpoints_get_an_event() {
     let mut fixture = Fixture::new();
-    fixture.endpoint("other", "https://x.example/", &[&secret()], &["flow.*", "message.read"]);
-    fixture.endpoint("wants", "https://x.example/", &[&secret()], &["message.received"]);
+    fixture.endpoint(
+        "other",
+        "https://x.example/",
+        &[&secret()],
+        &["flow.*", "message.read"],
+    );
+    fixture.endpoint(
+        "wants",
+        "https://x.example/",
+        &[&secret()],
+        &["message.received"],
+    );
     let (head, payload) = (head(Class::Message), message().to_string());
     let selects = |name| request::selects(&fixture.snapshot, &head, payload.as_bytes(), name);
-    assert_eq!(["other", "wants", "gone", ""].map(selects), [false, true, true, false]);
+    assert_eq!(
+        ["other", "wants", "gone", ""].map(selects),
+        [false, true, true, false]
+    );
 }
 
 #[tokio::test]
 async fn an_update_without_an_event_is_nothing_to_do_and_an_unreadable_one_is_dead() {
     let (sender, mut fixture) = (sender(), Fixture::new());
-    let unreadable = Work { payload: Bytes::from_static(b"{"), ..work() };
+    let unreadable = Work {
+        payload: Bytes::from_static(b"{"),
+        ..work()
+    };
     let played = status("played", serde_json::json!({})).to_string();
-    fixture.endpoint("crm", &format!("http://{}/", closed_port().await), &[&secret()], &[]);
-    assert_eq!(deliver(&sender, &fixture, &Work { payload: played.into(), ..work() }).await, Verdict::Idle);
+    fixture.endpoint(
+        "crm",
+        &format!("http://{}/", closed_port().await),
+        &[&secret()],
+        &[],
+    );
+    assert_eq!(
+        deliver(
+            &sender,
+            &fixture,
+            &Work {
+                payload: played.into(),
+                ..work()
+            }
+        )
+        .await,
+        Verdict::Idle
+    );
     let verdict = deliver(&sender, &fixture, &unreadable).await;
     assert!(matches!(verdict, Verdict::Dead { reason } if reason.contains("cannot be read")));
 }
@@ -167,10 +255,18 @@ async fn a_replay_is_marked_and_keeps_its_id() {
         verbatim: true,
     }));
     replayed.id = UpdateId::new("wamid.A=~rp_1");
-    let again = Work { head: Arc::new(replayed), ..work_for("new") };
+    let again = Work {
+        head: Arc::new(replayed),
+        ..work_for("new")
+    };
     assert_eq!(deliver(&sender, &fixture, &again).await, Verdict::Done);
-    let [request] = &customer.take()[..] else { panic!("one request") };
-    assert_eq!((request.path.as_str(), request.header("ackline-replay")), ("/new", Some("true")));
+    let [request] = &customer.take()[..] else {
+        panic!("one request")
+    };
+    assert_eq!(
+        (request.path.as_str(), request.header("ackline-replay")),
+        ("/new", Some("true"))
+    );
     assert_eq!(request.header("webhook-id"), first[0].header("webhook-id"));
     verify(request, &secret()).unwrap();
 }

@@ -42,8 +42,11 @@ impl Accept {
         match self {
             Self::Text { min, max, pattern } => {
                 let length = answer.graphemes(true).count();
-                let matches = pattern.as_ref().is_none_or(|pattern| pattern.is_match(answer));
-                (length >= *min && length <= *max && matches).then(|| Value::String(answer.to_owned()))
+                let matches = pattern
+                    .as_ref()
+                    .is_none_or(|pattern| pattern.is_match(answer));
+                (length >= *min && length <= *max && matches)
+                    .then(|| Value::String(answer.to_owned()))
             }
             Self::Number { min, max, whole } => {
                 let number = number(answer)?;
@@ -58,7 +61,10 @@ impl Accept {
 
 /// Reads `1234.5`, `1.234,5`, `1,234.5`, `12,5` and `1 234`.
 fn number(text: &str) -> Option<f64> {
-    let text: String = text.chars().filter(|c| !c.is_whitespace() && *c != '\'').collect();
+    let text: String = text
+        .chars()
+        .filter(|c| !c.is_whitespace() && *c != '\'')
+        .collect();
     if text.len() > 32 {
         return None;
     }
@@ -73,7 +79,10 @@ fn number(text: &str) -> Option<f64> {
     let digits = plain.strip_prefix(['+', '-']).unwrap_or(&plain);
     let is_plain = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
         && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    is_plain.then(|| plain.parse().ok()).flatten().filter(|number: &f64| number.is_finite())
+    is_plain
+        .then(|| plain.parse().ok())
+        .flatten()
+        .filter(|number: &f64| number.is_finite())
 }
 
 fn email(text: &str) -> Option<String> {
@@ -83,7 +92,9 @@ fn email(text: &str) -> Option<String> {
         && !name.starts_with('.')
         && !name.ends_with('.')
         && !name.contains("..")
-        && name.chars().all(|c| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c));
+        && name
+            .chars()
+            .all(|c| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c));
     let is_label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
@@ -97,8 +108,9 @@ fn email(text: &str) -> Option<String> {
 
 /// Accepts 7 to 15 digits with the usual punctuation; `00` counts as `+`.
 fn phone(text: &str) -> Option<String> {
-    let is_phone =
-        text.chars().all(|c| c.is_ascii_digit() || c.is_whitespace() || "+-().\u{a0}/".contains(c));
+    let is_phone = text
+        .chars()
+        .all(|c| c.is_ascii_digit() || c.is_whitespace() || "+-().\u{a0}/".contains(c));
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let international = digits.strip_prefix("00").unwrap_or(&digits);
     let plus_elsewhere = text.rfind('+').is_some_and(|at| at > 0);
@@ -113,7 +125,11 @@ mod tests {
 
     #[test]
     fn numbers_are_read_as_people_write_them() {
-        let accept = Accept::Number { min: -10_000.0, max: 10_000.0, whole: false };
+        let accept = Accept::Number {
+            min: -10_000.0,
+            max: 10_000.0,
+            whole: false,
+        };
         for (text, wanted) in [
             ("12", Some(json!(12))),
             (" 12,5 ", Some(json!(12.5))),
@@ -130,15 +146,24 @@ mod tests {
         ] {
             assert_eq!(accept.read(text), wanted, "{text:?}");
         }
-        let whole = Accept::Number { min: 0.0, max: 9.0, whole: true };
+        let whole = Accept::Number {
+            min: 0.0,
+            max: 9.0,
+            whole: true,
+        };
         assert_eq!(whole.read("2.5"), None);
     }
 
     #[test]
     fn addresses_and_phones_are_kept_in_one_form() {
         let email = |text: &str| Accept::Email.read(text);
-        assert_eq!(email(" Ana.B+x@Shop.Example "), Some(json!("Ana.B+x@shop.example")));
-        for bad in ["a", "a@b", "@b.c", "a b@c.d", "a@b..c", "a@-b.c", "a..b@c.d", "a@b.c@"] {
+        assert_eq!(
+            email(" Ana.B+x@Shop.Example "),
+            Some(json!("Ana.B+x@shop.example"))
+        );
+        for bad in [
+            "a", "a@b", "@b.c", "a b@c.d", "a@b..c", "a@-b.c", "a..b@c.d", "a@b.c@",
+        ] {
             assert_eq!(email(bad), None, "{bad:?}");
         }
         let phone = |text: &str| Accept::Phone.read(text);
@@ -151,8 +176,15 @@ mod tests {
 
     #[test]
     fn texts_are_measured_as_people_count() {
-        let accept = Accept::Text { min: 1, max: 2, pattern: None };
-        assert_eq!(accept.read("\u{1f1e9}\u{1f1ea}e\u{301}"), Some(json!("\u{1f1e9}\u{1f1ea}e\u{301}")));
+        let accept = Accept::Text {
+            min: 1,
+            max: 2,
+            pattern: None,
+        };
+        assert_eq!(
+            accept.read("\u{1f1e9}\u{1f1ea}e\u{301}"),
+            Some(json!("\u{1f1e9}\u{1f1ea}e\u{301}"))
+        );
         assert_eq!(accept.read("abc"), None);
     }
 }

@@ -27,7 +27,10 @@ pub fn advance(
     update: &Update,
     now_ms: u64,
 ) -> Option<(Session, Vec<Effect>)> {
-    if let Some(effects) = session.as_ref().and_then(|session| session.replay(&update.id())) {
+    if let Some(effects) = session
+        .as_ref()
+        .and_then(|session| session.replay(&update.id()))
+    {
         return session.map(|session| (session, effects));
     }
     let current = session.as_ref().filter(|session| !session.is_over());

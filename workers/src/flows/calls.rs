@@ -40,7 +40,11 @@ impl Caller {
         let started = Instant::now();
         let (what, url, performed) = match call {
             Call::Http(call) => ("http", &call.url, self.http(&head.tenant, call).await),
-            Call::Agent(call) => ("model", &call.endpoint.base_url, self.agent(&head.tenant, call).await),
+            Call::Agent(call) => (
+                "model",
+                &call.endpoint.base_url,
+                self.agent(&head.tenant, call).await,
+            ),
         };
         let took = started.elapsed();
         let (outcome, failure) = match performed {
@@ -57,14 +61,18 @@ impl Caller {
             metrics.called(what, failure.as_ref().map_or("done", |(kind, _)| *kind));
         }
         if let Some((kind, reason)) = failure {
-            let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+            let host = Url::parse(url)
+                .ok()
+                .and_then(|url| url.host_str().map(str::to_owned));
             tracing::warn!(
                 pool = %Pool::Flows, tenant = %head.tenant, update = head.id.in_log(), call = what, kind,
                 host = host.as_deref().unwrap_or_default(), took_ms = took.as_millis(), reason,
                 "a call of a flow failed"
             );
             if let Some(metrics) = &self.metrics {
-                metrics.following().tell_call(Pool::Flows, head, what, &reason, took);
+                metrics
+                    .following()
+                    .tell_call(Pool::Flows, head, what, &reason, took);
             }
         }
         outcome
@@ -77,9 +85,10 @@ impl Caller {
                 .map_err(|_| misconfigured(format!("`{name}` is not a header name")))?;
             let value = match value {
                 HeaderValue::Text(text) => Secret::new(text.clone()),
-                HeaderValue::Secret { secret, prefix } => {
-                    Secret::new(format!("{prefix}{}", self.open_secret(tenant, secret)?.expose()))
-                }
+                HeaderValue::Secret { secret, prefix } => Secret::new(format!(
+                    "{prefix}{}",
+                    self.open_secret(tenant, secret)?.expose()
+                )),
             };
             headers.insert(name, header_value(&value)?);
         }
@@ -103,12 +112,21 @@ impl Caller {
         } else {
             serde_json::Value::Null
         };
-        Ok(Outcome::Http { code: answer.status.as_u16(), body })
+        Ok(Outcome::Http {
+            code: answer.status.as_u16(),
+            body,
+        })
     }
 
     /// The client for what a tenant's flows call.
     fn egress(&self, tenant: &TenantId) -> Egress {
-        self.egress.of_tenant(self.platform.snapshot().tenants.get(tenant).map(AsRef::as_ref))
+        self.egress.of_tenant(
+            self.platform
+                .snapshot()
+                .tenants
+                .get(tenant)
+                .map(AsRef::as_ref),
+        )
     }
 
     async fn agent(&self, tenant: &TenantId, call: &AgentCall) -> Result<Outcome, Failure> {
@@ -116,7 +134,10 @@ impl Caller {
         headers.insert(CONTENT_TYPE, Value::from_static("application/json"));
         if let Some(name) = &call.endpoint.api_key {
             let key = self.open_secret(tenant, name)?;
-            headers.insert(AUTHORIZATION, header_value(&Secret::new(format!("Bearer {}", key.expose())))?);
+            headers.insert(
+                AUTHORIZATION,
+                header_value(&Secret::new(format!("Bearer {}", key.expose())))?,
+            );
         }
         let request = EgressRequest {
             method: reqwest::Method::POST,
@@ -129,7 +150,10 @@ impl Caller {
         let answer = self.egress(tenant).request(request).await?;
         if !answer.status.is_success() {
             let code = answer.status.as_u16();
-            return Err(Failure::new(kind_of(code), format!("the model answered {code}")));
+            return Err(Failure::new(
+                kind_of(code),
+                format!("the model answered {code}"),
+            ));
         }
         let response = serde_json::from_slice(&answer.body)
             .map_err(|_| Failure::new("unreadable", "the model's answer is not JSON"))?;
@@ -140,8 +164,8 @@ impl Caller {
 
     fn open_secret(&self, tenant: &TenantId, name: &str) -> Result<Secret<String>, Failure> {
         let opened = self.platform.tenant_secret(tenant, name);
-        let opened =
-            opened.ok_or_else(|| misconfigured(format!("the tenant has no secret called `{name}`")))?;
+        let opened = opened
+            .ok_or_else(|| misconfigured(format!("the tenant has no secret called `{name}`")))?;
         opened.map_err(|error| misconfigured(error.to_string()))
     }
 }
@@ -155,14 +179,24 @@ struct Failure {
 
 impl Failure {
     fn new(kind: &'static str, reason: impl Into<String>) -> Self {
-        Self { kind, outcome: Outcome::Failed { reason: reason.into() } }
+        Self {
+            kind,
+            outcome: Outcome::Failed {
+                reason: reason.into(),
+            },
+        }
     }
 }
 
 impl From<EgressError> for Failure {
     fn from(error: EgressError) -> Self {
         let kind = match error {
-            EgressError::Timeout => return Self { kind: "timeout", outcome: Outcome::Timeout },
+            EgressError::Timeout => {
+                return Self {
+                    kind: "timeout",
+                    outcome: Outcome::Timeout,
+                };
+            }
             EgressError::Refused(_) => "not_allowed",
             EgressError::Connect { .. } => "unreachable",
             EgressError::Broken => "broken",
@@ -188,7 +222,9 @@ fn kind_of(code: u16) -> &'static str {
 /// A refusal is an answer to the flow, which decides what follows, and a failure to whoever watches.
 fn refusal(outcome: &Outcome) -> Option<(&'static str, String)> {
     match outcome {
-        Outcome::Http { code, .. } if *code >= 400 => Some((kind_of(*code), format!("answered {code}"))),
+        Outcome::Http { code, .. } if *code >= 400 => {
+            Some((kind_of(*code), format!("answered {code}")))
+        }
         _ => None,
     }
 }

@@ -48,7 +48,10 @@ fn by_prefix(titles: &[String], answer: &str) -> Option<usize> {
     if answer.chars().count() < PREFIX_CHARS_MIN {
         return None;
     }
-    let mut matching = titles.iter().enumerate().filter(|(_, title)| title.starts_with(answer));
+    let mut matching = titles
+        .iter()
+        .enumerate()
+        .filter(|(_, title)| title.starts_with(answer));
     match (matching.next(), matching.next()) {
         (Some((index, _)), None) => Some(index),
         _ => None,
@@ -59,8 +62,11 @@ fn by_prefix(titles: &[String], answer: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    const OPTIONS: [(&str, &str); 3] =
-        [("status", "Order status"), ("talk", "Talk to us"), ("hours", "\u{d6}ffnungszeiten")];
+    const OPTIONS: [(&str, &str); 3] = [
+        ("status", "Order status"),
+        ("talk", "Talk to us"),
+        ("hours", "\u{d6}ffnungszeiten"),
+    ];
 
     #[test]
     fn an_answer_matches_by_title_number_id_or_beginning() {

@@ -93,11 +93,17 @@ struct Limit {
 }
 
 const fn at_most(units: usize) -> Limit {
-    Limit { units, required: true }
+    Limit {
+        units,
+        required: true,
+    }
 }
 
 /// A text without a limit of WhatsApp's.
-const UNLIMITED: Limit = Limit { units: usize::MAX, required: true };
+const UNLIMITED: Limit = Limit {
+    units: usize::MAX,
+    required: true,
+};
 
 impl Builder {
     fn build(&mut self, source: &Value) -> Option<Compiled> {
@@ -120,11 +126,17 @@ impl Builder {
         };
         if definition.format != FORMAT {
             let found = definition.format;
-            self.problem(report::SHAPE, format!("`format` is {found}; this version reads format {FORMAT}"));
+            self.problem(
+                report::SHAPE,
+                format!("`format` is {found}; this version reads format {FORMAT}"),
+            );
             return None;
         }
         if definition.nodes.len() > NODES_MAX {
-            self.problem(report::LIMIT, format!("there are more than {NODES_MAX} nodes; split the flow"));
+            self.problem(
+                report::LIMIT,
+                format!("there are more than {NODES_MAX} nodes; split the flow"),
+            );
             return None;
         }
         self.check_variables(&definition.variables);
@@ -140,7 +152,11 @@ impl Builder {
             variables: definition.variables,
             stop: self.keywords("stop", &settings.stop, false),
             restart: self.keywords("restart", &settings.restart, false),
-            interrupts: settings.interrupts.iter().map(|interrupt| self.interrupt(interrupt)).collect(),
+            interrupts: settings
+                .interrupts
+                .iter()
+                .map(|interrupt| self.interrupt(interrupt))
+                .collect(),
             fallback: self.optional(
                 "settings.fallback",
                 settings.fallback.as_deref(),
@@ -158,7 +174,10 @@ impl Builder {
         for (id, source) in &definition.nodes {
             self.node = Some(id.clone());
             if !is_token(id) {
-                self.problem(report::ID, "a node id is 1 to 64 letters, digits, `_` or `-`; rename it");
+                self.problem(
+                    report::ID,
+                    "a node id is 1 to 64 letters, digits, `_` or `-`; rename it",
+                );
             }
             if let Some(node) = self.compile_node(id, source) {
                 nodes.insert(id.clone(), node);
@@ -183,7 +202,10 @@ impl Builder {
             );
         }
         if rules.len() > KEYWORDS_MAX * 10 {
-            self.problem(report::LIMIT, format!("the entries have more than {} keywords", KEYWORDS_MAX * 10));
+            self.problem(
+                report::LIMIT,
+                format!("the entries have more than {} keywords", KEYWORDS_MAX * 10),
+            );
         }
         if rules.iter().any(Rule::is_blank) {
             self.problem(
@@ -206,17 +228,26 @@ impl Builder {
     }
 
     fn interrupt(&mut self, interrupt: &Interrupt) -> (Vec<String>, String) {
-        (self.keywords("interrupts", &interrupt.keywords, true), interrupt.to.clone())
+        (
+            self.keywords("interrupts", &interrupt.keywords, true),
+            interrupt.to.clone(),
+        )
     }
 
     /// Folds keywords, refusing empty ones.
     fn keywords(&mut self, field: &str, words: &[String], required: bool) -> Vec<String> {
         let folded: Vec<String> = words.iter().map(|word| fold(word)).collect();
         if folded.iter().any(String::is_empty) || (required && folded.is_empty()) {
-            self.problem(report::CONFIG, format!("`{field}` needs keywords, none of them empty"));
+            self.problem(
+                report::CONFIG,
+                format!("`{field}` needs keywords, none of them empty"),
+            );
         }
         if folded.len() > KEYWORDS_MAX {
-            self.problem(report::LIMIT, format!("`{field}` has more than {KEYWORDS_MAX} keywords"));
+            self.problem(
+                report::LIMIT,
+                format!("`{field}` has more than {KEYWORDS_MAX} keywords"),
+            );
         }
         folded
     }
@@ -260,7 +291,10 @@ impl Builder {
         if !is_name(name) || RESERVED.contains(&name) {
             let taken = RESERVED.join(", ");
             let remedy = format!("use letters, digits and `_`, and none of {taken}");
-            self.problem(report::ID, format!("`{field}`: `{name}` cannot name a variable; {remedy}"));
+            self.problem(
+                report::ID,
+                format!("`{field}`: `{name}` cannot name a variable; {remedy}"),
+            );
         }
         self.set.insert(name.to_owned());
     }
@@ -275,13 +309,17 @@ impl Builder {
             }
         };
         let reads: Vec<String> = template.roots().map(str::to_owned).collect();
-        self.read.extend(reads.into_iter().map(|root| (self.node.clone(), root)));
+        self.read
+            .extend(reads.into_iter().map(|root| (self.node.clone(), root)));
         let fixed = template.fixed_text();
         let length = limits::units(&fixed);
         if length > limit.units {
             self.problem(
                 report::LIMIT,
-                format!("`{field}` is {length} long; WhatsApp takes at most {}", limit.units),
+                format!(
+                    "`{field}` is {length} long; WhatsApp takes at most {}",
+                    limit.units
+                ),
             );
         } else if limit.units <= limits::DESCRIPTION_UNITS && template.is_open_ended() {
             let most = limit.units;
@@ -290,7 +328,11 @@ impl Builder {
                 format!("`{field}` may be cut at {most}; add `| truncate:` to its slots"),
             );
         }
-        if limit.required && template.as_static().is_some_and(|text| text.trim().is_empty()) {
+        if limit.required
+            && template
+                .as_static()
+                .is_some_and(|text| text.trim().is_empty())
+        {
             self.problem(report::LIMIT, format!("`{field}` is empty; write a text"));
         }
         template
@@ -311,7 +353,8 @@ impl Builder {
                 if !self.count_patterns(patterns) {
                     return Expression::default();
                 }
-                self.read.extend(reads.into_iter().map(|root| (self.node.clone(), root)));
+                self.read
+                    .extend(reads.into_iter().map(|root| (self.node.clone(), root)));
                 expression
             }
             Err(error) => {
@@ -328,7 +371,8 @@ impl Builder {
         let before = self.patterns;
         self.patterns += patterns;
         if before <= PATTERNS_MAX && self.patterns > PATTERNS_MAX {
-            let message = format!("from here on the flow has more than {PATTERNS_MAX} regular expressions");
+            let message =
+                format!("from here on the flow has more than {PATTERNS_MAX} regular expressions");
             self.problem(report::LIMIT, message);
         }
         self.patterns <= PATTERNS_MAX
@@ -337,7 +381,10 @@ impl Builder {
     /// Reports a number outside of its range, and gives the nearest inside.
     fn ranged(&mut self, field: &str, number: u32, least: u32, most: u32) -> u32 {
         if !(least..=most).contains(&number) {
-            self.problem(report::RANGE, format!("`{field}` is {number}; use {least} to {most}"));
+            self.problem(
+                report::RANGE,
+                format!("`{field}` is {number}; use {least} to {most}"),
+            );
         }
         number.clamp(least, most)
     }

@@ -112,7 +112,11 @@ const SEND_ID_BYTES_MAX: usize = 128;
 
 /// The id of the send command for an effect's key: the same key gives the same id, short enough to travel.
 pub fn send_id(key: &str) -> String {
-    if key.len() <= SEND_ID_BYTES_MAX { key.to_owned() } else { format!("f:{}", short_hash(key.as_bytes())) }
+    if key.len() <= SEND_ID_BYTES_MAX {
+        key.to_owned()
+    } else {
+        format!("f:{}", short_hash(key.as_bytes()))
+    }
 }
 
 impl Call {

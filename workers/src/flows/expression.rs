@@ -175,7 +175,10 @@ impl Expression {
 
 /// Compiles a regular expression of bounded size; matching is linear in the text.
 pub fn compile_regex(source: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(source).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build()
+    RegexBuilder::new(source)
+        .size_limit(REGEX_BYTES_MAX)
+        .dfa_size_limit(REGEX_BYTES_MAX)
+        .build()
 }
 
 #[cfg(test)]
@@ -189,13 +192,15 @@ mod tests {
             "n": 3, "text": "Caf\u{e9} crème", "list": [1, "two", true], "count": "12", "empty": "",
             "big": "x".repeat(30_000), "order": {"status": "shipped", "items": [{"price": 2.5}]}
         });
-        Expression::compile(source).unwrap_or_else(|e| panic!("{source}: {e}")).evaluate(&Scope {
-            variables: variables.as_object().unwrap(),
-            contact: &json!({"name": "Ana"}),
-            message: &Value::Null,
-            run: &Value::Null,
-            now: &json!(0),
-        })
+        Expression::compile(source)
+            .unwrap_or_else(|e| panic!("{source}: {e}"))
+            .evaluate(&Scope {
+                variables: variables.as_object().unwrap(),
+                contact: &json!({"name": "Ana"}),
+                message: &Value::Null,
+                run: &Value::Null,
+                now: &json!(0),
+            })
     }
 
     #[test]
@@ -240,9 +245,22 @@ mod tests {
     #[test]
     fn what_has_no_value_says_why() {
         assert_eq!(evaluate("1 / 0"), Err(EvaluationError::NotANumber("/")));
-        assert_eq!(evaluate("1e308 * 10"), Err(EvaluationError::NotANumber("*")));
-        for source in ["1 - 'x'", "null < 1", "[1] < [2]", "-text", "order + 1", "1 contains 2"] {
-            assert!(matches!(evaluate(source), Err(EvaluationError::Types(..))), "{source}");
+        assert_eq!(
+            evaluate("1e308 * 10"),
+            Err(EvaluationError::NotANumber("*"))
+        );
+        for source in [
+            "1 - 'x'",
+            "null < 1",
+            "[1] < [2]",
+            "-text",
+            "order + 1",
+            "1 contains 2",
+        ] {
+            assert!(
+                matches!(evaluate(source), Err(EvaluationError::Types(..))),
+                "{source}"
+            );
         }
     }
 
@@ -281,9 +299,21 @@ mod tests {
     #[test]
     fn hostile_sources_are_refused_quickly() {
         let started = Instant::now();
-        for piece in
-            ["(", "not ", "-", "[", "1+", "a.", "len(", "'", "{{", "\u{1f600}", "if(1,", "and ", "1 in "]
-        {
+        for piece in [
+            "(",
+            "not ",
+            "-",
+            "[",
+            "1+",
+            "a.",
+            "len(",
+            "'",
+            "{{",
+            "\u{1f600}",
+            "if(1,",
+            "and ",
+            "1 in ",
+        ] {
             for count in [100, 1_000, 100_000] {
                 for tail in ["", "1"] {
                     let source = piece.repeat(count) + tail;
@@ -297,7 +327,11 @@ mod tests {
         for (open, close) in [("(", ")"), ("[", "]"), ("not (", ")"), ("len(", ")")] {
             let nest = |levels: usize| open.repeat(levels) + "1" + &close.repeat(levels);
             assert!(Expression::compile(&nest(10)).is_ok());
-            assert_eq!(Expression::compile(&nest(200)).err(), Some(ExpressionError::TooDeep), "{open}");
+            assert_eq!(
+                Expression::compile(&nest(200)).err(),
+                Some(ExpressionError::TooDeep),
+                "{open}"
+            );
         }
         assert_eq!(
             Expression::compile(&("1".to_owned() + &"+1".repeat(600))).err(),

@@ -53,14 +53,18 @@ pub enum Filter {
 impl Filter {
     /// Compiles a filter by name; an error says what to write instead.
     pub fn compile(name: &str, arguments: &[&str]) -> Result<Self, String> {
-        let text = |at: usize, otherwise: &str| (*arguments.get(at).unwrap_or(&otherwise)).to_owned();
+        let text =
+            |at: usize, otherwise: &str| (*arguments.get(at).unwrap_or(&otherwise)).to_owned();
         let (filter, most) = match name {
             "default" => (Self::Default(required(name, arguments)?.to_owned()), 1),
             "upper" => (Self::Upper, 0),
             "lower" => (Self::Lower, 0),
             "title" => (Self::Title, 0),
             "trim" => (Self::Trim, 0),
-            "truncate" => (Self::Truncate(count(required(name, arguments)?, 1, 4_096)?), 1),
+            "truncate" => (
+                Self::Truncate(count(required(name, arguments)?, 1, 4_096)?),
+                1,
+            ),
             "number" => {
                 let mark = text(1, ".");
                 let mark = match mark.as_str() {
@@ -68,7 +72,13 @@ impl Filter {
                     "," => ',',
                     _ => return Err("the decimal mark of `number` is \".\" or \",\"".to_owned()),
                 };
-                (Self::Number { decimals: count(&text(0, "0"), 0, 9)?, mark }, 2)
+                (
+                    Self::Number {
+                        decimals: count(&text(0, "0"), 0, 9)?,
+                        mark,
+                    },
+                    2,
+                )
             }
             "first" => (Self::First, 0),
             "last" => (Self::Last, 0),
@@ -79,7 +89,13 @@ impl Filter {
             "date" => {
                 let pattern = text(0, "%Y-%m-%d");
                 check_pattern(&pattern)?;
-                (Self::Date { pattern, offset: offset(&text(1, "+00:00"))? }, 2)
+                (
+                    Self::Date {
+                        pattern,
+                        offset: offset(&text(1, "+00:00"))?,
+                    },
+                    2,
+                )
             }
             _ => {
                 return Err(format!(
@@ -120,7 +136,11 @@ impl Filter {
             },
             Self::Last => match value {
                 Value::Array(list) => return list.last().cloned().unwrap_or_default(),
-                _ => text.graphemes(true).next_back().unwrap_or_default().to_owned(),
+                _ => text
+                    .graphemes(true)
+                    .next_back()
+                    .unwrap_or_default()
+                    .to_owned(),
             },
             Self::Join(separator) => match value {
                 Value::Array(list) => join(list, separator),
@@ -139,7 +159,10 @@ impl Filter {
 
     /// Whether its output has a length known beforehand.
     pub fn bounds_length(&self) -> bool {
-        matches!(self, Self::Truncate(_) | Self::Number { .. } | Self::Date { .. } | Self::Phone)
+        matches!(
+            self,
+            Self::Truncate(_) | Self::Number { .. } | Self::Date { .. } | Self::Phone
+        )
     }
 
     /// Whether its output is JSON already.
@@ -158,7 +181,9 @@ pub fn encode_url(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(char::from(byte))
+            }
             byte => out.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -166,12 +191,20 @@ pub fn encode_url(text: &str) -> String {
 }
 
 fn required<'a>(name: &str, arguments: &[&'a str]) -> Result<&'a str, String> {
-    arguments.first().copied().ok_or_else(|| format!("`{name}` needs an argument, as in `{name}:\"…\"`"))
+    arguments
+        .first()
+        .copied()
+        .ok_or_else(|| format!("`{name}` needs an argument, as in `{name}:\"…\"`"))
 }
 
 fn count(text: &str, least: usize, most: usize) -> Result<usize, String> {
     let number = text.parse().ok().filter(|n| (least..=most).contains(n));
-    number.ok_or_else(|| format!("`{}` is not a number from {least} to {most}", cut_bytes(text, 40)))
+    number.ok_or_else(|| {
+        format!(
+            "`{}` is not a number from {least} to {most}",
+            cut_bytes(text, 40)
+        )
+    })
 }
 
 fn title(text: &str) -> String {
@@ -198,7 +231,11 @@ fn truncate(text: &str, most: usize) -> String {
 
 fn phone(text: &str) -> String {
     let digits: String = text.chars().filter(char::is_ascii_digit).take(20).collect();
-    if digits.is_empty() { digits } else { format!("+{digits}") }
+    if digits.is_empty() {
+        digits
+    } else {
+        format!("+{digits}")
+    }
 }
 
 /// Reads unix milliseconds or an RFC 3339 text.
@@ -213,8 +250,15 @@ fn moment(value: &Value) -> Option<Timestamp> {
 fn check_pattern(pattern: &str) -> Result<(), String> {
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
-        if c == '%' && !matches!(chars.next(), Some('Y' | 'y' | 'm' | 'd' | 'H' | 'M' | 'S' | '%')) {
-            return Err("a date pattern is made of %Y %y %m %d %H %M %S %% and plain text".to_owned());
+        if c == '%'
+            && !matches!(
+                chars.next(),
+                Some('Y' | 'y' | 'm' | 'd' | 'H' | 'M' | 'S' | '%')
+            )
+        {
+            return Err(
+                "a date pattern is made of %Y %y %m %d %H %M %S %% and plain text".to_owned(),
+            );
         }
     }
     Ok(())
@@ -247,15 +291,28 @@ fn write_date(moment: Timestamp, pattern: &str, offset: i32) -> String {
 
 /// Reads `+hh:mm` or `-hh:mm` as seconds east of UTC.
 fn offset(text: &str) -> Result<i32, String> {
-    let wrong = || format!("`{}` is not an offset from UTC; write it like \"+02:00\"", cut_bytes(text, 40));
+    let wrong = || {
+        format!(
+            "`{}` is not an offset from UTC; write it like \"+02:00\"",
+            cut_bytes(text, 40)
+        )
+    };
     let (sign, rest) = match (text.strip_prefix('+'), text.strip_prefix('-')) {
         (Some(rest), _) => (1, rest),
         (_, Some(rest)) => (-1, rest),
         _ => return Err(wrong()),
     };
     let (hours, minutes) = rest.split_once(':').ok_or_else(wrong)?;
-    let hours = hours.parse::<i32>().ok().filter(|h| (0..=14).contains(h)).ok_or_else(wrong)?;
-    let minutes = minutes.parse::<i32>().ok().filter(|m| (0..=59).contains(m)).ok_or_else(wrong)?;
+    let hours = hours
+        .parse::<i32>()
+        .ok()
+        .filter(|h| (0..=14).contains(h))
+        .ok_or_else(wrong)?;
+    let minutes = minutes
+        .parse::<i32>()
+        .ok()
+        .filter(|m| (0..=59).contains(m))
+        .ok_or_else(wrong)?;
     Ok(sign * (hours * 3_600 + minutes * 60))
 }
 
@@ -281,17 +338,41 @@ mod tests {
             ("number", &["2", ","], json!(2.71529), json!("2,72")),
             ("number", &["2"], json!("7"), json!("7.00")),
             ("first", &[], json!([1, 2]), json!(1)),
-            ("last", &[], json!("ab\u{1f1e9}\u{1f1ea}"), json!("\u{1f1e9}\u{1f1ea}")),
+            (
+                "last",
+                &[],
+                json!("ab\u{1f1e9}\u{1f1ea}"),
+                json!("\u{1f1e9}\u{1f1ea}"),
+            ),
             ("join", &[" / "], json!(["a", 1]), json!("a / 1")),
             ("json", &[], json!("a\"b"), json!("\"a\\\"b\"")),
-            ("urlencode", &[], json!("a b&c\u{e9}"), json!("a%20b%26c%C3%A9")),
+            (
+                "urlencode",
+                &[],
+                json!("a b&c\u{e9}"),
+                json!("a%20b%26c%C3%A9"),
+            ),
             ("phone", &[], json!("+49 (30) 123-45"), json!("+493012345")),
-            ("date", &["%d.%m.%Y %H:%M", "+02:00"], json!(1_700_000_000_000_i64), json!("15.11.2023 00:13")),
-            ("date", &[], json!("2026-02-03T04:05:06Z"), json!("2026-02-03")),
+            (
+                "date",
+                &["%d.%m.%Y %H:%M", "+02:00"],
+                json!(1_700_000_000_000_i64),
+                json!("15.11.2023 00:13"),
+            ),
+            (
+                "date",
+                &[],
+                json!("2026-02-03T04:05:06Z"),
+                json!("2026-02-03"),
+            ),
             ("date", &[], json!("soon"), json!("soon")),
         ];
         for (name, arguments, value, wanted) in cases {
-            assert_eq!(apply(name, arguments, value.clone()), wanted, "{value} | {name}:{arguments:?}");
+            assert_eq!(
+                apply(name, arguments, value.clone()),
+                wanted,
+                "{value} | {name}:{arguments:?}"
+            );
         }
     }
 
@@ -307,7 +388,10 @@ mod tests {
             ("date", &["%"]),
             ("date", &["%Y", "Berlin"]),
         ] {
-            assert!(Filter::compile(name, arguments).is_err(), "{name}:{arguments:?}");
+            assert!(
+                Filter::compile(name, arguments).is_err(),
+                "{name}:{arguments:?}"
+            );
         }
     }
 }

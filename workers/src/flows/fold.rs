@@ -11,8 +11,16 @@ const CHARS_MAX: usize = 2_048;
 /// Folds case, accents and whitespace.
 pub fn fold(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(CHARS_MAX));
-    let plain = text.chars().take(CHARS_MAX).nfd().filter(|c| !is_dropped(*c));
-    for c in plain.flat_map(char::to_lowercase).filter(|c| !is_dropped(*c)).nfc() {
+    let plain = text
+        .chars()
+        .take(CHARS_MAX)
+        .nfd()
+        .filter(|c| !is_dropped(*c));
+    for c in plain
+        .flat_map(char::to_lowercase)
+        .filter(|c| !is_dropped(*c))
+        .nfc()
+    {
         if !c.is_whitespace() {
             out.push(c);
         } else if !out.is_empty() && !out.ends_with(' ') {
@@ -26,7 +34,10 @@ pub fn fold(text: &str) -> String {
 }
 
 fn is_dropped(c: char) -> bool {
-    matches!(c, '\u{300}'..='\u{36f}' | '\u{fe0e}' | '\u{fe0f}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+    matches!(
+        c,
+        '\u{300}'..='\u{36f}' | '\u{fe0e}' | '\u{fe0f}' | '\u{200e}' | '\u{200f}' | '\u{feff}'
+    )
 }
 
 #[cfg(test)]
@@ -35,8 +46,14 @@ mod tests {
 
     #[test]
     fn case_accents_and_spaces_do_not_matter() {
-        assert_eq!(fold("  \u{c9}tat\tDE  la\ncommande "), "etat de la commande");
-        assert_eq!(fold("Informac\u{327}a\u{303}o"), fold("INFORMA\u{c7}\u{c3}O"));
+        assert_eq!(
+            fold("  \u{c9}tat\tDE  la\ncommande "),
+            "etat de la commande"
+        );
+        assert_eq!(
+            fold("Informac\u{327}a\u{303}o"),
+            fold("INFORMA\u{c7}\u{c3}O")
+        );
         assert_eq!(fold("\u{2764}\u{fe0f}"), fold("\u{2764}"));
     }
 

@@ -26,14 +26,18 @@ pub struct Shelf {
 impl Shelf {
     /// Leaves only the flows of these bots.
     pub fn keep_bots(&mut self, is_meant: impl Fn(&str) -> bool) {
-        let pairs = std::mem::take(&mut self.flows).into_iter().zip(std::mem::take(&mut self.bots));
+        let pairs = std::mem::take(&mut self.flows)
+            .into_iter()
+            .zip(std::mem::take(&mut self.bots));
         (self.flows, self.bots) = pairs.filter(|(_, bot)| is_meant(bot)).unzip();
     }
 
     /// The bot a flow belongs to.
     pub fn bot_of(&self, flow: &str) -> &str {
         let index = self.flows.iter().position(|candidate| candidate.id == flow);
-        index.and_then(|index| self.bots.get(index)).map_or("", String::as_str)
+        index
+            .and_then(|index| self.bots.get(index))
+            .map_or("", String::as_str)
     }
 }
 
@@ -60,7 +64,10 @@ struct Kept {
 impl Cache {
     fn get(&mut self, key: &str, declared: &Arc<HeldFlow>) -> Option<Option<Arc<Compiled>>> {
         self.uses += 1;
-        let kept = self.kept.get_mut(key).filter(|kept| Arc::ptr_eq(&kept.declared, declared))?;
+        let kept = self
+            .kept
+            .get_mut(key)
+            .filter(|kept| Arc::ptr_eq(&kept.declared, declared))?;
         kept.used = self.uses;
         Some(kept.compiled.clone())
     }
@@ -68,9 +75,20 @@ impl Cache {
     fn keep(&mut self, key: String, declared: Arc<HeldFlow>, compiled: Option<Arc<Compiled>>) {
         self.forget(&key);
         self.bytes += declared.text().len();
-        self.kept.insert(key, Kept { declared, compiled, used: self.uses });
+        self.kept.insert(
+            key,
+            Kept {
+                declared,
+                compiled,
+                used: self.uses,
+            },
+        );
         while self.kept.len() > KEPT_MAX || (self.bytes > KEPT_BYTES_MAX && self.kept.len() > 1) {
-            let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
+            let oldest = self
+                .kept
+                .iter()
+                .min_by_key(|(_, kept)| kept.used)
+                .map(|(key, _)| key.clone());
             oldest.into_iter().for_each(|key| self.forget(&key));
         }
     }
@@ -89,7 +107,12 @@ impl Library {
     }
 
     /// Gives the flows that may answer on a number.
-    pub fn shelf(&self, snapshot: &Snapshot, tenant: &TenantId, phone: Option<&PhoneNumberId>) -> Shelf {
+    pub fn shelf(
+        &self,
+        snapshot: &Snapshot,
+        tenant: &TenantId,
+        phone: Option<&PhoneNumberId>,
+    ) -> Shelf {
         let mut shelf = Shelf::default();
         for bot in bots(snapshot, tenant, phone) {
             for id in &bot.flows {
@@ -98,7 +121,10 @@ impl Library {
                     tracing::warn!(%tenant, bot = %bot.id, flow = %id, "a bot names a flow that is missing or not valid");
                     continue;
                 };
-                shelf.flows.push(Flow { id: id.to_string(), compiled });
+                shelf.flows.push(Flow {
+                    id: id.to_string(),
+                    compiled,
+                });
                 shelf.bots.push(bot.id.to_string());
             }
         }
@@ -112,7 +138,9 @@ impl Library {
         }
         // Outside the lock: others go on with theirs while a large one is compiled.
         let definition = flow.definition().ok();
-        let compiled = definition.and_then(|definition| Compiled::from_json(&definition).ok()).map(Arc::new);
+        let compiled = definition
+            .and_then(|definition| Compiled::from_json(&definition).ok())
+            .map(Arc::new);
         self.cache().keep(key, flow.clone(), compiled.clone());
         compiled
     }
@@ -129,7 +157,8 @@ fn bots<'a>(
 ) -> impl Iterator<Item = &'a Arc<model::Bot>> {
     Snapshot::owned(&snapshot.bots, "bot", tenant).filter(move |bot| {
         bot.enabled
-            && (bot.phone_numbers.is_empty() || phone.is_some_and(|phone| bot.phone_numbers.contains(phone)))
+            && (bot.phone_numbers.is_empty()
+                || phone.is_some_and(|phone| bot.phone_numbers.contains(phone)))
     })
 }
 
@@ -141,8 +170,9 @@ mod tests {
     fn declared(id: &str, bytes: usize) -> Arc<HeldFlow> {
         let mut nodes = Map::new();
         nodes.insert("a".to_owned(), json!({"kind": "end"}));
-        let variables: Map<String, Value> =
-            [("pad".to_owned(), json!("x".repeat(bytes)))].into_iter().collect();
+        let variables: Map<String, Value> = [("pad".to_owned(), json!("x".repeat(bytes)))]
+            .into_iter()
+            .collect();
         let definition =
             json!({"format": 1, "name": "n", "start": "a", "nodes": nodes, "variables": variables});
         let entry = json!({"id": id, "tenant": "acme", "definition": definition}).to_string();
@@ -150,26 +180,48 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_is_compiled_once_for_each_version_and_the_least_used_go_when_there_are_too_many_bytes() {
+    fn a_flow_is_compiled_once_for_each_version_and_the_least_used_go_when_there_are_too_many_bytes()
+     {
         let library = Library::default();
         let (small, bytes) = (declared("small", 10), KEPT_BYTES_MAX / 4);
         let first = library.compiled(&small).map(|flow| Arc::as_ptr(&flow));
-        assert_eq!(library.compiled(&small).map(|flow| Arc::as_ptr(&flow)), first, "it is kept");
+        assert_eq!(
+            library.compiled(&small).map(|flow| Arc::as_ptr(&flow)),
+            first,
+            "it is kept"
+        );
         for n in 0..8 {
             library.compiled(&declared(&format!("f{n}"), bytes));
-            assert_eq!(library.compiled(&small).map(|flow| Arc::as_ptr(&flow)), first, "it is in use");
+            assert_eq!(
+                library.compiled(&small).map(|flow| Arc::as_ptr(&flow)),
+                first,
+                "it is in use"
+            );
         }
         let cache = library.cache();
         assert_eq!(cache.kept.len(), 4, "{:?}", cache.kept.keys());
-        assert!(cache.kept.contains_key("flow.acme.small") && cache.kept.contains_key("flow.acme.f7"));
-        assert_eq!(cache.bytes, cache.kept.values().map(|kept| kept.declared.text().len()).sum::<usize>());
+        assert!(
+            cache.kept.contains_key("flow.acme.small") && cache.kept.contains_key("flow.acme.f7")
+        );
+        assert_eq!(
+            cache.bytes,
+            cache
+                .kept
+                .values()
+                .map(|kept| kept.declared.text().len())
+                .sum::<usize>()
+        );
     }
 
     #[test]
     fn a_flow_that_is_declared_anew_is_compiled_anew() {
         let library = Library::default();
-        let first = library.compiled(&declared("f", 10)).map(|flow| flow.version().to_owned());
-        let second = library.compiled(&declared("f", 20)).map(|flow| flow.version().to_owned());
+        let first = library
+            .compiled(&declared("f", 10))
+            .map(|flow| flow.version().to_owned());
+        let second = library
+            .compiled(&declared("f", 20))
+            .map(|flow| flow.version().to_owned());
         assert!(first.is_some() && first != second);
         assert_eq!(library.cache().kept.len(), 1);
     }

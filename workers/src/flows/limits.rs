@@ -86,8 +86,12 @@ pub fn split(text: &str, units_max: usize, parts_max: usize) -> Vec<String> {
     while !rest.is_empty() && parts.len() + 1 < parts_max && units(rest) > units_max {
         let (head, _) = split_at(rest, units_max);
         let later_half = |at: &usize| *at > head.len() / 2;
-        let end = ["\n\n", "\n", " "].iter().find_map(|mark| head.rfind(mark).filter(later_half));
-        let (part, tail) = rest.split_at_checked(end.unwrap_or(head.len())).unwrap_or((rest, ""));
+        let end = ["\n\n", "\n", " "]
+            .iter()
+            .find_map(|mark| head.rfind(mark).filter(later_half));
+        let (part, tail) = rest
+            .split_at_checked(end.unwrap_or(head.len()))
+            .unwrap_or((rest, ""));
         parts.push(part.trim_end().to_owned());
         rest = tail.trim_start();
     }
@@ -101,7 +105,11 @@ pub fn split(text: &str, units_max: usize, parts_max: usize) -> Vec<String> {
 /// whole characters.
 fn split_at(text: &str, units_max: usize) -> (&str, &str) {
     let whole = longest(text.graphemes(true), units_max);
-    let end = if whole > 0 { whole } else { longest(text.split_inclusive(|_| true), units_max) };
+    let end = if whole > 0 {
+        whole
+    } else {
+        longest(text.split_inclusive(|_| true), units_max)
+    };
     text.split_at_checked(end).unwrap_or((text, ""))
 }
 
@@ -146,13 +154,19 @@ mod tests {
     #[test]
     fn a_family_emoji_is_kept_whole_or_left_out() {
         assert_eq!(units(FAMILY), 8);
-        assert_eq!(cut(&format!("{FAMILY}{FAMILY}"), 9), format!("{FAMILY}\u{2026}"));
+        assert_eq!(
+            cut(&format!("{FAMILY}{FAMILY}"), 9),
+            format!("{FAMILY}\u{2026}")
+        );
         assert_eq!(cut(&format!("ab{FAMILY}cd"), 8), "ab\u{2026}");
     }
 
     #[test]
     fn a_flag_and_an_accent_are_not_halved() {
-        assert_eq!(cut("\u{1f1e9}\u{1f1ea}\u{1f1e7}\u{1f1f7}", 7), "\u{1f1e9}\u{1f1ea}\u{2026}");
+        assert_eq!(
+            cut("\u{1f1e9}\u{1f1ea}\u{1f1e7}\u{1f1f7}", 7),
+            "\u{1f1e9}\u{1f1ea}\u{2026}"
+        );
         assert_eq!(cut("xe\u{301}y", 3), "x\u{2026}");
     }
 

@@ -237,13 +237,28 @@ impl Node {
 
     /// The names its exits may have, those first that it should have.
     pub fn exit_names(&self) -> Vec<String> {
-        let fixed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let fixed = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
         match &self.kind {
             Kind::Text(_) | Kind::Image(_) | Kind::Set(_) | Kind::Goto => fixed(&["next"]),
             Kind::Choice(choice) => {
-                let options = choice.options.iter().map(|option| format!("option:{}", option.id));
-                let pass: &[&str] = if choice.kind == "ask.choice" { &[] } else { &["next"] };
-                options.chain(fixed(&["else", "invalid"])).chain(fixed(pass)).collect()
+                let options = choice
+                    .options
+                    .iter()
+                    .map(|option| format!("option:{}", option.id));
+                let pass: &[&str] = if choice.kind == "ask.choice" {
+                    &[]
+                } else {
+                    &["next"]
+                };
+                options
+                    .chain(fixed(&["else", "invalid"]))
+                    .chain(fixed(pass))
+                    .collect()
             }
             Kind::Ask(_) => fixed(&["next", "invalid"]),
             Kind::Condition(branches) => {
@@ -251,8 +266,14 @@ impl Node {
                 names.chain(fixed(&["else"])).collect()
             }
             Kind::Http(_) => fixed(&["ok", "http_error", "timeout"]),
-            Kind::Agent(Agent { mode: AgentMode::Once, .. }) => fixed(&["next", "error"]),
-            Kind::Agent(Agent { mode: AgentMode::Chat, .. }) => fixed(&["done", "error"]),
+            Kind::Agent(Agent {
+                mode: AgentMode::Once,
+                ..
+            }) => fixed(&["next", "error"]),
+            Kind::Agent(Agent {
+                mode: AgentMode::Chat,
+                ..
+            }) => fixed(&["done", "error"]),
             Kind::End { .. } => Vec::new(),
         }
     }
@@ -289,9 +310,10 @@ impl JsonBody {
         match self {
             Self::Text(template) => template.render_value(scope),
             Self::List(list) => list.iter().map(|item| item.render(scope)).collect(),
-            Self::Object(fields) => {
-                fields.iter().map(|(name, item)| (name.clone(), item.render(scope))).collect()
-            }
+            Self::Object(fields) => fields
+                .iter()
+                .map(|(name, item)| (name.clone(), item.render(scope)))
+                .collect(),
             Self::Plain(value) => value.clone(),
         }
     }

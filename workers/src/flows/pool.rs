@@ -51,9 +51,18 @@ struct Stored {
 impl FlowsJob {
     /// Makes the job.
     pub fn new(platform: Platform, egress: Egress) -> Self {
-        let caller = Caller { platform: platform.clone(), egress, metrics: None };
+        let caller = Caller {
+            platform: platform.clone(),
+            egress,
+            metrics: None,
+        };
         let owners = Owners::new(platform.buckets.sessions.clone());
-        Self { platform, owners, caller, library: Library::default() }
+        Self {
+            platform,
+            owners,
+            caller,
+            library: Library::default(),
+        }
     }
 
     /// Counts the calls of flows, and tells whoever follows a tenant which failed.
@@ -75,14 +84,24 @@ impl Job for FlowsJob {
                 subjects::record_filter(partition, Record::FLOW_RESULT),
             ]
         };
-        vec![LaneSource { name: "conversation", stream: subjects::UPDATES, filters, weight: 1 }]
+        vec![LaneSource {
+            name: "conversation",
+            stream: subjects::UPDATES,
+            filters,
+            weight: 1,
+        }]
     }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
-        let answers = || Library::answers(&self.platform.snapshot(), &head.tenant, head.phone.as_ref());
+        let answers =
+            || Library::answers(&self.platform.snapshot(), &head.tenant, head.phone.as_ref());
         // Who has a conversation is worth knowing whether a bot answers in it or not.
         let is_meant = input::tells_owner(head) || (input::may_be_answered(head) && answers());
-        if is_meant { vec![Arc::default()] } else { Vec::new() }
+        if is_meant {
+            vec![Arc::default()]
+        } else {
+            Vec::new()
+        }
     }
 
     async fn run(&self, work: &Work) -> Verdict {
@@ -90,14 +109,18 @@ impl Job for FlowsJob {
             return match input::tells_owner(&work.head) {
                 // Of another responder's conversation, Meta may leave out with which number it is.
                 true => Verdict::Idle,
-                false => Verdict::dead("the message names no business number, so nobody can answer it"),
+                false => {
+                    Verdict::dead("the message names no business number, so nobody can answer it")
+                }
             };
         };
         match input::read(work) {
-            Ok(Input::Update(update, heard)) => match self.advance(work, &phone, &update, heard).await {
-                Ok(verdict) => verdict,
-                Err(reason) => Verdict::retry(reason),
-            },
+            Ok(Input::Update(update, heard)) => {
+                match self.advance(work, &phone, &update, heard).await {
+                    Ok(verdict) => verdict,
+                    Err(reason) => Verdict::retry(reason),
+                }
+            }
             Ok(Input::Told(person, event)) => {
                 let key = work.head.conversation.clone();
                 let side = Side::new(&work.head.tenant, &phone, key, person.phone.as_deref());
@@ -131,10 +154,17 @@ impl FlowsJob {
     ) -> Result<Verdict, String> {
         let (stored, now_ms) = (self.load(&work.head, phone).await?, now_ms());
         let fence = work.keeper.epoch();
-        if stored.session.as_ref().is_some_and(|session| fence != 0 && session.fence() > fence) {
+        if stored
+            .session
+            .as_ref()
+            .is_some_and(|session| fence != 0 && session.fence() > fence)
+        {
             return Err("the conversation is another process's by now".to_owned());
         }
-        let is_repeat = stored.session.as_ref().is_some_and(|session| session.seen(&update.id()));
+        let is_repeat = stored
+            .session
+            .as_ref()
+            .is_some_and(|session| session.seen(&update.id()));
         let again = heard.at_ms.map(|at_ms| Event::Heard { at_ms });
         let changed = again.and_then(|event| Owner::after(stored.owner.as_ref(), &event, now_ms));
         let is_changed = changed.is_some();
@@ -142,28 +172,43 @@ impl FlowsJob {
         let is_ours = |owner: &Owner| owner.lets_flows_answer(heard.received_ms, now_ms);
         if !is_repeat
             && (owner.as_ref().is_some_and(|owner| !is_ours(owner))
-                || self.was_taken(&work.head, phone, stored.session.as_ref(), update, now_ms).await?)
+                || self
+                    .was_taken(&work.head, phone, stored.session.as_ref(), update, now_ms)
+                    .await?)
         {
             return Ok(Verdict::Idle);
         }
-        let mut shelf = self.library.shelf(&self.platform.snapshot(), &work.head.tenant, Some(phone));
+        let mut shelf =
+            self.library
+                .shelf(&self.platform.snapshot(), &work.head.tenant, Some(phone));
         shelf.keep_bots(|bot| EntityId::new(bot).is_ok_and(|bot| work.head.is_for(&bot)));
         let id = update.id();
         let blocks = stored.session.as_ref().map_or(0, Session::older);
         let older = &self.platform.older;
         if !is_repeat
-            && older.has(&stored.key, blocks, id.as_str()).await.map_err(|error| error.to_string())?
+            && older
+                .has(&stored.key, blocks, id.as_str())
+                .await
+                .map_err(|error| error.to_string())?
         {
             return Ok(Verdict::Done);
         }
-        let Some((session, effects)) = bot::advance(&shelf.flows, stored.session, update, now_ms) else {
+        let Some((session, effects)) = bot::advance(&shelf.flows, stored.session, update, now_ms)
+        else {
             if let (true, Some(at_ms)) = (is_changed, heard.at_ms) {
-                let side = Side::new(&work.head.tenant, phone, work.head.conversation.clone(), None);
+                let side = Side::new(
+                    &work.head.tenant,
+                    phone,
+                    work.head.conversation.clone(),
+                    None,
+                );
                 self.tell(&side, &Event::Heard { at_ms }).await;
             }
             return Ok(Verdict::Idle);
         };
-        let mut session = session.fenced(fence).owned(owner, heard.at_ms.map(|_| now_ms));
+        let mut session = session
+            .fenced(fence)
+            .owned(owner, heard.at_ms.map(|_| now_ms));
         if !is_repeat {
             if !work.keeper.is_current() {
                 return Err("the partition may be another process's by now".to_owned());
@@ -194,11 +239,22 @@ impl FlowsJob {
         let (Update::EffectDone { effect_id, .. }, Some(session)) = (update, session) else {
             return Ok(false);
         };
-        let is_awaited = session.pending_effect() == Some(effect_id) && head.conversation.as_user().is_some();
-        let person = session.contact.get("phone").and_then(|value| value.as_str()).filter(|_| is_awaited);
-        let Some(person) = person else { return Ok(false) };
+        let is_awaited =
+            session.pending_effect() == Some(effect_id) && head.conversation.as_user().is_some();
+        let person = session
+            .contact
+            .get("phone")
+            .and_then(|value| value.as_str())
+            .filter(|_| is_awaited);
+        let Some(person) = person else {
+            return Ok(false);
+        };
         let side = Side::new(&head.tenant, phone, ConversationKey::phone(person), None);
-        let owner = self.owners.get(&side).await.map_err(|error| error.to_string())?;
+        let owner = self
+            .owners
+            .get(&side)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(owner.is_some_and(|owner| !owner.is_over(now_ms) && owner.set_ms > session.heard_ms()))
     }
 
@@ -218,10 +274,24 @@ impl FlowsJob {
             Effect::Call { .. } => Ok(()),
             Effect::Started { run, flow } => {
                 let bot = shelf.bot_of(flow).to_owned();
-                self.record(work, effect, Record::FlowStarted { flow: flow.clone(), bot, run: run.clone() })
-                    .await
+                self.record(
+                    work,
+                    effect,
+                    Record::FlowStarted {
+                        flow: flow.clone(),
+                        bot,
+                        run: run.clone(),
+                    },
+                )
+                .await
             }
-            Effect::Completed { run, flow, outcome, variables, .. } => {
+            Effect::Completed {
+                run,
+                flow,
+                outcome,
+                variables,
+                ..
+            } => {
                 let record = Record::FlowCompleted {
                     flow: flow.clone(),
                     bot: shelf.bot_of(flow).to_owned(),
@@ -244,61 +314,124 @@ impl FlowsJob {
     ) -> Result<(), String> {
         let head = &work.head;
         let command = SendCommand {
-            id: format!("msg_{}", short_hash(format!("{}/{phone}/{key}", head.tenant).as_bytes())),
+            id: format!(
+                "msg_{}",
+                short_hash(format!("{}/{phone}/{key}", head.tenant).as_bytes())
+            ),
             tenant: head.tenant.clone(),
             phone_number_id: phone.clone(),
             to: recipient(session, head),
             content: content.clone(),
             reply_to: None,
-            origin: Origin::Flow { flow: session.flow().to_owned(), update: head.id.as_str().to_owned() },
+            origin: Origin::Flow {
+                flow: session.flow().to_owned(),
+                update: head.id.as_str().to_owned(),
+            },
             created_ms: now_ms(),
         };
         let id = UpdateId::new(&format!("{}:queued", command.id));
-        let _sent_before =
-            self.platform.log.command(Lane::Live, &command).await.map_err(|error| error.to_string())?;
-        let record = Record::ReplyQueued { command: Box::new(command) };
-        self.platform.record(head, &id, &record).await.map_err(|error| error.to_string())
+        let _sent_before = self
+            .platform
+            .log
+            .command(Lane::Live, &command)
+            .await
+            .map_err(|error| error.to_string())?;
+        let record = Record::ReplyQueued {
+            command: Box::new(command),
+        };
+        self.platform
+            .record(head, &id, &record)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     async fn call(&self, work: &Work, effect_id: &str, call: &Call) -> Result<(), String> {
         let outcome = self.caller.perform(&work.head, call).await;
         let outcome = serde_json::to_value(&outcome).map_err(|error| error.to_string())?;
         let id = UpdateId::new(&format!("{effect_id}:done"));
-        let record = Record::FlowResult { effect: effect_id.to_owned(), outcome };
-        self.platform.record(&work.head, &id, &record).await.map_err(|error| error.to_string())
+        let record = Record::FlowResult {
+            effect: effect_id.to_owned(),
+            outcome,
+        };
+        self.platform
+            .record(&work.head, &id, &record)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     async fn record(&self, work: &Work, effect: &Effect, record: Record) -> Result<(), String> {
         let id = UpdateId::new(&effect.key());
-        self.platform.record(&work.head, &id, &record).await.map_err(|error| error.to_string())
+        self.platform
+            .record(&work.head, &id, &record)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     async fn load(&self, head: &Head, phone: &PhoneNumberId) -> Result<Stored, String> {
-        let key = session_key::of(Pool::Flows, &head.tenant, phone.as_str(), &head.conversation);
-        let entry = self.platform.buckets.sessions.entry(&key).await.map_err(|error| error.to_string())?;
-        let Some(entry) = entry else { return Ok(Stored { key, revision: 0, session: None, owner: None }) };
+        let key = session_key::of(
+            Pool::Flows,
+            &head.tenant,
+            phone.as_str(),
+            &head.conversation,
+        );
+        let entry = self
+            .platform
+            .buckets
+            .sessions
+            .entry(&key)
+            .await
+            .map_err(|error| error.to_string())?;
+        let Some(entry) = entry else {
+            return Ok(Stored {
+                key,
+                revision: 0,
+                session: None,
+                owner: None,
+            });
+        };
         let kept = match Kept::from_json(&entry.value) {
             Ok(kept) => kept,
             // What a newer version wrote is not written over.
             Err(error @ SessionError::Schema(_)) => return Err(error.to_string()),
             Err(error) => {
                 tracing::warn!(tenant = %head.tenant, %error, "a conversation starts anew");
-                Kept { session: None, owner: None }
+                Kept {
+                    session: None,
+                    owner: None,
+                }
             }
         };
-        Ok(Stored { key, revision: entry.revision, session: kept.session, owner: kept.owner })
+        Ok(Stored {
+            key,
+            revision: entry.revision,
+            session: kept.session,
+            owner: kept.owner,
+        })
     }
 
     async fn save(&self, key: &str, revision: u64, session: &Session) -> Result<(), String> {
         let bytes = session.to_json().into();
-        let saved = self.platform.buckets.sessions.update(key, bytes, revision).await;
-        saved.map(|_| ()).map_err(|error| format!("the session was not written: {error}"))
+        let saved = self
+            .platform
+            .buckets
+            .sessions
+            .update(key, bytes, revision)
+            .await;
+        saved
+            .map(|_| ())
+            .map_err(|error| format!("the session was not written: {error}"))
     }
 }
 
 /// Who the answers go to: what the session knows of the person, else what the conversation's key says.
 fn recipient(session: &Session, head: &Head) -> Recipient {
-    let known = |name: &str| session.contact.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+    let known = |name: &str| {
+        session
+            .contact
+            .get(name)
+            .and_then(|value| value.as_str())
+            .map(str::to_owned)
+    };
     Recipient {
         user_id: known("user_id").or_else(|| head.conversation.as_user().map(str::to_owned)),
         phone: known("phone").or_else(|| head.conversation.as_phone().map(str::to_owned)),

@@ -30,16 +30,28 @@ pub fn text_node(node: &Text, scope: &Scope<'_>) -> Option<Content> {
 pub fn image(node: &Image, scope: &Scope<'_>) -> Option<Content> {
     let link = node.link.render_url(scope)?;
     let is_web = link.starts_with("https://") || link.starts_with("http://");
-    let caption = node.caption.as_ref().and_then(|caption| line(caption, limits::BODY_UNITS, scope));
-    is_web.then_some(Content::Image { link: Some(link), id: None, caption })
+    let caption = node
+        .caption
+        .as_ref()
+        .and_then(|caption| line(caption, limits::BODY_UNITS, scope));
+    is_web.then_some(Content::Image {
+        link: Some(link),
+        id: None,
+        caption,
+    })
 }
 
 /// The options' titles as they are shown, in order, each unique.
 pub fn titles(choice: &Choice, scope: &Scope<'_>) -> Vec<String> {
-    let most = if choice.as_buttons { limits::BUTTON_UNITS } else { limits::ROW_UNITS };
+    let most = if choice.as_buttons {
+        limits::BUTTON_UNITS
+    } else {
+        limits::ROW_UNITS
+    };
     let mut titles: Vec<String> = Vec::with_capacity(choice.options.len());
     for option in &choice.options {
-        let title = line(&option.title, most, scope).unwrap_or_else(|| cut(&option.id, most).into_owned());
+        let title =
+            line(&option.title, most, scope).unwrap_or_else(|| cut(&option.id, most).into_owned());
         titles.push(unique(title, &titles, most));
     }
     titles
@@ -48,14 +60,21 @@ pub fn titles(choice: &Choice, scope: &Scope<'_>) -> Vec<String> {
 /// Renders the options with `body` above them; `wait` goes into what a press brings back.
 pub fn choice(choice: &Choice, body: &Template, wait: Option<&str>, scope: &Scope<'_>) -> Content {
     let id = |option: &str| wait.map_or_else(|| option.to_owned(), |wait| payload(option, wait));
-    let optional = |template: &Option<Template>, most| template.as_ref().and_then(|t| line(t, most, scope));
+    let optional =
+        |template: &Option<Template>, most| template.as_ref().and_then(|t| line(t, most, scope));
     let titles = titles(choice, scope);
     let header = optional(&choice.header, limits::LINE_UNITS);
     let footer = optional(&choice.footer, limits::LINE_UNITS);
     let body = |most| line(body, most, scope).unwrap_or_else(|| BLANK.to_owned());
     if choice.as_buttons {
-        let buttons =
-            choice.options.iter().zip(titles).map(|(option, title)| Button { id: id(&option.id), title });
+        let buttons = choice
+            .options
+            .iter()
+            .zip(titles)
+            .map(|(option, title)| Button {
+                id: id(&option.id),
+                title,
+            });
         return Content::Buttons {
             body: body(limits::BODY_UNITS),
             header,
@@ -68,16 +87,22 @@ pub fn choice(choice: &Choice, body: &Template, wait: Option<&str>, scope: &Scop
         let described = optional(&option.description, limits::DESCRIPTION_UNITS);
         // A label that had to be cut is shown whole below.
         let whole = || {
-            (units(&label) > limits::ROW_UNITS).then(|| cut(&label, limits::DESCRIPTION_UNITS).into_owned())
+            (units(&label) > limits::ROW_UNITS)
+                .then(|| cut(&label, limits::DESCRIPTION_UNITS).into_owned())
         };
-        Row { id: id(&option.id), title, description: described.or_else(whole) }
+        Row {
+            id: id(&option.id),
+            title,
+            description: described.or_else(whole),
+        }
     });
     let rows = rows.collect();
     Content::List {
         body: body(limits::TEXT_UNITS),
         header,
         footer,
-        button: optional(&choice.button, limits::BUTTON_UNITS).unwrap_or_else(|| LIST_BUTTON.to_owned()),
+        button: optional(&choice.button, limits::BUTTON_UNITS)
+            .unwrap_or_else(|| LIST_BUTTON.to_owned()),
         sections: vec![Section { title: None, rows }],
     }
 }
@@ -96,7 +121,10 @@ fn unique(title: String, others: &[String], units_max: usize) -> String {
         let suffix = format!(" {number}");
         format!("{}{suffix}", cut(&title, units_max - units(&suffix)))
     });
-    numbered.into_iter().find(|candidate| !others.contains(candidate)).unwrap_or(title)
+    numbered
+        .into_iter()
+        .find(|candidate| !others.contains(candidate))
+        .unwrap_or(title)
 }
 
 #[cfg(test)]
@@ -128,22 +156,43 @@ mod tests {
     fn long_labels_turn_a_choice_into_a_list_with_descriptions() {
         let node = json!({"kind": "ask.choice", "body": "?", "exits": {"else": "e"}, "options": [
             {"id": "a", "title": "A label that is longer than a row"}, {"id": "b", "title": "Short"}]});
-        let Content::List { sections, .. } = render(node, json!({})) else { panic!("not a list") };
+        let Content::List { sections, .. } = render(node, json!({})) else {
+            panic!("not a list")
+        };
         assert_eq!(sections[0].rows[0].title, "A label that is longer\u{2026}");
-        assert_eq!(sections[0].rows[0].description.as_deref(), Some("A label that is longer than a row"));
-        assert_eq!((sections[0].rows[1].id.as_str(), &sections[0].rows[1].description), ("b@w", &None));
+        assert_eq!(
+            sections[0].rows[0].description.as_deref(),
+            Some("A label that is longer than a row")
+        );
+        assert_eq!(
+            (
+                sections[0].rows[1].id.as_str(),
+                &sections[0].rows[1].description
+            ),
+            ("b@w", &None)
+        );
     }
 
     #[test]
     fn titles_that_come_out_equal_are_told_apart_within_the_limit() {
         let node = json!({"kind": "message.buttons", "body": "{{none}}", "exits": {"else": "e"}, "options": [
             {"id": "a", "title": "{{x}}"}, {"id": "b", "title": "{{ x }}"}, {"id": "c", "title": "{{y}}"}]});
-        let Content::Buttons { buttons, body, .. } = render(node, json!({"x": "\u{1f600}".repeat(20)}))
+        let Content::Buttons { buttons, body, .. } =
+            render(node, json!({"x": "\u{1f600}".repeat(20)}))
         else {
             panic!("not buttons")
         };
-        assert_eq!(buttons[0].title, format!("{}\u{2026}", "\u{1f600}".repeat(9)));
-        assert_eq!(buttons[1].title, format!("{}\u{2026} 2", "\u{1f600}".repeat(8)));
-        assert_eq!((buttons[2].title.as_str(), body.as_str()), ("c", "\u{2026}"));
+        assert_eq!(
+            buttons[0].title,
+            format!("{}\u{2026}", "\u{1f600}".repeat(9))
+        );
+        assert_eq!(
+            buttons[1].title,
+            format!("{}\u{2026} 2", "\u{1f600}".repeat(8))
+        );
+        assert_eq!(
+            (buttons[2].title.as_str(), body.as_str()),
+            ("c", "\u{2026}")
+        );
     }
 }

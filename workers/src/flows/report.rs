@@ -40,7 +40,11 @@ impl Report {
     pub fn add(&mut self, code: &'static str, node: Option<&str>, message: impl Into<String>) {
         let message = cut_bytes(&message.into(), MESSAGE_BYTES_MAX).to_owned();
         let node = node.map(|node| cut_bytes(node, MESSAGE_BYTES_MAX).to_owned());
-        let problem = Problem { code, node, message };
+        let problem = Problem {
+            code,
+            node,
+            message,
+        };
         if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(problem);
         } else if problem.is_error() && !self.has_errors() {

@@ -34,7 +34,11 @@ pub struct Session {
     #[serde(default, skip_serializing_if = "is_zero")]
     fence: u64,
     /// Whose the conversation is, when somebody set that; flows carry it along.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "conversation::read")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "conversation::read"
+    )]
     owner: Option<Owner>,
     /// When the last message was heard, in unix milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -79,7 +83,10 @@ pub struct Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Session");
-        shown.field("flow", &self.flow).field("run", &self.run).field("status", &self.status);
+        shown
+            .field("flow", &self.flow)
+            .field("run", &self.run)
+            .field("status", &self.status);
         shown.field("wait", &self.wait).finish_non_exhaustive()
     }
 }
@@ -176,7 +183,11 @@ impl Kept {
     /// Reads a stored record.
     pub fn from_json(bytes: &[u8]) -> Result<Self, SessionError> {
         // A newer one may have any other shape.
-        let Version { schema, flow, owner } = serde_json::from_slice(bytes)?;
+        let Version {
+            schema,
+            flow,
+            owner,
+        } = serde_json::from_slice(bytes)?;
         if schema > SCHEMA {
             return Err(SessionError::Schema(schema));
         }
@@ -192,7 +203,9 @@ pub enum SessionError {
     #[error("the stored session cannot be read: {0}")]
     Shape(#[from] serde_json::Error),
     /// They were written by a newer version.
-    #[error("the stored session has schema {0}, this version reads up to {SCHEMA}; upgrade the workers")]
+    #[error(
+        "the stored session has schema {0}, this version reads up to {SCHEMA}; upgrade the workers"
+    )]
     Schema(u32),
 }
 
@@ -269,7 +282,11 @@ impl Session {
 
     /// Puts it beside the conversation's owner, and notes when a message was heard.
     pub(super) fn owned(self, owner: Option<Owner>, heard_ms: Option<u64>) -> Self {
-        Self { owner, heard_ms: heard_ms.unwrap_or(self.heard_ms), ..self }
+        Self {
+            owner,
+            heard_ms: heard_ms.unwrap_or(self.heard_ms),
+            ..self
+        }
     }
 
     /// When the last message was heard, in unix milliseconds.
@@ -341,7 +358,8 @@ impl Session {
     /// The effects of an update already processed, to be published again; none when it is new.
     pub fn replay(&self, update: &UpdateId) -> Option<Vec<Effect>> {
         let sent = || self.outbox.iter().find(|sent| sent.update == *update);
-        self.seen(update).then(|| sent().map(|sent| sent.effects.clone()).unwrap_or_default())
+        self.seen(update)
+            .then(|| sent().map(|sent| sent.effects.clone()).unwrap_or_default())
     }
 
     /// The call it waits for, when it waits for one.
@@ -354,7 +372,10 @@ impl Session {
 
     /// Remembers what a wait's node was, beyond the wait.
     pub(super) fn note_wait(&mut self, wait: &Wait) {
-        self.recent.push_back(Recent { wait: wait.id.clone(), node: wait.node.clone() });
+        self.recent.push_back(Recent {
+            wait: wait.id.clone(),
+            node: wait.node.clone(),
+        });
         if self.recent.len() > RECENT_MAX {
             self.recent.pop_front();
         }
@@ -362,7 +383,10 @@ impl Session {
 
     /// The node of a recent wait.
     pub(super) fn recent_node(&self, wait: &str) -> Option<&str> {
-        self.recent.iter().find(|recent| recent.wait == wait).map(|recent| recent.node.as_str())
+        self.recent
+            .iter()
+            .find(|recent| recent.wait == wait)
+            .map(|recent| recent.node.as_str())
     }
 
     /// Remembers an update as processed, with its effects, and forgets the oldest.
@@ -373,7 +397,10 @@ impl Session {
             self.processed.pop_front();
         }
         if !effects.is_empty() {
-            self.outbox.push_back(Sent { update, effects: effects.to_vec() });
+            self.outbox.push_back(Sent {
+                update,
+                effects: effects.to_vec(),
+            });
         }
         let processed = &self.processed;
         self.outbox.retain(|sent| processed.contains(&sent.update));
@@ -390,7 +417,10 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
 fn is_none(blocks: &u32) -> bool {
     *blocks == 0
 }

@@ -30,13 +30,20 @@ const COMPLETED_BYTES_MAX: usize = EFFECT_BYTES_MAX + VARIABLE_BYTES_MAX;
 const GRACE_MS: u64 = 15_000;
 
 /// Takes one update; `now_ms` is the time in unix milliseconds.
-pub fn step(flow: &Compiled, session: Session, update: &Update, now_ms: u64) -> (Session, Vec<Effect>) {
+pub fn step(
+    flow: &Compiled,
+    session: Session,
+    update: &Update,
+    now_ms: u64,
+) -> (Session, Vec<Effect>) {
     let id = update.id();
     if let Some(effects) = session.replay(&id) {
         return (session, effects);
     }
     let concerns = match update {
-        Update::EffectDone { effect_id, .. } => session.pending_effect() == Some(effect_id.as_str()),
+        Update::EffectDone { effect_id, .. } => {
+            session.pending_effect() == Some(effect_id.as_str())
+        }
         Update::Message(_) => !session.is_over(),
         Update::Start { .. } => session.status == Status::New,
     };
@@ -108,15 +115,20 @@ impl<'f> Walk<'f> {
 
     fn take(&mut self, update: &Update) {
         let mut walked = match update {
-            Update::Start { contact, variables, .. } => {
+            Update::Start {
+                contact, variables, ..
+            } => {
                 self.session.contact = contact.to_value();
-                self.begin(variables).and_then(|()| self.run_from(&self.flow.start))
+                self.begin(variables)
+                    .and_then(|()| self.run_from(&self.flow.start))
             }
             Update::Message(message) => self.hear(&message.bounded()),
             Update::EffectDone { outcome, .. } => self.resume(outcome),
         };
         while walked.is_ok() && self.session.pending_effect().is_none() {
-            let Some(message) = self.next_held() else { break };
+            let Some(message) = self.next_held() else {
+                break;
+            };
             walked = self.hear_held(&message);
         }
         if let Err(Failure(reason)) = walked {
@@ -136,8 +148,15 @@ impl<'f> Walk<'f> {
         let session = &mut self.session;
         session.epoch += 1;
         session.version = self.flow.version.clone();
-        session.run =
-            short_hash(format!("{}\n{}\n{}", session.flow, session.epoch, self.update.as_str()).as_bytes());
+        session.run = short_hash(
+            format!(
+                "{}\n{}\n{}",
+                session.flow,
+                session.epoch,
+                self.update.as_str()
+            )
+            .as_bytes(),
+        );
         session.status = Status::Waiting;
         session.wait = None;
         session.variables = self.flow.variables.clone();
@@ -161,7 +180,9 @@ impl<'f> Walk<'f> {
         loop {
             self.steps += 1;
             if self.steps > STEPS_MAX {
-                return failure(format!("more than {STEPS_MAX} nodes were entered without waiting"));
+                return failure(format!(
+                    "more than {STEPS_MAX} nodes were entered without waiting"
+                ));
             }
             let flow = self.flow;
             let Some(node) = flow.node(next) else {
@@ -203,7 +224,11 @@ impl<'f> Walk<'f> {
     /// Ends the run.
     fn complete(&mut self, outcome: &str, reason: Option<String>) {
         let session = &mut self.session;
-        session.status = if outcome == "failed" { Status::Failed } else { Status::Ended };
+        session.status = if outcome == "failed" {
+            Status::Failed
+        } else {
+            Status::Ended
+        };
         session.wait = None;
         session.unanswered = None;
         self.bytes += json_bytes(&session.variables);
@@ -212,7 +237,13 @@ impl<'f> Walk<'f> {
             false => Value::Null,
         };
         let (run, flow) = (session.run.clone(), session.flow.clone());
-        self.effects.push(Effect::Completed { run, flow, outcome: outcome.to_owned(), reason, variables });
+        self.effects.push(Effect::Completed {
+            run,
+            flow,
+            outcome: outcome.to_owned(),
+            reason,
+            variables,
+        });
     }
 
     /// Ends the run as failed, with the flow's last words.
@@ -240,20 +271,30 @@ impl<'f> Walk<'f> {
 
     /// Keeps a variable; what nests too deeply to be stored is kept as null.
     fn set(&mut self, name: &str, value: Value) -> Walked<()> {
-        let value = if is_shallow(&value) { value } else { Value::Null };
+        let value = if is_shallow(&value) {
+            value
+        } else {
+            Value::Null
+        };
         self.session.variables.insert(name.to_owned(), value);
         if json_bytes(&self.session.variables) > VARIABLE_BYTES_MAX {
             self.session.variables.insert(name.to_owned(), Value::Null);
-            return failure(format!("the variables take more than {VARIABLE_BYTES_MAX} bytes with `{name}`"));
+            return failure(format!(
+                "the variables take more than {VARIABLE_BYTES_MAX} bytes with `{name}`"
+            ));
         }
         Ok(())
     }
 
     fn send(&mut self, content: Option<Content>) -> Walked<()> {
-        let Some(content) = content else { return Ok(()) };
+        let Some(content) = content else {
+            return Ok(());
+        };
         self.sends += 1;
         if self.sends > SENDS_MAX {
-            return failure(format!("more than {SENDS_MAX} messages were sent without waiting"));
+            return failure(format!(
+                "more than {SENDS_MAX} messages were sent without waiting"
+            ));
         }
         let key = self.next_key();
         self.push(Effect::Send { key, content })
@@ -262,8 +303,17 @@ impl<'f> Walk<'f> {
     /// Asks for a call and waits for its outcome.
     fn call(&mut self, node: &Node, call: Call) -> Walked<Next> {
         let effect_id = self.next_key();
-        let deadline_ms = self.now_ms.saturating_add(call.timeout_ms()).saturating_add(GRACE_MS);
-        self.wait(node, WaitOn::Effect { effect_id: effect_id.clone(), deadline_ms });
+        let deadline_ms = self
+            .now_ms
+            .saturating_add(call.timeout_ms())
+            .saturating_add(GRACE_MS);
+        self.wait(
+            node,
+            WaitOn::Effect {
+                effect_id: effect_id.clone(),
+                deadline_ms,
+            },
+        );
         self.session.counters.calls += 1;
         self.push(Effect::Call { effect_id, call })?;
         Ok(Next::Wait)
@@ -292,7 +342,9 @@ impl<'f> Walk<'f> {
     fn push(&mut self, effect: Effect) -> Walked<()> {
         self.bytes += json_bytes(&effect);
         if self.bytes > EFFECT_BYTES_MAX {
-            return failure(format!("more than {EFFECT_BYTES_MAX} bytes were sent without waiting"));
+            return failure(format!(
+                "more than {EFFECT_BYTES_MAX} bytes were sent without waiting"
+            ));
         }
         self.effects.push(effect);
         Ok(())

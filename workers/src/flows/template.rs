@@ -57,7 +57,12 @@ pub enum Encoding {
 impl Encoding {
     /// By a content type.
     pub fn of(content_type: &str) -> Self {
-        let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let media = content_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         match media.as_str() {
             "application/json" | "text/json" => Self::Json,
             "application/x-www-form-urlencoded" => Self::Url,
@@ -159,7 +164,8 @@ impl Template {
 
     /// Whether some slot may render to a text of any length.
     pub fn is_open_ended(&self) -> bool {
-        self.slots().any(|slot| !slot.filters.iter().any(Filter::bounds_length))
+        self.slots()
+            .any(|slot| !slot.filters.iter().any(Filter::bounds_length))
     }
 
     /// The first segments of the paths it reads.
@@ -204,7 +210,9 @@ fn escaped<'a>(encoding: Encoding, (slot, value): (&Slot, &Value), text: &'a str
         Encoding::Url if last.is_some_and(Filter::encodes_url) => Cow::Borrowed(text),
         Encoding::Url => Cow::Owned(encode_url(text)),
         // A number, a list or an object is written as JSON, whatever is in it.
-        Encoding::Json if last.is_some_and(Filter::encodes_json) || !value.is_string() => Cow::Borrowed(text),
+        Encoding::Json if last.is_some_and(Filter::encodes_json) || !value.is_string() => {
+            Cow::Borrowed(text)
+        }
         Encoding::Json => Cow::Owned(encode_json(text)),
         Encoding::Xml => Cow::Owned(encode_xml(text)),
         Encoding::Plain => Cow::Borrowed(text),
@@ -214,7 +222,10 @@ fn escaped<'a>(encoding: Encoding, (slot, value): (&Slot, &Value), text: &'a str
 /// The inside of a JSON string.
 fn encode_json(text: &str) -> String {
     let quoted = Value::from(text).to_string();
-    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
+    quoted
+        .get(1..quoted.len() - 1)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn encode_xml(text: &str) -> String {
@@ -245,10 +256,13 @@ impl Slot {
     fn compile(source: &str) -> Result<Self, TemplateError> {
         let mut pieces = split_outside_quotes(source, '|').into_iter();
         let head = pieces.next().unwrap_or_default().trim();
-        let path = Path::parse(head).ok_or_else(|| TemplateError::Path(cut_bytes(head, 80).to_owned()))?;
+        let path =
+            Path::parse(head).ok_or_else(|| TemplateError::Path(cut_bytes(head, 80).to_owned()))?;
         let filters = pieces.map(compile_filter).collect::<Result<Vec<_>, _>>()?;
         if filters.len() > FILTERS_MAX {
-            return Err(TemplateError::Filter(format!("at most {FILTERS_MAX} filters fit into one slot")));
+            return Err(TemplateError::Filter(format!(
+                "at most {FILTERS_MAX} filters fit into one slot"
+            )));
         }
         Ok(Self { path, filters })
     }
@@ -273,7 +287,10 @@ fn compile_filter(source: &str) -> Result<Filter, TemplateError> {
     let (name, arguments) = source.split_once(':').unwrap_or((source, ""));
     let arguments: Vec<&str> = match arguments.trim() {
         "" => Vec::new(),
-        some => split_outside_quotes(some, ',').into_iter().map(|a| unquote(a.trim())).collect(),
+        some => split_outside_quotes(some, ',')
+            .into_iter()
+            .map(|a| unquote(a.trim()))
+            .collect(),
     };
     Filter::compile(name.trim(), &arguments).map_err(TemplateError::Filter)
 }
@@ -329,14 +346,22 @@ mod tests {
     }
 
     fn render(source: &str, variables: Value) -> String {
-        with_scope(variables, |scope| Template::compile(source).unwrap().render(scope))
+        with_scope(variables, |scope| {
+            Template::compile(source).unwrap().render(scope)
+        })
     }
 
     #[test]
     fn slots_are_filled_and_the_rest_is_kept() {
-        assert_eq!(render("Hi {{contact.name}}, {{ n }}{}!", json!({"n": 2})), "Hi Ana, 2{}!");
         assert_eq!(
-            render("{{missing}}|{{ missing | default:\"a | }} b\" | upper }}", json!({})),
+            render("Hi {{contact.name}}, {{ n }}{}!", json!({"n": 2})),
+            "Hi Ana, 2{}!"
+        );
+        assert_eq!(
+            render(
+                "{{missing}}|{{ missing | default:\"a | }} b\" | upper }}",
+                json!({})
+            ),
             "|A | }} B"
         );
     }
@@ -357,10 +382,18 @@ mod tests {
         let url = Template::compile("{{base}}/orders/{{order}}?x={{order | urlencode}}").unwrap();
         let variables = json!({"base": "http://shop", "order": "../a b@evil"});
         let rendered = with_scope(variables, |scope| url.render_url(scope));
-        assert_eq!(rendered.as_deref(), Some("http://shop/orders/..%2Fa%20b%40evil?x=..%2Fa%20b%40evil"));
-        for (order, passes) in
-            [(".", false), ("..", false), ("%2e", true), ("...", true), (".x", true), ("", true)]
-        {
+        assert_eq!(
+            rendered.as_deref(),
+            Some("http://shop/orders/..%2Fa%20b%40evil?x=..%2Fa%20b%40evil")
+        );
+        for (order, passes) in [
+            (".", false),
+            ("..", false),
+            ("%2e", true),
+            ("...", true),
+            (".x", true),
+            ("", true),
+        ] {
             let variables = json!({"base": "http://shop", "order": order});
             let rendered = with_scope(variables, |scope| url.render_url(scope));
             assert_eq!(rendered.is_some(), passes, "{order}");
@@ -378,13 +411,23 @@ mod tests {
         let render = |source: &str, content_type: &str| {
             let template = Template::compile(source).unwrap();
             let variables = json!({"t": text, "n": 2, "o": {"x": text}});
-            with_scope(variables, |scope| template.render_as(Encoding::of(content_type), scope))
+            with_scope(variables, |scope| {
+                template.render_as(Encoding::of(content_type), scope)
+            })
         };
-        let json =
-            render("{\"t\": \"{{t}}\", \"n\": {{n}}, \"o\": {{o}}, \"j\": {{t | json}}}", "application/json");
+        let json = render(
+            "{\"t\": \"{{t}}\", \"n\": {{n}}, \"o\": {{o}}, \"j\": {{t | json}}}",
+            "application/json",
+        );
         let read: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(read, json!({"t": text, "n": 2, "o": {"x": text}, "j": text}));
-        let form = render("t={{t}}&u={{t | urlencode}}", "application/x-www-form-urlencoded; charset=utf-8");
+        assert_eq!(
+            read,
+            json!({"t": text, "n": 2, "o": {"x": text}, "j": text})
+        );
+        let form = render(
+            "t={{t}}&u={{t | urlencode}}",
+            "application/x-www-form-urlencoded; charset=utf-8",
+        );
         let read: Vec<_> = url::form_urlencoded::parse(form.as_bytes()).collect();
         assert_eq!(read, [("t".into(), text.into()), ("u".into(), text.into())]);
         assert!(!render("<t>{{t}}</t>", "application/soap+xml").contains("<b>"));
@@ -395,7 +438,9 @@ mod tests {
     fn a_lone_slot_keeps_its_type() {
         let value = |source: &str| {
             let template = Template::compile(source).unwrap();
-            with_scope(json!({"n": 2, "l": [1]}), |scope| template.render_value(scope))
+            with_scope(json!({"n": 2, "l": [1]}), |scope| {
+                template.render_value(scope)
+            })
         };
         assert_eq!(value("{{n}}"), json!(2));
         assert_eq!(value("{{l}}"), json!([1]));
@@ -412,13 +457,23 @@ mod tests {
     #[test]
     fn hostile_sources_are_compiled_or_refused_quickly() {
         let started = Instant::now();
-        for piece in
-            ["{{", "}}", "{{a|", "{{a|upper|", "{{ a | default:\"", "{{\u{1f600}", "{{a}}", "{{a.", "|", "'"]
-        {
+        for piece in [
+            "{{",
+            "}}",
+            "{{a|",
+            "{{a|upper|",
+            "{{ a | default:\"",
+            "{{\u{1f600}",
+            "{{a}}",
+            "{{a.",
+            "|",
+            "'",
+        ] {
             for count in [100, 1_000, 100_000] {
                 if let Ok(template) = Template::compile(&piece.repeat(count)) {
-                    let rendered =
-                        with_scope(json!({"a": "x".repeat(30_000)}), |scope| template.render(scope));
+                    let rendered = with_scope(json!({"a": "x".repeat(30_000)}), |scope| {
+                        template.render(scope)
+                    });
                     assert!(rendered.len() <= RENDERED_BYTES_MAX);
                 }
             }

@@ -28,7 +28,10 @@ fn says(id: &str, text: &str) -> Update {
 }
 
 fn presses(id: &str, payload: &str, title: &str) -> Update {
-    Update::Message(Message { title: Some(title.into()), ..message(id, "", Some(payload)) })
+    Update::Message(Message {
+        title: Some(title.into()),
+        ..message(id, "", Some(payload))
+    })
 }
 
 fn message(id: &str, text: &str, payload: Option<&str>) -> Message {
@@ -38,7 +41,10 @@ fn message(id: &str, text: &str, payload: Option<&str>) -> Message {
         text: text.into(),
         payload_id: payload.map(str::to_owned),
         title: None,
-        contact: Contact { name: Some("Ana".into()), ..Contact::default() },
+        contact: Contact {
+            name: Some("Ana".into()),
+            ..Contact::default()
+        },
     }
 }
 
@@ -47,7 +53,10 @@ fn done(effects: &[Effect], outcome: Outcome) -> Update {
         Effect::Call { effect_id, .. } => Some(effect_id.clone()),
         _ => None,
     });
-    Update::EffectDone { effect_id: call.expect("a call"), outcome }
+    Update::EffectDone {
+        effect_id: call.expect("a call"),
+        outcome,
+    }
 }
 
 fn begin(flow: &Compiled, text: &str) -> (Session, Vec<Effect>) {
@@ -66,7 +75,9 @@ fn texts(effects: &[Effect]) -> Vec<&str> {
 
 fn outcome(effects: &[Effect]) -> Option<(&str, Option<&str>)> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Completed { outcome, reason, .. } => Some((outcome.as_str(), reason.as_deref())),
+        Effect::Completed {
+            outcome, reason, ..
+        } => Some((outcome.as_str(), reason.as_deref())),
         _ => None,
     })
 }
@@ -97,7 +108,10 @@ fn a_redelivered_update_changes_nothing_and_yields_its_effects_again() {
     let (second, said) = step(&flow, first, &says("m1", "Ana"), NOW);
     assert_eq!(texts(&said), ["hi Ana"]);
     for (update, effects) in [(says("m1", "Ana"), said), (says("m0", "hello"), asked)] {
-        assert_eq!(step(&flow, second.clone(), &update, NOW + 5), (second.clone(), effects));
+        assert_eq!(
+            step(&flow, second.clone(), &update, NOW + 5),
+            (second.clone(), effects)
+        );
     }
 }
 
@@ -118,7 +132,11 @@ fn effects_are_kept_within_their_bytes_and_updates_are_known_without_them() {
         session = Session::from_json(&next.to_json()).unwrap();
     }
     assert!(session.seen(&UpdateId::new("t49")) && session.seen(&UpdateId::new("t18")));
-    assert_eq!(session.replay(&UpdateId::new("t17")), Some(vec![]), "known, with nothing to publish again");
+    assert_eq!(
+        session.replay(&UpdateId::new("t17")),
+        Some(vec![]),
+        "known, with nothing to publish again"
+    );
     assert_eq!(session.replay(&UpdateId::new("never")), None);
 }
 
@@ -126,8 +144,14 @@ fn effects_are_kept_within_their_bytes_and_updates_are_known_without_them() {
 fn an_outcome_nobody_waits_for_changes_nothing() {
     let flow = http();
     let (session, effects) = begin(&flow, "x");
-    let stray = Update::EffectDone { effect_id: "m0:7".into(), outcome: Outcome::Timeout };
-    assert_eq!(step(&flow, session.clone(), &stray, NOW), (session.clone(), vec![]));
+    let stray = Update::EffectDone {
+        effect_id: "m0:7".into(),
+        outcome: Outcome::Timeout,
+    };
+    assert_eq!(
+        step(&flow, session.clone(), &stray, NOW),
+        (session.clone(), vec![])
+    );
     let (over, _) = step(&flow, session, &done(&effects, Outcome::Timeout), NOW);
     let (asked, _) = step(&flow, over, &says("m1", "v"), NOW);
     assert_eq!(step(&flow, asked.clone(), &stray, NOW), (asked, vec![]));
@@ -138,8 +162,14 @@ fn the_first_outcome_of_a_call_counts_whatever_comes_later() {
     let flow = http();
     let (session, effects) = begin(&flow, "x");
     let (session, first) = step(&flow, session, &done(&effects, Outcome::Timeout), NOW);
-    let other = Outcome::Http { code: 200, body: json!({"s": 1}) };
-    assert_eq!(step(&flow, session.clone(), &done(&effects, other), NOW), (session, first));
+    let other = Outcome::Http {
+        code: 200,
+        body: json!({"s": 1}),
+    };
+    assert_eq!(
+        step(&flow, session.clone(), &done(&effects, other), NOW),
+        (session, first)
+    );
 }
 
 #[test]
@@ -152,10 +182,24 @@ fn a_response_is_mapped_and_leaves_by_its_status() {
         (200, json!({"s": vec!["x"; 9_000]}), "ok  200"),
     ] {
         let (session, effects) = begin(&flow, "a/b");
-        let Effect::Call { call: Call::Http(call), .. } = &effects[1] else { panic!("{effects:?}") };
+        let Effect::Call {
+            call: Call::Http(call),
+            ..
+        } = &effects[1]
+        else {
+            panic!("{effects:?}")
+        };
         assert_eq!(call.url, "https://shop.example/a%2Fb");
-        let (_, effects) = step(&flow, session, &done(&effects, Outcome::Http { code, body }), NOW);
-        assert_eq!((texts(&effects), outcome(&effects)), (vec![wanted], Some(("fine", None))));
+        let (_, effects) = step(
+            &flow,
+            session,
+            &done(&effects, Outcome::Http { code, body }),
+            NOW,
+        );
+        assert_eq!(
+            (texts(&effects), outcome(&effects)),
+            (vec![wanted], Some(("fine", None)))
+        );
     }
 }
 
@@ -167,7 +211,11 @@ fn a_call_whose_outcome_never_comes_is_given_up_when_the_person_writes() {
     assert_eq!(effects, vec![]);
     let (session, effects) = step(&flow, held, &says("m2", "hello?"), NOW + 60_000);
     assert_eq!((texts(&effects), outcome(&effects)), (vec!["late"], None));
-    assert_eq!(session.counters().dropped, 2, "what was written before the question is no answer to it");
+    assert_eq!(
+        session.counters().dropped,
+        2,
+        "what was written before the question is no answer to it"
+    );
 }
 
 #[test]
@@ -188,11 +236,16 @@ fn too_many_steps_or_sends_end_the_run_with_the_flows_last_words() {
                                     "exits": {"branch:s": "n60", "else": "n0"}}),
     );
     let flow = compile_with(Value::Object(nodes), json!({"fallback": "sorry"}));
-    for (text, sends, reason) in [("steps", 1, "more than 100 nodes"), ("sends", 51, "more than 50 messages")]
-    {
+    for (text, sends, reason) in [
+        ("steps", 1, "more than 100 nodes"),
+        ("sends", 51, "more than 50 messages"),
+    ] {
         let (session, effects) = begin(&flow, text);
         assert_eq!(session.status(), Status::Failed);
-        assert_eq!((texts(&effects).len(), texts(&effects).last()), (sends, Some(&"sorry")));
+        assert_eq!(
+            (texts(&effects).len(), texts(&effects).last()),
+            (sends, Some(&"sorry"))
+        );
         let (outcome, why) = outcome(&effects).unwrap();
         assert_eq!(outcome, "failed");
         assert!(why.unwrap().starts_with(reason), "{why:?}");
@@ -207,7 +260,12 @@ fn effects_and_variables_are_bounded_in_bytes() {
     }));
     let (mut session, _) = begin(&flow, "");
     for turn in 0..40 {
-        let (next, effects) = step(&flow, session, &says(&turn.to_string(), &"y".repeat(2_000)), NOW);
+        let (next, effects) = step(
+            &flow,
+            session,
+            &says(&turn.to_string(), &"y".repeat(2_000)),
+            NOW,
+        );
         assert!(limits::json_bytes(next.variables()) <= limits::VARIABLE_BYTES_MAX);
         if let Some((outcome, reason)) = outcome(&effects) {
             assert_eq!(outcome, "failed");
@@ -228,9 +286,18 @@ fn too_many_bytes_of_messages_end_the_run_and_its_session_still_fits() {
     }
     nodes.insert("n30".into(), json!({"kind": "end"}));
     nodes.insert("a".into(), json!({"kind": "goto", "exits": {"next": "n0"}}));
-    let flow = compile_with(Value::Object(nodes), json!({"fallback": "{{message.text}}"}));
+    let flow = compile_with(
+        Value::Object(nodes),
+        json!({"fallback": "{{message.text}}"}),
+    );
     let (session, effects) = begin(&flow, &"\u{1f600}\"".repeat(2_000));
-    assert!(outcome(&effects).unwrap().1.unwrap().starts_with("more than 65536 bytes"));
+    assert!(
+        outcome(&effects)
+            .unwrap()
+            .1
+            .unwrap()
+            .starts_with("more than 65536 bytes")
+    );
     assert!(session.to_json().len() <= limits::SESSION_BYTES_MAX);
     assert_eq!(session.replay(&UpdateId::new("m0")), Some(effects));
 }
@@ -242,12 +309,34 @@ fn messages_that_come_during_a_call_are_held_within_bounds_and_answered_together
     }));
     let (mut session, call) = begin(&flow, "hi");
     for at in 0..100 {
-        session = step(&flow, session, &says(&format!("h{at}"), &format!("{at}")), NOW).0;
+        session = step(
+            &flow,
+            session,
+            &says(&format!("h{at}"), &format!("{at}")),
+            NOW,
+        )
+        .0;
         assert!(session.to_json().len() <= limits::SESSION_BYTES_MAX);
     }
     assert_eq!(session.counters().dropped, 96);
-    let (_, effects) = step(&flow, session, &done(&call, Outcome::Reply { text: "hello".into() }), NOW);
-    let Some(Effect::Call { call: Call::Agent(call), .. }) = effects.last() else { panic!("{effects:?}") };
+    let (_, effects) = step(
+        &flow,
+        session,
+        &done(
+            &call,
+            Outcome::Reply {
+                text: "hello".into(),
+            },
+        ),
+        NOW,
+    );
+    let Some(Effect::Call {
+        call: Call::Agent(call),
+        ..
+    }) = effects.last()
+    else {
+        panic!("{effects:?}")
+    };
     assert_eq!(call.messages.last().unwrap().content, "0\n1\n2\n99");
 }
 
@@ -278,7 +367,10 @@ fn an_answer_refused_too_often_leaves_by_invalid() {
     let (_, effects) = step(&flow, again.clone(), &says("m2", "0"), NOW);
     assert_eq!(texts(&effects), ["never mind"]);
     let (session, effects) = step(&flow, again, &says("m2", "2,5"), NOW);
-    assert_eq!((texts(&effects), &session.variables()["n"]), (vec![], &json!(2.5)));
+    assert_eq!(
+        (texts(&effects), &session.variables()["n"]),
+        (vec![], &json!(2.5))
+    );
 }
 
 #[test]
@@ -293,9 +385,10 @@ fn a_press_on_an_older_message_is_told_from_one_on_the_present() {
         "e": {"kind": "end"}
     }));
     let payload = |effects: &[Effect]| match effects.last() {
-        Some(Effect::Send { content: Content::Buttons { buttons, .. }, .. }) => {
-            buttons.last().unwrap().id.clone()
-        }
+        Some(Effect::Send {
+            content: Content::Buttons { buttons, .. },
+            ..
+        }) => buttons.last().unwrap().id.clone(),
         other => panic!("{other:?}"),
     };
     let (session, menu) = begin(&flow, "");
@@ -329,16 +422,21 @@ fn a_newer_version_is_adopted_where_the_waiting_node_stays_and_restarts_otherwis
     }));
     let (session, _) = begin(&old, "");
     let (adopted, effects) = step(&renamed, session.clone(), &says("m1", "Ana"), NOW);
-    assert_eq!((texts(&effects), adopted.version()), (vec!["welcome Ana"], renamed.version()));
+    assert_eq!(
+        (texts(&effects), adopted.version()),
+        (vec!["welcome Ana"], renamed.version())
+    );
     let (restarted, effects) = step(&replaced, session, &says("m1", "Ana"), NOW);
-    assert_eq!((texts(&effects), outcome(&effects)), (vec!["mail?"], Some(("restarted", None))));
+    assert_eq!(
+        (texts(&effects), outcome(&effects)),
+        (vec!["mail?"], Some(("restarted", None)))
+    );
     assert_eq!(restarted.status(), Status::Waiting);
 }
 
 #[test]
 fn keywords_interrupt_even_a_call_whose_outcome_then_counts_for_nothing() {
-    let settings =
-        json!({"stop": ["stop"], "restart": ["again"], "interrupts": [{"keywords": ["help"], "to": "h"}]});
+    let settings = json!({"stop": ["stop"], "restart": ["again"], "interrupts": [{"keywords": ["help"], "to": "h"}]});
     let flow = compile_with(
         json!({
             "a": {"kind": "agent", "endpoint": {"base_url": "https://m", "model": "m"}, "system": "s", "mode": "chat",
@@ -354,8 +452,17 @@ fn keywords_interrupt_even_a_call_whose_outcome_then_counts_for_nothing() {
         ("Help", vec!["help"], None),
     ] {
         let (session, effects) = step(&flow, session.clone(), &says("m1", word), NOW);
-        assert_eq!((texts(&effects), outcome(&effects).map(|o| o.0)), (sent, ended), "{word}");
-        let late = done(&call, Outcome::Reply { text: "late".into() });
+        assert_eq!(
+            (texts(&effects), outcome(&effects).map(|o| o.0)),
+            (sent, ended),
+            "{word}"
+        );
+        let late = done(
+            &call,
+            Outcome::Reply {
+                text: "late".into(),
+            },
+        );
         assert_eq!(step(&flow, session.clone(), &late, NOW), (session, vec![]));
     }
 }
@@ -368,16 +475,45 @@ fn an_agent_answers_the_message_that_led_to_it_and_remembers() {
         "b": {"kind": "message.text", "body": "({{said | upper}})", "exits": {"next": "a"}}
     }));
     let (session, effects) = begin(&flow, "hi");
-    let Effect::Call { call: Call::Agent(call), .. } = &effects[1] else { panic!("{effects:?}") };
-    assert_eq!((call.system.as_str(), call.endpoint.api_key.as_deref()), ("for Ana", Some("key")));
+    let Effect::Call {
+        call: Call::Agent(call),
+        ..
+    } = &effects[1]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(
+        (call.system.as_str(), call.endpoint.api_key.as_deref()),
+        ("for Ana", Some("key"))
+    );
     let long = format!("{}\n\n{}", "a".repeat(4_000), "b".repeat(4_000));
-    let (session, effects) = step(&flow, session, &done(&effects, Outcome::Reply { text: long }), NOW);
+    let (session, effects) = step(
+        &flow,
+        session,
+        &done(&effects, Outcome::Reply { text: long }),
+        NOW,
+    );
     assert_eq!(texts(&effects).len(), 3);
-    assert_eq!(session.wait().unwrap().on, WaitOn::Reply, "it answers one message and waits for the next");
+    assert_eq!(
+        session.wait().unwrap().on,
+        WaitOn::Reply,
+        "it answers one message and waits for the next"
+    );
     let (session, effects) = step(&flow, session, &says("m1", "and?"), NOW);
-    let Effect::Call { call: Call::Agent(call), .. } = &effects[0] else { panic!("{effects:?}") };
+    let Effect::Call {
+        call: Call::Agent(call),
+        ..
+    } = &effects[0]
+    else {
+        panic!("{effects:?}")
+    };
     assert_eq!(call.messages.len(), 3);
-    let (_, effects) = step(&flow, session, &done(&effects, Outcome::Reply { text: "  ".into() }), NOW);
+    let (_, effects) = step(
+        &flow,
+        session,
+        &done(&effects, Outcome::Reply { text: "  ".into() }),
+        NOW,
+    );
     assert_eq!(texts(&effects)[0], "later");
 }
 
@@ -388,14 +524,21 @@ fn a_bot_chooses_a_flow_keeps_it_and_chooses_again_when_it_is_over() {
             "format": 1, "name": body, "entry": [{"on": "keyword", "keywords": [keyword]}], "start": "a",
             "nodes": {"a": {"kind": "ask.text", "body": body, "variable": "v", "exits": {"next": "e", "invalid": "e"}}, "e": {"kind": "end"}}
         });
-        Flow { id: keyword.into(), compiled: Arc::new(Compiled::from_json(&definition).unwrap()) }
+        Flow {
+            id: keyword.into(),
+            compiled: Arc::new(Compiled::from_json(&definition).unwrap()),
+        }
     };
     let flows = [flow("one", "first"), flow("two", "second")];
     assert!(advance(&flows, None, &says("m0", "three"), NOW).is_none());
     let (session, effects) = advance(&flows, None, &says("m1", "Two"), NOW).unwrap();
     assert_eq!(texts(&effects), ["second"]);
     let (session, effects) = advance(&flows, Some(session), &says("m2", "one"), NOW).unwrap();
-    assert_eq!(outcome(&effects), Some(("completed", None)), "a run under way keeps the conversation");
+    assert_eq!(
+        outcome(&effects),
+        Some(("completed", None)),
+        "a run under way keeps the conversation"
+    );
     assert!(advance(&flows, Some(session.clone()), &says("m3", "thanks"), NOW).is_none());
     let (session, effects) = advance(&flows, Some(session), &says("m4", "one"), NOW).unwrap();
     assert_eq!((texts(&effects), session.flow()), (vec!["first"], "one"));
@@ -415,7 +558,10 @@ fn an_update_is_known_as_long_as_in_any_other_pool() {
             "a": {"kind": "ask.text", "body": "and?", "variable": "v", "exits": {"next": "a", "invalid": "a"}}
         }
     });
-    let flows = [Flow { id: "f".into(), compiled: Arc::new(Compiled::from_json(&definition).unwrap()) }];
+    let flows = [Flow {
+        id: "f".into(),
+        compiled: Arc::new(Compiled::from_json(&definition).unwrap()),
+    }];
     let mut session = None;
     for at in 0..FINISHED_MAX {
         let (next, _) = advance(&flows, session, &says(&format!("m{at}"), "x"), NOW).unwrap();
@@ -423,13 +569,22 @@ fn an_update_is_known_as_long_as_in_any_other_pool() {
     }
     let before = session.unwrap();
     for at in [0, 1, FINISHED_MAX - 40, FINISHED_MAX - 1] {
-        let (after, _) = advance(&flows, Some(before.clone()), &says(&format!("m{at}"), "x"), NOW).unwrap();
+        let (after, _) = advance(
+            &flows,
+            Some(before.clone()),
+            &says(&format!("m{at}"), "x"),
+            NOW,
+        )
+        .unwrap();
         assert_eq!(after, before, "m{at} changes nothing again");
     }
     let (after, _) = advance(&flows, Some(before.clone()), &says("new", "x"), NOW).unwrap();
     assert_ne!(after, before);
     let newer = json!({"schema": SCHEMA + 1, "shape": "another"}).to_string();
-    assert!(matches!(Session::from_json(newer.as_bytes()), Err(SessionError::Schema(_))));
+    assert!(matches!(
+        Session::from_json(newer.as_bytes()),
+        Err(SessionError::Schema(_))
+    ));
 }
 
 #[test]
@@ -454,8 +609,12 @@ fn all_problems_come_in_one_report() {
     });
     let report = Compiled::from_json(&definition).unwrap_err();
     let has = |code: &str, node: Option<&str>, part: &str| {
-        let found = |p: &&Problem| p.code == code && p.node.as_deref() == node && p.message.contains(part);
-        assert!(report.problems.iter().any(|p| found(&p)), "no {code} {node:?} {part:?} in\n{report}");
+        let found =
+            |p: &&Problem| p.code == code && p.node.as_deref() == node && p.message.contains(part);
+        assert!(
+            report.problems.iter().any(|p| found(&p)),
+            "no {code} {node:?} {part:?} in\n{report}"
+        );
     };
     has("E002", None, "moon");
     has("E002", None, "keyword or payload");
@@ -499,8 +658,11 @@ fn warnings_are_shown_and_refuse_nothing() {
         }
     }));
     let flow = flow.unwrap();
-    let codes: Vec<(&str, Option<&str>)> =
-        flow.warnings().iter().map(|p| (p.code, p.node.as_deref())).collect();
+    let codes: Vec<(&str, Option<&str>)> = flow
+        .warnings()
+        .iter()
+        .map(|p| (p.code, p.node.as_deref()))
+        .collect();
     for wanted in [
         ("W100", None),
         ("W101", Some("b")),
@@ -516,10 +678,14 @@ fn warnings_are_shown_and_refuse_nothing() {
 #[test]
 fn a_definition_full_of_mistakes_or_patterns_is_refused_in_bounded_time_and_size() {
     let started = Instant::now();
-    let exits: Map<String, Value> = (0..50_000).map(|at| (format!("e{at}"), json!("x"))).collect();
+    let exits: Map<String, Value> = (0..50_000)
+        .map(|at| (format!("e{at}"), json!("x")))
+        .collect();
     let branch = |at| json!({"id": format!("b{at}"), "when": "matches(x, '[\\p{L}]{1,90}') or matches(x, '[\\p{L}]{1,91}')"});
     let branches: Vec<Value> = (0..10_000).map(branch).collect();
-    let options: Vec<Value> = (0..20_000).map(|at| json!({"id": format!("o{at}"), "title": "t"})).collect();
+    let options: Vec<Value> = (0..20_000)
+        .map(|at| json!({"id": format!("o{at}"), "title": "t"}))
+        .collect();
     for node in [
         json!({"kind": "condition", "branches": [{"id": "b", "when": "1 +"}], "exits": exits}),
         json!({"kind": "condition", "branches": branches, "exits": {"else": "a"}}),
@@ -530,13 +696,20 @@ fn a_definition_full_of_mistakes_or_patterns_is_refused_in_bounded_time_and_size
         let report = Compiled::from_json(&definition).unwrap_err();
         assert!(report.has_errors() && report.to_string().len() < 250_000);
     }
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[test]
 fn the_dearest_steps_a_tenant_can_write_are_bounded_in_time() {
     let started = Instant::now();
-    let dear = (0..50).map(|_| "upper(message.text) == x").collect::<Vec<_>>().join(" or ");
+    let dear = (0..50)
+        .map(|_| "upper(message.text) == x")
+        .collect::<Vec<_>>()
+        .join(" or ");
     let slots = "{{message.text | upper | lower | title | trim}}".repeat(90);
     let mut nodes = Map::new();
     for at in 0..60 {
@@ -546,13 +719,23 @@ fn the_dearest_steps_a_tenant_can_write_are_bounded_in_time() {
             json!({"kind": "set", "assign": {"a": dear, "b": dear}, "exits": next}),
         );
         let next = json!({"next": format!("n{}", at + 1)});
-        nodes.insert(format!("t{at}"), json!({"kind": "message.text", "body": slots, "exits": next}));
+        nodes.insert(
+            format!("t{at}"),
+            json!({"kind": "message.text", "body": slots, "exits": next}),
+        );
     }
     nodes.insert("n60".into(), json!({"kind": "end"}));
     nodes.insert("a".into(), json!({"kind": "goto", "exits": {"next": "n0"}}));
     let (session, effects) = begin(&compile(Value::Object(nodes)), &"\u{df}x".repeat(2_000));
-    assert_eq!((session.status(), outcome(&effects).unwrap().0), (Status::Failed, "failed"));
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert_eq!(
+        (session.status(), outcome(&effects).unwrap().0),
+        (Status::Failed, "failed")
+    );
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[test]

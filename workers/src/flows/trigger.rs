@@ -40,9 +40,10 @@ impl Rule {
     pub fn compile(trigger: &Trigger) -> Vec<Self> {
         match trigger {
             Trigger::Button { payload } => vec![Self::Button(payload.clone())],
-            Trigger::Keyword { keywords, matching } => {
-                keywords.iter().map(|keyword| Self::Keyword(*matching, fold(keyword))).collect()
-            }
+            Trigger::Keyword { keywords, matching } => keywords
+                .iter()
+                .map(|keyword| Self::Keyword(*matching, fold(keyword)))
+                .collect(),
             Trigger::Any {} => vec![Self::Any],
         }
     }
@@ -82,8 +83,13 @@ pub fn choose<'f, T>(
 ) -> Option<(T, &'f Compiled)> {
     let mut best: Option<(Strength, T, &Compiled)> = None;
     for (id, flow) in flows {
-        let Some(strength) = claim(flow, message) else { continue };
-        if best.as_ref().is_none_or(|(strongest, ..)| strength > *strongest) {
+        let Some(strength) = claim(flow, message) else {
+            continue;
+        };
+        if best
+            .as_ref()
+            .is_none_or(|(strongest, ..)| strength > *strongest)
+        {
             best = Some((strength, id, flow));
         }
     }
@@ -93,7 +99,10 @@ pub fn choose<'f, T>(
 /// How strongly a flow claims a message.
 pub fn claim(flow: &Compiled, message: &Message) -> Option<Strength> {
     let said = fold(message.said());
-    flow.rules.iter().filter_map(|rule| rule.claim(&said, message.payload_id.as_deref())).max()
+    flow.rules
+        .iter()
+        .filter_map(|rule| rule.claim(&said, message.payload_id.as_deref()))
+        .max()
 }
 
 /// Tells whether a text is one of the folded keywords, punctuation around it apart.
@@ -117,11 +126,17 @@ fn strength_of(said: &str, keyword: &str) -> Option<Matching> {
     let is_border = |before: Option<char>, after: Option<char>| !matches!((before, after), (Some(a), Some(b)) if a.is_ascii_alphanumeric() && b.is_ascii_alphanumeric());
     let at_borders = |(at, found): &(usize, &str)| {
         let before = said.get(..*at).and_then(|text| text.chars().next_back());
-        let after = said.get(at + found.len()..).and_then(|text| text.chars().next());
+        let after = said
+            .get(at + found.len()..)
+            .and_then(|text| text.chars().next());
         is_border(before, found.chars().next()) && is_border(found.chars().next_back(), after)
     };
     let first = said.match_indices(keyword).find(at_borders)?;
-    Some(if first.0 == 0 { Matching::Prefix } else { Matching::Contains })
+    Some(if first.0 == 0 {
+        Matching::Prefix
+    } else {
+        Matching::Contains
+    })
 }
 
 #[cfg(test)]
@@ -132,8 +147,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn flow(entry: Value) -> Compiled {
-        let definition =
-            json!({"format": 1, "name": "f", "entry": entry, "start": "a", "nodes": {"a": {"kind": "end"}}});
+        let definition = json!({"format": 1, "name": "f", "entry": entry, "start": "a", "nodes": {"a": {"kind": "end"}}});
         Compiled::from_json(&definition).unwrap()
     }
 
@@ -152,12 +166,20 @@ mod tests {
     fn the_strongest_claim_wins_whatever_the_order() {
         let flows = [
             ("any", flow(json!([{"on": "any"}]))),
-            ("contains", flow(json!([{"on": "keyword", "match": "contains", "keywords": ["order"]}]))),
+            (
+                "contains",
+                flow(json!([{"on": "keyword", "match": "contains", "keywords": ["order"]}])),
+            ),
             (
                 "prefix",
-                flow(json!([{"on": "keyword", "match": "prefix", "keywords": ["order", "order now"]}])),
+                flow(
+                    json!([{"on": "keyword", "match": "prefix", "keywords": ["order", "order now"]}]),
+                ),
             ),
-            ("exact", flow(json!([{"on": "keyword", "keywords": ["Order", "\u{c9}tat"]}]))),
+            (
+                "exact",
+                flow(json!([{"on": "keyword", "keywords": ["Order", "\u{c9}tat"]}])),
+            ),
             ("button", flow(json!([{"on": "button", "payload": "go"}]))),
         ];
         for (text, payload, wanted) in [
@@ -174,19 +196,29 @@ mod tests {
             let found = choose(table, &message(text, payload)).map(|(id, _)| id);
             assert_eq!(found, Some(wanted), "{text:?} {payload:?}");
             let table = flows.iter().map(|(id, flow)| (*id, flow));
-            assert_eq!(choose(table, &message(text, payload)).map(|(id, _)| id), Some(wanted));
+            assert_eq!(
+                choose(table, &message(text, payload)).map(|(id, _)| id),
+                Some(wanted)
+            );
         }
     }
 
     #[test]
     fn among_equals_the_longer_keyword_wins_then_the_first_flow() {
         let short = flow(json!([{"on": "keyword", "match": "prefix", "keywords": ["order"]}]));
-        let long = flow(json!([{"on": "keyword", "match": "prefix", "keywords": ["order status"]}]));
+        let long =
+            flow(json!([{"on": "keyword", "match": "prefix", "keywords": ["order status"]}]));
         let winner = |flows: [(&'static str, &Compiled); 2], text| {
             choose(flows, &message(text, None)).map(|(id, _)| id)
         };
-        assert_eq!(winner([("short", &short), ("long", &long)], "order status please"), Some("long"));
-        assert_eq!(winner([("one", &short), ("two", &short)], "order it"), Some("one"));
+        assert_eq!(
+            winner([("short", &short), ("long", &long)], "order status please"),
+            Some("long")
+        );
+        assert_eq!(
+            winner([("one", &short), ("two", &short)], "order it"),
+            Some("one")
+        );
     }
 
     #[test]

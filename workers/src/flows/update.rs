@@ -98,8 +98,11 @@ impl Update {
 impl Message {
     /// What the person said: the typed text, or the title of what was pressed.
     pub fn said(&self) -> &str {
-        let text =
-            if self.text.trim().is_empty() { self.title.as_deref().unwrap_or_default() } else { &self.text };
+        let text = if self.text.trim().is_empty() {
+            self.title.as_deref().unwrap_or_default()
+        } else {
+            &self.text
+        };
         cut_bytes(text, INCOMING_BYTES_MAX)
     }
 
@@ -110,7 +113,10 @@ impl Message {
             id: self.id.clone(),
             kind: short(&self.kind, 64),
             text: short(&self.text, INCOMING_BYTES_MAX),
-            payload_id: self.payload_id.as_deref().map(|payload| short(payload, 512)),
+            payload_id: self
+                .payload_id
+                .as_deref()
+                .map(|payload| short(payload, 512)),
             title: self.title.as_deref().map(|title| short(title, 256)),
             contact: self.contact.bounded(),
         }
@@ -119,8 +125,13 @@ impl Message {
 
 impl Contact {
     fn bounded(&self) -> Self {
-        let short = |text: &Option<String>| text.as_deref().map(|text| printable(cut_bytes(text, 256)));
-        Self { name: short(&self.name), phone: short(&self.phone), user_id: short(&self.user_id) }
+        let short =
+            |text: &Option<String>| text.as_deref().map(|text| printable(cut_bytes(text, 256)));
+        Self {
+            name: short(&self.name),
+            phone: short(&self.phone),
+            user_id: short(&self.user_id),
+        }
     }
 
     /// The contact as templates see it.
@@ -133,7 +144,10 @@ impl Contact {
 /// Shows the id only: what people say does not belong into logs.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("Message")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,5 +160,13 @@ impl fmt::Debug for Contact {
 
 /// Replaces control characters, which JSON would write six times as long.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' && c != '\t' {
+                ' '
+            } else {
+                c
+            }
+        })
+        .collect()
 }

@@ -27,7 +27,10 @@ fn check_targets(flow: &Compiled, sources: &Map<String, Value>, report: &mut Rep
         report.add(
             report::TARGET,
             None,
-            format!("`start` names the node `{}`, which does not exist", flow.start),
+            format!(
+                "`start` names the node `{}`, which does not exist",
+                flow.start
+            ),
         );
     }
     for (_, target) in flow.interrupts.iter().filter(|(_, target)| !exists(target)) {
@@ -50,8 +53,15 @@ fn check_targets(flow: &Compiled, sources: &Map<String, Value>, report: &mut Rep
 fn check_exits(node: &Node, report: &mut Report) {
     let names = node.exit_names();
     for exit in node.exits.keys().filter(|exit| !names.contains(exit)) {
-        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let message = format!("a `{}` has no exit `{exit}`; it has {known}", node.kind_name());
+        let known = if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        };
+        let message = format!(
+            "a `{}` has no exit `{exit}`; it has {known}",
+            node.kind_name()
+        );
         report.add(report::EXIT, Some(&node.id), message);
     }
     let missing = |name: &String| node.exit(name).is_none();
@@ -65,10 +75,13 @@ fn check_exits(node: &Node, report: &mut Report) {
         Kind::Choice(_) | Kind::Condition(_) => {
             let own = names.iter().filter(|name| name.contains(':'));
             for exit in own.filter(|name| missing(name) && node.exit("else").is_none()) {
-                let message = format!("exit `{exit}` leads nowhere; give it a node, or wire `else`");
+                let message =
+                    format!("exit `{exit}` leads nowhere; give it a node, or wire `else`");
                 report.add(report::UNWIRED, Some(&node.id), message);
             }
-            if matches!(node.kind, Kind::Choice(_)) && node.exit("else").or(node.exit("invalid")).is_none() {
+            if matches!(node.kind, Kind::Choice(_))
+                && node.exit("else").or(node.exit("invalid")).is_none()
+            {
                 report.add(
                     report::UNHANDLED,
                     Some(&node.id),
@@ -142,7 +155,11 @@ fn trim<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeMap<&'a str, B
         }
     }
     let mut left = graph.clone();
-    let mut free: Vec<&str> = incoming.iter().filter(|(_, count)| **count == 0).map(|(id, _)| *id).collect();
+    let mut free: Vec<&str> = incoming
+        .iter()
+        .filter(|(_, count)| **count == 0)
+        .map(|(id, _)| *id)
+        .collect();
     while let Some(id) = free.pop() {
         for target in left.remove(id).unwrap_or_default() {
             if let Some(count) = incoming.get_mut(target) {
@@ -156,7 +173,9 @@ fn trim<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeMap<&'a str, B
     left
 }
 
-fn reverse<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+fn reverse<'a>(
+    graph: &BTreeMap<&'a str, BTreeSet<&'a str>>,
+) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
     let mut reversed: BTreeMap<&str, BTreeSet<&str>> =
         graph.keys().map(|id| (*id, BTreeSet::new())).collect();
     for (id, targets) in graph {
@@ -178,7 +197,15 @@ fn check_reachability(flow: &Compiled, report: &mut Report) {
             open.extend(node.exits.values().map(String::as_str));
         }
     }
-    for id in flow.nodes.keys().filter(|id| !reached.contains(id.as_str())) {
-        report.add(report::UNREACHABLE, Some(id), "nothing leads here; wire it or remove it");
+    for id in flow
+        .nodes
+        .keys()
+        .filter(|id| !reached.contains(id.as_str()))
+    {
+        report.add(
+            report::UNREACHABLE,
+            Some(id),
+            "nothing leads here; wire it or remove it",
+        );
     }
 }

@@ -21,7 +21,11 @@ pub struct Path(Vec<String>);
 impl Path {
     /// Reads `name`, `name.field` or `name.0.field`.
     pub fn parse(text: &str) -> Option<Self> {
-        let segments: Vec<String> = text.split('.').take(SEGMENTS_MAX + 1).map(str::to_owned).collect();
+        let segments: Vec<String> = text
+            .split('.')
+            .take(SEGMENTS_MAX + 1)
+            .map(str::to_owned)
+            .collect();
         let (root, rest) = segments.split_first()?;
         let is_segment =
             |s: &String| !s.is_empty() && s.len() <= NAME_BYTES_MAX && s.chars().all(is_name_char);
@@ -35,17 +39,23 @@ impl Path {
     }
 
     fn find<'a>(&self, from: Option<&'a Value>) -> Option<&'a Value> {
-        self.0.iter().skip(1).try_fold(from?, |value, segment| match value {
-            Value::Object(map) => map.get(segment),
-            Value::Array(list) => list.get(segment.parse::<usize>().ok()?),
-            _ => None,
-        })
+        self.0
+            .iter()
+            .skip(1)
+            .try_fold(from?, |value, segment| match value {
+                Value::Object(map) => map.get(segment),
+                Value::Array(list) => list.get(segment.parse::<usize>().ok()?),
+                _ => None,
+            })
     }
 }
 
 /// Tells whether a text can name a variable.
 pub fn is_name(text: &str) -> bool {
-    let starts = text.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
+    let starts = text
+        .chars()
+        .next()
+        .is_some_and(|c| c.is_alphabetic() || c == '_');
     starts && text.len() <= NAME_BYTES_MAX && text.chars().all(is_name_char)
 }
 
@@ -173,7 +183,16 @@ mod tests {
 
     #[test]
     fn what_is_not_a_path_is_refused() {
-        for bad in ["", ".", "a.", "1a", "a b", "a..b", &"a.".repeat(40), &"x".repeat(100)] {
+        for bad in [
+            "",
+            ".",
+            "a.",
+            "1a",
+            "a b",
+            "a..b",
+            &"a.".repeat(40),
+            &"x".repeat(100),
+        ] {
             assert_eq!(Path::parse(bad), None, "{bad:?}");
         }
     }

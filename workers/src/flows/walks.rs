@@ -98,14 +98,20 @@ fn definition(forward: bool) -> impl Strategy<Value = Value> {
                 || kind.ends_with("buttons")
                 || kind.ends_with("list");
             let exits = node.get_mut("exits").filter(|_| forward && !waits);
-            for target in exits.into_iter().filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
+            for target in exits
+                .into_iter()
+                .filter_map(Value::as_object_mut)
+                .flat_map(Map::values_mut)
+            {
                 let wanted: usize = target.as_str().unwrap()[1..].parse().unwrap();
                 *target = json!(format!("n{}", at + 1 + wanted % (NODES - at)));
             }
         }
         let nodes = nodes.into_iter().chain([json!({"kind": "end"})]);
-        let nodes: Map<String, Value> =
-            nodes.enumerate().map(|(at, node)| (format!("n{at}"), node)).collect();
+        let nodes: Map<String, Value> = nodes
+            .enumerate()
+            .map(|(at, node)| (format!("n{at}"), node))
+            .collect();
         json!({"format": 1, "name": "walk", "entry": [{"on": "any"}], "start": "n0", "nodes": nodes,
                "variables": {"v": "a", "n": 0, "w": null},
                "settings": {"restart": ["again"], "stop": ["stop"], "fallback": "sorry"}})
@@ -122,14 +128,24 @@ enum Move {
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let text =
-        select(vec!["a", "1", "again", "bye", "ana@shop.example", "+4930123456", "\u{1f600}\u{1}\"", ""]);
+    let text = select(vec![
+        "a",
+        "1",
+        "again",
+        "bye",
+        "ana@shop.example",
+        "+4930123456",
+        "\u{1f600}\u{1}\"",
+        "",
+    ]);
     let outcome = prop_oneof![
         Just(Outcome::Timeout),
         Just(Outcome::Failed { reason: "x".into() }),
         "\\PC{0,20}".prop_map(|text| Outcome::Reply { text }),
-        (select(vec![200, 404, 500]), "\\PC{0,20}")
-            .prop_map(|(code, v)| Outcome::Http { code, body: json!({"v": v}) }),
+        (select(vec![200, 404, 500]), "\\PC{0,20}").prop_map(|(code, v)| Outcome::Http {
+            code,
+            body: json!({"v": v})
+        }),
     ];
     let step = prop_oneof![
         4 => text.prop_map(|text| Move::Say(text.to_owned())),
@@ -149,20 +165,28 @@ fn check_content(content: &Content) {
     };
     match content {
         Content::Text { body, .. } => within(body, limits::TEXT_UNITS),
-        Content::Image { caption, .. } => {
-            caption.iter().for_each(|caption| within(caption, limits::BODY_UNITS))
-        }
+        Content::Image { caption, .. } => caption
+            .iter()
+            .for_each(|caption| within(caption, limits::BODY_UNITS)),
         Content::Buttons { body, buttons, .. } => {
             within(body, limits::BODY_UNITS);
-            buttons.iter().for_each(|button| within(&button.title, limits::BUTTON_UNITS));
+            buttons
+                .iter()
+                .for_each(|button| within(&button.title, limits::BUTTON_UNITS));
             let titles: HashSet<_> = buttons.iter().map(|button| &button.title).collect();
             assert_eq!(titles.len(), buttons.len(), "titles are unique");
         }
-        Content::List { body, button, sections, .. } => {
+        Content::List {
+            body,
+            button,
+            sections,
+            ..
+        } => {
             within(body, limits::TEXT_UNITS);
             within(button, limits::BUTTON_UNITS);
             let rows: Vec<_> = sections.iter().flat_map(|section| &section.rows).collect();
-            rows.iter().for_each(|row| within(&row.title, limits::ROW_UNITS));
+            rows.iter()
+                .for_each(|row| within(&row.title, limits::ROW_UNITS));
             let titles: HashSet<_> = rows.iter().map(|row| &row.title).collect();
             assert_eq!(titles.len(), rows.len(), "titles are unique");
         }
@@ -173,11 +197,22 @@ fn check_content(content: &Content) {
 fn payloads(effects: &[Effect], shown: &mut Vec<String>) {
     for effect in effects {
         match effect {
-            Effect::Send { content: Content::Buttons { buttons, .. }, .. } => {
+            Effect::Send {
+                content: Content::Buttons { buttons, .. },
+                ..
+            } => {
                 shown.extend(buttons.iter().map(|button| button.id.clone()));
             }
-            Effect::Send { content: Content::List { sections, .. }, .. } => {
-                shown.extend(sections.iter().flat_map(|section| &section.rows).map(|row| row.id.clone()));
+            Effect::Send {
+                content: Content::List { sections, .. },
+                ..
+            } => {
+                shown.extend(
+                    sections
+                        .iter()
+                        .flat_map(|section| &section.rows)
+                        .map(|row| row.id.clone()),
+                );
             }
             _ => {}
         }
@@ -203,20 +238,30 @@ fn walk(flow: &Compiled, moves: &[Move]) {
                 contact: Contact::default(),
             })
         };
-        let stray = || Update::EffectDone { effect_id: "nobody:1".into(), outcome: Outcome::Timeout };
+        let stray = || Update::EffectDone {
+            effect_id: "nobody:1".into(),
+            outcome: Outcome::Timeout,
+        };
         let update = match next {
             Move::Say(text) => message(text, None),
-            Move::Press(back) => {
-                message("", Some(shown.iter().rev().nth(*back).cloned().unwrap_or_default()))
-            }
+            Move::Press(back) => message(
+                "",
+                Some(shown.iter().rev().nth(*back).cloned().unwrap_or_default()),
+            ),
             Move::Finish(outcome) => match session.pending_effect() {
-                Some(effect) => Update::EffectDone { effect_id: effect.to_owned(), outcome: outcome.clone() },
+                Some(effect) => Update::EffectDone {
+                    effect_id: effect.to_owned(),
+                    outcome: outcome.clone(),
+                },
                 None => stray(),
             },
             Move::Stray => stray(),
             Move::Redeliver => {
                 if let Some((update, effects)) = &last {
-                    assert_eq!(step(flow, session.clone(), update, 9), (session.clone(), effects.clone()));
+                    assert_eq!(
+                        step(flow, session.clone(), update, 9),
+                        (session.clone(), effects.clone())
+                    );
                 }
                 continue;
             }
@@ -236,11 +281,23 @@ fn walk(flow: &Compiled, moves: &[Move]) {
         }
         let stored = after.to_json();
         assert!(stored.len() <= limits::SESSION_BYTES_MAX);
-        assert_eq!(Session::from_json(&stored).unwrap(), after, "what is stored reads back");
+        assert_eq!(
+            Session::from_json(&stored).unwrap(),
+            after,
+            "what is stored reads back"
+        );
         assert_ne!(after.status(), Status::New);
-        assert_eq!(after.is_over(), after.wait().is_none(), "a run waits or is over");
+        assert_eq!(
+            after.is_over(),
+            after.wait().is_none(),
+            "a run waits or is over"
+        );
         for effect in &effects {
-            assert!(keys.insert(effect.key()), "the key {} came twice", effect.key());
+            assert!(
+                keys.insert(effect.key()),
+                "the key {} came twice",
+                effect.key()
+            );
             if let Effect::Send { content, .. } = effect {
                 check_content(content);
             }
@@ -253,11 +310,23 @@ fn walk(flow: &Compiled, moves: &[Move]) {
 
 /// A value no field of a node takes.
 fn junk() -> impl Strategy<Value = Value> {
-    select(vec![json!(null), json!(7), json!([]), json!({"a": {"b": []}}), json!("{{"), json!("((((")])
+    select(vec![
+        json!(null),
+        json!(7),
+        json!([]),
+        json!({"a": {"b": []}}),
+        json!("{{"),
+        json!("(((("),
+    ])
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 2_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {

@@ -53,14 +53,26 @@ pub async fn identify(
     if !between.person.is_somebody() || is_linked(db, between, id).await? {
         return Ok(());
     }
-    let Some(known) = by_id(db, id).await? else { return Ok(()) };
+    let Some(known) = by_id(db, id).await? else {
+        return Ok(());
+    };
     if is_other_person(&known, between.person) {
         return conversation(db, between, at_ms).await.map(drop);
     }
     // A phone number alone is the number of whoever the message went to, and of nobody who had it before.
-    let user_id = between.person.user_id.clone().or_else(|| known.user_id.clone());
-    let person = Person { user_id, ..between.person.clone() };
-    let between = Between { person: &person, ..between };
+    let user_id = between
+        .person
+        .user_id
+        .clone()
+        .or_else(|| known.user_id.clone());
+    let person = Person {
+        user_id,
+        ..between.person.clone()
+    };
+    let between = Between {
+        person: &person,
+        ..between
+    };
     let keys = person.keys();
     match gather(db, between, &keys, Some(known)).await? {
         Some(found) => link(db, between, &keys, &found.id).await,
@@ -69,7 +81,11 @@ pub async fn identify(
 }
 
 /// Whether every id of the person leads to a conversation, by its alias too.
-async fn is_linked(db: &mut SqliteConnection, between: Between<'_>, id: &str) -> Result<bool, sqlx::Error> {
+async fn is_linked(
+    db: &mut SqliteConnection,
+    between: Between<'_>,
+    id: &str,
+) -> Result<bool, sqlx::Error> {
     for key in between.person.keys() {
         let row = sqlx::query(
             "SELECT 1 FROM contacts WHERE tenant = ?1 AND phone_number_id = ?2 AND key = ?3 AND conversation = ?4
@@ -101,7 +117,9 @@ async fn gather(
 ) -> Result<Option<Found>, sqlx::Error> {
     let mut found = known;
     for key in keys {
-        let Some(candidate) = by_key(db, between, key).await? else { continue };
+        let Some(candidate) = by_key(db, between, key).await? else {
+            continue;
+        };
         found = match found {
             _ if is_other_person(&candidate, between.person) => found,
             None => Some(candidate),
@@ -161,7 +179,11 @@ async fn by_key(
 }
 
 fn found(row: &SqliteRow) -> Result<Found, sqlx::Error> {
-    Ok(Found { id: row.try_get(0)?, user_id: row.try_get(1)?, created_ms: row.try_get(2)? })
+    Ok(Found {
+        id: row.try_get(0)?,
+        user_id: row.try_get(1)?,
+        created_ms: row.try_get(2)?,
+    })
 }
 
 async fn create(
@@ -202,8 +224,11 @@ async fn fill_in(db: &mut SqliteConnection, id: &str, person: &Person) -> Result
 
 /// Moves everything of the younger conversation into the older one.
 async fn merge(db: &mut SqliteConnection, one: Found, other: Found) -> Result<Found, sqlx::Error> {
-    let (kept, gone) =
-        if (one.created_ms, &one.id) <= (other.created_ms, &other.id) { (one, other) } else { (other, one) };
+    let (kept, gone) = if (one.created_ms, &one.id) <= (other.created_ms, &other.id) {
+        (one, other)
+    } else {
+        (other, one)
+    };
     for statement in [
         "UPDATE messages SET conversation = ?1 WHERE conversation = ?2",
         "UPDATE contacts SET conversation = ?1 WHERE conversation = ?2",
@@ -224,7 +249,11 @@ async fn merge(db: &mut SqliteConnection, one: Found, other: Found) -> Result<Fo
         sqlx::query(statement).bind(&kept.id).bind(&gone.id).execute(&mut *db).await?;
     }
     let user_id = kept.user_id.or(gone.user_id);
-    Ok(Found { id: kept.id, user_id, created_ms: kept.created_ms })
+    Ok(Found {
+        id: kept.id,
+        user_id,
+        created_ms: kept.created_ms,
+    })
 }
 
 /// Counts a new message in, and shows it when it is the newest: within one second, the last one in the log.

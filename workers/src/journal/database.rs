@@ -32,21 +32,39 @@ impl Database {
     pub async fn open(options: &SqliteConnectOptions) -> Result<Self, JournalError> {
         let path = options.get_filename().to_path_buf();
         make_directory(&path)?;
-        let failed = |reason: String| JournalError::Open { path: path.display().to_string(), reason };
+        let failed = |reason: String| JournalError::Open {
+            path: path.display().to_string(),
+            reason,
+        };
         keep_private(&path).map_err(|error| failed(error.to_string()))?;
         let pool = |connections| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
         };
-        let writer =
-            pool(1).connect_with(options.clone()).await.map_err(|error| failed(error.to_string()))?;
-        sqlx::migrate!().run(&writer).await.map_err(|error| failed(error.to_string()))?;
+        let writer = pool(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        sqlx::migrate!()
+            .run(&writer)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         let readers = pool(READERS_MAX)
             .connect_with(
-                options.clone().create_if_missing(false).read_only(true).row_buffer_size(ROWS_AHEAD),
+                options
+                    .clone()
+                    .create_if_missing(false)
+                    .read_only(true)
+                    .row_buffer_size(ROWS_AHEAD),
             )
             .await
             .map_err(|error| failed(error.to_string()))?;
-        Ok(Self { writer, readers, file: identity(&path) })
+        Ok(Self {
+            writer,
+            readers,
+            file: identity(&path),
+        })
     }
 
     /// Whether a path still leads to the file it has open: somebody may have moved it, or put another in its place.
@@ -62,19 +80,28 @@ impl Database {
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+    std::fs::metadata(path)
+        .ok()
+        .map(|file| (file.dev(), file.ino()))
 }
 
 /// Checks an address, and how its file is to be opened.
 pub fn options(url: &str) -> Result<SqliteConnectOptions, JournalError> {
-    let refuse = |reason: &str| JournalError::Url { url: without_user(url), reason: reason.to_owned() };
+    let refuse = |reason: &str| JournalError::Url {
+        url: without_user(url),
+        reason: reason.to_owned(),
+    };
     let Some(path) = url.strip_prefix("sqlite:") else {
         return Err(refuse("only SQLite is supported"));
     };
-    if path.trim_start_matches('/').is_empty() || path.contains(":memory:") || path.contains("mode=memory") {
+    if path.trim_start_matches('/').is_empty()
+        || path.contains(":memory:")
+        || path.contains("mode=memory")
+    {
         return Err(refuse("it names no file"));
     }
-    let options = SqliteConnectOptions::from_str(url).map_err(|error| refuse(&error.to_string()))?;
+    let options =
+        SqliteConnectOptions::from_str(url).map_err(|error| refuse(&error.to_string()))?;
     Ok(options
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
@@ -86,14 +113,26 @@ pub fn options(url: &str) -> Result<SqliteConnectOptions, JournalError> {
 
 /// Makes the file readable for its owner alone; what SQLite puts beside it gets the same mode.
 fn keep_private(path: &Path) -> std::io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))
 }
 
 fn make_directory(path: &Path) -> Result<(), JournalError> {
-    match path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        Some(directory) => std::fs::create_dir_all(directory)
-            .map_err(|source| JournalError::Directory { directory: directory.display().to_string(), source }),
+    match path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
+        Some(directory) => {
+            std::fs::create_dir_all(directory).map_err(|source| JournalError::Directory {
+                directory: directory.display().to_string(),
+                source,
+            })
+        }
         None => Ok(()),
     }
 }

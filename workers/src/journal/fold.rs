@@ -128,11 +128,17 @@ pub struct Person {
 impl Person {
     fn new(recipient: &Recipient, key: &ConversationKey, name: Option<String>) -> Self {
         if let Some(group) = key.as_str().strip_prefix("g:") {
-            return Self { group_id: Some(group.to_owned()), ..Self::default() };
+            return Self {
+                group_id: Some(group.to_owned()),
+                ..Self::default()
+            };
         }
         let owned = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         Self {
-            user_id: recipient.user_id.clone().or_else(|| key.as_user().and_then(owned)),
+            user_id: recipient
+                .user_id
+                .clone()
+                .or_else(|| key.as_user().and_then(owned)),
             phone: recipient
                 .phone
                 .as_deref()
@@ -149,12 +155,18 @@ impl Person {
         let user = self.user_id.as_deref().map(ConversationKey::user);
         let phone = self.phone.as_deref().map(ConversationKey::phone);
         let keys: Vec<_> = group.into_iter().chain(user).chain(phone).collect();
-        if keys.is_empty() { vec![ConversationKey::none()] } else { keys }
+        if keys.is_empty() {
+            vec![ConversationKey::none()]
+        } else {
+            keys
+        }
     }
 
     /// Whether anything tells who it is.
     pub fn is_somebody(&self) -> bool {
-        [&self.group_id, &self.user_id, &self.phone].into_iter().any(Option::is_some)
+        [&self.group_id, &self.user_id, &self.phone]
+            .into_iter()
+            .any(Option::is_some)
     }
 }
 
@@ -185,7 +197,10 @@ pub fn fold(work: &Work) -> Result<Entry, FoldError> {
         Family::Update(Class::Status) => fold_status(work, meta::read(&work.payload)?),
         Family::Record => {
             let record = stored::decode(&work.payload);
-            Ok(fold_record(work, record.map_err(|error| FoldError::Record(error.to_string()))?))
+            Ok(fold_record(
+                work,
+                record.map_err(|error| FoldError::Record(error.to_string()))?,
+            ))
         }
         Family::Update(Class::Account) | Family::Command(_) => Ok(Entry::Nothing),
     }
@@ -196,7 +211,9 @@ fn fold_message(work: &Work, update: Update) -> Result<Entry, FoldError> {
     if let Some(told) = update.handover() {
         return Ok(contact(work, number, &told.person));
     }
-    let by_standby = update.is_standby().then(|| serde_json::json!({"by": BY_STANDBY}));
+    let by_standby = update
+        .is_standby()
+        .then(|| serde_json::json!({"by": BY_STANDBY}));
     if by_standby.is_some() && number.is_none() {
         // Of another responder's conversations, Meta may leave out with which number they are.
         return Ok(Entry::Nothing);
@@ -220,18 +237,29 @@ fn contact(work: &Work, number: Option<String>, person: &Recipient) -> Entry {
     match number.filter(|_| person.is_somebody()) {
         Some(phone_number_id) => {
             let received_ms = work.head.received_ms;
-            Entry::Contact(Box::new(ContactEntry { phone_number_id, person, received_ms }))
+            Entry::Contact(Box::new(ContactEntry {
+                phone_number_id,
+                person,
+                received_ms,
+            }))
         }
         None => Entry::Nothing,
     }
 }
 
 fn number_of(work: &Work, update: &Update) -> Option<String> {
-    update.phone_number_id.clone().or_else(|| work.head.phone.as_ref().map(ToString::to_string))
+    update
+        .phone_number_id
+        .clone()
+        .or_else(|| work.head.phone.as_ref().map(ToString::to_string))
 }
 
 fn incoming(work: &Work, phone_number_id: String, message: Message) -> MessageEntry {
-    let wamid = if message.id.is_empty() { work.head.id.as_str().to_owned() } else { message.id };
+    let wamid = if message.id.is_empty() {
+        work.head.id.as_str().to_owned()
+    } else {
+        message.id
+    };
     let created_ms = meta::happened_ms(message.timestamp, work.head.received_ms);
     MessageEntry {
         id: id_of(work, &wamid),
@@ -247,16 +275,27 @@ fn incoming(work: &Work, phone_number_id: String, message: Message) -> MessageEn
         created_ms,
         received_ms: work.head.received_ms,
         sequence: work.sequence,
-        step: Step { status: Status::Received, at_ms: work.head.received_ms, fault: None },
+        step: Step {
+            status: Status::Received,
+            at_ms: work.head.received_ms,
+            fault: None,
+        },
     }
 }
 
 /// What somebody sent from the phone's own app; Meta tells us afterwards.
 fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
-    let text = |pointer: &str| echo.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let text = |pointer: &str| {
+        echo.pointer(pointer)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     let wamid = text("/id").unwrap_or_else(|| work.head.id.as_str().to_owned());
     let kind = text("/type").unwrap_or_else(|| "unknown".to_owned());
-    let to = Recipient { user_id: text("/to_user_id"), phone: text("/to") };
+    let to = Recipient {
+        user_id: text("/to_user_id"),
+        phone: text("/to"),
+    };
     let told = text("/timestamp").and_then(|seconds| seconds.parse().ok());
     let created_ms = meta::happened_ms(told, work.head.received_ms);
     MessageEntry {
@@ -276,50 +315,105 @@ fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
         created_ms,
         received_ms: work.head.received_ms,
         sequence: work.sequence,
-        step: Step { status: Status::Accepted, at_ms: created_ms, fault: None },
+        step: Step {
+            status: Status::Accepted,
+            at_ms: created_ms,
+            fault: None,
+        },
     }
 }
 
 fn fold_status(work: &Work, update: Update) -> Result<Entry, FoldError> {
     let phone_number_id = number_of(work, &update);
-    let Body::Status(status) = update.body else { return Err(FoldError::NoStatus) };
+    let Body::Status(status) = update.body else {
+        return Err(FoldError::NoStatus);
+    };
     if status.id.is_empty() && status.callback_data.is_none() {
         return Err(FoldError::NoStatus);
     }
-    let Some(known) = Status::of_meta(&status.status) else { return Ok(Entry::Nothing) };
+    let Some(known) = Status::of_meta(&status.status) else {
+        return Ok(Entry::Nothing);
+    };
     let at_ms = meta::happened_ms(status.timestamp, work.head.received_ms);
     let fault = (known == Status::Failed).then(|| match status.errors.first() {
-        Some(error) => Fault { at_ms, code: Some(error.code), reason: error.text.clone() },
-        None => Fault { at_ms, code: None, reason: "Meta gave no reason".to_owned() },
+        Some(error) => Fault {
+            at_ms,
+            code: Some(error.code),
+            reason: error.text.clone(),
+        },
+        None => Fault {
+            at_ms,
+            code: None,
+            reason: "Meta gave no reason".to_owned(),
+        },
     });
     Ok(Entry::Status(Box::new(StatusEntry {
         wamid: status.id,
         message: status.callback_data,
         phone_number_id,
         person: Person::new(&status.recipient, &work.head.conversation, None),
-        step: Step { status: known, at_ms, fault },
+        step: Step {
+            status: known,
+            at_ms,
+            fault,
+        },
         received_ms: work.head.received_ms,
     })))
 }
 
 fn fold_record(work: &Work, record: Record) -> Entry {
     let at_ms = work.head.received_ms;
-    let step = |status, fault| Step { status, at_ms, fault };
+    let step = |status, fault| Step {
+        status,
+        at_ms,
+        fault,
+    };
     match record {
         Record::ReplyQueued { command } => {
-            let step = Step { at_ms: command.created_ms, ..step(Status::Queued, None) };
+            let step = Step {
+                at_ms: command.created_ms,
+                ..step(Status::Queued, None)
+            };
             outgoing(work, *command, None, step)
         }
         Record::ReplySent { command, wamid, .. } => {
             outgoing(work, *command, Some(wamid), step(Status::Accepted, None))
         }
-        Record::ReplyFailed { command, code, reason, ambiguous } => {
-            let status = if ambiguous { Status::Unknown } else { Status::Failed };
-            outgoing(work, *command, None, step(status, Some(Fault { at_ms, code, reason })))
+        Record::ReplyFailed {
+            command,
+            code,
+            reason,
+            ambiguous,
+        } => {
+            let status = if ambiguous {
+                Status::Unknown
+            } else {
+                Status::Failed
+            };
+            outgoing(
+                work,
+                *command,
+                None,
+                step(
+                    status,
+                    Some(Fault {
+                        at_ms,
+                        code,
+                        reason,
+                    }),
+                ),
+            )
         }
         Record::FlowStarted { .. } | Record::FlowCompleted { .. } => {
             let number = work.head.phone.as_ref().map(ToString::to_string);
-            contact(work, number, &Recipient { user_id: None, phone: None })
+            contact(
+                work,
+                number,
+                &Recipient {
+                    user_id: None,
+                    phone: None,
+                },
+            )
         }
         Record::FlowResult { .. } => Entry::Nothing,
     }
@@ -346,7 +440,10 @@ fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step
 
 /// Our id of a message Meta named; the same whenever it is seen, and safe in a path.
 fn id_of(work: &Work, wamid: &str) -> String {
-    format!("m_{}", short_hash(format!("{}/{wamid}", work.head.tenant).as_bytes()))
+    format!(
+        "m_{}",
+        short_hash(format!("{}/{wamid}", work.head.tenant).as_bytes())
+    )
 }
 
 fn cut(text: &str) -> String {

@@ -16,11 +16,22 @@ use sqlx::{Row, SqliteConnection};
 const KIND: &str = "unknown";
 
 /// Keeps a status until its message comes, in the conversation that it belongs to.
-pub async fn hold(db: &mut SqliteConnection, tenant: &str, entry: &StatusEntry) -> Result<(), sqlx::Error> {
-    let number = entry.phone_number_id.as_deref().filter(|_| entry.person.is_somebody());
+pub async fn hold(
+    db: &mut SqliteConnection,
+    tenant: &str,
+    entry: &StatusEntry,
+) -> Result<(), sqlx::Error> {
+    let number = entry
+        .phone_number_id
+        .as_deref()
+        .filter(|_| entry.person.is_somebody());
     let conversation = match number {
         Some(phone_number_id) => {
-            let between = Between { tenant, phone_number_id, person: &entry.person };
+            let between = Between {
+                tenant,
+                phone_number_id,
+                person: &entry.person,
+            };
             Some(contact::conversation(db, between, entry.step.at_ms).await?)
         }
         None => None,
@@ -46,10 +57,17 @@ pub async fn hold(db: &mut SqliteConnection, tenant: &str, entry: &StatusEntry) 
 /// Reads what a held status says.
 pub fn step(row: &SqliteRow) -> Result<Option<Step>, sqlx::Error> {
     // A status that only a newer version knows is passed over.
-    let Some(status) = Status::parse(row.try_get("status")?) else { return Ok(None) };
-    let fault: Option<Fault> =
-        row.try_get::<Option<&str>, _>("fault")?.and_then(|text| serde_json::from_str(text).ok());
-    Ok(Some(Step { status, at_ms: unsigned(row, "at_ms")?, fault }))
+    let Some(status) = Status::parse(row.try_get("status")?) else {
+        return Ok(None);
+    };
+    let fault: Option<Fault> = row
+        .try_get::<Option<&str>, _>("fault")?
+        .and_then(|text| serde_json::from_str(text).ok());
+    Ok(Some(Step {
+        status,
+        at_ms: unsigned(row, "at_ms")?,
+        fault,
+    }))
 }
 
 /// What statuses tell of a message of which nothing else is known.
@@ -83,7 +101,12 @@ pub async fn message(
     Ok(told)
 }
 
-fn begin(row: &SqliteRow, wamid: &str, step: &Step, received_ms: u64) -> Result<StoredMessage, sqlx::Error> {
+fn begin(
+    row: &SqliteRow,
+    wamid: &str,
+    step: &Step,
+    received_ms: u64,
+) -> Result<StoredMessage, sqlx::Error> {
     Ok(StoredMessage {
         id: wamid.to_owned(),
         conversation: row.try_get("conversation")?,

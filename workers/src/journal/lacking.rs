@@ -22,17 +22,22 @@ pub async fn begin(db: &mut SqliteConnection, was_read: bool) -> Result<bool, sq
 
 /// Notes something with the time; false when it was noted before.
 async fn note(db: &mut SqliteConnection, name: &str) -> Result<bool, sqlx::Error> {
-    let noted = sqlx::query("INSERT INTO notes (name, at_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
-        .bind(name)
-        .bind(integer(now_ms()))
-        .execute(db)
-        .await?;
+    let noted =
+        sqlx::query("INSERT INTO notes (name, at_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+            .bind(name)
+            .bind(integer(now_ms()))
+            .execute(db)
+            .await?;
     Ok(noted.rows_affected() > 0)
 }
 
 /// Forgets it: everything that the log holds will come.
 pub async fn forget(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM notes WHERE name = ?1").bind(LACKING).execute(db).await.map(drop)
+    sqlx::query("DELETE FROM notes WHERE name = ?1")
+        .bind(LACKING)
+        .execute(db)
+        .await
+        .map(drop)
 }
 
 /// Says it in the log.

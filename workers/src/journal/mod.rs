@@ -30,8 +30,14 @@ impl BatchJob for Journal {
     const FILTERS: &'static [&'static str] = &subjects::JOURNAL_SUBJECTS;
 
     async fn run(&self, batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
-        let rejected = self.write_batch(batch).await.map_err(|error| error.to_string())?;
-        Ok(rejected.into_iter().map(|one| (one.index, one.reason)).collect())
+        let rejected = self
+            .write_batch(batch)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(rejected
+            .into_iter()
+            .map(|one| (one.index, one.reason))
+            .collect())
     }
 
     async fn resumes(&self) {

@@ -107,7 +107,11 @@ pub struct Progress {
 impl Progress {
     /// Begins with the first news.
     pub fn begin(step: &Step) -> Self {
-        let mut progress = Self { status: step.status, times: BTreeMap::new(), fault: None };
+        let mut progress = Self {
+            status: step.status,
+            times: BTreeMap::new(),
+            fault: None,
+        };
         progress.advance(step);
         progress
     }
@@ -125,7 +129,9 @@ impl Progress {
 
     /// The reason to show: a failure that was overtaken by a delivery is none.
     pub fn shown_fault(&self) -> Option<&Fault> {
-        self.fault.as_ref().filter(|_| matches!(self.status, Status::Failed | Status::Unknown))
+        self.fault
+            .as_ref()
+            .filter(|_| matches!(self.status, Status::Failed | Status::Unknown))
     }
 }
 
@@ -145,21 +151,37 @@ mod tests {
     ];
 
     fn step(status: Status, at_ms: u64) -> Step {
-        let fault = (status == Status::Failed).then(|| Fault { at_ms, code: Some(1), reason: "no".into() });
-        Step { status, at_ms, fault }
+        let fault = (status == Status::Failed).then(|| Fault {
+            at_ms,
+            code: Some(1),
+            reason: "no".into(),
+        });
+        Step {
+            status,
+            at_ms,
+            fault,
+        }
     }
 
     fn after(statuses: &[Status]) -> Status {
         let mut progress = Progress::begin(&step(Status::Queued, 0));
-        statuses.iter().for_each(|status| progress.advance(&step(*status, 1)));
+        statuses
+            .iter()
+            .for_each(|status| progress.advance(&step(*status, 1)));
         progress.status
     }
 
     #[test]
     fn a_status_never_moves_back() {
-        assert_eq!(after(&[Status::Read, Status::Delivered, Status::Sent]), Status::Read);
+        assert_eq!(
+            after(&[Status::Read, Status::Delivered, Status::Sent]),
+            Status::Read
+        );
         assert_eq!(after(&[Status::Failed, Status::Sent]), Status::Failed);
-        assert_eq!(after(&[Status::Failed, Status::Delivered]), Status::Delivered);
+        assert_eq!(
+            after(&[Status::Failed, Status::Delivered]),
+            Status::Delivered
+        );
         assert_eq!(after(&[Status::Unknown, Status::Sent]), Status::Sent);
     }
 

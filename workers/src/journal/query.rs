@@ -106,9 +106,15 @@ impl Weigh for Conversation {
 
 impl Weigh for StoredMessage {
     fn bytes(&self) -> usize {
-        let texts: usize =
-            [&self.text, &self.wamid, &self.reply_to].into_iter().flatten().map(String::len).sum();
-        let reason = self.progress.shown_fault().map_or(0, |fault| fault.reason.len());
+        let texts: usize = [&self.text, &self.wamid, &self.reply_to]
+            .into_iter()
+            .flatten()
+            .map(String::len)
+            .sum();
+        let reason = self
+            .progress
+            .shown_fault()
+            .map_or(0, |fault| fault.reason.len());
         let origin = self.origin.as_ref().map_or(0, |origin| origin.get().len());
         SMALL_BYTES + self.id.len() + self.content.get().len() + texts + reason + origin
     }
@@ -124,8 +130,16 @@ impl Journal {
         bound: Bound,
     ) -> Result<Gathered<Conversation>, JournalError> {
         let (ms, id) = after.unwrap_or((u64::MAX, ""));
-        let statement = if phone_number_id.is_some() { CONVERSATIONS_OF_NUMBER } else { CONVERSATIONS };
-        let query = sqlx::query(statement).bind(tenant).bind(integer(ms)).bind(id).bind(bound.rows());
+        let statement = if phone_number_id.is_some() {
+            CONVERSATIONS_OF_NUMBER
+        } else {
+            CONVERSATIONS
+        };
+        let query = sqlx::query(statement)
+            .bind(tenant)
+            .bind(integer(ms))
+            .bind(id)
+            .bind(bound.rows());
         let query = match phone_number_id {
             Some(number) => query.bind(number),
             None => query,
@@ -136,7 +150,11 @@ impl Journal {
 
     /// The id under which a tenant's conversation is kept now, by any id it ever had or that a key of it makes; `None` when
     /// there is none.
-    pub async fn conversation_id(&self, tenant: &str, id: &str) -> Result<Option<String>, JournalError> {
+    pub async fn conversation_id(
+        &self,
+        tenant: &str,
+        id: &str,
+    ) -> Result<Option<String>, JournalError> {
         for statement in [CONVERSATION_ID, CONVERSATION_ID_BY_ALIAS] {
             let row = sqlx::query(statement)
                 .bind(tenant)
@@ -151,10 +169,19 @@ impl Journal {
     }
 
     /// One of a tenant's conversations, by any of its ids.
-    pub async fn conversation(&self, tenant: &str, id: &str) -> Result<Option<Conversation>, JournalError> {
-        let Some(id) = self.conversation_id(tenant, id).await? else { return Ok(None) };
-        let row =
-            sqlx::query(CONVERSATION).bind(tenant).bind(id).fetch_optional(&self.database()?.readers).await?;
+    pub async fn conversation(
+        &self,
+        tenant: &str,
+        id: &str,
+    ) -> Result<Option<Conversation>, JournalError> {
+        let Some(id) = self.conversation_id(tenant, id).await? else {
+            return Ok(None);
+        };
+        let row = sqlx::query(CONVERSATION)
+            .bind(tenant)
+            .bind(id)
+            .fetch_optional(&self.database()?.readers)
+            .await?;
         Ok(row.as_ref().map(conversation).transpose()?)
     }
 
@@ -179,7 +206,11 @@ impl Journal {
     }
 
     /// One message by our id, or by Meta's; of what other programs sent, what its statuses tell.
-    pub async fn message(&self, tenant: &str, id: &str) -> Result<Option<StoredMessage>, JournalError> {
+    pub async fn message(
+        &self,
+        tenant: &str,
+        id: &str,
+    ) -> Result<Option<StoredMessage>, JournalError> {
         for statement in [MESSAGE, MESSAGE_BY_WAMID] {
             let row = sqlx::query(statement)
                 .bind(tenant)
@@ -195,8 +226,13 @@ impl Journal {
 
     /// Tells whether the database answers.
     pub async fn is_readable(&self) -> bool {
-        let Ok(database) = self.database() else { return false };
-        sqlx::query("SELECT 1 FROM conversations LIMIT 1").fetch_optional(&database.readers).await.is_ok()
+        let Ok(database) = self.database() else {
+            return false;
+        };
+        sqlx::query("SELECT 1 FROM conversations LIMIT 1")
+            .fetch_optional(&database.readers)
+            .await
+            .is_ok()
     }
 }
 
@@ -221,7 +257,8 @@ fn conversation(row: &SqliteRow) -> Result<Conversation, sqlx::Error> {
 }
 
 fn message(row: &SqliteRow) -> Result<StoredMessage, sqlx::Error> {
-    let json = |text: String| RawJson::parse(text).map_err(|error| sqlx::Error::Decode(Box::new(error)));
+    let json =
+        |text: String| RawJson::parse(text).map_err(|error| sqlx::Error::Decode(Box::new(error)));
     Ok(StoredMessage {
         id: row.try_get("id")?,
         conversation: row.try_get("conversation")?,
@@ -233,7 +270,10 @@ fn message(row: &SqliteRow) -> Result<StoredMessage, sqlx::Error> {
         wamid: row.try_get("wamid")?,
         reply_to: row.try_get("reply_to")?,
         progress: progress(row)?,
-        origin: row.try_get::<Option<String>, _>("origin")?.map(json).transpose()?,
+        origin: row
+            .try_get::<Option<String>, _>("origin")?
+            .map(json)
+            .transpose()?,
         created_ms: unsigned(row, "created_ms")?,
         received_ms: unsigned(row, "received_ms")?,
         sequence: unsigned(row, "sequence")?,

@@ -47,7 +47,14 @@ impl Rebuild {
     /// A new order.
     pub fn new(by: String) -> Self {
         let id = hex(&rand::random::<[u8; 4]>());
-        Self { id, by, at_ms: now_ms(), begun_ms: None, moved_to: None, problem: None }
+        Self {
+            id,
+            by,
+            at_ms: now_ms(),
+            begun_ms: None,
+            moved_to: None,
+            problem: None,
+        }
     }
 }
 
@@ -72,18 +79,28 @@ pub struct Rebuilds {
 impl Rebuilds {
     /// Wraps the bucket `replays`.
     pub fn new(store: Store) -> Self {
-        Self { store, wanted: watch::channel(None).0 }
+        Self {
+            store,
+            wanted: watch::channel(None).0,
+        }
     }
 
     /// The last order.
     pub async fn last(&self) -> Result<Option<Rebuild>, RebuildError> {
-        let found = self.store.get(journal_key::REBUILD).await.map_err(RebuildError::new)?;
+        let found = self
+            .store
+            .get(journal_key::REBUILD)
+            .await
+            .map_err(RebuildError::new)?;
         Ok(found.and_then(|bytes| stored::decode(&bytes).ok()))
     }
 
     /// Gives an order, or writes how it stands.
     pub async fn write(&self, rebuild: &Rebuild) -> Result<(), RebuildError> {
-        let put = self.store.put(journal_key::REBUILD, stored::encode(rebuild).into()).await;
+        let put = self
+            .store
+            .put(journal_key::REBUILD, stored::encode(rebuild).into())
+            .await;
         put.map(drop).map_err(RebuildError::new)
     }
 
@@ -101,7 +118,8 @@ impl Rebuilds {
                         let Some(Ok(entry)) = next else { break };
                         let order = stored::decode::<Rebuild>(&entry.value).ok();
                         let order = order.filter(|_| entry.operation == Operation::Put);
-                        self.wanted.send_replace(order.filter(|order| order.begun_ms.is_none()));
+                        self.wanted
+                            .send_replace(order.filter(|order| order.begun_ms.is_none()));
                     }
                 }
                 sleep(REOPEN_PAUSE).await;
@@ -123,7 +141,9 @@ impl Rebuilds {
 
     /// Begins a new file for the order; what went wrong stands in it.
     pub async fn begin(&self, journal: &Journal) -> Result<(), String> {
-        let Some(mut order) = self.wanted.borrow().clone() else { return Ok(()) };
+        let Some(mut order) = self.wanted.borrow().clone() else {
+            return Ok(());
+        };
         let begun = journal.begin_anew(&order.id).await;
         match &begun {
             Ok(aside) => order.moved_to = Some(aside.display().to_string()),
@@ -131,7 +151,9 @@ impl Rebuilds {
         }
         self.wanted.send_replace(Some(order.clone()));
         if let Err(error) = begun {
-            self.write(&order).await.map_err(|error| error.to_string())?;
+            self.write(&order)
+                .await
+                .map_err(|error| error.to_string())?;
             return Err(error.to_string());
         }
         tracing::warn!(
@@ -145,9 +167,13 @@ impl Rebuilds {
 
     /// Notes that the new file was begun and everything is read again.
     pub async fn begun(&self) -> Result<(), String> {
-        let Some(mut order) = self.wanted.borrow().clone() else { return Ok(()) };
+        let Some(mut order) = self.wanted.borrow().clone() else {
+            return Ok(());
+        };
         (order.begun_ms, order.problem) = (Some(now_ms()), None);
-        self.write(&order).await.map_err(|error| error.to_string())?;
+        self.write(&order)
+            .await
+            .map_err(|error| error.to_string())?;
         self.wanted.send_replace(None);
         Ok(())
     }

@@ -108,7 +108,12 @@ impl Journal {
     pub async fn look_after(self, mut shutdown: Shutdown) {
         let mut pause = LOOK_PAUSE;
         loop {
-            let is_open = self.0.database.load().as_ref().is_some_and(|open| open.is_at(self.path()));
+            let is_open = self
+                .0
+                .database
+                .load()
+                .as_ref()
+                .is_some_and(|open| open.is_at(self.path()));
             if is_open {
                 pause = LOOK_PAUSE;
             } else {
@@ -142,7 +147,9 @@ impl Journal {
     /// Hears that something of the log was acknowledged before, and will not come again.
     pub(super) async fn was_read(&self) {
         self.0.was_read.store(true, Ordering::Relaxed);
-        let Some(open) = self.0.database.load_full() else { return };
+        let Some(open) = self.0.database.load_full() else {
+            return;
+        };
         if let Err(error) = look_for_lack(&open).await {
             tracing::warn!(%error, "whether the read model's file lacks something is not known yet");
         }
@@ -160,7 +167,11 @@ impl Journal {
 
     /// What is wrong with it now.
     pub fn fault(&self) -> Option<String> {
-        self.0.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Where its file is.
@@ -213,7 +224,10 @@ impl Journal {
     }
 
     pub(super) fn database(&self) -> Result<Arc<Database>, JournalError> {
-        self.0.database.load_full().ok_or_else(|| JournalError::Away(self.fault().unwrap_or_default()))
+        self.0
+            .database
+            .load_full()
+            .ok_or_else(|| JournalError::Away(self.fault().unwrap_or_default()))
     }
 
     /// Writes a batch in one transaction; what can never be written is returned and does not stop the rest.
@@ -225,7 +239,9 @@ impl Journal {
         let was_read = self.0.was_read.load(Ordering::Relaxed);
         let written = write_all(&mut connection, batch, was_read).await;
         // It is acknowledged next.
-        self.0.was_read.store(was_read || written.is_ok(), Ordering::Relaxed);
+        self.0
+            .was_read
+            .store(was_read || written.is_ok(), Ordering::Relaxed);
         self.note(written.as_ref().err().map(ToString::to_string));
         if written.is_err() {
             // SQLite may have ended the transaction by itself, as it does when the disk is full, and the connection would
@@ -258,7 +274,10 @@ impl Journal {
     pub async fn fill_up(&self, is_full: bool) {
         let pages = if is_full { 1 } else { 1 << 30 };
         let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
-        sqlx::query(limit).execute(&self.database().unwrap().writer).await.unwrap();
+        sqlx::query(limit)
+            .execute(&self.database().unwrap().writer)
+            .await
+            .unwrap();
     }
 
     /// Closes the connections; the write-ahead log is folded into the file.
@@ -293,7 +312,10 @@ async fn write_all(
                     rejected.push(Rejected { index, reason });
                 }
             }
-            Err(error) => rejected.push(Rejected { index, reason: error.to_string() }),
+            Err(error) => rejected.push(Rejected {
+                index,
+                reason: error.to_string(),
+            }),
         }
     }
     transaction.commit().await?;

@@ -28,7 +28,10 @@ const USER: &str = "US.1";
 const PHONE: &str = "491701";
 
 /// More than any test writes.
-const MANY: Bound = Bound { items: 100, bytes: 1 << 20 };
+const MANY: Bound = Bound {
+    items: 100,
+    bytes: 1 << 20,
+};
 
 struct Log {
     works: Vec<Work>,
@@ -72,22 +75,32 @@ impl Log {
     }
 
     fn message(mut self, wamid: &str, user: Option<&str>, phone: Option<&str>, text: &str) -> Self {
-        let mut message = json!({"id": wamid, "type": "text", "timestamp": "1000", "text": {"body": text}});
+        let mut message =
+            json!({"id": wamid, "type": "text", "timestamp": "1000", "text": {"body": text}});
         if let Some(phone) = phone {
             message["from"] = phone.into();
         }
         if let Some(user) = user {
             message["from_user_id"] = user.into();
         }
-        let key = user.map(ConversationKey::user).or(phone.map(ConversationKey::phone)).unwrap();
+        let key = user
+            .map(ConversationKey::user)
+            .or(phone.map(ConversationKey::phone))
+            .unwrap();
         let value = json!({"metadata": {"phone_number_id": NUMBER}, "messages": [message],
             "contacts": [{"profile": {"name": "Ana"}}]});
-        self.push(wamid, Family::Update(Class::Message), key, &envelope(&value));
+        self.push(
+            wamid,
+            Family::Update(Class::Message),
+            key,
+            &envelope(&value),
+        );
         self
     }
 
     fn status(mut self, wamid: &str, status: &str, more: &Value) -> Self {
-        let mut body = json!({"id": wamid, "status": status, "timestamp": "2000", "recipient_id": PHONE});
+        let mut body =
+            json!({"id": wamid, "status": status, "timestamp": "2000", "recipient_id": PHONE});
         for (key, value) in more.as_object().unwrap() {
             body[key] = value.clone();
         }
@@ -96,7 +109,12 @@ impl Log {
         }
         let value = json!({"metadata": {"phone_number_id": NUMBER}, "statuses": [body]});
         let id = format!("{wamid}:{status}");
-        self.push(&id, Family::Update(Class::Status), ConversationKey::phone(PHONE), &envelope(&value));
+        self.push(
+            &id,
+            Family::Update(Class::Status),
+            ConversationKey::phone(PHONE),
+            &envelope(&value),
+        );
         self
     }
 
@@ -107,17 +125,31 @@ impl Log {
     }
 
     fn queued(self, id: &str) -> Self {
-        self.record(&format!("{id}:queued"), &Record::ReplyQueued { command: Box::new(command(id)) })
+        self.record(
+            &format!("{id}:queued"),
+            &Record::ReplyQueued {
+                command: Box::new(command(id)),
+            },
+        )
     }
 
     fn sent(self, id: &str, wamid: &str) -> Self {
-        let record = Record::ReplySent { command: Box::new(command(id)), wamid: wamid.into(), attempts: 1 };
+        let record = Record::ReplySent {
+            command: Box::new(command(id)),
+            wamid: wamid.into(),
+            attempts: 1,
+        };
         self.record(&format!("{id}:sent"), &record)
     }
 
     fn failed(self, id: &str, ambiguous: bool) -> Self {
         let command = Box::new(command(id));
-        let record = Record::ReplyFailed { command, code: None, reason: "no answer".into(), ambiguous };
+        let record = Record::ReplyFailed {
+            command,
+            code: None,
+            reason: "no answer".into(),
+            ambiguous,
+        };
         self.record(&format!("{id}:failed"), &record)
     }
 }
@@ -132,17 +164,29 @@ fn command(id: &str) -> SendCommand {
         id: id.into(),
         tenant: TenantId::new("acme").unwrap(),
         phone_number_id: PhoneNumberId::new(NUMBER).unwrap(),
-        to: Recipient { user_id: None, phone: Some(PHONE.into()) },
-        content: Content::Text { body: "hello".into(), preview_url: false },
+        to: Recipient {
+            user_id: None,
+            phone: Some(PHONE.into()),
+        },
+        content: Content::Text {
+            body: "hello".into(),
+            preview_url: false,
+        },
         reply_to: None,
-        origin: Origin::Api { key: "k1".into(), request: None },
+        origin: Origin::Api {
+            key: "k1".into(),
+            request: None,
+        },
         created_ms: 1_500_000,
     }
 }
 
 async fn open() -> (TempDir, Journal) {
     let directory = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}/deep/down/journal.db", directory.path().display());
+    let url = format!(
+        "sqlite://{}/deep/down/journal.db",
+        directory.path().display()
+    );
     let journal = Journal::open(&url).await.unwrap();
     (directory, journal)
 }
@@ -154,7 +198,11 @@ async fn written(log: &Log) -> (TempDir, Journal) {
 }
 
 async fn conversations(journal: &Journal) -> Vec<Conversation> {
-    journal.conversations("acme", None, None, MANY).await.unwrap().items
+    journal
+        .conversations("acme", None, None, MANY)
+        .await
+        .unwrap()
+        .items
 }
 
 async fn message(journal: &Journal, id: &str) -> StoredMessage {
@@ -165,7 +213,13 @@ async fn everything(journal: &Journal) -> (Vec<Conversation>, Vec<StoredMessage>
     let conversations = conversations(journal).await;
     let mut messages = Vec::new();
     for conversation in &conversations {
-        messages.extend(journal.messages("acme", &conversation.id, None, MANY).await.unwrap().items);
+        messages.extend(
+            journal
+                .messages("acme", &conversation.id, None, MANY)
+                .await
+                .unwrap()
+                .items,
+        );
     }
     (conversations, messages)
 }
@@ -194,9 +248,18 @@ fn what_the_edge_took_for_something_that_is_not_in_it_says_so() {
         work.head = Arc::new(head);
         fold::fold(&work)
     };
-    assert_eq!(fold(Class::Message, "message.text", json!({})), Err(FoldError::NoMessage));
-    assert_eq!(fold(Class::Message, "call.connect", json!({"calls": [{}]})), Ok(Entry::Nothing));
-    assert_eq!(fold(Class::Status, "status.read", json!({})), Err(FoldError::NoStatus));
+    assert_eq!(
+        fold(Class::Message, "message.text", json!({})),
+        Err(FoldError::NoMessage)
+    );
+    assert_eq!(
+        fold(Class::Message, "call.connect", json!({"calls": [{}]})),
+        Ok(Entry::Nothing)
+    );
+    assert_eq!(
+        fold(Class::Status, "status.read", json!({})),
+        Err(FoldError::NoStatus)
+    );
     for status in [json!(null), json!({"status": "read"})] {
         assert_eq!(
             fold(Class::Status, "status.read", json!({"statuses": [status]})),
@@ -204,24 +267,47 @@ fn what_the_edge_took_for_something_that_is_not_in_it_says_so() {
         );
     }
     let unknown = json!({"statuses": [{"id": "w", "status": "seen twice"}]});
-    assert_eq!(fold(Class::Status, "status.seen_twice", unknown), Ok(Entry::Nothing));
+    assert_eq!(
+        fold(Class::Status, "status.seen_twice", unknown),
+        Ok(Entry::Nothing)
+    );
 }
 
 #[tokio::test]
 async fn a_conversation_and_its_messages_are_there_to_read() {
     let (_directory, journal) = written(&a_day()).await;
     let (conversations, messages) = everything(&journal).await;
-    let [conversation] = &conversations[..] else { panic!("{conversations:?}") };
+    let [conversation] = &conversations[..] else {
+        panic!("{conversations:?}")
+    };
     assert_eq!((conversation.incoming, conversation.outgoing), (2, 2));
-    assert_eq!((conversation.user_id.as_deref(), conversation.phone.as_deref()), (Some(USER), Some(PHONE)));
-    assert_eq!((conversation.name.as_deref(), conversation.last_text.as_str()), (Some("Ana"), "hello"));
+    assert_eq!(
+        (
+            conversation.user_id.as_deref(),
+            conversation.phone.as_deref()
+        ),
+        (Some(USER), Some(PHONE))
+    );
+    assert_eq!(
+        (
+            conversation.name.as_deref(),
+            conversation.last_text.as_str()
+        ),
+        (Some("Ana"), "hello")
+    );
     assert_eq!(messages.len(), 4);
     let sent = message(&journal, "m1").await;
-    assert_eq!((sent.progress.status, sent.wamid.as_deref()), (Status::Delivered, Some("wamid.out1")));
+    assert_eq!(
+        (sent.progress.status, sent.wamid.as_deref()),
+        (Status::Delivered, Some("wamid.out1"))
+    );
     assert_eq!(sent.progress.times[&Status::Sent], 2_000_000);
     let failed = message(&journal, "m2").await;
     assert_eq!(failed.progress.shown_fault().unwrap().reason, "no answer");
-    assert_eq!(message(&journal, "wamid.in1").await.text.as_deref(), Some("hi"));
+    assert_eq!(
+        message(&journal, "wamid.in1").await.text.as_deref(),
+        Some("hi")
+    );
     assert_eq!(journal.message("globex", "m1").await.unwrap(), None);
 }
 
@@ -239,35 +325,61 @@ async fn writing_the_whole_log_again_changes_nothing_even_after_forgetting_its_i
 
 #[tokio::test]
 async fn statuses_that_come_before_their_message_wait_for_it() {
-    let log = Log::new().status("wamid.x", "read", &json!({})).status("wamid.x", "sent", &json!({}));
+    let log =
+        Log::new()
+            .status("wamid.x", "read", &json!({}))
+            .status("wamid.x", "sent", &json!({}));
     let (_directory, journal) = written(&log).await;
     assert_eq!(conversations(&journal).await, []);
-    journal.write_batch(&Log::new().queued("m1").sent("m1", "wamid.x").works).await.unwrap();
+    journal
+        .write_batch(&Log::new().queued("m1").sent("m1", "wamid.x").works)
+        .await
+        .unwrap();
     assert_eq!(message(&journal, "m1").await.progress.status, Status::Read);
 }
 
 #[tokio::test]
 async fn a_lost_answer_is_resolved_by_a_status_that_repeats_our_id() {
-    let log = Log::new().queued("m1").failed("m1", true).status("wamid.y", "delivered", &json!({})).status(
-        "wamid.y",
-        "sent",
-        &json!({"biz_opaque_callback_data": "m1"}),
-    );
+    let log = Log::new()
+        .queued("m1")
+        .failed("m1", true)
+        .status("wamid.y", "delivered", &json!({}))
+        .status(
+            "wamid.y",
+            "sent",
+            &json!({"biz_opaque_callback_data": "m1"}),
+        );
     let (_directory, journal) = written(&log).await;
     let found = message(&journal, "m1").await;
-    assert_eq!((found.progress.status, found.wamid.as_deref()), (Status::Delivered, Some("wamid.y")));
+    assert_eq!(
+        (found.progress.status, found.wamid.as_deref()),
+        (Status::Delivered, Some("wamid.y"))
+    );
     assert_eq!(found.progress.shown_fault(), None);
 }
 
 #[tokio::test]
 async fn two_conversations_that_prove_to_be_one_person_become_one_and_both_ids_lead_there() {
-    let apart = Log::new().message("w1", None, Some(PHONE), "a").message("w2", Some(USER), None, "b");
+    let apart =
+        Log::new()
+            .message("w1", None, Some(PHONE), "a")
+            .message("w2", Some(USER), None, "b");
     let (_directory, journal) = written(&apart).await;
     let old = conversations(&journal).await;
     assert_eq!(old.len(), 2);
-    journal.write_batch(&Log::new().message("w3", Some(USER), Some(PHONE), "c").works).await.unwrap();
+    journal
+        .write_batch(&Log::new().message("w3", Some(USER), Some(PHONE), "c").works)
+        .await
+        .unwrap();
     let (conversations, messages) = everything(&journal).await;
-    assert_eq!((conversations.len(), messages.len(), conversations[0].incoming), (1, 3, 3));
+    assert_eq!(
+        (
+            conversations.len(),
+            messages.len(),
+            conversations[0].incoming
+        ),
+        (1, 3, 3)
+    );
     for id in old.iter().map(|conversation| &conversation.id) {
         let now = journal.conversation_id("acme", id).await.unwrap();
         assert_eq!(now.as_ref(), Some(&conversations[0].id));
@@ -281,15 +393,20 @@ async fn a_phone_number_that_passes_to_somebody_else_starts_a_new_conversation()
         .message("w2", Some("US.2"), Some(PHONE), "b")
         .message("w3", None, Some(PHONE), "c");
     let (_directory, journal) = written(&log).await;
-    let mut counts: Vec<_> =
-        conversations(&journal).await.into_iter().map(|one| (one.user_id.unwrap(), one.incoming)).collect();
+    let mut counts: Vec<_> = conversations(&journal)
+        .await
+        .into_iter()
+        .map(|one| (one.user_id.unwrap(), one.incoming))
+        .collect();
     counts.sort();
     assert_eq!(counts, [("US.1".to_owned(), 1), ("US.2".to_owned(), 2)]);
 }
 
 #[tokio::test]
 async fn a_status_that_names_both_ids_completes_the_conversation() {
-    let log = Log::new().sent("m1", "w").status("w", "sent", &json!({"recipient_user_id": USER}));
+    let log = Log::new()
+        .sent("m1", "w")
+        .status("w", "sent", &json!({"recipient_user_id": USER}));
     let (_directory, journal) = written(&log).await;
     let found = conversations(&journal).await;
     assert_eq!((found.len(), found[0].user_id.as_deref()), (1, Some(USER)));
@@ -300,35 +417,64 @@ async fn what_was_sent_from_the_app_is_an_outgoing_message() {
     let mut log = Log::new();
     let echo = json!({"id": "wamid.e", "from": "49", "to": PHONE, "type": "text", "timestamp": "3000", "text": {"body": "by hand"}});
     let value = json!({"metadata": {"phone_number_id": NUMBER}, "message_echoes": [echo]});
-    log.push("wamid.e", Family::Update(Class::Message), ConversationKey::phone(PHONE), &envelope(&value));
+    log.push(
+        "wamid.e",
+        Family::Update(Class::Message),
+        ConversationKey::phone(PHONE),
+        &envelope(&value),
+    );
     let (_directory, journal) = written(&log).await;
     let found = message(&journal, "wamid.e").await;
-    assert_eq!((found.direction.as_str(), found.text.as_deref()), ("out", Some("by hand")));
+    assert_eq!(
+        (found.direction.as_str(), found.text.as_deref()),
+        ("out", Some("by hand"))
+    );
 }
 
 #[tokio::test]
 async fn poison_is_reported_by_its_place_and_does_not_stop_the_others() {
     let mut log = Log::new().queued("m1");
-    log.push("bad", Family::Update(Class::Message), ConversationKey::none(), &json!("not an envelope"));
-    log.push("worse", Family::Record, ConversationKey::none(), &json!({"type": "from_the_future"}));
+    log.push(
+        "bad",
+        Family::Update(Class::Message),
+        ConversationKey::none(),
+        &json!("not an envelope"),
+    );
+    log.push(
+        "worse",
+        Family::Record,
+        ConversationKey::none(),
+        &json!({"type": "from_the_future"}),
+    );
     let log = log.queued("m2");
     let (_directory, journal) = open().await;
     let rejected = journal.write_batch(&log.works).await.unwrap();
-    assert_eq!(rejected.iter().map(|one| one.index).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        rejected.iter().map(|one| one.index).collect::<Vec<_>>(),
+        [1, 2]
+    );
     assert_eq!(conversations(&journal).await[0].outgoing, 2);
 }
 
 #[tokio::test]
 async fn pages_follow_one_another_without_gap_or_repeat() {
-    let log = (0..7).fold(Log::new(), |log, at| log.message(&format!("w{at}"), Some(USER), None, "x"));
+    let log = (0..7).fold(Log::new(), |log, at| {
+        log.message(&format!("w{at}"), Some(USER), None, "x")
+    });
     let (_directory, journal) = written(&log).await;
     let conversation = conversations(&journal).await.remove(0).id;
     let mut seen: Vec<u64> = Vec::new();
     let mut after = None;
     loop {
         let three = Bound { items: 3, ..MANY };
-        let page = journal.messages("acme", &conversation, after, three).await.unwrap();
-        after = page.items.last().map(|last| (last.created_ms, last.sequence));
+        let page = journal
+            .messages("acme", &conversation, after, three)
+            .await
+            .unwrap();
+        after = page
+            .items
+            .last()
+            .map(|last| (last.created_ms, last.sequence));
         seen.extend(page.items.iter().map(|message| message.sequence));
         if !page.more {
             break;
@@ -340,37 +486,66 @@ async fn pages_follow_one_another_without_gap_or_repeat() {
 #[tokio::test]
 async fn a_page_ends_before_its_bytes_are_too_many_and_has_at_least_one_message() {
     let sizes = [10, 40_000, 10, 10_000, 10_000, 10_000, 10];
-    let log = sizes.iter().enumerate().fold(Log::new(), |log, (at, bytes)| {
-        log.message(&format!("w{at}"), Some(USER), None, &"x".repeat(*bytes))
-    });
+    let log = sizes
+        .iter()
+        .enumerate()
+        .fold(Log::new(), |log, (at, bytes)| {
+            log.message(&format!("w{at}"), Some(USER), None, &"x".repeat(*bytes))
+        });
     let (_directory, journal) = written(&log).await;
     let conversation = conversations(&journal).await.remove(0).id;
     let (mut pages, mut after) = (Vec::new(), None);
     loop {
-        let bound = Bound { items: 100, bytes: 45_000 };
-        let page = journal.messages("acme", &conversation, after, bound).await.unwrap();
-        after = page.items.last().map(|last| (last.created_ms, last.sequence));
-        pages.push(page.items.iter().map(|message| message.sequence).collect::<Vec<_>>());
+        let bound = Bound {
+            items: 100,
+            bytes: 45_000,
+        };
+        let page = journal
+            .messages("acme", &conversation, after, bound)
+            .await
+            .unwrap();
+        after = page
+            .items
+            .last()
+            .map(|last| (last.created_ms, last.sequence));
+        pages.push(
+            page.items
+                .iter()
+                .map(|message| message.sequence)
+                .collect::<Vec<_>>(),
+        );
         if !page.more {
             break;
         }
     }
-    assert_eq!(pages, [vec![7, 6, 5], vec![4, 3], vec![2], vec![1]], "the text is in it twice");
+    assert_eq!(
+        pages,
+        [vec![7, 6, 5], vec![4, 3], vec![2], vec![1]],
+        "the text is in it twice"
+    );
 }
 
 #[tokio::test]
 async fn after_a_full_disk_the_next_batch_is_written() {
     let (directory, journal) = open().await;
-    let log = (0..40)
-        .fold(Log::new(), |log, at| log.message(&format!("w{at}"), Some(USER), None, &"x".repeat(4096)));
+    let log = (0..40).fold(Log::new(), |log, at| {
+        log.message(&format!("w{at}"), Some(USER), None, &"x".repeat(4096))
+    });
     journal.fill_up(true).await;
     let error = journal.write_batch(&log.works).await.unwrap_err();
     assert!(error.to_string().contains("full"), "{error}");
     journal.fill_up(false).await;
     assert!(journal.write_batch(&log.works).await.unwrap().is_empty());
     assert_eq!(everything(&journal).await.1.len(), 40);
-    let mode = std::fs::metadata(directory.path().join("deep/down/journal.db")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600, "what people wrote is for its owner's eyes");
+    let mode = std::fs::metadata(directory.path().join("deep/down/journal.db"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(
+        mode & 0o777,
+        0o600,
+        "what people wrote is for its owner's eyes"
+    );
 }
 
 #[tokio::test]
@@ -382,7 +557,9 @@ async fn what_came_on_standby_is_in_the_conversation_with_a_mark() {
     };
     let text = |id: &str, more: Value| {
         let mut text = json!({"id": id, "type": "text", "timestamp": "1000", "text": {"body": id}});
-        text.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        text.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         text
     };
     let mut log = Log::new().message("w1", Some(USER), Some(PHONE), "hi");
@@ -396,26 +573,51 @@ async fn what_came_on_standby_is_in_the_conversation_with_a_mark() {
     assert_eq!(journal.write_batch(&log.works).await.unwrap(), []);
     let found = conversations(&journal).await;
     assert_eq!(found.len(), 1);
-    let mut messages = journal.messages("acme", &found[0].id, None, MANY).await.unwrap().items;
+    let mut messages = journal
+        .messages("acme", &found[0].id, None, MANY)
+        .await
+        .unwrap()
+        .items;
     messages.sort_by_key(|message| message.sequence);
     let marks: Vec<_> = messages
         .iter()
         .map(|message| {
-            (message.direction.as_str(), message.origin.as_ref().map(|origin| value(origin)["by"].clone()))
+            (
+                message.direction.as_str(),
+                message
+                    .origin
+                    .as_ref()
+                    .map(|origin| value(origin)["by"].clone()),
+            )
         })
         .collect();
-    assert_eq!(marks, [("in", None), ("in", Some(json!("standby"))), ("out", Some(json!("standby")))]);
+    assert_eq!(
+        marks,
+        [
+            ("in", None),
+            ("in", Some(json!("standby"))),
+            ("out", Some(json!("standby")))
+        ]
+    );
 }
 
 #[tokio::test]
 async fn an_address_that_is_no_sqlite_file_is_refused_in_words() {
-    for url in ["postgres://db/x", "sqlite::memory:", "sqlite://", "journal.db"] {
+    for url in [
+        "postgres://db/x",
+        "sqlite::memory:",
+        "sqlite://",
+        "journal.db",
+    ] {
         let error = Journal::open(url).await.unwrap_err();
         assert!(matches!(error, JournalError::Url { .. }), "{url}: {error}");
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     let below = format!("sqlite://{}/x/journal.db", file.path().display());
-    assert!(matches!(Journal::open(&below).await.unwrap_err(), JournalError::Directory { .. }));
+    assert!(matches!(
+        Journal::open(&below).await.unwrap_err(),
+        JournalError::Directory { .. }
+    ));
 }
 
 proptest! {

@@ -12,15 +12,20 @@ use std::collections::BTreeMap;
 const LAST_TEXT_CHARS_MAX: usize = 160;
 
 /// Writes an entry unless its update was written before.
-pub async fn entry(db: &mut SqliteConnection, work: &Work, entry: &Entry) -> Result<(), sqlx::Error> {
+pub async fn entry(
+    db: &mut SqliteConnection,
+    work: &Work,
+    entry: &Entry,
+) -> Result<(), sqlx::Error> {
     let tenant = work.head.tenant.as_str();
-    let seen =
-        sqlx::query("INSERT INTO updates (tenant, id, seen_ms) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")
-            .bind(tenant)
-            .bind(work.head.id.as_str())
-            .bind(integer(work.head.received_ms))
-            .execute(&mut *db)
-            .await?;
+    let seen = sqlx::query(
+        "INSERT INTO updates (tenant, id, seen_ms) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+    )
+    .bind(tenant)
+    .bind(work.head.id.as_str())
+    .bind(integer(work.head.received_ms))
+    .execute(&mut *db)
+    .await?;
     if seen.rows_affected() == 0 {
         return Ok(());
     }
@@ -28,8 +33,14 @@ pub async fn entry(db: &mut SqliteConnection, work: &Work, entry: &Entry) -> Res
         Entry::Message(entry) => message(db, tenant, entry).await,
         Entry::Status(entry) => status(db, tenant, entry).await,
         Entry::Contact(entry) => {
-            let between = Between { tenant, phone_number_id: &entry.phone_number_id, person: &entry.person };
-            contact::conversation(db, between, entry.received_ms).await.map(drop)
+            let between = Between {
+                tenant,
+                phone_number_id: &entry.phone_number_id,
+                person: &entry.person,
+            };
+            contact::conversation(db, between, entry.received_ms)
+                .await
+                .map(drop)
         }
         Entry::Nothing => Ok(()),
     }
@@ -49,7 +60,11 @@ struct Stored {
     progress: Progress,
 }
 
-async fn message(db: &mut SqliteConnection, tenant: &str, entry: &MessageEntry) -> Result<(), sqlx::Error> {
+async fn message(
+    db: &mut SqliteConnection,
+    tenant: &str,
+    entry: &MessageEntry,
+) -> Result<(), sqlx::Error> {
     let known = match find(db, tenant, Some(&entry.id), None).await? {
         Some(known) => Some(known),
         None => find(db, tenant, None, entry.wamid.as_deref()).await?,
@@ -66,19 +81,29 @@ async fn message(db: &mut SqliteConnection, tenant: &str, entry: &MessageEntry) 
     save(db, tenant, &stored).await
 }
 
-async fn status(db: &mut SqliteConnection, tenant: &str, entry: &StatusEntry) -> Result<(), sqlx::Error> {
+async fn status(
+    db: &mut SqliteConnection,
+    tenant: &str,
+    entry: &StatusEntry,
+) -> Result<(), sqlx::Error> {
     let known = match find(db, tenant, None, Some(&entry.wamid)).await? {
         Some(known) => Some(known),
         None => find(db, tenant, entry.message.as_deref(), None).await?,
     };
-    let Some(mut stored) = known else { return hold(db, tenant, entry).await };
+    let Some(mut stored) = known else {
+        return hold(db, tenant, entry).await;
+    };
     stored.progress.advance(&entry.step);
     if stored.wamid.is_none() {
         // Meta's answer was lost, and its id comes to light only now.
         stored.wamid = Some(entry.wamid.clone());
         claim_held(db, tenant, &mut stored).await?;
     }
-    let between = Between { tenant, phone_number_id: &stored.phone_number_id, person: &entry.person };
+    let between = Between {
+        tenant,
+        phone_number_id: &stored.phone_number_id,
+        person: &entry.person,
+    };
     contact::identify(db, between, &stored.conversation, entry.step.at_ms).await?;
     save(db, tenant, &stored).await
 }
@@ -103,7 +128,11 @@ async fn find(
         .bind(wamid),
         (None, None) => return Ok(None),
     };
-    query.fetch_optional(db).await?.map(|row| stored(&row)).transpose()
+    query
+        .fetch_optional(db)
+        .await?
+        .map(|row| stored(&row))
+        .transpose()
 }
 
 fn stored(row: &SqliteRow) -> Result<Stored, sqlx::Error> {
@@ -119,14 +148,21 @@ fn stored(row: &SqliteRow) -> Result<Stored, sqlx::Error> {
 /// Reads the columns that hold a message's progress.
 pub fn progress(row: &SqliteRow) -> Result<Progress, sqlx::Error> {
     let decode = |error: serde_json::Error| sqlx::Error::Decode(Box::new(error));
-    let times: BTreeMap<String, u64> = serde_json::from_str(row.try_get("status_times")?).map_err(decode)?;
+    let times: BTreeMap<String, u64> =
+        serde_json::from_str(row.try_get("status_times")?).map_err(decode)?;
     // A status that only a newer version knows is passed over.
-    let times = times.into_iter().filter_map(|(name, at_ms)| Some((Status::parse(&name)?, at_ms))).collect();
+    let times = times
+        .into_iter()
+        .filter_map(|(name, at_ms)| Some((Status::parse(&name)?, at_ms)))
+        .collect();
     let fault: Option<&str> = row.try_get("fault")?;
     Ok(Progress {
         status: Status::parse(row.try_get("status")?).unwrap_or(Status::Received),
         times,
-        fault: fault.map(serde_json::from_str).transpose().map_err(decode)?,
+        fault: fault
+            .map(serde_json::from_str)
+            .transpose()
+            .map_err(decode)?,
     })
 }
 
@@ -135,7 +171,11 @@ async fn insert(
     tenant: &str,
     entry: &MessageEntry,
 ) -> Result<Stored, sqlx::Error> {
-    let between = Between { tenant, phone_number_id: &entry.phone_number_id, person: &entry.person };
+    let between = Between {
+        tenant,
+        phone_number_id: &entry.phone_number_id,
+        person: &entry.person,
+    };
     let conversation = contact::conversation(db, between, entry.created_ms).await?;
     let progress = Progress::begin(&entry.step);
     sqlx::query(
@@ -160,7 +200,10 @@ async fn insert(
     .bind(integer(entry.sequence))
     .execute(&mut *db)
     .await?;
-    let text = entry.text.clone().unwrap_or_else(|| format!("[{}]", entry.kind));
+    let text = entry
+        .text
+        .clone()
+        .unwrap_or_else(|| format!("[{}]", entry.kind));
     let text: String = text.chars().take(LAST_TEXT_CHARS_MAX).collect();
     contact::count(db, &conversation, entry, &text).await?;
     Ok(Stored {
@@ -188,7 +231,11 @@ async fn save(db: &mut SqliteConnection, tenant: &str, stored: &Stored) -> Resul
 }
 
 /// Applies the statuses that waited for this message.
-async fn claim_held(db: &mut SqliteConnection, tenant: &str, stored: &mut Stored) -> Result<(), sqlx::Error> {
+async fn claim_held(
+    db: &mut SqliteConnection,
+    tenant: &str,
+    stored: &mut Stored,
+) -> Result<(), sqlx::Error> {
     let rows = sqlx::query(
         "DELETE FROM held_statuses WHERE tenant = ?1 AND (wamid = ?2 OR message = ?3)
          RETURNING wamid, status, at_ms, fault",
@@ -199,7 +246,9 @@ async fn claim_held(db: &mut SqliteConnection, tenant: &str, stored: &mut Stored
     .fetch_all(db)
     .await?;
     for row in rows {
-        let Some(step) = held::step(&row)? else { continue };
+        let Some(step) = held::step(&row)? else {
+            continue;
+        };
         stored.progress.advance(&step);
         if stored.wamid.is_none() {
             stored.wamid = Some(row.try_get("wamid")?);

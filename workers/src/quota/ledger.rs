@@ -70,7 +70,10 @@ impl Ledger {
 type Entries = HashMap<TenantId, HashMap<String, Written>>;
 
 fn note(ledger: &mut Entries, tenant: &TenantId, key: &str, bytes: Option<u64>, now: Instant) {
-    ledger.entry(tenant.clone()).or_default().insert(key.to_owned(), Written { bytes, at: now });
+    ledger
+        .entry(tenant.clone())
+        .or_default()
+        .insert(key.to_owned(), Written { bytes, at: now });
 }
 
 fn forget(ledger: &mut Entries, now: Instant) {
@@ -88,18 +91,41 @@ mod tests {
     #[test]
     fn what_was_just_written_counts_until_it_is_shown() {
         let (ledger, limits) = (Ledger::default(), limits(&[("BOTS_MAX", "2")]));
-        let (acme, globex) = (TenantId::new("acme").unwrap(), TenantId::new("globex").unwrap());
+        let (acme, globex) = (
+            TenantId::new("acme").unwrap(),
+            TenantId::new("globex").unwrap(),
+        );
         let start = Instant::now();
-        let take = |tenant, key, now| ledger.take(&limits, tenant, Sizes::default(), (key, 1), now).is_ok();
+        let take = |tenant, key, now| {
+            ledger
+                .take(&limits, tenant, Sizes::default(), (key, 1), now)
+                .is_ok()
+        };
         assert!(take(&acme, "bot.acme.a", start) && take(&acme, "bot.acme.b", start));
-        assert!(take(&acme, "bot.acme.b", start), "the same again takes no more room");
-        assert!(!take(&acme, "bot.acme.c", start), "nobody has seen the first two yet, but they are there");
-        assert!(take(&globex, "bot.globex.a", start), "another tenant has room of its own");
+        assert!(
+            take(&acme, "bot.acme.b", start),
+            "the same again takes no more room"
+        );
+        assert!(
+            !take(&acme, "bot.acme.c", start),
+            "nobody has seen the first two yet, but they are there"
+        );
+        assert!(
+            take(&globex, "bot.globex.a", start),
+            "another tenant has room of its own"
+        );
         ledger.give_back(&acme, "bot.acme.a", start);
         assert!(take(&acme, "bot.acme.c", start));
         ledger.cancel(&acme, "bot.acme.c");
         assert!(take(&acme, "bot.acme.d", start));
-        assert!(take(&acme, "bot.acme.e", start + KEPT), "by then what is shown has them");
-        assert_eq!(ledger.0.lock().unwrap().len(), 1, "nothing is remembered for longer");
+        assert!(
+            take(&acme, "bot.acme.e", start + KEPT),
+            "by then what is shown has them"
+        );
+        assert_eq!(
+            ledger.0.lock().unwrap().len(),
+            1,
+            "nothing is remembered for longer"
+        );
     }
 }

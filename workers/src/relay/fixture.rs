@@ -27,11 +27,16 @@ pub(super) struct Fixture {
 impl Fixture {
     pub fn new() -> Self {
         let (master, data) = (VaultKey::generate(), VaultKey::generate());
-        let mut fixture = Self { snapshot: Snapshot::default(), master, data };
+        let mut fixture = Self {
+            snapshot: Snapshot::default(),
+            master,
+            data,
+        };
         let data_key = json!(fixture.data.seal_under(&fixture.master, "acme"));
         fixture.fold("datakey.acme", &data_key);
         let (secret, token) = (fixture.seal(APP_SECRET), fixture.seal("token"));
-        let app = json!({"id": "main", "tenant": "acme", "secrets": [secret], "verify_token": token});
+        let app =
+            json!({"id": "main", "tenant": "acme", "secrets": [secret], "verify_token": token});
         fixture.fold("app.main", &app);
         let number = json!({"id": "15550001", "tenant": "acme", "app": "main", "waba_id": "WABA", "access_token": token});
         fixture.fold("phone.15550001", &number);
@@ -44,12 +49,17 @@ impl Fixture {
 
     pub fn relay(&mut self, id: &str, url: &str, extra: Value) {
         let mut relay = json!({"id": id, "tenant": "acme", "url": url});
-        relay.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        relay
+            .as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
         self.fold(&format!("relay.acme.{id}"), &relay);
     }
 
     fn fold(&mut self, key: &str, value: &Value) {
-        self.snapshot.fold(key, Some(value.to_string().as_bytes())).unwrap();
+        self.snapshot
+            .fold(key, Some(value.to_string().as_bytes()))
+            .unwrap();
     }
 }
 
@@ -84,7 +94,10 @@ pub(super) fn work_for(relay: &str) -> Work {
         sequence: 1,
         attempt: 1,
         last_attempt: false,
-        target: Arc::new(Target { name: relay.to_owned(), ..Target::default() }),
+        target: Arc::new(Target {
+            name: relay.to_owned(),
+            ..Target::default()
+        }),
         answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),

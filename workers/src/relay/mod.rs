@@ -23,8 +23,7 @@ use std::time::Duration;
 /// A request was made to a relay that gets everything at most once, and its answer is not known.
 const POSTING: &str = "posting?";
 /// Why such an update is given up.
-const ANSWER_LOST: &str =
-    "its answer was lost, and it may have the update; it is not sent again (redelivery = \"at_most_once\")";
+const ANSWER_LOST: &str = "its answer was lost, and it may have the update; it is not sent again (redelivery = \"at_most_once\")";
 
 /// The work of the relay pool.
 #[derive(Debug)]
@@ -36,7 +35,10 @@ pub struct RelayJob {
 impl RelayJob {
     /// Makes the job; `timeout` is the longest time of a request to a relay that says none.
     pub fn new(platform: Platform, egress: Egress, timeout: Duration) -> Self {
-        Self { platform, sender: Sender { egress, timeout } }
+        Self {
+            platform,
+            sender: Sender { egress, timeout },
+        }
     }
 }
 
@@ -73,7 +75,9 @@ impl Job for RelayJob {
         }
         let relays = Snapshot::owned(&snapshot.relays, "relay", &head.tenant);
         let meant = relays.filter(|relay| relay.enabled && head.is_for(&relay.id));
-        meant.map(|relay| Arc::new(self.sender.target(relay))).collect()
+        meant
+            .map(|relay| Arc::new(self.sender.target(relay)))
+            .collect()
     }
 
     fn selects(&self, head: &Head, payload: &[u8], target: &Target) -> bool {
@@ -81,7 +85,9 @@ impl Job for RelayJob {
     }
 
     async fn run(&self, work: &Work) -> Verdict {
-        self.sender.deliver(&self.platform.snapshot(), self.platform.master(), work).await
+        self.sender
+            .deliver(&self.platform.snapshot(), self.platform.master(), work)
+            .await
     }
 }
 
@@ -112,7 +118,9 @@ impl Sender {
         let mut relays = Snapshot::owned(&snapshot.relays, "relay", &work.head.tenant);
         let relay = relays.find(|relay| relay.id.as_str() == name && relay.enabled);
         let Some(relay) = relay else {
-            return Verdict::dead(format!("relay {name}: it is not configured any more, or switched off"));
+            return Verdict::dead(format!(
+                "relay {name}: it is not configured any more, or switched off"
+            ));
         };
         if let Some(reason) = request::undecided(&work.head, relay, &work.payload) {
             return Verdict::dead(format!("relay {name}: {reason}"));
@@ -133,7 +141,9 @@ impl Sender {
         work: &Work,
     ) -> Outcome {
         if work.marks.has(POSTING) {
-            return Outcome::Final { reason: ANSWER_LOST.to_owned() };
+            return Outcome::Final {
+                reason: ANSWER_LOST.to_owned(),
+            };
         }
         work.marks.set(POSTING);
         if let Err(error) = work.persist().await {
@@ -141,8 +151,12 @@ impl Sender {
             return Outcome::retry(format!("nothing was sent: {error}"));
         }
         match self.post(snapshot, master, relay, work).await {
-            Outcome::Trouble(trouble) if trouble.kind == TroubleKind::TimedOut || trouble.is_broken() => {
-                Outcome::Final { reason: format!("{}; {ANSWER_LOST}", trouble.reason) }
+            Outcome::Trouble(trouble)
+                if trouble.kind == TroubleKind::TimedOut || trouble.is_broken() =>
+            {
+                Outcome::Final {
+                    reason: format!("{}; {ANSWER_LOST}", trouble.reason),
+                }
             }
             outcome => {
                 work.marks.clear(POSTING);
@@ -151,7 +165,13 @@ impl Sender {
         }
     }
 
-    async fn post(&self, snapshot: &Snapshot, master: &VaultKey, relay: &Relay, work: &Work) -> Outcome {
+    async fn post(
+        &self,
+        snapshot: &Snapshot,
+        master: &VaultKey,
+        relay: &Relay,
+        work: &Work,
+    ) -> Outcome {
         let signature = request::signature(snapshot, master, &work.head, relay, &work.payload);
         let mut headers = match signature.and_then(|signature| request::headers(&signature)) {
             Ok(headers) => headers,
@@ -162,7 +182,9 @@ impl Sender {
         }
         let timeout = relay.timeout().unwrap_or(self.timeout);
         let post = EgressRequest::post(&relay.url, headers, work.payload.clone(), timeout);
-        let egress = self.egress.of_tenant(snapshot.tenants.get(&relay.tenant).map(AsRef::as_ref));
+        let egress = self
+            .egress
+            .of_tenant(snapshot.tenants.get(&relay.tenant).map(AsRef::as_ref));
         match egress.request(post).await {
             Ok(answer) => {
                 let outcome = request::outcome(&answer);

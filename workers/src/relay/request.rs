@@ -63,7 +63,8 @@ fn unreadable(
     relay: &Relay,
     update: &LazyCell<Reading, impl FnOnce() -> Reading>,
 ) -> Option<String> {
-    let is_asked = !relay.fields.is_empty() || (!relay.phone_numbers.is_empty() && head.phone.is_none());
+    let is_asked =
+        !relay.fields.is_empty() || (!relay.phone_numbers.is_empty() && head.phone.is_none());
     match is_asked.then(|| update.as_ref()) {
         Some(Err(error @ ReadError::Json(_))) => Some(error.to_string()),
         _ => None,
@@ -96,7 +97,9 @@ fn receivers(snapshot: &Snapshot, head: &Head, payload: &[u8]) -> Vec<Arc<Relay>
     }
     let update = LazyCell::new(|| meta::read(payload));
     Snapshot::owned(&snapshot.relays, "relay", &head.tenant)
-        .filter(|relay| relay.enabled && head.is_for(&relay.id) && wants(snapshot, head, relay, &update))
+        .filter(|relay| {
+            relay.enabled && head.is_for(&relay.id) && wants(snapshot, head, relay, &update)
+        })
         .cloned()
         .collect()
 }
@@ -108,9 +111,20 @@ fn wants(
     relay: &Relay,
     update: &LazyCell<Reading, impl FnOnce() -> Reading>,
 ) -> bool {
-    let field = || update.as_ref().ok().and_then(|update| update.field.as_deref());
-    let waba = || update.as_ref().ok().and_then(|update| update.waba_id.as_deref());
-    (relay.fields.is_empty() || field().is_some_and(|field| relay.fields.iter().any(|f| f == field)))
+    let field = || {
+        update
+            .as_ref()
+            .ok()
+            .and_then(|update| update.field.as_deref())
+    };
+    let waba = || {
+        update
+            .as_ref()
+            .ok()
+            .and_then(|update| update.waba_id.as_deref())
+    };
+    (relay.fields.is_empty()
+        || field().is_some_and(|field| relay.fields.iter().any(|f| f == field)))
         && (relay.phone_numbers.is_empty() || concerns_a_number(snapshot, head, relay, waba))
 }
 
@@ -124,7 +138,10 @@ fn concerns_a_number<'a>(
     match &head.phone {
         Some(phone) => relay.phone_numbers.contains(phone),
         None => waba().is_some_and(|waba| {
-            let mut numbers = relay.phone_numbers.iter().filter_map(|id| snapshot.phones.get(id));
+            let mut numbers = relay
+                .phone_numbers
+                .iter()
+                .filter_map(|id| snapshot.phones.get(id));
             numbers.any(|number| number.waba_id == waba)
         }),
     }
@@ -150,9 +167,16 @@ pub(super) fn signature(
 
 /// What may sign an update for a relay. A signature of an app says that Meta sent the bytes, to every tenant whose
 /// numbers the app serves: what somebody edited gets one only where the app is that tenant's alone.
-fn signer<'a>(snapshot: &'a Snapshot, head: &'a Head, relay: &'a Relay) -> Result<Signer<'a>, Outcome> {
+fn signer<'a>(
+    snapshot: &'a Snapshot,
+    head: &'a Head,
+    relay: &'a Relay,
+) -> Result<Signer<'a>, Outcome> {
     if let Some(secret) = &relay.app_secret {
-        return Ok(Signer::Secret { scope: relay.scope(), secret });
+        return Ok(Signer::Secret {
+            scope: relay.scope(),
+            secret,
+        });
     }
     let app = head.app.as_ref().and_then(|id| snapshot.apps.get(id));
     if head.is_verbatim() {
@@ -160,13 +184,22 @@ fn signer<'a>(snapshot: &'a Snapshot, head: &'a Head, relay: &'a Relay) -> Resul
             return Ok(Signer::Meta(original));
         }
     } else if app.and_then(|app| app.tenant.as_ref()) != Some(&head.tenant) {
-        return Err(Outcome::Final { reason: NOT_OURS_TO_SIGN.to_owned() });
+        return Err(Outcome::Final {
+            reason: NOT_OURS_TO_SIGN.to_owned(),
+        });
     }
-    let not_configured = "the app that brought the update is not configured, so it cannot be signed";
+    let not_configured =
+        "the app that brought the update is not configured, so it cannot be signed";
     let app = app.ok_or_else(|| Outcome::retry(not_configured))?;
     let no_secret = "the app has no secret, so the update cannot be signed";
-    let secret = app.secrets.first().ok_or_else(|| Outcome::retry(no_secret))?;
-    Ok(Signer::Secret { scope: app.scope(), secret })
+    let secret = app
+        .secrets
+        .first()
+        .ok_or_else(|| Outcome::retry(no_secret))?;
+    Ok(Signer::Secret {
+        scope: app.scope(),
+        secret,
+    })
 }
 
 /// The headers Meta sends, and nothing of ours; some bots look at each of them.
@@ -189,7 +222,9 @@ pub(super) fn outcome(answer: &EgressAnswer) -> Outcome {
     match answer.status.as_u16() {
         200..=299 if answer.broke_off => Outcome::broke_off(answer),
         200..=299 => Outcome::Done,
-        400 | 413 | 415 | 422 => Outcome::Final { reason: format!("answered {}", answer.status.as_u16()) },
+        400 | 413 | 415 | 422 => Outcome::Final {
+            reason: format!("answered {}", answer.status.as_u16()),
+        },
         _ => Outcome::trouble(answer),
     }
 }
@@ -208,14 +243,19 @@ mod tests {
         let found = receivers(&fixture.snapshot, head, payload);
         let found: Vec<_> = found.iter().map(|relay| relay.id.to_string()).collect();
         let selected = |id: &&String| selects(&fixture.snapshot, head, payload, id);
-        assert!(found.iter().all(|id| selected(&id)), "whoever is looked at by name is found, too");
+        assert!(
+            found.iter().all(|id| selected(&id)),
+            "whoever is looked at by name is found, too"
+        );
         found
     }
 
     /// The signature that each relay gets an update with.
     fn signatures(fixture: &Fixture, head: &Head) -> Vec<Result<String, Outcome>> {
         let relays = receivers(&fixture.snapshot, head, PAYLOAD).into_iter();
-        relays.map(|relay| signature(&fixture.snapshot, &fixture.master, head, &relay, PAYLOAD)).collect()
+        relays
+            .map(|relay| signature(&fixture.snapshot, &fixture.master, head, &relay, PAYLOAD))
+            .collect()
     }
 
     #[test]
@@ -228,33 +268,57 @@ mod tests {
             ("other-number", json!({"phone_numbers": ["15550002"]})),
             ("messages", json!({"fields": ["messages"]})),
             ("templates", json!({"fields": ["template_status_update"]})),
-            ("both", json!({"fields": ["messages", "x"], "phone_numbers": ["15550001"]})),
+            (
+                "both",
+                json!({"fields": ["messages", "x"], "phone_numbers": ["15550001"]}),
+            ),
         ] {
             fixture.relay(id, "https://bot.example/", extra);
         }
-        assert_eq!(ids(&fixture, &head(Class::Message), PAYLOAD), ["all", "both", "messages", "number"]);
+        assert_eq!(
+            ids(&fixture, &head(Class::Message), PAYLOAD),
+            ["all", "both", "messages", "number"]
+        );
 
-        let account =
-            Head { phone: None, kind: "account.template_status_update".into(), ..head(Class::Account) };
+        let account = Head {
+            phone: None,
+            kind: "account.template_status_update".into(),
+            ..head(Class::Account)
+        };
         let change = json!({"field": "template_status_update", "value": {"event": "APPROVED"}});
         let payload = json!({"entry": [{"id": "WABA", "changes": [change]}]}).to_string();
-        assert_eq!(ids(&fixture, &account, payload.as_bytes()), ["all", "number", "templates"]);
+        assert_eq!(
+            ids(&fixture, &account, payload.as_bytes()),
+            ["all", "number", "templates"]
+        );
     }
 
     #[test]
     fn what_is_on_standby_passes_unchanged_to_whoever_takes_it_or_everything() {
         let mut fixture = Fixture::new();
         fixture.relay("all", "https://bot.example/", json!({}));
-        fixture.relay("messages", "https://bot.example/", json!({"fields": ["messages"]}));
+        fixture.relay(
+            "messages",
+            "https://bot.example/",
+            json!({"fields": ["messages"]}),
+        );
         fixture.relay(
             "standby",
             "https://bot.example/",
             json!({"fields": ["standby", "messaging_handovers"]}),
         );
         for field in ["standby", "messaging_handovers"] {
-            let head = Head { field: Some(field.to_owned()), ..head(Class::Message) };
-            let payload = json!({"entry": [{"id": "WABA", "changes": [{"field": field, "value": {}}]}]});
-            assert_eq!(ids(&fixture, &head, payload.to_string().as_bytes()), ["all", "standby"], "{field}");
+            let head = Head {
+                field: Some(field.to_owned()),
+                ..head(Class::Message)
+            };
+            let payload =
+                json!({"entry": [{"id": "WABA", "changes": [{"field": field, "value": {}}]}]});
+            assert_eq!(
+                ids(&fixture, &head, payload.to_string().as_bytes()),
+                ["all", "standby"],
+                "{field}"
+            );
         }
     }
 
@@ -262,9 +326,18 @@ mod tests {
     fn nothing_goes_out_that_nobody_owns_or_could_read() {
         let mut fixture = Fixture::new();
         fixture.relay("all", "https://bot.example/", json!({}));
-        let unrouted = Head { tenant: TenantId::unrouted(), ..head(Class::Account) };
-        let unreadable = Head { kind: "unreadable".into(), ..head(Class::Account) };
-        let foreign = Head { tenant: TenantId::new("acme-2").unwrap(), ..head(Class::Message) };
+        let unrouted = Head {
+            tenant: TenantId::unrouted(),
+            ..head(Class::Account)
+        };
+        let unreadable = Head {
+            kind: "unreadable".into(),
+            ..head(Class::Account)
+        };
+        let foreign = Head {
+            tenant: TenantId::new("acme-2").unwrap(),
+            ..head(Class::Message)
+        };
         for head in [unrouted, unreadable, foreign] {
             assert!(ids(&fixture, &head, PAYLOAD).is_empty(), "{head:?}");
         }
@@ -274,24 +347,55 @@ mod tests {
     fn a_payload_without_a_field_goes_only_to_relays_that_take_all() {
         let mut fixture = Fixture::new();
         fixture.relay("all", "https://bot.example/", json!({}));
-        fixture.relay("messages", "https://bot.example/", json!({"fields": ["messages"]}));
-        let head = Head { phone: PhoneNumberId::new("15550001").ok(), ..head(Class::Message) };
-        assert_eq!(ids(&fixture, &head, br#"{"object":"page","entry":[{"messaging":[{}]}]}"#), ["all"]);
+        fixture.relay(
+            "messages",
+            "https://bot.example/",
+            json!({"fields": ["messages"]}),
+        );
+        let head = Head {
+            phone: PhoneNumberId::new("15550001").ok(),
+            ..head(Class::Message)
+        };
+        assert_eq!(
+            ids(
+                &fixture,
+                &head,
+                br#"{"object":"page","entry":[{"messaging":[{}]}]}"#
+            ),
+            ["all"]
+        );
     }
 
     #[test]
     fn what_cannot_be_read_is_not_taken_for_what_a_relay_does_not_want() {
         let mut fixture = Fixture::new();
         fixture.relay("all", "https://bot.example/", json!({}));
-        fixture.relay("messages", "https://bot.example/", json!({"fields": ["messages"]}));
-        let head = Head { phone: PhoneNumberId::new("15550001").ok(), ..head(Class::Message) };
+        fixture.relay(
+            "messages",
+            "https://bot.example/",
+            json!({"fields": ["messages"]}),
+        );
+        let head = Head {
+            phone: PhoneNumberId::new("15550001").ok(),
+            ..head(Class::Message)
+        };
         // Of JSON, and of what no reader of ours keeps.
-        let payload = br#"{"entry":[{"changes":[{"field":"messages","value":{"messages":[{"x":1e400}]}}]}]}"#;
+        let payload =
+            br#"{"entry":[{"changes":[{"field":"messages","value":{"messages":[{"x":1e400}]}}]}]}"#;
         let relays: Vec<_> = fixture.snapshot.relays.values().collect();
         for relay in relays {
             let undecided = undecided(&head, relay, payload);
-            assert!(selects(&fixture.snapshot, &head, payload, relay.id.as_str()));
-            assert_eq!(undecided.is_some(), relay.id.as_str() == "messages", "{undecided:?}");
+            assert!(selects(
+                &fixture.snapshot,
+                &head,
+                payload,
+                relay.id.as_str()
+            ));
+            assert_eq!(
+                undecided.is_some(),
+                relay.id.as_str() == "messages",
+                "{undecided:?}"
+            );
         }
     }
 
@@ -301,22 +405,45 @@ mod tests {
         fixture.relay("a", "https://bot.example/", json!({}));
         let own = fixture.seal("bot secret");
         fixture.relay("b", "https://bot.example/", json!({"app_secret": own}));
-        let signatures =
-            |head: &Head| -> Vec<_> { signatures(&fixture, head).into_iter().map(Result::unwrap).collect() };
-        let signed_with = |secret: &str| SigningKey::new(&Secret::new(secret.to_owned())).sign(PAYLOAD);
-        let original = Head { signature: Some("sha256=original".into()), ..head(Class::Message) };
-        assert_eq!(signatures(&original), ["sha256=original".to_owned(), signed_with("bot secret")]);
-        let split = Head { signature: None, ..head(Class::Message) };
-        assert_eq!(signatures(&split), [signed_with(APP_SECRET), signed_with("bot secret")]);
+        let signatures = |head: &Head| -> Vec<_> {
+            signatures(&fixture, head)
+                .into_iter()
+                .map(Result::unwrap)
+                .collect()
+        };
+        let signed_with =
+            |secret: &str| SigningKey::new(&Secret::new(secret.to_owned())).sign(PAYLOAD);
+        let original = Head {
+            signature: Some("sha256=original".into()),
+            ..head(Class::Message)
+        };
+        assert_eq!(
+            signatures(&original),
+            ["sha256=original".to_owned(), signed_with("bot secret")]
+        );
+        let split = Head {
+            signature: None,
+            ..head(Class::Message)
+        };
+        assert_eq!(
+            signatures(&split),
+            [signed_with(APP_SECRET), signed_with("bot secret")]
+        );
     }
 
     #[test]
     fn an_update_that_cannot_be_signed_says_why() {
         let mut fixture = Fixture::new();
         fixture.relay("a", "https://bot.example/", json!({}));
-        let head = Head { signature: None, app: None, ..head(Class::Message) };
+        let head = Head {
+            signature: None,
+            app: None,
+            ..head(Class::Message)
+        };
         let signatures = signatures(&fixture, &head);
-        let Err(Outcome::Retry { reason }) = &signatures[0] else { panic!("{signatures:?}") };
+        let Err(Outcome::Retry { reason }) = &signatures[0] else {
+            panic!("{signatures:?}")
+        };
         assert!(reason.contains("not configured"));
     }
 
@@ -356,19 +483,26 @@ mod tests {
             replay: Some(Box::new(replay)),
             ..head(Class::Message)
         };
-        (signatures(&fixture, &head), unsignable(&fixture.snapshot, &head, PAYLOAD))
+        (
+            signatures(&fixture, &head),
+            unsignable(&fixture.snapshot, &head, PAYLOAD),
+        )
     }
 
     #[test]
     fn edited_contents_are_signed_with_the_relays_secret_or_an_app_of_the_tenant_alone() {
-        let signed_with = |secret: &str| SigningKey::new(&Secret::new(secret.to_owned())).sign(PAYLOAD);
+        let signed_with =
+            |secret: &str| SigningKey::new(&Secret::new(secret.to_owned())).sign(PAYLOAD);
         for (owner, app, relay, signature) in [
             (Some("acme"), Some("main"), json!({}), APP_SECRET),
             (None, Some("main"), json!("bot secret"), "bot secret"),
             (None, None, json!("bot secret"), "bot secret"),
         ] {
             let (signatures, refusal) = edited(owner, app, relay);
-            assert_eq!((&signatures[0], refusal), (&Ok(signed_with(signature)), None));
+            assert_eq!(
+                (&signatures[0], refusal),
+                (&Ok(signed_with(signature)), None)
+            );
         }
         for (owner, app) in [
             (None, Some("main")),
@@ -378,8 +512,15 @@ mod tests {
         ] {
             let (signatures, refusal) = edited(owner, app, json!({}));
             let reason = refusal.unwrap();
-            assert!(reason.contains("give the relay an app_secret of its own"), "{reason}");
-            assert_eq!(signatures[0], Err(Outcome::Final { reason }), "{owner:?} {app:?}");
+            assert!(
+                reason.contains("give the relay an app_secret of its own"),
+                "{reason}"
+            );
+            assert_eq!(
+                signatures[0],
+                Err(Outcome::Final { reason }),
+                "{owner:?} {app:?}"
+            );
         }
     }
 
@@ -392,12 +533,22 @@ mod tests {
         let mut replay = edited_replay();
         let mut refused = |change: &dyn Fn(&mut Replay)| {
             change(&mut replay);
-            let head = Head { app: None, replay: Some(Box::new(replay.clone())), ..head(Class::Message) };
+            let head = Head {
+                app: None,
+                replay: Some(Box::new(replay.clone())),
+                ..head(Class::Message)
+            };
             unsignable(&fixture.snapshot, &head, PAYLOAD).is_some()
         };
         assert!(!refused(&|_| {}));
-        assert!(refused(&|replay| replay.done = vec!["own".into()]), "one is left, and it has no secret");
-        assert!(!refused(&|replay| replay.done = vec!["own".into(), "shared".into()]), "none is left");
+        assert!(
+            refused(&|replay| replay.done = vec!["own".into()]),
+            "one is left, and it has no secret"
+        );
+        assert!(
+            !refused(&|replay| replay.done = vec!["own".into(), "shared".into()]),
+            "none is left"
+        );
         assert!(refused(&|replay| {
             (replay.done, replay.target) = (Vec::new(), EntityId::new("shared").ok());
         }));
@@ -409,19 +560,40 @@ mod tests {
             assert_eq!(outcome(&answer(code)), Outcome::Done, "{code}");
         }
         for code in [400, 413, 415, 422] {
-            assert_eq!(outcome(&answer(code)), Outcome::Final { reason: format!("answered {code}") });
+            assert_eq!(
+                outcome(&answer(code)),
+                Outcome::Final {
+                    reason: format!("answered {code}")
+                }
+            );
         }
-        for code in [301, 307, 401, 403, 404, 405, 408, 409, 410, 425, 429, 451, 500, 502, 503, 504, 599] {
-            let Outcome::Trouble(trouble) = outcome(&answer(code)) else { panic!("{code}") };
-            assert_eq!((trouble.reason, trouble.after), (format!("answered {code}"), None));
+        for code in [
+            301, 307, 401, 403, 404, 405, 408, 409, 410, 425, 429, 451, 500, 502, 503, 504, 599,
+        ] {
+            let Outcome::Trouble(trouble) = outcome(&answer(code)) else {
+                panic!("{code}")
+            };
+            assert_eq!(
+                (trouble.reason, trouble.after),
+                (format!("answered {code}"), None)
+            );
         }
-        let half = EgressAnswer { broke_off: true, ..answer(200) };
+        let half = EgressAnswer {
+            broke_off: true,
+            ..answer(200)
+        };
         assert!(matches!(outcome(&half), Outcome::Trouble(trouble) if trouble.is_broken()));
     }
 
     fn answer(code: u16) -> EgressAnswer {
         let status = reqwest::StatusCode::from_u16(code).unwrap();
         let (headers, body) = (HeaderMap::new(), bytes::Bytes::new());
-        EgressAnswer { status, headers, body, whole: true, broke_off: false }
+        EgressAnswer {
+            status,
+            headers,
+            body,
+            whole: true,
+            broke_off: false,
+        }
     }
 }

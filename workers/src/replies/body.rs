@@ -30,8 +30,12 @@ type Checked<T> = Result<T, Unsendable>;
 /// Writes the body of `POST /{phone}/messages`.
 pub fn graph_body(command: &SendCommand) -> Checked<Value> {
     let id = &command.id;
-    let fits = !id.is_empty() && id.len() <= ID_CHARS_MAX && id.bytes().all(|byte| byte.is_ascii_graphic());
-    ensure(fits, || format!("its id must be 1 to {ID_CHARS_MAX} printable ASCII characters"))?;
+    let fits = !id.is_empty()
+        && id.len() <= ID_CHARS_MAX
+        && id.bytes().all(|byte| byte.is_ascii_graphic());
+    ensure(fits, || {
+        format!("its id must be 1 to {ID_CHARS_MAX} printable ASCII characters")
+    })?;
     let mut body = Map::new();
     body.insert("messaging_product".into(), json!("whatsapp"));
     body.insert("recipient_type".into(), json!("individual"));
@@ -55,13 +59,16 @@ fn address(to: &Recipient) -> Checked<(&'static str, String)> {
             && digits.bytes().all(|byte| byte.is_ascii_digit())
             && !digits.starts_with('0');
         ensure(valid, || {
-            "the recipient's phone number is not in international form (+ and 5 to 15 digits)".into()
+            "the recipient's phone number is not in international form (+ and 5 to 15 digits)"
+                .into()
         })?;
         return Ok(("to", format!("+{digits}")));
     }
     match &to.user_id {
         Some(user) if !user.is_empty() => Ok(("recipient", user.clone())),
-        _ => Err(Unsendable("it has no recipient; give a phone number or a user id".into())),
+        _ => Err(Unsendable(
+            "it has no recipient; give a phone number or a user id".into(),
+        )),
     }
 }
 
@@ -71,22 +78,41 @@ fn content(content: &Content) -> Checked<(&'static str, Value)> {
             text("the text", body, TEXT_MAX)?;
             ("text", json!({"body": body, "preview_url": preview_url}))
         }
-        Content::Image { link, id, caption } => {
-            ("image", image(link.as_deref(), id.as_deref(), caption.as_deref())?)
-        }
-        Content::Buttons { body, header, footer, buttons } => {
+        Content::Image { link, id, caption } => (
+            "image",
+            image(link.as_deref(), id.as_deref(), caption.as_deref())?,
+        ),
+        Content::Buttons {
+            body,
+            header,
+            footer,
+            buttons,
+        } => {
             text("the text", body, CAPTION_MAX)?;
             let frame = frame("button", body, header.as_deref(), footer.as_deref())?;
-            ("interactive", with_action(frame, json!({"buttons": reply_buttons(buttons)?})))
+            (
+                "interactive",
+                with_action(frame, json!({"buttons": reply_buttons(buttons)?})),
+            )
         }
-        Content::List { body, header, footer, button, sections } => {
+        Content::List {
+            body,
+            header,
+            footer,
+            button,
+            sections,
+        } => {
             text("the text", body, TEXT_MAX)?;
             text("the list's button", button, LABEL_MAX)?;
             let frame = frame("list", body, header.as_deref(), footer.as_deref())?;
             let action = json!({"button": button, "sections": list_sections(sections)?});
             ("interactive", with_action(frame, action))
         }
-        Content::Template { name, language, components } => {
+        Content::Template {
+            name,
+            language,
+            components,
+        } => {
             text("the template's name", name, TEMPLATE_NAME_MAX)?;
             text("the template's language", language, LABEL_MAX)?;
             let mut template = json!({"name": name, "language": {"code": language}});
@@ -110,7 +136,11 @@ fn image(link: Option<&str>, id: Option<&str>, caption: Option<&str>) -> Checked
         (None, Some(id)) => {
             image.insert("id".into(), json!(id));
         }
-        _ => return Err(Unsendable("an image needs either a link or a media id".into())),
+        _ => {
+            return Err(Unsendable(
+                "an image needs either a link or a media id".into(),
+            ));
+        }
     }
     if let Some(caption) = caption {
         text("the caption", caption, CAPTION_MAX)?;
@@ -119,7 +149,12 @@ fn image(link: Option<&str>, id: Option<&str>, caption: Option<&str>) -> Checked
     Ok(Value::Object(image))
 }
 
-fn frame(kind: &str, body: &str, header: Option<&str>, footer: Option<&str>) -> Checked<Map<String, Value>> {
+fn frame(
+    kind: &str,
+    body: &str,
+    header: Option<&str>,
+    footer: Option<&str>,
+) -> Checked<Map<String, Value>> {
     let mut frame = Map::new();
     frame.insert("type".into(), json!(kind));
     if let Some(header) = header {
@@ -145,7 +180,10 @@ fn reply_buttons(buttons: &[Button]) -> Checked<Vec<Value>> {
         format!("it has {count} buttons; 1 to {BUTTONS_MAX} are allowed")
     })?;
     unique("buttons", buttons.iter().map(|button| button.id.as_str()))?;
-    unique("button titles", buttons.iter().map(|button| button.title.as_str()))?;
+    unique(
+        "button titles",
+        buttons.iter().map(|button| button.title.as_str()),
+    )?;
     let reply = |button: &Button| {
         text("a button's id", &button.id, BUTTON_ID_MAX)?;
         text("a button's title", &button.title, LABEL_MAX)?;
@@ -160,28 +198,49 @@ fn list_sections(sections: &[Section]) -> Checked<Vec<Value>> {
         format!("it has {count} sections; 1 to {SECTIONS_MAX} are allowed")
     })?;
     let rows: usize = sections.iter().map(|section| section.rows.len()).sum();
-    ensure(rows <= ROWS_MAX, || format!("it has {rows} rows; at most {ROWS_MAX} are allowed"))?;
-    unique("rows", sections.iter().flat_map(|section| &section.rows).map(|row| row.id.as_str()))?;
-    sections.iter().map(|section| list_section(section, count)).collect()
+    ensure(rows <= ROWS_MAX, || {
+        format!("it has {rows} rows; at most {ROWS_MAX} are allowed")
+    })?;
+    unique(
+        "rows",
+        sections
+            .iter()
+            .flat_map(|section| &section.rows)
+            .map(|row| row.id.as_str()),
+    )?;
+    sections
+        .iter()
+        .map(|section| list_section(section, count))
+        .collect()
 }
 
 fn list_section(section: &Section, count: usize) -> Checked<Value> {
     ensure(!section.rows.is_empty(), || "a section has no rows".into())?;
-    let rows = section.rows.iter().map(list_row).collect::<Checked<Vec<_>>>()?;
+    let rows = section
+        .rows
+        .iter()
+        .map(list_row)
+        .collect::<Checked<Vec<_>>>()?;
     match section.title.as_deref().filter(|title| !title.is_empty()) {
         Some(title) => {
             text("a section's title", title, ROW_TITLE_MAX)?;
             Ok(json!({"title": title, "rows": rows}))
         }
         None if count == 1 => Ok(json!({"rows": rows})),
-        None => Err(Unsendable("with several sections each needs a title".into())),
+        None => Err(Unsendable(
+            "with several sections each needs a title".into(),
+        )),
     }
 }
 
 fn list_row(row: &Row) -> Checked<Value> {
     text("a row's id", &row.id, ROW_ID_MAX)?;
     text("a row's title", &row.title, ROW_TITLE_MAX)?;
-    match row.description.as_deref().filter(|description| !description.is_empty()) {
+    match row
+        .description
+        .as_deref()
+        .filter(|description| !description.is_empty())
+    {
         Some(description) => {
             text("a row's description", description, ROW_DESCRIPTION_MAX)?;
             Ok(json!({"id": row.id, "title": row.title, "description": description}))
@@ -193,17 +252,25 @@ fn list_row(row: &Row) -> Checked<Value> {
 fn text(what: &str, text: &str, chars_max: usize) -> Checked<()> {
     ensure(!text.trim().is_empty(), || format!("{what} is empty"))?;
     let chars = text.chars().count();
-    ensure(chars <= chars_max, || format!("{what} has {chars} characters; {chars_max} are allowed"))
+    ensure(chars <= chars_max, || {
+        format!("{what} has {chars} characters; {chars_max} are allowed")
+    })
 }
 
 fn unique<'a>(what: &str, values: impl Iterator<Item = &'a str>) -> Checked<()> {
     let mut seen = std::collections::HashSet::new();
     let mut values = values;
-    ensure(values.all(|value| seen.insert(value)), || format!("two {what} are the same"))
+    ensure(values.all(|value| seen.insert(value)), || {
+        format!("two {what} are the same")
+    })
 }
 
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Checked<()> {
-    if holds { Ok(()) } else { Err(Unsendable(otherwise())) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Unsendable(otherwise()))
+    }
 }
 
 #[cfg(test)]
@@ -217,16 +284,25 @@ mod tests {
             id: "cmd-1".into(),
             tenant: TenantId::new("acme").unwrap(),
             phone_number_id: PhoneNumberId::new("1").unwrap(),
-            to: Recipient { user_id: Some("US.1".into()), phone: Some("15550001".into()) },
+            to: Recipient {
+                user_id: Some("US.1".into()),
+                phone: Some("15550001".into()),
+            },
             content,
             reply_to: None,
-            origin: Origin::Api { key: "k".into(), request: None },
+            origin: Origin::Api {
+                key: "k".into(),
+                request: None,
+            },
             created_ms: 1,
         }
     }
 
     fn hello() -> Content {
-        Content::Text { body: "hello".into(), preview_url: false }
+        Content::Text {
+            body: "hello".into(),
+            preview_url: false,
+        }
     }
 
     fn refusal(content: Content) -> String {
@@ -234,11 +310,18 @@ mod tests {
     }
 
     fn button(n: usize) -> Button {
-        Button { id: format!("b{n}"), title: format!("Button {n}") }
+        Button {
+            id: format!("b{n}"),
+            title: format!("Button {n}"),
+        }
     }
 
     fn row(n: usize) -> Row {
-        Row { id: format!("r{n}"), title: format!("Row {n}"), description: None }
+        Row {
+            id: format!("r{n}"),
+            title: format!("Row {n}"),
+            description: None,
+        }
     }
 
     fn buttons(count: usize) -> Content {
@@ -251,12 +334,21 @@ mod tests {
     }
 
     fn list(sections: Vec<Section>) -> Content {
-        Content::List { body: "Pick".into(), header: None, footer: None, button: "Open".into(), sections }
+        Content::List {
+            body: "Pick".into(),
+            header: None,
+            footer: None,
+            button: "Open".into(),
+            sections,
+        }
     }
 
     #[test]
     fn a_text_goes_to_the_phone_number_in_international_form_and_carries_our_id() {
-        let quoting = SendCommand { reply_to: Some("wamid.A=".into()), ..command(hello()) };
+        let quoting = SendCommand {
+            reply_to: Some("wamid.A=".into()),
+            ..command(hello())
+        };
         assert_eq!(
             graph_body(&quoting).unwrap(),
             json!({
@@ -272,20 +364,37 @@ mod tests {
         let mut to_user = command(hello());
         to_user.to.phone = None;
         let body = graph_body(&to_user).unwrap();
-        assert_eq!((body.get("recipient"), body.get("to")), (Some(&json!("US.1")), None));
+        assert_eq!(
+            (body.get("recipient"), body.get("to")),
+            (Some(&json!("US.1")), None)
+        );
     }
 
     #[test]
     fn a_recipient_that_cannot_be_addressed_is_refused_without_repeating_it() {
         for phone in ["", "0049151", "+4915-1", "1234", "1234567890123456"] {
             let mut bad = command(hello());
-            bad.to = Recipient { user_id: None, phone: Some(phone.into()) };
+            bad.to = Recipient {
+                user_id: None,
+                phone: Some(phone.into()),
+            };
             let words = graph_body(&bad).unwrap_err().to_string();
             assert!(words.contains("international form"), "{phone}: {words}");
             assert!(phone.is_empty() || !words.contains(phone));
         }
-        let nobody = SendCommand { to: Recipient { user_id: None, phone: None }, ..command(hello()) };
-        assert!(graph_body(&nobody).unwrap_err().to_string().contains("no recipient"));
+        let nobody = SendCommand {
+            to: Recipient {
+                user_id: None,
+                phone: None,
+            },
+            ..command(hello())
+        };
+        assert!(
+            graph_body(&nobody)
+                .unwrap_err()
+                .to_string()
+                .contains("no recipient")
+        );
     }
 
     #[test]
@@ -302,8 +411,14 @@ mod tests {
                 ]},
             })
         );
-        let described = Row { description: Some("more".into()), ..row(1) };
-        let section = Section { title: None, rows: vec![row(0), described] };
+        let described = Row {
+            description: Some("more".into()),
+            ..row(1)
+        };
+        let section = Section {
+            title: None,
+            rows: vec![row(0), described],
+        };
         let body = graph_body(&command(list(vec![section]))).unwrap();
         assert_eq!(
             body["interactive"],
@@ -321,7 +436,10 @@ mod tests {
             caption: Some("c".into()),
         };
         let body = graph_body(&command(image)).unwrap();
-        assert_eq!(body["image"], json!({"link": "https://a.example/x.jpg", "caption": "c"}));
+        assert_eq!(
+            body["image"],
+            json!({"link": "https://a.example/x.jpg", "caption": "c"})
+        );
         let parameters = json!({"type": "body", "parameters": [{"type": "text", "text": "Ana"}]});
         let template = Content::Template {
             name: "welcome".into(),
@@ -329,13 +447,17 @@ mod tests {
             components: vec![parameters.clone()],
         };
         let body = graph_body(&command(template)).unwrap();
-        let expected = json!({"name": "welcome", "language": {"code": "en_US"}, "components": [parameters]});
+        let expected =
+            json!({"name": "welcome", "language": {"code": "en_US"}, "components": [parameters]});
         assert_eq!(body["template"], expected);
     }
 
     #[test]
     fn every_limit_is_refused_in_words() {
-        let text = |body: String| Content::Text { body, preview_url: false };
+        let text = |body: String| Content::Text {
+            body,
+            preview_url: false,
+        };
         let image = |link: Option<&str>, id: Option<&str>| Content::Image {
             link: link.map(str::to_owned),
             id: id.map(str::to_owned),
@@ -343,21 +465,51 @@ mod tests {
         };
         let twins = vec![row(0), row(0)];
         let table = [
-            (text("x".repeat(4097)), "the text has 4097 characters; 4096 are allowed"),
+            (
+                text("x".repeat(4097)),
+                "the text has 4097 characters; 4096 are allowed",
+            ),
             (text(" \n".into()), "the text is empty"),
             (image(None, None), "either a link or a media id"),
-            (image(Some("https://a.example"), Some("1")), "either a link or a media id"),
+            (
+                image(Some("https://a.example"), Some("1")),
+                "either a link or a media id",
+            ),
             (image(Some("file:///etc/passwd"), None), "not a web address"),
             (buttons(0), "0 buttons"),
             (buttons(4), "4 buttons"),
             (list(vec![]), "0 sections"),
-            (list(vec![Section { title: None, rows: (0..11).map(row).collect() }]), "11 rows"),
-            (list(vec![Section { title: None, rows: vec![] }]), "no rows"),
-            (list(vec![Section { title: None, rows: twins }]), "two rows are the same"),
+            (
+                list(vec![Section {
+                    title: None,
+                    rows: (0..11).map(row).collect(),
+                }]),
+                "11 rows",
+            ),
+            (
+                list(vec![Section {
+                    title: None,
+                    rows: vec![],
+                }]),
+                "no rows",
+            ),
+            (
+                list(vec![Section {
+                    title: None,
+                    rows: twins,
+                }]),
+                "two rows are the same",
+            ),
             (
                 list(vec![
-                    Section { title: None, rows: vec![row(0)] },
-                    Section { title: None, rows: vec![row(1)] },
+                    Section {
+                        title: None,
+                        rows: vec![row(0)],
+                    },
+                    Section {
+                        title: None,
+                        rows: vec![row(1)],
+                    },
                 ]),
                 "each needs a title",
             ),
@@ -371,13 +523,26 @@ mod tests {
     #[test]
     fn limits_count_characters_and_not_bytes() {
         let body = "é".repeat(4096);
-        assert!(graph_body(&command(Content::Text { body, preview_url: true })).is_ok());
+        assert!(
+            graph_body(&command(Content::Text {
+                body,
+                preview_url: true
+            }))
+            .is_ok()
+        );
     }
 
     #[test]
     fn an_id_that_cannot_be_echoed_back_is_refused() {
         for id in ["", "with space", "ü", &"x".repeat(129)] {
-            assert!(graph_body(&SendCommand { id: id.into(), ..command(hello()) }).is_err(), "{id:?}");
+            assert!(
+                graph_body(&SendCommand {
+                    id: id.into(),
+                    ..command(hello())
+                })
+                .is_err(),
+                "{id:?}"
+            );
         }
     }
 }

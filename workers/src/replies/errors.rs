@@ -56,65 +56,112 @@ pub fn meaning(code: i64, status: u16) -> Meaning {
             Auth,
             "the access token is missing, expired or revoked; set a new access_token for the number and apply it",
         ),
-        1 => (Transient(FEW), "Meta calls it an invalid request or an error of its own"),
+        1 => (
+            Transient(FEW),
+            "Meta calls it an invalid request or an error of its own",
+        ),
         2 | 131_016 | 133_004 => (Transient(MANY), "Meta is unavailable or overloaded"),
         131_000 => (Transient(MANY), "something went wrong at Meta"),
-        131_057 => (Wait(UPGRADE_WAIT), "the account is in maintenance, usually for a minute"),
+        131_057 => (
+            Wait(UPGRADE_WAIT),
+            "the account is in maintenance, usually for a minute",
+        ),
         4 => (Wait(LIMIT_WAIT), "the app's call limit is reached"),
-        80_007 => (Wait(LIMIT_WAIT), "the WhatsApp Business Account's rate limit is reached"),
+        80_007 => (
+            Wait(LIMIT_WAIT),
+            "the WhatsApp Business Account's rate limit is reached",
+        ),
         131_208 => (Wait(LIMIT_WAIT), "the group rate limit is reached"),
-        130_429 => (Throttle(NUMBER_PAUSE), "the number sends faster than its throughput"),
+        130_429 => (
+            Throttle(NUMBER_PAUSE),
+            "the number sends faster than its throughput",
+        ),
         131_056 => (PairRate, "too many messages to this person in a short time"),
         134_101 => (Sync(SYNC_WAIT), "the template is still being synchronised"),
         3 | 10 | 200..=299 | 131_005 => (
             Permanent,
             "the token lacks the permission whatsapp_business_messaging for this number; grant it, then replay",
         ),
-        33 => (Permanent, "the business number was deleted at Meta; remove it from the configuration"),
+        33 => (
+            Permanent,
+            "the business number was deleted at Meta; remove it from the configuration",
+        ),
         100 | 131_008 | 131_009 | 135_000 => (Permanent, "a parameter is wrong or missing"),
-        368 | 131_031 => {
-            (Permanent, "the account is restricted or locked by Meta; see the Account Quality page")
-        }
+        368 | 131_031 => (
+            Permanent,
+            "the account is restricted or locked by Meta; see the Account Quality page",
+        ),
         130_403 => (Permanent, "the business blocked this person"),
-        130_472 => {
-            (Permanent, "Meta withholds this marketing message from this person as part of an experiment")
-        }
-        130_497 => (Permanent, "the account may not message people in this country"),
+        130_472 => (
+            Permanent,
+            "Meta withholds this marketing message from this person as part of an experiment",
+        ),
+        130_497 => (
+            Permanent,
+            "the account may not message people in this country",
+        ),
         131_021 => (Permanent, "the recipient is the sending number itself"),
-        131_026 => {
-            (Permanent, "it cannot be delivered: not on WhatsApp, an old version, or terms not accepted")
-        }
+        131_026 => (
+            Permanent,
+            "it cannot be delivered: not on WhatsApp, an old version, or terms not accepted",
+        ),
         131_037 => (Permanent, "the number needs an approved display name"),
-        131_042 => {
-            (Permanent, "the account has a payment problem; mend it in Meta's billing settings, then replay")
-        }
-        131_045 | 133_010 => {
-            (Permanent, "the number is not registered with the Cloud API; register it, then replay")
-        }
-        131_047 => (Permanent, "the 24-hour window is closed; only a template may be sent now"),
+        131_042 => (
+            Permanent,
+            "the account has a payment problem; mend it in Meta's billing settings, then replay",
+        ),
+        131_045 | 133_010 => (
+            Permanent,
+            "the number is not registered with the Cloud API; register it, then replay",
+        ),
+        131_047 => (
+            Permanent,
+            "the 24-hour window is closed; only a template may be sent now",
+        ),
         131_048 => (
             Permanent,
             "the number is restricted after reports of spam; wait for Meta to lift it, then replay",
         ),
-        131_049 => (Permanent, "Meta limits marketing messages to this person; not before 24 hours from now"),
+        131_049 => (
+            Permanent,
+            "Meta limits marketing messages to this person; not before 24 hours from now",
+        ),
         131_050 => (Permanent, "this person opted out of marketing messages"),
         131_051 => (Permanent, "the message type is not supported"),
-        131_052 | 131_053 => (Permanent, "the media could not be fetched or is not accepted"),
-        131_055 | 131_063 | 134_100 | 134_102 => {
-            (Permanent, "the number may not use the marketing messages API")
-        }
-        131_062 => (Permanent, "this kind of message needs a phone number, not a user id"),
-        131_064 => (Permanent, "template sending is restricted; wait for Meta to lift it, then replay"),
-        132_000 | 132_005 | 132_007 | 132_012 | 132_018 => {
-            (Permanent, "the template's parameters do not fit its approved form")
-        }
-        132_001 => (Permanent, "the template does not exist in this language or is not approved"),
+        131_052 | 131_053 => (
+            Permanent,
+            "the media could not be fetched or is not accepted",
+        ),
+        131_055 | 131_063 | 134_100 | 134_102 => (
+            Permanent,
+            "the number may not use the marketing messages API",
+        ),
+        131_062 => (
+            Permanent,
+            "this kind of message needs a phone number, not a user id",
+        ),
+        131_064 => (
+            Permanent,
+            "template sending is restricted; wait for Meta to lift it, then replay",
+        ),
+        132_000 | 132_005 | 132_007 | 132_012 | 132_018 => (
+            Permanent,
+            "the template's parameters do not fit its approved form",
+        ),
+        132_001 => (
+            Permanent,
+            "the template does not exist in this language or is not approved",
+        ),
         132_015 => (Permanent, "the template is paused for low quality"),
         132_016 => (Permanent, "the template is disabled for low quality"),
-        132_068 | 132_069 => (Permanent, "the WhatsApp Flow is blocked or throttled for its errors"),
-        133_000 | 133_005 | 133_006 | 133_008 | 133_009 | 133_015 | 133_016 => {
-            (Permanent, "the number's registration or PIN needs attention")
-        }
+        132_068 | 132_069 => (
+            Permanent,
+            "the WhatsApp Flow is blocked or throttled for its errors",
+        ),
+        133_000 | 133_005 | 133_006 | 133_008 | 133_009 | 133_015 | 133_016 => (
+            Permanent,
+            "the number's registration or PIN needs attention",
+        ),
         134_011 => (Permanent, "the terms of WhatsApp payments are not accepted"),
         _ => return unlisted(status),
     };
@@ -127,7 +174,10 @@ pub fn unlisted(status: u16) -> Meaning {
         401 => (Class::Auth, "the access token is not accepted"),
         429 => (Class::Throttle(NUMBER_PAUSE), "too many requests"),
         500..=599 => (Class::Transient(FEW), "an error at Meta"),
-        _ => (Class::Permanent, "refused with an error that is not in Meta's list"),
+        _ => (
+            Class::Permanent,
+            "refused with an error that is not in Meta's list",
+        ),
     };
     Meaning { class, words }
 }
@@ -143,7 +193,10 @@ mod tests {
             assert_eq!(meaning(131_000, status).class, Class::Transient(MANY));
             assert_eq!(meaning(190, status).class, Class::Auth);
             assert_eq!(meaning(131_056, status).class, Class::PairRate);
-            assert_eq!(meaning(130_429, status).class, Class::Throttle(NUMBER_PAUSE));
+            assert_eq!(
+                meaning(130_429, status).class,
+                Class::Throttle(NUMBER_PAUSE)
+            );
             assert_eq!(meaning(4, status).class, Class::Wait(LIMIT_WAIT));
         }
     }

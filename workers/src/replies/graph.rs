@@ -36,7 +36,10 @@ impl GraphSettings {
         if !is_version(&version) {
             reader.mistake("meta.graph_version", "expected a version such as \"v26.0\"");
         }
-        Self { url: reader.url("meta.graph_url", &["https", "http"]), version }
+        Self {
+            url: reader.url("meta.graph_url", &["https", "http"]),
+            version,
+        }
     }
 }
 
@@ -66,7 +69,8 @@ impl Answer {
     /// Whether the API itself answered, and not something broken in its place.
     pub fn is_metas(&self) -> bool {
         self.status < 500
-            || serde_json::from_slice::<Value>(&self.body).is_ok_and(|body| body.get("error").is_some())
+            || serde_json::from_slice::<Value>(&self.body)
+                .is_ok_and(|body| body.get("error").is_some())
     }
 }
 
@@ -106,8 +110,16 @@ impl Graph {
             .build()
             .map_err(|error| ClientError(words(&error)))?;
         let url = reqwest::Url::parse(&settings.url).ok();
-        let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or("graph").to_owned();
-        Ok(Self { http, base: format!("{}/{}", settings.url, settings.version), host })
+        let host = url
+            .as_ref()
+            .and_then(reqwest::Url::host_str)
+            .unwrap_or("graph")
+            .to_owned();
+        Ok(Self {
+            http,
+            base: format!("{}/{}", settings.url, settings.version),
+            host,
+        })
     }
 
     /// Makes the call `POST /{phone}/messages` once.
@@ -121,7 +133,13 @@ impl Graph {
             Ok(answer) => Ok(answer.status),
             Err(error) => Err(error.to_string()),
         };
-        traces::downstream("Graph send", &self.host, self.post(phone, token, body), told).await
+        traces::downstream(
+            "Graph send",
+            &self.host,
+            self.post(phone, token, body),
+            told,
+        )
+        .await
     }
 
     async fn post(
@@ -131,13 +149,18 @@ impl Graph {
         body: &Value,
     ) -> Result<Answer, SendError> {
         let request = self.http.post(format!("{}/{phone}/messages", self.base));
-        let mut response = request.bearer_auth(token.expose()).json(body).send().await.map_err(|error| {
-            if error.is_connect() || error.is_builder() {
-                SendError::NotSent(words(&error))
-            } else {
-                SendError::Lost(words(&error))
-            }
-        })?;
+        let mut response = request
+            .bearer_auth(token.expose())
+            .json(body)
+            .send()
+            .await
+            .map_err(|error| {
+                if error.is_connect() || error.is_builder() {
+                    SendError::NotSent(words(&error))
+                } else {
+                    SendError::Lost(words(&error))
+                }
+            })?;
         let (status, regain) = (response.status().as_u16(), regain(response.headers()));
         let mut body = BytesMut::new();
         while body.len() < ANSWER_BYTES_MAX {
@@ -150,20 +173,32 @@ impl Graph {
             }
         }
         body.truncate(ANSWER_BYTES_MAX);
-        Ok(Answer { status, regain, body: body.freeze() })
+        Ok(Answer {
+            status,
+            regain,
+            body: body.freeze(),
+        })
     }
 }
 
 /// The error and its causes on one line, without the address.
 fn words(error: &reqwest::Error) -> String {
-    let mut out = if error.is_timeout() { "it took too long".to_owned() } else { String::new() };
+    let mut out = if error.is_timeout() {
+        "it took too long".to_owned()
+    } else {
+        String::new()
+    };
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         let separator = if out.is_empty() { "" } else { ": " };
         out = format!("{out}{separator}{error}");
         cause = error.source();
     }
-    if out.is_empty() { "no details".to_owned() } else { out }
+    if out.is_empty() {
+        "no details".to_owned()
+    } else {
+        out
+    }
 }
 
 /// `Retry-After` in seconds, or the longest `estimated_time_to_regain_access` (minutes) of the usage header.
@@ -173,8 +208,14 @@ fn regain(headers: &HeaderMap) -> Option<Duration> {
         return Some(Duration::from_secs(seconds).min(REGAIN_MAX));
     }
     let usage: Value = serde_json::from_str(text("x-business-use-case-usage")?).ok()?;
-    let entries = usage.as_object()?.values().filter_map(Value::as_array).flatten();
-    let minutes = entries.filter_map(|entry| entry.get("estimated_time_to_regain_access")?.as_u64()).max()?;
+    let entries = usage
+        .as_object()?
+        .values()
+        .filter_map(Value::as_array)
+        .flatten();
+    let minutes = entries
+        .filter_map(|entry| entry.get("estimated_time_to_regain_access")?.as_u64())
+        .max()?;
     (minutes > 0).then(|| Duration::from_secs(minutes.saturating_mul(60)).min(REGAIN_MAX))
 }
 
@@ -201,7 +242,10 @@ mod tests {
         let settings = GraphSettings::read(&mut reader);
         assert_eq!(settings.url, "https://graph.facebook.com");
         assert!(reader.finish().is_ok());
-        let mut reader = Reader::load(None, [("ACKLINE_META_GRAPH_VERSION".to_owned(), "26".to_owned())]);
+        let mut reader = Reader::load(
+            None,
+            [("ACKLINE_META_GRAPH_VERSION".to_owned(), "26".to_owned())],
+        );
         GraphSettings::read(&mut reader);
         assert!(reader.finish().unwrap_err().to_string().contains("v26.0"));
     }

@@ -48,7 +48,11 @@ impl Replies {
     /// Builds the job and its HTTP client.
     pub fn new(platform: Platform, settings: &GraphSettings) -> Result<Self, ClientError> {
         let (graph, pacing) = (Graph::new(settings)?, Pacing::new(PER_SECOND_DEFAULT));
-        Ok(Self { platform, graph, pacing })
+        Ok(Self {
+            platform,
+            graph,
+            pacing,
+        })
     }
 }
 
@@ -62,13 +66,24 @@ impl Job for Replies {
         fn bulk(partition: Partition) -> Vec<String> {
             vec![subjects::outbound_filter(partition, Lane::Bulk)]
         }
-        let lane = |name, filters, weight| LaneSource { name, stream: subjects::OUTBOUND, filters, weight };
-        vec![lane(Lane::Live.as_str(), live, 4), lane(Lane::Bulk.as_str(), bulk, 1)]
+        let lane = |name, filters, weight| LaneSource {
+            name,
+            stream: subjects::OUTBOUND,
+            filters,
+            weight,
+        };
+        vec![
+            lane(Lane::Live.as_str(), live, 4),
+            lane(Lane::Bulk.as_str(), bulk, 1),
+        ]
     }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let number = head.phone.as_ref().map_or("", PhoneNumberId::as_str);
-        let gate = |name: String| GateSpec { name: name.into(), limit: usize::MAX };
+        let gate = |name: String| GateSpec {
+            name: name.into(),
+            limit: usize::MAX,
+        };
         let downstream = format!("number.{number}");
         let gates = vec![gate(GRAPH.to_owned()), gate(downstream.clone())];
         vec![Arc::new(Target {
@@ -95,7 +110,8 @@ impl Job for Replies {
             return self.sent(work, command, wamid).await;
         }
         if work.marks.has(SENDING) {
-            let cut_off = Failure::lost("an earlier attempt was cut off while the request was on its way");
+            let cut_off =
+                Failure::lost("an earlier attempt was cut off while the request was on its way");
             return self.failed(work, command, cut_off).await;
         }
         match self.attempt(work, &command).await {
@@ -153,10 +169,17 @@ impl Replies {
     }
 
     /// Everything the request needs, or why it cannot be made.
-    fn prepare(&self, work: &Work, command: &SendCommand) -> Result<(Value, Secret<String>), Failure> {
+    fn prepare(
+        &self,
+        work: &Work,
+        command: &SendCommand,
+    ) -> Result<(Value, Secret<String>), Failure> {
         let number = &command.phone_number_id;
         let snapshot = self.platform.snapshot();
-        let phone = snapshot.phones.get(number).filter(|phone| phone.tenant == work.head.tenant);
+        let phone = snapshot
+            .phones
+            .get(number)
+            .filter(|phone| phone.tenant == work.head.tenant);
         let phone = phone.ok_or_else(|| {
             Failure::ours(format!(
                 "the tenant {} has no phone number {number}; declare it under phone_numbers, run `ackline apply`, then replay",
@@ -164,7 +187,10 @@ impl Replies {
             ))
         })?;
         let body = body::graph_body(command).map_err(Failure::ours)?;
-        let token = self.platform.open(phone.as_ref(), &phone.access_token).map_err(Failure::ours)?;
+        let token = self
+            .platform
+            .open(phone.as_ref(), &phone.access_token)
+            .map_err(Failure::ours)?;
         if token.expose().trim().is_empty() {
             return Err(Failure::ours(format!(
                 "the phone number {number} has no access token; set its access_token, run `ackline apply`, then replay"
@@ -174,30 +200,47 @@ impl Replies {
     }
 
     async fn sent(&self, work: &Work, command: SendCommand, wamid: String) -> Verdict {
-        let record = Record::ReplySent { command: Box::new(command), wamid, attempts: work.attempt };
+        let record = Record::ReplySent {
+            command: Box::new(command),
+            wamid,
+            attempts: work.attempt,
+        };
         let id = work.head.id.effect("sent");
         match self.platform.record(&work.head, &id, &record).await {
             Ok(()) => Verdict::Done,
-            Err(error) => Verdict::retry(format!("the message went out; that is not recorded yet: {error}")),
+            Err(error) => Verdict::retry(format!(
+                "the message went out; that is not recorded yet: {error}"
+            )),
         }
     }
 
     async fn failed(&self, work: &Work, command: SendCommand, failure: Failure) -> Verdict {
-        let Failure { code, reason, ambiguous } = failure;
-        let record =
-            Record::ReplyFailed { command: Box::new(command), code, reason: reason.clone(), ambiguous };
+        let Failure {
+            code,
+            reason,
+            ambiguous,
+        } = failure;
+        let record = Record::ReplyFailed {
+            command: Box::new(command),
+            code,
+            reason: reason.clone(),
+            ambiguous,
+        };
         let id = work.head.id.effect("failed");
         match self.platform.record(&work.head, &id, &record).await {
-            Err(error) if !work.last_attempt => {
-                Verdict::retry(format!("it failed for good; that is not recorded yet: {error}"))
-            }
+            Err(error) if !work.last_attempt => Verdict::retry(format!(
+                "it failed for good; that is not recorded yet: {error}"
+            )),
             _ => Verdict::dead(reason),
         }
     }
 }
 
 fn sent_before(marks: &Marks) -> Option<String> {
-    marks.all().iter().find_map(|mark| mark.strip_prefix(SENT).map(str::to_owned))
+    marks
+        .all()
+        .iter()
+        .find_map(|mark| mark.strip_prefix(SENT).map(str::to_owned))
 }
 
 #[cfg(test)]

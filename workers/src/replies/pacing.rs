@@ -56,7 +56,10 @@ impl Pacing {
     pub fn pause(&self, number: &PhoneNumberId, now: Instant, pause: Duration) {
         let mut numbers = self.lock();
         let full_at = numbers.get(number).copied().unwrap_or(now);
-        numbers.put(number.clone(), full_at.max(now + pause + self.interval * (self.burst - 1)));
+        numbers.put(
+            number.clone(),
+            full_at.max(now + pause + self.interval * (self.burst - 1)),
+        );
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<PhoneNumberId, Instant>> {
@@ -75,10 +78,16 @@ mod tests {
     #[test]
     fn a_number_gets_its_burst_at_once_and_then_one_turn_per_interval() {
         let (pacing, now) = (Pacing::new(80), Instant::now());
-        let waits: Vec<_> = (0..12).map(|_| pacing.turn(&number("1"), now).unwrap().as_micros()).collect();
+        let waits: Vec<_> = (0..12)
+            .map(|_| pacing.turn(&number("1"), now).unwrap().as_micros())
+            .collect();
         assert_eq!(waits[..10], [0; 10]);
         assert_eq!(waits[10..], [12_500, 25_000]);
-        assert_eq!(pacing.turn(&number("2"), now), Ok(Duration::ZERO), "another number has its own");
+        assert_eq!(
+            pacing.turn(&number("2"), now),
+            Ok(Duration::ZERO),
+            "another number has its own"
+        );
     }
 
     #[test]
@@ -93,7 +102,13 @@ mod tests {
     fn a_turn_too_far_away_is_not_taken() {
         let (pacing, now) = (Pacing::new(8), Instant::now());
         pacing.pause(&number("1"), now, Duration::from_secs(10));
-        assert_eq!(pacing.turn(&number("1"), now), Err(TooLong(Duration::from_secs(10))));
-        assert_eq!(pacing.turn(&number("1"), now + Duration::from_secs(10)), Ok(Duration::ZERO));
+        assert_eq!(
+            pacing.turn(&number("1"), now),
+            Err(TooLong(Duration::from_secs(10)))
+        );
+        assert_eq!(
+            pacing.turn(&number("1"), now + Duration::from_secs(10)),
+            Ok(Duration::ZERO)
+        );
     }
 }

@@ -35,12 +35,22 @@ async fn answer(
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> (StatusCode, Json<Value>) {
-    let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    let authorization = headers
+        .get("authorization")
+        .map(|value| value.to_str().unwrap().to_owned());
     let mut calls = meta.calls.lock().unwrap();
-    calls.push((format!("{version}/{phone}"), authorization.unwrap_or_default(), body));
-    let accepted =
-        json!({"messaging_product": "whatsapp", "messages": [{"id": format!("wamid.{}", calls.len())}]});
-    let (status, body) = meta.answers.lock().unwrap().pop_front().unwrap_or((200, accepted));
+    calls.push((
+        format!("{version}/{phone}"),
+        authorization.unwrap_or_default(),
+        body,
+    ));
+    let accepted = json!({"messaging_product": "whatsapp", "messages": [{"id": format!("wamid.{}", calls.len())}]});
+    let (status, body) = meta
+        .answers
+        .lock()
+        .unwrap()
+        .pop_front()
+        .unwrap_or((200, accepted));
     (StatusCode::from_u16(status).unwrap(), Json(body))
 }
 
@@ -48,7 +58,9 @@ impl Meta {
     async fn serve(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = Router::new().route("/{version}/{phone}/messages", post(answer)).with_state(self.clone());
+        let app = Router::new()
+            .route("/{version}/{phone}/messages", post(answer))
+            .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         url
     }
@@ -72,11 +84,17 @@ struct Stand {
 
 impl Stand {
     async fn new(graph_url: String) -> Self {
-        let phone =
-            json!({"id": NUMBER, "tenant": TENANT, "app": "main", "waba_id": "1", "access_token": TOKEN});
+        let phone = json!({"id": NUMBER, "tenant": TENANT, "app": "main", "waba_id": "1", "access_token": TOKEN});
         let (platform, server) = testing::platform(&[("phone.1065", phone)]).await;
-        let graph = GraphSettings { url: graph_url, version: "v26.0".into() };
-        Self { job: Replies::new(platform.clone(), &graph).unwrap(), platform, _server: server }
+        let graph = GraphSettings {
+            url: graph_url,
+            version: "v26.0".into(),
+        };
+        Self {
+            job: Replies::new(platform.clone(), &graph).unwrap(),
+            platform,
+            _server: server,
+        }
     }
 
     async fn records(&self) -> Vec<Record> {
@@ -89,10 +107,19 @@ fn command() -> SendCommand {
         id: "cmd-1".into(),
         tenant: TenantId::new(TENANT).unwrap(),
         phone_number_id: PhoneNumberId::new(NUMBER).unwrap(),
-        to: Recipient { user_id: None, phone: Some("15550001".into()) },
-        content: Content::Text { body: "hello".into(), preview_url: false },
+        to: Recipient {
+            user_id: None,
+            phone: Some("15550001".into()),
+        },
+        content: Content::Text {
+            body: "hello".into(),
+            preview_url: false,
+        },
         reply_to: None,
-        origin: Origin::Api { key: "k".into(), request: None },
+        origin: Origin::Api {
+            key: "k".into(),
+            request: None,
+        },
         created_ms: 1,
     }
 }
@@ -125,14 +152,28 @@ async fn a_message_goes_out_once_and_its_record_is_stored_with_metas_id() {
     let stand = Stand::new(meta.serve().await).await;
     let work = work(&command());
     assert_eq!(stand.job.run(&work).await, Verdict::Done);
-    assert_eq!(stand.job.run(&work).await, Verdict::Done, "the same work again only confirms its record");
+    assert_eq!(
+        stand.job.run(&work).await,
+        Verdict::Done,
+        "the same work again only confirms its record"
+    );
 
     let calls = meta.calls();
     assert_eq!(calls.len(), 1);
     let (path, authorization, body) = &calls[0];
-    assert_eq!((path.as_str(), authorization.as_str()), ("v26.0/1065", "Bearer EAAG-secret"));
-    assert_eq!((&body["to"], &body["biz_opaque_callback_data"]), (&json!("+15550001"), &json!("cmd-1")));
-    let sent = Record::ReplySent { command: Box::new(command()), wamid: "wamid.1".into(), attempts: 1 };
+    assert_eq!(
+        (path.as_str(), authorization.as_str()),
+        ("v26.0/1065", "Bearer EAAG-secret")
+    );
+    assert_eq!(
+        (&body["to"], &body["biz_opaque_callback_data"]),
+        (&json!("+15550001"), &json!("cmd-1"))
+    );
+    let sent = Record::ReplySent {
+        command: Box::new(command()),
+        wamid: "wamid.1".into(),
+        attempts: 1,
+    };
     assert_eq!(stand.records().await, [sent]);
 }
 
@@ -152,14 +193,24 @@ async fn a_passing_refusal_is_tried_again_and_a_final_one_is_recorded() {
     meta.will_answer(400, 131_056);
     let verdict = stand.job.run(&work).await;
     let after = Some(Duration::from_secs(4));
-    assert!(matches!(&verdict, Verdict::Retry { after: found, .. } if *found == after), "{verdict:?}");
-    assert!(work.marks.all().is_empty(), "a definite answer leaves nothing open");
+    assert!(
+        matches!(&verdict, Verdict::Retry { after: found, .. } if *found == after),
+        "{verdict:?}"
+    );
+    assert!(
+        work.marks.all().is_empty(),
+        "a definite answer leaves nothing open"
+    );
     work.attempt += 1;
     meta.will_answer(400, 131_047);
     let reason = dead_reason(stand.job.run(&work).await);
     assert!(reason.contains("24-hour window"), "{reason}");
-    let failed =
-        Record::ReplyFailed { command: Box::new(command()), code: Some(131_047), reason, ambiguous: false };
+    let failed = Record::ReplyFailed {
+        command: Box::new(command()),
+        code: Some(131_047),
+        reason,
+        ambiguous: false,
+    };
     assert_eq!(stand.records().await, [failed]);
     assert_eq!(meta.calls().len(), 3);
 }
@@ -169,13 +220,21 @@ async fn the_last_attempt_ends_in_a_record_even_when_the_error_would_pass() {
     let meta = Meta::default();
     let stand = Stand::new(meta.serve().await).await;
     meta.will_answer(400, 131_056);
-    let work = Work { attempt: 8, last_attempt: true, ..work(&command()) };
+    let work = Work {
+        attempt: 8,
+        last_attempt: true,
+        ..work(&command())
+    };
     let verdict = stand.job.run(&work).await;
     let reason = format!("gave up after 8 attempts: {}", verdict.reason().unwrap());
     assert_eq!(dead_reason(stand.job.give_up(&work, &reason).await), reason);
     assert!(matches!(
         &stand.records().await[..],
-        [Record::ReplyFailed { code: Some(131_056), ambiguous: false, .. }]
+        [Record::ReplyFailed {
+            code: Some(131_056),
+            ambiguous: false,
+            ..
+        }]
     ));
 }
 
@@ -198,7 +257,13 @@ async fn a_lost_answer_is_not_sent_again() {
         assert!(reason.contains("answer was lost"), "{attempt}: {reason}");
     }
     assert_eq!(*accepted.lock().unwrap(), 1);
-    assert!(matches!(&stand.records().await[..], [Record::ReplyFailed { ambiguous: true, .. }]));
+    assert!(matches!(
+        &stand.records().await[..],
+        [Record::ReplyFailed {
+            ambiguous: true,
+            ..
+        }]
+    ));
 }
 
 #[tokio::test]
@@ -206,9 +271,15 @@ async fn whoever_takes_over_from_a_process_that_died_while_sending_does_not_send
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stand = Stand::new(format!("http://{}", listener.local_addr().unwrap())).await;
     let remembering = || {
-        let keeper = Ring::new(stand.platform.buckets.sessions.clone(), stand.platform.older.clone())
-            .keeper("replies.test".to_owned(), None);
-        Work { keeper, ..work(&command()) }
+        let keeper = Ring::new(
+            stand.platform.buckets.sessions.clone(),
+            stand.platform.older.clone(),
+        )
+        .keeper("replies.test".to_owned(), None);
+        Work {
+            keeper,
+            ..work(&command())
+        }
     };
     let dying = remembering();
     let request_arrived = async {
@@ -222,13 +293,30 @@ async fn whoever_takes_over_from_a_process_that_died_while_sending_does_not_send
     }
 
     let successor = remembering();
-    let Recall::Open(parts) = successor.keeper.recall(successor.head.id.as_str()).await.unwrap() else {
+    let Recall::Open(parts) = successor
+        .keeper
+        .recall(successor.head.id.as_str())
+        .await
+        .unwrap()
+    else {
         panic!("it is not finished")
     };
-    parts.parts.iter().for_each(|part| successor.marks.set(part));
+    parts
+        .parts
+        .iter()
+        .for_each(|part| successor.marks.set(part));
     let reason = dead_reason(stand.job.run(&successor).await);
-    assert!(reason.contains("cut off while the request was on its way"), "{reason}");
-    assert!(matches!(&stand.records().await[..], [Record::ReplyFailed { ambiguous: true, .. }]));
+    assert!(
+        reason.contains("cut off while the request was on its way"),
+        "{reason}"
+    );
+    assert!(matches!(
+        &stand.records().await[..],
+        [Record::ReplyFailed {
+            ambiguous: true,
+            ..
+        }]
+    ));
 }
 
 #[tokio::test]
@@ -251,17 +339,33 @@ async fn what_never_left_is_tried_again_without_a_trace() {
 async fn what_cannot_be_sent_is_given_up_before_meta_is_asked() {
     let meta = Meta::default();
     let stand = Stand::new(meta.serve().await).await;
-    let stranger = SendCommand { phone_number_id: PhoneNumberId::new("999").unwrap(), ..command() };
-    let other = SendCommand { tenant: TenantId::new("other").unwrap(), ..command() };
-    let long =
-        SendCommand { content: Content::Text { body: "x".repeat(5000), preview_url: false }, ..command() };
-    for (command, words) in
-        [(stranger, "no phone number 999"), (other, "no phone number 1065"), (long, "5000 characters")]
-    {
+    let stranger = SendCommand {
+        phone_number_id: PhoneNumberId::new("999").unwrap(),
+        ..command()
+    };
+    let other = SendCommand {
+        tenant: TenantId::new("other").unwrap(),
+        ..command()
+    };
+    let long = SendCommand {
+        content: Content::Text {
+            body: "x".repeat(5000),
+            preview_url: false,
+        },
+        ..command()
+    };
+    for (command, words) in [
+        (stranger, "no phone number 999"),
+        (other, "no phone number 1065"),
+        (long, "5000 characters"),
+    ] {
         let reason = dead_reason(stand.job.run(&work(&command)).await);
         assert!(reason.contains(words), "{reason}");
     }
-    let unreadable = Work { payload: "{}".into(), ..work(&command()) };
+    let unreadable = Work {
+        payload: "{}".into(),
+        ..work(&command())
+    };
     assert!(dead_reason(stand.job.run(&unreadable).await).contains("not a send command"));
     assert!(meta.calls().is_empty());
 }

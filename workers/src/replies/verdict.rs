@@ -78,21 +78,49 @@ const NUMBER_GATE: usize = 1;
 impl Setback {
     /// A setback of ours that is no message's and no number's fault.
     pub fn own(reason: String) -> Self {
-        Self { code: None, reason, after: None, pause: None, blame: Blame::Message }
+        Self {
+            code: None,
+            reason,
+            after: None,
+            pause: None,
+            blame: Blame::Message,
+        }
     }
 
     /// What follows for the message.
     pub fn verdict(self) -> Verdict {
-        let Self { reason, after, blame, code, .. } = self;
+        let Self {
+            reason,
+            after,
+            blame,
+            code,
+            ..
+        } = self;
         let gate = match blame {
             Blame::Message => return Verdict::Retry { reason, after },
-            Blame::Time => return Verdict::Wait { reason, after: after.unwrap_or(LATER) },
+            Blame::Time => {
+                return Verdict::Wait {
+                    reason,
+                    after: after.unwrap_or(LATER),
+                };
+            }
             Blame::Graph => GRAPH_GATE,
             Blame::Number => NUMBER_GATE,
         };
-        let kind = if after.is_some() { TroubleKind::Busy } else { TroubleKind::Down };
+        let kind = if after.is_some() {
+            TroubleKind::Busy
+        } else {
+            TroubleKind::Down
+        };
         let (after_sending, is_unanswered) = (code.is_some(), code.is_none());
-        Verdict::Trouble(Trouble { reason, gate, kind, after, after_sending, is_unanswered })
+        Verdict::Trouble(Trouble {
+            reason,
+            gate,
+            kind,
+            after,
+            after_sending,
+            is_unanswered,
+        })
     }
 }
 
@@ -110,14 +138,24 @@ pub struct Failure {
 impl Failure {
     /// A failure of ours: nothing was sent.
     pub fn ours(reason: impl ToString) -> Self {
-        Self { code: None, reason: reason.to_string(), ambiguous: false }
+        Self {
+            code: None,
+            reason: reason.to_string(),
+            ambiguous: false,
+        }
     }
 
     /// What was tried or waited for long enough; the reason holds Meta's last code, where there was one.
     pub fn given_up(reason: &str) -> Self {
-        let code = reason.split_once(REFUSED).and_then(|(_, rest)| rest.split_once(", HTTP"));
+        let code = reason
+            .split_once(REFUSED)
+            .and_then(|(_, rest)| rest.split_once(", HTTP"));
         let code = code.and_then(|(code, _)| code.parse().ok());
-        Self { code, reason: reason.to_owned(), ambiguous: false }
+        Self {
+            code,
+            reason: reason.to_owned(),
+            ambiguous: false,
+        }
     }
 
     /// Meta's answer is missing or says nothing.
@@ -125,7 +163,11 @@ impl Failure {
         let reason = format!(
             "{ANSWER_LOST} ({what}); the message may have gone out and is not sent again; a status webhook with our id will settle it"
         );
-        Self { code: None, reason, ambiguous: true }
+        Self {
+            code: None,
+            reason,
+            ambiguous: true,
+        }
     }
 }
 
@@ -136,27 +178,45 @@ pub fn judge(result: &Result<Answer, SendError>, attempt: u32) -> Outcome {
         Err(SendError::NotSent(reason)) => {
             let reason = format!("the Graph API cannot be reached: {reason}");
             let (code, after, pause) = (None, None, None);
-            return Outcome::Again(Setback { code, reason, after, pause, blame: Blame::Graph });
+            return Outcome::Again(Setback {
+                code,
+                reason,
+                after,
+                pause,
+                blame: Blame::Graph,
+            });
         }
         Err(SendError::Lost(reason)) => return Outcome::Failed(Failure::lost(reason)),
     };
     let body = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
     if let Some(code) = body.pointer("/error/code").and_then(Value::as_i64) {
-        return refused(answer, Some(code), meaning(code, answer.status), details(&body), attempt);
+        return refused(
+            answer,
+            Some(code),
+            meaning(code, answer.status),
+            details(&body),
+            attempt,
+        );
     }
     match answer.status {
         200..=299 => match body.pointer("/messages/0/id").and_then(Value::as_str) {
-            Some(wamid) if !wamid.is_empty() => Outcome::Sent { wamid: wamid.to_owned() },
-            _ => Outcome::Failed(Failure::lost(format!("HTTP {} without a message id", answer.status))),
+            Some(wamid) if !wamid.is_empty() => Outcome::Sent {
+                wamid: wamid.to_owned(),
+            },
+            _ => Outcome::Failed(Failure::lost(format!(
+                "HTTP {} without a message id",
+                answer.status
+            ))),
         },
         300..=399 => Outcome::Failed(Failure::ours(format!(
             "the Graph API answered with a redirect (HTTP {}); check meta.graph_url and meta.graph_version",
             answer.status
         ))),
         // 503 is said before the work begins; any other server error without Meta's words may come after it.
-        500..=502 | 504..=599 => {
-            Outcome::Failed(Failure::lost(format!("HTTP {} without Meta's error", answer.status)))
-        }
+        500..=502 | 504..=599 => Outcome::Failed(Failure::lost(format!(
+            "HTTP {} without Meta's error",
+            answer.status
+        ))),
         _ => refused(answer, None, unlisted(answer.status), None, attempt),
     }
 }
@@ -169,10 +229,21 @@ fn refused(
     attempt: u32,
 ) -> Outcome {
     let number = code.map(|code| format!("{code}, ")).unwrap_or_default();
-    let details = details.map(|details| format!(" ({details})")).unwrap_or_default();
-    let reason = format!("{REFUSED}{number}HTTP {}): {}{details}", answer.status, meaning.words);
+    let details = details
+        .map(|details| format!(" ({details})"))
+        .unwrap_or_default();
+    let reason = format!(
+        "{REFUSED}{number}HTTP {}): {}{details}",
+        answer.status, meaning.words
+    );
     let again = |after: Option<Duration>, pause: Option<Duration>, blame: Blame| {
-        Outcome::Again(Setback { code, reason: reason.clone(), after, pause, blame })
+        Outcome::Again(Setback {
+            code,
+            reason: reason.clone(),
+            after,
+            pause,
+            blame,
+        })
     };
     match meaning.class {
         // Somebody in Meta's place: it said so before it began.
@@ -189,13 +260,19 @@ fn refused(
         }
         Class::PairRate => again(Some(pair_wait(attempt)), None, Blame::Message),
         Class::Auth => again(Some(AUTH_WAIT), None, Blame::Number),
-        Class::Transient(_) | Class::Permanent => Outcome::Failed(Failure { code, reason, ambiguous: false }),
+        Class::Transient(_) | Class::Permanent => Outcome::Failed(Failure {
+            code,
+            reason,
+            ambiguous: false,
+        }),
     }
 }
 
 /// Meta's own details, shortened and without anything that could be a phone number.
 fn details(body: &Value) -> Option<String> {
-    let found = body.pointer("/error/error_data/details").or_else(|| body.pointer("/error/message"));
+    let found = body
+        .pointer("/error/error_data/details")
+        .or_else(|| body.pointer("/error/message"));
     let text = found.and_then(Value::as_str)?;
     let mut out = String::new();
     let mut digits = String::new();
@@ -204,7 +281,11 @@ fn details(body: &Value) -> Option<String> {
             digits.push(c);
             continue;
         }
-        out.push_str(if digits.len() > DIGITS_SHOWN_MAX { "…" } else { &digits });
+        out.push_str(if digits.len() > DIGITS_SHOWN_MAX {
+            "…"
+        } else {
+            &digits
+        });
         digits.clear();
         out.push(if c.is_control() { ' ' } else { c });
     }
@@ -218,7 +299,11 @@ mod tests {
     use serde_json::json;
 
     fn answer(status: u16, body: &Value) -> Result<Answer, SendError> {
-        Ok(Answer { status, regain: None, body: body.to_string().into() })
+        Ok(Answer {
+            status,
+            regain: None,
+            body: body.to_string().into(),
+        })
     }
 
     fn error(code: i64) -> Value {
@@ -242,14 +327,23 @@ mod tests {
     #[test]
     fn an_accepted_message_has_metas_id() {
         let body = json!({"messages": [{"id": "wamid.1"}]});
-        assert_eq!(judge(&answer(200, &body), 1), Outcome::Sent { wamid: "wamid.1".into() });
+        assert_eq!(
+            judge(&answer(200, &body), 1),
+            Outcome::Sent {
+                wamid: "wamid.1".into()
+            }
+        );
     }
 
     #[test]
     fn an_answer_that_leaves_the_outcome_open_is_never_tried_again() {
         let lost = Err(SendError::Lost("it took too long".into()));
-        let open =
-            [lost, answer(200, &json!({})), answer(502, &json!("bad gateway")), answer(500, &Value::Null)];
+        let open = [
+            lost,
+            answer(200, &json!({})),
+            answer(502, &json!("bad gateway")),
+            answer(500, &Value::Null),
+        ];
         for result in open {
             let failure = failure(judge(&result, 1));
             assert!(
@@ -266,9 +360,15 @@ mod tests {
         assert_eq!(setback(judge(&answer(503, &Value::Null), 1)).after, None);
         let throttled = setback(judge(&answer(400, &error(130_429)), 1));
         assert_eq!(throttled.pause, Some(Duration::from_secs(1)));
-        assert_eq!(setback(judge(&answer(401, &error(190)), 1)).after, Some(AUTH_WAIT));
+        assert_eq!(
+            setback(judge(&answer(401, &error(190)), 1)).after,
+            Some(AUTH_WAIT)
+        );
         let pair = setback(judge(&answer(400, &error(131_056)), 3));
-        assert_eq!((pair.after, pair.pause), (Some(Duration::from_secs(16)), None));
+        assert_eq!(
+            (pair.after, pair.pause),
+            (Some(Duration::from_secs(16)), None)
+        );
     }
 
     #[test]
@@ -278,12 +378,18 @@ mod tests {
             regain: Some(Duration::from_secs(120)),
             body: error(80_007).to_string().into(),
         });
-        assert_eq!(setback(judge(&told, 1)).after, Some(Duration::from_secs(120)));
+        assert_eq!(
+            setback(judge(&told, 1)).after,
+            Some(Duration::from_secs(120))
+        );
     }
 
     #[test]
     fn a_code_of_few_tries_is_given_up_before_the_pool_does() {
-        assert!(matches!(judge(&answer(400, &error(1)), 2), Outcome::Again(_)));
+        assert!(matches!(
+            judge(&answer(400, &error(1)), 2),
+            Outcome::Again(_)
+        ));
         assert!(!failure(judge(&answer(400, &error(1)), 3)).ambiguous);
     }
 

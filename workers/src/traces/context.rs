@@ -44,17 +44,33 @@ pub async fn downstream<T>(
     work: impl Future<Output = T>,
     told: impl FnOnce(&T) -> Result<u16, String>,
 ) -> T {
-    let Ok(context) = CURRENT.try_with(Clone::clone) else { return work.await };
+    let Ok(context) = CURRENT.try_with(Clone::clone) else {
+        return work.await;
+    };
     let begun = SystemTime::now();
     let result = work.await;
     let (trace, parent) = (context.trace, context.span);
-    let mut span: Span =
-        span_of(trace, rand::random(), Some(parent), name, CLIENT, (begun, SystemTime::now()));
+    let mut span: Span = span_of(
+        trace,
+        rand::random(),
+        Some(parent),
+        name,
+        CLIENT,
+        (begun, SystemTime::now()),
+    );
     span.attributes.push(text("server.address", host));
     span.status = Some(match told(&result) {
         Ok(status) => {
-            span.attributes.push(number("http.response.status_code", status.into()));
-            if status < 400 { well() } else { Status { message: String::new(), code: 2 } }
+            span.attributes
+                .push(number("http.response.status_code", status.into()));
+            if status < 400 {
+                well()
+            } else {
+                Status {
+                    message: String::new(),
+                    code: 2,
+                }
+            }
         }
         Err(message) => Status { message, code: 2 },
     });

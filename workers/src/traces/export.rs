@@ -35,8 +35,12 @@ impl TraceSettings {
         if endpoint.as_ref().is_some_and(|text| !is_url(text)) {
             reader.mistake("telemetry.otlp_endpoint", "is not an http or https address");
         }
-        let permille = u32::try_from(reader.count("telemetry.otlp_permille", 0..=1000)).unwrap_or(0);
-        Self { endpoint, share: f64::from(permille) / 1000.0 }
+        let permille =
+            u32::try_from(reader.count("telemetry.otlp_permille", 0..=1000)).unwrap_or(0);
+        Self {
+            endpoint,
+            share: f64::from(permille) / 1000.0,
+        }
     }
 }
 
@@ -56,12 +60,31 @@ impl Traces {
         instance: &str,
         registry: &mut Registry,
     ) -> Option<(Self, Exporter)> {
-        let url = format!("{}/v1/traces", settings.endpoint.as_ref()?.trim_end_matches('/'));
+        let url = format!(
+            "{}/v1/traces",
+            settings.endpoint.as_ref()?.trim_end_matches('/')
+        );
         let (sender, spans) = mpsc::channel(QUEUED_MAX);
         let dropped = Counter::default();
-        registry.register("ackline_spans_dropped", "Spans that no collector took in time", dropped.clone());
-        let inner = Inner { spans: sender, below: share(settings.share), dropped: dropped.clone() };
-        Some((Self(Some(Arc::new(inner))), Exporter { url, instance: instance.to_owned(), spans, dropped }))
+        registry.register(
+            "ackline_spans_dropped",
+            "Spans that no collector took in time",
+            dropped.clone(),
+        );
+        let inner = Inner {
+            spans: sender,
+            below: share(settings.share),
+            dropped: dropped.clone(),
+        };
+        Some((
+            Self(Some(Arc::new(inner))),
+            Exporter {
+                url,
+                instance: instance.to_owned(),
+                spans,
+                dropped,
+            },
+        ))
     }
 }
 
@@ -128,10 +151,15 @@ impl Exporter {
                 text("service.instance.id", &self.instance),
             ],
         };
-        let resource_spans =
-            vec![ResourceSpans { resource: Some(resource), scope_spans: vec![ScopeSpans { spans }] }];
+        let resource_spans = vec![ResourceSpans {
+            resource: Some(resource),
+            scope_spans: vec![ScopeSpans { spans }],
+        }];
         let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
-        let post = client.post(&self.url).header("content-type", "application/x-protobuf").body(body);
+        let post = client
+            .post(&self.url)
+            .header("content-type", "application/x-protobuf")
+            .body(body);
         let lost = match post.send().await {
             Ok(answer) if answer.status().is_success() => return,
             Ok(answer) => answer.status().to_string(),

@@ -10,7 +10,9 @@ use ackline_shared::secret::Secret;
 use ackline_shared::subjects::{self, UPDATES, header};
 use ackline_shared::testing::NatsServer;
 use ackline_shared::vault::VaultKey;
-use ackline_workers::api::{ApiSettings, ApiState, PrivateState, build, build_private, register_unreadable};
+use ackline_workers::api::{
+    ApiSettings, ApiState, PrivateState, build, build_private, register_unreadable,
+};
 use ackline_workers::core::job::{Answered, Marks, Work};
 use ackline_workers::core::log::Log;
 use ackline_workers::core::metrics::Metrics;
@@ -76,10 +78,24 @@ impl Answer {
     #[track_caller]
     pub fn is_problem(&self, status: StatusCode, name: &str) {
         assert_eq!(self.status, status, "{}", self.text);
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.text);
-        assert_eq!(self.json["type"], format!("urn:ackline:problem:{name}"), "{}", self.text);
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{}",
+            self.text
+        );
+        assert_eq!(
+            self.json["type"],
+            format!("urn:ackline:problem:{name}"),
+            "{}",
+            self.text
+        );
         assert_eq!(self.json["status"], status.as_u16());
-        assert!(self.json["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+        assert!(
+            self.json["detail"]
+                .as_str()
+                .is_some_and(|detail| !detail.is_empty())
+        );
     }
 }
 
@@ -130,14 +146,20 @@ impl Stage {
         let buckets = nats::prepare(&context, &nats_settings).await.unwrap();
         let (master, data_key) = (VaultKey::generate(), VaultKey::generate());
         for (key, value) in installation(&master, &data_key) {
-            buckets.config.put(&key, value.to_string().into()).await.unwrap();
+            buckets
+                .config
+                .put(&key, value.to_string().into())
+                .await
+                .unwrap();
         }
         let registry = Registry::watch(buckets.config.clone(), context.client());
         assert!(registry.loaded(DEADLINE).await);
         let platform = Platform::new(Log::new(context, 4), registry, buckets, master);
 
         let directory = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&format!("sqlite://{}/j.db", directory.path().display())).await.unwrap();
+        let journal = Journal::open(&format!("sqlite://{}/j.db", directory.path().display()))
+            .await
+            .unwrap();
         let mut settings = ApiSettings {
             listen: "127.0.0.1:0".parse().unwrap(),
             private_listen: "127.0.0.1:0".parse().unwrap(),
@@ -152,7 +174,11 @@ impl Stage {
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
         let standing = Standing::default();
         let board = Board::new("test", metrics, standing.clone());
-        let targets = Targets { drain: Duration::from_secs(30), min: 0, max: 10 };
+        let targets = Targets {
+            drain: Duration::from_secs(30),
+            min: 0,
+            max: 10,
+        };
         let state = ApiState {
             platform: platform.clone(),
             journal: journal.clone(),
@@ -160,10 +186,22 @@ impl Stage {
             board: board.clone(),
             targets,
             concurrency: Concurrency::read(&mut Reader::load(None, [])),
-            limits: Limits::read(&mut Reader::load(None, [("ACKLINE_LIMITS_BOTS_MAX".into(), "5".into())])),
+            limits: Limits::read(&mut Reader::load(
+                None,
+                [("ACKLINE_LIMITS_BOTS_MAX".into(), "5".into())],
+            )),
         };
         let service = build(state);
-        Self { board, standing, server, _directory: directory, platform, journal, service, data_key }
+        Self {
+            board,
+            standing,
+            server,
+            _directory: directory,
+            platform,
+            journal,
+            service,
+            data_key,
+        }
     }
 
     pub fn service(&self) -> Router {
@@ -182,7 +220,13 @@ impl Stage {
         self.call("PUT", path, Some(key), Some(body.clone())).await
     }
 
-    pub async fn call(&self, method: &str, path: &str, key: Option<&str>, body: Option<Value>) -> Answer {
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        key: Option<&str>,
+        body: Option<Value>,
+    ) -> Answer {
         self.send(method, path, key, &[], body).await
     }
 
@@ -198,7 +242,14 @@ impl Stage {
         if body.is_some() {
             headers.push(("content-type", "application/json; charset=utf-8"));
         }
-        self.raw(method, path, key, &headers, body.map(|body| body.to_string()).unwrap_or_default()).await
+        self.raw(
+            method,
+            path,
+            key,
+            &headers,
+            body.map(|body| body.to_string()).unwrap_or_default(),
+        )
+        .await
     }
 
     pub async fn raw(
@@ -235,12 +286,20 @@ impl Stage {
             unreadable: register_unreadable(&mut metrics),
             metrics: Arc::new(metrics),
         };
-        answer(build_private(state), Request::get(path).body(Body::empty()).unwrap()).await
+        answer(
+            build_private(state),
+            Request::get(path).body(Body::empty()).unwrap(),
+        )
+        .await
     }
 
     /// The payloads of a stream.
     pub async fn stored(&self, stream: &str) -> Vec<Value> {
-        self.works(stream).await.iter().map(|work| serde_json::from_slice(&work.payload).unwrap()).collect()
+        self.works(stream)
+            .await
+            .iter()
+            .map(|work| serde_json::from_slice(&work.payload).unwrap())
+            .collect()
     }
 
     /// The same work for one target.
@@ -261,7 +320,13 @@ impl Stage {
 
     /// What a stream holds, as a pool is given it.
     pub async fn works(&self, stream: &str) -> Vec<Work> {
-        let stream = self.platform.log.context().get_stream(stream).await.unwrap();
+        let stream = self
+            .platform
+            .log
+            .context()
+            .get_stream(stream)
+            .await
+            .unwrap();
         let state = stream.cached_info().state.clone();
         let mut works = Vec::new();
         for sequence in state.first_sequence.max(1)..=state.last_sequence {
@@ -291,7 +356,15 @@ impl Stage {
     }
 
     pub async fn purge(&self, stream: &str) {
-        self.platform.log.context().get_stream(stream).await.unwrap().purge().await.unwrap();
+        self.platform
+            .log
+            .context()
+            .get_stream(stream)
+            .await
+            .unwrap()
+            .purge()
+            .await
+            .unwrap();
     }
 
     pub async fn dead_letter(&self, tenant: &str, pool: &str, n: u32) {
@@ -303,11 +376,20 @@ impl Stage {
         headers.insert(header::DEAD_ATTEMPTS, "6");
         headers.insert(header::DEAD_AT, "1750030073000");
         let subject = subjects::dead(pool.parse().unwrap(), &TenantId::new(tenant).unwrap());
-        self.platform.log.write_raw(subject, headers, json!({"n": n}).to_string().into()).await.unwrap();
+        self.platform
+            .log
+            .write_raw(subject, headers, json!({"n": n}).to_string().into())
+            .await
+            .unwrap();
     }
 
     pub async fn declare(&self, key: &str, value: &Value) {
-        self.platform.buckets.config.put(key, value.to_string().into()).await.unwrap();
+        self.platform
+            .buckets
+            .config
+            .put(key, value.to_string().into())
+            .await
+            .unwrap();
     }
 
     /// Declares something and waits until it has reached the configuration in memory.
@@ -315,7 +397,8 @@ impl Stage {
         let mut registry = self.platform.registry.clone();
         let before = registry.snapshot().version;
         self.declare(key, value).await;
-        let changed = async { while registry.snapshot().version <= before && registry.changed().await {} };
+        let changed =
+            async { while registry.snapshot().version <= before && registry.changed().await {} };
         timeout(DEADLINE, changed).await.unwrap();
     }
 
@@ -364,11 +447,18 @@ impl Stage {
 fn installation(master: &VaultKey, data_key: &VaultKey) -> Vec<(String, Value)> {
     let mut entries = Vec::new();
     for tenant in ["acme", "globex"] {
-        entries.push((format!("tenant.{tenant}"), json!({"id": tenant, "name": tenant})));
-        entries.push((format!("datakey.{tenant}"), json!(data_key.seal_under(master, tenant))));
+        entries.push((
+            format!("tenant.{tenant}"),
+            json!({"id": tenant, "name": tenant}),
+        ));
+        entries.push((
+            format!("datakey.{tenant}"),
+            json!(data_key.seal_under(master, tenant)),
+        ));
     }
     for (id, tenant) in [("1001", "acme"), ("2001", "globex")] {
-        let phone = json!({"id": id, "tenant": tenant, "app": "app", "waba_id": "W", "access_token": "t"});
+        let phone =
+            json!({"id": id, "tenant": tenant, "app": "app", "waba_id": "W", "access_token": "t"});
         entries.push((format!("phone.{id}"), phone));
     }
     let keys = [
@@ -399,5 +489,10 @@ async fn answer(service: Router, request: Request<Body>) -> Answer {
     let bytes = to_bytes(body, 16 << 20).await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-    Answer { status: parts.status, headers: parts.headers, text, json }
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        text,
+        json,
+    }
 }

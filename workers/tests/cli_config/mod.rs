@@ -35,23 +35,44 @@ async fn a_file_declares_one_tenant_and_refers_to_what_another_declared() {
     let file = desk.file("initech.toml", INITECH);
     let alone = desk.ask(&["apply", &file]).await;
     assert_eq!(alone.code, EXIT_CONFIG);
-    assert!(alone.err.contains("there is no app main in this file or among what is stored"), "{alone:?}");
+    assert!(
+        alone
+            .err
+            .contains("there is no app main in this file or among what is stored"),
+        "{alone:?}"
+    );
     desk.ask(&["apply", demo().to_str().unwrap()]).await;
     let first = desk.ask(&["apply", &file]).await;
     assert_eq!((first.code, first.err.as_str()), (EXIT_OK, ""), "{first:?}");
-    assert!(first.out.ends_with("added 4, changed 0, removed 0\n"), "nothing of others is told: {first:?}");
+    assert!(
+        first.out.ends_with("added 4, changed 0, removed 0\n"),
+        "nothing of others is told: {first:?}"
+    );
 
     let pruned = INITECH.split("[[endpoints]]").next().unwrap();
     let file = desk.file("initech.toml", pruned);
     let mut person = Says(false, String::new());
-    let refused = desk.ask_somebody(&["apply", &file, "--prune"], &mut person).await;
-    assert_eq!((refused.code, refused.err.as_str()), (EXIT_FAILED, "nothing was changed\n"));
-    assert_eq!(person.1, "- endpoint initech/e\nRemove these 1?", "all of it and nothing of others");
+    let refused = desk
+        .ask_somebody(&["apply", &file, "--prune"], &mut person)
+        .await;
+    assert_eq!(
+        (refused.code, refused.err.as_str()),
+        (EXIT_FAILED, "nothing was changed\n")
+    );
+    assert_eq!(
+        person.1, "- endpoint initech/e\nRemove these 1?",
+        "all of it and nothing of others"
+    );
     let mut person = Says(true, String::new());
-    let done = desk.ask_somebody(&["apply", &file, "--prune"], &mut person).await;
+    let done = desk
+        .ask_somebody(&["apply", &file, "--prune"], &mut person)
+        .await;
     assert_eq!(
         (done.code, done.out.as_str()),
-        (EXIT_OK, "- endpoint initech/e\nadded 0, changed 0, removed 1\n")
+        (
+            EXIT_OK,
+            "- endpoint initech/e\nadded 0, changed 0, removed 1\n"
+        )
     );
 
     let gone = desk.file("gone.toml", "owns = { tenants = ['initech'] }");
@@ -60,11 +81,19 @@ async fn a_file_declares_one_tenant_and_refers_to_what_another_declared() {
         done.out,
         "- phone number 900\n- tenant initech\n- data key of initech\nadded 0, changed 0, removed 3\n"
     );
-    assert_eq!(desk.ask(&["apply", &gone, "--prune"]).await.out, "nothing to change\n");
+    assert_eq!(
+        desk.ask(&["apply", &gone, "--prune"]).await.out,
+        "nothing to change\n"
+    );
     let whole = desk.file("whole.toml", "owns = { installation = true }");
     let needed = desk.ask(&["apply", &whole, "--prune", "--yes"]).await;
     assert_eq!(needed.code, EXIT_CONFIG);
-    assert!(needed.err.contains("app main is not declared and --prune would remove it"), "{needed:?}");
+    assert!(
+        needed
+            .err
+            .contains("app main is not declared and --prune would remove it"),
+        "{needed:?}"
+    );
 }
 
 #[tokio::test]
@@ -73,31 +102,52 @@ async fn a_part_is_deleted_when_nothing_needs_it_and_somebody_agrees() {
     desk.ask(&["apply", demo().to_str().unwrap()]).await;
     let used = desk.ask(&["delete", "app", "main", "--yes"]).await;
     assert_eq!((used.code, used.out.as_str()), (EXIT_FAILED, ""));
-    assert!(used.err.starts_with("error: app main is used by phone number "), "{used:?}");
+    assert!(
+        used.err
+            .starts_with("error: app main is used by phone number "),
+        "{used:?}"
+    );
     let relay = ["delete", "relay", "existing-bot", "--tenant", "globex"];
-    assert_eq!(desk.ask(&relay).await.code, EXIT_CONFIG, "nobody can be asked");
+    assert_eq!(
+        desk.ask(&relay).await.code,
+        EXIT_CONFIG,
+        "nobody can be asked"
+    );
     let mut person = Says(false, String::new());
     desk.ask_somebody(&relay, &mut person).await;
     assert!(
-        person.1.starts_with("- relay globex/existing-bot\n    ") && person.1.ends_with("Delete it?"),
+        person.1.starts_with("- relay globex/existing-bot\n    ")
+            && person.1.ends_with("Delete it?"),
         "{}",
         person.1
     );
     assert!(person.1.contains("    url: \"http"), "{}", person.1);
     let mut person = Says(true, String::new());
     let done = desk.ask_somebody(&relay, &mut person).await;
-    assert_eq!((done.code, done.out.as_str()), (EXIT_OK, "deleted relay globex/existing-bot\n"));
+    assert_eq!(
+        (done.code, done.out.as_str()),
+        (EXIT_OK, "deleted relay globex/existing-bot\n")
+    );
     let again = desk.ask(&relay).await;
     assert_eq!(
         (again.code, again.err.as_str()),
-        (EXIT_FAILED, "error: there is no relay globex/existing-bot\n")
+        (
+            EXIT_FAILED,
+            "error: there is no relay globex/existing-bot\n"
+        )
     );
     let tenant = desk.ask(&["delete", "tenant", "globex", "--yes"]).await;
-    assert!(tenant.err.contains("phone number"), "what it owns is named: {tenant:?}");
+    assert!(
+        tenant.err.contains("phone number"),
+        "what it owns is named: {tenant:?}"
+    );
     desk.ask(&["apply", &desk.file("x.toml", INITECH)]).await;
-    desk.ask(&["delete", "endpoint", "e", "--tenant", "initech", "--yes"]).await;
+    desk.ask(&["delete", "endpoint", "e", "--tenant", "initech", "--yes"])
+        .await;
     desk.ask(&["delete", "phone-number", "900", "--yes"]).await;
-    let tenant = desk.ask(&["delete", "tenant", "initech", "--yes", "--json"]).await;
+    let tenant = desk
+        .ask(&["delete", "tenant", "initech", "--yes", "--json"])
+        .await;
     let report: serde_json::Value = serde_json::from_str(&tenant.out).unwrap();
     assert_eq!(report["deleted"][1]["name"], "of initech", "{tenant:?}");
 }
@@ -107,10 +157,17 @@ async fn a_file_that_declares_too_much_is_refused_with_every_limit_and_mistake()
     let mut desk = Desk::open();
     desk.set("ACKLINE_LIMITS_FLOWS_MAX", "1");
     desk.set("ACKLINE_LIMITS_TENANT_BYTES_MAX", "1KiB");
-    let wrong = desk.document("(demo)\"\nbrand = \"ackline\"", "(demo)\"\nbrand = \"nowhere\"");
+    let wrong = desk.document(
+        "(demo)\"\nbrand = \"ackline\"",
+        "(demo)\"\nbrand = \"nowhere\"",
+    );
     let outcome = desk.ask(&["apply", &wrong]).await;
     assert_eq!(outcome.code, EXIT_CONFIG);
-    for part in ["there is no brand nowhere", "limits.tenant_bytes_max", "nothing was changed"] {
+    for part in [
+        "there is no brand nowhere",
+        "limits.tenant_bytes_max",
+        "nothing was changed",
+    ] {
         assert!(outcome.err.contains(part), "{part} in {outcome:?}");
     }
 }

@@ -41,7 +41,12 @@ impl Job for Target {
 
     fn lanes() -> Vec<LaneSource> {
         let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
-        vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+        vec![LaneSource {
+            name: "msg",
+            stream: subjects::UPDATES,
+            filters,
+            weight: 1,
+        }]
     }
 
     async fn run(&self, _work: &Work) -> Verdict {
@@ -70,13 +75,23 @@ impl Process {
         let (mut registry, standing) = (Registry::default(), Standing::default());
         let metrics = Metrics::register(&mut registry);
         let board = Board::new("one", metrics.clone(), standing.clone());
-        let targets = Targets { drain: Duration::from_secs(30), min: 0, max: 10 };
+        let targets = Targets {
+            drain: Duration::from_secs(30),
+            min: 0,
+            max: 10,
+        };
         registry.register_collector(Box::new(Gauges::new(board.clone(), targets)));
         standing.set(Pool::Relay, State::Starting);
         let target = Target::default();
         target.takes_ms.store(QUICK_MS, Ordering::SeqCst);
         let feed = JoinSet::new();
-        let mut process = Self { stage: stage.clone(), target: target.clone(), board, registry, feed };
+        let mut process = Self {
+            stage: stage.clone(),
+            target: target.clone(),
+            board,
+            registry,
+            feed,
+        };
         if let Some(adaptive) = adaptive {
             process.tune(Some(adaptive)).await;
         }
@@ -86,7 +101,14 @@ impl Process {
                 while n - target.done.load(Ordering::SeqCst) >= AHEAD {
                     sleep(Duration::from_millis(2)).await;
                 }
-                stage.publish_to(&format!("t{}", n % 8), &format!("US.{n}"), &format!("m{n}"), "x").await;
+                stage
+                    .publish_to(
+                        &format!("t{}", n % 8),
+                        &format!("US.{n}"),
+                        &format!("m{n}"),
+                        "x",
+                    )
+                    .await;
             }
             drop(stop);
         });
@@ -98,8 +120,16 @@ impl Process {
         let key = tuning_key::pool(Pool::Relay);
         let (revision, _) = store.read::<Value>(&key).await.unwrap();
         let adaptive = adaptive.map(|text| text.parse().unwrap());
-        let value = PoolTuning { adaptive, ..PoolTuning::default() };
-        let stamped = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms(), platform: true };
+        let value = PoolTuning {
+            adaptive,
+            ..PoolTuning::default()
+        };
+        let stamped = Stamped {
+            value,
+            by: "the operator".to_owned(),
+            at_ms: now_ms(),
+            platform: true,
+        };
         store.write(&key, &stamped, revision).await.unwrap();
     }
 
@@ -115,7 +145,11 @@ impl Process {
         };
         let seen = timeout(DEADLINE, seen).await.is_ok();
         let status = self.status();
-        assert!(seen, "never {what}: {:?} of {}", status.adaptive, status.concurrency);
+        assert!(
+            seen,
+            "never {what}: {:?} of {}",
+            status.adaptive, status.concurrency
+        );
     }
 
     async fn does(&self, more: usize) {
@@ -132,16 +166,21 @@ impl Process {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_limit_falls_while_a_downstream_is_slow_and_recovers_after_it() {
     let process = Process::start(Some("1..8")).await;
-    process.shows("at the most", |status| status.adaptive == Some(8)).await;
+    process
+        .shows("at the most", |status| status.adaptive == Some(8))
+        .await;
     assert_eq!(process.status().concurrency, 8);
 
     process.target.takes_ms.store(SLOW_MS, Ordering::SeqCst);
-    process.shows("at the least", |status| status.adaptive == Some(1)).await;
+    process
+        .shows("at the least", |status| status.adaptive == Some(1))
+        .await;
     let mut text = String::new();
     encode(&mut text, &process.registry).unwrap();
-    for line in
-        ["ackline_pool_concurrency{pool=\"relay\"} 1.0", "ackline_pool_concurrency_max{pool=\"relay\"} 8.0"]
-    {
+    for line in [
+        "ackline_pool_concurrency{pool=\"relay\"} 1.0",
+        "ackline_pool_concurrency_max{pool=\"relay\"} 8.0",
+    ] {
         assert!(text.contains(line), "{line} in {text}");
     }
     // What was begun before the fall has ended; nothing more runs than is allowed.
@@ -151,10 +190,16 @@ async fn the_limit_falls_while_a_downstream_is_slow_and_recovers_after_it() {
     assert_eq!(process.target.peak.load(Ordering::SeqCst), 1);
 
     process.target.takes_ms.store(QUICK_MS, Ordering::SeqCst);
-    process.shows("recovered", |status| status.adaptive == Some(8)).await;
+    process
+        .shows("recovered", |status| status.adaptive == Some(8))
+        .await;
 
     process.tune(Some("off")).await;
-    process.shows("off", |status| status.adaptive.is_none() && status.concurrency == 8).await;
+    process
+        .shows("off", |status| {
+            status.adaptive.is_none() && status.concurrency == 8
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,11 @@ struct Seen {
 impl Seen {
     fn effects_of(&self, conversation: &str) -> Vec<String> {
         let effects = self.effects.lock().unwrap();
-        effects.iter().filter(|(key, _)| key == conversation).map(|(_, id)| id.clone()).collect()
+        effects
+            .iter()
+            .filter(|(key, _)| key == conversation)
+            .map(|(_, id)| id.clone())
+            .collect()
     }
 
     async fn wait_for(&self, count: usize) {
@@ -33,7 +37,11 @@ impl Seen {
                 self.changed.notified().await;
             }
         };
-        assert!(timeout(DEADLINE, enough).await.is_ok(), "only {:?}", self.effects.lock().unwrap());
+        assert!(
+            timeout(DEADLINE, enough).await.is_ok(),
+            "only {:?}",
+            self.effects.lock().unwrap()
+        );
     }
 }
 
@@ -44,14 +52,21 @@ impl Job for Recorder {
 
     fn lanes() -> Vec<LaneSource> {
         let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
-        vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+        vec![LaneSource {
+            name: "msg",
+            stream: subjects::UPDATES,
+            filters,
+            weight: 1,
+        }]
     }
 
     async fn run(&self, work: &Work) -> Verdict {
         self.0.numbers.lock().unwrap().push(work.attempt);
         let attempts = {
             let mut attempts = self.0.attempts.lock().unwrap();
-            let count = attempts.entry(work.head.id.as_str().to_owned()).or_default();
+            let count = attempts
+                .entry(work.head.id.as_str().to_owned())
+                .or_default();
             *count += 1;
             *count
         };
@@ -66,10 +81,16 @@ impl Job for Recorder {
             }
             b"held three times" if attempts <= 3 => {
                 let reason = "left alone".to_owned();
-                return Verdict::Wait { reason, after: Duration::from_millis(10) };
+                return Verdict::Wait {
+                    reason,
+                    after: Duration::from_millis(10),
+                };
             }
             b"held" => {
-                return Verdict::Wait { reason: "left alone".to_owned(), after: Duration::from_millis(20) };
+                return Verdict::Wait {
+                    reason: "left alone".to_owned(),
+                    after: Duration::from_millis(20),
+                };
             }
             b"two targets" => {
                 work.marks.set("a");
@@ -89,7 +110,10 @@ impl Job for Recorder {
             b"refuse" => return Verdict::dead("refused: 400"),
             _ => Verdict::Done,
         };
-        let effect = (work.head.conversation.as_str().to_owned(), work.head.id.as_str().to_owned());
+        let effect = (
+            work.head.conversation.as_str().to_owned(),
+            work.head.id.as_str().to_owned(),
+        );
         self.0.effects.lock().unwrap().push(effect);
         self.0.changed.notify_one();
         verdict
@@ -119,8 +143,17 @@ async fn what_cannot_be_done_stands_in_the_dead_letters_with_its_reason() {
     stage.publish("US.1", "d2", "refuse").await;
     stage.publish("US.1", "d3", "poison").await;
     stage.publish("US.1", "d4", "ok").await;
-    let foreign = subjects::update(Partition(1), Class::Message, &TenantId::new("acme").unwrap());
-    stage.platform.log.write_raw(foreign, async_nats::HeaderMap::new(), "no headers".into()).await.unwrap();
+    let foreign = subjects::update(
+        Partition(1),
+        Class::Message,
+        &TenantId::new("acme").unwrap(),
+    );
+    stage
+        .platform
+        .log
+        .write_raw(foreign, async_nats::HeaderMap::new(), "no headers".into())
+        .await
+        .unwrap();
     let (_stop, _running) = stage.run(Recorder(seen.clone()), "one");
     seen.wait_for(1).await;
     let mut reasons = stage.dead_letters(4).await;
@@ -161,8 +194,10 @@ async fn a_second_process_takes_over_in_order_and_repeats_nothing() {
     }
     seen.wait_for(40).await;
     let effects = seen.effects_of("u:US.1");
-    let expected: Vec<String> =
-        ["a", "b"].iter().flat_map(|l| (0..20).map(move |n| format!("{l}{n:02}"))).collect();
+    let expected: Vec<String> = ["a", "b"]
+        .iter()
+        .flat_map(|l| (0..20).map(move |n| format!("{l}{n:02}")))
+        .collect();
     assert_eq!(effects, expected);
 }
 
@@ -171,7 +206,9 @@ async fn a_pool_goes_on_after_the_broker_was_killed() {
     let (mut stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
     let (_stop, _running) = stage.run(Recorder(seen.clone()), "one");
     stage.publish("US.1", "k1", "ok").await;
-    stage.acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 1).await;
+    stage
+        .acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 1)
+        .await;
     stage.restart_server().await;
     stage.publish("US.1", "k2", "ok").await;
     seen.wait_for(2).await;
@@ -189,8 +226,16 @@ async fn a_successor_goes_on_counting_and_waits_the_rest_of_the_wait() {
     timeout(DEADLINE, running).await.unwrap().unwrap();
     let (_stop_two, _second) = stage.run(Recorder(seen.clone()), "two");
     seen.wait_for(1).await;
-    assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
-    assert_eq!(*seen.numbers.lock().unwrap(), [1, 2], "the second attempt was made by the successor");
+    assert!(
+        begun.elapsed() >= Duration::from_millis(400),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(
+        *seen.numbers.lock().unwrap(),
+        [1, 2],
+        "the second attempt was made by the successor"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,7 +247,10 @@ async fn attempts_are_bounded_across_takeovers() {
     stop.send_replace(true);
     timeout(DEADLINE, running).await.unwrap().unwrap();
     let (_stop, _running) = stage.run(Recorder(seen.clone()), "two");
-    assert_eq!(stage.dead_letters(1).await, ["gave up after 3 attempts: never works"]);
+    assert_eq!(
+        stage.dead_letters(1).await,
+        ["gave up after 3 attempts: never works"]
+    );
     assert_eq!(seen.attempts.lock().unwrap()["x1"], 3);
 }
 
@@ -219,7 +267,10 @@ async fn an_update_with_which_one_process_after_the_other_ends_is_given_up_and_t
     }
     let (_stop, _running) = stage.run(Recorder(seen.clone()), "five");
     let reasons = stage.dead_letters(1).await;
-    assert_eq!(reasons, ["3 processes took this update over and ended while they worked on it"]);
+    assert_eq!(
+        reasons,
+        ["3 processes took this update over and ended while they worked on it"]
+    );
     seen.wait_for(1).await;
     assert_eq!(seen.effects_of("u:US.1"), ["y2"]);
 }
@@ -234,7 +285,10 @@ async fn work_that_waits_for_a_downstream_uses_up_no_attempt_and_is_given_up_by_
     stage.publish("US.1", "h2", "held").await;
     stage.publish("US.1", "h3", "ok").await;
     let reasons = stage.dead_letters(1).await;
-    assert!(reasons[0].starts_with("gave up, for it waited longer than"), "{reasons:?}");
+    assert!(
+        reasons[0].starts_with("gave up, for it waited longer than"),
+        "{reasons:?}"
+    );
     seen.wait_for(2).await;
     assert_eq!(seen.effects_of("u:US.1"), ["h1", "h3"]);
 }
@@ -244,7 +298,13 @@ async fn a_dead_letter_keeps_which_parts_took_effect() {
     let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
     stage.publish("US.1", "t1", "two targets").await;
     let (_stop, _running) = stage.run(Recorder(seen.clone()), "one");
-    let letters = stage.messages(subjects::DEAD, &subjects::dead_filter(None, None), 1).await;
+    let letters = stage
+        .messages(subjects::DEAD, &subjects::dead_filter(None, None), 1)
+        .await;
     let headers = letters[0].headers.clone().unwrap();
-    assert_eq!(headers.get(header::DEAD_DONE).unwrap().as_str(), "a,c?", "what is in doubt is kept, too");
+    assert_eq!(
+        headers.get(header::DEAD_DONE).unwrap().as_str(),
+        "a,c?",
+        "what is in doubt is kept, too"
+    );
 }

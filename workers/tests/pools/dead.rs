@@ -10,7 +10,9 @@ use ackline_shared::subjects::{self, Class, Lane, Partition, Pool, header};
 use ackline_workers::core::log::now_ms;
 use ackline_workers::dead::list::Wanted;
 use ackline_workers::dead::office::Wish;
-use ackline_workers::dead::{Action, Filter, Office, Order, Past, Source, State, Target, clerk, terms};
+use ackline_workers::dead::{
+    Action, Filter, Office, Order, Past, Source, State, Target, clerk, terms,
+};
 use ackline_workers::egress::{AllowList, Egress, EgressSettings};
 use ackline_workers::relay::RelayJob;
 use axum::body::Bytes;
@@ -37,12 +39,15 @@ type Taken = (String, String, bool);
 
 impl Bots {
     async fn start(&self) -> SocketAddr {
-        rustls::crypto::ring::default_provider().install_default().ok();
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let bots = self.clone();
-        let answer =
-            move |uri: Uri, headers: HeaderMap, body: Bytes| async move { bots.take(&uri, &headers, &body) };
+        let answer = move |uri: Uri, headers: HeaderMap, body: Bytes| async move {
+            bots.take(&uri, &headers, &body)
+        };
         let app = axum::Router::new().fallback(answer);
         tokio::spawn(async move { axum::serve(listener, app).await });
         address
@@ -50,10 +55,19 @@ impl Bots {
 
     fn take(&self, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> StatusCode {
         let bot = uri.path().trim_start_matches('/').to_owned();
-        let code = self.answers.lock().unwrap().get(&bot).copied().unwrap_or(200);
+        let code = self
+            .answers
+            .lock()
+            .unwrap()
+            .get(&bot)
+            .copied()
+            .unwrap_or(200);
         if code == 200 {
             let text = String::from_utf8(body.to_vec()).unwrap();
-            self.taken.lock().unwrap().push((bot, text, headers.get("ackline-replay").is_some()));
+            self.taken
+                .lock()
+                .unwrap()
+                .push((bot, text, headers.get("ackline-replay").is_some()));
             self.changed.notify_one();
         }
         StatusCode::from_u16(code).unwrap()
@@ -65,7 +79,11 @@ impl Bots {
 
     fn taken_by(&self, bot: &str) -> Vec<(String, bool)> {
         let taken = self.taken.lock().unwrap();
-        taken.iter().filter(|one| one.0 == bot).map(|one| (one.1.clone(), one.2)).collect()
+        taken
+            .iter()
+            .filter(|one| one.0 == bot)
+            .map(|one| (one.1.clone(), one.2))
+            .collect()
     }
 
     async fn wait_for(&self, bot: &str, count: usize) {
@@ -74,7 +92,11 @@ impl Bots {
                 self.changed.notified().await;
             }
         };
-        assert!(timeout(DEADLINE, enough).await.is_ok(), "only {:?}", self.taken_by(bot));
+        assert!(
+            timeout(DEADLINE, enough).await.is_ok(),
+            "only {:?}",
+            self.taken_by(bot)
+        );
     }
 }
 
@@ -90,14 +112,26 @@ impl Installation {
         let bots = Bots::default();
         let address = bots.start().await;
         let mut snapshot = Snapshot::default();
-        snapshot.fold("tenant.acme", Some(br#"{"id":"acme","name":"Acme"}"#)).unwrap();
+        snapshot
+            .fold("tenant.acme", Some(br#"{"id":"acme","name":"Acme"}"#))
+            .unwrap();
         for relay in relays {
-            let entity = json!({"id": relay, "tenant": "acme", "url": format!("http://{address}/{relay}")});
-            snapshot.fold(&format!("relay.acme.{relay}"), Some(entity.to_string().as_bytes())).unwrap();
+            let entity =
+                json!({"id": relay, "tenant": "acme", "url": format!("http://{address}/{relay}")});
+            snapshot
+                .fold(
+                    &format!("relay.acme.{relay}"),
+                    Some(entity.to_string().as_bytes()),
+                )
+                .unwrap();
         }
         let stage = Stage::start(snapshot).await;
         let office = Office::new(stage.platform.log.clone(), &stage.platform.buckets);
-        Self { stage, bots, office }
+        Self {
+            stage,
+            bots,
+            office,
+        }
     }
 
     fn job(&self) -> RelayJob {
@@ -128,12 +162,25 @@ impl Installation {
             replay: None,
         };
         let payload = json!({"id": id}).to_string();
-        self.stage.platform.log.write(&head, payload.into()).await.unwrap();
+        self.stage
+            .platform
+            .log
+            .write(&head, payload.into())
+            .await
+            .unwrap();
     }
 
     async fn open_letters(&self, wanted: Wanted) -> Vec<u64> {
-        let listing = self.office.list(&Filter::default(), wanted, None, 200).await.unwrap();
-        listing.letters.iter().map(|found| found.letter.sequence).collect()
+        let listing = self
+            .office
+            .list(&Filter::default(), wanted, None, 200)
+            .await
+            .unwrap();
+        listing
+            .letters
+            .iter()
+            .map(|found| found.letter.sequence)
+            .collect()
     }
 
     async fn carry_out(&self, wish: Wish) -> Order {
@@ -144,8 +191,16 @@ impl Installation {
 }
 
 fn wish(action: Action, source: Source) -> Wish {
-    let wish = terms::letters(action, source, "test".to_owned(), TenantId::new("acme").ok());
-    Wish { rate_per_second: 1000, ..wish }
+    let wish = terms::letters(
+        action,
+        source,
+        "test".to_owned(),
+        TenantId::new("acme").ok(),
+    );
+    Wish {
+        rate_per_second: 1000,
+        ..wish
+    }
 }
 
 fn all_letters() -> Wish {
@@ -169,29 +224,61 @@ async fn a_target_that_was_away_gets_exactly_what_it_missed_once_and_in_order() 
     bots.wait_for("good", 6).await;
     bots.answer("old", 200);
 
-    let reason = Filter { reason: Some("OLD: answered 400".into()), ..Filter::default() };
+    let reason = Filter {
+        reason: Some("OLD: answered 400".into()),
+        ..Filter::default()
+    };
     let count = office.count(&reason, DEADLINE).await.unwrap();
-    assert_eq!((count.total, count.pools["relay"], count.reasons.len()), (6, 6, 1));
-    let other = Filter { tenant: TenantId::new("globex").ok(), ..Filter::default() };
+    assert_eq!(
+        (count.total, count.pools["relay"], count.reasons.len()),
+        (6, 6, 1)
+    );
+    let other = Filter {
+        tenant: TenantId::new("globex").ok(),
+        ..Filter::default()
+    };
     assert_eq!(office.count(&other, DEADLINE).await.unwrap().total, 0);
 
     let order = installation.carry_out(all_letters()).await;
-    assert_eq!((order.state, order.done, order.skipped, order.failed), (State::Done, 6, 0, 0));
+    assert_eq!(
+        (order.state, order.done, order.skipped, order.failed),
+        (State::Done, 6, 0, 0)
+    );
     bots.wait_for("old", 6).await;
     let again = installation.carry_out(all_letters()).await;
-    assert_eq!((again.state, again.done), (State::Done, 0), "they are settled");
+    assert_eq!(
+        (again.state, again.done),
+        (State::Done, 0),
+        "they are settled"
+    );
 
     installation.publish("US.1", "m6").await;
     bots.wait_for("old", 7).await;
     bots.wait_for("good", 7).await;
-    let expected: Vec<String> = (0..7).map(|n| json!({"id": format!("m{n}")}).to_string()).collect();
+    let expected: Vec<String> = (0..7)
+        .map(|n| json!({"id": format!("m{n}")}).to_string())
+        .collect();
     assert_eq!(bodies(&bots.taken_by("old")), expected);
-    assert_eq!(bodies(&bots.taken_by("good")), expected, "what was done before is not done again");
-    let marked: Vec<bool> = bots.taken_by("old").iter().map(|(_, marked)| *marked).collect();
+    assert_eq!(
+        bodies(&bots.taken_by("good")),
+        expected,
+        "what was done before is not done again"
+    );
+    let marked: Vec<bool> = bots
+        .taken_by("old")
+        .iter()
+        .map(|(_, marked)| *marked)
+        .collect();
     assert_eq!(marked, [true, true, true, true, true, true, false]);
 
-    assert_eq!(installation.open_letters(Wanted::Open).await, Vec::<u64>::new());
-    assert_eq!(installation.open_letters(Wanted::Replayed).await, [6, 5, 4, 3, 2, 1]);
+    assert_eq!(
+        installation.open_letters(Wanted::Open).await,
+        Vec::<u64>::new()
+    );
+    assert_eq!(
+        installation.open_letters(Wanted::Replayed).await,
+        [6, 5, 4, 3, 2, 1]
+    );
     let kept = office.letter(3).await.unwrap().unwrap();
     assert_eq!(kept.standing.order(), Some(order.id.as_str()));
 }
@@ -211,10 +298,19 @@ async fn a_replay_that_dies_again_names_its_original_and_can_be_edited_and_set_a
     let again = office.letter(3).await.unwrap().unwrap();
     assert_eq!(again.letter.replay_of.as_deref(), Some("DEAD:1"));
     assert_eq!(again.letter.id.as_str(), "m0");
-    assert_eq!(again.headers.get(header::REPLAY_VERBATIM).unwrap().as_str(), "true");
+    assert_eq!(
+        again.headers.get(header::REPLAY_VERBATIM).unwrap().as_str(),
+        "true"
+    );
 
     bots.answer("old", 200);
-    assert_eq!(installation.carry_out(one(3, Some("{\"edited\":true}".into()))).await.done, 1);
+    assert_eq!(
+        installation
+            .carry_out(one(3, Some("{\"edited\":true}".into())))
+            .await
+            .done,
+        1
+    );
     // Its app is not known here, so what has lost Meta's signature cannot be signed and says so, at once.
     let reasons = installation.stage.dead_letters(4).await;
     assert!(reasons[3].contains("cannot be signed"), "{reasons:?}");
@@ -224,14 +320,28 @@ async fn a_replay_that_dies_again_names_its_original_and_can_be_edited_and_set_a
         (&b"{\"edited\":true}"[..], None)
     );
     assert_eq!(edited.letter.replay_of.as_deref(), Some("DEAD:3"));
-    assert_eq!((edited.letter.attempts, edited.headers.get(header::REPLAY_VERBATIM)), (Some(1), None));
+    assert_eq!(
+        (
+            edited.letter.attempts,
+            edited.headers.get(header::REPLAY_VERBATIM)
+        ),
+        (Some(1), None)
+    );
     assert_eq!(installation.carry_out(one(4, None)).await.done, 1);
     let reasons = installation.stage.dead_letters(5).await;
-    assert_eq!(reasons[4], reasons[3], "replayed as it is, it is still what somebody wrote");
+    assert_eq!(
+        reasons[4], reasons[3],
+        "replayed as it is, it is still what somebody wrote"
+    );
 
     assert_eq!(installation.open_letters(Wanted::Open).await, [5, 2]);
-    let discard =
-        wish(Action::Discard, Source::Letters(Filter { text: Some("m1".into()), ..Filter::default() }));
+    let discard = wish(
+        Action::Discard,
+        Source::Letters(Filter {
+            text: Some("m1".into()),
+            ..Filter::default()
+        }),
+    );
     let order = installation.carry_out(discard).await;
     assert_eq!((order.state, order.done), (State::Done, 1));
     assert_eq!(installation.open_letters(Wanted::Open).await, [5]);
@@ -259,15 +369,42 @@ async fn a_new_target_gets_the_past_and_nobody_else_does() {
         classes: vec!["msg".into()],
         phone: PhoneNumberId::new("100").ok(),
     };
-    assert_eq!(office.count_past(&past, Pool::Relay, DEADLINE).await.unwrap().total, 5);
-    let elsewhere = Past { phone: PhoneNumberId::new("200").ok(), ..past.clone() };
-    assert_eq!(office.count_past(&elsewhere, Pool::Relay, DEADLINE).await.unwrap().total, 0);
+    assert_eq!(
+        office
+            .count_past(&past, Pool::Relay, DEADLINE)
+            .await
+            .unwrap()
+            .total,
+        5
+    );
+    let elsewhere = Past {
+        phone: PhoneNumberId::new("200").ok(),
+        ..past.clone()
+    };
+    assert_eq!(
+        office
+            .count_past(&elsewhere, Pool::Relay, DEADLINE)
+            .await
+            .unwrap()
+            .total,
+        0
+    );
 
-    let target = Some(Target { pool: Some(Pool::Relay), id: EntityId::new("new").ok() });
-    let order = installation.carry_out(Wish { target, ..wish(Action::Replay, Source::Past(past)) }).await;
+    let target = Some(Target {
+        pool: Some(Pool::Relay),
+        id: EntityId::new("new").ok(),
+    });
+    let order = installation
+        .carry_out(Wish {
+            target,
+            ..wish(Action::Replay, Source::Past(past))
+        })
+        .await;
     assert_eq!((order.state, order.done), (State::Done, 5));
     bots.wait_for("new", 5).await;
-    let expected: Vec<String> = (0..5).map(|n| json!({"id": format!("m{n}")}).to_string()).collect();
+    let expected: Vec<String> = (0..5)
+        .map(|n| json!({"id": format!("m{n}")}).to_string())
+        .collect();
     assert_eq!(bodies(&bots.taken_by("new")), expected);
     assert_eq!(bots.taken_by("old").len(), 5);
 }
@@ -279,18 +416,29 @@ async fn orders_over_the_same_letters_share_them_and_an_interrupted_one_goes_on(
     let (_stop, _running) = installation.stage.run(installation.job(), "one");
     bots.answer("old", 400);
     for n in 0..60 {
-        installation.publish(&format!("US.{}", n % 3), &format!("m{n:02}")).await;
+        installation
+            .publish(&format!("US.{}", n % 3), &format!("m{n:02}"))
+            .await;
     }
     installation.stage.dead_letters(60).await;
     bots.answer("old", 200);
-    let slow = Wish { rate_per_second: 20, ..all_letters() };
+    let slow = Wish {
+        rate_per_second: 20,
+        ..all_letters()
+    };
     let first = office.order(slow).await.unwrap();
     let stopped = timeout(Duration::from_millis(700), office.carry_out(&first.id)).await;
     assert!(stopped.is_err(), "it was interrupted");
     let second = office.order(all_letters()).await.unwrap();
     let (stop, shutdown) = watch::channel(false);
-    let clerk =
-        |name: &str| clerk::run(office.clone(), name.to_owned(), Duration::from_secs(2), shutdown.clone());
+    let clerk = |name: &str| {
+        clerk::run(
+            office.clone(),
+            name.to_owned(),
+            Duration::from_secs(2),
+            shutdown.clone(),
+        )
+    };
     let clerks = [tokio::spawn(clerk("one")), tokio::spawn(clerk("two"))];
     bots.wait_for("old", 60).await;
     let ended = async {
@@ -303,8 +451,19 @@ async fn orders_over_the_same_letters_share_them_and_an_interrupted_one_goes_on(
         }
     };
     let orders = timeout(DEADLINE, ended).await.unwrap();
-    assert_eq!(orders.iter().map(|order| order.done).sum::<u64>(), 60, "{orders:?}");
-    assert!(orders.iter().find(|order| order.id == first.id).unwrap().done > 0);
+    assert_eq!(
+        orders.iter().map(|order| order.done).sum::<u64>(),
+        60,
+        "{orders:?}"
+    );
+    assert!(
+        orders
+            .iter()
+            .find(|order| order.id == first.id)
+            .unwrap()
+            .done
+            > 0
+    );
     assert!(orders.iter().any(|order| order.id == second.id));
     let mut taken = bots.taken_by("old");
     taken.sort();
@@ -321,10 +480,13 @@ async fn a_send_of_yesterday_is_left_out_and_counted_unless_it_is_named() {
     let installation = Installation::start(&[]).await;
     let office = &installation.office;
     let yesterday = now_ms() - 25 * 60 * 60 * 1000;
-    for (n, (kind, received_ms)) in
-        [("send.text", yesterday), ("send.template", yesterday), ("send.text", now_ms())]
-            .into_iter()
-            .enumerate()
+    for (n, (kind, received_ms)) in [
+        ("send.text", yesterday),
+        ("send.template", yesterday),
+        ("send.text", now_ms()),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let head = Head {
             family: Family::Command(Lane::Live),
@@ -335,17 +497,42 @@ async fn a_send_of_yesterday_is_left_out_and_counted_unless_it_is_named() {
         };
         let place = format!("{}:{n}", subjects::OUTBOUND);
         let (subject, headers) = letter(Pool::Replies, &head, &place, "Meta refused it");
-        installation.stage.platform.log.write_raw(subject, headers, "{}".into()).await.unwrap();
+        installation
+            .stage
+            .platform
+            .log
+            .write_raw(subject, headers, "{}".into())
+            .await
+            .unwrap();
     }
     let count = office.count(&Filter::default(), DEADLINE).await.unwrap();
     assert_eq!((count.total, count.expired, count.ambiguous), (3, 1, 0));
-    assert!(count.oldest_received_at < count.newest_received_at, "{count:?}");
+    assert!(
+        count.oldest_received_at < count.newest_received_at,
+        "{count:?}"
+    );
     let order = installation.carry_out(all_letters()).await;
-    assert_eq!((order.state, order.done, order.skipped), (State::Done, 2, 1));
+    assert_eq!(
+        (order.state, order.done, order.skipped),
+        (State::Done, 2, 1)
+    );
     let (note, skipped) = order.notes.first_key_value().unwrap();
-    assert!(note.contains("older than 24 h") && *skipped == 1, "{:?}", order.notes);
-    assert_eq!(installation.open_letters(Wanted::Open).await, [1], "it is as it was");
-    let order = installation.carry_out(Wish { include_expired: true, ..all_letters() }).await;
+    assert!(
+        note.contains("older than 24 h") && *skipped == 1,
+        "{:?}",
+        order.notes
+    );
+    assert_eq!(
+        installation.open_letters(Wanted::Open).await,
+        [1],
+        "it is as it was"
+    );
+    let order = installation
+        .carry_out(Wish {
+            include_expired: true,
+            ..all_letters()
+        })
+        .await;
     assert_eq!((order.done, order.skipped, order.notes.len()), (1, 0, 0));
 }
 
@@ -361,7 +548,13 @@ async fn a_stopped_order_leaves_the_rest_open() {
     installation.stage.dead_letters(30).await;
     stop.send_replace(true);
     timeout(DEADLINE, running).await.unwrap().unwrap();
-    let order = office.order(Wish { rate_per_second: 10, ..all_letters() }).await.unwrap();
+    let order = office
+        .order(Wish {
+            rate_per_second: 10,
+            ..all_letters()
+        })
+        .await
+        .unwrap();
     let carried = {
         let (office, id) = (office.clone(), order.id.clone());
         tokio::spawn(async move { office.carry_out(&id).await })
@@ -385,11 +578,26 @@ async fn a_stopped_order_leaves_the_rest_open() {
 async fn an_older_installation_gets_what_it_lacks() {
     let stage = Stage::start(Snapshot::default()).await;
     let context = stage.platform.log.context().clone();
-    let mut config = context.get_stream(subjects::UPDATES).await.unwrap().cached_info().config.clone();
-    config.subjects.retain(|subject| subject != subjects::REPLAY_SUBJECTS);
+    let mut config = context
+        .get_stream(subjects::UPDATES)
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .clone();
+    config
+        .subjects
+        .retain(|subject| subject != subjects::REPLAY_SUBJECTS);
     context.update_stream(config).await.unwrap();
     nats::prepare(&context, &stage.settings()).await.unwrap();
-    let held = context.get_stream(subjects::UPDATES).await.unwrap().cached_info().config.subjects.clone();
+    let held = context
+        .get_stream(subjects::UPDATES)
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .subjects
+        .clone();
     let [updates, records] = subjects::UPDATES_SUBJECTS;
     assert_eq!(held, [updates, records, subjects::REPLAY_SUBJECTS]);
 }

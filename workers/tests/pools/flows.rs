@@ -27,7 +27,10 @@ use tokio::time::timeout;
 async fn order_api() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = Router::new().route("/orders/1001", get(async || Json(json!({"status": "shipped"}))));
+    let router = Router::new().route(
+        "/orders/1001",
+        get(async || Json(json!({"status": "shipped"}))),
+    );
     tokio::spawn(async move { axum::serve(listener, router).await });
     format!("http://{address}/orders/{{{{ order }}}}")
 }
@@ -42,22 +45,32 @@ pub fn egress() -> Egress {
 }
 
 pub fn snapshot(definition: &Value) -> Snapshot {
-    assert!(ackline_workers::flows::Compiled::from_json(definition).is_ok(), "the flow is valid");
+    assert!(
+        ackline_workers::flows::Compiled::from_json(definition).is_ok(),
+        "the flow is valid"
+    );
     let mut snapshot = Snapshot::default();
     let entries = [
         ("tenant.acme", json!({"id": "acme", "name": "Acme"})),
-        ("bot.acme.shop", json!({"id": "shop", "tenant": "acme", "flows": ["order"]})),
-        ("flow.acme.order", json!({"id": "order", "tenant": "acme", "definition": definition})),
+        (
+            "bot.acme.shop",
+            json!({"id": "shop", "tenant": "acme", "flows": ["order"]}),
+        ),
+        (
+            "flow.acme.order",
+            json!({"id": "order", "tenant": "acme", "definition": definition}),
+        ),
     ];
     for (key, value) in entries {
-        snapshot.fold(key, Some(value.to_string().as_bytes())).unwrap();
+        snapshot
+            .fold(key, Some(value.to_string().as_bytes()))
+            .unwrap();
     }
     snapshot
 }
 
 pub fn text(id: &str, body: &str) -> Vec<u8> {
-    let message =
-        json!({"id": id, "from_user_id": "US.1", "type": "text", "text": {"body": body}, "timestamp": "1"});
+    let message = json!({"id": id, "from_user_id": "US.1", "type": "text", "text": {"body": body}, "timestamp": "1"});
     let contact = json!({"profile": {"name": "Ana"}, "user_id": "US.1"});
     let value = json!({"metadata": {"phone_number_id": "100"}, "contacts": [contact], "messages": [message]});
     json!({"object": "whatsapp_business_account", "entry": [{"id": "W", "changes": [{"value": value, "field": "messages"}]}]})
@@ -66,8 +79,13 @@ pub fn text(id: &str, body: &str) -> Vec<u8> {
 }
 
 pub async fn sent(stage: &Stage, count: usize) -> Vec<SendCommand> {
-    let messages = stage.messages(subjects::OUTBOUND, subjects::OUTBOUND_SUBJECTS[0], count).await;
-    messages.iter().map(|message| serde_json::from_slice(&message.payload).unwrap()).collect()
+    let messages = stage
+        .messages(subjects::OUTBOUND, subjects::OUTBOUND_SUBJECTS[0], count)
+        .await;
+    messages
+        .iter()
+        .map(|message| serde_json::from_slice(&message.payload).unwrap())
+        .collect()
 }
 
 pub fn body(command: &SendCommand) -> &str {
@@ -101,10 +119,12 @@ async fn a_conversation_asks_calls_and_answers_and_repeats_nothing() {
     let commands = sent(&stage, 2).await;
     assert_eq!(body(&commands[1]), "It is shipped.");
     assert_eq!(commands[1].to.user_id.as_deref(), Some("US.1"));
-    let completed =
-        (0..4).map(|number| subjects::record_filter(Partition(number), Record::FLOW_COMPLETED)).collect();
+    let completed = (0..4)
+        .map(|number| subjects::record_filter(Partition(number), Record::FLOW_COMPLETED))
+        .collect();
     let completed = stage.messages_of(subjects::UPDATES, completed, 1).await;
-    let Record::FlowCompleted { outcome, bot, .. } = serde_json::from_slice(&completed[0].payload).unwrap()
+    let Record::FlowCompleted { outcome, bot, .. } =
+        serde_json::from_slice(&completed[0].payload).unwrap()
     else {
         panic!("a completed flow")
     };
@@ -149,10 +169,15 @@ async fn calls_that_fail_are_counted_by_kind_and_told_to_whoever_follows() {
     let failed = async {
         while failures.len() < 2 {
             // Whoever follows asks until somebody has heard it; each conversation calls once more.
-            client.publish(subjects::follow(&acme), "".into()).await.unwrap();
+            client
+                .publish(subjects::follow(&acme), "".into())
+                .await
+                .unwrap();
             number += 1;
             let id = format!("m{number}");
-            stage.publish(&format!("US.{number}"), &id, text(&id, "hello")).await;
+            stage
+                .publish(&format!("US.{number}"), &id, text(&id, "hello"))
+                .await;
             while let Ok(Some(message)) = timeout(Duration::from_secs(1), told.next()).await {
                 let told: Told = serde_json::from_slice(&message.payload).unwrap();
                 assert!(!format!("{told:?}").contains("secret answer"), "{told:?}");
@@ -163,12 +188,19 @@ async fn calls_that_fail_are_counted_by_kind_and_told_to_whoever_follows() {
         }
     };
     timeout(DEADLINE, failed).await.unwrap();
-    let of = |verdict: &str, reason: &str| ("flows".to_owned(), verdict.to_owned(), reason.to_owned());
+    let of =
+        |verdict: &str, reason: &str| ("flows".to_owned(), verdict.to_owned(), reason.to_owned());
     assert_eq!(failures[0], of("http failed", "answered 404"));
     assert_eq!(failures[1], of("model failed", "the model answered 503"));
     let mut scraped = String::new();
     encode(&mut scraped, &registry).unwrap();
-    for line in ["call=\"http\",outcome=\"status_4xx\"} ", "call=\"model\",outcome=\"status_5xx\"} "] {
-        assert!(scraped.contains(&format!("ackline_flow_calls_total{{{line}")), "{line} in {scraped}");
+    for line in [
+        "call=\"http\",outcome=\"status_4xx\"} ",
+        "call=\"model\",outcome=\"status_5xx\"} ",
+    ] {
+        assert!(
+            scraped.contains(&format!("ackline_flow_calls_total{{{line}")),
+            "{line} in {scraped}"
+        );
     }
 }

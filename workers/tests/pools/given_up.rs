@@ -24,7 +24,12 @@ impl Job for Ends {
 
     fn lanes() -> Vec<LaneSource> {
         let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
-        vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+        vec![LaneSource {
+            name: "msg",
+            stream: subjects::UPDATES,
+            filters,
+            weight: 1,
+        }]
     }
 
     async fn run(&self, work: &Work) -> Verdict {
@@ -42,15 +47,44 @@ async fn dead_letters_are_counted_by_the_class_of_their_reason_and_by_tenant() {
     let stage = Stage::start(Snapshot::default()).await;
     let globex = TenantId::new("globex").unwrap();
     let store = TuningStore::new(stage.platform.buckets.tuning.clone());
-    let value = TenantTuning { mode: Some(Mode::Discard), ..TenantTuning::default() };
-    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms(), platform: true };
-    store.write(&subjects::tuning_key::tenant(Pool::Relay, &globex), &entry, 0).await.unwrap();
-    for (n, payload) in ["fail", "refuse", "refuse", "poison", "ok"].into_iter().enumerate() {
-        stage.publish(&format!("US.{n}"), &format!("m{n}"), payload).await;
+    let value = TenantTuning {
+        mode: Some(Mode::Discard),
+        ..TenantTuning::default()
+    };
+    let entry = Stamped {
+        value,
+        by: "the operator".to_owned(),
+        at_ms: now_ms(),
+        platform: true,
+    };
+    store
+        .write(
+            &subjects::tuning_key::tenant(Pool::Relay, &globex),
+            &entry,
+            0,
+        )
+        .await
+        .unwrap();
+    for (n, payload) in ["fail", "refuse", "refuse", "poison", "ok"]
+        .into_iter()
+        .enumerate()
+    {
+        stage
+            .publish(&format!("US.{n}"), &format!("m{n}"), payload)
+            .await;
     }
     stage.publish_to("globex", "US.9", "m9", "ok").await;
-    let foreign = subjects::update(Partition(1), Class::Message, &TenantId::new("acme").unwrap());
-    stage.platform.log.write_raw(foreign, async_nats::HeaderMap::new(), "no headers".into()).await.unwrap();
+    let foreign = subjects::update(
+        Partition(1),
+        Class::Message,
+        &TenantId::new("acme").unwrap(),
+    );
+    stage
+        .platform
+        .log
+        .write_raw(foreign, async_nats::HeaderMap::new(), "no headers".into())
+        .await
+        .unwrap();
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let (_stop, _running) = stage.run_seen(Ends, "one", metrics.clone(), Standing::default());
@@ -64,14 +98,25 @@ async fn dead_letters_are_counted_by_the_class_of_their_reason_and_by_tenant() {
     timeout(DEADLINE, counted).await.unwrap();
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
-    for (reason, count) in
-        [("gave_up", 1), ("refused", 2), ("panicked", 1), ("unreadable", 1), ("discarded", 1)]
-    {
-        let line = format!("ackline_dead_letters_total{{pool=\"relay\",reason=\"{reason}\"}} {count}\n");
+    for (reason, count) in [
+        ("gave_up", 1),
+        ("refused", 2),
+        ("panicked", 1),
+        ("unreadable", 1),
+        ("discarded", 1),
+    ] {
+        let line =
+            format!("ackline_dead_letters_total{{pool=\"relay\",reason=\"{reason}\"}} {count}\n");
         assert!(text.contains(&line), "{line} in {text}");
     }
     let tenants = status().tenants;
-    let of = |name: &str| tenants.iter().find(|tenant| tenant.tenant.as_str() == name).unwrap().dead_hour;
+    let of = |name: &str| {
+        tenants
+            .iter()
+            .find(|tenant| tenant.tenant.as_str() == name)
+            .unwrap()
+            .dead_hour
+    };
     assert_eq!((of("acme"), of("globex")), (5, 1));
 }
 
@@ -82,7 +127,12 @@ pub async fn bury(stage: &Stage, pool: Pool, id: u64, reason: &str, at_ms: u64) 
     headers.insert(header::DEAD_REASON, reason);
     headers.insert(header::DEAD_AT, at_ms.to_string());
     let subject = subjects::dead(pool, &TenantId::new("acme").unwrap());
-    stage.platform.log.write_raw(subject, headers, "{}".into()).await.unwrap();
+    stage
+        .platform
+        .log
+        .write_raw(subject, headers, "{}".into())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,13 +144,38 @@ async fn open_dead_letters_are_counted_as_they_come_are_settled_and_expire() {
     let now = now_ms();
     let mut look = async || -> Vec<OpenDead> {
         letters.look().await.unwrap();
-        letters.open(now).into_iter().filter(|dead| dead.open > 0).collect()
+        letters
+            .open(now)
+            .into_iter()
+            .filter(|dead| dead.open > 0)
+            .collect()
     };
     assert_eq!(look().await, []);
     let hours_ago = |hours: u64| now - hours * 3_600_000;
-    bury(&stage, Pool::Relay, 1, "relay a: answered 400", hours_ago(5)).await;
-    bury(&stage, Pool::Crm, 2, "gave up after 6 attempts: x", hours_ago(4)).await;
-    bury(&stage, Pool::Relay, 3, "gave up after 6 attempts: x", hours_ago(0)).await;
+    bury(
+        &stage,
+        Pool::Relay,
+        1,
+        "relay a: answered 400",
+        hours_ago(5),
+    )
+    .await;
+    bury(
+        &stage,
+        Pool::Crm,
+        2,
+        "gave up after 6 attempts: x",
+        hours_ago(4),
+    )
+    .await;
+    bury(
+        &stage,
+        Pool::Relay,
+        3,
+        "gave up after 6 attempts: x",
+        hours_ago(0),
+    )
+    .await;
     let open = look().await;
     let relay = open.iter().find(|dead| dead.pool == "relay").unwrap();
     assert_eq!((open.len(), relay.open, relay.last_hour), (2, 2, 1));
@@ -109,9 +184,24 @@ async fn open_dead_letters_are_counted_as_they_come_are_settled_and_expire() {
     let mut settled = Settled::new(books.clone());
     settled.claim("rp_1", &[1]).await.unwrap();
     settled.claim("dc_2", &[2]).await.unwrap();
-    bury(&stage, Pool::Relay, 4, "relay a: answered 400", hours_ago(2)).await;
+    bury(
+        &stage,
+        Pool::Relay,
+        4,
+        "relay a: answered 400",
+        hours_ago(2),
+    )
+    .await;
     let open = look().await;
-    assert_eq!((open.len(), open[0].pool.as_str(), open[0].open, open[0].last_hour), (1, "relay", 2, 1));
+    assert_eq!(
+        (
+            open.len(),
+            open[0].pool.as_str(),
+            open[0].open,
+            open[0].last_hour
+        ),
+        (1, "relay", 2, 1)
+    );
     assert_eq!(open[0].oldest_ms.unwrap() / 3_600_000, 2);
     settled.release("rp_1", &[1]).await.unwrap();
     assert_eq!(look().await[0].open, 3);

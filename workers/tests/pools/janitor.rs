@@ -18,7 +18,9 @@ const COUNT: u64 = 40;
 async fn nearly_full() -> (Stage, Janitor, Registry) {
     let stage = Stage::start(Snapshot::default()).await;
     for n in 0..COUNT {
-        stage.publish("US.1", &format!("m{n}"), vec![b'x'; 1000]).await;
+        stage
+            .publish("US.1", &format!("m{n}"), vec![b'x'; 1000])
+            .await;
     }
     let context = stage.platform.log.context();
     let mut stream = context.get_stream(subjects::UPDATES).await.unwrap();
@@ -43,7 +45,13 @@ async fn nearly_full() -> (Stage, Janitor, Registry) {
 
 /// Acknowledges the first messages of a pool's consumer.
 async fn acknowledge(stage: &Stage, pool: Pool, count: u64) {
-    let stream = stage.platform.log.context().get_stream(subjects::UPDATES).await.unwrap();
+    let stream = stage
+        .platform
+        .log
+        .context()
+        .get_stream(subjects::UPDATES)
+        .await
+        .unwrap();
     let name = subjects::consumer(pool, Partition(1), "msg");
     let config = pull::Config {
         durable_name: Some(name.clone()),
@@ -54,13 +62,21 @@ async fn acknowledge(stage: &Stage, pool: Pool, count: u64) {
     if count > 0 {
         let max = usize::try_from(count).unwrap();
         let messages = consumer.fetch().max_messages(max).messages().await.unwrap();
-        messages.for_each(async |message| message.unwrap().double_ack().await.unwrap()).await;
+        messages
+            .for_each(async |message| message.unwrap().double_ack().await.unwrap())
+            .await;
         stage.acknowledged(&name, count).await;
     }
 }
 
 async fn first(stage: &Stage) -> u64 {
-    let stream = stage.platform.log.context().get_stream(subjects::UPDATES).await.unwrap();
+    let stream = stage
+        .platform
+        .log
+        .context()
+        .get_stream(subjects::UPDATES)
+        .await
+        .unwrap();
     stream.cached_info().state.first_sequence
 }
 
@@ -74,10 +90,17 @@ async fn room_is_made_of_what_all_pools_have_finished() {
     acknowledge(&stage, Pool::Crm, COUNT - 2).await;
     timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
     let after = first(&stage).await;
-    assert!((15..=20).contains(&after), "only down to half of the limit: {after}");
+    assert!(
+        (15..=20).contains(&after),
+        "only down to half of the limit: {after}"
+    );
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
-    let line = format!("purged_messages_total{{stream=\"{}\"}} {}", subjects::UPDATES, after - 1);
+    let line = format!(
+        "purged_messages_total{{stream=\"{}\"}} {}",
+        subjects::UPDATES,
+        after - 1
+    );
     assert!(text.contains(&line), "{line} in {text}");
 }
 
@@ -99,15 +122,28 @@ async fn what_nobody_claims_moves_to_the_dead_letters_before_its_room_is_used() 
     let context = stage.platform.log.context();
     let updates = context.get_stream(subjects::UPDATES).await.unwrap();
     updates.purge().keep(20).await.unwrap();
-    stage.publish_to(TenantId::UNROUTED, "US.2", "wamid.nobodys", "{\"any\":1}").await;
+    stage
+        .publish_to(TenantId::UNROUTED, "US.2", "wamid.nobodys", "{\"any\":1}")
+        .await;
     for n in 0..20 {
-        stage.publish("US.1", &format!("later{n}"), vec![b'x'; 1000]).await;
+        stage
+            .publish("US.1", &format!("later{n}"), vec![b'x'; 1000])
+            .await;
     }
     acknowledge(&stage, Pool::Relay, COUNT + 1).await;
     let subject = subjects::update(Partition(1), Class::Message, &TenantId::unrouted());
-    let place = updates.get_last_raw_message_by_subject(&subject).await.unwrap().sequence;
-    let janitor =
-        Janitor { settings: JanitorSettings { down_to_percent: 10, ..janitor.settings }, ..janitor };
+    let place = updates
+        .get_last_raw_message_by_subject(&subject)
+        .await
+        .unwrap()
+        .sequence;
+    let janitor = Janitor {
+        settings: JanitorSettings {
+            down_to_percent: 10,
+            ..janitor.settings
+        },
+        ..janitor
+    };
     timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
     assert!(first(&stage).await > place);
     let dead = context.get_stream(subjects::DEAD).await.unwrap();
@@ -121,20 +157,38 @@ async fn what_nobody_claims_moves_to_the_dead_letters_before_its_room_is_used() 
         "{}",
         header(header::DEAD_REASON)
     );
-    assert_eq!(header(header::DEAD_ORIGIN), format!("UPDATES:{place}:{subject}"));
+    assert_eq!(
+        header(header::DEAD_ORIGIN),
+        format!("UPDATES:{place}:{subject}")
+    );
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
-    assert!(text.contains("ackline_janitor_unrouted_moved_total 1"), "{text}");
+    assert!(
+        text.contains("ackline_janitor_unrouted_moved_total 1"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_process_at_a_time_makes_room() {
     let (stage, janitor, _registry) = nearly_full().await;
     acknowledge(&stage, Pool::Relay, COUNT).await;
-    let revision = stage.platform.buckets.errands.create("janitor", "another".into()).await.unwrap();
+    let revision = stage
+        .platform
+        .buckets
+        .errands
+        .create("janitor", "another".into())
+        .await
+        .unwrap();
     timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
     assert_eq!(first(&stage).await, 1);
-    stage.platform.buckets.errands.purge_expect_revision("janitor", Some(revision)).await.unwrap();
+    stage
+        .platform
+        .buckets
+        .errands
+        .purge_expect_revision("janitor", Some(revision))
+        .await
+        .unwrap();
     timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
     assert!(first(&stage).await > 1);
 }

@@ -43,18 +43,41 @@ fn run(stage: &Stage, file: &Path) -> (Journal, watch::Sender<bool>) {
         shutdown,
     };
     let settings = PoolSettings::shared(&mut Reader::load(None, []));
-    let size = BatchSize { max: 100, linger: Duration::ZERO };
+    let size = BatchSize {
+        max: 100,
+        linger: Duration::ZERO,
+    };
     tokio::spawn(batch::run(journal.clone(), settings, size, host));
     (journal, stop)
 }
 
 /// How many messages of acme's it holds, and how many its conversation counts.
 async fn held(journal: &Journal) -> Option<(usize, u64)> {
-    let conversations =
-        journal.conversations("acme", None, None, Bound { items: 10, bytes: usize::MAX }).await.ok()?;
+    let conversations = journal
+        .conversations(
+            "acme",
+            None,
+            None,
+            Bound {
+                items: 10,
+                bytes: usize::MAX,
+            },
+        )
+        .await
+        .ok()?;
     let first = conversations.items.first()?;
-    let messages =
-        journal.messages("acme", &first.id, None, Bound { items: 1000, bytes: usize::MAX }).await.ok()?;
+    let messages = journal
+        .messages(
+            "acme",
+            &first.id,
+            None,
+            Bound {
+                items: 1000,
+                bytes: usize::MAX,
+            },
+        )
+        .await
+        .ok()?;
     Some((messages.items.len(), first.incoming))
 }
 
@@ -65,13 +88,24 @@ async fn holds(journal: &Journal, count: usize) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    assert!(timeout(DEADLINE, all).await.is_ok(), "{:?}, {:?}", held(journal).await, journal.fault());
+    assert!(
+        timeout(DEADLINE, all).await.is_ok(),
+        "{:?}, {:?}",
+        held(journal).await,
+        journal.fault()
+    );
 }
 
 /// Waits until it says that it lacks something, or that it does not.
 async fn lacks(journal: &Journal, is_lacking: bool) {
     let said = async {
-        while journal.lacks_before().await.ok().map(|before| before.is_some()) != Some(is_lacking) {
+        while journal
+            .lacks_before()
+            .await
+            .ok()
+            .map(|before| before.is_some())
+            != Some(is_lacking)
+        {
             sleep(Duration::from_millis(20)).await;
         }
     };
@@ -83,12 +117,20 @@ async fn rebuild(stage: &Stage) -> cli::Outcome {
         ("ACKLINE_NATS_URL", stage.url()),
         ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB".to_owned()),
         ("ACKLINE_NATS_SESSION_BYTES_MAX", "64MiB".to_owned()),
-        ("ACKLINE_NATS_PARTITIONS", stage.settings().partitions.to_string()),
-        ("ACKLINE_SECRETS_MASTER_KEY", VaultKey::generate().to_base64().expose().clone()),
+        (
+            "ACKLINE_NATS_PARTITIONS",
+            stage.settings().partitions.to_string(),
+        ),
+        (
+            "ACKLINE_SECRETS_MASTER_KEY",
+            VaultKey::generate().to_base64().expose().clone(),
+        ),
     ]
     .map(|(name, value)| (name.to_owned(), value));
     let arguments = ["ackline", "journal", "rebuild", "--yes"].map(std::ffi::OsString::from);
-    timeout(DEADLINE, cli::run(arguments, &environment)).await.unwrap()
+    timeout(DEADLINE, cli::run(arguments, &environment))
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,15 +140,26 @@ async fn a_damaged_file_stops_nothing_and_a_rebuild_writes_what_the_log_holds_on
     let file = directory.path().join("journal.db");
     std::fs::write(&file, "this is no database".repeat(1000)).unwrap();
     for n in 0..20 {
-        stage.publish("p15550100", &format!("wamid.{n}"), message(&format!("wamid.{n}"))).await;
+        stage
+            .publish(
+                "p15550100",
+                &format!("wamid.{n}"),
+                message(&format!("wamid.{n}")),
+            )
+            .await;
     }
     let (journal, stop) = run(&stage, &file);
     let damaged = async {
-        while !journal.fault().is_some_and(|fault| fault.contains("journal.db")) {
+        while !journal
+            .fault()
+            .is_some_and(|fault| fault.contains("journal.db"))
+        {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(DEADLINE, damaged).await.expect("it says what is wrong");
+    timeout(DEADLINE, damaged)
+        .await
+        .expect("it says what is wrong");
     assert!(held(&journal).await.is_none() && !journal.is_readable().await);
 
     let rebuilt = rebuild(&stage).await;
@@ -116,15 +169,25 @@ async fn a_damaged_file_stops_nothing_and_a_rebuild_writes_what_the_log_holds_on
         "{rebuilt:?}"
     );
     holds(&journal, 20).await;
-    let mut aside = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
-    let aside = aside.find(|path| path.to_string_lossy().contains(".before-")).unwrap();
-    assert!(std::fs::read_to_string(aside).unwrap().starts_with("this is no database"));
+    let mut aside = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let aside = aside
+        .find(|path| path.to_string_lossy().contains(".before-"))
+        .unwrap();
+    assert!(
+        std::fs::read_to_string(aside)
+            .unwrap()
+            .starts_with("this is no database")
+    );
     assert_eq!(journal.fault(), None);
 
     // Another one, over a file that is in order, doubles nothing; and what comes later is written, too.
     assert_eq!(rebuild(&stage).await.code, 0);
     holds(&journal, 20).await;
-    stage.publish("p15550100", "wamid.later", message("wamid.later")).await;
+    stage
+        .publish("p15550100", "wamid.later", message("wamid.later"))
+        .await;
     holds(&journal, 21).await;
     // A file that somebody took away is missed, and another one begun.
     std::fs::remove_file(&file).unwrap();

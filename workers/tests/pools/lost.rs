@@ -23,7 +23,11 @@ impl Noting {
                 self.1.notified().await;
             }
         };
-        assert!(timeout(DEADLINE, all).await.is_ok(), "{:?}", self.0.lock().unwrap());
+        assert!(
+            timeout(DEADLINE, all).await.is_ok(),
+            "{:?}",
+            self.0.lock().unwrap()
+        );
     }
 }
 
@@ -32,7 +36,12 @@ impl Job for Noting {
 
     fn lanes() -> Vec<LaneSource> {
         let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
-        vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+        vec![LaneSource {
+            name: "msg",
+            stream: subjects::UPDATES,
+            filters,
+            weight: 1,
+        }]
     }
 
     fn targets(&self, _head: &Head) -> Vec<Arc<Target>> {
@@ -40,7 +49,10 @@ impl Job for Noting {
     }
 
     async fn run(&self, work: &Work) -> Verdict {
-        self.0.lock().unwrap().push(work.head.id.as_str().to_owned());
+        self.0
+            .lock()
+            .unwrap()
+            .push(work.head.id.as_str().to_owned());
         self.1.notify_one();
         Verdict::Done
     }
@@ -52,9 +64,19 @@ async fn pools_go_on_with_the_streams_of_a_server_that_lost_them() {
     let (client, settings) = (stage.platform.log.context().client(), stage.settings());
     let (_end, shutdown) = watch::channel(false);
     let upkeep = Upkeep::default();
-    tokio::spawn(upkeep.clone().run(client.clone(), settings.clone(), shutdown));
+    tokio::spawn(
+        upkeep
+            .clone()
+            .run(client.clone(), settings.clone(), shutdown),
+    );
     let config = &stage.platform.buckets.config;
-    config.put("tenant.old", br#"{"id":"old","name":"Old"}"#.as_slice().into()).await.unwrap();
+    config
+        .put(
+            "tenant.old",
+            br#"{"id":"old","name":"Old"}"#.as_slice().into(),
+        )
+        .await
+        .unwrap();
     let mut registry = Registry::watch(config.clone(), client);
     assert!(registry.loaded(DEADLINE).await);
     let job = Noting::default();
@@ -67,7 +89,9 @@ async fn pools_go_on_with_the_streams_of_a_server_that_lost_them() {
     stage.wipe_server().await;
     let again = async {
         // Whoever looks first makes them; until then there is nothing to write to.
-        while Box::pin(nats::prepare(stage.platform.log.context(), &settings)).await.is_err()
+        while Box::pin(nats::prepare(stage.platform.log.context(), &settings))
+            .await
+            .is_err()
             || upkeep.is_lost()
         {
             tokio::task::yield_now().await;
@@ -80,11 +104,26 @@ async fn pools_go_on_with_the_streams_of_a_server_that_lost_them() {
     }
     job.has(&["a", "b", "c", "x", "b"]).await;
     let config = &stage.platform.buckets.config;
-    config.put("tenant.new", br#"{"id":"new","name":"New"}"#.as_slice().into()).await.unwrap();
+    config
+        .put(
+            "tenant.new",
+            br#"{"id":"new","name":"New"}"#.as_slice().into(),
+        )
+        .await
+        .unwrap();
     let restored = async {
-        while registry.snapshot().tenants.keys().map(ToString::to_string).collect::<Vec<_>>() != ["new"] {
+        while registry
+            .snapshot()
+            .tenants
+            .keys()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            != ["new"]
+        {
             registry.changed().await;
         }
     };
-    timeout(DEADLINE, restored).await.expect("what is declared anew is known");
+    timeout(DEADLINE, restored)
+        .await
+        .expect("what is declared anew is known");
 }

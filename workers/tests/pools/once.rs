@@ -34,7 +34,13 @@ async fn a_flow_answers_nothing_twice_after_hundreds_of_messages_and_a_takeover_
     running.await.unwrap();
 
     // Nobody knows where the reading stood: everything is read again, and one more that is new.
-    let stream = stage.platform.log.context().get_stream(subjects::UPDATES).await.unwrap();
+    let stream = stage
+        .platform
+        .log
+        .context()
+        .get_stream(subjects::UPDATES)
+        .await
+        .unwrap();
     let names: Vec<String> = stream.consumer_names().try_collect().await.unwrap();
     for name in names {
         stream.delete_consumer(&name).await.unwrap();
@@ -45,20 +51,34 @@ async fn a_flow_answers_nothing_twice_after_hundreds_of_messages_and_a_takeover_
     let mut count = SAID + 1;
     let commands = loop {
         let commands = sent(&stage, count).await;
-        if commands.last().is_some_and(|command| body(command) == "last") {
+        if commands
+            .last()
+            .is_some_and(|command| body(command) == "last")
+        {
             break commands;
         }
         count += 1;
     };
     let ids: BTreeSet<&str> = commands.iter().map(|command| command.id.as_str()).collect();
     assert_eq!(ids.len(), SAID + 1, "every message was answered once");
-    assert_eq!(commands.iter().filter(|command| body(command) == "m0").count(), 1);
+    assert_eq!(
+        commands
+            .iter()
+            .filter(|command| body(command) == "m0")
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn a_record_knows_thousands_of_finished_updates_at_few_bytes_each() {
     let stage = Stage::start(Snapshot::default()).await;
-    let ring = || Ring::new(stage.platform.buckets.sessions.clone(), stage.platform.older.clone());
+    let ring = || {
+        Ring::new(
+            stage.platform.buckets.sessions.clone(),
+            stage.platform.older.clone(),
+        )
+    };
     let keeper = ring().keeper("relay.acme.person".to_owned(), None);
     const COUNT: u32 = 3000;
     for number in 0..COUNT {
@@ -66,12 +86,22 @@ async fn a_record_knows_thousands_of_finished_updates_at_few_bytes_each() {
     }
     let successor = ring().keeper("relay.acme.person".to_owned(), None);
     for number in 0..COUNT {
-        assert_eq!(successor.recall(&format!("m{number}")).await, Ok(Recall::Done), "{number}");
+        assert_eq!(
+            successor.recall(&format!("m{number}")).await,
+            Ok(Recall::Done),
+            "{number}"
+        );
     }
     assert!(matches!(successor.recall("new").await, Ok(Recall::Open(_))));
     let mut bytes = 0;
     for name in [subjects::FINISHED.to_owned(), "KV_sessions".to_owned()] {
-        let stream = stage.platform.log.context().get_stream(&name).await.unwrap();
+        let stream = stage
+            .platform
+            .log
+            .context()
+            .get_stream(&name)
+            .await
+            .unwrap();
         bytes += stream.get_info().await.unwrap().state.bytes;
     }
     assert!(bytes < u64::from(COUNT) * 8, "{bytes} bytes on disk");
@@ -80,13 +110,25 @@ async fn a_record_knows_thousands_of_finished_updates_at_few_bytes_each() {
 #[tokio::test]
 async fn a_conversation_of_one_update_costs_little_more_than_its_key() {
     let stage = Stage::start(Snapshot::default()).await;
-    let ring = Ring::new(stage.platform.buckets.sessions.clone(), stage.platform.older.clone());
+    let ring = Ring::new(
+        stage.platform.buckets.sessions.clone(),
+        stage.platform.older.clone(),
+    );
     const COUNT: u64 = 100;
     for number in 0..COUNT {
         let keeper = ring.keeper(format!("relay.acme.{number:032x}"), None);
-        keeper.finish("wamid.HBgLMTU1NTAxMDAxMjMVAgASGBQzQUU=").await.unwrap();
+        keeper
+            .finish("wamid.HBgLMTU1NTAxMDAxMjMVAgASGBQzQUU=")
+            .await
+            .unwrap();
     }
-    let stream = stage.platform.log.context().get_stream("KV_sessions").await.unwrap();
+    let stream = stage
+        .platform
+        .log
+        .context()
+        .get_stream("KV_sessions")
+        .await
+        .unwrap();
     let each = stream.get_info().await.unwrap().state.bytes / COUNT;
     assert!(each <= 200, "{each} bytes a conversation");
 }

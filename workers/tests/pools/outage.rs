@@ -36,22 +36,40 @@ impl Town {
     /// What a target took of a conversation, in order.
     fn taken(&self, target: &str, conversation: &str) -> Vec<String> {
         let taken = self.taken.lock().unwrap();
-        let of = taken.iter().filter(|(at, of, _)| at == target && of == conversation);
+        let of = taken
+            .iter()
+            .filter(|(at, of, _)| at == target && of == conversation);
         of.map(|(_, _, id)| id.clone()).collect()
     }
 
     async fn takes(&self, target: &str, count: usize) {
-        let taken = || self.taken.lock().unwrap().iter().filter(|(at, _, _)| at == target).count();
+        let taken = || {
+            self.taken
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(|(at, _, _)| at == target)
+                .count()
+        };
         let enough = async {
             while taken() < count {
                 self.changed.notified().await;
             }
         };
-        assert!(timeout(DEADLINE, enough).await.is_ok(), "{target} took only {}", taken());
+        assert!(
+            timeout(DEADLINE, enough).await.is_ok(),
+            "{target} took only {}",
+            taken()
+        );
     }
 
     fn asked(&self, target: &str) -> usize {
-        self.asked.lock().unwrap().get(target).copied().unwrap_or_default()
+        self.asked
+            .lock()
+            .unwrap()
+            .get(target)
+            .copied()
+            .unwrap_or_default()
     }
 
     async fn is_asked(&self, target: &str, count: usize) {
@@ -73,14 +91,27 @@ impl Job for Town {
 
     fn lanes() -> Vec<LaneSource> {
         let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
-        vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+        vec![LaneSource {
+            name: "msg",
+            stream: subjects::UPDATES,
+            filters,
+            weight: 1,
+        }]
     }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let target = |name: &str| {
             let downstream = format!("relay.{}.{name}", head.tenant);
-            let gates = vec![GateSpec { name: downstream.as_str().into(), limit: 4 }];
-            Arc::new(Target { name: name.to_owned(), downstream, gates, timeout: None })
+            let gates = vec![GateSpec {
+                name: downstream.as_str().into(),
+                limit: 4,
+            }];
+            Arc::new(Target {
+                name: name.to_owned(),
+                downstream,
+                gates,
+                timeout: None,
+            })
         };
         TARGETS.map(target).to_vec()
     }
@@ -93,7 +124,11 @@ impl Job for Town {
             return Verdict::Trouble(Trouble::down("away"));
         }
         work.answered.set();
-        let taken = (name, work.head.conversation.as_str().to_owned(), work.head.id.as_str().to_owned());
+        let taken = (
+            name,
+            work.head.conversation.as_str().to_owned(),
+            work.head.id.as_str().to_owned(),
+        );
         self.taken.lock().unwrap().push(taken);
         self.changed.notify_one();
         Verdict::Done
@@ -116,13 +151,18 @@ fn brisk(settings: &mut PoolSettings) {
 
 async fn publish(stage: &Stage, ids: std::ops::Range<usize>) {
     for n in ids {
-        stage.publish(&format!("US.{}", n % 5), &format!("m{n:02}"), "x").await;
+        stage
+            .publish(&format!("US.{}", n % 5), &format!("m{n:02}"), "x")
+            .await;
     }
 }
 
 /// What each of five conversations sees of so many updates.
 fn expected(count: usize, conversation: usize) -> Vec<String> {
-    (0..count).filter(|n| n % 5 == conversation).map(|n| format!("m{n:02}")).collect()
+    (0..count)
+        .filter(|n| n % 5 == conversation)
+        .map(|n| format!("m{n:02}"))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,9 +172,15 @@ async fn a_target_that_is_away_buries_nothing_holds_nobody_up_and_gets_everythin
     let (_stop, _running) = stage.run_with(town.clone(), "one", brisk);
     publish(&stage, 0..20).await;
     town.takes("north", 20).await;
-    assert_eq!(town.taken.lock().unwrap().len(), 20, "the one that is away took nothing");
+    assert_eq!(
+        town.taken.lock().unwrap().len(),
+        20,
+        "the one that is away took nothing"
+    );
     // Out of the way, so that nothing of it is left in the window.
-    stage.acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 20).await;
+    stage
+        .acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 20)
+        .await;
     stage.holds(subjects::SPILL, 20..=20).await;
     let asked = town.asked("south");
     publish(&stage, 20..25).await;
@@ -142,7 +188,10 @@ async fn a_target_that_is_away_buries_nothing_holds_nobody_up_and_gets_everythin
     town.is_asked("south", asked + 3).await;
     town.open("south");
     town.takes("south", 25).await;
-    for (target, conversation) in TARGETS.into_iter().flat_map(|target| (0..5).map(move |n| (target, n))) {
+    for (target, conversation) in TARGETS
+        .into_iter()
+        .flat_map(|target| (0..5).map(move |n| (target, n)))
+    {
         let taken = town.taken(target, &format!("u:US.{conversation}"));
         assert_eq!(taken, expected(25, conversation), "{target}");
     }
@@ -185,7 +234,12 @@ async fn what_waited_as_long_as_it_may_is_given_up_for_that_target_alone() {
     }
     stage.holds(subjects::DEAD, 3..=3).await;
     let reasons = stage.dead_letters(3).await;
-    assert!(reasons.iter().all(|reason| reason.starts_with("gave up, for it waited longer")), "{reasons:?}");
+    assert!(
+        reasons
+            .iter()
+            .all(|reason| reason.starts_with("gave up, for it waited longer")),
+        "{reasons:?}"
+    );
     assert_eq!(town.taken("north", "u:US.1"), ["m0", "m1", "m2"]);
     stage.holds(subjects::SPILL, 0..=0).await;
 }

@@ -34,13 +34,17 @@ impl BatchJob for Refuses {
     const FILTERS: &'static [&'static str] = &subjects::JOURNAL_SUBJECTS;
 
     async fn run(&self, batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
-        Ok((0..batch.len()).map(|at| (at, "it is refused; ".repeat(80))).collect())
+        Ok((0..batch.len())
+            .map(|at| (at, "it is refused; ".repeat(80)))
+            .collect())
     }
 }
 
 async fn stage() -> (Stage, watch::Sender<bool>) {
-    let options =
-        NatsOptions { extra_config: format!("max_payload: {MAX_PAYLOAD}"), ..NatsOptions::default() };
+    let options = NatsOptions {
+        extra_config: format!("max_payload: {MAX_PAYLOAD}"),
+        ..NatsOptions::default()
+    };
     let stage = Stage::start_with(Snapshot::default(), options).await;
     let end = run_batches(&stage, Refuses);
     (stage, end)
@@ -58,21 +62,48 @@ pub fn run_batches<B: BatchJob>(stage: &Stage, job: B) -> watch::Sender<bool> {
         shutdown,
     };
     let settings = PoolSettings::shared(&mut Reader::load(None, []));
-    tokio::spawn(batch::run(job, settings, BatchSize { max: 10, linger: Duration::ZERO }, host));
+    tokio::spawn(batch::run(
+        job,
+        settings,
+        BatchSize {
+            max: 10,
+            linger: Duration::ZERO,
+        },
+        host,
+    ));
     end
 }
 
 fn cut(letter: &Message) -> Option<&str> {
-    letter.headers.as_ref().unwrap().get(header::DEAD_CUT).map(|cut| cut.as_str())
+    letter
+        .headers
+        .as_ref()
+        .unwrap()
+        .get(header::DEAD_CUT)
+        .map(|cut| cut.as_str())
 }
 
 /// Replays everything, and gives the ended order.
 async fn replay(stage: &Stage) -> Order {
     let office = Office::new(stage.platform.log.clone(), &stage.platform.buckets);
     let letters = Source::Letters(Filter::default());
-    let wish = terms::letters(Action::Replay, letters, "test".to_owned(), TenantId::new("acme").ok());
-    let order = office.order(Wish { rate_per_second: 1000, ..wish }).await.unwrap();
-    timeout(DEADLINE, office.carry_out(&order.id)).await.unwrap().unwrap();
+    let wish = terms::letters(
+        Action::Replay,
+        letters,
+        "test".to_owned(),
+        TenantId::new("acme").ok(),
+    );
+    let order = office
+        .order(Wish {
+            rate_per_second: 1000,
+            ..wish
+        })
+        .await
+        .unwrap();
+    timeout(DEADLINE, office.carry_out(&order.id))
+        .await
+        .unwrap()
+        .unwrap();
     office.find(&order.id).await.unwrap().unwrap().1
 }
 
@@ -84,13 +115,19 @@ async fn a_dead_letter_that_does_not_fit_is_cut_and_holds_nobody_up() {
     stage.publish("US.2", "small", "{}").await;
     let letters = stage.messages(DEAD, DEAD_SUBJECTS[0], 2).await;
     let length = large.len().to_string();
-    assert_eq!((cut(&letters[0]), cut(&letters[1])), (Some(length.as_str()), None));
+    assert_eq!(
+        (cut(&letters[0]), cut(&letters[1])),
+        (Some(length.as_str()), None)
+    );
     assert!(large.as_bytes().starts_with(&letters[0].payload) && letters[0].payload.len() > 1000);
 
     let order = replay(&stage).await;
     assert_eq!((order.state, order.done), (State::Done, 2), "{order:?}");
     let replays = stage.messages(UPDATES, REPLAY_SUBJECTS, 2).await;
-    assert!(replays[0].payload == large.as_bytes(), "the whole is put before the pool again");
+    assert!(
+        replays[0].payload == large.as_bytes(),
+        "the whole is put before the pool again"
+    );
     assert_eq!(&replays[1].payload[..], b"{}");
 }
 
@@ -109,7 +146,13 @@ async fn a_whole_that_could_not_be_kept_is_read_from_where_it_came() {
     // The replay is refused, too, and nothing is left of either by now.
     stage.messages(DEAD, DEAD_SUBJECTS[0], 2).await;
     context.delete_object_store(OBJECTS_DEAD).await.unwrap();
-    context.get_stream(UPDATES).await.unwrap().purge().await.unwrap();
+    context
+        .get_stream(UPDATES)
+        .await
+        .unwrap()
+        .purge()
+        .await
+        .unwrap();
     let order = replay(&stage).await;
     assert_eq!((order.done, order.skipped), (0, 1), "{order:?}");
 }

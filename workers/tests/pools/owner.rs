@@ -34,17 +34,24 @@ fn egress() -> Egress {
 }
 
 fn snapshot(nodes: &Value) -> Snapshot {
-    let definition =
-        json!({"format": 1, "name": "Shop", "entry": [{"on": "any"}], "start": "start", "nodes": nodes});
+    let definition = json!({"format": 1, "name": "Shop", "entry": [{"on": "any"}], "start": "start", "nodes": nodes});
     ackline_workers::flows::Compiled::from_json(&definition).unwrap();
     let mut snapshot = Snapshot::default();
     let entries = [
         ("tenant.acme", json!({"id": "acme", "name": "Acme"})),
-        ("bot.acme.shop", json!({"id": "shop", "tenant": "acme", "flows": ["shop"]})),
-        ("flow.acme.shop", json!({"id": "shop", "tenant": "acme", "definition": definition})),
+        (
+            "bot.acme.shop",
+            json!({"id": "shop", "tenant": "acme", "flows": ["shop"]}),
+        ),
+        (
+            "flow.acme.shop",
+            json!({"id": "shop", "tenant": "acme", "definition": definition}),
+        ),
     ];
     for (key, value) in entries {
-        snapshot.fold(key, Some(value.to_string().as_bytes())).unwrap();
+        snapshot
+            .fold(key, Some(value.to_string().as_bytes()))
+            .unwrap();
     }
     snapshot
 }
@@ -85,7 +92,12 @@ fn handover(control: &str, second: u64) -> Vec<u8> {
 
 fn under(field: &str, kind: &str, key: ConversationKey) -> impl FnOnce(Head) -> Head {
     let (field, kind) = (field.to_owned(), kind.to_owned());
-    move |head| Head { field: Some(field), kind, conversation: key, ..head }
+    move |head| Head {
+        field: Some(field),
+        kind,
+        conversation: key,
+        ..head
+    }
 }
 
 fn user() -> ConversationKey {
@@ -93,19 +105,29 @@ fn user() -> ConversationKey {
 }
 
 async fn said(stage: &Stage, count: usize) -> Vec<String> {
-    let messages = stage.messages(subjects::OUTBOUND, subjects::OUTBOUND_SUBJECTS[0], count).await;
+    let messages = stage
+        .messages(subjects::OUTBOUND, subjects::OUTBOUND_SUBJECTS[0], count)
+        .await;
     let body = |command: SendCommand| match command.content {
         Content::Text { body, .. } => body,
         other => panic!("{other:?}"),
     };
-    messages.iter().map(|message| body(serde_json::from_slice(&message.payload).unwrap())).collect()
+    messages
+        .iter()
+        .map(|message| body(serde_json::from_slice(&message.payload).unwrap()))
+        .collect()
 }
 
 /// Waits until the flows are done with the last of so many messages under a filter.
 async fn passed_by_flows(stage: &Stage, filter: &str, count: usize, partition: Partition) {
     let messages = stage.messages(subjects::UPDATES, filter, count).await;
     let sequence = messages.last().unwrap().info().unwrap().stream_sequence;
-    stage.acknowledged(&subjects::consumer(Pool::Flows, partition, "conversation"), sequence).await;
+    stage
+        .acknowledged(
+            &subjects::consumer(Pool::Flows, partition, "conversation"),
+            sequence,
+        )
+        .await;
 }
 
 struct Place {
@@ -128,7 +150,10 @@ impl Place {
     }
 
     async fn tell(&self, event: Event) {
-        self.owners.tell(&self.side(user()), &event, now_ms()).await.unwrap();
+        self.owners
+            .tell(&self.side(user()), &event, now_ms())
+            .await
+            .unwrap();
     }
 
     async fn owner(&self, key: ConversationKey) -> Option<Owner> {
@@ -137,7 +162,11 @@ impl Place {
 
     async fn becomes(&self, key: ConversationKey, who: Who) {
         let becomes = async {
-            while self.owner(key.clone()).await.is_none_or(|owner| owner.who != who) {
+            while self
+                .owner(key.clone())
+                .await
+                .is_none_or(|owner| owner.who != who)
+            {
                 tokio::task::yield_now().await;
             }
         };
@@ -154,31 +183,66 @@ async fn a_flow_is_silent_while_another_responder_has_the_conversation() {
     let stage = Stage::start(snapshot(&echo)).await;
     let (_stop, _running) = stage.run(FlowsJob::new(stage.platform.clone(), egress()), "one");
     let (place, now) = (Place::of(&stage), now_ms() / 1000);
-    stage.publish(PERSON, "m1", message("messages", "m1", "one", now - 50)).await;
+    stage
+        .publish(PERSON, "m1", message("messages", "m1", "one", now - 50))
+        .await;
     assert_eq!(said(&stage, 1).await, ["You wrote one"]);
 
     let taken = under("messaging_handovers", "handover.control_taken", user());
-    stage.publish_as(taken, PERSON, "h1", handover("control_taken", now - 40)).await;
+    stage
+        .publish_as(taken, PERSON, "h1", handover("control_taken", now - 40))
+        .await;
     place.becomes(user(), Who::Responder).await;
     let standby = || under("standby", "message.text", user());
-    stage.publish_as(standby(), PERSON, "m2", message("standby", "m2", "two", now - 30)).await;
+    stage
+        .publish_as(
+            standby(),
+            PERSON,
+            "m2",
+            message("standby", "m2", "two", now - 30),
+        )
+        .await;
     // What the edge of an earlier version stored has no field in its head.
-    stage.publish(PERSON, "m3", message("standby", "m3", "three", now - 29)).await;
+    stage
+        .publish(PERSON, "m3", message("standby", "m3", "three", now - 29))
+        .await;
     // It was written before, and comes late.
-    stage.publish(PERSON, "m4", message("messages", "m4", "four", now - 45)).await;
+    stage
+        .publish(PERSON, "m4", message("messages", "m4", "four", now - 45))
+        .await;
     // A field that nobody knows is not addressed to us, whatever it holds.
     let other = under("whispers", "message.text", user());
-    stage.publish_as(other, PERSON, "m5", message("whispers", "m5", "five", now - 28)).await;
+    stage
+        .publish_as(
+            other,
+            PERSON,
+            "m5",
+            message("whispers", "m5", "five", now - 28),
+        )
+        .await;
     let passed = under("messaging_handovers", "handover.control_passed", user());
-    stage.publish_as(passed, PERSON, "h2", handover("control_passed", now - 20)).await;
-    stage.publish(PERSON, "m6", message("messages", "m6", "six", now - 10)).await;
+    stage
+        .publish_as(passed, PERSON, "h2", handover("control_passed", now - 20))
+        .await;
+    stage
+        .publish(PERSON, "m6", message("messages", "m6", "six", now - 10))
+        .await;
     assert_eq!(said(&stage, 2).await, ["You wrote one", "You wrote six"]);
     assert_eq!(place.owner(user()).await.unwrap().who, Who::Bot);
 
     // Taken again without a word, and released without one: what comes tells it.
-    stage.publish_as(standby(), PERSON, "m7", message("standby", "m7", "seven", now - 8)).await;
+    stage
+        .publish_as(
+            standby(),
+            PERSON,
+            "m7",
+            message("standby", "m7", "seven", now - 8),
+        )
+        .await;
     place.becomes(user(), Who::Responder).await;
-    stage.publish(PERSON, "m8", message("messages", "m8", "eight", now - 6)).await;
+    stage
+        .publish(PERSON, "m8", message("messages", "m8", "eight", now - 6))
+        .await;
     assert_eq!(said(&stage, 3).await[2], "You wrote eight");
     stage.holds(subjects::OUTBOUND, 3..=3).await;
     stage.holds(subjects::DEAD, 0..=0).await;
@@ -190,23 +254,41 @@ async fn a_flow_rests_once_an_agent_answered_and_goes_on_where_it_waited() {
     let place = Place::of(&stage);
     let (stop, running) = stage.run(FlowsJob::new(stage.platform.clone(), egress()), "one");
     let say = async |id: &str, body: &str| {
-        stage.publish(PERSON, id, message("messages", id, body, now_ms() / 1000)).await;
+        stage
+            .publish(PERSON, id, message("messages", id, body, now_ms() / 1000))
+            .await;
     };
     say("m1", "hello").await;
     assert_eq!(said(&stage, 1).await, ["Which word?"]);
     let rest = Duration::from_secs(3600);
-    place.tell(Event::Answered { link: "desk".into(), at_ms: now_ms(), rest }).await;
+    place
+        .tell(Event::Answered {
+            link: "desk".into(),
+            at_ms: now_ms(),
+            rest,
+        })
+        .await;
     say("m2", "two").await;
     passed_by_flows(&stage, subjects::UPDATES_SUBJECTS[0], 2, Partition(1)).await;
     // Another process takes over: what was the agent's stays the agent's.
     drop(stop);
     running.await.unwrap();
     let (_stop, _running) = stage.run(FlowsJob::new(stage.platform.clone(), egress()), "two");
-    place.tell(Event::Released { link: "desk".into(), at_ms: now_ms(), to_bot: false }).await;
+    place
+        .tell(Event::Released {
+            link: "desk".into(),
+            at_ms: now_ms(),
+            to_bot: false,
+        })
+        .await;
     say("m3", "three").await;
     assert_eq!(said(&stage, 2).await, ["Which word?", "It is three."]);
     stage.holds(subjects::OUTBOUND, 2..=2).await;
-    assert_eq!(place.owner(user()).await.unwrap().who, Who::Idle, "the flow kept what was set");
+    assert_eq!(
+        place.owner(user()).await.unwrap().who,
+        Who::Idle,
+        "the flow kept what was set"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,14 +298,42 @@ async fn no_flow_starts_where_an_agent_answered_first_and_its_time_ends_by_itsel
     let (_stop, _running) = stage.run(FlowsJob::new(stage.platform.clone(), egress()), "one");
     // Long enough for the first message to be read within it.
     let rest = Duration::from_secs(3);
-    place.tell(Event::Answered { link: "desk".into(), at_ms: now_ms(), rest }).await;
+    place
+        .tell(Event::Answered {
+            link: "desk".into(),
+            at_ms: now_ms(),
+            rest,
+        })
+        .await;
     let until = place.owner(user()).await.unwrap().until_ms.unwrap();
-    stage.publish(PERSON, "m1", message("messages", "m1", "hello", now_ms() / 1000)).await;
+    stage
+        .publish(
+            PERSON,
+            "m1",
+            message("messages", "m1", "hello", now_ms() / 1000),
+        )
+        .await;
     tokio::time::sleep(Duration::from_millis(until.saturating_sub(now_ms()) + 1)).await;
-    stage.publish(PERSON, "m2", message("messages", "m2", "hello", now_ms() / 1000)).await;
+    stage
+        .publish(
+            PERSON,
+            "m2",
+            message("messages", "m2", "hello", now_ms() / 1000),
+        )
+        .await;
     assert_eq!(said(&stage, 1).await, ["Which word?"]);
-    stage.publish(PERSON, "m3", message("messages", "m3", "three", now_ms() / 1000)).await;
-    assert_eq!(said(&stage, 2).await[1], "It is three.", "the first message started nothing");
+    stage
+        .publish(
+            PERSON,
+            "m3",
+            message("messages", "m3", "three", now_ms() / 1000),
+        )
+        .await;
+    assert_eq!(
+        said(&stage, 2).await[1],
+        "It is three.",
+        "the first message started nothing"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -248,12 +358,16 @@ async fn an_answer_that_was_looked_up_is_not_given_once_the_conversation_was_tak
     let place = Place::of(&stage);
     let (_stop, _running) = stage.run(FlowsJob::new(stage.platform.clone(), egress()), "one");
     let now = now_ms() / 1000;
-    stage.publish(PERSON, "m1", message("messages", "m1", "hello", now - 10)).await;
+    stage
+        .publish(PERSON, "m1", message("messages", "m1", "hello", now - 10))
+        .await;
     timeout(DEADLINE, asked.notified()).await.unwrap();
     // The handover names the phone number alone.
     let key = ConversationKey::phone(PHONE);
     let taken = under("messaging_handovers", "handover.control_taken", key.clone());
-    stage.publish_as(taken, PERSON, "h1", handover("control_taken", now)).await;
+    stage
+        .publish_as(taken, PERSON, "h1", handover("control_taken", now))
+        .await;
     place.becomes(key, Who::Responder).await;
     go.notify_one();
     let shards = stage.platform.snapshot().tenants[&place.tenant].shards;
@@ -268,13 +382,27 @@ async fn whatever_else_a_record_holds_stays_and_a_broken_one_begins_anew() {
     let stage = Stage::start(Snapshot::default()).await;
     let (place, sessions) = (Place::of(&stage), &stage.platform.buckets.sessions);
     let key = subjects::session_key::of(Pool::Flows, &place.tenant, "100", &user());
-    let released = |at_ms| Event::Released { link: "desk".into(), at_ms, to_bot: true };
-    let stored =
-        async || -> Value { serde_json::from_slice(&sessions.get(&key).await.unwrap().unwrap()).unwrap() };
-    sessions.put(&key, json!({"schema": 7, "novelty": [1, 2.5]}).to_string().into()).await.unwrap();
+    let released = |at_ms| Event::Released {
+        link: "desk".into(),
+        at_ms,
+        to_bot: true,
+    };
+    let stored = async || -> Value {
+        serde_json::from_slice(&sessions.get(&key).await.unwrap().unwrap()).unwrap()
+    };
+    sessions
+        .put(
+            &key,
+            json!({"schema": 7, "novelty": [1, 2.5]}).to_string().into(),
+        )
+        .await
+        .unwrap();
     place.tell(released(1)).await;
     let record = stored().await;
-    assert_eq!((&record["schema"], &record["novelty"]), (&json!(7), &json!([1, 2.5])));
+    assert_eq!(
+        (&record["schema"], &record["novelty"]),
+        (&json!(7), &json!([1, 2.5]))
+    );
     assert_eq!(record["owner"]["who"], "bot");
     for broken in ["not json", "", r#"{"schema":1,"owner":"me"}"#] {
         sessions.put(&key, broken.to_owned().into()).await.unwrap();
@@ -284,7 +412,13 @@ async fn whatever_else_a_record_holds_stays_and_a_broken_one_begins_anew() {
     }
     let newer = json!({"schema": 1, "owner": {"v": 9, "who": "committee", "since_ms": 3}});
     sessions.put(&key, newer.to_string().into()).await.unwrap();
-    assert!(place.owners.tell(&place.side(user()), &released(4), 5).await.is_err());
+    assert!(
+        place
+            .owners
+            .tell(&place.side(user()), &released(4), 5)
+            .await
+            .is_err()
+    );
     assert_eq!(stored().await, newer);
     sessions.delete(&key).await.unwrap();
     place.tell(released(6)).await;
@@ -309,16 +443,45 @@ async fn of_two_who_set_an_owner_at_once_none_is_lost() {
     for one in told {
         one.await.unwrap();
     }
-    assert_eq!(place.owner(user()).await.unwrap().who, Who::Responder, "the last one counts");
+    assert_eq!(
+        place.owner(user()).await.unwrap().who,
+        Who::Responder,
+        "the last one counts"
+    );
     // A second key is written only where it has a record.
-    let person =
-        ackline_shared::command::Recipient { user_id: Some(PERSON.into()), phone: Some(PHONE.into()) };
+    let person = ackline_shared::command::Recipient {
+        user_id: Some(PERSON.into()),
+        phone: Some(PHONE.into()),
+    };
     let both = Side::of_person(&place.tenant, &place.number, &person);
-    let set = |who: Who| Event::Set { who, until_ms: None, key: "k".into() };
-    place.owners.tell(&both, &set(Who::Person), now_ms()).await.unwrap();
+    let set = |who: Who| Event::Set {
+        who,
+        until_ms: None,
+        key: "k".into(),
+    };
+    place
+        .owners
+        .tell(&both, &set(Who::Person), now_ms())
+        .await
+        .unwrap();
     assert_eq!(place.owner(ConversationKey::phone(PHONE)).await, None);
     let phone = place.side(ConversationKey::phone(PHONE));
-    place.owners.tell(&phone, &set(Who::Bot), now_ms()).await.unwrap();
-    place.owners.tell(&both, &set(Who::Idle), now_ms()).await.unwrap();
-    assert_eq!(place.owner(ConversationKey::phone(PHONE)).await.unwrap().who, Who::Idle);
+    place
+        .owners
+        .tell(&phone, &set(Who::Bot), now_ms())
+        .await
+        .unwrap();
+    place
+        .owners
+        .tell(&both, &set(Who::Idle), now_ms())
+        .await
+        .unwrap();
+    assert_eq!(
+        place
+            .owner(ConversationKey::phone(PHONE))
+            .await
+            .unwrap()
+            .who,
+        Who::Idle
+    );
 }

@@ -40,7 +40,11 @@ impl Ledger {
                 self.changed.notified().await;
             }
         };
-        assert!(timeout(DEADLINE, waiting).await.is_ok(), "only {:?}", self.all());
+        assert!(
+            timeout(DEADLINE, waiting).await.is_ok(),
+            "only {:?}",
+            self.all()
+        );
     }
 
     /// Nothing is missing, nothing took effect twice, and every conversation kept its order.
@@ -51,7 +55,11 @@ impl Ledger {
         }
         for (conversation, count) in counts {
             let expected: Vec<String> = (0..*count).map(|n| message_id(conversation, n)).collect();
-            assert_eq!(ids.get(&format!("u:{conversation}")), Some(&expected), "{conversation}");
+            assert_eq!(
+                ids.get(&format!("u:{conversation}")),
+                Some(&expected),
+                "{conversation}"
+            );
         }
     }
 }
@@ -72,7 +80,12 @@ impl Job for Worker {
 
     fn lanes() -> Vec<LaneSource> {
         let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
-        vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+        vec![LaneSource {
+            name: "msg",
+            stream: subjects::UPDATES,
+            filters,
+            weight: 1,
+        }]
     }
 
     async fn run(&self, work: &Work) -> Verdict {
@@ -98,7 +111,11 @@ struct Scene {
 impl Scene {
     async fn open() -> Self {
         let stage = Stage::start(Snapshot::default()).await;
-        Self { stage, ledger: Ledger::default(), published: BTreeMap::new() }
+        Self {
+            stage,
+            ledger: Ledger::default(),
+            published: BTreeMap::new(),
+        }
     }
 
     fn start(&self, process: &'static str) -> RunningPool {
@@ -106,7 +123,14 @@ impl Scene {
     }
 
     fn start_slow(&self, process: &'static str, takes: Duration) -> RunningPool {
-        self.stage.run(Worker { process, ledger: self.ledger.clone(), takes }, process)
+        self.stage.run(
+            Worker {
+                process,
+                ledger: self.ledger.clone(),
+                takes,
+            },
+            process,
+        )
     }
 
     /// Two conversations per partition get this many messages each.
@@ -116,7 +140,9 @@ impl Scene {
                 for name in ["a", "b"] {
                     let conversation = format!("{name}{partition}");
                     let count = self.published.entry(conversation.clone()).or_default();
-                    self.stage.publish_in(partition, &conversation, &message_id(&conversation, *count)).await;
+                    self.stage
+                        .publish_in(partition, &conversation, &message_id(&conversation, *count))
+                        .await;
                     *count += 1;
                 }
             }
@@ -131,8 +157,10 @@ impl Scene {
 
     /// Waits until the partitions are shared like this, by numbers.
     async fn shared(&self, expected: &[(&str, usize)]) {
-        let expected: BTreeMap<String, usize> =
-            expected.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let expected: BTreeMap<String, usize> = expected
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count))
+            .collect();
         let mut last = BTreeMap::new();
         let reached = async {
             loop {
@@ -149,7 +177,13 @@ impl Scene {
     async fn owners(&self) -> BTreeMap<String, usize> {
         let mut owners: BTreeMap<String, usize> = BTreeMap::new();
         for partition in 0..PARTITIONS {
-            let record = self.stage.platform.buckets.owners.get(format!("relay.{partition}")).await;
+            let record = self
+                .stage
+                .platform
+                .buckets
+                .owners
+                .get(format!("relay.{partition}"))
+                .await;
             let Ok(Some(record)) = record else { continue };
             let owner: Owner = serde_json::from_slice(&record).unwrap();
             if !owner.released {
@@ -178,10 +212,19 @@ async fn processes_that_join_and_leave_share_the_partitions_and_lose_nothing() {
     scene.publish(20).await;
     timeout(DEADLINE, two).await.unwrap().unwrap();
     scene.shared(&[("one", 2), ("three", 2)]).await;
-    assert!(before.elapsed() < Duration::from_secs(6), "{:?}", before.elapsed());
+    assert!(
+        before.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        before.elapsed()
+    );
     scene.publish(5).await;
     scene.done().await;
-    let workers: BTreeSet<&str> = scene.ledger.all().iter().map(|effect| effect.process).collect();
+    let workers: BTreeSet<&str> = scene
+        .ledger
+        .all()
+        .iter()
+        .map(|effect| effect.process)
+        .collect();
     assert_eq!(workers, BTreeSet::from(["one", "two", "three"]));
 }
 
@@ -196,7 +239,11 @@ async fn what_a_dead_process_owned_is_taken_over_when_its_life_ends() {
     let killed = Instant::now();
     scene.publish(5).await;
     scene.done().await;
-    assert!(killed.elapsed() < Duration::from_secs(6), "{:?}", killed.elapsed());
+    assert!(
+        killed.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        killed.elapsed()
+    );
     scene.shared(&[("two", 4)]).await;
 }
 
@@ -226,14 +273,24 @@ async fn more_processes_than_partitions_stand_by_until_one_leaves() {
             }
         }
     };
-    let owners = timeout(DEADLINE, each_one).await.expect("one partition each");
-    let leaving = names.iter().position(|name| owners.contains_key(*name)).unwrap();
-    let idle = names.iter().find(|name| !owners.contains_key(**name)).unwrap();
+    let owners = timeout(DEADLINE, each_one)
+        .await
+        .expect("one partition each");
+    let leaving = names
+        .iter()
+        .position(|name| owners.contains_key(*name))
+        .unwrap();
+    let idle = names
+        .iter()
+        .find(|name| !owners.contains_key(**name))
+        .unwrap();
     let (stop, ended) = running.remove(leaving);
     stop.send_replace(true);
     timeout(DEADLINE, ended).await.unwrap().unwrap();
     let taken = async { while !scene.owners().await.contains_key(*idle) {} };
-    timeout(DEADLINE, taken).await.expect("the idle one takes over");
+    timeout(DEADLINE, taken)
+        .await
+        .expect("the idle one takes over");
     scene.publish(5).await;
     scene.done().await;
 }
@@ -263,7 +320,10 @@ async fn an_outage_longer_than_a_life_moves_nothing_and_loses_nothing() {
     let (_stop_two, _two) = scene.start("two");
     scene.shared(&[("one", 2), ("two", 2)]).await;
     scene.publish(20).await;
-    scene.stage.restart_server_after(super::stage::LEASE_TTL * 2).await;
+    scene
+        .stage
+        .restart_server_after(super::stage::LEASE_TTL * 2)
+        .await;
     scene.publish(20).await;
     scene.done().await;
     scene.shared(&[("one", 2), ("two", 2)]).await;
@@ -285,7 +345,11 @@ async fn an_idle_process_renews_one_key_and_writes_nothing_else() {
     let later = async { while written(subjects::BUCKET_LEASES).await < first + 8 {} };
     timeout(DEADLINE, later).await.expect("renewals");
     // Two processes, a renewal each half second of a life of two.
-    assert!(started.elapsed() > Duration::from_millis(1200), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() > Duration::from_millis(1200),
+        "{:?}",
+        started.elapsed()
+    );
     assert_eq!(written(subjects::BUCKET_OWNERS).await, owners);
 }
 
@@ -295,12 +359,24 @@ async fn a_stale_owners_writes_are_refused() {
     let freshness = Arc::new(Freshness::new(Duration::from_secs(600)));
     freshness.renewed(Moment::now());
     let tenure = |epoch| {
-        let title = Title { revision: epoch, epoch, bucket: 0 };
-        Tenure::new(Partition(1), title, freshness.fresh().unwrap(), freshness.clone())
+        let title = Title {
+            revision: epoch,
+            epoch,
+            bucket: 0,
+        };
+        Tenure::new(
+            Partition(1),
+            title,
+            freshness.fresh().unwrap(),
+            freshness.clone(),
+        )
     };
     let (stale, present) = (tenure(1), tenure(2));
     let keeper = |tenure: &Tenure| {
-        let ring = Ring::new(stage.platform.buckets.sessions.clone(), stage.platform.older.clone());
+        let ring = Ring::new(
+            stage.platform.buckets.sessions.clone(),
+            stage.platform.older.clone(),
+        );
         ring.keeper("relay.test".to_owned(), Some(tenure.clone()))
     };
     // It has read the record before its successor writes, or reads it afterwards.
@@ -312,7 +388,13 @@ async fn a_stale_owners_writes_are_refused() {
     assert!(keeper(&stale).finish("m2").await.is_err());
     assert_eq!(keeper(&tenure(3)).recall("m1").await, Ok(Recall::Done));
     // Nor can it write anew what is gone, once it knows.
-    stage.platform.buckets.sessions.purge("relay.test").await.unwrap();
+    stage
+        .platform
+        .buckets
+        .sessions
+        .purge("relay.test")
+        .await
+        .unwrap();
     stale.cut();
     assert!(keeper(&stale).finish("m2").await.is_err());
 }

@@ -35,7 +35,9 @@ impl Bot {
         let note = async move |body: String| bot.0.lock().unwrap().push((body, Instant::now()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, Router::new().route("/", post(note))).await });
+        tokio::spawn(
+            async move { axum::serve(listener, Router::new().route("/", post(note))).await },
+        );
         format!("http://{address}/")
     }
 
@@ -60,10 +62,13 @@ impl Bot {
     /// The longest time a conversation was told nothing, from `since` to `until`.
     fn longest_pause(&self, since: Instant, until: Instant) -> Duration {
         let conversations = self.conversations();
-        let pauses = conversations.values().flat_map(|told| told.windows(2)).filter_map(|pair| {
-            let (before, after) = (pair[0].1, pair[1].1);
-            (after > since && before < until).then(|| after - before)
-        });
+        let pauses = conversations
+            .values()
+            .flat_map(|told| told.windows(2))
+            .filter_map(|pair| {
+                let (before, after) = (pair[0].1, pair[1].1);
+                (after > since && before < until).then(|| after - before)
+            });
         pauses.max().unwrap_or_default()
     }
 }
@@ -77,10 +82,17 @@ impl Scene {
     async fn open() -> Self {
         let (stage, bot) = (Stage::start(Snapshot::default()).await, Bot::default());
         let relay = json!({"id": "bot", "tenant": "acme", "url": bot.listen().await});
-        for (key, value) in
-            [("tenant.acme", json!({"id": "acme", "name": "Acme"})), ("relay.acme.bot", relay)]
-        {
-            stage.platform.buckets.config.put(key, value.to_string().into()).await.unwrap();
+        for (key, value) in [
+            ("tenant.acme", json!({"id": "acme", "name": "Acme"})),
+            ("relay.acme.bot", relay),
+        ] {
+            stage
+                .platform
+                .buckets
+                .config
+                .put(key, value.to_string().into())
+                .await
+                .unwrap();
         }
         Self { stage, bot }
     }
@@ -96,7 +108,10 @@ impl Scene {
             ("ACKLINE_POOLS_LEASE_TTL", LEASE_TTL),
             ("ACKLINE_EGRESS_ALLOW", "127.0.0.1"),
             ("ACKLINE_API_PRIVATE_LISTEN", "127.0.0.1:0"),
-            ("ACKLINE_SECRETS_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
+            (
+                "ACKLINE_SECRETS_MASTER_KEY",
+                "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+            ),
         ]);
         let ready = |line: &str| line.contains("the workers run").then_some(());
         Process::start(name, command, DEADLINE, ready).unwrap().0
@@ -105,7 +120,10 @@ impl Scene {
     /// Hears every request for messages of the pool's consumers.
     async fn requests(&self) -> Subscriber {
         let client = self.stage.platform.log.context().client();
-        let requests = client.subscribe("$JS.API.CONSUMER.MSG.NEXT.UPDATES.*").await.unwrap();
+        let requests = client
+            .subscribe("$JS.API.CONSUMER.MSG.NEXT.UPDATES.*")
+            .await
+            .unwrap();
         client.flush().await.unwrap();
         requests
     }
@@ -126,7 +144,14 @@ impl Scene {
 
     /// Waits until so many requests for messages are open at the pool's consumers.
     async fn open_requests(&self, expected: usize) {
-        let stream = self.stage.platform.log.context().get_stream(subjects::UPDATES).await.unwrap();
+        let stream = self
+            .stage
+            .platform
+            .log
+            .context()
+            .get_stream(subjects::UPDATES)
+            .await
+            .unwrap();
         let reached = async {
             loop {
                 let infos: Vec<Info> = stream.consumers().try_collect().await.unwrap();
@@ -142,14 +167,25 @@ impl Scene {
     async fn publish_once(&self, number: usize) {
         for partition in 0..PARTITIONS {
             let conversation = format!("a{partition}");
-            self.stage.publish_signed(partition, &conversation, &format!("{conversation}.{number}")).await;
+            self.stage
+                .publish_signed(
+                    partition,
+                    &conversation,
+                    &format!("{conversation}.{number}"),
+                )
+                .await;
         }
     }
 
     /// Waits until each conversation was told its first `count` messages.
     async fn told(&self, count: usize, log: impl Fn() -> String) {
         let whole = async {
-            while self.bot.conversations().values().map(Vec::len).sum::<usize>()
+            while self
+                .bot
+                .conversations()
+                .values()
+                .map(Vec::len)
+                .sum::<usize>()
                 < count * usize::from(PARTITIONS)
             {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -167,7 +203,13 @@ impl Scene {
     async fn owners(&self) -> BTreeMap<String, usize> {
         let mut owners = BTreeMap::new();
         for partition in 0..PARTITIONS {
-            let record = self.stage.platform.buckets.owners.get(format!("relay.{partition}")).await;
+            let record = self
+                .stage
+                .platform
+                .buckets
+                .owners
+                .get(format!("relay.{partition}"))
+                .await;
             let Ok(Some(record)) = record else { continue };
             let owner: Owner = serde_json::from_slice(&record).unwrap();
             if !owner.released {
@@ -200,7 +242,13 @@ async fn publish(stage: &Stage, stop: watch::Receiver<bool>) -> usize {
         for partition in 0..PARTITIONS {
             for name in ["a", "b"] {
                 let conversation = format!("{name}{partition}");
-                stage.publish_signed(partition, &conversation, &format!("{conversation}.{number}")).await;
+                stage
+                    .publish_signed(
+                        partition,
+                        &conversation,
+                        &format!("{conversation}.{number}"),
+                    )
+                    .await;
             }
         }
         number += 1;
@@ -241,14 +289,25 @@ async fn nothing_is_lost_or_told_out_of_order_whatever_happens_to_the_processes(
     };
     let (count, (begun, third)) = tokio::join!(publish(&scene.stage, stopped), story);
     let whole = async {
-        while scene.bot.conversations().values().map(Vec::len).sum::<usize>() < count * 8 {
+        while scene
+            .bot
+            .conversations()
+            .values()
+            .map(Vec::len)
+            .sum::<usize>()
+            < count * 8
+        {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     let is_whole = timeout(DEADLINE, whole).await.is_ok();
     if !is_whole {
-        let told: Vec<_> =
-            scene.bot.conversations().into_iter().map(|(name, told)| (name, told.len())).collect();
+        let told: Vec<_> = scene
+            .bot
+            .conversations()
+            .into_iter()
+            .map(|(name, told)| (name, told.len()))
+            .collect();
         let owners = scene.owners().await;
         panic!(
             "of {count} each: {told:?}; owners {owners:?}\nfirst:\n{}third:\n{}",
@@ -285,13 +344,24 @@ async fn what_a_stopped_process_swallows_by_the_requests_it_left_open_is_missed_
     let stored = Instant::now();
     scene.told(1, || second.log()).await;
     assert!(stored.elapsed() < PAUSE_MAX, "{:?}", stored.elapsed());
-    assert!(second.log().contains("went elsewhere"), "nothing was swallowed:\n{}", second.log());
+    assert!(
+        second.log().contains("went elsewhere"),
+        "nothing was swallowed:\n{}",
+        second.log()
+    );
     scene.publish_once(1).await;
     scene.told(2, || second.log()).await;
     // What it swallowed is no longer its own when it goes on.
     first.signal("CONT").unwrap();
     scene.shared(&[2, 2]).await;
     scene.publish_once(2).await;
-    scene.told(3, || format!("{}{}", first.log(), second.log())).await;
-    assert_eq!(scene.bot.told().len(), 3 * usize::from(PARTITIONS), "{:?}", scene.bot.told());
+    scene
+        .told(3, || format!("{}{}", first.log(), second.log()))
+        .await;
+    assert_eq!(
+        scene.bot.told().len(),
+        3 * usize::from(PARTITIONS),
+        "{:?}",
+        scene.bot.told()
+    );
 }

@@ -9,7 +9,8 @@ use ackline_workers::core::status::board::Board;
 use ackline_workers::core::status::{LaneLag, Load, PoolStatus, Snapshot};
 use ackline_workers::scaler::Scaler;
 use ackline_workers::scaler::wire::{
-    GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, SERVICE, ScaledObjectRef,
+    GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, SERVICE,
+    ScaledObjectRef,
 };
 use prometheus_client::registry::Registry;
 use std::time::Duration;
@@ -30,14 +31,30 @@ struct Client {
 impl Client {
     /// Connects to the scaler of a process that owns nothing itself.
     async fn connect() -> Self {
-        let board = Board::new("follower", Metrics::register(&mut Registry::default()), Standing::default());
+        let board = Board::new(
+            "follower",
+            Metrics::register(&mut Registry::default()),
+            Standing::default(),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (end, shutdown) = watch::channel(false);
-        let targets = Targets { drain: Duration::from_secs(30), min: 0, max: 10 };
+        let targets = Targets {
+            drain: Duration::from_secs(30),
+            min: 0,
+            max: 10,
+        };
         tokio::spawn(Scaler::new(board.clone(), targets).serve(listener, shutdown));
-        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { grpc: Grpc::new(channel), board, _end: end }
+        let channel = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        Self {
+            grpc: Grpc::new(channel),
+            board,
+            _end: end,
+        }
     }
 
     async fn ask<Q, A>(&mut self, call: &str, question: Q) -> Result<A, Status>
@@ -47,7 +64,9 @@ impl Client {
     {
         self.grpc.ready().await.unwrap();
         let path = format!("/{SERVICE}/{call}").parse().unwrap();
-        let answer = self.grpc.unary(Request::new(question), path, ProstCodec::<Q, A>::new());
+        let answer = self
+            .grpc
+            .unary(Request::new(question), path, ProstCodec::<Q, A>::new());
         Ok(timeout(DEADLINE, answer).await.unwrap()?.into_inner())
     }
 
@@ -64,7 +83,11 @@ impl Client {
 
 fn of(pools: &str) -> ScaledObjectRef {
     let scaler_metadata = [("pools".to_owned(), pools.to_owned())].into();
-    ScaledObjectRef { name: "workers".to_owned(), namespace: "default".to_owned(), scaler_metadata }
+    ScaledObjectRef {
+        name: "workers".to_owned(),
+        namespace: "default".to_owned(),
+        scaler_metadata,
+    }
 }
 
 /// What another process says: 8 jobs of 100 ms at once, and this much unread.
@@ -75,7 +98,10 @@ fn word(unread: u64, at_ms: u64) -> Snapshot {
         partitions: 32,
         owned: (0..32).collect(),
         concurrency: 8,
-        load: Load { running: 8, ..Load::default() },
+        load: Load {
+            running: 8,
+            ..Load::default()
+        },
         lanes: vec![LaneLag {
             lane: "msg".into(),
             unread,
@@ -103,7 +129,10 @@ async fn a_follower_answers_with_what_all_processes_say() {
     let mut client = Client::connect().await;
     let spec: GetMetricSpecResponse = client.ask("GetMetricSpec", of("relay")).await.unwrap();
     assert_eq!(
-        (spec.metric_specs[0].metric_name.as_str(), spec.metric_specs[0].target_size),
+        (
+            spec.metric_specs[0].metric_name.as_str(),
+            spec.metric_specs[0].target_size
+        ),
         ("ackline_workers_wanted", 1)
     );
     assert_eq!(client.wanted("relay").await, 0);
@@ -125,7 +154,11 @@ async fn a_stream_tells_of_activity_when_it_begins() {
     client.grpc.ready().await.unwrap();
     let path = format!("/{SERVICE}/StreamIsActive").parse().unwrap();
     let codec = ProstCodec::<ScaledObjectRef, IsActiveResponse>::new();
-    let opened = client.grpc.server_streaming(Request::new(of("relay")), path, codec).await.unwrap();
+    let opened = client
+        .grpc
+        .server_streaming(Request::new(of("relay")), path, codec)
+        .await
+        .unwrap();
     let mut answers: Streaming<IsActiveResponse> = opened.into_inner();
     let first = timeout(DEADLINE, answers.message()).await.unwrap().unwrap();
     assert_eq!(first, Some(IsActiveResponse { result: false }));
@@ -137,12 +170,20 @@ async fn a_stream_tells_of_activity_when_it_begins() {
 #[tokio::test]
 async fn a_declaration_without_a_known_pool_is_refused_in_words() {
     let mut client = Client::connect().await;
-    let refused = client.ask::<_, IsActiveResponse>("IsActive", of("relays")).await.unwrap_err();
+    let refused = client
+        .ask::<_, IsActiveResponse>("IsActive", of("relays"))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("relays"), "{refused}");
-    let refused =
-        client.ask::<_, IsActiveResponse>("IsActive", ScaledObjectRef::default()).await.unwrap_err();
+    let refused = client
+        .ask::<_, IsActiveResponse>("IsActive", ScaledObjectRef::default())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
-    let unknown = client.ask::<_, IsActiveResponse>("StreamMetricSpec", of("relay")).await.unwrap_err();
+    let unknown = client
+        .ask::<_, IsActiveResponse>("StreamMetricSpec", of("relay"))
+        .await
+        .unwrap_err();
     assert_eq!(unknown.code(), Code::Unimplemented);
 }

@@ -27,7 +27,12 @@ struct Gate {
 
 impl Gate {
     fn new(wait: Duration) -> Self {
-        Self { open: watch::channel(false).0, done: Arc::default(), changed: Arc::default(), wait }
+        Self {
+            open: watch::channel(false).0,
+            done: Arc::default(),
+            changed: Arc::default(),
+            wait,
+        }
     }
 
     fn done(&self) -> Vec<(String, String, String)> {
@@ -44,14 +49,20 @@ impl Gate {
                 self.changed.notified().await;
             }
         };
-        assert!(timeout(DEADLINE, enough).await.is_ok(), "only {} of {tenant}", self.count(tenant));
+        assert!(
+            timeout(DEADLINE, enough).await.is_ok(),
+            "only {} of {tenant}",
+            self.count(tenant)
+        );
     }
 
     /// What every conversation saw, in order.
     fn by_conversation(&self) -> BTreeMap<String, Vec<String>> {
         let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (tenant, conversation, id) in self.done() {
-            seen.entry(format!("{tenant}/{conversation}")).or_default().push(id);
+            seen.entry(format!("{tenant}/{conversation}"))
+                .or_default()
+                .push(id);
         }
         seen
     }
@@ -64,7 +75,12 @@ impl Job for Gated {
 
     fn lanes() -> Vec<LaneSource> {
         let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
-        vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+        vec![LaneSource {
+            name: "msg",
+            stream: subjects::UPDATES,
+            filters,
+            weight: 1,
+        }]
     }
 
     async fn run(&self, work: &Work) -> Verdict {
@@ -73,13 +89,20 @@ impl Job for Gated {
         match &work.payload[..] {
             b"gated" => drop(open.wait_for(|open| *open).await),
             b"later" if !*open.borrow() => {
-                return Verdict::Retry { reason: "not open".to_owned(), after: Some(gate.wait) };
+                return Verdict::Retry {
+                    reason: "not open".to_owned(),
+                    after: Some(gate.wait),
+                };
             }
             _ => {}
         }
         let head = &work.head;
         let id = format!("{}@{}", head.id.as_str(), work.sequence);
-        gate.done.lock().unwrap().push((head.tenant.to_string(), head.conversation.as_str().to_owned(), id));
+        gate.done.lock().unwrap().push((
+            head.tenant.to_string(),
+            head.conversation.as_str().to_owned(),
+            id,
+        ));
         gate.changed.notify_one();
         Verdict::Done
     }
@@ -105,7 +128,13 @@ fn run_seen(
 ) -> (watch::Sender<bool>, JoinHandle<()>, Metrics) {
     let metrics = Metrics::register(&mut Registry::default());
     let seen = (metrics.clone(), Standing::default());
-    let (stop, running) = stage.run_as(stage.platform.clone(), Gated(gate.clone()), "one", seen, adjust);
+    let (stop, running) = stage.run_as(
+        stage.platform.clone(),
+        Gated(gate.clone()),
+        "one",
+        seen,
+        adjust,
+    );
     (stop, running, metrics)
 }
 
@@ -127,23 +156,34 @@ async fn make_noise(stage: &Stage) -> BTreeMap<String, Vec<String>> {
     for n in 0..NOISE {
         let (conversation, id) = (format!("US.{}", n % 7), format!("n{n:03}"));
         stage.publish_to("noisy", &conversation, &id, "gated").await;
-        expected.entry(format!("noisy/u:{conversation}")).or_default().push(format!("{id}@{}", n + 1));
+        expected
+            .entry(format!("noisy/u:{conversation}"))
+            .or_default()
+            .push(format!("{id}@{}", n + 1));
     }
     expected
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_behind_a_tenant_larger_than_its_share_and_it_keeps_its_order() {
-    let (stage, gate) = (Stage::start(Snapshot::default()).await, Gate::new(Duration::ZERO));
+    let (stage, gate) = (
+        Stage::start(Snapshot::default()).await,
+        Gate::new(Duration::ZERO),
+    );
     let mut expected = make_noise(&stage).await;
     stage.publish_to("quiet", "US.q", "q1", "ok").await;
     let (_stop, _running, metrics) = run_seen(&stage, &gate, narrow);
     gate.wait_for("quiet", 1).await;
     assert_eq!(gate.count("noisy"), 0, "the noisy tenant still waits");
-    told(&metrics, |pool| pool.lines.moved > 0 && pool.lines.parked == 0).await;
+    told(&metrics, |pool| {
+        pool.lines.moved > 0 && pool.lines.parked == 0
+    })
+    .await;
     let noisy = metrics.activity(Pool::Relay).status("").tenants;
     assert!(
-        noisy.iter().any(|tenant| tenant.tenant.as_str() == "noisy" && tenant.lines.moved > 0),
+        noisy
+            .iter()
+            .any(|tenant| tenant.tenant.as_str() == "noisy" && tenant.lines.moved > 0),
         "{noisy:?}"
     );
     gate.open.send_replace(true);
@@ -152,14 +192,20 @@ async fn nobody_waits_behind_a_tenant_larger_than_its_share_and_it_keeps_its_ord
     // Back from its line, it is read directly again.
     stage.publish_to("noisy", "US.0", "last", "ok").await;
     gate.wait_for("noisy", NOISE + 1).await;
-    expected.entry("noisy/u:US.0".to_owned()).or_default().push(format!("last@{}", NOISE + 2));
+    expected
+        .entry("noisy/u:US.0".to_owned())
+        .or_default()
+        .push(format!("last@{}", NOISE + 2));
     expected.insert("quiet/u:US.q".to_owned(), vec![format!("q1@{}", NOISE + 1)]);
     assert_eq!(gate.by_conversation(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_finds_what_was_moved_and_goes_on_in_order() {
-    let (stage, gate) = (Stage::start(Snapshot::default()).await, Gate::new(Duration::ZERO));
+    let (stage, gate) = (
+        Stage::start(Snapshot::default()).await,
+        Gate::new(Duration::ZERO),
+    );
     let mut expected = make_noise(&stage).await;
     let (stop, running) = stage.run_with(Gated(gate.clone()), "one", narrow);
     stage.holds(subjects::SPILL, 30..=NOISE as u64).await;
@@ -167,7 +213,10 @@ async fn a_successor_finds_what_was_moved_and_goes_on_in_order() {
     running.abort();
     drop(stop);
     stage.publish_to("noisy", "US.0", "last", "gated").await;
-    expected.entry("noisy/u:US.0".to_owned()).or_default().push(format!("last@{}", NOISE + 1));
+    expected
+        .entry("noisy/u:US.0".to_owned())
+        .or_default()
+        .push(format!("last@{}", NOISE + 1));
     let (_stop, _running) = stage.run_with(Gated(gate.clone()), "two", narrow);
     gate.open.send_replace(true);
     gate.wait_for("noisy", NOISE + 1).await;
@@ -177,19 +226,29 @@ async fn a_successor_finds_what_was_moved_and_goes_on_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_wait_leaves_the_window_and_holds_only_its_conversation() {
-    let (stage, gate) = (Stage::start(Snapshot::default()).await, Gate::new(Duration::from_millis(300)));
+    let (stage, gate) = (
+        Stage::start(Snapshot::default()).await,
+        Gate::new(Duration::from_millis(300)),
+    );
     let (_stop, _running, metrics) = run_seen(&stage, &gate, parking);
     for id in ["a1", "a2", "a3"] {
         stage.publish_to("acme", "US.a", id, "later").await;
     }
     for n in 0..20 {
-        stage.publish_to("acme", "US.b", &format!("b{n:02}"), "ok").await;
+        stage
+            .publish_to("acme", "US.b", &format!("b{n:02}"), "ok")
+            .await;
     }
     gate.wait_for("acme", 20).await;
-    stage.acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 23).await;
+    stage
+        .acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 23)
+        .await;
     // What is read again after the short duplicate window of these tests is stored again.
     stage.holds(subjects::SPILL, 3..=9).await;
-    told(&metrics, |pool| pool.lines.moved == 0 && pool.lines.parked >= 2).await;
+    told(&metrics, |pool| {
+        pool.lines.moved == 0 && pool.lines.parked >= 2
+    })
+    .await;
     gate.open.send_replace(true);
     gate.wait_for("acme", 23).await;
     let seen = gate.by_conversation();
@@ -202,7 +261,10 @@ async fn a_long_wait_leaves_the_window_and_holds_only_its_conversation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_wakes_a_conversation_that_waits_outside() {
-    let (stage, gate) = (Stage::start(Snapshot::default()).await, Gate::new(Duration::from_millis(300)));
+    let (stage, gate) = (
+        Stage::start(Snapshot::default()).await,
+        Gate::new(Duration::from_millis(300)),
+    );
     let (stop, running) = stage.run_with(Gated(gate.clone()), "one", parking);
     for id in ["a1", "a2"] {
         stage.publish_to("acme", "US.a", id, "later").await;
@@ -214,6 +276,9 @@ async fn a_successor_wakes_a_conversation_that_waits_outside() {
     let (_stop, _running) = stage.run_with(Gated(gate.clone()), "two", parking);
     gate.open.send_replace(true);
     gate.wait_for("acme", 3).await;
-    assert_eq!(gate.by_conversation()["acme/u:US.a"], ["a1@1", "a2@2", "a3@3"]);
+    assert_eq!(
+        gate.by_conversation()["acme/u:US.a"],
+        ["a1@1", "a2@2", "a3@3"]
+    );
     stage.holds(subjects::SPILL, 0..=0).await;
 }

@@ -58,7 +58,12 @@ impl Stage {
         let context = nats::jetstream(client);
         let buckets = nats::prepare(&context, &settings).await.unwrap();
         let registry = Registry::fixed(snapshot);
-        let platform = Platform::new(Log::new(context, 4), registry, buckets, VaultKey::generate());
+        let platform = Platform::new(
+            Log::new(context, 4),
+            registry,
+            buckets,
+            VaultKey::generate(),
+        );
         Self { server, platform }
     }
 
@@ -89,7 +94,9 @@ impl Stage {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(DEADLINE, connected).await.expect("a new connection");
+        timeout(DEADLINE, connected)
+            .await
+            .expect("a new connection");
     }
 
     /// The same, with everything gone that the server stored.
@@ -98,7 +105,9 @@ impl Stage {
         let connects = client.statistics().connects.load(Ordering::Relaxed);
         self.server.wipe().unwrap();
         self.server.restart().unwrap();
-        timeout(DEADLINE, upkeep::reconnected(&client, connects)).await.expect("a new connection");
+        timeout(DEADLINE, upkeep::reconnected(&client, connects))
+            .await
+            .expect("a new connection");
     }
 
     pub fn run<J: Job>(&self, job: J, instance: &str) -> RunningPool {
@@ -108,7 +117,13 @@ impl Stage {
     /// The same on the platform of another process.
     pub fn run_on<J: Job>(&self, platform: Platform, job: J, instance: &str) -> RunningPool {
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-        self.run_as(platform, job, instance, (metrics, Standing::default()), |_| {})
+        self.run_as(
+            platform,
+            job,
+            instance,
+            (metrics, Standing::default()),
+            |_| {},
+        )
     }
 
     /// Runs a pool with settings of the test's own.
@@ -119,7 +134,13 @@ impl Stage {
         adjust: impl FnOnce(&mut PoolSettings),
     ) -> RunningPool {
         let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
-        self.run_as(self.platform.clone(), job, instance, (metrics, Standing::default()), adjust)
+        self.run_as(
+            self.platform.clone(),
+            job,
+            instance,
+            (metrics, Standing::default()),
+            adjust,
+        )
     }
 
     /// Runs a pool whose metrics and standing are looked at.
@@ -130,7 +151,13 @@ impl Stage {
         metrics: Metrics,
         standing: Standing,
     ) -> RunningPool {
-        self.run_as(self.platform.clone(), job, instance, (metrics, standing), |_| {})
+        self.run_as(
+            self.platform.clone(),
+            job,
+            instance,
+            (metrics, standing),
+            |_| {},
+        )
     }
 
     /// Runs a pool on a platform, seen from outside, with settings of the test's own.
@@ -145,7 +172,14 @@ impl Stage {
         let (stop, shutdown) = watch::channel(false);
         let membership = Membership::join(&platform, instance, LEASE_TTL);
         let breakers = Breakers::default();
-        let host = Host { platform, metrics, standing, membership, breakers, shutdown };
+        let host = Host {
+            platform,
+            metrics,
+            standing,
+            membership,
+            breakers,
+            shutdown,
+        };
         let mut settings = PoolSettings {
             window: 256,
             window_bytes_max: 8 << 20,
@@ -155,7 +189,10 @@ impl Stage {
             concurrency: 8,
             adaptive: None,
             attempts_max: 3,
-            backoff: Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(50) },
+            backoff: Backoff {
+                initial: Duration::from_millis(20),
+                max: Duration::from_millis(50),
+            },
             attempt_timeout: Duration::from_secs(5),
             give_up_after: Duration::from_secs(2),
             spill_share: 25,
@@ -190,31 +227,53 @@ impl Stage {
         id: &str,
         payload: impl Into<bytes::Bytes>,
     ) {
-        self.put(&change(head(Partition(1), conversation, id)), payload.into()).await;
+        self.put(
+            &change(head(Partition(1), conversation, id)),
+            payload.into(),
+        )
+        .await;
     }
 
     /// Stores it again, once the stream has forgotten its id.
-    pub async fn publish_again(&self, conversation: &str, id: &str, payload: impl Into<bytes::Bytes>) {
+    pub async fn publish_again(
+        &self,
+        conversation: &str,
+        id: &str,
+        payload: impl Into<bytes::Bytes>,
+    ) {
         let payload = payload.into();
         let stored = async { while self.store("acme", conversation, id, payload.clone()).await {} };
-        timeout(DEADLINE, stored).await.expect("the duplicate window ends");
+        timeout(DEADLINE, stored)
+            .await
+            .expect("the duplicate window ends");
     }
 
     /// Stores a message in a partition of its own choosing.
     pub async fn publish_in(&self, partition: u16, conversation: &str, id: &str) {
-        self.store_in(Partition(partition), "acme", conversation, id, "ok".into()).await;
+        self.store_in(Partition(partition), "acme", conversation, id, "ok".into())
+            .await;
     }
 
     /// The same with Meta's signature, so that it can be relayed; the payload is the id.
     pub async fn publish_signed(&self, partition: u16, conversation: &str, id: &str) {
         let signature = Some("sha256=00".to_owned());
-        let head = Head { signature, ..head(Partition(partition), conversation, id) };
+        let head = Head {
+            signature,
+            ..head(Partition(partition), conversation, id)
+        };
         self.put(&head, id.to_owned().into()).await;
     }
 
     /// Tells whether the stream knew the id.
-    async fn store(&self, tenant: &str, conversation: &str, id: &str, payload: bytes::Bytes) -> bool {
-        self.store_in(Partition(1), tenant, conversation, id, payload).await
+    async fn store(
+        &self,
+        tenant: &str,
+        conversation: &str,
+        id: &str,
+        payload: bytes::Bytes,
+    ) -> bool {
+        self.store_in(Partition(1), tenant, conversation, id, payload)
+            .await
     }
 
     async fn store_in(
@@ -226,18 +285,34 @@ impl Stage {
         payload: bytes::Bytes,
     ) -> bool {
         let tenant = TenantId::new(tenant).unwrap();
-        self.put(&Head { tenant, ..head(partition, conversation, id) }, payload).await
+        self.put(
+            &Head {
+                tenant,
+                ..head(partition, conversation, id)
+            },
+            payload,
+        )
+        .await
     }
 
     async fn put(&self, head: &Head, payload: bytes::Bytes) -> bool {
         let context = self.platform.log.context();
-        let receipt = context.publish_with_headers(head.subject(), head.to_headers(), payload).await.unwrap();
+        let receipt = context
+            .publish_with_headers(head.subject(), head.to_headers(), payload)
+            .await
+            .unwrap();
         receipt.await.unwrap().duplicate
     }
 
     /// Waits until a consumer has acknowledged everything up to a sequence.
     pub async fn acknowledged(&self, consumer: &str, sequence: u64) {
-        let stream = self.platform.log.context().get_stream(subjects::UPDATES).await.unwrap();
+        let stream = self
+            .platform
+            .log
+            .context()
+            .get_stream(subjects::UPDATES)
+            .await
+            .unwrap();
         let reached = async {
             loop {
                 let info = stream.consumer_info(consumer).await;
@@ -246,12 +321,20 @@ impl Stage {
                 }
             }
         };
-        timeout(DEADLINE, reached).await.expect("an acknowledgement in time");
+        timeout(DEADLINE, reached)
+            .await
+            .expect("an acknowledgement in time");
     }
 
     /// Waits until a stream holds between so many messages.
     pub async fn holds(&self, stream: &str, count: std::ops::RangeInclusive<u64>) {
-        let stream = self.platform.log.context().get_stream(stream).await.unwrap();
+        let stream = self
+            .platform
+            .log
+            .context()
+            .get_stream(stream)
+            .await
+            .unwrap();
         let mut last = None;
         let reached = async {
             while !last.is_some_and(|last| count.contains(&last)) {
@@ -260,24 +343,53 @@ impl Stage {
         };
         let is_reached = timeout(DEADLINE, reached).await.is_ok();
         if !is_reached {
-            let subjects: Vec<_> = stream.info_with_subjects(">").await.unwrap().try_collect().await.unwrap();
+            let subjects: Vec<_> = stream
+                .info_with_subjects(">")
+                .await
+                .unwrap()
+                .try_collect()
+                .await
+                .unwrap();
             panic!("{last:?} messages, not {count:?}: {subjects:?}");
         }
     }
 
     /// The first messages of a stream, in order, once there are this many.
     pub async fn messages(&self, stream: &str, filter: &str, count: usize) -> Vec<Message> {
-        self.messages_of(stream, vec![filter.to_owned()], count).await
+        self.messages_of(stream, vec![filter.to_owned()], count)
+            .await
     }
 
     /// The same over several filters.
-    pub async fn messages_of(&self, stream: &str, filters: Vec<String>, count: usize) -> Vec<Message> {
-        let stream = self.platform.log.context().get_stream(stream).await.unwrap();
-        let config = OrderedConfig { filter_subjects: filters, ..OrderedConfig::default() };
-        let mut incoming = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    pub async fn messages_of(
+        &self,
+        stream: &str,
+        filters: Vec<String>,
+        count: usize,
+    ) -> Vec<Message> {
+        let stream = self
+            .platform
+            .log
+            .context()
+            .get_stream(stream)
+            .await
+            .unwrap();
+        let config = OrderedConfig {
+            filter_subjects: filters,
+            ..OrderedConfig::default()
+        };
+        let mut incoming = stream
+            .create_consumer(config)
+            .await
+            .unwrap()
+            .messages()
+            .await
+            .unwrap();
         let mut messages = Vec::new();
         while messages.len() < count {
-            let next = timeout(DEADLINE, incoming.next()).await.expect("a message in time");
+            let next = timeout(DEADLINE, incoming.next())
+                .await
+                .expect("a message in time");
             messages.push(next.unwrap().unwrap());
         }
         messages
@@ -285,10 +397,18 @@ impl Stage {
 
     /// The reasons among the dead letters, once there are this many.
     pub async fn dead_letters(&self, count: usize) -> Vec<String> {
-        let letters = self.messages(subjects::DEAD, &subjects::dead_filter(None, None), count).await;
+        let letters = self
+            .messages(subjects::DEAD, &subjects::dead_filter(None, None), count)
+            .await;
         let reason = |letter: &Message| {
             let headers = letter.headers.clone().unwrap();
-            assert!(headers.get(header::DEAD_ORIGIN).unwrap().as_str().starts_with(subjects::UPDATES));
+            assert!(
+                headers
+                    .get(header::DEAD_ORIGIN)
+                    .unwrap()
+                    .as_str()
+                    .starts_with(subjects::UPDATES)
+            );
             headers.get(header::DEAD_REASON).unwrap().to_string()
         };
         letters.iter().map(reason).collect()

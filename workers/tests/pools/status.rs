@@ -42,7 +42,12 @@ impl Job for Held {
 
     fn lanes() -> Vec<LaneSource> {
         let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
-        vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+        vec![LaneSource {
+            name: "msg",
+            stream: subjects::UPDATES,
+            filters,
+            weight: 1,
+        }]
     }
 
     async fn run(&self, _work: &Work) -> Verdict {
@@ -70,19 +75,49 @@ impl Process {
         let context = stage.platform.log.context().clone();
         let watched: Vec<_> = Held::lanes()
             .into_iter()
-            .map(|lane| Watched { pool: Pool::Relay, lane, partitions: 4 })
+            .map(|lane| Watched {
+                pool: Pool::Relay,
+                lane,
+                partitions: 4,
+            })
             .collect();
         board.activity(Pool::Relay).spread(4);
-        tokio::spawn(publish::speak(context.client(), board.clone(), shutdown.clone()));
-        tokio::spawn(publish::listen(context.client(), board.clone(), shutdown.clone()));
+        tokio::spawn(publish::speak(
+            context.client(),
+            board.clone(),
+            shutdown.clone(),
+        ));
+        tokio::spawn(publish::listen(
+            context.client(),
+            board.clone(),
+            shutdown.clone(),
+        ));
         let interval = Duration::from_millis(50);
-        tokio::spawn(lag::watch(context, watched, board.clone(), interval, looks_at_unowned, shutdown));
-        Self { board, metrics, standing, registry, _end: end }
+        tokio::spawn(lag::watch(
+            context,
+            watched,
+            board.clone(),
+            interval,
+            looks_at_unowned,
+            shutdown,
+        ));
+        Self {
+            board,
+            metrics,
+            standing,
+            registry,
+            _end: end,
+        }
     }
 
     fn run(&self, stage: &Stage, job: Held) -> RunningPool {
         self.standing.set(Pool::Relay, State::Starting);
-        stage.run_seen(job, self.board.instance(), self.metrics.clone(), self.standing.clone())
+        stage.run_seen(
+            job,
+            self.board.instance(),
+            self.metrics.clone(),
+            self.standing.clone(),
+        )
     }
 
     async fn sees(&self, what: &str, is_so: impl Fn(&PoolSum) -> bool) -> PoolSum {
@@ -108,21 +143,37 @@ impl Process {
 }
 
 fn targets() -> Targets {
-    Targets { drain: Duration::from_secs(30), min: 0, max: 10 }
+    Targets {
+        drain: Duration::from_secs(30),
+        min: 0,
+        max: 10,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_process_sees_what_another_holds_and_how_far_it_is_behind() {
     let stage = Stage::start(Snapshot::default()).await;
-    let (worker, other) = (Process::start(&stage, "worker", false), Process::start(&stage, "other", false));
+    let (worker, other) = (
+        Process::start(&stage, "worker", false),
+        Process::start(&stage, "other", false),
+    );
     let let_go = Arc::new(Semaphore::new(0));
     let (_stop, _running) = worker.run(&stage, Held(let_go.clone()));
     for n in 0..3 {
-        stage.publish(&format!("US.{}", n % 2), &format!("m{n}"), "x").await;
+        stage
+            .publish(&format!("US.{}", n % 2), &format!("m{n}"), "x")
+            .await;
     }
-    let pool = other.sees("3 behind", |pool| pool.lag_messages() == 3 && pool.load.running == 2).await;
+    let pool = other
+        .sees("3 behind", |pool| {
+            pool.lag_messages() == 3 && pool.load.running == 2
+        })
+        .await;
     assert_eq!((pool.load.queued, pool.working(), pool.unowned), (1, 1, 0));
-    assert_eq!((pool.lanes[0].partition, pool.tenants[0].tenant.as_str()), (Some(1), "acme"));
+    assert_eq!(
+        (pool.lanes[0].partition, pool.tenants[0].tenant.as_str()),
+        (Some(1), "acme")
+    );
     assert!(pool.lag() > Duration::ZERO);
     let text = worker.scrape();
     for line in [
@@ -135,7 +186,11 @@ async fn any_process_sees_what_another_holds_and_how_far_it_is_behind() {
         assert!(text.contains(line), "{line} in {text}");
     }
     let_go.add_permits(3);
-    let pool = other.sees("caught up", |pool| pool.lag_messages() == 0 && pool.rates.finished > 0.0).await;
+    let pool = other
+        .sees("caught up", |pool| {
+            pool.lag_messages() == 0 && pool.rates.finished > 0.0
+        })
+        .await;
     assert_eq!(pool.load.held(), 0);
     assert_eq!(pool.diagnosis().condition, Condition::Healthy);
     assert_eq!(pool.service.count(), 3);
@@ -182,7 +237,10 @@ async fn a_pool_that_works_in_batches_shows_its_pause_too() {
         shutdown,
     };
     let settings = PoolSettings::shared(&mut Reader::load(None, []));
-    let size = BatchSize { max: 10, linger: Duration::ZERO };
+    let size = BatchSize {
+        max: 10,
+        linger: Duration::ZERO,
+    };
     tokio::spawn(batch::run(Filed, settings, size, host));
     let shows = async |is_paused: bool| {
         let shown = async {
@@ -194,31 +252,74 @@ async fn a_pool_that_works_in_batches_shows_its_pause_too() {
                 tokio::task::yield_now().await;
             }
         };
-        assert!(timeout(DEADLINE, shown).await.is_ok(), "{:?}", process.board.pool(Pool::Journal));
+        assert!(
+            timeout(DEADLINE, shown).await.is_ok(),
+            "{:?}",
+            process.board.pool(Pool::Journal)
+        );
     };
     shows(false).await;
     let store = TuningStore::new(stage.platform.buckets.tuning.clone());
-    let value = PoolTuning { paused: true, ..PoolTuning::default() };
-    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms(), platform: true };
-    store.write(&tuning_key::pool(Pool::Journal), &entry, 0).await.unwrap();
+    let value = PoolTuning {
+        paused: true,
+        ..PoolTuning::default()
+    };
+    let entry = Stamped {
+        value,
+        by: "the operator".to_owned(),
+        at_ms: now_ms(),
+        platform: true,
+    };
+    store
+        .write(&tuning_key::pool(Pool::Journal), &entry, 0)
+        .await
+        .unwrap();
     shows(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_downstream_that_is_left_alone_is_seen_with_its_pool() {
     let stage = Stage::start(Snapshot::default()).await;
-    let (worker, other) = (Process::start(&stage, "worker", false), Process::start(&stage, "other", false));
+    let (worker, other) = (
+        Process::start(&stage, "worker", false),
+        Process::start(&stage, "other", false),
+    );
     let (_stop, _running) = worker.run(&stage, Held(Arc::new(Semaphore::new(0))));
     let breakers = Breakers::default();
     worker.board.watch(breakers.clone());
-    for (pool, name) in [(Pool::Relay, "relay.acme.bot"), (Pool::Events, "endpoint.acme.shop")] {
+    for (pool, name) in [
+        (Pool::Relay, "relay.acme.bot"),
+        (Pool::Events, "endpoint.acme.shop"),
+    ] {
         let (since, next) = (Some(Duration::from_secs(9)), Duration::from_secs(1));
-        breakers.publish(pool, vec![OpenGate { name: name.to_owned(), since, next, is_slow: false }]);
+        breakers.publish(
+            pool,
+            vec![OpenGate {
+                name: name.to_owned(),
+                since,
+                next,
+                is_slow: false,
+            }],
+        );
     }
-    let pool = other.sees("left alone", |pool| pool.breakers_open == 1 && pool.working() == 1).await;
+    let pool = other
+        .sees("left alone", |pool| {
+            pool.breakers_open == 1 && pool.working() == 1
+        })
+        .await;
     assert_eq!(pool.breakers[0].downstream, "relay.acme.bot");
-    assert!(pool.diagnosis().words.contains("relay.acme.bot left alone for"), "{:?}", pool.diagnosis());
-    assert!(worker.scrape().contains("ackline_pool_breakers_open{pool=\"relay\"} 1.0"));
+    assert!(
+        pool.diagnosis()
+            .words
+            .contains("relay.acme.bot left alone for"),
+        "{:?}",
+        pool.diagnosis()
+    );
+    assert!(
+        worker
+            .scrape()
+            .contains("ackline_pool_breakers_open{pool=\"relay\"} 1.0")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,51 +334,103 @@ async fn a_drain_is_seen_until_nothing_is_left_of_what_was_there() {
     worker.sees("3 held", |pool| pool.load.held() == 3).await;
     let acme = TenantId::new("acme").unwrap();
     let store = TuningStore::new(stage.platform.buckets.tuning.clone());
-    let value = TenantTuning { mode: Some(Mode::Drain), ..TenantTuning::default() };
-    let entry = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms(), platform: true };
-    store.write(&tuning_key::tenant(Pool::Relay, &acme), &entry, 0).await.unwrap();
+    let value = TenantTuning {
+        mode: Some(Mode::Drain),
+        ..TenantTuning::default()
+    };
+    let entry = Stamped {
+        value,
+        by: "the operator".to_owned(),
+        at_ms: now_ms(),
+        platform: true,
+    };
+    store
+        .write(&tuning_key::tenant(Pool::Relay, &acme), &entry, 0)
+        .await
+        .unwrap();
     while now_ms() <= entry.at_ms {
         tokio::task::yield_now().await;
     }
     stage.publish("US.1", "later", "x").await;
     let drain = |pool: &PoolSum| pool.tenants.first().and_then(|tenant| tenant.drain);
-    let left = Some(Drain { left: 3, is_read: true });
-    let pool = worker.sees("3 left", |pool| drain(pool) == left && pool.load.held() == 4).await;
+    let left = Some(Drain {
+        left: 3,
+        is_read: true,
+    });
+    let pool = worker
+        .sees("3 left", |pool| {
+            drain(pool) == left && pool.load.held() == 4
+        })
+        .await;
     assert_eq!(pool.tenants_held, 1);
     assert_eq!(pool.tenants[0].turned.as_ref().unwrap().by, "the operator");
-    assert!(pool.diagnosis().words.contains("acme draining, 3 left"), "{}", pool.diagnosis().words);
+    assert!(
+        pool.diagnosis().words.contains("acme draining, 3 left"),
+        "{}",
+        pool.diagnosis().words
+    );
     let_go.add_permits(100);
-    let pool = worker.sees("drained", |pool| drain(pool).is_some_and(|drain| drain.is_done())).await;
+    let pool = worker
+        .sees("drained", |pool| {
+            drain(pool).is_some_and(|drain| drain.is_done())
+        })
+        .await;
     assert_eq!(pool.load.held(), 1, "what came later is kept");
-    assert!(worker.scrape().contains("ackline_pool_tenants_held{pool=\"relay\"} 1.0"));
+    assert!(
+        worker
+            .scrape()
+            .contains("ackline_pool_tenants_held{pool=\"relay\"} 1.0")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_process_counts_the_open_dead_letters_and_all_tell_them() {
     let stage = Stage::start(Snapshot::default()).await;
-    let (first, other) = (Process::start(&stage, "a", false), Process::start(&stage, "b", false));
+    let (first, other) = (
+        Process::start(&stage, "a", false),
+        Process::start(&stage, "b", false),
+    );
     let (_stop, _running) = other.run(&stage, Held(Arc::new(Semaphore::new(0))));
     bury(&stage, Pool::Relay, 1, "relay a: answered 400", now_ms()).await;
     let (_end, shutdown) = watch::channel(false);
     for process in [&first, &other] {
-        let (context, books) = (stage.platform.log.context().clone(), stage.platform.buckets.replays.clone());
+        let (context, books) = (
+            stage.platform.log.context().clone(),
+            stage.platform.buckets.replays.clone(),
+        );
         let interval = Duration::from_millis(50);
-        tokio::spawn(open::follow(context, books, process.board.clone(), interval, shutdown.clone()));
+        tokio::spawn(open::follow(
+            context,
+            books,
+            process.board.clone(),
+            interval,
+            shutdown.clone(),
+        ));
     }
     let open = |pool: &PoolSum| pool.dead.as_ref().map(|dead| dead.open);
     for process in [&first, &other] {
-        process.sees("a dead letter", |pool| open(pool) == Some(1)).await;
+        process
+            .sees("a dead letter", |pool| open(pool) == Some(1))
+            .await;
     }
     let told = async {
         while !first.board.is_first() || other.board.tick().dead.is_some() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(DEADLINE, told).await.expect("the second by name counts nothing");
-    Settled::new(stage.platform.buckets.replays.clone()).claim("dc_1", &[1]).await.unwrap();
+    timeout(DEADLINE, told)
+        .await
+        .expect("the second by name counts nothing");
+    Settled::new(stage.platform.buckets.replays.clone())
+        .claim("dc_1", &[1])
+        .await
+        .unwrap();
     other.sees("none open", |pool| open(pool) == Some(0)).await;
     let text = first.scrape();
-    assert!(text.contains("ackline_dead_letters_open{pool=\"relay\"} 0.0"), "{text}");
+    assert!(
+        text.contains("ackline_dead_letters_open{pool=\"relay\"} 0.0"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,15 +440,25 @@ async fn what_waits_without_workers_is_seen_and_calls_for_one() {
     let worker = Process::start(&stage, "worker", false);
     let (stop, running) = worker.run(&stage, Held(Arc::new(Semaphore::new(100))));
     stage.publish("US.1", "m1", "x").await;
-    api.sees("done", |pool| pool.working() == 1 && pool.history.iter().sum::<u32>() == 1).await;
+    api.sees("done", |pool| {
+        pool.working() == 1 && pool.history.iter().sum::<u32>() == 1
+    })
+    .await;
     stop.send_replace(true);
     timeout(DEADLINE, running).await.unwrap().unwrap();
     stage.publish("US.1", "m2", "x").await;
-    let pool = api.sees("waiting", |pool| pool.working() == 0 && pool.lag_messages() == 1).await;
+    let pool = api
+        .sees("waiting", |pool| {
+            pool.working() == 0 && pool.lag_messages() == 1
+        })
+        .await;
     assert_eq!(pool.diagnosis().words, "nobody works on it; 1 waiting");
     assert_eq!(pool.wanted(&targets()), 1);
     let text = api.scrape();
-    assert!(text.contains("ackline_unowned_lag_messages{pool=\"relay\",lane=\"msg\"} 1.0"), "{text}");
+    assert!(
+        text.contains("ackline_unowned_lag_messages{pool=\"relay\",lane=\"msg\"} 1.0"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,12 +467,25 @@ async fn what_waits_in_lines_without_workers_is_seen_and_calls_for_one() {
     let api = Process::start(&stage, "api", true);
     for (conversation, id) in [(None, "moved"), (Some("00ff".to_owned()), "parked")] {
         let (lane, tenant) = ("msg".to_owned(), TenantId::new("acme").unwrap());
-        let line = SpillLine { partition: Partition(2), lane, tenant, conversation };
+        let line = SpillLine {
+            partition: Partition(2),
+            lane,
+            tenant,
+            conversation,
+        };
         let mut headers = async_nats::HeaderMap::new();
         headers.insert(header::MSG_ID, id);
-        stage.platform.log.write_raw(line.subject(Pool::Relay), headers, "x".into()).await.unwrap();
+        stage
+            .platform
+            .log
+            .write_raw(line.subject(Pool::Relay), headers, "x".into())
+            .await
+            .unwrap();
     }
     let pool = api.sees("in lines", |pool| pool.unfinished() == 2).await;
-    assert_eq!((pool.lag_messages(), pool.waiting(), pool.working()), (1, 1, 0));
+    assert_eq!(
+        (pool.lag_messages(), pool.waiting(), pool.working()),
+        (1, 1, 0)
+    );
     assert_eq!(pool.wanted(&targets()), 1);
 }

@@ -31,11 +31,16 @@ async fn entry<T: DeserializeOwned>(
             }
         }
     };
-    timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("{key} in time"))
+    timeout(DEADLINE, found)
+        .await
+        .unwrap_or_else(|_| panic!("{key} in time"))
 }
 
 fn shares(platform: &Platform) -> StreamShares {
-    let variables = [("ACKLINE_STREAM_SHARE_INTERVAL".to_owned(), "50ms".to_owned())];
+    let variables = [(
+        "ACKLINE_STREAM_SHARE_INTERVAL".to_owned(),
+        "50ms".to_owned(),
+    )];
     let mut reader = Reader::load(None, variables);
     let settings = StreamShareSettings::read(&mut reader);
     reader.finish().unwrap();
@@ -52,16 +57,30 @@ fn shares(platform: &Platform) -> StreamShares {
 async fn a_tenant_whose_dead_letters_fill_the_stream_rests_until_there_is_room() {
     let stage = Stage::start(Snapshot::default()).await;
     let context = stage.platform.log.context();
-    let (config, tuning) = (&stage.platform.buckets.config, &stage.platform.buckets.tuning);
+    let (config, tuning) = (
+        &stage.platform.buckets.config,
+        &stage.platform.buckets.tuning,
+    );
     for name in ["acme", "globex"] {
         let value = format!(r#"{{"id":"{name}","name":"{name}"}}"#);
-        config.put(format!("tenant.{name}"), value.into()).await.unwrap();
+        config
+            .put(format!("tenant.{name}"), value.into())
+            .await
+            .unwrap();
     }
-    let (acme, globex) = (TenantId::new("acme").unwrap(), TenantId::new("globex").unwrap());
+    let (acme, globex) = (
+        TenantId::new("acme").unwrap(),
+        TenantId::new("globex").unwrap(),
+    );
     for _ in 0..40 {
         for (tenant, bytes) in [(&acme, 100), (&globex, 1000)] {
             let subject = subjects::dead(Pool::Relay, tenant);
-            context.publish(subject, vec![b'x'; bytes].into()).await.unwrap().await.unwrap();
+            context
+                .publish(subject, vec![b'x'; bytes].into())
+                .await
+                .unwrap()
+                .await
+                .unwrap();
         }
     }
     let mut stream = context.get_stream(subjects::DEAD).await.unwrap();
@@ -75,26 +94,53 @@ async fn a_tenant_whose_dead_letters_fill_the_stream_rests_until_there_is_room()
     assert!(platform.registry.loaded(DEADLINE).await);
     let (_end, shutdown) = watch::channel(false);
     tokio::spawn(shares(&platform).run(shutdown));
-    let told =
-        entry::<Overdraft>(config, &config_key::overdraft(&globex), |told| told.is_some()).await.unwrap();
+    let told = entry::<Overdraft>(config, &config_key::overdraft(&globex), |told| {
+        told.is_some()
+    })
+    .await
+    .unwrap();
     let held = told.streams[subjects::DEAD];
     assert!(held.bytes >= 40_000 && held.bytes > held.limit, "{held:?}");
     for pool in [Pool::Flows, Pool::Relay, Pool::Replies] {
         let key = tuning_key::tenant(pool, &globex);
-        let paused = entry::<Stamped<TenantTuning>>(tuning, &key, |entry| entry.is_some()).await.unwrap();
+        let paused = entry::<Stamped<TenantTuning>>(tuning, &key, |entry| entry.is_some())
+            .await
+            .unwrap();
         assert!(paused.value.paused && paused.platform, "{paused:?}");
-        assert!(paused.by.contains("it holds 1 MiB of DEAD"), "{}", paused.by);
+        assert!(
+            paused.by.contains("it holds 1 MiB of DEAD"),
+            "{}",
+            paused.by
+        );
     }
-    let journal = tuning.get(tuning_key::tenant(Pool::Journal, &globex)).await.unwrap();
-    assert!(journal.is_none(), "what everybody did is still written down");
+    let journal = tuning
+        .get(tuning_key::tenant(Pool::Journal, &globex))
+        .await
+        .unwrap();
     assert!(
-        config.get(config_key::overdraft(&acme)).await.unwrap().is_none(),
+        journal.is_none(),
+        "what everybody did is still written down"
+    );
+    assert!(
+        config
+            .get(config_key::overdraft(&acme))
+            .await
+            .unwrap()
+            .is_none(),
         "the other is within its share"
     );
 
-    stream.purge().filter(subjects::dead(Pool::Relay, &globex)).await.unwrap();
-    entry::<Overdraft>(config, &config_key::overdraft(&globex), |told| told.is_none()).await;
+    stream
+        .purge()
+        .filter(subjects::dead(Pool::Relay, &globex))
+        .await
+        .unwrap();
+    entry::<Overdraft>(config, &config_key::overdraft(&globex), |told| {
+        told.is_none()
+    })
+    .await;
     let key = tuning_key::tenant(Pool::Relay, &globex);
-    let going = |entry: Option<&Stamped<TenantTuning>>| entry.is_some_and(|entry| !entry.value.paused);
+    let going =
+        |entry: Option<&Stamped<TenantTuning>>| entry.is_some_and(|entry| !entry.value.paused);
     entry::<Stamped<TenantTuning>>(tuning, &key, going).await;
 }

@@ -25,12 +25,19 @@ impl Job for Asking {
 
     fn lanes() -> Vec<LaneSource> {
         let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
-        vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+        vec![LaneSource {
+            name: "msg",
+            stream: subjects::UPDATES,
+            filters,
+            weight: 1,
+        }]
     }
 
     async fn run(&self, _work: &Work) -> Verdict {
-        let status =
-            traces::downstream("HTTP POST", "bot.example", async { 503 }, |status| Ok(*status)).await;
+        let status = traces::downstream("HTTP POST", "bot.example", async { 503 }, |status| {
+            Ok(*status)
+        })
+        .await;
         self.0.send(traces::current()).await.unwrap();
         Verdict::dead(format!("answered {status}"))
     }
@@ -43,7 +50,11 @@ async fn collector() -> (String, mpsc::Receiver<Span>) {
         let sender = sender.clone();
         async move {
             let request = ExportTraceServiceRequest::decode(body).unwrap();
-            for span in request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans) {
+            for span in request
+                .resource_spans
+                .into_iter()
+                .flat_map(|resource| resource.scope_spans)
+            {
                 for span in span.spans {
                     sender.send(span).await.unwrap();
                 }
@@ -58,8 +69,14 @@ async fn collector() -> (String, mpsc::Receiver<Span>) {
 }
 
 fn settings(url: &str, permille: &str) -> TraceSettings {
-    let own = [("ACKLINE_TELEMETRY_OTLP_ENDPOINT", url), ("ACKLINE_TELEMETRY_OTLP_PERMILLE", permille)];
-    let mut reader = Reader::load(None, own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let own = [
+        ("ACKLINE_TELEMETRY_OTLP_ENDPOINT", url),
+        ("ACKLINE_TELEMETRY_OTLP_PERMILLE", permille),
+    ];
+    let mut reader = Reader::load(
+        None,
+        own.map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
     let settings = TraceSettings::read(&mut reader);
     reader.finish().unwrap();
     settings
@@ -88,16 +105,41 @@ async fn an_attempt_and_what_it_asks_are_joined_to_the_edges_trace() {
     }
     let attempt = told.iter().find(|span| span.name == "relay dead").unwrap();
     let request = told.iter().find(|span| span.name == "HTTP POST").unwrap();
-    let [_, trace, edge, _] = TRACEPARENT.split('-').collect::<Vec<_>>()[..] else { panic!("four parts") };
-    assert_eq!((hex(&attempt.trace_id).as_str(), hex(&attempt.parent_span_id).as_str()), (trace, edge));
-    assert_eq!((&request.trace_id, &request.parent_span_id), (&attempt.trace_id, &attempt.span_id));
+    let [_, trace, edge, _] = TRACEPARENT.split('-').collect::<Vec<_>>()[..] else {
+        panic!("four parts")
+    };
+    assert_eq!(
+        (
+            hex(&attempt.trace_id).as_str(),
+            hex(&attempt.parent_span_id).as_str()
+        ),
+        (trace, edge)
+    );
+    assert_eq!(
+        (&request.trace_id, &request.parent_span_id),
+        (&attempt.trace_id, &attempt.span_id)
+    );
     assert_eq!(attempt.status.as_ref().unwrap().message, "answered 503");
-    let status = request.attributes.iter().find(|field| field.key == "http.response.status_code").unwrap();
-    assert_eq!(status.value.as_ref().unwrap().value, Some(Value::Number(503)));
+    let status = request
+        .attributes
+        .iter()
+        .find(|field| field.key == "http.response.status_code")
+        .unwrap();
+    assert_eq!(
+        status.value.as_ref().unwrap().value,
+        Some(Value::Number(503))
+    );
     assert!(attempt.start_time_unix_nano <= request.start_time_unix_nano);
     assert!(request.end_time_unix_nano <= attempt.end_time_unix_nano);
-    let handed_on = timeout(DEADLINE, handed_on.recv()).await.unwrap().unwrap().unwrap();
-    assert_eq!(handed_on, format!("00-{trace}-{}-01", hex(&attempt.span_id)));
+    let handed_on = timeout(DEADLINE, handed_on.recv())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        handed_on,
+        format!("00-{trace}-{}-01", hex(&attempt.span_id))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,14 +147,24 @@ async fn a_collector_that_is_away_costs_spans_and_no_job() {
     let stage = Stage::start(Snapshot::default()).await;
     let mut registry = Registry::default();
     // Nothing takes spans out of the queue here, as while a collector hangs.
-    let (traces, _exporter) =
-        Traces::open(&settings("http://127.0.0.1:9", "1000"), "one", &mut registry).unwrap();
+    let (traces, _exporter) = Traces::open(
+        &settings("http://127.0.0.1:9", "1000"),
+        "one",
+        &mut registry,
+    )
+    .unwrap();
     let (sender, mut handed_on) = mpsc::channel(1);
     let metrics = Metrics::register(&mut registry).with_traces(traces);
     let (_stop, _running) = stage.run_seen(Asking(sender), "one", metrics, Standing::default());
     for n in 0..20 {
         stage.publish("US.1", &format!("m{n}"), "x").await;
-        assert!(timeout(DEADLINE, handed_on.recv()).await.unwrap().unwrap().is_some());
+        assert!(
+            timeout(DEADLINE, handed_on.recv())
+                .await
+                .unwrap()
+                .unwrap()
+                .is_some()
+        );
     }
 }
 
@@ -127,5 +179,8 @@ async fn what_is_not_sampled_is_not_traced() {
     let metrics = Metrics::register(&mut registry).with_traces(traces);
     let (_stop, _running) = stage.run_seen(Asking(sender), "one", metrics, Standing::default());
     stage.publish("US.1", "m1", "x").await;
-    assert_eq!(timeout(DEADLINE, handed_on.recv()).await.unwrap().unwrap(), None);
+    assert_eq!(
+        timeout(DEADLINE, handed_on.recv()).await.unwrap().unwrap(),
+        None
+    );
 }

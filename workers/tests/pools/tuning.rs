@@ -48,26 +48,57 @@ impl Watcher {
     }
 
     async fn run_reaches(&self, count: usize, within: Duration) {
-        let reached =
-            timeout(within, self.running.subscribe().wait_for(|running| *running == count)).await.is_ok();
-        assert!(reached, "{} are running instead of {count}", *self.running.borrow());
+        let reached = timeout(
+            within,
+            self.running
+                .subscribe()
+                .wait_for(|running| *running == count),
+        )
+        .await
+        .is_ok();
+        assert!(
+            reached,
+            "{} are running instead of {count}",
+            *self.running.borrow()
+        );
     }
 
     async fn done_reaches(&self, count: usize) {
-        let reached = timeout(DEADLINE, self.done.subscribe().wait_for(|done| *done >= count)).await.is_ok();
-        assert!(reached, "{} are done instead of {count}", *self.done.borrow());
+        let reached = timeout(
+            DEADLINE,
+            self.done.subscribe().wait_for(|done| *done >= count),
+        )
+        .await
+        .is_ok();
+        assert!(
+            reached,
+            "{} are done instead of {count}",
+            *self.done.borrow()
+        );
     }
 
     fn order_of(&self, conversation: &str) -> Vec<String> {
-        self.order.lock().unwrap().get(conversation).cloned().unwrap_or_default()
+        self.order
+            .lock()
+            .unwrap()
+            .get(conversation)
+            .cloned()
+            .unwrap_or_default()
     }
 
     async fn work(&self, work: &Work) -> Verdict {
         self.running.send_modify(|running| *running += 1);
         self.gate.acquire().await.unwrap().forget();
-        let (conversation, id) =
-            (work.head.conversation.as_str().to_owned(), work.head.id.as_str().to_owned());
-        self.order.lock().unwrap().entry(conversation).or_default().push(id);
+        let (conversation, id) = (
+            work.head.conversation.as_str().to_owned(),
+            work.head.id.as_str().to_owned(),
+        );
+        self.order
+            .lock()
+            .unwrap()
+            .entry(conversation)
+            .or_default()
+            .push(id);
         self.running.send_modify(|running| *running -= 1);
         self.done.send_modify(|done| *done += 1);
         Verdict::Done
@@ -79,7 +110,12 @@ struct Syncing(Watcher);
 
 fn lanes() -> Vec<LaneSource> {
     let filters = |partition| vec![subjects::update_filter(partition, Class::Message)];
-    vec![LaneSource { name: "msg", stream: subjects::UPDATES, filters, weight: 1 }]
+    vec![LaneSource {
+        name: "msg",
+        stream: subjects::UPDATES,
+        filters,
+        weight: 1,
+    }]
 }
 
 impl Job for Relaying {
@@ -128,7 +164,9 @@ impl Job for Unconcerned {
 /// The platform of another process, with a connection of its own.
 async fn another_process(stage: &Stage) -> Platform {
     let info = stage.platform.log.context().client().server_info();
-    let client = async_nats::connect(format!("nats://{}:{}", info.host, info.port)).await.unwrap();
+    let client = async_nats::connect(format!("nats://{}:{}", info.host, info.port))
+        .await
+        .unwrap();
     let context = jetstream::new(client);
     let bucket = async |name: &str| context.get_key_value(name).await.unwrap();
     let buckets = Buckets {
@@ -136,7 +174,12 @@ async fn another_process(stage: &Stage) -> Platform {
         tuning: bucket(subjects::BUCKET_TUNING).await,
         ..stage.platform.buckets.clone()
     };
-    Platform::new(Log::new(context, 4), Registry::fixed(Snapshot::default()), buckets, VaultKey::generate())
+    Platform::new(
+        Log::new(context, 4),
+        Registry::fixed(Snapshot::default()),
+        buckets,
+        VaultKey::generate(),
+    )
 }
 
 async fn publish(stage: &Stage, tenant: &str, conversation: &str, id: &str) {
@@ -165,12 +208,22 @@ async fn publish_at(stage: &Stage, tenant: &str, conversation: &str, id: &str, r
 async fn turn<T: Serialize + serde::de::DeserializeOwned>(stage: &Stage, key: &str, value: T) {
     let store = TuningStore::new(stage.platform.buckets.tuning.clone());
     let (revision, _) = store.read::<Value>(key).await.unwrap();
-    let stamped = Stamped { value, by: "the operator".to_owned(), at_ms: now_ms(), platform: true };
+    let stamped = Stamped {
+        value,
+        by: "the operator".to_owned(),
+        at_ms: now_ms(),
+        platform: true,
+    };
     store.write(key, &stamped, revision).await.unwrap();
 }
 
 async fn turn_acme(stage: &Stage, value: TenantTuning) {
-    turn(stage, &tuning_key::tenant(Pool::Relay, &TenantId::new("acme").unwrap()), value).await;
+    turn(
+        stage,
+        &tuning_key::tenant(Pool::Relay, &TenantId::new("acme").unwrap()),
+        value,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,7 +232,13 @@ async fn two_processes_obey_a_change_and_a_pause_within_the_deadline_and_keep_th
     let other = another_process(&stage).await;
     let (relay, crm) = (Watcher::new(0), Watcher::new(0));
     for n in 0..40 {
-        publish(&stage, &format!("t{}", n % 10), &format!("US.{}", n % 20), &format!("m{n:02}")).await;
+        publish(
+            &stage,
+            &format!("t{}", n % 10),
+            &format!("US.{}", n % 20),
+            &format!("m{n:02}"),
+        )
+        .await;
     }
     let (_stop_one, _one) = stage.run(Relaying(relay.clone()), "one");
     let (_stop_two, _two) = stage.run_on(other, Syncing(crm.clone()), "two");
@@ -187,20 +246,41 @@ async fn two_processes_obey_a_change_and_a_pause_within_the_deadline_and_keep_th
         watcher.run_reaches(8, DEADLINE).await;
     }
     for pool in [Pool::Relay, Pool::Crm] {
-        turn(&stage, &tuning_key::pool(pool), PoolTuning { concurrency: Some(12), ..PoolTuning::default() })
-            .await;
+        turn(
+            &stage,
+            &tuning_key::pool(pool),
+            PoolTuning {
+                concurrency: Some(12),
+                ..PoolTuning::default()
+            },
+        )
+        .await;
     }
     for watcher in [&relay, &crm] {
         // Three of the twelve are kept free for tenants that come with a single piece; the last of these took two.
         watcher.run_reaches(11, OBEYED_WITHIN).await;
     }
     for pool in [Pool::Relay, Pool::Crm] {
-        turn(&stage, &tuning_key::pool(pool), PoolTuning { paused: true, ..PoolTuning::default() }).await;
+        turn(
+            &stage,
+            &tuning_key::pool(pool),
+            PoolTuning {
+                paused: true,
+                ..PoolTuning::default()
+            },
+        )
+        .await;
     }
     for watcher in [&relay, &crm] {
         // Both tables must know before anything ends, or its place would rightly be filled again.
         let known = async {
-            while !stage.platform.tuning.table().pool(Pool::Crm).is_some_and(|entry| entry.value.paused) {
+            while !stage
+                .platform
+                .tuning
+                .table()
+                .pool(Pool::Crm)
+                .is_some_and(|entry| entry.value.paused)
+            {
                 tokio::task::yield_now().await;
             }
         };
@@ -224,14 +304,27 @@ async fn two_processes_obey_a_change_and_a_pause_within_the_deadline_and_keep_th
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_tenants_work_is_kept_in_order_while_others_go_on() {
     let (stage, watcher) = (Stage::start(Snapshot::default()).await, Watcher::open());
-    turn_acme(&stage, TenantTuning { paused: true, ..TenantTuning::default() }).await;
+    turn_acme(
+        &stage,
+        TenantTuning {
+            paused: true,
+            ..TenantTuning::default()
+        },
+    )
+    .await;
     for n in 0..30 {
         publish(&stage, "acme", "US.1", &format!("a{n:02}")).await;
         publish(&stage, "globex", "US.2", &format!("g{n:02}")).await;
     }
     let (_stop, _running) = stage.run(Relaying(watcher.clone()), "one");
     watcher.done_reaches(30).await;
-    assert_eq!((watcher.order_of("u:US.1").len(), watcher.order_of("u:US.2").len()), (0, 30));
+    assert_eq!(
+        (
+            watcher.order_of("u:US.1").len(),
+            watcher.order_of("u:US.2").len()
+        ),
+        (0, 30)
+    );
     turn_acme(&stage, TenantTuning::default()).await;
     watcher.done_reaches(60).await;
     let expected: Vec<String> = (0..30).map(|n| format!("a{n:02}")).collect();
@@ -241,12 +334,24 @@ async fn a_paused_tenants_work_is_kept_in_order_while_others_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_discarded_stands_among_the_dead_letters_with_who_said_so() {
     let (stage, watcher) = (Stage::start(Snapshot::default()).await, Watcher::open());
-    turn_acme(&stage, TenantTuning { mode: Some(Mode::Discard), ..TenantTuning::default() }).await;
+    turn_acme(
+        &stage,
+        TenantTuning {
+            mode: Some(Mode::Discard),
+            ..TenantTuning::default()
+        },
+    )
+    .await;
     publish(&stage, "acme", "US.1", "d1").await;
     publish(&stage, "acme", "US.1", "d2").await;
     let (_stop, _running) = stage.run(Relaying(watcher.clone()), "one");
-    assert_eq!(stage.dead_letters(2).await, ["discarded by the operator"; 2]);
-    stage.acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 2).await;
+    assert_eq!(
+        stage.dead_letters(2).await,
+        ["discarded by the operator"; 2]
+    );
+    stage
+        .acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 2)
+        .await;
     turn_acme(&stage, TenantTuning::default()).await;
     let resumed = async {
         while stage
@@ -271,7 +376,14 @@ async fn what_is_discarded_stands_among_the_dead_letters_with_who_said_so() {
 async fn draining_finishes_what_was_there_and_keeps_what_comes_later() {
     let (stage, watcher) = (Stage::start(Snapshot::default()).await, Watcher::open());
     publish(&stage, "acme", "US.1", "a1").await;
-    turn_acme(&stage, TenantTuning { mode: Some(Mode::Drain), ..TenantTuning::default() }).await;
+    turn_acme(
+        &stage,
+        TenantTuning {
+            mode: Some(Mode::Drain),
+            ..TenantTuning::default()
+        },
+    )
+    .await;
     let later = now_ms() + 10;
     publish_at(&stage, "acme", "US.1", "a2", later).await;
     publish_at(&stage, "acme", "US.1", "a3", later).await;
@@ -292,10 +404,23 @@ async fn a_change_is_seen_soon_after_the_broker_came_back() {
     let mut stage = Stage::start(Snapshot::default()).await;
     assert!(stage.platform.tuning.loaded(DEADLINE).await);
     stage.restart_server().await;
-    turn_acme(&stage, TenantTuning { weight: Some(3), ..TenantTuning::default() }).await;
+    turn_acme(
+        &stage,
+        TenantTuning {
+            weight: Some(3),
+            ..TenantTuning::default()
+        },
+    )
+    .await;
     let acme = TenantId::new("acme").unwrap();
     let seen = async {
-        while stage.platform.tuning.table().tenant(Pool::Relay, &acme).is_none() {
+        while stage
+            .platform
+            .tuning
+            .table()
+            .tenant(Pool::Relay, &acme)
+            .is_none()
+        {
             tokio::task::yield_now().await;
         }
     };
@@ -309,7 +434,9 @@ async fn what_asks_nothing_of_a_pool_is_acknowledged_without_an_attempt() {
         publish(&stage, "acme", "US.1", &format!("i{n}")).await;
     }
     let (stop, running) = stage.run(Unconcerned, "one");
-    stage.acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 200).await;
+    stage
+        .acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 200)
+        .await;
     stop.send_replace(true);
     timeout(DEADLINE, running).await.unwrap().unwrap();
 }

@@ -22,8 +22,14 @@ async fn what_cannot_be_read_is_a_dead_letter_of_every_pool() {
     let mut snapshot = Snapshot::default();
     for (key, value) in [
         ("tenant.acme", json!({"id": "acme", "name": "Acme"})),
-        ("bot.acme.shop", json!({"id": "shop", "tenant": "acme", "flows": ["order"]})),
-        ("relay.acme.old", json!({"id": "old", "tenant": "acme", "url": url, "fields": ["messages"]})),
+        (
+            "bot.acme.shop",
+            json!({"id": "shop", "tenant": "acme", "flows": ["order"]}),
+        ),
+        (
+            "relay.acme.old",
+            json!({"id": "old", "tenant": "acme", "url": url, "fields": ["messages"]}),
+        ),
         (
             "endpoint.acme.web",
             json!({"id": "web", "tenant": "acme", "url": url, "secrets": [], "events": ["flow.*"]}),
@@ -34,7 +40,9 @@ async fn what_cannot_be_read_is_a_dead_letter_of_every_pool() {
                 "inbox_identifier": "a", "access_token": "t", "hook_token": "h"}),
         ),
     ] {
-        snapshot.fold(key, Some(value.to_string().as_bytes())).unwrap();
+        snapshot
+            .fold(key, Some(value.to_string().as_bytes()))
+            .unwrap();
     }
     let stage = Stage::start(snapshot).await;
     let platform = || stage.platform.clone();
@@ -45,20 +53,39 @@ async fn what_cannot_be_read_is_a_dead_letter_of_every_pool() {
         stage.run(CrmSync::new(platform(), egress(), TIMEOUT), "one"),
     );
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(&format!("sqlite://{}/j.db", directory.path().display())).await.unwrap();
+    let journal = Journal::open(&format!("sqlite://{}/j.db", directory.path().display()))
+        .await
+        .unwrap();
     let _journal = run_batches(&stage, journal);
     let message = r#"{"id":"w","from":"49","type":"text","weight":1e400}"#;
     let value = format!(r#"{{"metadata":{{"phone_number_id":"100"}},"messages":[{message}]}}"#);
-    let payload = format!(r#"{{"entry":[{{"id":"W","changes":[{{"field":"messages","value":{value}}}]}}]}}"#);
+    let payload =
+        format!(r#"{{"entry":[{{"id":"W","changes":[{{"field":"messages","value":{value}}}]}}]}}"#);
     stage.publish("US.1", "w", payload).await;
 
     let acme = TenantId::new("acme").unwrap();
     let mut letters = Vec::new();
-    for pool in [Pool::Flows, Pool::Relay, Pool::Crm, Pool::Events, Pool::Journal] {
+    for pool in [
+        Pool::Flows,
+        Pool::Relay,
+        Pool::Crm,
+        Pool::Events,
+        Pool::Journal,
+    ] {
         letters.extend(stage.messages(DEAD, &subjects::dead(pool, &acme), 1).await);
     }
     for letter in &letters {
-        let reason = letter.headers.as_ref().unwrap().get(header::DEAD_REASON).unwrap().as_str();
-        assert!(reason.contains("number out of range"), "{}: {reason}", letter.subject);
+        let reason = letter
+            .headers
+            .as_ref()
+            .unwrap()
+            .get(header::DEAD_REASON)
+            .unwrap()
+            .as_str();
+        assert!(
+            reason.contains("number out of range"),
+            "{}: {reason}",
+            letter.subject
+        );
     }
 }

@@ -15,7 +15,11 @@ pub async fn flow(play: &mut Play<'_>) -> Result<String> {
     let hi = play.say(&person, words("Hi")).await?;
     let greeting = play.replies(&person, since, 1).await?;
     let since = play.now();
-    play.say(&person, press(greeting.first().context("no greeting")?, "Order status")?).await?;
+    play.say(
+        &person,
+        press(greeting.first().context("no greeting")?, "Order status")?,
+    )
+    .await?;
     let question = play.replies(&person, since, 1).await?;
     expect_words(question.first(), "order number")?;
     let since = play.now();
@@ -26,11 +30,17 @@ pub async fn flow(play: &mut Play<'_>) -> Result<String> {
 
     let sink = play.stage.sink();
     witness::event(sink, "message.received", &hi).await?;
-    let wamid = answer.first().and_then(|reply| witness::seen(&reply.entry)).context("no answer")?;
+    let wamid = answer
+        .first()
+        .and_then(|reply| witness::seen(&reply.entry))
+        .context("no answer")?;
     witness::event(sink, "message.delivered", &wamid.message_id).await?;
     witness::crm_entry(sink, &wamid.message_id).await?;
     let api = play.stage.api(ACME)?;
-    until("the answer in the API", WITHIN, async || api.message(&wamid.message_id).await).await?;
+    until("the answer in the API", WITHIN, async || {
+        api.message(&wamid.message_id).await
+    })
+    .await?;
     Ok("greeting, question, order looked up, answer; signed events, CRM entries, API".to_owned())
 }
 
@@ -41,19 +51,31 @@ pub async fn assistant(play: &mut Play<'_>) -> Result<String> {
     play.say(&person, words("Hi")).await?;
     let greeting = play.replies(&person, since, 1).await?;
     let since = play.now();
-    play.say(&person, press(greeting.first().context("no greeting")?, "Talk to us")?).await?;
+    play.say(
+        &person,
+        press(greeting.first().context("no greeting")?, "Talk to us")?,
+    )
+    .await?;
     play.replies(&person, since, 1).await?;
     let since = play.now();
     play.say(&person, words("When do you open?")).await?;
     let answer = play.replies(&person, since, 1).await?;
     expect_words(answer.first(), "9:00")?;
     let asked = |entry: &sink::Entry| match entry {
-        sink::Entry::Chat(chat) => {
-            chat.request.as_ref().is_some_and(|request| request.to_string().contains("When do you open?"))
-        }
+        sink::Entry::Chat(chat) => chat
+            .request
+            .as_ref()
+            .is_some_and(|request| request.to_string().contains("When do you open?")),
         _ => false,
     };
-    witness::entries(play.stage.sink().journal(), "a question to the model", 0, 1, asked).await?;
+    witness::entries(
+        play.stage.sink().journal(),
+        "a question to the model",
+        0,
+        1,
+        asked,
+    )
+    .await?;
     Ok("a model on an OpenAI-compatible address was asked, its answer arrived".to_owned())
 }
 
@@ -75,7 +97,14 @@ pub async fn without_phone(play: &mut Play<'_>) -> Result<String> {
         }),
         _ => false,
     };
-    witness::entries(simulator.journal(), "a send to `recipient`", since, 1, to_user).await?;
+    witness::entries(
+        simulator.journal(),
+        "a send to `recipient`",
+        since,
+        1,
+        to_user,
+    )
+    .await?;
     Ok("answered by `recipient` without `to`".to_owned())
 }
 
@@ -86,18 +115,31 @@ pub async fn agent(play: &mut Play<'_>) -> Result<String> {
     let hi = play.say(&person, words("Hi")).await?;
     witness::crm_entry(play.stage.sink(), &hi).await?;
     let greeting = play.replies(&person, since, 1).await?;
-    let greeting = greeting.first().and_then(|reply| witness::seen(&reply.entry)).context("no greeting")?;
+    let greeting = greeting
+        .first()
+        .and_then(|reply| witness::seen(&reply.entry))
+        .context("no greeting")?;
     witness::crm_entry(play.stage.sink(), &greeting.message_id).await?;
 
     let since = play.now();
-    let answered = play.stage.sink().agent_answers(&person, "A colleague here: **how** can I help?").await;
+    let answered = play
+        .stage
+        .sink()
+        .agent_answers(&person, "A colleague here: **how** can I help?")
+        .await;
     let answered = answered.context("the CRM has no conversation with the person")?;
-    if answered.status.is_none_or(|status| !(200..300).contains(&status)) {
+    if answered
+        .status
+        .is_none_or(|status| !(200..300).contains(&status))
+    {
         bail!("Chatwoot's webhook was answered {:?}", answered.status);
     }
     let replies = play.replies(&person, since, 1).await?;
     expect_words(replies.first(), "*how* can I help")?;
-    let sent = replies.first().and_then(|reply| witness::seen(&reply.entry)).context("no reply")?;
+    let sent = replies
+        .first()
+        .and_then(|reply| witness::seen(&reply.entry))
+        .context("no reply")?;
     witness::event(play.stage.sink(), "message.delivered", &sent.message_id).await?;
 
     // The flow rests beside the agent: what comes meanwhile is the agent's, and the flow's again once that is resolved.
@@ -120,11 +162,20 @@ pub async fn agent(play: &mut Play<'_>) -> Result<String> {
         bail!("the flow answered {answers} times, and was to answer twice");
     }
     let echoes = |entry: &sink::Entry| {
-        witness::crm(entry).is_some_and(|call| call.source_id.as_deref() == Some(sent.message_id.as_str()))
+        witness::crm(entry)
+            .is_some_and(|call| call.source_id.as_deref() == Some(sent.message_id.as_str()))
     };
-    let echoed = play.stage.sink().journal().read(crate::journal::Ask::default(), echoes).await;
+    let echoed = play
+        .stage
+        .sink()
+        .journal()
+        .read(crate::journal::Ask::default(), echoes)
+        .await;
     if !echoed.entries.is_empty() {
         bail!("the agent's answer was written into the CRM a second time");
     }
-    Ok("sent once with WhatsApp's marks, no echo in the CRM; the flow rests until it is resolved".to_owned())
+    Ok(
+        "sent once with WhatsApp's marks, no echo in the CRM; the flow rests until it is resolved"
+            .to_owned(),
+    )
 }

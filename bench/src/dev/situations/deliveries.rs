@@ -20,18 +20,43 @@ pub async fn batch(play: &mut Play<'_>) -> Result<String> {
             messages.push(play.message(&person, tenant, words("Hi"))?);
             people.push(person);
         }
-        let change =
-            ChangeSpec { phone_number_id: Some(play.number(tenant)?), messages, ..ChangeSpec::default() };
-        entries.push(EntrySpec { changes: vec![change], ..EntrySpec::default() });
+        let change = ChangeSpec {
+            phone_number_id: Some(play.number(tenant)?),
+            messages,
+            ..ChangeSpec::default()
+        };
+        entries.push(EntrySpec {
+            changes: vec![change],
+            ..EntrySpec::default()
+        });
     }
     let since = play.now();
-    let accepted = play.stage.simulator().deliver(&Batch { entries }, Posting::default())?;
+    let accepted = play
+        .stage
+        .simulator()
+        .deliver(&Batch { entries }, Posting::default())?;
     let (for_acme, for_globex) = accepted.message_ids.split_at(4);
-    for (ids, places) in [(for_acme, ACME_PLACES.as_slice()), (for_globex, GLOBEX_PLACES.as_slice())] {
-        let part = crate::meta::Accepted { message_ids: ids.to_vec(), ..accepted.clone() };
-        play.enter(&part, if places.len() == ACME_PLACES.len() { &ACME_PLACES } else { &GLOBEX_PLACES });
+    for (ids, places) in [
+        (for_acme, ACME_PLACES.as_slice()),
+        (for_globex, GLOBEX_PLACES.as_slice()),
+    ] {
+        let part = crate::meta::Accepted {
+            message_ids: ids.to_vec(),
+            ..accepted.clone()
+        };
+        play.enter(
+            &part,
+            if places.len() == ACME_PLACES.len() {
+                &ACME_PLACES
+            } else {
+                &GLOBEX_PLACES
+            },
+        );
     }
-    let delivery = *accepted.deliveries.first().context("a batch has a delivery")?;
+    let delivery = *accepted
+        .deliveries
+        .first()
+        .context("a batch has a delivery")?;
     play.acknowledged(delivery).await?;
     for person in people.iter().take(4) {
         play.replies(person, since, 1).await?;
@@ -39,7 +64,11 @@ pub async fn batch(play: &mut Play<'_>) -> Result<String> {
     for id in for_globex {
         let arrived = witness::relayed(play.stage.sink(), id).await?;
         let got = witness::relay(&arrived.entry).context("not relayed")?;
-        ensure!(got.update_ids.len() == 1, "the bot got {} updates in one request", got.update_ids.len());
+        ensure!(
+            got.update_ids.len() == 1,
+            "the bot got {} updates in one request",
+            got.update_ids.len()
+        );
     }
     Ok("4 answered, 4 relayed one by one with signatures of their own".to_owned())
 }
@@ -49,12 +78,25 @@ pub async fn duplicate(play: &mut Play<'_>) -> Result<String> {
     let person = play.someone();
     let message = play.message(&person, ACME, words("Hi"))?;
     let since = play.now();
-    let id = play.post(message, Posting { duplicate: 2, ..Posting::default() }, &ACME_PLACES).await?;
+    let id = play
+        .post(
+            message,
+            Posting {
+                duplicate: 2,
+                ..Posting::default()
+            },
+            &ACME_PLACES,
+        )
+        .await?;
     play.replies(&person, since, 1).await?;
     // The answer to a later message comes after any second answer to the first would have.
     play.say(&person, words("menu")).await?;
     let replies = play.replies(&person, since, 2).await?;
-    ensure!(replies.len() == 2, "{} answers to two messages", replies.len());
+    ensure!(
+        replies.len() == 2,
+        "{} answers to two messages",
+        replies.len()
+    );
     let stored = play.stage.log().await?.updates().await?;
     let copies = stored.iter().filter(|stored| stored.id == id).count();
     ensure!(copies == 1, "stored {copies} times");
@@ -67,9 +109,15 @@ pub async fn unsigned(play: &mut Play<'_>) -> Result<String> {
     for signature in [Signature::Bad, Signature::Malformed, Signature::Missing] {
         let person = play.someone();
         let message = play.message(&person, ACME, words("forged"))?;
-        let posting = Posting { signature, ..Posting::default() };
+        let posting = Posting {
+            signature,
+            ..Posting::default()
+        };
         let accepted = play.stage.simulator().receive(message, posting)?;
-        let delivery = *accepted.deliveries.first().context("a message has a delivery")?;
+        let delivery = *accepted
+            .deliveries
+            .first()
+            .context("a message has a delivery")?;
         let ended = witness::ended(play.stage.simulator(), delivery).await?;
         let status = witness::attempt(&ended.entry).and_then(|attempt| attempt.status);
         ensure!(status == Some(401), "{signature:?}: answered {status:?}");
@@ -82,9 +130,16 @@ pub async fn unsigned(play: &mut Play<'_>) -> Result<String> {
     let body = body.to_string();
     let whole = SigningKey::new(&play.stage.declared().app_secret()?).sign(body.as_bytes());
     let cut = whole.get(..whole.len() - 2).unwrap_or_default();
-    let request = play.stage.http().post(play.stage.webhook_url()).header("x-hub-signature-256", cut);
+    let request = play
+        .stage
+        .http()
+        .post(play.stage.webhook_url())
+        .header("x-hub-signature-256", cut);
     let status = request.body(body).send().await?.status().as_u16();
-    ensure!(status == 401, "a signature two digits short: answered {status}");
+    ensure!(
+        status == 401,
+        "a signature two digits short: answered {status}"
+    );
     refused.push("wamid.cut".to_owned());
 
     let stored = play.stage.log().await?.updates().await?;
@@ -97,11 +152,19 @@ pub async fn unsigned(play: &mut Play<'_>) -> Result<String> {
 /// A number nobody configured: acknowledged, kept aside, shown.
 pub async fn unknown_number(play: &mut Play<'_>) -> Result<String> {
     let person = play.someone();
-    let message = play.message(&person, ACME, words("Hello?"))?.to_number("999000999000999");
-    let id = play.post(message, Posting::default(), &UNROUTED_PLACES).await?;
+    let message = play
+        .message(&person, ACME, words("Hello?"))?
+        .to_number("999000999000999");
+    let id = play
+        .post(message, Posting::default(), &UNROUTED_PLACES)
+        .await?;
     let log = play.stage.log().await?;
     let stored = until("the update in the log", WITHIN, async || {
-        Ok(log.updates().await?.into_iter().find(|stored| stored.id == id))
+        Ok(log
+            .updates()
+            .await?
+            .into_iter()
+            .find(|stored| stored.id == id))
     });
     let tenant = stored.await?.tenant;
     ensure!(tenant == "_unrouted", "stored under {tenant}");
@@ -116,13 +179,25 @@ pub async fn unknown_number(play: &mut Play<'_>) -> Result<String> {
 pub async fn relayed(play: &mut Play<'_>) -> Result<String> {
     let person = play.someone();
     let message = play.message(&person, GLOBEX, words("Grüße, is my bike ready? 🚲"))?;
-    let id = play.post(message, Posting::default(), &GLOBEX_PLACES).await?;
+    let id = play
+        .post(message, Posting::default(), &GLOBEX_PLACES)
+        .await?;
     let arrived = witness::relayed(play.stage.sink(), &id).await?;
     let got = witness::relay(&arrived.entry).context("not relayed")?;
-    let posted = play.posted.last().and_then(|posted| posted.deliveries.first()).context("nothing posted")?;
+    let posted = play
+        .posted
+        .last()
+        .and_then(|posted| posted.deliveries.first())
+        .context("nothing posted")?;
     let ended = witness::ended(play.stage.simulator(), *posted).await?;
     let sent = witness::attempt(&ended.entry).and_then(|attempt| attempt.body.clone());
-    ensure!(sent.is_some() && sent == got.body, "the bot did not get Meta's bytes");
-    ensure!(got.content_length == u64::try_from(got.body_bytes).ok(), "no Content-Length");
+    ensure!(
+        sent.is_some() && sent == got.body,
+        "the bot did not get Meta's bytes"
+    );
+    ensure!(
+        got.content_length == u64::try_from(got.body_bytes).ok(),
+        "no Content-Length"
+    );
     Ok("byte-identical, Meta's signature verified, Content-Length".to_owned())
 }

@@ -32,10 +32,15 @@ pub async fn workers(play: &mut Play<'_>) -> Result<String> {
         let simulator = play.stage.simulator();
         let ends = until(what, WITHIN, async || {
             let replies = witness::replies_so_far(simulator, person, since).await;
-            let letters = if replies == 0 { api.dead_letters("replies").await? } else { Vec::new() };
+            let letters = if replies == 0 {
+                api.dead_letters("replies").await?
+            } else {
+                Vec::new()
+            };
             let lost = |letter: &Value| {
                 letter.to_string().contains(person.as_str())
-                    && text(letter, "reason").is_some_and(|reason| reason.contains("answer was lost"))
+                    && text(letter, "reason")
+                        .is_some_and(|reason| reason.contains("answer was lost"))
             };
             let known = replies > 0 || letters.iter().any(lost);
             Ok(known.then_some(replies))
@@ -65,17 +70,33 @@ pub async fn broker(play: &mut Play<'_>) -> Result<String> {
         }
         let person = play.someone();
         let message = play.message(&person, ACME, words("Hi"))?;
-        let accepted = play.stage.simulator().receive(message, Posting::default())?;
+        let accepted = play
+            .stage
+            .simulator()
+            .receive(message, Posting::default())?;
         play.enter(&accepted, &ACME_PLACES);
-        deliveries.push(*accepted.deliveries.first().context("a message has a delivery")?);
+        deliveries.push(
+            *accepted
+                .deliveries
+                .first()
+                .context("a message has a delivery")?,
+        );
         people.push(person);
     }
     let during = deliveries.get(1..).unwrap_or_default();
     let refused = |entry: &Entry| {
-        witness::attempt(entry)
-            .is_some_and(|attempt| during.contains(&attempt.delivery) && attempt.status == Some(503))
+        witness::attempt(entry).is_some_and(|attempt| {
+            during.contains(&attempt.delivery) && attempt.status == Some(503)
+        })
     };
-    witness::entries(play.stage.simulator().journal(), "503 from the edge", since, 1, refused).await?;
+    witness::entries(
+        play.stage.simulator().journal(),
+        "503 from the edge",
+        since,
+        1,
+        refused,
+    )
+    .await?;
     play.stage.start_nats().await?;
     for delivery in &deliveries {
         play.acknowledged(*delivery).await?;
@@ -83,5 +104,7 @@ pub async fn broker(play: &mut Play<'_>) -> Result<String> {
     for person in &people {
         play.replies(person, since, 1).await?;
     }
-    Ok(format!("503 while it was away, then {MESSAGES} of {MESSAGES} acknowledged and answered"))
+    Ok(format!(
+        "503 while it was away, then {MESSAGES} of {MESSAGES} acknowledged and answered"
+    ))
 }

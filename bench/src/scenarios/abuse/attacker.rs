@@ -66,13 +66,24 @@ impl Attacker {
 
     /// Sends a webhook with a signature that is none.
     pub async fn forge(&self, attack: Attack, what: &'static str) {
-        let body = body::text(ABUSER, "W2", "US.forged", &format!("forged.{}", self.next()), "Hello");
-        self.post(attack, what, body, format!("sha256={}", "0".repeat(64))).await;
+        let body = body::text(
+            ABUSER,
+            "W2",
+            "US.forged",
+            &format!("forged.{}", self.next()),
+            "Hello",
+        );
+        self.post(attack, what, body, format!("sha256={}", "0".repeat(64)))
+            .await;
     }
 
     async fn post(&self, attack: Attack, what: &'static str, body: String, signature: String) {
         let url = format!("http://{}{PATH}", self.edge);
-        let request = self.http.post(url).header(header::SIGNATURE, signature).body(Bytes::from(body));
+        let request = self
+            .http
+            .post(url)
+            .header(header::SIGNATURE, signature)
+            .body(Bytes::from(body));
         self.read(attack, what, request.send().await).await;
     }
 
@@ -84,7 +95,8 @@ impl Attacker {
         (method, path): (Method, &str),
         body: Option<String>,
     ) -> Option<Bytes> {
-        self.ask_as(ABUSER_KEY, attack, what, (method, path), body).await
+        self.ask_as(ABUSER_KEY, attack, what, (method, path), body)
+            .await
     }
 
     /// The same with any key.
@@ -96,9 +108,14 @@ impl Attacker {
         (method, path): (Method, &str),
         body: Option<String>,
     ) -> Option<Bytes> {
-        let mut request = self.http.request(method, format!("http://{}{path}", self.api)).bearer_auth(key);
+        let mut request = self
+            .http
+            .request(method, format!("http://{}{path}", self.api))
+            .bearer_auth(key);
         if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body);
+            request = request
+                .header("content-type", "application/json")
+                .body(body);
         }
         self.read(attack, what, request.send().await).await
     }
@@ -106,10 +123,14 @@ impl Attacker {
     /// Its conversation with a person, once the read model has it.
     pub async fn conversation(&self, attack: Attack, person: &str) -> Option<String> {
         let path = "/v1/conversations?limit=200";
-        let page = self.ask(attack, "list of conversations", (Method::GET, path), None).await?;
+        let page = self
+            .ask(attack, "list of conversations", (Method::GET, path), None)
+            .await?;
         let page: Value = serde_json::from_slice(&page).ok()?;
         let items = page.get("items")?.as_array()?;
-        let own = items.iter().find(|item| item.get("user_id").is_some_and(|user| user == person))?;
+        let own = items
+            .iter()
+            .find(|item| item.get("user_id").is_some_and(|user| user == person))?;
         own.get("id")?.as_str().map(str::to_owned)
     }
 

@@ -106,11 +106,20 @@ impl Attack {
             let nth = attacker.next();
             let flow = body::flow(&format!("Flow {nth}"), FLOW_BYTES, nth.is_multiple_of(2));
             let path = format!("/v1/flows/big-{}", nth % FLOWS);
-            attacker.ask(self, "PUT of a flow", (Method::PUT, &path), Some(flow)).await;
+            attacker
+                .ask(self, "PUT of a flow", (Method::PUT, &path), Some(flow))
+                .await;
             if nth % 8 == 7 {
                 let flows: Vec<_> = (0..6).map(|nth| format!("big-{nth}")).collect();
                 let bot = json!({"name": "All", "flows": flows}).to_string();
-                attacker.ask(self, "PUT of a bot with them", (Method::PUT, "/v1/bots/all"), Some(bot)).await;
+                attacker
+                    .ask(
+                        self,
+                        "PUT of a bot with them",
+                        (Method::PUT, "/v1/bots/all"),
+                        Some(bot),
+                    )
+                    .await;
             }
         })
         .await;
@@ -134,7 +143,9 @@ impl Attack {
         };
         let path = format!("/v1/conversations/{id}/messages?limit=200");
         let read = at_pace(40, READERS, async || {
-            attacker.ask(self, "GET of its messages", (Method::GET, &path), None).await;
+            attacker
+                .ask(self, "GET of its messages", (Method::GET, &path), None)
+                .await;
         });
         join(read, at_pace(1, 1, write)).await;
     }
@@ -163,11 +174,17 @@ impl Attack {
             if nth.is_multiple_of(2) {
                 again(attacker.edge, ("", &edge), EDGE_BODY_BYTES, "at the edge")
             } else {
-                again(attacker.edge, (&greeting, &edge), EDGE_BODY_BYTES, "at the edge, behind a signed one")
+                again(
+                    attacker.edge,
+                    (&greeting, &edge),
+                    EDGE_BODY_BYTES,
+                    "at the edge, behind a signed one",
+                )
             }
         }));
         let api_bodies = join_all(
-            (0..UNFINISHED_AT_API).map(|_| again(attacker.api, ("", &api), API_BODY_BYTES, "at the API")),
+            (0..UNFINISHED_AT_API)
+                .map(|_| again(attacker.api, ("", &api), API_BODY_BYTES, "at the API")),
         );
         join(edge_bodies, api_bodies).await;
     }
@@ -185,17 +202,30 @@ impl Attack {
 
     async fn hold_sockets(self, attacker: &Attacker) {
         let signed = self.greeting(attacker);
-        let with_key =
-            format!("GET /v1/flows HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {ABUSER_KEY}\r\n\r\n");
-        let tell = |what: &'static str| move |answer: &'static str| attacker.tally.note(self, what, answer);
+        let with_key = format!(
+            "GET /v1/flows HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {ABUSER_KEY}\r\n\r\n"
+        );
+        let tell = |what: &'static str| {
+            move |answer: &'static str| attacker.tally.note(self, what, answer)
+        };
         let (edge, api) = (attacker.edge, attacker.api);
         let strangers = join(
             hold(edge, b"", IDLE, tell("stranger at the edge")),
             hold(api, b"", IDLE, tell("stranger at the API")),
         );
         let known = join(
-            hold(edge, signed.as_bytes(), IDLE_SIGNED, tell("at the edge, signed once")),
-            hold(api, with_key.as_bytes(), IDLE_WITH_KEY, tell("at the API, showed its key")),
+            hold(
+                edge,
+                signed.as_bytes(),
+                IDLE_SIGNED,
+                tell("at the edge, signed once"),
+            ),
+            hold(
+                api,
+                with_key.as_bytes(),
+                IDLE_WITH_KEY,
+                tell("at the API, showed its key"),
+            ),
         );
         join(strangers, known).await;
     }
@@ -227,9 +257,18 @@ impl Attack {
     async fn multiply(self, attacker: &Attacker) {
         at_pace(2, 2, async || {
             let nth = attacker.next();
-            let (count, what) =
-                if nth.is_multiple_of(2) { (MULTIPLIED, "body of 8,192") } else { (CUT, "body of 1,500") };
-            attacker.deliver(self, what, body::many(ABUSER, "W2", &format!("m{nth:06}"), count)).await;
+            let (count, what) = if nth.is_multiple_of(2) {
+                (MULTIPLIED, "body of 8,192")
+            } else {
+                (CUT, "body of 1,500")
+            };
+            attacker
+                .deliver(
+                    self,
+                    what,
+                    body::many(ABUSER, "W2", &format!("m{nth:06}"), count),
+                )
+                .await;
         })
         .await;
     }
@@ -240,7 +279,9 @@ impl Attack {
             let path = (Method::GET, "/v1/conversations");
             attacker.ask_as(&key, self, "wrong key", path, None).await;
         });
-        let signatures = at_pace(100, 8, async || attacker.forge(self, "wrong signature").await);
+        let signatures = at_pace(100, 8, async || {
+            attacker.forge(self, "wrong signature").await
+        });
         join(keys, signatures).await;
     }
 }
@@ -268,12 +309,17 @@ pub struct Attacks {
 impl Attacks {
     /// Gets ready; half of the time is for one after the other.
     pub fn new(edge: SocketAddr, api: SocketAddr, within: Duration) -> Result<Self> {
-        Ok(Self { attacker: Attacker::new(edge, api)?, within })
+        Ok(Self {
+            attacker: Attacker::new(edge, api)?,
+            within,
+        })
     }
 
     /// Attacks from one thread of its own; blocks the caller until it is over.
     pub fn play(self) -> Result<(Vec<Phase>, Tally)> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         let runtime = runtime.context("starting the abuser's runtime")?;
         let Self { attacker, within } = self;
         let phases = runtime.block_on(in_turn_and_at_once(&attacker, within));
@@ -289,11 +335,19 @@ async fn in_turn_and_at_once(attacker: &Attacker, within: Duration) -> Vec<Phase
         let began = Instant::now();
         // An attack has no end of its own.
         let _ = timeout(turn, attack.run(attacker)).await;
-        phases.push(Phase { name: attack.name(), began, ended: Instant::now() });
+        phases.push(Phase {
+            name: attack.name(),
+            began,
+            ended: Instant::now(),
+        });
     }
     let began = Instant::now();
     let all = join_all(Attack::ALL.map(|attack| attack.run(attacker)));
     let _ = timeout(within.saturating_sub(start.elapsed()), all).await;
-    phases.push(Phase { name: "all at once", began, ended: Instant::now() });
+    phases.push(Phase {
+        name: "all at once",
+        began,
+        ended: Instant::now(),
+    });
     phases
 }

@@ -21,7 +21,11 @@ pub fn many(number: &str, waba: &str, start: &str, count: usize) -> String {
     let mut all = String::with_capacity(count * 28);
     for nth in 0..count {
         // Writing to a String cannot fail.
-        let _ = write!(all, "{}{{\"id\":\"{start}.{nth:04}\"}}", if nth == 0 { "" } else { "," });
+        let _ = write!(
+            all,
+            "{}{{\"id\":\"{start}.{nth:04}\"}}",
+            if nth == 0 { "" } else { "," }
+        );
     }
     messages(number, waba, &all, "")
 }
@@ -72,8 +76,19 @@ mod tests {
         assert_eq!(parsed(&text).pointer(message).unwrap(), "words");
         let many = many("106540352242922", "W2", "m000001", 8192);
         let all = parsed(&many);
-        assert_eq!(all.pointer("/entry/0/changes/0/value/messages").unwrap().as_array().unwrap().len(), 8192);
-        assert!((160 << 10..230 << 10).contains(&many.len()), "{}", many.len());
+        assert_eq!(
+            all.pointer("/entry/0/changes/0/value/messages")
+                .unwrap()
+                .as_array()
+                .unwrap()
+                .len(),
+            8192
+        );
+        assert!(
+            (160 << 10..230 << 10).contains(&many.len()),
+            "{}",
+            many.len()
+        );
         for is_drawing in [true, false] {
             let flow = flow("f", 900_000, is_drawing);
             assert!(parsed(&flow).pointer("/definition/nodes/end").is_some());

@@ -26,9 +26,20 @@ impl Costs {
         if let Some(ended) = stage.crew.ended() {
             bail!("{ended}:\n{}", stage.crew.log_tails());
         }
-        let own = Usage { cpu: Usage::own_cpu(), resident_bytes: 0 };
-        let usages = [stage.crew.usage(), stage.crew.edge_usage(), stage.crew.broker_usage(), own];
-        self.0.push(Look { at: Instant::now(), usages });
+        let own = Usage {
+            cpu: Usage::own_cpu(),
+            resident_bytes: 0,
+        };
+        let usages = [
+            stage.crew.usage(),
+            stage.crew.edge_usage(),
+            stage.crew.broker_usage(),
+            own,
+        ];
+        self.0.push(Look {
+            at: Instant::now(),
+            usages,
+        });
         Ok(())
     }
 
@@ -43,14 +54,22 @@ impl Costs {
     }
 
     fn within(&self, phase: &Phase) -> impl DoubleEndedIterator<Item = &Look> {
-        self.0.iter().filter(|look| (phase.began..=phase.ended).contains(&look.at))
+        self.0
+            .iter()
+            .filter(|look| (phase.began..=phase.ended).contains(&look.at))
     }
 
     /// How many cores a program took during a phase, on average.
     pub fn cores(&self, program: usize, phase: &Phase) -> f64 {
         let mut within = self.within(phase);
-        let (Some(first), Some(last)) = (within.next(), within.next_back()) else { return f64::NAN };
-        let cpu = |look: &Look| look.usages.get(program).map_or(Duration::ZERO, |usage| usage.cpu);
+        let (Some(first), Some(last)) = (within.next(), within.next_back()) else {
+            return f64::NAN;
+        };
+        let cpu = |look: &Look| {
+            look.usages
+                .get(program)
+                .map_or(Duration::ZERO, |usage| usage.cpu)
+        };
         let took = cpu(last).saturating_sub(cpu(first));
         took.as_secs_f64() / last.at.duration_since(first.at).as_secs_f64()
     }
@@ -80,14 +99,40 @@ mod tests {
         let start = Instant::now();
         let look = |second: u64, mb: u64, cpu_ms: u64| {
             let mut usages = [Usage::default(); PROGRAMS.len()];
-            usages[0] = Usage { cpu: Duration::from_millis(cpu_ms), resident_bytes: mb << 20 };
-            Look { at: start + Duration::from_secs(second), usages }
+            usages[0] = Usage {
+                cpu: Duration::from_millis(cpu_ms),
+                resident_bytes: mb << 20,
+            };
+            Look {
+                at: start + Duration::from_secs(second),
+                usages,
+            }
         };
-        let costs = Costs(vec![look(0, 1, 0), look(1, 9, 100), look(3, 2, 1_100), look(9, 3, 1_100)]);
+        let costs = Costs(vec![
+            look(0, 1, 0),
+            look(1, 9, 100),
+            look(3, 2, 1_100),
+            look(9, 3, 1_100),
+        ]);
         let at = |second| start + Duration::from_secs(second);
-        let phase = Phase { name: "a", began: at(1), ended: at(4) };
+        let phase = Phase {
+            name: "a",
+            began: at(1),
+            ended: at(4),
+        };
         assert!((costs.peak_mb(0) - 9.0).abs() < 1e-9);
         assert!((costs.cores(0, &phase) - 0.5).abs() < 1e-9);
-        assert!(costs.cores(0, &Phase { ended: at(2), ..phase }).is_nan(), "one look is no difference");
+        assert!(
+            costs
+                .cores(
+                    0,
+                    &Phase {
+                        ended: at(2),
+                        ..phase
+                    }
+                )
+                .is_nan(),
+            "one look is no difference"
+        );
     }
 }

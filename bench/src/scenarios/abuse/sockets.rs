@@ -20,7 +20,9 @@ const PIECE: usize = 64 << 10;
 pub async fn connect(address: SocketAddr) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((FROM, 0).into())?;
-    let stream = timeout(CONNECTED_WITHIN, socket.connect(address)).await.context("not accepted")??;
+    let stream = timeout(CONNECTED_WITHIN, socket.connect(address))
+        .await
+        .context("not accepted")??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -106,7 +108,9 @@ pub async fn leave_unfinished(
         Err(_) => "held to the end".to_owned(),
         Ok(None) => "not accepted".to_owned(),
         Ok(Some(answer)) => {
-            let status = std::str::from_utf8(&answer).ok().and_then(|text| text.split(' ').nth(1));
+            let status = std::str::from_utf8(&answer)
+                .ok()
+                .and_then(|text| text.split(' ').nth(1));
             status.map_or("closed by it".to_owned(), str::to_owned)
         }
     }

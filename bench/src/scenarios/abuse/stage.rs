@@ -46,7 +46,11 @@ pub struct Stage {
 impl Stage {
     /// Starts everything; the Graph API refuses whatever the abuser sends, and so does its own bot.
     pub async fn start(root: &Path) -> Result<Self> {
-        let graph = Target::start(Behind::Nobody(ACCEPTED), vec![VICTIM.into(), ABUSER.into()], serial_in);
+        let graph = Target::start(
+            Behind::Nobody(ACCEPTED),
+            vec![VICTIM.into(), ABUSER.into()],
+            serial_in,
+        );
         let graph = graph.await?;
         graph.set(Some(1), Mode::Answers(REFUSED));
         let own = Target::start(Behind::Nobody("{}"), vec![], serial_in).await?;
@@ -62,23 +66,42 @@ impl Stage {
         let mut crew = Crew::prepare(root, plan).await?;
         let api = crew.hire(0).await?;
         let edge = crew.open_edge().await?;
-        Ok(Self { crew, edge, api, graph, own })
+        Ok(Self {
+            crew,
+            edge,
+            api,
+            graph,
+            own,
+        })
     }
 
     /// What the Graph API was asked for the victim.
     pub fn victims_requests(&self) -> Vec<Note> {
-        self.graph.notes().into_iter().filter(|note| note.part == Some(0)).collect()
+        self.graph
+            .notes()
+            .into_iter()
+            .filter(|note| note.part == Some(0))
+            .collect()
     }
 
     /// How often the Graph API and the abuser's own bot refused.
     pub fn refused(&self) -> (usize, usize) {
-        let of_graph = self.graph.notes().iter().filter(|note| note.part == Some(1)).count();
+        let of_graph = self
+            .graph
+            .notes()
+            .iter()
+            .filter(|note| note.part == Some(1))
+            .count();
         (of_graph, self.own.notes().len())
     }
 
     /// Whether each of these led to a request of the Graph API.
     pub fn is_answered(&self, sent: &[Sent]) -> bool {
-        let answered: HashSet<u32> = self.victims_requests().iter().filter_map(|note| note.serial).collect();
+        let answered: HashSet<u32> = self
+            .victims_requests()
+            .iter()
+            .filter_map(|note| note.serial)
+            .collect();
         sent.iter().all(|sent| answered.contains(&sent.serial))
     }
 }

@@ -55,13 +55,18 @@ pub struct Asked {
 
 /// A client of one address, that gives up after a time.
 pub fn client(from: [u8; 4], within: Duration) -> reqwest::ClientBuilder {
-    reqwest::Client::builder().no_proxy().local_address(IpAddr::from(from)).timeout(within)
+    reqwest::Client::builder()
+        .no_proxy()
+        .local_address(IpAddr::from(from))
+        .timeout(within)
 }
 
 impl Victim {
     /// Gets ready to send to an edge.
     pub fn new(edge: SocketAddr, api: SocketAddr) -> Result<Self> {
-        let http = client(Ipv4Addr::LOCALHOST.octets(), ANSWERED_WITHIN).pool_max_idle_per_host(0).build()?;
+        let http = client(Ipv4Addr::LOCALHOST.octets(), ANSWERED_WITHIN)
+            .pool_max_idle_per_host(0)
+            .build()?;
         Ok(Self {
             http,
             webhook: format!("http://{edge}{PATH}"),
@@ -74,7 +79,10 @@ impl Victim {
     /// Sends as many messages, each at its time whatever became of the ones before, and again as Meta would until it is
     /// accepted or the deadline has come.
     pub async fn send(&self, count: u32, deadline: Instant) -> Vec<Sent> {
-        let (start, first) = (Instant::now(), self.next.fetch_add(count, Ordering::Relaxed));
+        let (start, first) = (
+            Instant::now(),
+            self.next.fetch_add(count, Ordering::Relaxed),
+        );
         let mut under_way = JoinSet::new();
         for nth in 0..count {
             sleep_until(start + Duration::from_mins(1) * nth / PER_MINUTE).await;
@@ -85,9 +93,18 @@ impl Victim {
 
     fn request(&self, serial: u32) -> reqwest::RequestBuilder {
         let (id, person) = (feed::id(serial), format!("US.{:012}", serial % PEOPLE));
-        let body = body::text(VICTIM, "W1", &person, &id, &format!("The parcel {id} left the depot."));
+        let body = body::text(
+            VICTIM,
+            "W1",
+            &person,
+            &id,
+            &format!("The parcel {id} left the depot."),
+        );
         let signature = self.key.sign(body.as_bytes());
-        self.http.post(&self.webhook).header(header::SIGNATURE, signature).body(Bytes::from(body))
+        self.http
+            .post(&self.webhook)
+            .header(header::SIGNATURE, signature)
+            .body(Bytes::from(body))
     }
 
     /// Asks the REST API for conversations once a second until the time has come.
@@ -98,20 +115,36 @@ impl Victim {
         while Instant::now() < until {
             ticks.tick().await;
             let began = Instant::now();
-            let answer = self.http.get(&self.api).bearer_auth(VICTIM_KEY).send().await;
+            let answer = self
+                .http
+                .get(&self.api)
+                .bearer_auth(VICTIM_KEY)
+                .send()
+                .await;
             let answer = answer.ok().map(|response| response.status().as_u16());
-            asked.push(Asked { answer, took: began.elapsed() });
+            asked.push(Asked {
+                answer,
+                took: began.elapsed(),
+            });
         }
         asked
     }
 }
 
 async fn deliver(request: reqwest::RequestBuilder, serial: u32, deadline: Instant) -> Sent {
-    let mut sent = Sent { serial, at: Instant::now(), answers: Vec::new() };
+    let mut sent = Sent {
+        serial,
+        at: Instant::now(),
+        answers: Vec::new(),
+    };
     let mut wait = RETRY_FIRST;
     // A body of bytes can always be sent again.
     while let Some(attempt) = request.try_clone() {
-        let answer = attempt.send().await.ok().map(|response| response.status().as_u16());
+        let answer = attempt
+            .send()
+            .await
+            .ok()
+            .map(|response| response.status().as_u16());
         sent.answers.push(answer);
         if answer == Some(200) || Instant::now() + wait > deadline {
             break;

@@ -53,14 +53,20 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
     let mut rows = Vec::new();
     for pool in JUDGED {
         let mut sum = Ledger::default();
-        rounds.iter().filter_map(|round| round.ledgers.get(&pool)).for_each(|ledger| sum.add(ledger));
+        rounds
+            .iter()
+            .filter_map(|round| round.ledgers.get(&pool))
+            .for_each(|ledger| sum.add(ledger));
         total.add(&sum);
         rows.push([pool.to_string()].into_iter().chain(sum.row()).collect());
     }
     report.heading(&format!("{} rounds, by pool", rounds.len()));
     let head: Vec<&str> = ["pool"].into_iter().chain(Ledger::HEAD).collect();
     report.table(&head, &rows);
-    let rows: Vec<_> = (1..).zip(rounds).map(|(number, round)| round.row(number)).collect();
+    let rows: Vec<_> = (1..)
+        .zip(rounds)
+        .map(|(number, round)| round.row(number))
+        .collect();
     report.heading("Round by round, all pools");
     let head: Vec<&str> = ["round", "seed", "faults"]
         .into_iter()
@@ -74,12 +80,18 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
     report.table(&Once::HEAD, &[once.row()]);
     faults(&mut report, rounds);
     reasons(&mut report, rounds);
-    let doubles = rounds.iter().flat_map(|round| &round.doubles).take(REASONS_SHOWN);
+    let doubles = rounds
+        .iter()
+        .flat_map(|round| &round.doubles)
+        .take(REASONS_SHOWN);
     let doubles: Vec<_> = doubles.map(|words| vec![words.clone()]).collect();
     if !doubles.is_empty() {
         report.table(&["done again without excuse"], &doubles);
     }
-    let disorders = rounds.iter().flat_map(|round| &round.disorders).take(REASONS_SHOWN);
+    let disorders = rounds
+        .iter()
+        .flat_map(|round| &round.disorders)
+        .take(REASONS_SHOWN);
     let disorders: Vec<_> = disorders.map(|words| vec![words.clone()]).collect();
     if !disorders.is_empty() {
         report.table(&["done after a later one of its conversation"], &disorders);
@@ -89,11 +101,17 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
     }
     bench.say(&format!("report: {}", report.write()?.display()));
     let longest = |fault| {
-        let all = rounds.iter().filter_map(|round| round.pauses.get(&fault)).map(Samples::max);
+        let all = rounds
+            .iter()
+            .filter_map(|round| round.pauses.get(&fault))
+            .map(Samples::max);
         all.max_by(f64::total_cmp).map(rounded)
     };
-    let given: usize =
-        rounds.iter().filter_map(|round| round.ledgers.values().next()).map(|ledger| ledger.updates).sum();
+    let given: usize = rounds
+        .iter()
+        .filter_map(|round| round.ledgers.values().next())
+        .map(|ledger| ledger.updates)
+        .sum();
     let figures = json!({
         "rounds": rounds.len(), "updates": given, "dead": total.dead, "lost": total.lost, "doubled": total.doubled,
         "doubled_lost_answers": total.doubled_lost_answers, "out_of_order": total.out_of_order,
@@ -102,16 +120,25 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
         "takeover_term_s": longest(Fault::Terminate),
         "once": { "updates": once.updates, "twice": once.twice },
     });
-    Ok((figures, total.is_clean() && once.is_clean() && rounds.iter().all(|round| !round.struck.is_empty())))
+    Ok((
+        figures,
+        total.is_clean() && once.is_clean() && rounds.iter().all(|round| !round.struck.is_empty()),
+    ))
 }
 
 impl Round {
     fn row(&self, number: usize) -> Vec<String> {
         let mut sum = Ledger::default();
         self.ledgers.values().for_each(|ledger| sum.add(ledger));
-        let start = [number.to_string(), self.seed.to_string(), self.struck.len().to_string()];
-        let end =
-            [super::super::statistics::number(self.recovered_after.as_secs_f64()), self.freed.to_string()];
+        let start = [
+            number.to_string(),
+            self.seed.to_string(),
+            self.struck.len().to_string(),
+        ];
+        let end = [
+            super::super::statistics::number(self.recovered_after.as_secs_f64()),
+            self.freed.to_string(),
+        ];
         start.into_iter().chain(sum.row()).chain(end).collect()
     }
 }
@@ -122,15 +149,37 @@ fn faults(report: &mut super::super::report::Report, rounds: &[Round]) {
         .map(|fault| {
             let times: usize = rounds
                 .iter()
-                .map(|round| round.struck.iter().filter(|struck| struck.fault == *fault).count())
+                .map(|round| {
+                    round
+                        .struck
+                        .iter()
+                        .filter(|struck| struck.fault == *fault)
+                        .count()
+                })
                 .sum();
             let mut pauses = Samples::default();
-            rounds.iter().filter_map(|round| round.pauses.get(fault)).for_each(|own| pauses.extend(own));
-            vec![fault.words().to_owned(), times.to_string(), pauses.shown(), number(pauses.max())]
+            rounds
+                .iter()
+                .filter_map(|round| round.pauses.get(fault))
+                .for_each(|own| pauses.extend(own));
+            vec![
+                fault.words().to_owned(),
+                times.to_string(),
+                pauses.shown(),
+                number(pauses.max()),
+            ]
         })
         .collect();
     report.heading("Faults");
-    report.table(&["fault", "times", "pause, median and range (s)", "longest (s)"], &rows);
+    report.table(
+        &[
+            "fault",
+            "times",
+            "pause, median and range (s)",
+            "longest (s)",
+        ],
+        &rows,
+    );
 }
 
 fn reasons(report: &mut super::super::report::Report, rounds: &[Round]) {
@@ -146,21 +195,40 @@ fn reasons(report: &mut super::super::report::Report, rounds: &[Round]) {
         .map(|(reason, count)| vec![reason.to_owned(), count.to_string()])
         .collect();
     if !rows.is_empty() {
-        report.table(&["why dead letters were given up, beginning of the reason", "letters"], &rows);
+        report.table(
+            &[
+                "why dead letters were given up, beginning of the reason",
+                "letters",
+            ],
+            &rows,
+        );
     }
 }
 
 fn plot(commands: &[Seen], struck: &[Struck]) -> String {
-    let start = commands.iter().map(|seen| seen.at_ms).min().unwrap_or_default();
+    let start = commands
+        .iter()
+        .map(|seen| seen.at_ms)
+        .min()
+        .unwrap_or_default();
     let mut slots: BTreeMap<u64, u64> = BTreeMap::new();
     for seen in commands {
-        *slots.entry((seen.at_ms - start) / PLOT_EVERY_MS).or_default() += 1;
+        *slots
+            .entry((seen.at_ms - start) / PLOT_EVERY_MS)
+            .or_default() += 1;
     }
     let last = slots.keys().next_back().copied().unwrap_or_default();
     let step = count(PLOT_EVERY_MS) / 1_000.0;
-    let points =
-        (0..=last).map(|slot| (count(slot) * step, count(slots.get(&slot).copied().unwrap_or(0)) / step));
-    let series = Series { name: "commands a second".into(), points: points.collect() };
+    let points = (0..=last).map(|slot| {
+        (
+            count(slot) * step,
+            count(slots.get(&slot).copied().unwrap_or(0)) / step,
+        )
+    });
+    let series = Series {
+        name: "commands a second".into(),
+        points: points.collect(),
+    };
     let mark = |struck: &Struck| {
         let word = match struck.fault {
             Fault::Kill => "kill",
@@ -169,8 +237,17 @@ fn plot(commands: &[Seen], struck: &[Struck]) -> String {
             Fault::BrokerFreeze => "nats frozen",
             Fault::BrokerRestart => "nats restarted",
         };
-        (count(struck.at_ms.saturating_sub(start)) / 1_000.0, word.to_owned())
+        (
+            count(struck.at_ms.saturating_sub(start)) / 1_000.0,
+            word.to_owned(),
+        )
     };
     let marks: Vec<_> = struck.iter().map(mark).collect();
-    lines("Commands sent while faults happen, last round", "seconds", "commands a second", &[series], &marks)
+    lines(
+        "Commands sent while faults happen, last round",
+        "seconds",
+        "commands a second",
+        &[series],
+        &marks,
+    )
 }

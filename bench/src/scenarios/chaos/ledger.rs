@@ -57,7 +57,14 @@ impl Ledger {
 
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        let Self { lost, stuck, dead, doubled, out_of_order, .. } = *self;
+        let Self {
+            lost,
+            stuck,
+            dead,
+            doubled,
+            out_of_order,
+            ..
+        } = *self;
         (lost, stuck, dead, doubled, out_of_order) == (0, 0, 0, 0, 0)
     }
 
@@ -128,17 +135,31 @@ impl Evidence {
     pub fn count(&self, struck: &[Struck], held: &Held) -> BTreeMap<Pool, Ledger> {
         JUDGED
             .into_iter()
-            .map(|pool| (pool, self.count_pool(pool, struck, |serial| held.has(pool, serial))))
+            .map(|pool| {
+                (
+                    pool,
+                    self.count_pool(pool, struck, |serial| held.has(pool, serial)),
+                )
+            })
             .collect()
     }
 
     fn count_pool(&self, pool: Pool, struck: &[Struck], is_held: impl Fn(u32) -> bool) -> Ledger {
-        let mut ledger = Ledger { updates: self.given.len(), ..Ledger::default() };
+        let mut ledger = Ledger {
+            updates: self.given.len(),
+            ..Ledger::default()
+        };
         let buried = self.buried(pool);
         let deeds = self.deeds(pool, struck);
         for Late { serial, .. } in self.late(&deeds) {
-            let is_unconfirmed = buried.get(&serial).is_some_and(|reason| reason.starts_with(UNCONFIRMED));
-            *(if is_unconfirmed { &mut ledger.late_lost_answers } else { &mut ledger.out_of_order }) += 1;
+            let is_unconfirmed = buried
+                .get(&serial)
+                .is_some_and(|reason| reason.starts_with(UNCONFIRMED));
+            *(if is_unconfirmed {
+                &mut ledger.late_lost_answers
+            } else {
+                &mut ledger.out_of_order
+            }) += 1;
         }
         let mut before: HashMap<u32, (bool, bool)> = HashMap::new();
         for deed in deeds {
@@ -153,14 +174,26 @@ impl Evidence {
         }
         for reason in buried.values() {
             let is_unconfirmed = reason.starts_with(UNCONFIRMED);
-            *(if is_unconfirmed { &mut ledger.unconfirmed } else { &mut ledger.dead }) += 1;
+            *(if is_unconfirmed {
+                &mut ledger.unconfirmed
+            } else {
+                &mut ledger.dead
+            }) += 1;
         }
-        let before_it = if pool == Pool::Replies { self.buried(Pool::Flows) } else { HashMap::new() };
+        let before_it = if pool == Pool::Replies {
+            self.buried(Pool::Flows)
+        } else {
+            HashMap::new()
+        };
         for seen in &self.given {
             let serial = seen.serial;
             let is_done = before.get(&serial).is_some_and(|(is_done, _)| *is_done);
             if !is_done && !buried.contains_key(&serial) && !before_it.contains_key(&serial) {
-                *(if is_held(serial) { &mut ledger.stuck } else { &mut ledger.lost }) += 1;
+                *(if is_held(serial) {
+                    &mut ledger.stuck
+                } else {
+                    &mut ledger.lost
+                }) += 1;
             }
         }
         ledger
@@ -184,7 +217,9 @@ impl Evidence {
                             )
                         });
                         let later = at.saturating_duration_since(*first).as_secs_f64();
-                        doubles.push(format!("{pool}: done {since}, and again {later:.1} s later"));
+                        doubles.push(format!(
+                            "{pool}: done {since}, and again {later:.1} s later"
+                        ));
                     }
                     Some(_) => {}
                     None if deed.is_done || deed.is_excused => {
@@ -207,7 +242,9 @@ impl Evidence {
         let mut latest: HashMap<&str, (usize, Option<Instant>)> = HashMap::new();
         let mut late = Vec::new();
         for deed in deeds.iter().filter(|deed| deed.is_done) {
-            let Some(&(own, conversation)) = place.get(&deed.serial) else { continue };
+            let Some(&(own, conversation)) = place.get(&deed.serial) else {
+                continue;
+            };
             if !done.insert(deed.serial) {
                 continue;
             }
@@ -215,7 +252,11 @@ impl Evidence {
             if own >= *furthest {
                 (*furthest, *at) = (own, deed.at);
             } else {
-                late.push(Late { serial: deed.serial, at: deed.at, after: *at });
+                late.push(Late {
+                    serial: deed.serial,
+                    at: deed.at,
+                    after: *at,
+                });
             }
         }
         late
@@ -231,7 +272,10 @@ impl Evidence {
                 let later = at.zip(after).map_or_else(
                     || "at an unknown distance".to_owned(),
                     |(own, other)| {
-                        format!("{:.2} s later", own.saturating_duration_since(other).as_secs_f64())
+                        format!(
+                            "{:.2} s later",
+                            own.saturating_duration_since(other).as_secs_f64()
+                        )
                     },
                 );
                 let fault = at.and_then(|at| {
@@ -259,24 +303,42 @@ impl Evidence {
     }
 
     fn buried(&self, pool: Pool) -> HashMap<u32, &str> {
-        let letters = self.letters.iter().filter(|letter| letter.pool == Some(pool));
-        letters.map(|letter| (letter.serial, letter.reason.as_deref().unwrap_or_default())).collect()
+        let letters = self
+            .letters
+            .iter()
+            .filter(|letter| letter.pool == Some(pool));
+        letters
+            .map(|letter| (letter.serial, letter.reason.as_deref().unwrap_or_default()))
+            .collect()
     }
 
     /// What a pool did, by time.
     fn deeds(&self, pool: Pool, struck: &[Struck]) -> Vec<Deed> {
         if pool == Pool::Flows {
-            let deed = |seen: &Seen| Deed { serial: seen.serial, at: None, is_done: true, is_excused: false };
+            let deed = |seen: &Seen| Deed {
+                serial: seen.serial,
+                at: None,
+                is_done: true,
+                is_excused: false,
+            };
             return self.commands.iter().map(deed).collect();
         }
-        let notes = self.notes.iter().filter(|(own, _)| *own == pool).flat_map(|(_, notes)| notes);
+        let notes = self
+            .notes
+            .iter()
+            .filter(|(own, _)| *own == pool)
+            .flat_map(|(_, notes)| notes);
         let mut notes: Vec<&Note> = notes.collect();
         notes.sort_by_key(|note| note.at);
         // A send is never made again; what others ask again because nobody remembered the answer is theirs to tell.
         let may_repeat = pool != Pool::Replies;
         let deeds = notes.into_iter().filter_map(|note| {
             let is_lost = matches!(note.ending, Ending::Lost | Ending::Open);
-            let is_done = if may_repeat { note.is_accepted() } else { note.is_done };
+            let is_done = if may_repeat {
+                note.is_accepted()
+            } else {
+                note.is_done
+            };
             let forgotten = is_done && struck.iter().any(|struck| struck.forgets(note.ended));
             (is_done || is_lost).then_some(Deed {
                 serial: note.serial?,
@@ -304,22 +366,34 @@ pub fn pauses(given: &[Seen], done: &[Seen], struck: &[Struck]) -> BTreeMap<supe
     // When each was done, with when it had come.
     let mut times: Vec<Vec<(u64, u64)>> = vec![Vec::new(); usize::from(PARTITIONS)];
     for seen in done {
-        let Some(came) = came.get(&seen.serial) else { continue };
+        let Some(came) = came.get(&seen.serial) else {
+            continue;
+        };
         let owner = times.get_mut(usize::from(came.partition));
-        owner.into_iter().for_each(|times| times.push((seen.at_ms, came.at_ms)));
+        owner
+            .into_iter()
+            .for_each(|times| times.push((seen.at_ms, came.at_ms)));
     }
     times.iter_mut().for_each(|times| times.sort_unstable());
     let mut pauses: BTreeMap<super::Fault, Samples> = BTreeMap::new();
-    for &Struck { at_ms: at, fault, .. } in struck {
+    for &Struck {
+        at_ms: at, fault, ..
+    } in struck
+    {
         let gaps = times.iter().flat_map(|times| times.windows(2));
         let of_this_fault = gaps.filter_map(|gap| match gap {
-            [(from, _), (to, came)] if (at.saturating_sub(1_000)..at + 1_500).contains(from) && *to > at => {
+            [(from, _), (to, came)]
+                if (at.saturating_sub(1_000)..at + 1_500).contains(from) && *to > at =>
+            {
                 Some(to.saturating_sub(*from.max(came).max(&at)))
             }
             _ => None,
         });
         if let Some(longest) = of_this_fault.max() {
-            pauses.entry(fault).or_default().push(count(longest) / 1_000.0);
+            pauses
+                .entry(fault)
+                .or_default()
+                .push(count(longest) / 1_000.0);
         }
     }
     pauses
@@ -331,20 +405,43 @@ mod tests {
     use super::*;
 
     fn seen(serial: u32, at_ms: u64) -> Seen {
-        Seen { serial, conversation: "a".into(), partition: 0, at_ms, pool: None, reason: None }
+        Seen {
+            serial,
+            conversation: "a".into(),
+            partition: 0,
+            at_ms,
+            pool: None,
+            reason: None,
+        }
     }
 
     fn struck(fault: Fault, began: Instant) -> Struck {
-        Struck { fault, at_ms: 10_000, began, acted: began }
+        Struck {
+            fault,
+            at_ms: 10_000,
+            began,
+            acted: began,
+        }
     }
 
     fn note(serial: u32, at: Instant) -> Note {
-        Note { serial: Some(serial), part: None, at, ended: at, ending: Ending::Answered(200), is_done: true }
+        Note {
+            serial: Some(serial),
+            part: None,
+            at,
+            ended: at,
+            ending: Ending::Answered(200),
+            is_done: true,
+        }
     }
 
     #[test]
     fn what_is_missing_twice_or_swapped_is_counted_and_a_dead_letter_is_not_lost() {
-        let letter = Seen { pool: Some(Pool::Flows), reason: Some("gave up".into()), ..seen(3, 0) };
+        let letter = Seen {
+            pool: Some(Pool::Flows),
+            reason: Some("gave up".into()),
+            ..seen(3, 0)
+        };
         let evidence = Evidence {
             given: (0..5).map(|serial| seen(serial, 0)).collect(),
             commands: [1, 0, 1, 2].map(|serial| seen(serial, 0)).into(),
@@ -352,8 +449,14 @@ mod tests {
             notes: vec![],
         };
         let ledger = evidence.count_pool(Pool::Flows, &[], |_| false);
-        let expected =
-            Ledger { updates: 5, lost: 1, dead: 1, doubled: 1, out_of_order: 1, ..Ledger::default() };
+        let expected = Ledger {
+            updates: 5,
+            lost: 1,
+            dead: 1,
+            doubled: 1,
+            out_of_order: 1,
+            ..Ledger::default()
+        };
         assert_eq!(ledger, expected);
         assert_eq!(evidence.count_pool(Pool::Flows, &[], |_| true).stuck, 1);
         assert_eq!(evidence.count_pool(Pool::Replies, &[], |_| false).lost, 4);
@@ -375,7 +478,10 @@ mod tests {
             (ledger.doubled, ledger.doubled_lost_answers)
         };
         assert_eq!(doubled(Pool::Relay, &[struck(Fault::Kill, at)]), (0, 1));
-        assert_eq!(doubled(Pool::Relay, &[struck(Fault::Terminate, at)]), (1, 0));
+        assert_eq!(
+            doubled(Pool::Relay, &[struck(Fault::Terminate, at)]),
+            (1, 0)
+        );
         assert_eq!(doubled(Pool::Relay, &[]), (1, 0));
         assert_eq!(doubled(Pool::Replies, &[struck(Fault::Kill, at)]), (1, 0));
     }
@@ -383,14 +489,20 @@ mod tests {
     #[test]
     fn a_send_that_came_late_after_its_answer_was_lost_is_told_from_one_out_of_order() {
         let at = Instant::now() + Duration::from_secs(60);
-        let letter =
-            |reason: &str| Seen { pool: Some(Pool::Replies), reason: Some(reason.to_owned()), ..seen(0, 0) };
+        let letter = |reason: &str| Seen {
+            pool: Some(Pool::Replies),
+            reason: Some(reason.to_owned()),
+            ..seen(0, 0)
+        };
         let ledger = |letters: Vec<Seen>| {
             let evidence = Evidence {
                 given: vec![seen(0, 0), seen(1, 0)],
                 commands: vec![],
                 letters,
-                notes: vec![(Pool::Replies, vec![note(1, at), note(0, at + Duration::from_secs(4))])],
+                notes: vec![(
+                    Pool::Replies,
+                    vec![note(1, at), note(0, at + Duration::from_secs(4))],
+                )],
             };
             let ledger = evidence.count_pool(Pool::Replies, &[], |_| false);
             (ledger.out_of_order, ledger.late_lost_answers)
@@ -402,9 +514,14 @@ mod tests {
 
     #[test]
     fn a_pause_counts_while_something_waits_and_only_when_it_begins_with_a_fault() {
-        let given: Vec<_> = (0..5).map(|serial| seen(serial, if serial == 2 { 11_000 } else { 0 })).collect();
+        let given: Vec<_> = (0..5)
+            .map(|serial| seen(serial, if serial == 2 { 11_000 } else { 0 }))
+            .collect();
         let at = [1_000, 9_900, 13_000, 13_100, 60_000];
-        let done: Vec<_> = (0..5).zip(at).map(|(serial, at)| seen(serial, at)).collect();
+        let done: Vec<_> = (0..5)
+            .zip(at)
+            .map(|(serial, at)| seen(serial, at))
+            .collect();
         let pauses = pauses(&given, &done, &[struck(Fault::Kill, Instant::now())]);
         assert!((pauses[&Fault::Kill].max() - 2.0).abs() < 1e-9);
     }

@@ -36,13 +36,22 @@ impl Once {
     ) -> Result<Self> {
         let mut sessions: HashMap<String, HashSet<u32>> = HashMap::new();
         for seen in given {
-            sessions.entry(update_of(seen.serial).session()?).or_default().insert(seen.serial);
+            sessions
+                .entry(update_of(seen.serial).session()?)
+                .or_default()
+                .insert(seen.serial);
         }
-        let store = context.get_key_value(BUCKET_SESSIONS).await.context("opening the sessions")?;
+        let store = context
+            .get_key_value(BUCKET_SESSIONS)
+            .await
+            .context("opening the sessions")?;
         let mut once = Self::default();
         for (key, serials) in sessions {
             let record = store.get(key).await.context("reading a session")?;
-            once.compare(serials.len(), record.map_or(Ok(0), |record| sends(&record))?);
+            once.compare(
+                serials.len(),
+                record.map_or(Ok(0), |record| sends(&record))?,
+            );
         }
         Ok(once)
     }
@@ -68,13 +77,20 @@ impl Once {
 
     /// The figures, in the order of [`Once::HEAD`].
     pub fn row(&self) -> Vec<String> {
-        vec![self.updates.to_string(), self.counted.to_string(), self.twice.to_string()]
+        vec![
+            self.updates.to_string(),
+            self.counted.to_string(),
+            self.twice.to_string(),
+        ]
     }
 }
 
 fn sends(record: &[u8]) -> Result<u64> {
     let session: Value = serde_json::from_slice(record).context("reading a session")?;
-    session.pointer(SENDS).and_then(Value::as_u64).context("a session does not say what it sent")
+    session
+        .pointer(SENDS)
+        .and_then(Value::as_u64)
+        .context("a session does not say what it sent")
 }
 
 #[cfg(test)]
@@ -88,13 +104,23 @@ mod tests {
         once.compare(5, 4);
         assert!(once.is_clean());
         once.compare(5, 6);
-        assert_eq!(once, Once { updates: 10, counted: 10, twice: 1 });
+        assert_eq!(
+            once,
+            Once {
+                updates: 10,
+                counted: 10,
+                twice: 1
+            }
+        );
         assert!(!once.is_clean());
     }
 
     #[test]
     fn a_session_says_what_it_sent() {
-        assert_eq!(sends(br#"{"schema":1,"counters":{"steps":4,"sends":2}}"#).unwrap(), 2);
+        assert_eq!(
+            sends(br#"{"schema":1,"counters":{"steps":4,"sends":2}}"#).unwrap(),
+            2
+        );
         assert!(sends(br#"{"schema":1}"#).is_err());
     }
 }

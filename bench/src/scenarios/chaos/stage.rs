@@ -67,12 +67,20 @@ impl Stage {
     pub async fn start(root: &Path) -> Result<Self> {
         let tenants = || (0..TENANTS).map(tenant).collect::<Vec<_>>();
         let own = |parts| Target::start(Behind::Nobody("{}"), parts, serial_in);
-        let (bots, closed, endpoints) = (own(tenants()).await?, own(tenants()).await?, own(tenants()).await?);
+        let (bots, closed, endpoints) = (
+            own(tenants()).await?,
+            own(tenants()).await?,
+            own(tenants()).await?,
+        );
         let phones = (0..TENANTS).map(phone).collect();
         let graph = Target::start(Behind::Nobody(ACCEPTED), phones, serial_in).await?;
         let mut further = String::new();
         for number in 0..TENANTS {
-            let bot = if Trouble::of(number) == Trouble::Closed { &closed } else { &bots };
+            let bot = if Trouble::of(number) == Trouble::Closed {
+                &closed
+            } else {
+                &bots
+            };
             further.push_str(&declared(number, bot, &endpoints));
         }
         let plan = Plan {
@@ -90,16 +98,27 @@ impl Stage {
         for place in 0..PROCESSES {
             crew.hire(place).await?;
         }
-        Ok(Self { crew, bots, closed, endpoints, graph })
+        Ok(Self {
+            crew,
+            bots,
+            closed,
+            endpoints,
+            graph,
+        })
     }
 
     /// Closes, breaks and slows down what is to be in trouble.
     pub async fn break_targets(&self) -> Result<()> {
         self.closed.refuse().await?;
-        let overloaded = Mode::Answers(Refusal { body: OVERLOADED, ..Refusal::plain(503) });
+        let overloaded = Mode::Answers(Refusal {
+            body: OVERLOADED,
+            ..Refusal::plain(503)
+        });
         for number in 0..TENANTS {
             match Trouble::of(number) {
-                Trouble::Unavailable => self.endpoints.set(Some(number), Mode::Answers(Refusal::plain(503))),
+                Trouble::Unavailable => self
+                    .endpoints
+                    .set(Some(number), Mode::Answers(Refusal::plain(503))),
                 Trouble::Slow => self.bots.set(Some(number), Mode::Slow(SLOW)),
                 Trouble::Overloaded => self.graph.set(Some(number), overloaded),
                 Trouble::Closed | Trouble::None => {}

@@ -102,18 +102,27 @@ impl Fault {
             Kind::Graph => (META_OVERLOADED, META_THROTTLED),
             Kind::Relay | Kind::Endpoint | Kind::Crm => ("{}", "{}"),
         };
-        let unavailable = Refusal { body: overloaded, ..Refusal::plain(503) };
+        let unavailable = Refusal {
+            body: overloaded,
+            ..Refusal::plain(503)
+        };
         Some(match self {
             Self::Refused => return None,
             Self::Reset => Mode::Resets,
             Self::Unavailable => Mode::Answers(unavailable),
             Self::Missing => Mode::Answers(Refusal::plain(404)),
-            Self::Throttled => {
-                Mode::Answers(Refusal { status: 429, retry_after: Some(retry_after), body: throttled })
-            }
+            Self::Throttled => Mode::Answers(Refusal {
+                status: 429,
+                retry_after: Some(retry_after),
+                body: throttled,
+            }),
             Self::Hang => Mode::Hangs,
             Self::Slow => Mode::Slow(SLOW),
-            Self::Flapping => Mode::Flaps { down: FLAP_DOWN, up: FLAP_UP, refusal: unavailable },
+            Self::Flapping => Mode::Flaps {
+                down: FLAP_DOWN,
+                up: FLAP_UP,
+                refusal: unavailable,
+            },
         })
     }
 }
@@ -158,7 +167,10 @@ impl Outage {
         let scaled = |seconds: u32| format!("\"{}ms\"", seconds * 1_000 / self.speed);
         let (minute, park) = (scaled(60), scaled(10));
         let pools = pools.map(|pool| format!("[pools.{pool}]\nbackoff_max = {minute}\n"));
-        format!("[pools]\nbreaker_pause_max = {minute}\npark_after = {park}\n\n{}", pools.join("\n"))
+        format!(
+            "[pools]\nbreaker_pause_max = {minute}\npark_after = {park}\n\n{}",
+            pools.join("\n")
+        )
     }
 }
 
@@ -236,12 +248,26 @@ impl Cell {
 
 /// Every cell of an outage; a quick run has few streams of messages.
 pub fn cells(outage: &Outage, floods_max: usize) -> Vec<Cell> {
-    let floods: Vec<_> =
-        outage.floods.iter().rev().step_by(2).chain(outage.floods).take(floods_max).collect();
-    let pairs = Kind::ALL.into_iter().flat_map(|kind| Fault::ALL.map(|fault| (kind, fault)));
+    let floods: Vec<_> = outage
+        .floods
+        .iter()
+        .rev()
+        .step_by(2)
+        .chain(outage.floods)
+        .take(floods_max)
+        .collect();
+    let pairs = Kind::ALL
+        .into_iter()
+        .flat_map(|kind| Fault::ALL.map(|fault| (kind, fault)));
     // A number that Meta does not know is a mistake of the configuration.
     let pairs = pairs.filter(|&pair| pair != (Kind::Graph, Fault::Missing));
-    pairs.map(|(kind, fault)| Cell { kind, fault, is_flooded: floods.contains(&&(kind, fault)) }).collect()
+    pairs
+        .map(|(kind, fault)| Cell {
+            kind,
+            fault,
+            is_flooded: floods.contains(&&(kind, fault)),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -250,19 +276,34 @@ mod tests {
 
     #[test]
     fn there_are_at_least_ninety_cells_and_twelve_of_them_are_flooded() {
-        let all: Vec<Cell> = outages(5).iter().flat_map(|outage| cells(outage, usize::MAX)).collect();
+        let all: Vec<Cell> = outages(5)
+            .iter()
+            .flat_map(|outage| cells(outage, usize::MAX))
+            .collect();
         assert_eq!(all.len(), 93);
         assert_eq!(all.iter().filter(|cell| cell.is_flooded).count(), 12);
-        assert_eq!(cells(&outages(5)[0], 4).iter().filter(|cell| cell.is_flooded).count(), 4);
+        assert_eq!(
+            cells(&outages(5)[0], 4)
+                .iter()
+                .filter(|cell| cell.is_flooded)
+                .count(),
+            4
+        );
     }
 
     #[test]
     fn an_outage_that_is_played_faster_scales_its_settings() {
         let [short, _, long] = outages(5);
-        assert_eq!((short.settings(), short.lasts()), (String::new(), Duration::from_secs(15)));
+        assert_eq!(
+            (short.settings(), short.lasts()),
+            (String::new(), Duration::from_secs(15))
+        );
         assert_eq!(long.lasts(), Duration::from_secs(360));
         let settings: toml::Table = long.settings().parse().unwrap();
         assert_eq!(settings["pools"]["park_after"].as_str(), Some("2000ms"));
-        assert_eq!(settings["pools"]["relay"]["backoff_max"].as_str(), Some("12000ms"));
+        assert_eq!(
+            settings["pools"]["relay"]["backoff_max"].as_str(),
+            Some("12000ms")
+        );
     }
 }

@@ -91,18 +91,26 @@ impl Evidence<'_> {
         let dead: HashSet<u32> = self.letters.iter().map(|letter| letter.serial).collect();
         let mut accounts = vec![Account::default(); self.cells.len()];
         for entry in self.entries {
-            let (Some(cell), Some(account)) = (self.cells.get(entry.cell), accounts.get_mut(entry.cell))
+            let (Some(cell), Some(account)) =
+                (self.cells.get(entry.cell), accounts.get_mut(entry.cell))
             else {
                 continue;
             };
             account.updates += 1;
             for &side in entry.sides {
                 let serial = entry.update.serial;
-                let notes = deliveries.get(&(side, serial)).map(Vec::as_slice).unwrap_or_default();
+                let notes = deliveries
+                    .get(&(side, serial))
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
                 repeats(*cell, side, notes, account);
                 let arrived = first(*cell, side, notes);
                 if arrived.is_none() && !dead.contains(&serial) {
-                    if is_held(entry) { account.stuck += 1 } else { account.lost += 1 }
+                    if is_held(entry) {
+                        account.stuck += 1
+                    } else {
+                        account.lost += 1
+                    }
                 }
                 if side == Side::Healthy {
                     let due = self.start + entry.due;
@@ -126,7 +134,9 @@ impl Evidence<'_> {
         let deliveries = self.deliveries();
         let dead: HashSet<u32> = self.letters.iter().map(|letter| letter.serial).collect();
         let is_missing = |entry: &&Entry| {
-            let Some(cell) = self.cells.get(entry.cell) else { return false };
+            let Some(cell) = self.cells.get(entry.cell) else {
+                return false;
+            };
             let arrived = |side: Side| {
                 let notes = deliveries.get(&(side, entry.update.serial));
                 first(*cell, side, notes.map(Vec::as_slice).unwrap_or_default()).is_some()
@@ -137,7 +147,11 @@ impl Evidence<'_> {
     }
 
     fn deliveries(&self) -> Deliveries {
-        let failing = self.failing.iter().flatten().map(|note| (Side::Failing, note));
+        let failing = self
+            .failing
+            .iter()
+            .flatten()
+            .map(|note| (Side::Failing, note));
         let healthy = self.healthy.iter().map(|note| (Side::Healthy, note));
         let mut deliveries: Deliveries = HashMap::new();
         for (side, note) in failing.chain(healthy) {
@@ -145,17 +159,25 @@ impl Evidence<'_> {
                 deliveries.entry((side, serial)).or_default().push(*note);
             }
         }
-        deliveries.values_mut().for_each(|notes| notes.sort_by_key(|note| note.at));
+        deliveries
+            .values_mut()
+            .for_each(|notes| notes.sort_by_key(|note| note.at));
         deliveries
     }
 
     fn count_letters(&self, accounts: &mut [Account]) {
-        let cell_of: HashMap<u32, usize> =
-            self.entries.iter().map(|entry| (entry.update.serial, entry.cell)).collect();
+        let cell_of: HashMap<u32, usize> = self
+            .entries
+            .iter()
+            .map(|entry| (entry.update.serial, entry.cell))
+            .collect();
         let mut counted: HashSet<(u32, Option<Pool>)> = HashSet::new();
         for letter in &self.letters {
-            let account = cell_of.get(&letter.serial).and_then(|&cell| accounts.get_mut(cell));
-            let Some(account) = account.filter(|_| counted.insert((letter.serial, letter.pool))) else {
+            let account = cell_of
+                .get(&letter.serial)
+                .and_then(|&cell| accounts.get_mut(cell));
+            let Some(account) = account.filter(|_| counted.insert((letter.serial, letter.pool)))
+            else {
                 continue;
             };
             let reason = letter.reason.as_deref().unwrap_or_default();
@@ -173,10 +195,20 @@ impl Evidence<'_> {
         // By conversation and target.
         let mut arrivals: HashMap<_, Vec<(Instant, u32)>> = HashMap::new();
         for entry in self.entries {
-            let Some(cell) = self.cells.get(entry.cell) else { continue };
-            let Update { serial, person, second, .. } = entry.update;
+            let Some(cell) = self.cells.get(entry.cell) else {
+                continue;
+            };
+            let Update {
+                serial,
+                person,
+                second,
+                ..
+            } = entry.update;
             for &side in entry.sides {
-                let notes = deliveries.get(&(side, serial)).map(Vec::as_slice).unwrap_or_default();
+                let notes = deliveries
+                    .get(&(side, serial))
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
                 if let Some(note) = first(*cell, side, notes) {
                     let own = (entry.cell, second, person, side == Side::Healthy);
                     arrivals.entry(own).or_default().push((note.at, serial));
@@ -198,18 +230,28 @@ impl Evidence<'_> {
     }
 
     fn measure_recoveries(&self, deliveries: &Deliveries, accounts: &mut [Account]) {
-        let asked_from: Vec<Instant> = self.failing.iter().map(|notes| self.asked_from(notes)).collect();
+        let asked_from: Vec<Instant> = self
+            .failing
+            .iter()
+            .map(|notes| self.asked_from(notes))
+            .collect();
         for entry in self.entries {
             if entry.phase != Phase::Outage || !entry.sides.contains(&Side::Failing) {
                 continue;
             }
-            let notes = deliveries.get(&(Side::Failing, entry.update.serial)).map(Vec::as_slice);
-            let (Some(cell), Some(account), Some(&from)) =
-                (self.cells.get(entry.cell), accounts.get_mut(entry.cell), asked_from.get(entry.cell))
-            else {
+            let notes = deliveries
+                .get(&(Side::Failing, entry.update.serial))
+                .map(Vec::as_slice);
+            let (Some(cell), Some(account), Some(&from)) = (
+                self.cells.get(entry.cell),
+                accounts.get_mut(entry.cell),
+                asked_from.get(entry.cell),
+            ) else {
                 continue;
             };
-            let Some(note) = first(*cell, Side::Failing, notes.unwrap_or_default()) else { continue };
+            let Some(note) = first(*cell, Side::Failing, notes.unwrap_or_default()) else {
+                continue;
+            };
             if note.ended > self.mended {
                 let took = note.ended.saturating_duration_since(from);
                 account.waited += 1;
@@ -222,7 +264,9 @@ impl Evidence<'_> {
     fn asked_from(&self, notes: &[Note]) -> Instant {
         let before = notes.iter().filter(|note| note.at < self.mended);
         let free = before.map(|note| match note.ending {
-            Ending::Lost if note.ended.duration_since(note.at) > TIMED_OUT => note.ended + NOT_AGAIN,
+            Ending::Lost if note.ended.duration_since(note.at) > TIMED_OUT => {
+                note.ended + NOT_AGAIN
+            }
             Ending::Answered(429) => note.ended + self.retry_after,
             _ => note.ended,
         });
@@ -234,7 +278,11 @@ impl Evidence<'_> {
 fn is_delivery(cell: Cell, side: Side, note: &Note) -> bool {
     // A bot's or an endpoint's word is its answer; what stands in the CRM or at Meta stands there.
     let by_answer = cell.is_at_least_once() || (cell.is_alone() && side == Side::Healthy);
-    if by_answer { note.is_accepted() } else { note.is_done }
+    if by_answer {
+        note.is_accepted()
+    } else {
+        note.is_done
+    }
 }
 
 fn first(cell: Cell, side: Side, notes: &[Note]) -> Option<&Note> {

@@ -57,33 +57,65 @@ impl Stage {
         for cell in &cells {
             failing.push(match cell.kind {
                 Kind::Graph => None,
-                Kind::Crm => Some(Target::start(Behind::Program(desks[0].addr), vec![], serial_in).await?),
+                Kind::Crm => {
+                    Some(Target::start(Behind::Program(desks[0].addr), vec![], serial_in).await?)
+                }
                 Kind::Relay | Kind::Endpoint => {
                     Some(Target::start(Behind::Nobody("{}"), vec![], serial_in).await?)
                 }
             });
         }
-        let healthy =
-            Target::start(Behind::Nobody("{}"), (0..cells.len()).map(tenant).collect(), serial_in).await?;
+        let healthy = Target::start(
+            Behind::Nobody("{}"),
+            (0..cells.len()).map(tenant).collect(),
+            serial_in,
+        )
+        .await?;
         let healthy_crm = Target::start(Behind::Program(desks[1].addr), vec![], serial_in).await?;
-        let numbers = (0..cells.len()).map(phone).chain((0..cells.len()).map(second_phone));
-        let graph = Target::start(Behind::Program(simulator.addr), numbers.collect(), serial_in).await?;
+        let numbers = (0..cells.len())
+            .map(phone)
+            .chain((0..cells.len()).map(second_phone));
+        let graph = Target::start(
+            Behind::Program(simulator.addr),
+            numbers.collect(),
+            serial_in,
+        )
+        .await?;
         let mut further = String::new();
         for (number, (cell, target)) in cells.iter().zip(&failing).enumerate() {
             let own = target.as_ref().map_or(graph.address(), Target::address);
-            further.push_str(&declared(number, *cell, own, healthy.address(), healthy_crm.address()));
+            further.push_str(&declared(
+                number,
+                *cell,
+                own,
+                healthy.address(),
+                healthy_crm.address(),
+            ));
         }
         let plan = Plan {
             tenants: cells.len(),
             pools: POOLS,
             further,
             files: vec![("echo.json", FLOW)],
-            settings: format!("[meta]\ngraph_url = \"http://{}\"\n\n{}", graph.address(), outage.settings()),
+            settings: format!(
+                "[meta]\ngraph_url = \"http://{}\"\n\n{}",
+                graph.address(),
+                outage.settings()
+            ),
             ..Plan::default()
         };
         let mut crew = Crew::prepare(root, plan).await?;
         crew.hire(0).await?;
-        Ok(Self { cells, crew, failing, healthy, healthy_crm, graph, _simulator: simulator, _desks: desks })
+        Ok(Self {
+            cells,
+            crew,
+            failing,
+            healthy,
+            healthy_crm,
+            graph,
+            _simulator: simulator,
+            _desks: desks,
+        })
     }
 
     /// Makes every cell's target fail in its way.
@@ -121,11 +153,20 @@ impl Stage {
     /// What each cell's failing target was asked so far.
     pub fn failing_notes(&self) -> Vec<Vec<Note>> {
         let graph = self.graph.notes();
-        let of_number =
-            |number| graph.iter().filter(move |note| note.part == Some(number)).copied().collect();
+        let of_number = |number| {
+            graph
+                .iter()
+                .filter(move |note| note.part == Some(number))
+                .copied()
+                .collect()
+        };
         let targets = self.failing.iter().enumerate();
         targets
-            .map(|(number, target)| target.as_ref().map_or_else(|| of_number(number), Target::notes))
+            .map(|(number, target)| {
+                target
+                    .as_ref()
+                    .map_or_else(|| of_number(number), Target::notes)
+            })
             .collect()
     }
 
@@ -141,12 +182,20 @@ impl Stage {
 
 fn meta_options(cells: usize) -> meta::Options {
     let number = |tenant: usize, phone: String| Number::new(&phone, &format!("W{tenant}"));
-    let numbers = (0..cells).flat_map(|cell| [number(cell, phone(cell)), number(cell, second_phone(cell))]);
+    let numbers =
+        (0..cells).flat_map(|cell| [number(cell, phone(cell)), number(cell, second_phone(cell))]);
     meta::Options {
         tokens: (0..cells).map(|cell| Secret::new(token(cell))).collect(),
         numbers: numbers.collect(),
-        pacing: Limits { mps: 0, pair_burst: 0, ..Limits::default() },
-        ladder: Ladder { enabled: false, ..Ladder::default() },
+        pacing: Limits {
+            mps: 0,
+            pair_burst: 0,
+            ..Limits::default()
+        },
+        ladder: Ladder {
+            enabled: false,
+            ..Ladder::default()
+        },
         journal_entries_max: 1_000,
         ..meta::Options::default()
     }
@@ -161,7 +210,11 @@ fn desk() -> sink::Options {
         webhook_url: None,
         webhook_secret: None,
     };
-    sink::Options { chatwoot: Some(chatwoot), journal_entries_max: 1_000, ..sink::Options::default() }
+    sink::Options {
+        chatwoot: Some(chatwoot),
+        journal_entries_max: 1_000,
+        ..sink::Options::default()
+    }
 }
 
 /// What a cell's tenant has besides its first number.
@@ -209,7 +262,12 @@ fn declared(
                      hook_token = \"bench-hook-token-0123456789-{owner}-{id}\"\n"
                 )
             };
-            write!(text, "{}{}", link("failing", failing), link("healthy", healthy_crm))
+            write!(
+                text,
+                "{}{}",
+                link("failing", failing),
+                link("healthy", healthy_crm)
+            )
         }
         Kind::Graph => write!(text, "{}", declared_numbers(number, cell, healthy)),
     };

@@ -79,23 +79,40 @@ pub fn timetable(cells: &[Cell], pace: &Pace) -> Vec<Entry> {
             if cell.is_flooded {
                 let count = (lasts * pace.per_second).as_secs();
                 let at = |place: u64| begins + Duration::from_secs(place) / pace.per_second.max(1);
-                due.extend(
-                    (0..count).map(|place| {
-                        (at(place), number, 1 + u32::try_from(place).unwrap_or(0) % PEOPLE, phase)
-                    }),
-                );
+                due.extend((0..count).map(|place| {
+                    (
+                        at(place),
+                        number,
+                        1 + u32::try_from(place).unwrap_or(0) % PEOPLE,
+                        phase,
+                    )
+                }));
             }
         }
     }
     due.sort_unstable();
     let mut entries = Vec::with_capacity(due.len());
     for (due, cell, person, phase) in due {
-        let Some(&own) = cells.get(cell) else { continue };
+        let Some(&own) = cells.get(cell) else {
+            continue;
+        };
         let person = u32::try_from(cell).unwrap_or(0) * PEOPLE_OF_A_CELL + person;
         let mut add = |second: bool, sides: &'static [Side]| {
             let serial = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-            let update = Update { serial, tenant: cell, person, is_status: false, second };
-            entries.push(Entry { due, update, cell, phase, sides });
+            let update = Update {
+                serial,
+                tenant: cell,
+                person,
+                is_status: false,
+                second,
+            };
+            entries.push(Entry {
+                due,
+                update,
+                cell,
+                phase,
+                sides,
+            });
         };
         if own.is_apart() {
             add(false, &[Side::Failing]);
@@ -115,15 +132,44 @@ mod tests {
     #[test]
     fn a_cell_gets_one_message_in_each_phase_and_a_number_beside_it_its_own() {
         let second = Duration::from_secs(1);
-        let pace = Pace { warm_up: second, calm: second, outage: 2 * second, per_second: 50 };
-        let cell = |kind, is_flooded| Cell { kind, fault: Fault::Hang, is_flooded };
-        let entries =
-            timetable(&[cell(Kind::Relay, false), cell(Kind::Graph, false), cell(Kind::Crm, true)], &pace);
-        let of = |cell| entries.iter().filter(|entry| entry.cell == cell).collect::<Vec<_>>();
+        let pace = Pace {
+            warm_up: second,
+            calm: second,
+            outage: 2 * second,
+            per_second: 50,
+        };
+        let cell = |kind, is_flooded| Cell {
+            kind,
+            fault: Fault::Hang,
+            is_flooded,
+        };
+        let entries = timetable(
+            &[
+                cell(Kind::Relay, false),
+                cell(Kind::Graph, false),
+                cell(Kind::Crm, true),
+            ],
+            &pace,
+        );
+        let of = |cell| {
+            entries
+                .iter()
+                .filter(|entry| entry.cell == cell)
+                .collect::<Vec<_>>()
+        };
         assert_eq!((of(0).len(), of(1).len(), of(2).len()), (3, 6, 3 + 200));
-        assert!(of(1).iter().all(|entry| entry.update.second == (entry.sides == [Side::Healthy])));
+        assert!(
+            of(1)
+                .iter()
+                .all(|entry| entry.update.second == (entry.sides == [Side::Healthy]))
+        );
         assert!(entries.is_sorted_by_key(|entry| entry.due));
-        assert!(entries.iter().zip(0..).all(|(entry, serial)| entry.update.serial == serial));
+        assert!(
+            entries
+                .iter()
+                .zip(0..)
+                .all(|(entry, serial)| entry.update.serial == serial)
+        );
         assert!(entries.iter().all(|entry| entry.due < pace.end()));
     }
 }

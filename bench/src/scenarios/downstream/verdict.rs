@@ -15,19 +15,30 @@ const REASONS_SHOWN: usize = 12;
 /// Writes the report and gives the figures, with whether all is right.
 pub fn write(bench: &Bench<'_>, played: &[Played]) -> Result<(Value, bool)> {
     let sum = |figure: fn(&Account) -> usize| -> usize {
-        played.iter().flat_map(|outage| &outage.accounts).map(figure).sum()
+        played
+            .iter()
+            .flat_map(|outage| &outage.accounts)
+            .map(figure)
+            .sum()
     };
     let pairs: Vec<Pair> = played.iter().map(Pair::of).collect();
     let mut ratio = Samples::default();
-    pairs.iter().for_each(|pair| ratio.push(pair.beside_p99 / pair.calm_p99));
+    pairs
+        .iter()
+        .for_each(|pair| ratio.push(pair.beside_p99 / pair.calm_p99));
     let recoveries = |wanted: &dyn Fn(&Played, usize) -> bool| -> Vec<Duration> {
-        let each = played.iter().flat_map(|outage| (0..outage.cells.len()).map(move |place| (outage, place)));
+        let each = played
+            .iter()
+            .flat_map(|outage| (0..outage.cells.len()).map(move |place| (outage, place)));
         let each = each.filter(|&(outage, place)| wanted(outage, place));
-        each.filter_map(|(outage, place)| outage.accounts.get(place)?.recovery).collect()
+        each.filter_map(|(outage, place)| outage.accounts.get(place)?.recovery)
+            .collect()
     };
     let p95 = |waits: Vec<Duration>| rounded(quantile_ms(&waits, 0.95) / 1_000.0);
     let all = p95(recoveries(&|_, _| true));
-    let single = |outage: &Played, place: usize| outage.cells.get(place).is_some_and(|cell| !cell.is_flooded);
+    let single = |outage: &Played, place: usize| {
+        outage.cells.get(place).is_some_and(|cell| !cell.is_flooded)
+    };
     let (dead, lost, stuck) = (sum(|a| a.dead), sum(|a| a.lost), sum(|a| a.stuck));
     let (doubled, out_of_order) = (sum(|a| a.doubled), sum(|a| a.out_of_order));
     let figures = json!({
@@ -83,8 +94,13 @@ pub fn write(bench: &Bench<'_>, played: &[Played]) -> Result<(Value, bool)> {
                     account.late(),
                 ];
                 let recovery = account.recovery.map_or(f64::NAN, |took| took.as_secs_f64());
-                let counts =
-                    counts.iter().map(|count| if *count == 0 { "–".to_owned() } else { count.to_string() });
+                let counts = counts.iter().map(|count| {
+                    if *count == 0 {
+                        "–".to_owned()
+                    } else {
+                        count.to_string()
+                    }
+                });
                 [format!("{}{flood}", cell.name())]
                     .into_iter()
                     .chain(counts)
@@ -117,7 +133,10 @@ pub fn write(bench: &Bench<'_>, played: &[Played]) -> Result<(Value, bool)> {
     report.heading("All outages");
     report.table(&["figure", "value"], &table(&figures));
     bench.say(&format!("report: {}", report.write()?.display()));
-    Ok((figures, (dead, lost, stuck, doubled, out_of_order) == (0, 0, 0, 0, 0)))
+    Ok((
+        figures,
+        (dead, lost, stuck, doubled, out_of_order) == (0, 0, 0, 0, 0),
+    ))
 }
 
 /// The waits at the healthy targets before an outage and during it.
@@ -129,10 +148,17 @@ struct Pair {
 impl Pair {
     fn of(played: &Played) -> Self {
         let all = |waits: fn(&Account) -> &Vec<Duration>| -> Vec<Duration> {
-            played.accounts.iter().flat_map(|account| waits(account).iter().copied()).collect()
+            played
+                .accounts
+                .iter()
+                .flat_map(|account| waits(account).iter().copied())
+                .collect()
         };
         let p99 = |waits: Vec<Duration>| quantile_ms(&waits, 0.99);
-        Self { calm_p99: p99(all(|account| &account.calm)), beside_p99: p99(all(|account| &account.beside)) }
+        Self {
+            calm_p99: p99(all(|account| &account.calm)),
+            beside_p99: p99(all(|account| &account.beside)),
+        }
     }
 }
 
@@ -149,11 +175,19 @@ fn reasons(report: &mut super::super::report::Report, accounts: &[Account]) {
         .map(|(reason, count)| vec![reason.to_owned(), count.to_string()])
         .collect();
     if !rows.is_empty() {
-        report.table(&["why dead letters were given up, beginning of the reason", "letters"], &rows);
+        report.table(
+            &[
+                "why dead letters were given up, beginning of the reason",
+                "letters",
+            ],
+            &rows,
+        );
     }
 }
 
 fn table(figures: &Value) -> Vec<Vec<String>> {
     let fields = figures.as_object().into_iter().flatten();
-    fields.map(|(name, value)| vec![format!("`{name}`"), value.to_string()]).collect()
+    fields
+        .map(|(name, value)| vec![format!("`{name}`"), value.to_string()])
+        .collect()
 }

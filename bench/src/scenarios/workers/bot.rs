@@ -46,9 +46,16 @@ impl Bot {
     /// Starts a bot that answers each webhook after some time.
     pub async fn start(takes: Duration) -> Result<Self> {
         let notes = Arc::new(Notes::default());
-        let listener = TcpListener::bind(free_address().await?).await.context("binding the bot")?;
-        let router = Router::new().route("/bot", post(receive)).with_state(notes.clone());
-        let bot = Self { server: Server::start(listener, router)?, notes };
+        let listener = TcpListener::bind(free_address().await?)
+            .await
+            .context("binding the bot")?;
+        let router = Router::new()
+            .route("/bot", post(receive))
+            .with_state(notes.clone());
+        let bot = Self {
+            server: Server::start(listener, router)?,
+            notes,
+        };
         bot.take(takes);
         Ok(bot)
     }
@@ -79,7 +86,10 @@ impl Bot {
         let deadline = Instant::now() + within;
         while self.arrived() < count {
             if Instant::now() > deadline {
-                bail!("{} of {count} updates reached the bot within {within:?}", self.arrived());
+                bail!(
+                    "{} of {count} updates reached the bot within {within:?}",
+                    self.arrived()
+                );
             }
             sleep(ASK_EVERY).await;
         }
@@ -96,8 +106,14 @@ impl Notes {
 async fn receive(State(notes): State<Arc<Notes>>, body: Bytes) -> StatusCode {
     let at = Instant::now();
     let running = notes.running.fetch_add(1, Ordering::Relaxed) + 1;
-    let Some(serial) = super::feed::serial_in(&body) else { return StatusCode::BAD_REQUEST };
-    notes.lock().push(Arrival { serial, at, running });
+    let Some(serial) = super::feed::serial_in(&body) else {
+        return StatusCode::BAD_REQUEST;
+    };
+    notes.lock().push(Arrival {
+        serial,
+        at,
+        running,
+    });
     let takes = Duration::from_micros(notes.takes_us.load(Ordering::Relaxed));
     if !takes.is_zero() {
         sleep(takes).await;

@@ -65,14 +65,27 @@ impl Crew {
     pub async fn prepare(root: &Path, plan: Plan) -> Result<Self> {
         let runs = root.join(".run");
         std::fs::create_dir_all(&runs).with_context(|| format!("making {}", runs.display()))?;
-        let data = tempfile::Builder::new().prefix("bench-").tempdir_in(&runs)?;
+        let data = tempfile::Builder::new()
+            .prefix("bench-")
+            .tempdir_in(&runs)?;
         std::fs::create_dir_all(data.path().join("logs"))?;
         let extra_config = plan.broker.clone();
-        let nats = NatsServer::start_with(NatsOptions { extra_config, ..NatsOptions::default() })?;
+        let nats = NatsServer::start_with(NatsOptions {
+            extra_config,
+            ..NatsOptions::default()
+        })?;
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let crew = Self { data, plan, nats, http, workers: [const { None }; NAMES.len()], edge: None };
+        let crew = Self {
+            data,
+            plan,
+            nats,
+            http,
+            workers: [const { None }; NAMES.len()],
+            edge: None,
+        };
         crew.write_files()?;
-        crew.ackline(&["apply", &crew.path("declared.toml")]).await?;
+        crew.ackline(&["apply", &crew.path("declared.toml")])
+            .await?;
         Ok(crew)
     }
 
@@ -82,7 +95,10 @@ impl Crew {
 
     fn write_files(&self) -> Result<()> {
         let data = self.data.path();
-        std::fs::write(data.join("master.key"), VaultKey::generate().to_base64().expose())?;
+        std::fs::write(
+            data.join("master.key"),
+            VaultKey::generate().to_base64().expose(),
+        )?;
         let settings = format!(
             "[nats]\nurl = \"{}\"\ndurability = \"stored\"\nstream_bytes_max = \"{}\"\n\n[secrets]\nmaster_key_file = {}\n\n\
              [telemetry]\nlog = \"warn\"\n\n[egress]\nallow = [\"127.0.0.1\"]\n\n{}",
@@ -96,7 +112,8 @@ impl Crew {
         for (name, text) in self.plan.files.iter().copied().chain(flow) {
             std::fs::write(data.join(name), text)?;
         }
-        std::fs::write(data.join("declared.toml"), declared(&self.plan)).context("writing the tenants")
+        std::fs::write(data.join("declared.toml"), declared(&self.plan))
+            .context("writing the tenants")
     }
 
     /// Runs the operator's program and gives what it printed.
@@ -108,28 +125,61 @@ impl Crew {
     /// statuses.
     pub async fn time(&self, arguments: &[&str], statuses: &[i32]) -> Result<(Duration, String)> {
         let mut command = ours("ackline")?;
-        command.args(arguments).args(["--config", &self.path("ackline.toml")]).kill_on_drop(true);
+        command
+            .args(arguments)
+            .args(["--config", &self.path("ackline.toml")])
+            .kill_on_drop(true);
         let started = Instant::now();
-        let output = timeout(ANSWERED_WITHIN, command.output()).await.context("`ackline` did not end")??;
-        let (took, said) = (started.elapsed(), String::from_utf8_lossy(&output.stdout).into_owned());
-        if !output.status.code().is_some_and(|status| statuses.contains(&status)) {
-            bail!("`ackline {}`:\n{said}{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        let output = timeout(ANSWERED_WITHIN, command.output())
+            .await
+            .context("`ackline` did not end")??;
+        let (took, said) = (
+            started.elapsed(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        );
+        if !output
+            .status
+            .code()
+            .is_some_and(|status| statuses.contains(&status))
+        {
+            bail!(
+                "`ackline {}`:\n{said}{}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok((took, said))
     }
 
     /// Starts a worker process and waits until it works or stands by; gives where its API would listen.
     pub async fn hire(&mut self, place: usize) -> Result<SocketAddr> {
-        let name = NAMES.get(place).copied().context("a crew has four places")?;
+        let name = NAMES
+            .get(place)
+            .copied()
+            .context("a crew has four places")?;
         let (private, api) = (free_address().await?, free_address().await?);
         let mut command = ours("ackline-workers")?;
-        command.args(["--pools", self.plan.pools, "--config", &self.path("ackline.toml")]);
+        command.args([
+            "--pools",
+            self.plan.pools,
+            "--config",
+            &self.path("ackline.toml"),
+        ]);
         command
             .env("ACKLINE_API_PRIVATE_LISTEN", private.to_string())
             .env("ACKLINE_API_LISTEN", api.to_string())
-            .env("ACKLINE_JOURNAL_URL", format!("sqlite://{}", self.path("journal.db")));
+            .env(
+                "ACKLINE_JOURNAL_URL",
+                format!("sqlite://{}", self.path("journal.db")),
+            );
         let mut program = Program::start(name, command, self.data.path())?;
-        program.ready(&self.http, &format!("http://{private}/readyz"), READY_WITHIN).await?;
+        program
+            .ready(
+                &self.http,
+                &format!("http://{private}/readyz"),
+                READY_WITHIN,
+            )
+            .await?;
         if let Some(slot) = self.workers.get_mut(place) {
             *slot = Some(program);
         }
@@ -145,13 +195,22 @@ impl Crew {
             .env("ACKLINE_INGRESS_PRIVATE_LISTEN", private.to_string())
             .env("ACKLINE_INGRESS_LISTEN", public.to_string());
         let mut program = Program::start("edge", command, self.data.path())?;
-        program.ready(&self.http, &format!("http://{private}/readyz"), READY_WITHIN).await?;
+        program
+            .ready(
+                &self.http,
+                &format!("http://{private}/readyz"),
+                READY_WITHIN,
+            )
+            .await?;
         self.edge = Some(program);
         Ok(public)
     }
 
     fn worker(&mut self, place: usize) -> Result<Program> {
-        self.workers.get_mut(place).and_then(Option::take).with_context(|| format!("nobody works at {place}"))
+        self.workers
+            .get_mut(place)
+            .and_then(Option::take)
+            .with_context(|| format!("nobody works at {place}"))
     }
 
     /// Kills a worker process as a crash would.
@@ -168,9 +227,18 @@ impl Crew {
 
     /// Sends a signal to a worker process, such as `STOP`.
     pub async fn signal(&self, place: usize, signal: &str) -> Result<()> {
-        let worker = self.workers.get(place).and_then(|worker| worker.as_ref()?.id());
-        let pid = worker.with_context(|| format!("nobody works at {place}"))?.to_string();
-        let status = Command::new("kill").arg(format!("-{signal}")).arg(pid).status().await?;
+        let worker = self
+            .workers
+            .get(place)
+            .and_then(|worker| worker.as_ref()?.id());
+        let pid = worker
+            .with_context(|| format!("nobody works at {place}"))?
+            .to_string();
+        let status = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(pid)
+            .status()
+            .await?;
         if !status.success() {
             bail!("cannot send SIG{signal} to {place}");
         }
@@ -204,12 +272,20 @@ impl Crew {
 
     /// What the edge has used.
     pub fn edge_usage(&self) -> Usage {
-        self.edge.as_ref().and_then(Program::id).map(Usage::of).unwrap_or_default()
+        self.edge
+            .as_ref()
+            .and_then(Program::id)
+            .map(Usage::of)
+            .unwrap_or_default()
     }
 
     /// Says which of its programs ended by itself, if one did.
     pub fn ended(&mut self) -> Option<String> {
-        self.workers.iter_mut().flatten().chain(self.edge.as_mut()).find_map(Program::ended)
+        self.workers
+            .iter_mut()
+            .flatten()
+            .chain(self.edge.as_mut())
+            .find_map(Program::ended)
     }
 
     /// What all worker processes have used.
@@ -226,8 +302,15 @@ impl Crew {
     /// What the consumers of a stream have not acknowledged, over all of them.
     pub async fn backlog(&self, context: &jetstream::Context, stream: &str) -> Result<u64> {
         let stream = context.get_stream(stream).await?;
-        let consumers: Vec<_> = stream.consumers().try_collect().await.context("listing consumers")?;
-        Ok(consumers.iter().map(|consumer| consumer.num_pending + consumer.num_ack_pending as u64).sum())
+        let consumers: Vec<_> = stream
+            .consumers()
+            .try_collect()
+            .await
+            .context("listing consumers")?;
+        Ok(consumers
+            .iter()
+            .map(|consumer| consumer.num_pending + consumer.num_ack_pending as u64)
+            .sum())
     }
 
     /// Waits until everything in a stream is acknowledged.
@@ -249,9 +332,16 @@ impl Crew {
     pub async fn keep_logs(&self, root: &Path, name: &str) -> Result<String> {
         let kept = root.join(".run/bench").join(name);
         std::fs::create_dir_all(&kept).with_context(|| format!("making {}", kept.display()))?;
-        for log in self.workers.iter().flatten().chain(self.edge.as_ref()).map(Program::log) {
+        for log in self
+            .workers
+            .iter()
+            .flatten()
+            .chain(self.edge.as_ref())
+            .map(Program::log)
+        {
             let file = log.file_name().context("a log has a name")?;
-            std::fs::copy(log, kept.join(file)).with_context(|| format!("copying {}", log.display()))?;
+            std::fs::copy(log, kept.join(file))
+                .with_context(|| format!("copying {}", log.display()))?;
         }
         let (_, said) = self.time(&["pools"], &POOLS_STATUSES).await?;
         std::fs::write(kept.join("pools.txt"), said).context("writing what the pools say")?;

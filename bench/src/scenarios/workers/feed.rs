@@ -42,7 +42,11 @@ pub struct Update {
 impl Update {
     /// The business number it came to.
     fn phone(&self) -> String {
-        if self.second { second_phone(self.tenant) } else { phone(self.tenant) }
+        if self.second {
+            second_phone(self.tenant)
+        } else {
+            phone(self.tenant)
+        }
     }
 
     fn conversation(&self) -> ConversationKey {
@@ -51,8 +55,14 @@ impl Update {
 
     /// Where flows keep what they know of its conversation.
     pub fn session(&self) -> Result<String> {
-        let owner = TenantId::new(tenant(self.tenant)).map_err(|error| anyhow!("a made-up id: {error}"))?;
-        Ok(session_key::of(Pool::Flows, &owner, &self.phone(), &self.conversation()))
+        let owner =
+            TenantId::new(tenant(self.tenant)).map_err(|error| anyhow!("a made-up id: {error}"))?;
+        Ok(session_key::of(
+            Pool::Flows,
+            &owner,
+            &self.phone(),
+            &self.conversation(),
+        ))
     }
 }
 
@@ -66,7 +76,10 @@ pub struct Feed {
 impl Feed {
     /// Opens a feed on a broker.
     pub fn new(context: jetstream::Context) -> Self {
-        Self { context, key: SigningKey::new(&Secret::new(APP_SECRET.to_owned())) }
+        Self {
+            context,
+            key: SigningKey::new(&Secret::new(APP_SECRET.to_owned())),
+        }
     }
 
     /// Stores updates as fast as the broker takes them; each is in the stream when this returns.
@@ -105,8 +118,13 @@ impl Feed {
     }
 
     async fn settle(&self, waiting: Option<(Update, Instant, PublishAckFuture)>) -> Result<()> {
-        let Some((update, published, receipt)) = waiting else { return Ok(()) };
-        if matches!(timeout_at(published + ACKNOWLEDGED_WITHIN, receipt).await, Ok(Ok(_))) {
+        let Some((update, published, receipt)) = waiting else {
+            return Ok(());
+        };
+        if matches!(
+            timeout_at(published + ACKNOWLEDGED_WITHIN, receipt).await,
+            Ok(Ok(_))
+        ) {
             return Ok(());
         }
         // The broker was away: again under the same id, which is stored once.
@@ -140,28 +158,42 @@ impl Feed {
         let body = body(update);
         let head = head(update, &self.key.sign(body.as_bytes()))?;
         let mut headers = head.to_headers();
-        let origin = format!("{UPDATES}:{}:{}", update.serial.saturating_add(1), head.subject());
+        let origin = format!(
+            "{UPDATES}:{}:{}",
+            update.serial.saturating_add(1),
+            head.subject()
+        );
         headers.insert(header::MSG_ID, format!("dead:{}", head.id.as_str()));
         headers.insert(header::DEAD_ID, head.id.as_str());
-        headers.insert(header::DEAD_REASON, "gave up after 6 attempts: bot: answered 503");
+        headers.insert(
+            header::DEAD_REASON,
+            "gave up after 6 attempts: bot: answered 503",
+        );
         headers.insert(header::DEAD_ATTEMPTS, "6");
         headers.insert(header::DEAD_AT, head.received_ms.to_string());
         headers.insert(header::DEAD_ORIGIN, origin);
         let subject = subjects::dead(Pool::Relay, &head.tenant);
-        self.context.publish_with_headers(subject, headers, body.into()).await.context("publishing a letter")
+        self.context
+            .publish_with_headers(subject, headers, body.into())
+            .await
+            .context("publishing a letter")
     }
 
     async fn publish(&self, update: &Update) -> Result<PublishAckFuture> {
         let body = body(update);
         let head = head(update, &self.key.sign(body.as_bytes()))?;
-        let published = self.context.publish_with_headers(head.subject(), head.to_headers(), body.into());
+        let published =
+            self.context
+                .publish_with_headers(head.subject(), head.to_headers(), body.into());
         published.await.context("publishing an update")
     }
 }
 
 async fn stored(receipt: Option<PublishAckFuture>) -> Result<()> {
     if let Some(receipt) = receipt {
-        timeout(ACKNOWLEDGED_WITHIN, receipt).await.context("the broker did not answer")??;
+        timeout(ACKNOWLEDGED_WITHIN, receipt)
+            .await
+            .context("the broker did not answer")??;
     }
     Ok(())
 }
@@ -173,7 +205,9 @@ pub fn id(serial: u32) -> String {
 
 /// The serial number behind the first id of ours in some bytes.
 pub fn serial_in(bytes: &[u8]) -> Option<u32> {
-    let start = bytes.windows(ID_START.len()).position(|window| window == ID_START.as_bytes())?;
+    let start = bytes
+        .windows(ID_START.len())
+        .position(|window| window == ID_START.as_bytes())?;
     let from = start + ID_START.len();
     u32::from_str_radix(std::str::from_utf8(bytes.get(from..from + 8)?).ok()?, 16).ok()
 }
@@ -183,7 +217,11 @@ fn head(update: &Update, signature: &str) -> Result<Head> {
     let owner = TenantId::new(tenant(update.tenant)).map_err(|error| bad(&error))?;
     let conversation = update.conversation();
     let (class, kind, id) = if update.is_status {
-        (Class::Status, "status.delivered", format!("{}:delivered", id(update.serial)))
+        (
+            Class::Status,
+            "status.delivered",
+            format!("{}:delivered", id(update.serial)),
+        )
     } else {
         (Class::Message, "message.text", id(update.serial))
     };
@@ -207,7 +245,13 @@ fn head(update: &Update, signature: &str) -> Result<Head> {
 }
 
 fn body(update: &Update) -> String {
-    let Update { serial, tenant, person, is_status, .. } = *update;
+    let Update {
+        serial,
+        tenant,
+        person,
+        is_status,
+        ..
+    } = *update;
     let (id, phone) = (id(serial), update.phone());
     let content = if is_status {
         format!(
@@ -231,7 +275,13 @@ mod tests {
     #[test]
     fn an_update_is_json_that_carries_its_serial_number() {
         for is_status in [false, true] {
-            let update = Update { serial: 77, tenant: 3, person: 9, is_status, second: false };
+            let update = Update {
+                serial: 77,
+                tenant: 3,
+                person: 9,
+                is_status,
+                second: false,
+            };
             let body = body(&update);
             let _: Value = serde_json::from_str(&body).unwrap();
             assert_eq!(serial_in(body.as_bytes()), Some(77));

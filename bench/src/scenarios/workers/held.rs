@@ -26,14 +26,21 @@ impl Held {
         let mut busy = HashSet::new();
         for stream in [UPDATES, OUTBOUND] {
             let stream = context.get_stream(stream).await?;
-            let consumers: Vec<_> = stream.consumers().try_collect().await.context("listing consumers")?;
+            let consumers: Vec<_> = stream
+                .consumers()
+                .try_collect()
+                .await
+                .context("listing consumers")?;
             let open = consumers
                 .iter()
                 .filter(|consumer| consumer.num_pending + consumer.num_ack_pending as u64 > 0);
             busy.extend(open.filter_map(|consumer| owner(&consumer.name)));
         }
-        let partitions =
-            |seen: Vec<Seen>| seen.into_iter().map(|seen| (seen.serial, seen.partition)).collect();
+        let partitions = |seen: Vec<Seen>| {
+            seen.into_iter()
+                .map(|seen| (seen.serial, seen.partition))
+                .collect()
+        };
         let lines = read(context, SPILL, SPILL_SUBJECTS[0]).await?;
         Ok(Self {
             busy,

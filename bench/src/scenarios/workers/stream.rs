@@ -33,7 +33,10 @@ pub struct Seen {
 pub async fn read(context: &jetstream::Context, stream: &str, filter: &str) -> Result<Vec<Seen>> {
     let mut stream = context.get_stream(stream).await?;
     let pending = stream.info().await?.state.messages;
-    let config = OrderedConfig { filter_subject: filter.to_owned(), ..OrderedConfig::default() };
+    let config = OrderedConfig {
+        filter_subject: filter.to_owned(),
+        ..OrderedConfig::default()
+    };
     let consumer = stream.create_consumer(config).await?;
     let mut seen = Vec::new();
     if pending == 0 || consumer.cached_info().num_pending == 0 {
@@ -41,9 +44,13 @@ pub async fn read(context: &jetstream::Context, stream: &str, filter: &str) -> R
     }
     let mut messages = consumer.messages().await?;
     loop {
-        let message = timeout(READ_WITHIN, messages.next()).await.context("reading a stream")?;
+        let message = timeout(READ_WITHIN, messages.next())
+            .await
+            .context("reading a stream")?;
         let message = message.context("the stream ended early")??;
-        let info = message.info().map_err(|error| anyhow::anyhow!("a message without a place: {error}"))?;
+        let info = message
+            .info()
+            .map_err(|error| anyhow::anyhow!("a message without a place: {error}"))?;
         let at_ms = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
         let pending = info.pending;
         seen.extend(see(&message, at_ms));
@@ -57,7 +64,8 @@ fn see(message: &Message, at_ms: u64) -> Option<Seen> {
     let headers = message.headers.as_ref()?;
     let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
     // A command has an id of its own and names the update that caused it.
-    let serial = serial_in(text(header::MSG_ID)?.as_bytes()).or_else(|| serial_in(&message.payload))?;
+    let serial =
+        serial_in(text(header::MSG_ID)?.as_bytes()).or_else(|| serial_in(&message.payload))?;
     let conversation = text(header::CONVERSATION)?;
     let phone = text(header::PHONE).unwrap_or_default();
     let pool = match Subject::parse(&message.subject) {

@@ -92,7 +92,11 @@ pub struct Message {
 impl Message {
     /// The message as the API shows it: types are numbers, times unix seconds.
     pub fn show(&self) -> Value {
-        let kind = if self.message_type == MessageType::Incoming { 0 } else { 1 };
+        let kind = if self.message_type == MessageType::Incoming {
+            0
+        } else {
+            1
+        };
         json!({
             "id": self.id, "content": self.content, "conversation_id": self.conversation_id,
             "message_type": kind, "content_type": "text", "content_attributes": self.content_attributes,
@@ -153,7 +157,9 @@ impl Desk {
     /// The public contact call: finds by source id, then by identifier or phone, else creates.
     pub fn upsert(&mut self, body: &Value) -> Result<Value, Refused> {
         let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
-        let source_id = text("source_id").filter(|source| !source.is_empty()).ok_or(Refused::NoSource)?;
+        let source_id = text("source_id")
+            .filter(|source| !source.is_empty())
+            .ok_or(Refused::NoSource)?;
         if let Some(found) = self.contact_of(&source_id) {
             return Ok(found);
         }
@@ -165,13 +171,22 @@ impl Desk {
             (identifier.is_some() && contact.identifier == identifier)
                 || (phone_number.is_some() && contact.phone_number == phone_number)
         };
-        let known = self.contacts.iter().find(|(_, contact)| same(contact)).map(|(id, _)| *id);
+        let known = self
+            .contacts
+            .iter()
+            .find(|(_, contact)| same(contact))
+            .map(|(id, _)| *id);
         let id = match known {
             Some(id) => id,
             None => {
                 let id = self.next_id()?;
                 let name = text("name").unwrap_or_default();
-                let contact = Contact { name, identifier, phone_number, attributes: Map::new() };
+                let contact = Contact {
+                    name,
+                    identifier,
+                    phone_number,
+                    attributes: Map::new(),
+                };
                 self.contacts.insert(id, contact);
                 id
             }
@@ -231,9 +246,15 @@ impl Desk {
     /// Contacts equal in one attribute; only the first condition's first value counts.
     pub fn filter(&self, body: &Value) -> Value {
         let condition = body.pointer("/payload/0").cloned().unwrap_or_default();
-        let key = condition.get("attribute_key").and_then(Value::as_str).unwrap_or_default();
-        let wanted =
-            condition.pointer("/values/0").and_then(Value::as_str).unwrap_or_default().to_lowercase();
+        let key = condition
+            .get("attribute_key")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let wanted = condition
+            .pointer("/values/0")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_lowercase();
         self.list(|contact| {
             let value = match key {
                 "name" => Some(contact.name.as_str()),
@@ -246,25 +267,40 @@ impl Desk {
     }
 
     fn list(&self, wanted: impl Fn(&Contact) -> bool) -> Value {
-        let found = self.contacts.iter().filter(|(_, contact)| wanted(contact)).take(15);
-        let shown: Vec<Value> =
-            found.filter_map(|(id, _)| self.contact(*id).ok()?.get("payload").cloned()).collect();
+        let found = self
+            .contacts
+            .iter()
+            .filter(|(_, contact)| wanted(contact))
+            .take(15);
+        let shown: Vec<Value> = found
+            .filter_map(|(id, _)| self.contact(*id).ok()?.get("payload").cloned())
+            .collect();
         json!({"meta": {"count": shown.len()}, "payload": shown})
     }
 
     /// A contact's conversations.
     pub fn conversations(&self, contact_id: u64) -> Result<Value, Refused> {
         self.contact(contact_id)?;
-        let of = self.conversations.iter().filter(|(_, held)| held.contact_id == contact_id);
-        let shown: Vec<Value> =
-            of.rev().take(PAGE).filter_map(|(id, _)| self.conversation(*id).ok()).collect();
+        let of = self
+            .conversations
+            .iter()
+            .filter(|(_, held)| held.contact_id == contact_id);
+        let shown: Vec<Value> = of
+            .rev()
+            .take(PAGE)
+            .filter_map(|(id, _)| self.conversation(*id).ok())
+            .collect();
         Ok(json!({ "payload": shown }))
     }
 
     /// A conversation by its display id.
     pub fn conversation(&self, id: u64) -> Result<Value, Refused> {
         let held = self.conversations.get(&id).ok_or(Refused::NotFound)?;
-        let sender = self.contact(held.contact_id)?.get("payload").cloned().unwrap_or_default();
+        let sender = self
+            .contact(held.contact_id)?
+            .get("payload")
+            .cloned()
+            .unwrap_or_default();
         Ok(json!({
             "id": id, "inbox_id": self.inbox_id, "status": held.status, "can_reply": true,
             "channel": "Channel::Api", "contact_inbox": {"source_id": held.source_id},
@@ -277,40 +313,77 @@ impl Desk {
         if number(body, "inbox_id").is_some_and(|inbox| inbox != self.inbox_id) {
             return Err(Refused::NotFound);
         }
-        let source = body.get("source_id").and_then(Value::as_str).map(str::to_owned);
+        let source = body
+            .get("source_id")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
         let by_contact = || {
             let contact = number(body, "contact_id")?;
-            self.contact_of_source.iter().find(|(_, id)| **id == contact).map(|(source, _)| source.clone())
+            self.contact_of_source
+                .iter()
+                .find(|(_, id)| **id == contact)
+                .map(|(source, _)| source.clone())
         };
         let source_id = source.or_else(by_contact).ok_or(Refused::NotFound)?;
-        let contact_id = *self.contact_of_source.get(&source_id).ok_or(Refused::NotFound)?;
-        let last = self.conversations.iter().rev().find(|(_, held)| held.source_id == source_id);
+        let contact_id = *self
+            .contact_of_source
+            .get(&source_id)
+            .ok_or(Refused::NotFound)?;
+        let last = self
+            .conversations
+            .iter()
+            .rev()
+            .find(|(_, held)| held.source_id == source_id);
         if let Some((id, _)) = last {
             return self.conversation(*id);
         }
-        let status = body.get("status").and_then(Value::as_str).unwrap_or("open").to_owned();
+        let status = body
+            .get("status")
+            .and_then(Value::as_str)
+            .unwrap_or("open")
+            .to_owned();
         let id = self.next_id()?;
-        self.conversations.insert(id, Conversation { contact_id, source_id, status });
+        self.conversations.insert(
+            id,
+            Conversation {
+                contact_id,
+                source_id,
+                status,
+            },
+        );
         self.conversation(id)
     }
 
     /// The newest messages of a conversation, or those after an id, oldest first.
     pub fn messages(&self, conversation_id: u64, after: Option<u64>) -> Result<Value, Refused> {
         self.conversation(conversation_id)?;
-        let all: Vec<&Message> =
-            self.messages.values().filter(|message| message.conversation_id == conversation_id).collect();
+        let all: Vec<&Message> = self
+            .messages
+            .values()
+            .filter(|message| message.conversation_id == conversation_id)
+            .collect();
         let page: Vec<Value> = match after {
-            Some(after) => {
-                all.iter().filter(|message| message.id > after).take(PAGE_AFTER).map(|m| m.show()).collect()
-            }
-            None => all.iter().skip(all.len().saturating_sub(PAGE)).map(|message| message.show()).collect(),
+            Some(after) => all
+                .iter()
+                .filter(|message| message.id > after)
+                .take(PAGE_AFTER)
+                .map(|m| m.show())
+                .collect(),
+            None => all
+                .iter()
+                .skip(all.len().saturating_sub(PAGE))
+                .map(|message| message.show())
+                .collect(),
         };
         Ok(json!({"meta": {}, "payload": page}))
     }
 
     /// Stores a message; tells whether another with its source id was there before.
     pub fn post(&mut self, conversation_id: u64, body: &Value) -> Result<(Message, bool), Refused> {
-        let held = self.conversations.get_mut(&conversation_id).ok_or(Refused::NotFound)?;
+        let held = self
+            .conversations
+            .get_mut(&conversation_id)
+            .ok_or(Refused::NotFound)?;
         let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
         let message_type = match text("message_type").as_deref() {
             Some("incoming") => MessageType::Incoming,
@@ -325,16 +398,25 @@ impl Desk {
             "open".clone_into(&mut held.status);
         }
         let source_id = text("source_id");
-        let duplicate =
-            source_id.is_some() && self.messages.values().any(|message| message.source_id == source_id);
+        let duplicate = source_id.is_some()
+            && self
+                .messages
+                .values()
+                .any(|message| message.source_id == source_id);
         let message = Message {
             id: self.next_id()?,
             conversation_id,
             message_type,
             content,
             source_id,
-            private: body.get("private").and_then(Value::as_bool).unwrap_or(false),
-            content_attributes: body.get("content_attributes").cloned().unwrap_or_else(|| json!({})),
+            private: body
+                .get("private")
+                .and_then(Value::as_bool)
+                .unwrap_or(false),
+            content_attributes: body
+                .get("content_attributes")
+                .cloned()
+                .unwrap_or_else(|| json!({})),
             status: "sent".to_owned(),
             created_s: unix_micros() / 1_000_000,
         };
@@ -344,15 +426,25 @@ impl Desk {
 
     /// Stores what an agent writes to a person.
     pub fn answer(&mut self, source_id: &str, content: &str) -> Option<Message> {
-        let found = self.conversations.iter().rev().find(|(_, held)| held.source_id == source_id);
+        let found = self
+            .conversations
+            .iter()
+            .rev()
+            .find(|(_, held)| held.source_id == source_id);
         let conversation = *found?.0;
         let body = json!({"content": content, "message_type": "outgoing"});
-        self.post(conversation, &body).ok().map(|(message, _)| message)
+        self.post(conversation, &body)
+            .ok()
+            .map(|(message, _)| message)
     }
 
     /// Sets the status of a person's conversation, and gives the webhook that tells of it.
     pub fn turn(&mut self, source_id: &str, status: &str) -> Option<Value> {
-        let found = self.conversations.iter_mut().rev().find(|(_, held)| held.source_id == source_id);
+        let found = self
+            .conversations
+            .iter_mut()
+            .rev()
+            .find(|(_, held)| held.source_id == source_id);
         let (id, held) = found?;
         let id = *id;
         let before = std::mem::replace(&mut held.status, status.to_owned());
@@ -365,8 +457,16 @@ impl Desk {
     }
 
     /// Sets a message's delivery status; only `read` resists going back to `delivered`.
-    pub fn set_status(&mut self, conversation_id: u64, id: u64, body: &Value) -> Result<Value, Refused> {
-        let message = self.messages.get_mut(&id).filter(|held| held.conversation_id == conversation_id);
+    pub fn set_status(
+        &mut self,
+        conversation_id: u64,
+        id: u64,
+        body: &Value,
+    ) -> Result<Value, Refused> {
+        let message = self
+            .messages
+            .get_mut(&id)
+            .filter(|held| held.conversation_id == conversation_id);
         let message = message.ok_or(Refused::NotFound)?;
         if let Some(status) = body.get("status").and_then(Value::as_str)
             && !(message.status == "read" && status == "delivered")
@@ -378,8 +478,13 @@ impl Desk {
 
     /// The webhook that tells of a message: its own fields on top, types as words.
     pub fn report(&self, message: &Message, account_id: u64) -> Value {
-        let conversation = self.conversation(message.conversation_id).unwrap_or_default();
-        let contact = conversation.pointer("/meta/sender").cloned().unwrap_or_default();
+        let conversation = self
+            .conversation(message.conversation_id)
+            .unwrap_or_default();
+        let contact = conversation
+            .pointer("/meta/sender")
+            .cloned()
+            .unwrap_or_default();
         let sender = match message.message_type {
             MessageType::Incoming => contact,
             MessageType::Outgoing => {
@@ -418,7 +523,9 @@ mod tests {
         let mut desk = Desk::new(1);
         let body = json!({"source_id": source_id, "identifier": source_id, "name": "Ada"});
         desk.upsert(&body).unwrap();
-        let conversation = desk.converse(&json!({"source_id": source_id, "inbox_id": "1"})).unwrap();
+        let conversation = desk
+            .converse(&json!({"source_id": source_id, "inbox_id": "1"}))
+            .unwrap();
         (desk, conversation["id"].as_u64().unwrap())
     }
 
@@ -428,9 +535,14 @@ mod tests {
         let again = json!({"source_id": "4915112345678", "name": "Eve"});
         assert_eq!(desk.upsert(&again).unwrap()["name"], "Ada");
         let contact = desk.contact_of("4915112345678").unwrap()["id"].clone();
-        let same = desk.converse(&json!({"contact_id": contact.to_string(), "inbox_id": 1})).unwrap();
+        let same = desk
+            .converse(&json!({"contact_id": contact.to_string(), "inbox_id": 1}))
+            .unwrap();
         assert_eq!(same["id"], conversation);
-        assert_eq!(desk.conversations(contact.as_u64().unwrap()).unwrap()["payload"][0]["id"], conversation);
+        assert_eq!(
+            desk.conversations(contact.as_u64().unwrap()).unwrap()["payload"][0]["id"],
+            conversation
+        );
     }
 
     #[test]

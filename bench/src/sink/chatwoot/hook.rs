@@ -17,7 +17,12 @@ pub struct Reporter(reqwest::Client);
 
 impl Reporter {
     pub(super) fn new() -> anyhow::Result<Self> {
-        Ok(Self(reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?))
+        Ok(Self(
+            reqwest::Client::builder()
+                .timeout(TIMEOUT)
+                .no_proxy()
+                .build()?,
+        ))
     }
 
     /// Posts a report and gives the status answered; nothing is posted without an address.
@@ -47,8 +52,13 @@ impl Reporter {
 /// The hex HMAC of `{timestamp}.{body}` under the secret's own text.
 fn sign(secret: &str, timestamp: &str, body: &str) -> String {
     // HMAC takes a key of any length, so the error cannot occur.
-    let Ok(mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
-    let mac = mac.chain_update(timestamp).chain_update(b".").chain_update(body);
+    let Ok(mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else {
+        return String::new();
+    };
+    let mac = mac
+        .chain_update(timestamp)
+        .chain_update(b".")
+        .chain_update(body);
     hex(&mac.finalize().into_bytes())
 }
 
@@ -58,7 +68,14 @@ mod tests {
 
     #[test]
     fn a_report_is_signed_as_chatwoot_signs_it() {
-        let signature = sign("test_secret", "1700000000", r#"{"event":"message_created","id":1}"#);
-        assert_eq!(signature, "5edd5afedd7ea62edb707dec5e16760dcce8076f63e459105a3af09dbaa4aa3b");
+        let signature = sign(
+            "test_secret",
+            "1700000000",
+            r#"{"event":"message_created","id":1}"#,
+        );
+        assert_eq!(
+            signature,
+            "5edd5afedd7ea62edb707dec5e16760dcce8076f63e459105a3af09dbaa4aa3b"
+        );
     }
 }

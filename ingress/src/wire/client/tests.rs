@@ -16,26 +16,40 @@ async fn start(server: &NatsServer) -> (Arc<Client>, JoinHandle<()>) {
 }
 
 fn question(subject: &str) -> Question {
-    Question { subject: subject.to_owned(), headers: vec![("A", "1".to_owned())], payload: b"{}".to_vec() }
+    Question {
+        subject: subject.to_owned(),
+        headers: vec![("A", "1".to_owned())],
+        payload: b"{}".to_vec(),
+    }
 }
 
 #[tokio::test]
 async fn a_request_is_answered_or_nobody_is_there() {
     let server = NatsServer::start().unwrap();
     let (client, _connection) = start(&server).await;
-    assert_eq!(client.request(&question("nobody")).await, Err(Unanswered::Nobody));
+    assert_eq!(
+        client.request(&question("nobody")).await,
+        Err(Unanswered::Nobody)
+    );
     let mut ear = client.subscribe(4).unwrap();
     let asked = question(ear.subject());
     let answering = async {
         let heard = timeout(SOON, ear.next()).await.unwrap().unwrap();
-        assert_eq!((heard.subject.as_str(), &heard.payload[..]), (asked.subject.as_str(), &b"{}"[..]));
+        assert_eq!(
+            (heard.subject.as_str(), &heard.payload[..]),
+            (asked.subject.as_str(), &b"{}"[..])
+        );
         assert_eq!(heard.headers().get("A"), Some("1"));
         client.acknowledge(&heard.reply).unwrap();
     };
     let (answer, ()) = tokio::join!(client.request(&asked), answering);
     assert!(answer.unwrap().payload.is_empty());
     drop(ear);
-    assert_eq!(client.request(&asked).await, Err(Unanswered::Nobody), "it listens no more");
+    assert_eq!(
+        client.request(&asked).await,
+        Err(Unanswered::Nobody),
+        "it listens no more"
+    );
     assert!(client.lock().ears.is_empty());
     assert!(!client.server_id().is_empty());
 }
@@ -47,13 +61,21 @@ async fn whoever_waits_hears_that_the_connection_broke() {
     let mut ear = client.subscribe(4).unwrap();
     server.freeze().unwrap();
     let asked = question("any");
-    let (answer, heard, ()) = tokio::join!(client.request(&asked), ear.next(), async { server.kill() });
+    let (answer, heard, ()) =
+        tokio::join!(client.request(&asked), ear.next(), async { server.kill() });
     assert_eq!((answer, heard), (Err(Unanswered::Away), None));
     assert_eq!(client.subscribe(4).map(drop), Err(Unanswered::Away));
     server.restart().unwrap();
-    assert_eq!(timeout(SOON, client.request(&asked)).await.unwrap(), Err(Unanswered::Nobody));
+    assert_eq!(
+        timeout(SOON, client.request(&asked)).await.unwrap(),
+        Err(Unanswered::Nobody)
+    );
     drop(ear);
-    assert_eq!(client.request(&asked).await, Err(Unanswered::Nobody), "an old ear takes nothing with it");
+    assert_eq!(
+        client.request(&asked).await,
+        Err(Unanswered::Nobody),
+        "an old ear takes nothing with it"
+    );
 }
 
 #[tokio::test]
@@ -62,7 +84,10 @@ async fn an_answer_that_does_not_come_is_not_waited_for() {
     let (client, _connection) = start(&server).await;
     server.freeze().unwrap();
     tokio::time::pause();
-    assert_eq!(client.request(&question("any")).await, Err(Unanswered::Late));
+    assert_eq!(
+        client.request(&question("any")).await,
+        Err(Unanswered::Late)
+    );
     assert!(client.lock().ears.is_empty());
     server.thaw().unwrap();
 }
@@ -71,12 +96,26 @@ async fn an_answer_that_does_not_come_is_not_waited_for() {
 async fn what_is_too_much_is_said_and_not_sent() {
     let server = NatsServer::start().unwrap();
     let (client, _connection) = start(&server).await;
-    let large = Question { payload: vec![b'x'; 9 << 20], ..question("any") };
-    assert!(matches!(client.request(&large).await, Err(Unanswered::Unsent(_))));
-    let ears: Vec<_> = (0..EARS_MAX).map(|_| client.subscribe(1).unwrap()).collect();
-    assert!(matches!(client.request(&question("any")).await, Err(Unanswered::Unsent(_))));
+    let large = Question {
+        payload: vec![b'x'; 9 << 20],
+        ..question("any")
+    };
+    assert!(matches!(
+        client.request(&large).await,
+        Err(Unanswered::Unsent(_))
+    ));
+    let ears: Vec<_> = (0..EARS_MAX)
+        .map(|_| client.subscribe(1).unwrap())
+        .collect();
+    assert!(matches!(
+        client.request(&question("any")).await,
+        Err(Unanswered::Unsent(_))
+    ));
     drop(ears);
-    assert_eq!(client.request(&question("any")).await, Err(Unanswered::Nobody));
+    assert_eq!(
+        client.request(&question("any")).await,
+        Err(Unanswered::Nobody)
+    );
 }
 
 #[tokio::test]

@@ -21,23 +21,36 @@ pub fn check(sums: &[PoolSum], now_ms: u64) -> Vec<Finding> {
         findings.push(Finding::ok("downstreams", "none is left alone"));
     }
     if sums.iter().all(|sum| sum.tenants_held == 0) {
-        findings.push(Finding::ok("tenants", "none is paused, drained or discarded"));
+        findings.push(Finding::ok(
+            "tenants",
+            "none is paused, drained or discarded",
+        ));
     }
     findings
 }
 
 fn of_pool(sum: &PoolSum, now_ms: u64) -> Vec<Finding> {
     let held = sum.tenants.iter().filter(|tenant| tenant.is_held());
-    let mut findings: Vec<Finding> =
-        held.take(NAMED_MAX).map(|tenant| of_tenant(sum.pool, tenant, now_ms)).collect();
+    let mut findings: Vec<Finding> = held
+        .take(NAMED_MAX)
+        .map(|tenant| of_tenant(sum.pool, tenant, now_ms))
+        .collect();
     findings.extend(rest(sum.pool, "tenants", sum.tenants_held, findings.len()));
     // One that all of the pool's work goes through may be the very verdict on the pool.
     let verdict = diagnosis::judge(sum).words;
     let is_told = |one: &&OpenBreaker| one.is_everybodys() && verdict.contains(&one.downstream);
     let told = sum.breakers.iter().filter(is_told).count();
     let breakers = sum.breakers.iter().filter(|one| !is_told(one));
-    let named: Vec<Finding> = breakers.take(NAMED_MAX).map(|one| alone(sum.pool, one)).collect();
-    findings.extend(rest(sum.pool, "downstreams", sum.breakers_open, named.len() + told));
+    let named: Vec<Finding> = breakers
+        .take(NAMED_MAX)
+        .map(|one| alone(sum.pool, one))
+        .collect();
+    findings.extend(rest(
+        sum.pool,
+        "downstreams",
+        sum.breakers_open,
+        named.len() + told,
+    ));
     findings.extend(named);
     let is_open = |name: &&String| sum.breakers.iter().any(|one| one.downstream == **name);
     let works = sum.slow.iter().filter(|name| !is_open(name));
@@ -64,9 +77,14 @@ fn of_tenant(pool: Pool, tenant: &TenantStatus, now_ms: u64) -> Finding {
     let words = state(Some(&turned), tenant.drain.as_ref());
     let since = seconds(Duration::from_millis(now_ms.saturating_sub(turned.at_ms)));
     let waiting = tenant.unfinished();
-    let text = format!("{words} since {since} by {}; {waiting} read or in lines", turned.by);
-    Finding::warn(format!("tenant {} in {pool}", tenant.tenant), text)
-        .hint(format_args!("`ackline resume {pool} --tenant {}` lets it go on", tenant.tenant))
+    let text = format!(
+        "{words} since {since} by {}; {waiting} read or in lines",
+        turned.by
+    );
+    Finding::warn(format!("tenant {} in {pool}", tenant.tenant), text).hint(format_args!(
+        "`ackline resume {pool} --tenant {}` lets it go on",
+        tenant.tenant
+    ))
 }
 
 fn alone(pool: Pool, breaker: &OpenBreaker) -> Finding {
@@ -74,10 +92,20 @@ fn alone(pool: Pool, breaker: &OpenBreaker) -> Finding {
         0 => "the next request finds out".to_owned(),
         ms => format!("asked again in {}", seconds(Duration::from_millis(ms))),
     };
-    let text = format!("does not work and is left alone for {}; {next}", seconds(breaker.open()));
-    let tail = breaker.downstream.split('.').nth(1).filter(|_| pool != Pool::Replies).unwrap_or("T");
+    let text = format!(
+        "does not work and is left alone for {}; {next}",
+        seconds(breaker.open())
+    );
+    let tail = breaker
+        .downstream
+        .split('.')
+        .nth(1)
+        .filter(|_| pool != Pool::Replies)
+        .unwrap_or("T");
     Finding::warn(format!("downstream {}", breaker.downstream), text)
-        .hint(format_args!("`ackline tail --tenant {tail}` shows what it answers; mend it, or disable it"))
+        .hint(format_args!(
+            "`ackline tail --tenant {tail}` shows what it answers; mend it, or disable it"
+        ))
         .hint("what waits for it is tried again by itself until `give_up_after` of its pool")
 }
 
@@ -90,15 +118,26 @@ pub async fn lines(context: &Context, now_ms: u64) -> Option<Finding> {
         return Some(Finding::ok("lines", "nothing waits out of others' way"));
     }
     let [everything] = subjects::SPILL_SUBJECTS;
-    let front = stream.direct_get_next_for_subject(everything, Some(state.first_sequence)).await.ok()?;
-    let stored_ms = u64::try_from(front.time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    let front = stream
+        .direct_get_next_for_subject(everything, Some(state.first_sequence))
+        .await
+        .ok()?;
+    let stored_ms =
+        u64::try_from(front.time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
     let age = Duration::from_millis(now_ms.saturating_sub(stored_ms));
     Some(judge(state.messages, age, SpillLine::parse(&front.subject)))
 }
 
 fn judge(count: u64, age: Duration, line: Option<(Pool, SpillLine)>) -> Finding {
     let whose = match &line {
-        Some((pool, SpillLine { tenant, conversation: None, .. })) => format!(", {tenant} in {pool}"),
+        Some((
+            pool,
+            SpillLine {
+                tenant,
+                conversation: None,
+                ..
+            },
+        )) => format!(", {tenant} in {pool}"),
         Some((pool, SpillLine { tenant, .. })) => format!(", a conversation of {tenant} in {pool}"),
         None => String::new(),
     };
@@ -106,17 +145,26 @@ fn judge(count: u64, age: Duration, line: Option<(Pool, SpillLine)>) -> Finding 
     if age < LINE_OLD {
         return Finding::ok("lines", text);
     }
-    let tenant = line.as_ref().map_or("T".to_owned(), |(_, line)| line.tenant.to_string());
+    let tenant = line
+        .as_ref()
+        .map_or("T".to_owned(), |(_, line)| line.tenant.to_string());
     let finding = Finding::warn("lines", text);
     match line {
-        Some((pool, SpillLine { conversation: None, .. })) => finding
+        Some((
+            pool,
+            SpillLine {
+                conversation: None, ..
+            },
+        )) => finding
             .hint(format_args!(
                 "`ackline tenants {pool}` shows whether it is held or how fast it is worked off"
             ))
             .hint(format_args!(
                 "`ackline tune {pool} --tenant {tenant} weight=… in_flight_max=…` turns its share"
             )),
-        _ => finding.hint(format_args!("`ackline tail --tenant {tenant}` shows what its retries come to")),
+        _ => finding.hint(format_args!(
+            "`ackline tail --tenant {tenant}` shows what its retries come to"
+        )),
     }
 }
 
@@ -141,14 +189,25 @@ mod tests {
     }
 
     fn tenant(name: &str, turned: Turned, drain: Option<Drain>) -> TenantStatus {
-        let turned = Turned { by: "cli:jo".to_owned(), at_ms: 60_000, ..turned };
-        TenantStatus { turned: Some(turned), drain, ..TenantStatus::of(TenantId::new(name).unwrap()) }
+        let turned = Turned {
+            by: "cli:jo".to_owned(),
+            at_ms: 60_000,
+            ..turned
+        };
+        TenantStatus {
+            turned: Some(turned),
+            drain,
+            ..TenantStatus::of(TenantId::new(name).unwrap())
+        }
     }
 
     #[test]
     fn nothing_beside_the_work_is_said_so() {
         let findings = check(&sums(|_| ()), 0);
-        assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
+        assert!(
+            findings.iter().all(|finding| finding.level == Level::Ok),
+            "{findings:?}"
+        );
         assert_eq!(findings.len(), 2);
     }
 
@@ -156,11 +215,24 @@ mod tests {
     fn held_tenants_and_dead_downstreams_come_with_a_way_on() {
         let sums = sums(|relay| {
             relay.tenants = vec![
-                tenant("acme", Turned { paused: true, ..Turned::default() }, None),
+                tenant(
+                    "acme",
+                    Turned {
+                        paused: true,
+                        ..Turned::default()
+                    },
+                    None,
+                ),
                 tenant(
                     "globex",
-                    Turned { draining: true, ..Turned::default() },
-                    Some(Drain { left: 3, is_read: true }),
+                    Turned {
+                        draining: true,
+                        ..Turned::default()
+                    },
+                    Some(Drain {
+                        left: 3,
+                        is_read: true,
+                    }),
                 ),
             ];
             relay.tenants_held = 4;
@@ -173,8 +245,10 @@ mod tests {
             relay.slow = vec!["relay.acme.ai".to_owned()];
         });
         let findings = check(&sums, 240_000);
-        let said: Vec<String> =
-            findings.iter().map(|finding| format!("{}: {}", finding.check, finding.message)).collect();
+        let said: Vec<String> = findings
+            .iter()
+            .map(|finding| format!("{}: {}", finding.check, finding.message))
+            .collect();
         assert_eq!(
             said,
             [
@@ -185,23 +259,39 @@ mod tests {
                 "downstream relay.acme.ai: works, but half of its last requests timed out",
             ]
         );
-        assert!(findings.iter().all(|finding| finding.level == Level::Warn && !finding.hints.is_empty()));
-        assert!(findings[3].hints[0].contains("--tenant acme"), "{findings:?}");
+        assert!(
+            findings
+                .iter()
+                .all(|finding| finding.level == Level::Warn && !finding.hints.is_empty())
+        );
+        assert!(
+            findings[3].hints[0].contains("--tenant acme"),
+            "{findings:?}"
+        );
     }
 
     #[test]
     fn a_downstream_has_one_finding_though_it_is_down_and_slow_or_is_the_verdict_on_its_pool() {
-        let open = |name: &str| OpenBreaker { downstream: name.to_owned(), open_ms: 60_000, next_ms: 0 };
+        let open = |name: &str| OpenBreaker {
+            downstream: name.to_owned(),
+            open_ms: 60_000,
+            next_ms: 0,
+        };
         let sums = sums(|relay| {
             relay.breakers = vec![open("graph"), open("relay.acme.bot")];
             relay.breakers_open = 2;
             relay.slow = vec!["relay.acme.bot".to_owned()];
         });
         assert!(
-            diagnosis::judge(&sums[0]).words.contains("graph does not work"),
+            diagnosis::judge(&sums[0])
+                .words
+                .contains("graph does not work"),
             "the pool's finding says it"
         );
-        let checks: Vec<String> = check(&sums, 0).into_iter().map(|finding| finding.check).collect();
+        let checks: Vec<String> = check(&sums, 0)
+            .into_iter()
+            .map(|finding| finding.check)
+            .collect();
         assert_eq!(checks, ["downstream relay.acme.bot", "tenants"]);
     }
 
@@ -215,9 +305,19 @@ mod tests {
         };
         let minutes = |n: u64| Duration::from_secs(n * 60);
         for (age, conversation, level, said) in [
-            (minutes(3), None, Level::Ok, "7 waiting, the oldest for 3 min, acme in relay"),
+            (
+                minutes(3),
+                None,
+                Level::Ok,
+                "7 waiting, the oldest for 3 min, acme in relay",
+            ),
             (minutes(20), None, Level::Warn, "acme in relay"),
-            (minutes(200), Some("00ff"), Level::Warn, "a conversation of acme in relay"),
+            (
+                minutes(200),
+                Some("00ff"),
+                Level::Warn,
+                "a conversation of acme in relay",
+            ),
         ] {
             let finding = judge(7, age, Some((Pool::Relay, line(conversation))));
             assert_eq!(finding.level, level, "{finding:?}");

@@ -20,7 +20,8 @@ const VERSION_GOOD: (u64, u64, u64) = (2, 15, 1);
 const FILL_PERCENT_MAX: u64 = 80;
 /// A stream that will be full sooner than this is told.
 const FORECAST_MIN: Duration = Duration::from_secs(24 * 3600);
-const CREATE: &str = "run `ackline apply FILE`, or start any of the programs: each creates what is missing";
+const CREATE: &str =
+    "run `ackline apply FILE`, or start any of the programs: each creates what is missing";
 
 /// NATS does not answer.
 pub fn unreachable(error: &NatsError) -> Finding {
@@ -31,10 +32,16 @@ pub fn unreachable(error: &NatsError) -> Finding {
 
 /// The server is new enough.
 pub fn version(text: &str) -> Finding {
-    let mut numbers = text.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
+    let mut numbers = text
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u64>().ok());
     let (major, minor, patch) = VERSION_GOOD;
     let good = format!("{major}.{minor}.{patch}");
-    match (numbers.next(), numbers.next(), numbers.next().unwrap_or_default()) {
+    match (
+        numbers.next(),
+        numbers.next(),
+        numbers.next().unwrap_or_default(),
+    ) {
         (Some(one), Some(two), three) if (one, two, three) >= VERSION_GOOD => {
             Finding::ok("nats", format_args!("connected to nats-server {text}"))
         }
@@ -42,18 +49,30 @@ pub fn version(text: &str) -> Finding {
             "nats",
             format_args!("nats-server {text} may lose acknowledged updates when power fails"),
         )
-        .hint(format_args!("install nats-server {good} or newer, which syncs compacted blocks too")),
-        (Some(_), Some(_), _) => Finding::fail("nats", format_args!("nats-server {text} is too old"))
-            .hint(format_args!("install nats-server {good} or newer")),
-        _ => Finding::warn("nats", format_args!("connected; the version `{text}` cannot be read"))
-            .hint(format_args!("make sure it is nats-server {good} or newer")),
+        .hint(format_args!(
+            "install nats-server {good} or newer, which syncs compacted blocks too"
+        )),
+        (Some(_), Some(_), _) => {
+            Finding::fail("nats", format_args!("nats-server {text} is too old"))
+                .hint(format_args!("install nats-server {good} or newer"))
+        }
+        _ => Finding::warn(
+            "nats",
+            format_args!("connected; the version `{text}` cannot be read"),
+        )
+        .hint(format_args!("make sure it is nats-server {good} or newer")),
     }
 }
 
 /// The streams exist and have room.
 pub async fn streams(context: &Context, settings: &NatsSettings) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for name in [subjects::UPDATES, subjects::OUTBOUND, subjects::SPILL, subjects::DEAD] {
+    for name in [
+        subjects::UPDATES,
+        subjects::OUTBOUND,
+        subjects::SPILL,
+        subjects::DEAD,
+    ] {
         findings.push(match context.get_stream(name).await {
             Ok(stream) => {
                 let info = stream.cached_info();
@@ -67,7 +86,9 @@ pub async fn streams(context: &Context, settings: &NatsSettings) -> Vec<Finding>
                 };
                 fill(name, &size, settings.durability)
             }
-            Err(error) => Finding::fail(format!("stream {name}"), error).hint(CREATE).hint(RESTART_HINT),
+            Err(error) => Finding::fail(format!("stream {name}"), error)
+                .hint(CREATE)
+                .hint(RESTART_HINT),
         });
     }
     findings
@@ -86,9 +107,11 @@ struct Size {
 /// The pace of the later half of what is stored.
 async fn pace(stream: &Stream) -> Option<f64> {
     let state = &stream.cached_info().state;
-    let middle =
-        stream.direct_get(state.first_sequence + (state.last_sequence - state.first_sequence) / 2).await;
-    let passed = (state.last_timestamp.unix_timestamp_nanos() - middle.ok()?.time.unix_timestamp_nanos())
+    let middle = stream
+        .direct_get(state.first_sequence + (state.last_sequence - state.first_sequence) / 2)
+        .await;
+    let passed = (state.last_timestamp.unix_timestamp_nanos()
+        - middle.ok()?.time.unix_timestamp_nanos())
         / 1_000_000_000;
     let seconds = u32::try_from(passed).ok().filter(|seconds| *seconds > 0)?;
     #[allow(clippy::cast_precision_loss, reason = "a forecast for people")]
@@ -112,22 +135,37 @@ fn fill(name: &str, size: &Size, durability: Durability) -> Finding {
     let check = format!("stream {name}");
     let messages = size.messages;
     if durability == Durability::Replicated && size.replicas < 3 {
-        return Finding::fail(check, format_args!("has {} replica(s); replicated needs 3", size.replicas))
-            .hint(format_args!(
-                "`nats stream edit {name} --replicas 3` on a cluster of three servers or more"
-            ));
+        return Finding::fail(
+            check,
+            format_args!("has {} replica(s); replicated needs 3", size.replicas),
+        )
+        .hint(format_args!(
+            "`nats stream edit {name} --replicas 3` on a cluster of three servers or more"
+        ));
     }
     if size.bytes_max == 0 {
-        return Finding::warn(check, format_args!("{messages} messages, and no limit in bytes")).hint(
-            format_args!("`nats stream edit {name} --max-bytes 10GiB`, so that it cannot fill the disk"),
-        );
+        return Finding::warn(
+            check,
+            format_args!("{messages} messages, and no limit in bytes"),
+        )
+        .hint(format_args!(
+            "`nats stream edit {name} --max-bytes 10GiB`, so that it cannot fill the disk"
+        ));
     }
     let percent = size.bytes.saturating_mul(100) / size.bytes_max;
-    let text = format!("{messages} messages, {percent} % of {} MiB", size.bytes_max >> 20);
+    let text = format!(
+        "{messages} messages, {percent} % of {} MiB",
+        size.bytes_max >> 20
+    );
     if percent > FILL_PERCENT_MAX {
-        return Finding::warn(check, format_args!("{text}: when it is full, new messages are refused"))
-            .hint("see whether a pool below has fallen behind or has no owner")
-            .hint(format_args!("`nats stream edit {name} --max-bytes …` gives it more room"));
+        return Finding::warn(
+            check,
+            format_args!("{text}: when it is full, new messages are refused"),
+        )
+        .hint("see whether a pool below has fallen behind or has no owner")
+        .hint(format_args!(
+            "`nats stream edit {name} --max-bytes …` gives it more room"
+        ));
     }
     match full_in(size) {
         None => Finding::ok(check, text),
@@ -162,19 +200,27 @@ pub async fn buckets(context: &Context, settings: &NatsSettings) -> Vec<Finding>
         match stored::open(context, name).await {
             Ok(Some(store)) => present.push((name, store)),
             Ok(None) => {
-                findings.push(Finding::fail(format!("bucket {name}"), "does not exist").hint(CREATE));
+                findings
+                    .push(Finding::fail(format!("bucket {name}"), "does not exist").hint(CREATE));
             }
             Err(error) => findings.push(Finding::fail(format!("bucket {name}"), error)),
         }
     }
     findings.extend(present.iter().filter_map(|(name, store)| {
         let info = store.stream.cached_info();
-        crowded(name, info.state.bytes, u64::try_from(info.config.max_bytes).unwrap_or(0))
+        crowded(
+            name,
+            info.state.bytes,
+            u64::try_from(info.config.max_bytes).unwrap_or(0),
+        )
     }));
     if findings.is_empty() {
         findings.push(Finding::ok("buckets", names.join(", ")));
     }
-    if let Some((_, config)) = present.iter().find(|(name, _)| *name == subjects::BUCKET_CONFIG) {
+    if let Some((_, config)) = present
+        .iter()
+        .find(|(name, _)| *name == subjects::BUCKET_CONFIG)
+    {
         let record = config.get(config_key::INSTALLATION).await.ok().flatten();
         findings.extend(record.map(|bytes| partitions(&bytes, settings.partitions)));
     }
@@ -191,7 +237,10 @@ fn crowded(name: &str, bytes: u64, bytes_max: u64) -> Option<Finding> {
     }
     let percent = bytes.saturating_mul(100) / bytes_max;
     (percent > FILL_PERCENT_MAX).then(|| {
-        let text = format!("{percent} % of {} MiB: when it is full, nothing new is taken", bytes_max >> 20);
+        let text = format!(
+            "{percent} % of {} MiB: when it is full, nothing new is taken",
+            bytes_max >> 20
+        );
         Finding::warn(check, text)
             .hint("raise nats.session_bytes_max or nats.config_bytes_max, and restart a program")
     })
@@ -206,8 +255,13 @@ fn partitions(record: &[u8], configured: u16) -> Finding {
             "partitions",
             format_args!("the installation has {partitions}, nats.partitions says {configured}"),
         )
-        .hint(format_args!("set nats.partitions = {partitions}; the programs refuse to start otherwise")),
-        Err(error) => Finding::fail("partitions", format_args!("the record cannot be read: {error}")),
+        .hint(format_args!(
+            "set nats.partitions = {partitions}; the programs refuse to start otherwise"
+        )),
+        Err(error) => Finding::fail(
+            "partitions",
+            format_args!("the record cannot be read: {error}"),
+        ),
     }
 }
 
@@ -222,11 +276,16 @@ pub async fn durability(http: &Http, settings: &NatsSettings, server_id: &str) -
     match http.get(&url, None).await {
         Ok(answer) if answer.status == 200 => {
             let clustered = settings.url.are_several();
-            compare(settings.durability, &answer.body, (!clustered).then_some(server_id))
+            compare(
+                settings.durability,
+                &answer.body,
+                (!clustered).then_some(server_id),
+            )
         }
-        Ok(answer) => {
-            unverified(settings.durability, &format!("nats.monitor_url answered {}", answer.status))
-        }
+        Ok(answer) => unverified(
+            settings.durability,
+            &format!("nats.monitor_url answered {}", answer.status),
+        ),
         Err(reason) => unverified(settings.durability, &format!("nats.monitor_url: {reason}")),
     }
 }
@@ -240,9 +299,15 @@ fn compare(configured: Durability, jsz: &Value, server_id: Option<&str>) -> Find
     if let (Some(expected), Some(found)) = (server_id, jsz.get("server_id").and_then(Value::as_str))
         && expected != found
     {
-        return unverified(configured, "nats.monitor_url is that of another server than nats.url");
+        return unverified(
+            configured,
+            "nats.monitor_url is that of another server than nats.url",
+        );
     }
-    let synced = config.get("sync_always").and_then(Value::as_bool).unwrap_or(false);
+    let synced = config
+        .get("sync_always")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
     match (configured, synced) {
         (Durability::Stored, false) => {
             Finding::ok("durability", "stored: acknowledged updates survive a crash of the process, not power loss")
@@ -259,7 +324,10 @@ fn compare(configured: Durability, jsz: &Value, server_id: Option<&str>) -> Find
 }
 
 fn unverified(configured: Durability, why: &str) -> Finding {
-    Finding::warn("durability", format_args!("{configured} is promised and cannot be verified: {why}"))
+    Finding::warn(
+        "durability",
+        format_args!("{configured} is promised and cannot be verified: {why}"),
+    )
 }
 
 #[cfg(test)]
@@ -270,12 +338,16 @@ mod tests {
 
     #[test]
     fn a_bucket_that_is_nearly_full_or_without_an_end_is_told() {
-        for (bytes, bytes_max, said) in
-            [(80, 100, None), (81, 100, Some("81 % of")), (1, 0, Some("no limit"))]
-        {
+        for (bytes, bytes_max, said) in [
+            (80, 100, None),
+            (81, 100, Some("81 % of")),
+            (1, 0, Some("no limit")),
+        ] {
             let finding = crowded("sessions", bytes, bytes_max);
             assert_eq!(finding.is_some(), said.is_some());
-            assert!(finding.is_none_or(|finding| finding.message.contains(said.unwrap_or_default())));
+            assert!(
+                finding.is_none_or(|finding| finding.message.contains(said.unwrap_or_default()))
+            );
         }
     }
 
@@ -297,8 +369,7 @@ mod tests {
 
     #[test]
     fn a_promise_is_compared_with_what_the_server_does() {
-        let on =
-            json!({"server_id": "A", "config": {"sync_interval": 120_000_000_000_u64, "sync_always": true}});
+        let on = json!({"server_id": "A", "config": {"sync_interval": 120_000_000_000_u64, "sync_always": true}});
         let off = json!({"server_id": "A", "config": {"sync_interval": 120_000_000_000_u64}});
         for (mode, jsz, level) in [
             (Durability::Synced, &on, Level::Ok),
@@ -306,7 +377,11 @@ mod tests {
             (Durability::Replicated, &off, Level::Fail),
             (Durability::Stored, &off, Level::Ok),
             (Durability::Stored, &on, Level::Ok),
-            (Durability::Synced, &json!({"server_id": "B", "config": {}}), Level::Warn),
+            (
+                Durability::Synced,
+                &json!({"server_id": "B", "config": {}}),
+                Level::Warn,
+            ),
             (Durability::Synced, &json!({"disabled": true}), Level::Warn),
         ] {
             assert_eq!(compare(mode, jsz, Some("A")).level, level, "{mode} {jsz}");
@@ -317,7 +392,14 @@ mod tests {
     fn a_stream_warns_above_four_fifths_and_without_a_limit() {
         let size = |bytes, bytes_max, replicas| {
             let (pace, max_age) = (None, Duration::ZERO);
-            Size { bytes, bytes_max, messages: 1, replicas, pace, max_age }
+            Size {
+                bytes,
+                bytes_max,
+                messages: 1,
+                replicas,
+                pace,
+                max_age,
+            }
         };
         for (size, durability, level) in [
             (size(80, 100, 1), Durability::Synced, Level::Ok),

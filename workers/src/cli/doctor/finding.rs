@@ -40,7 +40,12 @@ pub struct Finding {
 
 impl Finding {
     fn new(level: Level, check: impl Into<String>, message: impl Display) -> Self {
-        Self { check: check.into(), level, message: message.to_string(), hints: Vec::new() }
+        Self {
+            check: check.into(),
+            level,
+            message: message.to_string(),
+            hints: Vec::new(),
+        }
     }
 
     /// All is in order.
@@ -68,21 +73,38 @@ impl Finding {
 /// Writes findings as text, one line a check with its hints below, or as a JSON array.
 pub fn render(findings: &[Finding], json: bool) -> String {
     if json {
-        return format!("{}\n", serde_json::to_string_pretty(findings).unwrap_or_default());
+        return format!(
+            "{}\n",
+            serde_json::to_string_pretty(findings).unwrap_or_default()
+        );
     }
-    let width = findings.iter().map(|finding| finding.check.chars().count()).max().unwrap_or_default();
+    let width = findings
+        .iter()
+        .map(|finding| finding.check.chars().count())
+        .max()
+        .unwrap_or_default();
     let mut text = String::new();
     for finding in findings {
         let level = finding.level.as_str();
-        let _writing_to_a_string_never_fails =
-            writeln!(text, "{level:<4}  {:<width$}  {}", finding.check, finding.message);
+        let _writing_to_a_string_never_fails = writeln!(
+            text,
+            "{level:<4}  {:<width$}  {}",
+            finding.check, finding.message
+        );
         for hint in &finding.hints {
-            let _writing_to_a_string_never_fails = writeln!(text, "{:>6}{:width$}  → {hint}", "", "");
+            let _writing_to_a_string_never_fails =
+                writeln!(text, "{:>6}{:width$}  → {hint}", "", "");
         }
     }
-    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let count = |level| {
+        findings
+            .iter()
+            .filter(|finding| finding.level == level)
+            .count()
+    };
     let (ok, warn, fail) = (count(Level::Ok), count(Level::Warn), count(Level::Fail));
-    let _writing_to_a_string_never_fails = writeln!(text, "\n{ok} ok, {warn} to look at, {fail} failed");
+    let _writing_to_a_string_never_fails =
+        writeln!(text, "\n{ok} ok, {warn} to look at, {fail} failed");
     text
 }
 
@@ -92,8 +114,12 @@ mod tests {
 
     #[test]
     fn text_is_aligned_with_hints_below() {
-        let findings =
-            [Finding::ok("a", "fine"), Finding::fail("longer", "broken").hint("mend it").hint("then again")];
+        let findings = [
+            Finding::ok("a", "fine"),
+            Finding::fail("longer", "broken")
+                .hint("mend it")
+                .hint("then again"),
+        ];
         let expected = "ok    a       fine\nFAIL  longer  broken\n              → mend it\n              → then again\n\n1 ok, 0 to look at, 1 failed\n";
         assert_eq!(render(&findings, false), expected);
     }
@@ -102,6 +128,9 @@ mod tests {
     fn json_is_an_array() {
         let parsed: serde_json::Value =
             serde_json::from_str(&render(&[Finding::warn("a", "b")], true)).unwrap();
-        assert_eq!(parsed, serde_json::json!([{"check": "a", "level": "warn", "message": "b", "hints": []}]));
+        assert_eq!(
+            parsed,
+            serde_json::json!([{"check": "a", "level": "warn", "message": "b", "hints": []}])
+        );
     }
 }

@@ -15,21 +15,36 @@ use std::collections::BTreeSet;
 const AT_ONCE: usize = 4;
 
 /// Asks about every number and every account once.
-pub async fn check(http: &Http, base: &str, snapshot: &Snapshot, master: &VaultKey) -> Vec<Finding> {
+pub async fn check(
+    http: &Http,
+    base: &str,
+    snapshot: &Snapshot,
+    master: &VaultKey,
+) -> Vec<Finding> {
     if snapshot.phones.is_empty() {
-        let finding =
-            Finding::warn("numbers", "no phone number is configured, so every update stays unrouted");
+        let finding = Finding::warn(
+            "numbers",
+            "no phone number is configured, so every update stays unrouted",
+        );
         return vec![finding.hint("declare it under [[phone_numbers]] and run `ackline apply`")];
     }
     let mut accounts = BTreeSet::new();
     let asked = snapshot.phones.values().filter_map(|phone| {
         // Secrets that do not open have a check of their own.
-        let token = snapshot.open(master, phone.scope(), &phone.access_token).ok()?;
+        let token = snapshot
+            .open(master, phone.scope(), &phone.access_token)
+            .ok()?;
         let first = accounts.insert(phone.waba_id.as_str());
         Some(ask(http, base, phone, token, first))
     });
     let asked: Vec<_> = asked.collect();
-    stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter().flatten().collect()
+    stream::iter(asked)
+        .buffered(AT_ONCE)
+        .collect::<Vec<_>>()
+        .await
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 async fn ask(
@@ -39,11 +54,18 @@ async fn ask(
     token: Secret<String>,
     with_account: bool,
 ) -> Vec<Finding> {
-    let url = format!("{base}/{}?fields=id,display_phone_number,verified_name", phone.id);
+    let url = format!(
+        "{base}/{}?fields=id,display_phone_number,verified_name",
+        phone.id
+    );
     let mut findings = vec![number(phone, base, &http.get(&url, Some(&token)).await)];
     if with_account {
         let url = format!("{base}/{}/subscribed_apps", phone.waba_id);
-        findings.push(account(&phone.waba_id, base, &http.get(&url, Some(&token)).await));
+        findings.push(account(
+            &phone.waba_id,
+            base,
+            &http.get(&url, Some(&token)).await,
+        ));
     }
     findings
 }
@@ -51,16 +73,25 @@ async fn ask(
 fn number(phone: &PhoneNumber, base: &str, answer: &Result<Answer, String>) -> Finding {
     let check = format!("number {}", phone.id);
     let text = |answer: &Answer, field: &str| {
-        answer.body.get(field).and_then(Value::as_str).unwrap_or("unnamed").to_owned()
+        answer
+            .body
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or("unnamed")
+            .to_owned()
     };
     match answer {
         Ok(answer) if answer.status == 200 && text(answer, "id") == phone.id.as_str() => {
-            let (display, name) = (text(answer, "display_phone_number"), text(answer, "verified_name"));
+            let (display, name) = (
+                text(answer, "display_phone_number"),
+                text(answer, "verified_name"),
+            );
             Finding::ok(check, format_args!("token accepted for {display} ({name})"))
         }
-        Ok(answer) if answer.status == 200 => {
-            Finding::fail(check, "Meta answered about something else; is meta.graph_url right?")
-        }
+        Ok(answer) if answer.status == 200 => Finding::fail(
+            check,
+            "Meta answered about something else; is meta.graph_url right?",
+        ),
         Ok(answer) => refused(check, "the token", answer),
         Err(reason) => unreachable(check, base, reason),
     }
@@ -70,15 +101,24 @@ fn account(waba: &str, base: &str, answer: &Result<Answer, String>) -> Finding {
     let check = format!("account {waba}");
     match answer {
         Ok(answer) if answer.status == 200 => {
-            let apps = answer.body.get("data").and_then(Value::as_array).map_or(0, Vec::len);
+            let apps = answer
+                .body
+                .get("data")
+                .and_then(Value::as_array)
+                .map_or(0, Vec::len);
             if apps > 0 {
-                return Finding::ok(check, format_args!("{apps} app(s) subscribed to its webhooks"));
+                return Finding::ok(
+                    check,
+                    format_args!("{apps} app(s) subscribed to its webhooks"),
+                );
             }
-            Finding::fail(check, "no app is subscribed, so Meta sends nothing for its numbers").hint(
-                format_args!(
-                    "curl -X POST -H \"Authorization: Bearer $TOKEN\" {base}/{waba}/subscribed_apps"
-                ),
+            Finding::fail(
+                check,
+                "no app is subscribed, so Meta sends nothing for its numbers",
             )
+            .hint(format_args!(
+                "curl -X POST -H \"Authorization: Bearer $TOKEN\" {base}/{waba}/subscribed_apps"
+            ))
         }
         Ok(answer) => refused(check, "asking for its subscriptions", answer),
         Err(reason) => unreachable(check, base, reason),
@@ -86,10 +126,18 @@ fn account(waba: &str, base: &str, answer: &Result<Answer, String>) -> Finding {
 }
 
 fn refused(check: String, what: &str, answer: &Answer) -> Finding {
-    let number = |field: &str| answer.body.pointer(&format!("/error/{field}")).and_then(Value::as_i64);
+    let number = |field: &str| {
+        answer
+            .body
+            .pointer(&format!("/error/{field}"))
+            .and_then(Value::as_i64)
+    };
     let code = number("code");
     let shown = code.map_or("no code".to_owned(), |code| format!("code {code}"));
-    let finding = Finding::fail(check, format_args!("Meta refuses {what}: HTTP {}, {shown}", answer.status));
+    let finding = Finding::fail(
+        check,
+        format_args!("Meta refuses {what}: HTTP {}, {shown}", answer.status),
+    );
     match (answer.status, code) {
         (_, Some(190)) | (401, _) => finding
             .hint("make a permanent token: Meta Business Suite, Settings, System users, Generate token")
@@ -127,13 +175,15 @@ mod tests {
 
     #[test]
     fn each_answer_about_a_number_has_its_hint_and_none_repeats_metas_words() {
-        let error =
-            |code: i64| json!({"error": {"code": code, "message": "Malformed access token s3cret-token"}});
-        let good =
-            json!({"id": "106540352242922", "display_phone_number": "+1 555", "verified_name": "Acme"});
+        let error = |code: i64| json!({"error": {"code": code, "message": "Malformed access token s3cret-token"}});
+        let good = json!({"id": "106540352242922", "display_phone_number": "+1 555", "verified_name": "Acme"});
         for (answer, level, said) in [
             (answer(200, good), Level::Ok, "Acme"),
-            (answer(200, json!({"id": "1"})), Level::Fail, "something else"),
+            (
+                answer(200, json!({"id": "1"})),
+                Level::Fail,
+                "something else",
+            ),
             (answer(401, error(190)), Level::Fail, "permanent token"),
             (answer(400, error(190)), Level::Fail, "permanent token"),
             (answer(400, error(100)), Level::Fail, "WhatsApp Manager"),
@@ -145,13 +195,20 @@ mod tests {
             let finding = number(&phone(), "http://graph", &answer);
             let text = format!("{finding:?}");
             assert_eq!(finding.level, level, "{text}");
-            assert!(text.contains(said) && !text.contains("s3cret"), "{said} in {text}");
+            assert!(
+                text.contains(said) && !text.contains("s3cret"),
+                "{said} in {text}"
+            );
         }
     }
 
     #[test]
     fn an_account_without_subscriptions_fails_with_the_call_that_mends_it() {
-        let finding = account("102", "http://graph/v26.0", &answer(200, json!({"data": []})));
+        let finding = account(
+            "102",
+            "http://graph/v26.0",
+            &answer(200, json!({"data": []})),
+        );
         assert_eq!(finding.level, Level::Fail);
         assert!(finding.hints[0].ends_with("http://graph/v26.0/102/subscribed_apps"));
         let finding = account("102", "http://graph", &answer(200, json!({"data": [{}]})));

@@ -8,10 +8,18 @@ use ackline_shared::subjects::config_key;
 
 /// Looks for what cannot work although each part of it is valid.
 pub fn check(snapshot: &Snapshot) -> Vec<Finding> {
-    let mut findings: Vec<Finding> =
-        snapshot.bots.values().filter(|bot| bot.enabled).filter_map(|bot| broken(snapshot, bot)).collect();
+    let mut findings: Vec<Finding> = snapshot
+        .bots
+        .values()
+        .filter(|bot| bot.enabled)
+        .filter_map(|bot| broken(snapshot, bot))
+        .collect();
     findings.extend(
-        snapshot.phones.values().filter(|phone| !is_handled(snapshot, phone)).map(|phone| idle(phone)),
+        snapshot
+            .phones
+            .values()
+            .filter(|phone| !is_handled(snapshot, phone))
+            .map(|phone| idle(phone)),
     );
     findings.extend(
         snapshot
@@ -21,25 +29,40 @@ pub fn check(snapshot: &Snapshot) -> Vec<Finding> {
             .map(|endpoint| switched_off(endpoint)),
     );
     if findings.is_empty() && !snapshot.phones.is_empty() {
-        findings.push(Finding::ok("handling", "every number has something that works for it"));
+        findings.push(Finding::ok(
+            "handling",
+            "every number has something that works for it",
+        ));
     }
     findings
 }
 
 fn broken(snapshot: &Snapshot, bot: &Bot) -> Option<Finding> {
     let check = format!("bot {}/{}", bot.tenant, bot.id);
-    let has = |flow| snapshot.flows.contains_key(&config_key::owned("flow", &bot.tenant, flow));
+    let has = |flow| {
+        snapshot
+            .flows
+            .contains_key(&config_key::owned("flow", &bot.tenant, flow))
+    };
     if let Some(flow) = bot.flows.iter().find(|flow| !has(flow)) {
         return Some(
             Finding::fail(check, format_args!("its flow `{flow}` does not exist"))
                 .hint("declare the flow, or take it out of the bot, and run `ackline apply`"),
         );
     }
-    let owns = |id: &PhoneNumberId| snapshot.phones.get(id).is_some_and(|phone| phone.tenant == bot.tenant);
+    let owns = |id: &PhoneNumberId| {
+        snapshot
+            .phones
+            .get(id)
+            .is_some_and(|phone| phone.tenant == bot.tenant)
+    };
     let foreign = bot.phone_numbers.iter().find(|id| !owns(id))?;
     Some(
-        Finding::fail(check, format_args!("it answers on {foreign}, which is none of its tenant's numbers"))
-            .hint("declare the number for this tenant, or take it out of the bot"),
+        Finding::fail(
+            check,
+            format_args!("it answers on {foreign}, which is none of its tenant's numbers"),
+        )
+        .hint("declare the number for this tenant, or take it out of the bot"),
     )
 }
 
@@ -48,10 +71,22 @@ fn is_handled(snapshot: &Snapshot, phone: &PhoneNumber) -> bool {
     let concerns = |enabled: bool, tenant: &TenantId, numbers: &[PhoneNumberId]| {
         enabled && *tenant == phone.tenant && (numbers.is_empty() || numbers.contains(&phone.id))
     };
-    snapshot.bots.values().any(|bot| concerns(bot.enabled, &bot.tenant, &bot.phone_numbers))
-        || snapshot.relays.values().any(|relay| concerns(relay.enabled, &relay.tenant, &relay.phone_numbers))
-        || snapshot.crm_links.values().any(|link| concerns(link.enabled, &link.tenant, &link.phone_numbers))
-        || snapshot.endpoints.values().any(|endpoint| concerns(endpoint.enabled, &endpoint.tenant, &[]))
+    snapshot
+        .bots
+        .values()
+        .any(|bot| concerns(bot.enabled, &bot.tenant, &bot.phone_numbers))
+        || snapshot
+            .relays
+            .values()
+            .any(|relay| concerns(relay.enabled, &relay.tenant, &relay.phone_numbers))
+        || snapshot
+            .crm_links
+            .values()
+            .any(|link| concerns(link.enabled, &link.tenant, &link.phone_numbers))
+        || snapshot
+            .endpoints
+            .values()
+            .any(|endpoint| concerns(endpoint.enabled, &endpoint.tenant, &[]))
 }
 
 /// Somebody did that, or the endpoint itself by answering 410.
@@ -65,8 +100,11 @@ fn switched_off(endpoint: &Endpoint) -> Finding {
 }
 
 fn idle(phone: &PhoneNumber) -> Finding {
-    Finding::warn(format!("handling {}", phone.id), "no bot, relay, CRM link or endpoint gets its updates")
-        .hint("declare one for its tenant, or enable one, and run `ackline apply`")
+    Finding::warn(
+        format!("handling {}", phone.id),
+        "no bot, relay, CRM link or endpoint gets its updates",
+    )
+    .hint("declare one for its tenant, or enable one, and run `ackline apply`")
 }
 
 #[cfg(test)]
@@ -76,11 +114,12 @@ mod tests {
     use serde_json::{Value, json};
 
     fn installation(more: &[(&str, Value)]) -> Snapshot {
-        let phone =
-            json!({"id": "1001", "tenant": "acme", "app": "app", "waba_id": "W", "access_token": "t"});
+        let phone = json!({"id": "1001", "tenant": "acme", "app": "app", "waba_id": "W", "access_token": "t"});
         let mut snapshot = Snapshot::default();
         for (key, value) in [("phone.1001", phone)].iter().chain(more) {
-            snapshot.fold(key, Some(value.to_string().as_bytes())).unwrap();
+            snapshot
+                .fold(key, Some(value.to_string().as_bytes()))
+                .unwrap();
         }
         snapshot
     }
@@ -111,7 +150,11 @@ mod tests {
             ),
         ] {
             let finding = check(&snapshot).remove(0);
-            assert_eq!((finding.check.as_str(), finding.level), (name, level), "{finding:?}");
+            assert_eq!(
+                (finding.check.as_str(), finding.level),
+                (name, level),
+                "{finding:?}"
+            );
         }
         assert!(check(&Snapshot::default()).is_empty());
     }

@@ -38,7 +38,9 @@ impl Http {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("Ackline/", env!("CARGO_PKG_VERSION")))
             .build();
-        client.map(Self).map_err(|error| SetupError(error.to_string()))
+        client
+            .map(Self)
+            .map_err(|error| SetupError(error.to_string()))
     }
 
     /// Makes a GET request; an error says in words why there is no answer.
@@ -56,7 +58,10 @@ impl Http {
             }
         }
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        Ok(Answer { status: response.status().as_u16(), body })
+        Ok(Answer {
+            status: response.status().as_u16(),
+            body,
+        })
     }
 }
 
@@ -72,5 +77,9 @@ fn words(error: &reqwest::Error) -> String {
         out = format!("{out}{separator}{error}");
         cause = error.source();
     }
-    if out.is_empty() { "no details".to_owned() } else { out }
+    if out.is_empty() {
+        "no details".to_owned()
+    } else {
+        out
+    }
 }

@@ -34,7 +34,9 @@ struct Backlog {
 pub async fn check(context: &Context, sums: &[PoolSum], lanes: &[Watched]) -> Vec<Finding> {
     let mut backlogs: BTreeMap<Pool, Backlog> = BTreeMap::new();
     for name in [subjects::UPDATES, subjects::OUTBOUND] {
-        let Ok(stream) = context.get_stream(name).await else { continue };
+        let Ok(stream) = context.get_stream(name).await else {
+            continue;
+        };
         let listing = stream.consumers().try_for_each(|info| {
             if let Some(pool) = subjects::pool_of_consumer(&info.name) {
                 let backlog = backlogs.entry(pool).or_default();
@@ -46,18 +48,32 @@ pub async fn check(context: &Context, sums: &[PoolSum], lanes: &[Watched]) -> Ve
         });
         match timeout(LIST_WAIT, listing).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return vec![Finding::warn("pools", format_args!("cannot be listed: {error}"))],
-            Err(_) => return vec![Finding::warn("pools", "cannot be listed: no answer in time")],
+            Ok(Err(error)) => {
+                return vec![Finding::warn(
+                    "pools",
+                    format_args!("cannot be listed: {error}"),
+                )];
+            }
+            Err(_) => {
+                return vec![Finding::warn(
+                    "pools",
+                    "cannot be listed: no answer in time",
+                )];
+            }
         }
     }
     // A stream that is missing is told by another check.
     if let Ok(spill) = context.get_stream(subjects::SPILL).await
         && let Ok(Ok(lines)) = timeout(LIST_WAIT, in_lines(&spill)).await
     {
-        lines.into_iter().for_each(|(pool, count)| backlogs.entry(pool).or_default().in_lines = count);
+        lines
+            .into_iter()
+            .for_each(|(pool, count)| backlogs.entry(pool).or_default().in_lines = count);
     }
     if sums.is_empty() && backlogs.is_empty() {
-        return vec![Finding::warn("pools", "none has ever run here").hint("start `ackline-workers`")];
+        return vec![
+            Finding::warn("pools", "none has ever run here").hint("start `ackline-workers`"),
+        ];
     }
     let none = Backlog::default();
     let judge = |pool: Pool| {
@@ -71,7 +87,10 @@ pub async fn check(context: &Context, sums: &[PoolSum], lanes: &[Watched]) -> Ve
 /// How much is in lines, by pool.
 async fn in_lines(spill: &Stream) -> Result<BTreeMap<Pool, u64>, String> {
     let [everything] = subjects::SPILL_SUBJECTS;
-    let mut counts = spill.info_with_subjects(everything).await.map_err(|error| error.to_string())?;
+    let mut counts = spill
+        .info_with_subjects(everything)
+        .await
+        .map_err(|error| error.to_string())?;
     let mut lines: BTreeMap<Pool, u64> = BTreeMap::new();
     while let Some((subject, count)) = counts.try_next().await.map_err(|error| error.to_string())? {
         if let Some((pool, _)) = SpillLine::parse(&subject) {
@@ -88,32 +107,59 @@ fn expected(pool: Pool, lanes: &[Watched]) -> BTreeSet<String> {
         let lane = *lane;
         (0..lane.partitions).map(move |p| subjects::consumer(pool, Partition(p), lane.lane.name))
     };
-    lanes.iter().filter(|lane| lane.pool == pool).flat_map(of_lane).collect()
+    lanes
+        .iter()
+        .filter(|lane| lane.pool == pool)
+        .flat_map(of_lane)
+        .collect()
 }
 
-fn verdict(pool: Pool, sum: Option<&PoolSum>, backlog: &Backlog, expected: &BTreeSet<String>) -> Finding {
+fn verdict(
+    pool: Pool,
+    sum: Option<&PoolSum>,
+    backlog: &Backlog,
+    expected: &BTreeSet<String>,
+) -> Finding {
     let check = format!("pool {pool}");
     let start = format!("start `ackline-workers --pools {pool}`");
-    let unfinished = backlog.waiting.saturating_add(backlog.in_work).saturating_add(backlog.in_lines);
+    let unfinished = backlog
+        .waiting
+        .saturating_add(backlog.in_work)
+        .saturating_add(backlog.in_lines);
     let Some(sum) = sum.filter(|sum| !sum.instances.is_empty()) else {
         return match (backlog.names.is_empty(), unfinished) {
             (true, 0) => Finding::warn(check, "has never run here").hint(start),
             (false, 0) => Finding::warn(check, "nobody runs it; nothing is waiting").hint(start),
-            (_, _) => Finding::fail(check, format_args!("nobody runs it; {unfinished} waiting")).hint(start),
+            (_, _) => Finding::fail(check, format_args!("nobody runs it; {unfinished} waiting"))
+                .hint(start),
         };
     };
-    let missing: Vec<&str> = expected.difference(&backlog.names).map(String::as_str).collect();
+    let missing: Vec<&str> = expected
+        .difference(&backlog.names)
+        .map(String::as_str)
+        .collect();
     let is_settled = sum.working() > 0 && sum.unowned == 0;
     if is_settled && !missing.is_empty() {
-        let named = missing.get(..missing.len().min(NAMED_MAX)).unwrap_or_default().join(", ");
-        return Finding::fail(check, format_args!("{} of its consumers are missing: {named}", missing.len()))
-            .hint("somebody removed them; restart a process of the pool, which makes them again");
+        let named = missing
+            .get(..missing.len().min(NAMED_MAX))
+            .unwrap_or_default()
+            .join(", ");
+        return Finding::fail(
+            check,
+            format_args!("{} of its consumers are missing: {named}", missing.len()),
+        )
+        .hint("somebody removed them; restart a process of the pool, which makes them again");
     }
     let is_behind = sum.lag() >= STUCK && !sum.waits_only_for_held();
     if !sum.paused && sum.working() > 0 && is_behind && sum.rates.finished <= 0.0 {
-        let words = format!("stuck: nothing is finished, the oldest has waited {}", seconds(sum.lag()));
+        let words = format!(
+            "stuck: nothing is finished, the oldest has waited {}",
+            seconds(sum.lag())
+        );
         return Finding::fail(check, words)
-            .hint(format_args!("`ackline tail --tenant T` shows what comes of its attempts"))
+            .hint(format_args!(
+                "`ackline tail --tenant T` shows what comes of its attempts"
+            ))
             .hint("the log of the process that owns the partition says what it tries");
     }
     of_condition(pool, check, diagnosis(sum), unfinished)
@@ -129,7 +175,10 @@ fn diagnosis(sum: &PoolSum) -> Diagnosis {
         tenants_held: 0,
         ..sum.clone()
     };
-    let Diagnosis { condition, mut words } = judge(sum);
+    let Diagnosis {
+        condition,
+        mut words,
+    } = judge(sum);
     if let Some(aside) = aside(&rest) {
         words.push_str("; ");
         words.push_str(&aside);
@@ -193,19 +242,42 @@ mod tests {
     }
 
     fn lag(oldest_ms: u64) -> Vec<LaneLag> {
-        vec![LaneLag { lane: "msg".into(), unread: 5, in_work: 0, oldest_ms, partition: None }]
+        vec![LaneLag {
+            lane: "msg".into(),
+            unread: 5,
+            in_work: 0,
+            oldest_ms,
+            partition: None,
+        }]
     }
 
     #[test]
     fn a_pool_gets_a_verdict_in_words() {
         let names: BTreeSet<String> = (0..4).map(|p| format!("relay-{p}-msg")).collect();
-        let backlog = |waiting| Backlog { names: names.clone(), waiting, ..Backlog::default() };
-        let few = Backlog { names: names.iter().skip(1).cloned().collect(), ..Backlog::default() };
-        let lines = Backlog { names: names.clone(), in_lines: 7, ..Backlog::default() };
+        let backlog = |waiting| Backlog {
+            names: names.clone(),
+            waiting,
+            ..Backlog::default()
+        };
+        let few = Backlog {
+            names: names.iter().skip(1).cloned().collect(),
+            ..Backlog::default()
+        };
+        let lines = Backlog {
+            names: names.clone(),
+            in_lines: 7,
+            ..Backlog::default()
+        };
         let stuck = |pool: &mut PoolStatus| {
             let (lane, tenant) = ("msg".to_owned(), TenantId::new("acme").unwrap());
             let what = "an update is not tried again".to_owned();
-            pool.stuck = vec![Stuck { partition: 3, lane, tenant, since_ms: 45_000, what }];
+            pool.stuck = vec![Stuck {
+                partition: 3,
+                lane,
+                tenant,
+                since_ms: 45_000,
+                what,
+            }];
         };
         for (sum, backlog, level, said) in [
             (None, Backlog::default(), Level::Warn, "never run"),
@@ -219,23 +291,45 @@ mod tests {
                 "stuck for 45 s: partition 3, lane msg, tenant acme: an update is not tried again",
             ),
             (Some(sum(|_| ())), backlog(0), Level::Ok, "healthy; idle"),
-            (Some(sum(|_| ())), few.clone(), Level::Fail, "1 of its consumers are missing: relay-0-msg"),
-            (Some(sum(|pool| pool.owned.truncate(2))), few, Level::Warn, "2 of 4 partitions have no owner"),
+            (
+                Some(sum(|_| ())),
+                few.clone(),
+                Level::Fail,
+                "1 of its consumers are missing: relay-0-msg",
+            ),
+            (
+                Some(sum(|pool| pool.owned.truncate(2))),
+                few,
+                Level::Warn,
+                "2 of 4 partitions have no owner",
+            ),
             (
                 Some(sum(|pool| pool.owned.truncate(2))),
                 backlog(5),
                 Level::Fail,
                 "2 of 4 partitions have no owner",
             ),
-            (Some(sum(|pool| pool.lanes = lag(300_000))), backlog(5), Level::Fail, "has waited 5 min"),
+            (
+                Some(sum(|pool| pool.lanes = lag(300_000))),
+                backlog(5),
+                Level::Fail,
+                "has waited 5 min",
+            ),
             (
                 Some(sum(|pool| {
                     pool.lanes = lag(300_000);
                     pool.lanes[0].unread = 0;
                     pool.load.queued = 5;
-                    let turned = Turned { paused: true, ..Turned::default() };
+                    let turned = Turned {
+                        paused: true,
+                        ..Turned::default()
+                    };
                     let acme = TenantStatus::of(TenantId::new("acme").unwrap());
-                    pool.tenants = vec![TenantStatus { turned: Some(turned), load: pool.load, ..acme }];
+                    pool.tenants = vec![TenantStatus {
+                        turned: Some(turned),
+                        load: pool.load,
+                        ..acme
+                    }];
                 })),
                 backlog(5),
                 Level::Ok,

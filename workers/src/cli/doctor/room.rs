@@ -13,20 +13,31 @@ const NAMED_MAX: usize = 5;
 pub fn check(snapshot: &Snapshot, limits: &Limits) -> Vec<Finding> {
     let near = snapshot.tenants.keys().filter_map(|tenant| {
         let used = limits.used(&snapshot.sizes(tenant)).into_iter();
-        let near =
-            used.filter(|(_, one)| one.used.saturating_mul(100) >= one.limit.saturating_mul(PERCENT_MIN));
-        let near: Vec<String> =
-            near.map(|(what, one)| format!("{what} {} of {}", one.used, one.limit)).collect();
+        let near = used.filter(|(_, one)| {
+            one.used.saturating_mul(100) >= one.limit.saturating_mul(PERCENT_MIN)
+        });
+        let near: Vec<String> = near
+            .map(|(what, one)| format!("{what} {} of {}", one.used, one.limit))
+            .collect();
         (!near.is_empty()).then(|| format!("tenant {tenant}: {}", near.join(", ")))
     });
     let near: Vec<String> = near.collect();
     match near.len() {
         0 if snapshot.tenants.is_empty() => Vec::new(),
-        0 => vec![Finding::ok("limits", "every tenant has room for what it declares")],
+        0 => vec![Finding::ok(
+            "limits",
+            "every tenant has room for what it declares",
+        )],
         count => {
-            let named = near.get(..count.min(NAMED_MAX)).unwrap_or_default().join("; ");
-            let more =
-                if count > NAMED_MAX { format!("; and {} more", count - NAMED_MAX) } else { String::new() };
+            let named = near
+                .get(..count.min(NAMED_MAX))
+                .unwrap_or_default()
+                .join("; ");
+            let more = if count > NAMED_MAX {
+                format!("; and {} more", count - NAMED_MAX)
+            } else {
+                String::new()
+            };
             let finding = Finding::warn("limits", format_args!("nearly used up: {named}{more}"));
             vec![finding.hint("delete what is not needed, or raise the keys in [limits]")]
         }

@@ -26,7 +26,12 @@ pub fn check(snapshot: &Snapshot, unreadable: &[String], master: &VaultKey) -> V
         );
     }
     findings.push(opened(snapshot, master));
-    findings.extend(snapshot.apps.values().map(|app| app_is_complete(snapshot, app, master)));
+    findings.extend(
+        snapshot
+            .apps
+            .values()
+            .map(|app| app_is_complete(snapshot, app, master)),
+    );
     findings
 }
 
@@ -37,7 +42,9 @@ fn opened(snapshot: &Snapshot, master: &VaultKey) -> Finding {
             continue;
         }
         let scope = part.scope();
-        let data_key = snapshot.data_key(scope).map(|sealed| VaultKey::open_under(master, scope, sealed));
+        let data_key = snapshot
+            .data_key(scope)
+            .map(|sealed| VaultKey::open_under(master, scope, sealed));
         match data_key {
             Some(Ok(key)) => match part.open_secrets(&key) {
                 Ok(secrets) => count += secrets.len(),
@@ -47,7 +54,10 @@ fn opened(snapshot: &Snapshot, master: &VaultKey) -> Finding {
         }
     }
     if closed.is_empty() {
-        return Finding::ok("master key", format_args!("opens all {count} stored secrets"));
+        return Finding::ok(
+            "master key",
+            format_args!("opens all {count} stored secrets"),
+        );
     }
     let names: Vec<String> = closed.into_iter().collect();
     Finding::fail("master key", format_args!("does not open the secrets of {}", names.join(", ")))
@@ -73,19 +83,33 @@ fn parts(snapshot: &Snapshot) -> Vec<Part> {
     parts
 }
 
-fn app_is_complete(snapshot: &Snapshot, app: &ackline_shared::model::App, master: &VaultKey) -> Finding {
+fn app_is_complete(
+    snapshot: &Snapshot,
+    app: &ackline_shared::model::App,
+    master: &VaultKey,
+) -> Finding {
     let check = format!("app {}", app.id);
-    let filled =
-        |field| snapshot.open(master, app.scope(), field).is_ok_and(|secret| !secret.expose().is_empty());
+    let filled = |field| {
+        snapshot
+            .open(master, app.scope(), field)
+            .is_ok_and(|secret| !secret.expose().is_empty())
+    };
     let secrets = app.secrets.iter().filter(|field| filled(field)).count();
-    let again = format!("put it into the file under [[apps]] id = \"{}\" and run `ackline apply`", app.id);
+    let again = format!(
+        "put it into the file under [[apps]] id = \"{}\" and run `ackline apply`",
+        app.id
+    );
     if secrets == 0 {
         return Finding::fail(check, "has no app secret, so every webhook is refused")
             .hint("copy it from Meta's App Dashboard: App settings, Basic, App secret")
             .hint(again);
     }
     if !filled(&app.verify_token) {
-        return Finding::fail(check, "has no verify token, so Meta cannot register the webhook").hint(again);
+        return Finding::fail(
+            check,
+            "has no verify token, so Meta cannot register the webhook",
+        )
+        .hint(again);
     }
     Finding::ok(
         check,
@@ -111,12 +135,22 @@ mod tests {
             let scope = part.scope().to_owned();
             let key = keys.entry(scope.clone()).or_insert_with(VaultKey::generate);
             let sealed = serde_json::to_vec(&key.seal_under(master, &scope)).unwrap();
-            snapshot.fold(&subjects::config_key::data_key(&scope), Some(&sealed)).unwrap();
-            snapshot.fold(&part.key(), Some(&part.clone().seal(key, None).unwrap())).unwrap();
+            snapshot
+                .fold(&subjects::config_key::data_key(&scope), Some(&sealed))
+                .unwrap();
+            snapshot
+                .fold(&part.key(), Some(&part.clone().seal(key, None).unwrap()))
+                .unwrap();
         }
         // The same parts against an empty store plan as many writes, so none of them is left out above.
-        let plan =
-            plan::plan(parts.clone(), &stored::Stored::default(), master, &Owns::default(), false).unwrap();
+        let plan = plan::plan(
+            parts.clone(),
+            &stored::Stored::default(),
+            master,
+            &Owns::default(),
+            false,
+        )
+        .unwrap();
         assert!(plan.changes.len() > parts.len());
         snapshot
     }
@@ -126,11 +160,20 @@ mod tests {
         let master = VaultKey::generate();
         let snapshot = snapshot(&master);
         let findings = check(&snapshot, &[], &master);
-        assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
+        assert!(
+            findings.iter().all(|finding| finding.level == Level::Ok),
+            "{findings:?}"
+        );
         assert!(findings[0].message.contains("all 10 "), "{findings:?}");
-        assert!(findings[1].message.ends_with("/webhooks/meta/main"), "{findings:?}");
+        assert!(
+            findings[1].message.ends_with("/webhooks/meta/main"),
+            "{findings:?}"
+        );
         let findings = check(&snapshot, &[], &VaultKey::generate());
-        assert!(findings.iter().all(|finding| finding.level == Level::Fail), "{findings:?}");
+        assert!(
+            findings.iter().all(|finding| finding.level == Level::Fail),
+            "{findings:?}"
+        );
     }
 
     #[test]

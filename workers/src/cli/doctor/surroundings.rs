@@ -14,14 +14,25 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 const FILL_PERCENT_MAX: u64 = 80;
 
 /// Looks at the server, at this machine, and asks the programs that run on it.
-pub async fn check(client: &Client, context: &Context, settings: &Settings, http: &Http) -> Vec<Finding> {
+pub async fn check(
+    client: &Client,
+    context: &Context,
+    settings: &Settings,
+    http: &Http,
+) -> Vec<Finding> {
     let mut findings = vec![
         message_size(client.server_info().max_payload, settings.body_bytes_max),
         clock(skew_ms(client).await.map_err(|error| error.to_string())),
     ];
     findings.extend(match context.query_account().await {
-        Ok(account) => storage(account.storage, account.limits.max_storage.unwrap_or_default()),
-        Err(error) => Some(Finding::warn("storage", format_args!("JetStream does not tell: {error}"))),
+        Ok(account) => storage(
+            account.storage,
+            account.limits.max_storage.unwrap_or_default(),
+        ),
+        Err(error) => Some(Finding::warn(
+            "storage",
+            format_args!("JetStream does not tell: {error}"),
+        )),
     });
     findings.extend(disk(settings));
     for (name, address) in settings.private {
@@ -47,9 +58,10 @@ fn clock(skew: Result<i64, String>) -> Finding {
     match skew.map(clock_problem) {
         Ok(None) => Finding::ok("clock", "agrees with nats-server's"),
         Ok(Some(problem)) => Finding::warn("clock", problem),
-        Err(reason) => {
-            Finding::warn("clock", format_args!("cannot be compared with nats-server's: {reason}"))
-        }
+        Err(reason) => Finding::warn(
+            "clock",
+            format_args!("cannot be compared with nats-server's: {reason}"),
+        ),
     }
 }
 
@@ -59,7 +71,8 @@ fn storage(used: u64, most: i64) -> Option<Finding> {
     let percent = used.saturating_mul(100) / most;
     let text = format!("{percent} % of {} MiB", most >> 20);
     Some(if percent > FILL_PERCENT_MAX {
-        Finding::warn("storage", text).hint("give the account, or JetStream (max_file_store), more room")
+        Finding::warn("storage", text)
+            .hint("give the account, or JetStream (max_file_store), more room")
     } else {
         Finding::ok("storage", text)
     })
@@ -69,7 +82,10 @@ fn disk(settings: &Settings) -> Option<Finding> {
     let room = journal_room(&settings.journal_url).filter(|room| room.directory.exists())?;
     let disk = Disk::of(&room.directory)?;
     Some(match disk.problem(&room) {
-        None => Finding::ok("disk", format_args!("{} MiB free for journal.url", disk.free >> 20)),
+        None => Finding::ok(
+            "disk",
+            format_args!("{} MiB free for journal.url", disk.free >> 20),
+        ),
         Some(problem) => Finding::warn("disk", problem),
     })
 }
@@ -84,8 +100,16 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn warnings(name: &str, body: &Value) -> Vec<Finding> {
-    let warnings = body.get("warnings").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    warnings.iter().filter_map(Value::as_str).map(|warning| Finding::warn(name, warning)).collect()
+    let warnings = body
+        .get("warnings")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    warnings
+        .iter()
+        .filter_map(Value::as_str)
+        .map(|warning| Finding::warn(name, warning))
+        .collect()
 }
 
 #[cfg(test)]
@@ -101,7 +125,14 @@ mod tests {
         let levels = [Ok(0), Ok(-6000), Err("no answer".to_owned())].map(|skew| clock(skew).level);
         assert_eq!(levels, [Level::Ok, Level::Warn, Level::Warn]);
         assert_eq!(storage(81, 100).unwrap().level, Level::Warn);
-        assert_eq!((storage(80, 100).unwrap().level, storage(9, -1), storage(9, 0)), (Level::Ok, None, None));
+        assert_eq!(
+            (
+                storage(80, 100).unwrap().level,
+                storage(9, -1),
+                storage(9, 0)
+            ),
+            (Level::Ok, None, None)
+        );
         let told = warnings("edge", &json!({"ready": true, "warnings": ["no room", 7]}));
         assert_eq!(told, [Finding::warn("edge", "no room")]);
         assert!(warnings("edge", &Value::Null).is_empty());

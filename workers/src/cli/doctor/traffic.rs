@@ -28,25 +28,34 @@ pub async fn check(context: &Context, snapshot: &Snapshot, now_ms: u64) -> Vec<F
     // A missing stream is told by another check.
     if let Ok(updates) = context.get_stream(subjects::UPDATES).await {
         findings.extend(webhooks(&updates, snapshot, now_ms).await);
-        findings.push(unrouted(count(&updates, &subjects::updates_of(&TenantId::unrouted())).await));
+        findings.push(unrouted(
+            count(&updates, &subjects::updates_of(&TenantId::unrouted())).await,
+        ));
     }
     findings.extend(dead_letters(context, now_ms).await);
     findings
 }
 
 async fn webhooks(updates: &Stream, snapshot: &Snapshot, now_ms: u64) -> Vec<Finding> {
-    let mut tenants: BTreeSet<TenantId> =
-        snapshot.phones.values().map(|phone| phone.tenant.clone()).collect();
+    let mut tenants: BTreeSet<TenantId> = snapshot
+        .phones
+        .values()
+        .map(|phone| phone.tenant.clone())
+        .collect();
     tenants.insert(TenantId::unrouted());
     let mut latest: BTreeMap<AppId, u64> = BTreeMap::new();
     let mut early_ms = 0;
     for tenant in &tenants {
-        match updates.get_last_raw_message_by_subject(&subjects::updates_of(tenant)).await {
+        match updates
+            .get_last_raw_message_by_subject(&subjects::updates_of(tenant))
+            .await
+        {
             Ok(message) => {
                 let header = |name: &str| message.headers.get(name).map(|value| value.as_str());
                 let app = header(header::APP).and_then(|text| AppId::new(text).ok());
                 let received = header(header::RECEIVED).and_then(|text| text.parse::<u64>().ok());
-                early_ms = early_ms.max(received.map_or(0, |received| early(&message.payload, received)));
+                early_ms =
+                    early_ms.max(received.map_or(0, |received| early(&message.payload, received)));
                 if let (Some(app), Some(received)) = (app, received) {
                     let known = latest.entry(app).or_default();
                     *known = received.max(*known);
@@ -54,11 +63,17 @@ async fn webhooks(updates: &Stream, snapshot: &Snapshot, now_ms: u64) -> Vec<Fin
             }
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
             Err(error) => {
-                return vec![Finding::warn("webhooks", format_args!("cannot be looked up: {error}"))];
+                return vec![Finding::warn(
+                    "webhooks",
+                    format_args!("cannot be looked up: {error}"),
+                )];
             }
         }
     }
-    let webhooks = snapshot.apps.keys().map(|app| last_webhook(app, latest.get(app).copied(), now_ms));
+    let webhooks = snapshot
+        .apps
+        .keys()
+        .map(|app| last_webhook(app, latest.get(app).copied(), now_ms));
     webhooks.chain(metas_clock(early_ms)).collect()
 }
 
@@ -107,15 +122,22 @@ fn age(ms: u64) -> String {
 
 async fn count(stream: &Stream, filter: &str) -> Result<u64, String> {
     let listing = async {
-        let subjects = stream.info_with_subjects(filter).await.map_err(|error| error.to_string())?;
+        let subjects = stream
+            .info_with_subjects(filter)
+            .await
+            .map_err(|error| error.to_string())?;
         subjects
             .try_fold(0_u64, |sum, (_, count)| {
-                std::future::ready(Ok(sum.saturating_add(u64::try_from(count).unwrap_or(u64::MAX))))
+                std::future::ready(Ok(
+                    sum.saturating_add(u64::try_from(count).unwrap_or(u64::MAX))
+                ))
             })
             .await
             .map_err(|error| error.to_string())
     };
-    timeout(LIST_WAIT, listing).await.map_err(|_| "no answer in time".to_owned())?
+    timeout(LIST_WAIT, listing)
+        .await
+        .map_err(|_| "no answer in time".to_owned())?
 }
 
 fn unrouted(count: Result<u64, String>) -> Finding {
@@ -130,7 +152,9 @@ fn unrouted(count: Result<u64, String>) -> Finding {
 
 /// Counts the open ones, each looked at once; nothing is told where nothing is set up.
 async fn dead_letters(context: &Context, now_ms: u64) -> Option<Finding> {
-    let replays = stored::open(context, subjects::BUCKET_REPLAYS).await.ok()??;
+    let replays = stored::open(context, subjects::BUCKET_REPLAYS)
+        .await
+        .ok()??;
     let mut letters = OpenLetters::new(context.clone(), replays);
     Some(match timeout(COUNT_WAIT, letters.look()).await {
         Ok(Ok(())) => given_up(&letters.open(now_ms)),
@@ -140,7 +164,11 @@ async fn dead_letters(context: &Context, now_ms: u64) -> Option<Finding> {
 }
 
 fn given_up(open: &[OpenDead]) -> Finding {
-    let some: Vec<String> = open.iter().filter(|dead| dead.open > 0).map(in_words).collect();
+    let some: Vec<String> = open
+        .iter()
+        .filter(|dead| dead.open > 0)
+        .map(in_words)
+        .collect();
     if some.is_empty() {
         return Finding::ok("dead letters", "none is open");
     }
@@ -168,9 +196,13 @@ mod tests {
 
     #[test]
     fn what_was_received_before_it_happened_says_that_our_clock_is_behind() {
-        let message = r#"{"entry":[{"changes":[{"value":{"messages":[{"timestamp":"1763784000"}]}}]}]}"#;
+        let message =
+            r#"{"entry":[{"changes":[{"value":{"messages":[{"timestamp":"1763784000"}]}}]}]}"#;
         let early = |received: u64| early(message.as_bytes(), received);
-        assert_eq!((early(1_763_784_009_000), early(1_763_783_940_000)), (0, 60_000));
+        assert_eq!(
+            (early(1_763_784_009_000), early(1_763_783_940_000)),
+            (0, 60_000)
+        );
         assert_eq!(super::early(b"{", 5), 0);
         assert!(metas_clock(5000).is_none());
         assert!(metas_clock(60_000).unwrap().message.contains("60 s before"));
@@ -180,10 +212,17 @@ mod tests {
     fn silence_and_leftovers_come_with_a_way_on() {
         let app = AppId::new("main").unwrap();
         assert_eq!(last_webhook(&app, None, 0).hints.len(), 2);
-        assert!(last_webhook(&app, Some(1_000), 61_000).message.contains("60 s ago"));
+        assert!(
+            last_webhook(&app, Some(1_000), 61_000)
+                .message
+                .contains("60 s ago")
+        );
         assert_eq!(unrouted(Ok(0)).level, Level::Ok);
         assert_eq!(unrouted(Ok(3)).level, Level::Warn);
-        let flows = OpenDead { pool: "flows".to_owned(), ..OpenDead::default() };
+        let flows = OpenDead {
+            pool: "flows".to_owned(),
+            ..OpenDead::default()
+        };
         let relay = OpenDead {
             pool: "relay".to_owned(),
             open: 12,

@@ -23,7 +23,11 @@ pub(super) struct Merge<T> {
 
 impl<T> Merge<T> {
     pub(super) fn new() -> Self {
-        Self { held: BTreeMap::new(), count: 0, behind: HashMap::new() }
+        Self {
+            held: BTreeMap::new(),
+            count: 0,
+            behind: HashMap::new(),
+        }
     }
 
     /// Holds an item of this time.
@@ -76,8 +80,14 @@ mod tests {
         merge.put(20, "told", now);
         merge.put(10, "earlier", now + HOLD / 2);
         merge.put(15, "stored", now + HOLD / 2);
-        assert!(drain(&mut merge, now + HOLD).is_empty(), "the first of them came last");
-        assert_eq!(drain(&mut merge, now + HOLD * 2), ["earlier", "stored", "told"]);
+        assert!(
+            drain(&mut merge, now + HOLD).is_empty(),
+            "the first of them came last"
+        );
+        assert_eq!(
+            drain(&mut merge, now + HOLD * 2),
+            ["earlier", "stored", "told"]
+        );
         assert_eq!(merge.due(), None);
     }
 

@@ -19,7 +19,10 @@ const KEYS: &str = "arrows select  tab tenants  s sort  p pause  +/- jobs  ? hel
 impl Widget for View<'_> {
     fn render(self, area: Rect, buffer: &mut Buffer) {
         let screen = self.0;
-        let pools = u16::try_from(screen.pools.len()).unwrap_or(u16::MAX).saturating_add(1).clamp(2, 8);
+        let pools = u16::try_from(screen.pools.len())
+            .unwrap_or(u16::MAX)
+            .saturating_add(1)
+            .clamp(2, 8);
         let notices = notices(screen);
         let words = words(screen);
         let [header, table, told, tenants, keys] = Layout::vertical([
@@ -32,7 +35,9 @@ impl Widget for View<'_> {
         .areas(area);
         draw_header(screen, &notices, header, buffer);
         draw_pools(screen, table, buffer);
-        Paragraph::new(words).wrap(Wrap { trim: false }).render(told, buffer);
+        Paragraph::new(words)
+            .wrap(Wrap { trim: false })
+            .render(told, buffer);
         draw_tenants(screen, tenants, buffer);
         match &screen.message {
             Some(message) => Line::styled(message.as_str(), screen.heading()).render(keys, buffer),
@@ -46,7 +51,11 @@ impl Widget for View<'_> {
 
 impl Screen {
     fn dim(&self) -> Style {
-        if self.colour { Style::new().fg(Color::DarkGray) } else { Style::new() }
+        if self.colour {
+            Style::new().fg(Color::DarkGray)
+        } else {
+            Style::new()
+        }
     }
 
     fn heading(&self) -> Style {
@@ -63,27 +72,47 @@ impl Screen {
             | Condition::TenantNoisy
             | Condition::WorkersTooFew => Color::Red,
         };
-        if self.colour { Style::new().fg(colour) } else { Style::new() }
+        if self.colour {
+            Style::new().fg(colour)
+        } else {
+            Style::new()
+        }
     }
 }
 
 /// What no pool's lag shows, pool by pool.
 fn notices(screen: &Screen) -> String {
     let of_pool = |pool: &PoolSum| Some(format!("{}: {}", pool.pool, aside_counts(pool)?));
-    screen.pools.iter().filter_map(of_pool).collect::<Vec<_>>().join("   ")
+    screen
+        .pools
+        .iter()
+        .filter_map(of_pool)
+        .collect::<Vec<_>>()
+        .join("   ")
 }
 
 /// How many rows the lines take when the long ones are broken; a word more or less does not matter.
 fn height(lines: &[Line<'_>], width: u16) -> u16 {
     let rows = |line: &Line<'_>| line.width().div_ceil(usize::from(width.max(1))).max(1);
-    u16::try_from(lines.iter().map(rows).sum::<usize>()).unwrap_or(u16::MAX).min(WORDS_ROWS_MAX)
+    u16::try_from(lines.iter().map(rows).sum::<usize>())
+        .unwrap_or(u16::MAX)
+        .min(WORDS_ROWS_MAX)
 }
 
 fn draw_header(screen: &Screen, notices: &str, area: Rect, buffer: &mut Buffer) {
     let sum = |of: fn(&PoolSum) -> f64| rate(screen.pools.iter().map(of).sum());
     let lag: u64 = screen.pools.iter().map(PoolSum::lag_messages).sum();
-    let oldest = screen.pools.iter().map(PoolSum::lag).max().unwrap_or_default();
-    let healthy = screen.pools.iter().filter(|pool| pool.diagnosis().condition == Condition::Healthy).count();
+    let oldest = screen
+        .pools
+        .iter()
+        .map(PoolSum::lag)
+        .max()
+        .unwrap_or_default();
+    let healthy = screen
+        .pools
+        .iter()
+        .filter(|pool| pool.diagnosis().condition == Condition::Healthy)
+        .count();
     let totals = format!(
         "ackline  {} process{}   in {}/s   out {}/s   lag {} ({})   {healthy}/{} pools healthy",
         screen.instances,
@@ -94,8 +123,15 @@ fn draw_header(screen: &Screen, notices: &str, area: Rect, buffer: &mut Buffer) 
         age(oldest),
         screen.pools.len(),
     );
-    let style = if screen.colour { screen.heading().fg(Color::Yellow) } else { screen.heading() };
-    let lines = vec![Line::styled(totals, screen.heading()), Line::styled(notices, style)];
+    let style = if screen.colour {
+        screen.heading().fg(Color::Yellow)
+    } else {
+        screen.heading()
+    };
+    let lines = vec![
+        Line::styled(totals, screen.heading()),
+        Line::styled(notices, style),
+    ];
     Paragraph::new(lines).render(area, buffer);
 }
 
@@ -104,7 +140,11 @@ fn draw_header(screen: &Screen, notices: &str, area: Rect, buffer: &mut Buffer) 
 fn webhooks(pools: &[PoolSum]) -> f64 {
     let most = |of: fn(&PoolSum) -> f64| pools.iter().map(of).fold(0.0, f64::max);
     let webhooks = most(|pool| pool.rates.webhooks);
-    if webhooks > 0.0 { webhooks } else { most(|pool| pool.rates.read) }
+    if webhooks > 0.0 {
+        webhooks
+    } else {
+        most(|pool| pool.rates.read)
+    }
 }
 
 /// A column: its title, its width, and what it shows.
@@ -122,7 +162,9 @@ const COLUMNS: [Column; 11] = [
     ("IN/S", 6, |_, pool| rate(pool.rates.read)),
     ("LINES", 6, |_, pool| count(pool.lines.total())),
     ("P50", 6, |_, pool| time(pool.service.quantile_ms(0.5))),
-    ("WANT", 4, |screen, pool| pool.wanted(&screen.targets).to_string()),
+    ("WANT", 4, |screen, pool| {
+        pool.wanted(&screen.targets).to_string()
+    }),
 ];
 const NAME_WIDTH: u16 = 8;
 const VERDICT_WIDTH: u16 = 15;
@@ -138,7 +180,9 @@ const STATE_WIDTH: u16 = 18;
 const DOWNSTREAMS_MAX: usize = 3;
 
 fn draw_pools(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let mut left = area.width.saturating_sub(NAME_WIDTH + VERDICT_WIDTH + 2 + BARS_WIDTH_MIN);
+    let mut left = area
+        .width
+        .saturating_sub(NAME_WIDTH + VERDICT_WIDTH + 2 + BARS_WIDTH_MIN);
     let columns: Vec<&Column> = COLUMNS
         .iter()
         .take_while(|(_, width, _)| {
@@ -148,17 +192,30 @@ fn draw_pools(screen: &Screen, area: Rect, buffer: &mut Buffer) {
         })
         .collect();
     let bars_width = (left + BARS_WIDTH_MIN).min(BARS_WIDTH_MAX);
-    let mut widths = vec![Constraint::Length(NAME_WIDTH), Constraint::Length(VERDICT_WIDTH)];
-    widths.extend(columns.iter().map(|(_, width, _)| Constraint::Length(*width)));
+    let mut widths = vec![
+        Constraint::Length(NAME_WIDTH),
+        Constraint::Length(VERDICT_WIDTH),
+    ];
+    widths.extend(
+        columns
+            .iter()
+            .map(|(_, width, _)| Constraint::Length(*width)),
+    );
     widths.push(Constraint::Length(bars_width));
     let right = |text: String| Line::from(text).right_aligned();
     let mut titles = vec![Line::from("POOL"), Line::from("VERDICT")];
-    titles.extend(columns.iter().map(|(title, _, _)| right((*title).to_owned())));
+    titles.extend(
+        columns
+            .iter()
+            .map(|(title, _, _)| right((*title).to_owned())),
+    );
     titles.push(Line::from("LAST MINUTE"));
     let row = |pool: &PoolSum| {
         let condition = pool.diagnosis().condition;
-        let mut cells =
-            vec![Line::from(pool.pool.as_str()), Line::styled(verdict(condition), screen.of(condition))];
+        let mut cells = vec![
+            Line::from(pool.pool.as_str()),
+            Line::styled(verdict(condition), screen.of(condition)),
+        ];
         cells.extend(columns.iter().map(|(_, _, show)| right(show(screen, pool))));
         cells.push(Line::from(bars(&pool.history, usize::from(bars_width))));
         Row::new(cells)
@@ -166,9 +223,15 @@ fn draw_pools(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     let table = Table::new(screen.pools.iter().map(row), widths)
         .header(Row::new(titles).style(screen.heading()))
         .row_highlight_style(highlight(screen.focus == Focus::Pools));
-    let selected =
-        screen.selected_pool().and_then(|selected| screen.pools.iter().position(|pool| pool == selected));
-    StatefulWidget::render(table, area, buffer, &mut TableState::default().with_selected(selected));
+    let selected = screen
+        .selected_pool()
+        .and_then(|selected| screen.pools.iter().position(|pool| pool == selected));
+    StatefulWidget::render(
+        table,
+        area,
+        buffer,
+        &mut TableState::default().with_selected(selected),
+    );
 }
 
 fn verdict(condition: Condition) -> String {
@@ -177,7 +240,11 @@ fn verdict(condition: Condition) -> String {
 
 /// Whoever has the arrows is reversed, whoever was selected before is underlined: both work without colour.
 fn highlight(has_focus: bool) -> Style {
-    Style::new().add_modifier(if has_focus { Modifier::REVERSED } else { Modifier::UNDERLINED })
+    Style::new().add_modifier(if has_focus {
+        Modifier::REVERSED
+    } else {
+        Modifier::UNDERLINED
+    })
 }
 
 fn words(screen: &Screen) -> Vec<Line<'static>> {
@@ -216,7 +283,14 @@ fn words(screen: &Screen) -> Vec<Line<'static>> {
             Span::styled(format!("{}: ", pool.pool), screen.heading()),
             Span::styled(diagnosis.words, screen.of(diagnosis.condition)),
         ]),
-        Line::from(format!("lanes: {}", if lanes.is_empty() { "-".to_owned() } else { lanes.join("  ") })),
+        Line::from(format!(
+            "lanes: {}",
+            if lanes.is_empty() {
+                "-".to_owned()
+            } else {
+                lanes.join("  ")
+            }
+        )),
         Line::from(owners),
     ];
     lines.extend(pool.stuck.iter().take(STUCK_ROWS).map(|stuck| {
@@ -250,17 +324,23 @@ fn words(screen: &Screen) -> Vec<Line<'static>> {
         )));
     }
     for name in pool.slow.iter().take(DOWNSTREAMS_MAX) {
-        lines.push(Line::from(format!("slow: {name}, half of its last requests timed out")));
+        lines.push(Line::from(format!(
+            "slow: {name}, half of its last requests timed out"
+        )));
     }
     lines
 }
 
 fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let Some(pool) = screen.selected_pool() else { return };
+    let Some(pool) = screen.selected_pool() else {
+        return;
+    };
     let right = |text: String| Line::from(text).right_aligned();
     let mut titles = vec![Line::from(format!("TENANT (by {})", screen.order.as_str()))];
-    titles
-        .extend(["IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DLQ/H"].map(|title| right(title.to_owned())));
+    titles.extend(
+        ["IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DLQ/H"]
+            .map(|title| right(title.to_owned())),
+    );
     titles.push(Line::from("STATE"));
     let rows = pool.tenants.iter().map(|tenant| {
         Row::new([
@@ -273,7 +353,11 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
             right(count(tenant.dead_hour)),
             Line::styled(
                 state(tenant.turned.as_ref(), tenant.drain.as_ref()),
-                if tenant.is_held() { screen.of(Condition::Paused) } else { Style::new() },
+                if tenant.is_held() {
+                    screen.of(Condition::Paused)
+                } else {
+                    Style::new()
+                },
             ),
         ])
     });
@@ -287,13 +371,22 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
         Constraint::Length(6),
         Constraint::Length(STATE_WIDTH),
     ];
-    let area = Rect { y: area.y + area.height.min(1), height: area.height.saturating_sub(1), ..area };
+    let area = Rect {
+        y: area.y + area.height.min(1),
+        height: area.height.saturating_sub(1),
+        ..area
+    };
     let has_focus = screen.focus == Focus::Tenants;
     let table = Table::new(rows, widths)
         .header(Row::new(titles).style(screen.heading()))
         .row_highlight_style(highlight(true));
     let selected = has_focus.then(|| screen.selected_tenant());
-    StatefulWidget::render(table, area, buffer, &mut TableState::default().with_selected(selected));
+    StatefulWidget::render(
+        table,
+        area,
+        buffer,
+        &mut TableState::default().with_selected(selected),
+    );
 }
 
 const HELP: [&str; 16] = [
@@ -316,11 +409,20 @@ const HELP: [&str; 16] = [
 ];
 
 fn draw_help(area: Rect, buffer: &mut Buffer) {
-    let height = u16::try_from(HELP.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height);
+    let height = u16::try_from(HELP.len())
+        .unwrap_or(u16::MAX)
+        .saturating_add(2)
+        .min(area.height);
     let width = 66.min(area.width);
-    let place =
-        Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
+    let place = Rect {
+        x: area.x + (area.width - width) / 2,
+        y: area.y + (area.height - height) / 2,
+        width,
+        height,
+    };
     Clear.render(place, buffer);
     let block = ratatui::widgets::Block::bordered().title(" keys ");
-    Paragraph::new(HELP.map(Line::from).to_vec()).block(block).render(place, buffer);
+    Paragraph::new(HELP.map(Line::from).to_vec())
+        .block(block)
+        .render(place, buffer);
 }

@@ -102,14 +102,17 @@ impl Screen {
             Order::Usual => {}
             Order::Rate => {
                 pools.sort_by(|one, two| two.rates.read.total_cmp(&one.rates.read));
-                pools
-                    .iter_mut()
-                    .for_each(|pool| pool.tenants.sort_by(|one, two| two.rate.total_cmp(&one.rate)));
+                pools.iter_mut().for_each(|pool| {
+                    pool.tenants
+                        .sort_by(|one, two| two.rate.total_cmp(&one.rate))
+                });
             }
             Order::Waiting => {
                 pools.sort_by_key(|pool| std::cmp::Reverse(pool.unfinished()));
                 let waiting = |tenant: &TenantStatus| std::cmp::Reverse(tenant.unfinished());
-                pools.iter_mut().for_each(|pool| pool.tenants.sort_by_key(waiting));
+                pools
+                    .iter_mut()
+                    .for_each(|pool| pool.tenants.sort_by_key(waiting));
             }
         }
         (self.instances, self.pools) = (instances, pools);
@@ -126,7 +129,10 @@ impl Screen {
     /// The row of the selected tenant among the pool's.
     pub fn selected_tenant(&self) -> usize {
         let tenants = self.selected_pool().map_or(&[][..], |pool| &pool.tenants);
-        tenants.iter().position(|tenant| Some(&tenant.tenant) == self.tenant.as_ref()).unwrap_or_default()
+        tenants
+            .iter()
+            .position(|tenant| Some(&tenant.tenant) == self.tenant.as_ref())
+            .unwrap_or_default()
     }
 
     /// Does what a key asks for.
@@ -134,7 +140,11 @@ impl Screen {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         self.message = None;
         if let Some(turn) = self.asked.take() {
-            return if key.code == KeyCode::Char('y') { Action::Turn(turn) } else { Action::Stay };
+            return if key.code == KeyCode::Char('y') {
+                Action::Turn(turn)
+            } else {
+                Action::Stay
+            };
         }
         match key.code {
             KeyCode::Char('c') if control => return Action::Quit,
@@ -162,10 +172,10 @@ impl Screen {
 
     fn ask_to_pause(&mut self) {
         if let Some(turn) = self.turn_of(Way::Pause) {
-            let what = turn
-                .tenant
-                .as_ref()
-                .map_or_else(|| turn.pool.to_string(), |tenant| format!("{tenant} in {}", turn.pool));
+            let what = turn.tenant.as_ref().map_or_else(
+                || turn.pool.to_string(),
+                |tenant| format!("{tenant} in {}", turn.pool),
+            );
             self.message = Some(format!("pause {what}, or let it go on? y for yes"));
             self.asked = Some(turn);
         }
@@ -176,9 +186,13 @@ impl Screen {
         let now = match self.focus {
             Focus::Tenants => self.tenant_jobs,
             Focus::Pools => {
-                let each =
-                    |pool: &PoolSum| pool.concurrency / u64::try_from(pool.working().max(1)).unwrap_or(1);
-                self.selected_pool().map(each).and_then(|jobs| u32::try_from(jobs).ok()).unwrap_or_default()
+                let each = |pool: &PoolSum| {
+                    pool.concurrency / u64::try_from(pool.working().max(1)).unwrap_or(1)
+                };
+                self.selected_pool()
+                    .map(each)
+                    .and_then(|jobs| u32::try_from(jobs).ok())
+                    .unwrap_or_default()
             }
         };
         let step = i64::from((now / 10).max(1)) * by;
@@ -186,7 +200,8 @@ impl Screen {
         if self.focus == Focus::Tenants {
             self.tenant_jobs = jobs;
         }
-        self.turn_of(Way::Jobs(jobs)).map_or(Action::Stay, Action::Turn)
+        self.turn_of(Way::Jobs(jobs))
+            .map_or(Action::Stay, Action::Turn)
     }
 
     fn turn_of(&self, way: Way) -> Option<Turn> {
@@ -195,7 +210,11 @@ impl Screen {
             Focus::Pools => None,
             Focus::Tenants => Some(pool.tenants.get(self.selected_tenant())?.tenant.clone()),
         };
-        Some(Turn { pool: pool.pool, tenant, way })
+        Some(Turn {
+            pool: pool.pool,
+            tenant,
+            way,
+        })
     }
 
     fn other_focus(&self) -> Focus {
@@ -208,7 +227,11 @@ impl Screen {
     fn go(&mut self, by: isize) {
         match self.focus {
             Focus::Pools => {
-                let at = self.pools.iter().position(|pool| Some(pool.pool) == self.pool).unwrap_or_default();
+                let at = self
+                    .pools
+                    .iter()
+                    .position(|pool| Some(pool.pool) == self.pool)
+                    .unwrap_or_default();
                 let next = self.pools.get(moved(at, by, self.pools.len()));
                 self.pool = next.map(|pool| pool.pool).or(self.pool);
                 self.tenant = None;
@@ -216,7 +239,9 @@ impl Screen {
             Focus::Tenants => {
                 let at = self.selected_tenant();
                 let tenants = self.selected_pool().map_or(&[][..], |pool| &pool.tenants);
-                self.tenant = tenants.get(moved(at, by, tenants.len())).map(|tenant| tenant.tenant.clone());
+                self.tenant = tenants
+                    .get(moved(at, by, tenants.len()))
+                    .map(|tenant| tenant.tenant.clone());
             }
         }
     }

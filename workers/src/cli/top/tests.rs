@@ -21,7 +21,11 @@ use std::path::Path;
 use tokio::time::Instant;
 
 fn tenant(name: &str, rate: f64, load: Load) -> TenantStatus {
-    TenantStatus { rate, load, ..TenantStatus::of(TenantId::new(name).unwrap()) }
+    TenantStatus {
+        rate,
+        load,
+        ..TenantStatus::of(TenantId::new(name).unwrap())
+    }
 }
 
 fn pools() -> Vec<PoolSum> {
@@ -32,31 +36,92 @@ fn pools() -> Vec<PoolSum> {
     flows.load.running = 3;
     flows.history = (0..60).map(|n| 100 + (n % 7) * 10).collect();
     flows.service.record(Duration::from_millis(12));
-    flows.tenants = vec![tenant("acme", 100.0, Load { running: 3, ..Load::default() })];
+    flows.tenants = vec![tenant(
+        "acme",
+        100.0,
+        Load {
+            running: 3,
+            ..Load::default()
+        },
+    )];
     let mut relay = status(Pool::Relay, 0..4);
-    relay.load = Load { queued: 90, running: 8, waiting: 2 };
+    relay.load = Load {
+        queued: 90,
+        running: 8,
+        waiting: 2,
+    };
     relay.rates.finished = 64.2;
     relay.rates.read = 64.0;
     relay.rates.webhooks = 64.0;
     relay.lanes = vec![
-        LaneLag { lane: "msg".into(), unread: 12_000, in_work: 100, oldest_ms: 42_000, partition: Some(1) },
-        LaneLag { lane: "sts".into(), unread: 10, in_work: 0, oldest_ms: 900, partition: Some(2) },
+        LaneLag {
+            lane: "msg".into(),
+            unread: 12_000,
+            in_work: 100,
+            oldest_ms: 42_000,
+            partition: Some(1),
+        },
+        LaneLag {
+            lane: "sts".into(),
+            unread: 10,
+            in_work: 0,
+            oldest_ms: 900,
+            partition: Some(2),
+        },
     ];
     relay.service.record(Duration::from_millis(1100));
     relay.history = (0..60).collect();
     relay.tenants = vec![
-        tenant("acme", 10.0, Load { queued: 30, running: 3, waiting: 2 }),
-        tenant("globex", 30.0, Load { queued: 31, running: 3, waiting: 0 }),
-        tenant("initech", 24.0, Load { queued: 29, running: 2, waiting: 0 }),
+        tenant(
+            "acme",
+            10.0,
+            Load {
+                queued: 30,
+                running: 3,
+                waiting: 2,
+            },
+        ),
+        tenant(
+            "globex",
+            30.0,
+            Load {
+                queued: 31,
+                running: 3,
+                waiting: 0,
+            },
+        ),
+        tenant(
+            "initech",
+            24.0,
+            Load {
+                queued: 29,
+                running: 2,
+                waiting: 0,
+            },
+        ),
     ];
-    let paused = PoolStatus { paused: true, ..status(Pool::Crm, 0..4) };
+    let paused = PoolStatus {
+        paused: true,
+        ..status(Pool::Crm, 0..4)
+    };
     let mut fleet = Fleet::default();
-    fleet.hear(snapshot("one", 1, vec![flows, relay, paused]), Instant::now());
+    fleet.hear(
+        snapshot("one", 1, vec![flows, relay, paused]),
+        Instant::now(),
+    );
     fleet.pools()
 }
 
 fn screen(colour: bool) -> Screen {
-    let mut screen = Screen::new(Targets { drain: Duration::from_secs(30), min: 1, max: 16 }, 16, colour);
+    let mut screen = Screen::new(
+        Targets {
+            drain: Duration::from_secs(30),
+            min: 1,
+            max: 16,
+        },
+        16,
+        colour,
+    );
     screen.update(1, pools());
     screen
 }
@@ -73,7 +138,9 @@ fn press(screen: &mut Screen, keys: &[KeyCode]) -> Action {
 
 fn draw(screen: &Screen, width: u16, height: u16) -> Terminal<TestBackend> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| frame.render_widget(View(screen), frame.area())).unwrap();
+    terminal
+        .draw(|frame| frame.render_widget(View(screen), frame.area()))
+        .unwrap();
     terminal
 }
 
@@ -82,13 +149,18 @@ fn a_small_terminal_shows_pools_words_and_tenants() {
     let mut screen = screen(true);
     press(&mut screen, &[KeyCode::Down]);
     for (width, height) in [(80, 24), (120, 24)] {
-        assert_golden(&format!("{width}x{height}.txt"), &print(&screen, Rect::new(0, 0, width, height)));
+        assert_golden(
+            &format!("{width}x{height}.txt"),
+            &print(&screen, Rect::new(0, 0, width, height)),
+        );
     }
 }
 
 /// Compares with what is kept; `ACKLINE_UPDATE_GOLDEN=1` keeps what is drawn.
 fn assert_golden(name: &str, drawn: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/top/golden").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/cli/top/golden")
+        .join(name);
     if std::env::var_os("ACKLINE_UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, drawn).unwrap();
     }
@@ -98,25 +170,58 @@ fn assert_golden(name: &str, drawn: &str) {
 #[test]
 fn what_lag_does_not_show_is_on_the_screen() {
     let mut relay = status(Pool::Relay, 0..4);
-    let turned = |paused| Turned { paused, draining: !paused, ..Turned::default() };
+    let turned = |paused| Turned {
+        paused,
+        draining: !paused,
+        ..Turned::default()
+    };
     let held = |name, turned, drain| TenantStatus {
         turned: Some(turned),
         drain,
         ..tenant(name, 0.0, Load::default())
     };
     relay.tenants = vec![
-        tenant("busy", 90.0, Load { queued: 50, ..Load::default() }),
-        TenantStatus { lines: Lines { moved: 1200, parked: 4 }, ..held("acme", turned(true), None) },
-        held("globex", turned(false), Some(Drain { left: 12, is_read: true })),
+        tenant(
+            "busy",
+            90.0,
+            Load {
+                queued: 50,
+                ..Load::default()
+            },
+        ),
+        TenantStatus {
+            lines: Lines {
+                moved: 1200,
+                parked: 4,
+            },
+            ..held("acme", turned(true), None)
+        },
+        held(
+            "globex",
+            turned(false),
+            Some(Drain {
+                left: 12,
+                is_read: true,
+            }),
+        ),
     ];
     relay.tenants_held = 2;
-    relay.lines = Lines { moved: 1200, parked: 4 };
-    relay.breakers =
-        vec![OpenBreaker { downstream: "relay.acme.bot".into(), open_ms: 540_000, next_ms: 31_000 }];
+    relay.lines = Lines {
+        moved: 1200,
+        parked: 4,
+    };
+    relay.breakers = vec![OpenBreaker {
+        downstream: "relay.acme.bot".into(),
+        open_ms: 540_000,
+        next_ms: 31_000,
+    }];
     relay.breakers_open = 1;
     relay.slow = vec!["relay.acme.ai".into()];
     relay.tenants[1].dead_hour = 2;
-    let crm = PoolStatus { paused: true, ..status(Pool::Crm, 0..4) };
+    let crm = PoolStatus {
+        paused: true,
+        ..status(Pool::Crm, 0..4)
+    };
     let mut fleet = Fleet::default();
     let dead = OpenDead {
         pool: "relay".to_owned(),
@@ -131,27 +236,51 @@ fn what_lag_does_not_show_is_on_the_screen() {
     fleet.hear(told, Instant::now());
     let mut screen = screen(true);
     screen.update(1, fleet.pools());
-    let notices =
-        "relay: 1 left alone, 2 held, 1200 in lines, 4 waiting, 2 dead in the last hour   crm: paused";
+    let notices = "relay: 1 left alone, 2 held, 1200 in lines, 4 waiting, 2 dead in the last hour   crm: paused";
     let unselected = print(&screen, Rect::new(0, 0, 100, 30));
-    assert!(unselected.lines().nth(1).unwrap().starts_with(notices), "{unselected}");
+    assert!(
+        unselected.lines().nth(1).unwrap().starts_with(notices),
+        "{unselected}"
+    );
     screen.press(KeyEvent::from(KeyCode::Down));
     let shown = print(&screen, Rect::new(0, 0, 110, 30));
     assert_golden("aside.txt", &shown);
-    let rows: Vec<&str> = shown.lines().skip_while(|line| !line.starts_with("TENANT")).skip(1).collect();
-    assert!(rows[0].starts_with("acme") && rows[0].ends_with("1204      2 paused"), "{shown}");
-    assert!(rows[1].starts_with("globex") && rows[1].ends_with("draining, 12 left"), "{shown}");
-    assert!(rows[2].starts_with("busy"), "who is held comes first: {shown}");
+    let rows: Vec<&str> = shown
+        .lines()
+        .skip_while(|line| !line.starts_with("TENANT"))
+        .skip(1)
+        .collect();
+    assert!(
+        rows[0].starts_with("acme") && rows[0].ends_with("1204      2 paused"),
+        "{shown}"
+    );
+    assert!(
+        rows[1].starts_with("globex") && rows[1].ends_with("draining, 12 left"),
+        "{shown}"
+    );
+    assert!(
+        rows[2].starts_with("busy"),
+        "who is held comes first: {shown}"
+    );
 }
 
 #[test]
 fn a_webhook_counts_once_however_many_pools_read_it() {
     let header = print(&screen(false), Rect::new(0, 0, 80, 24));
-    assert!(header.starts_with("ackline  1 process   in 64.0/s   out 186/s "), "{header}");
+    assert!(
+        header.starts_with("ackline  1 process   in 64.0/s   out 186/s "),
+        "{header}"
+    );
     let mut screen = screen(false);
-    screen.pools.iter_mut().for_each(|pool| pool.rates.webhooks = 0.0);
+    screen
+        .pools
+        .iter_mut()
+        .for_each(|pool| pool.rates.webhooks = 0.0);
     let older = print(&screen, Rect::new(0, 0, 80, 24));
-    assert!(older.starts_with("ackline  1 process   in 123/s "), "{older}");
+    assert!(
+        older.starts_with("ackline  1 process   in 123/s "),
+        "{older}"
+    );
 }
 
 #[test]
@@ -172,9 +301,14 @@ fn without_colour_the_selection_is_still_seen() {
     let coloured = |screen: &Screen| {
         let terminal = draw(screen, 100, 24);
         let buffer = terminal.backend().buffer().clone();
-        let has_colour =
-            buffer.content().iter().any(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset);
-        let has_selection = buffer.content().iter().any(|cell| cell.modifier.contains(Modifier::REVERSED));
+        let has_colour = buffer
+            .content()
+            .iter()
+            .any(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset);
+        let has_selection = buffer
+            .content()
+            .iter()
+            .any(|cell| cell.modifier.contains(Modifier::REVERSED));
         (has_colour, has_selection)
     };
     assert_eq!(coloured(&screen(true)), (true, true));
@@ -184,31 +318,64 @@ fn without_colour_the_selection_is_still_seen() {
 #[test]
 fn keys_turn_the_selected_pool_or_tenant_and_pausing_needs_a_yes() {
     let mut screen = screen(true);
-    let pool = |way| Action::Turn(Turn { pool: Pool::Flows, tenant: None, way });
-    assert_eq!(press(&mut screen, &[KeyCode::Char('+')]), pool(Way::Jobs(9)));
-    assert_eq!(press(&mut screen, &[KeyCode::Char('-')]), pool(Way::Jobs(7)));
+    let pool = |way| {
+        Action::Turn(Turn {
+            pool: Pool::Flows,
+            tenant: None,
+            way,
+        })
+    };
+    assert_eq!(
+        press(&mut screen, &[KeyCode::Char('+')]),
+        pool(Way::Jobs(9))
+    );
+    assert_eq!(
+        press(&mut screen, &[KeyCode::Char('-')]),
+        pool(Way::Jobs(7))
+    );
     assert_eq!(press(&mut screen, &[KeyCode::Char('p')]), Action::Stay);
-    assert!(print(&screen, Rect::new(0, 0, 80, 24)).contains("pause flows, or let it go on? y for yes"));
+    assert!(
+        print(&screen, Rect::new(0, 0, 80, 24)).contains("pause flows, or let it go on? y for yes")
+    );
     assert_eq!(press(&mut screen, &[KeyCode::Char('n')]), Action::Stay);
     assert_eq!(press(&mut screen, &[KeyCode::Char('y')]), Action::Stay);
-    assert_eq!(press(&mut screen, &[KeyCode::Char('p'), KeyCode::Char('y')]), pool(Way::Pause));
+    assert_eq!(
+        press(&mut screen, &[KeyCode::Char('p'), KeyCode::Char('y')]),
+        pool(Way::Pause)
+    );
     let acme = Some(TenantId::new("acme").unwrap());
-    let tenant = Action::Turn(Turn { pool: Pool::Flows, tenant: acme, way: Way::Jobs(17) });
-    assert_eq!(press(&mut screen, &[KeyCode::Tab, KeyCode::Char('+')]), tenant);
+    let tenant = Action::Turn(Turn {
+        pool: Pool::Flows,
+        tenant: acme,
+        way: Way::Jobs(17),
+    });
+    assert_eq!(
+        press(&mut screen, &[KeyCode::Tab, KeyCode::Char('+')]),
+        tenant
+    );
 }
 
 #[test]
 fn keys_select_order_explain_and_quit() {
     let mut screen = screen(true);
     assert_eq!(screen.selected_pool().unwrap().pool, Pool::Flows);
-    press(&mut screen, &[KeyCode::Down, KeyCode::Down, KeyCode::Down, KeyCode::Up]);
+    press(
+        &mut screen,
+        &[KeyCode::Down, KeyCode::Down, KeyCode::Down, KeyCode::Up],
+    );
     assert_eq!(screen.selected_pool().unwrap().pool, Pool::Relay);
     press(&mut screen, &[KeyCode::Tab, KeyCode::Down]);
-    assert_eq!((screen.focus, screen.selected_tenant()), (Focus::Tenants, 1));
+    assert_eq!(
+        (screen.focus, screen.selected_tenant()),
+        (Focus::Tenants, 1)
+    );
     press(&mut screen, &[KeyCode::Char('s')]);
     let tenants = &screen.selected_pool().unwrap().tenants;
     assert_eq!(
-        tenants.iter().map(|tenant| tenant.tenant.as_str()).collect::<Vec<_>>(),
+        tenants
+            .iter()
+            .map(|tenant| tenant.tenant.as_str())
+            .collect::<Vec<_>>(),
         ["globex", "initech", "acme"]
     );
     assert_eq!(

@@ -3,7 +3,8 @@
 use crate::core::log::now_ms;
 use crate::core::settings::Concurrency;
 use crate::core::tuning::{
-    PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake, TuningStore, check_pool, check_tenant,
+    PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake, TuningStore, check_pool,
+    check_tenant,
 };
 use crate::process::watched;
 use ackline_shared::ids::TenantId;
@@ -56,8 +57,11 @@ pub async fn turn(
     let bucket = context.get_key_value(subjects::BUCKET_TUNING).await;
     let store = TuningStore::new(bucket.map_err(|error| TurnError::Closed(error.to_string()))?);
     let lanes = watched(turn.pool, 1);
-    let lanes: Vec<&str> =
-        lanes.iter().filter(|_| turn.pool != Pool::Journal).map(|lane| lane.lane.name).collect();
+    let lanes: Vec<&str> = lanes
+        .iter()
+        .filter(|_| turn.pool != Pool::Journal)
+        .map(|lane| lane.lane.name)
+        .collect();
     match &turn.tenant {
         None => {
             let key = tuning_key::pool(turn.pool);
@@ -65,7 +69,12 @@ pub async fn turn(
             let mut value = entry.map(|entry| entry.value).unwrap_or_default();
             let done = apply(turn.way, &mut value.paused, &mut value.concurrency);
             refuse(check_pool(&value, &lanes, configured.of(turn.pool)))?;
-            let stamped = Stamped { value, by: by.to_owned(), at_ms: now_ms(), platform: true };
+            let stamped = Stamped {
+                value,
+                by: by.to_owned(),
+                at_ms: now_ms(),
+                platform: true,
+            };
             store.write(&key, &stamped, revision).await?;
             Ok(format!("{}: {done}", turn.pool))
         }
@@ -75,7 +84,12 @@ pub async fn turn(
             let mut value = entry.map(|entry| entry.value).unwrap_or_default();
             let done = apply(turn.way, &mut value.paused, &mut value.in_flight_max);
             refuse(check_tenant(&value, &lanes))?;
-            let stamped = Stamped { value, by: by.to_owned(), at_ms: now_ms(), platform: true };
+            let stamped = Stamped {
+                value,
+                by: by.to_owned(),
+                at_ms: now_ms(),
+                platform: true,
+            };
             store.write(&key, &stamped, revision).await?;
             Ok(format!("{tenant} in {}: {done}", turn.pool))
         }
@@ -86,7 +100,11 @@ fn apply(way: Way, paused: &mut bool, jobs: &mut Option<u32>) -> String {
     match way {
         Way::Pause => {
             *paused = !*paused;
-            if *paused { "paused".to_owned() } else { "goes on".to_owned() }
+            if *paused {
+                "paused".to_owned()
+            } else {
+                "goes on".to_owned()
+            }
         }
         Way::Jobs(count) => {
             *jobs = Some(count);
@@ -96,5 +114,8 @@ fn apply(way: Way, paused: &mut bool, jobs: &mut Option<u32>) -> String {
 }
 
 fn refuse(mistakes: Vec<TuningMistake>) -> Result<(), TurnError> {
-    mistakes.into_iter().next().map_or(Ok(()), |mistake| Err(TurnError::Mistake(mistake)))
+    mistakes
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |mistake| Err(TurnError::Mistake(mistake)))
 }

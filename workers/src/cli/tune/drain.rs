@@ -63,14 +63,17 @@ pub async fn drain(arguments: &DrainArguments, settings: &Settings) -> Outcome {
         Ok(onlooker) => onlooker,
         Err(outcome) => return outcome,
     };
-    told(place, Some(wait(onlooker, pool, &tenant, at_ms, arguments.within).await))
+    told(
+        place,
+        Some(wait(onlooker, pool, &tenant, at_ms, arguments.within).await),
+    )
 }
 
 /// Begins the drain, unless it is under way; tells since when.
 async fn begin(place: &Place, settings: &Settings) -> Result<(Pool, TenantId, u64), TuneError> {
     let (pool, tenant) = (pool_of(place)?, tenant_of(place)?);
-    let tenant =
-        tenant.ok_or_else(|| TuneError::mistake("--tenant", "say whose updates are to be drained"))?;
+    let tenant = tenant
+        .ok_or_else(|| TuneError::mistake("--tenant", "say whose updates are to be drained"))?;
     let key = tuning_key::tenant(pool, &tenant);
     let store = open(&super::connect(settings).await?).await?;
     let is_drained = |tuning: &TenantTuning| tuning.mode == Some(Mode::Drain) && !tuning.paused;
@@ -79,13 +82,29 @@ async fn begin(place: &Place, settings: &Settings) -> Result<(Pool, TenantId, u6
     {
         return Ok((pool, tenant, entry.at_ms));
     }
-    let turn = |tuning| Ok(TenantTuning { mode: Some(Mode::Drain), paused: false, ..tuning });
+    let turn = |tuning| {
+        Ok(TenantTuning {
+            mode: Some(Mode::Drain),
+            paused: false,
+            ..tuning
+        })
+    };
     turn_tenant(place, settings, turn).await?;
     let entry = store.read::<TenantTuning>(&key).await?.1;
-    Ok((pool, tenant, entry.map(|entry| entry.at_ms).unwrap_or_default()))
+    Ok((
+        pool,
+        tenant,
+        entry.map(|entry| entry.at_ms).unwrap_or_default(),
+    ))
 }
 
-async fn wait(mut onlooker: Onlooker, pool: Pool, tenant: &TenantId, at_ms: u64, within: Duration) -> Stand {
+async fn wait(
+    mut onlooker: Onlooker,
+    pool: Pool,
+    tenant: &TenantId,
+    at_ms: u64,
+    within: Duration,
+) -> Stand {
     let end = Instant::now() + within;
     let mut draw = interval(DRAW_EVERY);
     let bar = progress::told();
@@ -122,18 +141,19 @@ fn stand_of(sum: Option<&PoolSum>, tenant: &TenantId, at_ms: u64) -> Stand {
     }
     let known = sum.tenants.iter().find(|known| known.tenant == *tenant);
     match known {
-        Some(TenantStatus { turned: Some(turned), .. })
-            if turned.at_ms > at_ms || (turned.at_ms == at_ms && !turned.draining) =>
-        {
-            Stand::Ended
-        }
-        Some(TenantStatus { turned: Some(turned), drain: Some(drain), .. }) if turned.at_ms == at_ms => {
-            match (drain.is_read, drain.left) {
-                (true, 0) => Stand::Done,
-                (true, left) => Stand::Left(left),
-                (false, _) => Stand::Unknown("what was there is still being read"),
-            }
-        }
+        Some(TenantStatus {
+            turned: Some(turned),
+            ..
+        }) if turned.at_ms > at_ms || (turned.at_ms == at_ms && !turned.draining) => Stand::Ended,
+        Some(TenantStatus {
+            turned: Some(turned),
+            drain: Some(drain),
+            ..
+        }) if turned.at_ms == at_ms => match (drain.is_read, drain.left) {
+            (true, 0) => Stand::Done,
+            (true, left) => Stand::Left(left),
+            (false, _) => Stand::Unknown("what was there is still being read"),
+        },
         _ => Stand::Unknown("not every process has heard of it"),
     }
 }
@@ -142,16 +162,25 @@ fn stand_of(sum: Option<&PoolSum>, tenant: &TenantId, at_ms: u64) -> Stand {
 fn told(place: &Place, stand: Option<Stand>) -> Outcome {
     let (pool, tenant) = (&place.pool, place.tenant.as_deref().unwrap_or_default());
     let (is_done, words) = match &stand {
-        None => (false, "draining; `ackline tenants` tells how far it is".to_owned()),
+        None => (
+            false,
+            "draining; `ackline tenants` tells how far it is".to_owned(),
+        ),
         Some(Stand::Done) => (
             true,
-            format!("drained; what came since is kept until `ackline resume {pool} --tenant {tenant}`"),
+            format!(
+                "drained; what came since is kept until `ackline resume {pool} --tenant {tenant}`"
+            ),
         ),
         Some(Stand::Left(left)) => (false, format!("{left} left; the drain goes on")),
         Some(Stand::Unknown(why)) => (false, format!("{why}; the drain goes on")),
         Some(Stand::Ended) => (false, "somebody changed it meanwhile".to_owned()),
     };
-    let code = if is_done || stand.is_none() { EXIT_OK } else { EXIT_FAILED };
+    let code = if is_done || stand.is_none() {
+        EXIT_OK
+    } else {
+        EXIT_FAILED
+    };
     let left = match &stand {
         Some(Stand::Done) => Some(0),
         Some(Stand::Left(left)) => Some(*left),
@@ -164,7 +193,11 @@ fn told(place: &Place, stand: Option<Stand>) -> Outcome {
     } else {
         format!("{pool} of {tenant}: {words}\n")
     };
-    Outcome { out, err: String::new(), code }
+    Outcome {
+        out,
+        err: String::new(),
+        code,
+    }
 }
 
 #[cfg(test)]
@@ -180,35 +213,73 @@ mod tests {
         let mut fleet = Fleet::default();
         let share = owned / u16::try_from(drains.len()).unwrap();
         for (number, (at_ms, drain)) in (0_u16..).zip(drains) {
-            let turned = Turned { draining: drain.is_some(), at_ms: *at_ms, ..Turned::default() };
-            let tenant =
-                TenantStatus { turned: Some(turned), drain: *drain, ..TenantStatus::of(acme.clone()) };
+            let turned = Turned {
+                draining: drain.is_some(),
+                at_ms: *at_ms,
+                ..Turned::default()
+            };
+            let tenant = TenantStatus {
+                turned: Some(turned),
+                drain: *drain,
+                ..TenantStatus::of(acme.clone())
+            };
             let relay = PoolStatus {
                 tenants: vec![tenant],
                 ..status(Pool::Relay, number * share..(number + 1) * share)
             };
-            fleet.hear(snapshot(&format!("p{number}"), 1, vec![relay]), Instant::now());
+            fleet.hear(
+                snapshot(&format!("p{number}"), 1, vec![relay]),
+                Instant::now(),
+            );
         }
         stand_of(fleet.pool(Pool::Relay).as_ref(), &acme, 50)
     }
 
     #[test]
     fn it_is_done_only_when_every_owner_says_so() {
-        let done = Some(Drain { left: 0, is_read: true });
-        let reading = Some(Drain { left: 0, is_read: false });
-        let left = Some(Drain { left: 2, is_read: true });
+        let done = Some(Drain {
+            left: 0,
+            is_read: true,
+        });
+        let reading = Some(Drain {
+            left: 0,
+            is_read: false,
+        });
+        let left = Some(Drain {
+            left: 2,
+            is_read: true,
+        });
         for (drains, owned, stand) in [
             (vec![(50, done), (50, done)], 4, Stand::Done),
             (vec![(50, done), (50, left)], 4, Stand::Left(2)),
-            (vec![(50, done), (50, reading)], 4, Stand::Unknown("what was there is still being read")),
-            (vec![(50, done), (50, done)], 2, Stand::Unknown("what was there is still being read")),
-            (vec![(50, done), (20, None)], 4, Stand::Unknown("what was there is still being read")),
-            (vec![(20, None)], 4, Stand::Unknown("not every process has heard of it")),
+            (
+                vec![(50, done), (50, reading)],
+                4,
+                Stand::Unknown("what was there is still being read"),
+            ),
+            (
+                vec![(50, done), (50, done)],
+                2,
+                Stand::Unknown("what was there is still being read"),
+            ),
+            (
+                vec![(50, done), (20, None)],
+                4,
+                Stand::Unknown("what was there is still being read"),
+            ),
+            (
+                vec![(20, None)],
+                4,
+                Stand::Unknown("not every process has heard of it"),
+            ),
             (vec![(60, None)], 4, Stand::Ended),
         ] {
             assert_eq!(told_by(&drains, owned), stand, "{drains:?}");
         }
         let acme = TenantId::new("acme").unwrap();
-        assert_eq!(stand_of(None, &acme, 50), Stand::Unknown("nobody works on the pool"));
+        assert_eq!(
+            stand_of(None, &acme, 50),
+            Stand::Unknown("nobody works on the pool")
+        );
     }
 }

@@ -66,12 +66,18 @@ impl Aside {
 
     pub(super) fn backlog(&self) -> Backlog {
         let mut sum = Backlog::default();
-        self.told.backlogs.values().for_each(|backlog| sum.add(backlog));
+        self.told
+            .backlogs
+            .values()
+            .for_each(|backlog| sum.add(backlog));
         sum
     }
 
     pub(super) fn backlogs_of_tenants(&self) -> impl Iterator<Item = (&TenantId, u64)> {
-        self.told.backlogs.iter().map(|(tenant, backlog)| (tenant, backlog.total()))
+        self.told
+            .backlogs
+            .iter()
+            .map(|(tenant, backlog)| (tenant, backlog.total()))
     }
 
     pub(super) fn read_anew(&mut self) {
@@ -100,28 +106,54 @@ impl Aside {
     }
 
     pub(super) fn lines_of_tenants(&self) -> impl Iterator<Item = (&TenantId, u64)> {
-        self.told.lines.iter().map(|(tenant, lines)| (tenant, lines.total()))
+        self.told
+            .lines
+            .iter()
+            .map(|(tenant, lines)| (tenant, lines.total()))
     }
 
     /// The tenants that are held, those that are drained first.
     pub(super) fn held(&self) -> Vec<&TenantId> {
         let held = self.turned.iter().filter(|(_, turned)| turned.is_held());
-        let mut held: Vec<_> = held.map(|(tenant, turned)| (!turned.draining, tenant)).collect();
+        let mut held: Vec<_> = held
+            .map(|(tenant, turned)| (!turned.draining, tenant))
+            .collect();
         held.sort_unstable();
         held.into_iter().map(|(_, tenant)| tenant).collect()
     }
 
     /// Adds what is known of a tenant to its status.
     pub(super) fn add_to(&self, status: &mut TenantStatus) {
-        status.lines = self.told.lines.get(&status.tenant).copied().unwrap_or_default();
-        let backlog = self.told.backlogs.get(&status.tenant).copied().unwrap_or_default();
-        status.backlog = Some(Backlog { waiting: backlog.waiting.max(status.load.waiting), ..backlog });
-        status.turned = self.turned.get(&status.tenant).cloned();
-        status.drain = status.turned.as_ref().filter(|turned| turned.draining).map(|turned| {
-            let left = self.told.left.get(&status.tenant).copied().flatten();
-            let settled = u64::try_from(STORED_WITHIN.as_millis()).unwrap_or(u64::MAX);
-            let is_read = left.is_some() && self.read_until_ms > turned.at_ms.saturating_add(settled);
-            Drain { left: left.unwrap_or_default(), is_read }
+        status.lines = self
+            .told
+            .lines
+            .get(&status.tenant)
+            .copied()
+            .unwrap_or_default();
+        let backlog = self
+            .told
+            .backlogs
+            .get(&status.tenant)
+            .copied()
+            .unwrap_or_default();
+        status.backlog = Some(Backlog {
+            waiting: backlog.waiting.max(status.load.waiting),
+            ..backlog
         });
+        status.turned = self.turned.get(&status.tenant).cloned();
+        status.drain = status
+            .turned
+            .as_ref()
+            .filter(|turned| turned.draining)
+            .map(|turned| {
+                let left = self.told.left.get(&status.tenant).copied().flatten();
+                let settled = u64::try_from(STORED_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                let is_read =
+                    left.is_some() && self.read_until_ms > turned.at_ms.saturating_add(settled);
+                Drain {
+                    left: left.unwrap_or_default(),
+                    is_read,
+                }
+            });
     }
 }

@@ -45,11 +45,24 @@ mod tests {
 
     #[test]
     fn counts_add_up_and_the_oldest_is_the_oldest_of_all() {
-        let mut sum = Backlog { ready: 1, oldest_ready_ms: Some(5), ..Backlog::default() };
+        let mut sum = Backlog {
+            ready: 1,
+            oldest_ready_ms: Some(5),
+            ..Backlog::default()
+        };
         sum.wait(70);
-        sum.add(&Backlog { ready: 2, waiting: 3, oldest_ready_ms: None, oldest_waiting_ms: Some(90) });
-        let expected =
-            Backlog { ready: 3, waiting: 4, oldest_ready_ms: Some(5), oldest_waiting_ms: Some(90) };
+        sum.add(&Backlog {
+            ready: 2,
+            waiting: 3,
+            oldest_ready_ms: None,
+            oldest_waiting_ms: Some(90),
+        });
+        let expected = Backlog {
+            ready: 3,
+            waiting: 4,
+            oldest_ready_ms: Some(5),
+            oldest_waiting_ms: Some(90),
+        };
         assert_eq!((sum, sum.total()), (expected, 7));
     }
 }

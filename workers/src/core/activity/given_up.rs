@@ -28,7 +28,9 @@ impl GivenUp {
         if self.minutes.is_empty() {
             self.minutes.push_back(Minute::default());
         }
-        let Some(minute) = self.minutes.back_mut() else { return };
+        let Some(minute) = self.minutes.back_mut() else {
+            return;
+        };
         minute.count += 1;
         if let Some(count) = minute.tenants.get_mut(tenant) {
             *count += 1;
@@ -53,7 +55,10 @@ impl GivenUp {
     }
 
     pub(super) fn of(&self, tenant: &TenantId) -> u64 {
-        self.minutes.iter().filter_map(|minute| minute.tenants.get(tenant)).sum()
+        self.minutes
+            .iter()
+            .filter_map(|minute| minute.tenants.get(tenant))
+            .sum()
     }
 
     pub(super) fn tenants(&self) -> HashMap<&TenantId, u64> {
@@ -84,7 +89,10 @@ mod tests {
         }
         let count = given_up.count();
         assert!((354..=360).contains(&count), "{count}");
-        assert_eq!((given_up.of(&tenant(0)), given_up.of(&tenant(1))), (count, 0));
+        assert_eq!(
+            (given_up.of(&tenant(0)), given_up.of(&tenant(1))),
+            (count, 0)
+        );
         (0..3_600).for_each(|_| given_up.tick());
         assert_eq!((given_up.count(), given_up.tenants().len()), (0, 0));
     }
@@ -93,6 +101,9 @@ mod tests {
     fn tenants_without_number_count_for_the_pool() {
         let mut given_up = GivenUp::default();
         (0..10_000).for_each(|n| given_up.note(&tenant(n)));
-        assert_eq!((given_up.count(), given_up.tenants().len()), (10_000, TENANTS_MAX));
+        assert_eq!(
+            (given_up.count(), given_up.tenants().len()),
+            (10_000, TENANTS_MAX)
+        );
     }
 }

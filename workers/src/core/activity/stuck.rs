@@ -43,7 +43,16 @@ impl Stuck {
 
 impl fmt::Display for Stuck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { partition, lane, tenant, what, .. } = self;
-        write!(f, "partition {partition}, lane {lane}, tenant {tenant}: {what}")
+        let Self {
+            partition,
+            lane,
+            tenant,
+            what,
+            ..
+        } = self;
+        write!(
+            f,
+            "partition {partition}, lane {lane}, tenant {tenant}: {what}"
+        )
     }
 }

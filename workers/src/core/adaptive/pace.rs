@@ -22,7 +22,12 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { attempts: 0, usual: 0.0, least: f64::INFINITY, before: f64::INFINITY }
+        Self {
+            attempts: 0,
+            usual: 0.0,
+            least: f64::INFINITY,
+            before: f64::INFINITY,
+        }
     }
 }
 

@@ -30,7 +30,9 @@ pub struct Range {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
     /// It is something else.
-    #[error("`{0}` is not understood: write the least and the most jobs at once, such as 8..64, or off")]
+    #[error(
+        "`{0}` is not understood: write the least and the most jobs at once, such as 8..64, or off"
+    )]
     Form(String),
     /// A number is too small or too large.
     #[error("{0} is outside 1 to {max}", max = CONCURRENCY_MAX)]
@@ -48,7 +50,11 @@ impl Range {
             _ => Err(RangeError::Outside(number)),
         };
         let (min, max) = (within(min)?, within(max)?);
-        if min > max { Err(RangeError::Order(min, max)) } else { Ok(Self { min, max }) }
+        if min > max {
+            Err(RangeError::Order(min, max))
+        } else {
+            Ok(Self { min, max })
+        }
     }
 
     /// The least.
@@ -64,7 +70,10 @@ impl Range {
     /// The same, with nothing beyond a concurrency.
     pub fn capped(self, concurrency: u32) -> Self {
         let max = self.max.min(concurrency.max(1));
-        Self { min: self.min.min(max), max }
+        Self {
+            min: self.min.min(max),
+            max,
+        }
     }
 }
 
@@ -160,7 +169,15 @@ mod tests {
         assert_eq!(range.capped(100), range);
         assert_eq!((range.capped(16).min(), range.capped(16).max()), (8, 16));
         assert_eq!((range.capped(2).min(), range.capped(2).max()), (2, 2));
-        assert!(Choice::Within(range).beyond(63).unwrap().contains("concurrency=64"));
-        assert_eq!((Choice::Within(range).beyond(64), Choice::Off.beyond(1)), (None, None));
+        assert!(
+            Choice::Within(range)
+                .beyond(63)
+                .unwrap()
+                .contains("concurrency=64")
+        );
+        assert_eq!(
+            (Choice::Within(range).beyond(64), Choice::Off.beyond(1)),
+            (None, None)
+        );
     }
 }

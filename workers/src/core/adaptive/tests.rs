@@ -29,7 +29,11 @@ struct Downstream {
 
 impl Downstream {
     fn new(capacity: usize, service: Duration, now: Instant) -> Self {
-        Self { places: places(capacity, now), service, fails_each: 0 }
+        Self {
+            places: places(capacity, now),
+            service,
+            fails_each: 0,
+        }
     }
 }
 
@@ -79,13 +83,20 @@ impl Pool {
             while self.running.len() < self.limit().min(self.demand) {
                 self.start();
             }
-            let Some(Reverse((at, began, of, failed))) = self.running.pop() else { break };
+            let Some(Reverse((at, began, of, failed))) = self.running.pop() else {
+                break;
+            };
             self.now = at.max(self.now);
             let answer = if failed { Answer::Failed } else { Answer::Done };
             self.done += usize::from(!failed);
-            let ended = Ended { began, took: at - began, answer };
+            let ended = Ended {
+                began,
+                took: at - began,
+                answer,
+            };
             let running = self.running.len() + 1;
-            self.adaptive.observe(&self.tenants[of], ended, running, self.now);
+            self.adaptive
+                .observe(&self.tenants[of], ended, running, self.now);
         }
         (self.done - done) as f64 / time.as_secs_f64()
     }
@@ -94,17 +105,22 @@ impl Pool {
         self.started += 1;
         let of = self.started % self.tenants.len();
         // Some spread of a third about the usual, the same in every run.
-        self.noise = self.noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.noise = self
+            .noise
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         let spread = 0.67 + 0.66 * (self.noise >> 40) as f64 / (1_u64 << 24) as f64;
         let shared = self.downstreams.len();
         let downstream = &mut self.downstreams[of % shared];
-        let failed = downstream.fails_each > 0 && self.started.is_multiple_of(downstream.fails_each);
+        let failed =
+            downstream.fails_each > 0 && self.started.is_multiple_of(downstream.fails_each);
         let Reverse(free) = downstream.places.pop().unwrap();
         let ready = free.max(self.now) + downstream.service.mul_f64(spread);
         downstream.places.push(Reverse(ready));
         let timed_out = ready - self.now > TIMEOUT;
         let at = if timed_out { self.now + TIMEOUT } else { ready };
-        self.running.push(Reverse((at, self.now, of, failed || timed_out)));
+        self.running
+            .push(Reverse((at, self.now, of, failed || timed_out)));
     }
 }
 
@@ -133,7 +149,16 @@ fn one_straggler_decides_nothing() {
     let mut pool = Pool::new(range(4, 16), 1000, Duration::from_millis(20));
     pool.work(10 * SECOND);
     let (began, now) = (pool.now - TIMEOUT, pool.now);
-    pool.adaptive.observe(&tenant(0), Ended { began, took: TIMEOUT, answer: Answer::Done }, 16, now);
+    pool.adaptive.observe(
+        &tenant(0),
+        Ended {
+            began,
+            took: TIMEOUT,
+            answer: Answer::Done,
+        },
+        16,
+        now,
+    );
     pool.work(SECOND);
     assert_eq!(pool.limit(), 16);
 }
@@ -151,7 +176,10 @@ fn what_is_slower_for_good_is_usual_after_a_while() {
 
 #[test]
 fn trouble_of_one_tenant_alone_slows_nobody_and_trouble_of_all_slows_the_pool() {
-    for trouble in [|one: &mut Downstream| one.fails_each = 1, |one: &mut Downstream| one.service *= 20] {
+    for trouble in [
+        |one: &mut Downstream| one.fails_each = 1,
+        |one: &mut Downstream| one.service *= 20,
+    ] {
         let mut pool = Pool::new(range(4, 48), 1000, Duration::from_millis(20));
         pool.tenants = (0..4).map(tenant).collect();
         pool.downstreams = vec![pool.downstreams[0].clone(); 4];
@@ -190,9 +218,21 @@ fn a_new_range_keeps_what_was_found_within_it() {
 #[test]
 fn what_asked_nothing_says_nothing() {
     let (now, took) = (Instant::now(), SECOND);
-    let wait = Verdict::Wait { reason: String::new(), after: took };
-    assert_eq!((Ended::of(&Verdict::Idle, now, took), Ended::of(&wait, now, took)), (None, None));
-    assert_eq!(Ended::of(&Verdict::retry("429"), now, took).unwrap().answer, Answer::Failed);
+    let wait = Verdict::Wait {
+        reason: String::new(),
+        after: took,
+    };
+    assert_eq!(
+        (
+            Ended::of(&Verdict::Idle, now, took),
+            Ended::of(&wait, now, took)
+        ),
+        (None, None)
+    );
+    assert_eq!(
+        Ended::of(&Verdict::retry("429"), now, took).unwrap().answer,
+        Answer::Failed
+    );
 }
 
 proptest! {

@@ -30,7 +30,10 @@ pub async fn set_aside(
     let filter = subjects::updates_of(&TenantId::unrouted());
     let (mut next, mut moved) = (first, 0);
     while next < below {
-        let message = match stream.direct_get_next_for_subject(&filter, Some(next)).await {
+        let message = match stream
+            .direct_get_next_for_subject(&filter, Some(next))
+            .await
+        {
             Ok(message) if message.sequence < below => message,
             Ok(_) => break,
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => break,
@@ -40,9 +43,16 @@ pub async fn set_aside(
             make_way(context).await?;
         }
         let sequence = message.sequence;
-        let headers = dead::headers_of(message.headers, POOL, (UPDATES, sequence, &message.subject), REASON);
+        let headers = dead::headers_of(
+            message.headers,
+            POOL,
+            (UPDATES, sequence, &message.subject),
+            REASON,
+        );
         let subject = subjects::dead(POOL, &TenantId::unrouted());
-        let stored = context.publish_with_headers(subject, headers, message.payload).await;
+        let stored = context
+            .publish_with_headers(subject, headers, message.payload)
+            .await;
         let stored = match stored {
             Ok(receipt) => receipt.await,
             Err(error) => Err(error),
@@ -63,11 +73,22 @@ async fn make_way(context: &Context) -> Result<(), Trouble> {
         return Ok(());
     }
     let subject = subjects::dead(POOL, &TenantId::unrouted());
-    let counts = stream.info_with_subjects(&subject).await.map_err(Trouble::new)?;
+    let counts = stream
+        .info_with_subjects(&subject)
+        .await
+        .map_err(Trouble::new)?;
     let counts: Vec<(String, usize)> = counts.try_collect().await.map_err(Trouble::new)?;
-    let count = counts.iter().map(|(_, count)| u64::try_from(*count).unwrap_or(u64::MAX)).sum::<u64>();
+    let count = counts
+        .iter()
+        .map(|(_, count)| u64::try_from(*count).unwrap_or(u64::MAX))
+        .sum::<u64>();
     if count > 1 {
-        let purged = stream.purge().filter(&subject).keep(count / 2).await.map_err(Trouble::new)?;
+        let purged = stream
+            .purge()
+            .filter(&subject)
+            .keep(count / 2)
+            .await
+            .map_err(Trouble::new)?;
         tracing::error!(
             purged = purged.purged,
             "the dead letters are more than half full; the oldest updates that nobody ever claimed are gone"

@@ -29,7 +29,11 @@ impl<J: Job> Desk<J> {
             self.unsent.push_back(arrival);
             return;
         }
-        let targets = if targets.is_empty() { vec![Arc::default()] } else { targets };
+        let targets = if targets.is_empty() {
+            vec![Arc::default()]
+        } else {
+            targets
+        };
         let arrived = self.arrived(&arrival, targets, None, &Trail::default(), Waits::default());
         self.machine.arrived(session, arrived, Instant::now());
     }
@@ -43,16 +47,24 @@ impl<J: Job> Desk<J> {
             Loaded::Failed => return self.machine.not_loaded(line, session, now),
         };
         let lane = self.lane_names.iter().position(|name| *name == line.lane);
-        let reading = self
-            .holdings
-            .readings()
-            .into_iter()
-            .find(|reading| reading.tenure.partition() == line.partition && reading.session == session);
+        let reading = self.holdings.readings().into_iter().find(|reading| {
+            reading.tenure.partition() == line.partition && reading.session == session
+        });
         // What was read for an earlier reading of the partition is read again.
-        let (Some(lane), Some(reading)) = (lane, reading) else { return };
-        let Some(stream) = self.streams.get(lane).copied() else { return };
+        let (Some(lane), Some(reading)) = (lane, reading) else {
+            return;
+        };
+        let Some(stream) = self.streams.get(lane).copied() else {
+            return;
+        };
         let mut read = Vec::with_capacity(entries.len());
-        for Loading { sequence, original, note, permit } in entries {
+        for Loading {
+            sequence,
+            original,
+            note,
+            permit,
+        } in entries
+        {
             let mut arrival = intake::arrive(lane, stream, original, Some(permit), reading.clone());
             arrival.again = note.epoch != reading.tenure.epoch();
             let targets = self.targets(&arrival);
@@ -62,8 +74,15 @@ impl<J: Job> Desk<J> {
             };
             let arrival = Arc::new(arrival);
             let trail = Trail::since(note.first_ms);
-            let waits = waits(note.first_ms, note.attempts, self.attempts.settings.give_up_after);
-            read.push((sequence, self.arrived(&arrival, targets, note.target, &trail, waits)));
+            let waits = waits(
+                note.first_ms,
+                note.attempts,
+                self.attempts.settings.give_up_after,
+            );
+            read.push((
+                sequence,
+                self.arrived(&arrival, targets, note.target, &trail, waits),
+            ));
         }
         self.machine.loaded(line, session, read, left, now);
     }
@@ -78,7 +97,12 @@ impl<J: Job> Desk<J> {
     /// The target of a name; one that is not there any more stands for itself, and the job says so.
     fn named(&self, targets: Vec<Arc<Target>>, name: &str) -> Arc<Target> {
         let found = targets.into_iter().find(|target| target.name == name);
-        found.unwrap_or_else(|| Arc::new(Target { name: name.to_owned(), ..Target::default() }))
+        found.unwrap_or_else(|| {
+            Arc::new(Target {
+                name: name.to_owned(),
+                ..Target::default()
+            })
+        })
     }
 
     fn arrived(
@@ -93,7 +117,15 @@ impl<J: Job> Desk<J> {
             let mut work = arrival.work(target.clone());
             work.attempt = waits.attempts.saturating_add(1);
             let presence = self.attempts.metrics.entered(J::POOL, &arrival.head.tenant);
-            (target, Box::new(Piece { arrival: arrival.clone(), work, trail: trail.clone(), presence }))
+            (
+                target,
+                Box::new(Piece {
+                    arrival: arrival.clone(),
+                    work,
+                    trail: trail.clone(),
+                    presence,
+                }),
+            )
         };
         Arrived {
             place: arrival.place(),
@@ -123,5 +155,7 @@ fn conversation(head: &Head) -> u64 {
     hash.update(head.phone.as_ref().map_or("", PhoneNumberId::as_str));
     hash.update("/");
     hash.update(head.conversation.as_str());
-    hash.finalize().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    hash.finalize()
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }

@@ -20,8 +20,11 @@ impl<J: Job> Desk<J> {
     /// Shows what operators turned of tenants.
     pub(super) fn tell_turned(&self) {
         let table = self.tuning.table();
-        let turned = table.tenants(J::POOL).map(|(tenant, entry)| (tenant.clone(), Turned::from(entry)));
-        let turned: HashMap<TenantId, Turned> = turned.filter(|(_, turned)| !turned.is_usual()).collect();
+        let turned = table
+            .tenants(J::POOL)
+            .map(|(tenant, entry)| (tenant.clone(), Turned::from(entry)));
+        let turned: HashMap<TenantId, Turned> =
+            turned.filter(|(_, turned)| !turned.is_usual()).collect();
         self.attempts.metrics.activity(J::POOL).turned(turned);
     }
 
@@ -29,7 +32,10 @@ impl<J: Job> Desk<J> {
     pub(super) fn advance(&mut self, arrival: &Arrival) {
         self.attempts.metrics.read(J::POOL, &arrival.head);
         let (place, session) = (arrival.place(), arrival.reading.session);
-        let reached = self.frontier.entry((place.partition, arrival.lane)).or_default();
+        let reached = self
+            .frontier
+            .entry((place.partition, arrival.lane))
+            .or_default();
         *reached = (*reached).max((session, place.sequence));
     }
 
@@ -43,10 +49,22 @@ impl<J: Job> Desk<J> {
         let (now, now_ms) = (Instant::now(), now_ms());
         let (mut lines, mut backlogs) = (HashMap::new(), HashMap::new());
         for (tenant, of) in self.machine.backlog() {
-            let oldest_waiting_ms = of.oldest_waiting_ms.map(|first| now_ms.saturating_sub(first));
-            let backlog =
-                Backlog { ready: of.ready, waiting: of.waiting, oldest_ready_ms: None, oldest_waiting_ms };
-            lines.insert(tenant.clone(), Lines { moved: of.ready, parked: of.spilled_waiting });
+            let oldest_waiting_ms = of
+                .oldest_waiting_ms
+                .map(|first| now_ms.saturating_sub(first));
+            let backlog = Backlog {
+                ready: of.ready,
+                waiting: of.waiting,
+                oldest_ready_ms: None,
+                oldest_waiting_ms,
+            };
+            lines.insert(
+                tenant.clone(),
+                Lines {
+                    moved: of.ready,
+                    parked: of.spilled_waiting,
+                },
+            );
             backlogs.insert(tenant, backlog);
         }
         let stuck = self.machine.stuck(now);
@@ -64,7 +82,14 @@ impl<J: Job> Desk<J> {
 
     /// Reads anew what does not go on, and says where.
     fn mend(&mut self, stuck: &[state::Stuck]) {
-        for state::Stuck { partition, lane, tenant, late, what } in stuck {
+        for state::Stuck {
+            partition,
+            lane,
+            tenant,
+            late,
+            what,
+        } in stuck
+        {
             tracing::error!(
                 pool = %J::POOL, %partition, lane, %tenant, late_s = late.as_secs(), what,
                 "stuck; the partition is read anew"
@@ -84,12 +109,25 @@ impl<J: Job> Desk<J> {
     /// Updates of a tenant received until a time that were read and are not finished; `None` until its lines are
     /// known. What is in memory and not newer counts, whatever happens to it.
     fn left_of(&self, tenant: &TenantId, until_ms: u64) -> Option<u64> {
-        let is_newer =
-            |arrival: &Arrival| arrival.head.tenant == *tenant && arrival.head.received_ms > until_ms;
-        let newer = self.machine.resting().filter(|arrival| is_newer(arrival)).count();
+        let is_newer = |arrival: &Arrival| {
+            arrival.head.tenant == *tenant && arrival.head.received_ms > until_ms
+        };
+        let newer = self
+            .machine
+            .resting()
+            .filter(|arrival| is_newer(arrival))
+            .count();
         let in_lines = self.machine.unfinished_of(tenant, until_ms)?;
-        let held = self.attempts.metrics.activity(J::POOL).load_of(tenant).held();
-        Some(held.saturating_sub(u64::try_from(newer).unwrap_or(u64::MAX)).saturating_add(in_lines))
+        let held = self
+            .attempts
+            .metrics
+            .activity(J::POOL)
+            .load_of(tenant)
+            .held();
+        Some(
+            held.saturating_sub(u64::try_from(newer).unwrap_or(u64::MAX))
+                .saturating_add(in_lines),
+        )
     }
 
     fn frontiers(&mut self) -> Frontiers {
@@ -99,9 +137,13 @@ impl<J: Job> Desk<J> {
             .iter()
             .map(|reading| (reading.tenure.partition(), reading.session))
             .collect();
-        self.frontier.retain(|(partition, _), (session, _)| read.get(partition) == Some(session));
+        self.frontier
+            .retain(|(partition, _), (session, _)| read.get(partition) == Some(session));
         let named = |((partition, lane), (_, sequence)): (&(Partition, usize), &(u64, u64))| {
-            Some(((self.lane_names.get(*lane).copied()?, *partition), *sequence))
+            Some((
+                (self.lane_names.get(*lane).copied()?, *partition),
+                *sequence,
+            ))
         };
         self.frontier.iter().filter_map(named).collect()
     }
@@ -110,8 +152,12 @@ impl<J: Job> Desk<J> {
 /// The tenants that are drained, each with the time until which its updates are worked on.
 fn drained<J: Job>(tuning: &Tuning) -> Vec<(TenantId, u64)> {
     let table = tuning.table();
-    let drained = table.tenants(J::POOL).filter(|(_, entry)| entry.value.mode == Some(Mode::Drain));
-    drained.map(|(tenant, entry)| (tenant.clone(), entry.at_ms)).collect()
+    let drained = table
+        .tenants(J::POOL)
+        .filter(|(_, entry)| entry.value.mode == Some(Mode::Drain));
+    drained
+        .map(|(tenant, entry)| (tenant.clone(), entry.at_ms))
+        .collect()
 }
 
 fn told_stuck(stuck: &state::Stuck) -> Stuck {

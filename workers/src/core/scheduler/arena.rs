@@ -162,7 +162,9 @@ impl<T> Arena<T> {
 
     /// The tenant of a conversation.
     pub fn tenant_of(&self, conversation: usize) -> Option<usize> {
-        self.conversations.get(conversation).map(|conversation| conversation.key.tenant)
+        self.conversations
+            .get(conversation)
+            .map(|conversation| conversation.key.tenant)
     }
 
     /// An item by slot.
@@ -178,7 +180,14 @@ impl<T> Arena<T> {
         let name = Arc::new(name.clone());
         let share = rules.share(&name);
         let lanes = vec![Member::default(); lanes].into_boxed_slice();
-        let tenant = Tenant { name: name.clone(), share, running: 0, queued: 0, lanes, conversations: 0 };
+        let tenant = Tenant {
+            name: name.clone(),
+            share,
+            running: 0,
+            queued: 0,
+            lanes,
+            conversations: 0,
+        };
         let id = self.tenants.insert(tenant);
         self.tenant_ids.insert(name, number(id));
         id
@@ -189,7 +198,13 @@ impl<T> Arena<T> {
         if let Some(id) = self.conversation_ids.get(&key) {
             return index(*id);
         }
-        let fresh = Conversation { key, items: Chain::default(), busy: false, ready: false, next: None };
+        let fresh = Conversation {
+            key,
+            items: Chain::default(),
+            busy: false,
+            ready: false,
+            next: None,
+        };
         let id = self.conversations.insert(fresh);
         self.conversation_ids.insert(key, number(id));
         if let Some(tenant) = self.tenants.get_mut(key.tenant) {
@@ -200,7 +215,9 @@ impl<T> Arena<T> {
 
     /// Forgets an empty conversation, and its tenant when that was the last.
     pub fn leave_conversation(&mut self, id: usize) {
-        let Some(conversation) = self.conversations.try_remove(id) else { return };
+        let Some(conversation) = self.conversations.try_remove(id) else {
+            return;
+        };
         let key = conversation.key;
         self.conversation_ids.remove(&key);
         if let Some(tenant) = self.tenants.get_mut(key.tenant) {
@@ -217,14 +234,24 @@ impl<T> Arena<T> {
 
     fn give_back(&mut self) {
         if self.conversations.capacity().max(self.items.capacity()) > KEPT_MAX {
-            *self = Self { hasher: self.hasher.clone(), ..Self::default() };
+            *self = Self {
+                hasher: self.hasher.clone(),
+                ..Self::default()
+            };
         }
     }
 
     /// Adds an item behind the others of its conversation.
     pub fn append(&mut self, conversation: usize, cost: u32, item: T) {
-        let node = self.items.insert(Node { item, cost, next: None });
-        let Some(mut chain) = self.conversation(conversation).map(|conversation| conversation.items) else {
+        let node = self.items.insert(Node {
+            item,
+            cost,
+            next: None,
+        });
+        let Some(mut chain) = self
+            .conversation(conversation)
+            .map(|conversation| conversation.items)
+        else {
             return;
         };
         self.link(&mut chain, node);
@@ -235,8 +262,14 @@ impl<T> Arena<T> {
 
     /// Adds an item before the others of its conversation; it has been charged already.
     pub fn prepend(&mut self, conversation: usize, item: T) {
-        let Some(conversation) = self.conversations.get_mut(conversation) else { return };
-        let node = number(self.items.insert(Node { item, cost: 1, next: conversation.items.head }));
+        let Some(conversation) = self.conversations.get_mut(conversation) else {
+            return;
+        };
+        let node = number(self.items.insert(Node {
+            item,
+            cost: 1,
+            next: conversation.items.head,
+        }));
         conversation.items.head = Some(node);
         conversation.items.tail.get_or_insert(node);
     }
@@ -244,7 +277,9 @@ impl<T> Arena<T> {
     /// Takes the oldest item of a conversation, with its cost.
     pub fn pop(&mut self, conversation: usize) -> Option<(u32, T)> {
         let node = self.detach(conversation)?;
-        self.items.try_remove(node).map(|node| (node.cost, node.item))
+        self.items
+            .try_remove(node)
+            .map(|node| (node.cost, node.item))
     }
 
     /// Takes the oldest item out of its conversation's list, but not out of the arena.
@@ -277,11 +312,16 @@ impl<T> Arena<T> {
 
     /// Puts a conversation behind its tenant's ready ones.
     pub fn push_ready(&mut self, id: usize) {
-        let Some(conversation) = self.conversations.get_mut(id) else { return };
+        let Some(conversation) = self.conversations.get_mut(id) else {
+            return;
+        };
         conversation.ready = true;
         conversation.next = None;
         let key = conversation.key;
-        let Some(member) = self.tenants.get_mut(key.tenant).and_then(|tenant| tenant.lanes.get_mut(key.lane))
+        let Some(member) = self
+            .tenants
+            .get_mut(key.tenant)
+            .and_then(|tenant| tenant.lanes.get_mut(key.lane))
         else {
             return;
         };
@@ -316,7 +356,10 @@ impl<T> Arena<T> {
         }
         for (_, tenant) in &mut self.tenants {
             for member in &mut tenant.lanes {
-                *member = Member { credit: member.credit.min(0), ..Member::default() };
+                *member = Member {
+                    credit: member.credit.min(0),
+                    ..Member::default()
+                };
             }
         }
     }

@@ -41,14 +41,22 @@ pub struct Share {
 
 impl Default for Share {
     fn default() -> Self {
-        Self { weight: WEIGHT_DEFAULT, cap: None, paused: false }
+        Self {
+            weight: WEIGHT_DEFAULT,
+            cap: None,
+            paused: false,
+        }
     }
 }
 
 /// Of so many permits, those kept free for tenants that come with a single piece and nothing at work: a quarter,
 /// none of a few.
 pub fn kept_free(permits: usize) -> usize {
-    if permits < KEPT_FREE_FROM { 0 } else { permits.div_ceil(4) }
+    if permits < KEPT_FREE_FROM {
+        0
+    } else {
+        permits.div_ceil(4)
+    }
 }
 
 impl Rules {

@@ -10,13 +10,21 @@ fn tenant(name: &str) -> TenantId {
 }
 
 fn rules(lane_weights: &[u32], tenant_cap: usize) -> Rules {
-    Rules { permits: usize::MAX, lane_weights: lane_weights.to_vec(), tenant_cap, ..Rules::default() }
+    Rules {
+        permits: usize::MAX,
+        lane_weights: lane_weights.to_vec(),
+        tenant_cap,
+        ..Rules::default()
+    }
 }
 
 fn with_share(rules: &Rules, name: &str, share: Share) -> Rules {
     let mut tenants = HashMap::clone(&rules.tenants);
     tenants.insert(tenant(name), share);
-    Rules { tenants: Arc::new(tenants), ..rules.clone() }
+    Rules {
+        tenants: Arc::new(tenants),
+        ..rules.clone()
+    }
 }
 
 fn push(scheduler: &mut Scheduler<u32>, lane: usize, name: &str, conversation: u32, item: u32) {
@@ -59,7 +67,10 @@ fn a_long_queue_delays_only_its_own_tenant() {
 
 #[test]
 fn whoever_comes_with_a_single_piece_goes_before_a_backlog_and_finds_a_permit_free() {
-    let mut scheduler = Scheduler::new(Rules { permits: 8, ..rules(&[1], 100) });
+    let mut scheduler = Scheduler::new(Rules {
+        permits: 8,
+        ..rules(&[1], 100)
+    });
     for n in 0..100 {
         push(&mut scheduler, 0, "noisy", n, 0);
         push(&mut scheduler, 0, "busy", n, 1);
@@ -77,13 +88,19 @@ fn whoever_comes_with_a_single_piece_goes_before_a_backlog_and_finds_a_permit_fr
     scheduler.finish(running.pop().unwrap().0);
     assert_eq!(scheduler.take().unwrap().1, 4);
     scheduler.finish(quiet);
-    assert!(scheduler.take().is_none(), "the kept permits are for neither backlog");
+    assert!(
+        scheduler.take().is_none(),
+        "the kept permits are for neither backlog"
+    );
 }
 
 #[test]
 fn with_nobody_new_for_a_while_backlogs_get_all_permits() {
     let running_after = |started: usize| {
-        let mut scheduler = Scheduler::new(Rules { permits: 8, ..rules(&[1], 100) });
+        let mut scheduler = Scheduler::new(Rules {
+            permits: 8,
+            ..rules(&[1], 100)
+        });
         for n in 0..1_000 {
             push(&mut scheduler, 0, "noisy", n, 0);
             push(&mut scheduler, 0, "busy", n, 1);
@@ -165,10 +182,20 @@ fn a_pause_keeps_what_is_queued_and_its_order() {
         push(&mut scheduler, 0, "a", 0, n);
         push(&mut scheduler, 0, "b", 0, 100 + n);
     }
-    scheduler.set_rules(with_share(&rules, "a", Share { paused: true, ..Share::default() }));
+    scheduler.set_rules(with_share(
+        &rules,
+        "a",
+        Share {
+            paused: true,
+            ..Share::default()
+        },
+    ));
     assert_eq!(run(&mut scheduler, 99), [100, 101, 102, 103]);
     assert_eq!(scheduler.queued_of(&tenant("a")), 4);
-    scheduler.set_rules(Rules { paused: true, ..rules.clone() });
+    scheduler.set_rules(Rules {
+        paused: true,
+        ..rules.clone()
+    });
     assert_eq!(run(&mut scheduler, 99), [0_u32; 0]);
     scheduler.set_rules(rules);
     assert_eq!(run(&mut scheduler, 99), [0, 1, 2, 3]);
@@ -178,7 +205,13 @@ fn a_pause_keeps_what_is_queued_and_its_order() {
 fn what_is_not_kept_leaves_and_the_rest_keeps_its_order() {
     let mut scheduler = Scheduler::new(rules(&[1, 1], 8));
     for n in 0..30 {
-        push(&mut scheduler, (n % 2) as usize, ["a", "b", "c"][(n % 3) as usize], n % 5, n);
+        push(
+            &mut scheduler,
+            (n % 2) as usize,
+            ["a", "b", "c"][(n % 3) as usize],
+            n % 5,
+            n,
+        );
     }
     let (slot, running) = scheduler.take().unwrap();
     scheduler.retain(|item| item % 5 == 0);
@@ -223,12 +256,20 @@ impl Model {
             && !share.paused
             && running < share.cap.unwrap_or(rules.tenant_cap)
             && !self.busy.contains(queue)
-            && self.queues.get(queue).is_some_and(|items| !items.is_empty())
+            && self
+                .queues
+                .get(queue)
+                .is_some_and(|items| !items.is_empty())
     }
 
     /// Finds whose head an item is and starts it.
     fn start(&mut self, item: u32) -> Option<(usize, String, u32)> {
-        let queue = self.queues.iter().find(|(_, items)| items.first() == Some(&item))?.0.clone();
+        let queue = self
+            .queues
+            .iter()
+            .find(|(_, items)| items.first() == Some(&item))?
+            .0
+            .clone();
         self.queues.get_mut(&queue)?.remove(0);
         self.busy.push(queue.clone());
         *self.running.entry(queue.1.clone()).or_default() += 1;
@@ -246,7 +287,12 @@ impl Model {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Push { lane: usize, tenant: u8, conversation: u32, cost: u32 },
+    Push {
+        lane: usize,
+        tenant: u8,
+        conversation: u32,
+        cost: u32,
+    },
     Take,
     Finish(usize),
     Hold(usize),
@@ -255,13 +301,23 @@ enum Step {
     Permits(usize),
     Cap(usize),
     Pause(bool),
-    Share { tenant: u8, weight: u32, cap: Option<usize>, paused: bool },
+    Share {
+        tenant: u8,
+        weight: u32,
+        cap: Option<usize>,
+        paused: bool,
+    },
     LaneWeights(u32, u32),
     DropMultiplesOf(u32),
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let share = (0..4_u8, 1..40_u32, proptest::option::of(1..4_usize), any::<bool>());
+    let share = (
+        0..4_u8,
+        1..40_u32,
+        proptest::option::of(1..4_usize),
+        any::<bool>(),
+    );
     prop_oneof![
         12 => (0..2_usize, 0..4_u8, 0..3_u32, 1..4_u32)
             .prop_map(|(lane, tenant, conversation, cost)| Step::Push { lane, tenant, conversation, cost }),

@@ -38,7 +38,10 @@ pub fn write(pool: Pool, copy: &Copy<Arc<Arrival>>) -> Entry {
     let note = Note {
         target: copy.target.as_ref().map(|target| target.name.clone()),
         // What goes behind something that waits, waits itself from now on.
-        first_ms: copy.waits.first_ms.or_else(|| copy.target.is_some().then(now_ms)),
+        first_ms: copy
+            .waits
+            .first_ms
+            .or_else(|| copy.target.is_some().then(now_ms)),
         attempts: copy.waits.attempts,
         epoch: arrival.reading.tenure.epoch(),
     };
@@ -47,7 +50,12 @@ pub fn write(pool: Pool, copy: &Copy<Arc<Arrival>>) -> Entry {
 
 /// Makes the copy of an update as its stream has it.
 fn of(pool: Pool, line: &SpillLine, stream: &str, original: Original, note: &Note) -> Entry {
-    let Original { subject, headers: stored, payload, sequence } = original;
+    let Original {
+        subject,
+        headers: stored,
+        payload,
+        sequence,
+    } = original;
     let mut headers = without_ours(&stored);
     if let Some(id) = stored.get(header::MSG_ID) {
         headers.insert(header::SPILL_ID, id.clone());
@@ -63,7 +71,10 @@ fn of(pool: Pool, line: &SpillLine, stream: &str, original: Original, note: &Not
         ),
     };
     headers.insert(header::MSG_ID, id);
-    headers.insert(header::SPILL_ORIGIN, format!("{stream}:{sequence}:{subject}"));
+    headers.insert(
+        header::SPILL_ORIGIN,
+        format!("{stream}:{sequence}:{subject}"),
+    );
     headers.insert(header::SPILL_EPOCH, note.epoch.to_string());
     if let Some(target) = &note.target {
         headers.insert(header::SPILL_TARGET, target.as_str());
@@ -72,16 +83,28 @@ fn of(pool: Pool, line: &SpillLine, stream: &str, original: Original, note: &Not
         headers.insert(header::SPILL_FIRST, first_ms.to_string());
         headers.insert(header::SPILL_ATTEMPTS, note.attempts.to_string());
     }
-    Entry { subject: line.subject(pool), headers, payload }
+    Entry {
+        subject: line.subject(pool),
+        headers,
+        payload,
+    }
 }
 
 /// Reads what is known of a copy's waits.
 pub fn note(headers: &HeaderMap) -> Note {
-    let number = |name: &str| headers.get(name).and_then(|value| value.as_str().parse::<u64>().ok());
+    let number = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.as_str().parse::<u64>().ok())
+    };
     Note {
-        target: headers.get(header::SPILL_TARGET).map(|value| value.as_str().to_owned()),
+        target: headers
+            .get(header::SPILL_TARGET)
+            .map(|value| value.as_str().to_owned()),
         first_ms: number(header::SPILL_FIRST),
-        attempts: number(header::SPILL_ATTEMPTS).and_then(|count| count.try_into().ok()).unwrap_or_default(),
+        attempts: number(header::SPILL_ATTEMPTS)
+            .and_then(|count| count.try_into().ok())
+            .unwrap_or_default(),
         epoch: number(header::SPILL_EPOCH).unwrap_or_default(),
     }
 }
@@ -92,17 +115,31 @@ pub fn read(message: StreamMessage) -> Original {
     if let Some(id) = message.headers.get(header::SPILL_ID) {
         headers.insert(header::MSG_ID, id.clone());
     }
-    let origin = message.headers.get(header::SPILL_ORIGIN).map(|value| value.as_str()).unwrap_or_default();
+    let origin = message
+        .headers
+        .get(header::SPILL_ORIGIN)
+        .map(|value| value.as_str())
+        .unwrap_or_default();
     let mut parts = origin.splitn(3, ':').skip(1);
-    let sequence = parts.next().and_then(|text| text.parse().ok()).unwrap_or_default();
+    let sequence = parts
+        .next()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_default();
     let subject = parts.next().unwrap_or_default().to_owned();
-    Original { subject, headers, payload: message.payload, sequence }
+    Original {
+        subject,
+        headers,
+        payload: message.payload,
+        sequence,
+    }
 }
 
 fn without_ours(stored: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, values) in stored.iter().filter(|(name, _)| !is_ours(name.as_ref())) {
-        values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
+        values
+            .iter()
+            .for_each(|value| headers.append(name.clone(), value.clone()));
     }
     headers
 }
@@ -126,12 +163,26 @@ mod tests {
         for name in [NATS_BATCH_ID, NATS_BATCH_SEQUENCE, NATS_BATCH_COMMIT] {
             headers.insert(name, "1");
         }
-        let original =
-            Original { subject: "a.subject".to_owned(), headers, payload: "x".into(), sequence: 7 };
+        let original = Original {
+            subject: "a.subject".to_owned(),
+            headers,
+            payload: "x".into(),
+            sequence: 7,
+        };
         let (partition, lane) = (Partition(1), "msg".to_owned());
         let tenant = TenantId::new("acme").unwrap();
-        let line = SpillLine { partition, lane, tenant, conversation: None };
-        let told = Note { target: Some("bot".to_owned()), first_ms: Some(5), attempts: 2, epoch: 7 };
+        let line = SpillLine {
+            partition,
+            lane,
+            tenant,
+            conversation: None,
+        };
+        let told = Note {
+            target: Some("bot".to_owned()),
+            first_ms: Some(5),
+            attempts: 2,
+            epoch: 7,
+        };
         let copy = of(Pool::Relay, &line, "S", original, &told);
         assert_eq!(note(&copy.headers), told);
         let mut names: Vec<&str> = copy.headers.iter().map(|(name, _)| name.as_ref()).collect();
@@ -148,6 +199,9 @@ mod tests {
         ];
         expected.sort_unstable();
         assert_eq!(names, expected);
-        assert_eq!(copy.headers.get(header::SPILL_ID).unwrap().as_str(), "wamid.1");
+        assert_eq!(
+            copy.headers.get(header::SPILL_ID).unwrap().as_str(),
+            "wamid.1"
+        );
     }
 }

@@ -5,7 +5,9 @@
 
 use crate::core::direct;
 use ackline_shared::subjects::SPILL;
-use async_nats::header::{NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE};
+use async_nats::header::{
+    NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
+};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::{HeaderMap, Request};
@@ -45,7 +47,10 @@ pub struct StoreError {
 
 impl StoreError {
     fn new(verb: &'static str, reason: &impl Display) -> Self {
-        Self { verb, reason: reason.to_string() }
+        Self {
+            verb,
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -68,33 +73,53 @@ impl Store {
             lines.entry(&entry.subject).or_default().push(entry);
         }
         let deepest = lines.values().map(Vec::len).max().unwrap_or(0);
-        let together =
-            deepest > SINGLY_MAX && entries.iter().all(|entry| entry.payload.len() <= GROUPED_BYTES_MAX);
+        let together = deepest > SINGLY_MAX
+            && entries
+                .iter()
+                .all(|entry| entry.payload.len() <= GROUPED_BYTES_MAX);
         if together && self.append_together(entries).await? {
             return Ok(());
         }
         // A batch with a duplicate is refused whole; one by one, what is stored already is passed over.
-        try_join_all(lines.into_values().map(|line| self.append_singly(line))).await.map(drop)
+        try_join_all(lines.into_values().map(|line| self.append_singly(line)))
+            .await
+            .map(drop)
     }
 
     /// One after the other, so that none overtakes one before it that fails.
     async fn append_singly(&self, entries: Vec<&Entry>) -> Result<(), StoreError> {
         for entry in entries {
-            let Entry { subject, headers, payload } = entry.clone();
-            let receipt = self.context.publish_with_headers(subject, headers, payload).await;
+            let Entry {
+                subject,
+                headers,
+                payload,
+            } = entry.clone();
+            let receipt = self
+                .context
+                .publish_with_headers(subject, headers, payload)
+                .await;
             let receipt = receipt.map_err(|error| StoreError::new("written", &error))?;
-            receipt.await.map_err(|error| StoreError::new("written", &error))?;
+            receipt
+                .await
+                .map_err(|error| StoreError::new("written", &error))?;
         }
         Ok(())
     }
 
     /// All or nothing; false when the server refused the batch.
     async fn append_together(&self, entries: &[Entry]) -> Result<bool, StoreError> {
-        let failed = |error: &dyn Display| StoreError { verb: "written", reason: error.to_string() };
+        let failed = |error: &dyn Display| StoreError {
+            verb: "written",
+            reason: error.to_string(),
+        };
         let client = self.context.client();
         let id = format!("{:016x}", rand::random::<u64>());
         for (entry, number) in entries.iter().zip(1_usize..) {
-            let Entry { subject, mut headers, payload } = entry.clone();
+            let Entry {
+                subject,
+                mut headers,
+                payload,
+            } = entry.clone();
             headers.insert(NATS_BATCH_ID, id.as_str());
             headers.insert(NATS_BATCH_SEQUENCE, number.to_string());
             if number < entries.len() {
@@ -103,9 +128,16 @@ impl Store {
                 continue;
             }
             headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
-            let request = Request::new().headers(headers).payload(payload).timeout(Some(ANSWER_WAIT));
-            let answer = client.send_request(subject, request).await.map_err(|error| failed(&error))?;
-            let answer: Value = serde_json::from_slice(&answer.payload).map_err(|error| failed(&error))?;
+            let request = Request::new()
+                .headers(headers)
+                .payload(payload)
+                .timeout(Some(ANSWER_WAIT));
+            let answer = client
+                .send_request(subject, request)
+                .await
+                .map_err(|error| failed(&error))?;
+            let answer: Value =
+                serde_json::from_slice(&answer.payload).map_err(|error| failed(&error))?;
             return Ok(answer.get("error").is_none());
         }
         Ok(true)
@@ -120,23 +152,44 @@ impl Store {
         max: usize,
     ) -> Result<(Vec<StreamMessage>, u64), StoreError> {
         let read = direct::next_of(&self.context, SPILL, subject, from, max).await;
-        read.map_err(|reason| StoreError { verb: "read", reason })
+        read.map_err(|reason| StoreError {
+            verb: "read",
+            reason,
+        })
     }
 
     /// Takes everything of a line out up to a sequence.
     pub async fn remove(&self, subject: &str, up_to: u64) -> Result<(), StoreError> {
-        let failed = |error: &dyn Display| StoreError { verb: "cleared", reason: error.to_string() };
-        let stream = self.context.get_stream_no_info(SPILL).await.map_err(|error| failed(&error))?;
+        let failed = |error: &dyn Display| StoreError {
+            verb: "cleared",
+            reason: error.to_string(),
+        };
+        let stream = self
+            .context
+            .get_stream_no_info(SPILL)
+            .await
+            .map_err(|error| failed(&error))?;
         let purge = stream.purge().filter(subject).sequence(up_to + 1);
         purge.await.map(|_| ()).map_err(|error| failed(&error))
     }
 
     /// The lines under a filter with how many messages each has.
     pub async fn count(&self, filter: &str) -> Result<Vec<(String, u64)>, StoreError> {
-        let failed = |error: &dyn Display| StoreError { verb: "counted", reason: error.to_string() };
-        let stream = self.context.get_stream_no_info(SPILL).await.map_err(|error| failed(&error))?;
-        let counts = stream.info_with_subjects(filter).await.map_err(|error| failed(&error))?;
-        let counts = counts.map_ok(|(subject, count)| (subject, u64::try_from(count).unwrap_or(u64::MAX)));
+        let failed = |error: &dyn Display| StoreError {
+            verb: "counted",
+            reason: error.to_string(),
+        };
+        let stream = self
+            .context
+            .get_stream_no_info(SPILL)
+            .await
+            .map_err(|error| failed(&error))?;
+        let counts = stream
+            .info_with_subjects(filter)
+            .await
+            .map_err(|error| failed(&error))?;
+        let counts =
+            counts.map_ok(|(subject, count)| (subject, u64::try_from(count).unwrap_or(u64::MAX)));
         counts.try_collect().await.map_err(|error| failed(&error))
     }
 }
@@ -150,12 +203,19 @@ mod tests {
     fn entry(subject: &str, id: &str) -> Entry {
         let mut headers = HeaderMap::new();
         headers.insert(header::MSG_ID, id);
-        Entry { subject: subject.to_owned(), headers, payload: id.to_owned().into() }
+        Entry {
+            subject: subject.to_owned(),
+            headers,
+            payload: id.to_owned().into(),
+        }
     }
 
     async fn ids(store: &Store, subject: &str, from: u64) -> Vec<String> {
         let (messages, _) = store.load(subject, from, 10).await.unwrap();
-        messages.iter().map(|message| String::from_utf8(message.payload.to_vec()).unwrap()).collect()
+        messages
+            .iter()
+            .map(|message| String::from_utf8(message.payload.to_vec()).unwrap())
+            .collect()
     }
 
     #[tokio::test]
@@ -166,11 +226,16 @@ mod tests {
         assert!(ids(&store, a, 0).await.is_empty());
         let batch = [entry(a, "a1"), entry(b, "b1"), entry(a, "a2")];
         store.append(&batch).await.unwrap();
-        store.append(&[entry(a, "a2"), entry(a, "a3")]).await.unwrap();
+        store
+            .append(&[entry(a, "a2"), entry(a, "a3")])
+            .await
+            .unwrap();
         store.append(&[entry(a, "a4")]).await.unwrap();
         assert_eq!(ids(&store, a, 0).await, ["a1", "a2", "a3", "a4"]);
         let many = |count: usize| -> Vec<Entry> {
-            (0..count).map(|nth| entry("spill.relay.3.msg.c", &format!("c{nth:02}"))).collect()
+            (0..count)
+                .map(|nth| entry("spill.relay.3.msg.c", &format!("c{nth:02}")))
+                .collect()
         };
         store.append(&many(SINGLY_MAX + 1)).await.unwrap();
         // All of that is in the next one, which is refused whole.
@@ -178,14 +243,36 @@ mod tests {
         let (stored, left) = store.load("spill.relay.3.msg.c", 0, 100).await.unwrap();
         assert_eq!(left, 0);
         let (some, left) = store.load("spill.relay.3.msg.c", 0, 4).await.unwrap();
-        assert_eq!((some.len(), left), (4, u64::try_from(SINGLY_MAX).unwrap() - 1), "the rest is told of");
+        assert_eq!(
+            (some.len(), left),
+            (4, u64::try_from(SINGLY_MAX).unwrap() - 1),
+            "the rest is told of"
+        );
         let stored: Vec<_> = stored.into_iter().map(|message| message.payload).collect();
-        assert_eq!(stored, many(SINGLY_MAX + 3).into_iter().map(|entry| entry.payload).collect::<Vec<_>>());
+        assert_eq!(
+            stored,
+            many(SINGLY_MAX + 3)
+                .into_iter()
+                .map(|entry| entry.payload)
+                .collect::<Vec<_>>()
+        );
         // Lines are written side by side, so only the order within one is known.
-        let places: Vec<u64> =
-            store.load(a, 0, 10).await.unwrap().0.iter().map(|message| message.sequence).collect();
+        let places: Vec<u64> = store
+            .load(a, 0, 10)
+            .await
+            .unwrap()
+            .0
+            .iter()
+            .map(|message| message.sequence)
+            .collect();
         let (first, _) = store.load(a, 0, 1).await.unwrap();
-        assert_eq!(first.iter().map(|message| message.sequence).collect::<Vec<_>>(), places[..1]);
+        assert_eq!(
+            first
+                .iter()
+                .map(|message| message.sequence)
+                .collect::<Vec<_>>(),
+            places[..1]
+        );
         assert_eq!(ids(&store, a, places[0] + 1).await, ["a2", "a3", "a4"]);
         store.remove(a, places[1]).await.unwrap();
         assert_eq!(ids(&store, a, 0).await, ["a3", "a4"]);

@@ -16,8 +16,15 @@ impl<U: Clone, P> Machine<U, P> {
         }
         self.interrupted(partition);
         self.owned.insert(partition);
-        self.readings.insert(partition, Reading { session, unsorted: Some(VecDeque::new()) });
-        self.actions.push_back(super::Action::LookUp(partition, session));
+        self.readings.insert(
+            partition,
+            Reading {
+                session,
+                unsorted: Some(VecDeque::new()),
+            },
+        );
+        self.actions
+            .push_back(super::Action::LookUp(partition, session));
     }
 
     /// A partition is somebody else's, or about to be: only what runs goes on, and only until it ends.
@@ -57,7 +64,10 @@ impl<U: Clone, P> Machine<U, P> {
         // What goes on does so for itself alone: the same message is read again, and its pieces stand behind, or go
         // behind what waits in a spill queue.
         for (_, piece) in &mut self.pieces {
-            let is_here = self.held.get(piece.held).is_some_and(|held| held.place.partition == partition);
+            let is_here = self
+                .held
+                .get(piece.held)
+                .is_some_and(|held| held.place.partition == partition);
             if is_here
                 && std::mem::take(&mut piece.is_direct)
                 && let Some(order) = self.orders.get_mut(&piece.order)
@@ -65,16 +75,24 @@ impl<U: Clone, P> Machine<U, P> {
                 order.direct -= 1;
             }
         }
-        let here = self.held.iter().filter(|(_, held)| held.place.partition == partition);
+        let here = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.place.partition == partition);
         for id in here.map(|(id, _)| id).collect::<Vec<_>>() {
             self.unindex(id);
             if self.held.get(id).is_some_and(|held| held.open == 0) {
                 self.forget_held(id);
             }
         }
-        self.unwritten.retain(|copy| copy.line.partition != partition);
-        let lines: Vec<Arc<SpillLine>> =
-            self.lines.keys().filter(|line| line.partition == partition).cloned().collect();
+        self.unwritten
+            .retain(|copy| copy.line.partition != partition);
+        let lines: Vec<Arc<SpillLine>> = self
+            .lines
+            .keys()
+            .filter(|line| line.partition == partition)
+            .cloned()
+            .collect();
         for line in lines {
             touched.extend(self.forget_line(&line));
         }
@@ -87,7 +105,11 @@ impl<U: Clone, P> Machine<U, P> {
         if self.scheduler.queued() == 0 {
             self.moved_at = now;
         }
-        let Some(reading) = self.readings.get_mut(&partition).filter(|known| known.session == session) else {
+        let Some(reading) = self
+            .readings
+            .get_mut(&partition)
+            .filter(|known| known.session == session)
+        else {
             return;
         };
         match &mut reading.unsorted {
@@ -104,20 +126,29 @@ impl<U: Clone, P> Machine<U, P> {
         counts: Vec<(SpillLine, u64)>,
         now: Instant,
     ) {
-        let Some(reading) = self.readings.get_mut(&partition).filter(|known| known.session == session) else {
+        let Some(reading) = self
+            .readings
+            .get_mut(&partition)
+            .filter(|known| known.session == session)
+        else {
             return;
         };
-        let Some(unsorted) = reading.unsorted.take() else { return };
+        let Some(unsorted) = reading.unsorted.take() else {
+            return;
+        };
         // One that holds whole updates of a conversation stands before its tenant's.
-        let (legacy, others): (Vec<_>, Vec<_>) =
-            counts.into_iter().partition(|(line, _)| Kind::of(line) == Kind::Legacy);
+        let (legacy, others): (Vec<_>, Vec<_>) = counts
+            .into_iter()
+            .partition(|(line, _)| Kind::of(line) == Kind::Legacy);
         for (line, count) in legacy.into_iter().chain(others) {
             let line = Arc::new(line);
             // A batch that was on its way may have told of it already, but not of all of it.
             self.enter(&line).count(count);
             self.tend(&line, now);
         }
-        unsorted.into_iter().for_each(|arrived| self.admit(session, arrived, now));
+        unsorted
+            .into_iter()
+            .for_each(|arrived| self.admit(session, arrived, now));
     }
 
     fn admit(&mut self, session: u64, arrived: Arrived<U, P>, now: Instant) {
@@ -138,14 +169,21 @@ impl<U: Clone, P> Machine<U, P> {
         if let Some(held) = self.held.get_mut(id) {
             held.counted = true;
             let window = (held.place.partition, held.lane);
-            self.crowding.enter(window, &held.tenant, held.place.sequence, held.bytes);
+            self.crowding
+                .enter(window, &held.tenant, held.place.sequence, held.bytes);
         }
         self.split(id, arrived.pieces, Waits::default(), now);
     }
 
     /// Takes an update into the table, without its pieces.
     pub(super) fn hold(&mut self, session: u64, arrived: &Arrived<U, P>) -> usize {
-        let Arrived { place, lane, conversation, bytes, .. } = *arrived;
+        let Arrived {
+            place,
+            lane,
+            conversation,
+            bytes,
+            ..
+        } = *arrived;
         let key = (place, arrived.only.clone());
         let id = self.held.insert(Held {
             place,
@@ -169,7 +207,13 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     /// Makes an update's pieces and lets each wait for its turn, or go behind what waits already.
-    pub(super) fn split(&mut self, id: usize, pieces: Vec<(Arc<Target>, P)>, waits: Waits, now: Instant) {
+    pub(super) fn split(
+        &mut self,
+        id: usize,
+        pieces: Vec<(Arc<Target>, P)>,
+        waits: Waits,
+        now: Instant,
+    ) {
         if let Some(held) = self.held.get_mut(id) {
             held.open += pieces.len();
         }
@@ -183,10 +227,14 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     fn enqueue(&mut self, id: usize, target: Arc<Target>, data: P, waits: Waits, now: Instant) {
-        let Some(held) = self.held.get(id) else { return };
+        let Some(held) = self.held.get(id) else {
+            return;
+        };
         let (lane, tenant, is_direct) = (held.lane, held.tenant.clone(), held.only.is_none());
         let partition = held.place.partition;
-        let order = self.hasher.hash_one((partition, lane, &tenant, held.conversation, &target.name));
+        let order =
+            self.hasher
+                .hash_one((partition, lane, &tenant, held.conversation, &target.name));
         let behind = match self.orders.get(&order) {
             Some(order) if order.direct > 0 => None,
             _ => self.line_ahead(id, &target),
@@ -223,10 +271,19 @@ impl<U: Clone, P> Machine<U, P> {
         if self.lines.is_empty() {
             return None;
         }
-        let from = self.held.get(id).filter(|held| held.only.is_some()).and_then(|held| held.entries.first());
+        let from = self
+            .held
+            .get(id)
+            .filter(|held| held.only.is_some())
+            .and_then(|held| held.entries.first());
         let from = from.map(|(line, _)| Kind::of(line));
         let own = self.own_line(id, target);
-        if from.is_none() && self.lines.get(&own).is_some_and(|line| line.has_unfinished()) {
+        if from.is_none()
+            && self
+                .lines
+                .get(&own)
+                .is_some_and(|line| line.has_unfinished())
+        {
             return Some(Arc::new(own));
         }
         if from == Some(Kind::Target) {
@@ -249,13 +306,18 @@ impl<U: Clone, P> Machine<U, P> {
         if self.session_of(line.partition) != Some(session) {
             return;
         }
-        let Some(known) = self.lines.get_mut(line) else { return };
+        let Some(known) = self.lines.get_mut(line) else {
+            return;
+        };
         if known.passes_over() {
             self.tend(line, now);
             self.probe_failed_to_come(line, now);
             return;
         }
-        let is_new: Vec<bool> = entries.iter().map(|(sequence, _)| !known.knows(*sequence)).collect();
+        let is_new: Vec<bool> = entries
+            .iter()
+            .map(|(sequence, _)| !known.knows(*sequence))
+            .collect();
         known.loaded(entries.iter().map(|(sequence, _)| *sequence), left);
         if let Some((_, last)) = entries.last() {
             known.read_until(last.received_ms);
@@ -277,7 +339,11 @@ impl<U: Clone, P> Machine<U, P> {
         now: Instant,
     ) {
         let key = (arrived.place, arrived.only.clone());
-        let known = self.places.get(&key).copied().filter(|id| !self.is_moving(*id));
+        let known = self
+            .places
+            .get(&key)
+            .copied()
+            .filter(|id| !self.is_moving(*id));
         if let Some(held) = known.and_then(|id| self.held.get_mut(id)) {
             held.entries.push((line.clone(), sequence));
             return;
@@ -301,7 +367,12 @@ impl<U: Clone, P> Machine<U, P> {
         is_whole || pieces.all(|(_, piece)| piece.stand == Stand::Moving)
     }
 
-    pub(super) fn copy_of(&self, id: usize, line: Arc<SpillLine>, piece: Option<usize>) -> Option<Copy<U>> {
+    pub(super) fn copy_of(
+        &self,
+        id: usize,
+        line: Arc<SpillLine>,
+        piece: Option<usize>,
+    ) -> Option<Copy<U>> {
         let held = self.held.get(id)?;
         let of = piece.and_then(|piece| self.pieces.get(piece));
         Some(Copy {

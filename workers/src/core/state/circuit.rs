@@ -36,7 +36,11 @@ impl Default for Policy {
 impl Policy {
     /// The longest pause of a trouble of this age.
     fn longest(&self, age: Duration) -> Duration {
-        if age < self.brisk_for { self.pause_brisk.min(self.pause_max) } else { self.pause_max }
+        if age < self.brisk_for {
+            self.pause_brisk.min(self.pause_max)
+        } else {
+            self.pause_max
+        }
     }
 }
 
@@ -108,7 +112,10 @@ impl Circuit {
             return Err(wait);
         }
         if let State::Open { pause, .. } | State::Probing { pause, .. } = self.state {
-            self.enter(State::Probing { until: now + policy.probe_timeout, pause });
+            self.enter(State::Probing {
+                until: now + policy.probe_timeout,
+                pause,
+            });
         }
         Ok(Ticket(self.generation))
     }
@@ -171,7 +178,10 @@ impl Circuit {
     }
 
     fn open(&mut self, wait: Duration, pause: Duration, now: Instant) -> Change {
-        self.enter(State::Open { until: now + wait, pause });
+        self.enter(State::Open {
+            until: now + wait,
+            pause,
+        });
         self.open_since.get_or_insert(now);
         Change::Opened(wait)
     }
@@ -204,14 +214,23 @@ mod tests {
                 circuit.tell(&POLICY, ticket, Signal::Failed, now)
             })
             .collect();
-        assert_eq!(changes, [None, None, Some(Change::Opened(POLICY.pause_initial))]);
+        assert_eq!(
+            changes,
+            [None, None, Some(Change::Opened(POLICY.pause_initial))]
+        );
         circuit
     }
 
     #[test]
     fn an_answer_in_between_starts_the_count_anew() {
         let (mut circuit, now) = (Circuit::default(), Instant::now());
-        for signal in [Signal::Failed, Signal::Failed, Signal::Alive, Signal::Failed, Signal::Failed] {
+        for signal in [
+            Signal::Failed,
+            Signal::Failed,
+            Signal::Alive,
+            Signal::Failed,
+            Signal::Failed,
+        ] {
             let ticket = circuit.ask(&POLICY, now).unwrap();
             assert_eq!(circuit.tell(&POLICY, ticket, signal, now), None);
         }
@@ -241,7 +260,11 @@ mod tests {
         let ticket = circuit.ask(&POLICY, now).unwrap();
         circuit.tell(&POLICY, ticket, Signal::Busy(Duration::from_secs(30)), now);
         assert_eq!(circuit.tell(&POLICY, early, Signal::Alive, now), None);
-        assert_eq!(circuit.ask(&POLICY, now), Err(Duration::from_secs(30)), "the wait it asked for is kept");
+        assert_eq!(
+            circuit.ask(&POLICY, now),
+            Err(Duration::from_secs(30)),
+            "the wait it asked for is kept"
+        );
     }
 
     proptest! {

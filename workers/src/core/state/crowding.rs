@@ -45,7 +45,11 @@ impl Crowding {
     /// Counts a message in.
     pub fn enter(&mut self, window: Window, tenant: &TenantId, sequence: u64, bytes: usize) {
         *self.windows.entry(window).or_default() += 1;
-        self.shares.entry((window, tenant.clone())).or_default().held.insert(sequence);
+        self.shares
+            .entry((window, tenant.clone()))
+            .or_default()
+            .held
+            .insert(sequence);
         *self.bytes.entry(tenant.clone()).or_default() += bytes;
         self.bytes_total += bytes;
     }
@@ -72,19 +76,30 @@ impl Crowding {
     ) -> Vec<(Window, TenantId)> {
         let is_full = |held: usize, bound: usize| held.saturating_mul(2) >= bound;
         let full_of_bytes = is_full(self.bytes_total, bounds.bytes);
-        if !full_of_bytes && !self.windows.values().any(|held| is_full(*held, bounds.window)) {
+        if !full_of_bytes
+            && !self
+                .windows
+                .values()
+                .any(|held| is_full(*held, bounds.window))
+        {
             return Vec::new();
         }
-        let is_large =
-            |held: usize, bound: usize| held.saturating_mul(100) >= bound.saturating_mul(bounds.share);
+        let is_large = |held: usize, bound: usize| {
+            held.saturating_mul(100) >= bound.saturating_mul(bounds.share)
+        };
         let has_others = self.bytes.len() > 1;
         let mut in_the_way = Vec::new();
         for ((window, tenant), share) in &mut self.shares {
             let held = self.windows.get(window).copied().unwrap_or_default();
             let bytes = self.bytes.get(tenant).copied().unwrap_or_default();
-            let is_over = (is_full(held, bounds.window) && is_large(share.held.len(), bounds.window))
+            let is_over = (is_full(held, bounds.window)
+                && is_large(share.held.len(), bounds.window))
                 || (full_of_bytes && is_large(bytes, bounds.bytes));
-            share.strikes = if is_over && (has_others || is_stuck(tenant)) { share.strikes + 1 } else { 0 };
+            share.strikes = if is_over && (has_others || is_stuck(tenant)) {
+                share.strikes + 1
+            } else {
+                0
+            };
             if share.strikes >= STRIKES {
                 share.strikes = 0;
                 in_the_way.push((*window, tenant.clone()));
@@ -107,7 +122,11 @@ fn drop_from<K: std::hash::Hash + Eq + Clone>(counts: &mut HashMap<K, usize>, ke
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { window: 100, bytes: 1_000_000, share: 25 };
+    const BOUNDS: Bounds = Bounds {
+        window: 100,
+        bytes: 1_000_000,
+        share: 25,
+    };
     const WINDOW: Window = (Partition(1), 0);
 
     fn tenant(name: &str) -> TenantId {
@@ -122,8 +141,15 @@ mod tests {
 
     /// Who is found in the way when looked at twice.
     fn found(crowding: &mut Crowding, is_stuck: bool) -> Vec<TenantId> {
-        assert!(crowding.sweep(&BOUNDS, |_| is_stuck).is_empty(), "a moment is not enough");
-        crowding.sweep(&BOUNDS, |_| is_stuck).into_iter().map(|(_, tenant)| tenant).collect()
+        assert!(
+            crowding.sweep(&BOUNDS, |_| is_stuck).is_empty(),
+            "a moment is not enough"
+        );
+        crowding
+            .sweep(&BOUNDS, |_| is_stuck)
+            .into_iter()
+            .map(|(_, tenant)| tenant)
+            .collect()
     }
 
     #[test]
@@ -158,7 +184,9 @@ mod tests {
         for sequence in 0..90 {
             crowding.leave(WINDOW, &tenant("a"), sequence, 10);
         }
-        assert!(crowding.windows.is_empty() && crowding.shares.is_empty() && crowding.bytes.is_empty());
+        assert!(
+            crowding.windows.is_empty() && crowding.shares.is_empty() && crowding.bytes.is_empty()
+        );
         assert_eq!(crowding.bytes_total, 0);
     }
 }

@@ -78,7 +78,11 @@ pub struct OpenGate {
 
 impl Gates {
     pub(super) fn new(policy: Policy) -> Self {
-        Self { policy, gates: HashMap::new(), changes: Vec::new() }
+        Self {
+            policy,
+            gates: HashMap::new(),
+            changes: Vec::new(),
+        }
     }
 
     /// Lets a piece through all gates of its target, or says which is shut.
@@ -91,7 +95,9 @@ impl Gates {
         now: Instant,
     ) -> Result<Vec<Leave>, Shut> {
         for spec in &target.gates {
-            let Some(gate) = self.gates.get(&spec.name) else { continue };
+            let Some(gate) = self.gates.get(&spec.name) else {
+                continue;
+            };
             if !gate.circuit.is_closed() && !gate.may_probe(piece, line, now) {
                 return Err(Shut::Open(spec.name.clone()));
             }
@@ -104,14 +110,19 @@ impl Gates {
             let policy = self.policy;
             let gate = self.enter(spec);
             let is_probe = !gate.circuit.is_closed();
-            let Ok(ticket) = gate.circuit.ask(&policy, now) else { continue };
+            let Ok(ticket) = gate.circuit.ask(&policy, now) else {
+                continue;
+            };
             if is_probe {
                 gate.prober = Some((Prober::Piece(piece), now + policy.probe_timeout));
             }
             if !reserved {
                 gate.running += 1;
             }
-            leaves.push(Leave { gate: spec.name.clone(), ticket });
+            leaves.push(Leave {
+                gate: spec.name.clone(),
+                ticket,
+            });
         }
         Ok(leaves)
     }
@@ -125,9 +136,15 @@ impl Gates {
         timed_out: bool,
         now: Instant,
     ) {
-        let Some(gate) = self.gates.get_mut(&leave.gate) else { return };
+        let Some(gate) = self.gates.get_mut(&leave.gate) else {
+            return;
+        };
         gate.running = gate.running.saturating_sub(1);
-        if gate.prober.as_ref().is_some_and(|(prober, _)| *prober == Prober::Piece(piece)) {
+        if gate
+            .prober
+            .as_ref()
+            .is_some_and(|(prober, _)| *prober == Prober::Piece(piece))
+        {
             gate.prober = None;
         }
         if signal != Signal::Unknown {
@@ -160,7 +177,10 @@ impl Gates {
     /// Who finds out does not come.
     pub(super) fn give_up_probe(&mut self, name: &str, prober: &Prober) {
         if let Some(gate) = self.gates.get_mut(name)
-            && gate.prober.as_ref().is_some_and(|(known, _)| known == prober)
+            && gate
+                .prober
+                .as_ref()
+                .is_some_and(|(known, _)| known == prober)
         {
             gate.prober = None;
         }
@@ -177,20 +197,33 @@ impl Gates {
     pub(super) fn next_waiting(&mut self, name: &str) -> Option<usize> {
         let gate = self.gates.get_mut(name)?;
         let has_room = !gate.circuit.is_closed() || gate.running < gate.limit.max(1);
-        if has_room { gate.waiting.pop_front() } else { None }
+        if has_room {
+            gate.waiting.pop_front()
+        } else {
+            None
+        }
     }
 
     /// The first gate of a target whose requests at once are used up.
     pub(super) fn full(&self, target: &Target) -> Option<Arc<str>> {
         let is_full = |spec: &&GateSpec| {
-            self.gates.get(&spec.name).is_some_and(|gate| gate.running >= spec.limit.max(1))
+            self.gates
+                .get(&spec.name)
+                .is_some_and(|gate| gate.running >= spec.limit.max(1))
         };
-        target.gates.iter().find(is_full).map(|spec| spec.name.clone())
+        target
+            .gates
+            .iter()
+            .find(is_full)
+            .map(|spec| spec.name.clone())
     }
 
     /// Everything in memory that waits for a gate.
     pub(super) fn take_waiting(&mut self, name: &str) -> Vec<usize> {
-        self.gates.get_mut(name).map(|gate| gate.waiting.drain(..).collect()).unwrap_or_default()
+        self.gates
+            .get_mut(name)
+            .map(|gate| gate.waiting.drain(..).collect())
+            .unwrap_or_default()
     }
 
     /// Takes pieces out of whatever gate they wait for.
@@ -202,7 +235,9 @@ impl Gates {
 
     /// Tells whether a gate is asked freely; one that is not known is.
     pub(super) fn is_closed(&self, name: &str) -> bool {
-        self.gates.get(name).is_none_or(|gate| gate.circuit.is_closed())
+        self.gates
+            .get(name)
+            .is_none_or(|gate| gate.circuit.is_closed())
     }
 
     /// Whether every gate of a target is asked freely.
@@ -222,7 +257,10 @@ impl Gates {
 
     /// When something is to be looked at: the pause ends, or who finds out has not come.
     pub(super) fn due(&self, name: &str, now: Instant) -> Option<Instant> {
-        let gate = self.gates.get(name).filter(|gate| !gate.circuit.is_closed())?;
+        let gate = self
+            .gates
+            .get(name)
+            .filter(|gate| !gate.circuit.is_closed())?;
         let pause = gate.circuit.held(now).map(|wait| now + wait);
         let prober = gate.prober.as_ref().map(|(_, until)| *until);
         pause.max(prober)
@@ -230,7 +268,9 @@ impl Gates {
 
     /// Since when a gate has been left alone.
     pub(super) fn open_since(&self, name: &str) -> Option<Instant> {
-        self.gates.get(name).and_then(|gate| gate.circuit.open_since())
+        self.gates
+            .get(name)
+            .and_then(|gate| gate.circuit.open_since())
     }
 
     /// Notes who is to find out.
@@ -255,7 +295,11 @@ impl Gates {
         for spec in &target.gates {
             if let Some(gate) = self.gates.get_mut(&spec.name) {
                 gate.lines.retain(|known| known != line);
-                if gate.prober.as_ref().is_some_and(|(known, _)| *known == Prober::Line(line.clone())) {
+                if gate
+                    .prober
+                    .as_ref()
+                    .is_some_and(|(known, _)| *known == Prober::Line(line.clone()))
+                {
                     gate.prober = None;
                 }
             }
@@ -264,7 +308,9 @@ impl Gates {
 
     /// The spill queues that wait for a gate, each time beginning with another.
     pub(super) fn lines(&mut self, name: &str) -> Vec<Arc<SpillLine>> {
-        let Some(gate) = self.gates.get_mut(name) else { return Vec::new() };
+        let Some(gate) = self.gates.get_mut(name) else {
+            return Vec::new();
+        };
         let lines = gate.lines.iter().cloned().collect();
         if !gate.lines.is_empty() {
             gate.lines.rotate_left(1);
@@ -274,12 +320,17 @@ impl Gates {
 
     /// Whether anything in memory waits for a gate.
     pub(super) fn has_waiting(&self, name: &str) -> bool {
-        self.gates.get(name).is_some_and(|gate| !gate.waiting.is_empty())
+        self.gates
+            .get(name)
+            .is_some_and(|gate| !gate.waiting.is_empty())
     }
 
     /// The spill queues that wait for a gate.
     pub(super) fn lines_of(&self, name: &str) -> impl Iterator<Item = &Arc<SpillLine>> {
-        self.gates.get(name).into_iter().flat_map(|gate| &gate.lines)
+        self.gates
+            .get(name)
+            .into_iter()
+            .flat_map(|gate| &gate.lines)
     }
 
     /// Whether somebody is to find out and has not told yet.
@@ -302,10 +353,16 @@ impl Gates {
 
     /// Everything that is left alone or slow.
     pub(super) fn open(&self, now: Instant) -> Vec<OpenGate> {
-        let shown = self.gates.iter().filter(|(_, gate)| !gate.circuit.is_closed() || gate.is_slow());
+        let shown = self
+            .gates
+            .iter()
+            .filter(|(_, gate)| !gate.circuit.is_closed() || gate.is_slow());
         let shown = shown.map(|(name, gate)| OpenGate {
             name: name.to_string(),
-            since: gate.circuit.open_since().map(|since| now.saturating_duration_since(since)),
+            since: gate
+                .circuit
+                .open_since()
+                .map(|since| now.saturating_duration_since(since)),
             next: gate.circuit.held(now).unwrap_or_default(),
             is_slow: gate.is_slow(),
         });
@@ -320,8 +377,11 @@ impl Gates {
 
     fn enter(&mut self, spec: &GateSpec) -> &mut Gate {
         if self.gates.len() >= REMEMBERED_MAX && !self.gates.contains_key(&spec.name) {
-            let unneeded =
-                self.gates.iter().find(|(_, gate)| gate.is_unneeded()).map(|(name, _)| name.clone());
+            let unneeded = self
+                .gates
+                .iter()
+                .find(|(_, gate)| gate.is_unneeded())
+                .map(|(name, _)| name.clone());
             if let Some(name) = unneeded {
                 self.gates.remove(&name);
             }

@@ -182,7 +182,11 @@ impl Line {
     /// many, which the next read finds out, than one that nobody reads.
     pub fn recounted(&mut self, count: u64, due: Instant) {
         let is_there = |finished: bool| !(self.removing && finished);
-        let read = self.entries.values().filter(|finished| is_there(**finished)).count();
+        let read = self
+            .entries
+            .values()
+            .filter(|finished| is_there(**finished))
+            .count();
         let left = count.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX));
         self.unread = left.max(self.stored_meanwhile);
         if !self.rewound {
@@ -193,7 +197,8 @@ impl Line {
 
     /// How many entries are not read yet, as far as is known.
     pub fn unread(&self) -> u64 {
-        self.unread.saturating_add(u64::try_from(self.appending).unwrap_or(u64::MAX))
+        self.unread
+            .saturating_add(u64::try_from(self.appending).unwrap_or(u64::MAX))
     }
 
     /// The last entry read was received at this time.
@@ -204,7 +209,11 @@ impl Line {
     /// How many entries are not read yet that may have been received until a time: none once reading is past it,
     /// because a line is in order.
     pub fn unread_until(&self, ms: u64) -> u64 {
-        if self.read_until_ms > ms { 0 } else { self.unread() }
+        if self.read_until_ms > ms {
+            0
+        } else {
+            self.unread()
+        }
     }
 
     /// The head is read not before `due`.
@@ -238,9 +247,13 @@ impl Line {
         }
         // What was put back stands before what was read after it, and is not in hand.
         let first_back = self.back.first().copied().unwrap_or(u64::MAX);
-        let finished = self.entries.iter().take_while(|(sequence, is)| **is && **sequence < first_back);
-        let (count, last) =
-            finished.fold((0, None), |(count, _), (sequence, _)| (count + 1, Some(*sequence)));
+        let finished = self
+            .entries
+            .iter()
+            .take_while(|(sequence, is)| **is && **sequence < first_back);
+        let (count, last) = finished.fold((0, None), |(count, _), (sequence, _)| {
+            (count + 1, Some(*sequence))
+        });
         let is_idle = count == self.entries.len();
         let last = last.filter(|_| count >= reach.removals || is_idle)?;
         self.removing = true;
@@ -263,11 +276,22 @@ mod tests {
     use std::collections::VecDeque;
     use std::time::Duration;
 
-    const REACH: Reach = Reach { entries: 4, together: 2, removals: 2 };
+    const REACH: Reach = Reach {
+        entries: 4,
+        together: 2,
+        removals: 2,
+    };
 
     #[test]
     fn a_head_that_waits_is_read_again_when_it_is_due() {
-        let (reach, now) = (Reach { entries: 1, together: 1, removals: 1 }, Instant::now());
+        let (reach, now) = (
+            Reach {
+                entries: 1,
+                together: 1,
+                removals: 1,
+            },
+            Instant::now(),
+        );
         let mut line = Line::default();
         line.count(2);
         assert_eq!(line.load(reach, now), Some((0, 1)));
@@ -293,7 +317,11 @@ mod tests {
         line.finished(2);
         line.finished(3);
         line.put_back(1, None);
-        assert_eq!(line.remove(REACH), None, "the first of them is not read again yet");
+        assert_eq!(
+            line.remove(REACH),
+            None,
+            "the first of them is not read again yet"
+        );
         assert_eq!(line.load(REACH, Instant::now()), Some((1, 4)));
         line.loaded([1, 2, 3], 0);
         assert_eq!(line.remove(REACH), None);
@@ -307,7 +335,11 @@ mod tests {
     fn what_was_received_later_is_told_from_what_a_drain_waits_for() {
         let mut line = Line::default();
         line.count(3);
-        assert_eq!(line.unread_until(100), 3, "before anything was read nobody knows");
+        assert_eq!(
+            line.unread_until(100),
+            3,
+            "before anything was read nobody knows"
+        );
         line.loaded([1], 0);
         line.read_until(90);
         assert_eq!(line.unread_until(100), 2);
@@ -358,7 +390,9 @@ mod tests {
         assert_eq!(line.unread(), 2);
         line.load(REACH, Instant::now()).unwrap();
         line.loaded([4, 7], 0);
-        [1, 4, 7].into_iter().for_each(|sequence| line.finished(sequence));
+        [1, 4, 7]
+            .into_iter()
+            .for_each(|sequence| line.finished(sequence));
         assert_eq!(line.remove(REACH), Some(7));
         line.not_appended();
         line.stored();

@@ -13,9 +13,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How far a tenant's or a target's spill queue is read ahead.
-const WIDE: Reach = Reach { entries: 64, together: 32, removals: 64 };
+const WIDE: Reach = Reach {
+    entries: 64,
+    together: 32,
+    removals: 64,
+};
 /// A conversation's is worked off one by one.
-const NARROW: Reach = Reach { entries: 1, together: 1, removals: 1 };
+const NARROW: Reach = Reach {
+    entries: 1,
+    together: 1,
+    removals: 1,
+};
 /// Pause after one could not be read.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -65,7 +73,10 @@ impl<U: Clone, P> Machine<U, P> {
     /// The stream was counted again: what is not known of is taken up.
     pub fn recounted_all(&mut self, counts: Vec<(SpillLine, u64)>, now: Instant) {
         for (line, count) in counts {
-            let is_told = self.readings.get(&line.partition).is_some_and(|known| known.unsorted.is_none());
+            let is_told = self
+                .readings
+                .get(&line.partition)
+                .is_some_and(|known| known.unsorted.is_none());
             if !is_told {
                 continue;
             }
@@ -114,11 +125,19 @@ impl<U: Clone, P> Machine<U, P> {
 
     pub(super) fn line_of(&self, id: usize, token: Option<String>) -> SpillLine {
         let held = self.held.get(id);
-        let lane = held.and_then(|held| self.setup.lanes.get(held.lane)).cloned().unwrap_or_default();
+        let lane = held
+            .and_then(|held| self.setup.lanes.get(held.lane))
+            .cloned()
+            .unwrap_or_default();
         let partition = held.map_or(Partition(0), |held| held.place.partition);
         let tenant = held.map(|held| held.tenant.clone());
         let tenant = tenant.unwrap_or_else(ackline_shared::ids::TenantId::unrouted);
-        SpillLine { partition, lane, tenant, conversation: token }
+        SpillLine {
+            partition,
+            lane,
+            tenant,
+            conversation: token,
+        }
     }
 
     pub(super) fn own_line(&self, id: usize, target: &Target) -> SpillLine {
@@ -142,7 +161,10 @@ impl<U: Clone, P> Machine<U, P> {
     /// The state of a spill queue, which begins empty.
     pub(super) fn enter(&mut self, line: &Arc<SpillLine>) -> &mut Line {
         if !self.lines.contains_key(line) {
-            let of_tenant = SpillLine { conversation: None, ..(**line).clone() };
+            let of_tenant = SpillLine {
+                conversation: None,
+                ..(**line).clone()
+            };
             match Kind::of(line) {
                 Kind::Own => *self.own_lines.entry(of_tenant).or_default() += 1,
                 Kind::Legacy => *self.legacy.entry(of_tenant).or_default() += 1,
@@ -159,7 +181,9 @@ impl<U: Clone, P> Machine<U, P> {
         target: Arc<Target>,
         overdue_at: Option<Instant>,
     ) {
-        let Some(known) = self.lines.get_mut(line) else { return };
+        let Some(known) = self.lines.get_mut(line) else {
+            return;
+        };
         known.overdue_at = overdue_at;
         if let Some(before) = known.target.replace(target.clone())
             && before != target
@@ -173,8 +197,13 @@ impl<U: Clone, P> Machine<U, P> {
     pub(super) fn tend(&mut self, name: &Arc<SpillLine>, now: Instant) {
         let kind = Kind::of(name);
         let is_behind = kind == Kind::Tenant && self.has_legacy(name);
-        let Some(line) = self.lines.get_mut(name) else { return };
-        let is_shut = line.target.as_ref().is_some_and(|target| !self.gates.all_closed(target));
+        let Some(line) = self.lines.get_mut(name) else {
+            return;
+        };
+        let is_shut = line
+            .target
+            .as_ref()
+            .is_some_and(|target| !self.gates.all_closed(target));
         let load = match line.overdue_at {
             _ if is_behind => None,
             _ if !is_shut => line.load(kind.reach(), now),
@@ -190,7 +219,11 @@ impl<U: Clone, P> Machine<U, P> {
         let is_unasked = is_shut && load.is_none() && line.is_readable();
         let target = line.target.clone().filter(|_| is_unasked);
         let removal = line.remove(kind.reach());
-        let wake = if is_shut { line.overdue_at.filter(|_| line.has_unread()) } else { line.due() };
+        let wake = if is_shut {
+            line.overdue_at.filter(|_| line.has_unread())
+        } else {
+            line.due()
+        };
         let is_over = line.is_over();
         // Nobody may have been there to find out when it was time.
         for spec in target.iter().flat_map(|target| &target.gates) {
@@ -200,7 +233,8 @@ impl<U: Clone, P> Machine<U, P> {
         }
         if let Some((from, max)) = load {
             let session = self.session_of(name.partition).unwrap_or_default();
-            self.actions.push_back(Action::Load(name.clone(), session, from, max));
+            self.actions
+                .push_back(Action::Load(name.clone(), session, from, max));
         }
         if let Some(up_to) = removal {
             self.actions.push_back(Action::Remove(name.clone(), up_to));
@@ -213,23 +247,37 @@ impl<U: Clone, P> Machine<U, P> {
                 self.look_at_gate(gate);
             }
             if kind == Kind::Legacy {
-                self.tend(&Arc::new(SpillLine { conversation: None, ..(**name).clone() }), now);
+                self.tend(
+                    &Arc::new(SpillLine {
+                        conversation: None,
+                        ..(**name).clone()
+                    }),
+                    now,
+                );
             }
         }
     }
 
     /// Reads the head of a spill queue, so that it finds out whether its target works again.
     pub(super) fn load_head(&mut self, name: &Arc<SpillLine>) -> bool {
-        let Some(from) = self.lines.get_mut(name).and_then(Line::load_head) else { return false };
+        let Some(from) = self.lines.get_mut(name).and_then(Line::load_head) else {
+            return false;
+        };
         let session = self.session_of(name.partition).unwrap_or_default();
-        self.actions.push_back(Action::Load(name.clone(), session, from, 1));
+        self.actions
+            .push_back(Action::Load(name.clone(), session, from, 1));
         true
     }
 
     /// Forgets a spill queue; gives the gates that it waited for.
     pub(super) fn forget_line(&mut self, name: &Arc<SpillLine>) -> Vec<Arc<str>> {
-        let Some(line) = self.lines.remove(name) else { return Vec::new() };
-        let of_tenant = SpillLine { conversation: None, ..(**name).clone() };
+        let Some(line) = self.lines.remove(name) else {
+            return Vec::new();
+        };
+        let of_tenant = SpillLine {
+            conversation: None,
+            ..(**name).clone()
+        };
         let counts = match Kind::of(name) {
             Kind::Own => Some(&mut self.own_lines),
             Kind::Legacy => Some(&mut self.legacy),
@@ -243,7 +291,9 @@ impl<U: Clone, P> Machine<U, P> {
                 counts.remove(&of_tenant);
             }
         }
-        let Some(target) = line.target else { return Vec::new() };
+        let Some(target) = line.target else {
+            return Vec::new();
+        };
         self.gates.unregister(name, &target);
         target.gates.iter().map(|spec| spec.name.clone()).collect()
     }
@@ -252,8 +302,10 @@ impl<U: Clone, P> Machine<U, P> {
     pub(super) fn probe_failed_to_come(&mut self, line: &Arc<SpillLine>, now: Instant) {
         let target = self.lines.get(line).and_then(|known| known.target.clone());
         for spec in target.iter().flat_map(|target| &target.gates) {
-            self.gates.give_up_probe(&spec.name, &Prober::Line(line.clone()));
-            self.wakes.insert((now + RETRY, Wake::Gate(spec.name.clone())));
+            self.gates
+                .give_up_probe(&spec.name, &Prober::Line(line.clone()));
+            self.wakes
+                .insert((now + RETRY, Wake::Gate(spec.name.clone())));
         }
     }
 }

@@ -331,7 +331,12 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// When [`Self::wake`] is to be called next, if nothing happens before.
     pub fn next_wake(&self) -> Option<Instant> {
-        self.wakes.first().map(|(due, _)| *due).into_iter().chain(self.unwritten.due()).min()
+        self.wakes
+            .first()
+            .map(|(due, _)| *due)
+            .into_iter()
+            .chain(self.unwritten.due())
+            .min()
     }
 
     /// Does what has become due.
@@ -352,8 +357,12 @@ impl<U: Clone, P> Machine<U, P> {
         self.moved_at = now;
         self.setup.rules = rules.clone();
         self.scheduler.set_rules(rules);
-        let kept: Vec<usize> =
-            self.pieces.iter().filter(|(_, piece)| piece.stand == Stand::Kept).map(|(id, _)| id).collect();
+        let kept: Vec<usize> = self
+            .pieces
+            .iter()
+            .filter(|(_, piece)| piece.stand == Stand::Kept)
+            .map(|(id, _)| id)
+            .collect();
         kept.into_iter().for_each(|id| self.resume(id));
     }
 
@@ -364,8 +373,13 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// How many pieces of a partition are being worked on.
     pub fn running_of(&self, partition: Partition) -> usize {
-        let running = self.pieces.iter().filter(|(_, piece)| piece.stand == Stand::Running);
-        running.filter(|(_, piece)| self.partition_of(piece.held) == Some(partition)).count()
+        let running = self
+            .pieces
+            .iter()
+            .filter(|(_, piece)| piece.stand == Stand::Running);
+        running
+            .filter(|(_, piece)| self.partition_of(piece.held) == Some(partition))
+            .count()
     }
 
     /// Whether nothing is in hand.
@@ -380,8 +394,13 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// Everything in hand, but for what runs.
     pub fn resting(&self) -> impl Iterator<Item = &U> {
-        let resting = self.pieces.iter().filter(|(_, piece)| piece.stand != Stand::Running);
-        resting.filter_map(|(_, piece)| self.held.get(piece.held)).map(|held| &held.data)
+        let resting = self
+            .pieces
+            .iter()
+            .filter(|(_, piece)| piece.stand != Stand::Running);
+        resting
+            .filter_map(|(_, piece)| self.held.get(piece.held))
+            .map(|held| &held.data)
     }
 
     fn partition_of(&self, held: usize) -> Option<Partition> {
@@ -394,7 +413,9 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// The work of a held slot goes on.
     fn resume(&mut self, id: usize) {
-        let Some(piece) = self.pieces.get_mut(id) else { return };
+        let Some(piece) = self.pieces.get_mut(id) else {
+            return;
+        };
         piece.stand = Stand::Queued;
         let order = piece.order;
         if let Some(slot) = piece.slot.take() {
@@ -413,10 +434,17 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// Notes that a piece has waited behind another of its conversation, as if it had had to wait itself.
     fn note_wait(&mut self, id: usize) {
-        let Some(piece) = self.pieces.get_mut(id).filter(|piece| piece.waits.first_ms.is_none()) else {
+        let Some(piece) = self
+            .pieces
+            .get_mut(id)
+            .filter(|piece| piece.waits.first_ms.is_none())
+        else {
             return;
         };
-        let before = self.orders.get(&piece.order).and_then(|order| order.waits_since);
+        let before = self
+            .orders
+            .get(&piece.order)
+            .and_then(|order| order.waits_since);
         if let Some(since) = before.map(|before| before.max(piece.since)) {
             let passed = since.saturating_duration_since(self.began).as_millis();
             let passed = u64::try_from(passed).unwrap_or(u64::MAX);
@@ -426,7 +454,10 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     fn wake_piece(&mut self, id: usize, now: Instant) {
-        if let Some(Piece { stand: Stand::Waiting(until), .. }) = self.pieces.get(id)
+        if let Some(Piece {
+            stand: Stand::Waiting(until),
+            ..
+        }) = self.pieces.get(id)
             && *until <= now
         {
             self.resume(id);
@@ -435,7 +466,9 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// Ends a piece: it took effect, was buried or forgotten, or goes on in a spill queue.
     fn settle(&mut self, id: usize, moved: bool, now: Instant) {
-        let Some(piece) = self.drop_piece(id) else { return };
+        let Some(piece) = self.drop_piece(id) else {
+            return;
+        };
         if let Some(held) = self.held.get_mut(piece.held) {
             held.open -= 1;
             held.moved |= moved;
@@ -466,9 +499,12 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// Ends an update none of whose pieces is open.
     fn finish(&mut self, id: usize, now: Instant) {
-        let Some(held) = self.forget_held(id) else { return };
+        let Some(held) = self.forget_held(id) else {
+            return;
+        };
         if held.original {
-            self.actions.push_back(Action::Acknowledge(held.data, held.moved));
+            self.actions
+                .push_back(Action::Acknowledge(held.data, held.moved));
         }
         for (line, sequence) in held.entries {
             if let Some(known) = self.lines.get_mut(&line) {
@@ -480,7 +516,9 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// Lets an update be read again as if it were not in hand.
     fn unindex(&mut self, id: usize) {
-        let Some(held) = self.held.get_mut(id) else { return };
+        let Some(held) = self.held.get_mut(id) else {
+            return;
+        };
         held.original = false;
         held.entries.clear();
         let key = (held.place, held.only.clone());
@@ -497,7 +535,8 @@ impl<U: Clone, P> Machine<U, P> {
         }
         if held.counted {
             let window = (held.place.partition, held.lane);
-            self.crowding.leave(window, &held.tenant, held.place.sequence, held.bytes);
+            self.crowding
+                .leave(window, &held.tenant, held.place.sequence, held.bytes);
         }
         Some(held)
     }

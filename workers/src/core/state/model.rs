@@ -36,7 +36,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn histories() -> u32 {
-    std::env::var("ACKLINE_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000)
+    std::env::var("ACKLINE_HISTORIES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(10_000)
 }
 
 proptest! {

@@ -16,7 +16,9 @@ impl<U: Clone, P> Machine<U, P> {
     pub(super) fn append(&mut self, line: Arc<SpillLine>, id: usize, now: Instant) {
         self.unclaim(id);
         self.note_wait(id);
-        let Some(piece) = self.pieces.get_mut(id) else { return };
+        let Some(piece) = self.pieces.get_mut(id) else {
+            return;
+        };
         piece.stand = Stand::Moving;
         let (slot, order, held) = (piece.slot.take(), piece.order, piece.held);
         let was_direct = std::mem::take(&mut piece.is_direct);
@@ -27,13 +29,20 @@ impl<U: Clone, P> Machine<U, P> {
             self.scheduler.let_go(slot);
         }
         self.release_order(order, id);
-        let (target, overdue_at) =
-            (piece_target(self, id), self.pieces.get(id).and_then(|p| p.waits.overdue_at));
+        let (target, overdue_at) = (
+            piece_target(self, id),
+            self.pieces.get(id).and_then(|p| p.waits.overdue_at),
+        );
         let bytes = self.held.get(held).map_or(0, |held| held.bytes);
-        let Some(copy) = self.copy_of(held, line.clone(), Some(id)) else { return };
+        let Some(copy) = self.copy_of(held, line.clone(), Some(id)) else {
+            return;
+        };
         self.enter(&line).append();
         if let (Kind::Target, Some(target)) = (Kind::of(&line), target)
-            && self.lines.get(&line).is_some_and(|line| line.target.is_none())
+            && self
+                .lines
+                .get(&line)
+                .is_some_and(|line| line.target.is_none())
         {
             self.learn_target(&line, target, overdue_at);
         }
@@ -43,7 +52,9 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// Hands a whole update to the writer.
     pub(super) fn move_whole(&mut self, id: usize, line: Arc<SpillLine>, now: Instant) {
-        let Some(copy) = self.copy_of(id, line.clone(), None) else { return };
+        let Some(copy) = self.copy_of(id, line.clone(), None) else {
+            return;
+        };
         let bytes = self.held.get(id).map_or(0, |held| held.bytes);
         self.enter(&line).append();
         self.unwritten.push(copy, bytes);
@@ -105,7 +116,13 @@ impl<U: Clone, P> Machine<U, P> {
     /// Moves a piece, and everything else that waits in memory for the same target, into the target's spill queue.
     pub(super) fn park_at_target(&mut self, id: usize, now: Instant) {
         // Gathered with another one already.
-        let Some(piece) = self.pieces.get(id).filter(|piece| piece.stand != Stand::Moving) else { return };
+        let Some(piece) = self
+            .pieces
+            .get(id)
+            .filter(|piece| piece.stand != Stand::Moving)
+        else {
+            return;
+        };
         let (held, target) = (piece.held, piece.target.clone());
         // What was read from there stands there before what came later.
         if let Some(line) = self.target_line_of(id) {
@@ -124,12 +141,21 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// What is queued behind a piece in its conversation and was not read from a spill queue of pieces.
     fn followers(&self, id: usize) -> Vec<usize> {
-        let Some(order) = self.pieces.get(id).map(|piece| piece.order) else { return Vec::new() };
-        if self.orders.get(&order).is_none_or(|order| order.pieces <= 1) {
+        let Some(order) = self.pieces.get(id).map(|piece| piece.order) else {
+            return Vec::new();
+        };
+        if self
+            .orders
+            .get(&order)
+            .is_none_or(|order| order.pieces <= 1)
+        {
             return Vec::new();
         }
         let of_order = self.pieces.iter().filter(|(other, piece)| {
-            piece.order == order && *other != id && piece.stand == Stand::Queued && self.is_direct(piece.held)
+            piece.order == order
+                && *other != id
+                && piece.stand == Stand::Queued
+                && self.is_direct(piece.held)
         });
         of_order.map(|(other, _)| other).collect()
     }
@@ -140,13 +166,25 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// Moves all that waits in memory for a target into its spill queue, but what stands behind a piece that runs or
     /// waits for a time of its own.
-    fn gather(&mut self, line: &Arc<SpillLine>, target: &Target, with: Option<usize>, now: Instant) {
+    fn gather(
+        &mut self,
+        line: &Arc<SpillLine>,
+        target: &Target,
+        with: Option<usize>,
+        now: Instant,
+    ) {
         let mut moving = Vec::new();
         // One that took effect and is to be remembered stays, and so does what stands behind it.
-        let kept: HashSet<u64> =
-            self.pieces.iter().filter(|(_, piece)| piece.keeps).map(|(_, piece)| piece.order).collect();
+        let kept: HashSet<u64> = self
+            .pieces
+            .iter()
+            .filter(|(_, piece)| piece.keeps)
+            .map(|(_, piece)| piece.order)
+            .collect();
         for (id, piece) in &self.pieces {
-            let Some(held) = self.held.get(piece.held) else { continue };
+            let Some(held) = self.held.get(piece.held) else {
+                continue;
+            };
             let is_of_line = held.place.partition == line.partition
                 && held.tenant == line.tenant
                 && self.setup.lanes.get(held.lane) == Some(&line.lane)
@@ -157,7 +195,10 @@ impl<U: Clone, P> Machine<U, P> {
                     let holder = self.orders.get(&piece.order).and_then(|order| order.holder);
                     holder.is_none_or(|holder| {
                         Some(holder) == with
-                            || self.pieces.get(holder).is_some_and(|piece| piece.stand == Stand::AtGate)
+                            || self
+                                .pieces
+                                .get(holder)
+                                .is_some_and(|piece| piece.stand == Stand::AtGate)
                     })
                 }
                 _ => false,
@@ -171,28 +212,44 @@ impl<U: Clone, P> Machine<U, P> {
         self.append_all(line, moving, now);
     }
 
-    fn append_all(&mut self, line: &Arc<SpillLine>, ids: impl IntoIterator<Item = usize>, now: Instant) {
+    fn append_all(
+        &mut self,
+        line: &Arc<SpillLine>,
+        ids: impl IntoIterator<Item = usize>,
+        now: Instant,
+    ) {
         let mut ids: Vec<usize> = ids.into_iter().collect();
         let sequence = |id: &usize| {
             let held = self.pieces.get(*id).map(|piece| piece.held);
-            held.and_then(|held| self.place_of(held)).map(|place| place.sequence)
+            held.and_then(|held| self.place_of(held))
+                .map(|place| place.sequence)
         };
         ids.sort_by_key(sequence);
         let moving: HashSet<usize> = ids.iter().copied().collect();
         self.scheduler.retain(|id| !moving.contains(id));
         self.gates.forget_waiting(|id| moving.contains(&id));
-        ids.into_iter().for_each(|id| self.append(line.clone(), id, now));
+        ids.into_iter()
+            .for_each(|id| self.append(line.clone(), id, now));
     }
 
     /// Puts everything back that was read from a target's spill queue and does not run or wait for a time of its own.
     pub(super) fn rewind(&mut self, line: &Arc<SpillLine>, target: &Target, now: Instant) {
         let mut back = BTreeSet::new();
         for (id, piece) in &self.pieces {
-            let Some(held) = self.held.get(piece.held) else { continue };
+            let Some(held) = self.held.get(piece.held) else {
+                continue;
+            };
             let is_from_line = held.only.is_some() && held.entries.iter().any(|(of, _)| of == line);
-            let is_current = self.orders.get(&piece.order).is_some_and(|order| order.holder == Some(id));
+            let is_current = self
+                .orders
+                .get(&piece.order)
+                .is_some_and(|order| order.holder == Some(id));
             let rests = matches!(piece.stand, Stand::Queued | Stand::AtGate) && !piece.keeps;
-            if is_from_line && !held.original && rests && (is_current || self.rests_behind(id, piece.order)) {
+            if is_from_line
+                && !held.original
+                && rests
+                && (is_current || self.rests_behind(id, piece.order))
+            {
                 back.insert(id);
             }
         }
@@ -200,8 +257,12 @@ impl<U: Clone, P> Machine<U, P> {
         self.gates.forget_waiting(|id| back.contains(&id));
         for id in back {
             self.unclaim(id);
-            let Some(piece) = self.drop_piece(id) else { continue };
-            let Some(held) = self.forget_held(piece.held) else { continue };
+            let Some(piece) = self.drop_piece(id) else {
+                continue;
+            };
+            let Some(held) = self.forget_held(piece.held) else {
+                continue;
+            };
             for (of, sequence) in held.entries {
                 if let Some(known) = self.lines.get_mut(&of) {
                     known.put_back(sequence, None);
@@ -230,16 +291,24 @@ impl<U: Clone, P> Machine<U, P> {
     /// Lets a piece wait in a spill queue of its conversation, with all that stands behind it; false when it is to wait
     /// in memory.
     pub(super) fn park_alone(&mut self, id: usize, due: Instant, now: Instant) -> bool {
-        let Some(piece) = self.pieces.get(id) else { return false };
+        let Some(piece) = self.pieces.get(id) else {
+            return false;
+        };
         let (held, target) = (piece.held, piece.target.clone());
         let line = Arc::new(self.own_line(held, &target));
-        let entries = self.held.get(held).map(|held| held.entries.clone()).unwrap_or_default();
+        let entries = self
+            .held
+            .get(held)
+            .map(|held| held.entries.clone())
+            .unwrap_or_default();
         let is_piece = self.held.get(held).is_some_and(|held| held.only.is_some());
         if is_piece && entries.iter().any(|(of, _)| Kind::of(of) == Kind::Target) {
             return false;
         }
         let followers = self.followers(id);
-        if is_piece && let Some((of, sequence)) = entries.iter().find(|(of, _)| *of == line).cloned() {
+        if is_piece
+            && let Some((of, sequence)) = entries.iter().find(|(of, _)| *of == line).cloned()
+        {
             let stays = entries.len() > 1 || self.held.get(held).is_some_and(|held| held.original);
             if stays {
                 return false;
@@ -254,8 +323,15 @@ impl<U: Clone, P> Machine<U, P> {
             self.tend(&of, now);
             return true;
         }
-        let of_tenant = SpillLine { conversation: None, ..(*line).clone() };
-        if self.own_lines.get(&of_tenant).is_some_and(|count| *count >= OWN_MAX) {
+        let of_tenant = SpillLine {
+            conversation: None,
+            ..(*line).clone()
+        };
+        if self
+            .own_lines
+            .get(&of_tenant)
+            .is_some_and(|count| *count >= OWN_MAX)
+        {
             return false;
         }
         self.append_all(&line, [id].into_iter().chain(followers), now);
@@ -294,13 +370,22 @@ impl<U: Clone, P> Machine<U, P> {
     ///
     /// What of it has started stays, and leaves a copy in its place: should the process end, the original would be read
     /// again behind what was moved.
-    fn move_out(&mut self, partition: Partition, lane: usize, tenant: &TenantId, now: Instant) -> usize {
+    fn move_out(
+        &mut self,
+        partition: Partition,
+        lane: usize,
+        tenant: &TenantId,
+        now: Instant,
+    ) -> usize {
         let session = self.session_of(partition);
         let of_window = self.held.iter().filter(|(_, held)| {
-            let is_here = held.place.partition == partition && held.lane == lane && held.tenant == *tenant;
+            let is_here =
+                held.place.partition == partition && held.lane == lane && held.tenant == *tenant;
             is_here && held.counted && session == Some(held.session)
         });
-        let mut ids: Vec<(u64, usize)> = of_window.map(|(id, held)| (held.place.sequence, id)).collect();
+        let mut ids: Vec<(u64, usize)> = of_window
+            .map(|(id, held)| (held.place.sequence, id))
+            .collect();
         ids.sort_unstable();
         let mut busy: HashSet<usize> = HashSet::new();
         for (_, piece) in &self.pieces {
@@ -310,10 +395,17 @@ impl<U: Clone, P> Machine<U, P> {
         }
         let can_move = |id: usize| {
             !busy.contains(&id)
-                && self.held.get(id).is_some_and(|held| !held.started && held.entries.is_empty())
+                && self
+                    .held
+                    .get(id)
+                    .is_some_and(|held| !held.started && held.entries.is_empty())
         };
         let mut orders: HashMap<usize, Vec<u64>> = HashMap::new();
-        for (_, piece) in self.pieces.iter().filter(|(_, piece)| piece.stand == Stand::Queued) {
+        for (_, piece) in self
+            .pieces
+            .iter()
+            .filter(|(_, piece)| piece.stand == Stand::Queued)
+        {
             orders.entry(piece.held).or_default().push(piece.order);
         }
         // What stays keeps everything before it in its conversations.
@@ -326,10 +418,16 @@ impl<U: Clone, P> Machine<U, P> {
                 pinned.extend(of_update.iter().copied());
             }
         }
-        let Some((_, first)) = ids.first().filter(|_| !moving.is_empty()) else { return 0 };
+        let Some((_, first)) = ids.first().filter(|_| !moving.is_empty()) else {
+            return 0;
+        };
         let line = Arc::new(self.line_of(*first, None));
-        let pieces: Vec<usize> =
-            self.pieces.iter().filter(|(_, piece)| moving.contains(&piece.held)).map(|(id, _)| id).collect();
+        let pieces: Vec<usize> = self
+            .pieces
+            .iter()
+            .filter(|(_, piece)| moving.contains(&piece.held))
+            .map(|(id, _)| id)
+            .collect();
         let gone: HashSet<usize> = pieces.iter().copied().collect();
         self.scheduler.retain(|id| !gone.contains(id));
         for id in pieces {
@@ -352,20 +450,27 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     fn uncount(&mut self, id: usize) {
-        let Some(held) = self.held.get_mut(id) else { return };
+        let Some(held) = self.held.get_mut(id) else {
+            return;
+        };
         if std::mem::take(&mut held.counted) {
             let window = (held.place.partition, held.lane);
-            self.crowding.leave(window, &held.tenant, held.place.sequence, held.bytes);
+            self.crowding
+                .leave(window, &held.tenant, held.place.sequence, held.bytes);
         }
     }
 
     fn leave_twin(&mut self, id: usize, line: &Arc<SpillLine>, now: Instant) {
-        let Some(held) = self.held.get_mut(id) else { return };
+        let Some(held) = self.held.get_mut(id) else {
+            return;
+        };
         if std::mem::replace(&mut held.twinned, true) {
             return;
         }
         let bytes = held.bytes;
-        let Some(mut copy) = self.copy_of(id, line.clone(), None) else { return };
+        let Some(mut copy) = self.copy_of(id, line.clone(), None) else {
+            return;
+        };
         copy.is_twin = true;
         self.enter(line).append();
         self.unwritten.push(copy, bytes);

@@ -53,7 +53,12 @@ impl<U: Clone, P> Machine<U, P> {
             let of_tenant = backlog.entry(name.tenant.clone()).or_default();
             match Kind::of(name) {
                 Kind::Tenant => of_tenant.ready += line.unread(),
-                Kind::Target if line.target.as_ref().is_none_or(|target| self.gates.all_closed(target)) => {
+                Kind::Target
+                    if line
+                        .target
+                        .as_ref()
+                        .is_none_or(|target| self.gates.all_closed(target)) =>
+                {
                     of_tenant.ready += line.unread();
                 }
                 Kind::Target | Kind::Own | Kind::Legacy => {
@@ -69,7 +74,8 @@ impl<U: Clone, P> Machine<U, P> {
                 let of_tenant = backlog.entry(held.tenant.clone()).or_default();
                 of_tenant.waiting += 1;
                 let first = piece.waits.first_ms;
-                of_tenant.oldest_waiting_ms = of_tenant.oldest_waiting_ms.into_iter().chain(first).min();
+                of_tenant.oldest_waiting_ms =
+                    of_tenant.oldest_waiting_ms.into_iter().chain(first).min();
             }
         }
         backlog
@@ -78,7 +84,11 @@ impl<U: Clone, P> Machine<U, P> {
     /// How many of a tenant's updates in spill queues may have been received until a time; `None` while those of a
     /// partition are not looked up.
     pub fn unfinished_of(&self, tenant: &TenantId, until_ms: u64) -> Option<u64> {
-        if self.readings.values().any(|reading| reading.unsorted.is_some()) {
+        if self
+            .readings
+            .values()
+            .any(|reading| reading.unsorted.is_some())
+        {
             return None;
         }
         let of_tenant = self.lines.iter().filter(|(name, _)| name.tenant == *tenant);
@@ -100,15 +110,26 @@ impl<U: Clone, P> Machine<U, P> {
         let is_late = |due: Instant| due + STUCK_AFTER < now;
         let mut stuck = Vec::new();
         for (_, piece) in &self.pieces {
-            let Some(held) = self.held.get(piece.held) else { continue };
+            let Some(held) = self.held.get(piece.held) else {
+                continue;
+            };
             let found = match piece.stand {
-                Stand::Waiting(until) if is_late(until) => Some((until, "an update is past its time")),
+                Stand::Waiting(until) if is_late(until) => {
+                    Some((until, "an update is past its time"))
+                }
                 Stand::AtGate if is_late(self.moved_at) && !self.has_wake(&piece.target, now) => {
-                    Some((self.moved_at, "an update waits for a target that nobody asks"))
+                    Some((
+                        self.moved_at,
+                        "an update waits for a target that nobody asks",
+                    ))
                 }
                 Stand::Queued if is_late(self.moved_at) && self.scheduler.running() == 0 => {
-                    let is_paused = self.setup.rules.paused || self.setup.rules.share(&held.tenant).paused;
-                    (!is_paused).then_some((self.moved_at, "an update is not started although nothing runs"))
+                    let is_paused =
+                        self.setup.rules.paused || self.setup.rules.share(&held.tenant).paused;
+                    (!is_paused).then_some((
+                        self.moved_at,
+                        "an update is not started although nothing runs",
+                    ))
                 }
                 _ => None,
             };
@@ -129,15 +150,27 @@ impl<U: Clone, P> Machine<U, P> {
         }
         for (name, line) in &self.lines {
             let due = line.idle_since(now).filter(|since| is_late(*since));
-            let is_shut = line.target.as_ref().is_some_and(|target| !self.gates.all_closed(target));
-            let waits_for_gate =
-                is_shut && line.target.as_ref().is_some_and(|target| self.has_wake(target, now));
+            let is_shut = line
+                .target
+                .as_ref()
+                .is_some_and(|target| !self.gates.all_closed(target));
+            let waits_for_gate = is_shut
+                && line
+                    .target
+                    .as_ref()
+                    .is_some_and(|target| self.has_wake(target, now));
             let is_behind = Kind::of(name) == Kind::Tenant && self.has_legacy(name);
             if let (Some(since), false) = (due, waits_for_gate || is_behind) {
                 let what = "a spill queue is not read on";
                 let late = now.saturating_duration_since(since);
                 let (partition, lane) = (name.partition, name.lane.clone());
-                stuck.push(Stuck { partition, lane, tenant: name.tenant.clone(), late, what });
+                stuck.push(Stuck {
+                    partition,
+                    lane,
+                    tenant: name.tenant.clone(),
+                    late,
+                    what,
+                });
             }
             if stuck.len() >= STUCK_MAX {
                 break;
@@ -150,7 +183,10 @@ impl<U: Clone, P> Machine<U, P> {
     fn has_wake(&self, target: &super::Target, now: Instant) -> bool {
         target.gates.iter().any(|spec| {
             self.gates.has_prober(&spec.name, now)
-                || self.gates.due(&spec.name, now).is_some_and(|due| due + STUCK_AFTER > now)
+                || self
+                    .gates
+                    .due(&spec.name, now)
+                    .is_some_and(|due| due + STUCK_AFTER > now)
         })
     }
 }
@@ -163,9 +199,15 @@ impl<U: Clone, P> Machine<U, P> {
         partition: Partition,
         is_it: impl Fn(&P) -> bool,
     ) -> Vec<(u64, String)> {
-        let resting = self.pieces.iter().filter(|(_, piece)| piece.data.as_ref().is_some_and(&is_it));
+        let resting = self
+            .pieces
+            .iter()
+            .filter(|(_, piece)| piece.data.as_ref().is_some_and(&is_it));
         let named = resting.filter_map(|(_, piece)| {
-            let held = self.held.get(piece.held).filter(|held| held.place.partition == partition)?;
+            let held = self
+                .held
+                .get(piece.held)
+                .filter(|held| held.place.partition == partition)?;
             Some((held.place.sequence, piece.target.name.clone()))
         });
         named.collect()

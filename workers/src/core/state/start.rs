@@ -127,7 +127,10 @@ impl<U: Clone, P> Machine<U, P> {
                 self.wait_alone(id, UNREAD_PAUSE, false, now);
                 continue;
             }
-            let may = self.held.get(held).map_or(May::Keep, |held| may(&held.data));
+            let may = self
+                .held
+                .get(held)
+                .map_or(May::Keep, |held| may(&held.data));
             match may {
                 May::Keep => self.keep(id, now),
                 May::Discard(by) => return self.run(id, Vec::new(), Some(by), now),
@@ -149,7 +152,10 @@ impl<U: Clone, P> Machine<U, P> {
             return Some(Vec::new());
         }
         let target = piece.target.clone();
-        match self.gates.pass(id, line.as_ref(), &target, piece.reserved, now) {
+        match self
+            .gates
+            .pass(id, line.as_ref(), &target, piece.reserved, now)
+        {
             Ok(leaves) => {
                 if let Some(piece) = self.pieces.get_mut(id) {
                     piece.reserved = false;
@@ -158,15 +164,21 @@ impl<U: Clone, P> Machine<U, P> {
             }
             Err(Shut::Full(gate)) => self.wait_at(id, &gate),
             Err(Shut::Open(gate)) => {
-                let is_long =
-                    self.gates.open_since(&gate).is_some_and(|at| at + self.setup.park_after <= now);
+                let is_long = self
+                    .gates
+                    .open_since(&gate)
+                    .is_some_and(|at| at + self.setup.park_after <= now);
                 if line.is_some() || is_long {
                     self.stop(id);
                     self.park_at_target(id, now);
                 } else {
                     self.wait_at(id, &gate);
-                    let parks = self.gates.open_since(&gate).map(|at| at + self.setup.park_after);
-                    self.wakes.extend(parks.map(|at| (at, Wake::Gate(gate.clone()))));
+                    let parks = self
+                        .gates
+                        .open_since(&gate)
+                        .map(|at| at + self.setup.park_after);
+                    self.wakes
+                        .extend(parks.map(|at| (at, Wake::Gate(gate.clone()))));
                 }
                 self.look_at_gate_later(gate, now);
             }
@@ -183,7 +195,9 @@ impl<U: Clone, P> Machine<U, P> {
     ) -> Option<Started<U, P>> {
         // One that asks nobody finds nothing out, and is in nobody's place.
         if leaves.is_empty() {
-            self.unclaim(id).into_iter().for_each(|gate| self.look_at_gate_later(gate, now));
+            self.unclaim(id)
+                .into_iter()
+                .for_each(|gate| self.look_at_gate_later(gate, now));
         }
         self.moved_at = now;
         let piece = self.pieces.get_mut(id)?;
@@ -192,7 +206,15 @@ impl<U: Clone, P> Machine<U, P> {
         let held = self.held.get_mut(piece.held)?;
         held.started = true;
         let (place, update) = (held.place, held.data.clone());
-        Some(Started { piece: id, place, update, target, data, waits, discarded_by })
+        Some(Started {
+            piece: id,
+            place,
+            update,
+            target,
+            data,
+            waits,
+            discarded_by,
+        })
     }
 
     /// A piece holds its conversation and no place among the running.
@@ -223,7 +245,9 @@ impl<U: Clone, P> Machine<U, P> {
     /// Takes back whatever a piece was given at its gates without having been started; gives the gates concerned.
     pub(super) fn unclaim(&mut self, id: usize) -> Vec<Arc<str>> {
         let line = self.target_line_of(id);
-        let Some(piece) = self.pieces.get_mut(id) else { return Vec::new() };
+        let Some(piece) = self.pieces.get_mut(id) else {
+            return Vec::new();
+        };
         let target = piece.target.clone();
         if std::mem::take(&mut piece.reserved) {
             self.gates.unreserve(&target);
@@ -231,7 +255,8 @@ impl<U: Clone, P> Machine<U, P> {
         for spec in &target.gates {
             self.gates.give_up_probe(&spec.name, &Prober::Piece(id));
             if let Some(line) = &line {
-                self.gates.give_up_probe(&spec.name, &Prober::Line(line.clone()));
+                self.gates
+                    .give_up_probe(&spec.name, &Prober::Line(line.clone()));
             }
         }
         target.gates.iter().map(|spec| spec.name.clone()).collect()
@@ -241,26 +266,49 @@ impl<U: Clone, P> Machine<U, P> {
     pub(super) fn target_line_of(&self, id: usize) -> Option<Arc<SpillLine>> {
         let held = self.held.get(self.pieces.get(id)?.held)?;
         let mut lines = held.entries.iter().map(|(line, _)| line);
-        lines.find(|line| Kind::of(line) == Kind::Target && held.only.is_some()).cloned()
+        lines
+            .find(|line| Kind::of(line) == Kind::Target && held.only.is_some())
+            .cloned()
     }
 
     /// Takes in what came of an attempt.
     pub fn ended(&mut self, id: usize, ended: Ended<P>, now: Instant) {
         self.moved_at = now;
-        let Some(Piece { stand: Stand::Running, .. }) = self.pieces.get(id) else { return };
+        let Some(Piece {
+            stand: Stand::Running,
+            ..
+        }) = self.pieces.get(id)
+        else {
+            return;
+        };
         self.stop(id);
         let gates = self.tell_gates(id, &ended, now);
         let (is_read, is_owned) = (self.is_read(id), self.is_owned(id));
         match ended.end {
             End::Settled => self.settle(id, false, now),
             // It is read again, here or elsewhere.
-            End::Again { durable, .. } if !is_read && (durable || !is_owned) => self.forget_piece(id, now),
+            End::Again { durable, .. } if !is_read && (durable || !is_owned) => {
+                self.forget_piece(id, now)
+            }
             End::Trouble { .. } if !is_read => self.forget_piece(id, now),
-            End::Again { data, waits, wait, durable } => {
+            End::Again {
+                data,
+                waits,
+                wait,
+                durable,
+            } => {
                 self.put_back(id, data, waits, durable, now);
                 self.wait_alone(id, wait, durable, now);
             }
-            End::Trouble { data, waits, gate, least, pause, blames_update, .. } => {
+            End::Trouble {
+                data,
+                waits,
+                gate,
+                least,
+                pause,
+                blames_update,
+                ..
+            } => {
                 self.put_back(id, data, waits, true, now);
                 let name = self.gate_name(id, gate);
                 let shut = name.filter(|name| !self.gates.is_closed(name));
@@ -278,16 +326,25 @@ impl<U: Clone, P> Machine<U, P> {
                 }
             }
         }
-        gates.into_iter().for_each(|gate| self.look_at_gate_later(gate, now));
+        gates
+            .into_iter()
+            .for_each(|gate| self.look_at_gate_later(gate, now));
     }
 
     /// Tells every gate that a piece passed what its request said; gives the gates.
     fn tell_gates(&mut self, id: usize, ended: &Ended<P>, now: Instant) -> Vec<Arc<str>> {
-        let Some(piece) = self.pieces.get_mut(id) else { return Vec::new() };
+        let Some(piece) = self.pieces.get_mut(id) else {
+            return Vec::new();
+        };
         let leaves = std::mem::take(&mut piece.leaves);
         for (index, leave) in leaves.iter().enumerate() {
             let (signal, timed_out) = match &ended.end {
-                End::Trouble { gate, signal, timed_out, .. } if *gate == index => (*signal, *timed_out),
+                End::Trouble {
+                    gate,
+                    signal,
+                    timed_out,
+                    ..
+                } if *gate == index => (*signal, *timed_out),
                 _ if ended.heard == Heard::Answer => (Signal::Alive, false),
                 _ if ended.heard == Heard::Trouble && index == 0 => (Signal::Failed, false),
                 _ => (Signal::Unknown, false),
@@ -298,20 +355,31 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     fn gate_name(&self, id: usize, index: usize) -> Option<Arc<str>> {
-        self.pieces.get(id)?.target.gates.get(index).map(|spec| spec.name.clone())
+        self.pieces
+            .get(id)?
+            .target
+            .gates
+            .get(index)
+            .map(|spec| spec.name.clone())
     }
 
     /// Whether a piece is of the present reading of its partition, or outlives the one before.
     fn is_read(&self, id: usize) -> bool {
-        let Some(piece) = self.pieces.get(id) else { return false };
-        let Some(held) = self.held.get(piece.held) else { return false };
+        let Some(piece) = self.pieces.get(id) else {
+            return false;
+        };
+        let Some(held) = self.held.get(piece.held) else {
+            return false;
+        };
         let session = self.session_of(held.place.partition);
         session == Some(held.session) || (piece.keeps && session.is_some())
     }
 
     /// Whether a piece has found out often enough that its gate is shut, and should let another one try.
     fn stands_in_the_way(&mut self, id: usize, gate: &str) -> bool {
-        let Some(piece) = self.pieces.get_mut(id) else { return false };
+        let Some(piece) = self.pieces.get_mut(id) else {
+            return false;
+        };
         piece.probes += 1;
         piece.probes >= PROBES_MAX && self.has_others_waiting(id, gate)
     }
@@ -326,13 +394,20 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     fn is_owned(&self, id: usize) -> bool {
-        let partition = self.pieces.get(id).and_then(|piece| self.partition_of(piece.held));
+        let partition = self
+            .pieces
+            .get(id)
+            .and_then(|piece| self.partition_of(piece.held));
         partition.is_some_and(|partition| self.owned.contains(&partition))
     }
 
     fn forget_piece(&mut self, id: usize, now: Instant) {
-        let Some(piece) = self.drop_piece(id) else { return };
-        let Some(held) = self.held.get_mut(piece.held) else { return };
+        let Some(piece) = self.drop_piece(id) else {
+            return;
+        };
+        let Some(held) = self.held.get_mut(piece.held) else {
+            return;
+        };
         held.open -= 1;
         // It must not be acknowledged: this piece of it is not done.
         held.original = false;
@@ -345,7 +420,11 @@ impl<U: Clone, P> Machine<U, P> {
     fn put_back(&mut self, id: usize, data: P, waits: Waits, durable: bool, now: Instant) {
         if let Some(piece) = self.pieces.get_mut(id) {
             (piece.data, piece.waits, piece.keeps) = (Some(data), waits, !durable);
-            if let Some(order) = self.orders.get_mut(&piece.order).filter(|_| waits.first_ms.is_some()) {
+            if let Some(order) = self
+                .orders
+                .get_mut(&piece.order)
+                .filter(|_| waits.first_ms.is_some())
+            {
                 order.waits_since.get_or_insert(now);
             }
         }
@@ -388,7 +467,11 @@ impl<U: Clone, P> Machine<U, P> {
         if self.gates.is_due(name, now) {
             self.find_prober(name, now);
         }
-        if self.gates.open_since(name).is_some_and(|at| at + self.setup.park_after <= now) {
+        if self
+            .gates
+            .open_since(name)
+            .is_some_and(|at| at + self.setup.park_after <= now)
+        {
             for id in self.gates.take_waiting(name) {
                 self.park_at_target(id, now);
             }
@@ -400,7 +483,11 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// Lets a piece that waits at a gate take its turn.
     fn call(&mut self, id: usize, reserve: bool) {
-        let Some(piece) = self.pieces.get_mut(id).filter(|piece| piece.stand == Stand::AtGate) else {
+        let Some(piece) = self
+            .pieces
+            .get_mut(id)
+            .filter(|piece| piece.stand == Stand::AtGate)
+        else {
             return;
         };
         if reserve {
@@ -424,13 +511,17 @@ impl<U: Clone, P> Machine<U, P> {
         }
         for line in self.gates.lines(name) {
             let target = self.lines.get(&line).and_then(|line| line.target.clone());
-            let others = target.iter().flat_map(|target| &target.gates).filter(|spec| spec.name != *name);
+            let others = target
+                .iter()
+                .flat_map(|target| &target.gates)
+                .filter(|spec| spec.name != *name);
             let others_may = others
                 .into_iter()
                 .all(|spec| self.gates.is_closed(&spec.name) || self.gates.is_due(&spec.name, now));
             if others_may && self.load_head(&line) {
                 for spec in target.iter().flat_map(|target| &target.gates) {
-                    self.gates.let_probe(&spec.name, Prober::Line(line.clone()), now);
+                    self.gates
+                        .let_probe(&spec.name, Prober::Line(line.clone()), now);
                 }
                 return;
             }

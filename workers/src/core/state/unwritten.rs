@@ -25,7 +25,11 @@ pub struct Unwritten<T> {
 impl<T> Unwritten<T> {
     /// Begins with nothing.
     pub fn new(now: Instant) -> Self {
-        Self { items: VecDeque::new(), storing: false, due: now }
+        Self {
+            items: VecDeque::new(),
+            storing: false,
+            due: now,
+        }
     }
 
     /// Puts an item behind the others.
@@ -89,18 +93,33 @@ mod tests {
     fn batches_follow_each_other_at_once_only_when_full() {
         let start = Instant::now();
         let mut unwritten = Unwritten::new(start);
-        assert_eq!((unwritten.due(), next(&mut unwritten, start)), (None, None), "there is nothing");
+        assert_eq!(
+            (unwritten.due(), next(&mut unwritten, start)),
+            (None, None),
+            "there is nothing"
+        );
         push(&mut unwritten, 2);
         assert_eq!(next(&mut unwritten, start), Some(2));
         push(&mut unwritten, 2 * BATCH_MAX + 1);
-        assert_eq!((unwritten.due(), next(&mut unwritten, start)), (None, None), "one at a time");
+        assert_eq!(
+            (unwritten.due(), next(&mut unwritten, start)),
+            (None, None),
+            "one at a time"
+        );
         for _ in 0..2 {
             unwritten.stored(start);
-            assert_eq!(next(&mut unwritten, start), Some(BATCH_MAX), "a full batch does not wait");
+            assert_eq!(
+                next(&mut unwritten, start),
+                Some(BATCH_MAX),
+                "a full batch does not wait"
+            );
         }
         unwritten.stored(start);
         assert_eq!(next(&mut unwritten, start), None);
         let due = unwritten.due().unwrap();
-        assert_eq!((due, next(&mut unwritten, due)), (start + GATHERED_FOR, Some(1)));
+        assert_eq!(
+            (due, next(&mut unwritten, due)),
+            (start + GATHERED_FOR, Some(1))
+        );
     }
 }

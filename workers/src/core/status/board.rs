@@ -63,7 +63,11 @@ impl Board {
     }
 
     /// Shows what is wrong with what a pool writes to from now on; the first one told stays.
-    pub fn watch_fault(&self, pool: Pool, fault: impl Fn() -> Option<String> + Send + Sync + 'static) {
+    pub fn watch_fault(
+        &self,
+        pool: Pool,
+        fault: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) {
         let _told_before = self.0.fault.set((pool, Fault(Box::new(fault))));
     }
 
@@ -79,7 +83,11 @@ impl Board {
 
     /// Ends a second and says what there is to say about this process.
     pub fn tick(&self) -> Snapshot {
-        self.0.standing.all().keys().for_each(|pool| self.activity(*pool).tick());
+        self.0
+            .standing
+            .all()
+            .keys()
+            .for_each(|pool| self.activity(*pool).tick());
         Snapshot {
             instance: self.0.instance.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -94,19 +102,46 @@ impl Board {
     /// The pools of this process.
     pub fn own_pools(&self) -> Vec<PoolStatus> {
         let states = self.0.standing.all();
-        let open = self.0.breakers.get().map(Breakers::open_now).unwrap_or_default();
-        let slow = self.0.breakers.get().map(Breakers::slow_now).unwrap_or_default();
+        let open = self
+            .0
+            .breakers
+            .get()
+            .map(Breakers::open_now)
+            .unwrap_or_default();
+        let slow = self
+            .0
+            .breakers
+            .get()
+            .map(Breakers::slow_now)
+            .unwrap_or_default();
         let status = |(pool, state): (&Pool, &State)| {
-            let mut breakers: Vec<OpenBreaker> =
-                open.iter().filter(|(name, ..)| waits_for(name) == Some(*pool)).map(told).collect();
+            let mut breakers: Vec<OpenBreaker> = open
+                .iter()
+                .filter(|(name, ..)| waits_for(name) == Some(*pool))
+                .map(told)
+                .collect();
             breakers.sort_by_key(|breaker| std::cmp::Reverse(breaker.open_ms));
             let breakers_open = u64::try_from(breakers.len()).unwrap_or(u64::MAX);
             breakers.truncate(BREAKERS_MAX);
-            let mut slow: Vec<String> =
-                slow.iter().filter(|name| waits_for(name) == Some(*pool)).cloned().collect();
+            let mut slow: Vec<String> = slow
+                .iter()
+                .filter(|name| waits_for(name) == Some(*pool))
+                .cloned()
+                .collect();
             slow.truncate(BREAKERS_MAX);
-            let fault = self.0.fault.get().filter(|(of, _)| of == pool).and_then(|(_, fault)| (fault.0)());
-            PoolStatus { breakers, breakers_open, slow, fault, ..self.activity(*pool).status(state.as_str()) }
+            let fault = self
+                .0
+                .fault
+                .get()
+                .filter(|(of, _)| of == pool)
+                .and_then(|(_, fault)| (fault.0)());
+            PoolStatus {
+                breakers,
+                breakers_open,
+                slow,
+                fault,
+                ..self.activity(*pool).status(state.as_str())
+            }
         };
         states.iter().map(status).collect()
     }
@@ -133,7 +168,10 @@ impl Board {
 
     /// Whether this process is the first by name of those that speak: what one of all should do falls to it.
     pub fn is_first(&self) -> bool {
-        self.look().instances().next().is_some_and(|first| first.instance == self.0.instance)
+        self.look()
+            .instances()
+            .next()
+            .is_some_and(|first| first.instance == self.0.instance)
     }
 
     /// The partitions of a pool that somebody owns.
@@ -160,7 +198,11 @@ impl Board {
 
 fn told((name, open, next): &(String, Duration, Duration)) -> OpenBreaker {
     let ms = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    OpenBreaker { downstream: name.clone(), open_ms: ms(open), next_ms: ms(next) }
+    OpenBreaker {
+        downstream: name.clone(),
+        open_ms: ms(open),
+        next_ms: ms(next),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

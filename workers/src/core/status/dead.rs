@@ -32,14 +32,21 @@ impl OpenDead {
 
     /// The classes with their counts, the most frequent first.
     pub fn by_reason(&self) -> Vec<(DeadClass, u64)> {
-        let mut reasons: Vec<_> = self.reasons.iter().map(|(class, count)| (*class, *count)).collect();
+        let mut reasons: Vec<_> = self
+            .reasons
+            .iter()
+            .map(|(class, count)| (*class, *count))
+            .collect();
         reasons.sort_by_key(|(class, count)| (std::cmp::Reverse(*count), *class));
         reasons
     }
 
     /// The same in words, such as `10 refused, 2 gave_up`.
     pub fn reasons_in_words(&self) -> String {
-        let words = self.by_reason().into_iter().map(|(class, count)| format!("{count} {class}"));
+        let words = self
+            .by_reason()
+            .into_iter()
+            .map(|(class, count)| format!("{count} {class}"));
         words.collect::<Vec<_>>().join(", ")
     }
 }
@@ -49,7 +56,9 @@ fn known_classes<'de, D: serde::Deserializer<'de>>(
 ) -> Result<BTreeMap<DeadClass, u64>, D::Error> {
     let told = BTreeMap::<String, u64>::deserialize(deserializer)?;
     let known = |(name, count): (String, u64)| {
-        let class = DeadClass::ALL.into_iter().find(|class| class.as_str() == name)?;
+        let class = DeadClass::ALL
+            .into_iter()
+            .find(|class| class.as_str() == name)?;
         Some((class, count))
     };
     Ok(told.into_iter().filter_map(known).collect())
@@ -61,9 +70,16 @@ mod tests {
 
     #[test]
     fn classes_travel_by_name_and_those_of_tomorrow_are_left_out() {
-        let told = r#"{"pool":"relay","open":13,"reasons":{"gave_up":2,"refused":10,"of_tomorrow":1}}"#;
+        let told =
+            r#"{"pool":"relay","open":13,"reasons":{"gave_up":2,"refused":10,"of_tomorrow":1}}"#;
         let dead: OpenDead = serde_json::from_str(told).unwrap();
-        assert_eq!((dead.open, dead.reasons_in_words().as_str()), (13, "10 refused, 2 gave_up"));
-        assert_eq!(serde_json::from_str::<OpenDead>(&serde_json::to_string(&dead).unwrap()).unwrap(), dead);
+        assert_eq!(
+            (dead.open, dead.reasons_in_words().as_str()),
+            (13, "10 refused, 2 gave_up")
+        );
+        assert_eq!(
+            serde_json::from_str::<OpenDead>(&serde_json::to_string(&dead).unwrap()).unwrap(),
+            dead
+        );
     }
 }

@@ -66,7 +66,10 @@ pub struct Diagnosis {
 
 /// Judges a pool by its figures; what they do not show stands behind the verdict.
 pub fn diagnose(pool: &PoolSum) -> Diagnosis {
-    let Diagnosis { condition, mut words } = judge(pool);
+    let Diagnosis {
+        condition,
+        mut words,
+    } = judge(pool);
     if let Some(aside) = aside(pool) {
         words.push_str("; ");
         words.push_str(&aside);
@@ -78,40 +81,70 @@ pub fn diagnose(pool: &PoolSum) -> Diagnosis {
 pub fn judge(pool: &PoolSum) -> Diagnosis {
     let say = |condition, words: String| Diagnosis { condition, words };
     if pool.paused {
-        return say(Condition::Paused, format!("paused; {} waiting", pool.unfinished()));
+        return say(
+            Condition::Paused,
+            format!("paused; {} waiting", pool.unfinished()),
+        );
     }
     if pool.working() == 0 {
-        return say(Condition::Unowned, format!("nobody works on it; {} waiting", pool.unfinished()));
+        return say(
+            Condition::Unowned,
+            format!("nobody works on it; {} waiting", pool.unfinished()),
+        );
     }
     if let Some(stuck) = pool.stuck.first() {
-        return say(Condition::Stuck, format!("stuck for {}: {stuck}", seconds(stuck.since())));
+        return say(
+            Condition::Stuck,
+            format!("stuck for {}: {stuck}", seconds(stuck.since())),
+        );
     }
     let behind = pool.oldest() >= BEHIND;
     if pool.unowned > 0 {
-        let words = format!("{} of {} partitions have no owner", pool.unowned, pool.partitions);
+        let words = format!(
+            "{} of {} partitions have no owner",
+            pool.unowned, pool.partitions
+        );
         return say(Condition::Unowned, words);
     }
     if let Some(breaker) = pool.breakers.iter().find(|breaker| breaker.is_everybodys()) {
-        let words = format!("downstream in trouble: {} does not work", breaker.downstream);
+        let words = format!(
+            "downstream in trouble: {} does not work",
+            breaker.downstream
+        );
         return say(Condition::DownstreamSlow, words);
     }
     if !behind {
-        let words = if pool.lag_messages() == 0 { "healthy; idle" } else { "healthy" };
+        let words = if pool.lag_messages() == 0 {
+            "healthy; idle"
+        } else {
+            "healthy"
+        };
         return say(Condition::Healthy, words.to_owned());
     }
     if pool.waits_only_for_held() {
-        return say(Condition::Healthy, "healthy; what is old is of tenants that are held".to_owned());
+        return say(
+            Condition::Healthy,
+            "healthy; what is old is of tenants that are held".to_owned(),
+        );
     }
     let age = seconds(pool.oldest());
     if let Some(trouble) = downstream(pool) {
-        return say(Condition::DownstreamSlow, format!("{age} behind: {trouble}"));
+        return say(
+            Condition::DownstreamSlow,
+            format!("{age} behind: {trouble}"),
+        );
     }
     if let Some((tenant, percent)) = noisy(pool) {
-        return say(Condition::TenantNoisy, format!("{age} behind: {percent} % of what waits is {tenant}'s"));
+        return say(
+            Condition::TenantNoisy,
+            format!("{age} behind: {percent} % of what waits is {tenant}'s"),
+        );
     }
     if ratio(pool.load.running, pool.concurrency) >= BUSY_SHARE {
-        let words =
-            format!("{age} behind: workers too few, {} jobs run of {}", pool.load.running, pool.concurrency);
+        let words = format!(
+            "{age} behind: workers too few, {} jobs run of {}",
+            pool.load.running, pool.concurrency
+        );
         return say(Condition::WorkersTooFew, words);
     }
     say(Condition::CatchingUp, format!("{age} behind, catching up"))
@@ -120,18 +153,30 @@ pub fn judge(pool: &PoolSum) -> Diagnosis {
 /// How what the pool talks to is in trouble.
 fn downstream(pool: &PoolSum) -> Option<String> {
     let attempts = pool.rates.finished + pool.rates.retried;
-    let share = if attempts > 0.0 { pool.rates.retried / attempts } else { 0.0 };
+    let share = if attempts > 0.0 {
+        pool.rates.retried / attempts
+    } else {
+        0.0
+    };
     if share >= RETRIED_SHARE {
-        return Some(format!("downstream in trouble, {:.0} % of attempts put off", share * 100.0));
+        return Some(format!(
+            "downstream in trouble, {:.0} % of attempts put off",
+            share * 100.0
+        ));
     }
     if pool.load.waiting > 0 && pool.load.waiting >= pool.load.held().div_ceil(2) {
-        return Some(format!("downstream in trouble, {} waiting for a retry", pool.load.waiting));
+        return Some(format!(
+            "downstream in trouble, {} waiting for a retry",
+            pool.load.waiting
+        ));
     }
     if let Some(allowed) = pool.adaptive.filter(|allowed| *allowed < pool.concurrency)
         && ratio(pool.load.running, allowed) >= BUSY_SHARE
     {
         let most = pool.concurrency;
-        return Some(format!("downstream spared, {allowed} jobs at once of up to {most}"));
+        return Some(format!(
+            "downstream spared, {allowed} jobs at once of up to {most}"
+        ));
     }
     let usual = pool.service.quantile_ms(0.5)?;
     (usual >= SLOW_MS).then(|| format!("downstream slow, {:.1} s an attempt", usual / 1000.0))
@@ -149,7 +194,11 @@ fn noisy(pool: &PoolSum) -> Option<(&str, u64)> {
 
 fn ratio(part: u64, whole: u64) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "counts of work in memory")]
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
 }
 
 /// A time as people say it.
@@ -186,10 +235,17 @@ mod tests {
             oldest_ms: 42_000,
             partition: Some(1),
         }];
-        relay.load = Load { queued: 90, running: 8, waiting: 0 };
+        relay.load = Load {
+            queued: 90,
+            running: 8,
+            waiting: 0,
+        };
         let tenant = |name: &str, queued| TenantStatus {
             rate: 1.0,
-            load: Load { queued, ..Load::default() },
+            load: Load {
+                queued,
+                ..Load::default()
+            },
             ..TenantStatus::of(TenantId::new(name).unwrap())
         };
         relay.tenants = vec![tenant("a", 30), tenant("b", 30), tenant("c", 30)];
@@ -203,13 +259,41 @@ mod tests {
     #[test]
     fn each_kind_of_trouble_has_its_words() {
         let cases: [(Change, Condition, &str); 10] = [
-            (Box::new(|_| ()), Condition::WorkersTooFew, "42 s behind: workers too few, 8 jobs run of 8"),
-            (Box::new(|pool| pool.load.running = 2), Condition::CatchingUp, "42 s behind, catching up"),
-            (Box::new(|pool| pool.lanes[0].oldest_ms = 800), Condition::Healthy, "healthy"),
-            (Box::new(|pool| pool.lanes.clear()), Condition::Healthy, "healthy; idle"),
-            (Box::new(|pool| pool.paused = true), Condition::Paused, "paused; 1000 waiting"),
-            (Box::new(|pool| pool.owned.clear()), Condition::Unowned, "nobody works on it; 1000 waiting"),
-            (Box::new(|pool| pool.owned = vec![1, 2]), Condition::Unowned, "2 of 4 partitions have no owner"),
+            (
+                Box::new(|_| ()),
+                Condition::WorkersTooFew,
+                "42 s behind: workers too few, 8 jobs run of 8",
+            ),
+            (
+                Box::new(|pool| pool.load.running = 2),
+                Condition::CatchingUp,
+                "42 s behind, catching up",
+            ),
+            (
+                Box::new(|pool| pool.lanes[0].oldest_ms = 800),
+                Condition::Healthy,
+                "healthy",
+            ),
+            (
+                Box::new(|pool| pool.lanes.clear()),
+                Condition::Healthy,
+                "healthy; idle",
+            ),
+            (
+                Box::new(|pool| pool.paused = true),
+                Condition::Paused,
+                "paused; 1000 waiting",
+            ),
+            (
+                Box::new(|pool| pool.owned.clear()),
+                Condition::Unowned,
+                "nobody works on it; 1000 waiting",
+            ),
+            (
+                Box::new(|pool| pool.owned = vec![1, 2]),
+                Condition::Unowned,
+                "2 of 4 partitions have no owner",
+            ),
             (
                 Box::new(|pool| (pool.adaptive, pool.load.running) = (Some(4), 4)),
                 Condition::DownstreamSlow,
@@ -227,7 +311,13 @@ mod tests {
             ),
         ];
         for (change, condition, words) in cases {
-            assert_eq!(judged(change), Diagnosis { condition, words: words.to_owned() });
+            assert_eq!(
+                judged(change),
+                Diagnosis {
+                    condition,
+                    words: words.to_owned()
+                }
+            );
         }
     }
 
@@ -235,8 +325,15 @@ mod tests {
     fn the_age_of_what_is_held_back_is_nobodys_fault_while_others_get_on() {
         let held = |pool: &mut PoolStatus| {
             pool.lanes[0].unread = 0;
-            pool.load = Load { queued: 32, running: 3, waiting: 0 };
-            pool.tenants[0].turned = Some(Turned { paused: true, ..Turned::default() });
+            pool.load = Load {
+                queued: 32,
+                running: 3,
+                waiting: 0,
+            };
+            pool.tenants[0].turned = Some(Turned {
+                paused: true,
+                ..Turned::default()
+            });
         };
         let said = judged(held);
         assert_eq!(
@@ -261,10 +358,23 @@ mod tests {
         let said = judged(|pool| {
             let (lane, tenant) = ("msg".to_owned(), TenantId::new("acme").unwrap());
             let what = "an update is not tried again".to_owned();
-            pool.stuck = vec![Stuck { partition: 3, lane, tenant, since_ms: 45_000, what }];
+            pool.stuck = vec![Stuck {
+                partition: 3,
+                lane,
+                tenant,
+                since_ms: 45_000,
+                what,
+            }];
         });
-        let words = "stuck for 45 s: partition 3, lane msg, tenant acme: an update is not tried again";
-        assert_eq!(said, Diagnosis { condition: Condition::Stuck, words: words.to_owned() });
+        let words =
+            "stuck for 45 s: partition 3, lane msg, tenant acme: an update is not tried again";
+        assert_eq!(
+            said,
+            Diagnosis {
+                condition: Condition::Stuck,
+                words: words.to_owned()
+            }
+        );
     }
 
     #[test]
@@ -280,12 +390,22 @@ mod tests {
             });
         });
         assert_eq!(said.condition, Condition::Healthy);
-        assert_eq!(said.words, "healthy; 40 in lines; 300 wait for a target, the oldest for 2 h");
+        assert_eq!(
+            said.words,
+            "healthy; 40 in lines; 300 wait for a target, the oldest for 2 h"
+        );
         let said = judged(|pool| {
             pool.lanes.clear();
-            pool.backlog = Some(Backlog { ready: 40, oldest_ready_ms: Some(9_000), ..Backlog::default() });
+            pool.backlog = Some(Backlog {
+                ready: 40,
+                oldest_ready_ms: Some(9_000),
+                ..Backlog::default()
+            });
         });
-        assert_eq!(said.words, "9 s behind: workers too few, 8 jobs run of 8; 40 in lines");
+        assert_eq!(
+            said.words,
+            "9 s behind: workers too few, 8 jobs run of 8; 40 in lines"
+        );
     }
 
     #[test]

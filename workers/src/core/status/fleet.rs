@@ -87,7 +87,10 @@ pub struct PoolSum {
 impl PoolSum {
     /// Processes that own at least one partition.
     pub fn working(&self) -> usize {
-        self.instances.iter().filter(|(_, _, owned)| *owned > 0).count()
+        self.instances
+            .iter()
+            .filter(|(_, _, owned)| *owned > 0)
+            .count()
     }
 
     /// Jobs at once that are allowed now.
@@ -108,7 +111,9 @@ impl PoolSum {
 
     /// Updates that can be worked on and are not finished, in the streams and in lines.
     pub fn lag_messages(&self) -> u64 {
-        self.in_streams().saturating_sub(self.load.waiting).saturating_add(self.backlog.ready)
+        self.in_streams()
+            .saturating_sub(self.load.waiting)
+            .saturating_add(self.backlog.ready)
     }
 
     /// Updates that wait for a target, or for their own time, in memory and in lines.
@@ -124,7 +129,9 @@ impl PoolSum {
     /// Updates in lines that can be worked on and are of no tenant that is held.
     pub fn ready(&self) -> u64 {
         let held = self.tenants.iter().filter(|tenant| tenant.is_held());
-        self.backlog.ready.saturating_sub(held.map(|tenant| tenant.backlog().ready).sum())
+        self.backlog
+            .ready
+            .saturating_sub(held.map(|tenant| tenant.backlog().ready).sum())
     }
 
     /// Messages not yet read.
@@ -134,7 +141,11 @@ impl PoolSum {
 
     /// Age of the oldest that can be worked on, as far as it is known.
     pub fn lag(&self) -> Duration {
-        if self.streams_only_wait() { milliseconds(self.backlog.oldest_ready_ms) } else { self.oldest() }
+        if self.streams_only_wait() {
+            milliseconds(self.backlog.oldest_ready_ms)
+        } else {
+            self.oldest()
+        }
     }
 
     /// Age of the oldest in the streams or ready in lines, whether it waits for something or not.
@@ -150,7 +161,10 @@ impl PoolSum {
 
     /// Whether what is old in the streams waits for something: everything was read, and what does not wait gets on.
     fn streams_only_wait(&self) -> bool {
-        self.load.waiting > 0 && self.unread() == 0 && self.load.queued <= self.concurrency && self.gets_on()
+        self.load.waiting > 0
+            && self.unread() == 0
+            && self.load.queued <= self.concurrency
+            && self.gets_on()
     }
 
     fn gets_on(&self) -> bool {
@@ -160,7 +174,12 @@ impl PoolSum {
     /// Whether what is old is of tenants that are paused, drained or discarded: everything was read, and of others no
     /// more is queued than may run at once, and that gets on.
     pub fn waits_only_for_held(&self) -> bool {
-        let theirs = || self.tenants.iter().filter(|tenant| tenant.is_held()).map(|tenant| tenant.load);
+        let theirs = || {
+            self.tenants
+                .iter()
+                .filter(|tenant| tenant.is_held())
+                .map(|tenant| tenant.load)
+        };
         let held: u64 = theirs().map(|load| load.held()).sum();
         let queued: u64 = theirs().map(|load| load.queued).sum();
         held > 0
@@ -189,13 +208,15 @@ impl Fleet {
             return;
         }
         if known.is_some() || self.heard.len() < INSTANCES_MAX {
-            self.heard.insert(snapshot.instance.clone(), (now, snapshot));
+            self.heard
+                .insert(snapshot.instance.clone(), (now, snapshot));
         }
     }
 
     /// Forgets whoever has been silent too long.
     pub fn forget(&mut self, now: Instant) {
-        self.heard.retain(|_, (at, _)| now.saturating_duration_since(*at) < SILENCE_MAX);
+        self.heard
+            .retain(|_, (at, _)| now.saturating_duration_since(*at) < SILENCE_MAX);
     }
 
     /// The processes.
@@ -205,12 +226,17 @@ impl Fleet {
 
     /// The partitions of a pool that somebody owns.
     pub fn owned(&self, pool: Pool) -> BTreeSet<u16> {
-        self.statuses(pool).flat_map(|(_, status)| status.owned.iter().copied()).collect()
+        self.statuses(pool)
+            .flat_map(|(_, status)| status.owned.iter().copied())
+            .collect()
     }
 
     /// Every pool that somebody runs or in which something waits, in their usual order.
     pub fn pools(&self) -> Vec<PoolSum> {
-        Pool::ALL.into_iter().filter_map(|pool| self.pool(pool)).collect()
+        Pool::ALL
+            .into_iter()
+            .filter_map(|pool| self.pool(pool))
+            .collect()
     }
 
     /// One pool; `None` when nobody runs it and nobody saw something wait there.
@@ -248,11 +274,16 @@ impl Fleet {
         let mut lanes: BTreeMap<String, LaneLag> = BTreeMap::new();
         let mut tenants: BTreeMap<TenantId, TenantStatus> = BTreeMap::new();
         for (instance, status) in self.statuses(pool) {
-            sum.instances.push((instance.to_owned(), status.state.clone(), status.owned.len()));
+            sum.instances.push((
+                instance.to_owned(),
+                status.state.clone(),
+                status.owned.len(),
+            ));
             sum.partitions = sum.partitions.max(status.partitions);
             sum.paused |= status.paused;
             if !status.owned.is_empty() {
-                let (allowed, found) = (sum.allowed(), status.adaptive.unwrap_or(status.concurrency));
+                let (allowed, found) =
+                    (sum.allowed(), status.adaptive.unwrap_or(status.concurrency));
                 sum.adaptive = sum.adaptive.or(status.adaptive).map(|_| allowed + found);
                 sum.concurrency += status.concurrency;
             }
@@ -270,24 +301,35 @@ impl Fleet {
             sum.breakers_open = sum.breakers_open.max(status.breakers_open);
             add_breakers(&mut sum.breakers, &status.breakers);
             sum.slow.extend(status.slow.iter().cloned());
-            status.lanes.iter().for_each(|lag| add_lane(&mut lanes, lag));
-            status.tenants.iter().for_each(|tenant| add_tenant(&mut tenants, tenant));
+            status
+                .lanes
+                .iter()
+                .for_each(|lag| add_lane(&mut lanes, lag));
+            status
+                .tenants
+                .iter()
+                .for_each(|tenant| add_tenant(&mut tenants, tenant));
         }
         for told in orphaned {
             add_lane(&mut lanes, &told.lag);
             sum.backlog.add(&told.backlog);
         }
-        sum.stuck.sort_by_key(|stuck| std::cmp::Reverse(stuck.since_ms));
+        sum.stuck
+            .sort_by_key(|stuck| std::cmp::Reverse(stuck.since_ms));
         sum.stuck.truncate(STUCK_MAX);
         let owned = u16::try_from(self.owned(pool).len()).unwrap_or(u16::MAX);
         sum.unowned = sum.partitions.saturating_sub(owned);
         sum.lanes = lanes.into_values().collect();
-        sum.breakers_open = sum.breakers_open.max(u64::try_from(sum.breakers.len()).unwrap_or(u64::MAX));
+        sum.breakers_open = sum
+            .breakers_open
+            .max(u64::try_from(sum.breakers.len()).unwrap_or(u64::MAX));
         sum.breakers.truncate(BREAKERS_MAX);
         sum.slow.sort_unstable();
         sum.slow.dedup();
         sum.slow.truncate(BREAKERS_MAX);
-        tenants.values_mut().for_each(|tenant| self.doubt_drain(tenant, &sum));
+        tenants
+            .values_mut()
+            .for_each(|tenant| self.doubt_drain(tenant, &sum));
         sum.tenants = tenants.into_values().collect();
         sum.tenants.sort_by(TenantStatus::order);
         sum.tenants.truncate(TENANTS_MAX);
@@ -296,20 +338,36 @@ impl Fleet {
 
     /// A drain is not over while a partition has no owner, or an owner has not heard of it.
     fn doubt_drain(&self, tenant: &mut TenantStatus, sum: &PoolSum) {
-        let (Some(drain), Some(turned)) = (&mut tenant.drain, &tenant.turned) else { return };
-        let has_heard = |status: &PoolStatus| {
-            let known = status.tenants.iter().find(|known| known.tenant == tenant.tenant);
-            known.and_then(|known| known.turned.as_ref()).is_some_and(|known| known.at_ms >= turned.at_ms)
+        let (Some(drain), Some(turned)) = (&mut tenant.drain, &tenant.turned) else {
+            return;
         };
-        let mut owners = self.statuses(sum.pool).filter(|(_, status)| !status.owned.is_empty());
+        let has_heard = |status: &PoolStatus| {
+            let known = status
+                .tenants
+                .iter()
+                .find(|known| known.tenant == tenant.tenant);
+            known
+                .and_then(|known| known.turned.as_ref())
+                .is_some_and(|known| known.at_ms >= turned.at_ms)
+        };
+        let mut owners = self
+            .statuses(sum.pool)
+            .filter(|(_, status)| !status.owned.is_empty());
         drain.is_read &= sum.unowned == 0 && owners.all(|(_, status)| has_heard(status));
     }
 
     fn statuses(&self, pool: Pool) -> impl Iterator<Item = (&str, &PoolStatus)> {
-        let of_pool =
-            move |snapshot: &&Snapshot| snapshot.pools.iter().any(|status| status.pool == pool.as_str());
+        let of_pool = move |snapshot: &&Snapshot| {
+            snapshot
+                .pools
+                .iter()
+                .any(|status| status.pool == pool.as_str())
+        };
         self.instances().filter(of_pool).flat_map(move |snapshot| {
-            let statuses = snapshot.pools.iter().filter(move |status| status.pool == pool.as_str());
+            let statuses = snapshot
+                .pools
+                .iter()
+                .filter(move |status| status.pool == pool.as_str());
             statuses.map(|status| (snapshot.instance.as_str(), status))
         })
     }
@@ -320,7 +378,11 @@ impl Fleet {
         let mut lanes: BTreeMap<&str, &UnownedLag> = BTreeMap::new();
         let told = self.instances().flat_map(|snapshot| &snapshot.unowned);
         for told in told.filter(|told| told.pool == pool.as_str()) {
-            if told.partitions.iter().any(|partition| owned.contains(partition)) {
+            if told
+                .partitions
+                .iter()
+                .any(|partition| owned.contains(partition))
+            {
                 continue;
             }
             let known = lanes.entry(&told.lag.lane).or_insert(told);
@@ -333,9 +395,14 @@ impl Fleet {
 
     /// The open dead letters of a pool, by whoever looked last.
     fn dead(&self, pool: Pool) -> Option<OpenDead> {
-        let told = self.instances().filter_map(|snapshot| Some((snapshot.at_ms, snapshot.dead.as_ref()?)));
+        let told = self
+            .instances()
+            .filter_map(|snapshot| Some((snapshot.at_ms, snapshot.dead.as_ref()?)));
         let (_, latest) = told.max_by_key(|(at_ms, _)| *at_ms)?;
-        latest.iter().find(|dead| dead.pool == pool.as_str()).cloned()
+        latest
+            .iter()
+            .find(|dead| dead.pool == pool.as_str())
+            .cloned()
     }
 }
 
@@ -346,31 +413,47 @@ fn milliseconds(ms: Option<u64>) -> Duration {
 fn add_lane(lanes: &mut BTreeMap<String, LaneLag>, lag: &LaneLag) {
     lanes
         .entry(lag.lane.clone())
-        .or_insert_with(|| LaneLag { lane: lag.lane.clone(), ..LaneLag::default() })
+        .or_insert_with(|| LaneLag {
+            lane: lag.lane.clone(),
+            ..LaneLag::default()
+        })
         .add(lag);
 }
 
 fn add_tenant(tenants: &mut BTreeMap<TenantId, TenantStatus>, status: &TenantStatus) {
-    let sum = tenants.entry(status.tenant.clone()).or_insert_with(|| TenantStatus::of(status.tenant.clone()));
+    let sum = tenants
+        .entry(status.tenant.clone())
+        .or_insert_with(|| TenantStatus::of(status.tenant.clone()));
     sum.rate += status.rate;
     sum.load.add(&status.load);
     sum.lines.add(&status.lines);
     sum.backlog.get_or_insert_default().add(&status.backlog());
     sum.dead_hour += status.dead_hour;
     if let Some(turned) = &status.turned
-        && sum.turned.as_ref().is_none_or(|known| known.at_ms < turned.at_ms)
+        && sum
+            .turned
+            .as_ref()
+            .is_none_or(|known| known.at_ms < turned.at_ms)
     {
         sum.turned = Some(turned.clone());
     }
     if let Some(drain) = &status.drain {
-        sum.drain.get_or_insert(Drain { left: 0, is_read: true }).add(drain);
+        sum.drain
+            .get_or_insert(Drain {
+                left: 0,
+                is_read: true,
+            })
+            .add(drain);
     }
 }
 
 /// Every process has breakers of its own: a downstream has not worked for as long as any of them says.
 fn add_breakers(sum: &mut Vec<OpenBreaker>, others: &[OpenBreaker]) {
     for other in others {
-        match sum.iter_mut().find(|known| known.downstream == other.downstream) {
+        match sum
+            .iter_mut()
+            .find(|known| known.downstream == other.downstream)
+        {
             Some(known) => {
                 known.open_ms = known.open_ms.max(other.open_ms);
                 known.next_ms = known.next_ms.min(other.next_ms);
@@ -420,7 +503,13 @@ pub(crate) mod tests {
     }
 
     fn lag(unread: u64) -> LaneLag {
-        LaneLag { lane: "msg".into(), unread, in_work: 0, oldest_ms: unread, partition: Some(1) }
+        LaneLag {
+            lane: "msg".into(),
+            unread,
+            in_work: 0,
+            oldest_ms: unread,
+            partition: Some(1),
+        }
     }
 
     #[test]
@@ -433,11 +522,28 @@ pub(crate) mod tests {
         two.lanes = vec![lag(7)];
         two.history = vec![10];
         fleet.hear(snapshot("a", 1, vec![one]), now);
-        fleet.hear(snapshot("b", 1, vec![two, status(Pool::Crm, [])]), now + SILENCE_MAX / 2);
+        fleet.hear(
+            snapshot("b", 1, vec![two, status(Pool::Crm, [])]),
+            now + SILENCE_MAX / 2,
+        );
         let sum = fleet.pool(Pool::Relay).unwrap();
-        assert_eq!((sum.working(), sum.unowned, sum.concurrency, sum.lag_messages()), (2, 1, 16, 12));
-        assert_eq!((sum.lag(), sum.history), (Duration::from_millis(7), vec![1, 2, 13]));
-        assert_eq!(fleet.pools().iter().map(|sum| sum.pool).collect::<Vec<_>>(), [Pool::Relay, Pool::Crm]);
+        assert_eq!(
+            (
+                sum.working(),
+                sum.unowned,
+                sum.concurrency,
+                sum.lag_messages()
+            ),
+            (2, 1, 16, 12)
+        );
+        assert_eq!(
+            (sum.lag(), sum.history),
+            (Duration::from_millis(7), vec![1, 2, 13])
+        );
+        assert_eq!(
+            fleet.pools().iter().map(|sum| sum.pool).collect::<Vec<_>>(),
+            [Pool::Relay, Pool::Crm]
+        );
         fleet.forget(now + SILENCE_MAX);
         assert_eq!(fleet.pool(Pool::Relay).unwrap().lag_messages(), 7);
         assert_eq!(fleet.pool(Pool::Flows), None);
@@ -448,11 +554,27 @@ pub(crate) mod tests {
         let (mut fleet, now) = (Fleet::default(), Instant::now());
         fleet.hear(snapshot("a", 1, vec![status(Pool::Relay, [0])]), now);
         assert_eq!(fleet.pool(Pool::Relay).unwrap().jobs(), "0/8");
-        let found = PoolStatus { adaptive: Some(3), ..status(Pool::Relay, [1]) };
+        let found = PoolStatus {
+            adaptive: Some(3),
+            ..status(Pool::Relay, [1])
+        };
         fleet.hear(snapshot("b", 1, vec![found.clone()]), now);
-        fleet.hear(snapshot("c", 1, vec![PoolStatus { owned: vec![2], ..found }]), now);
+        fleet.hear(
+            snapshot(
+                "c",
+                1,
+                vec![PoolStatus {
+                    owned: vec![2],
+                    ..found
+                }],
+            ),
+            now,
+        );
         let sum = fleet.pool(Pool::Relay).unwrap();
-        assert_eq!((sum.concurrency, sum.allowed(), sum.jobs().as_str()), (24, 14, "0/14~"));
+        assert_eq!(
+            (sum.concurrency, sum.allowed(), sum.jobs().as_str()),
+            (24, 14, "0/14~")
+        );
     }
 
     #[test]
@@ -460,16 +582,37 @@ pub(crate) mod tests {
         let (mut fleet, now) = (Fleet::default(), Instant::now());
         let mut told = status(Pool::Relay, [0]);
         // Ten are not finished in the stream, three of them wait in memory, and five more in lines.
-        told.lanes = vec![LaneLag { in_work: 10, oldest_ms: 60_000, ..lag(0) }];
-        told.load = Load { queued: 6, running: 1, waiting: 3 };
+        told.lanes = vec![LaneLag {
+            in_work: 10,
+            oldest_ms: 60_000,
+            ..lag(0)
+        }];
+        told.load = Load {
+            queued: 6,
+            running: 1,
+            waiting: 3,
+        };
         told.rates.finished = 1.0;
-        let backlog = Backlog { ready: 20, waiting: 8, oldest_ready_ms: Some(4_000), ..Backlog::default() };
+        let backlog = Backlog {
+            ready: 20,
+            waiting: 8,
+            oldest_ready_ms: Some(4_000),
+            ..Backlog::default()
+        };
         told.backlog = Some(backlog);
         fleet.hear(snapshot("a", 1, vec![told.clone()]), now);
         let sum = fleet.pool(Pool::Relay).unwrap();
-        assert_eq!((sum.lag_messages(), sum.waiting(), sum.unfinished()), (27, 8, 35));
-        assert_eq!(sum.lag(), Duration::from_secs(4), "what is older in the stream waits");
-        let mut older = serde_json::to_value(snapshot("b", 1, vec![status(Pool::Relay, [1])])).unwrap();
+        assert_eq!(
+            (sum.lag_messages(), sum.waiting(), sum.unfinished()),
+            (27, 8, 35)
+        );
+        assert_eq!(
+            sum.lag(),
+            Duration::from_secs(4),
+            "what is older in the stream waits"
+        );
+        let mut older =
+            serde_json::to_value(snapshot("b", 1, vec![status(Pool::Relay, [1])])).unwrap();
         let pool = &mut older["pools"][0];
         pool["lines"] = serde_json::json!({"moved": 100, "parked": 50});
         for absent in ["backlog", "stuck", "dead_hour"] {
@@ -477,7 +620,10 @@ pub(crate) mod tests {
         }
         fleet.hear(serde_json::from_value(older).unwrap(), now);
         let sum = fleet.pool(Pool::Relay).unwrap();
-        assert_eq!((sum.lag_messages(), sum.waiting(), sum.stuck), (127, 58, vec![]));
+        assert_eq!(
+            (sum.lag_messages(), sum.waiting(), sum.stuck),
+            (127, 58, vec![])
+        );
     }
 
     #[test]
@@ -493,13 +639,25 @@ pub(crate) mod tests {
         let (mut fleet, now) = (Fleet::default(), Instant::now());
         for name in ["a", "b"] {
             let mut looker = snapshot(name, 1, vec![]);
-            let backlog = Backlog { ready: 4, waiting: 2, ..Backlog::default() };
-            let unowned = UnownedLag { pool: "relay".into(), partitions: vec![0, 1], lag: lag(9), backlog };
+            let backlog = Backlog {
+                ready: 4,
+                waiting: 2,
+                ..Backlog::default()
+            };
+            let unowned = UnownedLag {
+                pool: "relay".into(),
+                partitions: vec![0, 1],
+                lag: lag(9),
+                backlog,
+            };
             looker.unowned = vec![unowned];
             fleet.hear(looker, now);
         }
         let sum = fleet.pool(Pool::Relay).unwrap();
-        assert_eq!((sum.lag_messages(), sum.waiting(), sum.working()), (13, 2, 0));
+        assert_eq!(
+            (sum.lag_messages(), sum.waiting(), sum.working()),
+            (13, 2, 0)
+        );
         fleet.hear(snapshot("c", 1, vec![status(Pool::Relay, [0, 1])]), now);
         assert_eq!(fleet.pool(Pool::Relay).unwrap().lag_messages(), 0);
     }

@@ -41,54 +41,112 @@ struct OfTenant {
 type Gauge<T> = (&'static str, &'static str, fn(&T) -> f64);
 
 const POOL_GAUGES: [Gauge<PoolStatus>; 16] = [
-    ("ackline_pool_queued", "Updates read ahead and not started", |pool| float(pool.load.queued)),
-    ("ackline_pool_running", "Jobs running", |pool| float(pool.load.running)),
-    ("ackline_pool_waiting", "Updates waiting for a target or their time, in memory and in lines", |pool| {
-        float(pool.backlog().waiting)
+    (
+        "ackline_pool_queued",
+        "Updates read ahead and not started",
+        |pool| float(pool.load.queued),
+    ),
+    ("ackline_pool_running", "Jobs running", |pool| {
+        float(pool.load.running)
     }),
-    ("ackline_pool_waiting_seconds", "Age of the oldest of them, where it is known", |pool| {
-        float(pool.backlog().oldest_waiting_ms.unwrap_or_default()) / 1000.0
-    }),
-    ("ackline_pool_ready", "Updates in lines that can be worked on", |pool| float(pool.backlog().ready)),
-    ("ackline_pool_stuck", "Updates past their due time by more than 30 s, at most 8 of them", |pool| {
-        length(&pool.stuck)
-    }),
-    ("ackline_pool_spilled", "Updates waiting in lines of the spill", |pool| float(pool.lines.total())),
-    ("ackline_pool_parked", "Those of them in a conversation whose first update waits for a retry", |pool| {
-        float(pool.lines.parked)
-    }),
-    ("ackline_pool_breakers_open", "Downstreams of the pool left alone for now", |pool| {
-        float(pool.breakers_open)
-    }),
-    ("ackline_pool_tenants_held", "Tenants paused, drained or discarded", |pool| float(pool.tenants_held)),
-    ("ackline_pool_owned_partitions", "Partitions this process owns", |pool| length(&pool.owned)),
-    ("ackline_pool_concurrency", "Jobs at once that are allowed now", |pool| {
-        float(pool.adaptive.unwrap_or(pool.concurrency))
-    }),
-    ("ackline_pool_concurrency_max", "The most that adaptive concurrency may allow", |pool| {
-        float(pool.concurrency)
-    }),
-    ("ackline_pool_paused", "1 while the pool is paused", |pool| f64::from(u8::from(pool.paused))),
-    ("ackline_pool_read_per_second", "Updates read, over the last seconds", |pool| pool.rates.read),
-    ("ackline_pool_finished_per_second", "Updates finished, over the last seconds", |pool| {
-        pool.rates.finished
-    }),
+    (
+        "ackline_pool_waiting",
+        "Updates waiting for a target or their time, in memory and in lines",
+        |pool| float(pool.backlog().waiting),
+    ),
+    (
+        "ackline_pool_waiting_seconds",
+        "Age of the oldest of them, where it is known",
+        |pool| float(pool.backlog().oldest_waiting_ms.unwrap_or_default()) / 1000.0,
+    ),
+    (
+        "ackline_pool_ready",
+        "Updates in lines that can be worked on",
+        |pool| float(pool.backlog().ready),
+    ),
+    (
+        "ackline_pool_stuck",
+        "Updates past their due time by more than 30 s, at most 8 of them",
+        |pool| length(&pool.stuck),
+    ),
+    (
+        "ackline_pool_spilled",
+        "Updates waiting in lines of the spill",
+        |pool| float(pool.lines.total()),
+    ),
+    (
+        "ackline_pool_parked",
+        "Those of them in a conversation whose first update waits for a retry",
+        |pool| float(pool.lines.parked),
+    ),
+    (
+        "ackline_pool_breakers_open",
+        "Downstreams of the pool left alone for now",
+        |pool| float(pool.breakers_open),
+    ),
+    (
+        "ackline_pool_tenants_held",
+        "Tenants paused, drained or discarded",
+        |pool| float(pool.tenants_held),
+    ),
+    (
+        "ackline_pool_owned_partitions",
+        "Partitions this process owns",
+        |pool| length(&pool.owned),
+    ),
+    (
+        "ackline_pool_concurrency",
+        "Jobs at once that are allowed now",
+        |pool| float(pool.adaptive.unwrap_or(pool.concurrency)),
+    ),
+    (
+        "ackline_pool_concurrency_max",
+        "The most that adaptive concurrency may allow",
+        |pool| float(pool.concurrency),
+    ),
+    (
+        "ackline_pool_paused",
+        "1 while the pool is paused",
+        |pool| f64::from(u8::from(pool.paused)),
+    ),
+    (
+        "ackline_pool_read_per_second",
+        "Updates read, over the last seconds",
+        |pool| pool.rates.read,
+    ),
+    (
+        "ackline_pool_finished_per_second",
+        "Updates finished, over the last seconds",
+        |pool| pool.rates.finished,
+    ),
 ];
 
 const TENANT_GAUGES: [Gauge<TenantStatus>; 6] = [
-    ("ackline_tenant_read_per_second", "Updates read of the busiest tenants", |tenant| tenant.rate),
-    ("ackline_tenant_queued", "Updates held of the busiest tenants and not running", |tenant| {
-        float(tenant.load.queued + tenant.load.waiting)
-    }),
+    (
+        "ackline_tenant_read_per_second",
+        "Updates read of the busiest tenants",
+        |tenant| tenant.rate,
+    ),
+    (
+        "ackline_tenant_queued",
+        "Updates held of the busiest tenants and not running",
+        |tenant| float(tenant.load.queued + tenant.load.waiting),
+    ),
     (
         "ackline_tenant_waiting",
         "Updates of the busiest tenants waiting for a target or their time",
         |tenant| float(tenant.backlog().waiting),
     ),
-    ("ackline_tenant_spilled", "Updates of the busiest tenants in lines of the spill", |tenant| {
-        float(tenant.lines.total())
-    }),
-    ("ackline_tenant_running", "Jobs running of the busiest tenants", |tenant| float(tenant.load.running)),
+    (
+        "ackline_tenant_spilled",
+        "Updates of the busiest tenants in lines of the spill",
+        |tenant| float(tenant.lines.total()),
+    ),
+    (
+        "ackline_tenant_running",
+        "Jobs running of the busiest tenants",
+        |tenant| float(tenant.load.running),
+    ),
     (
         "ackline_tenant_dead_letters_last_hour",
         "Updates of the busiest tenants that were given up in the last hour",
@@ -102,12 +160,16 @@ const DEAD_GAUGES: [Gauge<OpenDead>; 3] = [
         "Dead letters neither replayed nor discarded, over all processes",
         |dead| float(dead.open),
     ),
-    ("ackline_dead_letters_open_last_hour", "Those of them given up in the last hour", |dead| {
-        float(dead.last_hour)
-    }),
-    ("ackline_dead_letters_oldest_seconds", "Age of the oldest of them", |dead| {
-        float(dead.oldest_ms.unwrap_or_default()) / 1000.0
-    }),
+    (
+        "ackline_dead_letters_open_last_hour",
+        "Those of them given up in the last hour",
+        |dead| float(dead.last_hour),
+    ),
+    (
+        "ackline_dead_letters_oldest_seconds",
+        "Age of the oldest of them",
+        |dead| float(dead.oldest_ms.unwrap_or_default()) / 1000.0,
+    ),
 ];
 
 impl Gauges {
@@ -123,21 +185,35 @@ impl Collector for Gauges {
         for (name, help, value) in POOL_GAUGES {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for pool in &pools {
-                family.encode_family(&OfPool { pool: pool.pool.clone() })?.encode_gauge(&value(pool))?;
+                family
+                    .encode_family(&OfPool {
+                        pool: pool.pool.clone(),
+                    })?
+                    .encode_gauge(&value(pool))?;
             }
         }
         let lags: [Gauge<LaneLag>; 2] = [
-            ("ackline_pool_lag_messages", "Messages not finished in the partitions owned", |lag| {
-                float(lag.messages())
-            }),
-            ("ackline_pool_lag_seconds", "Age of the oldest message not finished", |lag| {
-                float(lag.oldest_ms) / 1000.0
-            }),
+            (
+                "ackline_pool_lag_messages",
+                "Messages not finished in the partitions owned",
+                |lag| float(lag.messages()),
+            ),
+            (
+                "ackline_pool_lag_seconds",
+                "Age of the oldest message not finished",
+                |lag| float(lag.oldest_ms) / 1000.0,
+            ),
         ];
         for (name, help, value) in lags {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (pool, lag) in pools.iter().flat_map(|pool| pool.lanes.iter().map(move |lag| (pool, lag))) {
-                let labels = OfLane { pool: pool.pool.clone(), lane: lag.lane.clone() };
+            for (pool, lag) in pools
+                .iter()
+                .flat_map(|pool| pool.lanes.iter().map(move |lag| (pool, lag)))
+            {
+                let labels = OfLane {
+                    pool: pool.pool.clone(),
+                    lane: lag.lane.clone(),
+                };
                 family.encode_family(&labels)?.encode_gauge(&value(lag))?;
             }
         }
@@ -147,30 +223,53 @@ impl Collector for Gauges {
                 "Messages in partitions that nobody owns, as last seen",
                 |lag| float(lag.messages()),
             ),
-            ("ackline_unowned_lag_seconds", "Age of the oldest of them", |lag| float(lag.oldest_ms) / 1000.0),
+            (
+                "ackline_unowned_lag_seconds",
+                "Age of the oldest of them",
+                |lag| float(lag.oldest_ms) / 1000.0,
+            ),
         ];
         let unowned = self.board.own_unowned();
         for (name, help, value) in waits {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for waiting in &unowned {
-                let labels = OfLane { pool: waiting.pool.clone(), lane: waiting.lag.lane.clone() };
-                family.encode_family(&labels)?.encode_gauge(&value(&waiting.lag))?;
+                let labels = OfLane {
+                    pool: waiting.pool.clone(),
+                    lane: waiting.lag.lane.clone(),
+                };
+                family
+                    .encode_family(&labels)?
+                    .encode_gauge(&value(&waiting.lag))?;
             }
         }
         for (name, help, value) in TENANT_GAUGES {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (pool, tenant) in
-                pools.iter().flat_map(|pool| pool.tenants.iter().map(move |tenant| (pool, tenant)))
+            for (pool, tenant) in pools
+                .iter()
+                .flat_map(|pool| pool.tenants.iter().map(move |tenant| (pool, tenant)))
             {
-                let labels = OfTenant { pool: pool.pool.clone(), tenant: tenant.tenant.to_string() };
-                family.encode_family(&labels)?.encode_gauge(&value(tenant))?;
+                let labels = OfTenant {
+                    pool: pool.pool.clone(),
+                    tenant: tenant.tenant.to_string(),
+                };
+                family
+                    .encode_family(&labels)?
+                    .encode_gauge(&value(tenant))?;
             }
         }
-        let pools: Vec<_> = Pool::ALL.into_iter().filter_map(|pool| self.board.pool(pool)).collect();
+        let pools: Vec<_> = Pool::ALL
+            .into_iter()
+            .filter_map(|pool| self.board.pool(pool))
+            .collect();
         for (name, help, value) in DEAD_GAUGES {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (pool, dead) in pools.iter().filter_map(|pool| Some((pool, pool.dead.as_ref()?))) {
-                let labels = OfPool { pool: pool.pool.as_str().to_owned() };
+            for (pool, dead) in pools
+                .iter()
+                .filter_map(|pool| Some((pool, pool.dead.as_ref()?)))
+            {
+                let labels = OfPool {
+                    pool: pool.pool.as_str().to_owned(),
+                };
                 family.encode_family(&labels)?.encode_gauge(&value(dead))?;
             }
         }
@@ -178,8 +277,12 @@ impl Collector for Gauges {
         let mut family =
             encoder.encode_descriptor("ackline_workers_wanted", help, None, MetricType::Gauge)?;
         for pool in pools {
-            let labels = OfPool { pool: pool.pool.as_str().to_owned() };
-            family.encode_family(&labels)?.encode_gauge(&f64::from(pool.wanted(&self.targets)))?;
+            let labels = OfPool {
+                pool: pool.pool.as_str().to_owned(),
+            };
+            family
+                .encode_family(&labels)?
+                .encode_gauge(&f64::from(pool.wanted(&self.targets)))?;
         }
         Ok(())
     }

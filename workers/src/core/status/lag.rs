@@ -78,7 +78,11 @@ pub async fn watch(
 
 /// How often this process has connected to NATS so far.
 fn connects(context: &Context) -> u64 {
-    context.client().statistics().connects.load(Ordering::Relaxed)
+    context
+        .client()
+        .statistics()
+        .connects
+        .load(Ordering::Relaxed)
 }
 
 /// The last sequence of each stream; one that cannot be told is left out.
@@ -86,12 +90,16 @@ async fn ends(context: &Context, watched: &[Watched]) -> BTreeMap<&'static str, 
     let names: BTreeSet<_> = watched.iter().map(|lane| lane.lane.stream).collect();
     let mut ends = BTreeMap::new();
     for name in names {
-        let Ok(stream) = context.get_stream_no_info(name).await else { continue };
+        let Ok(stream) = context.get_stream_no_info(name).await else {
+            continue;
+        };
         match stream.get_info().await {
             Ok(info) => {
                 ends.insert(name, info.state.last_sequence);
             }
-            Err(error) => tracing::debug!(stream = name, %error, "where the stream ends cannot be told"),
+            Err(error) => {
+                tracing::debug!(stream = name, %error, "where the stream ends cannot be told")
+            }
         }
     }
     ends
@@ -121,7 +129,9 @@ async fn look_at_owned(context: &Context, lane: &Watched, board: &Board, settled
 /// Finds out until when everything that the pool's own partitions had stored was read, while a tenant is drained.
 async fn look_at_drained(context: &Context, pool: Pool, watched: &[Watched], board: &Board) {
     let activity = board.activity(pool);
-    let Some((reading, frontiers)) = activity.reading() else { return };
+    let Some((reading, frontiers)) = activity.reading() else {
+        return;
+    };
     let (owned, mut until_ms) = (activity.owned(), now_ms());
     for lane in watched.iter().filter(|lane| lane.pool == pool) {
         for partition in &owned {
@@ -146,22 +156,33 @@ async fn unread_since(
     partition: Partition,
     frontier: Option<u64>,
 ) -> Result<Option<u64>, String> {
-    let stream = context.get_stream_no_info(lane.lane.stream).await.map_err(|error| error.to_string())?;
+    let stream = context
+        .get_stream_no_info(lane.lane.stream)
+        .await
+        .map_err(|error| error.to_string())?;
     let read = match frontier {
         Some(read) => read,
         None => {
             let name = subjects::consumer(lane.pool, partition, lane.lane.name);
-            let info = stream.consumer_info(name).await.map_err(|error| error.to_string())?;
+            let info = stream
+                .consumer_info(name)
+                .await
+                .map_err(|error| error.to_string())?;
             info.ack_floor.stream_sequence
         }
     };
     let mut filters = (lane.lane.filters)(partition);
-    let replays: Vec<_> =
-        filters.iter().filter_map(|filter| subjects::replay_filter(lane.pool, filter)).collect();
+    let replays: Vec<_> = filters
+        .iter()
+        .filter_map(|filter| subjects::replay_filter(lane.pool, filter))
+        .collect();
     filters.extend(replays);
     let mut since = None;
     for filter in filters {
-        match stream.direct_get_next_for_subject(filter, Some(read + 1)).await {
+        match stream
+            .direct_get_next_for_subject(filter, Some(read + 1))
+            .await
+        {
             Ok(message) => since = earlier(since, &message),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => {}
             Err(error) => return Err(error.to_string()),
@@ -185,9 +206,13 @@ async fn look_at_unowned(
     let mut lines: HashMap<Pool, HashMap<String, Backlog>> = HashMap::new();
     for lane in watched {
         let owned = board.owned(lane.pool);
-        let missing: BTreeSet<u16> =
-            (0..lane.partitions).filter(|partition| !owned.contains(partition)).collect();
-        let mut sum = LaneLag { lane: lane.lane.name.to_owned(), ..LaneLag::default() };
+        let missing: BTreeSet<u16> = (0..lane.partitions)
+            .filter(|partition| !owned.contains(partition))
+            .collect();
+        let mut sum = LaneLag {
+            lane: lane.lane.name.to_owned(),
+            ..LaneLag::default()
+        };
         for partition in missing.iter().copied().map(Partition) {
             if settled.holds(lane, partition) {
                 continue;
@@ -209,13 +234,23 @@ async fn look_at_unowned(
         }
         if !missing.is_empty() && !lines.contains_key(&lane.pool) {
             // Lines that cannot be counted now are counted in the next round.
-            let counted = lines_of(context, lane.pool, &missing).await.unwrap_or_default();
+            let counted = lines_of(context, lane.pool, &missing)
+                .await
+                .unwrap_or_default();
             lines.insert(lane.pool, counted);
         }
         let of_pool = lines.get(&lane.pool).filter(|_| !missing.is_empty());
-        let backlog = of_pool.and_then(|lines| lines.get(lane.lane.name)).copied().unwrap_or_default();
+        let backlog = of_pool
+            .and_then(|lines| lines.get(lane.lane.name))
+            .copied()
+            .unwrap_or_default();
         let partitions = missing.into_iter().collect();
-        let told = UnownedLag { pool: lane.pool.as_str().to_owned(), partitions, lag: sum, backlog };
+        let told = UnownedLag {
+            pool: lane.pool.as_str().to_owned(),
+            partitions,
+            lag: sum,
+            backlog,
+        };
         if told.messages() > 0 {
             found.push(told);
         }
@@ -230,14 +265,19 @@ async fn lines_of(
     partitions: &BTreeSet<u16>,
 ) -> Result<HashMap<String, Backlog>, String> {
     let failed = |error: &dyn std::fmt::Display| error.to_string();
-    let stream = context.get_stream_no_info(subjects::SPILL).await.map_err(|error| failed(&error))?;
+    let stream = context
+        .get_stream_no_info(subjects::SPILL)
+        .await
+        .map_err(|error| failed(&error))?;
     let mut counts = stream
         .info_with_subjects(subjects::spill_filter(pool, None))
         .await
         .map_err(|error| failed(&error))?;
     let mut lines: HashMap<String, Backlog> = HashMap::new();
     while let Some((subject, count)) = counts.try_next().await.map_err(|error| failed(&error))? {
-        let Some((_, line)) = SpillLine::parse(&subject) else { continue };
+        let Some((_, line)) = SpillLine::parse(&subject) else {
+            continue;
+        };
         if partitions.contains(&line.partition.0) {
             let backlog = lines.entry(line.lane).or_default();
             let count = u64::try_from(count).unwrap_or(u64::MAX);
@@ -251,8 +291,14 @@ async fn lines_of(
 }
 
 async fn look(context: &Context, lane: &Watched, partition: Partition) -> Result<Seen, String> {
-    let stream = context.get_stream_no_info(lane.lane.stream).await.map_err(|error| error.to_string())?;
-    let info = match stream.consumer_info(subjects::consumer(lane.pool, partition, lane.lane.name)).await {
+    let stream = context
+        .get_stream_no_info(lane.lane.stream)
+        .await
+        .map_err(|error| error.to_string())?;
+    let info = match stream
+        .consumer_info(subjects::consumer(lane.pool, partition, lane.lane.name))
+        .await
+    {
         Ok(info) => info,
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => return Ok(Seen::Nothing),
         Err(error) => return Err(error.to_string()),

@@ -76,7 +76,12 @@ impl Turned {
 
 impl From<&Stamped<TenantTuning>> for Turned {
     fn from(entry: &Stamped<TenantTuning>) -> Self {
-        let TenantTuning { weight, in_flight_max, paused, mode } = entry.value;
+        let TenantTuning {
+            weight,
+            in_flight_max,
+            paused,
+            mode,
+        } = entry.value;
         Self {
             paused,
             draining: mode == Some(Mode::Drain),
@@ -149,7 +154,9 @@ pub fn waits_for(downstream: &str) -> Option<Pool> {
 
 /// What is told of a tenant that somebody turned; nothing of others.
 pub fn state(turned: Option<&Turned>, drain: Option<&Drain>) -> String {
-    let Some(turned) = turned else { return String::new() };
+    let Some(turned) = turned else {
+        return String::new();
+    };
     let mut words = Vec::new();
     if turned.paused {
         words.push("paused".to_owned());
@@ -172,23 +179,50 @@ pub fn state(turned: Option<&Turned>, drain: Option<&Drain>) -> String {
 /// What a pool's lag does not show, in words; nothing when there is nothing.
 pub fn aside(pool: &PoolSum) -> Option<String> {
     let mut parts = Vec::new();
-    let alone =
-        |breaker: &OpenBreaker| format!("{} left alone for {}", breaker.downstream, seconds(breaker.open()));
-    parts.extend(named(pool.breakers.iter().map(alone), pool.breakers_open, "downstreams left alone"));
+    let alone = |breaker: &OpenBreaker| {
+        format!(
+            "{} left alone for {}",
+            breaker.downstream,
+            seconds(breaker.open())
+        )
+    };
+    parts.extend(named(
+        pool.breakers.iter().map(alone),
+        pool.breakers_open,
+        "downstreams left alone",
+    ));
     let slow = |name: &String| format!("{name} times out half of the time");
     let slow_count = u64::try_from(pool.slow.len()).unwrap_or(u64::MAX);
-    parts.extend(named(pool.slow.iter().map(slow), slow_count, "slow downstreams"));
+    parts.extend(named(
+        pool.slow.iter().map(slow),
+        slow_count,
+        "slow downstreams",
+    ));
     let tenant = |tenant: &super::TenantStatus| {
         let turned = tenant.turned.as_ref().filter(|turned| turned.is_held())?;
-        Some(format!("{} {}", tenant.tenant, state(Some(turned), tenant.drain.as_ref())))
+        Some(format!(
+            "{} {}",
+            tenant.tenant,
+            state(Some(turned), tenant.drain.as_ref())
+        ))
     };
-    parts.extend(named(pool.tenants.iter().filter_map(tenant), pool.tenants_held, "tenants held"));
+    parts.extend(named(
+        pool.tenants.iter().filter_map(tenant),
+        pool.tenants_held,
+        "tenants held",
+    ));
     if pool.backlog.ready > 0 {
         parts.push(format!("{} in lines", pool.backlog.ready));
     }
     if pool.waiting() > 0 {
-        let oldest = pool.oldest_waiting().map(|age| format!(", the oldest for {}", seconds(age)));
-        parts.push(format!("{} wait for a target{}", pool.waiting(), oldest.unwrap_or_default()));
+        let oldest = pool
+            .oldest_waiting()
+            .map(|age| format!(", the oldest for {}", seconds(age)));
+        parts.push(format!(
+            "{} wait for a target{}",
+            pool.waiting(),
+            oldest.unwrap_or_default()
+        ));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
 }
@@ -201,7 +235,10 @@ pub fn aside_counts(pool: &PoolSum) -> Option<String> {
         (pool.tenants_held, "held"),
         (pool.backlog.ready, "in lines"),
         (pool.waiting(), "waiting"),
-        (pool.dead.as_ref().map_or(0, |dead| dead.last_hour), "dead in the last hour"),
+        (
+            pool.dead.as_ref().map_or(0, |dead| dead.last_hour),
+            "dead in the last hour",
+        ),
     ];
     let words = |(count, what): (u64, &str)| match (count, what) {
         (0, _) => None,
@@ -241,19 +278,37 @@ mod tests {
     }
 
     fn open(downstream: &str, minutes: u64) -> OpenBreaker {
-        OpenBreaker { downstream: downstream.to_owned(), open_ms: minutes * 60_000, next_ms: 0 }
+        OpenBreaker {
+            downstream: downstream.to_owned(),
+            open_ms: minutes * 60_000,
+            next_ms: 0,
+        }
     }
 
     #[test]
     fn what_lag_does_not_show_stands_behind_the_verdict() {
         let relay = sum(Pool::Relay, |relay| {
-            relay.breakers = vec![open("relay.acme.bot", 9), open("relay.b.bot", 3), open("relay.c.bot", 2)];
+            relay.breakers = vec![
+                open("relay.acme.bot", 9),
+                open("relay.b.bot", 3),
+                open("relay.c.bot", 2),
+            ];
             relay.breakers_open = 3;
-            relay.lines = Lines { moved: 7, parked: 5 };
+            relay.lines = Lines {
+                moved: 7,
+                parked: 5,
+            };
             relay.tenants_held = 1;
-            let turned = Turned { paused: true, in_flight_max: Some(4), ..Turned::default() };
+            let turned = Turned {
+                paused: true,
+                in_flight_max: Some(4),
+                ..Turned::default()
+            };
             let acme = TenantId::new("acme").unwrap();
-            relay.tenants = vec![TenantStatus { turned: Some(turned), ..TenantStatus::of(acme) }];
+            relay.tenants = vec![TenantStatus {
+                turned: Some(turned),
+                ..TenantStatus::of(acme)
+            }];
         });
         let said = relay.diagnosis();
         assert_eq!(said.condition, Condition::Healthy);
@@ -266,16 +321,30 @@ mod tests {
 
     #[test]
     fn a_downstream_of_all_the_work_makes_the_pool_unwell_without_any_lag() {
-        let said = sum(Pool::Replies, |replies| replies.breakers = vec![open("graph", 3)]).diagnosis();
+        let said = sum(Pool::Replies, |replies| {
+            replies.breakers = vec![open("graph", 3)]
+        })
+        .diagnosis();
         assert_eq!(said.condition, Condition::DownstreamSlow);
-        assert!(said.words.starts_with("downstream in trouble: graph does not work"), "{}", said.words);
-        let said = sum(Pool::Replies, |replies| replies.breakers = vec![open("number.1", 3)]).diagnosis();
+        assert!(
+            said.words
+                .starts_with("downstream in trouble: graph does not work"),
+            "{}",
+            said.words
+        );
+        let said = sum(Pool::Replies, |replies| {
+            replies.breakers = vec![open("number.1", 3)]
+        })
+        .diagnosis();
         assert_eq!(said.condition, Condition::Healthy);
     }
 
     #[test]
     fn a_drain_is_over_when_all_was_read_and_nothing_is_left() {
-        let turned = Turned { draining: true, ..Turned::default() };
+        let turned = Turned {
+            draining: true,
+            ..Turned::default()
+        };
         for (left, is_read, words) in [
             (0, false, "draining"),
             (3, false, "draining"),

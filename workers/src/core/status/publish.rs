@@ -48,7 +48,9 @@ pub async fn listen(client: Client, board: Board, mut shutdown: Shutdown) {
             match client.subscribe(subjects::STATUS_FILTER).await {
                 Ok(mut words) => {
                     while let Some(message) = words.next().await {
-                        read(&message).into_iter().for_each(|snapshot| board.hear(snapshot));
+                        read(&message)
+                            .into_iter()
+                            .for_each(|snapshot| board.hear(snapshot));
                     }
                 }
                 Err(error) => tracing::debug!(%error, "the status of others is not heard"),

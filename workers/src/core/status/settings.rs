@@ -23,22 +23,37 @@ impl StatusSettings {
     pub fn read(reader: &mut Reader) -> Self {
         let mut count = |key: &str, bounds| u32::try_from(reader.count(key, bounds)).unwrap_or(1);
         let tenants_max = count("status.tenants_max", 1..=50);
-        let (min, max) = (count("scaling.workers_min", 0..=1000), count("scaling.workers_max", 1..=1000));
+        let (min, max) = (
+            count("scaling.workers_min", 0..=1000),
+            count("scaling.workers_max", 1..=1000),
+        );
         if min > max {
-            reader.mistake("scaling.workers_min", format_args!("{min} is above scaling.workers_max, {max}"));
+            reader.mistake(
+                "scaling.workers_min",
+                format_args!("{min} is above scaling.workers_max, {max}"),
+            );
         }
-        let keda_listen = reader.optional_text("scaling.keda_listen").and_then(|text| {
-            text.parse()
-                .map_err(|_| {
-                    reader.mistake("scaling.keda_listen", format_args!("`{text}` is not an address and port"))
-                })
-                .ok()
-        });
+        let keda_listen = reader
+            .optional_text("scaling.keda_listen")
+            .and_then(|text| {
+                text.parse()
+                    .map_err(|_| {
+                        reader.mistake(
+                            "scaling.keda_listen",
+                            format_args!("`{text}` is not an address and port"),
+                        )
+                    })
+                    .ok()
+            });
         Self {
             keda_listen,
             lag_interval: reader.duration("status.lag_interval"),
             tenants_max: usize::try_from(tenants_max).unwrap_or(1),
-            targets: Targets { drain: reader.duration("scaling.drain_time"), min, max },
+            targets: Targets {
+                drain: reader.duration("scaling.drain_time"),
+                min,
+                max,
+            },
         }
     }
 }

@@ -39,7 +39,13 @@ impl Settled {
         let key = (lane.pool, lane.lane.name, partition);
         match self.ends.get(lane.lane.stream) {
             Some(end) if unfinished == 0 => {
-                self.known.insert(key, Known { end: *end, at: Instant::now() });
+                self.known.insert(
+                    key,
+                    Known {
+                        end: *end,
+                        at: Instant::now(),
+                    },
+                );
             }
             _ => {
                 self.known.remove(&key);
@@ -65,8 +71,17 @@ mod tests {
     const PARTITION: Partition = Partition(3);
 
     fn lane() -> Watched {
-        let lane = LaneSource { name: "msg", stream: UPDATES, filters: |_| vec![], weight: 1 };
-        Watched { pool: Pool::Relay, lane, partitions: 4 }
+        let lane = LaneSource {
+            name: "msg",
+            stream: UPDATES,
+            filters: |_| vec![],
+            weight: 1,
+        };
+        Watched {
+            pool: Pool::Relay,
+            lane,
+            partitions: 4,
+        }
     }
 
     fn settled() -> Settled {

@@ -259,7 +259,10 @@ impl PoolView {
 impl Percentiles {
     fn of(latencies: &crate::core::latency::Latencies) -> Self {
         let at = |q| latencies.quantile_ms(q).map(rounded);
-        Self { p50_ms: at(0.5), p99_ms: at(0.99) }
+        Self {
+            p50_ms: at(0.5),
+            p99_ms: at(0.99),
+        }
     }
 }
 
@@ -277,8 +280,11 @@ impl From<&LaneLag> for LaneView {
 impl From<&TenantStatus> for TenantView {
     fn from(status: &TenantStatus) -> Self {
         let turned = status.turned.clone().unwrap_or_default();
-        let drain =
-            |drain: Drain| DrainView { done: drain.is_done(), is_read: drain.is_read, left: drain.left };
+        let drain = |drain: Drain| DrainView {
+            done: drain.is_done(),
+            is_read: drain.is_read,
+            left: drain.left,
+        };
         Self {
             tenant: status.tenant.to_string(),
             read_per_second: rounded(status.rate),
@@ -316,7 +322,11 @@ impl From<&OpenDead> for OpenDeadView {
             open: dead.open,
             last_hour: dead.last_hour,
             oldest_seconds: dead.oldest_ms.map(seconds),
-            reasons: dead.reasons.iter().map(|(class, count)| (class.as_str(), *count)).collect(),
+            reasons: dead
+                .reasons
+                .iter()
+                .map(|(class, count)| (class.as_str(), *count))
+                .collect(),
             more: dead.more,
         }
     }

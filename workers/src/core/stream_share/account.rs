@@ -25,7 +25,12 @@ struct Chunk {
 impl Account {
     /// Starts with nothing, at a sequence.
     pub fn new(from: u64) -> Self {
-        Self { next: from, chunks: VecDeque::new(), held: HashMap::new(), bytes: 0 }
+        Self {
+            next: from,
+            chunks: VecDeque::new(),
+            held: HashMap::new(),
+            bytes: 0,
+        }
     }
 
     /// The sequence to count next.
@@ -48,10 +53,19 @@ impl Account {
         self.next = sequence + 1;
         self.bytes += bytes;
         let number = sequence / CHUNK;
-        if self.chunks.back().is_none_or(|chunk| chunk.number != number) {
-            self.chunks.push_back(Chunk { number, ..Chunk::default() });
+        if self
+            .chunks
+            .back()
+            .is_none_or(|chunk| chunk.number != number)
+        {
+            self.chunks.push_back(Chunk {
+                number,
+                ..Chunk::default()
+            });
         }
-        let Some(chunk) = self.chunks.back_mut() else { return };
+        let Some(chunk) = self.chunks.back_mut() else {
+            return;
+        };
         chunk.bytes += bytes;
         if let Some(tenant) = tenant {
             *chunk.held.entry(tenant.clone()).or_default() += bytes;
@@ -61,8 +75,14 @@ impl Account {
 
     /// Forgets what lies before a sequence, a chunk at a time.
     pub fn forget_below(&mut self, first: u64) {
-        while self.chunks.front().is_some_and(|chunk| (chunk.number + 1) * CHUNK <= first) {
-            let Some(chunk) = self.chunks.pop_front() else { return };
+        while self
+            .chunks
+            .front()
+            .is_some_and(|chunk| (chunk.number + 1) * CHUNK <= first)
+        {
+            let Some(chunk) = self.chunks.pop_front() else {
+                return;
+            };
             self.bytes = self.bytes.saturating_sub(chunk.bytes);
             for (tenant, bytes) in chunk.held {
                 if let Some(held) = self.held.get_mut(&tenant) {

@@ -36,7 +36,12 @@ use verdict::Share;
 /// The lease's key among the errands.
 const LEASE: &str = "stream-share";
 /// What is counted.
-const STREAMS: [&str; 4] = [subjects::UPDATES, subjects::OUTBOUND, subjects::SPILL, subjects::DEAD];
+const STREAMS: [&str; 4] = [
+    subjects::UPDATES,
+    subjects::OUTBOUND,
+    subjects::SPILL,
+    subjects::DEAD,
+];
 /// Who held a tenant up begins its name so.
 const BY: &str = "share:";
 /// Time for counting at one look; what is left is counted at the next.
@@ -56,7 +61,13 @@ impl StreamShareSettings {
         let tenant_percent = reader.count("stream_share.tenant_percent", 0..=100);
         let from_percent = reader.count("stream_share.from_percent", 1..=100);
         let interval = reader.duration("stream_share.interval");
-        Self { share: Share { tenant_percent, from_percent }, interval }
+        Self {
+            share: Share {
+                tenant_percent,
+                from_percent,
+            },
+            interval,
+        }
     }
 }
 
@@ -143,7 +154,10 @@ impl StreamShares {
         let mut over = Over::new();
         for name in STREAMS {
             let was = |tenant: &TenantId| {
-                before.overdrafts.get(tenant).is_some_and(|overdraft| overdraft.is_of(&[name]))
+                before
+                    .overdrafts
+                    .get(tenant)
+                    .is_some_and(|overdraft| overdraft.is_of(&[name]))
             };
             let exceeded = match self.exceeded(name, accounts, was).await? {
                 Some(exceeded) if before.tenants.len() > 1 => exceeded,
@@ -158,7 +172,10 @@ impl StreamShares {
             let gauge = self.metrics.over.get_or_create(&OfStream { stream: name });
             gauge.set(i64::try_from(exceeded.len()).unwrap_or(i64::MAX));
             for (tenant, holding) in exceeded {
-                over.entry(tenant).or_default().streams.insert(name.to_owned(), holding);
+                over.entry(tenant)
+                    .or_default()
+                    .streams
+                    .insert(name.to_owned(), holding);
             }
         }
         self.tell(&before.overdrafts, &over).await?;
@@ -173,7 +190,9 @@ impl StreamShares {
         was: impl Fn(&TenantId) -> bool,
     ) -> Result<Option<BTreeMap<TenantId, Holding>>, Trouble> {
         let context = self.platform.log.context();
-        let stream = timeout(ANSWER_WAIT, context.get_stream(name)).await.map_err(Trouble::new)?;
+        let stream = timeout(ANSWER_WAIT, context.get_stream(name))
+            .await
+            .map_err(Trouble::new)?;
         let stream = stream.map_err(Trouble::new)?;
         let space = Space::of(&stream);
         // A little early, so that the count is there when it matters.
@@ -183,7 +202,10 @@ impl StreamShares {
         }
         let first = if matches!(name, subjects::UPDATES | subjects::OUTBOUND) {
             let consumers = timeout(ANSWER_WAIT, stream.consumers().try_collect::<Vec<Info>>());
-            let consumers = consumers.await.map_err(Trouble::new)?.map_err(Trouble::new)?;
+            let consumers = consumers
+                .await
+                .map_err(Trouble::new)?
+                .map_err(Trouble::new)?;
             space.first.max(floor(&space, &consumers).saturating_add(1))
         } else {
             space.first
@@ -198,7 +220,12 @@ impl StreamShares {
             return Ok(None);
         }
         let unfinished = account.bytes().min(space.bytes);
-        Ok(Some(self.settings.share.exceeded(space.bytes_max, account.held(), unfinished, was)))
+        Ok(Some(self.settings.share.exceeded(
+            space.bytes_max,
+            account.held(),
+            unfinished,
+            was,
+        )))
     }
 
     /// Writes down for the edge and the API who is over its share, and who is not any more.
@@ -215,13 +242,23 @@ impl StreamShares {
             }
             let words = overdraft.words();
             tracing::warn!(%tenant, words, "this tenant holds more than its share of a stream and is held up");
-            let told = Overdraft { v: Overdraft::VERSION, at_ms: now_ms(), ..overdraft.clone() };
+            let told = Overdraft {
+                v: Overdraft::VERSION,
+                at_ms: now_ms(),
+                ..overdraft.clone()
+            };
             let bytes = serde_json::to_vec(&told).map_err(Trouble::new)?;
-            config.put(config_key::overdraft(tenant), bytes.into()).await.map_err(Trouble::new)?;
+            config
+                .put(config_key::overdraft(tenant), bytes.into())
+                .await
+                .map_err(Trouble::new)?;
         }
         for tenant in before.keys().filter(|tenant| !over.contains_key(tenant)) {
             tracing::info!(%tenant, "this tenant is within its share of the streams again");
-            config.delete(config_key::overdraft(tenant)).await.map_err(Trouble::new)?;
+            config
+                .delete(config_key::overdraft(tenant))
+                .await
+                .map_err(Trouble::new)?;
         }
         Ok(())
     }
@@ -231,35 +268,61 @@ impl StreamShares {
         let table = self.platform.tuning.table();
         for pool in Pool::ALL {
             let is_due = |overdraft: &Overdraft| overdraft.is_of(writes(pool));
-            let due: BTreeMap<_, _> = over.iter().filter(|(_, overdraft)| is_due(overdraft)).collect();
+            let due: BTreeMap<_, _> = over
+                .iter()
+                .filter(|(_, overdraft)| is_due(overdraft))
+                .collect();
             let ours: BTreeSet<_> = table
                 .tenants(pool)
                 .filter(|(_, entry)| entry.value.paused && entry.by.starts_with(BY))
                 .map(|(tenant, _)| tenant)
                 .collect();
             for (tenant, overdraft) in &due {
-                if !table.tenant(pool, tenant).is_some_and(|entry| entry.value.paused) {
-                    self.turn(pool, tenant, true, &format!("{BY} {}", overdraft.words())).await?;
+                if !table
+                    .tenant(pool, tenant)
+                    .is_some_and(|entry| entry.value.paused)
+                {
+                    self.turn(pool, tenant, true, &format!("{BY} {}", overdraft.words()))
+                        .await?;
                 }
             }
             for tenant in ours.into_iter().filter(|tenant| !due.contains_key(tenant)) {
-                self.turn(pool, tenant, false, &format!("{BY} within its share again")).await?;
+                self.turn(pool, tenant, false, &format!("{BY} within its share again"))
+                    .await?;
             }
         }
         Ok(())
     }
 
-    async fn turn(&self, pool: Pool, tenant: &TenantId, paused: bool, by: &str) -> Result<(), Trouble> {
+    async fn turn(
+        &self,
+        pool: Pool,
+        tenant: &TenantId,
+        paused: bool,
+        by: &str,
+    ) -> Result<(), Trouble> {
         let store = TuningStore::new(self.platform.buckets.tuning.clone());
         let key = tuning_key::tenant(pool, tenant);
-        let (revision, stored) = store.read::<TenantTuning>(&key).await.map_err(Trouble::new)?;
+        let (revision, stored) = store
+            .read::<TenantTuning>(&key)
+            .await
+            .map_err(Trouble::new)?;
         let value = stored.map(|entry| entry.value).unwrap_or_default();
         if value.paused == paused {
             return Ok(());
         }
         let value = TenantTuning { paused, ..value };
-        let stamped = Stamped { value, by: by.to_owned(), at_ms: now_ms(), platform: true };
-        store.write(&key, &stamped, revision).await.map(drop).map_err(Trouble::new)
+        let stamped = Stamped {
+            value,
+            by: by.to_owned(),
+            at_ms: now_ms(),
+            platform: true,
+        };
+        store
+            .write(&key, &stamped, revision)
+            .await
+            .map(drop)
+            .map_err(Trouble::new)
     }
 }
 
@@ -280,21 +343,33 @@ async fn count(stream: &Stream, account: &mut Account, last: u64) -> Result<bool
     }
     let config = OrderedConfig {
         headers_only: true,
-        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: account.next().max(1) },
+        deliver_policy: DeliverPolicy::ByStartSequence {
+            start_sequence: account.next().max(1),
+        },
         ..OrderedConfig::default()
     };
-    let consumer = timeout(ANSWER_WAIT, stream.create_consumer(config)).await.map_err(Trouble::new)?;
-    let mut messages = consumer.map_err(Trouble::new)?.messages().await.map_err(Trouble::new)?;
+    let consumer = timeout(ANSWER_WAIT, stream.create_consumer(config))
+        .await
+        .map_err(Trouble::new)?;
+    let mut messages = consumer
+        .map_err(Trouble::new)?
+        .messages()
+        .await
+        .map_err(Trouble::new)?;
     let until = Instant::now() + COUNT_WAIT;
     while account.next() <= last {
         let next = tokio::time::timeout_at(until, messages.next()).await;
-        let Ok(Some(message)) = next else { return Ok(false) };
+        let Ok(Some(message)) = next else {
+            return Ok(false);
+        };
         let message = message.map_err(Trouble::new)?;
         let place = message.info().map_err(Trouble::new)?;
         let (sequence, pending) = (place.stream_sequence, place.pending);
         let headers = message.headers.as_ref();
         let payload = headers.and_then(|headers| headers.get(header::MSG_SIZE));
-        let payload: u64 = payload.and_then(|size| size.as_str().parse().ok()).unwrap_or_default();
+        let payload: u64 = payload
+            .and_then(|size| size.as_str().parse().ok())
+            .unwrap_or_default();
         let written = headers.map_or(0, |headers| {
             headers
                 .iter()

@@ -28,16 +28,30 @@ impl Share {
         unfinished: u64,
         was: impl Fn(&TenantId) -> bool,
     ) -> BTreeMap<TenantId, Holding> {
-        let part =
-            |percent: u64| u64::try_from(u128::from(size) * u128::from(percent) / 100).unwrap_or(u64::MAX);
+        let part = |percent: u64| {
+            u64::try_from(u128::from(size) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+        };
         let (limit, from) = (part(self.tenant_percent), part(self.from_percent));
         let lower = |bound: u64| bound / 100 * RELEASE_PERCENT;
         let is_over = |(tenant, bytes): &(&TenantId, &u64)| {
-            let (limit, from) = if was(tenant) { (lower(limit), lower(from)) } else { (limit, from) };
+            let (limit, from) = if was(tenant) {
+                (lower(limit), lower(from))
+            } else {
+                (limit, from)
+            };
             **bytes > limit && unfinished >= from
         };
         let over = held.iter().filter(is_over);
-        over.map(|(tenant, bytes)| (tenant.clone(), Holding { bytes: *bytes, limit })).collect()
+        over.map(|(tenant, bytes)| {
+            (
+                tenant.clone(),
+                Holding {
+                    bytes: *bytes,
+                    limit,
+                },
+            )
+        })
+        .collect()
     }
 }
 
@@ -45,11 +59,19 @@ impl Share {
 mod tests {
     use super::*;
 
-    const SHARE: Share = Share { tenant_percent: 25, from_percent: 50 };
+    const SHARE: Share = Share {
+        tenant_percent: 25,
+        from_percent: 50,
+    };
 
     fn exceeded(held: &[(&str, u64)], unfinished: u64, was: &[&str]) -> Vec<String> {
-        let held = held.iter().map(|(name, bytes)| (TenantId::new(*name).unwrap(), *bytes)).collect();
-        let over = SHARE.exceeded(100_000, &held, unfinished, |tenant| was.contains(&tenant.as_str()));
+        let held = held
+            .iter()
+            .map(|(name, bytes)| (TenantId::new(*name).unwrap(), *bytes))
+            .collect();
+        let over = SHARE.exceeded(100_000, &held, unfinished, |tenant| {
+            was.contains(&tenant.as_str())
+        });
         assert!(over.values().all(|held| held.limit == 25_000));
         over.keys().map(ToString::to_string).collect()
     }
@@ -66,6 +88,9 @@ mod tests {
         assert_eq!(exceeded(&[("a", 21_000)], 60_000, &["a"]), ["a"]);
         assert!(exceeded(&[("a", 21_000)], 60_000, &[]).is_empty());
         assert!(exceeded(&[("a", 19_000)], 60_000, &["a"]).is_empty());
-        assert!(exceeded(&[("a", 30_000)], 39_000, &["a"]).is_empty(), "there is room again");
+        assert!(
+            exceeded(&[("a", 30_000)], 39_000, &["a"]).is_empty(),
+            "there is room again"
+        );
     }
 }

@@ -84,12 +84,19 @@ impl TuningStore {
         &self,
         key: &str,
     ) -> Result<(u64, Option<Stamped<T>>), TuningError> {
-        let entry = timeout(ANSWER_WAIT, self.0.entry(key)).await.map_err(|_| away("no answer in time"))?;
-        let Some(entry) = entry.map_err(away)? else { return Ok((0, None)) };
+        let entry = timeout(ANSWER_WAIT, self.0.entry(key))
+            .await
+            .map_err(|_| away("no answer in time"))?;
+        let Some(entry) = entry.map_err(away)? else {
+            return Ok((0, None));
+        };
         if entry.operation != Operation::Put {
             return Ok((entry.revision, None));
         }
-        let newer = |newer| TuningError::Newer { key: key.to_owned(), newer };
+        let newer = |newer| TuningError::Newer {
+            key: key.to_owned(),
+            newer,
+        };
         stored::check::<Stamped<T>>(&entry.value).map_err(newer)?;
         let parsed = stored::decode(&entry.value);
         let parsed = parsed.map_err(|error| TuningError::Unreadable {
@@ -107,18 +114,27 @@ impl TuningStore {
         value: &Stamped<T>,
         revision: u64,
     ) -> Result<u64, TuningError> {
-        let written = timeout(ANSWER_WAIT, self.0.update(key, stored::encode(value).into(), revision)).await;
-        written.map_err(|_| away("no answer in time"))?.map_err(|error| match error.kind() {
-            UpdateErrorKind::WrongLastRevision => TuningError::Conflict(key.to_owned()),
-            _ => away(error),
-        })
+        let written = timeout(
+            ANSWER_WAIT,
+            self.0.update(key, stored::encode(value).into(), revision),
+        )
+        .await;
+        written
+            .map_err(|_| away("no answer in time"))?
+            .map_err(|error| match error.kind() {
+                UpdateErrorKind::WrongLastRevision => TuningError::Conflict(key.to_owned()),
+                _ => away(error),
+            })
     }
 
     /// What is turned of a pool's tenants now, as it is stored; what does not parse is left out.
     pub async fn tenants(&self, pool: Pool) -> Result<Vec<(TenantId, Value)>, TuningError> {
         let mut tenants = BTreeMap::new();
-        for change in
-            self.history(HISTORY_MAX).await?.into_iter().filter(|change| change.pool == pool.as_str())
+        for change in self
+            .history(HISTORY_MAX)
+            .await?
+            .into_iter()
+            .filter(|change| change.pool == pool.as_str())
         {
             if let (Some(tenant), Some(value)) = (change.tenant, change.to) {
                 tenants.entry(tenant).or_insert(value);
@@ -142,19 +158,35 @@ impl TuningStore {
         let mut last: HashMap<String, Option<Value>> = HashMap::new();
         let mut changes = VecDeque::new();
         while left > 0 {
-            let Some(message) = messages.next().await else { break };
+            let Some(message) = messages.next().await else {
+                break;
+            };
             let message = message.map_err(away)?;
             left -= 1;
             let revision = message.info().map_err(away)?.stream_sequence;
-            let Some(key) = message.subject.strip_prefix(&self.0.prefix) else { continue };
-            let Some((pool, tenant)) = tuning_key::parse(key) else { continue };
+            let Some(key) = message.subject.strip_prefix(&self.0.prefix) else {
+                continue;
+            };
+            let Some((pool, tenant)) = tuning_key::parse(key) else {
+                continue;
+            };
             let stamped = serde_json::from_slice::<Stamped<Value>>(&message.payload).ok();
             let (by, at_ms) = stamped
                 .as_ref()
-                .map_or(("unknown".to_owned(), 0), |stamped| (stamped.by.clone(), stamped.at_ms));
+                .map_or(("unknown".to_owned(), 0), |stamped| {
+                    (stamped.by.clone(), stamped.at_ms)
+                });
             let to = stamped.map(|stamped| stamped.value);
             let from = last.insert(key.to_owned(), to.clone()).flatten();
-            changes.push_front(Change { revision, at_ms, by, pool: pool.as_str(), tenant, from, to });
+            changes.push_front(Change {
+                revision,
+                at_ms,
+                by,
+                pool: pool.as_str(),
+                tenant,
+                from,
+                to,
+            });
             changes.truncate(limit);
         }
         Ok(changes.into())

@@ -43,7 +43,11 @@ impl Tuning {
             version: version_sender,
         };
         tokio::spawn(follower.run());
-        Self { current, loaded, version }
+        Self {
+            current,
+            loaded,
+            version,
+        }
     }
 
     /// The live settings now.
@@ -54,13 +58,20 @@ impl Tuning {
     /// Waits until the bucket has been read once, or the deadline passes; tells which.
     pub async fn loaded(&self, deadline: Duration) -> bool {
         let mut loaded = self.loaded.clone();
-        matches!(timeout(deadline, loaded.wait_for(|loaded| *loaded)).await, Ok(Ok(_)))
+        matches!(
+            timeout(deadline, loaded.wait_for(|loaded| *loaded)).await,
+            Ok(Ok(_))
+        )
     }
 
     /// Waits while a pool is paused.
     pub async fn unpaused(&self, pool: Pool) {
         let mut watching = self.clone();
-        while watching.table().pool(pool).is_some_and(|entry| entry.value.paused) {
+        while watching
+            .table()
+            .pool(pool)
+            .is_some_and(|entry| entry.value.paused)
+        {
             watching.changed().await;
         }
     }
@@ -97,7 +108,11 @@ impl Follower {
         let connects = self.connects();
         let mut watch = timeout(ANSWER_WAIT, self.store.watch_many_with_history([">"])).await??;
         // An empty bucket sends nothing.
-        let empty = timeout(ANSWER_WAIT, self.store.stream.get_info()).await??.state.messages == 0;
+        let empty = timeout(ANSWER_WAIT, self.store.stream.get_info())
+            .await??
+            .state
+            .messages
+            == 0;
         let mut building = Table::default();
         if empty {
             self.publish(&building);
@@ -121,7 +136,11 @@ impl Follower {
         }
     }
 
-    async fn read_whole(&self, watch: &mut Watch, building: &mut Table) -> Result<(), async_nats::Error> {
+    async fn read_whole(
+        &self,
+        watch: &mut Watch,
+        building: &mut Table,
+    ) -> Result<(), async_nats::Error> {
         while let Some(entry) = timeout(ANSWER_WAIT, watch.next()).await?.transpose()? {
             fold(building, &entry);
             if entry.delta == 0 {

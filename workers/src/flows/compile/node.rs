@@ -35,7 +35,11 @@ impl Builder {
         // What an editor keeps about the drawing is not read here.
         config.shift_remove("ui");
         match serde_json::from_value(Value::Object(config)) {
-            Ok(config) => Some(Node { id: id.to_owned(), kind: self.kind(config), exits }),
+            Ok(config) => Some(Node {
+                id: id.to_owned(),
+                kind: self.kind(config),
+                exits,
+            }),
             Err(error) => {
                 self.problem(report::CONFIG, error.to_string());
                 None
@@ -48,7 +52,10 @@ impl Builder {
             None => BTreeMap::new(),
             Some(Ok(exits)) => exits,
             Some(Err(error)) => {
-                self.problem(report::CONFIG, format!("`exits` names a node for each exit: {error}"));
+                self.problem(
+                    report::CONFIG,
+                    format!("`exits` names a node for each exit: {error}"),
+                );
                 BTreeMap::new()
             }
         }
@@ -62,9 +69,15 @@ impl Builder {
             }),
             NodeConfig::MessageImage(config) => Kind::Image(Image {
                 link: self.address("link", &config.link),
-                caption: self.optional("caption", config.caption.as_deref(), at_most(limits::BODY_UNITS)),
+                caption: self.optional(
+                    "caption",
+                    config.caption.as_deref(),
+                    at_most(limits::BODY_UNITS),
+                ),
             }),
-            NodeConfig::MessageButtons(config) => Kind::Choice(self.choice("message.buttons", config)),
+            NodeConfig::MessageButtons(config) => {
+                Kind::Choice(self.choice("message.buttons", config))
+            }
             NodeConfig::MessageList(config) => Kind::Choice(self.choice("message.list", config)),
             NodeConfig::AskChoice(config) => Kind::Choice(self.choice("ask.choice", config)),
             NodeConfig::AskText(config) => Kind::Ask(self.ask("ask.text", config)),
@@ -73,10 +86,15 @@ impl Builder {
             NodeConfig::AskPhone(config) => Kind::Ask(self.ask("ask.phone", config)),
             NodeConfig::Condition(config) => {
                 let mut branches = Vec::new();
-                let ids: Vec<&str> = config.branches.iter().map(|branch| branch.id.as_str()).collect();
+                let ids: Vec<&str> = config
+                    .branches
+                    .iter()
+                    .map(|branch| branch.id.as_str())
+                    .collect();
                 self.check_ids("branches", &ids, BRANCHES_MAX);
                 for branch in &config.branches {
-                    let expression = self.expression(&format!("branch {}", branch.id), &branch.when);
+                    let expression =
+                        self.expression(&format!("branch {}", branch.id), &branch.when);
                     branches.push((branch.id.clone(), expression));
                 }
                 Kind::Condition(branches)
@@ -87,28 +105,56 @@ impl Builder {
             NodeConfig::Goto(_) => Kind::Goto,
             NodeConfig::End(config) => {
                 if !is_token(&config.outcome) {
-                    self.problem(report::ID, "`outcome` is 1 to 64 letters, digits, `_` or `-`");
+                    self.problem(
+                        report::ID,
+                        "`outcome` is 1 to 64 letters, digits, `_` or `-`",
+                    );
                 }
-                Kind::End { outcome: config.outcome }
+                Kind::End {
+                    outcome: config.outcome,
+                }
             }
         }
     }
 
     fn choice(&mut self, kind: &'static str, config: ChoiceConfig) -> Choice {
-        let titles: Vec<&str> = config.options.iter().map(|option| option.title.as_str()).collect();
-        let all_short =
-            titles.iter().all(|title| title.contains("{{") || limits::units(title) <= limits::BUTTON_UNITS);
-        let described = config.options.iter().any(|option| option.description.is_some());
+        let titles: Vec<&str> = config
+            .options
+            .iter()
+            .map(|option| option.title.as_str())
+            .collect();
+        let all_short = titles
+            .iter()
+            .all(|title| title.contains("{{") || limits::units(title) <= limits::BUTTON_UNITS);
+        let described = config
+            .options
+            .iter()
+            .any(|option| option.description.is_some());
         let as_buttons = match kind {
             "message.buttons" => true,
             "message.list" => false,
             _ => config.options.len() <= limits::BUTTONS_MAX && all_short && !described,
         };
-        let ids: Vec<&str> = config.options.iter().map(|option| option.id.as_str()).collect();
-        self.check_ids("options", &ids, if as_buttons { limits::BUTTONS_MAX } else { limits::ROWS_MAX });
+        let ids: Vec<&str> = config
+            .options
+            .iter()
+            .map(|option| option.id.as_str())
+            .collect();
+        self.check_ids(
+            "options",
+            &ids,
+            if as_buttons {
+                limits::BUTTONS_MAX
+            } else {
+                limits::ROWS_MAX
+            },
+        );
         self.check_titles(&titles);
         if as_buttons && described {
-            self.problem(report::CONFIG, "buttons have no description; remove it or use `message.list`");
+            self.problem(
+                report::CONFIG,
+                "buttons have no description; remove it or use `message.list`",
+            );
         }
         let (body, title) = match (kind, as_buttons) {
             (_, true) => (limits::BODY_UNITS, limits::BUTTON_UNITS),
@@ -127,16 +173,35 @@ impl Builder {
                 option.description.as_deref(),
                 at_most(limits::DESCRIPTION_UNITS),
             ),
-            value: self.optional("value", option.value.as_deref(), Limit { required: false, ..UNLIMITED }),
+            value: self.optional(
+                "value",
+                option.value.as_deref(),
+                Limit {
+                    required: false,
+                    ..UNLIMITED
+                },
+            ),
         });
         let options = options.collect();
         Choice {
             kind,
             as_buttons,
             body: self.text("body", &config.body, at_most(body)),
-            header: self.optional("header", config.header.as_deref(), at_most(limits::LINE_UNITS)),
-            footer: self.optional("footer", config.footer.as_deref(), at_most(limits::LINE_UNITS)),
-            button: self.optional("button", config.button.as_deref(), at_most(limits::BUTTON_UNITS)),
+            header: self.optional(
+                "header",
+                config.header.as_deref(),
+                at_most(limits::LINE_UNITS),
+            ),
+            footer: self.optional(
+                "footer",
+                config.footer.as_deref(),
+                at_most(limits::LINE_UNITS),
+            ),
+            button: self.optional(
+                "button",
+                config.button.as_deref(),
+                at_most(limits::BUTTON_UNITS),
+            ),
             options,
             variable: config.variable,
             retry: self.optional("retry", config.retry.as_deref(), at_most(body)),
@@ -146,7 +211,10 @@ impl Builder {
 
     fn check_ids(&mut self, field: &str, ids: &[&str], most: usize) {
         if ids.is_empty() || ids.len() > most {
-            self.problem(report::LIMIT, format!("`{field}` has {}; use 1 to {most}", ids.len()));
+            self.problem(
+                report::LIMIT,
+                format!("`{field}` has {}; use 1 to {most}", ids.len()),
+            );
         }
         let ids: Vec<&&str> = ids.iter().take(most * 2).collect();
         for (at, id) in ids.iter().enumerate() {
@@ -157,13 +225,20 @@ impl Builder {
                 );
             }
             if ids.iter().take(at).any(|other| other == id) {
-                self.problem(report::ID, format!("`{field}`: the id `{id}` is used twice; rename one"));
+                self.problem(
+                    report::ID,
+                    format!("`{field}`: the id `{id}` is used twice; rename one"),
+                );
             }
         }
     }
 
     fn check_titles(&mut self, titles: &[&str]) {
-        let folded: Vec<String> = titles.iter().take(limits::ROWS_MAX).map(|title| fold(title)).collect();
+        let folded: Vec<String> = titles
+            .iter()
+            .take(limits::ROWS_MAX)
+            .map(|title| fold(title))
+            .collect();
         for (at, title) in folded.iter().enumerate() {
             if folded.iter().take(at).any(|other| other == title) {
                 self.problem(
@@ -177,7 +252,8 @@ impl Builder {
     fn ask(&mut self, kind: &'static str, config: AskConfig) -> Ask {
         self.variable("variable", &config.variable);
         let takes = |field: &str, is_set: bool, kinds: &[&str]| {
-            (is_set && !kinds.contains(&kind)).then(|| format!("`{kind}` takes no `{field}`; remove it"))
+            (is_set && !kinds.contains(&kind))
+                .then(|| format!("`{kind}` takes no `{field}`; remove it"))
         };
         let misplaced = [
             takes("min", config.min.is_some(), &["ask.text", "ask.number"]),
@@ -185,9 +261,19 @@ impl Builder {
             takes("pattern", config.pattern.is_some(), &["ask.text"]),
             takes("whole", config.whole, &["ask.number"]),
         ];
-        misplaced.into_iter().flatten().for_each(|message| self.problem(report::CONFIG, message));
-        if config.min.zip(config.max).is_some_and(|(min, max)| min > max) {
-            self.problem(report::RANGE, "`min` is greater than `max`; nothing would be accepted");
+        misplaced
+            .into_iter()
+            .flatten()
+            .for_each(|message| self.problem(report::CONFIG, message));
+        if config
+            .min
+            .zip(config.max)
+            .is_some_and(|(min, max)| min > max)
+        {
+            self.problem(
+                report::RANGE,
+                "`min` is greater than `max`; nothing would be accepted",
+            );
         }
         let accept = match kind {
             "ask.number" => Accept::Number {
@@ -199,8 +285,14 @@ impl Builder {
             "ask.phone" => Accept::Phone,
             _ => Accept::Text {
                 min: config.min.unwrap_or(1.0).clamp(1.0, ANSWER_CHARS_MAX) as usize,
-                max: config.max.unwrap_or(ANSWER_CHARS_MAX).clamp(1.0, ANSWER_CHARS_MAX) as usize,
-                pattern: config.pattern.as_deref().and_then(|pattern| self.pattern(pattern)),
+                max: config
+                    .max
+                    .unwrap_or(ANSWER_CHARS_MAX)
+                    .clamp(1.0, ANSWER_CHARS_MAX) as usize,
+                pattern: config
+                    .pattern
+                    .as_deref()
+                    .and_then(|pattern| self.pattern(pattern)),
             },
         };
         Ask {
@@ -208,7 +300,11 @@ impl Builder {
             body: self.text("body", &config.body, at_most(limits::TEXT_UNITS)),
             accept,
             variable: config.variable,
-            retry: self.optional("retry", config.retry.as_deref(), at_most(limits::TEXT_UNITS)),
+            retry: self.optional(
+                "retry",
+                config.retry.as_deref(),
+                at_most(limits::TEXT_UNITS),
+            ),
             attempts: self.ranged("attempts", config.attempts, 1, ATTEMPTS_MAX),
         }
     }
@@ -243,14 +339,19 @@ impl Builder {
         if assign.is_empty() || assign.len() > BRANCHES_MAX {
             self.problem(
                 report::LIMIT,
-                format!("`assign` has {} variables; use 1 to {BRANCHES_MAX}", assign.len()),
+                format!(
+                    "`assign` has {} variables; use 1 to {BRANCHES_MAX}",
+                    assign.len()
+                ),
             );
         }
         let mut assignments = Vec::new();
         for (name, source) in assign {
             self.variable("assign", name);
             match source {
-                Value::String(source) => assignments.push((name.clone(), self.expression(name, source))),
+                Value::String(source) => {
+                    assignments.push((name.clone(), self.expression(name, source)))
+                }
                 _ => self.problem(
                     report::CONFIG,
                     format!("`assign`: write the expression for `{name}` as a text"),
@@ -267,8 +368,11 @@ impl Builder {
                 format!("there are more than {HEADERS_MAX} headers or {SAVES_MAX} saved values"),
             );
         }
-        let headers: Vec<_> =
-            config.headers.iter().filter_map(|(name, value)| self.header(name, value)).collect();
+        let headers: Vec<_> = config
+            .headers
+            .iter()
+            .filter_map(|(name, value)| self.header(name, value))
+            .collect();
         let mut save = Vec::new();
         for (variable, pointer) in &config.save {
             self.variable("save", variable);
@@ -290,7 +394,8 @@ impl Builder {
             url: self.address("url", &config.url),
             headers,
             body: config.body.as_ref().map(|body| self.body(body)),
-            timeout_ms: u64::from(self.ranged("timeout_seconds", config.timeout_seconds, 1, 30)) * 1_000,
+            timeout_ms: u64::from(self.ranged("timeout_seconds", config.timeout_seconds, 1, 30))
+                * 1_000,
             save,
             save_status: config.save_status,
         }
@@ -299,7 +404,9 @@ impl Builder {
     fn header(&mut self, name: &str, value: &Value) -> Option<(String, Header)> {
         let is_name = !name.is_empty()
             && name.len() <= 64
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !is_name {
             self.problem(
                 report::CONFIG,
@@ -325,7 +432,14 @@ impl Builder {
 
     fn body(&mut self, source: &Value) -> Body {
         if let Value::String(text) = source {
-            return Body::Text(self.text("body", text, Limit { required: false, ..UNLIMITED }));
+            return Body::Text(self.text(
+                "body",
+                text,
+                Limit {
+                    required: false,
+                    ..UNLIMITED
+                },
+            ));
         }
         if !is_shallow(source) {
             self.problem(report::LIMIT, "`body` nests too deeply; flatten it");
@@ -334,7 +448,10 @@ impl Builder {
         let mut texts = 0;
         let body = self.json_body(source, &mut texts);
         if texts > BODY_TEXTS_MAX {
-            self.problem(report::LIMIT, format!("`body` has more than {BODY_TEXTS_MAX} texts; shorten it"));
+            self.problem(
+                report::LIMIT,
+                format!("`body` has more than {BODY_TEXTS_MAX} texts; shorten it"),
+            );
         }
         Body::Json(body)
     }
@@ -343,13 +460,24 @@ impl Builder {
         match source {
             Value::String(text) => {
                 *texts += 1;
-                JsonBody::Text(self.text("body", text, Limit { required: false, ..UNLIMITED }))
+                JsonBody::Text(self.text(
+                    "body",
+                    text,
+                    Limit {
+                        required: false,
+                        ..UNLIMITED
+                    },
+                ))
             }
-            Value::Array(list) => {
-                JsonBody::List(list.iter().map(|item| self.json_body(item, texts)).collect())
-            }
+            Value::Array(list) => JsonBody::List(
+                list.iter()
+                    .map(|item| self.json_body(item, texts))
+                    .collect(),
+            ),
             Value::Object(map) => JsonBody::Object(
-                map.iter().map(|(name, item)| (name.clone(), self.json_body(item, texts))).collect(),
+                map.iter()
+                    .map(|(name, item)| (name.clone(), self.json_body(item, texts)))
+                    .collect(),
             ),
             plain => JsonBody::Plain(plain.clone()),
         }
@@ -365,12 +493,21 @@ impl Builder {
             api_key: config.endpoint.api_key,
             system: self.text("system", &config.system, at_most(SYSTEM_UNITS)),
             mode: config.mode,
-            greeting: self.optional("greeting", config.greeting.as_deref(), at_most(limits::TEXT_UNITS)),
-            fallback: self.optional("fallback", config.fallback.as_deref(), at_most(limits::TEXT_UNITS)),
+            greeting: self.optional(
+                "greeting",
+                config.greeting.as_deref(),
+                at_most(limits::TEXT_UNITS),
+            ),
+            fallback: self.optional(
+                "fallback",
+                config.fallback.as_deref(),
+                at_most(limits::TEXT_UNITS),
+            ),
             exit_keywords: self.keywords("exit_keywords", &config.exit_keywords, false),
             memory_turns: self.ranged("memory_turns", config.memory_turns, 1, 40) as usize,
             answers_max: self.ranged("answers_max", config.answers_max, 1, 200),
-            timeout_ms: u64::from(self.ranged("timeout_seconds", config.timeout_seconds, 1, 120)) * 1_000,
+            timeout_ms: u64::from(self.ranged("timeout_seconds", config.timeout_seconds, 1, 120))
+                * 1_000,
             max_tokens: self.ranged("max_tokens", config.max_tokens, 1, 4_000),
             variable: config.variable,
         }
@@ -378,7 +515,9 @@ impl Builder {
 
     /// Compiles an address, whose scheme must be visible unless a slot opens it.
     fn address(&mut self, field: &str, source: &str) -> Template {
-        let is_web = ["http://", "https://", "{{"].iter().any(|start| source.starts_with(start));
+        let is_web = ["http://", "https://", "{{"]
+            .iter()
+            .any(|start| source.starts_with(start));
         if !is_web {
             self.problem(
                 report::CONFIG,

@@ -12,7 +12,10 @@ const STEPS_MAX: usize = 10_000;
 const BYTES_MAX: usize = 128 * 1024;
 
 pub(super) fn evaluate(node: &Node, scope: &Scope<'_>) -> Result<Value, EvaluationError> {
-    let mut budget = Budget { steps: STEPS_MAX, bytes: BYTES_MAX };
+    let mut budget = Budget {
+        steps: STEPS_MAX,
+        bytes: BYTES_MAX,
+    };
     run(node, scope, &mut budget).map(Cow::into_owned)
 }
 
@@ -24,13 +27,19 @@ pub(super) struct Budget {
 
 impl Budget {
     fn step(&mut self, steps: usize) -> Result<(), EvaluationError> {
-        self.steps = self.steps.checked_sub(steps).ok_or(EvaluationError::Budget)?;
+        self.steps = self
+            .steps
+            .checked_sub(steps)
+            .ok_or(EvaluationError::Budget)?;
         Ok(())
     }
 
     /// Charges for work that reads or makes so many bytes.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), EvaluationError> {
-        self.bytes = self.bytes.checked_sub(bytes).ok_or(EvaluationError::Budget)?;
+        self.bytes = self
+            .bytes
+            .checked_sub(bytes)
+            .ok_or(EvaluationError::Budget)?;
         Ok(())
     }
 }
@@ -61,13 +70,13 @@ fn run<'v>(
             Cow::Owned(value::number(-number))
         }
         Node::Binary(Operator::Or, left, right) => {
-            let yes =
-                is_true(run(left, scope, budget)?.as_ref()) || is_true(run(right, scope, budget)?.as_ref());
+            let yes = is_true(run(left, scope, budget)?.as_ref())
+                || is_true(run(right, scope, budget)?.as_ref());
             Cow::Owned(Value::Bool(yes))
         }
         Node::Binary(Operator::And, left, right) => {
-            let yes =
-                is_true(run(left, scope, budget)?.as_ref()) && is_true(run(right, scope, budget)?.as_ref());
+            let yes = is_true(run(left, scope, budget)?.as_ref())
+                && is_true(run(right, scope, budget)?.as_ref());
             Cow::Owned(Value::Bool(yes))
         }
         Node::Binary(operator, left, right) => {
@@ -126,7 +135,9 @@ fn binary(
         Operator::In => Value::Bool(contains(right, left).ok_or_else(wrong)?),
         Operator::Add => add(left, right).ok_or_else(wrong)?,
         Operator::Subtract | Operator::Multiply | Operator::Divide | Operator::Remainder => {
-            let (Some(a), Some(b)) = (number_of(left), number_of(right)) else { return Err(wrong()) };
+            let (Some(a), Some(b)) = (number_of(left), number_of(right)) else {
+                return Err(wrong());
+            };
             finite(
                 symbol,
                 match operator {
@@ -145,15 +156,17 @@ fn binary(
 /// one add.
 fn add(left: &Value, right: &Value) -> Option<Value> {
     match (left, right) {
-        (Value::Array(a), Value::Array(b)) => Some(Value::Array(a.iter().chain(b).cloned().collect())),
+        (Value::Array(a), Value::Array(b)) => {
+            Some(Value::Array(a.iter().chain(b).cloned().collect()))
+        }
         (Value::Number(_), _) | (_, Value::Number(_)) if numbers(left, right).is_some() => {
             let (a, b) = numbers(left, right)?;
             (a + b).is_finite().then(|| value::number(a + b))
         }
         (Value::String(_), Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null)
-        | (Value::Number(_) | Value::Bool(_) | Value::Null, Value::String(_)) => {
-            Some(Value::String(format!("{}{}", text_of(left), text_of(right))))
-        }
+        | (Value::Number(_) | Value::Bool(_) | Value::Null, Value::String(_)) => Some(
+            Value::String(format!("{}{}", text_of(left), text_of(right))),
+        ),
         _ => None,
     }
 }
@@ -196,7 +209,11 @@ fn numbers(left: &Value, right: &Value) -> Option<(f64, f64)> {
 
 /// Makes a number value, or the error of an operation that left the numbers.
 pub(super) fn finite(symbol: &'static str, number: f64) -> Result<Value, EvaluationError> {
-    if number.is_finite() { Ok(value::number(number)) } else { Err(EvaluationError::NotANumber(symbol)) }
+    if number.is_finite() {
+        Ok(value::number(number))
+    } else {
+        Err(EvaluationError::NotANumber(symbol))
+    }
 }
 
 /// The error of an operation on values it does not take.

@@ -62,13 +62,22 @@ impl Function {
         let Some((_, function, fewest, most)) = TABLE.iter().find(|row| row.0 == name) else {
             let names: Vec<&str> = TABLE.iter().map(|row| row.0).collect();
             let name = cut_bytes(name, 40);
-            return Err(format!("`{name}` is not a function; there are {} and matches", names.join(", ")));
+            return Err(format!(
+                "`{name}` is not a function; there are {} and matches",
+                names.join(", ")
+            ));
         };
         if (*fewest..=*most).contains(&arguments) {
             return Ok(*function);
         }
-        let wanted = if fewest == most { fewest.to_string() } else { format!("{fewest} to {most}") };
-        Err(format!("`{name}` takes {wanted} arguments, not {arguments}"))
+        let wanted = if fewest == most {
+            fewest.to_string()
+        } else {
+            format!("{fewest} to {most}")
+        };
+        Err(format!(
+            "`{name}` takes {wanted} arguments, not {arguments}"
+        ))
     }
 
     /// Calls the function; a missing argument counts as null.
@@ -103,7 +112,12 @@ impl Function {
             Self::Max => extreme("max", values, f64::max)?,
             Self::StartsWith => Value::Bool(fold(&text_of(a)).starts_with(&fold(&text_of(b)))),
             Self::EndsWith => Value::Bool(fold(&text_of(a)).ends_with(&fold(&text_of(b)))),
-            Self::Default => if is_true(a) || a == &Value::Bool(false) { a } else { b }.clone(),
+            Self::Default => if is_true(a) || a == &Value::Bool(false) {
+                a
+            } else {
+                b
+            }
+            .clone(),
             Self::First => match a {
                 Value::Array(list) => list.first().cloned().unwrap_or_default(),
                 _ => return Err(types("first", &[a])),

@@ -22,8 +22,9 @@ pub(super) enum Token {
     Symbol(&'static str),
 }
 
-const SYMBOLS: [&str; 16] =
-    ["==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "/", "%", "(", ")", "[", "]", ","];
+const SYMBOLS: [&str; 16] = [
+    "==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "/", "%", "(", ")", "[", "]", ",",
+];
 
 pub(super) fn lex(source: &str) -> Result<Vec<Lexed>, ExpressionError> {
     let mut tokens = Vec::new();
@@ -32,7 +33,11 @@ pub(super) fn lex(source: &str) -> Result<Vec<Lexed>, ExpressionError> {
     let mut consumed = 0;
     while let Some(&(start, c)) = chars.peek() {
         // Positions are counted once along the way, so that lexing stays linear.
-        at += source.get(consumed..start).unwrap_or_default().chars().count();
+        at += source
+            .get(consumed..start)
+            .unwrap_or_default()
+            .chars()
+            .count();
         consumed = start;
         if c.is_whitespace() {
             chars.next();
@@ -50,7 +55,11 @@ pub(super) fn lex(source: &str) -> Result<Vec<Lexed>, ExpressionError> {
             while chars.next_if(|(at, _)| *at < end).is_some() {}
             Token::Symbol(symbol)
         } else {
-            return Err(unexpected(at, "an operator, a name, a number or a text", format!("`{c}`")));
+            return Err(unexpected(
+                at,
+                "an operator, a name, a number or a text",
+                format!("`{c}`"),
+            ));
         };
         tokens.push(Lexed { token, at: at + 1 });
     }
@@ -65,7 +74,11 @@ fn lex_number(
     let text = take_while(source, chars, |c| is_name_char(c) || c == '.');
     match text.parse() {
         Ok(number) => Ok(Token::Number(number)),
-        Err(_) => Err(unexpected(at, "a number such as 12 or 0.5", format!("`{text}`"))),
+        Err(_) => Err(unexpected(
+            at,
+            "a number such as 12 or 0.5",
+            format!("`{text}`"),
+        )),
     }
 }
 
@@ -86,7 +99,11 @@ fn lex_text(chars: &mut Peekable<CharIndices<'_>>, at: usize) -> Result<Token, E
             c => text.push(c),
         }
     }
-    Err(unexpected(at, "a quote that closes the text", "the end".to_owned()))
+    Err(unexpected(
+        at,
+        "a quote that closes the text",
+        "the end".to_owned(),
+    ))
 }
 
 fn take_while<'s>(
@@ -101,5 +118,9 @@ fn take_while<'s>(
 }
 
 fn unexpected(at: usize, wanted: &str, found: String) -> ExpressionError {
-    ExpressionError::Unexpected { at: at + 1, wanted: format!("expected {wanted}"), found }
+    ExpressionError::Unexpected {
+        at: at + 1,
+        wanted: format!("expected {wanted}"),
+        found,
+    }
 }

@@ -10,7 +10,13 @@ const PATTERN_WRONG: &str = "the pattern of `matches` is not a regular expressio
                              look-around and back-references are not supported";
 
 pub(super) fn parse(tokens: &[Lexed]) -> Result<Node, ExpressionError> {
-    let mut parser = Parser { tokens, next: 0, depth: 0, nodes: 0, patterns: 0 };
+    let mut parser = Parser {
+        tokens,
+        next: 0,
+        depth: 0,
+        nodes: 0,
+        patterns: 0,
+    };
     let node = parser.binary(0)?;
     match parser.peek() {
         None => Ok(node),
@@ -53,7 +59,9 @@ impl Parser<'_> {
     }
 
     fn operand(&mut self) -> Result<Node, ExpressionError> {
-        let Some(token) = self.peek().cloned() else { return Err(self.unexpected("a value")) };
+        let Some(token) = self.peek().cloned() else {
+            return Err(self.unexpected("a value"));
+        };
         match token {
             Token::Number(number) => self.leaf(Node::Value(crate::flows::value::number(number))),
             Token::Text(text) => self.leaf(Node::Value(Value::String(text))),
@@ -90,7 +98,11 @@ impl Parser<'_> {
             "false" => self.leaf(Node::Value(Value::Bool(false))),
             "null" => self.leaf(Node::Value(Value::Null)),
             "and" | "or" | "in" | "contains" => Err(self.unexpected("a value")),
-            name if self.tokens.get(self.next + 1).is_some_and(|t| t.token == Token::Symbol("(")) => {
+            name if self
+                .tokens
+                .get(self.next + 1)
+                .is_some_and(|t| t.token == Token::Symbol("(")) =>
+            {
                 self.call(name)
             }
             path => match Path::parse(path) {
@@ -114,7 +126,9 @@ impl Parser<'_> {
                     let regex = regex.map_err(|_| function_error(PATTERN_WRONG))?;
                     self.node(Node::Matches(Box::new(text), regex))
                 }
-                _ => Err(function_error("`matches` takes a text and a quoted pattern")),
+                _ => Err(function_error(
+                    "`matches` takes a text and a quoted pattern",
+                )),
             };
         }
         let function = Function::find(name, arguments.len()).map_err(ExpressionError::Function)?;
@@ -146,7 +160,11 @@ impl Parser<'_> {
 
     fn node(&mut self, node: Node) -> Result<Node, ExpressionError> {
         self.nodes += 1;
-        if self.nodes > NODES_MAX { Err(ExpressionError::TooLarge) } else { Ok(node) }
+        if self.nodes > NODES_MAX {
+            Err(ExpressionError::TooLarge)
+        } else {
+            Ok(node)
+        }
     }
 
     fn expect(&mut self, symbol: &'static str) -> Result<(), ExpressionError> {
@@ -199,7 +217,11 @@ impl Parser<'_> {
         };
         let last = self.tokens.last().map_or(1, |lexed| lexed.at + 1);
         let at = self.tokens.get(self.next).map_or(last, |lexed| lexed.at);
-        ExpressionError::Unexpected { at, wanted: format!("expected {wanted}"), found }
+        ExpressionError::Unexpected {
+            at,
+            wanted: format!("expected {wanted}"),
+            found,
+        }
     }
 }
 

@@ -40,7 +40,10 @@ pub(super) fn may_be_answered(head: &Head) -> bool {
 /// Whether an update tells who has its conversation, as far as its head tells.
 pub(super) fn tells_owner(head: &Head) -> bool {
     // The past, put before the flows again, tells nothing of now.
-    let is_past = head.replay.as_ref().is_some_and(|replay| !replay.of.starts_with(subjects::DEAD));
+    let is_past = head
+        .replay
+        .as_ref()
+        .is_some_and(|replay| !replay.of.starts_with(subjects::DEAD));
     head.family != Family::Record
         && !is_past
         && match head.field.as_deref() {
@@ -58,14 +61,26 @@ fn is_spoken(head: &Head) -> bool {
 pub(super) fn read(work: &Work) -> Result<Input, String> {
     let received_ms = work.head.received_ms;
     // Who puts it before the flows again wants it to be answered now.
-    let heard =
-        |at_ms| Heard { at_ms, received_ms: if work.head.replay.is_some() { now_ms() } else { received_ms } };
+    let heard = |at_ms| Heard {
+        at_ms,
+        received_ms: if work.head.replay.is_some() {
+            now_ms()
+        } else {
+            received_ms
+        },
+    };
     if work.head.family == Family::Record {
-        let record = stored::decode(&work.payload).map_err(|error| format!("not a record: {error}"))?;
-        let Record::FlowResult { effect, outcome } = record else { return Ok(Input::Nothing) };
-        let outcome: Outcome =
-            serde_json::from_value(outcome).map_err(|error| format!("not the outcome of a call: {error}"))?;
-        let update = Update::EffectDone { effect_id: effect, outcome };
+        let record =
+            stored::decode(&work.payload).map_err(|error| format!("not a record: {error}"))?;
+        let Record::FlowResult { effect, outcome } = record else {
+            return Ok(Input::Nothing);
+        };
+        let outcome: Outcome = serde_json::from_value(outcome)
+            .map_err(|error| format!("not the outcome of a call: {error}"))?;
+        let update = Update::EffectDone {
+            effect_id: effect,
+            outcome,
+        };
         return Ok(Input::Update(Box::new(update), heard(None)));
     }
     let update = meta::read(&work.payload).map_err(|error| error.to_string())?;
@@ -73,7 +88,11 @@ pub(super) fn read(work: &Work) -> Result<Input, String> {
         let role = |role: &Option<String>| role.as_deref().unwrap_or("unknown").to_owned();
         let event = Event::Handover {
             is_gained: handover.is_gained,
-            roles: format!("{} to {}", role(&handover.previous_role), role(&handover.new_role)),
+            roles: format!(
+                "{} to {}",
+                role(&handover.previous_role),
+                role(&handover.new_role)
+            ),
             at_ms: meta::happened_ms(handover.timestamp, received_ms),
         };
         return Ok(Input::Told(handover.person, event));
@@ -82,7 +101,10 @@ pub(super) fn read(work: &Work) -> Result<Input, String> {
     let message = match update.body {
         Body::Message(message) => message,
         _ if work.head.kind.starts_with("message.") => {
-            return Err(format!("the edge took it for a {}, and there is no message in it", work.head.kind));
+            return Err(format!(
+                "the edge took it for a {}, and there is no message in it",
+                work.head.kind
+            ));
         }
         _ => return Ok(Input::Nothing),
     };
@@ -101,7 +123,11 @@ pub(super) fn read(work: &Work) -> Result<Input, String> {
         title: pressed.then(|| text.clone()),
         text: if pressed { String::new() } else { text },
         payload_id: message.payload_id,
-        contact: Contact { name: message.name, phone: message.from.phone, user_id: message.from.user_id },
+        contact: Contact {
+            name: message.name,
+            phone: message.from.phone,
+            user_id: message.from.user_id,
+        },
     });
     Ok(Input::Update(Box::new(update), heard(Some(at_ms))))
 }
@@ -109,6 +135,13 @@ pub(super) fn read(work: &Work) -> Result<Input, String> {
 /// What the session knows the update by: a replayed dead letter is the update it was, so that only the effects
 /// it still lacks take place; a replay of the past is a new one.
 fn identity(head: &Head) -> UpdateId {
-    let is_letter = head.replay.as_ref().is_some_and(|replay| replay.of.starts_with(subjects::DEAD));
-    if is_letter { head.original_id().clone() } else { head.id.clone() }
+    let is_letter = head
+        .replay
+        .as_ref()
+        .is_some_and(|replay| replay.of.starts_with(subjects::DEAD));
+    if is_letter {
+        head.original_id().clone()
+    } else {
+        head.id.clone()
+    }
 }

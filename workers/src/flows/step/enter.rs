@@ -70,7 +70,8 @@ impl Walk<'_> {
                 }
                 self.wait(node, WaitOn::Reply);
                 let greeting = agent.greeting.as_ref();
-                let content = greeting.and_then(|greeting| render::text(greeting, false, &self.scope()));
+                let content =
+                    greeting.and_then(|greeting| render::text(greeting, false, &self.scope()));
                 self.send(content)?;
                 Ok(Next::Wait)
             }
@@ -81,12 +82,19 @@ impl Walk<'_> {
 
     fn request(&mut self, node: &Node, http: &Http) -> Walked<Next> {
         let scope = self.scope();
-        let Some(url) = http.url.render_url(&scope) else { return exit("http_error") };
-        let body = http.body.as_ref().map(|body| body.render(http.encoding(), &scope));
+        let Some(url) = http.url.render_url(&scope) else {
+            return exit("http_error");
+        };
+        let body = http
+            .body
+            .as_ref()
+            .map(|body| body.render(http.encoding(), &scope));
         let is_web = url.starts_with("https://") || url.starts_with("http://");
         if !is_web
             || url.len() > URL_BYTES_MAX
-            || body.as_ref().is_some_and(|body| body.len() > BODY_BYTES_MAX)
+            || body
+                .as_ref()
+                .is_some_and(|body| body.len() > BODY_BYTES_MAX)
         {
             return exit("http_error");
         }
@@ -101,15 +109,32 @@ impl Walk<'_> {
             (name.clone(), value)
         });
         let headers = headers.collect();
-        let call = HttpCall { method: http.method, url, headers, body, timeout_ms: http.timeout_ms };
+        let call = HttpCall {
+            method: http.method,
+            url,
+            headers,
+            body,
+            timeout_ms: http.timeout_ms,
+        };
         self.call(node, Call::Http(call))
     }
 
     /// Passes a message of the person to the model.
-    pub(super) fn ask_agent(&mut self, node: &Node, agent: &Agent, message: &Message) -> Walked<Next> {
+    pub(super) fn ask_agent(
+        &mut self,
+        node: &Node,
+        agent: &Agent,
+        message: &Message,
+    ) -> Walked<Next> {
         let said = message.said().trim();
-        let said = if said.is_empty() { format!("[{}]", message.kind) } else { said.to_owned() };
-        self.session.memory.remember(Role::User, &said, agent.memory_turns);
+        let said = if said.is_empty() {
+            format!("[{}]", message.kind)
+        } else {
+            said.to_owned()
+        };
+        self.session
+            .memory
+            .remember(Role::User, &said, agent.memory_turns);
         let scope = self.scope();
         let call = AgentCall {
             endpoint: EndpointConfig {

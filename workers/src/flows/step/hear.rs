@@ -21,7 +21,11 @@ enum OlderPress<'f> {
 
 /// What was typed; a press on a button is no answer to a question for a value.
 fn typed(message: &Message) -> &str {
-    if message.payload_id.is_some() { "" } else { message.said() }
+    if message.payload_id.is_some() {
+        ""
+    } else {
+        message.said()
+    }
 }
 
 impl<'f> Walk<'f> {
@@ -44,7 +48,11 @@ impl<'f> Walk<'f> {
             Some(WaitOn::Reply) => self.answer(message),
             Some(WaitOn::Effect { deadline_ms, .. }) => {
                 self.hold(message);
-                if self.now_ms > deadline_ms { self.resume(&Outcome::Timeout) } else { Ok(()) }
+                if self.now_ms > deadline_ms {
+                    self.resume(&Outcome::Timeout)
+                } else {
+                    Ok(())
+                }
             }
             None => failure("the session waits for nothing"),
         }
@@ -58,7 +66,11 @@ impl<'f> Walk<'f> {
         if self.session.is_over() && trigger::claim(self.flow, message).is_some() {
             self.session.status = Status::New;
         }
-        let node = self.session.wait.as_ref().and_then(|wait| self.flow.node(&wait.node));
+        let node = self
+            .session
+            .wait
+            .as_ref()
+            .and_then(|wait| self.flow.node(&wait.node));
         let is_agent = node.is_some_and(|node| matches!(node.kind, Kind::Agent(_)));
         let is_menu = || matches!(self.older_press(message), OlderPress::Menu(..));
         if self.session.status == Status::New || is_agent || is_menu() {
@@ -71,18 +83,30 @@ impl<'f> Walk<'f> {
     /// The next message that came meanwhile; what was written to an agent in several goes is one message.
     pub(super) fn next_held(&mut self) -> Option<Message> {
         let mut message = self.session.held.pop_front()?;
-        let node = self.session.wait.as_ref().and_then(|wait| self.flow.node(&wait.node));
-        let Some(Kind::Agent(agent)) = node.map(|node| &node.kind) else { return Some(message) };
+        let node = self
+            .session
+            .wait
+            .as_ref()
+            .and_then(|wait| self.flow.node(&wait.node));
+        let Some(Kind::Agent(agent)) = node.map(|node| &node.kind) else {
+            return Some(message);
+        };
         let flow = self.flow;
         let interrupts = flow.interrupts.iter().map(|(words, _)| words);
-        let words: Vec<&Vec<String>> =
-            [&flow.stop, &flow.restart, &agent.exit_keywords].into_iter().chain(interrupts).collect();
+        let words: Vec<&Vec<String>> = [&flow.stop, &flow.restart, &agent.exit_keywords]
+            .into_iter()
+            .chain(interrupts)
+            .collect();
         let is_plain = |message: &Message| {
             message.payload_id.is_none()
-                && !words.iter().any(|words| trigger::is_keyword(message.said(), words))
+                && !words
+                    .iter()
+                    .any(|words| trigger::is_keyword(message.said(), words))
         };
         while is_plain(&message) && self.session.held.front().is_some_and(is_plain) {
-            let Some(next) = self.session.held.pop_front() else { break };
+            let Some(next) = self.session.held.pop_front() else {
+                break;
+            };
             message.text = format!("{}\n{}", message.said(), next.said());
         }
         Some(message)
@@ -98,7 +122,9 @@ impl<'f> Walk<'f> {
     pub(super) fn fits(&mut self) -> bool {
         let wait = self.session.wait.as_ref();
         let same = |node: &Node| wait.is_some_and(|wait| wait.node_kind == node.kind_name());
-        let fits = wait.and_then(|wait| self.flow.node(&wait.node)).is_some_and(same);
+        let fits = wait
+            .and_then(|wait| self.flow.node(&wait.node))
+            .is_some_and(same);
         if fits && self.session.version != self.flow.version {
             self.session.version.clone_from(&self.flow.version);
         }
@@ -120,8 +146,10 @@ impl<'f> Walk<'f> {
             self.complete("restarted", None);
             self.begin(&Variables::new())?;
             self.run_from(&flow.start)?;
-        } else if let Some((_, target)) =
-            flow.interrupts.iter().find(|(words, _)| trigger::is_keyword(said, words))
+        } else if let Some((_, target)) = flow
+            .interrupts
+            .iter()
+            .find(|(words, _)| trigger::is_keyword(said, words))
         {
             self.drop_held();
             self.session.wait = None;
@@ -154,8 +182,12 @@ impl<'f> Walk<'f> {
             OlderPress::Answered => return Ok(()),
             OlderPress::No => {}
         }
-        let Some(wait) = self.session.wait.clone() else { return failure("the session waits for nothing") };
-        let Some(node) = flow.node(&wait.node) else { return failure("the node that waited is gone") };
+        let Some(wait) = self.session.wait.clone() else {
+            return failure("the session waits for nothing");
+        };
+        let Some(node) = flow.node(&wait.node) else {
+            return failure("the node that waited is gone");
+        };
         match &node.kind {
             Kind::Choice(choice) => match self.picked(choice, &wait.id, message) {
                 Some(option) => self.choose(node, option),
@@ -189,7 +221,11 @@ impl<'f> Walk<'f> {
             Kind::Agent(agent) => {
                 let is_exit = agent.mode == AgentMode::Chat
                     && trigger::is_keyword(message.said(), &agent.exit_keywords);
-                let next = if is_exit { exit("done") } else { self.ask_agent(node, agent, message) };
+                let next = if is_exit {
+                    exit("done")
+                } else {
+                    self.ask_agent(node, agent, message)
+                };
                 self.leave(node, next?)
             }
             _ => failure(format!("the node `{}` does not wait", node.id)),
@@ -202,11 +238,18 @@ impl<'f> Walk<'f> {
         let Some((option, Some(wait))) = payload.filter(|(_, wait)| *wait != now) else {
             return OlderPress::No;
         };
-        let node = self.session.recent_node(wait).and_then(|node| self.flow.node(node));
+        let node = self
+            .session
+            .recent_node(wait)
+            .and_then(|node| self.flow.node(node));
         let Some((node, Kind::Choice(choice))) = node.map(|node| (node, &node.kind)) else {
             return OlderPress::No;
         };
-        match choice.options.iter().position(|candidate| candidate.id == option) {
+        match choice
+            .options
+            .iter()
+            .position(|candidate| candidate.id == option)
+        {
             Some(index) if choice.kind != "ask.choice" => OlderPress::Menu(node, index),
             _ => OlderPress::Answered,
         }
@@ -217,7 +260,10 @@ impl<'f> Walk<'f> {
             let (option, of) = choice::read_payload(payload);
             let is_current = of.is_none_or(|of| of == wait);
             let id = if is_current { option } else { return None };
-            choice.options.iter().position(|candidate| candidate.id == id)
+            choice
+                .options
+                .iter()
+                .position(|candidate| candidate.id == id)
         });
         pressed.or_else(|| {
             let titles = render::titles(choice, &self.scope());
@@ -228,10 +274,18 @@ impl<'f> Walk<'f> {
     }
 
     fn choose(&mut self, node: &'f Node, index: usize) -> Walked<()> {
-        let Kind::Choice(choice) = &node.kind else { return failure("only a choice has options") };
-        let Some(option) = choice.options.get(index) else { return failure("the option is gone") };
+        let Kind::Choice(choice) = &node.kind else {
+            return failure("only a choice has options");
+        };
+        let Some(option) = choice.options.get(index) else {
+            return failure("the option is gone");
+        };
         if let Some(variable) = &choice.variable {
-            let kept = option.value.as_ref().unwrap_or(&option.title).render_value(&self.scope());
+            let kept = option
+                .value
+                .as_ref()
+                .unwrap_or(&option.title)
+                .render_value(&self.scope());
             self.set(variable, kept)?;
         }
         self.leave(node, Next::Exit(format!("option:{}", option.id)))
@@ -244,7 +298,9 @@ impl<'f> Walk<'f> {
         attempts_max: u32,
         again: ackline_shared::command::Content,
     ) -> Walked<()> {
-        let Some(wait) = self.session.wait.as_mut() else { return failure("the session waits for nothing") };
+        let Some(wait) = self.session.wait.as_mut() else {
+            return failure("the session waits for nothing");
+        };
         wait.attempts += 1;
         if wait.attempts >= attempts_max {
             return self.leave(node, Next::Exit("invalid".to_owned()));

@@ -45,7 +45,11 @@ impl<'f> Walk<'f> {
             let value = body.pointer(pointer).map_or(Value::Null, bounded);
             self.set(variable, value)?;
         }
-        super::exit(if (200..300).contains(&code) { "ok" } else { "http_error" })
+        super::exit(if (200..300).contains(&code) {
+            "ok"
+        } else {
+            "http_error"
+        })
     }
 
     fn speak(&mut self, node: &'f Node, agent: &Agent, outcome: &Outcome) -> Walked<Next> {
@@ -55,7 +59,8 @@ impl<'f> Walk<'f> {
             }
             _ => {
                 let fallback = agent.fallback.as_ref();
-                let content = fallback.and_then(|fallback| render::text(fallback, false, &self.scope()));
+                let content =
+                    fallback.and_then(|fallback| render::text(fallback, false, &self.scope()));
                 self.send(content)?;
                 return match agent.mode {
                     _ if node.exit("error").is_some() => super::exit("error"),
@@ -64,12 +69,17 @@ impl<'f> Walk<'f> {
                 };
             }
         };
-        self.session.memory.remember(Role::Assistant, answer, agent.memory_turns);
+        self.session
+            .memory
+            .remember(Role::Assistant, answer, agent.memory_turns);
         if let Some(variable) = &agent.variable {
             self.set(variable, bounded(&Value::from(answer)))?;
         }
         for body in limits::split(answer, limits::TEXT_UNITS, BUBBLES_MAX) {
-            self.send(Some(Content::Text { body, preview_url: false }))?;
+            self.send(Some(Content::Text {
+                body,
+                preview_url: false,
+            }))?;
         }
         self.session.answers += 1;
         match agent.mode {

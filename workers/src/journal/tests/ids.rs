@@ -27,7 +27,12 @@ fn foreign(log: &mut Log, wamid: &str, status: &str, phone: &str) {
         "biz_opaque_callback_data": "spring sale"});
     let value = json!({"metadata": {"phone_number_id": NUMBER}, "statuses": [body]});
     let key = ConversationKey::phone(phone);
-    log.push(&format!("{wamid}:{status}"), Family::Update(Class::Status), key, &envelope(&value));
+    log.push(
+        &format!("{wamid}:{status}"),
+        Family::Update(Class::Status),
+        key,
+        &envelope(&value),
+    );
 }
 
 #[tokio::test]
@@ -44,27 +49,57 @@ async fn the_ids_of_every_event_lead_to_its_conversation_and_its_message() {
         .queued("api_2")
         .failed("api_2", false);
     foreign(&mut log, "wamid.B/+=", "delivered", "4990");
-    let run = Record::FlowStarted { flow: "f".into(), bot: "b".into(), run: "r".into() };
-    log.push("f:1", Family::Record, ConversationKey::user("US.9"), &serde_json::to_value(run).unwrap());
-    let mut handover = envelope(&json!({"sender": {"phone_number": "4991"}, "control_passed": {},
-        "recipient": {"phone_number_id": NUMBER}, "timestamp": "1000"}));
+    let run = Record::FlowStarted {
+        flow: "f".into(),
+        bot: "b".into(),
+        run: "r".into(),
+    };
+    log.push(
+        "f:1",
+        Family::Record,
+        ConversationKey::user("US.9"),
+        &serde_json::to_value(run).unwrap(),
+    );
+    let mut handover = envelope(
+        &json!({"sender": {"phone_number": "4991"}, "control_passed": {},
+        "recipient": {"phone_number_id": NUMBER}, "timestamp": "1000"}),
+    );
     handover["entry"][0]["changes"][0]["field"] = json!("messaging_handovers");
-    log.push("h:1", Family::Update(Class::Message), ConversationKey::phone("4991"), &handover);
+    log.push(
+        "h:1",
+        Family::Update(Class::Message),
+        ConversationKey::phone("4991"),
+        &handover,
+    );
 
     let (_directory, journal) = written(&log).await;
     let mut names = Vec::new();
     for work in &log.works {
-        let Some(event) = events::of(&work.head, &work.payload).unwrap() else { continue };
+        let Some(event) = events::of(&work.head, &work.payload).unwrap() else {
+            continue;
+        };
         let event = serde_json::to_value(event).unwrap();
         let (name, data) = (event["type"].as_str().unwrap(), &event["data"]);
         let id = data["conversation_id"].as_str().unwrap();
         let conversation = journal.conversation("acme", id).await.unwrap();
         assert!(conversation.is_some(), "{name}");
-        assert_eq!(journal.conversation_id("globex", id).await.unwrap(), None, "{name}");
+        assert_eq!(
+            journal.conversation_id("globex", id).await.unwrap(),
+            None,
+            "{name}"
+        );
         if let Some(message) = data["message_id"].as_str() {
             let found = journal.message("acme", message).await.unwrap();
-            assert_eq!(found.map(|found| found.conversation), conversation.map(|one| one.id), "{name}");
-            assert_eq!(journal.message("globex", message).await.unwrap(), None, "{name}");
+            assert_eq!(
+                found.map(|found| found.conversation),
+                conversation.map(|one| one.id),
+                "{name}"
+            );
+            assert_eq!(
+                journal.message("globex", message).await.unwrap(),
+                None,
+                "{name}"
+            );
         }
         names.push(name.to_owned());
     }
@@ -80,15 +115,28 @@ async fn the_ids_of_every_event_lead_to_its_conversation_and_its_message() {
         "conversation.gained",
     ];
     assert_eq!(names, expected);
-    assert_eq!(conversations(&journal).await.len(), 1, "one without a message is not listed");
+    assert_eq!(
+        conversations(&journal).await.len(),
+        1,
+        "one without a message is not listed"
+    );
 }
 
 #[tokio::test]
 async fn somebody_known_by_phone_and_then_by_user_id_has_one_conversation_under_both_ids() {
     let first = Log::new().message("w1", None, Some(PHONE), "a");
     let (_directory, journal) = written(&first).await;
-    assert_eq!((now(&journal, &by_user()).await, now(&journal, &by_phone()).await), (None, Some(by_phone())));
-    journal.write_batch(&Log::new().message("w2", Some(USER), Some(PHONE), "b").works).await.unwrap();
+    assert_eq!(
+        (
+            now(&journal, &by_user()).await,
+            now(&journal, &by_phone()).await
+        ),
+        (None, Some(by_phone()))
+    );
+    journal
+        .write_batch(&Log::new().message("w2", Some(USER), Some(PHONE), "b").works)
+        .await
+        .unwrap();
     for id in [by_user(), by_phone()] {
         assert_eq!(now(&journal, &id).await, Some(by_phone()));
     }
@@ -96,10 +144,16 @@ async fn somebody_known_by_phone_and_then_by_user_id_has_one_conversation_under_
 
 #[tokio::test]
 async fn what_became_one_is_found_by_the_ids_of_both() {
-    let apart = Log::new().message("w1", Some(USER), None, "a").message("w2", None, Some(PHONE), "b");
+    let apart =
+        Log::new()
+            .message("w1", Some(USER), None, "a")
+            .message("w2", None, Some(PHONE), "b");
     let (_directory, journal) = written(&apart).await;
     assert_eq!(now(&journal, &by_phone()).await, Some(by_phone()));
-    journal.write_batch(&Log::new().message("w3", Some(USER), Some(PHONE), "c").works).await.unwrap();
+    journal
+        .write_batch(&Log::new().message("w3", Some(USER), Some(PHONE), "c").works)
+        .await
+        .unwrap();
     let one = conversations(&journal).await.remove(0).id;
     for id in [by_user(), by_phone()] {
         assert_eq!(now(&journal, &id).await.as_ref(), Some(&one));
@@ -108,15 +162,21 @@ async fn what_became_one_is_found_by_the_ids_of_both() {
 
 #[tokio::test]
 async fn what_an_earlier_version_wrote_gets_its_alias_when_its_person_is_seen_again() {
-    let both =
-        || Log::new().message("w1", None, Some(PHONE), "a").message("w2", Some(USER), Some(PHONE), "b");
+    let both = || {
+        Log::new()
+            .message("w1", None, Some(PHONE), "a")
+            .message("w2", Some(USER), Some(PHONE), "b")
+    };
     let (_directory, journal) = written(&both().sent("m1", "w")).await;
     for seen_again in [
         Log::new().message("w3", Some(USER), None, "c"),
         Log::new().status("w", "sent", &json!({"recipient_user_id": USER})),
     ] {
         let database = journal.database().unwrap();
-        sqlx::query("UPDATE contacts SET alias = NULL").execute(&database.writer).await.unwrap();
+        sqlx::query("UPDATE contacts SET alias = NULL")
+            .execute(&database.writer)
+            .await
+            .unwrap();
         assert_eq!(now(&journal, &by_user()).await, None);
         journal.write_batch(&seen_again.works).await.unwrap();
         assert_eq!(now(&journal, &by_user()).await, Some(by_phone()));
@@ -126,11 +186,16 @@ async fn what_an_earlier_version_wrote_gets_its_alias_when_its_person_is_seen_ag
 #[tokio::test]
 async fn a_status_tells_who_received_a_message_by_either_id() {
     let by_user_alone = json!({"recipient_id": null, "recipient_user_id": USER});
-    let log = Log::new().sent("m1", "w").status("w", "sent", &by_user_alone);
+    let log = Log::new()
+        .sent("m1", "w")
+        .status("w", "sent", &by_user_alone);
     let (_directory, journal) = written(&log).await;
     assert_eq!(now(&journal, &by_user()).await, Some(by_phone()));
     // The number is somebody else's by now, who has not written yet.
-    let passed_on = Log::new().sent("m2", "w2").status("w2", "sent", &json!({"recipient_user_id": "US.2"}));
+    let passed_on =
+        Log::new()
+            .sent("m2", "w2")
+            .status("w2", "sent", &json!({"recipient_user_id": "US.2"}));
     journal.write_batch(&passed_on.works).await.unwrap();
     let other = alias(&ConversationKey::user("US.2"));
     assert_eq!(now(&journal, &other).await, Some(other));
@@ -144,16 +209,36 @@ async fn of_what_another_program_sent_its_statuses_tell_until_more_is_known() {
     foreign(&mut log, "wamid.x", "sent", PHONE);
     let (_directory, journal) = written(&log).await;
     let told = message(&journal, "wamid.x").await;
-    assert_eq!((told.kind.as_str(), told.direction.as_str(), told.text), ("unknown", "out", None));
-    assert_eq!((told.progress.status, told.progress.times.len()), (Status::Read, 2));
-    assert_eq!(journal.messages("acme", &told.conversation, None, MANY).await.unwrap().items, []);
+    assert_eq!(
+        (told.kind.as_str(), told.direction.as_str(), told.text),
+        ("unknown", "out", None)
+    );
+    assert_eq!(
+        (told.progress.status, told.progress.times.len()),
+        (Status::Read, 2)
+    );
+    assert_eq!(
+        journal
+            .messages("acme", &told.conversation, None, MANY)
+            .await
+            .unwrap()
+            .items,
+        []
+    );
     let mut more = Log::new();
-    let echo =
-        json!({"id": "wamid.x", "to": PHONE, "type": "text", "timestamp": "3000", "text": {"body": "hi"}});
+    let echo = json!({"id": "wamid.x", "to": PHONE, "type": "text", "timestamp": "3000", "text": {"body": "hi"}});
     let value = json!({"metadata": {"phone_number_id": NUMBER}, "message_echoes": [echo]});
-    more.push("wamid.x", Family::Update(Class::Message), ConversationKey::phone(PHONE), &envelope(&value));
+    more.push(
+        "wamid.x",
+        Family::Update(Class::Message),
+        ConversationKey::phone(PHONE),
+        &envelope(&value),
+    );
     journal.write_batch(&more.works).await.unwrap();
     let known = message(&journal, "wamid.x").await;
-    assert_eq!((known.text.as_deref(), known.progress.status), (Some("hi"), Status::Read));
+    assert_eq!(
+        (known.text.as_deref(), known.progress.status),
+        (Some("hi"), Status::Read)
+    );
     assert_eq!(known.conversation, told.conversation);
 }

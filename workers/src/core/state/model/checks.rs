@@ -27,13 +27,13 @@ impl World {
         }
         let of_conversation = |sequence: &u64| {
             self.updates.get(sequence).is_some_and(|update| {
-                update.conversation == started.update.conversation && update.tenant == started.update.tenant
+                update.conversation == started.update.conversation
+                    && update.tenant == started.update.tenant
             })
         };
-        let later = self
-            .effects
-            .iter()
-            .find(|(sequence, target)| *target == key.1 && *sequence > key.0 && of_conversation(sequence));
+        let later = self.effects.iter().find(|(sequence, target)| {
+            *target == key.1 && *sequence > key.0 && of_conversation(sequence)
+        });
         match later {
             Some((later, target)) => Err(format!("{} came after {later} at {target}", key.0)),
             None => Ok(()),
@@ -65,7 +65,10 @@ impl World {
                     self.recount();
                     recount = self.now + RECOUNT;
                 }
-                let wakes = self.processes.iter().filter_map(|process| process.machine.next_wake());
+                let wakes = self
+                    .processes
+                    .iter()
+                    .filter_map(|process| process.machine.next_wake());
                 let wakes = wakes.chain((!self.spill.is_empty()).then_some(recount));
                 match wakes.min() {
                     Some(next) => self.now = self.now.max(next),
@@ -99,10 +102,10 @@ impl World {
         let all = self.updates.values().all(|update| {
             let consumer = self.consumers.get(&update.place.partition);
             consumer.is_some_and(|consumer| consumer.acknowledged.contains(&update.place.sequence))
-                && update
-                    .targets
-                    .iter()
-                    .all(|target| self.finished.contains(&(update.place.sequence, target.name.clone())))
+                && update.targets.iter().all(|target| {
+                    self.finished
+                        .contains(&(update.place.sequence, target.name.clone()))
+                })
         });
         all && self.spill.is_empty()
     }
@@ -111,7 +114,11 @@ impl World {
     /// up in time, which is counted from when it is in hand, and so may begin when others were given up.
     fn check_late(&self, healed: Instant, targets_work: bool) -> Result<(), String> {
         let took = self.now - healed;
-        let longest = if targets_work { Duration::ZERO } else { GIVE_UP_AFTER * 2 };
+        let longest = if targets_work {
+            Duration::ZERO
+        } else {
+            GIVE_UP_AFTER * 2
+        };
         match took <= longest + Duration::from_secs(180) {
             true => Ok(()),
             false => Err(format!("what waited took {took:?} after everything worked")),
@@ -123,28 +130,53 @@ impl World {
             .updates
             .values()
             .flat_map(|update| update.targets.iter().map(move |target| (update, target)))
-            .filter(|(update, target)| !self.finished.contains(&(update.place.sequence, target.name.clone())))
+            .filter(|(update, target)| {
+                !self
+                    .finished
+                    .contains(&(update.place.sequence, target.name.clone()))
+            })
             .map(|(update, target)| format!("{}→{}", update.place.sequence, target.name))
             .collect();
         let spill: Vec<_> = self
             .spill
             .iter()
             .map(|entry| {
-                format!("{}:{} {:?}", entry.sequence, entry.update.place.sequence, entry.line.conversation)
+                format!(
+                    "{}:{} {:?}",
+                    entry.sequence, entry.update.place.sequence, entry.line.conversation
+                )
             })
             .collect();
         let stands = self.processes.iter().map(|process| {
             let pieces = process.machine.pieces.iter().map(|(id, piece)| {
-                let place = process.machine.place_of(piece.held).map(|place| place.sequence);
+                let place = process
+                    .machine
+                    .place_of(piece.held)
+                    .map(|place| place.sequence);
                 format!("{id}: {place:?}→{} {:?}", piece.target.name, piece.stand)
             });
-            let lines =
-                process.machine.lines.iter().map(|(name, line)| format!("{:?} {line:?}", name.conversation));
-            let wakes = format!("{:?} {:?}", process.machine.wakes, process.machine.unwritten.due());
-            (pieces.collect::<Vec<_>>(), lines.collect::<Vec<_>>(), wakes, process.ways.len())
+            let lines = process
+                .machine
+                .lines
+                .iter()
+                .map(|(name, line)| format!("{:?} {line:?}", name.conversation));
+            let wakes = format!(
+                "{:?} {:?}",
+                process.machine.wakes,
+                process.machine.unwritten.due()
+            );
+            (
+                pieces.collect::<Vec<_>>(),
+                lines.collect::<Vec<_>>(),
+                wakes,
+                process.ways.len(),
+            )
         });
         let stands: Vec<_> = stands.collect();
-        format!("it stands still at {:?}: open {open:?}, spilled {spill:?}, {stands:?}", self.now)
+        format!(
+            "it stands still at {:?}: open {open:?}, spilled {spill:?}, {stands:?}",
+            self.now
+        )
     }
 }
 

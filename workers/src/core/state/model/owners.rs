@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 impl World {
     pub(super) fn is_owner(&self, process: usize, partition: Partition) -> bool {
-        self.owners.get(&partition).is_some_and(|(owner, _)| *owner == process)
+        self.owners
+            .get(&partition)
+            .is_some_and(|(owner, _)| *owner == process)
     }
 
     /// Reading of a partition begins anew, at the acknowledged floor.
@@ -31,7 +33,9 @@ impl World {
     }
 
     pub(super) fn interrupt(&mut self, partition: Partition) {
-        let Some((process, _)) = self.owners.get(&partition).copied() else { return };
+        let Some((process, _)) = self.owners.get(&partition).copied() else {
+            return;
+        };
         if let Some(process) = self.processes.get_mut(process) {
             process.machine.interrupted(partition);
         }
@@ -40,7 +44,9 @@ impl World {
 
     /// What the old owner has on its way is cut off; what it stores comes late.
     pub(super) fn lose(&mut self, partition: Partition) {
-        let Some((before, _)) = self.owners.get(&partition).copied() else { return };
+        let Some((before, _)) = self.owners.get(&partition).copied() else {
+            return;
+        };
         self.cut(before, partition);
         if let Some(process) = self.processes.get_mut(before) {
             process.machine.lost(partition);
@@ -49,7 +55,9 @@ impl World {
     }
 
     fn cut(&mut self, process: usize, partition: Partition) {
-        let Some(process) = self.processes.get_mut(process) else { return };
+        let Some(process) = self.processes.get_mut(process) else {
+            return;
+        };
         for way in &process.ways {
             let started = match way {
                 Way::Remember(started) => Some(started),
@@ -57,10 +65,14 @@ impl World {
                 Way::Action(_) => None,
             };
             if let Some(started) = started.filter(|started| started.place.partition == partition) {
-                self.forgotten.insert((started.place.sequence, started.target.name.clone()));
+                self.forgotten
+                    .insert((started.place.sequence, started.target.name.clone()));
             }
         }
-        for (sequence, target) in process.machine.unremembered(partition, |job| job.has_effect) {
+        for (sequence, target) in process
+            .machine
+            .unremembered(partition, |job| job.has_effect)
+        {
             self.forgotten.insert((sequence, target));
         }
     }
@@ -72,7 +84,9 @@ impl World {
                 self.cut(index, partition);
             }
         }
-        let Some(process) = self.processes.get_mut(index) else { return };
+        let Some(process) = self.processes.get_mut(index) else {
+            return;
+        };
         // Half of a batch that was on its way is stored.
         for way in process.ways.drain(..) {
             if let Way::Action(Action::Store(batch)) = way {

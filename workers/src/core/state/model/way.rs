@@ -16,11 +16,19 @@ impl Way {
     /// In a few words, for whoever reads a history.
     pub(super) fn in_words(&self) -> String {
         let of = |started: &Started<Arc<Update>, Job>| {
-            format!("{} at {} ({})", started.place.sequence, started.target.name, started.piece)
+            format!(
+                "{} at {} ({})",
+                started.place.sequence, started.target.name, started.piece
+            )
         };
         let line = |line: &SpillLine| {
             let token = line.conversation.as_deref().unwrap_or("whole");
-            format!("{}.{}.{}", line.partition, line.tenant, token.get(..6).unwrap_or(token))
+            format!(
+                "{}.{}.{}",
+                line.partition,
+                line.tenant,
+                token.get(..6).unwrap_or(token)
+            )
         };
         match self {
             Self::Run(started) => format!("to run {}", of(started)),
@@ -29,7 +37,9 @@ impl Way {
             Self::Action(Action::Load(name, _, from, max)) => {
                 format!("to load {} from {from}, {max} at most", line(name))
             }
-            Self::Action(Action::Remove(name, up_to)) => format!("to remove {} up to {up_to}", line(name)),
+            Self::Action(Action::Remove(name, up_to)) => {
+                format!("to remove {} up to {up_to}", line(name))
+            }
             Self::Action(Action::Store(batch)) => {
                 let copies = batch.iter().map(|copy| {
                     let target = copy.target.as_ref().map_or("all", |target| &target.name);

@@ -42,7 +42,11 @@ pub(super) enum Step {
     /// An operator lets a tenant go on, pauses it by the rules or as one that is kept, drains or discards it.
     Turn { tenant: u8, how: u8 },
     /// An operator changes how much may run at once, or whether anything may.
-    Tune { permits: usize, tenant_cap: usize, paused: bool },
+    Tune {
+        permits: usize,
+        tenant_cap: usize,
+        paused: bool,
+    },
     /// It is looked who is in others' way.
     Sweep,
 }
@@ -141,17 +145,29 @@ pub(super) struct World {
 }
 
 fn tenant(number: u8) -> TenantId {
-    TenantId::new(if number == 0 { "acme" } else { "globex" }).unwrap_or_else(|_| TenantId::unrouted())
+    TenantId::new(if number == 0 { "acme" } else { "globex" })
+        .unwrap_or_else(|_| TenantId::unrouted())
 }
 
 /// Two targets for one tenant, one for the other, and a gate that both tenants share.
 fn targets(of: u8) -> Vec<Arc<Target>> {
-    let gate = |name: &str| GateSpec { name: name.into(), limit: GATE_LIMIT };
+    let gate = |name: &str| GateSpec {
+        name: name.into(),
+        limit: GATE_LIMIT,
+    };
     let target = |name: &str, gates: Vec<GateSpec>| {
-        Arc::new(Target { name: name.into(), downstream: format!("relay.{of}.{name}"), gates, timeout: None })
+        Arc::new(Target {
+            name: name.into(),
+            downstream: format!("relay.{of}.{name}"),
+            gates,
+            timeout: None,
+        })
     };
     match of {
-        0 => vec![target("a", vec![gate("a")]), target("b", vec![gate("shared"), gate("b")])],
+        0 => vec![
+            target("a", vec![gate("a")]),
+            target("b", vec![gate("shared"), gate("b")]),
+        ],
         _ => vec![target("c", vec![gate("shared"), gate("c")])],
     }
 }
@@ -159,19 +175,34 @@ fn targets(of: u8) -> Vec<Arc<Target>> {
 pub(super) fn setup() -> Setup {
     Setup {
         lanes: vec![LANE.to_owned()],
-        bounds: Bounds { window: WINDOW, bytes: 1 << 20, share: 30 },
+        bounds: Bounds {
+            window: WINDOW,
+            bytes: 1 << 20,
+            share: 30,
+        },
         park_after: Duration::from_secs(10),
-        policy: Policy { failures_max: 2, ..Policy::default() },
+        policy: Policy {
+            failures_max: 2,
+            ..Policy::default()
+        },
         give_up_after: GIVE_UP_AFTER,
         began_ms: 0,
-        rules: Rules { permits: 5, tenant_cap: TENANT_CAP, lane_weights: vec![1], ..Rules::default() },
+        rules: Rules {
+            permits: 5,
+            tenant_cap: TENANT_CAP,
+            lane_weights: vec![1],
+            ..Rules::default()
+        },
     }
 }
 
 impl World {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        let process = || Process { machine: Machine::new(setup(), now), ways: Vec::new() };
+        let process = || Process {
+            machine: Machine::new(setup(), now),
+            ways: Vec::new(),
+        };
         let mut world = Self {
             began: now,
             now,
@@ -193,7 +224,13 @@ impl World {
             trace: None,
         };
         for partition in (0..PARTITIONS).map(Partition) {
-            world.consumers.insert(partition, Consumer { next: 1, ..Consumer::default() });
+            world.consumers.insert(
+                partition,
+                Consumer {
+                    next: 1,
+                    ..Consumer::default()
+                },
+            );
             world.give(partition, usize::from(partition.0));
         }
         world
@@ -209,21 +246,35 @@ impl World {
     pub(super) fn take(&mut self, step: &Step) -> Result<(), String> {
         self.note(|| format!("{step:?}"));
         match step {
-            Step::Publish { tenant: number, conversation } => self.publish(*number, *conversation),
+            Step::Publish {
+                tenant: number,
+                conversation,
+            } => self.publish(*number, *conversation),
             Step::End(which) => self.end(*which, true)?,
             Step::Fail(which) => self.end(*which, false)?,
             Step::Target { target, state } => {
-                let name = ["a", "b", "c", "shared"].get(usize::from(*target)).copied().unwrap_or("a");
+                let name = ["a", "b", "c", "shared"]
+                    .get(usize::from(*target))
+                    .copied()
+                    .unwrap_or("a");
                 let mood = [Mood::Works, Mood::Down, Mood::Hangs, Mood::Refuses];
-                let mood = mood.get(usize::from(*state)).copied().unwrap_or(Mood::Works);
+                let mood = mood
+                    .get(usize::from(*state))
+                    .copied()
+                    .unwrap_or(Mood::Works);
                 self.moods.insert(name.to_owned(), mood);
             }
-            Step::Pass(power) => self.pass(Duration::from_millis(200 * 6_u64.pow(u32::from(*power)))),
+            Step::Pass(power) => {
+                self.pass(Duration::from_millis(200 * 6_u64.pow(u32::from(*power))))
+            }
             Step::Crash(process) => self.crash(*process),
             Step::Lose(partition) => self.lose(Partition(u16::from(*partition))),
             Step::Interrupt(partition) => self.interrupt(Partition(u16::from(*partition))),
             Step::Broker(is_up) => self.is_broker_up = *is_up,
-            Step::Turn { tenant: number, how } => {
+            Step::Turn {
+                tenant: number,
+                how,
+            } => {
                 let last = u64::try_from(self.updates.len()).unwrap_or_default();
                 let turned = match how {
                     1 => Some(Turned::Paused),
@@ -233,12 +284,21 @@ impl World {
                     _ => None,
                 };
                 self.turned.remove(&tenant(*number));
-                self.turned.extend(turned.map(|turned| (tenant(*number), turned)));
+                self.turned
+                    .extend(turned.map(|turned| (tenant(*number), turned)));
                 self.obey();
             }
-            Step::Tune { permits, tenant_cap, paused } => {
-                let rules =
-                    Rules { permits: *permits, tenant_cap: *tenant_cap, paused: *paused, ..setup().rules };
+            Step::Tune {
+                permits,
+                tenant_cap,
+                paused,
+            } => {
+                let rules = Rules {
+                    permits: *permits,
+                    tenant_cap: *tenant_cap,
+                    paused: *paused,
+                    ..setup().rules
+                };
                 self.rules = rules;
                 self.obey();
             }
@@ -257,21 +317,41 @@ impl World {
 
     /// The rules as they are now, with the tenants that are paused.
     pub(super) fn rules(&self) -> Rules {
-        let paused = self.turned.iter().filter(|(_, turned)| **turned == Turned::Paused);
-        let shares = paused.map(|(tenant, _)| (tenant.clone(), Share { paused: true, ..Share::default() }));
-        Rules { tenants: Arc::new(shares.collect()), ..self.rules.clone() }
+        let paused = self
+            .turned
+            .iter()
+            .filter(|(_, turned)| **turned == Turned::Paused);
+        let shares = paused.map(|(tenant, _)| {
+            (
+                tenant.clone(),
+                Share {
+                    paused: true,
+                    ..Share::default()
+                },
+            )
+        });
+        Rules {
+            tenants: Arc::new(shares.collect()),
+            ..self.rules.clone()
+        }
     }
 
     pub(super) fn sweep(&mut self) {
         let now = self.now;
-        self.processes.iter_mut().for_each(|process| process.machine.sweep(now));
+        self.processes
+            .iter_mut()
+            .for_each(|process| process.machine.sweep(now));
     }
 
     fn publish(&mut self, number: u8, conversation: u8) {
         let sequence = u64::try_from(self.updates.len()).unwrap_or_default() + 1;
         let partition = Partition(u16::from(conversation % 2));
         let update = Update {
-            place: Place { partition, stream: STREAM, sequence },
+            place: Place {
+                partition,
+                stream: STREAM,
+                sequence,
+            },
             tenant: tenant(number),
             conversation: u64::from(number) * 100 + u64::from(conversation),
             targets: targets(number),
@@ -299,10 +379,15 @@ impl World {
                 };
                 let before = running(process);
                 let machine = &mut process.machine;
-                let mut begun: Vec<Way> = iter::from_fn(|| machine.start(now, may)).map(Way::Run).collect();
+                let mut begun: Vec<Way> = iter::from_fn(|| machine.start(now, may))
+                    .map(Way::Run)
+                    .collect();
                 begun.extend(iter::from_fn(|| machine.next_action()).map(Way::Action));
                 is_quiet &= begun.is_empty();
-                let words = self.trace.is_some().then(|| begun.iter().map(Way::in_words).collect::<Vec<_>>());
+                let words = self
+                    .trace
+                    .is_some()
+                    .then(|| begun.iter().map(Way::in_words).collect::<Vec<_>>());
                 process.ways.extend(begun);
                 check_caps(process, &rules, &before)?;
                 words
@@ -326,37 +411,59 @@ impl World {
             return;
         }
         for (partition, (process, session)) in self.owners.clone() {
-            let (Some(consumer), Some(process)) =
-                (self.consumers.get_mut(&partition), self.processes.get_mut(process))
-            else {
+            let (Some(consumer), Some(process)) = (
+                self.consumers.get_mut(&partition),
+                self.processes.get_mut(process),
+            ) else {
                 continue;
             };
-            let unread = self.updates.range(consumer.next..).map(|(_, update)| update.clone());
-            let unread: Vec<_> = unread.filter(|update| update.place.partition == partition).collect();
+            let unread = self
+                .updates
+                .range(consumer.next..)
+                .map(|(_, update)| update.clone());
+            let unread: Vec<_> = unread
+                .filter(|update| update.place.partition == partition)
+                .collect();
             for update in unread {
                 let sequence = update.place.sequence;
-                let pending =
-                    consumer.delivered.keys().filter(|sequence| !consumer.acknowledged.contains(sequence));
+                let pending = consumer
+                    .delivered
+                    .keys()
+                    .filter(|sequence| !consumer.acknowledged.contains(sequence));
                 if pending.count() >= WINDOW {
                     break;
                 }
                 consumer.next = sequence + 1;
                 consumer.delivered.insert(sequence, ());
-                process.machine.arrived(session, arrived(&update, None, Waits::default()), self.now);
+                process.machine.arrived(
+                    session,
+                    arrived(&update, None, Waits::default()),
+                    self.now,
+                );
             }
         }
     }
 
     pub(super) fn end(&mut self, which: usize, succeeds: bool) -> Result<(), String> {
-        let total: usize = self.processes.iter().map(|process| process.ways.len()).sum();
+        let total: usize = self
+            .processes
+            .iter()
+            .map(|process| process.ways.len())
+            .sum();
         if total == 0 {
             return Ok(());
         }
         let mut which = which % total;
         for index in 0..self.processes.len() {
-            let ways = self.processes.get(index).map_or(0, |process| process.ways.len());
+            let ways = self
+                .processes
+                .get(index)
+                .map_or(0, |process| process.ways.len());
             if which < ways {
-                let way = self.processes.get_mut(index).map(|process| process.ways.remove(which));
+                let way = self
+                    .processes
+                    .get_mut(index)
+                    .map(|process| process.ways.remove(which));
                 return way.map_or(Ok(()), |way| self.end_way(index, way, succeeds));
             }
             which -= ways;
@@ -366,7 +473,13 @@ impl World {
 
     fn end_way(&mut self, process: usize, way: Way, succeeds: bool) -> Result<(), String> {
         let works = succeeds && self.is_broker_up;
-        self.note(|| format!("  {process} {} {}", if works { "ends" } else { "fails" }, way.in_words()));
+        self.note(|| {
+            format!(
+                "  {process} {} {}",
+                if works { "ends" } else { "fails" },
+                way.in_words()
+            )
+        });
         match way {
             Way::Action(action) => self.act(process, action, works),
             Way::Run(started) => self.run(process, started, works)?,
@@ -377,24 +490,41 @@ impl World {
 
     fn act(&mut self, process: usize, action: Action<Arc<Update>>, works: bool) {
         let now = self.now;
-        let Some(machine) = self.processes.get_mut(process).map(|process| &mut process.machine) else {
+        let Some(machine) = self
+            .processes
+            .get_mut(process)
+            .map(|process| &mut process.machine)
+        else {
             return;
         };
         match action {
             Action::LookUp(partition, session) if works => {
                 let mut counts: BTreeMap<SpillLine, u64> = BTreeMap::new();
-                for entry in self.spill.iter().filter(|entry| entry.line.partition == partition) {
+                for entry in self
+                    .spill
+                    .iter()
+                    .filter(|entry| entry.line.partition == partition)
+                {
                     *counts.entry(entry.line.clone()).or_default() += 1;
                 }
                 machine.counted(partition, session, counts.into_iter().collect(), now);
             }
             Action::Load(line, session, from, max) if works => {
-                let of_line: Vec<&Entry> = self.spill.iter().filter(|entry| entry.line == *line).collect();
+                let of_line: Vec<&Entry> = self
+                    .spill
+                    .iter()
+                    .filter(|entry| entry.line == *line)
+                    .collect();
                 let found: Vec<_> = of_line
                     .iter()
                     .filter(|entry| entry.sequence >= from)
                     .take(max)
-                    .map(|entry| (entry.sequence, arrived(&entry.update, entry.only.clone(), entry.waits)))
+                    .map(|entry| {
+                        (
+                            entry.sequence,
+                            arrived(&entry.update, entry.only.clone(), entry.waits),
+                        )
+                    })
                     .collect();
                 match found.is_empty() {
                     true => {
@@ -412,7 +542,8 @@ impl World {
             Action::Load(line, session, _, _) => machine.not_loaded(&line, session, now),
             Action::Remove(line, up_to) => {
                 if works {
-                    self.spill.retain(|entry| entry.line != *line || entry.sequence > up_to);
+                    self.spill
+                        .retain(|entry| entry.line != *line || entry.sequence > up_to);
                 }
                 machine.removed(&line, up_to, works, now);
             }
@@ -421,8 +552,10 @@ impl World {
                 machine.stored(batch, now);
             }
             Action::Acknowledge(update, is_moved) if works => {
-                let is_own =
-                    self.owners.get(&update.place.partition).is_some_and(|(owner, _)| *owner == process);
+                let is_own = self
+                    .owners
+                    .get(&update.place.partition)
+                    .is_some_and(|(owner, _)| *owner == process);
                 if let Some(consumer) = self.consumers.get_mut(&update.place.partition)
                     && (is_own || !is_moved)
                 {
@@ -469,9 +602,19 @@ impl World {
         if started.data.waits.overdue_at.is_none() {
             started.data.waits = started.waits;
         }
-        let is_overdue = started.data.waits.overdue_at.is_some_and(|at| at <= self.now);
+        let is_overdue = started
+            .data
+            .waits
+            .overdue_at
+            .is_some_and(|at| at <= self.now);
         let asks_nobody = is_overdue || started.discarded_by.is_some();
-        for (index, gate) in started.target.gates.iter().enumerate().filter(|_| !asks_nobody) {
+        for (index, gate) in started
+            .target
+            .gates
+            .iter()
+            .enumerate()
+            .filter(|_| !asks_nobody)
+        {
             let mood = self.moods.get(&*gate.name).copied().unwrap_or(Mood::Works);
             if matches!(mood, Mood::Down | Mood::Hangs) {
                 let timed_out = mood == Mood::Hangs;
@@ -530,7 +673,12 @@ impl World {
         durable: bool,
     ) {
         let waits = started.data.waits_at(self.now);
-        let end = End::Again { data: started.data, waits, wait, durable };
+        let end = End::Again {
+            data: started.data,
+            waits,
+            wait,
+            durable,
+        };
         self.tell(process, started.piece, end, Heard::Nothing);
     }
 
@@ -547,8 +695,10 @@ impl World {
 }
 
 fn arrived(update: &Arc<Update>, only: Option<String>, waits: Waits) -> Arrived<Arc<Update>, Job> {
-    let targets =
-        update.targets.iter().filter(|target| only.as_ref().is_none_or(|only| *only == target.name));
+    let targets = update
+        .targets
+        .iter()
+        .filter(|target| only.as_ref().is_none_or(|only| *only == target.name));
     Arrived {
         place: update.place,
         lane: 0,
@@ -557,13 +707,28 @@ fn arrived(update: &Arc<Update>, only: Option<String>, waits: Waits) -> Arrived<
         received_ms: 0,
         bytes: 10,
         data: update.clone(),
-        pieces: targets.map(|target| (target.clone(), Job { has_effect: false, waits })).collect(),
+        pieces: targets
+            .map(|target| {
+                (
+                    target.clone(),
+                    Job {
+                        has_effect: false,
+                        waits,
+                    },
+                )
+            })
+            .collect(),
         only,
         waits,
     }
 }
 
-pub(super) fn store(spill: &mut Vec<Entry>, last: &mut u64, batch: &[Copy<Arc<Update>>], now: Instant) {
+pub(super) fn store(
+    spill: &mut Vec<Entry>,
+    last: &mut u64,
+    batch: &[Copy<Arc<Update>>],
+    now: Instant,
+) {
     for copy in batch {
         let mut waits = copy.waits;
         // What goes behind something that waits, waits itself from now on.
