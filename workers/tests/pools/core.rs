@@ -137,6 +137,22 @@ async fn a_conversation_keeps_its_order_through_retries_and_others_do_not_wait()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn messages_longer_than_a_request_asks_for_come_in_their_order() {
+    let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
+    for n in 0..4 {
+        stage.publish("US.1", &format!("s{n}"), "ok").await;
+        let long = vec![b'x'; 2 << 20];
+        stage.publish("US.1", &format!("l{n}"), long).await;
+    }
+    let (stop, running) = stage.run(Recorder(seen.clone()), "one");
+    seen.wait_for(8).await;
+    let expected = ["s0", "l0", "s1", "l1", "s2", "l2", "s3", "l3"];
+    assert_eq!(seen.effects_of("u:US.1"), expected);
+    stop.send_replace(true);
+    timeout(DEADLINE, running).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_stands_in_the_dead_letters_with_its_reason() {
     let (stage, seen) = (Stage::start(Snapshot::default()).await, Seen::default());
     stage.publish("US.1", "d1", "always fail").await;
