@@ -3,6 +3,9 @@
 //! Only ever tightened: a rule that is in the way is discussed, not given an exception.
 #![cfg(test)]
 
+#[path = "tidy/documents.rs"]
+mod documents;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
