@@ -79,3 +79,7 @@ programs:
 
 release:
 	cargo build --release --workspace --bins --locked
+
+.PHONY: hooks
+hooks: ## check format and lints of changed crates before each commit
+	git config core.hooksPath deploy/dev
