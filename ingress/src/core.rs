@@ -17,7 +17,7 @@ use crate::routing::Routing;
 use crate::server::Server;
 use crate::settings::IngressSettings;
 use crate::spool::Spool;
-use crate::spool::log::{Beside, Spooled};
+use crate::spool::log::{SpoolAccess, SpooledLog};
 use crate::webhook::Edge;
 use crate::wire::Wire;
 use std::net::TcpListener as Unregistered;
@@ -139,18 +139,18 @@ async fn serve(
         acknowledged.clone(),
         promise,
     );
-    let beside = spool.map(|spool| {
-        let desk = spool.desk();
-        tokio::spawn(desk.clone().serve());
-        Beside {
-            desk,
+    let access = spool.map(|spool| {
+        let handle = spool.handle();
+        tokio::spawn(handle.clone().serve());
+        SpoolAccess {
+            handle,
             acknowledged: acknowledged.clone(),
             metrics: metrics.clone(),
         }
     });
     let edge = Edge {
         routing,
-        log: Arc::new(Spooled::new(Arc::new(publisher), beside)),
+        log: Arc::new(SpooledLog::new(Arc::new(publisher), access)),
         admission: Admission::new(settings.shedding(threads), Instant::now()),
         bounds: settings.bounds,
         partitions: settings.nats.partitions,

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::routing::Routing;
 use crate::server::Answer;
 use crate::spool::Spool;
-use crate::spool::shelf::Depth;
+use crate::spool::state::Depth;
 use crate::tls::Tls;
 use crate::wire::Wire;
 use ackline_shared::nats::Durability;

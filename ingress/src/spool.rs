@@ -4,46 +4,46 @@
 //! order and under their ids, and dropped after their PubAck. It survives the end of the process at any
 //! moment and power loss, as far as the disk keeps what it says it synced; it does not survive the disk.
 
-pub mod course;
-pub mod desk;
 pub mod directory;
 pub mod disk;
 pub mod drain;
+pub mod handle;
 #[cfg(any(test, feature = "testing"))]
 pub mod invariants;
 pub mod log;
 pub mod lookahead;
-pub mod precedence;
+pub mod mode;
 pub mod reader;
 pub mod record;
 pub mod segment;
 pub mod settings;
-pub mod shelf;
+pub mod state;
+pub mod throttle;
 pub mod writer;
 
 use crate::metrics::Metrics;
 use crate::update_log::UpdateLog;
-use desk::Desk;
 use directory::{Directory, SpoolError};
 use disk::Disk;
 use drain::Drain;
-use precedence::{Intake, Precedence};
+use handle::SpoolHandle;
 use settings::SpoolSettings;
-use shelf::{Depth, Limits, Shelf};
+use state::{Depth, Limits, SpoolState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use throttle::{Intake, Throttle};
 use tokio::sync::{oneshot, watch};
 use writer::Writer;
 
 /// A running spool.
 #[derive(Debug, Clone)]
 pub struct Spool {
-    shelf: Arc<Shelf>,
+    state: Arc<SpoolState>,
     directory: PathBuf,
     always: bool,
     lag_max: Duration,
-    patience: Duration,
+    sync_timeout: Duration,
     intake: Arc<Intake>,
     metrics: Arc<Metrics>,
 }
@@ -53,7 +53,7 @@ impl Spool {
     pub fn open<D: Disk>(
         settings: &SpoolSettings,
         disk: D,
-        patience: Duration,
+        sync_timeout: Duration,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, oneshot::Receiver<()>), SpoolError> {
         let directory = Directory::open(&settings.directory)?;
@@ -71,11 +71,11 @@ impl Spool {
             memory_bytes_max: settings.memory_bytes_max,
             keep: settings.kept(),
         };
-        let shelf = Shelf::new(limits, settings.always, recovered);
+        let state = SpoolState::new(limits, settings.always, recovered);
         let writer = Writer::new(
             disk,
             directory,
-            shelf.clone(),
+            state.clone(),
             settings.segment_bytes,
             metrics.clone(),
         );
@@ -94,11 +94,11 @@ impl Spool {
         let (lag_max, intake) = (settings.lag_max(), Arc::default());
         Ok((
             Self {
-                shelf,
+                state,
                 directory,
                 always,
                 lag_max,
-                patience,
+                sync_timeout,
                 intake,
                 metrics,
             },
@@ -111,32 +111,32 @@ impl Spool {
         self.always
     }
 
-    /// A desk for the thread on whose runtime this is called, which takes deliveries in.
-    pub fn desk(&self) -> Arc<Desk> {
+    /// A handle for the thread on whose runtime this is called, which takes deliveries in.
+    pub fn handle(&self) -> Arc<SpoolHandle> {
         self.intake.join();
-        Desk::open(self.shelf.clone(), self.patience)
+        SpoolHandle::open(self.state.clone(), self.sync_timeout)
     }
 
     /// The drain into a log; there must be one, and somebody must run it.
     pub fn drain<L: UpdateLog>(&self, log: Arc<L>, connections: watch::Receiver<u64>) -> Drain<L> {
-        let precedence = Precedence::new(self.intake.clone(), self.lag_max, Instant::now());
-        let (shelf, directory, metrics) = (
-            self.shelf.clone(),
+        let throttle = Throttle::new(self.intake.clone(), self.lag_max, Instant::now());
+        let (state, directory, metrics) = (
+            self.state.clone(),
             self.directory.clone(),
             self.metrics.clone(),
         );
-        Drain::new(log, shelf, directory, metrics, connections, precedence)
+        Drain::new(log, state, directory, metrics, connections, throttle)
     }
 
     /// How full it is.
     pub fn depth(&self) -> Depth {
-        self.shelf.depth()
+        self.state.depth()
     }
 
     /// Waits until JetStream has everything.
     pub async fn emptied(&self) {
         loop {
-            let emptied = self.shelf.emptied.notified();
+            let emptied = self.state.emptied.notified();
             if self.depth().records == 0 {
                 return;
             }
@@ -146,6 +146,6 @@ impl Spool {
 
     /// Lets the writer end once nothing waits.
     pub fn stop(&self) {
-        self.shelf.stop();
+        self.state.stop();
     }
 }

@@ -7,9 +7,9 @@
 
 use super::disk::OWNER_ONLY;
 use super::lookahead::Lookahead;
-use super::precedence::Precedence;
 use super::reader::Reader;
-use super::shelf::{Fetched, Shelf};
+use super::state::{Fetched, SpoolState};
+use super::throttle::Throttle;
 use crate::metrics::Metrics;
 use crate::update_log::{StoreError, UpdateLog};
 use bytes::Bytes;
@@ -31,22 +31,22 @@ const AHEAD_MAX: usize = 1024;
 const AHEAD_BYTES_MAX: usize = 2 << 20;
 /// Pause before what was not stored is published again.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Pause before it is looked again whether publishing stands back.
-const COURTESY: Duration = Duration::from_millis(5);
+/// Pause before it is asked again whether the drain is throttled.
+const THROTTLE_PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait for something to happen.
-const WATCHFULNESS: Duration = Duration::from_secs(1);
+const IDLE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The drain of a spool.
 #[derive(Debug)]
 pub struct Drain<L> {
     log: Arc<L>,
-    shelf: Arc<Shelf>,
+    state: Arc<SpoolState>,
     directory: PathBuf,
     metrics: Arc<Metrics>,
     connections: watch::Receiver<u64>,
     lookahead: Lookahead,
     reader: Reader,
-    precedence: Precedence,
+    throttle: Throttle,
     cursor: u64,
     /// Everything before is counted as drained.
     counted: u64,
@@ -59,23 +59,23 @@ impl<L: UpdateLog> Drain<L> {
     /// `connections` counts how often NATS was found again.
     pub fn new(
         log: Arc<L>,
-        shelf: Arc<Shelf>,
+        state: Arc<SpoolState>,
         directory: PathBuf,
         metrics: Arc<Metrics>,
         connections: watch::Receiver<u64>,
-        precedence: Precedence,
+        throttle: Throttle,
     ) -> Self {
         let (lookahead, reader) = (Lookahead::default(), Reader::default());
-        let (cursor, counted) = (shelf.oldest(), shelf.drained_to());
+        let (cursor, counted) = (state.oldest(), state.drained_to());
         Self {
             log,
-            shelf,
+            state,
             directory,
             metrics,
             connections,
             lookahead,
             reader,
-            precedence,
+            throttle,
             cursor,
             counted,
             single: 0,
@@ -90,14 +90,14 @@ impl<L: UpdateLog> Drain<L> {
             }
             if let Err(reason) = self.fill() {
                 tracing::error!(%reason, "the spool cannot be read; trying again");
-                self.shelf.blocked(reason);
-                sleep(WATCHFULNESS).await;
+                self.state.blocked(reason);
+                sleep(IDLE_WAIT_MAX).await;
             }
             if !self.lookahead.is_empty() {
                 let oldest_ms = self.lookahead.oldest_ms();
-                self.shelf.oldest_came(oldest_ms);
-                if self.precedence.is_intakes(Instant::now(), since(oldest_ms)) {
-                    sleep(COURTESY).await;
+                self.state.oldest_came(oldest_ms);
+                if self.throttle.holds_back(Instant::now(), since(oldest_ms)) {
+                    sleep(THROTTLE_PAUSE).await;
                 } else {
                     self.publish().await;
                 }
@@ -107,7 +107,7 @@ impl<L: UpdateLog> Drain<L> {
                 // Marks are behind us, and nothing else.
                 self.advance(0, 0);
             }
-            let filled = timeout(WATCHFULNESS, self.shelf.filled.notified());
+            let filled = timeout(IDLE_WAIT_MAX, self.state.filled.notified());
             tokio::select! {
                 _woken_or_late = filled => {}
                 Ok(()) = self.connections.changed() => self.begin_again(),
@@ -118,7 +118,7 @@ impl<L: UpdateLog> Drain<L> {
     /// Goes back to the oldest record that is kept.
     fn begin_again(&mut self) {
         self.connections.mark_unchanged();
-        let oldest = self.shelf.oldest();
+        let oldest = self.state.oldest();
         if oldest < self.cursor {
             self.lookahead.clear();
             self.reader.close();
@@ -128,7 +128,7 @@ impl<L: UpdateLog> Drain<L> {
 
     fn fill(&mut self) -> Result<(), String> {
         while self.lookahead.has_room(AHEAD_MAX, AHEAD_BYTES_MAX) {
-            let records = match self.shelf.fetch(self.cursor, AHEAD_MAX, AHEAD_BYTES_MAX) {
+            let records = match self.state.fetch(self.cursor, AHEAD_MAX, AHEAD_BYTES_MAX) {
                 Fetched::Empty => return Ok(()),
                 Fetched::Records(records) => records,
                 Fetched::File { path, first, until } => {
@@ -162,7 +162,7 @@ impl<L: UpdateLog> Drain<L> {
             Ok(()) => self.stored(),
             Err(StoreError::TooLarge(reason)) if count == 1 => {
                 self.lookahead.not_stored();
-                self.set_aside(&reason).await;
+                self.quarantine(&reason).await;
             }
             Err(StoreError::TooLarge(_)) => {
                 self.lookahead.not_stored();
@@ -170,7 +170,7 @@ impl<L: UpdateLog> Drain<L> {
             }
             Err(error) => {
                 self.lookahead.not_stored();
-                self.shelf.blocked(error.to_string());
+                self.state.blocked(error.to_string());
                 sleep(PAUSE).await;
             }
         }
@@ -185,11 +185,11 @@ impl<L: UpdateLog> Drain<L> {
         let upto = self.lookahead.front().unwrap_or(self.cursor);
         self.counted = self.counted.max(upto);
         self.metrics.spool_drained.inc_by(records);
-        self.shelf.drained(upto, records, bytes, Instant::now());
+        self.state.drained(upto, records, bytes, Instant::now());
     }
 
     /// Keeps an update that JetStream will never take beside the spool, so that it holds up nobody.
-    async fn set_aside(&mut self, reason: &str) {
+    async fn quarantine(&mut self, reason: &str) {
         // One update is picked at a time from the front, so it is the oldest that waits.
         let Some((sequence, record)) = self.lookahead.oldest_waiting() else {
             return;
@@ -203,8 +203,8 @@ impl<L: UpdateLog> Drain<L> {
                 self.stored();
             }
             Err(error) => {
-                self.shelf.blocked(format!("{}: {error}", path.display()));
-                sleep(WATCHFULNESS).await;
+                self.state.blocked(format!("{}: {error}", path.display()));
+                sleep(IDLE_WAIT_MAX).await;
             }
         }
     }

@@ -23,7 +23,7 @@ pub struct SpoolSettings {
     pub memory_bytes_max: usize,
     /// How long what is drained stays, when every update goes through it.
     pub keep: Duration,
-    /// How long publishing may stand back while deliveries come in, when every update goes through it.
+    /// How long publishing may be throttled while deliveries come in, when every update goes through it.
     pub lag_max: Duration,
 }
 
@@ -80,7 +80,7 @@ impl SpoolSettings {
         }
     }
 
-    /// How long publishing may stand back: not at all when the spool is only a way around an outage.
+    /// How long publishing may be throttled: not at all when the spool is only a way around an outage.
     pub fn lag_max(&self) -> Duration {
         if self.always {
             self.lag_max

@@ -8,7 +8,7 @@
 use super::directory::{Directory, Segment};
 use super::disk::{Appending, Disk};
 use super::segment::{self, Label};
-use super::shelf::{Handover, Shelf, Work, Written};
+use super::state::{Handover, SpoolState, Work, Written};
 use crate::metrics::Metrics;
 use std::collections::HashSet;
 use std::io;
@@ -26,7 +26,7 @@ const BUFFER_BYTES_KEPT: usize = 1 << 20;
 pub struct Writer<D: Disk> {
     disk: D,
     directory: Directory,
-    shelf: Arc<Shelf>,
+    state: Arc<SpoolState>,
     segment_bytes: u64,
     metrics: Arc<Metrics>,
     open: Option<Open<D::File>>,
@@ -60,7 +60,7 @@ impl<D: Disk> Writer<D> {
     pub fn new(
         disk: D,
         directory: Directory,
-        shelf: Arc<Shelf>,
+        state: Arc<SpoolState>,
         segment_bytes: u64,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -69,7 +69,7 @@ impl<D: Disk> Writer<D> {
         Self {
             disk,
             directory,
-            shelf,
+            state,
             segment_bytes,
             metrics,
             open,
@@ -83,17 +83,17 @@ impl<D: Disk> Writer<D> {
     /// Writes until told to stop and nothing waits.
     pub fn run(mut self) {
         loop {
-            match self.shelf.next_work() {
+            match self.state.next_work() {
                 Work::Group {
                     handovers,
                     first,
                     drained,
                 } => self.commit(handovers, first, drained),
-                Work::Housekeeping => self.keep_house(),
+                Work::Housekeeping => self.housekeep(),
                 Work::Stop => break,
             }
         }
-        self.keep_house();
+        self.housekeep();
     }
 
     fn commit(&mut self, handovers: Vec<Handover>, first: u64, drained: u64) {
@@ -118,7 +118,7 @@ impl<D: Disk> Writer<D> {
                 tracing::error!(%error, "the spool cannot be written; deliveries that need it get 503");
             }
         }
-        self.shelf
+        self.state
             .settle(handovers, written.map_err(|error| error.to_string()));
     }
 
@@ -184,14 +184,14 @@ impl<D: Disk> Writer<D> {
         })
     }
 
-    /// Lays aside or removes what is drained; while something is left, marks how far.
-    fn keep_house(&mut self) {
-        let dropped = self.shelf.take_droppable(Instant::now());
+    /// Recycles or removes what is drained; while something is left, marks how far.
+    fn housekeep(&mut self) {
+        let dropped = self.state.take_droppable(Instant::now());
         for segment in &dropped {
             if let Some(open) = self.open.take_if(|open| open.first == segment.first) {
                 self.sound.insert(open.first);
             }
-            if let Err(error) = self.let_go(segment) {
+            if let Err(error) = self.recycle_or_remove(segment) {
                 tracing::warn!(path = %segment.path.display(), %error, "cannot remove a drained file of the spool; its updates will be published again after a restart");
             }
         }
@@ -200,7 +200,7 @@ impl<D: Disk> Writer<D> {
         {
             tracing::warn!(%error, "cannot sync the spool's directory");
         }
-        let Some((sequence, drained)) = self.shelf.to_mark() else {
+        let Some((sequence, drained)) = self.state.to_mark() else {
             return;
         };
         self.buffer.clear();
@@ -214,15 +214,15 @@ impl<D: Disk> Writer<D> {
             &[],
         );
         match self.write(sequence, drained) {
-            Ok(written) => self.shelf.marked(written),
+            Ok(written) => self.state.marked(written),
             Err(error) => {
                 tracing::warn!(%error, "cannot mark how far the spool is drained; after a restart some updates are published again");
             }
         }
     }
 
-    /// Lays a drained file aside to be written over, or removes it.
-    fn let_go(&mut self, segment: &Segment) -> io::Result<()> {
+    /// Keeps a drained file to be written over, or removes it.
+    fn recycle_or_remove(&mut self, segment: &Segment) -> io::Result<()> {
         let spare = Spare {
             path: self.directory.spare(segment.first),
             bytes: segment.bytes,
@@ -231,8 +231,10 @@ impl<D: Disk> Writer<D> {
         let files = u64::try_from(self.spares.len())
             .unwrap_or(u64::MAX)
             .saturating_add(1);
-        let laid_aside = files.saturating_mul(self.segment_bytes);
-        if self.sound.remove(&segment.first) && self.shelf.spares(laid_aside, self.segment_bytes) {
+        let recycled_bytes = files.saturating_mul(self.segment_bytes);
+        if self.sound.remove(&segment.first)
+            && self.state.spares(recycled_bytes, self.segment_bytes)
+        {
             std::fs::rename(&segment.path, &spare.path)?;
             self.spares.push(spare);
             return Ok(());

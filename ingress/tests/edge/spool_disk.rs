@@ -7,7 +7,7 @@ use ackline_ingress::spool::Spool;
 use ackline_ingress::spool::directory::{Directory, SpoolError};
 use ackline_ingress::spool::disk::{Appending, Disk, FileSystem};
 use ackline_ingress::spool::invariants::check;
-use ackline_ingress::spool::log::{Beside, Spooled};
+use ackline_ingress::spool::log::{SpoolAccess, SpooledLog};
 use ackline_ingress::spool::segment::{FRAME_BYTES, HEADER_BYTES};
 use ackline_ingress::spool::settings::SpoolSettings;
 use ackline_ingress::update_log::{StoreError, Update, UpdateLog};
@@ -82,7 +82,7 @@ impl Appending for AilingFile {
 /// An edge's log over a spool, without the edge.
 struct Stand {
     spool: Spool,
-    log: Spooled<MemoryLog>,
+    log: SpooledLog<MemoryLog>,
     behind: Arc<MemoryLog>,
     ended: oneshot::Receiver<()>,
 }
@@ -103,15 +103,15 @@ impl Stand {
     fn open(settings: &SpoolSettings, disk: impl Disk) -> Result<Self, SpoolError> {
         let metrics = Metrics::new();
         let (spool, ended) = Spool::open(settings, disk, SOON, metrics.clone())?;
-        let desk = spool.desk();
-        tokio::spawn(desk.clone().serve());
+        let handle = spool.handle();
+        tokio::spawn(handle.clone().serve());
         let behind = Arc::new(MemoryLog::new());
-        let beside = Beside {
-            desk,
+        let beside = SpoolAccess {
+            handle,
             acknowledged: Arc::new(Acknowledged::new(1024)),
             metrics,
         };
-        let log = Spooled::new(behind.clone(), Some(beside));
+        let log = SpooledLog::new(behind.clone(), Some(beside));
         Ok(Self {
             spool,
             log,

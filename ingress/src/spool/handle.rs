@@ -1,11 +1,11 @@
 //! One edge thread's side of the spool: hands updates over, and learns once a group what is synced.
 //!
-//! The writer rings a thread's bell once for a whole group; a task on that thread then wakes its own
+//! The writer notifies a thread once for a whole group; a task on that thread then wakes its own
 //! waiters, which costs no system call each.
 
-use super::course::Way;
+use super::mode::WritePath;
 use super::record;
-use super::shelf::Shelf;
+use super::state::SpoolState;
 use crate::update_log::{StoreError, Update};
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -14,39 +14,39 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-/// What the writer tells a desk.
+/// What the writer tells a handle.
 #[derive(Debug, Default)]
-pub struct Bell {
-    desk: OnceLock<usize>,
+pub struct Notifier {
+    handle: OnceLock<usize>,
     settled: Mutex<Vec<(u64, bool)>>,
-    rung: Notify,
+    changed: Notify,
 }
 
 /// Hands updates over and waits for them.
 #[derive(Debug)]
-pub struct Desk {
-    shelf: Arc<Shelf>,
+pub struct SpoolHandle {
+    state: Arc<SpoolState>,
     number: usize,
-    bell: Arc<Bell>,
+    notifier: Arc<Notifier>,
     waiting: Mutex<VecDeque<(u64, oneshot::Sender<bool>)>>,
     /// Where the next record is written.
     chunk: Mutex<BytesMut>,
     /// Longest wait for the disk.
-    patience: Duration,
+    sync_timeout: Duration,
 }
 
 /// A delivery that goes straight to JetStream; dropping it ends that.
 #[derive(Debug)]
-pub struct Direct<'s>(&'s Shelf);
+pub struct Direct<'s>(&'s SpoolState);
 
-impl Bell {
-    /// The number of its desk.
-    pub fn desk(&self) -> usize {
-        self.desk.get().copied().unwrap_or(usize::MAX)
+impl Notifier {
+    /// The number of its handle in the state.
+    pub fn handle(&self) -> usize {
+        self.handle.get().copied().unwrap_or(usize::MAX)
     }
 
     /// Tells that everything up to a ticket is synced, or is not.
-    pub fn ring(&self, ticket: u64, stored: bool) {
+    pub fn notify(&self, ticket: u64, stored: bool) {
         {
             let mut settled = lock(&self.settled);
             match settled.last_mut() {
@@ -54,31 +54,31 @@ impl Bell {
                 _ => settled.push((ticket, stored)),
             }
         }
-        self.rung.notify_one();
+        self.changed.notify_one();
     }
 }
 
-impl Desk {
-    /// Opens a desk; somebody must [`serve`](Self::serve) it.
-    pub fn open(shelf: Arc<Shelf>, patience: Duration) -> Arc<Self> {
-        let bell = Arc::new(Bell::default());
-        let number = shelf.register(bell.clone());
-        let _set_once = bell.desk.set(number);
+impl SpoolHandle {
+    /// Opens a handle; somebody must [`serve`](Self::serve) it.
+    pub fn open(state: Arc<SpoolState>, sync_timeout: Duration) -> Arc<Self> {
+        let notifier = Arc::new(Notifier::default());
+        let number = state.register(notifier.clone());
+        let _set_once = notifier.handle.set(number);
         Arc::new(Self {
-            shelf,
+            state,
             number,
-            bell,
+            notifier,
             waiting: Mutex::default(),
             chunk: Mutex::default(),
-            patience,
+            sync_timeout,
         })
     }
 
-    /// Wakes who waits, whenever the bell rings; never ends.
+    /// Wakes who waits, whenever the writer notifies; never ends.
     pub async fn serve(self: Arc<Self>) {
         loop {
-            self.bell.rung.notified().await;
-            let settled = std::mem::take(&mut *lock(&self.bell.settled));
+            self.notifier.changed.notified().await;
+            let settled = std::mem::take(&mut *lock(&self.notifier.settled));
             let mut waiting = lock(&self.waiting);
             for (ticket, stored) in settled {
                 while waiting
@@ -94,11 +94,11 @@ impl Desk {
         }
     }
 
-    /// Chooses the way of a delivery: directly while the value lives, or through the spool.
+    /// Chooses the path of a delivery: directly while the value lives, or through the spool.
     pub fn enter(&self) -> Option<Direct<'_>> {
-        match self.shelf.enter() {
-            Way::Direct => Some(Direct(&self.shelf)),
-            Way::Spool => None,
+        match self.state.enter() {
+            WritePath::Direct => Some(Direct(&self.state)),
+            WritePath::Spool => None,
         }
     }
 
@@ -119,11 +119,11 @@ impl Desk {
         {
             // Held meanwhile, so that tickets stand in line in their order.
             let mut waiting = lock(&self.waiting);
-            let ticket = self.shelf.hand_over(self.number, records)?;
+            let ticket = self.state.hand_over(self.number, records)?;
             waiting.push_back((ticket, waiter));
         }
         drop(passing);
-        match timeout(self.patience, settled).await {
+        match timeout(self.sync_timeout, settled).await {
             Ok(Ok(true)) => Ok(()),
             Ok(_) => Err(StoreError::SpoolFailed),
             Err(_) => Err(StoreError::Late),

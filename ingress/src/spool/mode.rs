@@ -6,8 +6,8 @@
 
 /// Where an update goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// To JetStream; [`Course::leave`] must follow.
+pub enum WritePath {
+    /// To JetStream; [`ModeSwitch::leave`] must follow.
     Direct,
     /// Into the spool.
     Spool,
@@ -15,7 +15,7 @@ pub enum Way {
 
 /// What the spool is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum Mode {
     /// Nothing is spooled.
     Direct,
     /// NATS does not take what is spooled.
@@ -24,8 +24,8 @@ pub enum State {
     Draining,
 }
 
-impl State {
-    /// The state's name.
+impl Mode {
+    /// The name in status and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -35,36 +35,36 @@ impl State {
     }
 }
 
-/// The state, and what leads to the next one.
+/// The mode, and what leads to the next one.
 #[derive(Debug)]
-pub struct Course {
+pub struct ModeSwitch {
     always: bool,
-    state: State,
+    mode: Mode,
     direct: usize,
 }
 
-impl Course {
+impl ModeSwitch {
     /// Begins; `always` spools every update, and `left` is whether an earlier run left some.
     pub fn new(always: bool, left: bool) -> Self {
         Self {
             always,
-            state: if left { State::Spooling } else { State::Direct },
+            mode: if left { Mode::Spooling } else { Mode::Direct },
             direct: 0,
         }
     }
 
     /// What the spool is doing.
-    pub fn state(&self) -> State {
-        self.state
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
-    /// Chooses the way of a delivery that has come.
-    pub fn enter(&mut self) -> Way {
-        if self.always || self.state != State::Direct {
-            return Way::Spool;
+    /// Chooses the path of a delivery that has come.
+    pub fn enter(&mut self) -> WritePath {
+        if self.always || self.mode != Mode::Direct {
+            return WritePath::Spool;
         }
         self.direct += 1;
-        Way::Direct
+        WritePath::Direct
     }
 
     /// A direct delivery is over, one way or the other.
@@ -74,11 +74,11 @@ impl Course {
 
     /// Something is put into the spool; nothing says that NATS does not take it when all goes this way.
     pub fn spooled(&mut self) {
-        if self.state == State::Direct {
-            self.state = if self.always {
-                State::Draining
+        if self.mode == Mode::Direct {
+            self.mode = if self.always {
+                Mode::Draining
             } else {
-                State::Spooling
+                Mode::Spooling
             };
         }
     }
@@ -90,21 +90,21 @@ impl Course {
 
     /// NATS took something of the spool.
     pub fn drained(&mut self) {
-        if self.state == State::Spooling {
-            self.state = State::Draining;
+        if self.mode == Mode::Spooling {
+            self.mode = Mode::Draining;
         }
     }
 
     /// NATS did not take it.
     pub fn failed(&mut self) {
-        if self.state == State::Draining {
-            self.state = State::Spooling;
+        if self.mode == Mode::Draining {
+            self.mode = Mode::Spooling;
         }
     }
 
     /// Nothing is spooled, and nothing is on its way into the spool.
     pub fn emptied(&mut self) {
-        self.state = State::Direct;
+        self.mode = Mode::Direct;
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
         fn what_was_acknowledged_before_a_delivery_came_is_stored_before_it(
             always in any::<bool>(), steps in prop::collection::vec((0..4_u8, any::<prop::sample::Index>()), 0..200),
         ) {
-            let mut course = Course::new(always, false);
+            let mut mode = ModeSwitch::new(always, false);
             let (mut places, mut before) = (Vec::new(), Vec::new());
             let (mut acknowledged, mut stream) = (Vec::new(), Vec::new());
             let mut spool: VecDeque<usize> = VecDeque::new();
@@ -139,10 +139,10 @@ mod tests {
                     0 => {
                         let number = places.len();
                         before.push(acknowledged.clone());
-                        match course.enter() {
-                            Way::Direct => places.push(Place::OnItsWay),
-                            Way::Spool => {
-                                course.spooled();
+                        match mode.enter() {
+                            WritePath::Direct => places.push(Place::OnItsWay),
+                            WritePath::Spool => {
+                                mode.spooled();
                                 places.push(Place::Spooled);
                                 spool.push_back(number);
                                 acknowledged.push(number);
@@ -155,31 +155,31 @@ mod tests {
                             places[number] = Place::Stored;
                             stream.push(number);
                         } else {
-                            course.spooled();
+                            mode.spooled();
                             places[number] = Place::Spooled;
                             spool.push_back(number);
                         }
                         acknowledged.push(number);
-                        course.leave();
+                        mode.leave();
                     }
-                    3 if course.may_drain() && !spool.is_empty() => {
+                    3 if mode.may_drain() && !spool.is_empty() => {
                         if pick.index(3) == 0 {
-                            course.failed();
-                            prop_assert_eq!(course.state(), State::Spooling);
+                            mode.failed();
+                            prop_assert_eq!(mode.mode(), Mode::Spooling);
                             continue;
                         }
                         let number = spool.pop_front().unwrap();
                         places[number] = Place::Stored;
                         stream.push(number);
-                        course.drained();
-                        prop_assert_eq!(course.state(), State::Draining);
+                        mode.drained();
+                        prop_assert_eq!(mode.mode(), Mode::Draining);
                         if spool.is_empty() {
-                            course.emptied();
+                            mode.emptied();
                         }
                     }
                     _ => {}
                 }
-                prop_assert!(always || spool.is_empty() == (course.state() == State::Direct));
+                prop_assert!(always || spool.is_empty() == (mode.mode() == Mode::Direct));
             }
             for (place, number) in stream.iter().enumerate() {
                 let stored: Vec<_> = stream[..place].to_vec();

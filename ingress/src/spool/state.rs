@@ -3,9 +3,9 @@
 //! One lock, held for moments and never while waiting. Everything in it is bounded: by `bytes_max` on disk,
 //! by `memory_bytes_max` for the newest synced updates, which the drain takes from here while it keeps up.
 
-use super::course::{Course, State, Way};
-use super::desk::Bell;
 use super::directory::{Recovered, Segment};
+use super::handle::Notifier;
+use super::mode::{Mode, ModeSwitch, WritePath};
 use crate::update_log::StoreError;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -38,7 +38,7 @@ pub struct Handover {
     /// In the order they were handed over.
     pub ticket: u64,
     /// Who waits.
-    pub desk: usize,
+    pub handle: usize,
     /// The updates.
     pub records: Vec<Bytes>,
     bytes: u64,
@@ -97,7 +97,7 @@ pub enum Fetched {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Depth {
     /// What it does.
-    pub state: State,
+    pub state: Mode,
     /// Updates that JetStream does not have.
     pub records: u64,
     /// Their bytes.
@@ -114,9 +114,9 @@ pub struct Depth {
 
 /// The shared state.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct SpoolState {
     limits: Limits,
-    inside: Mutex<Inside>,
+    inner: Mutex<Inner>,
     work: Condvar,
     /// Told when there is something new to drain.
     pub filled: Notify,
@@ -125,9 +125,9 @@ pub struct Shelf {
 }
 
 #[derive(Debug)]
-struct Inside {
-    course: Course,
-    bells: Vec<Arc<Bell>>,
+struct Inner {
+    mode: ModeSwitch,
+    notifiers: Vec<Arc<Notifier>>,
     waiting: VecDeque<Handover>,
     tickets: u64,
     pending_records: u64,
@@ -138,7 +138,7 @@ struct Inside {
     reading: u64,
     marked: u64,
     marked_at: Instant,
-    kept_house_at: Instant,
+    housekept_at: Instant,
     segments: VecDeque<Kept>,
     run: VecDeque<(u64, Bytes)>,
     run_bytes: usize,
@@ -156,16 +156,16 @@ struct Kept {
     drained: Option<Instant>,
 }
 
-impl Shelf {
+impl SpoolState {
     /// Begins with what an earlier run left.
     pub fn new(limits: Limits, always: bool, recovered: Recovered) -> Arc<Self> {
         let kept = |segment| Kept {
             segment,
             drained: None,
         };
-        let inside = Inside {
-            course: Course::new(always, recovered.records > 0),
-            bells: Vec::new(),
+        let inner = Inner {
+            mode: ModeSwitch::new(always, recovered.records > 0),
+            notifiers: Vec::new(),
             waiting: VecDeque::new(),
             tickets: 0,
             pending_records: 0,
@@ -175,7 +175,7 @@ impl Shelf {
             reading: recovered.drained,
             marked: recovered.drained,
             marked_at: Instant::now(),
-            kept_house_at: Instant::now(),
+            housekept_at: Instant::now(),
             segments: recovered.segments.into_iter().map(kept).collect(),
             run: VecDeque::new(),
             run_bytes: 0,
@@ -189,60 +189,60 @@ impl Shelf {
         let (filled, emptied) = (Notify::new(), Notify::new());
         Arc::new(Self {
             limits,
-            inside: Mutex::new(inside),
+            inner: Mutex::new(inner),
             work: Condvar::new(),
             filled,
             emptied,
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes somebody in who hands updates over; gives the number to do it under.
-    pub fn register(&self, bell: Arc<Bell>) -> usize {
-        let mut inside = self.lock();
-        inside.bells.push(bell);
-        inside.bells.len() - 1
+    pub fn register(&self, notifier: Arc<Notifier>) -> usize {
+        let mut inner = self.lock();
+        inner.notifiers.push(notifier);
+        inner.notifiers.len() - 1
     }
 
-    /// Chooses the way of a delivery that has come; [`Self::leave`] must follow a direct one.
-    pub fn enter(&self) -> Way {
-        self.lock().course.enter()
+    /// Chooses the path of a delivery that has come; [`Self::leave`] must follow a direct one.
+    pub fn enter(&self) -> WritePath {
+        self.lock().mode.enter()
     }
 
     /// A direct delivery is over; what of it was to be spooled is handed over before.
     pub fn leave(&self) {
-        let mut inside = self.lock();
-        inside.course.leave();
-        if inside.course.may_drain() && inside.records > 0 {
+        let mut inner = self.lock();
+        inner.mode.leave();
+        if inner.mode.may_drain() && inner.records > 0 {
             self.filled.notify_one();
         }
     }
 
-    /// Hands a delivery's records to the writer; its ticket comes back through the bell.
-    pub fn hand_over(&self, desk: usize, records: Vec<Bytes>) -> Result<u64, StoreError> {
+    /// Hands a delivery's records to the writer; the notifier tells its ticket when it is synced.
+    pub fn hand_over(&self, handle: usize, records: Vec<Bytes>) -> Result<u64, StoreError> {
         let bytes: u64 = records.iter().map(|record| record.len() as u64).sum();
-        let mut inside = self.lock();
-        if inside.stop {
+        let mut inner = self.lock();
+        if inner.stop {
             return Err(StoreError::SpoolFailed);
         }
-        if inside.held_bytes().saturating_add(bytes) > self.limits.bytes_max {
+        if inner.held_bytes().saturating_add(bytes) > self.limits.bytes_max {
             return Err(StoreError::SpoolFull);
         }
-        inside.course.spooled();
-        inside.tickets += 1;
-        inside.pending_records += records.len() as u64;
-        inside.pending_bytes += bytes;
-        let ticket = inside.tickets;
-        inside.waiting.push_back(Handover {
+        inner.mode.spooled();
+        inner.tickets += 1;
+        inner.pending_records += records.len() as u64;
+        inner.pending_bytes += bytes;
+        let ticket = inner.tickets;
+        inner.waiting.push_back(Handover {
             ticket,
-            desk,
+            handle,
             records,
             bytes,
         });
-        if inside.waiting.len() == 1 {
+        if inner.waiting.len() == 1 {
             self.work.notify_one();
         }
         Ok(ticket)
@@ -250,25 +250,25 @@ impl Shelf {
 
     /// Blocks until the writer has something to do: everything that waits, up to a bound.
     pub fn next_work(&self) -> Work {
-        let mut inside = self.lock();
+        let mut inner = self.lock();
         loop {
-            if !inside.segments.is_empty() && inside.kept_house_at.elapsed() >= HOUSEKEEPING {
-                inside.kept_house_at = Instant::now();
+            if !inner.segments.is_empty() && inner.housekept_at.elapsed() >= HOUSEKEEPING {
+                inner.housekept_at = Instant::now();
                 return Work::Housekeeping;
             }
-            if !inside.waiting.is_empty() {
-                return inside.group();
+            if !inner.waiting.is_empty() {
+                return inner.group();
             }
-            if inside.stop {
+            if inner.stop {
                 return Work::Stop;
             }
-            inside = if inside.segments.is_empty() {
+            inner = if inner.segments.is_empty() {
                 self.work
-                    .wait(inside)
+                    .wait(inner)
                     .unwrap_or_else(PoisonError::into_inner)
             } else {
                 self.work
-                    .wait_timeout(inside, HOUSEKEEPING)
+                    .wait_timeout(inner, HOUSEKEEPING)
                     .unwrap_or_else(PoisonError::into_inner)
                     .0
             };
@@ -278,79 +278,79 @@ impl Shelf {
     /// Takes note of a group that is synced, or is not, and tells who waits.
     pub fn settle(&self, handovers: Vec<Handover>, written: Result<Written, String>) {
         let stored = written.is_ok();
-        let mut tell: Vec<(Arc<Bell>, u64)> = Vec::new();
+        let mut tell: Vec<(Arc<Notifier>, u64)> = Vec::new();
         {
-            let mut inside = self.lock();
+            let mut inner = self.lock();
             for handover in &handovers {
-                inside.pending_records -= handover.records.len() as u64;
-                inside.pending_bytes -= handover.bytes;
+                inner.pending_records -= handover.records.len() as u64;
+                inner.pending_bytes -= handover.bytes;
                 match tell
                     .iter_mut()
-                    .find(|(bell, _)| bell.desk() == handover.desk)
+                    .find(|(notifier, _)| notifier.handle() == handover.handle)
                 {
                     Some((_, ticket)) => *ticket = handover.ticket,
                     None => {
-                        let bell = inside.bells.get(handover.desk).cloned();
-                        tell.extend(bell.map(|bell| (bell, handover.ticket)));
+                        let notifier = inner.notifiers.get(handover.handle).cloned();
+                        tell.extend(notifier.map(|notifier| (notifier, handover.ticket)));
                     }
                 }
             }
             match written {
                 Ok(written) => {
-                    inside.fault = None;
+                    inner.fault = None;
                     for record in handovers.into_iter().flat_map(|handover| handover.records) {
-                        inside.records += 1;
-                        inside.bytes += record.len() as u64;
-                        inside.keep_in_memory(record, self.limits.memory_bytes_max);
+                        inner.records += 1;
+                        inner.bytes += record.len() as u64;
+                        inner.keep_in_memory(record, self.limits.memory_bytes_max);
                     }
-                    inside.grow(written);
+                    inner.grow(written);
                 }
-                Err(fault) => inside.fault = Some(fault),
+                Err(fault) => inner.fault = Some(fault),
             }
-            inside.rest();
+            inner.note_if_empty();
         }
-        for (bell, ticket) in tell {
-            bell.ring(ticket, stored);
+        for (notifier, ticket) in tell {
+            notifier.notify(ticket, stored);
         }
         self.filled.notify_one();
     }
 
     /// Takes note of a mark that is synced.
     pub fn marked(&self, written: Written) {
-        let mut inside = self.lock();
-        inside.keep_in_memory(Bytes::new(), self.limits.memory_bytes_max);
-        inside.grow(written);
-        if inside.records == 0 {
+        let mut inner = self.lock();
+        inner.keep_in_memory(Bytes::new(), self.limits.memory_bytes_max);
+        inner.grow(written);
+        if inner.records == 0 {
             // Nothing but the mark is left, and nobody drains marks.
-            inside.drained = inside.next;
-            inside.note_drained(Instant::now());
+            inner.drained = inner.next;
+            inner.note_drained(Instant::now());
         }
     }
 
     /// The sequence of the next frame and how far the spool is drained, when that is to be marked.
     pub fn to_mark(&self) -> Option<(u64, u64)> {
-        let inside = self.lock();
+        let inner = self.lock();
         let due = self.limits.keep.is_zero()
-            && inside.records > 0
-            && inside.drained > inside.marked
-            && inside.marked_at.elapsed() >= HOUSEKEEPING;
-        due.then_some((inside.next, inside.drained))
+            && inner.records > 0
+            && inner.drained > inner.marked
+            && inner.marked_at.elapsed() >= HOUSEKEEPING;
+        due.then_some((inner.next, inner.drained))
     }
 
     /// Takes out the files that nobody needs any more, and that are not being read again; the last one, still written to, only when all is quiet.
     pub fn take_droppable(&self, now: Instant) -> Vec<Segment> {
-        let mut inside = self.lock();
-        let quiet = inside.pending_records == 0;
+        let mut inner = self.lock();
+        let quiet = inner.pending_records == 0;
         let mut dropped = Vec::new();
-        while let Some(front) = inside.segments.front() {
+        while let Some(front) = inner.segments.front() {
             let due = front
                 .drained
                 .is_some_and(|at| now.saturating_duration_since(at) >= self.limits.keep);
-            let is_read = front.segment.next <= inside.reading;
-            if !due || !is_read || (inside.segments.len() == 1 && !quiet) {
+            let is_read = front.segment.next <= inner.reading;
+            if !due || !is_read || (inner.segments.len() == 1 && !quiet) {
                 break;
             }
-            dropped.extend(inside.segments.pop_front().map(|kept| kept.segment));
+            dropped.extend(inner.segments.pop_front().map(|kept| kept.segment));
         }
         dropped
     }
@@ -369,24 +369,24 @@ impl Shelf {
 
     /// Gives what comes at the cursor, up to a number of records and about so many bytes.
     pub fn fetch(&self, cursor: u64, records_max: usize, bytes_max: usize) -> Fetched {
-        let mut inside = self.lock();
-        inside.reading = cursor;
-        if cursor >= inside.next || !inside.course.may_drain() {
+        let mut inner = self.lock();
+        inner.reading = cursor;
+        if cursor >= inner.next || !inner.mode.may_drain() {
             return Fetched::Empty;
         }
-        while inside
+        while inner
             .run
             .front()
             .is_some_and(|(sequence, _)| *sequence < cursor)
         {
-            inside.pop_from_memory();
+            inner.pop_from_memory();
         }
-        let in_memory = inside
+        let in_memory = inner
             .run
             .front()
-            .map_or(inside.next, |(sequence, _)| *sequence);
+            .map_or(inner.next, |(sequence, _)| *sequence);
         if in_memory > cursor {
-            let at = inside
+            let at = inner
                 .segments
                 .iter()
                 .find(|kept| kept.segment.next > cursor);
@@ -398,7 +398,7 @@ impl Shelf {
         }
         let (mut records, mut bytes) = (Vec::new(), 0);
         while records.len() < records_max && bytes < bytes_max {
-            let Some((sequence, record)) = inside.pop_from_memory() else {
+            let Some((sequence, record)) = inner.pop_from_memory() else {
                 break;
             };
             bytes += record.len();
@@ -410,13 +410,13 @@ impl Shelf {
     /// The first sequence to be drained: with `keep`, everything that is still there is published again.
     /// It stays until it is read.
     pub fn oldest(&self) -> u64 {
-        let mut inside = self.lock();
-        let kept = inside
+        let mut inner = self.lock();
+        let kept = inner
             .segments
             .front()
             .filter(|_| !self.limits.keep.is_zero());
-        inside.reading = kept.map_or(inside.drained, |kept| kept.segment.first);
-        inside.reading
+        inner.reading = kept.map_or(inner.drained, |kept| kept.segment.first);
+        inner.reading
     }
 
     /// Everything before this is known to be stored in JetStream.
@@ -426,24 +426,24 @@ impl Shelf {
 
     /// Takes note that JetStream has everything before `upto`: so many records and bytes more than before.
     pub fn drained(&self, upto: u64, records: u64, bytes: u64, now: Instant) {
-        let mut inside = self.lock();
-        inside.drained = inside.drained.max(upto);
-        inside.records = inside.records.saturating_sub(records);
-        inside.bytes = inside.bytes.saturating_sub(bytes);
-        inside.blocked = None;
-        inside.course.drained();
-        inside.note_drained(now);
-        inside.rest();
-        if inside.records == 0 {
+        let mut inner = self.lock();
+        inner.drained = inner.drained.max(upto);
+        inner.records = inner.records.saturating_sub(records);
+        inner.bytes = inner.bytes.saturating_sub(bytes);
+        inner.blocked = None;
+        inner.mode.drained();
+        inner.note_drained(now);
+        inner.note_if_empty();
+        if inner.records == 0 {
             self.emptied.notify_waiters();
         }
     }
 
     /// Takes note that JetStream has none of it, and why.
     pub fn blocked(&self, reason: String) {
-        let mut inside = self.lock();
-        inside.course.failed();
-        inside.blocked = Some(reason);
+        let mut inner = self.lock();
+        inner.mode.failed();
+        inner.blocked = Some(reason);
     }
 
     /// Takes note of when the oldest update that JetStream does not have came.
@@ -453,15 +453,15 @@ impl Shelf {
 
     /// How full it is.
     pub fn depth(&self) -> Depth {
-        let inside = self.lock();
+        let inner = self.lock();
         Depth {
-            state: inside.course.state(),
-            records: inside.records + inside.pending_records,
-            bytes: inside.bytes + inside.pending_bytes,
-            held_bytes: inside.held_bytes(),
-            oldest_ms: inside.oldest_ms.filter(|_| inside.records > 0),
-            fault: inside.fault.clone(),
-            blocked: inside.blocked.clone(),
+            state: inner.mode.mode(),
+            records: inner.records + inner.pending_records,
+            bytes: inner.bytes + inner.pending_bytes,
+            held_bytes: inner.held_bytes(),
+            oldest_ms: inner.oldest_ms.filter(|_| inner.records > 0),
+            fault: inner.fault.clone(),
+            blocked: inner.blocked.clone(),
         }
     }
 
@@ -472,7 +472,7 @@ impl Shelf {
     }
 }
 
-impl Inside {
+impl Inner {
     fn held_bytes(&self) -> u64 {
         self.segments
             .iter()
@@ -560,9 +560,9 @@ impl Inside {
         }
     }
 
-    fn rest(&mut self) {
+    fn note_if_empty(&mut self) {
         if self.records == 0 && self.pending_records == 0 {
-            self.course.emptied();
+            self.mode.emptied();
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What goes first while time is short: taking deliveries in, or publishing what is already synced.
+//! Throttles the drain: taking deliveries in goes before publishing what is already synced.
 //!
-//! Where every update is synced here before it is acknowledged, publishing can wait. It stands back while a
+//! Where every update is synced here before it is acknowledged, publishing can wait. It waits while a
 //! thread that takes deliveries in is busy, and never for longer than the oldest update may wait; then both
 //! share what there is.
 
@@ -18,9 +18,9 @@ const BUSY_PART: u32 = 3;
 #[derive(Debug, Default)]
 pub struct Intake(Mutex<Vec<RuntimeMetrics>>);
 
-/// Decides for the drain.
+/// Holds back the drain while deliveries come in.
 #[derive(Debug)]
-pub struct Precedence {
+pub struct Throttle {
     intake: Arc<Intake>,
     lag_max: Duration,
     gauge: Gauge,
@@ -54,7 +54,7 @@ impl Intake {
     }
 }
 
-impl Precedence {
+impl Throttle {
     /// Lets the oldest update wait for so long while threads are busy.
     pub fn new(intake: Arc<Intake>, lag_max: Duration, now: Instant) -> Self {
         Self {
@@ -64,8 +64,8 @@ impl Precedence {
         }
     }
 
-    /// Whether publishing stands back, when the oldest update has waited for so long.
-    pub fn is_intakes(&mut self, now: Instant, lag: Duration) -> bool {
+    /// Whether publishing waits, when the oldest update has waited for so long.
+    pub fn holds_back(&mut self, now: Instant, lag: Duration) -> bool {
         if lag >= self.lag_max {
             return false;
         }
@@ -133,11 +133,11 @@ mod tests {
         let intake = Arc::new(Intake::default());
         intake.join();
         let start = Instant::now();
-        let mut precedence = Precedence::new(intake, 100 * MS, start);
-        precedence.gauge.is_busy = true;
-        assert!(precedence.is_intakes(start, 99 * MS));
-        assert!(!precedence.is_intakes(start, 100 * MS));
-        precedence.lag_max = Duration::ZERO;
-        assert!(!precedence.is_intakes(start, Duration::ZERO));
+        let mut throttle = Throttle::new(intake, 100 * MS, start);
+        throttle.gauge.is_busy = true;
+        assert!(throttle.holds_back(start, 99 * MS));
+        assert!(!throttle.holds_back(start, 100 * MS));
+        throttle.lag_max = Duration::ZERO;
+        assert!(!throttle.holds_back(start, Duration::ZERO));
     }
 }
