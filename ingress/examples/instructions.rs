@@ -53,18 +53,18 @@ fn main() -> anyhow::Result<()> {
 
 fn core(webhooks: u64) -> anyhow::Result<()> {
     let table = fixture::table();
-    let door = table.door("main").context("the fixture has no app")?;
-    let lock = door.lock().context("the fixture's app is locked")?;
+    let app = table.app("main").context("the fixture has no app")?;
+    let secrets = app.secrets().context("the fixture's app is locked")?;
     let body = body();
     let signature = SigningKey::from_bytes(fixture::SECRET.as_bytes()).sign(&body);
     let mut text = Vec::new();
     for webhook in 0..webhooks {
         let body = black_box(&body);
-        signature::verify(&lock.keys, Some(signature.as_bytes()), body)?;
+        signature::verify(&secrets.keys, Some(signature.as_bytes()), body)?;
         let arrival = Arrival::now(signature.as_bytes(), webhook.into(), webhook);
         let stamp = Stamp {
             table: &table,
-            door,
+            app,
             partitions: 32,
             arrival: &arrival,
         };

@@ -21,18 +21,18 @@ pub fn check(bytes: &[u8]) -> Result<usize, String> {
     let body = Bytes::copy_from_slice(bytes);
     let key = SigningKey::from_bytes(fixture::SECRET.as_bytes());
     let signature = key.sign(&body);
-    let door = TABLE.door("main").ok_or("the fixture has no app")?;
-    let lock = door.lock().ok_or("the fixture's app is locked")?;
-    signature::verify(&lock.keys, Some(signature.as_bytes()), &body)
+    let app = TABLE.app("main").ok_or("the fixture has no app")?;
+    let secrets = app.secrets().ok_or("the fixture's app is locked")?;
+    signature::verify(&secrets.keys, Some(signature.as_bytes()), &body)
         .map_err(|error| error.to_string())?;
     // The body as a header: whatever it is, it is not the signature.
-    if signature::verify(&lock.keys, Some(&body), &body).is_ok() {
+    if signature::verify(&secrets.keys, Some(&body), &body).is_ok() {
         return Err("a body verified itself".to_owned());
     }
     let arrival = Arrival::now(signature.as_bytes(), 1, 1);
     let stamp = Stamp {
         table: &TABLE,
-        door,
+        app,
         partitions: 32,
         arrival: &arrival,
     };
@@ -47,11 +47,11 @@ pub fn compare(bytes: &[u8]) -> Result<usize, String> {
     let body = Bytes::copy_from_slice(bytes);
     let mut count = 0;
     for app in ["main", "globex-own"] {
-        let door = TABLE.door(app).ok_or("the fixture lacks an app")?;
+        let route = TABLE.app(app).ok_or("the fixture lacks an app")?;
         let arrival = Arrival::now(b"sha256=", 1, 1);
         let stamp = Stamp {
             table: &TABLE,
-            door,
+            app: route,
             partitions: 32,
             arrival: &arrival,
         };

@@ -36,7 +36,7 @@ pub enum Refusal {
     NotReady,
     /// The app's secrets do not open under our master key.
     #[error("not ready")]
-    Locked,
+    SecretsLocked,
     /// The entry of the app, of a number or of its tenant does not parse.
     #[error("not ready")]
     Unreadable,
@@ -69,7 +69,7 @@ impl Refusal {
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::NotReady
-            | Self::Locked
+            | Self::SecretsLocked
             | Self::Unreadable
             | Self::OverShare
             | Self::Overloaded
@@ -92,7 +92,7 @@ impl Refusal {
             Self::BodyTooSlow => "body_too_slow",
             Self::BodyBroken => "body_broken",
             Self::NotReady => "not_ready",
-            Self::Locked => "secrets_locked",
+            Self::SecretsLocked => "secrets_locked",
             Self::Unreadable => "entry_unreadable",
             Self::OverShare => "over_share",
             Self::Overloaded => "overloaded",
@@ -114,7 +114,7 @@ impl Refusal {
                 drop(headers.insert(CONNECTION, HeaderValue::from_static("close")));
             }
             Self::NotReady
-            | Self::Locked
+            | Self::SecretsLocked
             | Self::Unreadable
             | Self::OverShare
             | Self::Overloaded

@@ -32,12 +32,12 @@ pub struct Routing(ArcSwapOption<RoutingTable>);
 pub struct RoutingTable {
     /// The configuration's version it was made from.
     pub version: u64,
-    apps: HashMap<String, Arc<Door>>,
+    apps: HashMap<String, Arc<AppRoute>>,
     phones: HashMap<String, Owner>,
     wabas: HashMap<String, Owner>,
     unreadable: Unreadable,
     /// Who holds more than its share of what updates are stored in.
-    overdrawn: HashSet<TenantId>,
+    over_share: HashSet<TenantId>,
 }
 
 /// What is declared in entries that do not parse, so that it is known to be somebody's and not whose.
@@ -53,11 +53,11 @@ struct Unreadable {
 
 /// A Meta app as the edge knows it.
 #[derive(Debug)]
-pub struct Door {
+pub struct AppRoute {
     /// The app.
-    pub app: AppId,
+    pub id: AppId,
     tenant: Option<TenantId>,
-    lock: Option<Lock>,
+    secrets: Option<AppSecrets>,
     declared: Arc<App>,
     /// What its deliveries take in the log that is not acknowledged yet: updates and bytes.
     storing: [Budget; 2],
@@ -74,7 +74,7 @@ pub struct InFlight {
 
 /// An app's opened secrets.
 #[derive(Debug)]
-pub struct Lock {
+pub struct AppSecrets {
     /// Keys of the live app secrets.
     pub keys: Vec<SigningKey>,
     /// What Meta repeats in the GET handshake.
@@ -156,18 +156,18 @@ impl RoutingTable {
         for (id, app) in &snapshot.apps {
             let known = previous.and_then(|previous| previous.apps.get(id.as_str()));
             let unchanged =
-                known.filter(|door| door.lock.is_some() && Arc::ptr_eq(&door.declared, app));
-            let door = unchanged
+                known.filter(|known| known.secrets.is_some() && Arc::ptr_eq(&known.declared, app));
+            let route = unchanged
                 .cloned()
-                .unwrap_or_else(|| Arc::new(Door::open(app, snapshot, master)));
-            table.apps.insert(id.as_str().to_owned(), door);
+                .unwrap_or_else(|| Arc::new(AppRoute::open(app, snapshot, master)));
+            table.apps.insert(id.as_str().to_owned(), route);
         }
         table.unreadable = Unreadable::of(snapshot);
         let over = snapshot
             .overdrafts
             .iter()
             .filter(|(_, overdraft)| overdraft.is_of(&[UPDATES, SPILL]));
-        table.overdrawn = over.map(|(tenant, _)| tenant.clone()).collect();
+        table.over_share = over.map(|(tenant, _)| tenant.clone()).collect();
         for (id, phone) in &snapshot.phones {
             let Some(tenant) = snapshot.tenants.get(&phone.tenant) else {
                 // A number whose tenant is not declared (yet) stays unrouted: its shards are not known.
@@ -193,12 +193,12 @@ impl RoutingTable {
     }
 
     /// The app behind a path segment.
-    pub fn door(&self, app: &str) -> Option<&Arc<Door>> {
+    pub fn app(&self, app: &str) -> Option<&Arc<AppRoute>> {
         self.apps.get(app)
     }
 
     /// Whose an update is: by business number, else by account.
-    pub fn route(&self, door: &Door, phone: Option<&str>, waba: Option<&str>) -> Route<'_> {
+    pub fn route(&self, app: &AppRoute, phone: Option<&str>, waba: Option<&str>) -> Route<'_> {
         let owner = match phone {
             Some(phone) => self.phones.get(phone),
             None => waba.and_then(|waba| self.wabas.get(waba)),
@@ -207,7 +207,7 @@ impl RoutingTable {
             None if self.unreadable.claims(phone, waba) => Route::Unreadable,
             None => Route::Unclaimed,
             Some(owner)
-                if door
+                if app
                     .tenant
                     .as_ref()
                     .is_none_or(|tenant| *tenant == owner.tenant) =>
@@ -230,15 +230,13 @@ impl RoutingTable {
     }
 
     /// Whether anybody holds more than its share.
-    pub fn has_overdrawn(&self) -> bool {
-        !self.overdrawn.is_empty()
+    pub fn has_over_share(&self) -> bool {
+        !self.over_share.is_empty()
     }
 
     /// Whether a tenant holds more than its share.
-    pub fn is_overdrawn(&self, tenant: &str) -> bool {
-        self.overdrawn
-            .iter()
-            .any(|overdrawn| overdrawn.as_str() == tenant)
+    pub fn is_over_share(&self, tenant: &str) -> bool {
+        self.over_share.iter().any(|over| over.as_str() == tenant)
     }
 
     /// The keys of entries that do not parse.
@@ -292,15 +290,15 @@ impl Unreadable {
     }
 }
 
-impl Door {
+impl AppRoute {
     fn open(app: &Arc<App>, snapshot: &Snapshot, master: &VaultKey) -> Self {
-        let lock = Lock::open(app, snapshot, master)
+        let secrets = AppSecrets::open(app, snapshot, master)
             .inspect_err(|error| tracing::error!(app = %app.id, %error, "this app's secrets do not open; its webhooks get 503"))
             .ok();
         Self {
-            app: app.id.clone(),
+            id: app.id.clone(),
             tenant: app.tenant.clone(),
-            lock,
+            secrets,
             declared: app.clone(),
             storing: Default::default(),
         }
@@ -332,12 +330,12 @@ impl Door {
     }
 
     /// The app's secrets; absent when they do not open under our master key.
-    pub fn lock(&self) -> Option<&Lock> {
-        self.lock.as_ref()
+    pub fn secrets(&self) -> Option<&AppSecrets> {
+        self.secrets.as_ref()
     }
 }
 
-impl Lock {
+impl AppSecrets {
     fn open(app: &App, snapshot: &Snapshot, master: &VaultKey) -> Result<Self, VaultError> {
         let open = |field| snapshot.open(master, app.scope(), field);
         let secrets: Vec<_> = app.secrets.iter().map(open).collect::<Result<_, _>>()?;
@@ -358,28 +356,28 @@ mod tests {
     #[test]
     fn a_number_is_routed_to_its_tenant_and_an_account_change_by_its_account() {
         let table = fixture::table();
-        let door = table.door("main").unwrap();
+        let app = table.app("main").unwrap();
         let tenant = |route| match route {
             Route::Owned(owner) => owner.tenant.to_string(),
             other => format!("{other:?}"),
         };
-        assert_eq!(tenant(table.route(door, Some("100"), None)), "acme");
-        assert_eq!(tenant(table.route(door, Some("100"), Some("W2"))), "acme");
-        assert_eq!(tenant(table.route(door, None, Some("W2"))), "globex");
+        assert_eq!(tenant(table.route(app, Some("100"), None)), "acme");
+        assert_eq!(tenant(table.route(app, Some("100"), Some("W2"))), "acme");
+        assert_eq!(tenant(table.route(app, None, Some("W2"))), "globex");
         assert_eq!(
-            tenant(table.route(door, Some("999"), Some("W1"))),
+            tenant(table.route(app, Some("999"), Some("W1"))),
             "Unclaimed"
         );
-        assert_eq!(tenant(table.route(door, None, None)), "Unclaimed");
+        assert_eq!(tenant(table.route(app, None, None)), "Unclaimed");
     }
 
     #[test]
     fn an_app_of_one_tenant_does_not_speak_for_another() {
         let table = fixture::table();
-        let door = table.door("globex-own").unwrap();
-        assert_eq!(table.route(door, Some("100"), None), Route::Foreign);
+        let app = table.app("globex-own").unwrap();
+        assert_eq!(table.route(app, Some("100"), None), Route::Foreign);
         assert!(matches!(
-            table.route(door, Some("200"), None),
+            table.route(app, Some("200"), None),
             Route::Owned(_)
         ));
     }
@@ -388,7 +386,7 @@ mod tests {
     fn an_app_whose_secrets_do_not_open_is_known_but_locked() {
         let (snapshot, _) = fixture::snapshot();
         let table = RoutingTable::build(&snapshot, &VaultKey::generate(), None);
-        assert!(table.door("main").unwrap().lock().is_none());
+        assert!(table.app("main").unwrap().secrets().is_none());
     }
 
     #[test]
@@ -399,7 +397,7 @@ mod tests {
                 assert!(snapshot.fold(key, Some(value.as_bytes())).is_err(), "{key}");
             }
             let table = RoutingTable::build(&snapshot, &master, None);
-            let door = table.door("main").unwrap();
+            let app = table.app("main").unwrap();
             [
                 (Some("300"), None),
                 (None, Some("W3")),
@@ -407,7 +405,7 @@ mod tests {
                 (None, None),
                 (Some("100"), None),
             ]
-            .map(|(phone, waba)| matches!(table.route(door, phone, waba), Route::Unreadable))
+            .map(|(phone, waba)| matches!(table.route(app, phone, waba), Route::Unreadable))
         };
         assert_eq!(routes(&[]), [false; 5]);
         let account_known = r#"{"id":"300","waba_id":"W3","tenant":7}"#;
@@ -449,11 +447,11 @@ mod tests {
             );
         }
         let table = RoutingTable::build(&snapshot, &master, None);
-        let door = table.door("main").unwrap();
-        assert_eq!(table.route(door, Some("100"), None), Route::Unreadable);
-        assert_eq!(table.route(door, None, Some("W1")), Route::Unreadable);
+        let app = table.app("main").unwrap();
+        assert_eq!(table.route(app, Some("100"), None), Route::Unreadable);
+        assert_eq!(table.route(app, None, Some("W1")), Route::Unreadable);
         assert!(matches!(
-            table.route(door, Some("200"), None),
+            table.route(app, Some("200"), None),
             Route::Owned(_)
         ));
     }
@@ -464,8 +462,8 @@ mod tests {
         let first = RoutingTable::build(&snapshot, &master, None);
         let second = RoutingTable::build(&snapshot, &master, Some(&first));
         assert!(Arc::ptr_eq(
-            first.door("main").unwrap(),
-            second.door("main").unwrap()
+            first.app("main").unwrap(),
+            second.app("main").unwrap()
         ));
     }
 }

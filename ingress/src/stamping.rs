@@ -3,7 +3,7 @@
 //! What was acknowledged before is told by tenant and id alone, before anything is made of it.
 
 use crate::acknowledged::Acknowledged;
-use crate::routing::{Door, Route, RoutingTable};
+use crate::routing::{AppRoute, Route, RoutingTable};
 use crate::split::{Address, Found, Split, UNREADABLE};
 use crate::update_log::Update;
 use ackline_shared::envelope::{Family, Head};
@@ -25,7 +25,7 @@ pub struct Stamp<'d> {
     /// The table in force when it came.
     pub table: &'d RoutingTable,
     /// The app that brought it.
-    pub door: &'d Door,
+    pub app: &'d AppRoute,
     /// Partitions of the installation.
     pub partitions: u16,
     /// When and under which trace it came.
@@ -139,13 +139,13 @@ impl<'d> Stamp<'d> {
     }
 
     /// Whether every update of a split is of somebody who holds more than its share.
-    pub fn is_all_overdrawn(&self, split: &Split<'_>) -> bool {
+    pub fn is_all_over_share(&self, split: &Split<'_>) -> bool {
         split
             .updates()
             .all(|found| match self.route(&split.address(&found)).0 {
-                Route::Owned(owner) => self.table.is_overdrawn(owner.tenant.as_str()),
+                Route::Owned(owner) => self.table.is_over_share(owner.tenant.as_str()),
                 Route::Unclaimed | Route::Foreign | Route::Unreadable => {
-                    self.table.is_overdrawn(TenantId::UNROUTED)
+                    self.table.is_over_share(TenantId::UNROUTED)
                 }
             })
     }
@@ -153,7 +153,7 @@ impl<'d> Stamp<'d> {
     fn route(&self, address: &Address<'_>) -> (Route<'d>, Unrouted) {
         let route = self
             .table
-            .route(self.door, address.phone.as_deref(), address.waba.as_deref());
+            .route(self.app, address.phone.as_deref(), address.waba.as_deref());
         let unrouted = match route {
             Route::Owned(_) => None,
             Route::Unclaimed if address.phone.is_some() => Some("unknown_number"),
@@ -169,7 +169,7 @@ impl<'d> Stamp<'d> {
     fn id<'b>(&self, route: Route<'_>, id: FoundId<'b>) -> FoundId<'b> {
         match route {
             // The owner's own copy must not be taken for a duplicate of this one.
-            Route::Foreign => FoundId::new(format!("{}@{}", id.as_str(), self.door.app).into()),
+            Route::Foreign => FoundId::new(format!("{}@{}", id.as_str(), self.app.id).into()),
             Route::Owned(_) | Route::Unclaimed | Route::Unreadable => id,
         }
     }
@@ -194,7 +194,7 @@ impl<'d> Stamp<'d> {
             tenant,
             family: Family::Update(class),
             kind: found.kind.into_owned(),
-            app: Some(self.door.app.clone()),
+            app: Some(self.app.id.clone()),
             phone: address
                 .phone
                 .as_deref()

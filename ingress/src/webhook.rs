@@ -10,7 +10,7 @@ use crate::caller::Caller;
 use crate::metrics::Metrics;
 use crate::publisher::DELIVERY_WINDOW;
 use crate::refusal::Refusal;
-use crate::routing::{Door, InFlight, Lock, Routing, RoutingTable};
+use crate::routing::{AppRoute, AppSecrets, InFlight, Routing, RoutingTable};
 use crate::settings::Bounds;
 use crate::split::split;
 use crate::stamping::{Arrival, Memory, Stamp, Stamped};
@@ -103,20 +103,20 @@ impl<L: UpdateLog> Edge<L> {
             .as_deref()
             .filter(|table| table.is_declared())
             .ok_or(Refusal::NotReady)?;
-        let door = table.door(app).ok_or_else(|| match table.hides_app(app) {
+        let app = table.app(app).ok_or_else(|| match table.hides_app(app) {
             true => Refusal::Unreadable,
             false => Refusal::NotFound,
         })?;
-        let lock = door.lock().ok_or(Refusal::Locked);
+        let secrets = app.secrets().ok_or(Refusal::SecretsLocked);
         match head.method {
-            Method::GET => handshake(lock?, head.uri.query().unwrap_or_default()),
+            Method::GET => handshake(secrets?, head.uri.query().unwrap_or_default()),
             Method::POST => {
                 let claimed = head.headers.get(header::SIGNATURE);
                 let claimed = claimed
                     .ok_or(Refusal::Signature(SignatureError::Missing))?
                     .as_bytes();
                 let claimed = Claimed::copy(claimed);
-                let lock = lock?;
+                let secrets = secrets?;
                 // With its store the server lost every number: that is no reason to keep updates as nobody's.
                 if !table.has_numbers() {
                     return Err(Refusal::NotReady);
@@ -127,10 +127,10 @@ impl<L: UpdateLog> Edge<L> {
                 // The head lies in the connection's buffer, which is used again once nobody holds any of it.
                 drop(head);
                 let (body, _held) = self.read_body(body, caller).await?;
-                signature::verify(&lock.keys, Some(claimed.bytes()), &body)
+                signature::verify(&secrets.keys, Some(claimed.bytes()), &body)
                     .map_err(Refusal::Signature)?;
-                caller.becomes_known(door.is_shared());
-                self.store(table, door, &body, claimed.bytes()).await?;
+                caller.becomes_known(app.is_shared());
+                self.store(table, app, &body, claimed.bytes()).await?;
                 Ok(Response::new(Full::new(Bytes::new())))
             }
             _ => Err(Refusal::Method),
@@ -221,14 +221,14 @@ impl<L: UpdateLog> Edge<L> {
     async fn store(
         &self,
         table: &RoutingTable,
-        door: &Door,
+        app: &AppRoute,
         body: &Bytes,
         signature: &[u8],
     ) -> Result<(), Refusal> {
         let arrival = Arrival::of(signature);
         let stamp = Stamp {
             table,
-            door,
+            app,
             partitions: self.partitions,
             arrival: &arrival,
         };
@@ -243,13 +243,13 @@ impl<L: UpdateLog> Edge<L> {
                     updates: split.len().min(DELIVERY_WINDOW),
                     bytes: split.stored_bytes(),
                 };
-                let _held = door
+                let _held = app
                     .hold(taken, self.tenant_in_flight)
                     .map_err(Refusal::Store)?;
                 if table.hides_numbers() && stamp.is_any_unreadable(&split) {
                     return Err(Refusal::Unreadable);
                 }
-                if table.has_overdrawn() && stamp.is_all_overdrawn(&split) {
+                if table.has_over_share() && stamp.is_all_over_share(&split) {
                     return Err(Refusal::OverShare);
                 }
                 let updates = Stamped::new(stamp, &split, &mut unrouted).unless_known(memory);
@@ -261,8 +261,8 @@ impl<L: UpdateLog> Edge<L> {
                 }
             }
             Err(reason) => {
-                tracing::warn!(app = %door.app, bytes = body.len(), %reason, "a signed body is unreadable and stored whole");
-                let _held = door
+                tracing::warn!(app = %app.id, bytes = body.len(), %reason, "a signed body is unreadable and stored whole");
+                let _held = app
                     .hold(
                         InFlight {
                             updates: 1,
@@ -272,7 +272,7 @@ impl<L: UpdateLog> Edge<L> {
                     )
                     .map_err(Refusal::Store)?;
                 let (update, why) = stamp.unreadable(body);
-                if table.is_overdrawn(update.head.tenant.as_str()) {
+                if table.is_over_share(update.head.tenant.as_str()) {
                     return Err(Refusal::OverShare);
                 }
                 unrouted.extend(why.map(|_| "unreadable"));
@@ -329,7 +329,7 @@ impl Claimed {
 }
 
 /// Answers Meta's check of the callback URL.
-fn handshake(lock: &Lock, query: &str) -> Result<Response<Full<Bytes>>, Refusal> {
+fn handshake(secrets: &AppSecrets, query: &str) -> Result<Response<Full<Bytes>>, Refusal> {
     let (mut subscribes, mut token, mut challenge) = (false, None, None);
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match &*name {
@@ -339,7 +339,7 @@ fn handshake(lock: &Lock, query: &str) -> Result<Response<Full<Bytes>>, Refusal>
             _ => {}
         }
     }
-    let expected = lock.verify_token.expose();
+    let expected = secrets.verify_token.expose();
     let matches =
         token.is_some_and(|token| bool::from(token.as_bytes().ct_eq(expected.as_bytes())));
     let challenge = challenge.filter(|challenge| challenge.len() <= CHALLENGE_BYTES_MAX);

@@ -103,7 +103,7 @@ fn stamped(field: &str, value: &str) -> Vec<(String, String, String, Option<Stri
     let arrival = Arrival::now(b"sha256=", 1, 1);
     let stamp = Stamp {
         table: &table,
-        door: table.door("main").unwrap(),
+        app: table.app("main").unwrap(),
         partitions: 32,
         arrival: &arrival,
     };

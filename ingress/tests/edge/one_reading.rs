@@ -25,7 +25,7 @@ fn updates(body: &[u8]) -> Vec<Update> {
     let arrival = Arrival::now(b"sha256=", 1, 1);
     let stamp = Stamp {
         table: &TABLE,
-        door: TABLE.door("main").unwrap(),
+        app: TABLE.app("main").unwrap(),
         partitions: 32,
         arrival: &arrival,
     };
