@@ -4,7 +4,7 @@
 //! as somebody listens. The consumer numbers what it sends: when something is missing, the server falls silent or
 //! the connection breaks, all of it is read anew, and readers keep the last whole table meanwhile.
 
-use crate::wire::client::{Client, Heard};
+use crate::wire::client::{Client, Received};
 use ackline_shared::nats::api::{self, ApiError, Unanswered};
 use ackline_shared::nats::layout::{bucket_stream, bucket_subject};
 use ackline_shared::registry::Keeper;
@@ -45,7 +45,7 @@ enum Broken {
 
 /// What a message of the consumer means.
 #[derive(Debug, PartialEq, Eq)]
-enum Said<'m> {
+enum Event<'m> {
     /// A key has a value, or none any more.
     Entry {
         number: u64,
@@ -92,7 +92,7 @@ async fn read(client: &Client, keeper: &mut Keeper) -> Broken {
 }
 
 async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Broken> {
-    let mut ear = client.subscribe(WAITING_MAX).map_err(ApiError::from)?;
+    let mut subscription = client.subscribe(WAITING_MAX).map_err(ApiError::from)?;
     let stream = bucket_stream(BUCKET_CONFIG);
     let name = format!("edge-{:016x}", rand::random::<u64>());
     let filters = config_key::EDGE_FILTERS.map(|filter| bucket_subject(BUCKET_CONFIG, filter));
@@ -101,7 +101,7 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
         "config": {
             "name": name,
             "description": "the edge follows the configuration",
-            "deliver_subject": ear.subject(),
+            "deliver_subject": subscription.subject(),
             "deliver_policy": "last_per_subject",
             "filter_subjects": filters,
             "ack_policy": "none",
@@ -124,16 +124,16 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
     if created.is_done(0) {
         keeper.complete();
     }
-    let mut course = Course::default();
+    let mut sequence = Sequence::default();
     loop {
-        let heard = timeout(SILENCE_MAX, ear.next())
+        let message = timeout(SILENCE_MAX, subscription.next())
             .await
             .map_err(|_| Broken::Silent)?;
-        let heard = heard.ok_or(Broken::Lost)?;
-        let said = Said::read(&heard).ok_or(Broken::Unreadable)?;
-        course.follow(&said)?;
-        match said {
-            Said::Entry {
+        let message = message.ok_or(Broken::Lost)?;
+        let event = Event::read(&message).ok_or(Broken::Unreadable)?;
+        sequence.follow(&event)?;
+        match event {
+            Event::Entry {
                 pending,
                 key,
                 value,
@@ -147,7 +147,7 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
                 }
             }
             // The server may be slow, or what was still to come was taken out of the bucket.
-            Said::Idle { number } if !keeper.is_whole() => {
+            Event::Idle { number } if !keeper.is_whole() => {
                 let consumer: Consumer = api::call(
                     client,
                     &format!("CONSUMER.INFO.{stream}.{name}"),
@@ -158,8 +158,8 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
                     keeper.complete();
                 }
             }
-            Said::Idle { .. } => {}
-            Said::Paused { subject } => client.acknowledge(subject).map_err(ApiError::from)?,
+            Event::Idle { .. } => {}
+            Event::Paused { subject } => client.acknowledge(subject).map_err(ApiError::from)?,
         }
     }
 }
@@ -173,29 +173,29 @@ impl Consumer {
 
 /// How far a consumer's numbers were received.
 #[derive(Debug, Default)]
-struct Course {
+struct Sequence {
     received: u64,
 }
 
-impl Course {
+impl Sequence {
     /// Takes what comes next; an error means that something before it is missing.
-    fn follow(&mut self, said: &Said<'_>) -> Result<(), Broken> {
-        match said {
-            Said::Entry { number, .. } if *number == self.received + 1 => self.received = *number,
-            Said::Idle { number } if *number == self.received => {}
-            Said::Paused { .. } => {}
-            Said::Entry { .. } | Said::Idle { .. } => return Err(Broken::Gap),
+    fn follow(&mut self, event: &Event<'_>) -> Result<(), Broken> {
+        match event {
+            Event::Entry { number, .. } if *number == self.received + 1 => self.received = *number,
+            Event::Idle { number } if *number == self.received => {}
+            Event::Paused { .. } => {}
+            Event::Entry { .. } | Event::Idle { .. } => return Err(Broken::Gap),
         }
         Ok(())
     }
 }
 
-impl<'m> Said<'m> {
-    fn read(heard: &'m Heard) -> Option<Self> {
-        let headers = heard.headers();
+impl<'m> Event<'m> {
+    fn read(message: &'m Received) -> Option<Self> {
+        let headers = message.headers();
         match headers.status() {
-            Some(CONTROL) if !heard.reply.is_empty() => Some(Self::Paused {
-                subject: &heard.reply,
+            Some(CONTROL) if !message.reply.is_empty() => Some(Self::Paused {
+                subject: &message.reply,
             }),
             Some(CONTROL) => match headers.get("Nats-Consumer-Stalled") {
                 Some(subject) => Some(Self::Paused { subject }),
@@ -205,12 +205,12 @@ impl<'m> Said<'m> {
             },
             Some(_) => None,
             None => {
-                let (number, pending) = place(&heard.reply)?;
+                let (number, pending) = delivered_numbers(&message.reply)?;
                 let is_removed = matches!(headers.get("KV-Operation"), Some("DEL" | "PURGE"))
                     || headers.get("Nats-Marker-Reason").is_some();
                 let prefix = bucket_subject(BUCKET_CONFIG, "");
-                let key = heard.subject.strip_prefix(&prefix);
-                let value = (!is_removed).then_some(&heard.payload[..]);
+                let key = message.subject.strip_prefix(&prefix);
+                let value = (!is_removed).then_some(&message.payload[..]);
                 Some(Self::Entry {
                     number,
                     pending,
@@ -225,7 +225,7 @@ impl<'m> Said<'m> {
 /// The number that the consumer gave a message, and how many are still to come, out of
 /// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<number>.<time>.<pending>`; newer servers write two tokens
 /// more after the second.
-fn place(reply: &str) -> Option<(u64, u64)> {
+fn delivered_numbers(reply: &str) -> Option<(u64, u64)> {
     let tokens: Vec<_> = reply.split('.').collect();
     let added = match tokens.len() {
         9 => 0,
@@ -249,32 +249,35 @@ mod tests {
 
     #[test]
     fn a_number_that_is_missing_is_a_gap() {
-        let entry = |number| Said::Entry {
+        let entry = |number| Event::Entry {
             number,
             pending: 0,
             key: None,
             value: None,
         };
-        let mut course = Course::default();
-        course.follow(&Said::Idle { number: 0 }).unwrap();
-        for said in [
+        let mut sequence = Sequence::default();
+        sequence.follow(&Event::Idle { number: 0 }).unwrap();
+        for event in [
             entry(1),
-            Said::Paused { subject: "a" },
+            Event::Paused { subject: "a" },
             entry(2),
-            Said::Idle { number: 2 },
+            Event::Idle { number: 2 },
         ] {
-            course.follow(&said).unwrap();
+            sequence.follow(&event).unwrap();
         }
         // Of what is missing, the server's word that it fell silent tells as well as the next message.
-        for said in [
+        for event in [
             entry(4),
             entry(2),
-            Said::Idle { number: 3 },
-            Said::Idle { number: 1 },
+            Event::Idle { number: 3 },
+            Event::Idle { number: 1 },
         ] {
-            assert!(matches!(course.follow(&said), Err(Broken::Gap)), "{said:?}");
+            assert!(
+                matches!(sequence.follow(&event), Err(Broken::Gap)),
+                "{event:?}"
+            );
         }
-        course.follow(&entry(3)).unwrap();
+        sequence.follow(&entry(3)).unwrap();
     }
 
     #[test]
@@ -290,70 +293,73 @@ mod tests {
     #[test]
     fn what_a_consumer_says_is_told_by_status_and_headers() {
         let reply = "$JS.ACK.KV_config.edge-1.1.40.7.1763784000123456789.5";
-        let heard = |reply: &str, headers: &str| {
-            Heard::new("$KV.config.tenant.acme", reply, headers.as_bytes(), b"{}")
+        let message = |reply: &str, headers: &str| {
+            Received::new("$KV.config.tenant.acme", reply, headers.as_bytes(), b"{}")
         };
         let entry = |value| {
-            Some(Said::Entry {
+            Some(Event::Entry {
                 number: 7,
                 pending: 5,
                 key: Some("tenant.acme"),
                 value,
             })
         };
-        assert_eq!(Said::read(&heard(reply, "")), entry(Some(b"{}".as_slice())));
+        assert_eq!(
+            Event::read(&message(reply, "")),
+            entry(Some(b"{}".as_slice()))
+        );
         for removed in [
             "KV-Operation: DEL",
             "KV-Operation: PURGE",
             "Nats-Marker-Reason: MaxAge",
         ] {
             assert_eq!(
-                Said::read(&heard(reply, &format!("NATS/1.0\r\n{removed}\r\n\r\n"))),
+                Event::read(&message(reply, &format!("NATS/1.0\r\n{removed}\r\n\r\n"))),
                 entry(None)
             );
         }
         let beat =
             "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 7\r\nNats-Last-Stream: 40\r\n";
         assert_eq!(
-            Said::read(&heard("", &format!("{beat}\r\n"))),
-            Some(Said::Idle { number: 7 })
+            Event::read(&message("", &format!("{beat}\r\n"))),
+            Some(Event::Idle { number: 7 })
         );
-        let paused = Some(Said::Paused {
+        let paused = Some(Event::Paused {
             subject: "$JS.FC.a",
         });
-        let stalled = heard(
+        let stalled = message(
             "",
             &format!("{beat}Nats-Consumer-Stalled: $JS.FC.a\r\n\r\n"),
         );
-        assert_eq!(Said::read(&stalled), paused);
+        assert_eq!(Event::read(&stalled), paused);
         assert_eq!(
-            Said::read(&heard(
+            Event::read(&message(
                 "$JS.FC.a",
                 "NATS/1.0 100 FlowControl Request\r\n\r\n"
             )),
             paused
         );
         for other in [
-            heard("", ""),
-            heard("", "NATS/1.0 100\r\n\r\n"),
-            heard(reply, "NATS/1.0 409 Gone\r\n\r\n"),
+            message("", ""),
+            message("", "NATS/1.0 100\r\n\r\n"),
+            message(reply, "NATS/1.0 409 Gone\r\n\r\n"),
         ] {
-            assert_eq!(Said::read(&other), None, "{other:?}");
+            assert_eq!(Event::read(&other), None, "{other:?}");
         }
     }
 
     #[test]
     fn a_message_says_its_number_and_how_many_follow() {
         assert_eq!(
-            place("$JS.ACK.KV_config.edge-1.1.40.7.1763784000123456789.5"),
+            delivered_numbers("$JS.ACK.KV_config.edge-1.1.40.7.1763784000123456789.5"),
             Some((7, 5))
         );
         assert_eq!(
-            place("$JS.ACK.hub.ACC.KV_config.edge-1.1.40.7.1763784000123456789.5"),
+            delivered_numbers("$JS.ACK.hub.ACC.KV_config.edge-1.1.40.7.1763784000123456789.5"),
             Some((7, 5))
         );
         assert_eq!(
-            place("$JS.ACK.hub.ACC.KV_config.edge-1.1.40.7.1763784000123456789.5.x"),
+            delivered_numbers("$JS.ACK.hub.ACC.KV_config.edge-1.1.40.7.1763784000123456789.5.x"),
             Some((7, 5))
         );
         for other in [
@@ -362,7 +368,7 @@ mod tests {
             "$JS.ACK.a.b.1.2.x.4.5",
             "a.b.c.d.1.2.3.4.5",
         ] {
-            assert_eq!(place(other), None, "{other}");
+            assert_eq!(delivered_numbers(other), None, "{other}");
         }
     }
 }

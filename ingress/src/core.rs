@@ -8,7 +8,7 @@ use crate::acknowledged::Acknowledged;
 use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::caller::Caller;
-use crate::durability::Promise;
+use crate::durability::DurabilityCheck;
 use crate::entrance::Entrance;
 use crate::metrics::Metrics;
 use crate::process::ProcessError;
@@ -41,7 +41,7 @@ pub struct Shared {
     /// Bytes of bodies held.
     pub body_bytes: Arc<Budget>,
     /// What a 200 promises, as far as it is known.
-    pub promise: Arc<Promise>,
+    pub durability_check: Arc<DurabilityCheck>,
     /// Updates whose PubAck was seen.
     pub acknowledged: Arc<Acknowledged>,
     /// The local log, if there is one.
@@ -106,7 +106,7 @@ async fn serve(
         entrance,
         metrics,
         body_bytes,
-        promise,
+        durability_check,
         acknowledged,
         spool,
         wire,
@@ -137,7 +137,7 @@ async fn serve(
         limits,
         metrics.clone(),
         acknowledged.clone(),
-        promise,
+        durability_check,
     );
     let access = spool.map(|spool| {
         let handle = spool.handle();

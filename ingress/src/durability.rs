@@ -37,7 +37,7 @@ struct Kept {
 
 /// What is known of the promise; shared by all threads.
 #[derive(Debug, Default)]
-pub struct Promise {
+pub struct DurabilityCheck {
     verified: AtomicBool,
     groups: AtomicBool,
 }
@@ -72,7 +72,7 @@ pub enum DurabilityError {
     Async,
 }
 
-impl Promise {
+impl DurabilityCheck {
     /// Whether NATS was seen to do what is promised.
     pub fn is_verified(&self) -> bool {
         self.verified.load(Ordering::Relaxed)

@@ -6,7 +6,7 @@
 //! then published one by one, in the same order, each with its own answer.
 
 use crate::metrics::Metrics;
-use crate::slots::{Outcome, Slots, Token, Travel};
+use crate::slots::{Outcome, PublishMode, Slots, Token};
 use crate::wire::output::{Output, Publication};
 use ackline_shared::subjects::write_decimal;
 use bytes::Bytes;
@@ -36,7 +36,7 @@ pub struct Member {
     headers_at: usize,
     payload: Bytes,
     /// Its batch was refused.
-    travels_alone: bool,
+    is_single: bool,
 }
 
 /// What waits, and what is on its way.
@@ -121,7 +121,7 @@ impl Group {
         }
         self.metrics.groups_split.inc();
         for mut member in batch.members.into_iter().rev() {
-            member.travels_alone = true;
+            member.is_single = true;
             self.waiting.push_front(member);
         }
     }
@@ -155,7 +155,7 @@ impl Group {
             let Some(member) = self.waiting.pop_front() else {
                 return;
             };
-            self.singles += usize::from(alone(&member, &mut line));
+            self.singles += usize::from(publish_single(&member, &mut line));
         }
     }
 
@@ -214,13 +214,13 @@ pub fn parse_commit(token: &[u8]) -> Option<u64> {
 }
 
 /// Publishes an update on its own, unless nobody leaves it to the group any more.
-fn alone(member: &Member, line: &mut Line<'_>) -> bool {
+fn publish_single(member: &Member, line: &mut Line<'_>) -> bool {
     let is_waited_for = line.slots.is_grouped(member.token);
     if is_waited_for {
         let mut reply = Vec::with_capacity(line.inbox.len() + 20);
         reply.extend_from_slice(line.inbox);
         member.token.write(&mut reply);
-        line.slots.arm(member.token, Travel::Single);
+        line.slots.arm(member.token, PublishMode::Single);
         line.output.publish(&member.publication(&reply, b""));
     }
     is_waited_for
@@ -234,12 +234,12 @@ impl Member {
             text,
             headers_at,
             payload,
-            travels_alone: false,
+            is_single: false,
         }
     }
 
     fn fits_a_batch(&self) -> bool {
-        !self.travels_alone && self.payload.len() <= GROUPED_BYTES_MAX
+        !self.is_single && self.payload.len() <= GROUPED_BYTES_MAX
     }
 
     fn publication<'m>(&'m self, reply: &'m [u8], more: &'m [u8]) -> Publication<'m> {
@@ -286,7 +286,7 @@ mod tests {
             let mut tokens = Vec::new();
             for _ in 0..count {
                 let token = self.slots.claim().unwrap();
-                self.slots.arm(token, Travel::Grouped);
+                self.slots.arm(token, PublishMode::Grouped);
                 let text = b"sH\r\n\r\n".to_vec();
                 self.group.join(Member::new(
                     token,
@@ -385,7 +385,7 @@ mod tests {
         bench.advance();
         bench.join(30, 1);
         // Whoever waited for it has published it on its own.
-        bench.slots.arm(first[4], Travel::Direct);
+        bench.slots.arm(first[4], PublishMode::Direct);
         bench.answer(1, Outcome::Refused("a duplicate".to_owned()));
         let sent = bench.advance();
         assert_eq!(

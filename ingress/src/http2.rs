@@ -3,7 +3,7 @@
 //! Idle means that no request is being answered. A client that never begins, trickles a head, or only
 //! answers pings is idle, and is shown out after the time a head may take.
 
-use crate::server::{Answer, told};
+use crate::server::{Answer, stopped};
 use crate::settings::Bounds;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -19,8 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Time between the word of the end and the end, for what was already on its way.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Time between the announcement of the end and the end, for what was already on its way.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// Bytes a client may send ahead of our reading, on a stream and on a connection.
 const STREAM_WINDOW: u32 = 128 << 10;
 const CONNECTION_WINDOW: u32 = 512 << 10;
@@ -68,13 +68,13 @@ where
     let mut connection = pin!(connection);
     tokio::select! {
         ended = &mut connection => return ended,
-        () = told(&mut stop) => {}
+        () = stopped(&mut stop) => {}
         () = activity.idle_for(bounds.header_timeout) => {}
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         ended = connection => ended,
-        () = async { sleep(FAREWELL).await; activity.idle_for(FAREWELL).await } => Ok(()),
+        () = async { sleep(CLOSE_GRACE).await; activity.idle_for(CLOSE_GRACE).await } => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 /// Whether NATS is reachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub enum ConnectionStatus {
     /// Connected.
     Up,
     /// Not connected since then.
@@ -13,7 +13,7 @@ pub enum Link {
     New,
 }
 
-impl Link {
+impl ConnectionStatus {
     /// The state's name.
     pub fn as_str(self) -> &'static str {
         match self {

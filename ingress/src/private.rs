@@ -6,8 +6,8 @@
 //! warnings, such as of a `max_payload` that the longest updates do not fit.
 
 use crate::budget::Budget;
-use crate::durability::Promise;
-use crate::link::Link;
+use crate::durability::DurabilityCheck;
+use crate::link::ConnectionStatus;
 use crate::metrics::Metrics;
 use crate::routing::Routing;
 use crate::server::Answer;
@@ -45,7 +45,7 @@ pub struct Private {
     /// What a 200 promises.
     pub durability: Durability,
     /// Whether it is known to.
-    pub promise: Arc<Promise>,
+    pub durability_check: Arc<DurabilityCheck>,
     /// Its credentials, with TLS.
     pub tls: Option<Arc<Tls>>,
     /// What it needs of the machine and of NATS.
@@ -96,8 +96,8 @@ impl Private {
             "ready": ready,
             "draining": draining,
             "durability": self.durability.as_str(),
-            "durability_verified": self.promise.is_verified(),
-            "nats": self.link().as_str(),
+            "durability_verified": self.durability_check.is_verified(),
+            "nats": self.status().as_str(),
             "max_payload": self.surroundings.message_bytes_max(),
             "warnings": self.surroundings.warnings().into_iter().map(|warning| warning.text).collect::<Vec<_>>(),
             "streams": self.streams.words(),
@@ -122,9 +122,11 @@ impl Private {
     }
 
     /// Connected when all are; else what the first of the others says.
-    fn link(&self) -> Link {
-        let mut links = self.wires.iter().map(|wire| wire.link());
-        links.find(|link| *link != Link::Up).unwrap_or(Link::Up)
+    fn status(&self) -> ConnectionStatus {
+        let mut statuses = self.wires.iter().map(|wire| wire.status());
+        statuses
+            .find(|status| *status != ConnectionStatus::Up)
+            .unwrap_or(ConnectionStatus::Up)
     }
 
     fn measurements(&self) -> Answer {
@@ -135,7 +137,7 @@ impl Private {
         metrics.body_bytes.set(signed(self.body_bytes.held()));
         metrics
             .nats_connected
-            .set(i64::from(self.link() == Link::Up));
+            .set(i64::from(self.status() == ConnectionStatus::Up));
         if let Some(spool) = &self.spool {
             let depth = spool.depth();
             metrics

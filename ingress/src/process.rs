@@ -7,7 +7,7 @@ use crate::acknowledged::Acknowledged;
 use crate::budget::Budget;
 use crate::configuration;
 use crate::core::{Core, Shared};
-use crate::durability::{DurabilityError, Promise};
+use crate::durability::{DurabilityCheck, DurabilityError};
 use crate::entrance::Entrance;
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
@@ -39,8 +39,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Pause before JetStream is prepared again.
 const PREPARE_PAUSE: Duration = Duration::from_millis(500);
-/// Time for the spool's last words after everything else.
-const SPOOL_FAREWELL: Duration = Duration::from_secs(2);
+/// Time for the spool to close after everything else.
+const SPOOL_CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Descriptors that are no client's connection: NATS, the private port, events of each thread, files of the spool.
 const DESCRIPTORS_BESIDE: u64 = 256;
 /// Time one preparation may take.
@@ -99,7 +99,7 @@ async fn serve(
         entrance: Entrance::new(settings.entrance.clone(), &metrics),
         metrics,
         body_bytes: Arc::new(Budget::new(settings.bounds.body_bytes_total_max)),
-        promise: Arc::default(),
+        durability_check: Arc::default(),
         acknowledged: Arc::new(Acknowledged::new(settings.acknowledged_max)),
         spool,
         wire: None,
@@ -139,7 +139,7 @@ async fn serve(
         metrics: shared.metrics.clone(),
         tls: shared.entrance.tls().cloned(),
         durability: settings.nats.durability,
-        promise: shared.promise.clone(),
+        durability_check: shared.durability_check.clone(),
         surroundings: surroundings.clone(),
         draining: stop.clone(),
     };
@@ -161,7 +161,7 @@ async fn serve(
     let mut configuration = tokio::spawn(follow(
         settings.clone(),
         shared.routing.clone(),
-        shared.promise.clone(),
+        shared.durability_check.clone(),
         (surroundings, streams),
         master,
     ));
@@ -215,12 +215,12 @@ async fn start_drain(
     let Shared {
         settings,
         metrics,
-        promise,
+        durability_check,
         ..
     } = shared;
     // Everything spooled is acknowledged; a memory of that would keep it from being published at all.
     let nothing = Arc::new(Acknowledged::new(0));
-    let (limits, promise) = (settings.publishing, promise.clone());
+    let (limits, durability_check) = (settings.publishing, durability_check.clone());
     let grouped = (settings.nats.durability == Durability::Synced).then_some(metrics);
     let wire = Wire::start(
         &settings.nats,
@@ -234,7 +234,7 @@ async fn start_drain(
         limits,
         metrics.clone(),
         nothing,
-        promise,
+        durability_check,
     ));
     let draining = tokio::spawn(spool.drain(publisher, wire.returns()).run());
     Ok(Some((draining, wire)))
@@ -255,7 +255,7 @@ async fn end_spool(
         );
     }
     spool.stop();
-    if timeout(SPOOL_FAREWELL, ended).await.is_err() {
+    if timeout(SPOOL_CLOSE_GRACE, ended).await.is_err() {
         tracing::warn!("the spool's disk does not answer");
     }
 }
@@ -264,7 +264,7 @@ async fn end_spool(
 async fn follow(
     settings: Arc<IngressSettings>,
     routing: Arc<Routing>,
-    promise: Arc<Promise>,
+    durability_check: Arc<DurabilityCheck>,
     (surroundings, streams): (Arc<Surroundings>, Arc<Health>),
     master: VaultKey,
 ) -> Result<Infallible, ProcessError> {
@@ -272,7 +272,7 @@ async fn follow(
     let (client, connection) = Client::new(&settings.nats, "ackline-ingress-config").await?;
     tokio::select! {
         () = connection => Err(ProcessError::Configuration),
-        result = follow_on(&client, &settings, (&routing, &streams), (&promise, &surroundings), &master) => result,
+        result = follow_on(&client, &settings, (&routing, &streams), (&durability_check, &surroundings), &master) => result,
     }
 }
 
@@ -280,7 +280,7 @@ async fn follow_on(
     client: &Client,
     settings: &IngressSettings,
     (routing, streams): (&Routing, &Health),
-    (promise, surroundings): (&Promise, &Surroundings),
+    (durability_check, surroundings): (&DurabilityCheck, &Surroundings),
     master: &VaultKey,
 ) -> Result<Infallible, ProcessError> {
     let kept = settings
@@ -298,20 +298,20 @@ async fn follow_on(
         }
         sleep(PREPARE_PAUSE).await;
     }
-    promise
+    durability_check
         .verify(client, settings, &client.server_id(), kept)
         .await?;
     let (registry, keeper) = Registry::kept();
     tokio::select! {
         () = routing.follow(registry, master) => Err(ProcessError::Configuration),
         never = configuration::follow(client, keeper) => match never {},
-        never = look_around(client, surroundings) => match never {},
+        never = check_surroundings(client, surroundings) => match never {},
         never = upkeep::run(streams, client, settings) => match never {},
     }
 }
 
 /// Looks at the machine and at NATS now and then.
-async fn look_around(client: &Client, surroundings: &Surroundings) -> Infallible {
+async fn check_surroundings(client: &Client, surroundings: &Surroundings) -> Infallible {
     loop {
         surroundings.look(client, client.message_bytes_max()).await;
         sleep(surroundings::INTERVAL).await;

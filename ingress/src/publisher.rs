@@ -6,8 +6,8 @@
 //! before is remembered, and the webhook does not bring it again.
 
 use crate::acknowledged::Acknowledged;
-use crate::durability::Promise;
-use crate::link::Link;
+use crate::durability::DurabilityCheck;
+use crate::link::ConnectionStatus;
 use crate::metrics::Metrics;
 use crate::settings::Publishing;
 use crate::slots::{Outcome, Token};
@@ -29,7 +29,7 @@ pub struct Publisher {
     limits: Publishing,
     metrics: Arc<Metrics>,
     acknowledged: Arc<Acknowledged>,
-    promise: Arc<Promise>,
+    durability_check: Arc<DurabilityCheck>,
 }
 
 impl Publisher {
@@ -39,14 +39,14 @@ impl Publisher {
         limits: Publishing,
         metrics: Arc<Metrics>,
         acknowledged: Arc<Acknowledged>,
-        promise: Arc<Promise>,
+        durability_check: Arc<DurabilityCheck>,
     ) -> Self {
         Self {
             wire,
             limits,
             metrics,
             acknowledged,
-            promise,
+            durability_check,
         }
     }
 
@@ -109,16 +109,16 @@ impl Publisher {
 
     /// Waits for a connection that has just gone away; gives up at once when it is away for longer.
     async fn connected(&self, deadline: Instant) -> Result<(), StoreError> {
-        match self.wire.link() {
-            Link::Up => Ok(()),
-            Link::Down(since) if since.elapsed() < self.limits.attempt_timeout => {
+        match self.wire.status() {
+            ConnectionStatus::Up => Ok(()),
+            ConnectionStatus::Down(since) if since.elapsed() < self.limits.attempt_timeout => {
                 if self.wire.connected(deadline).await {
                     Ok(())
                 } else {
                     Err(StoreError::Away)
                 }
             }
-            Link::New | Link::Down(_) => Err(StoreError::Away),
+            ConnectionStatus::New | ConnectionStatus::Down(_) => Err(StoreError::Away),
         }
     }
 
@@ -186,7 +186,7 @@ struct Window<'w> {
 impl Window<'_> {
     /// Publishes what is due, in order; all of it unless there is no room.
     fn publish(&mut self, publisher: &Publisher) -> Result<(), Unsent> {
-        let grouped = publisher.promise.in_groups();
+        let grouped = publisher.durability_check.in_groups();
         let now = Instant::now();
         let mut writing = self.wire.write();
         for update in self.updates.iter_mut().filter(|update| update.is_due) {

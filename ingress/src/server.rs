@@ -31,8 +31,8 @@ use tokio::time::{sleep, timeout};
 
 /// Pause after the system refused a connection, for want of file descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Time for a last word: to a client that may not read, and from one that has not begun when we stop.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Time for the last bytes: to a client that may not read, and from one that has not begun when we stop.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -115,7 +115,7 @@ where
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = told(&mut stop) => break,
+                () = stopped(&mut stop) => break,
                 accepted = accept(&listener, &permits, || self.make_room(&strangers)) => accepted,
             };
             if let Some((stream, peer, permit)) = accepted {
@@ -166,7 +166,7 @@ where
         }
         let admitted = tokio::select! {
             biased;
-            () = told(&mut stop) => return,
+            () = stopped(&mut stop) => return,
             admitted = entrance.admit(io, peer, task) => admitted,
         };
         match admitted {
@@ -276,10 +276,10 @@ where
             .serve_connection(TokioIo::new(io), service);
         let ended = tokio::select! {
             ended = &mut connection => ended,
-            () = told(&mut stop) => {
+            () = stopped(&mut stop) => {
                 Pin::new(&mut connection).graceful_shutdown();
                 // hyper closes idle connections at once, but waits for the first request of a new one.
-                match timeout(FAREWELL, &mut connection).await {
+                match timeout(CLOSE_GRACE, &mut connection).await {
                     Ok(ended) => ended,
                     Err(_) if !begun.load(Ordering::Relaxed) => return,
                     Err(_) => (&mut connection).await,
@@ -292,7 +292,7 @@ where
         // hyper closes on a slow head without a word; a client that has begun a request deserves one.
         if error.is_timeout() && !parts.read_buf.is_empty() {
             let mut io = parts.io.into_inner();
-            let _client_gone = timeout(FAREWELL, async {
+            let _client_gone = timeout(CLOSE_GRACE, async {
                 io.write_all(TOO_SLOW).await?;
                 io.shutdown().await
             })
@@ -302,7 +302,7 @@ where
 }
 
 /// Waits for the word to stop; whoever could say it being gone counts as said.
-pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _said_or_gone = stop.wait_for(|stop| *stop).await;
 }
 

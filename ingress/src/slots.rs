@@ -40,9 +40,9 @@ pub struct Slots {
     used_to: usize,
 }
 
-/// How an attempt travels.
+/// How an attempt is published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Travel {
+pub enum PublishMode {
     /// On its own.
     #[default]
     Direct,
@@ -57,7 +57,7 @@ struct Slot {
     generation: u32,
     /// Whether an attempt is on its way.
     armed: bool,
-    travel: Travel,
+    mode: PublishMode,
     /// Whether the attempt took longer than it may.
     late: bool,
     outcome: Option<Outcome>,
@@ -115,12 +115,12 @@ impl Slots {
     }
 
     /// Notes that an attempt is on its way; tells whether another one still was a single.
-    pub fn arm(&mut self, token: Token, travel: Travel) -> bool {
+    pub fn arm(&mut self, token: Token, mode: PublishMode) -> bool {
         let Some(slot) = self.slot(token) else {
             return false;
         };
         (slot.armed, slot.late) = (true, false);
-        std::mem::replace(&mut slot.travel, travel) == Travel::Single
+        std::mem::replace(&mut slot.mode, mode) == PublishMode::Single
     }
 
     /// Gives an outcome to whoever waits under this token; tells whether the attempt was a single.
@@ -134,7 +134,7 @@ impl Slots {
             slot.outcome = Some(outcome);
         }
         wakers.extend(slot.waker.take());
-        std::mem::take(&mut slot.travel) == Travel::Single
+        std::mem::take(&mut slot.mode) == PublishMode::Single
     }
 
     /// Gives up an attempt before it is on its way.
@@ -152,7 +152,7 @@ impl Slots {
             .take(self.used_to)
             .filter(|slot| slot.armed)
         {
-            (slot.armed, slot.travel) = (false, Travel::Direct);
+            (slot.armed, slot.mode) = (false, PublishMode::Direct);
             slot.outcome.get_or_insert(Outcome::Lost);
             wakers.extend(slot.waker.take());
         }
@@ -174,7 +174,7 @@ impl Slots {
             .ok()
             .and_then(|index| self.slots.get(index));
         slot.is_some_and(|slot| {
-            slot.generation == token.generation && slot.armed && slot.travel == Travel::Grouped
+            slot.generation == token.generation && slot.armed && slot.mode == PublishMode::Grouped
         })
     }
 
@@ -213,7 +213,7 @@ impl Slots {
         let Some(slot) = self.slot(token) else {
             return false;
         };
-        let was_single = slot.travel == Travel::Single;
+        let was_single = slot.mode == PublishMode::Single;
         *slot = Slot {
             generation: slot.generation.wrapping_add(1),
             ..Slot::default()
@@ -278,7 +278,7 @@ mod tests {
         let (mut slots, mut wakers) = (Slots::new(1), Vec::new());
         let first = slots.claim().unwrap();
         assert!(slots.claim().is_none());
-        slots.arm(first, Travel::Direct);
+        slots.arm(first, PublishMode::Direct);
         assert_eq!(poll(&mut slots, first), Poll::Pending);
         slots.resolve(first, STORED, &mut wakers);
         assert_eq!(
@@ -287,7 +287,7 @@ mod tests {
         );
         slots.release(first);
         let second = slots.claim().unwrap();
-        slots.arm(second, Travel::Direct);
+        slots.arm(second, PublishMode::Direct);
         slots.resolve(first, STORED, &mut wakers);
         assert_eq!(poll(&mut slots, second), Poll::Pending);
         slots.resolve(second, Outcome::NoStream, &mut wakers);
@@ -303,7 +303,7 @@ mod tests {
         let tokens: Vec<_> = (0..3).map(|_| slots.claim().unwrap()).collect();
         tokens[..2]
             .iter()
-            .for_each(|token| assert!(!slots.arm(*token, Travel::Single)));
+            .for_each(|token| assert!(!slots.arm(*token, PublishMode::Single)));
         slots.resolve(tokens[0], STORED, &mut wakers);
         slots.lose_all(&mut wakers);
         assert_eq!(poll(&mut slots, tokens[0]), Poll::Ready(Some(STORED)));
@@ -318,7 +318,7 @@ mod tests {
     fn an_attempt_that_takes_too_long_is_late_and_its_answer_still_counts() {
         let (mut slots, mut wakers) = (Slots::new(1), Vec::new());
         let token = slots.claim().unwrap();
-        slots.arm(token, Travel::Direct);
+        slots.arm(token, PublishMode::Direct);
         assert_eq!(poll(&mut slots, token), Poll::Pending);
         slots.sweep(Instant::now(), &mut wakers);
         assert_eq!(poll(&mut slots, token), Poll::Pending);
@@ -327,7 +327,7 @@ mod tests {
             (wakers.len(), poll(&mut slots, token)),
             (1, Poll::Ready(None))
         );
-        slots.arm(token, Travel::Direct);
+        slots.arm(token, PublishMode::Direct);
         slots.resolve(token, STORED, &mut wakers);
         slots.resolve(token, Outcome::NoStream, &mut wakers);
         assert_eq!(slots.take(token), Some(STORED));
@@ -337,15 +337,15 @@ mod tests {
     fn a_single_ends_once_by_answer_release_or_another_attempt() {
         let (mut slots, mut wakers) = (Slots::new(2), Vec::new());
         let (first, second) = (slots.claim().unwrap(), slots.claim().unwrap());
-        slots.arm(first, Travel::Grouped);
+        slots.arm(first, PublishMode::Grouped);
         assert!(slots.is_grouped(first) && !slots.is_grouped(second));
-        slots.arm(first, Travel::Single);
-        slots.arm(second, Travel::Single);
+        slots.arm(first, PublishMode::Single);
+        slots.arm(second, PublishMode::Single);
         assert!(!slots.is_grouped(first) && slots.resolve(second, STORED, &mut wakers));
         assert!(slots.release(first) && !slots.release(second));
         let third = slots.claim().unwrap();
-        slots.arm(third, Travel::Single);
-        assert!(slots.arm(third, Travel::Direct) && !slots.release(third));
+        slots.arm(third, PublishMode::Single);
+        assert!(slots.arm(third, PublishMode::Direct) && !slots.release(third));
         assert_eq!((slots.free(), slots.used()), (2, 0));
     }
 }

@@ -18,14 +18,14 @@ mod protocol;
 mod servers;
 
 use crate::group::{self, Group, HEADERS_BYTES_MAX, Line, Member};
-use crate::link::Link;
+use crate::link::ConnectionStatus;
 use crate::metrics::Metrics;
 use crate::receipt;
-use crate::slots::{Outcome, Slots, Token, Travel};
+use crate::slots::{Outcome, PublishMode, Slots, Token};
 use ackline_shared::envelope::Head;
 use ackline_shared::nats::{NatsError, NatsSettings};
 use bytes::Bytes;
-use connection::{End, Hear};
+use connection::{Endpoint, Receive};
 use dial::{Dialer, Info};
 use output::{Output, Publication};
 use protocol::Message;
@@ -50,7 +50,7 @@ pub struct Wire {
     state: Mutex<State>,
     /// The subject of all answers, up to their last token.
     inbox: Vec<u8>,
-    link: watch::Sender<Link>,
+    status: watch::Sender<ConnectionStatus>,
     /// How often NATS was found again.
     returns: watch::Sender<u64>,
     /// Tells that slots or room for bytes became free.
@@ -113,7 +113,7 @@ impl Wire {
         let wire = Arc::new(Self {
             state: Mutex::new(state),
             inbox: format!("_INBOX.{:032x}.", rand::random::<u128>()).into_bytes(),
-            link: watch::channel(Link::New).0,
+            status: watch::channel(ConnectionStatus::New).0,
             returns: watch::channel(0).0,
             room: Notify::new(),
             busy: Notify::new(),
@@ -140,15 +140,19 @@ impl Wire {
     }
 
     /// Whether NATS is reachable now.
-    pub fn link(&self) -> Link {
-        *self.link.borrow()
+    pub fn status(&self) -> ConnectionStatus {
+        *self.status.borrow()
     }
 
     /// Waits until NATS is reachable; tells whether it is.
     pub async fn connected(&self, deadline: Instant) -> bool {
-        let mut link = self.link.subscribe();
+        let mut status = self.status.subscribe();
         matches!(
-            timeout_at(deadline, link.wait_for(|link| *link == Link::Up)).await,
+            timeout_at(
+                deadline,
+                status.wait_for(|status| *status == ConnectionStatus::Up)
+            )
+            .await,
             Ok(Ok(_))
         )
     }
@@ -244,7 +248,7 @@ impl Wire {
     }
 }
 
-impl End for Wire {
+impl Endpoint for Wire {
     type State = State;
 
     fn inbox(&self) -> &[u8] {
@@ -282,7 +286,7 @@ impl End for Wire {
             state.output.clear();
         }
         tracing::info!("connected to NATS");
-        if self.link.send_replace(Link::Up) != Link::New {
+        if self.status.send_replace(ConnectionStatus::Up) != ConnectionStatus::New {
             self.returns.send_modify(|returns| *returns += 1);
         }
     }
@@ -300,7 +304,8 @@ impl End for Wire {
             state.give_room(&self.room);
         }
         tracing::warn!("NATS is away; deliveries get 503 until it is back");
-        self.link.send_replace(Link::Down(Instant::now()));
+        self.status
+            .send_replace(ConnectionStatus::Down(Instant::now()));
         wakers.into_iter().for_each(Waker::wake);
     }
 }
@@ -350,11 +355,11 @@ impl Writing<'_> {
             )));
         }
         if let Some(group) = group {
-            state.slots.arm(token, Travel::Grouped);
+            state.slots.arm(token, PublishMode::Grouped);
             group.join(Member::new(token, text, headers_at, payload.clone()));
             return Ok(());
         }
-        let was_single = state.slots.arm(token, Travel::Direct);
+        let was_single = state.slots.arm(token, PublishMode::Direct);
         let (subject, headers) = text.split_at_checked(headers_at).unwrap_or_default();
         state.reply.clear();
         state.reply.extend_from_slice(inbox);
@@ -380,13 +385,13 @@ impl Drop for Writing<'_> {
     }
 }
 
-impl Hear for State {
+impl Receive for State {
     fn output(&mut self) -> &mut Output {
         &mut self.output
     }
 
     /// Gives an answer to whoever waits for it.
-    fn hear(&mut self, inbox: &[u8], message: &Message<'_>, wakers: &mut Vec<Waker>) {
+    fn receive(&mut self, inbox: &[u8], message: &Message<'_>, wakers: &mut Vec<Waker>) {
         let Message {
             subject,
             headers,

@@ -4,12 +4,12 @@
 //! bounded number of messages: whoever does not keep up loses some, and must notice by their numbers. When the
 //! connection goes away, everybody who waits hears it at once.
 
-use super::connection::{self, End, Hear};
+use super::connection::{self, Endpoint, Receive};
 use super::dial::{ANSWERS, Dialer, Info};
 pub use super::headers::Headers;
 use super::output::{Output, Publication};
 use super::protocol::Message;
-use crate::link::Link;
+use crate::link::ConnectionStatus;
 use ackline_shared::nats::api::{Ask, Question, Unanswered};
 use ackline_shared::nats::{NatsError, NatsSettings};
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 /// Longest wait for an answer, and for a connection to ask on.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most requests and subscriptions at once.
-const EARS_MAX: usize = 64;
+const SUBSCRIPTIONS_MAX: usize = 64;
 /// Most bytes that wait to be written.
 const UNWRITTEN_BYTES_MAX: usize = 1 << 20;
 /// The status by which the server says that nothing listens.
@@ -36,7 +36,7 @@ pub struct Client {
     state: Mutex<State>,
     /// The subject of all answers, up to their last token.
     inbox: String,
-    link: watch::Sender<Link>,
+    status: watch::Sender<ConnectionStatus>,
 }
 
 /// What those who ask and the connection share.
@@ -44,7 +44,7 @@ pub struct Client {
 pub struct State {
     output: Output,
     /// Who waits for messages, by the number that answers or the subscription have.
-    ears: HashMap<u64, mpsc::Sender<Heard>>,
+    subscriptions: HashMap<u64, mpsc::Sender<Received>>,
     last: u64,
     server_id: String,
     max_payload: usize,
@@ -55,7 +55,7 @@ pub struct State {
 
 /// A message that somebody waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heard {
+pub struct Received {
     /// Where it was published.
     pub subject: String,
     /// Where an answer would go; empty when none is wanted.
@@ -67,11 +67,11 @@ pub struct Heard {
 
 /// Hears the messages of one request or subscription, until it is dropped.
 #[derive(Debug)]
-pub struct Ear<'c> {
+pub struct Subscription<'c> {
     client: &'c Client,
     number: u64,
     subject: String,
-    messages: mpsc::Receiver<Heard>,
+    messages: mpsc::Receiver<Received>,
 }
 
 impl Client {
@@ -88,7 +88,7 @@ impl Client {
                 ..State::default()
             }),
             inbox: format!("_INBOX.{:032x}.", rand::random::<u128>()),
-            link: watch::channel(Link::New).0,
+            status: watch::channel(ConnectionStatus::New).0,
         });
         Ok((client.clone(), connection::run(client, dialer)))
     }
@@ -100,35 +100,41 @@ impl Client {
 
     /// Waits for as long as NATS is away.
     pub async fn connected(&self) {
-        let mut link = self.link.subscribe();
+        let mut status = self.status.subscribe();
         // The sender is ours.
-        let _up = link.wait_for(|link| *link == Link::Up).await;
+        let _up = status
+            .wait_for(|status| *status == ConnectionStatus::Up)
+            .await;
     }
 
     /// Sends a request and waits for its first answer.
-    pub async fn request(&self, question: &Question) -> Result<Heard, Unanswered> {
+    pub async fn request(&self, question: &Question) -> Result<Received, Unanswered> {
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         timeout_at(deadline, self.connected())
             .await
             .map_err(|_| Unanswered::Away)?;
-        let mut ear = self.listen(1, |inbox, number| format!("{inbox}{number}"))?;
-        self.publish(question, &ear.subject)?;
-        match timeout_at(deadline, ear.next()).await {
-            Ok(Some(heard)) if heard.headers().status() == Some(NO_RESPONDERS) => {
+        let mut subscription = self.listen(1, |inbox, number| format!("{inbox}{number}"))?;
+        self.publish(question, &subscription.subject)?;
+        match timeout_at(deadline, subscription.next()).await {
+            Ok(Some(message)) if message.headers().status() == Some(NO_RESPONDERS) => {
                 Err(Unanswered::Nobody)
             }
-            Ok(Some(heard)) => Ok(heard),
+            Ok(Some(message)) => Ok(message),
             Ok(None) => Err(Unanswered::Away),
             Err(_) => Err(Unanswered::Late),
         }
     }
 
     /// Listens on a subject of its own; at most so many messages wait to be taken.
-    pub fn subscribe(&self, waiting_max: usize) -> Result<Ear<'_>, Unanswered> {
+    pub fn subscribe(&self, waiting_max: usize) -> Result<Subscription<'_>, Unanswered> {
         // Its last token keeps it apart from the answers.
-        let ear = self.listen(waiting_max, |inbox, number| format!("{inbox}{number}.all"))?;
-        self.say(&format!("SUB {} {}\r\n", ear.subject, ear.number))?;
-        Ok(ear)
+        let subscription =
+            self.listen(waiting_max, |inbox, number| format!("{inbox}{number}.all"))?;
+        self.say(&format!(
+            "SUB {} {}\r\n",
+            subscription.subject, subscription.number
+        ))?;
+        Ok(subscription)
     }
 
     /// Publishes nothing on a subject, as the server wants it of those who keep up.
@@ -140,22 +146,22 @@ impl Client {
         &self,
         waiting_max: usize,
         subject: impl FnOnce(&str, u64) -> String,
-    ) -> Result<Ear<'_>, Unanswered> {
+    ) -> Result<Subscription<'_>, Unanswered> {
         let (sender, messages) = mpsc::channel(waiting_max);
         let mut state = self.lock();
         if !state.is_up {
             return Err(Unanswered::Away);
         }
-        if state.ears.len() >= EARS_MAX {
+        if state.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             return Err(Unanswered::Unsent(
                 "too many requests wait for answers".to_owned(),
             ));
         }
         state.last += 1;
         let number = state.last;
-        state.ears.insert(number, sender);
+        state.subscriptions.insert(number, sender);
         drop(state);
-        Ok(Ear {
+        Ok(Subscription {
             client: self,
             number,
             subject: subject(&self.inbox, number),
@@ -216,11 +222,11 @@ impl Client {
 
 impl Ask for Client {
     async fn ask(&self, question: Question) -> Result<Bytes, Unanswered> {
-        self.request(&question).await.map(|heard| heard.payload)
+        self.request(&question).await.map(|message| message.payload)
     }
 }
 
-impl Heard {
+impl Received {
     /// Copies a message.
     pub fn new(subject: &str, reply: &str, headers: &[u8], payload: &[u8]) -> Self {
         Self {
@@ -237,28 +243,34 @@ impl Heard {
     }
 }
 
-impl Ear<'_> {
+impl Subscription<'_> {
     /// The subject that it listens on.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
     /// Waits for the next message; `None` when the connection went away.
-    pub async fn next(&mut self) -> Option<Heard> {
+    pub async fn next(&mut self) -> Option<Received> {
         self.messages.recv().await
     }
 }
 
-impl Drop for Ear<'_> {
+impl Drop for Subscription<'_> {
     fn drop(&mut self) {
-        // What was heard on the connection before is not there any more.
-        if self.client.lock().ears.remove(&self.number).is_some() {
+        // What was received on the connection before is not there any more.
+        if self
+            .client
+            .lock()
+            .subscriptions
+            .remove(&self.number)
+            .is_some()
+        {
             let _away = self.client.say(&format!("UNSUB {}\r\n", self.number));
         }
     }
 }
 
-impl End for Client {
+impl Endpoint for Client {
     type State = State;
 
     fn inbox(&self) -> &[u8] {
@@ -287,7 +299,7 @@ impl End for Client {
             state.output.clear();
         }
         tracing::info!("connected to NATS for the configuration");
-        self.link.send_replace(Link::Up);
+        self.status.send_replace(ConnectionStatus::Up);
     }
 
     fn down(&self) {
@@ -295,19 +307,20 @@ impl End for Client {
             let mut state = self.lock();
             (state.is_up, state.writer) = (false, None);
             state.output.clear();
-            state.ears.clear();
+            state.subscriptions.clear();
         }
         tracing::warn!("NATS is away; the configuration stays as it is until it is back");
-        self.link.send_replace(Link::Down(Instant::now()));
+        self.status
+            .send_replace(ConnectionStatus::Down(Instant::now()));
     }
 }
 
-impl Hear for State {
+impl Receive for State {
     fn output(&mut self) -> &mut Output {
         &mut self.output
     }
 
-    fn hear(&mut self, inbox: &[u8], message: &Message<'_>, _: &mut Vec<Waker>) {
+    fn receive(&mut self, inbox: &[u8], message: &Message<'_>, _: &mut Vec<Waker>) {
         let number = match message.subscription {
             answers if answers == ANSWERS.as_bytes() => message.subject.strip_prefix(inbox),
             subscription => Some(subscription),
@@ -315,13 +328,13 @@ impl Hear for State {
         let number = number.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
         // Nobody waits any more, or does not keep up.
         let Some(Ok(place)) = number
-            .and_then(|number: u64| self.ears.get(&number))
+            .and_then(|number: u64| self.subscriptions.get(&number))
             .map(mpsc::Sender::try_reserve)
         else {
             return;
         };
         let text = String::from_utf8_lossy;
-        place.send(Heard::new(
+        place.send(Received::new(
             &text(message.subject),
             &text(message.reply),
             message.headers,

@@ -23,10 +23,10 @@ const RECEIVE_BYTES_MAX: usize = MESSAGE_BYTES_MAX + (64 << 10) + 4096;
 const READS: usize = 8;
 const SLICES: usize = 32;
 
-/// What a connection is kept for: it says what is to be written, and hears what comes.
-pub trait End: Send + Sync {
+/// What a connection is kept for: it says what is to be written, and takes what comes.
+pub trait Endpoint: Send + Sync {
     /// What is looked at and changed while bytes are read.
-    type State: Hear;
+    type State: Receive;
 
     /// The subject of answers, up to their last token.
     fn inbox(&self) -> &[u8];
@@ -40,12 +40,12 @@ pub trait End: Send + Sync {
     fn down(&self);
 }
 
-/// Hears what a server says within a session.
-pub trait Hear {
+/// Takes what a server says within a session.
+pub trait Receive {
     /// Where answers of the connection's own are written.
     fn output(&mut self) -> &mut Output;
     /// A message came; whoever is to be woken by it is added.
-    fn hear(&mut self, inbox: &[u8], message: &Message<'_>, wakers: &mut Vec<Waker>);
+    fn receive(&mut self, inbox: &[u8], message: &Message<'_>, wakers: &mut Vec<Waker>);
     /// The server takes messages of this size from now on.
     fn set_max_payload(&mut self, max_payload: usize);
 }
@@ -63,28 +63,29 @@ enum SessionError {
     Silent,
 }
 
-/// Keeps an end connected, for good.
-pub async fn run<E: End>(end: Arc<E>, mut dialer: Dialer) {
+/// Keeps an endpoint connected, for good.
+pub async fn run<E: Endpoint>(endpoint: Arc<E>, mut dialer: Dialer) {
     loop {
-        let session = dialer.dial(end.inbox()).await;
-        end.lock()
+        let session = dialer.dial(endpoint.inbox()).await;
+        endpoint
+            .lock()
             .set_max_payload(session.info.max_payload.unwrap_or(MAX_PAYLOAD));
-        end.up(&session.info);
-        let mut mover = Mover::new(&*end, &mut dialer, session);
+        endpoint.up(&session.info);
+        let mut session = SessionLoop::new(&*endpoint, &mut dialer, session);
         // The server may have said more than its welcome.
-        let error = match mover.read() {
-            Ok(()) => std::future::poll_fn(|context| mover.poll(context)).await,
+        let error = match session.read() {
+            Ok(()) => std::future::poll_fn(|context| session.poll(context)).await,
             Err(error) => error,
         };
         tracing::debug!(%error, "a session with NATS ended");
-        drop(mover);
-        end.down();
+        drop(session);
+        endpoint.down();
     }
 }
 
-/// Moves the bytes of one session.
-struct Mover<'e, E> {
-    side: &'e E,
+/// The input and output of one session.
+struct SessionLoop<'e, E> {
+    endpoint: &'e E,
     dialer: &'e mut Dialer,
     session: Session,
     /// Received bytes from `start` to `end` are not read yet.
@@ -94,12 +95,12 @@ struct Mover<'e, E> {
     output: Output,
     ping: Interval,
     pings: u32,
-    heard: bool,
+    is_active: bool,
     wakers: Vec<Waker>,
 }
 
-impl<'e, E: End> Mover<'e, E> {
-    fn new(side: &'e E, dialer: &'e mut Dialer, mut session: Session) -> Self {
+impl<'e, E: Endpoint> SessionLoop<'e, E> {
+    fn new(endpoint: &'e E, dialer: &'e mut Dialer, mut session: Session) -> Self {
         let mut ping = interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut buffer = std::mem::take(&mut session.received);
@@ -107,7 +108,7 @@ impl<'e, E: End> Mover<'e, E> {
         buffer.resize(end.max(RECEIVE_BYTES), 0);
         let (output, wakers) = (Output::default(), Vec::new());
         Self {
-            side,
+            endpoint,
             dialer,
             session,
             buffer,
@@ -116,7 +117,7 @@ impl<'e, E: End> Mover<'e, E> {
             output,
             ping,
             pings: 0,
-            heard: true,
+            is_active: true,
             wakers,
         }
     }
@@ -133,7 +134,7 @@ impl<'e, E: End> Mover<'e, E> {
         let mut reads = 0;
         while let Poll::Ready(count) = self.receive(context) {
             self.end += count?;
-            self.heard = true;
+            self.is_active = true;
             self.read()?;
             reads += 1;
             if reads == READS {
@@ -147,7 +148,7 @@ impl<'e, E: End> Mover<'e, E> {
         loop {
             if self.output.is_empty()
                 && self
-                    .side
+                    .endpoint
                     .take_output(&mut self.output, context)
                     .is_pending()
             {
@@ -185,9 +186,9 @@ impl<'e, E: End> Mover<'e, E> {
 
     /// Reads every operation that is whole.
     fn read(&mut self) -> Result<(), SessionError> {
-        let mut told = None;
+        let mut info = None;
         {
-            let mut state = self.side.lock();
+            let mut state = self.endpoint.lock();
             loop {
                 let received = self.buffer.get(self.start..self.end).unwrap_or_default();
                 let Some((operation, taken)) = protocol::read(received)? else {
@@ -195,7 +196,7 @@ impl<'e, E: End> Mover<'e, E> {
                 };
                 match operation {
                     Operation::Message(message) => {
-                        state.hear(self.side.inbox(), &message, &mut self.wakers);
+                        state.receive(self.endpoint.inbox(), &message, &mut self.wakers);
                     }
                     Operation::Ping => state.output().write(b"PONG\r\n"),
                     Operation::Pong => self.pings = 0,
@@ -203,16 +204,16 @@ impl<'e, E: End> Mover<'e, E> {
                     Operation::Error(words) => {
                         tracing::warn!(error = %String::from_utf8_lossy(words), "NATS reports an error");
                     }
-                    Operation::Info(json) => told = serde_json::from_slice::<Info>(json).ok(),
+                    Operation::Info(json) => info = serde_json::from_slice::<Info>(json).ok(),
                 }
                 self.start += taken;
             }
-            if let Some(max_payload) = told.as_ref().and_then(|info| info.max_payload) {
+            if let Some(max_payload) = info.as_ref().and_then(|info: &Info| info.max_payload) {
                 state.set_max_payload(max_payload);
             }
         }
         self.wakers.drain(..).for_each(Waker::wake);
-        if let Some(info) = told {
+        if let Some(info) = info {
             if info.ldm {
                 tracing::info!("the NATS server is about to end");
             }
@@ -241,13 +242,13 @@ impl<'e, E: End> Mover<'e, E> {
 
     /// Asks a server that was silent for a while whether it is still there.
     fn check(&mut self) -> Result<(), SessionError> {
-        if std::mem::take(&mut self.heard) {
+        if std::mem::take(&mut self.is_active) {
             self.pings = 0;
         } else if self.pings >= PINGS_MAX {
             return Err(SessionError::Silent);
         } else {
             self.pings += 1;
-            self.side.lock().output().write(b"PING\r\n");
+            self.endpoint.lock().output().write(b"PING\r\n");
         }
         Ok(())
     }

@@ -126,7 +126,7 @@ impl Dialer {
             match opened {
                 Ok(session) => {
                     self.attempts = 0;
-                    self.told(&server, &session.info);
+                    self.add_known(&server, &session.info);
                     self.current = Some(server);
                     return session;
                 }
@@ -141,12 +141,12 @@ impl Dialer {
     /// Learns of further servers from the one we are connected to.
     pub fn learn(&mut self, info: &Info) {
         if let Some(server) = self.current.clone() {
-            self.told(&server, info);
+            self.add_known(&server, info);
         }
     }
 
-    fn told(&mut self, server: &Server, info: &Info) {
-        self.servers.told(server, &info.connect_urls);
+    fn add_known(&mut self, server: &Server, info: &Info) {
+        self.servers.add(server, &info.connect_urls);
     }
 
     async fn open(&mut self, server: &Server, inbox: &[u8]) -> Result<Session, DialError> {

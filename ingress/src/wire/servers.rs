@@ -93,7 +93,7 @@ impl Servers {
     }
 
     /// Adds the servers of the cluster that `by` told of, with its credentials.
-    pub fn told(&mut self, by: &Server, addresses: &[String]) {
+    pub fn add(&mut self, by: &Server, addresses: &[String]) {
         for address in addresses {
             let Ok(server) = Server::parse(address) else {
                 continue;
@@ -150,7 +150,7 @@ mod tests {
         servers.tried(&first, false);
         assert!((0..9).all(|random| servers.next(random) == Some(&second)));
         servers.tried(&second, false);
-        servers.told(
+        servers.add(
             &first,
             &["a:1".to_owned(), "c:3".to_owned(), "::".to_owned()],
         );

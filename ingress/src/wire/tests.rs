@@ -1,7 +1,7 @@
 //! The connection against a server made of a script: what it says, and when it goes away.
 
 use super::Wire;
-use crate::link::Link;
+use crate::link::ConnectionStatus;
 use crate::slots::{Outcome, Token};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
@@ -195,7 +195,7 @@ async fn whoever_waits_hears_at_once_that_the_connection_broke_and_a_new_one_is_
     // Not a word of the protocol.
     peer.say(b"HTTP/1.1 400 Bad Request\r\n").await;
     assert_eq!(outcome(&wire, token).await, Some(Outcome::Lost));
-    assert!(matches!(wire.link(), Link::Down(_)));
+    assert!(matches!(wire.status(), ConnectionStatus::Down(_)));
     publish(&wire, token, &PAYLOAD).unwrap();
     assert_eq!(
         outcome(&wire, token).await,
@@ -253,7 +253,7 @@ async fn a_server_that_refuses_the_login_is_tried_again() {
     peer.line().await;
     peer.say(b"-ERR 'Authorization Violation'\r\n").await;
     let (_peer, ()) = tokio::join!(script.welcome(), up(&wire));
-    assert_eq!(wire.link(), Link::Up);
+    assert_eq!(wire.status(), ConnectionStatus::Up);
 }
 
 #[tokio::test]

@@ -31,26 +31,26 @@ async fn a_request_is_answered_or_nobody_is_there() {
         client.request(&question("nobody")).await,
         Err(Unanswered::Nobody)
     );
-    let mut ear = client.subscribe(4).unwrap();
-    let asked = question(ear.subject());
+    let mut subscription = client.subscribe(4).unwrap();
+    let asked = question(subscription.subject());
     let answering = async {
-        let heard = timeout(SOON, ear.next()).await.unwrap().unwrap();
+        let message = timeout(SOON, subscription.next()).await.unwrap().unwrap();
         assert_eq!(
-            (heard.subject.as_str(), &heard.payload[..]),
+            (message.subject.as_str(), &message.payload[..]),
             (asked.subject.as_str(), &b"{}"[..])
         );
-        assert_eq!(heard.headers().get("A"), Some("1"));
-        client.acknowledge(&heard.reply).unwrap();
+        assert_eq!(message.headers().get("A"), Some("1"));
+        client.acknowledge(&message.reply).unwrap();
     };
     let (answer, ()) = tokio::join!(client.request(&asked), answering);
     assert!(answer.unwrap().payload.is_empty());
-    drop(ear);
+    drop(subscription);
     assert_eq!(
         client.request(&asked).await,
         Err(Unanswered::Nobody),
         "it listens no more"
     );
-    assert!(client.lock().ears.is_empty());
+    assert!(client.lock().subscriptions.is_empty());
     assert!(!client.server_id().is_empty());
 }
 
@@ -58,23 +58,24 @@ async fn a_request_is_answered_or_nobody_is_there() {
 async fn whoever_waits_hears_that_the_connection_broke() {
     let mut server = NatsServer::start().unwrap();
     let (client, _connection) = start(&server).await;
-    let mut ear = client.subscribe(4).unwrap();
+    let mut subscription = client.subscribe(4).unwrap();
     server.freeze().unwrap();
     let asked = question("any");
-    let (answer, heard, ()) =
-        tokio::join!(client.request(&asked), ear.next(), async { server.kill() });
-    assert_eq!((answer, heard), (Err(Unanswered::Away), None));
+    let (answer, message, ()) = tokio::join!(client.request(&asked), subscription.next(), async {
+        server.kill()
+    });
+    assert_eq!((answer, message), (Err(Unanswered::Away), None));
     assert_eq!(client.subscribe(4).map(drop), Err(Unanswered::Away));
     server.restart().unwrap();
     assert_eq!(
         timeout(SOON, client.request(&asked)).await.unwrap(),
         Err(Unanswered::Nobody)
     );
-    drop(ear);
+    drop(subscription);
     assert_eq!(
         client.request(&asked).await,
         Err(Unanswered::Nobody),
-        "an old ear takes nothing with it"
+        "an old subscription takes nothing with it"
     );
 }
 
@@ -88,7 +89,7 @@ async fn an_answer_that_does_not_come_is_not_waited_for() {
         client.request(&question("any")).await,
         Err(Unanswered::Late)
     );
-    assert!(client.lock().ears.is_empty());
+    assert!(client.lock().subscriptions.is_empty());
     server.thaw().unwrap();
 }
 
@@ -104,14 +105,14 @@ async fn what_is_too_much_is_said_and_not_sent() {
         client.request(&large).await,
         Err(Unanswered::Unsent(_))
     ));
-    let ears: Vec<_> = (0..EARS_MAX)
+    let subscriptions: Vec<_> = (0..SUBSCRIPTIONS_MAX)
         .map(|_| client.subscribe(1).unwrap())
         .collect();
     assert!(matches!(
         client.request(&question("any")).await,
         Err(Unanswered::Unsent(_))
     ));
-    drop(ears);
+    drop(subscriptions);
     assert_eq!(
         client.request(&question("any")).await,
         Err(Unanswered::Nobody)
