@@ -6,7 +6,7 @@
 use crate::contacts::Contact;
 use crate::element::{Element, Family};
 use crate::json::{self, Flaw, Scanner, Span, Text};
-use crate::parties::Parties;
+use crate::participants::Participants;
 use ackline_shared::ids::{FoundKey, is_token, token};
 use ackline_shared::meta;
 use std::borrow::Cow;
@@ -94,7 +94,7 @@ pub struct ChangeValue {
     /// `metadata.phone_number_id`.
     pub phone: Option<Span>,
     /// Whom it names besides.
-    pub parties: Parties,
+    pub participants: Participants,
     is_crowded: bool,
 }
 
@@ -250,7 +250,7 @@ impl Change {
         if self.field(text)? != meta::HANDOVERS {
             None
         } else {
-            value.parties.handover(text)
+            value.participants.handover(text)
         }
     }
 }
@@ -289,7 +289,7 @@ impl ChangeValue {
                 }
                 _ => {
                     history |= name == "history";
-                    let span = value.parties.member(&name, scanner)?;
+                    let span = value.participants.member(&name, scanner)?;
                     value.keep(key.start..span.end);
                 }
             }

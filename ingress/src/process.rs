@@ -6,7 +6,6 @@
 use crate::acknowledged::Acknowledged;
 use crate::budget::Budget;
 use crate::configuration;
-use crate::core::{Core, Shared};
 use crate::durability::{DurabilityCheck, DurabilityError};
 use crate::entrance::Entrance;
 use crate::listeners::Listeners;
@@ -20,7 +19,8 @@ use crate::spool::Spool;
 use crate::spool::directory::SpoolError;
 use crate::spool::disk::FileSystem;
 use crate::spool::settings::SpoolSettings;
-use crate::upkeep;
+use crate::stream_restore;
+use crate::thread::{EdgeThread, Shared};
 use crate::wire::Wire;
 use crate::wire::client::Client;
 use ackline_shared::nats::preparation::{Health, establish};
@@ -121,9 +121,9 @@ async fn serve(
     let threads = listeners.public.len();
     let (mut wires, mut ends) = (Vec::new(), Vec::new());
     for listener in listeners.public {
-        let core = Core::start(shared.clone(), listener, threads, halted.clone()).await?;
-        wires.push(core.wire);
-        ends.push(core.ended);
+        let thread = EdgeThread::start(shared.clone(), listener, threads, halted.clone()).await?;
+        wires.push(thread.wire);
+        ends.push(thread.ended);
     }
     if shared.wire.is_some() {
         wires.truncate(1);
@@ -306,7 +306,7 @@ async fn follow_on(
         () = routing.follow(registry, master) => Err(ProcessError::Configuration),
         never = configuration::follow(client, keeper) => match never {},
         never = check_surroundings(client, surroundings) => match never {},
-        never = upkeep::run(streams, client, settings) => match never {},
+        never = stream_restore::run(streams, client, settings) => match never {},
     }
 }
 

@@ -315,7 +315,7 @@ impl<'a> Split<'a> {
         // What is empty names nobody.
         let text =
             |span: Option<&Span>| json::text(self.text, span?).filter(|text| !text.is_empty());
-        let named = || value.and_then(|value| value.parties.number.text(self.text));
+        let named = || value.and_then(|value| value.participants.number.text(self.text));
         let phone = text(value.and_then(|value| value.phone.as_ref())).or_else(named);
         Address {
             phone,

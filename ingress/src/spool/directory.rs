@@ -184,9 +184,9 @@ impl Directory {
             let labels = scan
                 .frames
                 .iter()
-                .take_while(|frame| frame.label.sequence < next);
+                .take_while(|frame| frame.header.sequence < next);
             recovered.drained = labels
-                .map(|frame| frame.label.drained)
+                .map(|frame| frame.header.drained)
                 .fold(recovered.drained, u64::max);
             if successor.is_none() {
                 recovered.cut_bytes = cut(path, &bytes, &scan).map_err(failed)?;
@@ -244,9 +244,9 @@ fn check_records(
     for frame in scan
         .frames
         .iter()
-        .take_while(|frame| frame.label.sequence < next)
+        .take_while(|frame| frame.header.sequence < next)
     {
-        let sequence = frame.label.sequence;
+        let sequence = frame.header.sequence;
         if frame.record.is_empty() {
             continue;
         }

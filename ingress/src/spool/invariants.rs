@@ -1,6 +1,6 @@
 //! What must hold for every file of a spool, whatever its bytes: checked by the fuzz target.
 
-use super::segment::{self, Label, Scan};
+use super::segment::{self, FrameHeader, Scan};
 use bytes::Bytes;
 
 /// Scans bytes as a segment, then a segment built from them and damaged where they say; tells what does not hold.
@@ -29,17 +29,17 @@ fn check_scan(bytes: &[u8], first: u64) -> Result<usize, String> {
         segment::HEADER_BYTES
     };
     for (frame, sequence) in scan.frames.iter().zip(first..) {
-        let label = bytes.get(end..).and_then(segment::read_label);
-        let Some((length, checksum, label)) = label else {
-            return Err("a frame has no label".to_owned());
+        let header = bytes.get(end..).and_then(segment::read_frame_header);
+        let Some((length, checksum, header)) = header else {
+            return Err("a frame has no header".to_owned());
         };
         let record = bytes
             .get(frame.record.clone())
             .ok_or("a record lies outside")?;
-        if label != frame.label || label.sequence != sequence || length != record.len() {
+        if header != frame.header || header.sequence != sequence || length != record.len() {
             return Err(format!("frame {sequence} is not where it is said to be"));
         }
-        if !segment::is_whole(checksum, label, record) {
+        if !segment::is_whole(checksum, header, record) {
             return Err(format!("frame {sequence} does not have its checksum"));
         }
         end = frame.record.end;
@@ -73,7 +73,7 @@ fn check_damaged(first: u64, script: &[u8]) -> Result<(), String> {
         for record in records.chunks(16) {
             segment::write(
                 &mut whole,
-                Label {
+                FrameHeader {
                     sequence,
                     group,
                     drained: first,

@@ -76,22 +76,22 @@ impl Open {
     }
 
     fn read(&mut self) -> io::Result<(u64, Bytes)> {
-        let mut label = [0; FRAME_BYTES];
-        self.file.read_exact(&mut label)?;
-        let (length, checksum, label) =
-            segment::read_label(&label).ok_or_else(|| damaged(self.next))?;
-        if label.sequence != self.next {
+        let mut header = [0; FRAME_BYTES];
+        self.file.read_exact(&mut header)?;
+        let (length, checksum, header) =
+            segment::read_frame_header(&header).ok_or_else(|| damaged(self.next))?;
+        if header.sequence != self.next {
             return Err(damaged(self.next));
         }
         let mut record = Vec::new();
         let read = (&mut self.file)
             .take(length as u64)
             .read_to_end(&mut record)?;
-        if read != length || !segment::is_whole(checksum, label, &record) {
+        if read != length || !segment::is_whole(checksum, header, &record) {
             return Err(damaged(self.next));
         }
         self.next += 1;
-        Ok((label.sequence, record.into()))
+        Ok((header.sequence, record.into()))
     }
 }
 

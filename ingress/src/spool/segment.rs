@@ -23,7 +23,7 @@ const CHECKSUM: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
 /// What a frame says beside its record. An empty record is a mark: it only says how far the spool is drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Label {
+pub struct FrameHeader {
     /// One more than the frame before it.
     pub sequence: u64,
     /// The sequence of the first frame that was synced together with it.
@@ -36,7 +36,7 @@ pub struct Label {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// What it says.
-    pub label: Label,
+    pub header: FrameHeader,
     /// Where its record lies.
     pub record: Range<usize>,
 }
@@ -75,20 +75,20 @@ pub fn header(first: u64) -> [u8; HEADER_BYTES] {
 }
 
 /// Appends a frame.
-pub fn write(out: &mut Vec<u8>, label: Label, record: &[u8]) {
+pub fn write(out: &mut Vec<u8>, header: FrameHeader, record: &[u8]) {
     // A record is bounded far below 4 GiB by the longest body.
     let length = u32::try_from(record.len()).unwrap_or(u32::MAX);
     out.reserve(FRAME_BYTES + record.len());
     out.put_u32_le(length);
-    out.put_u32_le(checksum(length, label, record));
-    out.put_u64_le(label.sequence);
-    out.put_u64_le(label.group);
-    out.put_u64_le(label.drained);
+    out.put_u32_le(checksum(length, header, record));
+    out.put_u64_le(header.sequence);
+    out.put_u64_le(header.group);
+    out.put_u64_le(header.drained);
     out.put_slice(record);
 }
 
-/// Reads the bytes before a record: its length, checksum and label.
-pub fn read_label(mut bytes: &[u8]) -> Option<(usize, u32, Label)> {
+/// Reads the bytes before a record: its length, checksum and header.
+pub fn read_frame_header(mut bytes: &[u8]) -> Option<(usize, u32, FrameHeader)> {
     let length = usize::try_from(bytes.try_get_u32_le().ok()?).ok()?;
     let checksum = bytes.try_get_u32_le().ok()?;
     let sequence = bytes.try_get_u64_le().ok()?;
@@ -97,7 +97,7 @@ pub fn read_label(mut bytes: &[u8]) -> Option<(usize, u32, Label)> {
     Some((
         length,
         checksum,
-        Label {
+        FrameHeader {
             sequence,
             group,
             drained,
@@ -105,17 +105,18 @@ pub fn read_label(mut bytes: &[u8]) -> Option<(usize, u32, Label)> {
     ))
 }
 
-/// Whether the checksum is that of the label and the record.
-pub fn is_whole(checksum_read: u32, label: Label, record: &[u8]) -> bool {
-    u32::try_from(record.len()).is_ok_and(|length| checksum(length, label, record) == checksum_read)
+/// Whether the checksum is that of the header and the record.
+pub fn is_whole(checksum_read: u32, header: FrameHeader, record: &[u8]) -> bool {
+    u32::try_from(record.len())
+        .is_ok_and(|length| checksum(length, header, record) == checksum_read)
 }
 
-fn checksum(length: u32, label: Label, record: &[u8]) -> u32 {
+fn checksum(length: u32, header: FrameHeader, record: &[u8]) -> u32 {
     let mut digest = CHECKSUM.digest();
     digest.update(&length.to_le_bytes());
-    digest.update(&label.sequence.to_le_bytes());
-    digest.update(&label.group.to_le_bytes());
-    digest.update(&label.drained.to_le_bytes());
+    digest.update(&header.sequence.to_le_bytes());
+    digest.update(&header.group.to_le_bytes());
+    digest.update(&header.drained.to_le_bytes());
     digest.update(record);
     digest.finalize()
 }
@@ -130,7 +131,7 @@ pub fn scan(bytes: &[u8], first: u64) -> Result<Scan, Damage> {
     if bytes.get(..HEADER_BYTES) == Some(&header(first)) {
         scan.end = HEADER_BYTES;
         while let Some(frame) =
-            frame_at(bytes, scan.end).filter(|frame| frame.label.sequence == scan.next)
+            frame_at(bytes, scan.end).filter(|frame| frame.header.sequence == scan.next)
         {
             (scan.end, scan.next) = (frame.record.end, scan.next.saturating_add(1));
             scan.frames.push(frame);
@@ -151,14 +152,14 @@ fn is_synced_before(bytes: &[u8], scan: &Scan) -> bool {
         .next
         .saturating_add(u64::try_from(bytes.len() / FRAME_BYTES).unwrap_or(u64::MAX));
     places.into_iter().any(|at| {
-        let label = bytes
+        let header = bytes
             .get(at..)
-            .and_then(read_label)
-            .map(|(_, _, label)| label);
-        label.is_some_and(|label| {
-            label.group > scan.next
-                && label.group <= label.sequence
-                && label.sequence <= highest
+            .and_then(read_frame_header)
+            .map(|(_, _, header)| header);
+        header.is_some_and(|header| {
+            header.group > scan.next
+                && header.group <= header.sequence
+                && header.sequence <= highest
                 && frame_at(bytes, at).is_some()
         })
     })
@@ -167,18 +168,18 @@ fn is_synced_before(bytes: &[u8], scan: &Scan) -> bool {
 /// How many bytes there are of the frame that would come next; what an earlier use of the file left is none.
 pub fn unfinished(bytes: &[u8], scan: &Scan) -> u64 {
     let rest = bytes.get(scan.end..).unwrap_or_default();
-    let label = read_label(rest).filter(|(_, _, label)| label.sequence == scan.next);
-    let length = label.map_or(0, |(length, ..)| {
+    let header = read_frame_header(rest).filter(|(_, _, header)| header.sequence == scan.next);
+    let length = header.map_or(0, |(length, ..)| {
         rest.len().min(FRAME_BYTES.saturating_add(length))
     });
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 fn frame_at(bytes: &[u8], at: usize) -> Option<Frame> {
-    let (length, checksum, label) = read_label(bytes.get(at..)?)?;
+    let (length, checksum, header) = read_frame_header(bytes.get(at..)?)?;
     let start = at.checked_add(FRAME_BYTES)?;
     let record = start..start.checked_add(length)?;
-    is_whole(checksum, label, bytes.get(record.clone())?).then_some(Frame { label, record })
+    is_whole(checksum, header, bytes.get(record.clone())?).then_some(Frame { header, record })
 }
 
 /// The records of a scan that are not marks.
@@ -204,7 +205,7 @@ mod tests {
             for record in records {
                 write(
                     &mut out,
-                    Label {
+                    FrameHeader {
                         sequence,
                         group,
                         drained: 0,

@@ -7,7 +7,7 @@
 
 use super::directory::{Directory, Segment};
 use super::disk::{Appending, Disk};
-use super::segment::{self, Label};
+use super::segment::{self, FrameHeader};
 use super::state::{Handover, SpoolState, Work, Written};
 use crate::metrics::Metrics;
 use std::collections::HashSet;
@@ -102,7 +102,7 @@ impl<D: Disk> Writer<D> {
         for (record, sequence) in records.zip(first..) {
             segment::write(
                 &mut self.buffer,
-                Label {
+                FrameHeader {
                     sequence,
                     group: first,
                     drained,
@@ -206,7 +206,7 @@ impl<D: Disk> Writer<D> {
         self.buffer.clear();
         segment::write(
             &mut self.buffer,
-            Label {
+            FrameHeader {
                 sequence,
                 group: sequence,
                 drained,

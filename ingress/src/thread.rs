@@ -52,14 +52,14 @@ pub struct Shared {
 
 /// A thread that serves.
 #[derive(Debug)]
-pub struct Core {
+pub struct EdgeThread {
     /// The connection it stores on.
     pub wire: Arc<Wire>,
     /// Resolves when the thread has ended.
     pub ended: oneshot::Receiver<()>,
 }
 
-impl Core {
+impl EdgeThread {
     /// Starts the thread; it serves until `stop` says so and its last connection is closed.
     pub async fn start(
         shared: Shared,

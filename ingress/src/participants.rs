@@ -7,7 +7,7 @@ use ackline_shared::ids::FoundKey;
 
 /// The members of a value that name its two sides.
 #[derive(Debug, Default)]
-pub struct Parties {
+pub struct Participants {
     /// `recipient.phone_number_id`: the business number.
     pub number: Piece,
     user: Piece,
@@ -15,7 +15,7 @@ pub struct Parties {
     control: Option<&'static str>,
 }
 
-impl Parties {
+impl Participants {
     /// Scans the value of a member, and notes what it says if it is one of these.
     pub fn member(&mut self, name: &str, scanner: &mut Scanner<'_>) -> Result<Span, Flaw> {
         match name {
