@@ -4,8 +4,8 @@
 //! Nobody guesses a signature, so `sha256=?` in the input becomes the signature of the body behind it. Time is
 //! tokio's and paused: every wait of the server ends at once when nothing else can happen.
 
+use crate::acceptor::{AcceptSettings, Acceptor};
 use crate::caller::Caller;
-use crate::entrance::{Entrance, EntranceSettings};
 use crate::fixture;
 use crate::metrics::Metrics;
 use crate::reference::{self, Expected};
@@ -202,7 +202,7 @@ async fn play(bytes: &[u8], step: usize, log: Arc<Recorder>) -> Vec<u8> {
         let edge = edge.clone();
         async move { edge.answer(request, &caller).await }
     };
-    let entrance = EntranceSettings {
+    let acceptor = AcceptSettings {
         tls: None,
         proxies: None,
         forwarders: Some(vec![Ipv4Net::from(Ipv4Addr::LOCALHOST).into()]),
@@ -213,7 +213,7 @@ async fn play(bytes: &[u8], step: usize, log: Arc<Recorder>) -> Vec<u8> {
         handshakes_max: 1,
         http2_streams_max: 1,
     };
-    let server = Server::behind(Entrance::new(entrance, &metrics), handler, bounds, metrics);
+    let server = Server::accepting(Acceptor::new(acceptor, &metrics), handler, bounds, metrics);
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
     let (mut reads, mut writes) = tokio::io::split(ours);
     let stop = watch::channel(false);

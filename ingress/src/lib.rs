@@ -3,6 +3,7 @@
 //! This crate knows nothing of flows, SQL, the Graph API or any tenant's URL. It keeps no state that a
 //! restart would miss: what is acknowledged is in the log, and what is not is sent again by Meta.
 
+pub mod acceptor;
 pub mod acknowledged;
 pub mod admission;
 pub mod budget;
@@ -15,7 +16,6 @@ pub mod crowding;
 pub mod delivery;
 pub mod durability;
 pub mod element;
-pub mod entrance;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixture;
 pub mod forwarded;

@@ -3,11 +3,11 @@
 //! Signals, configuration and the private port live on the runtime that calls [`run`]; deliveries are
 //! served by threads of their own, one for each public socket.
 
+use crate::acceptor::Acceptor;
 use crate::acknowledged::Acknowledged;
 use crate::budget::Budget;
 use crate::configuration;
 use crate::durability::{DurabilityCheck, DurabilityError};
-use crate::entrance::Entrance;
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::private::Private;
@@ -96,7 +96,7 @@ async fn serve(
     let (spool, mut spool_ended) = open_spool(&settings, &metrics)?;
     let mut shared = Shared {
         routing: Routing::new(),
-        entrance: Entrance::new(settings.entrance.clone(), &metrics),
+        acceptor: Acceptor::new(settings.acceptor.clone(), &metrics),
         metrics,
         body_bytes: Arc::new(Budget::new(settings.bounds.body_bytes_total_max)),
         durability_check: Arc::default(),
@@ -137,7 +137,7 @@ async fn serve(
         body_bytes: shared.body_bytes.clone(),
         routing: shared.routing.clone(),
         metrics: shared.metrics.clone(),
-        tls: shared.entrance.tls().cloned(),
+        tls: shared.acceptor.tls().cloned(),
         durability: settings.nats.durability,
         durability_check: shared.durability_check.clone(),
         surroundings: surroundings.clone(),
@@ -154,7 +154,7 @@ async fn serve(
     );
     let health = tokio::spawn(health.run_open(listeners.private, health_stop));
     let reloading = shared
-        .entrance
+        .acceptor
         .tls()
         .cloned()
         .map(|tls| tokio::spawn(tls.follow()));

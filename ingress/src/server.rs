@@ -2,9 +2,9 @@
 //!
 //! It knows nothing of webhooks; a handler turns a request into an answer.
 
+use crate::acceptor::{Accepted, Acceptor, Crowded, Rejection};
 use crate::caller::Caller;
 use crate::crowding::Place;
-use crate::entrance::{Crowded, Entrance, Guest, Turned};
 use crate::head_timer::HeadTimer;
 use crate::http2;
 use crate::metrics::Metrics;
@@ -46,7 +46,7 @@ pub struct Server<H> {
     bounds: Bounds,
     metrics: Arc<Metrics>,
     /// What connections pass first, on the public port.
-    entrance: Option<Arc<Entrance>>,
+    acceptor: Option<Arc<Acceptor>>,
 }
 
 impl<H, F> Server<H>
@@ -60,23 +60,23 @@ where
             handler,
             bounds,
             metrics,
-            entrance: None,
+            acceptor: None,
         })
     }
 
-    /// Puts a server together whose connections pass an entrance.
-    pub fn behind(
-        entrance: Arc<Entrance>,
+    /// Puts a server together whose connections pass an [`Acceptor`] first.
+    pub fn accepting(
+        acceptor: Arc<Acceptor>,
         handler: H,
         bounds: Bounds,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let entrance = Some(entrance).filter(|entrance| !entrance.is_open());
+        let acceptor = Some(acceptor).filter(|acceptor| !acceptor.is_passthrough());
         Arc::new(Self {
             handler,
             bounds,
             metrics,
-            entrance,
+            acceptor,
         })
     }
 
@@ -85,15 +85,15 @@ where
         self.accept_each(listener, stop, |server, io, peer, seat, stop| {
             // A trusted balancer's connection is everybody's and never a stranger's.
             let is_forwarder = server
-                .entrance
+                .acceptor
                 .as_ref()
-                .is_some_and(|entrance| entrance.is_forwarder(peer));
+                .is_some_and(|acceptor| acceptor.is_forwarder(peer));
             server.receive_seated(io, peer, Some(seat).filter(|_| !is_forwarder), stop)
         })
         .await;
     }
 
-    /// The same for a listener without an entrance; TLS and HTTP/2 are not even linked for it.
+    /// The same for a listener without an acceptor; TLS and HTTP/2 are not even linked for it.
     pub async fn run_open(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
         self.accept_each(listener, stop, |server, io, _peer, seat, stop| {
             server.serve(io, Caller::new(None, Some(seat)), None, stop)
@@ -134,7 +134,7 @@ where
         let _closed = permits.acquire_many(connections).await;
     }
 
-    /// Takes one connection through the entrance, then serves it.
+    /// Takes one connection through the acceptor, then serves it.
     pub async fn receive<I>(self: Arc<Self>, io: I, peer: IpAddr, stop: watch::Receiver<bool>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -151,26 +151,26 @@ where
     ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Some(entrance) = self.entrance.clone() else {
+        let Some(acceptor) = self.acceptor.clone() else {
             return self.serve(io, Caller::new(None, seat), None, stop).await;
         };
         let task = seat.as_ref().and_then(Seat::task);
-        if entrance.is_plain() {
-            return match entrance.place(peer, task) {
+        if acceptor.is_plain() {
+            return match acceptor.place(peer, task) {
                 Ok((place, forwarder)) => {
                     let caller = self.caller(place, seat);
                     self.serve(io, caller, forwarder, stop).await
                 }
-                Err(turned) => self.turn_away(&turned),
+                Err(rejection) => self.reject(&rejection),
             };
         }
-        let admitted = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
-            admitted = entrance.admit(io, peer, task) => admitted,
+            accepted = acceptor.accept(io, peer, task) => accepted,
         };
-        match admitted {
-            Ok(Guest {
+        match accepted {
+            Ok(Accepted {
                 stream,
                 http2: true,
                 place,
@@ -180,11 +180,11 @@ where
                 let caller = self.caller(place, seat);
                 let handler =
                     move |request| server.clone().answer(request, caller.clone(), forwarder);
-                let streams_max = entrance.http2_streams_max();
+                let streams_max = acceptor.http2_streams_max();
                 let ended = http2::serve(stream, handler, self.bounds, streams_max, stop).await;
                 ended.inspect_err(|error| self.broke(error)).ok();
             }
-            Ok(Guest {
+            Ok(Accepted {
                 stream,
                 http2: false,
                 place,
@@ -193,7 +193,7 @@ where
                 let caller = self.caller(place, seat);
                 self.serve(stream, caller, forwarder, stop).await;
             }
-            Err(turned) => self.turn_away(&turned),
+            Err(rejection) => self.reject(&rejection),
         }
     }
 
@@ -214,9 +214,9 @@ where
         Caller::new(place, seat)
     }
 
-    fn turn_away(&self, turned: &Turned) {
-        self.metrics.broke(turned.reason());
-        tracing::debug!(%turned, "a connection was turned away");
+    fn reject(&self, rejection: &Rejection) {
+        self.metrics.broke(rejection.reason());
+        tracing::debug!(turned = %rejection, "a connection was turned away");
     }
 
     fn broke(&self, error: &hyper::Error) {
@@ -231,10 +231,10 @@ where
         caller: Arc<Caller>,
         forwarder: Option<IpAddr>,
     ) -> Answer {
-        let (Some(forwarder), Some(entrance)) = (forwarder, &self.entrance) else {
+        let (Some(forwarder), Some(acceptor)) = (forwarder, &self.acceptor) else {
             return (self.handler)(request, caller).await;
         };
-        match entrance.place_request(request.headers(), forwarder) {
+        match acceptor.place_request(request.headers(), forwarder) {
             Ok(place) => (self.handler)(request, Caller::new(place, None)).await,
             Err(Crowded) => self.refuse_crowded(),
         }

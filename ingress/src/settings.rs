@@ -1,6 +1,6 @@
 //! What the edge reads from the configuration, checked once at the start.
 
-use crate::entrance::EntranceSettings;
+use crate::acceptor::AcceptSettings;
 use crate::routing::InFlight;
 use crate::spool::settings::SpoolSettings;
 use ackline_shared::config::Reader;
@@ -34,7 +34,7 @@ pub struct IngressSettings {
     /// Limits of what a client may make us hold.
     pub bounds: Bounds,
     /// What a connection passes before its first request.
-    pub entrance: EntranceSettings,
+    pub acceptor: AcceptSettings,
     /// Limits of storing a delivery.
     pub publishing: Publishing,
     /// How long storing may take before deliveries are turned away.
@@ -104,7 +104,7 @@ impl IngressSettings {
             private_listen: reader.address("ingress.private_listen"),
             threads: threads(reader.count("ingress.threads", 0..=THREADS_CEILING)),
             bounds: Bounds::read(reader),
-            entrance: EntranceSettings::read(reader),
+            acceptor: AcceptSettings::read(reader),
             publishing: Publishing::read(reader),
             shed_delay: reader.duration("ingress.shed_delay"),
             acknowledged_max: size(
@@ -123,7 +123,7 @@ impl IngressSettings {
                 "is less than ingress.body_bytes_max",
             );
         }
-        let per_address = settings.entrance.body_bytes_per_address_max;
+        let per_address = settings.acceptor.body_bytes_per_address_max;
         if per_address > 0 && per_address < settings.bounds.body_bytes_max {
             reader.mistake(
                 "ingress.body_bytes_per_address_max",

@@ -4,12 +4,12 @@
 //! counted; a delivery is accepted, stored and answered on one thread, without a wakeup elsewhere. Only where
 //! updates are committed in groups do all threads share one connection.
 
+use crate::acceptor::Acceptor;
 use crate::acknowledged::Acknowledged;
 use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::caller::Caller;
 use crate::durability::DurabilityCheck;
-use crate::entrance::Entrance;
 use crate::metrics::Metrics;
 use crate::process::ProcessError;
 use crate::publisher::Publisher;
@@ -35,7 +35,7 @@ pub struct Shared {
     /// The routing table.
     pub routing: Arc<Routing>,
     /// What a connection passes first.
-    pub entrance: Arc<Entrance>,
+    pub acceptor: Arc<Acceptor>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Bytes of bodies held.
@@ -103,7 +103,7 @@ async fn serve(
     let Shared {
         settings,
         routing,
-        entrance,
+        acceptor,
         metrics,
         body_bytes,
         durability_check,
@@ -170,8 +170,8 @@ async fn serve(
         .map_err(ProcessError::Thread)?;
     let listener = TcpListener::from_std(listener).map_err(ProcessError::Thread)?;
     let _starter_gone = ready.send(Ok(wire));
-    let server = Server::behind(
-        entrance,
+    let server = Server::accepting(
+        acceptor,
         handler,
         settings.bounds.share_of(threads),
         metrics,

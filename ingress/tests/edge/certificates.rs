@@ -1,7 +1,7 @@
 //! Certificates made for one test: a CA, what it signs, and files as an operator would have them.
 
 use crate::client::{OPEN, read_settings};
-use ackline_ingress::entrance::EntranceSettings;
+use ackline_ingress::acceptor::AcceptSettings;
 use ackline_ingress::tls::TlsSettings;
 use ackline_ingress::tls::credentials::{ClientCheck, Files};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -100,7 +100,7 @@ impl Directory {
         self.write("chain.pem", &leaf.certificate);
     }
 
-    pub fn settings(&self) -> EntranceSettings {
+    pub fn settings(&self) -> AcceptSettings {
         let client = self.client.then(|| ClientCheck {
             ca: self.path("client-ca.pem"),
             name: META.to_owned(),
@@ -111,7 +111,7 @@ impl Directory {
             client,
         };
         let credentials = Arc::new(files.load().unwrap());
-        EntranceSettings {
+        AcceptSettings {
             tls: Some(TlsSettings { files, credentials }),
             ..OPEN
         }

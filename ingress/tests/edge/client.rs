@@ -1,8 +1,8 @@
 //! An edge with a real server behind an in-memory pipe, and a real client in front of it.
 
 use crate::memory_log::MemoryLog;
+use ackline_ingress::acceptor::{AcceptSettings, Acceptor};
 use ackline_ingress::caller::Caller;
-use ackline_ingress::entrance::{Entrance, EntranceSettings};
 use ackline_ingress::fixture;
 use ackline_ingress::metrics::Metrics;
 use ackline_ingress::routing::Routing;
@@ -34,8 +34,8 @@ pub const BOUNDS: Bounds = Bounds {
     body_bytes_total_max: 256 << 10,
 };
 
-/// An entrance that everybody passes.
-pub const OPEN: EntranceSettings = EntranceSettings {
+/// Settings under which every connection is accepted.
+pub const OPEN: AcceptSettings = AcceptSettings {
     tls: None,
     proxies: None,
     forwarders: None,
@@ -60,7 +60,7 @@ pub struct Harness {
     pub metrics: Arc<Metrics>,
     pub routing: Arc<Routing>,
     pub stop: watch::Sender<bool>,
-    entrance: Arc<Entrance>,
+    acceptor: Arc<Acceptor>,
     serve: Serve,
     listen: Listen,
 }
@@ -68,17 +68,17 @@ pub struct Harness {
 impl Harness {
     /// An edge that is ready.
     pub fn new() -> Self {
-        Self::behind(OPEN)
+        Self::accepting(OPEN)
     }
 
-    /// An edge that is ready, behind this entrance.
-    pub fn behind(entrance: EntranceSettings) -> Self {
-        Self::within(BOUNDS, entrance)
+    /// An edge that is ready, behind this acceptor.
+    pub fn accepting(acceptor: AcceptSettings) -> Self {
+        Self::within(BOUNDS, acceptor)
     }
 
     /// An edge that is ready, within these bounds.
-    pub fn within(bounds: Bounds, entrance: EntranceSettings) -> Self {
-        let harness = Self::build(bounds, entrance);
+    pub fn within(bounds: Bounds, acceptor: AcceptSettings) -> Self {
+        let harness = Self::build(bounds, acceptor);
         harness.routing.replace(fixture::table());
         harness
     }
@@ -88,15 +88,15 @@ impl Harness {
         Self::build(bounds, OPEN)
     }
 
-    fn build(bounds: Bounds, entrance: EntranceSettings) -> Self {
+    fn build(bounds: Bounds, acceptor: AcceptSettings) -> Self {
         let (log, metrics, routing) = (Arc::new(MemoryLog::new()), Metrics::new(), Routing::new());
         let edge = fixture::edge(log.clone(), routing.clone(), bounds, metrics.clone());
         let handler = move |request: Request<Incoming>, caller: Arc<Caller>| {
             let edge = edge.clone();
             async move { edge.answer(request, &caller).await }
         };
-        let entrance = Entrance::new(entrance, &metrics);
-        let server = Server::behind(entrance.clone(), handler, bounds, metrics.clone());
+        let acceptor = Acceptor::new(acceptor, &metrics);
+        let server = Server::accepting(acceptor.clone(), handler, bounds, metrics.clone());
         let stop = watch::channel(false).0;
         let stopped = stop.subscribe();
         let (listening, listened) = (server.clone(), stop.subscribe());
@@ -117,7 +117,7 @@ impl Harness {
             metrics,
             routing,
             stop,
-            entrance,
+            acceptor,
             serve,
             listen,
         }
@@ -125,7 +125,7 @@ impl Harness {
 
     /// The credentials of an edge with TLS.
     pub fn tls(&self) -> Arc<Tls> {
-        self.entrance.tls().unwrap().clone()
+        self.acceptor.tls().unwrap().clone()
     }
 
     /// Serves a socket of its own, too.

@@ -2,7 +2,7 @@
 
 use crate::client::{BOUNDS, Harness, OPEN, delivery, sign};
 use crate::tls_client::is_counted;
-use ackline_ingress::entrance::EntranceSettings;
+use ackline_ingress::acceptor::AcceptSettings;
 use ackline_ingress::settings::Bounds;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -70,12 +70,12 @@ async fn bodies_that_one_address_does_not_finish_cost_no_other_a_delivery() {
         body_bytes_total_max: 16 << 20,
         ..BOUNDS
     };
-    let entrance = EntranceSettings {
+    let acceptor = AcceptSettings {
         body_bytes_per_address_max: 2 << 20,
         body_bytes_total_max: bounds.body_bytes_total_max,
         ..OPEN
     };
-    let harness = Harness::within(bounds, entrance);
+    let harness = Harness::within(bounds, acceptor);
     let edge = harness.listen().await;
     // Whoever signed before is no stranger, though it shares the address.
     let mut known = connect(loopback(2), edge).await;
@@ -116,11 +116,11 @@ async fn idle_connections_make_room_for_who_signs() {
         connections_max: 64,
         ..BOUNDS
     };
-    let entrance = EntranceSettings {
+    let acceptor = AcceptSettings {
         connections_per_address_max: 32,
         ..OPEN
     };
-    let harness = Harness::within(bounds, entrance);
+    let harness = Harness::within(bounds, acceptor);
     let edge = harness.listen().await;
     let mut known = connect(loopback(1), edge).await;
     assert_eq!(delivers(&mut known, "a").await, "200");
@@ -147,11 +147,11 @@ async fn idle_connections_make_room_for_who_signs() {
 
 #[tokio::test]
 async fn connections_of_an_address_are_counted_until_they_sign() {
-    let entrance = EntranceSettings {
+    let acceptor = AcceptSettings {
         connections_per_address_max: 2,
         ..OPEN
     };
-    let harness = Harness::within(BOUNDS, entrance);
+    let harness = Harness::within(BOUNDS, acceptor);
     let edge = harness.listen().await;
     let mut signed = Vec::new();
     for number in 0..5 {

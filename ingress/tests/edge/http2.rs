@@ -3,7 +3,7 @@
 use crate::certificates::{Ca, Directory};
 use crate::client::{BOUNDS, Harness, delivery, post, post_to};
 use crate::tls_client::{TlsClient, V13, is_counted};
-use ackline_ingress::entrance::EntranceSettings;
+use ackline_ingress::acceptor::AcceptSettings;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
@@ -26,7 +26,7 @@ fn edge() -> (Harness, TlsClient) {
     let settings = Directory::new(&ca.server()).settings();
     let http2_streams_max = u32::try_from(STREAMS_MAX).unwrap();
     (
-        Harness::behind(EntranceSettings {
+        Harness::accepting(AcceptSettings {
             http2_streams_max,
             ..settings
         }),

@@ -3,7 +3,7 @@
 use crate::certificates::{Ca, Directory};
 use crate::client::{Answer, Harness, OPEN, PEER, delivery, post, sign};
 use crate::tls_client::{TlsClient, V13, is_counted};
-use ackline_ingress::entrance::EntranceSettings;
+use ackline_ingress::acceptor::AcceptSettings;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
@@ -17,8 +17,8 @@ const LINE: &[u8] = b"PROXY TCP4 203.0.113.9 192.0.2.7 40000 443\r\n";
 const BLOCK: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x09\xc0\0\x02\x07\x9c\x40\x01\xbb";
 
-fn trusting(block: &str) -> EntranceSettings {
-    EntranceSettings {
+fn trusting(block: &str) -> AcceptSettings {
+    AcceptSettings {
         proxies: Some(vec![block.parse().unwrap()]),
         ..OPEN
     }
@@ -36,7 +36,7 @@ fn delivery_bytes() -> Vec<u8> {
 
 #[tokio::test(start_paused = true)]
 async fn a_trusted_balancers_header_precedes_plain_http_in_any_pieces() {
-    let harness = Harness::behind(trusting("192.0.2.0/24"));
+    let harness = Harness::accepting(trusting("192.0.2.0/24"));
     for header in [LINE, BLOCK, b"PROXY UNKNOWN\r\n"] {
         let answer = harness.raw(&[header, &delivery_bytes()].concat()).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -56,7 +56,7 @@ async fn a_trusted_balancers_header_precedes_plain_http_in_any_pieces() {
 async fn a_trusted_balancers_header_precedes_tls() {
     let ca = Ca::new("public");
     let tls = Directory::new(&ca.server()).settings().tls;
-    let harness = Harness::behind(EntranceSettings {
+    let harness = Harness::accepting(AcceptSettings {
         tls,
         ..trusting("192.0.2.7/32")
     });
@@ -84,7 +84,7 @@ async fn a_trusted_balancers_header_precedes_tls() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_is_no_trusted_balancer_is_not_heard() {
-    let harness = Harness::behind(trusting("198.51.100.0/24"));
+    let harness = Harness::accepting(trusting("198.51.100.0/24"));
     assert_eq!(harness.raw(&[LINE, &delivery_bytes()].concat()).await, "");
     assert!(is_counted(&harness, "proxy_untrusted", 1));
     assert!(harness.log.stored().is_empty());
@@ -92,7 +92,7 @@ async fn whoever_is_no_trusted_balancer_is_not_heard() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_oversized_or_broken_header_closes_the_connection() {
-    let harness = Harness::behind(trusting("192.0.2.0/24"));
+    let harness = Harness::accepting(trusting("192.0.2.0/24"));
     let oversized_line = format!("PROXY UNKNOWN {}\r\n", "x".repeat(200));
     let oversized_block = [&BLOCK[..14], b"\xff\xff"].concat();
     for header in [
@@ -118,7 +118,7 @@ async fn a_missing_oversized_or_broken_header_closes_the_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn a_header_that_trickles_is_cut_off_at_its_deadline() {
-    let harness = Harness::behind(trusting("192.0.2.0/24"));
+    let harness = Harness::accepting(trusting("192.0.2.0/24"));
     let started = Instant::now();
     let (mut read, mut write) = tokio::io::split(harness.pipe());
     let trickling = tokio::spawn(async move {
@@ -138,7 +138,7 @@ async fn a_header_that_trickles_is_cut_off_at_its_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn the_connections_of_an_address_are_bounded_by_who_is_behind_the_balancer() {
-    let direct = Harness::behind(EntranceSettings {
+    let direct = Harness::accepting(AcceptSettings {
         connections_per_address_max: 2,
         ..OPEN
     });
@@ -157,7 +157,7 @@ async fn the_connections_of_an_address_are_bounded_by_who_is_behind_the_balancer
         200
     );
 
-    let proxied = Harness::behind(EntranceSettings {
+    let proxied = Harness::accepting(AcceptSettings {
         connections_per_address_max: 1,
         ..trusting("192.0.2.0/24")
     });
@@ -187,7 +187,7 @@ async fn requests_of_one_client_are_bounded_behind_a_balancer_that_forwards_them
         "192.0.2.0/24".parse().unwrap(),
         "10.0.0.0/8".parse().unwrap(),
     ]);
-    let edge = Harness::behind(EntranceSettings {
+    let edge = Harness::accepting(AcceptSettings {
         forwarders,
         connections_per_address_max: 1,
         ..OPEN
@@ -248,7 +248,7 @@ async fn requests_of_one_client_are_bounded_behind_a_balancer_that_forwards_them
 #[tokio::test(start_paused = true)]
 async fn a_forwarding_header_of_whoever_is_not_trusted_is_a_claim() {
     let forwarders = Some(vec!["10.0.0.0/8".parse().unwrap()]);
-    let edge = Harness::behind(EntranceSettings {
+    let edge = Harness::accepting(AcceptSettings {
         forwarders,
         connections_per_address_max: 1,
         ..OPEN

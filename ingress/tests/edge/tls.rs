@@ -3,7 +3,7 @@
 use crate::certificates::{Ca, Directory, HOST, Leaf, META};
 use crate::client::{Answer, BOUNDS, Harness, OPEN, delivery, post, read_settings};
 use crate::tls_client::{TlsClient, V12, V13, is_counted, shown};
-use ackline_ingress::entrance::EntranceSettings;
+use ackline_ingress::acceptor::AcceptSettings;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[tokio::test(start_paused = true)]
 async fn webhooks_are_stored_over_both_versions_of_tls_and_of_http() {
     let ca = Ca::new("public");
-    let harness = Harness::behind(Directory::new(&ca.server()).settings());
+    let harness = Harness::accepting(Directory::new(&ca.server()).settings());
     for version in [V12, V13] {
         let client = TlsClient::new(&ca, version);
         let answer = client
@@ -59,7 +59,7 @@ async fn an_open_connection_goes_on_when_the_certificate_is_replaced() {
     let ca = Ca::new("public");
     let (old, new) = (ca.server(), ca.server());
     let directory = Directory::new(&old);
-    let harness = Harness::behind(directory.settings());
+    let harness = Harness::accepting(directory.settings());
     let client = TlsClient::new(&ca, V13);
     let (mut first, mut second) = (client.http1(&harness).await, client.http2(&harness).await);
     directory.install(&new);
@@ -93,7 +93,7 @@ async fn a_certificate_that_cannot_be_used_does_not_replace_one_that_can() {
     let ca = Ca::new("public");
     let (old, new) = (ca.server(), ca.server());
     let directory = Directory::new(&old);
-    let harness = Harness::behind(directory.settings());
+    let harness = Harness::accepting(directory.settings());
     let client = TlsClient::new(&ca, V13);
     // Half of a replacement: the certificate is new, the key is not yet.
     for broken in [new.certificate.as_str(), "not pem", ""] {
@@ -143,7 +143,7 @@ async fn a_certificate_that_cannot_be_used_does_not_replace_one_that_can() {
 async fn changed_files_are_noticed_by_themselves_and_unchanged_ones_left_alone() {
     let ca = Ca::new("public");
     let directory = Directory::new(&ca.server());
-    let tls = Harness::behind(directory.settings()).tls();
+    let tls = Harness::accepting(directory.settings()).tls();
     let before = tls.config();
     let following = tokio::spawn(tls.clone().follow());
     sleep(PATIENCE).await;
@@ -162,7 +162,7 @@ async fn changed_files_are_noticed_by_themselves_and_unchanged_ones_left_alone()
 async fn a_hangup_signal_reads_the_files_at_once() {
     let ca = Ca::new("public");
     let directory = Directory::new(&ca.server());
-    let tls = Harness::behind(directory.settings()).tls();
+    let tls = Harness::accepting(directory.settings()).tls();
     // Heard by us as well, so that the signal cannot end the test before the edge listens.
     let mut heard = signal(SignalKind::hangup()).unwrap();
     let before = tls.config();
@@ -189,7 +189,7 @@ async fn the_end_of_the_certificate_is_shown_before_and_after_it() {
     let ca = Ca::new("public");
     let now = SystemTime::now();
     for (days, expired) in [(60, false), (3, false), (-1, true)] {
-        let harness = Harness::behind(Directory::new(&ca.sign(HOST, &[HOST], days)).settings());
+        let harness = Harness::accepting(Directory::new(&ca.sign(HOST, &[HOST], days)).settings());
         let status = harness.tls().status(now);
         assert_eq!(status["certificate_expired"], expired, "{status}");
         let ends = status["certificate_expires"].as_i64().unwrap();
@@ -211,7 +211,7 @@ async fn with_client_certificate(leaf: impl Fn(&Ca) -> Option<Leaf>, reason: &st
     let directory = Directory::new(&public.server()).with_client_ca(&meta);
     let leaf = leaf(&meta);
     for version in [V12, V13] {
-        let harness = Harness::behind(directory.settings());
+        let harness = Harness::accepting(directory.settings());
         let client = TlsClient::showing(&public, version, leaf.as_ref());
         let answer = client.send(&harness, post(&delivery("100", &["a"]))).await;
         if reason.is_empty() {
@@ -270,7 +270,7 @@ async fn clients_without_metas_certificate_are_turned_away_and_counted_by_reason
 async fn a_session_of_before_the_client_ca_was_replaced_is_not_resumed() {
     let (public, old, new) = (Ca::new("public"), Ca::new("old"), Ca::new("new"));
     let directory = Directory::new(&public.server()).with_client_ca(&old);
-    let harness = Harness::behind(directory.settings());
+    let harness = Harness::accepting(directory.settings());
     let client = TlsClient::showing(&public, V13, Some(&old.sign(META, &[META], 60)));
     client
         .send(&harness, post(&delivery("100", &["a"])))
@@ -292,7 +292,7 @@ async fn a_session_of_before_the_client_ca_was_replaced_is_not_resumed() {
 #[tokio::test(start_paused = true)]
 async fn plain_http_on_the_tls_port_is_closed_with_an_alert() {
     let ca = Ca::new("public");
-    let harness = Harness::behind(Directory::new(&ca.server()).settings());
+    let harness = Harness::accepting(Directory::new(&ca.server()).settings());
     let mut pipe = harness.pipe();
     pipe.write_all(b"POST /webhooks/meta/main HTTP/1.1\r\nhost: edge\r\n\r\n")
         .await
@@ -309,7 +309,7 @@ async fn plain_http_on_the_tls_port_is_closed_with_an_alert() {
 #[tokio::test(start_paused = true)]
 async fn a_handshake_that_is_not_finished_in_time_is_closed() {
     let ca = Ca::new("public");
-    let harness = Harness::behind(Directory::new(&ca.server()).settings());
+    let harness = Harness::accepting(Directory::new(&ca.server()).settings());
     for start in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
         let started = Instant::now();
         let mut pipe = harness.pipe();
@@ -331,7 +331,7 @@ async fn a_handshake_that_is_not_finished_in_time_is_closed() {
 async fn handshakes_take_turns_and_those_that_only_listen_take_none() {
     let ca = Ca::new("public");
     let settings = Directory::new(&ca.server()).settings();
-    let harness = Harness::behind(EntranceSettings {
+    let harness = Harness::accepting(AcceptSettings {
         handshakes_max: 1,
         ..settings
     });
@@ -377,7 +377,7 @@ fn stalled_hello() -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn the_bounds_on_slow_clients_hold_under_tls() {
     let ca = Ca::new("public");
-    let harness = Harness::behind(Directory::new(&ca.server()).settings());
+    let harness = Harness::accepting(Directory::new(&ca.server()).settings());
     let client = TlsClient::new(&ca, V13);
     let whole_head = "POST /webhooks/meta/main HTTP/1.1\r\nhost: edge\r\nx-hub-signature-256: sha256=00\r\ncontent-length: 9\r\n\r\n";
     for (start, wait) in [
@@ -400,7 +400,7 @@ async fn the_bounds_on_slow_clients_hold_under_tls() {
 #[tokio::test(start_paused = true)]
 async fn a_handshake_does_not_hold_up_the_end() {
     let ca = Ca::new("public");
-    let harness = Harness::behind(Directory::new(&ca.server()).settings());
+    let harness = Harness::accepting(Directory::new(&ca.server()).settings());
     let mut pipe = harness.pipe();
     tokio::task::yield_now().await;
     let started = Instant::now();

@@ -1,6 +1,6 @@
 //! What a connection passes before its first request: `address → PROXY header → place → TLS → HTTP version`.
 //!
-//! All of it within one deadline; whoever is turned away is never answered in HTTP. Of a request it reads only
+//! All of it within one deadline; whoever is rejected is never answered in HTTP. Of a request it reads only
 //! whose it is, when a trusted balancer brought it. A client's address is used for bounds and in logs at debug level only.
 
 use crate::crowding::{Crowding, Place, Share};
@@ -23,14 +23,14 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::rustls::server;
 
 /// Bytes read at once while a PROXY header is awaited.
 const PROXY_BUFFER_BYTES: usize = 512;
 
-/// What the entrance is told from outside.
+/// Settings of accepting connections.
 #[derive(Debug, Clone)]
-pub struct EntranceSettings {
+pub struct AcceptSettings {
     /// Certificate and key; plain HTTP without them.
     pub tls: Option<TlsSettings>,
     /// Balancers that must tell the client's address; none when clients connect themselves.
@@ -51,7 +51,7 @@ pub struct EntranceSettings {
     pub http2_streams_max: u32,
 }
 
-impl EntranceSettings {
+impl AcceptSettings {
     /// Reads the keys of `[ingress]`; mistakes stay with the reader.
     pub fn read(reader: &mut Reader) -> Self {
         let (proxies, forwarders) = read_balancers(reader);
@@ -196,13 +196,13 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<I: AsyncRead + AsyncWrite + Send + Unpin> Stream for I {}
 
-/// A connection that came through.
-pub struct Guest {
+/// An accepted connection.
+pub struct Accepted {
     /// What it says, in plain.
     pub stream: Box<dyn Stream>,
     /// Whether it agreed to HTTP/2.
     pub http2: bool,
-    /// What it holds until it leaves.
+    /// What it holds of its address's bounds until it closes.
     pub place: Option<Place>,
     /// The balancer whose clients' requests it carries.
     pub forwarder: Option<IpAddr>,
@@ -212,9 +212,9 @@ pub struct Guest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crowded;
 
-/// Why a connection was turned away.
+/// Why a connection was rejected.
 #[derive(Debug, thiserror::Error)]
-pub enum Turned {
+pub enum Rejection {
     /// The peer is none of the configured balancers.
     #[error("the peer is not in ingress.trusted_proxies")]
     Untrusted,
@@ -237,7 +237,7 @@ pub enum Turned {
     TlsSlow,
 }
 
-impl Turned {
+impl Rejection {
     /// A short word for metrics.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -252,18 +252,18 @@ impl Turned {
     }
 }
 
-/// What every connection of a listener passes.
+/// Accepts connections: what each passes before its first request.
 #[derive(Debug)]
-pub struct Entrance {
-    settings: EntranceSettings,
+pub struct Acceptor {
+    settings: AcceptSettings,
     tls: Option<Arc<Tls>>,
     crowding: Option<Arc<Crowding>>,
     handshakes: Arc<Semaphore>,
 }
 
-impl Entrance {
-    /// Builds the entrance; one is shared by everything that accepts, so that its bounds hold for all.
-    pub fn new(settings: EntranceSettings, metrics: &Arc<Metrics>) -> Arc<Self> {
+impl Acceptor {
+    /// Builds the acceptor; one is shared by everything that accepts, so that its bounds hold for all.
+    pub fn new(settings: AcceptSettings, metrics: &Arc<Metrics>) -> Arc<Self> {
         let share = Share {
             connections: bound(settings.connections_per_address_max),
             body_bytes: bound(settings.body_bytes_per_address_max),
@@ -295,7 +295,7 @@ impl Entrance {
     }
 
     /// Whether a connection has nothing to pass and may be served as it is.
-    pub fn is_open(&self) -> bool {
+    pub fn is_passthrough(&self) -> bool {
         self.tls.is_none() && self.crowding.is_none() && self.balancers().is_none()
     }
 
@@ -333,24 +333,24 @@ impl Entrance {
     }
 
     /// Takes a connection from its first byte to its first request.
-    pub async fn admit<I: Stream + 'static>(
+    pub async fn accept<I: Stream + 'static>(
         &self,
         io: I,
         peer: IpAddr,
         task: Option<AbortHandle>,
-    ) -> Result<Guest, Turned> {
+    ) -> Result<Accepted, Rejection> {
         let deadline = Instant::now() + self.settings.handshake_timeout;
         let Some(proxies) = &self.settings.proxies else {
-            return self.admit_client(io, (peer, task), deadline).await;
+            return self.accept_client(io, (peer, task), deadline).await;
         };
         if !forwarded::is_trusted(proxies, peer) {
-            return Err(Turned::Untrusted);
+            return Err(Rejection::Untrusted);
         }
         let mut io = BufReader::with_capacity(PROXY_BUFFER_BYTES, io);
         let told = timeout_at(deadline, proxy_protocol::read(&mut io))
             .await
-            .map_err(|_| Turned::ProxySlow)??;
-        self.admit_client(io, (told.unwrap_or(peer.to_canonical()), task), deadline)
+            .map_err(|_| Rejection::ProxySlow)??;
+        self.accept_client(io, (told.unwrap_or(peer.to_canonical()), task), deadline)
             .await
     }
 
@@ -359,44 +359,44 @@ impl Entrance {
         &self,
         client: IpAddr,
         task: Option<AbortHandle>,
-    ) -> Result<(Option<Place>, Option<IpAddr>), Turned> {
+    ) -> Result<(Option<Place>, Option<IpAddr>), Rejection> {
         tracing::debug!(%client, "a client connected");
         // A balancer's connection is everybody's; its requests take the places.
         let forwarder = Some(client).filter(|client| self.is_forwarder(*client));
         let place = match &self.crowding {
             Some(crowding) if forwarder.is_none() => {
-                Some(crowding.place(client, task).ok_or(Turned::Crowded)?)
+                Some(crowding.place(client, task).ok_or(Rejection::Crowded)?)
             }
             _ => None,
         };
         Ok((place, forwarder))
     }
 
-    async fn admit_client<I>(
+    async fn accept_client<I>(
         &self,
         io: I,
         (client, task): (IpAddr, Option<AbortHandle>),
         deadline: Instant,
-    ) -> Result<Guest, Turned>
+    ) -> Result<Accepted, Rejection>
     where
         I: Stream + 'static,
     {
         let (place, forwarder) = self.place(client, task)?;
         let Some(tls) = &self.tls else {
-            return Ok(Guest {
+            return Ok(Accepted {
                 stream: Box::new(io),
                 http2: false,
                 place,
                 forwarder,
             });
         };
-        let shaken = timeout_at(deadline, self.shake_hands(io, tls));
+        let shaken = timeout_at(deadline, self.tls_handshake(io, tls));
         let stream = shaken
             .await
-            .map_err(|_| Turned::TlsSlow)?
-            .map_err(Turned::Tls)?;
+            .map_err(|_| Rejection::TlsSlow)?
+            .map_err(Rejection::Tls)?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Guest {
+        Ok(Accepted {
             stream: Box::new(stream),
             http2,
             place,
@@ -404,13 +404,13 @@ impl Entrance {
         })
     }
 
-    async fn shake_hands<I: Stream>(
+    async fn tls_handshake<I: Stream>(
         &self,
         io: I,
         tls: &Tls,
     ) -> std::io::Result<tokio_rustls::server::TlsStream<I>> {
         // A client that says nothing holds no permit: only those that have begun take turns.
-        let begun = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+        let begun = LazyConfigAcceptor::new(server::Acceptor::default(), io).await?;
         let _permit = self
             .handshakes
             .acquire()
