@@ -4,7 +4,7 @@
 //! as somebody listens. The consumer numbers what it sends: when something is missing, the server falls silent or
 //! the connection breaks, all of it is read anew, and readers keep the last whole table meanwhile.
 
-use crate::wire::client::{Client, Received};
+use crate::store::wire::client::{Client, Received};
 use ackline_shared::nats::api::{self, ApiError, Unanswered};
 use ackline_shared::nats::layout::{bucket_stream, bucket_subject};
 use ackline_shared::registry::Keeper;

@@ -4,15 +4,15 @@
 //! Nobody guesses a signature, so `sha256=?` in the input becomes the signature of the body behind it. Time is
 //! tokio's and paused: every wait of the server ends at once when nothing else can happen.
 
-use crate::acceptor::{AcceptSettings, Acceptor};
-use crate::caller::Caller;
 use crate::fixture;
+use crate::http::acceptor::{AcceptSettings, Acceptor};
+use crate::http::bounds::Bounds;
+use crate::http::caller::Caller;
+use crate::http::server::Server;
 use crate::metrics::Metrics;
 use crate::reference::{self, Expected};
 use crate::routing::Routing;
-use crate::server::Server;
-use crate::settings::Bounds;
-use crate::update_log::{StoreError, Update, UpdateLog};
+use crate::store::{StoreError, Update, UpdateLog};
 use ackline_shared::envelope::Family;
 use ackline_shared::signature::SigningKey;
 use hyper::Request;

@@ -5,13 +5,14 @@
     reason = "only tests run this; a failure here is a failed test"
 )]
 
-use crate::acknowledged::Acknowledged;
-use crate::admission::Admission;
 use crate::budget::Budget;
+use crate::http::admission::Admission;
+use crate::http::admission::Shedding;
+use crate::http::bounds::Bounds;
+use crate::http::webhook::Edge;
 use crate::metrics::Metrics;
 use crate::routing::{InFlight, Routing, RoutingTable};
-use crate::settings::{Bounds, Shedding};
-use crate::webhook::Edge;
+use crate::store::acknowledged::Acknowledged;
 use ackline_shared::model::{App, Entity, INSTALLATION_SCOPE, PhoneNumber, SecretField, Tenant};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::secret::Secret;

@@ -1,6 +1,6 @@
 //! `ackline-ingress`: configuration, logs, sockets, serve, drain.
 
-use ackline_ingress::listeners::Listeners;
+use ackline_ingress::http::listeners::Listeners;
 use ackline_ingress::process;
 use ackline_ingress::settings::IngressSettings;
 use ackline_shared::config::{EXIT_CONFIG, Reader, Report};
@@ -55,7 +55,8 @@ fn load(arguments: &Arguments) -> Result<IngressSettings, Report> {
 #[tokio::main(flavor = "current_thread")]
 async fn run(settings: IngressSettings) -> anyhow::Result<()> {
     settings.telemetry.start();
-    let listeners = Listeners::bind(&settings).await?;
+    let listeners =
+        Listeners::bind(settings.listen, settings.threads, settings.private_listen).await?;
     let webhooks = listeners
         .public
         .first()

@@ -6,15 +6,15 @@
 //! warnings, such as of a `max_payload` that the longest updates do not fit.
 
 use crate::budget::Budget;
-use crate::durability::DurabilityCheck;
-use crate::link::ConnectionStatus;
+use crate::http::server::Answer;
+use crate::http::tls::Tls;
 use crate::metrics::Metrics;
 use crate::routing::Routing;
-use crate::server::Answer;
-use crate::spool::Spool;
-use crate::spool::state::Depth;
-use crate::tls::Tls;
-use crate::wire::Wire;
+use crate::store::durability::DurabilityCheck;
+use crate::store::spool::Spool;
+use crate::store::spool::state::Depth;
+use crate::store::wire::Wire;
+use crate::store::wire::status::ConnectionStatus;
 use ackline_shared::nats::Durability;
 use ackline_shared::nats::preparation::Health;
 use ackline_shared::surroundings::Surroundings;

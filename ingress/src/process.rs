@@ -3,26 +3,29 @@
 //! Signals, configuration and the private port live on the runtime that calls [`run`]; deliveries are
 //! served by threads of their own, one for each public socket.
 
-use crate::acceptor::Acceptor;
-use crate::acknowledged::Acknowledged;
+pub mod thread;
+
 use crate::budget::Budget;
 use crate::configuration;
-use crate::durability::{DurabilityCheck, DurabilityError};
-use crate::listeners::Listeners;
+use crate::http::acceptor::Acceptor;
+use crate::http::listeners::Listeners;
+use crate::http::server::Server;
 use crate::metrics::Metrics;
 use crate::private::Private;
-use crate::publisher::Publisher;
+use crate::process::thread::{EdgeThread, Shared};
 use crate::routing::Routing;
-use crate::server::Server;
-use crate::settings::{IngressSettings, Publishing};
-use crate::spool::Spool;
-use crate::spool::directory::SpoolError;
-use crate::spool::disk::FileSystem;
-use crate::spool::settings::SpoolSettings;
-use crate::stream_restore;
-use crate::thread::{EdgeThread, Shared};
-use crate::wire::Wire;
-use crate::wire::client::Client;
+use crate::settings::IngressSettings;
+use crate::store::acknowledged::Acknowledged;
+use crate::store::durability::{DurabilityCheck, DurabilityError};
+use crate::store::publisher::Publisher;
+use crate::store::publisher::Publishing;
+use crate::store::spool::Spool;
+use crate::store::spool::directory::SpoolError;
+use crate::store::spool::disk::FileSystem;
+use crate::store::spool::settings::SpoolSettings;
+use crate::store::stream_restore;
+use crate::store::wire::Wire;
+use crate::store::wire::client::Client;
 use ackline_shared::nats::preparation::{Health, establish};
 use ackline_shared::nats::{Durability, NatsError};
 use ackline_shared::registry::Registry;

@@ -7,7 +7,7 @@
 //! can sign anything, so an app of one tenant must not bring updates of another.
 
 use crate::budget::{Budget, Held};
-use crate::update_log::StoreError;
+use crate::store::StoreError;
 use ackline_shared::ids::{AppId, TenantId};
 use ackline_shared::model::{App, Entity};
 use ackline_shared::registry::{Registry, Snapshot};

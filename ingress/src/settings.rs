@@ -1,8 +1,11 @@
 //! What the edge reads from the configuration, checked once at the start.
 
-use crate::acceptor::AcceptSettings;
+use crate::http::acceptor::AcceptSettings;
+use crate::http::admission::Shedding;
+use crate::http::bounds::Bounds;
 use crate::routing::InFlight;
-use crate::spool::settings::SpoolSettings;
+use crate::store::publisher::Publishing;
+use crate::store::spool::settings::SpoolSettings;
 use ackline_shared::config::Reader;
 use ackline_shared::nats::NatsSettings;
 use ackline_shared::telemetry::Telemetry;
@@ -13,8 +16,6 @@ use std::num::NonZero;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-/// Most updates that may wait for their PubAck; a NATS subscription holds 65,536 messages and then drops.
-const IN_FLIGHT_CEILING: u64 = 32_768;
 /// A mebibyte holds 65,536 acknowledged updates.
 const ACKNOWLEDGED_CEILING: u64 = 64 << 20;
 /// Fewer deliveries than this in flight are no queue.
@@ -53,43 +54,6 @@ pub struct IngressSettings {
     pub master_key: Option<VaultKey>,
     /// How to log.
     pub telemetry: Telemetry,
-}
-
-/// Limits of what clients may make us hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Open connections at once.
-    pub connections_max: usize,
-    /// Longest head of a request.
-    pub header_bytes_max: usize,
-    /// Time for the whole head.
-    pub header_timeout: Duration,
-    /// Longest body.
-    pub body_bytes_max: usize,
-    /// Time for the whole body.
-    pub body_timeout: Duration,
-    /// Bytes of bodies held at once over all connections.
-    pub body_bytes_total_max: usize,
-}
-
-/// Limits of storing one delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Publishing {
-    /// Updates published and not yet acknowledged at once.
-    pub in_flight_max: usize,
-    /// Time one delivery may take to be stored, retries included.
-    pub budget: Duration,
-    /// Time to wait for PubAcks before publishing again.
-    pub attempt_timeout: Duration,
-}
-
-/// When deliveries are turned away although there is room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shedding {
-    /// How long storing a delivery may take, the fastest of a while.
-    pub target: Duration,
-    /// Deliveries in flight at once, at most.
-    pub in_flight_max: usize,
 }
 
 impl IngressSettings {
@@ -163,48 +127,6 @@ impl IngressSettings {
     /// The value of Retry-After.
     pub fn retry_after_header(&self) -> HeaderValue {
         HeaderValue::from(self.retry_after.as_secs().max(1))
-    }
-}
-
-impl Bounds {
-    /// One of `threads` equal shares; bytes of bodies are counted over all threads and stay whole.
-    pub fn share_of(self, threads: usize) -> Self {
-        Self {
-            connections_max: self.connections_max.div_ceil(threads.max(1)),
-            ..self
-        }
-    }
-
-    fn read(reader: &mut Reader) -> Self {
-        Self {
-            connections_max: size(reader.count("ingress.connections_max", 1..=1_000_000)),
-            // hyper reads heads into buffers of 8 KiB at least.
-            header_bytes_max: size(reader.bytes("ingress.header_bytes_max", 8 << 10..=1 << 20)),
-            header_timeout: reader.duration("ingress.header_timeout"),
-            body_bytes_max: size(reader.bytes("ingress.body_bytes_max", 1 << 10..=64 << 20)),
-            body_timeout: reader.duration("ingress.body_timeout"),
-            body_bytes_total_max: size(
-                reader.bytes("ingress.body_bytes_total_max", 1 << 10..=1 << 31),
-            ),
-        }
-    }
-}
-
-impl Publishing {
-    /// One of `threads` equal shares.
-    pub fn share_of(self, threads: usize) -> Self {
-        Self {
-            in_flight_max: self.in_flight_max.div_ceil(threads.max(1)),
-            ..self
-        }
-    }
-
-    fn read(reader: &mut Reader) -> Self {
-        Self {
-            in_flight_max: size(reader.count("ingress.in_flight_max", 1..=IN_FLIGHT_CEILING)),
-            budget: reader.duration("ingress.publish_budget"),
-            attempt_timeout: reader.duration("ingress.publish_attempt_timeout"),
-        }
     }
 }
 

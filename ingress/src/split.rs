@@ -7,13 +7,19 @@
 //! A body that cannot be cut without guessing (not JSON, a structural key twice, another shape) is an
 //! [`Unreadable`], which the caller stores whole; nothing here ever drops or refuses signed bytes.
 
-use crate::contacts::Contacts;
-use crate::delivery::{Change, ChangeValue, Delivery, Entry, Group, Segment};
-use crate::element;
-use crate::json::{self, Flaw, Piece, Span, Text};
+pub mod contacts;
+pub mod delivery;
+pub mod element;
+pub mod json;
+pub mod participants;
+pub mod stamping;
+
 use ackline_shared::ids::{FoundId, FoundKey};
 use ackline_shared::subjects::Class;
 use bytes::{Bytes, BytesMut};
+use contacts::Contacts;
+use delivery::{Change, ChangeValue, Delivery, Entry, Group, Segment};
+use json::{Flaw, Piece, Span, Text};
 use std::borrow::Cow;
 
 /// Most updates cut out of one delivery; Meta batches at most 1,000.

@@ -2,7 +2,7 @@
 
 use crate::client::{Answer, delivery, post};
 use ackline_ingress::fixture;
-use ackline_ingress::listeners::Listeners;
+use ackline_ingress::http::listeners::Listeners;
 use ackline_ingress::process::{self, ProcessError};
 use ackline_ingress::settings::IngressSettings;
 use ackline_shared::config::Reader;
@@ -38,7 +38,9 @@ pub struct Running {
 impl Running {
     pub async fn start(server: &NatsServer, master: &VaultKey, more: &[(&str, &str)]) -> Self {
         let settings = settings(server, master, more);
-        let listeners = Listeners::bind(&settings).await.unwrap();
+        let listeners = Listeners::bind(settings.listen, settings.threads, settings.private_listen)
+            .await
+            .unwrap();
         let (public, private) = (
             listeners.public[0].local_addr().unwrap(),
             listeners.private.local_addr().unwrap(),
@@ -369,7 +371,10 @@ async fn a_port_in_use_stops_the_start_with_its_name() {
         &VaultKey::generate(),
         &[("ACKLINE_INGRESS_LISTEN", &address.to_string())],
     );
-    let error = Listeners::bind(&settings).await.unwrap_err().to_string();
+    let error = Listeners::bind(settings.listen, settings.threads, settings.private_listen)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("ingress.listen") && error.contains(&address.to_string()),
         "{error}"

@@ -3,8 +3,8 @@
 use ackline_ingress::connection;
 use ackline_ingress::fixture;
 use ackline_ingress::invariants::{check, compare};
+use ackline_ingress::split::stamping::{Arrival, Stamp, Stamped};
 use ackline_ingress::split::{Unreadable, split};
-use ackline_ingress::stamping::{Arrival, Stamp, Stamped};
 use ackline_shared::envelope::Family;
 use ackline_shared::ids::ConversationKey;
 use ackline_shared::subjects::Class;

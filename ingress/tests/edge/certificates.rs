@@ -1,9 +1,9 @@
 //! Certificates made for one test: a CA, what it signs, and files as an operator would have them.
 
 use crate::client::{OPEN, read_settings};
-use ackline_ingress::acceptor::AcceptSettings;
-use ackline_ingress::tls::TlsSettings;
-use ackline_ingress::tls::credentials::{ClientCheck, Files};
+use ackline_ingress::http::acceptor::AcceptSettings;
+use ackline_ingress::http::tls::TlsSettings;
+use ackline_ingress::http::tls::credentials::{ClientCheck, Files};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use crate::against_nats::{Running, SOON, context, settings};
 use ackline_ingress::configuration;
 use ackline_ingress::settings::IngressSettings;
-use ackline_ingress::wire::client::Client;
+use ackline_ingress::store::wire::client::Client;
 use ackline_shared::nats::{self, Buckets};
 use ackline_shared::registry::{Registry, Snapshot};
 use ackline_shared::subjects::BUCKET_CONFIG;

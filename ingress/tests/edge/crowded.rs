@@ -2,8 +2,8 @@
 
 use crate::client::{BOUNDS, Harness, OPEN, delivery, sign};
 use crate::tls_client::is_counted;
-use ackline_ingress::acceptor::AcceptSettings;
-use ackline_ingress::settings::Bounds;
+use ackline_ingress::http::acceptor::AcceptSettings;
+use ackline_ingress::http::bounds::Bounds;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

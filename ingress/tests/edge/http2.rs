@@ -3,7 +3,7 @@
 use crate::certificates::{Ca, Directory};
 use crate::client::{BOUNDS, Harness, delivery, post, post_to};
 use crate::tls_client::{TlsClient, V13, is_counted};
-use ackline_ingress::acceptor::AcceptSettings;
+use ackline_ingress::http::acceptor::AcceptSettings;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};

@@ -1,6 +1,6 @@
 //! A log in memory, to stand in for JetStream where the protocol is what is tested.
 
-use ackline_ingress::update_log::{StoreError, Update, UpdateLog};
+use ackline_ingress::store::{StoreError, Update, UpdateLog};
 use std::sync::Mutex;
 use tokio::sync::watch;
 

@@ -2,9 +2,9 @@
 
 use crate::client::{Answer, BOUNDS, Harness, delivery, post, post_to, sign};
 use ackline_ingress::fixture::{self, VERIFY_TOKEN};
+use ackline_ingress::http::bounds::Bounds;
 use ackline_ingress::routing::RoutingTable;
-use ackline_ingress::settings::Bounds;
-use ackline_ingress::update_log::StoreError;
+use ackline_ingress::store::StoreError;
 use ackline_shared::envelope::Family;
 use ackline_shared::subjects::Class;
 use ackline_shared::vault::VaultKey;

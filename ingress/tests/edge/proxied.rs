@@ -3,7 +3,7 @@
 use crate::certificates::{Ca, Directory};
 use crate::client::{Answer, Harness, OPEN, PEER, delivery, post, sign};
 use crate::tls_client::{TlsClient, V13, is_counted};
-use ackline_ingress::acceptor::AcceptSettings;
+use ackline_ingress::http::acceptor::AcceptSettings;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;

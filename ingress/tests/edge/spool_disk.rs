@@ -1,16 +1,16 @@
 //! The spool on a disk that fails, fills up, tears or is taken, in front of a log in memory.
 
 use crate::memory_log::MemoryLog;
-use ackline_ingress::acknowledged::Acknowledged;
 use ackline_ingress::metrics::Metrics;
-use ackline_ingress::spool::Spool;
-use ackline_ingress::spool::directory::{Directory, SpoolError};
-use ackline_ingress::spool::disk::{Appending, Disk, FileSystem};
-use ackline_ingress::spool::invariants::check;
-use ackline_ingress::spool::log::{SpoolAccess, SpooledLog};
-use ackline_ingress::spool::segment::{FRAME_BYTES, HEADER_BYTES};
-use ackline_ingress::spool::settings::SpoolSettings;
-use ackline_ingress::update_log::{StoreError, Update, UpdateLog};
+use ackline_ingress::store::acknowledged::Acknowledged;
+use ackline_ingress::store::spool::Spool;
+use ackline_ingress::store::spool::directory::{Directory, SpoolError};
+use ackline_ingress::store::spool::disk::{Appending, Disk, FileSystem};
+use ackline_ingress::store::spool::invariants::check;
+use ackline_ingress::store::spool::log::{SpoolAccess, SpooledLog};
+use ackline_ingress::store::spool::segment::{FRAME_BYTES, HEADER_BYTES};
+use ackline_ingress::store::spool::settings::SpoolSettings;
+use ackline_ingress::store::{StoreError, Update, UpdateLog};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
 use ackline_shared::subjects::{Class, Partition};
@@ -412,7 +412,7 @@ async fn damage_to_what_was_acknowledged_stops_the_start_and_names_the_file() {
     fs::write(&path, &whole).unwrap();
     // The next file shows that this one was longer.
     let next = directory.path().join("00000000000000000009.spool");
-    fs::write(&next, ackline_ingress::spool::segment::header(9)).unwrap();
+    fs::write(&next, ackline_ingress::store::spool::segment::header(9)).unwrap();
     let error = left(directory.path()).unwrap_err().to_string();
     assert!(
         error.contains("ends at update 5") && error.contains("begins at 9"),

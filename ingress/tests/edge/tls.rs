@@ -3,7 +3,7 @@
 use crate::certificates::{Ca, Directory, HOST, Leaf, META};
 use crate::client::{Answer, BOUNDS, Harness, OPEN, delivery, post, read_settings};
 use crate::tls_client::{TlsClient, V12, V13, is_counted, shown};
-use ackline_ingress::acceptor::AcceptSettings;
+use ackline_ingress::http::acceptor::AcceptSettings;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
