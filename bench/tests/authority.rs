@@ -422,15 +422,15 @@ fn deeds() -> BTreeSet<(&'static str, String)> {
             continue;
         }
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        let lines: Vec<&str> = code
+        // A chain of calls may be spread over lines.
+        let code: String = code
             .lines()
-            .filter(|line| !line.trim_start().starts_with("//"))
+            .map(str::trim)
+            .filter(|line| !line.starts_with("//"))
+            .flat_map(|line| [if line.starts_with('.') { "" } else { "\n" }, line])
             .collect();
         for (deed, signs) in DEEDS {
-            if lines
-                .iter()
-                .any(|line| signs.iter().any(|sign| line.contains(sign)))
-            {
+            if signs.iter().any(|sign| code.contains(sign)) {
                 found.insert((deed, path.clone()));
             }
         }
