@@ -409,12 +409,7 @@ fn rust_files(directories: &[&str]) -> Vec<(String, String)> {
 fn deeds() -> BTreeSet<(&'static str, String)> {
     let mut found = BTreeSet::new();
     for (path, text) in rust_files(&["shared/src", "ingress/src", "workers/src"]) {
-        let is_for_tests = [
-            "tests.rs",
-            "fixture.rs",
-            "invariants.rs",
-            "ingress/src/connection.rs",
-        ];
+        let is_for_tests = ["tests.rs", "fixture.rs"];
         if is_for_tests.iter().any(|name| path.ends_with(name))
             || path.contains("/testing")
             || path.contains("/model/")

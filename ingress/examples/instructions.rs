@@ -4,7 +4,6 @@
 //! `core` is verify, split, stamp and writing subject and headers as they travel; `http` is a keep-alive connection through the real server into a log that
 //! only writes subject and headers as they travel; `repeat` is the same with a webhook that was acknowledged before.
 
-use ackline_ingress::fixture;
 use ackline_ingress::http::bounds::Bounds;
 use ackline_ingress::http::caller::Caller;
 use ackline_ingress::http::server::Server;
@@ -13,6 +12,7 @@ use ackline_ingress::routing::Routing;
 use ackline_ingress::split::split;
 use ackline_ingress::split::stamping::{Arrival, Stamp, Stamped};
 use ackline_ingress::store::{StoreError, Update, UpdateLog};
+use ackline_ingress_testkit::fixture;
 use ackline_shared::signature::{self, SigningKey};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;

@@ -8,18 +8,10 @@
 
 pub mod budget;
 pub mod configuration;
-#[cfg(any(test, feature = "testing"))]
-pub mod connection;
-#[cfg(any(test, feature = "testing"))]
-pub mod fixture;
 pub mod http;
-#[cfg(any(test, feature = "testing"))]
-pub mod invariants;
 pub mod metrics;
 pub mod private;
 pub mod process;
-#[cfg(any(test, feature = "testing"))]
-pub mod reference;
 pub mod routing;
 pub mod settings;
 pub mod split;

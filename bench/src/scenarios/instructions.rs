@@ -139,8 +139,6 @@ async fn build(bench: &Bench<'_>) -> Result<PathBuf> {
         "--locked",
         "--package",
         "ackline-ingress",
-        "--features",
-        "testing",
     ]);
     command.args(["--example", "instructions", "--message-format", "json"]);
     let output = output(command.current_dir(&bench.root), BUILT_WITHIN)

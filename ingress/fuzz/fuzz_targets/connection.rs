@@ -2,7 +2,7 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    if let Err(broken) = ackline_ingress::connection::check(input) {
+    if let Err(broken) = ackline_ingress_testkit::connection::check(input) {
         panic!("{broken}");
     }
 });

@@ -2,7 +2,7 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|body: &[u8]| {
-    if let Err(broken) = ackline_ingress::invariants::check(body) {
+    if let Err(broken) = ackline_ingress_testkit::invariants::check(body) {
         panic!("{broken}");
     }
 });

@@ -2,7 +2,7 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    if let Err(broken) = ackline_ingress::store::spool::invariants::check(bytes) {
+    if let Err(broken) = ackline_ingress_testkit::spool::check(bytes) {
         panic!("{broken}");
     }
 });

@@ -8,8 +8,6 @@ pub mod directory;
 pub mod disk;
 pub mod drain;
 pub mod handle;
-#[cfg(any(test, feature = "testing"))]
-pub mod invariants;
 pub mod log;
 pub mod lookahead;
 pub mod mode;

@@ -1,10 +1,10 @@
 //! The whole edge on real sockets in front of a real nats-server.
 
 use crate::client::{Answer, delivery, post};
-use ackline_ingress::fixture;
 use ackline_ingress::http::listeners::Listeners;
 use ackline_ingress::process::{self, ProcessError};
 use ackline_ingress::settings::IngressSettings;
+use ackline_ingress_testkit::fixture;
 use ackline_shared::config::Reader;
 use ackline_shared::envelope::Head;
 use ackline_shared::nats;

@@ -1,10 +1,10 @@
 //! Bodies of every shape: what each becomes, and that none breaks anything.
 
-use ackline_ingress::connection;
-use ackline_ingress::fixture;
-use ackline_ingress::invariants::{check, compare};
 use ackline_ingress::split::stamping::{Arrival, Stamp, Stamped};
 use ackline_ingress::split::{Unreadable, split};
+use ackline_ingress_testkit::connection;
+use ackline_ingress_testkit::fixture;
+use ackline_ingress_testkit::invariants::{check, compare};
 use ackline_shared::envelope::Family;
 use ackline_shared::ids::ConversationKey;
 use ackline_shared::subjects::Class;

@@ -1,7 +1,6 @@
 //! An edge with a real server behind an in-memory pipe, and a real client in front of it.
 
 use crate::memory_log::MemoryLog;
-use ackline_ingress::fixture;
 use ackline_ingress::http::acceptor::{AcceptSettings, Acceptor};
 use ackline_ingress::http::bounds::Bounds;
 use ackline_ingress::http::caller::Caller;
@@ -10,6 +9,7 @@ use ackline_ingress::http::tls::Tls;
 use ackline_ingress::metrics::Metrics;
 use ackline_ingress::routing::Routing;
 use ackline_ingress::settings::IngressSettings;
+use ackline_ingress_testkit::fixture;
 use ackline_shared::config::Reader;
 use ackline_shared::signature::SigningKey;
 use ackline_shared::vault::VaultKey;

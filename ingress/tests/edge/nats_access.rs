@@ -3,7 +3,7 @@
 use crate::against_nats::{Running, SOON, context, declare, settings, stored, write};
 use crate::certificates::Ca;
 use crate::client::{delivery, post};
-use ackline_ingress::fixture;
+use ackline_ingress_testkit::fixture;
 use ackline_shared::testing::{NatsOptions, NatsServer, Process};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,12 +1,12 @@
 //! What the edge writes into a head is what the pools read from the payload: the same kind, id, person, number and account,
 //! however strange the delivery. Where they cannot read it, they say so, and it becomes a dead letter.
 
-use ackline_ingress::fixture;
 use ackline_ingress::routing::RoutingTable;
 use ackline_ingress::split::element::kind;
 use ackline_ingress::split::split;
 use ackline_ingress::split::stamping::{Arrival, Stamp, Stamped};
 use ackline_ingress::store::Update;
+use ackline_ingress_testkit::fixture;
 use ackline_shared::command::Recipient;
 use ackline_shared::envelope::Family;
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, UpdateId, token};

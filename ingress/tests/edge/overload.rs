@@ -1,7 +1,7 @@
 //! Overload from outside, over paused time: shed early and cheaply, and not for longer than it lasts.
 
 use crate::client::{Harness, delivery, post};
-use ackline_ingress::fixture::SHEDDING;
+use ackline_ingress_testkit::fixture::SHEDDING;
 use futures_util::future::join_all;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,10 +1,10 @@
 //! The protocol towards Meta, over an in-memory pipe with paused time.
 
 use crate::client::{Answer, BOUNDS, Harness, delivery, post, post_to, sign};
-use ackline_ingress::fixture::{self, VERIFY_TOKEN};
 use ackline_ingress::http::bounds::Bounds;
 use ackline_ingress::routing::RoutingTable;
 use ackline_ingress::store::StoreError;
+use ackline_ingress_testkit::fixture::{self, VERIFY_TOKEN};
 use ackline_shared::envelope::Family;
 use ackline_shared::subjects::Class;
 use ackline_shared::vault::VaultKey;

@@ -1,7 +1,7 @@
 //! Splitting against an obviously right reference that parses the whole delivery into a tree.
 
-use ackline_ingress::invariants::compare;
 use ackline_ingress::split::split;
+use ackline_ingress_testkit::invariants::compare;
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde::Deserialize;

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 /// Longest wait for an answer, and for a connection to ask on.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most requests and subscriptions at once.
-const SUBSCRIPTIONS_MAX: usize = 64;
+pub const SUBSCRIPTIONS_MAX: usize = 64;
 /// Most bytes that wait to be written.
 const UNWRITTEN_BYTES_MAX: usize = 1 << 20;
 /// The status by which the server says that nothing listens.
@@ -346,6 +346,3 @@ impl Receive for State {
         self.max_payload = max_payload;
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,15 +5,15 @@
 //! tokio's and paused: every wait of the server ends at once when nothing else can happen.
 
 use crate::fixture;
-use crate::http::acceptor::{AcceptSettings, Acceptor};
-use crate::http::bounds::Bounds;
-use crate::http::caller::Caller;
-use crate::http::server::Server;
-use crate::metrics::Metrics;
-use crate::reference::{self, Expected};
-use crate::routing::Routing;
-use crate::store::{StoreError, Update, UpdateLog};
-use ackline_shared::envelope::Family;
+use crate::invariants::as_expected;
+use crate::reference;
+use ackline_ingress::http::acceptor::{AcceptSettings, Acceptor};
+use ackline_ingress::http::bounds::Bounds;
+use ackline_ingress::http::caller::Caller;
+use ackline_ingress::http::server::Server;
+use ackline_ingress::metrics::Metrics;
+use ackline_ingress::routing::Routing;
+use ackline_ingress::store::{StoreError, Update, UpdateLog};
 use ackline_shared::signature::SigningKey;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -108,23 +108,6 @@ fn justify(updates: &[Update], signed: &[Vec<u8>]) -> Result<(), String> {
         "{} updates were stored that no signed body has",
         stored.len()
     ))
-}
-
-/// A stored update in the words of the reference.
-pub fn as_expected(update: &Update) -> Result<Expected, String> {
-    let Family::Update(class) = update.head.family else {
-        return Err("an update is no update".to_owned());
-    };
-    Ok(Expected {
-        payload: update.payload.to_vec(),
-        untouched: update.head.signature.is_some(),
-        id: update.head.id.as_str().to_owned(),
-        tenant: update.head.tenant.to_string(),
-        class: class.as_str(),
-        kind: update.head.kind.clone(),
-        field: update.head.field.clone(),
-        conversation: update.head.conversation.as_str().to_owned(),
-    })
 }
 
 /// Puts signatures in, and gives the bodies that have one.

@@ -1,6 +1,6 @@
 //! What must hold for every file of a spool, whatever its bytes: checked by the fuzz target.
 
-use super::segment::{self, FrameHeader, Scan};
+use ackline_ingress::store::spool::segment::{self, FrameHeader, Scan};
 use bytes::Bytes;
 
 /// Scans bytes as a segment, then a segment built from them and damaged where they say; tells what does not hold.

@@ -5,14 +5,14 @@
     reason = "only tests run this; a failure here is a failed test"
 )]
 
-use crate::budget::Budget;
-use crate::http::admission::Admission;
-use crate::http::admission::Shedding;
-use crate::http::bounds::Bounds;
-use crate::http::webhook::Edge;
-use crate::metrics::Metrics;
-use crate::routing::{InFlight, Routing, RoutingTable};
-use crate::store::acknowledged::Acknowledged;
+use ackline_ingress::budget::Budget;
+use ackline_ingress::http::admission::Admission;
+use ackline_ingress::http::admission::Shedding;
+use ackline_ingress::http::bounds::Bounds;
+use ackline_ingress::http::webhook::Edge;
+use ackline_ingress::metrics::Metrics;
+use ackline_ingress::routing::{InFlight, Routing, RoutingTable};
+use ackline_ingress::store::acknowledged::Acknowledged;
 use ackline_shared::model::{App, Entity, INSTALLATION_SCOPE, PhoneNumber, SecretField, Tenant};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::secret::Secret;

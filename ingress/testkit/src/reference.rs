@@ -1,7 +1,7 @@
 //! Splitting again, slowly and from the definition: what every update of a body must be, byte for byte.
 //!
 //! It parses with `serde_json` level by level into raw values and shares no code with the scanner, the splitter
-//! or the routing table. Only tests and fuzz targets use it, with the [`fixture`](crate::fixture)'s tenants.
+//! or the routing table. It knows the [`fixture`](crate::fixture)'s tenants.
 #![allow(
     clippy::indexing_slicing,
     clippy::string_slice,

@@ -1,13 +1,12 @@
 //! What must hold for every body, whatever its bytes: checked by property tests and the fuzz target.
 
-use crate::connection::as_expected;
 use crate::fixture;
-use crate::reference;
-use crate::routing::RoutingTable;
-use crate::split::stamping::{Arrival, Stamp, Stamped};
-use crate::split::{HEAD_BYTES, Split, split};
-use crate::store::Update;
-use ackline_shared::envelope::Head;
+use crate::reference::{self, Expected};
+use ackline_ingress::routing::RoutingTable;
+use ackline_ingress::split::stamping::{Arrival, Stamp, Stamped};
+use ackline_ingress::split::{HEAD_BYTES, Split, split};
+use ackline_ingress::store::Update;
+use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::ConversationKey;
 use ackline_shared::signature::{self, SigningKey};
 use bytes::Bytes;
@@ -80,6 +79,23 @@ pub fn compare(bytes: &[u8]) -> Result<usize, String> {
         count = found.len();
     }
     Ok(count)
+}
+
+/// A stored update in the words of the reference.
+pub fn as_expected(update: &Update) -> Result<Expected, String> {
+    let Family::Update(class) = update.head.family else {
+        return Err("an update is no update".to_owned());
+    };
+    Ok(Expected {
+        payload: update.payload.to_vec(),
+        untouched: update.head.signature.is_some(),
+        id: update.head.id.as_str().to_owned(),
+        tenant: update.head.tenant.to_string(),
+        class: class.as_str(),
+        kind: update.head.kind.clone(),
+        field: update.head.field.clone(),
+        conversation: update.head.conversation.as_str().to_owned(),
+    })
 }
 
 fn check_split(
