@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use toml::{Table, Value};
 
+#[path = "tidy/imports.rs"]
+mod imports;
+
 const CRATES: [&str; 5] = ["shared", "ingress", "ingress/testkit", "workers", "bench"];
 /// Which crate of ours may depend on which others: `normal` in what it builds, `dev` in its tests and examples,
 /// `build` in its build script.
