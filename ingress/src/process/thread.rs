@@ -1,9 +1,10 @@
-//! One thread of the edge: a runtime, a connection to NATS and a share of the bounds of its own.
+//! The threads that serve deliveries, each with a runtime, a connection to NATS and a share of the bounds of its own.
 //!
 //! Threads share the routing table, the metrics and the budget of bytes, all of which are only read or
 //! counted; a delivery is accepted, stored and answered on one thread, without a wakeup elsewhere. Only where
 //! updates are committed in groups do all threads share one connection.
 
+use super::ProcessError;
 use crate::budget::Budget;
 use crate::http::acceptor::Acceptor;
 use crate::http::admission::Admission;
@@ -11,7 +12,6 @@ use crate::http::caller::Caller;
 use crate::http::server::Server;
 use crate::http::webhook::Edge;
 use crate::metrics::Metrics;
-use crate::process::ProcessError;
 use crate::routing::Routing;
 use crate::settings::IngressSettings;
 use crate::store::acknowledged::Acknowledged;
@@ -20,12 +20,13 @@ use crate::store::publisher::Publisher;
 use crate::store::spool::Spool;
 use crate::store::spool::log::{SpoolAccess, SpooledLog};
 use crate::store::wire::Wire;
+use futures_util::future::{join_all, select_all};
 use std::net::TcpListener as Unregistered;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// What all threads share.
 #[derive(Debug, Clone)]
@@ -50,18 +51,61 @@ pub struct Shared {
     pub wire: Option<Arc<Wire>>,
 }
 
+/// All threads that serve; dropping it ends them, too.
+#[derive(Debug)]
+pub struct EdgeThreads {
+    halt: watch::Sender<bool>,
+    ended: Vec<oneshot::Receiver<()>>,
+}
+
 /// A thread that serves.
 #[derive(Debug)]
-pub struct EdgeThread {
+struct EdgeThread {
     /// The connection it stores on.
-    pub wire: Arc<Wire>,
+    wire: Arc<Wire>,
     /// Resolves when the thread has ended.
-    pub ended: oneshot::Receiver<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl EdgeThreads {
+    /// Starts a thread for each socket; gives the connections that they store on, too.
+    pub async fn start(
+        shared: &Shared,
+        listeners: Vec<Unregistered>,
+    ) -> Result<(Self, Vec<Arc<Wire>>), ProcessError> {
+        let (halt, halted) = watch::channel(false);
+        let threads = listeners.len();
+        let (mut wires, mut ended) = (Vec::new(), Vec::new());
+        for listener in listeners {
+            let thread =
+                EdgeThread::start(shared.clone(), listener, threads, halted.clone()).await?;
+            wires.push(thread.wire);
+            ended.push(thread.ended);
+        }
+        Ok((Self { halt, ended }, wires))
+    }
+
+    /// Resolves when one of them has ended.
+    pub async fn one_ended(&mut self) {
+        let _which = select_all(&mut self.ended).await;
+    }
+
+    /// Tells all of them to accept nothing more and to end once their last connection is closed.
+    pub fn halt(&self) {
+        self.halt.send_replace(true);
+    }
+
+    /// Waits until all have ended, at most until the deadline.
+    pub async fn finish(self, deadline: Instant) {
+        if timeout_at(deadline, join_all(self.ended)).await.is_err() {
+            tracing::warn!("not everything in flight was finished within ingress.drain_timeout");
+        }
+    }
 }
 
 impl EdgeThread {
     /// Starts the thread; it serves until `stop` says so and its last connection is closed.
-    pub async fn start(
+    async fn start(
         shared: Shared,
         listener: Unregistered,
         threads: usize,
