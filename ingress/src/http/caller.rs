@@ -39,17 +39,18 @@ impl Caller {
     /// It brought a valid signature, of an app that is shared or one tenant's: it is no stranger from now on.
     pub fn becomes_known(&self, is_shared: bool) {
         let standing = if is_shared { METAS } else { A_TENANTS };
-        // Nearly every request comes from somebody who is known.
-        if self.standing.load(Ordering::Relaxed) >= standing
-            || self.standing.fetch_max(standing, Ordering::Relaxed) >= standing
-        {
+        let before = self.standing.load(Ordering::Relaxed);
+        // Nearly every request comes from Meta.
+        if before == METAS {
             return;
         }
-        self.place.iter().for_each(Place::becomes_known);
+        if before < standing && self.standing.fetch_max(standing, Ordering::Relaxed) == STRANGER {
+            self.place.iter().for_each(Place::becomes_known);
+        }
         let rises = if is_shared {
             Seat::leave
         } else {
-            Seat::becomes_tenants
+            Seat::signs_for_tenant
         };
         self.seat.iter().for_each(rises);
     }

@@ -200,7 +200,7 @@ where
     fn make_room(&self, strangers: &Strangers) {
         if strangers.show_out() {
             self.metrics.broke("made_room");
-            tracing::debug!("a connection without a valid signature made room for another");
+            tracing::debug!("a connection made room for another");
         }
     }
 
@@ -306,7 +306,7 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _said_or_gone = stop.wait_for(|stop| *stop).await;
 }
 
-/// Accepts a connection; when all are taken, the longest without a valid signature makes room.
+/// Accepts a connection; when all are taken, another makes room.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
@@ -317,7 +317,7 @@ async fn accept(
             let permit = match permits.clone().try_acquire_owned() {
                 Ok(permit) => permit,
                 Err(_) => {
-                    // Without a stranger the newcomer waits for whoever leaves, and others behind it in the accept queue.
+                    // Where all are Meta's, the newcomer waits for whoever leaves, and others behind it in the accept queue.
                     make_room();
                     permits.clone().acquire_owned().await.ok()?
                 }

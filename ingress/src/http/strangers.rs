@@ -1,23 +1,40 @@
-//! The connections of a listener that make room when all are taken: first the one that has not brought a valid
-//! signature for longest, then the oldest that only signed for a tenant's own app, whose secret the tenant knows.
+//! Which connection of a listener makes room when all are taken: strangers, and those that only signed for a tenant's
+//! own app, whose secret the tenant knows. The more numerous of the two kinds gives up the one that has brought no
+//! valid signature for longest, so that a newcomer always has the time to sign.
 //!
-//! Meta signs its first request as soon as it has connected, so it is never among the oldest strangers for long; what
-//! was under way on a connection that is ended it sends again.
+//! Meta signs its first request as soon as it has connected, so it is never among the oldest strangers for long, and
+//! one of Meta's never makes room. What was under way on a connection that is ended it sends again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::AbortHandle;
 
-/// Connections in the order they came.
+/// The connections of a listener that may have to make room.
 #[derive(Debug, Default)]
 pub struct Strangers(Mutex<Seats>);
 
 #[derive(Debug, Default)]
 struct Seats {
     next: u64,
-    /// The task of each, once it runs.
-    strangers: BTreeMap<u64, Option<AbortHandle>>,
-    tenants: BTreeMap<u64, Option<AbortHandle>>,
+    by_number: HashMap<u64, Seated>,
+    /// The numbers, the longest without a valid signature first.
+    strangers: BTreeMap<u64, u64>,
+    tenants: BTreeMap<u64, u64>,
+}
+
+#[derive(Debug)]
+struct Seated {
+    kind: Kind,
+    /// Where it stands among its kind.
+    since: u64,
+    /// What serves it, once it runs.
+    task: Option<AbortHandle>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Stranger,
+    Tenants,
 }
 
 /// The standing of one connection as a stranger, or as a tenant's; left when dropped.
@@ -27,13 +44,50 @@ pub struct Seat {
     number: u64,
 }
 
+impl Seats {
+    fn tick(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn of(&mut self, kind: Kind) -> &mut BTreeMap<u64, u64> {
+        match kind {
+            Kind::Stranger => &mut self.strangers,
+            Kind::Tenants => &mut self.tenants,
+        }
+    }
+
+    /// Puts a connection behind all others of a kind.
+    fn stand(&mut self, number: u64, kind: Kind) {
+        let since = self.tick();
+        let Some(seated) = self.by_number.get_mut(&number) else {
+            return;
+        };
+        let before = (seated.kind, seated.since);
+        (seated.kind, seated.since) = (kind, since);
+        self.of(before.0).remove(&before.1);
+        self.of(kind).insert(since, number);
+    }
+
+    fn leave(&mut self, number: u64) -> Option<Seated> {
+        let seated = self.by_number.remove(&number)?;
+        self.of(seated.kind).remove(&seated.since);
+        Some(seated)
+    }
+}
+
 impl Strangers {
     /// Notes a newcomer.
     pub fn sit(self: &Arc<Self>) -> Seat {
         let mut seats = self.seats();
-        let number = seats.next;
-        seats.next += 1;
-        seats.strangers.insert(number, None);
+        let number = seats.tick();
+        let seated = Seated {
+            kind: Kind::Stranger,
+            since: number,
+            task: None,
+        };
+        seats.by_number.insert(number, seated);
+        seats.strangers.insert(number, number);
         Seat {
             strangers: self.clone(),
             number,
@@ -42,29 +96,26 @@ impl Strangers {
 
     /// Says which task serves a newcomer.
     pub fn serve(&self, number: u64, task: AbortHandle) {
-        let mut seats = self.seats();
-        let Seats {
-            strangers, tenants, ..
-        } = &mut *seats;
-        if let Some(seat) = strangers
-            .get_mut(&number)
-            .or_else(|| tenants.get_mut(&number))
-        {
-            *seat = Some(task);
+        if let Some(seated) = self.seats().by_number.get_mut(&number) {
+            seated.task = Some(task);
         }
     }
 
-    /// Ends the connection that has been a stranger for longest, else the oldest tenant's; `false` when there is neither.
+    /// Ends the connection of the more numerous kind that has brought no valid signature for longest; `false` when
+    /// there is none of either kind.
     pub fn show_out(&self) -> bool {
-        let first = {
-            let mut seats = self.seats();
-            seats
-                .strangers
-                .pop_first()
-                .or_else(|| seats.tenants.pop_first())
+        let mut seats = self.seats();
+        let kind = if seats.tenants.len() > seats.strangers.len() {
+            Kind::Tenants
+        } else {
+            Kind::Stranger
         };
-        let Some((_, task)) = first else { return false };
-        task.inspect(AbortHandle::abort);
+        let first = seats.of(kind).first_key_value().map(|(_, number)| *number);
+        let Some(seated) = first.and_then(|number| seats.leave(number)) else {
+            return false;
+        };
+        drop(seats);
+        seated.task.iter().for_each(AbortHandle::abort);
         true
     }
 
@@ -81,27 +132,18 @@ impl Seat {
 
     /// The task that serves it.
     pub fn task(&self) -> Option<AbortHandle> {
-        self.strangers
-            .seats()
-            .strangers
-            .get(&self.number)
-            .cloned()
-            .flatten()
+        let seats = self.strangers.seats();
+        seats.by_number.get(&self.number)?.task.clone()
     }
 
-    /// It is one tenant's: no stranger any more, and makes room where there is none.
-    pub fn becomes_tenants(&self) {
-        let mut seats = self.strangers.seats();
-        if let Some(task) = seats.strangers.remove(&self.number) {
-            seats.tenants.insert(self.number, task);
-        }
+    /// It brought a valid signature of one tenant's: it is no stranger any more, and the last of its kind to make room.
+    pub fn signs_for_tenant(&self) {
+        self.strangers.seats().stand(self.number, Kind::Tenants);
     }
 
     /// It is Meta's, or gone.
     pub fn leave(&self) {
-        let mut seats = self.strangers.seats();
-        seats.strangers.remove(&self.number);
-        seats.tenants.remove(&self.number);
+        self.strangers.seats().leave(self.number);
     }
 }
 
@@ -114,52 +156,60 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::task::JoinHandle;
+
+    fn come(strangers: &Arc<Strangers>) -> (Seat, JoinHandle<()>) {
+        let seat = strangers.sit();
+        let task = tokio::spawn(std::future::pending::<()>());
+        strangers.serve(seat.number(), task.abort_handle());
+        (seat, task)
+    }
+
+    async fn is_ended(task: JoinHandle<()>) -> bool {
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(5), task).await;
+        ended.is_ok_and(|ended| ended.is_err_and(|error| error.is_cancelled()))
+    }
 
     #[tokio::test]
     async fn who_came_first_and_never_signed_is_shown_out_first() {
         let strangers = Arc::<Strangers>::default();
-        let come = || {
-            let seat = strangers.sit();
-            let task = tokio::spawn(std::future::pending::<()>());
-            strangers.serve(seat.number(), task.abort_handle());
-            (seat, task)
-        };
-        let (signed, gone, first, second) = (come(), come(), come(), come());
+        let [signed, gone, first, second] = [(); 4].map(|()| come(&strangers));
         signed.0.leave();
         drop(gone.0);
         assert!(strangers.show_out());
-        assert!(first.1.await.unwrap_err().is_cancelled());
+        assert!(is_ended(first.1).await);
         assert!(!signed.1.is_finished() && !second.1.is_finished());
         assert!(
             strangers.show_out() && !strangers.show_out(),
             "nobody is left"
         );
-        assert!(second.1.await.unwrap_err().is_cancelled());
+        assert!(is_ended(second.1).await);
     }
 
     #[tokio::test]
-    async fn whoever_signed_for_a_tenants_own_app_makes_room_when_no_stranger_does() {
+    async fn the_more_numerous_kind_makes_room() {
         let strangers = Arc::<Strangers>::default();
-        let come = || {
-            let seat = strangers.sit();
-            let task = tokio::spawn(std::future::pending::<()>());
-            strangers.serve(seat.number(), task.abort_handle());
-            (seat, task)
-        };
-        let (meta, own, other, stranger) = (come(), come(), come(), come());
-        own.0.becomes_tenants();
-        other.0.becomes_tenants();
-        meta.0.becomes_tenants();
+        let [meta, own, other, third, stranger, newcomer] = [(); 6].map(|()| come(&strangers));
+        for tenants in [&meta, &own, &other, &third] {
+            tenants.0.signs_for_tenant();
+        }
         meta.0.leave();
+        own.0.signs_for_tenant();
         assert!(strangers.show_out());
-        assert!(stranger.1.await.unwrap_err().is_cancelled());
-        assert!(!own.1.is_finished(), "strangers go first");
+        assert!(
+            is_ended(other.1).await,
+            "of three tenants' the one that signed longest ago"
+        );
         assert!(strangers.show_out());
-        assert!(own.1.await.unwrap_err().is_cancelled());
-        drop(other.0);
+        assert!(is_ended(stranger.1).await, "a tie is the strangers'");
+        assert!(strangers.show_out());
+        assert!(is_ended(third.1).await);
+        assert!(!newcomer.1.is_finished(), "it has the time to sign");
+        drop((own.0, newcomer.0));
         assert!(
             !strangers.show_out() && !meta.1.is_finished(),
             "Meta's stay"
         );
+        assert!(strangers.seats().by_number.is_empty());
     }
 }

@@ -267,3 +267,39 @@ async fn a_tenants_own_app_keeps_nobody_out_with_idle_connections() {
         "whoever signed for the shared app stays"
     );
 }
+
+#[tokio::test]
+async fn newcomers_sign_while_a_tenants_own_app_holds_the_listener() {
+    let bounds = Bounds {
+        connections_max: 16,
+        ..BOUNDS
+    };
+    let harness = Harness::within(bounds, OPEN);
+    let edge = harness.listen().await;
+    let signs = async |stream: &mut TcpStream, id: &str| {
+        let request = String::from_utf8(request(&delivery("200", &[id]))).unwrap();
+        let request = request.replace("/meta/main", "/meta/globex-own");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        status(stream).await
+    };
+    let mut held = Vec::new();
+    for number in 0..16 {
+        let mut stream = connect(loopback(2), edge).await;
+        assert_eq!(signs(&mut stream, &format!("a{number}")).await, "200");
+        held.push(stream);
+    }
+    assert_eq!(signs(&mut held[0], "b").await, "200");
+    let mut newcomers = Vec::new();
+    for _ in 0..4 {
+        newcomers.push(connect(loopback(3), edge).await);
+    }
+    for (number, newcomer) in newcomers.iter_mut().enumerate() {
+        let delivered = delivers(newcomer, &format!("c{number}")).await;
+        assert_eq!(delivered, "200", "no newcomer was shown out for the next");
+    }
+    assert_eq!(
+        signs(&mut held[0], "d").await,
+        "200",
+        "who signed last stays"
+    );
+}
