@@ -456,7 +456,7 @@ impl<'a> Finder<'a> {
             .as_ref()
             .filter(|entries| !entries.items.is_empty());
         let entries = entries.ok_or(Unreadable::Shape)?;
-        if delivery.is_crowded {
+        if delivery.is_over_limit {
             return Err(Unreadable::Size);
         }
         (0..).zip(&entries.items).try_for_each(|(index, entry)| {

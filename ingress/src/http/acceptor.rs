@@ -1,10 +1,10 @@
-//! What a connection passes before its first request: `address → PROXY header → place → TLS → HTTP version`.
+//! What a connection passes before its first request: `address → PROXY header → per-address limit → TLS → HTTP version`.
 //!
 //! All of it within one deadline; whoever is rejected is never answered in HTTP. Of a request it reads only
 //! whose it is, when a trusted balancer brought it. A client's address is used for bounds and in logs at debug level only.
 
-use crate::http::crowding::{Crowding, Place, Share};
 use crate::http::forwarded;
+use crate::http::per_address_limit::{AddressPermit, AddressShare, PerAddressLimit};
 use crate::http::proxy_protocol::{self, ProxyError};
 use crate::http::tls::credentials::{
     CERTIFICATE_KEY, CLIENT_CA_KEY, ClientCheck, Files, PRIVATE_KEY_KEY,
@@ -203,14 +203,14 @@ pub struct Accepted {
     /// Whether it agreed to HTTP/2.
     pub http2: bool,
     /// What it holds of its address's bounds until it closes.
-    pub place: Option<Place>,
+    pub address_permit: Option<AddressPermit>,
     /// The balancer whose clients' requests it carries.
     pub forwarder: Option<IpAddr>,
 }
 
 /// The client of a request holds as much as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Crowded;
+pub struct AddressLimitReached;
 
 /// Why a connection was rejected.
 #[derive(Debug, thiserror::Error)]
@@ -228,7 +228,7 @@ pub enum Rejection {
     #[error(
         "the address holds ingress.connections_per_address_max connections without a valid signature"
     )]
-    Crowded,
+    AddressLimitReached,
     /// The TLS handshake failed.
     #[error("the TLS handshake failed: {0}")]
     Tls(#[source] std::io::Error),
@@ -245,7 +245,7 @@ impl Rejection {
             Self::Proxy(ProxyError::Broken(_)) => "proxy_header_broken",
             Self::Proxy(ProxyError::Malformed(_)) => "proxy_header_malformed",
             Self::ProxySlow => "proxy_header_slow",
-            Self::Crowded => "address_crowded",
+            Self::AddressLimitReached => "address_crowded",
             Self::Tls(error) => tls::reason(error),
             Self::TlsSlow => "tls_handshake_slow",
         }
@@ -257,19 +257,19 @@ impl Rejection {
 pub struct Acceptor {
     settings: AcceptSettings,
     tls: Option<Arc<Tls>>,
-    crowding: Option<Arc<Crowding>>,
+    address_limit: Option<Arc<PerAddressLimit>>,
     handshakes: Arc<Semaphore>,
 }
 
 impl Acceptor {
     /// Builds the acceptor; one is shared by everything that accepts, so that its bounds hold for all.
     pub fn new(settings: AcceptSettings, metrics: &Arc<Metrics>) -> Arc<Self> {
-        let share = Share {
+        let share = AddressShare {
             connections: bound(settings.connections_per_address_max),
             body_bytes: bound(settings.body_bytes_per_address_max),
         };
         let is_shared = share
-            != Share {
+            != AddressShare {
                 connections: usize::MAX,
                 body_bytes: usize::MAX,
             };
@@ -278,7 +278,8 @@ impl Acceptor {
                 .tls
                 .clone()
                 .map(|tls| Tls::new(tls, metrics.clone())),
-            crowding: is_shared.then(|| Crowding::new(share, settings.body_bytes_total_max)),
+            address_limit: is_shared
+                .then(|| PerAddressLimit::new(share, settings.body_bytes_total_max)),
             handshakes: Arc::new(Semaphore::new(settings.handshakes_max)),
             settings,
         })
@@ -296,7 +297,7 @@ impl Acceptor {
 
     /// Whether a connection has nothing to pass and may be served as it is.
     pub fn is_passthrough(&self) -> bool {
-        self.tls.is_none() && self.crowding.is_none() && self.balancers().is_none()
+        self.tls.is_none() && self.address_limit.is_none() && self.balancers().is_none()
     }
 
     /// Whether a connection waits for nothing before its first request.
@@ -317,17 +318,20 @@ impl Acceptor {
             .or(self.settings.forwarders.as_ref())
     }
 
-    /// Takes a place for a request that a trusted balancer brought, for as long as it is being answered.
-    pub fn place_request(
+    /// Takes a permit for a request that a trusted balancer brought, for as long as it is being answered.
+    pub fn permit_request(
         &self,
         headers: &HeaderMap,
         forwarder: IpAddr,
-    ) -> Result<Option<Place>, Crowded> {
+    ) -> Result<Option<AddressPermit>, AddressLimitReached> {
         let trusted = self.settings.forwarders.as_deref().unwrap_or_default();
         let client = forwarded::client(headers, forwarder, trusted);
         tracing::debug!(%client, "a request came through a balancer");
-        match &self.crowding {
-            Some(crowding) => crowding.place(client, None).map(Some).ok_or(Crowded),
+        match &self.address_limit {
+            Some(limit) => limit
+                .acquire(client, None)
+                .map(Some)
+                .ok_or(AddressLimitReached),
             None => Ok(None),
         }
     }
@@ -354,22 +358,24 @@ impl Acceptor {
             .await
     }
 
-    /// Takes a place for a connection of a client's; a balancer is told as the second.
-    pub fn place(
+    /// Takes a permit for a connection of a client's; a balancer is told as the second.
+    pub fn permit_connection(
         &self,
         client: IpAddr,
         task: Option<AbortHandle>,
-    ) -> Result<(Option<Place>, Option<IpAddr>), Rejection> {
+    ) -> Result<(Option<AddressPermit>, Option<IpAddr>), Rejection> {
         tracing::debug!(%client, "a client connected");
         // A balancer's connection is everybody's; its requests take the places.
         let forwarder = Some(client).filter(|client| self.is_forwarder(*client));
-        let place = match &self.crowding {
-            Some(crowding) if forwarder.is_none() => {
-                Some(crowding.place(client, task).ok_or(Rejection::Crowded)?)
-            }
+        let address_permit = match &self.address_limit {
+            Some(limit) if forwarder.is_none() => Some(
+                limit
+                    .acquire(client, task)
+                    .ok_or(Rejection::AddressLimitReached)?,
+            ),
             _ => None,
         };
-        Ok((place, forwarder))
+        Ok((address_permit, forwarder))
     }
 
     async fn accept_client<I>(
@@ -381,12 +387,12 @@ impl Acceptor {
     where
         I: Stream + 'static,
     {
-        let (place, forwarder) = self.place(client, task)?;
+        let (address_permit, forwarder) = self.permit_connection(client, task)?;
         let Some(tls) = &self.tls else {
             return Ok(Accepted {
                 stream: Box::new(io),
                 http2: false,
-                place,
+                address_permit,
                 forwarder,
             });
         };
@@ -399,7 +405,7 @@ impl Acceptor {
         Ok(Accepted {
             stream: Box::new(stream),
             http2,
-            place,
+            address_permit,
             forwarder,
         })
     }

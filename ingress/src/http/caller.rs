@@ -1,33 +1,33 @@
-//! Who is at the other end of a connection, as far as bounds go: a stranger until it brings a valid signature.
+//! Who is at the other end of a connection, as far as bounds go: unverified until it brings a valid signature.
 //!
 //! Whoever signs for an app that several tenants share is Meta. Whoever signs for a tenant's own app may be that tenant, who
 //! must not hold what others need.
 
 use crate::budget::Budget;
-use crate::http::crowding::Place;
-use crate::http::strangers::Seat;
+use crate::http::eviction::Evictable;
+use crate::http::per_address_limit::AddressPermit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Whoever sends requests on a connection or, behind a balancer, through one.
 #[derive(Debug, Default)]
 pub struct Caller {
-    place: Option<Place>,
-    seat: Option<Seat>,
-    standing: AtomicU8,
+    address_permit: Option<AddressPermit>,
+    evictable: Option<Evictable>,
+    trust: AtomicU8,
 }
 
-const STRANGER: u8 = 0;
-const A_TENANTS: u8 = 1;
-const METAS: u8 = 2;
+const UNVERIFIED: u8 = 0;
+const TENANT: u8 = 1;
+const META: u8 = 2;
 
 impl Caller {
-    /// Somebody who holds these.
-    pub fn new(place: Option<Place>, seat: Option<Seat>) -> Arc<Self> {
+    /// Whoever is counted by these.
+    pub fn new(address_permit: Option<AddressPermit>, evictable: Option<Evictable>) -> Arc<Self> {
         Arc::new(Self {
-            place,
-            seat,
-            standing: AtomicU8::new(STRANGER),
+            address_permit,
+            evictable,
+            trust: AtomicU8::new(UNVERIFIED),
         })
     }
 
@@ -36,34 +36,38 @@ impl Caller {
         Self::new(None, None)
     }
 
-    /// It brought a valid signature, of an app that is shared or one tenant's: it is no stranger from now on.
-    pub fn becomes_known(&self, is_shared: bool) {
-        let standing = if is_shared { METAS } else { A_TENANTS };
-        let before = self.standing.load(Ordering::Relaxed);
+    /// It brought a valid signature, of an app that is shared or one tenant's: it is verified from now on.
+    pub fn mark_verified(&self, is_shared: bool) {
+        let trust = if is_shared { META } else { TENANT };
+        let before = self.trust.load(Ordering::Relaxed);
         // Nearly every request comes from Meta.
-        if before == METAS {
+        if before == META {
             return;
         }
-        if before < standing && self.standing.fetch_max(standing, Ordering::Relaxed) == STRANGER {
-            self.place.iter().for_each(Place::becomes_known);
+        if before < trust && self.trust.fetch_max(trust, Ordering::Relaxed) == UNVERIFIED {
+            self.address_permit
+                .iter()
+                .for_each(AddressPermit::mark_verified);
         }
         let rises = if is_shared {
-            Seat::leave
+            Evictable::leave
         } else {
-            Seat::signs_for_tenant
+            Evictable::mark_tenant
         };
-        self.seat.iter().for_each(rises);
+        self.evictable.iter().for_each(rises);
     }
 
-    /// What an unfinished body counts against: a stranger's its address's share, everybody's but Meta's what they have together.
+    /// What an unfinished body counts against: an unverified one's its address's share, everybody's but Meta's what they have together.
     pub fn body_bytes(&self) -> [Option<&Budget>; 2] {
-        let standing = self.standing.load(Ordering::Relaxed);
-        let Some([address, strangers]) = self.place.as_ref().map(Place::body_bytes) else {
+        let trust = self.trust.load(Ordering::Relaxed);
+        let Some([address, unverified]) =
+            self.address_permit.as_ref().map(AddressPermit::body_bytes)
+        else {
             return [None; 2];
         };
         [
-            Some(address).filter(|_| standing == STRANGER),
-            Some(strangers).filter(|_| standing < METAS),
+            Some(address).filter(|_| trust == UNVERIFIED),
+            Some(unverified).filter(|_| trust < META),
         ]
     }
 }

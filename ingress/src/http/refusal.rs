@@ -48,7 +48,7 @@ pub enum Refusal {
     Overloaded,
     /// The sender's address holds as many bytes of unfinished bodies as it may, and nothing it signed.
     #[error("address crowded")]
-    Crowded,
+    AddressLimitReached,
     /// What was taken before is stored too slowly.
     #[error("overloaded")]
     Shed,
@@ -73,7 +73,7 @@ impl Refusal {
             | Self::Unreadable
             | Self::OverShare
             | Self::Overloaded
-            | Self::Crowded
+            | Self::AddressLimitReached
             | Self::Shed
             | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -96,7 +96,7 @@ impl Refusal {
             Self::Unreadable => "entry_unreadable",
             Self::OverShare => "over_share",
             Self::Overloaded => "overloaded",
-            Self::Crowded => "address_crowded",
+            Self::AddressLimitReached => "address_crowded",
             Self::Shed => "shed",
             Self::Store(error) => error.reason(),
         }
@@ -118,7 +118,7 @@ impl Refusal {
             | Self::Unreadable
             | Self::OverShare
             | Self::Overloaded
-            | Self::Crowded
+            | Self::AddressLimitReached
             | Self::Shed
             | Self::Store(_) => {
                 drop(headers.insert(RETRY_AFTER, retry_after.clone()));

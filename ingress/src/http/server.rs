@@ -2,13 +2,13 @@
 //!
 //! It knows nothing of webhooks; a handler turns a request into an answer.
 
-use crate::http::acceptor::{Accepted, Acceptor, Crowded, Rejection};
+use crate::http::acceptor::{Accepted, Acceptor, AddressLimitReached, Rejection};
 use crate::http::bounds::Bounds;
 use crate::http::caller::Caller;
-use crate::http::crowding::Place;
+use crate::http::eviction::{Evictable, EvictionQueue};
 use crate::http::head_timer::HeadTimer;
 use crate::http::http2;
-use crate::http::strangers::{Seat, Strangers};
+use crate::http::per_address_limit::AddressPermit;
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -82,21 +82,21 @@ where
 
     /// Serves until `stop` says so, then finishes what is in flight; returns when the last connection is closed.
     pub async fn run(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
-        self.accept_each(listener, stop, |server, io, peer, seat, stop| {
-            // A trusted balancer's connection is everybody's and never a stranger's.
+        self.accept_each(listener, stop, |server, io, peer, evictable, stop| {
+            // A trusted balancer's connection is everybody's and never evicted.
             let is_forwarder = server
                 .acceptor
                 .as_ref()
                 .is_some_and(|acceptor| acceptor.is_forwarder(peer));
-            server.receive_seated(io, peer, Some(seat).filter(|_| !is_forwarder), stop)
+            server.receive_evictable(io, peer, Some(evictable).filter(|_| !is_forwarder), stop)
         })
         .await;
     }
 
     /// The same for a listener without an acceptor; TLS and HTTP/2 are not even linked for it.
     pub async fn run_open(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
-        self.accept_each(listener, stop, |server, io, _peer, seat, stop| {
-            server.serve(io, Caller::new(None, Some(seat)), None, stop)
+        self.accept_each(listener, stop, |server, io, _peer, evictable, stop| {
+            server.serve(io, Caller::new(None, Some(evictable)), None, stop)
         })
         .await;
     }
@@ -105,28 +105,28 @@ where
         self: Arc<Self>,
         listener: TcpListener,
         mut stop: watch::Receiver<bool>,
-        connection: impl Fn(Arc<Self>, TcpStream, IpAddr, Seat, watch::Receiver<bool>) -> C,
+        connection: impl Fn(Arc<Self>, TcpStream, IpAddr, Evictable, watch::Receiver<bool>) -> C,
     ) where
         C: Future<Output = ()> + Send + 'static,
     {
         let connections = u32::try_from(self.bounds.connections_max).unwrap_or(u32::MAX);
         let permits = Arc::new(Semaphore::new(self.bounds.connections_max));
-        let strangers = Arc::<Strangers>::default();
+        let queue = Arc::<EvictionQueue>::default();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => break,
-                accepted = accept(&listener, &permits, || self.make_room(&strangers)) => accepted,
+                accepted = accept(&listener, &permits, || self.evict(&queue)) => accepted,
             };
             if let Some((stream, peer, permit)) = accepted {
-                let seat = strangers.sit();
-                let number = seat.number();
-                let served = connection(self.clone(), stream, peer.ip(), seat, stop.clone());
+                let evictable = queue.add();
+                let number = evictable.number();
+                let served = connection(self.clone(), stream, peer.ip(), evictable, stop.clone());
                 let task = tokio::spawn(async move {
                     served.await;
                     drop(permit);
                 });
-                strangers.serve(number, task.abort_handle());
+                queue.set_task(number, task.abort_handle());
             }
         }
         drop(listener);
@@ -139,26 +139,28 @@ where
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.receive_seated(io, peer, None, stop).await;
+        self.receive_evictable(io, peer, None, stop).await;
     }
 
-    async fn receive_seated<I>(
+    async fn receive_evictable<I>(
         self: Arc<Self>,
         io: I,
         peer: IpAddr,
-        seat: Option<Seat>,
+        evictable: Option<Evictable>,
         mut stop: watch::Receiver<bool>,
     ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Some(acceptor) = self.acceptor.clone() else {
-            return self.serve(io, Caller::new(None, seat), None, stop).await;
+            return self
+                .serve(io, Caller::new(None, evictable), None, stop)
+                .await;
         };
-        let task = seat.as_ref().and_then(Seat::task);
+        let task = evictable.as_ref().and_then(Evictable::task);
         if acceptor.is_plain() {
-            return match acceptor.place(peer, task) {
-                Ok((place, forwarder)) => {
-                    let caller = self.caller(place, seat);
+            return match acceptor.permit_connection(peer, task) {
+                Ok((address_permit, forwarder)) => {
+                    let caller = self.caller(address_permit, evictable);
                     self.serve(io, caller, forwarder, stop).await
                 }
                 Err(rejection) => self.reject(&rejection),
@@ -173,11 +175,11 @@ where
             Ok(Accepted {
                 stream,
                 http2: true,
-                place,
+                address_permit,
                 forwarder,
             }) => {
                 let (_open, server) = (Open::new(&self.metrics), self.clone());
-                let caller = self.caller(place, seat);
+                let caller = self.caller(address_permit, evictable);
                 let handler =
                     move |request| server.clone().answer(request, caller.clone(), forwarder);
                 let streams_max = acceptor.http2_streams_max();
@@ -187,31 +189,38 @@ where
             Ok(Accepted {
                 stream,
                 http2: false,
-                place,
+                address_permit,
                 forwarder,
             }) => {
-                let caller = self.caller(place, seat);
+                let caller = self.caller(address_permit, evictable);
                 self.serve(stream, caller, forwarder, stop).await;
             }
             Err(rejection) => self.reject(&rejection),
         }
     }
 
-    fn make_room(&self, strangers: &Strangers) {
-        if strangers.show_out() {
+    fn evict(&self, queue: &EvictionQueue) {
+        if queue.evict() {
             self.metrics.broke("made_room");
             tracing::debug!("a connection made room for another");
         }
     }
 
-    fn caller(&self, place: Option<Place>, seat: Option<Seat>) -> Arc<Caller> {
-        if place.as_ref().is_some_and(Place::made_room) {
+    fn caller(
+        &self,
+        address_permit: Option<AddressPermit>,
+        evictable: Option<Evictable>,
+    ) -> Arc<Caller> {
+        if address_permit
+            .as_ref()
+            .is_some_and(AddressPermit::ended_another)
+        {
             self.metrics.broke("address_crowded");
             tracing::debug!(
                 "a connection without a valid signature made room for another of its address"
             );
         }
-        Caller::new(place, seat)
+        Caller::new(address_permit, evictable)
     }
 
     fn reject(&self, rejection: &Rejection) {
@@ -234,13 +243,13 @@ where
         let (Some(forwarder), Some(acceptor)) = (forwarder, &self.acceptor) else {
             return (self.handler)(request, caller).await;
         };
-        match acceptor.place_request(request.headers(), forwarder) {
-            Ok(place) => (self.handler)(request, Caller::new(place, None)).await,
-            Err(Crowded) => self.refuse_crowded(),
+        match acceptor.permit_request(request.headers(), forwarder) {
+            Ok(address_permit) => (self.handler)(request, Caller::new(address_permit, None)).await,
+            Err(AddressLimitReached) => self.refuse_over_limit(),
         }
     }
 
-    fn refuse_crowded(&self) -> Answer {
+    fn refuse_over_limit(&self) -> Answer {
         let mut refusal = Response::new(Full::new(Bytes::from_static(b"address crowded\n")));
         *refusal.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         refusal
@@ -310,7 +319,7 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-    make_room: impl Fn(),
+    evict: impl Fn(),
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     match listener.accept().await {
         Ok((stream, peer)) => {
@@ -318,7 +327,7 @@ async fn accept(
                 Ok(permit) => permit,
                 Err(_) => {
                     // Where all are Meta's, the newcomer waits for whoever leaves, and others behind it in the accept queue.
-                    make_room();
+                    evict();
                     permits.clone().acquire_owned().await.ok()?
                 }
             };

@@ -129,7 +129,7 @@ impl<L: UpdateLog> Edge<L> {
                 let (body, _held) = self.read_body(body, caller).await?;
                 signature::verify(&secrets.keys, Some(claimed.bytes()), &body)
                     .map_err(Refusal::Signature)?;
-                caller.becomes_known(app.is_shared());
+                caller.mark_verified(app.is_shared());
                 self.store(table, app, &body, claimed.bytes()).await?;
                 Ok(Response::new(Full::new(Bytes::new())))
             }
@@ -195,7 +195,7 @@ impl<L: UpdateLog> Edge<L> {
                     .flatten()
                     .all(|held| held.grow(data.len()))
             {
-                return Err(Refusal::Crowded);
+                return Err(Refusal::AddressLimitReached);
             }
             if first.is_empty() && rest.is_empty() {
                 first = data;

@@ -53,7 +53,7 @@ pub struct Delivery {
     /// `entry[]`.
     pub entries: Option<Group<Entry>>,
     /// Whether it holds more elements than may be, and not all of them are kept.
-    pub is_crowded: bool,
+    pub is_over_limit: bool,
 }
 
 /// One of `entry[]`.
@@ -95,7 +95,7 @@ pub struct ChangeValue {
     pub phone: Option<Span>,
     /// Whom it names besides.
     pub participants: Participants,
-    is_crowded: bool,
+    is_over_limit: bool,
 }
 
 /// Neighbouring members of a value.
@@ -126,7 +126,7 @@ impl Delivery {
         let mut entry_seen = None;
         let mut room = Room {
             elements: elements_max,
-            is_crowded: false,
+            is_over_limit: false,
         };
         scanner.object(|scanner, key| {
             match &*scanner.name(&key) {
@@ -145,7 +145,7 @@ impl Delivery {
             Ok(())
         })?;
         scanner.end()?;
-        delivery.is_crowded = room.is_crowded;
+        delivery.is_over_limit = room.is_over_limit;
         Ok(delivery)
     }
 }
@@ -154,7 +154,7 @@ impl Delivery {
 struct Room {
     elements: usize,
     /// Whether there were more that are updates.
-    is_crowded: bool,
+    is_over_limit: bool,
 }
 
 impl Entry {
@@ -214,7 +214,7 @@ impl Change {
         if let Some(value) = &mut change.value {
             value.has_items &= !is_history;
             if value.has_items {
-                room.is_crowded |= value.is_crowded;
+                room.is_over_limit |= value.is_over_limit;
             } else {
                 // It is one update, whatever it holds.
                 value.segments = Vec::new();
@@ -278,13 +278,13 @@ impl ChangeValue {
                     value.put(array, Segment::Contacts);
                 }
                 (Some((_, Structural::Items(family))), Some(b'[')) => {
-                    let mut crowded = false;
+                    let mut over_limit = false;
                     let array =
-                        Array::scan_some(scanner, key.start, room, &mut crowded, |scanner| {
+                        Array::scan_some(scanner, key.start, room, &mut over_limit, |scanner| {
                             Element::scan(text, scanner, family)
                         })?;
-                    value.is_crowded |= crowded;
-                    value.has_items |= crowded || !array.items.is_empty();
+                    value.is_over_limit |= over_limit;
+                    value.has_items |= over_limit || !array.items.is_empty();
                     value.put(array, |array| Segment::Items(family, array));
                 }
                 _ => {
@@ -373,13 +373,13 @@ impl<T> Array<T> {
         scanner: &mut Scanner<'a>,
         key_start: usize,
         room: &mut usize,
-        is_crowded: &mut bool,
+        is_over_limit: &mut bool,
         mut scan: impl FnMut(&mut Scanner<'a>) -> Result<T, Flaw>,
     ) -> Result<Self, Flaw> {
         let mut items = Vec::new();
         let span = scanner.array(|scanner| {
             if *room == 0 {
-                *is_crowded = true;
+                *is_over_limit = true;
                 return skip(scanner);
             }
             *room -= 1;

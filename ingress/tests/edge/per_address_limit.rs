@@ -77,7 +77,7 @@ async fn bodies_that_one_address_does_not_finish_cost_no_other_a_delivery() {
     };
     let harness = Harness::within(bounds, acceptor);
     let edge = harness.listen().await;
-    // Whoever signed before is no stranger, though it shares the address.
+    // Whoever signed before is verified, though it shares the address.
     let mut known = connect(loopback(2), edge).await;
     assert_eq!(delivers(&mut known, "a").await, "200");
 
