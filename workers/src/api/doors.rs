@@ -1,12 +1,16 @@
 //! Who holds connections: an address that has shown no valid key on them gets a share, so that nobody fills what all
-//! connections share; and when all are taken, the one that lay idle for longest makes room, with a key only when all
-//! without one are busy.
+//! connections share. When all are taken, the more numerous kind makes room, those with a key or those without: the one
+//! of them that lay idle for longest. So a newcomer always has the time to show its key.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+
+/// Idle for so long, a connection has had its chance to ask, and may go while the more numerous kind is busy.
+const CHANCE: Duration = Duration::from_secs(1);
 
 /// The connections, and how many of each address are without a valid key yet.
 #[derive(Debug, Clone)]
@@ -33,17 +37,37 @@ struct Guest {
     task: Option<AbortHandle>,
 }
 
+impl Guest {
+    fn is_idle(&self) -> bool {
+        self.requests == 0 && self.task.is_some()
+    }
+}
+
 impl Guests {
-    /// Ends the stranger that has been idle for longest, of an address or of all; of all also one with a key, where no
-    /// stranger is idle: whoever has one may hold every connection with it.
-    fn make_room(&mut self, address: Option<IpAddr>) -> bool {
-        let is_meant = |guest: &Guest| {
-            let is_of = address.is_none_or(|address| address == guest.address && !guest.is_known);
-            is_of && guest.requests == 0 && guest.task.is_some()
-        };
-        let idle = self.by_number.iter().filter(|(_, guest)| is_meant(guest));
-        let first = idle.min_by_key(|(_, guest)| (guest.is_known, guest.idle_since));
-        let Some(number) = first.map(|(number, _)| *number) else {
+    /// Ends the stranger of an address that has been idle for longest.
+    fn make_room_of(&mut self, address: IpAddr) -> bool {
+        self.end_first(|guest| (guest.address == address && !guest.is_known).then_some(()))
+    }
+
+    /// Ends the longest idle of the more numerous kind. While all of these are busy one of the others goes, unless it
+    /// has just come and may be about to show its key.
+    fn make_room(&mut self) -> bool {
+        let known = self.by_number.values().filter(|guest| guest.is_known);
+        let most_are_known = known.count() > self.by_number.len() / 2;
+        self.end_first(|guest| {
+            let is_of_fewer = guest.is_known != most_are_known;
+            (!is_of_fewer || guest.idle_since.elapsed() >= CHANCE).then_some(is_of_fewer)
+        })
+    }
+
+    /// Ends the idle connection that ranks lowest and, among equals, has been idle for longest.
+    fn end_first<R: Ord>(&mut self, rank: impl Fn(&Guest) -> Option<R>) -> bool {
+        let idle = self.by_number.iter().filter(|(_, guest)| guest.is_idle());
+        let ranked = idle.filter_map(|(number, guest)| {
+            let rank = rank(guest)?;
+            Some(((rank, guest.idle_since), *number))
+        });
+        let Some((_, number)) = ranked.min() else {
             return false;
         };
         let task = self.forget(number).and_then(|guest| guest.task);
@@ -111,7 +135,7 @@ impl Doors {
             .copied()
             .unwrap_or_default();
         // Whoever has a key may share the address.
-        if count >= self.per_address_max && !guests.make_room(Some(address)) {
+        if count >= self.per_address_max && !guests.make_room_of(address) {
             return None;
         }
         *guests.strangers_by_address.entry(address).or_default() += 1;
@@ -138,9 +162,9 @@ impl Doors {
         }
     }
 
-    /// Ends the connection that has been idle for longest, those without a valid key first; `false` when none is idle.
+    /// Ends the connection that has been idle for longest, of the more numerous kind; `false` when none is idle.
     pub fn make_room(&self) -> bool {
-        self.guests().make_room(None)
+        self.guests().make_room()
     }
 
     fn guests(&self) -> MutexGuard<'_, Guests> {
@@ -222,38 +246,65 @@ mod tests {
         drop(held);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_longest_idle_makes_room_and_who_has_a_key_only_after_all_others() {
-        let doors = Doors::new(9);
-        let come = |port| {
-            let door = doors
-                .enter(SocketAddr::new([10, 0, 0, 1].into(), port))
-                .unwrap();
+    type Come = (Door, tokio::task::JoinHandle<()>);
+
+    /// One after the other, a millisecond apart.
+    async fn come<const N: usize>(doors: &Doors) -> [Come; N] {
+        let mut all = Vec::new();
+        for port in 0..N {
+            let from = SocketAddr::new([10, 0, 0, 1].into(), u16::try_from(port).unwrap());
+            let door = doors.enter(from).unwrap();
             let task = tokio::spawn(std::future::pending::<()>());
             doors.serve(door.number(), task.abort_handle());
-            (door, task)
-        };
-        let (known, busy, active) = (come(1), come(2), come(3));
-        tokio::time::advance(std::time::Duration::from_secs(1)).await;
-        let later = come(4);
-        tokio::time::advance(std::time::Duration::from_secs(1)).await;
-        known.0.becomes_known();
-        let _request = busy.0.begin();
-        drop(active.0.begin());
+            all.push((door, task));
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        all.try_into().unwrap()
+    }
+
+    async fn is_ended((_door, task): Come) -> bool {
+        let ended = tokio::time::timeout(Duration::from_secs(5), task).await;
+        ended.is_ok_and(|ended| ended.is_err_and(|error| error.is_cancelled()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_more_numerous_kind_makes_room_and_of_it_the_longest_idle() {
+        let doors = Doors::new(9);
+        let [first, second, third, stranger, newcomer] = come(&doors).await;
+        for known in [&first, &second, &third] {
+            known.0.becomes_known();
+        }
+        drop(first.0.begin());
         assert!(doors.make_room());
-        assert!(later.1.await.unwrap_err().is_cancelled());
+        assert!(is_ended(second).await, "it was idle for longest");
         assert!(doors.make_room());
-        assert!(active.1.await.unwrap_err().is_cancelled());
-        assert!(!known.1.is_finished());
-        assert!(doors.make_room(), "a key does not keep everybody else out");
-        assert!(known.1.await.unwrap_err().is_cancelled());
-        assert!(
-            !doors.make_room() && !busy.1.is_finished(),
-            "who is served stays"
-        );
-        assert_eq!(
-            doors.guests().strangers_by_address.values().sum::<usize>(),
-            1
-        );
+        assert!(is_ended(stranger).await, "a tie is the strangers'");
+        assert!(doors.make_room());
+        assert!(is_ended(third).await);
+        assert!(!newcomer.1.is_finished(), "it has the time to show its key");
+        drop((first, newcomer));
+        assert!(!doors.make_room() && doors.guests().by_number.is_empty());
+        assert!(doors.guests().strangers_by_address.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_more_numerous_kind_is_busy_whoever_has_had_its_chance_makes_room() {
+        let doors = Doors::new(9);
+        let [one, other, early, late] = come(&doors).await;
+        let busy = [&one, &other].map(|known| {
+            known.0.becomes_known();
+            known.0.begin()
+        });
+        let served = late.0.begin();
+        assert!(doors.make_room());
+        assert!(is_ended(early).await, "of as many strangers");
+        drop(served);
+        assert!(!doors.make_room(), "it has just been served");
+        tokio::time::advance(CHANCE).await;
+        assert!(doors.make_room());
+        assert!(is_ended(late).await);
+        assert!(!doors.make_room(), "who is served stays");
+        drop(busy);
+        assert!(doors.make_room() && is_ended(one).await && !other.1.is_finished());
     }
 }

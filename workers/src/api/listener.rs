@@ -25,7 +25,8 @@ use tower::ServiceExt;
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// At once; for a further one the longest idle that brought no valid key is closed.
+    /// At once; for a further one the longest idle is closed, of those with a valid key or of those without, whichever
+    /// are more.
     connections: usize,
     /// Of one address that have not brought a valid key; for a further one the longest idle of these is closed.
     strangers: usize,
@@ -351,5 +352,49 @@ mod tests {
         )
         .await;
         assert!(ended.is_ok(), "the longest idle made room");
+    }
+
+    #[tokio::test]
+    async fn newcomers_show_their_keys_while_a_key_holds_every_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let known = |request: Request<Body>| async move {
+            request.extensions().get::<Door>().unwrap().becomes_known();
+            "answer"
+        };
+        let limits = Limits {
+            connections: 16,
+            strangers: 16,
+        };
+        let service = Router::new().route("/", get(known));
+        tokio::spawn(serve_within(
+            limits,
+            listener,
+            service,
+            std::future::pending(),
+        ));
+        let asks = async |stream: &mut TcpStream| {
+            let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            let mut answer = [0; 256];
+            let read = timeout(Duration::from_secs(5), stream.read(&mut answer)).await;
+            let read = read.unwrap().unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{read}");
+        };
+        let mut held = Vec::new();
+        for _ in 0..limits.connections {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            asks(&mut stream).await;
+            held.push(stream);
+        }
+        asks(&mut held[0]).await;
+        let mut newcomers = Vec::new();
+        for _ in 0..4 {
+            newcomers.push(TcpStream::connect(address).await.unwrap());
+        }
+        for newcomer in &mut newcomers {
+            asks(newcomer).await;
+        }
+        asks(&mut held[0]).await;
     }
 }
