@@ -1,17 +1,23 @@
 //! `ackline journal`: build the read model again from what the log holds.
+//!
+//! While the pool is paused nothing would be written, so no order is given then, and nobody waits for one.
 
 use super::agree::Person;
 use super::office::{operator, pretty};
 use super::settings::Settings;
 use super::{EXIT_FAILED, EXIT_OK, Outcome, progress};
+use crate::api::time::rfc3339;
 use crate::core::batch;
 use crate::core::log::now_ms;
+use crate::core::tuning::{PoolTuning, Stamped};
 use crate::journal::rebuild::{Rebuild, Rebuilds};
 use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::nats;
-use ackline_shared::subjects::{self, Partition, Pool, UPDATES};
+use ackline_shared::stored;
+use ackline_shared::subjects::{self, Partition, Pool, UPDATES, tuning_key};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{Consumer, pull};
+use async_nats::jetstream::kv::Store;
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -78,7 +84,7 @@ async fn rebuild(
     let buckets = Box::pin(nats::prepare(&context, &settings.nats))
         .await
         .map_err(failed)?;
-    let rebuilds = Rebuilds::new(buckets.replays);
+    let (rebuilds, tuning) = (Rebuilds::new(buckets.replays), buckets.tuning);
     let open = rebuilds
         .last()
         .await
@@ -88,6 +94,9 @@ async fn rebuild(
         // One that waits is followed, not given twice.
         Some(open) => open,
         None => {
+            if let Some(paused) = paused(&tuning).await? {
+                return Err(failed(format!("{paused}; nothing was changed")));
+            }
             agree(arguments, person)?;
             let order = Rebuild::new(by);
             rebuilds.write(&order).await.map_err(failed)?;
@@ -97,8 +106,8 @@ async fn rebuild(
     if arguments.detach {
         return Ok(told(&order, arguments.json, "ordered"));
     }
-    let order = begun(&rebuilds, order).await?;
-    written(&context).await?;
+    let order = begun(&rebuilds, &tuning, order).await?;
+    written(&context, &tuning, &order).await?;
     Ok(told(&order, arguments.json, "done"))
 }
 
@@ -126,10 +135,32 @@ fn agree(arguments: &RebuildArguments, person: &mut dyn Person) -> Result<(), Ou
     }
 }
 
+/// Says that the pool is paused, by whom, and what to do; `None` when it is not.
+async fn paused(tuning: &Store) -> Result<Option<String>, Outcome> {
+    let key = tuning_key::pool(Pool::Journal);
+    let entry = tuning.get(key).await.map_err(failed)?;
+    // As the pool itself reads it: what does not parse pauses nothing.
+    let entry = entry.and_then(|bytes| stored::decode::<Stamped<PoolTuning>>(&bytes).ok());
+    let paused = entry.filter(|entry| entry.value.paused);
+    Ok(paused.map(|Stamped { by, at_ms, .. }| {
+        let since = rfc3339(at_ms);
+        format!(
+            "the pool journal is paused by {by} since {since} and writes nothing; let it go on with `ackline resume journal`"
+        )
+    }))
+}
+
 /// Waits until the new file was begun.
-async fn begun(rebuilds: &Rebuilds, mut order: Rebuild) -> Result<Rebuild, Outcome> {
+async fn begun(
+    rebuilds: &Rebuilds,
+    tuning: &Store,
+    mut order: Rebuild,
+) -> Result<Rebuild, Outcome> {
     let deadline = Instant::now() + BEGIN_WAIT;
     while order.begun_ms.is_none() {
+        if let Some(paused) = paused(tuning).await? {
+            return Err(failed(format!("{paused}; the order stands")));
+        }
         if Instant::now() > deadline {
             let why = match &order.problem {
                 Some(problem) => problem.clone(),
@@ -150,7 +181,7 @@ async fn begun(rebuilds: &Rebuilds, mut order: Rebuild) -> Result<Rebuild, Outco
 }
 
 /// Waits until everything that was in the log by now is written.
-async fn written(context: &Context) -> Result<(), Outcome> {
+async fn written(context: &Context, tuning: &Store, order: &Rebuild) -> Result<(), Outcome> {
     let stream = context.get_stream(UPDATES).await.map_err(failed)?;
     let until = stream.cached_info().state.last_sequence;
     let name = subjects::consumer(Pool::Journal, Partition(0), batch::LANE);
@@ -166,6 +197,13 @@ async fn written(context: &Context) -> Result<(), Outcome> {
             if is_through || floor >= until {
                 break;
             }
+        }
+        if let Some(paused) = paused(tuning).await? {
+            bar.finish_and_clear();
+            let aside = order.moved_to.as_deref().unwrap_or_default();
+            return Err(failed(format!(
+                "{paused}; the new file was begun and is filled then, and the old one is {aside}"
+            )));
         }
         sleep(LOOK_EVERY).await;
     }

@@ -3,6 +3,8 @@
 use super::stage::{DEADLINE, Stage};
 use ackline_shared::config::Reader;
 use ackline_shared::registry::Snapshot;
+use ackline_shared::subjects::{self, Partition, Pool};
+use ackline_shared::testing::Process;
 use ackline_shared::vault::VaultKey;
 use ackline_workers::bounded::Bound;
 use ackline_workers::cli;
@@ -15,7 +17,10 @@ use ackline_workers::core::settings::PoolSettings;
 use ackline_workers::core::standing::Standing;
 use ackline_workers::journal::Journal;
 use ackline_workers::journal::rebuild::Rebuilds;
+use serde_json::Value;
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -113,7 +118,16 @@ async fn lacks(journal: &Journal, is_lacking: bool) {
 }
 
 async fn rebuild(stage: &Stage) -> cli::Outcome {
-    let environment = [
+    ask(stage, &["journal", "rebuild", "--yes"]).await
+}
+
+/// What the operator's program says.
+async fn ask(stage: &Stage, arguments: &[&str]) -> cli::Outcome {
+    ask_with(stage, arguments, &[]).await
+}
+
+async fn ask_with(stage: &Stage, arguments: &[&str], more: &[(&str, &str)]) -> cli::Outcome {
+    let mut environment: Vec<(String, String)> = [
         ("ACKLINE_NATS_URL", stage.url()),
         ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB".to_owned()),
         ("ACKLINE_NATS_SESSION_BYTES_MAX", "64MiB".to_owned()),
@@ -126,8 +140,12 @@ async fn rebuild(stage: &Stage) -> cli::Outcome {
             VaultKey::generate().to_base64().expose().clone(),
         ),
     ]
-    .map(|(name, value)| (name.to_owned(), value));
-    let arguments = ["ackline", "journal", "rebuild", "--yes"].map(std::ffi::OsString::from);
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec();
+    let more = more.iter();
+    environment.extend(more.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let arguments = ["ackline"].iter().chain(arguments);
+    let arguments = arguments.map(std::ffi::OsString::from);
     timeout(DEADLINE, cli::run(arguments, &environment))
         .await
         .unwrap()
@@ -210,4 +228,131 @@ async fn a_damaged_file_stops_nothing_and_a_rebuild_writes_what_the_log_holds_on
     assert_eq!(rebuild(&stage).await.code, 0);
     holds(&journal, 21).await;
     lacks(&journal, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_of_a_paused_pool_says_who_paused_it_and_ends() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("journal.db");
+    let waiting = async {
+        let rebuilds = Rebuilds::new(stage.platform.buckets.replays.clone());
+        while rebuilds.last().await.unwrap().is_none() {
+            sleep(Duration::from_millis(20)).await;
+        }
+        ask(&stage, &["pause", "journal", "--by", "jo"]).await
+    };
+    let (rebuilt, paused) = tokio::join!(rebuild(&stage), waiting);
+    assert_eq!(
+        (rebuilt.code, paused.code),
+        (1, 0),
+        "{rebuilt:?}, {paused:?}"
+    );
+    let said = "the pool journal is paused by cli:jo since ";
+    assert!(
+        rebuilt.err.contains(said) && rebuilt.err.contains("the order stands"),
+        "{rebuilt:?}"
+    );
+    assert_eq!(ask(&stage, &["resume", "journal"]).await.code, 0);
+    let (journal, _stop) = run(&stage, &file);
+    stage
+        .publish("p15550100", "wamid.0", message("wamid.0"))
+        .await;
+    holds(&journal, 1).await;
+    assert_eq!(rebuild(&stage).await.code, 0);
+
+    ask(&stage, &["pause", "journal", "--by", "jo"]).await;
+    let files = || std::fs::read_dir(directory.path()).unwrap().count();
+    let before = files();
+    let refused = rebuild(&stage).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused.err.contains(said) && refused.err.contains("nothing was changed"),
+        "{refused:?}"
+    );
+    assert_eq!(files(), before, "no file was moved aside");
+    holds(&journal, 1).await;
+}
+
+/// A process of the pool over a file.
+fn process(stage: &Stage, file: &Path, private: &str) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ackline-workers"));
+    command.args(["--pools", "journal"]).envs([
+        ("ACKLINE_NATS_URL", stage.url().as_str()),
+        ("ACKLINE_NATS_DURABILITY", "stored"),
+        ("ACKLINE_NATS_STREAM_BYTES_MAX", "64MiB"),
+        ("ACKLINE_NATS_SESSION_BYTES_MAX", "64MiB"),
+        (
+            "ACKLINE_NATS_PARTITIONS",
+            stage.settings().partitions.to_string().as_str(),
+        ),
+        (
+            "ACKLINE_JOURNAL_URL",
+            format!("sqlite://{}", file.display()).as_str(),
+        ),
+        ("ACKLINE_API_PRIVATE_LISTEN", private),
+        (
+            "ACKLINE_SECRETS_MASTER_KEY",
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        ),
+    ]);
+    let ready = |line: &str| line.contains("the workers run").then_some(());
+    Process::start("journal", command, DEADLINE, ready)
+        .unwrap()
+        .0
+}
+
+/// Waits until the doctor finds this of what it looks at, and gives the finding.
+async fn found(stage: &Stage, private: &str, check: &str, words: &str) -> Value {
+    let more = [("ACKLINE_API_PRIVATE_LISTEN", private)];
+    let mut last = String::new();
+    let finding = async {
+        loop {
+            last = ask_with(stage, &["doctor", "--json"], &more).await.out;
+            let findings: Vec<Value> = serde_json::from_str(&last).unwrap();
+            let meant = |finding: &Value| {
+                let says = |field: &str, text| finding[field].as_str().unwrap().contains(text);
+                says("check", check) && says("message", words)
+            };
+            if let Some(finding) = findings.into_iter().find(meant) {
+                return finding;
+            }
+        }
+    };
+    let found = timeout(DEADLINE, finding).await;
+    found.unwrap_or_else(|_| panic!("{words}: {last}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_says_that_the_read_model_is_damaged_and_that_it_was_gone() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("journal.db");
+    std::fs::write(&file, "this is no database".repeat(1000)).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let private = free.local_addr().unwrap().to_string();
+    drop(free);
+    let _process = process(&stage, &file, &private);
+    let damaged = found(&stage, &private, "journal in ", "its store cannot be used").await;
+    assert_eq!(damaged["level"], "fail");
+    let said = damaged.to_string();
+    assert!(
+        said.contains("journal.db cannot be opened") && said.contains("ackline journal rebuild"),
+        "{said}"
+    );
+
+    // Without the damaged file it makes another; what was read by then would be missed.
+    std::fs::remove_file(&file).unwrap();
+    stage
+        .publish("p15550100", "wamid.0", message("wamid.0"))
+        .await;
+    let consumer = subjects::consumer(Pool::Journal, Partition(0), batch::LANE);
+    stage.acknowledged(&consumer, 1).await;
+    std::fs::remove_file(&file).unwrap();
+    let gone = found(&stage, &private, "workers", "the read model lacks").await;
+    assert_eq!(gone["level"], "warn");
+    assert!(
+        gone.to_string().contains("ackline journal rebuild"),
+        "{gone}"
+    );
 }
