@@ -4,9 +4,9 @@ use super::stage::{DEADLINE, Stage};
 use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Partition, Pool, header};
-use ackline_workers::core::janitor::{Janitor, JanitorMetrics, JanitorSettings};
+use ackline_workers::core::janitor::{Janitor, JanitorMetrics, JanitorSettings, UNROUTED_POOL};
 use async_nats::jetstream::consumer::pull;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use std::time::Duration;
@@ -115,8 +115,8 @@ async fn nothing_goes_while_a_pool_has_not_finished_or_none_ever_ran() {
     assert_eq!(first(&stage).await, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_claims_moves_to_the_dead_letters_before_its_room_is_used() {
+/// The same with an update that nobody claims, and a janitor that needs its room; and its place.
+async fn nearly_full_around_nobodys() -> (Stage, Janitor, Registry, u64) {
     let (stage, janitor, registry) = nearly_full().await;
     // It lies among the first messages, as if it had come before most of them.
     let context = stage.platform.log.context();
@@ -144,6 +144,14 @@ async fn what_nobody_claims_moves_to_the_dead_letters_before_its_room_is_used() 
         },
         ..janitor
     };
+    (stage, janitor, registry, place)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_claims_moves_to_the_dead_letters_before_its_room_is_used() {
+    let (stage, janitor, registry, place) = nearly_full_around_nobodys().await;
+    let context = stage.platform.log.context();
+    let subject = subjects::update(Partition(1), Class::Message, &TenantId::unrouted());
     timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
     assert!(first(&stage).await > place);
     let dead = context.get_stream(subjects::DEAD).await.unwrap();
@@ -167,6 +175,45 @@ async fn what_nobody_claims_moves_to_the_dead_letters_before_its_room_is_used() 
         text.contains("ackline_janitor_unrouted_moved_total 1"),
         "{text}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_older_half_of_what_nobody_claims_goes_where_the_dead_letters_are_half_full() {
+    let (stage, janitor, _registry, place) = nearly_full_around_nobodys().await;
+    let context = stage.platform.log.context();
+    let acme = TenantId::new("acme").unwrap();
+    let acmes = subjects::dead(Pool::Relay, &acme);
+    let nobodys = subjects::dead(UNROUTED_POOL, &TenantId::unrouted());
+    for subject in std::iter::once(&acmes)
+        .chain(std::iter::repeat_n(&nobodys, 20))
+        .chain([&acmes])
+    {
+        let stored = context.publish(subject.clone(), vec![b'x'; 1000].into());
+        stored.await.unwrap().await.unwrap();
+    }
+    let mut dead = context.get_stream(subjects::DEAD).await.unwrap();
+    let info = dead.info().await.unwrap().clone();
+    let mut config = info.config;
+    config.max_bytes = i64::try_from(info.state.bytes * 10 / 6).unwrap();
+    context.update_stream(config).await.unwrap();
+    let held = async |subject: &str| {
+        let dead = context.get_stream(subjects::DEAD).await.unwrap();
+        let held = dead.info_with_subjects(subject).await.unwrap();
+        let held: Vec<(String, usize)> = held.try_collect().await.unwrap();
+        held.first().map_or(0, |(_, count)| *count)
+    };
+    timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
+    assert!(first(&stage).await > place);
+    assert_eq!(held(&acmes).await, 2, "what is a tenant's stays");
+    assert_eq!(held(&nobodys).await, 11, "the newer half, and what came");
+    // The first of these was the second of all.
+    let oldest = dead.direct_get_next_for_subject(&nobodys, Some(1)).await;
+    assert_eq!(oldest.unwrap().sequence, 12);
+    let newest = dead
+        .get_last_raw_message_by_subject(&nobodys)
+        .await
+        .unwrap();
+    assert_eq!(&newest.payload[..], b"{\"any\":1}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
