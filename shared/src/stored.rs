@@ -8,7 +8,8 @@
 //!   of the first version as long as none says otherwise; the same holds for them.
 //! - Adding a field does not raise `v`. It is raised when an older program must not write over such a record, or must
 //!   not carry it out; an older program then leaves it alone and says so ([`Newer`]).
-//! - A declared entity that is written anew keeps the fields of its last version that this program does not know.
+//! - A declared entity, a live setting or an order that is written anew keeps the fields of its last version that this
+//!   program does not know.
 
 use serde::de::{DeserializeOwned, Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, forward_to_deserialize_any};
@@ -21,6 +22,11 @@ const VERSION: &str = "v";
 pub trait Stored: Serialize + DeserializeOwned {
     /// The version this program writes, and the highest it writes over.
     const V: u32 = 1;
+
+    /// The fields that hold a struct of their own in which unknown fields are kept, too, each with those that are known.
+    fn inner() -> Vec<(&'static str, Vec<&'static str>)> {
+        Vec::new()
+    }
 }
 
 /// A record is of a later version than this program writes.
@@ -84,22 +90,38 @@ pub fn check<T: Stored>(bytes: &[u8]) -> Result<(), Newer> {
 /// Writes a record in the place of another of its kind, with the fields of that one that this program does not know.
 pub fn encode_over<T: Stored>(record: &T, before: &[u8]) -> Result<Vec<u8>, Newer> {
     check::<T>(before)?;
-    let known = fields_of::<T>();
-    let unknown = match serde_json::from_slice::<Map<String, Value>>(before) {
-        Ok(mut fields) if !known.is_empty() => {
-            fields.retain(|name, _| name != VERSION && !known.contains(&name.as_str()));
-            fields
-        }
-        _ => Map::new(),
+    let (Ok(Value::Object(mut fields)), Ok(mut before)) = (
+        serde_json::to_value(record),
+        serde_json::from_slice::<Map<String, Value>>(before),
+    ) else {
+        return Ok(encode(record));
     };
-    match serde_json::to_value(record) {
-        Ok(Value::Object(mut fields)) if !unknown.is_empty() => {
-            fields.extend(unknown);
-            fields.insert(VERSION.to_owned(), T::V.into());
-            Ok(serde_json::to_vec(&fields).unwrap_or_default())
+    before.remove(VERSION);
+    let mut is_kept = false;
+    for (name, known) in T::inner() {
+        let pair = (fields.get_mut(name), before.remove(name));
+        if let (Some(Value::Object(inner)), Some(Value::Object(before))) = pair {
+            is_kept |= keep_unknown(inner, before, &known);
         }
-        _ => Ok(encode(record)),
     }
+    is_kept |= keep_unknown(&mut fields, before, fields_of::<T>());
+    if !is_kept {
+        return Ok(encode(record));
+    }
+    fields.insert(VERSION.to_owned(), T::V.into());
+    Ok(serde_json::to_vec(&fields).unwrap_or_default())
+}
+
+/// Adds the fields that are not known; whether there are any. Of what has no known fields nothing is.
+fn keep_unknown(
+    fields: &mut Map<String, Value>,
+    mut before: Map<String, Value>,
+    known: &[&str],
+) -> bool {
+    before.retain(|name, _| !known.is_empty() && !known.contains(&name.as_str()));
+    let is_kept = !before.is_empty();
+    fields.extend(before);
+    is_kept
 }
 
 /// Refuses a field that a type does not have, with its name and in serde's own words; for what a person wrote.
@@ -124,7 +146,7 @@ pub fn tolerant<'de, T: DeserializeOwned, D: Deserializer<'de>>(reader: D) -> Re
 }
 
 /// The fields of a plain struct, as its derived reader knows them; none for any other type.
-fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
+pub fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
     let mut names = Names::default();
     let _only_the_names_are_wanted = T::deserialize(&mut names);
     names.0
@@ -228,6 +250,36 @@ mod tests {
             newer.to_string().contains("upgrade this program first"),
             "{newer}"
         );
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Nested {
+        sample: Sample,
+    }
+
+    impl Stored for Nested {
+        fn inner() -> Vec<(&'static str, Vec<&'static str>)> {
+            vec![("sample", fields_of::<Sample>().to_vec())]
+        }
+    }
+
+    #[test]
+    fn what_an_inner_struct_does_not_know_is_kept_as_well() {
+        let nested = Nested {
+            sample: sample(None),
+        };
+        let over = |before: Value| -> Value {
+            let after = encode_over(&nested, before.to_string().as_bytes()).unwrap();
+            serde_json::from_slice(&after).unwrap()
+        };
+        let before = json!({"sample": {"id": "b", "name": "gone", "of": "tomorrow"}});
+        assert_eq!(
+            over(before),
+            json!({"v": 1, "sample": {"id": "a", "of": "tomorrow"}})
+        );
+        let plain = json!({"v": 1, "sample": {"id": "a"}});
+        assert_eq!(over(json!({"sample": {"id": "b"}})), plain);
+        assert_eq!(over(json!({"sample": 7})), plain);
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]

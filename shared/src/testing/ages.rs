@@ -19,6 +19,9 @@ pub struct Ages {
     pub today: Value,
     /// What earlier versions wrote; never taken away.
     pub older: Vec<Value>,
+    /// What later ones may write of the same version, with fields that stay when this one writes over it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Value>,
 }
 
 impl Ages {
@@ -60,8 +63,28 @@ pub fn check_ages<T: Stored + PartialEq + Debug>(directory: &Path, kind: &str) {
         stored::encode_over(&today, &tomorrow).is_err(),
         "{kind} would write over a later version"
     );
+    for later in &ages.kept {
+        let bytes = later.to_string().into_bytes();
+        let read: T = stored::decode(&bytes).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        let written = stored::encode_over(&read, &bytes).unwrap();
+        let written: Value = serde_json::from_slice(&written).unwrap();
+        assert!(
+            holds(&written, later),
+            "{kind} loses some of {later}: {written}"
+        );
+    }
     for older in &ages.older {
         let read = stored::decode::<T>(older.to_string().as_bytes());
         read.unwrap_or_else(|error| panic!("{kind} of an earlier version: {error}: {older}"));
+    }
+}
+
+/// Whether every field of the one is in the other.
+fn holds(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => part
+            .iter()
+            .all(|(name, value)| whole.get(name).is_some_and(|whole| holds(whole, value))),
+        (whole, part) => whole == part,
     }
 }

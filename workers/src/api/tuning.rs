@@ -273,7 +273,7 @@ pub async fn put_pool(
     ));
     refuse(mistakes)?;
     let saved = save(&app, &caller, &tuning_key::pool(pool), expected, |_| {
-        Ok(value)
+        Ok(Some(value))
     })
     .await?;
     Ok(saved.map(PoolBody::from).into_response())
@@ -297,10 +297,8 @@ pub async fn delete_pool(
 ) -> Result<StatusCode, Problem> {
     caller.of_platform()?;
     let key = tuning_key::pool(pool_of(&pool)?);
-    save(&app, &caller, &key, Expectation::read(&headers)?, |_| {
-        Ok(PoolTuning::default())
-    })
-    .await?;
+    let nothing = |_: Option<&Stamped<PoolTuning>>| Ok(None);
+    save(&app, &caller, &key, Expectation::read(&headers)?, nothing).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -358,7 +356,7 @@ pub async fn put_tenant(
     refuse(check_tenant(&value, &lanes::names(pool)))?;
     let key = tuning_key::tenant(pool, &tenant);
     let saved = save(&app, &caller, &key, expected, |stored| {
-        allowed(&caller, stored, value)
+        allowed(&caller, stored, value).map(Some)
     })
     .await?;
     Ok(saved.map(TenantBody::from).into_response())
@@ -383,7 +381,11 @@ pub async fn delete_tenant(
 ) -> Result<StatusCode, Problem> {
     operated(&app, &caller, &tenant)?;
     let key = tuning_key::tenant(pool_of(&pool)?, &tenant);
-    let nothing = |stored: Option<&Stamped<_>>| allowed(&caller, stored, TenantTuning::default());
+    // What the platform set stays, and so does what may be the platform's.
+    let nothing = |stored: Option<&Stamped<TenantTuning>>| {
+        let left = allowed(&caller, stored, TenantTuning::default())?;
+        Ok((!caller.is_platform()).then_some(left))
+    };
     save(&app, &caller, &key, Expectation::read(&headers)?, nothing).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -433,13 +435,13 @@ where
     .into_response())
 }
 
-/// Writes what `decide` makes of the stored entry, if that is as expected.
+/// Writes what `decide` makes of the stored entry, if that is as expected; `None` sets everything back.
 async fn save<T>(
     app: &App,
     caller: &Caller,
     key: &str,
     expected: Expectation,
-    decide: impl FnOnce(Option<&Stamped<T>>) -> Result<T, Problem>,
+    decide: impl FnOnce(Option<&Stamped<T>>) -> Result<Option<T>, Problem>,
 ) -> Result<Revised<T>, Problem>
 where
     T: Serialize + DeserializeOwned + Default + PartialEq,
@@ -462,7 +464,9 @@ where
     if !expected.holds(is_set.then_some(last)) {
         return Err(Problem::PreconditionFailed);
     }
-    let value = decide(stored.as_ref())?;
+    let decided = decide(stored.as_ref())?;
+    let is_reset = decided.is_none();
+    let value = decided.unwrap_or_default();
     let by = format!("key:{}/{}", caller.tenant, caller.key);
     tracing::info!(key, by, "a live setting is changed");
     let stamped = Stamped {
@@ -471,15 +475,16 @@ where
         at_ms: now_ms(),
         platform: caller.is_platform(),
     };
-    let revision =
-        store
-            .write(key, &stamped, last)
-            .await
-            .map_err(|error| match (error, expected) {
-                (TuningError::Conflict(_), Expectation::Any) => Problem::Conflict,
-                (TuningError::Conflict(_), _) => Problem::PreconditionFailed,
-                (error, _) => problem(error),
-            })?;
+    let written = if is_reset {
+        store.reset(key, &stamped, last).await
+    } else {
+        store.write(key, &stamped, last).await
+    };
+    let revision = written.map_err(|error| match (error, expected) {
+        (TuningError::Conflict(_), Expectation::Any) => Problem::Conflict,
+        (TuningError::Conflict(_), _) => Problem::PreconditionFailed,
+        (error, _) => problem(error),
+    })?;
     Ok(Revised {
         value: stamped.value,
         revision,

@@ -127,14 +127,18 @@ pub async fn tune(arguments: &TuneArguments, settings: &Settings) -> Outcome {
         show(place, settings).await
     } else if place.tenant.is_some() {
         turn_tenant(place, settings, |tenant| match arguments.reset {
-            true => Ok(TenantTuning::default()),
-            false => edit::tenant(tenant, changes).map_err(TuneError::Mistakes),
+            true => Ok(None),
+            false => edit::tenant(tenant, changes)
+                .map(Some)
+                .map_err(TuneError::Mistakes),
         })
         .await
     } else {
         turn_pool(place, settings, |pool| match arguments.reset {
-            true => Ok(PoolTuning::default()),
-            false => edit::pool(pool, changes).map_err(TuneError::Mistakes),
+            true => Ok(None),
+            false => edit::pool(pool, changes)
+                .map(Some)
+                .map_err(TuneError::Mistakes),
         })
         .await
     };
@@ -147,15 +151,18 @@ pub async fn pause(arguments: &PauseArguments, settings: &Settings, paused: bool
     let result = if place.tenant.is_some() {
         turn_tenant(place, settings, |tenant| {
             let mode = tenant.mode.filter(|_| paused);
-            Ok(TenantTuning {
+            Ok(Some(TenantTuning {
                 paused,
                 mode,
                 ..tenant
-            })
+            }))
         })
         .await
     } else {
-        turn_pool(place, settings, |pool| Ok(PoolTuning { paused, ..pool })).await
+        turn_pool(place, settings, |pool| {
+            Ok(Some(PoolTuning { paused, ..pool }))
+        })
+        .await
     };
     tell(place, result)
 }
@@ -174,10 +181,10 @@ pub async fn discard(arguments: &DiscardArguments, settings: &Settings) -> Outco
         )),
         _ => {
             turn_tenant(place, settings, |tenant| {
-                Ok(TenantTuning {
+                Ok(Some(TenantTuning {
                     mode: Some(Mode::Discard),
                     ..tenant
-                })
+                }))
             })
             .await
         }
@@ -203,7 +210,7 @@ enum Told {
 async fn turn_pool(
     place: &Place,
     settings: &Settings,
-    turn: impl FnOnce(PoolTuning) -> Result<PoolTuning, TuneError>,
+    turn: impl FnOnce(PoolTuning) -> Result<Option<PoolTuning>, TuneError>,
 ) -> Result<Told, TuneError> {
     let pool = pool_of(place)?;
     let context = connect(settings).await?;
@@ -215,7 +222,7 @@ async fn turn_pool(
 async fn turn_tenant(
     place: &Place,
     settings: &Settings,
-    turn: impl FnOnce(TenantTuning) -> Result<TenantTuning, TuneError>,
+    turn: impl FnOnce(TenantTuning) -> Result<Option<TenantTuning>, TuneError>,
 ) -> Result<Told, TuneError> {
     let pool = pool_of(place)?;
     let tenant = tenant_of(place)?.ok_or_else(|| TuneError::mistake("--tenant", "is needed"))?;
@@ -238,11 +245,12 @@ async fn turn_tenant(
     .await
 }
 
+/// Writes what `turn` makes of the value; `None` sets everything back.
 async fn change<T: Serialize + DeserializeOwned + Default>(
     place: &Place,
     context: &Context,
     key: &str,
-    turn: impl FnOnce(T) -> Result<T, TuneError>,
+    turn: impl FnOnce(T) -> Result<Option<T>, TuneError>,
     check: impl FnOnce(&T) -> Vec<TuningMistake>,
 ) -> Result<Told, TuneError> {
     let store = open(context).await?;
@@ -252,7 +260,9 @@ async fn change<T: Serialize + DeserializeOwned + Default>(
     };
     let before = before.map(|entry| entry.value).unwrap_or_default();
     let from = json!(before);
-    let value = turn(before)?;
+    let turned = turn(before)?;
+    let is_reset = turned.is_none();
+    let value = turned.unwrap_or_default();
     let mistakes = check(&value);
     if !mistakes.is_empty() {
         return Err(TuneError::Mistakes(mistakes));
@@ -264,7 +274,11 @@ async fn change<T: Serialize + DeserializeOwned + Default>(
         at_ms: now_ms(),
         platform: true,
     };
-    let revision = store.write(key, &stamped, revision).await?;
+    let revision = if is_reset {
+        store.reset(key, &stamped, revision).await?
+    } else {
+        store.write(key, &stamped, revision).await?
+    };
     Ok(Told::Changed { from, to, revision })
 }
 

@@ -94,7 +94,11 @@ fn is_of_platform(platform: &bool) -> bool {
     *platform
 }
 
-impl<T: Serialize + DeserializeOwned> Stored for Stamped<T> {}
+impl<T: Serialize + DeserializeOwned> Stored for Stamped<T> {
+    fn inner() -> Vec<(&'static str, Vec<&'static str>)> {
+        vec![("value", stored::fields_of::<T>().to_vec())]
+    }
+}
 
 /// What is done with a piece of work of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -311,17 +311,19 @@ impl Office {
         Err(OfficeError::books("somebody else keeps writing it"))
     }
 
-    /// Writes an order back; `None` when it was changed meanwhile.
+    /// Writes an order back, with what this version does not know of it; `None` when it was changed meanwhile.
     pub(super) async fn write(
         &self,
         revision: u64,
         order: &Order,
     ) -> Result<Option<u64>, OfficeError> {
-        match self
-            .store
-            .update(key(&order.id), stored::encode(order).into(), revision)
-            .await
-        {
+        let key = key(&order.id);
+        let entry = self.store.entry(&key).await.map_err(OfficeError::books)?;
+        let Some(before) = entry.filter(|entry| entry.revision == revision) else {
+            return Ok(None);
+        };
+        let written = stored::encode_over(order, &before.value).map_err(OfficeError::books)?;
+        match self.store.update(key, written.into(), revision).await {
             Ok(revision) => Ok(Some(revision)),
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(None),
             Err(error) => Err(OfficeError::books(error)),

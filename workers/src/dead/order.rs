@@ -4,7 +4,7 @@ use super::filter::Filter;
 use super::past::Past;
 use crate::bounded::Weigh;
 use ackline_shared::ids::{EntityId, TenantId, UpdateId, hex, short_hash};
-use ackline_shared::stored::Stored;
+use ackline_shared::stored::{Stored, fields_of};
 use ackline_shared::subjects::Pool;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -140,7 +140,19 @@ pub struct Order {
     pub problem: Option<String>,
 }
 
-impl Stored for Order {}
+impl Stored for Order {
+    fn inner() -> Vec<(&'static str, Vec<&'static str>)> {
+        let sources = [
+            &["of", "sequence", "payload"],
+            fields_of::<Filter>(),
+            fields_of::<Past>(),
+        ];
+        vec![
+            ("source", sources.concat()),
+            ("target", fields_of::<Target>().to_vec()),
+        ]
+    }
+}
 
 impl Weigh for Order {
     fn bytes(&self) -> usize {

@@ -17,6 +17,7 @@ use ackline_workers::egress::{AllowList, Egress, EgressSettings};
 use ackline_workers::relay::RelayJob;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, Uri};
+use futures_util::TryStreamExt;
 use serde_json::json;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -572,6 +573,31 @@ async fn a_stopped_order_leaves_the_rest_open() {
     let open = installation.open_letters(Wanted::Open).await;
     assert_eq!(u64::try_from(open.len()).unwrap() + order.done, 30);
     assert!(order.done > 0 && !open.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_newer_version_knows_of_an_order_stays_while_it_is_carried_out() {
+    let installation = Installation::start(&["old"]).await;
+    let office = &installation.office;
+    let order = office.order(all_letters()).await.unwrap();
+    let bucket = &installation.stage.platform.buckets.replays;
+    let keys: Vec<String> = bucket.keys().await.unwrap().try_collect().await.unwrap();
+    let key = keys.iter().find(|key| key.ends_with(&order.id)).unwrap();
+    let stored = async || -> serde_json::Value {
+        let stored = bucket.get(key).await.unwrap().unwrap();
+        serde_json::from_slice(&stored).unwrap()
+    };
+    let mut newer = stored().await;
+    newer["window"] = json!("1h");
+    newer["source"]["app"] = json!("main");
+    bucket.put(key, newer.to_string().into()).await.unwrap();
+    office.carry_out(&order.id).await.unwrap();
+    let after = stored().await;
+    assert_eq!(after["state"], "done");
+    assert_eq!(
+        (&after["window"], &after["source"]["app"]),
+        (&json!("1h"), &json!("main"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use ackline_workers::core::tuning::{Mode, PoolTuning, Stamped, TenantTuning, Tun
 use ackline_workers::platform::Platform;
 use async_nats::jetstream;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -439,4 +439,36 @@ async fn what_asks_nothing_of_a_pool_is_acknowledged_without_an_attempt() {
         .await;
     stop.send_replace(true);
     timeout(DEADLINE, running).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_newer_version_knows_stays_until_everything_is_set_back() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let (bucket, key) = (
+        &stage.platform.buckets.tuning,
+        tuning_key::pool(Pool::Relay),
+    );
+    let newer = json!({"v": 1, "value": {"concurrency": 8, "burst": [2]}, "by": "x", "at_ms": 1, "why": "y"});
+    bucket.put(&key, newer.to_string().into()).await.unwrap();
+    let stored = async || -> Value {
+        let stored = bucket.get(&key).await.unwrap().unwrap();
+        serde_json::from_slice(&stored).unwrap()
+    };
+    let paused = PoolTuning {
+        paused: true,
+        ..PoolTuning::default()
+    };
+    turn(&stage, &key, paused).await;
+    let after = stored().await;
+    assert_eq!(after["value"], json!({"paused": true, "burst": [2]}));
+    assert_eq!((&after["why"], &after["v"]), (&json!("y"), &json!(1)));
+
+    let store = TuningStore::new(bucket.clone());
+    let (revision, entry) = store.read::<PoolTuning>(&key).await.unwrap();
+    let nothing = Stamped {
+        value: PoolTuning::default(),
+        ..entry.unwrap()
+    };
+    store.reset(&key, &nothing, revision).await.unwrap();
+    assert_eq!(stored().await["value"], json!({}));
 }

@@ -83,11 +83,11 @@ async fn begin(place: &Place, settings: &Settings) -> Result<(Pool, TenantId, u6
         return Ok((pool, tenant, entry.at_ms));
     }
     let turn = |tuning| {
-        Ok(TenantTuning {
+        Ok(Some(TenantTuning {
             mode: Some(Mode::Drain),
             paused: false,
             ..tuning
-        })
+        }))
     };
     turn_tenant(place, settings, turn).await?;
     let entry = store.read::<TenantTuning>(&key).await?.1;

@@ -8,7 +8,7 @@ use ackline_shared::ids::TenantId;
 use ackline_shared::stored::{self, Newer};
 use ackline_shared::subjects::{Pool, tuning_key};
 use async_nats::jetstream::consumer::pull::OrderedConfig;
-use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::kv::{Entry, Operation, Store, UpdateErrorKind};
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -84,20 +84,13 @@ impl TuningStore {
         &self,
         key: &str,
     ) -> Result<(u64, Option<Stamped<T>>), TuningError> {
-        let entry = timeout(ANSWER_WAIT, self.0.entry(key))
-            .await
-            .map_err(|_| away("no answer in time"))?;
-        let Some(entry) = entry.map_err(away)? else {
+        let Some(entry) = self.entry(key).await? else {
             return Ok((0, None));
         };
         if entry.operation != Operation::Put {
             return Ok((entry.revision, None));
         }
-        let newer = |newer| TuningError::Newer {
-            key: key.to_owned(),
-            newer,
-        };
-        stored::check::<Stamped<T>>(&entry.value).map_err(newer)?;
+        stored::check::<Stamped<T>>(&entry.value).map_err(|newer| newer_under(key, newer))?;
         let parsed = stored::decode(&entry.value);
         let parsed = parsed.map_err(|error| TuningError::Unreadable {
             key: key.to_owned(),
@@ -107,18 +100,42 @@ impl TuningStore {
         Ok((entry.revision, Some(parsed)))
     }
 
-    /// Writes an entry if it still has the revision; gives the new one.
+    /// Writes an entry if it still has the revision; gives the new one. Settings that this version does not know stay.
     pub async fn write<T: Serialize + DeserializeOwned>(
         &self,
         key: &str,
         value: &Stamped<T>,
         revision: u64,
     ) -> Result<u64, TuningError> {
-        let written = timeout(
-            ANSWER_WAIT,
-            self.0.update(key, stored::encode(value).into(), revision),
-        )
-        .await;
+        let entry = self.entry(key).await?;
+        let before = entry.filter(|entry| entry.operation == Operation::Put);
+        let written = match before {
+            Some(before) => stored::encode_over(value, &before.value)
+                .map_err(|newer| newer_under(key, newer))?,
+            None => stored::encode(value),
+        };
+        self.update(key, written, revision).await
+    }
+
+    /// Sets everything back that an entry says, if it still has the revision; gives the new one.
+    pub async fn reset<T: Serialize + DeserializeOwned + Default>(
+        &self,
+        key: &str,
+        nothing: &Stamped<T>,
+        revision: u64,
+    ) -> Result<u64, TuningError> {
+        self.update(key, stored::encode(nothing), revision).await
+    }
+
+    async fn entry(&self, key: &str) -> Result<Option<Entry>, TuningError> {
+        timeout(ANSWER_WAIT, self.0.entry(key))
+            .await
+            .map_err(|_| away("no answer in time"))?
+            .map_err(away)
+    }
+
+    async fn update(&self, key: &str, written: Vec<u8>, revision: u64) -> Result<u64, TuningError> {
+        let written = timeout(ANSWER_WAIT, self.0.update(key, written.into(), revision)).await;
         written
             .map_err(|_| away("no answer in time"))?
             .map_err(|error| match error.kind() {
@@ -190,6 +207,13 @@ impl TuningStore {
             changes.truncate(limit);
         }
         Ok(changes.into())
+    }
+}
+
+fn newer_under(key: &str, newer: Newer) -> TuningError {
+    TuningError::Newer {
+        key: key.to_owned(),
+        newer,
     }
 }
 
