@@ -256,14 +256,16 @@ impl Holdings {
         holding.tenure.clone().filter(Tenure::is_current)
     }
 
-    /// Partitions that are held, read or about to be read again.
-    pub fn is_kept(&self, partition: Partition) -> bool {
-        self.holdings.get(&partition).is_some_and(|holding| {
+    /// Which holding of a partition there is, read or about to be read again.
+    pub fn kept(&self, partition: Partition) -> Option<u64> {
+        let is_kept = |holding: &&Holding| {
             matches!(
                 holding.phase,
                 Phase::Working | Phase::Opening | Phase::Interrupted { .. }
             )
-        })
+        };
+        let holding = self.holdings.get(&partition).filter(is_kept);
+        holding.map(|holding| holding.number)
     }
 
     /// Reads a partition anew from its acknowledged floor.

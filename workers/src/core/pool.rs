@@ -130,6 +130,8 @@ struct Desk<J> {
     machine: Machine<Arc<Arrival>, Box<Piece>>,
     /// What the machine believes to be read: the session of each partition.
     read: BTreeMap<Partition, u64>,
+    /// And to be kept, read or not: the holding of each partition.
+    kept: BTreeMap<Partition, u64>,
     /// Finds the jobs at once, where they are not fixed.
     adaptive: Option<Adaptive>,
     tuning: Tuning,
@@ -178,6 +180,7 @@ impl<J: Job> Desk<J> {
             holdings: Holdings::new(seat, log, settings, lanes, metrics, sender),
             machine: Machine::new(setup, now),
             read: BTreeMap::new(),
+            kept: BTreeMap::new(),
             adaptive: None,
             tuning,
             acks,
@@ -250,7 +253,8 @@ impl<J: Job> Desk<J> {
 
     /// Lets the machine know what is read and what is not.
     fn follow_holdings(&mut self) {
-        if self.holdings.take_changed() {
+        let has_changed = self.holdings.take_changed();
+        if has_changed {
             self.attempts.metrics.activity(J::POOL).reads_anew();
         }
         let readings: BTreeMap<Partition, u64> = self
@@ -259,21 +263,27 @@ impl<J: Job> Desk<J> {
             .iter()
             .map(|reading| (reading.tenure.partition(), reading.session))
             .collect();
-        if readings == self.read {
+        if !has_changed && readings == self.read {
             return;
         }
-        for partition in self
-            .read
-            .keys()
-            .filter(|partition| !readings.contains_key(partition))
-        {
-            match self.holdings.is_kept(*partition) {
-                true => self.machine.interrupted(*partition),
-                false => self.machine.lost(*partition),
+        // One that was not read any more may be lost as well, and be held again by now.
+        self.kept.retain(|partition, holding| {
+            let is_kept = self.holdings.kept(*partition) == Some(*holding);
+            if !is_kept {
+                self.machine.lost(*partition);
+            }
+            is_kept
+        });
+        for partition in self.read.keys() {
+            if !readings.contains_key(partition) {
+                self.machine.interrupted(*partition);
             }
         }
         for (partition, session) in &readings {
             self.machine.opened(*partition, *session);
+            let holding = self.holdings.kept(*partition);
+            self.kept
+                .extend(holding.map(|holding| (*partition, holding)));
         }
         self.read = readings;
     }
