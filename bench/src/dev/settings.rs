@@ -8,6 +8,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// The directory of what nats-server stores.
+pub const NATS_STORE: &str = "nats";
+
 /// Where an installation's files are.
 #[derive(Debug, Clone)]
 pub struct Files {
@@ -17,7 +20,7 @@ pub struct Files {
 impl Files {
     /// Makes the directories.
     pub fn prepare(data: &Path) -> Result<Self> {
-        for dir in ["logs", "nats"] {
+        for dir in ["logs", NATS_STORE] {
             let dir = data.join(dir);
             std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         }
@@ -108,7 +111,7 @@ fn nats_server(data: &Path, ports: &Ports) -> String {
          jetstream {{\n  store_dir: \"{}\"\n  sync_interval: always\n}}\n",
         ports.nats.number,
         ports.nats_monitor.address(),
-        data.join("nats").display(),
+        data.join(NATS_STORE).display(),
     )
 }
 

@@ -6,7 +6,7 @@ use super::log::Log;
 use super::ports::{Port, Ports};
 use super::programs::{Program, ours};
 use super::screen::Screen;
-use super::settings::Files;
+use super::settings::{Files, NATS_STORE};
 use crate::meta::{self, Simulator};
 use crate::serve::install_tls_provider;
 use crate::sink::{self, Sink};
@@ -106,9 +106,7 @@ impl Stage {
         screen.done("customer sink", &ports.sink.url(), started.elapsed());
 
         let started = Instant::now();
-        let document = declared::copy(&self.plan.document, self.files.data(), &ports)?;
-        let document = document.display().to_string();
-        self.ackline(&["apply", &document]).await?;
+        self.apply().await?;
         screen.done("ackline apply", &self.shown_document(), started.elapsed());
 
         let started = Instant::now();
@@ -151,6 +149,21 @@ impl Stage {
         if let Some(nats) = self.nats.take() {
             nats.kill().await;
         }
+    }
+
+    /// Kills nats-server and takes away what it stored, as the loss of a disk would.
+    pub async fn wipe_nats(&mut self) -> Result<()> {
+        self.kill_nats().await;
+        let store = self.files.data().join(NATS_STORE);
+        std::fs::remove_dir_all(&store).with_context(|| format!("removing {}", store.display()))
+    }
+
+    /// Applies the document again.
+    pub async fn apply(&self) -> Result<()> {
+        let document = declared::copy(&self.plan.document, self.files.data(), &self.plan.ports)?;
+        self.ackline(&["apply", &document.display().to_string()])
+            .await
+            .map(drop)
     }
 
     async fn start_simulators(&mut self) -> Result<()> {

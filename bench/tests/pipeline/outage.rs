@@ -1,10 +1,11 @@
 //! nats-server dies under load: a 200 was the truth, whatever was not stored got a 503, and Meta's retries
-//! bring it.
+//! bring it. Nor does a store that is gone lose more than it held.
 
 use crate::installation::{ACME_NUMBER, Blueprint, INITECH_NUMBER, Installation, text};
-use ackline_bench::dev::witness;
+use ackline_bench::dev::{until, witness};
 use ackline_bench::journal::Ask;
 use ackline_bench::meta::{Entry, Outcome};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 const BEFORE: usize = 250;
@@ -104,4 +105,52 @@ async fn every_200_survives_the_death_of_nats_and_retries_bring_the_rest() {
         installation.replies("4915100000001", 1).await,
         ["You wrote: still there?"]
     );
+}
+
+/// What the edge says of itself, with the status.
+async fn readiness(installation: &Installation) -> anyhow::Result<(u16, Value)> {
+    let url = format!("{}/readyz", installation.plan().ports.ingress_private.url());
+    let answer = installation.http().get(url).send().await?;
+    Ok((answer.status().as_u16(), answer.json().await?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_nats_lost_its_store_the_edge_takes_nothing_until_apply_restored_what_is_declared() {
+    let (mut installation, person) = (Blueprint::new().await.start().await, "4915100000002");
+    installation.post(text(person, ACME_NUMBER, "before"));
+    let before = ["You wrote: before"];
+    assert_eq!(installation.replies(person, 1).await, before);
+
+    installation.wipe_nats().await.unwrap();
+    installation.start_nats().await.unwrap();
+    let undeclared = async || {
+        let (status, said) = readiness(&installation).await?;
+        let is_told = said["routing"]["declared"] == false && said["nats"] == "connected";
+        Ok((status == 503 && said["ready"] == false && is_told).then_some(()))
+    };
+    let what = "the edge says that nothing is declared";
+    until(what, witness::WITHIN, undeclared).await.unwrap();
+    let posted = installation.post(text(person, ACME_NUMBER, "after"));
+    let refused = |entry: &Entry| {
+        with_outcome(entry, Outcome::Retrying)
+            && witness::attempt(entry).is_some_and(|attempt| attempt.status == Some(503))
+    };
+    let simulator = installation.simulator().clone();
+    witness::entries(simulator.journal(), "a 503", 0, 1, refused)
+        .await
+        .unwrap();
+
+    installation.apply().await.unwrap();
+    installation.acknowledged(&posted).await;
+    assert_eq!(
+        installation.replies(person, 2).await,
+        ["You wrote: before", "You wrote: after"]
+    );
+    let stored = installation.stored().await;
+    let messages = stored
+        .iter()
+        .filter(|update| posted.message_ids.contains(&update.id));
+    assert_eq!(messages.count(), 1, "stored once");
+    let (status, said) = readiness(&installation).await.unwrap();
+    assert_eq!((status, &said["ready"]), (200, &Value::Bool(true)));
 }
