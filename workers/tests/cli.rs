@@ -539,8 +539,23 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
     let before: Vec<Value> =
         serde_json::from_str(&desk.ask(&["doctor", "--json"]).await.out).unwrap();
     assert_eq!(level(&before, "pools"), "warn");
+    let sessions = context
+        .get_key_value(subjects::BUCKET_SESSIONS)
+        .await
+        .unwrap();
+    let owner = json!({"v": 1, "who": "person", "since_ms": 1, "set_ms": 1, "why": "x"});
+    let record = json!({"schema": 1, "owner": owner}).to_string();
+    sessions.put("flows.acme.x", record.into()).await.unwrap();
     let (code, findings) = doctor(&desk).await;
     assert_eq!(code, 1);
+    let owners = findings
+        .iter()
+        .find(|finding| finding["check"] == "conversations")
+        .unwrap();
+    assert_eq!(
+        owners["message"],
+        "of 1 that flows know, 1 are a person's (1 without an end) and 0 another responder's; flows rest there"
+    );
     for (check, expected) in [
         ("nats", "ok"),
         ("stream UPDATES", "ok"),

@@ -8,6 +8,7 @@ mod finding;
 mod graph;
 mod handling;
 mod http;
+mod owners;
 mod pools;
 mod removed;
 mod room;
@@ -85,6 +86,7 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
     findings.extend(broker::buckets(&context, &settings.nats).await);
     findings.push(broker::durability(http, &settings.nats, &server.server_id).await);
     findings.extend(surroundings::check(&client, &context, settings, http).await);
+    findings.push(owners::check(&context, now_ms()).await);
     let mut declared = None;
     match read_config(&context).await {
         Ok(stored) => {

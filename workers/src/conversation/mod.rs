@@ -7,4 +7,4 @@ mod owner;
 mod store;
 
 pub use owner::{Event, Owner, Who, read};
-pub use store::{OwnerError, Owners, Side};
+pub use store::{OwnerError, Owners, Side, owner_in};
