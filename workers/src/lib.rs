@@ -14,7 +14,6 @@ pub mod egress;
 pub mod events;
 pub mod flows;
 pub mod journal;
-pub mod lanes;
 pub mod platform;
 pub mod process;
 pub mod quota;

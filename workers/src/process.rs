@@ -1,10 +1,10 @@
 //! The workers process: what runs in it, from its configuration to its orderly end.
 
 use crate::api::{self, ApiSettings, ApiState, PrivateState};
-use crate::core::batch::{self, BatchJob, BatchSize};
+use crate::core::batch::{self, BatchSize};
 use crate::core::breaker::Breakers;
 use crate::core::janitor::{Janitor, JanitorMetrics, JanitorSettings};
-use crate::core::job::{Job, LaneSource};
+use crate::core::job::Job;
 use crate::core::log::{Log, now_ms};
 use crate::core::membership::Membership;
 use crate::core::metrics::Metrics;
@@ -308,7 +308,7 @@ fn spawn_status(
     let context = host.platform.log.context();
     let watched: Vec<Watched> = Pool::ALL
         .into_iter()
-        .flat_map(|pool| watched(pool, host.platform.log.partitions()))
+        .flat_map(|pool| Watched::of(pool, host.platform.log.partitions()))
         .collect();
     watched
         .iter()
@@ -340,37 +340,6 @@ fn spawn_status(
         answers_for_all,
         shutdown(),
     ));
-}
-
-/// The consumers of a pool, for whoever looks at them.
-pub fn watched(pool: Pool, partitions: u16) -> Vec<Watched> {
-    let journal = LaneSource {
-        name: batch::LANE,
-        stream: Journal::STREAM,
-        filters: |_| {
-            Journal::FILTERS
-                .iter()
-                .map(|&filter| filter.to_owned())
-                .collect()
-        },
-        weight: 1,
-    };
-    let (lanes, partitions) = match pool {
-        Pool::Flows => (FlowsJob::lanes(), partitions),
-        Pool::Replies => (Replies::lanes(), partitions),
-        Pool::Relay => (RelayJob::lanes(), partitions),
-        Pool::Crm => (CrmSync::lanes(), partitions),
-        Pool::Events => (EventsJob::lanes(), partitions),
-        Pool::Journal => (vec![journal], 1),
-    };
-    lanes
-        .into_iter()
-        .map(|lane| Watched {
-            pool,
-            lane,
-            partitions,
-        })
-        .collect()
 }
 
 fn spawn_pools(

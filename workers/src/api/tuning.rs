@@ -22,7 +22,6 @@ use crate::core::tuning::{
     Change, HISTORY_MAX, Mode, PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake,
     TuningStore, authority, check_pool, check_tenant,
 };
-use crate::lanes;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Pool, config_key, tuning_key};
 use axum::Json;
@@ -175,7 +174,7 @@ pub async fn list(State(app): State<App>, CanOperate(caller): CanOperate) -> Jso
         let set = table.pool(pool);
         PoolEntry {
             pool: pool.as_str(),
-            lane_names: lanes::names(pool),
+            lane_names: pool.lane_names(),
             tuning: set
                 .map(|entry| entry.value.clone().into())
                 .unwrap_or_default(),
@@ -268,7 +267,7 @@ pub async fn put_pool(
     let (value, mut mistakes) = pool_tuning(body);
     mistakes.extend(check_pool(
         &value,
-        &lanes::names(pool),
+        &pool.lane_names(),
         app.concurrency.of(pool),
     ));
     refuse(mistakes)?;
@@ -353,7 +352,7 @@ pub async fn put_tenant(
         );
         return Err(Problem::Invalid(vec![mistake]));
     }
-    refuse(check_tenant(&value, &lanes::names(pool)))?;
+    refuse(check_tenant(&value, &pool.lane_names()))?;
     let key = tuning_key::tenant(pool, &tenant);
     let saved = save(&app, &caller, &key, expected, |stored| {
         allowed(&caller, stored, value).map(Some)

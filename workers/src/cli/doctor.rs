@@ -21,7 +21,6 @@ use super::settings::Settings;
 use super::stored::Stored;
 use super::{EXIT_FAILED, EXIT_OK, Outcome};
 use crate::core::status::lag::Watched;
-use crate::process::watched;
 use ackline_shared::nats;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::Pool;
@@ -99,7 +98,7 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
     }
     let lanes: Vec<Watched> = Pool::ALL
         .into_iter()
-        .flat_map(|pool| watched(pool, settings.nats.partitions))
+        .flat_map(|pool| Watched::of(pool, settings.nats.partitions))
         .collect();
     match Onlooker::on(client).await {
         Ok(mut onlooker) => {

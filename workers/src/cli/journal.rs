@@ -7,7 +7,6 @@ use super::office::{operator, pretty};
 use super::settings::Settings;
 use super::{EXIT_FAILED, EXIT_OK, Outcome, progress};
 use crate::api::time::rfc3339;
-use crate::core::batch;
 use crate::core::log::now_ms;
 use crate::core::tuning::{PoolTuning, Stamped};
 use crate::journal::rebuild::{Rebuild, Rebuilds};
@@ -184,7 +183,7 @@ async fn begun(
 async fn written(context: &Context, tuning: &Store, order: &Rebuild) -> Result<(), Outcome> {
     let stream = context.get_stream(UPDATES).await.map_err(failed)?;
     let until = stream.cached_info().state.last_sequence;
-    let name = subjects::consumer(Pool::Journal, Partition(0), batch::LANE);
+    let name = subjects::consumer(Pool::Journal, Partition(0), subjects::WHOLE_LANE);
     let bar = progress::bar(until);
     loop {
         // It may not be made again yet.

@@ -15,7 +15,6 @@ use crate::core::tuning::{
     Change, HISTORY_MAX, Mode, PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake,
     TuningStore, check_pool, check_tenant,
 };
-use crate::lanes;
 use ackline_shared::ids::TenantId;
 use ackline_shared::nats::{self, NatsError};
 use ackline_shared::subjects::{self, Pool, config_key, tuning_key};
@@ -215,7 +214,7 @@ async fn turn_pool(
     let pool = pool_of(place)?;
     let context = connect(settings).await?;
     let configured = settings.concurrency.of(pool);
-    let check = |value: &PoolTuning| check_pool(value, &lanes::names(pool), configured);
+    let check = |value: &PoolTuning| check_pool(value, &pool.lane_names(), configured);
     change(place, &context, &tuning_key::pool(pool), turn, check).await
 }
 
@@ -240,7 +239,7 @@ async fn turn_tenant(
     }
     let key = tuning_key::tenant(pool, &tenant);
     change(place, &context, &key, turn, |value| {
-        check_tenant(value, &lanes::names(pool))
+        check_tenant(value, &pool.lane_names())
     })
     .await
 }

@@ -42,9 +42,6 @@ const PULSE: Duration = Duration::from_millis(200);
 /// The pool's only partition.
 const WHOLE: Partition = Partition(0);
 
-/// The one lane of such a pool.
-pub const LANE: &str = "all";
-
 /// Work on whole batches.
 pub trait BatchJob: Send + Sync + 'static {
     /// Which pool this is.
@@ -205,7 +202,7 @@ impl<B: BatchJob> Reader<B> {
 
     /// Has the job begin anew, and the consumer read from the start of the stream.
     async fn begin_anew(&self, tenure: &Tenure) {
-        let name = subjects::consumer(B::POOL, WHOLE, LANE);
+        let name = subjects::consumer(B::POOL, WHOLE, subjects::WHOLE_LANE);
         let begun = async {
             self.job.begin_anew().await?;
             if !tenure.is_current() {
@@ -231,7 +228,7 @@ impl<B: BatchJob> Reader<B> {
 
     /// Works until the consumer cannot be opened; cancelling it anywhere is harmless.
     async fn work(&self, tenure: &Tenure, opened: impl FnOnce()) {
-        let name = subjects::consumer(B::POOL, WHOLE, LANE);
+        let name = subjects::consumer(B::POOL, WHOLE, subjects::WHOLE_LANE);
         let filters = B::FILTERS.iter().map(|&filter| filter.to_owned()).collect();
         let consumer = intake::open_consumer(
             self.log.context(),

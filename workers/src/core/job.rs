@@ -3,7 +3,8 @@
 use super::ring::{Keeper, RingError};
 use super::state::{Heard, Signal, Target};
 use ackline_shared::envelope::Head;
-use ackline_shared::subjects::{Partition, Pool};
+pub use ackline_shared::subjects::LaneSource;
+use ackline_shared::subjects::Pool;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -20,7 +21,9 @@ pub trait Job: Send + Sync + 'static {
     const REMEMBERS: bool = true;
 
     /// What the pool reads; one consumer per lane and partition.
-    fn lanes() -> Vec<LaneSource>;
+    fn lanes() -> Vec<LaneSource> {
+        Self::POOL.lanes()
+    }
 
     /// Whom this update may concern, as far as its head tells; nobody when it asks nothing of this pool. Each target
     /// takes its updates in order and waits for no other.
@@ -47,19 +50,6 @@ pub trait Job: Send + Sync + 'static {
     /// Does the work once, for one target. It must finish within the target's time-out or, without one, the pool's; later
     /// it is cancelled and counts as a time-out of the target.
     fn run(&self, work: &Work) -> impl Future<Output = Verdict> + Send;
-}
-
-/// A lane of a pool: the subjects it reads, and its share when several lanes have work.
-#[derive(Debug, Clone, Copy)]
-pub struct LaneSource {
-    /// Part of the consumers' durable name.
-    pub name: &'static str,
-    /// The stream.
-    pub stream: &'static str,
-    /// The subjects of one partition.
-    pub filters: fn(Partition) -> Vec<String>,
-    /// Its weight against the pool's other lanes; every lane gets at least its share of turns.
-    pub weight: u32,
 }
 
 /// What came of an attempt.

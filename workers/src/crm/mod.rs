@@ -12,7 +12,7 @@ pub mod hook;
 pub mod link;
 mod markdown;
 
-use crate::core::job::{Job, LaneSource, Trouble, Verdict, Work};
+use crate::core::job::{Job, Trouble, Verdict, Work};
 use crate::core::log::now_ms;
 use crate::core::state::{GateSpec, Target};
 use crate::egress::{Egress, Turnstile};
@@ -24,7 +24,7 @@ use ackline_shared::model::{CrmKind, CrmLink, Entity};
 use ackline_shared::record::Record;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::stored;
-use ackline_shared::subjects::{self, Class, Partition, Pool};
+use ackline_shared::subjects::Pool;
 use chatwoot::Chatwoot;
 use entry::{Entry, Person};
 use link::{Place, PlaceError, Places};
@@ -154,22 +154,6 @@ impl CrmSync {
 
 impl Job for CrmSync {
     const POOL: Pool = Pool::Crm;
-
-    fn lanes() -> Vec<LaneSource> {
-        fn filters(partition: Partition) -> Vec<String> {
-            vec![
-                subjects::update_filter(partition, Class::Message),
-                subjects::record_filter(partition, Record::REPLY_SENT),
-                subjects::record_filter(partition, Record::REPLY_FAILED),
-            ]
-        }
-        vec![LaneSource {
-            name: "conversation",
-            stream: subjects::UPDATES,
-            filters,
-            weight: 1,
-        }]
-    }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let snapshot = self.platform.snapshot();

@@ -10,6 +10,7 @@ use crate::egress::receiver::loopback;
 use crate::testing;
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::ids::{ConversationKey, UpdateId};
+use ackline_shared::subjects::{Class, Partition};
 use ackline_shared::testing::NatsServer;
 use serde_json::{Value, json};
 

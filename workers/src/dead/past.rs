@@ -1,11 +1,6 @@
 //! A stretch of what happened, for a pool or a target that was not there then; pure.
 
 use super::order::Order;
-use crate::core::job::Job;
-use crate::crm::CrmSync;
-use crate::events::EventsJob;
-use crate::flows::pool::FlowsJob;
-use crate::relay::RelayJob;
 use ackline_shared::envelope::{Head, Replay};
 use ackline_shared::ids::{EntityId, PhoneNumberId, TenantId};
 use ackline_shared::registry::Snapshot;
@@ -81,11 +76,8 @@ impl Past {
 /// The filters of what a pool reads of UPDATES, as of one partition.
 fn reads(pool: Pool) -> Vec<String> {
     let lanes = match pool {
-        Pool::Flows => FlowsJob::lanes(),
-        Pool::Relay => RelayJob::lanes(),
-        Pool::Crm => CrmSync::lanes(),
-        Pool::Events => EventsJob::lanes(),
         Pool::Replies | Pool::Journal => Vec::new(),
+        _ => pool.lanes(),
     };
     lanes
         .iter()

@@ -13,17 +13,16 @@ pub use event::{
 };
 pub use place::Place;
 
-use crate::core::job::{Job, LaneSource, Verdict, Work};
+use crate::core::job::{Job, Verdict, Work};
 use crate::core::log::to_bytes;
 use crate::core::state::{GateSpec, Target};
 use crate::egress::{Egress, EgressRequest, Outcome};
 use crate::platform::Platform;
 use ackline_shared::envelope::Head;
 use ackline_shared::model::{Endpoint, Entity};
-use ackline_shared::record::Record;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::signature::SigningKey;
-use ackline_shared::subjects::{self, Class, Pool};
+use ackline_shared::subjects::Pool;
 use ackline_shared::vault::VaultKey;
 use bytes::Bytes;
 use reqwest::StatusCode;
@@ -55,30 +54,6 @@ impl EventsJob {
 
 impl Job for EventsJob {
     const POOL: Pool = Pool::Events;
-
-    fn lanes() -> Vec<LaneSource> {
-        vec![
-            LaneSource {
-                name: "msg",
-                stream: subjects::UPDATES,
-                filters: |partition| {
-                    vec![
-                        subjects::update_filter(partition, Class::Message),
-                        subjects::record_filter(partition, Record::FLOW_STARTED),
-                        subjects::record_filter(partition, Record::FLOW_COMPLETED),
-                        subjects::record_filter(partition, Record::REPLY_FAILED),
-                    ]
-                },
-                weight: 2,
-            },
-            LaneSource {
-                name: "sts",
-                stream: subjects::UPDATES,
-                filters: |partition| vec![subjects::update_filter(partition, Class::Status)],
-                weight: 1,
-            },
-        ]
-    }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let snapshot = self.platform.snapshot();

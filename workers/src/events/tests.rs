@@ -11,6 +11,7 @@ use ackline_shared::envelope::Replay;
 use ackline_shared::ids::{EntityId, UpdateId};
 use ackline_shared::secret::Secret;
 use ackline_shared::standard_webhooks::secret_from_bytes;
+use ackline_shared::subjects::Class;
 
 const ATTEMPT: Duration = Duration::from_secs(10);
 

@@ -17,7 +17,7 @@ use super::library::{Library, Shelf};
 use super::session::{Kept, Session, SessionError};
 use super::update::Update;
 use crate::conversation::{Event, Owner, OwnerError, Owners, Side};
-use crate::core::job::{Job, LaneSource, Verdict, Work};
+use crate::core::job::{Job, Verdict, Work};
 use crate::core::log::now_ms;
 use crate::core::metrics::Metrics;
 use crate::core::state::Target;
@@ -27,7 +27,7 @@ use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::envelope::Head;
 use ackline_shared::ids::{ConversationKey, EntityId, PhoneNumberId, UpdateId, short_hash};
 use ackline_shared::record::Record;
-use ackline_shared::subjects::{self, Class, Lane, Pool, session_key};
+use ackline_shared::subjects::{Lane, Pool, session_key};
 use input::{Heard, Input};
 use std::sync::Arc;
 
@@ -76,21 +76,6 @@ impl Job for FlowsJob {
     const POOL: Pool = Pool::Flows;
     /// The session itself remembers what was processed.
     const REMEMBERS: bool = false;
-
-    fn lanes() -> Vec<LaneSource> {
-        let filters = |partition| {
-            vec![
-                subjects::update_filter(partition, Class::Message),
-                subjects::record_filter(partition, Record::FLOW_RESULT),
-            ]
-        };
-        vec![LaneSource {
-            name: "conversation",
-            stream: subjects::UPDATES,
-            filters,
-            weight: 1,
-        }]
-    }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let answers =

@@ -6,14 +6,14 @@
 
 mod request;
 
-use crate::core::job::{Job, LaneSource, TroubleKind, Verdict, Work};
+use crate::core::job::{Job, TroubleKind, Verdict, Work};
 use crate::core::state::{GateSpec, Target};
 use crate::egress::{Egress, EgressRequest, Outcome};
 use crate::platform::Platform;
 use ackline_shared::envelope::Head;
 use ackline_shared::model::{Entity, Redelivery, Relay};
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Class, Pool};
+use ackline_shared::subjects::Pool;
 use ackline_shared::vault::VaultKey;
 pub use request::unsignable;
 use reqwest::header::HeaderValue;
@@ -44,29 +44,6 @@ impl RelayJob {
 
 impl Job for RelayJob {
     const POOL: Pool = Pool::Relay;
-
-    fn lanes() -> Vec<LaneSource> {
-        vec![
-            LaneSource {
-                name: "msg",
-                stream: subjects::UPDATES,
-                filters: |partition| vec![subjects::update_filter(partition, Class::Message)],
-                weight: 6,
-            },
-            LaneSource {
-                name: "sts",
-                stream: subjects::UPDATES,
-                filters: |partition| vec![subjects::update_filter(partition, Class::Status)],
-                weight: 3,
-            },
-            LaneSource {
-                name: "acct",
-                stream: subjects::UPDATES,
-                filters: |partition| vec![subjects::update_filter(partition, Class::Account)],
-                weight: 1,
-            },
-        ]
-    }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let snapshot = self.platform.snapshot();

@@ -12,7 +12,7 @@ pub mod verdict;
 
 pub use graph::{ClientError, GraphSettings};
 
-use crate::core::job::{Job, LaneSource, Marks, Verdict, Work};
+use crate::core::job::{Job, Marks, Verdict, Work};
 use crate::core::state::{GateSpec, Target};
 use crate::platform::Platform;
 use ackline_shared::command::SendCommand;
@@ -21,7 +21,7 @@ use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::record::Record;
 use ackline_shared::secret::Secret;
 use ackline_shared::stored;
-use ackline_shared::subjects::{self, Lane, Partition, Pool};
+use ackline_shared::subjects::Pool;
 use graph::{Answer, Graph, TOTAL_TIMEOUT};
 use pacing::{PER_SECOND_DEFAULT, Pacing, TURN_WAIT_MAX, TooLong};
 use serde_json::Value;
@@ -58,25 +58,6 @@ impl Replies {
 
 impl Job for Replies {
     const POOL: Pool = Pool::Replies;
-
-    fn lanes() -> Vec<LaneSource> {
-        fn live(partition: Partition) -> Vec<String> {
-            vec![subjects::outbound_filter(partition, Lane::Live)]
-        }
-        fn bulk(partition: Partition) -> Vec<String> {
-            vec![subjects::outbound_filter(partition, Lane::Bulk)]
-        }
-        let lane = |name, filters, weight| LaneSource {
-            name,
-            stream: subjects::OUTBOUND,
-            filters,
-            weight,
-        };
-        vec![
-            lane(Lane::Live.as_str(), live, 4),
-            lane(Lane::Bulk.as_str(), bulk, 1),
-        ]
-    }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let number = head.phone.as_ref().map_or("", PhoneNumberId::as_str);

@@ -7,6 +7,7 @@ use crate::core::state::Heard;
 use crate::testing;
 use ackline_shared::command::{Content, Origin, Recipient};
 use ackline_shared::ids::{PhoneNumberId, TenantId};
+use ackline_shared::subjects::Lane;
 use ackline_shared::testing::NatsServer;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};

@@ -6,7 +6,6 @@ use crate::core::tuning::{
     PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake, TuningStore, check_pool,
     check_tenant,
 };
-use crate::process::watched;
 use ackline_shared::ids::TenantId;
 use ackline_shared::nats;
 use ackline_shared::subjects::{self, Pool, tuning_key};
@@ -56,12 +55,7 @@ pub async fn turn(
     let context = nats::jetstream(client.clone());
     let bucket = context.get_key_value(subjects::BUCKET_TUNING).await;
     let store = TuningStore::new(bucket.map_err(|error| TurnError::Closed(error.to_string()))?);
-    let lanes = watched(turn.pool, 1);
-    let lanes: Vec<&str> = lanes
-        .iter()
-        .filter(|_| turn.pool != Pool::Journal)
-        .map(|lane| lane.lane.name)
-        .collect();
+    let lanes = turn.pool.lane_names();
     match &turn.tenant {
         None => {
             let key = tuning_key::pool(turn.pool);

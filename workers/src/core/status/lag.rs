@@ -36,6 +36,17 @@ pub struct Watched {
     pub partitions: u16,
 }
 
+impl Watched {
+    /// The consumers of a pool.
+    pub fn of(pool: Pool, partitions: u16) -> impl Iterator<Item = Self> {
+        pool.lanes().into_iter().map(move |lane| Self {
+            pool,
+            lane,
+            partitions: pool.partitions(partitions),
+        })
+    }
+}
+
 /// What a look found.
 #[derive(Debug)]
 enum Seen {
