@@ -5,7 +5,7 @@ use crate::core::older::Older;
 use crate::core::tuning::Tuning;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{TenantId, UpdateId};
-use ackline_shared::model::{Endpoint, Entity, SecretField};
+use ackline_shared::model::{Entity, SecretField};
 use ackline_shared::nats::Buckets;
 use ackline_shared::partition;
 use ackline_shared::record::Record;
@@ -13,7 +13,6 @@ use ackline_shared::registry::{Registry, Snapshot};
 use ackline_shared::secret::Secret;
 use ackline_shared::stored;
 use ackline_shared::vault::{VaultError, VaultKey};
-use async_nats::jetstream::kv::{Operation, UpdateErrorKind};
 use std::sync::Arc;
 
 /// Handles shared by the pools and the API of one process; cheap to clone.
@@ -81,37 +80,6 @@ impl Platform {
             ..cause.clone()
         };
         self.log.write(&head, stored::encode(record).into()).await
-    }
-
-    /// Switches an endpoint off in the declared configuration; false when it is off already, or was changed meanwhile.
-    pub async fn switch_endpoint_off(&self, tenant: &TenantId, name: &str) -> Result<bool, String> {
-        let snapshot = self.snapshot();
-        let mut endpoints = Snapshot::owned(&snapshot.endpoints, "endpoint", tenant);
-        let Some(known) =
-            endpoints.find(|endpoint| endpoint.id.as_str() == name && endpoint.enabled)
-        else {
-            return Ok(false);
-        };
-        let (config, key) = (&self.buckets.config, known.config_key());
-        let entry = config
-            .entry(key.clone())
-            .await
-            .map_err(|error| error.to_string())?;
-        let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
-            return Ok(false);
-        };
-        let mut endpoint: Endpoint =
-            stored::decode(&entry.value).map_err(|error| error.to_string())?;
-        if endpoint.url != known.url || !std::mem::replace(&mut endpoint.enabled, false) {
-            return Ok(false);
-        }
-        let off =
-            stored::encode_over(&endpoint, &entry.value).map_err(|newer| newer.to_string())?;
-        match config.update(&key, off.into(), entry.revision).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
-            Err(error) => Err(error.to_string()),
-        }
     }
 
     /// The key under which data keys are sealed.

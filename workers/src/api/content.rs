@@ -1,6 +1,5 @@
 //! What may be sent: WhatsApp's limits on content, checked before anything is stored, and its shape for the document.
 
-use super::problem::Mistake;
 use ackline_shared::command::{Content, Recipient};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,8 +11,26 @@ const ID_CHARS_MAX: usize = 128;
 /// Bytes of a whole message as JSON; every content that Meta accepts has far fewer.
 const CONTENT_BYTES_MAX: usize = 64 << 10;
 
+/// What is wrong with a message, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentError {
+    /// Where, as a JSON pointer.
+    pub at: String,
+    /// What is wrong and what would be right.
+    pub detail: String,
+}
+
+impl ContentError {
+    fn new(at: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            at: at.into(),
+            detail: detail.into(),
+        }
+    }
+}
+
 /// Says everything that is wrong with a content; places are below `/content`.
-pub fn mistakes(content: &Content) -> Vec<Mistake> {
+pub fn mistakes(content: &Content) -> Vec<ContentError> {
     let mut check = Check::default();
     match content {
         Content::Text { body, .. } => check.text("body", body, BODY_CHARS_MAX),
@@ -111,23 +128,23 @@ pub fn mistakes(content: &Content) -> Vec<Mistake> {
 }
 
 /// Says what is wrong with a recipient; places are below `/to`.
-pub fn recipient_mistakes(to: &Recipient) -> Vec<Mistake> {
+pub fn recipient_mistakes(to: &Recipient) -> Vec<ContentError> {
     let mut mistakes = Vec::new();
     if to.user_id.is_none() && to.phone.is_none() {
-        mistakes.push(Mistake::new("/to", "needs `user_id` or `phone`"));
+        mistakes.push(ContentError::new("/to", "needs `user_id` or `phone`"));
     }
     if to
         .user_id
         .as_deref()
         .is_some_and(|id| !is_printable(id, ID_CHARS_MAX))
     {
-        mistakes.push(Mistake::new(
+        mistakes.push(ContentError::new(
             "/to/user_id",
             format!("needs 1 to {ID_CHARS_MAX} printable characters without spaces"),
         ));
     }
     if to.phone.as_deref().is_some_and(|phone| !is_phone(phone)) {
-        mistakes.push(Mistake::new(
+        mistakes.push(ContentError::new(
             "/to/phone",
             "needs the country code and number in 5 to 15 digits, with or without `+`",
         ));
@@ -148,7 +165,7 @@ fn is_phone(text: &str) -> bool {
 }
 
 #[derive(Default)]
-struct Check(Vec<Mistake>);
+struct Check(Vec<ContentError>);
 
 impl Check {
     fn add(&mut self, place: &str, detail: &str) {
@@ -157,7 +174,7 @@ impl Check {
         } else {
             format!("/content/{place}")
         };
-        self.0.push(Mistake::new(at, detail));
+        self.0.push(ContentError::new(at, detail));
     }
 
     fn text(&mut self, place: &str, text: &str, max: usize) {

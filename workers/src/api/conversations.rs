@@ -11,7 +11,7 @@ use super::input::{PathOf, QueryOf};
 use super::messages::Message;
 use super::page::{self, Page};
 use super::problem::{Problem, ProblemBody};
-use super::time::rfc3339;
+use crate::dead::time::rfc3339;
 use crate::journal::query;
 use axum::Json;
 use axum::extract::State;

@@ -9,8 +9,8 @@ use super::content::{self, ContentShape, RecipientShape};
 use super::input::{JsonBody, PathOf};
 use super::problem::{Mistake, Problem, ProblemBody};
 use super::queue::queue;
-use super::time::rfc3339;
 use crate::core::log::now_ms;
+use crate::dead::time::rfc3339;
 use crate::journal::fold::BY_STANDBY;
 use crate::journal::query::StoredMessage;
 use crate::raw::RawJson;
@@ -220,8 +220,9 @@ fn command(
     idempotency: Option<&str>,
     body: NewMessage,
 ) -> Result<SendCommand, Problem> {
-    let mut mistakes = content::recipient_mistakes(&body.to);
-    mistakes.extend(content::mistakes(&body.content));
+    let found = content::recipient_mistakes(&body.to);
+    let found = found.into_iter().chain(content::mistakes(&body.content));
+    let mut mistakes: Vec<Mistake> = found.map(Mistake::from).collect();
     if body
         .reply_to
         .as_deref()

@@ -30,8 +30,7 @@ mod running;
 mod service;
 pub mod settings;
 mod shape;
-pub(crate) mod time;
-mod tuning;
+pub(crate) mod tuning;
 mod usage;
 
 pub use listener::serve;

@@ -1,10 +1,10 @@
 //! The private listener: `/livez`, `/readyz` and `/metrics`, for whoever runs the process and nobody else.
 
-use super::time::rfc3339;
 use crate::core::standing::Standing;
 use crate::core::status::board::Board;
 use crate::core::status::diagnosis::seconds;
 use crate::core::upkeep::Upkeep;
+use crate::dead::time::rfc3339;
 use crate::journal::Journal;
 use crate::platform::Platform;
 use ackline_shared::subjects::Pool;

@@ -1,5 +1,6 @@
 //! What goes wrong for a caller, and the one place where it becomes an answer: `application/problem+json` (RFC 9457).
 
+use super::content::ContentError;
 use ackline_shared::model::Scope;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -71,6 +72,12 @@ pub struct Mistake {
     pub code: Option<String>,
     /// What is wrong and what would be right.
     pub detail: String,
+}
+
+impl From<ContentError> for Mistake {
+    fn from(error: ContentError) -> Self {
+        Self::new(error.at, error.detail)
+    }
 }
 
 impl Mistake {

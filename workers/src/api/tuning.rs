@@ -15,13 +15,13 @@ use super::input::{JsonBody, PathOf, QueryOf};
 use super::page::Page;
 use super::problem::{Mistake, Problem, ProblemBody};
 use super::revision::{Expectation, Revised};
-use super::time::rfc3339;
 use crate::core::adaptive::Choice;
 use crate::core::log::now_ms;
 use crate::core::tuning::{
     Change, HISTORY_MAX, Mode, PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake,
     TuningStore, authority, check_pool, check_tenant,
 };
+use crate::dead::time::rfc3339;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Pool, config_key, tuning_key};
 use axum::Json;

@@ -13,7 +13,7 @@ pub use backlog::Backlog;
 pub use stuck::{STUCK_AFTER, STUCK_MAX, Stuck};
 
 use super::latency::Recent;
-use super::status::notable::{HELD_MAX, Turned};
+use super::status::held::{HELD_MAX, Turned};
 use super::status::{HISTORY, LaneLag, Load, PoolStatus, Rates, TenantStatus};
 use super::toplist::TopList;
 use ackline_shared::ids::TenantId;

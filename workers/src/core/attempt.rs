@@ -15,7 +15,7 @@ use super::log::{Log, now_ms};
 use super::metrics::Metrics;
 use super::ring::{Memory, Progress, Recall, Ring, RingError};
 use super::settings::PoolSettings;
-use super::state::{End, Ended, Heard, Target, Waits};
+use super::state::{End, Ended, Heard, Signal, Target, Waits};
 use super::tenure::Tenure;
 use crate::traces::{Attempt, Context};
 use ackline_shared::envelope::Head;
@@ -471,7 +471,7 @@ impl<J: Job> Attempts<J> {
             }
         }
         let (waits, signal, blames_update) =
-            (self.waits(&piece), trouble.signal(), trouble.had_it());
+            (self.waits(&piece), Signal::from(&trouble), trouble.had_it());
         End::Trouble {
             data: piece,
             waits,

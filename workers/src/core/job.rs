@@ -1,7 +1,8 @@
 //! What a pool does with one piece of work, and what it says about it.
 
 use super::ring::{Keeper, RingError};
-use super::state::{Heard, Signal, Target};
+use super::state::{Heard, Target};
+pub use super::verdict::{Trouble, TroubleKind, Verdict};
 use ackline_shared::envelope::Head;
 pub use ackline_shared::subjects::LaneSource;
 use ackline_shared::subjects::Pool;
@@ -9,7 +10,6 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// A pool's work. `run` is called again with the same [`Work`] when it asked for a retry.
 pub trait Job: Send + Sync + 'static {
@@ -50,136 +50,6 @@ pub trait Job: Send + Sync + 'static {
     /// Does the work once, for one target. It must finish within the target's time-out or, without one, the pool's; later
     /// it is cancelled and counts as a time-out of the target.
     fn run(&self, work: &Work) -> impl Future<Output = Verdict> + Send;
-}
-
-/// What came of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// The effect took place; it is remembered and never repeated.
-    Done,
-    /// There was nothing to do here for this update.
-    Idle,
-    /// Not now, for reasons that are the update's own; uses up an attempt.
-    Retry {
-        /// In words, without personal data.
-        reason: String,
-        /// The least to wait, when the other side said so.
-        after: Option<Duration>,
-    },
-    /// Not now, for the target is in trouble; uses up no attempt.
-    Trouble(Trouble),
-    /// Nothing was tried; uses up no attempt.
-    Wait {
-        /// In words, without personal data.
-        reason: String,
-        /// How long to wait.
-        after: Duration,
-    },
-    /// Never; goes to the dead letters with the reason.
-    Dead {
-        /// In words, without personal data.
-        reason: String,
-    },
-}
-
-/// Why a target could not take an update.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// In words, without personal data and without the target's name.
-    pub reason: String,
-    /// Which of the target's gates is to blame.
-    pub gate: usize,
-    /// What happened.
-    pub kind: TroubleKind,
-    /// The least to wait, when the other side said so.
-    pub after: Option<Duration>,
-    /// Whether the request had been sent.
-    pub after_sending: bool,
-    /// Whether no answer came, or half of one.
-    pub is_unanswered: bool,
-}
-
-/// What kind of trouble a target is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TroubleKind {
-    /// It could not be reached, broke, or answered that it does not work.
-    Down,
-    /// It did not answer in time: it may have taken the update.
-    TimedOut,
-    /// It asked everybody to stay away for a while.
-    Busy,
-}
-
-impl Trouble {
-    /// A target that does not work.
-    pub fn down(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            gate: 0,
-            kind: TroubleKind::Down,
-            after: None,
-            after_sending: false,
-            is_unanswered: true,
-        }
-    }
-
-    /// A target that did not answer in time.
-    pub fn timed_out(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            gate: 0,
-            kind: TroubleKind::TimedOut,
-            after: None,
-            after_sending: true,
-            is_unanswered: true,
-        }
-    }
-
-    /// Whether the connection broke, or the answer did, after the request had been sent.
-    pub fn is_broken(&self) -> bool {
-        self.is_unanswered && self.after_sending
-    }
-
-    /// Whether the target had the update before the trouble, so that the update may be its cause.
-    pub fn had_it(&self) -> bool {
-        self.after_sending && self.kind != TroubleKind::Busy
-    }
-
-    /// What the request says of the gate.
-    pub fn signal(&self) -> Signal {
-        match (self.kind, self.after) {
-            (TroubleKind::Busy, after) => Signal::Busy(after.unwrap_or_default()),
-            (TroubleKind::Down | TroubleKind::TimedOut, _) => Signal::Failed,
-        }
-    }
-}
-
-impl Verdict {
-    /// Why it was not done, where there is a reason.
-    pub fn reason(&self) -> Option<&str> {
-        match self {
-            Self::Done | Self::Idle => None,
-            Self::Retry { reason, .. } | Self::Wait { reason, .. } | Self::Dead { reason } => {
-                Some(reason)
-            }
-            Self::Trouble(trouble) => Some(&trouble.reason),
-        }
-    }
-
-    /// A retry at the pool's own pace.
-    pub fn retry(reason: impl Into<String>) -> Self {
-        Self::Retry {
-            reason: reason.into(),
-            after: None,
-        }
-    }
-
-    /// A dead letter.
-    pub fn dead(reason: impl Into<String>) -> Self {
-        Self::Dead {
-            reason: reason.into(),
-        }
-    }
 }
 
 /// One message of a stream on its way through a pool, for one target.

@@ -43,4 +43,5 @@ pub mod tenure;
 pub mod toplist;
 pub mod tuning;
 pub mod upkeep;
+pub mod verdict;
 pub mod whole;

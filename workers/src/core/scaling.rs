@@ -85,7 +85,7 @@ mod tests {
     use super::super::activity::Backlog;
     use super::super::status::fleet::Fleet;
     use super::super::status::fleet::tests::{snapshot, status};
-    use super::super::status::notable::{Lines, Turned};
+    use super::super::status::held::{Lines, Turned};
     use super::super::status::{LaneLag, PoolStatus, TenantStatus, UnownedLag};
     use super::*;
     use ackline_shared::ids::TenantId;

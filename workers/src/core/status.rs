@@ -8,6 +8,7 @@ pub mod dead;
 pub mod diagnosis;
 pub mod fleet;
 pub mod gauges;
+pub mod held;
 pub mod lag;
 pub mod notable;
 pub mod publish;
@@ -19,7 +20,7 @@ use super::activity::{Backlog, Stuck};
 use super::latency::Latencies;
 use ackline_shared::ids::TenantId;
 use dead::OpenDead;
-use notable::{Drain, Lines, OpenBreaker, Turned};
+use held::{Drain, Lines, OpenBreaker, Turned};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 

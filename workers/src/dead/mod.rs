@@ -21,6 +21,7 @@ pub mod scan;
 pub mod settled;
 pub mod tally;
 pub mod terms;
+pub mod time;
 pub mod unrouted;
 pub mod view;
 

@@ -1,7 +1,7 @@
 //! How many a filter means, by pool, tenant and reason; pure.
 
 use super::letter::Letter;
-use crate::api::time::rfc3339;
+use crate::dead::time::rfc3339;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use utoipa::ToSchema;

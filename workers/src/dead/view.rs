@@ -3,9 +3,9 @@
 use super::office::Found;
 use super::order::{Order, Source};
 use super::settled::Standing;
-use crate::api::time::rfc3339;
 use crate::core::dead_class::DeadClass;
 use crate::core::log::now_ms;
+use crate::dead::time::rfc3339;
 use crate::raw::RawJson;
 use crate::relay;
 use ackline_shared::registry::Snapshot;

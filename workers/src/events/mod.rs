@@ -19,11 +19,14 @@ use crate::core::state::{GateSpec, Target};
 use crate::egress::{Egress, EgressRequest, Outcome};
 use crate::platform::Platform;
 use ackline_shared::envelope::Head;
+use ackline_shared::ids::TenantId;
 use ackline_shared::model::{Endpoint, Entity};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::signature::SigningKey;
+use ackline_shared::stored;
 use ackline_shared::subjects::Pool;
 use ackline_shared::vault::VaultKey;
+use async_nats::jetstream::kv::{Operation, UpdateErrorKind};
 use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::HeaderValue;
@@ -85,7 +88,7 @@ impl EventsJob {
     /// dead letter, and switches it on again by applying the configuration.
     async fn switch_off(&self, work: &Work) {
         let (tenant, name) = (&work.head.tenant, &work.target.name);
-        match self.platform.switch_endpoint_off(tenant, name).await {
+        match switch_endpoint_off(&self.platform, tenant, name).await {
             Ok(true) => {
                 tracing::warn!(%tenant, endpoint = name, "an endpoint answered 410 and is switched off")
             }
@@ -94,6 +97,38 @@ impl EventsJob {
                 tracing::warn!(%tenant, endpoint = name, error, "a gone endpoint could not be switched off")
             }
         }
+    }
+}
+
+/// Switches an endpoint off in the declared configuration; false when it is off already, or was changed meanwhile.
+async fn switch_endpoint_off(
+    platform: &Platform,
+    tenant: &TenantId,
+    name: &str,
+) -> Result<bool, String> {
+    let snapshot = platform.snapshot();
+    let mut endpoints = Snapshot::owned(&snapshot.endpoints, "endpoint", tenant);
+    let Some(known) = endpoints.find(|endpoint| endpoint.id.as_str() == name && endpoint.enabled)
+    else {
+        return Ok(false);
+    };
+    let (config, key) = (&platform.buckets.config, known.config_key());
+    let entry = config
+        .entry(key.clone())
+        .await
+        .map_err(|error| error.to_string())?;
+    let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
+        return Ok(false);
+    };
+    let mut endpoint: Endpoint = stored::decode(&entry.value).map_err(|error| error.to_string())?;
+    if endpoint.url != known.url || !std::mem::replace(&mut endpoint.enabled, false) {
+        return Ok(false);
+    }
+    let off = stored::encode_over(&endpoint, &entry.value).map_err(|newer| newer.to_string())?;
+    match config.update(&key, off.into(), entry.revision).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -4,7 +4,8 @@ use super::finding::Finding;
 use crate::core::status::TenantStatus;
 use crate::core::status::diagnosis::{self, seconds};
 use crate::core::status::fleet::PoolSum;
-use crate::core::status::notable::{OpenBreaker, state};
+use crate::core::status::held::OpenBreaker;
+use crate::core::status::notable::state;
 use ackline_shared::subjects::{self, Pool, SpillLine};
 use async_nats::jetstream::Context;
 use std::time::Duration;
@@ -175,7 +176,7 @@ mod tests {
     use crate::core::status::PoolStatus;
     use crate::core::status::fleet::Fleet;
     use crate::core::status::fleet::tests::{snapshot, status};
-    use crate::core::status::notable::{Drain, Turned};
+    use crate::core::status::held::{Drain, Turned};
     use ackline_shared::ids::TenantId;
     use ackline_shared::subjects::Partition;
     use tokio::time::Instant;

@@ -228,7 +228,7 @@ mod tests {
     use crate::core::activity::Stuck;
     use crate::core::status::fleet::Fleet;
     use crate::core::status::fleet::tests::{snapshot, status};
-    use crate::core::status::notable::Turned;
+    use crate::core::status::held::Turned;
     use crate::core::status::{LaneLag, PoolStatus, TenantStatus};
     use ackline_shared::ids::TenantId;
     use tokio::time::Instant;

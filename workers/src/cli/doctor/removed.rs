@@ -42,7 +42,7 @@ mod tests {
     use crate::core::status::TenantStatus;
     use crate::core::status::fleet::Fleet;
     use crate::core::status::fleet::tests::{snapshot as told, status};
-    use crate::core::status::notable::{OpenBreaker, Turned};
+    use crate::core::status::held::{OpenBreaker, Turned};
     use ackline_shared::ids::TenantId;
     use ackline_shared::subjects::Pool;
     use tokio::time::Instant;

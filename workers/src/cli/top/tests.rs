@@ -9,7 +9,7 @@ use crate::core::scaling::Targets;
 use crate::core::status::dead::OpenDead;
 use crate::core::status::fleet::tests::{snapshot, status};
 use crate::core::status::fleet::{Fleet, PoolSum};
-use crate::core::status::notable::{Drain, Lines, OpenBreaker, Turned};
+use crate::core::status::held::{Drain, Lines, OpenBreaker, Turned};
 use crate::core::status::{LaneLag, Load, PoolStatus, TenantStatus};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Pool;

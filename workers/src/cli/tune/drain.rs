@@ -206,7 +206,7 @@ mod tests {
     use crate::core::status::PoolStatus;
     use crate::core::status::fleet::Fleet;
     use crate::core::status::fleet::tests::{snapshot, status};
-    use crate::core::status::notable::{Drain, Turned};
+    use crate::core::status::held::{Drain, Turned};
 
     fn told_by(drains: &[(u64, Option<Drain>)], owned: u16) -> Stand {
         let acme = TenantId::new("acme").unwrap();

@@ -8,7 +8,7 @@
 use super::backlog::Backlog;
 use super::stuck::{STUCK_MAX, Stuck};
 use crate::core::status::TenantStatus;
-use crate::core::status::notable::{Drain, Lines, STORED_WITHIN, Turned};
+use crate::core::status::held::{Drain, Lines, STORED_WITHIN, Turned};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
 use std::collections::HashMap;

@@ -6,7 +6,7 @@ use crate::core::intake::Arrival;
 use crate::core::job::Job;
 use crate::core::log::now_ms;
 use crate::core::state;
-use crate::core::status::notable::{Lines, Turned};
+use crate::core::status::held::{Lines, Turned};
 use crate::core::tuning::{Mode, Tuning};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;

@@ -1,5 +1,6 @@
 //! One downstream's circuit: closed, open or probing. Pure; the time is passed in.
 
+use crate::core::verdict::{Trouble, TroubleKind};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -55,6 +56,15 @@ pub enum Signal {
     Busy(Duration),
     /// The request was not made or not awaited.
     Unknown,
+}
+
+impl From<&Trouble> for Signal {
+    fn from(trouble: &Trouble) -> Self {
+        match (trouble.kind, trouble.after) {
+            (TroubleKind::Busy, after) => Self::Busy(after.unwrap_or_default()),
+            (TroubleKind::Down | TroubleKind::TimedOut, _) => Self::Failed,
+        }
+    }
 }
 
 /// What a signal changed.

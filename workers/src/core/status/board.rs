@@ -2,7 +2,8 @@
 
 use super::dead::OpenDead;
 use super::fleet::{Fleet, PoolSum};
-use super::notable::{BREAKERS_MAX, OpenBreaker, waits_for};
+use super::held::{BREAKERS_MAX, OpenBreaker};
+use super::notable::waits_for;
 use super::{PoolStatus, Snapshot, UnownedLag};
 use crate::core::activity::Activity;
 use crate::core::breaker::Breakers;

@@ -216,7 +216,7 @@ pub fn seconds(time: Duration) -> String {
 mod tests {
     use super::super::fleet::Fleet;
     use super::super::fleet::tests::{snapshot, status};
-    use super::super::notable::Turned;
+    use super::super::held::Turned;
     use super::super::{LaneLag, Load, PoolStatus, TenantStatus};
     use super::*;
     use crate::core::activity::{Backlog, Stuck};

@@ -5,7 +5,7 @@
 
 use super::dead::OpenDead;
 use super::diagnosis::{Diagnosis, diagnose};
-use super::notable::{Drain, Lines, OpenBreaker};
+use super::held::{Drain, Lines, OpenBreaker};
 use super::{LaneLag, Load, PoolStatus, Rates, Snapshot, TenantStatus, UnownedLag};
 use crate::core::activity::{Backlog, STUCK_MAX, Stuck};
 use crate::core::latency::Latencies;

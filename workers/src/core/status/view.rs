@@ -3,7 +3,7 @@
 use super::dead::OpenDead;
 use super::diagnosis::Diagnosis;
 use super::fleet::PoolSum;
-use super::notable::{Drain, OpenBreaker};
+use super::held::{Drain, OpenBreaker};
 use super::{LaneLag, TenantStatus};
 use crate::core::activity::Stuck;
 use crate::core::scaling::Targets;
