@@ -23,7 +23,7 @@ use ackline_shared::testing::{NatsOptions, NatsServer, workspace_dir};
 use ackline_workers::cli::agree::{Nobody, Person};
 use ackline_workers::cli::settings::Settings;
 use ackline_workers::cli::{self, EXIT_FAILED, EXIT_OK, Outcome};
-use ackline_workers::core::status::notable::Turned;
+use ackline_workers::core::status::held::Turned;
 use ackline_workers::core::status::{PoolStatus, TenantStatus};
 use async_nats::jetstream;
 use axum::extract::Path;

@@ -30,7 +30,7 @@ mod running;
 mod service;
 pub mod settings;
 mod shape;
-pub(crate) mod tuning;
+mod tuning;
 mod usage;
 
 pub use listener::serve;

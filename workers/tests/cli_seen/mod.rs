@@ -5,7 +5,7 @@ use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{self, Pool};
 use ackline_workers::core::activity::Stuck;
-use ackline_workers::core::status::notable::{Drain, Lines, OpenBreaker, Turned};
+use ackline_workers::core::status::held::{Drain, Lines, OpenBreaker, Turned};
 use ackline_workers::core::status::{LaneLag, Load, PoolStatus, Snapshot, TenantStatus};
 use async_nats::Client;
 use serde_json::{Value, json};
