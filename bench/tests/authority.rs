@@ -38,7 +38,7 @@ const DEEDS: [(&str, &[&str]); 4] = [
             "store.purge",
             "sessions.update(",
             "sessions.create(",
-            "errands.create(",
+            "locks.create(",
             "self.0.update(",
             "self.0.put(",
         ],
@@ -258,7 +258,7 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "writes",
-        "workers/src/core/lease.rs",
+        "workers/src/core/lock.rs",
         PROCESS,
         "a_stale_owners_writes_are_refused",
     ),

@@ -42,8 +42,8 @@ pub const BUCKET_SESSIONS: &str = "sessions";
 pub const BUCKET_LEASES: &str = "leases";
 /// KV bucket of who owns which partition of a pool.
 pub const BUCKET_OWNERS: &str = "owners";
-/// KV bucket of errands that only one process may run at a time; entries expire when not renewed.
-pub const BUCKET_ERRANDS: &str = "errands";
+/// KV bucket of locks: what only one process may do at a time; entries expire when not renewed.
+pub const BUCKET_LOCKS: &str = "errands";
 /// KV bucket of live settings of the pools.
 pub const BUCKET_TUNING: &str = "tuning";
 /// KV bucket of replays and of which dead letters are settled; entries expire with the dead letters.

@@ -210,7 +210,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     )));
     let janitor = Janitor {
         context: platform.log.context().clone(),
-        errands: platform.buckets.errands.clone(),
+        locks: platform.buckets.locks.clone(),
         instance: instance.clone(),
         settings: settings.janitor.clone(),
         metrics: JanitorMetrics::register(&mut metrics),

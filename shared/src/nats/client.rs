@@ -66,8 +66,8 @@ pub struct Buckets {
     pub leases: kv::Store,
     /// Who owns which partition.
     pub owners: kv::Store,
-    /// Errands that only one process may run at a time.
-    pub errands: kv::Store,
+    /// Locks: what only one process may do at a time.
+    pub locks: kv::Store,
     /// Live settings.
     pub tuning: kv::Store,
     /// Replays, and which dead letters are settled.
@@ -82,7 +82,7 @@ pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Bucke
         sessions: open(context, subjects::BUCKET_SESSIONS).await?,
         leases: open(context, subjects::BUCKET_LEASES).await?,
         owners: open(context, subjects::BUCKET_OWNERS).await?,
-        errands: open(context, subjects::BUCKET_ERRANDS).await?,
+        locks: open(context, subjects::BUCKET_LOCKS).await?,
         tuning: open(context, subjects::BUCKET_TUNING).await?,
         replays: open(context, subjects::BUCKET_REPLAYS).await?,
     })

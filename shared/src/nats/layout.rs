@@ -113,7 +113,7 @@ pub fn streams(settings: &NatsSettings) -> Vec<StreamConfig> {
         bucket(subjects::BUCKET_CONFIG, CONFIG_HISTORY, Duration::ZERO),
         bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age),
         bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl),
-        bucket(subjects::BUCKET_ERRANDS, 1, settings.lease_ttl),
+        bucket(subjects::BUCKET_LOCKS, 1, settings.lease_ttl),
         bucket(subjects::BUCKET_TUNING, TUNING_HISTORY, Duration::ZERO),
         bucket(subjects::BUCKET_REPLAYS, 1, settings.dead_max_age),
         bucket(subjects::BUCKET_OWNERS, 1, Duration::ZERO),

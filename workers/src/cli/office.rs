@@ -172,7 +172,7 @@ impl Desk {
             }
             bar.set_position(order.handled());
         }
-        // The lease is given back before the connection goes.
+        // The lock is given back before the connection goes.
         while carrying.join_next().await.is_some() {}
         bar.finish_and_clear();
         told(&order, json)

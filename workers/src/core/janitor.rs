@@ -2,7 +2,7 @@
 //!
 //! Streams refuse new messages when they are full, so the oldest finished ones go before that. What a consumer
 //! has not acknowledged stays, whatever the space: the janitor never trades an update for room. One process at
-//! a time does it; the lease spares work and is not what makes it safe. Updates that nobody claims, which every pool
+//! a time does it; the lock spares work and is not what makes it safe. Updates that nobody claims, which every pool
 //! passes over, move to the dead letters before their room is used.
 
 mod unrouted;
@@ -26,8 +26,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// The lease's key among the errands.
-const LEASE: &str = "janitor";
+/// The lock's key.
+const LOCK: &str = "janitor";
 /// The streams that are kept from filling up; dead letters only go by age.
 const STREAMS: [&str; 2] = [subjects::UPDATES, subjects::OUTBOUND];
 
@@ -102,8 +102,8 @@ impl JanitorMetrics {
 pub struct Janitor {
     /// Where the streams are.
     pub context: Context,
-    /// Where the lease is.
-    pub errands: Store,
+    /// Where the lock is.
+    pub locks: Store,
     /// This process's name.
     pub instance: String,
     /// When and how much.
@@ -137,11 +137,7 @@ impl Janitor {
 
     /// Looks after every stream once, unless another process is at it.
     pub async fn take_a_turn(&self) {
-        let Ok(revision) = self
-            .errands
-            .create(LEASE, self.instance.clone().into())
-            .await
-        else {
+        let Ok(revision) = self.locks.create(LOCK, self.instance.clone().into()).await else {
             return;
         };
         for name in STREAMS {
@@ -150,10 +146,7 @@ impl Janitor {
             }
         }
         // Not given back, it expires by itself.
-        let _given_back = self
-            .errands
-            .purge_expect_revision(LEASE, Some(revision))
-            .await;
+        let _given_back = self.locks.purge_expect_revision(LOCK, Some(revision)).await;
     }
 
     async fn look_after(&self, name: &'static str) -> Result<(), Trouble> {

@@ -21,7 +21,7 @@ pub mod intake;
 pub mod janitor;
 pub mod job;
 pub mod latency;
-pub mod lease;
+pub mod lock;
 pub mod log;
 pub mod membership;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! Taking orders up: every process with a clerk takes what nobody else holds, one of each tenant at a time.
 
 use super::office::{self, Office};
-use crate::core::lease::Lease;
+use crate::core::lock::Lock;
 use crate::core::pool::{Shutdown, ended};
 use crate::core::upkeep::connects;
 use ackline_shared::ids::TenantId;
@@ -20,17 +20,17 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(2);
 impl Office {
     /// Carries an order out if nobody else does; tells whether it was ours to try.
     pub async fn take_up(&self, id: &str, instance: &str, ttl: Duration) -> bool {
-        let lease = Lease::new(self.errands.clone(), &format!("replay.{id}"), instance, ttl);
-        let Some(mut held) = lease.ask().await else {
+        let lock = Lock::new(self.locks.clone(), &format!("replay.{id}"), instance, ttl);
+        let Some(mut held) = lock.ask().await else {
             return false;
         };
-        let carried = lease.hold_while(&mut held, self.carry_out(id)).await;
+        let carried = lock.hold_while(&mut held, self.carry_out(id)).await;
         match carried {
             Some(result) => {
                 if let Err(error) = result {
                     tracing::warn!(order = id, %error, "an order is interrupted and will be taken up again");
                 }
-                lease.release(held).await;
+                lock.release(held).await;
             }
             None => tracing::warn!(order = id, "an order goes to another process"),
         }

@@ -1,7 +1,7 @@
 //! The dead letter office: reads what was given up, and puts it before its pool again, or sets it aside.
 //!
 //! A letter stays in its stream until the retention takes it, whatever is done about it. What is done is an
-//! [`Order`]: kept in the `replays` bucket, carried out by whichever process holds its lease, and afterwards the
+//! [`Order`]: kept in the `replays` bucket, carried out by whichever process holds its lock, and afterwards the
 //! record of who did what to how many. Which letters are settled stands beside the orders ([`settled`]).
 //!
 //! Invariant: a letter is claimed by an order before it is replayed, and a replay's id follows from the letter

@@ -56,7 +56,7 @@ impl OfficeError {
 pub struct Office {
     pub(super) log: Log,
     pub(super) store: Store,
-    pub(super) errands: Store,
+    pub(super) locks: Store,
 }
 
 /// A letter looked up: what its headers tell, all of them, and what it holds.
@@ -101,7 +101,7 @@ impl Office {
         Self {
             log,
             store: buckets.replays.clone(),
-            errands: buckets.errands.clone(),
+            locks: buckets.locks.clone(),
         }
     }
 

@@ -31,7 +31,7 @@ async fn nearly_full() -> (Stage, Janitor, Registry) {
     let mut registry = Registry::default();
     let janitor = Janitor {
         context: context.clone(),
-        errands: stage.platform.buckets.errands.clone(),
+        locks: stage.platform.buckets.locks.clone(),
         instance: "one".to_owned(),
         settings: JanitorSettings {
             interval: Duration::from_secs(30),
@@ -223,7 +223,7 @@ async fn one_process_at_a_time_makes_room() {
     let revision = stage
         .platform
         .buckets
-        .errands
+        .locks
         .create("janitor", "another".into())
         .await
         .unwrap();
@@ -232,7 +232,7 @@ async fn one_process_at_a_time_makes_room() {
     stage
         .platform
         .buckets
-        .errands
+        .locks
         .purge_expect_revision("janitor", Some(revision))
         .await
         .unwrap();

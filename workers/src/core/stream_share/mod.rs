@@ -9,7 +9,7 @@ mod account;
 mod verdict;
 
 use super::janitor::{Space, floor};
-use super::lease::Lease;
+use super::lock::Lock;
 use super::log::now_ms;
 use super::pool::{Shutdown, ended};
 use super::tuning::{Stamped, TenantTuning, TuningStore};
@@ -33,8 +33,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use verdict::Share;
 
-/// The lease's key among the errands.
-const LEASE: &str = "stream-share";
+/// The lock's key.
+const LOCK: &str = "stream-share";
 /// What is counted.
 const STREAMS: [&str; 4] = [
     subjects::UPDATES,
@@ -92,14 +92,14 @@ impl StreamShareMetrics {
     }
 }
 
-/// Counts while it holds the lease.
+/// Counts while it holds the lock.
 #[derive(Debug)]
 pub struct StreamShares {
     /// Where the streams and buckets are.
     pub platform: Platform,
     /// This process's name.
     pub instance: String,
-    /// How long a lease lives.
+    /// How long a lock lives.
     pub lease_ttl: Duration,
     /// The share.
     pub settings: StreamShareSettings,
@@ -115,17 +115,17 @@ impl StreamShares {
         if self.settings.share.tenant_percent == 0 {
             return;
         }
-        let errands = self.platform.buckets.errands.clone();
-        let lease = Lease::new(errands, LEASE, &self.instance, self.lease_ttl);
+        let locks = self.platform.buckets.locks.clone();
+        let lock = Lock::new(locks, LOCK, &self.instance, self.lease_ttl);
         let mut held = None;
         let turns = async {
             loop {
                 if let Some(held) = &mut held {
-                    let _lost = lease.hold_while(held, self.count_for_good()).await;
+                    let _lost = lock.hold_while(held, self.count_for_good()).await;
                 }
-                held = lease.ask().await;
+                held = lock.ask().await;
                 if held.is_none() {
-                    sleep(lease.interval()).await;
+                    sleep(lock.interval()).await;
                 }
             }
         };
@@ -134,7 +134,7 @@ impl StreamShares {
             () = turns => {}
         }
         if let Some(held) = held {
-            lease.release(held).await;
+            lock.release(held).await;
         }
     }
 

@@ -1,31 +1,31 @@
-//! Who runs an errand that only one process may run at a time: a key that expires when it is not renewed.
+//! Who does what only one process may do at a time: a key that expires when it is not renewed.
 //!
-//! A holder that could not renew for most of the lease's life stops by itself, before anybody else can win it.
-//! Partitions of pools are not owned by leases: see `membership`.
+//! A holder that could not renew for most of the lock's life stops by itself, before anybody else can win it.
+//! Partitions of pools are owned by leases instead: see `membership`.
 
 use async_nats::jetstream::kv::Store;
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::{Instant, interval, timeout};
 
-/// An errand's lease, held or wanted by this process.
+/// A lock, held or wanted by this process.
 #[derive(Debug, Clone)]
-pub struct Lease {
+pub struct Lock {
     store: Store,
     key: String,
     instance: String,
     ttl: Duration,
 }
 
-/// Proof of having won the lease.
+/// Proof of having won the lock.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldLock {
     revision: u64,
     renewed: Instant,
 }
 
-impl Lease {
-    /// Names the lease of `key` for this process.
+impl Lock {
+    /// Names the lock of `key` for this process.
     pub fn new(store: Store, key: &str, instance: &str, ttl: Duration) -> Self {
         Self {
             store,
@@ -35,33 +35,33 @@ impl Lease {
         }
     }
 
-    /// How often a held lease is renewed, and a wanted one asked for.
+    /// How often a held lock is renewed, and a wanted one asked for.
     pub fn interval(&self) -> Duration {
         self.ttl / 5
     }
 
-    /// Asks for the lease once; `None` when it is somebody else's, or nobody answers.
-    pub async fn ask(&self) -> Option<Held> {
+    /// Asks for the lock once; `None` when it is somebody else's, or nobody answers.
+    pub async fn ask(&self) -> Option<HeldLock> {
         let asked = Instant::now();
         let created = timeout(
             self.interval(),
             self.store.create(&self.key, self.instance.clone().into()),
         );
         if let Ok(Ok(revision)) = created.await {
-            return Some(Held {
+            return Some(HeldLock {
                 revision,
                 renewed: asked,
             });
         }
         let asked = Instant::now();
         let revision = timeout(self.interval(), self.reclaim()).await.ok()??;
-        Some(Held {
+        Some(HeldLock {
             revision,
             renewed: asked,
         })
     }
 
-    /// Takes back a lease that this very process let go of without being able to say so.
+    /// Takes back a lock that this very process let go of without being able to say so.
     async fn reclaim(&self) -> Option<u64> {
         let entry = self.store.entry(&self.key).await.ok()??;
         if entry.value != self.instance.as_bytes() {
@@ -73,8 +73,8 @@ impl Lease {
             .ok()
     }
 
-    /// Renews; false when the lease is, or soon may be, somebody else's.
-    pub async fn renew(&self, held: &mut Held) -> bool {
+    /// Renews; false when the lock is, or soon may be, somebody else's.
+    pub async fn renew(&self, held: &mut HeldLock) -> bool {
         let asked = Instant::now();
         let attempt = timeout(
             self.interval(),
@@ -83,7 +83,7 @@ impl Lease {
         );
         match attempt.await {
             Ok(Ok(revision)) => {
-                *held = Held {
+                *held = HeldLock {
                     revision,
                     renewed: asked,
                 };
@@ -99,8 +99,8 @@ impl Lease {
         }
     }
 
-    /// Gives the lease back, so that a successor need not wait for it to expire.
-    pub async fn release(&self, held: Held) {
+    /// Gives the lock back, so that a successor need not wait for it to expire.
+    pub async fn release(&self, held: HeldLock) {
         let freed = timeout(
             self.interval(),
             self.store
@@ -108,14 +108,18 @@ impl Lease {
         );
         if !matches!(freed.await, Ok(Ok(()))) {
             tracing::debug!(
-                lease = self.key,
-                "the lease was not given back and will expire"
+                lock = self.key,
+                "the lock was not given back and will expire"
             );
         }
     }
 
-    /// Awaits something long while the lease is renewed; `None` when the lease got lost.
-    pub async fn hold_while<T>(&self, held: &mut Held, work: impl Future<Output = T>) -> Option<T> {
+    /// Awaits something long while the lock is renewed; `None` when the lock got lost.
+    pub async fn hold_while<T>(
+        &self,
+        held: &mut HeldLock,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut work = std::pin::pin!(work);
         let mut renewal = interval(self.interval());
         loop {
