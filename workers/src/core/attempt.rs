@@ -11,12 +11,12 @@ use super::dead_class::DeadClass;
 use super::fate::Fate;
 use super::intake::Arrival;
 use super::job::{Job, Trouble, TroubleKind, Verdict, WHOLE, Work};
+use super::lease::Lease;
 use super::log::{Log, now_ms};
 use super::metrics::Metrics;
 use super::ring::{Memory, Progress, Recall, Ring, RingError};
 use super::settings::PoolSettings;
 use super::state::{End, Ended, Heard, Signal, Target, Waits};
-use super::tenure::Tenure;
 use crate::traces::{Attempt, Context};
 use ackline_shared::envelope::Head;
 use ackline_shared::ids::PhoneNumberId;
@@ -150,12 +150,12 @@ impl<J: Job> Attempts<J> {
     pub async fn make(
         self,
         lane_name: &'static str,
-        tenure: Tenure,
+        lease: Lease,
         mut piece: Box<Piece>,
     ) -> (Ended<Box<Piece>>, Option<adaptive::Ended>) {
         let started = Instant::now();
         piece.presence.run();
-        let verdict = match self.begin(lane_name, &tenure, &mut piece).await {
+        let verdict = match self.begin(lane_name, &lease, &mut piece).await {
             Next::Conclude(verdict) => verdict,
             Next::Later(wait) => return (self.again(piece, wait), None),
         };
@@ -192,14 +192,9 @@ impl<J: Job> Attempts<J> {
     }
 
     /// Puts an update among the dead letters because somebody said so, without running the job.
-    pub async fn discard(
-        self,
-        tenure: Tenure,
-        mut piece: Box<Piece>,
-        by: &str,
-    ) -> Ended<Box<Piece>> {
+    pub async fn discard(self, lease: Lease, mut piece: Box<Piece>, by: &str) -> Ended<Box<Piece>> {
         self.metrics.attempted(J::POOL, "discarded", Duration::ZERO);
-        piece.work.keeper.hold_under(tenure);
+        piece.work.keeper.hold_under(lease);
         Ended {
             end: self.give_up(piece, &format!("discarded by {by}")).await,
             heard: Heard::Nothing,
@@ -207,9 +202,9 @@ impl<J: Job> Attempts<J> {
     }
 
     /// Recalls what is known and runs the job.
-    async fn begin(&self, lane_name: &str, tenure: &Tenure, piece: &mut Piece) -> Next {
-        // The tenure may have changed since the last attempt.
-        piece.work.keeper.hold_under(tenure.clone());
+    async fn begin(&self, lane_name: &str, lease: &Lease, piece: &mut Piece) -> Next {
+        // The lease may have changed since the last attempt.
+        piece.work.keeper.hold_under(lease.clone());
         if let Some(defect) = piece
             .trail
             .given_up
@@ -231,7 +226,7 @@ impl<J: Job> Attempts<J> {
             return Next::Conclude(Verdict::Idle);
         }
         if !piece.trail.recalled
-            && let Some(next) = self.recall_first(lane_name, tenure, piece).await
+            && let Some(next) = self.recall_first(lane_name, lease, piece).await
         {
             return next;
         }
@@ -250,10 +245,10 @@ impl<J: Job> Attempts<J> {
             });
         }
         // A process that was stopped for a while goes on here, and its partition is another's by now.
-        if !tenure.is_current() {
+        if !lease.is_current() {
             return Next::Later(STORE_RETRY);
         }
-        self.run(work, tenure)
+        self.run(work, lease)
             .await
             .map_or(Next::Later(STORE_RETRY), Next::Conclude)
     }
@@ -262,7 +257,7 @@ impl<J: Job> Attempts<J> {
     async fn recall_first(
         &self,
         lane_name: &str,
-        tenure: &Tenure,
+        lease: &Lease,
         piece: &mut Piece,
     ) -> Option<Next> {
         let head = &piece.work.head;
@@ -271,7 +266,7 @@ impl<J: Job> Attempts<J> {
             Duration::from_millis(now_ms().saturating_sub(head.received_ms)),
         );
         let memory = memory::<J>(lane_name, &piece.work);
-        piece.work.keeper = self.ring.keeper(memory, Some(tenure.clone()));
+        piece.work.keeper = self.ring.keeper(memory, Some(lease.clone()));
         let again = piece.arrival.again;
         // A job with a memory of its own asks ours only about attempts that somebody else made.
         if J::REMEMBERS || again {
@@ -326,10 +321,10 @@ impl<J: Job> Attempts<J> {
     }
 
     /// Runs the job; `None` when its partition was taken away before the job ended.
-    async fn run(&self, work: &Work, tenure: &Tenure) -> Option<Verdict> {
+    async fn run(&self, work: &Work, lease: &Lease) -> Option<Verdict> {
         let traced = self.metrics.traces().begin(&work.head);
         let verdict = self
-            .run_guarded(work, tenure, traced.as_ref().map(Attempt::context))
+            .run_guarded(work, lease, traced.as_ref().map(Attempt::context))
             .await;
         if let (Some(traced), Some(verdict)) = (traced, &verdict) {
             traced.end(
@@ -346,7 +341,7 @@ impl<J: Job> Attempts<J> {
     async fn run_guarded(
         &self,
         work: &Work,
-        tenure: &Tenure,
+        lease: &Lease,
         context: Option<Context>,
     ) -> Option<Verdict> {
         let job = Context::around(context, self.job.run(work));
@@ -354,7 +349,7 @@ impl<J: Job> Attempts<J> {
         let longest = longest(&work.target, &self.settings);
         let ended = tokio::select! {
             ended = timeout(longest, guarded) => ended,
-            () = tenure.was_cut() => return None,
+            () = lease.was_cut() => return None,
         };
         Some(match ended {
             Ok(Ok(verdict)) => verdict,

@@ -7,16 +7,16 @@
 
 use super::dead;
 use super::dead_class::DeadClass;
-use super::holdings::connects;
 use super::intake::{self, Arrival, Reading, acknowledge};
 use super::job::Work;
+use super::lease::Lease;
 use super::log::{Log, now_ms};
-use super::membership::Seat;
+use super::membership::Participant;
 use super::metrics::{Change, Metrics};
+use super::partitions::connects;
 use super::pool::{Host, ended};
 use super::settings::PoolSettings;
 use super::standing::State;
-use super::tenure::Tenure;
 use super::tuning::Tuning;
 use ackline_shared::envelope::Family;
 use ackline_shared::subjects::{self, Partition, Pool};
@@ -89,7 +89,7 @@ pub struct BatchSize {
 
 /// Runs the pool until the signal, taking it over whenever it is free.
 pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, mut host: Host) {
-    let seat = host.membership.sit(B::POOL, 1);
+    let participant = host.membership.participate(B::POOL, 1);
     let (metrics, standing) = (host.metrics.clone(), host.standing.clone());
     let (log, tuning) = (host.platform.log.clone(), host.platform.tuning.clone());
     let reader = Reader {
@@ -104,7 +104,7 @@ pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, m
         standing.set(B::POOL, State::Starting);
         let won = tokio::select! {
             () = ended(&mut host.shutdown) => return,
-            won = win(&seat, || standing.set(B::POOL, State::StandingBy)) => won,
+            won = win(&participant, || standing.set(B::POOL, State::StandingBy)) => won,
         };
         tracing::info!(pool = %B::POOL, epoch = won.epoch(), "this process owns the pool");
         standing.set(B::POOL, State::Opening);
@@ -114,7 +114,7 @@ pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, m
             .changed_hands(B::POOL, Change::Taken, Duration::ZERO);
         let is_to_end = tokio::select! {
             () = ended(&mut host.shutdown) => true,
-            () = over(&seat, &won, &reader.log) => false,
+            () = over(&participant, &won, &reader.log) => false,
             () = reader.show_pauses() => false,
             () = reader.work(&won, || standing.set(B::POOL, State::Working)) => false,
             // What it reads now is forgotten, and comes again.
@@ -126,9 +126,9 @@ pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, m
         tracing::info!(pool = %B::POOL, "this process gave the pool up");
         reader.metrics.owns(B::POOL, BTreeSet::new());
         if is_to_end {
-            seat.withdraw();
+            participant.withdraw();
         }
-        if won.is_current() && seat.release(&won).await {
+        if won.is_current() && participant.release(&won).await {
             reader
                 .metrics
                 .changed_hands(B::POOL, Change::Given, Duration::ZERO);
@@ -141,15 +141,17 @@ pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, m
 }
 
 /// Waits until the pool is won.
-async fn win(seat: &Seat, stand_by: impl Fn()) -> Tenure {
-    let mut changes = seat.changes();
+async fn win(participant: &Participant, stand_by: impl Fn()) -> Lease {
+    let mut changes = participant.changes();
     loop {
-        if let Some(vacancy) = seat.plan(&BTreeMap::new()).claim.first() {
-            match seat.claim(vacancy).await {
-                Ok(tenure) => return tenure,
-                Err(error) => tracing::debug!(pool = %seat.pool(), %error, "the pool was not won"),
+        if let Some(claimable) = participant.plan(&BTreeMap::new()).claim.first() {
+            match participant.claim(claimable).await {
+                Ok(lease) => return lease,
+                Err(error) => {
+                    tracing::debug!(pool = %participant.pool(), %error, "the pool was not won")
+                }
             }
-        } else if seat.is_informed() {
+        } else if participant.is_informed() {
             stand_by();
         }
         let _changed_or_late = timeout(PULSE, changes.changed()).await;
@@ -157,16 +159,16 @@ async fn win(seat: &Seat, stand_by: impl Fn()) -> Tenure {
 }
 
 /// Waits until the pool is to be given up, is lost, or may have lost messages on their way to us.
-async fn over(seat: &Seat, tenure: &Tenure, log: &Log) {
-    let mut changes = seat.changes();
+async fn over(participant: &Participant, lease: &Lease, log: &Log) {
+    let mut changes = participant.changes();
     let (held, connected) = (
-        BTreeMap::from([(WHOLE, Some(tenure.title()))]),
+        BTreeMap::from([(WHOLE, Some(lease.token()))]),
         connects(log),
     );
     loop {
-        let plan = seat.plan(&held);
+        let plan = participant.plan(&held);
         let is_called = !plan.leave.is_empty() || !plan.lost.is_empty();
-        if is_called || !tenure.is_current() || connects(log) != connected {
+        if is_called || !lease.is_current() || connects(log) != connected {
             return;
         }
         let _changed_or_late = timeout(PULSE, changes.changed()).await;
@@ -201,11 +203,11 @@ impl<B: BatchJob> Reader<B> {
     }
 
     /// Has the job begin anew, and the consumer read from the start of the stream.
-    async fn begin_anew(&self, tenure: &Tenure) {
+    async fn begin_anew(&self, lease: &Lease) {
         let name = subjects::consumer(B::POOL, WHOLE, subjects::WHOLE_LANE);
         let begun = async {
             self.job.begin_anew().await?;
-            if !tenure.is_current() {
+            if !lease.is_current() {
                 return Err("the pool is not this process's own any more".to_owned());
             }
             let stream = self.log.context().get_stream_no_info(B::STREAM).await;
@@ -227,7 +229,7 @@ impl<B: BatchJob> Reader<B> {
     }
 
     /// Works until the consumer cannot be opened; cancelling it anywhere is harmless.
-    async fn work(&self, tenure: &Tenure, opened: impl FnOnce()) {
+    async fn work(&self, lease: &Lease, opened: impl FnOnce()) {
         let name = subjects::consumer(B::POOL, WHOLE, subjects::WHOLE_LANE);
         let filters = B::FILTERS.iter().map(|&filter| filter.to_owned()).collect();
         let consumer = intake::open_consumer(
@@ -249,7 +251,7 @@ impl<B: BatchJob> Reader<B> {
         }
         opened();
         let reading = Reading {
-            tenure: tenure.clone(),
+            lease: lease.clone(),
             session: 0,
         };
         loop {
@@ -273,7 +275,7 @@ impl<B: BatchJob> Reader<B> {
     async fn round(&self, consumer: &PullConsumer, reading: &Reading) {
         let mut batch = self.read(consumer, reading).await;
         self.tuning.unpaused(B::POOL).await;
-        if batch.is_empty() || !reading.tenure.is_current() {
+        if batch.is_empty() || !reading.lease.is_current() {
             return;
         }
         let started = Instant::now();
@@ -331,7 +333,7 @@ impl<B: BatchJob> Reader<B> {
         let first = consumer
             .batch()
             .max_messages(1)
-            .expires(FIRST_WAIT.min(reading.tenure.request_life()))
+            .expires(FIRST_WAIT.min(reading.lease.request_life()))
             .messages()
             .await;
         self.collect(

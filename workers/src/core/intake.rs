@@ -5,11 +5,11 @@
 //! in messages by the consumer and in bytes by a semaphore whose permit travels with the message.
 
 use super::job::{Answered, LaneSource, Marks, Work};
+use super::lease::Lease;
 use super::pull::{End, Pace, Pull};
 use super::ring::Keeper;
 use super::settings::PoolSettings;
 use super::state::{Place, Target};
-use super::tenure::Tenure;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
 use ackline_shared::subjects::{self, Partition, Pool, Subject};
@@ -65,7 +65,7 @@ impl Arrival {
     /// Where it stands.
     pub fn place(&self) -> Place {
         Place {
-            partition: self.reading.tenure.partition(),
+            partition: self.reading.lease.partition(),
             stream: self.stream,
             sequence: self.sequence,
         }
@@ -92,7 +92,7 @@ impl Arrival {
 #[derive(Debug, Clone)]
 pub struct Reading {
     /// The right to the partition.
-    pub tenure: Tenure,
+    pub lease: Lease,
     /// Tells one reading from the next.
     pub session: u64,
 }
@@ -283,7 +283,7 @@ pub async fn open_consumer(
 /// Reads a source into the channel until the channel closes, the right to it is in doubt, or the consumer breaks.
 ///
 /// A request of a process that was stopped, or cut off, may swallow what its successor is to read: one message, when
-/// it stays open for long, and otherwise nothing, for none is made without a current tenure. Deliveries are numbered
+/// it stays open for long, and otherwise nothing, for none is made without a current lease. Deliveries are numbered
 /// without gaps, so a missing one went elsewhere, and reading begins anew before anything behind it is taken; when
 /// nothing more comes that would show it, the consumer is asked, as long as somebody else's requests are open.
 pub async fn read(
@@ -297,12 +297,12 @@ pub async fn read(
         reason,
     };
     let (mut expected, mut unsent, mut pace) = (source.next, VecDeque::new(), Pace::default());
-    while reading.tenure.is_current() {
+    while reading.lease.is_current() {
         let Pull {
             messages,
             bytes: most,
             life,
-        } = pace.next(reading.tenure.request_life());
+        } = pace.next(reading.lease.request_life());
         let (mut batch, first) = (
             source.consumer.batch().max_messages(messages).expires(life),
             expected,

@@ -4,10 +4,10 @@
 //! not expire, and changes only by compare-and-set. Both buckets are watched, so an idle process asks nothing.
 //! A bucket that disappears is made again as it was; what it said is said again by those it was about.
 
+use super::lease::{FencingToken, Freshness, Lease, Moment};
 use super::log::now_ms;
-use super::owners::{self, Owner, Owners, Plan, Recorded, Vacancy};
-use super::roster::{Member, Roster};
-use super::tenure::{Freshness, Moment, Tenure, Title};
+use super::members::{Member, Members};
+use super::owners::{self, Claimable, Owner, Owners, Plan, Recorded};
 use crate::platform::Platform;
 use ackline_shared::stored::{self, Stored};
 use ackline_shared::subjects::{Partition, Pool, owner_key, parse_owner_key};
@@ -68,11 +68,11 @@ struct Shared {
 
 #[derive(Debug)]
 struct View {
-    roster: Roster,
+    members: Members,
     owners: Owners,
     knows_members: bool,
     knows_owners: bool,
-    seats: BTreeSet<Pool>,
+    takes_part_in: BTreeSet<Pool>,
 }
 
 /// Why a partition could not be claimed.
@@ -98,11 +98,11 @@ impl Membership {
         };
         let interval = (ttl / 4).min(INTERVAL_MAX);
         let view = View {
-            roster: Roster::new(instance, interval.mul_f64(2.5)),
+            members: Members::new(instance, interval.mul_f64(2.5)),
             owners: Owners::default(),
             knows_members: false,
             knows_owners: false,
-            seats: BTreeSet::new(),
+            takes_part_in: BTreeSet::new(),
         };
         let shared = Arc::new(Shared {
             instance: instance.to_owned(),
@@ -124,11 +124,11 @@ impl Membership {
     }
 
     /// Takes part in a pool of so many partitions.
-    pub fn sit(&self, pool: Pool, units: u16) -> Seat {
+    pub fn participate(&self, pool: Pool, units: u16) -> Participant {
         let shared = &self.0.shared;
-        shared.view().seats.insert(pool);
+        shared.view().takes_part_in.insert(pool);
         shared.renew_now.notify_one();
-        Seat {
+        Participant {
             membership: self.clone(),
             pool,
             units,
@@ -148,21 +148,21 @@ impl Membership {
     }
 }
 
-/// A place among those who work on a pool; dropping it ends that.
+/// The part this process takes in a pool; dropping it ends that.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Participant {
     membership: Membership,
     pool: Pool,
     units: u16,
 }
 
-impl Drop for Seat {
+impl Drop for Participant {
     fn drop(&mut self) {
         self.withdraw();
     }
 }
 
-impl Seat {
+impl Participant {
     fn shared(&self) -> &Shared {
         &self.membership.0.shared
     }
@@ -178,18 +178,18 @@ impl Seat {
     }
 
     /// What to do, given what is held; nothing while it is not known who is alive and who owns what.
-    pub fn plan(&self, held: &BTreeMap<Partition, Option<Title>>) -> Plan {
+    pub fn plan(&self, held: &BTreeMap<Partition, Option<FencingToken>>) -> Plan {
         let shared = self.shared();
         let view = shared.view();
         if !view.knows_members || !view.knows_owners || shared.freshness.fresh().is_none() {
             return Plan::default();
         }
-        let takes_part = view.seats.contains(&self.pool);
+        let takes_part = view.takes_part_in.contains(&self.pool);
         let me = owners::Me {
             instance: &shared.instance,
             takes_part,
         };
-        owners::plan(me, self.pool, self.units, &view.roster, &view.owners, held)
+        owners::plan(me, self.pool, self.units, &view.members, &view.owners, held)
     }
 
     /// Whether it is known who is alive and who owns what.
@@ -209,42 +209,42 @@ impl Seat {
     }
 
     /// Claims a partition; exactly one of those who claim it wins.
-    pub async fn claim(&self, vacancy: &Vacancy) -> Result<Tenure, ClaimError> {
+    pub async fn claim(&self, claimable: &Claimable) -> Result<Lease, ClaimError> {
         let shared = self.shared();
         let lapses = shared.freshness.fresh().ok_or(ClaimError::Stale)?;
         let bucket = shared.view().owners.bucket();
         // Time keeps epochs growing even when the bucket and all it said were lost.
-        let epoch = now_ms().max(vacancy.epoch.saturating_add(1));
+        let epoch = now_ms().max(claimable.epoch.saturating_add(1));
         let owner = Owner {
             instance: shared.instance.clone(),
             epoch,
             released: false,
         };
         let revision = self
-            .record(vacancy.partition, owner, vacancy.revision)
+            .record(claimable.partition, owner, claimable.revision)
             .await?;
-        let title = Title {
+        let token = FencingToken {
             revision,
             epoch,
             bucket,
         };
-        Ok(Tenure::new(
-            vacancy.partition,
-            title,
+        Ok(Lease::new(
+            claimable.partition,
+            token,
             lapses,
             shared.freshness.clone(),
         ))
     }
 
     /// Gives a partition up; false when that could not be recorded.
-    pub async fn release(&self, tenure: &Tenure) -> bool {
-        let title = tenure.title();
+    pub async fn release(&self, lease: &Lease) -> bool {
+        let token = lease.token();
         let owner = Owner {
             instance: self.shared().instance.clone(),
-            epoch: title.epoch,
+            epoch: token.epoch,
             released: true,
         };
-        self.record(tenure.partition(), owner, title.revision)
+        self.record(lease.partition(), owner, token.revision)
             .await
             .is_ok()
     }
@@ -281,7 +281,7 @@ impl Seat {
     /// Takes no part any more; what is held is to be given up.
     pub fn withdraw(&self) {
         let shared = self.shared();
-        if shared.view().seats.remove(&self.pool) {
+        if shared.view().takes_part_in.remove(&self.pool) {
             shared.renew_now.notify_one();
             shared.announce();
         }
@@ -309,7 +309,7 @@ impl Shared {
     fn member(&self) -> Member {
         let pools = self
             .view()
-            .seats
+            .takes_part_in
             .iter()
             .map(|pool| pool.as_str().to_owned())
             .collect();
@@ -321,7 +321,7 @@ impl Shared {
 
     /// How long until the next renewal: sooner when it will prove that somebody is dead.
     fn pause(&self) -> Duration {
-        let expiry = self.view().roster.next_expiry();
+        let expiry = self.view().members.next_expiry();
         let until = expiry.and_then(|at| at.checked_duration_since(Instant::now()));
         until.map_or(self.interval, |until| {
             self.interval.min(until + EXPIRY_MARGIN)
@@ -416,7 +416,7 @@ async fn read_members(shared: &Shared) -> Result<(), String> {
             echoed = now;
         }
         let mut view = shared.view();
-        let mut is_new = view.roster.hear(&entry.key, member, now);
+        let mut is_new = view.members.hear(&entry.key, member, now);
         if !is_whole && entry.delta == 0 {
             // Whoever was known before and is missing here may be alive and about to come back: an outage
             // empties this bucket. The dead among them die by the clock.

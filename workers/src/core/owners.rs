@@ -4,8 +4,8 @@
 //! nobody has it, its owner gave it up, or its owner is dead.
 
 use super::assignment::assign;
-use super::roster::Roster;
-use super::tenure::Title;
+use super::lease::FencingToken;
+use super::members::Members;
 use ackline_shared::stored::Stored;
 use ackline_shared::subjects::{Partition, Pool};
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ impl Owners {
 
 /// A partition that may be claimed, and the record that the claim replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Vacancy {
+pub struct Claimable {
     /// The partition.
     pub partition: Partition,
     /// The revision to replace, 0 where there is none.
@@ -92,7 +92,7 @@ pub struct Vacancy {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Claim these.
-    pub claim: Vec<Vacancy>,
+    pub claim: Vec<Claimable>,
     /// Give these up.
     pub leave: Vec<Partition>,
     /// Drop these: somebody else has them.
@@ -108,7 +108,7 @@ pub struct Me<'a> {
     pub takes_part: bool,
 }
 
-/// Plans for a process that holds these partitions by these titles, or none while it is opening one.
+/// Plans for a process that holds these partitions under these fencing tokens, or none while it is opening one.
 pub fn plan(
     Me {
         instance: me,
@@ -116,16 +116,16 @@ pub fn plan(
     }: Me<'_>,
     pool: Pool,
     units: u16,
-    roster: &Roster,
+    members: &Members,
     owners: &Owners,
-    held: &BTreeMap<Partition, Option<Title>>,
+    held: &BTreeMap<Partition, Option<FencingToken>>,
 ) -> Plan {
-    let is_lost = |(partition, title): (&Partition, &Option<Title>)| {
-        let title = title.as_ref()?;
+    let is_lost = |(partition, token): (&Partition, &Option<FencingToken>)| {
+        let token = token.as_ref()?;
         let later = owners
             .get(pool, *partition)
-            .filter(|recorded| recorded.revision > title.revision);
-        (title.bucket != owners.bucket || later.is_some()).then_some(*partition)
+            .filter(|recorded| recorded.revision > token.revision);
+        (token.bucket != owners.bucket || later.is_some()).then_some(*partition)
     };
     let lost: Vec<Partition> = held.iter().filter_map(is_lost).collect();
     let holds = |partition: &Partition| held.contains_key(partition) && !lost.contains(partition);
@@ -139,7 +139,7 @@ pub fn plan(
             .filter(|partition| holds(partition))
             .map(|partition| (*partition, me)),
     );
-    let mut runners = roster.runners(pool);
+    let mut runners = members.runners(pool);
     if !takes_part {
         runners.remove(me);
     }
@@ -154,9 +154,9 @@ pub fn plan(
         let recorded = owners.get(pool, partition);
         let owner = recorded.and_then(|recorded| recorded.owner.as_ref());
         let is_free = |owner: &Owner| {
-            owner.released || owner.instance == me || !roster.is_alive(&owner.instance)
+            owner.released || owner.instance == me || !members.is_alive(&owner.instance)
         };
-        owner.is_none_or(is_free).then(|| Vacancy {
+        owner.is_none_or(is_free).then(|| Claimable {
             partition,
             revision: recorded.map_or(0, |recorded| recorded.revision),
             epoch: owner.map_or(0, |owner| owner.epoch),
@@ -174,7 +174,7 @@ pub fn plan(
 
 #[cfg(test)]
 mod tests {
-    use super::super::roster::Member;
+    use super::super::members::Member;
     use super::*;
     use std::collections::BTreeSet;
     use std::time::{Duration, Instant};
@@ -184,16 +184,16 @@ mod tests {
         takes_part: true,
     };
 
-    fn roster(names: &[&str]) -> Roster {
-        let mut roster = Roster::new("me", Duration::from_secs(1));
+    fn members(names: &[&str]) -> Members {
+        let mut members = Members::new("me", Duration::from_secs(1));
         for name in names {
             let member = Member {
                 pools: BTreeSet::from(["relay".to_owned()]),
                 ttl_ms: 4000,
             };
-            roster.hear(name, Some(member), Instant::now());
+            members.hear(name, Some(member), Instant::now());
         }
-        roster
+        members
     }
 
     fn owners(records: &[(u16, u64, &str, bool)]) -> Owners {
@@ -213,16 +213,16 @@ mod tests {
         owners
     }
 
-    fn held(held: &[(u16, u64)]) -> BTreeMap<Partition, Option<Title>> {
-        let title = |revision| {
-            Some(Title {
+    fn held(held: &[(u16, u64)]) -> BTreeMap<Partition, Option<FencingToken>> {
+        let token = |revision| {
+            Some(FencingToken {
                 revision,
                 epoch: 1,
                 bucket: 0,
             })
         };
         held.iter()
-            .map(|(number, revision)| (Partition(*number), title(*revision)))
+            .map(|(number, revision)| (Partition(*number), token(*revision)))
             .collect()
     }
 
@@ -237,24 +237,24 @@ mod tests {
             ME,
             Pool::Relay,
             8,
-            &roster(&["me", "you"]),
+            &members(&["me", "you"]),
             &owners,
             &held(&[]),
         );
-        let vacancy = |partition| {
+        let claimable = |partition| {
             plan.claim
                 .iter()
-                .find(|vacancy| vacancy.partition == Partition(partition))
+                .find(|claimable| claimable.partition == Partition(partition))
         };
-        assert!(vacancy(3).is_none());
+        assert!(claimable(3).is_none());
         assert_eq!(plan.claim.len(), 4, "half of eight");
-        for vacancy in &plan.claim {
-            let expected = match vacancy.partition.0 {
+        for claimable in &plan.claim {
+            let expected = match claimable.partition.0 {
                 1 => (5, 7),
                 2 => (6, 7),
                 _ => (0, 0),
             };
-            assert_eq!((vacancy.revision, vacancy.epoch), expected);
+            assert_eq!((claimable.revision, claimable.epoch), expected);
         }
     }
 
@@ -265,7 +265,7 @@ mod tests {
             (1, 2, "me", false),
             (2, 3, "you", false),
         ]);
-        let alive = roster(&["me", "you", "her"]);
+        let alive = members(&["me", "you", "her"]);
         let mine = plan(
             ME,
             Pool::Relay,
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn a_later_record_or_another_bucket_means_lost() {
         let mut owners = owners(&[(0, 9, "you", false)]);
-        let alive = roster(&["me", "you"]);
+        let alive = members(&["me", "you"]);
         let first = plan(
             ME,
             Pool::Relay,
@@ -318,7 +318,7 @@ mod tests {
             ..ME
         };
         let held = held(&[(0, 1), (1, 2)]);
-        let plan = plan(leaving, Pool::Relay, 2, &roster(&["me"]), &owners, &held);
+        let plan = plan(leaving, Pool::Relay, 2, &members(&["me"]), &owners, &held);
         assert_eq!((plan.leave.len(), plan.claim.len()), (2, 0));
     }
 

@@ -10,11 +10,11 @@ mod tell;
 use super::adaptive::{Adaptive, Ended};
 use super::attempt::{Attempts, Piece};
 use super::breaker::Breakers;
-use super::holdings::Holdings;
 use super::intake::{self, Arrival};
 use super::job::Job;
 use super::membership::Membership;
 use super::metrics::Metrics;
+use super::partitions::OwnedPartitions;
 use super::ring::Ring;
 use super::settings::PoolSettings;
 use super::spill::{self, Spill};
@@ -43,7 +43,7 @@ const ACKS_MAX: usize = 4096;
 const TUNING_WAIT: Duration = Duration::from_secs(15);
 /// Pause after a pool broke, before it begins anew.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
-/// How often the holdings are looked after when nothing happens.
+/// How often the owned partitions are looked after when nothing happens.
 const PULSE: Duration = Duration::from_millis(200);
 /// How often it is looked whether a tenant is in the others' way.
 const SWEEP: Duration = Duration::from_millis(50);
@@ -112,7 +112,7 @@ pub async fn ended(shutdown: &mut Shutdown) {
 /// A task of the pool ended that should not have; beginning anew loses nothing.
 struct Broken;
 
-/// An attempt that ended: of which piece and holding of a partition, what came of it, and how it went where the jobs at once follow
+/// An attempt that ended: of which piece, partition and time of owning it, what came of it, and how it went where the jobs at once follow
 /// that.
 type Concluded = (
     usize,
@@ -126,11 +126,11 @@ struct Desk<J> {
     attempts: Attempts<J>,
     lane_names: Vec<&'static str>,
     streams: Vec<&'static str>,
-    holdings: Holdings,
+    partitions: OwnedPartitions,
     machine: Machine<Arc<Arrival>, Box<Piece>>,
     /// What the machine believes to be read: the session of each partition.
     read: BTreeMap<Partition, u64>,
-    /// And to be kept, read or not: the holding of each partition.
+    /// And to be kept, read or not: the time of owning each partition.
     kept: BTreeMap<Partition, u64>,
     /// Finds the jobs at once, where they are not fixed.
     adaptive: Option<Adaptive>,
@@ -154,7 +154,9 @@ impl<J: Job> Desk<J> {
         let tuning = host.platform.tuning.clone();
         let (settings, now) = (attempts.settings.clone(), Instant::now());
         let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
-        let seat = host.membership.sit(J::POOL, attempts.log.partitions());
+        let participant = host
+            .membership
+            .participate(J::POOL, attempts.log.partitions());
         let (log, metrics) = (attempts.log.clone(), attempts.metrics.clone());
         let (acks, unsent) = mpsc::channel(ACKS_MAX);
         let bytes = settings.window_bytes_max / SPILL_BYTES_FRACTION;
@@ -177,7 +179,7 @@ impl<J: Job> Desk<J> {
         let mut desk = Self {
             lane_names: lanes.iter().map(|lane| lane.name).collect(),
             streams: lanes.iter().map(|lane| lane.stream).collect(),
-            holdings: Holdings::new(seat, log, settings, lanes, metrics, sender),
+            partitions: OwnedPartitions::new(participant, log, settings, lanes, metrics, sender),
             machine: Machine::new(setup, now),
             read: BTreeMap::new(),
             kept: BTreeMap::new(),
@@ -208,32 +210,32 @@ impl<J: Job> Desk<J> {
         let mut fresh = Vec::with_capacity(ARRIVALS_AT_ONCE);
         let mut closed_by: Option<Instant> = None;
         loop {
-            self.follow_holdings();
+            self.follow_partitions();
             self.go_on();
-            if closed_by.is_some_and(|by| self.holdings.is_empty() || by <= Instant::now()) {
+            if closed_by.is_some_and(|by| self.partitions.is_empty() || by <= Instant::now()) {
                 return Ok(());
             }
             let next_wake = self.machine.next_wake();
             tokio::select! {
                 () = ended(shutdown), if closed_by.is_none() => {
                     closed_by = Some(Instant::now() + self.attempts.settings.drain_timeout + RELEASE_WAIT);
-                    self.holdings.close();
+                    self.partitions.close();
                 }
                 _ = pulse.tick() => {
-                    self.holdings.tend();
-                    self.standing.set(J::POOL, self.holdings.state());
+                    self.partitions.tend();
+                    self.standing.set(J::POOL, self.partitions.state());
                     self.look_again();
                 }
-                event = self.holdings.next() => {
-                    if !self.holdings.take(event) {
+                event = self.partitions.next() => {
+                    if !self.partitions.take(event) {
                         return Err(Broken);
                     }
-                    self.standing.set(J::POOL, self.holdings.state());
+                    self.standing.set(J::POOL, self.partitions.state());
                 }
                 Some(finished) = self.running.join_next() => match finished {
-                    Ok((piece, (partition, holding), ended, tried)) => {
+                    Ok((piece, (partition, owned), ended, tried)) => {
                         self.adapt(tried);
-                        self.holdings.stopped(partition, holding);
+                        self.partitions.stopped(partition, owned);
                         self.machine.ended(piece, ended, Instant::now());
                     }
                     Err(_) => return Err(Broken),
@@ -252,23 +254,23 @@ impl<J: Job> Desk<J> {
     }
 
     /// Lets the machine know what is read and what is not.
-    fn follow_holdings(&mut self) {
-        let has_changed = self.holdings.take_changed();
+    fn follow_partitions(&mut self) {
+        let has_changed = self.partitions.take_changed();
         if has_changed {
             self.attempts.metrics.activity(J::POOL).reads_anew();
         }
         let readings: BTreeMap<Partition, u64> = self
-            .holdings
+            .partitions
             .readings()
             .iter()
-            .map(|reading| (reading.tenure.partition(), reading.session))
+            .map(|reading| (reading.lease.partition(), reading.session))
             .collect();
         if !has_changed && readings == self.read {
             return;
         }
         // One that was not read any more may be lost as well, and be held again by now.
-        self.kept.retain(|partition, holding| {
-            let is_kept = self.holdings.kept(*partition) == Some(*holding);
+        self.kept.retain(|partition, owned| {
+            let is_kept = self.partitions.kept(*partition) == Some(*owned);
             if !is_kept {
                 self.machine.lost(*partition);
             }
@@ -281,9 +283,8 @@ impl<J: Job> Desk<J> {
         }
         for (partition, session) in &readings {
             self.machine.opened(*partition, *session);
-            let holding = self.holdings.kept(*partition);
-            self.kept
-                .extend(holding.map(|holding| (*partition, holding)));
+            let owned = self.partitions.kept(*partition);
+            self.kept.extend(owned.map(|owned| (*partition, owned)));
         }
         self.read = readings;
     }
@@ -314,7 +315,7 @@ impl<J: Job> Desk<J> {
                 Action::Remove(line, up_to) => self.spill.remove(line, up_to),
                 Action::Store(batch) => self.spill.store(batch),
                 // A successor looks for what was moved when it begins, and would not find what is let go of later.
-                Action::Acknowledge(arrival, true) if !arrival.reading.tenure.may_let_go() => {}
+                Action::Acknowledge(arrival, true) if !arrival.reading.lease.may_let_go() => {}
                 Action::Acknowledge(arrival, _) => self.unsent.push_back(arrival),
             }
         }
@@ -338,7 +339,7 @@ impl<J: Job> Desk<J> {
         } = started;
         data.trail.stood_behind(waits.first_ms);
         let partition = place.partition;
-        let Some(tenure) = self.holdings.tenure(partition) else {
+        let Some(lease) = self.partitions.lease(partition) else {
             // It is interrupted in a moment, or given up.
             let waits = self.attempts.waits(&data);
             let durable = data.is_durable();
@@ -358,7 +359,7 @@ impl<J: Job> Desk<J> {
             );
             return;
         };
-        let holding = self.holdings.started(partition);
+        let owned = self.partitions.started(partition);
         let lane_name = self
             .lane_names
             .get(update.lane)
@@ -368,10 +369,10 @@ impl<J: Job> Desk<J> {
         let tenant = self.adaptive.is_some().then(|| update.head.tenant.clone());
         self.running.spawn(async move {
             let (ended, tried) = match discarded_by {
-                Some(by) => (attempts.discard(tenure, data, &by).await, None),
-                None => attempts.make(lane_name, tenure, data).await,
+                Some(by) => (attempts.discard(lease, data, &by).await, None),
+                None => attempts.make(lane_name, lease, data).await,
             };
-            (piece, (partition, holding), ended, tenant.zip(tried))
+            (piece, (partition, owned), ended, tenant.zip(tried))
         });
     }
 

@@ -7,8 +7,8 @@
 //! delivery for days.
 
 use super::finished::Finished;
+use super::lease::Lease;
 use super::older::{Older, OlderError};
-use super::tenure::Tenure;
 use ackline_shared::stored::{self, Stored};
 use async_nats::jetstream::kv::Store;
 use lru::LruCache;
@@ -141,11 +141,11 @@ impl Ring {
         }
     }
 
-    /// The memory of one conversation, written to only while the tenure lasts.
-    pub fn keeper(&self, memory: impl Into<Memory>, tenure: Option<Tenure>) -> Keeper {
+    /// The memory of one conversation, written to only while the lease lasts.
+    pub fn keeper(&self, memory: impl Into<Memory>, lease: Option<Lease>) -> Keeper {
         Keeper {
             memory: Some((self.clone(), memory.into())),
-            tenure,
+            lease,
         }
     }
 
@@ -201,23 +201,23 @@ impl From<String> for Memory {
 #[derive(Debug, Clone, Default)]
 pub struct Keeper {
     memory: Option<(Ring, Memory)>,
-    tenure: Option<Tenure>,
+    lease: Option<Lease>,
 }
 
 impl Keeper {
     /// Goes on under another right.
-    pub fn hold_under(&mut self, tenure: Tenure) {
-        self.tenure = Some(tenure);
+    pub fn hold_under(&mut self, lease: Lease) {
+        self.lease = Some(lease);
     }
 
     /// The epoch to write under; higher ones win. 0 where nothing is owned.
     pub fn epoch(&self) -> u64 {
-        self.tenure.as_ref().map_or(0, Tenure::epoch)
+        self.lease.as_ref().map_or(0, Lease::epoch)
     }
 
     /// Whether the partition is still this process's own, as far as it knows.
     pub fn is_current(&self) -> bool {
-        self.tenure.as_ref().is_none_or(Tenure::is_current)
+        self.lease.as_ref().is_none_or(Lease::is_current)
     }
 
     /// Tells what is known of an update.
@@ -299,7 +299,7 @@ impl Keeper {
             return Ok((cached.revision, cached.record.clone()));
         }
         let (revision, mut record) = ring.read(key).await?;
-        if record.epoch > epoch && self.tenure.is_some() {
+        if record.epoch > epoch && self.lease.is_some() {
             return Err(RingError {
                 verb: "read",
                 reason: OVERTAKEN.to_owned(),

@@ -4,9 +4,9 @@ use super::stage::{DEADLINE, RunningPool, Stage};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Partition, Pool};
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
+use ackline_workers::core::lease::{FencingToken, Freshness, Lease, Moment};
 use ackline_workers::core::owners::Owner;
 use ackline_workers::core::ring::{Recall, Ring};
-use ackline_workers::core::tenure::{Freshness, Moment, Tenure, Title};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -358,26 +358,26 @@ async fn a_stale_owners_writes_are_refused() {
     let stage = Stage::start(Snapshot::default()).await;
     let freshness = Arc::new(Freshness::new(Duration::from_secs(600)));
     freshness.renewed(Moment::now());
-    let tenure = |epoch| {
-        let title = Title {
+    let lease = |epoch| {
+        let token = FencingToken {
             revision: epoch,
             epoch,
             bucket: 0,
         };
-        Tenure::new(
+        Lease::new(
             Partition(1),
-            title,
+            token,
             freshness.fresh().unwrap(),
             freshness.clone(),
         )
     };
-    let (stale, present) = (tenure(1), tenure(2));
-    let keeper = |tenure: &Tenure| {
+    let (stale, present) = (lease(1), lease(2));
+    let keeper = |lease: &Lease| {
         let ring = Ring::new(
             stage.platform.buckets.sessions.clone(),
             stage.platform.older.clone(),
         );
-        ring.keeper("relay.test".to_owned(), Some(tenure.clone()))
+        ring.keeper("relay.test".to_owned(), Some(lease.clone()))
     };
     // It has read the record before its successor writes, or reads it afterwards.
     let before = keeper(&stale);
@@ -386,7 +386,7 @@ async fn a_stale_owners_writes_are_refused() {
     assert!(before.finish("m2").await.is_err());
     assert!(keeper(&stale).recall("m1").await.is_err());
     assert!(keeper(&stale).finish("m2").await.is_err());
-    assert_eq!(keeper(&tenure(3)).recall("m1").await, Ok(Recall::Done));
+    assert_eq!(keeper(&lease(3)).recall("m1").await, Ok(Recall::Done));
     // Nor can it write anew what is gone, once it knows.
     stage
         .platform

@@ -47,8 +47,8 @@ impl<J: Job> Desk<J> {
             Loaded::Failed => return self.machine.not_loaded(line, session, now),
         };
         let lane = self.lane_names.iter().position(|name| *name == line.lane);
-        let reading = self.holdings.readings().into_iter().find(|reading| {
-            reading.tenure.partition() == line.partition && reading.session == session
+        let reading = self.partitions.readings().into_iter().find(|reading| {
+            reading.lease.partition() == line.partition && reading.session == session
         });
         // What was read for an earlier reading of the partition is read again.
         let (Some(lane), Some(reading)) = (lane, reading) else {
@@ -66,7 +66,7 @@ impl<J: Job> Desk<J> {
         } in entries
         {
             let mut arrival = intake::arrive(lane, stream, original, Some(permit), reading.clone());
-            arrival.again = note.epoch != reading.tenure.epoch();
+            arrival.again = note.epoch != reading.lease.epoch();
             let targets = self.targets(&arrival);
             let targets = match &note.target {
                 Some(name) => vec![self.named(targets, name)],

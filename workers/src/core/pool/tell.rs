@@ -94,7 +94,7 @@ impl<J: Job> Desk<J> {
                 pool = %J::POOL, %partition, lane, %tenant, late_s = late.as_secs(), what,
                 "stuck; the partition is read anew"
             );
-            self.holdings.read_anew(*partition);
+            self.partitions.read_anew(*partition);
         }
     }
 
@@ -132,10 +132,10 @@ impl<J: Job> Desk<J> {
 
     fn frontiers(&mut self) -> Frontiers {
         let read: HashMap<Partition, u64> = self
-            .holdings
+            .partitions
             .readings()
             .iter()
-            .map(|reading| (reading.tenure.partition(), reading.session))
+            .map(|reading| (reading.lease.partition(), reading.session))
             .collect();
         self.frontier
             .retain(|(partition, _), (session, _)| read.get(partition) == Some(session));

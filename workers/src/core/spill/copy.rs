@@ -43,7 +43,7 @@ pub fn write(pool: Pool, copy: &Copy<Arc<Arrival>>) -> Entry {
             .first_ms
             .or_else(|| copy.target.is_some().then(now_ms)),
         attempts: copy.waits.attempts,
-        epoch: arrival.reading.tenure.epoch(),
+        epoch: arrival.reading.lease.epoch(),
     };
     of(pool, &copy.line, arrival.stream, original, &note)
 }

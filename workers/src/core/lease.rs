@@ -1,7 +1,7 @@
 //! Proof of owning a partition, and for how long it holds.
 //!
 //! A process that could not renew its membership for most of its life counts itself out before anybody else
-//! may: its tenures stop being current by the clock alone, and never become current again. The clock counts
+//! may: its leases stop being current by the clock alone, and never become current again. The clock counts
 //! while the process is stopped, and the wall clock is asked as well, because a suspended machine stops the other.
 
 use ackline_shared::subjects::Partition;
@@ -97,9 +97,9 @@ impl Freshness {
     }
 }
 
-/// Where a claim stands in the bucket of owners.
+/// The number of a claim: a write with an older one is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Title {
+pub struct FencingToken {
     /// The record's revision.
     pub revision: u64,
     /// Grows with every claim of the partition; higher ones win.
@@ -110,25 +110,30 @@ pub struct Title {
 
 /// The right to work on one partition of a pool; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Tenure(Arc<Held>);
+pub struct Lease(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
     partition: Partition,
-    title: Title,
+    token: FencingToken,
     lapses: u64,
     freshness: Arc<Freshness>,
     leaving: AtomicBool,
     cut: watch::Sender<bool>,
 }
 
-impl Tenure {
-    /// A tenure won by a claim that was begun when the membership had lapsed this often.
-    pub fn new(partition: Partition, title: Title, lapses: u64, freshness: Arc<Freshness>) -> Self {
+impl Lease {
+    /// A lease won by a claim that was begun when the membership had lapsed this often.
+    pub fn new(
+        partition: Partition,
+        token: FencingToken,
+        lapses: u64,
+        freshness: Arc<Freshness>,
+    ) -> Self {
         let (leaving, cut) = (AtomicBool::new(false), watch::channel(false).0);
         Self(Arc::new(Held {
             partition,
-            title,
+            token,
             lapses,
             freshness,
             leaving,
@@ -141,14 +146,14 @@ impl Tenure {
         self.0.partition
     }
 
-    /// Where the claim stands.
-    pub fn title(&self) -> Title {
-        self.0.title
+    /// The fencing token.
+    pub fn token(&self) -> FencingToken {
+        self.0.token
     }
 
     /// The fencing epoch.
     pub fn epoch(&self) -> u64 {
-        self.0.title.epoch
+        self.0.token.epoch
     }
 
     /// Whether work may be begun and its effects written down.
@@ -198,15 +203,15 @@ mod tests {
         }
     }
 
-    fn tenure(freshness: &Arc<Freshness>) -> Tenure {
-        let title = Title {
+    fn lease(freshness: &Arc<Freshness>) -> Lease {
+        let token = FencingToken {
             revision: 1,
             epoch: 1,
             bucket: 0,
         };
-        Tenure::new(
+        Lease::new(
             Partition(0),
-            title,
+            token,
             freshness.fresh().unwrap(),
             freshness.clone(),
         )
@@ -225,17 +230,17 @@ mod tests {
     }
 
     #[test]
-    fn a_tenure_from_before_a_lapse_stays_over_after_it() {
+    fn a_lease_from_before_a_lapse_stays_over_after_it() {
         let freshness = Arc::new(Freshness::new(TTL));
         freshness.renewed(ago(5));
-        let before = tenure(&freshness);
+        let before = lease(&freshness);
         assert!(!freshness.renewed(ago(2)));
         assert!(before.is_current());
         freshness.lock().last = Some(ago(7));
         assert!(!before.is_current());
         assert!(freshness.renewed(ago(0)));
         assert!(!before.is_current());
-        assert!(tenure(&freshness).is_current());
+        assert!(lease(&freshness).is_current());
     }
 
     #[test]
@@ -249,20 +254,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tenure_that_is_being_given_up_lets_nothing_go_any_more() {
+    async fn a_lease_that_is_being_given_up_lets_nothing_go_any_more() {
         let freshness = Arc::new(Freshness::new(TTL));
         freshness.renewed(ago(0));
-        let tenure = tenure(&freshness);
-        assert!(tenure.may_let_go());
-        tenure.clone().leave();
-        assert!(tenure.is_current() && !tenure.may_let_go());
+        let lease = lease(&freshness);
+        assert!(lease.may_let_go());
+        lease.clone().leave();
+        assert!(lease.is_current() && !lease.may_let_go());
     }
 
     #[tokio::test]
-    async fn a_cut_tenure_is_over_at_once() {
+    async fn a_cut_lease_is_over_at_once() {
         let freshness = Arc::new(Freshness::new(TTL));
         freshness.renewed(ago(0));
-        let (cut, other) = (tenure(&freshness), tenure(&freshness));
+        let (cut, other) = (lease(&freshness), lease(&freshness));
         cut.clone().cut();
         cut.was_cut().await;
         assert!(!cut.is_current() && other.is_current());

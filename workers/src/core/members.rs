@@ -30,11 +30,11 @@ impl Member {
 
 /// Everybody who is alive, as far as we were told.
 #[derive(Debug)]
-pub struct Roster {
+pub struct Members {
     me: String,
     gap: Duration,
     echoed: Option<Instant>,
-    members: BTreeMap<String, Seen>,
+    seen: BTreeMap<String, Seen>,
 }
 
 #[derive(Debug)]
@@ -43,28 +43,24 @@ struct Seen {
     at: Instant,
 }
 
-impl Roster {
+impl Members {
     /// Starts empty; echoes of `me` further apart than `gap` mean that we were cut off.
     pub fn new(me: &str, gap: Duration) -> Self {
         Self {
             me: me.to_owned(),
             gap,
             echoed: None,
-            members: BTreeMap::new(),
+            seen: BTreeMap::new(),
         }
     }
 
     /// Takes in what the bucket says of a name; tells whether anything but times changed.
     pub fn hear(&mut self, name: &str, member: Option<Member>, now: Instant) -> bool {
         let Some(member) = member else {
-            return self.members.remove(name).is_some();
+            return self.seen.remove(name).is_some();
         };
-        let is_new = self
-            .members
-            .get(name)
-            .is_none_or(|seen| seen.member != member);
-        self.members
-            .insert(name.to_owned(), Seen { member, at: now });
+        let is_new = self.seen.get(name).is_none_or(|seen| seen.member != member);
+        self.seen.insert(name.to_owned(), Seen { member, at: now });
         if name == self.me {
             self.echo(now) || is_new
         } else {
@@ -78,33 +74,30 @@ impl Roster {
             .is_none_or(|echoed| now.duration_since(echoed) > self.gap);
         self.echoed = Some(now);
         if was_cut_off {
-            self.members.values_mut().for_each(|seen| seen.at = now);
+            self.seen.values_mut().for_each(|seen| seen.at = now);
             return false;
         }
-        let before = self.members.len();
+        let before = self.seen.len();
         let me = &self.me;
-        self.members
+        self.seen
             .retain(|name, seen| name == me || now.duration_since(seen.at) <= seen.life());
-        self.members.len() != before
+        self.seen.len() != before
     }
 
     /// When the first of the others is dead unless it is heard of before.
     pub fn next_expiry(&self) -> Option<Instant> {
-        let others = self.members.iter().filter(|(name, _)| **name != self.me);
+        let others = self.seen.iter().filter(|(name, _)| **name != self.me);
         others.map(|(_, seen)| seen.at + seen.life()).min()
     }
 
     /// Whether a name is alive.
     pub fn is_alive(&self, name: &str) -> bool {
-        self.members.contains_key(name)
+        self.seen.contains_key(name)
     }
 
     /// Those who take part in a pool.
     pub fn runners(&self, pool: Pool) -> BTreeSet<&str> {
-        let running = self
-            .members
-            .iter()
-            .filter(|(_, seen)| seen.member.runs(pool));
+        let running = self.seen.iter().filter(|(_, seen)| seen.member.runs(pool));
         running.map(|(name, _)| name.as_str()).collect()
     }
 }
@@ -127,20 +120,20 @@ mod tests {
     }
 
     struct Story {
-        roster: Roster,
+        members: Members,
         start: Instant,
     }
 
     impl Story {
         fn begin() -> Self {
             Self {
-                roster: Roster::new("me", Duration::from_secs(3)),
+                members: Members::new("me", Duration::from_secs(3)),
                 start: Instant::now(),
             }
         }
 
         fn renew(&mut self, name: &str, second: u64) -> bool {
-            self.roster.hear(
+            self.members.hear(
                 name,
                 Some(member()),
                 self.start + Duration::from_secs(second),
@@ -155,16 +148,16 @@ mod tests {
         assert!(story.renew("you", 0));
         assert!(!story.renew("you", 1));
         assert_eq!(
-            story.roster.next_expiry(),
+            story.members.next_expiry(),
             Some(story.start + Duration::from_secs(5))
         );
         for second in 1..=5 {
             assert!(!story.renew("me", second));
         }
-        assert!(story.roster.is_alive("you"));
+        assert!(story.members.is_alive("you"));
         assert!(story.renew("me", 6));
-        assert_eq!(story.roster.runners(Pool::Relay), BTreeSet::from(["me"]));
-        assert!(story.roster.runners(Pool::Flows).is_empty());
+        assert_eq!(story.members.runners(Pool::Relay), BTreeSet::from(["me"]));
+        assert!(story.members.runners(Pool::Flows).is_empty());
     }
 
     #[test]
@@ -173,7 +166,7 @@ mod tests {
         story.renew("me", 0);
         story.renew("you", 0);
         story.renew("me", 60);
-        assert!(story.roster.is_alive("you"));
+        assert!(story.members.is_alive("you"));
         (61..64).for_each(|second| assert!(!story.renew("me", second)));
         assert!(!story.renew("me", 64));
         assert!(story.renew("me", 65));
@@ -184,8 +177,8 @@ mod tests {
         let mut story = Story::begin();
         story.renew("me", 0);
         story.renew("you", 0);
-        assert!(story.roster.hear("you", None, story.start));
-        assert!(!story.roster.hear("you", None, story.start));
-        assert!(story.roster.is_alive("me") && !story.roster.is_alive("you"));
+        assert!(story.members.hear("you", None, story.start));
+        assert!(!story.members.hear("you", None, story.start));
+        assert!(story.members.is_alive("me") && !story.members.is_alive("you"));
     }
 }

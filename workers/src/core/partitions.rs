@@ -1,18 +1,18 @@
 //! The partitions of one pool that this process holds: taking over, reading, interrupting, giving up.
 //!
-//! Invariants: nothing of a partition is started but under a current tenure; a partition is given up only when nothing
+//! Invariants: nothing of a partition is started but under a current lease; a partition is given up only when nothing
 //! of it runs. What to claim and what to leave is decided elsewhere; what the work is, where it stands and when it runs,
 //! is not known here.
 
 use super::intake::{self, Arrival, IntakeError, Reading, Source};
 use super::job::LaneSource;
+use super::lease::{FencingToken, Lease};
 use super::log::Log;
-use super::membership::{ClaimError, Seat};
+use super::membership::{ClaimError, Participant};
 use super::metrics::{Change, Metrics};
-use super::owners::Vacancy;
+use super::owners::Claimable;
 use super::settings::PoolSettings;
 use super::standing::State;
-use super::tenure::{Tenure, Title};
 use ackline_shared::subjects::Partition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,13 +31,13 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// The partitions of one pool in this process.
 #[derive(Debug)]
-pub struct Holdings {
+pub struct OwnedPartitions {
     opener: Arc<Opener>,
     changes: watch::Receiver<u64>,
     metrics: Metrics,
     arrivals: mpsc::Sender<Arrival>,
     bytes: Arc<Semaphore>,
-    holdings: BTreeMap<Partition, Holding>,
+    partitions: BTreeMap<Partition, OwnedPartition>,
     tasks: JoinSet<Event>,
     sessions: u64,
     connects: u64,
@@ -48,7 +48,7 @@ pub struct Holdings {
 
 #[derive(Debug)]
 struct Opener {
-    seat: Seat,
+    participant: Participant,
     log: Log,
     settings: Arc<PoolSettings>,
     lanes: Vec<LaneSource>,
@@ -56,16 +56,16 @@ struct Opener {
 }
 
 #[derive(Debug)]
-struct Holding {
+struct OwnedPartition {
     phase: Phase,
     /// The right to it, once it was won.
-    tenure: Option<Tenure>,
+    lease: Option<Lease>,
     /// Rights under which something may still run.
-    earlier: Vec<Tenure>,
+    earlier: Vec<Lease>,
     session: u64,
     /// Since when it is being taken over or given up.
     since: Instant,
-    /// Tells one holding of a partition from the next.
+    /// Tells one time of owning a partition from the next.
     number: u64,
     /// Attempts that are being made.
     running: usize,
@@ -86,17 +86,13 @@ enum Phase {
     Releasing,
 }
 
-/// Something that happened to a holding.
+/// Something that happened to an owned partition.
 #[derive(Debug)]
 pub enum Event {
     /// Somebody's membership or a record changed.
     Changed,
     /// An attempt to open a partition ended.
-    Opened(
-        Partition,
-        u64,
-        Box<Result<(Tenure, Vec<Source>), OpenError>>,
-    ),
+    Opened(Partition, u64, Box<Result<(Lease, Vec<Source>), OpenError>>),
     /// Reading ended.
     Ended(Partition, u64, Option<IntakeError>),
     /// The release was recorded, or not.
@@ -113,19 +109,19 @@ pub enum OpenError {
     Claim(#[from] ClaimError),
     /// It was won, and cannot be read.
     #[error("{1}")]
-    Read(Tenure, String),
+    Read(Lease, String),
 }
 
 /// How a partition is opened.
 enum Way {
-    Claim(Vacancy),
-    Again(Tenure),
+    Claim(Claimable),
+    Again(Lease),
 }
 
-impl Holdings {
+impl OwnedPartitions {
     /// Begins without any; what is read goes to `arrivals`, each with its share of `bytes`.
     pub fn new(
-        seat: Seat,
+        participant: Participant,
         log: Log,
         settings: Arc<PoolSettings>,
         lanes: Vec<LaneSource>,
@@ -135,10 +131,10 @@ impl Holdings {
         let bytes = Arc::new(Semaphore::new(
             settings.window_bytes_max.min(Semaphore::MAX_PERMITS),
         ));
-        let (changes, connects) = (seat.changes(), connects(&log));
+        let (changes, connects) = (participant.changes(), connects(&log));
         Self {
             opener: Arc::new(Opener {
-                seat,
+                participant,
                 log,
                 settings,
                 lanes,
@@ -148,7 +144,7 @@ impl Holdings {
             metrics,
             arrivals,
             bytes,
-            holdings: BTreeMap::new(),
+            partitions: BTreeMap::new(),
             tasks: JoinSet::new(),
             sessions: 0,
             connects,
@@ -180,8 +176,8 @@ impl Holdings {
             }
             Event::Released(partition, true) => self.released(partition),
             Event::Released(partition, false) => {
-                if let Some(holding) = self.holdings.get_mut(&partition) {
-                    holding.phase = Phase::Leaving { by: Instant::now() };
+                if let Some(owned) = self.partitions.get_mut(&partition) {
+                    owned.phase = Phase::Leaving { by: Instant::now() };
                 }
                 return true;
             }
@@ -194,25 +190,25 @@ impl Holdings {
     /// Gives everything up, now and in the future.
     pub fn close(&mut self) {
         self.is_closing = true;
-        self.opener.seat.withdraw();
+        self.opener.participant.withdraw();
         self.tend();
     }
 
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.holdings.is_empty()
+        self.partitions.is_empty()
     }
 
     /// Does whatever is due: called on every event and every now and then.
     pub fn tend(&mut self) {
-        let titles = self.titles();
-        let plan = self.opener.seat.plan(&titles);
+        let tokens = self.tokens();
+        let plan = self.opener.participant.plan(&tokens);
         for partition in plan.lost {
             self.lose(partition);
         }
         self.interrupt_stale();
         let leaving: Vec<Partition> = if self.is_closing {
-            self.holdings.keys().copied().collect()
+            self.partitions.keys().copied().collect()
         } else {
             plan.leave
         };
@@ -221,12 +217,12 @@ impl Holdings {
         }
         self.release_quiet();
         self.open_again();
-        for vacancy in plan.claim {
-            if !self.is_closing && !self.holdings.contains_key(&vacancy.partition) {
+        for claimable in plan.claim {
+            if !self.is_closing && !self.partitions.contains_key(&claimable.partition) {
                 self.sessions += 1;
-                self.holdings
-                    .insert(vacancy.partition, Holding::new(self.sessions));
-                self.open(vacancy.partition, Way::Claim(vacancy));
+                self.partitions
+                    .insert(claimable.partition, OwnedPartition::new(self.sessions));
+                self.open(claimable.partition, Way::Claim(claimable));
             }
         }
         self.say();
@@ -235,69 +231,69 @@ impl Holdings {
     /// What is being read.
     pub fn readings(&self) -> Vec<Reading> {
         let working = self
-            .holdings
+            .partitions
             .values()
-            .filter(|holding| holding.phase == Phase::Working);
-        let reading = |holding: &Holding| {
+            .filter(|owned| owned.phase == Phase::Working);
+        let reading = |owned: &OwnedPartition| {
             Some(Reading {
-                tenure: holding.tenure.clone()?,
-                session: holding.session,
+                lease: owned.lease.clone()?,
+                session: owned.session,
             })
         };
         working.filter_map(reading).collect()
     }
 
     /// The right to a partition, while it is read under a current one.
-    pub fn tenure(&self, partition: Partition) -> Option<Tenure> {
-        let holding = self
-            .holdings
+    pub fn lease(&self, partition: Partition) -> Option<Lease> {
+        let owned = self
+            .partitions
             .get(&partition)
-            .filter(|holding| holding.phase == Phase::Working)?;
-        holding.tenure.clone().filter(Tenure::is_current)
+            .filter(|owned| owned.phase == Phase::Working)?;
+        owned.lease.clone().filter(Lease::is_current)
     }
 
-    /// Which holding of a partition there is, read or about to be read again.
+    /// Which time of owning a partition it is, read or about to be read again.
     pub fn kept(&self, partition: Partition) -> Option<u64> {
-        let is_kept = |holding: &&Holding| {
+        let is_kept = |owned: &&OwnedPartition| {
             matches!(
-                holding.phase,
+                owned.phase,
                 Phase::Working | Phase::Opening | Phase::Interrupted { .. }
             )
         };
-        let holding = self.holdings.get(&partition).filter(is_kept);
-        holding.map(|holding| holding.number)
+        let owned = self.partitions.get(&partition).filter(is_kept);
+        owned.map(|owned| owned.number)
     }
 
     /// Reads a partition anew from its acknowledged floor.
     pub fn read_anew(&mut self, partition: Partition) {
-        if let Some(holding) = self.holdings.get_mut(&partition)
-            && holding.phase == Phase::Working
+        if let Some(owned) = self.partitions.get_mut(&partition)
+            && owned.phase == Phase::Working
         {
-            holding.interrupt(Instant::now());
+            owned.interrupt(Instant::now());
             self.has_changed = true;
         }
     }
 
-    /// An attempt of a partition began; gives which holding of it, for [`Self::stopped`].
+    /// An attempt of a partition began; gives which time of owning it, for [`Self::stopped`].
     pub fn started(&mut self, partition: Partition) -> u64 {
-        self.holdings.get_mut(&partition).map_or(0, |holding| {
-            holding.running += 1;
-            holding.number
+        self.partitions.get_mut(&partition).map_or(0, |owned| {
+            owned.running += 1;
+            owned.number
         })
     }
 
-    /// An attempt of a partition ended that began under this holding of it.
+    /// An attempt of a partition ended that began while it was owned that time.
     pub fn stopped(&mut self, partition: Partition, number: u64) {
-        let holding = self
-            .holdings
+        let owned = self
+            .partitions
             .get_mut(&partition)
-            .filter(|holding| holding.number == number);
-        let Some(holding) = holding else { return };
-        holding.running = holding.running.saturating_sub(1);
-        if holding.running == 0 {
-            holding.earlier.clear();
+            .filter(|owned| owned.number == number);
+        let Some(owned) = owned else { return };
+        owned.running = owned.running.saturating_sub(1);
+        if owned.running == 0 {
+            owned.earlier.clear();
         }
-        if matches!(holding.phase, Phase::Leaving { .. }) {
+        if matches!(owned.phase, Phase::Leaving { .. }) {
             self.release_quiet();
         }
     }
@@ -309,40 +305,40 @@ impl Holdings {
 
     /// Where the pool stands.
     pub fn state(&self) -> State {
-        let mut phases = self.holdings.values().map(|holding| holding.phase);
+        let mut phases = self.partitions.values().map(|owned| owned.phase);
         if phases.any(|phase| phase == Phase::Working) {
             State::Working
         } else if self
-            .holdings
+            .partitions
             .values()
-            .any(|holding| holding.phase == Phase::Opening)
+            .any(|owned| owned.phase == Phase::Opening)
         {
             State::Opening
-        } else if self.holdings.is_empty() && self.opener.seat.is_informed() {
+        } else if self.partitions.is_empty() && self.opener.participant.is_informed() {
             State::StandingBy
         } else {
             State::Starting
         }
     }
 
-    /// What is held by which title; one that is being opened is about to get another.
-    fn titles(&self) -> BTreeMap<Partition, Option<Title>> {
-        let title = |holding: &Holding| match holding.phase {
+    /// What is held under which fencing token; one that is being opened is about to get another.
+    fn tokens(&self) -> BTreeMap<Partition, Option<FencingToken>> {
+        let token = |owned: &OwnedPartition| match owned.phase {
             Phase::Opening => None,
-            _ => holding.tenure.as_ref().map(Tenure::title),
+            _ => owned.lease.as_ref().map(Lease::token),
         };
-        self.holdings
+        self.partitions
             .iter()
-            .map(|(partition, holding)| (*partition, title(holding)))
+            .map(|(partition, owned)| (*partition, token(owned)))
             .collect()
     }
 
     fn open(&mut self, partition: Partition, way: Way) {
-        let Some(holding) = self.holdings.get_mut(&partition) else {
+        let Some(owned) = self.partitions.get_mut(&partition) else {
             return;
         };
         self.sessions += 1;
-        (holding.session, holding.phase) = (self.sessions, Phase::Opening);
+        (owned.session, owned.phase) = (self.sessions, Phase::Opening);
         let (opener, session) = (self.opener.clone(), self.sessions);
         self.tasks.spawn(async move {
             let opened = match timeout(OPEN_WAIT, opener.open(partition, way)).await {
@@ -357,25 +353,25 @@ impl Holdings {
         &mut self,
         partition: Partition,
         session: u64,
-        result: Result<(Tenure, Vec<Source>), OpenError>,
+        result: Result<(Lease, Vec<Source>), OpenError>,
     ) {
-        let pool = self.opener.seat.pool();
+        let pool = self.opener.participant.pool();
         // It may have been lost while it was opened; should it be ours after all, it is claimed anew.
-        let Some(holding) = self.holdings.get_mut(&partition) else {
+        let Some(owned) = self.partitions.get_mut(&partition) else {
             return;
         };
-        if holding.session != session {
+        if owned.session != session {
             return;
         }
         let interrupted = Phase::Interrupted {
             until: Instant::now() + REOPEN_PAUSE,
         };
         match result {
-            Ok((tenure, sources)) => {
-                let is_new = holding.tenure.is_none();
-                holding.adopt(tenure.clone());
-                holding.phase = Phase::Working;
-                let reading = Reading { tenure, session };
+            Ok((lease, sources)) => {
+                let is_new = owned.lease.is_none();
+                owned.adopt(lease.clone());
+                owned.phase = Phase::Working;
+                let reading = Reading { lease, session };
                 for source in sources {
                     let read = intake::read(
                         source,
@@ -384,39 +380,39 @@ impl Holdings {
                         self.arrivals.clone(),
                     );
                     let ended = async move { Event::Ended(partition, session, read.await.err()) };
-                    holding.readers.push(self.tasks.spawn(ended));
+                    owned.readers.push(self.tasks.spawn(ended));
                 }
                 if is_new {
                     self.metrics
-                        .changed_hands(pool, Change::Taken, holding.since.elapsed());
+                        .changed_hands(pool, Change::Taken, owned.since.elapsed());
                 }
             }
-            Err(OpenError::Read(tenure, reason)) => {
+            Err(OpenError::Read(lease, reason)) => {
                 tracing::warn!(%pool, %partition, reason, "the partition cannot be read; trying again");
-                holding.adopt(tenure);
-                holding.phase = interrupted;
+                owned.adopt(lease);
+                owned.phase = interrupted;
             }
             Err(OpenError::Claim(error)) => {
                 tracing::debug!(%pool, %partition, %error, "the partition was not won");
-                if holding.tenure.is_some() {
-                    holding.phase = interrupted;
+                if owned.lease.is_some() {
+                    owned.phase = interrupted;
                 } else {
-                    self.holdings.remove(&partition);
+                    self.partitions.remove(&partition);
                 }
             }
         }
     }
 
     fn reading_ended(&mut self, partition: Partition, session: u64, error: Option<IntakeError>) {
-        let pool = self.opener.seat.pool();
-        if let Some(holding) = self.holdings.get_mut(&partition)
-            && holding.phase == Phase::Working
-            && holding.session == session
+        let pool = self.opener.participant.pool();
+        if let Some(owned) = self.partitions.get_mut(&partition)
+            && owned.phase == Phase::Working
+            && owned.session == session
         {
             if let Some(error) = error {
                 tracing::warn!(%pool, %partition, %error, "reading is begun again");
             }
-            holding.interrupt(Instant::now() + REOPEN_PAUSE);
+            owned.interrupt(Instant::now() + REOPEN_PAUSE);
             self.has_changed = true;
         }
     }
@@ -425,40 +421,40 @@ impl Holdings {
     fn interrupt_stale(&mut self) {
         let connects = connects(&self.opener.log);
         let was_reconnected = std::mem::replace(&mut self.connects, connects) != connects;
-        let is_over = self.opener.seat.is_over();
-        for holding in self.holdings.values_mut() {
-            let is_current = holding.tenure.as_ref().is_some_and(Tenure::is_current);
-            if holding.phase == Phase::Working && (was_reconnected || !is_current) {
-                holding.interrupt(Instant::now());
+        let is_over = self.opener.participant.is_over();
+        for owned in self.partitions.values_mut() {
+            let is_current = owned.lease.as_ref().is_some_and(Lease::is_current);
+            if owned.phase == Phase::Working && (was_reconnected || !is_current) {
+                owned.interrupt(Instant::now());
                 self.has_changed = true;
             }
             if is_over {
-                holding.cut();
+                owned.cut();
             }
         }
     }
 
     fn open_again(&mut self) {
-        if !self.opener.seat.is_fresh() {
+        if !self.opener.participant.is_fresh() {
             return;
         }
         let now = Instant::now();
         let mut due = Vec::new();
-        for (partition, holding) in &self.holdings {
-            if let (Phase::Interrupted { until }, Some(tenure)) = (holding.phase, &holding.tenure)
+        for (partition, owned) in &self.partitions {
+            if let (Phase::Interrupted { until }, Some(lease)) = (owned.phase, &owned.lease)
                 && until <= now
             {
-                due.push((*partition, tenure.clone()));
+                due.push((*partition, lease.clone()));
             }
         }
-        for (partition, tenure) in due {
-            let Title {
+        for (partition, lease) in due {
+            let FencingToken {
                 revision, epoch, ..
-            } = tenure.title();
+            } = lease.token();
             // A right that was in doubt is claimed anew: whoever else claimed it meanwhile wins.
-            let way = match tenure.is_current() {
-                true => Way::Again(tenure),
-                false => Way::Claim(Vacancy {
+            let way = match lease.is_current() {
+                true => Way::Again(lease),
+                false => Way::Claim(Claimable {
                     partition,
                     revision,
                     epoch,
@@ -470,37 +466,36 @@ impl Holdings {
 
     fn leave(&mut self, partition: Partition) {
         let by = Instant::now() + self.opener.settings.drain_timeout;
-        if let Some(holding) = self.holdings.get_mut(&partition)
-            && matches!(holding.phase, Phase::Working | Phase::Interrupted { .. })
+        if let Some(owned) = self.partitions.get_mut(&partition)
+            && matches!(owned.phase, Phase::Working | Phase::Interrupted { .. })
         {
-            holding.tenure.iter().for_each(Tenure::leave);
-            holding.interrupt(Instant::now());
-            holding.phase = Phase::Leaving { by };
-            holding.since = Instant::now();
+            owned.lease.iter().for_each(Lease::leave);
+            owned.interrupt(Instant::now());
+            owned.phase = Phase::Leaving { by };
+            owned.since = Instant::now();
             self.has_changed = true;
         }
     }
 
     fn release_quiet(&mut self) {
         let now = Instant::now();
-        let pool = self.opener.seat.pool();
-        for (partition, holding) in &mut self.holdings {
-            let Phase::Leaving { by } = holding.phase else {
+        let pool = self.opener.participant.pool();
+        for (partition, owned) in &mut self.partitions {
+            let Phase::Leaving { by } = owned.phase else {
                 continue;
             };
-            if holding.running > 0 {
+            if owned.running > 0 {
                 if by <= now {
                     tracing::warn!(%pool, %partition, "running jobs did not finish in time and will be done again");
-                    holding.cut();
+                    owned.cut();
                 }
                 continue;
             }
-            holding.phase = Phase::Releasing;
-            let (opener, partition, tenure) =
-                (self.opener.clone(), *partition, holding.tenure.clone());
+            owned.phase = Phase::Releasing;
+            let (opener, partition, lease) = (self.opener.clone(), *partition, owned.lease.clone());
             self.tasks.spawn(async move {
-                let is_released = match tenure {
-                    Some(tenure) => opener.seat.release(&tenure).await,
+                let is_released = match lease {
+                    Some(lease) => opener.participant.release(&lease).await,
                     None => true,
                 };
                 Event::Released(partition, is_released)
@@ -509,20 +504,20 @@ impl Holdings {
     }
 
     fn released(&mut self, partition: Partition) {
-        if let Some(holding) = self.holdings.remove(&partition) {
-            holding.cut();
-            let pool = self.opener.seat.pool();
+        if let Some(owned) = self.partitions.remove(&partition) {
+            owned.cut();
+            let pool = self.opener.participant.pool();
             self.metrics
-                .changed_hands(pool, Change::Given, holding.since.elapsed());
+                .changed_hands(pool, Change::Given, owned.since.elapsed());
         }
         self.has_changed = true;
     }
 
     fn lose(&mut self, partition: Partition) {
-        if let Some(mut holding) = self.holdings.remove(&partition) {
-            holding.interrupt(Instant::now());
-            holding.cut();
-            let pool = self.opener.seat.pool();
+        if let Some(mut owned) = self.partitions.remove(&partition) {
+            owned.interrupt(Instant::now());
+            owned.cut();
+            let pool = self.opener.participant.pool();
             tracing::warn!(%pool, %partition, "another process took the partition over");
             self.metrics
                 .changed_hands(pool, Change::Lost, Duration::ZERO);
@@ -533,16 +528,16 @@ impl Holdings {
     /// Says how much is held, once it has settled.
     fn say(&mut self) {
         let is_settled = self
-            .holdings
+            .partitions
             .values()
-            .all(|holding| holding.phase == Phase::Working);
-        let owned = self
-            .holdings
+            .all(|owned| owned.phase == Phase::Working);
+        let settled = self
+            .partitions
             .iter()
-            .filter(|(_, holding)| holding.tenure.is_some());
-        let owned: BTreeSet<Partition> = owned.map(|(partition, _)| *partition).collect();
-        let (pool, count) = (self.opener.seat.pool(), owned.len());
-        self.metrics.owns(pool, owned);
+            .filter(|(_, owned)| owned.lease.is_some());
+        let settled: BTreeSet<Partition> = settled.map(|(partition, _)| *partition).collect();
+        let (pool, count) = (self.opener.participant.pool(), settled.len());
+        self.metrics.owns(pool, settled);
         if is_settled && self.said != count {
             self.said = count;
             tracing::info!(%pool, partitions = count, "this process's share of the pool changed");
@@ -550,11 +545,11 @@ impl Holdings {
     }
 }
 
-impl Holding {
+impl OwnedPartition {
     fn new(number: u64) -> Self {
         Self {
             phase: Phase::Opening,
-            tenure: None,
+            lease: None,
             earlier: Vec::new(),
             session: 0,
             since: Instant::now(),
@@ -564,8 +559,8 @@ impl Holding {
         }
     }
 
-    fn adopt(&mut self, tenure: Tenure) {
-        self.earlier.extend(self.tenure.replace(tenure));
+    fn adopt(&mut self, lease: Lease) {
+        self.earlier.extend(self.lease.replace(lease));
         if self.running == 0 {
             self.earlier.clear();
         }
@@ -580,10 +575,7 @@ impl Holding {
 
     /// Ends what runs.
     fn cut(&self) {
-        self.earlier
-            .iter()
-            .chain(&self.tenure)
-            .for_each(Tenure::cut);
+        self.earlier.iter().chain(&self.lease).for_each(Lease::cut);
     }
 }
 
@@ -592,13 +584,13 @@ impl Opener {
         &self,
         partition: Partition,
         way: Way,
-    ) -> Result<(Tenure, Vec<Source>), OpenError> {
+    ) -> Result<(Lease, Vec<Source>), OpenError> {
         let _turn = self.turns.acquire().await;
-        let tenure = match way {
-            Way::Claim(vacancy) => self.seat.claim(&vacancy).await?,
-            Way::Again(tenure) => tenure,
+        let lease = match way {
+            Way::Claim(claimable) => self.participant.claim(&claimable).await?,
+            Way::Again(lease) => lease,
         };
-        let pool = self.seat.pool();
+        let pool = self.participant.pool();
         let opened = intake::open(
             self.log.context(),
             &self.settings,
@@ -608,8 +600,8 @@ impl Opener {
         )
         .await;
         match opened {
-            Ok(sources) => Ok((tenure, sources)),
-            Err(error) => Err(OpenError::Read(tenure, error.to_string())),
+            Ok(sources) => Ok((lease, sources)),
+            Err(error) => Err(OpenError::Read(lease, error.to_string())),
         }
     }
 }
