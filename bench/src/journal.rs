@@ -79,14 +79,14 @@ pub struct Page<T> {
 /// A bounded, numbered, waitable list of entries.
 #[derive(Debug)]
 pub struct Journal<T> {
-    ring: Mutex<Ring<T>>,
+    ring: Mutex<RingBuffer<T>>,
     latest: watch::Sender<u64>,
     entries_max: usize,
     bytes_max: usize,
 }
 
 #[derive(Debug)]
-struct Ring<T> {
+struct RingBuffer<T> {
     entries: VecDeque<(Numbered<T>, usize)>,
     bytes: usize,
     last: u64,
@@ -95,7 +95,7 @@ struct Ring<T> {
 impl<T: Weigh> Journal<T> {
     /// Makes an empty journal that keeps at most so many entries and bytes.
     pub fn new(entries_max: usize, bytes_max: usize) -> Self {
-        let ring = Ring {
+        let ring = RingBuffer {
             entries: VecDeque::new(),
             bytes: 0,
             last: 0,
@@ -186,7 +186,7 @@ impl<T: Weigh> Journal<T> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ring<T>> {
+    fn lock(&self) -> MutexGuard<'_, RingBuffer<T>> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -264,7 +264,7 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "writes",
-        "workers/src/core/ring.rs",
+        "workers/src/core/dedupe.rs",
         TENANT_OF_HEAD,
         "a_stale_owners_writes_are_refused",
     ),

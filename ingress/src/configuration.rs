@@ -7,7 +7,7 @@
 use crate::store::wire::client::{Client, Received};
 use ackline_shared::nats::api::{self, ApiError, Unanswered};
 use ackline_shared::nats::layout::{bucket_stream, bucket_subject};
-use ackline_shared::registry::Keeper;
+use ackline_shared::registry::RegistryWriter;
 use ackline_shared::subjects::{BUCKET_CONFIG, config_key};
 use serde::Deserialize;
 use serde_json::json;
@@ -71,11 +71,11 @@ struct Delivered {
     consumer_seq: u64,
 }
 
-/// Fills a registry through its keeper, for as long as it is polled.
-pub async fn follow(client: &Client, mut keeper: Keeper) -> Infallible {
+/// Fills a registry through its writer, for as long as it is polled.
+pub async fn follow(client: &Client, mut writer: RegistryWriter) -> Infallible {
     loop {
         client.connected().await;
-        match read(client, &mut keeper).await {
+        match read(client, &mut writer).await {
             Broken::Lost | Broken::Refused(ApiError::Unanswered(Unanswered::Away)) => {}
             error => tracing::warn!(%error, "the configuration is read anew"),
         }
@@ -84,14 +84,14 @@ pub async fn follow(client: &Client, mut keeper: Keeper) -> Infallible {
 }
 
 /// Reads the whole table, then follows changes, until it breaks.
-async fn read(client: &Client, keeper: &mut Keeper) -> Broken {
-    match try_read(client, keeper).await {
+async fn read(client: &Client, writer: &mut RegistryWriter) -> Broken {
+    match try_read(client, writer).await {
         Ok(never) => match never {},
         Err(broken) => broken,
     }
 }
 
-async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Broken> {
+async fn try_read(client: &Client, writer: &mut RegistryWriter) -> Result<Infallible, Broken> {
     let mut subscription = client.subscribe(WAITING_MAX).map_err(ApiError::from)?;
     let stream = bucket_stream(BUCKET_CONFIG);
     let name = format!("edge-{:016x}", rand::random::<u64>());
@@ -120,9 +120,9 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
         &request,
     )
     .await?;
-    keeper.begin();
+    writer.begin();
     if created.is_done(0) {
-        keeper.complete();
+        writer.complete();
     }
     let mut sequence = Sequence::default();
     loop {
@@ -140,14 +140,14 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
                 ..
             } => {
                 if let Some(key) = key {
-                    keeper.take(key, value);
+                    writer.take(key, value);
                 }
                 if pending == 0 {
-                    keeper.complete();
+                    writer.complete();
                 }
             }
             // The server may be slow, or what was still to come was taken out of the bucket.
-            Event::Idle { number } if !keeper.is_whole() => {
+            Event::Idle { number } if !writer.is_whole() => {
                 let consumer: Consumer = api::call(
                     client,
                     &format!("CONSUMER.INFO.{stream}.{name}"),
@@ -155,7 +155,7 @@ async fn try_read(client: &Client, keeper: &mut Keeper) -> Result<Infallible, Br
                 )
                 .await?;
                 if consumer.is_done(number) {
-                    keeper.complete();
+                    writer.complete();
                 }
             }
             Event::Idle { .. } => {}

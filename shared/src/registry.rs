@@ -192,13 +192,13 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry, and the keeper that a source fills it through.
-    pub fn kept() -> (Self, Keeper) {
+    /// An empty registry, and the writer that a source fills it through.
+    pub fn writable() -> (Self, RegistryWriter) {
         let current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (loaded_sender, loaded) = watch::channel(false);
         let (version_sender, version) = watch::channel(0);
         let (taken_sender, taken) = watch::channel(0);
-        let keeper = Keeper {
+        let writer = RegistryWriter {
             current: current.clone(),
             loaded: loaded_sender,
             version: version_sender,
@@ -213,7 +213,7 @@ impl Registry {
                 version,
                 taken,
             },
-            keeper,
+            writer,
         )
     }
 
@@ -262,7 +262,7 @@ impl Registry {
 
 /// Takes what a source reads of the bucket, and gives it to a registry's readers.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct RegistryWriter {
     current: Arc<ArcSwap<Snapshot>>,
     loaded: watch::Sender<bool>,
     version: watch::Sender<u64>,
@@ -271,7 +271,7 @@ pub struct Keeper {
     whole: bool,
 }
 
-impl Keeper {
+impl RegistryWriter {
     /// Begins a new table, read from the start; the one before stays in force until this one is whole.
     pub fn begin(&mut self) {
         // Another number, even when nothing follows: what was there before may be gone.
@@ -383,11 +383,11 @@ mod tests {
 
     #[test]
     fn what_an_entry_said_before_stays_in_force_however_often_the_table_is_read() {
-        let (registry, mut keeper) = Registry::kept();
+        let (registry, mut writer) = Registry::writable();
         let acme = TenantId::new("acme").unwrap();
-        keeper.take("tenant.acme", Some(br#"{"id":"acme","name":"A"}"#));
-        keeper.complete();
-        keeper.take("tenant.acme", Some(b"{"));
+        writer.take("tenant.acme", Some(br#"{"id":"acme","name":"A"}"#));
+        writer.complete();
+        writer.take("tenant.acme", Some(b"{"));
         for _ in 0..2 {
             let snapshot = registry.snapshot();
             assert_eq!(snapshot.tenants[&acme].name, "A");
@@ -395,12 +395,12 @@ mod tests {
                 snapshot.unreadable.keys().collect::<Vec<_>>(),
                 ["tenant.acme"]
             );
-            keeper.begin();
-            keeper.take("tenant.acme", Some(b"{"));
-            keeper.complete();
+            writer.begin();
+            writer.take("tenant.acme", Some(b"{"));
+            writer.complete();
         }
-        keeper.begin();
-        keeper.complete();
+        writer.begin();
+        writer.complete();
         assert!(
             registry.snapshot().tenants.is_empty() && registry.snapshot().unreadable.is_empty()
         );
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_table_read_anew_takes_the_place_of_the_last_one_when_it_is_whole() {
-        let (registry, mut keeper) = Registry::kept();
+        let (registry, mut writer) = Registry::writable();
         let tenant = |id: &str| format!(r#"{{"id":"{id}","name":"A"}}"#);
         let shown = || {
             registry
@@ -418,40 +418,40 @@ mod tests {
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
         };
-        keeper.take("tenant.acme", Some(tenant("acme").as_bytes()));
+        writer.take("tenant.acme", Some(tenant("acme").as_bytes()));
         assert!(!registry.is_loaded() && shown().is_empty());
-        keeper.complete();
-        keeper.take("tenant.b", Some(tenant("b").as_bytes()));
+        writer.complete();
+        writer.take("tenant.b", Some(tenant("b").as_bytes()));
         assert!(registry.is_loaded());
         assert_eq!(shown(), ["acme", "b"]);
         let version = registry.snapshot().version;
-        keeper.begin();
-        keeper.take("tenant.c", Some(tenant("c").as_bytes()));
+        writer.begin();
+        writer.take("tenant.c", Some(tenant("c").as_bytes()));
         assert_eq!(shown(), ["acme", "b"]);
-        keeper.complete();
+        writer.complete();
         assert_eq!(shown(), ["c"]);
         assert!(registry.snapshot().version > version);
-        assert!(!keeper.is_unread());
+        assert!(!writer.is_unread());
         drop(registry);
-        assert!(keeper.is_unread());
+        assert!(writer.is_unread());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_table_may_take_long_to_read_as_long_as_it_goes_on() {
-        let (registry, mut keeper) = Registry::kept();
+        let (registry, mut writer) = Registry::writable();
         let second = Duration::from_secs(1);
         let reading = async {
             for n in 0..100 {
                 tokio::time::sleep(second).await;
-                keeper.take(&format!("tenant.t{n}"), Some(br#"{"id":"t","name":"T"}"#));
+                writer.take(&format!("tenant.t{n}"), Some(br#"{"id":"t","name":"T"}"#));
             }
-            keeper.complete();
+            writer.complete();
         };
         let (loaded, ()) = tokio::join!(registry.loaded(second * 2), reading);
         assert!(loaded);
-        let (registry, keeper) = Registry::kept();
+        let (registry, writer) = Registry::writable();
         assert!(!registry.loaded(second * 2).await, "nothing comes");
-        drop(keeper);
+        drop(writer);
         assert!(!registry.loaded(second * 2).await, "nothing will come");
     }
 

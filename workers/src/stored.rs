@@ -1,8 +1,8 @@
 //! Every kind of stored record of the workers is read whichever version wrote it.
 
+use crate::core::dedupe::Record as Conversation;
 use crate::core::members::Member;
 use crate::core::owners::Owner;
-use crate::core::ring::Record as Conversation;
 use crate::core::tuning::{PoolTuning, Stamped, TenantTuning};
 use crate::crm::link::Place;
 use crate::dead::{Chunk, Order};

@@ -102,10 +102,10 @@ async fn follow_on(
     durability_check
         .verify(client, settings, &client.server_id(), kept)
         .await?;
-    let (registry, keeper) = Registry::kept();
+    let (registry, writer) = Registry::writable();
     tokio::select! {
         () = routing.follow(registry, master) => Err(ProcessError::Configuration),
-        never = configuration::follow(client, keeper) => match never {},
+        never = configuration::follow(client, writer) => match never {},
         never = check_surroundings(client, surroundings) => match never {},
         never = stream_restore::run(streams, client, settings) => match never {},
     }

@@ -43,11 +43,11 @@ impl Followed {
                 .for_each(|put| assert!(put.is_ok()));
         }
         let (client, connection) = Client::new(&settings.nats, "test").await.unwrap();
-        let (registry, keeper) = Registry::kept();
+        let (registry, writer) = Registry::writable();
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = connection => {},
-                never = configuration::follow(&client, keeper) => match never {},
+                never = configuration::follow(&client, writer) => match never {},
             }
         });
         Self {

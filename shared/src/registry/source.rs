@@ -1,6 +1,6 @@
 //! The registry's source of whoever uses async-nats: a watch of the whole bucket.
 
-use super::{Keeper, Registry};
+use super::{Registry, RegistryWriter};
 use async_nats::Client;
 use async_nats::jetstream::kv::{Operation, Store};
 use futures_util::StreamExt;
@@ -18,15 +18,15 @@ const FIRST_ENTRY_WAIT: Duration = Duration::from_secs(5);
 impl Registry {
     /// Starts watching the bucket; the task ends when every handle is gone.
     pub fn watch(store: Store, client: Client) -> Self {
-        let (registry, keeper) = Self::kept();
-        tokio::spawn(run(store, client, keeper));
+        let (registry, writer) = Self::writable();
+        tokio::spawn(run(store, client, writer));
         registry
     }
 }
 
-async fn run(store: Store, client: Client, mut keeper: Keeper) {
-    while !keeper.is_unread() {
-        if let Err(error) = follow(&store, &client, &mut keeper).await {
+async fn run(store: Store, client: Client, mut writer: RegistryWriter) {
+    while !writer.is_unread() {
+        if let Err(error) = follow(&store, &client, &mut writer).await {
             tracing::warn!(%error, "the watch of the configuration broke; opening it again");
         }
         tokio::time::sleep(REOPEN_DELAY).await;
@@ -38,16 +38,16 @@ async fn run(store: Store, client: Client, mut keeper: Keeper) {
 async fn follow(
     store: &Store,
     client: &Client,
-    keeper: &mut Keeper,
+    writer: &mut RegistryWriter,
 ) -> Result<(), async_nats::Error> {
     let connects = || client.statistics().connects.load(Ordering::Relaxed);
     let connected = connects();
     let mut check = interval(CONNECTION_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watch = store.watch_many_with_history([">"]).await?;
-    keeper.begin();
+    writer.begin();
     loop {
-        let next = if keeper.is_whole() {
+        let next = if writer.is_whole() {
             tokio::select! {
                 next = watch.next() => next,
                 _ = check.tick() => {
@@ -56,13 +56,13 @@ async fn follow(
                     }
                     continue;
                 }
-                () = keeper.unread() => return Ok(()),
+                () = writer.unread() => return Ok(()),
             }
         } else {
             match tokio::time::timeout(FIRST_ENTRY_WAIT, watch.next()).await {
                 Ok(next) => next,
-                Err(_) if keeper.is_empty() => {
-                    keeper.complete();
+                Err(_) if writer.is_empty() => {
+                    writer.complete();
                     continue;
                 }
                 Err(_) => return Err("the server fell silent in the middle of the table".into()),
@@ -71,12 +71,12 @@ async fn follow(
         let Some(entry) = next.transpose()? else {
             return Ok(());
         };
-        keeper.take(
+        writer.take(
             &entry.key,
             (entry.operation == Operation::Put).then_some(&entry.value[..]),
         );
         if entry.delta == 0 {
-            keeper.complete();
+            writer.complete();
         }
     }
 }

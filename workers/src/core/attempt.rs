@@ -8,13 +8,13 @@ use super::activity::Presence;
 use super::adaptive;
 use super::dead;
 use super::dead_class::DeadClass;
+use super::dedupe::{DedupeError, DedupeStore, Memory, Progress, Recall};
 use super::fate::Fate;
 use super::intake::Arrival;
 use super::job::{Job, Trouble, TroubleKind, Verdict, WHOLE, Work};
 use super::lease::Lease;
 use super::log::{Log, now_ms};
 use super::metrics::Metrics;
-use super::ring::{Memory, Progress, Recall, Ring, RingError};
 use super::settings::PoolSettings;
 use super::state::{End, Ended, Heard, Signal, Target, Waits};
 use crate::traces::{Attempt, Context};
@@ -52,7 +52,7 @@ pub struct Attempts<J> {
     /// Where dead letters go.
     pub log: Log,
     /// What is remembered of conversations.
-    pub ring: Ring,
+    pub dedupe: DedupeStore,
     /// The pool's bounds.
     pub settings: Arc<PoolSettings>,
     /// What is counted.
@@ -64,7 +64,7 @@ impl<J> Clone for Attempts<J> {
         Self {
             job: self.job.clone(),
             log: self.log.clone(),
-            ring: self.ring.clone(),
+            dedupe: self.dedupe.clone(),
             settings: self.settings.clone(),
             metrics: self.metrics.clone(),
         }
@@ -194,7 +194,7 @@ impl<J: Job> Attempts<J> {
     /// Puts an update among the dead letters because somebody said so, without running the job.
     pub async fn discard(self, lease: Lease, mut piece: Box<Piece>, by: &str) -> Ended<Box<Piece>> {
         self.metrics.attempted(J::POOL, "discarded", Duration::ZERO);
-        piece.work.keeper.hold_under(lease);
+        piece.work.record.hold_under(lease);
         Ended {
             end: self.give_up(piece, &format!("discarded by {by}")).await,
             heard: Heard::Nothing,
@@ -204,7 +204,7 @@ impl<J: Job> Attempts<J> {
     /// Recalls what is known and runs the job.
     async fn begin(&self, lane_name: &str, lease: &Lease, piece: &mut Piece) -> Next {
         // The lease may have changed since the last attempt.
-        piece.work.keeper.hold_under(lease.clone());
+        piece.work.record.hold_under(lease.clone());
         if let Some(defect) = piece
             .trail
             .given_up
@@ -266,7 +266,7 @@ impl<J: Job> Attempts<J> {
             Duration::from_millis(now_ms().saturating_sub(head.received_ms)),
         );
         let memory = memory::<J>(lane_name, &piece.work);
-        piece.work.keeper = self.ring.keeper(memory, Some(lease.clone()));
+        piece.work.record = self.dedupe.record(memory, Some(lease.clone()));
         let again = piece.arrival.again;
         // A job with a memory of its own asks ours only about attempts that somebody else made.
         if J::REMEMBERS || again {
@@ -294,9 +294,9 @@ impl<J: Job> Attempts<J> {
     }
 
     /// Takes up what the memory knows of the work.
-    async fn recall(&self, piece: &mut Piece) -> Result<Option<Next>, RingError> {
+    async fn recall(&self, piece: &mut Piece) -> Result<Option<Next>, DedupeError> {
         let work = &mut piece.work;
-        let progress = match work.keeper.recall(work.head.id.as_str()).await? {
+        let progress = match work.record.recall(work.head.id.as_str()).await? {
             Recall::Done => return Ok(Some(Next::Conclude(Verdict::Idle))),
             Recall::Open(progress) => progress,
         };
@@ -373,7 +373,7 @@ impl<J: Job> Attempts<J> {
         if !J::REMEMBERS {
             return self.settle(&piece).await;
         }
-        if let Err(error) = piece.work.keeper.finish(piece.work.head.id.as_str()).await {
+        if let Err(error) = piece.work.record.finish(piece.work.head.id.as_str()).await {
             tracing::warn!(pool = %J::POOL, %error, "an effect took place and is not remembered yet; trying again");
             // The effect is marked whole, so that the next attempt only remembers it.
             piece.work.marks.set(WHOLE);
@@ -529,7 +529,7 @@ impl<J: Job> Attempts<J> {
             begun: piece.trail.begun,
         };
         piece.trail.noted = true;
-        if let Err(error) = work.keeper.note(work.head.id.as_str(), progress).await {
+        if let Err(error) = work.record.note(work.head.id.as_str(), progress).await {
             tracing::warn!(pool = %J::POOL, %error, "an attempt is not remembered yet; a successor would count it anew");
             return false;
         }
@@ -566,7 +566,7 @@ impl<J: Job> Attempts<J> {
     async fn settle(&self, piece: &Piece) -> End<Box<Piece>> {
         self.metrics.finished(J::POOL, 1);
         if piece.trail.noted
-            && let Err(error) = piece.work.keeper.forget(piece.work.head.id.as_str()).await
+            && let Err(error) = piece.work.record.forget(piece.work.head.id.as_str()).await
         {
             tracing::debug!(pool = %J::POOL, %error, "the note of a finished update stays until newer ones push it out");
         }

@@ -4,10 +4,10 @@
 //! lost, because plain redelivery would bring older messages behind newer ones. What is read ahead is bounded
 //! in messages by the consumer and in bytes by a semaphore whose permit travels with the message.
 
+use super::dedupe::ConversationRecord;
 use super::job::{Answered, LaneSource, Marks, Work};
 use super::lease::Lease;
 use super::pull::{End, Pace, Pull};
-use super::ring::Keeper;
 use super::settings::PoolSettings;
 use super::state::{Place, Target};
 use ackline_shared::envelope::{Family, Head};
@@ -82,7 +82,7 @@ impl Arrival {
             attempt: 1,
             last_attempt: false,
             overdue: false,
-            keeper: Keeper::default(),
+            record: ConversationRecord::default(),
             answered: Answered::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! What a pool does with one piece of work, and what it says about it.
 
-use super::ring::{Keeper, RingError};
+use super::dedupe::{ConversationRecord, DedupeError};
 use super::state::{Heard, Target};
 pub use super::verdict::{Trouble, TroubleKind, Verdict};
 use ackline_shared::envelope::Head;
@@ -72,7 +72,7 @@ pub struct Work {
     /// Parts of the work that are finished.
     pub marks: Marks,
     /// Where marks become durable.
-    pub keeper: Keeper,
+    pub record: ConversationRecord,
     /// Whether the target answered.
     pub answered: Answered,
 }
@@ -121,8 +121,8 @@ impl Answered {
 
 impl Work {
     /// Makes the marks durable now, before an effect whose answer may be lost.
-    pub async fn persist(&self) -> Result<(), RingError> {
-        self.keeper
+    pub async fn persist(&self) -> Result<(), DedupeError> {
+        self.record
             .keep(self.head.id.as_str(), self.marks.all())
             .await?;
         self.marks.is_stored_now();

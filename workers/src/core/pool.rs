@@ -10,12 +10,12 @@ mod tell;
 use super::adaptive::{Adaptive, Ended};
 use super::attempt::{Attempts, Piece};
 use super::breaker::Breakers;
+use super::dedupe::DedupeStore;
 use super::intake::{self, Arrival};
 use super::job::Job;
 use super::membership::Membership;
 use super::metrics::Metrics;
 use super::partitions::OwnedPartitions;
-use super::ring::Ring;
 use super::settings::PoolSettings;
 use super::spill::{self, Spill};
 use super::standing::Standing;
@@ -87,7 +87,7 @@ pub async fn run<J: Job>(job: J, settings: PoolSettings, mut host: Host) {
     let attempts = Attempts {
         job: Arc::new(job),
         log: host.platform.log.clone(),
-        ring: Ring::new(
+        dedupe: DedupeStore::new(
             host.platform.buckets.sessions.clone(),
             host.platform.older.clone(),
         ),

@@ -3,8 +3,8 @@
 use super::answer::{self, Arrived};
 use super::fake::{ACCOUNT, Fake, Fault, INBOX, TOKEN};
 use super::*;
+use crate::core::dedupe::ConversationRecord;
 use crate::core::job::{Answered, Marks};
-use crate::core::ring::Keeper;
 use crate::core::state::Target;
 use crate::egress::receiver::loopback;
 use crate::testing;
@@ -81,7 +81,7 @@ fn work(family: Family, kind: &str, payload: &Value) -> Work {
         answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),
-        keeper: Keeper::default(),
+        record: ConversationRecord::default(),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::fixture::{Fixture, head, message, status};
 use super::*;
+use crate::core::dedupe::ConversationRecord;
 use crate::core::job::{Answered, Marks};
-use crate::core::ring::Keeper;
 use crate::egress::receiver::{
     Answer, Received as Request, Receiver, closed_port, loopback, settings,
 };
@@ -51,7 +51,7 @@ fn work() -> Work {
         answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),
-        keeper: Keeper::default(),
+        record: ConversationRecord::default(),
     }
 }
 

@@ -47,7 +47,7 @@ pub const VARIABLE_DEPTH_MAX: usize = 16;
 /// Bytes of the remembered outbox, as JSON; the newest entry always stays.
 pub const OUTBOX_BYTES_MAX: usize = 128 * 1024;
 /// Updates whose effects may be published again; far more are known to be processed.
-pub const RING_MAX: usize = 32;
+pub const SEEN_MAX: usize = 32;
 /// Bytes of an agent's remembered turns, as JSON.
 pub const MEMORY_BYTES_MAX: usize = 16 * 1024;
 /// Bytes kept of one incoming text.

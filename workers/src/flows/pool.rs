@@ -138,7 +138,7 @@ impl FlowsJob {
         heard: Heard,
     ) -> Result<Verdict, String> {
         let (stored, now_ms) = (self.load(&work.head, phone).await?, now_ms());
-        let fence = work.keeper.epoch();
+        let fence = work.record.epoch();
         if stored
             .session
             .as_ref()
@@ -195,7 +195,7 @@ impl FlowsJob {
             .fenced(fence)
             .owned(owner, heard.at_ms.map(|_| now_ms));
         if !is_repeat {
-            if !work.keeper.is_current() {
+            if !work.record.is_current() {
                 return Err("the partition may be another process's by now".to_owned());
             }
             if let Some(block) = session.due_block() {

@@ -8,7 +8,7 @@
 use super::agent::Memory;
 use super::compile::Compiled;
 use super::effect::Effect;
-use super::limits::{OUTBOX_BYTES_MAX, RING_MAX, SESSION_BYTES_MAX, json_bytes};
+use super::limits::{OUTBOX_BYTES_MAX, SEEN_MAX, SESSION_BYTES_MAX, json_bytes};
 use super::update::Message;
 use super::value::Variables;
 use crate::conversation::{self, Owner};
@@ -393,7 +393,7 @@ impl Session {
     pub(super) fn remember(&mut self, update: UpdateId, effects: &[Effect]) {
         self.finished.add(update.as_str());
         self.processed.push_back(update.clone());
-        if self.processed.len() > RING_MAX {
+        if self.processed.len() > SEEN_MAX {
             self.processed.pop_front();
         }
         if !effects.is_empty() {

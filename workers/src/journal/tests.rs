@@ -70,7 +70,7 @@ impl Log {
             answered: Answered::default(),
             overdue: false,
             marks: Marks::default(),
-            keeper: crate::core::ring::Keeper::default(),
+            record: crate::core::dedupe::ConversationRecord::default(),
         });
     }
 

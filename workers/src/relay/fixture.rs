@@ -1,7 +1,7 @@
 //! A tenant with an app and relays, for the tests of this pool.
 
+use crate::core::dedupe::ConversationRecord;
 use crate::core::job::{Answered, Marks, Work};
-use crate::core::ring::Keeper;
 use crate::core::state::Target;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, UpdateId};
@@ -101,6 +101,6 @@ pub(super) fn work_for(relay: &str) -> Work {
         answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),
-        keeper: Keeper::default(),
+        record: ConversationRecord::default(),
     }
 }

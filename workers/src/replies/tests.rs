@@ -1,8 +1,8 @@
 //! The job against a real nats-server and a stand-in for the Graph API that answers as Meta does.
 
 use super::*;
+use crate::core::dedupe::{ConversationRecord, DedupeStore, Recall};
 use crate::core::job::{Answered, Marks};
-use crate::core::ring::{Keeper, Recall, Ring};
 use crate::core::state::Heard;
 use crate::testing;
 use ackline_shared::command::{Content, Origin, Recipient};
@@ -136,7 +136,7 @@ fn work(command: &SendCommand) -> Work {
         answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),
-        keeper: Keeper::default(),
+        record: ConversationRecord::default(),
     }
 }
 
@@ -272,13 +272,13 @@ async fn whoever_takes_over_from_a_process_that_died_while_sending_does_not_send
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stand = Stand::new(format!("http://{}", listener.local_addr().unwrap())).await;
     let remembering = || {
-        let keeper = Ring::new(
+        let record = DedupeStore::new(
             stand.platform.buckets.sessions.clone(),
             stand.platform.older.clone(),
         )
-        .keeper("replies.test".to_owned(), None);
+        .record("replies.test".to_owned(), None);
         Work {
-            keeper,
+            record,
             ..work(&command())
         }
     };
@@ -295,7 +295,7 @@ async fn whoever_takes_over_from_a_process_that_died_while_sending_does_not_send
 
     let successor = remembering();
     let Recall::Open(parts) = successor
-        .keeper
+        .record
         .recall(successor.head.id.as_str())
         .await
         .unwrap()

@@ -4,8 +4,8 @@ use super::api_stage::{ACME, GLOBEX, Stage};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
 use ackline_shared::subjects::{Class, Partition};
+use ackline_workers::core::dedupe::ConversationRecord;
 use ackline_workers::core::job::{Answered, Marks, Work};
-use ackline_workers::core::ring::Keeper;
 use ackline_workers::events;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ fn message(wamid: &str, from: &Value, conversation: ConversationKey) -> Work {
         answered: Answered::default(),
         overdue: false,
         marks: Marks::default(),
-        keeper: Keeper::default(),
+        record: ConversationRecord::default(),
     }
 }
 

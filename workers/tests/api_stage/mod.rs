@@ -13,10 +13,10 @@ use ackline_shared::vault::VaultKey;
 use ackline_workers::api::{
     ApiSettings, ApiState, PrivateState, build, build_private, register_unreadable,
 };
+use ackline_workers::core::dedupe::ConversationRecord;
 use ackline_workers::core::job::{Answered, Marks, Work};
 use ackline_workers::core::log::Log;
 use ackline_workers::core::metrics::Metrics;
-use ackline_workers::core::ring::Keeper;
 use ackline_workers::core::scaling::Targets;
 use ackline_workers::core::settings::Concurrency;
 use ackline_workers::core::standing::Standing;
@@ -313,7 +313,7 @@ impl Stage {
             last_attempt: false,
             overdue: false,
             marks: Marks::default(),
-            keeper: Keeper::default(),
+            record: ConversationRecord::default(),
             answered: Answered::default(),
         }
     }
@@ -343,7 +343,7 @@ impl Stage {
                 answered: Answered::default(),
                 overdue: false,
                 marks: Marks::default(),
-                keeper: Keeper::default(),
+                record: ConversationRecord::default(),
             });
         }
         works

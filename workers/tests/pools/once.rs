@@ -4,7 +4,7 @@ use super::flows::{body, egress, sent, snapshot, text};
 use super::stage::Stage;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects;
-use ackline_workers::core::ring::{Recall, Ring};
+use ackline_workers::core::dedupe::{DedupeStore, Recall};
 use ackline_workers::flows::pool::FlowsJob;
 use futures_util::TryStreamExt;
 use serde_json::json;
@@ -73,18 +73,18 @@ async fn a_flow_answers_nothing_twice_after_hundreds_of_messages_and_a_takeover_
 #[tokio::test]
 async fn a_record_knows_thousands_of_finished_updates_at_few_bytes_each() {
     let stage = Stage::start(Snapshot::default()).await;
-    let ring = || {
-        Ring::new(
+    let dedupe = || {
+        DedupeStore::new(
             stage.platform.buckets.sessions.clone(),
             stage.platform.older.clone(),
         )
     };
-    let keeper = ring().keeper("relay.acme.person".to_owned(), None);
+    let record = dedupe().record("relay.acme.person".to_owned(), None);
     const COUNT: u32 = 3000;
     for number in 0..COUNT {
-        keeper.finish(&format!("m{number}")).await.unwrap();
+        record.finish(&format!("m{number}")).await.unwrap();
     }
-    let successor = ring().keeper("relay.acme.person".to_owned(), None);
+    let successor = dedupe().record("relay.acme.person".to_owned(), None);
     for number in 0..COUNT {
         assert_eq!(
             successor.recall(&format!("m{number}")).await,
@@ -110,14 +110,14 @@ async fn a_record_knows_thousands_of_finished_updates_at_few_bytes_each() {
 #[tokio::test]
 async fn a_conversation_of_one_update_costs_little_more_than_its_key() {
     let stage = Stage::start(Snapshot::default()).await;
-    let ring = Ring::new(
+    let dedupe = DedupeStore::new(
         stage.platform.buckets.sessions.clone(),
         stage.platform.older.clone(),
     );
     const COUNT: u64 = 100;
     for number in 0..COUNT {
-        let keeper = ring.keeper(format!("relay.acme.{number:032x}"), None);
-        keeper
+        let record = dedupe.record(format!("relay.acme.{number:032x}"), None);
+        record
             .finish("wamid.HBgLMTU1NTAxMDAxMjMVAgASGBQzQUU=")
             .await
             .unwrap();

@@ -3,10 +3,10 @@
 use super::stage::{DEADLINE, RunningPool, Stage};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Partition, Pool};
+use ackline_workers::core::dedupe::{DedupeStore, Recall};
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
 use ackline_workers::core::lease::{FencingToken, Freshness, Lease, Moment};
 use ackline_workers::core::owners::Owner;
-use ackline_workers::core::ring::{Recall, Ring};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -372,21 +372,21 @@ async fn a_stale_owners_writes_are_refused() {
         )
     };
     let (stale, present) = (lease(1), lease(2));
-    let keeper = |lease: &Lease| {
-        let ring = Ring::new(
+    let record = |lease: &Lease| {
+        let dedupe = DedupeStore::new(
             stage.platform.buckets.sessions.clone(),
             stage.platform.older.clone(),
         );
-        ring.keeper("relay.test".to_owned(), Some(lease.clone()))
+        dedupe.record("relay.test".to_owned(), Some(lease.clone()))
     };
     // It has read the record before its successor writes, or reads it afterwards.
-    let before = keeper(&stale);
+    let before = record(&stale);
     assert!(matches!(before.recall("m1").await, Ok(Recall::Open(_))));
-    keeper(&present).finish("m1").await.unwrap();
+    record(&present).finish("m1").await.unwrap();
     assert!(before.finish("m2").await.is_err());
-    assert!(keeper(&stale).recall("m1").await.is_err());
-    assert!(keeper(&stale).finish("m2").await.is_err());
-    assert_eq!(keeper(&lease(3)).recall("m1").await, Ok(Recall::Done));
+    assert!(record(&stale).recall("m1").await.is_err());
+    assert!(record(&stale).finish("m2").await.is_err());
+    assert_eq!(record(&lease(3)).recall("m1").await, Ok(Recall::Done));
     // Nor can it write anew what is gone, once it knows.
     stage
         .platform
@@ -396,5 +396,5 @@ async fn a_stale_owners_writes_are_refused() {
         .await
         .unwrap();
     stale.cut();
-    assert!(keeper(&stale).finish("m2").await.is_err());
+    assert!(record(&stale).finish("m2").await.is_err());
 }

@@ -41,11 +41,11 @@ impl<U: Clone, P> Machine<U, P> {
         }
     }
 
-    fn forget_resting(&mut self, partition: Partition, spares_keepers: bool) {
+    fn forget_resting(&mut self, partition: Partition, spares_kept: bool) {
         let mut gone = BTreeSet::new();
         for (id, piece) in &self.pieces {
             let is_here = self.partition_of(piece.held) == Some(partition);
-            let is_kept = spares_keepers && piece.keeps && piece.stand != Stand::Moving;
+            let is_kept = spares_kept && piece.keeps && piece.stand != Stand::Moving;
             if is_here && piece.stand != Stand::Running && !is_kept {
                 gone.insert(id);
             }

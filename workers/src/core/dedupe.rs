@@ -52,12 +52,12 @@ pub struct Progress {
 /// The memory could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the conversation's record cannot be {verb}: {reason}")]
-pub struct RingError {
+pub struct DedupeError {
     verb: &'static str,
     reason: String,
 }
 
-impl From<OlderError> for RingError {
+impl From<OlderError> for DedupeError {
     fn from(error: OlderError) -> Self {
         Self {
             verb: error.verb,
@@ -117,7 +117,7 @@ impl Record {
 
 /// The memory of a pool; cheap to clone. Only a partition's owner uses it, one job per key at a time.
 #[derive(Debug, Clone)]
-pub struct Ring {
+pub struct DedupeStore {
     store: Store,
     older: Older,
     cache: Arc<Mutex<LruCache<String, Cached>>>,
@@ -131,7 +131,7 @@ struct Cached {
     record: Record,
 }
 
-impl Ring {
+impl DedupeStore {
     /// Opens the memory of a pool.
     pub fn new(store: Store, older: Older) -> Self {
         Self {
@@ -142,16 +142,16 @@ impl Ring {
     }
 
     /// The memory of one conversation, written to only while the lease lasts.
-    pub fn keeper(&self, memory: impl Into<Memory>, lease: Option<Lease>) -> Keeper {
-        Keeper {
+    pub fn record(&self, memory: impl Into<Memory>, lease: Option<Lease>) -> ConversationRecord {
+        ConversationRecord {
             memory: Some((self.clone(), memory.into())),
             lease,
         }
     }
 
     /// A record and its revision, which is 0 where there is none.
-    async fn read(&self, key: &str) -> Result<(u64, Record), RingError> {
-        let failed = |reason: String| RingError {
+    async fn read(&self, key: &str) -> Result<(u64, Record), DedupeError> {
+        let failed = |reason: String| DedupeError {
             verb: "read",
             reason,
         };
@@ -199,12 +199,12 @@ impl From<String> for Memory {
 
 /// The memory of one conversation, or none at all, and the right to write to it.
 #[derive(Debug, Clone, Default)]
-pub struct Keeper {
-    memory: Option<(Ring, Memory)>,
+pub struct ConversationRecord {
+    memory: Option<(DedupeStore, Memory)>,
     lease: Option<Lease>,
 }
 
-impl Keeper {
+impl ConversationRecord {
     /// Goes on under another right.
     pub fn hold_under(&mut self, lease: Lease) {
         self.lease = Some(lease);
@@ -221,12 +221,12 @@ impl Keeper {
     }
 
     /// Tells what is known of an update.
-    pub async fn recall(&self, id: &str) -> Result<Recall, RingError> {
-        let Some((ring, memory)) = &self.memory else {
+    pub async fn recall(&self, id: &str) -> Result<Recall, DedupeError> {
+        let Some((dedupe, memory)) = &self.memory else {
             return Ok(Recall::Open(Progress::default()));
         };
-        let (_, record) = self.load(ring, memory).await?;
-        if record.finished.has(id) || ring.older.has(&memory.key, record.older, id).await? {
+        let (_, record) = self.load(dedupe, memory).await?;
+        if record.finished.has(id) || dedupe.older.has(&memory.key, record.older, id).await? {
             return Ok(Recall::Done);
         }
         Ok(Recall::Open(
@@ -235,49 +235,56 @@ impl Keeper {
     }
 
     /// Remembers which parts of an unfinished update have taken effect.
-    pub async fn keep(&self, id: &str, parts: Vec<String>) -> Result<(), RingError> {
+    pub async fn keep(&self, id: &str, parts: Vec<String>) -> Result<(), DedupeError> {
         self.change(id, |progress| progress.parts = parts).await
     }
 
     /// Remembers how far an unfinished update got.
-    pub async fn note(&self, id: &str, progress: Progress) -> Result<(), RingError> {
+    pub async fn note(&self, id: &str, progress: Progress) -> Result<(), DedupeError> {
         self.change(id, |known| *known = progress).await
     }
 
     /// Forgets an update that ended without an effect worth remembering.
-    pub async fn forget(&self, id: &str) -> Result<(), RingError> {
-        let Some((ring, memory)) = &self.memory else {
+    pub async fn forget(&self, id: &str) -> Result<(), DedupeError> {
+        let Some((dedupe, memory)) = &self.memory else {
             return Ok(());
         };
-        let (revision, mut record) = self.load(ring, memory).await?;
+        let (revision, mut record) = self.load(dedupe, memory).await?;
         if record.open.remove(id).is_none() {
             return Ok(());
         }
-        self.save(ring, &memory.key, revision, record).await
+        self.save(dedupe, &memory.key, revision, record).await
     }
 
     /// Remembers that an update has taken effect.
-    pub async fn finish(&self, id: &str) -> Result<(), RingError> {
-        let Some((ring, memory)) = &self.memory else {
+    pub async fn finish(&self, id: &str) -> Result<(), DedupeError> {
+        let Some((dedupe, memory)) = &self.memory else {
             return Ok(());
         };
-        let (revision, mut record) = self.load(ring, memory).await?;
+        let (revision, mut record) = self.load(dedupe, memory).await?;
         record.open.remove(id);
         record.finished.add(id);
         if let Some(block) = record.finished.full_block() {
             // A repeat of this finds the block already there.
-            ring.older.append(&memory.key, record.older, block).await?;
+            dedupe
+                .older
+                .append(&memory.key, record.older, block)
+                .await?;
             record.finished.drop_block();
             record.older = record.older.saturating_add(1);
         }
-        self.save(ring, &memory.key, revision, record).await
+        self.save(dedupe, &memory.key, revision, record).await
     }
 
-    async fn change(&self, id: &str, adjust: impl FnOnce(&mut Progress)) -> Result<(), RingError> {
-        let Some((ring, memory)) = &self.memory else {
+    async fn change(
+        &self,
+        id: &str,
+        adjust: impl FnOnce(&mut Progress),
+    ) -> Result<(), DedupeError> {
+        let Some((dedupe, memory)) = &self.memory else {
             return Ok(());
         };
-        let (revision, mut record) = self.load(ring, memory).await?;
+        let (revision, mut record) = self.load(dedupe, memory).await?;
         let mut progress = record.open.get(id).cloned().unwrap_or_default();
         let before = progress.clone();
         adjust(&mut progress);
@@ -288,19 +295,23 @@ impl Keeper {
         while record.open.len() > OPEN_MAX {
             record.open.pop_first();
         }
-        self.save(ring, &memory.key, revision, record).await
+        self.save(dedupe, &memory.key, revision, record).await
     }
 
-    async fn load(&self, ring: &Ring, memory: &Memory) -> Result<(u64, Record), RingError> {
+    async fn load(
+        &self,
+        dedupe: &DedupeStore,
+        memory: &Memory,
+    ) -> Result<(u64, Record), DedupeError> {
         let (epoch, key) = (self.epoch(), &memory.key);
-        if let Some(cached) = ring.lock().get(key)
+        if let Some(cached) = dedupe.lock().get(key)
             && cached.epoch == epoch
         {
             return Ok((cached.revision, cached.record.clone()));
         }
-        let (revision, mut record) = ring.read(key).await?;
+        let (revision, mut record) = dedupe.read(key).await?;
         if record.epoch > epoch && self.lease.is_some() {
-            return Err(RingError {
+            return Err(DedupeError {
                 verb: "read",
                 reason: OVERTAKEN.to_owned(),
             });
@@ -308,9 +319,9 @@ impl Keeper {
         if revision == 0
             && let Some((before, target)) = &memory.before
         {
-            record = ring.read(before).await?.1.of_target(target);
+            record = dedupe.read(before).await?.1.of_target(target);
         }
-        ring.lock().put(
+        dedupe.lock().put(
             key.clone(),
             Cached {
                 epoch,
@@ -324,28 +335,28 @@ impl Keeper {
     /// Writes under the revision read; a failure forgets the cached record so that the next attempt reads anew.
     async fn save(
         &self,
-        ring: &Ring,
+        dedupe: &DedupeStore,
         key: &str,
         revision: u64,
         record: Record,
-    ) -> Result<(), RingError> {
-        let failed = |reason: String| RingError {
+    ) -> Result<(), DedupeError> {
+        let failed = |reason: String| DedupeError {
             verb: "written",
             reason,
         };
         if !self.is_current() {
-            ring.lock().pop(key);
+            dedupe.lock().pop(key);
             return Err(failed(OVERTAKEN.to_owned()));
         }
         let epoch = self.epoch();
         let record = Record { epoch, ..record };
-        match ring
+        match dedupe
             .store
             .update(key, stored::encode(&record).into(), revision)
             .await
         {
             Ok(revision) => {
-                ring.lock().put(
+                dedupe.lock().put(
                     key.to_owned(),
                     Cached {
                         epoch,
@@ -356,7 +367,7 @@ impl Keeper {
                 Ok(())
             }
             Err(error) => {
-                ring.lock().pop(key);
+                dedupe.lock().pop(key);
                 Err(failed(error.to_string()))
             }
         }
