@@ -158,7 +158,7 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
         "publishes",
         "workers/src/core/direct.rs",
         PROCESS,
-        "a_line_is_appended_in_order_once_and_taken_out_from_its_front",
+        "a_spill_queue_is_appended_in_order_once_and_taken_out_from_its_front",
     ),
     (
         "publishes",
@@ -194,7 +194,7 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
         "publishes",
         "workers/src/core/spill/store.rs",
         TENANT_OF_HEAD,
-        "a_line_is_appended_in_order_once_and_taken_out_from_its_front",
+        "a_spill_queue_is_appended_in_order_once_and_taken_out_from_its_front",
     ),
     (
         "publishes",

@@ -259,8 +259,8 @@ pub fn replays_of(tenant: &TenantId) -> String {
     format!("rp.*.*.*.{tenant}")
 }
 
-/// The filters of a tenant's lines and of its conversations' lines in SPILL, of every pool, partition and lane.
-pub fn lines_of(tenant: &TenantId) -> [String; 2] {
+/// The filters of a tenant's spill queues and of its conversations' in SPILL, of every pool, partition and lane.
+pub fn queues_of(tenant: &TenantId) -> [String; 2] {
     [
         format!("spill.*.*.*.{tenant}"),
         format!("spill.*.*.*.{tenant}.*"),
@@ -282,9 +282,9 @@ pub fn outbound_filter(partition: Partition, lane: Lane) -> String {
     format!("out.{partition}.{}.>", lane.as_str())
 }
 
-/// A line of SPILL: updates of one tenant, or of one of its conversations, that a pool works off later.
+/// A spill queue: updates of one tenant, or of one of its conversations, that a pool works off later.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SpillLine {
+pub struct SpillQueue {
     /// The partition they came from.
     pub partition: Partition,
     /// The pool's lane.
@@ -295,7 +295,7 @@ pub struct SpillLine {
     pub conversation: Option<String>,
 }
 
-impl SpillLine {
+impl SpillQueue {
     /// `spill.<pool>.<p>.<lane>.<tenant>` or, of one conversation, `spill.<pool>.<p>.<lane>.<tenant>.<hash>`.
     pub fn subject(&self, pool: Pool) -> String {
         let Self {
@@ -568,19 +568,19 @@ mod tests {
             Some((Pool::Crm, Some(tenant.clone())))
         );
         assert_eq!(tuning_key::parse("pool.nope"), None);
-        let spilled = SpillLine {
+        let spilled = SpillQueue {
             partition: p,
             lane: "msg".into(),
             tenant: tenant.clone(),
             conversation: None,
         };
-        let parked = SpillLine {
+        let parked = SpillQueue {
             conversation: Some("00ff".into()),
             ..spilled.clone()
         };
         for line in [spilled, parked] {
             assert_eq!(
-                SpillLine::parse(&line.subject(Pool::Relay)),
+                SpillQueue::parse(&line.subject(Pool::Relay)),
                 Some((Pool::Relay, line))
             );
         }

@@ -18,7 +18,7 @@ use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, TenantId, UpdateId};
 use ackline_shared::nats;
-use ackline_shared::subjects::{self, Class, Partition, Pool, SpillLine, header};
+use ackline_shared::subjects::{self, Class, Partition, Pool, SpillQueue, header};
 use ackline_shared::testing::{NatsOptions, NatsServer, workspace_dir};
 use ackline_workers::cli::agree::{Nobody, Person};
 use ackline_workers::cli::settings::Settings;
@@ -378,7 +378,7 @@ async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
         headers.insert(header::KIND, "message.text");
         headers.insert(header::CONVERSATION, "p:49170123");
         let (partition, lane, tenant) = (Partition(1), "msg".to_owned(), acme.clone());
-        let line = SpillLine {
+        let line = SpillQueue {
             partition,
             lane,
             tenant,

@@ -1,6 +1,6 @@
 //! What becomes of updates while worker processes are killed, frozen and replaced, and the broker freezes and restarts.
 //!
-//! All the while some targets are closed, broken or slow, so that breakers are open and updates wait in lines at every
+//! All the while some targets are closed, broken or slow, so that breakers are open and updates wait in spill queues at every
 //! fault. At the end everything works again; each update has then been done by every pool once, in the order of its
 //! conversation, or stands in the dead letters.
 
@@ -34,7 +34,7 @@ const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(8);
 const FROZEN_FOR: Duration = Duration::from_secs(10);
 const BROKER_FROZEN_FOR: Duration = Duration::from_secs(8);
 const CALM: Duration = Duration::from_secs(3);
-/// Until breakers are open and conversations wait in lines.
+/// Until breakers are open and conversations wait in spill queues.
 const IN_TROUBLE_AFTER: Duration = Duration::from_secs(14);
 /// How long what is stuck gets after all processes were replaced.
 const FREED_WITHIN: Duration = Duration::from_secs(60);

@@ -14,7 +14,7 @@ use std::fmt::Write;
 /// Arguments of `ackline pools`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "LAG is what can be worked on, in the streams and in lines, OLDEST the age of the oldest of it; WAIT waits for a target or\nits time; DLQ is the open dead letters, DLQ/H those of the last hour.\n\nExit status: 0 when every pool is healthy, catching up or paused, 1 when one is not or no process speaks."
+    after_help = "LAG is what can be worked on, in the streams and in spill queues, OLDEST the age of the oldest of it; WAIT waits for a target or\nits time; DLQ is the open dead letters, DLQ/H those of the last hour.\n\nExit status: 0 when every pool is healthy, catching up or paused, 1 when one is not or no process speaks."
 )]
 pub struct PoolsArguments {
     /// Print a JSON array instead of text
@@ -115,7 +115,7 @@ fn table(pools: &[PoolSum], settings: &OnlookerSettings) -> String {
         "OUT/S",
         "RUN/MAX",
         "QUEUED",
-        "LINES",
+        "SPILLS",
         "P50",
         "P99",
         "WANT"
@@ -151,7 +151,7 @@ fn tenants_table(pools: &[PoolSum]) -> String {
     let _writing_to_a_string_never_fails = writeln!(
         text,
         "{:<8} {:<32} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}  STATE",
-        "POOL", "TENANT", "IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DLQ/H"
+        "POOL", "TENANT", "IN/S", "QUEUED", "RUNNING", "WAIT", "SPILLS", "DLQ/H"
     );
     for (pool, tenant) in pools
         .iter()

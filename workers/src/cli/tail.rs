@@ -12,7 +12,7 @@ use crate::core::following::{FOLLOWED_FOR, Told};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, short_hash};
 use ackline_shared::nats;
-use ackline_shared::subjects::{self, Pool, SpillLine, Subject, config_key, header};
+use ackline_shared::subjects::{self, Pool, SpillQueue, Subject, config_key, header};
 use async_nats::Client;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
@@ -230,7 +230,7 @@ async fn open(arguments: &TailArguments, client: &Client) -> Result<Steps, Strin
                 subjects::replays_of(tenant),
             ],
         ),
-        (subjects::SPILL, subjects::lines_of(tenant).into()),
+        (subjects::SPILL, subjects::queues_of(tenant).into()),
         (subjects::OUTBOUND, vec![subjects::commands_of(tenant)]),
         (
             subjects::DEAD,
@@ -396,7 +396,7 @@ fn of_message(message: &Message, at_ms: u64) -> Option<Step> {
             get(header::DEAD_REASON).map(|reason| format!("{reason} (attempts: {attempts})"));
         return Some(beside_its_stream("given up", pool, header::MSG_ID, reason));
     }
-    if let Some((pool, line)) = SpillLine::parse(&message.subject) {
+    if let Some((pool, line)) = SpillQueue::parse(&message.subject) {
         let (stage, detail) = match line.conversation {
             None => ("in line", "its tenant holds more than its share"),
             Some(_) => ("parked", "waits with its conversation for a retry"),

@@ -416,7 +416,7 @@ impl Inner {
         lanes.into_values().collect()
     }
 
-    /// Those that are held; of the others those with the highest rates, of whom most is held, waits in lines or was
+    /// Those that are held; of the others those with the highest rates, of whom most is held, waits in spill queues or was
     /// given up.
     fn first_tenants(&self) -> Vec<TenantStatus> {
         let held_back = self.aside.held().into_iter().take(HELD_MAX).cloned();
@@ -429,7 +429,10 @@ impl Inner {
         names.extend(busiest.map(|(name, _)| name));
         let held = self.tenants.iter().map(|(name, load)| (name, load.held()));
         names.extend(largest(held.collect(), self.shown));
-        names.extend(largest(self.aside.lines_of_tenants().collect(), self.shown));
+        names.extend(largest(
+            self.aside.spilled_of_tenants().collect(),
+            self.shown,
+        ));
         names.extend(largest(
             self.aside.backlogs_of_tenants().collect(),
             self.shown,

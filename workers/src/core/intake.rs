@@ -106,7 +106,7 @@ pub struct Reading {
 pub enum Carrier {
     /// A message of its own stream.
     Message(Message),
-    /// A copy in a line, which is taken out of it in another way.
+    /// A copy in a spill queue, which is taken out of it in another way.
     Copy(Original),
 }
 

@@ -311,8 +311,10 @@ impl<J: Job> Desk<J> {
         while let Some(action) = self.machine.next_action() {
             match action {
                 Action::LookUp(partition, session) => self.spill.look_up(partition, session),
-                Action::Load(line, session, from, max) => self.spill.load(line, session, from, max),
-                Action::Remove(line, up_to) => self.spill.remove(line, up_to),
+                Action::Load(queue, session, from, max) => {
+                    self.spill.load(queue, session, from, max)
+                }
+                Action::Remove(queue, up_to) => self.spill.remove(queue, up_to),
                 Action::Store(batch) => self.spill.store(batch),
                 // A successor looks for what was moved when it begins, and would not find what is let go of later.
                 Action::Acknowledge(arrival, true) if !arrival.reading.lease.may_let_go() => {}
@@ -384,10 +386,10 @@ impl<J: Job> Desk<J> {
                 self.machine.counted(partition, session, counts, now);
             }
             spill::Event::Recounted(counts) => self.machine.recounted_all(counts, now),
-            spill::Event::Loaded(line, session, loaded) => self.loaded(&line, session, loaded),
+            spill::Event::Loaded(queue, session, loaded) => self.loaded(&queue, session, loaded),
             spill::Event::Stored(batch) => self.machine.stored(batch, now),
-            spill::Event::Removed(line, up_to, is_done) => {
-                self.machine.removed(&line, up_to, is_done, now)
+            spill::Event::Removed(queue, up_to, is_done) => {
+                self.machine.removed(&queue, up_to, is_done, now)
             }
             spill::Event::Broken => return false,
         }

@@ -1,6 +1,6 @@
 //! How many processes a pool needs: pure, from what comes in, what waits and how long an attempt takes.
 //!
-//! What can be worked on counts, wherever it is: unread, queued, or ready in a line of the spill. What waits for a
+//! What can be worked on counts, wherever it is: unread, queued, or ready in a spill queue. What waits for a
 //! target, or for its time, counts only by the attempts it costs, so redeliveries and a refusing downstream do not call
 //! for workers that could not help; but it keeps one process, which asks again.
 
@@ -85,7 +85,7 @@ mod tests {
     use super::super::activity::Backlog;
     use super::super::status::fleet::Fleet;
     use super::super::status::fleet::tests::{snapshot, status};
-    use super::super::status::held::{Lines, Turned};
+    use super::super::status::held::{SpillCounts, Turned};
     use super::super::status::{LaneLag, PoolStatus, TenantStatus, UnownedLag};
     use super::*;
     use ackline_shared::ids::TenantId;
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ready_in_lines_calls_for_workers_and_what_waits_there_for_one() {
+    fn what_is_ready_in_spill_queues_calls_for_workers_and_what_waits_there_for_one() {
         let lines = |ready, waiting| {
             move |pool: &mut PoolStatus| {
                 pool.backlog = Some(Backlog {
@@ -226,12 +226,16 @@ mod tests {
         };
         assert_eq!(of_one(held), 1, "nobody may work on it");
         let older = |pool: &mut PoolStatus| {
-            pool.lines = Lines {
+            pool.lines = SpillCounts {
                 moved: 3_600,
                 parked: 9,
             }
         };
-        assert_eq!(of_one(older), 2, "a process that tells of lines alone");
+        assert_eq!(
+            of_one(older),
+            2,
+            "a process that tells of spill queues alone"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub use copy::Note;
 
 use super::intake::{Arrival, Original};
 use super::state::Copy;
-use ackline_shared::subjects::{self, Partition, Pool, SpillLine};
+use ackline_shared::subjects::{self, Partition, Pool, SpillQueue};
 use async_nats::jetstream::Context;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,15 +38,15 @@ pub struct Spill {
 #[derive(Debug)]
 pub enum Event {
     /// A partition's spill queues were counted for one reading of it.
-    Counted(Partition, u64, Vec<(SpillLine, u64)>),
+    Counted(Partition, u64, Vec<(SpillQueue, u64)>),
     /// All of the pool's were counted.
-    Recounted(Vec<(SpillLine, u64)>),
+    Recounted(Vec<(SpillQueue, u64)>),
     /// One was read for one reading of its partition.
-    Loaded(Arc<SpillLine>, u64, Loaded),
+    Loaded(Arc<SpillQueue>, u64, Loaded),
     /// A batch is stored.
     Stored(Vec<Copy<Arc<Arrival>>>),
     /// The front of one was taken out, or not.
-    Removed(Arc<SpillLine>, u64, bool),
+    Removed(Arc<SpillQueue>, u64, bool),
     /// A task of ours broke.
     Broken,
 }
@@ -101,7 +101,7 @@ impl Spill {
         self.tasks.spawn(async move {
             loop {
                 match store.count(&subjects::spill_filter(pool, Some(partition))).await {
-                    Ok(counts) => return Event::Counted(partition, session, lines_of(counts)),
+                    Ok(counts) => return Event::Counted(partition, session, queues_of(counts)),
                     Err(error) => {
                         tracing::warn!(%pool, %partition, %error, "a partition waits for its spill queues");
                         sleep(STORE_RETRY).await;
@@ -119,24 +119,24 @@ impl Spill {
                 .count(&subjects::spill_filter(pool, None))
                 .await
                 .unwrap_or_default();
-            Event::Recounted(lines_of(counts))
+            Event::Recounted(queues_of(counts))
         });
     }
 
     /// Reads one from a sequence on.
-    pub fn load(&mut self, line: Arc<SpillLine>, session: u64, from: u64, max: usize) {
+    pub fn load(&mut self, queue: Arc<SpillQueue>, session: u64, from: u64, max: usize) {
         let (store, pool) = (self.store.clone(), self.pool);
         let (turns, bytes) = (self.turns.clone(), self.bytes.clone());
         self.tasks.spawn(async move {
             let _turn = turns.acquire_owned().await;
-            let loaded = match load(&store, &line.subject(pool), &bytes, from, max).await {
+            let loaded = match load(&store, &queue.subject(pool), &bytes, from, max).await {
                 Ok(loaded) => loaded,
                 Err(error) => {
-                    tracing::warn!(%pool, tenant = %line.tenant, %error, "a spill queue waits");
+                    tracing::warn!(%pool, tenant = %queue.tenant, %error, "a spill queue waits");
                     Loaded::Failed
                 }
             };
-            Event::Loaded(line, session, loaded)
+            Event::Loaded(queue, session, loaded)
         });
     }
 
@@ -154,15 +154,15 @@ impl Spill {
     }
 
     /// Takes the front of one out, up to a sequence.
-    pub fn remove(&mut self, line: Arc<SpillLine>, up_to: u64) {
+    pub fn remove(&mut self, queue: Arc<SpillQueue>, up_to: u64) {
         let (store, pool) = (self.store.clone(), self.pool);
         self.tasks.spawn(async move {
-            let removed = store.remove(&line.subject(pool), up_to).await;
+            let removed = store.remove(&queue.subject(pool), up_to).await;
             if let Err(error) = &removed {
-                tracing::warn!(%pool, tenant = %line.tenant, %error, "finished updates stay in a spill queue for now");
+                tracing::warn!(%pool, tenant = %queue.tenant, %error, "finished updates stay in a spill queue for now");
                 sleep(STORE_RETRY).await;
             }
-            Event::Removed(line, up_to, removed.is_ok())
+            Event::Removed(queue, up_to, removed.is_ok())
         });
     }
 }
@@ -205,9 +205,9 @@ async fn load(
 }
 
 /// The spill queues among the subjects that the stream counts.
-fn lines_of(counts: Vec<(String, u64)>) -> Vec<(SpillLine, u64)> {
+fn queues_of(counts: Vec<(String, u64)>) -> Vec<(SpillQueue, u64)> {
     counts
         .into_iter()
-        .filter_map(|(subject, count)| Some((SpillLine::parse(&subject)?.1, count)))
+        .filter_map(|(subject, count)| Some((SpillQueue::parse(&subject)?.1, count)))
         .collect()
 }

@@ -20,7 +20,7 @@ use super::activity::{Backlog, Stuck};
 use super::latency::Latencies;
 use ackline_shared::ids::TenantId;
 use dead::OpenDead;
-use held::{Drain, Lines, OpenBreaker, Turned};
+use held::{Drain, OpenBreaker, SpillCounts, Turned};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
@@ -82,9 +82,9 @@ pub struct PoolStatus {
     pub tenants: Vec<TenantStatus>,
     /// Updates finished in each of the last seconds, the latest last.
     pub history: Vec<u32>,
-    /// What waits in lines of the spill.
+    /// What waits in spill queues.
     #[serde(default)]
-    pub lines: Lines,
+    pub lines: SpillCounts,
     /// What waits; absent where only lines and memory are counted.
     #[serde(default)]
     pub backlog: Option<Backlog>,
@@ -120,7 +120,7 @@ impl PoolStatus {
 }
 
 /// A tenant's line can be worked on; a conversation's waits, and so does what waits in memory.
-fn counted(lines: &Lines, load: &Load) -> Backlog {
+fn counted(lines: &SpillCounts, load: &Load) -> Backlog {
     let waiting = lines.parked.saturating_add(load.waiting);
     Backlog {
         ready: lines.moved,
@@ -226,7 +226,7 @@ pub struct UnownedLag {
     pub partitions: Vec<u16>,
     /// What waits there.
     pub lag: LaneLag,
-    /// What waits in lines of them.
+    /// What waits in spill queues of them.
     #[serde(default)]
     pub backlog: Backlog,
 }
@@ -247,9 +247,9 @@ pub struct TenantStatus {
     pub rate: f64,
     /// What is held of it.
     pub load: Load,
-    /// What of it waits in lines of the spill.
+    /// What of it waits in spill queues.
     #[serde(default)]
-    pub lines: Lines,
+    pub lines: SpillCounts,
     /// What of it waits; absent where only lines and memory are counted.
     #[serde(default)]
     pub backlog: Option<Backlog>,
@@ -271,7 +271,7 @@ impl TenantStatus {
             tenant,
             rate: 0.0,
             load: Load::default(),
-            lines: Lines::default(),
+            lines: SpillCounts::default(),
             backlog: None,
             turned: None,
             drain: None,
@@ -291,7 +291,7 @@ impl TenantStatus {
             .unwrap_or_else(|| counted(&self.lines, &self.load))
     }
 
-    /// Everything of it that was read and is not finished, in memory and in lines.
+    /// Everything of it that was read and is not finished, in memory and in spill queues.
     pub fn unfinished(&self) -> u64 {
         self.load
             .queued

@@ -463,7 +463,7 @@ mod tests {
             id: id.map(str::to_owned),
             caption: None,
         };
-        let twins = vec![row(0), row(0)];
+        let equals = vec![row(0), row(0)];
         let table = [
             (
                 text("x".repeat(4097)),
@@ -496,7 +496,7 @@ mod tests {
             (
                 list(vec![Section {
                     title: None,
-                    rows: twins,
+                    rows: equals,
                 }]),
                 "two rows are the same",
             ),

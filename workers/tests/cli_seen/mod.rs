@@ -5,7 +5,7 @@ use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{self, Pool};
 use ackline_workers::core::activity::Stuck;
-use ackline_workers::core::status::held::{Drain, Lines, OpenBreaker, Turned};
+use ackline_workers::core::status::held::{Drain, OpenBreaker, SpillCounts, Turned};
 use ackline_workers::core::status::{LaneLag, Load, PoolStatus, Snapshot, TenantStatus};
 use async_nats::Client;
 use serde_json::{Value, json};
@@ -133,7 +133,7 @@ async fn pools_and_tenants_are_shown_with_a_status_for_scripts() {
 }
 
 #[tokio::test]
-async fn what_is_held_left_alone_or_in_line_is_shown_by_pools_and_tenants() {
+async fn what_is_held_left_alone_or_in_a_spill_queue_is_shown_by_pools_and_tenants() {
     let desk = Desk::open();
     let context = desk.context().await;
     let tenant = |name: &str| TenantStatus::of(TenantId::new(name).unwrap());
@@ -151,7 +151,7 @@ async fn what_is_held_left_alone_or_in_line_is_shown_by_pools_and_tenants() {
         in_flight_max: Some(2),
         ..Turned::default()
     };
-    let lines = Lines {
+    let lines = SpillCounts {
         moved: 40,
         parked: 3,
     };
@@ -174,7 +174,8 @@ async fn what_is_held_left_alone_or_in_line_is_shown_by_pools_and_tenants() {
     }];
     let speaking = speak(context.client(), vec![relay]);
     let pools = desk.ask(&["pools"]).await.out;
-    let words = "relay.acme.bot left alone for 60 s; acme paused; 40 in lines; 3 wait for a target";
+    let words =
+        "relay.acme.bot left alone for 60 s; acme paused; 40 in spill queues; 3 wait for a target";
     assert!(pools.contains(words), "{pools}");
     let pools: Value = serde_json::from_str(&desk.ask(&["pools", "--json"]).await.out).unwrap();
     assert_eq!(

@@ -189,7 +189,7 @@ async fn nobody_waits_behind_a_tenant_larger_than_its_share_and_it_keeps_its_ord
     gate.open.send_replace(true);
     gate.wait_for("noisy", NOISE).await;
     stage.holds(subjects::SPILL, 0..=0).await;
-    // Back from its line, it is read directly again.
+    // Back from its spill queue, it is read directly again.
     stage.publish_to("noisy", "US.0", "last", "ok").await;
     gate.wait_for("noisy", NOISE + 1).await;
     expected

@@ -5,7 +5,7 @@ use super::stage::{DEADLINE, RunningPool, Stage};
 use ackline_shared::config::Reader;
 use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Class, Partition, Pool, SpillLine, header, tuning_key};
+use ackline_shared::subjects::{self, Class, Partition, Pool, SpillQueue, header, tuning_key};
 use ackline_workers::core::batch::{self, BatchJob, BatchSize};
 use ackline_workers::core::breaker::Breakers;
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
@@ -176,14 +176,14 @@ async fn any_process_sees_what_another_holds_and_how_far_it_is_behind() {
     );
     assert!(pool.lag() > Duration::ZERO);
     let text = worker.scrape();
-    for line in [
+    for queue in [
         "ackline_pool_running{pool=\"relay\"} 2.0",
         "ackline_pool_lag_messages{pool=\"relay\",lane=\"msg\"} 3.0",
         "ackline_tenant_running{pool=\"relay\",tenant=\"acme\"} 2.0",
         "ackline_pool_owned_partitions{pool=\"relay\"} 4.0",
         "ackline_workers_wanted{pool=\"relay\"} 1.0",
     ] {
-        assert!(text.contains(line), "{line} in {text}");
+        assert!(text.contains(queue), "{queue} in {text}");
     }
     let_go.add_permits(3);
     let pool = other
@@ -195,7 +195,7 @@ async fn any_process_sees_what_another_holds_and_how_far_it_is_behind() {
     assert_eq!(pool.diagnosis().condition, Condition::Healthy);
     assert_eq!(pool.service.count(), 3);
     let text = worker.scrape();
-    for line in [
+    for queue in [
         "ackline_pool_verdicts_total{pool=\"relay\",verdict=\"done\"} 3",
         "ackline_pool_service_seconds_count{pool=\"relay\"} 3",
         "ackline_pool_wait_seconds_count{pool=\"relay\"} 3",
@@ -206,7 +206,7 @@ async fn any_process_sees_what_another_holds_and_how_far_it_is_behind() {
         "ackline_pool_parked{pool=\"relay\"} 0.0",
         "ackline_pool_breakers_open{pool=\"relay\"} 0.0",
     ] {
-        assert!(text.contains(line), "{line} in {text}");
+        assert!(text.contains(queue), "{queue} in {text}");
     }
 }
 
@@ -462,12 +462,12 @@ async fn what_waits_without_workers_is_seen_and_calls_for_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_in_lines_without_workers_is_seen_and_calls_for_one() {
+async fn what_waits_in_spill_queues_without_workers_is_seen_and_calls_for_one() {
     let stage = Stage::start(Snapshot::default()).await;
     let api = Process::start(&stage, "api", true);
     for (conversation, id) in [(None, "moved"), (Some("00ff".to_owned()), "parked")] {
         let (lane, tenant) = ("msg".to_owned(), TenantId::new("acme").unwrap());
-        let line = SpillLine {
+        let queue = SpillQueue {
             partition: Partition(2),
             lane,
             tenant,
@@ -478,11 +478,13 @@ async fn what_waits_in_lines_without_workers_is_seen_and_calls_for_one() {
         stage
             .platform
             .log
-            .write_raw(line.subject(Pool::Relay), headers, "x".into())
+            .write_raw(queue.subject(Pool::Relay), headers, "x".into())
             .await
             .unwrap();
     }
-    let pool = api.sees("in lines", |pool| pool.unfinished() == 2).await;
+    let pool = api
+        .sees("in spill queues", |pool| pool.unfinished() == 2)
+        .await;
     assert_eq!(
         (pool.lag_messages(), pool.waiting(), pool.working()),
         (1, 1, 0)

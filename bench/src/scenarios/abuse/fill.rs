@@ -1,6 +1,6 @@
 //! How full the streams are, and with whose messages.
 
-use ackline_shared::subjects::{DEAD, OUTBOUND, SPILL, SpillLine, Subject, UPDATES, header};
+use ackline_shared::subjects::{DEAD, OUTBOUND, SPILL, SpillQueue, Subject, UPDATES, header};
 use anyhow::{Context, Result};
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::{self, Message};
@@ -65,10 +65,10 @@ pub async fn look(context: &jetstream::Context) -> Result<Vec<Fill>> {
 }
 
 fn owner(subject: &str) -> String {
-    let of_line = || SpillLine::parse(subject).map(|(_, line)| line.tenant);
+    let of_queue = || SpillQueue::parse(subject).map(|(_, queue)| queue.tenant);
     let tenant = Subject::parse(subject)
         .map(|subject| subject.tenant().clone())
-        .or_else(of_line);
+        .or_else(of_queue);
     tenant.map_or("?".to_owned(), |tenant| tenant.to_string())
 }
 

@@ -35,7 +35,7 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
          message through the Graph API, an existing bot and an endpoint. A round is an installation of its own with {} messages at \
          {} a second. From the beginning to the end of the load the bots of a tenth of the tenants have their port closed, the \
          endpoints of another tenth answer 503, the bots of a third tenth take 2 s, and the Graph API is overloaded (code 2) for \
-         the numbers of a fourth. Once breakers are open and conversations wait in lines faults follow each other, the victim at \
+         the numbers of a fourth. Once breakers are open and conversations wait in spill queues faults follow each other, the victim at \
          random. Then everything works again.",
         pace.updates, pace.per_second
     ));

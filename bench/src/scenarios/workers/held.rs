@@ -9,12 +9,12 @@ use async_nats::jetstream;
 use futures_util::TryStreamExt;
 use std::collections::{HashMap, HashSet};
 
-/// A look at what is not acknowledged, and at the lines.
+/// A look at what is not acknowledged, and at the spill queues.
 #[derive(Debug)]
 pub struct Held {
     /// Partitions of pools in which something is not acknowledged.
     busy: HashSet<(Pool, u16)>,
-    in_lines: HashSet<u32>,
+    in_queues: HashSet<u32>,
     /// The partition of each update, and of the command it led to.
     updates: HashMap<u32, u16>,
     commands: HashMap<u32, u16>,
@@ -44,7 +44,7 @@ impl Held {
         let lines = read(context, SPILL, SPILL_SUBJECTS[0]).await?;
         Ok(Self {
             busy,
-            in_lines: lines.iter().map(|seen| seen.serial).collect(),
+            in_queues: lines.iter().map(|seen| seen.serial).collect(),
             updates: partitions(read(context, UPDATES, UPDATES_SUBJECTS[0]).await?),
             commands: partitions(read(context, OUTBOUND, OUTBOUND_SUBJECTS[0]).await?),
         })
@@ -58,7 +58,7 @@ impl Held {
             (Pool::Replies, None) => update.map(|&partition| (Pool::Flows, partition)),
             (pool, _) => update.map(|&partition| (pool, partition)),
         };
-        self.in_lines.contains(&serial) || place.is_some_and(|place| self.busy.contains(&place))
+        self.in_queues.contains(&serial) || place.is_some_and(|place| self.busy.contains(&place))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::feed::serial_in;
 use ackline_shared::envelope::Head;
-use ackline_shared::subjects::{Pool, SpillLine, Subject, header};
+use ackline_shared::subjects::{Pool, SpillQueue, Subject, header};
 use anyhow::{Context, Result};
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::{self, Message};
@@ -23,7 +23,7 @@ pub struct Seen {
     pub partition: u16,
     /// When it was stored, in unix milliseconds.
     pub at_ms: u64,
-    /// The pool that gave it up or has it in a line.
+    /// The pool that gave it up or has it in a spill queue.
     pub pool: Option<Pool>,
     /// Why it was given up.
     pub reason: Option<String>,
@@ -70,7 +70,7 @@ fn see(message: &Message, at_ms: u64) -> Option<Seen> {
     let phone = text(header::PHONE).unwrap_or_default();
     let pool = match Subject::parse(&message.subject) {
         Some(Subject::Dead(pool, _)) => Some(pool),
-        _ => SpillLine::parse(&message.subject).map(|(pool, _)| pool),
+        _ => SpillQueue::parse(&message.subject).map(|(pool, _)| pool),
     };
     Some(Seen {
         serial,

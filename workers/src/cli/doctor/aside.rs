@@ -1,4 +1,4 @@
-//! Checks of what stands beside the pools' work: tenants somebody holds, downstreams left alone, lines that grow old.
+//! Checks of what stands beside the pools' work: tenants somebody holds, downstreams left alone, spill queues that grow old.
 
 use super::finding::Finding;
 use crate::core::status::TenantStatus;
@@ -6,12 +6,12 @@ use crate::core::status::diagnosis::{self, seconds};
 use crate::core::status::fleet::PoolSum;
 use crate::core::status::held::OpenBreaker;
 use crate::core::status::notable::state;
-use ackline_shared::subjects::{self, Pool, SpillLine};
+use ackline_shared::subjects::{self, Pool, SpillQueue};
 use async_nats::jetstream::Context;
 use std::time::Duration;
 
-/// A line whose front has waited this long is told.
-const LINE_OLD: Duration = Duration::from_secs(10 * 60);
+/// A spill queue whose front has waited this long is reported.
+const QUEUE_OLD: Duration = Duration::from_secs(10 * 60);
 /// Tenants and downstreams of one pool that are named.
 const NAMED_MAX: usize = 5;
 
@@ -79,7 +79,7 @@ fn of_tenant(pool: Pool, tenant: &TenantStatus, now_ms: u64) -> Finding {
     let since = seconds(Duration::from_millis(now_ms.saturating_sub(turned.at_ms)));
     let waiting = tenant.unfinished();
     let text = format!(
-        "{words} since {since} by {}; {waiting} read or in lines",
+        "{words} since {since} by {}; {waiting} read or in spill queues",
         turned.by
     );
     Finding::warn(format!("tenant {} in {pool}", tenant.tenant), text).hint(format_args!(
@@ -110,7 +110,7 @@ fn alone(pool: Pool, breaker: &OpenBreaker) -> Finding {
         .hint("what waits for it is tried again by itself until `give_up_after` of its pool")
 }
 
-/// Looks at the front of what waits in lines.
+/// Looks at the front of what waits in spill queues.
 pub async fn lines(context: &Context, now_ms: u64) -> Option<Finding> {
     // A missing stream is told by another check.
     let stream = context.get_stream(subjects::SPILL).await.ok()?;
@@ -126,24 +126,30 @@ pub async fn lines(context: &Context, now_ms: u64) -> Option<Finding> {
     let stored_ms =
         u64::try_from(front.time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
     let age = Duration::from_millis(now_ms.saturating_sub(stored_ms));
-    Some(judge(state.messages, age, SpillLine::parse(&front.subject)))
+    Some(judge(
+        state.messages,
+        age,
+        SpillQueue::parse(&front.subject),
+    ))
 }
 
-fn judge(count: u64, age: Duration, line: Option<(Pool, SpillLine)>) -> Finding {
+fn judge(count: u64, age: Duration, line: Option<(Pool, SpillQueue)>) -> Finding {
     let whose = match &line {
         Some((
             pool,
-            SpillLine {
+            SpillQueue {
                 tenant,
                 conversation: None,
                 ..
             },
         )) => format!(", {tenant} in {pool}"),
-        Some((pool, SpillLine { tenant, .. })) => format!(", a conversation of {tenant} in {pool}"),
+        Some((pool, SpillQueue { tenant, .. })) => {
+            format!(", a conversation of {tenant} in {pool}")
+        }
         None => String::new(),
     };
     let text = format!("{count} waiting, the oldest for {}{whose}", seconds(age));
-    if age < LINE_OLD {
+    if age < QUEUE_OLD {
         return Finding::ok("lines", text);
     }
     let tenant = line
@@ -153,7 +159,7 @@ fn judge(count: u64, age: Duration, line: Option<(Pool, SpillLine)>) -> Finding 
     match line {
         Some((
             pool,
-            SpillLine {
+            SpillQueue {
                 conversation: None, ..
             },
         )) => finding
@@ -253,8 +259,8 @@ mod tests {
         assert_eq!(
             said,
             [
-                "tenant acme in relay: paused since 3 min by cli:jo; 0 read or in lines",
-                "tenant globex in relay: draining, 3 left since 3 min by cli:jo; 0 read or in lines",
+                "tenant acme in relay: paused since 3 min by cli:jo; 0 read or in spill queues",
+                "tenant globex in relay: draining, 3 left since 3 min by cli:jo; 0 read or in spill queues",
                 "tenants relay: 2 more like those named here",
                 "downstream relay.acme.bot: does not work and is left alone for 9 min; asked again in 30 s",
                 "downstream relay.acme.ai: works, but half of its last requests timed out",
@@ -298,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_line_is_told_when_it_is_old() {
-        let line = |conversation: Option<&str>| SpillLine {
+        let line = |conversation: Option<&str>| SpillQueue {
             partition: Partition(1),
             lane: "msg".to_owned(),
             tenant: TenantId::new("acme").unwrap(),

@@ -5,7 +5,7 @@ use crate::core::status::diagnosis::{Condition, Diagnosis, judge, seconds};
 use crate::core::status::fleet::PoolSum;
 use crate::core::status::lag::Watched;
 use crate::core::status::notable::aside;
-use ackline_shared::subjects::{self, Partition, Pool, SpillLine};
+use ackline_shared::subjects::{self, Partition, Pool, SpillQueue};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::Stream;
 use futures_util::TryStreamExt;
@@ -26,7 +26,7 @@ struct Backlog {
     names: BTreeSet<String>,
     waiting: u64,
     in_work: u64,
-    /// In lines of the spill.
+    /// In spill queues.
     in_lines: u64,
 }
 
@@ -84,7 +84,7 @@ pub async fn check(context: &Context, sums: &[PoolSum], lanes: &[Watched]) -> Ve
     Pool::ALL.into_iter().map(judge).collect()
 }
 
-/// How much is in lines, by pool.
+/// How much is in spill queues, by pool.
 async fn in_lines(spill: &Stream) -> Result<BTreeMap<Pool, u64>, String> {
     let [everything] = subjects::SPILL_SUBJECTS;
     let mut counts = spill
@@ -93,7 +93,7 @@ async fn in_lines(spill: &Stream) -> Result<BTreeMap<Pool, u64>, String> {
         .map_err(|error| error.to_string())?;
     let mut lines: BTreeMap<Pool, u64> = BTreeMap::new();
     while let Some((subject, count)) = counts.try_next().await.map_err(|error| error.to_string())? {
-        if let Some((pool, _)) = SpillLine::parse(&subject) {
+        if let Some((pool, _)) = SpillQueue::parse(&subject) {
             let sum = lines.entry(pool).or_default();
             *sum = sum.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         }

@@ -160,7 +160,7 @@ const COLUMNS: [Column; 11] = [
     ("RUN/MAX", 8, |_, pool| pool.jobs()),
     ("P99", 6, |_, pool| time(pool.service.quantile_ms(0.99))),
     ("IN/S", 6, |_, pool| rate(pool.rates.read)),
-    ("LINES", 6, |_, pool| count(pool.lines.total())),
+    ("SPILLS", 6, |_, pool| count(pool.lines.total())),
     ("P50", 6, |_, pool| time(pool.service.quantile_ms(0.5))),
     ("WANT", 4, |screen, pool| {
         pool.wanted(&screen.targets).to_string()
@@ -309,7 +309,7 @@ fn words(screen: &Screen) -> Vec<Line<'static>> {
     }
     if pool.lines.total() > 0 {
         lines.push(Line::from(format!(
-            "lines: {} of tenants larger than their share, {} of conversations that wait",
+            "spill queues: {} of tenants larger than their share, {} of conversations that wait",
             count(pool.lines.moved),
             count(pool.lines.parked)
         )));
@@ -338,7 +338,7 @@ fn draw_tenants(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     let right = |text: String| Line::from(text).right_aligned();
     let mut titles = vec![Line::from(format!("TENANT (by {})", screen.order.as_str()))];
     titles.extend(
-        ["IN/S", "QUEUED", "RUNNING", "WAIT", "LINES", "DLQ/H"]
+        ["IN/S", "QUEUED", "RUNNING", "WAIT", "SPILLS", "DLQ/H"]
             .map(|title| right(title.to_owned())),
     );
     titles.push(Line::from("STATE"));
@@ -399,9 +399,9 @@ const HELP: [&str; 16] = [
     "q          quit",
     "",
     "In the first line, in counts each webhook once, out what pools end.",
-    "LAG can be worked on, in the streams and in lines, OLDEST is the",
+    "LAG can be worked on, in the streams and in spill queues, OLDEST is the",
     "age of the oldest of it, WANT the processes that the pool needs.",
-    "WAIT waits for a target or its time; LINES is outside the streams:",
+    "WAIT waits for a target or its time; SPILLS is outside the streams:",
     "tenants larger than their share, conversations that wait long;",
     "DLQ is the open dead letters, neither replayed nor discarded,",
     "DLQ/H what was given up of a tenant in the last hour.",

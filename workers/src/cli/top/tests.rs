@@ -9,7 +9,7 @@ use crate::core::scaling::Targets;
 use crate::core::status::dead::OpenDead;
 use crate::core::status::fleet::tests::{snapshot, status};
 use crate::core::status::fleet::{Fleet, PoolSum};
-use crate::core::status::held::{Drain, Lines, OpenBreaker, Turned};
+use crate::core::status::held::{Drain, OpenBreaker, SpillCounts, Turned};
 use crate::core::status::{LaneLag, Load, PoolStatus, TenantStatus};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Pool;
@@ -190,7 +190,7 @@ fn what_lag_does_not_show_is_on_the_screen() {
             },
         ),
         TenantStatus {
-            lines: Lines {
+            lines: SpillCounts {
                 moved: 1200,
                 parked: 4,
             },
@@ -206,7 +206,7 @@ fn what_lag_does_not_show_is_on_the_screen() {
         ),
     ];
     relay.tenants_held = 2;
-    relay.lines = Lines {
+    relay.lines = SpillCounts {
         moved: 1200,
         parked: 4,
     };
@@ -236,7 +236,7 @@ fn what_lag_does_not_show_is_on_the_screen() {
     fleet.hear(told, Instant::now());
     let mut screen = screen(true);
     screen.update(1, fleet.pools());
-    let notices = "relay: 1 left alone, 2 held, 1200 in lines, 4 waiting, 2 dead in the last hour   crm: paused";
+    let notices = "relay: 1 left alone, 2 held, 1200 spilled, 4 waiting, 2 dead in the last hour   crm: paused";
     let unselected = print(&screen, Rect::new(0, 0, 100, 30));
     assert!(
         unselected.lines().nth(1).unwrap().starts_with(notices),

@@ -8,7 +8,7 @@
 use super::backlog::Backlog;
 use super::stuck::{STUCK_MAX, Stuck};
 use crate::core::status::TenantStatus;
-use crate::core::status::held::{Drain, Lines, STORED_WITHIN, Turned};
+use crate::core::status::held::{Drain, STORED_WITHIN, SpillCounts, Turned};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
 use std::collections::HashMap;
@@ -21,9 +21,9 @@ pub type Frontiers = HashMap<(&'static str, Partition), u64>;
 /// What a pool tells once a second of what waits, what is stuck, and of the tenants that are drained.
 #[derive(Debug, Default)]
 pub struct Telling {
-    /// What waits in lines, by tenant.
-    pub lines: HashMap<TenantId, Lines>,
-    /// What can be worked on and is in lines, and what waits for a target or its time, by tenant.
+    /// What waits in spill queues, by tenant.
+    pub lines: HashMap<TenantId, SpillCounts>,
+    /// What can be worked on and is in spill queues, and what waits for a target or its time, by tenant.
     pub backlogs: HashMap<TenantId, Backlog>,
     /// What is past its due time by more than [`super::STUCK_AFTER`]; of many, the first.
     pub stuck: Vec<Stuck>,
@@ -99,13 +99,13 @@ impl Aside {
         }
     }
 
-    pub(super) fn lines(&self) -> Lines {
-        let mut sum = Lines::default();
+    pub(super) fn lines(&self) -> SpillCounts {
+        let mut sum = SpillCounts::default();
         self.told.lines.values().for_each(|lines| sum.add(lines));
         sum
     }
 
-    pub(super) fn lines_of_tenants(&self) -> impl Iterator<Item = (&TenantId, u64)> {
+    pub(super) fn spilled_of_tenants(&self) -> impl Iterator<Item = (&TenantId, u64)> {
         self.told
             .lines
             .iter()

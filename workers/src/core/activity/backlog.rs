@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Backlog {
-    /// In lines of the spill, not read yet, and nothing keeps anybody from working on them.
+    /// In spill queues, not read yet, and nothing keeps anybody from working on them.
     pub ready: u64,
-    /// Waiting for a target, or for their own time, in memory or in lines.
+    /// Waiting for a target, or for their own time, in memory or in spill queues.
     pub waiting: u64,
     /// Age of the oldest that is ready, in milliseconds; none where there is none, or nobody knows.
     pub oldest_ready_ms: Option<u64>,

@@ -9,7 +9,7 @@ use crate::core::state::{Arrived, Target, Waits};
 use crate::core::tuning::Handling;
 use ackline_shared::envelope::Head;
 use ackline_shared::ids::PhoneNumberId;
-use ackline_shared::subjects::SpillLine;
+use ackline_shared::subjects::SpillQueue;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -39,16 +39,16 @@ impl<J: Job> Desk<J> {
     }
 
     /// Takes in what was read from a spill queue.
-    pub(super) fn loaded(&mut self, line: &Arc<SpillLine>, session: u64, loaded: Loaded) {
+    pub(super) fn loaded(&mut self, queue: &Arc<SpillQueue>, session: u64, loaded: Loaded) {
         let now = Instant::now();
         let (entries, left) = match loaded {
             Loaded::Entries(entries, left) => (entries, left),
-            Loaded::Nothing(count) => return self.machine.recounted(line, session, count, now),
-            Loaded::Failed => return self.machine.not_loaded(line, session, now),
+            Loaded::Nothing(count) => return self.machine.recounted(queue, session, count, now),
+            Loaded::Failed => return self.machine.not_loaded(queue, session, now),
         };
-        let lane = self.lane_names.iter().position(|name| *name == line.lane);
+        let lane = self.lane_names.iter().position(|name| *name == queue.lane);
         let reading = self.partitions.readings().into_iter().find(|reading| {
-            reading.lease.partition() == line.partition && reading.session == session
+            reading.lease.partition() == queue.partition && reading.session == session
         });
         // What was read for an earlier reading of the partition is read again.
         let (Some(lane), Some(reading)) = (lane, reading) else {
@@ -84,7 +84,7 @@ impl<J: Job> Desk<J> {
                 self.arrived(&arrival, targets, note.target, &trail, waits),
             ));
         }
-        self.machine.loaded(line, session, read, left, now);
+        self.machine.loaded(queue, session, read, left, now);
     }
 
     fn targets(&self, arrival: &Arrival) -> Vec<Arc<Target>> {

@@ -6,7 +6,7 @@ use crate::core::intake::Arrival;
 use crate::core::job::Job;
 use crate::core::log::now_ms;
 use crate::core::state;
-use crate::core::status::held::{Lines, Turned};
+use crate::core::status::held::{SpillCounts, Turned};
 use crate::core::tuning::{Mode, Tuning};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
@@ -60,7 +60,7 @@ impl<J: Job> Desk<J> {
             };
             lines.insert(
                 tenant.clone(),
-                Lines {
+                SpillCounts {
                     moved: of.ready,
                     parked: of.spilled_waiting,
                 },
@@ -106,7 +106,7 @@ impl<J: Job> Desk<J> {
         self.breakers.publish(J::POOL, self.machine.open_gates(now));
     }
 
-    /// Updates of a tenant received until a time that were read and are not finished; `None` until its lines are
+    /// Updates of a tenant received until a time that were read and are not finished; `None` until its spill queues are
     /// known. What is in memory and not newer counts, whatever happens to it.
     fn left_of(&self, tenant: &TenantId, until_ms: u64) -> Option<u64> {
         let is_newer = |arrival: &Arrival| {
@@ -117,7 +117,7 @@ impl<J: Job> Desk<J> {
             .resting()
             .filter(|arrival| is_newer(arrival))
             .count();
-        let in_lines = self.machine.unfinished_of(tenant, until_ms)?;
+        let in_queues = self.machine.unfinished_of(tenant, until_ms)?;
         let held = self
             .attempts
             .metrics
@@ -126,7 +126,7 @@ impl<J: Job> Desk<J> {
             .held();
         Some(
             held.saturating_sub(u64::try_from(newer).unwrap_or(u64::MAX))
-                .saturating_add(in_lines),
+                .saturating_add(in_queues),
         )
     }
 

@@ -4,7 +4,7 @@ use super::store::Entry;
 use crate::core::intake::{Arrival, Original};
 use crate::core::log::now_ms;
 use crate::core::state::Copy;
-use ackline_shared::subjects::{Pool, SpillLine, header};
+use ackline_shared::subjects::{Pool, SpillQueue, header};
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use std::sync::Arc;
@@ -45,11 +45,11 @@ pub fn write(pool: Pool, copy: &Copy<Arc<Arrival>>) -> Entry {
         attempts: copy.waits.attempts,
         epoch: arrival.reading.lease.epoch(),
     };
-    of(pool, &copy.line, arrival.stream, original, &note)
+    of(pool, &copy.queue, arrival.stream, original, &note)
 }
 
 /// Makes the copy of an update as its stream has it.
-fn of(pool: Pool, line: &SpillLine, stream: &str, original: Original, note: &Note) -> Entry {
+fn of(pool: Pool, queue: &SpillQueue, stream: &str, original: Original, note: &Note) -> Entry {
     let Original {
         subject,
         headers: stored,
@@ -61,11 +61,11 @@ fn of(pool: Pool, line: &SpillLine, stream: &str, original: Original, note: &Not
         headers.insert(header::SPILL_ID, id.clone());
     }
     // Moved once more it is stored once more; only the same move repeated is not.
-    let id = match &line.conversation {
-        None => format!("spill:{pool}:{}:{stream}:{sequence}", line.lane),
+    let id = match &queue.conversation {
+        None => format!("spill:{pool}:{}:{stream}:{sequence}", queue.lane),
         Some(token) => format!(
             "park:{pool}:{}:{token}:{stream}:{sequence}:{}:{}",
-            line.lane,
+            queue.lane,
             note.first_ms.unwrap_or_default(),
             note.attempts
         ),
@@ -84,7 +84,7 @@ fn of(pool: Pool, line: &SpillLine, stream: &str, original: Original, note: &Not
         headers.insert(header::SPILL_ATTEMPTS, note.attempts.to_string());
     }
     Entry {
-        subject: line.subject(pool),
+        subject: queue.subject(pool),
         headers,
         payload,
     }
@@ -171,7 +171,7 @@ mod tests {
         };
         let (partition, lane) = (Partition(1), "msg".to_owned());
         let tenant = TenantId::new("acme").unwrap();
-        let line = SpillLine {
+        let queue = SpillQueue {
             partition,
             lane,
             tenant,
@@ -183,7 +183,7 @@ mod tests {
             attempts: 2,
             epoch: 7,
         };
-        let copy = of(Pool::Relay, &line, "S", original, &told);
+        let copy = of(Pool::Relay, &queue, "S", original, &told);
         assert_eq!(note(&copy.headers), told);
         let mut names: Vec<&str> = copy.headers.iter().map(|(name, _)| name.as_ref()).collect();
         names.sort_unstable();

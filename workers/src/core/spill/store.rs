@@ -1,7 +1,7 @@
-//! Lines in the SPILL stream: appending in order, reading from a place on, taking out, counting.
+//! Spill queues in the stream SPILL: appending in order, reading from a place on, taking out, counting.
 //!
-//! Lines are read by direct gets instead of consumers: none waits behind another, there is nothing to create or
-//! to set back, and a line costs the server nothing but its messages.
+//! Spill queues are read by direct gets instead of consumers: none waits behind another, there is nothing to create or
+//! to set back, and a spill queue costs the server nothing but its messages.
 
 use crate::core::direct;
 use ackline_shared::subjects::SPILL;
@@ -19,17 +19,17 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-/// With this many entries of one line or fewer, a batch is not worth it: whatever its size, the server makes and
+/// With this many entries of one spill queue or fewer, a batch is not worth it: whatever its size, the server makes and
 /// drops a store of several files for it, and everybody's updates wait behind that.
 const SINGLY_MAX: usize = 8;
 /// Larger messages travel alone: a batch must not fail because one of it is too large for the server.
 const GROUPED_BYTES_MAX: usize = 256 << 10;
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-/// A message on its way into a line.
+/// A message on its way into a spill queue.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// The line's subject.
+    /// The spill queue's subject.
     pub subject: String,
     /// Headers with a dedupe id.
     pub headers: HeaderMap,
@@ -66,13 +66,13 @@ impl Store {
         Self { context }
     }
 
-    /// Appends entries, those of each line in order; doing it again with the same ids stores nothing twice.
+    /// Appends entries, those of each spill queue in order; doing it again with the same ids stores nothing twice.
     pub async fn append(&self, entries: &[Entry]) -> Result<(), StoreError> {
-        let mut lines: HashMap<&str, Vec<&Entry>> = HashMap::new();
+        let mut queues: HashMap<&str, Vec<&Entry>> = HashMap::new();
         for entry in entries {
-            lines.entry(&entry.subject).or_default().push(entry);
+            queues.entry(&entry.subject).or_default().push(entry);
         }
-        let deepest = lines.values().map(Vec::len).max().unwrap_or(0);
+        let deepest = queues.values().map(Vec::len).max().unwrap_or(0);
         let together = deepest > SINGLY_MAX
             && entries
                 .iter()
@@ -81,7 +81,7 @@ impl Store {
             return Ok(());
         }
         // A batch with a duplicate is refused whole; one by one, what is stored already is passed over.
-        try_join_all(lines.into_values().map(|line| self.append_singly(line)))
+        try_join_all(queues.into_values().map(|queue| self.append_singly(queue)))
             .await
             .map(drop)
     }
@@ -143,7 +143,7 @@ impl Store {
         Ok(true)
     }
 
-    /// The next messages of a line from a sequence on, oldest first, and how many it has after them; none when it has
+    /// The next messages of a spill queue from a sequence on, oldest first, and how many it has after them; none when it has
     /// no more.
     pub async fn load(
         &self,
@@ -158,7 +158,7 @@ impl Store {
         })
     }
 
-    /// Takes everything of a line out up to a sequence.
+    /// Takes everything of a spill queue out up to a sequence.
     pub async fn remove(&self, subject: &str, up_to: u64) -> Result<(), StoreError> {
         let failed = |error: &dyn Display| StoreError {
             verb: "cleared",
@@ -173,7 +173,7 @@ impl Store {
         purge.await.map(|_| ()).map_err(|error| failed(&error))
     }
 
-    /// The lines under a filter with how many messages each has.
+    /// The spill queues under a filter with how many messages each has.
     pub async fn count(&self, filter: &str) -> Result<Vec<(String, u64)>, StoreError> {
         let failed = |error: &dyn Display| StoreError {
             verb: "counted",
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_is_appended_in_order_once_and_taken_out_from_its_front() {
+    async fn a_spill_queue_is_appended_in_order_once_and_taken_out_from_its_front() {
         let (platform, _server) = platform(&[]).await;
         let store = Store::new(platform.log.context().clone());
         let (a, b) = ("spill.relay.1.msg.a", "spill.relay.1.msg.b");
@@ -256,7 +256,7 @@ mod tests {
                 .map(|entry| entry.payload)
                 .collect::<Vec<_>>()
         );
-        // Lines are written side by side, so only the order within one is known.
+        // Spill queues are written side by side, so only the order within one is known.
         let places: Vec<u64> = store
             .load(a, 0, 10)
             .await

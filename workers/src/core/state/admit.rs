@@ -1,8 +1,8 @@
 //! Coming in: partitions that are read or not any more, and what is read of them.
 
-use super::lines::Kind;
+use super::queues::Kind;
 use super::{Arrived, Copy, Held, Machine, Piece, Place, Reading, Stand, Target, Waits};
-use ackline_shared::subjects::{Partition, SpillLine};
+use ackline_shared::subjects::{Partition, SpillQueue};
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -86,15 +86,15 @@ impl<U: Clone, P> Machine<U, P> {
             }
         }
         self.unwritten
-            .retain(|copy| copy.line.partition != partition);
-        let lines: Vec<Arc<SpillLine>> = self
-            .lines
+            .retain(|copy| copy.queue.partition != partition);
+        let queues: Vec<Arc<SpillQueue>> = self
+            .queues
             .keys()
-            .filter(|line| line.partition == partition)
+            .filter(|queue| queue.partition == partition)
             .cloned()
             .collect();
-        for line in lines {
-            touched.extend(self.forget_line(&line));
+        for queue in queues {
+            touched.extend(self.forget_queue(&queue));
         }
         touched.into_iter().for_each(|gate| self.look_at_gate(gate));
     }
@@ -123,7 +123,7 @@ impl<U: Clone, P> Machine<U, P> {
         &mut self,
         partition: Partition,
         session: u64,
-        counts: Vec<(SpillLine, u64)>,
+        counts: Vec<(SpillQueue, u64)>,
         now: Instant,
     ) {
         let Some(reading) = self
@@ -139,12 +139,12 @@ impl<U: Clone, P> Machine<U, P> {
         // One that holds whole updates of a conversation stands before its tenant's.
         let (legacy, others): (Vec<_>, Vec<_>) = counts
             .into_iter()
-            .partition(|(line, _)| Kind::of(line) == Kind::Legacy);
-        for (line, count) in legacy.into_iter().chain(others) {
-            let line = Arc::new(line);
+            .partition(|(queue, _)| Kind::of(queue) == Kind::Legacy);
+        for (queue, count) in legacy.into_iter().chain(others) {
+            let queue = Arc::new(queue);
             // A batch that was on its way may have told of it already, but not of all of it.
-            self.enter(&line).count(count);
-            self.tend(&line, now);
+            self.enter(&queue).count(count);
+            self.tend(&queue, now);
         }
         unsorted
             .into_iter()
@@ -161,15 +161,15 @@ impl<U: Clone, P> Machine<U, P> {
         if let Some(held) = self.held.get_mut(id) {
             held.original = true;
         }
-        let line = self.line_of(id, None);
-        if self.has_unread(&line) || self.has_legacy(&line) {
-            self.move_whole(id, Arc::new(line), now);
+        let queue = self.queue_of(id, None);
+        if self.has_unread(&queue) || self.has_legacy(&queue) {
+            self.move_whole(id, Arc::new(queue), now);
             return;
         }
         if let Some(held) = self.held.get_mut(id) {
             held.counted = true;
             let window = (held.place.partition, held.lane);
-            self.crowding
+            self.window_shares
                 .enter(window, &held.tenant, held.place.sequence, held.bytes);
         }
         self.split(id, arrived.pieces, Waits::default(), now);
@@ -200,7 +200,7 @@ impl<U: Clone, P> Machine<U, P> {
             open: 0,
             moved: false,
             started: false,
-            twinned: false,
+            has_placeholder: false,
         });
         self.places.insert(key, id);
         id
@@ -237,7 +237,7 @@ impl<U: Clone, P> Machine<U, P> {
                 .hash_one((partition, lane, &tenant, held.conversation, &target.name));
         let behind = match self.orders.get(&order) {
             Some(order) if order.direct > 0 => None,
-            _ => self.line_ahead(id, &target),
+            _ => self.queue_ahead(id, &target),
         };
         let stand = Stand::Queued;
         let piece = self.pieces.insert(Piece {
@@ -258,8 +258,8 @@ impl<U: Clone, P> Machine<U, P> {
         let known = self.orders.entry(order).or_default();
         known.pieces += 1;
         known.direct += usize::from(is_direct);
-        if let Some(line) = behind {
-            self.append(line, piece, now);
+        if let Some(queue) = behind {
+            self.append(queue, piece, now);
             return;
         }
         let place = self.scheduler.place(lane, &tenant, order);
@@ -267,8 +267,8 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     /// The spill queue that a piece of an update goes behind, if there is one.
-    fn line_ahead(&self, id: usize, target: &Target) -> Option<Arc<SpillLine>> {
-        if self.lines.is_empty() {
+    fn queue_ahead(&self, id: usize, target: &Target) -> Option<Arc<SpillQueue>> {
+        if self.queues.is_empty() {
             return None;
         }
         let from = self
@@ -276,20 +276,20 @@ impl<U: Clone, P> Machine<U, P> {
             .get(id)
             .filter(|held| held.only.is_some())
             .and_then(|held| held.entries.first());
-        let from = from.map(|(line, _)| Kind::of(line));
-        let own = self.own_line(id, target);
+        let from = from.map(|(queue, _)| Kind::of(queue));
+        let own = self.own_queue(id, target);
         if from.is_none()
             && self
-                .lines
+                .queues
                 .get(&own)
-                .is_some_and(|line| line.has_unfinished())
+                .is_some_and(|queue| queue.has_unfinished())
         {
             return Some(Arc::new(own));
         }
         if from == Some(Kind::Target) {
             return None;
         }
-        let shared = self.target_line(id, target);
+        let shared = self.target_queue(id, target);
         self.has_unread(&shared).then(|| Arc::new(shared))
     }
 
@@ -297,21 +297,21 @@ impl<U: Clone, P> Machine<U, P> {
     /// how many come after them.
     pub fn loaded(
         &mut self,
-        line: &Arc<SpillLine>,
+        queue: &Arc<SpillQueue>,
         session: u64,
         entries: Vec<(u64, Arrived<U, P>)>,
         left: u64,
         now: Instant,
     ) {
-        if self.session_of(line.partition) != Some(session) {
+        if self.session_of(queue.partition) != Some(session) {
             return;
         }
-        let Some(known) = self.lines.get_mut(line) else {
+        let Some(known) = self.queues.get_mut(queue) else {
             return;
         };
         if known.passes_over() {
-            self.tend(line, now);
-            self.probe_failed_to_come(line, now);
+            self.tend(queue, now);
+            self.probe_failed_to_come(queue, now);
             return;
         }
         let is_new: Vec<bool> = entries
@@ -324,15 +324,15 @@ impl<U: Clone, P> Machine<U, P> {
         }
         for ((sequence, arrived), is_new) in entries.into_iter().zip(is_new) {
             if is_new {
-                self.take_entry(line, session, sequence, arrived, now);
+                self.take_entry(queue, session, sequence, arrived, now);
             }
         }
-        self.tend(line, now);
+        self.tend(queue, now);
     }
 
     fn take_entry(
         &mut self,
-        line: &Arc<SpillLine>,
+        queue: &Arc<SpillQueue>,
         session: u64,
         sequence: u64,
         arrived: Arrived<U, P>,
@@ -345,17 +345,17 @@ impl<U: Clone, P> Machine<U, P> {
             .copied()
             .filter(|id| !self.is_moving(*id));
         if let Some(held) = known.and_then(|id| self.held.get_mut(id)) {
-            held.entries.push((line.clone(), sequence));
+            held.entries.push((queue.clone(), sequence));
             return;
         }
         let id = self.hold(session, &arrived);
         if let Some(held) = self.held.get_mut(id) {
-            held.entries.push((line.clone(), sequence));
+            held.entries.push((queue.clone(), sequence));
         }
-        if Kind::of(line) == Kind::Target
+        if Kind::of(queue) == Kind::Target
             && let Some((target, _)) = arrived.pieces.first()
         {
-            self.learn_target(line, target.clone(), arrived.waits.overdue_at);
+            self.learn_target(queue, target.clone(), arrived.waits.overdue_at);
         }
         self.split(id, arrived.pieces, arrived.waits, now);
     }
@@ -370,19 +370,19 @@ impl<U: Clone, P> Machine<U, P> {
     pub(super) fn copy_of(
         &self,
         id: usize,
-        line: Arc<SpillLine>,
+        queue: Arc<SpillQueue>,
         piece: Option<usize>,
     ) -> Option<Copy<U>> {
         let held = self.held.get(id)?;
         let of = piece.and_then(|piece| self.pieces.get(piece));
         Some(Copy {
-            line,
+            queue,
             data: held.data.clone(),
             target: of.map(|piece| piece.target.clone()),
             waits: of.map(|piece| piece.waits).unwrap_or_default(),
             session: held.session,
             place: held.place,
-            is_twin: false,
+            is_placeholder: false,
             held: id,
             piece,
         })

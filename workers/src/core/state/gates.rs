@@ -2,7 +2,7 @@
 
 use super::circuit::{Change, Circuit, Policy, Signal, Ticket};
 use super::{GateSpec, Target};
-use ackline_shared::subjects::SpillLine;
+use ackline_shared::subjects::SpillQueue;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ struct Gate {
     /// Pieces in memory that wait for it, the oldest first.
     waiting: VecDeque<usize>,
     /// Spill queues whose pieces wait for it.
-    lines: VecDeque<Arc<SpillLine>>,
+    queues: VecDeque<Arc<SpillQueue>>,
     prober: Option<(Prober, Instant)>,
     /// Of the last requests, a bit each: whether they timed out.
     timed_out: u32,
@@ -44,7 +44,7 @@ struct Gate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Prober {
     Piece(usize),
-    Line(Arc<SpillLine>),
+    Queue(Arc<SpillQueue>),
 }
 
 /// That a piece was let through a gate.
@@ -89,7 +89,7 @@ impl Gates {
     pub(super) fn pass(
         &mut self,
         piece: usize,
-        line: Option<&Arc<SpillLine>>,
+        queue: Option<&Arc<SpillQueue>>,
         target: &Target,
         reserved: bool,
         now: Instant,
@@ -98,7 +98,7 @@ impl Gates {
             let Some(gate) = self.gates.get(&spec.name) else {
                 continue;
             };
-            if !gate.circuit.is_closed() && !gate.may_probe(piece, line, now) {
+            if !gate.circuit.is_closed() && !gate.may_probe(piece, queue, now) {
                 return Err(Shut::Open(spec.name.clone()));
             }
             if gate.circuit.is_closed() && !reserved && gate.running >= spec.limit.max(1) {
@@ -281,24 +281,24 @@ impl Gates {
     }
 
     /// Notes that a spill queue waits for the gates of a target.
-    pub(super) fn register(&mut self, line: &Arc<SpillLine>, target: &Target) {
+    pub(super) fn register(&mut self, queue: &Arc<SpillQueue>, target: &Target) {
         for spec in &target.gates {
             let gate = self.enter(spec);
-            if !gate.lines.contains(line) {
-                gate.lines.push_back(line.clone());
+            if !gate.queues.contains(queue) {
+                gate.queues.push_back(queue.clone());
             }
         }
     }
 
     /// A spill queue waits no more.
-    pub(super) fn unregister(&mut self, line: &Arc<SpillLine>, target: &Target) {
+    pub(super) fn unregister(&mut self, queue: &Arc<SpillQueue>, target: &Target) {
         for spec in &target.gates {
             if let Some(gate) = self.gates.get_mut(&spec.name) {
-                gate.lines.retain(|known| known != line);
+                gate.queues.retain(|known| known != queue);
                 if gate
                     .prober
                     .as_ref()
-                    .is_some_and(|(known, _)| *known == Prober::Line(line.clone()))
+                    .is_some_and(|(known, _)| *known == Prober::Queue(queue.clone()))
                 {
                     gate.prober = None;
                 }
@@ -307,15 +307,15 @@ impl Gates {
     }
 
     /// The spill queues that wait for a gate, each time beginning with another.
-    pub(super) fn lines(&mut self, name: &str) -> Vec<Arc<SpillLine>> {
+    pub(super) fn queues(&mut self, name: &str) -> Vec<Arc<SpillQueue>> {
         let Some(gate) = self.gates.get_mut(name) else {
             return Vec::new();
         };
-        let lines = gate.lines.iter().cloned().collect();
-        if !gate.lines.is_empty() {
-            gate.lines.rotate_left(1);
+        let queues = gate.queues.iter().cloned().collect();
+        if !gate.queues.is_empty() {
+            gate.queues.rotate_left(1);
         }
-        lines
+        queues
     }
 
     /// Whether anything in memory waits for a gate.
@@ -326,11 +326,11 @@ impl Gates {
     }
 
     /// The spill queues that wait for a gate.
-    pub(super) fn lines_of(&self, name: &str) -> impl Iterator<Item = &Arc<SpillLine>> {
+    pub(super) fn queues_of(&self, name: &str) -> impl Iterator<Item = &Arc<SpillQueue>> {
         self.gates
             .get(name)
             .into_iter()
-            .flat_map(|gate| &gate.lines)
+            .flat_map(|gate| &gate.queues)
     }
 
     /// Whether somebody is to find out and has not told yet.
@@ -393,11 +393,11 @@ impl Gates {
 }
 
 impl Gate {
-    fn may_probe(&self, piece: usize, line: Option<&Arc<SpillLine>>, now: Instant) -> bool {
+    fn may_probe(&self, piece: usize, queue: Option<&Arc<SpillQueue>>, now: Instant) -> bool {
         let is_named = match &self.prober {
             None => true,
             Some((Prober::Piece(known), _)) => *known == piece,
-            Some((Prober::Line(known), until)) => *until <= now || line == Some(known),
+            Some((Prober::Queue(known), until)) => *until <= now || queue == Some(known),
         };
         is_named && self.running < self.limit.max(1) && self.circuit.held(now).is_none()
     }
@@ -408,7 +408,7 @@ impl Gate {
     }
 
     fn is_unneeded(&self) -> bool {
-        self.running == 0 && self.waiting.is_empty() && self.lines.is_empty()
+        self.running == 0 && self.waiting.is_empty() && self.queues.is_empty()
     }
 
     fn is_forgettable(&self) -> bool {

@@ -15,30 +15,29 @@
 
 mod admit;
 mod circuit;
-mod crowding;
 mod gates;
-mod line;
-mod lines;
 mod park;
+mod queue;
+mod queues;
 mod seen;
 mod start;
 mod unwritten;
+mod window_shares;
 
 #[cfg(test)]
 mod model;
 
 pub use circuit::{Policy, Signal};
-pub use crowding::Bounds;
 pub use gates::OpenGate;
 pub use seen::{Backlog, STUCK_AFTER, STUCK_MAX, Stuck};
 pub use start::{End, Ended, Heard, May, Started};
+pub use window_shares::Bounds;
 
 use super::scheduler::{Rules, Scheduler, Slot};
 use ackline_shared::ids::TenantId;
-use ackline_shared::subjects::{Partition, SpillLine};
-use crowding::Crowding;
+use ackline_shared::subjects::{Partition, SpillQueue};
 use gates::{Gates, Leave, Prober};
-use line::Line;
+use queue::Queue;
 use slab::Slab;
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -46,6 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use unwritten::Unwritten;
+use window_shares::WindowShares;
 
 /// Where a message stands; the same message offered again stands in the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -123,9 +123,9 @@ pub enum Action<U> {
     /// Count the spill queues of a partition; then [`Machine::counted`].
     LookUp(Partition, u64),
     /// Read a spill queue from a sequence on; then [`Machine::loaded`], [`Machine::recounted`] or [`Machine::not_loaded`].
-    Load(Arc<SpillLine>, u64, u64, usize),
+    Load(Arc<SpillQueue>, u64, u64, usize),
     /// Take a spill queue's front out, up to a sequence; then [`Machine::removed`].
-    Remove(Arc<SpillLine>, u64),
+    Remove(Arc<SpillQueue>, u64),
     /// Store these in order; then [`Machine::stored`].
     Store(Vec<Copy<U>>),
     /// Acknowledge an update; true when it goes on in a spill queue.
@@ -136,7 +136,7 @@ pub enum Action<U> {
 #[derive(Debug, Clone)]
 pub struct Copy<U> {
     /// The spill queue.
-    pub line: Arc<SpillLine>,
+    pub queue: Arc<SpillQueue>,
     /// The update.
     pub data: U,
     /// The one target it waits for; none for a whole update.
@@ -147,7 +147,7 @@ pub struct Copy<U> {
     pub session: u64,
     place: Place,
     /// Whether its original stays where it is.
-    is_twin: bool,
+    is_placeholder: bool,
     held: usize,
     piece: Option<usize>,
 }
@@ -228,7 +228,7 @@ struct Held<U> {
     data: U,
     session: u64,
     /// Where it was read from, or copied to: entries that are finished with it.
-    entries: Vec<(Arc<SpillLine>, u64)>,
+    entries: Vec<(Arc<SpillQueue>, u64)>,
     /// Whether it was read from its window and is to be acknowledged.
     original: bool,
     /// Whether it counts in its window.
@@ -240,7 +240,7 @@ struct Held<U> {
     /// Whether a piece of it was ever started.
     started: bool,
     /// Whether its tenant's spill queue has a copy of it.
-    twinned: bool,
+    has_placeholder: bool,
 }
 
 /// A partition that is read.
@@ -268,7 +268,7 @@ struct Order {
 enum Wake {
     Piece(usize),
     Gate(Arc<str>),
-    Line(Arc<SpillLine>),
+    Queue(Arc<SpillQueue>),
 }
 
 /// Where everything of one pool in this process stands; `U` is an update, `P` the work on one piece of it.
@@ -285,13 +285,13 @@ pub struct Machine<U, P> {
     /// Partitions that are owned, read or about to be read again.
     owned: BTreeSet<Partition>,
     gates: Gates,
-    lines: BTreeMap<Arc<SpillLine>, Line>,
+    queues: BTreeMap<Arc<SpillQueue>, Queue>,
     /// How many spill queues of single conversations there are, by tenant's spill queue; then those of earlier versions.
-    own_lines: HashMap<SpillLine, usize>,
-    legacy: HashMap<SpillLine, usize>,
+    own_queues: HashMap<SpillQueue, usize>,
+    legacy: HashMap<SpillQueue, usize>,
     unwritten: Unwritten<Copy<U>>,
     wakes: BTreeSet<(Instant, Wake)>,
-    crowding: Crowding,
+    window_shares: WindowShares,
     actions: VecDeque<Action<U>>,
     began: Instant,
     /// When something was last started or told.
@@ -311,12 +311,12 @@ impl<U: Clone, P> Machine<U, P> {
             readings: BTreeMap::new(),
             owned: BTreeSet::new(),
             gates: Gates::new(setup.policy),
-            lines: BTreeMap::new(),
-            own_lines: HashMap::new(),
+            queues: BTreeMap::new(),
+            own_queues: HashMap::new(),
             legacy: HashMap::new(),
             unwritten: Unwritten::new(now),
             wakes: BTreeSet::new(),
-            crowding: Crowding::default(),
+            window_shares: WindowShares::default(),
             actions: VecDeque::new(),
             began: now,
             moved_at: now,
@@ -345,7 +345,7 @@ impl<U: Clone, P> Machine<U, P> {
             match self.wakes.pop_first() {
                 Some((_, Wake::Piece(id))) => self.wake_piece(id, now),
                 Some((_, Wake::Gate(name))) => self.tend_gate(&name, now),
-                Some((_, Wake::Line(line))) => self.tend(&line, now),
+                Some((_, Wake::Queue(queue))) => self.tend(&queue, now),
                 None => {}
             }
         }
@@ -506,11 +506,11 @@ impl<U: Clone, P> Machine<U, P> {
             self.actions
                 .push_back(Action::Acknowledge(held.data, held.moved));
         }
-        for (line, sequence) in held.entries {
-            if let Some(known) = self.lines.get_mut(&line) {
+        for (queue, sequence) in held.entries {
+            if let Some(known) = self.queues.get_mut(&queue) {
                 known.finished(sequence);
             }
-            self.tend(&line, now);
+            self.tend(&queue, now);
         }
     }
 
@@ -535,7 +535,7 @@ impl<U: Clone, P> Machine<U, P> {
         }
         if held.counted {
             let window = (held.place.partition, held.lane);
-            self.crowding
+            self.window_shares
                 .leave(window, &held.tenant, held.place.sequence, held.bytes);
         }
         Some(held)

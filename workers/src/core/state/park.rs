@@ -1,9 +1,9 @@
 //! Going out of others' way: into spill queues, and back to where an entry is stored.
 
-use super::lines::Kind;
+use super::queues::Kind;
 use super::{Action, Copy, Machine, Stand, Target};
 use ackline_shared::ids::TenantId;
-use ackline_shared::subjects::{Partition, SpillLine};
+use ackline_shared::subjects::{Partition, SpillQueue};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ const OWN_MAX: usize = 512;
 
 impl<U: Clone, P> Machine<U, P> {
     /// Hands a piece to the writer; it is let go of once it is stored.
-    pub(super) fn append(&mut self, line: Arc<SpillLine>, id: usize, now: Instant) {
+    pub(super) fn append(&mut self, queue: Arc<SpillQueue>, id: usize, now: Instant) {
         self.unclaim(id);
         self.note_wait(id);
         let Some(piece) = self.pieces.get_mut(id) else {
@@ -34,29 +34,29 @@ impl<U: Clone, P> Machine<U, P> {
             self.pieces.get(id).and_then(|p| p.waits.overdue_at),
         );
         let bytes = self.held.get(held).map_or(0, |held| held.bytes);
-        let Some(copy) = self.copy_of(held, line.clone(), Some(id)) else {
+        let Some(copy) = self.copy_of(held, queue.clone(), Some(id)) else {
             return;
         };
-        self.enter(&line).append();
-        if let (Kind::Target, Some(target)) = (Kind::of(&line), target)
+        self.enter(&queue).append();
+        if let (Kind::Target, Some(target)) = (Kind::of(&queue), target)
             && self
-                .lines
-                .get(&line)
-                .is_some_and(|line| line.target.is_none())
+                .queues
+                .get(&queue)
+                .is_some_and(|queue| queue.target.is_none())
         {
-            self.learn_target(&line, target, overdue_at);
+            self.learn_target(&queue, target, overdue_at);
         }
         self.unwritten.push(copy, bytes);
         self.write(now);
     }
 
     /// Hands a whole update to the writer.
-    pub(super) fn move_whole(&mut self, id: usize, line: Arc<SpillLine>, now: Instant) {
-        let Some(copy) = self.copy_of(id, line.clone(), None) else {
+    pub(super) fn move_whole(&mut self, id: usize, queue: Arc<SpillQueue>, now: Instant) {
+        let Some(copy) = self.copy_of(id, queue.clone(), None) else {
             return;
         };
         let bytes = self.held.get(id).map_or(0, |held| held.bytes);
-        self.enter(&line).append();
+        self.enter(&queue).append();
         self.unwritten.push(copy, bytes);
         self.write(now);
     }
@@ -73,15 +73,15 @@ impl<U: Clone, P> Machine<U, P> {
         self.unwritten.stored(now);
         for copy in batch {
             // The partition may have been interrupted meanwhile, and the spill queue be counted without this one.
-            if let Some(session) = self.session_of(copy.line.partition) {
-                let was_unread = self.has_unread(&copy.line);
-                let line = self.enter(&copy.line);
+            if let Some(session) = self.session_of(copy.queue.partition) {
+                let was_unread = self.has_unread(&copy.queue);
+                let queue = self.enter(&copy.queue);
                 if copy.session == session {
-                    line.not_appended();
+                    queue.not_appended();
                 }
-                line.stored();
+                queue.stored();
                 if !was_unread {
-                    self.make_way(&copy.line, now);
+                    self.make_way(&copy.queue, now);
                 }
             }
             match copy.piece {
@@ -95,7 +95,7 @@ impl<U: Clone, P> Machine<U, P> {
                         self.settle(id, true, now);
                     }
                 }
-                None if copy.is_twin => {}
+                None if copy.is_placeholder => {}
                 None => {
                     let is_whole = self.held.get(copy.held).is_some_and(|held| {
                         held.place == copy.place && held.open == 0 && held.only.is_none()
@@ -108,7 +108,7 @@ impl<U: Clone, P> Machine<U, P> {
                     }
                 }
             }
-            self.tend(&copy.line, now);
+            self.tend(&copy.queue, now);
         }
         self.write(now);
     }
@@ -125,18 +125,18 @@ impl<U: Clone, P> Machine<U, P> {
         };
         let (held, target) = (piece.held, piece.target.clone());
         // What was read from there stands there before what came later.
-        if let Some(line) = self.target_line_of(id) {
-            self.rewind(&line, &target, now);
+        if let Some(queue) = self.target_queue_of(id) {
+            self.rewind(&queue, &target, now);
             return;
         }
-        let line = Arc::new(self.target_line(held, &target));
-        let was_unread = self.has_unread(&line);
+        let queue = Arc::new(self.target_queue(held, &target));
+        let was_unread = self.has_unread(&queue);
         if was_unread {
             let followers = self.followers(id);
-            self.append_all(&line, [id].into_iter().chain(followers), now);
+            self.append_all(&queue, [id].into_iter().chain(followers), now);
             return;
         }
-        self.gather(&line, &target, Some(id), now);
+        self.gather(&queue, &target, Some(id), now);
     }
 
     /// What is queued behind a piece in its conversation and was not read from a spill queue of pieces.
@@ -168,7 +168,7 @@ impl<U: Clone, P> Machine<U, P> {
     /// waits for a time of its own.
     fn gather(
         &mut self,
-        line: &Arc<SpillLine>,
+        queue: &Arc<SpillQueue>,
         target: &Target,
         with: Option<usize>,
         now: Instant,
@@ -185,9 +185,9 @@ impl<U: Clone, P> Machine<U, P> {
             let Some(held) = self.held.get(piece.held) else {
                 continue;
             };
-            let is_of_line = held.place.partition == line.partition
-                && held.tenant == line.tenant
-                && self.setup.lanes.get(held.lane) == Some(&line.lane)
+            let is_of_queue = held.place.partition == queue.partition
+                && held.tenant == queue.tenant
+                && self.setup.lanes.get(held.lane) == Some(&queue.lane)
                 && piece.target.downstream == target.downstream;
             let rests = match piece.stand {
                 Stand::AtGate => true,
@@ -204,17 +204,17 @@ impl<U: Clone, P> Machine<U, P> {
                 _ => false,
             };
             let stays = kept.contains(&piece.order);
-            if is_of_line && held.only.is_none() && !stays && (rests || Some(id) == with) {
+            if is_of_queue && held.only.is_none() && !stays && (rests || Some(id) == with) {
                 moving.push(id);
             }
         }
         moving.extend(with.filter(|id| !moving.contains(id)));
-        self.append_all(line, moving, now);
+        self.append_all(queue, moving, now);
     }
 
     fn append_all(
         &mut self,
-        line: &Arc<SpillLine>,
+        queue: &Arc<SpillQueue>,
         ids: impl IntoIterator<Item = usize>,
         now: Instant,
     ) {
@@ -229,23 +229,24 @@ impl<U: Clone, P> Machine<U, P> {
         self.scheduler.retain(|id| !moving.contains(id));
         self.gates.forget_waiting(|id| moving.contains(&id));
         ids.into_iter()
-            .for_each(|id| self.append(line.clone(), id, now));
+            .for_each(|id| self.append(queue.clone(), id, now));
     }
 
     /// Puts everything back that was read from a target's spill queue and does not run or wait for a time of its own.
-    pub(super) fn rewind(&mut self, line: &Arc<SpillLine>, target: &Target, now: Instant) {
+    pub(super) fn rewind(&mut self, queue: &Arc<SpillQueue>, target: &Target, now: Instant) {
         let mut back = BTreeSet::new();
         for (id, piece) in &self.pieces {
             let Some(held) = self.held.get(piece.held) else {
                 continue;
             };
-            let is_from_line = held.only.is_some() && held.entries.iter().any(|(of, _)| of == line);
+            let is_from_queue =
+                held.only.is_some() && held.entries.iter().any(|(of, _)| of == queue);
             let is_current = self
                 .orders
                 .get(&piece.order)
                 .is_some_and(|order| order.holder == Some(id));
             let rests = matches!(piece.stand, Stand::Queued | Stand::AtGate) && !piece.keeps;
-            if is_from_line
+            if is_from_queue
                 && !held.original
                 && rests
                 && (is_current || self.rests_behind(id, piece.order))
@@ -264,7 +265,7 @@ impl<U: Clone, P> Machine<U, P> {
                 continue;
             };
             for (of, sequence) in held.entries {
-                if let Some(known) = self.lines.get_mut(&of) {
+                if let Some(known) = self.queues.get_mut(&of) {
                     known.put_back(sequence, None);
                     if piece.waits.overdue_at.is_some() {
                         known.overdue_at = piece.waits.overdue_at;
@@ -272,8 +273,8 @@ impl<U: Clone, P> Machine<U, P> {
                 }
             }
         }
-        self.gather(line, target, None, now);
-        self.tend(line, now);
+        self.gather(queue, target, None, now);
+        self.tend(queue, now);
     }
 
     /// Whether nothing runs or waits before a queued piece in its conversation.
@@ -295,7 +296,7 @@ impl<U: Clone, P> Machine<U, P> {
             return false;
         };
         let (held, target) = (piece.held, piece.target.clone());
-        let line = Arc::new(self.own_line(held, &target));
+        let queue = Arc::new(self.own_queue(held, &target));
         let entries = self
             .held
             .get(held)
@@ -307,35 +308,35 @@ impl<U: Clone, P> Machine<U, P> {
         }
         let followers = self.followers(id);
         if is_piece
-            && let Some((of, sequence)) = entries.iter().find(|(of, _)| *of == line).cloned()
+            && let Some((of, sequence)) = entries.iter().find(|(of, _)| *of == queue).cloned()
         {
             let stays = entries.len() > 1 || self.held.get(held).is_some_and(|held| held.original);
             if stays {
                 return false;
             }
-            self.append_all(&line, followers, now);
+            self.append_all(&queue, followers, now);
             self.unclaim(id);
             self.drop_piece(id);
             self.forget_held(held);
-            if let Some(known) = self.lines.get_mut(&of) {
+            if let Some(known) = self.queues.get_mut(&of) {
                 known.put_back(sequence, Some(due));
             }
             self.tend(&of, now);
             return true;
         }
-        let of_tenant = SpillLine {
+        let of_tenant = SpillQueue {
             conversation: None,
-            ..(*line).clone()
+            ..(*queue).clone()
         };
         if self
-            .own_lines
+            .own_queues
             .get(&of_tenant)
             .is_some_and(|count| *count >= OWN_MAX)
         {
             return false;
         }
-        self.append_all(&line, [id].into_iter().chain(followers), now);
-        if let Some(known) = self.lines.get_mut(&line) {
+        self.append_all(&queue, [id].into_iter().chain(followers), now);
+        if let Some(known) = self.queues.get_mut(&queue) {
             known.wait_until(due);
         }
         true
@@ -346,7 +347,7 @@ impl<U: Clone, P> Machine<U, P> {
         let has_room = !self.scheduler.is_full();
         let (scheduler, bounds) = (&self.scheduler, self.setup.bounds);
         let is_stuck = |tenant: &TenantId| has_room || scheduler.is_capped(tenant);
-        for ((partition, lane), tenant) in self.crowding.sweep(&bounds, is_stuck) {
+        for ((partition, lane), tenant) in self.window_shares.sweep(&bounds, is_stuck) {
             let updates = self.move_out(partition, lane, &tenant, now);
             if updates > 0 {
                 tracing::info!(
@@ -358,10 +359,10 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// A tenant's spill queue holds something that was not known of: whoever comes now goes behind it, so that what is
     /// in memory moves into it first.
-    pub(super) fn make_way(&mut self, line: &SpillLine, now: Instant) {
-        let lane = self.setup.lanes.iter().position(|lane| *lane == line.lane);
-        if let Some(lane) = lane.filter(|_| Kind::of(line) == Kind::Tenant) {
-            self.move_out(line.partition, lane, &line.tenant, now);
+    pub(super) fn make_way(&mut self, queue: &SpillQueue, now: Instant) {
+        let lane = self.setup.lanes.iter().position(|lane| *lane == queue.lane);
+        if let Some(lane) = lane.filter(|_| Kind::of(queue) == Kind::Tenant) {
+            self.move_out(queue.partition, lane, &queue.tenant, now);
         }
     }
 
@@ -421,7 +422,7 @@ impl<U: Clone, P> Machine<U, P> {
         let Some((_, first)) = ids.first().filter(|_| !moving.is_empty()) else {
             return 0;
         };
-        let line = Arc::new(self.line_of(*first, None));
+        let queue = Arc::new(self.queue_of(*first, None));
         let pieces: Vec<usize> = self
             .pieces
             .iter()
@@ -441,9 +442,9 @@ impl<U: Clone, P> Machine<U, P> {
         for (_, id) in ids {
             if moving.contains(&id) {
                 self.uncount(id);
-                self.move_whole(id, line.clone(), now);
+                self.move_whole(id, queue.clone(), now);
             } else {
-                self.leave_twin(id, &line, now);
+                self.leave_placeholder(id, &queue, now);
             }
         }
         moving.len()
@@ -455,24 +456,24 @@ impl<U: Clone, P> Machine<U, P> {
         };
         if std::mem::take(&mut held.counted) {
             let window = (held.place.partition, held.lane);
-            self.crowding
+            self.window_shares
                 .leave(window, &held.tenant, held.place.sequence, held.bytes);
         }
     }
 
-    fn leave_twin(&mut self, id: usize, line: &Arc<SpillLine>, now: Instant) {
+    fn leave_placeholder(&mut self, id: usize, queue: &Arc<SpillQueue>, now: Instant) {
         let Some(held) = self.held.get_mut(id) else {
             return;
         };
-        if std::mem::replace(&mut held.twinned, true) {
+        if std::mem::replace(&mut held.has_placeholder, true) {
             return;
         }
         let bytes = held.bytes;
-        let Some(mut copy) = self.copy_of(id, line.clone(), None) else {
+        let Some(mut copy) = self.copy_of(id, queue.clone(), None) else {
             return;
         };
-        copy.is_twin = true;
-        self.enter(line).append();
+        copy.is_placeholder = true;
+        self.enter(queue).append();
         self.unwritten.push(copy, bytes);
         self.write(now);
     }

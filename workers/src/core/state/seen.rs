@@ -1,6 +1,6 @@
 //! What is told of where everything stands.
 
-use super::lines::Kind;
+use super::queues::Kind;
 use super::{Machine, OpenGate, Stand};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
@@ -46,24 +46,24 @@ impl<U: Clone, P> Machine<U, P> {
     /// What waits out of the way, by tenant, as far as is known.
     pub fn backlog(&self) -> HashMap<TenantId, Backlog> {
         let mut backlog: HashMap<TenantId, Backlog> = HashMap::new();
-        for (name, line) in &self.lines {
-            if line.unread() == 0 {
+        for (name, queue) in &self.queues {
+            if queue.unread() == 0 {
                 continue;
             }
             let of_tenant = backlog.entry(name.tenant.clone()).or_default();
             match Kind::of(name) {
-                Kind::Tenant => of_tenant.ready += line.unread(),
+                Kind::Tenant => of_tenant.ready += queue.unread(),
                 Kind::Target
-                    if line
+                    if queue
                         .target
                         .as_ref()
                         .is_none_or(|target| self.gates.all_closed(target)) =>
                 {
-                    of_tenant.ready += line.unread();
+                    of_tenant.ready += queue.unread();
                 }
                 Kind::Target | Kind::Own | Kind::Legacy => {
-                    of_tenant.waiting += line.unread();
-                    of_tenant.spilled_waiting += line.unread();
+                    of_tenant.waiting += queue.unread();
+                    of_tenant.spilled_waiting += queue.unread();
                 }
             }
         }
@@ -91,8 +91,15 @@ impl<U: Clone, P> Machine<U, P> {
         {
             return None;
         }
-        let of_tenant = self.lines.iter().filter(|(name, _)| name.tenant == *tenant);
-        Some(of_tenant.map(|(_, line)| line.unread_until(until_ms)).sum())
+        let of_tenant = self
+            .queues
+            .iter()
+            .filter(|(name, _)| name.tenant == *tenant);
+        Some(
+            of_tenant
+                .map(|(_, queue)| queue.unread_until(until_ms))
+                .sum(),
+        )
     }
 
     /// Targets that are left alone or slow.
@@ -148,14 +155,14 @@ impl<U: Clone, P> Machine<U, P> {
                 return stuck;
             }
         }
-        for (name, line) in &self.lines {
-            let due = line.idle_since(now).filter(|since| is_late(*since));
-            let is_shut = line
+        for (name, queue) in &self.queues {
+            let due = queue.idle_since(now).filter(|since| is_late(*since));
+            let is_shut = queue
                 .target
                 .as_ref()
                 .is_some_and(|target| !self.gates.all_closed(target));
             let waits_for_gate = is_shut
-                && line
+                && queue
                     .target
                     .as_ref()
                     .is_some_and(|target| self.has_wake(target, now));

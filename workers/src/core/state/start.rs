@@ -1,9 +1,9 @@
 //! What runs next, and what comes of it.
 
 use super::gates::Shut;
-use super::lines::Kind;
+use super::queues::Kind;
 use super::{Leave, Machine, Piece, Place, Prober, Signal, Stand, Target, Waits, Wake};
-use ackline_shared::subjects::SpillLine;
+use ackline_shared::subjects::SpillQueue;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -145,7 +145,7 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// Lets a piece through its gates, or puts it where it waits for them.
     fn pass(&mut self, id: usize, now: Instant) -> Option<Vec<Leave>> {
-        let line = self.target_line_of(id);
+        let queue = self.target_queue_of(id);
         let piece = self.pieces.get(id)?;
         // What took effect is only remembered, and what waited too long is only given up: nobody is asked.
         if piece.keeps || piece.waits.overdue_at.is_some_and(|at| at <= now) {
@@ -154,7 +154,7 @@ impl<U: Clone, P> Machine<U, P> {
         let target = piece.target.clone();
         match self
             .gates
-            .pass(id, line.as_ref(), &target, piece.reserved, now)
+            .pass(id, queue.as_ref(), &target, piece.reserved, now)
         {
             Ok(leaves) => {
                 if let Some(piece) = self.pieces.get_mut(id) {
@@ -168,7 +168,7 @@ impl<U: Clone, P> Machine<U, P> {
                     .gates
                     .open_since(&gate)
                     .is_some_and(|at| at + self.setup.park_after <= now);
-                if line.is_some() || is_long {
+                if queue.is_some() || is_long {
                     self.stop(id);
                     self.park_at_target(id, now);
                 } else {
@@ -244,7 +244,7 @@ impl<U: Clone, P> Machine<U, P> {
 
     /// Takes back whatever a piece was given at its gates without having been started; gives the gates concerned.
     pub(super) fn unclaim(&mut self, id: usize) -> Vec<Arc<str>> {
-        let line = self.target_line_of(id);
+        let queue = self.target_queue_of(id);
         let Some(piece) = self.pieces.get_mut(id) else {
             return Vec::new();
         };
@@ -254,20 +254,20 @@ impl<U: Clone, P> Machine<U, P> {
         }
         for spec in &target.gates {
             self.gates.give_up_probe(&spec.name, &Prober::Piece(id));
-            if let Some(line) = &line {
+            if let Some(queue) = &queue {
                 self.gates
-                    .give_up_probe(&spec.name, &Prober::Line(line.clone()));
+                    .give_up_probe(&spec.name, &Prober::Queue(queue.clone()));
             }
         }
         target.gates.iter().map(|spec| spec.name.clone()).collect()
     }
 
     /// The target's spill queue that a piece was read from.
-    pub(super) fn target_line_of(&self, id: usize) -> Option<Arc<SpillLine>> {
+    pub(super) fn target_queue_of(&self, id: usize) -> Option<Arc<SpillQueue>> {
         let held = self.held.get(self.pieces.get(id)?.held)?;
-        let mut lines = held.entries.iter().map(|(line, _)| line);
-        lines
-            .find(|line| Kind::of(line) == Kind::Target && held.only.is_some())
+        let mut queues = held.entries.iter().map(|(queue, _)| queue);
+        queues
+            .find(|queue| Kind::of(queue) == Kind::Target && held.only.is_some())
             .cloned()
     }
 
@@ -385,11 +385,11 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     fn has_others_waiting(&self, id: usize, gate: &str) -> bool {
-        let own = self.target_line_of(id);
+        let own = self.target_queue_of(id);
         self.gates.has_waiting(gate)
-            || self.gates.lines_of(gate).any(|line| {
-                let entries = self.lines.get(line).map_or(0, |known| known.unread());
-                entries > 0 || own.as_ref().is_some_and(|own| own != line)
+            || self.gates.queues_of(gate).any(|queue| {
+                let entries = self.queues.get(queue).map_or(0, |known| known.unread());
+                entries > 0 || own.as_ref().is_some_and(|own| own != queue)
             })
     }
 
@@ -458,8 +458,8 @@ impl<U: Clone, P> Machine<U, P> {
             while let Some(id) = self.gates.next_waiting(name) {
                 self.call(id, true);
             }
-            for line in self.gates.lines(name) {
-                self.tend(&line, now);
+            for queue in self.gates.queues(name) {
+                self.tend(&queue, now);
             }
             self.gates.forget_idle(name);
             return;
@@ -509,8 +509,11 @@ impl<U: Clone, P> Machine<U, P> {
             self.call(id, false);
             return;
         }
-        for line in self.gates.lines(name) {
-            let target = self.lines.get(&line).and_then(|line| line.target.clone());
+        for queue in self.gates.queues(name) {
+            let target = self
+                .queues
+                .get(&queue)
+                .and_then(|queue| queue.target.clone());
             let others = target
                 .iter()
                 .flat_map(|target| &target.gates)
@@ -518,10 +521,10 @@ impl<U: Clone, P> Machine<U, P> {
             let others_may = others
                 .into_iter()
                 .all(|spec| self.gates.is_closed(&spec.name) || self.gates.is_due(&spec.name, now));
-            if others_may && self.load_head(&line) {
+            if others_may && self.load_head(&queue) {
                 for spec in target.iter().flat_map(|target| &target.gates) {
                     self.gates
-                        .let_probe(&spec.name, Prober::Line(line.clone()), now);
+                        .let_probe(&spec.name, Prober::Queue(queue.clone()), now);
                 }
                 return;
             }

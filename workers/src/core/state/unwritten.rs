@@ -1,4 +1,4 @@
-//! What waits to be stored in lines, and when: one batch at a time, and unless it is full not at once after the last.
+//! What waits to be stored in spill queues, and when: one batch at a time, and unless it is full not at once after the last.
 //!
 //! Each batch makes the server write several files, whatever its size, and everybody's updates wait behind that.
 

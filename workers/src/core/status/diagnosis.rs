@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(said.condition, Condition::Healthy);
         assert_eq!(
             said.words,
-            "healthy; 40 in lines; 300 wait for a target, the oldest for 2 h"
+            "healthy; 40 in spill queues; 300 wait for a target, the oldest for 2 h"
         );
         let said = judged(|pool| {
             pool.lanes.clear();
@@ -404,7 +404,7 @@ mod tests {
         });
         assert_eq!(
             said.words,
-            "9 s behind: workers too few, 8 jobs run of 8; 40 in lines"
+            "9 s behind: workers too few, 8 jobs run of 8; 40 in spill queues"
         );
     }
 

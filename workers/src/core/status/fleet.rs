@@ -5,7 +5,7 @@
 
 use super::dead::OpenDead;
 use super::diagnosis::{Diagnosis, diagnose};
-use super::held::{Drain, Lines, OpenBreaker};
+use super::held::{Drain, OpenBreaker, SpillCounts};
 use super::{LaneLag, Load, PoolStatus, Rates, Snapshot, TenantStatus, UnownedLag};
 use crate::core::activity::{Backlog, STUCK_MAX, Stuck};
 use crate::core::latency::Latencies;
@@ -64,9 +64,9 @@ pub struct PoolSum {
     pub history: Vec<u32>,
     /// Changes of ownership since the processes started.
     pub owner_changes: u64,
-    /// What waits in lines of the spill.
-    pub lines: Lines,
-    /// What waits, in lines and in memory.
+    /// What waits in spill queues.
+    pub lines: SpillCounts,
+    /// What waits, in spill queues and in memory.
     pub backlog: Backlog,
     /// What is past its due time by far; of many, the first.
     pub stuck: Vec<Stuck>,
@@ -109,14 +109,14 @@ impl PoolSum {
         self.lanes.iter().map(LaneLag::messages).sum()
     }
 
-    /// Updates that can be worked on and are not finished, in the streams and in lines.
+    /// Updates that can be worked on and are not finished, in the streams and in spill queues.
     pub fn lag_messages(&self) -> u64 {
         self.in_streams()
             .saturating_sub(self.load.waiting)
             .saturating_add(self.backlog.ready)
     }
 
-    /// Updates that wait for a target, or for their own time, in memory and in lines.
+    /// Updates that wait for a target, or for their own time, in memory and in spill queues.
     pub fn waiting(&self) -> u64 {
         self.backlog.waiting
     }
@@ -126,7 +126,7 @@ impl PoolSum {
         self.lag_messages().saturating_add(self.waiting())
     }
 
-    /// Updates in lines that can be worked on and are of no tenant that is held.
+    /// Updates in spill queues that can be worked on and are of no tenant that is held.
     pub fn ready(&self) -> u64 {
         let held = self.tenants.iter().filter(|tenant| tenant.is_held());
         self.backlog
@@ -148,7 +148,7 @@ impl PoolSum {
         }
     }
 
-    /// Age of the oldest in the streams or ready in lines, whether it waits for something or not.
+    /// Age of the oldest in the streams or ready in spill queues, whether it waits for something or not.
     pub fn oldest(&self) -> Duration {
         let in_streams = self.lanes.iter().map(|lane| lane.oldest_ms).max();
         milliseconds(in_streams.max(self.backlog.oldest_ready_ms))
@@ -261,7 +261,7 @@ impl Fleet {
             tenants: Vec::new(),
             history: Vec::new(),
             owner_changes: 0,
-            lines: Lines::default(),
+            lines: SpillCounts::default(),
             backlog: Backlog::default(),
             stuck: Vec::new(),
             dead: self.dead(pool),
@@ -581,7 +581,7 @@ pub(crate) mod tests {
     fn what_can_be_worked_on_is_told_from_what_waits_also_of_older_processes() {
         let (mut fleet, now) = (Fleet::default(), Instant::now());
         let mut told = status(Pool::Relay, [0]);
-        // Ten are not finished in the stream, three of them wait in memory, and five more in lines.
+        // Ten are not finished in the stream, three of them wait in memory, and five more in spill queues.
         told.lanes = vec![LaneLag {
             in_work: 10,
             oldest_ms: 60_000,

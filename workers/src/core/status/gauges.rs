@@ -51,7 +51,7 @@ const POOL_GAUGES: [Gauge<PoolStatus>; 16] = [
     }),
     (
         "ackline_pool_waiting",
-        "Updates waiting for a target or their time, in memory and in lines",
+        "Updates waiting for a target or their time, in memory and in spill queues",
         |pool| float(pool.backlog().waiting),
     ),
     (
@@ -61,7 +61,7 @@ const POOL_GAUGES: [Gauge<PoolStatus>; 16] = [
     ),
     (
         "ackline_pool_ready",
-        "Updates in lines that can be worked on",
+        "Updates in spill queues that can be worked on",
         |pool| float(pool.backlog().ready),
     ),
     (
@@ -71,7 +71,7 @@ const POOL_GAUGES: [Gauge<PoolStatus>; 16] = [
     ),
     (
         "ackline_pool_spilled",
-        "Updates waiting in lines of the spill",
+        "Updates waiting in spill queues",
         |pool| float(pool.lines.total()),
     ),
     (
@@ -139,7 +139,7 @@ const TENANT_GAUGES: [Gauge<TenantStatus>; 6] = [
     ),
     (
         "ackline_tenant_spilled",
-        "Updates of the busiest tenants in lines of the spill",
+        "Updates of the busiest tenants in spill queues",
         |tenant| float(tenant.lines.total()),
     ),
     (

@@ -1,4 +1,4 @@
-//! What of a pool's work is not done as usual: tenants that somebody turned, updates in lines, open circuit breakers.
+//! What of a pool's work is not done as usual: tenants that somebody turned, updates in spill queues, open circuit breakers.
 //!
 //! Everything here travels in snapshots, so what is absent has a default and nothing is a fixed set of words.
 
@@ -12,17 +12,17 @@ pub const BREAKERS_MAX: usize = 20;
 pub const HELD_MAX: usize = 20;
 /// Time within which what was received is stored, unless the edge spooled it.
 pub const STORED_WITHIN: Duration = Duration::from_secs(3);
-/// Updates in lines of the spill that are not read back yet.
+/// Updates in spill queues that are not read back yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Lines {
+pub struct SpillCounts {
     /// Of tenants that held more than their share of a window.
     pub moved: u64,
     /// Of conversations whose first update waits long for its next attempt.
     pub parked: u64,
 }
 
-impl Lines {
+impl SpillCounts {
     /// All of them.
     pub fn total(&self) -> u64 {
         self.moved.saturating_add(self.parked)

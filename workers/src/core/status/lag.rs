@@ -1,7 +1,7 @@
 //! Looks at consumers, one after the other at a bounded pace: how much is not finished, and since when.
 //!
 //! Each process looks at the partitions it owns. A process that answers for all of them, because it serves the
-//! API or scales, also looks at those that nobody owns, and at their lines in the spill: otherwise work without workers
+//! API or scales, also looks at those that nobody owns, and at their spill queues: otherwise work without workers
 //! would be invisible.
 //! A consumer with nothing left to finish is let be until its stream has grown: one question a stream tells that.
 
@@ -12,7 +12,7 @@ use crate::core::activity::Backlog;
 use crate::core::job::LaneSource;
 use crate::core::log::now_ms;
 use crate::core::pool::{Shutdown, ended};
-use ackline_shared::subjects::{self, Partition, Pool, SpillLine};
+use ackline_shared::subjects::{self, Partition, Pool, SpillQueue};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, Context};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
@@ -214,7 +214,7 @@ async fn look_at_unowned(
     settled: &mut Settled,
 ) -> Vec<UnownedLag> {
     let mut found = Vec::new();
-    let mut lines: HashMap<Pool, HashMap<String, Backlog>> = HashMap::new();
+    let mut queues: HashMap<Pool, HashMap<String, Backlog>> = HashMap::new();
     for lane in watched {
         let owned = board.owned(lane.pool);
         let missing: BTreeSet<u16> = (0..lane.partitions)
@@ -243,16 +243,16 @@ async fn look_at_unowned(
             }
             sleep(PAUSE).await;
         }
-        if !missing.is_empty() && !lines.contains_key(&lane.pool) {
-            // Lines that cannot be counted now are counted in the next round.
-            let counted = lines_of(context, lane.pool, &missing)
+        if !missing.is_empty() && !queues.contains_key(&lane.pool) {
+            // Queues that cannot be counted now are counted in the next round.
+            let counted = queues_of(context, lane.pool, &missing)
                 .await
                 .unwrap_or_default();
-            lines.insert(lane.pool, counted);
+            queues.insert(lane.pool, counted);
         }
-        let of_pool = lines.get(&lane.pool).filter(|_| !missing.is_empty());
+        let of_pool = queues.get(&lane.pool).filter(|_| !missing.is_empty());
         let backlog = of_pool
-            .and_then(|lines| lines.get(lane.lane.name))
+            .and_then(|queues| queues.get(lane.lane.name))
             .copied()
             .unwrap_or_default();
         let partitions = missing.into_iter().collect();
@@ -269,8 +269,8 @@ async fn look_at_unowned(
     found
 }
 
-/// What waits in lines of a pool's partitions, by lane.
-async fn lines_of(
+/// What waits in spill queues of a pool's partitions, by lane.
+async fn queues_of(
     context: &Context,
     pool: Pool,
     partitions: &BTreeSet<u16>,
@@ -284,21 +284,21 @@ async fn lines_of(
         .info_with_subjects(subjects::spill_filter(pool, None))
         .await
         .map_err(|error| failed(&error))?;
-    let mut lines: HashMap<String, Backlog> = HashMap::new();
+    let mut queues: HashMap<String, Backlog> = HashMap::new();
     while let Some((subject, count)) = counts.try_next().await.map_err(|error| failed(&error))? {
-        let Some((_, line)) = SpillLine::parse(&subject) else {
+        let Some((_, queue)) = SpillQueue::parse(&subject) else {
             continue;
         };
-        if partitions.contains(&line.partition.0) {
-            let backlog = lines.entry(line.lane).or_default();
+        if partitions.contains(&queue.partition.0) {
+            let backlog = queues.entry(queue.lane).or_default();
             let count = u64::try_from(count).unwrap_or(u64::MAX);
-            match line.conversation {
+            match queue.conversation {
                 None => backlog.ready = backlog.ready.saturating_add(count),
                 Some(_) => backlog.waiting = backlog.waiting.saturating_add(count),
             }
         }
     }
-    Ok(lines)
+    Ok(queues)
 }
 
 async fn look(context: &Context, lane: &Watched, partition: Partition) -> Result<Seen, String> {

@@ -1,5 +1,5 @@
 //! What of a pool an operator must not miss although its lag does not show it: tenants that somebody turned,
-//! updates that wait in lines or for a target, downstreams that are left alone.
+//! updates that wait in spill queues or for a target, downstreams that are left alone.
 
 use super::diagnosis::seconds;
 use super::fleet::PoolSum;
@@ -80,7 +80,7 @@ pub fn aside(pool: &PoolSum) -> Option<String> {
         "tenants held",
     ));
     if pool.backlog.ready > 0 {
-        parts.push(format!("{} in lines", pool.backlog.ready));
+        parts.push(format!("{} in spill queues", pool.backlog.ready));
     }
     if pool.waiting() > 0 {
         let oldest = pool
@@ -101,7 +101,7 @@ pub fn aside_counts(pool: &PoolSum) -> Option<String> {
         (u64::from(pool.paused), "paused"),
         (pool.breakers_open, "left alone"),
         (pool.tenants_held, "held"),
-        (pool.backlog.ready, "in lines"),
+        (pool.backlog.ready, "spilled"),
         (pool.waiting(), "waiting"),
         (
             pool.dead.as_ref().map_or(0, |dead| dead.last_hour),
@@ -131,7 +131,7 @@ fn named(each: impl Iterator<Item = String>, count: u64, noun: &str) -> Vec<Stri
 mod tests {
     use super::super::fleet::Fleet;
     use super::super::fleet::tests::{snapshot, status};
-    use super::super::held::Lines;
+    use super::super::held::SpillCounts;
     use super::super::{PoolStatus, TenantStatus};
     use super::*;
     use crate::core::status::diagnosis::Condition;
@@ -163,7 +163,7 @@ mod tests {
                 open("relay.c.bot", 2),
             ];
             relay.breakers_open = 3;
-            relay.lines = Lines {
+            relay.lines = SpillCounts {
                 moved: 7,
                 parked: 5,
             };
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(
             said.words,
             "healthy; relay.acme.bot left alone for 9 min; relay.b.bot left alone for 3 min; \
-             1 more downstreams left alone; acme paused, 4 at once; 7 in lines; 5 wait for a target"
+             1 more downstreams left alone; acme paused, 4 at once; 7 in spill queues; 5 wait for a target"
         );
     }
 

@@ -36,15 +36,15 @@ pub struct PoolView {
     pub queued: u64,
     /// Jobs running.
     pub running: u64,
-    /// Updates that wait for a target or for their own time, in memory and in lines; no worker could do more about them.
+    /// Updates that wait for a target or for their own time, in memory and in spill queues; no worker could do more about them.
     pub waiting: u64,
     /// Age of the oldest of them, where it is known.
     pub waiting_seconds: Option<f64>,
-    /// Updates that can be worked on and are not finished, in the streams and in lines.
+    /// Updates that can be worked on and are not finished, in the streams and in spill queues.
     pub lag_messages: u64,
     /// Age of the oldest of them.
     pub lag_seconds: f64,
-    /// Those of them that are in lines.
+    /// Those of them that are in spill queues.
     pub ready_in_lines: u64,
     /// Updates past their due time by more than 30 seconds, the latest first; nothing while all is well.
     pub stuck: Vec<StuckView>,
@@ -66,9 +66,9 @@ pub struct PoolView {
     pub lanes: Vec<LaneView>,
     /// Updates finished in each of the last seconds, the latest last.
     pub history: Vec<u32>,
-    /// Updates of tenants larger than their share that wait in lines outside the streams' windows.
+    /// Updates of tenants larger than their share that wait in spill queues outside the streams' windows.
     pub spilled: u64,
-    /// Updates of conversations that wait long for a target, in lines of their own.
+    /// Updates of conversations that wait long for a target, in spill queues of their own.
     pub parked: u64,
     /// Downstreams that do not work and are left alone for now.
     pub breakers_open: u64,
@@ -172,11 +172,11 @@ pub struct TenantView {
     pub queued: u64,
     /// Jobs running.
     pub running: u64,
-    /// Updates that wait for a target or for their own time, in memory and in lines.
+    /// Updates that wait for a target or for their own time, in memory and in spill queues.
     pub waiting: u64,
     /// Age of the oldest of them, where it is known.
     pub waiting_seconds: Option<f64>,
-    /// Updates in lines because the tenant held more than its share.
+    /// Updates in spill queues because the tenant held more than its share.
     pub spilled: u64,
     /// Updates of conversations that wait long for a target.
     pub parked: u64,

@@ -18,7 +18,7 @@ use account::Account;
 use ackline_shared::config::Reader;
 use ackline_shared::ids::TenantId;
 use ackline_shared::overdraft::{Holding, Overdraft};
-use ackline_shared::subjects::{self, Pool, SpillLine, Subject, config_key, header, tuning_key};
+use ackline_shared::subjects::{self, Pool, SpillQueue, Subject, config_key, header, tuning_key};
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::consumer::{DeliverPolicy, Info};
 use async_nats::jetstream::stream::Stream;
@@ -391,7 +391,7 @@ async fn count(stream: &Stream, account: &mut Account, last: u64) -> Result<bool
 fn owner(subject: &str) -> Option<TenantId> {
     match Subject::parse(subject) {
         Some(subject) => Some(subject.tenant().clone()),
-        None => SpillLine::parse(subject).map(|(_, line)| line.tenant),
+        None => SpillQueue::parse(subject).map(|(_, queue)| queue.tenant),
     }
 }
 

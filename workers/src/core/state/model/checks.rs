@@ -85,9 +85,9 @@ impl World {
 
     /// What a predecessor moved in its last moments may have come late.
     fn recount(&mut self) {
-        let mut counts: BTreeMap<SpillLine, u64> = BTreeMap::new();
+        let mut counts: BTreeMap<SpillQueue, u64> = BTreeMap::new();
         for entry in &self.spill {
-            *counts.entry(entry.line.clone()).or_default() += 1;
+            *counts.entry(entry.queue.clone()).or_default() += 1;
         }
         let (counts, now): (Vec<_>, _) = (counts.into_iter().collect(), self.now);
         for process in &mut self.processes {
@@ -143,7 +143,7 @@ impl World {
             .map(|entry| {
                 format!(
                     "{}:{} {:?}",
-                    entry.sequence, entry.update.place.sequence, entry.line.conversation
+                    entry.sequence, entry.update.place.sequence, entry.queue.conversation
                 )
             })
             .collect();
@@ -155,11 +155,11 @@ impl World {
                     .map(|place| place.sequence);
                 format!("{id}: {place:?}→{} {:?}", piece.target.name, piece.stand)
             });
-            let lines = process
+            let queues = process
                 .machine
-                .lines
+                .queues
                 .iter()
-                .map(|(name, line)| format!("{:?} {line:?}", name.conversation));
+                .map(|(name, queue)| format!("{:?} {queue:?}", name.conversation));
             let wakes = format!(
                 "{:?} {:?}",
                 process.machine.wakes,
@@ -167,7 +167,7 @@ impl World {
             );
             (
                 pieces.collect::<Vec<_>>(),
-                lines.collect::<Vec<_>>(),
+                queues.collect::<Vec<_>>(),
                 wakes,
                 process.ways.len(),
             )

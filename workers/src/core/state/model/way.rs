@@ -21,12 +21,12 @@ impl Way {
                 started.place.sequence, started.target.name, started.piece
             )
         };
-        let line = |line: &SpillLine| {
-            let token = line.conversation.as_deref().unwrap_or("whole");
+        let queue = |queue: &SpillQueue| {
+            let token = queue.conversation.as_deref().unwrap_or("whole");
             format!(
                 "{}.{}.{}",
-                line.partition,
-                line.tenant,
+                queue.partition,
+                queue.tenant,
                 token.get(..6).unwrap_or(token)
             )
         };
@@ -35,15 +35,15 @@ impl Way {
             Self::Remember(started) => format!("to remember {}", of(started)),
             Self::Action(Action::LookUp(partition, _)) => format!("to look up {partition}"),
             Self::Action(Action::Load(name, _, from, max)) => {
-                format!("to load {} from {from}, {max} at most", line(name))
+                format!("to load {} from {from}, {max} at most", queue(name))
             }
             Self::Action(Action::Remove(name, up_to)) => {
-                format!("to remove {} up to {up_to}", line(name))
+                format!("to remove {} up to {up_to}", queue(name))
             }
             Self::Action(Action::Store(batch)) => {
                 let copies = batch.iter().map(|copy| {
                     let target = copy.target.as_ref().map_or("all", |target| &target.name);
-                    format!("{}→{target} in {}", copy.place.sequence, line(&copy.line))
+                    format!("{}→{target} in {}", copy.place.sequence, queue(&copy.queue))
                 });
                 format!("to store {:?}", copies.collect::<Vec<_>>())
             }

@@ -105,7 +105,7 @@ pub(super) struct Process {
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) sequence: u64,
-    pub(super) line: SpillLine,
+    pub(super) queue: SpillQueue,
     pub(super) update: Arc<Update>,
     pub(super) only: Option<String>,
     pub(super) waits: Waits,
@@ -499,23 +499,23 @@ impl World {
         };
         match action {
             Action::LookUp(partition, session) if works => {
-                let mut counts: BTreeMap<SpillLine, u64> = BTreeMap::new();
+                let mut counts: BTreeMap<SpillQueue, u64> = BTreeMap::new();
                 for entry in self
                     .spill
                     .iter()
-                    .filter(|entry| entry.line.partition == partition)
+                    .filter(|entry| entry.queue.partition == partition)
                 {
-                    *counts.entry(entry.line.clone()).or_default() += 1;
+                    *counts.entry(entry.queue.clone()).or_default() += 1;
                 }
                 machine.counted(partition, session, counts.into_iter().collect(), now);
             }
-            Action::Load(line, session, from, max) if works => {
-                let of_line: Vec<&Entry> = self
+            Action::Load(queue, session, from, max) if works => {
+                let of_queue: Vec<&Entry> = self
                     .spill
                     .iter()
-                    .filter(|entry| entry.line == *line)
+                    .filter(|entry| entry.queue == *queue)
                     .collect();
-                let found: Vec<_> = of_line
+                let found: Vec<_> = of_queue
                     .iter()
                     .filter(|entry| entry.sequence >= from)
                     .take(max)
@@ -528,24 +528,27 @@ impl World {
                     .collect();
                 match found.is_empty() {
                     true => {
-                        let count = u64::try_from(of_line.len()).unwrap_or_default();
-                        machine.recounted(&line, session, count, now);
+                        let count = u64::try_from(of_queue.len()).unwrap_or_default();
+                        machine.recounted(&queue, session, count, now);
                     }
                     false => {
                         let last = found.last().map_or(0, |(sequence, _)| *sequence);
-                        let left = of_line.iter().filter(|entry| entry.sequence > last).count();
+                        let left = of_queue
+                            .iter()
+                            .filter(|entry| entry.sequence > last)
+                            .count();
                         let left = u64::try_from(left).unwrap_or_default();
-                        machine.loaded(&line, session, found, left, now);
+                        machine.loaded(&queue, session, found, left, now);
                     }
                 }
             }
-            Action::Load(line, session, _, _) => machine.not_loaded(&line, session, now),
-            Action::Remove(line, up_to) => {
+            Action::Load(queue, session, _, _) => machine.not_loaded(&queue, session, now),
+            Action::Remove(queue, up_to) => {
                 if works {
                     self.spill
-                        .retain(|entry| entry.line != *line || entry.sequence > up_to);
+                        .retain(|entry| entry.queue != *queue || entry.sequence > up_to);
                 }
-                machine.removed(&line, up_to, works, now);
+                machine.removed(&queue, up_to, works, now);
             }
             Action::Store(batch) if works => {
                 store(&mut self.spill, &mut self.spilled, &batch, now);
@@ -739,7 +742,7 @@ pub(super) fn store(
         *last += 1;
         spill.push(Entry {
             sequence: *last,
-            line: (*copy.line).clone(),
+            queue: (*copy.queue).clone(),
             update: copy.data.clone(),
             only: copy.target.as_ref().map(|target| target.name.clone()),
             waits,

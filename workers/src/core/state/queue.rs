@@ -1,7 +1,7 @@
 //! One spill queue: what was moved out of the way, in order, and where its reading stands. Pure.
 //!
 //! Entries are appended at the end, read from the front, and taken out once everything before them is finished,
-//! too. A tenant's line is read ahead; a conversation's is read one by one, because its work is serial and its
+//! too. A tenant's spill queue is read ahead; a conversation's is read one by one, because its work is serial and its
 //! head may have to wait for long.
 
 use super::Target;
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// How far one line may be read ahead.
+/// How far one spill queue may be read ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
     /// Entries read and not finished.
@@ -21,9 +21,9 @@ pub struct Reach {
     pub removals: usize,
 }
 
-/// The state of one line.
+/// The state of one spill queue.
 #[derive(Debug, Clone, Default)]
-pub struct Line {
+pub struct Queue {
     /// Entries handed to the writer and not stored yet.
     appending: usize,
     /// Entries stored and not read, as far as is known.
@@ -53,7 +53,7 @@ pub struct Line {
     pub(super) overdue_at: Option<Instant>,
 }
 
-impl Line {
+impl Queue {
     /// The stream holds this many entries of it.
     pub fn count(&mut self, count: u64) {
         self.unread = self.unread.max(count);
@@ -143,7 +143,7 @@ impl Line {
         }
     }
 
-    /// Since when there is something to read and nothing that leads to its being read, as far as a line can tell:
+    /// Since when there is something to read and nothing that leads to its being read, as far as a spill queue can tell:
     /// neither a read nor a write on its way nor entries in hand nor a time to come.
     pub fn idle_since(&self, now: Instant) -> Option<Instant> {
         let is_idle = self.unread > 0 && !self.loading && self.appending == 0 && self.is_resting();
@@ -207,7 +207,7 @@ impl Line {
     }
 
     /// How many entries are not read yet that may have been received until a time: none once reading is past it,
-    /// because a line is in order.
+    /// because a spill queue is in order.
     pub fn unread_until(&self, ms: u64) -> u64 {
         if self.read_until_ms > ms {
             0
@@ -292,114 +292,114 @@ mod tests {
             },
             Instant::now(),
         );
-        let mut line = Line::default();
-        line.count(2);
-        assert_eq!(line.load(reach, now), Some((0, 1)));
-        line.loaded([7], 0);
-        assert_eq!(line.load(reach, now), None, "one at a time");
+        let mut queue = Queue::default();
+        queue.count(2);
+        assert_eq!(queue.load(reach, now), Some((0, 1)));
+        queue.loaded([7], 0);
+        assert_eq!(queue.load(reach, now), None, "one at a time");
         let due = now + Duration::from_secs(60);
-        line.put_back(7, Some(due));
-        assert_eq!((line.load(reach, now), line.due()), (None, Some(due)));
-        assert_eq!(line.load(reach, due), Some((7, 1)));
-        line.loaded([7], 0);
-        line.finished(7);
-        assert_eq!(line.remove(reach), Some(7));
-        line.removed(7, true);
-        assert_eq!(line.load(reach, due), Some((8, 1)));
+        queue.put_back(7, Some(due));
+        assert_eq!((queue.load(reach, now), queue.due()), (None, Some(due)));
+        assert_eq!(queue.load(reach, due), Some((7, 1)));
+        queue.loaded([7], 0);
+        queue.finished(7);
+        assert_eq!(queue.remove(reach), Some(7));
+        queue.removed(7, true);
+        assert_eq!(queue.load(reach, due), Some((8, 1)));
     }
 
     #[test]
     fn what_was_put_back_is_not_taken_out_with_what_was_read_after_it() {
-        let mut line = Line::default();
-        line.count(3);
-        line.load(REACH, Instant::now()).unwrap();
-        line.loaded([1, 2, 3], 0);
-        line.finished(2);
-        line.finished(3);
-        line.put_back(1, None);
+        let mut queue = Queue::default();
+        queue.count(3);
+        queue.load(REACH, Instant::now()).unwrap();
+        queue.loaded([1, 2, 3], 0);
+        queue.finished(2);
+        queue.finished(3);
+        queue.put_back(1, None);
         assert_eq!(
-            line.remove(REACH),
+            queue.remove(REACH),
             None,
             "the first of them is not read again yet"
         );
-        assert_eq!(line.load(REACH, Instant::now()), Some((1, 4)));
-        line.loaded([1, 2, 3], 0);
-        assert_eq!(line.remove(REACH), None);
-        line.finished(1);
-        assert_eq!(line.remove(REACH), Some(3));
-        line.removed(3, true);
-        assert!(line.is_over());
+        assert_eq!(queue.load(REACH, Instant::now()), Some((1, 4)));
+        queue.loaded([1, 2, 3], 0);
+        assert_eq!(queue.remove(REACH), None);
+        queue.finished(1);
+        assert_eq!(queue.remove(REACH), Some(3));
+        queue.removed(3, true);
+        assert!(queue.is_over());
     }
 
     #[test]
     fn what_was_received_later_is_told_from_what_a_drain_waits_for() {
-        let mut line = Line::default();
-        line.count(3);
+        let mut queue = Queue::default();
+        queue.count(3);
         assert_eq!(
-            line.unread_until(100),
+            queue.unread_until(100),
             3,
             "before anything was read nobody knows"
         );
-        line.loaded([1], 0);
-        line.read_until(90);
-        assert_eq!(line.unread_until(100), 2);
-        line.loaded([2], 0);
-        line.read_until(110);
-        assert_eq!((line.unread_until(100), line.unread()), (0, 1));
-        line.put_back(2, Some(Instant::now()));
-        assert_eq!(line.unread_until(100), 2, "what was put back counts again");
+        queue.loaded([1], 0);
+        queue.read_until(90);
+        assert_eq!(queue.unread_until(100), 2);
+        queue.loaded([2], 0);
+        queue.read_until(110);
+        assert_eq!((queue.unread_until(100), queue.unread()), (0, 1));
+        queue.put_back(2, Some(Instant::now()));
+        assert_eq!(queue.unread_until(100), 2, "what was put back counts again");
     }
 
     #[test]
-    fn a_count_that_was_too_high_is_corrected_and_the_line_ends() {
-        let mut line = Line::default();
-        line.append();
-        line.not_appended();
-        line.stored();
-        line.append();
-        line.not_appended();
-        line.stored();
-        assert_eq!(line.load(REACH, Instant::now()), Some((0, 4)));
-        line.loaded([3], 0);
-        line.finished(3);
-        assert!(line.has_unread());
-        assert!(line.load(REACH, Instant::now()).is_some());
-        line.recounted(1, Instant::now());
-        let up_to = line.remove(REACH).unwrap();
-        line.removed(up_to, true);
-        assert!(line.is_over());
+    fn a_count_that_was_too_high_is_corrected_and_the_queue_ends() {
+        let mut queue = Queue::default();
+        queue.append();
+        queue.not_appended();
+        queue.stored();
+        queue.append();
+        queue.not_appended();
+        queue.stored();
+        assert_eq!(queue.load(REACH, Instant::now()), Some((0, 4)));
+        queue.loaded([3], 0);
+        queue.finished(3);
+        assert!(queue.has_unread());
+        assert!(queue.load(REACH, Instant::now()).is_some());
+        queue.recounted(1, Instant::now());
+        let up_to = queue.remove(REACH).unwrap();
+        queue.removed(up_to, true);
+        assert!(queue.is_over());
     }
 
     #[test]
     fn a_count_that_is_older_than_what_was_stored_or_newer_than_a_removal_hides_nothing() {
-        let mut line = Line::default();
-        line.append();
-        line.not_appended();
-        line.stored();
-        line.load(REACH, Instant::now()).unwrap();
-        line.loaded([1], 0);
+        let mut queue = Queue::default();
+        queue.append();
+        queue.not_appended();
+        queue.stored();
+        queue.load(REACH, Instant::now()).unwrap();
+        queue.loaded([1], 0);
         // Stored before, so counted in vain; while that is looked at, two more are stored.
-        line.not_appended();
-        line.stored();
-        assert!(line.load(REACH, Instant::now()).is_some());
-        line.not_appended();
-        line.stored();
-        line.not_appended();
-        line.stored();
-        line.recounted(1, Instant::now());
-        assert_eq!(line.unread(), 2);
-        line.load(REACH, Instant::now()).unwrap();
-        line.loaded([4, 7], 0);
+        queue.not_appended();
+        queue.stored();
+        assert!(queue.load(REACH, Instant::now()).is_some());
+        queue.not_appended();
+        queue.stored();
+        queue.not_appended();
+        queue.stored();
+        queue.recounted(1, Instant::now());
+        assert_eq!(queue.unread(), 2);
+        queue.load(REACH, Instant::now()).unwrap();
+        queue.loaded([4, 7], 0);
         [1, 4, 7]
             .into_iter()
-            .for_each(|sequence| line.finished(sequence));
-        assert_eq!(line.remove(REACH), Some(7));
-        line.not_appended();
-        line.stored();
-        line.load(REACH, Instant::now()).unwrap();
+            .for_each(|sequence| queue.finished(sequence));
+        assert_eq!(queue.remove(REACH), Some(7));
+        queue.not_appended();
+        queue.stored();
+        queue.load(REACH, Instant::now()).unwrap();
         // The three are taken out already, and one that was not found yet is there.
-        line.recounted(1, Instant::now());
-        assert_eq!(line.unread(), 1);
+        queue.recounted(1, Instant::now());
+        assert_eq!(queue.unread(), 1);
     }
 
     proptest! {
@@ -410,7 +410,7 @@ mod tests {
             steps in proptest::collection::vec((0..6_u8, 0..4_usize), 1..300),
         ) {
             let now = Instant::now();
-            let mut line = Line::default();
+            let mut queue = Queue::default();
             let mut stream: BTreeMap<u64, ()> = BTreeMap::new();
             let (mut next, mut writing) = (1_u64, 0);
             let (mut read, mut open, mut done): (Vec<u64>, VecDeque<u64>, Vec<u64>) = Default::default();
@@ -420,37 +420,37 @@ mod tests {
             for (index, (what, which)) in steps.iter().copied().chain(tail).enumerate() {
                 match what {
                     0 if index < steps.len() => {
-                        line.append();
+                        queue.append();
                         writing += 1;
                     }
                     1 if writing > 0 => {
                         writing -= 1;
                         stream.insert(next, ());
                         next += 3;
-                        line.not_appended();
-                        line.stored();
+                        queue.not_appended();
+                        queue.stored();
                     }
-                    2 if reading.is_none() => reading = line.load(REACH, now),
+                    2 if reading.is_none() => reading = queue.load(REACH, now),
                     3 => if let Some((from, max)) = reading.take() {
                         let found: Vec<u64> = stream.range(from..).map(|(s, ())| *s).take(max).collect();
                         prop_assert!(!found.is_empty(), "it reads only what is there");
                         read.extend(&found);
                         open.extend(&found);
                         let left = stream.range(from..).count() - found.len();
-                        line.loaded(found, u64::try_from(left).unwrap_or_default());
+                        queue.loaded(found, u64::try_from(left).unwrap_or_default());
                     },
                     4 if !open.is_empty() => {
                         let sequence = open.remove(which % open.len()).unwrap_or_default();
-                        line.finished(sequence);
+                        queue.finished(sequence);
                         done.push(sequence);
                     }
                     5 => match removal.take() {
-                        None => removal = line.remove(REACH),
+                        None => removal = queue.remove(REACH),
                         Some(up_to) => {
                             let gone: Vec<u64> = stream.range(..=up_to).map(|(s, ())| *s).collect();
                             prop_assert!(gone.iter().all(|s| done.contains(s)), "only finished ones go");
                             stream.retain(|s, ()| *s > up_to);
-                            line.removed(up_to, true);
+                            queue.removed(up_to, true);
                         }
                     },
                     _ => {}
@@ -458,7 +458,7 @@ mod tests {
             }
             prop_assert!(read.is_sorted() && read.len() == done.len());
             prop_assert_eq!(read, (0..(next - 1) / 3).map(|n| 1 + 3 * n).collect::<Vec<_>>());
-            prop_assert!(stream.is_empty() && line.is_over(), "{:?}", line);
+            prop_assert!(stream.is_empty() && queue.is_over(), "{:?}", queue);
         }
     }
 }

@@ -27,7 +27,7 @@ pub type Window = (Partition, usize);
 
 /// What is held by whom.
 #[derive(Debug, Default)]
-pub struct Crowding {
+pub struct WindowShares {
     windows: HashMap<Window, usize>,
     shares: HashMap<(Window, TenantId), Share>,
     bytes: HashMap<TenantId, usize>,
@@ -41,7 +41,7 @@ struct Share {
     strikes: u32,
 }
 
-impl Crowding {
+impl WindowShares {
     /// Counts a message in.
     pub fn enter(&mut self, window: Window, tenant: &TenantId, sequence: u64, bytes: usize) {
         *self.windows.entry(window).or_default() += 1;
@@ -133,19 +133,19 @@ mod tests {
         TenantId::new(name).unwrap()
     }
 
-    fn enter(crowding: &mut Crowding, name: &str, count: usize, bytes: usize) {
+    fn enter(window_shares: &mut WindowShares, name: &str, count: usize, bytes: usize) {
         for sequence in (0..).take(count) {
-            crowding.enter(WINDOW, &tenant(name), sequence, bytes);
+            window_shares.enter(WINDOW, &tenant(name), sequence, bytes);
         }
     }
 
     /// Who is found in the way when looked at twice.
-    fn found(crowding: &mut Crowding, is_stuck: bool) -> Vec<TenantId> {
+    fn found(window_shares: &mut WindowShares, is_stuck: bool) -> Vec<TenantId> {
         assert!(
-            crowding.sweep(&BOUNDS, |_| is_stuck).is_empty(),
+            window_shares.sweep(&BOUNDS, |_| is_stuck).is_empty(),
             "a moment is not enough"
         );
-        crowding
+        window_shares
             .sweep(&BOUNDS, |_| is_stuck)
             .into_iter()
             .map(|(_, tenant)| tenant)
@@ -154,39 +154,44 @@ mod tests {
 
     #[test]
     fn a_tenant_that_cannot_use_its_part_of_a_full_window_is_in_the_way() {
-        let mut crowding = Crowding::default();
-        enter(&mut crowding, "noisy", 40, 10);
-        assert!(found(&mut crowding, true).is_empty(), "others have room");
-        enter(&mut crowding, "quiet", 10, 10);
-        assert_eq!(found(&mut crowding, true), [tenant("noisy")]);
+        let mut window_shares = WindowShares::default();
+        enter(&mut window_shares, "noisy", 40, 10);
+        assert!(
+            found(&mut window_shares, true).is_empty(),
+            "others have room"
+        );
+        enter(&mut window_shares, "quiet", 10, 10);
+        assert_eq!(found(&mut window_shares, true), [tenant("noisy")]);
     }
 
     #[test]
     fn a_tenant_that_has_a_busy_pool_to_itself_stays_and_moves_when_another_comes() {
-        let mut crowding = Crowding::default();
-        enter(&mut crowding, "busy", 100, 10);
-        assert!(found(&mut crowding, false).is_empty());
-        enter(&mut crowding, "quiet", 1, 10);
-        assert_eq!(found(&mut crowding, false), [tenant("busy")]);
+        let mut window_shares = WindowShares::default();
+        enter(&mut window_shares, "busy", 100, 10);
+        assert!(found(&mut window_shares, false).is_empty());
+        enter(&mut window_shares, "quiet", 1, 10);
+        assert_eq!(found(&mut window_shares, false), [tenant("busy")]);
     }
 
     #[test]
     fn large_messages_count_by_their_bytes() {
-        let mut crowding = Crowding::default();
-        enter(&mut crowding, "large", 6, 100_000);
-        assert_eq!(found(&mut crowding, true), [tenant("large")]);
+        let mut window_shares = WindowShares::default();
+        enter(&mut window_shares, "large", 6, 100_000);
+        assert_eq!(found(&mut window_shares, true), [tenant("large")]);
     }
 
     #[test]
     fn what_leaves_is_not_counted_and_nothing_stays_behind() {
-        let mut crowding = Crowding::default();
-        enter(&mut crowding, "a", 90, 10);
+        let mut window_shares = WindowShares::default();
+        enter(&mut window_shares, "a", 90, 10);
         for sequence in 0..90 {
-            crowding.leave(WINDOW, &tenant("a"), sequence, 10);
+            window_shares.leave(WINDOW, &tenant("a"), sequence, 10);
         }
         assert!(
-            crowding.windows.is_empty() && crowding.shares.is_empty() && crowding.bytes.is_empty()
+            window_shares.windows.is_empty()
+                && window_shares.shares.is_empty()
+                && window_shares.bytes.is_empty()
         );
-        assert_eq!(crowding.bytes_total, 0);
+        assert_eq!(window_shares.bytes_total, 0);
     }
 }

@@ -4,10 +4,10 @@
 //! that wait for a target in trouble. A conversation's holds pieces of one conversation at one target whose head waits
 //! for a time of its own. Earlier versions wrote whole updates of a conversation; those stand before the tenant's.
 
-use super::line::{Line, Reach};
+use super::queue::{Queue, Reach};
 use super::{Action, Machine, Prober, Target, Wake};
 use ackline_shared::ids::short_hash;
-use ackline_shared::subjects::{Partition, SpillLine};
+use ackline_shared::subjects::{Partition, SpillQueue};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -41,8 +41,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of(line: &SpillLine) -> Self {
-        match line.conversation.as_deref() {
+    pub(super) fn of(queue: &SpillQueue) -> Self {
+        match queue.conversation.as_deref() {
             None => Self::Tenant,
             Some(token) if token.starts_with("t-") => Self::Target,
             Some(token) if token.starts_with("o-") => Self::Own,
@@ -71,59 +71,59 @@ fn own_name(conversation: u64, target: &Target) -> String {
 
 impl<U: Clone, P> Machine<U, P> {
     /// The stream was counted again: what is not known of is taken up.
-    pub fn recounted_all(&mut self, counts: Vec<(SpillLine, u64)>, now: Instant) {
-        for (line, count) in counts {
+    pub fn recounted_all(&mut self, counts: Vec<(SpillQueue, u64)>, now: Instant) {
+        for (queue, count) in counts {
             let is_told = self
                 .readings
-                .get(&line.partition)
+                .get(&queue.partition)
                 .is_some_and(|known| known.unsorted.is_none());
             if !is_told {
                 continue;
             }
-            let line = Arc::new(line);
-            let was_unread = self.has_unread(&line);
-            match self.lines.get_mut(&line) {
+            let queue = Arc::new(queue);
+            let was_unread = self.has_unread(&queue);
+            match self.queues.get_mut(&queue) {
                 Some(known) => known.check(count),
-                None => self.enter(&line).count(count),
+                None => self.enter(&queue).count(count),
             }
-            if !was_unread && self.has_unread(&line) {
-                self.make_way(&line, now);
+            if !was_unread && self.has_unread(&queue) {
+                self.make_way(&queue, now);
             }
-            self.tend(&line, now);
+            self.tend(&queue, now);
         }
     }
 
     /// A read found nothing, and the stream has this many entries.
-    pub fn recounted(&mut self, line: &Arc<SpillLine>, session: u64, count: u64, now: Instant) {
-        if self.session_of(line.partition) == Some(session)
-            && let Some(known) = self.lines.get_mut(line)
+    pub fn recounted(&mut self, queue: &Arc<SpillQueue>, session: u64, count: u64, now: Instant) {
+        if self.session_of(queue.partition) == Some(session)
+            && let Some(known) = self.queues.get_mut(queue)
         {
             known.recounted(count, now + RETRY);
-            self.probe_failed_to_come(line, now);
-            self.tend(line, now);
+            self.probe_failed_to_come(queue, now);
+            self.tend(queue, now);
         }
     }
 
     /// A read failed.
-    pub fn not_loaded(&mut self, line: &Arc<SpillLine>, session: u64, now: Instant) {
-        if self.session_of(line.partition) == Some(session)
-            && let Some(known) = self.lines.get_mut(line)
+    pub fn not_loaded(&mut self, queue: &Arc<SpillQueue>, session: u64, now: Instant) {
+        if self.session_of(queue.partition) == Some(session)
+            && let Some(known) = self.queues.get_mut(queue)
         {
             known.not_loaded(now + RETRY);
-            self.probe_failed_to_come(line, now);
-            self.tend(line, now);
+            self.probe_failed_to_come(queue, now);
+            self.tend(queue, now);
         }
     }
 
     /// A removal ended.
-    pub fn removed(&mut self, line: &Arc<SpillLine>, up_to: u64, is_done: bool, now: Instant) {
-        if let Some(known) = self.lines.get_mut(line) {
+    pub fn removed(&mut self, queue: &Arc<SpillQueue>, up_to: u64, is_done: bool, now: Instant) {
+        if let Some(known) = self.queues.get_mut(queue) {
             known.removed(up_to, is_done);
-            self.tend(line, now);
+            self.tend(queue, now);
         }
     }
 
-    pub(super) fn line_of(&self, id: usize, token: Option<String>) -> SpillLine {
+    pub(super) fn queue_of(&self, id: usize, token: Option<String>) -> SpillQueue {
         let held = self.held.get(id);
         let lane = held
             .and_then(|held| self.setup.lanes.get(held.lane))
@@ -132,7 +132,7 @@ impl<U: Clone, P> Machine<U, P> {
         let partition = held.map_or(Partition(0), |held| held.place.partition);
         let tenant = held.map(|held| held.tenant.clone());
         let tenant = tenant.unwrap_or_else(ackline_shared::ids::TenantId::unrouted);
-        SpillLine {
+        SpillQueue {
             partition,
             lane,
             tenant,
@@ -140,91 +140,91 @@ impl<U: Clone, P> Machine<U, P> {
         }
     }
 
-    pub(super) fn own_line(&self, id: usize, target: &Target) -> SpillLine {
+    pub(super) fn own_queue(&self, id: usize, target: &Target) -> SpillQueue {
         let conversation = self.held.get(id).map_or(0, |held| held.conversation);
-        self.line_of(id, Some(Kind::Own.token(&own_name(conversation, target))))
+        self.queue_of(id, Some(Kind::Own.token(&own_name(conversation, target))))
     }
 
-    pub(super) fn target_line(&self, id: usize, target: &Target) -> SpillLine {
-        self.line_of(id, Some(Kind::Target.token(&target.downstream)))
+    pub(super) fn target_queue(&self, id: usize, target: &Target) -> SpillQueue {
+        self.queue_of(id, Some(Kind::Target.token(&target.downstream)))
     }
 
-    pub(super) fn has_unread(&self, line: &SpillLine) -> bool {
-        self.lines.get(line).is_some_and(Line::has_unread)
+    pub(super) fn has_unread(&self, queue: &SpillQueue) -> bool {
+        self.queues.get(queue).is_some_and(Queue::has_unread)
     }
 
     /// Whether whole updates of one of the tenant's conversations wait as earlier versions wrote them.
-    pub(super) fn has_legacy(&self, tenants: &SpillLine) -> bool {
+    pub(super) fn has_legacy(&self, tenants: &SpillQueue) -> bool {
         self.legacy.get(tenants).is_some_and(|count| *count > 0)
     }
 
     /// The state of a spill queue, which begins empty.
-    pub(super) fn enter(&mut self, line: &Arc<SpillLine>) -> &mut Line {
-        if !self.lines.contains_key(line) {
-            let of_tenant = SpillLine {
+    pub(super) fn enter(&mut self, queue: &Arc<SpillQueue>) -> &mut Queue {
+        if !self.queues.contains_key(queue) {
+            let of_tenant = SpillQueue {
                 conversation: None,
-                ..(**line).clone()
+                ..(**queue).clone()
             };
-            match Kind::of(line) {
-                Kind::Own => *self.own_lines.entry(of_tenant).or_default() += 1,
+            match Kind::of(queue) {
+                Kind::Own => *self.own_queues.entry(of_tenant).or_default() += 1,
                 Kind::Legacy => *self.legacy.entry(of_tenant).or_default() += 1,
                 Kind::Tenant | Kind::Target => {}
             }
         }
-        self.lines.entry(line.clone()).or_default()
+        self.queues.entry(queue.clone()).or_default()
     }
 
     /// What a target's spill queue waits for is known from its entries.
     pub(super) fn learn_target(
         &mut self,
-        line: &Arc<SpillLine>,
+        queue: &Arc<SpillQueue>,
         target: Arc<Target>,
         overdue_at: Option<Instant>,
     ) {
-        let Some(known) = self.lines.get_mut(line) else {
+        let Some(known) = self.queues.get_mut(queue) else {
             return;
         };
         known.overdue_at = overdue_at;
         if let Some(before) = known.target.replace(target.clone())
             && before != target
         {
-            self.gates.unregister(line, &before);
+            self.gates.unregister(queue, &before);
         }
-        self.gates.register(line, &target);
+        self.gates.register(queue, &target);
     }
 
     /// Does what there is to do for a spill queue: read on, take out, wake it later, or forget it.
-    pub(super) fn tend(&mut self, name: &Arc<SpillLine>, now: Instant) {
+    pub(super) fn tend(&mut self, name: &Arc<SpillQueue>, now: Instant) {
         let kind = Kind::of(name);
         let is_behind = kind == Kind::Tenant && self.has_legacy(name);
-        let Some(line) = self.lines.get_mut(name) else {
+        let Some(queue) = self.queues.get_mut(name) else {
             return;
         };
-        let is_shut = line
+        let is_shut = queue
             .target
             .as_ref()
             .is_some_and(|target| !self.gates.all_closed(target));
-        let load = match line.overdue_at {
+        let load = match queue.overdue_at {
             _ if is_behind => None,
-            _ if !is_shut => line.load(kind.reach(), now),
+            _ if !is_shut => queue.load(kind.reach(), now),
             // Only its head is looked at, to be given up.
-            Some(overdue_at) if overdue_at <= now && line.is_resting() => {
-                line.load_head().map(|from| (from, 1))
+            Some(overdue_at) if overdue_at <= now && queue.is_resting() => {
+                queue.load_head().map(|from| (from, 1))
             }
             _ => None,
         };
         if load.is_some() && is_shut {
-            line.overdue_at = None;
+            queue.overdue_at = None;
         }
-        let is_unasked = is_shut && load.is_none() && line.is_readable();
-        let target = line.target.clone().filter(|_| is_unasked);
-        let removal = line.remove(kind.reach());
+        let is_unasked = is_shut && load.is_none() && queue.is_readable();
+        let target = queue.target.clone().filter(|_| is_unasked);
+        let removal = queue.remove(kind.reach());
         let wake = if is_shut {
-            line.overdue_at.filter(|_| line.has_unread())
+            queue.overdue_at.filter(|_| queue.has_unread())
         } else {
-            line.due()
+            queue.due()
         };
-        let is_over = line.is_over();
+        let is_over = queue.is_over();
         // Nobody may have been there to find out when it was time.
         for spec in target.iter().flat_map(|target| &target.gates) {
             if self.gates.is_due(&spec.name, now) {
@@ -240,15 +240,15 @@ impl<U: Clone, P> Machine<U, P> {
             self.actions.push_back(Action::Remove(name.clone(), up_to));
         }
         if let Some(due) = wake.filter(|due| *due > now) {
-            self.wakes.insert((due, Wake::Line(name.clone())));
+            self.wakes.insert((due, Wake::Queue(name.clone())));
         }
         if is_over {
-            for gate in self.forget_line(name) {
+            for gate in self.forget_queue(name) {
                 self.look_at_gate(gate);
             }
             if kind == Kind::Legacy {
                 self.tend(
-                    &Arc::new(SpillLine {
+                    &Arc::new(SpillQueue {
                         conversation: None,
                         ..(**name).clone()
                     }),
@@ -259,8 +259,8 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     /// Reads the head of a spill queue, so that it finds out whether its target works again.
-    pub(super) fn load_head(&mut self, name: &Arc<SpillLine>) -> bool {
-        let Some(from) = self.lines.get_mut(name).and_then(Line::load_head) else {
+    pub(super) fn load_head(&mut self, name: &Arc<SpillQueue>) -> bool {
+        let Some(from) = self.queues.get_mut(name).and_then(Queue::load_head) else {
             return false;
         };
         let session = self.session_of(name.partition).unwrap_or_default();
@@ -270,16 +270,16 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     /// Forgets a spill queue; gives the gates that it waited for.
-    pub(super) fn forget_line(&mut self, name: &Arc<SpillLine>) -> Vec<Arc<str>> {
-        let Some(line) = self.lines.remove(name) else {
+    pub(super) fn forget_queue(&mut self, name: &Arc<SpillQueue>) -> Vec<Arc<str>> {
+        let Some(queue) = self.queues.remove(name) else {
             return Vec::new();
         };
-        let of_tenant = SpillLine {
+        let of_tenant = SpillQueue {
             conversation: None,
             ..(**name).clone()
         };
         let counts = match Kind::of(name) {
-            Kind::Own => Some(&mut self.own_lines),
+            Kind::Own => Some(&mut self.own_queues),
             Kind::Legacy => Some(&mut self.legacy),
             Kind::Tenant | Kind::Target => None,
         };
@@ -291,7 +291,7 @@ impl<U: Clone, P> Machine<U, P> {
                 counts.remove(&of_tenant);
             }
         }
-        let Some(target) = line.target else {
+        let Some(target) = queue.target else {
             return Vec::new();
         };
         self.gates.unregister(name, &target);
@@ -299,11 +299,14 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     /// The head that was to find out is not there: another one is.
-    pub(super) fn probe_failed_to_come(&mut self, line: &Arc<SpillLine>, now: Instant) {
-        let target = self.lines.get(line).and_then(|known| known.target.clone());
+    pub(super) fn probe_failed_to_come(&mut self, queue: &Arc<SpillQueue>, now: Instant) {
+        let target = self
+            .queues
+            .get(queue)
+            .and_then(|known| known.target.clone());
         for spec in target.iter().flat_map(|target| &target.gates) {
             self.gates
-                .give_up_probe(&spec.name, &Prober::Line(line.clone()));
+                .give_up_probe(&spec.name, &Prober::Queue(queue.clone()));
             self.wakes
                 .insert((now + RETRY, Wake::Gate(spec.name.clone())));
         }
