@@ -1,5 +1,5 @@
 //! `/v1/dead-letters`: what was given up for a tenant, newest first, with why and from where; put it before its
-//! pool again, or set it aside.
+//! pool again, or discard it.
 //!
 //! They are read straight from the stream and stay in it until the retention, whatever is done about them.
 
@@ -190,7 +190,7 @@ pub struct ReplayLetter {
     include_expired: bool,
 }
 
-/// Set all aside that a filter means.
+/// Discard all that a filter means.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiscardLetters {
@@ -402,7 +402,7 @@ pub async fn replay(
     accepted(&app, wish).await
 }
 
-/// Sets all open dead letters aside that a filter means; they are kept until the retention.
+/// Discards all open dead letters that a filter means; they are kept until the retention.
 #[utoipa::path(
     post, path = "/dead-letters/discard", tag = "dead letters", operation_id = "discardDeadLetters", request_body = DiscardLetters,
     responses(

@@ -1,4 +1,4 @@
-//! `ackline dead`: look through the dead letters, put them before their pools again, or set them aside.
+//! `ackline dead`: look through the dead letters, put them before their pools again, or discard them.
 
 use super::agree::{AgreeArguments, Person};
 use super::counted::{Counted, Sent};
@@ -63,7 +63,7 @@ enum DeadCommand {
     Replay(ReplayArguments),
     /// Replay one with other contents
     Edit(EditArguments),
-    /// Set them aside; they are kept until the retention
+    /// Discard them; they are kept until the retention
     Discard(DiscardArguments),
 }
 
@@ -511,13 +511,11 @@ async fn discard(
         .count(&filter, COUNT_TIME)
         .await
         .map_err(|error| failed(&error))?;
-    let counted = Counted::new(&count, "dead letters would be set aside");
+    let counted = Counted::new(&count, "dead letters would be discarded");
     if arguments.dry_run {
         return Ok(counted.dry_run(arguments.follow.json));
     }
-    arguments
-        .agree
-        .settle(&counted, "Set them aside?", person)?;
+    arguments.agree.settle(&counted, "Discard them?", person)?;
     let tenant = filter.tenant.clone();
     let wish = terms::letters(Action::Discard, Source::Letters(filter), by, tenant);
     Ok(desk

@@ -2,12 +2,12 @@
 //!
 //! It only reads; nothing is created, changed or sent to anybody but Meta's own status calls.
 
-mod aside;
 mod broker;
 mod finding;
 mod graph;
 mod handling;
 mod http;
+mod notices;
 mod owners;
 mod pools;
 mod removed;
@@ -110,12 +110,12 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
             findings.extend(pools::faults(&onlooker.faults()));
             findings.extend(pools::check(&context, &sums, &lanes).await);
             if !sums.is_empty() {
-                findings.extend(aside::check(&sums, now_ms()));
+                findings.extend(notices::check(&sums, now_ms()));
             }
         }
         Err(error) => findings.push(Finding::warn("pools", error)),
     }
-    findings.extend(aside::lines(&context, now_ms()).await);
+    findings.extend(notices::lines(&context, now_ms()).await);
     once(findings)
 }
 

@@ -114,7 +114,7 @@ fn agree(arguments: &RebuildArguments, person: &mut dyn Person) -> Result<(), Ou
     if arguments.yes {
         return Ok(());
     }
-    let question = "Move the journal's file aside and write a new one from the log?";
+    let question = "Move the journal's file away and write a new one from the log?";
     match person.answer(question) {
         Some(true) => Ok(()),
         Some(false) => Err(Outcome {
@@ -199,9 +199,9 @@ async fn written(context: &Context, tuning: &Store, order: &Rebuild) -> Result<(
         }
         if let Some(paused) = paused(tuning).await? {
             bar.finish_and_clear();
-            let aside = order.moved_to.as_deref().unwrap_or_default();
+            let old_file = order.moved_to.as_deref().unwrap_or_default();
             return Err(failed(format!(
-                "{paused}; the new file was begun and is filled then, and the old one is {aside}"
+                "{paused}; the new file was begun and is filled then, and the old one is {old_file}"
             )));
         }
         sleep(LOOK_EVERY).await;
@@ -211,7 +211,7 @@ async fn written(context: &Context, tuning: &Store, order: &Rebuild) -> Result<(
 }
 
 fn told(order: &Rebuild, json: bool, state: &str) -> Outcome {
-    let aside = order.moved_to.as_deref().unwrap_or("");
+    let old_file = order.moved_to.as_deref().unwrap_or("");
     let out = if json {
         let seconds = order
             .begun_ms
@@ -220,7 +220,7 @@ fn told(order: &Rebuild, json: bool, state: &str) -> Outcome {
             &json!({"id": order.id, "state": state, "moved_to": order.moved_to, "seconds": seconds}),
         )
     } else if state == "done" {
-        format!("the journal holds everything the log does; the old file is {aside}\n")
+        format!("the journal holds everything the log does; the old file is {old_file}\n")
     } else {
         format!(
             "ordered as {}; `ackline journal rebuild` follows it\n",

@@ -80,7 +80,7 @@ enum Command {
     Drain(tune::DrainArguments),
     /// Put a tenant's updates among the dead letters instead of working on them
     Discard(tune::DiscardArguments),
-    /// Look through what was given up, replay it, or set it aside
+    /// Look through what was given up, replay it, or discard it
     Dead(dead::DeadArguments),
     /// Put the past before a pool again, and look after replays
     Replay(replay::ReplayArguments),

@@ -201,11 +201,11 @@ pub fn told(order: &Order, json: bool) -> Outcome {
 /// An order in words.
 pub fn order_text(order: &ReplayOrder) -> String {
     let mut text = format!(
-        "{}  {}  {} of {} done, {} left alone, {} failed\n",
+        "{}  {}  {} of {} done, {} skipped, {} failed\n",
         order.id, order.state, order.done, order.expected, order.skipped, order.failed
     );
     for (note, count) in &order.notes {
-        line(&mut text, format_args!("  {count} left alone: {note}"));
+        line(&mut text, format_args!("  {count} skipped: {note}"));
     }
     if let Some(problem) = &order.problem {
         line(&mut text, format_args!("  stopped: {problem}"));

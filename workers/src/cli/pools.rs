@@ -5,7 +5,7 @@ use super::onlooker::{Onlooker, OnlookerSettings};
 use super::{EXIT_FAILED, EXIT_OK, Outcome};
 use crate::core::status::diagnosis::Condition;
 use crate::core::status::fleet::PoolSum;
-use crate::core::status::notable::state;
+use crate::core::status::notices::state;
 use crate::core::status::view::{PoolView, TenantView};
 use ackline_shared::subjects::Pool;
 use serde_json::json;

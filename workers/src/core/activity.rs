@@ -3,13 +3,13 @@
 //! Memory is bounded: what is held of a tenant is forgotten with its last update, and of all tenants that
 //! ever came only the busiest are remembered.
 
-mod aside;
 mod backlog;
 mod given_up;
+mod notices;
 mod stuck;
 
-pub use aside::{Frontiers, Telling};
 pub use backlog::Backlog;
+pub use notices::{Frontiers, Telling};
 pub use stuck::{STUCK_AFTER, STUCK_MAX, Stuck};
 
 use super::latency::Recent;
@@ -18,8 +18,8 @@ use super::status::{HISTORY, LaneLag, Load, PoolStatus, Rates, TenantStatus};
 use super::toplist::TopList;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Partition, Pool};
-use aside::Aside;
 use given_up::GivenUp;
+use notices::Notices;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -62,7 +62,7 @@ struct Inner {
     service: Recent,
     wait: Recent,
     lag: BTreeMap<(&'static str, Partition), LaneLag>,
-    aside: Aside,
+    notices: Notices,
     given_up: GivenUp,
 }
 
@@ -135,7 +135,7 @@ impl Activity {
             service: Recent::default(),
             wait: Recent::default(),
             lag: BTreeMap::new(),
-            aside: Aside::default(),
+            notices: Notices::default(),
             given_up: GivenUp::default(),
         };
         Self(Arc::new(Shared {
@@ -218,7 +218,7 @@ impl Activity {
             .lag
             .retain(|(_, partition), _| owned.contains(partition));
         if changed > 0 {
-            inner.aside.read_anew();
+            inner.notices.read_anew();
         }
         inner.owned = owned;
     }
@@ -237,12 +237,12 @@ impl Activity {
 
     /// This is what operators turned of tenants from now on.
     pub fn turned(&self, turned: HashMap<TenantId, Turned>) {
-        self.lock().aside.turn(turned);
+        self.lock().notices.turn(turned);
     }
 
     /// This is what waits, what is stuck, and what is left of drained tenants.
     pub fn tell(&self, told: Telling) {
-        self.lock().aside.tell(told, Instant::now());
+        self.lock().notices.tell(told, Instant::now());
     }
 
     /// What is past its due time by more than [`STUCK_AFTER`].
@@ -252,19 +252,19 @@ impl Activity {
 
     /// Reading was interrupted: what was read and not started comes again.
     pub fn reads_anew(&self) {
-        self.lock().aside.read_anew();
+        self.lock().notices.read_anew();
     }
 
     /// How far reading is, while a tenant is drained; the number tells one reading from the next.
     pub fn reading(&self) -> Option<(u64, Frontiers)> {
-        self.lock().aside.reading()
+        self.lock().notices.reading()
     }
 
     /// Everything that these partitions had stored until a time was read.
     pub fn has_read(&self, reading: u64, owned: &BTreeSet<Partition>, until_ms: u64) {
         let mut inner = self.lock();
         if inner.owned == *owned {
-            inner.aside.has_read(reading, until_ms);
+            inner.notices.has_read(reading, until_ms);
         }
     }
 
@@ -327,10 +327,10 @@ impl Activity {
             lanes: inner.lanes(),
             tenants: inner.first_tenants(),
             history: inner.seconds.iter().map(|second| second.finished).collect(),
-            lines: inner.aside.lines(),
+            lines: inner.notices.lines(),
             backlog: Some(inner.backlog()),
             stuck: inner.stuck(),
-            tenants_held: u64::try_from(inner.aside.held().len()).unwrap_or(u64::MAX),
+            tenants_held: u64::try_from(inner.notices.held().len()).unwrap_or(u64::MAX),
             dead_hour: inner.given_up.count(),
             ..PoolStatus::default()
         }
@@ -364,7 +364,7 @@ impl Inner {
 
     /// What waits; what waits in memory is known at once, the rest is told once a second.
     fn backlog(&self) -> Backlog {
-        let backlog = self.aside.backlog();
+        let backlog = self.notices.backlog();
         Backlog {
             waiting: backlog.waiting.max(self.load.waiting),
             ..backlog
@@ -373,7 +373,7 @@ impl Inner {
 
     fn stuck(&self) -> Vec<Stuck> {
         let silence = self
-            .aside
+            .notices
             .silence(Instant::now())
             .filter(|silence| *silence > STUCK_AFTER);
         let silent = silence
@@ -381,7 +381,7 @@ impl Inner {
             .map(|(silence, partition)| Stuck::silent(*partition, silence));
         silent
             .into_iter()
-            .chain(self.aside.stuck().iter().cloned())
+            .chain(self.notices.stuck().iter().cloned())
             .take(STUCK_MAX)
             .collect()
     }
@@ -419,7 +419,7 @@ impl Inner {
     /// Those that are held; of the others those with the highest rates, of whom most is held, waits in spill queues or was
     /// given up.
     fn first_tenants(&self) -> Vec<TenantStatus> {
-        let held_back = self.aside.held().into_iter().take(HELD_MAX).cloned();
+        let held_back = self.notices.held().into_iter().take(HELD_MAX).cloned();
         let mut names: BTreeSet<TenantId> = held_back.collect();
         let busiest = self
             .busiest
@@ -430,11 +430,11 @@ impl Inner {
         let held = self.tenants.iter().map(|(name, load)| (name, load.held()));
         names.extend(largest(held.collect(), self.shown));
         names.extend(largest(
-            self.aside.spilled_of_tenants().collect(),
+            self.notices.spilled_of_tenants().collect(),
             self.shown,
         ));
         names.extend(largest(
-            self.aside.backlogs_of_tenants().collect(),
+            self.notices.backlogs_of_tenants().collect(),
             self.shown,
         ));
         names.extend(largest(
@@ -448,7 +448,7 @@ impl Inner {
                 dead_hour: self.given_up.of(&tenant),
                 ..TenantStatus::of(tenant)
             };
-            self.aside.add_to(&mut status);
+            self.notices.add_to(&mut status);
             status
         };
         let mut tenants: Vec<_> = names.into_iter().map(status).collect();

@@ -33,7 +33,7 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 const BEGUN_MAX: u32 = 3;
 /// First pause after a target's trouble while the target is still asked freely; it doubles.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
-/// Longest such pause for the first few troubles: by then the target is left alone if it is to blame.
+/// Longest such pause for the first few troubles: by then the target's circuit breaker is open if it is to blame.
 const TROUBLE_PAUSE_BRISK: Duration = Duration::from_secs(3);
 /// How many these are.
 const TROUBLES_BRISK: u32 = 6;

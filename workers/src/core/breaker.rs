@@ -1,4 +1,4 @@
-//! Which targets the pools of this process leave alone, for whoever looks: what the pools decide each for itself, told
+//! Of which targets the circuit breakers are open in this process, for whoever looks: what the pools decide each for itself, told
 //! in one place.
 
 use super::state::{OpenGate, Policy};
@@ -25,7 +25,7 @@ impl Policy {
     }
 }
 
-/// The targets that are left alone; cheap to clone.
+/// The targets whose circuit breaker is open; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Breakers(Arc<Inner>);
 
@@ -48,7 +48,7 @@ impl Breakers {
         let registry = registry.sub_registry_with_prefix("ackline_breaker");
         registry.register(
             "open",
-            "Targets left alone for now",
+            "Targets whose circuit breaker is open",
             self.0.open_now.clone(),
         );
         registry.register(
@@ -58,12 +58,12 @@ impl Breakers {
         );
         registry.register(
             "opened",
-            "Targets that were left alone",
+            "Targets whose circuit breaker opened",
             self.0.opened.clone(),
         );
     }
 
-    /// Notes that a target is left alone from now on, at first for a pause, or asked freely again.
+    /// Notes that a target's circuit breaker opened, at first for a pause, or closed again.
     pub fn changed(&self, target: &str, pause: Option<Duration>) {
         match pause {
             Some(pause) => {
@@ -72,7 +72,7 @@ impl Breakers {
                 tracing::warn!(
                     target_name = target,
                     pause_ms,
-                    "a target does not work and is left alone for now"
+                    "a target does not work; its circuit breaker opened"
                 );
             }
             None => {
@@ -116,7 +116,7 @@ impl Breakers {
         }
     }
 
-    /// The targets that are left alone: for how long each has not worked, and until it is asked again.
+    /// The targets whose circuit breaker is open: for how long each has not worked, and until it is asked again.
     pub fn open_now(&self) -> Vec<(String, Duration, Duration)> {
         let lock = self.lock();
         let all = lock.values().flatten();

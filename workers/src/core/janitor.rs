@@ -175,7 +175,7 @@ impl Janitor {
         };
         let (below, moved) = match name {
             subjects::UPDATES => {
-                unrouted::set_aside(&self.context, &stream, space.first, below).await?
+                unrouted::quarantine(&self.context, &stream, space.first, below).await?
             }
             _ => (below, 0),
         };

@@ -72,7 +72,7 @@ pub struct Host {
     pub standing: Standing,
     /// The process among the others.
     pub membership: Membership,
-    /// The targets that are left alone.
+    /// The targets whose circuit breaker is open.
     pub breakers: Breakers,
     /// The signal to end.
     pub shutdown: Shutdown,

@@ -40,7 +40,7 @@ pub struct PoolSettings {
     pub park_after: Duration,
     /// Longest time from the first failure to a dead letter.
     pub give_up_after: Duration,
-    /// When a target is left alone, and for how long.
+    /// When a target's circuit breaker opens, and for how long.
     pub breaker: Policy,
 }
 

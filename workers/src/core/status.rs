@@ -10,7 +10,7 @@ pub mod fleet;
 pub mod gauges;
 pub mod held;
 pub mod lag;
-pub mod notable;
+pub mod notices;
 pub mod publish;
 pub mod settings;
 pub mod settled;
@@ -91,7 +91,7 @@ pub struct PoolStatus {
     /// What is past its due time by far.
     #[serde(default)]
     pub stuck: Vec<Stuck>,
-    /// The downstreams that are left alone, those that have not worked for longest first.
+    /// The downstreams whose circuit breaker is open, those that have not worked for longest first.
     #[serde(default)]
     pub breakers: Vec<OpenBreaker>,
     /// How many there are.

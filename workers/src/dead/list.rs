@@ -22,7 +22,7 @@ pub enum Wanted {
     Open,
     /// They were replayed.
     Replayed,
-    /// They were set aside.
+    /// They were discarded.
     Discarded,
     /// All that are still kept.
     All,

@@ -1,4 +1,4 @@
-//! The dead letter office: reads what was given up, and puts it before its pool again, or sets it aside.
+//! The dead letter office: reads what was given up, and puts it before its pool again, or discards it.
 //!
 //! A letter stays in its stream until the retention takes it, whatever is done about it. What is done is an
 //! [`Order`]: kept in the `replays` bucket, carried out by whichever process holds its lock, and afterwards the

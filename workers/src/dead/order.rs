@@ -26,7 +26,7 @@ const ORDER_BYTES: usize = 1_000;
 pub enum Action {
     /// It is put before its pool again.
     Replay,
-    /// It is set aside.
+    /// It is discarded.
     Discard,
 }
 
@@ -124,13 +124,13 @@ pub struct Order {
     pub next: u64,
     /// Where it ends: what comes later is not part of it.
     pub until: u64,
-    /// How many were replayed or set aside.
+    /// How many were replayed or discarded.
     pub done: u64,
-    /// How many were left alone.
+    /// How many were skipped.
     pub skipped: u64,
     /// How many could not be stored.
     pub failed: u64,
-    /// Why some were left alone, and how many.
+    /// Why some were skipped, and how many.
     pub notes: BTreeMap<String, u64>,
     /// When it began, in unix milliseconds.
     pub started_ms: Option<u64>,
@@ -211,7 +211,7 @@ impl Order {
         self.edited().is_some()
     }
 
-    /// Notes that something was left alone.
+    /// Notes that something was skipped.
     pub fn skip(&mut self, reason: &str) {
         self.skipped += 1;
         if self.notes.len() < NOTES_MAX || self.notes.contains_key(reason) {

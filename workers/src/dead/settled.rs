@@ -22,7 +22,7 @@ pub enum Standing {
     Open,
     /// An order put it before its pool again.
     Replayed(String),
-    /// An order set it aside.
+    /// An order discarded it.
     Discarded(String),
 }
 

@@ -208,13 +208,13 @@ pub struct ReplayOrder {
     pub rate_per_second: u32,
     /// How many there were when it was ordered.
     pub expected: u64,
-    /// How many were replayed or set aside.
+    /// How many were replayed or discarded.
     pub done: u64,
-    /// How many were left alone.
+    /// How many were skipped.
     pub skipped: u64,
     /// How many could not be stored.
     pub failed: u64,
-    /// Why some were left alone, and how many.
+    /// Why some were skipped, and how many.
     pub notes: BTreeMap<String, u64>,
     /// About how long the rest takes.
     pub remaining_seconds: u64,

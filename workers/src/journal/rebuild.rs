@@ -1,6 +1,6 @@
 //! Building the read model again from what the log still holds, ordered from outside and done by the pool's owner.
 //!
-//! An order is one record. The process that owns the pool moves the file aside, takes the consumer away so that the next
+//! An order is one record. The process that owns the pool moves the file away, takes the consumer away so that the next
 //! one begins at the start of the stream, and notes that it did. Each step may be repeated: a crash between two of them
 //! does the earlier ones again, and folding the log twice changes nothing.
 
@@ -146,7 +146,7 @@ impl Rebuilds {
         };
         let begun = journal.begin_anew(&order.id).await;
         match &begun {
-            Ok(aside) => order.moved_to = Some(aside.display().to_string()),
+            Ok(old_file) => order.moved_to = Some(old_file.display().to_string()),
             Err(error) => order.problem = Some(error.to_string()),
         }
         self.wanted.send_replace(Some(order.clone()));

@@ -189,7 +189,7 @@ impl Journal {
         self.0.rebuilds.get()
     }
 
-    /// Moves the file aside and begins a new one; doing it again under the same name changes nothing. Gives where the old
+    /// Moves the file away and begins a new one; doing it again under the same name changes nothing. Gives where the old
     /// one is.
     pub(super) async fn begin_anew(&self, name: &str) -> Result<PathBuf, JournalError> {
         let moving = self.0.moving.lock().await;
@@ -199,10 +199,10 @@ impl Journal {
             path.push(tail);
             PathBuf::from(path)
         };
-        let aside = beside(&format!(".before-{name}"));
-        if !aside.exists() {
+        let old_file = beside(&format!(".before-{name}"));
+        if !old_file.exists() {
             for tail in ["-wal", "-shm", ""] {
-                let mut to = aside.as_os_str().to_owned();
+                let mut to = old_file.as_os_str().to_owned();
                 to.push(tail);
                 match std::fs::rename(beside(tail), to) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -220,7 +220,7 @@ impl Journal {
         self.0.was_read.store(false, Ordering::Relaxed);
         self.connect().await?;
         lacking::forget(&mut *self.database()?.writer.acquire().await?).await?;
-        Ok(aside)
+        Ok(old_file)
     }
 
     pub(super) fn database(&self) -> Result<Arc<Database>, JournalError> {

@@ -14,7 +14,7 @@ const REFUSED: &str = "Meta refused it (";
 /// How the reason begins when Meta may have accepted the message.
 pub const ANSWER_LOST: &str = "Meta's answer was lost";
 
-/// How long a number is left alone whose token is not accepted, but for one message that finds out.
+/// How long the circuit breaker of a number is open whose token is not accepted, but for one message that finds out.
 const AUTH_WAIT: Duration = Duration::from_secs(60);
 const LATER: Duration = Duration::from_secs(60);
 const DETAILS_CHARS_MAX: usize = 200;

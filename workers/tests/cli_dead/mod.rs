@@ -29,7 +29,7 @@ pub async fn give_up(context: &jetstream::Context, n: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_are_looked_through_replayed_and_set_aside_from_the_command_line() {
+async fn dead_letters_are_looked_through_replayed_and_discarded_from_the_command_line() {
     let desk = Desk::open();
     let none = desk.ask(&["dead", "list"]).await;
     assert_eq!(
@@ -162,7 +162,7 @@ impl Person for Says {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_replayed_or_set_aside_unseen() {
+async fn nothing_is_replayed_or_discarded_unseen() {
     let desk = Desk::open();
     // Whoever comes first sets the streams up.
     assert_eq!(
@@ -236,8 +236,8 @@ async fn nothing_is_replayed_or_set_aside_unseen() {
         .await;
     assert_eq!(one.code, EXIT_OK, "{one:?}");
     assert!(
-        yes.1.starts_with("1 dead letters would be set aside\n")
-            && yes.1.ends_with("Set them aside?")
+        yes.1.starts_with("1 dead letters would be discarded\n")
+            && yes.1.ends_with("Discard them?")
     );
     let rest = desk
         .ask(&["dead", "replay", "--all", "--count", "2", "--json"])

@@ -133,7 +133,7 @@ async fn pools_and_tenants_are_shown_with_a_status_for_scripts() {
 }
 
 #[tokio::test]
-async fn what_is_held_left_alone_or_in_a_spill_queue_is_shown_by_pools_and_tenants() {
+async fn what_is_held_open_or_in_a_spill_queue_is_shown_by_pools_and_tenants() {
     let desk = Desk::open();
     let context = desk.context().await;
     let tenant = |name: &str| TenantStatus::of(TenantId::new(name).unwrap());
@@ -174,8 +174,7 @@ async fn what_is_held_left_alone_or_in_a_spill_queue_is_shown_by_pools_and_tenan
     }];
     let speaking = speak(context.client(), vec![relay]);
     let pools = desk.ask(&["pools"]).await.out;
-    let words =
-        "relay.acme.bot left alone for 60 s; acme paused; 40 in spill queues; 3 wait for a target";
+    let words = "relay.acme.bot circuit breaker open for 60 s; acme paused; 40 in spill queues; 3 wait for a target";
     assert!(pools.contains(words), "{pools}");
     let pools: Value = serde_json::from_str(&desk.ask(&["pools", "--json"]).await.out).unwrap();
     assert_eq!(

@@ -31,7 +31,7 @@ fn unclaimed(id: &str, phone: Option<&str>) -> Head {
 }
 
 /// Stores one as the janitor does when it needs the room.
-async fn moved_aside(context: &jetstream::Context, head: &Head, payload: &'static str) {
+async fn quarantined(context: &jetstream::Context, head: &Head, payload: &'static str) {
     let mut headers = head.to_headers();
     headers.insert(header::MSG_ID, "dead:journal:UPDATES:1");
     headers.insert(header::DEAD_ID, head.id.as_str());
@@ -89,7 +89,7 @@ async fn what_nobody_claimed_is_given_to_its_tenant_once_its_number_is_declared(
     );
     let context = desk.context().await;
     // One that the janitor moved before, three that came since, and one of a number that nobody declares.
-    moved_aside(&context, &unclaimed("wamid.0", Some(NUMBER)), "0").await;
+    quarantined(&context, &unclaimed("wamid.0", Some(NUMBER)), "0").await;
     for id in ["1", "2", "3"] {
         publish_head(
             &context,
@@ -216,7 +216,7 @@ async fn what_jetstream_takes_for_a_repeat_is_not_lost_and_the_tenants_own_copy_
     let updates = context.get_stream(UPDATES).await.unwrap();
     updates.purge().await.unwrap();
     publish_head(&context, &own, "2").await;
-    moved_aside(&context, &unclaimed("wamid.2", Some(NUMBER)), "2").await;
+    quarantined(&context, &unclaimed("wamid.2", Some(NUMBER)), "2").await;
     assert_eq!(
         desk.ask(&["unrouted", "route", "--yes"]).await.code,
         EXIT_OK

@@ -1,4 +1,4 @@
-//! The dead letter office: letters pile up, are counted, replayed, edited and set aside; the past is shown to a new target.
+//! The dead letter office: letters pile up, are counted, replayed, edited and discarded; the past is shown to a new target.
 
 use super::letter::{head, letter};
 use super::stage::{DEADLINE, Stage};
@@ -285,7 +285,7 @@ async fn a_target_that_was_away_gets_exactly_what_it_missed_once_and_in_order() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_that_dies_again_names_its_original_and_can_be_edited_and_set_aside() {
+async fn a_replay_that_dies_again_names_its_original_and_can_be_edited_and_discarded() {
     let installation = Installation::start(&["old"]).await;
     let (office, bots) = (&installation.office, &installation.bots);
     let (_stop, _running) = installation.stage.run(installation.job(), "one");

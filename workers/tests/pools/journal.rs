@@ -187,14 +187,14 @@ async fn a_damaged_file_stops_nothing_and_a_rebuild_writes_what_the_log_holds_on
         "{rebuilt:?}"
     );
     holds(&journal, 20).await;
-    let mut aside = std::fs::read_dir(directory.path())
+    let mut old_file = std::fs::read_dir(directory.path())
         .unwrap()
         .map(|entry| entry.unwrap().path());
-    let aside = aside
+    let old_file = old_file
         .find(|path| path.to_string_lossy().contains(".before-"))
         .unwrap();
     assert!(
-        std::fs::read_to_string(aside)
+        std::fs::read_to_string(old_file)
             .unwrap()
             .starts_with("this is no database")
     );
@@ -270,7 +270,7 @@ async fn a_rebuild_of_a_paused_pool_says_who_paused_it_and_ends() {
         refused.err.contains(said) && refused.err.contains("nothing was changed"),
         "{refused:?}"
     );
-    assert_eq!(files(), before, "no file was moved aside");
+    assert_eq!(files(), before, "no file was moved away");
     holds(&journal, 1).await;
 }
 

@@ -278,7 +278,7 @@ async fn a_pool_that_works_in_batches_shows_its_pause_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_downstream_that_is_left_alone_is_seen_with_its_pool() {
+async fn a_downstream_with_an_open_breaker_is_seen_with_its_pool() {
     let stage = Stage::start(Snapshot::default()).await;
     let (worker, other) = (
         Process::start(&stage, "worker", false),
@@ -303,7 +303,7 @@ async fn a_downstream_that_is_left_alone_is_seen_with_its_pool() {
         );
     }
     let pool = other
-        .sees("left alone", |pool| {
+        .sees("circuit breaker open", |pool| {
             pool.breakers_open == 1 && pool.working() == 1
         })
         .await;
@@ -311,7 +311,7 @@ async fn a_downstream_that_is_left_alone_is_seen_with_its_pool() {
     assert!(
         pool.diagnosis()
             .words
-            .contains("relay.acme.bot left alone for"),
+            .contains("relay.acme.bot circuit breaker open for"),
         "{:?}",
         pool.diagnosis()
     );

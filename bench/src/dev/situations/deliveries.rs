@@ -149,7 +149,7 @@ pub async fn unsigned(play: &mut Play<'_>) -> Result<String> {
     Ok("four times 401, nothing stored".to_owned())
 }
 
-/// A number nobody configured: acknowledged, kept aside, shown.
+/// A number nobody configured: acknowledged, kept, shown.
 pub async fn unknown_number(play: &mut Play<'_>) -> Result<String> {
     let person = play.someone();
     let message = play

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Conversations of a cell that gets a stream of messages.
 const PEOPLE: u32 = 25;
-/// Numbers of people set aside for each cell.
+/// Numbers of people reserved for each cell.
 const PEOPLE_OF_A_CELL: u32 = 100;
 /// A single message comes so long after its phase began, in each cell a little later than in the one before.
 const SINGLE_AFTER: Duration = Duration::from_millis(500);

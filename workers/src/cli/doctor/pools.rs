@@ -4,7 +4,7 @@ use super::finding::Finding;
 use crate::core::status::diagnosis::{Condition, Diagnosis, judge, seconds};
 use crate::core::status::fleet::PoolSum;
 use crate::core::status::lag::Watched;
-use crate::core::status::notable::aside;
+use crate::core::status::notices::notices;
 use ackline_shared::subjects::{self, Partition, Pool, SpillQueue};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::Stream;
@@ -179,9 +179,9 @@ fn diagnosis(sum: &PoolSum) -> Diagnosis {
         condition,
         mut words,
     } = judge(sum);
-    if let Some(aside) = aside(&rest) {
+    if let Some(notices) = notices(&rest) {
         words.push_str("; ");
-        words.push_str(&aside);
+        words.push_str(&notices);
     }
     Diagnosis { condition, words }
 }

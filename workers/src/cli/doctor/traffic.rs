@@ -174,7 +174,7 @@ fn given_up(open: &[OpenDead]) -> Finding {
     }
     Finding::warn("dead letters", some.join("; "))
         .hint("`ackline dead list` shows them with their reasons, `ackline dead replay` puts them before the pool again")
-        .hint("`ackline dead discard` sets aside what nobody wants any more")
+        .hint("`ackline dead discard` discards what nobody wants any more")
 }
 
 fn in_words(dead: &OpenDead) -> String {

@@ -4,7 +4,7 @@ use super::screen::{Focus, Screen};
 use crate::cli::figures::{age, bars, count, open_dead, rate, time};
 use crate::core::status::diagnosis::Condition;
 use crate::core::status::fleet::PoolSum;
-use crate::core::status::notable::{aside_counts, state};
+use crate::core::status::notices::{notice_counts, state};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -82,7 +82,7 @@ impl Screen {
 
 /// What no pool's lag shows, pool by pool.
 fn notices(screen: &Screen) -> String {
-    let of_pool = |pool: &PoolSum| Some(format!("{}: {}", pool.pool, aside_counts(pool)?));
+    let of_pool = |pool: &PoolSum| Some(format!("{}: {}", pool.pool, notice_counts(pool)?));
     screen
         .pools
         .iter()
@@ -317,7 +317,7 @@ fn words(screen: &Screen) -> Vec<Line<'static>> {
     for breaker in pool.breakers.iter().take(DOWNSTREAMS_MAX) {
         let next = std::time::Duration::from_millis(breaker.next_ms);
         lines.push(Line::from(format!(
-            "left alone: {} for {}, asked again in {}",
+            "circuit breaker open: {} for {}, asked again in {}",
             breaker.downstream,
             age(breaker.open()),
             age(next)

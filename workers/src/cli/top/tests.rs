@@ -236,7 +236,7 @@ fn what_lag_does_not_show_is_on_the_screen() {
     fleet.hear(told, Instant::now());
     let mut screen = screen(true);
     screen.update(1, fleet.pools());
-    let notices = "relay: 1 left alone, 2 held, 1200 spilled, 4 waiting, 2 dead in the last hour   crm: paused";
+    let notices = "relay: 1 breakers open, 2 held, 1200 spilled, 4 waiting, 2 dead in the last hour   crm: paused";
     let unselected = print(&screen, Rect::new(0, 0, 100, 30));
     assert!(
         unselected.lines().nth(1).unwrap().starts_with(notices),
@@ -244,7 +244,7 @@ fn what_lag_does_not_show_is_on_the_screen() {
     );
     screen.press(KeyEvent::from(KeyCode::Down));
     let shown = print(&screen, Rect::new(0, 0, 110, 30));
-    assert_golden("aside.txt", &shown);
+    assert_golden("notices.txt", &shown);
     let rows: Vec<&str> = shown
         .lines()
         .skip_while(|line| !line.starts_with("TENANT"))

@@ -21,7 +21,7 @@ const DEAD_PERCENT_MAX: u64 = 50;
 
 /// Moves those from `first` up to below `below`; tells below which sequence none is left that was not moved, and how
 /// many were.
-pub async fn set_aside(
+pub async fn quarantine(
     context: &Context,
     stream: &Stream,
     first: u64,

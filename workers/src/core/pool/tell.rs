@@ -98,7 +98,7 @@ impl<J: Job> Desk<J> {
         }
     }
 
-    /// Shows which targets are left alone.
+    /// Shows of which targets the circuit breaker is open.
     fn tell_gates(&mut self, now: Instant) {
         for (name, pause) in self.machine.take_gate_changes() {
             self.breakers.changed(&name, pause);

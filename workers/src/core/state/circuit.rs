@@ -70,7 +70,7 @@ impl From<&Trouble> for Signal {
 /// What a signal changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The downstream is left alone, for this long to begin with.
+    /// The circuit breaker opens, for this long to begin with.
     Opened(Duration),
     /// It is asked freely again.
     Closed,

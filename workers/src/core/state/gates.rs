@@ -1,4 +1,4 @@
-//! What has to work before a request is made: how much of it at once, and whether it is left alone. Pure.
+//! What has to work before a request is made: how much of it at once, and whether the circuit breaker is open. Pure.
 
 use super::circuit::{Change, Circuit, Policy, Signal, Ticket};
 use super::{GateSpec, Target};
@@ -59,11 +59,11 @@ pub(super) struct Leave {
 pub(super) enum Shut {
     /// Its requests at once are used up.
     Full(Arc<str>),
-    /// It is left alone.
+    /// The circuit breaker is open.
     Open(Arc<str>),
 }
 
-/// Something that is left alone, or times out half of the time.
+/// A circuit breaker that is open, or something that times out half of the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenGate {
     /// Its name.
@@ -266,7 +266,7 @@ impl Gates {
         pause.max(prober)
     }
 
-    /// Since when a gate has been left alone.
+    /// Since when a circuit breaker has been open.
     pub(super) fn open_since(&self, name: &str) -> Option<Instant> {
         self.gates
             .get(name)
@@ -351,7 +351,7 @@ impl Gates {
         std::mem::take(&mut self.changes)
     }
 
-    /// Everything that is left alone or slow.
+    /// Every open circuit breaker, and what is slow.
     pub(super) fn open(&self, now: Instant) -> Vec<OpenGate> {
         let shown = self
             .gates

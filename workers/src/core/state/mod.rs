@@ -161,7 +161,7 @@ pub struct Setup {
     pub bounds: Bounds,
     /// Waits from this length on are spent in spill queues.
     pub park_after: Duration,
-    /// When a target is left alone, and for how long.
+    /// When a target's circuit breaker opens, and for how long.
     pub policy: Policy,
     /// Turns and caps.
     pub rules: Rules,

@@ -102,12 +102,12 @@ impl<U: Clone, P> Machine<U, P> {
         )
     }
 
-    /// Targets that are left alone or slow.
+    /// Targets whose circuit breaker is open, or that are slow.
     pub fn open_gates(&self, now: Instant) -> Vec<OpenGate> {
         self.gates.open(now)
     }
 
-    /// Targets that were left alone (with the first pause) or asked freely again since this was last asked.
+    /// Targets whose circuit breaker opened (with the first pause) or closed again since this was last asked.
     pub fn take_gate_changes(&mut self) -> Vec<(Arc<str>, Option<Duration>)> {
         self.gates.take_changes()
     }

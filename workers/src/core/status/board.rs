@@ -3,7 +3,7 @@
 use super::dead::OpenDead;
 use super::fleet::{Fleet, PoolSum};
 use super::held::{BREAKERS_MAX, OpenBreaker};
-use super::notable::waits_for;
+use super::notices::waits_for;
 use super::{PoolStatus, Snapshot, UnownedLag};
 use crate::core::activity::Activity;
 use crate::core::breaker::Breakers;

@@ -1,7 +1,7 @@
 //! What to say about a pool in words: pure, so that the terminal, the API and the doctor say the same.
 
 use super::fleet::PoolSum;
-use super::notable::aside;
+use super::notices::notices;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -70,9 +70,9 @@ pub fn diagnose(pool: &PoolSum) -> Diagnosis {
         condition,
         mut words,
     } = judge(pool);
-    if let Some(aside) = aside(pool) {
+    if let Some(notices) = notices(pool) {
         words.push_str("; ");
-        words.push_str(&aside);
+        words.push_str(&notices);
     }
     Diagnosis { condition, words }
 }

@@ -72,7 +72,7 @@ pub struct PoolSum {
     pub stuck: Vec<Stuck>,
     /// The open dead letters, as far as some process has counted them.
     pub dead: Option<OpenDead>,
-    /// The downstreams that are left alone, those that have not worked for longest first.
+    /// The downstreams whose circuit breaker is open, those that have not worked for longest first.
     pub breakers: Vec<OpenBreaker>,
     /// How many there are.
     pub breakers_open: u64,

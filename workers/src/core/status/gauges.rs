@@ -81,7 +81,7 @@ const POOL_GAUGES: [Gauge<PoolStatus>; 16] = [
     ),
     (
         "ackline_pool_breakers_open",
-        "Downstreams of the pool left alone for now",
+        "Downstreams of the pool whose circuit breaker is open",
         |pool| float(pool.breakers_open),
     ),
     (

@@ -110,7 +110,7 @@ impl Drain {
     }
 }
 
-/// A downstream that is left alone because it does not work.
+/// A downstream that does not work: its circuit breaker is open.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OpenBreaker {

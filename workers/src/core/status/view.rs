@@ -70,7 +70,7 @@ pub struct PoolView {
     pub spilled: u64,
     /// Updates of conversations that wait long for a target, in spill queues of their own.
     pub parked: u64,
-    /// Downstreams that do not work and are left alone for now.
+    /// Downstreams that do not work: their circuit breaker is open.
     pub breakers_open: u64,
     /// Those that have not worked for longest.
     pub breakers: Vec<BreakerView>,
@@ -116,7 +116,7 @@ pub struct StuckView {
     pub what: String,
 }
 
-/// A downstream that is left alone.
+/// A downstream whose circuit breaker is open.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct BreakerView {
     /// Its name: `relay.<tenant>.<id>`, `endpoint.<tenant>.<id>`, `crm.<tenant>.<id>`, `number.<phone_number_id>` or

@@ -35,7 +35,7 @@ pub struct Telling {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Aside {
+pub(super) struct Notices {
     turned: HashMap<TenantId, Turned>,
     told: Telling,
     told_at: Option<Instant>,
@@ -45,7 +45,7 @@ pub(super) struct Aside {
     read_until_ms: u64,
 }
 
-impl Aside {
+impl Notices {
     pub(super) fn turn(&mut self, turned: HashMap<TenantId, Turned>) {
         self.turned = turned;
     }

@@ -1,5 +1,5 @@
 //! What of a pool an operator must not miss although its lag does not show it: tenants that somebody turned,
-//! updates that wait in spill queues or for a target, downstreams that are left alone.
+//! updates that wait in spill queues or for a target, downstreams whose circuit breaker is open.
 
 use super::diagnosis::seconds;
 use super::fleet::PoolSum;
@@ -45,11 +45,11 @@ pub fn state(turned: Option<&Turned>, drain: Option<&Drain>) -> String {
 }
 
 /// What a pool's lag does not show, in words; nothing when there is nothing.
-pub fn aside(pool: &PoolSum) -> Option<String> {
+pub fn notices(pool: &PoolSum) -> Option<String> {
     let mut parts = Vec::new();
     let alone = |breaker: &OpenBreaker| {
         format!(
-            "{} left alone for {}",
+            "{} circuit breaker open for {}",
             breaker.downstream,
             seconds(breaker.open())
         )
@@ -57,7 +57,7 @@ pub fn aside(pool: &PoolSum) -> Option<String> {
     parts.extend(named(
         pool.breakers.iter().map(alone),
         pool.breakers_open,
-        "downstreams left alone",
+        "circuit breakers open",
     ));
     let slow = |name: &String| format!("{name} times out half of the time");
     let slow_count = u64::try_from(pool.slow.len()).unwrap_or(u64::MAX);
@@ -96,10 +96,10 @@ pub fn aside(pool: &PoolSum) -> Option<String> {
 }
 
 /// The same by number only, for a line about all pools.
-pub fn aside_counts(pool: &PoolSum) -> Option<String> {
+pub fn notice_counts(pool: &PoolSum) -> Option<String> {
     let counts = [
         (u64::from(pool.paused), "paused"),
-        (pool.breakers_open, "left alone"),
+        (pool.breakers_open, "breakers open"),
         (pool.tenants_held, "held"),
         (pool.backlog.ready, "spilled"),
         (pool.waiting(), "waiting"),
@@ -183,8 +183,8 @@ mod tests {
         assert_eq!(said.condition, Condition::Healthy);
         assert_eq!(
             said.words,
-            "healthy; relay.acme.bot left alone for 9 min; relay.b.bot left alone for 3 min; \
-             1 more downstreams left alone; acme paused, 4 at once; 7 in spill queues; 5 wait for a target"
+            "healthy; relay.acme.bot circuit breaker open for 9 min; relay.b.bot circuit breaker open for 3 min; \
+             1 more circuit breakers open; acme paused, 4 at once; 7 in spill queues; 5 wait for a target"
         );
     }
 

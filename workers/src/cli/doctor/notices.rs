@@ -1,11 +1,11 @@
-//! Checks of what stands beside the pools' work: tenants somebody holds, downstreams left alone, spill queues that grow old.
+//! Checks of what stands beside the pools' work: tenants somebody holds, open circuit breakers, spill queues that grow old.
 
 use super::finding::Finding;
 use crate::core::status::TenantStatus;
 use crate::core::status::diagnosis::{self, seconds};
 use crate::core::status::fleet::PoolSum;
 use crate::core::status::held::OpenBreaker;
-use crate::core::status::notable::state;
+use crate::core::status::notices::state;
 use ackline_shared::subjects::{self, Pool, SpillQueue};
 use async_nats::jetstream::Context;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const NAMED_MAX: usize = 5;
 pub fn check(sums: &[PoolSum], now_ms: u64) -> Vec<Finding> {
     let mut findings: Vec<Finding> = sums.iter().flat_map(|sum| of_pool(sum, now_ms)).collect();
     if sums.iter().all(|sum| sum.breakers_open == 0) {
-        findings.push(Finding::ok("downstreams", "none is left alone"));
+        findings.push(Finding::ok("downstreams", "no circuit breaker is open"));
     }
     if sums.iter().all(|sum| sum.tenants_held == 0) {
         findings.push(Finding::ok(
@@ -94,7 +94,7 @@ fn alone(pool: Pool, breaker: &OpenBreaker) -> Finding {
         ms => format!("asked again in {}", seconds(Duration::from_millis(ms))),
     };
     let text = format!(
-        "does not work and is left alone for {}; {next}",
+        "does not work; circuit breaker open for {}; {next}",
         seconds(breaker.open())
     );
     let tail = breaker
@@ -262,7 +262,7 @@ mod tests {
                 "tenant acme in relay: paused since 3 min by cli:jo; 0 read or in spill queues",
                 "tenant globex in relay: draining, 3 left since 3 min by cli:jo; 0 read or in spill queues",
                 "tenants relay: 2 more like those named here",
-                "downstream relay.acme.bot: does not work and is left alone for 9 min; asked again in 30 s",
+                "downstream relay.acme.bot: does not work; circuit breaker open for 9 min; asked again in 30 s",
                 "downstream relay.acme.ai: works, but half of its last requests timed out",
             ]
         );
