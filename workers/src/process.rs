@@ -2,12 +2,12 @@
 
 use crate::api::{self, ApiSettings, ApiState, PrivateState};
 use crate::core::batch::{self, BatchSize};
-use crate::core::breaker::Breakers;
 use crate::core::janitor::{Janitor, JanitorMetrics, JanitorSettings};
 use crate::core::job::Job;
 use crate::core::log::{Log, now_ms};
 use crate::core::membership::Membership;
 use crate::core::metrics::Metrics;
+use crate::core::open_breakers::OpenBreakers;
 use crate::core::pool::{self, Host, Shutdown, ended};
 use crate::core::settings::{Concurrency, PoolSettings};
 use crate::core::standing::{Standing, State};
@@ -200,7 +200,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         metrics: counts,
         standing: standing.clone(),
         membership: Membership::join(&platform, &instance, settings.nats.lease_ttl),
-        breakers: Breakers::default(),
+        breakers: OpenBreakers::default(),
         shutdown: shutdown.clone(),
     };
     let board = Board::new(&instance, host.metrics.clone(), standing.clone());

@@ -153,7 +153,7 @@ pub async fn messages(
         .await
         .map_err(super::journal_away)?;
     let id = id.ok_or(Problem::NotFound("conversation"))?;
-    let _place = app.gate.enter(&caller.tenant).await?;
+    let _slot = app.slots.enter(&caller.tenant).await?;
     let rows = app
         .journal
         .messages(tenant, &id, after, bound)

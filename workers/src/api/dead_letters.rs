@@ -245,7 +245,7 @@ pub async fn list(
     .read(&caller)?;
     app.reach_log()?;
     let room = usize::try_from(limit).unwrap_or(usize::MAX);
-    let _place = app.gate.enter(&caller.tenant).await?;
+    let _slot = app.slots.enter(&caller.tenant).await?;
     let listing = app
         .office()
         .list(&filter, wanted, before, room)

@@ -80,7 +80,7 @@ pub async fn get(
     CanRead(caller): CanRead,
     PathOf(id): PathOf<EntityId>,
 ) -> Result<Response, Problem> {
-    let _place = app.gate.enter(&caller.tenant).await?;
+    let _slot = app.slots.enter(&caller.tenant).await?;
     let found =
         revision::load::<model::Flow>(&app, &config_key::owned("flow", &caller.tenant, &id))
             .await?;
@@ -120,7 +120,7 @@ pub async fn put(
 ) -> Result<Response, Problem> {
     let expected = Expectation::read(&headers)?;
     // As values a definition takes many times its bytes.
-    let _place = app.gate.enter(&caller.tenant).await?;
+    let _slot = app.slots.enter(&caller.tenant).await?;
     let definition: Value = serde_json::from_str(body.definition.get())
         .map_err(|error| Problem::Invalid(vec![Mistake::new("/definition", error.to_string())]))?;
     let warnings = check(&definition).map_err(Problem::Invalid)?;

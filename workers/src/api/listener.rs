@@ -2,7 +2,7 @@
 //!
 //! axum's own `serve` bounds neither the number of connections nor the time a request's head may take.
 
-use super::doors::{Door, Doors};
+use super::connections::{Connection, ConnectionLimit};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -62,9 +62,9 @@ async fn serve_within(
     service: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let (permits, doors) = (
+    let (permits, connection_limit) = (
         Arc::new(Semaphore::new(limits.connections)),
-        Doors::new(limits.strangers),
+        ConnectionLimit::new(limits.strangers),
     );
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -75,22 +75,23 @@ async fn serve_within(
         let accepted = tokio::select! {
             biased;
             () = &mut shutdown => break,
-            accepted = accept(&listener, &permits, &doors) => accepted,
+            accepted = accept(&listener, &permits, &connection_limit) => accepted,
         };
         match accepted {
             Ok((stream, address, permit)) => {
-                let Some(door) = doors.enter(address) else {
+                let Some(connection) = connection_limit.enter(address) else {
                     tracing::debug!(
                         "a connection is closed: its address has as many that showed no key as it may"
                     );
                     continue;
                 };
-                let (service, stopped, number) = (service.clone(), stopped.clone(), door.number());
+                let (service, stopped, number) =
+                    (service.clone(), stopped.clone(), connection.number());
                 let task = connections.spawn(async move {
-                    converse(stream, (address, door), service, stopped).await;
+                    converse(stream, (address, connection), service, stopped).await;
                     drop(permit);
                 });
-                doors.serve(number, task);
+                connection_limit.serve(number, task);
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -116,7 +117,7 @@ async fn serve_within(
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-    doors: &Doors,
+    connection_limit: &ConnectionLimit,
 ) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let (stream, address) = match permits.clone().try_acquire_owned() {
         Ok(permit) => {
@@ -130,7 +131,7 @@ async fn accept(
         if let Ok(permit) = permits.clone().try_acquire_owned() {
             break permit;
         }
-        doors.make_room();
+        connection_limit.make_room();
         // Busy ones may become idle, so whoever waits looks again.
         if let Ok(permit) = timeout(ROOM_PAUSE, permits.clone().acquire_owned()).await {
             break permit.map_err(std::io::Error::other)?;
@@ -141,15 +142,15 @@ async fn accept(
 
 async fn converse(
     stream: TcpStream,
-    (address, door): (SocketAddr, Door),
+    (address, connection): (SocketAddr, Connection),
     service: Router,
     mut stopped: watch::Receiver<bool>,
 ) {
     let answer = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(address));
-        request.extensions_mut().insert(door.clone());
-        let (busy, answer) = (door.begin(), service.clone().oneshot(request));
+        request.extensions_mut().insert(connection.clone());
+        let (busy, answer) = (connection.begin(), service.clone().oneshot(request));
         async move {
             let answer = answer.await;
             drop(busy);
@@ -226,7 +227,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let known = |request: Request<Body>| async move {
             if request.headers().contains_key("authorization") {
-                request.extensions().get::<Door>().unwrap().becomes_known();
+                request
+                    .extensions()
+                    .get::<Connection>()
+                    .unwrap()
+                    .becomes_known();
             }
             "answer"
         };
@@ -267,7 +272,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let known = |request: Request<Body>| async move {
             if request.headers().contains_key("authorization") {
-                request.extensions().get::<Door>().unwrap().becomes_known();
+                request
+                    .extensions()
+                    .get::<Connection>()
+                    .unwrap()
+                    .becomes_known();
             }
             "answer"
         };
@@ -317,7 +326,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let known = |request: Request<Body>| async move {
-            request.extensions().get::<Door>().unwrap().becomes_known();
+            request
+                .extensions()
+                .get::<Connection>()
+                .unwrap()
+                .becomes_known();
             "answer"
         };
         let limits = Limits {
@@ -359,7 +372,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let known = |request: Request<Body>| async move {
-            request.extensions().get::<Door>().unwrap().becomes_known();
+            request
+                .extensions()
+                .get::<Connection>()
+                .unwrap()
+                .becomes_known();
             "answer"
         };
         let limits = Limits {

@@ -6,12 +6,11 @@
 
 mod auth;
 mod bots;
+mod connections;
 mod content;
 mod conversations;
 mod dead_letters;
-mod doors;
 mod flows;
-mod gate;
 mod hooks;
 mod input;
 mod limit;
@@ -30,6 +29,7 @@ mod running;
 mod service;
 pub mod settings;
 mod shape;
+mod slots;
 mod tuning;
 mod usage;
 
@@ -77,9 +77,9 @@ pub fn build(state: ApiState) -> Router {
         state.settings.requests_burst,
     );
     let shapes = shape::Shapes::of(&document());
-    let (keys, gate, ledger) = (
+    let (keys, slots, ledger) = (
         auth::Keys::default(),
-        gate::Gate::default(),
+        slots::Slots::default(),
         Ledger::default(),
     );
     let running = running::Running::default();
@@ -88,7 +88,7 @@ pub fn build(state: ApiState) -> Router {
         keys,
         limiter,
         shapes,
-        gate,
+        slots,
         ledger,
         running,
     })))
@@ -104,7 +104,7 @@ struct Inner {
     keys: auth::Keys,
     limiter: limit::Limiter,
     shapes: shape::Shapes,
-    gate: gate::Gate,
+    slots: slots::Slots,
     ledger: Ledger,
     running: running::Running,
 }

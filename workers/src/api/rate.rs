@@ -5,7 +5,7 @@
 
 use super::App;
 use super::auth;
-use super::doors::{Door, holder};
+use super::connections::{Connection, holder};
 use super::limit::Grant;
 use super::problem::Problem;
 use axum::extract::{ConnectInfo, Request, State};
@@ -45,8 +45,8 @@ pub async fn meter(State(app): State<App>, mut request: Request, next: Next) -> 
 
 /// Whoever holds this connection has shown who it is.
 fn known(request: &Request) {
-    if let Some(door) = request.extensions().get::<Door>() {
-        door.becomes_known();
+    if let Some(connection) = request.extensions().get::<Connection>() {
+        connection.becomes_known();
     }
 }
 
@@ -61,14 +61,14 @@ async fn unknown(app: &App, request: Request, next: Next) -> (Grant, Response) {
     if let Some(wait) = taken.wait {
         return (taken, Problem::RateLimited(wait).into_response());
     }
-    let door = request.extensions().get::<Door>().cloned();
+    let connection = request.extensions().get::<Connection>().cloned();
     let mut response = next.run(request).await;
     let Some(own) = response.extensions_mut().remove::<Grant>() else {
         return (taken, response);
     };
     app.limiter.give_back(&name);
-    if let Some(door) = door {
-        door.becomes_known();
+    if let Some(connection) = connection {
+        connection.becomes_known();
     }
     (own, response)
 }

@@ -170,7 +170,7 @@ pub async fn list(
     let bound = page::bound(query.limit)?;
     let after = page::decode(query.cursor.as_deref())?;
     app.reach_log()?;
-    let _place = app.gate.enter(&caller.tenant).await?;
+    let _slot = app.slots.enter(&caller.tenant).await?;
     let mut orders = app
         .office()
         .orders_of(Some(&caller.tenant))

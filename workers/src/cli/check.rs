@@ -53,7 +53,7 @@ struct Checker<'a> {
     /// What is stored beside, as the programs hold it.
     stored: Snapshot,
     findings: &'a mut Findings,
-    /// Plain secrets are read through the same door as sealed ones, which asks for some key.
+    /// Plain secrets are read the same way as sealed ones, which asks for some key.
     reader: VaultKey,
 }
 

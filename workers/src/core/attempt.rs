@@ -361,7 +361,7 @@ impl<J: Job> Attempts<J> {
             }
             Err(_elapsed) => {
                 let reason = format!("took longer than {} s", longest.as_secs());
-                match work.target.gates.is_empty() {
+                match work.target.breakers.is_empty() {
                     true => Verdict::retry(reason),
                     false => Verdict::Trouble(Trouble::timed_out(reason)),
                 }
@@ -470,7 +470,7 @@ impl<J: Job> Attempts<J> {
         End::Trouble {
             data: piece,
             waits,
-            gate: trouble.gate,
+            breaker: trouble.breaker,
             signal,
             timed_out,
             least,

@@ -44,7 +44,7 @@ pub trait Job: Send + Sync + 'static {
 
     /// Whether work for a target asks somebody who may be down, so that what has waited too long is not tried again.
     fn asks(target: &Target) -> bool {
-        !target.gates.is_empty()
+        !target.breakers.is_empty()
     }
 
     /// Does the work once, for one target. It must finish within the target's time-out or, without one, the pool's; later

@@ -9,12 +9,12 @@ mod tell;
 
 use super::adaptive::{Adaptive, Ended};
 use super::attempt::{Attempts, Piece};
-use super::breaker::Breakers;
 use super::dedupe::DedupeStore;
 use super::intake::{self, Arrival};
 use super::job::Job;
 use super::membership::Membership;
 use super::metrics::Metrics;
+use super::open_breakers::OpenBreakers;
 use super::partitions::OwnedPartitions;
 use super::settings::PoolSettings;
 use super::spill::{self, Spill};
@@ -73,7 +73,7 @@ pub struct Host {
     /// The process among the others.
     pub membership: Membership,
     /// The targets whose circuit breaker is open.
-    pub breakers: Breakers,
+    pub breakers: OpenBreakers,
     /// The signal to end.
     pub shutdown: Shutdown,
 }
@@ -144,7 +144,7 @@ struct Desk<J> {
     recount: Instant,
     arrivals: mpsc::Receiver<Arrival>,
     standing: Standing,
-    breakers: Breakers,
+    breakers: OpenBreakers,
     frontier: Frontier,
 }
 

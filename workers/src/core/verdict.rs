@@ -37,8 +37,8 @@ pub enum Verdict {
 pub struct Trouble {
     /// In words, without personal data and without the target's name.
     pub reason: String,
-    /// Which of the target's gates is to blame.
-    pub gate: usize,
+    /// Which of the target's breakers is to blame.
+    pub breaker: usize,
     /// What happened.
     pub kind: TroubleKind,
     /// The least to wait, when the other side said so.
@@ -65,7 +65,7 @@ impl Trouble {
     pub fn down(reason: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),
-            gate: 0,
+            breaker: 0,
             kind: TroubleKind::Down,
             after: None,
             after_sending: false,
@@ -77,7 +77,7 @@ impl Trouble {
     pub fn timed_out(reason: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),
-            gate: 0,
+            breaker: 0,
             kind: TroubleKind::TimedOut,
             after: None,
             after_sending: true,

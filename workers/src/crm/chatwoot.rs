@@ -284,10 +284,10 @@ fn failure(what: &'static str, answer: &EgressAnswer) -> CrmError {
             .any(|window| window == FLOOD_WORDS)
     };
     let trouble = |kind| {
-        let (gate, after_sending, is_unanswered) = (0, true, false);
+        let (breaker, after_sending, is_unanswered) = (0, true, false);
         Trouble {
             reason: reason.clone(),
-            gate,
+            breaker,
             kind,
             after,
             after_sending,

@@ -14,8 +14,8 @@ mod markdown;
 
 use crate::core::job::{Job, Trouble, Verdict, Work};
 use crate::core::log::now_ms;
-use crate::core::state::{GateSpec, Target};
-use crate::egress::{Egress, Turnstile};
+use crate::core::state::{BreakerSpec, Target};
+use crate::egress::{ConcurrencyLimit, Egress};
 use crate::platform::Platform;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{PhoneNumberId, TenantId};
@@ -135,7 +135,7 @@ pub struct CrmSync {
     /// Longest time of one request.
     timeout: Duration,
     /// One creation at a time per person: two at once would fork their conversation.
-    openings: Turnstile,
+    openings: ConcurrencyLimit,
 }
 
 impl CrmSync {
@@ -147,7 +147,7 @@ impl CrmSync {
             egress,
             places,
             timeout,
-            openings: Turnstile::new(timeout),
+            openings: ConcurrencyLimit::new(timeout),
         }
     }
 }
@@ -197,7 +197,7 @@ impl CrmSync {
         let downstream = link.config_key();
         Target {
             name: link.id.to_string(),
-            gates: vec![GateSpec {
+            breakers: vec![BreakerSpec {
                 name: downstream.as_str().into(),
                 limit: ACCOUNT_CONCURRENCY,
             }],

@@ -1,8 +1,8 @@
 //! The client through which every URL that a tenant gave us is requested.
 
 use super::EgressSettings;
+use super::address_filter::{AddressFilter, Closed, DestinationKind, Lookup, SystemLookup};
 use super::allow::AllowList;
-use super::gate::{Closed, Gate, GateKind, Lookup, SystemLookup};
 use super::request::{EgressAnswer, EgressError, EgressRequest};
 use super::tenants::Tenants;
 use crate::traces;
@@ -54,8 +54,8 @@ pub(super) struct Inner {
     settings: EgressSettings,
     lookup: Arc<dyn Lookup>,
     ports: BTreeSet<u16>,
-    /// By what a gate needs to know, made when first needed.
-    clients: Mutex<HashMap<GateKind, Client>>,
+    /// By what a filter needs to know, made when first needed.
+    clients: Mutex<HashMap<DestinationKind, Client>>,
 }
 
 impl Inner {
@@ -75,9 +75,9 @@ impl Inner {
         Self::new(allow, self.settings.clone(), self.lookup.clone())
     }
 
-    fn gate(&self, kind: GateKind) -> Gate {
+    fn filter(&self, kind: DestinationKind) -> AddressFilter {
         let (allow, lookup) = (self.allow.clone(), self.lookup.clone());
-        Gate {
+        AddressFilter {
             kind,
             allow,
             allow_http: self.settings.allow_http,
@@ -85,12 +85,12 @@ impl Inner {
         }
     }
 
-    fn client(&self, kind: GateKind) -> Result<Client, EgressSetupError> {
+    fn client(&self, kind: DestinationKind) -> Result<Client, EgressSetupError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&kind) {
             return Ok(client.clone());
         }
-        let client = build(&self.settings, self.gate(kind))?;
+        let client = build(&self.settings, self.filter(kind))?;
         clients.insert(kind, client.clone());
         Ok(client)
     }
@@ -124,7 +124,7 @@ impl Egress {
     ) -> Result<Self, EgressSetupError> {
         let base = Arc::new(Inner::new(settings.allow.clone(), settings.clone(), lookup));
         // What keeps a client from being made is told at the start.
-        base.client(GateKind {
+        base.client(DestinationKind {
             port: None,
             secure: true,
         })?;
@@ -171,7 +171,7 @@ impl Egress {
         }
     }
 
-    fn vet(&self, text: &str) -> Result<(Url, GateKind), EgressError> {
+    fn vet(&self, text: &str) -> Result<(Url, DestinationKind), EgressError> {
         if text.len() > URL_BYTES_MAX {
             return Err(EgressError::Refused("the URL is longer than 2,048 bytes"));
         }
@@ -187,22 +187,22 @@ impl Egress {
         let port = url
             .port_or_known_default()
             .filter(|port| self.inner.ports.contains(port));
-        let kind = GateKind {
+        let kind = DestinationKind {
             port,
             secure: url.scheme() == "https",
         };
-        let gate = self.inner.gate(kind);
+        let filter = self.inner.filter(kind);
         match url.host() {
-            Some(Host::Ipv4(address)) => gate.judge_address(address.into())?,
-            Some(Host::Ipv6(address)) => gate.judge_address(address.into())?,
-            Some(Host::Domain(name)) => gate.judge_name(name)?,
+            Some(Host::Ipv4(address)) => filter.judge_address(address.into())?,
+            Some(Host::Ipv6(address)) => filter.judge_address(address.into())?,
+            Some(Host::Domain(name)) => filter.judge_name(name)?,
             None => return Err(EgressError::Refused("the URL has no host")),
         }
         Ok((url, kind))
     }
 }
 
-fn build(settings: &EgressSettings, gate: Gate) -> Result<Client, EgressSetupError> {
+fn build(settings: &EgressSettings, filter: AddressFilter) -> Result<Client, EgressSetupError> {
     Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
@@ -212,7 +212,7 @@ fn build(settings: &EgressSettings, gate: Gate) -> Result<Client, EgressSetupErr
         .connect_timeout(settings.connect_timeout)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .pool_max_idle_per_host(POOL_IDLE_PER_HOST_MAX)
-        .dns_resolver(gate)
+        .dns_resolver(filter)
         .build()
         .map_err(|error| EgressSetupError {
             reason: error.to_string(),

@@ -4,20 +4,20 @@
 //! the tenant that gave the URL, whatever a URL spells, a name resolves to or an answer redirects to. No other module builds a client for such URLs.
 
 mod address;
+mod address_filter;
 mod allow;
 mod client;
-mod gate;
+mod concurrency;
 mod outcome;
 mod request;
 mod tenants;
-mod turnstile;
 
+pub use address_filter::{Lookup, SystemLookup};
 pub use allow::{AllowError, AllowList};
 pub use client::{Egress, EgressSetupError};
-pub use gate::{Lookup, SystemLookup};
+pub use concurrency::ConcurrencyLimit;
 pub use outcome::Outcome;
 pub use request::{EgressAnswer, EgressError, EgressRequest, RESPONSE_BYTES_SMALL};
-pub use turnstile::Turnstile;
 
 use ackline_shared::config::Reader;
 use std::time::Duration;

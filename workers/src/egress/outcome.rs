@@ -39,10 +39,10 @@ impl Outcome {
             429 | 503 if after.is_some() => TroubleKind::Busy,
             _ => TroubleKind::Down,
         };
-        let (gate, after_sending, is_unanswered) = (0, true, false);
+        let (breaker, after_sending, is_unanswered) = (0, true, false);
         Self::Trouble(Trouble {
             reason,
-            gate,
+            breaker,
             kind,
             after,
             after_sending,
@@ -53,11 +53,11 @@ impl Outcome {
     /// An answer that broke off: the target may not have taken the work.
     pub fn broke_off(answer: &EgressAnswer) -> Self {
         let reason = format!("answered {} and broke off", answer.status.as_u16());
-        let (gate, kind, after, after_sending, is_unanswered) =
+        let (breaker, kind, after, after_sending, is_unanswered) =
             (0, TroubleKind::Down, None, true, true);
         Self::Trouble(Trouble {
             reason,
-            gate,
+            breaker,
             kind,
             after,
             after_sending,
@@ -94,10 +94,10 @@ impl From<EgressError> for Outcome {
             // An address that may not be reached is the target's trouble, too: names change.
             EgressError::Refused(_) | EgressError::Connect { .. } => (TroubleKind::Down, false),
         };
-        let (gate, after, is_unanswered) = (0, None, true);
+        let (breaker, after, is_unanswered) = (0, None, true);
         Self::Trouble(Trouble {
             reason,
-            gate,
+            breaker,
             kind,
             after,
             after_sending,

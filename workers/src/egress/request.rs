@@ -1,6 +1,6 @@
 //! What goes into the client and what comes out of it.
 
-use super::gate::Closed;
+use super::address_filter::Closed;
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Method, StatusCode};

@@ -15,7 +15,7 @@ pub use place::Place;
 
 use crate::core::job::{Job, Verdict, Work};
 use crate::core::log::to_bytes;
-use crate::core::state::{GateSpec, Target};
+use crate::core::state::{BreakerSpec, Target};
 use crate::egress::{Egress, EgressRequest, Outcome};
 use crate::platform::Platform;
 use ackline_shared::envelope::Head;
@@ -145,7 +145,7 @@ impl Sender {
         let downstream = endpoint.config_key();
         Target {
             name: endpoint.id.to_string(),
-            gates: vec![GateSpec {
+            breakers: vec![BreakerSpec {
                 name: downstream.as_str().into(),
                 limit: ENDPOINT_CONCURRENCY,
             }],

@@ -7,7 +7,7 @@
 mod request;
 
 use crate::core::job::{Job, TroubleKind, Verdict, Work};
-use crate::core::state::{GateSpec, Target};
+use crate::core::state::{BreakerSpec, Target};
 use crate::egress::{Egress, EgressRequest, Outcome};
 use crate::platform::Platform;
 use ackline_shared::envelope::Head;
@@ -81,7 +81,7 @@ impl Sender {
         let downstream = relay.config_key();
         Target {
             name: relay.id.to_string(),
-            gates: vec![GateSpec {
+            breakers: vec![BreakerSpec {
                 name: downstream.as_str().into(),
                 limit: usize::from(relay.concurrency.max(1)),
             }],

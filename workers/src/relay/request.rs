@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_that_may_get_edited_contents_lets_them_through_the_door_unless_it_has_them() {
+    fn a_relay_that_may_get_edited_contents_lets_them_through_unless_it_has_them() {
         let mut fixture = Fixture::new();
         fixture.relay("shared", "https://bot.example/", json!({}));
         let own = fixture.seal("bot secret");

@@ -13,7 +13,7 @@ pub mod verdict;
 pub use graph::{ClientError, GraphSettings};
 
 use crate::core::job::{Job, Marks, Verdict, Work};
-use crate::core::state::{GateSpec, Target};
+use crate::core::state::{BreakerSpec, Target};
 use crate::platform::Platform;
 use ackline_shared::command::SendCommand;
 use ackline_shared::envelope::Head;
@@ -33,7 +33,7 @@ use verdict::{Failure, Outcome, Setback, judge};
 pub(crate) const SENDING: &str = "sending?";
 /// Prefix of the mark that keeps Meta's id until its record is stored.
 const SENT: &str = "sent:";
-/// The gate of the Graph API as a whole.
+/// The breaker of the Graph API as a whole.
 const GRAPH: &str = "graph";
 
 /// The replies pool's job.
@@ -61,16 +61,16 @@ impl Job for Replies {
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let number = head.phone.as_ref().map_or("", PhoneNumberId::as_str);
-        let gate = |name: String| GateSpec {
+        let breaker = |name: String| BreakerSpec {
             name: name.into(),
             limit: usize::MAX,
         };
         let downstream = format!("number.{number}");
-        let gates = vec![gate(GRAPH.to_owned()), gate(downstream.clone())];
+        let breakers = vec![breaker(GRAPH.to_owned()), breaker(downstream.clone())];
         vec![Arc::new(Target {
             name: String::new(),
             downstream,
-            gates,
+            breakers,
             timeout: Some(TOTAL_TIMEOUT + TURN_WAIT_MAX),
         })]
     }

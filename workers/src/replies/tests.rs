@@ -186,7 +186,7 @@ async fn a_passing_refusal_is_tried_again_and_a_final_one_is_recorded() {
     meta.will_answer(500, 131_000);
     let verdict = stand.job.run(&work).await;
     assert!(
-        matches!(&verdict, Verdict::Trouble(trouble) if trouble.gate == 1),
+        matches!(&verdict, Verdict::Trouble(trouble) if trouble.breaker == 1),
         "the number waits: {verdict:?}"
     );
     assert_eq!(work.answered.take(), Heard::Answer);
@@ -329,7 +329,7 @@ async fn what_never_left_is_tried_again_without_a_trace() {
     let work = work(&command());
     let verdict = stand.job.run(&work).await;
     assert!(
-        matches!(&verdict, Verdict::Trouble(trouble) if trouble.gate == 0 && trouble.reason.contains("cannot be reached")),
+        matches!(&verdict, Verdict::Trouble(trouble) if trouble.breaker == 0 && trouble.reason.contains("cannot be reached")),
         "{verdict:?}"
     );
     assert!(work.marks.all().is_empty());

@@ -70,10 +70,10 @@ pub enum Blame {
     Number,
 }
 
-/// The place of the Graph API among the gates of a message.
-const GRAPH_GATE: usize = 0;
+/// The place of the Graph API among the breakers of a message.
+const GRAPH_BREAKER: usize = 0;
 /// The place of the sending number.
-const NUMBER_GATE: usize = 1;
+const NUMBER_BREAKER: usize = 1;
 
 impl Setback {
     /// A setback of ours that is no message's and no number's fault.
@@ -96,7 +96,7 @@ impl Setback {
             code,
             ..
         } = self;
-        let gate = match blame {
+        let breaker = match blame {
             Blame::Message => return Verdict::Retry { reason, after },
             Blame::Time => {
                 return Verdict::Wait {
@@ -104,8 +104,8 @@ impl Setback {
                     after: after.unwrap_or(LATER),
                 };
             }
-            Blame::Graph => GRAPH_GATE,
-            Blame::Number => NUMBER_GATE,
+            Blame::Graph => GRAPH_BREAKER,
+            Blame::Number => NUMBER_BREAKER,
         };
         let kind = if after.is_some() {
             TroubleKind::Busy
@@ -115,7 +115,7 @@ impl Setback {
         let (after_sending, is_unanswered) = (code.is_some(), code.is_none());
         Verdict::Trouble(Trouble {
             reason,
-            gate,
+            breaker,
             kind,
             after,
             after_sending,

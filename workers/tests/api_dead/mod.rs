@@ -357,7 +357,7 @@ async fn nobody_gets_a_delivery_of_their_own_making_signed_with_a_secret_that_ot
     }
     assert!(stage.stored(UPDATES).await.is_empty());
 
-    // The same behind the door, as it is for an order that was given before the configuration changed.
+    // The same when it is carried out, as it is for an order that was given before the configuration changed.
     let office = stage.office();
     let source = Source::Letter {
         sequence: 1,

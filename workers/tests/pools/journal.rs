@@ -9,9 +9,9 @@ use ackline_shared::vault::VaultKey;
 use ackline_workers::bounded::Bound;
 use ackline_workers::cli;
 use ackline_workers::core::batch::{self, BatchSize};
-use ackline_workers::core::breaker::Breakers;
 use ackline_workers::core::membership::Membership;
 use ackline_workers::core::metrics::Metrics;
+use ackline_workers::core::open_breakers::OpenBreakers;
 use ackline_workers::core::pool::Host;
 use ackline_workers::core::settings::PoolSettings;
 use ackline_workers::core::standing::Standing;
@@ -44,7 +44,7 @@ fn run(stage: &Stage, file: &Path) -> (Journal, watch::Sender<bool>) {
         metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
         standing: Standing::default(),
         membership: Membership::join(&stage.platform, "one", Duration::from_secs(2)),
-        breakers: Breakers::default(),
+        breakers: OpenBreakers::default(),
         shutdown,
     };
     let settings = PoolSettings::shared(&mut Reader::load(None, []));

@@ -6,7 +6,7 @@ use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Partition, Pool};
 use ackline_workers::core::job::{Job, LaneSource, Trouble, Verdict, Work};
 use ackline_workers::core::settings::PoolSettings;
-use ackline_workers::core::state::{GateSpec, Policy, Target};
+use ackline_workers::core::state::{BreakerSpec, Policy, Target};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -102,14 +102,14 @@ impl Job for Town {
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let target = |name: &str| {
             let downstream = format!("relay.{}.{name}", head.tenant);
-            let gates = vec![GateSpec {
+            let breakers = vec![BreakerSpec {
                 name: downstream.as_str().into(),
                 limit: 4,
             }];
             Arc::new(Target {
                 name: name.to_owned(),
                 downstream,
-                gates,
+                breakers,
                 timeout: None,
             })
         };

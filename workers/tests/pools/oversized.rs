@@ -9,10 +9,10 @@ use ackline_shared::subjects::{
 };
 use ackline_shared::testing::NatsOptions;
 use ackline_workers::core::batch::{self, BatchJob, BatchSize};
-use ackline_workers::core::breaker::Breakers;
 use ackline_workers::core::job::Work;
 use ackline_workers::core::membership::Membership;
 use ackline_workers::core::metrics::Metrics;
+use ackline_workers::core::open_breakers::OpenBreakers;
 use ackline_workers::core::pool::Host;
 use ackline_workers::core::settings::PoolSettings;
 use ackline_workers::core::standing::Standing;
@@ -58,7 +58,7 @@ pub fn run_batches<B: BatchJob>(stage: &Stage, job: B) -> watch::Sender<bool> {
         metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
         standing: Standing::default(),
         membership: Membership::join(&stage.platform, "batches", LEASE_TTL),
-        breakers: Breakers::default(),
+        breakers: OpenBreakers::default(),
         shutdown,
     };
     let settings = PoolSettings::shared(&mut Reader::load(None, []));

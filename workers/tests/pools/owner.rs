@@ -341,10 +341,10 @@ async fn an_answer_that_was_looked_up_is_not_given_once_the_conversation_was_tak
     let (asked, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let (heard, gate) = (asked.clone(), go.clone());
+    let (heard, latch) = (asked.clone(), go.clone());
     let slow = get(async move || {
         heard.notify_one();
-        gate.notified().await;
+        latch.notified().await;
         Json(json!({"status": "shipped"}))
     });
     tokio::spawn(async move { axum::serve(listener, Router::new().route("/", slow)).await });

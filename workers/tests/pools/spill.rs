@@ -18,14 +18,14 @@ use tokio::time::timeout;
 
 /// Does what the payload says and keeps the order of what it did.
 #[derive(Clone)]
-struct Gate {
+struct Latch {
     open: watch::Sender<bool>,
     done: Arc<Mutex<Vec<(String, String, String)>>>,
     changed: Arc<Notify>,
     wait: Duration,
 }
 
-impl Gate {
+impl Latch {
     fn new(wait: Duration) -> Self {
         Self {
             open: watch::channel(false).0,
@@ -68,9 +68,9 @@ impl Gate {
     }
 }
 
-struct Gated(Gate);
+struct Latched(Latch);
 
-impl Job for Gated {
+impl Job for Latched {
     const POOL: Pool = Pool::Relay;
 
     fn lanes() -> Vec<LaneSource> {
@@ -84,26 +84,26 @@ impl Job for Gated {
     }
 
     async fn run(&self, work: &Work) -> Verdict {
-        let gate = &self.0;
-        let mut open = gate.open.subscribe();
+        let latch = &self.0;
+        let mut open = latch.open.subscribe();
         match &work.payload[..] {
-            b"gated" => drop(open.wait_for(|open| *open).await),
+            b"latched" => drop(open.wait_for(|open| *open).await),
             b"later" if !*open.borrow() => {
                 return Verdict::Retry {
                     reason: "not open".to_owned(),
-                    after: Some(gate.wait),
+                    after: Some(latch.wait),
                 };
             }
             _ => {}
         }
         let head = &work.head;
         let id = format!("{}@{}", head.id.as_str(), work.sequence);
-        gate.done.lock().unwrap().push((
+        latch.done.lock().unwrap().push((
             head.tenant.to_string(),
             head.conversation.as_str().to_owned(),
             id,
         ));
-        gate.changed.notify_one();
+        latch.changed.notify_one();
         Verdict::Done
     }
 }
@@ -123,14 +123,14 @@ fn parking(settings: &mut PoolSettings) {
 
 fn run_seen(
     stage: &Stage,
-    gate: &Gate,
+    latch: &Latch,
     adjust: impl FnOnce(&mut PoolSettings),
 ) -> (watch::Sender<bool>, JoinHandle<()>, Metrics) {
     let metrics = Metrics::register(&mut Registry::default());
     let seen = (metrics.clone(), Standing::default());
     let (stop, running) = stage.run_as(
         stage.platform.clone(),
-        Gated(gate.clone()),
+        Latched(latch.clone()),
         "one",
         seen,
         adjust,
@@ -155,7 +155,9 @@ async fn make_noise(stage: &Stage) -> BTreeMap<String, Vec<String>> {
     let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for n in 0..NOISE {
         let (conversation, id) = (format!("US.{}", n % 7), format!("n{n:03}"));
-        stage.publish_to("noisy", &conversation, &id, "gated").await;
+        stage
+            .publish_to("noisy", &conversation, &id, "latched")
+            .await;
         expected
             .entry(format!("noisy/u:{conversation}"))
             .or_default()
@@ -166,15 +168,15 @@ async fn make_noise(stage: &Stage) -> BTreeMap<String, Vec<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_behind_a_tenant_larger_than_its_share_and_it_keeps_its_order() {
-    let (stage, gate) = (
+    let (stage, latch) = (
         Stage::start(Snapshot::default()).await,
-        Gate::new(Duration::ZERO),
+        Latch::new(Duration::ZERO),
     );
     let mut expected = make_noise(&stage).await;
     stage.publish_to("quiet", "US.q", "q1", "ok").await;
-    let (_stop, _running, metrics) = run_seen(&stage, &gate, narrow);
-    gate.wait_for("quiet", 1).await;
-    assert_eq!(gate.count("noisy"), 0, "the noisy tenant still waits");
+    let (_stop, _running, metrics) = run_seen(&stage, &latch, narrow);
+    latch.wait_for("quiet", 1).await;
+    assert_eq!(latch.count("noisy"), 0, "the noisy tenant still waits");
     told(&metrics, |pool| {
         pool.lines.moved > 0 && pool.lines.parked == 0
     })
@@ -186,51 +188,51 @@ async fn nobody_waits_behind_a_tenant_larger_than_its_share_and_it_keeps_its_ord
             .any(|tenant| tenant.tenant.as_str() == "noisy" && tenant.lines.moved > 0),
         "{noisy:?}"
     );
-    gate.open.send_replace(true);
-    gate.wait_for("noisy", NOISE).await;
+    latch.open.send_replace(true);
+    latch.wait_for("noisy", NOISE).await;
     stage.holds(subjects::SPILL, 0..=0).await;
     // Back from its spill queue, it is read directly again.
     stage.publish_to("noisy", "US.0", "last", "ok").await;
-    gate.wait_for("noisy", NOISE + 1).await;
+    latch.wait_for("noisy", NOISE + 1).await;
     expected
         .entry("noisy/u:US.0".to_owned())
         .or_default()
         .push(format!("last@{}", NOISE + 2));
     expected.insert("quiet/u:US.q".to_owned(), vec![format!("q1@{}", NOISE + 1)]);
-    assert_eq!(gate.by_conversation(), expected);
+    assert_eq!(latch.by_conversation(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_finds_what_was_moved_and_goes_on_in_order() {
-    let (stage, gate) = (
+    let (stage, latch) = (
         Stage::start(Snapshot::default()).await,
-        Gate::new(Duration::ZERO),
+        Latch::new(Duration::ZERO),
     );
     let mut expected = make_noise(&stage).await;
-    let (stop, running) = stage.run_with(Gated(gate.clone()), "one", narrow);
+    let (stop, running) = stage.run_with(Latched(latch.clone()), "one", narrow);
     stage.holds(subjects::SPILL, 30..=NOISE as u64).await;
-    // The gate is shut: whatever runs is cancelled, and nothing took effect.
+    // The latch is shut: whatever runs is cancelled, and nothing took effect.
     running.abort();
     drop(stop);
-    stage.publish_to("noisy", "US.0", "last", "gated").await;
+    stage.publish_to("noisy", "US.0", "last", "latched").await;
     expected
         .entry("noisy/u:US.0".to_owned())
         .or_default()
         .push(format!("last@{}", NOISE + 1));
-    let (_stop, _running) = stage.run_with(Gated(gate.clone()), "two", narrow);
-    gate.open.send_replace(true);
-    gate.wait_for("noisy", NOISE + 1).await;
-    assert_eq!(gate.by_conversation(), expected);
+    let (_stop, _running) = stage.run_with(Latched(latch.clone()), "two", narrow);
+    latch.open.send_replace(true);
+    latch.wait_for("noisy", NOISE + 1).await;
+    assert_eq!(latch.by_conversation(), expected);
     stage.holds(subjects::SPILL, 0..=0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_wait_leaves_the_window_and_holds_only_its_conversation() {
-    let (stage, gate) = (
+    let (stage, latch) = (
         Stage::start(Snapshot::default()).await,
-        Gate::new(Duration::from_millis(300)),
+        Latch::new(Duration::from_millis(300)),
     );
-    let (_stop, _running, metrics) = run_seen(&stage, &gate, parking);
+    let (_stop, _running, metrics) = run_seen(&stage, &latch, parking);
     for id in ["a1", "a2", "a3"] {
         stage.publish_to("acme", "US.a", id, "later").await;
     }
@@ -239,7 +241,7 @@ async fn a_long_wait_leaves_the_window_and_holds_only_its_conversation() {
             .publish_to("acme", "US.b", &format!("b{n:02}"), "ok")
             .await;
     }
-    gate.wait_for("acme", 20).await;
+    latch.wait_for("acme", 20).await;
     stage
         .acknowledged(&subjects::consumer(Pool::Relay, Partition(1), "msg"), 23)
         .await;
@@ -249,23 +251,23 @@ async fn a_long_wait_leaves_the_window_and_holds_only_its_conversation() {
         pool.lines.moved == 0 && pool.lines.parked >= 2
     })
     .await;
-    gate.open.send_replace(true);
-    gate.wait_for("acme", 23).await;
-    let seen = gate.by_conversation();
+    latch.open.send_replace(true);
+    latch.wait_for("acme", 23).await;
+    let seen = latch.by_conversation();
     assert_eq!(seen["acme/u:US.a"], ["a1@1", "a2@2", "a3@3"]);
     stage.holds(subjects::SPILL, 0..=0).await;
     stage.publish_to("acme", "US.a", "a4", "ok").await;
-    gate.wait_for("acme", 24).await;
-    assert_eq!(gate.by_conversation()["acme/u:US.a"][3], "a4@24");
+    latch.wait_for("acme", 24).await;
+    assert_eq!(latch.by_conversation()["acme/u:US.a"][3], "a4@24");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_wakes_a_conversation_that_waits_outside() {
-    let (stage, gate) = (
+    let (stage, latch) = (
         Stage::start(Snapshot::default()).await,
-        Gate::new(Duration::from_millis(300)),
+        Latch::new(Duration::from_millis(300)),
     );
-    let (stop, running) = stage.run_with(Gated(gate.clone()), "one", parking);
+    let (stop, running) = stage.run_with(Latched(latch.clone()), "one", parking);
     for id in ["a1", "a2"] {
         stage.publish_to("acme", "US.a", id, "later").await;
     }
@@ -273,11 +275,11 @@ async fn a_successor_wakes_a_conversation_that_waits_outside() {
     stop.send_replace(true);
     timeout(DEADLINE, running).await.unwrap().unwrap();
     stage.publish_to("acme", "US.a", "a3", "ok").await;
-    let (_stop, _running) = stage.run_with(Gated(gate.clone()), "two", parking);
-    gate.open.send_replace(true);
-    gate.wait_for("acme", 3).await;
+    let (_stop, _running) = stage.run_with(Latched(latch.clone()), "two", parking);
+    latch.open.send_replace(true);
+    latch.wait_for("acme", 3).await;
     assert_eq!(
-        gate.by_conversation()["acme/u:US.a"],
+        latch.by_conversation()["acme/u:US.a"],
         ["a1@1", "a2@2", "a3@3"]
     );
     stage.holds(subjects::SPILL, 0..=0).await;

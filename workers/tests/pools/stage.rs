@@ -8,11 +8,11 @@ use ackline_shared::subjects::{self, Class, Partition, header};
 use ackline_shared::testing::{NatsOptions, NatsServer};
 use ackline_shared::vault::VaultKey;
 use ackline_workers::core::backoff::Backoff;
-use ackline_workers::core::breaker::Breakers;
 use ackline_workers::core::job::Job;
 use ackline_workers::core::log::{Log, now_ms};
 use ackline_workers::core::membership::Membership;
 use ackline_workers::core::metrics::Metrics;
+use ackline_workers::core::open_breakers::OpenBreakers;
 use ackline_workers::core::pool::{self, Host};
 use ackline_workers::core::settings::PoolSettings;
 use ackline_workers::core::standing::Standing;
@@ -171,7 +171,7 @@ impl Stage {
     ) -> RunningPool {
         let (stop, shutdown) = watch::channel(false);
         let membership = Membership::join(&platform, instance, LEASE_TTL);
-        let breakers = Breakers::default();
+        let breakers = OpenBreakers::default();
         let host = Host {
             platform,
             metrics,

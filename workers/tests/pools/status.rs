@@ -7,16 +7,16 @@ use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Partition, Pool, SpillQueue, header, tuning_key};
 use ackline_workers::core::batch::{self, BatchJob, BatchSize};
-use ackline_workers::core::breaker::Breakers;
 use ackline_workers::core::job::{Job, LaneSource, Verdict, Work};
 use ackline_workers::core::log::now_ms;
 use ackline_workers::core::membership::Membership;
 use ackline_workers::core::metrics::Metrics;
+use ackline_workers::core::open_breakers::OpenBreakers;
 use ackline_workers::core::pool::Host;
 use ackline_workers::core::scaling::Targets;
 use ackline_workers::core::settings::PoolSettings;
 use ackline_workers::core::standing::{Standing, State};
-use ackline_workers::core::state::OpenGate;
+use ackline_workers::core::state::BreakerReport;
 use ackline_workers::core::status::board::Board;
 use ackline_workers::core::status::diagnosis::Condition;
 use ackline_workers::core::status::fleet::PoolSum;
@@ -233,7 +233,7 @@ async fn a_pool_that_works_in_batches_shows_its_pause_too() {
         metrics: process.metrics.clone(),
         standing: process.standing.clone(),
         membership: Membership::join(&stage.platform, "one", Duration::from_secs(2)),
-        breakers: Breakers::default(),
+        breakers: OpenBreakers::default(),
         shutdown,
     };
     let settings = PoolSettings::shared(&mut Reader::load(None, []));
@@ -285,7 +285,7 @@ async fn a_downstream_with_an_open_breaker_is_seen_with_its_pool() {
         Process::start(&stage, "other", false),
     );
     let (_stop, _running) = worker.run(&stage, Held(Arc::new(Semaphore::new(0))));
-    let breakers = Breakers::default();
+    let breakers = OpenBreakers::default();
     worker.board.watch(breakers.clone());
     for (pool, name) in [
         (Pool::Relay, "relay.acme.bot"),
@@ -294,7 +294,7 @@ async fn a_downstream_with_an_open_breaker_is_seen_with_its_pool() {
         let (since, next) = (Some(Duration::from_secs(9)), Duration::from_secs(1));
         breakers.publish(
             pool,
-            vec![OpenGate {
+            vec![BreakerReport {
                 name: name.to_owned(),
                 since,
                 next,

@@ -24,19 +24,19 @@ use tokio::time::timeout;
 /// What a change may take at most until everybody obeys.
 const OBEYED_WITHIN: Duration = Duration::from_secs(2);
 
-/// What the jobs do, seen from outside; they wait for the gate.
+/// What the jobs do, seen from outside; they wait for the latch.
 #[derive(Clone)]
 struct Watcher {
-    gate: Arc<Semaphore>,
+    latch: Arc<Semaphore>,
     running: Arc<watch::Sender<usize>>,
     done: Arc<watch::Sender<usize>>,
     order: Arc<Mutex<HashMap<String, Vec<String>>>>,
 }
 
 impl Watcher {
-    fn new(gate: usize) -> Self {
+    fn new(latch: usize) -> Self {
         Self {
-            gate: Arc::new(Semaphore::new(gate)),
+            latch: Arc::new(Semaphore::new(latch)),
             running: Arc::new(watch::Sender::new(0)),
             done: Arc::new(watch::Sender::new(0)),
             order: Arc::default(),
@@ -88,7 +88,7 @@ impl Watcher {
 
     async fn work(&self, work: &Work) -> Verdict {
         self.running.send_modify(|running| *running += 1);
-        self.gate.acquire().await.unwrap().forget();
+        self.latch.acquire().await.unwrap().forget();
         let (conversation, id) = (
             work.head.conversation.as_str().to_owned(),
             work.head.id.as_str().to_owned(),
@@ -285,7 +285,7 @@ async fn two_processes_obey_a_change_and_a_pause_within_the_deadline_and_keep_th
             }
         };
         timeout(OBEYED_WITHIN, known).await.unwrap();
-        watcher.gate.add_permits(1000);
+        watcher.latch.add_permits(1000);
         watcher.run_reaches(0, OBEYED_WITHIN).await;
         assert!(*watcher.done.borrow() < 40, "work is left");
     }

@@ -77,7 +77,7 @@ impl<J: Job> Desk<J> {
         };
         self.attempts.metrics.activity(J::POOL).tell(told);
         self.mend(&stuck);
-        self.tell_gates(now);
+        self.tell_breakers(now);
     }
 
     /// Reads anew what does not go on, and says where.
@@ -99,11 +99,12 @@ impl<J: Job> Desk<J> {
     }
 
     /// Shows of which targets the circuit breaker is open.
-    fn tell_gates(&mut self, now: Instant) {
-        for (name, pause) in self.machine.take_gate_changes() {
+    fn tell_breakers(&mut self, now: Instant) {
+        for (name, pause) in self.machine.take_breaker_changes() {
             self.breakers.changed(&name, pause);
         }
-        self.breakers.publish(J::POOL, self.machine.open_gates(now));
+        self.breakers
+            .publish(J::POOL, self.machine.open_breakers(now));
     }
 
     /// Updates of a tenant received until a time that were read and are not finished; `None` until its spill queues are

@@ -51,7 +51,7 @@ impl<U: Clone, P> Machine<U, P> {
             }
         }
         self.scheduler.retain(|id| !gone.contains(id));
-        self.gates.forget_waiting(|id| gone.contains(&id));
+        self.breakers.forget_waiting(|id| gone.contains(&id));
         let mut touched = BTreeSet::new();
         for id in gone {
             touched.extend(self.unclaim(id));
@@ -96,7 +96,9 @@ impl<U: Clone, P> Machine<U, P> {
         for queue in queues {
             touched.extend(self.forget_queue(&queue));
         }
-        touched.into_iter().for_each(|gate| self.look_at_gate(gate));
+        touched
+            .into_iter()
+            .for_each(|breaker| self.look_at_breaker(breaker));
     }
 
     /// Takes in an update that was read from its window.

@@ -14,8 +14,8 @@
 //! - What is interrupted is forgotten unless it runs: the same messages are read again in order.
 
 mod admit;
+mod breakers;
 mod circuit;
-mod gates;
 mod park;
 mod queue;
 mod queues;
@@ -27,8 +27,8 @@ mod window_shares;
 #[cfg(test)]
 mod model;
 
+pub use breakers::BreakerReport;
 pub use circuit::{Policy, Signal};
-pub use gates::OpenGate;
 pub use seen::{Backlog, STUCK_AFTER, STUCK_MAX, Stuck};
 pub use start::{End, Ended, Heard, May, Started};
 pub use window_shares::Bounds;
@@ -36,7 +36,7 @@ pub use window_shares::Bounds;
 use super::scheduler::{Rules, Scheduler, Slot};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Partition, SpillQueue};
-use gates::{Gates, Leave, Prober};
+use breakers::{Breakers, Leave, Prober};
 use queue::Queue;
 use slab::Slab;
 use std::collections::hash_map::RandomState;
@@ -67,14 +67,14 @@ pub struct Target {
     /// What is behind it, as operators know it, such as `relay.acme.bot`; names its spill queue.
     pub downstream: String,
     /// What has to work before a request is made, in the order in which an attempt blames them.
-    pub gates: Vec<GateSpec>,
+    pub breakers: Vec<BreakerSpec>,
     /// Longest time of one request, where the target has one of its own.
     pub timeout: Option<Duration>,
 }
 
 /// Something that may be down or busy: a bot, an endpoint, an API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GateSpec {
+pub struct BreakerSpec {
     /// Its name, such as `relay.acme.bot`.
     pub name: Arc<str>,
     /// Requests to it at once.
@@ -181,7 +181,7 @@ enum Stand {
     /// It waits for a time of its own.
     Waiting(Instant),
     /// It waits for its target.
-    AtGate,
+    AtBreaker,
     /// It waits until somebody turns its tenant.
     Kept,
     /// It is on its way into a spill queue.
@@ -208,7 +208,7 @@ struct Piece<P> {
     /// Whether it stands in its conversation, where later ones go behind it: not once it moves, or was read from a spill
     /// queue of pieces.
     is_direct: bool,
-    /// Whether a gate keeps room for it.
+    /// Whether a breaker keeps room for it.
     reserved: bool,
     /// Requests with which it found its target out.
     probes: u32,
@@ -267,7 +267,7 @@ struct Order {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Wake {
     Piece(usize),
-    Gate(Arc<str>),
+    Breaker(Arc<str>),
     Queue(Arc<SpillQueue>),
 }
 
@@ -284,7 +284,7 @@ pub struct Machine<U, P> {
     readings: BTreeMap<Partition, Reading<U, P>>,
     /// Partitions that are owned, read or about to be read again.
     owned: BTreeSet<Partition>,
-    gates: Gates,
+    breakers: Breakers,
     queues: BTreeMap<Arc<SpillQueue>, Queue>,
     /// How many spill queues of single conversations there are, by tenant's spill queue; then those of earlier versions.
     own_queues: HashMap<SpillQueue, usize>,
@@ -310,7 +310,7 @@ impl<U: Clone, P> Machine<U, P> {
             orders: HashMap::new(),
             readings: BTreeMap::new(),
             owned: BTreeSet::new(),
-            gates: Gates::new(setup.policy),
+            breakers: Breakers::new(setup.policy),
             queues: BTreeMap::new(),
             own_queues: HashMap::new(),
             legacy: HashMap::new(),
@@ -344,7 +344,7 @@ impl<U: Clone, P> Machine<U, P> {
         while self.wakes.first().is_some_and(|(due, _)| *due <= now) {
             match self.wakes.pop_first() {
                 Some((_, Wake::Piece(id))) => self.wake_piece(id, now),
-                Some((_, Wake::Gate(name))) => self.tend_gate(&name, now),
+                Some((_, Wake::Breaker(name))) => self.tend_breaker(&name, now),
                 Some((_, Wake::Queue(queue))) => self.tend(&queue, now),
                 None => {}
             }

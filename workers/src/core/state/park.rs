@@ -190,7 +190,7 @@ impl<U: Clone, P> Machine<U, P> {
                 && self.setup.lanes.get(held.lane) == Some(&queue.lane)
                 && piece.target.downstream == target.downstream;
             let rests = match piece.stand {
-                Stand::AtGate => true,
+                Stand::AtBreaker => true,
                 Stand::Queued => {
                     let holder = self.orders.get(&piece.order).and_then(|order| order.holder);
                     holder.is_none_or(|holder| {
@@ -198,7 +198,7 @@ impl<U: Clone, P> Machine<U, P> {
                             || self
                                 .pieces
                                 .get(holder)
-                                .is_some_and(|piece| piece.stand == Stand::AtGate)
+                                .is_some_and(|piece| piece.stand == Stand::AtBreaker)
                     })
                 }
                 _ => false,
@@ -227,7 +227,7 @@ impl<U: Clone, P> Machine<U, P> {
         ids.sort_by_key(sequence);
         let moving: HashSet<usize> = ids.iter().copied().collect();
         self.scheduler.retain(|id| !moving.contains(id));
-        self.gates.forget_waiting(|id| moving.contains(&id));
+        self.breakers.forget_waiting(|id| moving.contains(&id));
         ids.into_iter()
             .for_each(|id| self.append(queue.clone(), id, now));
     }
@@ -245,7 +245,7 @@ impl<U: Clone, P> Machine<U, P> {
                 .orders
                 .get(&piece.order)
                 .is_some_and(|order| order.holder == Some(id));
-            let rests = matches!(piece.stand, Stand::Queued | Stand::AtGate) && !piece.keeps;
+            let rests = matches!(piece.stand, Stand::Queued | Stand::AtBreaker) && !piece.keeps;
             if is_from_queue
                 && !held.original
                 && rests
@@ -255,7 +255,7 @@ impl<U: Clone, P> Machine<U, P> {
             }
         }
         self.scheduler.retain(|id| !back.contains(id));
-        self.gates.forget_waiting(|id| back.contains(&id));
+        self.breakers.forget_waiting(|id| back.contains(&id));
         for id in back {
             self.unclaim(id);
             let Some(piece) = self.drop_piece(id) else {
@@ -285,7 +285,7 @@ impl<U: Clone, P> Machine<U, P> {
                 || self
                     .pieces
                     .get(holder)
-                    .is_some_and(|piece| matches!(piece.stand, Stand::Queued | Stand::AtGate))
+                    .is_some_and(|piece| matches!(piece.stand, Stand::Queued | Stand::AtBreaker))
         })
     }
 

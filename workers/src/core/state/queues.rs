@@ -188,9 +188,9 @@ impl<U: Clone, P> Machine<U, P> {
         if let Some(before) = known.target.replace(target.clone())
             && before != target
         {
-            self.gates.unregister(queue, &before);
+            self.breakers.unregister(queue, &before);
         }
-        self.gates.register(queue, &target);
+        self.breakers.register(queue, &target);
     }
 
     /// Does what there is to do for a spill queue: read on, take out, wake it later, or forget it.
@@ -203,7 +203,7 @@ impl<U: Clone, P> Machine<U, P> {
         let is_shut = queue
             .target
             .as_ref()
-            .is_some_and(|target| !self.gates.all_closed(target));
+            .is_some_and(|target| !self.breakers.all_closed(target));
         let load = match queue.overdue_at {
             _ if is_behind => None,
             _ if !is_shut => queue.load(kind.reach(), now),
@@ -226,9 +226,9 @@ impl<U: Clone, P> Machine<U, P> {
         };
         let is_over = queue.is_over();
         // Nobody may have been there to find out when it was time.
-        for spec in target.iter().flat_map(|target| &target.gates) {
-            if self.gates.is_due(&spec.name, now) {
-                self.wakes.insert((now, Wake::Gate(spec.name.clone())));
+        for spec in target.iter().flat_map(|target| &target.breakers) {
+            if self.breakers.is_due(&spec.name, now) {
+                self.wakes.insert((now, Wake::Breaker(spec.name.clone())));
             }
         }
         if let Some((from, max)) = load {
@@ -243,8 +243,8 @@ impl<U: Clone, P> Machine<U, P> {
             self.wakes.insert((due, Wake::Queue(name.clone())));
         }
         if is_over {
-            for gate in self.forget_queue(name) {
-                self.look_at_gate(gate);
+            for breaker in self.forget_queue(name) {
+                self.look_at_breaker(breaker);
             }
             if kind == Kind::Legacy {
                 self.tend(
@@ -269,7 +269,7 @@ impl<U: Clone, P> Machine<U, P> {
         true
     }
 
-    /// Forgets a spill queue; gives the gates that it waited for.
+    /// Forgets a spill queue; gives the breakers that it waited for.
     pub(super) fn forget_queue(&mut self, name: &Arc<SpillQueue>) -> Vec<Arc<str>> {
         let Some(queue) = self.queues.remove(name) else {
             return Vec::new();
@@ -294,8 +294,12 @@ impl<U: Clone, P> Machine<U, P> {
         let Some(target) = queue.target else {
             return Vec::new();
         };
-        self.gates.unregister(name, &target);
-        target.gates.iter().map(|spec| spec.name.clone()).collect()
+        self.breakers.unregister(name, &target);
+        target
+            .breakers
+            .iter()
+            .map(|spec| spec.name.clone())
+            .collect()
     }
 
     /// The head that was to find out is not there: another one is.
@@ -304,11 +308,11 @@ impl<U: Clone, P> Machine<U, P> {
             .queues
             .get(queue)
             .and_then(|known| known.target.clone());
-        for spec in target.iter().flat_map(|target| &target.gates) {
-            self.gates
+        for spec in target.iter().flat_map(|target| &target.breakers) {
+            self.breakers
                 .give_up_probe(&spec.name, &Prober::Queue(queue.clone()));
             self.wakes
-                .insert((now + RETRY, Wake::Gate(spec.name.clone())));
+                .insert((now + RETRY, Wake::Breaker(spec.name.clone())));
         }
     }
 }

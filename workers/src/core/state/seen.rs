@@ -1,7 +1,7 @@
 //! What is told of where everything stands.
 
 use super::queues::Kind;
-use super::{Machine, OpenGate, Stand};
+use super::{BreakerReport, Machine, Stand};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
 use std::collections::HashMap;
@@ -57,7 +57,7 @@ impl<U: Clone, P> Machine<U, P> {
                     if queue
                         .target
                         .as_ref()
-                        .is_none_or(|target| self.gates.all_closed(target)) =>
+                        .is_none_or(|target| self.breakers.all_closed(target)) =>
                 {
                     of_tenant.ready += queue.unread();
                 }
@@ -68,7 +68,7 @@ impl<U: Clone, P> Machine<U, P> {
             }
         }
         for (_, piece) in &self.pieces {
-            if matches!(piece.stand, Stand::Waiting(_) | Stand::AtGate)
+            if matches!(piece.stand, Stand::Waiting(_) | Stand::AtBreaker)
                 && let Some(held) = self.held.get(piece.held)
             {
                 let of_tenant = backlog.entry(held.tenant.clone()).or_default();
@@ -103,13 +103,13 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     /// Targets whose circuit breaker is open, or that are slow.
-    pub fn open_gates(&self, now: Instant) -> Vec<OpenGate> {
-        self.gates.open(now)
+    pub fn open_breakers(&self, now: Instant) -> Vec<BreakerReport> {
+        self.breakers.open(now)
     }
 
     /// Targets whose circuit breaker opened (with the first pause) or closed again since this was last asked.
-    pub fn take_gate_changes(&mut self) -> Vec<(Arc<str>, Option<Duration>)> {
-        self.gates.take_changes()
+    pub fn take_breaker_changes(&mut self) -> Vec<(Arc<str>, Option<Duration>)> {
+        self.breakers.take_changes()
     }
 
     /// What should have gone on long ago, a bounded number of it.
@@ -124,7 +124,9 @@ impl<U: Clone, P> Machine<U, P> {
                 Stand::Waiting(until) if is_late(until) => {
                     Some((until, "an update is past its time"))
                 }
-                Stand::AtGate if is_late(self.moved_at) && !self.has_wake(&piece.target, now) => {
+                Stand::AtBreaker
+                    if is_late(self.moved_at) && !self.has_wake(&piece.target, now) =>
+                {
                     Some((
                         self.moved_at,
                         "an update waits for a target that nobody asks",
@@ -160,14 +162,14 @@ impl<U: Clone, P> Machine<U, P> {
             let is_shut = queue
                 .target
                 .as_ref()
-                .is_some_and(|target| !self.gates.all_closed(target));
-            let waits_for_gate = is_shut
+                .is_some_and(|target| !self.breakers.all_closed(target));
+            let waits_for_breaker = is_shut
                 && queue
                     .target
                     .as_ref()
                     .is_some_and(|target| self.has_wake(target, now));
             let is_behind = Kind::of(name) == Kind::Tenant && self.has_legacy(name);
-            if let (Some(since), false) = (due, waits_for_gate || is_behind) {
+            if let (Some(since), false) = (due, waits_for_breaker || is_behind) {
                 let what = "a spill queue is not read on";
                 let late = now.saturating_duration_since(since);
                 let (partition, lane) = (name.partition, name.lane.clone());
@@ -186,12 +188,12 @@ impl<U: Clone, P> Machine<U, P> {
         stuck
     }
 
-    /// Whether the gates of a target will be looked at again by themselves.
+    /// Whether the breakers of a target will be looked at again by themselves.
     fn has_wake(&self, target: &super::Target, now: Instant) -> bool {
-        target.gates.iter().any(|spec| {
-            self.gates.has_prober(&spec.name, now)
+        target.breakers.iter().any(|spec| {
+            self.breakers.has_prober(&spec.name, now)
                 || self
-                    .gates
+                    .breakers
                     .due(&spec.name, now)
                     .is_some_and(|due| due + STUCK_AFTER > now)
         })

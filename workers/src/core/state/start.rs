@@ -1,6 +1,6 @@
 //! What runs next, and what comes of it.
 
-use super::gates::Shut;
+use super::breakers::Shut;
 use super::queues::Kind;
 use super::{Leave, Machine, Piece, Place, Prober, Signal, Stand, Target, Waits, Wake};
 use ackline_shared::subjects::SpillQueue;
@@ -87,15 +87,15 @@ pub enum End<P> {
         data: P,
         /// What is known of its waits now.
         waits: Waits,
-        /// Which of the target's gates is to blame.
-        gate: usize,
+        /// Which of the target's breakers is to blame.
+        breaker: usize,
         /// What the request said of it.
         signal: Signal,
         /// Whether it was a time-out.
         timed_out: bool,
         /// The least that this piece waits, whoever else succeeds.
         least: Duration,
-        /// How long it waits while the gate is asked freely.
+        /// How long it waits while the breaker is asked freely.
         pause: Duration,
         /// Whether the update itself may be what the target cannot take, for it had it before the trouble.
         blames_update: bool,
@@ -143,7 +143,7 @@ impl<U: Clone, P> Machine<U, P> {
         }
     }
 
-    /// Lets a piece through its gates, or puts it where it waits for them.
+    /// Lets a piece through its breakers, or puts it where it waits for them.
     fn pass(&mut self, id: usize, now: Instant) -> Option<Vec<Leave>> {
         let queue = self.target_queue_of(id);
         let piece = self.pieces.get(id)?;
@@ -153,7 +153,7 @@ impl<U: Clone, P> Machine<U, P> {
         }
         let target = piece.target.clone();
         match self
-            .gates
+            .breakers
             .pass(id, queue.as_ref(), &target, piece.reserved, now)
         {
             Ok(leaves) => {
@@ -162,25 +162,25 @@ impl<U: Clone, P> Machine<U, P> {
                 }
                 return Some(leaves);
             }
-            Err(Shut::Full(gate)) => self.wait_at(id, &gate),
-            Err(Shut::Open(gate)) => {
+            Err(Shut::Full(breaker)) => self.wait_at(id, &breaker),
+            Err(Shut::Open(breaker)) => {
                 let is_long = self
-                    .gates
-                    .open_since(&gate)
+                    .breakers
+                    .open_since(&breaker)
                     .is_some_and(|at| at + self.setup.park_after <= now);
                 if queue.is_some() || is_long {
                     self.stop(id);
                     self.park_at_target(id, now);
                 } else {
-                    self.wait_at(id, &gate);
+                    self.wait_at(id, &breaker);
                     let parks = self
-                        .gates
-                        .open_since(&gate)
+                        .breakers
+                        .open_since(&breaker)
                         .map(|at| at + self.setup.park_after);
                     self.wakes
-                        .extend(parks.map(|at| (at, Wake::Gate(gate.clone()))));
+                        .extend(parks.map(|at| (at, Wake::Breaker(breaker.clone()))));
                 }
-                self.look_at_gate_later(gate, now);
+                self.look_at_breaker_later(breaker, now);
             }
         }
         None
@@ -197,7 +197,7 @@ impl<U: Clone, P> Machine<U, P> {
         if leaves.is_empty() {
             self.unclaim(id)
                 .into_iter()
-                .for_each(|gate| self.look_at_gate_later(gate, now));
+                .for_each(|breaker| self.look_at_breaker_later(breaker, now));
         }
         self.moved_at = now;
         let piece = self.pieces.get_mut(id)?;
@@ -224,12 +224,12 @@ impl<U: Clone, P> Machine<U, P> {
         }
     }
 
-    fn wait_at(&mut self, id: usize, gate: &Arc<str>) {
+    fn wait_at(&mut self, id: usize, breaker: &Arc<str>) {
         self.stop(id);
         if let Some(piece) = self.pieces.get_mut(id) {
-            piece.stand = Stand::AtGate;
+            piece.stand = Stand::AtBreaker;
         }
-        self.gates.wait(gate, id);
+        self.breakers.wait(breaker, id);
     }
 
     fn keep(&mut self, id: usize, now: Instant) {
@@ -237,12 +237,13 @@ impl<U: Clone, P> Machine<U, P> {
         if let Some(piece) = self.pieces.get_mut(id) {
             piece.stand = Stand::Kept;
         }
-        for gate in self.unclaim(id) {
-            self.wakes.insert((now + KEPT_PAUSE, Wake::Gate(gate)));
+        for breaker in self.unclaim(id) {
+            self.wakes
+                .insert((now + KEPT_PAUSE, Wake::Breaker(breaker)));
         }
     }
 
-    /// Takes back whatever a piece was given at its gates without having been started; gives the gates concerned.
+    /// Takes back whatever a piece was given at its breakers without having been started; gives the breakers concerned.
     pub(super) fn unclaim(&mut self, id: usize) -> Vec<Arc<str>> {
         let queue = self.target_queue_of(id);
         let Some(piece) = self.pieces.get_mut(id) else {
@@ -250,16 +251,20 @@ impl<U: Clone, P> Machine<U, P> {
         };
         let target = piece.target.clone();
         if std::mem::take(&mut piece.reserved) {
-            self.gates.unreserve(&target);
+            self.breakers.unreserve(&target);
         }
-        for spec in &target.gates {
-            self.gates.give_up_probe(&spec.name, &Prober::Piece(id));
+        for spec in &target.breakers {
+            self.breakers.give_up_probe(&spec.name, &Prober::Piece(id));
             if let Some(queue) = &queue {
-                self.gates
+                self.breakers
                     .give_up_probe(&spec.name, &Prober::Queue(queue.clone()));
             }
         }
-        target.gates.iter().map(|spec| spec.name.clone()).collect()
+        target
+            .breakers
+            .iter()
+            .map(|spec| spec.name.clone())
+            .collect()
     }
 
     /// The target's spill queue that a piece was read from.
@@ -282,7 +287,7 @@ impl<U: Clone, P> Machine<U, P> {
             return;
         };
         self.stop(id);
-        let gates = self.tell_gates(id, &ended, now);
+        let breakers = self.tell_breakers(id, &ended, now);
         let (is_read, is_owned) = (self.is_read(id), self.is_owned(id));
         match ended.end {
             End::Settled => self.settle(id, false, now),
@@ -303,15 +308,15 @@ impl<U: Clone, P> Machine<U, P> {
             End::Trouble {
                 data,
                 waits,
-                gate,
+                breaker,
                 least,
                 pause,
                 blames_update,
                 ..
             } => {
                 self.put_back(id, data, waits, true, now);
-                let name = self.gate_name(id, gate);
-                let shut = name.filter(|name| !self.gates.is_closed(name));
+                let name = self.breaker_name(id, breaker);
+                let shut = name.filter(|name| !self.breakers.is_closed(name));
                 let wait = match shut {
                     None => least.max(pause),
                     Some(name) if blames_update && self.stands_in_the_way(id, &name) => {
@@ -326,13 +331,13 @@ impl<U: Clone, P> Machine<U, P> {
                 }
             }
         }
-        gates
+        breakers
             .into_iter()
-            .for_each(|gate| self.look_at_gate_later(gate, now));
+            .for_each(|breaker| self.look_at_breaker_later(breaker, now));
     }
 
-    /// Tells every gate that a piece passed what its request said; gives the gates.
-    fn tell_gates(&mut self, id: usize, ended: &Ended<P>, now: Instant) -> Vec<Arc<str>> {
+    /// Tells every breaker that a piece passed what its request said; gives the breakers.
+    fn tell_breakers(&mut self, id: usize, ended: &Ended<P>, now: Instant) -> Vec<Arc<str>> {
         let Some(piece) = self.pieces.get_mut(id) else {
             return Vec::new();
         };
@@ -340,25 +345,25 @@ impl<U: Clone, P> Machine<U, P> {
         for (index, leave) in leaves.iter().enumerate() {
             let (signal, timed_out) = match &ended.end {
                 End::Trouble {
-                    gate,
+                    breaker,
                     signal,
                     timed_out,
                     ..
-                } if *gate == index => (*signal, *timed_out),
+                } if *breaker == index => (*signal, *timed_out),
                 _ if ended.heard == Heard::Answer => (Signal::Alive, false),
                 _ if ended.heard == Heard::Trouble && index == 0 => (Signal::Failed, false),
                 _ => (Signal::Unknown, false),
             };
-            self.gates.tell(id, leave, signal, timed_out, now);
+            self.breakers.tell(id, leave, signal, timed_out, now);
         }
-        leaves.into_iter().map(|leave| leave.gate).collect()
+        leaves.into_iter().map(|leave| leave.breaker).collect()
     }
 
-    fn gate_name(&self, id: usize, index: usize) -> Option<Arc<str>> {
+    fn breaker_name(&self, id: usize, index: usize) -> Option<Arc<str>> {
         self.pieces
             .get(id)?
             .target
-            .gates
+            .breakers
             .get(index)
             .map(|spec| spec.name.clone())
     }
@@ -375,19 +380,19 @@ impl<U: Clone, P> Machine<U, P> {
         session == Some(held.session) || (piece.keeps && session.is_some())
     }
 
-    /// Whether a piece has found out often enough that its gate is shut, and should let another one try.
-    fn stands_in_the_way(&mut self, id: usize, gate: &str) -> bool {
+    /// Whether a piece has found out often enough that its breaker is shut, and should let another one try.
+    fn stands_in_the_way(&mut self, id: usize, breaker: &str) -> bool {
         let Some(piece) = self.pieces.get_mut(id) else {
             return false;
         };
         piece.probes += 1;
-        piece.probes >= PROBES_MAX && self.has_others_waiting(id, gate)
+        piece.probes >= PROBES_MAX && self.has_others_waiting(id, breaker)
     }
 
-    fn has_others_waiting(&self, id: usize, gate: &str) -> bool {
+    fn has_others_waiting(&self, id: usize, breaker: &str) -> bool {
         let own = self.target_queue_of(id);
-        self.gates.has_waiting(gate)
-            || self.gates.queues_of(gate).any(|queue| {
+        self.breakers.has_waiting(breaker)
+            || self.breakers.queues_of(breaker).any(|queue| {
                 let entries = self.queues.get(queue).map_or(0, |known| known.unread());
                 entries > 0 || own.as_ref().is_some_and(|own| own != queue)
             })
@@ -441,89 +446,89 @@ impl<U: Clone, P> Machine<U, P> {
         }
     }
 
-    /// Looks soon at a gate where something changed.
-    pub(super) fn look_at_gate_later(&mut self, gate: Arc<str>, now: Instant) {
-        self.wakes.insert((now, Wake::Gate(gate)));
+    /// Looks soon at a breaker where something changed.
+    pub(super) fn look_at_breaker_later(&mut self, breaker: Arc<str>, now: Instant) {
+        self.wakes.insert((now, Wake::Breaker(breaker)));
     }
 
-    /// Looks at a gate with the next wake.
-    pub(super) fn look_at_gate(&mut self, gate: Arc<str>) {
+    /// Looks at a breaker with the next wake.
+    pub(super) fn look_at_breaker(&mut self, breaker: Arc<str>) {
         let moved_at = self.moved_at;
-        self.wakes.insert((moved_at, Wake::Gate(gate)));
+        self.wakes.insert((moved_at, Wake::Breaker(breaker)));
     }
 
-    /// Does what there is to do for a gate: let waiting work go when it works, find out when it is time, park.
-    pub(super) fn tend_gate(&mut self, name: &Arc<str>, now: Instant) {
-        if self.gates.is_closed(name) {
-            while let Some(id) = self.gates.next_waiting(name) {
+    /// Does what there is to do for a breaker: let waiting work go when it works, find out when it is time, park.
+    pub(super) fn tend_breaker(&mut self, name: &Arc<str>, now: Instant) {
+        if self.breakers.is_closed(name) {
+            while let Some(id) = self.breakers.next_waiting(name) {
                 self.call(id, true);
             }
-            for queue in self.gates.queues(name) {
+            for queue in self.breakers.queues(name) {
                 self.tend(&queue, now);
             }
-            self.gates.forget_idle(name);
+            self.breakers.forget_idle(name);
             return;
         }
-        if self.gates.is_due(name, now) {
+        if self.breakers.is_due(name, now) {
             self.find_prober(name, now);
         }
         if self
-            .gates
+            .breakers
             .open_since(name)
             .is_some_and(|at| at + self.setup.park_after <= now)
         {
-            for id in self.gates.take_waiting(name) {
+            for id in self.breakers.take_waiting(name) {
                 self.park_at_target(id, now);
             }
         }
-        if let Some(due) = self.gates.due(name, now).filter(|due| *due > now) {
-            self.wakes.insert((due, Wake::Gate(name.clone())));
+        if let Some(due) = self.breakers.due(name, now).filter(|due| *due > now) {
+            self.wakes.insert((due, Wake::Breaker(name.clone())));
         }
     }
 
-    /// Lets a piece that waits at a gate take its turn.
+    /// Lets a piece that waits at a breaker take its turn.
     fn call(&mut self, id: usize, reserve: bool) {
         let Some(piece) = self
             .pieces
             .get_mut(id)
-            .filter(|piece| piece.stand == Stand::AtGate)
+            .filter(|piece| piece.stand == Stand::AtBreaker)
         else {
             return;
         };
         if reserve {
             let target = piece.target.clone();
-            if let Some(full) = self.gates.full(&target) {
-                self.gates.wait(&full, id);
+            if let Some(full) = self.breakers.full(&target) {
+                self.breakers.wait(&full, id);
                 return;
             }
             piece.reserved = true;
-            self.gates.reserve(&target);
+            self.breakers.reserve(&target);
         }
         self.resume(id);
     }
 
-    /// Chooses who finds out whether a gate works: what waits in memory first, then a spill queue.
+    /// Chooses who finds out whether a breaker works: what waits in memory first, then a spill queue.
     fn find_prober(&mut self, name: &Arc<str>, now: Instant) {
-        if let Some(id) = self.gates.next_waiting(name) {
-            self.gates.let_probe(name, Prober::Piece(id), now);
+        if let Some(id) = self.breakers.next_waiting(name) {
+            self.breakers.let_probe(name, Prober::Piece(id), now);
             self.call(id, false);
             return;
         }
-        for queue in self.gates.queues(name) {
+        for queue in self.breakers.queues(name) {
             let target = self
                 .queues
                 .get(&queue)
                 .and_then(|queue| queue.target.clone());
             let others = target
                 .iter()
-                .flat_map(|target| &target.gates)
+                .flat_map(|target| &target.breakers)
                 .filter(|spec| spec.name != *name);
-            let others_may = others
-                .into_iter()
-                .all(|spec| self.gates.is_closed(&spec.name) || self.gates.is_due(&spec.name, now));
+            let others_may = others.into_iter().all(|spec| {
+                self.breakers.is_closed(&spec.name) || self.breakers.is_due(&spec.name, now)
+            });
             if others_may && self.load_head(&queue) {
-                for spec in target.iter().flat_map(|target| &target.gates) {
-                    self.gates
+                for spec in target.iter().flat_map(|target| &target.breakers) {
+                    self.breakers
                         .let_probe(&spec.name, Prober::Queue(queue.clone()), now);
                 }
                 return;

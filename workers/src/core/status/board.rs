@@ -6,9 +6,9 @@ use super::held::{BREAKERS_MAX, OpenBreaker};
 use super::notices::waits_for;
 use super::{PoolStatus, Snapshot, UnownedLag};
 use crate::core::activity::Activity;
-use crate::core::breaker::Breakers;
 use crate::core::log::now_ms;
 use crate::core::metrics::Metrics;
+use crate::core::open_breakers::OpenBreakers;
 use crate::core::standing::{Standing, State};
 use ackline_shared::subjects::Pool;
 use std::collections::BTreeSet;
@@ -29,7 +29,7 @@ struct Inner {
     fleet: Mutex<Fleet>,
     unowned: Mutex<Vec<UnownedLag>>,
     dead: Mutex<Option<Vec<OpenDead>>>,
-    breakers: OnceLock<Breakers>,
+    breakers: OnceLock<OpenBreakers>,
     fault: OnceLock<(Pool, Fault)>,
 }
 
@@ -59,7 +59,7 @@ impl Board {
     }
 
     /// Shows the process's breakers from now on; the first ones told stay.
-    pub fn watch(&self, breakers: Breakers) {
+    pub fn watch(&self, breakers: OpenBreakers) {
         let _told_before = self.0.breakers.set(breakers);
     }
 
@@ -107,13 +107,13 @@ impl Board {
             .0
             .breakers
             .get()
-            .map(Breakers::open_now)
+            .map(OpenBreakers::open_now)
             .unwrap_or_default();
         let slow = self
             .0
             .breakers
             .get()
-            .map(Breakers::slow_now)
+            .map(OpenBreakers::slow_now)
             .unwrap_or_default();
         let status = |(pool, state): (&Pool, &State)| {
             let mut breakers: Vec<OpenBreaker> = open

@@ -1,7 +1,7 @@
 //! What must be true of every history: order, caps, and that everything comes to its end once the world is well again.
 
 use super::way::Way;
-use super::world::{GATE_LIMIT, GIVE_UP_AFTER, Job, Process, Update, World, setup};
+use super::world::{BREAKER_LIMIT, GIVE_UP_AFTER, Job, Process, Update, World, setup};
 use super::*;
 use ackline_shared::ids::TenantId;
 use std::collections::BTreeMap;
@@ -200,8 +200,8 @@ pub(super) fn check_caps(
     before: &BTreeMap<TenantId, usize>,
 ) -> Result<(), String> {
     for name in ["a", "b", "c", "shared"] {
-        let running = process.machine.gates.running(name);
-        if running > GATE_LIMIT {
+        let running = process.machine.breakers.running(name);
+        if running > BREAKER_LIMIT {
             return Err(format!("{running} requests to {name} at once"));
         }
     }

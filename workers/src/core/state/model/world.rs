@@ -13,7 +13,7 @@ const WINDOW: usize = 10;
 const TENANT_CAP: usize = 2;
 /// What an operator may set it to.
 pub(super) const TENANT_CAP_MAX: usize = 3;
-pub(super) const GATE_LIMIT: usize = 2;
+pub(super) const BREAKER_LIMIT: usize = 2;
 const PARTITIONS: u16 = 2;
 /// Longest that anything waits for a target.
 pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
@@ -149,26 +149,26 @@ fn tenant(number: u8) -> TenantId {
         .unwrap_or_else(|_| TenantId::unrouted())
 }
 
-/// Two targets for one tenant, one for the other, and a gate that both tenants share.
+/// Two targets for one tenant, one for the other, and a breaker that both tenants share.
 fn targets(of: u8) -> Vec<Arc<Target>> {
-    let gate = |name: &str| GateSpec {
+    let breaker = |name: &str| BreakerSpec {
         name: name.into(),
-        limit: GATE_LIMIT,
+        limit: BREAKER_LIMIT,
     };
-    let target = |name: &str, gates: Vec<GateSpec>| {
+    let target = |name: &str, breakers: Vec<BreakerSpec>| {
         Arc::new(Target {
             name: name.into(),
             downstream: format!("relay.{of}.{name}"),
-            gates,
+            breakers,
             timeout: None,
         })
     };
     match of {
         0 => vec![
-            target("a", vec![gate("a")]),
-            target("b", vec![gate("shared"), gate("b")]),
+            target("a", vec![breaker("a")]),
+            target("b", vec![breaker("shared"), breaker("b")]),
         ],
-        _ => vec![target("c", vec![gate("shared"), gate("c")])],
+        _ => vec![target("c", vec![breaker("shared"), breaker("c")])],
     }
 }
 
@@ -611,14 +611,18 @@ impl World {
             .overdue_at
             .is_some_and(|at| at <= self.now);
         let asks_nobody = is_overdue || started.discarded_by.is_some();
-        for (index, gate) in started
+        for (index, breaker) in started
             .target
-            .gates
+            .breakers
             .iter()
             .enumerate()
             .filter(|_| !asks_nobody)
         {
-            let mood = self.moods.get(&*gate.name).copied().unwrap_or(Mood::Works);
+            let mood = self
+                .moods
+                .get(&*breaker.name)
+                .copied()
+                .unwrap_or(Mood::Works);
             if matches!(mood, Mood::Down | Mood::Hangs) {
                 let timed_out = mood == Mood::Hangs;
                 let least = Duration::from_secs(if timed_out { 60 } else { 0 });
@@ -626,7 +630,7 @@ impl World {
                 let end = End::Trouble {
                     data: started.data,
                     waits,
-                    gate: index,
+                    breaker: index,
                     signal: Signal::Failed,
                     timed_out,
                     least,

@@ -1,7 +1,7 @@
 //! Of which targets the circuit breakers are open in this process, for whoever looks: what the pools decide each for itself, told
 //! in one place.
 
-use super::state::{OpenGate, Policy};
+use super::state::{BreakerReport, Policy};
 use ackline_shared::config::Reader;
 use ackline_shared::subjects::Pool;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -27,11 +27,11 @@ impl Policy {
 
 /// The targets whose circuit breaker is open; cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Breakers(Arc<Inner>);
+pub struct OpenBreakers(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    open: Mutex<BTreeMap<Pool, Vec<OpenGate>>>,
+    open: Mutex<BTreeMap<Pool, Vec<BreakerReport>>>,
     opened: Family<KindLabels, Counter>,
     open_now: Family<KindLabels, Gauge>,
     slow: Family<KindLabels, Gauge>,
@@ -42,7 +42,7 @@ struct KindLabels {
     kind: String,
 }
 
-impl Breakers {
+impl OpenBreakers {
     /// Registers what they count, by the kind that a target's name begins with.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("ackline_breaker");
@@ -82,31 +82,31 @@ impl Breakers {
     }
 
     /// Takes in what a pool leaves alone now.
-    pub fn publish(&self, pool: Pool, open: Vec<OpenGate>) {
+    pub fn publish(&self, pool: Pool, open: Vec<BreakerReport>) {
         let mut all = self.lock();
         let mut kinds: BTreeMap<KindLabels, (i64, i64)> = BTreeMap::new();
-        for gate in all.values().flatten() {
-            kinds.entry(kind_of(&gate.name)).or_default();
+        for breaker in all.values().flatten() {
+            kinds.entry(kind_of(&breaker.name)).or_default();
         }
         let before = all.insert(pool, open).unwrap_or_default();
-        for gate in all.values().flatten() {
-            let (open, slow) = kinds.entry(kind_of(&gate.name)).or_default();
-            *open += i64::from(gate.since.is_some());
-            *slow += i64::from(gate.is_slow);
+        for breaker in all.values().flatten() {
+            let (open, slow) = kinds.entry(kind_of(&breaker.name)).or_default();
+            *open += i64::from(breaker.since.is_some());
+            *slow += i64::from(breaker.is_slow);
         }
-        let was_slow = |gate: &OpenGate| {
+        let was_slow = |breaker: &BreakerReport| {
             before
                 .iter()
-                .any(|known| known.name == gate.name && known.is_slow)
+                .any(|known| known.name == breaker.name && known.is_slow)
         };
-        for gate in all
+        for breaker in all
             .get(&pool)
             .into_iter()
             .flatten()
-            .filter(|gate| gate.is_slow && !was_slow(gate))
+            .filter(|breaker| breaker.is_slow && !was_slow(breaker))
         {
             tracing::warn!(
-                target_name = gate.name,
+                target_name = breaker.name,
                 "half of a target's last requests timed out: it is slow rather than down; give it a longer `timeout`"
             );
         }
@@ -120,18 +120,18 @@ impl Breakers {
     pub fn open_now(&self) -> Vec<(String, Duration, Duration)> {
         let lock = self.lock();
         let all = lock.values().flatten();
-        all.filter_map(|gate| Some((gate.name.clone(), gate.since?, gate.next)))
+        all.filter_map(|breaker| Some((breaker.name.clone(), breaker.since?, breaker.next)))
             .collect()
     }
 
     /// The targets of whose last requests half timed out.
     pub fn slow_now(&self) -> Vec<String> {
         let lock = self.lock();
-        let slow = lock.values().flatten().filter(|gate| gate.is_slow);
-        slow.map(|gate| gate.name.clone()).collect()
+        let slow = lock.values().flatten().filter(|breaker| breaker.is_slow);
+        slow.map(|breaker| breaker.name.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Pool, Vec<OpenGate>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Pool, Vec<BreakerReport>>> {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

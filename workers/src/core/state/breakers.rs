@@ -1,14 +1,14 @@
 //! What has to work before a request is made: how much of it at once, and whether the circuit breaker is open. Pure.
 
 use super::circuit::{Change, Circuit, Policy, Signal, Ticket};
-use super::{GateSpec, Target};
+use super::{BreakerSpec, Target};
 use ackline_shared::subjects::SpillQueue;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Gates that nothing waits for and that are remembered for their trouble alone.
+/// Breakers that nothing waits for and that are remembered for their trouble alone.
 const REMEMBERED_MAX: usize = 4096;
 /// Longest that a piece which is to find out may take to come to its turn.
 const PROBE_WAIT: Duration = Duration::from_secs(10);
@@ -19,14 +19,14 @@ const RECENT_MIN: u32 = 4;
 
 /// Everything that something waits for, asks, or that failed lately.
 #[derive(Debug)]
-pub(super) struct Gates {
+pub(super) struct Breakers {
     policy: Policy,
-    gates: HashMap<Arc<str>, Gate>,
+    breakers: HashMap<Arc<str>, Breaker>,
     changes: Vec<(Arc<str>, Option<Duration>)>,
 }
 
 #[derive(Debug, Default)]
-struct Gate {
+struct Breaker {
     limit: usize,
     running: usize,
     circuit: Circuit,
@@ -47,10 +47,10 @@ pub(super) enum Prober {
     Queue(Arc<SpillQueue>),
 }
 
-/// That a piece was let through a gate.
+/// That a piece was let through a breaker.
 #[derive(Debug, Clone)]
 pub(super) struct Leave {
-    pub(super) gate: Arc<str>,
+    pub(super) breaker: Arc<str>,
     ticket: Ticket,
 }
 
@@ -65,7 +65,7 @@ pub(super) enum Shut {
 
 /// A circuit breaker that is open, or something that times out half of the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenGate {
+pub struct BreakerReport {
     /// Its name.
     pub name: String,
     /// For how long it has not worked; none while it is asked freely.
@@ -76,16 +76,16 @@ pub struct OpenGate {
     pub is_slow: bool,
 }
 
-impl Gates {
+impl Breakers {
     pub(super) fn new(policy: Policy) -> Self {
         Self {
             policy,
-            gates: HashMap::new(),
+            breakers: HashMap::new(),
             changes: Vec::new(),
         }
     }
 
-    /// Lets a piece through all gates of its target, or says which is shut.
+    /// Lets a piece through all breakers of its target, or says which is shut.
     pub(super) fn pass(
         &mut self,
         piece: usize,
@@ -94,40 +94,40 @@ impl Gates {
         reserved: bool,
         now: Instant,
     ) -> Result<Vec<Leave>, Shut> {
-        for spec in &target.gates {
-            let Some(gate) = self.gates.get(&spec.name) else {
+        for spec in &target.breakers {
+            let Some(breaker) = self.breakers.get(&spec.name) else {
                 continue;
             };
-            if !gate.circuit.is_closed() && !gate.may_probe(piece, queue, now) {
+            if !breaker.circuit.is_closed() && !breaker.may_probe(piece, queue, now) {
                 return Err(Shut::Open(spec.name.clone()));
             }
-            if gate.circuit.is_closed() && !reserved && gate.running >= spec.limit.max(1) {
+            if breaker.circuit.is_closed() && !reserved && breaker.running >= spec.limit.max(1) {
                 return Err(Shut::Full(spec.name.clone()));
             }
         }
-        let mut leaves = Vec::with_capacity(target.gates.len());
-        for spec in &target.gates {
+        let mut leaves = Vec::with_capacity(target.breakers.len());
+        for spec in &target.breakers {
             let policy = self.policy;
-            let gate = self.enter(spec);
-            let is_probe = !gate.circuit.is_closed();
-            let Ok(ticket) = gate.circuit.ask(&policy, now) else {
+            let breaker = self.enter(spec);
+            let is_probe = !breaker.circuit.is_closed();
+            let Ok(ticket) = breaker.circuit.ask(&policy, now) else {
                 continue;
             };
             if is_probe {
-                gate.prober = Some((Prober::Piece(piece), now + policy.probe_timeout));
+                breaker.prober = Some((Prober::Piece(piece), now + policy.probe_timeout));
             }
             if !reserved {
-                gate.running += 1;
+                breaker.running += 1;
             }
             leaves.push(Leave {
-                gate: spec.name.clone(),
+                breaker: spec.name.clone(),
                 ticket,
             });
         }
         Ok(leaves)
     }
 
-    /// Takes in what a request said of a gate.
+    /// Takes in what a request said of a breaker.
     pub(super) fn tell(
         &mut self,
         piece: usize,
@@ -136,213 +136,226 @@ impl Gates {
         timed_out: bool,
         now: Instant,
     ) {
-        let Some(gate) = self.gates.get_mut(&leave.gate) else {
+        let Some(breaker) = self.breakers.get_mut(&leave.breaker) else {
             return;
         };
-        gate.running = gate.running.saturating_sub(1);
-        if gate
+        breaker.running = breaker.running.saturating_sub(1);
+        if breaker
             .prober
             .as_ref()
             .is_some_and(|(prober, _)| *prober == Prober::Piece(piece))
         {
-            gate.prober = None;
+            breaker.prober = None;
         }
         if signal != Signal::Unknown {
-            gate.requests = (gate.requests + 1).min(RECENT);
-            gate.timed_out = (gate.timed_out << 1 | u32::from(timed_out)) & ((1 << RECENT) - 1);
+            breaker.requests = (breaker.requests + 1).min(RECENT);
+            breaker.timed_out =
+                (breaker.timed_out << 1 | u32::from(timed_out)) & ((1 << RECENT) - 1);
         }
-        match gate.circuit.tell(&self.policy, leave.ticket, signal, now) {
-            Some(Change::Opened(pause)) => self.changes.push((leave.gate.clone(), Some(pause))),
-            Some(Change::Closed) => self.changes.push((leave.gate.clone(), None)),
+        match breaker
+            .circuit
+            .tell(&self.policy, leave.ticket, signal, now)
+        {
+            Some(Change::Opened(pause)) => self.changes.push((leave.breaker.clone(), Some(pause))),
+            Some(Change::Closed) => self.changes.push((leave.breaker.clone(), None)),
             None => {}
         }
     }
 
     /// Gives room back that was kept for a piece which does not come.
     pub(super) fn unreserve(&mut self, target: &Target) {
-        for spec in &target.gates {
-            if let Some(gate) = self.gates.get_mut(&spec.name) {
-                gate.running = gate.running.saturating_sub(1);
+        for spec in &target.breakers {
+            if let Some(breaker) = self.breakers.get_mut(&spec.name) {
+                breaker.running = breaker.running.saturating_sub(1);
             }
         }
     }
 
-    /// Keeps room at all gates of a target for a piece that is about to come.
+    /// Keeps room at all breakers of a target for a piece that is about to come.
     pub(super) fn reserve(&mut self, target: &Target) {
-        for spec in &target.gates {
+        for spec in &target.breakers {
             self.enter(spec).running += 1;
         }
     }
 
     /// Who finds out does not come.
     pub(super) fn give_up_probe(&mut self, name: &str, prober: &Prober) {
-        if let Some(gate) = self.gates.get_mut(name)
-            && gate
+        if let Some(breaker) = self.breakers.get_mut(name)
+            && breaker
                 .prober
                 .as_ref()
                 .is_some_and(|(known, _)| known == prober)
         {
-            gate.prober = None;
+            breaker.prober = None;
         }
     }
 
     /// Lets a piece wait in memory.
     pub(super) fn wait(&mut self, name: &Arc<str>, piece: usize) {
-        if let Some(gate) = self.gates.get_mut(name) {
-            gate.waiting.push_back(piece);
+        if let Some(breaker) = self.breakers.get_mut(name) {
+            breaker.waiting.push_back(piece);
         }
     }
 
     /// The next piece in memory that may be asked for, when there is room.
     pub(super) fn next_waiting(&mut self, name: &str) -> Option<usize> {
-        let gate = self.gates.get_mut(name)?;
-        let has_room = !gate.circuit.is_closed() || gate.running < gate.limit.max(1);
+        let breaker = self.breakers.get_mut(name)?;
+        let has_room = !breaker.circuit.is_closed() || breaker.running < breaker.limit.max(1);
         if has_room {
-            gate.waiting.pop_front()
+            breaker.waiting.pop_front()
         } else {
             None
         }
     }
 
-    /// The first gate of a target whose requests at once are used up.
+    /// The first breaker of a target whose requests at once are used up.
     pub(super) fn full(&self, target: &Target) -> Option<Arc<str>> {
-        let is_full = |spec: &&GateSpec| {
-            self.gates
+        let is_full = |spec: &&BreakerSpec| {
+            self.breakers
                 .get(&spec.name)
-                .is_some_and(|gate| gate.running >= spec.limit.max(1))
+                .is_some_and(|breaker| breaker.running >= spec.limit.max(1))
         };
         target
-            .gates
+            .breakers
             .iter()
             .find(is_full)
             .map(|spec| spec.name.clone())
     }
 
-    /// Everything in memory that waits for a gate.
+    /// Everything in memory that waits for a breaker.
     pub(super) fn take_waiting(&mut self, name: &str) -> Vec<usize> {
-        self.gates
+        self.breakers
             .get_mut(name)
-            .map(|gate| gate.waiting.drain(..).collect())
+            .map(|breaker| breaker.waiting.drain(..).collect())
             .unwrap_or_default()
     }
 
-    /// Takes pieces out of whatever gate they wait for.
+    /// Takes pieces out of whatever breaker they wait for.
     pub(super) fn forget_waiting(&mut self, gone: impl Fn(usize) -> bool) {
-        for gate in self.gates.values_mut() {
-            gate.waiting.retain(|piece| !gone(*piece));
+        for breaker in self.breakers.values_mut() {
+            breaker.waiting.retain(|piece| !gone(*piece));
         }
     }
 
-    /// Tells whether a gate is asked freely; one that is not known is.
+    /// Tells whether a breaker is asked freely; one that is not known is.
     pub(super) fn is_closed(&self, name: &str) -> bool {
-        self.gates
+        self.breakers
             .get(name)
-            .is_none_or(|gate| gate.circuit.is_closed())
+            .is_none_or(|breaker| breaker.circuit.is_closed())
     }
 
-    /// Whether every gate of a target is asked freely.
+    /// Whether every breaker of a target is asked freely.
     pub(super) fn all_closed(&self, target: &Target) -> bool {
-        target.gates.iter().all(|spec| self.is_closed(&spec.name))
+        target
+            .breakers
+            .iter()
+            .all(|spec| self.is_closed(&spec.name))
     }
 
-    /// Whether one request may find out about a gate now.
+    /// Whether one request may find out about a breaker now.
     pub(super) fn is_due(&self, name: &str, now: Instant) -> bool {
-        self.gates.get(name).is_some_and(|gate| {
-            !gate.circuit.is_closed()
-                && gate.running < gate.limit.max(1)
-                && gate.circuit.held(now).is_none()
-                && gate.prober.as_ref().is_none_or(|(_, until)| *until <= now)
+        self.breakers.get(name).is_some_and(|breaker| {
+            !breaker.circuit.is_closed()
+                && breaker.running < breaker.limit.max(1)
+                && breaker.circuit.held(now).is_none()
+                && breaker
+                    .prober
+                    .as_ref()
+                    .is_none_or(|(_, until)| *until <= now)
         })
     }
 
     /// When something is to be looked at: the pause ends, or who finds out has not come.
     pub(super) fn due(&self, name: &str, now: Instant) -> Option<Instant> {
-        let gate = self
-            .gates
+        let breaker = self
+            .breakers
             .get(name)
-            .filter(|gate| !gate.circuit.is_closed())?;
-        let pause = gate.circuit.held(now).map(|wait| now + wait);
-        let prober = gate.prober.as_ref().map(|(_, until)| *until);
+            .filter(|breaker| !breaker.circuit.is_closed())?;
+        let pause = breaker.circuit.held(now).map(|wait| now + wait);
+        let prober = breaker.prober.as_ref().map(|(_, until)| *until);
         pause.max(prober)
     }
 
     /// Since when a circuit breaker has been open.
     pub(super) fn open_since(&self, name: &str) -> Option<Instant> {
-        self.gates
+        self.breakers
             .get(name)
-            .and_then(|gate| gate.circuit.open_since())
+            .and_then(|breaker| breaker.circuit.open_since())
     }
 
     /// Notes who is to find out.
     pub(super) fn let_probe(&mut self, name: &str, prober: Prober, now: Instant) {
-        if let Some(gate) = self.gates.get_mut(name) {
-            gate.prober = Some((prober, now + PROBE_WAIT));
+        if let Some(breaker) = self.breakers.get_mut(name) {
+            breaker.prober = Some((prober, now + PROBE_WAIT));
         }
     }
 
-    /// Notes that a spill queue waits for the gates of a target.
+    /// Notes that a spill queue waits for the breakers of a target.
     pub(super) fn register(&mut self, queue: &Arc<SpillQueue>, target: &Target) {
-        for spec in &target.gates {
-            let gate = self.enter(spec);
-            if !gate.queues.contains(queue) {
-                gate.queues.push_back(queue.clone());
+        for spec in &target.breakers {
+            let breaker = self.enter(spec);
+            if !breaker.queues.contains(queue) {
+                breaker.queues.push_back(queue.clone());
             }
         }
     }
 
     /// A spill queue waits no more.
     pub(super) fn unregister(&mut self, queue: &Arc<SpillQueue>, target: &Target) {
-        for spec in &target.gates {
-            if let Some(gate) = self.gates.get_mut(&spec.name) {
-                gate.queues.retain(|known| known != queue);
-                if gate
+        for spec in &target.breakers {
+            if let Some(breaker) = self.breakers.get_mut(&spec.name) {
+                breaker.queues.retain(|known| known != queue);
+                if breaker
                     .prober
                     .as_ref()
                     .is_some_and(|(known, _)| *known == Prober::Queue(queue.clone()))
                 {
-                    gate.prober = None;
+                    breaker.prober = None;
                 }
             }
         }
     }
 
-    /// The spill queues that wait for a gate, each time beginning with another.
+    /// The spill queues that wait for a breaker, each time beginning with another.
     pub(super) fn queues(&mut self, name: &str) -> Vec<Arc<SpillQueue>> {
-        let Some(gate) = self.gates.get_mut(name) else {
+        let Some(breaker) = self.breakers.get_mut(name) else {
             return Vec::new();
         };
-        let queues = gate.queues.iter().cloned().collect();
-        if !gate.queues.is_empty() {
-            gate.queues.rotate_left(1);
+        let queues = breaker.queues.iter().cloned().collect();
+        if !breaker.queues.is_empty() {
+            breaker.queues.rotate_left(1);
         }
         queues
     }
 
-    /// Whether anything in memory waits for a gate.
+    /// Whether anything in memory waits for a breaker.
     pub(super) fn has_waiting(&self, name: &str) -> bool {
-        self.gates
+        self.breakers
             .get(name)
-            .is_some_and(|gate| !gate.waiting.is_empty())
+            .is_some_and(|breaker| !breaker.waiting.is_empty())
     }
 
-    /// The spill queues that wait for a gate.
+    /// The spill queues that wait for a breaker.
     pub(super) fn queues_of(&self, name: &str) -> impl Iterator<Item = &Arc<SpillQueue>> {
-        self.gates
+        self.breakers
             .get(name)
             .into_iter()
-            .flat_map(|gate| &gate.queues)
+            .flat_map(|breaker| &breaker.queues)
     }
 
     /// Whether somebody is to find out and has not told yet.
     pub(super) fn has_prober(&self, name: &str, now: Instant) -> bool {
-        let prober = self.gates.get(name).and_then(|gate| gate.prober.as_ref());
+        let prober = self
+            .breakers
+            .get(name)
+            .and_then(|breaker| breaker.prober.as_ref());
         prober.is_some_and(|(_, until)| *until > now)
     }
 
-    /// Forgets a gate that a new one would not differ from.
+    /// Forgets a breaker that a new one would not differ from.
     pub(super) fn forget_idle(&mut self, name: &str) {
-        if self.gates.get(name).is_some_and(Gate::is_forgettable) {
-            self.gates.remove(name);
+        if self.breakers.get(name).is_some_and(Breaker::is_forgettable) {
+            self.breakers.remove(name);
         }
     }
 
@@ -352,47 +365,47 @@ impl Gates {
     }
 
     /// Every open circuit breaker, and what is slow.
-    pub(super) fn open(&self, now: Instant) -> Vec<OpenGate> {
+    pub(super) fn open(&self, now: Instant) -> Vec<BreakerReport> {
         let shown = self
-            .gates
+            .breakers
             .iter()
-            .filter(|(_, gate)| !gate.circuit.is_closed() || gate.is_slow());
-        let shown = shown.map(|(name, gate)| OpenGate {
+            .filter(|(_, breaker)| !breaker.circuit.is_closed() || breaker.is_slow());
+        let shown = shown.map(|(name, breaker)| BreakerReport {
             name: name.to_string(),
-            since: gate
+            since: breaker
                 .circuit
                 .open_since()
                 .map(|since| now.saturating_duration_since(since)),
-            next: gate.circuit.held(now).unwrap_or_default(),
-            is_slow: gate.is_slow(),
+            next: breaker.circuit.held(now).unwrap_or_default(),
+            is_slow: breaker.is_slow(),
         });
         shown.collect()
     }
 
-    /// How many requests to a gate are being made.
+    /// How many requests to a breaker are being made.
     #[cfg(test)]
     pub(super) fn running(&self, name: &str) -> usize {
-        self.gates.get(name).map_or(0, |gate| gate.running)
+        self.breakers.get(name).map_or(0, |breaker| breaker.running)
     }
 
-    fn enter(&mut self, spec: &GateSpec) -> &mut Gate {
-        if self.gates.len() >= REMEMBERED_MAX && !self.gates.contains_key(&spec.name) {
+    fn enter(&mut self, spec: &BreakerSpec) -> &mut Breaker {
+        if self.breakers.len() >= REMEMBERED_MAX && !self.breakers.contains_key(&spec.name) {
             let unneeded = self
-                .gates
+                .breakers
                 .iter()
-                .find(|(_, gate)| gate.is_unneeded())
+                .find(|(_, breaker)| breaker.is_unneeded())
                 .map(|(name, _)| name.clone());
             if let Some(name) = unneeded {
-                self.gates.remove(&name);
+                self.breakers.remove(&name);
             }
         }
-        let gate = self.gates.entry(spec.name.clone()).or_default();
-        gate.limit = spec.limit;
-        gate
+        let breaker = self.breakers.entry(spec.name.clone()).or_default();
+        breaker.limit = spec.limit;
+        breaker
     }
 }
 
-impl Gate {
+impl Breaker {
     fn may_probe(&self, piece: usize, queue: Option<&Arc<SpillQueue>>, now: Instant) -> bool {
         let is_named = match &self.prober {
             None => true,

@@ -1,4 +1,4 @@
-//! The gate in front of every connection: which host, at which addresses, may be connected to.
+//! The filter in front of every connection: which host, at which addresses, may be connected to.
 //!
 //! A literal address is judged before the request, because the HTTP client connects to it without asking a
 //! resolver; a name is judged whenever a connection is opened, by the resolver the client was built with. A
@@ -34,9 +34,9 @@ impl Lookup for SystemLookup {
     }
 }
 
-/// What a gate needs to know of a URL; requests of the same kind share a client.
+/// What a filter needs to know of a URL; requests of the same kind share a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct GateKind {
+pub(super) struct DestinationKind {
     /// The port, when an entry of the allow list is limited to it; a resolver is not told the port.
     pub port: Option<u16>,
     /// Whether the URL is https.
@@ -56,14 +56,14 @@ pub(super) enum Closed {
 
 /// Judges destinations of one kind.
 #[derive(Clone)]
-pub(super) struct Gate {
-    pub kind: GateKind,
+pub(super) struct AddressFilter {
+    pub kind: DestinationKind,
     pub allow: Arc<AllowList>,
     pub allow_http: bool,
     pub lookup: Arc<dyn Lookup>,
 }
 
-impl Gate {
+impl AddressFilter {
     /// Judges a literal address.
     pub fn judge_address(&self, address: IpAddr) -> Result<(), Closed> {
         if self.allow.permits_address(address, self.kind.port) {
@@ -103,13 +103,13 @@ impl Gate {
     }
 }
 
-impl Resolve for Gate {
+impl Resolve for AddressFilter {
     fn resolve(&self, name: Name) -> Resolving {
-        let gate = self.clone();
+        let filter = self.clone();
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            let addresses = gate.lookup.lookup(host.clone()).await?;
-            gate.judge_answer(&host, &addresses)?;
+            let addresses = filter.lookup.lookup(host.clone()).await?;
+            filter.judge_answer(&host, &addresses)?;
             let sockets: Vec<_> = addresses
                 .into_iter()
                 .take(ADDRESSES_MAX)

@@ -1,4 +1,4 @@
-//! How many large requests are worked on at once: each tenant has a few places, and all together have some more, so that
+//! How many large requests are worked on at once: each tenant has a few slots, and all together have some more, so that
 //! neither one tenant nor many at once take the memory that the pools work in.
 
 use super::problem::Problem;
@@ -9,47 +9,47 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-const PLACES: usize = 8;
-const PLACES_OF_TENANT: usize = 2;
-/// Longest time a request waits for a place.
+const SLOTS: usize = 8;
+const SLOTS_OF_TENANT: usize = 2;
+/// Longest time a request waits for a slot.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// The places.
+/// The slots.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Slots {
     all: Arc<Semaphore>,
     tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
 }
 
-/// A place; given back when it is dropped.
+/// A slot; given back when it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct Slot {
     _of_all: OwnedSemaphorePermit,
     _of_tenant: OwnedSemaphorePermit,
 }
 
-impl Default for Gate {
+impl Default for Slots {
     fn default() -> Self {
         Self {
-            all: Arc::new(Semaphore::new(PLACES)),
+            all: Arc::new(Semaphore::new(SLOTS)),
             tenants: Mutex::default(),
         }
     }
 }
 
-impl Gate {
-    /// Waits for a place, not for long.
-    pub async fn enter(&self, tenant: &TenantId) -> Result<Place, Problem> {
+impl Slots {
+    /// Waits for a slot, not for long.
+    pub async fn enter(&self, tenant: &TenantId) -> Result<Slot, Problem> {
         let own = self.own(tenant);
-        let places = async {
-            // Whoever waits for the tenant's own places takes none of the common ones meanwhile.
+        let taken = async {
+            // Whoever waits for the tenant's own slots takes none of the common ones meanwhile.
             let of_tenant = own.acquire_owned().await.ok()?;
-            Some(Place {
+            Some(Slot {
                 _of_all: self.all.clone().acquire_owned().await.ok()?,
                 _of_tenant: of_tenant,
             })
         };
-        timeout(WAIT, places)
+        timeout(WAIT, taken)
             .await
             .ok()
             .flatten()
@@ -58,11 +58,11 @@ impl Gate {
 
     fn own(&self, tenant: &TenantId) -> Arc<Semaphore> {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        // Places that nobody has or waits for are known to the map alone.
-        tenants.retain(|known, places| known == tenant || Arc::strong_count(places) > 1);
+        // Slots that nobody has or waits for are known to the map alone.
+        tenants.retain(|known, taken| known == tenant || Arc::strong_count(taken) > 1);
         tenants
             .entry(tenant.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(PLACES_OF_TENANT)))
+            .or_insert_with(|| Arc::new(Semaphore::new(SLOTS_OF_TENANT)))
             .clone()
     }
 }
@@ -77,40 +77,40 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_tenant_has_its_places_and_the_others_theirs() {
-        let gate = Gate::default();
+        let slots = Slots::default();
         let (first, second) = (
-            gate.enter(&tenant("acme")).await.unwrap(),
-            gate.enter(&tenant("acme")).await.unwrap(),
+            slots.enter(&tenant("acme")).await.unwrap(),
+            slots.enter(&tenant("acme")).await.unwrap(),
         );
         assert_eq!(
-            gate.enter(&tenant("acme")).await.unwrap_err(),
+            slots.enter(&tenant("acme")).await.unwrap_err(),
             Problem::Busy
         );
-        let other = gate.enter(&tenant("globex")).await.unwrap();
+        let other = slots.enter(&tenant("globex")).await.unwrap();
         drop(first);
-        let third = gate.enter(&tenant("acme")).await.unwrap();
+        let third = slots.enter(&tenant("acme")).await.unwrap();
         drop((second, third, other));
-        gate.enter(&tenant("initech")).await.unwrap();
+        slots.enter(&tenant("initech")).await.unwrap();
         assert_eq!(
-            gate.tenants.lock().unwrap().len(),
+            slots.tenants.lock().unwrap().len(),
             1,
-            "nothing is remembered of who has no place"
+            "nothing is remembered of who has no slot"
         );
-        assert_eq!(gate.all.available_permits(), PLACES);
+        assert_eq!(slots.all.available_permits(), SLOTS);
     }
 
     #[tokio::test(start_paused = true)]
     async fn all_tenants_together_have_a_bounded_number() {
-        let gate = Gate::default();
-        let mut places = Vec::new();
-        for n in 0..PLACES {
-            places.push(gate.enter(&tenant(&format!("t{n}"))).await.unwrap());
+        let slots = Slots::default();
+        let mut taken = Vec::new();
+        for n in 0..SLOTS {
+            taken.push(slots.enter(&tenant(&format!("t{n}"))).await.unwrap());
         }
         assert_eq!(
-            gate.enter(&tenant("late")).await.unwrap_err(),
+            slots.enter(&tenant("late")).await.unwrap_err(),
             Problem::Busy
         );
-        places.pop();
-        gate.enter(&tenant("late")).await.unwrap();
+        taken.pop();
+        slots.enter(&tenant("late")).await.unwrap();
     }
 }

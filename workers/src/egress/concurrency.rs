@@ -12,7 +12,7 @@ const TARGETS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 /// Lets a bounded number of requests through to each target, and divides an attempt's time between waiting
 /// for one's turn and the request, so that a late turn does not leave a request too little time.
 #[derive(Debug)]
-pub struct Turnstile {
+pub struct ConcurrencyLimit {
     targets: Mutex<LruCache<String, Target>>,
     attempt_timeout: Duration,
 }
@@ -23,7 +23,7 @@ struct Target {
     concurrency: u16,
 }
 
-impl Turnstile {
+impl ConcurrencyLimit {
     /// Makes one for attempts that may take this long.
     pub fn new(attempt_timeout: Duration) -> Self {
         Self {
@@ -70,25 +70,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_target_gets_no_more_requests_at_once_than_it_takes() {
-        let turnstile = Turnstile::new(Duration::from_secs(8));
-        let first = turnstile.enter("relay.acme.a", 1).await;
+        let limit = ConcurrencyLimit::new(Duration::from_secs(8));
+        let first = limit.enter("relay.acme.a", 1).await;
         assert!(first.is_some());
         assert!(
-            turnstile.enter("relay.acme.a", 1).await.is_none(),
+            limit.enter("relay.acme.a", 1).await.is_none(),
             "its only turn is taken"
         );
         assert!(
-            turnstile.enter("relay.acme.b", 1).await.is_some(),
+            limit.enter("relay.acme.b", 1).await.is_some(),
             "another target does not wait"
         );
         drop(first);
-        assert!(turnstile.enter("relay.acme.a", 1).await.is_some());
+        assert!(limit.enter("relay.acme.a", 1).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_changed_limit_takes_effect() {
-        let turnstile = Turnstile::new(Duration::from_secs(8));
-        let _held = turnstile.enter("a", 1).await;
-        assert!(turnstile.enter("a", 2).await.is_some());
+        let limit = ConcurrencyLimit::new(Duration::from_secs(8));
+        let _held = limit.enter("a", 1).await;
+        assert!(limit.enter("a", 2).await.is_some());
     }
 }

@@ -14,7 +14,7 @@ const CHANCE: Duration = Duration::from_secs(1);
 
 /// The connections, and how many of each address are without a valid key yet.
 #[derive(Debug, Clone)]
-pub struct Doors {
+pub struct ConnectionLimit {
     per_address_max: usize,
     guests: Arc<Mutex<Guests>>,
 }
@@ -103,19 +103,19 @@ impl Guests {
 
 /// A connection; counts for its address until it is known or ends. Requests carry it.
 #[derive(Debug, Clone)]
-pub struct Door(Arc<Inner>);
+pub struct Connection(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    doors: Doors,
+    connection_limit: ConnectionLimit,
     number: u64,
 }
 
 /// A request being answered; its connection is not idle meanwhile.
 #[derive(Debug)]
-pub struct Busy(Door);
+pub struct Busy(Connection);
 
-impl Doors {
+impl ConnectionLimit {
     /// Every address may hold this many connections that brought no valid key.
     pub fn new(per_address_max: usize) -> Self {
         Self {
@@ -126,7 +126,7 @@ impl Doors {
 
     /// Lets a connection in. Where its address has its share already, the longest idle of these makes room; `None` when none is
     /// idle.
-    pub fn enter(&self, from: SocketAddr) -> Option<Door> {
+    pub fn enter(&self, from: SocketAddr) -> Option<Connection> {
         let address = holder(from.ip());
         let mut guests = self.guests();
         let count = guests
@@ -149,8 +149,8 @@ impl Doors {
             task: None,
         };
         guests.by_number.insert(number, guest);
-        Some(Door(Arc::new(Inner {
-            doors: self.clone(),
+        Some(Connection(Arc::new(Inner {
+            connection_limit: self.clone(),
             number,
         })))
     }
@@ -172,10 +172,13 @@ impl Doors {
     }
 }
 
-impl Door {
+impl Connection {
     /// It brought a valid key and counts for its address no more.
     pub fn becomes_known(&self) {
-        self.0.doors.guests().becomes_known(self.0.number);
+        self.0
+            .connection_limit
+            .guests()
+            .becomes_known(self.0.number);
     }
 
     /// Its number among the connections.
@@ -190,7 +193,13 @@ impl Door {
     }
 
     fn change(&self, change: impl FnOnce(&mut Guest)) {
-        if let Some(guest) = self.0.doors.guests().by_number.get_mut(&self.0.number) {
+        if let Some(guest) = self
+            .0
+            .connection_limit
+            .guests()
+            .by_number
+            .get_mut(&self.0.number)
+        {
             change(guest);
         }
     }
@@ -207,7 +216,7 @@ impl Drop for Busy {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.doors.guests().forget(self.number);
+        self.connection_limit.guests().forget(self.number);
     }
 }
 
@@ -225,8 +234,8 @@ mod tests {
 
     #[test]
     fn an_address_gets_its_share_until_it_is_known_or_goes() {
-        let doors = Doors::new(2);
-        let enter = |from: &str| doors.enter(from.parse().unwrap());
+        let connection_limit = ConnectionLimit::new(2);
+        let enter = |from: &str| connection_limit.enter(from.parse().unwrap());
         let (first, second) = (enter("10.0.0.1:1").unwrap(), enter("10.0.0.1:2").unwrap());
         assert!(enter("10.0.0.1:3").is_none() && enter("[::ffff:10.0.0.1]:3").is_none());
         assert!(enter("10.0.0.2:1").is_some(), "another is let in");
@@ -236,7 +245,8 @@ mod tests {
         assert!(enter("10.0.0.1:4").is_none());
         drop((first, second, third));
         assert!(
-            doors.guests().strangers_by_address.is_empty() && doors.guests().by_number.is_empty()
+            connection_limit.guests().strangers_by_address.is_empty()
+                && connection_limit.guests().by_number.is_empty()
         );
         let held = (
             enter("[2001:db8::1]:1").unwrap(),
@@ -246,17 +256,17 @@ mod tests {
         drop(held);
     }
 
-    type Come = (Door, tokio::task::JoinHandle<()>);
+    type Come = (Connection, tokio::task::JoinHandle<()>);
 
     /// One after the other, a millisecond apart.
-    async fn come<const N: usize>(doors: &Doors) -> [Come; N] {
+    async fn come<const N: usize>(connection_limit: &ConnectionLimit) -> [Come; N] {
         let mut all = Vec::new();
         for port in 0..N {
             let from = SocketAddr::new([10, 0, 0, 1].into(), u16::try_from(port).unwrap());
-            let door = doors.enter(from).unwrap();
+            let connection = connection_limit.enter(from).unwrap();
             let task = tokio::spawn(std::future::pending::<()>());
-            doors.serve(door.number(), task.abort_handle());
-            all.push((door, task));
+            connection_limit.serve(connection.number(), task.abort_handle());
+            all.push((connection, task));
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         all.try_into().unwrap()
@@ -269,42 +279,42 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_more_numerous_kind_makes_room_and_of_it_the_longest_idle() {
-        let doors = Doors::new(9);
-        let [first, second, third, stranger, newcomer] = come(&doors).await;
+        let connection_limit = ConnectionLimit::new(9);
+        let [first, second, third, stranger, newcomer] = come(&connection_limit).await;
         for known in [&first, &second, &third] {
             known.0.becomes_known();
         }
         drop(first.0.begin());
-        assert!(doors.make_room());
+        assert!(connection_limit.make_room());
         assert!(is_ended(second).await, "it was idle for longest");
-        assert!(doors.make_room());
+        assert!(connection_limit.make_room());
         assert!(is_ended(stranger).await, "a tie is the strangers'");
-        assert!(doors.make_room());
+        assert!(connection_limit.make_room());
         assert!(is_ended(third).await);
         assert!(!newcomer.1.is_finished(), "it has the time to show its key");
         drop((first, newcomer));
-        assert!(!doors.make_room() && doors.guests().by_number.is_empty());
-        assert!(doors.guests().strangers_by_address.is_empty());
+        assert!(!connection_limit.make_room() && connection_limit.guests().by_number.is_empty());
+        assert!(connection_limit.guests().strangers_by_address.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn while_the_more_numerous_kind_is_busy_whoever_has_had_its_chance_makes_room() {
-        let doors = Doors::new(9);
-        let [one, other, early, late] = come(&doors).await;
+        let connection_limit = ConnectionLimit::new(9);
+        let [one, other, early, late] = come(&connection_limit).await;
         let busy = [&one, &other].map(|known| {
             known.0.becomes_known();
             known.0.begin()
         });
         let served = late.0.begin();
-        assert!(doors.make_room());
+        assert!(connection_limit.make_room());
         assert!(is_ended(early).await, "of as many strangers");
         drop(served);
-        assert!(!doors.make_room(), "it has just been served");
+        assert!(!connection_limit.make_room(), "it has just been served");
         tokio::time::advance(CHANCE).await;
-        assert!(doors.make_room());
+        assert!(connection_limit.make_room());
         assert!(is_ended(late).await);
-        assert!(!doors.make_room(), "who is served stays");
+        assert!(!connection_limit.make_room(), "who is served stays");
         drop(busy);
-        assert!(doors.make_room() && is_ended(one).await && !other.1.is_finished());
+        assert!(connection_limit.make_room() && is_ended(one).await && !other.1.is_finished());
     }
 }
