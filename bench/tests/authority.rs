@@ -294,7 +294,7 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "writes",
-        "workers/src/dead/office.rs",
+        "workers/src/dead/letters.rs",
         "the tenant of the order",
         "a_replay_is_ordered_by_who_may_and_stopped_by_its_tenant_alone",
     ),
@@ -302,7 +302,7 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
         "writes",
         "workers/src/dead/settled.rs",
         "the tenant of the order",
-        "what_one_order_has_another_does_not_get",
+        "what_one_job_has_another_does_not_get",
     ),
     (
         "writes",

@@ -19,7 +19,7 @@ use crate::core::status::settings::StatusSettings;
 use crate::core::stream_share::{StreamShareMetrics, StreamShareSettings, StreamShares};
 use crate::core::upkeep::Upkeep;
 use crate::crm::CrmSync;
-use crate::dead::{Office, clerk, open};
+use crate::dead::{DeadLetters, open, runner};
 use crate::egress::{Egress, EgressSettings};
 use crate::events::EventsJob;
 use crate::flows::pool::FlowsJob;
@@ -265,9 +265,9 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         shutdown.clone(),
     ));
     if let (Some(listener), Some(journal)) = (listeners.api, journal.clone()) {
-        let office = Office::new(platform.log.clone(), &platform.buckets);
-        running.spawn(clerk::run(
-            office,
+        let dead_letters = DeadLetters::new(platform.log.clone(), &platform.buckets);
+        running.spawn(runner::run(
+            dead_letters,
             instance,
             settings.nats.lease_ttl,
             shutdown.clone(),

@@ -5,7 +5,7 @@ use crate::core::members::Member;
 use crate::core::owners::Owner;
 use crate::core::tuning::{PoolTuning, Stamped, TenantTuning};
 use crate::crm::link::Place;
-use crate::dead::{Chunk, Order};
+use crate::dead::{Chunk, ReplayJob};
 use crate::flows::session::{Session, SessionError};
 use crate::journal::rebuild::Rebuild;
 use ackline_shared::stored::Stored;
@@ -31,8 +31,8 @@ fn leases_owners_and_live_settings_are_read_whichever_version_wrote_them() {
 }
 
 #[test]
-fn orders_and_what_they_settled_are_read_whichever_version_wrote_them() {
-    check::<Order>("order");
+fn replay_jobs_and_what_they_settled_are_read_whichever_version_wrote_them() {
+    check::<ReplayJob>("order");
     check::<Chunk>("settled");
     check::<Rebuild>("rebuild");
 }

@@ -13,12 +13,12 @@ use super::auth::{Caller, CanManage, CanRead};
 use super::input::{JsonBody, PathOf, QueryOf};
 use super::page::{self, Page};
 use super::problem::{Mistake, Problem, ProblemBody};
-use super::replays::{accepted, office_away};
+use super::replays::{accepted, dead_letters_away};
 use crate::core::log::now_ms;
+use crate::dead::letters::{Found, ReplayRequest};
 use crate::dead::list::Wanted;
-use crate::dead::office::{Found, Wish};
 use crate::dead::past::check_target;
-use crate::dead::view::{DeadLetter, InspectedLetter, Preview, ReplayOrder};
+use crate::dead::view::{DeadLetter, InspectedLetter, Preview, ReplayJobView};
 use crate::dead::{Action, Count, Filter, Source, terms};
 use ackline_shared::ids::EntityId;
 use ackline_shared::subjects::Pool;
@@ -247,10 +247,10 @@ pub async fn list(
     let room = usize::try_from(limit).unwrap_or(usize::MAX);
     let _slot = app.slots.enter(&caller.tenant).await?;
     let listing = app
-        .office()
+        .dead_letters()
         .list(&filter, wanted, before, room)
         .await
-        .map_err(office_away)?;
+        .map_err(dead_letters_away)?;
     Ok(Json(Page {
         items: listing.letters.into_iter().map(DeadLetter::from).collect(),
         next_cursor: listing
@@ -272,10 +272,10 @@ pub async fn count(
     let filter = query.read(&caller)?;
     app.reach_log()?;
     Ok(Json(
-        app.office()
+        app.dead_letters()
             .count(&filter, COUNT_TIME)
             .await
-            .map_err(office_away)?,
+            .map_err(dead_letters_away)?,
     ))
 }
 
@@ -294,7 +294,7 @@ pub async fn get(
     PathOf(sequence): PathOf<u64>,
 ) -> Result<Json<InspectedLetter>, Problem> {
     let found = find(&app, &caller, sequence).await?;
-    let wish = terms::letters(
+    let request = terms::letters(
         Action::Replay,
         Source::Letter {
             sequence,
@@ -303,7 +303,7 @@ pub async fn get(
         String::new(),
         None,
     );
-    let draft = app.office().draft(wish, "<replay>".to_owned());
+    let draft = app.dead_letters().draft(request, "<replay>".to_owned());
     let replay = Preview::of(&found, &draft, &app.platform.snapshot());
     Ok(Json(InspectedLetter {
         letter: found.into(),
@@ -313,7 +313,11 @@ pub async fn get(
 
 async fn find(app: &App, caller: &Caller, sequence: u64) -> Result<Found, Problem> {
     app.reach_log()?;
-    let found = app.office().letter(sequence).await.map_err(office_away)?;
+    let found = app
+        .dead_letters()
+        .letter(sequence)
+        .await
+        .map_err(dead_letters_away)?;
     found
         .filter(|found| found.letter.tenant == caller.tenant)
         .ok_or(Problem::NotFound("dead letter"))
@@ -324,7 +328,7 @@ async fn find(app: &App, caller: &Caller, sequence: u64) -> Result<Found, Proble
     post, path = "/dead-letters/{sequence}/replay", tag = "dead letters", operation_id = "replayDeadLetter",
     request_body = ReplayLetter, params(("sequence" = u64, Path, description = "Its place among the dead letters.")),
     responses(
-        (status = 202, description = "Ordered.", body = ReplayOrder),
+        (status = 202, description = "Requested.", body = ReplayJobView),
         (status = 404, description = "No such letter, or none any more.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "It cannot be replayed so; `errors` says why.", body = ProblemBody, content_type = "application/problem+json"),
     )
@@ -338,7 +342,7 @@ pub async fn replay_one(
     let found = find(&app, &caller, sequence).await?;
     check(&app, &caller, Some(found.letter.pool), body.target.as_ref())?;
     let payload = body.payload.map(|payload| payload.get().to_owned());
-    let wish = Wish {
+    let request = ReplayRequest {
         target: terms::target(None, body.target),
         include_ambiguous: body.include_ambiguous,
         include_expired: body.include_expired,
@@ -349,12 +353,14 @@ pub async fn replay_one(
             &caller,
         )
     };
-    let draft = app.office().draft(wish.clone(), "<replay>".to_owned());
+    let draft = app
+        .dead_letters()
+        .draft(request.clone(), "<replay>".to_owned());
     let preview = Preview::of(&found, &draft, &app.platform.snapshot());
     if !preview.possible {
         return Err(Problem::Invalid(vec![Mistake::new("", preview.detail)]));
     }
-    accepted(&app, wish).await
+    accepted(&app, request).await
 }
 
 /// Puts all open dead letters that a filter means before their pools again, at a bounded rate.
@@ -362,7 +368,7 @@ pub async fn replay_one(
     post, path = "/dead-letters/replay", tag = "dead letters", operation_id = "replayDeadLetters", request_body = ReplayLetters,
     responses(
         (status = 200, description = "With `dry_run`: how many it would be.", body = Count),
-        (status = 202, description = "Ordered.", body = ReplayOrder),
+        (status = 202, description = "Requested.", body = ReplayJobView),
         (status = 422, description = "Not acceptable; `errors` lists why.", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -383,15 +389,15 @@ pub async fn replay(
     }
     app.reach_log()?;
     let count = app
-        .office()
+        .dead_letters()
         .count(&filter, COUNT_TIME)
         .await
-        .map_err(office_away)?;
+        .map_err(dead_letters_away)?;
     if body.dry_run {
         return Ok(Json(count).into_response());
     }
     agreed(&count, body.count.unwrap_or_default())?;
-    let wish = Wish {
+    let request = ReplayRequest {
         target: terms::target(None, body.target),
         include_ambiguous: body.include_ambiguous,
         include_expired: body.include_expired,
@@ -399,14 +405,14 @@ pub async fn replay(
         expected: count.total,
         ..of_caller(Action::Replay, Source::Letters(filter), &caller)
     };
-    accepted(&app, wish).await
+    accepted(&app, request).await
 }
 
 /// Discards all open dead letters that a filter means; they are kept until the retention.
 #[utoipa::path(
     post, path = "/dead-letters/discard", tag = "dead letters", operation_id = "discardDeadLetters", request_body = DiscardLetters,
     responses(
-        (status = 202, description = "Ordered.", body = ReplayOrder),
+        (status = 202, description = "Requested.", body = ReplayJobView),
         (status = 422, description = "No filter, or another number of letters; `errors` lists why.", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -418,23 +424,23 @@ pub async fn discard(
     let filter = chosen(body.filter, body.all, &caller)?;
     app.reach_log()?;
     let count = app
-        .office()
+        .dead_letters()
         .count(&filter, COUNT_TIME)
         .await
-        .map_err(office_away)?;
+        .map_err(dead_letters_away)?;
     agreed(&count, body.count)?;
-    let wish = of_caller(Action::Discard, Source::Letters(filter), &caller);
+    let request = of_caller(Action::Discard, Source::Letters(filter), &caller);
     accepted(
         &app,
-        Wish {
+        ReplayRequest {
             expected: count.total,
-            ..wish
+            ..request
         },
     )
     .await
 }
 
-pub(super) fn of_caller(action: Action, source: Source, caller: &Caller) -> Wish {
+pub(super) fn of_caller(action: Action, source: Source, caller: &Caller) -> ReplayRequest {
     let by = format!("key {}", caller.key);
     terms::letters(action, source, by, Some(caller.tenant.clone()))
 }

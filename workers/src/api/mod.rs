@@ -41,7 +41,7 @@ pub use settings::ApiSettings;
 use crate::core::scaling::Targets;
 use crate::core::settings::Concurrency;
 use crate::core::status::board::Board;
-use crate::dead::Office;
+use crate::dead::DeadLetters;
 use crate::journal::{Journal, JournalError};
 use crate::platform::Platform;
 use crate::quota::{Ledger, Limits};
@@ -134,9 +134,9 @@ impl App {
         }
     }
 
-    /// The dead letter office.
-    fn office(&self) -> Office {
-        Office::new(self.platform.log.clone(), &self.platform.buckets)
+    /// The dead letters.
+    fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(self.platform.log.clone(), &self.platform.buckets)
     }
 }
 

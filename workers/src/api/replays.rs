@@ -1,4 +1,4 @@
-//! `/v1/replays`: orders to replay or to discard, how far they have come, and replays of the past.
+//! `/v1/replays`: jobs that replay or discard, how far they have come, and replays of the past.
 
 #![allow(
     unused_qualifications,
@@ -12,10 +12,10 @@ use super::input::{JsonBody, PathOf, QueryOf};
 use super::page::{self, Page};
 use super::problem::{Mistake, Problem, ProblemBody};
 use crate::core::log::now_ms;
-use crate::dead::office::Wish;
+use crate::dead::letters::ReplayRequest;
 use crate::dead::past::CLASSES;
-use crate::dead::view::ReplayOrder;
-use crate::dead::{Action, Count, OfficeError, Order, Past, Source, terms};
+use crate::dead::view::ReplayJobView;
+use crate::dead::{Action, Count, DeadLettersError, Past, ReplayJob, Source, terms};
 use ackline_shared::ids::{EntityId, PhoneNumberId};
 use ackline_shared::subjects::Pool;
 use axum::Json;
@@ -129,7 +129,7 @@ impl ReplayPast {
     post, path = "/replays", tag = "replays", operation_id = "replayPast", request_body = ReplayPast,
     responses(
         (status = 200, description = "With `dry_run`: how many it would be.", body = Count),
-        (status = 202, description = "Ordered.", body = ReplayOrder),
+        (status = 202, description = "Requested.", body = ReplayJobView),
         (status = 422, description = "Not acceptable; `errors` lists why.", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -141,78 +141,76 @@ pub async fn create(
     let (past, pool, rate_per_second) = body.read(&app, &caller)?;
     app.reach_log()?;
     let count = app
-        .office()
+        .dead_letters()
         .count_past(&past, pool, COUNT_TIME)
         .await
-        .map_err(office_away)?;
+        .map_err(dead_letters_away)?;
     if body.dry_run {
         return Ok(Json(count).into_response());
     }
-    let wish = Wish {
+    let request = ReplayRequest {
         target: terms::target(Some(pool), body.target),
         rate_per_second,
         expected: count.total,
         ..of_caller(Action::Replay, Source::Past(past), &caller)
     };
-    accepted(&app, wish).await
+    accepted(&app, request).await
 }
 
-/// Lists orders to replay or to discard, the newest first.
+/// Lists jobs that replay or discard, the newest first.
 #[utoipa::path(
     get, path = "/replays", tag = "replays", operation_id = "listReplays", params(ReplaysQuery),
-    responses((status = 200, description = "A page.", body = Page<ReplayOrder>))
+    responses((status = 200, description = "A page.", body = Page<ReplayJobView>))
 )]
 pub async fn list(
     State(app): State<App>,
     CanRead(caller): CanRead,
     QueryOf(query): QueryOf<ReplaysQuery>,
-) -> Result<Json<Page<ReplayOrder>>, Problem> {
+) -> Result<Json<Page<ReplayJobView>>, Problem> {
     let bound = page::bound(query.limit)?;
     let after = page::decode(query.cursor.as_deref())?;
     app.reach_log()?;
     let _slot = app.slots.enter(&caller.tenant).await?;
-    let mut orders = app
-        .office()
-        .orders_of(Some(&caller.tenant))
+    let mut jobs = app
+        .dead_letters()
+        .jobs_of(Some(&caller.tenant))
         .await
-        .map_err(office_away)?;
+        .map_err(dead_letters_away)?;
     if let Some((created_ms, id)) = after {
-        orders.retain(|order| (order.created_ms, order.id.as_str()) < (created_ms, id.as_str()));
+        jobs.retain(|job| (job.created_ms, job.id.as_str()) < (created_ms, id.as_str()));
     }
-    let cursor = |order: &Order| format!("{}:{}", order.created_ms, order.id);
+    let cursor = |job: &ReplayJob| format!("{}:{}", job.created_ms, job.id);
     Ok(Json(Page::new(
-        bound.cut(orders),
+        bound.cut(jobs),
         cursor,
-        ReplayOrder::from,
+        ReplayJobView::from,
     )))
 }
 
-/// Tells how far an order has come.
+/// Tells how far a job has come.
 #[utoipa::path(
     get, path = "/replays/{id}", tag = "replays", operation_id = "getReplay",
-    params(("id" = String, Path, description = "The order.")),
+    params(("id" = String, Path, description = "The job.")),
     responses(
-        (status = 200, description = "The order.", body = ReplayOrder),
-        (status = 404, description = "No such order.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 200, description = "The job.", body = ReplayJobView),
+        (status = 404, description = "No such job.", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub async fn get(
     State(app): State<App>,
     CanRead(caller): CanRead,
     PathOf(id): PathOf<String>,
-) -> Result<Json<ReplayOrder>, Problem> {
-    find(&app, &caller, &id)
-        .await
-        .map(|order| Json(order.into()))
+) -> Result<Json<ReplayJobView>, Problem> {
+    find(&app, &caller, &id).await.map(|job| Json(job.into()))
 }
 
-/// Stops an order; what it has done stays done.
+/// Stops a job; what it has done stays done.
 #[utoipa::path(
     post, path = "/replays/{id}/cancel", tag = "replays", operation_id = "cancelReplay",
-    params(("id" = String, Path, description = "The order.")),
+    params(("id" = String, Path, description = "The job.")),
     responses(
-        (status = 202, description = "It stops within a second.", body = ReplayOrder),
-        (status = 404, description = "No such order.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 202, description = "It stops within a second.", body = ReplayJobView),
+        (status = 404, description = "No such job.", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub async fn cancel(
@@ -221,46 +219,50 @@ pub async fn cancel(
     PathOf(id): PathOf<String>,
 ) -> Result<Response, Problem> {
     find(&app, &caller, &id).await?;
-    let order = app
-        .office()
+    let job = app
+        .dead_letters()
         .stop(&id)
         .await
-        .map_err(office_away)?
+        .map_err(dead_letters_away)?
         .ok_or(Problem::NotFound("replay"))?;
-    Ok((StatusCode::ACCEPTED, Json(ReplayOrder::from(order))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(ReplayJobView::from(job))).into_response())
 }
 
-async fn find(app: &App, caller: &Caller, id: &str) -> Result<Order, Problem> {
+async fn find(app: &App, caller: &Caller, id: &str) -> Result<ReplayJob, Problem> {
     app.reach_log()?;
     let found = app
-        .office()
+        .dead_letters()
         .find(id)
         .await
-        .map_err(office_away)?
-        .map(|(_, order)| order);
+        .map_err(dead_letters_away)?
+        .map(|(_, job)| job);
     found
-        .filter(|order| order.tenant.as_ref() == Some(&caller.tenant))
+        .filter(|job| job.tenant.as_ref() == Some(&caller.tenant))
         .ok_or(Problem::NotFound("replay"))
 }
 
-/// Gives an order and answers 202.
-pub(super) async fn accepted(app: &App, wish: Wish) -> Result<Response, Problem> {
+/// Stores a replay job and answers 202.
+pub(super) async fn accepted(app: &App, request: ReplayRequest) -> Result<Response, Problem> {
     app.reach_log()?;
-    let order = app.office().order(wish).await.map_err(office_away)?;
-    let location = format!("/v1/replays/{}", order.id);
+    let job = app
+        .dead_letters()
+        .start(request)
+        .await
+        .map_err(dead_letters_away)?;
+    let location = format!("/v1/replays/{}", job.id);
     Ok((
         StatusCode::ACCEPTED,
         [(header::LOCATION, location)],
-        Json(ReplayOrder::from(order)),
+        Json(ReplayJobView::from(job)),
     )
         .into_response())
 }
 
-/// Puts the office's trouble into an answer.
-pub(super) fn office_away(error: OfficeError) -> Problem {
+/// Puts the trouble into an answer.
+pub(super) fn dead_letters_away(error: DeadLettersError) -> Problem {
     match error {
-        OfficeError::Busy => Problem::Invalid(vec![Mistake::new("", error.to_string())]),
-        OfficeError::Scan(_) | OfficeError::Books(_) => {
+        DeadLettersError::Busy => Problem::Invalid(vec![Mistake::new("", error.to_string())]),
+        DeadLettersError::Scan(_) | DeadLettersError::Books(_) => {
             tracing::warn!(%error, "the dead letters cannot be read");
             Problem::NatsAway
         }

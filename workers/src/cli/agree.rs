@@ -1,7 +1,7 @@
 //! What is asked before much is done at once: what it is about is shown, and somebody says yes.
 
 use super::counted::Counted;
-use super::office::bad;
+use super::dead_letters::bad;
 use super::{EXIT_FAILED, Outcome};
 use ackline_shared::config::EXIT_CONFIG;
 use std::io::{BufRead, IsTerminal, Write};

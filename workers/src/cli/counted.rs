@@ -1,6 +1,6 @@
 //! A count of dead letters or of the past, as people and scripts read it.
 
-use super::office::{line, pretty};
+use super::dead_letters::{line, pretty};
 use super::{EXIT_CHANGES, EXIT_OK, Outcome, figures};
 use crate::core::log::now_ms;
 use crate::dead::{Count, terms};
@@ -38,7 +38,7 @@ impl<'a> Counted<'a> {
         }
     }
 
-    /// The same under an order that sends these, too.
+    /// The same under a job that sends these, too.
     pub fn sending(self, sent: Sent) -> Self {
         Self { sent, ..self }
     }

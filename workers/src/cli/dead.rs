@@ -2,13 +2,13 @@
 
 use super::agree::{AgreeArguments, Person};
 use super::counted::{Counted, Sent};
-use super::office::{
-    COUNT_TIME, Desk, FilterArguments, FollowArguments, bad, failed, line, operator, pretty,
+use super::dead_letters::{
+    COUNT_TIME, FilterArguments, FollowArguments, Tools, bad, failed, line, operator, pretty,
 };
 use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
+use crate::dead::letters::ReplayRequest;
 use crate::dead::list::{Listing, Wanted};
-use crate::dead::office::Wish;
 use crate::dead::view::{DeadLetter, InspectedLetter};
 use crate::dead::{Action, Filter, Source, terms};
 use ackline_shared::ids::EntityId;
@@ -185,9 +185,9 @@ async fn list(arguments: &ListArguments, settings: &Settings) -> Result<Outcome,
     let wanted = Wanted::parse(&arguments.state);
     let wanted =
         wanted.ok_or_else(|| bad("--state is one of open, replayed, discarded and all"))?;
-    let desk = Desk::open(settings).await?;
-    let listing = desk
-        .office
+    let tools = Tools::open(settings).await?;
+    let listing = tools
+        .dead_letters
         .list(
             &filter,
             wanted,
@@ -249,14 +249,14 @@ fn listing_text(listing: Listing) -> String {
 }
 
 async fn show(sequence: u64, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
-    let desk = Desk::open(settings).await?;
-    let found = desk
-        .office
+    let tools = Tools::open(settings).await?;
+    let found = tools
+        .dead_letters
         .letter(sequence)
         .await
         .map_err(|error| failed(&error))?;
     let found = found.ok_or_else(|| missing(sequence))?;
-    let wish = terms::letters(
+    let request = terms::letters(
         Action::Replay,
         Source::Letter {
             sequence,
@@ -265,7 +265,7 @@ async fn show(sequence: u64, json: bool, settings: &Settings) -> Result<Outcome,
         String::new(),
         None,
     );
-    let replay = desk.preview(&found, wish);
+    let replay = tools.preview(&found, request);
     let view = InspectedLetter {
         letter: found.into(),
         replay,
@@ -333,9 +333,9 @@ async fn count(
     settings: &Settings,
 ) -> Result<Outcome, Outcome> {
     let filter = filter.read().map_err(|error| bad(&error))?;
-    let desk = Desk::open(settings).await?;
-    let count = desk
-        .office
+    let tools = Tools::open(settings).await?;
+    let count = tools
+        .dead_letters
         .count(&filter, COUNT_TIME)
         .await
         .map_err(|error| failed(&error))?;
@@ -352,7 +352,7 @@ async fn replay(
         terms::rate(arguments.rate).map_err(|error| bad(&format!("--rate: {error}")))?;
     let target = arguments.target.as_ref().map(EntityId::new).transpose();
     let target = target.map_err(|error| bad(&format!("--target: {error}")))?;
-    let wish = |source, tenant| Wish {
+    let request = |source, tenant| ReplayRequest {
         target: terms::target(None, target.clone()),
         rate_per_second,
         ..sending(
@@ -362,18 +362,18 @@ async fn replay(
     };
     let json = arguments.follow.json;
     if let Some(sequence) = arguments.letter {
-        let desk = Desk::open(settings).await?;
-        let found = desk
-            .office
+        let tools = Tools::open(settings).await?;
+        let found = tools
+            .dead_letters
             .letter(sequence)
             .await
             .map_err(|error| failed(&error))?;
         let found = found.ok_or_else(|| missing(sequence))?;
         let tenant = Some(found.letter.tenant.clone());
-        desk.check(tenant.as_ref(), Some(found.letter.pool), target.as_ref())?;
-        let wish = Wish {
+        tools.check(tenant.as_ref(), Some(found.letter.pool), target.as_ref())?;
+        let request = ReplayRequest {
             expected: 1,
-            ..wish(
+            ..request(
                 Source::Letter {
                     sequence,
                     payload: None,
@@ -382,9 +382,9 @@ async fn replay(
             )
         };
         if !arguments.dry_run {
-            return Ok(desk.give(wish, &arguments.follow).await);
+            return Ok(tools.give(request, &arguments.follow).await);
         }
-        let preview = desk.preview(&found, wish);
+        let preview = tools.preview(&found, request);
         let out = if json {
             pretty(&preview)
         } else {
@@ -402,10 +402,10 @@ async fn replay(
         });
     }
     let filter = arguments.chosen.read()?;
-    let desk = Desk::open(settings).await?;
-    desk.check(filter.tenant.as_ref(), filter.pool, target.as_ref())?;
-    let count = desk
-        .office
+    let tools = Tools::open(settings).await?;
+    tools.check(filter.tenant.as_ref(), filter.pool, target.as_ref())?;
+    let count = tools
+        .dead_letters
         .count(&filter, COUNT_TIME)
         .await
         .map_err(|error| failed(&error))?;
@@ -420,23 +420,23 @@ async fn replay(
         .agree
         .settle(&counted, "Put them before their pools again?", person)?;
     let tenant = filter.tenant.clone();
-    let wish = Wish {
+    let request = ReplayRequest {
         expected: count.total,
-        ..wish(Source::Letters(filter), tenant)
+        ..request(Source::Letters(filter), tenant)
     };
-    Ok(desk.give(wish, &arguments.follow).await)
+    Ok(tools.give(request, &arguments.follow).await)
 }
 
-/// A wish that sends these, too.
-fn sending(sent: Sent, wish: Wish) -> Wish {
+/// A request that sends these, too.
+fn sending(sent: Sent, request: ReplayRequest) -> ReplayRequest {
     let Sent {
         include_ambiguous,
         include_expired,
     } = sent;
-    Wish {
+    ReplayRequest {
         include_ambiguous,
         include_expired,
-        ..wish
+        ..request
     }
 }
 
@@ -447,10 +447,10 @@ async fn edit(
 ) -> Result<Outcome, Outcome> {
     let payload = payload(arguments)?;
     terms::payload(&payload).map_err(|error| bad(&format!("--payload: {error}")))?;
-    let desk = Desk::open(settings).await?;
+    let tools = Tools::open(settings).await?;
     let sequence = arguments.sequence;
-    let found = desk
-        .office
+    let found = tools
+        .dead_letters
         .letter(sequence)
         .await
         .map_err(|error| failed(&error))?;
@@ -460,19 +460,19 @@ async fn edit(
         payload: Some(payload),
     };
     let tenant = Some(found.letter.tenant.clone());
-    let wish = sending(
+    let request = sending(
         arguments.sent,
         terms::letters(Action::Replay, source, by, tenant),
     );
-    let wish = Wish {
+    let request = ReplayRequest {
         expected: 1,
-        ..wish
+        ..request
     };
-    let preview = desk.preview(&found, wish.clone());
+    let preview = tools.preview(&found, request.clone());
     if !preview.possible {
         return Err(Outcome::failed(format!("error: {}\n", preview.detail)));
     }
-    Ok(desk.give(wish, &arguments.follow).await)
+    Ok(tools.give(request, &arguments.follow).await)
 }
 
 fn payload(arguments: &EditArguments) -> Result<String, Outcome> {
@@ -505,9 +505,9 @@ async fn discard(
     person: &mut dyn Person,
 ) -> Result<Outcome, Outcome> {
     let filter = arguments.chosen.read()?;
-    let desk = Desk::open(settings).await?;
-    let count = desk
-        .office
+    let tools = Tools::open(settings).await?;
+    let count = tools
+        .dead_letters
         .count(&filter, COUNT_TIME)
         .await
         .map_err(|error| failed(&error))?;
@@ -517,12 +517,12 @@ async fn discard(
     }
     arguments.agree.settle(&counted, "Discard them?", person)?;
     let tenant = filter.tenant.clone();
-    let wish = terms::letters(Action::Discard, Source::Letters(filter), by, tenant);
-    Ok(desk
+    let request = terms::letters(Action::Discard, Source::Letters(filter), by, tenant);
+    Ok(tools
         .give(
-            Wish {
+            ReplayRequest {
                 expected: count.total,
-                ..wish
+                ..request
             },
             &arguments.follow,
         )

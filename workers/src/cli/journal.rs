@@ -1,9 +1,9 @@
 //! `ackline journal`: build the read model again from what the log holds.
 //!
-//! While the pool is paused nothing would be written, so no order is given then, and nobody waits for one.
+//! While the pool is paused nothing would be written, so no request is given then, and nobody waits for one.
 
 use super::agree::Person;
-use super::office::{operator, pretty};
+use super::dead_letters::{operator, pretty};
 use super::settings::Settings;
 use super::{EXIT_FAILED, EXIT_OK, Outcome, progress};
 use crate::core::log::now_ms;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Time for the owner of the pool to take the order up.
+/// Time for the owner of the pool to take the request up.
 const BEGIN_WAIT: Duration = Duration::from_secs(20);
 
 /// Arguments of `ackline journal`.
@@ -46,7 +46,7 @@ struct RebuildArguments {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
-    /// Give the order and do not wait
+    /// Store the request and do not wait
     #[arg(long)]
     detach: bool,
     /// Print JSON instead of text
@@ -89,7 +89,7 @@ async fn rebuild(
         .await
         .map_err(failed)?
         .filter(|last| last.begun_ms.is_none());
-    let order = match open {
+    let request = match open {
         // One that waits is followed, not given twice.
         Some(open) => open,
         None => {
@@ -97,17 +97,17 @@ async fn rebuild(
                 return Err(failed(format!("{paused}; nothing was changed")));
             }
             agree(arguments, person)?;
-            let order = Rebuild::new(by);
-            rebuilds.write(&order).await.map_err(failed)?;
-            order
+            let request = Rebuild::new(by);
+            rebuilds.write(&request).await.map_err(failed)?;
+            request
         }
     };
     if arguments.detach {
-        return Ok(told(&order, arguments.json, "ordered"));
+        return Ok(told(&request, arguments.json, "ordered"));
     }
-    let order = begun(&rebuilds, &tuning, order).await?;
-    written(&context, &tuning, &order).await?;
-    Ok(told(&order, arguments.json, "done"))
+    let request = begun(&rebuilds, &tuning, request).await?;
+    written(&context, &tuning, &request).await?;
+    Ok(told(&request, arguments.json, "done"))
 }
 
 fn agree(arguments: &RebuildArguments, person: &mut dyn Person) -> Result<(), Outcome> {
@@ -153,34 +153,34 @@ async fn paused(tuning: &Store) -> Result<Option<String>, Outcome> {
 async fn begun(
     rebuilds: &Rebuilds,
     tuning: &Store,
-    mut order: Rebuild,
+    mut request: Rebuild,
 ) -> Result<Rebuild, Outcome> {
     let deadline = Instant::now() + BEGIN_WAIT;
-    while order.begun_ms.is_none() {
+    while request.begun_ms.is_none() {
         if let Some(paused) = paused(tuning).await? {
-            return Err(failed(format!("{paused}; the order stands")));
+            return Err(failed(format!("{paused}; the request stands")));
         }
         if Instant::now() > deadline {
-            let why = match &order.problem {
+            let why = match &request.problem {
                 Some(problem) => problem.clone(),
                 None => "no process runs the pool journal: start one with --pools journal, or all"
                     .to_owned(),
             };
             return Err(failed(format!(
-                "{why}; the order stands, and running this again follows it"
+                "{why}; the request stands, and running this again follows it"
             )));
         }
         sleep(LOOK_EVERY).await;
         let last = rebuilds.last().await.map_err(failed)?;
-        order = last
-            .filter(|last| last.id == order.id)
-            .ok_or_else(|| failed("another order took its place"))?;
+        request = last
+            .filter(|last| last.id == request.id)
+            .ok_or_else(|| failed("another request took its place"))?;
     }
-    Ok(order)
+    Ok(request)
 }
 
 /// Waits until everything that was in the log by now is written.
-async fn written(context: &Context, tuning: &Store, order: &Rebuild) -> Result<(), Outcome> {
+async fn written(context: &Context, tuning: &Store, request: &Rebuild) -> Result<(), Outcome> {
     let stream = context.get_stream(UPDATES).await.map_err(failed)?;
     let until = stream.cached_info().state.last_sequence;
     let name = subjects::consumer(Pool::Journal, Partition(0), subjects::WHOLE_LANE);
@@ -199,7 +199,7 @@ async fn written(context: &Context, tuning: &Store, order: &Rebuild) -> Result<(
         }
         if let Some(paused) = paused(tuning).await? {
             bar.finish_and_clear();
-            let old_file = order.moved_to.as_deref().unwrap_or_default();
+            let old_file = request.moved_to.as_deref().unwrap_or_default();
             return Err(failed(format!(
                 "{paused}; the new file was begun and is filled then, and the old one is {old_file}"
             )));
@@ -210,21 +210,21 @@ async fn written(context: &Context, tuning: &Store, order: &Rebuild) -> Result<(
     Ok(())
 }
 
-fn told(order: &Rebuild, json: bool, state: &str) -> Outcome {
-    let old_file = order.moved_to.as_deref().unwrap_or("");
+fn told(request: &Rebuild, json: bool, state: &str) -> Outcome {
+    let old_file = request.moved_to.as_deref().unwrap_or("");
     let out = if json {
-        let seconds = order
+        let seconds = request
             .begun_ms
             .map(|begun| now_ms().saturating_sub(begun) / 1000);
         pretty(
-            &json!({"id": order.id, "state": state, "moved_to": order.moved_to, "seconds": seconds}),
+            &json!({"id": request.id, "state": state, "moved_to": request.moved_to, "seconds": seconds}),
         )
     } else if state == "done" {
         format!("the journal holds everything the log does; the old file is {old_file}\n")
     } else {
         format!(
-            "ordered as {}; `ackline journal rebuild` follows it\n",
-            order.id
+            "requested as {}; `ackline journal rebuild` follows it\n",
+            request.id
         )
     };
     Outcome {

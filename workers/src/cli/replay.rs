@@ -1,17 +1,17 @@
-//! `ackline replay`: put the updates of some time before one pool or target, and look after orders to replay.
+//! `ackline replay`: put the updates of some time before one pool or target, and look after replay jobs.
 
 use super::agree::{AgreeArguments, Person};
 use super::counted::Counted;
-use super::office::{
-    COUNT_TIME, Desk, FollowArguments, bad, failed, line, operator, pretty, tenant, told,
+use super::dead_letters::{
+    COUNT_TIME, FollowArguments, Tools, bad, failed, line, operator, pretty, tenant, told,
 };
 use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
 use crate::core::log::now_ms;
-use crate::dead::office::Wish;
+use crate::dead::letters::ReplayRequest;
 use crate::dead::past::{CLASSES, reads_none};
-use crate::dead::view::ReplayOrder;
-use crate::dead::{Action, Order, Past, Source, terms};
+use crate::dead::view::ReplayJobView;
+use crate::dead::{Action, Past, ReplayJob, Source, terms};
 use ackline_shared::ids::{EntityId, PhoneNumberId};
 use ackline_shared::subjects::Pool;
 
@@ -29,31 +29,31 @@ enum ReplayCommand {
         after_help = "  ackline replay past --tenant acme --pool relay --target new-bot --from 7d --dry-run"
     )]
     Past(PastArguments),
-    /// List orders to replay or to discard, the newest first
+    /// List jobs that replay or discard, the newest first
     List {
         /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// Tell how far an order has come
+    /// Tell how far a job has come
     Show {
-        /// The order
+        /// The job
         id: String,
         /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// Follow an order to its end, and carry it out when nobody else does
+    /// Follow a job to its end, and carry it out when nobody else does
     Follow {
-        /// The order
+        /// The job
         id: String,
         /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// Stop an order; what it has done stays done
+    /// Stop a job; what it has done stays done
     Cancel {
-        /// The order
+        /// The job
         id: String,
         /// Print JSON instead of text
         #[arg(long)]
@@ -126,10 +126,10 @@ async fn past(
 ) -> Result<Outcome, Outcome> {
     let (past, target, rate_per_second) = read(arguments).map_err(|error| bad(&error))?;
     let pool = arguments.pool;
-    let desk = Desk::open(settings).await?;
-    desk.check(Some(&past.tenant), Some(pool), target.as_ref())?;
-    let count = desk
-        .office
+    let tools = Tools::open(settings).await?;
+    tools.check(Some(&past.tenant), Some(pool), target.as_ref())?;
+    let count = tools
+        .dead_letters
         .count_past(&past, pool, COUNT_TIME)
         .await
         .map_err(|error| failed(&error))?;
@@ -144,13 +144,13 @@ async fn past(
         .agree
         .settle(&counted, &format!("Put them before {pool} again?"), person)?;
     let tenant = Some(past.tenant.clone());
-    let wish = Wish {
+    let request = ReplayRequest {
         target: terms::target(Some(pool), target),
         rate_per_second,
         expected: count.total,
         ..terms::letters(Action::Replay, Source::Past(past), by, tenant)
     };
-    Ok(desk.give(wish, &arguments.follow).await)
+    Ok(tools.give(request, &arguments.follow).await)
 }
 
 fn read(arguments: &PastArguments) -> Result<(Past, Option<EntityId>, u32), String> {
@@ -186,31 +186,35 @@ fn read(arguments: &PastArguments) -> Result<(Past, Option<EntityId>, u32), Stri
 }
 
 async fn list(json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
-    let desk = Desk::open(settings).await?;
-    let orders = desk.office.orders().await.map_err(|error| failed(&error))?;
-    let orders: Vec<ReplayOrder> = orders.into_iter().map(ReplayOrder::from).collect();
+    let tools = Tools::open(settings).await?;
+    let jobs = tools
+        .dead_letters
+        .jobs()
+        .await
+        .map_err(|error| failed(&error))?;
+    let jobs: Vec<ReplayJobView> = jobs.into_iter().map(ReplayJobView::from).collect();
     let mut out = String::new();
     if json {
-        out = pretty(&orders);
-    } else if orders.is_empty() {
+        out = pretty(&jobs);
+    } else if jobs.is_empty() {
         out.push_str("no replays\n");
     }
-    for order in orders.iter().filter(|_| !json) {
-        let action = Order::action_of(&order.id);
-        let counts = format!("{}/{}", order.done, order.expected);
+    for job in jobs.iter().filter(|_| !json) {
+        let action = ReplayJob::action_of(&job.id);
+        let counts = format!("{}/{}", job.done, job.expected);
         line(
             &mut out,
             format_args!(
                 "{}  {:<9}  {:<8}  {counts:>15}  {}  {}",
-                order.id,
-                order.state,
+                job.id,
+                job.state,
                 if action == Action::Replay {
                     "replay"
                 } else {
                     "discard"
                 },
-                order.created_at,
-                order.by
+                job.created_at,
+                job.by
             ),
         );
     }
@@ -221,9 +225,13 @@ async fn list(json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
     })
 }
 
-async fn find(desk: &Desk, id: &str) -> Result<Order, Outcome> {
-    let found = desk.office.find(id).await.map_err(|error| failed(&error))?;
-    found.map(|(_, order)| order).ok_or_else(|| missing(id))
+async fn find(tools: &Tools, id: &str) -> Result<ReplayJob, Outcome> {
+    let found = tools
+        .dead_letters
+        .find(id)
+        .await
+        .map_err(|error| failed(&error))?;
+    found.map(|(_, job)| job).ok_or_else(|| missing(id))
 }
 
 fn missing(id: &str) -> Outcome {
@@ -233,25 +241,29 @@ fn missing(id: &str) -> Outcome {
 }
 
 async fn show(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
-    let order = find(&Desk::open(settings).await?, id).await?;
+    let job = find(&Tools::open(settings).await?, id).await?;
     Ok(Outcome {
         code: EXIT_OK,
-        ..told(&order, json)
+        ..told(&job, json)
     })
 }
 
 async fn follow(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
-    let desk = Desk::open(settings).await?;
-    let order = find(&desk, id).await?;
-    Ok(desk.follow(order, json).await)
+    let tools = Tools::open(settings).await?;
+    let job = find(&tools, id).await?;
+    Ok(tools.follow(job, json).await)
 }
 
 async fn cancel(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
-    let desk = Desk::open(settings).await?;
-    let stopped = desk.office.stop(id).await.map_err(|error| failed(&error))?;
-    let order = stopped.ok_or_else(|| missing(id))?;
+    let tools = Tools::open(settings).await?;
+    let stopped = tools
+        .dead_letters
+        .stop(id)
+        .await
+        .map_err(|error| failed(&error))?;
+    let job = stopped.ok_or_else(|| missing(id))?;
     Ok(Outcome {
         code: EXIT_OK,
-        ..told(&order, json)
+        ..told(&job, json)
     })
 }

@@ -2,7 +2,7 @@
 
 use super::agree::{AgreeArguments, Person};
 use super::counted::Counted;
-use super::office::{failed, line, pretty};
+use super::dead_letters::{failed, line, pretty};
 use super::settings::Settings;
 use super::stored::Stored;
 use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome, progress};
@@ -67,13 +67,13 @@ pub async fn run(
 }
 
 /// What is needed to tell whose they are.
-struct Desk {
+struct Lookup {
     log: Log,
     buckets: Buckets,
     snapshot: Snapshot,
 }
 
-impl Desk {
+impl Lookup {
     async fn open(settings: &Settings) -> Result<Self, Outcome> {
         let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
         let client = nats::connect(&settings.nats, "ackline-unrouted")
@@ -114,7 +114,7 @@ impl Desk {
 }
 
 async fn list(json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
-    let piles = Desk::open(settings).await?.piles(|_| true).await?;
+    let piles = Lookup::open(settings).await?.piles(|_| true).await?;
     if json {
         let rows: Vec<Value> = piles
             .0
@@ -180,12 +180,12 @@ async fn route(
     settings: &Settings,
     person: &mut dyn Person,
 ) -> Result<Outcome, Outcome> {
-    let desk = Desk::open(settings).await?;
+    let lookup = Lookup::open(settings).await?;
     let means = |unclaimed: &Unclaimed| {
         let phone = unclaimed.head.phone.as_ref().map(PhoneNumberId::as_str);
         arguments.phone_number_id.is_none() || arguments.phone_number_id.as_deref() == phone
     };
-    let count = count(&desk.piles(means).await?);
+    let count = count(&lookup.piles(means).await?);
     let counted = Counted::new(
         &count,
         "updates without a tenant would be given to their tenants",
@@ -206,12 +206,12 @@ async fn route(
         "Give them to their tenants, whose flows answer them?",
         person,
     )?;
-    let mut all = desk.all();
+    let mut all = lookup.all();
     let bar = progress::bar(count.total);
     let mut done = Done::default();
     'all: while let Some(some) = all.next().await.map_err(|error| failed(&error))? {
         for unclaimed in some.iter().filter(|unclaimed| means(unclaimed)) {
-            let head = match unclaimed.routed(&desk.snapshot, desk.log.partitions()) {
+            let head = match unclaimed.routed(&lookup.snapshot, lookup.log.partitions()) {
                 Ok(head) => head,
                 Err(stays) => {
                     *done.left.entry(stays).or_default() += 1;

@@ -1,11 +1,11 @@
-//! Carrying one order out, batch by batch: claim, replay, note how far it has come.
+//! Carrying one job out, batch by batch: claim, replay, note how far it has come.
 //!
-//! Cancelling it anywhere is harmless. Whoever takes the order up again begins at the last noted place and meets
+//! Cancelling it anywhere is harmless. Whoever takes the job up again begins at the last noted place and meets
 //! its own claims, and what it stores a second time has the id it had the first time.
 
+use super::job::{Action, ReplayJob, Source, State};
 use super::letter::Letter;
-use super::office::{Office, OfficeError, PAYLOADS_PULL};
-use super::order::{Action, Order, Source, State};
+use super::letters::{DeadLetters, DeadLettersError, PAYLOADS_PULL};
 use super::past::Past;
 use super::scan::{Scan, Stretch};
 use super::settled::{Settled, Standing};
@@ -34,111 +34,111 @@ struct Piece {
     payload: Bytes,
 }
 
-impl Office {
-    /// Carries an order out until it ends; an error leaves it to be taken up again.
-    pub async fn carry_out(&self, id: &str) -> Result<(), OfficeError> {
-        let Some((mut revision, mut order)) = self.find(id).await? else {
+impl DeadLetters {
+    /// Carries a job out until it ends; an error leaves it to be taken up again.
+    pub async fn carry_out(&self, id: &str) -> Result<(), DeadLettersError> {
+        let Some((mut revision, mut job)) = self.find(id).await? else {
             return Ok(());
         };
-        if order.state.is_final() {
+        if job.state.is_final() {
             return Ok(());
         }
-        if order.state == State::Waiting {
-            (order.state, order.started_ms) = (State::Running, Some(now_ms()));
+        if job.state == State::Waiting {
+            (job.state, job.started_ms) = (State::Running, Some(now_ms()));
         }
         let mut settled = Settled::new(self.store.clone());
-        let mut scan = Scan::open(self.log.context(), stretch(&order)).await?;
+        let mut scan = Scan::open(self.log.context(), stretch(&job)).await?;
         loop {
             let began = Instant::now();
-            let messages = scan.next(batch_size(&order)).await?;
-            let before = order.done;
+            let messages = scan.next(batch_size(&job)).await?;
+            let before = job.done;
             match messages.last() {
                 Some((last, _)) => {
                     let next = last + 1;
-                    match order.action {
-                        Action::Replay => self.replay(&mut order, &mut settled, messages).await?,
-                        Action::Discard => discard(&mut order, &mut settled, &messages).await?,
+                    match job.action {
+                        Action::Replay => self.replay(&mut job, &mut settled, messages).await?,
+                        Action::Discard => discard(&mut job, &mut settled, &messages).await?,
                     }
-                    order.next = next;
+                    job.next = next;
                 }
-                None => order.finish(State::Done, now_ms()),
+                None => job.finish(State::Done, now_ms()),
             }
-            if order.state == State::Running && order.is_stopped {
-                order.finish(State::Cancelled, now_ms());
+            if job.state == State::Running && job.is_stopped {
+                job.finish(State::Cancelled, now_ms());
             }
-            revision = self.note(revision, &mut order).await?;
-            if order.state.is_final() {
+            revision = self.note(revision, &mut job).await?;
+            if job.state.is_final() {
                 tracing::info!(
-                    order = order.id,
-                    by = order.by,
-                    state = order.state.as_str(),
-                    done = order.done,
-                    skipped = order.skipped,
-                    failed = order.failed,
-                    "an order ended"
+                    job = job.id,
+                    by = job.by,
+                    state = job.state.as_str(),
+                    done = job.done,
+                    skipped = job.skipped,
+                    failed = job.failed,
+                    "a job ended"
                 );
                 return Ok(());
             }
-            if order.action == Action::Replay {
-                let share = f64_of(order.done - before) / f64::from(order.rate_per_second.max(1));
+            if job.action == Action::Replay {
+                let share = f64_of(job.done - before) / f64::from(job.rate_per_second.max(1));
                 sleep_until(began + Duration::from_secs_f64(share)).await;
             }
         }
     }
 
-    /// Writes the order back, and takes over that somebody wants it to stop.
-    async fn note(&self, revision: u64, order: &mut Order) -> Result<u64, OfficeError> {
-        if let Some(revision) = self.write(revision, order).await? {
+    /// Writes the job back, and takes over that somebody wants it to stop.
+    async fn note(&self, revision: u64, job: &mut ReplayJob) -> Result<u64, DeadLettersError> {
+        if let Some(revision) = self.write(revision, job).await? {
             return Ok(revision);
         }
-        let Some((revision, stored)) = self.find(&order.id).await? else {
-            return Err(OfficeError::books("the order is gone"));
+        let Some((revision, stored)) = self.find(&job.id).await? else {
+            return Err(DeadLettersError::books("the job is gone"));
         };
-        order.is_stopped |= stored.is_stopped;
-        if order.is_stopped && order.state == State::Running {
-            order.finish(State::Cancelled, now_ms());
+        job.is_stopped |= stored.is_stopped;
+        if job.is_stopped && job.state == State::Running {
+            job.finish(State::Cancelled, now_ms());
         }
-        let written = self.write(revision, order).await?;
-        written.ok_or_else(|| OfficeError::books("somebody else writes the order"))
+        let written = self.write(revision, job).await?;
+        written.ok_or_else(|| DeadLettersError::books("somebody else writes the job"))
     }
 
     async fn replay(
         &self,
-        order: &mut Order,
+        job: &mut ReplayJob,
         settled: &mut Settled,
         messages: Vec<(u64, Message)>,
-    ) -> Result<(), OfficeError> {
+    ) -> Result<(), DeadLettersError> {
         let mut pieces = Vec::new();
         for (sequence, message) in messages {
-            let piece = match order.source.clone() {
-                Source::Past(past) => of_past(order, &past, sequence, message),
+            let piece = match job.source.clone() {
+                Source::Past(past) => of_past(job, &past, sequence, message),
                 Source::Letters(_) | Source::Letter { .. } => {
-                    of_letter(&self.log, order, settled, sequence, message).await?
+                    of_letter(&self.log, job, settled, sequence, message).await?
                 }
             };
             pieces.extend(piece);
         }
         let letters: Vec<u64> = pieces.iter().filter_map(|piece| piece.letter).collect();
-        let own = settled.claim(&order.id, &letters).await?;
+        let own = settled.claim(&job.id, &letters).await?;
         pieces.retain(|piece| piece.letter.is_none_or(|letter| own.contains(&letter)));
         for (at, piece) in pieces.iter().enumerate() {
             let Err(error) = self.store(piece).await else {
-                order.done += 1;
+                job.done += 1;
                 continue;
             };
             if self.log.context().client().connection_state() != Connection::Connected {
-                return Err(OfficeError::books(error));
+                return Err(DeadLettersError::books(error));
             }
-            // What follows would overtake it in its conversation, so the order ends here.
+            // What follows would overtake it in its conversation, so the job ends here.
             let rest: Vec<u64> = pieces
                 .iter()
                 .skip(at)
                 .filter_map(|piece| piece.letter)
                 .collect();
-            settled.release(&order.id, &rest).await?;
-            order.failed += 1;
-            order.problem = Some(error.to_string());
-            order.finish(State::Failed, now_ms());
+            settled.release(&job.id, &rest).await?;
+            job.failed += 1;
+            job.problem = Some(error.to_string());
+            job.finish(State::Failed, now_ms());
             return Ok(());
         }
         Ok(())
@@ -157,27 +157,25 @@ impl Office {
 }
 
 async fn discard(
-    order: &mut Order,
+    job: &mut ReplayJob,
     settled: &mut Settled,
     messages: &[(u64, Message)],
-) -> Result<(), OfficeError> {
+) -> Result<(), DeadLettersError> {
     let mut letters = Vec::new();
     for (sequence, message) in messages {
-        if is_meant(order, *sequence, message).is_some()
-            && is_open(order, settled, *sequence).await?
-        {
+        if is_meant(job, *sequence, message).is_some() && is_open(job, settled, *sequence).await? {
             letters.push(*sequence);
         }
     }
-    let own = settled.claim(&order.id, &letters).await?;
-    order.done += u64::try_from(own.len()).unwrap_or(0);
+    let own = settled.claim(&job.id, &letters).await?;
+    job.done += u64::try_from(own.len()).unwrap_or(0);
     Ok(())
 }
 
-/// The letter in a message, when the order means it.
-fn is_meant(order: &Order, sequence: u64, message: &Message) -> Option<Letter> {
+/// The letter in a message, when the job means it.
+fn is_meant(job: &ReplayJob, sequence: u64, message: &Message) -> Option<Letter> {
     let letter = Letter::read(sequence, &message.subject, message.headers.as_ref()?)?;
-    let fits = match &order.source {
+    let fits = match &job.source {
         Source::Letters(filter) => filter.fits(&letter) && filter.fits_payload(&message.payload),
         Source::Letter { .. } => true,
         Source::Past(_) => false,
@@ -185,27 +183,31 @@ fn is_meant(order: &Order, sequence: u64, message: &Message) -> Option<Letter> {
     fits.then_some(letter)
 }
 
-/// Whether nothing was done about a letter but by this very order.
-async fn is_open(order: &Order, settled: &mut Settled, sequence: u64) -> Result<bool, OfficeError> {
+/// Whether nothing was done about a letter but by this very job.
+async fn is_open(
+    job: &ReplayJob,
+    settled: &mut Settled,
+    sequence: u64,
+) -> Result<bool, DeadLettersError> {
     let standing = settled.standing(sequence).await?;
-    Ok(standing == Standing::Open || standing.order() == Some(&order.id))
+    Ok(standing == Standing::Open || standing.job() == Some(&job.id))
 }
 
 async fn of_letter(
     log: &Log,
-    order: &mut Order,
+    job: &mut ReplayJob,
     settled: &mut Settled,
     sequence: u64,
     message: Message,
-) -> Result<Option<Piece>, OfficeError> {
-    let Some(letter) = is_meant(order, sequence, &message) else {
+) -> Result<Option<Piece>, DeadLettersError> {
+    let Some(letter) = is_meant(job, sequence, &message) else {
         return Ok(None);
     };
-    if !is_open(order, settled, sequence).await? {
+    if !is_open(job, settled, sequence).await? {
         return Ok(None);
     }
     let message = message.message;
-    let payload = match &order.source {
+    let payload = match &job.source {
         Source::Letter {
             payload: Some(edited),
             ..
@@ -219,11 +221,11 @@ async fn of_letter(
                     .map(|origin| (origin.stream.as_str(), origin.sequence));
                 match whole::fetch(log, cut, origin)
                     .await
-                    .map_err(OfficeError::books)?
+                    .map_err(DeadLettersError::books)?
                 {
                     Some(payload) => payload,
                     None => {
-                        order.skip(
+                        job.skip(
                             "it holds only the beginning of its payload, and the rest is not kept any more",
                         );
                         return Ok(None);
@@ -232,9 +234,9 @@ async fn of_letter(
             }
         },
     };
-    match letter.replay(&message.headers.unwrap_or_default(), order, now_ms()) {
+    match letter.replay(&message.headers.unwrap_or_default(), job, now_ms()) {
         Ok(head) if size(&head.to_headers(), &payload) > log.message_bytes_max() => {
-            order.skip("it is longer than nats-server takes; raise its max_payload");
+            job.skip("it is longer than nats-server takes; raise its max_payload");
             Ok(None)
         }
         Ok(head) => Ok(Some(Piece {
@@ -243,20 +245,20 @@ async fn of_letter(
             payload,
         })),
         Err(reason) => {
-            order.skip(reason);
+            job.skip(reason);
             Ok(None)
         }
     }
 }
 
-fn of_past(order: &Order, past: &Past, sequence: u64, message: Message) -> Option<Piece> {
-    let pool = pool_of(order)?;
+fn of_past(job: &ReplayJob, past: &Past, sequence: u64, message: Message) -> Option<Piece> {
+    let pool = pool_of(job)?;
     let head = past.replay(
         sequence,
         &message.subject,
         message.headers.as_ref()?,
         pool,
-        order,
+        job,
     )?;
     Some(Piece {
         letter: None,
@@ -265,22 +267,22 @@ fn of_past(order: &Order, past: &Past, sequence: u64, message: Message) -> Optio
     })
 }
 
-fn pool_of(order: &Order) -> Option<Pool> {
-    order.target.as_ref().and_then(|target| target.pool)
+fn pool_of(job: &ReplayJob) -> Option<Pool> {
+    job.target.as_ref().and_then(|target| target.pool)
 }
 
-fn stretch(order: &Order) -> Stretch {
+fn stretch(job: &ReplayJob) -> Stretch {
     let rest = |filters: Vec<String>, from_ms: Option<u64>, headers_only: bool| Stretch {
         stream: DEAD,
         filters,
-        from: order.next.max(1),
-        from_ms: from_ms.filter(|_| order.next == 0),
-        until: order.until,
+        from: job.next.max(1),
+        from_ms: from_ms.filter(|_| job.next == 0),
+        until: job.until,
         headers_only,
     };
-    match &order.source {
+    match &job.source {
         Source::Letters(filter) => {
-            let headers_only = order.action == Action::Discard && !filter.needs_payload();
+            let headers_only = job.action == Action::Discard && !filter.needs_payload();
             rest(vec![filter.subject()], filter.from_ms, headers_only)
         }
         Source::Letter { sequence, .. } => {
@@ -292,7 +294,7 @@ fn stretch(order: &Order) -> Stretch {
             }
         }
         Source::Past(past) => {
-            let filters = pool_of(order)
+            let filters = pool_of(job)
                 .map(|pool| past.filters(pool))
                 .unwrap_or_default();
             Stretch {
@@ -303,11 +305,11 @@ fn stretch(order: &Order) -> Stretch {
     }
 }
 
-fn batch_size(order: &Order) -> usize {
-    match order.action {
+fn batch_size(job: &ReplayJob) -> usize {
+    match job.action {
         Action::Discard => DISCARD_BATCH,
         Action::Replay => {
-            let share = usize::try_from(order.rate_per_second / BATCHES_PER_SECOND).unwrap_or(1);
+            let share = usize::try_from(job.rate_per_second / BATCHES_PER_SECOND).unwrap_or(1);
             share.clamp(1, PAYLOADS_PULL)
         }
     }

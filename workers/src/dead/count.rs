@@ -1,9 +1,9 @@
 //! Counting: the open letters that a filter means, and what a pool would be shown of the past.
 
 use super::filter::Filter;
+use super::job::{Action, Source};
 use super::letter::Letter;
-use super::office::{HEADERS_PULL, Office, OfficeError, PAYLOADS_PULL, Wish};
-use super::order::{Action, Source};
+use super::letters::{DeadLetters, DeadLettersError, HEADERS_PULL, PAYLOADS_PULL, ReplayRequest};
 use super::past::Past;
 use super::scan::{Scan, Stretch};
 use super::settled::{Settled, Standing};
@@ -20,7 +20,7 @@ pub async fn open_letters(
     replays: Store,
     filter: &Filter,
     within: Duration,
-) -> Result<Count, OfficeError> {
+) -> Result<Count, DeadLettersError> {
     let (deadline, now) = (Instant::now() + within, now_ms());
     let (mut tally, mut settled) = (Tally::default(), Settled::new(replays));
     let stretch = Stretch {
@@ -60,9 +60,13 @@ pub async fn open_letters(
     }
 }
 
-impl Office {
+impl DeadLetters {
     /// Counts the open letters that a filter means, for as long as `within`.
-    pub async fn count(&self, filter: &Filter, within: Duration) -> Result<Count, OfficeError> {
+    pub async fn count(
+        &self,
+        filter: &Filter,
+        within: Duration,
+    ) -> Result<Count, DeadLettersError> {
         open_letters(self.log.context(), self.store.clone(), filter, within).await
     }
 
@@ -72,7 +76,7 @@ impl Office {
         past: &Past,
         pool: Pool,
         within: Duration,
-    ) -> Result<Count, OfficeError> {
+    ) -> Result<Count, DeadLettersError> {
         let deadline = Instant::now() + within;
         let mut tally = Tally::default();
         let filters = past.filters(pool);
@@ -80,7 +84,7 @@ impl Office {
             return Ok(tally.finish(true));
         }
         let nobody = self.draft(
-            Wish {
+            ReplayRequest {
                 action: Action::Replay,
                 by: String::new(),
                 tenant: None,

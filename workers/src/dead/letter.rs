@@ -1,6 +1,6 @@
 //! A dead letter as its headers tell it, and the replay that follows from it; pure.
 
-use super::order::Order;
+use super::job::ReplayJob;
 use crate::core::whole::Whole;
 use crate::replies;
 use crate::replies::verdict::ANSWER_LOST;
@@ -150,22 +150,22 @@ impl Letter {
         self.pool == Pool::Replies && self.kind != TEMPLATE && age_ms > SEND_WINDOW_MS
     }
 
-    /// The head of its replay by an order, or why there is none.
+    /// The head of its replay by a job, or why there is none.
     pub fn replay(
         &self,
         headers: &HeaderMap,
-        order: &Order,
+        job: &ReplayJob,
         now_ms: u64,
     ) -> Result<Head, &'static str> {
         if self.kind == UNREADABLE {
             return Err("it could not be read, and no pool can");
         }
-        if self.is_ambiguous() && !order.include_ambiguous {
+        if self.is_ambiguous() && !job.include_ambiguous {
             return Err(
                 "the person may have the message already; include ambiguous ones to send it again",
             );
         }
-        if self.is_expired(now_ms) && !order.include_expired {
+        if self.is_expired(now_ms) && !job.include_expired {
             return Err(
                 "the send is older than 24 h and its window may be closed; include expired ones to send it all the same",
             );
@@ -181,7 +181,7 @@ impl Letter {
         if head.tenant != self.tenant {
             return Err("it does not say whose it is");
         }
-        let target = order.target.as_ref().and_then(|target| target.id.clone());
+        let target = job.target.as_ref().and_then(|target| target.id.clone());
         let done = self
             .done
             .iter()
@@ -193,9 +193,9 @@ impl Letter {
             .replay
             .as_ref()
             .map_or(self.replay_of.is_none(), |replay| replay.verbatim);
-        let verbatim = was_verbatim && !order.is_edit();
+        let verbatim = was_verbatim && !job.is_edit();
         Ok(Head {
-            id: order.replay_id(&self.id),
+            id: job.replay_id(&self.id),
             signature: head.signature.filter(|_| verbatim),
             replay: Some(Box::new(Replay {
                 pool: self.pool,
@@ -213,7 +213,7 @@ impl Letter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead::order::tests::order;
+    use crate::dead::job::tests::job;
     use crate::dead::{Filter, Source};
     use ackline_shared::subjects;
 
@@ -245,9 +245,9 @@ mod tests {
 
     #[test]
     fn a_replay_is_the_original_for_its_pool_alone_without_what_is_done() {
-        let (headers, order) = (headers(&[]), order(Source::Letters(Filter::default())));
+        let (headers, job) = (headers(&[]), job(Source::Letters(Filter::default())));
         let head = letter("relay", &headers)
-            .replay(&headers, &order, NOW)
+            .replay(&headers, &job, NOW)
             .unwrap();
         assert_eq!(head.subject(), "rp.relay.3.msg.acme");
         assert_eq!(head.id.as_str(), "wamid.A=~rp_1");
@@ -267,7 +267,7 @@ mod tests {
         let letter = letter("relay", &again);
         assert_eq!(letter.replay_of.as_deref(), Some("DEAD:3"));
         let head = letter
-            .replay(&again, &order(Source::Letters(Filter::default())), NOW)
+            .replay(&again, &job(Source::Letters(Filter::default())), NOW)
             .unwrap();
         assert_eq!(
             (head.id.as_str(), head.subject().as_str()),
@@ -290,7 +290,7 @@ mod tests {
         );
         assert_eq!(
             letter("relay", &headers)
-                .replay(&headers, &order(edit), NOW)
+                .replay(&headers, &job(edit), NOW)
                 .unwrap()
                 .signature,
             None
@@ -310,13 +310,13 @@ mod tests {
 
     #[test]
     fn what_was_edited_once_is_never_again_what_the_edge_stored() {
-        let edit = order(Source::Letter {
+        let edit = job(Source::Letter {
             sequence: 17,
             payload: Some("{}".into()),
         });
-        let plain = order(Source::Letters(Filter::default()));
-        let replay = |headers: &HeaderMap, order: &Order| {
-            letter("relay", headers).replay(headers, order, NOW)
+        let plain = job(Source::Letters(Filter::default()));
+        let replay = |headers: &HeaderMap, job: &ReplayJob| {
+            letter("relay", headers).replay(headers, job, NOW)
         };
         for (first, second, third, is_verbatim) in [
             (&plain, &plain, &plain, true),
@@ -325,8 +325,8 @@ mod tests {
             (&plain, &plain, &edit, false),
         ] {
             let mut letter = headers(&[]);
-            for order in [first, second, third] {
-                letter = died(&replay(&letter, order).unwrap());
+            for job in [first, second, third] {
+                letter = died(&replay(&letter, job).unwrap());
             }
             let head = replay(&letter, &plain).unwrap();
             assert_eq!(
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_replay_that_does_not_say_it_is_verbatim_is_not() {
-        let plain = order(Source::Letters(Filter::default()));
+        let plain = job(Source::Letters(Filter::default()));
         let (update, replayed) = ("UPDATES:12:in.3.msg.acme", "UPDATES:12:rp.relay.3.msg.acme");
         for (origin, replay) in [(replayed, true), (update, true), (update, false)] {
             let of = [
@@ -371,15 +371,15 @@ mod tests {
         ];
         let headers = headers(&lost);
         let letter = letter("replies", &headers);
-        let mut order = order(Source::Letters(Filter::default()));
+        let mut job = job(Source::Letters(Filter::default()));
         assert!(
             letter
-                .replay(&headers, &order, NOW)
+                .replay(&headers, &job, NOW)
                 .unwrap_err()
                 .contains("ambiguous")
         );
-        order.include_ambiguous = true;
-        let head = letter.replay(&headers, &order, NOW).unwrap();
+        job.include_ambiguous = true;
+        let head = letter.replay(&headers, &job, NOW).unwrap();
         let origin = lost[0].1.rsplit(':').next();
         assert_eq!(
             (
@@ -396,10 +396,10 @@ mod tests {
             let origin = (header::DEAD_ORIGIN, "OUTBOUND:9:out.3.live.acme");
             let headers = headers(&[origin, (header::KIND, kind)]);
             let letter = letter(pool, &headers);
-            let mut order = order(Source::Letters(Filter::default()));
-            let refusal = letter.replay(&headers, &order, now_ms).err();
-            order.include_expired = true;
-            assert!(letter.replay(&headers, &order, now_ms).is_ok());
+            let mut job = job(Source::Letters(Filter::default()));
+            let refusal = letter.replay(&headers, &job, now_ms).err();
+            job.include_expired = true;
+            assert!(letter.replay(&headers, &job, now_ms).is_ok());
             assert_eq!(refusal.is_some(), letter.is_expired(now_ms));
             refusal.is_some_and(|reason| reason.contains("older than 24 h"))
         };
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn what_names_no_origin_or_another_tenants_is_not_replayed() {
-        let order = order(Source::Letters(Filter::default()));
+        let job = job(Source::Letters(Filter::default()));
         for origin in [
             "",
             "UPDATES:x:in.3.msg.acme",
@@ -426,7 +426,7 @@ mod tests {
             let headers = headers(&[(header::DEAD_ORIGIN, origin)]);
             assert!(
                 letter("relay", &headers)
-                    .replay(&headers, &order, NOW)
+                    .replay(&headers, &job, NOW)
                     .is_err(),
                 "{origin}"
             );

@@ -2,7 +2,7 @@
 
 use super::filter::Filter;
 use super::letter::Letter;
-use super::office::{Found, HEADERS_PULL, Office, OfficeError, PAYLOADS_PULL};
+use super::letters::{DeadLetters, DeadLettersError, Found, HEADERS_PULL, PAYLOADS_PULL};
 use super::scan::{Scan, Stretch};
 use super::settled::{Settled, Standing};
 use ackline_shared::subjects::DEAD;
@@ -59,7 +59,7 @@ pub struct Listing {
     pub next: Option<u64>,
 }
 
-impl Office {
+impl DeadLetters {
     /// Lists letters before a sequence.
     pub async fn list(
         &self,
@@ -67,18 +67,18 @@ impl Office {
         wanted: Wanted,
         before: Option<u64>,
         limit: usize,
-    ) -> Result<Listing, OfficeError> {
+    ) -> Result<Listing, DeadLettersError> {
         let deadline = Instant::now() + PAGE_TIME;
         let mut stream = self
             .log
             .context()
             .get_stream(DEAD)
             .await
-            .map_err(OfficeError::books)?;
+            .map_err(DeadLettersError::books)?;
         let state = stream
             .info()
             .await
-            .map_err(OfficeError::books)?
+            .map_err(DeadLettersError::books)?
             .state
             .clone();
         let first = state.first_sequence.max(1);
@@ -107,7 +107,7 @@ impl Office {
         upper: u64,
         wanted: Wanted,
         settled: &mut Settled,
-    ) -> Result<Vec<(Letter, Standing)>, OfficeError> {
+    ) -> Result<Vec<(Letter, Standing)>, DeadLettersError> {
         let stretch = Stretch {
             stream: DEAD,
             filters: vec![filter.subject()],
@@ -148,7 +148,7 @@ impl Office {
         found: Vec<(Letter, Standing)>,
         limit: usize,
         rest: Option<u64>,
-    ) -> Result<Listing, OfficeError> {
+    ) -> Result<Listing, DeadLettersError> {
         let mut listing = Listing {
             letters: Vec::new(),
             next: rest,

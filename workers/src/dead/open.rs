@@ -5,7 +5,7 @@
 //! first by name of those that speak, and its status tells all others.
 
 use super::letter::Letter;
-use super::office::{HEADERS_PULL, OfficeError};
+use super::letters::{DeadLettersError, HEADERS_PULL};
 use super::scan::{Scan, Stretch};
 use super::settled::Settled;
 use crate::core::dead_class::DeadClass;
@@ -82,12 +82,12 @@ impl OpenLetters {
     }
 
     /// Takes in what changed since the last look.
-    pub async fn look(&mut self) -> Result<(), OfficeError> {
+    pub async fn look(&mut self) -> Result<(), DeadLettersError> {
         let stream = self
             .context
             .get_stream(DEAD)
             .await
-            .map_err(OfficeError::books)?;
+            .map_err(DeadLettersError::books)?;
         let state = &stream.cached_info().state;
         let (first, last) = (state.first_sequence.max(1), state.last_sequence);
         self.known.forget_before(first);
@@ -102,7 +102,7 @@ impl OpenLetters {
             .stream
             .get_info()
             .await
-            .map_err(OfficeError::books)?
+            .map_err(DeadLettersError::books)?
             .state
             .last_sequence;
         if self.books != Some(books) {
@@ -118,7 +118,7 @@ impl OpenLetters {
         self.known.open(now_ms)
     }
 
-    async fn read_until(&mut self, first: u64, last: u64) -> Result<(), OfficeError> {
+    async fn read_until(&mut self, first: u64, last: u64) -> Result<(), DeadLettersError> {
         let oldest = (last + 1).saturating_sub(LETTERS_MAX);
         if oldest > first {
             self.known.forget_before(oldest);

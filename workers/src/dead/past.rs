@@ -1,6 +1,6 @@
 //! A stretch of what happened, for a pool or a target that was not there then; pure.
 
-use super::order::Order;
+use super::job::ReplayJob;
 use ackline_shared::envelope::{Head, Replay};
 use ackline_shared::ids::{EntityId, PhoneNumberId, TenantId};
 use ackline_shared::registry::Snapshot;
@@ -51,7 +51,7 @@ impl Past {
         subject: &str,
         headers: &HeaderMap,
         pool: Pool,
-        order: &Order,
+        job: &ReplayJob,
     ) -> Option<Head> {
         let head = Head::read(subject, headers).ok()?;
         let is_meant = head.tenant == self.tenant
@@ -61,12 +61,12 @@ impl Past {
             pool,
             of: format!("{UPDATES}:{sequence}"),
             id: head.id.clone(),
-            target: order.target.as_ref().and_then(|target| target.id.clone()),
+            target: job.target.as_ref().and_then(|target| target.id.clone()),
             done: Vec::new(),
             verbatim: true,
         };
         is_meant.then(|| Head {
-            id: order.replay_id(&head.id),
+            id: job.replay_id(&head.id),
             replay: Some(Box::new(replay)),
             ..head
         })
@@ -124,7 +124,7 @@ pub fn check_target(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead::order::tests::order;
+    use crate::dead::job::tests::job;
     use crate::dead::{Source, Target};
     use ackline_shared::subjects::{Class, header};
 
@@ -167,8 +167,8 @@ mod tests {
     #[test]
     fn a_replay_of_the_past_is_for_its_target_and_within_the_time() {
         let past = past(&[]);
-        let mut order = order(Source::Past(past.clone()));
-        order.target = Some(Target {
+        let mut job = job(Source::Past(past.clone()));
+        job.target = Some(Target {
             pool: Some(Pool::Relay),
             id: EntityId::new("new").ok(),
         });
@@ -185,7 +185,7 @@ mod tests {
             pairs
                 .into_iter()
                 .for_each(|(name, value)| headers.insert(name, value));
-            past.replay(7, &subject, &headers, Pool::Relay, &order)
+            past.replay(7, &subject, &headers, Pool::Relay, &job)
         };
         let head = replay("10", "1").unwrap();
         assert_eq!(

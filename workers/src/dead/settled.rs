@@ -1,10 +1,10 @@
-//! Which dead letters are settled, and by which order: runs of sequences, a few KV entries for all of them.
+//! Which dead letters are settled, and by which job: runs of sequences, a few KV entries for all of them.
 //!
-//! One entry holds the runs of [`CHUNK`] sequences and is written under its revision, so of two orders that want
+//! One entry holds the runs of [`CHUNK`] sequences and is written under its revision, so of two jobs that want
 //! a letter at the same time one gets it. An entry expires with the letters it speaks of.
 
-use super::office::OfficeError;
-use super::order::{Action, Order};
+use super::job::{Action, ReplayJob};
+use super::letters::DeadLettersError;
 use ackline_shared::stored::{self, Stored};
 use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
 use serde::{Deserialize, Serialize};
@@ -20,9 +20,9 @@ const WRITES_MAX: u32 = 16;
 pub enum Standing {
     /// Nothing yet.
     Open,
-    /// An order put it before its pool again.
+    /// A job put it before its pool again.
     Replayed(String),
-    /// An order discarded it.
+    /// A job discarded it.
     Discarded(String),
 }
 
@@ -30,9 +30,9 @@ impl Standing {
     fn of(holder: Option<&str>) -> Self {
         match holder {
             None => Self::Open,
-            Some(order) => match Order::action_of(order) {
-                Action::Replay => Self::Replayed(order.to_owned()),
-                Action::Discard => Self::Discarded(order.to_owned()),
+            Some(job) => match ReplayJob::action_of(job) {
+                Action::Replay => Self::Replayed(job.to_owned()),
+                Action::Discard => Self::Discarded(job.to_owned()),
             },
         }
     }
@@ -46,11 +46,11 @@ impl Standing {
         }
     }
 
-    /// The order that settled it.
-    pub fn order(&self) -> Option<&str> {
+    /// The job that settled it.
+    pub fn job(&self) -> Option<&str> {
         match self {
             Self::Open => None,
-            Self::Replayed(order) | Self::Discarded(order) => Some(order),
+            Self::Replayed(job) | Self::Discarded(job) => Some(job),
         }
     }
 }
@@ -72,7 +72,7 @@ impl Settled {
     }
 
     /// What was done about a letter.
-    pub async fn standing(&mut self, sequence: u64) -> Result<Standing, OfficeError> {
+    pub async fn standing(&mut self, sequence: u64) -> Result<Standing, DeadLettersError> {
         let number = sequence / CHUNK;
         if !self.chunks.contains_key(&number) {
             self.load(number).await?;
@@ -86,7 +86,11 @@ impl Settled {
 
     /// The runs of everything settled between two sequences as the books have it now, from and to, both included,
     /// ascending; none overlap.
-    pub async fn runs(&mut self, first: u64, last: u64) -> Result<Vec<(u64, u64)>, OfficeError> {
+    pub async fn runs(
+        &mut self,
+        first: u64,
+        last: u64,
+    ) -> Result<Vec<(u64, u64)>, DeadLettersError> {
         let mut runs = Vec::new();
         for number in first / CHUNK..=last / CHUNK {
             let (_, chunk) = self.load(number).await?;
@@ -96,26 +100,26 @@ impl Settled {
         Ok(runs)
     }
 
-    /// Settles letters in the name of an order; gives those that are its own now.
+    /// Settles letters in the name of a job; gives those that are its own now.
     pub async fn claim(
         &mut self,
-        order: &str,
+        job: &str,
         sequences: &[u64],
-    ) -> Result<BTreeSet<u64>, OfficeError> {
+    ) -> Result<BTreeSet<u64>, DeadLettersError> {
         let mut own = BTreeSet::new();
         for group in sequences.chunk_by(|one, two| one / CHUNK == two / CHUNK) {
             own.extend(
-                self.write(group, |chunk, sequence| chunk.claim(order, sequence))
+                self.write(group, |chunk, sequence| chunk.claim(job, sequence))
                     .await?,
             );
         }
         Ok(own)
     }
 
-    /// Gives letters back that an order had claimed.
-    pub async fn release(&mut self, order: &str, sequences: &[u64]) -> Result<(), OfficeError> {
+    /// Gives letters back that a job had claimed.
+    pub async fn release(&mut self, job: &str, sequences: &[u64]) -> Result<(), DeadLettersError> {
         for group in sequences.chunk_by(|one, two| one / CHUNK == two / CHUNK) {
-            self.write(group, |chunk, sequence| chunk.release(order, sequence))
+            self.write(group, |chunk, sequence| chunk.release(job, sequence))
                 .await?;
         }
         Ok(())
@@ -126,7 +130,7 @@ impl Settled {
         &mut self,
         group: &[u64],
         change: impl Fn(&mut Chunk, u64) -> bool,
-    ) -> Result<Vec<u64>, OfficeError> {
+    ) -> Result<Vec<u64>, DeadLettersError> {
         let Some(number) = group.first().map(|sequence| sequence / CHUNK) else {
             return Ok(Vec::new());
         };
@@ -164,21 +168,21 @@ impl Settled {
                 }
             }
         }
-        Err(OfficeError::books(last))
+        Err(DeadLettersError::books(last))
     }
 
-    async fn load(&mut self, number: u64) -> Result<(u64, Chunk), OfficeError> {
+    async fn load(&mut self, number: u64) -> Result<(u64, Chunk), DeadLettersError> {
         let entry = self
             .store
             .entry(key(number))
             .await
-            .map_err(OfficeError::books)?;
+            .map_err(DeadLettersError::books)?;
         let loaded = match entry {
             Some(entry) if entry.operation == Operation::Put => {
-                stored::check::<Chunk>(&entry.value).map_err(OfficeError::books)?;
+                stored::check::<Chunk>(&entry.value).map_err(DeadLettersError::books)?;
                 (
                     entry.revision,
-                    stored::decode(&entry.value).map_err(OfficeError::books)?,
+                    stored::decode(&entry.value).map_err(DeadLettersError::books)?,
                 )
             }
             Some(entry) => (entry.revision, Chunk::default()),
@@ -193,7 +197,7 @@ fn key(number: u64) -> String {
     format!("settled.{number}")
 }
 
-/// The runs of each order, from and to, both included.
+/// The runs of each job, from and to, both included.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<String, Value>")]
 pub(crate) struct Chunk(BTreeMap<String, Vec<(u64, u64)>>);
@@ -203,10 +207,12 @@ impl Stored for Chunk {}
 impl TryFrom<BTreeMap<String, Value>> for Chunk {
     type Error = serde_json::Error;
 
-    /// Whatever else stands there is no order's.
+    /// Whatever else stands there is no job's.
     fn try_from(fields: BTreeMap<String, Value>) -> Result<Self, Self::Error> {
-        let runs = fields.into_iter().filter(|(name, _)| Order::is_id(name));
-        let runs = runs.map(|(order, runs)| Ok((order, serde_json::from_value(runs)?)));
+        let runs = fields
+            .into_iter()
+            .filter(|(name, _)| ReplayJob::is_id(name));
+        let runs = runs.map(|(job, runs)| Ok((job, serde_json::from_value(runs)?)));
         runs.collect::<Result<_, _>>().map(Self)
     }
 }
@@ -223,14 +229,14 @@ impl Chunk {
         self.0
             .iter()
             .find(|(_, runs)| holds(runs))
-            .map(|(order, _)| order.as_str())
+            .map(|(job, _)| job.as_str())
     }
 
-    fn claim(&mut self, order: &str, sequence: u64) -> bool {
+    fn claim(&mut self, job: &str, sequence: u64) -> bool {
         match self.holder(sequence) {
-            Some(holder) => holder == order,
+            Some(holder) => holder == job,
             None => {
-                let runs = self.0.entry(order.to_owned()).or_default();
+                let runs = self.0.entry(job.to_owned()).or_default();
                 let at = runs.partition_point(|(from, _)| *from <= sequence);
                 runs.insert(at, (sequence, sequence));
                 join(runs);
@@ -239,8 +245,8 @@ impl Chunk {
         }
     }
 
-    fn release(&mut self, order: &str, sequence: u64) -> bool {
-        let Some(runs) = self.0.get_mut(order) else {
+    fn release(&mut self, job: &str, sequence: u64) -> bool {
+        let Some(runs) = self.0.get_mut(job) else {
             return false;
         };
         let Some(at) = runs
@@ -254,7 +260,7 @@ impl Chunk {
         let rest = rest.into_iter().filter(|(from, to)| from <= to && *to > 0);
         let _nothing_removed: Vec<_> = runs.splice(at..at, rest).collect();
         if runs.is_empty() {
-            self.0.remove(order);
+            self.0.remove(job);
         }
         true
     }
@@ -277,7 +283,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_one_order_has_another_does_not_get() {
+    fn what_one_job_has_another_does_not_get() {
         let mut chunk = Chunk::default();
         for sequence in [5, 3, 4, 9] {
             assert!(chunk.claim("rp_a", sequence));

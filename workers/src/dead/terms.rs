@@ -1,7 +1,7 @@
-//! What an order may ask for, and how times are written; pure.
+//! What a job may ask for, and how times are written; pure.
 
-use super::office::Wish;
-use super::order::{Action, Source, Target};
+use super::job::{Action, Source, Target};
+use super::letters::ReplayRequest;
 use ackline_shared::ids::{EntityId, TenantId};
 use ackline_shared::subjects::Pool;
 use jiff::Timestamp;
@@ -44,9 +44,14 @@ pub fn payload(text: &str) -> Result<(), String> {
         .map_err(|error| format!("it is not JSON: {error}"))
 }
 
-/// A wish over letters.
-pub fn letters(action: Action, source: Source, by: String, tenant: Option<TenantId>) -> Wish {
-    Wish {
+/// A request over letters.
+pub fn letters(
+    action: Action,
+    source: Source,
+    by: String,
+    tenant: Option<TenantId>,
+) -> ReplayRequest {
+    ReplayRequest {
         action,
         by,
         tenant,

@@ -5,7 +5,7 @@
 //! again at most, under the same id, which the pools' memory meets as it meets a late redelivery of Meta's.
 
 use super::letter::Letter;
-use super::office::{OfficeError, PAYLOADS_PULL};
+use super::letters::{DeadLettersError, PAYLOADS_PULL};
 use super::scan::{Scan, Stretch};
 use super::settled::{Settled, Standing};
 use crate::core::janitor;
@@ -160,7 +160,7 @@ impl Unrouted {
     }
 
     /// How many there are at most, for a bar.
-    pub async fn count(&self) -> Result<u64, OfficeError> {
+    pub async fn count(&self) -> Result<u64, DeadLettersError> {
         let mut count = 0;
         for stream in [UPDATES, DEAD] {
             let subjects = self
@@ -168,13 +168,13 @@ impl Unrouted {
                 .context()
                 .get_stream(stream)
                 .await
-                .map_err(OfficeError::books)?;
+                .map_err(DeadLettersError::books)?;
             let mut subjects = subjects
                 .info_with_subjects(filter(stream))
                 .await
-                .map_err(OfficeError::books)?;
+                .map_err(DeadLettersError::books)?;
             while let Some(found) = futures_util::StreamExt::next(&mut subjects).await {
-                let (_, messages) = found.map_err(OfficeError::books)?;
+                let (_, messages) = found.map_err(DeadLettersError::books)?;
                 count += u64::try_from(messages).unwrap_or(u64::MAX);
             }
         }
@@ -182,7 +182,7 @@ impl Unrouted {
     }
 
     /// The next ones; none at the end. What comes while they are read is not among them.
-    pub async fn next(&mut self) -> Result<Option<Vec<Unclaimed>>, OfficeError> {
+    pub async fn next(&mut self) -> Result<Option<Vec<Unclaimed>>, DeadLettersError> {
         loop {
             let (stream, scan) = match &mut self.scan {
                 Some((stream, scan)) => (*stream, scan),
@@ -211,18 +211,22 @@ impl Unrouted {
 
     /// Stores an update under its tenant, and takes it from where it lay. False when JetStream took it for the one that
     /// lies here: it remembers ids for a while.
-    pub async fn route(&mut self, unclaimed: &Unclaimed, head: &Head) -> Result<bool, OfficeError> {
+    pub async fn route(
+        &mut self,
+        unclaimed: &Unclaimed,
+        head: &Head,
+    ) -> Result<bool, DeadLettersError> {
         let first = self
             .log
             .write_once(head, unclaimed.payload.clone())
             .await
-            .map_err(OfficeError::books)?;
+            .map_err(DeadLettersError::books)?;
         let updates = self
             .log
             .context()
             .get_stream_no_info(UPDATES)
             .await
-            .map_err(OfficeError::books)?;
+            .map_err(DeadLettersError::books)?;
         if let Some(first) = first {
             let first = updates.direct_get(first).await;
             let is_own = first.is_ok_and(|first| {
@@ -239,7 +243,7 @@ impl Unrouted {
             updates
                 .delete_message(unclaimed.sequence)
                 .await
-                .map_err(OfficeError::books)?;
+                .map_err(DeadLettersError::books)?;
         }
         Ok(true)
     }
@@ -248,12 +252,12 @@ impl Unrouted {
 /// In whose name those in DEAD are settled.
 const ORDER: &str = "rp_unrouted";
 
-async fn open(log: &Log, stream: &'static str) -> Result<Scan, OfficeError> {
+async fn open(log: &Log, stream: &'static str) -> Result<Scan, DeadLettersError> {
     let state = log
         .context()
         .get_stream(stream)
         .await
-        .map_err(OfficeError::books)?;
+        .map_err(DeadLettersError::books)?;
     let until = state.cached_info().state.last_sequence;
     let stretch = Stretch {
         stream,

@@ -1,7 +1,7 @@
-//! Letters and orders as people and machines are shown them, by the API and the command line alike.
+//! Letters and jobs as people and machines are shown them, by the API and the command line alike.
 
-use super::office::Found;
-use super::order::{Order, Source};
+use super::job::{ReplayJob, Source};
+use super::letters::Found;
 use super::settled::Standing;
 use crate::core::dead_class::DeadClass;
 use crate::core::log::now_ms;
@@ -90,7 +90,7 @@ impl From<Found> for DeadLetter {
         Self {
             sequence: letter.sequence,
             state: standing.as_str(),
-            settled_by: standing.order().map(str::to_owned),
+            settled_by: standing.job().map(str::to_owned),
             pool: letter.pool.as_str(),
             tenant: letter.tenant.to_string(),
             attempts: letter.attempts,
@@ -139,8 +139,8 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// Foretells what an order would do about a letter under this configuration.
-    pub fn of(found: &Found, order: &Order, snapshot: &Snapshot) -> Self {
+    /// Foretells what a job would do about a letter under this configuration.
+    pub fn of(found: &Found, job: &ReplayJob, snapshot: &Snapshot) -> Self {
         let no = |detail: String| Self {
             possible: false,
             detail,
@@ -148,9 +148,9 @@ impl Preview {
         if let Standing::Replayed(by) | Standing::Discarded(by) = &found.standing {
             return no(format!("it was {} by {by}", found.standing.as_str()));
         }
-        match found.letter.replay(&found.headers, order, order.created_ms) {
+        match found.letter.replay(&found.headers, job, job.created_ms) {
             Ok(head) => {
-                let payload = order.edited().map_or(&found.payload[..], str::as_bytes);
+                let payload = job.edited().map_or(&found.payload[..], str::as_bytes);
                 let refused = (found.letter.pool == Pool::Relay)
                     .then(|| relay::unsignable(snapshot, &head, payload))
                     .flatten();
@@ -181,9 +181,10 @@ impl Preview {
     }
 }
 
-/// An order to replay or to discard, and how far it has come.
+/// A job that replays or discards, and how far it has come.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ReplayOrder {
+#[schema(as = ReplayOrder)]
+pub struct ReplayJobView {
     /// Its id.
     pub id: String,
     /// `replay` or `discard`.
@@ -191,7 +192,7 @@ pub struct ReplayOrder {
     pub action: super::Action,
     /// `waiting`, `running`, `done`, `cancelled` or `failed`.
     pub state: &'static str,
-    /// Who ordered it.
+    /// Who requested it.
     pub by: String,
     /// What it is about.
     #[schema(value_type = Object)]
@@ -206,7 +207,7 @@ pub struct ReplayOrder {
     pub include_expired: bool,
     /// Replays a second.
     pub rate_per_second: u32,
-    /// How many there were when it was ordered.
+    /// How many there were when it was requested.
     pub expected: u64,
     /// How many were replayed or discarded.
     pub done: u64,
@@ -220,7 +221,7 @@ pub struct ReplayOrder {
     pub remaining_seconds: u64,
     /// Why it could not go on.
     pub problem: Option<String>,
-    /// When it was ordered.
+    /// When it was requested.
     pub created_at: String,
     /// When it began.
     pub started_at: Option<String>,
@@ -228,36 +229,36 @@ pub struct ReplayOrder {
     pub finished_at: Option<String>,
 }
 
-impl From<Order> for ReplayOrder {
-    fn from(order: Order) -> Self {
+impl From<ReplayJob> for ReplayJobView {
+    fn from(job: ReplayJob) -> Self {
         Self {
-            remaining_seconds: order.remaining_seconds(),
-            source: source(&order.source),
-            pool: order
+            remaining_seconds: job.remaining_seconds(),
+            source: source(&job.source),
+            pool: job
                 .target
                 .as_ref()
                 .and_then(|target| target.pool)
                 .map(Pool::as_str),
-            target: order
+            target: job
                 .target
                 .and_then(|target| target.id)
                 .map(|id| id.to_string()),
-            state: order.state.as_str(),
-            created_at: rfc3339(order.created_ms),
-            started_at: order.started_ms.map(rfc3339),
-            finished_at: order.finished_ms.map(rfc3339),
-            id: order.id,
-            action: order.action,
-            by: order.by,
-            include_ambiguous: order.include_ambiguous,
-            include_expired: order.include_expired,
-            rate_per_second: order.rate_per_second,
-            expected: order.expected,
-            done: order.done,
-            skipped: order.skipped,
-            failed: order.failed,
-            notes: order.notes,
-            problem: order.problem,
+            state: job.state.as_str(),
+            created_at: rfc3339(job.created_ms),
+            started_at: job.started_ms.map(rfc3339),
+            finished_at: job.finished_ms.map(rfc3339),
+            id: job.id,
+            action: job.action,
+            by: job.by,
+            include_ambiguous: job.include_ambiguous,
+            include_expired: job.include_expired,
+            rate_per_second: job.rate_per_second,
+            expected: job.expected,
+            done: job.done,
+            skipped: job.skipped,
+            failed: job.failed,
+            notes: job.notes,
+            problem: job.problem,
         }
     }
 }

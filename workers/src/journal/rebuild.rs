@@ -1,6 +1,6 @@
 //! Building the read model again from what the log still holds, ordered from outside and done by the pool's owner.
 //!
-//! An order is one record. The process that owns the pool moves the file away, takes the consumer away so that the next
+//! A request is one record. The process that owns the pool moves the file away, takes the consumer away so that the next
 //! one begins at the start of the stream, and notes that it did. Each step may be repeated: a crash between two of them
 //! does the earlier ones again, and folding the log twice changes nothing.
 
@@ -21,12 +21,12 @@ use tokio::time::sleep;
 
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// An order to build the read model again.
+/// A request to build the read model again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebuild {
     /// Its id, also in the name that the old file gets.
     pub id: String,
-    /// Who ordered it.
+    /// Who requested it.
     pub by: String,
     /// When, in unix milliseconds.
     pub at_ms: u64,
@@ -44,7 +44,7 @@ pub struct Rebuild {
 impl Stored for Rebuild {}
 
 impl Rebuild {
-    /// A new order.
+    /// A new request.
     pub fn new(by: String) -> Self {
         let id = hex(&rand::random::<[u8; 4]>());
         Self {
@@ -60,7 +60,7 @@ impl Rebuild {
 
 /// The bucket cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the order to rebuild the journal cannot be read or written: {0}")]
+#[error("the request to rebuild the journal cannot be read or written: {0}")]
 pub struct RebuildError(String);
 
 impl RebuildError {
@@ -69,7 +69,7 @@ impl RebuildError {
     }
 }
 
-/// The order, as it is stored, and the one that waits to be carried out here.
+/// The request, as it is stored, and the one that waits to be carried out here.
 #[derive(Debug, Clone)]
 pub struct Rebuilds {
     store: Store,
@@ -85,7 +85,7 @@ impl Rebuilds {
         }
     }
 
-    /// The last order.
+    /// The last request.
     pub async fn last(&self) -> Result<Option<Rebuild>, RebuildError> {
         let found = self
             .store
@@ -95,7 +95,7 @@ impl Rebuilds {
         Ok(found.and_then(|bytes| stored::decode(&bytes).ok()))
     }
 
-    /// Gives an order, or writes how it stands.
+    /// Stores a request, or writes how it stands.
     pub async fn write(&self, rebuild: &Rebuild) -> Result<(), RebuildError> {
         let put = self
             .store
@@ -104,7 +104,7 @@ impl Rebuilds {
         put.map(drop).map_err(RebuildError::new)
     }
 
-    /// Hears of orders until the signal.
+    /// Hears of requests until the signal.
     pub async fn follow(self, client: Client, mut shutdown: Shutdown) {
         let hearing = async {
             loop {
@@ -116,10 +116,10 @@ impl Rebuilds {
                             () = reconnected(&client, connected) => break,
                         };
                         let Some(Ok(entry)) = next else { break };
-                        let order = stored::decode::<Rebuild>(&entry.value).ok();
-                        let order = order.filter(|_| entry.operation == Operation::Put);
+                        let request = stored::decode::<Rebuild>(&entry.value).ok();
+                        let request = request.filter(|_| entry.operation == Operation::Put);
                         self.wanted
-                            .send_replace(order.filter(|order| order.begun_ms.is_none()));
+                            .send_replace(request.filter(|request| request.begun_ms.is_none()));
                     }
                 }
                 sleep(REOPEN_PAUSE).await;
@@ -131,7 +131,7 @@ impl Rebuilds {
         }
     }
 
-    /// Waits until there is an order that nobody has begun.
+    /// Waits until there is a request that nobody has begun.
     pub async fn wanted(&self) {
         let mut wanted = self.wanted.subscribe();
         if wanted.wait_for(Option::is_some).await.is_err() {
@@ -139,27 +139,27 @@ impl Rebuilds {
         }
     }
 
-    /// Begins a new file for the order; what went wrong stands in it.
+    /// Begins a new file for the request; what went wrong stands in it.
     pub async fn begin(&self, journal: &Journal) -> Result<(), String> {
-        let Some(mut order) = self.wanted.borrow().clone() else {
+        let Some(mut request) = self.wanted.borrow().clone() else {
             return Ok(());
         };
-        let begun = journal.begin_anew(&order.id).await;
+        let begun = journal.begin_anew(&request.id).await;
         match &begun {
-            Ok(old_file) => order.moved_to = Some(old_file.display().to_string()),
-            Err(error) => order.problem = Some(error.to_string()),
+            Ok(old_file) => request.moved_to = Some(old_file.display().to_string()),
+            Err(error) => request.problem = Some(error.to_string()),
         }
-        self.wanted.send_replace(Some(order.clone()));
+        self.wanted.send_replace(Some(request.clone()));
         if let Err(error) = begun {
-            self.write(&order)
+            self.write(&request)
                 .await
                 .map_err(|error| error.to_string())?;
             return Err(error.to_string());
         }
         tracing::warn!(
-            order = order.id,
-            by = order.by,
-            moved_to = order.moved_to,
+            request = request.id,
+            by = request.by,
+            moved_to = request.moved_to,
             "the read model is built again from the log"
         );
         Ok(())
@@ -167,11 +167,11 @@ impl Rebuilds {
 
     /// Notes that the new file was begun and everything is read again.
     pub async fn begun(&self) -> Result<(), String> {
-        let Some(mut order) = self.wanted.borrow().clone() else {
+        let Some(mut request) = self.wanted.borrow().clone() else {
             return Ok(());
         };
-        (order.begun_ms, order.problem) = (Some(now_ms()), None);
-        self.write(&order)
+        (request.begun_ms, request.problem) = (Some(now_ms()), None);
+        self.write(&request)
             .await
             .map_err(|error| error.to_string())?;
         self.wanted.send_replace(None);

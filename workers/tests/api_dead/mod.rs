@@ -8,8 +8,8 @@ use ackline_shared::secret::Secret;
 use ackline_shared::signature::SigningKey;
 use ackline_shared::subjects::{Pool, UPDATES};
 use ackline_workers::core::job::{Job, Verdict};
-use ackline_workers::dead::office::Wish;
-use ackline_workers::dead::{Action, Filter, Order, Source, State, order, terms};
+use ackline_workers::dead::letters::ReplayRequest;
+use ackline_workers::dead::{Action, Filter, ReplayJob, Source, State, job, terms};
 use ackline_workers::egress::{AllowList, Egress, EgressSettings};
 use ackline_workers::relay::RelayJob;
 use axum::Router;
@@ -357,18 +357,18 @@ async fn nobody_gets_a_delivery_of_their_own_making_signed_with_a_secret_that_ot
     }
     assert!(stage.stored(UPDATES).await.is_empty());
 
-    // The same when it is carried out, as it is for an order that was given before the configuration changed.
-    let office = stage.office();
+    // The same when it is carried out, as it is for a job that was stored before the configuration changed.
+    let dead_letters = stage.dead_letters();
     let source = Source::Letter {
         sequence: 1,
         payload: Some(forged["payload"].to_string()),
     };
-    let wish = Wish {
+    let request = ReplayRequest {
         expected: 1,
         ..terms::letters(Action::Replay, source, "test".into(), None)
     };
-    let order = office.order(wish).await.unwrap();
-    office.carry_out(&order.id).await.unwrap();
+    let job = dead_letters.start(request).await.unwrap();
+    dead_letters.carry_out(&job.id).await.unwrap();
     let verdicts = relayed(&stage).await;
     let [Verdict::Dead { reason }] = &verdicts[..] else {
         panic!("{verdicts:?}")
@@ -394,7 +394,7 @@ async fn nobody_gets_a_delivery_of_their_own_making_signed_with_a_secret_that_ot
         .post("/v1/dead-letters/2/replay", GLOBEX, &forged)
         .await;
     assert_eq!(ordered.status, StatusCode::ACCEPTED, "{}", ordered.text);
-    office
+    dead_letters
         .carry_out(ordered.json["id"].as_str().unwrap())
         .await
         .unwrap();
@@ -405,12 +405,12 @@ async fn nobody_gets_a_delivery_of_their_own_making_signed_with_a_secret_that_ot
 }
 
 #[tokio::test]
-async fn a_tenants_orders_are_kept_apart_and_the_oldest_ended_ones_are_forgotten() {
+async fn a_tenants_jobs_are_kept_apart_and_the_oldest_ended_ones_are_forgotten() {
     let stage = Stage::start().await;
-    let (office, replays) = (stage.office(), &stage.platform.buckets.replays);
+    let (dead_letters, replays) = (stage.dead_letters(), &stage.platform.buckets.replays);
     let tenant = |name: &str| TenantId::new(name).unwrap();
     let (acme, globex) = (tenant("acme"), tenant("globex"));
-    let wish = |tenant: &TenantId| {
+    let request = |tenant: &TenantId| {
         terms::letters(
             Action::Discard,
             Source::Letters(Filter::default()),
@@ -418,17 +418,17 @@ async fn a_tenants_orders_are_kept_apart_and_the_oldest_ended_ones_are_forgotten
             Some(tenant.clone()),
         )
     };
-    let open = office.order(wish(&acme)).await.unwrap();
-    let put = async |key: String, order: &Order| {
+    let open = dead_letters.start(request(&acme)).await.unwrap();
+    let put = async |key: String, job: &ReplayJob| {
         replays
-            .put(key, serde_json::to_vec(order).unwrap().into())
+            .put(key, serde_json::to_vec(job).unwrap().into())
             .await
             .unwrap();
     };
     for (owner, count) in [(&acme, 230_u64), (&globex, 30)] {
         for n in 0..count {
-            let id = Order::new_id(Action::Replay, Some(owner), n.to_be_bytes());
-            let order = Order {
+            let id = ReplayJob::new_id(Action::Replay, Some(owner), n.to_be_bytes());
+            let job = ReplayJob {
                 id,
                 tenant: Some(owner.clone()),
                 created_ms: n,
@@ -436,19 +436,19 @@ async fn a_tenants_orders_are_kept_apart_and_the_oldest_ended_ones_are_forgotten
                 ..open.clone()
             };
             put(
-                format!("order.{}.{}", order::owner(Some(owner)), order.id),
-                &order,
+                format!("order.{}.{}", job::owner(Some(owner)), job.id),
+                &job,
             )
             .await;
         }
     }
-    let older = Order {
+    let older = ReplayJob {
         id: "rp_0011".into(),
         ..open.clone()
     };
     put("order.rp_0011".into(), &older).await;
     assert_eq!(
-        office.orders_of(Some(&acme)).await.unwrap().len(),
+        dead_letters.jobs_of(Some(&acme)).await.unwrap().len(),
         232,
         "with that of an older version"
     );
@@ -457,23 +457,26 @@ async fn a_tenants_orders_are_kept_apart_and_the_oldest_ended_ones_are_forgotten
         "rp_0011"
     );
 
-    let newest = office.order(wish(&acme)).await.unwrap();
-    let kept = office.orders_of(Some(&acme)).await.unwrap();
+    let newest = dead_letters.start(request(&acme)).await.unwrap();
+    let kept = dead_letters.jobs_of(Some(&acme)).await.unwrap();
     assert_eq!(kept.len(), 200);
-    for order in [&open, &older, &newest] {
+    for job in [&open, &older, &newest] {
         assert!(
-            kept.iter().any(|kept| kept.id == order.id),
+            kept.iter().any(|kept| kept.id == job.id),
             "what has not ended stays"
         );
     }
-    let oldest = kept.iter().map(|order| order.created_ms).min();
+    let oldest = kept.iter().map(|job| job.created_ms).min();
     assert_eq!(oldest, Some(33), "{} are known", kept.len());
-    let all = office.orders().await.unwrap().len();
+    let all = dead_letters.jobs().await.unwrap().len();
     assert_eq!(
-        (all, office.orders_of(Some(&globex)).await.unwrap().len()),
+        (
+            all,
+            dead_letters.jobs_of(Some(&globex)).await.unwrap().len()
+        ),
         (230, 30)
     );
-    assert_eq!(office.orders_of(None).await.unwrap(), []);
+    assert_eq!(dead_letters.jobs_of(None).await.unwrap(), []);
     let stopped = stage
         .call(
             "POST",

@@ -22,7 +22,7 @@ use ackline_workers::core::settings::Concurrency;
 use ackline_workers::core::standing::Standing;
 use ackline_workers::core::state::Target;
 use ackline_workers::core::status::board::Board;
-use ackline_workers::dead::Office;
+use ackline_workers::dead::DeadLetters;
 use ackline_workers::journal::Journal;
 use ackline_workers::platform::Platform;
 use ackline_workers::quota::Limits;
@@ -402,9 +402,9 @@ impl Stage {
         timeout(DEADLINE, changed).await.unwrap();
     }
 
-    /// The dead letter office.
-    pub fn office(&self) -> Office {
-        Office::new(self.platform.log.clone(), &self.platform.buckets)
+    /// The dead letters.
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(self.platform.log.clone(), &self.platform.buckets)
     }
 
     /// Waits until acme's entity has reached the configuration in memory.

@@ -92,9 +92,9 @@ async fn dead_letters_are_looked_through_replayed_and_discarded_from_the_command
     let replay = desk
         .ask(&["dead", "replay", "--all", "--yes", "--json"])
         .await;
-    let order: Value = serde_json::from_str(&replay.out).unwrap();
+    let job: Value = serde_json::from_str(&replay.out).unwrap();
     assert_eq!(
-        (&order["state"], &order["done"], replay.code),
+        (&job["state"], &job["done"], replay.code),
         (&json!("done"), &json!(1), EXIT_OK)
     );
     assert_eq!(
@@ -242,12 +242,8 @@ async fn nothing_is_replayed_or_discarded_unseen() {
     let rest = desk
         .ask(&["dead", "replay", "--all", "--count", "2", "--json"])
         .await;
-    let order: Value = serde_json::from_str(&rest.out).unwrap();
-    assert_eq!(
-        (&order["done"], rest.code),
-        (&json!(2), EXIT_OK),
-        "{rest:?}"
-    );
+    let job: Value = serde_json::from_str(&rest.out).unwrap();
+    assert_eq!((&job["done"], rest.code), (&json!(2), EXIT_OK), "{rest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,9 +272,9 @@ async fn the_past_is_counted_before_it_is_put_before_a_pool() {
     );
     assert!(no.1.ends_with("Put them before relay again?"), "{}", no.1);
     let done = desk.ask(&[&past[..], &["--yes", "--json"]].concat()).await;
-    let order: Value = serde_json::from_str(&done.out).unwrap();
+    let job: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!(
-        (&order["state"], &order["done"], done.code),
+        (&job["state"], &job["done"], done.code),
         (&json!("done"), &json!(1), EXIT_OK)
     );
 }

@@ -1,4 +1,4 @@
-//! The dead letter office: letters pile up, are counted, replayed, edited and discarded; the past is shown to a new target.
+//! Dead letters: they pile up, are counted, replayed, edited and discarded; the past is shown to a new target.
 
 use super::letter::{head, letter};
 use super::stage::{DEADLINE, Stage};
@@ -8,10 +8,10 @@ use ackline_shared::nats;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Lane, Partition, Pool, header};
 use ackline_workers::core::log::now_ms;
+use ackline_workers::dead::letters::ReplayRequest;
 use ackline_workers::dead::list::Wanted;
-use ackline_workers::dead::office::Wish;
 use ackline_workers::dead::{
-    Action, Filter, Office, Order, Past, Source, State, Target, clerk, terms,
+    Action, DeadLetters, Filter, Past, ReplayJob, Source, State, Target, runner, terms,
 };
 use ackline_workers::egress::{AllowList, Egress, EgressSettings};
 use ackline_workers::relay::RelayJob;
@@ -105,7 +105,7 @@ impl Bots {
 struct Installation {
     stage: Stage,
     bots: Bots,
-    office: Office,
+    dead_letters: DeadLetters,
 }
 
 impl Installation {
@@ -127,11 +127,11 @@ impl Installation {
                 .unwrap();
         }
         let stage = Stage::start(snapshot).await;
-        let office = Office::new(stage.platform.log.clone(), &stage.platform.buckets);
+        let dead_letters = DeadLetters::new(stage.platform.log.clone(), &stage.platform.buckets);
         Self {
             stage,
             bots,
-            office,
+            dead_letters,
         }
     }
 
@@ -173,7 +173,7 @@ impl Installation {
 
     async fn open_letters(&self, wanted: Wanted) -> Vec<u64> {
         let listing = self
-            .office
+            .dead_letters
             .list(&Filter::default(), wanted, None, 200)
             .await
             .unwrap();
@@ -184,28 +184,28 @@ impl Installation {
             .collect()
     }
 
-    async fn carry_out(&self, wish: Wish) -> Order {
-        let order = self.office.order(wish).await.unwrap();
-        self.office.carry_out(&order.id).await.unwrap();
-        self.office.find(&order.id).await.unwrap().unwrap().1
+    async fn carry_out(&self, request: ReplayRequest) -> ReplayJob {
+        let job = self.dead_letters.start(request).await.unwrap();
+        self.dead_letters.carry_out(&job.id).await.unwrap();
+        self.dead_letters.find(&job.id).await.unwrap().unwrap().1
     }
 }
 
-fn wish(action: Action, source: Source) -> Wish {
-    let wish = terms::letters(
+fn request(action: Action, source: Source) -> ReplayRequest {
+    let request = terms::letters(
         action,
         source,
         "test".to_owned(),
         TenantId::new("acme").ok(),
     );
-    Wish {
+    ReplayRequest {
         rate_per_second: 1000,
-        ..wish
+        ..request
     }
 }
 
-fn all_letters() -> Wish {
-    wish(Action::Replay, Source::Letters(Filter::default()))
+fn all_letters() -> ReplayRequest {
+    request(Action::Replay, Source::Letters(Filter::default()))
 }
 
 fn bodies(taken: &[(String, bool)]) -> Vec<&str> {
@@ -215,7 +215,7 @@ fn bodies(taken: &[(String, bool)]) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_was_away_gets_exactly_what_it_missed_once_and_in_order() {
     let installation = Installation::start(&["good", "old"]).await;
-    let (office, bots) = (&installation.office, &installation.bots);
+    let (dead_letters, bots) = (&installation.dead_letters, &installation.bots);
     let (_stop, _running) = installation.stage.run(installation.job(), "one");
     bots.answer("old", 400);
     for n in 0..6 {
@@ -229,7 +229,7 @@ async fn a_target_that_was_away_gets_exactly_what_it_missed_once_and_in_order() 
         reason: Some("OLD: answered 400".into()),
         ..Filter::default()
     };
-    let count = office.count(&reason, DEADLINE).await.unwrap();
+    let count = dead_letters.count(&reason, DEADLINE).await.unwrap();
     assert_eq!(
         (count.total, count.pools["relay"], count.reasons.len()),
         (6, 6, 1)
@@ -238,11 +238,11 @@ async fn a_target_that_was_away_gets_exactly_what_it_missed_once_and_in_order() 
         tenant: TenantId::new("globex").ok(),
         ..Filter::default()
     };
-    assert_eq!(office.count(&other, DEADLINE).await.unwrap().total, 0);
+    assert_eq!(dead_letters.count(&other, DEADLINE).await.unwrap().total, 0);
 
-    let order = installation.carry_out(all_letters()).await;
+    let job = installation.carry_out(all_letters()).await;
     assert_eq!(
-        (order.state, order.done, order.skipped, order.failed),
+        (job.state, job.done, job.skipped, job.failed),
         (State::Done, 6, 0, 0)
     );
     bots.wait_for("old", 6).await;
@@ -280,23 +280,23 @@ async fn a_target_that_was_away_gets_exactly_what_it_missed_once_and_in_order() 
         installation.open_letters(Wanted::Replayed).await,
         [6, 5, 4, 3, 2, 1]
     );
-    let kept = office.letter(3).await.unwrap().unwrap();
-    assert_eq!(kept.standing.order(), Some(order.id.as_str()));
+    let kept = dead_letters.letter(3).await.unwrap().unwrap();
+    assert_eq!(kept.standing.job(), Some(job.id.as_str()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_dies_again_names_its_original_and_can_be_edited_and_discarded() {
     let installation = Installation::start(&["old"]).await;
-    let (office, bots) = (&installation.office, &installation.bots);
+    let (dead_letters, bots) = (&installation.dead_letters, &installation.bots);
     let (_stop, _running) = installation.stage.run(installation.job(), "one");
     bots.answer("old", 400);
     installation.publish("US.1", "m0").await;
     installation.publish("US.1", "m1").await;
     installation.stage.dead_letters(2).await;
-    let one = |sequence, payload| wish(Action::Replay, Source::Letter { sequence, payload });
+    let one = |sequence, payload| request(Action::Replay, Source::Letter { sequence, payload });
     assert_eq!(installation.carry_out(one(1, None)).await.done, 1);
     installation.stage.dead_letters(3).await;
-    let again = office.letter(3).await.unwrap().unwrap();
+    let again = dead_letters.letter(3).await.unwrap().unwrap();
     assert_eq!(again.letter.replay_of.as_deref(), Some("DEAD:1"));
     assert_eq!(again.letter.id.as_str(), "m0");
     assert_eq!(
@@ -315,7 +315,7 @@ async fn a_replay_that_dies_again_names_its_original_and_can_be_edited_and_disca
     // Its app is not known here, so what has lost Meta's signature cannot be signed and says so, at once.
     let reasons = installation.stage.dead_letters(4).await;
     assert!(reasons[3].contains("cannot be signed"), "{reasons:?}");
-    let edited = office.letter(4).await.unwrap().unwrap();
+    let edited = dead_letters.letter(4).await.unwrap().unwrap();
     assert_eq!(
         (&edited.payload[..], edited.headers.get(header::SIGNATURE)),
         (&b"{\"edited\":true}"[..], None)
@@ -336,15 +336,15 @@ async fn a_replay_that_dies_again_names_its_original_and_can_be_edited_and_disca
     );
 
     assert_eq!(installation.open_letters(Wanted::Open).await, [5, 2]);
-    let discard = wish(
+    let discard = request(
         Action::Discard,
         Source::Letters(Filter {
             text: Some("m1".into()),
             ..Filter::default()
         }),
     );
-    let order = installation.carry_out(discard).await;
-    assert_eq!((order.state, order.done), (State::Done, 1));
+    let job = installation.carry_out(discard).await;
+    assert_eq!((job.state, job.done), (State::Done, 1));
     assert_eq!(installation.open_letters(Wanted::Open).await, [5]);
     assert_eq!(installation.open_letters(Wanted::Discarded).await, [2]);
     assert!(bots.taken_by("old").is_empty());
@@ -353,7 +353,7 @@ async fn a_replay_that_dies_again_names_its_original_and_can_be_edited_and_disca
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_target_gets_the_past_and_nobody_else_does() {
     let installation = Installation::start(&["old", "new"]).await;
-    let (office, bots) = (&installation.office, &installation.bots);
+    let (dead_letters, bots) = (&installation.dead_letters, &installation.bots);
     let (_stop, _running) = installation.stage.run(installation.job(), "one");
     bots.answer("new", 400);
     let began = now_ms();
@@ -371,7 +371,7 @@ async fn a_new_target_gets_the_past_and_nobody_else_does() {
         phone: PhoneNumberId::new("100").ok(),
     };
     assert_eq!(
-        office
+        dead_letters
             .count_past(&past, Pool::Relay, DEADLINE)
             .await
             .unwrap()
@@ -383,7 +383,7 @@ async fn a_new_target_gets_the_past_and_nobody_else_does() {
         ..past.clone()
     };
     assert_eq!(
-        office
+        dead_letters
             .count_past(&elsewhere, Pool::Relay, DEADLINE)
             .await
             .unwrap()
@@ -395,13 +395,13 @@ async fn a_new_target_gets_the_past_and_nobody_else_does() {
         pool: Some(Pool::Relay),
         id: EntityId::new("new").ok(),
     });
-    let order = installation
-        .carry_out(Wish {
+    let job = installation
+        .carry_out(ReplayRequest {
             target,
-            ..wish(Action::Replay, Source::Past(past))
+            ..request(Action::Replay, Source::Past(past))
         })
         .await;
-    assert_eq!((order.state, order.done), (State::Done, 5));
+    assert_eq!((job.state, job.done), (State::Done, 5));
     bots.wait_for("new", 5).await;
     let expected: Vec<String> = (0..5)
         .map(|n| json!({"id": format!("m{n}")}).to_string())
@@ -411,9 +411,9 @@ async fn a_new_target_gets_the_past_and_nobody_else_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orders_over_the_same_letters_share_them_and_an_interrupted_one_goes_on() {
+async fn jobs_over_the_same_letters_share_them_and_an_interrupted_one_goes_on() {
     let installation = Installation::start(&["old"]).await;
-    let (office, bots) = (&installation.office, &installation.bots);
+    let (dead_letters, bots) = (&installation.dead_letters, &installation.bots);
     let (_stop, _running) = installation.stage.run(installation.job(), "one");
     bots.answer("old", 400);
     for n in 0..60 {
@@ -423,63 +423,56 @@ async fn orders_over_the_same_letters_share_them_and_an_interrupted_one_goes_on(
     }
     installation.stage.dead_letters(60).await;
     bots.answer("old", 200);
-    let slow = Wish {
+    let slow = ReplayRequest {
         rate_per_second: 20,
         ..all_letters()
     };
-    let first = office.order(slow).await.unwrap();
-    let stopped = timeout(Duration::from_millis(700), office.carry_out(&first.id)).await;
+    let first = dead_letters.start(slow).await.unwrap();
+    let stopped = timeout(
+        Duration::from_millis(700),
+        dead_letters.carry_out(&first.id),
+    )
+    .await;
     assert!(stopped.is_err(), "it was interrupted");
-    let second = office.order(all_letters()).await.unwrap();
+    let second = dead_letters.start(all_letters()).await.unwrap();
     let (stop, shutdown) = watch::channel(false);
-    let clerk = |name: &str| {
-        clerk::run(
-            office.clone(),
+    let runner = |name: &str| {
+        runner::run(
+            dead_letters.clone(),
             name.to_owned(),
             Duration::from_secs(2),
             shutdown.clone(),
         )
     };
-    let clerks = [tokio::spawn(clerk("one")), tokio::spawn(clerk("two"))];
+    let runners = [tokio::spawn(runner("one")), tokio::spawn(runner("two"))];
     bots.wait_for("old", 60).await;
     let ended = async {
         loop {
-            let orders = office.orders().await.unwrap();
-            if orders.iter().all(|order| order.state == State::Done) {
-                return orders;
+            let jobs = dead_letters.jobs().await.unwrap();
+            if jobs.iter().all(|job| job.state == State::Done) {
+                return jobs;
             }
             tokio::task::yield_now().await;
         }
     };
-    let orders = timeout(DEADLINE, ended).await.unwrap();
-    assert_eq!(
-        orders.iter().map(|order| order.done).sum::<u64>(),
-        60,
-        "{orders:?}"
-    );
-    assert!(
-        orders
-            .iter()
-            .find(|order| order.id == first.id)
-            .unwrap()
-            .done
-            > 0
-    );
-    assert!(orders.iter().any(|order| order.id == second.id));
+    let jobs = timeout(DEADLINE, ended).await.unwrap();
+    assert_eq!(jobs.iter().map(|job| job.done).sum::<u64>(), 60, "{jobs:?}");
+    assert!(jobs.iter().find(|job| job.id == first.id).unwrap().done > 0);
+    assert!(jobs.iter().any(|job| job.id == second.id));
     let mut taken = bots.taken_by("old");
     taken.sort();
     taken.dedup();
     assert_eq!((taken.len(), bots.taken_by("old").len()), (60, 60));
     stop.send_replace(true);
-    for clerk in clerks {
-        timeout(DEADLINE, clerk).await.unwrap().unwrap();
+    for runner in runners {
+        timeout(DEADLINE, runner).await.unwrap().unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_send_of_yesterday_is_left_out_and_counted_unless_it_is_named() {
     let installation = Installation::start(&[]).await;
-    let office = &installation.office;
+    let dead_letters = &installation.dead_letters;
     let yesterday = now_ms() - 25 * 60 * 60 * 1000;
     for (n, (kind, received_ms)) in [
         ("send.text", yesterday),
@@ -506,41 +499,41 @@ async fn a_send_of_yesterday_is_left_out_and_counted_unless_it_is_named() {
             .await
             .unwrap();
     }
-    let count = office.count(&Filter::default(), DEADLINE).await.unwrap();
+    let count = dead_letters
+        .count(&Filter::default(), DEADLINE)
+        .await
+        .unwrap();
     assert_eq!((count.total, count.expired, count.ambiguous), (3, 1, 0));
     assert!(
         count.oldest_received_at < count.newest_received_at,
         "{count:?}"
     );
-    let order = installation.carry_out(all_letters()).await;
-    assert_eq!(
-        (order.state, order.done, order.skipped),
-        (State::Done, 2, 1)
-    );
-    let (note, skipped) = order.notes.first_key_value().unwrap();
+    let job = installation.carry_out(all_letters()).await;
+    assert_eq!((job.state, job.done, job.skipped), (State::Done, 2, 1));
+    let (note, skipped) = job.notes.first_key_value().unwrap();
     assert!(
         note.contains("older than 24 h") && *skipped == 1,
         "{:?}",
-        order.notes
+        job.notes
     );
     assert_eq!(
         installation.open_letters(Wanted::Open).await,
         [1],
         "it is as it was"
     );
-    let order = installation
-        .carry_out(Wish {
+    let job = installation
+        .carry_out(ReplayRequest {
             include_expired: true,
             ..all_letters()
         })
         .await;
-    assert_eq!((order.done, order.skipped, order.notes.len()), (1, 0, 0));
+    assert_eq!((job.done, job.skipped, job.notes.len()), (1, 0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_order_leaves_the_rest_open() {
+async fn a_stopped_job_leaves_the_rest_open() {
     let installation = Installation::start(&["old"]).await;
-    let (office, bots) = (&installation.office, &installation.bots);
+    let (dead_letters, bots) = (&installation.dead_letters, &installation.bots);
     let (stop, running) = installation.stage.run(installation.job(), "one");
     bots.answer("old", 400);
     for n in 0..30 {
@@ -549,40 +542,40 @@ async fn a_stopped_order_leaves_the_rest_open() {
     installation.stage.dead_letters(30).await;
     stop.send_replace(true);
     timeout(DEADLINE, running).await.unwrap().unwrap();
-    let order = office
-        .order(Wish {
+    let job = dead_letters
+        .start(ReplayRequest {
             rate_per_second: 10,
             ..all_letters()
         })
         .await
         .unwrap();
     let carried = {
-        let (office, id) = (office.clone(), order.id.clone());
-        tokio::spawn(async move { office.carry_out(&id).await })
+        let (dead_letters, id) = (dead_letters.clone(), job.id.clone());
+        tokio::spawn(async move { dead_letters.carry_out(&id).await })
     };
     let begun = async {
-        while office.find(&order.id).await.unwrap().unwrap().1.done == 0 {
+        while dead_letters.find(&job.id).await.unwrap().unwrap().1.done == 0 {
             tokio::task::yield_now().await;
         }
     };
     timeout(DEADLINE, begun).await.unwrap();
-    office.stop(&order.id).await.unwrap();
+    dead_letters.stop(&job.id).await.unwrap();
     timeout(DEADLINE, carried).await.unwrap().unwrap().unwrap();
-    let order = office.find(&order.id).await.unwrap().unwrap().1;
-    assert_eq!(order.state, State::Cancelled);
+    let job = dead_letters.find(&job.id).await.unwrap().unwrap().1;
+    assert_eq!(job.state, State::Cancelled);
     let open = installation.open_letters(Wanted::Open).await;
-    assert_eq!(u64::try_from(open.len()).unwrap() + order.done, 30);
-    assert!(order.done > 0 && !open.is_empty());
+    assert_eq!(u64::try_from(open.len()).unwrap() + job.done, 30);
+    assert!(job.done > 0 && !open.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_a_newer_version_knows_of_an_order_stays_while_it_is_carried_out() {
     let installation = Installation::start(&["old"]).await;
-    let office = &installation.office;
-    let order = office.order(all_letters()).await.unwrap();
+    let dead_letters = &installation.dead_letters;
+    let job = dead_letters.start(all_letters()).await.unwrap();
     let bucket = &installation.stage.platform.buckets.replays;
     let keys: Vec<String> = bucket.keys().await.unwrap().try_collect().await.unwrap();
-    let key = keys.iter().find(|key| key.ends_with(&order.id)).unwrap();
+    let key = keys.iter().find(|key| key.ends_with(&job.id)).unwrap();
     let stored = async || -> serde_json::Value {
         let stored = bucket.get(key).await.unwrap().unwrap();
         serde_json::from_slice(&stored).unwrap()
@@ -591,7 +584,7 @@ async fn what_only_a_newer_version_knows_of_an_order_stays_while_it_is_carried_o
     newer["window"] = json!("1h");
     newer["source"]["app"] = json!("main");
     bucket.put(key, newer.to_string().into()).await.unwrap();
-    office.carry_out(&order.id).await.unwrap();
+    dead_letters.carry_out(&job.id).await.unwrap();
     let after = stored().await;
     assert_eq!(after["state"], "done");
     assert_eq!(

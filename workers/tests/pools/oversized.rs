@@ -16,8 +16,8 @@ use ackline_workers::core::open_breakers::OpenBreakers;
 use ackline_workers::core::pool::Host;
 use ackline_workers::core::settings::PoolSettings;
 use ackline_workers::core::standing::Standing;
-use ackline_workers::dead::office::Wish;
-use ackline_workers::dead::{Action, Filter, Office, Order, Source, State, terms};
+use ackline_workers::dead::letters::ReplayRequest;
+use ackline_workers::dead::{Action, DeadLetters, Filter, ReplayJob, Source, State, terms};
 use async_nats::jetstream::Message;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -83,28 +83,28 @@ fn cut(letter: &Message) -> Option<&str> {
         .map(|cut| cut.as_str())
 }
 
-/// Replays everything, and gives the ended order.
-async fn replay(stage: &Stage) -> Order {
-    let office = Office::new(stage.platform.log.clone(), &stage.platform.buckets);
+/// Replays everything, and gives the ended job.
+async fn replay(stage: &Stage) -> ReplayJob {
+    let dead_letters = DeadLetters::new(stage.platform.log.clone(), &stage.platform.buckets);
     let letters = Source::Letters(Filter::default());
-    let wish = terms::letters(
+    let request = terms::letters(
         Action::Replay,
         letters,
         "test".to_owned(),
         TenantId::new("acme").ok(),
     );
-    let order = office
-        .order(Wish {
+    let job = dead_letters
+        .start(ReplayRequest {
             rate_per_second: 1000,
-            ..wish
+            ..request
         })
         .await
         .unwrap();
-    timeout(DEADLINE, office.carry_out(&order.id))
+    timeout(DEADLINE, dead_letters.carry_out(&job.id))
         .await
         .unwrap()
         .unwrap();
-    office.find(&order.id).await.unwrap().unwrap().1
+    dead_letters.find(&job.id).await.unwrap().unwrap().1
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,8 +121,8 @@ async fn a_dead_letter_that_does_not_fit_is_cut_and_holds_nobody_up() {
     );
     assert!(large.as_bytes().starts_with(&letters[0].payload) && letters[0].payload.len() > 1000);
 
-    let order = replay(&stage).await;
-    assert_eq!((order.state, order.done), (State::Done, 2), "{order:?}");
+    let job = replay(&stage).await;
+    assert_eq!((job.state, job.done), (State::Done, 2), "{job:?}");
     let replays = stage.messages(UPDATES, REPLAY_SUBJECTS, 2).await;
     assert!(
         replays[0].payload == large.as_bytes(),
@@ -139,8 +139,8 @@ async fn a_whole_that_could_not_be_kept_is_read_from_where_it_came() {
     stage.publish("US.1", "large", large.clone()).await;
     assert!(cut(&stage.messages(DEAD, DEAD_SUBJECTS[0], 1).await[0]).is_some());
     context.delete_object_store(OBJECTS_DEAD).await.unwrap();
-    let order = replay(&stage).await;
-    assert_eq!((order.state, order.done), (State::Done, 1), "{order:?}");
+    let job = replay(&stage).await;
+    assert_eq!((job.state, job.done), (State::Done, 1), "{job:?}");
     assert!(stage.messages(UPDATES, REPLAY_SUBJECTS, 1).await[0].payload == large.as_bytes());
 
     // The replay is refused, too, and nothing is left of either by now.
@@ -153,6 +153,6 @@ async fn a_whole_that_could_not_be_kept_is_read_from_where_it_came() {
         .purge()
         .await
         .unwrap();
-    let order = replay(&stage).await;
-    assert_eq!((order.done, order.skipped), (0, 1), "{order:?}");
+    let job = replay(&stage).await;
+    assert_eq!((job.done, job.skipped), (0, 1), "{job:?}");
 }

@@ -30,7 +30,7 @@ pub enum Focus {
 
 /// What rows are ordered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum SortOrder {
     /// As they are listed everywhere; tenants by what they have to do.
     Usual,
     /// By what comes in.
@@ -39,7 +39,7 @@ pub enum Order {
     Waiting,
 }
 
-impl Order {
+impl SortOrder {
     /// Its name on the screen.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ pub struct Screen {
     /// Where the arrows move.
     pub focus: Focus,
     /// What rows are ordered by.
-    pub order: Order,
+    pub order: SortOrder,
     /// Whether the keys are explained.
     pub help: bool,
     /// Whether colours are used.
@@ -84,7 +84,7 @@ impl Screen {
             instances: 0,
             pools: Vec::new(),
             focus: Focus::Pools,
-            order: Order::Usual,
+            order: SortOrder::Usual,
             help: false,
             colour,
             targets,
@@ -99,15 +99,15 @@ impl Screen {
     /// Takes fresh figures; what is selected stays selected while it exists.
     pub fn update(&mut self, instances: usize, mut pools: Vec<PoolSum>) {
         match self.order {
-            Order::Usual => {}
-            Order::Rate => {
+            SortOrder::Usual => {}
+            SortOrder::Rate => {
                 pools.sort_by(|one, two| two.rates.read.total_cmp(&one.rates.read));
                 pools.iter_mut().for_each(|pool| {
                     pool.tenants
                         .sort_by(|one, two| two.rate.total_cmp(&one.rate))
                 });
             }
-            Order::Waiting => {
+            SortOrder::Waiting => {
                 pools.sort_by_key(|pool| std::cmp::Reverse(pool.unfinished()));
                 let waiting = |tenant: &TenantStatus| std::cmp::Reverse(tenant.unfinished());
                 pools
@@ -160,9 +160,9 @@ impl Screen {
             KeyCode::Char('-') => return self.turn_jobs(-1),
             KeyCode::Char('s') => {
                 self.order = match self.order {
-                    Order::Usual => Order::Rate,
-                    Order::Rate => Order::Waiting,
-                    Order::Waiting => Order::Usual,
+                    SortOrder::Usual => SortOrder::Rate,
+                    SortOrder::Rate => SortOrder::Waiting,
+                    SortOrder::Waiting => SortOrder::Usual,
                 }
             }
             _ => {}

@@ -9,7 +9,7 @@ use super::{Stamped, TenantTuning};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlatformOnly;
 
-/// What becomes of a wish: shares stay as they are set, and what the platform holds stays held.
+/// What becomes of a request: shares stay as they are set, and what the platform holds stays held.
 pub fn bounded(
     stored: Option<&Stamped<TenantTuning>>,
     wanted: TenantTuning,

@@ -1,6 +1,6 @@
-//! Taking orders up: every process with a clerk takes what nobody else holds, one of each tenant at a time.
+//! The replay runner: every process with one takes what nobody else holds, one of each tenant at a time.
 
-use super::office::{self, Office};
+use super::letters::{self, DeadLetters};
 use crate::core::lock::Lock;
 use crate::core::pool::{Shutdown, ended};
 use crate::core::upkeep::connects;
@@ -12,13 +12,13 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// Orders carried out at once by a process.
+/// Jobs carried out at once by a process.
 const RUNNING_MAX: usize = 16;
 const TICK: Duration = Duration::from_secs(1);
 const REOPEN_PAUSE: Duration = Duration::from_secs(2);
 
-impl Office {
-    /// Carries an order out if nobody else does; tells whether it was ours to try.
+impl DeadLetters {
+    /// Carries a job out if nobody else does; tells whether it was ours to try.
     pub async fn take_up(&self, id: &str, instance: &str, ttl: Duration) -> bool {
         let lock = Lock::new(self.locks.clone(), &format!("replay.{id}"), instance, ttl);
         let Some(mut held) = lock.ask().await else {
@@ -28,22 +28,27 @@ impl Office {
         match carried {
             Some(result) => {
                 if let Err(error) = result {
-                    tracing::warn!(order = id, %error, "an order is interrupted and will be taken up again");
+                    tracing::warn!(job = id, %error, "a job is interrupted and will be taken up again");
                 }
                 lock.release(held).await;
             }
-            None => tracing::warn!(order = id, "an order goes to another process"),
+            None => tracing::warn!(job = id, "a job goes to another process"),
         }
         true
     }
 }
 
-/// Takes orders up until the signal.
-pub async fn run(office: Office, instance: String, ttl: Duration, mut shutdown: Shutdown) {
+/// Takes jobs up until the signal.
+pub async fn run(
+    dead_letters: DeadLetters,
+    instance: String,
+    ttl: Duration,
+    mut shutdown: Shutdown,
+) {
     loop {
         tokio::select! {
             () = ended(&mut shutdown) => return,
-            () = work(&office, &instance, ttl) => {}
+            () = work(&dead_letters, &instance, ttl) => {}
         }
         tokio::select! {
             () = ended(&mut shutdown) => return,
@@ -52,38 +57,38 @@ pub async fn run(office: Office, instance: String, ttl: Duration, mut shutdown: 
     }
 }
 
-/// Follows the orders until the watch breaks.
-async fn work(office: &Office, instance: &str, ttl: Duration) {
-    let mut watch = match office
+/// Follows the jobs until the watch breaks.
+async fn work(dead_letters: &DeadLetters, instance: &str, ttl: Duration) {
+    let mut watch = match dead_letters
         .store
-        .watch_many_with_history([office::every_order()])
+        .watch_many_with_history([letters::every_job()])
         .await
     {
         Ok(watch) => watch,
         Err(error) => return tracing::warn!(%error, "the replays cannot be watched; trying again"),
     };
-    // Whose each order is: a tenant's slow one holds up only the tenant's own.
+    // Whose each job is: a tenant's slow one holds up only the tenant's own.
     let (mut wanted, mut taken) = (BTreeMap::new(), BTreeMap::new());
     let mut running: JoinSet<String> = JoinSet::new();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let client = office.log.context().client();
+    let client = dead_letters.log.context().client();
     let connected = connects(&client);
     loop {
         tokio::select! {
             entry = watch.next() => {
                 let Some(Ok(entry)) = entry else { return };
-                let order = office::read(&entry.value).filter(|_| entry.operation == Operation::Put);
-                match order {
-                    Some(order) if order.state.is_final() => wanted.remove(&order.id),
-                    Some(order) => wanted.insert(order.id, order.tenant),
+                let job = letters::read(&entry.value).filter(|_| entry.operation == Operation::Put);
+                match job {
+                    Some(job) if job.state.is_final() => wanted.remove(&job.id),
+                    Some(job) => wanted.insert(job.id, job.tenant),
                     None => continue,
                 };
             }
             Some(finished) = running.join_next() => match finished {
                 Ok(id) => { taken.remove(&id); }
-                // A bug in one order: the watch begins anew and the others go on.
-                Err(error) => return tracing::error!(%error, "carrying out an order broke"),
+                // A bug in one job: the watch begins anew and the others go on.
+                Err(error) => return tracing::error!(%error, "carrying out a job broke"),
             },
             _ = tick.tick() => {}
         }
@@ -99,9 +104,10 @@ async fn work(office: &Office, instance: &str, ttl: Duration) {
                 continue;
             }
             taken.insert(id.clone(), tenant.clone());
-            let (office, instance, id) = (office.clone(), instance.to_owned(), id.clone());
+            let (dead_letters, instance, id) =
+                (dead_letters.clone(), instance.to_owned(), id.clone());
             running.spawn(async move {
-                if !office.take_up(&id, &instance, ttl).await {
+                if !dead_letters.take_up(&id, &instance, ttl).await {
                     sleep(TICK).await;
                 }
                 id

@@ -1,14 +1,14 @@
-//! The dead letter office from the command line: how it is reached, what may be asked for, how an order is followed.
+//! Dead letters from the command line: how they are reached, what may be asked for, how a job is followed.
 
 use super::progress;
 use super::settings::Settings;
 use super::stored::Stored;
 use super::{EXIT_FAILED, EXIT_OK, Outcome};
 use crate::core::log::{Log, now_ms};
-use crate::dead::office::{Found, Wish};
+use crate::dead::letters::{Found, ReplayRequest};
 use crate::dead::past::check_target;
-use crate::dead::view::{Preview, ReplayOrder};
-use crate::dead::{Filter, Office, OfficeError, Order, State, terms};
+use crate::dead::view::{Preview, ReplayJobView};
+use crate::dead::{DeadLetters, DeadLettersError, Filter, ReplayJob, State, terms};
 use ackline_shared::ids::{EntityId, TenantId};
 use ackline_shared::nats;
 use ackline_shared::subjects::Pool;
@@ -78,10 +78,10 @@ pub fn tenant(id: &str) -> Result<TenantId, String> {
     TenantId::new(id).map_err(|error| error.to_string())
 }
 
-/// How an order is followed.
+/// How a job is followed.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FollowArguments {
-    /// Give the order and do not wait; a process that serves the API carries it out
+    /// Store the job and do not wait; a process that serves the API carries it out
     #[arg(long)]
     pub detach: bool,
     /// Print JSON instead of text
@@ -89,15 +89,15 @@ pub struct FollowArguments {
     pub json: bool,
 }
 
-/// The office with what a command needs beside it.
-pub struct Desk {
-    /// The office.
-    pub office: Office,
+/// The dead letters with what a command needs beside them.
+pub struct Tools {
+    /// The dead letters.
+    pub dead_letters: DeadLetters,
     stored: Stored,
     lease_ttl: Duration,
 }
 
-impl Desk {
+impl Tools {
     /// Connects.
     pub async fn open(settings: &Settings) -> Result<Self, Outcome> {
         let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
@@ -111,9 +111,9 @@ impl Desk {
         let stored = Stored::load(&buckets.config)
             .await
             .map_err(|error| failed(&error))?;
-        let office = Office::new(Log::new(context, settings.nats.partitions), &buckets);
+        let dead_letters = DeadLetters::new(Log::new(context, settings.nats.partitions), &buckets);
         Ok(Self {
-            office,
+            dead_letters,
             stored,
             lease_ttl: settings.nats.lease_ttl,
         })
@@ -134,63 +134,60 @@ impl Desk {
     }
 
     /// Foretells what a replay of a letter would do.
-    pub fn preview(&self, found: &Found, wish: Wish) -> Preview {
-        let draft = self.office.draft(wish, "<replay>".to_owned());
+    pub fn preview(&self, found: &Found, request: ReplayRequest) -> Preview {
+        let draft = self.dead_letters.draft(request, "<replay>".to_owned());
         Preview::of(found, &draft, &self.stored.snapshot().0)
     }
 
-    /// Gives an order and follows it to its end.
-    pub async fn give(&self, wish: Wish, how: &FollowArguments) -> Outcome {
-        let order = match self.office.order(wish).await {
-            Ok(order) => order,
+    /// Stores a replay job and follows it to its end.
+    pub async fn give(&self, request: ReplayRequest, how: &FollowArguments) -> Outcome {
+        let job = match self.dead_letters.start(request).await {
+            Ok(job) => job,
             Err(error) => return failed(&error),
         };
         if how.detach {
-            return told(&order, how.json);
+            return told(&job, how.json);
         }
-        self.follow(order, how.json).await
+        self.follow(job, how.json).await
     }
 
-    /// Follows an order to its end, and carries it out here when nobody else does.
-    pub async fn follow(&self, mut order: Order, json: bool) -> Outcome {
-        let bar = progress::bar(order.expected);
+    /// Follows a job to its end, and carries it out here when nobody else does.
+    pub async fn follow(&self, mut job: ReplayJob, json: bool) -> Outcome {
+        let bar = progress::bar(job.expected);
         let mut tried: Option<Instant> = None;
         let mut carrying = tokio::task::JoinSet::new();
-        while !order.state.is_final() {
+        while !job.state.is_final() {
             while carrying.try_join_next().is_some() {}
             if carrying.is_empty() && tried.is_none_or(|tried| tried.elapsed() > TAKE_UP_EVERY) {
                 tried = Some(Instant::now());
-                let (office, id, ttl) = (self.office.clone(), order.id.clone(), self.lease_ttl);
+                let (dead_letters, id, ttl) =
+                    (self.dead_letters.clone(), job.id.clone(), self.lease_ttl);
                 let instance = format!("cli-{}", std::process::id());
-                carrying.spawn(async move { office.take_up(&id, &instance, ttl).await });
+                carrying.spawn(async move { dead_letters.take_up(&id, &instance, ttl).await });
             }
             sleep(LOOK_EVERY).await;
-            match self.office.find(&order.id).await {
-                Ok(Some((_, found))) => order = found,
-                Ok(None) => return Outcome::failed("error: the order is gone\n"),
+            match self.dead_letters.find(&job.id).await {
+                Ok(Some((_, found))) => job = found,
+                Ok(None) => return Outcome::failed("error: the job is gone\n"),
                 Err(error) => return failed(&error),
             }
-            bar.set_position(order.handled());
+            bar.set_position(job.handled());
         }
         // The lock is given back before the connection goes.
         while carrying.join_next().await.is_some() {}
         bar.finish_and_clear();
-        told(&order, json)
+        told(&job, json)
     }
 }
 
-/// What became of an order.
-pub fn told(order: &Order, json: bool) -> Outcome {
-    let code = match order.state {
+/// What became of a job.
+pub fn told(job: &ReplayJob, json: bool) -> Outcome {
+    let code = match job.state {
         State::Failed | State::Cancelled => EXIT_FAILED,
         State::Waiting | State::Running | State::Done => EXIT_OK,
     };
-    let view = ReplayOrder::from(order.clone());
-    let out = if json {
-        pretty(&view)
-    } else {
-        order_text(&view)
-    };
+    let view = ReplayJobView::from(job.clone());
+    let out = if json { pretty(&view) } else { job_text(&view) };
     Outcome {
         out,
         err: String::new(),
@@ -198,25 +195,25 @@ pub fn told(order: &Order, json: bool) -> Outcome {
     }
 }
 
-/// An order in words.
-pub fn order_text(order: &ReplayOrder) -> String {
+/// A job in words.
+pub fn job_text(job: &ReplayJobView) -> String {
     let mut text = format!(
         "{}  {}  {} of {} done, {} skipped, {} failed\n",
-        order.id, order.state, order.done, order.expected, order.skipped, order.failed
+        job.id, job.state, job.done, job.expected, job.skipped, job.failed
     );
-    for (note, count) in &order.notes {
+    for (note, count) in &job.notes {
         line(&mut text, format_args!("  {count} skipped: {note}"));
     }
-    if let Some(problem) = &order.problem {
+    if let Some(problem) = &job.problem {
         line(&mut text, format_args!("  stopped: {problem}"));
     }
-    if matches!(order.state, "waiting" | "running") {
-        let left = humantime::format_duration(Duration::from_secs(order.remaining_seconds));
+    if matches!(job.state, "waiting" | "running") {
+        let left = humantime::format_duration(Duration::from_secs(job.remaining_seconds));
         line(
             &mut text,
             format_args!(
                 "  about {left} left; `ackline replay show {}` tells how far it is",
-                order.id
+                job.id
             ),
         );
     }
@@ -228,8 +225,8 @@ pub fn bad(explanation: &str) -> Outcome {
     Outcome::bad_input(format!("error: {explanation}\n"))
 }
 
-/// The office cannot do it.
-pub fn failed(error: &OfficeError) -> Outcome {
+/// It cannot be done.
+pub fn failed(error: &DeadLettersError) -> Outcome {
     Outcome::failed(format!("error: {error}\n"))
 }
 
@@ -243,7 +240,7 @@ pub fn pretty(value: &impl Serialize) -> String {
     )
 }
 
-/// Who gives orders from here.
+/// Who requests replays from here.
 pub fn operator(environment: &[(String, String)]) -> String {
     let user = environment
         .iter()

@@ -1,4 +1,4 @@
-//! What an operator ordered, and how far it has come; pure.
+//! What an operator requested, and how far it has come; pure.
 
 use super::filter::Filter;
 use super::past::Past;
@@ -17,8 +17,8 @@ const OWNER_CHARS: usize = 8;
 const OPERATOR: &str = "op";
 /// Distinct reasons for skipping that are kept.
 const NOTES_MAX: usize = 20;
-/// Of everything about an order that is short.
-const ORDER_BYTES: usize = 1_000;
+/// Of everything about a job that is short.
+const JOB_BYTES: usize = 1_000;
 
 /// What is done about each letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub enum Action {
     Discard,
 }
 
-/// What an order is about.
+/// What a job is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "snake_case")]
 pub enum Source {
@@ -56,7 +56,7 @@ pub struct Target {
     pub id: Option<EntityId>,
 }
 
-/// How far an order has come.
+/// How far a job has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -90,14 +90,14 @@ impl State {
     }
 }
 
-/// An order to replay or to discard.
+/// A job that replays or discards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
+pub struct ReplayJob {
     /// Its id.
     pub id: String,
     /// What is done.
     pub action: Action,
-    /// Who ordered it: `key <id>` by the API, `cli <user>` by the command line.
+    /// Who requested it: `key <id>` by the API, `cli <user>` by the command line.
     pub by: String,
     /// The tenant who may see it; `None` for the operator alone.
     pub tenant: Option<TenantId>,
@@ -114,7 +114,7 @@ pub struct Order {
     pub include_expired: bool,
     /// Replays a second.
     pub rate_per_second: u32,
-    /// How many there were when it was ordered.
+    /// How many there were when it was requested.
     pub expected: u64,
     /// How far it has come.
     pub state: State,
@@ -140,7 +140,7 @@ pub struct Order {
     pub problem: Option<String>,
 }
 
-impl Stored for Order {
+impl Stored for ReplayJob {
     fn inner() -> Vec<(&'static str, Vec<&'static str>)> {
         let sources = [
             &["of", "sequence", "payload"],
@@ -154,15 +154,15 @@ impl Stored for Order {
     }
 }
 
-impl Weigh for Order {
+impl Weigh for ReplayJob {
     fn bytes(&self) -> usize {
         let notes: usize = self.notes.keys().map(String::len).sum();
-        ORDER_BYTES + notes + self.edited().map_or(0, str::len)
+        JOB_BYTES + notes + self.edited().map_or(0, str::len)
     }
 }
 
-impl Order {
-    /// Makes an id; it says among whose orders the order is found.
+impl ReplayJob {
+    /// Makes an id; it says among whose jobs the job is found.
     pub fn new_id(action: Action, tenant: Option<&TenantId>, random: [u8; 8]) -> String {
         let prefix = match action {
             Action::Replay => REPLAY_PREFIX,
@@ -179,12 +179,12 @@ impl Order {
         rest.split_once(OWNER_END).map(|(owner, _)| owner)
     }
 
-    /// Whether a text is an order's id.
+    /// Whether a text is a job's id.
     pub fn is_id(text: &str) -> bool {
         text.starts_with(REPLAY_PREFIX) || text.starts_with(DISCARD_PREFIX)
     }
 
-    /// What the order of this id does.
+    /// What the job of this id does.
     pub fn action_of(id: &str) -> Action {
         if id.starts_with(DISCARD_PREFIX) {
             Action::Discard
@@ -193,7 +193,7 @@ impl Order {
         }
     }
 
-    /// The id of a replay: the same each time this order replays the same thing.
+    /// The id of a replay: the same each time this job replays the same thing.
     pub fn replay_id(&self, original: &UpdateId) -> UpdateId {
         UpdateId::new(&format!("{}~{}", original.as_str(), self.id))
     }
@@ -224,7 +224,7 @@ impl Order {
         self.done + self.skipped + self.failed
     }
 
-    /// How long the rest takes at the ordered rate, in seconds.
+    /// How long the rest takes at the requested rate, in seconds.
     pub fn remaining_seconds(&self) -> u64 {
         let left = self.expected.saturating_sub(self.handled());
         if self.state.is_final() {
@@ -248,7 +248,7 @@ impl Order {
     }
 }
 
-/// A word for whose orders they are: short, and the same each time. Tenants may share one.
+/// A word for whose jobs they are: short, and the same each time. Tenants may share one.
 pub fn owner(tenant: Option<&TenantId>) -> String {
     match tenant {
         Some(tenant) => short_hash(tenant.as_str().as_bytes())
@@ -263,9 +263,9 @@ pub fn owner(tenant: Option<&TenantId>) -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// An order `rp_1` of somebody.
-    pub(crate) fn order(source: Source) -> Order {
-        Order {
+    /// A job `rp_1` of somebody.
+    pub(crate) fn job(source: Source) -> ReplayJob {
+        ReplayJob {
             id: "rp_1".into(),
             action: Action::Replay,
             by: "key all".into(),
@@ -292,47 +292,43 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_order_tells_what_is_left_of_it() {
-        let mut order = order(Source::Letters(Filter::default()));
-        assert_eq!(order.remaining_seconds(), 3);
-        order.done = 10;
-        (0..50).for_each(|at| order.skip(&format!("reason {at}")));
+    fn a_job_tells_what_is_left_of_it() {
+        let mut job = job(Source::Letters(Filter::default()));
+        assert_eq!(job.remaining_seconds(), 3);
+        job.done = 10;
+        (0..50).for_each(|at| job.skip(&format!("reason {at}")));
         assert_eq!(
-            (
-                order.handled(),
-                order.notes.len(),
-                order.remaining_seconds()
-            ),
+            (job.handled(), job.notes.len(), job.remaining_seconds()),
             (60, NOTES_MAX, 0)
         );
         let acme = TenantId::new("acme").unwrap();
         for (action, tenant) in [(Action::Discard, Some(&acme)), (Action::Replay, None)] {
-            let id = Order::new_id(action, tenant, [0; 8]);
+            let id = ReplayJob::new_id(action, tenant, [0; 8]);
             assert_eq!(
-                (Order::action_of(&id), Order::owner_of(&id)),
+                (ReplayJob::action_of(&id), ReplayJob::owner_of(&id)),
                 (action, Some(owner(tenant).as_str()))
             );
             assert!(ackline_shared::ids::is_token(&id), "{id}");
         }
         assert_eq!(
-            Order::owner_of("rp_0011223344556677"),
+            ReplayJob::owner_of("rp_0011223344556677"),
             None,
             "of an older version"
         );
     }
 
     #[test]
-    fn an_edited_letter_is_not_kept_when_its_order_has_ended() {
-        let mut order = order(Source::Letter {
+    fn an_edited_letter_is_not_kept_when_its_job_has_ended() {
+        let mut job = job(Source::Letter {
             sequence: 3,
             payload: Some("{}".into()),
         });
-        order.finish(State::Done, 5);
-        assert_eq!((order.is_edit(), order.edited()), (true, Some("")));
+        job.finish(State::Done, 5);
+        assert_eq!((job.is_edit(), job.edited()), (true, Some("")));
     }
 
     #[test]
-    fn an_order_reads_back() {
+    fn a_job_reads_back() {
         let past = Past {
             tenant: TenantId::new("acme").unwrap(),
             from_ms: 1,
@@ -349,14 +345,14 @@ pub(crate) mod tests {
             letter,
             Source::Past(past),
         ] {
-            let order = order(source);
-            let text = serde_json::to_string(&order).unwrap();
-            assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
+            let job = job(source);
+            let text = serde_json::to_string(&job).unwrap();
+            assert_eq!(serde_json::from_str::<ReplayJob>(&text).unwrap(), job);
             let older = text.replace("\"include_expired\":false,", "");
             assert!(older.len() < text.len());
             assert_eq!(
-                serde_json::from_str::<Order>(&older).unwrap(),
-                order,
+                serde_json::from_str::<ReplayJob>(&older).unwrap(),
+                job,
                 "one of an older version"
             );
         }
