@@ -186,7 +186,7 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "publishes",
-        "workers/src/core/pool/tell.rs",
+        "workers/src/core/pool/report.rs",
         PROCESS,
         "any_process_sees_what_another_holds_and_how_far_it_is_behind",
     ),
@@ -435,18 +435,18 @@ fn deeds() -> BTreeSet<(&'static str, String)> {
 
 #[test]
 fn every_place_that_acts_for_somebody_says_for_whom() {
-    let told: BTreeSet<_> = PLACES
+    let reported: BTreeSet<_> = PLACES
         .iter()
         .map(|(deed, place, ..)| (*deed, (*place).to_owned()))
         .collect();
-    assert_eq!(told.len(), PLACES.len(), "a place is told once");
+    assert_eq!(reported.len(), PLACES.len(), "a place is told once");
     let found = deeds();
-    let untold: Vec<_> = found.difference(&told).collect();
+    let unreported: Vec<_> = found.difference(&reported).collect();
     assert!(
-        untold.is_empty(),
-        "say in PLACES whose authority these use, and which test shows it: {untold:#?}"
+        unreported.is_empty(),
+        "say in PLACES whose authority these use, and which test shows it: {unreported:#?}"
     );
-    let gone: Vec<_> = told.difference(&found).collect();
+    let gone: Vec<_> = reported.difference(&found).collect();
     assert!(gone.is_empty(), "these do it no more: {gone:#?}");
 }
 

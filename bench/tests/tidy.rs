@@ -165,14 +165,14 @@ fn crates_depend_on_each_other_as_the_table_says() {
                 .map(move |to| [from, kind, to].map(|part| (*part).to_owned()))
         })
         .collect();
-    let tell = |[from, kind, to]: &[String; 3]| format!("{from} → {to} ({kind})");
+    let report = |[from, kind, to]: &[String; 3]| format!("{from} → {to} ({kind})");
     assert_none(
         "Move what both need into a crate below them, or let them meet through NATS; an edge that the architecture wants goes into CRATE_EDGES:",
-        found.difference(&listed).map(tell).collect(),
+        found.difference(&listed).map(report).collect(),
     );
     assert_none(
         "Take these out of CRATE_EDGES, nobody needs them any more:",
-        listed.difference(&found).map(tell).collect(),
+        listed.difference(&found).map(report).collect(),
     );
 }
 

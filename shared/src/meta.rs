@@ -291,14 +291,14 @@ const MILLISECONDS_MIN: u64 = 1_000_000_000_000;
 
 /// When something happened, in unix milliseconds, by what Meta says in seconds. A time of thirteen digits is in
 /// milliseconds; one that cannot be, none at all or one to come, is when it was received.
-pub fn happened_ms(told: Option<u64>, received_ms: u64) -> u64 {
+pub fn happened_ms(reported: Option<u64>, received_ms: u64) -> u64 {
     let latest = received_ms.saturating_add(AHEAD_MAX_MS);
-    let told = told.filter(|told| *told > 0);
-    let seconds = told
+    let reported = reported.filter(|reported| *reported > 0);
+    let seconds = reported
         .and_then(|seconds| seconds.checked_mul(1000))
         .filter(|ms| *ms <= latest);
     seconds
-        .or(told.filter(|ms| *ms <= latest && *ms >= MILLISECONDS_MIN))
+        .or(reported.filter(|ms| *ms <= latest && *ms >= MILLISECONDS_MIN))
         .unwrap_or(received_ms)
 }
 
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn a_time_that_cannot_be_is_when_it_was_received() {
         let received = 1_763_784_000_500;
-        for (told, expected) in [
+        for (reported, expected) in [
             (Some(1_763_784_000), 1_763_784_000_000),
             (Some(1_763_784_000_123), 1_763_784_000_123),
             (Some(1_763_784_000 + 3600), 1_763_787_600_000),
@@ -358,7 +358,7 @@ mod tests {
             (Some(0), received),
             (None, received),
         ] {
-            assert_eq!(happened_ms(told, received), expected, "{told:?}");
+            assert_eq!(happened_ms(reported, received), expected, "{reported:?}");
         }
     }
     use proptest::prelude::*;

@@ -226,7 +226,7 @@ pub fn followed(subject: &str) -> Option<TenantId> {
 }
 
 /// `told.<tenant>`: what a pool made of one of a tenant's updates; kept by no stream.
-pub fn told(tenant: &TenantId) -> String {
+pub fn reports(tenant: &TenantId) -> String {
     format!("told.{tenant}")
 }
 

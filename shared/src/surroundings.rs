@@ -39,7 +39,7 @@ pub struct Surroundings {
     connections_setting: &'static str,
     message_bytes_max: AtomicUsize,
     skew_ms: AtomicI64,
-    told: Mutex<BTreeSet<&'static str>>,
+    reported: Mutex<BTreeSet<&'static str>>,
 }
 
 /// Something that is missing.
@@ -65,7 +65,7 @@ impl Surroundings {
             connections_setting,
             message_bytes_max: AtomicUsize::new(0),
             skew_ms: AtomicI64::new(0),
-            told: Mutex::default(),
+            reported: Mutex::default(),
         }
     }
 
@@ -106,14 +106,14 @@ impl Surroundings {
             self.skew_ms.store(skew, Ordering::Relaxed);
         }
         let warnings = self.warnings();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         for warning in warnings
             .iter()
-            .filter(|warning| !told.contains(warning.about))
+            .filter(|warning| !reported.contains(warning.about))
         {
             tracing::error!(about = warning.about, "{}", warning.text);
         }
-        *told = warnings.iter().map(|warning| warning.about).collect();
+        *reported = warnings.iter().map(|warning| warning.about).collect();
     }
 }
 

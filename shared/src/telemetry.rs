@@ -16,7 +16,7 @@ pub struct Telemetry {
 }
 
 /// At the finest level other people's code prints what it carries: messages, headers, keys. Ours never does.
-fn is_ours_to_tell(metadata: &Metadata<'_>) -> bool {
+fn is_ours_to_report(metadata: &Metadata<'_>) -> bool {
     *metadata.level() != Level::TRACE || metadata.target().starts_with("ackline")
 }
 
@@ -43,7 +43,7 @@ impl Telemetry {
         } else {
             lines.boxed()
         };
-        let lines = lines.with_filter(FilterFn::new(is_ours_to_tell));
+        let lines = lines.with_filter(FilterFn::new(is_ours_to_report));
         let registry = tracing_subscriber::registry()
             .with(lines)
             .with(self.filter.clone());
@@ -75,7 +75,7 @@ mod tests {
         let writer = lines.clone();
         let layer = fmt::layer()
             .with_writer(move || writer.clone())
-            .with_filter(FilterFn::new(is_ours_to_tell));
+            .with_filter(FilterFn::new(is_ours_to_report));
         let everything: Targets = "trace".parse().unwrap();
         tracing::subscriber::with_default(
             tracing_subscriber::registry().with(layer).with(everything),

@@ -49,13 +49,13 @@ const SECRETS: [&str; 8] = [
     "fresh-app-secret",
 ];
 
-struct Desk {
+struct Terminal {
     server: NatsServer,
     environment: Vec<(String, String)>,
     files: tempfile::TempDir,
 }
 
-impl Desk {
+impl Terminal {
     fn open() -> Self {
         let options = NatsOptions {
             sync_always: false,
@@ -145,66 +145,71 @@ fn demo() -> PathBuf {
 
 #[tokio::test]
 async fn applying_the_demo_twice_changes_nothing_the_second_time() {
-    let desk = Desk::open();
+    let terminal = Terminal::open();
     let demo = demo();
     let file = demo.to_str().unwrap();
-    let dry = desk.ask(&["apply", file, "--dry-run"]).await;
+    let dry = terminal.ask(&["apply", file, "--dry-run"]).await;
     assert_eq!(dry.code, 2, "{dry:?}");
     assert!(
         dry.out.contains("+ tenant acme\n") && dry.out.contains("nothing was written"),
         "{dry:?}"
     );
     assert!(
-        desk.context().await.get_key_value("config").await.is_err(),
+        terminal
+            .context()
+            .await
+            .get_key_value("config")
+            .await
+            .is_err(),
         "a dry run created the bucket"
     );
 
-    let first = desk.ask(&["apply", file]).await;
+    let first = terminal.ask(&["apply", file]).await;
     assert_eq!((first.code, first.err.as_str()), (0, ""), "{first:?}");
     assert!(
         first.out.ends_with("added 15, changed 0, removed 0\n"),
         "{first:?}"
     );
-    let second = desk.ask(&["apply", file]).await;
+    let second = terminal.ask(&["apply", file]).await;
     assert_eq!(
         (second.code, second.out.as_str()),
         (0, "nothing to change\n"),
         "{second:?}"
     );
-    let dry = desk.ask(&["apply", file, "--dry-run"]).await;
+    let dry = terminal.ask(&["apply", file, "--dry-run"]).await;
     assert_eq!(dry.code, 0, "{dry:?}");
 }
 
 #[tokio::test]
 async fn a_changed_secret_is_told_by_name_and_what_is_gone_goes_only_with_prune() {
-    let desk = Desk::open();
-    desk.ask(&["apply", demo().to_str().unwrap()]).await;
-    let rotated = desk.document(
+    let terminal = Terminal::open();
+    terminal.ask(&["apply", demo().to_str().unwrap()]).await;
+    let rotated = terminal.document(
         "[\"demo-app-secret\"]",
         "[\"fresh-app-secret\", \"demo-app-secret\"]",
     );
-    let outcome = desk.ask(&["apply", &rotated]).await;
+    let outcome = terminal.ask(&["apply", &rotated]).await;
     assert_eq!(
         outcome.out,
         "~ app main\n    secret 1 changed\n    secret 2 added\nadded 0, changed 1, removed 0\n"
     );
 
-    let moved = desk.document("id = \"existing-bot\"", "id = \"new-bot\"");
-    let kept = desk.ask(&["apply", &moved]).await;
+    let moved = terminal.document("id = \"existing-bot\"", "id = \"new-bot\"");
+    let kept = terminal.ask(&["apply", &moved]).await;
     assert!(kept.out.contains("+ relay globex/new-bot\n"), "{kept:?}");
     assert!(
         kept.out
             .contains("= relay globex/existing-bot: stored, the file's own and not in it"),
         "{kept:?}"
     );
-    let nobody = desk.ask(&["apply", &moved, "--prune"]).await;
+    let nobody = terminal.ask(&["apply", &moved, "--prune"]).await;
     assert_eq!(
         (nobody.code, nobody.out.as_str()),
         (EXIT_CONFIG, ""),
         "{nobody:?}"
     );
     assert!(nobody.err.contains("no terminal to ask at"), "{nobody:?}");
-    let pruned = desk
+    let pruned = terminal
         .ask(&["apply", &moved, "--prune", "--yes", "--json"])
         .await;
     let report: Value = serde_json::from_str(&pruned.out).unwrap();
@@ -213,16 +218,16 @@ async fn a_changed_secret_is_told_by_name_and_what_is_gone_goes_only_with_prune(
         json!([{"action": "remove", "what": "relay", "name": "globex/existing-bot", "details": []}])
     );
     assert_eq!(
-        desk.ask(&["apply", &moved, "--prune"]).await.out,
+        terminal.ask(&["apply", &moved, "--prune"]).await.out,
         "nothing to change\n"
     );
 }
 
 #[tokio::test]
 async fn bad_input_and_another_master_key_change_nothing() {
-    let mut desk = Desk::open();
-    let wrong = desk.document("tenant = \"globex\"", "tenant = \"initech\"\nshards = 3");
-    let outcome = desk.ask(&["apply", &wrong]).await;
+    let mut terminal = Terminal::open();
+    let wrong = terminal.document("tenant = \"globex\"", "tenant = \"initech\"\nshards = 3");
+    let outcome = terminal.ask(&["apply", &wrong]).await;
     assert_eq!(
         (outcome.code, outcome.out.as_str()),
         (64, ""),
@@ -232,14 +237,14 @@ async fn bad_input_and_another_master_key_change_nothing() {
         outcome.err.contains("nothing was changed") && outcome.err.contains("shards"),
         "{outcome:?}"
     );
-    assert_eq!(desk.ask(&["apply", "/nowhere.toml"]).await.code, 64);
+    assert_eq!(terminal.ask(&["apply", "/nowhere.toml"]).await.code, 64);
 
-    desk.ask(&["apply", demo().to_str().unwrap()]).await;
-    desk.set(
+    terminal.ask(&["apply", demo().to_str().unwrap()]).await;
+    terminal.set(
         "ACKLINE_SECRETS_MASTER_KEY",
         "HwAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHg=",
     );
-    let outcome = desk.ask(&["apply", demo().to_str().unwrap()]).await;
+    let outcome = terminal.ask(&["apply", demo().to_str().unwrap()]).await;
     assert_eq!(outcome.code, 1);
     assert!(
         outcome.err.contains("master key does not open"),
@@ -249,15 +254,15 @@ async fn bad_input_and_another_master_key_change_nothing() {
 
 #[tokio::test]
 async fn without_nats_both_commands_fail_with_one_clear_sentence() {
-    let mut desk = Desk::open();
-    desk.server.kill();
-    let outcome = desk.ask(&["apply", demo().to_str().unwrap()]).await;
+    let mut terminal = Terminal::open();
+    terminal.server.kill();
+    let outcome = terminal.ask(&["apply", demo().to_str().unwrap()]).await;
     assert_eq!(outcome.code, 1);
     assert!(
         outcome.err.contains("is nats-server running there?"),
         "{outcome:?}"
     );
-    let outcome = desk.ask(&["doctor"]).await;
+    let outcome = terminal.ask(&["doctor"]).await;
     assert_eq!(outcome.code, 1);
     assert!(outcome.out.contains("→ start nats-server"), "{outcome:?}");
 }
@@ -334,19 +339,20 @@ async fn publish_head(context: &jetstream::Context, head: &Head, payload: &'stat
 
 #[tokio::test]
 async fn what_a_server_lost_with_its_store_is_applied_again_whole() {
-    let mut desk = Desk::open();
+    let mut terminal = Terminal::open();
     let demo = demo();
     let file = demo.to_str().unwrap();
-    assert_eq!(desk.ask(&["apply", file]).await.code, EXIT_OK);
-    desk.server.wipe().unwrap();
-    desk.server.restart().unwrap();
-    let again = desk.ask(&["apply", file]).await;
+    assert_eq!(terminal.ask(&["apply", file]).await.code, EXIT_OK);
+    terminal.server.wipe().unwrap();
+    terminal.server.restart().unwrap();
+    let again = terminal.ask(&["apply", file]).await;
     assert!(
         again.out.ends_with("added 15, changed 0, removed 0\n"),
         "{again:?}"
     );
     assert!(
-        desk.ask(&["apply", file])
+        terminal
+            .ask(&["apply", file])
             .await
             .out
             .contains("nothing to change")
@@ -355,9 +361,9 @@ async fn what_a_server_lost_with_its_store_is_applied_again_whole() {
 
 #[tokio::test]
 async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
-    let desk = Desk::open();
-    desk.ask(&["apply", demo().to_str().unwrap()]).await;
-    let context = desk.context().await;
+    let terminal = Terminal::open();
+    terminal.ask(&["apply", demo().to_str().unwrap()]).await;
+    let context = terminal.context().await;
     let acme = TenantId::new("acme").unwrap();
     publish(&context, acme.clone(), Class::Message).await;
     publish(&context, TenantId::new("globex").unwrap(), Class::Message).await;
@@ -401,14 +407,14 @@ async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
     let client = context.client();
     tokio::spawn(async move {
         let tenant = subjects::followed(&asked.next().await.unwrap().subject).unwrap();
-        let told = json!({"pool": "relay", "id": "m1", "kind": "message.text", "conversation": "p:49170123",
+        let reported = json!({"pool": "relay", "id": "m1", "kind": "message.text", "conversation": "p:49170123",
             "phone": null, "verdict": "retry", "reason": "503", "attempt": 2, "took_ms": 12, "at_ms": 1});
         client
-            .publish(subjects::told(&tenant), told.to_string().into())
+            .publish(subjects::reports(&tenant), reported.to_string().into())
             .await
             .unwrap();
     });
-    let outcome = desk
+    let outcome = terminal
         .tail(&[
             "--tenant", "acme", "--since", "1h", "--count", "5", "--for", "20s",
         ])
@@ -453,7 +459,7 @@ async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
         "p:49170123",
         "--show-personal",
     ];
-    let shown = desk
+    let shown = terminal
         .tail(&[&["--tenant", "acme", "--count", "3"], &one[..]].concat())
         .await;
     let steps: Vec<Value> = shown
@@ -480,8 +486,8 @@ async fn a_tail_follows_updates_through_the_stages_without_naming_people() {
 
 #[tokio::test]
 async fn a_tail_of_a_tenant_that_nobody_declared_is_a_mistake() {
-    let desk = Desk::open();
-    let early = desk
+    let terminal = Terminal::open();
+    let early = terminal
         .ask(&["tail", "--tenant", "acme", "--for", "20s"])
         .await;
     assert_eq!(
@@ -489,8 +495,8 @@ async fn a_tail_of_a_tenant_that_nobody_declared_is_a_mistake() {
         (EXIT_FAILED, true),
         "{early:?}"
     );
-    desk.ask(&["apply", demo().to_str().unwrap()]).await;
-    let wrong = desk
+    terminal.ask(&["apply", demo().to_str().unwrap()]).await;
+    let wrong = terminal
         .ask(&["tail", "--tenant", "acmee", "--for", "20s"])
         .await;
     assert_eq!(wrong.code, EXIT_CONFIG);
@@ -501,7 +507,8 @@ async fn a_tail_of_a_tenant_that_nobody_declared_is_a_mistake() {
         "{wrong:?}"
     );
     assert_eq!(
-        desk.ask(&["tail", "--tenant", "_unrouted", "--for", "1ms"])
+        terminal
+            .ask(&["tail", "--tenant", "_unrouted", "--for", "1ms"])
             .await
             .code,
         EXIT_OK
@@ -510,11 +517,11 @@ async fn a_tail_of_a_tenant_that_nobody_declared_is_a_mistake() {
 
 #[tokio::test]
 async fn the_doctor_tells_what_works_and_what_does_not() {
-    let mut desk = Desk::open();
-    desk.set("ACKLINE_META_GRAPH_URL", &graph().await);
-    desk.ask(&["apply", demo().to_str().unwrap()]).await;
-    let context = desk.context().await;
-    let doctor = async |desk: &Desk| -> (u8, Vec<Value>) {
+    let mut terminal = Terminal::open();
+    terminal.set("ACKLINE_META_GRAPH_URL", &graph().await);
+    terminal.ask(&["apply", demo().to_str().unwrap()]).await;
+    let context = terminal.context().await;
+    let doctor = async |terminal: &Terminal| -> (u8, Vec<Value>) {
         let turned = Turned {
             paused: true,
             by: "cli:jo".to_owned(),
@@ -531,13 +538,13 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
             ..standing_by(Pool::Flows)
         };
         let speaking = speak(context.client(), vec![flows]);
-        let outcome = desk.ask(&["doctor", "--json"]).await;
+        let outcome = terminal.ask(&["doctor", "--json"]).await;
         speaking.abort();
         (outcome.code, serde_json::from_str(&outcome.out).unwrap())
     };
 
     let before: Vec<Value> =
-        serde_json::from_str(&desk.ask(&["doctor", "--json"]).await.out).unwrap();
+        serde_json::from_str(&terminal.ask(&["doctor", "--json"]).await.out).unwrap();
     assert_eq!(level(&before, "pools"), "warn");
     let sessions = context
         .get_key_value(subjects::BUCKET_SESSIONS)
@@ -546,7 +553,7 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
     let owner = json!({"v": 1, "who": "person", "since_ms": 1, "set_ms": 1, "why": "x"});
     let record = json!({"schema": 1, "owner": owner}).to_string();
     sessions.put("flows.acme.x", record.into()).await.unwrap();
-    let (code, findings) = doctor(&desk).await;
+    let (code, findings) = doctor(&terminal).await;
     assert_eq!(code, 1);
     let owners = findings
         .iter()
@@ -586,11 +593,11 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
         assert_eq!(level(&findings, check), expected, "{check}");
     }
 
-    desk.set("ACKLINE_NATS_MONITOR_URL", &desk.monitor_url());
+    terminal.set("ACKLINE_NATS_MONITOR_URL", &terminal.monitor_url());
     publish(&context, TenantId::new("acme").unwrap(), Class::Message).await;
     publish(&context, TenantId::unrouted(), Class::Account).await;
     give_up(&context, 1).await;
-    let (_, findings) = doctor(&desk).await;
+    let (_, findings) = doctor(&terminal).await;
     let dead = findings
         .iter()
         .find(|finding| finding["check"] == "dead letters")
@@ -610,18 +617,21 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
     }
 
     assert_eq!(
-        desk.ask(&["dead", "discard", "--all", "--yes"]).await.code,
+        terminal
+            .ask(&["dead", "discard", "--all", "--yes"])
+            .await
+            .code,
         EXIT_OK
     );
-    desk.set("ACKLINE_NATS_DURABILITY", "synced");
-    let (_, findings) = doctor(&desk).await;
+    terminal.set("ACKLINE_NATS_DURABILITY", "synced");
+    let (_, findings) = doctor(&terminal).await;
     assert_eq!(level(&findings, "durability"), "fail");
     assert_eq!(
         level(&findings, "dead letters"),
         "ok",
         "what is settled needs nobody"
     );
-    let only = desk.ask(&["doctor", "--fix-hints"]).await;
+    let only = terminal.ask(&["doctor", "--fix-hints"]).await;
     assert!(
         only.out.contains("sync_interval: always") && !only.out.contains("ok    nats"),
         "{}",
@@ -631,15 +641,15 @@ async fn the_doctor_tells_what_works_and_what_does_not() {
 
 #[tokio::test]
 async fn pools_are_turned_from_the_command_line_and_nothing_wrong_gets_through() {
-    let desk = Desk::open();
-    let early = desk.ask(&["pause", "relay"]).await;
+    let terminal = Terminal::open();
+    let early = terminal.ask(&["pause", "relay"]).await;
     assert_eq!(
         (early.code, early.err.contains("not set up")),
         (EXIT_FAILED, true),
         "{early:?}"
     );
-    let context = desk.context().await;
-    let settings = Settings::load(None, &desk.environment).unwrap();
+    let context = terminal.context().await;
+    let settings = Settings::load(None, &terminal.environment).unwrap();
     let buckets = nats::prepare(&context, &settings.nats).await.unwrap();
     buckets
         .config
@@ -647,7 +657,7 @@ async fn pools_are_turned_from_the_command_line_and_nothing_wrong_gets_through()
         .await
         .unwrap();
 
-    let turned = desk
+    let turned = terminal
         .ask(&[
             "tune",
             "relay",
@@ -661,13 +671,13 @@ async fn pools_are_turned_from_the_command_line_and_nothing_wrong_gets_through()
         turned.out, "relay: as configured -> concurrency=8 lanes.sts=3\n",
         "{turned:?}"
     );
-    let paused = desk.ask(&["pause", "relay", "--json"]).await;
+    let paused = terminal.ask(&["pause", "relay", "--json"]).await;
     let paused: Value = serde_json::from_str(&paused.out).unwrap();
     assert_eq!(
         paused["to"],
         json!({"concurrency": 8, "lanes": {"sts": 3}, "paused": true})
     );
-    assert_eq!(desk.ask(&["resume", "relay"]).await.code, EXIT_OK);
+    assert_eq!(terminal.ask(&["resume", "relay"]).await.code, EXIT_OK);
 
     for (arguments, part) in [
         (
@@ -704,7 +714,7 @@ async fn pools_are_turned_from_the_command_line_and_nothing_wrong_gets_through()
         ),
         (&["discard", "relay"], "say whose"),
     ] {
-        let refused = desk.ask(arguments).await;
+        let refused = terminal.ask(arguments).await;
         assert_eq!(refused.code, 64, "{refused:?}");
         assert!(
             refused.err.contains(part) && refused.err.contains("nothing was changed"),
@@ -712,31 +722,40 @@ async fn pools_are_turned_from_the_command_line_and_nothing_wrong_gets_through()
         );
     }
 
-    let discard = desk
+    let discard = terminal
         .ask(&["discard", "relay", "--tenant", "acme", "--confirm", "acme"])
         .await;
     assert_eq!(
         discard.out,
         "relay of acme: as configured -> mode=discard\n"
     );
-    let shown = desk.ask(&["tune", "relay"]).await.out;
+    let shown = terminal.ask(&["tune", "relay"]).await.out;
     assert!(
         shown.starts_with("relay: concurrency=8 lanes.sts=3")
             && shown.contains("acme: mode=discard"),
         "{shown}"
     );
     assert_eq!(
-        desk.ask(&["resume", "relay", "--tenant", "acme"])
+        terminal
+            .ask(&["resume", "relay", "--tenant", "acme"])
             .await
             .code,
         EXIT_OK
     );
-    assert_eq!(desk.ask(&["tune", "relay", "--reset"]).await.code, EXIT_OK);
     assert_eq!(
-        desk.ask(&["tune", "relay"]).await.out.split("  (by").next(),
+        terminal.ask(&["tune", "relay", "--reset"]).await.code,
+        EXIT_OK
+    );
+    assert_eq!(
+        terminal
+            .ask(&["tune", "relay"])
+            .await
+            .out
+            .split("  (by")
+            .next(),
         Some("relay: as configured")
     );
-    let history = desk.ask(&["tune", "relay", "--history"]).await.out;
+    let history = terminal.ask(&["tune", "relay", "--history"]).await.out;
     assert_eq!(history.lines().count(), 6, "{history}");
     assert!(
         history.lines().last().unwrap().contains("cli:ann"),

@@ -780,7 +780,7 @@ async fn a_second_responder_takes_a_conversation_and_gives_it_back() {
         phone_number_id: None,
         action,
     };
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for action in [
         None,
         Some(Hand::Take),
@@ -816,7 +816,7 @@ async fn a_second_responder_takes_a_conversation_and_gives_it_back() {
             body["entry"][0]["changes"][0]["value"]["messages"][0]["from"],
             "4915100000001"
         );
-        told.push(
+        reported.push(
             body["entry"][0]["changes"][0]["field"]
                 .as_str()
                 .unwrap()
@@ -824,7 +824,7 @@ async fn a_second_responder_takes_a_conversation_and_gives_it_back() {
         );
     }
     assert_eq!(
-        told,
+        reported,
         ["messages", "standby", "messages", "standby", "messages"]
     );
 }

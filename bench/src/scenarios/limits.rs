@@ -154,7 +154,7 @@ fn write(bench: &Bench<'_>, of: [&Figures; 4], ledger: &Verdict) -> Result<Value
         ]
     };
     let at_most = |edge: &Figures| cores * 1e6 / parts(edge).iter().sum::<f64>();
-    let (bound, bound_told) = (at_most(verifying), at_most(repeating));
+    let (bound, bound_reported) = (at_most(verifying), at_most(repeating));
     let mut report = bench.report("limits", "stored, one node");
     report.paragraph(&format!(
         "1 KB signed text messages, {CONNECTIONS} at once, in turn; medians with the range. *Verify only* answers 200 \
@@ -187,7 +187,7 @@ fn write(bench: &Bench<'_>, of: [&Figures; 4], ledger: &Verdict) -> Result<Value
         ),
         (
             repeating,
-            bound_told,
+            bound_reported,
             "For what also tells whether it is known, though publishing cost the edge nothing",
         ),
     ] {
@@ -204,7 +204,7 @@ fn write(bench: &Bench<'_>, of: [&Figures; 4], ledger: &Verdict) -> Result<Value
         ("repeats".to_owned(), repeating.rate.median()),
         ("publish only".to_owned(), publishing.rate.median()),
         ("bound: verify, PubAck".to_owned(), bound),
-        ("bound: and told".to_owned(), bound_told),
+        ("bound: and told".to_owned(), bound_reported),
         ("ackline".to_owned(), ours.rate.median()),
     ];
     report.plot("rates", bars("What bounds `stored`", "a second", &rates));
@@ -219,7 +219,7 @@ fn write(bench: &Bench<'_>, of: [&Figures; 4], ledger: &Verdict) -> Result<Value
         "repeats": rounded(repeating.rate.median()),
         "ours": rounded(ours.rate.median()),
         "bound": rounded(bound),
-        "bound_told": rounded(bound_told),
+        "bound_told": rounded(bound_reported),
         "ours_of_bound": rounded(ours.rate.median() / bound),
     }))
 }

@@ -4,10 +4,10 @@
 //! messages have no idempotency, every stored message is reported back once by an unordered webhook that is
 //! not retried, our own messages included. An agent is played by [`Sink::agent_answers`].
 
-mod desk;
+mod helpdesk;
 mod hook;
 
-pub use desk::Message;
+pub use helpdesk::Message;
 
 use super::faults::Planned;
 use super::{CrmCall, Entry, Sink, lock};
@@ -18,7 +18,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use desk::{Desk, Refused};
+use helpdesk::{Helpdesk, Refused};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ pub struct Answered {
 #[derive(Debug)]
 pub struct Chatwoot {
     options: Options,
-    desk: Mutex<Desk>,
+    helpdesk: Mutex<Helpdesk>,
     reporter: hook::Reporter,
 }
 
@@ -67,14 +67,14 @@ impl Chatwoot {
     pub(super) fn new(options: Options) -> anyhow::Result<Self> {
         let reporter = hook::Reporter::new()?;
         Ok(Self {
-            desk: Mutex::new(Desk::new(options.inbox_id)),
+            helpdesk: Mutex::new(Helpdesk::new(options.inbox_id)),
             options,
             reporter,
         })
     }
 
     fn report(&self, message: &Message) -> Value {
-        lock(&self.desk).report(message, self.options.account_id)
+        lock(&self.helpdesk).report(message, self.options.account_id)
     }
 }
 
@@ -86,7 +86,7 @@ impl Sink {
         content: &str,
     ) -> Option<Answered> {
         let chatwoot = self.chatwoot.clone()?;
-        let message = lock(&chatwoot.desk).answer(source_id, content)?;
+        let message = lock(&chatwoot.helpdesk).answer(source_id, content)?;
         let report = chatwoot.report(&message);
         let status = chatwoot.reporter.post(&chatwoot.options, &report).await;
         self.record_crm(CrmCall {
@@ -103,7 +103,7 @@ impl Sink {
     /// Resolves a person's conversation and reports it as Chatwoot does: the status answered, if there is one of each.
     pub async fn agent_resolves(&self, source_id: &str) -> Option<u16> {
         let chatwoot = self.chatwoot.clone()?;
-        let report = lock(&chatwoot.desk).turn(source_id, "resolved")?;
+        let report = lock(&chatwoot.helpdesk).turn(source_id, "resolved")?;
         chatwoot.reporter.post(&chatwoot.options, &report).await
     }
 
@@ -231,7 +231,7 @@ async fn public_contact(
         if identifier != chatwoot.options.inbox_identifier {
             return Err(Refused::NotFound);
         }
-        Ok(lock(&chatwoot.desk).upsert(&body)?.into())
+        Ok(lock(&chatwoot.helpdesk).upsert(&body)?.into())
     });
     Call {
         sink,
@@ -252,7 +252,7 @@ async fn public_show(
     let Some(chatwoot) = sink.chatwoot.clone() else {
         return unknown();
     };
-    let found = lock(&chatwoot.desk).contact_of(&source_id);
+    let found = lock(&chatwoot.helpdesk).contact_of(&source_id);
     let known = identifier == chatwoot.options.inbox_identifier;
     let outcome = found
         .filter(|_| known)
@@ -292,7 +292,7 @@ async fn application(
     } else {
         let parts: Vec<&str> = rest.split('/').collect();
         route(
-            &mut lock(&chatwoot.desk),
+            &mut lock(&chatwoot.helpdesk),
             &head.method,
             &parts,
             &query,
@@ -310,7 +310,7 @@ async fn application(
 }
 
 fn route(
-    desk: &mut Desk,
+    helpdesk: &mut Helpdesk,
     method: &Method,
     parts: &[&str],
     query: &BTreeMap<String, String>,
@@ -324,33 +324,33 @@ fn route(
                 .get("source_id")
                 .and_then(Value::as_str)
                 .ok_or(Refused::NotFound)?;
-            Ok(desk.contact_of(source).ok_or(Refused::NotFound)?.into())
+            Ok(helpdesk.contact_of(source).ok_or(Refused::NotFound)?.into())
         }
-        ("GET", ["contacts", "search"]) => Ok(desk
+        ("GET", ["contacts", "search"]) => Ok(helpdesk
             .search(query.get("q").map(String::as_str).unwrap_or_default())
             .into()),
-        ("POST", ["contacts", "filter"]) => Ok(desk.filter(&read(body)?).into()),
-        ("GET", ["contacts", contact]) => Ok(desk.contact(id(contact)?)?.into()),
-        ("PUT", ["contacts", contact]) => Ok(desk.change(id(contact)?, &read(body)?)?.into()),
+        ("POST", ["contacts", "filter"]) => Ok(helpdesk.filter(&read(body)?).into()),
+        ("GET", ["contacts", contact]) => Ok(helpdesk.contact(id(contact)?)?.into()),
+        ("PUT", ["contacts", contact]) => Ok(helpdesk.change(id(contact)?, &read(body)?)?.into()),
         ("GET", ["contacts", contact, "conversations"]) => {
-            Ok(desk.conversations(id(contact)?)?.into())
+            Ok(helpdesk.conversations(id(contact)?)?.into())
         }
-        ("POST", ["conversations"]) => Ok(desk.converse(&read(body)?)?.into()),
+        ("POST", ["conversations"]) => Ok(helpdesk.converse(&read(body)?)?.into()),
         ("GET", ["conversations", conversation]) => {
-            Ok(desk.conversation(id(conversation)?)?.into())
+            Ok(helpdesk.conversation(id(conversation)?)?.into())
         }
         ("GET", ["conversations", conversation, "messages"]) => {
             let after = query.get("after").and_then(|after| after.parse().ok());
-            Ok(desk.messages(id(conversation)?, after)?.into())
+            Ok(helpdesk.messages(id(conversation)?, after)?.into())
         }
         ("POST", ["conversations", conversation, "messages"]) => {
-            let (message, duplicate) = desk.post(id(conversation)?, &read(body)?)?;
+            let (message, duplicate) = helpdesk.post(id(conversation)?, &read(body)?)?;
             Ok(Done {
                 body: message.show(),
                 message: Some((message, duplicate)),
             })
         }
-        ("PATCH", ["conversations", conversation, "messages", message]) => Ok(desk
+        ("PATCH", ["conversations", conversation, "messages", message]) => Ok(helpdesk
             .set_status(id(conversation)?, id(message)?, &read(body)?)?
             .into()),
         _ => Err(Refused::NotFound),

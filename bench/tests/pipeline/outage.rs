@@ -125,8 +125,8 @@ async fn after_nats_lost_its_store_the_edge_takes_nothing_until_apply_restored_w
     installation.start_nats().await.unwrap();
     let undeclared = async || {
         let (status, said) = readiness(&installation).await?;
-        let is_told = said["routing"]["declared"] == false && said["nats"] == "connected";
-        Ok((status == 503 && said["ready"] == false && is_told).then_some(()))
+        let is_reported = said["routing"]["declared"] == false && said["nats"] == "connected";
+        Ok((status == 503 && said["ready"] == false && is_reported).then_some(()))
     };
     let what = "the edge says that nothing is declared";
     until(what, witness::WITHIN, undeclared).await.unwrap();

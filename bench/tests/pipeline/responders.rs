@@ -62,10 +62,10 @@ async fn a_flow_is_silent_until_the_other_responder_gives_the_conversation_back(
             let event: Value = serde_json::from_str(&received.body).unwrap();
             event["type"] == name
         };
-        let told = endpoint.wait(count, is).await;
+        let reported = endpoint.wait(count, is).await;
         assert!(
             name != "message.standby"
-                || told
+                || reported
                     .iter()
                     .any(|one| one.entry.body.contains(&two.message_ids[0]))
         );

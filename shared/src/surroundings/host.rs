@@ -60,9 +60,9 @@ impl Disk {
         let there = there
             .filter(|there| !there.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        let told = rustix::fs::statvfs(there).ok()?;
+        let reported = rustix::fs::statvfs(there).ok()?;
         Some(Self {
-            free: told.f_bavail.saturating_mul(told.f_frsize),
+            free: reported.f_bavail.saturating_mul(reported.f_frsize),
         })
     }
 
@@ -88,15 +88,15 @@ mod tests {
         let before = Descriptors::raise(0);
         assert_eq!(Descriptors::raise(before.limit).problem("x"), None);
         assert_eq!(Descriptors::raise(1).limit, before.limit);
-        let told = Descriptors {
+        let reported = Descriptors {
             limit: 1024,
             needed: 4096,
         }
         .problem("ingress.connections_max")
         .unwrap();
         assert!(
-            told.contains("1024") && told.contains("ingress.connections_max"),
-            "{told}"
+            reported.contains("1024") && reported.contains("ingress.connections_max"),
+            "{reported}"
         );
     }
 

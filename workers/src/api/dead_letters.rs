@@ -125,9 +125,9 @@ fn chosen(filter: LetterFilter, all: bool, caller: &Caller) -> Result<Filter, Pr
 }
 
 /// Whether the caller knows how many these are.
-fn agreed(count: &Count, told: u64) -> Result<(), Problem> {
+fn agreed(count: &Count, reported: u64) -> Result<(), Problem> {
     let detail = match count.complete {
-        true if count.total == told => return Ok(()),
+        true if count.total == reported => return Ok(()),
         true => format!("the filter means {} letters now", count.total),
         false => {
             "there are more than can be counted in time; narrow the filter, such as by from and to"

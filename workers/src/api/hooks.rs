@@ -61,7 +61,7 @@ async fn taken(app: &App, link: &CrmLink, request: Request) -> Result<Json<Value
     // Before the message goes out: whoever answers it must not meet a flow.
     if let Some((number, person, event)) = &asked.turn {
         let side = Side::of_person(&link.tenant, number, person);
-        match app.owners().tell(&side, event, now_ms()).await {
+        match app.owners().report(&side, event, now_ms()).await {
             Ok(_) => {}
             Err(error @ OwnerError::Away { .. }) => {
                 tracing::warn!(tenant = %link.tenant, link = %link.id, %error, "a webhook of the CRM is not taken");

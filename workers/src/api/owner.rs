@@ -163,7 +163,7 @@ pub async fn set(
     };
     let owner = app
         .owners()
-        .tell(&side, &event, now_ms)
+        .report(&side, &event, now_ms)
         .await
         .map_err(problem)?;
     Ok(Json(ConversationOwner::new(owner, now_ms)))

@@ -71,9 +71,9 @@ impl AgreeArguments {
         person: &mut dyn Person,
     ) -> Result<(), Outcome> {
         let total = counted.count.total;
-        if let Some(told) = self.count {
+        if let Some(reported) = self.count {
             return match counted.count.complete {
-                true if told == total => Ok(()),
+                true if reported == total => Ok(()),
                 true => Err(bad(&format!(
                     "nothing was changed: these are {total} now; say --count {total} when that is meant"
                 ))),

@@ -84,7 +84,7 @@ pub async fn run(
         Err(error) => {
             check::check(&declared, &Stored::default(), &mut findings);
             if findings.mistakes.is_empty() {
-                return tell(arguments, &findings, &Plan::default(), 0, Err(error));
+                return report(arguments, &findings, &Plan::default(), 0, Err(error));
             }
             findings.warnings.push(format!(
                 "what is stored was not looked at, only the file: {error}"
@@ -112,7 +112,7 @@ pub async fn run(
         Ok(()) if !arguments.dry_run => carry_out(settings, &context, &plan, &mut done).await,
         planned => planned,
     };
-    tell(arguments, &findings, &plan, done, result)
+    report(arguments, &findings, &plan, done, result)
 }
 
 /// What is stored now; nothing is created.
@@ -366,7 +366,7 @@ fn refuse(arguments: &ApplyArguments, findings: &Findings) -> Outcome {
     Outcome::bad_input(text)
 }
 
-fn tell(
+fn report(
     arguments: &ApplyArguments,
     findings: &Findings,
     plan: &Plan,

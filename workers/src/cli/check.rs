@@ -477,11 +477,11 @@ mod tests {
             "without what is stored none of it is there"
         );
         let foreign = bot("2").replace("app='main'", "app='own'");
-        let told = findings_beside(&foreign, &beside).mistakes.join("\n");
+        let reported = findings_beside(&foreign, &beside).mistakes.join("\n");
         assert!(
-            told.contains("2 belongs to tenant globex")
-                && told.contains("own belongs to tenant globex"),
-            "{told}"
+            reported.contains("2 belongs to tenant globex")
+                && reported.contains("own belongs to tenant globex"),
+            "{reported}"
         );
     }
 

@@ -146,7 +146,7 @@ impl Tools {
             Err(error) => return failed(&error),
         };
         if how.detach {
-            return told(&job, how.json);
+            return reported(&job, how.json);
         }
         self.follow(job, how.json).await
     }
@@ -176,12 +176,12 @@ impl Tools {
         // The lock is given back before the connection goes.
         while carrying.join_next().await.is_some() {}
         bar.finish_and_clear();
-        told(&job, json)
+        reported(&job, json)
     }
 }
 
 /// What became of a job.
-pub fn told(job: &ReplayJob, json: bool) -> Outcome {
+pub fn reported(job: &ReplayJob, json: bool) -> Outcome {
     let code = match job.state {
         State::Failed | State::Cancelled => EXIT_FAILED,
         State::Waiting | State::Running | State::Done => EXIT_OK,

@@ -16,8 +16,8 @@ mod secrets;
 mod surroundings;
 mod traffic;
 
-use super::onlooker::Onlooker;
 use super::settings::Settings;
+use super::status_client::StatusClient;
 use super::stored::Stored;
 use super::{EXIT_FAILED, EXIT_OK, Outcome};
 use crate::core::status::lag::Watched;
@@ -100,14 +100,14 @@ async fn examine(settings: &Settings, http: &Http) -> Vec<Finding> {
         .into_iter()
         .flat_map(|pool| Watched::of(pool, settings.nats.partitions))
         .collect();
-    match Onlooker::on(client).await {
-        Ok(mut onlooker) => {
-            onlooker.hear_all().await;
-            let mut sums = onlooker.look().1;
+    match StatusClient::on(client).await {
+        Ok(mut status_client) => {
+            status_client.hear_all().await;
+            let mut sums = status_client.look().1;
             if let Some(snapshot) = &declared {
                 removed::forget(&mut sums, snapshot);
             }
-            findings.extend(pools::faults(&onlooker.faults()));
+            findings.extend(pools::faults(&status_client.faults()));
             findings.extend(pools::check(&context, &sums, &lanes).await);
             if !sums.is_empty() {
                 findings.extend(notices::check(&sums, now_ms()));

@@ -103,11 +103,11 @@ async fn rebuild(
         }
     };
     if arguments.detach {
-        return Ok(told(&request, arguments.json, "ordered"));
+        return Ok(reported(&request, arguments.json, "ordered"));
     }
     let request = begun(&rebuilds, &tuning, request).await?;
     written(&context, &tuning, &request).await?;
-    Ok(told(&request, arguments.json, "done"))
+    Ok(reported(&request, arguments.json, "done"))
 }
 
 fn agree(arguments: &RebuildArguments, person: &mut dyn Person) -> Result<(), Outcome> {
@@ -210,7 +210,7 @@ async fn written(context: &Context, tuning: &Store, request: &Rebuild) -> Result
     Ok(())
 }
 
-fn told(request: &Rebuild, json: bool, state: &str) -> Outcome {
+fn reported(request: &Rebuild, json: bool, state: &str) -> Outcome {
     let old_file = request.moved_to.as_deref().unwrap_or("");
     let out = if json {
         let seconds = request

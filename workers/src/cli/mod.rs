@@ -14,7 +14,6 @@ pub mod doctor;
 pub mod document;
 pub mod figures;
 pub mod journal;
-pub mod onlooker;
 pub mod ownership;
 pub mod part;
 pub mod plan;
@@ -26,6 +25,7 @@ pub mod room;
 #[cfg(test)]
 mod samples;
 pub mod settings;
+pub mod status_client;
 pub mod stored;
 pub mod tail;
 pub mod top;
@@ -36,8 +36,8 @@ use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::vault::VaultKey;
 use agree::{Nobody, Person};
 use clap::{Parser, Subcommand};
-use onlooker::OnlookerSettings;
 use settings::Settings;
+use status_client::StatusClientSettings;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -161,7 +161,7 @@ pub async fn run_live(
         }
         Err(error) => return Outcome::bad_input(error.to_string()),
     };
-    let looking = || OnlookerSettings::load(cli.config.as_deref(), environment);
+    let looking = || StatusClientSettings::load(cli.config.as_deref(), environment);
     let settings = || Settings::load(cli.config.as_deref(), environment);
     match &cli.command {
         Command::MasterKey => {

@@ -164,11 +164,11 @@ mod tests {
     #[test]
     fn what_others_need_is_told() {
         let surplus = owns("installation = true").surplus(&BTreeSet::new(), &stored());
-        let told = needed(&surplus, &BTreeSet::new(), &stored());
-        assert_eq!(told.len(), 2, "{told:?}");
+        let reported = needed(&surplus, &BTreeSet::new(), &stored());
+        assert_eq!(reported.len(), 2, "{reported:?}");
         assert!(
-            told[0].starts_with("app main is not declared")
-                && told[0].contains("phone number 106540352242922")
+            reported[0].starts_with("app main is not declared")
+                && reported[0].contains("phone number 106540352242922")
         );
         let declared = ["phone.106540352242922", "tenant.acme"]
             .map(str::to_owned)

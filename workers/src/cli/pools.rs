@@ -1,7 +1,7 @@
 //! `ackline pools` and `ackline tenants`: how the pools are, once, as text or JSON.
 
 use super::figures::{age, count, open_dead, rate, time};
-use super::onlooker::{Onlooker, OnlookerSettings};
+use super::status_client::{StatusClient, StatusClientSettings};
 use super::{EXIT_FAILED, EXIT_OK, Outcome};
 use crate::core::status::diagnosis::Condition;
 use crate::core::status::fleet::PoolSum;
@@ -33,7 +33,7 @@ pub struct TenantsArguments {
 }
 
 /// Shows the pools.
-pub async fn run(arguments: &PoolsArguments, settings: &OnlookerSettings) -> Outcome {
+pub async fn run(arguments: &PoolsArguments, settings: &StatusClientSettings) -> Outcome {
     let pools = match look(settings).await {
         Ok(pools) => pools,
         Err(outcome) => return outcome,
@@ -60,7 +60,7 @@ pub async fn run(arguments: &PoolsArguments, settings: &OnlookerSettings) -> Out
 }
 
 /// Shows the busiest tenants.
-pub async fn tenants(arguments: &TenantsArguments, settings: &OnlookerSettings) -> Outcome {
+pub async fn tenants(arguments: &TenantsArguments, settings: &StatusClientSettings) -> Outcome {
     let mut pools = match look(settings).await {
         Ok(pools) => pools,
         Err(outcome) => return outcome,
@@ -81,10 +81,10 @@ pub async fn tenants(arguments: &TenantsArguments, settings: &OnlookerSettings) 
     }
 }
 
-async fn look(settings: &OnlookerSettings) -> Result<Vec<PoolSum>, Outcome> {
-    let mut onlooker = Onlooker::connect(&settings.nats).await?;
-    onlooker.hear_all().await;
-    match onlooker.look() {
+async fn look(settings: &StatusClientSettings) -> Result<Vec<PoolSum>, Outcome> {
+    let mut status_client = StatusClient::connect(&settings.nats).await?;
+    status_client.hear_all().await;
+    match status_client.look() {
         (0, _) => Err(Outcome::failed(NOBODY)),
         (_, pools) => Ok(pools),
     }
@@ -100,7 +100,7 @@ fn is_well(pool: &PoolSum) -> bool {
     )
 }
 
-fn table(pools: &[PoolSum], settings: &OnlookerSettings) -> String {
+fn table(pools: &[PoolSum], settings: &StatusClientSettings) -> String {
     let mut text = String::new();
     let _writing_to_a_string_never_fails = writeln!(
         text,

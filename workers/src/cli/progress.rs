@@ -8,7 +8,7 @@ pub fn bar(steps: u64) -> ProgressBar {
 }
 
 /// A bar with words beside it, over what is not known before.
-pub fn told() -> ProgressBar {
+pub fn with_message() -> ProgressBar {
     styled(0, "{bar:30} {pos}/{len}  {msg}")
 }
 

@@ -3,7 +3,7 @@
 use super::agree::{AgreeArguments, Person};
 use super::counted::Counted;
 use super::dead_letters::{
-    COUNT_TIME, FollowArguments, Tools, bad, failed, line, operator, pretty, tenant, told,
+    COUNT_TIME, FollowArguments, Tools, bad, failed, line, operator, pretty, reported, tenant,
 };
 use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
@@ -244,7 +244,7 @@ async fn show(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outc
     let job = find(&Tools::open(settings).await?, id).await?;
     Ok(Outcome {
         code: EXIT_OK,
-        ..told(&job, json)
+        ..reported(&job, json)
     })
 }
 
@@ -264,6 +264,6 @@ async fn cancel(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Ou
     let job = stopped.ok_or_else(|| missing(id))?;
     Ok(Outcome {
         code: EXIT_OK,
-        ..told(&job, json)
+        ..reported(&job, json)
     })
 }

@@ -39,25 +39,25 @@ mod tests {
     fn a_plan_that_makes_a_tenant_too_large_is_told_with_every_limit() {
         let mut document = samples::document();
         let master = VaultKey::generate();
-        let told = |document: &ackline_shared::model::Document, limits: &Limits| {
+        let reported = |document: &ackline_shared::model::Document, limits: &Limits| {
             let (parts, owns) = (Part::all_of(document), Owns::default());
             let plan = plan::plan(parts, &Stored::default(), &master, &owns, false).unwrap();
             mistakes(&plan, &Stored::default(), limits)
         };
-        assert_eq!(told(&document, &limits(&[])), Vec::<String>::new());
+        assert_eq!(reported(&document, &limits(&[])), Vec::<String>::new());
         let second = document.bots[0].clone();
         document.bots.push(ackline_shared::model::Bot {
             id: ackline_shared::ids::EntityId::new("two").unwrap(),
             ..second
         });
-        let told = told(
+        let reported = reported(
             &document,
             &limits(&[("BOTS_MAX", "1"), ("TENANT_BYTES_MAX", "1KiB")]),
         );
-        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(reported.len(), 2, "{reported:?}");
         assert!(
-            told[0].starts_with("tenant acme: bots: 2 are more than the 1 of limits.bots_max"),
-            "{told:?}"
+            reported[0].starts_with("tenant acme: bots: 2 are more than the 1 of limits.bots_max"),
+            "{reported:?}"
         );
     }
 }

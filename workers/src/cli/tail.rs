@@ -6,9 +6,9 @@
 
 mod merge;
 
-use super::onlooker::OnlookerSettings;
+use super::status_client::StatusClientSettings;
 use super::{EXIT_OK, Outcome, stored};
-use crate::core::following::{FOLLOWED_FOR, Told};
+use crate::core::following::{AttemptReport, FOLLOWED_FOR};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, short_hash};
 use ackline_shared::nats;
@@ -104,7 +104,7 @@ struct Brought {
 /// Follows until told to end, writing to `out`.
 pub async fn run(
     arguments: &TailArguments,
-    settings: &OnlookerSettings,
+    settings: &StatusClientSettings,
     out: &mut impl Write,
 ) -> Outcome {
     let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
@@ -194,33 +194,33 @@ async fn check(tenant: &TenantId, client: &Client) -> Result<(), Outcome> {
 type Steps = BoxStream<'static, Result<Brought, String>>;
 
 /// The source of what processes tell; those behind it are streams.
-const TOLD: usize = 0;
+const REPORTED: usize = 0;
 /// In a millisecond.
 const NANOSECONDS: u64 = 1_000_000;
 
 async fn open(arguments: &TailArguments, client: &Client) -> Result<Steps, String> {
     let context = nats::jetstream(client.clone());
     let tenant = &arguments.tenant;
-    let told = client
-        .subscribe(subjects::told(tenant))
+    let attempt_report = client
+        .subscribe(subjects::reports(tenant))
         .await
         .map_err(|error| error.to_string())?;
-    let told = told.filter_map(|message| async move {
-        let told = serde_json::from_slice::<Told>(&message.payload).ok()?;
+    let attempt_report = attempt_report.filter_map(|message| async move {
+        let attempt_report = serde_json::from_slice::<AttemptReport>(&message.payload).ok()?;
         // Of the same millisecond, what was stored goes before what was made of it.
-        let at_ns = told
+        let at_ns = attempt_report
             .at_ms
             .saturating_add(1)
             .saturating_mul(NANOSECONDS)
             .saturating_sub(1);
         Some(Ok(Brought {
-            source: TOLD,
+            source: REPORTED,
             at_ns,
             has_more: false,
-            step: Some(of_told(told)),
+            step: Some(of_report(attempt_report)),
         }))
     });
-    let mut all: Vec<Steps> = vec![told.boxed()];
+    let mut all: Vec<Steps> = vec![attempt_report.boxed()];
     let sources = [
         (
             subjects::UPDATES,
@@ -237,7 +237,7 @@ async fn open(arguments: &TailArguments, client: &Client) -> Result<Steps, Strin
             vec![subjects::dead_filter(None, Some(tenant))],
         ),
     ];
-    for ((stream, filters), source) in sources.into_iter().zip(TOLD + 1..) {
+    for ((stream, filters), source) in sources.into_iter().zip(REPORTED + 1..) {
         all.push(
             read(&context, stream, filters, arguments.since, source)
                 .await
@@ -348,27 +348,27 @@ fn time(ms: u64) -> String {
     format!("{at:.3}")
 }
 
-fn of_told(told: Told) -> Step {
-    let took = format!("{} ms", told.took_ms);
-    let attempt = if told.attempt > 1 {
-        format!(", attempt {}", told.attempt)
+fn of_report(attempt_report: AttemptReport) -> Step {
+    let took = format!("{} ms", attempt_report.took_ms);
+    let attempt = if attempt_report.attempt > 1 {
+        format!(", attempt {}", attempt_report.attempt)
     } else {
         String::new()
     };
-    let reason = told
+    let reason = attempt_report
         .reason
         .map(|reason| format!(": {reason}"))
         .unwrap_or_default();
     Step {
-        at: time(told.at_ms),
-        stage: told.verdict,
-        pool: Some(told.pool),
-        kind: told.kind,
+        at: time(attempt_report.at_ms),
+        stage: attempt_report.verdict,
+        pool: Some(attempt_report.pool),
+        kind: attempt_report.kind,
         conversation: String::new(),
-        id: told.id.as_str().to_owned(),
+        id: attempt_report.id.as_str().to_owned(),
         detail: Some(format!("{took}{attempt}{reason}")),
-        key: told.conversation,
-        phone: told.phone,
+        key: attempt_report.conversation,
+        phone: attempt_report.phone,
     }
 }
 

@@ -8,8 +8,8 @@ mod screen;
 mod turn;
 
 use super::Outcome;
-use super::onlooker::{Onlooker, OnlookerSettings};
 use super::pools::NOBODY;
+use super::status_client::{StatusClient, StatusClientSettings};
 use crate::core::settings::Concurrency;
 use draw::View;
 use ratatui::buffer::Buffer;
@@ -47,15 +47,19 @@ pub struct TopArguments {
 }
 
 /// Shows the screen until `q`, or once.
-pub async fn run(arguments: &TopArguments, settings: &OnlookerSettings, colour: bool) -> Outcome {
-    let mut onlooker = match Onlooker::connect(&settings.nats).await {
-        Ok(onlooker) => onlooker,
+pub async fn run(
+    arguments: &TopArguments,
+    settings: &StatusClientSettings,
+    colour: bool,
+) -> Outcome {
+    let mut status_client = match StatusClient::connect(&settings.nats).await {
+        Ok(status_client) => status_client,
         Err(outcome) => return outcome,
     };
     let mut screen = Screen::new(settings.targets.clone(), settings.tenant_jobs, colour);
     if arguments.once {
-        onlooker.hear_all().await;
-        let (instances, pools) = onlooker.look();
+        status_client.hear_all().await;
+        let (instances, pools) = status_client.look();
         if instances == 0 {
             return Outcome::failed(NOBODY);
         }
@@ -72,7 +76,7 @@ pub async fn run(arguments: &TopArguments, settings: &OnlookerSettings, colour: 
         );
     }
     match show(
-        &mut onlooker,
+        &mut status_client,
         &mut screen,
         &arguments.by,
         &settings.concurrency,
@@ -85,20 +89,20 @@ pub async fn run(arguments: &TopArguments, settings: &OnlookerSettings, colour: 
 }
 
 async fn show(
-    onlooker: &mut Onlooker,
+    status_client: &mut StatusClient,
     screen: &mut Screen,
     by: &str,
     configured: &Concurrency,
 ) -> std::io::Result<()> {
     let mut terminal = ratatui::try_init()?;
-    let shown = follow(&mut terminal, onlooker, screen, by, configured).await;
+    let shown = follow(&mut terminal, status_client, screen, by, configured).await;
     ratatui::try_restore()?;
     shown
 }
 
 async fn follow(
     terminal: &mut ratatui::DefaultTerminal,
-    onlooker: &mut Onlooker,
+    status_client: &mut StatusClient,
     screen: &mut Screen,
     by: &str,
     configured: &Concurrency,
@@ -110,7 +114,7 @@ async fn follow(
     redraw.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
-            () = onlooker.hear() => continue,
+            () = status_client.hear() => continue,
             _ = redraw.tick() => {}
             key = keys.recv() => match key {
                 Some(Event::Key(key)) if key.kind != KeyEventKind::Release => match screen.press(key) {
@@ -118,7 +122,7 @@ async fn follow(
                     Action::Quit => return Ok(()),
                     Action::Turn(wanted) => {
                         let by = format!("top:{by}");
-                        let turned = turn::turn(onlooker.client(), &wanted, &by, configured).await;
+                        let turned = turn::turn(status_client.client(), &wanted, &by, configured).await;
                         screen.message = Some(turned.unwrap_or_else(|error| error.to_string()));
                     }
                 },
@@ -127,7 +131,7 @@ async fn follow(
                 None => return Ok(()),
             },
         }
-        let (instances, pools) = onlooker.look();
+        let (instances, pools) = status_client.look();
         screen.update(instances, pools);
         terminal.draw(|frame| frame.render_widget(View(screen), frame.area()))?;
     }

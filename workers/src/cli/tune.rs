@@ -119,7 +119,7 @@ fn list(mistakes: &[TuningMistake]) -> String {
 pub async fn tune(arguments: &TuneArguments, settings: &Settings) -> Outcome {
     let place = &arguments.place;
     if arguments.history {
-        return tell(place, history(place, settings).await);
+        return report(place, history(place, settings).await);
     }
     let changes = &arguments.changes;
     let result = if changes.is_empty() && !arguments.reset {
@@ -141,7 +141,7 @@ pub async fn tune(arguments: &TuneArguments, settings: &Settings) -> Outcome {
         })
         .await
     };
-    tell(place, result)
+    report(place, result)
 }
 
 /// `ackline pause` and `ackline resume`; resuming ends draining and discarding too.
@@ -163,7 +163,7 @@ pub async fn pause(arguments: &PauseArguments, settings: &Settings, paused: bool
         })
         .await
     };
-    tell(place, result)
+    report(place, result)
 }
 
 /// `ackline discard`.
@@ -188,11 +188,11 @@ pub async fn discard(arguments: &DiscardArguments, settings: &Settings) -> Outco
             .await
         }
     };
-    tell(place, result)
+    report(place, result)
 }
 
 /// What a command did or found.
-enum Told {
+enum TuneReport {
     Changed {
         from: Value,
         to: Value,
@@ -210,7 +210,7 @@ async fn turn_pool(
     place: &Place,
     settings: &Settings,
     turn: impl FnOnce(PoolTuning) -> Result<Option<PoolTuning>, TuneError>,
-) -> Result<Told, TuneError> {
+) -> Result<TuneReport, TuneError> {
     let pool = pool_of(place)?;
     let context = connect(settings).await?;
     let configured = settings.concurrency.of(pool);
@@ -222,7 +222,7 @@ async fn turn_tenant(
     place: &Place,
     settings: &Settings,
     turn: impl FnOnce(TenantTuning) -> Result<Option<TenantTuning>, TuneError>,
-) -> Result<Told, TuneError> {
+) -> Result<TuneReport, TuneError> {
     let pool = pool_of(place)?;
     let tenant = tenant_of(place)?.ok_or_else(|| TuneError::mistake("--tenant", "is needed"))?;
     let context = connect(settings).await?;
@@ -251,7 +251,7 @@ async fn change<T: Serialize + DeserializeOwned + Default>(
     key: &str,
     turn: impl FnOnce(T) -> Result<Option<T>, TuneError>,
     check: impl FnOnce(&T) -> Vec<TuningMistake>,
-) -> Result<Told, TuneError> {
+) -> Result<TuneReport, TuneError> {
     let store = open(context).await?;
     let (revision, before) = match store.read::<T>(key).await {
         Err(TuningError::Unreadable { revision, .. }) => (revision, None),
@@ -278,10 +278,10 @@ async fn change<T: Serialize + DeserializeOwned + Default>(
     } else {
         store.write(key, &stamped, revision).await?
     };
-    Ok(Told::Changed { from, to, revision })
+    Ok(TuneReport::Changed { from, to, revision })
 }
 
-async fn show(place: &Place, settings: &Settings) -> Result<Told, TuneError> {
+async fn show(place: &Place, settings: &Settings) -> Result<TuneReport, TuneError> {
     let (pool, tenant) = (pool_of(place)?, tenant_of(place)?);
     let store = open(&connect(settings).await?).await?;
     let key = tenant
@@ -298,14 +298,14 @@ async fn show(place: &Place, settings: &Settings) -> Result<Told, TuneError> {
         .filter(|(_, value)| is_turned(value))
         .collect();
     let by = entry.as_ref().map(|entry| (entry.by.clone(), entry.at_ms));
-    Ok(Told::Shown {
+    Ok(TuneReport::Shown {
         value: entry.map_or_else(|| json!({}), |entry| entry.value),
         by,
         tenants,
     })
 }
 
-async fn history(place: &Place, settings: &Settings) -> Result<Told, TuneError> {
+async fn history(place: &Place, settings: &Settings) -> Result<TuneReport, TuneError> {
     let (pool, tenant) = (pool_of(place)?, tenant_of(place)?);
     let mut changes = open(&connect(settings).await?)
         .await?
@@ -315,7 +315,7 @@ async fn history(place: &Place, settings: &Settings) -> Result<Told, TuneError> 
         change.pool == pool.as_str() && (tenant.is_none() || change.tenant == tenant)
     });
     changes.truncate(HISTORY_SHOWN);
-    Ok(Told::History(changes))
+    Ok(TuneReport::History(changes))
 }
 
 async fn connect(settings: &Settings) -> Result<Context, TuneError> {
@@ -346,15 +346,15 @@ fn is_turned(value: &Value) -> bool {
     value.as_object().is_some_and(|fields| !fields.is_empty())
 }
 
-fn tell(place: &Place, result: Result<Told, TuneError>) -> Outcome {
-    let told = match result {
-        Ok(told) => told,
+fn report(place: &Place, result: Result<TuneReport, TuneError>) -> Outcome {
+    let reported = match result {
+        Ok(reported) => reported,
         Err(error) => return refuse(place, &error),
     };
     let out = if place.json {
-        format!("{}\n", as_json(place, told))
+        format!("{}\n", as_json(place, reported))
     } else {
-        as_text(place, told)
+        as_text(place, reported)
     };
     Outcome {
         out,
@@ -379,13 +379,13 @@ fn refuse(place: &Place, error: &TuneError) -> Outcome {
     outcome
 }
 
-fn as_json(place: &Place, told: Told) -> Value {
+fn as_json(place: &Place, reported: TuneReport) -> Value {
     let (pool, tenant) = (&place.pool, &place.tenant);
-    match told {
-        Told::Changed { from, to, revision } => {
+    match reported {
+        TuneReport::Changed { from, to, revision } => {
             json!({ "ok": true, "pool": pool, "tenant": tenant, "from": from, "to": to, "revision": revision })
         }
-        Told::Shown { value, by, tenants } => {
+        TuneReport::Shown { value, by, tenants } => {
             let tenants: serde_json::Map<String, Value> = tenants
                 .into_iter()
                 .map(|(tenant, value)| (tenant.to_string(), value))
@@ -396,13 +396,13 @@ fn as_json(place: &Place, told: Told) -> Value {
                 "tenants": tenants,
             })
         }
-        Told::History(changes) => {
+        TuneReport::History(changes) => {
             json!({ "ok": true, "pool": pool, "tenant": tenant, "changes": changes })
         }
     }
 }
 
-fn as_text(place: &Place, told: Told) -> String {
+fn as_text(place: &Place, reported: TuneReport) -> String {
     let title = match &place.tenant {
         Some(tenant) => format!("{} of {tenant}", place.pool),
         None => place.pool.clone(),
@@ -411,21 +411,21 @@ fn as_text(place: &Place, told: Told) -> String {
     let mut line = |line: std::fmt::Arguments<'_>| {
         let _writing_to_a_string_never_fails = writeln!(text, "{line}");
     };
-    match told {
-        Told::Changed { from, to, .. } if from == to => {
+    match reported {
+        TuneReport::Changed { from, to, .. } if from == to => {
             line(format_args!(
                 "{title}: {} (nothing changed)",
                 edit::words(&to)
             ));
         }
-        Told::Changed { from, to, .. } => {
+        TuneReport::Changed { from, to, .. } => {
             line(format_args!(
                 "{title}: {} -> {}",
                 edit::words(&from),
                 edit::words(&to)
             ));
         }
-        Told::Shown { value, by, tenants } => {
+        TuneReport::Shown { value, by, tenants } => {
             let by = by
                 .map(|(by, at)| format!("  (by {by}, {})", time(at)))
                 .unwrap_or_default();
@@ -434,8 +434,10 @@ fn as_text(place: &Place, told: Told) -> String {
                 line(format_args!("  {tenant}: {}", edit::words(&value)));
             }
         }
-        Told::History(changes) if changes.is_empty() => line(format_args!("{title}: never turned")),
-        Told::History(changes) => {
+        TuneReport::History(changes) if changes.is_empty() => {
+            line(format_args!("{title}: never turned"))
+        }
+        TuneReport::History(changes) => {
             for change in changes {
                 let tenant = change
                     .tenant

@@ -237,7 +237,7 @@ async fn route(
         }
     }
     bar.finish_and_clear();
-    Ok(told(&done, arguments.json))
+    Ok(reported(&done, arguments.json))
 }
 
 fn count(piles: &Piles) -> Count {
@@ -254,7 +254,7 @@ fn count(piles: &Piles) -> Count {
     count
 }
 
-fn told(done: &Done, json: bool) -> Outcome {
+fn reported(done: &Done, json: bool) -> Outcome {
     let code = if done.stopped.is_some() {
         EXIT_FAILED
     } else {

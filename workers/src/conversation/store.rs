@@ -114,7 +114,7 @@ impl Owners {
 
     /// Takes an event; gives the owner after it. A person's second key is written only where it has a record: then
     /// messages came under it, too.
-    pub async fn tell(
+    pub async fn report(
         &self,
         side: &Side<'_>,
         event: &Event,
@@ -122,7 +122,7 @@ impl Owners {
     ) -> Result<Option<Owner>, OwnerError> {
         let mut first = None;
         for (place, key) in side.records().enumerate() {
-            let owner = self.tell_one(&key, event, now_ms, place == 0).await?;
+            let owner = self.report_one(&key, event, now_ms, place == 0).await?;
             if place == 0 {
                 first = owner;
             }
@@ -130,7 +130,7 @@ impl Owners {
         Ok(first)
     }
 
-    async fn tell_one(
+    async fn report_one(
         &self,
         key: &str,
         event: &Event,

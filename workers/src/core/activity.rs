@@ -9,7 +9,7 @@ mod notices;
 mod stuck;
 
 pub use backlog::Backlog;
-pub use notices::{Frontiers, Telling};
+pub use notices::{Frontiers, PoolReport};
 pub use stuck::{STUCK_AFTER, STUCK_MAX, Stuck};
 
 use super::latency::Recent;
@@ -241,8 +241,8 @@ impl Activity {
     }
 
     /// This is what waits, what is stuck, and what is left of drained tenants.
-    pub fn tell(&self, told: Telling) {
-        self.lock().notices.tell(told, Instant::now());
+    pub fn report(&self, reported: PoolReport) {
+        self.lock().notices.report(reported, Instant::now());
     }
 
     /// What is past its due time by more than [`STUCK_AFTER`].
@@ -575,23 +575,23 @@ mod tests {
             ..Backlog::default()
         };
         assert_eq!(activity.status("").backlog, Some(waiting(1)));
-        let told = Backlog {
+        let reported = Backlog {
             ready: 9,
             waiting: 5,
             oldest_ready_ms: Some(3),
             oldest_waiting_ms: Some(70),
         };
-        let backlogs = HashMap::from([(tenant("acme"), told), (tenant("parked"), waiting(7))]);
-        activity.tell(Telling {
+        let backlogs = HashMap::from([(tenant("acme"), reported), (tenant("parked"), waiting(7))]);
+        activity.report(PoolReport {
             backlogs,
-            ..Telling::default()
+            ..PoolReport::default()
         });
         let status = activity.status("");
         assert_eq!(
             status.backlog,
             Some(Backlog {
                 waiting: 12,
-                ..told
+                ..reported
             })
         );
         let of = |name: &str| {
@@ -602,7 +602,7 @@ mod tests {
                 .unwrap()
                 .backlog()
         };
-        assert_eq!((of("acme"), of("parked")), (told, waiting(7)));
+        assert_eq!((of("acme"), of("parked")), (reported, waiting(7)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -616,12 +616,12 @@ mod tests {
             since_ms: 31_000,
             what: "an update is not tried again".into(),
         };
-        activity.tell(Telling {
+        activity.report(PoolReport {
             stuck: (0..20).map(stuck).collect(),
-            ..Telling::default()
+            ..PoolReport::default()
         });
         assert_eq!(activity.stuck(), (0..8).map(stuck).collect::<Vec<_>>());
-        activity.tell(Telling::default());
+        activity.report(PoolReport::default());
         tokio::time::advance(STUCK_AFTER).await;
         assert_eq!(activity.stuck(), []);
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -163,7 +163,7 @@ impl<J: Job> Attempts<J> {
         let ended = adaptive::Ended::of(&verdict, started, took);
         self.metrics
             .following()
-            .tell(J::POOL, &work.head, work.attempt, &verdict, took);
+            .report(J::POOL, &work.head, work.attempt, &verdict, took);
         let fate = Fate::of(verdict, work, self.settings.give_up_after);
         self.metrics.attempted(J::POOL, fate.name(), took);
         let heard = work.answered.take();

@@ -30,7 +30,7 @@ const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What came of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct AttemptReport {
     /// Where.
     pub pool: String,
     /// The update.
@@ -60,12 +60,12 @@ pub struct Following(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     until: ArcSwap<HashMap<TenantId, Instant>>,
-    words: OnceLock<mpsc::Sender<(TenantId, Told)>>,
+    words: OnceLock<mpsc::Sender<(TenantId, AttemptReport)>>,
 }
 
 impl Following {
     /// Tells of an attempt, if anybody follows its tenant.
-    pub fn tell(&self, pool: Pool, head: &Head, attempt: u32, verdict: &Verdict, took: Duration) {
+    pub fn report(&self, pool: Pool, head: &Head, attempt: u32, verdict: &Verdict, took: Duration) {
         if !self.follows(&head.tenant) {
             return;
         }
@@ -78,16 +78,16 @@ impl Following {
         };
         self.send(
             head,
-            told(pool, head, name.to_owned(), reason, attempt, took),
+            attempt_report(pool, head, name.to_owned(), reason, attempt, took),
         );
     }
 
     /// Tells of a call that failed during an attempt which goes on, if anybody follows its tenant.
-    pub fn tell_call(&self, pool: Pool, head: &Head, call: &str, reason: &str, took: Duration) {
+    pub fn report_call(&self, pool: Pool, head: &Head, call: &str, reason: &str, took: Duration) {
         if self.follows(&head.tenant) {
             self.send(
                 head,
-                told(pool, head, format!("{call} failed"), Some(reason), 1, took),
+                attempt_report(pool, head, format!("{call} failed"), Some(reason), 1, took),
             );
         }
     }
@@ -100,9 +100,10 @@ impl Following {
                 .is_some_and(|until| *until >= Instant::now())
     }
 
-    fn send(&self, head: &Head, told: Told) {
+    fn send(&self, head: &Head, attempt_report: AttemptReport) {
         if let Some(words) = self.0.words.get() {
-            let _too_slow_a_follower_misses_it = words.try_send((head.tenant.clone(), told));
+            let _too_slow_a_follower_misses_it =
+                words.try_send((head.tenant.clone(), attempt_report));
         }
     }
 
@@ -113,9 +114,9 @@ impl Following {
             return;
         }
         let telling = async {
-            while let Some((tenant, told)) = words.recv().await {
+            while let Some((tenant, attempt_report)) = words.recv().await {
                 let sent = client
-                    .publish(subjects::told(&tenant), to_bytes(&told))
+                    .publish(subjects::reports(&tenant), to_bytes(&attempt_report))
                     .await;
                 if let Err(error) = sent {
                     tracing::debug!(%error, "followers were not told");
@@ -152,15 +153,15 @@ impl Following {
     }
 }
 
-fn told(
+fn attempt_report(
     pool: Pool,
     head: &Head,
     verdict: String,
     reason: Option<&str>,
     attempt: u32,
     took: Duration,
-) -> Told {
-    Told {
+) -> AttemptReport {
+    AttemptReport {
         pool: pool.as_str().to_owned(),
         id: head.id.clone(),
         kind: head.kind.clone(),

@@ -352,7 +352,7 @@ pub async fn read(
             if last >= expected {
                 return Err(failed(format!("delivery {last} went elsewhere")));
             }
-            pace.told(info.num_waiting);
+            pace.learned(info.num_waiting);
         }
     }
     Err(failed(

@@ -5,7 +5,7 @@
 //! unacknowledged: whoever owns the partition next sets its consumers back and finds it.
 
 mod read;
-mod tell;
+mod report;
 
 use super::adaptive::{Adaptive, Ended};
 use super::attempt::{Attempts, Piece};
@@ -24,10 +24,10 @@ use super::tuning::{Handling, Tuning};
 use crate::platform::Platform;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
+use report::Frontier;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tell::Frontier;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -94,7 +94,7 @@ pub async fn run<J: Job>(job: J, settings: PoolSettings, mut host: Host) {
         settings: settings.clone(),
         metrics: host.metrics.clone(),
     };
-    while let Err(Broken) = Desk::open(attempts.clone(), &host)
+    while let Err(Broken) = PoolRunner::open(attempts.clone(), &host)
         .work(&mut host.shutdown)
         .await
     {
@@ -122,7 +122,7 @@ type Concluded = (
 );
 
 /// Everything of one pool in this process.
-struct Desk<J> {
+struct PoolRunner<J> {
     attempts: Attempts<J>,
     lane_names: Vec<&'static str>,
     streams: Vec<&'static str>,
@@ -148,7 +148,7 @@ struct Desk<J> {
     frontier: Frontier,
 }
 
-impl<J: Job> Desk<J> {
+impl<J: Job> PoolRunner<J> {
     fn open(attempts: Attempts<J>, host: &Host) -> Self {
         let lanes = J::lanes();
         let tuning = host.platform.tuning.clone();
@@ -176,7 +176,7 @@ impl<J: Job> Desk<J> {
         };
         // It ends by itself once everything was sent.
         tokio::spawn(acknowledge_all(unsent));
-        let mut desk = Self {
+        let mut runner = Self {
             lane_names: lanes.iter().map(|lane| lane.name).collect(),
             streams: lanes.iter().map(|lane| lane.stream).collect(),
             partitions: OwnedPartitions::new(participant, log, settings, lanes, metrics, sender),
@@ -196,8 +196,8 @@ impl<J: Job> Desk<J> {
             frontier: Frontier::new(),
             attempts,
         };
-        desk.retune();
-        desk
+        runner.retune();
+        runner
     }
 
     async fn work(mut self, shutdown: &mut Shutdown) -> Result<(), Broken> {
@@ -205,8 +205,8 @@ impl<J: Job> Desk<J> {
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut tell = interval(TELL);
-        tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut report = interval(TELL);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fresh = Vec::with_capacity(ARRIVALS_AT_ONCE);
         let mut closed_by: Option<Instant> = None;
         loop {
@@ -244,7 +244,7 @@ impl<J: Job> Desk<J> {
                     fresh.drain(..).for_each(|arrival| self.admit(arrival));
                 }
                 _ = sweep.tick(), if !self.machine.is_empty() => self.machine.sweep(Instant::now()),
-                _ = tell.tick() => self.tell(),
+                _ = report.tick() => self.report(),
                 event = self.spill.next() => if !self.take(event) { return Err(Broken) },
                 () = self.tuning.changed() => self.retune(),
                 () = sleep_until(next_wake.unwrap_or_else(far_away)), if next_wake.is_some() => {}
@@ -420,7 +420,7 @@ impl<J: Job> Desk<J> {
             adaptive
         });
         self.obey_adaptive();
-        self.tell_turned();
+        self.report_turned();
     }
 
     /// Lets the jobs at once follow how an attempt went; it still counts among the running.

@@ -93,7 +93,7 @@ impl Pace {
     }
 
     /// The consumer was asked while none of our own requests was open: so many were.
-    pub fn told(&mut self, open: usize) {
+    pub fn learned(&mut self, open: usize) {
         self.answers = if open == 0 { self.answers + 1 } else { 0 };
     }
 }
@@ -115,7 +115,7 @@ mod tests {
     fn requests_stay_short_until_three_answers_in_a_row_say_that_nobody_elses_is_open() {
         let mut pace = Pace::default();
         for open in [0, 0, 1, 0, 0] {
-            pace.told(open);
+            pace.learned(open);
             pace.ended(End::Empty);
             assert!(pace.is_doubted());
             assert_eq!(
@@ -127,7 +127,7 @@ mod tests {
                 }
             );
         }
-        pace.told(0);
+        pace.learned(0);
         assert!(!pace.is_doubted());
         assert_eq!(pace.next(LIFE).life, QUIET_LIFE);
     }

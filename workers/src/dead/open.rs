@@ -42,11 +42,11 @@ pub async fn follow(
             sleep(interval).await;
             if !board.is_first() {
                 letters = OpenLetters::new(context.clone(), replays.clone());
-                board.tell_dead(None);
+                board.report_dead(None);
                 continue;
             }
             match timeout(LOOK_WAIT, letters.look()).await {
-                Ok(Ok(())) => board.tell_dead(Some(letters.open(now_ms()))),
+                Ok(Ok(())) => board.report_dead(Some(letters.open(now_ms()))),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "the open dead letters cannot be counted")
                 }

@@ -237,8 +237,8 @@ struct Made {
 fn of_update(head: &Head, update: meta::Update) -> Result<Option<Made>, EventError> {
     let (handover, is_standby) = (update.handover(), update.is_standby());
     let phone_number_id = update.phone_number_id;
-    if let Some(told) = handover {
-        return Ok(Some(handed_over(head, phone_number_id, told)));
+    if let Some(reported) = handover {
+        return Ok(Some(handed_over(head, phone_number_id, reported)));
     }
     Ok(match update.body {
         // A name of its own: whoever answers `message.received` must not answer this.
@@ -291,20 +291,20 @@ fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> M
     }
 }
 
-fn handed_over(head: &Head, phone_number_id: Option<String>, told: meta::Handover) -> Made {
+fn handed_over(head: &Head, phone_number_id: Option<String>, reported: meta::Handover) -> Made {
     let data = Handover {
         place: Place::of(head, phone_number_id),
-        person: person(told.person, None),
-        previous_owner_role: told.previous_role,
-        new_owner_role: told.new_role,
+        person: person(reported.person, None),
+        previous_owner_role: reported.previous_role,
+        new_owner_role: reported.new_role,
     };
     Made {
-        name: if told.is_gained {
+        name: if reported.is_gained {
             "conversation.gained"
         } else {
             "conversation.lost"
         },
-        timestamp: happened(head, told.timestamp),
+        timestamp: happened(head, reported.timestamp),
         data: Data::Handover(Box::new(data)),
     }
 }

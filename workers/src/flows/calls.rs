@@ -72,7 +72,7 @@ impl Caller {
             if let Some(metrics) = &self.metrics {
                 metrics
                     .following()
-                    .tell_call(Pool::Flows, head, what, &reason, took);
+                    .report_call(Pool::Flows, head, what, &reason, took);
             }
         }
         outcome

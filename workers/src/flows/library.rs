@@ -107,13 +107,13 @@ impl Library {
     }
 
     /// Gives the flows that may answer on a number.
-    pub fn shelf(
+    pub fn live_flows(
         &self,
         snapshot: &Snapshot,
         tenant: &TenantId,
         phone: Option<&PhoneNumberId>,
     ) -> Shelf {
-        let mut shelf = Shelf::default();
+        let mut live_flows = Shelf::default();
         for bot in bots(snapshot, tenant, phone) {
             for id in &bot.flows {
                 let declared = snapshot.flows.get(&config_key::owned("flow", tenant, id));
@@ -121,14 +121,14 @@ impl Library {
                     tracing::warn!(%tenant, bot = %bot.id, flow = %id, "a bot names a flow that is missing or not valid");
                     continue;
                 };
-                shelf.flows.push(Flow {
+                live_flows.flows.push(Flow {
                     id: id.to_string(),
                     compiled,
                 });
-                shelf.bots.push(bot.id.to_string());
+                live_flows.bots.push(bot.id.to_string());
             }
         }
-        shelf
+        live_flows
     }
 
     fn compiled(&self, flow: &Arc<HeldFlow>) -> Option<Arc<Compiled>> {

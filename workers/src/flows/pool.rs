@@ -81,7 +81,7 @@ impl Job for FlowsJob {
         let answers =
             || Library::answers(&self.platform.snapshot(), &head.tenant, head.phone.as_ref());
         // Who has a conversation is worth knowing whether a bot answers in it or not.
-        let is_meant = input::tells_owner(head) || (input::may_be_answered(head) && answers());
+        let is_meant = input::concerns_owner(head) || (input::may_be_answered(head) && answers());
         if is_meant {
             vec![Arc::default()]
         } else {
@@ -91,7 +91,7 @@ impl Job for FlowsJob {
 
     async fn run(&self, work: &Work) -> Verdict {
         let Some(phone) = work.head.phone.clone() else {
-            return match input::tells_owner(&work.head) {
+            return match input::concerns_owner(&work.head) {
                 // Of another responder's conversation, Meta may leave out with which number it is.
                 true => Verdict::Idle,
                 false => {
@@ -106,10 +106,10 @@ impl Job for FlowsJob {
                     Err(reason) => Verdict::retry(reason),
                 }
             }
-            Ok(Input::Told(person, event)) => {
+            Ok(Input::OwnerEvent(person, event)) => {
                 let key = work.head.conversation.clone();
                 let side = Side::new(&work.head.tenant, &phone, key, person.phone.as_deref());
-                self.tell(&side, &event).await
+                self.report(&side, &event).await
             }
             Ok(Input::Nothing) => Verdict::Idle,
             Err(reason) => Verdict::dead(reason),
@@ -119,8 +119,8 @@ impl Job for FlowsJob {
 
 impl FlowsJob {
     /// Notes who has a conversation; there is nothing to answer.
-    async fn tell(&self, side: &Side<'_>, event: &Event) -> Verdict {
-        match self.owners.tell(side, event, now_ms()).await {
+    async fn report(&self, side: &Side<'_>, event: &Event) -> Verdict {
+        match self.owners.report(side, event, now_ms()).await {
             Ok(_) => Verdict::Done,
             Err(error @ OwnerError::Away { .. }) => Verdict::retry(error.to_string()),
             Err(error @ OwnerError::Newer) => {
@@ -163,10 +163,10 @@ impl FlowsJob {
         {
             return Ok(Verdict::Idle);
         }
-        let mut shelf =
+        let mut live_flows =
             self.library
-                .shelf(&self.platform.snapshot(), &work.head.tenant, Some(phone));
-        shelf.keep_bots(|bot| EntityId::new(bot).is_ok_and(|bot| work.head.is_for(&bot)));
+                .live_flows(&self.platform.snapshot(), &work.head.tenant, Some(phone));
+        live_flows.keep_bots(|bot| EntityId::new(bot).is_ok_and(|bot| work.head.is_for(&bot)));
         let id = update.id();
         let blocks = stored.session.as_ref().map_or(0, Session::older);
         let older = &self.platform.older;
@@ -178,7 +178,8 @@ impl FlowsJob {
         {
             return Ok(Verdict::Done);
         }
-        let Some((session, effects)) = bot::advance(&shelf.flows, stored.session, update, now_ms)
+        let Some((session, effects)) =
+            bot::advance(&live_flows.flows, stored.session, update, now_ms)
         else {
             if let (true, Some(at_ms)) = (is_changed, heard.at_ms) {
                 let side = Side::new(
@@ -187,7 +188,7 @@ impl FlowsJob {
                     work.head.conversation.clone(),
                     None,
                 );
-                self.tell(&side, &Event::Heard { at_ms }).await;
+                self.report(&side, &Event::Heard { at_ms }).await;
             }
             return Ok(Verdict::Idle);
         };
@@ -206,7 +207,8 @@ impl FlowsJob {
             self.save(&stored.key, stored.revision, &session).await?;
         }
         for effect in &effects {
-            self.perform(work, phone, &shelf, &session, effect).await?;
+            self.perform(work, phone, &live_flows, &session, effect)
+                .await?;
         }
         Ok(Verdict::Done)
     }
@@ -247,7 +249,7 @@ impl FlowsJob {
         &self,
         work: &Work,
         phone: &PhoneNumberId,
-        shelf: &Shelf,
+        live_flows: &Shelf,
         session: &Session,
         effect: &Effect,
     ) -> Result<(), String> {
@@ -258,7 +260,7 @@ impl FlowsJob {
             }
             Effect::Call { .. } => Ok(()),
             Effect::Started { run, flow } => {
-                let bot = shelf.bot_of(flow).to_owned();
+                let bot = live_flows.bot_of(flow).to_owned();
                 self.record(
                     work,
                     effect,
@@ -279,7 +281,7 @@ impl FlowsJob {
             } => {
                 let record = Record::FlowCompleted {
                     flow: flow.clone(),
-                    bot: shelf.bot_of(flow).to_owned(),
+                    bot: live_flows.bot_of(flow).to_owned(),
                     run: run.clone(),
                     outcome: outcome.clone(),
                     variables: variables.clone(),

@@ -208,8 +208,8 @@ pub fn fold(work: &Work) -> Result<Entry, FoldError> {
 
 fn fold_message(work: &Work, update: Update) -> Result<Entry, FoldError> {
     let number = number_of(work, &update);
-    if let Some(told) = update.handover() {
-        return Ok(contact(work, number, &told.person));
+    if let Some(reported) = update.handover() {
+        return Ok(contact(work, number, &reported.person));
     }
     let by_standby = update
         .is_standby()
@@ -296,8 +296,8 @@ fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
         user_id: text("/to_user_id"),
         phone: text("/to"),
     };
-    let told = text("/timestamp").and_then(|seconds| seconds.parse().ok());
-    let created_ms = meta::happened_ms(told, work.head.received_ms);
+    let reported = text("/timestamp").and_then(|seconds| seconds.parse().ok());
+    let created_ms = meta::happened_ms(reported, work.head.received_ms);
     MessageEntry {
         id: id_of(work, &wamid),
         phone_number_id,

@@ -85,20 +85,20 @@ pub async fn message(
     .bind(wamid)
     .fetch_all(&journal.database()?.readers)
     .await?;
-    let mut told: Option<StoredMessage> = None;
+    let mut reported: Option<StoredMessage> = None;
     for row in &rows {
         let Some(step) = step(row)? else { continue };
         let received_ms = unsigned(row, "received_ms")?;
-        match &mut told {
+        match &mut reported {
             Some(message) => {
                 message.progress.advance(&step);
                 message.created_ms = message.created_ms.min(step.at_ms);
                 message.received_ms = message.received_ms.min(received_ms);
             }
-            None => told = Some(begin(row, wamid, &step, received_ms)?),
+            None => reported = Some(begin(row, wamid, &step, received_ms)?),
         }
     }
-    Ok(told)
+    Ok(reported)
 }
 
 fn begin(

@@ -41,7 +41,7 @@ pub async fn forget(db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
 }
 
 /// Says it in the log.
-pub fn tell() {
+pub fn report() {
     tracing::warn!(
         "the read model's file is new although the log was read before: it lacks what was written until now. `ackline journal rebuild` makes a new one from all that the log holds"
     );

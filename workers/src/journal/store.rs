@@ -181,7 +181,7 @@ impl Journal {
 
     /// Takes orders to rebuild it from there.
     pub fn rebuilt_by(&self, rebuilds: Rebuilds) {
-        let _told_before = self.0.rebuilds.set(rebuilds);
+        let _shown_before = self.0.rebuilds.set(rebuilds);
     }
 
     /// Where orders to rebuild it come from.
@@ -290,7 +290,7 @@ impl Journal {
 async fn look_for_lack(database: &Database) -> Result<(), JournalError> {
     let mut connection = database.writer.acquire().await?;
     if lacking::begin(&mut connection, true).await? {
-        lacking::tell();
+        lacking::report();
     }
     Ok(())
 }
@@ -320,7 +320,7 @@ async fn write_all(
     }
     transaction.commit().await?;
     if is_lacking {
-        lacking::tell();
+        lacking::report();
     }
     Ok(rejected)
 }

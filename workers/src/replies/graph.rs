@@ -129,7 +129,7 @@ impl Graph {
         token: &Secret<String>,
         body: &Value,
     ) -> Result<Answer, SendError> {
-        let told = |answer: &Result<Answer, SendError>| match answer {
+        let reported = |answer: &Result<Answer, SendError>| match answer {
             Ok(answer) => Ok(answer.status),
             Err(error) => Err(error.to_string()),
         };
@@ -137,7 +137,7 @@ impl Graph {
             "Graph send",
             &self.host,
             self.post(phone, token, body),
-            told,
+            reported,
         )
         .await
     }

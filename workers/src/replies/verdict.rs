@@ -373,13 +373,13 @@ mod tests {
 
     #[test]
     fn the_wait_meta_names_is_kept() {
-        let told = Ok(Answer {
+        let reported = Ok(Answer {
             status: 400,
             regain: Some(Duration::from_secs(120)),
             body: error(80_007).to_string().into(),
         });
         assert_eq!(
-            setback(judge(&told, 1)).after,
+            setback(judge(&reported, 1)).after,
             Some(Duration::from_secs(120))
         );
     }

@@ -42,7 +42,7 @@ pub async fn downstream<T>(
     name: &str,
     host: &str,
     work: impl Future<Output = T>,
-    told: impl FnOnce(&T) -> Result<u16, String>,
+    reported: impl FnOnce(&T) -> Result<u16, String>,
 ) -> T {
     let Ok(context) = CURRENT.try_with(Clone::clone) else {
         return work.await;
@@ -59,7 +59,7 @@ pub async fn downstream<T>(
         (begun, SystemTime::now()),
     );
     span.attributes.push(text("server.address", host));
-    span.status = Some(match told(&result) {
+    span.status = Some(match reported(&result) {
         Ok(status) => {
             span.attributes
                 .push(number("http.response.status_code", status.into()));

@@ -3,7 +3,7 @@
 use super::api_stage::{ACME, OPERATOR, Stage};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Pool;
-use ackline_workers::core::activity::{Stuck, Telling};
+use ackline_workers::core::activity::{PoolReport, Stuck};
 use ackline_workers::core::batch::BatchJob;
 use ackline_workers::core::standing::State;
 use axum::http::StatusCode;
@@ -30,9 +30,9 @@ async fn the_private_listener_reports_health_and_metrics() {
         since_ms: 45_000,
         what,
     }];
-    stage.board.activity(Pool::Relay).tell(Telling {
+    stage.board.activity(Pool::Relay).report(PoolReport {
         stuck,
-        ..Telling::default()
+        ..PoolReport::default()
     });
     let ready = stage.private("/readyz").await;
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);

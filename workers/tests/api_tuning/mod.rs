@@ -124,17 +124,17 @@ async fn what_is_turned_is_checked_revised_and_audited() {
     assert_eq!(stage.get(pool, OPERATOR).await.json["adaptive"], "8..128");
 
     let audit = stage.get("/v1/tuning/audit", OPERATOR).await.json;
-    let told: Vec<_> = audit["items"]
+    let reported: Vec<_> = audit["items"]
         .as_array()
         .unwrap()
         .iter()
         .map(|one| (&one["from"], &one["to"]))
         .collect();
-    assert_eq!(told.len(), 5, "{audit}");
-    assert_eq!(told[0], (&json!({"paused": true}), &adaptive));
-    assert_eq!(told[1], (&json!({"mode": "discard"}), &json!({})));
+    assert_eq!(reported.len(), 5, "{audit}");
+    assert_eq!(reported[0], (&json!({"paused": true}), &adaptive));
+    assert_eq!(reported[1], (&json!({"mode": "discard"}), &json!({})));
     assert_eq!(
-        told[3],
+        reported[3],
         (
             &json!({"concurrency": 8, "lanes": {"sts": 3}}),
             &json!({"paused": true})
@@ -199,7 +199,7 @@ async fn an_operator_turns_what_its_key_reaches_and_nothing_else() {
         stage.put(globex, OPERATOR, &paused).await.status,
         StatusCode::CREATED
     );
-    let told = |answer: Value| {
+    let reported = |answer: Value| {
         let items = answer["items"].as_array().unwrap().clone();
         items
             .iter()
@@ -207,11 +207,11 @@ async fn an_operator_turns_what_its_key_reaches_and_nothing_else() {
             .collect::<Vec<_>>()
     };
     assert_eq!(
-        told(stage.get("/v1/tuning/audit", OWN_OPERATOR).await.json),
+        reported(stage.get("/v1/tuning/audit", OWN_OPERATOR).await.json),
         ["acme"]
     );
     assert_eq!(
-        told(stage.get("/v1/tuning/audit", OPERATOR).await.json),
+        reported(stage.get("/v1/tuning/audit", OPERATOR).await.json),
         ["globex", "acme"]
     );
     let gone = stage.call("DELETE", acme, Some(OWN_OPERATOR), None).await;

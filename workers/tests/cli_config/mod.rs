@@ -1,6 +1,6 @@
 //! Declaring a part of an installation, and taking parts out of it.
 
-use super::{Desk, demo};
+use super::{Terminal, demo};
 use ackline_shared::config::EXIT_CONFIG;
 use ackline_workers::cli::agree::Person;
 use ackline_workers::cli::{EXIT_FAILED, EXIT_OK};
@@ -19,7 +19,7 @@ impl Person for Says {
     }
 }
 
-impl Desk {
+impl Terminal {
     fn file(&self, name: &str, text: &str) -> String {
         let path = self.files.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -31,9 +31,9 @@ const INITECH: &str = "[[tenants]]\nid = 'initech'\nname = 'Initech'\n[[phone_nu
 
 #[tokio::test]
 async fn a_file_declares_one_tenant_and_refers_to_what_another_declared() {
-    let desk = Desk::open();
-    let file = desk.file("initech.toml", INITECH);
-    let alone = desk.ask(&["apply", &file]).await;
+    let terminal = Terminal::open();
+    let file = terminal.file("initech.toml", INITECH);
+    let alone = terminal.ask(&["apply", &file]).await;
     assert_eq!(alone.code, EXIT_CONFIG);
     assert!(
         alone
@@ -41,8 +41,8 @@ async fn a_file_declares_one_tenant_and_refers_to_what_another_declared() {
             .contains("there is no app main in this file or among what is stored"),
         "{alone:?}"
     );
-    desk.ask(&["apply", demo().to_str().unwrap()]).await;
-    let first = desk.ask(&["apply", &file]).await;
+    terminal.ask(&["apply", demo().to_str().unwrap()]).await;
+    let first = terminal.ask(&["apply", &file]).await;
     assert_eq!((first.code, first.err.as_str()), (EXIT_OK, ""), "{first:?}");
     assert!(
         first.out.ends_with("added 4, changed 0, removed 0\n"),
@@ -50,9 +50,9 @@ async fn a_file_declares_one_tenant_and_refers_to_what_another_declared() {
     );
 
     let pruned = INITECH.split("[[endpoints]]").next().unwrap();
-    let file = desk.file("initech.toml", pruned);
+    let file = terminal.file("initech.toml", pruned);
     let mut person = Says(false, String::new());
-    let refused = desk
+    let refused = terminal
         .ask_somebody(&["apply", &file, "--prune"], &mut person)
         .await;
     assert_eq!(
@@ -64,7 +64,7 @@ async fn a_file_declares_one_tenant_and_refers_to_what_another_declared() {
         "all of it and nothing of others"
     );
     let mut person = Says(true, String::new());
-    let done = desk
+    let done = terminal
         .ask_somebody(&["apply", &file, "--prune"], &mut person)
         .await;
     assert_eq!(
@@ -75,18 +75,18 @@ async fn a_file_declares_one_tenant_and_refers_to_what_another_declared() {
         )
     );
 
-    let gone = desk.file("gone.toml", "owns = { tenants = ['initech'] }");
-    let done = desk.ask(&["apply", &gone, "--prune", "--yes"]).await;
+    let gone = terminal.file("gone.toml", "owns = { tenants = ['initech'] }");
+    let done = terminal.ask(&["apply", &gone, "--prune", "--yes"]).await;
     assert_eq!(
         done.out,
         "- phone number 900\n- tenant initech\n- data key of initech\nadded 0, changed 0, removed 3\n"
     );
     assert_eq!(
-        desk.ask(&["apply", &gone, "--prune"]).await.out,
+        terminal.ask(&["apply", &gone, "--prune"]).await.out,
         "nothing to change\n"
     );
-    let whole = desk.file("whole.toml", "owns = { installation = true }");
-    let needed = desk.ask(&["apply", &whole, "--prune", "--yes"]).await;
+    let whole = terminal.file("whole.toml", "owns = { installation = true }");
+    let needed = terminal.ask(&["apply", &whole, "--prune", "--yes"]).await;
     assert_eq!(needed.code, EXIT_CONFIG);
     assert!(
         needed
@@ -98,9 +98,9 @@ async fn a_file_declares_one_tenant_and_refers_to_what_another_declared() {
 
 #[tokio::test]
 async fn a_part_is_deleted_when_nothing_needs_it_and_somebody_agrees() {
-    let desk = Desk::open();
-    desk.ask(&["apply", demo().to_str().unwrap()]).await;
-    let used = desk.ask(&["delete", "app", "main", "--yes"]).await;
+    let terminal = Terminal::open();
+    terminal.ask(&["apply", demo().to_str().unwrap()]).await;
+    let used = terminal.ask(&["delete", "app", "main", "--yes"]).await;
     assert_eq!((used.code, used.out.as_str()), (EXIT_FAILED, ""));
     assert!(
         used.err
@@ -109,12 +109,12 @@ async fn a_part_is_deleted_when_nothing_needs_it_and_somebody_agrees() {
     );
     let relay = ["delete", "relay", "existing-bot", "--tenant", "globex"];
     assert_eq!(
-        desk.ask(&relay).await.code,
+        terminal.ask(&relay).await.code,
         EXIT_CONFIG,
         "nobody can be asked"
     );
     let mut person = Says(false, String::new());
-    desk.ask_somebody(&relay, &mut person).await;
+    terminal.ask_somebody(&relay, &mut person).await;
     assert!(
         person.1.starts_with("- relay globex/existing-bot\n    ")
             && person.1.ends_with("Delete it?"),
@@ -123,12 +123,12 @@ async fn a_part_is_deleted_when_nothing_needs_it_and_somebody_agrees() {
     );
     assert!(person.1.contains("    url: \"http"), "{}", person.1);
     let mut person = Says(true, String::new());
-    let done = desk.ask_somebody(&relay, &mut person).await;
+    let done = terminal.ask_somebody(&relay, &mut person).await;
     assert_eq!(
         (done.code, done.out.as_str()),
         (EXIT_OK, "deleted relay globex/existing-bot\n")
     );
-    let again = desk.ask(&relay).await;
+    let again = terminal.ask(&relay).await;
     assert_eq!(
         (again.code, again.err.as_str()),
         (
@@ -136,16 +136,21 @@ async fn a_part_is_deleted_when_nothing_needs_it_and_somebody_agrees() {
             "error: there is no relay globex/existing-bot\n"
         )
     );
-    let tenant = desk.ask(&["delete", "tenant", "globex", "--yes"]).await;
+    let tenant = terminal.ask(&["delete", "tenant", "globex", "--yes"]).await;
     assert!(
         tenant.err.contains("phone number"),
         "what it owns is named: {tenant:?}"
     );
-    desk.ask(&["apply", &desk.file("x.toml", INITECH)]).await;
-    desk.ask(&["delete", "endpoint", "e", "--tenant", "initech", "--yes"])
+    terminal
+        .ask(&["apply", &terminal.file("x.toml", INITECH)])
         .await;
-    desk.ask(&["delete", "phone-number", "900", "--yes"]).await;
-    let tenant = desk
+    terminal
+        .ask(&["delete", "endpoint", "e", "--tenant", "initech", "--yes"])
+        .await;
+    terminal
+        .ask(&["delete", "phone-number", "900", "--yes"])
+        .await;
+    let tenant = terminal
         .ask(&["delete", "tenant", "initech", "--yes", "--json"])
         .await;
     let report: serde_json::Value = serde_json::from_str(&tenant.out).unwrap();
@@ -154,14 +159,14 @@ async fn a_part_is_deleted_when_nothing_needs_it_and_somebody_agrees() {
 
 #[tokio::test]
 async fn a_file_that_declares_too_much_is_refused_with_every_limit_and_mistake() {
-    let mut desk = Desk::open();
-    desk.set("ACKLINE_LIMITS_FLOWS_MAX", "1");
-    desk.set("ACKLINE_LIMITS_TENANT_BYTES_MAX", "1KiB");
-    let wrong = desk.document(
+    let mut terminal = Terminal::open();
+    terminal.set("ACKLINE_LIMITS_FLOWS_MAX", "1");
+    terminal.set("ACKLINE_LIMITS_TENANT_BYTES_MAX", "1KiB");
+    let wrong = terminal.document(
         "(demo)\"\nbrand = \"ackline\"",
         "(demo)\"\nbrand = \"nowhere\"",
     );
-    let outcome = desk.ask(&["apply", &wrong]).await;
+    let outcome = terminal.ask(&["apply", &wrong]).await;
     assert_eq!(outcome.code, EXIT_CONFIG);
     for part in [
         "there is no brand nowhere",

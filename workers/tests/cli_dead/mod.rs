@@ -1,6 +1,6 @@
 //! Dead letters and replays from the command line.
 
-use super::Desk;
+use super::Terminal;
 use super::letter::{head, letter};
 use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::ids::TenantId;
@@ -30,19 +30,19 @@ pub async fn give_up(context: &jetstream::Context, n: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_looked_through_replayed_and_discarded_from_the_command_line() {
-    let desk = Desk::open();
-    let none = desk.ask(&["dead", "list"]).await;
+    let terminal = Terminal::open();
+    let none = terminal.ask(&["dead", "list"]).await;
     assert_eq!(
         (none.out.as_str(), none.code),
         ("no dead letters\n", EXIT_OK),
         "{none:?}"
     );
-    assert_eq!(desk.ask(&["replay", "list"]).await.out, "no replays\n");
-    let context = desk.context().await;
+    assert_eq!(terminal.ask(&["replay", "list"]).await.out, "no replays\n");
+    let context = terminal.context().await;
     for n in 1..=3 {
         give_up(&context, n).await;
     }
-    let list = desk
+    let list = terminal
         .ask(&[
             "dead", "list", "--json", "--pool", "relay", "--reason", "Answered",
         ])
@@ -55,16 +55,16 @@ async fn dead_letters_are_looked_through_replayed_and_discarded_from_the_command
         .map(|item| &item["sequence"])
         .collect();
     assert_eq!(sequences, [3, 2, 1], "newest first");
-    let shown = desk.ask(&["dead", "show", "2"]).await;
+    let shown = terminal.ask(&["dead", "show", "2"]).await;
     assert!(
         shown.out.contains("relay old: answered 400") && shown.out.contains("\"n\": 2"),
         "{}",
         shown.out
     );
     assert!(shown.out.contains("goes to relay"), "{}", shown.out);
-    assert_eq!(desk.ask(&["dead", "show", "9"]).await.code, EXIT_FAILED);
+    assert_eq!(terminal.ask(&["dead", "show", "9"]).await.code, EXIT_FAILED);
 
-    let dry = desk
+    let dry = terminal
         .ask(&["dead", "replay", "--tenant", "acme", "--dry-run"])
         .await;
     assert_eq!(dry.code, EXIT_CHANGES, "{dry:?}");
@@ -74,22 +74,23 @@ async fn dead_letters_are_looked_through_replayed_and_discarded_from_the_command
         dry.out
     );
     assert_eq!(
-        desk.ask(&["dead", "discard", "--all", "--count", "2"])
+        terminal
+            .ask(&["dead", "discard", "--all", "--count", "2"])
             .await
             .code,
         EXIT_CONFIG
     );
-    let gone = desk
+    let gone = terminal
         .ask(&["dead", "discard", "--text", "\"n\":1", "--count", "1"])
         .await;
     assert_eq!(gone.code, EXIT_OK, "{gone:?}");
-    let edited = desk.files.path().join("edited.json");
+    let edited = terminal.files.path().join("edited.json");
     std::fs::write(&edited, "{\"n\":22}").unwrap();
-    let edit = desk
+    let edit = terminal
         .ask(&["dead", "edit", "2", "--payload", edited.to_str().unwrap()])
         .await;
     assert_eq!(edit.code, EXIT_OK, "{edit:?}");
-    let replay = desk
+    let replay = terminal
         .ask(&["dead", "replay", "--all", "--yes", "--json"])
         .await;
     let job: Value = serde_json::from_str(&replay.out).unwrap();
@@ -98,11 +99,12 @@ async fn dead_letters_are_looked_through_replayed_and_discarded_from_the_command
         (&json!("done"), &json!(1), EXIT_OK)
     );
     assert_eq!(
-        desk.ask(&["dead", "count"]).await.out,
+        terminal.ask(&["dead", "count"]).await.out,
         "no open dead letters\n"
     );
     assert_eq!(
-        desk.ask(&["dead", "replay", "--all", "--dry-run"])
+        terminal
+            .ask(&["dead", "replay", "--all", "--dry-run"])
             .await
             .code,
         EXIT_OK
@@ -125,9 +127,12 @@ async fn dead_letters_are_looked_through_replayed_and_discarded_from_the_command
             .all(|message| message.subject.as_str() == subject),
         "{stored:?}"
     );
-    assert_eq!(desk.ask(&["replay", "list"]).await.out.lines().count(), 3);
+    assert_eq!(
+        terminal.ask(&["replay", "list"]).await.out.lines().count(),
+        3
+    );
 
-    let unknown = desk
+    let unknown = terminal
         .ask(&[
             "replay", "past", "--tenant", "acme", "--pool", "relay", "--target", "nobody",
             "--from", "7d",
@@ -139,7 +144,7 @@ async fn dead_letters_are_looked_through_replayed_and_discarded_from_the_command
         "{}",
         unknown.err
     );
-    let people = desk
+    let people = terminal
         .ask(&[
             "replay", "past", "--tenant", "acme", "--pool", "flows", "--from", "7d",
         ])
@@ -163,13 +168,13 @@ impl Person for Says {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_replayed_or_discarded_unseen() {
-    let desk = Desk::open();
+    let terminal = Terminal::open();
     // Whoever comes first sets the streams up.
     assert_eq!(
-        desk.ask(&["dead", "count"]).await.out,
+        terminal.ask(&["dead", "count"]).await.out,
         "no open dead letters\n"
     );
-    let context = desk.context().await;
+    let context = terminal.context().await;
     for n in 1..=3 {
         give_up(&context, n).await;
     }
@@ -202,12 +207,12 @@ async fn nothing_is_replayed_or_discarded_unseen() {
             "these are 3 now; say --count 3",
         ),
     ] {
-        let refused = desk.ask(arguments).await;
+        let refused = terminal.ask(arguments).await;
         assert_eq!(refused.code, EXIT_CONFIG, "{arguments:?}: {refused:?}");
         assert!(refused.err.contains(part), "{arguments:?}: {refused:?}");
     }
     let mut no = Says(false, String::new());
-    let refused = desk
+    let refused = terminal
         .ask_somebody(&["dead", "replay", "--tenant", "acme"], &mut no)
         .await;
     assert_eq!(
@@ -228,10 +233,10 @@ async fn nothing_is_replayed_or_discarded_unseen() {
         "{}",
         no.1
     );
-    assert_eq!(desk.ask(&["replay", "list"]).await.out, "no replays\n");
+    assert_eq!(terminal.ask(&["replay", "list"]).await.out, "no replays\n");
 
     let mut yes = Says(true, String::new());
-    let one = desk
+    let one = terminal
         .ask_somebody(&["dead", "discard", "--text", "\"n\":1"], &mut yes)
         .await;
     assert_eq!(one.code, EXIT_OK, "{one:?}");
@@ -239,7 +244,7 @@ async fn nothing_is_replayed_or_discarded_unseen() {
         yes.1.starts_with("1 dead letters would be discarded\n")
             && yes.1.ends_with("Discard them?")
     );
-    let rest = desk
+    let rest = terminal
         .ask(&["dead", "replay", "--all", "--count", "2", "--json"])
         .await;
     let job: Value = serde_json::from_str(&rest.out).unwrap();
@@ -248,11 +253,11 @@ async fn nothing_is_replayed_or_discarded_unseen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_past_is_counted_before_it_is_put_before_a_pool() {
-    let desk = Desk::open();
+    let terminal = Terminal::open();
     // Whoever comes first sets the streams up.
-    assert_eq!(desk.ask(&["dead", "count"]).await.code, EXIT_OK);
+    assert_eq!(terminal.ask(&["dead", "count"]).await.code, EXIT_OK);
     super::publish(
-        &desk.context().await,
+        &terminal.context().await,
         TenantId::new("acme").unwrap(),
         Class::Message,
     )
@@ -260,18 +265,23 @@ async fn the_past_is_counted_before_it_is_put_before_a_pool() {
     let past = [
         "replay", "past", "--tenant", "acme", "--pool", "relay", "--from", "1h",
     ];
-    let nobody = desk.ask(&past).await;
+    let nobody = terminal.ask(&past).await;
     assert_eq!(nobody.code, EXIT_CONFIG);
     assert!(nobody.err.contains("say --yes, or --count 1"), "{nobody:?}");
     let mut no = Says(false, String::new());
-    assert_eq!(desk.ask_somebody(&past, &mut no).await.code, EXIT_FAILED);
+    assert_eq!(
+        terminal.ask_somebody(&past, &mut no).await.code,
+        EXIT_FAILED
+    );
     assert!(
         no.1.starts_with("1 updates and records would be replayed\n  received between "),
         "{}",
         no.1
     );
     assert!(no.1.ends_with("Put them before relay again?"), "{}", no.1);
-    let done = desk.ask(&[&past[..], &["--yes", "--json"]].concat()).await;
+    let done = terminal
+        .ask(&[&past[..], &["--yes", "--json"]].concat())
+        .await;
     let job: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!(
         (&job["state"], &job["done"], done.code),

@@ -1,6 +1,6 @@
 //! What processes say of themselves, as `ackline pools`, `tenants`, `top` and `drain` show it.
 
-use super::{Desk, demo};
+use super::{Terminal, demo};
 use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{self, Pool};
@@ -49,21 +49,21 @@ pub fn standing_by(pool: Pool) -> PoolStatus {
 
 #[tokio::test]
 async fn pools_and_tenants_are_shown_with_a_status_for_scripts() {
-    let desk = Desk::open();
+    let terminal = Terminal::open();
     for command in ["pools", "tenants", "top"] {
         let arguments: &[&str] = if command == "top" {
             &["top", "--once"]
         } else {
             &[command]
         };
-        let outcome = desk.ask(arguments).await;
+        let outcome = terminal.ask(arguments).await;
         assert_eq!(outcome.code, 1, "{outcome:?}");
         assert!(
             outcome.err.contains("no workers process speaks"),
             "{outcome:?}"
         );
     }
-    let context = desk.context().await;
+    let context = terminal.context().await;
     let mut relay = PoolStatus {
         owned: (0..32).collect(),
         concurrency: 64,
@@ -80,7 +80,7 @@ async fn pools_and_tenants_are_shown_with_a_status_for_scripts() {
         ..TenantStatus::of(TenantId::new("acme").unwrap())
     }];
     let speaking = speak(context.client(), vec![relay.clone()]);
-    let outcome = desk.ask(&["pools"]).await;
+    let outcome = terminal.ask(&["pools"]).await;
     assert_eq!(
         (outcome.code, outcome.out.lines().count()),
         (0, 2),
@@ -90,9 +90,9 @@ async fn pools_and_tenants_are_shown_with_a_status_for_scripts() {
         outcome.out.contains("relay") && outcome.out.contains("healthy; idle"),
         "{outcome:?}"
     );
-    let shown: Value = serde_json::from_str(&desk.ask(&["pools", "--json"]).await.out).unwrap();
+    let shown: Value = serde_json::from_str(&terminal.ask(&["pools", "--json"]).await.out).unwrap();
     assert_eq!(shown[0]["verdict"]["condition"], "healthy");
-    let tenants = desk.ask(&["tenants", "relay"]).await.out;
+    let tenants = terminal.ask(&["tenants", "relay"]).await.out;
     assert!(
         tenants
             .lines()
@@ -102,10 +102,10 @@ async fn pools_and_tenants_are_shown_with_a_status_for_scripts() {
         "{tenants}"
     );
     let shown: Value =
-        serde_json::from_str(&desk.ask(&["tenants", "relay", "--json"]).await.out).unwrap();
+        serde_json::from_str(&terminal.ask(&["tenants", "relay", "--json"]).await.out).unwrap();
     assert_eq!(shown[0]["tenants"][0]["read_per_second"], 12.5);
-    assert_eq!(desk.ask(&["tenants", "relays"]).await.code, 64);
-    let screen = desk.ask(&["top", "--once", "--columns", "80"]).await;
+    assert_eq!(terminal.ask(&["tenants", "relays"]).await.code, 64);
+    let screen = terminal.ask(&["top", "--once", "--columns", "80"]).await;
     assert!(
         screen.out.contains("relay    healthy") && screen.out.contains("q quit"),
         "{}",
@@ -127,15 +127,15 @@ async fn pools_and_tenants_are_shown_with_a_status_for_scripts() {
             ..relay
         }],
     );
-    let outcome = desk.ask(&["pools"]).await;
+    let outcome = terminal.ask(&["pools"]).await;
     assert_eq!(outcome.code, 1, "{outcome:?}");
     speaking.abort();
 }
 
 #[tokio::test]
 async fn what_is_held_open_or_in_a_spill_queue_is_shown_by_pools_and_tenants() {
-    let desk = Desk::open();
-    let context = desk.context().await;
+    let terminal = Terminal::open();
+    let context = terminal.context().await;
     let tenant = |name: &str| TenantStatus::of(TenantId::new(name).unwrap());
     let mut relay = PoolStatus {
         owned: (0..32).collect(),
@@ -173,10 +173,10 @@ async fn what_is_held_open_or_in_a_spill_queue_is_shown_by_pools_and_tenants() {
         next_ms: 4_000,
     }];
     let speaking = speak(context.client(), vec![relay]);
-    let pools = desk.ask(&["pools"]).await.out;
+    let pools = terminal.ask(&["pools"]).await.out;
     let words = "relay.acme.bot circuit breaker open for 60 s; acme paused; 40 in spill queues; 3 wait for a target";
     assert!(pools.contains(words), "{pools}");
-    let pools: Value = serde_json::from_str(&desk.ask(&["pools", "--json"]).await.out).unwrap();
+    let pools: Value = serde_json::from_str(&terminal.ask(&["pools", "--json"]).await.out).unwrap();
     assert_eq!(
         (&pools[0]["spilled"], &pools[0]["parked"]),
         (&json!(40), &json!(3))
@@ -186,7 +186,7 @@ async fn what_is_held_open_or_in_a_spill_queue_is_shown_by_pools_and_tenants() {
         (&json!(40), &json!(3))
     );
     assert_eq!(pools[0]["breakers"][0]["downstream"], "relay.acme.bot");
-    let tenants = desk.ask(&["tenants"]).await.out;
+    let tenants = terminal.ask(&["tenants"]).await.out;
     let rows: Vec<&str> = tenants.lines().collect();
     assert!(
         rows[1].contains("acme") && rows[1].ends_with("43        0  paused"),
@@ -196,7 +196,8 @@ async fn what_is_held_open_or_in_a_spill_queue_is_shown_by_pools_and_tenants() {
         rows[2].contains("globex") && rows[2].ends_with("2 at once"),
         "{tenants}"
     );
-    let tenants: Value = serde_json::from_str(&desk.ask(&["tenants", "--json"]).await.out).unwrap();
+    let tenants: Value =
+        serde_json::from_str(&terminal.ask(&["tenants", "--json"]).await.out).unwrap();
     let acme = &tenants[0]["tenants"][0];
     assert_eq!(
         (&acme["paused"], &acme["turned_by"]),
@@ -207,8 +208,8 @@ async fn what_is_held_open_or_in_a_spill_queue_is_shown_by_pools_and_tenants() {
 
 #[tokio::test]
 async fn a_pool_that_is_stuck_says_where_and_fails_scripts() {
-    let desk = Desk::open();
-    let context = desk.context().await;
+    let terminal = Terminal::open();
+    let context = terminal.context().await;
     let what = "an update is not tried again".to_owned();
     let (lane, tenant) = ("msg".to_owned(), TenantId::new("acme").unwrap());
     let stuck = vec![Stuck {
@@ -226,10 +227,10 @@ async fn a_pool_that_is_stuck_says_where_and_fails_scripts() {
     };
     let speaking = speak(context.client(), vec![relay]);
     let words = "stuck for 45 s: partition 3, lane msg, tenant acme: an update is not tried again";
-    let pools = desk.ask(&["pools"]).await;
+    let pools = terminal.ask(&["pools"]).await;
     assert_eq!(pools.code, 1);
     assert!(pools.out.contains(words), "{pools:?}");
-    let pools: Value = serde_json::from_str(&desk.ask(&["pools", "--json"]).await.out).unwrap();
+    let pools: Value = serde_json::from_str(&terminal.ask(&["pools", "--json"]).await.out).unwrap();
     assert_eq!(pools[0]["verdict"]["condition"], "stuck");
     assert_eq!(
         (
@@ -238,12 +239,16 @@ async fn a_pool_that_is_stuck_says_where_and_fails_scripts() {
         ),
         (&json!(3), &json!(45.0))
     );
-    let screen = desk.ask(&["top", "--once", "--columns", "120"]).await.out;
+    let screen = terminal
+        .ask(&["top", "--once", "--columns", "120"])
+        .await
+        .out;
     assert!(
         screen.contains("relay    stuck") && screen.contains("tenant acme"),
         "{screen}"
     );
-    let findings: Value = serde_json::from_str(&desk.ask(&["doctor", "--json"]).await.out).unwrap();
+    let findings: Value =
+        serde_json::from_str(&terminal.ask(&["doctor", "--json"]).await.out).unwrap();
     let finding = findings
         .as_array()
         .unwrap()
@@ -256,10 +261,10 @@ async fn a_pool_that_is_stuck_says_where_and_fails_scripts() {
 
 #[tokio::test]
 async fn a_drain_is_begun_once_waited_for_and_audited() {
-    let desk = Desk::open();
-    desk.ask(&["apply", demo().to_str().unwrap()]).await;
-    let context = desk.context().await;
-    let alone = desk
+    let terminal = Terminal::open();
+    terminal.ask(&["apply", demo().to_str().unwrap()]).await;
+    let context = terminal.context().await;
+    let alone = terminal
         .ask(&[
             "drain", "relay", "--tenant", "globex", "--within", "300ms", "--by", "jo",
         ])
@@ -308,7 +313,7 @@ async fn a_drain_is_begun_once_waited_for_and_audited() {
     let arguments = [
         "drain", "relay", "--tenant", "globex", "--within", "2s", "--json",
     ];
-    let outcome = desk.ask(&arguments).await;
+    let outcome = terminal.ask(&arguments).await;
     let report: Value = serde_json::from_str(&outcome.out).unwrap();
     assert_eq!(
         (outcome.code, &report["drained"], &report["left"]),
@@ -322,7 +327,7 @@ async fn a_drain_is_begun_once_waited_for_and_audited() {
             is_read: true,
         })],
     );
-    let outcome = desk
+    let outcome = terminal
         .ask(&["drain", "relay", "--tenant", "globex", "--within", "20s"])
         .await;
     assert_eq!(outcome.code, 0, "{outcome:?}");
@@ -333,7 +338,7 @@ async fn a_drain_is_begun_once_waited_for_and_audited() {
         "{outcome:?}"
     );
     speaking.abort();
-    let audit = desk.ask(&["tune", "relay", "--history"]).await.out;
+    let audit = terminal.ask(&["tune", "relay", "--history"]).await.out;
     assert_eq!(
         audit.lines().count(),
         1,
@@ -347,10 +352,11 @@ async fn a_drain_is_begun_once_waited_for_and_audited() {
         &["drain", "relay"][..],
         &["drain", "relay", "--tenant", "nobody"],
     ] {
-        assert_eq!(desk.ask(wrong).await.code, EXIT_CONFIG, "{wrong:?}");
+        assert_eq!(terminal.ask(wrong).await.code, EXIT_CONFIG, "{wrong:?}");
     }
     assert_eq!(
-        desk.ask(&["drain", "journal", "--tenant", "globex"])
+        terminal
+            .ask(&["drain", "journal", "--tenant", "globex"])
             .await
             .code,
         EXIT_CONFIG

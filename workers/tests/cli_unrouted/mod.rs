@@ -1,6 +1,6 @@
 //! Updates that nobody claimed, and their way to the tenant that claims them now.
 
-use super::{Desk, demo, publish_head};
+use super::{Terminal, demo, publish_head};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{AppId, ConversationKey, PhoneNumberId, TenantId, UpdateId};
 use ackline_shared::subjects::{self, Class, DEAD, Partition, Pool, UPDATES, header};
@@ -81,13 +81,13 @@ async fn left(context: &jetstream::Context) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_claimed_is_given_to_its_tenant_once_its_number_is_declared() {
-    let mut desk = Desk::open();
-    desk.set("ACKLINE_NATS_DUPLICATE_WINDOW", "100ms");
+    let mut terminal = Terminal::open();
+    terminal.set("ACKLINE_NATS_DUPLICATE_WINDOW", "100ms");
     assert_eq!(
-        desk.ask(&["unrouted", "list"]).await.out,
+        terminal.ask(&["unrouted", "list"]).await.out,
         "no update is without a tenant\n"
     );
-    let context = desk.context().await;
+    let context = terminal.context().await;
     // One that the janitor moved before, three that came since, and one of a number that nobody declares.
     quarantined(&context, &unclaimed("wamid.0", Some(NUMBER)), "0").await;
     for id in ["1", "2", "3"] {
@@ -101,7 +101,7 @@ async fn what_nobody_claimed_is_given_to_its_tenant_once_its_number_is_declared(
     publish_head(&context, &unclaimed("wamid.x", Some("999")), "x").await;
     publish_head(&context, &unclaimed("unreadable", None), "not json").await;
 
-    let list = desk.ask(&["unrouted", "list"]).await;
+    let list = terminal.ask(&["unrouted", "list"]).await;
     assert!(
         list.out
             .contains("number 999 by app main: 1 update(s), 1 bytes, 2025-06-15T"),
@@ -117,7 +117,7 @@ async fn what_nobody_claimed_is_given_to_its_tenant_once_its_number_is_declared(
         "people are not named: {list:?}"
     );
     assert_eq!(
-        desk.ask(&["unrouted", "route", "--yes"]).await.code,
+        terminal.ask(&["unrouted", "route", "--yes"]).await.code,
         EXIT_OK
     );
     assert_eq!(
@@ -127,10 +127,13 @@ async fn what_nobody_claimed_is_given_to_its_tenant_once_its_number_is_declared(
     );
 
     assert_eq!(
-        desk.ask(&["apply", demo().to_str().unwrap()]).await.code,
+        terminal
+            .ask(&["apply", demo().to_str().unwrap()])
+            .await
+            .code,
         EXIT_OK
     );
-    let list = desk.ask(&["unrouted", "list", "--json"]).await;
+    let list = terminal.ask(&["unrouted", "list", "--json"]).await;
     let rows: Vec<Value> = serde_json::from_str(&list.out).unwrap();
     let row = rows
         .iter()
@@ -140,14 +143,15 @@ async fn what_nobody_claimed_is_given_to_its_tenant_once_its_number_is_declared(
         (&row["count"], &row["bytes"], &row["tenant"]),
         (&json!(4), &json!(4), &json!("acme"))
     );
-    let dry = desk.ask(&["unrouted", "route", "--dry-run"]).await;
+    let dry = terminal.ask(&["unrouted", "route", "--dry-run"]).await;
     assert_eq!(
         (dry.code, dry.out.starts_with("4 updates without a tenant")),
         (EXIT_CHANGES, true),
         "{dry:?}"
     );
     assert_eq!(
-        desk.ask(&["unrouted", "route", "--phone-number-id", "7", "--yes"])
+        terminal
+            .ask(&["unrouted", "route", "--phone-number-id", "7", "--yes"])
             .await
             .code,
         EXIT_OK
@@ -155,7 +159,7 @@ async fn what_nobody_claimed_is_given_to_its_tenant_once_its_number_is_declared(
     assert_eq!(of_acme(&context).await.len(), 0);
     let deadline = Instant::now() + Duration::from_secs(20);
     // While JetStream remembers the ids nothing is lost, and another run goes on.
-    while desk.ask(&["unrouted", "route", "--yes"]).await.code != EXIT_OK {
+    while terminal.ask(&["unrouted", "route", "--yes"]).await.code != EXIT_OK {
         assert!(Instant::now() < deadline);
         sleep(Duration::from_millis(50)).await;
     }
@@ -165,7 +169,7 @@ async fn what_nobody_claimed_is_given_to_its_tenant_once_its_number_is_declared(
         "in the order in which they came"
     );
     assert_eq!(left(&context).await, 2);
-    let again = desk.ask(&["unrouted", "route", "--yes"]).await;
+    let again = terminal.ask(&["unrouted", "route", "--yes"]).await;
     assert_eq!(
         (again.code, of_acme(&context).await.len()),
         (EXIT_OK, 4),
@@ -186,15 +190,18 @@ async fn what_nobody_claimed_is_given_to_its_tenant_once_its_number_is_declared(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_jetstream_takes_for_a_repeat_is_not_lost_and_the_tenants_own_copy_is_enough() {
-    let desk = Desk::open();
+    let terminal = Terminal::open();
     assert_eq!(
-        desk.ask(&["apply", demo().to_str().unwrap()]).await.code,
+        terminal
+            .ask(&["apply", demo().to_str().unwrap()])
+            .await
+            .code,
         EXIT_OK
     );
-    let context = desk.context().await;
+    let context = terminal.context().await;
     let head = unclaimed("wamid.1", Some(NUMBER));
     publish_head(&context, &head, "1").await;
-    let route = desk.ask(&["unrouted", "route", "--yes"]).await;
+    let route = terminal.ask(&["unrouted", "route", "--yes"]).await;
     if route.code == EXIT_FAILED {
         assert!(
             route
@@ -218,12 +225,12 @@ async fn what_jetstream_takes_for_a_repeat_is_not_lost_and_the_tenants_own_copy_
     publish_head(&context, &own, "2").await;
     quarantined(&context, &unclaimed("wamid.2", Some(NUMBER)), "2").await;
     assert_eq!(
-        desk.ask(&["unrouted", "route", "--yes"]).await.code,
+        terminal.ask(&["unrouted", "route", "--yes"]).await.code,
         EXIT_OK
     );
     assert_eq!(of_acme(&context).await, ["2"]);
     assert_eq!(
-        desk.ask(&["unrouted", "list"]).await.out,
+        terminal.ask(&["unrouted", "list"]).await.out,
         "no update is without a tenant\n"
     );
 }

@@ -7,7 +7,7 @@ use ackline_shared::ids::TenantId;
 use ackline_shared::record::Record;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Partition};
-use ackline_workers::core::following::Told;
+use ackline_workers::core::following::AttemptReport;
 use ackline_workers::core::metrics::Metrics;
 use ackline_workers::core::standing::Standing;
 use ackline_workers::egress::{Egress, EgressSettings};
@@ -162,7 +162,7 @@ async fn calls_that_fail_are_counted_by_kind_and_told_to_whoever_follows() {
     let (_end, shutdown) = watch::channel(false);
     tokio::spawn(metrics.following().clone().serve(client.clone(), shutdown));
     let acme = TenantId::new("acme").unwrap();
-    let mut told = client.subscribe(subjects::told(&acme)).await.unwrap();
+    let mut attempt_report = client.subscribe(subjects::reports(&acme)).await.unwrap();
     let job = FlowsJob::new(stage.platform.clone(), egress()).with_metrics(metrics.clone());
     let (_stop, _running) = stage.run_seen(job, "one", metrics, Standing::default());
     let (mut failures, mut number) = (Vec::new(), 0);
@@ -178,11 +178,21 @@ async fn calls_that_fail_are_counted_by_kind_and_told_to_whoever_follows() {
             stage
                 .publish(&format!("US.{number}"), &id, text(&id, "hello"))
                 .await;
-            while let Ok(Some(message)) = timeout(Duration::from_secs(1), told.next()).await {
-                let told: Told = serde_json::from_slice(&message.payload).unwrap();
-                assert!(!format!("{told:?}").contains("secret answer"), "{told:?}");
-                if told.verdict.ends_with(" failed") {
-                    failures.push((told.pool, told.verdict, told.reason.unwrap()));
+            while let Ok(Some(message)) =
+                timeout(Duration::from_secs(1), attempt_report.next()).await
+            {
+                let attempt_report: AttemptReport =
+                    serde_json::from_slice(&message.payload).unwrap();
+                assert!(
+                    !format!("{attempt_report:?}").contains("secret answer"),
+                    "{attempt_report:?}"
+                );
+                if attempt_report.verdict.ends_with(" failed") {
+                    failures.push((
+                        attempt_report.pool,
+                        attempt_report.verdict,
+                        attempt_report.reason.unwrap(),
+                    ));
                 }
             }
         }

@@ -149,9 +149,9 @@ impl Place {
         Side::new(&self.tenant, &self.number, key, None)
     }
 
-    async fn tell(&self, event: Event) {
+    async fn report(&self, event: Event) {
         self.owners
-            .tell(&self.side(user()), &event, now_ms())
+            .report(&self.side(user()), &event, now_ms())
             .await
             .unwrap();
     }
@@ -262,7 +262,7 @@ async fn a_flow_rests_once_an_agent_answered_and_goes_on_where_it_waited() {
     assert_eq!(said(&stage, 1).await, ["Which word?"]);
     let rest = Duration::from_secs(3600);
     place
-        .tell(Event::Answered {
+        .report(Event::Answered {
             link: "desk".into(),
             at_ms: now_ms(),
             rest,
@@ -275,7 +275,7 @@ async fn a_flow_rests_once_an_agent_answered_and_goes_on_where_it_waited() {
     running.await.unwrap();
     let (_stop, _running) = stage.run(FlowsJob::new(stage.platform.clone(), egress()), "two");
     place
-        .tell(Event::Released {
+        .report(Event::Released {
             link: "desk".into(),
             at_ms: now_ms(),
             to_bot: false,
@@ -299,7 +299,7 @@ async fn no_flow_starts_where_an_agent_answered_first_and_its_time_ends_by_itsel
     // Long enough for the first message to be read within it.
     let rest = Duration::from_secs(3);
     place
-        .tell(Event::Answered {
+        .report(Event::Answered {
             link: "desk".into(),
             at_ms: now_ms(),
             rest,
@@ -397,7 +397,7 @@ async fn whatever_else_a_record_holds_stays_and_a_broken_one_begins_anew() {
         )
         .await
         .unwrap();
-    place.tell(released(1)).await;
+    place.report(released(1)).await;
     let record = stored().await;
     assert_eq!(
         (&record["schema"], &record["novelty"]),
@@ -407,7 +407,7 @@ async fn whatever_else_a_record_holds_stays_and_a_broken_one_begins_anew() {
     for broken in ["not json", "", r#"{"schema":1,"owner":"me"}"#] {
         sessions.put(&key, broken.to_owned().into()).await.unwrap();
         assert_eq!(place.owner(user()).await, None, "{broken}");
-        place.tell(released(2)).await;
+        place.report(released(2)).await;
         assert_eq!(stored().await["owner"]["since_ms"], 2, "{broken}");
     }
     let newer = json!({"schema": 1, "owner": {"v": 9, "who": "committee", "since_ms": 3}});
@@ -415,13 +415,13 @@ async fn whatever_else_a_record_holds_stays_and_a_broken_one_begins_anew() {
     assert!(
         place
             .owners
-            .tell(&place.side(user()), &released(4), 5)
+            .report(&place.side(user()), &released(4), 5)
             .await
             .is_err()
     );
     assert_eq!(stored().await, newer);
     sessions.delete(&key).await.unwrap();
-    place.tell(released(6)).await;
+    place.report(released(6)).await;
     assert_eq!(stored().await["owner"]["since_ms"], 6);
 }
 
@@ -434,13 +434,13 @@ async fn of_two_who_set_an_owner_at_once_none_is_lost() {
         roles: "A to B".into(),
         at_ms: now_ms() - 60_000 + second,
     };
-    let told: Vec<_> = (0..8)
+    let reported: Vec<_> = (0..8)
         .map(|second| {
             let (place, event) = (place.clone(), taken(second));
-            tokio::spawn(async move { place.tell(event).await })
+            tokio::spawn(async move { place.report(event).await })
         })
         .collect();
-    for one in told {
+    for one in reported {
         one.await.unwrap();
     }
     assert_eq!(
@@ -461,19 +461,19 @@ async fn of_two_who_set_an_owner_at_once_none_is_lost() {
     };
     place
         .owners
-        .tell(&both, &set(Who::Person), now_ms())
+        .report(&both, &set(Who::Person), now_ms())
         .await
         .unwrap();
     assert_eq!(place.owner(ConversationKey::phone(PHONE)).await, None);
     let phone = place.side(ConversationKey::phone(PHONE));
     place
         .owners
-        .tell(&phone, &set(Who::Bot), now_ms())
+        .report(&phone, &set(Who::Bot), now_ms())
         .await
         .unwrap();
     place
         .owners
-        .tell(&both, &set(Who::Idle), now_ms())
+        .report(&both, &set(Who::Idle), now_ms())
         .await
         .unwrap();
     assert_eq!(

@@ -41,19 +41,19 @@ impl Bot {
         format!("http://{address}/")
     }
 
-    fn told(&self) -> Vec<(String, Instant)> {
+    fn reported(&self) -> Vec<(String, Instant)> {
         self.0.lock().unwrap().clone()
     }
 
     /// What each conversation was told, a repeated id counted once, where it came first.
     fn conversations(&self) -> BTreeMap<String, Vec<(usize, Instant)>> {
         let mut conversations: BTreeMap<String, Vec<(usize, Instant)>> = BTreeMap::new();
-        for (body, at) in self.told() {
+        for (body, at) in self.reported() {
             let (conversation, number) = body.split_once('.').unwrap();
-            let told = conversations.entry(conversation.to_owned()).or_default();
+            let reported = conversations.entry(conversation.to_owned()).or_default();
             let number = number.parse().unwrap();
-            if !told.iter().any(|(known, _)| *known == number) {
-                told.push((number, at));
+            if !reported.iter().any(|(known, _)| *known == number) {
+                reported.push((number, at));
             }
         }
         conversations
@@ -64,7 +64,7 @@ impl Bot {
         let conversations = self.conversations();
         let pauses = conversations
             .values()
-            .flat_map(|told| told.windows(2))
+            .flat_map(|reported| reported.windows(2))
             .filter_map(|pair| {
                 let (before, after) = (pair[0].1, pair[1].1);
                 (after > since && before < until).then(|| after - before)
@@ -178,7 +178,7 @@ impl Scene {
     }
 
     /// Waits until each conversation was told its first `count` messages.
-    async fn told(&self, count: usize, log: impl Fn() -> String) {
+    async fn reported(&self, count: usize, log: impl Fn() -> String) {
         let whole = async {
             while self
                 .bot
@@ -193,8 +193,8 @@ impl Scene {
         };
         let is_whole = timeout(DEADLINE, whole).await.is_ok();
         assert!(is_whole, "{:?}\n{}", self.bot.conversations(), log());
-        for (conversation, told) in self.bot.conversations() {
-            let numbers: Vec<usize> = told.iter().map(|(number, _)| *number).collect();
+        for (conversation, reported) in self.bot.conversations() {
+            let numbers: Vec<usize> = reported.iter().map(|(number, _)| *number).collect();
             assert_eq!(numbers, (0..count).collect::<Vec<_>>(), "{conversation}");
         }
     }
@@ -302,26 +302,26 @@ async fn nothing_is_lost_or_told_out_of_order_whatever_happens_to_the_processes(
     };
     let is_whole = timeout(DEADLINE, whole).await.is_ok();
     if !is_whole {
-        let told: Vec<_> = scene
+        let reported: Vec<_> = scene
             .bot
             .conversations()
             .into_iter()
-            .map(|(name, told)| (name, told.len()))
+            .map(|(name, reported)| (name, reported.len()))
             .collect();
         let owners = scene.owners().await;
         panic!(
-            "of {count} each: {told:?}; owners {owners:?}\nfirst:\n{}third:\n{}",
+            "of {count} each: {reported:?}; owners {owners:?}\nfirst:\n{}third:\n{}",
             first.log(),
             third.log()
         );
     }
-    for (conversation, told) in scene.bot.conversations() {
-        let numbers: Vec<usize> = told.iter().map(|(number, _)| *number).collect();
+    for (conversation, reported) in scene.bot.conversations() {
+        let numbers: Vec<usize> = reported.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, (0..count).collect::<Vec<_>>(), "{conversation}");
     }
     assert!(is_whole);
     // What was under way when a process was killed or stopped is told again: idempotent by its id.
-    let repeats = scene.bot.told().len() - count * 8;
+    let repeats = scene.bot.reported().len() - count * 8;
     assert!(repeats <= 16, "{repeats}");
     let pause = scene.bot.longest_pause(begun, Instant::now());
     assert!(pause < PAUSE_MAX, "{pause:?}");
@@ -342,7 +342,7 @@ async fn what_a_stopped_process_swallows_by_the_requests_it_left_open_is_missed_
     scene.open_requests(consumers + left_open).await;
     scene.publish_once(0).await;
     let stored = Instant::now();
-    scene.told(1, || second.log()).await;
+    scene.reported(1, || second.log()).await;
     assert!(stored.elapsed() < PAUSE_MAX, "{:?}", stored.elapsed());
     assert!(
         second.log().contains("went elsewhere"),
@@ -350,18 +350,18 @@ async fn what_a_stopped_process_swallows_by_the_requests_it_left_open_is_missed_
         second.log()
     );
     scene.publish_once(1).await;
-    scene.told(2, || second.log()).await;
+    scene.reported(2, || second.log()).await;
     // What it swallowed is no longer its own when it goes on.
     first.signal("CONT").unwrap();
     scene.shared(&[2, 2]).await;
     scene.publish_once(2).await;
     scene
-        .told(3, || format!("{}{}", first.log(), second.log()))
+        .reported(3, || format!("{}{}", first.log(), second.log()))
         .await;
     assert_eq!(
-        scene.bot.told().len(),
+        scene.bot.reported().len(),
         3 * usize::from(PARTITIONS),
         "{:?}",
-        scene.bot.told()
+        scene.bot.reported()
     );
 }

@@ -139,7 +139,7 @@ fn run_seen(
 }
 
 /// Waits until the pool tells what is to be told of it.
-async fn told(metrics: &Metrics, is_so: impl Fn(&PoolStatus) -> bool) {
+async fn reported(metrics: &Metrics, is_so: impl Fn(&PoolStatus) -> bool) {
     let status = || metrics.activity(Pool::Relay).status("working");
     let seen = async {
         while !is_so(&status()) {
@@ -177,7 +177,7 @@ async fn nobody_waits_behind_a_tenant_larger_than_its_share_and_it_keeps_its_ord
     let (_stop, _running, metrics) = run_seen(&stage, &latch, narrow);
     latch.wait_for("quiet", 1).await;
     assert_eq!(latch.count("noisy"), 0, "the noisy tenant still waits");
-    told(&metrics, |pool| {
+    reported(&metrics, |pool| {
         pool.lines.moved > 0 && pool.lines.parked == 0
     })
     .await;
@@ -247,7 +247,7 @@ async fn a_long_wait_leaves_the_window_and_holds_only_its_conversation() {
         .await;
     // What is read again after the short duplicate window of these tests is stored again.
     stage.holds(subjects::SPILL, 3..=9).await;
-    told(&metrics, |pool| {
+    reported(&metrics, |pool| {
         pool.lines.moved == 0 && pool.lines.parked >= 2
     })
     .await;

@@ -413,12 +413,12 @@ async fn one_process_counts_the_open_dead_letters_and_all_tell_them() {
             .sees("a dead letter", |pool| open(pool) == Some(1))
             .await;
     }
-    let told = async {
+    let reported = async {
         while !first.board.is_first() || other.board.tick().dead.is_some() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(DEADLINE, told)
+    timeout(DEADLINE, reported)
         .await
         .expect("the second by name counts nothing");
     Settled::new(stage.platform.buckets.replays.clone())

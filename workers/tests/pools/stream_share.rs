@@ -94,12 +94,12 @@ async fn a_tenant_whose_dead_letters_fill_the_stream_rests_until_there_is_room()
     assert!(platform.registry.loaded(DEADLINE).await);
     let (_end, shutdown) = watch::channel(false);
     tokio::spawn(shares(&platform).run(shutdown));
-    let told = entry::<Overdraft>(config, &config_key::overdraft(&globex), |told| {
-        told.is_some()
+    let reported = entry::<Overdraft>(config, &config_key::overdraft(&globex), |reported| {
+        reported.is_some()
     })
     .await
     .unwrap();
-    let held = told.streams[subjects::DEAD];
+    let held = reported.streams[subjects::DEAD];
     assert!(held.bytes >= 40_000 && held.bytes > held.limit, "{held:?}");
     for pool in [Pool::Flows, Pool::Relay, Pool::Replies] {
         let key = tuning_key::tenant(pool, &globex);
@@ -135,8 +135,8 @@ async fn a_tenant_whose_dead_letters_fill_the_stream_rests_until_there_is_room()
         .filter(subjects::dead(Pool::Relay, &globex))
         .await
         .unwrap();
-    entry::<Overdraft>(config, &config_key::overdraft(&globex), |told| {
-        told.is_none()
+    entry::<Overdraft>(config, &config_key::overdraft(&globex), |reported| {
+        reported.is_none()
     })
     .await;
     let key = tuning_key::tenant(Pool::Relay, &globex);

@@ -99,12 +99,18 @@ async fn an_attempt_and_what_it_asks_are_joined_to_the_edges_trace() {
     let metrics = Metrics::register(&mut registry).with_traces(traces);
     let (_stop, _running) = stage.run_seen(Asking(sender), "one", metrics, Standing::default());
     stage.publish("US.1", "m1", "x").await;
-    let mut told = Vec::new();
-    while told.len() < 2 {
-        told.push(timeout(DEADLINE, spans.recv()).await.unwrap().unwrap());
+    let mut reported = Vec::new();
+    while reported.len() < 2 {
+        reported.push(timeout(DEADLINE, spans.recv()).await.unwrap().unwrap());
     }
-    let attempt = told.iter().find(|span| span.name == "relay dead").unwrap();
-    let request = told.iter().find(|span| span.name == "HTTP POST").unwrap();
+    let attempt = reported
+        .iter()
+        .find(|span| span.name == "relay dead")
+        .unwrap();
+    let request = reported
+        .iter()
+        .find(|span| span.name == "HTTP POST")
+        .unwrap();
     let [_, trace, edge, _] = TRACEPARENT.split('-').collect::<Vec<_>>()[..] else {
         panic!("four parts")
     };

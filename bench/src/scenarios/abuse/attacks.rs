@@ -205,26 +205,26 @@ impl Attack {
         let with_key = format!(
             "GET /v1/flows HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {ABUSER_KEY}\r\n\r\n"
         );
-        let tell = |what: &'static str| {
+        let report = |what: &'static str| {
             move |answer: &'static str| attacker.tally.note(self, what, answer)
         };
         let (edge, api) = (attacker.edge, attacker.api);
         let strangers = join(
-            hold(edge, b"", IDLE, tell("stranger at the edge")),
-            hold(api, b"", IDLE, tell("stranger at the API")),
+            hold(edge, b"", IDLE, report("stranger at the edge")),
+            hold(api, b"", IDLE, report("stranger at the API")),
         );
         let known = join(
             hold(
                 edge,
                 signed.as_bytes(),
                 IDLE_SIGNED,
-                tell("at the edge, signed once"),
+                report("at the edge, signed once"),
             ),
             hold(
                 api,
                 with_key.as_bytes(),
                 IDLE_WITH_KEY,
-                tell("at the API, showed its key"),
+                report("at the API, showed its key"),
             ),
         );
         join(strangers, known).await;

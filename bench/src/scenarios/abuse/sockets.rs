@@ -28,7 +28,7 @@ pub async fn connect(address: SocketAddr) -> Result<TcpStream> {
 }
 
 /// Keeps so many connections open that say `hello` and then nothing; tells of each that was opened and closed.
-pub async fn hold(address: SocketAddr, hello: &[u8], count: usize, tell: impl Fn(&'static str)) {
+pub async fn hold(address: SocketAddr, hello: &[u8], count: usize, report: impl Fn(&'static str)) {
     let mut held: Vec<TcpStream> = Vec::with_capacity(count);
     let mut ticks = interval(OPEN_EVERY);
     let mut answer = vec![0; 4096];
@@ -43,7 +43,7 @@ pub async fn hold(address: SocketAddr, hello: &[u8], count: usize, tell: impl Fn
                 }
             };
             if !is_open {
-                tell("closed by it");
+                report("closed by it");
             }
             is_open
         });
@@ -55,11 +55,11 @@ pub async fn hold(address: SocketAddr, hello: &[u8], count: usize, tell: impl Fn
             };
             match opened.await {
                 Some(stream) => {
-                    tell("opened");
+                    report("opened");
                     held.push(stream);
                 }
                 None => {
-                    tell("not accepted");
+                    report("not accepted");
                     break;
                 }
             }

@@ -45,21 +45,24 @@ pub struct Stage {
     graph: Target,
     // Behind the targets.
     _simulator: meta::Running,
-    _desks: [sink::Running; 2],
+    _helpdesks: [sink::Running; 2],
 }
 
 impl Stage {
     /// Starts everything, with one worker process.
     pub async fn start(root: &Path, cells: Vec<Cell>, outage: &Outage) -> Result<Self> {
         let simulator = meta::start(meta_options(cells.len())).await?;
-        let desks = [sink::start(desk()).await?, sink::start(desk()).await?];
+        let helpdesks = [
+            sink::start(helpdesk()).await?,
+            sink::start(helpdesk()).await?,
+        ];
         let mut failing = Vec::with_capacity(cells.len());
         for cell in &cells {
             failing.push(match cell.kind {
                 Kind::Graph => None,
-                Kind::Crm => {
-                    Some(Target::start(Behind::Program(desks[0].addr), vec![], serial_in).await?)
-                }
+                Kind::Crm => Some(
+                    Target::start(Behind::Program(helpdesks[0].addr), vec![], serial_in).await?,
+                ),
                 Kind::Relay | Kind::Endpoint => {
                     Some(Target::start(Behind::Nobody("{}"), vec![], serial_in).await?)
                 }
@@ -71,7 +74,8 @@ impl Stage {
             serial_in,
         )
         .await?;
-        let healthy_crm = Target::start(Behind::Program(desks[1].addr), vec![], serial_in).await?;
+        let healthy_crm =
+            Target::start(Behind::Program(helpdesks[1].addr), vec![], serial_in).await?;
         let numbers = (0..cells.len())
             .map(phone)
             .chain((0..cells.len()).map(second_phone));
@@ -114,7 +118,7 @@ impl Stage {
             healthy_crm,
             graph,
             _simulator: simulator,
-            _desks: desks,
+            _helpdesks: helpdesks,
         })
     }
 
@@ -201,7 +205,7 @@ fn meta_options(cells: usize) -> meta::Options {
     }
 }
 
-fn desk() -> sink::Options {
+fn helpdesk() -> sink::Options {
     let chatwoot = ChatwootOptions {
         account_id: 1,
         inbox_id: 1,

@@ -39,9 +39,9 @@ fn of_pool(sum: &PoolSum, now_ms: u64) -> Vec<Finding> {
     findings.extend(rest(sum.pool, "tenants", sum.tenants_held, findings.len()));
     // One that all of the pool's work goes through may be the very verdict on the pool.
     let verdict = diagnosis::judge(sum).words;
-    let is_told = |one: &&OpenBreaker| one.is_everybodys() && verdict.contains(&one.downstream);
-    let told = sum.breakers.iter().filter(is_told).count();
-    let breakers = sum.breakers.iter().filter(|one| !is_told(one));
+    let is_reported = |one: &&OpenBreaker| one.is_everybodys() && verdict.contains(&one.downstream);
+    let reported = sum.breakers.iter().filter(is_reported).count();
+    let breakers = sum.breakers.iter().filter(|one| !is_reported(one));
     let named: Vec<Finding> = breakers
         .take(NAMED_MAX)
         .map(|one| alone(sum.pool, one))
@@ -50,7 +50,7 @@ fn of_pool(sum: &PoolSum, now_ms: u64) -> Vec<Finding> {
         sum.pool,
         "downstreams",
         sum.breakers_open,
-        named.len() + told,
+        named.len() + reported,
     ));
     findings.extend(named);
     let is_open = |name: &&String| sum.breakers.iter().any(|one| one.downstream == **name);

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
     use crate::core::status::TenantStatus;
     use crate::core::status::fleet::Fleet;
-    use crate::core::status::fleet::tests::{snapshot as told, status};
+    use crate::core::status::fleet::tests::{snapshot as reported, status};
     use crate::core::status::held::{OpenBreaker, Turned};
     use ackline_shared::ids::TenantId;
     use ackline_shared::subjects::Pool;
@@ -84,7 +84,7 @@ mod tests {
         ];
         relay.tenants_held = 2;
         let mut fleet = Fleet::default();
-        fleet.hear(told("one", 1, vec![relay]), Instant::now());
+        fleet.hear(reported("one", 1, vec![relay]), Instant::now());
         let mut sums = fleet.pools();
         let mut snapshot = Snapshot::default();
         for (key, value) in [

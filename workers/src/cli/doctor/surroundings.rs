@@ -133,8 +133,8 @@ mod tests {
             ),
             (Level::Ok, None, None)
         );
-        let told = warnings("edge", &json!({"ready": true, "warnings": ["no room", 7]}));
-        assert_eq!(told, [Finding::warn("edge", "no room")]);
+        let reported = warnings("edge", &json!({"ready": true, "warnings": ["no room", 7]}));
+        assert_eq!(reported, [Finding::warn("edge", "no room")]);
         assert!(warnings("edge", &Value::Null).is_empty());
     }
 }

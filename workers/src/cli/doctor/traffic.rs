@@ -79,12 +79,12 @@ async fn webhooks(updates: &Stream, snapshot: &Snapshot, now_ms: u64) -> Vec<Fin
 
 /// By how much an update was received before it happened, by Meta's clock.
 fn early(payload: &[u8], received_ms: u64) -> u64 {
-    let told = match meta::read(payload).map(|update| update.body) {
+    let reported = match meta::read(payload).map(|update| update.body) {
         Ok(meta::Body::Message(message)) => message.timestamp,
         Ok(meta::Body::Status(status)) => status.timestamp,
         _ => None,
     };
-    meta::happened_ms(told, received_ms).saturating_sub(received_ms)
+    meta::happened_ms(reported, received_ms).saturating_sub(received_ms)
 }
 
 fn metas_clock(early_ms: u64) -> Option<Finding> {

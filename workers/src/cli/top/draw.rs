@@ -25,7 +25,7 @@ impl Widget for View<'_> {
             .clamp(2, 8);
         let notices = notices(screen);
         let words = words(screen);
-        let [header, table, told, tenants, keys] = Layout::vertical([
+        let [header, table, reported, tenants, keys] = Layout::vertical([
             Constraint::Length(if notices.is_empty() { 2 } else { 3 }),
             Constraint::Length(pools),
             Constraint::Length(height(&words, area.width)),
@@ -37,7 +37,7 @@ impl Widget for View<'_> {
         draw_pools(screen, table, buffer);
         Paragraph::new(words)
             .wrap(Wrap { trim: false })
-            .render(told, buffer);
+            .render(reported, buffer);
         draw_tenants(screen, tenants, buffer);
         match &screen.message {
             Some(message) => Line::styled(message.as_str(), screen.heading()).render(keys, buffer),

@@ -231,9 +231,9 @@ fn what_lag_does_not_show_is_on_the_screen() {
         reasons: [(DeadClass::GaveUp, 2), (DeadClass::Refused, 10)].into(),
         more: false,
     };
-    let mut told = snapshot("one", 1, vec![status(Pool::Flows, 0..4), relay, crm]);
-    told.dead = Some(vec![dead]);
-    fleet.hear(told, Instant::now());
+    let mut reported = snapshot("one", 1, vec![status(Pool::Flows, 0..4), relay, crm]);
+    reported.dead = Some(vec![dead]);
+    fleet.hear(reported, Instant::now());
     let mut screen = screen(true);
     screen.update(1, fleet.pools());
     let notices = "relay: 1 breakers open, 2 held, 1200 spilled, 4 waiting, 2 dead in the last hour   crm: paused";

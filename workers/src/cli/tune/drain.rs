@@ -4,9 +4,9 @@
 //! drain goes on.
 
 use super::{Place, TuneError, open, pool_of, refuse, tenant_of, turn_tenant};
-use crate::cli::onlooker::Onlooker;
 use crate::cli::progress;
 use crate::cli::settings::Settings;
+use crate::cli::status_client::StatusClient;
 use crate::cli::{EXIT_FAILED, EXIT_OK, Outcome};
 use crate::core::status::TenantStatus;
 use crate::core::status::fleet::PoolSum;
@@ -57,15 +57,15 @@ pub async fn drain(arguments: &DrainArguments, settings: &Settings) -> Outcome {
         Err(error) => return refuse(place, &error),
     };
     if arguments.no_wait {
-        return told(place, None);
+        return reported(place, None);
     }
-    let onlooker = match Onlooker::connect(&settings.nats).await {
-        Ok(onlooker) => onlooker,
+    let status_client = match StatusClient::connect(&settings.nats).await {
+        Ok(status_client) => status_client,
         Err(outcome) => return outcome,
     };
-    told(
+    reported(
         place,
-        Some(wait(onlooker, pool, &tenant, at_ms, arguments.within).await),
+        Some(wait(status_client, pool, &tenant, at_ms, arguments.within).await),
     )
 }
 
@@ -99,7 +99,7 @@ async fn begin(place: &Place, settings: &Settings) -> Result<(Pool, TenantId, u6
 }
 
 async fn wait(
-    mut onlooker: Onlooker,
+    mut status_client: StatusClient,
     pool: Pool,
     tenant: &TenantId,
     at_ms: u64,
@@ -107,16 +107,16 @@ async fn wait(
 ) -> Stand {
     let end = Instant::now() + within;
     let mut draw = interval(DRAW_EVERY);
-    let bar = progress::told();
+    let bar = progress::with_message();
     let mut stand = Stand::Unknown("no process has told yet");
     loop {
         tokio::select! {
-            () = onlooker.hear() => continue,
+            () = status_client.hear() => continue,
             () = sleep_until(end) => break,
             _ = tokio::signal::ctrl_c() => break,
             _ = draw.tick() => {}
         }
-        let (_, pools) = onlooker.look();
+        let (_, pools) = status_client.look();
         stand = stand_of(pools.iter().find(|sum| sum.pool == pool), tenant, at_ms);
         match &stand {
             Stand::Unknown(why) => bar.set_message((*why).to_owned()),
@@ -159,7 +159,7 @@ fn stand_of(sum: Option<&PoolSum>, tenant: &TenantId, at_ms: u64) -> Stand {
 }
 
 /// What became of it; nothing when nobody waited.
-fn told(place: &Place, stand: Option<Stand>) -> Outcome {
+fn reported(place: &Place, stand: Option<Stand>) -> Outcome {
     let (pool, tenant) = (&place.pool, place.tenant.as_deref().unwrap_or_default());
     let (is_done, words) = match &stand {
         None => (
@@ -208,7 +208,7 @@ mod tests {
     use crate::core::status::fleet::tests::{snapshot, status};
     use crate::core::status::held::{Drain, Turned};
 
-    fn told_by(drains: &[(u64, Option<Drain>)], owned: u16) -> Stand {
+    fn reported_by(drains: &[(u64, Option<Drain>)], owned: u16) -> Stand {
         let acme = TenantId::new("acme").unwrap();
         let mut fleet = Fleet::default();
         let share = owned / u16::try_from(drains.len()).unwrap();
@@ -274,7 +274,7 @@ mod tests {
             ),
             (vec![(60, None)], 4, Stand::Ended),
         ] {
-            assert_eq!(told_by(&drains, owned), stand, "{drains:?}");
+            assert_eq!(reported_by(&drains, owned), stand, "{drains:?}");
         }
         let acme = TenantId::new("acme").unwrap();
         assert_eq!(

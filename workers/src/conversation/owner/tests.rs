@@ -188,9 +188,9 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #[test]
     fn the_same_event_again_changes_nothing(events in prop::collection::vec(event(), 1..12)) {
-        let told: Vec<_> = events.into_iter().map(|event| (event, 100)).collect();
-        let owner = after(&told);
-        let (last, now) = &told[told.len() - 1];
+        let reported: Vec<_> = events.into_iter().map(|event| (event, 100)).collect();
+        let owner = after(&reported);
+        let (last, now) = &reported[reported.len() - 1];
         prop_assert_eq!(Owner::after(owner.as_ref(), last, *now), None);
     }
 }

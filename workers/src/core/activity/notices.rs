@@ -20,7 +20,7 @@ pub type Frontiers = HashMap<(&'static str, Partition), u64>;
 
 /// What a pool tells once a second of what waits, what is stuck, and of the tenants that are drained.
 #[derive(Debug, Default)]
-pub struct Telling {
+pub struct PoolReport {
     /// What waits in spill queues, by tenant.
     pub lines: HashMap<TenantId, SpillCounts>,
     /// What can be worked on and is in spill queues, and what waits for a target or its time, by tenant.
@@ -37,8 +37,8 @@ pub struct Telling {
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     turned: HashMap<TenantId, Turned>,
-    told: Telling,
-    told_at: Option<Instant>,
+    reported: PoolReport,
+    reported_at: Option<Instant>,
     /// Counts interruptions of reading.
     reading: u64,
     /// Everything stored until then was read, in unix milliseconds.
@@ -50,23 +50,23 @@ impl Notices {
         self.turned = turned;
     }
 
-    pub(super) fn tell(&mut self, mut told: Telling, now: Instant) {
-        told.stuck.truncate(STUCK_MAX);
-        (self.told, self.told_at) = (told, Some(now));
+    pub(super) fn report(&mut self, mut reported: PoolReport, now: Instant) {
+        reported.stuck.truncate(STUCK_MAX);
+        (self.reported, self.reported_at) = (reported, Some(now));
     }
 
     /// For how long a pool that tells of itself has told nothing.
     pub(super) fn silence(&self, now: Instant) -> Option<Duration> {
-        self.told_at.map(|at| now.saturating_duration_since(at))
+        self.reported_at.map(|at| now.saturating_duration_since(at))
     }
 
     pub(super) fn stuck(&self) -> &[Stuck] {
-        &self.told.stuck
+        &self.reported.stuck
     }
 
     pub(super) fn backlog(&self) -> Backlog {
         let mut sum = Backlog::default();
-        self.told
+        self.reported
             .backlogs
             .values()
             .for_each(|backlog| sum.add(backlog));
@@ -74,7 +74,7 @@ impl Notices {
     }
 
     pub(super) fn backlogs_of_tenants(&self) -> impl Iterator<Item = (&TenantId, u64)> {
-        self.told
+        self.reported
             .backlogs
             .iter()
             .map(|(tenant, backlog)| (tenant, backlog.total()))
@@ -83,14 +83,14 @@ impl Notices {
     pub(super) fn read_anew(&mut self) {
         self.reading += 1;
         self.read_until_ms = 0;
-        self.told.left.clear();
-        self.told.frontiers.clear();
+        self.reported.left.clear();
+        self.reported.frontiers.clear();
     }
 
     /// Which reading it is and how far, while somebody wants to know.
     pub(super) fn reading(&self) -> Option<(u64, Frontiers)> {
         let is_drained = self.turned.values().any(|turned| turned.draining);
-        is_drained.then(|| (self.reading, self.told.frontiers.clone()))
+        is_drained.then(|| (self.reading, self.reported.frontiers.clone()))
     }
 
     pub(super) fn has_read(&mut self, reading: u64, until_ms: u64) {
@@ -101,12 +101,15 @@ impl Notices {
 
     pub(super) fn lines(&self) -> SpillCounts {
         let mut sum = SpillCounts::default();
-        self.told.lines.values().for_each(|lines| sum.add(lines));
+        self.reported
+            .lines
+            .values()
+            .for_each(|lines| sum.add(lines));
         sum
     }
 
     pub(super) fn spilled_of_tenants(&self) -> impl Iterator<Item = (&TenantId, u64)> {
-        self.told
+        self.reported
             .lines
             .iter()
             .map(|(tenant, lines)| (tenant, lines.total()))
@@ -125,13 +128,13 @@ impl Notices {
     /// Adds what is known of a tenant to its status.
     pub(super) fn add_to(&self, status: &mut TenantStatus) {
         status.lines = self
-            .told
+            .reported
             .lines
             .get(&status.tenant)
             .copied()
             .unwrap_or_default();
         let backlog = self
-            .told
+            .reported
             .backlogs
             .get(&status.tenant)
             .copied()
@@ -146,7 +149,7 @@ impl Notices {
             .as_ref()
             .filter(|turned| turned.draining)
             .map(|turned| {
-                let left = self.told.left.get(&status.tenant).copied().flatten();
+                let left = self.reported.left.get(&status.tenant).copied().flatten();
                 let settled = u64::try_from(STORED_WITHIN.as_millis()).unwrap_or(u64::MAX);
                 let is_read =
                     left.is_some() && self.read_until_ms > turned.at_ms.saturating_add(settled);

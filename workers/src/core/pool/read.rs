@@ -1,6 +1,6 @@
 //! How what was read becomes work: an update's targets, and a piece for each of them.
 
-use super::Desk;
+use super::PoolRunner;
 use crate::core::attempt::{Piece, Trail, waits};
 use crate::core::intake::{self, Arrival};
 use crate::core::job::Job;
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-impl<J: Job> Desk<J> {
+impl<J: Job> PoolRunner<J> {
     /// Takes in what was read from a window.
     pub(super) fn admit(&mut self, arrival: Arrival) {
         let (partition, session) = (arrival.place().partition, arrival.reading.session);

@@ -177,14 +177,14 @@ mod tests {
             tenant,
             conversation: None,
         };
-        let told = Note {
+        let reported = Note {
             target: Some("bot".to_owned()),
             first_ms: Some(5),
             attempts: 2,
             epoch: 7,
         };
-        let copy = of(Pool::Relay, &queue, "S", original, &told);
-        assert_eq!(note(&copy.headers), told);
+        let copy = of(Pool::Relay, &queue, "S", original, &reported);
+        assert_eq!(note(&copy.headers), reported);
         let mut names: Vec<&str> = copy.headers.iter().map(|(name, _)| name.as_ref()).collect();
         names.sort_unstable();
         let mut expected = [

@@ -128,7 +128,7 @@ impl Breakers {
     }
 
     /// Takes in what a request said of a breaker.
-    pub(super) fn tell(
+    pub(super) fn report(
         &mut self,
         piece: usize,
         leave: &Leave,
@@ -154,7 +154,7 @@ impl Breakers {
         }
         match breaker
             .circuit
-            .tell(&self.policy, leave.ticket, signal, now)
+            .report(&self.policy, leave.ticket, signal, now)
         {
             Some(Change::Opened(pause)) => self.changes.push((leave.breaker.clone(), Some(pause))),
             Some(Change::Closed) => self.changes.push((leave.breaker.clone(), None)),

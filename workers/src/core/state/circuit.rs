@@ -140,7 +140,7 @@ impl Circuit {
     }
 
     /// Takes in what a request said.
-    pub(super) fn tell(
+    pub(super) fn report(
         &mut self,
         policy: &Policy,
         ticket: Ticket,
@@ -221,7 +221,7 @@ mod tests {
         let changes: Vec<_> = (0..3)
             .map(|_| {
                 let ticket = circuit.ask(&POLICY, now).unwrap();
-                circuit.tell(&POLICY, ticket, Signal::Failed, now)
+                circuit.report(&POLICY, ticket, Signal::Failed, now)
             })
             .collect();
         assert_eq!(
@@ -242,7 +242,7 @@ mod tests {
             Signal::Failed,
         ] {
             let ticket = circuit.ask(&POLICY, now).unwrap();
-            assert_eq!(circuit.tell(&POLICY, ticket, signal, now), None);
+            assert_eq!(circuit.report(&POLICY, ticket, signal, now), None);
         }
         assert!(circuit.is_closed());
     }
@@ -257,7 +257,7 @@ mod tests {
             waits.push(wait.as_secs());
             now += wait;
             let probe = circuit.ask(&POLICY, now).unwrap();
-            assert_eq!(circuit.tell(&POLICY, probe, Signal::Failed, now), None);
+            assert_eq!(circuit.report(&POLICY, probe, Signal::Failed, now), None);
         }
         assert_eq!(waits, [1, 2, 4, 8, 8, 10, 10]);
     }
@@ -268,8 +268,8 @@ mod tests {
         let mut circuit = Circuit::default();
         let early = circuit.ask(&POLICY, now).unwrap();
         let ticket = circuit.ask(&POLICY, now).unwrap();
-        circuit.tell(&POLICY, ticket, Signal::Busy(Duration::from_secs(30)), now);
-        assert_eq!(circuit.tell(&POLICY, early, Signal::Alive, now), None);
+        circuit.report(&POLICY, ticket, Signal::Busy(Duration::from_secs(30)), now);
+        assert_eq!(circuit.report(&POLICY, early, Signal::Alive, now), None);
         assert_eq!(
             circuit.ask(&POLICY, now),
             Err(Duration::from_secs(30)),
@@ -307,13 +307,13 @@ mod tests {
                     _ => Signal::Unknown,
                 };
                 if let Some(ticket) = out.pop() {
-                    circuit.tell(&POLICY, ticket, signal, now);
+                    circuit.report(&POLICY, ticket, signal, now);
                 }
             }
             now += longest.max(POLICY.probe_timeout);
             let probe = circuit.ask(&POLICY, now);
             prop_assert!(probe.is_ok());
-            circuit.tell(&POLICY, probe.unwrap(), Signal::Alive, now);
+            circuit.report(&POLICY, probe.unwrap(), Signal::Alive, now);
             prop_assert!(circuit.is_closed() && circuit.ask(&POLICY, now).is_ok());
         }
     }

@@ -73,11 +73,11 @@ impl<U: Clone, P> Machine<U, P> {
     /// The stream was counted again: what is not known of is taken up.
     pub fn recounted_all(&mut self, counts: Vec<(SpillQueue, u64)>, now: Instant) {
         for (queue, count) in counts {
-            let is_told = self
+            let is_reported = self
                 .readings
                 .get(&queue.partition)
                 .is_some_and(|known| known.unsorted.is_none());
-            if !is_told {
+            if !is_reported {
                 continue;
             }
             let queue = Arc::new(queue);

@@ -287,7 +287,7 @@ impl<U: Clone, P> Machine<U, P> {
             return;
         };
         self.stop(id);
-        let breakers = self.tell_breakers(id, &ended, now);
+        let breakers = self.report_breakers(id, &ended, now);
         let (is_read, is_owned) = (self.is_read(id), self.is_owned(id));
         match ended.end {
             End::Settled => self.settle(id, false, now),
@@ -337,7 +337,7 @@ impl<U: Clone, P> Machine<U, P> {
     }
 
     /// Tells every breaker that a piece passed what its request said; gives the breakers.
-    fn tell_breakers(&mut self, id: usize, ended: &Ended<P>, now: Instant) -> Vec<Arc<str>> {
+    fn report_breakers(&mut self, id: usize, ended: &Ended<P>, now: Instant) -> Vec<Arc<str>> {
         let Some(piece) = self.pieces.get_mut(id) else {
             return Vec::new();
         };
@@ -354,7 +354,7 @@ impl<U: Clone, P> Machine<U, P> {
                 _ if ended.heard == Heard::Trouble && index == 0 => (Signal::Failed, false),
                 _ => (Signal::Unknown, false),
             };
-            self.breakers.tell(id, leave, signal, timed_out, now);
+            self.breakers.report(id, leave, signal, timed_out, now);
         }
         leaves.into_iter().map(|leave| leave.breaker).collect()
     }

@@ -60,7 +60,7 @@ impl Board {
 
     /// Shows the process's breakers from now on; the first ones told stay.
     pub fn watch(&self, breakers: OpenBreakers) {
-        let _told_before = self.0.breakers.set(breakers);
+        let _shown_before = self.0.breakers.set(breakers);
     }
 
     /// Shows what is wrong with what a pool writes to from now on; the first one told stays.
@@ -69,7 +69,7 @@ impl Board {
         pool: Pool,
         fault: impl Fn() -> Option<String> + Send + Sync + 'static,
     ) {
-        let _told_before = self.0.fault.set((pool, Fault(Box::new(fault))));
+        let _shown_before = self.0.fault.set((pool, Fault(Box::new(fault))));
     }
 
     /// The process's own name.
@@ -119,7 +119,7 @@ impl Board {
             let mut breakers: Vec<OpenBreaker> = open
                 .iter()
                 .filter(|(name, ..)| waits_for(name) == Some(*pool))
-                .map(told)
+                .map(open_breaker)
                 .collect();
             breakers.sort_by_key(|breaker| std::cmp::Reverse(breaker.open_ms));
             let breakers_open = u64::try_from(breakers.len()).unwrap_or(u64::MAX);
@@ -153,7 +153,7 @@ impl Board {
     }
 
     /// Notes what waits where nobody works.
-    pub fn tell_unowned(&self, unowned: Vec<UnownedLag>) {
+    pub fn report_unowned(&self, unowned: Vec<UnownedLag>) {
         *lock(&self.0.unowned) = unowned;
     }
 
@@ -163,7 +163,7 @@ impl Board {
     }
 
     /// Notes the open dead letters; none when somebody else looks.
-    pub fn tell_dead(&self, dead: Option<Vec<OpenDead>>) {
+    pub fn report_dead(&self, dead: Option<Vec<OpenDead>>) {
         *lock(&self.0.dead) = dead;
     }
 
@@ -197,7 +197,7 @@ impl Board {
     }
 }
 
-fn told((name, open, next): &(String, Duration, Duration)) -> OpenBreaker {
+fn open_breaker((name, open, next): &(String, Duration, Duration)) -> OpenBreaker {
     let ms = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     OpenBreaker {
         downstream: name.clone(),

@@ -54,14 +54,14 @@ impl OpenDead {
 fn known_classes<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<DeadClass, u64>, D::Error> {
-    let told = BTreeMap::<String, u64>::deserialize(deserializer)?;
+    let reported = BTreeMap::<String, u64>::deserialize(deserializer)?;
     let known = |(name, count): (String, u64)| {
         let class = DeadClass::ALL
             .into_iter()
             .find(|class| class.as_str() == name)?;
         Some((class, count))
     };
-    Ok(told.into_iter().filter_map(known).collect())
+    Ok(reported.into_iter().filter_map(known).collect())
 }
 
 #[cfg(test)]
@@ -70,9 +70,9 @@ mod tests {
 
     #[test]
     fn classes_travel_by_name_and_those_of_tomorrow_are_left_out() {
-        let told =
+        let reported =
             r#"{"pool":"relay","open":13,"reasons":{"gave_up":2,"refused":10,"of_tomorrow":1}}"#;
-        let dead: OpenDead = serde_json::from_str(told).unwrap();
+        let dead: OpenDead = serde_json::from_str(reported).unwrap();
         assert_eq!(
             (dead.open, dead.reasons_in_words().as_str()),
             (13, "10 refused, 2 gave_up")

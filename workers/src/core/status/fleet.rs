@@ -310,9 +310,9 @@ impl Fleet {
                 .iter()
                 .for_each(|tenant| add_tenant(&mut tenants, tenant));
         }
-        for told in orphaned {
-            add_lane(&mut lanes, &told.lag);
-            sum.backlog.add(&told.backlog);
+        for reported in orphaned {
+            add_lane(&mut lanes, &reported.lag);
+            sum.backlog.add(&reported.backlog);
         }
         sum.stuck
             .sort_by_key(|stuck| std::cmp::Reverse(stuck.since_ms));
@@ -376,18 +376,18 @@ impl Fleet {
     fn orphaned(&self, pool: Pool) -> Vec<&UnownedLag> {
         let owned = self.owned(pool);
         let mut lanes: BTreeMap<&str, &UnownedLag> = BTreeMap::new();
-        let told = self.instances().flat_map(|snapshot| &snapshot.unowned);
-        for told in told.filter(|told| told.pool == pool.as_str()) {
-            if told
+        let reported = self.instances().flat_map(|snapshot| &snapshot.unowned);
+        for reported in reported.filter(|reported| reported.pool == pool.as_str()) {
+            if reported
                 .partitions
                 .iter()
                 .any(|partition| owned.contains(partition))
             {
                 continue;
             }
-            let known = lanes.entry(&told.lag.lane).or_insert(told);
-            if told.messages() > known.messages() {
-                *known = told;
+            let known = lanes.entry(&reported.lag.lane).or_insert(reported);
+            if reported.messages() > known.messages() {
+                *known = reported;
             }
         }
         lanes.into_values().collect()
@@ -395,10 +395,10 @@ impl Fleet {
 
     /// The open dead letters of a pool, by whoever looked last.
     fn dead(&self, pool: Pool) -> Option<OpenDead> {
-        let told = self
+        let reported = self
             .instances()
             .filter_map(|snapshot| Some((snapshot.at_ms, snapshot.dead.as_ref()?)));
-        let (_, latest) = told.max_by_key(|(at_ms, _)| *at_ms)?;
+        let (_, latest) = reported.max_by_key(|(at_ms, _)| *at_ms)?;
         latest
             .iter()
             .find(|dead| dead.pool == pool.as_str())
@@ -580,27 +580,27 @@ pub(crate) mod tests {
     #[test]
     fn what_can_be_worked_on_is_told_from_what_waits_also_of_older_processes() {
         let (mut fleet, now) = (Fleet::default(), Instant::now());
-        let mut told = status(Pool::Relay, [0]);
+        let mut reported = status(Pool::Relay, [0]);
         // Ten are not finished in the stream, three of them wait in memory, and five more in spill queues.
-        told.lanes = vec![LaneLag {
+        reported.lanes = vec![LaneLag {
             in_work: 10,
             oldest_ms: 60_000,
             ..lag(0)
         }];
-        told.load = Load {
+        reported.load = Load {
             queued: 6,
             running: 1,
             waiting: 3,
         };
-        told.rates.finished = 1.0;
+        reported.rates.finished = 1.0;
         let backlog = Backlog {
             ready: 20,
             waiting: 8,
             oldest_ready_ms: Some(4_000),
             ..Backlog::default()
         };
-        told.backlog = Some(backlog);
-        fleet.hear(snapshot("a", 1, vec![told.clone()]), now);
+        reported.backlog = Some(backlog);
+        fleet.hear(snapshot("a", 1, vec![reported.clone()]), now);
         let sum = fleet.pool(Pool::Relay).unwrap();
         assert_eq!(
             (sum.lag_messages(), sum.waiting(), sum.unfinished()),

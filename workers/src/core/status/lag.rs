@@ -76,7 +76,9 @@ pub async fn watch(
                 look_at_drained(&context, pool, &watched, &board).await;
             }
             if looks_at_unowned {
-                board.tell_unowned(look_at_unowned(&context, &watched, &board, &mut settled).await);
+                board.report_unowned(
+                    look_at_unowned(&context, &watched, &board, &mut settled).await,
+                );
             }
             sleep_until(next).await;
         };
@@ -256,14 +258,14 @@ async fn look_at_unowned(
             .copied()
             .unwrap_or_default();
         let partitions = missing.into_iter().collect();
-        let told = UnownedLag {
+        let reported = UnownedLag {
             pool: lane.pool.as_str().to_owned(),
             partitions,
             lag: sum,
             backlog,
         };
-        if told.messages() > 0 {
-            found.push(told);
+        if reported.messages() > 0 {
+            found.push(reported);
         }
     }
     found

@@ -178,7 +178,7 @@ impl StreamShares {
                     .insert(name.to_owned(), holding);
             }
         }
-        self.tell(&before.overdrafts, &over).await?;
+        self.report(&before.overdrafts, &over).await?;
         self.hold_up(&over).await
     }
 
@@ -229,25 +229,29 @@ impl StreamShares {
     }
 
     /// Writes down for the edge and the API who is over its share, and who is not any more.
-    async fn tell(
+    async fn report(
         &self,
         before: &BTreeMap<TenantId, std::sync::Arc<Overdraft>>,
         over: &Over,
     ) -> Result<(), Trouble> {
         let config = &self.platform.buckets.config;
         for (tenant, overdraft) in over {
-            let is_told = |told: &Overdraft| told.streams.keys().eq(overdraft.streams.keys());
-            if before.get(tenant).is_some_and(|told| is_told(told)) {
+            let is_reported =
+                |reported: &Overdraft| reported.streams.keys().eq(overdraft.streams.keys());
+            if before
+                .get(tenant)
+                .is_some_and(|reported| is_reported(reported))
+            {
                 continue;
             }
             let words = overdraft.words();
             tracing::warn!(%tenant, words, "this tenant holds more than its share of a stream and is held up");
-            let told = Overdraft {
+            let reported = Overdraft {
                 v: Overdraft::VERSION,
                 at_ms: now_ms(),
                 ..overdraft.clone()
             };
-            let bytes = serde_json::to_vec(&told).map_err(Trouble::new)?;
+            let bytes = serde_json::to_vec(&reported).map_err(Trouble::new)?;
             config
                 .put(config_key::overdraft(tenant), bytes.into())
                 .await

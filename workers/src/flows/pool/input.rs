@@ -20,7 +20,7 @@ pub(super) enum Input {
     /// Something to answer, if the conversation is ours.
     Update(Box<Update>, Heard),
     /// Something that tells of a person's conversation whose it is.
-    Told(Recipient, Event),
+    OwnerEvent(Recipient, Event),
     /// Neither.
     Nothing,
 }
@@ -38,7 +38,7 @@ pub(super) fn may_be_answered(head: &Head) -> bool {
 }
 
 /// Whether an update tells who has its conversation, as far as its head tells.
-pub(super) fn tells_owner(head: &Head) -> bool {
+pub(super) fn concerns_owner(head: &Head) -> bool {
     // The past, put before the flows again, tells nothing of now.
     let is_past = head
         .replay
@@ -95,7 +95,7 @@ pub(super) fn read(work: &Work) -> Result<Input, String> {
             ),
             at_ms: meta::happened_ms(handover.timestamp, received_ms),
         };
-        return Ok(Input::Told(handover.person, event));
+        return Ok(Input::OwnerEvent(handover.person, event));
     }
     let (is_ours, is_standby) = (update.is_ours(), update.is_standby());
     let message = match update.body {
@@ -110,7 +110,7 @@ pub(super) fn read(work: &Work) -> Result<Input, String> {
     };
     let at_ms = meta::happened_ms(message.timestamp, received_ms);
     if is_standby {
-        return Ok(Input::Told(message.from, Event::Overheard { at_ms }));
+        return Ok(Input::OwnerEvent(message.from, Event::Overheard { at_ms }));
     }
     if !is_ours {
         return Ok(Input::Nothing);

@@ -208,18 +208,22 @@ async fn of_what_another_program_sent_its_statuses_tell_until_more_is_known() {
     foreign(&mut log, "wamid.x", "read", PHONE);
     foreign(&mut log, "wamid.x", "sent", PHONE);
     let (_directory, journal) = written(&log).await;
-    let told = message(&journal, "wamid.x").await;
+    let reported = message(&journal, "wamid.x").await;
     assert_eq!(
-        (told.kind.as_str(), told.direction.as_str(), told.text),
+        (
+            reported.kind.as_str(),
+            reported.direction.as_str(),
+            reported.text
+        ),
         ("unknown", "out", None)
     );
     assert_eq!(
-        (told.progress.status, told.progress.times.len()),
+        (reported.progress.status, reported.progress.times.len()),
         (Status::Read, 2)
     );
     assert_eq!(
         journal
-            .messages("acme", &told.conversation, None, MANY)
+            .messages("acme", &reported.conversation, None, MANY)
             .await
             .unwrap()
             .items,
@@ -240,5 +244,5 @@ async fn of_what_another_program_sent_its_statuses_tell_until_more_is_known() {
         (known.text.as_deref(), known.progress.status),
         (Some("hi"), Status::Read)
     );
-    assert_eq!(known.conversation, told.conversation);
+    assert_eq!(known.conversation, reported.conversation);
 }

@@ -599,7 +599,7 @@ impl World {
             return Ok(());
         }
         if self.finished.contains(&key) {
-            self.tell(process, started.piece, End::Settled, Heard::Nothing);
+            self.report(process, started.piece, End::Settled, Heard::Nothing);
             return Ok(());
         }
         if started.data.waits.overdue_at.is_none() {
@@ -637,7 +637,7 @@ impl World {
                     pause: Duration::from_secs(1),
                     blames_update: key.0.is_multiple_of(2),
                 };
-                self.tell(process, started.piece, end, Heard::Nothing);
+                self.report(process, started.piece, end, Heard::Nothing);
                 return Ok(());
             }
             // A wait of its own.
@@ -663,7 +663,7 @@ impl World {
         let is_owner = self.is_owner(process, started.place.partition);
         if works && is_owner {
             self.finished.insert(key);
-            self.tell(process, started.piece, End::Settled, Heard::Answer);
+            self.report(process, started.piece, End::Settled, Heard::Answer);
             return;
         }
         if !is_owner {
@@ -686,10 +686,10 @@ impl World {
             wait,
             durable,
         };
-        self.tell(process, started.piece, end, Heard::Nothing);
+        self.report(process, started.piece, end, Heard::Nothing);
     }
 
-    fn tell(&mut self, process: usize, piece: usize, end: End<Job>, heard: Heard) {
+    fn report(&mut self, process: usize, piece: usize, end: End<Job>, heard: Heard) {
         let now = self.now;
         if let Some(process) = self.processes.get_mut(process) {
             process.machine.ended(piece, Ended { end, heard }, now);

@@ -123,7 +123,7 @@ struct Conversation {
 
 /// The contents of the account.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Helpdesk {
     inbox_id: u64,
     last_id: u64,
     contacts: BTreeMap<u64, Contact>,
@@ -132,7 +132,7 @@ pub struct Desk {
     messages: BTreeMap<u64, Message>,
 }
 
-impl Desk {
+impl Helpdesk {
     /// An account with one empty inbox.
     pub fn new(inbox_id: u64) -> Self {
         Self {
@@ -519,59 +519,59 @@ fn number(body: &Value, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn desk_with(source_id: &str) -> (Desk, u64) {
-        let mut desk = Desk::new(1);
+    fn helpdesk_with(source_id: &str) -> (Helpdesk, u64) {
+        let mut helpdesk = Helpdesk::new(1);
         let body = json!({"source_id": source_id, "identifier": source_id, "name": "Ada"});
-        desk.upsert(&body).unwrap();
-        let conversation = desk
+        helpdesk.upsert(&body).unwrap();
+        let conversation = helpdesk
             .converse(&json!({"source_id": source_id, "inbox_id": "1"}))
             .unwrap();
-        (desk, conversation["id"].as_u64().unwrap())
+        (helpdesk, conversation["id"].as_u64().unwrap())
     }
 
     #[test]
     fn a_source_id_has_one_contact_and_one_conversation_however_often_it_is_asked_for() {
-        let (mut desk, conversation) = desk_with("4915112345678");
+        let (mut helpdesk, conversation) = helpdesk_with("4915112345678");
         let again = json!({"source_id": "4915112345678", "name": "Eve"});
-        assert_eq!(desk.upsert(&again).unwrap()["name"], "Ada");
-        let contact = desk.contact_of("4915112345678").unwrap()["id"].clone();
-        let same = desk
+        assert_eq!(helpdesk.upsert(&again).unwrap()["name"], "Ada");
+        let contact = helpdesk.contact_of("4915112345678").unwrap()["id"].clone();
+        let same = helpdesk
             .converse(&json!({"contact_id": contact.to_string(), "inbox_id": 1}))
             .unwrap();
         assert_eq!(same["id"], conversation);
         assert_eq!(
-            desk.conversations(contact.as_u64().unwrap()).unwrap()["payload"][0]["id"],
+            helpdesk.conversations(contact.as_u64().unwrap()).unwrap()["payload"][0]["id"],
             conversation
         );
     }
 
     #[test]
     fn a_message_posted_twice_is_stored_twice_and_told_apart() {
-        let (mut desk, conversation) = desk_with("US.1");
+        let (mut helpdesk, conversation) = helpdesk_with("US.1");
         let body = json!({"content": "hi", "message_type": "incoming", "source_id": "wamid.1"});
-        assert!(!desk.post(conversation, &body).unwrap().1);
-        assert!(desk.post(conversation, &body).unwrap().1);
-        let page = desk.messages(conversation, None).unwrap();
+        assert!(!helpdesk.post(conversation, &body).unwrap().1);
+        assert!(helpdesk.post(conversation, &body).unwrap().1);
+        let page = helpdesk.messages(conversation, None).unwrap();
         assert_eq!(page["payload"].as_array().unwrap().len(), 2);
-        assert_eq!(desk.post(99, &body).unwrap_err(), Refused::NotFound);
+        assert_eq!(helpdesk.post(99, &body).unwrap_err(), Refused::NotFound);
     }
 
     #[test]
     fn an_agents_answer_is_reported_without_a_source_id() {
-        let (mut desk, conversation) = desk_with("US.1");
-        let message = desk.answer("US.1", "With you in a minute").unwrap();
-        let report = desk.report(&message, 1);
+        let (mut helpdesk, conversation) = helpdesk_with("US.1");
+        let message = helpdesk.answer("US.1", "With you in a minute").unwrap();
+        let report = helpdesk.report(&message, 1);
         assert_eq!(report["message_type"], "outgoing");
         assert_eq!(report["source_id"], Value::Null);
         assert_eq!(report["conversation"]["contact_inbox"]["source_id"], "US.1");
         assert_eq!(report["conversation"]["id"], conversation);
-        assert!(desk.answer("US.2", "hello?").is_none());
+        assert!(helpdesk.answer("US.2", "hello?").is_none());
     }
 
     #[test]
     fn a_phone_number_that_is_none_is_refused() {
-        let mut desk = Desk::new(1);
+        let mut helpdesk = Helpdesk::new(1);
         let body = json!({"source_id": "a", "phone_number": "0151"});
-        assert_eq!(desk.upsert(&body).unwrap_err().status(), 422);
+        assert_eq!(helpdesk.upsert(&body).unwrap_err().status(), 422);
     }
 }

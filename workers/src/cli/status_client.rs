@@ -21,7 +21,7 @@ const ROUND: Duration = Duration::from_millis(1_500);
 
 /// What looking needs of the settings: no secret.
 #[derive(Debug, Clone)]
-pub struct OnlookerSettings {
+pub struct StatusClientSettings {
     /// The `[nats]` section.
     pub nats: NatsSettings,
     /// What the number of wanted workers is to achieve.
@@ -32,7 +32,7 @@ pub struct OnlookerSettings {
     pub concurrency: Concurrency,
 }
 
-impl OnlookerSettings {
+impl StatusClientSettings {
     /// Reads defaults, file and environment; every mistake at once.
     pub fn load(file: Option<&Path>, environment: &[(String, String)]) -> Result<Self, Report> {
         let mut reader = Reader::load(file, environment.iter().cloned());
@@ -53,13 +53,13 @@ impl OnlookerSettings {
 
 /// A connection that listens.
 #[derive(Debug)]
-pub struct Onlooker {
+pub struct StatusClient {
     client: Client,
     words: Subscriber,
     fleet: Fleet,
 }
 
-impl Onlooker {
+impl StatusClient {
     /// Connects and begins to listen; what went wrong is for people.
     pub async fn connect(settings: &NatsSettings) -> Result<Self, Outcome> {
         let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));

@@ -1,7 +1,7 @@
 //! What a pool tells once a second beside its counts: what waits, what is stuck, and how far the drains of tenants are.
 
-use super::Desk;
-use crate::core::activity::{Backlog, Frontiers, Stuck, Telling};
+use super::PoolRunner;
+use crate::core::activity::{Backlog, Frontiers, PoolReport, Stuck};
 use crate::core::intake::Arrival;
 use crate::core::job::Job;
 use crate::core::log::now_ms;
@@ -16,9 +16,9 @@ use tokio::time::Instant;
 /// How far the reading of each partition and lane is: the session and the sequence.
 pub(super) type Frontier = BTreeMap<(Partition, usize), (u64, u64)>;
 
-impl<J: Job> Desk<J> {
+impl<J: Job> PoolRunner<J> {
     /// Shows what operators turned of tenants.
-    pub(super) fn tell_turned(&self) {
+    pub(super) fn report_turned(&self) {
         let table = self.tuning.table();
         let turned = table
             .tenants(J::POOL)
@@ -40,7 +40,7 @@ impl<J: Job> Desk<J> {
     }
 
     /// Tells what waits and what is stuck, and of drained tenants what is left.
-    pub(super) fn tell(&mut self) {
+    pub(super) fn report(&mut self) {
         let drained = drained::<J>(&self.tuning);
         let left = drained.into_iter().map(|(tenant, until_ms)| {
             let left = self.left_of(&tenant, until_ms);
@@ -68,16 +68,16 @@ impl<J: Job> Desk<J> {
             backlogs.insert(tenant, backlog);
         }
         let stuck = self.machine.stuck(now);
-        let told = Telling {
+        let reported = PoolReport {
             left: left.collect(),
             lines,
             backlogs,
-            stuck: stuck.iter().map(told_stuck).collect(),
+            stuck: stuck.iter().map(stuck_report).collect(),
             frontiers: self.frontiers(),
         };
-        self.attempts.metrics.activity(J::POOL).tell(told);
+        self.attempts.metrics.activity(J::POOL).report(reported);
         self.mend(&stuck);
-        self.tell_breakers(now);
+        self.report_breakers(now);
     }
 
     /// Reads anew what does not go on, and says where.
@@ -99,7 +99,7 @@ impl<J: Job> Desk<J> {
     }
 
     /// Shows of which targets the circuit breaker is open.
-    fn tell_breakers(&mut self, now: Instant) {
+    fn report_breakers(&mut self, now: Instant) {
         for (name, pause) in self.machine.take_breaker_changes() {
             self.breakers.changed(&name, pause);
         }
@@ -161,7 +161,7 @@ fn drained<J: Job>(tuning: &Tuning) -> Vec<(TenantId, u64)> {
         .collect()
 }
 
-fn told_stuck(stuck: &state::Stuck) -> Stuck {
+fn stuck_report(stuck: &state::Stuck) -> Stuck {
     Stuck {
         partition: stuck.partition.0,
         lane: stuck.lane.clone(),
