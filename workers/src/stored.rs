@@ -4,7 +4,7 @@ use crate::core::dedupe::Record as Conversation;
 use crate::core::members::Member;
 use crate::core::owners::Owner;
 use crate::core::tuning::{PoolTuning, Stamped, TenantTuning};
-use crate::crm::link::Place;
+use crate::crm::link::LinkedPerson;
 use crate::dead::{Chunk, ReplayJob};
 use crate::flows::session::{Session, SessionError};
 use crate::journal::rebuild::Rebuild;
@@ -40,7 +40,7 @@ fn replay_jobs_and_what_they_settled_are_read_whichever_version_wrote_them() {
 #[test]
 fn what_is_remembered_of_a_conversation_is_read_whichever_version_wrote_it() {
     check::<Conversation>("conversation");
-    check::<Place>("crm_place");
+    check::<LinkedPerson>("crm_place");
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub struct ProblemBody {
     pub errors: Vec<Mistake>,
 }
 
-struct Answer {
+struct ProblemParts {
     status: StatusCode,
     name: &'static str,
     title: &'static str,
@@ -116,8 +116,8 @@ struct Answer {
 }
 
 impl Problem {
-    fn answer(&self) -> Answer {
-        let answer = |status, name, title, detail: &str| Answer {
+    fn answer(&self) -> ProblemParts {
+        let answer = |status, name, title, detail: &str| ProblemParts {
             status,
             name,
             title,
@@ -312,7 +312,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Answer {
+        let ProblemParts {
             status,
             name,
             title,

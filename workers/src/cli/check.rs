@@ -1,6 +1,6 @@
 //! Checking a document as a whole: what its parts say about each other, and values that cannot work.
 
-use super::document::{Declared, Place, Placed};
+use super::document::{Declared, DocumentPlace, Placed};
 use super::stored::Stored;
 use crate::egress::AllowList;
 use crate::flows::Compiled;
@@ -58,11 +58,11 @@ struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    fn mistake(&mut self, place: &Place, what: impl Display) {
+    fn mistake(&mut self, place: &DocumentPlace, what: impl Display) {
         self.findings.mistakes.push(format!("{place}: {what}"));
     }
 
-    fn warning(&mut self, place: &Place, what: impl Display) {
+    fn warning(&mut self, place: &DocumentPlace, what: impl Display) {
         self.findings.warnings.push(format!("{place}: {what}"));
     }
 
@@ -294,12 +294,12 @@ impl<'a> Checker<'a> {
         self.unique("key", keys.collect());
     }
 
-    fn owned(&mut self, place: &Place, id: &str, tenant: &TenantId) {
+    fn owned(&mut self, place: &DocumentPlace, id: &str, tenant: &TenantId) {
         self.id(place, id);
         self.tenant(place, tenant);
     }
 
-    fn id(&mut self, place: &Place, id: &str) {
+    fn id(&mut self, place: &DocumentPlace, id: &str) {
         if id.starts_with('_') {
             self.mistake(
                 place,
@@ -308,7 +308,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn tenant(&mut self, place: &Place, tenant: &TenantId) {
+    fn tenant(&mut self, place: &DocumentPlace, tenant: &TenantId) {
         self.exists(
             place,
             config_key::tenant(tenant),
@@ -316,7 +316,7 @@ impl<'a> Checker<'a> {
         );
     }
 
-    fn exists(&mut self, place: &Place, key: String, missing: &str) {
+    fn exists(&mut self, place: &DocumentPlace, key: String, missing: &str) {
         if !self.declared.keys.contains(&key) && !self.beside.0.contains_key(&key) {
             let places = "in this file or among what is stored and stays";
             self.mistake(
@@ -326,7 +326,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn phones(&mut self, place: &Place, tenant: &TenantId, phones: &[PhoneNumberId]) {
+    fn phones(&mut self, place: &DocumentPlace, tenant: &TenantId, phones: &[PhoneNumberId]) {
         for id in phones {
             let missing = format!("phone_numbers: there is no phone number {id}");
             self.exists(place, config_key::phone(id), &missing);
@@ -352,7 +352,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn url(&mut self, place: &Place, text: &str) {
+    fn url(&mut self, place: &DocumentPlace, text: &str) {
         match url::Url::parse(text) {
             Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => {
                 self.mistake(
@@ -382,8 +382,8 @@ impl<'a> Checker<'a> {
             .filter(|text| !text.expose().is_empty())
     }
 
-    fn unique(&mut self, name: &str, fields: Vec<(&'a Place, &'a SecretField)>) {
-        let mut seen: BTreeMap<String, &Place> = BTreeMap::new();
+    fn unique(&mut self, name: &str, fields: Vec<(&'a DocumentPlace, &'a SecretField)>) {
+        let mut seen: BTreeMap<String, &DocumentPlace> = BTreeMap::new();
         for (place, field) in fields {
             let Some(secret) = self.plain(field) else {
                 continue;
@@ -401,7 +401,7 @@ impl<'a> Checker<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::document::{self, Format, Surroundings};
-    use super::super::stored::Entry;
+    use super::super::stored::StoredEntry;
     use super::*;
     use crate::cli::samples;
 
@@ -452,7 +452,7 @@ mod tests {
                 r#"{"id":"2","tenant":"globex","app":"main","waba_id":"W","access_token":"t"}"#,
             ),
         ];
-        let entry = |value: &str| Entry {
+        let entry = |value: &str| StoredEntry {
             revision: 1,
             value: value.to_owned().into(),
         };

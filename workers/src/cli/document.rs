@@ -33,9 +33,9 @@ pub struct Surroundings<'a> {
 
 /// Where a part stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place(String);
+pub struct DocumentPlace(String);
 
-impl fmt::Display for Place {
+impl fmt::Display for DocumentPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -45,7 +45,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Clone)]
 pub struct Placed<T> {
     /// Where it stands.
-    pub place: Place,
+    pub place: DocumentPlace,
     /// The part.
     pub value: T,
 }
@@ -218,7 +218,7 @@ impl Reader<'_> {
                 Some(line) => format!("line {line}"),
                 None => format!("{section}[{index}]"),
             };
-            let place = Place(format!(
+            let place = DocumentPlace(format!(
                 "{at}, {} {}",
                 T::NOUN,
                 name.as_deref().unwrap_or("without an id")
@@ -237,7 +237,7 @@ impl Reader<'_> {
         placed.collect()
     }
 
-    fn part<T: Entity>(&mut self, place: Place, mut item: Value) -> Option<Placed<T>> {
+    fn part<T: Entity>(&mut self, place: DocumentPlace, mut item: Value) -> Option<Placed<T>> {
         if let Some(fields) = item.as_object_mut() {
             if T::NOUN == Flow::NOUN {
                 self.include_definition(&place, fields)?;
@@ -271,7 +271,11 @@ impl Reader<'_> {
     }
 
     /// Puts the content of `definition_file` in the place of `definition`.
-    fn include_definition(&mut self, place: &Place, fields: &mut Map<String, Value>) -> Option<()> {
+    fn include_definition(
+        &mut self,
+        place: &DocumentPlace,
+        fields: &mut Map<String, Value>,
+    ) -> Option<()> {
         let Some(path) = fields.remove("definition_file") else {
             return Some(());
         };
@@ -301,7 +305,7 @@ impl Reader<'_> {
     }
 
     /// Reads the `env:NAME` secrets in a field, and refuses what cannot be a secret.
-    fn resolve(&mut self, place: &Place, path: &str, value: &mut Value) {
+    fn resolve(&mut self, place: &DocumentPlace, path: &str, value: &mut Value) {
         match value {
             Value::Array(items) => {
                 for (index, item) in items.iter_mut().enumerate() {

@@ -93,11 +93,11 @@ mod tests {
     use super::*;
     use crate::cli::part::Part;
     use crate::cli::samples;
-    use crate::cli::stored::Entry;
+    use crate::cli::stored::StoredEntry;
 
     fn stored() -> Stored {
         let parts = Part::all_of(&samples::document());
-        let entry = |part: &Part| Entry {
+        let entry = |part: &Part| StoredEntry {
             revision: 1,
             value: part.to_json().into(),
         };
@@ -105,14 +105,14 @@ mod tests {
         let own = r#"{"id":"own","tenant":"globex","secrets":["s"],"verify_token":"t"}"#;
         stored.0.insert(
             "app.own".to_owned(),
-            Entry {
+            StoredEntry {
                 revision: 1,
                 value: own.into(),
             },
         );
         stored.0.insert(
             "phone.7".to_owned(),
-            Entry {
+            StoredEntry {
                 revision: 1,
                 value: "{".into(),
             },

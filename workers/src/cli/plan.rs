@@ -7,7 +7,7 @@
 use super::difference;
 use super::ownership::Owns;
 use super::part::{self, Part};
-use super::stored::{Entry, Stored};
+use super::stored::{Stored, StoredEntry};
 use ackline_shared::ids::TenantId;
 use ackline_shared::model::INSTALLATION_SCOPE;
 use ackline_shared::stored::Newer;
@@ -247,7 +247,7 @@ fn refuse_newer(change: Change) -> Result<Change, PlanError> {
 fn differences(
     part: &Part,
     key: &str,
-    entry: &Entry,
+    entry: &StoredEntry,
     stored: &Stored,
     master: &VaultKey,
     keyring: &BTreeMap<String, VaultKey>,
@@ -406,7 +406,7 @@ mod tests {
             let revision = change.revision.unwrap_or_default() + 1;
             stored.0.insert(
                 change.key,
-                Entry {
+                StoredEntry {
                     revision,
                     value: value.into(),
                 },

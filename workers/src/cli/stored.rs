@@ -41,7 +41,7 @@ pub async fn open(context: &Context, bucket: &str) -> Result<Option<Store>, Read
 
 /// One stored key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct StoredEntry {
     /// The revision to expect when writing it.
     pub revision: u64,
     /// What it holds.
@@ -50,7 +50,7 @@ pub struct Entry {
 
 /// Everything stored, by key.
 #[derive(Debug, Clone, Default)]
-pub struct Stored(pub BTreeMap<String, Entry>);
+pub struct Stored(pub BTreeMap<String, StoredEntry>);
 
 impl Stored {
     /// Reads the whole bucket.
@@ -83,7 +83,7 @@ impl Stored {
                 Operation::Put => {
                     entries.insert(
                         entry.key,
-                        Entry {
+                        StoredEntry {
                             revision: entry.revision,
                             value: entry.value,
                         },

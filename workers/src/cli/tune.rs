@@ -34,7 +34,7 @@ const HISTORY_SHOWN: usize = 50;
 )]
 pub struct TuneArguments {
     #[command(flatten)]
-    place: Place,
+    place: TuneTarget,
     /// What to set
     #[arg(value_name = "KEY=VALUE", conflicts_with_all = ["reset", "history"])]
     changes: Vec<String>,
@@ -50,7 +50,7 @@ pub struct TuneArguments {
 #[derive(Debug, clap::Args)]
 pub struct PauseArguments {
     #[command(flatten)]
-    place: Place,
+    place: TuneTarget,
 }
 
 /// Arguments of `ackline discard`.
@@ -60,7 +60,7 @@ pub struct PauseArguments {
 )]
 pub struct DiscardArguments {
     #[command(flatten)]
-    place: Place,
+    place: TuneTarget,
     /// The tenant's id once more
     #[arg(long, value_name = "TENANT")]
     confirm: Option<String>,
@@ -68,7 +68,7 @@ pub struct DiscardArguments {
 
 /// What is turned, and how it is told.
 #[derive(Debug, clap::Args)]
-struct Place {
+struct TuneTarget {
     /// The pool: flows, replies, relay, crm, events or journal
     pool: String,
     /// Only this tenant's work in the pool
@@ -207,7 +207,7 @@ enum TuneReport {
 }
 
 async fn turn_pool(
-    place: &Place,
+    place: &TuneTarget,
     settings: &Settings,
     turn: impl FnOnce(PoolTuning) -> Result<Option<PoolTuning>, TuneError>,
 ) -> Result<TuneReport, TuneError> {
@@ -219,7 +219,7 @@ async fn turn_pool(
 }
 
 async fn turn_tenant(
-    place: &Place,
+    place: &TuneTarget,
     settings: &Settings,
     turn: impl FnOnce(TenantTuning) -> Result<Option<TenantTuning>, TuneError>,
 ) -> Result<TuneReport, TuneError> {
@@ -246,7 +246,7 @@ async fn turn_tenant(
 
 /// Writes what `turn` makes of the value; `None` sets everything back.
 async fn change<T: Serialize + DeserializeOwned + Default>(
-    place: &Place,
+    place: &TuneTarget,
     context: &Context,
     key: &str,
     turn: impl FnOnce(T) -> Result<Option<T>, TuneError>,
@@ -281,7 +281,7 @@ async fn change<T: Serialize + DeserializeOwned + Default>(
     Ok(TuneReport::Changed { from, to, revision })
 }
 
-async fn show(place: &Place, settings: &Settings) -> Result<TuneReport, TuneError> {
+async fn show(place: &TuneTarget, settings: &Settings) -> Result<TuneReport, TuneError> {
     let (pool, tenant) = (pool_of(place)?, tenant_of(place)?);
     let store = open(&connect(settings).await?).await?;
     let key = tenant
@@ -305,7 +305,7 @@ async fn show(place: &Place, settings: &Settings) -> Result<TuneReport, TuneErro
     })
 }
 
-async fn history(place: &Place, settings: &Settings) -> Result<TuneReport, TuneError> {
+async fn history(place: &TuneTarget, settings: &Settings) -> Result<TuneReport, TuneError> {
     let (pool, tenant) = (pool_of(place)?, tenant_of(place)?);
     let mut changes = open(&connect(settings).await?)
         .await?
@@ -329,7 +329,7 @@ async fn open(context: &Context) -> Result<TuningStore, TuneError> {
     bucket.map(TuningStore::new).ok_or(TuneError::NotSetUp)
 }
 
-fn pool_of(place: &Place) -> Result<Pool, TuneError> {
+fn pool_of(place: &TuneTarget) -> Result<Pool, TuneError> {
     let known = Pool::ALL.map(Pool::as_str).join(", ");
     place
         .pool
@@ -337,7 +337,7 @@ fn pool_of(place: &Place) -> Result<Pool, TuneError> {
         .map_err(|error| TuneError::mistake("POOL", format!("{error}; there are {known}")))
 }
 
-fn tenant_of(place: &Place) -> Result<Option<TenantId>, TuneError> {
+fn tenant_of(place: &TuneTarget) -> Result<Option<TenantId>, TuneError> {
     let parsed = place.tenant.as_ref().map(TenantId::new).transpose();
     parsed.map_err(|error| TuneError::mistake("--tenant", error.to_string()))
 }
@@ -346,7 +346,7 @@ fn is_turned(value: &Value) -> bool {
     value.as_object().is_some_and(|fields| !fields.is_empty())
 }
 
-fn report(place: &Place, result: Result<TuneReport, TuneError>) -> Outcome {
+fn report(place: &TuneTarget, result: Result<TuneReport, TuneError>) -> Outcome {
     let reported = match result {
         Ok(reported) => reported,
         Err(error) => return refuse(place, &error),
@@ -363,7 +363,7 @@ fn report(place: &Place, result: Result<TuneReport, TuneError>) -> Outcome {
     }
 }
 
-fn refuse(place: &Place, error: &TuneError) -> Outcome {
+fn refuse(place: &TuneTarget, error: &TuneError) -> Outcome {
     let outcome = match error {
         TuneError::Mistakes(_) => Outcome::bad_input(format!("{error}\n")),
         _ => Outcome::failed(format!("{error}\n")),
@@ -379,7 +379,7 @@ fn refuse(place: &Place, error: &TuneError) -> Outcome {
     outcome
 }
 
-fn as_json(place: &Place, reported: TuneReport) -> Value {
+fn as_json(place: &TuneTarget, reported: TuneReport) -> Value {
     let (pool, tenant) = (&place.pool, &place.tenant);
     match reported {
         TuneReport::Changed { from, to, revision } => {
@@ -402,7 +402,7 @@ fn as_json(place: &Place, reported: TuneReport) -> Value {
     }
 }
 
-fn as_text(place: &Place, reported: TuneReport) -> String {
+fn as_text(place: &TuneTarget, reported: TuneReport) -> String {
     let title = match &place.tenant {
         Some(tenant) => format!("{} of {tenant}", place.pool),
         None => place.pool.clone(),

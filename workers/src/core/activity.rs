@@ -78,7 +78,7 @@ struct Counts {
 
 /// Where an update stands within a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum UpdateState {
     Queued,
     Running,
     Waiting,
@@ -86,20 +86,20 @@ enum Place {
 
 /// An update's being in a pool, from its being read until it is dropped, however that comes about.
 #[derive(Debug, Default)]
-pub struct Presence(Option<(Activity, TenantId, Place)>);
+pub struct Presence(Option<(Activity, TenantId, UpdateState)>);
 
 impl Presence {
     /// Its attempt starts.
     pub fn run(&mut self) {
-        self.go(Place::Running);
+        self.go(UpdateState::Running);
     }
 
     /// It waits for a retry.
     pub fn wait(&mut self) {
-        self.go(Place::Waiting);
+        self.go(UpdateState::Waiting);
     }
 
-    fn go(&mut self, to: Place) {
+    fn go(&mut self, to: UpdateState) {
         if let Some((activity, tenant, place)) = &mut self.0 {
             activity.lock().shift(tenant, Some(*place), Some(to));
             *place = to;
@@ -154,8 +154,8 @@ impl Activity {
         let mut inner = self.lock();
         inner.second.read += 1;
         inner.busiest.hit(tenant);
-        inner.shift(tenant, None, Some(Place::Queued));
-        Presence(Some((self.clone(), tenant.clone(), Place::Queued)))
+        inner.shift(tenant, None, Some(UpdateState::Queued));
+        Presence(Some((self.clone(), tenant.clone(), UpdateState::Queued)))
     }
 
     /// Meta sent what was read.
@@ -342,7 +342,7 @@ impl Activity {
 }
 
 impl Inner {
-    fn shift(&mut self, tenant: &TenantId, from: Option<Place>, to: Option<Place>) {
+    fn shift(&mut self, tenant: &TenantId, from: Option<UpdateState>, to: Option<UpdateState>) {
         let mut load = self.tenants.get(tenant).copied().unwrap_or_default();
         for load in [&mut load, &mut self.load] {
             if let Some(place) = from {
@@ -478,7 +478,7 @@ fn largest(mut counts: Vec<(&TenantId, u64)>, count: usize) -> Vec<TenantId> {
         .collect()
 }
 
-impl Place {
+impl UpdateState {
     fn of(self, load: &mut Load) -> &mut u64 {
         match self {
             Self::Queued => &mut load.queued,

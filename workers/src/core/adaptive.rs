@@ -72,12 +72,12 @@ pub struct Ended {
     /// How long it took.
     pub took: Duration,
     /// How it was answered.
-    pub answer: Answer,
+    pub answer: AttemptAnswer,
 }
 
 /// How an attempt was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum AttemptAnswer {
     /// The effect took place.
     Done,
     /// It was refused for good; the time that takes is not the time of an effect.
@@ -111,9 +111,9 @@ impl Ended {
     /// Reads it off a verdict; `None` when nothing was asked.
     pub fn of(verdict: &Verdict, began: Instant, took: Duration) -> Option<Self> {
         let answer = match verdict {
-            Verdict::Done => Answer::Done,
-            Verdict::Dead { .. } => Answer::Refused,
-            Verdict::Retry { .. } | Verdict::Trouble(_) => Answer::Failed,
+            Verdict::Done => AttemptAnswer::Done,
+            Verdict::Dead { .. } => AttemptAnswer::Refused,
+            Verdict::Retry { .. } | Verdict::Trouble(_) => AttemptAnswer::Failed,
             Verdict::Idle | Verdict::Wait { .. } => return None,
         };
         Some(Self {
@@ -162,7 +162,7 @@ impl Adaptive {
             return;
         }
         self.unmeasured = self.unmeasured.saturating_sub(1);
-        let slowness = (ended.answer == Answer::Done)
+        let slowness = (ended.answer == AttemptAnswer::Done)
             .then(|| self.learn(tenant, ended.took))
             .flatten();
         self.round.add(tenant, &ended, slowness, running);
@@ -240,7 +240,7 @@ impl Round {
             return;
         };
         tally.ended += 1.0;
-        if ended.answer == Answer::Failed {
+        if ended.answer == AttemptAnswer::Failed {
             tally.failed += 1.0;
         }
         if let Some(slowness) = slowness {

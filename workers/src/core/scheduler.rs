@@ -37,7 +37,7 @@ pub struct Slot {
 /// Where a piece of work belongs; to be used at once.
 #[derive(Debug)]
 #[must_use = "a place without work is never given back"]
-pub struct Place {
+pub struct QueuePlace {
     conversation: usize,
     tenant: usize,
 }
@@ -146,7 +146,7 @@ impl<T> Scheduler<T> {
 
     /// Finds where work belongs that [`Self::push`] then adds; splitting the two lets the caller name the place by
     /// parts of the work itself. Two conversations of a tenant that share a hash merely wait for each other.
-    pub fn place(&mut self, lane: usize, tenant: &TenantId, conversation: impl Hash) -> Place {
+    pub fn place(&mut self, lane: usize, tenant: &TenantId, conversation: impl Hash) -> QueuePlace {
         let lane = lane.min(self.lanes.len().saturating_sub(1));
         let tenant = self
             .arena
@@ -156,7 +156,7 @@ impl<T> Scheduler<T> {
             lane,
             hash: self.arena.hash(conversation),
         };
-        Place {
+        QueuePlace {
             conversation: self.arena.enter_conversation(key),
             tenant,
         }
@@ -164,7 +164,7 @@ impl<T> Scheduler<T> {
 
     /// Adds work behind everything of its conversation. The cost is what it takes of its tenant's turn: 1 for an
     /// ordinary piece.
-    pub fn push(&mut self, place: Place, cost: u32, item: T) {
+    pub fn push(&mut self, place: QueuePlace, cost: u32, item: T) {
         self.arena.append(place.conversation, cost, item);
         self.count_queued(place.tenant, 1);
         self.make_ready(place.conversation);

@@ -12,7 +12,7 @@ use ackline_shared::subjects::{self, Partition, Pool, SpillQueue};
 use async_nats::jetstream::Context;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Entry, Store, StoreError};
+use store::{SpillEntry, Store, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -144,7 +144,7 @@ impl Spill {
     pub fn store(&mut self, batch: Vec<Copy<Arc<Arrival>>>) {
         let (store, pool) = (self.store.clone(), self.pool);
         self.tasks.spawn(async move {
-            let entries: Vec<Entry> = batch.iter().map(|copy| copy::write(pool, copy)).collect();
+            let entries: Vec<SpillEntry> = batch.iter().map(|copy| copy::write(pool, copy)).collect();
             while let Err(error) = store.append(&entries).await {
                 tracing::warn!(%pool, %error, "what should move out of the others' way stays in it");
                 sleep(STORE_RETRY).await;

@@ -11,11 +11,11 @@ use std::hash::Hash;
 #[derive(Debug)]
 pub struct TopList<K> {
     capacity: usize,
-    entries: HashMap<K, Entry>,
+    entries: HashMap<K, Counted>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Entry {
+struct Counted {
     count: f64,
     error: f64,
 }
@@ -51,7 +51,7 @@ impl<K: Clone + Eq + Hash + Ord> TopList<K> {
         }
         self.entries.insert(
             key.clone(),
-            Entry {
+            Counted {
                 count: error + 1.0,
                 error,
             },
@@ -69,7 +69,7 @@ impl<K: Clone + Eq + Hash + Ord> TopList<K> {
 
     /// The `n` first with their hits per time between two fades, most first.
     pub fn first(&self, n: usize) -> Vec<(K, f64)> {
-        let certain = |entry: &Entry| (entry.count - entry.error).max(0.0);
+        let certain = |entry: &Counted| (entry.count - entry.error).max(0.0);
         let mut all: Vec<_> = self
             .entries
             .iter()

@@ -4,7 +4,7 @@
 //! same and is stored once.
 
 use super::hook::{self, HookError, Release};
-use super::link::{PlaceError, Places, Route};
+use super::link::{LinkedPeople, LinkedPersonError, Route};
 use crate::conversation::Event;
 use crate::platform::Platform;
 use ackline_shared::command::{Recipient, SendCommand};
@@ -38,7 +38,7 @@ pub enum AnswerError {
     Secret(#[from] VaultError),
     /// The way back could not be looked up; the webhook may be sent again (503).
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Place(#[from] LinkedPersonError),
 }
 
 const NO_NUMBER: &str = "it is not known which WhatsApp number this conversation belongs to; the person has to write once more";
@@ -133,8 +133,8 @@ async fn route(
     platform: &Platform,
     link: &CrmLink,
     source_id: &str,
-) -> Result<Option<Route>, PlaceError> {
-    let places = Places::new(platform.buckets.sessions.clone());
+) -> Result<Option<Route>, LinkedPersonError> {
+    let places = LinkedPeople::new(platform.buckets.sessions.clone());
     let place = places.of_source(link, source_id).await?;
     Ok(Route::back(
         &platform.snapshot(),

@@ -4,7 +4,7 @@
 //! that already has this source id, and an inbox locked to a single conversation returns the one it has.
 //! Messages have no idempotency there, so whether one is stored can be asked by its source id.
 
-use super::entry::{Direction, Entry, Person};
+use super::entry::{CrmEntry, Direction, Person};
 use super::{Crm, CrmError, Thread};
 use crate::core::job::{Trouble, TroubleKind};
 use crate::egress::{Egress, EgressAnswer, EgressRequest, Outcome};
@@ -202,7 +202,7 @@ impl Crm for Chatwoot<'_> {
         })
     }
 
-    async fn post(&self, thread: Thread, entry: &Entry) -> Result<(), CrmError> {
+    async fn post(&self, thread: Thread, entry: &CrmEntry) -> Result<(), CrmError> {
         let conversation = thread.conversation.to_string();
         let path = self.account(&["conversations", &conversation, "messages"]);
         let answer = self
@@ -236,7 +236,7 @@ impl Crm for Chatwoot<'_> {
 }
 
 /// The message as Chatwoot takes it; the source id in the creating call is what makes our echo recognisable.
-fn message(entry: &Entry) -> Value {
+fn message(entry: &CrmEntry) -> Value {
     let mut body = Map::new();
     body.insert("content".into(), json!(entry.content));
     let direction = match entry.direction {

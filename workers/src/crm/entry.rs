@@ -88,7 +88,7 @@ impl Person {
 
 /// One message as a CRM shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct CrmEntry {
     /// Which way it went.
     pub direction: Direction,
     /// The business number it came to or left from.
@@ -111,7 +111,7 @@ pub struct Entry {
 ///
 /// What another responder is to answer is a note, and opens no conversation: agents see it where they have one and are not
 /// asked for an answer. Meta may leave out with which number that is; then there is no place for it.
-pub fn of_update(update: &Update) -> Result<Option<Entry>, &'static str> {
+pub fn of_update(update: &Update) -> Result<Option<CrmEntry>, &'static str> {
     let Body::Message(message) = &update.body else {
         return Ok(None);
     };
@@ -137,7 +137,7 @@ pub fn of_update(update: &Update) -> Result<Option<Entry>, &'static str> {
         ),
         false => (Direction::Incoming, text, true),
     };
-    Ok(Some(Entry {
+    Ok(Some(CrmEntry {
         direction,
         number,
         person,
@@ -150,12 +150,12 @@ pub fn of_update(update: &Update) -> Result<Option<Entry>, &'static str> {
 }
 
 /// The entry of a message that went out.
-pub fn of_reply(command: &SendCommand, wamid: &str) -> Option<Entry> {
+pub fn of_reply(command: &SendCommand, wamid: &str) -> Option<CrmEntry> {
     let audience = match &command.origin {
         Origin::Agent { link, .. } => Audience::AllBut(link.clone()),
         Origin::Flow { .. } | Origin::Api { .. } => Audience::All,
     };
-    Some(Entry {
+    Some(CrmEntry {
         direction: Direction::Outgoing,
         number: command.phone_number_id.clone(),
         person: Person::new(&command.to, None)?,
@@ -168,7 +168,7 @@ pub fn of_reply(command: &SendCommand, wamid: &str) -> Option<Entry> {
 }
 
 /// The note that tells an agent that their message was given up; `None` when no agent wrote it.
-pub fn of_failure(command: &SendCommand, reason: &str, ambiguous: bool) -> Option<Entry> {
+pub fn of_failure(command: &SendCommand, reason: &str, ambiguous: bool) -> Option<CrmEntry> {
     let Origin::Agent { link, .. } = &command.origin else {
         return None;
     };
@@ -177,7 +177,7 @@ pub fn of_failure(command: &SendCommand, reason: &str, ambiguous: bool) -> Optio
     } else {
         "Not sent to WhatsApp"
     };
-    Some(Entry {
+    Some(CrmEntry {
         direction: Direction::Note,
         number: command.phone_number_id.clone(),
         person: Person::new(&command.to, None)?,
@@ -265,7 +265,7 @@ mod tests {
     use ackline_shared::meta;
     use serde_json::json;
 
-    fn incoming(message: Value) -> Result<Option<Entry>, &'static str> {
+    fn incoming(message: Value) -> Result<Option<CrmEntry>, &'static str> {
         let value = json!({
             "metadata": {"phone_number_id": "1065"},
             "contacts": [{"profile": {"name": "Ana"}, "wa_id": "15550001", "user_id": "US.1"}],

@@ -20,7 +20,7 @@ const FRESH_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What is remembered of a person in a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct LinkedPerson {
     /// The id the CRM knows the person by.
     pub source_id: String,
     /// Their contact and conversation.
@@ -40,9 +40,9 @@ pub struct Place {
     pub written_ms: u64,
 }
 
-impl Stored for Place {}
+impl Stored for LinkedPerson {}
 
-impl Place {
+impl LinkedPerson {
     /// A place just found.
     pub fn new(
         person: &Person,
@@ -104,7 +104,7 @@ impl Route {
     pub fn back(
         snapshot: &Snapshot,
         link: &CrmLink,
-        place: Option<&Place>,
+        place: Option<&LinkedPerson>,
         source_id: &str,
     ) -> Option<Self> {
         let follows = |number: &PhoneNumberId| {
@@ -152,25 +152,29 @@ fn recipient(source_id: &str) -> Recipient {
 /// The memory could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the place of a person in the CRM cannot be {verb}: {reason}")]
-pub struct PlaceError {
+pub struct LinkedPersonError {
     verb: &'static str,
     reason: String,
 }
 
 /// The memory of all places; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct LinkedPeople {
     store: Store,
 }
 
-impl Places {
+impl LinkedPeople {
     /// Wraps the bucket `sessions`.
     pub fn new(store: Store) -> Self {
         Self { store }
     }
 
     /// Finds a person by any of their ids, the preferred one first.
-    pub async fn find(&self, link: &CrmLink, person: &Person) -> Result<Option<Place>, PlaceError> {
+    pub async fn find(
+        &self,
+        link: &CrmLink,
+        person: &Person,
+    ) -> Result<Option<LinkedPerson>, LinkedPersonError> {
         for id in person.ids() {
             if let Some(place) = self.of_source(link, id).await? {
                 return Ok(Some(place));
@@ -184,8 +188,8 @@ impl Places {
         &self,
         link: &CrmLink,
         source_id: &str,
-    ) -> Result<Option<Place>, PlaceError> {
-        let failed = |reason: String| PlaceError {
+    ) -> Result<Option<LinkedPerson>, LinkedPersonError> {
+        let failed = |reason: String| LinkedPersonError {
             verb: "read",
             reason,
         };
@@ -199,8 +203,12 @@ impl Places {
     }
 
     /// Remembers a place under every id of the person.
-    pub async fn save(&self, link: &CrmLink, place: &Place) -> Result<(), PlaceError> {
-        let failed = |reason: String| PlaceError {
+    pub async fn save(
+        &self,
+        link: &CrmLink,
+        place: &LinkedPerson,
+    ) -> Result<(), LinkedPersonError> {
+        let failed = |reason: String| LinkedPersonError {
             verb: "written",
             reason,
         };
@@ -213,10 +221,14 @@ impl Places {
     }
 
     /// Forgets a place that is no longer there.
-    pub async fn forget(&self, link: &CrmLink, place: &Place) -> Result<(), PlaceError> {
+    pub async fn forget(
+        &self,
+        link: &CrmLink,
+        place: &LinkedPerson,
+    ) -> Result<(), LinkedPersonError> {
         for id in place.ids() {
             let deleted = self.store.delete(key(link, id)).await;
-            deleted.map_err(|error| PlaceError {
+            deleted.map_err(|error| LinkedPersonError {
                 verb: "removed",
                 reason: error.to_string(),
             })?;
@@ -253,7 +265,7 @@ mod tests {
             conversation: 2,
         };
         let known = person(None, Some("US.1"));
-        let place = Place::new(&known, "US.1", thread, &number("10"), 0);
+        let place = LinkedPerson::new(&known, "US.1", thread, &number("10"), 0);
         assert_eq!(place.updated(&known, &number("10"), FRESH_MS), None);
         assert!(place.updated(&known, &number("10"), FRESH_MS + 1).is_some());
         assert_eq!(
@@ -292,15 +304,16 @@ mod tests {
             contact: 1,
             conversation: 2,
         };
-        let place = Place::new(
+        let place = LinkedPerson::new(
             &person(Some("1555"), Some("US.1")),
             "1555",
             thread,
             &number("11"),
             0,
         );
-        let back =
-            |link: &CrmLink, place: Option<&Place>| Route::back(&snapshot, link, place, "1555");
+        let back = |link: &CrmLink, place: Option<&LinkedPerson>| {
+            Route::back(&snapshot, link, place, "1555")
+        };
 
         let known = back(&link(json!([])), Some(&place)).unwrap();
         assert_eq!(known.number, number("11"));

@@ -26,8 +26,8 @@ use ackline_shared::registry::Snapshot;
 use ackline_shared::stored;
 use ackline_shared::subjects::Pool;
 use chatwoot::Chatwoot;
-use entry::{Entry, Person};
-use link::{Place, PlaceError, Places};
+use entry::{CrmEntry, Person};
+use link::{LinkedPeople, LinkedPerson, LinkedPersonError};
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub trait Crm {
     fn post(
         &self,
         thread: Thread,
-        entry: &Entry,
+        entry: &CrmEntry,
     ) -> impl Future<Output = Result<(), CrmError>> + Send;
 
     /// Tells whether a message is among the latest of a conversation.
@@ -118,8 +118,8 @@ pub enum CrmError {
     },
 }
 
-impl From<PlaceError> for CrmError {
-    fn from(error: PlaceError) -> Self {
+impl From<LinkedPersonError> for CrmError {
+    fn from(error: LinkedPersonError) -> Self {
         Self::Again {
             reason: error.to_string(),
         }
@@ -131,7 +131,7 @@ impl From<PlaceError> for CrmError {
 pub struct CrmSync {
     platform: Platform,
     egress: Egress,
-    places: Places,
+    places: LinkedPeople,
     /// Longest time of one request.
     timeout: Duration,
     /// One creation at a time per person: two at once would fork their conversation.
@@ -141,7 +141,7 @@ pub struct CrmSync {
 impl CrmSync {
     /// Builds the job; a request may take this long.
     pub fn new(platform: Platform, egress: Egress, timeout: Duration) -> Self {
-        let places = Places::new(platform.buckets.sessions.clone());
+        let places = LinkedPeople::new(platform.buckets.sessions.clone());
         Self {
             platform,
             egress,
@@ -208,7 +208,7 @@ impl CrmSync {
     }
 
     /// Brings one message into one link, unless it is there.
-    async fn deliver(&self, work: &Work, link: &CrmLink, entry: &Entry) -> Result<(), CrmError> {
+    async fn deliver(&self, work: &Work, link: &CrmLink, entry: &CrmEntry) -> Result<(), CrmError> {
         let (posting, posted) = (
             format!("posting:{}?", link.id),
             format!("posted:{}", link.id),
@@ -273,8 +273,8 @@ impl CrmSync {
         &self,
         crm: &impl Crm,
         link: &CrmLink,
-        entry: &Entry,
-    ) -> Result<Place, CrmError> {
+        entry: &CrmEntry,
+    ) -> Result<LinkedPerson, CrmError> {
         let person = &entry.person;
         if let Some(place) = self.places.find(link, person).await? {
             return self.refresh(crm, link, entry, place).await;
@@ -291,7 +291,7 @@ impl CrmSync {
         }
         let source_id = person.source_id();
         let thread = crm.open(person, source_id).await?;
-        let place = Place::new(person, source_id, thread, &entry.number, now_ms());
+        let place = LinkedPerson::new(person, source_id, thread, &entry.number, now_ms());
         self.places.save(link, &place).await?;
         Ok(place)
     }
@@ -301,9 +301,9 @@ impl CrmSync {
         &self,
         crm: &impl Crm,
         link: &CrmLink,
-        entry: &Entry,
-        place: Place,
-    ) -> Result<Place, CrmError> {
+        entry: &CrmEntry,
+        place: LinkedPerson,
+    ) -> Result<LinkedPerson, CrmError> {
         let Some(next) = place.updated(&entry.person, &entry.number, now_ms()) else {
             return Ok(place);
         };
@@ -332,7 +332,7 @@ fn links<'a>(
 }
 
 /// The entry in a piece of work; `None` when a CRM has nothing to show of it.
-fn read(work: &Work) -> Result<Option<Entry>, String> {
+fn read(work: &Work) -> Result<Option<CrmEntry>, String> {
     if work.head.family == Family::Record {
         return match stored::decode(&work.payload) {
             Ok(Record::ReplySent { command, wamid, .. }) => Ok(entry::of_reply(&command, &wamid)),

@@ -49,7 +49,7 @@ pub enum Source {
 
 /// Whom a replay is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
+pub struct ReplayTarget {
     /// The pool; a dead letter goes to its own.
     pub pool: Option<Pool>,
     /// One relay, endpoint, CRM link or bot of it; `None` for all.
@@ -106,7 +106,7 @@ pub struct ReplayJob {
     /// What it is about.
     pub source: Source,
     /// Whom it is for.
-    pub target: Option<Target>,
+    pub target: Option<ReplayTarget>,
     /// Whether messages are sent again that their recipient may have.
     pub include_ambiguous: bool,
     /// Whether messages are sent that are older than their window.
@@ -149,7 +149,7 @@ impl Stored for ReplayJob {
         ];
         vec![
             ("source", sources.concat()),
-            ("target", fields_of::<Target>().to_vec()),
+            ("target", fields_of::<ReplayTarget>().to_vec()),
         ]
     }
 }

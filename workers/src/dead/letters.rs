@@ -1,6 +1,6 @@
 //! What can be done about dead letters: look up, request a replay, stop it.
 
-use super::job::{self, Action, ReplayJob, Source, State, Target};
+use super::job::{self, Action, ReplayJob, ReplayTarget, Source, State};
 use super::letter::Letter;
 use super::scan::ScanError;
 use super::settled::{Settled, Standing};
@@ -84,7 +84,7 @@ pub struct ReplayRequest {
     /// What it is about.
     pub source: Source,
     /// Whom it is for.
-    pub target: Option<Target>,
+    pub target: Option<ReplayTarget>,
     /// Whether messages are sent again that their recipient may have.
     pub include_ambiguous: bool,
     /// Whether messages are sent that are older than their window.

@@ -26,7 +26,7 @@ pub mod unrouted;
 pub mod view;
 
 pub use filter::Filter;
-pub use job::{Action, ReplayJob, Source, State, Target};
+pub use job::{Action, ReplayJob, ReplayTarget, Source, State};
 pub use letter::Letter;
 pub use letters::{DeadLetters, DeadLettersError};
 pub use past::Past;

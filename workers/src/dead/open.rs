@@ -148,8 +148,10 @@ impl OpenLetters {
                     .headers
                     .as_ref()
                     .and_then(|headers| Letter::read(*sequence, &message.subject, headers));
-                self.known
-                    .add(*sequence, letter.map(|letter| Entry::of(&letter, message)));
+                self.known.add(
+                    *sequence,
+                    letter.map(|letter| OpenLetter::of(&letter, message)),
+                );
             }
         }
     }
@@ -157,14 +159,14 @@ impl OpenLetters {
 
 /// What is kept in mind of a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Entry {
+struct OpenLetter {
     pool: Pool,
     class: DeadClass,
     /// When it was given up, in unix seconds.
     at_s: u32,
 }
 
-impl Entry {
+impl OpenLetter {
     fn of(letter: &Letter, message: &Message) -> Self {
         let stored = || {
             message
@@ -190,12 +192,12 @@ impl Entry {
 
 /// A place in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum StreamSlot {
     /// There is no message, or none any more.
     Empty,
     /// There is one that is no letter.
     Foreign,
-    Letter(Entry),
+    Letter(OpenLetter),
 }
 
 /// The letters by their places, without gaps; pure.
@@ -203,7 +205,7 @@ enum Place {
 struct Known {
     /// The sequence of the first place.
     first: u64,
-    places: VecDeque<Place>,
+    places: VecDeque<StreamSlot>,
     /// The settled sequences, from and to, both included, ascending.
     settled: Vec<(u64, u64)>,
     /// Whether there may be letters before the first place.
@@ -215,14 +217,14 @@ impl Known {
         self.first + u64::try_from(self.places.len()).unwrap_or(u64::MAX)
     }
 
-    fn add(&mut self, sequence: u64, entry: Option<Entry>) {
+    fn add(&mut self, sequence: u64, entry: Option<OpenLetter>) {
         if self.places.is_empty() {
             self.first = sequence;
         }
         self.reach(sequence.saturating_sub(1));
         if sequence == self.next() {
             self.places
-                .push_back(entry.map_or(Place::Foreign, Place::Letter));
+                .push_back(entry.map_or(StreamSlot::Foreign, StreamSlot::Letter));
         }
     }
 
@@ -234,7 +236,7 @@ impl Known {
         }
         // Not more at once than can be there: what is older has been forgotten before.
         let missing = (last + 1).saturating_sub(self.next()).min(LETTERS_MAX);
-        (0..missing).for_each(|_| self.places.push_back(Place::Empty));
+        (0..missing).for_each(|_| self.places.push_back(StreamSlot::Empty));
     }
 
     fn forget_before(&mut self, first: u64) {
@@ -248,7 +250,7 @@ impl Known {
         let present = self
             .places
             .iter()
-            .filter(|place| **place != Place::Empty)
+            .filter(|place| **place != StreamSlot::Empty)
             .count();
         u64::try_from(present).unwrap_or(u64::MAX)
     }
@@ -266,7 +268,7 @@ impl Known {
         for (sequence, place) in (self.first..).zip(&self.places) {
             while settled.next_if(|(_, to)| *to < sequence).is_some() {}
             let is_settled = settled.peek().is_some_and(|(from, _)| *from <= sequence);
-            let (Place::Letter(entry), false) = (place, is_settled) else {
+            let (StreamSlot::Letter(entry), false) = (place, is_settled) else {
                 continue;
             };
             let Some((_, sum)) = sums.iter_mut().find(|(pool, _)| *pool == entry.pool) else {
@@ -287,8 +289,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn entry(pool: Pool, at_s: u32) -> Option<Entry> {
-        Some(Entry {
+    fn entry(pool: Pool, at_s: u32) -> Option<OpenLetter> {
+        Some(OpenLetter {
             pool,
             class: DeadClass::Refused,
             at_s,

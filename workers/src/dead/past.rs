@@ -125,7 +125,7 @@ pub fn check_target(
 mod tests {
     use super::*;
     use crate::dead::job::tests::job;
-    use crate::dead::{Source, Target};
+    use crate::dead::{ReplayTarget, Source};
     use ackline_shared::subjects::{Class, header};
 
     fn past(classes: &[&str]) -> Past {
@@ -168,7 +168,7 @@ mod tests {
     fn a_replay_of_the_past_is_for_its_target_and_within_the_time() {
         let past = past(&[]);
         let mut job = job(Source::Past(past.clone()));
-        job.target = Some(Target {
+        job.target = Some(ReplayTarget {
             pool: Some(Pool::Relay),
             id: EntityId::new("new").ok(),
         });

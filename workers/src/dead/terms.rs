@@ -1,6 +1,6 @@
 //! What a job may ask for, and how times are written; pure.
 
-use super::job::{Action, Source, Target};
+use super::job::{Action, ReplayTarget, Source};
 use super::letters::ReplayRequest;
 use ackline_shared::ids::{EntityId, TenantId};
 use ackline_shared::subjects::Pool;
@@ -65,8 +65,8 @@ pub fn letters(
 }
 
 /// A target of a pool, when one is named.
-pub fn target(pool: Option<Pool>, id: Option<EntityId>) -> Option<Target> {
-    (pool.is_some() || id.is_some()).then_some(Target { pool, id })
+pub fn target(pool: Option<Pool>, id: Option<EntityId>) -> Option<ReplayTarget> {
+    (pool.is_some() || id.is_some()).then_some(ReplayTarget { pool, id })
 }
 
 #[cfg(test)]

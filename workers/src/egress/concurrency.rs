@@ -13,12 +13,12 @@ const TARGETS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 /// for one's turn and the request, so that a late turn does not leave a request too little time.
 #[derive(Debug)]
 pub struct ConcurrencyLimit {
-    targets: Mutex<LruCache<String, Target>>,
+    targets: Mutex<LruCache<String, TargetLimit>>,
     attempt_timeout: Duration,
 }
 
 #[derive(Debug, Clone)]
-struct Target {
+struct TargetLimit {
     turns: Arc<Semaphore>,
     concurrency: u16,
 }
@@ -55,7 +55,7 @@ impl ConcurrencyLimit {
         let turns = Arc::new(Semaphore::new(usize::from(concurrency)));
         targets.put(
             target.to_owned(),
-            Target {
+            TargetLimit {
                 turns: turns.clone(),
                 concurrency,
             },

@@ -1,7 +1,7 @@
 //! The events that customers get, and what they are made from. The fields here are the public contract: they
 //! may grow within an `api_version` and never change their meaning.
 
-use super::place::Place;
+use super::source::EventSource;
 use ackline_shared::command::{self, Recipient};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::short_hash;
@@ -58,7 +58,7 @@ pub struct Received {
     pub wamid: String,
     /// Where.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: EventSource,
     /// Who wrote.
     pub from: Person,
     /// Meta's type of the message, such as `text` or `interactive`.
@@ -117,7 +117,7 @@ pub struct Progress {
     pub wamid: Option<String>,
     /// Where.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: EventSource,
     /// Who receives.
     pub recipient: Person,
     /// `sent`, `delivered`, `read` or `failed`.
@@ -153,7 +153,7 @@ pub struct FlowRun {
     pub run: String,
     /// Where.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: EventSource,
     /// How it ended: `completed`, `failed` or `restarted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
@@ -170,7 +170,7 @@ pub struct FlowRun {
 pub struct Handover {
     /// Where.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: EventSource,
     /// Whose conversation it is.
     pub person: Person,
     /// The role at Meta that had it.
@@ -271,7 +271,7 @@ fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> M
             head.original_id().as_str().to_owned()
         },
         wamid: message.id,
-        place: Place::of(head, phone_number_id),
+        place: EventSource::of(head, phone_number_id),
         from: person(message.from, message.name),
         kind: message.kind,
         text: message.text,
@@ -293,7 +293,7 @@ fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> M
 
 fn handed_over(head: &Head, phone_number_id: Option<String>, reported: meta::Handover) -> Made {
     let data = Handover {
-        place: Place::of(head, phone_number_id),
+        place: EventSource::of(head, phone_number_id),
         person: person(reported.person, None),
         previous_owner_role: reported.previous_role,
         new_owner_role: reported.new_role,
@@ -326,7 +326,7 @@ fn progress(head: &Head, phone_number_id: Option<String>, status: Status) -> Opt
     let data = Progress {
         message_id: own_id.unwrap_or_else(|| status.id.clone()),
         wamid: Some(status.id),
-        place: Place::of(head, phone_number_id),
+        place: EventSource::of(head, phone_number_id),
         recipient: person(status.recipient, None),
         status: word,
         timestamp: timestamp.clone(),
@@ -351,7 +351,7 @@ fn of_record(head: &Head, record: Record) -> Option<Made> {
         flow,
         bot,
         run,
-        place: Place::of(head, None),
+        place: EventSource::of(head, None),
         outcome: None,
         variables: None,
         variables_omitted: false,
@@ -366,7 +366,7 @@ fn of_record(head: &Head, record: Record) -> Option<Made> {
             let data = Progress {
                 message_id: command.id,
                 wamid: None,
-                place: Place::of(head, Some(command.phone_number_id.to_string())),
+                place: EventSource::of(head, Some(command.phone_number_id.to_string())),
                 recipient: person(command.to, None),
                 status: "failed",
                 timestamp: timestamp.clone(),

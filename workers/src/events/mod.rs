@@ -4,14 +4,14 @@
 //! the same `webhook-id`, and a customer can tell a repeat. Only the timestamp and the signature are fresh.
 
 mod event;
-mod place;
 mod request;
+mod source;
 
 pub use event::{
     API_VERSION, Data, Event, EventError, Failure, FlowRun, Handover, Media, Person, Progress,
     Received, of,
 };
-pub use place::Place;
+pub use source::EventSource;
 
 use crate::core::job::{Job, Verdict, Work};
 use crate::core::log::to_bytes;

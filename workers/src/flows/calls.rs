@@ -6,7 +6,7 @@
 
 use super::agent::{completions_url, read_reply, request_body};
 use super::effect::{AgentCall, Call, HeaderValue, HttpCall};
-use super::update::Outcome;
+use super::update::CallOutcome;
 use crate::core::metrics::Metrics;
 use crate::egress::{Egress, EgressError, EgressRequest};
 use crate::platform::Platform;
@@ -36,7 +36,7 @@ pub struct Caller {
 
 impl Caller {
     /// Performs a call for an update.
-    pub async fn perform(&self, head: &Head, call: &Call) -> Outcome {
+    pub async fn perform(&self, head: &Head, call: &Call) -> CallOutcome {
         let started = Instant::now();
         let (what, url, performed) = match call {
             Call::Http(call) => ("http", &call.url, self.http(&head.tenant, call).await),
@@ -78,7 +78,7 @@ impl Caller {
         outcome
     }
 
-    async fn http(&self, tenant: &TenantId, call: &HttpCall) -> Result<Outcome, Failure> {
+    async fn http(&self, tenant: &TenantId, call: &HttpCall) -> Result<CallOutcome, Failure> {
         let mut headers = HeaderMap::new();
         for (name, value) in &call.headers {
             let name = HeaderName::try_from(name)
@@ -112,7 +112,7 @@ impl Caller {
         } else {
             serde_json::Value::Null
         };
-        Ok(Outcome::Http {
+        Ok(CallOutcome::Http {
             code: answer.status.as_u16(),
             body,
         })
@@ -129,7 +129,7 @@ impl Caller {
         )
     }
 
-    async fn agent(&self, tenant: &TenantId, call: &AgentCall) -> Result<Outcome, Failure> {
+    async fn agent(&self, tenant: &TenantId, call: &AgentCall) -> Result<CallOutcome, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, Value::from_static("application/json"));
         if let Some(name) = &call.endpoint.api_key {
@@ -159,7 +159,7 @@ impl Caller {
             .map_err(|_| Failure::new("unreadable", "the model's answer is not JSON"))?;
         let text = read_reply(&response)
             .ok_or_else(|| Failure::new("unreadable", "the model's answer has no text"))?;
-        Ok(Outcome::Reply { text })
+        Ok(CallOutcome::Reply { text })
     }
 
     fn open_secret(&self, tenant: &TenantId, name: &str) -> Result<Secret<String>, Failure> {
@@ -174,14 +174,14 @@ impl Caller {
 struct Failure {
     /// What metrics count it by.
     kind: &'static str,
-    outcome: Outcome,
+    outcome: CallOutcome,
 }
 
 impl Failure {
     fn new(kind: &'static str, reason: impl Into<String>) -> Self {
         Self {
             kind,
-            outcome: Outcome::Failed {
+            outcome: CallOutcome::Failed {
                 reason: reason.into(),
             },
         }
@@ -194,7 +194,7 @@ impl From<EgressError> for Failure {
             EgressError::Timeout => {
                 return Self {
                     kind: "timeout",
-                    outcome: Outcome::Timeout,
+                    outcome: CallOutcome::Timeout,
                 };
             }
             EgressError::Refused(_) => "not_allowed",
@@ -220,20 +220,20 @@ fn kind_of(code: u16) -> &'static str {
 }
 
 /// A refusal is an answer to the flow, which decides what follows, and a failure to whoever watches.
-fn refusal(outcome: &Outcome) -> Option<(&'static str, String)> {
+fn refusal(outcome: &CallOutcome) -> Option<(&'static str, String)> {
     match outcome {
-        Outcome::Http { code, .. } if *code >= 400 => {
+        CallOutcome::Http { code, .. } if *code >= 400 => {
             Some((kind_of(*code), format!("answered {code}")))
         }
         _ => None,
     }
 }
 
-fn reason(outcome: &Outcome) -> String {
+fn reason(outcome: &CallOutcome) -> String {
     match outcome {
-        Outcome::Failed { reason } => reason.clone(),
-        Outcome::Timeout => "no answer in time".to_owned(),
-        Outcome::Http { .. } | Outcome::Reply { .. } => String::new(),
+        CallOutcome::Failed { reason } => reason.clone(),
+        CallOutcome::Timeout => "no answer in time".to_owned(),
+        CallOutcome::Http { .. } | CallOutcome::Reply { .. } => String::new(),
     }
 }
 

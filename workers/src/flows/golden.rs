@@ -117,12 +117,12 @@ impl Player {
 
     fn outcome(&mut self, outcome: &str) -> Update {
         let outcome = match outcome.split_once(' ') {
-            _ if outcome == "timeout" => Outcome::Timeout,
-            Some(("failed", reason)) => Outcome::Failed {
+            _ if outcome == "timeout" => CallOutcome::Timeout,
+            Some(("failed", reason)) => CallOutcome::Failed {
                 reason: reason.into(),
             },
-            Some(("reply", text)) => Outcome::Reply { text: text.into() },
-            Some((code, body)) => Outcome::Http {
+            Some(("reply", text)) => CallOutcome::Reply { text: text.into() },
+            Some((code, body)) => CallOutcome::Http {
                 code: code.parse().unwrap(),
                 body: serde_json::from_str(body).unwrap(),
             },

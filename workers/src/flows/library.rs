@@ -16,14 +16,14 @@ const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// The live flows of one number with the bot each belongs to, in order of precedence.
 #[derive(Debug, Default)]
-pub struct Shelf {
+pub struct LiveFlows {
     /// The flows.
     pub flows: Vec<Flow>,
     /// The bot of each flow, by the same index.
     pub bots: Vec<String>,
 }
 
-impl Shelf {
+impl LiveFlows {
     /// Leaves only the flows of these bots.
     pub fn keep_bots(&mut self, is_meant: impl Fn(&str) -> bool) {
         let pairs = std::mem::take(&mut self.flows)
@@ -112,8 +112,8 @@ impl Library {
         snapshot: &Snapshot,
         tenant: &TenantId,
         phone: Option<&PhoneNumberId>,
-    ) -> Shelf {
-        let mut live_flows = Shelf::default();
+    ) -> LiveFlows {
+        let mut live_flows = LiveFlows::default();
         for bot in bots(snapshot, tenant, phone) {
             for id in &bot.flows {
                 let declared = snapshot.flows.get(&config_key::owned("flow", tenant, id));

@@ -43,4 +43,4 @@ pub use effect::{AgentCall, Call, Effect, HeaderValue, HttpCall};
 pub use report::{Problem, Report};
 pub use session::{Session, Status};
 pub use step::step;
-pub use update::{Contact, Message, Outcome, Update};
+pub use update::{CallOutcome, Contact, Message, Update};

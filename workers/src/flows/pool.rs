@@ -13,7 +13,7 @@ mod input;
 use super::bot;
 use super::calls::Caller;
 use super::effect::{Call, Effect};
-use super::library::{Library, Shelf};
+use super::library::{Library, LiveFlows};
 use super::session::{Kept, Session, SessionError};
 use super::update::Update;
 use crate::conversation::{Event, Owner, OwnerError, Owners, Side};
@@ -249,7 +249,7 @@ impl FlowsJob {
         &self,
         work: &Work,
         phone: &PhoneNumberId,
-        live_flows: &Shelf,
+        live_flows: &LiveFlows,
         session: &Session,
         effect: &Effect,
     ) -> Result<(), String> {

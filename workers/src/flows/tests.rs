@@ -48,7 +48,7 @@ fn message(id: &str, text: &str, payload: Option<&str>) -> Message {
     }
 }
 
-fn done(effects: &[Effect], outcome: Outcome) -> Update {
+fn done(effects: &[Effect], outcome: CallOutcome) -> Update {
     let call = effects.iter().find_map(|effect| match effect {
         Effect::Call { effect_id, .. } => Some(effect_id.clone()),
         _ => None,
@@ -146,13 +146,13 @@ fn an_outcome_nobody_waits_for_changes_nothing() {
     let (session, effects) = begin(&flow, "x");
     let stray = Update::EffectDone {
         effect_id: "m0:7".into(),
-        outcome: Outcome::Timeout,
+        outcome: CallOutcome::Timeout,
     };
     assert_eq!(
         step(&flow, session.clone(), &stray, NOW),
         (session.clone(), vec![])
     );
-    let (over, _) = step(&flow, session, &done(&effects, Outcome::Timeout), NOW);
+    let (over, _) = step(&flow, session, &done(&effects, CallOutcome::Timeout), NOW);
     let (asked, _) = step(&flow, over, &says("m1", "v"), NOW);
     assert_eq!(step(&flow, asked.clone(), &stray, NOW), (asked, vec![]));
 }
@@ -161,8 +161,8 @@ fn an_outcome_nobody_waits_for_changes_nothing() {
 fn the_first_outcome_of_a_call_counts_whatever_comes_later() {
     let flow = http();
     let (session, effects) = begin(&flow, "x");
-    let (session, first) = step(&flow, session, &done(&effects, Outcome::Timeout), NOW);
-    let other = Outcome::Http {
+    let (session, first) = step(&flow, session, &done(&effects, CallOutcome::Timeout), NOW);
+    let other = CallOutcome::Http {
         code: 200,
         body: json!({"s": 1}),
     };
@@ -193,7 +193,7 @@ fn a_response_is_mapped_and_leaves_by_its_status() {
         let (_, effects) = step(
             &flow,
             session,
-            &done(&effects, Outcome::Http { code, body }),
+            &done(&effects, CallOutcome::Http { code, body }),
             NOW,
         );
         assert_eq!(
@@ -324,7 +324,7 @@ fn messages_that_come_during_a_call_are_held_within_bounds_and_answered_together
         session,
         &done(
             &call,
-            Outcome::Reply {
+            CallOutcome::Reply {
                 text: "hello".into(),
             },
         ),
@@ -459,7 +459,7 @@ fn keywords_interrupt_even_a_call_whose_outcome_then_counts_for_nothing() {
         );
         let late = done(
             &call,
-            Outcome::Reply {
+            CallOutcome::Reply {
                 text: "late".into(),
             },
         );
@@ -490,7 +490,7 @@ fn an_agent_answers_the_message_that_led_to_it_and_remembers() {
     let (session, effects) = step(
         &flow,
         session,
-        &done(&effects, Outcome::Reply { text: long }),
+        &done(&effects, CallOutcome::Reply { text: long }),
         NOW,
     );
     assert_eq!(texts(&effects).len(), 3);
@@ -511,7 +511,7 @@ fn an_agent_answers_the_message_that_led_to_it_and_remembers() {
     let (_, effects) = step(
         &flow,
         session,
-        &done(&effects, Outcome::Reply { text: "  ".into() }),
+        &done(&effects, CallOutcome::Reply { text: "  ".into() }),
         NOW,
     );
     assert_eq!(texts(&effects)[0], "later");

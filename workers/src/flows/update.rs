@@ -18,7 +18,7 @@ pub enum Update {
         /// The effect that asked for it.
         effect_id: String,
         /// What came of it.
-        outcome: Outcome,
+        outcome: CallOutcome,
     },
     /// The flow shall start without a message, with these variables over its own.
     Start {
@@ -62,7 +62,7 @@ pub struct Contact {
 /// What came of a call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
-pub enum Outcome {
+pub enum CallOutcome {
     /// An HTTP request was answered.
     Http {
         /// The status code.

@@ -122,7 +122,7 @@ fn definition(forward: bool) -> impl Strategy<Value = Value> {
 enum Move {
     Say(String),
     Press(usize),
-    Finish(Outcome),
+    Finish(CallOutcome),
     Stray,
     Redeliver,
 }
@@ -139,10 +139,10 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         "",
     ]);
     let outcome = prop_oneof![
-        Just(Outcome::Timeout),
-        Just(Outcome::Failed { reason: "x".into() }),
-        "\\PC{0,20}".prop_map(|text| Outcome::Reply { text }),
-        (select(vec![200, 404, 500]), "\\PC{0,20}").prop_map(|(code, v)| Outcome::Http {
+        Just(CallOutcome::Timeout),
+        Just(CallOutcome::Failed { reason: "x".into() }),
+        "\\PC{0,20}".prop_map(|text| CallOutcome::Reply { text }),
+        (select(vec![200, 404, 500]), "\\PC{0,20}").prop_map(|(code, v)| CallOutcome::Http {
             code,
             body: json!({"v": v})
         }),
@@ -240,7 +240,7 @@ fn walk(flow: &Compiled, moves: &[Move]) {
         };
         let stray = || Update::EffectDone {
             effect_id: "nobody:1".into(),
-            outcome: Outcome::Timeout,
+            outcome: CallOutcome::Timeout,
         };
         let update = match next {
             Move::Say(text) => message(text, None),
@@ -343,7 +343,7 @@ proptest! {
     #[test]
     fn a_flow_is_refused_for_its_circles_or_walks_within_its_bounds(definition in definition(false)) {
         match Compiled::from_json(&definition) {
-            Ok(flow) => walk(&flow, &[Move::Say("a".into()), Move::Finish(Outcome::Timeout), Move::Press(0)]),
+            Ok(flow) => walk(&flow, &[Move::Say("a".into()), Move::Finish(CallOutcome::Timeout), Move::Press(0)]),
             Err(report) => {
                 let errors = report.problems.iter().filter(|problem| problem.is_error());
                 prop_assert!(errors.into_iter().all(|problem| problem.code == report::CYCLE), "{}", report);
@@ -360,7 +360,7 @@ proptest! {
     ) {
         definition["nodes"][format!("n{at}")][field] = junk;
         if let Ok(flow) = Compiled::from_json(&definition) {
-            walk(&flow, &[Move::Say("a".into()), Move::Finish(Outcome::Timeout)]);
+            walk(&flow, &[Move::Say("a".into()), Move::Finish(CallOutcome::Timeout)]);
         }
     }
 }

@@ -21,7 +21,7 @@ pub const BY_STANDBY: &str = "standby";
 
 /// What is to be written.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Entry {
+pub enum JournalEntry {
     /// A message, or more about one.
     Message(Box<MessageEntry>),
     /// A status of a message that was sent.
@@ -191,7 +191,7 @@ pub enum FoldError {
 }
 
 /// Says what a piece of the log means.
-pub fn fold(work: &Work) -> Result<Entry, FoldError> {
+pub fn fold(work: &Work) -> Result<JournalEntry, FoldError> {
     match work.head.family {
         Family::Update(Class::Message) => fold_message(work, meta::read(&work.payload)?),
         Family::Update(Class::Status) => fold_status(work, meta::read(&work.payload)?),
@@ -202,11 +202,11 @@ pub fn fold(work: &Work) -> Result<Entry, FoldError> {
                 record.map_err(|error| FoldError::Record(error.to_string()))?,
             ))
         }
-        Family::Update(Class::Account) | Family::Command(_) => Ok(Entry::Nothing),
+        Family::Update(Class::Account) | Family::Command(_) => Ok(JournalEntry::Nothing),
     }
 }
 
-fn fold_message(work: &Work, update: Update) -> Result<Entry, FoldError> {
+fn fold_message(work: &Work, update: Update) -> Result<JournalEntry, FoldError> {
     let number = number_of(work, &update);
     if let Some(reported) = update.handover() {
         return Ok(contact(work, number, &reported.person));
@@ -216,34 +216,37 @@ fn fold_message(work: &Work, update: Update) -> Result<Entry, FoldError> {
         .then(|| serde_json::json!({"by": BY_STANDBY}));
     if by_standby.is_some() && number.is_none() {
         // Of another responder's conversations, Meta may leave out with which number they are.
-        return Ok(Entry::Nothing);
+        return Ok(JournalEntry::Nothing);
     }
     let entry = match update.body {
         Body::Message(message) => incoming(work, number.ok_or(FoldError::NoNumber)?, *message),
         Body::Other(value) => match value.pointer("/message_echoes/0") {
             Some(echo) => echoed(work, number.ok_or(FoldError::NoNumber)?, echo),
             None if work.head.kind.starts_with("message.") => return Err(FoldError::NoMessage),
-            None => return Ok(Entry::Nothing),
+            None => return Ok(JournalEntry::Nothing),
         },
         Body::Status(_) => return fold_status(work, update),
     };
     let origin = by_standby.or(entry.origin);
-    Ok(Entry::Message(Box::new(MessageEntry { origin, ..entry })))
+    Ok(JournalEntry::Message(Box::new(MessageEntry {
+        origin,
+        ..entry
+    })))
 }
 
 /// Where something happened that is no message: the conversation is there to be asked for.
-fn contact(work: &Work, number: Option<String>, person: &Recipient) -> Entry {
+fn contact(work: &Work, number: Option<String>, person: &Recipient) -> JournalEntry {
     let person = Person::new(person, &work.head.conversation, None);
     match number.filter(|_| person.is_somebody()) {
         Some(phone_number_id) => {
             let received_ms = work.head.received_ms;
-            Entry::Contact(Box::new(ContactEntry {
+            JournalEntry::Contact(Box::new(ContactEntry {
                 phone_number_id,
                 person,
                 received_ms,
             }))
         }
-        None => Entry::Nothing,
+        None => JournalEntry::Nothing,
     }
 }
 
@@ -323,7 +326,7 @@ fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
     }
 }
 
-fn fold_status(work: &Work, update: Update) -> Result<Entry, FoldError> {
+fn fold_status(work: &Work, update: Update) -> Result<JournalEntry, FoldError> {
     let phone_number_id = number_of(work, &update);
     let Body::Status(status) = update.body else {
         return Err(FoldError::NoStatus);
@@ -332,7 +335,7 @@ fn fold_status(work: &Work, update: Update) -> Result<Entry, FoldError> {
         return Err(FoldError::NoStatus);
     }
     let Some(known) = Status::of_meta(&status.status) else {
-        return Ok(Entry::Nothing);
+        return Ok(JournalEntry::Nothing);
     };
     let at_ms = meta::happened_ms(status.timestamp, work.head.received_ms);
     let fault = (known == Status::Failed).then(|| match status.errors.first() {
@@ -347,7 +350,7 @@ fn fold_status(work: &Work, update: Update) -> Result<Entry, FoldError> {
             reason: "Meta gave no reason".to_owned(),
         },
     });
-    Ok(Entry::Status(Box::new(StatusEntry {
+    Ok(JournalEntry::Status(Box::new(StatusEntry {
         wamid: status.id,
         message: status.callback_data,
         phone_number_id,
@@ -361,7 +364,7 @@ fn fold_status(work: &Work, update: Update) -> Result<Entry, FoldError> {
     })))
 }
 
-fn fold_record(work: &Work, record: Record) -> Entry {
+fn fold_record(work: &Work, record: Record) -> JournalEntry {
     let at_ms = work.head.received_ms;
     let step = |status, fault| Step {
         status,
@@ -415,12 +418,12 @@ fn fold_record(work: &Work, record: Record) -> Entry {
                 },
             )
         }
-        Record::FlowResult { .. } => Entry::Nothing,
+        Record::FlowResult { .. } => JournalEntry::Nothing,
     }
 }
 
-fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step) -> Entry {
-    Entry::Message(Box::new(MessageEntry {
+fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step) -> JournalEntry {
+    JournalEntry::Message(Box::new(MessageEntry {
         phone_number_id: command.phone_number_id.to_string(),
         person: Person::new(&command.to, &work.head.conversation, None),
         direction: Direction::Out,

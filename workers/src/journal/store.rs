@@ -1,7 +1,7 @@
 //! The read model as a handle: open or away, writing a batch as one transaction, and beginning anew in another file.
 
 use super::database::{self, Database};
-use super::fold::{Entry, fold};
+use super::fold::{JournalEntry, fold};
 use super::lacking;
 use super::rebuild::Rebuilds;
 use super::write;
@@ -306,7 +306,7 @@ async fn write_all(
     let is_lacking = lacking::begin(&mut transaction, was_read).await?;
     for (index, work) in batch.iter().enumerate() {
         match fold(work) {
-            Ok(Entry::Nothing) => {}
+            Ok(JournalEntry::Nothing) => {}
             Ok(entry) => {
                 if let Some(reason) = write_one(&mut transaction, work, &entry).await? {
                     rejected.push(Rejected { index, reason });
@@ -329,7 +329,7 @@ async fn write_all(
 async fn write_one(
     transaction: &mut SqliteConnection,
     work: &Work,
-    entry: &Entry,
+    entry: &JournalEntry,
 ) -> Result<Option<String>, sqlx::Error> {
     let mut savepoint = transaction.begin().await?;
     match write::entry(&mut savepoint, work, entry).await {

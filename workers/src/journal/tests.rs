@@ -4,7 +4,7 @@ mod ids;
 mod lacking;
 mod order;
 
-use super::fold::{self, Entry, FoldError};
+use super::fold::{self, FoldError, JournalEntry};
 use super::progress::Status;
 use super::query::{Conversation, StoredMessage};
 use super::{Journal, JournalError};
@@ -254,7 +254,7 @@ fn what_the_edge_took_for_something_that_is_not_in_it_says_so() {
     );
     assert_eq!(
         fold(Class::Message, "call.connect", json!({"calls": [{}]})),
-        Ok(Entry::Nothing)
+        Ok(JournalEntry::Nothing)
     );
     assert_eq!(
         fold(Class::Status, "status.read", json!({})),
@@ -269,7 +269,7 @@ fn what_the_edge_took_for_something_that_is_not_in_it_says_so() {
     let unknown = json!({"statuses": [{"id": "w", "status": "seen twice"}]});
     assert_eq!(
         fold(Class::Status, "status.seen_twice", unknown),
-        Ok(Entry::Nothing)
+        Ok(JournalEntry::Nothing)
     );
 }
 

@@ -1,7 +1,7 @@
 //! Writing one folded entry; every statement here may run again without changing more.
 
 use super::contact::{self, Between};
-use super::fold::{Entry, MessageEntry, StatusEntry};
+use super::fold::{JournalEntry, MessageEntry, StatusEntry};
 use super::held::{self, hold};
 use super::progress::{Progress, Status};
 use crate::core::job::Work;
@@ -15,7 +15,7 @@ const LAST_TEXT_CHARS_MAX: usize = 160;
 pub async fn entry(
     db: &mut SqliteConnection,
     work: &Work,
-    entry: &Entry,
+    entry: &JournalEntry,
 ) -> Result<(), sqlx::Error> {
     let tenant = work.head.tenant.as_str();
     let seen = sqlx::query(
@@ -30,9 +30,9 @@ pub async fn entry(
         return Ok(());
     }
     match entry {
-        Entry::Message(entry) => message(db, tenant, entry).await,
-        Entry::Status(entry) => status(db, tenant, entry).await,
-        Entry::Contact(entry) => {
+        JournalEntry::Message(entry) => message(db, tenant, entry).await,
+        JournalEntry::Status(entry) => status(db, tenant, entry).await,
+        JournalEntry::Contact(entry) => {
             let between = Between {
                 tenant,
                 phone_number_id: &entry.phone_number_id,
@@ -42,7 +42,7 @@ pub async fn entry(
                 .await
                 .map(drop)
         }
-        Entry::Nothing => Ok(()),
+        JournalEntry::Nothing => Ok(()),
     }
 }
 

@@ -56,7 +56,7 @@ pub struct ClientError(String);
 
 /// What Meta answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct GraphAnswer {
     /// HTTP status.
     pub status: u16,
     /// How long Meta says to stay away, by `Retry-After` or its usage headers.
@@ -65,7 +65,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-impl Answer {
+impl GraphAnswer {
     /// Whether the API itself answered, and not something broken in its place.
     pub fn is_metas(&self) -> bool {
         self.status < 500
@@ -128,8 +128,8 @@ impl Graph {
         phone: &PhoneNumberId,
         token: &Secret<String>,
         body: &Value,
-    ) -> Result<Answer, SendError> {
-        let reported = |answer: &Result<Answer, SendError>| match answer {
+    ) -> Result<GraphAnswer, SendError> {
+        let reported = |answer: &Result<GraphAnswer, SendError>| match answer {
             Ok(answer) => Ok(answer.status),
             Err(error) => Err(error.to_string()),
         };
@@ -147,7 +147,7 @@ impl Graph {
         phone: &PhoneNumberId,
         token: &Secret<String>,
         body: &Value,
-    ) -> Result<Answer, SendError> {
+    ) -> Result<GraphAnswer, SendError> {
         let request = self.http.post(format!("{}/{phone}/messages", self.base));
         let mut response = request
             .bearer_auth(token.expose())
@@ -173,7 +173,7 @@ impl Graph {
             }
         }
         body.truncate(ANSWER_BYTES_MAX);
-        Ok(Answer {
+        Ok(GraphAnswer {
             status,
             regain,
             body: body.freeze(),

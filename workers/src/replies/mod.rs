@@ -22,12 +22,12 @@ use ackline_shared::record::Record;
 use ackline_shared::secret::Secret;
 use ackline_shared::stored;
 use ackline_shared::subjects::Pool;
-use graph::{Answer, Graph, TOTAL_TIMEOUT};
+use graph::{Graph, GraphAnswer, TOTAL_TIMEOUT};
 use pacing::{PER_SECOND_DEFAULT, Pacing, TURN_WAIT_MAX, TooLong};
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::time::Instant;
-use verdict::{Failure, Outcome, Setback, judge};
+use verdict::{Failure, SendOutcome, Setback, judge};
 
 /// A request may have gone out, and its answer is not known.
 pub(crate) const SENDING: &str = "sending?";
@@ -96,55 +96,55 @@ impl Job for Replies {
             return self.failed(work, command, cut_off).await;
         }
         match self.attempt(work, &command).await {
-            Outcome::Sent { wamid } => self.sent(work, command, wamid).await,
-            Outcome::Failed(failure) => self.failed(work, command, failure).await,
-            Outcome::Again(setback) => setback.verdict(),
-            Outcome::Held { reason, after } => Verdict::Wait { reason, after },
+            SendOutcome::Sent { wamid } => self.sent(work, command, wamid).await,
+            SendOutcome::Failed(failure) => self.failed(work, command, failure).await,
+            SendOutcome::Again(setback) => setback.verdict(),
+            SendOutcome::Held { reason, after } => Verdict::Wait { reason, after },
         }
     }
 }
 
 impl Replies {
     /// Takes the number's turn and makes the request once.
-    async fn attempt(&self, work: &Work, command: &SendCommand) -> Outcome {
+    async fn attempt(&self, work: &Work, command: &SendCommand) -> SendOutcome {
         let (body, token) = match self.prepare(work, command) {
             Ok(prepared) => prepared,
-            Err(failure) => return Outcome::Failed(failure),
+            Err(failure) => return SendOutcome::Failed(failure),
         };
         let number = &command.phone_number_id;
         match self.pacing.turn(number, Instant::now()) {
             Ok(wait) => tokio::time::sleep(wait).await,
             Err(TooLong(after)) => {
                 let reason = "the number has more to send than its pace allows".to_owned();
-                return Outcome::Held { reason, after };
+                return SendOutcome::Held { reason, after };
             }
         }
         work.marks.set(SENDING);
         if let Err(error) = work.persist().await {
             work.marks.clear(SENDING);
             let reason = format!("nothing was sent: {error}");
-            return Outcome::Again(Setback::own(reason));
+            return SendOutcome::Again(Setback::own(reason));
         }
         let answer = self.graph.send(number, &token, &body).await;
-        if answer.as_ref().is_ok_and(Answer::is_metas) {
+        if answer.as_ref().is_ok_and(GraphAnswer::is_metas) {
             work.answered.set();
         } else {
             work.answered.lost();
         }
         let outcome = judge(&answer, work.attempt);
         match &outcome {
-            Outcome::Sent { wamid } => {
+            SendOutcome::Sent { wamid } => {
                 work.marks.set(&format!("{SENT}{wamid}"));
                 work.marks.clear(SENDING);
             }
-            Outcome::Again(setback) => {
+            SendOutcome::Again(setback) => {
                 work.marks.clear(SENDING);
                 if let Some(pause) = setback.pause {
                     self.pacing.pause(number, Instant::now(), pause);
                 }
             }
-            Outcome::Failed(failure) if !failure.ambiguous => work.marks.clear(SENDING),
-            Outcome::Failed(_) | Outcome::Held { .. } => {}
+            SendOutcome::Failed(failure) if !failure.ambiguous => work.marks.clear(SENDING),
+            SendOutcome::Failed(_) | SendOutcome::Held { .. } => {}
         }
         outcome
     }

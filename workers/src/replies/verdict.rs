@@ -4,7 +4,7 @@
 //! the message is given up as ambiguous: Meta's status webhooks carry our id and settle it.
 
 use super::errors::{Class, Meaning, meaning, pair_wait, unlisted};
-use super::graph::{Answer, SendError};
+use super::graph::{GraphAnswer, SendError};
 use crate::core::job::{Trouble, TroubleKind, Verdict};
 use serde_json::Value;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const DIGITS_SHOWN_MAX: usize = 6;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SendOutcome {
     /// Meta accepted the message.
     Sent {
         /// Meta's id of it.
@@ -172,13 +172,13 @@ impl Failure {
 }
 
 /// Judges the `attempt`-th attempt, from 1.
-pub fn judge(result: &Result<Answer, SendError>, attempt: u32) -> Outcome {
+pub fn judge(result: &Result<GraphAnswer, SendError>, attempt: u32) -> SendOutcome {
     let answer = match result {
         Ok(answer) => answer,
         Err(SendError::NotSent(reason)) => {
             let reason = format!("the Graph API cannot be reached: {reason}");
             let (code, after, pause) = (None, None, None);
-            return Outcome::Again(Setback {
+            return SendOutcome::Again(Setback {
                 code,
                 reason,
                 after,
@@ -186,7 +186,7 @@ pub fn judge(result: &Result<Answer, SendError>, attempt: u32) -> Outcome {
                 blame: Blame::Graph,
             });
         }
-        Err(SendError::Lost(reason)) => return Outcome::Failed(Failure::lost(reason)),
+        Err(SendError::Lost(reason)) => return SendOutcome::Failed(Failure::lost(reason)),
     };
     let body = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
     if let Some(code) = body.pointer("/error/code").and_then(Value::as_i64) {
@@ -200,20 +200,20 @@ pub fn judge(result: &Result<Answer, SendError>, attempt: u32) -> Outcome {
     }
     match answer.status {
         200..=299 => match body.pointer("/messages/0/id").and_then(Value::as_str) {
-            Some(wamid) if !wamid.is_empty() => Outcome::Sent {
+            Some(wamid) if !wamid.is_empty() => SendOutcome::Sent {
                 wamid: wamid.to_owned(),
             },
-            _ => Outcome::Failed(Failure::lost(format!(
+            _ => SendOutcome::Failed(Failure::lost(format!(
                 "HTTP {} without a message id",
                 answer.status
             ))),
         },
-        300..=399 => Outcome::Failed(Failure::ours(format!(
+        300..=399 => SendOutcome::Failed(Failure::ours(format!(
             "the Graph API answered with a redirect (HTTP {}); check meta.graph_url and meta.graph_version",
             answer.status
         ))),
         // 503 is said before the work begins; any other server error without Meta's words may come after it.
-        500..=502 | 504..=599 => Outcome::Failed(Failure::lost(format!(
+        500..=502 | 504..=599 => SendOutcome::Failed(Failure::lost(format!(
             "HTTP {} without Meta's error",
             answer.status
         ))),
@@ -222,12 +222,12 @@ pub fn judge(result: &Result<Answer, SendError>, attempt: u32) -> Outcome {
 }
 
 fn refused(
-    answer: &Answer,
+    answer: &GraphAnswer,
     code: Option<i64>,
     meaning: Meaning,
     details: Option<String>,
     attempt: u32,
-) -> Outcome {
+) -> SendOutcome {
     let number = code.map(|code| format!("{code}, ")).unwrap_or_default();
     let details = details
         .map(|details| format!(" ({details})"))
@@ -237,7 +237,7 @@ fn refused(
         answer.status, meaning.words
     );
     let again = |after: Option<Duration>, pause: Option<Duration>, blame: Blame| {
-        Outcome::Again(Setback {
+        SendOutcome::Again(Setback {
             code,
             reason: reason.clone(),
             after,
@@ -260,7 +260,7 @@ fn refused(
         }
         Class::PairRate => again(Some(pair_wait(attempt)), None, Blame::Message),
         Class::Auth => again(Some(AUTH_WAIT), None, Blame::Number),
-        Class::Transient(_) | Class::Permanent => Outcome::Failed(Failure {
+        Class::Transient(_) | Class::Permanent => SendOutcome::Failed(Failure {
             code,
             reason,
             ambiguous: false,
@@ -298,8 +298,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn answer(status: u16, body: &Value) -> Result<Answer, SendError> {
-        Ok(Answer {
+    fn answer(status: u16, body: &Value) -> Result<GraphAnswer, SendError> {
+        Ok(GraphAnswer {
             status,
             regain: None,
             body: body.to_string().into(),
@@ -310,16 +310,16 @@ mod tests {
         json!({"error": {"message": format!("(#{code}) x"), "code": code, "error_data": {"details": "Call +491511234567 back"}}})
     }
 
-    fn setback(outcome: Outcome) -> Setback {
+    fn setback(outcome: SendOutcome) -> Setback {
         match outcome {
-            Outcome::Again(setback) => setback,
+            SendOutcome::Again(setback) => setback,
             other => panic!("{other:?}"),
         }
     }
 
-    fn failure(outcome: Outcome) -> Failure {
+    fn failure(outcome: SendOutcome) -> Failure {
         match outcome {
-            Outcome::Failed(failure) => failure,
+            SendOutcome::Failed(failure) => failure,
             other => panic!("{other:?}"),
         }
     }
@@ -329,7 +329,7 @@ mod tests {
         let body = json!({"messages": [{"id": "wamid.1"}]});
         assert_eq!(
             judge(&answer(200, &body), 1),
-            Outcome::Sent {
+            SendOutcome::Sent {
                 wamid: "wamid.1".into()
             }
         );
@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn the_wait_meta_names_is_kept() {
-        let reported = Ok(Answer {
+        let reported = Ok(GraphAnswer {
             status: 400,
             regain: Some(Duration::from_secs(120)),
             body: error(80_007).to_string().into(),
@@ -388,7 +388,7 @@ mod tests {
     fn a_code_of_few_tries_is_given_up_before_the_pool_does() {
         assert!(matches!(
             judge(&answer(400, &error(1)), 2),
-            Outcome::Again(_)
+            SendOutcome::Again(_)
         ));
         assert!(!failure(judge(&answer(400, &error(1)), 3)).ambiguous);
     }

@@ -11,7 +11,7 @@ use ackline_workers::core::log::now_ms;
 use ackline_workers::dead::letters::ReplayRequest;
 use ackline_workers::dead::list::Wanted;
 use ackline_workers::dead::{
-    Action, DeadLetters, Filter, Past, ReplayJob, Source, State, Target, runner, terms,
+    Action, DeadLetters, Filter, Past, ReplayJob, ReplayTarget, Source, State, runner, terms,
 };
 use ackline_workers::egress::{AllowList, Egress, EgressSettings};
 use ackline_workers::relay::RelayJob;
@@ -391,7 +391,7 @@ async fn a_new_target_gets_the_past_and_nobody_else_does() {
         0
     );
 
-    let target = Some(Target {
+    let target = Some(ReplayTarget {
         pool: Some(Pool::Relay),
         id: EntityId::new("new").ok(),
     });

@@ -3,7 +3,7 @@
 //! Meta's error messages can repeat a token, so only their codes are shown.
 
 use super::finding::Finding;
-use super::http::{Answer, Http};
+use super::http::{Http, HttpAnswer};
 use ackline_shared::model::{Entity, PhoneNumber};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::secret::Secret;
@@ -70,9 +70,9 @@ async fn ask(
     findings
 }
 
-fn number(phone: &PhoneNumber, base: &str, answer: &Result<Answer, String>) -> Finding {
+fn number(phone: &PhoneNumber, base: &str, answer: &Result<HttpAnswer, String>) -> Finding {
     let check = format!("number {}", phone.id);
-    let text = |answer: &Answer, field: &str| {
+    let text = |answer: &HttpAnswer, field: &str| {
         answer
             .body
             .get(field)
@@ -97,7 +97,7 @@ fn number(phone: &PhoneNumber, base: &str, answer: &Result<Answer, String>) -> F
     }
 }
 
-fn account(waba: &str, base: &str, answer: &Result<Answer, String>) -> Finding {
+fn account(waba: &str, base: &str, answer: &Result<HttpAnswer, String>) -> Finding {
     let check = format!("account {waba}");
     match answer {
         Ok(answer) if answer.status == 200 => {
@@ -125,7 +125,7 @@ fn account(waba: &str, base: &str, answer: &Result<Answer, String>) -> Finding {
     }
 }
 
-fn refused(check: String, what: &str, answer: &Answer) -> Finding {
+fn refused(check: String, what: &str, answer: &HttpAnswer) -> Finding {
     let number = |field: &str| {
         answer
             .body
@@ -169,8 +169,8 @@ mod tests {
         crate::cli::samples::document().phone_numbers.remove(0)
     }
 
-    fn answer(status: u16, body: Value) -> Result<Answer, String> {
-        Ok(Answer { status, body })
+    fn answer(status: u16, body: Value) -> Result<HttpAnswer, String> {
+        Ok(HttpAnswer { status, body })
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub struct Http(reqwest::Client);
 
 /// Status and body of an answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// HTTP status.
     pub status: u16,
     /// The body, null when it is not JSON.
@@ -44,7 +44,11 @@ impl Http {
     }
 
     /// Makes a GET request; an error says in words why there is no answer.
-    pub async fn get(&self, url: &str, token: Option<&Secret<String>>) -> Result<Answer, String> {
+    pub async fn get(
+        &self,
+        url: &str,
+        token: Option<&Secret<String>>,
+    ) -> Result<HttpAnswer, String> {
         let mut request = self.0.get(url);
         if let Some(token) = token {
             request = request.bearer_auth(token.expose());
@@ -58,7 +62,7 @@ impl Http {
             }
         }
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        Ok(Answer {
+        Ok(HttpAnswer {
             status: response.status().as_u16(),
             body,
         })

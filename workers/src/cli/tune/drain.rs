@@ -3,7 +3,7 @@
 //! How far it is comes from the processes that own the pool's partitions; the wait can be left at any moment, the
 //! drain goes on.
 
-use super::{Place, TuneError, open, pool_of, refuse, tenant_of, turn_tenant};
+use super::{TuneError, TuneTarget, open, pool_of, refuse, tenant_of, turn_tenant};
 use crate::cli::progress;
 use crate::cli::settings::Settings;
 use crate::cli::status_client::StatusClient;
@@ -27,7 +27,7 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 )]
 pub struct DrainArguments {
     #[command(flatten)]
-    place: Place,
+    place: TuneTarget,
     /// Do not wait until nothing is left
     #[arg(long)]
     no_wait: bool,
@@ -70,7 +70,10 @@ pub async fn drain(arguments: &DrainArguments, settings: &Settings) -> Outcome {
 }
 
 /// Begins the drain, unless it is under way; tells since when.
-async fn begin(place: &Place, settings: &Settings) -> Result<(Pool, TenantId, u64), TuneError> {
+async fn begin(
+    place: &TuneTarget,
+    settings: &Settings,
+) -> Result<(Pool, TenantId, u64), TuneError> {
     let (pool, tenant) = (pool_of(place)?, tenant_of(place)?);
     let tenant = tenant
         .ok_or_else(|| TuneError::mistake("--tenant", "say whose updates are to be drained"))?;
@@ -159,7 +162,7 @@ fn stand_of(sum: Option<&PoolSum>, tenant: &TenantId, at_ms: u64) -> Stand {
 }
 
 /// What became of it; nothing when nobody waited.
-fn reported(place: &Place, stand: Option<Stand>) -> Outcome {
+fn reported(place: &TuneTarget, stand: Option<Stand>) -> Outcome {
     let (pool, tenant) = (&place.pool, place.tenant.as_deref().unwrap_or_default());
     let (is_done, words) = match &stand {
         None => (

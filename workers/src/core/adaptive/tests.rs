@@ -87,7 +87,11 @@ impl Pool {
                 break;
             };
             self.now = at.max(self.now);
-            let answer = if failed { Answer::Failed } else { Answer::Done };
+            let answer = if failed {
+                AttemptAnswer::Failed
+            } else {
+                AttemptAnswer::Done
+            };
             self.done += usize::from(!failed);
             let ended = Ended {
                 began,
@@ -154,7 +158,7 @@ fn one_straggler_decides_nothing() {
         Ended {
             began,
             took: TIMEOUT,
-            answer: Answer::Done,
+            answer: AttemptAnswer::Done,
         },
         16,
         now,
@@ -231,7 +235,7 @@ fn what_asked_nothing_says_nothing() {
     );
     assert_eq!(
         Ended::of(&Verdict::retry("429"), now, took).unwrap().answer,
-        Answer::Failed
+        AttemptAnswer::Failed
     );
 }
 
@@ -250,7 +254,7 @@ proptest! {
         for (n, (answer, of, took_ms, running, passed_ms)) in steps.into_iter().enumerate() {
             let within = ranges[n / 150 % ranges.len()];
             adaptive.set_range(within);
-            let answer = [Answer::Done, Answer::Refused, Answer::Failed][usize::from(answer)];
+            let answer = [AttemptAnswer::Done, AttemptAnswer::Refused, AttemptAnswer::Failed][usize::from(answer)];
             let took = Duration::from_millis(took_ms);
             let began = now.checked_sub(took).unwrap_or(now);
             now += Duration::from_millis(passed_ms);

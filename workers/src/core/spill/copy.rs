@@ -1,6 +1,6 @@
 //! An update's copy in a spill queue: the same payload and headers, and beside them where it came from.
 
-use super::store::Entry;
+use super::store::SpillEntry;
 use crate::core::intake::{Arrival, Original};
 use crate::core::log::now_ms;
 use crate::core::state::Copy;
@@ -27,7 +27,7 @@ pub struct Note {
 }
 
 /// Makes the copy of what is in hand; a copy of a copy says where the first came from.
-pub fn write(pool: Pool, copy: &Copy<Arc<Arrival>>) -> Entry {
+pub fn write(pool: Pool, copy: &Copy<Arc<Arrival>>) -> SpillEntry {
     let arrival = &copy.data;
     let original = Original {
         subject: arrival.message.subject().to_owned(),
@@ -49,7 +49,7 @@ pub fn write(pool: Pool, copy: &Copy<Arc<Arrival>>) -> Entry {
 }
 
 /// Makes the copy of an update as its stream has it.
-fn of(pool: Pool, queue: &SpillQueue, stream: &str, original: Original, note: &Note) -> Entry {
+fn of(pool: Pool, queue: &SpillQueue, stream: &str, original: Original, note: &Note) -> SpillEntry {
     let Original {
         subject,
         headers: stored,
@@ -83,7 +83,7 @@ fn of(pool: Pool, queue: &SpillQueue, stream: &str, original: Original, note: &N
         headers.insert(header::SPILL_FIRST, first_ms.to_string());
         headers.insert(header::SPILL_ATTEMPTS, note.attempts.to_string());
     }
-    Entry {
+    SpillEntry {
         subject: queue.subject(pool),
         headers,
         payload,

@@ -28,7 +28,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// A message on its way into a spill queue.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct SpillEntry {
     /// The spill queue's subject.
     pub subject: String,
     /// Headers with a dedupe id.
@@ -67,8 +67,8 @@ impl Store {
     }
 
     /// Appends entries, those of each spill queue in order; doing it again with the same ids stores nothing twice.
-    pub async fn append(&self, entries: &[Entry]) -> Result<(), StoreError> {
-        let mut queues: HashMap<&str, Vec<&Entry>> = HashMap::new();
+    pub async fn append(&self, entries: &[SpillEntry]) -> Result<(), StoreError> {
+        let mut queues: HashMap<&str, Vec<&SpillEntry>> = HashMap::new();
         for entry in entries {
             queues.entry(&entry.subject).or_default().push(entry);
         }
@@ -87,9 +87,9 @@ impl Store {
     }
 
     /// One after the other, so that none overtakes one before it that fails.
-    async fn append_singly(&self, entries: Vec<&Entry>) -> Result<(), StoreError> {
+    async fn append_singly(&self, entries: Vec<&SpillEntry>) -> Result<(), StoreError> {
         for entry in entries {
-            let Entry {
+            let SpillEntry {
                 subject,
                 headers,
                 payload,
@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// All or nothing; false when the server refused the batch.
-    async fn append_together(&self, entries: &[Entry]) -> Result<bool, StoreError> {
+    async fn append_together(&self, entries: &[SpillEntry]) -> Result<bool, StoreError> {
         let failed = |error: &dyn Display| StoreError {
             verb: "written",
             reason: error.to_string(),
@@ -115,7 +115,7 @@ impl Store {
         let client = self.context.client();
         let id = format!("{:016x}", rand::random::<u64>());
         for (entry, number) in entries.iter().zip(1_usize..) {
-            let Entry {
+            let SpillEntry {
                 subject,
                 mut headers,
                 payload,
@@ -200,10 +200,10 @@ mod tests {
     use crate::testing::platform;
     use ackline_shared::subjects::header;
 
-    fn entry(subject: &str, id: &str) -> Entry {
+    fn entry(subject: &str, id: &str) -> SpillEntry {
         let mut headers = HeaderMap::new();
         headers.insert(header::MSG_ID, id);
-        Entry {
+        SpillEntry {
             subject: subject.to_owned(),
             headers,
             payload: id.to_owned().into(),
@@ -232,7 +232,7 @@ mod tests {
             .unwrap();
         store.append(&[entry(a, "a4")]).await.unwrap();
         assert_eq!(ids(&store, a, 0).await, ["a1", "a2", "a3", "a4"]);
-        let many = |count: usize| -> Vec<Entry> {
+        let many = |count: usize| -> Vec<SpillEntry> {
             (0..count)
                 .map(|nth| entry("spill.relay.3.msg.c", &format!("c{nth:02}")))
                 .collect()

@@ -3,7 +3,7 @@
 use crate::conversation::Event;
 use crate::core::job::Work;
 use crate::core::log::now_ms;
-use crate::flows::update::{Contact, Message, Outcome, Update};
+use crate::flows::update::{CallOutcome, Contact, Message, Update};
 use ackline_shared::command::Recipient;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::UpdateId;
@@ -75,7 +75,7 @@ pub(super) fn read(work: &Work) -> Result<Input, String> {
         let Record::FlowResult { effect, outcome } = record else {
             return Ok(Input::Nothing);
         };
-        let outcome: Outcome = serde_json::from_value(outcome)
+        let outcome: CallOutcome = serde_json::from_value(outcome)
             .map_err(|error| format!("not the outcome of a call: {error}"))?;
         let update = Update::EffectDone {
             effect_id: effect,

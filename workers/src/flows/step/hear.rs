@@ -5,7 +5,7 @@ use crate::flows::definition::AgentMode;
 use crate::flows::limits::HELD_MAX;
 use crate::flows::node::{Choice, Kind, Node};
 use crate::flows::template::Template;
-use crate::flows::update::Outcome;
+use crate::flows::update::CallOutcome;
 use crate::flows::value::Variables;
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ impl<'f> Walk<'f> {
             Some(WaitOn::Effect { deadline_ms, .. }) => {
                 self.hold(message);
                 if self.now_ms > deadline_ms {
-                    self.resume(&Outcome::Timeout)
+                    self.resume(&CallOutcome::Timeout)
                 } else {
                     Ok(())
                 }

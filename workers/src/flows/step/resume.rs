@@ -5,7 +5,7 @@ use crate::flows::agent::Role;
 use crate::flows::definition::AgentMode;
 use crate::flows::limits::{self, json_bytes};
 use crate::flows::node::{Agent, Http, Kind, Node};
-use crate::flows::update::Outcome;
+use crate::flows::update::CallOutcome;
 use ackline_shared::command::Content;
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ const BUBBLES_MAX: usize = 3;
 const SAVED_BYTES_MAX: usize = 8 * 1024;
 
 impl<'f> Walk<'f> {
-    pub(super) fn resume(&mut self, outcome: &Outcome) -> Walked<()> {
+    pub(super) fn resume(&mut self, outcome: &CallOutcome) -> Walked<()> {
         if !self.fits() {
             return self.over("restarted");
         }
@@ -32,11 +32,13 @@ impl<'f> Walk<'f> {
         self.leave(node, next)
     }
 
-    fn respond(&mut self, http: &Http, outcome: &Outcome) -> Walked<Next> {
+    fn respond(&mut self, http: &Http, outcome: &CallOutcome) -> Walked<Next> {
         let (code, body) = match outcome {
-            Outcome::Http { code, body } => (*code, body),
-            Outcome::Timeout => return super::exit("timeout"),
-            Outcome::Failed { .. } | Outcome::Reply { .. } => return super::exit("http_error"),
+            CallOutcome::Http { code, body } => (*code, body),
+            CallOutcome::Timeout => return super::exit("timeout"),
+            CallOutcome::Failed { .. } | CallOutcome::Reply { .. } => {
+                return super::exit("http_error");
+            }
         };
         if let Some(variable) = &http.save_status {
             self.set(variable, Value::from(code))?;
@@ -52,9 +54,9 @@ impl<'f> Walk<'f> {
         })
     }
 
-    fn speak(&mut self, node: &'f Node, agent: &Agent, outcome: &Outcome) -> Walked<Next> {
+    fn speak(&mut self, node: &'f Node, agent: &Agent, outcome: &CallOutcome) -> Walked<Next> {
         let answer = match outcome {
-            Outcome::Reply { text } if !text.trim().is_empty() => {
+            CallOutcome::Reply { text } if !text.trim().is_empty() => {
                 limits::cut_bytes(text.trim(), limits::RENDERED_BYTES_MAX)
             }
             _ => {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// Where an event happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct EventSource {
     /// Identifies the conversation at its number: `u:` and a user id, `p:` and a phone number, or `g:` and a group.
     pub conversation: String,
     /// Its id in our API, which may call it by another one; absent when Meta names no business number.
@@ -17,7 +17,7 @@ pub struct Place {
     pub phone_number_id: Option<String>,
 }
 
-impl Place {
+impl EventSource {
     /// The place of an update or a record; `phone_number_id` is what its own content says.
     pub fn of(head: &Head, phone_number_id: Option<String>) -> Self {
         let phone_number_id =
