@@ -40,7 +40,7 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
         pace.updates, pace.per_second
     ));
     report.paragraph(
-        "*Dead*: dead letters. *Unconfirmed*: dead letters of sends whose answer was lost; those are never made again, by promise. \
+        "*Dead*: dead letters. *Unconfirmed*: dead letters of unconfirmed sends; those are never made again, by promise. \
          *Lost* and *stuck*: neither done nor a dead letter some minutes after everything worked again; stuck is what the installation \
          still has. *Doubled*: done again. *After lost answers*: a bot or an endpoint was asked again where the answer was lost, or came \
          so shortly around a fault that nobody could remember it. *Late after lost answers*: a send that stands among the dead \

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 /// The pools that are held against what was given.
 pub const JUDGED: [Pool; 4] = [Pool::Flows, Pool::Replies, Pool::Relay, Pool::Events];
-/// How a dead letter begins of a send whose answer was lost: it is not made again, by promise.
+/// How a dead letter begins of an unconfirmed send: it is not made again, by promise.
 const UNCONFIRMED: &str = "Meta's answer was lost";
 
 /// What became of one pool's updates.
@@ -28,7 +28,7 @@ pub struct Ledger {
     pub stuck: usize,
     /// Dead letters.
     pub dead: usize,
-    /// Dead letters of sends whose answer was lost.
+    /// Dead letters of unconfirmed sends.
     pub unconfirmed: usize,
     /// Done again.
     pub doubled: usize,
@@ -263,7 +263,7 @@ impl Evidence {
     }
 
     /// What was done after a later one of its conversation: by which fault before, how much later, and whether it stands
-    /// among the dead letters as a send whose answer was lost.
+    /// among the dead letters as an unconfirmed send.
     pub fn disorders(&self, struck: &[Struck]) -> Vec<String> {
         let mut disorders = Vec::new();
         for pool in JUDGED {

@@ -29,7 +29,7 @@ pub struct Account {
     pub updates: usize,
     /// Dead letters.
     pub dead: usize,
-    /// Dead letters of sends whose answers were lost.
+    /// Dead letters of unconfirmed sends.
     pub unconfirmed: usize,
     /// Neither delivered nor dead, and nobody has them.
     pub lost: usize,

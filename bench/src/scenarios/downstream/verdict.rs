@@ -61,7 +61,7 @@ pub fn write(bench: &Bench<'_>, played: &[Played]) -> Result<(Value, bool)> {
     );
     report.paragraph(
         "*Reset*: the work is done and the connection reset instead of the answer. *Dead*: dead letters. *Unconfirmed*: dead letters \
-         of sends whose answer was lost; those are never made again, by promise. *Lost* and *stuck*: neither delivered nor a dead \
+         of unconfirmed sends; those are never made again, by promise. *Lost* and *stuck*: neither delivered nor a dead \
          letter when the run ended; stuck is what the installation still has. *Doubled*: delivered again after an answer; *after lost \
          answers*: asked again where a request was read and its answer lost. *Recovery*: from the target's recovery, or from when it \
          may next be asked (its Retry-After; a minute after a time-out; the end of a request it was still busy with), to the last \
