@@ -3,6 +3,9 @@
 //! This crate knows nothing of HTTP servers, SQL or the Graph API, and nothing in it decides what to do
 //! with an update; it only fixes the shapes that the edge and the pools exchange through NATS.
 
+#![warn(missing_docs)]
+
+pub mod clock;
 pub mod command;
 pub mod config;
 pub mod envelope;
@@ -15,6 +18,7 @@ pub mod partition;
 pub mod record;
 pub mod registry;
 pub mod secret;
+pub mod shutdown;
 pub mod signature;
 pub mod standard_webhooks;
 pub mod stored;

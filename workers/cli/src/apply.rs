@@ -1,0 +1,541 @@
+//! `ackline apply`: reads a document, compares it with the store, prints the difference and writes it.
+//!
+//! A file may declare a part of an installation: it may refer to what is stored, and pruning removes only what it owns.
+//! Every write expects the revision that was compared, so a change made by somebody else meanwhile stops the
+//! run instead of being lost; what was written until then is told.
+
+use super::agree::{self, Person};
+use super::progress;
+use super::room;
+use super::settings::Settings;
+use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
+use ackline_catalog::check::{self, Findings};
+use ackline_catalog::document::{self, Declared, Format, Surroundings};
+use ackline_catalog::ownership;
+use ackline_catalog::part::{Part, SealError};
+use ackline_catalog::plan::{self, Action, Change, Content, Plan};
+use ackline_catalog::stored::{self, Stored};
+use ackline_shared::nats::{self, NatsError};
+use ackline_shared::subjects;
+use ackline_shared::vault::VaultKey;
+use async_nats::jetstream::Context;
+use async_nats::jetstream::kv::{CreateErrorKind, Store, UpdateErrorKind};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Arguments of `ackline apply`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The file declares brands, tenants, apps, phone_numbers, bots, flows, relays, endpoints, crm_links and\napi_keys. A secret is written plain or as env:NAME, which reads an environment variable; a flow may name\na definition_file instead of a definition. What is stored and not in the file stays, unless --prune is given.\n\nA file may declare one tenant alone and refer to what is stored. It owns the tenants it declares; --prune removes what it\nowns and does not declare any more. `owns = { tenants = [\"old\"], brands = [\"b\"], installation = true }` at its top adds\ntenants, brands with their tenants, and what belongs to no tenant: all brands, and apps without one."
+)]
+pub struct ApplyArguments {
+    /// The document: TOML, or JSON when its name ends in .json
+    file: PathBuf,
+    /// Print the difference and write nothing; exit status 2 when there is one
+    #[arg(long)]
+    dry_run: bool,
+    /// Remove what is stored, the file's own and not in it any more; shown and asked for first
+    #[arg(long)]
+    prune: bool,
+    /// Show what --prune removes and do not ask
+    #[arg(long, short, requires = "prune")]
+    yes: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why applying failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApplyError {
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    #[error(transparent)]
+    Read(#[from] stored::ReadError),
+    #[error(transparent)]
+    Plan(#[from] plan::PlanError),
+    #[error(
+        "{0} was changed by somebody else meanwhile; run the command again to see what differs now"
+    )]
+    Conflict(String),
+    #[error("{what} cannot be written: {reason}")]
+    Write { what: String, reason: String },
+    #[error("{what} {reason}")]
+    Seal { what: String, reason: SealError },
+}
+
+/// Reads the file, and makes the store match.
+pub async fn run(
+    arguments: &ApplyArguments,
+    settings: &Settings,
+    environment: &[(String, String)],
+    person: &mut impl Person,
+) -> Outcome {
+    let mut findings = Findings::default();
+    let Some(declared) = read(&arguments.file, environment, &mut findings) else {
+        return refuse(arguments, &findings);
+    };
+    let (context, stored) = match look(settings).await {
+        Ok(found) => found,
+        Err(error) => {
+            check::check(&declared, &Stored::default(), &mut findings);
+            if findings.mistakes.is_empty() {
+                return report(arguments, &findings, &Plan::default(), 0, Err(error));
+            }
+            findings.warnings.push(format!(
+                "what is stored was not looked at, only the file: {error}"
+            ));
+            return refuse(arguments, &findings);
+        }
+    };
+    let (mut plan, mut done) = (Plan::default(), 0);
+    let planned = examine(
+        arguments,
+        settings,
+        declared,
+        &stored,
+        (&mut plan, &mut findings),
+    );
+    if !findings.mistakes.is_empty() {
+        return refuse(arguments, &findings);
+    }
+    if planned.is_ok()
+        && let Err(outcome) = agree(arguments, &plan, person)
+    {
+        return outcome;
+    }
+    let result = match planned {
+        Ok(()) if !arguments.dry_run => carry_out(settings, &context, &plan, &mut done).await,
+        planned => planned,
+    };
+    report(arguments, &findings, &plan, done, result)
+}
+
+/// What is stored now; nothing is created.
+async fn look(settings: &Settings) -> Result<(Context, Stored), ApplyError> {
+    let context = nats::jetstream(nats::connect(&settings.nats, "ackline-apply").await?);
+    let stored = match stored::open(&context, subjects::BUCKET_CONFIG).await? {
+        Some(store) => Stored::load(&store).await?,
+        None => Stored::default(),
+    };
+    Ok((context, stored))
+}
+
+/// Checks the document against what is stored and stays, and plans what is to be written.
+fn examine(
+    arguments: &ApplyArguments,
+    settings: &Settings,
+    declared: Declared,
+    stored: &Stored,
+    (plan, findings): (&mut Plan, &mut Findings),
+) -> Result<(), ApplyError> {
+    let surplus = if arguments.prune {
+        declared.owns.surplus(&declared.keys, stored)
+    } else {
+        BTreeSet::new()
+    };
+    let stays = stored.0.iter().filter(|(key, _)| !surplus.contains(*key));
+    let stays = Stored(
+        stays
+            .map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect(),
+    );
+    check::check(&declared, &stays, findings);
+    findings
+        .mistakes
+        .extend(ownership::needed(&surplus, &declared.keys, stored));
+    let owns = declared.owns.clone();
+    let parts = Part::all_of(&declared.into_document());
+    *plan = plan::plan(parts, stored, &settings.master, &owns, arguments.prune)?;
+    findings
+        .mistakes
+        .extend(room::mistakes(plan, stored, &settings.limits));
+    Ok(())
+}
+
+/// Goes on when nothing is to be removed, or somebody agrees to that.
+fn agree(arguments: &ApplyArguments, plan: &Plan, person: &mut impl Person) -> Result<(), Outcome> {
+    let removed = plan
+        .changes
+        .iter()
+        .filter(|change| change.action == Action::Remove);
+    let shown: String = removed.map(|change| format!("{change}\n")).collect();
+    if shown.is_empty() || arguments.dry_run {
+        return Ok(());
+    }
+    let count = plan.count(Action::Remove);
+    agree::confirm(
+        arguments.yes,
+        &shown,
+        &format!("Remove these {count}?"),
+        person,
+    )
+}
+
+async fn carry_out(
+    settings: &Settings,
+    context: &Context,
+    plan: &Plan,
+    done: &mut usize,
+) -> Result<(), ApplyError> {
+    let store = Box::pin(nats::prepare(context, &settings.nats))
+        .await?
+        .config;
+    write(&store, plan, &settings.master, done).await
+}
+
+/// Writes the changes in order; `done` counts those that are in the store.
+pub(super) async fn write(
+    store: &Store,
+    plan: &Plan,
+    master: &VaultKey,
+    done: &mut usize,
+) -> Result<(), ApplyError> {
+    let mut keyring = plan.keyring.clone();
+    let bar = progress::bar(plan.changes.len() as u64);
+    for change in &plan.changes {
+        match content(change, master, &mut keyring)? {
+            Some(value) => put(store, change, value).await?,
+            None => remove(store, change).await?,
+        }
+        *done += 1;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn content(
+    change: &Change,
+    master: &VaultKey,
+    keyring: &mut BTreeMap<String, VaultKey>,
+) -> Result<Option<Vec<u8>>, ApplyError> {
+    let failed = |reason: SealError| ApplyError::Seal {
+        what: title(change),
+        reason,
+    };
+    match &change.content {
+        Content::Nothing => Ok(None),
+        Content::DataKey(scope) => {
+            let fresh = VaultKey::generate();
+            let sealed = fresh.seal_under(master, scope);
+            keyring.insert(scope.clone(), fresh);
+            serde_json::to_vec(&sealed)
+                .map(Some)
+                .map_err(|error| failed(error.into()))
+        }
+        Content::Part(part) => {
+            // A part without secrets seals nothing, so the key is not used.
+            let data_key = keyring.get(part.scope()).unwrap_or(master);
+            part.as_ref()
+                .clone()
+                .seal(data_key, change.before.as_deref())
+                .map(Some)
+                .map_err(failed)
+        }
+    }
+}
+
+async fn put(store: &Store, change: &Change, value: Vec<u8>) -> Result<(), ApplyError> {
+    let failed = |reason: String| ApplyError::Write {
+        what: title(change),
+        reason,
+    };
+    match change.revision {
+        None => match store.create(&change.key, value.into()).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {
+                Err(ApplyError::Conflict(title(change)))
+            }
+            Err(error) => Err(failed(error.to_string())),
+        },
+        Some(revision) => match store.update(&change.key, value.into(), revision).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {
+                Err(ApplyError::Conflict(title(change)))
+            }
+            Err(error) => Err(failed(error.to_string())),
+        },
+    }
+}
+
+async fn remove(store: &Store, change: &Change) -> Result<(), ApplyError> {
+    let removed = match change.content {
+        // A removed data key must not stay readable in the history.
+        _ if change.key.starts_with(&subjects::config_key::data_key("")) => store
+            .purge_expect_revision(&change.key, change.revision)
+            .await
+            .map_err(|error| error.to_string()),
+        _ => store
+            .delete_expect_revision(&change.key, change.revision)
+            .await
+            .map_err(|error| error.to_string()),
+    };
+    match removed {
+        Ok(()) => Ok(()),
+        Err(_) if is_newer(store, change).await => Err(ApplyError::Conflict(title(change))),
+        Err(reason) => Err(ApplyError::Write {
+            what: title(change),
+            reason,
+        }),
+    }
+}
+
+/// The client does not tell a wrong revision from other errors when it removes.
+async fn is_newer(store: &Store, change: &Change) -> bool {
+    let now = store
+        .entry(&change.key)
+        .await
+        .ok()
+        .flatten()
+        .map(|entry| entry.revision);
+    now.is_some() && now != change.revision
+}
+
+fn title(change: &Change) -> String {
+    format!("{} {}", change.noun, change.name)
+}
+
+/// Reads the file; `None` when it cannot be read at all.
+fn read(
+    path: &Path,
+    environment: &[(String, String)],
+    findings: &mut Findings,
+) -> Option<Declared> {
+    let text = match read_bounded(path) {
+        Ok(text) => text,
+        Err(reason) => {
+            findings.mistakes.push(format!("cannot be read: {reason}"));
+            return None;
+        }
+    };
+    let json = path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    let surroundings = Surroundings {
+        file: &|relative| read_bounded(&directory.join(relative)),
+        variable: &|name| {
+            environment
+                .iter()
+                .find(|(variable, _)| variable == name)
+                .map(|(_, value)| value.clone())
+        },
+    };
+    let format = if json { Format::Json } else { Format::Toml };
+    Some(document::read(
+        &text,
+        format,
+        &surroundings,
+        &mut findings.mistakes,
+    ))
+}
+
+fn read_bounded(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+fn refuse(arguments: &ApplyArguments, findings: &Findings) -> Outcome {
+    if arguments.json {
+        let report =
+            json!({ "ok": false, "mistakes": findings.mistakes, "warnings": findings.warnings });
+        return Outcome {
+            out: format!("{report}\n"),
+            ..Outcome::bad_input("")
+        };
+    }
+    let count = findings.mistakes.len();
+    let mut text = format!(
+        "{}: {count} mistake(s), nothing was changed:\n",
+        arguments.file.display()
+    );
+    for mistake in &findings.mistakes {
+        let _writing_to_a_string_never_fails = writeln!(text, "  - {mistake}");
+    }
+    text.push_str(&warnings(findings));
+    Outcome::bad_input(text)
+}
+
+fn report(
+    arguments: &ApplyArguments,
+    findings: &Findings,
+    plan: &Plan,
+    done: usize,
+    result: Result<(), ApplyError>,
+) -> Outcome {
+    let code = match &result {
+        Err(_) => EXIT_FAILED,
+        Ok(()) if arguments.dry_run && !plan.changes.is_empty() => EXIT_CHANGES,
+        Ok(()) => EXIT_OK,
+    };
+    let error = result.err().map(|error| error.to_string());
+    if arguments.json {
+        let report = json!({
+            "ok": error.is_none(), "dry_run": arguments.dry_run, "error": error, "changes": plan.changes,
+            "written": done, "kept": plan.kept, "warnings": findings.warnings,
+        });
+        return Outcome {
+            out: format!("{report}\n"),
+            err: String::new(),
+            code,
+        };
+    }
+    let mut out: String = plan
+        .changes
+        .iter()
+        .map(|change| format!("{change}\n"))
+        .collect();
+    for kept in &plan.kept {
+        let line = format!(
+            "= {} {}: stored, the file's own and not in it; --prune removes it\n",
+            kept.noun, kept.name
+        );
+        out.push_str(&line);
+    }
+    let mut err = warnings(findings);
+    match error {
+        None => out.push_str(&summary(arguments, plan)),
+        Some(error) => {
+            err.push_str(&format!("error: {error}\n"));
+            err.push_str(&halfway(plan, done));
+        }
+    }
+    Outcome { out, err, code }
+}
+
+fn warnings(findings: &Findings) -> String {
+    findings
+        .warnings
+        .iter()
+        .map(|warning| format!("warning: {warning}\n"))
+        .collect()
+}
+
+fn summary(arguments: &ApplyArguments, plan: &Plan) -> String {
+    let kept = match plan.kept.len() {
+        0 => String::new(),
+        count => format!(", {count} kept that the file does not declare"),
+    };
+    if plan.changes.is_empty() {
+        return format!("nothing to change{kept}\n");
+    }
+    let [add, change, remove] =
+        [Action::Add, Action::Change, Action::Remove].map(|action| plan.count(action));
+    if arguments.dry_run {
+        format!("would add {add}, change {change}, remove {remove}{kept}; nothing was written\n")
+    } else {
+        format!("added {add}, changed {change}, removed {remove}{kept}\n")
+    }
+}
+
+fn halfway(plan: &Plan, done: usize) -> String {
+    match plan.changes.get(done..) {
+        Some([next, ..]) if done > 0 => format!(
+            "written: the first {done} of the {} changes above; not written: everything from {} on\n",
+            plan.changes.len(),
+            title(next)
+        ),
+        _ => "nothing was written\n".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ackline_catalog::ownership::Owns;
+    use ackline_catalog::samples;
+    use ackline_shared::testing::NatsServer;
+    use async_nats::jetstream::kv;
+
+    async fn bucket(server: &NatsServer) -> Store {
+        let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+        let config = kv::Config {
+            bucket: subjects::BUCKET_CONFIG.to_owned(),
+            history: 8,
+            ..kv::Config::default()
+        };
+        context.create_key_value(config).await.unwrap()
+    }
+
+    /// Writes a plan after somebody else changed `key`; gives the error, the changes written and the changes planned.
+    async fn race(
+        edit: impl FnOnce(&mut Vec<Part>),
+        prune: bool,
+        key: &str,
+    ) -> (ApplyError, usize, usize) {
+        let server = NatsServer::start().unwrap();
+        let store = bucket(&server).await;
+        let master = VaultKey::generate();
+        let mut parts = Part::all_of(&samples::document());
+        let tenants = [ackline_shared::ids::TenantId::new("acme").unwrap()].into();
+        let owns = Owns {
+            tenants,
+            ..Owns::default()
+        };
+        let first = plan::plan(parts.clone(), &Stored::default(), &master, &owns, false).unwrap();
+        write(&store, &first, &master, &mut 0).await.unwrap();
+        let stored = Stored::load(&store).await.unwrap();
+        edit(&mut parts);
+        let plan = plan::plan(parts, &stored, &master, &owns, prune).unwrap();
+        store.put(key, "theirs".into()).await.unwrap();
+        let mut done = 0;
+        let error = write(&store, &plan, &master, &mut done).await.unwrap_err();
+        assert_eq!(store.get(key).await.unwrap().unwrap(), "theirs");
+        (error, done, plan.changes.len())
+    }
+
+    #[tokio::test]
+    async fn a_change_by_somebody_else_meanwhile_stops_the_writing() {
+        let rename = |parts: &mut Vec<Part>| {
+            for part in parts {
+                match part {
+                    Part::Tenant(tenant) => tenant.name.push('!'),
+                    Part::Bot(bot) => bot.name.push('!'),
+                    _ => {}
+                }
+            }
+        };
+        let (error, done, all) = race(rename, false, "bot.acme.shop").await;
+        assert!(matches!(error, ApplyError::Conflict(_)), "{error}");
+        assert_eq!((done, all), (2, 3));
+        assert!(
+            error
+                .to_string()
+                .starts_with("bot acme/shop was changed by somebody else"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_added_or_changed_is_neither_overwritten_nor_removed() {
+        let add = |parts: &mut Vec<Part>| {
+            let Some(Part::Brand(brand)) = parts.first().cloned() else {
+                panic!("the first part is a brand")
+            };
+            let id = ackline_shared::ids::EntityId::new("other").unwrap();
+            parts.insert(0, Part::Brand(ackline_shared::model::Brand { id, ..brand }));
+        };
+        let (error, done, _) = race(add, false, "brand.other").await;
+        assert!(
+            matches!(error, ApplyError::Conflict(_)) && done == 0,
+            "{error}"
+        );
+        let drop_relay =
+            |parts: &mut Vec<Part>| parts.retain(|part| !matches!(part, Part::Relay(_)));
+        let (error, done, _) = race(drop_relay, true, "relay.acme.old").await;
+        assert!(
+            matches!(error, ApplyError::Conflict(_)) && done == 0,
+            "{error}"
+        );
+    }
+}

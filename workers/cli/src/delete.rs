@@ -1,0 +1,224 @@
+//! `ackline delete`: takes one declared part out of the store, when nothing else needs it.
+
+use super::agree::{Person, confirm};
+use super::apply::{self, ApplyError};
+use super::settings::Settings;
+use super::{EXIT_OK, Outcome};
+use ackline_catalog::difference;
+use ackline_catalog::part::{self, Part};
+use ackline_catalog::plan::{self, Change, Plan};
+use ackline_catalog::references;
+use ackline_catalog::stored::{self, Stored};
+use ackline_shared::ids::{AppId, EntityId, PhoneNumberId, TenantId};
+use ackline_shared::nats;
+use ackline_shared::subjects::{BUCKET_CONFIG, config_key};
+use clap::ValueEnum;
+use serde_json::json;
+
+/// Arguments of `ackline delete`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "It is shown and asked for first. What others refer to is not deleted; they are named. A tenant goes with its data\nkey: nothing that was ever sealed for it can be read again.\n\n  ackline delete bot shop --tenant acme\n  ackline delete tenant acme --yes"
+)]
+pub struct DeleteArguments {
+    /// What it is
+    noun: Noun,
+    /// Its id
+    id: String,
+    /// Whose it is; not for brands, tenants, apps and phone numbers, whose ids say it
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Show it and do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// The kinds of parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Noun {
+    Brand,
+    Tenant,
+    App,
+    PhoneNumber,
+    Flow,
+    Bot,
+    Relay,
+    Endpoint,
+    CrmLink,
+    ApiKey,
+}
+
+impl DeleteArguments {
+    fn key(&self) -> Result<String, String> {
+        let id = &self.id;
+        let wrong = |error: &dyn std::fmt::Display| format!("{id}: {error}");
+        let family = match self.noun {
+            Noun::Brand | Noun::Tenant | Noun::App | Noun::PhoneNumber if self.tenant.is_some() => {
+                return Err("--tenant: is not for this kind; its id is enough".to_owned());
+            }
+            Noun::Brand => {
+                return EntityId::new(id)
+                    .map(|id| config_key::brand(&id))
+                    .map_err(|e| wrong(&e));
+            }
+            Noun::Tenant => {
+                return TenantId::new(id)
+                    .map(|id| config_key::tenant(&id))
+                    .map_err(|e| wrong(&e));
+            }
+            Noun::App => {
+                return AppId::new(id)
+                    .map(|id| config_key::app(&id))
+                    .map_err(|e| wrong(&e));
+            }
+            Noun::PhoneNumber => {
+                return PhoneNumberId::new(id)
+                    .map(|id| config_key::phone(&id))
+                    .map_err(|e| wrong(&e));
+            }
+            Noun::Flow => "flow",
+            Noun::Bot => "bot",
+            Noun::Relay => "relay",
+            Noun::Endpoint => "endpoint",
+            Noun::CrmLink => "crm",
+            Noun::ApiKey => "key",
+        };
+        let tenant = self.tenant.as_ref().ok_or("--tenant: say whose it is")?;
+        let tenant = TenantId::new(tenant).map_err(|error| format!("--tenant: {error}"))?;
+        Ok(config_key::owned(
+            family,
+            &tenant,
+            &EntityId::new(id).map_err(|e| wrong(&e))?,
+        ))
+    }
+}
+
+/// Deletes it.
+pub async fn run(
+    arguments: &DeleteArguments,
+    settings: &Settings,
+    person: &mut impl Person,
+) -> Outcome {
+    let key = match arguments.key() {
+        Ok(key) => key,
+        Err(error) => return Outcome::bad_input(format!("error: {error}\n")),
+    };
+    match delete(arguments, &key, settings, person).await {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::failed(format!("error: {error}\n")),
+    }
+}
+
+async fn delete(
+    arguments: &DeleteArguments,
+    key: &str,
+    settings: &Settings,
+    person: &mut impl Person,
+) -> Result<Outcome, ApplyError> {
+    let context = nats::jetstream(nats::connect(&settings.nats, "ackline-delete").await?);
+    let store = stored::open(&context, BUCKET_CONFIG).await?;
+    let stored = match &store {
+        Some(store) => Stored::load(store).await?,
+        None => Stored::default(),
+    };
+    let (noun, name) = part::describe(key).unwrap_or(("entry", key.to_owned()));
+    let (Some(store), Some(entry)) = (store, stored.0.get(key)) else {
+        return Ok(Outcome::failed(format!(
+            "error: there is no {noun} {name}\n"
+        )));
+    };
+    let referrers = references::referrers(&stored.snapshot().0, key);
+    if !referrers.is_empty() {
+        let named = references::named(&referrers);
+        return Ok(Outcome::failed(format!(
+            "error: {noun} {name} is used by {named}; change or delete these first\n"
+        )));
+    }
+    let mut plan = Plan::default();
+    plan.changes.extend(plan::remove(&stored, key));
+    let scope = key.strip_prefix("tenant.").map(config_key::data_key);
+    plan.changes
+        .extend(scope.and_then(|key| plan::remove(&stored, &key)));
+    let shown = shown(&plan.changes, key, &entry.value);
+    if let Err(outcome) = confirm(arguments.yes, &shown, "Delete it?", person) {
+        return Ok(outcome);
+    }
+    apply::write(&store, &plan, &settings.master, &mut 0).await?;
+    let out = match arguments.json {
+        true => format!("{}\n", json!({"ok": true, "deleted": plan.changes})),
+        false => plan
+            .changes
+            .iter()
+            .map(|change| format!("deleted {} {}\n", change.noun, change.name))
+            .collect(),
+    };
+    Ok(Outcome {
+        out,
+        err: String::new(),
+        code: EXIT_OK,
+    })
+}
+
+/// What goes away, without its secrets.
+fn shown(changes: &[Change], key: &str, value: &[u8]) -> String {
+    let mut text = String::new();
+    for change in changes {
+        text.push_str(&format!("{change}\n"));
+        if change.key == key
+            && let Some(Ok(part)) = Part::read(key, value)
+        {
+            let fields = difference::fields(&part.open_side());
+            text.extend(fields.iter().map(|field| format!("    {field}\n")));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Asked {
+        #[command(flatten)]
+        arguments: DeleteArguments,
+    }
+
+    fn key(words: &str) -> Result<String, String> {
+        let words = ["delete"].into_iter().chain(words.split_whitespace());
+        Asked::try_parse_from(words)
+            .map_err(|error| error.to_string())?
+            .arguments
+            .key()
+    }
+
+    #[test]
+    fn every_kind_has_its_key() {
+        for (words, expected) in [
+            ("brand b", "brand.b"),
+            ("tenant acme", "tenant.acme"),
+            ("app main", "app.main"),
+            ("phone-number 106", "phone.106"),
+            ("flow f --tenant acme", "flow.acme.f"),
+            ("bot b --tenant acme", "bot.acme.b"),
+            ("relay r --tenant acme", "relay.acme.r"),
+            ("endpoint e --tenant acme", "endpoint.acme.e"),
+            ("crm-link c --tenant acme", "crm.acme.c"),
+            ("api-key k --tenant acme", "key.acme.k"),
+        ] {
+            assert_eq!(key(words).as_deref(), Ok(expected));
+        }
+        for (words, said) in [
+            ("bot b", "say whose it is"),
+            ("tenant acme --tenant acme", "its id is enough"),
+            ("bot a.b --tenant acme", "a.b"),
+            ("pool p", "invalid value"),
+        ] {
+            assert!(key(words).unwrap_err().contains(said), "{words}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The operator's command line: what can be asked, and who answers.
+//!
+//! Every command gives an [`Outcome`]; only the program itself prints and exits.
+
+pub mod agree;
+pub mod apply;
+pub mod counted;
+pub mod dead;
+pub mod dead_letters;
+pub mod delete;
+pub mod doctor;
+pub mod figures;
+pub mod journal;
+pub mod pools;
+pub mod progress;
+pub mod replay;
+pub mod room;
+pub mod settings;
+pub mod status_client;
+pub mod tail;
+pub mod top;
+pub mod tune;
+pub mod unrouted;
+
+use ackline_shared::config::EXIT_CONFIG;
+use ackline_shared::vault::VaultKey;
+use agree::{Nobody, Person};
+use clap::{Parser, Subcommand};
+use settings::Settings;
+use status_client::StatusClientSettings;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Exit status when all is well.
+pub const EXIT_OK: u8 = 0;
+/// Exit status when something could not be done, or a check failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit status of a dry run that found changes.
+pub const EXIT_CHANGES: u8 = 2;
+
+/// Declares, checks and sets up an installation of Ackline.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ackline",
+    version,
+    after_help = "Exit status: 0 ok, 1 failed, 2 a dry run found changes, 64 bad input."
+)]
+pub struct Cli {
+    /// Settings of the installation (NATS, master key); the environment overrides them
+    #[arg(long, global = true, value_name = "FILE", env = "ACKLINE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the stored configuration match a file, and print the difference
+    Apply(apply::ApplyArguments),
+    /// Delete one declared part that nothing else needs
+    Delete(delete::DeleteArguments),
+    /// Turn a pool, or a tenant in it, while everything runs
+    Tune(tune::TuneArguments),
+    /// Let a pool, or a tenant in it, start nothing more; what arrives is kept
+    Pause(tune::PauseArguments),
+    /// End a pause, a drain or a discard
+    Resume(tune::PauseArguments),
+    /// Work off what a tenant sent until now, keep what comes later, and wait until nothing is left
+    Drain(tune::DrainArguments),
+    /// Put a tenant's updates among the dead letters instead of working on them
+    Discard(tune::DiscardArguments),
+    /// Look through what was given up, replay it, or discard it
+    Dead(dead::DeadArguments),
+    /// Put the past before a pool again, and look after replays
+    Replay(replay::ReplayArguments),
+    /// Show updates that nobody claimed, and give them to the tenants that claim them now
+    Unrouted(unrouted::UnroutedArguments),
+    /// Build the read model again from what the log holds
+    Journal(journal::JournalArguments),
+    /// Check everything between Meta and the workers, and say what to mend
+    Doctor(doctor::DoctorArguments),
+    /// Watch the pools and their tenants, live
+    Top(top::TopArguments),
+    /// Show how the pools are
+    Pools(pools::PoolsArguments),
+    /// Show the tenants with most to do
+    Tenants(pools::TenantsArguments),
+    /// Follow a tenant's updates through every stage
+    Tail(tail::TailArguments),
+    /// Print a fresh master key, for the file that secrets.master_key_file names
+    #[command(
+        after_help = "Keep it safe and apart from backups of NATS: without it no stored secret opens.\n\n  ackline master-key > master.key && chmod 600 master.key"
+    )]
+    MasterKey,
+}
+
+/// What a command has to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// For standard output.
+    pub out: String,
+    /// For standard error.
+    pub err: String,
+    /// The exit status.
+    pub code: u8,
+}
+
+impl Outcome {
+    /// Bad input, explained.
+    fn bad_input(explanation: impl Into<String>) -> Self {
+        Self {
+            err: explanation.into(),
+            code: EXIT_CONFIG,
+            ..Self::default()
+        }
+    }
+
+    /// Something could not be done, explained.
+    fn failed(explanation: impl Into<String>) -> Self {
+        Self {
+            err: explanation.into(),
+            code: EXIT_FAILED,
+            ..Self::default()
+        }
+    }
+}
+
+/// Does what the arguments ask for, and asks nobody.
+pub async fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &[(String, String)],
+) -> Outcome {
+    run_live(arguments, environment, &mut std::io::stdout(), &mut Nobody).await
+}
+
+/// Does the same; what a command says while it runs goes to `live`, and what it asks, to `person`.
+pub async fn run_live(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &[(String, String)],
+    live: &mut impl Write,
+    person: &mut impl Person,
+) -> Outcome {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(asked) if !asked.use_stderr() => {
+            return Outcome {
+                out: asked.to_string(),
+                ..Outcome::default()
+            };
+        }
+        Err(error) => return Outcome::bad_input(error.to_string()),
+    };
+    let looking = || StatusClientSettings::load(cli.config.as_deref(), environment);
+    let settings = || Settings::load(cli.config.as_deref(), environment);
+    match &cli.command {
+        Command::MasterKey => {
+            let out = format!("{}\n", VaultKey::generate().to_base64().expose());
+            Outcome {
+                out,
+                ..Outcome::default()
+            }
+        }
+        Command::Apply(arguments) => match settings() {
+            Ok(settings) => apply::run(arguments, &settings, environment, person).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Delete(arguments) => match settings() {
+            Ok(settings) => delete::run(arguments, &settings, person).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Tune(arguments) => match settings() {
+            Ok(settings) => tune::tune(arguments, &settings).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Pause(arguments) => match settings() {
+            Ok(settings) => tune::pause(arguments, &settings, true).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Resume(arguments) => match settings() {
+            Ok(settings) => tune::pause(arguments, &settings, false).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Drain(arguments) => match settings() {
+            Ok(settings) => Box::pin(tune::drain(arguments, &settings)).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Discard(arguments) => match settings() {
+            Ok(settings) => tune::discard(arguments, &settings).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Top(arguments) => match looking() {
+            Ok(settings) => top::run(arguments, &settings, wants_colour(environment)).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Pools(arguments) => match looking() {
+            Ok(settings) => pools::run(arguments, &settings).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Tenants(arguments) => match looking() {
+            Ok(settings) => pools::tenants(arguments, &settings).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Tail(arguments) => match looking() {
+            Ok(settings) => tail::run(arguments, &settings, live).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Dead(arguments) => match settings() {
+            Ok(settings) => Box::pin(dead::run(arguments, &settings, environment, person)).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Replay(arguments) => match settings() {
+            Ok(settings) => Box::pin(replay::run(arguments, &settings, environment, person)).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Unrouted(arguments) => match settings() {
+            Ok(settings) => Box::pin(unrouted::run(arguments, &settings, person)).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Journal(arguments) => match settings() {
+            Ok(settings) => Box::pin(journal::run(arguments, &settings, environment, person)).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+        Command::Doctor(arguments) => match settings() {
+            Ok(settings) => doctor::run(arguments, &settings).await,
+            Err(report) => Outcome::bad_input(report.to_string()),
+        },
+    }
+}
+
+/// Whether colours are wanted, by the convention of no-color.org.
+fn wants_colour(environment: &[(String, String)]) -> bool {
+    !environment
+        .iter()
+        .any(|(name, value)| name == "NO_COLOR" && !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ask(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {
+        let environment: Vec<_> = environment
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        run(
+            ["ackline"].iter().chain(arguments).map(OsString::from),
+            &environment,
+        )
+        .await
+    }
+
+    #[test]
+    fn the_definitions_of_the_command_line_are_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn help_and_version_are_no_mistakes_and_unknown_words_are() {
+        assert_eq!(ask(&["--help"], &[]).await.code, EXIT_OK);
+        assert!(ask(&["--version"], &[]).await.out.starts_with("ackline 0."));
+        let outcome = ask(&["aply"], &[]).await;
+        assert_eq!((outcome.code, outcome.out.as_str()), (EXIT_CONFIG, ""));
+    }
+
+    #[tokio::test]
+    async fn a_master_key_is_fresh_and_usable() {
+        let (one, two) = (
+            ask(&["master-key"], &[]).await,
+            ask(&["master-key"], &[]).await,
+        );
+        assert!(VaultKey::from_base64(&one.out).is_ok());
+        assert_ne!(one.out, two.out);
+    }
+
+    #[tokio::test]
+    async fn wrong_settings_are_all_told_at_once() {
+        let outcome = ask(
+            &["doctor"],
+            &[("ACKLINE_NATS_PARTITIONS", "0"), ("ACKLINE_NATS_URLL", "x")],
+        )
+        .await;
+        assert_eq!(outcome.code, EXIT_CONFIG);
+        for part in ["nats.partitions", "ACKLINE_NATS_URLL", "no master key"] {
+            assert!(outcome.err.contains(part), "{part} in {}", outcome.err);
+        }
+    }
+}

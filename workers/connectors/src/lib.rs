@@ -1,0 +1,376 @@
+//! Keeps the CRM in step: what people write and what we answer appears in their conversation there.
+//!
+//! Both directions of a conversation share one lane, so they arrive in order. A message is posted once: before
+//! it is posted a mark is durable, and whoever finds the mark asks the CRM for the message before posting
+//! again. What agents write comes back through the API, which asks [`answer`]; this pool never sends to a
+//! person.
+
+pub mod answer;
+pub mod chatwoot;
+pub mod entry;
+pub mod hook;
+pub mod link;
+pub mod markdown;
+
+use ackline_egress::{ConcurrencyLimit, Egress};
+use ackline_engine::state::{BreakerSpec, Target};
+use ackline_runtime::job::{Job, Trouble, Verdict, Work};
+use ackline_runtime::platform::Platform;
+use ackline_shared::clock::now_ms;
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::{PhoneNumberId, TenantId};
+use ackline_shared::meta;
+use ackline_shared::model::{CrmKind, CrmLink, Entity};
+use ackline_shared::record::Record;
+use ackline_shared::registry::Snapshot;
+use ackline_shared::stored;
+use ackline_shared::subjects::Pool;
+use chatwoot::Chatwoot;
+use entry::{CrmEntry, Person};
+use link::{LinkedPeople, LinkedPerson, LinkedPersonError};
+use serde::{Deserialize, Serialize};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Requests to one CRM account at once.
+const ACCOUNT_CONCURRENCY: usize = 4;
+/// Requests that one message may take.
+const REQUESTS_OF_AN_ATTEMPT: u32 = 4;
+
+/// A person's contact and conversation in a CRM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thread {
+    /// The contact.
+    pub contact: u64,
+    /// The conversation.
+    pub conversation: u64,
+}
+
+/// What a CRM has to be able to do.
+pub trait Crm {
+    /// Finds the person's contact and conversation again, or creates them.
+    fn open(
+        &self,
+        person: &Person,
+        source_id: &str,
+    ) -> impl Future<Output = Result<Thread, CrmError>> + Send;
+
+    /// Adds a message to a conversation.
+    fn post(
+        &self,
+        thread: Thread,
+        entry: &CrmEntry,
+    ) -> impl Future<Output = Result<(), CrmError>> + Send;
+
+    /// Tells whether a message is among the latest of a conversation.
+    fn holds(
+        &self,
+        thread: Thread,
+        source_id: &str,
+    ) -> impl Future<Output = Result<bool, CrmError>> + Send;
+
+    /// Gives a contact the person's name, once it is known.
+    fn rename(
+        &self,
+        thread: Thread,
+        name: &str,
+    ) -> impl Future<Output = Result<(), CrmError>> + Send;
+}
+
+/// Why a call to a CRM did not do what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CrmError {
+    /// Nothing happened there, and not because of the CRM; later it may.
+    #[error("{reason}")]
+    Again {
+        /// In words, without personal data.
+        reason: String,
+    },
+    /// It takes no more messages of this one conversation for a while.
+    #[error("{reason}")]
+    Flooded {
+        /// In words, without personal data.
+        reason: String,
+        /// How long to wait.
+        after: Duration,
+    },
+    /// Nothing happened there, for the CRM is in trouble.
+    #[error("{}", .0.reason)]
+    Down(Trouble),
+    /// It is in trouble, and it may have happened there.
+    #[error("{}", .0.reason)]
+    Unsure(Trouble),
+    /// The conversation no longer exists.
+    #[error("the conversation no longer exists in the CRM")]
+    Gone,
+    /// The link's settings do not fit the CRM.
+    #[error("{reason}")]
+    Misconfigured {
+        /// In words, with what to check.
+        reason: String,
+    },
+    /// The CRM will never take this.
+    #[error("{reason}")]
+    Refused {
+        /// In words, without personal data.
+        reason: String,
+    },
+}
+
+impl From<LinkedPersonError> for CrmError {
+    fn from(error: LinkedPersonError) -> Self {
+        Self::Again {
+            reason: error.to_string(),
+        }
+    }
+}
+
+/// The crm pool's job.
+#[derive(Debug)]
+pub struct CrmSync {
+    platform: Platform,
+    egress: Egress,
+    places: LinkedPeople,
+    /// Longest time of one request.
+    timeout: Duration,
+    /// One creation at a time per person: two at once would fork their conversation.
+    openings: ConcurrencyLimit,
+}
+
+impl CrmSync {
+    /// Builds the job; a request may take this long.
+    pub fn new(platform: Platform, egress: Egress, timeout: Duration) -> Self {
+        let places = LinkedPeople::new(platform.buckets.sessions.clone());
+        Self {
+            platform,
+            egress,
+            places,
+            timeout,
+            openings: ConcurrencyLimit::new(timeout),
+        }
+    }
+}
+
+impl Job for CrmSync {
+    const POOL: Pool = Pool::Crm;
+
+    fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
+        let snapshot = self.platform.snapshot();
+        let links = links(&snapshot, &head.tenant, head.phone.as_ref());
+        links
+            .filter(|link| head.is_for(&link.id))
+            .map(|link| Arc::new(self.target(link)))
+            .collect()
+    }
+
+    async fn run(&self, work: &Work) -> Verdict {
+        let entry = match read(work) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Verdict::Idle,
+            Err(reason) => return Verdict::dead(reason),
+        };
+        let (snapshot, name) = (self.platform.snapshot(), &work.target.name);
+        let mut links = Snapshot::owned(&snapshot.crm_links, "crm", &work.head.tenant);
+        let Some(link) = links.find(|link| link.id.as_str() == name && link.enabled) else {
+            return Verdict::dead(format!(
+                "crm link {name}: it is not configured any more, or switched off"
+            ));
+        };
+        let follows = link.phone_numbers.is_empty() || link.phone_numbers.contains(&entry.number);
+        if !follows || !entry.audience.includes(&link.id) {
+            return Verdict::Idle;
+        }
+        let delivered = self.deliver(work, link, &entry).await;
+        if !matches!(
+            delivered,
+            Err(CrmError::Down(_) | CrmError::Unsure(_) | CrmError::Again { .. })
+        ) {
+            work.answered.set();
+        }
+        verdict(name, delivered)
+    }
+}
+
+impl CrmSync {
+    fn target(&self, link: &CrmLink) -> Target {
+        let downstream = link.config_key();
+        Target {
+            name: link.id.to_string(),
+            breakers: vec![BreakerSpec {
+                name: downstream.as_str().into(),
+                limit: ACCOUNT_CONCURRENCY,
+            }],
+            downstream,
+            // Finding a conversation takes several requests.
+            timeout: Some(self.timeout.saturating_mul(REQUESTS_OF_AN_ATTEMPT)),
+        }
+    }
+
+    /// Brings one message into one link, unless it is there.
+    async fn deliver(&self, work: &Work, link: &CrmLink, entry: &CrmEntry) -> Result<(), CrmError> {
+        let (posting, posted) = (
+            format!("posting:{}?", link.id),
+            format!("posted:{}", link.id),
+        );
+        if work.marks.has(&posted) {
+            return Ok(());
+        }
+        let misconfigured = |error: &dyn std::fmt::Display| CrmError::Misconfigured {
+            reason: error.to_string(),
+        };
+        let token = self
+            .platform
+            .open(link, &link.access_token)
+            .map_err(|error| misconfigured(&error))?;
+        let CrmKind::Chatwoot = link.kind;
+        let owner = self.platform.snapshot().tenants.get(&link.tenant).cloned();
+        let egress = self.egress.of_tenant(owner.as_deref());
+        let crm = Chatwoot::new(&egress, link, &token, self.timeout)?;
+
+        if !entry.opens && self.places.find(link, &entry.person).await?.is_none() {
+            return Ok(());
+        }
+        let mut place = self.place(&crm, link, entry).await?;
+        if work.marks.has(&posting) {
+            match crm.holds(place.thread, &entry.source_id).await {
+                Ok(true) => {
+                    work.marks.set(&posted);
+                    return Ok(());
+                }
+                Ok(false) | Err(CrmError::Gone) => {}
+                Err(error) => return Err(error),
+            }
+        } else {
+            work.marks.set(&posting);
+            if let Err(error) = work.persist().await {
+                work.marks.clear(&posting);
+                return Err(CrmError::Again {
+                    reason: error.to_string(),
+                });
+            }
+        }
+        let mut result = crm.post(place.thread, entry).await;
+        if matches!(result, Err(CrmError::Gone)) {
+            self.places.forget(link, &place).await?;
+            if !entry.opens {
+                work.marks.clear(&posting);
+                return Ok(());
+            }
+            place = self.place(&crm, link, entry).await?;
+            result = crm.post(place.thread, entry).await;
+        }
+        match &result {
+            Ok(()) => work.marks.set(&posted),
+            Err(CrmError::Unsure(_)) => {}
+            Err(_) => work.marks.clear(&posting),
+        }
+        result
+    }
+
+    /// The person's place: remembered, or found again or created in the CRM and then remembered.
+    async fn place(
+        &self,
+        crm: &impl Crm,
+        link: &CrmLink,
+        entry: &CrmEntry,
+    ) -> Result<LinkedPerson, CrmError> {
+        let person = &entry.person;
+        if let Some(place) = self.places.find(link, person).await? {
+            return self.refresh(crm, link, entry, place).await;
+        }
+        let opening = self
+            .openings
+            .enter(&format!("{}/{}", link.id, person.source_id()), 1)
+            .await;
+        let _opening = opening.ok_or_else(|| CrmError::Again {
+            reason: "another message of this person is still opening their conversation".to_owned(),
+        })?;
+        if let Some(place) = self.places.find(link, person).await? {
+            return self.refresh(crm, link, entry, place).await;
+        }
+        let source_id = person.source_id();
+        let thread = crm.open(person, source_id).await?;
+        let place = LinkedPerson::new(person, source_id, thread, &entry.number, now_ms());
+        self.places.save(link, &place).await?;
+        Ok(place)
+    }
+
+    /// Writes down what a message says more about the person, and names a contact that had no name.
+    async fn refresh(
+        &self,
+        crm: &impl Crm,
+        link: &CrmLink,
+        entry: &CrmEntry,
+        place: LinkedPerson,
+    ) -> Result<LinkedPerson, CrmError> {
+        let Some(next) = place.updated(&entry.person, &entry.number, now_ms()) else {
+            return Ok(place);
+        };
+        if let (false, Some(name)) = (place.named, &entry.person.name)
+            && let Err(error) = crm.rename(place.thread, name).await
+        {
+            // A name is worth a try and not a message's delay.
+            tracing::debug!(tenant = %link.tenant, link = %link.id, %error, "a contact keeps its number as name");
+        }
+        self.places.save(link, &next).await?;
+        Ok(next)
+    }
+}
+
+/// The enabled links of a tenant that follow a number; without a number, any.
+fn links<'a>(
+    snapshot: &'a Snapshot,
+    tenant: &TenantId,
+    number: Option<&PhoneNumberId>,
+) -> impl Iterator<Item = &'a Arc<CrmLink>> {
+    let follows = move |link: &&Arc<CrmLink>| {
+        let all = link.phone_numbers.is_empty();
+        link.enabled && number.is_none_or(|number| all || link.phone_numbers.contains(number))
+    };
+    Snapshot::owned(&snapshot.crm_links, "crm", tenant).filter(follows)
+}
+
+/// The entry in a piece of work; `None` when a CRM has nothing to show of it.
+fn read(work: &Work) -> Result<Option<CrmEntry>, String> {
+    if work.head.family == Family::Record {
+        return match stored::decode(&work.payload) {
+            Ok(Record::ReplySent { command, wamid, .. }) => Ok(entry::of_reply(&command, &wamid)),
+            Ok(Record::ReplyFailed {
+                command,
+                reason,
+                ambiguous,
+                ..
+            }) => Ok(entry::of_failure(&command, &reason, ambiguous)),
+            Ok(_) => Ok(None),
+            Err(error) => Err(format!("this is not a record: {error}")),
+        };
+    }
+    let update = meta::read(&work.payload).map_err(|error| error.to_string())?;
+    Ok(entry::of_update(&update)?)
+}
+
+/// What follows for the message. What only a change of the configuration can mend waits for that.
+fn verdict(link: &str, delivered: Result<(), CrmError>) -> Verdict {
+    let Err(error) = delivered else {
+        return Verdict::Done;
+    };
+    let reason = format!("crm link {link}: {error}");
+    match error {
+        CrmError::Again { .. } | CrmError::Gone => Verdict::Retry {
+            reason,
+            after: None,
+        },
+        CrmError::Flooded { after, .. } => Verdict::Wait { reason, after },
+        CrmError::Down(trouble) | CrmError::Unsure(trouble) => {
+            Verdict::Trouble(Trouble { reason, ..trouble })
+        }
+        CrmError::Misconfigured { .. } => Verdict::Trouble(Trouble::down(reason)),
+        CrmError::Refused { .. } => Verdict::Dead { reason },
+    }
+}
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,17 @@
+//! What all processes tell of themselves, and what one of them does for all.
+
+pub mod board;
+pub mod diagnosis;
+#[cfg(any(test, feature = "testing"))]
+pub mod fixture;
+pub mod fleet;
+pub mod gauges;
+pub mod janitor;
+pub mod lag;
+pub mod notices;
+pub mod publish;
+pub mod scaling;
+pub mod settings;
+pub mod settled;
+pub mod stream_share;
+pub mod view;

@@ -1,0 +1,147 @@
+//! What a piece of work is to the flows: something to answer, something that tells who has the conversation, or nothing.
+
+use ackline_flow::update::{CallOutcome, Contact, Message, Update};
+use ackline_runtime::conversation::Event;
+use ackline_runtime::job::Work;
+use ackline_shared::clock::now_ms;
+use ackline_shared::command::Recipient;
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::UpdateId;
+use ackline_shared::meta::{self, Body};
+use ackline_shared::record::Record;
+use ackline_shared::stored;
+use ackline_shared::subjects;
+
+/// Messages in which nobody says anything.
+const UNSPOKEN: [&str; 3] = ["message.reaction", "message.system", "message.unsupported"];
+
+/// What a piece of work is.
+pub(super) enum Input {
+    /// Something to answer, if the conversation is ours.
+    Update(Box<Update>, Heard),
+    /// Something that tells of a person's conversation whose it is.
+    OwnerEvent(Recipient, Event),
+    /// Neither.
+    Nothing,
+}
+
+/// When something to answer was written, for what a person wrote, and when it was received.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heard {
+    pub at_ms: Option<u64>,
+    pub received_ms: u64,
+}
+
+/// Whether an update may be for a bot to answer, as far as its head tells.
+pub(super) fn may_be_answered(head: &Head) -> bool {
+    head.family == Family::Record || (is_spoken(head) && head.field.is_none())
+}
+
+/// Whether an update tells who has its conversation, as far as its head tells.
+pub(super) fn concerns_owner(head: &Head) -> bool {
+    // The past, put before the flows again, tells nothing of now.
+    let is_past = head
+        .replay
+        .as_ref()
+        .is_some_and(|replay| !replay.of.starts_with(subjects::DEAD));
+    head.family != Family::Record
+        && !is_past
+        && match head.field.as_deref() {
+            Some(meta::STANDBY) => is_spoken(head),
+            Some(meta::HANDOVERS) => true,
+            _ => false,
+        }
+}
+
+fn is_spoken(head: &Head) -> bool {
+    head.kind.starts_with("message.") && !UNSPOKEN.contains(&head.kind.as_str())
+}
+
+/// Reads a piece of work.
+pub(super) fn read(work: &Work) -> Result<Input, String> {
+    let received_ms = work.head.received_ms;
+    // Who puts it before the flows again wants it to be answered now.
+    let heard = |at_ms| Heard {
+        at_ms,
+        received_ms: if work.head.replay.is_some() {
+            now_ms()
+        } else {
+            received_ms
+        },
+    };
+    if work.head.family == Family::Record {
+        let record =
+            stored::decode(&work.payload).map_err(|error| format!("not a record: {error}"))?;
+        let Record::FlowResult { effect, outcome } = record else {
+            return Ok(Input::Nothing);
+        };
+        let outcome: CallOutcome = serde_json::from_value(outcome)
+            .map_err(|error| format!("not the outcome of a call: {error}"))?;
+        let update = Update::EffectDone {
+            effect_id: effect,
+            outcome,
+        };
+        return Ok(Input::Update(Box::new(update), heard(None)));
+    }
+    let update = meta::read(&work.payload).map_err(|error| error.to_string())?;
+    if let Some(handover) = update.handover() {
+        let role = |role: &Option<String>| role.as_deref().unwrap_or("unknown").to_owned();
+        let event = Event::Handover {
+            is_gained: handover.is_gained,
+            roles: format!(
+                "{} to {}",
+                role(&handover.previous_role),
+                role(&handover.new_role)
+            ),
+            at_ms: meta::happened_ms(handover.timestamp, received_ms),
+        };
+        return Ok(Input::OwnerEvent(handover.person, event));
+    }
+    let (is_ours, is_standby) = (update.is_ours(), update.is_standby());
+    let message = match update.body {
+        Body::Message(message) => message,
+        _ if work.head.kind.starts_with("message.") => {
+            return Err(format!(
+                "the edge took it for a {}, and there is no message in it",
+                work.head.kind
+            ));
+        }
+        _ => return Ok(Input::Nothing),
+    };
+    let at_ms = meta::happened_ms(message.timestamp, received_ms);
+    if is_standby {
+        return Ok(Input::OwnerEvent(message.from, Event::Overheard { at_ms }));
+    }
+    if !is_ours {
+        return Ok(Input::Nothing);
+    }
+    let pressed = message.payload_id.is_some();
+    let text = message.text.unwrap_or_default();
+    let update = Update::Message(Message {
+        id: identity(&work.head),
+        kind: message.kind,
+        title: pressed.then(|| text.clone()),
+        text: if pressed { String::new() } else { text },
+        payload_id: message.payload_id,
+        contact: Contact {
+            name: message.name,
+            phone: message.from.phone,
+            user_id: message.from.user_id,
+        },
+    });
+    Ok(Input::Update(Box::new(update), heard(Some(at_ms))))
+}
+
+/// What the session knows the update by: a replayed dead letter is the update it was, so that only the effects
+/// it still lacks take place; a replay of the past is a new one.
+fn identity(head: &Head) -> UpdateId {
+    let is_letter = head
+        .replay
+        .as_ref()
+        .is_some_and(|replay| replay.of.starts_with(subjects::DEAD));
+    if is_letter {
+        head.original_id().clone()
+    } else {
+        head.id.clone()
+    }
+}

@@ -1,0 +1,222 @@
+//! Sends messages to people: the only code that talks to the Graph API's send call.
+//!
+//! A message has no idempotency key at Meta, so the rule is: before the request leaves, the mark `sending` is
+//! durable; a definite answer takes it away. Whoever finds it set knows that a request may have gone out and
+//! does not repeat it. What became of a message is written back as a record before the command is done.
+
+pub use ackline_whatsapp::graph::{ClientError, GraphSettings};
+
+use ackline_engine::state::{BreakerSpec, Target};
+use ackline_runtime::job::{Job, Marks, Verdict, Work};
+use ackline_runtime::platform::Platform;
+use ackline_shared::command::SendCommand;
+use ackline_shared::envelope::Head;
+use ackline_shared::ids::PhoneNumberId;
+use ackline_shared::record::Record;
+use ackline_shared::secret::Secret;
+use ackline_shared::stored;
+use ackline_shared::subjects::Pool;
+use ackline_whatsapp::graph::{Graph, GraphAnswer, TOTAL_TIMEOUT};
+use ackline_whatsapp::pacing::{PER_SECOND_DEFAULT, Pacing, TURN_WAIT_MAX, TooLong};
+use ackline_whatsapp::verdict::{Failure, SendOutcome, Setback, judge};
+use serde_json::Value;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// A request may have gone out, and its answer is not known.
+pub const SENDING: &str = "sending?";
+/// Prefix of the mark that keeps Meta's id until its record is stored.
+const SENT: &str = "sent:";
+/// The breaker of the Graph API as a whole.
+const GRAPH: &str = "graph";
+
+/// The replies pool's job.
+#[derive(Debug)]
+pub struct Replies {
+    platform: Platform,
+    graph: Graph,
+    pacing: Pacing,
+}
+
+impl Replies {
+    /// Builds the job and its HTTP client.
+    pub fn new(platform: Platform, settings: &GraphSettings) -> Result<Self, ClientError> {
+        let (graph, pacing) = (Graph::new(settings)?, Pacing::new(PER_SECOND_DEFAULT));
+        Ok(Self {
+            platform,
+            graph,
+            pacing,
+        })
+    }
+}
+
+impl Job for Replies {
+    const POOL: Pool = Pool::Replies;
+
+    fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
+        let number = head.phone.as_ref().map_or("", PhoneNumberId::as_str);
+        let breaker = |name: String| BreakerSpec {
+            name: name.into(),
+            limit: usize::MAX,
+        };
+        let downstream = format!("number.{number}");
+        let breakers = vec![breaker(GRAPH.to_owned()), breaker(downstream.clone())];
+        vec![Arc::new(Target {
+            name: String::new(),
+            downstream,
+            breakers,
+            timeout: Some(TOTAL_TIMEOUT + TURN_WAIT_MAX),
+        })]
+    }
+
+    async fn give_up(&self, work: &Work, reason: &str) -> Verdict {
+        match stored::decode::<SendCommand>(&work.payload) {
+            Ok(command) => self.failed(work, command, Failure::given_up(reason)).await,
+            Err(_) => Verdict::dead(reason),
+        }
+    }
+
+    async fn run(&self, work: &Work) -> Verdict {
+        let command: SendCommand = match stored::decode(&work.payload) {
+            Ok(command) => command,
+            Err(error) => return Verdict::dead(format!("this is not a send command: {error}")),
+        };
+        if let Some(wamid) = sent_before(&work.marks) {
+            return self.sent(work, command, wamid).await;
+        }
+        if work.marks.has(SENDING) {
+            let cut_off =
+                Failure::lost("an earlier attempt was cut off while the request was on its way");
+            return self.failed(work, command, cut_off).await;
+        }
+        match self.attempt(work, &command).await {
+            SendOutcome::Sent { wamid } => self.sent(work, command, wamid).await,
+            SendOutcome::Failed(failure) => self.failed(work, command, failure).await,
+            SendOutcome::Again(setback) => setback.verdict(),
+            SendOutcome::Held { reason, after } => Verdict::Wait { reason, after },
+        }
+    }
+}
+
+impl Replies {
+    /// Takes the number's turn and makes the request once.
+    async fn attempt(&self, work: &Work, command: &SendCommand) -> SendOutcome {
+        let (body, token) = match self.prepare(work, command) {
+            Ok(prepared) => prepared,
+            Err(failure) => return SendOutcome::Failed(failure),
+        };
+        let number = &command.phone_number_id;
+        match self.pacing.turn(number, Instant::now()) {
+            Ok(wait) => tokio::time::sleep(wait).await,
+            Err(TooLong(after)) => {
+                let reason = "the number has more to send than its pace allows".to_owned();
+                return SendOutcome::Held { reason, after };
+            }
+        }
+        work.marks.set(SENDING);
+        if let Err(error) = work.persist().await {
+            work.marks.clear(SENDING);
+            let reason = format!("nothing was sent: {error}");
+            return SendOutcome::Again(Setback::own(reason));
+        }
+        let answer = self.graph.send(number, &token, &body).await;
+        if answer.as_ref().is_ok_and(GraphAnswer::is_metas) {
+            work.answered.set();
+        } else {
+            work.answered.lost();
+        }
+        let outcome = judge(&answer, work.attempt);
+        match &outcome {
+            SendOutcome::Sent { wamid } => {
+                work.marks.set(&format!("{SENT}{wamid}"));
+                work.marks.clear(SENDING);
+            }
+            SendOutcome::Again(setback) => {
+                work.marks.clear(SENDING);
+                if let Some(pause) = setback.pause {
+                    self.pacing.pause(number, Instant::now(), pause);
+                }
+            }
+            SendOutcome::Failed(failure) if !failure.ambiguous => work.marks.clear(SENDING),
+            SendOutcome::Failed(_) | SendOutcome::Held { .. } => {}
+        }
+        outcome
+    }
+
+    /// Everything the request needs, or why it cannot be made.
+    fn prepare(
+        &self,
+        work: &Work,
+        command: &SendCommand,
+    ) -> Result<(Value, Secret<String>), Failure> {
+        let number = &command.phone_number_id;
+        let snapshot = self.platform.snapshot();
+        let phone = snapshot
+            .phones
+            .get(number)
+            .filter(|phone| phone.tenant == work.head.tenant);
+        let phone = phone.ok_or_else(|| {
+            Failure::ours(format!(
+                "the tenant {} has no phone number {number}; declare it under phone_numbers, run `ackline apply`, then replay",
+                work.head.tenant
+            ))
+        })?;
+        let body = ackline_whatsapp::body::graph_body(command).map_err(Failure::ours)?;
+        let token = self
+            .platform
+            .open(phone.as_ref(), &phone.access_token)
+            .map_err(Failure::ours)?;
+        if token.expose().trim().is_empty() {
+            return Err(Failure::ours(format!(
+                "the phone number {number} has no access token; set its access_token, run `ackline apply`, then replay"
+            )));
+        }
+        Ok((body, token))
+    }
+
+    async fn sent(&self, work: &Work, command: SendCommand, wamid: String) -> Verdict {
+        let record = Record::ReplySent {
+            command: Box::new(command),
+            wamid,
+            attempts: work.attempt,
+        };
+        let id = work.head.id.effect("sent");
+        match self.platform.record(&work.head, &id, &record).await {
+            Ok(()) => Verdict::Done,
+            Err(error) => Verdict::retry(format!(
+                "the message went out; that is not recorded yet: {error}"
+            )),
+        }
+    }
+
+    async fn failed(&self, work: &Work, command: SendCommand, failure: Failure) -> Verdict {
+        let Failure {
+            code,
+            reason,
+            ambiguous,
+        } = failure;
+        let record = Record::ReplyFailed {
+            command: Box::new(command),
+            code,
+            reason: reason.clone(),
+            ambiguous,
+        };
+        let id = work.head.id.effect("failed");
+        match self.platform.record(&work.head, &id, &record).await {
+            Err(error) if !work.last_attempt => Verdict::retry(format!(
+                "it failed for good; that is not recorded yet: {error}"
+            )),
+            _ => Verdict::dead(reason),
+        }
+    }
+}
+
+fn sent_before(marks: &Marks) -> Option<String> {
+    marks
+        .all()
+        .iter()
+        .find_map(|mark| mark.strip_prefix(SENT).map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+//! The job against a real nats-server and a stand-in for the Graph API that answers as Meta does.
+
+use super::*;
+use ackline_engine::state::Heard;
+use ackline_runtime::dedupe::{ConversationRecord, DedupeStore, Recall};
+use ackline_runtime::job::{Answered, Marks};
+use ackline_runtime::testing;
+use ackline_shared::command::{Content, Origin, Recipient};
+use ackline_shared::ids::{PhoneNumberId, TenantId};
+use ackline_shared::subjects::Lane;
+use ackline_shared::testing::NatsServer;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Json, Router, routing::post};
+use serde_json::json;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
+const TENANT: &str = "acme";
+const NUMBER: &str = "1065";
+const TOKEN: &str = "EAAG-secret";
+
+/// What the stand-in was asked, and what it will answer.
+#[derive(Clone, Default)]
+struct Meta {
+    calls: Arc<Mutex<Vec<(String, String, Value)>>>,
+    answers: Arc<Mutex<VecDeque<(u16, Value)>>>,
+}
+
+async fn answer(
+    State(meta): State<Meta>,
+    Path((version, phone)): Path<(String, String)>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> (StatusCode, Json<Value>) {
+    let authorization = headers
+        .get("authorization")
+        .map(|value| value.to_str().unwrap().to_owned());
+    let mut calls = meta.calls.lock().unwrap();
+    calls.push((
+        format!("{version}/{phone}"),
+        authorization.unwrap_or_default(),
+        body,
+    ));
+    let accepted = json!({"messaging_product": "whatsapp", "messages": [{"id": format!("wamid.{}", calls.len())}]});
+    let (status, body) = meta
+        .answers
+        .lock()
+        .unwrap()
+        .pop_front()
+        .unwrap_or((200, accepted));
+    (StatusCode::from_u16(status).unwrap(), Json(body))
+}
+
+impl Meta {
+    async fn serve(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new()
+            .route("/{version}/{phone}/messages", post(answer))
+            .with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        url
+    }
+
+    fn will_answer(&self, status: u16, code: i64) {
+        let error = json!({"error": {"message": "x", "type": "OAuthException", "code": code}});
+        self.answers.lock().unwrap().push_back((status, error));
+    }
+
+    fn calls(&self) -> Vec<(String, String, Value)> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+/// The job with everything it stands on.
+struct Stand {
+    job: Replies,
+    platform: Platform,
+    _server: NatsServer,
+}
+
+impl Stand {
+    async fn new(graph_url: String) -> Self {
+        let phone = json!({"id": NUMBER, "tenant": TENANT, "app": "main", "waba_id": "1", "access_token": TOKEN});
+        let (platform, server) = testing::platform(&[("phone.1065", phone)]).await;
+        let graph = GraphSettings {
+            url: graph_url,
+            version: "v26.0".into(),
+        };
+        Self {
+            job: Replies::new(platform.clone(), &graph).unwrap(),
+            platform,
+            _server: server,
+        }
+    }
+
+    async fn records(&self) -> Vec<Record> {
+        testing::records(&self.platform).await
+    }
+}
+
+fn command() -> SendCommand {
+    SendCommand {
+        id: "cmd-1".into(),
+        tenant: TenantId::new(TENANT).unwrap(),
+        phone_number_id: PhoneNumberId::new(NUMBER).unwrap(),
+        to: Recipient {
+            user_id: None,
+            phone: Some("15550001".into()),
+        },
+        content: Content::Text {
+            body: "hello".into(),
+            preview_url: false,
+        },
+        reply_to: None,
+        origin: Origin::Api {
+            key: "k".into(),
+            request: None,
+        },
+        created_ms: 1,
+    }
+}
+
+fn work(command: &SendCommand) -> Work {
+    Work {
+        head: Arc::new(command.head(Lane::Live, 32)),
+        payload: serde_json::to_vec(command).unwrap().into(),
+        sequence: 1,
+        attempt: 1,
+        last_attempt: false,
+        target: Arc::default(),
+        answered: Answered::default(),
+        overdue: false,
+        marks: Marks::default(),
+        record: ConversationRecord::default(),
+    }
+}
+
+fn dead_reason(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Dead { reason } => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_message_goes_out_once_and_its_record_is_stored_with_metas_id() {
+    let meta = Meta::default();
+    let stand = Stand::new(meta.serve().await).await;
+    let work = work(&command());
+    assert_eq!(stand.job.run(&work).await, Verdict::Done);
+    assert_eq!(
+        stand.job.run(&work).await,
+        Verdict::Done,
+        "the same work again only confirms its record"
+    );
+
+    let calls = meta.calls();
+    assert_eq!(calls.len(), 1);
+    let (path, authorization, body) = &calls[0];
+    assert_eq!(
+        (path.as_str(), authorization.as_str()),
+        ("v26.0/1065", "Bearer EAAG-secret")
+    );
+    assert_eq!(
+        (&body["to"], &body["biz_opaque_callback_data"]),
+        (&json!("+15550001"), &json!("cmd-1"))
+    );
+    let sent = Record::ReplySent {
+        command: Box::new(command()),
+        wamid: "wamid.1".into(),
+        attempts: 1,
+    };
+    assert_eq!(stand.records().await, [sent]);
+}
+
+#[tokio::test]
+async fn a_passing_refusal_is_tried_again_and_a_final_one_is_recorded() {
+    let meta = Meta::default();
+    let stand = Stand::new(meta.serve().await).await;
+    let mut work = work(&command());
+    meta.will_answer(500, 131_000);
+    let verdict = stand.job.run(&work).await;
+    assert!(
+        matches!(&verdict, Verdict::Trouble(trouble) if trouble.breaker == 1),
+        "the number waits: {verdict:?}"
+    );
+    assert_eq!(work.answered.take(), Heard::Answer);
+    work.attempt += 1;
+    meta.will_answer(400, 131_056);
+    let verdict = stand.job.run(&work).await;
+    let after = Some(Duration::from_secs(4));
+    assert!(
+        matches!(&verdict, Verdict::Retry { after: found, .. } if *found == after),
+        "{verdict:?}"
+    );
+    assert!(
+        work.marks.all().is_empty(),
+        "a definite answer leaves nothing open"
+    );
+    work.attempt += 1;
+    meta.will_answer(400, 131_047);
+    let reason = dead_reason(stand.job.run(&work).await);
+    assert!(reason.contains("24-hour window"), "{reason}");
+    let failed = Record::ReplyFailed {
+        command: Box::new(command()),
+        code: Some(131_047),
+        reason,
+        ambiguous: false,
+    };
+    assert_eq!(stand.records().await, [failed]);
+    assert_eq!(meta.calls().len(), 3);
+}
+
+#[tokio::test]
+async fn the_last_attempt_ends_in_a_record_even_when_the_error_would_pass() {
+    let meta = Meta::default();
+    let stand = Stand::new(meta.serve().await).await;
+    meta.will_answer(400, 131_056);
+    let work = Work {
+        attempt: 8,
+        last_attempt: true,
+        ..work(&command())
+    };
+    let verdict = stand.job.run(&work).await;
+    let reason = format!("gave up after 8 attempts: {}", verdict.reason().unwrap());
+    assert_eq!(dead_reason(stand.job.give_up(&work, &reason).await), reason);
+    assert!(matches!(
+        &stand.records().await[..],
+        [Record::ReplyFailed {
+            code: Some(131_056),
+            ambiguous: false,
+            ..
+        }]
+    ));
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_not_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stand = Stand::new(format!("http://{}", listener.local_addr().unwrap())).await;
+    let accepted = Arc::new(Mutex::new(0));
+    let counter = accepted.clone();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            *counter.lock().unwrap() += 1;
+            let mut bytes = [0_u8; 4096];
+            let _read = socket.read(&mut bytes).await;
+        }
+    });
+    let work = work(&command());
+    for attempt in ["at once", "and by whoever takes over"] {
+        let reason = dead_reason(stand.job.run(&work).await);
+        assert!(reason.contains("answer was lost"), "{attempt}: {reason}");
+    }
+    assert_eq!(*accepted.lock().unwrap(), 1);
+    assert!(matches!(
+        &stand.records().await[..],
+        [Record::ReplyFailed {
+            ambiguous: true,
+            ..
+        }]
+    ));
+}
+
+#[tokio::test]
+async fn whoever_takes_over_from_a_process_that_died_while_sending_does_not_send_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stand = Stand::new(format!("http://{}", listener.local_addr().unwrap())).await;
+    let remembering = || {
+        let record = DedupeStore::new(
+            stand.platform.buckets.sessions.clone(),
+            stand.platform.older.clone(),
+        )
+        .record("replies.test".to_owned(), None);
+        Work {
+            record,
+            ..work(&command())
+        }
+    };
+    let dying = remembering();
+    let request_arrived = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut bytes = [0_u8; 4096];
+        assert!(socket.read(&mut bytes).await.unwrap() > 0);
+    };
+    tokio::select! {
+        verdict = stand.job.run(&dying) => panic!("there is no answer to judge: {verdict:?}"),
+        () = request_arrived => {}
+    }
+
+    let successor = remembering();
+    let Recall::Open(parts) = successor
+        .record
+        .recall(successor.head.id.as_str())
+        .await
+        .unwrap()
+    else {
+        panic!("it is not finished")
+    };
+    parts
+        .parts
+        .iter()
+        .for_each(|part| successor.marks.set(part));
+    let reason = dead_reason(stand.job.run(&successor).await);
+    assert!(
+        reason.contains("cut off while the request was on its way"),
+        "{reason}"
+    );
+    assert!(matches!(
+        &stand.records().await[..],
+        [Record::ReplyFailed {
+            ambiguous: true,
+            ..
+        }]
+    ));
+}
+
+#[tokio::test]
+async fn what_never_left_is_tried_again_without_a_trace() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let stand = Stand::new(nobody).await;
+    let work = work(&command());
+    let verdict = stand.job.run(&work).await;
+    assert!(
+        matches!(&verdict, Verdict::Trouble(trouble) if trouble.breaker == 0 && trouble.reason.contains("cannot be reached")),
+        "{verdict:?}"
+    );
+    assert!(work.marks.all().is_empty());
+    assert!(stand.records().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_is_given_up_before_meta_is_asked() {
+    let meta = Meta::default();
+    let stand = Stand::new(meta.serve().await).await;
+    let stranger = SendCommand {
+        phone_number_id: PhoneNumberId::new("999").unwrap(),
+        ..command()
+    };
+    let other = SendCommand {
+        tenant: TenantId::new("other").unwrap(),
+        ..command()
+    };
+    let long = SendCommand {
+        content: Content::Text {
+            body: "x".repeat(5000),
+            preview_url: false,
+        },
+        ..command()
+    };
+    for (command, words) in [
+        (stranger, "no phone number 999"),
+        (other, "no phone number 1065"),
+        (long, "5000 characters"),
+    ] {
+        let reason = dead_reason(stand.job.run(&work(&command)).await);
+        assert!(reason.contains(words), "{reason}");
+    }
+    let unreadable = Work {
+        payload: "{}".into(),
+        ..work(&command())
+    };
+    assert!(dead_reason(stand.job.run(&unreadable).await).contains("not a send command"));
+    assert!(meta.calls().is_empty());
+}

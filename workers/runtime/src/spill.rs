@@ -1,0 +1,213 @@
+//! Spill queues in the SPILL stream: what the machine asks of them, done. A full or failing SPILL moves nobody: what
+//! should move stays in memory and unacknowledged until it is stored.
+
+mod copy;
+mod store;
+
+pub use copy::Note;
+
+use super::intake::{Arrival, Original};
+use ackline_engine::state::Copy;
+use ackline_shared::subjects::{self, Partition, Pool, SpillQueue};
+use async_nats::jetstream::Context;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{SpillEntry, Store, StoreError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// Spill queues read at once.
+const LOADS_MAX: usize = 8;
+/// Pause after SPILL could not be read or written.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// SPILL for one pool in this process, and what it is doing.
+#[derive(Debug)]
+pub struct Spill {
+    pool: Pool,
+    store: Store,
+    /// Reads at once.
+    turns: Arc<Semaphore>,
+    /// Bytes read and not finished.
+    bytes: Arc<Semaphore>,
+    tasks: JoinSet<Event>,
+}
+
+/// Something that was asked for is done, or not.
+#[derive(Debug)]
+pub enum Event {
+    /// A partition's spill queues were counted for one reading of it.
+    Counted(Partition, u64, Vec<(SpillQueue, u64)>),
+    /// All of the pool's were counted.
+    Recounted(Vec<(SpillQueue, u64)>),
+    /// One was read for one reading of its partition.
+    Loaded(Arc<SpillQueue>, u64, Loaded),
+    /// A batch is stored.
+    Stored(Vec<Copy<Arc<Arrival>>>),
+    /// The front of one was taken out, or not.
+    Removed(Arc<SpillQueue>, u64, bool),
+    /// A task of ours broke.
+    Broken,
+}
+
+/// What a read brought.
+#[derive(Debug)]
+pub enum Loaded {
+    /// These entries, and how many come after them.
+    Entries(Vec<Loading>, u64),
+    /// Nothing, and the stream has this many.
+    Nothing(u64),
+    /// It failed.
+    Failed,
+}
+
+/// An entry that was read.
+#[derive(Debug)]
+pub struct Loading {
+    /// Its sequence in SPILL.
+    pub sequence: u64,
+    /// The update as its own stream had it.
+    pub original: Original,
+    /// What is known of its waits.
+    pub note: Note,
+    /// Its share of the bytes read ahead.
+    pub permit: OwnedSemaphorePermit,
+}
+
+impl Spill {
+    /// Does nothing yet; what is read ahead is bounded in bytes.
+    pub fn new(pool: Pool, context: Context, bytes_max: usize) -> Self {
+        Self {
+            pool,
+            store: Store::new(context),
+            turns: Arc::new(Semaphore::new(LOADS_MAX)),
+            bytes: Arc::new(Semaphore::new(bytes_max.clamp(1, Semaphore::MAX_PERMITS))),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Waits for the next event; cancelling it loses none.
+    pub async fn next(&mut self) -> Event {
+        match self.tasks.join_next().await {
+            Some(event) => event.unwrap_or(Event::Broken),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Counts the spill queues of a partition, however long that takes.
+    pub fn look_up(&mut self, partition: Partition, session: u64) {
+        let (store, pool) = (self.store.clone(), self.pool);
+        self.tasks.spawn(async move {
+            loop {
+                match store.count(&subjects::spill_filter(pool, Some(partition))).await {
+                    Ok(counts) => return Event::Counted(partition, session, queues_of(counts)),
+                    Err(error) => {
+                        tracing::warn!(%pool, %partition, %error, "a partition waits for its spill queues");
+                        sleep(STORE_RETRY).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Counts all spill queues of the pool.
+    pub fn look_again(&mut self) {
+        let (store, pool) = (self.store.clone(), self.pool);
+        self.tasks.spawn(async move {
+            let counts = store
+                .count(&subjects::spill_filter(pool, None))
+                .await
+                .unwrap_or_default();
+            Event::Recounted(queues_of(counts))
+        });
+    }
+
+    /// Reads one from a sequence on.
+    pub fn load(&mut self, queue: Arc<SpillQueue>, session: u64, from: u64, max: usize) {
+        let (store, pool) = (self.store.clone(), self.pool);
+        let (turns, bytes) = (self.turns.clone(), self.bytes.clone());
+        self.tasks.spawn(async move {
+            let _turn = turns.acquire_owned().await;
+            let loaded = match load(&store, &queue.subject(pool), &bytes, from, max).await {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    tracing::warn!(%pool, tenant = %queue.tenant, %error, "a spill queue waits");
+                    Loaded::Failed
+                }
+            };
+            Event::Loaded(queue, session, loaded)
+        });
+    }
+
+    /// Stores a batch, however long that takes.
+    pub fn store(&mut self, batch: Vec<Copy<Arc<Arrival>>>) {
+        let (store, pool) = (self.store.clone(), self.pool);
+        self.tasks.spawn(async move {
+            let entries: Vec<SpillEntry> = batch.iter().map(|copy| copy::write(pool, copy)).collect();
+            while let Err(error) = store.append(&entries).await {
+                tracing::warn!(%pool, %error, "what should move out of the others' way stays in it");
+                sleep(STORE_RETRY).await;
+            }
+            Event::Stored(batch)
+        });
+    }
+
+    /// Takes the front of one out, up to a sequence.
+    pub fn remove(&mut self, queue: Arc<SpillQueue>, up_to: u64) {
+        let (store, pool) = (self.store.clone(), self.pool);
+        self.tasks.spawn(async move {
+            let removed = store.remove(&queue.subject(pool), up_to).await;
+            if let Err(error) = &removed {
+                tracing::warn!(%pool, tenant = %queue.tenant, %error, "finished updates stay in a spill queue for now");
+                sleep(STORE_RETRY).await;
+            }
+            Event::Removed(queue, up_to, removed.is_ok())
+        });
+    }
+}
+
+async fn load(
+    store: &Store,
+    subject: &str,
+    bytes: &Arc<Semaphore>,
+    from: u64,
+    max: usize,
+) -> Result<Loaded, StoreError> {
+    let (messages, left) = store.load(subject, from, max).await?;
+    if messages.is_empty() {
+        // A follower may lag behind; the stream's leader knows.
+        let counts = store.count(subject).await?;
+        return Ok(Loaded::Nothing(
+            counts.iter().map(|(_, count)| *count).sum(),
+        ));
+    }
+    let total = messages.len();
+    let mut entries = Vec::with_capacity(total);
+    for message in messages {
+        let size = u32::try_from(message.payload.len().max(1)).unwrap_or(u32::MAX);
+        // Where others hold all bytes, what was read so far goes on: their work gives the rest back.
+        let permit = match entries.is_empty() {
+            true => bytes.clone().acquire_many_owned(size).await.ok(),
+            false => bytes.clone().try_acquire_many_owned(size).ok(),
+        };
+        let Some(permit) = permit else { break };
+        let (sequence, note) = (message.sequence, copy::note(&message.headers));
+        entries.push(Loading {
+            sequence,
+            original: copy::read(message),
+            note,
+            permit,
+        });
+    }
+    let dropped = u64::try_from(total - entries.len()).unwrap_or(u64::MAX);
+    Ok(Loaded::Entries(entries, left.saturating_add(dropped)))
+}
+
+/// The spill queues among the subjects that the stream counts.
+fn queues_of(counts: Vec<(String, u64)>) -> Vec<(SpillQueue, u64)> {
+    counts
+        .into_iter()
+        .filter_map(|(subject, count)| Some((SpillQueue::parse(&subject)?.1, count)))
+        .collect()
+}

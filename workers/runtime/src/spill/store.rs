@@ -1,0 +1,284 @@
+//! Spill queues in the stream SPILL: appending in order, reading from a place on, taking out, counting.
+//!
+//! Spill queues are read by direct gets instead of consumers: none waits behind another, there is nothing to create or
+//! to set back, and a spill queue costs the server nothing but its messages.
+
+use crate::direct;
+use ackline_shared::subjects::SPILL;
+use async_nats::header::{
+    NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
+};
+use async_nats::jetstream::Context;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::{HeaderMap, Request};
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use futures_util::future::try_join_all;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::time::Duration;
+
+/// With this many entries of one spill queue or fewer, a batch is not worth it: whatever its size, the server makes and
+/// drops a store of several files for it, and everybody's updates wait behind that.
+const SINGLY_MAX: usize = 8;
+/// Larger messages travel alone: a batch must not fail because one of it is too large for the server.
+const GROUPED_BYTES_MAX: usize = 256 << 10;
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// A message on its way into a spill queue.
+#[derive(Debug, Clone)]
+pub struct SpillEntry {
+    /// The spill queue's subject.
+    pub subject: String,
+    /// Headers with a dedupe id.
+    pub headers: HeaderMap,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+/// SPILL could not be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("SPILL cannot be {verb}: {reason}")]
+pub struct StoreError {
+    verb: &'static str,
+    reason: String,
+}
+
+impl StoreError {
+    fn new(verb: &'static str, reason: &impl Display) -> Self {
+        Self {
+            verb,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// The stream; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    context: Context,
+}
+
+impl Store {
+    /// Wraps a JetStream context.
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    /// Appends entries, those of each spill queue in order; doing it again with the same ids stores nothing twice.
+    pub async fn append(&self, entries: &[SpillEntry]) -> Result<(), StoreError> {
+        let mut queues: HashMap<&str, Vec<&SpillEntry>> = HashMap::new();
+        for entry in entries {
+            queues.entry(&entry.subject).or_default().push(entry);
+        }
+        let deepest = queues.values().map(Vec::len).max().unwrap_or(0);
+        let together = deepest > SINGLY_MAX
+            && entries
+                .iter()
+                .all(|entry| entry.payload.len() <= GROUPED_BYTES_MAX);
+        if together && self.append_together(entries).await? {
+            return Ok(());
+        }
+        // A batch with a duplicate is refused whole; one by one, what is stored already is passed over.
+        try_join_all(queues.into_values().map(|queue| self.append_singly(queue)))
+            .await
+            .map(drop)
+    }
+
+    /// One after the other, so that none overtakes one before it that fails.
+    async fn append_singly(&self, entries: Vec<&SpillEntry>) -> Result<(), StoreError> {
+        for entry in entries {
+            let SpillEntry {
+                subject,
+                headers,
+                payload,
+            } = entry.clone();
+            let receipt = self
+                .context
+                .publish_with_headers(subject, headers, payload)
+                .await;
+            let receipt = receipt.map_err(|error| StoreError::new("written", &error))?;
+            receipt
+                .await
+                .map_err(|error| StoreError::new("written", &error))?;
+        }
+        Ok(())
+    }
+
+    /// All or nothing; false when the server refused the batch.
+    async fn append_together(&self, entries: &[SpillEntry]) -> Result<bool, StoreError> {
+        let failed = |error: &dyn Display| StoreError {
+            verb: "written",
+            reason: error.to_string(),
+        };
+        let client = self.context.client();
+        let id = format!("{:016x}", rand::random::<u64>());
+        for (entry, number) in entries.iter().zip(1_usize..) {
+            let SpillEntry {
+                subject,
+                mut headers,
+                payload,
+            } = entry.clone();
+            headers.insert(NATS_BATCH_ID, id.as_str());
+            headers.insert(NATS_BATCH_SEQUENCE, number.to_string());
+            if number < entries.len() {
+                let sent = client.publish_with_headers(subject, headers, payload).await;
+                sent.map_err(|error| failed(&error))?;
+                continue;
+            }
+            headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+            let request = Request::new()
+                .headers(headers)
+                .payload(payload)
+                .timeout(Some(ANSWER_WAIT));
+            let answer = client
+                .send_request(subject, request)
+                .await
+                .map_err(|error| failed(&error))?;
+            let answer: Value =
+                serde_json::from_slice(&answer.payload).map_err(|error| failed(&error))?;
+            return Ok(answer.get("error").is_none());
+        }
+        Ok(true)
+    }
+
+    /// The next messages of a spill queue from a sequence on, oldest first, and how many it has after them; none when it has
+    /// no more.
+    pub async fn load(
+        &self,
+        subject: &str,
+        from: u64,
+        max: usize,
+    ) -> Result<(Vec<StreamMessage>, u64), StoreError> {
+        let read = direct::next_of(&self.context, SPILL, subject, from, max).await;
+        read.map_err(|reason| StoreError {
+            verb: "read",
+            reason,
+        })
+    }
+
+    /// Takes everything of a spill queue out up to a sequence.
+    pub async fn remove(&self, subject: &str, up_to: u64) -> Result<(), StoreError> {
+        let failed = |error: &dyn Display| StoreError {
+            verb: "cleared",
+            reason: error.to_string(),
+        };
+        let stream = self
+            .context
+            .get_stream_no_info(SPILL)
+            .await
+            .map_err(|error| failed(&error))?;
+        let purge = stream.purge().filter(subject).sequence(up_to + 1);
+        purge.await.map(|_| ()).map_err(|error| failed(&error))
+    }
+
+    /// The spill queues under a filter with how many messages each has.
+    pub async fn count(&self, filter: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        let failed = |error: &dyn Display| StoreError {
+            verb: "counted",
+            reason: error.to_string(),
+        };
+        let stream = self
+            .context
+            .get_stream_no_info(SPILL)
+            .await
+            .map_err(|error| failed(&error))?;
+        let counts = stream
+            .info_with_subjects(filter)
+            .await
+            .map_err(|error| failed(&error))?;
+        let counts =
+            counts.map_ok(|(subject, count)| (subject, u64::try_from(count).unwrap_or(u64::MAX)));
+        counts.try_collect().await.map_err(|error| failed(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::platform;
+    use ackline_shared::subjects::header;
+
+    fn entry(subject: &str, id: &str) -> SpillEntry {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::MSG_ID, id);
+        SpillEntry {
+            subject: subject.to_owned(),
+            headers,
+            payload: id.to_owned().into(),
+        }
+    }
+
+    async fn ids(store: &Store, subject: &str, from: u64) -> Vec<String> {
+        let (messages, _) = store.load(subject, from, 10).await.unwrap();
+        messages
+            .iter()
+            .map(|message| String::from_utf8(message.payload.to_vec()).unwrap())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_spill_queue_is_appended_in_order_once_and_taken_out_from_its_front() {
+        let (platform, _server) = platform(&[]).await;
+        let store = Store::new(platform.log.context().clone());
+        let (a, b) = ("spill.relay.1.msg.a", "spill.relay.1.msg.b");
+        assert!(ids(&store, a, 0).await.is_empty());
+        let batch = [entry(a, "a1"), entry(b, "b1"), entry(a, "a2")];
+        store.append(&batch).await.unwrap();
+        store
+            .append(&[entry(a, "a2"), entry(a, "a3")])
+            .await
+            .unwrap();
+        store.append(&[entry(a, "a4")]).await.unwrap();
+        assert_eq!(ids(&store, a, 0).await, ["a1", "a2", "a3", "a4"]);
+        let many = |count: usize| -> Vec<SpillEntry> {
+            (0..count)
+                .map(|nth| entry("spill.relay.3.msg.c", &format!("c{nth:02}")))
+                .collect()
+        };
+        store.append(&many(SINGLY_MAX + 1)).await.unwrap();
+        // All of that is in the next one, which is refused whole.
+        store.append(&many(SINGLY_MAX + 3)).await.unwrap();
+        let (stored, left) = store.load("spill.relay.3.msg.c", 0, 100).await.unwrap();
+        assert_eq!(left, 0);
+        let (some, left) = store.load("spill.relay.3.msg.c", 0, 4).await.unwrap();
+        assert_eq!(
+            (some.len(), left),
+            (4, u64::try_from(SINGLY_MAX).unwrap() - 1),
+            "the rest is told of"
+        );
+        let stored: Vec<_> = stored.into_iter().map(|message| message.payload).collect();
+        assert_eq!(
+            stored,
+            many(SINGLY_MAX + 3)
+                .into_iter()
+                .map(|entry| entry.payload)
+                .collect::<Vec<_>>()
+        );
+        // Spill queues are written side by side, so only the order within one is known.
+        let places: Vec<u64> = store
+            .load(a, 0, 10)
+            .await
+            .unwrap()
+            .0
+            .iter()
+            .map(|message| message.sequence)
+            .collect();
+        let (first, _) = store.load(a, 0, 1).await.unwrap();
+        assert_eq!(
+            first
+                .iter()
+                .map(|message| message.sequence)
+                .collect::<Vec<_>>(),
+            places[..1]
+        );
+        assert_eq!(ids(&store, a, places[0] + 1).await, ["a2", "a3", "a4"]);
+        store.remove(a, places[1]).await.unwrap();
+        assert_eq!(ids(&store, a, 0).await, ["a3", "a4"]);
+        let mut counts = store.count("spill.relay.1.>").await.unwrap();
+        counts.sort();
+        assert_eq!(counts, [(a.to_owned(), 2), (b.to_owned(), 1)]);
+        assert!(store.count("spill.relay.2.>").await.unwrap().is_empty());
+    }
+}

@@ -1,0 +1,454 @@
+//! What one piece of the log means for the read model; pure.
+//!
+//! Every record of a reply carries its whole command, so a message can be written from whichever of its
+//! records comes first. What says nothing about conversations folds to nothing.
+
+use super::progress::{Fault, Status, Step};
+use ackline_runtime::job::Work;
+use ackline_shared::command::{Recipient, SendCommand};
+use ackline_shared::envelope::Family;
+use ackline_shared::ids::{ConversationKey, short_hash};
+use ackline_shared::meta::{self, Body, Message, Update};
+use ackline_shared::record::Record;
+use ackline_shared::stored;
+use ackline_shared::subjects::Class;
+use serde_json::Value;
+
+const TEXT_CHARS_MAX: usize = 4096;
+
+/// What stands for the origin of a message in a conversation that another responder has.
+pub const BY_STANDBY: &str = "standby";
+
+/// What is to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JournalEntry {
+    /// A message, or more about one.
+    Message(Box<MessageEntry>),
+    /// A status of a message that was sent.
+    Status(Box<StatusEntry>),
+    /// Something else that happened in a conversation, which may have begun with it.
+    Contact(Box<ContactEntry>),
+    /// Not of interest here.
+    Nothing,
+}
+
+/// A message as one piece of the log tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MessageEntry {
+    /// Our id.
+    pub id: String,
+    /// The business number.
+    pub phone_number_id: String,
+    /// Who is on the other side.
+    pub person: Person,
+    /// Which way it went.
+    pub direction: Direction,
+    /// Its type, such as `text`.
+    pub kind: String,
+    /// What a person reads of it.
+    pub text: Option<String>,
+    /// All of it, in Meta's shape for incoming messages and in ours for outgoing ones.
+    pub content: Value,
+    /// Meta's id.
+    pub wamid: Option<String>,
+    /// The wamid it answers.
+    pub reply_to: Option<String>,
+    /// Who asked for it, for messages we sent.
+    pub origin: Option<Value>,
+    /// When it was written, in unix milliseconds.
+    pub created_ms: u64,
+    /// When we had it, in unix milliseconds.
+    pub received_ms: u64,
+    /// Its place in the log.
+    pub sequence: u64,
+    /// What this says about its progress.
+    pub step: Step,
+}
+
+/// With whom something happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContactEntry {
+    /// The business number.
+    pub phone_number_id: String,
+    /// Who is on the other side.
+    pub person: Person,
+    /// When we had it, in unix milliseconds.
+    pub received_ms: u64,
+}
+
+/// A status of Meta's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusEntry {
+    /// Meta's id of the message.
+    pub wamid: String,
+    /// Our id of it, when Meta repeated it.
+    pub message: Option<String>,
+    /// The business number, when it is told.
+    pub phone_number_id: Option<String>,
+    /// Who received it.
+    pub person: Person,
+    /// What it says.
+    pub step: Step,
+    /// When we had it, in unix milliseconds.
+    pub received_ms: u64,
+}
+
+/// Which way a message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// A person wrote to the business.
+    In,
+    /// The business wrote to a person.
+    Out,
+}
+
+impl Direction {
+    /// The stored form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+        }
+    }
+}
+
+/// Who is on the other side: a person by one or two ids and a name, or a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Person {
+    /// Business-scoped user id.
+    pub user_id: Option<String>,
+    /// Phone number without `+`.
+    pub phone: Option<String>,
+    /// The group, when it is one; then the other ids are absent.
+    pub group_id: Option<String>,
+    /// The name in the profile.
+    pub name: Option<String>,
+}
+
+impl Person {
+    fn new(recipient: &Recipient, key: &ConversationKey, name: Option<String>) -> Self {
+        if let Some(group) = key.as_str().strip_prefix("g:") {
+            return Self {
+                group_id: Some(group.to_owned()),
+                ..Self::default()
+            };
+        }
+        let owned = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        Self {
+            user_id: recipient
+                .user_id
+                .clone()
+                .or_else(|| key.as_user().and_then(owned)),
+            phone: recipient
+                .phone
+                .as_deref()
+                .or(key.as_phone())
+                .and_then(|phone| owned(phone.trim_start_matches('+'))),
+            group_id: None,
+            name,
+        }
+    }
+
+    /// The keys a conversation with them is found by; the first decides.
+    pub fn keys(&self) -> Vec<ConversationKey> {
+        let group = self.group_id.as_deref().map(ConversationKey::group);
+        let user = self.user_id.as_deref().map(ConversationKey::user);
+        let phone = self.phone.as_deref().map(ConversationKey::phone);
+        let keys: Vec<_> = group.into_iter().chain(user).chain(phone).collect();
+        if keys.is_empty() {
+            vec![ConversationKey::none()]
+        } else {
+            keys
+        }
+    }
+
+    /// Whether anything tells who it is.
+    pub fn is_somebody(&self) -> bool {
+        [&self.group_id, &self.user_id, &self.phone]
+            .into_iter()
+            .any(Option::is_some)
+    }
+}
+
+/// Why something of the log cannot be written, now or later.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// An update that is not an envelope.
+    #[error(transparent)]
+    Update(#[from] meta::ReadError),
+    /// A record that does not parse.
+    #[error("the record does not parse: {0}")]
+    Record(String),
+    /// The edge took it for a message.
+    #[error("there is no message in it")]
+    NoMessage,
+    /// The edge took it for a status.
+    #[error("there is no status of a message in it")]
+    NoStatus,
+    /// No business number anywhere.
+    #[error("the message names no business number")]
+    NoNumber,
+}
+
+/// Says what a piece of the log means.
+pub fn fold(work: &Work) -> Result<JournalEntry, FoldError> {
+    match work.head.family {
+        Family::Update(Class::Message) => fold_message(work, meta::read(&work.payload)?),
+        Family::Update(Class::Status) => fold_status(work, meta::read(&work.payload)?),
+        Family::Record => {
+            let record = stored::decode(&work.payload);
+            Ok(fold_record(
+                work,
+                record.map_err(|error| FoldError::Record(error.to_string()))?,
+            ))
+        }
+        Family::Update(Class::Account) | Family::Command(_) => Ok(JournalEntry::Nothing),
+    }
+}
+
+fn fold_message(work: &Work, update: Update) -> Result<JournalEntry, FoldError> {
+    let number = number_of(work, &update);
+    if let Some(reported) = update.handover() {
+        return Ok(contact(work, number, &reported.person));
+    }
+    let by_standby = update
+        .is_standby()
+        .then(|| serde_json::json!({"by": BY_STANDBY}));
+    if by_standby.is_some() && number.is_none() {
+        // Of another responder's conversations, Meta may leave out with which number they are.
+        return Ok(JournalEntry::Nothing);
+    }
+    let entry = match update.body {
+        Body::Message(message) => incoming(work, number.ok_or(FoldError::NoNumber)?, *message),
+        Body::Other(value) => match value.pointer("/message_echoes/0") {
+            Some(echo) => echoed(work, number.ok_or(FoldError::NoNumber)?, echo),
+            None if work.head.kind.starts_with("message.") => return Err(FoldError::NoMessage),
+            None => return Ok(JournalEntry::Nothing),
+        },
+        Body::Status(_) => return fold_status(work, update),
+    };
+    let origin = by_standby.or(entry.origin);
+    Ok(JournalEntry::Message(Box::new(MessageEntry {
+        origin,
+        ..entry
+    })))
+}
+
+/// Where something happened that is no message: the conversation is there to be asked for.
+fn contact(work: &Work, number: Option<String>, person: &Recipient) -> JournalEntry {
+    let person = Person::new(person, &work.head.conversation, None);
+    match number.filter(|_| person.is_somebody()) {
+        Some(phone_number_id) => {
+            let received_ms = work.head.received_ms;
+            JournalEntry::Contact(Box::new(ContactEntry {
+                phone_number_id,
+                person,
+                received_ms,
+            }))
+        }
+        None => JournalEntry::Nothing,
+    }
+}
+
+fn number_of(work: &Work, update: &Update) -> Option<String> {
+    update
+        .phone_number_id
+        .clone()
+        .or_else(|| work.head.phone.as_ref().map(ToString::to_string))
+}
+
+fn incoming(work: &Work, phone_number_id: String, message: Message) -> MessageEntry {
+    let wamid = if message.id.is_empty() {
+        work.head.id.as_str().to_owned()
+    } else {
+        message.id
+    };
+    let created_ms = meta::happened_ms(message.timestamp, work.head.received_ms);
+    MessageEntry {
+        id: id_of(work, &wamid),
+        phone_number_id,
+        person: Person::new(&message.from, &work.head.conversation, message.name),
+        direction: Direction::In,
+        kind: message.kind,
+        text: message.text.as_deref().map(cut),
+        content: message.raw,
+        wamid: Some(wamid),
+        reply_to: message.context_id,
+        origin: None,
+        created_ms,
+        received_ms: work.head.received_ms,
+        sequence: work.sequence,
+        step: Step {
+            status: Status::Received,
+            at_ms: work.head.received_ms,
+            fault: None,
+        },
+    }
+}
+
+/// What somebody sent from the phone's own app; Meta tells us afterwards.
+fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
+    let text = |pointer: &str| {
+        echo.pointer(pointer)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    let wamid = text("/id").unwrap_or_else(|| work.head.id.as_str().to_owned());
+    let kind = text("/type").unwrap_or_else(|| "unknown".to_owned());
+    let to = Recipient {
+        user_id: text("/to_user_id"),
+        phone: text("/to"),
+    };
+    let reported = text("/timestamp").and_then(|seconds| seconds.parse().ok());
+    let created_ms = meta::happened_ms(reported, work.head.received_ms);
+    MessageEntry {
+        id: id_of(work, &wamid),
+        phone_number_id,
+        person: Person::new(&to, &work.head.conversation, None),
+        direction: Direction::Out,
+        text: text(&format!("/{kind}/body"))
+            .or_else(|| text(&format!("/{kind}/caption")))
+            .as_deref()
+            .map(cut),
+        kind,
+        content: echo.clone(),
+        wamid: Some(wamid),
+        reply_to: text("/context/id"),
+        origin: Some(serde_json::json!({"by": "app"})),
+        created_ms,
+        received_ms: work.head.received_ms,
+        sequence: work.sequence,
+        step: Step {
+            status: Status::Accepted,
+            at_ms: created_ms,
+            fault: None,
+        },
+    }
+}
+
+fn fold_status(work: &Work, update: Update) -> Result<JournalEntry, FoldError> {
+    let phone_number_id = number_of(work, &update);
+    let Body::Status(status) = update.body else {
+        return Err(FoldError::NoStatus);
+    };
+    if status.id.is_empty() && status.callback_data.is_none() {
+        return Err(FoldError::NoStatus);
+    }
+    let Some(known) = Status::of_meta(&status.status) else {
+        return Ok(JournalEntry::Nothing);
+    };
+    let at_ms = meta::happened_ms(status.timestamp, work.head.received_ms);
+    let fault = (known == Status::Failed).then(|| match status.errors.first() {
+        Some(error) => Fault {
+            at_ms,
+            code: Some(error.code),
+            reason: error.text.clone(),
+        },
+        None => Fault {
+            at_ms,
+            code: None,
+            reason: "Meta gave no reason".to_owned(),
+        },
+    });
+    Ok(JournalEntry::Status(Box::new(StatusEntry {
+        wamid: status.id,
+        message: status.callback_data,
+        phone_number_id,
+        person: Person::new(&status.recipient, &work.head.conversation, None),
+        step: Step {
+            status: known,
+            at_ms,
+            fault,
+        },
+        received_ms: work.head.received_ms,
+    })))
+}
+
+fn fold_record(work: &Work, record: Record) -> JournalEntry {
+    let at_ms = work.head.received_ms;
+    let step = |status, fault| Step {
+        status,
+        at_ms,
+        fault,
+    };
+    match record {
+        Record::ReplyQueued { command } => {
+            let step = Step {
+                at_ms: command.created_ms,
+                ..step(Status::Queued, None)
+            };
+            outgoing(work, *command, None, step)
+        }
+        Record::ReplySent { command, wamid, .. } => {
+            outgoing(work, *command, Some(wamid), step(Status::Accepted, None))
+        }
+        Record::ReplyFailed {
+            command,
+            code,
+            reason,
+            ambiguous,
+        } => {
+            let status = if ambiguous {
+                Status::Unknown
+            } else {
+                Status::Failed
+            };
+            outgoing(
+                work,
+                *command,
+                None,
+                step(
+                    status,
+                    Some(Fault {
+                        at_ms,
+                        code,
+                        reason,
+                    }),
+                ),
+            )
+        }
+        Record::FlowStarted { .. } | Record::FlowCompleted { .. } => {
+            let number = work.head.phone.as_ref().map(ToString::to_string);
+            contact(
+                work,
+                number,
+                &Recipient {
+                    user_id: None,
+                    phone: None,
+                },
+            )
+        }
+        Record::FlowResult { .. } => JournalEntry::Nothing,
+    }
+}
+
+fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step) -> JournalEntry {
+    JournalEntry::Message(Box::new(MessageEntry {
+        phone_number_id: command.phone_number_id.to_string(),
+        person: Person::new(&command.to, &work.head.conversation, None),
+        direction: Direction::Out,
+        kind: command.content.kind().to_owned(),
+        text: Some(cut(command.content.summary())),
+        content: serde_json::to_value(&command.content).unwrap_or_default(),
+        wamid,
+        reply_to: command.reply_to,
+        origin: serde_json::to_value(&command.origin).ok(),
+        created_ms: command.created_ms,
+        received_ms: command.created_ms,
+        sequence: work.sequence,
+        step,
+        id: command.id,
+    }))
+}
+
+/// Our id of a message Meta named; the same whenever it is seen, and safe in a path.
+fn id_of(work: &Work, wamid: &str) -> String {
+    format!(
+        "m_{}",
+        short_hash(format!("{}/{wamid}", work.head.tenant).as_bytes())
+    )
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT_CHARS_MAX).collect()
+}

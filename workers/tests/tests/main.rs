@@ -1,0 +1,7 @@
+//! Tests across the crates of the workers, against a real nats-server.
+
+mod api;
+mod cli;
+mod letter;
+mod pools;
+mod stored;

@@ -1,0 +1,146 @@
+//! Whoever fills a stream that all share is held up, told why, and let go once there is room.
+
+use super::stage::{DEADLINE, Stage};
+use ackline_fleet::stream_share::{StreamShareMetrics, StreamShareSettings, StreamShares};
+use ackline_runtime::platform::Platform;
+use ackline_runtime::tuning::{Stamped, TenantTuning};
+use ackline_shared::config::Reader;
+use ackline_shared::ids::TenantId;
+use ackline_shared::overdraft::Overdraft;
+use ackline_shared::registry::{Registry, Snapshot};
+use ackline_shared::subjects::{self, Pool, config_key, tuning_key};
+use async_nats::jetstream::kv::Store;
+use prometheus_client::registry::Registry as Metrics;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// Waits until an entry says what is asked for.
+async fn entry<T: DeserializeOwned>(
+    store: &Store,
+    key: &str,
+    wanted: impl Fn(Option<&T>) -> bool,
+) -> Option<T> {
+    let found = async {
+        loop {
+            let value = store.get(key).await.unwrap();
+            let value = value.map(|bytes| serde_json::from_slice::<T>(&bytes).unwrap());
+            if wanted(value.as_ref()) {
+                return value;
+            }
+        }
+    };
+    timeout(DEADLINE, found)
+        .await
+        .unwrap_or_else(|_| panic!("{key} in time"))
+}
+
+fn shares(platform: &Platform) -> StreamShares {
+    let variables = [(
+        "ACKLINE_STREAM_SHARE_INTERVAL".to_owned(),
+        "50ms".to_owned(),
+    )];
+    let mut reader = Reader::load(None, variables);
+    let settings = StreamShareSettings::read(&mut reader);
+    reader.finish().unwrap();
+    StreamShares {
+        platform: platform.clone(),
+        instance: "one".to_owned(),
+        lease_ttl: Duration::from_secs(2),
+        settings,
+        metrics: StreamShareMetrics::register(&mut Metrics::default()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_whose_dead_letters_fill_the_stream_rests_until_there_is_room() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let context = stage.platform.log.context();
+    let (config, tuning) = (
+        &stage.platform.buckets.config,
+        &stage.platform.buckets.tuning,
+    );
+    for name in ["acme", "globex"] {
+        let value = format!(r#"{{"id":"{name}","name":"{name}"}}"#);
+        config
+            .put(format!("tenant.{name}"), value.into())
+            .await
+            .unwrap();
+    }
+    let (acme, globex) = (
+        TenantId::new("acme").unwrap(),
+        TenantId::new("globex").unwrap(),
+    );
+    for _ in 0..40 {
+        for (tenant, bytes) in [(&acme, 100), (&globex, 1000)] {
+            let subject = subjects::dead(Pool::Relay, tenant);
+            context
+                .publish(subject, vec![b'x'; bytes].into())
+                .await
+                .unwrap()
+                .await
+                .unwrap();
+        }
+    }
+    let mut stream = context.get_stream(subjects::DEAD).await.unwrap();
+    let info = stream.info().await.unwrap().clone();
+    let mut smaller = info.config;
+    smaller.max_bytes = i64::try_from(info.state.bytes * 10 / 7).unwrap();
+    context.update_stream(smaller).await.unwrap();
+
+    let mut platform = stage.platform.clone();
+    platform.registry = Registry::watch(config.clone(), context.client());
+    assert!(platform.registry.loaded(DEADLINE).await);
+    let (_end, shutdown) = watch::channel(false);
+    tokio::spawn(shares(&platform).run(shutdown));
+    let reported = entry::<Overdraft>(config, &config_key::overdraft(&globex), |reported| {
+        reported.is_some()
+    })
+    .await
+    .unwrap();
+    let held = reported.streams[subjects::DEAD];
+    assert!(held.bytes >= 40_000 && held.bytes > held.limit, "{held:?}");
+    for pool in [Pool::Flows, Pool::Relay, Pool::Replies] {
+        let key = tuning_key::tenant(pool, &globex);
+        let paused = entry::<Stamped<TenantTuning>>(tuning, &key, |entry| entry.is_some())
+            .await
+            .unwrap();
+        assert!(paused.value.paused && paused.platform, "{paused:?}");
+        assert!(
+            paused.by.contains("it holds 1 MiB of DEAD"),
+            "{}",
+            paused.by
+        );
+    }
+    let journal = tuning
+        .get(tuning_key::tenant(Pool::Journal, &globex))
+        .await
+        .unwrap();
+    assert!(
+        journal.is_none(),
+        "what everybody did is still written down"
+    );
+    assert!(
+        config
+            .get(config_key::overdraft(&acme))
+            .await
+            .unwrap()
+            .is_none(),
+        "the other is within its share"
+    );
+
+    stream
+        .purge()
+        .filter(subjects::dead(Pool::Relay, &globex))
+        .await
+        .unwrap();
+    entry::<Overdraft>(config, &config_key::overdraft(&globex), |reported| {
+        reported.is_none()
+    })
+    .await;
+    let key = tuning_key::tenant(Pool::Relay, &globex);
+    let going =
+        |entry: Option<&Stamped<TenantTuning>>| entry.is_some_and(|entry| !entry.value.paused);
+    entry::<Stamped<TenantTuning>>(tuning, &key, going).await;
+}
