@@ -49,7 +49,7 @@ const PULSE: Duration = Duration::from_millis(200);
 /// How often it is looked whether a tenant is in the others' way.
 const SWEEP: Duration = Duration::from_millis(50);
 /// How often it is told what waits and how far drains are.
-const TELL: Duration = Duration::from_secs(1);
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// How often all spill queues are counted again: what a predecessor moved in its last moments may have come late.
 const RECOUNT: Duration = Duration::from_secs(30);
 /// Pause before work is asked for again whose partition is being opened again.
@@ -105,8 +105,8 @@ pub async fn run<J: Job>(job: J, settings: PoolSettings, mut host: Host) {
 /// A task of the pool ended that should not have; beginning anew loses nothing.
 struct Broken;
 
-/// An attempt that ended: of which piece, partition and time of owning it, what came of it, and how it went where the jobs at once follow
-/// that.
+/// An attempt that ended: of which piece, partition and time of owning it, what came of it, and how it went where the
+/// jobs at once follow that.
 type Concluded = (
     usize,
     (Partition, u64),
@@ -198,7 +198,7 @@ impl<J: Job> PoolRunner<J> {
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut report = interval(TELL);
+        let mut report = interval(REPORT_EVERY);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fresh = Vec::with_capacity(ARRIVALS_AT_ONCE);
         let mut closed_by: Option<Instant> = None;
