@@ -72,19 +72,19 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "signs",
-        "workers/src/crm/hook.rs",
+        "workers/connectors/src/hook.rs",
         "verifies alone: the secret of the link that was posted to",
         "a_webhook_at_a_wrong_address_or_without_its_signature_stores_nothing",
     ),
     (
         "signs",
-        "workers/src/events/request.rs",
+        "workers/pools/src/events/request.rs",
         "the endpoint's own secrets",
         "the_reference_library_verifies_an_event_under_every_live_secret",
     ),
     (
         "signs",
-        "workers/src/relay/request.rs",
+        "workers/pools/src/relay/request.rs",
         "Meta's signature as it came; else the relay's own secret, or for bytes that the edge stored the app's",
         "edited_contents_are_signed_with_the_relays_secret_or_an_app_of_the_tenant_alone",
     ),
@@ -138,235 +138,235 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "publishes",
-        "workers/src/api/queue.rs",
+        "workers/api/src/queue.rs",
         "the tenant of the API key, or of the CRM link that proved itself",
         "a_tenant_sees_nothing_of_another",
     ),
     (
         "publishes",
-        "workers/src/cli/tail.rs",
+        "workers/cli/src/tail.rs",
         OPERATOR,
         "a_tail_follows_updates_through_the_stages_without_naming_people",
     ),
     (
         "publishes",
-        "workers/src/core/dead.rs",
+        "workers/runtime/src/dead.rs",
         TENANT_OF_HEAD,
         "dead_letters_are_found_counted_and_looked_at_by_their_tenant_alone",
     ),
     (
         "publishes",
-        "workers/src/core/direct.rs",
+        "workers/runtime/src/direct.rs",
         PROCESS,
         "a_spill_queue_is_appended_in_order_once_and_taken_out_from_its_front",
     ),
     (
         "publishes",
-        "workers/src/core/following.rs",
+        "workers/runtime/src/following.rs",
         TENANT_OF_HEAD,
         "calls_that_fail_are_counted_by_kind_and_told_to_whoever_follows",
     ),
     (
         "publishes",
-        "workers/src/core/janitor/unrouted.rs",
+        "workers/fleet/src/janitor/unrouted.rs",
         "nobody's updates stay nobody's",
         "what_names_no_origin_or_another_tenants_is_not_replayed",
     ),
     (
         "publishes",
-        "workers/src/core/log.rs",
+        "workers/runtime/src/log.rs",
         "whoever calls it; the head's tenant stands in subject and id",
         "two_tenants_never_publish_under_one_message_id",
     ),
     (
         "publishes",
-        "workers/src/core/older.rs",
+        "workers/runtime/src/older.rs",
         TENANT_OF_HEAD,
         "what_was_appended_is_found_by_whoever_reads_it",
     ),
     (
         "publishes",
-        "workers/src/core/pool/report.rs",
+        "workers/runtime/src/pool/report.rs",
         PROCESS,
         "any_process_sees_what_another_holds_and_how_far_it_is_behind",
     ),
     (
         "publishes",
-        "workers/src/core/spill/store.rs",
+        "workers/runtime/src/spill/store.rs",
         TENANT_OF_HEAD,
         "a_spill_queue_is_appended_in_order_once_and_taken_out_from_its_front",
     ),
     (
         "publishes",
-        "workers/src/core/status/publish.rs",
+        "workers/fleet/src/publish.rs",
         PROCESS,
         "any_process_sees_what_another_holds_and_how_far_it_is_behind",
     ),
     (
         "publishes",
-        "workers/src/core/tuning/watch.rs",
+        "workers/runtime/src/tuning/watch.rs",
         "to readers in memory alone",
         "a_paused_tenants_work_is_kept_in_order_while_others_go_on",
     ),
     (
         "publishes",
-        "workers/src/dead/carry.rs",
+        "workers/replay/src/carry.rs",
         "the tenant of the order, which must be the letter's",
         "what_names_no_origin_or_another_tenants_is_not_replayed",
     ),
     (
         "publishes",
-        "workers/src/flows/pool.rs",
+        "workers/pools/src/flows.rs",
         TENANT_OF_HEAD,
         "a_conversation_asks_calls_and_answers_and_repeats_nothing",
     ),
     (
         "publishes",
-        "workers/src/platform.rs",
+        "workers/runtime/src/platform.rs",
         TENANT_OF_HEAD,
         "two_tenants_never_publish_under_one_message_id",
     ),
     (
         "publishes",
-        "workers/src/replies/mod.rs",
+        "workers/pools/src/replies/mod.rs",
         TENANT_OF_HEAD,
         "two_tenants_never_publish_under_one_message_id",
     ),
     (
         "writes",
-        "workers/src/api/revision.rs",
+        "workers/api/src/revision.rs",
         "the tenant of an API key that may manage",
         "a_tenant_sees_nothing_of_another",
     ),
     (
         "writes",
-        "workers/src/cli/apply.rs",
+        "workers/cli/src/apply.rs",
         OPERATOR,
         "a_file_declares_one_tenant_and_refers_to_what_another_declared",
     ),
     (
         "writes",
-        "workers/src/conversation/store.rs",
+        "workers/runtime/src/conversation/store.rs",
         TENANT_OF_HEAD,
         "a_flow_is_silent_while_another_responder_has_the_conversation",
     ),
     (
         "writes",
-        "workers/src/core/janitor.rs",
+        "workers/fleet/src/janitor.rs",
         PROCESS,
         "leases_owners_and_live_settings_are_read_whichever_version_wrote_them",
     ),
     (
         "writes",
-        "workers/src/core/lock.rs",
+        "workers/ownership/src/lock.rs",
         PROCESS,
         "a_stale_owners_writes_are_refused",
     ),
     (
         "writes",
-        "workers/src/core/dedupe.rs",
+        "workers/runtime/src/dedupe.rs",
         TENANT_OF_HEAD,
         "a_stale_owners_writes_are_refused",
     ),
     (
         "writes",
-        "workers/src/core/stream_share/mod.rs",
+        "workers/fleet/src/stream_share/mod.rs",
         "the process that counts; holds up and never lets through",
         "a_tenant_whose_dead_letters_fill_the_stream_rests_until_there_is_room",
     ),
     (
         "writes",
-        "workers/src/core/tuning/store.rs",
+        "workers/runtime/src/tuning/store.rs",
         "the operator, or an API key as far as it reaches",
         "an_operator_turns_what_its_key_reaches_and_nothing_else",
     ),
     (
         "writes",
-        "workers/src/core/whole.rs",
+        "workers/runtime/src/whole.rs",
         TENANT_OF_HEAD,
         "a_dead_letter_that_does_not_fit_is_cut_and_holds_nobody_up",
     ),
     (
         "writes",
-        "workers/src/crm/link.rs",
+        "workers/connectors/src/link.rs",
         TENANT_OF_HEAD,
         "a_place_is_written_again_only_when_it_says_more_or_gets_old",
     ),
     (
         "writes",
-        "workers/src/dead/letters.rs",
+        "workers/replay/src/letters.rs",
         "the tenant of the order",
         "a_replay_is_ordered_by_who_may_and_stopped_by_its_tenant_alone",
     ),
     (
         "writes",
-        "workers/src/dead/settled.rs",
+        "workers/replay/src/settled.rs",
         "the tenant of the order",
         "what_one_job_has_another_does_not_get",
     ),
     (
         "writes",
-        "workers/src/flows/pool.rs",
+        "workers/pools/src/flows.rs",
         TENANT_OF_HEAD,
         "a_stale_owners_writes_are_refused",
     ),
     (
         "writes",
-        "workers/src/journal/rebuild.rs",
+        "workers/store/src/rebuild.rs",
         OPERATOR,
         "a_damaged_file_stops_nothing_and_a_rebuild_writes_what_the_log_holds_once",
     ),
     (
         "writes",
-        "workers/src/platform.rs",
+        "workers/pools/src/events/mod.rs",
         "the tenant whose endpoint said that it is gone",
         "a_tenant_sees_nothing_of_another",
     ),
     (
         "asks",
-        "workers/src/cli/doctor/http.rs",
+        "workers/cli/src/doctor/http.rs",
         OPERATOR,
         "the_doctor_tells_what_works_and_what_does_not",
     ),
     (
         "asks",
-        "workers/src/crm/chatwoot.rs",
+        "workers/connectors/src/chatwoot.rs",
         "the link's tenant, with the link's token",
         "a_name_that_resolves_to_a_private_address_is_refused_unless_listed",
     ),
     (
         "asks",
-        "workers/src/crm/mod.rs",
+        "workers/connectors/src/lib.rs",
         "the link's tenant and what is allowed to it",
         "a_name_that_resolves_to_a_private_address_is_refused_unless_listed",
     ),
     (
         "asks",
-        "workers/src/events/mod.rs",
+        "workers/pools/src/events/mod.rs",
         "the endpoint's tenant and what is allowed to it",
         "a_name_that_resolves_to_a_private_address_is_refused_unless_listed",
     ),
     (
         "asks",
-        "workers/src/flows/calls.rs",
+        "workers/pools/src/flows/calls.rs",
         "the flow's tenant and what is allowed to it",
         "a_name_that_resolves_to_a_private_address_is_refused_unless_listed",
     ),
     (
         "asks",
-        "workers/src/relay/mod.rs",
+        "workers/pools/src/relay/mod.rs",
         "the relay's tenant and what is allowed to it",
         "a_name_that_resolves_to_a_private_address_is_refused_unless_listed",
     ),
     (
         "asks",
-        "workers/src/replies/graph.rs",
+        "workers/whatsapp/src/graph.rs",
         "the number's own token, of the tenant in the head",
         "what_an_agent_writes_in_the_crm_is_stored_to_be_sent_once",
     ),
     (
         "asks",
-        "workers/src/traces/export.rs",
+        "workers/traces/src/export.rs",
         OPERATOR,
         "an_attempt_and_what_it_asks_are_joined_to_the_edges_trace",
     ),
@@ -408,10 +408,11 @@ fn rust_files(directories: &[&str]) -> Vec<(String, String)> {
 /// The deeds of each file that runs in production.
 fn deeds() -> BTreeSet<(&'static str, String)> {
     let mut found = BTreeSet::new();
-    for (path, text) in rust_files(&["shared/src", "ingress/src", "workers/src"]) {
+    for (path, text) in rust_files(&["shared/src", "ingress/src", "workers"]) {
         let is_for_tests = ["tests.rs", "fixture.rs"];
         if is_for_tests.iter().any(|name| path.ends_with(name))
             || path.contains("/testing")
+            || path.contains("/tests/")
             || path.contains("/model/")
         {
             continue;
@@ -452,16 +453,10 @@ fn every_place_that_acts_for_somebody_says_for_whom() {
 
 #[test]
 fn what_is_said_of_a_place_is_shown_by_a_test() {
-    let tests: String = rust_files(&[
-        "shared",
-        "ingress/src",
-        "ingress/tests",
-        "workers/src",
-        "workers/tests",
-    ])
-    .into_iter()
-    .map(|(_, text)| text)
-    .collect();
+    let tests: String = rust_files(&["shared", "ingress/src", "ingress/tests", "workers"])
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
     let unshown: Vec<_> = PLACES
         .iter()
         .filter(|(.., test)| !tests.contains(&format!("fn {test}(")))

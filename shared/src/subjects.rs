@@ -61,7 +61,7 @@ pub mod journal_key {
 pub mod header;
 mod pool;
 
-pub use pool::{LaneSource, Pool, WHOLE_LANE};
+pub use pool::Pool;
 
 /// A partition number, below the installation's count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

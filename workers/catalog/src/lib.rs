@@ -10,5 +10,6 @@ pub mod part;
 pub mod plan;
 pub mod quota;
 pub mod references;
+#[cfg(any(test, feature = "testing"))]
 pub mod samples;
 pub mod stored;

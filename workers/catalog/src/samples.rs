@@ -1,4 +1,11 @@
 //! A document for this module's tests, with every family in it, and the secrets in it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use ackline_shared::model::Document;
 

@@ -1,4 +1,11 @@
 //! A real HTTP server for tests of everything that posts to tenants' URLs: it keeps what came and answers as told.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use super::{AllowList, Egress, EgressSettings};
 use axum::body::Bytes;

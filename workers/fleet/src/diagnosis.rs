@@ -217,8 +217,8 @@ mod tests {
     use super::super::fleet::Fleet;
     use super::*;
     use crate::fixture::{snapshot, status};
-    use ackline_runtime::activity::{Backlog, Stuck};
     use ackline_runtime::status::held::Turned;
+    use ackline_runtime::status::{Backlog, Stuck};
     use ackline_runtime::status::{LaneLag, Load, PoolStatus, TenantStatus};
     use ackline_shared::ids::TenantId;
     use ackline_shared::subjects::Pool;

@@ -6,9 +6,9 @@
 use super::diagnosis::{Diagnosis, diagnose};
 use crate::scaling::{Targets, wanted};
 use ackline_engine::latency::Latencies;
-use ackline_runtime::activity::{Backlog, STUCK_MAX, Stuck};
 use ackline_runtime::status::dead::OpenDead;
 use ackline_runtime::status::held::{Drain, OpenBreaker, SpillCounts};
+use ackline_runtime::status::{Backlog, STUCK_MAX, Stuck};
 use ackline_runtime::status::{
     LaneLag, Load, PoolStatus, Rates, Snapshot, TenantStatus, UnownedLag,
 };

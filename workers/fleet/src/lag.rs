@@ -7,8 +7,8 @@
 
 use super::board::Board;
 use super::settled::Settled;
-use ackline_runtime::activity::Backlog;
 use ackline_runtime::job::LaneSource;
+use ackline_runtime::status::Backlog;
 use ackline_runtime::status::{LaneLag, UnownedLag};
 use ackline_shared::clock::now_ms;
 use ackline_shared::shutdown::{Shutdown, ended};

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::fixture::{snapshot, status};
     use crate::fleet::Fleet;
-    use ackline_runtime::activity::Backlog;
+    use ackline_runtime::status::Backlog;
     use ackline_runtime::status::held::{SpillCounts, Turned};
     use ackline_runtime::status::{LaneLag, PoolStatus, TenantStatus, UnownedLag};
     use ackline_shared::ids::TenantId;

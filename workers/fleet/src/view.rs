@@ -3,7 +3,7 @@
 use super::diagnosis::Diagnosis;
 use super::fleet::PoolSum;
 use crate::scaling::Targets;
-use ackline_runtime::activity::Stuck;
+use ackline_runtime::status::Stuck;
 use ackline_runtime::status::dead::OpenDead;
 use ackline_runtime::status::held::{Drain, OpenBreaker};
 use ackline_runtime::status::{LaneLag, TenantStatus};

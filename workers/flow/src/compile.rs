@@ -1,6 +1,8 @@
 //! Turns a definition into what the engine walks, or into a report of everything that is wrong with it.
 
 mod node;
+pub mod trigger;
+mod validate;
 
 use super::definition::{Definition, FORMAT, Interrupt, Settings};
 use super::expression::Expression;
@@ -9,12 +11,11 @@ use super::limits::{self, DEFINITION_BYTES_MAX, NODES_MAX};
 use super::node::Node;
 use super::report::{self, Problem, Report};
 use super::template::Template;
-use super::trigger::Rule;
-use super::validate;
 use super::value::{RESERVED, Variables, is_name, is_shallow};
 use ackline_shared::ids::{is_token, short_hash};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use trigger::Rule;
 
 /// Keywords of one trigger, interrupt or agent.
 const KEYWORDS_MAX: usize = 100;

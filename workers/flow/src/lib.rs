@@ -23,9 +23,7 @@ pub mod report;
 pub mod session;
 pub mod step;
 pub mod template;
-pub mod trigger;
 pub mod update;
-pub mod validate;
 pub mod value;
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ use super::limits::{self, EFFECT_BYTES_MAX, SENDS_MAX, STEPS_MAX, VARIABLE_BYTES
 use super::node::Node;
 use super::render;
 use super::session::{Session, Status, Wait, WaitOn};
-use super::trigger;
 use super::update::{Message, Update};
 use super::value::{RESERVED, Scope, Variables, is_name, is_shallow};
 use ackline_shared::command::Content;

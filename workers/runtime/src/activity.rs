@@ -3,17 +3,15 @@
 //! Memory is bounded: what is held of a tenant is forgotten with its last update, and of all tenants that
 //! ever came only the busiest are remembered.
 
-mod backlog;
 mod given_up;
 mod notices;
-mod stuck;
 
-pub use backlog::Backlog;
 pub use notices::{Frontiers, PoolReport};
-pub use stuck::{STUCK_AFTER, STUCK_MAX, Stuck};
 
 use super::status::held::{HELD_MAX, Turned};
-use super::status::{HISTORY, LaneLag, Load, PoolStatus, Rates, TenantStatus};
+use super::status::{
+    Backlog, HISTORY, LaneLag, Load, PoolStatus, Rates, STUCK_AFTER, STUCK_MAX, Stuck, TenantStatus,
+};
 use ackline_engine::latency::Recent;
 use ackline_engine::toplist::TopList;
 use ackline_shared::ids::TenantId;

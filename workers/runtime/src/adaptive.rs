@@ -11,7 +11,7 @@ mod range;
 #[cfg(test)]
 mod tests;
 
-pub use range::{Choice, Range, RangeError};
+pub use range::{CONCURRENCY_MAX, Choice, Range, RangeError};
 
 use super::job::Verdict;
 use ackline_engine::scheduler::kept_free;

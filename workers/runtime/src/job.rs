@@ -4,7 +4,7 @@ use super::dedupe::{ConversationRecord, DedupeError};
 use ackline_engine::state::{Heard, Target};
 pub use ackline_engine::verdict::{Trouble, TroubleKind, Verdict};
 use ackline_shared::envelope::Head;
-pub use ackline_shared::subjects::LaneSource;
+pub use ackline_shared::lanes::LaneSource;
 use ackline_shared::subjects::Pool;
 use bytes::Bytes;
 use std::collections::BTreeSet;

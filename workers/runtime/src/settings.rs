@@ -1,15 +1,12 @@
 //! The `[pools]` section: what bounds every pool, and what bounds each.
 
-use super::adaptive::{Choice, Range};
+use super::adaptive::{CONCURRENCY_MAX, Choice, Range};
 use ackline_engine::backoff::Backoff;
 use ackline_engine::state::Policy;
 use ackline_shared::config::Reader;
 use ackline_shared::subjects::Pool;
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-/// The most jobs at once that any pool may be given in a process.
-pub const CONCURRENCY_MAX: u32 = 4096;
 
 /// The bounds of one pool.
 #[derive(Debug, Clone)]

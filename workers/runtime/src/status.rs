@@ -3,10 +3,14 @@
 //! Snapshots travel over core NATS and are kept by nobody: one that is lost is replaced a second later. The
 //! names of pools are texts here, so that processes of different versions understand each other.
 
+mod backlog;
 pub mod dead;
 pub mod held;
+mod stuck;
 
-use super::activity::{Backlog, Stuck};
+pub use backlog::Backlog;
+pub use stuck::{STUCK_AFTER, STUCK_MAX, Stuck};
+
 use ackline_engine::latency::Latencies;
 use ackline_shared::ids::TenantId;
 use dead::OpenDead;

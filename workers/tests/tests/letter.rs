@@ -1,4 +1,11 @@
 //! A dead letter as a pool stores it, for tests that look through them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};

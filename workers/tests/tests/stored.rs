@@ -1,4 +1,11 @@
 //! Every kind of stored record of the workers is read whichever version wrote it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use ackline_connectors::link::LinkedPerson;
 use ackline_flow::session::{Session, SessionError};

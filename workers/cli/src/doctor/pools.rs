@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use ackline_fleet::fixture::{snapshot, status};
     use ackline_fleet::fleet::Fleet;
-    use ackline_runtime::activity::Stuck;
+    use ackline_runtime::status::Stuck;
     use ackline_runtime::status::held::Turned;
     use ackline_runtime::status::{LaneLag, PoolStatus, TenantStatus};
     use ackline_shared::ids::TenantId;

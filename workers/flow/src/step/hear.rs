@@ -1,6 +1,7 @@
 //! What a message of the person does, by where the conversation stands.
 
-use super::{Message, Next, Status, WaitOn, Walk, Walked, choice, exit, failure, render, trigger};
+use super::{Message, Next, Status, WaitOn, Walk, Walked, choice, exit, failure, render};
+use crate::compile::trigger;
 use crate::definition::AgentMode;
 use crate::limits::HELD_MAX;
 use crate::node::{Choice, Kind, Node};

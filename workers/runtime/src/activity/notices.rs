@@ -5,10 +5,9 @@
 //! is unfinished. How far reading is counts only for one uninterrupted reading: after an interruption older messages
 //! come again.
 
-use super::backlog::Backlog;
-use super::stuck::{STUCK_MAX, Stuck};
 use crate::status::TenantStatus;
 use crate::status::held::{Drain, STORED_WITHIN, SpillCounts, Turned};
+use crate::status::{Backlog, STUCK_MAX, Stuck};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Partition;
 use std::collections::HashMap;

@@ -2,10 +2,12 @@
 //!
 //! A range that exists is in order and within the bounds of every concurrency.
 
-use crate::settings::CONCURRENCY_MAX;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+
+/// The most jobs at once that any pool may be given in a process.
+pub const CONCURRENCY_MAX: u32 = 4096;
 
 const OFF: &str = "off";
 

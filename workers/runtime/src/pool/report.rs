@@ -1,10 +1,11 @@
 //! What a pool tells once a second beside its counts: what waits, what is stuck, and how far the drains of tenants are.
 
 use super::PoolRunner;
-use crate::activity::{Backlog, Frontiers, PoolReport, Stuck};
+use crate::activity::{Frontiers, PoolReport};
 use crate::intake::Arrival;
 use crate::job::Job;
 use crate::status::held::{SpillCounts, Turned};
+use crate::status::{Backlog, Stuck};
 use crate::tuning::{Mode, Tuning};
 use ackline_engine::state;
 use ackline_shared::clock::now_ms;

@@ -1,7 +1,7 @@
 //! Whether a value may be set: ranges and names, all mistakes at once.
 
 use super::{PoolTuning, TenantTuning};
-use crate::settings::CONCURRENCY_MAX;
+use crate::adaptive::CONCURRENCY_MAX;
 use ackline_engine::scheduler::WEIGHT_MAX;
 use std::ops::RangeInclusive;
 

@@ -2,8 +2,9 @@
 
 use super::stage::{ACME, OPERATOR, Stage};
 use ackline_ownership::standing::State;
-use ackline_runtime::activity::{PoolReport, Stuck};
+use ackline_runtime::activity::PoolReport;
 use ackline_runtime::batch::BatchJob;
+use ackline_runtime::status::Stuck;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::Pool;
 use axum::http::StatusCode;

@@ -1,7 +1,7 @@
 //! What processes say of themselves, as `ackline pools`, `tenants`, `top` and `drain` show it.
 
 use super::{Terminal, demo};
-use ackline_runtime::activity::Stuck;
+use ackline_runtime::status::Stuck;
 use ackline_runtime::status::held::{Drain, OpenBreaker, SpillCounts, Turned};
 use ackline_runtime::status::{LaneLag, Load, PoolStatus, Snapshot, TenantStatus};
 use ackline_shared::config::EXIT_CONFIG;

@@ -1,10 +1,10 @@
 //! What holds between nodes: targets exist, exits are known, no circle runs without waiting, every node
 //! is reached. All of it is linear in the size of the flow.
 
-use super::compile::Compiled;
-use super::definition::AgentMode;
-use super::node::{Kind, Node};
-use super::report::{self, Report};
+use crate::compile::Compiled;
+use crate::definition::AgentMode;
+use crate::node::{Kind, Node};
+use crate::report::{self, Report};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 

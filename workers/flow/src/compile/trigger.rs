@@ -3,11 +3,11 @@
 //! A button's payload beats an exact keyword, that a prefix, that a keyword anywhere, that `any`. Among
 //! equals the longer keyword wins, then the flow listed first.
 
-use super::choice::read_payload;
-use super::compile::Compiled;
-use super::definition::{Matching, Trigger};
-use super::fold::fold;
-use super::update::Message;
+use crate::choice::read_payload;
+use crate::compile::Compiled;
+use crate::definition::{Matching, Trigger};
+use crate::fold::fold;
+use crate::update::Message;
 
 /// One compiled row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]

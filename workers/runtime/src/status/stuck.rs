@@ -25,7 +25,7 @@ pub struct Stuck {
 
 impl Stuck {
     /// A pool that owns partitions and says nothing of itself any more.
-    pub(super) fn silent(partition: Partition, silence: Duration) -> Self {
+    pub fn silent(partition: Partition, silence: Duration) -> Self {
         Self {
             partition: partition.0,
             lane: "all".to_owned(),
