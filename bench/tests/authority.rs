@@ -168,6 +168,12 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "publishes",
+        "workers/fleet/src/janitor/referred.rs",
+        "a message to the end of its own stream, where no pool reads it",
+        "room_is_made_around_what_spill_queues_refer_to",
+    ),
+    (
+        "publishes",
         "workers/fleet/src/janitor/unrouted.rs",
         "nobody's updates stay nobody's",
         "what_names_no_origin_or_another_tenants_is_not_replayed",

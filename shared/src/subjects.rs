@@ -244,6 +244,30 @@ pub fn update_filter(partition: Partition, class: Class) -> String {
     format!("in.{partition}.{}.>", class.as_str())
 }
 
+/// `rp.kept.<seq>` in UPDATES and `out.kept.<seq>` in OUTBOUND: what a spill queue refers to at this sequence, whose room
+/// was needed; no pool reads it.
+pub fn kept(stream: &str, sequence: u64) -> String {
+    format!("{}{sequence}", kept_prefix(stream))
+}
+
+/// The filter of all that a stream has of these.
+pub fn kept_filter(stream: &str) -> String {
+    format!("{}*", kept_prefix(stream))
+}
+
+/// The sequence at which something was that is kept under a subject.
+pub fn kept_sequence(stream: &str, subject: &str) -> Option<u64> {
+    subject.strip_prefix(kept_prefix(stream))?.parse().ok()
+}
+
+fn kept_prefix(stream: &str) -> &'static str {
+    if stream == OUTBOUND {
+        "out.kept."
+    } else {
+        "rp.kept."
+    }
+}
+
 /// The filter of a tenant's updates, of every class and in every partition.
 pub fn updates_of(tenant: &TenantId) -> String {
     format!("in.*.*.{tenant}")
@@ -528,6 +552,17 @@ pub mod session_key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_for_a_spill_queue_lies_in_its_stream_and_no_pool_reads_it() {
+        for (stream, subject) in [(UPDATES, "rp.kept.7"), (OUTBOUND, "out.kept.7")] {
+            assert_eq!(kept(stream, 7), subject);
+            assert_eq!(kept_sequence(stream, subject), Some(7));
+            assert_eq!(Subject::parse(subject), None);
+        }
+        assert!(Pool::ALL.iter().all(|pool| pool.as_str() != "kept"));
+        assert_eq!(kept_sequence(UPDATES, "in.1.msg.acme"), None);
+    }
 
     #[test]
     fn every_subject_reads_back() {

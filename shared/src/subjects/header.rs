@@ -25,8 +25,11 @@ pub const SIGNATURE: &str = "X-Hub-Signature-256";
 pub const TRACEPARENT: &str = "Ackline-Traceparent";
 /// On what was moved to SPILL: the dedupe id it had.
 pub const SPILL_ID: &str = "Ackline-Spill-Id";
-/// On what was moved to SPILL: stream, sequence and subject it came from, as `STREAM:seq:subject`.
+/// On what was moved to SPILL: stream, sequence and subject it came from, as `STREAM:seq:subject`, with a `@` before the
+/// subject where the payload stayed there.
 pub const SPILL_ORIGIN: &str = "Ackline-Spill-Origin";
+/// On what was moved to SPILL without its payload, which stayed where it came from: how long that is.
+pub const SPILL_LENGTH: &str = "Ackline-Spill-Length";
 /// On what was moved to SPILL for one target: its name.
 pub const SPILL_TARGET: &str = "Ackline-Spill-Target";
 /// On what was moved to SPILL: when it first failed or had to wait, in unix milliseconds.

@@ -3,8 +3,9 @@
 //! Streams refuse new messages when they are full, so the oldest finished ones go before that. What a consumer
 //! has not acknowledged stays, whatever the space: the janitor never trades an update for room. One process at
 //! a time does it; the lock spares work and is not what makes it safe. Updates that nobody claims, which every pool
-//! passes over, move to the dead letters before their room is used.
+//! passes over, move to the dead letters before their room is used; what spill queues refer to moves to the stream's end.
 
+mod referred;
 mod unrouted;
 
 pub use unrouted::POOL as UNROUTED_POOL;
@@ -179,6 +180,14 @@ impl Janitor {
             }
             _ => (below, 0),
         };
+        let (below, kept) = referred::keep(&self.context, name, &space, below).await?;
+        if kept > 0 {
+            tracing::info!(
+                stream = name,
+                kept,
+                "messages that spill queues refer to moved to the end of their stream"
+            );
+        }
         if moved > 0 {
             self.metrics.unrouted.inc_by(moved);
             tracing::info!(

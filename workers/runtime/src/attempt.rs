@@ -544,7 +544,8 @@ impl<J: Job> Attempts<J> {
             pool = %J::POOL, tenant = %work.head.tenant, update = work.head.id.in_log(), attempts = work.attempt, reason,
             "went to the dead letters"
         );
-        match dead::bury(&self.log, J::POOL, piece.arrival.stream, work, reason).await {
+        let origin = (piece.arrival.stream, piece.arrival.lost());
+        match dead::bury(&self.log, J::POOL, origin, work, reason).await {
             Ok(()) => {
                 self.metrics
                     .buried(J::POOL, &work.head.tenant, DeadClass::of(reason));

@@ -384,7 +384,8 @@ impl<B: BatchJob> Reader<B> {
     async fn store_dead_letter(&self, work: &Work, reason: &str) {
         self.metrics.attempted(B::POOL, "dead", Duration::ZERO);
         tracing::warn!(pool = %B::POOL, tenant = %work.head.tenant, update = work.head.id.in_log(), reason, "went to the dead letters");
-        while let Err(error) = dead::bury(&self.log, B::POOL, B::STREAM, work, reason).await {
+        while let Err(error) = dead::bury(&self.log, B::POOL, (B::STREAM, None), work, reason).await
+        {
             tracing::warn!(pool = %B::POOL, %error, "a dead letter is not stored yet; trying again");
             sleep(STORE_RETRY).await;
         }

@@ -18,11 +18,12 @@ const DONE_BYTES_MAX: usize = 8192;
 /// How much of a payload stays in a dead letter that it does not fit.
 const CUT_BYTES: usize = 16 << 10;
 
-/// Stores a dead letter; storing it again changes nothing.
+/// Stores a dead letter of what came from a stream, whose payload was so long if it is lost; storing it again changes
+/// nothing.
 pub async fn bury(
     log: &Log,
     pool: Pool,
-    stream: &str,
+    (stream, lost): (&str, Option<usize>),
     work: &Work,
     reason: &str,
 ) -> Result<(), LogError> {
@@ -55,6 +56,10 @@ pub async fn bury(
         format!("{stream}:{}:{}", work.sequence, work.head.subject()),
     );
     let subject = subjects::dead(pool, &work.head.tenant);
+    // Whoever replays it is told that the rest is not kept any more, and nobody gets an empty payload.
+    if let Some(length) = lost {
+        headers.insert(header::DEAD_CUT, length.to_string());
+    }
     let mut payload = work.payload.clone();
     if size(&headers, &payload) > log.message_bytes_max() {
         let kept = whole::keep(log, &id, &payload).await;

@@ -71,6 +71,16 @@ impl Arrival {
         }
     }
 
+    /// How long its payload was, when that is gone.
+    pub fn lost(&self) -> Option<usize> {
+        match &self.message {
+            Carrier::Message(_) => None,
+            Carrier::Copy(original) => original
+                .referred
+                .filter(|length| *length != self.payload.len()),
+        }
+    }
+
     /// The work on it for one target.
     pub fn work(&self, target: Arc<Target>) -> Work {
         Work {
@@ -121,6 +131,9 @@ pub struct Original {
     pub payload: Bytes,
     /// The sequence.
     pub sequence: u64,
+    /// How long its payload is, where its copy only refers to that; where the stream does not have it any more, the
+    /// payload here is empty.
+    pub referred: Option<usize>,
 }
 
 impl Carrier {

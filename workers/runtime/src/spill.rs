@@ -2,23 +2,31 @@
 //! should move stays in memory and unacknowledged until it is stored.
 
 mod copy;
+mod references;
 mod store;
 
-pub use copy::Note;
+pub use copy::{Note, Reference};
+pub use references::References;
+pub use store::{StoreError, original};
 
 use super::intake::{Arrival, Original};
 use ackline_engine::state::Copy;
 use ackline_shared::subjects::{self, Partition, Pool, SpillQueue};
 use async_nats::jetstream::Context;
+use async_nats::jetstream::message::StreamMessage;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{SpillEntry, Store, StoreError};
+use store::{SpillEntry, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// Spill queues read at once.
 const LOADS_MAX: usize = 8;
+/// Payloads of one read that are fetched at once from where they stayed.
+const FETCHES_MAX: usize = 8;
 /// Pause after SPILL could not be read or written.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 
@@ -31,6 +39,7 @@ pub struct Spill {
     turns: Arc<Semaphore>,
     /// Bytes read and not finished.
     bytes: Arc<Semaphore>,
+    bytes_max: usize,
     tasks: JoinSet<Event>,
 }
 
@@ -71,6 +80,8 @@ pub struct Loading {
     pub original: Original,
     /// What is known of its waits.
     pub note: Note,
+    /// Why it cannot be worked on, where its payload is gone.
+    pub defect: Option<String>,
     /// Its share of the bytes read ahead.
     pub permit: OwnedSemaphorePermit,
 }
@@ -78,11 +89,13 @@ pub struct Loading {
 impl Spill {
     /// Does nothing yet; what is read ahead is bounded in bytes.
     pub fn new(pool: Pool, context: Context, bytes_max: usize) -> Self {
+        let bytes_max = bytes_max.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             pool,
             store: Store::new(context),
             turns: Arc::new(Semaphore::new(LOADS_MAX)),
-            bytes: Arc::new(Semaphore::new(bytes_max.clamp(1, Semaphore::MAX_PERMITS))),
+            bytes: Arc::new(Semaphore::new(bytes_max)),
+            bytes_max,
             tasks: JoinSet::new(),
         }
     }
@@ -126,10 +139,10 @@ impl Spill {
     /// Reads one from a sequence on.
     pub fn load(&mut self, queue: Arc<SpillQueue>, session: u64, from: u64, max: usize) {
         let (store, pool) = (self.store.clone(), self.pool);
-        let (turns, bytes) = (self.turns.clone(), self.bytes.clone());
+        let (turns, bytes) = (self.turns.clone(), (self.bytes.clone(), self.bytes_max));
         self.tasks.spawn(async move {
             let _turn = turns.acquire_owned().await;
-            let loaded = match load(&store, &queue.subject(pool), &bytes, from, max).await {
+            let loaded = match load(&store, &queue.subject(pool), bytes, from, max).await {
                 Ok(loaded) => loaded,
                 Err(error) => {
                     tracing::warn!(%pool, tenant = %queue.tenant, %error, "a spill queue waits");
@@ -170,7 +183,7 @@ impl Spill {
 async fn load(
     store: &Store,
     subject: &str,
-    bytes: &Arc<Semaphore>,
+    (bytes, bytes_max): (Arc<Semaphore>, usize),
     from: u64,
     max: usize,
 ) -> Result<Loaded, StoreError> {
@@ -183,25 +196,58 @@ async fn load(
         ));
     }
     let total = messages.len();
-    let mut entries = Vec::with_capacity(total);
+    let mut admitted = Vec::with_capacity(total);
     for message in messages {
-        let size = u32::try_from(message.payload.len().max(1)).unwrap_or(u32::MAX);
+        let reference = copy::reference(&message.headers);
+        let size = reference
+            .as_ref()
+            .map_or(message.payload.len(), |reference| reference.length)
+            .clamp(1, bytes_max);
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
         // Where others hold all bytes, what was read so far goes on: their work gives the rest back.
-        let permit = match entries.is_empty() {
+        let permit = match admitted.is_empty() {
             true => bytes.clone().acquire_many_owned(size).await.ok(),
             false => bytes.clone().try_acquire_many_owned(size).ok(),
         };
         let Some(permit) = permit else { break };
-        let (sequence, note) = (message.sequence, copy::note(&message.headers));
-        entries.push(Loading {
-            sequence,
-            original: copy::read(message),
-            note,
-            permit,
-        });
+        admitted.push((message, reference, permit));
     }
+    let entries: Vec<Loading> = stream::iter(admitted)
+        .map(|(message, reference, permit)| complete(store, message, reference, permit))
+        .buffered(FETCHES_MAX)
+        .try_collect()
+        .await?;
     let dropped = u64::try_from(total - entries.len()).unwrap_or(u64::MAX);
     Ok(Loaded::Entries(entries, left.saturating_add(dropped)))
+}
+
+/// Reads an entry, with the payload that it may refer to.
+async fn complete(
+    store: &Store,
+    message: StreamMessage,
+    reference: Option<Reference>,
+    permit: OwnedSemaphorePermit,
+) -> Result<Loading, StoreError> {
+    let (sequence, note) = (message.sequence, copy::note(&message.headers));
+    let (mut defect, mut referred) = (None, None);
+    if let Some(reference) = reference {
+        let found = store.original(&reference).await?;
+        if found.is_none() {
+            defect = Some(format!(
+                "it waited so long that its payload is gone from {}",
+                reference.stream
+            ));
+        }
+        let payload = found.map_or_else(Bytes::new, |found| found.payload);
+        referred = Some((reference.length, payload));
+    }
+    Ok(Loading {
+        sequence,
+        original: copy::read(message, referred),
+        note,
+        defect,
+        permit,
+    })
 }
 
 /// The spill queues among the subjects that the stream counts.

@@ -12,6 +12,7 @@ use super::janitor::{Space, floor};
 use account::Account;
 use ackline_ownership::lock::Lock;
 use ackline_runtime::platform::Platform;
+use ackline_runtime::spill::References;
 use ackline_runtime::tuning::{Stamped, TenantTuning, TuningStore};
 use ackline_shared::clock::now_ms;
 use ackline_shared::config::Reader;
@@ -139,9 +140,9 @@ impl StreamShares {
     }
 
     async fn count_for_good(&self) {
-        let mut accounts = HashMap::new();
+        let (mut accounts, mut references) = (HashMap::new(), References::default());
         loop {
-            if let Err(error) = self.look(&mut accounts).await {
+            if let Err(error) = self.look(&mut accounts, &mut references).await {
                 tracing::warn!(%error, "whose bytes the streams hold could not be counted");
             }
             sleep(self.settings.interval).await;
@@ -149,7 +150,11 @@ impl StreamShares {
     }
 
     /// Looks at every stream once and holds up, or lets go, whoever is due.
-    async fn look(&self, accounts: &mut HashMap<&'static str, Account>) -> Result<(), Trouble> {
+    async fn look(
+        &self,
+        accounts: &mut HashMap<&'static str, Account>,
+        references: &mut References,
+    ) -> Result<(), Trouble> {
         let before = self.platform.snapshot();
         let mut over = Over::new();
         for name in STREAMS {
@@ -159,7 +164,7 @@ impl StreamShares {
                     .get(tenant)
                     .is_some_and(|overdraft| overdraft.is_of(&[name]))
             };
-            let exceeded = match self.exceeded(name, accounts, was).await? {
+            let exceeded = match self.exceeded(name, accounts, references, was).await? {
                 Some(exceeded) if before.tenants.len() > 1 => exceeded,
                 // Nobody else is there to be spared, or it is not counted yet: what was, stays.
                 Some(_) => BTreeMap::new(),
@@ -187,6 +192,7 @@ impl StreamShares {
         &self,
         name: &'static str,
         accounts: &mut HashMap<&'static str, Account>,
+        references: &mut References,
         was: impl Fn(&TenantId) -> bool,
     ) -> Result<Option<BTreeMap<TenantId, Holding>>, Trouble> {
         let context = self.platform.log.context();
@@ -200,7 +206,8 @@ impl StreamShares {
             accounts.remove(name);
             return Ok(Some(BTreeMap::new()));
         }
-        let first = if matches!(name, subjects::UPDATES | subjects::OUTBOUND) {
+        let is_read = matches!(name, subjects::UPDATES | subjects::OUTBOUND);
+        let first = if is_read {
             let consumers = timeout(ANSWER_WAIT, stream.consumers().try_collect::<Vec<Info>>());
             let consumers = consumers
                 .await
@@ -219,10 +226,20 @@ impl StreamShares {
         if !count(&stream, account, space.last).await? {
             return Ok(None);
         }
-        let unfinished = account.bytes().min(space.bytes);
+        let (mut held, mut unfinished) = (account.held().clone(), account.bytes());
+        // Every pool has acknowledged what spill queues refer to, and still it takes room.
+        if is_read {
+            let following = timeout(COUNT_WAIT, references.follow(context)).await;
+            following.map_err(Trouble::new)?.map_err(Trouble::new)?;
+            for (tenant, bytes) in references.held_below(name, first) {
+                *held.entry(tenant).or_default() += bytes;
+                unfinished = unfinished.saturating_add(bytes);
+            }
+        }
+        let unfinished = unfinished.min(space.bytes);
         Ok(Some(self.settings.share.exceeded(
             space.bytes_max,
-            account.held(),
+            &held,
             unfinished,
             was,
         )))

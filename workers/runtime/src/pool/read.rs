@@ -62,10 +62,12 @@ impl<J: Job> PoolRunner<J> {
             sequence,
             original,
             note,
+            defect,
             permit,
         } in entries
         {
             let mut arrival = intake::arrive(lane, stream, original, Some(permit), reading.clone());
+            arrival.defect = defect.or(arrival.defect);
             arrival.again = note.epoch != reading.lease.epoch();
             let targets = self.targets(&arrival);
             let targets = match &note.target {

@@ -1,17 +1,26 @@
-//! An update's copy in a spill queue: the same payload and headers, and beside them where it came from.
+//! An update's copy in a spill queue: the same headers, and beside them where it came from. A long payload stays there,
+//! and the copy refers to it.
 
 use super::store::SpillEntry;
-use crate::intake::{Arrival, Original};
+use crate::intake::{Arrival, Carrier, Original};
 use ackline_engine::state::Copy;
 use ackline_shared::clock::now_ms;
-use ackline_shared::subjects::{Pool, SpillQueue, header};
+use ackline_shared::subjects::{self, Pool, SpillQueue, header};
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// What belongs to one publish or is added by the server: left on a copy, it would make the copy part of the batch
 /// that its original came in.
 const SERVERS_PREFIX: &str = "Nats-";
+
+/// Longest payload that is copied: a shorter one is hardly more than the headers that go with it, and one message less
+/// to read back. A longer one would let few updates of one tenant fill SPILL, which is smaller than the other streams.
+const COPIED_MAX: usize = 2 << 10;
+/// Before the subject in a reference: versions that know of none find no subject, and bury what they would otherwise take
+/// for an update without a payload.
+const REFERS: &str = "@";
 
 /// What is known of the waits of an update in a spill queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +35,33 @@ pub struct Note {
     pub epoch: u64,
 }
 
+/// Where the payload of a copy is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The stream.
+    pub stream: String,
+    /// The sequence there.
+    pub sequence: u64,
+    /// How long it is.
+    pub length: usize,
+    /// The dedupe id it was stored with.
+    pub id: Option<String>,
+}
+
+impl Reference {
+    /// Whether a message is what this refers to: a stream that was made again has others at the same sequences.
+    pub fn is_to(&self, message: &StreamMessage) -> bool {
+        let was_kept = subjects::kept_sequence(&self.stream, &message.subject).is_some();
+        let name = if was_kept {
+            header::SPILL_ID
+        } else {
+            header::MSG_ID
+        };
+        let id = message.headers.get(name).map(|id| id.as_str());
+        message.payload.len() == self.length && id == self.id.as_deref()
+    }
+}
+
 /// Makes the copy of what is in hand; a copy of a copy says where the first came from.
 pub fn write(pool: Pool, copy: &Copy<Arc<Arrival>>) -> SpillEntry {
     let arrival = &copy.data;
@@ -34,6 +70,13 @@ pub fn write(pool: Pool, copy: &Copy<Arc<Arrival>>) -> SpillEntry {
         headers: arrival.message.headers().cloned().unwrap_or_default(),
         payload: arrival.payload.clone(),
         sequence: arrival.sequence,
+        referred: match &arrival.message {
+            Carrier::Message(_) => {
+                Some(arrival.payload.len()).filter(|length| *length > COPIED_MAX)
+            }
+            // What was copied whole, by an earlier version, may be gone from its stream.
+            Carrier::Copy(original) => original.referred,
+        },
     };
     let note = Note {
         target: copy.target.as_ref().map(|target| target.name.clone()),
@@ -55,6 +98,7 @@ fn of(pool: Pool, queue: &SpillQueue, stream: &str, original: Original, note: &N
         headers: stored,
         payload,
         sequence,
+        referred,
     } = original;
     let mut headers = without_ours(&stored);
     if let Some(id) = stored.get(header::MSG_ID) {
@@ -71,10 +115,14 @@ fn of(pool: Pool, queue: &SpillQueue, stream: &str, original: Original, note: &N
         ),
     };
     headers.insert(header::MSG_ID, id);
+    let refers = if referred.is_some() { REFERS } else { "" };
     headers.insert(
         header::SPILL_ORIGIN,
-        format!("{stream}:{sequence}:{subject}"),
+        format!("{stream}:{sequence}:{refers}{subject}"),
     );
+    if let Some(length) = referred {
+        headers.insert(header::SPILL_LENGTH, length.to_string());
+    }
     headers.insert(header::SPILL_EPOCH, note.epoch.to_string());
     if let Some(target) = &note.target {
         headers.insert(header::SPILL_TARGET, target.as_str());
@@ -86,8 +134,30 @@ fn of(pool: Pool, queue: &SpillQueue, stream: &str, original: Original, note: &N
     SpillEntry {
         subject: queue.subject(pool),
         headers,
-        payload,
+        payload: if referred.is_some() {
+            Bytes::new()
+        } else {
+            payload
+        },
     }
+}
+
+/// Reads where a copy's payload is, when it is not with the copy.
+pub fn reference(headers: &HeaderMap) -> Option<Reference> {
+    let length = headers.get(header::SPILL_LENGTH)?.as_str().parse().ok()?;
+    let mut origin = headers
+        .get(header::SPILL_ORIGIN)
+        .map(|value| value.as_str())
+        .unwrap_or_default()
+        .splitn(3, ':');
+    Some(Reference {
+        stream: origin.next()?.to_owned(),
+        sequence: origin.next()?.parse().ok()?,
+        length,
+        id: headers
+            .get(header::SPILL_ID)
+            .map(|id| id.as_str().to_owned()),
+    })
 }
 
 /// Reads what is known of a copy's waits.
@@ -109,8 +179,8 @@ pub fn note(headers: &HeaderMap) -> Note {
     }
 }
 
-/// Reads the original back out of a copy.
-pub fn read(message: StreamMessage) -> Original {
+/// Reads the original back out of a copy, with the payload that it refers to.
+pub fn read(message: StreamMessage, referred: Option<(usize, Bytes)>) -> Original {
     let mut headers = without_ours(&message.headers);
     if let Some(id) = message.headers.get(header::SPILL_ID) {
         headers.insert(header::MSG_ID, id.clone());
@@ -125,12 +195,21 @@ pub fn read(message: StreamMessage) -> Original {
         .next()
         .and_then(|text| text.parse().ok())
         .unwrap_or_default();
-    let subject = parts.next().unwrap_or_default().to_owned();
+    let subject = parts.next().unwrap_or_default();
+    let subject = match &referred {
+        Some(_) => subject.strip_prefix(REFERS).unwrap_or(subject),
+        None => subject,
+    };
+    let (referred, payload) = match referred {
+        Some((length, payload)) => (Some(length), payload),
+        None => (None, message.payload),
+    };
     Original {
-        subject,
+        subject: subject.to_owned(),
         headers,
-        payload: message.payload,
+        payload,
         sequence,
+        referred,
     }
 }
 
@@ -152,7 +231,7 @@ fn is_ours(name: &str) -> bool {
 mod tests {
     use super::*;
     use ackline_shared::ids::TenantId;
-    use ackline_shared::subjects::Partition;
+    use ackline_shared::subjects::{Class, Partition, Subject};
     use async_nats::header::{NATS_BATCH_COMMIT, NATS_BATCH_ID, NATS_BATCH_SEQUENCE};
 
     #[test]
@@ -168,6 +247,7 @@ mod tests {
             headers,
             payload: "x".into(),
             sequence: 7,
+            referred: None,
         };
         let (partition, lane) = (Partition(1), "msg".to_owned());
         let tenant = TenantId::new("acme").unwrap();
@@ -201,6 +281,65 @@ mod tests {
         assert_eq!(names, expected);
         assert_eq!(
             copy.headers.get(header::SPILL_ID).unwrap().as_str(),
+            "wamid.1"
+        );
+    }
+
+    fn stored(entry: SpillEntry) -> StreamMessage {
+        StreamMessage {
+            subject: entry.subject.into(),
+            sequence: 3,
+            headers: entry.headers,
+            payload: entry.payload,
+            time: std::time::SystemTime::now().into(),
+        }
+    }
+
+    #[test]
+    fn a_long_payload_stays_where_it_is_and_a_version_that_does_not_know_finds_no_update() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::MSG_ID, "wamid.1");
+        let tenant = TenantId::new("acme").unwrap();
+        let queue = SpillQueue {
+            partition: Partition(1),
+            lane: "msg".to_owned(),
+            tenant: tenant.clone(),
+            conversation: None,
+        };
+        let subject = subjects::update(Partition(1), Class::Message, &tenant);
+        let original = Original {
+            subject: subject.clone(),
+            headers,
+            payload: "long".into(),
+            sequence: 7,
+            referred: Some(4),
+        };
+        let message = stored(of(
+            Pool::Relay,
+            &queue,
+            subjects::UPDATES,
+            original,
+            &Note::default(),
+        ));
+        assert!(message.payload.is_empty());
+        let refers = reference(&message.headers).unwrap();
+        let expected = Reference {
+            stream: subjects::UPDATES.to_owned(),
+            sequence: 7,
+            length: 4,
+            id: Some("wamid.1".to_owned()),
+        };
+        assert_eq!(refers, expected);
+        let unknowing = read(message.clone(), None);
+        assert_eq!(unknowing.sequence, 7);
+        assert!(Subject::parse(&unknowing.subject).is_none());
+        let back = read(message, Some((4, "long".into())));
+        assert_eq!(
+            (back.subject, back.payload, back.sequence, back.referred),
+            (subject, "long".into(), 7, Some(4))
+        );
+        assert_eq!(
+            back.headers.get(header::MSG_ID).unwrap().as_str(),
             "wamid.1"
         );
     }

@@ -3,13 +3,17 @@
 //! Spill queues are read by direct gets instead of consumers: none waits behind another, there is nothing to create or
 //! to set back, and a spill queue costs the server nothing but its messages.
 
+use super::copy::Reference;
 use crate::direct;
-use ackline_shared::subjects::SPILL;
+use ackline_shared::subjects::{self, SPILL};
 use async_nats::header::{
     NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
 };
 use async_nats::jetstream::Context;
 use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{
+    DirectGetErrorKind, LastRawMessageErrorKind, RawMessageErrorKind,
+};
 use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -25,6 +29,44 @@ const SINGLY_MAX: usize = 8;
 /// Larger messages travel alone: a batch must not fail because one of it is too large for the server.
 const GROUPED_BYTES_MAX: usize = 256 << 10;
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// A message that a spill queue refers to, in a stream: from where it was stored first, or where the janitor kept it when
+/// the room was needed. None when neither has it any more.
+pub async fn original(
+    context: &Context,
+    reference: &Reference,
+) -> Result<Option<StreamMessage>, StoreError> {
+    let Reference {
+        stream, sequence, ..
+    } = reference;
+    let failed = |error: &dyn Display| StoreError {
+        verb: "read",
+        reason: format!("{stream}: {error}"),
+    };
+    let of = context
+        .get_stream_no_info(stream)
+        .await
+        .map_err(|error| failed(&error))?;
+    match of.direct_get(*sequence).await {
+        Ok(message) => return Ok(Some(message).filter(|message| reference.is_to(message))),
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => {}
+        Err(error) => return Err(failed(&error)),
+    }
+    // A follower may lag behind; the stream's leader knows.
+    match of.get_raw_message(*sequence).await {
+        Ok(message) => return Ok(Some(message).filter(|message| reference.is_to(message))),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {}
+        Err(error) => return Err(failed(&error)),
+    }
+    match of
+        .get_last_raw_message_by_subject(&subjects::kept(stream, *sequence))
+        .await
+    {
+        Ok(message) => Ok(Some(message).filter(|message| reference.is_to(message))),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(failed(&error)),
+    }
+}
 
 /// A message on its way into a spill queue.
 #[derive(Debug, Clone)]
@@ -46,7 +88,8 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    fn new(verb: &'static str, reason: &impl Display) -> Self {
+    /// Says what could not be done, and why.
+    pub(super) fn new(verb: &'static str, reason: &dyn Display) -> Self {
         Self {
             verb,
             reason: reason.to_string(),
@@ -156,6 +199,14 @@ impl Store {
             verb: "read",
             reason,
         })
+    }
+
+    /// What an entry refers to; none when it is gone.
+    pub async fn original(
+        &self,
+        reference: &Reference,
+    ) -> Result<Option<StreamMessage>, StoreError> {
+        original(&self.context, reference).await
     }
 
     /// Takes everything of a spill queue out up to a sequence.

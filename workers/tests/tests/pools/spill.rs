@@ -1,13 +1,14 @@
 //! Waiting out of others' way: noisy tenants and conversations that wait for long.
 
 use super::stage::{DEADLINE, Stage};
+use ackline_fleet::janitor::{Janitor, JanitorMetrics, JanitorSettings};
 use ackline_ownership::standing::Standing;
 use ackline_runtime::job::{Job, LaneSource, Verdict, Work};
 use ackline_runtime::metrics::Metrics;
 use ackline_runtime::settings::PoolSettings;
 use ackline_runtime::status::PoolStatus;
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Class, Partition, Pool};
+use ackline_shared::subjects::{self, Class, Partition, Pool, header};
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -86,7 +87,7 @@ impl Job for Latched {
     async fn run(&self, work: &Work) -> Verdict {
         let latch = &self.0;
         let mut open = latch.open.subscribe();
-        match &work.payload[..] {
+        match &work.payload[..work.payload.len().min(5)] {
             b"latched" => drop(open.wait_for(|open| *open).await),
             b"later" if !*open.borrow() => {
                 return Verdict::Retry {
@@ -97,7 +98,9 @@ impl Job for Latched {
             _ => {}
         }
         let head = &work.head;
-        let id = format!("{}@{}", head.id.as_str(), work.sequence);
+        let is_whole = work.payload.len() <= 5 || is_long(&work.payload, head.id.as_str());
+        let what = if is_whole { "" } else { "damaged " };
+        let id = format!("{what}{}@{}", head.id.as_str(), work.sequence);
         latch.done.lock().unwrap().push((
             head.tenant.to_string(),
             head.conversation.as_str().to_owned(),
@@ -106,6 +109,28 @@ impl Job for Latched {
         latch.changed.notify_one();
         Verdict::Done
     }
+}
+
+/// A payload too long to be copied, with what is to be done and its own id at its end.
+fn long(what: &[u8], id: &str) -> Vec<u8> {
+    let mut payload = vec![b'x'; LONG];
+    payload[..what.len()].copy_from_slice(what);
+    payload[LONG - id.len()..].copy_from_slice(id.as_bytes());
+    payload
+}
+
+fn is_long(payload: &[u8], id: &str) -> bool {
+    payload.len() == LONG && payload.ends_with(id.as_bytes())
+}
+
+/// Gives a stream another size.
+async fn resize(stage: &Stage, name: &str, bytes: impl FnOnce(u64) -> u64) {
+    let context = stage.platform.log.context();
+    let mut stream = context.get_stream(name).await.unwrap();
+    let info = stream.info().await.unwrap().clone();
+    let mut config = info.config;
+    config.max_bytes = i64::try_from(bytes(info.state.bytes)).unwrap();
+    context.update_stream(config).await.unwrap();
 }
 
 fn narrow(settings: &mut PoolSettings) {
@@ -150,6 +175,7 @@ async fn reported(metrics: &Metrics, is_so: impl Fn(&PoolStatus) -> bool) {
 }
 
 const NOISE: usize = 300;
+const LONG: usize = 20_000;
 
 async fn make_noise(stage: &Stage) -> BTreeMap<String, Vec<String>> {
     let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -278,6 +304,146 @@ async fn a_successor_wakes_a_conversation_that_waits_outside() {
     let (_stop, _running) = stage.run_with(Latched(latch.clone()), "two", parking);
     latch.open.send_replace(true);
     latch.wait_for("acme", 3).await;
+    assert_eq!(
+        latch.by_conversation()["acme/u:US.a"],
+        ["a1@1", "a2@2", "a3@3"]
+    );
+    stage.holds(subjects::SPILL, 0..=0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_updates_move_without_their_payloads_and_come_back_whole_in_order() {
+    let (stage, latch) = (
+        Stage::start(Snapshot::default()).await,
+        Latch::new(Duration::ZERO),
+    );
+    // Room for a few whole ones only.
+    resize(&stage, subjects::SPILL, |_| 150_000).await;
+    let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let count = 100;
+    for n in 0..count {
+        let (conversation, id) = (format!("US.{}", n % 3), format!("n{n:03}"));
+        stage
+            .publish_to("noisy", &conversation, &id, long(b"latched", &id))
+            .await;
+        expected
+            .entry(format!("noisy/u:{conversation}"))
+            .or_default()
+            .push(format!("{id}@{}", n + 1));
+    }
+    stage.publish_to("quiet", "US.q", "q1", "ok").await;
+    let (stop, running) = stage.run_with(Latched(latch.clone()), "one", narrow);
+    latch.wait_for("quiet", 1).await;
+    stage.holds(subjects::SPILL, 30..=100).await;
+    // A successor reads them as well.
+    running.abort();
+    drop(stop);
+    let (_stop, _running) = stage.run_with(Latched(latch.clone()), "two", narrow);
+    latch.open.send_replace(true);
+    latch.wait_for("noisy", count).await;
+    expected.insert("quiet/u:US.q".to_owned(), vec![format!("q1@{}", count + 1)]);
+    assert_eq!(latch.by_conversation(), expected);
+    stage.holds(subjects::SPILL, 0..=0).await;
+}
+
+/// Three long ones of a conversation that waits outside, and enough of another that is done.
+async fn three_outside(stage: &Stage, latch: &Latch) -> (watch::Sender<bool>, JoinHandle<()>) {
+    let running = stage.run_with(Latched(latch.clone()), "one", parking);
+    for id in ["a1", "a2", "a3"] {
+        stage
+            .publish_to("acme", "US.a", id, long(b"later", id))
+            .await;
+    }
+    fill(stage, latch, "b").await;
+    stage.holds(subjects::SPILL, 3..=9).await;
+    running
+}
+
+const FILL: usize = 60;
+
+async fn fill(stage: &Stage, latch: &Latch, name: &str) {
+    let before = latch.count("acme");
+    for n in 0..FILL {
+        let id = format!("{name}{n:02}");
+        stage
+            .publish_to("acme", "US.b", &id, long(b"okay.", &id))
+            .await;
+    }
+    latch.wait_for("acme", before + FILL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_until_its_payload_was_gone_is_a_dead_letter_that_says_so() {
+    let (stage, latch) = (
+        Stage::start(Snapshot::default()).await,
+        Latch::new(Duration::from_millis(300)),
+    );
+    let (_stop, _running) = three_outside(&stage, &latch).await;
+    let context = stage.platform.log.context();
+    let updates = context.get_stream(subjects::UPDATES).await.unwrap();
+    updates.purge().await.unwrap();
+    let letters = stage
+        .messages(subjects::DEAD, &subjects::dead_filter(None, None), 3)
+        .await;
+    for (letter, id) in letters.iter().zip(["a1", "a2", "a3"]) {
+        let headers = letter.headers.as_ref().unwrap();
+        let said = |name: &str| headers.get(name).unwrap().as_str();
+        assert!(said(header::DEAD_REASON).contains("its payload is gone from UPDATES"));
+        assert_eq!(
+            (said(header::DEAD_ID), said(header::DEAD_CUT)),
+            (id, LONG.to_string().as_str())
+        );
+    }
+    stage.holds(subjects::SPILL, 0..=0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_made_around_what_spill_queues_refer_to() {
+    let (stage, latch) = (
+        Stage::start(Snapshot::default()).await,
+        Latch::new(Duration::from_millis(300)),
+    );
+    let (_stop, _running) = three_outside(&stage, &latch).await;
+    let context = stage.platform.log.context();
+    let janitor = Janitor {
+        context: context.clone(),
+        locks: stage.platform.buckets.locks.clone(),
+        instance: "one".to_owned(),
+        settings: JanitorSettings {
+            interval: Duration::from_secs(30),
+            above_percent: 80,
+            down_to_percent: 50,
+        },
+        metrics: JanitorMetrics::register(&mut Registry::default()),
+    };
+    let consumer = subjects::consumer(Pool::Relay, Partition(1), "msg");
+    let mut first = 1;
+    // What moved once moves again.
+    for name in ["c", "d"] {
+        let last = context
+            .get_stream(subjects::UPDATES)
+            .await
+            .unwrap()
+            .cached_info()
+            .state
+            .last_sequence;
+        stage.acknowledged(&consumer, last.min(3 + 60)).await;
+        resize(&stage, subjects::UPDATES, |bytes| bytes * 10 / 9).await;
+        timeout(DEADLINE, janitor.take_a_turn()).await.unwrap();
+        let state = context
+            .get_stream(subjects::UPDATES)
+            .await
+            .unwrap()
+            .cached_info()
+            .state
+            .clone();
+        assert!(state.first_sequence > first + 20, "{state:?}");
+        first = state.first_sequence;
+        resize(&stage, subjects::UPDATES, |_| 64 << 20).await;
+        fill(&stage, &latch, name).await;
+    }
+    latch.open.send_replace(true);
+    latch.wait_for("acme", 3 + 3 * FILL).await;
     assert_eq!(
         latch.by_conversation()["acme/u:US.a"],
         ["a1@1", "a2@2", "a3@3"]

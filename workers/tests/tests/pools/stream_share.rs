@@ -8,7 +8,11 @@ use ackline_shared::config::Reader;
 use ackline_shared::ids::TenantId;
 use ackline_shared::overdraft::Overdraft;
 use ackline_shared::registry::{Registry, Snapshot};
-use ackline_shared::subjects::{self, Pool, config_key, tuning_key};
+use ackline_shared::subjects::{
+    self, Class, Partition, Pool, SpillQueue, config_key, header, tuning_key,
+};
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::kv::Store;
 use prometheus_client::registry::Registry as Metrics;
 use serde::de::DeserializeOwned;
@@ -143,4 +147,77 @@ async fn a_tenant_whose_dead_letters_fill_the_stream_rests_until_there_is_room()
     let going =
         |entry: Option<&Stamped<TenantTuning>>| entry.is_some_and(|entry| !entry.value.paused);
     entry::<Stamped<TenantTuning>>(tuning, &key, going).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_spill_queues_refer_to_counts_where_it_lies_once_whoever_waits_for_it() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let context = stage.platform.log.context();
+    let config = &stage.platform.buckets.config;
+    for name in ["acme", "globex"] {
+        let value = format!(r#"{{"id":"{name}","name":"{name}"}}"#);
+        config
+            .put(format!("tenant.{name}"), value.into())
+            .await
+            .unwrap();
+    }
+    for (tenant, count) in [("acme", 30), ("globex", 30)] {
+        for n in 0..count {
+            let id = format!("{tenant}{n}");
+            stage
+                .publish_to(tenant, "US.1", &id, vec![b'x'; 10_000])
+                .await;
+        }
+    }
+    // A pool that wants none of it has finished everything.
+    let mut updates = context.get_stream(subjects::UPDATES).await.unwrap();
+    let finished = pull::Config {
+        durable_name: Some(subjects::consumer(Pool::Relay, Partition(1), "msg")),
+        filter_subject: subjects::update_filter(Partition(3), Class::Message),
+        ..pull::Config::default()
+    };
+    updates.create_consumer(finished).await.unwrap();
+    let info = updates.info().await.unwrap().clone();
+    let mut smaller = info.config;
+    smaller.max_bytes = i64::try_from(info.state.bytes * 10 / 7).unwrap();
+    context.update_stream(smaller).await.unwrap();
+    // Both have some waiting in two pools: acme a fifth of the stream, counted twice two fifths, and globex a third.
+    for pool in [Pool::Relay, Pool::Events] {
+        for (tenant, sequences) in [("acme", 1..=17), ("globex", 31..=60)] {
+            let line = SpillQueue {
+                partition: Partition(1),
+                lane: "msg".to_owned(),
+                tenant: TenantId::new(tenant).unwrap(),
+                conversation: None,
+            };
+            for sequence in sequences {
+                let mut headers = HeaderMap::new();
+                let origin = format!("{}:{sequence}:@in.1.msg.{tenant}", subjects::UPDATES);
+                headers.insert(header::SPILL_ORIGIN, origin);
+                headers.insert(header::SPILL_LENGTH, "10000");
+                let stored = context.publish_with_headers(line.subject(pool), headers, "".into());
+                stored.await.unwrap().await.unwrap();
+            }
+        }
+    }
+    let mut platform = stage.platform.clone();
+    platform.registry = Registry::watch(config.clone(), context.client());
+    assert!(platform.registry.loaded(DEADLINE).await);
+    let (_end, shutdown) = watch::channel(false);
+    tokio::spawn(shares(&platform).run(shutdown));
+    let key = |name: &str| config_key::overdraft(&TenantId::new(name).unwrap());
+    let reported = entry::<Overdraft>(config, &key("globex"), |reported| reported.is_some())
+        .await
+        .unwrap();
+    assert_eq!(
+        reported.streams[subjects::UPDATES].bytes,
+        300_000,
+        "{reported:?}"
+    );
+    assert!(config.get(key("acme")).await.unwrap().is_none());
+
+    // What is taken out of SPILL is not referred to any more.
+    let spill = context.get_stream(subjects::SPILL).await.unwrap();
+    spill.purge().await.unwrap();
+    entry::<Overdraft>(config, &key("globex"), |reported| reported.is_none()).await;
 }
