@@ -33,7 +33,7 @@ check: cargo ## while you work: format, lints, and the tests that start no progr
 	@deploy/dev/tools.sh lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	ACKLINE_HISTORIES=$${ACKLINE_HISTORIES:-200} $(NEXTEST) --workspace --lib --bins
+	MODEL_HISTORIES=$${MODEL_HISTORIES:-200} $(NEXTEST) --workspace --lib --bins
 
 unit: cargo ## the same tests of one crate: make unit CRATE=shared
 	@test -n "$(CRATE)" || { echo "say which crate: make unit CRATE=shared" >&2; exit 2; }

@@ -36,7 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn histories() -> u32 {
-    std::env::var("ACKLINE_HISTORIES")
+    std::env::var("MODEL_HISTORIES")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(10_000)

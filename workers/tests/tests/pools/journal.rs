@@ -258,7 +258,7 @@ async fn a_rebuild_of_a_paused_pool_says_who_paused_it_and_ends() {
     );
     let said = "the pool journal is paused by cli:jo since ";
     assert!(
-        rebuilt.err.contains(said) && rebuilt.err.contains("the order stands"),
+        rebuilt.err.contains(said) && rebuilt.err.contains("the request stands"),
         "{rebuilt:?}"
     );
     assert_eq!(ask(&stage, &["resume", "journal"]).await.code, 0);

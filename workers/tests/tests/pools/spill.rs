@@ -88,7 +88,7 @@ impl Job for Latched {
         let latch = &self.0;
         let mut open = latch.open.subscribe();
         match &work.payload[..work.payload.len().min(5)] {
-            b"latched" => drop(open.wait_for(|open| *open).await),
+            b"latch" => drop(open.wait_for(|open| *open).await),
             b"later" if !*open.borrow() => {
                 return Verdict::Retry {
                     reason: "not open".to_owned(),
@@ -181,9 +181,7 @@ async fn make_noise(stage: &Stage) -> BTreeMap<String, Vec<String>> {
     let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for n in 0..NOISE {
         let (conversation, id) = (format!("US.{}", n % 7), format!("n{n:03}"));
-        stage
-            .publish_to("noisy", &conversation, &id, "latched")
-            .await;
+        stage.publish_to("noisy", &conversation, &id, "latch").await;
         expected
             .entry(format!("noisy/u:{conversation}"))
             .or_default()
@@ -240,7 +238,7 @@ async fn a_successor_finds_what_was_moved_and_goes_on_in_order() {
     // The latch is shut: whatever runs is cancelled, and nothing took effect.
     running.abort();
     drop(stop);
-    stage.publish_to("noisy", "US.0", "last", "latched").await;
+    stage.publish_to("noisy", "US.0", "last", "latch").await;
     expected
         .entry("noisy/u:US.0".to_owned())
         .or_default()
@@ -324,7 +322,7 @@ async fn long_updates_move_without_their_payloads_and_come_back_whole_in_order()
     for n in 0..count {
         let (conversation, id) = (format!("US.{}", n % 3), format!("n{n:03}"));
         stage
-            .publish_to("noisy", &conversation, &id, long(b"latched", &id))
+            .publish_to("noisy", &conversation, &id, long(b"latch", &id))
             .await;
         expected
             .entry(format!("noisy/u:{conversation}"))
