@@ -14,6 +14,7 @@ pub mod markdown;
 
 use ackline_egress::{ConcurrencyLimit, Egress};
 use ackline_engine::state::{BreakerSpec, Target};
+use ackline_engine::step::Step;
 use ackline_runtime::job::{Job, Trouble, Verdict, Work};
 use ackline_runtime::platform::Platform;
 use ackline_shared::clock::now_ms;
@@ -210,8 +211,8 @@ impl CrmSync {
     /// Brings one message into one link, unless it is there.
     async fn deliver(&self, work: &Work, link: &CrmLink, entry: &CrmEntry) -> Result<(), CrmError> {
         let (posting, posted) = (
-            format!("posting:{}?", link.id),
-            format!("posted:{}", link.id),
+            Step::begun(format!("posting:{}", link.id)),
+            Step::done(format!("posted:{}", link.id)),
         );
         if work.marks.has(&posted) {
             return Ok(());
@@ -235,14 +236,14 @@ impl CrmSync {
         if work.marks.has(&posting) {
             match crm.holds(place.thread, &entry.source_id).await {
                 Ok(true) => {
-                    work.marks.set(&posted);
+                    work.marks.set(posted.clone());
                     return Ok(());
                 }
                 Ok(false) | Err(CrmError::Gone) => {}
                 Err(error) => return Err(error),
             }
         } else {
-            work.marks.set(&posting);
+            work.marks.set(posting.clone());
             if let Err(error) = work.persist().await {
                 work.marks.clear(&posting);
                 return Err(CrmError::Again {
@@ -261,7 +262,7 @@ impl CrmSync {
             result = crm.post(place.thread, entry).await;
         }
         match &result {
-            Ok(()) => work.marks.set(&posted),
+            Ok(()) => work.marks.set(posted.clone()),
             Err(CrmError::Unsure(_)) => {}
             Err(_) => work.marks.clear(&posting),
         }

@@ -7,5 +7,6 @@ pub mod owner;
 pub mod pull;
 pub mod scheduler;
 pub mod state;
+pub mod step;
 pub mod toplist;
 pub mod verdict;

@@ -96,7 +96,49 @@ impl Trouble {
     }
 }
 
+/// A verdict without its words, as it is counted and shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VerdictKind {
+    /// The effect took place.
+    Done,
+    /// There was nothing to do.
+    Idle,
+    /// It is tried again.
+    Retry,
+    /// It waits, for a target or its turn.
+    Wait,
+    /// It is given up.
+    Dead,
+    /// An operator had it discarded.
+    Discarded,
+}
+
+impl VerdictKind {
+    /// Its name in metrics, traces and `tail`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Idle => "idle",
+            Self::Retry => "retry",
+            Self::Wait => "wait",
+            Self::Dead => "dead",
+            Self::Discarded => "discarded",
+        }
+    }
+}
+
 impl Verdict {
+    /// The verdict without its words.
+    pub fn kind(&self) -> VerdictKind {
+        match self {
+            Self::Done => VerdictKind::Done,
+            Self::Idle => VerdictKind::Idle,
+            Self::Retry { .. } => VerdictKind::Retry,
+            Self::Wait { .. } | Self::Trouble(_) => VerdictKind::Wait,
+            Self::Dead { .. } => VerdictKind::Dead,
+        }
+    }
+
     /// Why it was not done, where there is a reason.
     pub fn reason(&self) -> Option<&str> {
         match self {

@@ -1,12 +1,12 @@
 //! A dead letter as its headers tell it, and the replay that follows from it; pure.
 
 use super::job::ReplayJob;
-use ackline_pools::replies;
+use ackline_engine::step::Step;
 use ackline_runtime::whole::Whole;
 use ackline_shared::envelope::{Head, Replay, parts};
 use ackline_shared::ids::{EntityId, TenantId, UpdateId};
 use ackline_shared::subjects::{DEAD, Pool, Subject, header};
-use ackline_whatsapp::verdict::ANSWER_LOST;
+use ackline_whatsapp::verdict::{ANSWER_LOST, SENDING};
 use async_nats::HeaderMap;
 
 /// The kind of what could not be read; no pool can do anything with it.
@@ -137,7 +137,7 @@ impl Letter {
 
     /// Whether its effect may have taken place: a message that Meta may have accepted.
     pub fn is_ambiguous(&self) -> bool {
-        let was_sending = || self.done.iter().any(|part| part == replies::SENDING);
+        let was_sending = || self.done.iter().any(|part| is_sending(part));
         self.pool == Pool::Replies && (self.reason.contains(ANSWER_LOST) || was_sending())
     }
 
@@ -185,7 +185,7 @@ impl Letter {
         let done = self
             .done
             .iter()
-            .filter(|part| *part != replies::SENDING)
+            .filter(|part| !is_sending(part))
             .cloned()
             .collect();
         // A letter that was no replay holds what its pool was given, and that is what the edge stored.
@@ -208,6 +208,11 @@ impl Letter {
             ..head
         })
     }
+}
+
+/// Whether a step is a send whose answer is not known.
+fn is_sending(part: &str) -> bool {
+    Step::from(part) == SENDING
 }
 
 #[cfg(test)]
@@ -367,7 +372,7 @@ mod tests {
                 header::DEAD_REASON,
                 "Meta's answer was lost (it took too long); …",
             ),
-            (header::DEAD_DONE, replies::SENDING),
+            (header::DEAD_DONE, "sending?"),
         ];
         let headers = headers(&lost);
         let letter = letter("replies", &headers);

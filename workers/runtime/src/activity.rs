@@ -14,6 +14,7 @@ use super::status::{
 };
 use ackline_engine::latency::Recent;
 use ackline_engine::toplist::TopList;
+use ackline_engine::verdict::VerdictKind;
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Partition, Pool};
 use given_up::GivenUp;
@@ -176,14 +177,16 @@ impl Activity {
     }
 
     /// An attempt ended with this verdict; one that asked nothing took no time worth counting.
-    pub fn attempted(&self, verdict: &str, took: Duration) {
+    pub fn attempted(&self, verdict: VerdictKind, took: Duration) {
         let mut inner = self.lock();
         match verdict {
-            "idle" => inner.second.idle += 1,
-            "discarded" | "wait" => {}
-            _ => inner.service.record(took),
+            VerdictKind::Idle => inner.second.idle += 1,
+            VerdictKind::Discarded | VerdictKind::Wait => {}
+            VerdictKind::Done | VerdictKind::Retry | VerdictKind::Dead => {
+                inner.service.record(took)
+            }
         }
-        if verdict == "retry" {
+        if verdict == VerdictKind::Retry {
             inner.second.retried += 1;
         }
     }
@@ -537,9 +540,9 @@ mod tests {
             .collect();
         let noisy: Vec<_> = (0..50).map(|_| activity.enter(&tenant("noisy"))).collect();
         activity.finished(30);
-        activity.attempted("retry", Duration::from_millis(5));
-        activity.attempted("gave_up", Duration::from_millis(5));
-        activity.attempted("wait", Duration::from_secs(5));
+        activity.attempted(VerdictKind::Retry, Duration::from_millis(5));
+        activity.attempted(VerdictKind::Dead, Duration::from_millis(5));
+        activity.attempted(VerdictKind::Wait, Duration::from_secs(5));
         activity.tick();
         let status = activity.status("working");
         assert_eq!(

@@ -11,11 +11,12 @@ use super::dead_class::DeadClass;
 use super::dedupe::{DedupeError, DedupeStore, Memory, Progress, Recall};
 use super::fate::Fate;
 use super::intake::Arrival;
-use super::job::{Job, Trouble, TroubleKind, Verdict, WHOLE, Work};
+use super::job::{Job, Step, Trouble, TroubleKind, Verdict, Work};
 use super::log::Log;
 use super::metrics::Metrics;
 use super::settings::PoolSettings;
 use ackline_engine::state::{End, Ended, Heard, Signal, Target, Waits};
+use ackline_engine::verdict::VerdictKind;
 use ackline_ownership::lease::Lease;
 use ackline_shared::clock::now_ms;
 use ackline_shared::envelope::Head;
@@ -88,7 +89,7 @@ pub struct Piece {
 impl Piece {
     /// Whether a successor that goes by the memory alone does right.
     pub fn is_durable(&self) -> bool {
-        !self.work.marks.has(WHOLE) && !self.trail.must_note
+        !self.work.marks.has(&Step::All) && !self.trail.must_note
     }
 }
 
@@ -166,7 +167,7 @@ impl<J: Job> Attempts<J> {
             .following()
             .report(J::POOL, &work.head, work.attempt, &verdict, took);
         let fate = Fate::of(verdict, work, self.settings.give_up_after);
-        self.metrics.attempted(J::POOL, fate.name(), took);
+        self.metrics.attempted(J::POOL, fate.kind(), took);
         let heard = work.answered.take();
         (
             Ended {
@@ -194,7 +195,8 @@ impl<J: Job> Attempts<J> {
 
     /// Puts an update among the dead letters because somebody said so, without running the job.
     pub async fn discard(self, lease: Lease, mut piece: Box<Piece>, by: &str) -> Ended<Box<Piece>> {
-        self.metrics.attempted(J::POOL, "discarded", Duration::ZERO);
+        self.metrics
+            .attempted(J::POOL, VerdictKind::Discarded, Duration::ZERO);
         piece.work.record.hold_under(lease);
         Ended {
             end: self.give_up(piece, &format!("discarded by {by}")).await,
@@ -214,7 +216,7 @@ impl<J: Job> Attempts<J> {
         {
             return Next::Conclude(Verdict::dead(defect.clone()));
         }
-        if piece.work.marks.has(WHOLE) {
+        if piece.work.marks.has(&Step::All) {
             return Next::Conclude(Verdict::Done);
         }
         if piece.trail.must_note {
@@ -332,7 +334,7 @@ impl<J: Job> Attempts<J> {
                 J::POOL,
                 &work.head,
                 work.attempt,
-                name(verdict),
+                verdict.kind().as_str(),
                 verdict.reason(),
             );
         }
@@ -377,7 +379,7 @@ impl<J: Job> Attempts<J> {
         if let Err(error) = piece.work.record.finish(piece.work.head.id.as_str()).await {
             tracing::warn!(pool = %J::POOL, %error, "an effect took place and is not remembered yet; trying again");
             // The effect is marked whole, so that the next attempt only remembers it.
-            piece.work.marks.set(WHOLE);
+            piece.work.marks.set(Step::All);
             let waits = self.waits(&piece);
             return End::Again {
                 data: piece,
@@ -632,15 +634,5 @@ fn memory<J: Job>(lane_name: &str, work: &Work) -> Memory {
     Memory {
         key,
         before: Some((of_conversation, target.clone())),
-    }
-}
-
-fn name(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Done => "done",
-        Verdict::Idle => "idle",
-        Verdict::Retry { .. } => "retry",
-        Verdict::Wait { .. } | Verdict::Trouble(_) => "wait",
-        Verdict::Dead { .. } => "dead",
     }
 }

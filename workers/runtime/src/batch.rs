@@ -15,6 +15,7 @@ use super::partitions::connects;
 use super::pool::Host;
 use super::settings::PoolSettings;
 use super::tuning::Tuning;
+use ackline_engine::verdict::VerdictKind;
 use ackline_ownership::lease::Lease;
 use ackline_ownership::membership::Participant;
 use ackline_ownership::standing::State;
@@ -327,7 +328,8 @@ impl<B: BatchJob> Reader<B> {
             acknowledge(message).await;
         }
         self.metrics.finished(B::POOL, messages.len());
-        self.metrics.attempted(B::POOL, "done", started.elapsed());
+        self.metrics
+            .attempted(B::POOL, VerdictKind::Done, started.elapsed());
     }
 
     async fn read(&self, consumer: &PullConsumer, reading: &Reading) -> Vec<Arrival> {
@@ -382,7 +384,8 @@ impl<B: BatchJob> Reader<B> {
     }
 
     async fn store_dead_letter(&self, work: &Work, reason: &str) {
-        self.metrics.attempted(B::POOL, "dead", Duration::ZERO);
+        self.metrics
+            .attempted(B::POOL, VerdictKind::Dead, Duration::ZERO);
         tracing::warn!(pool = %B::POOL, tenant = %work.head.tenant, update = work.head.id.in_log(), reason, "went to the dead letters");
         while let Err(error) = dead::bury(&self.log, B::POOL, (B::STREAM, None), work, reason).await
         {

@@ -1,7 +1,7 @@
 //! Dead letters: what is given up is written down whole, with its reason, before it is acknowledged; what does not fit is
 //! kept whole beside it.
 
-use super::job::WHOLE;
+use super::job::Step;
 use super::job::Work;
 use super::log::{Log, LogError, size};
 use super::whole;
@@ -113,7 +113,10 @@ pub fn headers_of(
 
 /// The parts that a replay need not do again: what a target refused for good (`target!reason`) it may take now.
 fn done(marks: &[String]) -> String {
-    let is_part = |mark: &&String| mark.as_str() != WHOLE && !mark.contains(['!', ',']);
+    let is_part = |mark: &&String| match Step::from(mark.as_str()) {
+        Step::Begun(name) | Step::Done(name) => !name.contains(','),
+        Step::All | Step::Refused(_) => false,
+    };
     let mut line = String::new();
     for part in marks.iter().filter(is_part) {
         // A part cut in two would be one that nobody did.

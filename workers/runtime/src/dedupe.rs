@@ -8,6 +8,7 @@
 
 use super::older::{Older, OlderError};
 use ackline_engine::finished::Finished;
+use ackline_engine::step::Step;
 use ackline_ownership::lease::Lease;
 use ackline_shared::stored::{self, Stored};
 use async_nats::jetstream::kv::Store;
@@ -97,11 +98,11 @@ impl Record {
             if progress.parts.iter().any(|part| took(part)) {
                 finished.add(&id);
             } else {
-                let doubt = format!("posting:{target}?");
+                let doubt = Step::begun(format!("posting:{target}"));
                 let parts = progress
                     .parts
                     .into_iter()
-                    .filter(|part| *part == doubt)
+                    .filter(|part| Step::from(part.as_str()) == doubt)
                     .collect();
                 left.insert(id, Progress { parts, ..progress });
             }

@@ -1,6 +1,7 @@
 //! What becomes of a piece of work after a verdict; pure.
 
 use super::job::{Trouble, Verdict, Work};
+use ackline_engine::verdict::VerdictKind;
 use std::time::Duration;
 
 /// What becomes of a piece after a verdict.
@@ -67,13 +68,13 @@ impl Fate {
     }
 
     /// How it is counted.
-    pub fn name(&self) -> &'static str {
+    pub fn kind(&self) -> VerdictKind {
         match self {
-            Self::Settle => "idle",
-            Self::Remember => "done",
-            Self::PutOff { .. } => "retry",
-            Self::Hold { .. } | Self::Leave(_) => "wait",
-            Self::GiveUp { .. } | Self::Abandon { .. } => "dead",
+            Self::Settle => VerdictKind::Idle,
+            Self::Remember => VerdictKind::Done,
+            Self::PutOff { .. } => VerdictKind::Retry,
+            Self::Hold { .. } | Self::Leave(_) => VerdictKind::Wait,
+            Self::GiveUp { .. } | Self::Abandon { .. } => VerdictKind::Dead,
         }
     }
 }

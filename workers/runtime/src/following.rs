@@ -70,13 +70,10 @@ impl Following {
         if !self.follows(&head.tenant) {
             return;
         }
-        let (name, reason) = match verdict {
-            Verdict::Idle => return,
-            Verdict::Done => ("done", None),
-            Verdict::Retry { .. } => ("retry", verdict.reason()),
-            Verdict::Wait { .. } | Verdict::Trouble(_) => ("wait", verdict.reason()),
-            Verdict::Dead { .. } => ("dead", verdict.reason()),
-        };
+        if *verdict == Verdict::Idle {
+            return;
+        }
+        let (name, reason) = (verdict.kind().as_str(), verdict.reason());
         self.send(
             head,
             attempt_report(pool, head, name.to_owned(), reason, attempt, took),

@@ -2,6 +2,7 @@
 
 use super::dedupe::{ConversationRecord, DedupeError};
 use ackline_engine::state::{Heard, Target};
+pub use ackline_engine::step::Step;
 pub use ackline_engine::verdict::{Trouble, TroubleKind, Verdict};
 use ackline_shared::envelope::Head;
 pub use ackline_shared::lanes::LaneSource;
@@ -130,9 +131,6 @@ impl Work {
     }
 }
 
-/// The mark of work that took effect as a whole and only has to be remembered.
-pub const WHOLE: &str = "*";
-
 /// Which parts of a piece of work have taken effect, for work that has several; survives retries and takeovers.
 ///
 /// A mark that ends in `?` is in doubt: the effect was begun. One that holds a `!` was refused, with the words
@@ -142,18 +140,19 @@ pub struct Marks(Arc<Mutex<Marked>>);
 
 #[derive(Debug, Default)]
 struct Marked {
-    parts: BTreeSet<String>,
+    parts: BTreeSet<Step>,
     /// What the conversation's record says.
-    stored: BTreeSet<String>,
+    stored: BTreeSet<Step>,
 }
 
 impl Marks {
     /// The parts that took effect before a replay.
     pub fn of_replay(head: &Head) -> Self {
-        let parts: BTreeSet<String> = head
+        let parts: BTreeSet<Step> = head
             .replay
             .iter()
-            .flat_map(|replay| replay.done.iter().cloned())
+            .flat_map(|replay| &replay.done)
+            .map(|part| Step::from(part.as_str()))
             .collect();
         Self(Arc::new(Mutex::new(Marked {
             stored: parts.clone(),
@@ -164,28 +163,29 @@ impl Marks {
     /// Takes up what the record says.
     pub fn recall(&self, parts: &[String]) {
         let mut marked = self.lock();
-        marked.parts.extend(parts.iter().cloned());
-        marked.stored = parts.iter().cloned().collect();
+        marked.stored = parts.iter().map(|part| Step::from(part.as_str())).collect();
+        let stored = marked.stored.clone();
+        marked.parts.extend(stored);
     }
 
-    /// Remembers that a part took effect. It becomes durable with the attempt's verdict.
-    pub fn set(&self, part: &str) {
-        self.lock().parts.insert(part.to_owned());
+    /// Remembers a step. It becomes durable with the attempt's verdict.
+    pub fn set(&self, step: Step) {
+        self.lock().parts.insert(step);
     }
 
-    /// Forgets a part.
-    pub fn clear(&self, part: &str) {
-        self.lock().parts.remove(part);
+    /// Forgets a step.
+    pub fn clear(&self, step: &Step) {
+        self.lock().parts.remove(step);
     }
 
-    /// Whether a part has taken effect.
-    pub fn has(&self, part: &str) -> bool {
-        self.lock().parts.contains(part)
+    /// Whether a step stands there.
+    pub fn has(&self, step: &Step) -> bool {
+        self.lock().parts.contains(step)
     }
 
-    /// All parts that have.
+    /// All of them, as a record spells them.
     pub fn all(&self) -> Vec<String> {
-        self.lock().parts.iter().cloned().collect()
+        self.lock().parts.iter().map(ToString::to_string).collect()
     }
 
     /// Notes that the record says so, too.

@@ -6,6 +6,7 @@
 use super::activity::{Activity, Presence};
 use super::dead_class::DeadClass;
 use super::following::Following;
+use ackline_engine::verdict::VerdictKind;
 use ackline_shared::envelope::{self, Head};
 use ackline_shared::ids::TenantId;
 use ackline_shared::subjects::{Partition, Pool};
@@ -184,11 +185,11 @@ impl Metrics {
 
     /// Counts an attempt's end by the verdict that stands in the end: `done`, `idle`, `retry`, `wait`, `gave_up` for
     /// one that would have been tried again and is not, `dead` or `discarded`.
-    pub fn attempted(&self, pool: Pool, verdict: &'static str, took: Duration) {
+    pub fn attempted(&self, pool: Pool, verdict: VerdictKind, took: Duration) {
         self.verdicts
             .get_or_create(&VerdictLabels {
                 pool: pool.as_str(),
-                verdict,
+                verdict: verdict.as_str(),
             })
             .inc();
         self.service

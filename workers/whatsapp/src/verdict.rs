@@ -5,10 +5,14 @@
 
 use super::errors::{Class, Meaning, meaning, pair_wait, unlisted};
 use super::graph::{GraphAnswer, SendError};
+use ackline_engine::step::Step;
 use ackline_engine::verdict::{Trouble, TroubleKind, Verdict};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::time::Duration;
 
+/// A request may have gone out, and its answer is not known.
+pub const SENDING: Step = Step::Begun(Cow::Borrowed("sending"));
 /// How the reason of a refusal begins, before Meta's code.
 const REFUSED: &str = "Meta refused it (";
 /// How the reason begins when Meta may have accepted the message.

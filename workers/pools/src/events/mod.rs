@@ -15,6 +15,7 @@ pub use source::EventSource;
 
 use ackline_egress::{Egress, EgressRequest, Outcome};
 use ackline_engine::state::{BreakerSpec, Target};
+use ackline_engine::step::Step;
 use ackline_runtime::job::{Job, Verdict, Work};
 use ackline_runtime::log::to_bytes;
 use ackline_runtime::platform::Platform;
@@ -30,13 +31,14 @@ use async_nats::jetstream::kv::{Operation, UpdateErrorKind};
 use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::HeaderValue;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Requests to one endpoint at once.
 const ENDPOINT_CONCURRENCY: usize = 8;
 /// The endpoint says that it is gone for good.
-const GONE: &str = "gone?";
+const GONE: Step = Step::Begun(Cow::Borrowed("gone"));
 
 /// The work of the events pool.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ impl Job for EventsJob {
             .sender
             .deliver(&self.platform.snapshot(), self.platform.master(), work)
             .await;
-        if work.marks.has(GONE) {
+        if work.marks.has(&GONE) {
             self.switch_off(work).await;
         }
         verdict

@@ -8,6 +8,7 @@ mod request;
 
 use ackline_egress::{Egress, EgressRequest, Outcome};
 use ackline_engine::state::{BreakerSpec, Target};
+use ackline_engine::step::Step;
 use ackline_runtime::job::{Job, TroubleKind, Verdict, Work};
 use ackline_runtime::platform::Platform;
 use ackline_shared::envelope::Head;
@@ -17,11 +18,12 @@ use ackline_shared::subjects::Pool;
 use ackline_shared::vault::VaultKey;
 pub use request::unsignable;
 use reqwest::header::HeaderValue;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A request was made to a relay that gets everything at most once, and its answer is not known.
-const POSTING: &str = "posting?";
+const POSTING: Step = Step::Begun(Cow::Borrowed("posting"));
 /// Why such an update is given up.
 const ANSWER_LOST: &str = "its answer was lost, and it may have the update; it is not sent again (redelivery = \"at_most_once\")";
 
@@ -117,14 +119,14 @@ impl Sender {
         relay: &Relay,
         work: &Work,
     ) -> Outcome {
-        if work.marks.has(POSTING) {
+        if work.marks.has(&POSTING) {
             return Outcome::Final {
                 reason: ANSWER_LOST.to_owned(),
             };
         }
         work.marks.set(POSTING);
         if let Err(error) = work.persist().await {
-            work.marks.clear(POSTING);
+            work.marks.clear(&POSTING);
             return Outcome::retry(format!("nothing was sent: {error}"));
         }
         match self.post(snapshot, master, relay, work).await {
@@ -136,7 +138,7 @@ impl Sender {
                 }
             }
             outcome => {
-                work.marks.clear(POSTING);
+                work.marks.clear(&POSTING);
                 outcome
             }
         }

@@ -7,6 +7,7 @@
 pub use ackline_whatsapp::graph::{ClientError, GraphSettings};
 
 use ackline_engine::state::{BreakerSpec, Target};
+use ackline_engine::step::Step;
 use ackline_runtime::job::{Job, Marks, Verdict, Work};
 use ackline_runtime::platform::Platform;
 use ackline_shared::command::SendCommand;
@@ -18,13 +19,11 @@ use ackline_shared::stored;
 use ackline_shared::subjects::Pool;
 use ackline_whatsapp::graph::{Graph, GraphAnswer, TOTAL_TIMEOUT};
 use ackline_whatsapp::pacing::{PER_SECOND_DEFAULT, Pacing, TURN_WAIT_MAX, TooLong};
-use ackline_whatsapp::verdict::{Failure, SendOutcome, Setback, judge};
+use ackline_whatsapp::verdict::{Failure, SENDING, SendOutcome, Setback, judge};
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// A request may have gone out, and its answer is not known.
-pub const SENDING: &str = "sending?";
 /// Prefix of the mark that keeps Meta's id until its record is stored.
 const SENT: &str = "sent:";
 /// The breaker of the Graph API as a whole.
@@ -84,7 +83,7 @@ impl Job for Replies {
         if let Some(wamid) = sent_before(&work.marks) {
             return self.sent(work, command, wamid).await;
         }
-        if work.marks.has(SENDING) {
+        if work.marks.has(&SENDING) {
             let cut_off =
                 Failure::lost("an earlier attempt was cut off while the request was on its way");
             return self.failed(work, command, cut_off).await;
@@ -115,7 +114,7 @@ impl Replies {
         }
         work.marks.set(SENDING);
         if let Err(error) = work.persist().await {
-            work.marks.clear(SENDING);
+            work.marks.clear(&SENDING);
             let reason = format!("nothing was sent: {error}");
             return SendOutcome::Again(Setback::own(reason));
         }
@@ -128,16 +127,16 @@ impl Replies {
         let outcome = judge(&answer, work.attempt);
         match &outcome {
             SendOutcome::Sent { wamid } => {
-                work.marks.set(&format!("{SENT}{wamid}"));
-                work.marks.clear(SENDING);
+                work.marks.set(Step::done(format!("{SENT}{wamid}")));
+                work.marks.clear(&SENDING);
             }
             SendOutcome::Again(setback) => {
-                work.marks.clear(SENDING);
+                work.marks.clear(&SENDING);
                 if let Some(pause) = setback.pause {
                     self.pacing.pause(number, Instant::now(), pause);
                 }
             }
-            SendOutcome::Failed(failure) if !failure.ambiguous => work.marks.clear(SENDING),
+            SendOutcome::Failed(failure) if !failure.ambiguous => work.marks.clear(&SENDING),
             SendOutcome::Failed(_) | SendOutcome::Held { .. } => {}
         }
         outcome

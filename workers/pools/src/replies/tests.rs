@@ -305,7 +305,7 @@ async fn whoever_takes_over_from_a_process_that_died_while_sending_does_not_send
     parts
         .parts
         .iter()
-        .for_each(|part| successor.marks.set(part));
+        .for_each(|part| successor.marks.set(part.as_str().into()));
     let reason = dead_reason(stand.job.run(&successor).await);
     assert!(
         reason.contains("cut off while the request was on its way"),

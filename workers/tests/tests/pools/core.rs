@@ -93,9 +93,9 @@ impl Job for Recorder {
                 };
             }
             b"two targets" => {
-                work.marks.set("a");
-                work.marks.set("b!answered 400");
-                work.marks.set("c?");
+                work.marks.set("a".into());
+                work.marks.set("b!answered 400".into());
+                work.marks.set("c?".into());
                 return Verdict::dead("b: answered 400");
             }
             b"always fail" => {

@@ -260,13 +260,13 @@ impl Job for Sender {
     }
 
     async fn run(&self, work: &Work) -> Verdict {
-        if work.marks.has("asking?") {
+        if work.marks.has(&"asking?".into()) {
             return Verdict::dead("cut off while it asked");
         }
-        work.marks.set("asking?");
+        work.marks.set("asking?".into());
         work.persist().await.unwrap();
         let verdict = self.0.run(work).await;
-        work.marks.clear("asking?");
+        work.marks.clear(&"asking?".into());
         verdict
     }
 }
