@@ -1,7 +1,14 @@
-//! How many requests a key may make: a token bucket a key, decided with the time passed in.
+//! How many requests a key may make: governor's buckets, one a key, decided with the time passed in.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use governor::clock::Clock;
+use governor::middleware::StateInformationMiddleware;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::state::keyed::{HashMapStateStore, ShrinkableKeyedStateStore};
+use governor::{Quota, RateLimiter};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Buckets kept before full ones, which say nothing, are dropped.
@@ -23,74 +30,117 @@ pub struct Grant {
 /// The buckets of all keys.
 #[derive(Debug)]
 pub struct Limiter {
-    per_second: u32,
-    burst: u32,
-    buckets: Mutex<HashMap<String, Bucket>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
+    quota: Quota,
+    begun: Instant,
+    clock: Told,
+    buckets: Buckets,
+    limiter: RateLimiter<String, Buckets, Told, StateInformationMiddleware>,
 }
 
 impl Limiter {
     /// Makes the buckets.
     pub fn new(per_second: u32, burst: u32) -> Self {
+        let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));
+        let (clock, buckets) = (Told::default(), Buckets::default());
         Self {
-            per_second: per_second.max(1),
-            burst: burst.max(1),
-            buckets: Mutex::default(),
+            quota,
+            begun: Instant::now(),
+            limiter: RateLimiter::new(quota, buckets.clone(), clock.clone()),
+            clock,
+            buckets,
         }
     }
 
     /// Gives one request back that turned out to be another's.
     pub fn give_back(&self, key: &str) {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = buckets.get_mut(key) {
-            bucket.tokens = (bucket.tokens + 1.0).min(f64::from(self.burst));
-        }
+        let one = self.quota.replenish_interval().into();
+        let key = key.to_owned();
+        // A key without a bucket has all it may have: the error changes nothing.
+        let _given: Result<(), ()> = self
+            .buckets
+            .measure_and_replace(&key, |full| Ok(((), full.ok_or(())?.saturating_sub(one))));
     }
 
     /// Takes one request of a key.
     pub fn take(&self, key: &str, now: Instant) -> Grant {
-        let (rate, burst) = (f64::from(self.per_second), f64::from(self.burst));
-        let level = |bucket: &Bucket| {
-            let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
-            (bucket.tokens + passed * rate).min(burst)
-        };
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= BUCKETS_MAX {
-            buckets.retain(|_, bucket| level(bucket) < burst);
+        let now = self.clock.tell(now.saturating_duration_since(self.begun));
+        if self.limiter.len() >= BUCKETS_MAX {
+            self.limiter.retain_recent();
+            self.limiter.shrink_to_fit();
         }
-        let bucket = buckets.entry(key.to_owned()).or_insert(Bucket {
-            tokens: burst,
-            at: now,
-        });
-        let before = level(bucket);
-        let after = if before >= 1.0 { before - 1.0 } else { before };
-        *bucket = Bucket {
-            tokens: after,
-            at: bucket.at.max(now),
+        let key = key.to_owned();
+        let (wait, remaining) = match self.limiter.check_key(&key) {
+            Ok(bucket) => (None, bucket.remaining_burst_capacity()),
+            Err(refused) => (Some(refused.wait_time_from(now)), 0),
         };
-        let time = |tokens: f64| Duration::from_secs_f64((tokens / rate).max(0.0));
         Grant {
-            wait: (before < 1.0).then(|| time(1.0 - before)),
-            limit: self.burst,
-            remaining: whole(after),
-            reset: time(burst - after),
+            wait,
+            limit: self.quota.burst_size().get(),
+            remaining,
+            reset: self.buckets.full(&key).saturating_sub(now).into(),
         }
     }
 }
 
-/// Tokens are between nothing and the burst, so the cut is the wanted floor.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "0 <= tokens <= burst, a u32"
-)]
-fn whole(tokens: f64) -> u32 {
-    tokens as u32
+/// The time that was told last, since the limiter began; it never goes back.
+#[derive(Debug, Clone, Default)]
+struct Told(Arc<AtomicU64>);
+
+impl Told {
+    fn tell(&self, now: Duration) -> Nanos {
+        let now = u64::from(Nanos::from(now));
+        self.0.fetch_max(now, Ordering::Relaxed).max(now).into()
+    }
+}
+
+impl Clock for Told {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        self.0.load(Ordering::Relaxed).into()
+    }
+}
+
+/// Until when each key's bucket is filled up. The limiter keeps its own to itself, and does not tell this time.
+#[derive(Debug, Clone, Default)]
+struct Buckets(Arc<HashMapStateStore<String>>);
+
+impl Buckets {
+    fn full(&self, key: &String) -> Nanos {
+        let read: Result<(), Nanos> =
+            self.measure_and_replace(key, |full| Err(full.unwrap_or_default()));
+        read.err().unwrap_or_default()
+    }
+}
+
+impl StateStore for Buckets {
+    type Key = String;
+
+    fn measure_and_replace<T, F, E>(&self, key: &String, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.0.measure_and_replace(key, f)
+    }
+}
+
+impl ShrinkableKeyedStateStore<String> for Buckets {
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.0.retain_recent(drop_below);
+    }
+
+    fn shrink_to_fit(&self) {
+        self.0.shrink_to_fit();
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 #[cfg(test)]
@@ -104,9 +154,11 @@ mod tests {
         assert_eq!(remaining, [2, 1, 0]);
         let refused = limiter.take("k", start);
         assert_eq!(refused.wait, Some(Duration::from_millis(500)));
+        assert_eq!(refused.reset, Duration::from_millis(1500));
         assert_eq!(limiter.take("other", start).remaining, 2);
         limiter.give_back("other");
         limiter.give_back("other");
+        limiter.give_back("nobody");
         assert_eq!(
             limiter.take("other", start).remaining,
             2,
@@ -132,5 +184,17 @@ mod tests {
                 .wait
                 .is_some()
         );
+    }
+
+    #[test]
+    fn full_buckets_are_dropped_when_there_are_many() {
+        let (limiter, start) = (Limiter::new(1, 1), Instant::now());
+        for n in 0..BUCKETS_MAX {
+            limiter.take(&n.to_string(), start);
+        }
+        limiter.take("k", start);
+        assert_eq!(limiter.buckets.len(), BUCKETS_MAX + 1, "none is full");
+        limiter.take("k", start + Duration::from_secs(9));
+        assert_eq!(limiter.buckets.len(), 1);
     }
 }
