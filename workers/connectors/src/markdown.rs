@@ -1,10 +1,13 @@
 //! Markdown, as agents write it in a CRM, to WhatsApp's own marks: `*bold*`, `_italic_`, `~struck~`, code as it is.
 //!
-//! Line by line, and total: what is not understood stays as it was typed.
+//! The parser says what stands where. Only the marks that WhatsApp writes otherwise are replaced; everything between
+//! them, and what WhatsApp has no mark for, is copied as it was typed.
+
+use pulldown_cmark::{CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEnd};
+use std::ops::Range;
 
 /// Longer texts than WhatsApp takes are not worth reading; they are refused later for their length.
 const CHARS_MAX: usize = 8192;
-const DEPTH_MAX: u8 = 6;
 const FENCE: &str = "```";
 
 /// Converts a text.
@@ -12,159 +15,200 @@ pub fn to_whatsapp(markdown: &str) -> String {
     if markdown.chars().count() > CHARS_MAX {
         return markdown.to_owned();
     }
-    let mut lines = Vec::new();
-    let mut in_code = false;
-    for line in markdown.lines() {
-        if line.trim_start().starts_with(FENCE)
-            && !line.trim().get(FENCE.len()..).unwrap_or("").contains('`')
-        {
-            in_code = !in_code;
-            lines.push(FENCE.to_owned());
-        } else if in_code {
-            lines.push(line.to_owned());
-        } else {
-            lines.push(convert_line(line));
-        }
-    }
-    lines.join("\n").trim_end().to_owned()
-}
-
-fn convert_line(line: &str) -> String {
-    let line = line.trim_end();
-    let line = match line.strip_suffix('\\') {
-        Some(rest) if !rest.ends_with('\\') => rest,
-        _ => line,
-    };
-    let text = line.trim_start();
-    let indent = line.get(..line.len() - text.len()).unwrap_or_default();
-    let hashes = text.len() - text.trim_start_matches('#').len();
-    if let Some(heading) = text.get(hashes..).and_then(|rest| rest.strip_prefix(' '))
-        && (1..=6).contains(&hashes)
-        && !heading.trim().is_empty()
+    let typed = markdown.replace("\r\n", "\n");
+    let mut writer = Writer::new(&typed);
+    for (event, range) in Parser::new_ext(&typed, Options::ENABLE_STRIKETHROUGH).into_offset_iter()
     {
-        return format!("*{}*", inline(heading.trim(), 0).replace('*', ""));
+        writer.event(event, &range);
     }
-    for bullet in ["* ", "+ ", "- "] {
-        if let Some(item) = text.strip_prefix(bullet) {
-            return format!("{indent}- {}", inline(item, 0));
-        }
-    }
-    format!("{indent}{}", inline(text, 0))
+    writer.copy_to(typed.len());
+    writer.out.trim_end().to_owned()
 }
 
-fn inline(text: &str, depth: u8) -> String {
-    let chars: Vec<char> = text.chars().collect();
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    while let Some(&c) = chars.get(at) {
-        let found = if depth < DEPTH_MAX {
-            span(&chars, at, depth)
-        } else {
-            None
-        };
-        if let Some((converted, next)) = found {
-            out.push_str(&converted);
-            at = next;
-        } else {
-            out.push(c);
-            at += 1;
-        }
-    }
-    out
-}
-
-/// The construct that starts at a place, converted, and where it ends.
-fn span(chars: &[char], at: usize, depth: u8) -> Option<(String, usize)> {
-    match chars.get(at)? {
-        '\\' => {
-            let escaped = chars.get(at + 1).filter(|c| c.is_ascii_punctuation())?;
-            Some((escaped.to_string(), at + 2))
-        }
-        '`' => {
-            let end = find(chars, at + 1, &['`'])?;
-            Some((text(chars, at, end + 1)?, end + 1))
-        }
-        '[' => link(chars, at, depth),
-        '<' => {
-            let end = find(chars, at + 1, &['>'])?;
-            let address = text(chars, at + 1, end)?;
-            let web = address.starts_with("http://") || address.starts_with("https://");
-            (web && !address.contains(char::is_whitespace)).then_some((address, end + 1))
-        }
-        '*' => emphasis(chars, at, &['*', '*'], '*', depth)
-            .or_else(|| emphasis(chars, at, &['*'], '_', depth)),
-        '_' => emphasis(chars, at, &['_', '_'], '*', depth)
-            .or_else(|| emphasis(chars, at, &['_'], '_', depth)),
-        '~' => emphasis(chars, at, &['~', '~'], '~', depth),
-        _ => None,
-    }
-}
-
-fn emphasis(
-    chars: &[char],
+struct Writer<'a> {
+    typed: &'a str,
+    /// Up to where the typed text is written.
     at: usize,
-    mark: &[char],
-    ours: char,
-    depth: u8,
-) -> Option<(String, usize)> {
-    let start = at + mark.len();
-    if chars.get(at..start)? != mark || chars.get(start)?.is_whitespace() {
-        return None;
-    }
-    let before = at.checked_sub(1).and_then(|before| chars.get(before));
-    let underscore = mark.contains(&'_');
-    // Underscores inside words are part of them.
-    if underscore && before.is_some_and(|c| c.is_alphanumeric()) {
-        return None;
-    }
-    let mut from = start + 1;
-    loop {
-        let mut end = find(chars, from, mark)?;
-        // The closing mark of a run is its last one, so that `***x***` nests.
-        while chars
-            .get(end + 1..end + 1 + mark.len())
-            .is_some_and(|next| next == mark)
-        {
-            end += 1;
+    out: String,
+    /// Where the open heading begins in what is written.
+    heading: Option<usize>,
+    /// Where the open links begin in what is written, and their addresses; `None` for one that stays as typed.
+    links: Vec<Option<(usize, String)>>,
+    is_fenced: bool,
+}
+
+impl<'a> Writer<'a> {
+    fn new(typed: &'a str) -> Self {
+        Self {
+            typed,
+            at: 0,
+            out: String::with_capacity(typed.len()),
+            heading: None,
+            links: Vec::new(),
+            is_fenced: false,
         }
-        let closes = chars.get(end - 1).is_some_and(|c| !c.is_whitespace());
-        let inside = underscore
-            && chars
-                .get(end + mark.len())
-                .is_some_and(|c| c.is_alphanumeric());
-        if closes && !inside {
-            let inner = inline(&text(chars, start, end)?, depth + 1);
-            return Some((format!("{ours}{inner}{ours}"), end + mark.len()));
+    }
+
+    fn event(&mut self, event: Event<'_>, range: &Range<usize>) {
+        match event {
+            Event::Text(_) => {
+                let between = self.typed.get(self.at..range.start).unwrap_or_default();
+                // The parser leaves out the backslash of what it escapes.
+                self.copy_to(range.start - usize::from(between.ends_with('\\')));
+                self.verbatim(range);
+            }
+            Event::Code(_) | Event::Html(_) | Event::InlineHtml(_) => {
+                self.copy_to(range.start);
+                self.verbatim(range);
+            }
+            Event::HardBreak => self.replace(range.clone(), "\n"),
+            Event::Start(tag) => self.start(tag, range),
+            Event::End(tag) => self.end(tag, range),
+            _ => {}
         }
-        from = end + mark.len();
+    }
+
+    fn start(&mut self, tag: Tag<'_>, range: &Range<usize>) {
+        let text = self.typed.get(range.clone()).unwrap_or_default();
+        match tag {
+            Tag::Strong | Tag::Emphasis | Tag::Strikethrough => {
+                if let Some((typed, ours)) = marks(&tag.to_end(), text) {
+                    self.replace(range.start..range.start + typed, ours);
+                }
+            }
+            Tag::Heading { .. } if text.starts_with('#') => {
+                self.copy_to(range.start);
+                self.at += text.len() - text.trim_start_matches('#').trim_start_matches(' ').len();
+                self.heading = Some(self.out.len());
+            }
+            Tag::Item if text.starts_with(['*', '+', '-']) && text.get(1..2) == Some(" ") => {
+                self.replace(range.start..range.start + 1, "-");
+            }
+            Tag::CodeBlock(CodeBlockKind::Fenced(_)) => {
+                let opening = text.lines().next().unwrap_or_default();
+                self.replace(range.start..range.start + opening.len(), FENCE);
+                self.is_fenced = true;
+            }
+            Tag::Link {
+                link_type,
+                dest_url,
+                ..
+            } => self.open(link_type, &dest_url, range.start, 1),
+            Tag::Image {
+                link_type,
+                dest_url,
+                ..
+            } => self.open(link_type, &dest_url, range.start, 2),
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, tag: TagEnd, range: &Range<usize>) {
+        let text = self.typed.get(range.clone()).unwrap_or_default();
+        match tag {
+            TagEnd::Strong | TagEnd::Emphasis | TagEnd::Strikethrough => {
+                if let Some((typed, ours)) = marks(&tag, text) {
+                    self.replace(range.end - typed..range.end, ours);
+                }
+            }
+            TagEnd::Heading(_) => {
+                if let Some(begin) = self.heading.take() {
+                    let heading = self.out.split_off(begin).replace('*', "");
+                    if heading.is_empty() {
+                        self.out.push_str(text);
+                    } else {
+                        self.out.push_str(&format!("*{}*", heading.trim()));
+                    }
+                    self.at = range.start + text.trim_end().len();
+                }
+            }
+            // A break by a backslash that no line follows.
+            TagEnd::Paragraph | TagEnd::Item => {
+                let written = self.typed.get(..self.at).unwrap_or_default();
+                if written.ends_with('\\') && !written.ends_with("\\\\") && self.out.ends_with('\\')
+                {
+                    self.out.pop();
+                }
+            }
+            TagEnd::CodeBlock if self.is_fenced => {
+                self.is_fenced = false;
+                let rest = self.typed.get(self.at..range.end).unwrap_or_default();
+                let rest = rest.trim_end();
+                let before = rest.trim_end_matches(['`', '~']);
+                if before.len() < rest.len() {
+                    self.replace(self.at + before.len()..self.at + rest.len(), FENCE);
+                }
+            }
+            TagEnd::Link | TagEnd::Image => self.close(range.end),
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, kind: LinkType, address: &str, begin: usize, mark: usize) {
+        let web = address.starts_with("http://") || address.starts_with("https://");
+        let is_ours = match kind {
+            LinkType::Inline => !address.is_empty(),
+            LinkType::Autolink => web,
+            _ => false,
+        };
+        let link = is_ours.then(|| {
+            self.replace(begin..begin + mark, "");
+            let bare = address.strip_prefix("mailto:").unwrap_or(address);
+            (self.out.len(), bare.to_owned())
+        });
+        self.links.push(link);
+    }
+
+    fn close(&mut self, end: usize) {
+        let Some(Some((begin, address))) = self.links.pop() else {
+            return;
+        };
+        let label = self.out.get(begin..).unwrap_or_default();
+        if label.is_empty() {
+            self.out.push_str(&address);
+        } else if label != address {
+            self.out.push_str(&format!(" ({address})"));
+        }
+        self.at = end;
+    }
+
+    fn replace(&mut self, range: Range<usize>, ours: &str) {
+        self.copy_to(range.start);
+        self.out.push_str(ours);
+        self.at = range.end;
+    }
+
+    fn verbatim(&mut self, range: &Range<usize>) {
+        self.out
+            .push_str(self.typed.get(range.clone()).unwrap_or_default());
+        self.at = range.end;
+    }
+
+    /// Copies what stands between two places, without blanks at the end of lines.
+    fn copy_to(&mut self, end: usize) {
+        let between = self.typed.get(self.at..end).unwrap_or_default();
+        let mut lines = between.split('\n').peekable();
+        while let Some(line) = lines.next() {
+            if lines.peek().is_some() {
+                self.out.push_str(line.trim_end());
+                self.out.push('\n');
+            } else {
+                self.out.push_str(line);
+            }
+        }
+        self.at = self.at.max(end);
     }
 }
 
-fn link(chars: &[char], at: usize, depth: u8) -> Option<(String, usize)> {
-    let middle = find(chars, at + 1, &[']', '('])?;
-    let end = find(chars, middle + 2, &[')'])?;
-    let (label, address) = (text(chars, at + 1, middle)?, text(chars, middle + 2, end)?);
-    if address.is_empty() || address.contains(char::is_whitespace) {
-        return None;
-    }
-    let bare = address.strip_prefix("mailto:").unwrap_or(&address);
-    let converted = if label == bare || label.is_empty() {
-        bare.to_owned()
-    } else {
-        format!("{} ({bare})", inline(&label, depth + 1))
+/// How long a mark is, and what WhatsApp writes for it. It knows none over several lines: those stay as typed.
+fn marks(tag: &TagEnd, text: &str) -> Option<(usize, &'static str)> {
+    let marks = match tag {
+        TagEnd::Strong => (2, "*"),
+        TagEnd::Emphasis => (1, "_"),
+        _ if text.starts_with("~~") => (2, "~"),
+        _ => (1, "~"),
     };
-    Some((converted, end + 1))
-}
-
-fn find(chars: &[char], from: usize, mark: &[char]) -> Option<usize> {
-    let rest = chars.get(from..)?;
-    rest.windows(mark.len())
-        .position(|window| window == mark)
-        .map(|offset| from + offset)
-}
-
-fn text(chars: &[char], from: usize, to: usize) -> Option<String> {
-    chars.get(from..to).map(|part| part.iter().collect())
+    (!text.contains('\n')).then_some(marks)
 }
 
 #[cfg(test)]
@@ -181,7 +225,7 @@ mod tests {
                 "*bold* and _italic_ and _italic_",
             ),
             ("__bold__ ~~gone~~", "*bold* ~gone~"),
-            ("***both***", "*_both_*"),
+            ("***both***", "_*both*_"),
             (
                 "**bold with *italic* inside**",
                 "*bold with _italic_ inside*",
@@ -204,6 +248,16 @@ mod tests {
             ("* one\n* two", "- one\n- two"),
             ("**open", "**open"),
             ("a [b", "a [b"),
+            ("a &amp; b", "a &amp; b"),
+            ("3. one\n7. two\n   more", "3. one\n7. two\n   more"),
+            ("Bye\n---\nMaria", "Bye\n---\nMaria"),
+            ("> **said**\n> so", "> *said*\n> so"),
+            ("> ~~~\n> **x**\n> ~~~", "> ```\n> **x**\n> ```"),
+            ("- a\n  ```\n  x\n  ```\n- b", "- a\n  ```\n  x\n  ```\n- b"),
+            ("**one\ntwo**", "**one\ntwo**"),
+            ("# **All** the *hours*", "*All the _hours_*"),
+            ("[a@b.example](mailto:a@b.example)", "a@b.example"),
+            ("one  \r\ntwo\\", "one\ntwo"),
         ];
         for (markdown, whatsapp) in table {
             assert_eq!(to_whatsapp(markdown), whatsapp, "{markdown:?}");
@@ -212,13 +266,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "[a _*~`\\\\\\[\\]()<>#\n\u{e9}-]{0,300}") {
+        fn no_text_panics(text in "[a1. _*~`\\\\\\[\\]()<>!&;#\n\r\t\u{e9}-]{0,300}") {
             let _converted = to_whatsapp(&text);
         }
 
         #[test]
-        fn a_text_without_marks_stays_as_it_is(text in "[A-Za-z0-9 ,.!?\u{e9}]{0,200}") {
-            prop_assert_eq!(to_whatsapp(&text), text.trim_end());
+        fn a_text_without_marks_stays_as_it_is(text in "[A-Za-z0-9 ,.:!?()=|>&;\n\u{e9}-]{0,200}") {
+            let trimmed = |text: &str| text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+            let converted = to_whatsapp(&text);
+            prop_assert_eq!(trimmed(&converted), trimmed(text.trim_end()));
+        }
+
+        #[test]
+        fn no_letter_is_lost(text in "[abc _*`\\\\\\[\\]<>#\n\u{e9}-]{0,200}") {
+            prop_assume!(!text.contains(FENCE));
+            let letters = |text: &str| text.chars().filter(|c| c.is_alphabetic()).collect::<String>();
+            prop_assert_eq!(letters(&to_whatsapp(&text)), letters(&text));
         }
     }
 }
