@@ -1,8 +1,8 @@
 //! The trace that the running attempt belongs to, carried along by the task and by nothing else.
 
-use super::wire::{Span, Status};
-use super::{CLIENT, Traces, number, span_of, text, well};
+use super::{Traces, badly, number, span_of, text, well};
 use ackline_shared::ids::hex;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use std::time::SystemTime;
 
 tokio::task_local! {
@@ -50,12 +50,12 @@ pub async fn downstream<T>(
     let begun = SystemTime::now();
     let result = work.await;
     let (trace, parent) = (context.trace, context.span);
-    let mut span: Span = span_of(
+    let mut span = span_of(
         trace,
         rand::random(),
         Some(parent),
         name,
-        CLIENT,
+        SpanKind::Client,
         (begun, SystemTime::now()),
     );
     span.attributes.push(text("server.address", host));
@@ -66,13 +66,10 @@ pub async fn downstream<T>(
             if status < 400 {
                 well()
             } else {
-                Status {
-                    message: String::new(),
-                    code: 2,
-                }
+                badly(String::new())
             }
         }
-        Err(message) => Status { message, code: 2 },
+        Err(message) => badly(message),
     });
     context.traces.send(span);
     result

@@ -1,9 +1,11 @@
 //! Sends spans to a collector in batches; what it does not take in time is lost and counted.
 
-use super::wire::{ExportTraceServiceRequest, Resource, ResourceSpans, ScopeSpans, Span};
 use super::{Inner, Traces, text};
 use ackline_shared::config::Reader;
 use ackline_shared::shutdown::{Shutdown, ended};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use prost::Message;
@@ -150,10 +152,15 @@ impl Exporter {
                 text("service.version", env!("CARGO_PKG_VERSION")),
                 text("service.instance.id", &self.instance),
             ],
+            ..Resource::default()
         };
         let resource_spans = vec![ResourceSpans {
             resource: Some(resource),
-            scope_spans: vec![ScopeSpans { spans }],
+            scope_spans: vec![ScopeSpans {
+                spans,
+                ..ScopeSpans::default()
+            }],
+            ..ResourceSpans::default()
         }];
         let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
         let post = client

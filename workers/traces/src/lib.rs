@@ -7,22 +7,21 @@
 
 pub mod context;
 pub mod export;
-pub mod wire;
 
 pub use context::{Context, current, downstream};
 pub use export::TraceSettings;
 
 use ackline_shared::envelope::Head;
 use ackline_shared::subjects::Pool;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
-use wire::{AnyValue, KeyValue, Span, Status, Value};
-
-const SERVER: i32 = 2;
-const CLIENT: i32 = 3;
-const CONSUMER: i32 = 5;
 
 /// Where spans go; cheap to clone. The default sends none.
 #[derive(Debug, Clone, Default)]
@@ -79,7 +78,7 @@ impl Traces {
                 span,
                 None,
                 "ingress receive",
-                SERVER,
+                SpanKind::Server,
                 (received, stored.max(received)),
             )
         });
@@ -119,10 +118,7 @@ impl Attempt {
         attributes.push(text("ackline.verdict", verdict));
         attributes.push(number("ackline.attempt", attempt.into()));
         let status = match reason {
-            Some(reason) => Status {
-                message: reason.to_owned(),
-                code: 2,
-            },
+            Some(reason) => badly(reason.to_owned()),
             None => well(),
         };
         traces.send(Span {
@@ -133,7 +129,7 @@ impl Attempt {
                 span,
                 Some(self.parent),
                 &name,
-                CONSUMER,
+                SpanKind::Consumer,
                 (self.begun, SystemTime::now()),
             )
         });
@@ -145,7 +141,7 @@ fn span_of(
     span: [u8; 8],
     parent: Option<[u8; 8]>,
     name: &str,
-    kind: i32,
+    kind: SpanKind,
     (begun, ended): (SystemTime, SystemTime),
 ) -> Span {
     Span {
@@ -153,11 +149,10 @@ fn span_of(
         span_id: span.to_vec(),
         parent_span_id: parent.map(|parent| parent.to_vec()).unwrap_or_default(),
         name: name.to_owned(),
-        kind,
+        kind: kind.into(),
         start_time_unix_nano: nanoseconds(begun),
         end_time_unix_nano: nanoseconds(ended),
-        attributes: Vec::new(),
-        status: None,
+        ..Span::default()
     }
 }
 
@@ -171,28 +166,32 @@ fn attributes(head: &Head) -> Vec<KeyValue> {
 }
 
 fn text(key: &str, value: &str) -> KeyValue {
-    let value = Some(AnyValue {
-        value: Some(Value::Text(value.to_owned())),
-    });
-    KeyValue {
-        key: key.to_owned(),
-        value,
-    }
+    attribute(key, Value::StringValue(value.to_owned()))
 }
 
 fn number(key: &str, value: i64) -> KeyValue {
+    attribute(key, Value::IntValue(value))
+}
+
+fn attribute(key: &str, value: Value) -> KeyValue {
     KeyValue {
         key: key.to_owned(),
-        value: Some(AnyValue {
-            value: Some(Value::Number(value)),
-        }),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
     }
 }
 
 fn well() -> Status {
     Status {
-        message: String::new(),
-        code: 1,
+        code: StatusCode::Ok.into(),
+        ..Status::default()
+    }
+}
+
+fn badly(message: String) -> Status {
+    Status {
+        code: StatusCode::Error.into(),
+        message,
     }
 }
 

@@ -7,11 +7,13 @@ use ackline_runtime::metrics::Metrics;
 use ackline_shared::config::Reader;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Pool};
-use ackline_traces::wire::{ExportTraceServiceRequest, Span, Value};
 use ackline_traces::{TraceSettings, Traces};
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prometheus_client::registry::Registry;
 use prost::Message;
 use tokio::sync::{mpsc, watch};
@@ -134,7 +136,7 @@ async fn an_attempt_and_what_it_asks_are_joined_to_the_edges_trace() {
         .unwrap();
     assert_eq!(
         status.value.as_ref().unwrap().value,
-        Some(Value::Number(503))
+        Some(Value::IntValue(503))
     );
     assert!(attempt.start_time_unix_nano <= request.start_time_unix_nano);
     assert!(request.end_time_unix_nano <= attempt.end_time_unix_nano);
