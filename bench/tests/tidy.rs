@@ -198,7 +198,6 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
             "ackline-traces",
         ],
     ),
-    ("ackline-workers-tests", "normal", &["ackline-shared"]),
     (
         "ackline-workers-tests",
         "dev",
@@ -215,6 +214,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
             "ackline-pools",
             "ackline-replay",
             "ackline-runtime",
+            "ackline-shared",
             "ackline-store",
             "ackline-traces",
             "ackline-workers",
