@@ -15,7 +15,7 @@ use toml::{Table, Value};
 #[path = "tidy/imports.rs"]
 mod imports;
 
-const CRATES: [&str; 21] = [
+const CRATES: [&str; 22] = [
     "shared",
     "ingress",
     "ingress/testkit",
@@ -24,6 +24,7 @@ const CRATES: [&str; 21] = [
     "workers/ownership",
     "workers/runtime",
     "workers/egress",
+    "workers/message",
     "workers/whatsapp",
     "workers/flow",
     "workers/fleet",
@@ -71,6 +72,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
         "normal",
         &["ackline-engine", "ackline-shared", "ackline-traces"],
     ),
+    ("ackline-message", "normal", &["ackline-shared"]),
     (
         "ackline-whatsapp",
         "normal",
@@ -79,7 +81,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
     (
         "ackline-flow",
         "normal",
-        &["ackline-engine", "ackline-shared"],
+        &["ackline-engine", "ackline-message", "ackline-shared"],
     ),
     (
         "ackline-fleet",
@@ -103,6 +105,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
         &[
             "ackline-egress",
             "ackline-engine",
+            "ackline-message",
             "ackline-runtime",
             "ackline-shared",
         ],
@@ -119,6 +122,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
             "ackline-egress",
             "ackline-engine",
             "ackline-flow",
+            "ackline-message",
             "ackline-runtime",
             "ackline-shared",
             "ackline-whatsapp",
@@ -154,12 +158,12 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
             "ackline-connectors",
             "ackline-fleet",
             "ackline-flow",
+            "ackline-message",
             "ackline-ownership",
             "ackline-replay",
             "ackline-runtime",
             "ackline-shared",
             "ackline-store",
-            "ackline-whatsapp",
         ],
     ),
     (
@@ -210,6 +214,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
             "ackline-engine",
             "ackline-fleet",
             "ackline-flow",
+            "ackline-message",
             "ackline-ownership",
             "ackline-pools",
             "ackline-replay",

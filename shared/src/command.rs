@@ -62,13 +62,14 @@ pub fn is_id(text: &str) -> bool {
     ID_TAGS.iter().any(|tag| text.starts_with(tag))
 }
 
-/// Who receives a message; at least one of the fields is set.
+/// Who receives; at least one of the fields is needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Recipient {
-    /// Business-scoped user id, sent as `recipient`.
+    /// Business-scoped user id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// Phone number in digits with or without `+`, sent as `to`.
+    /// Phone number in digits with or without `+`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone: Option<String>,
 }
@@ -114,17 +115,18 @@ pub enum Origin {
 
 /// What is sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Content {
-    /// Plain text, 4,096 characters.
+    /// Plain text.
     Text {
-        /// The text.
+        /// The text, up to 4,096 characters.
         body: String,
         /// Whether WhatsApp shows a preview of the first link.
         #[serde(default)]
         preview_url: bool,
     },
-    /// An image by link or media id, with a caption of up to 1,024 characters.
+    /// An image by link or media id.
     Image {
         /// Public https address Meta fetches it from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,18 +134,18 @@ pub enum Content {
         /// Id of media uploaded to Meta.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
-        /// Text below the image.
+        /// Text below the image, up to 1,024 characters.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         caption: Option<String>,
     },
     /// Up to three reply buttons.
     Buttons {
-        /// Text above the buttons, 1,024 characters.
+        /// Text above the buttons, up to 1,024 characters.
         body: String,
-        /// Short line on top, 60 characters.
+        /// Short line on top, up to 60 characters.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         header: Option<String>,
-        /// Small line below, 60 characters.
+        /// Small line below, up to 60 characters.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         footer: Option<String>,
         /// One to three buttons.
@@ -151,15 +153,15 @@ pub enum Content {
     },
     /// A list of up to ten rows over its sections.
     List {
-        /// Text above the list, 4,096 characters.
+        /// Text above the list, up to 4,096 characters.
         body: String,
-        /// Short line on top, 60 characters.
+        /// Short line on top, up to 60 characters.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         header: Option<String>,
-        /// Small line below, 60 characters.
+        /// Small line below, up to 60 characters.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         footer: Option<String>,
-        /// Label of what opens the list, 20 characters.
+        /// Label of what opens the list, up to 20 characters.
         button: String,
         /// One to ten sections.
         sections: Vec<Section>,
@@ -200,6 +202,7 @@ impl Content {
 
 /// A reply button.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Button {
     /// What comes back when it is pressed, up to 256 characters.
     pub id: String,
@@ -209,8 +212,9 @@ pub struct Button {
 
 /// A section of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Section {
-    /// Heading, 24 characters; needed when there is more than one section.
+    /// Heading, up to 24 characters; needed when there is more than one section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// Its rows.
@@ -219,12 +223,13 @@ pub struct Section {
 
 /// A row of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Row {
     /// What comes back when it is picked, up to 200 characters.
     pub id: String,
-    /// What it says, 24 characters.
+    /// What it says, up to 24 characters.
     pub title: String,
-    /// More about it, 72 characters.
+    /// More about it, up to 72 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }

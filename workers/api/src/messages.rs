@@ -8,6 +8,7 @@ use super::auth::{Caller, CanRead, CanSend};
 use super::input::{JsonBody, PathOf};
 use super::problem::{Mistake, Problem, ProblemBody};
 use super::queue::queue;
+use ackline_message::{check, check_recipient, check_reply_to};
 use ackline_replay::time::rfc3339;
 use ackline_runtime::raw::RawJson;
 use ackline_shared::clock::now_ms;
@@ -16,8 +17,6 @@ use ackline_shared::ids::{PhoneNumberId, hex, short_hash};
 use ackline_shared::subjects::Lane;
 use ackline_store::fold::BY_STANDBY;
 use ackline_store::query::StoredMessage;
-use ackline_whatsapp::body::graph_body;
-use ackline_whatsapp::content::{self, ContentShape, RecipientShape};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -29,7 +28,6 @@ use utoipa::ToSchema;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
-const WAMID_CHARS_MAX: usize = 512;
 
 /// A message to send.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -40,10 +38,8 @@ pub struct NewMessage {
     #[schema(value_type = Option<String>)]
     phone_number_id: Option<PhoneNumberId>,
     /// Who receives.
-    #[schema(value_type = RecipientShape)]
     to: Recipient,
     /// What is sent.
-    #[schema(value_type = ContentShape)]
     content: Content,
     /// Meta's id (wamid) of the message this one answers.
     #[serde(default)]
@@ -181,10 +177,6 @@ pub async fn send(
         LaneName::Bulk => Lane::Bulk,
     };
     let command = command(&app, &caller, idempotency, body)?;
-    // Whatever the places above say nothing of: what is taken here is what the pool sends.
-    if let Err(reason) = graph_body(&command) {
-        return Err(Problem::Invalid(vec![Mistake::new("", reason.to_string())]));
-    }
     let _turn = idempotency
         .map(|_| app.running.begin(&caller.tenant, &command.id))
         .transpose()?;
@@ -220,16 +212,10 @@ fn command(
     idempotency: Option<&str>,
     body: NewMessage,
 ) -> Result<SendCommand, Problem> {
-    let found = content::recipient_mistakes(&body.to);
-    let found = found.into_iter().chain(content::mistakes(&body.content));
-    let mut mistakes: Vec<Mistake> = found.map(Mistake::from).collect();
-    if body
-        .reply_to
-        .as_deref()
-        .is_some_and(|wamid| !content::is_printable(wamid, WAMID_CHARS_MAX))
-    {
-        mistakes.push(Mistake::new("/reply_to", "needs the wamid of a message"));
-    }
+    let found = check_recipient(&body.to).into_iter();
+    let found = found.chain(check(&body.content));
+    let found = found.chain(check_reply_to(body.reply_to.as_deref()));
+    let mistakes: Vec<Mistake> = found.map(Mistake::from).collect();
     let number = number(app, caller, body.phone_number_id);
     match number {
         Ok(phone_number_id) if mistakes.is_empty() => {

@@ -1,7 +1,7 @@
 //! What goes wrong for a caller, and the one place where it becomes an answer: `application/problem+json` (RFC 9457).
 
+use ackline_message::ContentError;
 use ackline_shared::model::Scope;
-use ackline_whatsapp::content::ContentError;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -31,7 +31,7 @@ pub enum Problem {
     /// Readable, but not acceptable.
     Invalid(Vec<Mistake>),
     /// A message that cannot be sent; the words are for the person who wrote it.
-    Unsendable(&'static str),
+    Unsendable(String),
     /// The body is over the limit.
     TooLarge(usize),
     /// The body is declared as something else than JSON.

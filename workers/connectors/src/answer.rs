@@ -5,6 +5,7 @@
 
 use super::hook::{self, HookError, Release};
 use super::link::{LinkedPeople, LinkedPersonError, Route};
+use ackline_message::check_command;
 use ackline_runtime::conversation::Event;
 use ackline_runtime::platform::Platform;
 use ackline_shared::command::{Recipient, SendCommand};
@@ -32,7 +33,7 @@ pub enum AnswerError {
     Forged(#[from] HookError),
     /// It cannot be sent; the CRM shows the words to the agent (422).
     #[error("{0}")]
-    Unsendable(&'static str),
+    Unsendable(String),
     /// The link's secret does not open (500).
     #[error(transparent)]
     Secret(#[from] VaultError),
@@ -82,8 +83,9 @@ pub async fn read(
         return Err(AnswerError::Unsendable(words));
     }
     let route = route(platform, link, &message.source_id).await?;
-    let route = route.ok_or(AnswerError::Unsendable(NO_NUMBER))?;
+    let route = route.ok_or_else(|| AnswerError::Unsendable(NO_NUMBER.to_owned()))?;
     let command = hook::command(link, &route, &message, now_ms);
+    check_command(&command).map_err(|refused| AnswerError::Unsendable(refused.to_string()))?;
     let turn = message.by_person.then(|| {
         let at_ms = message
             .written_ms

@@ -1,6 +1,7 @@
 //! What a CRM shows of an update or a record: who it is about, and one line of the transcript.
 
-use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
+use ackline_message::plain;
+use ackline_shared::command::{Origin, Recipient, SendCommand};
 use ackline_shared::ids::{EntityId, PhoneNumberId};
 use ackline_shared::meta::{Body, Message, Update};
 use serde_json::Value;
@@ -160,7 +161,7 @@ pub fn of_reply(command: &SendCommand, wamid: &str) -> Option<CrmEntry> {
         number: command.phone_number_id.clone(),
         person: Person::new(&command.to, None)?,
         source_id: wamid.to_owned(),
-        content: bounded(outgoing_text(&command.content)),
+        content: bounded(plain(&command.content)),
         in_reply_to: command.reply_to.clone(),
         audience,
         opens: true,
@@ -220,33 +221,6 @@ fn incoming_text(message: &Message) -> String {
     }
 }
 
-fn outgoing_text(content: &Content) -> String {
-    let mut out = match content {
-        Content::Image {
-            caption: Some(caption),
-            ..
-        } => format!("[image] {caption}"),
-        Content::Template { name, .. } => format!("[template: {name}]"),
-        other => other.summary().to_owned(),
-    };
-    let choices: Vec<&str> = match content {
-        Content::Buttons { buttons, .. } => {
-            buttons.iter().map(|button| button.title.as_str()).collect()
-        }
-        Content::List { sections, .. } => sections
-            .iter()
-            .flat_map(|section| &section.rows)
-            .map(|row| row.title.as_str())
-            .collect(),
-        _ => Vec::new(),
-    };
-    for choice in choices {
-        out.push_str("\n- ");
-        out.push_str(choice);
-    }
-    out
-}
-
 /// A CRM refuses an empty message, and an endless one.
 fn bounded(text: String) -> String {
     if text.trim().is_empty() {
@@ -261,7 +235,6 @@ fn bounded(text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ackline_shared::command::Button;
     use ackline_shared::meta;
     use serde_json::json;
 
@@ -350,20 +323,5 @@ mod tests {
         assert_eq!(read(standby), Ok(None), "Meta may leave it out");
         let echo = json!({"entry": [{"changes": [{"value": {"message_echoes": [{"id": "w"}]}}]}]});
         assert_eq!(read(echo), Ok(None));
-    }
-
-    #[test]
-    fn choices_are_listed_below_the_text() {
-        let button = |title: &str| Button {
-            id: title.into(),
-            title: title.into(),
-        };
-        let content = Content::Buttons {
-            body: "Which?".into(),
-            header: None,
-            footer: None,
-            buttons: vec![button("Red"), button("Blue")],
-        };
-        assert_eq!(outgoing_text(&content), "Which?\n- Red\n- Blue");
     }
 }

@@ -7,6 +7,7 @@
 
 use super::link::Route;
 use super::markdown;
+use ackline_message::{Unsendable, check};
 use ackline_shared::command::{Content, Origin, SendCommand};
 use ackline_shared::ids::{hex, short_hash};
 use ackline_shared::model::CrmLink;
@@ -162,13 +163,20 @@ impl AgentMessage {
     }
 
     /// Why it cannot be sent; the CRM shows it to the agent when the webhook is answered with an error.
-    pub fn refusal(&self) -> Option<&'static str> {
+    pub fn refusal(&self) -> Option<String> {
         if self.attachments > 0 {
-            Some("files from the CRM are not sent to WhatsApp yet; send the text without them")
-        } else if self.content.trim().is_empty() {
-            Some("the message has no text")
-        } else {
-            None
+            let words =
+                "files from the CRM are not sent to WhatsApp yet; send the text without them";
+            return Some(words.to_owned());
+        }
+        let refused = Unsendable::unless_none(&check(&self.message())).err()?;
+        Some(refused.to_string())
+    }
+
+    fn message(&self) -> Content {
+        Content::Text {
+            body: self.content.clone(),
+            preview_url: true,
         }
     }
 }
@@ -229,10 +237,7 @@ pub fn command(link: &CrmLink, route: &Route, message: &AgentMessage, now_ms: u6
         tenant: link.tenant.clone(),
         phone_number_id: route.number.clone(),
         to: route.to.clone(),
-        content: Content::Text {
-            body: message.content.clone(),
-            preview_url: true,
-        },
+        content: message.message(),
         reply_to: message
             .reply_to
             .clone()

@@ -5,6 +5,9 @@ use regex::Regex;
 use serde_json::Value;
 use unicode_segmentation::UnicodeSegmentation;
 
+/// Digits of a phone number that a person gives; the shortest that are dialled abroad.
+const ANSWERED_DIGITS_MIN: usize = 7;
+
 /// What an ask accepts.
 #[derive(Debug, Clone)]
 pub enum Accept {
@@ -106,15 +109,16 @@ fn email(text: &str) -> Option<String> {
     (is_name && is_domain).then(|| format!("{name}@{}", domain.to_lowercase()))
 }
 
-/// Accepts 7 to 15 digits with the usual punctuation; `00` counts as `+`.
+/// Accepts a number with its country code and the usual punctuation; `00` counts as `+`.
 fn phone(text: &str) -> Option<String> {
     let is_phone = text
         .chars()
         .all(|c| c.is_ascii_digit() || c.is_whitespace() || "+-().\u{a0}/".contains(c));
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let international = digits.strip_prefix("00").unwrap_or(&digits);
+    let is_long = international.len() >= ANSWERED_DIGITS_MIN;
     let plus_elsewhere = text.rfind('+').is_some_and(|at| at > 0);
-    (is_phone && !plus_elsewhere && (7..=15).contains(&international.len()))
+    (is_phone && !plus_elsewhere && is_long && ackline_message::is_phone(international))
         .then(|| format!("+{international}"))
 }
 
@@ -169,7 +173,13 @@ mod tests {
         let phone = |text: &str| Accept::Phone.read(text);
         assert_eq!(phone("+49 (30) 123-4567"), Some(json!("+49301234567")));
         assert_eq!(phone("0049 30 1234567"), Some(json!("+49301234567")));
-        for bad in ["12345", "1234567890123456", "call me", "12+3456789"] {
+        for bad in [
+            "12345",
+            "1234567890123456",
+            "030 1234567",
+            "call me",
+            "12+3456789",
+        ] {
             assert_eq!(phone(bad), None, "{bad:?}");
         }
     }

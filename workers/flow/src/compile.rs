@@ -1,5 +1,6 @@
 //! Turns a definition into what the engine walks, or into a report of everything that is wrong with it.
 
+mod message;
 mod node;
 pub mod trigger;
 mod validate;
@@ -12,6 +13,7 @@ use super::node::Node;
 use super::report::{self, Problem, Report};
 use super::template::Template;
 use super::value::{RESERVED, Variables, is_name, is_shallow};
+use ackline_message::list;
 use ackline_shared::ids::{is_token, short_hash};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,26 +88,6 @@ struct Builder {
     read: Vec<(Option<String>, String)>,
 }
 
-/// How long a text may be.
-#[derive(Clone, Copy)]
-struct Limit {
-    units: usize,
-    required: bool,
-}
-
-const fn at_most(units: usize) -> Limit {
-    Limit {
-        units,
-        required: true,
-    }
-}
-
-/// A text without a limit of WhatsApp's.
-const UNLIMITED: Limit = Limit {
-    units: usize::MAX,
-    required: true,
-};
-
 impl Builder {
     fn build(&mut self, source: &Value) -> Option<Compiled> {
         if limits::json_bytes(source) > DEFINITION_BYTES_MAX {
@@ -158,11 +140,10 @@ impl Builder {
                 .iter()
                 .map(|interrupt| self.interrupt(interrupt))
                 .collect(),
-            fallback: self.optional(
-                "settings.fallback",
-                settings.fallback.as_deref(),
-                at_most(limits::TEXT_UNITS),
-            ),
+            fallback: settings
+                .fallback
+                .as_deref()
+                .map(|source| self.sent_text("settings.fallback", source)),
             warnings: Vec::new(),
         };
         self.check_reads();
@@ -300,47 +281,48 @@ impl Builder {
         self.set.insert(name.to_owned());
     }
 
-    /// Compiles a text and measures what is fixed of it.
-    fn text(&mut self, field: &str, source: &str, limit: Limit) -> Template {
-        let template = match Template::compile(source) {
-            Ok(template) => template,
+    /// Compiles a text.
+    fn template(&mut self, field: &str, source: &str) -> Option<Template> {
+        match Template::compile(source) {
+            Ok(template) => {
+                let reads: Vec<String> = template.roots().map(str::to_owned).collect();
+                self.read
+                    .extend(reads.into_iter().map(|root| (self.node.clone(), root)));
+                Some(template)
+            }
             Err(error) => {
                 self.problem(report::SOURCE, format!("`{field}`: {error}"));
-                return Template::default();
+                None
             }
-        };
-        let reads: Vec<String> = template.roots().map(str::to_owned).collect();
-        self.read
-            .extend(reads.into_iter().map(|root| (self.node.clone(), root)));
-        let fixed = template.fixed_text();
-        let length = limits::units(&fixed);
-        if length > limit.units {
-            self.problem(
-                report::LIMIT,
-                format!(
-                    "`{field}` is {length} long; WhatsApp takes at most {}",
-                    limit.units
-                ),
-            );
-        } else if limit.units <= limits::DESCRIPTION_UNITS && template.is_open_ended() {
-            let most = limit.units;
-            self.problem(
-                report::MAY_BE_CUT,
-                format!("`{field}` may be cut at {most}; add `| truncate:` to its slots"),
-            );
         }
-        if limit.required
-            && template
-                .as_static()
-                .is_some_and(|text| text.trim().is_empty())
-        {
+    }
+
+    /// Compiles a text that is needed, and not sent to a person.
+    fn text(&mut self, field: &str, source: &str) -> Template {
+        let Some(template) = self.template(field, source) else {
+            return Template::default();
+        };
+        let fixed = template.as_static();
+        if fixed.is_some_and(|text| text.trim().is_empty()) {
             self.problem(report::LIMIT, format!("`{field}` is empty; write a text"));
         }
         template
     }
 
-    fn optional(&mut self, field: &str, source: Option<&str>, limit: Limit) -> Option<Template> {
-        source.map(|source| self.text(field, source, limit))
+    fn optional(&mut self, field: &str, source: Option<&str>) -> Option<Template> {
+        source.map(|source| self.template(field, source).unwrap_or_default())
+    }
+
+    /// Compiles a part of a message that is cut beyond `chars_max`; that a short one may be cut is shown.
+    fn part(&mut self, field: &str, source: Option<&str>, chars_max: usize) -> Option<Template> {
+        let template = self.optional(field, source)?;
+        if chars_max <= list::DESCRIPTION_CHARS_MAX && template.is_open_ended() {
+            self.problem(
+                report::MAY_BE_CUT,
+                format!("`{field}` may be cut at {chars_max}; add `| truncate:` to its slots"),
+            );
+        }
+        Some(template)
     }
 
     fn expression(&mut self, field: &str, source: &str) -> Expression {

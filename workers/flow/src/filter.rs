@@ -2,6 +2,7 @@
 
 use super::limits::{RENDERED_BYTES_MAX, cut_bytes};
 use super::value::{join, number_of, text_of};
+use ackline_message::PHONE_DIGITS_MAX;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 use serde_json::Value;
@@ -230,7 +231,8 @@ fn truncate(text: &str, most: usize) -> String {
 }
 
 fn phone(text: &str) -> String {
-    let digits: String = text.chars().filter(char::is_ascii_digit).take(20).collect();
+    let digits = text.chars().filter(char::is_ascii_digit);
+    let digits: String = digits.take(PHONE_DIGITS_MAX).collect();
     if digits.is_empty() {
         digits
     } else {

@@ -1,28 +1,12 @@
-//! Every bound of the engine and of WhatsApp's messages, and the cutting that holds texts to them.
+//! Every bound of the engine, and the cutting that holds texts to WhatsApp's.
 //!
-//! Which unit Meta counts is not documented, so the strictest reading holds: UTF-16 units. A cut falls
-//! between grapheme clusters, so that no emoji, flag or accent is halved.
+//! What WhatsApp takes, and how it counts, is told by [`ackline_message`]. A cut falls between grapheme
+//! clusters, so that no emoji, flag or accent is halved.
 
+use ackline_message::length;
 use std::borrow::Cow;
 use std::io;
 use unicode_segmentation::UnicodeSegmentation;
-
-/// Units of a text message and of a list's body.
-pub const TEXT_UNITS: usize = 4_096;
-/// Units of the body above buttons, and of a caption.
-pub const BODY_UNITS: usize = 1_024;
-/// Units of a header or footer line.
-pub const LINE_UNITS: usize = 60;
-/// Units of a button's title, and of the label that opens a list.
-pub const BUTTON_UNITS: usize = 20;
-/// Units of a list row's title.
-pub const ROW_UNITS: usize = 24;
-/// Units of a list row's description.
-pub const DESCRIPTION_UNITS: usize = 72;
-/// Buttons of one message.
-pub const BUTTONS_MAX: usize = 3;
-/// Rows of one list.
-pub const ROWS_MAX: usize = 10;
 
 /// Bytes of a definition as JSON.
 pub const DEFINITION_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -55,18 +39,13 @@ pub const INCOMING_BYTES_MAX: usize = 4 * 1024;
 /// Messages that wait while a call is under way.
 pub const HELD_MAX: usize = 4;
 
-/// Counts a text as Meta does in the strictest reading.
-pub fn units(text: &str) -> usize {
-    text.encode_utf16().count()
-}
-
-/// Cuts a text to `units_max` at a grapheme border, marking the cut with an ellipsis.
-pub fn cut(text: &str, units_max: usize) -> Cow<'_, str> {
-    // Most texts fit, and a text has at least as many bytes as units.
-    if text.len() <= units_max || units(text) <= units_max {
+/// Cuts a text to `chars_max` at a grapheme border, marking the cut with an ellipsis.
+pub fn cut(text: &str, chars_max: usize) -> Cow<'_, str> {
+    // Most texts fit, and a text has at least as many bytes as characters.
+    if text.len() <= chars_max || length(text) <= chars_max {
         return Cow::Borrowed(text);
     }
-    let (head, _) = split_at(text, units_max.saturating_sub(1));
+    let (head, _) = split_at(text, chars_max.saturating_sub(1));
     Cow::Owned(format!("{}\u{2026}", head.trim_end()))
 }
 
@@ -80,11 +59,11 @@ pub fn cut_bytes(text: &str, bytes_max: usize) -> &str {
 }
 
 /// Breaks a long text into at most `parts_max` messages, preferring paragraph, line and word borders.
-pub fn split(text: &str, units_max: usize, parts_max: usize) -> Vec<String> {
+pub fn split(text: &str, chars_max: usize, parts_max: usize) -> Vec<String> {
     let mut parts = Vec::new();
     let mut rest = text.trim();
-    while !rest.is_empty() && parts.len() + 1 < parts_max && units(rest) > units_max {
-        let (head, _) = split_at(rest, units_max);
+    while !rest.is_empty() && parts.len() + 1 < parts_max && length(rest) > chars_max {
+        let (head, _) = split_at(rest, chars_max);
         let later_half = |at: &usize| *at > head.len() / 2;
         let end = ["\n\n", "\n", " "]
             .iter()
@@ -96,28 +75,28 @@ pub fn split(text: &str, units_max: usize, parts_max: usize) -> Vec<String> {
         rest = tail.trim_start();
     }
     if !rest.is_empty() {
-        parts.push(cut(rest, units_max).into_owned());
+        parts.push(cut(rest, chars_max).into_owned());
     }
     parts
 }
 
-/// The longest head of whole graphemes within `units_max`; within a grapheme that is larger than that, of
+/// The longest head of whole graphemes within `chars_max`; within a grapheme that is larger than that, of
 /// whole characters.
-fn split_at(text: &str, units_max: usize) -> (&str, &str) {
-    let whole = longest(text.graphemes(true), units_max);
+fn split_at(text: &str, chars_max: usize) -> (&str, &str) {
+    let whole = longest(text.graphemes(true), chars_max);
     let end = if whole > 0 {
         whole
     } else {
-        longest(text.split_inclusive(|_| true), units_max)
+        longest(text.split_inclusive(|_| true), chars_max)
     };
     text.split_at_checked(end).unwrap_or((text, ""))
 }
 
-fn longest<'a>(pieces: impl Iterator<Item = &'a str>, units_max: usize) -> usize {
+fn longest<'a>(pieces: impl Iterator<Item = &'a str>, chars_max: usize) -> usize {
     let (mut bytes, mut used) = (0, 0);
     for piece in pieces {
-        used += units(piece);
-        if used > units_max {
+        used += length(piece);
+        if used > chars_max {
             break;
         }
         bytes += piece.len();
@@ -153,18 +132,18 @@ mod tests {
 
     #[test]
     fn a_family_emoji_is_kept_whole_or_left_out() {
-        assert_eq!(units(FAMILY), 8);
+        assert_eq!(length(FAMILY), 5);
         assert_eq!(
-            cut(&format!("{FAMILY}{FAMILY}"), 9),
+            cut(&format!("{FAMILY}{FAMILY}"), 6),
             format!("{FAMILY}\u{2026}")
         );
-        assert_eq!(cut(&format!("ab{FAMILY}cd"), 8), "ab\u{2026}");
+        assert_eq!(cut(&format!("ab{FAMILY}cd"), 7), "ab\u{2026}");
     }
 
     #[test]
     fn a_flag_and_an_accent_are_not_halved() {
         assert_eq!(
-            cut("\u{1f1e9}\u{1f1ea}\u{1f1e7}\u{1f1f7}", 7),
+            cut("\u{1f1e9}\u{1f1ea}\u{1f1e7}\u{1f1f7}", 3),
             "\u{1f1e9}\u{1f1ea}\u{2026}"
         );
         assert_eq!(cut("xe\u{301}y", 3), "x\u{2026}");
@@ -173,7 +152,7 @@ mod tests {
     #[test]
     fn a_grapheme_larger_than_the_limit_is_cut_between_characters() {
         let zalgo = format!("e{}", "\u{301}".repeat(5_000));
-        assert_eq!(units(&cut(&zalgo, 20)), 20);
+        assert_eq!(length(&cut(&zalgo, 20)), 20);
     }
 
     #[test]
@@ -194,9 +173,9 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn no_cut_is_over_its_limit(text in "\\PC{0,60}", limit in 2usize..40) {
-            prop_assert!(units(&cut(&text, limit)) <= limit);
+            prop_assert!(length(&cut(&text, limit)) <= limit);
             for part in split(&text, limit, 3) {
-                prop_assert!(units(&part) <= limit && !part.is_empty());
+                prop_assert!(length(&part) <= limit && !part.is_empty());
             }
         }
     }

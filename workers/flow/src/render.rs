@@ -4,20 +4,21 @@
 //! by cutting, because a message Meta refuses helps nobody.
 
 use super::choice::payload;
-use super::limits::{self, cut, units};
+use super::limits::cut;
 use super::node::{Choice, Image, Text};
 use super::template::Template;
 use super::value::Scope;
+use ackline_message::{buttons, image, interactive, length, list, text};
 use ackline_shared::command::{Button, Content, Row, Section};
 
 /// What stands in for a body that rendered to nothing.
-const BLANK: &str = "\u{2026}";
+pub const BLANK: &str = "\u{2026}";
 /// What opens a list whose label is missing.
-const LIST_BUTTON: &str = "Options";
+pub const LIST_BUTTON: &str = "Options";
 
 /// Renders a text message; none when nothing is left to say.
 pub fn text(body: &Template, preview_url: bool, scope: &Scope<'_>) -> Option<Content> {
-    let body = line(body, limits::TEXT_UNITS, scope)?;
+    let body = line(body, text::BODY_CHARS_MAX, scope)?;
     Some(Content::Text { body, preview_url })
 }
 
@@ -29,12 +30,11 @@ pub fn text_node(node: &Text, scope: &Scope<'_>) -> Option<Content> {
 /// Renders an image; none when its address is none.
 pub fn image(node: &Image, scope: &Scope<'_>) -> Option<Content> {
     let link = node.link.render_url(scope)?;
-    let is_web = link.starts_with("https://") || link.starts_with("http://");
     let caption = node
         .caption
         .as_ref()
-        .and_then(|caption| line(caption, limits::BODY_UNITS, scope));
-    is_web.then_some(Content::Image {
+        .and_then(|caption| line(caption, image::CAPTION_CHARS_MAX, scope));
+    image::is_link(&link).then_some(Content::Image {
         link: Some(link),
         id: None,
         caption,
@@ -44,9 +44,9 @@ pub fn image(node: &Image, scope: &Scope<'_>) -> Option<Content> {
 /// The options' titles as they are shown, in order, each unique.
 pub fn titles(choice: &Choice, scope: &Scope<'_>) -> Vec<String> {
     let most = if choice.as_buttons {
-        limits::BUTTON_UNITS
+        buttons::TITLE_CHARS_MAX
     } else {
-        limits::ROW_UNITS
+        list::TITLE_CHARS_MAX
     };
     let mut titles: Vec<String> = Vec::with_capacity(choice.options.len());
     for option in &choice.options {
@@ -63,8 +63,8 @@ pub fn choice(choice: &Choice, body: &Template, wait: Option<&str>, scope: &Scop
     let optional =
         |template: &Option<Template>, most| template.as_ref().and_then(|t| line(t, most, scope));
     let titles = titles(choice, scope);
-    let header = optional(&choice.header, limits::LINE_UNITS);
-    let footer = optional(&choice.footer, limits::LINE_UNITS);
+    let header = optional(&choice.header, interactive::LINE_CHARS_MAX);
+    let footer = optional(&choice.footer, interactive::LINE_CHARS_MAX);
     let body = |most| line(body, most, scope).unwrap_or_else(|| BLANK.to_owned());
     if choice.as_buttons {
         let buttons = choice
@@ -76,7 +76,7 @@ pub fn choice(choice: &Choice, body: &Template, wait: Option<&str>, scope: &Scop
                 title,
             });
         return Content::Buttons {
-            body: body(limits::BODY_UNITS),
+            body: body(buttons::BODY_CHARS_MAX),
             header,
             footer,
             buttons: buttons.collect(),
@@ -84,11 +84,11 @@ pub fn choice(choice: &Choice, body: &Template, wait: Option<&str>, scope: &Scop
     }
     let rows = choice.options.iter().zip(titles).map(|(option, title)| {
         let label = option.title.render(scope);
-        let described = optional(&option.description, limits::DESCRIPTION_UNITS);
+        let described = optional(&option.description, list::DESCRIPTION_CHARS_MAX);
         // A label that had to be cut is shown whole below.
         let whole = || {
-            (units(&label) > limits::ROW_UNITS)
-                .then(|| cut(&label, limits::DESCRIPTION_UNITS).into_owned())
+            (length(&label) > list::TITLE_CHARS_MAX)
+                .then(|| cut(&label, list::DESCRIPTION_CHARS_MAX).into_owned())
         };
         Row {
             id: id(&option.id),
@@ -98,28 +98,28 @@ pub fn choice(choice: &Choice, body: &Template, wait: Option<&str>, scope: &Scop
     });
     let rows = rows.collect();
     Content::List {
-        body: body(limits::TEXT_UNITS),
+        body: body(list::BODY_CHARS_MAX),
         header,
         footer,
-        button: optional(&choice.button, limits::BUTTON_UNITS)
+        button: optional(&choice.button, list::BUTTON_CHARS_MAX)
             .unwrap_or_else(|| LIST_BUTTON.to_owned()),
         sections: vec![Section { title: None, rows }],
     }
 }
 
-fn line(template: &Template, units_max: usize, scope: &Scope<'_>) -> Option<String> {
+fn line(template: &Template, chars_max: usize, scope: &Scope<'_>) -> Option<String> {
     let text = template.render(scope);
     let text = text.trim();
-    (!text.is_empty()).then(|| cut(text, units_max).into_owned())
+    (!text.is_empty()).then(|| cut(text, chars_max).into_owned())
 }
 
-fn unique(title: String, others: &[String], units_max: usize) -> String {
+fn unique(title: String, others: &[String], chars_max: usize) -> String {
     if !others.contains(&title) {
         return title;
     }
     let numbered = (2..=others.len() + 2).map(|number| {
         let suffix = format!(" {number}");
-        format!("{}{suffix}", cut(&title, units_max - units(&suffix)))
+        format!("{}{suffix}", cut(&title, chars_max - length(&suffix)))
     });
     numbered
         .into_iter()
@@ -178,17 +178,17 @@ mod tests {
         let node = json!({"kind": "message.buttons", "body": "{{none}}", "exits": {"else": "e"}, "options": [
             {"id": "a", "title": "{{x}}"}, {"id": "b", "title": "{{ x }}"}, {"id": "c", "title": "{{y}}"}]});
         let Content::Buttons { buttons, body, .. } =
-            render(node, json!({"x": "\u{1f600}".repeat(20)}))
+            render(node, json!({"x": "\u{1f600}".repeat(21)}))
         else {
             panic!("not buttons")
         };
         assert_eq!(
             buttons[0].title,
-            format!("{}\u{2026}", "\u{1f600}".repeat(9))
+            format!("{}\u{2026}", "\u{1f600}".repeat(19))
         );
         assert_eq!(
             buttons[1].title,
-            format!("{}\u{2026} 2", "\u{1f600}".repeat(8))
+            format!("{}\u{2026} 2", "\u{1f600}".repeat(17))
         );
         assert_eq!(
             (buttons[2].title.as_str(), body.as_str()),

@@ -595,7 +595,7 @@ fn all_problems_come_in_one_report() {
         "nodes": {
             "kind": {"kind": "message.video"},
             "field": {"kind": "message.text", "body": "x", "bold": true, "exits": {"next": "loop1"}},
-            "long": {"kind": "message.text", "body": "\u{1f600}".repeat(2_049), "exits": {"next": "gone", "done": "loop1"}},
+            "long": {"kind": "message.text", "body": "\u{e9}".repeat(4_097), "exits": {"next": "gone", "done": "loop1"}},
             "loop1": {"kind": "goto", "exits": {"next": "loop2"}},
             "loop2": {"kind": "set", "assign": {"a": "1 +"}, "exits": {"next": "loop1"}},
             "wide": {"kind": "message.buttons", "body": "{{ x | nope }}", "options": [
@@ -623,18 +623,34 @@ fn all_problems_come_in_one_report() {
     has("E004", None, "`now`");
     has("E002", Some("kind"), "message.video");
     has("E002", Some("field"), "bold");
-    has("E030", Some("long"), "4098 long");
+    has(
+        "E030",
+        Some("long"),
+        "`body` has 4097 characters, 4096 are allowed",
+    );
     has("E003", Some("long"), "gone");
     has("E005", Some("long"), "`done`");
     has("E010", Some("loop1"), "loop1, loop2");
     has("E041", Some("loop2"), "at character 4");
     has("E041", Some("wide"), "nope");
-    has("E030", Some("wide"), "use 1 to 3");
+    has(
+        "E030",
+        Some("wide"),
+        "`options` has 4 entries, 1 to 3 are allowed",
+    );
     has("E030", Some("wide"), "two options are titled `a`");
-    has("E030", Some("wide"), "WhatsApp takes at most 20");
+    has(
+        "E030",
+        Some("wide"),
+        "`options/3/title` has 22 characters, 20 are allowed",
+    );
     has("E004", Some("wide"), "`c c`");
     has("E020", Some("wide"), "option:b");
-    has("E030", Some("tall"), "use 1 to 10");
+    has(
+        "E030",
+        Some("tall"),
+        "`options` has 11 rows in all, 10 are allowed",
+    );
     has("E004", Some("tall"), "twice");
     has("E030", Some("odd"), "empty");
     has("E004", Some("odd"), "contact");

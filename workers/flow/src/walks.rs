@@ -159,38 +159,11 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 }
 
 fn check_content(content: &Content) {
-    let within = |text: &str, most: usize| {
-        assert!(limits::units(text) <= most, "{text:?} is over {most}");
-        assert!(!text.trim().is_empty());
-    };
-    match content {
-        Content::Text { body, .. } => within(body, limits::TEXT_UNITS),
-        Content::Image { caption, .. } => caption
-            .iter()
-            .for_each(|caption| within(caption, limits::BODY_UNITS)),
-        Content::Buttons { body, buttons, .. } => {
-            within(body, limits::BODY_UNITS);
-            buttons
-                .iter()
-                .for_each(|button| within(&button.title, limits::BUTTON_UNITS));
-            let titles: HashSet<_> = buttons.iter().map(|button| &button.title).collect();
-            assert_eq!(titles.len(), buttons.len(), "titles are unique");
-        }
-        Content::List {
-            body,
-            button,
-            sections,
-            ..
-        } => {
-            within(body, limits::TEXT_UNITS);
-            within(button, limits::BUTTON_UNITS);
-            let rows: Vec<_> = sections.iter().flat_map(|section| &section.rows).collect();
-            rows.iter()
-                .for_each(|row| within(&row.title, limits::ROW_UNITS));
-            let titles: HashSet<_> = rows.iter().map(|row| &row.title).collect();
-            assert_eq!(titles.len(), rows.len(), "titles are unique");
-        }
-        Content::Template { .. } => panic!("no node sends templates"),
+    assert_eq!(ackline_message::check(content), [], "{content:?}");
+    if let Content::List { sections, .. } = content {
+        let rows: Vec<_> = sections.iter().flat_map(|section| &section.rows).collect();
+        let titles: HashSet<_> = rows.iter().map(|row| &row.title).collect();
+        assert_eq!(titles.len(), rows.len(), "titles are unique");
     }
 }
 

@@ -1,7 +1,5 @@
-//! WhatsApp's Cloud API: what a message may hold, the Graph client, and what its errors mean.
+//! WhatsApp's Cloud API: the Graph client, what its errors mean, and a number's pace.
 
-pub mod body;
-pub mod content;
 pub mod errors;
 pub mod graph;
 pub mod pacing;

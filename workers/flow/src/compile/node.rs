@@ -1,18 +1,19 @@
 //! Compiles one node of each kind.
 
-use super::{Builder, Limit, UNLIMITED, at_most};
+use super::Builder;
+use super::message::Shown;
 use crate::answer::Accept;
 use crate::definition::{AgentConfig, AskConfig, ChoiceConfig, HttpConfig, NodeConfig};
 use crate::effect::HeaderValue;
 use crate::expression::compile_regex;
 use crate::fold::fold;
-use crate::limits;
 use crate::node::{
     Agent, Ask, Body, Choice, ChoiceOption, Header, Http, Image, JsonBody, Kind, Node, Text,
 };
 use crate::report;
 use crate::template::Template;
 use crate::value::is_shallow;
+use ackline_message::{image, interactive, length, list};
 use ackline_shared::ids::is_token;
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -24,8 +25,8 @@ const BODY_TEXTS_MAX: usize = 100;
 const SAVES_MAX: usize = 50;
 const ATTEMPTS_MAX: u32 = 10;
 const PATTERN_BYTES_MAX: usize = 512;
-/// Units of what a model is told about its task.
-const SYSTEM_UNITS: usize = 8_192;
+/// Characters of what a model is told about its task.
+const SYSTEM_CHARS_MAX: usize = 8_192;
 const ANSWER_CHARS_MAX: f64 = 4_096.0;
 
 impl Builder {
@@ -64,17 +65,17 @@ impl Builder {
     fn kind(&mut self, config: NodeConfig) -> Kind {
         match config {
             NodeConfig::MessageText(config) => Kind::Text(Text {
-                body: self.text("body", &config.body, at_most(limits::TEXT_UNITS)),
+                body: self.sent_text("body", &config.body),
                 preview_url: config.preview_url,
             }),
-            NodeConfig::MessageImage(config) => Kind::Image(Image {
-                link: self.address("link", &config.link),
-                caption: self.optional(
-                    "caption",
-                    config.caption.as_deref(),
-                    at_most(limits::BODY_UNITS),
-                ),
-            }),
+            NodeConfig::MessageImage(config) => {
+                self.check_image(&config);
+                let caption = config.caption.as_deref();
+                Kind::Image(Image {
+                    link: self.template("link", &config.link).unwrap_or_default(),
+                    caption: self.part("caption", caption, image::CAPTION_CHARS_MAX),
+                })
+            }
             NodeConfig::MessageButtons(config) => {
                 Kind::Choice(self.choice("message.buttons", config))
             }
@@ -91,6 +92,10 @@ impl Builder {
                     .iter()
                     .map(|branch| branch.id.as_str())
                     .collect();
+                if !(1..=BRANCHES_MAX).contains(&ids.len()) {
+                    let message = format!("`branches` has {}; use 1 to {BRANCHES_MAX}", ids.len());
+                    self.problem(report::LIMIT, message);
+                }
                 self.check_ids("branches", &ids, BRANCHES_MAX);
                 for branch in &config.branches {
                     let expression =
@@ -118,104 +123,64 @@ impl Builder {
     }
 
     fn choice(&mut self, kind: &'static str, config: ChoiceConfig) -> Choice {
-        let titles: Vec<&str> = config
-            .options
-            .iter()
-            .map(|option| option.title.as_str())
-            .collect();
-        let all_short = titles
-            .iter()
-            .all(|title| title.contains("{{") || limits::units(title) <= limits::BUTTON_UNITS);
-        let described = config
-            .options
-            .iter()
-            .any(|option| option.description.is_some());
-        let as_buttons = match kind {
-            "message.buttons" => true,
-            "message.list" => false,
-            _ => config.options.len() <= limits::BUTTONS_MAX && all_short && !described,
-        };
-        let ids: Vec<&str> = config
-            .options
-            .iter()
-            .map(|option| option.id.as_str())
-            .collect();
-        self.check_ids(
-            "options",
-            &ids,
-            if as_buttons {
-                limits::BUTTONS_MAX
-            } else {
-                limits::ROWS_MAX
-            },
-        );
+        let shown = Shown::of(kind, &config);
+        let as_buttons = shown == Shown::Buttons;
+        self.check_choice(shown, &config);
+        let options = config.options.iter();
+        let ids: Vec<&str> = options.map(|option| option.id.as_str()).collect();
+        self.check_ids("options", &ids, list::ROWS_MAX);
+        let options = config.options.iter();
+        let titles: Vec<&str> = options.map(|option| option.title.as_str()).collect();
         self.check_titles(&titles);
-        if as_buttons && described {
+        let mut options = config.options.iter();
+        if as_buttons && options.any(|option| option.description.is_some()) {
             self.problem(
                 report::CONFIG,
                 "buttons have no description; remove it or use `message.list`",
             );
         }
-        let (body, title) = match (kind, as_buttons) {
-            (_, true) => (limits::BODY_UNITS, limits::BUTTON_UNITS),
-            // A long label of a choice moves into the row's description.
-            ("ask.choice", false) if !described => (limits::TEXT_UNITS, limits::DESCRIPTION_UNITS),
-            (_, false) => (limits::TEXT_UNITS, limits::ROW_UNITS),
-        };
         if let Some(variable) = &config.variable {
             self.variable("variable", variable);
         }
         let options = config.options.iter().map(|option| ChoiceOption {
             id: option.id.clone(),
-            title: self.text("title", &option.title, at_most(title)),
-            description: self.optional(
+            title: self
+                .part("title", Some(&option.title), shown.title_max())
+                .unwrap_or_default(),
+            description: self.part(
                 "description",
                 option.description.as_deref(),
-                at_most(limits::DESCRIPTION_UNITS),
+                list::DESCRIPTION_CHARS_MAX,
             ),
-            value: self.optional(
-                "value",
-                option.value.as_deref(),
-                Limit {
-                    required: false,
-                    ..UNLIMITED
-                },
-            ),
+            value: self.optional("value", option.value.as_deref()),
         });
         let options = options.collect();
+        let (header, footer) = (config.header.as_deref(), config.footer.as_deref());
         Choice {
             kind,
             as_buttons,
-            body: self.text("body", &config.body, at_most(body)),
-            header: self.optional(
-                "header",
-                config.header.as_deref(),
-                at_most(limits::LINE_UNITS),
-            ),
-            footer: self.optional(
-                "footer",
-                config.footer.as_deref(),
-                at_most(limits::LINE_UNITS),
-            ),
-            button: self.optional(
-                "button",
-                config.button.as_deref(),
-                at_most(limits::BUTTON_UNITS),
-            ),
+            body: self.template("body", &config.body).unwrap_or_default(),
+            header: self.part("header", header, interactive::LINE_CHARS_MAX),
+            footer: self.part("footer", footer, interactive::LINE_CHARS_MAX),
+            button: self.part("button", config.button.as_deref(), list::BUTTON_CHARS_MAX),
             options,
             variable: config.variable,
-            retry: self.optional("retry", config.retry.as_deref(), at_most(body)),
+            retry: self.optional("retry", config.retry.as_deref()),
             attempts: self.ranged("attempts", config.attempts, 1, ATTEMPTS_MAX),
         }
     }
 
+    /// A text that is sent as a message of its own.
+    pub(super) fn sent_text(&mut self, field: &str, source: &str) -> Template {
+        self.check_text(field, source);
+        self.template(field, source).unwrap_or_default()
+    }
+
+    fn optional_text(&mut self, field: &str, source: Option<&str>) -> Option<Template> {
+        source.map(|source| self.sent_text(field, source))
+    }
+
     fn check_ids(&mut self, field: &str, ids: &[&str], most: usize) {
-        if ids.is_empty() || ids.len() > most {
-            self.problem(
-                report::LIMIT,
-                format!("`{field}` has {}; use 1 to {most}", ids.len()),
-            );
-        }
         let ids: Vec<&&str> = ids.iter().take(most * 2).collect();
         for (at, id) in ids.iter().enumerate() {
             if !is_token(id) {
@@ -233,17 +198,18 @@ impl Builder {
         }
     }
 
+    /// Titles are compared as a typed answer is, which passes over case and accents.
     fn check_titles(&mut self, titles: &[&str]) {
         let folded: Vec<String> = titles
             .iter()
-            .take(limits::ROWS_MAX)
+            .take(list::ROWS_MAX)
             .map(|title| fold(title))
             .collect();
         for (at, title) in folded.iter().enumerate() {
             if folded.iter().take(at).any(|other| other == title) {
                 self.problem(
                     report::LIMIT,
-                    format!("two options are titled `{title}`; WhatsApp refuses that, rename one"),
+                    format!("two options are titled `{title}`; a typed answer could mean either, rename one"),
                 );
             }
         }
@@ -297,14 +263,10 @@ impl Builder {
         };
         Ask {
             kind,
-            body: self.text("body", &config.body, at_most(limits::TEXT_UNITS)),
+            body: self.sent_text("body", &config.body),
             accept,
             variable: config.variable,
-            retry: self.optional(
-                "retry",
-                config.retry.as_deref(),
-                at_most(limits::TEXT_UNITS),
-            ),
+            retry: self.optional_text("retry", config.retry.as_deref()),
             attempts: self.ranged("attempts", config.attempts, 1, ATTEMPTS_MAX),
         }
     }
@@ -415,7 +377,7 @@ impl Builder {
             return None;
         }
         let header = match value {
-            Value::String(text) => Header::Text(self.text(name, text, UNLIMITED)),
+            Value::String(text) => Header::Text(self.text(name, text)),
             secret => match serde_json::from_value(secret.clone()) {
                 Ok(secret @ HeaderValue::Secret { .. }) => Header::Secret(secret),
                 _ => {
@@ -432,14 +394,7 @@ impl Builder {
 
     fn body(&mut self, source: &Value) -> Body {
         if let Value::String(text) = source {
-            return Body::Text(self.text(
-                "body",
-                text,
-                Limit {
-                    required: false,
-                    ..UNLIMITED
-                },
-            ));
+            return Body::Text(self.template("body", text).unwrap_or_default());
         }
         if !is_shallow(source) {
             self.problem(report::LIMIT, "`body` nests too deeply; flatten it");
@@ -460,14 +415,7 @@ impl Builder {
         match source {
             Value::String(text) => {
                 *texts += 1;
-                JsonBody::Text(self.text(
-                    "body",
-                    text,
-                    Limit {
-                        required: false,
-                        ..UNLIMITED
-                    },
-                ))
+                JsonBody::Text(self.template("body", text).unwrap_or_default())
             }
             Value::Array(list) => JsonBody::List(
                 list.iter()
@@ -487,22 +435,21 @@ impl Builder {
         if let Some(variable) = &config.variable {
             self.variable("variable", variable);
         }
+        let system = self.text("system", &config.system);
+        let chars = length(&system.fixed_text());
+        if chars > SYSTEM_CHARS_MAX {
+            let message =
+                format!("`system` has {chars} characters, {SYSTEM_CHARS_MAX} are allowed");
+            self.problem(report::LIMIT, message);
+        }
         Agent {
             base_url: self.address("endpoint.base_url", &config.endpoint.base_url),
-            model: self.text("endpoint.model", &config.endpoint.model, UNLIMITED),
+            model: self.text("endpoint.model", &config.endpoint.model),
             api_key: config.endpoint.api_key,
-            system: self.text("system", &config.system, at_most(SYSTEM_UNITS)),
+            system,
             mode: config.mode,
-            greeting: self.optional(
-                "greeting",
-                config.greeting.as_deref(),
-                at_most(limits::TEXT_UNITS),
-            ),
-            fallback: self.optional(
-                "fallback",
-                config.fallback.as_deref(),
-                at_most(limits::TEXT_UNITS),
-            ),
+            greeting: self.optional_text("greeting", config.greeting.as_deref()),
+            fallback: self.optional_text("fallback", config.fallback.as_deref()),
             exit_keywords: self.keywords("exit_keywords", &config.exit_keywords, false),
             memory_turns: self.ranged("memory_turns", config.memory_turns, 1, 40) as usize,
             answers_max: self.ranged("answers_max", config.answers_max, 1, 200),
@@ -524,6 +471,6 @@ impl Builder {
                 format!("`{field}` must start with `https://`, `http://` or a slot"),
             );
         }
-        self.text(field, source, UNLIMITED)
+        self.text(field, source)
     }
 }

@@ -6,6 +6,7 @@ use crate::definition::AgentMode;
 use crate::limits::{self, json_bytes};
 use crate::node::{Agent, Http, Kind, Node};
 use crate::update::CallOutcome;
+use ackline_message::text;
 use ackline_shared::command::Content;
 use serde_json::Value;
 
@@ -77,7 +78,7 @@ impl<'f> Walk<'f> {
         if let Some(variable) = &agent.variable {
             self.set(variable, bounded(&Value::from(answer)))?;
         }
-        for body in limits::split(answer, limits::TEXT_UNITS, BUBBLES_MAX) {
+        for body in limits::split(answer, text::BODY_CHARS_MAX, BUBBLES_MAX) {
             self.send(Some(Content::Text {
                 body,
                 preview_url: false,

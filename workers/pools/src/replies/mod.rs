@@ -160,7 +160,7 @@ impl Replies {
                 work.head.tenant
             ))
         })?;
-        let body = ackline_whatsapp::body::graph_body(command).map_err(Failure::ours)?;
+        let body = ackline_message::graph_body(command).map_err(Failure::ours)?;
         let token = self
             .platform
             .open(phone.as_ref(), &phone.access_token)

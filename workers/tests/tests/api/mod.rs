@@ -277,7 +277,7 @@ async fn what_the_pool_would_refuse_is_refused_with_its_place() {
         (
             &person,
             buttons(json!({"buttons": [yes.clone(), {"id": "2", "title": "Yes"}]})),
-            "/content/buttons",
+            "/content/buttons/1/title",
         ),
         (
             &person,
@@ -717,10 +717,15 @@ async fn what_an_agent_writes_in_the_crm_is_stored_to_be_sent_once() {
     );
     let mut file = agent_message(43, "15550001");
     file["attachments"] = json!([{"id": 1}]);
-    stage
-        .call("POST", hook, None, Some(file))
-        .await
-        .is_problem(StatusCode::UNPROCESSABLE_ENTITY, "unsendable");
+    let mut long = agent_message(44, "15550001");
+    long["content"] = json!("x".repeat(4097));
+    let nobody = agent_message(45, "somebody");
+    for refused in [file, long, nobody] {
+        stage
+            .call("POST", hook, None, Some(refused))
+            .await
+            .is_problem(StatusCode::UNPROCESSABLE_ENTITY, "unsendable");
+    }
     assert_eq!(stage.stored(OUTBOUND).await.len(), 1);
 }
 
