@@ -9,6 +9,7 @@
 )]
 
 mod config;
+mod content;
 mod dead;
 mod ids;
 mod owner;
