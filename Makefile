@@ -13,7 +13,7 @@ TOOLS := $${ACKLINE_TOOLS_DIR:-.tools}/bin
 NEXTEST := $(TOOLS)/cargo-nextest nextest run --locked $(if $(CI),--profile ci)
 CARGO_MISSING := cargo is missing: install Rust 1.95 or newer (https://rustup.rs), then run this again.
 
-.PHONY: help run demo check unit test lint fmt tools bench clean cargo programs release
+.PHONY: help run demo check unit test lint fmt tools bench clean cargo programs developer release
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,8 +64,8 @@ tools: ## install every pinned tool into .tools/
 
 bench: cargo ## run one scenario (SCENARIO=name); without a name, list them
 	@deploy/dev/tools.sh nats $(if $(filter peers,$(SCENARIO)),bench)
-	@$(MAKE) --no-print-directory release
-	@exec target/release/ackline-dev bench $(SCENARIO)
+	@$(MAKE) --no-print-directory $(if $(filter house,$(SCENARIO)),developer,release)
+	@exec target/$(if $(filter house,$(SCENARIO)),debug,release)/ackline-dev bench $(SCENARIO)
 
 clean: cargo ## remove what was built and the data of `make run`; .tools/ stays
 	cargo clean
@@ -76,6 +76,10 @@ cargo:
 
 programs:
 	cargo build --workspace --bins --locked
+
+# `house` measures the source: it needs no servers.
+developer:
+	cargo build --package ackline-bench --bin ackline-dev --locked
 
 release:
 	cargo build --release --workspace --bins --locked

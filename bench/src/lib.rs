@@ -12,3 +12,4 @@ pub mod processes;
 pub mod scenarios;
 pub mod serve;
 pub mod sink;
+pub mod source;

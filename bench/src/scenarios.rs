@@ -9,6 +9,7 @@ mod chaos;
 mod downstream;
 mod edge;
 mod fairness;
+mod house;
 mod idle;
 mod instructions;
 mod limits;
@@ -57,6 +58,9 @@ pub struct Options {
     /// How many times faster `downstream` plays its outage of 30 min, pauses and waits included.
     #[arg(long, default_value_t = 5)]
     speed: u32,
+    /// Also how long `house` takes to build, start and check; minutes.
+    #[arg(long)]
+    time: bool,
 }
 
 impl Options {
@@ -71,7 +75,7 @@ impl Options {
 }
 
 /// A scenario's name and what it answers.
-const SCENARIOS: [(&str, &str); 15] = [
+const SCENARIOS: [(&str, &str); 16] = [
     (
         "edge",
         "how fast the ingress stores and acknowledges, against its limits (stored, synced and logged)",
@@ -128,6 +132,10 @@ const SCENARIOS: [(&str, &str); 15] = [
     (
         "tune",
         "how long a pause or a change of concurrency takes until every process obeys",
+    ),
+    (
+        "house",
+        "how large the code is, how many files a change touches, how long a developer waits (--time)",
     ),
 ];
 
@@ -190,6 +198,7 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
             "idle" => idle::run(&bench).await,
             "scale" => scale::run(&bench).await,
             "tune" => tune::run(&bench).await,
+            "house" => house::run(&bench).await,
             unknown => bail!("there is no scenario {unknown}: `make bench` lists them"),
         }
     };

@@ -6,9 +6,10 @@
 #[path = "tidy/documents.rs"]
 mod documents;
 
+use ackline_bench::source::{self, File};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use toml::{Table, Value};
 
@@ -230,71 +231,13 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
 /// Without its tests, which stand at its end or in files of their own.
 const LINES_MAX: usize = 700;
 
-/// Directories that are not part of the project.
-const NOT_OURS: [&str; 6] = [
-    ".git",
-    ".tools",
-    ".run",
-    "target",
-    "node_modules",
-    "__pycache__",
-];
-
-struct File {
-    path: String,
-    text: String,
-}
-
-impl File {
-    fn is(&self, extension: &str) -> bool {
-        self.path
-            .rsplit_once('.')
-            .is_some_and(|(_, own)| own == extension)
-    }
-
-    fn lines(&self) -> impl Iterator<Item = (String, &str)> {
-        self.text
-            .lines()
-            .zip(1..)
-            .map(|(line, number)| (format!("{}:{number}", self.path), line))
-    }
-}
-
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
+    source::root()
 }
 
 /// Every text file of the project, by its path from the root.
 fn files() -> Vec<File> {
-    let root = root();
-    let mut found = Vec::new();
-    let mut dirs = vec![root.clone()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).unwrap() {
-            let entry = entry.unwrap();
-            let name = entry.file_name().into_string().unwrap();
-            let kind = entry.file_type().unwrap();
-            if NOT_OURS.contains(&name.as_str()) || kind.is_symlink() {
-                continue;
-            }
-            if kind.is_dir() {
-                dirs.push(entry.path());
-            } else if let Ok(text) = fs::read_to_string(entry.path()) {
-                let path = entry
-                    .path()
-                    .strip_prefix(&root)
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .to_owned();
-                found.push(File { path, text });
-            }
-        }
-    }
-    found
+    source::files(&root()).unwrap()
 }
 
 fn rust_files() -> Vec<File> {
@@ -608,7 +551,7 @@ fn no_source_file_is_longer_than_anyone_reads() {
     let long = files()
         .into_iter()
         .filter(|file| sources.iter().any(|extension| file.is(extension)))
-        .map(|file| (lines_without_tests(&file), file.path))
+        .map(|file| (file.lines_without_tests(), file.path))
         .filter(|(lines, _)| *lines > LINES_MAX)
         .map(|(lines, path)| format!("{path}: {lines} lines"))
         .collect();
@@ -616,16 +559,6 @@ fn no_source_file_is_longer_than_anyone_reads() {
         &format!("Split these (over {LINES_MAX} lines) along a concept that wants a name:"),
         long,
     );
-}
-
-fn lines_without_tests(file: &File) -> usize {
-    let is_test = |part: &str| matches!(part, "tests" | "tests.rs" | "model");
-    if file.path.split('/').any(is_test) {
-        return 0;
-    }
-    let tests = concat!("#[cfg", "(test)]\nmod tests {");
-    let code = file.text.split(tests).next().unwrap_or_default();
-    code.lines().count()
 }
 
 #[test]

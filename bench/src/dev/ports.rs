@@ -143,6 +143,14 @@ impl Ports {
         ]
     }
 
+    /// The environment variables that give them to `ackline-dev run`.
+    pub fn variables(&self) -> [(String, String); 8] {
+        self.all().map(|port| {
+            let name = port.flag.to_uppercase().replace('-', "_");
+            (format!("RUN_{name}_PORT"), port.number.to_string())
+        })
+    }
+
     /// Fails with what to do when a port is taken or asked for twice.
     pub async fn check(&self) -> Result<()> {
         let all = self.all();

@@ -151,6 +151,7 @@ mod tests {
             repeats: None,
             outages: vec![],
             speed: 1,
+            time: false,
         };
         let mut report = Report::new(root.path(), "edge", "stored", &options);
         report.table(&["a", "b"], &[vec!["1".into(), "2".into()]]);
