@@ -10,7 +10,6 @@ pub mod command;
 pub mod config;
 pub mod envelope;
 pub mod ids;
-pub mod lanes;
 pub mod meta;
 pub mod model;
 pub mod nats;

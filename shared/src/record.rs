@@ -4,6 +4,7 @@
 
 use crate::command::SendCommand;
 use crate::stored::Stored;
+use crate::subjects::record_kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -72,17 +73,17 @@ impl Stored for Record {}
 
 impl Record {
     /// The subject token of a queued command.
-    pub const REPLY_QUEUED: &str = "reply_queued";
+    pub const REPLY_QUEUED: &str = record_kind::REPLY_QUEUED;
     /// The subject token of an accepted message.
-    pub const REPLY_SENT: &str = "reply_sent";
+    pub const REPLY_SENT: &str = record_kind::REPLY_SENT;
     /// The subject token of a message given up.
-    pub const REPLY_FAILED: &str = "reply_failed";
+    pub const REPLY_FAILED: &str = record_kind::REPLY_FAILED;
     /// The subject token of an entered flow.
-    pub const FLOW_STARTED: &str = "flow_started";
+    pub const FLOW_STARTED: &str = record_kind::FLOW_STARTED;
     /// The subject token of a left flow.
-    pub const FLOW_COMPLETED: &str = "flow_completed";
+    pub const FLOW_COMPLETED: &str = record_kind::FLOW_COMPLETED;
     /// The subject token of a call's result.
-    pub const FLOW_RESULT: &str = "flow_result";
+    pub const FLOW_RESULT: &str = record_kind::FLOW_RESULT;
 
     /// The type, which is also the last token of the subject.
     pub fn kind(&self) -> &'static str {

@@ -60,8 +60,9 @@ pub mod journal_key {
 
 pub mod header;
 mod pool;
+pub mod record_kind;
 
-pub use pool::Pool;
+pub use pool::{LaneSource, Pool, WHOLE_LANE};
 
 /// A partition number, below the installation's count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

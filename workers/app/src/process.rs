@@ -14,18 +14,15 @@ use ackline_fleet::settings::StatusSettings;
 use ackline_fleet::stream_share::{StreamShareMetrics, StreamShareSettings, StreamShares};
 use ackline_ownership::membership::Membership;
 use ackline_ownership::standing::{Standing, State};
-use ackline_pools::events::EventsJob;
-use ackline_pools::flows::FlowsJob;
-use ackline_pools::relay::RelayJob;
-use ackline_pools::replies::{GraphSettings, Replies};
+use ackline_pools::replies::GraphSettings;
+use ackline_pools::{PoolParts, SPECS};
 use ackline_replay::{DeadLetters, open, runner};
 use ackline_runtime::batch::{self, BatchSize};
-use ackline_runtime::job::Job;
 use ackline_runtime::log::Log;
 use ackline_runtime::metrics::Metrics;
 use ackline_runtime::open_breakers::OpenBreakers;
 use ackline_runtime::platform::Platform;
-use ackline_runtime::pool::{self, Host};
+use ackline_runtime::pool::Host;
 use ackline_runtime::settings::{Concurrency, PoolSettings};
 use ackline_runtime::surroundings;
 use ackline_runtime::upkeep::Upkeep;
@@ -42,7 +39,7 @@ use ackline_store::rebuild::Rebuilds;
 use ackline_traces::{TraceSettings, Traces};
 use anyhow::Context as _;
 use prometheus_client::registry::Registry as MetricsRegistry;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,11 +109,7 @@ pub struct Settings {
     traces: TraceSettings,
     janitor: JanitorSettings,
     stream_share: StreamShareSettings,
-    flows: PoolSettings,
-    replies: PoolSettings,
-    relay: PoolSettings,
-    crm: PoolSettings,
-    events: PoolSettings,
+    pools: BTreeMap<Pool, PoolSettings>,
     journal: PoolSettings,
     concurrency: Concurrency,
     limits: Limits,
@@ -148,11 +141,11 @@ impl Settings {
             traces: TraceSettings::read(reader),
             janitor: JanitorSettings::read(reader),
             stream_share: StreamShareSettings::read(reader),
-            flows: PoolSettings::read(reader, Pool::Flows),
-            replies: PoolSettings::read(reader, Pool::Replies),
-            relay: PoolSettings::read(reader, Pool::Relay),
-            crm: PoolSettings::read(reader, Pool::Crm),
-            events: PoolSettings::read(reader, Pool::Events),
+            pools: Pool::ALL
+                .into_iter()
+                .filter(|pool| *pool != Pool::Journal)
+                .map(|pool| (pool, PoolSettings::read(reader, pool)))
+                .collect(),
             journal: PoolSettings::shared(reader),
             concurrency: Concurrency::read(reader),
             limits: Limits::read(reader),
@@ -356,31 +349,24 @@ fn spawn_pools(
     host: &Host,
     journal: Option<&Journal>,
 ) -> anyhow::Result<()> {
-    let platform = || host.platform.clone();
     let egress = Egress::new(&settings.egress)?;
     for pool in &parts.pools {
+        let bounds = settings.pools.get(pool).unwrap_or(&settings.journal);
+        let parts = PoolParts {
+            host,
+            settings: bounds,
+            egress: &egress,
+            graph: &settings.graph,
+        };
+        if let Some(spec) = SPECS.iter().find(|spec| spec.pool == *pool) {
+            running.spawn((spec.start)(&parts)?);
+            continue;
+        }
         match pool {
-            Pool::Flows => {
-                let job =
-                    FlowsJob::new(platform(), egress.clone()).with_metrics(host.metrics.clone());
-                spawn(running, job, &settings.flows, host);
-            }
-            Pool::Replies => {
-                let job = Replies::new(platform(), &settings.graph)?;
-                spawn(running, job, &settings.replies, host);
-            }
-            Pool::Relay => {
-                let job = RelayJob::new(platform(), egress.clone(), settings.relay.attempt_timeout);
-                spawn(running, job, &settings.relay, host);
-            }
             Pool::Crm => {
-                let job = CrmSync::new(platform(), egress.clone(), settings.crm.attempt_timeout);
-                spawn(running, job, &settings.crm, host);
-            }
-            Pool::Events => {
-                let job =
-                    EventsJob::new(platform(), egress.clone(), settings.events.attempt_timeout);
-                spawn(running, job, &settings.events, host);
+                let platform = host.platform.clone();
+                let job = CrmSync::new(platform, egress.clone(), bounds.attempt_timeout);
+                running.spawn(ackline_pools::run(job, &parts));
             }
             Pool::Journal => {
                 if let Some(journal) = journal {
@@ -404,19 +390,10 @@ fn spawn_pools(
                     ));
                 }
             }
+            pool => anyhow::bail!("nothing starts the pool {pool}: add it to SPECS"),
         }
     }
     Ok(())
-}
-
-/// A job bounds its own requests by the configured time; the pool's bound is the backstop behind it.
-fn spawn<J: Job>(running: &mut JoinSet<()>, job: J, settings: &PoolSettings, host: &Host) {
-    let backstop = settings.attempt_timeout * 2 + Duration::from_secs(5);
-    let settings = PoolSettings {
-        attempt_timeout: backstop,
-        ..settings.clone()
-    };
-    running.spawn(pool::run(job, settings, host.clone()));
 }
 
 async fn prune(journal: Journal, keep: Duration, mut shutdown: Shutdown) {
@@ -492,6 +469,14 @@ mod tests {
             refused.contains("replys") && refused.contains("replies"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn every_pool_is_started_by_somebody() {
+        let started: BTreeSet<Pool> = SPECS.iter().map(|spec| spec.pool).collect();
+        let apart = [Pool::Crm, Pool::Journal];
+        let all = Pool::ALL.into_iter().filter(|pool| !apart.contains(pool));
+        assert_eq!(started, all.collect());
     }
 
     #[test]

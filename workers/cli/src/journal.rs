@@ -183,11 +183,7 @@ async fn begun(
 async fn written(context: &Context, tuning: &Store, request: &Rebuild) -> Result<(), Outcome> {
     let stream = context.get_stream(UPDATES).await.map_err(failed)?;
     let until = stream.cached_info().state.last_sequence;
-    let name = subjects::consumer(
-        Pool::Journal,
-        Partition(0),
-        ackline_shared::lanes::WHOLE_LANE,
-    );
+    let name = subjects::consumer(Pool::Journal, Partition(0), subjects::WHOLE_LANE);
     let bar = progress::bar(until);
     loop {
         // It may not be made again yet.

@@ -112,7 +112,7 @@ pub fn check_target(
         ),
         Pool::Crm => ("CRM link", snapshot.crm_links.contains_key(&key("crm"))),
         Pool::Flows => ("bot", snapshot.bots.contains_key(&key("bot"))),
-        Pool::Replies | Pool::Journal => return Err(format!("the pool {pool} has no targets")),
+        _ => return Err(format!("the pool {pool} has no targets")),
     };
     if exists {
         Ok(())

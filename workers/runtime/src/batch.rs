@@ -207,7 +207,7 @@ impl<B: BatchJob> Reader<B> {
 
     /// Has the job begin anew, and the consumer read from the start of the stream.
     async fn begin_anew(&self, lease: &Lease) {
-        let name = subjects::consumer(B::POOL, WHOLE, ackline_shared::lanes::WHOLE_LANE);
+        let name = subjects::consumer(B::POOL, WHOLE, subjects::WHOLE_LANE);
         let begun = async {
             self.job.begin_anew().await?;
             if !lease.is_current() {
@@ -233,7 +233,7 @@ impl<B: BatchJob> Reader<B> {
 
     /// Works until the consumer cannot be opened; cancelling it anywhere is harmless.
     async fn work(&self, lease: &Lease, opened: impl FnOnce()) {
-        let name = subjects::consumer(B::POOL, WHOLE, ackline_shared::lanes::WHOLE_LANE);
+        let name = subjects::consumer(B::POOL, WHOLE, subjects::WHOLE_LANE);
         let filters = B::FILTERS.iter().map(|&filter| filter.to_owned()).collect();
         let consumer = intake::open_consumer(
             self.log.context(),

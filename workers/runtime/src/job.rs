@@ -5,7 +5,7 @@ use ackline_engine::state::{Heard, Target};
 pub use ackline_engine::step::Step;
 pub use ackline_engine::verdict::{Trouble, TroubleKind, Verdict};
 use ackline_shared::envelope::Head;
-pub use ackline_shared::lanes::LaneSource;
+pub use ackline_shared::subjects::LaneSource;
 use ackline_shared::subjects::Pool;
 use bytes::Bytes;
 use std::collections::BTreeSet;

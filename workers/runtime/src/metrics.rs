@@ -142,15 +142,11 @@ impl Metrics {
 
     /// What a pool holds and does now.
     pub fn activity(&self, pool: Pool) -> &Activity {
-        let [flows, replies, relay, crm, events, journal] = self.activities.as_ref();
-        match pool {
-            Pool::Flows => flows,
-            Pool::Replies => replies,
-            Pool::Relay => relay,
-            Pool::Crm => crm,
-            Pool::Events => events,
-            Pool::Journal => journal,
-        }
+        let [first, others @ ..] = self.activities.as_ref();
+        let mut others = others.iter();
+        others
+            .find(|activity| activity.pool() == pool)
+            .unwrap_or(first)
     }
 
     /// Notes that an update was read; it is held until the presence is dropped.

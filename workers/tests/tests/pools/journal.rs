@@ -354,11 +354,7 @@ async fn the_doctor_says_that_the_read_model_is_damaged_and_that_it_was_gone() {
     stage
         .publish("p15550100", "wamid.0", message("wamid.0"))
         .await;
-    let consumer = subjects::consumer(
-        Pool::Journal,
-        Partition(0),
-        ackline_shared::lanes::WHOLE_LANE,
-    );
+    let consumer = subjects::consumer(Pool::Journal, Partition(0), subjects::WHOLE_LANE);
     stage.acknowledged(&consumer, 1).await;
     std::fs::remove_file(&file).unwrap();
     let gone = found(&stage, &private, "workers", "the read model lacks").await;
