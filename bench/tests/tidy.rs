@@ -143,6 +143,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
         "ackline-replay",
         "normal",
         &[
+            "ackline-engine",
             "ackline-fleet",
             "ackline-ownership",
             "ackline-pools",

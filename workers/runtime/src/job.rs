@@ -185,7 +185,9 @@ impl Marks {
 
     /// All of them, as a record spells them.
     pub fn all(&self) -> Vec<String> {
-        self.lock().parts.iter().map(ToString::to_string).collect()
+        let mut all: Vec<String> = self.lock().parts.iter().map(ToString::to_string).collect();
+        all.sort_unstable();
+        all
     }
 
     /// Notes that the record says so, too.

@@ -100,18 +100,18 @@ fn all_circles(files: &[File], members: &[String]) -> Vec<String> {
     found
 }
 
-/// The number that stands in for `ACKLINE_HISTORIES` when it is not set, as CI leaves it.
+/// The number that stands in for `MODEL_HISTORIES` when it is not set, as CI leaves it.
 fn histories(files: &[File]) -> Result<usize> {
     let model = files.iter().find(|file| file.path == MODEL);
     let model = model.with_context(|| format!("{MODEL} is not here"))?;
     model
         .text
-        .split_once("ACKLINE_HISTORIES")
+        .split_once("MODEL_HISTORIES")
         .and_then(|(_, rest)| rest.split_once("unwrap_or("))
         .and_then(|(_, rest)| rest.split_once(')'))
         .and_then(|(number, _)| number.replace('_', "").parse().ok())
         .with_context(|| {
-            format!("{MODEL} has no `unwrap_or(number)` after `ACKLINE_HISTORIES`: read it anew")
+            format!("{MODEL} has no `unwrap_or(number)` after `MODEL_HISTORIES`: read it anew")
         })
 }
 
