@@ -210,10 +210,7 @@ impl CrmSync {
 
     /// Brings one message into one link, unless it is there.
     async fn deliver(&self, work: &Work, link: &CrmLink, entry: &CrmEntry) -> Result<(), CrmError> {
-        let (posting, posted) = (
-            Step::begun(format!("posting:{}", link.id)),
-            Step::done(format!("posted:{}", link.id)),
-        );
+        let (_, posted) = marks(link);
         if work.marks.has(&posted) {
             return Ok(());
         }
@@ -224,15 +221,28 @@ impl CrmSync {
             .platform
             .open(link, &link.access_token)
             .map_err(|error| misconfigured(&error))?;
-        let CrmKind::Chatwoot = link.kind;
         let owner = self.platform.snapshot().tenants.get(&link.tenant).cloned();
         let egress = self.egress.of_tenant(owner.as_deref());
-        let crm = Chatwoot::new(&egress, link, &token, self.timeout)?;
+        match link.kind {
+            CrmKind::Chatwoot => {
+                let crm = Chatwoot::new(&egress, link, &token, self.timeout)?;
+                self.bring(&crm, work, link, entry).await
+            }
+        }
+    }
 
+    async fn bring(
+        &self,
+        crm: &impl Crm,
+        work: &Work,
+        link: &CrmLink,
+        entry: &CrmEntry,
+    ) -> Result<(), CrmError> {
+        let (posting, posted) = marks(link);
         if !entry.opens && self.places.find(link, &entry.person).await?.is_none() {
             return Ok(());
         }
-        let mut place = self.place(&crm, link, entry).await?;
+        let mut place = self.place(crm, link, entry).await?;
         if work.marks.has(&posting) {
             match crm.holds(place.thread, &entry.source_id).await {
                 Ok(true) => {
@@ -258,7 +268,7 @@ impl CrmSync {
                 work.marks.clear(&posting);
                 return Ok(());
             }
-            place = self.place(&crm, link, entry).await?;
+            place = self.place(crm, link, entry).await?;
             result = crm.post(place.thread, entry).await;
         }
         match &result {
@@ -317,6 +327,14 @@ impl CrmSync {
         self.places.save(link, &next).await?;
         Ok(next)
     }
+}
+
+/// The marks of a message that is being posted and of one that is posted.
+fn marks(link: &CrmLink) -> (Step, Step) {
+    (
+        Step::begun(format!("posting:{}", link.id)),
+        Step::done(format!("posted:{}", link.id)),
+    )
 }
 
 /// The enabled links of a tenant that follow a number; without a number, any.

@@ -148,7 +148,7 @@ impl Stage {
             }
             Pool::Events => self.endpoints.notes(),
             Pool::Replies => self.graph.notes(),
-            Pool::Flows | Pool::Crm | Pool::Journal => Vec::new(),
+            _ => Vec::new(),
         }
     }
 }
