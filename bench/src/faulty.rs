@@ -38,9 +38,7 @@ pub enum Mode {
     Flaps {
         /// How long it does not work.
         down: Duration,
-        /// How long it works.
         up: Duration,
-        /// What it answers meanwhile.
         refusal: Refusal,
     },
 }
@@ -48,11 +46,8 @@ pub enum Mode {
 /// An answer other than the one that was hoped for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
-    /// The status.
     pub status: u16,
-    /// When to come again.
     pub retry_after: Option<Duration>,
-    /// The body, as JSON.
     pub body: &'static str,
 }
 
@@ -67,7 +62,6 @@ impl Refusal {
     }
 }
 
-/// Who does the work.
 #[derive(Debug, Clone, Copy)]
 pub enum Behind {
     /// The target itself, which answers this JSON.
@@ -130,7 +124,6 @@ impl Target {
         })
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -149,7 +142,6 @@ impl Target {
         self.open(false).await
     }
 
-    /// Takes connections again.
     pub async fn listen(&self) -> Result<()> {
         self.open(true).await
     }

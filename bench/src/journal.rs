@@ -15,7 +15,6 @@ pub const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// Tells how much memory an entry holds, for the byte bound.
 pub trait Weigh {
-    /// Approximate bytes held.
     fn bytes(&self) -> usize;
 }
 
@@ -26,7 +25,6 @@ pub struct Numbered<T> {
     pub seq: u64,
     /// When it was recorded, in unix microseconds.
     pub at_us: u64,
-    /// What was recorded.
     #[serde(flatten)]
     pub entry: Arc<T>,
 }
@@ -65,7 +63,6 @@ impl Default for Ask {
     }
 }
 
-/// What a reader gets.
 #[derive(Debug, Serialize)]
 pub struct Page<T> {
     /// The matching entries, oldest first.

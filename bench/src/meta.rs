@@ -63,7 +63,6 @@ pub struct Number {
     pub waba_id: String,
     /// The number as people see it, in digits.
     pub display_phone_number: String,
-    /// The name people see.
     pub verified_name: String,
 }
 
@@ -74,7 +73,6 @@ pub struct Options {
     pub bind: SocketAddr,
     /// Where webhooks go; can be set later.
     pub webhook_url: Option<String>,
-    /// Signs webhooks.
     pub app_secret: Secret<String>,
     /// Sent in the GET handshake.
     pub verify_token: Secret<String>,
@@ -100,9 +98,7 @@ pub struct Options {
     pub enforce_window: bool,
     /// The templates that exist; absent accepts any name, otherwise others are 132001.
     pub templates: Option<Vec<String>>,
-    /// Entries the journal keeps.
     pub journal_entries_max: usize,
-    /// Bytes the journal keeps.
     pub journal_bytes_max: usize,
 }
 
@@ -134,7 +130,6 @@ impl Default for Options {
 /// A running simulator; dropping it ends its deliveries and its server.
 #[derive(Debug)]
 pub struct Running {
-    /// Where it listens.
     pub addr: SocketAddr,
     graph_version: String,
     simulator: Arc<Simulator>,
@@ -142,7 +137,6 @@ pub struct Running {
     stop: watch::Sender<bool>,
 }
 
-/// Starts a simulator.
 pub async fn start(options: Options) -> anyhow::Result<Running> {
     install_tls_provider();
     let listener = TcpListener::bind(options.bind);

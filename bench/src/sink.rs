@@ -47,7 +47,6 @@ pub struct Options {
     pub bots: BTreeMap<String, Vec<Secret<String>>>,
     /// The stand-in for Chatwoot, when there is one.
     pub chatwoot: Option<ChatwootOptions>,
-    /// Entries the journal keeps.
     pub journal_entries_max: usize,
 }
 
@@ -68,11 +67,8 @@ impl Default for Options {
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Entry {
-    /// A webhook.
     Webhook(ReceivedWebhook),
-    /// An order lookup.
     Order(OrderLookup),
-    /// A chat completion.
     Chat(ChatCompletion),
     /// A webhook of Meta's at an existing bot.
     Relay(RelayedWebhook),
@@ -87,7 +83,6 @@ pub struct RelayedWebhook {
     pub name: String,
     /// Whether Meta's signature is good.
     pub verified: bool,
-    /// Why not.
     pub reason: Option<String>,
     /// Whether verified webhooks with the same updates were answered 2xx before.
     pub duplicate: bool,
@@ -99,7 +94,6 @@ pub struct RelayedWebhook {
     pub injected: bool,
     /// The Content-Length it came with.
     pub content_length: Option<u64>,
-    /// The body's size.
     pub body_bytes: usize,
     /// The bytes, when they are UTF-8.
     pub body: Option<String>,
@@ -108,9 +102,7 @@ pub struct RelayedWebhook {
 /// A call of the CRM, or a webhook of its (path `(webhook)`).
 #[derive(Debug, Serialize)]
 pub struct CrmCall {
-    /// HTTP method.
     pub method: String,
-    /// The path.
     pub path: String,
     /// The status answered; absent when there was no answer.
     pub status: Option<u16>,
@@ -122,7 +114,6 @@ pub struct CrmCall {
     pub message_type: Option<String>,
     /// The message's id outside the CRM.
     pub source_id: Option<String>,
-    /// What the message says.
     pub content: Option<String>,
     /// Whether a message with this source id was stored before.
     pub duplicate: bool,
@@ -133,11 +124,9 @@ pub struct CrmCall {
 pub struct ReceivedWebhook {
     /// The `{name}` it was posted to.
     pub name: String,
-    /// Its `webhook-id`.
     pub webhook_id: Option<String>,
     /// Whether its signature is good.
     pub verified: bool,
-    /// Why not.
     pub reason: Option<String>,
     /// Whether a verified webhook with the same id was answered 200 before.
     pub duplicate: bool,
@@ -147,29 +136,21 @@ pub struct ReceivedWebhook {
     pub injected: bool,
     /// The body when it is JSON.
     pub body: Option<Value>,
-    /// The body's size.
     pub body_bytes: usize,
 }
 
-/// An order lookup.
 #[derive(Debug, Serialize)]
 pub struct OrderLookup {
-    /// The number asked for.
     pub order: String,
-    /// The status answered.
     pub status: Option<u16>,
     /// Whether a fault decided the answer.
     pub injected: bool,
 }
 
-/// A chat completion.
 #[derive(Debug, Serialize)]
 pub struct ChatCompletion {
-    /// The request.
     pub request: Option<Value>,
-    /// What the assistant said.
     pub answer: Option<String>,
-    /// The status answered.
     pub status: Option<u16>,
     /// Whether a fault decided the answer.
     pub injected: bool,
@@ -190,7 +171,6 @@ impl Weigh for Entry {
     }
 }
 
-/// What the sink knows.
 #[derive(Debug)]
 pub struct Sink {
     journal: Journal<Entry>,
@@ -202,7 +182,6 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// The journal.
     pub fn journal(&self) -> &Journal<Entry> {
         &self.journal
     }
@@ -226,13 +205,11 @@ impl Sink {
 /// A running sink; dropping it ends its server.
 #[derive(Debug)]
 pub struct Running {
-    /// Where it listens.
     pub addr: SocketAddr,
     sink: Arc<Sink>,
     server: Server,
 }
 
-/// Starts a sink.
 pub async fn start(options: Options) -> anyhow::Result<Running> {
     install_tls_provider();
     let listener = TcpListener::bind(options.bind);

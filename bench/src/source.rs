@@ -22,7 +22,6 @@ const NOT_OURS: [&str; 6] = [
 pub struct File {
     /// Its path from the root.
     pub path: String,
-    /// All of it.
     pub text: String,
 }
 

@@ -23,7 +23,6 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Starts with nothing held.
     pub fn new(max: usize) -> Self {
         Self {
             max,
@@ -31,7 +30,6 @@ impl Budget {
         }
     }
 
-    /// How much is held.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
@@ -46,7 +44,6 @@ impl Budget {
         (before == 0 || before.saturating_add(amount) <= max).then_some(held)
     }
 
-    /// Holds nothing yet.
     pub fn hold(&self) -> Held<'_> {
         Held {
             budget: self,

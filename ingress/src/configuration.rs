@@ -28,7 +28,6 @@ const WAITING_MAX: usize = 4 << 10;
 /// The status of what the consumer says beside messages.
 const CONTROL: u16 = 100;
 
-/// Why reading begins anew.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error(transparent)]

@@ -16,7 +16,6 @@ const LATENCY_BUCKETS: [f64; 14] = [
 
 const CLASSES: [Class; 3] = [Class::Message, Class::Status, Class::Account];
 
-/// The edge's metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -28,7 +27,6 @@ pub struct Metrics {
     unrouted: Family<ReasonLabel, Counter>,
     /// Updates that came again after their PubAck.
     pub repeated: Counter,
-    /// Groups committed together.
     pub groups: Counter,
     /// Groups published one by one instead.
     pub groups_split: Counter,
@@ -46,7 +44,6 @@ pub struct Metrics {
     pub spool_drained: Counter,
     /// Updates of the spool that NATS will never take.
     pub spool_set_aside: Counter,
-    /// Groups the spool synced.
     pub spool_groups: Counter,
     /// Groups the disk did not take.
     pub spool_failures: Counter,
@@ -62,7 +59,6 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Bytes of bodies held, set when read.
     pub body_bytes: Gauge,
-    /// Open connections.
     pub connections: Gauge,
     /// 1 while NATS is connected, set when read.
     pub nats_connected: Gauge,
@@ -94,7 +90,6 @@ struct ClassLabel {
 }
 
 impl Metrics {
-    /// Registers everything.
     pub fn new() -> Arc<Self> {
         let histogram = || Histogram::new(LATENCY_BUCKETS);
         let mut registry = Registry::with_prefix("ackline_ingress");
@@ -334,7 +329,6 @@ impl Metrics {
         self.unrouted.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// Writes everything.
     pub fn encode(&self) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.

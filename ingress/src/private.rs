@@ -34,19 +34,14 @@ pub struct Private {
     pub wires: Vec<Arc<Wire>>,
     /// The local log, if there is one.
     pub spool: Option<Spool>,
-    /// Bytes of bodies held.
     pub body_bytes: Arc<Budget>,
     /// Whether the streams are there.
     pub streams: Arc<Health>,
-    /// Its routing.
     pub routing: Arc<Routing>,
-    /// Its metrics.
     pub metrics: Arc<Metrics>,
-    /// What a 200 promises.
     pub durability: Durability,
     /// Whether it is known to.
     pub durability_check: Arc<DurabilityCheck>,
-    /// Its credentials, with TLS.
     pub tls: Option<Arc<Tls>>,
     /// What it needs of the machine and of NATS.
     pub surroundings: Arc<Surroundings>,
@@ -55,7 +50,6 @@ pub struct Private {
 }
 
 impl Private {
-    /// Answers a request.
     pub fn answer(&self, method: &Method, path: &str) -> Answer {
         if method != Method::GET && method != Method::HEAD {
             let mut response = text(

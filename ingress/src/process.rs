@@ -82,7 +82,6 @@ pub fn run(
 /// The parts of a running edge.
 struct App {
     settings: Arc<IngressSettings>,
-    /// Serve deliveries.
     threads: EdgeThreads,
     /// Writes the local log, if there is one.
     spool_writer: Option<SpoolWriter>,
@@ -92,7 +91,6 @@ struct App {
     certificates: Option<JoinHandle<()>>,
     /// Prepares JetStream and keeps the routing table in step.
     configuration: ConfigurationFollower,
-    /// Answers health and metrics.
     private_port: PrivatePort,
     /// The connection that all threads publish on, when updates are committed in groups.
     wire: Option<Arc<Wire>>,

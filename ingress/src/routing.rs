@@ -54,7 +54,6 @@ struct Unreadable {
 /// A Meta app as the edge knows it.
 #[derive(Debug)]
 pub struct AppRoute {
-    /// The app.
     pub id: AppId,
     tenant: Option<TenantId>,
     secrets: Option<AppSecrets>,
@@ -66,13 +65,10 @@ pub struct AppRoute {
 /// What one tenant's own app may have on its way to the log at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InFlight {
-    /// Updates.
     pub updates: usize,
-    /// Bytes.
     pub bytes: usize,
 }
 
-/// An app's opened secrets.
 #[derive(Debug)]
 pub struct AppSecrets {
     /// Keys of the live app secrets.
@@ -81,10 +77,8 @@ pub struct AppSecrets {
     pub verify_token: Secret<String>,
 }
 
-/// Whose an update is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// The tenant.
     pub tenant: TenantId,
     /// Partitions its conversations spread over.
     pub shards: u8,
@@ -93,7 +87,6 @@ pub struct Owner {
 /// What the table says about an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route<'t> {
-    /// It has an owner.
     Owned(&'t Owner),
     /// No configured number or account claims it.
     Unclaimed,
@@ -104,12 +97,10 @@ pub enum Route<'t> {
 }
 
 impl Routing {
-    /// Starts without a table.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// The table in force.
     pub fn table(&self) -> Option<Arc<RoutingTable>> {
         self.0.load_full()
     }

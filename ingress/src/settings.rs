@@ -20,17 +20,14 @@ use std::time::Duration;
 const ACKNOWLEDGED_CEILING: u64 = 64 << 20;
 /// Fewer deliveries than this in flight are no queue.
 const SHED_FROM: usize = 16;
-/// Most threads worth having.
 const THREADS_CEILING: u64 = 256;
 
 /// Everything the edge is told from outside.
 #[derive(Debug, Clone)]
 pub struct IngressSettings {
-    /// Where Meta's webhooks arrive.
     pub listen: SocketAddr,
     /// Where health and metrics are served.
     pub private_listen: SocketAddr,
-    /// Threads that serve webhooks.
     pub threads: usize,
     /// Limits of what a client may make us hold.
     pub bounds: Bounds,
@@ -52,7 +49,6 @@ pub struct IngressSettings {
     pub nats: NatsSettings,
     /// Opens the apps' secrets; absent only while the configuration is being refused.
     pub master_key: Option<VaultKey>,
-    /// How to log.
     pub telemetry: Telemetry,
 }
 
@@ -124,7 +120,6 @@ impl IngressSettings {
         }
     }
 
-    /// The value of Retry-After.
     pub fn retry_after_header(&self) -> HeaderValue {
         HeaderValue::from(self.retry_after.as_secs().max(1))
     }

@@ -40,7 +40,6 @@ const WHATSAPP: &str = "whatsapp_business_account";
 /// Why a signed body is stored whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// Not UTF-8.
     #[error("the body is not UTF-8")]
     Encoding,
     /// Not JSON, not our shape, or nested too deep.
@@ -59,11 +58,8 @@ pub enum Unreadable {
 pub struct Found<'a> {
     /// The lane it travels in.
     pub class: Class,
-    /// What it is.
     pub kind: Cow<'static, str>,
-    /// Dedupe id.
     pub id: FoundId<'a>,
-    /// Where it is ordered.
     pub conversation: FoundKey<'a>,
     /// The field it came under, unless that is `messages`.
     pub field: Text<'a>,
@@ -73,9 +69,7 @@ pub struct Found<'a> {
 /// Whom an update concerns, as Meta names them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Address<'a> {
-    /// The business number.
     pub phone: Text<'a>,
-    /// The WhatsApp Business Account.
     pub waba: Text<'a>,
 }
 
@@ -234,7 +228,6 @@ impl<'a> Split<'a> {
         (0..self.len()).filter_map(|place| self.update(place))
     }
 
-    /// One of the updates.
     pub fn update(&self, place: usize) -> Option<Found<'a>> {
         let place = *self.places.get(place)?;
         let Some(entry) = place.entry(&self.delivery) else {
@@ -309,7 +302,6 @@ impl<'a> Split<'a> {
             .is_some_and(|(one, other)| one.is_beside(*other))
     }
 
-    /// Whom an update concerns.
     pub fn address(&self, found: &Found<'_>) -> Address<'a> {
         let Some(entry) = found.place.entry(&self.delivery) else {
             return Address::default();

@@ -30,13 +30,11 @@ pub enum StoreError {
     /// As much of one tenant's own app is in flight as may be.
     #[error("too much of this app is in flight")]
     TenantOverloaded,
-    /// NATS is away.
     #[error("NATS is away")]
     Away,
     /// NATS answers, and nothing takes the update: the stream is missing or has no leader.
     #[error("no stream takes the update")]
     NoStream,
-    /// JetStream refused the update.
     #[error("JetStream refused the update: {0}")]
     Refused(String),
     /// No answer within the budget.
@@ -83,7 +81,6 @@ impl StoreError {
     }
 }
 
-/// Stores updates durably.
 pub trait UpdateLog: Send + Sync + 'static {
     /// Stores all updates of a delivery, first attempts in order; an error unless every one is acknowledged.
     fn store<I>(&self, updates: I) -> impl Future<Output = Result<(), StoreError>> + Send

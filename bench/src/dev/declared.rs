@@ -83,7 +83,6 @@ impl From<String> for Plain {
 }
 
 impl Declared {
-    /// Reads a document.
     pub fn read(path: &Path) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;

@@ -5,13 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A place where acknowledged updates are looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// The stream of updates.
     Log,
     /// The conversations the API shows.
     Api,
     /// The customer's endpoint, by `message.received`.
     Endpoint,
-    /// The CRM.
     Crm,
     /// The existing bot behind the relay.
     Relay,
@@ -40,7 +38,6 @@ pub struct Ledger {
 /// How the account comes out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// Updates answered with 200.
     pub acked: usize,
     /// Messages people got, each counted once.
     pub replied: usize,
@@ -69,7 +66,6 @@ impl Ledger {
         *self.sends.entry(id.to_owned()).or_default() += 1;
     }
 
-    /// Closes the account.
     pub fn balance(&self) -> Balance {
         let mut balance = Balance {
             acked: self.expected.len(),

@@ -18,7 +18,6 @@ const READ_AT_ONCE: usize = 1000;
 pub struct Stored {
     /// Its dedupe id: of an update the update's, of a command the message's.
     pub id: String,
-    /// Whose it is.
     pub tenant: String,
     /// When it was stored, in unix microseconds.
     pub at_us: u64,
@@ -66,7 +65,6 @@ impl Log {
             .clone())
     }
 
-    /// Every update, oldest first.
     pub async fn updates(&self) -> Result<Vec<Stored>> {
         let [updates, _] = UPDATES_SUBJECTS;
         self.read(UPDATES, updates, self.updates_from).await

@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep, timeout};
 const TAIL_LINES: usize = 25;
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// A running program.
 #[derive(Debug)]
 pub struct Program {
     name: &'static str,

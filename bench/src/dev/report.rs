@@ -11,11 +11,9 @@ use std::time::Duration;
 /// One situation and what came of it.
 #[derive(Debug)]
 pub struct Row {
-    /// What was played.
     pub situation: &'static str,
     /// What was checked, or what went wrong.
     pub outcome: Result<String, String>,
-    /// How long it took.
     pub took: Duration,
 }
 

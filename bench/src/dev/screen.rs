@@ -15,7 +15,6 @@ impl Screen {
         Self { quiet: true }
     }
 
-    /// Writes a line.
     pub fn line(&self, text: &str) {
         if self.quiet {
             return;

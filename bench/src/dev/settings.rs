@@ -18,7 +18,6 @@ pub struct Files {
 }
 
 impl Files {
-    /// Makes the directories.
     pub fn prepare(data: &Path) -> Result<Self> {
         for dir in ["logs", NATS_STORE] {
             let dir = data.join(dir);
@@ -29,7 +28,6 @@ impl Files {
         })
     }
 
-    /// The directory of everything.
     pub fn data(&self) -> &Path {
         &self.data
     }
@@ -39,7 +37,6 @@ impl Files {
         self.data.join("ackline.toml")
     }
 
-    /// The configuration of nats-server.
     pub fn nats(&self) -> PathBuf {
         self.data.join("nats-server.conf")
     }

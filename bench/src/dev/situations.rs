@@ -292,7 +292,6 @@ impl Play<'_> {
     }
 }
 
-/// Plain text.
 fn words(text: &str) -> Content {
     Content::Text {
         text: text.to_owned(),
@@ -309,7 +308,6 @@ fn press(entry: &Numbered<meta::Entry>, title: &str) -> Result<Content> {
     })
 }
 
-/// What a message says.
 fn said(entry: &Numbered<meta::Entry>) -> String {
     witness::seen(&entry.entry)
         .map(|seen| seen.text.clone())

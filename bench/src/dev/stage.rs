@@ -36,7 +36,6 @@ const ALL_POOLS: &[&str] = &["--pools", "all"];
 /// What is to be started.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The repository.
     pub root: PathBuf,
     /// Declares the installation; `flows/` beside it holds its definitions.
     pub document: PathBuf,
@@ -44,7 +43,6 @@ pub struct Plan {
     pub overrides: Vec<(&'static str, String)>,
     /// Where data, settings and logs go.
     pub data: PathBuf,
-    /// Where everything listens.
     pub ports: Ports,
     /// The clock of Meta's webhook retries.
     pub retry_scale: f64,
@@ -158,7 +156,6 @@ impl Stage {
         std::fs::remove_dir_all(&store).with_context(|| format!("removing {}", store.display()))
     }
 
-    /// Applies the document again.
     pub async fn apply(&self) -> Result<()> {
         let document = declared::copy(&self.plan.document, self.files.data(), &self.plan.ports)?;
         self.ackline(&["apply", &document.display().to_string()])
@@ -321,7 +318,6 @@ impl Stage {
         tails.collect::<Vec<_>>().join("\n")
     }
 
-    /// What is started.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -346,7 +342,6 @@ impl Stage {
         self.simulator().webhook_url().unwrap_or_default()
     }
 
-    /// Meta.
     #[allow(
         clippy::expect_used,
         reason = "asked for only after a start that succeeded"
@@ -358,7 +353,6 @@ impl Stage {
             .simulator()
     }
 
-    /// The customer.
     #[allow(
         clippy::expect_used,
         reason = "asked for only after a start that succeeded"
@@ -376,7 +370,6 @@ impl Stage {
         ))
     }
 
-    /// The streams.
     pub async fn log(&self) -> Result<Log> {
         Log::connect(&format!("nats://{}", self.plan.ports.nats.address())).await
     }

@@ -5,9 +5,7 @@ use std::time::Duration;
 /// What somebody wrote and what came of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// Who wrote.
     pub person: String,
-    /// What they wrote.
     pub wrote: String,
     /// What they saw in answer.
     pub saw: Vec<String>,
@@ -36,7 +34,6 @@ impl Turn {
     }
 }
 
-/// Writes turns as lines.
 pub fn render(turns: &[Turn]) -> String {
     let mut lines = vec![
         "A conversation. On the way: the time each stage took. Beside it: since Meta's webhook."

@@ -6,10 +6,8 @@ use tokio::time::Instant;
 /// Requests noted; later ones are answered all the same.
 const NOTES_MAX: usize = 4_000_000;
 
-/// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// It has not.
     Open,
     /// It was answered with a status.
     Answered(u16),
@@ -24,11 +22,9 @@ pub struct Note {
     pub serial: Option<u32>,
     /// The part of its path, by number.
     pub part: Option<usize>,
-    /// When it was read.
     pub at: Instant,
     /// When it ended; when it was read, while it has not.
     pub ended: Instant,
-    /// How it ended.
     pub ending: Ending,
     /// Whether the work was done, whatever became of the answer.
     pub is_done: bool,
@@ -86,7 +82,6 @@ impl Pending {
         }
     }
 
-    /// Notes the answer.
     pub(super) fn answered(self, status: u16) {
         self.end(Ending::Answered(status));
     }

@@ -3,18 +3,15 @@
 /// What the bytes received so far are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// More bytes are needed.
     Partial,
     /// An answer that ends after `bytes`.
     Complete {
-        /// The status code.
         status: u16,
         /// Its length with head and body.
         bytes: usize,
         /// Whether the server closes the connection after it.
         close: bool,
     },
-    /// Not HTTP/1.1.
     Broken,
 }
 

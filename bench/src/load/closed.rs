@@ -15,7 +15,6 @@ use tokio::time::{sleep, timeout};
 /// How to send a deck.
 #[derive(Debug, Clone)]
 pub struct Closed {
-    /// Where to.
     pub address: SocketAddr,
     /// Connections, each with the deliveries of its own conversations, one after the other.
     pub connections: usize,
@@ -30,7 +29,6 @@ pub struct Closed {
 }
 
 impl Closed {
-    /// Keep-alive connections without retries.
     pub fn new(address: SocketAddr, connections: usize, within: Duration) -> Self {
         let (settles, retry_after, reconnect_every) = (Duration::ZERO, None, None);
         Self {

@@ -10,18 +10,14 @@ use std::ops::Range;
 /// A business number that deliveries are for.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// `phone_number_id`.
     pub phone_number_id: String,
-    /// Its WABA.
     pub waba_id: String,
 }
 
 /// What the deliveries of a deck hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Mix {
-    /// Deliveries.
     pub deliveries: usize,
-    /// Updates in each.
     pub updates: usize,
     /// Every so many-th delivery holds statuses instead of messages; 0 for none.
     pub status_every: usize,
@@ -201,17 +197,14 @@ impl Deck {
         serial % self.conversations
     }
 
-    /// Requests.
     pub fn len(&self) -> usize {
         self.cards.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.cards.is_empty()
     }
 
-    /// Updates over all requests.
     pub fn updates(&self) -> u32 {
         self.updates
     }

@@ -27,7 +27,6 @@ pub struct Ledger {
     marks: Vec<Mark>,
 }
 
-/// What the comparison says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Updates in deliveries that were answered 200.
@@ -52,7 +51,6 @@ impl Verdict {
         self.unacknowledged += other.unacknowledged;
     }
 
-    /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
         (self.lost, self.doubled, self.out_of_order) == (0, 0, 0)
     }
@@ -122,7 +120,6 @@ impl Ledger {
         Some(Duration::from_nanos(first - fault))
     }
 
-    /// Updates acknowledged so far.
     pub fn acked(&self) -> u64 {
         self.marks
             .iter()

@@ -22,13 +22,11 @@ const FULL_SOCKET_PAUSE: Duration = Duration::from_micros(100);
 /// How to send a deck.
 #[derive(Debug, Clone)]
 pub struct Open {
-    /// Where to.
     pub address: SocketAddr,
     /// Connections; a request that is due waits, on the clock, while all are busy.
     pub connections: usize,
     /// Requests due in a second.
     pub per_second: f64,
-    /// Longest time to send.
     pub within: Duration,
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 const LATENCY_MAX: Duration = Duration::from_secs(120);
 const DIGITS: u8 = 3;
 
-/// Answers of one run.
 #[derive(Debug, Clone)]
 pub struct Tally {
     accepted: Histogram<u64>,
@@ -24,7 +23,6 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Starts with nothing.
     #[allow(
         clippy::expect_used,
         reason = "the bounds are constants that hdrhistogram takes"
@@ -84,22 +82,18 @@ impl Tally {
         self.elapsed = before + next.elapsed;
     }
 
-    /// Answers with a 2xx.
     pub fn accepted(&self) -> u64 {
         self.accepted.len() + self.early
     }
 
-    /// All answers and failures.
     pub fn attempts(&self) -> u64 {
         self.statuses.values().sum::<u64>() + self.failures
     }
 
-    /// Requests without an answer.
     pub fn failures(&self) -> u64 {
         self.failures
     }
 
-    /// Answers by status.
     pub fn statuses(&self) -> &BTreeMap<u16, u64> {
         &self.statuses
     }
@@ -109,7 +103,6 @@ impl Tally {
         self.elapsed
     }
 
-    /// Accepted requests a second.
     pub fn per_second(&self) -> f64 {
         if self.elapsed.is_zero() {
             return 0.0;

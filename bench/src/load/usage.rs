@@ -11,7 +11,6 @@ const TICK: Duration = Duration::from_millis(10);
 pub struct Usage {
     /// CPU time in user and kernel.
     pub cpu: Duration,
-    /// Memory resident now.
     pub resident_bytes: u64,
 }
 

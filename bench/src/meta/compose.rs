@@ -20,11 +20,9 @@ pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
-    /// The `entry[]` elements.
     pub entries: Vec<EntrySpec>,
 }
 
-/// One `entry[]` element.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EntrySpec {
@@ -32,7 +30,6 @@ pub struct EntrySpec {
     pub waba_id: Option<String>,
     /// Unix seconds; set on account-level entries when absent.
     pub time: Option<u64>,
-    /// The `changes[]` elements.
     pub changes: Vec<ChangeSpec>,
 }
 
@@ -42,7 +39,6 @@ pub struct EntrySpec {
 pub struct ChangeSpec {
     /// The number; the simulator's first one when absent.
     pub phone_number_id: Option<String>,
-    /// Messages from people.
     pub messages: Vec<IncomingMessage>,
     /// Statuses of messages to people.
     pub statuses: Vec<StatusSpec>,
@@ -58,9 +54,7 @@ pub struct ChangeSpec {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StatusSpec {
-    /// The message.
     pub message_id: String,
-    /// What happened to it.
     pub status: StatusKind,
     /// The recipient's phone number, for a message this simulator does not know.
     pub to: Option<String>,
@@ -77,13 +71,11 @@ pub struct StatusSpec {
 /// Why a batch cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadBatch {
-    /// Nothing in it.
     #[error("the batch holds no update")]
     Empty,
     /// More than Meta sends at once.
     #[error("{0} updates are more than the {UPDATES_MAX} Meta sends at once")]
     TooMany(usize),
-    /// Larger than Meta sends.
     #[error("{0} bytes are more than the {BODY_BYTES_MAX} Meta sends at once")]
     TooLarge(usize),
     /// A person without any address.
@@ -94,7 +86,6 @@ pub enum BadBatch {
     /// Not the shape of a user id.
     #[error("`{0}` is not a business-scoped user id such as US.13491208655302741918")]
     NotAUser(String),
-    /// Half a change.
     #[error("a change has `field` and `value`, or `messages` and `statuses`")]
     Change,
     /// A picture that was never uploaded.
@@ -105,7 +96,6 @@ pub enum BadBatch {
 /// A body ready to be posted.
 #[derive(Debug, Default)]
 pub struct Composed {
-    /// The bytes.
     pub body: Bytes,
     /// How many updates they carry.
     pub updates: usize,

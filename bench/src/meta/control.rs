@@ -237,11 +237,9 @@ pub struct JournalQuery {
     pub wait_ms: u64,
     /// Return at most so many.
     pub limit: Option<usize>,
-    /// `webhook`, `graph` or `message`.
     pub kind: Option<String>,
     /// A person's phone number or user id.
     pub conversation: Option<String>,
-    /// A webhook delivery's number.
     pub delivery: Option<u64>,
     /// A message's id: what was posted, called and seen of it.
     pub message_id: Option<String>,

@@ -16,9 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 /// A body on its way.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// The exact bytes.
     pub body: Bytes,
-    /// How they are signed.
     pub signature: Signature,
     /// How many updates they carry.
     pub updates: usize,
@@ -30,7 +28,6 @@ pub struct Delivery {
     pub retry: bool,
 }
 
-/// An accepted delivery.
 #[derive(Debug)]
 pub struct Posted {
     /// Its number in the journal.
@@ -50,12 +47,10 @@ pub enum Refused {
     NoTarget,
 }
 
-/// Bounds of the courier.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Attempts at the same time.
     pub in_flight_max: usize,
-    /// Deliveries not yet ended.
     pub pending_max: usize,
 }
 

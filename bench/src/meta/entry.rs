@@ -12,7 +12,6 @@ pub const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Most message ids kept with a webhook attempt.
 pub const MESSAGE_IDS_MAX: usize = 32;
 
-/// One entry.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Entry {
@@ -28,7 +27,6 @@ pub enum Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Answered 200.
     Delivered,
     /// Anything else; it is posted again.
     Retrying,
@@ -39,38 +37,30 @@ pub enum Outcome {
 /// One attempt to deliver a webhook.
 #[derive(Debug, Serialize)]
 pub struct WebhookAttempt {
-    /// The delivery's number.
     pub delivery: u64,
-    /// Which attempt, from 1.
     pub attempt: u32,
     /// The conversation, when all updates are of one.
     pub conversation: Option<String>,
     /// The messages its updates are about, up to [`MESSAGE_IDS_MAX`].
     pub message_ids: Arc<[String]>,
-    /// How it was signed.
     pub signature: Signature,
     /// How many updates it carries.
     pub updates: usize,
-    /// The body's size.
     pub body_bytes: usize,
     /// The body as sent, up to [`BODY_BYTES_MAX`].
     pub body: Option<String>,
-    /// The status answered.
     pub status: Option<u16>,
     /// Why there was no answer.
     pub error: Option<String>,
     /// How long the answer took, in microseconds.
     pub duration_us: u64,
-    /// What follows.
     pub outcome: Outcome,
 }
 
 /// One call of the Graph API.
 #[derive(Debug, Serialize)]
 pub struct GraphCall {
-    /// HTTP method.
     pub method: String,
-    /// Path without query.
     pub path: String,
     /// The conversation of a send or read receipt.
     pub conversation: Option<String>,
@@ -84,19 +74,15 @@ pub struct GraphCall {
     pub code: Option<u32>,
     /// Whether a rule decided the answer.
     pub injected: bool,
-    /// The JSON answered.
     pub answer: Option<Value>,
     /// How long it took, in microseconds.
     pub duration_us: u64,
 }
 
-/// Who wrote a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Author {
-    /// The person.
     User,
-    /// The business.
     Business,
 }
 
@@ -105,18 +91,13 @@ pub enum Author {
 pub struct SeenMessage {
     /// The person, by user id.
     pub conversation: String,
-    /// The business number.
     pub phone_number_id: String,
-    /// Who wrote it.
     pub author: Author,
-    /// The message's id.
     pub message_id: String,
-    /// Meta's type.
     #[serde(rename = "type")]
     pub kind: String,
     /// What it says in one line.
     pub text: String,
-    /// The sender's own reference.
     pub biz_opaque_callback_data: Option<String>,
     /// The content in Meta's shape.
     pub content: Option<Value>,

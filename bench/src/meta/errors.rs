@@ -7,18 +7,14 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// An error answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GraphError {
-    /// HTTP status.
     pub http: u16,
-    /// Meta's code.
     pub code: u32,
     /// Meta's sub-code, for the few that have one.
     pub subcode: Option<u32>,
     /// What is wrong with this request.
     pub details: String,
-    /// Extra response headers.
     pub headers: BTreeMap<String, String>,
 }
 

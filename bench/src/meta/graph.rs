@@ -22,18 +22,15 @@ const BODY_MAX: usize = UPLOAD_BYTES_MAX + 64 * 1024;
 /// What is answered when all is well.
 #[derive(Debug)]
 pub enum Answer {
-    /// JSON.
     Json(Value),
     /// The bytes of a file.
     File(File),
-    /// Nothing: the connection closes.
     HangUp,
 }
 
 /// A handled call: the answer, and what the journal says beside it.
 #[derive(Debug)]
 pub struct Done {
-    /// The answer.
     pub answer: Result<Answer, GraphError>,
     /// The conversation it belongs to.
     pub conversation: Option<String>,
@@ -44,7 +41,6 @@ pub struct Done {
 }
 
 impl Done {
-    /// A good answer.
     pub fn ok(answer: Answer) -> Self {
         Self {
             answer: Ok(answer),
@@ -54,7 +50,6 @@ impl Done {
         }
     }
 
-    /// An error.
     pub fn err(error: GraphError) -> Self {
         Self {
             answer: Err(error),

@@ -7,9 +7,7 @@ use serde_json::{Map, Value, json};
 /// One message from a person; in JSON the content's fields lie beside the others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IncomingMessage {
-    /// Who sends it.
     pub sender: Sender,
-    /// What is sent.
     pub content: Content,
 }
 
@@ -21,7 +19,6 @@ pub struct Sender {
     pub from: Option<String>,
     /// Business-scoped user id; derived from the phone number when absent.
     pub user_id: Option<String>,
-    /// Profile name.
     pub name: Option<String>,
     /// Leaves the phone number out of this person's webhooks from now on, although `from` names it.
     pub hide_phone: Option<bool>,
@@ -50,63 +47,45 @@ const SENDER_FIELDS: [&str; 8] = [
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Content {
-    /// Plain text.
     Text {
-        /// The text.
         text: String,
     },
     /// An image that can be downloaded from the simulator.
     Image {
-        /// Text below it.
         caption: Option<String>,
         /// Media uploaded before; a built-in picture when absent.
         media_id: Option<String>,
     },
-    /// A pressed reply button.
     ButtonReply {
-        /// The button's id.
         reply_id: String,
-        /// The button's text.
         title: String,
     },
     /// A picked row of a list.
     ListReply {
-        /// The row's id.
         reply_id: String,
-        /// The row's text.
         title: String,
-        /// The row's second line.
         description: Option<String>,
     },
     /// A pressed quick-reply button of a template.
     Button {
-        /// The button's payload.
         payload: String,
-        /// The button's text.
         text: String,
     },
-    /// A place.
     Location {
-        /// Degrees north.
         latitude: f64,
-        /// Degrees east.
         longitude: f64,
         /// What the place is called.
         place: Option<String>,
-        /// Its postal address.
         address: Option<String>,
     },
     /// A reaction to a message; without an emoji it takes the reaction back.
     Reaction {
-        /// The message reacted to.
         message_id: String,
-        /// The emoji.
         emoji: Option<String>,
     },
     /// Any other type, with the content as it shall appear under the type's name.
     #[serde(skip)]
     Other {
-        /// The type's name.
         kind: String,
         /// The content, absent for types that have none.
         content: Option<Value>,
@@ -116,11 +95,8 @@ pub enum Content {
 /// The picture an image message shows, as Meta describes it.
 #[derive(Debug, Clone)]
 pub struct Picture {
-    /// Media id.
     pub id: String,
-    /// MIME type.
     pub mime_type: String,
-    /// Base64 of its SHA-256.
     pub sha256: String,
     /// Where it can be fetched.
     pub url: String,

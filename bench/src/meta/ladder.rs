@@ -12,7 +12,6 @@ pub struct Ladder {
     pub enabled: bool,
     /// When `sent` follows, in milliseconds.
     pub sent_ms: u32,
-    /// When `delivered` follows.
     pub delivered_ms: u32,
     /// When `read` follows; absent means the person never reads.
     pub read_ms: Option<u32>,
@@ -37,7 +36,6 @@ impl Default for Ladder {
 pub struct Rung {
     /// When it is posted, after the acceptance.
     pub at: Duration,
-    /// What it says.
     pub kind: StatusKind,
     /// When it happened, after the acceptance.
     pub happened: Duration,

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::num::NonZeroUsize;
 
-/// Largest upload accepted.
 pub const UPLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 const FILES_MAX: usize = 256;
 const BYTES_MAX: usize = 128 * 1024 * 1024;
@@ -19,14 +18,11 @@ pub const SAMPLE_ID: &str = "1000000000000001";
 // A transparent PNG of one pixel.
 const SAMPLE: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
-/// One file.
 #[derive(Debug, Clone)]
 pub struct File {
-    /// MIME type.
     pub mime_type: String,
     /// Base64 of the SHA-256 of the bytes.
     pub sha256: String,
-    /// The bytes.
     pub bytes: Bytes,
 }
 
@@ -83,7 +79,6 @@ impl Media {
         }
     }
 
-    /// Finds a file.
     pub fn get(&mut self, id: &str) -> Option<File> {
         if id == SAMPLE_ID {
             Some(self.sample.clone())

@@ -53,7 +53,6 @@ impl Mint {
         format!("wamid.{}", STANDARD.encode(bytes))
     }
 
-    /// A numeric media id.
     pub fn media_id(&self) -> String {
         digits_of(&self.unique(), 16)
     }

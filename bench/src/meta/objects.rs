@@ -31,7 +31,6 @@ pub fn get(sim: &Simulator, id: &str, parts: &request::Parts) -> Answered {
     select(object, query(parts, "fields").as_deref()).map(Answer::Json)
 }
 
-/// Deletes a file.
 pub fn delete(sim: &Simulator, id: &str) -> Answered {
     if sim.media().delete(id) {
         Ok(Answer::Json(json!({"success": true})))
@@ -143,7 +142,6 @@ pub fn download(sim: &Simulator, id: &str, parts: &request::Parts) -> Answered {
     file.map(Answer::File).ok_or_else(gone)
 }
 
-/// A query parameter, decoded.
 pub fn query(parts: &request::Parts, name: &str) -> Option<String> {
     let url = format!("http://localhost/?{}", parts.uri.query()?);
     let url = reqwest::Url::parse(&url).ok()?;

@@ -52,7 +52,6 @@ pub struct Pacing {
 }
 
 impl Pacing {
-    /// Starts with full allowances.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,

@@ -12,24 +12,17 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StatusKind {
-    /// Left Meta.
     Sent,
-    /// Reached the phone.
     Delivered,
-    /// Was seen.
     Read,
-    /// Will not arrive.
     Failed,
 }
 
 /// One status of one message.
 #[derive(Debug, Clone)]
 pub struct Status<'a> {
-    /// The message's id.
     pub message_id: &'a str,
-    /// What happened.
     pub kind: StatusKind,
-    /// Unix seconds.
     pub timestamp: u64,
     /// Who it was sent to.
     pub person: &'a Person,
@@ -48,7 +41,6 @@ pub fn metadata(display_phone_number: &str, phone_number_id: &str) -> Value {
     json!({"display_phone_number": display_phone_number, "phone_number_id": phone_number_id})
 }
 
-/// A `contacts[]` element.
 pub fn contact(person: &Person) -> Value {
     let name = person.name.as_deref().unwrap_or("Unknown");
     without_nulls(json!({
@@ -56,7 +48,6 @@ pub fn contact(person: &Person) -> Value {
     }))
 }
 
-/// A `messages[]` element.
 pub fn message(
     person: &Person,
     id: &str,
@@ -77,7 +68,6 @@ pub fn message(
     message
 }
 
-/// A `statuses[]` element.
 pub fn status(status: &Status) -> Value {
     let failed = status.kind == StatusKind::Failed;
     let user_id = (!failed || !status.sent_to_phone).then_some(&status.person.user_id);
@@ -122,7 +112,6 @@ pub fn messaging_value(
     }))
 }
 
-/// A `changes[]` element.
 pub fn change(field: &str, value: Value) -> Value {
     json!({"value": value, "field": field})
 }
@@ -132,7 +121,6 @@ pub fn entry(waba_id: &str, time: Option<u64>, changes: Vec<Value>) -> Value {
     without_nulls(json!({"id": waba_id, "time": time, "changes": changes}))
 }
 
-/// The whole body.
 pub fn envelope(entries: Vec<Value>) -> Value {
     json!({"object": "whatsapp_business_account", "entry": entries})
 }

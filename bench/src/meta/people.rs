@@ -10,14 +10,12 @@ use std::time::Duration;
 
 const PEOPLE_KEPT: usize = 100_000;
 
-/// A person on WhatsApp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
     /// Business-scoped user id; also the name of the conversation in the journal.
     pub user_id: String,
     /// Digits without `+`, when known.
     pub phone: Option<String>,
-    /// Profile name.
     pub name: Option<String>,
     /// Whether webhooks leave the phone number out, as for people with a username.
     pub hides_phone: bool,
@@ -35,7 +33,6 @@ impl Person {
     }
 }
 
-/// The bounded directory.
 #[derive(Debug)]
 pub struct People {
     by_user: LruCache<String, Person>,

@@ -37,7 +37,6 @@ pub struct HandoverSpec {
     /// The business number; the simulator's first one when absent.
     #[serde(default)]
     pub phone_number_id: Option<String>,
-    /// What happens.
     pub action: Hand,
 }
 

@@ -64,7 +64,6 @@ pub enum BadRule {
 /// A send, as far as rules look at it; `recipients` are the names the person goes by.
 #[derive(Debug, Clone, Copy)]
 pub struct Send<'a> {
-    /// The sending number.
     pub phone_number_id: &'a str,
     /// User id and phone number of the person.
     pub recipients: [&'a str; 2],
@@ -145,7 +144,6 @@ impl Rules {
         &self.0
     }
 
-    /// Forgets every rule.
     pub fn clear(&mut self) {
         self.0.clear();
     }

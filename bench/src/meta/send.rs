@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 const WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-/// Handles `POST /{phone_number_id}/messages`.
 pub async fn messages(sim: &Arc<Simulator>, phone_number_id: &str, body: &[u8]) -> Done {
     let body: Value = match serde_json::from_slice(body) {
         Ok(body) => body,

@@ -16,7 +16,6 @@ pub enum Signature {
     Good,
     /// Well formed, but made with another key.
     Bad,
-    /// Not hexadecimal.
     Malformed,
     /// No signature header at all.
     Missing,

@@ -29,7 +29,6 @@ const DUPLICATES_MAX: u32 = 100;
 /// How long a media URL works.
 pub const MEDIA_URL_SECONDS: u64 = 300;
 
-/// Everything the simulator knows.
 pub struct Simulator {
     pub(super) options: Options,
     pub(super) courier: Arc<Courier>,
@@ -53,13 +52,11 @@ pub struct Simulator {
 /// What is remembered of a message the business sent.
 #[derive(Debug, Clone)]
 pub struct SentMessage {
-    /// Who it went to.
     pub person: Person,
     /// The number it came from.
     pub phone_number_id: String,
     /// Whether the send named a phone number.
     pub sent_to_phone: bool,
-    /// The sender's own reference.
     pub opaque: Option<String>,
     /// Whether it was a template.
     pub template: bool,
@@ -87,7 +84,6 @@ impl Default for SentMessage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Posting {
-    /// How it is signed.
     pub signature: Signature,
     /// How many copies are posted besides the first, at the same time.
     pub duplicate: u32,
@@ -108,10 +104,8 @@ pub struct Accepted {
     pub updates: usize,
 }
 
-/// Why nothing was posted.
 #[derive(Debug, thiserror::Error)]
 pub enum NotPosted {
-    /// The description is wrong.
     #[error(transparent)]
     Batch(#[from] BadBatch),
     /// The courier does not take it.
@@ -127,9 +121,7 @@ pub enum NotPosted {
 pub struct Handshake {
     /// Whether the receiver answered 200 and the challenge.
     pub ok: bool,
-    /// The status it answered.
     pub status: Option<u16>,
-    /// What was wrong.
     pub error: Option<String>,
 }
 
@@ -323,7 +315,6 @@ impl Simulator {
         }
     }
 
-    /// The journal.
     pub fn journal(&self) -> &Journal<Entry> {
         &self.journal
     }
@@ -348,7 +339,6 @@ impl Simulator {
         self.courier.pending()
     }
 
-    /// The current status ladder.
     pub fn ladder(&self) -> Ladder {
         *lock(&self.ladder)
     }
@@ -358,7 +348,6 @@ impl Simulator {
         *lock(&self.ladder) = ladder;
     }
 
-    /// The injection rules.
     pub fn rules(&self) -> MutexGuard<'_, Rules> {
         lock(&self.rules)
     }

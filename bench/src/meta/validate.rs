@@ -25,32 +25,26 @@ const TYPES: [&str; 11] = [
 pub enum Address {
     /// A phone number, as written.
     Phone(String),
-    /// A business-scoped user id.
     User(String),
 }
 
 /// A send that passed the checks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outgoing {
-    /// Who receives it.
     pub address: Address,
-    /// Meta's type.
     pub kind: String,
     /// What the person reads in one line.
     pub text: String,
     /// The content under the type's name.
     pub content: Value,
-    /// The sender's own reference.
     pub opaque: Option<String>,
     /// The uploaded media it refers to.
     pub media_id: Option<String>,
-    /// The template's name.
     pub template: Option<String>,
 }
 
 type Checked<T> = Result<T, GraphError>;
 
-/// Reads a send.
 pub fn outgoing(body: &Value) -> Checked<Outgoing> {
     product(body)?;
     let address = address(body)?;

@@ -70,7 +70,6 @@ impl Fault {
     }
 }
 
-/// A fault that happened.
 #[derive(Debug, Clone, Copy)]
 struct Struck {
     fault: Fault,

@@ -26,7 +26,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 const CALM_MAX: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// One outage, played.
 #[derive(Debug)]
 struct Played {
     outage: Outage,

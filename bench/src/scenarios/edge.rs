@@ -26,7 +26,6 @@ const MANY_CONNECTIONS: usize = 1_000;
 const OPEN_CONNECTIONS: usize = 256;
 const RATES: [f64; 3] = [1_000.0, 5_000.0, 10_000.0];
 
-/// Figures of one mode.
 #[derive(Default)]
 struct Figures {
     rps: Samples,
@@ -52,7 +51,6 @@ struct Figures {
     ledger: Verdict,
 }
 
-/// Sizes of the runs.
 #[derive(Clone, Copy)]
 struct Size {
     webhooks: usize,
@@ -61,7 +59,6 @@ struct Size {
     rounds: usize,
 }
 
-/// Runs both modes.
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let size = Size {
         webhooks: bench.options.pick(150_000, 1_500),

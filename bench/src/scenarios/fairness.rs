@@ -27,7 +27,6 @@ const SERVICE: Duration = Duration::from_millis(5);
 const CONCURRENCY: usize = 6;
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 
-/// What one run showed.
 #[derive(Debug)]
 struct Run {
     quiet: Vec<Duration>,

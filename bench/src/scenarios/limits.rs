@@ -53,7 +53,6 @@ impl Figures {
     }
 }
 
-/// Takes them in turn.
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let webhooks = bench.options.pick(150_000, 1_500);
     let rig = Rig::start(&bench.root, Durability::Stored).await?;

@@ -64,13 +64,11 @@ impl Naive {
         })
     }
 
-    /// Where webhooks go.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// What every request needs.
 struct Handler {
     keys: [SigningKey; 1],
     workers: Semaphore,
@@ -159,7 +157,6 @@ impl Downstream {
         })
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.addr()
     }

@@ -31,7 +31,6 @@ pub enum Kind {
 /// A peer's key in the figures, what it is, and what its 200 promises.
 #[derive(Debug, Clone, Copy)]
 pub struct Recipe {
-    /// Its key.
     pub key: &'static str,
     /// What it is made of.
     pub kind: Kind,
@@ -41,10 +40,8 @@ pub struct Recipe {
     pub promise: &'static str,
 }
 
-/// A running peer.
 #[derive(Debug)]
 pub struct Peer {
-    /// What it is.
     pub recipe: Recipe,
     address: SocketAddr,
     backend: SocketAddr,
@@ -101,7 +98,6 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Where webhooks go.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -13,14 +13,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Where a peer keeps its webhooks.
 #[derive(Debug, Clone, Copy)]
 pub enum PeerStore {
-    /// A stream of JetStream.
     JetStream(SocketAddr, &'static str),
     /// What a command of Redis counts.
     Redis(SocketAddr, &'static str),
 }
 
 impl PeerStore {
-    /// Webhooks in it.
     pub async fn count(self) -> Result<u64> {
         match self {
             Self::JetStream(address, stream) => {

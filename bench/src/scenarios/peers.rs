@@ -113,7 +113,6 @@ struct Loop {
     answers: String,
 }
 
-/// Measurements of one server.
 #[derive(Debug, Default)]
 struct Figures {
     closed: Vec<Loop>,
@@ -170,7 +169,6 @@ impl Contender<'_> {
     }
 }
 
-/// Runs every level.
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let mut report = bench.report("peers", "equal within each table");
     report.paragraph(&format!(
@@ -242,7 +240,6 @@ async fn measure(
     ))
 }
 
-/// Measures one server once.
 async fn turn(
     bench: &Bench<'_>,
     level: &Level,

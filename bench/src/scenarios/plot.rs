@@ -15,9 +15,7 @@ const COLOURS: [&str; 6] = [
 /// A line with its name.
 #[derive(Debug, Clone)]
 pub struct Series {
-    /// What the legend says.
     pub name: String,
-    /// Points, by rising x.
     pub points: Vec<(f64, f64)>,
 }
 

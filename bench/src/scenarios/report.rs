@@ -6,7 +6,6 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A report being written.
 #[derive(Debug)]
 pub struct Report {
     directory: PathBuf,
@@ -51,17 +50,14 @@ impl Report {
         }
     }
 
-    /// Adds a heading.
     pub fn heading(&mut self, words: &str) {
         let _ = write!(self.text, "\n## {words}\n");
     }
 
-    /// Adds a paragraph.
     pub fn paragraph(&mut self, words: &str) {
         let _ = write!(self.text, "\n{words}\n");
     }
 
-    /// Adds a table.
     pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
         let _ = write!(
             self.text,

@@ -29,7 +29,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// The path of the app's webhook.
 pub const PATH: &str = "/webhooks/meta/main";
-/// The app's secret.
 pub const APP_SECRET: &str = "bench-app-secret";
 const VERIFY_TOKEN: &str = "bench-verify-token";
 const TENANTS: usize = 16;
@@ -280,7 +279,6 @@ impl Rig {
             .await
     }
 
-    /// Where webhooks go.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

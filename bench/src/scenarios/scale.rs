@@ -24,7 +24,6 @@ struct Crowd {
     resident_mb: f64,
 }
 
-/// Measures each in turn.
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     bench.say("  updates that concern nobody …");
     let empty = empty_jobs(bench).await?;

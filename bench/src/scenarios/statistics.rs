@@ -5,7 +5,6 @@
 pub struct Samples(Vec<f64>);
 
 impl Samples {
-    /// Adds a measurement.
     pub fn push(&mut self, sample: f64) {
         self.0.push(sample);
         self.0.sort_by(f64::total_cmp);
@@ -27,7 +26,6 @@ impl Samples {
         }
     }
 
-    /// The largest.
     pub fn max(&self) -> f64 {
         self.0.last().copied().unwrap_or(f64::NAN)
     }

@@ -208,7 +208,6 @@ fn share(attempts: &[Attempt]) -> f64 {
     count(accepted as u64) / count(attempts.len().max(1) as u64)
 }
 
-/// Attempts in each second.
 fn series(name: &str, attempts: &[Attempt], counts: impl Fn(bool) -> bool) -> Series {
     let last = attempts.last().map_or(0, |attempt| attempt.0.as_secs());
     let points = (0..=last).map(|second| {

@@ -58,12 +58,10 @@ impl VerifyOnly {
         })
     }
 
-    /// Where webhooks go.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it has used.
     pub fn usage(&self) -> Usage {
         self.program.id().map(Usage::of).unwrap_or_default()
     }

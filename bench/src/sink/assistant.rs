@@ -18,7 +18,6 @@ const ORDERS: [(&str, &str, Option<&str>); 3] = [
     ("1003", "delivered", None),
 ];
 
-/// Handles `GET /orders/{number}`.
 pub async fn order(
     State(sink): State<Arc<Sink>>,
     Path(number): Path<String>,
@@ -41,7 +40,6 @@ pub async fn order(
     (status, Json(body))
 }
 
-/// Handles `POST /v1/chat/completions`.
 pub async fn complete(
     State(sink): State<Arc<Sink>>,
     Extension(planned): Extension<Planned>,

@@ -17,7 +17,6 @@ use std::sync::Arc;
 const HEADER: &str = "x-hub-signature-256";
 const TAKEN_MAX: usize = 1_000_000;
 
-/// Handles `POST /relay/{name}`.
 pub async fn receive(
     State(sink): State<Arc<Sink>>,
     Path(name): Path<String>,

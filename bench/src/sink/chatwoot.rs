@@ -24,17 +24,13 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// Largest request taken.
 const BODY_MAX: usize = 16 * 1024 * 1024;
 
 /// How the stand-in is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The one account.
     pub account_id: u64,
-    /// Its one inbox.
     pub inbox_id: u64,
-    /// The inbox's public identifier.
     pub inbox_identifier: String,
     /// The token the application API accepts.
     pub access_token: Secret<String>,

@@ -29,17 +29,14 @@ pub struct Fault {
     pub retry_after_s: Option<u32>,
     /// Closes the connection without an answer.
     pub drop: bool,
-    /// Waits first, in milliseconds.
     pub delay_ms: u64,
 }
 
 /// Why a fault is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadFault {
-    /// It would do nothing.
     #[error("give `status` (200 to 599), `drop` or `delay_ms` (up to {DELAY_MAX_MS})")]
     Effect,
-    /// Too many are waiting.
     #[error("{FAULTS_MAX} faults are waiting; delete some")]
     TooMany,
 }
@@ -81,12 +78,10 @@ impl Faults {
         Some(applied)
     }
 
-    /// The faults left.
     pub fn list(&self) -> &[Fault] {
         &self.0
     }
 
-    /// Forgets every fault.
     pub fn clear(&mut self) {
         self.0.clear();
     }

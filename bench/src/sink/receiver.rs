@@ -57,7 +57,6 @@ impl Sink {
     }
 }
 
-/// Handles `POST /webhooks/{name}`.
 pub async fn receive(
     State(sink): State<Arc<Sink>>,
     Path(name): Path<String>,

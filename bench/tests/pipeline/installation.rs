@@ -40,13 +40,10 @@ pub struct Blueprint {
     pub ports: Ports,
     /// Acme's flow; the usual one repeats what it is told.
     pub flow: Value,
-    /// Where Acme's events go.
     pub endpoint: Option<String>,
-    /// Where Acme's CRM is.
     pub crm: Option<String>,
     /// Where Globex' existing bot is.
     pub relay: Option<String>,
-    /// Settings, by environment variable.
     pub settings: Vec<(&'static str, String)>,
 }
 
@@ -216,7 +213,6 @@ impl Installation {
     }
 }
 
-/// What messages say.
 pub fn texts(entries: &[Numbered<Entry>]) -> Vec<String> {
     entries
         .iter()
@@ -247,7 +243,6 @@ pub fn named(person: &str, number: &str, name: &str, content: Content) -> Incomi
     IncomingMessage { sender, content }
 }
 
-/// Signs as Meta does.
 pub fn sign(body: &[u8]) -> String {
     let secret = Secret::new(APP_SECRET.to_owned());
     ackline_shared::signature::SigningKey::new(&secret).sign(body)

@@ -34,7 +34,6 @@ impl Weigh for Received {
     }
 }
 
-/// The running server.
 pub struct Receiver {
     shared: Arc<Shared>,
     server: Server,
@@ -50,7 +49,6 @@ struct Shared {
 }
 
 impl Receiver {
-    /// Answers everything with 204.
     pub async fn start() -> Self {
         Self::build(None, 0).await
     }
@@ -82,7 +80,6 @@ impl Receiver {
         }
     }
 
-    /// Its origin.
     pub fn url(&self) -> String {
         format!("http://{}", self.server.addr())
     }
@@ -107,7 +104,6 @@ impl Receiver {
         found
     }
 
-    /// Every request so far.
     pub async fn all(&self) -> Vec<Numbered<Received>> {
         self.wait(0, |_| true).await
     }

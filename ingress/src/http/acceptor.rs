@@ -28,7 +28,6 @@ use tokio_rustls::rustls::server;
 /// Bytes read at once while a PROXY header is awaited.
 const PROXY_BUFFER_BYTES: usize = 512;
 
-/// Settings of accepting connections.
 #[derive(Debug, Clone)]
 pub struct AcceptSettings {
     /// Certificate and key; plain HTTP without them.
@@ -196,7 +195,6 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<I: AsyncRead + AsyncWrite + Send + Unpin> Stream for I {}
 
-/// An accepted connection.
 pub struct Accepted {
     /// What it says, in plain.
     pub stream: Box<dyn Stream>,
@@ -229,7 +227,6 @@ pub enum Rejection {
         "the address holds ingress.connections_per_address_max connections without a valid signature"
     )]
     AddressLimitReached,
-    /// The TLS handshake failed.
     #[error("the TLS handshake failed: {0}")]
     Tls(#[source] std::io::Error),
     /// The TLS handshake was not finished in time.

@@ -6,13 +6,11 @@ use std::time::Duration;
 /// Limits of what clients may make us hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Open connections at once.
     pub connections_max: usize,
     /// Longest head of a request.
     pub header_bytes_max: usize,
     /// Time for the whole head.
     pub header_timeout: Duration,
-    /// Longest body.
     pub body_bytes_max: usize,
     /// Time for the whole body.
     pub body_timeout: Duration,

@@ -77,7 +77,6 @@ impl Entries {
 }
 
 impl EvictionQueue {
-    /// Adds a newcomer.
     pub fn add(self: &Arc<Self>) -> Evictable {
         let mut entries = self.entries();
         let number = entries.next_number();
@@ -128,7 +127,6 @@ impl EvictionQueue {
 }
 
 impl Evictable {
-    /// Its number.
     pub fn number(&self) -> u64 {
         self.number
     }

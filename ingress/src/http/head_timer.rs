@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Default)]
 pub struct HeadTimer(Arc<Mutex<Option<Pin<Box<tokio::time::Sleep>>>>>);
 
-/// A deadline.
 #[derive(Debug)]
 struct Deadline {
     timer: HeadTimer,

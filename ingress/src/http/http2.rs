@@ -82,7 +82,6 @@ where
 #[derive(Debug, Clone)]
 struct Activity(Arc<Mutex<(usize, Instant)>>);
 
-/// A request being answered.
 struct Busy(Activity);
 
 impl Activity {

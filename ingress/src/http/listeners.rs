@@ -9,12 +9,10 @@ use tokio::net::{TcpListener, TcpSocket};
 /// Connections the kernel completes before a thread accepts them.
 const BACKLOG: u32 = 1024;
 
-/// The bound sockets.
 #[derive(Debug)]
 pub struct Listeners {
     /// For Meta: each is served by a thread of its own.
     pub public: Vec<Unregistered>,
-    /// For the operator.
     pub private: TcpListener,
 }
 

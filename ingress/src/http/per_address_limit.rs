@@ -16,9 +16,7 @@ const UNVERIFIED_PART: usize = 2;
 /// What one address may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressShare {
-    /// Connections.
     pub connections: usize,
-    /// Bytes of unfinished bodies.
     pub body_bytes: usize,
 }
 

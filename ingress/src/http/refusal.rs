@@ -58,7 +58,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -102,7 +101,6 @@ impl Refusal {
         }
     }
 
-    /// The answer.
     pub fn response(&self, retry_after: &HeaderValue) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::new(Bytes::from(format!("{self}\n"))));
         *response.status_mut() = self.status();

@@ -54,7 +54,6 @@ where
     H: Fn(Request<Incoming>, Arc<Caller>) -> F + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
-    /// Puts a server together.
     pub fn new(handler: H, bounds: Bounds, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             handler,

@@ -24,13 +24,11 @@ const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// What TLS is made of, read and found usable.
 #[derive(Debug, Clone)]
 pub struct TlsSettings {
-    /// Where the credentials lie.
     pub files: Files,
     /// What they were at the start.
     pub credentials: Arc<Credentials>,
 }
 
-/// The credentials in use.
 #[derive(Debug)]
 pub struct Tls {
     files: Files,

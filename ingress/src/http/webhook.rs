@@ -31,7 +31,6 @@ use subtle::ConstantTimeEq;
 use tokio::time::{Instant, timeout};
 
 const PATH: &str = "/webhooks/meta/";
-/// Longer than any signature.
 const SIGNATURE_BYTES_MAX: usize = 128;
 /// A body up to this size is copied out of the connection's buffer.
 const COPIED_BYTES_MAX: usize = 4 << 10;
@@ -43,13 +42,10 @@ const CHALLENGE_BYTES_MAX: usize = 1024;
 pub struct Edge<L> {
     /// Which apps and numbers there are.
     pub routing: Arc<Routing>,
-    /// Where updates are stored.
     pub log: Arc<L>,
     /// Whether a delivery is taken at all.
     pub admission: Admission,
-    /// Limits of a body.
     pub bounds: Bounds,
-    /// Partitions of the installation.
     pub partitions: u16,
     /// What one tenant's own app may have on its way to the log.
     pub tenant_in_flight: InFlight,
@@ -59,7 +55,6 @@ pub struct Edge<L> {
     pub body_bytes: Arc<Budget>,
     /// Updates that need not be stored again.
     pub acknowledged: Arc<Acknowledged>,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
 }
 

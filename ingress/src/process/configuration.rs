@@ -55,7 +55,6 @@ impl ConfigurationFollower {
         }
     }
 
-    /// Ends it.
     pub fn stop(self) {
         self.0.abort();
     }

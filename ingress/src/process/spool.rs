@@ -46,7 +46,6 @@ impl SpoolWriter {
         Ok(Some(Self { spool, ended }))
     }
 
-    /// The spool.
     pub fn spool(&self) -> &Spool {
         &self.spool
     }

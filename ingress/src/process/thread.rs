@@ -28,18 +28,14 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
-/// What all threads share.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// As configured, for the whole process.
     pub settings: Arc<IngressSettings>,
-    /// The routing table.
     pub routing: Arc<Routing>,
     /// What a connection passes first.
     pub acceptor: Arc<Acceptor>,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Bytes of bodies held.
     pub body_bytes: Arc<Budget>,
     /// What a 200 promises, as far as it is known.
     pub durability_check: Arc<DurabilityCheck>,
@@ -58,7 +54,6 @@ pub struct EdgeThreads {
     ended: Vec<oneshot::Receiver<()>>,
 }
 
-/// A thread that serves.
 #[derive(Debug)]
 struct EdgeThread {
     /// The connection it stores on.

@@ -9,11 +9,8 @@ use std::collections::HashMap;
 /// One of a value's `contacts`, and where what names the person lies.
 #[derive(Debug, Default)]
 pub struct Contact {
-    /// All of it.
     pub span: Span,
-    /// Business-scoped user id.
     pub user: Piece,
-    /// Phone number.
     pub phone: Piece,
 }
 

@@ -39,44 +39,30 @@ impl Structural {
 /// An array and the things in it.
 #[derive(Debug)]
 pub struct Group<T> {
-    /// From bracket to bracket.
     pub span: Span,
-    /// What is in it.
     pub items: Vec<T>,
 }
 
-/// A whole delivery.
 #[derive(Debug, Default)]
 pub struct Delivery {
-    /// `object`.
     pub object: Option<Span>,
-    /// `entry[]`.
     pub entries: Option<Group<Entry>>,
     /// Whether it holds more elements than may be, and not all of them are kept.
     pub is_over_limit: bool,
 }
 
-/// One of `entry[]`.
 #[derive(Debug, Default)]
 pub struct Entry {
-    /// All of it.
     pub span: Span,
-    /// `id`: the WABA.
     pub id: Option<Span>,
-    /// `time`.
     pub time: Option<Span>,
-    /// `changes[]`.
     pub changes: Option<Group<Change>>,
 }
 
-/// One of `changes[]`.
 #[derive(Debug, Default)]
 pub struct Change {
-    /// All of it.
     pub span: Span,
-    /// `field`.
     pub field: Option<Span>,
-    /// `value`, whatever it is.
     pub value_span: Option<Span>,
     /// `value`, when it is an object.
     pub value: Option<ChangeValue>,
@@ -85,15 +71,11 @@ pub struct Change {
 /// A change's `value`, as runs of members that are kept and arrays that may be cut.
 #[derive(Debug, Default)]
 pub struct ChangeValue {
-    /// All of it.
     pub span: Span,
-    /// Its members in order.
     pub segments: Vec<Segment>,
     /// Whether an array of it holds updates, one an element.
     pub has_items: bool,
-    /// `metadata.phone_number_id`.
     pub phone: Option<Span>,
-    /// Whom it names besides.
     pub participants: Participants,
     is_over_limit: bool,
 }
@@ -103,7 +85,6 @@ pub struct ChangeValue {
 pub enum Segment {
     /// Members that are kept as they are, commas between them included.
     Run(Span),
-    /// `contacts`.
     Contacts(Array<Contact>),
     /// An array of updates that is not empty.
     Items(Family, Array<Element>),
@@ -114,7 +95,6 @@ pub enum Segment {
 pub struct Array<T> {
     key_start: usize,
     span: Span,
-    /// Its elements.
     pub items: Vec<T>,
 }
 
@@ -224,7 +204,6 @@ impl Change {
         Ok(change)
     }
 
-    /// `field` as text.
     pub fn field<'a>(&self, text: &'a str) -> Text<'a> {
         json::text(text, self.field.as_ref()?)
     }

@@ -20,7 +20,6 @@ pub enum Family {
     Status,
     /// `message_echoes`: what a person sent from the Business app.
     Echo,
-    /// `calls`.
     Call,
 }
 
@@ -47,7 +46,6 @@ impl Family {
 /// An element, and where the members lie that identify it and its conversation.
 #[derive(Debug, Default)]
 pub struct Element {
-    /// All of it.
     pub span: Span,
     id: Piece,
     /// Its type, status or event.
@@ -203,9 +201,7 @@ impl Members {
 /// How an element names the person on the other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person<'a> {
-    /// Business-scoped user id.
     pub user: Text<'a>,
-    /// Phone number.
     pub phone: Text<'a>,
 }
 

@@ -8,7 +8,6 @@ use ackline_shared::ids::FoundKey;
 /// The members of a value that name its two sides.
 #[derive(Debug, Default)]
 pub struct Participants {
-    /// `recipient.phone_number_id`: the business number.
     pub number: Piece,
     user: Piece,
     phone: Piece,

@@ -26,7 +26,6 @@ pub struct Stamp<'d> {
     pub table: &'d RoutingTable,
     /// The app that brought it.
     pub app: &'d AppRoute,
-    /// Partitions of the installation.
     pub partitions: u16,
     /// When and under which trace it came.
     pub arrival: &'d Arrival<'d>,
@@ -89,7 +88,6 @@ impl<'d> Arrival<'d> {
         self.moment().received_ms
     }
 
-    /// Its W3C trace context.
     pub fn traceparent(&self) -> String {
         let Moment { trace, span, .. } = self.moment();
         let mut text = Vec::with_capacity(55);
@@ -224,9 +222,7 @@ pub struct Stamped<'d, 'b> {
 /// What was acknowledged, and the count of what came again.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory<'d> {
-    /// The updates.
     pub acknowledged: &'d Acknowledged,
-    /// The count.
     pub repeated: &'d Counter,
 }
 

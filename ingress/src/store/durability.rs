@@ -45,7 +45,6 @@ pub struct DurabilityCheck {
 /// The promise cannot be kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurabilityError {
-    /// Too few replicas.
     #[error(
         "nats.durability = \"replicated\" needs 3 replicas, and the stream {UPDATES} has {0}; raise its replicas on a cluster of three servers or more, or promise less"
     )]

@@ -36,7 +36,6 @@ pub struct Publishing {
     pub attempt_timeout: Duration,
 }
 
-/// Publishes to one connection.
 #[derive(Debug)]
 pub struct Publisher {
     wire: Arc<Wire>,

@@ -34,7 +34,6 @@ use throttle::{Intake, Throttle};
 use tokio::sync::{oneshot, watch};
 use writer::Writer;
 
-/// A running spool.
 #[derive(Debug, Clone)]
 pub struct Spool {
     state: Arc<SpoolState>,
@@ -126,7 +125,6 @@ impl Spool {
         Drain::new(log, state, directory, metrics, connections, throttle)
     }
 
-    /// How full it is.
     pub fn depth(&self) -> Depth {
         self.state.depth()
     }

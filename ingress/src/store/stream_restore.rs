@@ -11,7 +11,6 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Pause after a look that brought nothing, or found nothing.
 const AGAIN: Duration = Duration::from_millis(500);

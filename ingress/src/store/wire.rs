@@ -78,7 +78,6 @@ pub struct State {
     is_up: bool,
     /// The connection's task, while it has nothing to write.
     writer: Option<Waker>,
-    /// Somebody waits for room.
     is_wanted: bool,
 }
 
@@ -133,7 +132,6 @@ impl Wire {
         Ok(wire)
     }
 
-    /// Ends the connection.
     pub fn close(&self) {
         self.tasks
             .get()
@@ -170,7 +168,6 @@ impl Wire {
         self.in_flight_max
     }
 
-    /// Updates in flight.
     pub fn in_flight(&self) -> usize {
         self.lock().slots.used()
     }

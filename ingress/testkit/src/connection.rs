@@ -37,11 +37,8 @@ static ROUTING: LazyLock<Arc<Routing>> = LazyLock::new(|| {
 /// What became of a connection's requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// POSTs answered 200.
     pub acknowledged: usize,
-    /// Deliveries in the log.
     pub stored: usize,
-    /// All answers.
     pub answers: usize,
 }
 

@@ -24,17 +24,13 @@ const STORED_BYTES_BESIDE: usize = 1 << 20;
 /// What is stored of one update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
-    /// Its payload.
     pub payload: Vec<u8>,
     /// Whether the payload is the delivery's own bytes.
     pub untouched: bool,
-    /// Its dedupe id.
     pub id: String,
-    /// Whose it is.
     pub tenant: String,
     /// The lane: `msg`, `sts` or `acct`.
     pub class: &'static str,
-    /// What it is.
     pub kind: String,
     /// The field it came under, unless that is `messages`.
     pub field: Option<String>,

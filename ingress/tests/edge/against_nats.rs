@@ -131,7 +131,6 @@ pub async fn context(settings: &IngressSettings) -> Context {
     nats::jetstream(nats::connect(&settings.nats, "test").await.unwrap())
 }
 
-/// Declares the fixture's installation.
 pub async fn declare(server: &NatsServer) -> VaultKey {
     let (entries, master) = fixture::entries();
     write(&settings(server, &master, &[]), entries).await;
@@ -147,7 +146,6 @@ pub async fn write(settings: &IngressSettings, entries: Vec<(String, Vec<u8>)>) 
     }
 }
 
-/// Everything stored, oldest first.
 pub async fn stored(settings: &IngressSettings) -> Vec<(Head, Bytes)> {
     let mut stream = context(settings).await.get_stream(UPDATES).await.unwrap();
     let last = stream.info().await.unwrap().state.last_sequence;

@@ -62,7 +62,6 @@ impl Ca {
     }
 }
 
-/// Credentials in files.
 pub struct Directory {
     dir: TempDir,
     client: bool,

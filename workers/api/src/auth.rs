@@ -28,7 +28,6 @@ const KEY_CHARS_MIN: usize = 24;
 pub struct Caller {
     /// The tenant it acts for.
     pub tenant: TenantId,
-    /// The key's id.
     pub key: EntityId,
     scopes: Vec<Scope>,
     reach: Reach,

@@ -26,7 +26,6 @@ struct Guests {
     next: u64,
 }
 
-/// A connection.
 #[derive(Debug)]
 struct Guest {
     address: IpAddr,
@@ -186,7 +185,6 @@ impl Connection {
         self.0.number
     }
 
-    /// A request has begun.
     pub fn begin(&self) -> Busy {
         self.change(|guest| guest.requests += 1);
         Busy(self.clone())

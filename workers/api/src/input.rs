@@ -10,7 +10,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-/// A JSON body.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
@@ -57,7 +56,6 @@ fn is_json(headers: &HeaderMap) -> bool {
         || essence.to_ascii_lowercase().ends_with("+json")
 }
 
-/// The query.
 #[derive(Debug)]
 pub struct QueryOf<T>(pub T);
 

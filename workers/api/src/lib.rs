@@ -55,11 +55,8 @@ use std::sync::Arc;
 pub struct ApiState {
     /// The log, the configuration and the means to open secrets.
     pub platform: Platform,
-    /// The read model.
     pub journal: Journal,
-    /// Bounds and addresses.
     pub settings: ApiSettings,
-    /// How the pools are.
     pub board: Board,
     /// What the number of wanted workers is to achieve.
     pub targets: Targets,
@@ -69,7 +66,6 @@ pub struct ApiState {
     pub limits: Limits,
 }
 
-/// Builds the service.
 pub fn build(state: ApiState) -> Router {
     let limiter = limit::Limiter::new(
         state.settings.requests_per_second,
@@ -133,7 +129,6 @@ impl App {
         }
     }
 
-    /// The dead letters.
     fn dead_letters(&self) -> DeadLetters {
         DeadLetters::new(self.platform.log.clone(), &self.platform.buckets)
     }

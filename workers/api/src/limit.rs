@@ -38,7 +38,6 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// Makes the buckets.
     pub fn new(per_second: u32, burst: u32) -> Self {
         let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));

@@ -38,7 +38,6 @@ const LIMITS: Limits = Limits {
 };
 /// Time for the head of a request, which is also how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Time for running requests to finish after the signal.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);

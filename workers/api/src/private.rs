@@ -29,7 +29,6 @@ const JOURNAL_WAIT: Duration = Duration::from_secs(1);
 /// What the private listener reports on.
 #[derive(Clone)]
 pub struct PrivateState {
-    /// NATS and the configuration.
     pub platform: Platform,
     /// The read model, when this process uses it.
     pub journal: Option<Journal>,
@@ -59,7 +58,6 @@ pub fn register_unreadable(registry: &mut Registry) -> Gauge {
     gauge
 }
 
-/// Builds the private service.
 pub fn build_private(state: PrivateState) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))

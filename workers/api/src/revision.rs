@@ -22,18 +22,14 @@ const READS_AT_ONCE: usize = 16;
 /// What a caller expects of what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expectation {
-    /// Nothing in particular.
     Any,
-    /// That there is one.
     Present,
-    /// That there is none.
     Absent,
     /// That it is this revision.
     Revision(u64),
 }
 
 impl Expectation {
-    /// Reads the request's preconditions.
     pub fn read(headers: &HeaderMap) -> Result<Self, Problem> {
         let text = |name| {
             headers
@@ -74,11 +70,8 @@ impl Expectation {
 /// Something stored, with its revision.
 #[derive(Debug)]
 pub struct Revised<T> {
-    /// The value.
     pub value: T,
-    /// Its revision.
     pub revision: u64,
-    /// Whether it is new.
     pub is_new: bool,
 }
 

@@ -13,7 +13,6 @@ const OF_TENANT_MAX: usize = 256;
 
 type Known = Arc<Mutex<HashMap<TenantId, HashSet<String>>>>;
 
-/// The requests that run.
 #[derive(Debug, Clone, Default)]
 pub struct Running(Known);
 

@@ -26,7 +26,6 @@ pub struct ApiSettings {
 }
 
 impl ApiSettings {
-    /// Reads the section.
     pub fn read(reader: &mut Reader) -> Self {
         let body_bytes_max = reader.bytes("api.body_bytes_max", 1 << 10..=64 << 20);
         let mut count = |key: &str| u32::try_from(reader.count(key, 1..=1_000_000)).unwrap_or(1);
@@ -47,7 +46,6 @@ impl ApiSettings {
     }
 }
 
-/// A duration, or "off".
 fn rest_after_agent(reader: &mut Reader) -> Duration {
     const KEY: &str = "flows.rest_after_agent";
     if reader.text(KEY) == "off" {

@@ -14,7 +14,6 @@ const SLOTS_OF_TENANT: usize = 2;
 /// Longest time a request waits for a slot.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// The slots.
 #[derive(Debug)]
 pub struct Slots {
     all: Arc<Semaphore>,

@@ -54,7 +54,6 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 /// What runs in a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
-    /// The pools.
     pub pools: BTreeSet<Pool>,
     /// Whether the REST API is served.
     pub api: bool,
@@ -95,7 +94,6 @@ impl Parts {
 /// The checked configuration of the process.
 #[derive(Debug)]
 pub struct Settings {
-    /// How to log.
     pub telemetry: Telemetry,
     nats: NatsSettings,
     master: VaultKey,
@@ -116,7 +114,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Checks everything at once.
     pub fn read(mut reader: Reader) -> Result<Self, Report> {
         let reader = &mut reader;
         let master = vault::master_key(reader);

@@ -34,7 +34,6 @@ use wire::{
     MetricValue, SERVICE, ScaledObjectRef,
 };
 
-/// The one metric.
 const METRIC: &str = "ackline_workers_wanted";
 /// Calls one connection may make at once; KEDA makes one at a time and holds one stream a scaled object.
 const CALLS_MAX: usize = 64;
@@ -52,7 +51,6 @@ impl Scaler {
         Self { board, targets }
     }
 
-    /// Serves until the signal.
     pub async fn serve(self, listener: TcpListener, mut shutdown: Shutdown) {
         let server = Server::builder().concurrency_limit_per_connection(CALLS_MAX);
         let signal = async move { ended(&mut shutdown).await };

@@ -21,7 +21,6 @@ const SHARDS: std::ops::RangeInclusive<u8> = 1..=8;
 /// What was found, one sentence each.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// What refuses the document.
     pub mistakes: Vec<String>,
     /// What should be looked at.
     pub warnings: Vec<String>,

@@ -17,9 +17,7 @@ use toml::de::{DeTable, DeValue};
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// TOML.
     Toml,
-    /// JSON.
     Json,
 }
 
@@ -27,7 +25,6 @@ pub enum Format {
 pub struct Surroundings<'a> {
     /// Reads a file named relative to the document.
     pub file: &'a dyn Fn(&str) -> Result<String, String>,
-    /// Reads an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
 }
 
@@ -44,34 +41,22 @@ impl fmt::Display for DocumentPlace {
 /// A part and its place.
 #[derive(Debug, Clone)]
 pub struct Placed<T> {
-    /// Where it stands.
     pub place: DocumentPlace,
-    /// The part.
     pub value: T,
 }
 
 /// A document as read: its well-formed parts, and the keys of all, well-formed or not.
 #[derive(Debug, Default)]
 pub struct Declared {
-    /// Brands.
     pub brands: Vec<Placed<Brand>>,
-    /// Tenants.
     pub tenants: Vec<Placed<Tenant>>,
-    /// Meta apps.
     pub apps: Vec<Placed<App>>,
-    /// Business numbers.
     pub phone_numbers: Vec<Placed<PhoneNumber>>,
-    /// Bots.
     pub bots: Vec<Placed<Bot>>,
-    /// Flows.
     pub flows: Vec<Placed<Flow>>,
-    /// Relays.
     pub relays: Vec<Placed<Relay>>,
-    /// Endpoints.
     pub endpoints: Vec<Placed<Endpoint>>,
-    /// CRM links.
     pub crm_links: Vec<Placed<CrmLink>>,
-    /// API keys.
     pub api_keys: Vec<Placed<ApiKey>>,
     /// What the document owns: the tenants it declares, and what it says in `owns`.
     pub owns: Owns,
@@ -80,7 +65,6 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// The document itself.
     pub fn into_document(self) -> Document {
         fn values<T>(placed: Vec<Placed<T>>) -> Vec<T> {
             placed.into_iter().map(|placed| placed.value).collect()

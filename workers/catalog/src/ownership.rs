@@ -11,13 +11,11 @@ use ackline_shared::registry::Snapshot;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
-/// What a document owns.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Owns {
     /// These brands, with their tenants.
     pub brands: BTreeSet<EntityId>,
-    /// These tenants.
     pub tenants: BTreeSet<TenantId>,
     /// All brands, and apps without a tenant.
     pub installation: bool,

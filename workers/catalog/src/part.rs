@@ -41,25 +41,15 @@ const FAMILIES: [(&str, &str); 10] = [
 /// One entity of a document or of the store.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
-    /// A brand.
     Brand(Brand),
-    /// A tenant.
     Tenant(Tenant),
-    /// A Meta app.
     App(App),
-    /// A flow.
     Flow(Flow),
-    /// A bot.
     Bot(Bot),
-    /// A relay.
     Relay(Relay),
-    /// An endpoint.
     Endpoint(Endpoint),
-    /// A CRM link.
     CrmLink(CrmLink),
-    /// An API key.
     ApiKey(ApiKey),
-    /// A business number.
     PhoneNumber(PhoneNumber),
 }
 

@@ -34,12 +34,7 @@ pub enum PlanError {
     },
     /// An entry is not to be written over.
     #[error("{what}: {newer}")]
-    Newer {
-        /// The entry.
-        what: String,
-        /// Its version.
-        newer: Newer,
-    },
+    Newer { what: String, newer: Newer },
 }
 
 /// What is done to a key.
@@ -48,22 +43,17 @@ pub enum PlanError {
 pub enum Action {
     /// Written for the first time.
     Add,
-    /// Written anew.
     Change,
-    /// Removed.
     Remove,
 }
 
-/// One change.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// What is done.
     pub action: Action,
     /// The word for what it is.
     pub noun: &'static str,
     /// Its name as people write it.
     pub name: String,
-    /// The difference in words.
     pub details: Vec<String>,
     /// Its key in the bucket.
     pub key: String,
@@ -71,16 +61,13 @@ pub struct Change {
     pub revision: Option<u64>,
     /// What is stored, where it is written anew.
     pub before: Option<Bytes>,
-    /// What is written.
     pub content: Content,
 }
 
-/// What a change writes.
 #[derive(Debug, Clone)]
 pub enum Content {
     /// A fresh data key for a scope.
     DataKey(String),
-    /// A part.
     Part(Box<Part>),
     /// Nothing: the key goes away.
     Nothing,

@@ -9,7 +9,6 @@
 
 use ackline_shared::model::Document;
 
-/// Every secret of [`TEXT`].
 pub const SECRETS: [&str; 10] = [
     "s3cret-openai",
     "s3cret-app-one",
@@ -23,7 +22,6 @@ pub const SECRETS: [&str; 10] = [
     "s3cret-api-key-0123456789abcdef",
 ];
 
-/// A whole installation.
 pub const TEXT: &str = r#"
 [[brands]]
 id = "ackline"
@@ -105,7 +103,6 @@ tenant = "acme"
 key = "s3cret-api-key-0123456789abcdef"
 "#;
 
-/// [`TEXT`] as read.
 pub fn document() -> Document {
     toml::from_str(TEXT).unwrap()
 }

@@ -39,21 +39,17 @@ pub async fn open(context: &Context, bucket: &str) -> Result<Option<Store>, Read
     }
 }
 
-/// One stored key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEntry {
     /// The revision to expect when writing it.
     pub revision: u64,
-    /// What it holds.
     pub value: Bytes,
 }
 
-/// Everything stored, by key.
 #[derive(Debug, Clone, Default)]
 pub struct Stored(pub BTreeMap<String, StoredEntry>);
 
 impl Stored {
-    /// Reads the whole bucket.
     pub async fn load(store: &Store) -> Result<Self, ReadError> {
         let failed = |error: &dyn std::fmt::Display| ReadError(error.to_string());
         let mut entries = BTreeMap::new();

@@ -13,7 +13,6 @@ use std::path::Path;
 /// What the commands need of the settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The `[nats]` section.
     pub nats: NatsSettings,
     /// The key under which data keys are sealed.
     pub master: VaultKey,

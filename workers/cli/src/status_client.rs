@@ -22,7 +22,6 @@ const ROUND: Duration = Duration::from_millis(1_500);
 /// What looking needs of the settings: no secret.
 #[derive(Debug, Clone)]
 pub struct StatusClientSettings {
-    /// The `[nats]` section.
     pub nats: NatsSettings,
     /// What the number of wanted workers is to achieve.
     pub targets: Targets,
@@ -51,7 +50,6 @@ impl StatusClientSettings {
     }
 }
 
-/// A connection that listens.
 #[derive(Debug)]
 pub struct StatusClient {
     client: Client,
@@ -79,12 +77,10 @@ impl StatusClient {
         })
     }
 
-    /// The connection.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Hears one process speak.
     pub async fn hear(&mut self) {
         match self.words.next().await {
             Some(message) => {

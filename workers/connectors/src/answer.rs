@@ -17,11 +17,8 @@ use std::time::Duration;
 /// A webhook as it arrived at a link's address.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrived<'a> {
-    /// The header [`hook::TIMESTAMP_HEADER`].
     pub timestamp: Option<&'a str>,
-    /// The header [`hook::SIGNATURE_HEADER`].
     pub signature: Option<&'a str>,
-    /// The exact bytes.
     pub body: &'a [u8],
 }
 
@@ -47,7 +44,6 @@ const NO_NUMBER: &str = "it is not known which WhatsApp number this conversation
 /// What a webhook asks for.
 #[derive(Debug, Default)]
 pub struct Asked {
-    /// The command to store.
     pub command: Option<SendCommand>,
     /// What it says of whose a conversation is: of a number with a person.
     pub turn: Option<(PhoneNumberId, Recipient, Event)>,

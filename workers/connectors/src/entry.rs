@@ -24,7 +24,6 @@ pub enum Direction {
 /// Which links of a tenant an entry belongs in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audience {
-    /// All of them.
     All,
     /// All but the one whose agent wrote it: it is there already.
     AllBut(String),
@@ -48,7 +47,6 @@ impl Audience {
 pub struct Person {
     /// Phone number in digits, without `+`.
     pub phone: Option<String>,
-    /// Business-scoped user id.
     pub user_id: Option<String>,
     /// The name in their profile.
     pub name: Option<String>,
@@ -90,19 +88,14 @@ impl Person {
 /// One message as a CRM shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrmEntry {
-    /// Which way it went.
     pub direction: Direction,
     /// The business number it came to or left from.
     pub number: PhoneNumberId,
-    /// Who it is with.
     pub person: Person,
     /// Meta's id of the message, or one of ours; marks it as known when the CRM reports it back.
     pub source_id: String,
-    /// The text.
     pub content: String,
-    /// The message it answers.
     pub in_reply_to: Option<String>,
-    /// Where it is shown.
     pub audience: Audience,
     /// Whether a conversation is opened to show it in.
     pub opens: bool,

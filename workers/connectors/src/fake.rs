@@ -16,7 +16,6 @@ pub(super) const TOKEN: &str = "user-token";
 
 /// What goes wrong with the next request whose method and path hold these words.
 pub(super) enum Fault {
-    /// Nothing is done.
     Refuse(u16),
     /// It is done, and the answer is an error all the same.
     DoAndFail(u16),
@@ -26,7 +25,6 @@ pub(super) enum Fault {
 pub(super) struct Memory {
     pub contacts: Vec<Value>,
     pub conversations: Vec<Value>,
-    /// Conversation and message.
     pub messages: Vec<(u64, Value)>,
     /// Method and path of every request.
     pub calls: Vec<String>,

@@ -68,11 +68,9 @@ pub fn verify(
 /// A message an agent (or the CRM's own automation) wrote to a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentMessage {
-    /// The CRM's account.
     pub account_id: u64,
     /// The CRM's id of the message, unique in the account.
     pub message_id: u64,
-    /// The CRM's inbox.
     pub inbox_id: u64,
     /// Who the conversation is with: a phone number or a business-scoped user id.
     pub source_id: String,

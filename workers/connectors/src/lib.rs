@@ -42,9 +42,7 @@ const REQUESTS_OF_AN_ATTEMPT: u32 = 4;
 /// A person's contact and conversation in a CRM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thread {
-    /// The contact.
     pub contact: u64,
-    /// The conversation.
     pub conversation: u64,
 }
 
@@ -93,7 +91,6 @@ pub enum CrmError {
     Flooded {
         /// In words, without personal data.
         reason: String,
-        /// How long to wait.
         after: Duration,
     },
     /// Nothing happened there, for the CRM is in trouble.
@@ -127,7 +124,6 @@ impl From<LinkedPersonError> for CrmError {
     }
 }
 
-/// The crm pool's job.
 #[derive(Debug)]
 pub struct CrmSync {
     platform: Platform,

@@ -23,14 +23,11 @@ const FRESH_MS: u64 = 24 * 60 * 60 * 1000;
 pub struct LinkedPerson {
     /// The id the CRM knows the person by.
     pub source_id: String,
-    /// Their contact and conversation.
     pub thread: Thread,
     /// The business number of the latest message; an agent's answer leaves from it.
     pub number: PhoneNumberId,
-    /// Phone number in digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone: Option<String>,
-    /// Business-scoped user id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     /// Whether the contact was created under the person's own name.
@@ -43,7 +40,6 @@ pub struct LinkedPerson {
 impl Stored for LinkedPerson {}
 
 impl LinkedPerson {
-    /// A place just found.
     pub fn new(
         person: &Person,
         source_id: &str,
@@ -94,7 +90,6 @@ impl LinkedPerson {
 pub struct Route {
     /// The business number that sends it.
     pub number: PhoneNumberId,
-    /// The person.
     pub to: Recipient,
 }
 
@@ -164,7 +159,6 @@ pub struct LinkedPeople {
 }
 
 impl LinkedPeople {
-    /// Wraps the bucket `sessions`.
     pub fn new(store: Store) -> Self {
         Self { store }
     }

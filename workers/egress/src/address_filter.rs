@@ -64,7 +64,6 @@ pub(super) struct AddressFilter {
 }
 
 impl AddressFilter {
-    /// Judges a literal address.
     pub fn judge_address(&self, address: IpAddr) -> Result<(), Closed> {
         if self.allow.permits_address(address, self.kind.port) {
             return Ok(());

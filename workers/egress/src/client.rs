@@ -42,7 +42,6 @@ const OWN_HEADERS: [HeaderName; 9] = [
 #[derive(Clone)]
 pub struct Egress {
     pub(super) inner: Arc<Inner>,
-    /// What everybody may reach.
     pub(super) base: Arc<Inner>,
     pub(super) tenants: Arc<Tenants>,
 }

@@ -32,7 +32,6 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// Time for one request.
     pub fn request_timeout(&self) -> Duration {
         self.attempt_timeout.mul_f64(0.7)
     }

@@ -22,7 +22,6 @@ pub use request::{EgressAnswer, EgressError, EgressRequest, RESPONSE_BYTES_SMALL
 use ackline_shared::config::Reader;
 use std::time::Duration;
 
-/// The section `[egress]`.
 #[derive(Debug, Clone)]
 pub struct EgressSettings {
     /// Destinations that may be reached although they are private, and by plain http.
@@ -34,7 +33,6 @@ pub struct EgressSettings {
 }
 
 impl EgressSettings {
-    /// Reads the section.
     pub fn read(reader: &mut Reader) -> Self {
         let entries = reader.texts("egress.allow");
         let allow = AllowList::parse(entries.iter().map(String::as_str)).unwrap_or_else(|error| {

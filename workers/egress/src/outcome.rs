@@ -7,7 +7,6 @@ use std::time::SystemTime;
 /// What came of one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It took the work.
     Done,
     /// Not now, and not because of the target.
     Retry {
@@ -16,7 +15,6 @@ pub enum Outcome {
     },
     /// The target is in trouble.
     Trouble(Trouble),
-    /// Never.
     Final {
         /// In words, without the target's name.
         reason: String,

@@ -15,13 +15,11 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// A request to a URL that a tenant gave.
 pub struct EgressRequest {
-    /// The method.
     pub method: Method,
     /// The URL as the tenant gave it.
     pub url: String,
     /// Headers; those that frame or route the request, such as Host, are set by the client and dropped here.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Bytes,
     /// Time for everything: connecting, sending and reading the answer.
     pub timeout: Duration,
@@ -50,9 +48,7 @@ impl EgressRequest {
 
 /// An answer, whatever its status.
 pub struct EgressAnswer {
-    /// The status.
     pub status: StatusCode,
-    /// The headers.
     pub headers: HeaderMap,
     /// The body up to the bytes asked for.
     pub body: Bytes,

@@ -7,7 +7,6 @@ const HINT_FACTOR: u32 = 10;
 /// Least room to spread waits over.
 const SPREAD_MIN: Duration = Duration::from_millis(250);
 
-/// A pool's retry pace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// Upper bound of the first wait.

@@ -11,13 +11,11 @@ use sha2::{Digest, Sha256};
 
 /// Marks that are moved together.
 pub const BLOCK_MARKS: usize = 256;
-/// Their bytes.
 pub const BLOCK_BYTES: usize = BLOCK_MARKS * MARK_BYTES;
 /// Marks that a record has before a block of them is due to be moved.
 const KEPT_MAX: usize = 384;
 /// Marks that a record has at most; where nobody moves a block, the oldest makes room for the newest.
 pub const FINISHED_MAX: usize = 512;
-/// Bytes of a mark.
 pub const MARK_BYTES: usize = 6;
 
 /// What is remembered of an update.
@@ -34,7 +32,6 @@ impl Finished {
         self.0.chunks_exact(MARK_BYTES).any(|known| known == mark)
     }
 
-    /// Remembers one more.
     pub fn add(&mut self, id: &str) {
         let too_many = (self.0.len() + MARK_BYTES).saturating_sub(FINISHED_MAX * MARK_BYTES);
         self.0.drain(..too_many);
@@ -50,12 +47,10 @@ impl Finished {
         }
     }
 
-    /// Forgets the oldest block.
     pub fn drop_block(&mut self) {
         self.0.drain(..BLOCK_BYTES.min(self.0.len()));
     }
 
-    /// Whether nothing is remembered.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

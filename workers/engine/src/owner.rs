@@ -17,11 +17,9 @@ const WHY_CHARS_MAX: usize = 160;
 /// Whose turn it is in a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
-    /// Our flows.
     Bot,
     /// A human agent of ours.
     Person,
-    /// Another responder at Meta.
     Responder,
     /// Nobody: the next message is a flow's, if one takes it.
     Idle,
@@ -34,7 +32,6 @@ pub enum Who {
 pub struct Owner {
     #[serde(default)]
     v: u32,
-    /// Who.
     pub who: Who,
     /// When that happened by the clock of who told it, in unix milliseconds.
     pub since_ms: u64,
@@ -57,18 +54,14 @@ pub struct Owner {
 pub enum Event {
     /// A person answered in a CRM; flows rest as long.
     Answered {
-        /// The CRM link.
         link: String,
         /// When the answer was written.
         at_ms: u64,
-        /// For how long.
         rest: Duration,
     },
     /// The conversation was closed in a CRM, or given back to the bot there.
     Released {
-        /// The CRM link.
         link: String,
-        /// When.
         at_ms: u64,
         /// Whether it was given to the bot.
         to_bot: bool,
@@ -79,26 +72,17 @@ pub enum Event {
         is_gained: bool,
         /// The roles at Meta, as in `A to B`.
         roles: String,
-        /// When.
         at_ms: u64,
     },
     /// A message came as one that is ours to answer.
-    Heard {
-        /// When it was written.
-        at_ms: u64,
-    },
+    Heard { at_ms: u64 },
     /// A message came that another responder is to answer.
-    Overheard {
-        /// When it was written.
-        at_ms: u64,
-    },
+    Overheard { at_ms: u64 },
     /// Somebody said so by the API.
     Set {
-        /// Who.
         who: Who,
         /// Until when; without an end if absent.
         until_ms: Option<u64>,
-        /// The API key.
         key: String,
     },
 }
@@ -288,7 +272,6 @@ impl Owner {
 }
 
 impl Who {
-    /// The stored form.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Bot => "bot",

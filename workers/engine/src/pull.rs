@@ -22,10 +22,8 @@ const DOUBTED_LIFE: Duration = Duration::from_secs(1);
 /// beside such questions, and in a cluster what was delivered is told once it is replicated.
 const ANSWERS: u32 = 3;
 
-/// A request for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pull {
-    /// Messages at most.
     pub messages: usize,
     /// Bytes of them at most; `None` when a single message may be as long as it likes.
     pub bytes: Option<usize>,
@@ -33,10 +31,8 @@ pub struct Pull {
     pub life: Duration,
 }
 
-/// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It brought something.
     Brought,
     /// Nothing came while it was open.
     Empty,
@@ -81,7 +77,6 @@ impl Pace {
         }
     }
 
-    /// The request is over.
     pub fn ended(&mut self, end: End) {
         self.is_quiet = end == End::Empty;
         self.is_long_next = end == End::TooLong;

@@ -62,7 +62,6 @@ struct Lane {
     credit: i64,
     /// Those that came with a single piece and nothing at work.
     first: VecDeque<usize>,
-    /// Those that take turns.
     turn: VecDeque<usize>,
     /// How often the first went before the others since one of these had a turn.
     preferred: u32,

@@ -10,7 +10,6 @@ pub enum Step {
     All,
     /// It was begun, and whether it took effect is not known yet: `name?`.
     Begun(Cow<'static, str>),
-    /// It took effect: `name`.
     Done(Cow<'static, str>),
     /// Its target refused it for good: `name!reason`.
     Refused(String),

@@ -24,7 +24,6 @@ struct Counted {
 const LEFT: f64 = 0.9;
 
 impl<K: Clone + Eq + Hash + Ord> TopList<K> {
-    /// Makes an empty list.
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity: capacity.max(1),

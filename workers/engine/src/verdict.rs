@@ -22,7 +22,6 @@ pub enum Verdict {
     Wait {
         /// In words, without personal data.
         reason: String,
-        /// How long to wait.
         after: Duration,
     },
     /// Never; goes to the dead letters with the reason.
@@ -39,7 +38,6 @@ pub struct Trouble {
     pub reason: String,
     /// Which of the target's breakers is to blame.
     pub breaker: usize,
-    /// What happened.
     pub kind: TroubleKind,
     /// The least to wait, when the other side said so.
     pub after: Option<Duration>,
@@ -99,15 +97,12 @@ impl Trouble {
 /// A verdict without its words, as it is counted and shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum VerdictKind {
-    /// The effect took place.
     Done,
     /// There was nothing to do.
     Idle,
-    /// It is tried again.
     Retry,
     /// It waits, for a target or its turn.
     Wait,
-    /// It is given up.
     Dead,
     /// An operator had it discarded.
     Discarded,
@@ -158,7 +153,6 @@ impl Verdict {
         }
     }
 
-    /// A dead letter.
     pub fn dead(reason: impl Into<String>) -> Self {
         Self::Dead {
             reason: reason.into(),

@@ -72,7 +72,6 @@ impl Board {
         let _shown_before = self.0.fault.set((pool, Fault(Box::new(fault))));
     }
 
-    /// The process's own name.
     pub fn instance(&self) -> &str {
         &self.0.instance
     }

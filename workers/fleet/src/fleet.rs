@@ -20,14 +20,12 @@ use tokio::time::Instant;
 
 /// How long a process counts as alive without a word.
 pub const SILENCE_MAX: Duration = Duration::from_secs(5);
-/// Processes followed at once.
 const INSTANCES_MAX: usize = 512;
 /// Tenants of a pool that are listed.
 const TENANTS_MAX: usize = 100;
 /// Downstreams of a pool that are listed.
 const BREAKERS_MAX: usize = 50;
 
-/// The processes heard of.
 #[derive(Debug, Default)]
 pub struct Fleet {
     heard: BTreeMap<String, (Instant, Snapshot)>,
@@ -36,13 +34,11 @@ pub struct Fleet {
 /// One pool over all processes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolSum {
-    /// Which.
     pub pool: Pool,
     /// The processes that run it, with their state and how many partitions each owns.
     pub instances: Vec<(String, String, usize)>,
     /// Partitions of the pool; 0 when no process told.
     pub partitions: u16,
-    /// Partitions that nobody owns.
     pub unowned: u16,
     /// Jobs at once, over all processes that own something.
     pub concurrency: u64,
@@ -50,11 +46,8 @@ pub struct PoolSum {
     pub adaptive: Option<u64>,
     /// Whether it is paused everywhere.
     pub paused: bool,
-    /// What is held.
     pub load: Load,
-    /// Events per second.
     pub rates: Rates,
-    /// Time of one attempt.
     pub service: Latencies,
     /// Age of updates at their first attempt.
     pub wait: Latencies,
@@ -76,7 +69,6 @@ pub struct PoolSum {
     pub dead: Option<OpenDead>,
     /// The downstreams whose circuit breaker is open, those that have not worked for longest first.
     pub breakers: Vec<OpenBreaker>,
-    /// How many there are.
     pub breakers_open: u64,
     /// The downstreams of whose last requests half timed out, by name.
     pub slow: Vec<String>,
@@ -136,7 +128,6 @@ impl PoolSum {
             .saturating_sub(held.map(|tenant| tenant.backlog().ready).sum())
     }
 
-    /// Messages not yet read.
     pub fn unread(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.unread).sum()
     }
@@ -221,7 +212,6 @@ impl Fleet {
             .retain(|_, (at, _)| now.saturating_duration_since(*at) < SILENCE_MAX);
     }
 
-    /// The processes.
     pub fn instances(&self) -> impl Iterator<Item = &Snapshot> {
         self.heard.values().map(|(_, snapshot)| snapshot)
     }

@@ -13,7 +13,6 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
 use prometheus_client::metrics::MetricType;
 use std::fmt;
 
-/// The collector.
 #[derive(Debug)]
 pub struct Gauges {
     board: Board,
@@ -173,7 +172,6 @@ const DEAD_GAUGES: [Gauge<OpenDead>; 3] = [
 ];
 
 impl Gauges {
-    /// Makes the collector.
     pub fn new(board: Board, targets: Targets) -> Self {
         Self { board, targets }
     }

@@ -22,15 +22,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// The consumers of one lane of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct Watched {
-    /// The pool.
     pub pool: Pool,
-    /// The lane.
     pub lane: LaneSource,
     /// How many partitions it has.
     pub partitions: u16,
@@ -47,7 +44,6 @@ impl Watched {
     }
 }
 
-/// What a look found.
 #[derive(Debug)]
 enum Seen {
     Lag(LaneLag),

@@ -6,7 +6,6 @@ use super::fleet::PoolSum;
 use ackline_runtime::status::held::{Drain, OpenBreaker, Turned};
 use ackline_shared::subjects::Pool;
 
-/// Names in one sentence.
 const NAMED_MAX: usize = 2;
 
 /// The pool whose work waits for a downstream, by the kind that its name begins with.

@@ -15,10 +15,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 pub const INTERVAL: Duration = Duration::from_secs(1);
 /// Largest snapshot that is said or heard.
 const BYTES_MAX: usize = 256 << 10;
-/// Pause before subscribing again.
 const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Speaks until the signal.
 pub async fn speak(client: Client, board: Board, mut shutdown: Shutdown) {
     let subject = subjects::status(board.instance());
     let mut seconds = interval(INTERVAL);
@@ -41,7 +39,6 @@ pub async fn speak(client: Client, board: Board, mut shutdown: Shutdown) {
     }
 }
 
-/// Listens until the signal.
 pub async fn listen(client: Client, board: Board, mut shutdown: Shutdown) {
     let listening = async {
         loop {

@@ -16,9 +16,7 @@ const BUSY_SHARE: f64 = 0.8;
 pub struct Targets {
     /// Within this time a backlog is to be worked off.
     pub drain: Duration,
-    /// Fewest processes.
     pub min: u32,
-    /// Most processes.
     pub max: u32,
 }
 

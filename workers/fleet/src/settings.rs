@@ -10,7 +10,6 @@ use std::time::Duration;
 pub struct StatusSettings {
     /// Shortest time between two looks at the same consumer.
     pub lag_interval: Duration,
-    /// Tenants shown per pool.
     pub tenants_max: usize,
     /// What the number of wanted workers is to achieve.
     pub targets: Targets,
@@ -19,7 +18,6 @@ pub struct StatusSettings {
 }
 
 impl StatusSettings {
-    /// Reads the sections.
     pub fn read(reader: &mut Reader) -> Self {
         let mut count = |key: &str, bounds| u32::try_from(reader.count(key, bounds)).unwrap_or(1);
         let tenants_max = count("status.tenants_max", 1..=50);

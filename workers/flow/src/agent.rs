@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 /// One message of a conversation with a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
-    /// Who said it.
     pub role: Role,
-    /// What was said.
     pub content: String,
 }
 
@@ -19,9 +17,7 @@ pub struct Turn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// The person.
     User,
-    /// The model.
     Assistant,
 }
 
@@ -53,7 +49,6 @@ impl Memory {
             .collect()
     }
 
-    /// Forgets everything.
     pub fn clear(&mut self) {
         self.0.clear();
     }

@@ -8,23 +8,18 @@ use unicode_segmentation::UnicodeSegmentation;
 /// Digits of a phone number that a person gives; the shortest that are dialled abroad.
 const ANSWERED_DIGITS_MIN: usize = 7;
 
-/// What an ask accepts.
 #[derive(Debug, Clone)]
 pub enum Accept {
     /// A text of so many characters that matches the pattern.
     Text {
-        /// Fewest characters.
         min: usize,
-        /// Most characters.
         max: usize,
         /// What the whole text must match.
         pattern: Option<Regex>,
     },
     /// A number in a range.
     Number {
-        /// Least.
         min: f64,
-        /// Greatest.
         max: f64,
         /// Whether it must be whole.
         whole: bool,

@@ -11,9 +11,7 @@ use std::sync::Arc;
 /// A live flow of a bot.
 #[derive(Debug, Clone)]
 pub struct Flow {
-    /// Its id.
     pub id: String,
-    /// What is walked.
     pub compiled: Arc<Compiled>,
 }
 

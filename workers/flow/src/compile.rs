@@ -68,7 +68,6 @@ impl Compiled {
         &self.warnings
     }
 
-    /// A node by id.
     pub fn node(&self, id: &str) -> Option<&Node> {
         self.nodes.get(id)
     }
@@ -78,9 +77,7 @@ impl Compiled {
 #[derive(Default)]
 struct Builder {
     report: Report,
-    /// The node being compiled.
     node: Option<String>,
-    /// Regular expressions compiled.
     patterns: usize,
     /// Variables some node or default sets.
     set: BTreeSet<String>,
@@ -281,7 +278,6 @@ impl Builder {
         self.set.insert(name.to_owned());
     }
 
-    /// Compiles a text.
     fn template(&mut self, field: &str, source: &str) -> Option<Template> {
         match Template::compile(source) {
             Ok(template) => {

@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 /// The only format so far.
 pub const FORMAT: u64 = 1;
 
-/// A whole flow.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
@@ -28,7 +27,6 @@ pub struct Definition {
     /// Variables with their first values.
     #[serde(default)]
     pub variables: Map<String, Value>,
-    /// See [`Settings`].
     #[serde(default)]
     pub settings: Option<Value>,
     /// What an editor keeps about the drawing; not read here.
@@ -41,15 +39,10 @@ pub struct Definition {
 #[serde(tag = "on", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Trigger {
     /// A press on a button or list row with this payload, sent outside of a running flow.
-    Button {
-        /// The payload.
-        payload: String,
-    },
+    Button { payload: String },
     /// A text that matches one of the keywords, case and accents apart.
     Keyword {
-        /// The keywords.
         keywords: Vec<String>,
-        /// How they match.
         #[serde(default, rename = "match")]
         matching: Matching,
     },
@@ -88,9 +81,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Interrupt {
-    /// The words.
     pub keywords: Vec<String>,
-    /// The node.
     pub to: String,
 }
 
@@ -98,10 +89,8 @@ pub struct Interrupt {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind")]
 pub enum NodeConfig {
-    /// Sends a text.
     #[serde(rename = "message.text")]
     MessageText(TextConfig),
-    /// Sends an image.
     #[serde(rename = "message.image")]
     MessageImage(ImageConfig),
     /// Sends up to three buttons; waits for an answer unless it has the exit `next`.
@@ -113,10 +102,8 @@ pub enum NodeConfig {
     /// Asks to choose: by buttons where they fit, by a list otherwise.
     #[serde(rename = "ask.choice")]
     AskChoice(ChoiceConfig),
-    /// Asks for a text.
     #[serde(rename = "ask.text")]
     AskText(AskConfig),
-    /// Asks for a number.
     #[serde(rename = "ask.number")]
     AskNumber(AskConfig),
     /// Asks for an email address.
@@ -128,10 +115,8 @@ pub enum NodeConfig {
     /// Leaves by the first branch that holds.
     #[serde(rename = "condition")]
     Condition(ConditionConfig),
-    /// Sets variables.
     #[serde(rename = "set")]
     Set(SetConfig),
-    /// Calls a web address.
     #[serde(rename = "http")]
     Http(HttpConfig),
     /// Lets a language model answer.
@@ -140,43 +125,34 @@ pub enum NodeConfig {
     /// Goes on at another node.
     #[serde(rename = "goto")]
     Goto(NoConfig),
-    /// Ends the run.
     #[serde(rename = "end")]
     End(EndConfig),
 }
 
-/// `message.text`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextConfig {
-    /// The text.
     pub body: String,
     /// Whether WhatsApp shows a preview of the first link.
     #[serde(default)]
     pub preview_url: bool,
 }
 
-/// `message.image`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageConfig {
     /// Public https address of the image.
     pub link: String,
-    /// Text below it.
     #[serde(default)]
     pub caption: Option<String>,
 }
 
-/// `message.buttons`, `message.list`, `ask.choice`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChoiceConfig {
-    /// Text above the options.
     pub body: String,
-    /// Short line on top.
     #[serde(default)]
     pub header: Option<String>,
-    /// Small line below.
     #[serde(default)]
     pub footer: Option<String>,
     /// Label of what opens a list.
@@ -199,9 +175,7 @@ pub struct ChoiceConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptionConfig {
-    /// Names its exit.
     pub id: String,
-    /// What it says.
     pub title: String,
     /// More about it; shown in lists.
     #[serde(default)]
@@ -211,11 +185,9 @@ pub struct OptionConfig {
     pub value: Option<String>,
 }
 
-/// `ask.text`, `ask.number`, `ask.email`, `ask.phone`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AskConfig {
-    /// The question.
     pub body: String,
     /// Where the answer is kept.
     pub variable: String,
@@ -239,7 +211,6 @@ pub struct AskConfig {
     pub whole: bool,
 }
 
-/// `condition`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConditionConfig {
@@ -251,13 +222,11 @@ pub struct ConditionConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BranchConfig {
-    /// Names its exit.
     pub id: String,
     /// The expression that must hold.
     pub when: String,
 }
 
-/// `set`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetConfig {
@@ -265,11 +234,9 @@ pub struct SetConfig {
     pub assign: Map<String, Value>,
 }
 
-/// `http`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
-    /// The method.
     #[serde(default)]
     pub method: Method,
     /// The address; slots after its beginning are percent-encoded.
@@ -291,20 +258,14 @@ pub struct HttpConfig {
     pub save_status: Option<String>,
 }
 
-/// A method of HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
-    /// Reads.
     #[default]
     Get,
-    /// Creates.
     Post,
-    /// Replaces.
     Put,
-    /// Changes.
     Patch,
-    /// Removes.
     Delete,
 }
 
@@ -321,7 +282,6 @@ impl Method {
     }
 }
 
-/// `agent`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentConfig {
@@ -364,7 +324,6 @@ pub struct AgentConfig {
 pub struct EndpointConfig {
     /// Base address of an OpenAI-compatible API, such as `https://api.openai.com/v1`.
     pub base_url: String,
-    /// The model's name there.
     pub model: String,
     /// Name of the tenant's secret that holds the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -382,7 +341,6 @@ pub enum AgentMode {
     Chat,
 }
 
-/// `end`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndConfig {
@@ -391,7 +349,6 @@ pub struct EndConfig {
     pub outcome: String,
 }
 
-/// A node without configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoConfig {}

@@ -9,36 +9,22 @@ use ackline_shared::stored;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// One thing to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "effect", rename_all = "snake_case")]
 pub enum Effect {
     /// Send a message to the person.
-    Send {
-        /// `<update id>:<n>`.
-        key: String,
-        /// What to send.
-        content: Content,
-    },
+    Send { key: String, content: Content },
     /// Call something and bring back its outcome.
     Call {
         /// `<update id>:<n>`; the outcome names it.
         effect_id: String,
-        /// What to call.
         call: Call,
     },
     /// Record that a run began.
-    Started {
-        /// The run.
-        run: String,
-        /// The flow's id.
-        flow: String,
-    },
+    Started { run: String, flow: String },
     /// Record that a run ended.
     Completed {
-        /// The run.
         run: String,
-        /// The flow's id.
         flow: String,
         /// `completed`, `failed`, `restarted`, `stopped`, or what an `end` node says.
         outcome: String,
@@ -54,22 +40,17 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
 pub enum Call {
-    /// An HTTP request.
     Http(HttpCall),
     /// A completion by a language model.
     Agent(AgentCall),
 }
 
-/// An HTTP request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HttpCall {
-    /// The method.
     pub method: Method,
     /// The address; the shell decides whether it may be reached.
     pub url: String,
-    /// Headers in order.
     pub headers: Vec<(String, HeaderValue)>,
-    /// The body, if any.
     pub body: Option<String>,
     /// How long to wait for the whole answer.
     pub timeout_ms: u64,
@@ -79,11 +60,9 @@ pub struct HttpCall {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum HeaderValue {
-    /// The value itself.
     Text(String),
     /// A secret of the tenant.
     Secret {
-        /// Its name.
         secret: String,
         /// What stands before it, such as `Bearer `.
         #[serde(default)]
@@ -101,7 +80,6 @@ pub struct AgentCall {
     pub system: String,
     /// The conversation so far; the last turn is the person's.
     pub messages: Vec<Turn>,
-    /// Tokens of the answer.
     pub max_tokens: u32,
     /// How long to wait for the whole answer.
     pub timeout_ms: u64,

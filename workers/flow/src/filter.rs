@@ -8,24 +8,19 @@ use jiff::tz::Offset;
 use serde_json::Value;
 use unicode_segmentation::UnicodeSegmentation;
 
-/// One compiled filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter {
     /// A replacement for what is missing or empty.
     Default(String),
-    /// Upper case.
     Upper,
-    /// Lower case.
     Lower,
     /// Each word with a capital.
     Title,
-    /// Without surrounding whitespace.
     Trim,
     /// At most so many characters as a person counts them, an ellipsis included.
     Truncate(usize),
     /// A number with so many decimals and this decimal mark.
     Number {
-        /// Digits after the mark.
         decimals: usize,
         /// The mark: a point or a comma.
         mark: char,
@@ -36,9 +31,7 @@ pub enum Filter {
     Last,
     /// The elements of a list with this between them.
     Join(String),
-    /// As JSON.
     Json,
-    /// Percent-encoded.
     UrlEncode,
     /// A phone number as `+` and digits.
     Phone,
@@ -46,7 +39,6 @@ pub enum Filter {
     Date {
         /// A pattern of `%Y %y %m %d %H %M %S %%` and plain text.
         pattern: String,
-        /// Seconds east of UTC.
         offset: i32,
     },
 }

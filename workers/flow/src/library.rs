@@ -17,7 +17,6 @@ const KEPT_BYTES_MAX: usize = 32 << 20;
 /// The live flows of one number with the bot each belongs to, in order of precedence.
 #[derive(Debug, Default)]
 pub struct LiveFlows {
-    /// The flows.
     pub flows: Vec<Flow>,
     /// The bot of each flow, by the same index.
     pub bots: Vec<String>,
@@ -41,7 +40,6 @@ impl LiveFlows {
     }
 }
 
-/// Compiled flows.
 #[derive(Debug, Default)]
 pub struct Library(Mutex<Cache>);
 

@@ -9,98 +9,64 @@ use super::value::Scope;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// One node.
 #[derive(Debug, Clone)]
 pub struct Node {
     /// Its id in the flow.
     pub id: String,
-    /// What it does.
     pub kind: Kind,
-    /// Where its exits lead.
     pub exits: BTreeMap<String, String>,
 }
 
-/// What a node does.
 #[derive(Debug, Clone)]
 pub enum Kind {
-    /// Sends a text.
     Text(Text),
-    /// Sends an image.
     Image(Image),
-    /// Offers options.
     Choice(Choice),
-    /// Asks for a value.
     Ask(Ask),
-    /// Chooses a branch.
     Condition(Vec<(String, Expression)>),
-    /// Sets variables.
     Set(Vec<(String, Expression)>),
-    /// Calls a web address.
     Http(Http),
-    /// Lets a model answer.
     Agent(Agent),
-    /// Goes on elsewhere.
     Goto,
-    /// Ends the run.
-    End {
-        /// Its outcome.
-        outcome: String,
-    },
+    End { outcome: String },
 }
 
-/// A text to send.
 #[derive(Debug, Clone)]
 pub struct Text {
-    /// The text.
     pub body: Template,
     /// Whether the first link is shown.
     pub preview_url: bool,
 }
 
-/// An image to send.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// Its address.
     pub link: Template,
-    /// Text below it.
     pub caption: Option<Template>,
 }
 
-/// Options to offer.
 #[derive(Debug, Clone)]
 pub struct Choice {
     /// Which node kind it was written as.
     pub kind: &'static str,
     /// Whether it is shown as buttons; as a list otherwise.
     pub as_buttons: bool,
-    /// Text above.
     pub body: Template,
-    /// Line on top.
     pub header: Option<Template>,
-    /// Line below.
     pub footer: Option<Template>,
-    /// What opens the list.
     pub button: Option<Template>,
-    /// The options.
     pub options: Vec<ChoiceOption>,
     /// Where the chosen value is kept.
     pub variable: Option<String>,
     /// Text above when asked again.
     pub retry: Option<Template>,
-    /// Answers taken.
     pub attempts: u32,
 }
 
-/// One option.
 #[derive(Debug, Clone)]
 pub struct ChoiceOption {
-    /// Names its exit.
     pub id: String,
-    /// What it says.
     pub title: Template,
-    /// More about it.
     pub description: Option<Template>,
-    /// What is kept.
     pub value: Option<Template>,
 }
 
@@ -109,32 +75,23 @@ pub struct ChoiceOption {
 pub struct Ask {
     /// Which node kind it was written as.
     pub kind: &'static str,
-    /// The question.
     pub body: Template,
-    /// What is accepted.
     pub accept: Accept,
-    /// Where it is kept.
     pub variable: String,
     /// Said when it is not accepted.
     pub retry: Option<Template>,
-    /// Answers taken.
     pub attempts: u32,
 }
 
 /// An HTTP request to make.
 #[derive(Debug, Clone)]
 pub struct Http {
-    /// The method.
     pub method: Method,
-    /// The address.
     pub url: Template,
-    /// Headers.
     pub headers: Vec<(String, Header)>,
-    /// The body.
     pub body: Option<Body>,
     /// How long it may take.
     pub timeout_ms: u64,
-    /// JSON pointers by variable.
     pub save: Vec<(String, String)>,
     /// Where the status code is kept.
     pub save_status: Option<String>,
@@ -152,63 +109,47 @@ impl Http {
     }
 }
 
-/// A header's value.
 #[derive(Debug, Clone)]
 pub enum Header {
-    /// A text.
     Text(Template),
     /// A secret, passed on by name.
     Secret(HeaderValue),
 }
 
-/// A request's body.
 #[derive(Debug, Clone)]
 pub enum Body {
-    /// A text.
     Text(Template),
-    /// JSON.
     Json(JsonBody),
 }
 
 /// JSON whose texts are templates.
 #[derive(Debug, Clone)]
 pub enum JsonBody {
-    /// A text.
     Text(Template),
-    /// A list.
     List(Vec<JsonBody>),
-    /// An object.
     Object(Vec<(String, JsonBody)>),
     /// Anything else, as it is.
     Plain(Value),
 }
 
-/// A model that answers.
 #[derive(Debug, Clone)]
 pub struct Agent {
     /// Base address of its API.
     pub base_url: Template,
-    /// Its name there.
     pub model: Template,
     /// Name of the secret that holds the key.
     pub api_key: Option<String>,
-    /// Its task.
     pub system: Template,
-    /// How long it stays.
     pub mode: AgentMode,
-    /// Said on entering.
     pub greeting: Option<Template>,
     /// Said when no answer comes.
     pub fallback: Option<Template>,
     /// Folded words that leave a chat.
     pub exit_keywords: Vec<String>,
-    /// Turns it is shown.
     pub memory_turns: usize,
-    /// Answers of one chat.
     pub answers_max: u32,
     /// How long an answer may take.
     pub timeout_ms: u64,
-    /// Tokens of an answer.
     pub max_tokens: u32,
     /// Where the last answer is kept.
     pub variable: Option<String>,

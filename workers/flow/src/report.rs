@@ -16,7 +16,6 @@ pub struct Report {
     pub problems: Vec<Problem>,
 }
 
-/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// Stable code: `E…` refuses the definition, `W…` is shown.
@@ -36,7 +35,6 @@ impl Problem {
 }
 
 impl Report {
-    /// Adds a problem.
     pub fn add(&mut self, code: &'static str, node: Option<&str>, message: impl Into<String>) {
         let message = cut_bytes(&message.into(), MESSAGE_BYTES_MAX).to_owned();
         let node = node.map(|node| cut_bytes(node, MESSAGE_BYTES_MAX).to_owned());
@@ -101,7 +99,6 @@ pub const LIMIT: &str = "E030";
 pub const SOURCE: &str = "E041";
 /// A number of the configuration is outside its range.
 pub const RANGE: &str = "E042";
-/// Nothing starts the flow.
 pub const NO_ENTRY: &str = "W100";
 /// A node can never be reached.
 pub const UNREACHABLE: &str = "W101";

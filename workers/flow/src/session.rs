@@ -43,7 +43,6 @@ pub struct Session {
     /// When the last message was heard, in unix milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     heard_ms: u64,
-    /// The flow's id.
     pub(super) flow: String,
     /// The version of the flow the run was begun with.
     pub(super) version: String,
@@ -55,7 +54,6 @@ pub struct Session {
     pub contact: Value,
     /// The last message as templates see it.
     pub(super) message: Value,
-    /// Runs so far.
     pub(super) epoch: u64,
     /// Waits so far; numbers them.
     pub(super) turn: u64,
@@ -95,13 +93,10 @@ impl fmt::Debug for Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// No run has begun.
     New,
     /// A run waits for a message or a call's outcome.
     Waiting,
-    /// The last run ended.
     Ended,
-    /// The last run failed.
     Failed,
 }
 
@@ -110,13 +105,10 @@ pub enum Status {
 pub struct Wait {
     /// Identifies the wait; presses carry it.
     pub id: String,
-    /// The node that waits.
     pub node: String,
     /// The node's kind, by which a newer version of the flow is recognised as fitting.
     pub node_kind: String,
-    /// What for.
     pub on: WaitOn,
-    /// Answers already refused.
     pub attempts: u32,
 }
 
@@ -128,7 +120,6 @@ pub enum WaitOn {
     Reply,
     /// The outcome of a call.
     Effect {
-        /// The call.
         effect_id: String,
         /// When it counts as timed out, in unix milliseconds.
         deadline_ms: u64,
@@ -138,11 +129,8 @@ pub enum WaitOn {
 /// How much a conversation has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counters {
-    /// Nodes entered.
     pub steps: u64,
-    /// Messages sent.
     pub sends: u64,
-    /// Calls made.
     pub calls: u64,
     /// Messages that found no place.
     pub dropped: u64,
@@ -180,7 +168,6 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Reads a stored record.
     pub fn from_json(bytes: &[u8]) -> Result<Self, SessionError> {
         // A newer one may have any other shape.
         let Version {
@@ -257,7 +244,6 @@ impl Session {
         }
     }
 
-    /// Reads a stored session.
     pub fn from_json(bytes: &[u8]) -> Result<Self, SessionError> {
         match Kept::from_json(bytes)?.session {
             Some(session) => Ok(session),
@@ -309,17 +295,14 @@ impl Session {
         &self.run
     }
 
-    /// What it is doing.
     pub fn status(&self) -> Status {
         self.status
     }
 
-    /// What it waits for.
     pub fn wait(&self) -> Option<&Wait> {
         self.wait.as_ref()
     }
 
-    /// Its variables.
     pub fn variables(&self) -> &Variables {
         &self.variables
     }

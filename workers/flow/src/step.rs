@@ -71,9 +71,7 @@ struct Walk<'f> {
 
 /// How a node is left.
 enum Next {
-    /// By an exit.
     Exit(String),
-    /// Not yet.
     Wait,
     /// By the end of the run.
     Over(String),
@@ -220,7 +218,6 @@ impl<'f> Walk<'f> {
         Ok(())
     }
 
-    /// Ends the run.
     fn complete(&mut self, outcome: &str, reason: Option<String>) {
         let session = &mut self.session;
         session.status = if outcome == "failed" {

@@ -35,7 +35,6 @@ pub enum TemplateError {
     Filter(String),
 }
 
-/// A compiled template.
 #[derive(Debug, Clone, Default)]
 pub struct Template {
     parts: Vec<Part>,
@@ -48,14 +47,12 @@ pub enum Encoding {
     Url,
     /// JSON, of which slots are the insides of strings.
     Json,
-    /// XML or HTML.
     Xml,
     /// People, or something that is not known.
     Plain,
 }
 
 impl Encoding {
-    /// By a content type.
     pub fn of(content_type: &str) -> Self {
         let media = content_type
             .split(';')
@@ -87,7 +84,6 @@ struct Slot {
 }
 
 impl Template {
-    /// Compiles a source text.
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
         if source.len() > SOURCE_BYTES_MAX {
             return Err(TemplateError::TooLong);

@@ -13,20 +13,16 @@ use std::fmt;
 pub enum Update {
     /// A person wrote or pressed something.
     Message(Message),
-    /// A call ended.
     EffectDone {
         /// The effect that asked for it.
         effect_id: String,
-        /// What came of it.
         outcome: CallOutcome,
     },
     /// The flow shall start without a message, with these variables over its own.
     Start {
-        /// Identifies the request.
         id: UpdateId,
         /// Who the conversation is with.
         contact: Contact,
-        /// Variables to set first.
         variables: Variables,
     },
 }
@@ -44,7 +40,6 @@ pub struct Message {
     pub payload_id: Option<String>,
     /// What a pressed button or list row says.
     pub title: Option<String>,
-    /// Who wrote it.
     pub contact: Contact,
 }
 
@@ -65,14 +60,11 @@ pub struct Contact {
 pub enum CallOutcome {
     /// An HTTP request was answered.
     Http {
-        /// The status code.
         code: u16,
         /// The body as JSON, or as a text when it is none, or null when it was too large.
         body: Value,
     },
-    /// A model answered.
     Reply {
-        /// Its answer.
         text: String,
     },
     /// Nothing came within the deadline.

@@ -67,7 +67,6 @@ pub fn is_name_char(c: char) -> bool {
 /// The values templates and expressions can see.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
-    /// The session's variables.
     pub variables: &'a Variables,
     /// `contact`: name, phone and user id of the person.
     pub contact: &'a Value,
@@ -75,7 +74,6 @@ pub struct Scope<'a> {
     pub message: &'a Value,
     /// `run`: id and flow of the present run.
     pub run: &'a Value,
-    /// `now`: unix milliseconds.
     pub now: &'a Value,
 }
 

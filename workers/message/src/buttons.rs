@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 /// Characters of the text above the buttons.
 pub const BODY_CHARS_MAX: usize = 1024;
-/// Buttons of one message.
 pub const BUTTONS_MAX: usize = 3;
 /// Characters of a button's title.
 pub const TITLE_CHARS_MAX: usize = 20;

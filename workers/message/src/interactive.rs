@@ -11,7 +11,6 @@ pub(crate) fn check_lines(check: &mut Check, header: Option<&str>, footer: Optio
     check.optional("footer", footer, LINE_CHARS_MAX);
 }
 
-/// Writes the object `interactive`.
 pub(crate) fn graph(
     kind: &str,
     body: &str,

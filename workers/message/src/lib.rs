@@ -27,7 +27,6 @@ use serde_json::Value;
 /// Bytes of a whole message as JSON; every content that Meta accepts has far fewer.
 const CONTENT_BYTES_MAX: usize = 64 << 10;
 
-/// A type of message.
 trait Message {
     /// The Graph API's name of the type, and of the field that has what [`Message::graph`] writes.
     fn graph_type(&self) -> &'static str;

@@ -4,7 +4,6 @@ use crate::Message;
 use crate::check::Check;
 use serde_json::{Value, json};
 
-/// Characters of a text.
 pub const BODY_CHARS_MAX: usize = 4096;
 
 pub(crate) struct Text<'a> {

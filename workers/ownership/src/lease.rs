@@ -26,7 +26,6 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// The moment now.
     pub fn now() -> Self {
         Self {
             steady: Instant::now(),
@@ -55,7 +54,6 @@ struct Renewals {
 }
 
 impl Freshness {
-    /// Starts without a renewal.
     pub fn new(ttl: Duration) -> Self {
         Self {
             ttl,
@@ -100,7 +98,6 @@ impl Freshness {
 /// The number of a claim: a write with an older one is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FencingToken {
-    /// The record's revision.
     pub revision: u64,
     /// Grows with every claim of the partition; higher ones win.
     pub epoch: u64,
@@ -141,17 +138,14 @@ impl Lease {
         }))
     }
 
-    /// The partition.
     pub fn partition(&self) -> Partition {
         self.0.partition
     }
 
-    /// The fencing token.
     pub fn token(&self) -> FencingToken {
         self.0.token
     }
 
-    /// The fencing epoch.
     pub fn epoch(&self) -> u64 {
         self.0.token.epoch
     }

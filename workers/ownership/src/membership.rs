@@ -167,7 +167,6 @@ impl Participant {
         &self.membership.0.shared
     }
 
-    /// The pool.
     pub fn pool(&self) -> Pool {
         self.pool
     }

@@ -27,9 +27,7 @@ impl Stored for Owner {}
 /// A record as it was read; no owner where one was deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
-    /// Its revision.
     pub revision: u64,
-    /// What it says.
     pub owner: Option<Owner>,
 }
 
@@ -80,29 +78,23 @@ impl Owners {
 /// A partition that may be claimed, and the record that the claim replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claimable {
-    /// The partition.
     pub partition: Partition,
     /// The revision to replace, 0 where there is none.
     pub revision: u64,
-    /// The epoch to exceed.
     pub epoch: u64,
 }
 
 /// What a process should do about a pool.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Claim these.
     pub claim: Vec<Claimable>,
-    /// Give these up.
     pub leave: Vec<Partition>,
     /// Drop these: somebody else has them.
     pub lost: Vec<Partition>,
 }
 
-/// The process that plans.
 #[derive(Debug, Clone, Copy)]
 pub struct Me<'a> {
-    /// Its name.
     pub instance: &'a str,
     /// Whether it takes part in the pool, or is leaving it.
     pub takes_part: bool,

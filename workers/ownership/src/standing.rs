@@ -18,7 +18,6 @@ pub enum State {
 }
 
 impl State {
-    /// The state's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -47,7 +46,6 @@ impl Standing {
             .insert(pool, state);
     }
 
-    /// All states.
     pub fn all(&self) -> BTreeMap<Pool, State> {
         self.0
             .lock()

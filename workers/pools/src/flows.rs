@@ -32,7 +32,6 @@ use ackline_shared::subjects::{Lane, Pool, session_key};
 use input::{Heard, Input};
 use std::sync::Arc;
 
-/// Runs bots' flows.
 #[derive(Debug)]
 pub struct FlowsJob {
     platform: Platform,
@@ -50,7 +49,6 @@ struct Stored {
 }
 
 impl FlowsJob {
-    /// Makes the job.
     pub fn new(platform: Platform, egress: Egress) -> Self {
         let caller = Caller {
             platform: platform.clone(),

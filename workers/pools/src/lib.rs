@@ -22,7 +22,6 @@ use std::time::Duration;
 pub struct PoolParts<'p> {
     /// The process it runs in.
     pub host: &'p Host,
-    /// Its bounds.
     pub settings: &'p PoolSettings,
     /// The client for tenants' addresses.
     pub egress: &'p Egress,
@@ -36,9 +35,7 @@ pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// A pool and how it is started.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolSpec {
-    /// Which it is.
     pub pool: Pool,
-    /// Makes it.
     pub start: fn(&PoolParts<'_>) -> Result<Running, ClientError>,
 }
 

@@ -20,7 +20,6 @@ use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Letters discarded at once.
 const DISCARD_BATCH: usize = 1000;
 /// Batches a second, so that a stop is heard soon.
 const BATCHES_PER_SECOND: u32 = 10;

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Filter {
-    /// Whose.
     pub tenant: Option<TenantId>,
     /// Given up by which pool.
     pub pool: Option<Pool>,
@@ -19,7 +18,6 @@ pub struct Filter {
     pub reason: Option<String>,
     /// Part of the payload, whatever its case.
     pub text: Option<String>,
-    /// Its conversation's key.
     pub conversation: Option<String>,
     /// Given up then or later, in unix milliseconds.
     pub from_ms: Option<u64>,
@@ -81,7 +79,6 @@ impl Filter {
             && self.to_ms.is_none_or(|to| at < to)
     }
 
-    /// Whether the payload fits.
     pub fn fits_payload(&self, payload: &[u8]) -> bool {
         self.text
             .as_deref()

@@ -26,7 +26,6 @@ const JOB_BYTES: usize = 1_000;
 pub enum Action {
     /// It is put before its pool again.
     Replay,
-    /// It is discarded.
     Discard,
 }
 
@@ -38,9 +37,7 @@ pub enum Source {
     Letters(Filter),
     /// One dead letter, perhaps with another payload.
     Letter {
-        /// Which.
         sequence: u64,
-        /// What it holds instead.
         payload: Option<String>,
     },
     /// What happened in a stretch of time.
@@ -60,13 +57,11 @@ pub struct ReplayTarget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Nobody has begun.
     Waiting,
     /// It is being carried out.
     Running,
     /// All of it was done.
     Done,
-    /// Somebody stopped it.
     Cancelled,
     /// It could not go on.
     Failed,
@@ -93,26 +88,20 @@ impl State {
 /// A job that replays or discards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayJob {
-    /// Its id.
     pub id: String,
-    /// What is done.
     pub action: Action,
     /// Who requested it: `key <id>` by the API, `cli <user>` by the command line.
     pub by: String,
     /// The tenant who may see it; `None` for the operator alone.
     pub tenant: Option<TenantId>,
-    /// When, in unix milliseconds.
     pub created_ms: u64,
-    /// What it is about.
     pub source: Source,
-    /// Whom it is for.
     pub target: Option<ReplayTarget>,
     /// Whether messages are sent again that their recipient may have.
     pub include_ambiguous: bool,
     /// Whether messages are sent that are older than their window.
     #[serde(default)]
     pub include_expired: bool,
-    /// Replays a second.
     pub rate_per_second: u32,
     /// How many there were when it was requested.
     pub expected: u64,
@@ -126,7 +115,6 @@ pub struct ReplayJob {
     pub until: u64,
     /// How many were replayed or discarded.
     pub done: u64,
-    /// How many were skipped.
     pub skipped: u64,
     /// How many could not be stored.
     pub failed: u64,

@@ -19,16 +19,13 @@ const TEMPLATE: &str = "send.template";
 /// Source: WhatsApp Business Platform, customer service windows (error 131047 outside of one).
 const SEND_WINDOW_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Something given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     /// Its place among the dead letters.
     pub sequence: u64,
     /// The pool that gave it up.
     pub pool: Pool,
-    /// Whose it is.
     pub tenant: TenantId,
-    /// Why, in words.
     pub reason: String,
     /// How often it was tried.
     pub attempts: Option<u64>,
@@ -36,17 +33,13 @@ pub struct Letter {
     pub received_ms: Option<u64>,
     /// When it was given up, in unix milliseconds.
     pub at_ms: Option<u64>,
-    /// Where it came from.
     pub origin: Option<Origin>,
     /// What it was, such as `message.text`.
     pub kind: String,
-    /// Its id.
     pub id: UpdateId,
-    /// The business number concerned.
     pub phone: Option<String>,
     /// The conversation it belongs to.
     pub conversation: Option<String>,
-    /// Parts that took effect.
     pub done: Vec<String>,
     /// What it repeated, when it was a replay itself.
     pub replay_of: Option<String>,
@@ -59,11 +52,8 @@ pub struct Letter {
 /// Where a dead letter came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The stream.
     pub stream: String,
-    /// Its place there.
     pub sequence: u64,
-    /// Its subject.
     pub subject: String,
 }
 

@@ -63,11 +63,8 @@ pub struct DeadLetters {
 /// A letter looked up: what its headers tell, all of them, and what it holds.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// What its headers tell.
     pub letter: Letter,
-    /// All its headers.
     pub headers: HeaderMap,
-    /// What it holds.
     pub payload: Bytes,
     /// What was done about it.
     pub standing: Standing,
@@ -78,26 +75,20 @@ pub struct Found {
 pub struct ReplayRequest {
     /// What is to be done.
     pub action: Action,
-    /// Who wants it.
     pub by: String,
     /// The tenant who may see it.
     pub tenant: Option<TenantId>,
-    /// What it is about.
     pub source: Source,
-    /// Whom it is for.
     pub target: Option<ReplayTarget>,
     /// Whether messages are sent again that their recipient may have.
     pub include_ambiguous: bool,
     /// Whether messages are sent that are older than their window.
     pub include_expired: bool,
-    /// Replays a second.
     pub rate_per_second: u32,
-    /// How many there are.
     pub expected: u64,
 }
 
 impl DeadLetters {
-    /// Opens the dead letters.
     pub fn new(log: Log, buckets: &Buckets) -> Self {
         Self {
             log,
@@ -339,7 +330,6 @@ impl DeadLetters {
     }
 }
 
-/// Every job's key.
 pub(super) fn every_job() -> String {
     format!("{JOB_PREFIX}>")
 }

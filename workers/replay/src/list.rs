@@ -18,18 +18,14 @@ const PAGE_BYTES_MAX: usize = 4 << 20;
 /// Which letters by what was done about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Nothing was done.
     Open,
-    /// They were replayed.
     Replayed,
-    /// They were discarded.
     Discarded,
     /// All that are still kept.
     All,
 }
 
 impl Wanted {
-    /// Reads a name.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "open" => Some(Self::Open),
@@ -50,7 +46,6 @@ impl Wanted {
     }
 }
 
-/// A page of letters.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// The letters, the newest first.

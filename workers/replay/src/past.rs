@@ -14,7 +14,6 @@ pub const CLASSES: [&str; 4] = ["msg", "sts", "acct", "records"];
 /// A tenant's updates and records of some time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Past {
-    /// Whose.
     pub tenant: TenantId,
     /// From then on, in unix milliseconds.
     pub from_ms: u64,

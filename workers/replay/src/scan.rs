@@ -16,11 +16,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// A stretch of a stream.
 #[derive(Debug, Clone)]
 pub struct Stretch {
-    /// The stream.
     pub stream: &'static str,
     /// Its messages on these subjects.
     pub filters: Vec<String>,
-    /// From this sequence.
     pub from: u64,
     /// From this time on, in unix milliseconds; wins over `from`.
     pub from_ms: Option<u64>,
@@ -38,7 +36,6 @@ pub struct ScanError {
     reason: String,
 }
 
-/// A read under way.
 #[derive(Debug)]
 pub struct Scan {
     stretch: Stretch,
@@ -49,7 +46,6 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Starts to read.
     pub async fn open(context: &Context, stretch: Stretch) -> Result<Self, ScanError> {
         let failed = |reason: String| ScanError {
             stream: stretch.stream.to_owned(),

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 /// Replays a second unless said otherwise.
 pub const RATE_DEFAULT: u32 = 50;
-/// Most replays a second.
 pub const RATE_MAX: u32 = 5000;
 
 /// Reads a time: RFC 3339, or how long ago, such as `7d` or `90m`; in unix milliseconds.
@@ -29,7 +28,6 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Checks a rate.
 pub fn rate(wanted: Option<u32>) -> Result<u32, String> {
     match wanted.unwrap_or(RATE_DEFAULT) {
         rate @ 1..=RATE_MAX => Ok(rate),
@@ -44,7 +42,6 @@ pub fn payload(text: &str) -> Result<(), String> {
         .map_err(|error| format!("it is not JSON: {error}"))
 }
 
-/// A request over letters.
 pub fn letters(
     action: Action,
     source: Source,

@@ -24,13 +24,10 @@ use std::collections::BTreeMap;
 /// An update that nobody claimed.
 #[derive(Debug, Clone)]
 pub struct Unclaimed {
-    /// Where it lies.
     pub stream: &'static str,
-    /// Its place there.
     pub sequence: u64,
     /// Its head, as it came.
     pub head: Head,
-    /// Its bytes.
     pub payload: Bytes,
     /// The account it names, where it names no number.
     pub waba: Option<String>,
@@ -149,7 +146,6 @@ pub struct Unrouted {
 }
 
 impl Unrouted {
-    /// Starts to read them.
     pub fn new(log: Log, replays: Store) -> Self {
         Self {
             log,
@@ -280,9 +276,7 @@ fn filter(stream: &str) -> String {
 /// What there is of one number or account by one app.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Pile {
-    /// How many.
     pub count: u64,
-    /// Bytes of their payloads.
     pub bytes: u64,
     /// When the first was received, in unix milliseconds.
     pub first_ms: u64,
@@ -290,18 +284,15 @@ pub struct Pile {
     pub last_ms: u64,
     /// Whose they are by what is declared now.
     pub tenant: Option<TenantId>,
-    /// Why they stay otherwise.
     pub stays: Option<Stays>,
 }
 
 /// Which number or account, and by which app.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
-    /// The business number.
     pub phone: Option<String>,
     /// The account, where no number is named.
     pub waba: Option<String>,
-    /// The app.
     pub app: Option<String>,
 }
 
@@ -313,7 +304,6 @@ pub struct Piles(pub BTreeMap<Address, Pile>);
 const PILES_MAX: usize = 10_000;
 
 impl Piles {
-    /// Adds one.
     pub fn add(&mut self, unclaimed: &Unclaimed, routed: &Result<Head, Stays>) {
         let head = &unclaimed.head;
         let mut address = Address {

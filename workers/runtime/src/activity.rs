@@ -88,7 +88,6 @@ enum UpdateState {
 pub struct Presence(Option<(Activity, TenantId, UpdateState)>);
 
 impl Presence {
-    /// Its attempt starts.
     pub fn run(&mut self) {
         self.go(UpdateState::Running);
     }
@@ -143,12 +142,10 @@ impl Activity {
         }))
     }
 
-    /// The pool.
     pub fn pool(&self) -> Pool {
         self.0.pool
     }
 
-    /// An update was read.
     pub fn enter(&self, tenant: &TenantId) -> Presence {
         let mut inner = self.lock();
         inner.second.read += 1;
@@ -287,7 +284,6 @@ impl Activity {
         self.lock().lag.contains_key(&(lane, partition))
     }
 
-    /// The partitions owned now.
     pub fn owned(&self) -> BTreeSet<Partition> {
         self.lock().owned.clone()
     }

@@ -67,18 +67,14 @@ pub struct Adaptive {
 /// How an attempt went, as far as it says something about what the pool talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// When it was begun.
     pub began: Instant,
-    /// How long it took.
     pub took: Duration,
-    /// How it was answered.
     pub answer: AttemptAnswer,
 }
 
 /// How an attempt was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptAnswer {
-    /// The effect took place.
     Done,
     /// It was refused for good; the time that takes is not the time of an effect.
     Refused,
@@ -125,7 +121,6 @@ impl Ended {
 }
 
 impl Adaptive {
-    /// Begins with the least.
     pub fn new(range: Range, now: Instant) -> Self {
         Self {
             range,
@@ -145,7 +140,6 @@ impl Adaptive {
         self.set(self.limit);
     }
 
-    /// Jobs at once now.
     pub fn limit(&self) -> usize {
         #[allow(
             clippy::cast_possible_truncation,

@@ -37,7 +37,6 @@ const BEGUN_MAX: u32 = 3;
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 /// Longest such pause for the first few troubles: by then the target's circuit breaker is open if it is to blame.
 const TROUBLE_PAUSE_BRISK: Duration = Duration::from_secs(3);
-/// How many these are.
 const TROUBLES_BRISK: u32 = 6;
 /// Longest such pause where only this one update is in trouble.
 const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(600);
@@ -49,15 +48,11 @@ const AROUND_A_REQUEST: Duration = Duration::from_secs(10);
 /// What the attempts of one pool share; cheap to clone.
 #[derive(Debug)]
 pub struct Attempts<J> {
-    /// The pool's work.
     pub job: Arc<J>,
-    /// Where dead letters go.
     pub log: Log,
     /// What is remembered of conversations.
     pub dedupe: DedupeStore,
-    /// The pool's bounds.
     pub settings: Arc<PoolSettings>,
-    /// What is counted.
     pub metrics: Metrics,
 }
 
@@ -76,9 +71,7 @@ impl<J> Clone for Attempts<J> {
 /// The work on an update for one target, and what is known of it.
 #[derive(Debug)]
 pub struct Piece {
-    /// The update.
     pub arrival: Arc<Arrival>,
-    /// The work.
     pub work: Work,
     /// What is known of earlier attempts.
     pub trail: Trail,

@@ -42,16 +42,12 @@ const FIRST_WAIT: Duration = Duration::from_secs(5);
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 /// How often ownership is looked after when nothing happens.
 const PULSE: Duration = Duration::from_millis(200);
-/// The pool's only partition.
 const WHOLE: Partition = Partition(0);
 
-/// Work on whole batches.
 pub trait BatchJob: Send + Sync + 'static {
-    /// Which pool this is.
     const POOL: Pool;
     /// The stream it reads, with these filters.
     const STREAM: &'static str;
-    /// The subjects it reads.
     const FILTERS: &'static [&'static str];
 
     /// Works on a batch as a whole; doing the same batch again changes nothing. Gives the refused ones by index, with the reason.
@@ -84,9 +80,7 @@ pub trait BatchJob: Send + Sync + 'static {
 /// How large a batch may be and how long it may wait to fill.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchSize {
-    /// Updates at most.
     pub max: usize,
-    /// Longest wait for more.
     pub linger: Duration,
 }
 

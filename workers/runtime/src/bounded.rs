@@ -3,7 +3,6 @@
 /// How much one page may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
-    /// Items.
     pub items: u32,
     /// Bytes of these; a single larger item is a page of its own.
     pub bytes: usize,
@@ -12,9 +11,7 @@ pub struct Bound {
 /// A page of what was read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Gathered<T> {
-    /// The items.
     pub items: Vec<T>,
-    /// Whether others follow.
     pub more: bool,
 }
 
@@ -38,7 +35,6 @@ impl Bound {
         self.items.saturating_add(1)
     }
 
-    /// An empty page.
     pub fn fill<T: Weigh>(self) -> Filling<T> {
         Filling {
             bound: self,
@@ -72,7 +68,6 @@ impl<T: Weigh> Filling<T> {
         !self.page.more
     }
 
-    /// The page.
     pub fn end(self) -> Gathered<T> {
         self.page
     }

@@ -11,7 +11,6 @@ use ackline_shared::subjects::{self, Pool, header};
 use async_nats::HeaderMap;
 use bytes::Bytes;
 
-/// Longest reason kept.
 const REASON_BYTES_MAX: usize = 1024;
 /// Longest list of finished parts kept.
 const DONE_BYTES_MAX: usize = 8192;

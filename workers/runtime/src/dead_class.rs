@@ -38,7 +38,6 @@ const REFUSED: [&str; 4] = [
     "not allowed to this destination",
 ];
 
-/// The kinds of reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeadClass {
@@ -48,13 +47,11 @@ pub enum DeadClass {
     Overdue,
     /// Its attempts are used up.
     GaveUp,
-    /// Its job panicked.
     Panicked,
     /// Processes that took it over ended with it.
     TakenOver,
     /// No pool can read it.
     Unreadable,
-    /// An operator discarded it.
     Discarded,
     /// Its effect may have taken place.
     Ambiguous,
@@ -63,7 +60,6 @@ pub enum DeadClass {
 }
 
 impl DeadClass {
-    /// All of them.
     pub const ALL: [Self; 9] = [
         Self::Refused,
         Self::Overdue,
@@ -92,7 +88,6 @@ impl DeadClass {
         }
     }
 
-    /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",

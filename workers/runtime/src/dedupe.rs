@@ -24,7 +24,6 @@ const CACHED_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(32_767);
 /// What is known of one update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recall {
-    /// It has taken effect.
     Done,
     /// It has not; this is known of the attempts so far.
     Open(Progress),
@@ -33,10 +32,8 @@ pub enum Recall {
 /// How far an unfinished update got; survives restarts and takeovers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Parts that took effect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<String>,
-    /// Attempts that failed.
     #[serde(default, skip_serializing_if = "is_zero_u32")]
     pub attempts: u32,
     /// When it first failed or had to wait, in unix milliseconds; 0 when it did not yet.
@@ -182,10 +179,8 @@ impl DedupeStore {
     }
 }
 
-/// Which record.
 #[derive(Debug, Clone)]
 pub struct Memory {
-    /// Its key.
     pub key: String,
     /// The record it begins with when there is none, and the target whose part of that counts: earlier versions kept
     /// one record for all targets of a conversation.

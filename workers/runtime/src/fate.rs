@@ -9,32 +9,26 @@ use std::time::Duration;
 pub enum Fate {
     /// Nothing took effect, so nothing is remembered.
     Settle,
-    /// It took effect.
     Remember,
     /// It is tried again after a pause.
     PutOff {
-        /// Why.
         reason: String,
         /// After how long at least, when somebody said so.
         after: Option<Duration>,
     },
     /// It was not tried and waits.
     Hold {
-        /// Why.
         reason: String,
-        /// How long.
         after: Duration,
     },
     /// Its target is in trouble.
     Leave(Trouble),
     /// The job said that it is over.
     GiveUp {
-        /// Why.
         reason: String,
     },
     /// It is over for it was tried or waited long enough.
     Abandon {
-        /// Why.
         reason: String,
     },
 }
@@ -67,7 +61,6 @@ impl Fate {
         }
     }
 
-    /// How it is counted.
     pub fn kind(&self) -> VerdictKind {
         match self {
             Self::Settle => VerdictKind::Idle,

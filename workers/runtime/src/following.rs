@@ -22,33 +22,24 @@ use tokio::time::{Instant, sleep};
 
 /// How long one asking lasts.
 pub const FOLLOWED_FOR: Duration = Duration::from_secs(10);
-/// Tenants followed at once.
 const TENANTS_MAX: usize = 32;
 /// Words that wait to be sent.
 const QUEUED_MAX: usize = 1024;
-/// Pause before subscribing again.
 const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What came of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptReport {
-    /// Where.
     pub pool: String,
-    /// The update.
     pub id: UpdateId,
-    /// What it is.
     pub kind: String,
-    /// Its conversation.
     pub conversation: ConversationKey,
-    /// The business number.
     pub phone: Option<PhoneNumberId>,
     /// `done`, `retry`, `wait` or `dead`; of a call that failed on the way `model failed` or `http failed`.
     pub verdict: String,
     /// Why, where there is a reason.
     pub reason: Option<String>,
-    /// Which attempt it was.
     pub attempt: u32,
-    /// How long it took.
     pub took_ms: u64,
     /// When it ended, in unix milliseconds.
     pub at_ms: u64,

@@ -39,11 +39,9 @@ pub struct IntakeError {
 /// An update that was read, on its way through a pool.
 #[derive(Debug)]
 pub struct Arrival {
-    /// Index of its lane.
     pub lane: usize,
     /// What is known without reading the payload.
     pub head: Arc<Head>,
-    /// The payload.
     pub payload: Bytes,
     /// Its sequence in its stream.
     pub sequence: u64,
@@ -62,7 +60,6 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Where it stands.
     pub fn place(&self) -> Place {
         Place {
             partition: self.reading.lease.partition(),
@@ -123,13 +120,9 @@ pub enum Carrier {
 /// An update as its own stream had it.
 #[derive(Debug)]
 pub struct Original {
-    /// The subject.
     pub subject: String,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The payload.
     pub payload: Bytes,
-    /// The sequence.
     pub sequence: u64,
     /// How long its payload is, where its copy only refers to that; where the stream does not have it any more, the
     /// payload here is empty.
@@ -191,7 +184,6 @@ impl From<Message> for Carrier {
     }
 }
 
-/// One open consumer.
 #[derive(Debug)]
 pub struct Source {
     lane: usize,

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// A pool's work. `run` is called again with the same [`Work`] when it asked for a retry.
 pub trait Job: Send + Sync + 'static {
-    /// Which pool this is.
     const POOL: Pool;
 
     /// Whether finished updates are remembered per conversation, so that none takes effect twice. Only a pool
@@ -58,11 +57,9 @@ pub trait Job: Send + Sync + 'static {
 pub struct Work {
     /// What is known without reading the payload.
     pub head: Arc<Head>,
-    /// The payload.
     pub payload: Bytes,
     /// The message's sequence in its stream; grows along a conversation.
     pub sequence: u64,
-    /// For whom.
     pub target: Arc<Target>,
     /// Which attempt this is, from 1.
     pub attempt: u32,
@@ -72,9 +69,7 @@ pub struct Work {
     pub overdue: bool,
     /// Parts of the work that are finished.
     pub marks: Marks,
-    /// Where marks become durable.
     pub record: ConversationRecord,
-    /// Whether the target answered.
     pub answered: Answered,
 }
 
@@ -87,7 +82,6 @@ const SAID_BYTES_MAX: usize = 200;
 pub struct Answered(Arc<Mutex<(Heard, Option<String>)>>);
 
 impl Answered {
-    /// It answered.
     pub fn set(&self) {
         self.lock().0 = Heard::Answer;
     }
@@ -173,7 +167,6 @@ impl Marks {
         self.lock().parts.insert(step);
     }
 
-    /// Forgets a step.
     pub fn clear(&self, step: &Step) {
         self.lock().parts.remove(step);
     }

@@ -22,7 +22,6 @@ pub struct Log {
 pub struct LogError {
     /// Where it was to go.
     pub subject: String,
-    /// What the client said.
     pub reason: String,
 }
 

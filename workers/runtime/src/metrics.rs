@@ -67,11 +67,8 @@ struct ChangeLabels {
 /// How a partition changed hands, seen from this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It was taken over.
     Taken,
-    /// It was given up.
     Given,
-    /// It was taken away.
     Lost,
 }
 
@@ -206,7 +203,6 @@ impl Metrics {
         self.activity(pool).started(age);
     }
 
-    /// Lets attempts be traced.
     pub fn with_traces(self, traces: Traces) -> Self {
         Self { traces, ..self }
     }

@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const MARKS_MAX: usize = 4 << 20;
 /// What a block begins with: the version of its shape.
 const VERSION: u8 = 1;
-/// Blocks of one read.
 const READ_MAX: usize = 512;
 
 /// The blocks of every conversation; cheap to clone.
@@ -46,14 +45,11 @@ struct Set {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the older finished updates cannot be {verb}: {reason}")]
 pub struct OlderError {
-    /// Read or written.
     pub verb: &'static str,
-    /// Why not.
     pub reason: String,
 }
 
 impl Older {
-    /// Wraps a JetStream context.
     pub fn new(context: Context) -> Self {
         let cache = Cache {
             sets: LruCache::unbounded(),

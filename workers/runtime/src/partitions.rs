@@ -22,7 +22,6 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
-/// Partitions opened at once.
 const OPENING_MAX: usize = 32;
 /// Longest time to open a partition.
 const OPEN_WAIT: Duration = Duration::from_secs(15);
@@ -93,7 +92,6 @@ pub enum Event {
     Changed,
     /// An attempt to open a partition ended.
     Opened(Partition, u64, Box<Result<(Lease, Vec<Source>), OpenError>>),
-    /// Reading ended.
     Ended(Partition, u64, Option<IntakeError>),
     /// The release was recorded, or not.
     Released(Partition, bool),
@@ -104,7 +102,6 @@ pub enum Event {
 /// Why a partition is not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It was not won.
     #[error("{0}")]
     Claim(#[from] ClaimError),
     /// It was won, and cannot be read.
@@ -194,7 +191,6 @@ impl OwnedPartitions {
         self.tend();
     }
 
-    /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.partitions.is_empty()
     }
@@ -228,7 +224,6 @@ impl OwnedPartitions {
         self.say();
     }
 
-    /// What is being read.
     pub fn readings(&self) -> Vec<Reading> {
         let working = self
             .partitions
@@ -303,7 +298,6 @@ impl OwnedPartitions {
         std::mem::take(&mut self.has_changed)
     }
 
-    /// Where the pool stands.
     pub fn state(&self) -> State {
         let mut phases = self.partitions.values().map(|owned| owned.phase);
         if phases.any(|phase| phase == Phase::Working) {
@@ -566,14 +560,12 @@ impl OwnedPartition {
         }
     }
 
-    /// Stops reading.
     fn interrupt(&mut self, until: Instant) {
         self.readers.drain(..).for_each(|reader| reader.abort());
         self.phase = Phase::Interrupted { until };
         self.session = 0;
     }
 
-    /// Ends what runs.
     fn cut(&self) {
         self.earlier.iter().chain(&self.lease).for_each(Lease::cut);
     }

@@ -19,11 +19,8 @@ use std::sync::Arc;
 /// Handles shared by the pools and the API of one process; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Platform {
-    /// Where results are written.
     pub log: Log,
-    /// The declared configuration.
     pub registry: Registry,
-    /// The KV buckets.
     pub buckets: Buckets,
     /// The live settings of the pools.
     pub tuning: Tuning,
@@ -47,7 +44,6 @@ impl Platform {
         }
     }
 
-    /// The configuration now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.registry.snapshot()
     }

@@ -64,7 +64,6 @@ const SPILL_BYTES_FRACTION: usize = 4;
 pub struct Host {
     /// The log, the configuration and the buckets.
     pub platform: Platform,
-    /// What is counted.
     pub metrics: Metrics,
     /// Where the pools of the process stand.
     pub standing: Standing,
@@ -72,7 +71,6 @@ pub struct Host {
     pub membership: Membership,
     /// The targets whose circuit breaker is open.
     pub breakers: OpenBreakers,
-    /// The signal to end.
     pub shutdown: Shutdown,
 }
 

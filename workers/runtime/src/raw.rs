@@ -26,7 +26,6 @@ impl RawJson {
         Self(json.map_or_else(text, ToOwned::to_owned))
     }
 
-    /// The text.
     pub fn get(&self) -> &str {
         self.0.get()
     }

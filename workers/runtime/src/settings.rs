@@ -21,13 +21,11 @@ pub struct PoolSettings {
     pub ack_wait: Duration,
     /// Time to finish running jobs at the end.
     pub drain_timeout: Duration,
-    /// Jobs at once.
     pub concurrency: usize,
     /// Between which bounds they are found by trying, when they are.
     pub adaptive: Option<Range>,
     /// Attempts before a dead letter.
     pub attempts_max: u32,
-    /// Pace of retries.
     pub backoff: Backoff,
     /// Longest time of one attempt.
     pub attempt_timeout: Duration,
@@ -98,7 +96,6 @@ impl PoolSettings {
 pub struct Concurrency(BTreeMap<Pool, u32>);
 
 impl Concurrency {
-    /// Reads them.
     pub fn read(reader: &mut Reader) -> Self {
         let pools = Pool::ALL.into_iter().filter(|pool| *pool != Pool::Journal);
         Self(

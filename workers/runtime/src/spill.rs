@@ -35,7 +35,6 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 pub struct Spill {
     pool: Pool,
     store: Store,
-    /// Reads at once.
     turns: Arc<Semaphore>,
     /// Bytes read and not finished.
     bytes: Arc<Semaphore>,
@@ -52,7 +51,6 @@ pub enum Event {
     Recounted(Vec<(SpillQueue, u64)>),
     /// One was read for one reading of its partition.
     Loaded(Arc<SpillQueue>, u64, Loaded),
-    /// A batch is stored.
     Stored(Vec<Copy<Arc<Arrival>>>),
     /// The front of one was taken out, or not.
     Removed(Arc<SpillQueue>, u64, bool),
@@ -60,21 +58,18 @@ pub enum Event {
     Broken,
 }
 
-/// What a read brought.
 #[derive(Debug)]
 pub enum Loaded {
     /// These entries, and how many come after them.
     Entries(Vec<Loading>, u64),
     /// Nothing, and the stream has this many.
     Nothing(u64),
-    /// It failed.
     Failed,
 }
 
 /// An entry that was read.
 #[derive(Debug)]
 pub struct Loading {
-    /// Its sequence in SPILL.
     pub sequence: u64,
     /// The update as its own stream had it.
     pub original: Original,

@@ -24,9 +24,7 @@ pub const HISTORY: usize = 60;
 /// What one process says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// The process's own name.
     pub instance: String,
-    /// Its version.
     pub version: String,
     /// When it was started, in unix milliseconds.
     pub started_ms: u64,
@@ -45,9 +43,7 @@ pub struct Snapshot {
 /// A pool in one process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PoolStatus {
-    /// The pool's name.
     pub pool: String,
-    /// Where it stands.
     pub state: String,
     /// How many partitions the pool's work is spread over.
     pub partitions: u16,
@@ -60,9 +56,7 @@ pub struct PoolStatus {
     /// Those that are allowed now, while that is found by trying.
     #[serde(default)]
     pub adaptive: Option<u64>,
-    /// Whether it is paused.
     pub paused: bool,
-    /// What it holds now.
     pub load: Load,
     /// What came and went per second, over the last seconds.
     pub rates: Rates,
@@ -88,7 +82,6 @@ pub struct PoolStatus {
     /// The downstreams whose circuit breaker is open, those that have not worked for longest first.
     #[serde(default)]
     pub breakers: Vec<OpenBreaker>,
-    /// How many there are.
     #[serde(default)]
     pub breakers_open: u64,
     /// Downstreams of whose last requests half timed out, a bounded number of them.
@@ -123,24 +116,18 @@ fn counted(lines: &SpillCounts, load: &Load) -> Backlog {
     }
 }
 
-/// Work held in memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
-    /// Read and not started.
     pub queued: u64,
-    /// Running.
     pub running: u64,
-    /// Waiting for a retry.
     pub waiting: u64,
 }
 
 impl Load {
-    /// All of it.
     pub fn held(&self) -> u64 {
         self.queued + self.running + self.waiting
     }
 
-    /// Adds another's.
     pub fn add(&mut self, other: &Self) {
         self.queued += other.queued;
         self.running += other.running;
@@ -148,16 +135,11 @@ impl Load {
     }
 }
 
-/// Events per second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
-    /// Updates read.
     pub read: f64,
-    /// Updates finished.
     pub finished: f64,
-    /// Attempts put off.
     pub retried: f64,
-    /// Updates given up.
     pub dead: f64,
     /// Updates among the finished that asked nothing of the pool.
     #[serde(default)]
@@ -168,7 +150,6 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Adds another's.
     pub fn add(&mut self, other: &Self) {
         self.read += other.read;
         self.finished += other.finished;
@@ -182,9 +163,7 @@ impl Rates {
 /// What of a lane is not finished.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneLag {
-    /// The lane's name.
     pub lane: String,
-    /// Messages not read yet.
     pub unread: u64,
     /// Messages read and not acknowledged.
     pub in_work: u64,
@@ -195,7 +174,6 @@ pub struct LaneLag {
 }
 
 impl LaneLag {
-    /// Messages not finished.
     pub fn messages(&self) -> u64 {
         self.unread + self.in_work
     }
@@ -214,11 +192,8 @@ impl LaneLag {
 /// What of a lane waits in partitions that nobody owned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnownedLag {
-    /// The pool's name.
     pub pool: String,
-    /// The partitions looked at.
     pub partitions: Vec<u16>,
-    /// What waits there.
     pub lag: LaneLag,
     /// What waits in spill queues of them.
     #[serde(default)]
@@ -226,7 +201,6 @@ pub struct UnownedLag {
 }
 
 impl UnownedLag {
-    /// Everything that waits there.
     pub fn messages(&self) -> u64 {
         self.lag.messages().saturating_add(self.backlog.total())
     }
@@ -235,9 +209,7 @@ impl UnownedLag {
 /// A tenant in one pool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TenantStatus {
-    /// Who.
     pub tenant: TenantId,
-    /// Updates read per second.
     pub rate: f64,
     /// What is held of it.
     pub load: Load,

@@ -20,7 +20,6 @@ pub fn read_body_bytes_max(reader: &mut Reader) -> usize {
         .unwrap_or(usize::MAX)
 }
 
-/// What the workers need.
 pub fn surroundings(body_bytes_max: usize, journal_url: Option<&str>) -> Arc<Surroundings> {
     let rooms = journal_url.and_then(journal_room).into_iter().collect();
     Arc::new(Surroundings::new(

@@ -75,11 +75,8 @@ pub enum Mode {
 /// A value with who put it there, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamped<T> {
-    /// The value.
     pub value: T,
-    /// Who changed it last.
     pub by: String,
-    /// When, in unix milliseconds.
     pub at_ms: u64,
     /// Whether the author operates the whole installation; one who operates tenants alone does not undo what it set.
     #[serde(default = "of_platform", skip_serializing_if = "is_of_platform")]
@@ -103,7 +100,6 @@ impl<T: Serialize + DeserializeOwned> Stored for Stamped<T> {
 /// What is done with a piece of work of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Handling {
-    /// The usual.
     Work,
     /// It is kept until the tuning changes.
     Keep,
@@ -122,7 +118,6 @@ pub struct Effective {
     pub tenant_in_flight_max: usize,
     /// Weights of the lanes, in their order.
     pub lanes: Vec<(&'static str, u32)>,
-    /// Nothing starts.
     pub paused: bool,
 }
 

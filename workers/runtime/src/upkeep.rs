@@ -36,7 +36,6 @@ impl Upkeep {
         self.0.words()
     }
 
-    /// Looks until the signal.
     pub async fn run(self, client: Client, settings: NatsSettings, mut shutdown: Shutdown) {
         let rounds = async {
             loop {

@@ -24,7 +24,6 @@ const LENGTH_MAX: u64 = 64 << 20;
 pub struct Whole {
     /// The dead letter's message id, under which it is kept.
     pub name: String,
-    /// How long it is.
     pub length: u64,
 }
 

@@ -12,11 +12,8 @@ use sqlx::{Row, SqliteConnection};
 /// Between whom a conversation is.
 #[derive(Debug, Clone, Copy)]
 pub struct Between<'a> {
-    /// Whose number it is.
     pub tenant: &'a str,
-    /// The business number.
     pub phone_number_id: &'a str,
-    /// The other side.
     pub person: &'a Person,
 }
 

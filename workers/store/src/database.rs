@@ -20,9 +20,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The connections to a file.
 #[derive(Debug)]
 pub struct Database {
-    /// The one that writes.
     pub writer: SqlitePool,
-    /// Those that read.
     pub readers: SqlitePool,
     file: Option<(u64, u64)>,
 }

@@ -28,20 +28,16 @@ pub enum JournalEntry {
     Status(Box<StatusEntry>),
     /// Something else that happened in a conversation, which may have begun with it.
     Contact(Box<ContactEntry>),
-    /// Not of interest here.
     Nothing,
 }
 
 /// A message as one piece of the log tells it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MessageEntry {
-    /// Our id.
     pub id: String,
-    /// The business number.
     pub phone_number_id: String,
     /// Who is on the other side.
     pub person: Person,
-    /// Which way it went.
     pub direction: Direction,
     /// Its type, such as `text`.
     pub kind: String,
@@ -49,9 +45,7 @@ pub struct MessageEntry {
     pub text: Option<String>,
     /// All of it, in Meta's shape for incoming messages and in ours for outgoing ones.
     pub content: Value,
-    /// Meta's id.
     pub wamid: Option<String>,
-    /// The wamid it answers.
     pub reply_to: Option<String>,
     /// Who asked for it, for messages we sent.
     pub origin: Option<Value>,
@@ -65,10 +59,8 @@ pub struct MessageEntry {
     pub step: Step,
 }
 
-/// With whom something happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContactEntry {
-    /// The business number.
     pub phone_number_id: String,
     /// Who is on the other side.
     pub person: Person,
@@ -76,7 +68,6 @@ pub struct ContactEntry {
     pub received_ms: u64,
 }
 
-/// A status of Meta's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusEntry {
     /// Meta's id of the message.
@@ -85,9 +76,7 @@ pub struct StatusEntry {
     pub message: Option<String>,
     /// The business number, when it is told.
     pub phone_number_id: Option<String>,
-    /// Who received it.
     pub person: Person,
-    /// What it says.
     pub step: Step,
     /// When we had it, in unix milliseconds.
     pub received_ms: u64,
@@ -103,7 +92,6 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// The stored form.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::In => "in",
@@ -115,9 +103,7 @@ impl Direction {
 /// Who is on the other side: a person by one or two ids and a name, or a group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Person {
-    /// Business-scoped user id.
     pub user_id: Option<String>,
-    /// Phone number without `+`.
     pub phone: Option<String>,
     /// The group, when it is one; then the other ids are absent.
     pub group_id: Option<String>,
@@ -185,7 +171,6 @@ pub enum FoldError {
     /// The edge took it for a status.
     #[error("there is no status of a message in it")]
     NoStatus,
-    /// No business number anywhere.
     #[error("the message names no business number")]
     NoNumber,
 }

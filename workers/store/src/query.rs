@@ -13,15 +13,10 @@ use sqlx::sqlite::SqliteRow;
 /// A conversation of one person or group with one business number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {
-    /// Our id.
     pub id: String,
-    /// The business number.
     pub phone_number_id: String,
-    /// Business-scoped user id.
     pub user_id: Option<String>,
-    /// Phone number without `+`.
     pub phone: Option<String>,
-    /// The group.
     pub group_id: Option<String>,
     /// The name in the profile.
     pub name: Option<String>,
@@ -29,38 +24,27 @@ pub struct Conversation {
     pub last_ms: u64,
     /// The beginning of its text.
     pub last_text: String,
-    /// `in` or `out`.
     pub last_direction: String,
-    /// Messages from the person.
     pub incoming: u64,
-    /// Messages to the person.
     pub outgoing: u64,
 }
 
-/// A message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredMessage {
-    /// Our id.
     pub id: String,
     /// The conversation it is in.
     pub conversation: String,
-    /// The business number.
     pub phone_number_id: String,
-    /// `in` or `out`.
     pub direction: String,
     /// Its type, such as `text`.
     pub kind: String,
     /// What a person reads of it.
     pub text: Option<String>,
-    /// All of it.
     pub content: RawJson,
-    /// Meta's id.
     pub wamid: Option<String>,
-    /// The wamid it answers.
     pub reply_to: Option<String>,
     /// How far it has come.
     pub progress: Progress,
-    /// Who asked for it.
     pub origin: Option<RawJson>,
     /// When it was written, in unix milliseconds.
     pub created_ms: u64,

@@ -26,9 +26,7 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 pub struct Rebuild {
     /// Its id, also in the name that the old file gets.
     pub id: String,
-    /// Who requested it.
     pub by: String,
-    /// When, in unix milliseconds.
     pub at_ms: u64,
     /// When the new file was begun, in unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,7 +42,6 @@ pub struct Rebuild {
 impl Stored for Rebuild {}
 
 impl Rebuild {
-    /// A new request.
     pub fn new(by: String) -> Self {
         let id = hex(&rand::random::<[u8; 4]>());
         Self {
@@ -77,7 +74,6 @@ pub struct Rebuilds {
 }
 
 impl Rebuilds {
-    /// Wraps the bucket `replays`.
     pub fn new(store: Store) -> Self {
         Self {
             store,
@@ -85,7 +81,6 @@ impl Rebuilds {
         }
     }
 
-    /// The last request.
     pub async fn last(&self) -> Result<Option<Rebuild>, RebuildError> {
         let found = self
             .store

@@ -26,32 +26,18 @@ pub enum JournalError {
     #[error(
         "journal.url `{url}` cannot be used: {reason}; expected sqlite://PATH, such as \"sqlite://data/journal.db\""
     )]
-    Url {
-        /// As configured.
-        url: String,
-        /// Why not.
-        reason: String,
-    },
+    Url { url: String, reason: String },
     /// The directory of the file cannot be made.
     #[error("the directory {directory} of journal.url cannot be made: {source}")]
     Directory {
-        /// Which.
         directory: String,
-        /// What the system said.
         source: std::io::Error,
     },
     /// The file cannot be opened or brought up to date.
     #[error("the journal's database {path} cannot be opened: {reason}")]
-    Open {
-        /// The file.
-        path: String,
-        /// What the database said.
-        reason: String,
-    },
-    /// It is not open.
+    Open { path: String, reason: String },
     #[error("the journal's database is not open: {0}")]
     Away(String),
-    /// Reading or writing failed.
     #[error("the journal's database failed: {0}")]
     Database(#[from] sqlx::Error),
 }
@@ -174,7 +160,6 @@ impl Journal {
             .clone()
     }
 
-    /// Where its file is.
     pub fn path(&self) -> &Path {
         self.0.options.get_filename()
     }

@@ -204,7 +204,6 @@ fn nanoseconds(time: SystemTime) -> u64 {
     .unwrap_or(u64::MAX)
 }
 
-/// Reads `00-<trace>-<span>-<flags>`.
 fn parse(traceparent: &str) -> Option<([u8; 16], [u8; 8])> {
     let mut parts = traceparent.split('-');
     let (_version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);

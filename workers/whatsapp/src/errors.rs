@@ -24,10 +24,8 @@ pub enum Class {
     Permanent,
 }
 
-/// What a code means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meaning {
-    /// How to go on.
     pub class: Class,
     /// What it is and what to do, in words.
     pub words: &'static str,

@@ -19,17 +19,14 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 const REGAIN_MAX: Duration = Duration::from_secs(3600);
 
-/// The `[meta]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GraphSettings {
     /// Base of the Graph API, without a slash at its end.
     pub url: String,
-    /// Its version.
     pub version: String,
 }
 
 impl GraphSettings {
-    /// Reads the section.
     pub fn read(reader: &mut Reader) -> Self {
         let version = reader.text("meta.graph_version");
         if !is_version(&version) {
@@ -53,10 +50,8 @@ fn is_version(text: &str) -> bool {
 #[error("the HTTP client for the Graph API cannot be built: {0}")]
 pub struct ClientError(String);
 
-/// What Meta answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GraphAnswer {
-    /// HTTP status.
     pub status: u16,
     /// How long Meta says to stay away, by `Retry-After` or its usage headers.
     pub regain: Option<Duration>,

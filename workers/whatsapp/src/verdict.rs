@@ -25,12 +25,9 @@ const DETAILS_CHARS_MAX: usize = 200;
 /// Digits in a row that could be a phone number.
 const DIGITS_SHOWN_MAX: usize = 6;
 
-/// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// Meta accepted the message.
     Sent {
-        /// Meta's id of it.
         wamid: String,
     },
     /// It did not go out; try again.
@@ -39,25 +36,20 @@ pub enum SendOutcome {
     Held {
         /// In words, without personal data.
         reason: String,
-        /// How long to wait.
         after: Duration,
     },
-    /// It is given up.
     Failed(Failure),
 }
 
 /// Why a message did not go out this time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setback {
-    /// Meta's code.
     pub code: Option<i64>,
     /// In words, without personal data.
     pub reason: String,
-    /// The least to wait.
     pub after: Option<Duration>,
     /// How long to hold everything else of the same number.
     pub pause: Option<Duration>,
-    /// Whose trouble it is.
     pub blame: Blame,
 }
 
@@ -68,7 +60,6 @@ pub enum Blame {
     Message,
     /// The message's own, and only a matter of time.
     Time,
-    /// The Graph API's.
     Graph,
     /// The sending number's, or its account's.
     Number,
@@ -131,7 +122,6 @@ impl Setback {
 /// Why a message is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Meta's code.
     pub code: Option<i64>,
     /// In words, without personal data.
     pub reason: String,

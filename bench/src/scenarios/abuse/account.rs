@@ -21,7 +21,6 @@ const MESSAGES_MIN: usize = 1_000;
 const P99_RATIO_MAX: f64 = 2.0;
 const RSS_MB_MAX: f64 = 512.0;
 
-/// All that was seen.
 #[derive(Debug)]
 pub struct Played {
     /// The victim's messages before the abuse, and when that was.
@@ -31,11 +30,8 @@ pub struct Played {
     pub sent: Vec<Sent>,
     /// Its looks into the REST API meanwhile.
     pub asked: Vec<Asked>,
-    /// The attacks by time.
     pub phases: Vec<Phase>,
-    /// What they were answered.
     pub tally: Tally,
-    /// What it cost.
     pub costs: Costs,
     /// The requests at the Graph API for the victim.
     pub notes: Vec<Note>,

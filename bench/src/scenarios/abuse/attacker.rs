@@ -21,14 +21,11 @@ use std::time::Duration;
 pub const PATH: &str = "/webhooks/meta/globex";
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 
-/// The abuser.
 #[derive(Debug)]
 pub struct Attacker {
-    /// Where webhooks go.
     pub edge: SocketAddr,
     /// Where the REST API is.
     pub api: SocketAddr,
-    /// What it was answered.
     pub tally: Tally,
     http: reqwest::Client,
     key: SigningKey,
@@ -36,7 +33,6 @@ pub struct Attacker {
 }
 
 impl Attacker {
-    /// Gets ready.
     pub fn new(edge: SocketAddr, api: SocketAddr) -> Result<Self> {
         Ok(Self {
             edge,

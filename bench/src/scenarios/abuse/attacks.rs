@@ -46,9 +46,7 @@ pub enum Attack {
     Flows,
     /// Long messages that are read again and again.
     Histories,
-    /// Bodies that never end.
     Unfinished,
-    /// Connections that say nothing.
     Idle,
     /// Commands that the Graph API refuses.
     Sends,
@@ -74,7 +72,6 @@ impl Attack {
         Self::WrongKeys,
     ];
 
-    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Self::Flows => "flows of 0.9 MB",
@@ -299,7 +296,6 @@ async fn at_pace(per_second: u32, at_once: u32, work: impl AsyncFn()) {
     join_all(turns).await;
 }
 
-/// The attacks to come.
 #[derive(Debug)]
 pub struct Attacks {
     attacker: Attacker,

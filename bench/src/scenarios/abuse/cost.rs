@@ -10,7 +10,6 @@ use tokio::time::Instant;
 /// The programs, in the order of their figures.
 pub const PROGRAMS: [&str; 4] = ["workers", "edge", "nats-server", "load and targets"];
 
-/// Looks, by time.
 #[derive(Debug, Default)]
 pub struct Costs(Vec<Look>);
 

@@ -15,17 +15,13 @@ const READ_WITHIN: Duration = Duration::from_secs(30);
 /// How full a stream is.
 #[derive(Debug)]
 pub struct Fill {
-    /// Its name.
     pub name: &'static str,
-    /// Bytes in it.
     pub bytes: u64,
-    /// Bytes there may be.
     pub bytes_max: i64,
     /// Bytes of contents by tenant, without what is around them.
     pub of_tenants: BTreeMap<String, u64>,
 }
 
-/// Looks at every stream.
 pub async fn look(context: &jetstream::Context) -> Result<Vec<Fill>> {
     let mut fills = Vec::new();
     for name in STREAMS {

@@ -16,7 +16,6 @@ const OPEN_EVERY: Duration = Duration::from_millis(100);
 const OPEN_AT_ONCE: usize = 50;
 const PIECE: usize = 64 << 10;
 
-/// Opens a connection.
 pub async fn connect(address: SocketAddr) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((FROM, 0).into())?;

@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// The business numbers.
 pub const VICTIM: &str = "10600000001";
 pub const ABUSER: &str = "10600000002";
 /// Keys of the REST API.
@@ -30,12 +29,9 @@ const REFUSED: Refusal = Refusal {
     body: r#"{"error":{"message":"(#131009) Parameter value is not valid","type":"OAuthException","code":131009,"fbtrace_id":"bench"}}"#,
 };
 
-/// A running installation.
 #[derive(Debug)]
 pub struct Stage {
-    /// Its processes.
     pub crew: Crew,
-    /// Where webhooks go.
     pub edge: SocketAddr,
     /// Where the REST API is.
     pub api: SocketAddr,

@@ -11,7 +11,6 @@ pub struct Tally(Mutex<Answers>);
 type Answers = BTreeMap<(Attack, &'static str), BTreeMap<String, u64>>;
 
 impl Tally {
-    /// Notes an answer.
     pub fn note(&self, attack: Attack, request: &'static str, answer: impl Into<String>) {
         let mut answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *answers

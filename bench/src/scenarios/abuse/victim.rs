@@ -36,7 +36,6 @@ pub struct Victim {
 /// A message that was sent.
 #[derive(Debug)]
 pub struct Sent {
-    /// Its number.
     pub serial: u32,
     /// When it was sent first.
     pub at: Instant,
@@ -49,7 +48,6 @@ pub struct Sent {
 pub struct Asked {
     /// What was answered; nothing where no answer came.
     pub answer: Option<u16>,
-    /// How long it took.
     pub took: Duration,
 }
 

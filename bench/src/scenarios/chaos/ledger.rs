@@ -20,17 +20,14 @@ const UNCONFIRMED: &str = "Meta's answer was lost";
 /// What became of one pool's updates.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Ledger {
-    /// Updates given.
     pub updates: usize,
     /// Neither done nor dead, and nobody has them.
     pub lost: usize,
     /// Neither done nor dead, and still somewhere.
     pub stuck: usize,
-    /// Dead letters.
     pub dead: usize,
     /// Dead letters of unconfirmed sends.
     pub unconfirmed: usize,
-    /// Done again.
     pub doubled: usize,
     /// Done again after an answer that was lost, or that a fault kept from being remembered.
     pub doubled_lost_answers: usize,
@@ -55,7 +52,6 @@ impl Ledger {
         self.late_lost_answers += other.late_lost_answers;
     }
 
-    /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
         let Self {
             lost,
@@ -84,7 +80,6 @@ impl Ledger {
         figures.map(|figure| figure.to_string()).into()
     }
 
-    /// What the figures are.
     pub const HEAD: [&'static str; 9] = [
         "updates",
         "dead",
@@ -124,7 +119,6 @@ pub struct Evidence {
     pub given: Vec<Seen>,
     /// The commands that flows led to.
     pub commands: Vec<Seen>,
-    /// The dead letters.
     pub letters: Vec<Seen>,
     /// What the targets of the other pools noted.
     pub notes: Vec<(Pool, Vec<Note>)>,

@@ -13,19 +13,15 @@ use std::collections::{HashMap, HashSet};
 /// Where a session counts what it sent.
 const SENDS: &str = "/counters/sends";
 
-/// What the sessions counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Once {
-    /// Messages given.
     pub updates: usize,
-    /// What the sessions counted.
     pub counted: u64,
     /// What they counted beyond the messages given, conversation by conversation.
     pub twice: u64,
 }
 
 impl Once {
-    /// What the figures are.
     pub const HEAD: [&'static str; 3] = ["updates", "counted", "took effect twice"];
 
     /// Reads the session of every conversation that got one of the updates; `update_of` tells what a serial number was.
@@ -63,7 +59,6 @@ impl Once {
         self.twice += counted.saturating_sub(given as u64);
     }
 
-    /// Adds another round.
     pub fn add(&mut self, other: &Self) {
         self.updates += other.updates;
         self.counted += other.counted;

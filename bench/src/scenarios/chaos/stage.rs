@@ -9,7 +9,6 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// Worker processes.
 pub const PROCESSES: usize = 3;
 /// Tenants; each has a bot, an existing bot and an endpoint.
 pub const TENANTS: usize = 40;
@@ -30,7 +29,6 @@ const OVERLOADED: &str = r#"{"error":{"message":"Service temporarily unavailable
 enum Trouble {
     /// Its existing bot's port is closed.
     Closed,
-    /// Its endpoint answers 503.
     Unavailable,
     /// Its existing bot takes 2 s to answer.
     Slow,
@@ -51,10 +49,8 @@ impl Trouble {
     }
 }
 
-/// A running installation.
 #[derive(Debug)]
 pub struct Stage {
-    /// Its processes.
     pub crew: Crew,
     bots: Target,
     closed: Target,
@@ -127,7 +123,6 @@ impl Stage {
         Ok(())
     }
 
-    /// Makes every target work.
     pub async fn mend_targets(&self) -> Result<()> {
         self.closed.listen().await?;
         for number in 0..TENANTS {

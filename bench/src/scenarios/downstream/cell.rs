@@ -12,14 +12,10 @@ const FLAP_UP: Duration = Duration::from_secs(2);
 const META_OVERLOADED: &str = r#"{"error":{"message":"Service temporarily unavailable","type":"OAuthException","code":2,"fbtrace_id":"bench"}}"#;
 const META_THROTTLED: &str = r#"{"error":{"message":"(#130429) Rate limit hit","type":"OAuthException","code":130429,"fbtrace_id":"bench"}}"#;
 
-/// What fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// An existing bot.
     Relay,
-    /// A customer's endpoint.
     Endpoint,
-    /// A CRM.
     Crm,
     /// The Graph API for one number.
     Graph,
@@ -28,7 +24,6 @@ pub enum Kind {
 impl Kind {
     const ALL: [Self; 4] = [Self::Relay, Self::Endpoint, Self::Crm, Self::Graph];
 
-    /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Relay => "relay",
@@ -49,16 +44,12 @@ impl Kind {
     }
 }
 
-/// How it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The port is closed.
     Refused,
     /// The work is done and the connection reset in place of an answer.
     Reset,
-    /// It answers 503.
     Unavailable,
-    /// It answers 404.
     Missing,
     /// It answers 429 and says when to come again.
     Throttled,
@@ -82,7 +73,6 @@ impl Fault {
         Self::Flapping,
     ];
 
-    /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -130,13 +120,10 @@ impl Fault {
 /// For how long targets fail, all of them at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Outage {
-    /// What it is called.
     pub name: &'static str,
-    /// How long it lasts.
     lasts: Duration,
     /// How many times faster it is played, with the pauses and waits in the settings.
     pub speed: u32,
-    /// What a 429 says.
     retry_after: Duration,
     /// The cells that also get a stream of messages.
     floods: &'static [(Kind, Fault)],
@@ -216,16 +203,13 @@ pub fn outages(speed: u32) -> [Outage; 3] {
 /// One target that fails in one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cell {
-    /// What fails.
     pub kind: Kind,
-    /// How.
     pub fault: Fault,
     /// Whether it also gets a stream of messages.
     pub is_flooded: bool,
 }
 
 impl Cell {
-    /// What it is called.
     pub fn name(self) -> String {
         format!("{} · {}", self.kind.word(), self.fault.word())
     }

@@ -25,9 +25,7 @@ const UNCONFIRMED: &str = "Meta's answer was lost";
 /// What became of one cell.
 #[derive(Debug, Default, Clone)]
 pub struct Account {
-    /// Messages sent.
     pub updates: usize,
-    /// Dead letters.
     pub dead: usize,
     /// Dead letters of unconfirmed sends.
     pub unconfirmed: usize,
@@ -63,21 +61,17 @@ impl Account {
 /// What was seen of a run.
 #[derive(Debug)]
 pub struct Evidence<'e> {
-    /// The cells.
     pub cells: &'e [Cell],
-    /// What was sent.
     pub entries: &'e [Entry],
     /// When the first phase began.
     pub start: Instant,
     /// When the targets worked again.
     pub mended: Instant,
-    /// What a 429 said.
     pub retry_after: Duration,
     /// What the failing targets noted, by cell.
     pub failing: Vec<Vec<Note>>,
     /// What the healthy targets noted.
     pub healthy: Vec<Note>,
-    /// The dead letters.
     pub letters: Vec<Seen>,
 }
 

@@ -24,18 +24,14 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Which of a cell's two targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// The one that fails.
     Failing,
-    /// The one beside it.
     Healthy,
 }
 
-/// A running installation.
 #[derive(Debug)]
 pub struct Stage {
     /// Its cells; each is a tenant of the same number.
     pub cells: Vec<Cell>,
-    /// Its processes.
     pub crew: Crew,
     /// Each cell's own target; the Graph API's cells have none.
     failing: Vec<Option<Target>>,
@@ -134,7 +130,6 @@ impl Stage {
         Ok(())
     }
 
-    /// Makes every target work.
     pub async fn mend_targets(&self) -> Result<()> {
         for (number, cell) in self.cells.iter().enumerate() {
             let (target, part) = self.target(number)?;

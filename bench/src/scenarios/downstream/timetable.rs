@@ -18,20 +18,15 @@ const SINGLE_EVERY: Duration = Duration::from_millis(20);
 pub enum Phase {
     /// Connections are made and caches filled.
     WarmUp,
-    /// Everything works.
     Calm,
-    /// Targets fail.
     Outage,
 }
 
 /// How long the phases last, and how much comes in them.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// The first.
     pub warm_up: Duration,
-    /// The second.
     pub calm: Duration,
-    /// The last.
     pub outage: Duration,
     /// Messages a second of a stream.
     pub per_second: u32,
@@ -58,11 +53,8 @@ impl Pace {
 pub struct Entry {
     /// When it is stored, from the start.
     pub due: Duration,
-    /// The message.
     pub update: Update,
-    /// Its cell, by number.
     pub cell: usize,
-    /// When it comes.
     pub phase: Phase,
     /// The targets it is for.
     pub sides: &'static [Side],

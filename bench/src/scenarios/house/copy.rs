@@ -14,7 +14,6 @@ const DIRECTORY: &str = ".run/bench";
 /// Lines of a failed program's output that are shown.
 const SHOWN: usize = 40;
 
-/// The copy.
 #[derive(Debug)]
 pub struct Copied {
     root: PathBuf,
@@ -46,7 +45,6 @@ impl Copied {
         Ok(copy)
     }
 
-    /// Where it is.
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -3,12 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 
-/// One worked example.
 #[derive(Debug)]
 pub struct Patch {
     /// Its name in the figures.
     pub name: &'static str,
-    /// Where it stands.
     pub path: &'static str,
     /// What it adds, for people.
     pub adds: &'static str,

@@ -16,7 +16,6 @@ const MODEL: &str = "workers/engine/src/state/model.rs";
 pub struct Size {
     /// Lines of Rust without tests.
     pub lines: usize,
-    /// Members of the workspace.
     pub crates: usize,
     /// Lines and directory of the largest crate below `workers/`.
     pub largest_crate: (usize, String),

@@ -20,15 +20,12 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 /// An update that reached the bot.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    /// The update's serial number.
     pub serial: u32,
-    /// When it arrived.
     pub at: Instant,
     /// Requests being answered then, this one included.
     pub running: usize,
 }
 
-/// A running bot.
 #[derive(Debug)]
 pub struct Bot {
     server: Server,
@@ -66,7 +63,6 @@ impl Bot {
         self.notes.takes_us.store(micros, Ordering::Relaxed);
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.addr()
     }

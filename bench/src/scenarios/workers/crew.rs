@@ -41,7 +41,6 @@ pub struct Plan {
     pub further: String,
     /// Files beside the declarations, which may name them.
     pub files: Vec<(&'static str, &'static str)>,
-    /// Further settings, as TOML.
     pub settings: String,
     /// Further lines of the broker's configuration.
     pub broker: String,
@@ -245,7 +244,6 @@ impl Crew {
         Ok(())
     }
 
-    /// The broker.
     pub fn nats(&mut self) -> &mut NatsServer {
         &mut self.nats
     }
@@ -260,7 +258,6 @@ impl Crew {
         Ok(jetstream::new(client))
     }
 
-    /// A publisher of updates.
     pub async fn feed(&self) -> Result<Feed> {
         Ok(Feed::new(self.context().await?))
     }

@@ -16,7 +16,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// Partitions of the installation; the default.
 pub const PARTITIONS: u16 = 32;
-/// Partitions of one tenant.
 const SHARDS: u8 = 4;
 const IN_FLIGHT: usize = 512;
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(3);
@@ -29,7 +28,6 @@ const ID_START: &str = "wamid.WORK";
 pub struct Update {
     /// Its number; no two are alike.
     pub serial: u32,
-    /// Whose it is.
     pub tenant: usize,
     /// Who wrote, within the tenant.
     pub person: u32,
@@ -66,7 +64,6 @@ impl Update {
     }
 }
 
-/// A publisher of updates.
 #[derive(Debug)]
 pub struct Feed {
     context: jetstream::Context,

@@ -21,7 +21,6 @@ pub struct Held {
 }
 
 impl Held {
-    /// Looks now.
     pub async fn look(context: &jetstream::Context) -> Result<Self> {
         let mut busy = HashSet::new();
         for stream in [UPDATES, OUTBOUND] {

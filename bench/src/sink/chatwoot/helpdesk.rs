@@ -21,7 +21,6 @@ pub enum Refused {
     /// Nothing of that id here.
     #[error("Resource could not be found")]
     NotFound,
-    /// Not JSON.
     #[error("the body is not JSON")]
     Unreadable,
     /// Not `+` and up to 15 digits.
@@ -33,7 +32,6 @@ pub enum Refused {
     /// A message nobody could read.
     #[error("Content is too long or message_type is none")]
     Message,
-    /// The stand-in's own bound.
     #[error("the stand-in is full")]
     Full,
 }
@@ -54,9 +52,7 @@ impl Refused {
 /// Which way a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageType {
-    /// From the contact.
     Incoming,
-    /// To the contact.
     Outgoing,
 }
 
@@ -70,16 +66,12 @@ impl MessageType {
     }
 }
 
-/// A stored message.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// Its id in the account.
     pub id: u64,
-    /// The conversation's display id.
     pub conversation_id: u64,
-    /// Which way it goes.
     pub message_type: MessageType,
-    /// What it says.
     pub content: String,
     /// The outside's id of it.
     pub source_id: Option<String>,
@@ -205,7 +197,6 @@ impl Helpdesk {
         Some(shown)
     }
 
-    /// A contact by id.
     pub fn contact(&self, id: u64) -> Result<Value, Refused> {
         let contact = self.contacts.get(&id).ok_or(Refused::NotFound)?;
         Ok(json!({"payload": {
@@ -214,7 +205,6 @@ impl Helpdesk {
         }}))
     }
 
-    /// Changes a contact's fields.
     pub fn change(&mut self, id: u64, body: &Value) -> Result<Value, Refused> {
         let contact = self.contacts.get_mut(&id).ok_or(Refused::NotFound)?;
         if let Some(name) = body.get("name").and_then(Value::as_str) {
@@ -278,7 +268,6 @@ impl Helpdesk {
         json!({"meta": {"count": shown.len()}, "payload": shown})
     }
 
-    /// A contact's conversations.
     pub fn conversations(&self, contact_id: u64) -> Result<Value, Refused> {
         self.contact(contact_id)?;
         let of = self

@@ -8,10 +8,8 @@ use serde_json::Value;
 use sha2::Sha256;
 use std::time::Duration;
 
-/// Chatwoot's own default.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Posts reports.
 #[derive(Debug)]
 pub struct Reporter(reqwest::Client);
 

@@ -25,7 +25,6 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Sessions a client may resume without a whole handshake.
 const SESSIONS_MAX: usize = 1024;
 
-/// Where credentials lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     /// PEM of the certificate and its intermediates, the certificate first.
@@ -39,18 +38,14 @@ pub struct Files {
 /// What a client's certificate must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCheck {
-    /// PEM of the CAs.
     pub ca: PathBuf,
     /// The name it must bear.
     pub name: String,
 }
 
-/// Credentials that work together.
 #[derive(Debug)]
 pub struct Credentials {
-    /// What handshakes use.
     pub config: Arc<ServerConfig>,
-    /// When the certificate ends.
     pub expires: SystemTime,
     /// Whether clients must show a certificate.
     pub client_certificate: bool,
@@ -68,63 +63,40 @@ pub enum CredentialsError {
     /// The file is not there, too long or not ours to read.
     #[error("{} cannot be read: {error}", path.display())]
     Unreadable {
-        /// Which setting names it.
         key: &'static str,
-        /// Where it should be.
         path: PathBuf,
-        /// What the system says.
         error: std::io::Error,
     },
     /// The file is not PEM.
     #[error("{} is not valid PEM: {error}", path.display())]
     Pem {
-        /// Which setting names it.
         key: &'static str,
-        /// Where it is.
         path: PathBuf,
-        /// What is wrong.
         error: pem::Error,
     },
     /// The PEM file does not hold what it should.
     #[error("{} has no {wanted} in PEM form", path.display())]
     Missing {
-        /// Which setting names it.
         key: &'static str,
-        /// Where it is.
         path: PathBuf,
-        /// What it should hold.
         wanted: &'static str,
     },
     /// The certificate cannot be parsed.
     #[error("{} holds a certificate that cannot be parsed: {what}", path.display())]
     Certificate {
-        /// Which setting names it.
         key: &'static str,
-        /// Where it is.
         path: PathBuf,
-        /// What is wrong.
         what: String,
     },
     /// The key is another certificate's.
     #[error("{} is not the key of the certificate in {}", key.display(), certificate.display())]
-    Mismatch {
-        /// Where the key is.
-        key: PathBuf,
-        /// Where the certificate is.
-        certificate: PathBuf,
-    },
+    Mismatch { key: PathBuf, certificate: PathBuf },
     /// The key is of a kind that is not supported.
     #[error("{} cannot be used: {error}", path.display())]
-    Key {
-        /// Where it is.
-        path: PathBuf,
-        /// What rustls says.
-        error: rustls::Error,
-    },
+    Key { path: PathBuf, error: rustls::Error },
 }
 
 impl CredentialsError {
-    /// The setting at fault.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Unreadable { key, .. }
@@ -137,7 +109,6 @@ impl CredentialsError {
 }
 
 impl Files {
-    /// Reads and checks everything.
     pub fn load(&self) -> Result<Credentials, CredentialsError> {
         // Taken first: what is written while we read is then seen as a change.
         let stamp = self.stamp();
@@ -202,7 +173,6 @@ impl Files {
     }
 }
 
-/// Seconds since 1970.
 pub fn unix_seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

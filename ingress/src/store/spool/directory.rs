@@ -21,13 +21,7 @@ const SPARE_EXTENSION: &str = "spare";
 pub enum SpoolError {
     /// The directory or a file of it cannot be read or written.
     #[error("spool.directory: {path}: {source}", path = path.display())]
-    Io {
-        /// Where.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Another process has it.
+    Io { path: PathBuf, source: io::Error },
     #[error(
         "spool.directory: {} is in use by another process; give each edge a directory of its own", .0.display()
     )]
@@ -37,12 +31,7 @@ pub enum SpoolError {
         "the spool is damaged: {path}: {damage}. Acknowledged updates are lost from there on in this file: restore it, or move it away to go on without what is in it",
         path = path.display()
     )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        damage: Damage,
-    },
+    Damaged { path: PathBuf, damage: Damage },
     /// Acknowledged updates are not there.
     #[error(
         "the spool is damaged: {path} ends at update {ends}, and the next file begins at {begins}. Restore what is missing, or move {path} away to go on without it",
@@ -58,12 +47,7 @@ pub enum SpoolError {
     },
     /// A whole record that this version cannot read.
     #[error("{path}: record {sequence} is whole and unknown; was it written by a newer version?", path = path.display())]
-    Unknown {
-        /// The file.
-        path: PathBuf,
-        /// Which one.
-        sequence: u64,
-    },
+    Unknown { path: PathBuf, sequence: u64 },
     /// No thread for the writer.
     #[error("the spool cannot start its thread: {0}")]
     Thread(io::Error),
@@ -76,24 +60,19 @@ pub struct Segment {
     pub first: u64,
     /// Sequence after its last one.
     pub next: u64,
-    /// Where it is.
     pub path: PathBuf,
-    /// How much it holds.
     pub bytes: u64,
 }
 
 /// What an earlier run left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Its files, oldest first.
     pub segments: VecDeque<Segment>,
     /// The sequence that comes next.
     pub next: u64,
     /// Everything before is known to be stored in JetStream.
     pub drained: u64,
-    /// Updates behind that.
     pub records: u64,
-    /// Bytes of these.
     pub bytes: u64,
     /// Bytes of an update that was not finished, and so not acknowledged.
     pub cut_bytes: u64,
@@ -130,7 +109,6 @@ impl Directory {
         }
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -7,7 +7,6 @@ use std::path::Path;
 
 /// Makes files whose names survive power loss.
 pub trait Disk: Send + 'static {
-    /// A file of it.
     type File: Appending;
 
     /// Makes an empty file; one of this name that nobody needs is removed first.
@@ -31,7 +30,6 @@ pub trait Appending: Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// The file system.
 #[derive(Debug, Clone, Copy)]
 pub struct FileSystem;
 

@@ -23,11 +23,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-/// Updates published at once.
 const WINDOW: usize = 256;
 /// Updates read ahead, so that a window finds enough conversations.
 const AHEAD_MAX: usize = 1024;
-/// Bytes of these.
 const AHEAD_BYTES_MAX: usize = 2 << 20;
 /// Pause before what was not stored is published again.
 const PAUSE: Duration = Duration::from_millis(250);

@@ -16,14 +16,12 @@ pub struct SpooledLog<L> {
     spool: Option<SpoolAccess>,
 }
 
-/// What spooling needs.
 #[derive(Debug)]
 pub struct SpoolAccess {
     /// Where updates are handed over.
     pub handle: Arc<SpoolHandle>,
     /// Updates that are acknowledged already.
     pub acknowledged: Arc<Acknowledged>,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
 }
 

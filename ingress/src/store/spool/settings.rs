@@ -13,9 +13,7 @@ const SEGMENTS_MIN: u64 = 4;
 pub struct SpoolSettings {
     /// Whether every update goes through it.
     pub always: bool,
-    /// Where it lies.
     pub directory: PathBuf,
-    /// Most bytes on disk.
     pub bytes_max: u64,
     /// When a file is full.
     pub segment_bytes: u64,

@@ -21,7 +21,6 @@ const SPARE_SHARE: u64 = 4;
 /// How often the writer looks whether something is to be marked or removed.
 const HOUSEKEEPING: Duration = Duration::from_millis(200);
 
-/// Bounds of the spool.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// On disk, what is drained and not yet removed included.
@@ -37,9 +36,7 @@ pub struct Limits {
 pub struct Handover {
     /// In the order they were handed over.
     pub ticket: u64,
-    /// Who waits.
     pub handle: usize,
-    /// The updates.
     pub records: Vec<Bytes>,
     bytes: u64,
 }
@@ -49,7 +46,6 @@ pub struct Handover {
 pub enum Work {
     /// Write and sync these together.
     Group {
-        /// Deliveries, in order.
         handovers: Vec<Handover>,
         /// The sequence their first update gets.
         first: u64,
@@ -58,14 +54,12 @@ pub enum Work {
     },
     /// Mark what is drained, and remove what is not needed.
     Housekeeping,
-    /// End.
     Stop,
 }
 
 /// What the writer has synced.
 #[derive(Debug)]
 pub struct Written {
-    /// The file.
     pub path: PathBuf,
     /// The sequence its first frame has.
     pub segment_first: u64,
@@ -82,37 +76,30 @@ pub enum Fetched {
     Records(Vec<(u64, Bytes)>),
     /// They lie in this file, which begins at `first`; those before `until` may be read.
     File {
-        /// Where.
         path: PathBuf,
         /// The sequence of its first frame.
         first: u64,
         /// The first sequence not to be read from it.
         until: u64,
     },
-    /// Nothing.
     Empty,
 }
 
 /// How full the spool is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Depth {
-    /// What it does.
     pub state: Mode,
     /// Updates that JetStream does not have.
     pub records: u64,
-    /// Their bytes.
     pub bytes: u64,
-    /// Bytes on disk.
     pub held_bytes: u64,
     /// When the oldest of them came, in unix milliseconds.
     pub oldest_ms: Option<u64>,
     /// Why the disk takes nothing.
     pub fault: Option<String>,
-    /// Why JetStream takes nothing.
     pub blocked: Option<String>,
 }
 
-/// The shared state.
 #[derive(Debug)]
 pub struct SpoolState {
     limits: Limits,
@@ -451,7 +438,6 @@ impl SpoolState {
         self.lock().oldest_ms = oldest_ms;
     }
 
-    /// How full it is.
     pub fn depth(&self) -> Depth {
         let inner = self.lock();
         Depth {

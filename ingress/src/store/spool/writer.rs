@@ -21,7 +21,6 @@ const FAULT_PAUSE: Duration = Duration::from_secs(1);
 /// A buffer larger than this is given back after use.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
-/// The writer.
 #[derive(Debug)]
 pub struct Writer<D: Disk> {
     disk: D,
@@ -49,7 +48,6 @@ struct Open<F> {
     file: F,
     path: PathBuf,
     first: u64,
-    /// Written so far.
     bytes: u64,
     /// On disk, what is left of an earlier use included.
     length: u64,

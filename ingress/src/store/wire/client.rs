@@ -56,11 +56,9 @@ pub struct State {
 /// A message that somebody waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// Where it was published.
     pub subject: String,
     /// Where an answer would go; empty when none is wanted.
     pub reply: String,
-    /// What it carries.
     pub payload: Bytes,
     headers: Vec<u8>,
 }
@@ -227,7 +225,6 @@ impl Ask for Client {
 }
 
 impl Received {
-    /// Copies a message.
     pub fn new(subject: &str, reply: &str, headers: &[u8], payload: &[u8]) -> Self {
         Self {
             subject: subject.to_owned(),
@@ -237,7 +234,6 @@ impl Received {
         }
     }
 
-    /// Its headers.
     pub fn headers(&self) -> Headers<'_> {
         Headers(&self.headers)
     }

@@ -30,13 +30,11 @@ pub trait Endpoint: Send + Sync {
 
     /// The subject of answers, up to their last token.
     fn inbox(&self) -> &[u8];
-    /// Gives the state.
     fn lock(&self) -> MutexGuard<'_, Self::State>;
     /// Takes what is to be written; otherwise remembers who writes.
     fn take_output(&self, output: &mut Output, context: &mut Context<'_>) -> Poll<()>;
     /// A session begins, with a server that says this of itself.
     fn up(&self, info: &Info);
-    /// The session ended.
     fn down(&self);
 }
 
@@ -50,7 +48,6 @@ pub trait Receive {
     fn set_max_payload(&mut self, max_payload: usize);
 }
 
-/// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
     #[error(transparent)]

@@ -39,7 +39,6 @@ pub struct Session {
 /// What a server says about itself.
 #[derive(Debug, Default, Deserialize)]
 pub struct Info {
-    /// Which server it is.
     #[serde(default)]
     pub server_id: String,
     /// Longest message it takes, headers included.
@@ -66,7 +65,6 @@ pub enum DialError {
     /// It does not speak the protocol.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
-    /// It refuses us.
     #[error("the server says {0}")]
     Refused(String),
     /// Nobody can be said to log in.
@@ -75,7 +73,6 @@ pub enum DialError {
     /// Its name cannot be verified.
     #[error("`{0}` is no name that a certificate could be for")]
     Name(String),
-    /// It does not answer.
     #[error("no answer in time")]
     Late,
 }

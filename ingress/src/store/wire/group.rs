@@ -35,7 +35,6 @@ pub struct Member {
     text: Vec<u8>,
     headers_at: usize,
     payload: Bytes,
-    /// Its batch was refused.
     is_single: bool,
 }
 
@@ -62,7 +61,6 @@ struct Batch {
 /// Where a group writes to, and who waits for it.
 #[derive(Debug)]
 pub struct Line<'l> {
-    /// Bytes on their way.
     pub output: &'l mut Output,
     /// Who waits for which answer.
     pub slots: &'l mut Slots,
@@ -84,7 +82,6 @@ impl Group {
         }
     }
 
-    /// Takes an update in.
     pub fn join(&mut self, member: Member) {
         self.waiting.push_back(member);
     }

@@ -29,13 +29,11 @@ pub enum LoginError {
         "nats.credentials_file holds no JWT followed by a seed, as `nsc generate creds` writes them"
     )]
     Incomplete,
-    /// The seed is none.
     #[error("the seed in nats.credentials_file cannot sign: {0}")]
     Seed(nkeys::error::Error),
 }
 
 impl Login {
-    /// Reads the credentials file.
     pub async fn load(path: Option<&Path>) -> Result<Self, LoginError> {
         let Some(path) = path else {
             return Ok(Self::default());

@@ -5,16 +5,13 @@ use ackline_shared::secret::Secret;
 use std::fmt;
 use url::Url;
 
-/// Most servers remembered.
 const SERVERS_MAX: usize = 64;
 const PORT: u16 = 4222;
 
 /// A server's address, as configured or told.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Name or address.
     pub host: String,
-    /// Port.
     pub port: u16,
     /// Whether the URL asks for TLS.
     pub tls: bool,
@@ -63,7 +60,6 @@ impl fmt::Debug for Server {
 }
 
 impl Servers {
-    /// Reads the configured URLs.
     pub fn parse<'a>(urls: impl Iterator<Item = &'a str>) -> Result<Self, InvalidServer> {
         let servers = urls.map(|url| Server::parse(url).map(|server| (server, 0)));
         servers.collect::<Result<_, _>>().map(Self)

@@ -10,14 +10,11 @@ use tokio::time::Instant;
 /// What became of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// JetStream has it.
     Stored {
-        /// It had it before.
         duplicate: bool,
     },
     /// Nothing listens on the subject.
     NoStream,
-    /// JetStream said no.
     Refused(String),
     /// The connection went away; whether it was stored is not known.
     Lost,
@@ -43,7 +40,6 @@ pub struct Slots {
 /// How an attempt is published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PublishMode {
-    /// On its own.
     #[default]
     Direct,
     /// With the group: waiting for its turn, or in a batch.
@@ -73,7 +69,6 @@ impl Token {
         write_hex(out, self.generation);
     }
 
-    /// Reads a token back.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let at = text.iter().position(|byte| *byte == b'-')?;
         Some(Self {
@@ -105,7 +100,6 @@ impl Slots {
         self.slots.len() - self.free.len()
     }
 
-    /// Takes a free slot.
     pub fn claim(&mut self) -> Option<Token> {
         let index = self.free.pop()?;
         let at = usize::try_from(index).ok()?;

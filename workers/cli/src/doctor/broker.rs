@@ -23,7 +23,6 @@ const FORECAST_MIN: Duration = Duration::from_secs(24 * 3600);
 const CREATE: &str =
     "run `ackline apply FILE`, or start any of the programs: each creates what is missing";
 
-/// NATS does not answer.
 pub fn unreachable(error: &NatsError) -> Finding {
     Finding::fail("nats", error)
         .hint("start nats-server, or set nats.url (ACKLINE_NATS_URL) to where it runs")

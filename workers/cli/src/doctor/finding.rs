@@ -3,15 +3,12 @@
 use serde::Serialize;
 use std::fmt::{Display, Write};
 
-/// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// In order.
     Ok,
     /// Works, or cannot be told; should be looked at.
     Warn,
-    /// Does not work.
     Fail,
 }
 
@@ -25,14 +22,10 @@ impl Level {
     }
 }
 
-/// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was checked.
     pub check: String,
-    /// How bad it is.
     pub level: Level,
-    /// What was found.
     pub message: String,
     /// What to do, one step each.
     pub hints: Vec<String>,
@@ -48,17 +41,14 @@ impl Finding {
         }
     }
 
-    /// All is in order.
     pub fn ok(check: impl Into<String>, message: impl Display) -> Self {
         Self::new(Level::Ok, check, message)
     }
 
-    /// Should be looked at.
     pub fn warn(check: impl Into<String>, message: impl Display) -> Self {
         Self::new(Level::Warn, check, message)
     }
 
-    /// Does not work.
     pub fn fail(check: impl Into<String>, message: impl Display) -> Self {
         Self::new(Level::Fail, check, message)
     }

@@ -15,7 +15,6 @@ pub struct Http(reqwest::Client);
 /// Status and body of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpAnswer {
-    /// HTTP status.
     pub status: u16,
     /// The body, null when it is not JSON.
     pub body: Value,

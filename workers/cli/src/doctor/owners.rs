@@ -18,7 +18,6 @@ const CHECK: &str = "conversations";
 const WRITES_MAX: u64 = 20_000;
 const READ_WAIT: Duration = Duration::from_secs(10);
 
-/// Who has how many.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Shares {
     records: u64,
@@ -64,7 +63,6 @@ impl Shares {
     }
 }
 
-/// Counts them.
 pub async fn check(context: &Context, now_ms: u64) -> Finding {
     match timeout(READ_WAIT, read(context, now_ms)).await {
         Ok(Ok(shares)) => Finding::ok(CHECK, shares.words()),

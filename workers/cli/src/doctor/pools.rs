@@ -26,7 +26,6 @@ struct Backlog {
     names: BTreeSet<String>,
     waiting: u64,
     in_work: u64,
-    /// In spill queues.
     in_lines: u64,
 }
 

@@ -6,7 +6,6 @@ use ackline_shared::registry::Snapshot;
 
 /// From here on it is told, in percent.
 const PERCENT_MIN: u64 = 80;
-/// Tenants that are named.
 const NAMED_MAX: usize = 5;
 
 /// Looks at what each tenant uses.

@@ -22,7 +22,6 @@ const EARLY_MAX_MS: u64 = 5000;
 /// Time for a look at the dead letters.
 const COUNT_WAIT: Duration = Duration::from_secs(30);
 
-/// Looks at the streams.
 pub async fn check(context: &Context, snapshot: &Snapshot, now_ms: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
     // A missing stream is told by another check.

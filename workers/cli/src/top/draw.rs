@@ -11,7 +11,6 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph, Row, StatefulWidget, Table, TableState, Widget, Wrap};
 
-/// The screen, drawn.
 pub struct View<'a>(pub &'a Screen);
 
 const KEYS: &str = "arrows select  tab tenants  s sort  p pause  +/- jobs  ? help  q quit";

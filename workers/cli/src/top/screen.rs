@@ -11,9 +11,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 /// What a key asks the program to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Go on.
     Stay,
-    /// End.
     Quit,
     /// Turn a pool or a tenant.
     Turn(Turn),
@@ -22,7 +20,6 @@ pub enum Action {
 /// Which table the arrows move in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Focus {
-    /// The pools.
     Pools,
     /// The tenants of the selected pool.
     Tenants,
@@ -33,9 +30,7 @@ pub enum Focus {
 pub enum SortOrder {
     /// As they are listed everywhere; tenants by what they have to do.
     Usual,
-    /// By what comes in.
     Rate,
-    /// By what waits.
     Waiting,
 }
 
@@ -50,20 +45,15 @@ impl SortOrder {
     }
 }
 
-/// The screen.
 #[derive(Debug, Clone)]
 pub struct Screen {
-    /// How many processes speak.
     pub instances: usize,
-    /// The pools, in order.
     pub pools: Vec<PoolSum>,
-    /// Where the arrows move.
     pub focus: Focus,
     /// What rows are ordered by.
     pub order: SortOrder,
     /// Whether the keys are explained.
     pub help: bool,
-    /// Whether colours are used.
     pub colour: bool,
     /// For the number of wanted workers.
     pub targets: Targets,
@@ -78,7 +68,6 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Makes an empty screen.
     pub fn new(targets: Targets, tenant_jobs: u32, colour: bool) -> Self {
         Self {
             instances: 0,
@@ -121,7 +110,6 @@ impl Screen {
         }
     }
 
-    /// The selected pool.
     pub fn selected_pool(&self) -> Option<&PoolSum> {
         self.pools.iter().find(|pool| Some(pool.pool) == self.pool)
     }

@@ -14,15 +14,12 @@ use async_nats::Client;
 /// What is to be turned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
-    /// The pool.
     pub pool: Pool,
     /// The tenant, when only its work in the pool is meant.
     pub tenant: Option<TenantId>,
-    /// How.
     pub way: Way,
 }
 
-/// How something is turned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// Paused, or going on when it is paused.
@@ -31,7 +28,6 @@ pub enum Way {
     Jobs(u32),
 }
 
-/// Why nothing was turned.
 #[derive(Debug, thiserror::Error)]
 pub enum TurnError {
     /// The bucket is not there, or cannot be reached.

@@ -12,12 +12,9 @@ use std::sync::Arc;
 /// Room that is kept when everything is idle.
 const KEPT_MAX: usize = 1024;
 
-/// A conversation's identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// The tenant's slot.
     pub tenant: usize,
-    /// Index of the lane.
     pub lane: usize,
     /// Hash of what orders the work within the tenant.
     pub hash: u64,
@@ -37,10 +34,8 @@ impl Chain {
     }
 }
 
-/// A tenant with work.
 #[derive(Debug)]
 pub struct Tenant {
-    /// Whose work it is.
     pub name: Arc<TenantId>,
     /// What is said about it.
     pub share: Share,
@@ -64,12 +59,9 @@ pub struct Member {
     pub ready: Chain,
 }
 
-/// One conversation's queue.
 #[derive(Debug)]
 pub struct Conversation {
-    /// Its identity.
     pub key: Key,
-    /// Its items, oldest first.
     pub items: Chain,
     /// Something of it is running or held.
     pub busy: bool,
@@ -85,7 +77,6 @@ struct Node<T> {
     next: Option<u32>,
 }
 
-/// Everything the scheduler holds.
 #[derive(Debug)]
 pub struct Arena<T> {
     tenants: Slab<Tenant>,
@@ -140,17 +131,14 @@ impl<T> Arena<T> {
         self.items.iter().map(|(_, node)| &node.item)
     }
 
-    /// A tenant by slot.
     pub fn tenant_mut(&mut self, id: usize) -> Option<&mut Tenant> {
         self.tenants.get_mut(id)
     }
 
-    /// A tenant by name.
     pub fn tenant_named(&self, name: &TenantId) -> Option<&Tenant> {
         self.tenants.get(index(*self.tenant_ids.get(name)?))
     }
 
-    /// A conversation by slot.
     pub fn conversation(&self, id: usize) -> Option<&Conversation> {
         self.conversations.get(id)
     }
@@ -167,7 +155,6 @@ impl<T> Arena<T> {
             .map(|conversation| conversation.key.tenant)
     }
 
-    /// An item by slot.
     pub fn item(&self, node: usize) -> Option<&T> {
         self.items.get(node).map(|node| &node.item)
     }

@@ -16,11 +16,9 @@ const KEPT_FREE_FROM: usize = 4;
 /// The bounds and shares of a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Work running at once.
     pub permits: usize,
     /// Each lane's share of turns when several have work.
     pub lane_weights: Vec<u32>,
-    /// Nothing starts.
     pub paused: bool,
     /// Work of one tenant running at once.
     pub tenant_cap: usize,
@@ -35,7 +33,6 @@ pub struct Share {
     pub weight: u32,
     /// Its own bound of work running at once.
     pub cap: Option<usize>,
-    /// Nothing of it starts.
     pub paused: bool,
 }
 

@@ -66,7 +66,6 @@ pub(super) enum Shut {
 /// A circuit breaker that is open, or something that times out half of the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerReport {
-    /// Its name.
     pub name: String,
     /// For how long it has not worked; none while it is asked freely.
     pub since: Option<Duration>,

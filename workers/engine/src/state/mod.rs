@@ -50,11 +50,8 @@ use window_shares::WindowShares;
 /// Where a message stands; the same message offered again stands in the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
-    /// The partition.
     pub partition: Partition,
-    /// The stream.
     pub stream: &'static str,
-    /// Its sequence there.
     pub sequence: u64,
 }
 
@@ -95,19 +92,14 @@ pub struct Waits {
 /// An update that was read.
 #[derive(Debug)]
 pub struct Arrived<U, P> {
-    /// Where it stands.
     pub place: Place,
-    /// Index of its lane.
     pub lane: usize,
-    /// Whose it is.
     pub tenant: TenantId,
     /// A hash of its conversation.
     pub conversation: u64,
     /// When the edge had it, in unix milliseconds.
     pub received_ms: u64,
-    /// Bytes of its payload.
     pub bytes: usize,
-    /// The update itself.
     pub data: U,
     /// The one target it is for, when it was read from a spill queue of pieces.
     pub only: Option<String>,
@@ -135,9 +127,7 @@ pub enum Action<U> {
 /// What is stored in a spill queue.
 #[derive(Debug, Clone)]
 pub struct Copy<U> {
-    /// The spill queue.
     pub queue: Arc<SpillQueue>,
-    /// The update.
     pub data: U,
     /// The one target it waits for; none for a whole update.
     pub target: Option<Arc<Target>>,
@@ -163,15 +153,12 @@ pub struct Setup {
     pub park_after: Duration,
     /// When a target's circuit breaker opens, and for how long.
     pub policy: Policy,
-    /// Turns and caps.
     pub rules: Rules,
-    /// Longest that anything waits.
     pub give_up_after: Duration,
     /// What the time is at the beginning, in unix milliseconds.
     pub began_ms: u64,
 }
 
-/// Where a piece stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stand {
     /// It waits for its turn.
@@ -216,7 +203,6 @@ struct Piece<P> {
     keeps: bool,
 }
 
-/// An update in hand.
 #[derive(Debug)]
 struct Held<U> {
     place: Place,
@@ -263,7 +249,6 @@ struct Order {
     waits_since: Option<Instant>,
 }
 
-/// What may become due.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Wake {
     Piece(usize),
@@ -299,7 +284,6 @@ pub struct Machine<U, P> {
 }
 
 impl<U: Clone, P> Machine<U, P> {
-    /// Begins with nothing.
     pub fn new(setup: Setup, now: Instant) -> Self {
         Self {
             hasher: RandomState::new(),

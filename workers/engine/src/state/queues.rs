@@ -104,7 +104,6 @@ impl<U: Clone, P> Machine<U, P> {
         }
     }
 
-    /// A read failed.
     pub fn not_loaded(&mut self, queue: &Arc<SpillQueue>, session: u64, now: Instant) {
         if self.session_of(queue.partition) == Some(session)
             && let Some(known) = self.queues.get_mut(queue)
@@ -115,7 +114,6 @@ impl<U: Clone, P> Machine<U, P> {
         }
     }
 
-    /// A removal ended.
     pub fn removed(&mut self, queue: &Arc<SpillQueue>, up_to: u64, is_done: bool, now: Instant) {
         if let Some(known) = self.queues.get_mut(queue) {
             known.removed(up_to, is_done);

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 /// Lateness from which something is stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
-/// Places that are named.
 pub const STUCK_MAX: usize = 8;
 
 /// What of a tenant is out of the way.
@@ -30,15 +29,11 @@ pub struct Backlog {
 /// Something that is past its time and does not go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
-    /// The partition.
     pub partition: Partition,
-    /// Its lane's name.
     pub lane: String,
-    /// Whose it is.
     pub tenant: TenantId,
     /// By how much it is late.
     pub late: Duration,
-    /// In words.
     pub what: &'static str,
 }
 

@@ -17,7 +17,6 @@ const UNREAD_PAUSE: Duration = Duration::from_millis(100);
 /// Whether a tenant's work may be done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum May {
-    /// It may.
     Run,
     /// Not until the rules change.
     Keep,
@@ -28,26 +27,19 @@ pub enum May {
 /// A piece that is to be worked on now.
 #[derive(Debug)]
 pub struct Started<U, P> {
-    /// Its number, for [`Machine::ended`].
     pub piece: usize,
-    /// Where its update stands.
     pub place: Place,
-    /// The update.
     pub update: U,
-    /// For whom.
     pub target: Arc<Target>,
-    /// The work.
     pub data: P,
     /// What is known of its waits.
     pub waits: Waits,
-    /// Who wants it discarded.
     pub discarded_by: Option<String>,
 }
 
 /// What came of an attempt.
 #[derive(Debug)]
 pub struct Ended<P> {
-    /// How it goes on.
     pub end: End<P>,
     /// What was heard of the target apart from that.
     pub heard: Heard,
@@ -72,18 +64,14 @@ pub enum End<P> {
     Settled,
     /// After a time of its own.
     Again {
-        /// The work.
         data: P,
         /// What is known of its waits now.
         waits: Waits,
-        /// How long.
         wait: Duration,
         /// Whether that is remembered, so that the wait may be spent in a spill queue.
         durable: bool,
     },
-    /// When its target works.
     Trouble {
-        /// The work.
         data: P,
         /// What is known of its waits now.
         waits: Waits,

@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Updates in one batch.
 const BATCH_MAX: usize = 128;
 /// Bytes in one batch, unless one update is larger.
 const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -23,7 +22,6 @@ pub struct Unwritten<T> {
 }
 
 impl<T> Unwritten<T> {
-    /// Begins with nothing.
     pub fn new(now: Instant) -> Self {
         Self {
             items: VecDeque::new(),
@@ -57,7 +55,6 @@ impl<T> Unwritten<T> {
         Some(self.batch())
     }
 
-    /// A batch is stored.
     pub fn stored(&mut self, now: Instant) {
         self.storing = false;
         self.due = now + GATHERED_FOR;

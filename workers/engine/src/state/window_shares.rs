@@ -11,12 +11,9 @@ use std::collections::{BTreeSet, HashMap};
 /// Looks in a row that must find a tenant in the way; a moment's burst is none.
 const STRIKES: u32 = 2;
 
-/// The bounds.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Messages of a window.
     pub window: usize,
-    /// Bytes of the pool.
     pub bytes: usize,
     /// Percent of either that one tenant may hold.
     pub share: usize,
@@ -36,13 +33,11 @@ pub struct WindowShares {
 
 #[derive(Debug, Default)]
 struct Share {
-    /// The sequences held.
     held: BTreeSet<u64>,
     strikes: u32,
 }
 
 impl WindowShares {
-    /// Counts a message in.
     pub fn enter(&mut self, window: Window, tenant: &TenantId, sequence: u64, bytes: usize) {
         *self.windows.entry(window).or_default() += 1;
         self.shares
@@ -54,7 +49,6 @@ impl WindowShares {
         self.bytes_total += bytes;
     }
 
-    /// Counts a message out.
     pub fn leave(&mut self, window: Window, tenant: &TenantId, sequence: u64, bytes: usize) {
         let share = (window, tenant.clone());
         drop_from(&mut self.windows, &window, 1);

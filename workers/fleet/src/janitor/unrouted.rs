@@ -14,7 +14,6 @@ use futures_util::TryStreamExt;
 
 /// The pool whose dead letters they are: the one that would write them down for people to look at.
 pub const POOL: Pool = Pool::Journal;
-/// Why they are there.
 const REASON: &str = "unrouted: nobody claims its number or account; declare it, and `ackline unrouted route` gives it to its tenant";
 /// Fill of DEAD in percent from which the oldest of them go.
 const DEAD_PERCENT_MAX: u64 = 50;

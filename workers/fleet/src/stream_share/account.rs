@@ -38,12 +38,10 @@ impl Account {
         self.next
     }
 
-    /// Bytes counted, whoever's.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Bytes of each tenant.
     pub fn held(&self) -> &HashMap<TenantId, u64> {
         &self.held
     }

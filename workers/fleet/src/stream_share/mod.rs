@@ -34,9 +34,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use verdict::Share;
 
-/// The lock's key.
 const LOCK: &str = "stream-share";
-/// What is counted.
 const STREAMS: [&str; 4] = [
     subjects::UPDATES,
     subjects::OUTBOUND,
@@ -49,7 +47,6 @@ const BY: &str = "share:";
 const COUNT_WAIT: Duration = Duration::from_secs(4);
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-/// The `[stream_share]` section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamShareSettings {
     share: Share,
@@ -57,7 +54,6 @@ pub struct StreamShareSettings {
 }
 
 impl StreamShareSettings {
-    /// Reads the section.
     pub fn read(reader: &mut Reader) -> Self {
         let tenant_percent = reader.count("stream_share.tenant_percent", 0..=100);
         let from_percent = reader.count("stream_share.from_percent", 1..=100);
@@ -84,7 +80,6 @@ struct OfStream {
 }
 
 impl StreamShareMetrics {
-    /// Registers them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let help = "Tenants that hold more of a stream than their share and are held up, as the process that counts sees it";
@@ -98,20 +93,16 @@ impl StreamShareMetrics {
 pub struct StreamShares {
     /// Where the streams and buckets are.
     pub platform: Platform,
-    /// This process's name.
     pub instance: String,
     /// How long a lock lives.
     pub lease_ttl: Duration,
-    /// The share.
     pub settings: StreamShareSettings,
-    /// What is counted.
     pub metrics: StreamShareMetrics,
 }
 
 type Over = BTreeMap<TenantId, Overdraft>;
 
 impl StreamShares {
-    /// Runs until the signal.
     pub async fn run(self, mut shutdown: Shutdown) {
         if self.settings.share.tenant_percent == 0 {
             return;

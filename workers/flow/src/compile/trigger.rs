@@ -14,16 +14,13 @@ use crate::update::Message;
 pub enum Rule {
     /// A press with this payload.
     Button(String),
-    /// A folded keyword.
     Keyword(Matching, String),
-    /// Any message.
     Any,
 }
 
 /// How strongly a rule claims a message; greater wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Strength {
-    /// Nothing said otherwise.
     Any,
     /// The keyword stands in the text; its length decides.
     Contains(usize),

@@ -11,7 +11,6 @@ use serde_json::Value;
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of an address.
 const URL_BYTES_MAX: usize = 4 * 1024;
 
 impl Walk<'_> {

@@ -16,7 +16,6 @@ enum OlderPress<'f> {
     Menu(&'f Node, usize),
     /// A question that was already answered.
     Answered,
-    /// It is none.
     No,
 }
 

@@ -29,9 +29,7 @@ pub struct Event {
     pub timestamp: String,
     /// The version of the shapes.
     pub api_version: &'static str,
-    /// Whose it is.
     pub tenant: String,
-    /// What happened.
     pub data: Data,
 }
 
@@ -41,25 +39,18 @@ pub struct Event {
 pub enum Data {
     /// `message.received`, and `message.standby` in a conversation that another responder has
     Received(Box<Received>),
-    /// `message.sent`, `message.delivered`, `message.read`, `message.failed`
     Progress(Box<Progress>),
-    /// `flow.started`, `flow.completed`
     Flow(Box<FlowRun>),
-    /// `conversation.gained`, `conversation.lost`
     Handover(Box<Handover>),
 }
 
-/// Somebody wrote.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Received {
     /// The message's id, by which our API knows it, too.
     pub message_id: String,
-    /// Meta's id of it.
     pub wamid: String,
-    /// Where.
     #[serde(flatten)]
     pub place: EventSource,
-    /// Who wrote.
     pub from: Person,
     /// Meta's type of the message, such as `text` or `interactive`.
     #[serde(rename = "type")]
@@ -73,7 +64,6 @@ pub struct Received {
     /// Meta's id of the message it answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context_id: Option<String>,
-    /// Media it carries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
     /// When Meta got it, RFC 3339 in UTC.
@@ -83,10 +73,8 @@ pub struct Received {
 /// A person; at least one of the ids is there, people with usernames may have no phone.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Person {
-    /// Business-scoped user id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// Phone number in digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phone: Option<String>,
     /// The name in the profile.
@@ -94,15 +82,11 @@ pub struct Person {
     pub name: Option<String>,
 }
 
-/// Media of a message.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Media {
-    /// Meta's media id.
     pub id: String,
-    /// Its type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mime_type: Option<String>,
-    /// The file's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filename: Option<String>,
 }
@@ -115,16 +99,13 @@ pub struct Progress {
     /// Meta's id of it; absent when Meta never accepted it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wamid: Option<String>,
-    /// Where.
     #[serde(flatten)]
     pub place: EventSource,
-    /// Who receives.
     pub recipient: Person,
     /// `sent`, `delivered`, `read` or `failed`.
     pub status: &'static str,
     /// When, RFC 3339 in UTC.
     pub timestamp: String,
-    /// Why it failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Failure>,
     /// True when it counts as failed because Meta's answer was lost, so that it may have arrived all the same.
@@ -132,26 +113,21 @@ pub struct Progress {
     pub ambiguous: bool,
 }
 
-/// Why a message failed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Failure {
     /// Meta's code, when Meta answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<i64>,
-    /// In words.
     pub message: String,
 }
 
 /// A conversation entered or left a flow.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FlowRun {
-    /// The flow.
     pub flow: String,
     /// The bot that chose it.
     pub bot: String,
-    /// Identifies this run.
     pub run: String,
-    /// Where.
     #[serde(flatten)]
     pub place: EventSource,
     /// How it ended: `completed`, `failed` or `restarted`.
@@ -168,10 +144,8 @@ pub struct FlowRun {
 /// Meta passed a conversation to us, or took it from us.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Handover {
-    /// Where.
     #[serde(flatten)]
     pub place: EventSource,
-    /// Whose conversation it is.
     pub person: Person,
     /// The role at Meta that had it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,13 +158,11 @@ pub struct Handover {
 /// Why a message of the stream makes no event although it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
-    /// Not an update.
     #[error("the update cannot be read: {0}")]
     Update(#[from] meta::ReadError),
     /// Not what the edge took it for.
     #[error("the edge took it for a {0}, and that is not in it")]
     Other(String),
-    /// Not a record.
     #[error("the record cannot be read: {0}")]
     Record(String),
 }
@@ -227,7 +199,6 @@ pub fn of(head: &Head, payload: &[u8]) -> Result<Option<Event>, EventError> {
     ))
 }
 
-/// What differs between events.
 struct Made {
     name: &'static str,
     timestamp: String,

@@ -4,7 +4,6 @@ use ackline_shared::envelope::Head;
 use ackline_shared::ids::{ConversationKey, conversation_id};
 use serde::Serialize;
 
-/// Where an event happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EventSource {
     /// Identifies the conversation at its number: `u:` and a user id, `p:` and a phone number, or `g:` and a group.
@@ -12,7 +11,6 @@ pub struct EventSource {
     /// Its id in our API, which may call it by another one; absent when Meta names no business number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation_id: Option<String>,
-    /// The business number concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phone_number_id: Option<String>,
 }

@@ -26,9 +26,7 @@ const RESPONSE_BYTES_MAX: usize = 256 * 1024;
 /// Who makes calls, and where they are counted.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Secrets and their key.
     pub platform: Platform,
-    /// The client.
     pub egress: Egress,
     /// Where calls are counted, if anywhere.
     pub metrics: Option<Metrics>,

@@ -21,7 +21,6 @@ pub(super) enum Input {
     Update(Box<Update>, Heard),
     /// Something that tells of a person's conversation whose it is.
     OwnerEvent(Recipient, Event),
-    /// Neither.
     Nothing,
 }
 

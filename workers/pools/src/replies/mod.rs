@@ -29,7 +29,6 @@ const SENT: &str = "sent:";
 /// The breaker of the Graph API as a whole.
 const GRAPH: &str = "graph";
 
-/// The replies pool's job.
 #[derive(Debug)]
 pub struct Replies {
     platform: Platform,

@@ -3,9 +3,7 @@
 use ackline_shared::ids::TenantId;
 use std::collections::{HashMap, VecDeque};
 
-/// Seconds counted together.
 const MINUTE: u64 = 60;
-/// Minutes that are remembered.
 const MINUTES: usize = 60;
 /// Tenants told apart in one minute; what is of others counts for the pool alone.
 const TENANTS_MAX: usize = 100;
@@ -39,7 +37,6 @@ impl GivenUp {
         }
     }
 
-    /// A second is over.
     pub(super) fn tick(&mut self) {
         self.seconds += 1;
         if self.seconds.is_multiple_of(MINUTE) {

@@ -29,7 +29,6 @@ pub struct PoolReport {
     /// Updates of drained tenants that are read, are older than the drain, and are not finished; none where that
     /// cannot be told yet.
     pub left: HashMap<TenantId, Option<u64>>,
-    /// How far reading is.
     pub frontiers: Frontiers,
 }
 
@@ -38,7 +37,6 @@ pub(super) struct Notices {
     turned: HashMap<TenantId, Turned>,
     reported: PoolReport,
     reported_at: Option<Instant>,
-    /// Counts interruptions of reading.
     reading: u64,
     /// Everything stored until then was read, in unix milliseconds.
     read_until_ms: u64,

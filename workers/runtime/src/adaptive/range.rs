@@ -31,7 +31,6 @@ pub struct Range {
 /// Why a text is no range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
-    /// It is something else.
     #[error(
         "`{0}` is not understood: write the least and the most jobs at once, such as 8..64, or off"
     )]
@@ -59,12 +58,10 @@ impl Range {
         }
     }
 
-    /// The least.
     pub fn min(self) -> u32 {
         self.min
     }
 
-    /// The most.
     pub fn max(self) -> u32 {
         self.max
     }

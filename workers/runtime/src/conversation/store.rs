@@ -21,9 +21,7 @@ const ATTEMPTS_MAX: u32 = 8;
 /// One side of a conversation, as far as its person is known: at most two keys, the one that orders messages first.
 #[derive(Debug, Clone)]
 pub struct Side<'a> {
-    /// Whose number it is.
     pub tenant: &'a TenantId,
-    /// The business number.
     pub number: &'a PhoneNumberId,
     keys: Vec<ConversationKey>,
 }
@@ -68,12 +66,7 @@ impl<'a> Side<'a> {
 pub enum OwnerError {
     /// NATS did not do it; it may be tried again.
     #[error("the owner of a conversation cannot be {verb}: {reason}")]
-    Away {
-        /// What was tried.
-        verb: &'static str,
-        /// What the client said.
-        reason: String,
-    },
+    Away { verb: &'static str, reason: String },
     /// A newer version wrote it, and knows more about it than this one.
     #[error("the owner of a conversation was written by a newer version; upgrade this process")]
     Newer,
@@ -86,7 +79,6 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Wraps the bucket `sessions`.
     pub fn new(store: Store) -> Self {
         Self { store }
     }

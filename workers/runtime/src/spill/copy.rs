@@ -38,11 +38,8 @@ pub struct Note {
 /// Where the payload of a copy is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// The stream.
     pub stream: String,
-    /// The sequence there.
     pub sequence: u64,
-    /// How long it is.
     pub length: usize,
     /// The dedupe id it was stored with.
     pub id: Option<String>,

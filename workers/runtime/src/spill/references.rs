@@ -89,7 +89,6 @@ impl References {
             .collect()
     }
 
-    /// Whose bytes these are.
     pub fn held_below(&self, stream: &str, below: u64) -> HashMap<TenantId, u64> {
         let mut held: HashMap<TenantId, u64> = HashMap::new();
         for (tenant, reference) in self.range(stream, below) {

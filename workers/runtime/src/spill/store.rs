@@ -71,11 +71,9 @@ pub async fn original(
 /// A message on its way into a spill queue.
 #[derive(Debug, Clone)]
 pub struct SpillEntry {
-    /// The spill queue's subject.
     pub subject: String,
     /// Headers with a dedupe id.
     pub headers: HeaderMap,
-    /// The payload.
     pub payload: Bytes,
 }
 
@@ -104,7 +102,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// Wraps a JetStream context.
     pub fn new(context: Context) -> Self {
         Self { context }
     }

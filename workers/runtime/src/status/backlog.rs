@@ -19,7 +19,6 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// Adds another's.
     pub fn add(&mut self, other: &Self) {
         self.ready = self.ready.saturating_add(other.ready);
         self.waiting = self.waiting.saturating_add(other.waiting);
@@ -33,7 +32,6 @@ impl Backlog {
         self.oldest_waiting_ms = self.oldest_waiting_ms.max(Some(age_ms));
     }
 
-    /// All of it.
     pub fn total(&self) -> u64 {
         self.ready.saturating_add(self.waiting)
     }

@@ -9,9 +9,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OpenDead {
-    /// The pool's name.
     pub pool: String,
-    /// How many.
     pub open: u64,
     /// Those of them that were given up in the last hour.
     pub last_hour: u64,
@@ -25,7 +23,6 @@ pub struct OpenDead {
 }
 
 impl OpenDead {
-    /// Age of the oldest.
     pub fn oldest(&self) -> Option<Duration> {
         self.oldest_ms.map(Duration::from_millis)
     }

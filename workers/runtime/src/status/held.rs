@@ -23,12 +23,10 @@ pub struct SpillCounts {
 }
 
 impl SpillCounts {
-    /// All of them.
     pub fn total(&self) -> u64 {
         self.moved.saturating_add(self.parked)
     }
 
-    /// Adds another's.
     pub fn add(&mut self, other: &Self) {
         self.moved = self.moved.saturating_add(other.moved);
         self.parked = self.parked.saturating_add(other.parked);
@@ -39,7 +37,6 @@ impl SpillCounts {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Turned {
-    /// Nothing of it starts.
     pub paused: bool,
     /// What was received before the change is worked on, what came later is kept.
     pub draining: bool,
@@ -49,9 +46,7 @@ pub struct Turned {
     pub weight: Option<u32>,
     /// Its jobs at once in each process, where it is not everybody's.
     pub in_flight_max: Option<u32>,
-    /// Who turned it last.
     pub by: String,
-    /// When, in unix milliseconds.
     pub at_ms: u64,
 }
 

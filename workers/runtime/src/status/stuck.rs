@@ -8,14 +8,10 @@ use std::time::Duration;
 
 pub use ackline_engine::state::{STUCK_AFTER, STUCK_MAX};
 
-/// Where something is stuck.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stuck {
-    /// The partition.
     pub partition: u16,
-    /// The lane.
     pub lane: String,
-    /// Whose it is.
     pub tenant: TenantId,
     /// For how long it has been past its due time, in milliseconds.
     pub since_ms: u64,

@@ -12,7 +12,6 @@ const WEIGHT: RangeInclusive<u32> = 1..=WEIGHT_MAX;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {detail}")]
 pub struct TuningMistake {
-    /// The key, dotted.
     pub key: String,
     /// What is wrong and what would be right.
     pub detail: String,

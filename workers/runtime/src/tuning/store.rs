@@ -32,20 +32,12 @@ pub enum TuningError {
     Away(String),
     /// What is stored is not to be written over.
     #[error("what is stored under {key}: {newer}")]
-    Newer {
-        /// The key.
-        key: String,
-        /// Its version.
-        newer: Newer,
-    },
+    Newer { key: String, newer: Newer },
     /// What is stored is not ours.
     #[error("what is stored under {key} does not parse ({reason}); set it anew")]
     Unreadable {
-        /// The key.
         key: String,
-        /// What the parser said.
         reason: String,
-        /// Its revision.
         revision: u64,
     },
 }
@@ -53,19 +45,16 @@ pub enum TuningError {
 /// One change, as it is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// The revision it made.
     pub revision: u64,
     /// When, in unix milliseconds; 0 when the author did not say.
     pub at_ms: u64,
     /// Who; a change made past this program says `unknown`.
     pub by: String,
-    /// The pool.
     pub pool: &'static str,
     /// The tenant, when it is about one.
     pub tenant: Option<TenantId>,
     /// What was set before; nothing for a first change, or when the history does not reach back that far.
     pub from: Option<Value>,
-    /// What is set since.
     pub to: Option<Value>,
 }
 
@@ -74,7 +63,6 @@ pub struct Change {
 pub struct TuningStore(Store);
 
 impl TuningStore {
-    /// Wraps the bucket.
     pub fn new(store: Store) -> Self {
         Self(store)
     }

@@ -50,7 +50,6 @@ impl Tuning {
         }
     }
 
-    /// The live settings now.
     pub fn table(&self) -> Guard<Arc<Table>> {
         self.current.load()
     }

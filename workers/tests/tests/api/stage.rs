@@ -59,7 +59,6 @@ pub struct Stage {
     data_key: VaultKey,
 }
 
-/// An answer, read whole.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -268,7 +267,6 @@ impl Stage {
         answer(self.service(), request.body(Body::from(body)).unwrap()).await
     }
 
-    /// Asks the private listener.
     pub async fn private(&self, path: &str) -> Answer {
         let things = Counter::<u64>::default();
         things.inc_by(3);
@@ -400,7 +398,6 @@ impl Stage {
         timeout(DEADLINE, changed).await.unwrap();
     }
 
-    /// The dead letters.
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters::new(self.platform.log.clone(), &self.platform.buckets)
     }

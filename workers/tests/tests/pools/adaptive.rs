@@ -65,7 +65,6 @@ struct Process {
     target: Target,
     board: Board,
     registry: Registry,
-    /// What keeps it supplied.
     feed: JoinSet<()>,
 }
 

@@ -25,7 +25,6 @@ use tokio::time::timeout;
 
 const MAX_PAYLOAD: usize = 1 << 20;
 
-/// Refuses everything, at length.
 struct Refuses;
 
 impl BatchJob for Refuses {

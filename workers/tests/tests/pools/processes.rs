@@ -19,7 +19,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 const PARTITIONS: u16 = 4;
-/// Lanes of the pool.
 const LANES: usize = 3;
 const LEASE_TTL: &str = "2s";
 /// Longest pause of a conversation around a change, as a deadline on a busy machine.

@@ -21,15 +21,19 @@ pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 /// One step of a history.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    /// Somebody writes.
-    Publish { tenant: u8, conversation: u8 },
+    Publish {
+        tenant: u8,
+        conversation: u8,
+    },
     /// Something that is on its way ends.
     End(usize),
     /// Something that is on its way fails.
     Fail(usize),
     /// A target begins to behave in another way.
-    Target { target: u8, state: u8 },
-    /// Time passes.
+    Target {
+        target: u8,
+        state: u8,
+    },
     Pass(u8),
     /// A process ends, and the other one takes its partitions over.
     Crash(usize),
@@ -40,7 +44,10 @@ pub(super) enum Step {
     /// The broker goes away or comes back.
     Broker(bool),
     /// An operator lets a tenant go on, pauses it by the rules or as one that is kept, drains or discards it.
-    Turn { tenant: u8, how: u8 },
+    Turn {
+        tenant: u8,
+        how: u8,
+    },
     /// An operator changes how much may run at once, or whether anything may.
     Tune {
         permits: usize,
