@@ -46,11 +46,12 @@ async fn what_cannot_be_read_is_a_dead_letter_of_every_pool() {
     }
     let stage = Stage::start(snapshot).await;
     let platform = || stage.platform.clone();
+    // Each is a process of its own, with a name of its own.
     let _running = (
-        stage.run(FlowsJob::new(platform(), egress()), "one"),
-        stage.run(RelayJob::new(platform(), egress(), TIMEOUT), "one"),
-        stage.run(EventsJob::new(platform(), egress(), TIMEOUT), "one"),
-        stage.run(CrmSync::new(platform(), egress(), TIMEOUT), "one"),
+        stage.run(FlowsJob::new(platform(), egress()), "flows"),
+        stage.run(RelayJob::new(platform(), egress(), TIMEOUT), "relay"),
+        stage.run(EventsJob::new(platform(), egress(), TIMEOUT), "events"),
+        stage.run(CrmSync::new(platform(), egress(), TIMEOUT), "crm"),
     );
     let directory = tempfile::tempdir().unwrap();
     let journal = Journal::open(&format!("sqlite://{}/j.db", directory.path().display()))
