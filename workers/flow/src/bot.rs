@@ -1,10 +1,10 @@
 //! A bot's side of a conversation: which flow takes an update, over all flows of the bot.
 
-use super::compile::Compiled;
-use super::compile::trigger;
+use super::compiled::Compiled;
 use super::effect::Effect;
 use super::session::Session;
 use super::step::step;
+use super::trigger;
 use super::update::Update;
 use std::sync::Arc;
 

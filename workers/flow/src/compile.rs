@@ -1,44 +1,18 @@
 //! Turns a definition into what the engine walks, or into a report of everything that is wrong with it.
 
-mod message;
-mod node;
-pub mod trigger;
-mod validate;
-
+use super::builder::{Builder, KEYWORDS_MAX};
+use super::compiled::Compiled;
 use super::definition::{Definition, FORMAT, Interrupt, Settings};
-use super::expression::Expression;
-use super::fold::fold;
 use super::limits::{self, DEFINITION_BYTES_MAX, NODES_MAX};
 use super::node::Node;
-use super::report::{self, Problem, Report};
-use super::template::Template;
-use super::value::{RESERVED, Variables, is_name, is_shallow};
-use ackline_message::list;
+use super::nodes::KINDS;
+use super::report::{self, Report};
+use super::trigger::Rule;
+use super::validate;
+use super::value::{RESERVED, Variables, is_shallow};
 use ackline_shared::ids::{is_token, short_hash};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use trigger::Rule;
-
-/// Keywords of one trigger, interrupt or agent.
-const KEYWORDS_MAX: usize = 100;
-/// Regular expressions of one flow.
-const PATTERNS_MAX: usize = 100;
-
-/// A flow that can be walked.
-#[derive(Debug, Clone)]
-pub struct Compiled {
-    pub(super) name: String,
-    pub(super) version: String,
-    pub(super) start: String,
-    pub(super) nodes: BTreeMap<String, Node>,
-    pub(super) rules: Vec<Rule>,
-    pub(super) variables: Variables,
-    pub(super) stop: Vec<String>,
-    pub(super) restart: Vec<String>,
-    pub(super) interrupts: Vec<(Vec<String>, String)>,
-    pub(super) fallback: Option<Template>,
-    warnings: Vec<Problem>,
-}
+use std::collections::BTreeMap;
 
 impl Compiled {
     /// Compiles a definition, reporting all of its problems at once when one refuses it.
@@ -52,37 +26,6 @@ impl Compiled {
             _ => Err(builder.report),
         }
     }
-
-    /// What the flow is called.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// A hash of the definition: sessions are pinned to it.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// What an author should look at, though it does not refuse the definition.
-    pub fn warnings(&self) -> &[Problem] {
-        &self.warnings
-    }
-
-    pub fn node(&self, id: &str) -> Option<&Node> {
-        self.nodes.get(id)
-    }
-}
-
-/// Collects problems, and which variables are read and set, while texts are compiled.
-#[derive(Default)]
-struct Builder {
-    report: Report,
-    node: Option<String>,
-    patterns: usize,
-    /// Variables some node or default sets.
-    set: BTreeSet<String>,
-    /// Variables read, by the node that reads them.
-    read: Vec<(Option<String>, String)>,
 }
 
 impl Builder {
@@ -137,10 +80,7 @@ impl Builder {
                 .iter()
                 .map(|interrupt| self.interrupt(interrupt))
                 .collect(),
-            fallback: settings
-                .fallback
-                .as_deref()
-                .map(|source| self.sent_text("settings.fallback", source)),
+            fallback: self.optional_sent_text("settings.fallback", settings.fallback.as_deref()),
             warnings: Vec::new(),
         };
         self.check_reads();
@@ -213,24 +153,6 @@ impl Builder {
         )
     }
 
-    /// Folds keywords, refusing empty ones.
-    fn keywords(&mut self, field: &str, words: &[String], required: bool) -> Vec<String> {
-        let folded: Vec<String> = words.iter().map(|word| fold(word)).collect();
-        if folded.iter().any(String::is_empty) || (required && folded.is_empty()) {
-            self.problem(
-                report::CONFIG,
-                format!("`{field}` needs keywords, none of them empty"),
-            );
-        }
-        if folded.len() > KEYWORDS_MAX {
-            self.problem(
-                report::LIMIT,
-                format!("`{field}` has more than {KEYWORDS_MAX} keywords"),
-            );
-        }
-        folded
-    }
-
     fn check_variables(&mut self, variables: &Variables) {
         for (name, value) in variables {
             self.variable("variables", name);
@@ -261,110 +183,47 @@ impl Builder {
         }
     }
 
-    fn problem(&mut self, code: &'static str, message: impl Into<String>) {
-        self.report.add(code, self.node.as_deref(), message);
-    }
-
-    /// Notes that a node sets a variable.
-    fn variable(&mut self, field: &str, name: &str) {
-        if !is_name(name) || RESERVED.contains(&name) {
-            let taken = RESERVED.join(", ");
-            let remedy = format!("use letters, digits and `_`, and none of {taken}");
-            self.problem(
-                report::ID,
-                format!("`{field}`: `{name}` cannot name a variable; {remedy}"),
-            );
-        }
-        self.set.insert(name.to_owned());
-    }
-
-    fn template(&mut self, field: &str, source: &str) -> Option<Template> {
-        match Template::compile(source) {
-            Ok(template) => {
-                let reads: Vec<String> = template.roots().map(str::to_owned).collect();
-                self.read
-                    .extend(reads.into_iter().map(|root| (self.node.clone(), root)));
-                Some(template)
-            }
+    fn compile_node(&mut self, id: &str, source: &Value) -> Option<Node> {
+        let mut config = source.as_object().cloned().unwrap_or_default();
+        let exits = self.exits(config.shift_remove("exits"));
+        // What an editor keeps about the drawing is not read here.
+        config.shift_remove("ui");
+        let kind = config.shift_remove("kind");
+        let known = kind.as_ref().and_then(Value::as_str);
+        let known = KINDS.iter().find(|(name, _)| Some(*name) == known);
+        let Some((kind_name, compile)) = known else {
+            let names = KINDS.map(|(name, _)| name).join("`, `");
+            let found = kind.map_or("`kind` is missing".to_owned(), |kind| {
+                format!("there is no kind {kind}")
+            });
+            self.problem(report::CONFIG, format!("{found}; use one of `{names}`"));
+            return None;
+        };
+        match compile(kind_name, Value::Object(config), self) {
+            Ok(kind) => Some(Node {
+                id: id.to_owned(),
+                kind_name,
+                kind,
+                exits,
+            }),
             Err(error) => {
-                self.problem(report::SOURCE, format!("`{field}`: {error}"));
+                self.problem(report::CONFIG, error.to_string());
                 None
             }
         }
     }
 
-    /// Compiles a text that is needed, and not sent to a person.
-    fn text(&mut self, field: &str, source: &str) -> Template {
-        let Some(template) = self.template(field, source) else {
-            return Template::default();
-        };
-        let fixed = template.as_static();
-        if fixed.is_some_and(|text| text.trim().is_empty()) {
-            self.problem(report::LIMIT, format!("`{field}` is empty; write a text"));
-        }
-        template
-    }
-
-    fn optional(&mut self, field: &str, source: Option<&str>) -> Option<Template> {
-        source.map(|source| self.template(field, source).unwrap_or_default())
-    }
-
-    /// Compiles a part of a message that is cut beyond `chars_max`; that a short one may be cut is shown.
-    fn part(&mut self, field: &str, source: Option<&str>, chars_max: usize) -> Option<Template> {
-        let template = self.optional(field, source)?;
-        if chars_max <= list::DESCRIPTION_CHARS_MAX && template.is_open_ended() {
-            self.problem(
-                report::MAY_BE_CUT,
-                format!("`{field}` may be cut at {chars_max}; add `| truncate:` to its slots"),
-            );
-        }
-        Some(template)
-    }
-
-    fn expression(&mut self, field: &str, source: &str) -> Expression {
-        if self.patterns > PATTERNS_MAX {
-            return Expression::default();
-        }
-        match Expression::compile(source) {
-            Ok(expression) => {
-                let (roots, patterns) = expression.contents();
-                let reads: Vec<String> = roots.into_iter().map(str::to_owned).collect();
-                if !self.count_patterns(patterns) {
-                    return Expression::default();
-                }
-                self.read
-                    .extend(reads.into_iter().map(|root| (self.node.clone(), root)));
-                expression
-            }
-            Err(error) => {
-                // Counts as well, because it may have taken as long to refuse.
-                self.patterns += 1;
-                self.problem(report::SOURCE, format!("`{field}`: {error}"));
-                Expression::default()
+    fn exits(&mut self, source: Option<Value>) -> BTreeMap<String, String> {
+        match source.map(serde_json::from_value) {
+            None => BTreeMap::new(),
+            Some(Ok(exits)) => exits,
+            Some(Err(error)) => {
+                self.problem(
+                    report::CONFIG,
+                    format!("`exits` names a node for each exit: {error}"),
+                );
+                BTreeMap::new()
             }
         }
-    }
-
-    /// Counts regular expressions, each of which takes memory for as long as the flow is loaded.
-    fn count_patterns(&mut self, patterns: usize) -> bool {
-        let before = self.patterns;
-        self.patterns += patterns;
-        if before <= PATTERNS_MAX && self.patterns > PATTERNS_MAX {
-            let message =
-                format!("from here on the flow has more than {PATTERNS_MAX} regular expressions");
-            self.problem(report::LIMIT, message);
-        }
-        self.patterns <= PATTERNS_MAX
-    }
-
-    /// Reports a number outside of its range, and gives the nearest inside.
-    fn ranged(&mut self, field: &str, number: u32, least: u32, most: u32) -> u32 {
-        if !(least..=most).contains(&number) {
-            self.problem(
-                report::RANGE,
-                format!("`{field}` is {number}; use {least} to {most}"),
-            );
-        }
-        number.clamp(least, most)
     }
 }

@@ -8,22 +8,29 @@
 pub mod agent;
 pub mod answer;
 pub mod bot;
+mod builder;
 pub mod choice;
 pub mod compile;
+pub mod compiled;
 pub mod definition;
 pub mod effect;
 pub mod expression;
 pub mod filter;
 pub mod fold;
+mod hear;
 pub mod library;
 pub mod limits;
+mod message;
 pub mod node;
+mod nodes;
 pub mod render;
 pub mod report;
 pub mod session;
 pub mod step;
 pub mod template;
+pub mod trigger;
 pub mod update;
+mod validate;
 pub mod value;
 
 #[cfg(test)]
@@ -34,7 +41,7 @@ mod tests;
 mod walks;
 
 pub use bot::{Flow, advance};
-pub use compile::Compiled;
+pub use compiled::Compiled;
 pub use effect::{AgentCall, Call, Effect, HeaderValue, HttpCall};
 pub use report::{Problem, Report};
 pub use session::{Session, Status};

@@ -1,7 +1,7 @@
 //! The compiled flows of a business number: compiled once per version of their declaration, shared after that.
 
 use super::bot::Flow;
-use super::compile::Compiled;
+use super::compiled::Compiled;
 use ackline_shared::ids::{PhoneNumberId, TenantId};
 use ackline_shared::model;
 use ackline_shared::registry::{HeldFlow, Snapshot};

@@ -6,7 +6,7 @@
 //! the same effects without being decided again.
 
 use super::agent::Memory;
-use super::compile::Compiled;
+use super::compiled::Compiled;
 use super::effect::Effect;
 use super::limits::{OUTBOX_BYTES_MAX, SEEN_MAX, SESSION_BYTES_MAX, json_bytes};
 use super::update::Message;

@@ -4,18 +4,13 @@
 //! doing it twice gives the same bytes; that is what lets the shell repeat it after a lost write. An
 //! update already processed, and an outcome nobody waits for, change nothing.
 
-mod enter;
-mod hear;
-mod resume;
-
-use super::choice;
-use super::compile::Compiled;
+use super::compiled::Compiled;
 use super::effect::{Call, Effect};
 use super::limits::{self, EFFECT_BYTES_MAX, SENDS_MAX, STEPS_MAX, VARIABLE_BYTES_MAX, json_bytes};
 use super::node::Node;
 use super::render;
 use super::session::{Session, Status, Wait, WaitOn};
-use super::update::{Message, Update};
+use super::update::{CallOutcome, Update};
 use super::value::{RESERVED, Scope, Variables, is_name, is_shallow};
 use ackline_shared::command::Content;
 use ackline_shared::ids::{UpdateId, short_hash};
@@ -27,6 +22,8 @@ const EVALUATIONS_MAX: usize = 1_000;
 const COMPLETED_BYTES_MAX: usize = EFFECT_BYTES_MAX + VARIABLE_BYTES_MAX;
 /// How long after its deadline a call's outcome is still awaited.
 const GRACE_MS: u64 = 15_000;
+/// Bytes kept of one value of a response.
+const SAVED_BYTES_MAX: usize = 8 * 1024;
 
 /// Takes one update; `now_ms` is the time in unix milliseconds.
 pub fn step(
@@ -55,11 +52,11 @@ pub fn step(
 }
 
 /// One call of [`step`] under way.
-struct Walk<'f> {
-    flow: &'f Compiled,
-    session: Session,
+pub(crate) struct Walk<'f> {
+    pub(crate) flow: &'f Compiled,
+    pub(crate) session: Session,
     update: UpdateId,
-    now_ms: u64,
+    pub(crate) now_ms: u64,
     now: Value,
     run: Value,
     effects: Vec<Effect>,
@@ -70,7 +67,7 @@ struct Walk<'f> {
 }
 
 /// How a node is left.
-enum Next {
+pub(crate) enum Next {
     Exit(String),
     Wait,
     /// By the end of the run.
@@ -78,15 +75,15 @@ enum Next {
 }
 
 /// Why a run cannot go on, in words for the flow's owner.
-struct Failure(String);
+pub(crate) struct Failure(String);
 
-type Walked<T> = Result<T, Failure>;
+pub(crate) type Walked<T> = Result<T, Failure>;
 
-fn failure<T>(reason: impl Into<String>) -> Walked<T> {
+pub(crate) fn failure<T>(reason: impl Into<String>) -> Walked<T> {
     Err(Failure(reason.into()))
 }
 
-fn exit(name: &str) -> Walked<Next> {
+pub(crate) fn exit(name: &str) -> Walked<Next> {
     Ok(Next::Exit(name.to_owned()))
 }
 
@@ -141,7 +138,7 @@ impl<'f> Walk<'f> {
     }
 
     /// Begins a run with the flow's variables and `variables` over them.
-    fn begin(&mut self, variables: &Variables) -> Walked<()> {
+    pub(crate) fn begin(&mut self, variables: &Variables) -> Walked<()> {
         let session = &mut self.session;
         session.epoch += 1;
         session.version = self.flow.version.clone();
@@ -172,7 +169,7 @@ impl<'f> Walk<'f> {
     }
 
     /// Enters nodes from `start` on until one waits or the run is over.
-    fn run_from(&mut self, start: &str) -> Walked<()> {
+    pub(crate) fn run_from(&mut self, start: &str) -> Walked<()> {
         let mut next = start;
         loop {
             self.steps += 1;
@@ -185,7 +182,7 @@ impl<'f> Walk<'f> {
             let Some(node) = flow.node(next) else {
                 return failure(format!("the node `{next}` does not exist"));
             };
-            let exit = match self.enter(node)? {
+            let exit = match node.kind.enter(self, node)? {
                 Next::Exit(exit) => exit,
                 Next::Wait => return Ok(()),
                 Next::Over(outcome) => return self.over(&outcome),
@@ -198,7 +195,7 @@ impl<'f> Walk<'f> {
     }
 
     /// Goes on from a node that waited.
-    fn leave(&mut self, node: &'f Node, next: Next) -> Walked<()> {
+    pub(crate) fn leave(&mut self, node: &'f Node, next: Next) -> Walked<()> {
         match next {
             Next::Wait => Ok(()),
             Next::Over(outcome) => self.over(&outcome),
@@ -212,13 +209,27 @@ impl<'f> Walk<'f> {
         }
     }
 
+    /// Goes on from a node whose call has an outcome.
+    pub(crate) fn resume(&mut self, outcome: &CallOutcome) -> Walked<()> {
+        if !self.fits() {
+            return self.over("restarted");
+        }
+        let flow = self.flow;
+        let wait = self.session.wait.take();
+        let Some(node) = wait.and_then(|wait| flow.node(&wait.node)) else {
+            return failure("the node that called is gone");
+        };
+        let next = node.kind.resume(self, node, outcome)?;
+        self.leave(node, next)
+    }
+
     /// Ends the run as planned.
     fn over(&mut self, outcome: &str) -> Walked<()> {
         self.complete(outcome, None);
         Ok(())
     }
 
-    fn complete(&mut self, outcome: &str, reason: Option<String>) {
+    pub(crate) fn complete(&mut self, outcome: &str, reason: Option<String>) {
         let session = &mut self.session;
         session.status = if outcome == "failed" {
             Status::Failed
@@ -255,7 +266,7 @@ impl<'f> Walk<'f> {
         self.complete("failed", Some(reason.to_owned()));
     }
 
-    fn scope(&self) -> Scope<'_> {
+    pub(crate) fn scope(&self) -> Scope<'_> {
         Scope {
             variables: &self.session.variables,
             contact: &self.session.contact,
@@ -266,7 +277,7 @@ impl<'f> Walk<'f> {
     }
 
     /// Keeps a variable; what nests too deeply to be stored is kept as null.
-    fn set(&mut self, name: &str, value: Value) -> Walked<()> {
+    pub(crate) fn set(&mut self, name: &str, value: Value) -> Walked<()> {
         let value = if is_shallow(&value) {
             value
         } else {
@@ -282,7 +293,7 @@ impl<'f> Walk<'f> {
         Ok(())
     }
 
-    fn send(&mut self, content: Option<Content>) -> Walked<()> {
+    pub(crate) fn send(&mut self, content: Option<Content>) -> Walked<()> {
         let Some(content) = content else {
             return Ok(());
         };
@@ -297,7 +308,7 @@ impl<'f> Walk<'f> {
     }
 
     /// Asks for a call and waits for its outcome.
-    fn call(&mut self, node: &Node, call: Call) -> Walked<Next> {
+    pub(crate) fn call(&mut self, node: &Node, call: Call) -> Walked<Next> {
         let effect_id = self.next_key();
         let deadline_ms = self
             .now_ms
@@ -316,14 +327,14 @@ impl<'f> Walk<'f> {
     }
 
     /// Waits at a node; gives the wait's id.
-    fn wait(&mut self, node: &Node, on: WaitOn) -> String {
+    pub(crate) fn wait(&mut self, node: &Node, on: WaitOn) -> String {
         self.session.turn += 1;
         let run = limits::cut_bytes(&self.session.run, 8);
         let id = format!("{run}.{}", self.session.turn);
         let wait = Wait {
             id: id.clone(),
             node: node.id.clone(),
-            node_kind: node.kind_name().to_owned(),
+            node_kind: node.kind_name.to_owned(),
             on,
             attempts: 0,
         };
@@ -351,7 +362,7 @@ impl<'f> Walk<'f> {
         self.update.effect(self.effects.len()).as_str().to_owned()
     }
 
-    fn evaluation(&mut self) -> Walked<()> {
+    pub(crate) fn evaluation(&mut self) -> Walked<()> {
         self.evaluations += 1;
         if self.evaluations > EVALUATIONS_MAX {
             return failure(format!(
@@ -377,5 +388,14 @@ fn target<'n>(node: &'n Node, exit: &str) -> Walked<Option<&'n str>> {
         "invalid" => failure(format!("no answer to `{}` was accepted", node.id)),
         "http_error" | "timeout" => failure(format!("the request of `{}` failed", node.id)),
         _ => Ok(None),
+    }
+}
+
+/// Cuts a text, and leaves out anything else, beyond what one value may take.
+pub(crate) fn bounded(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::from(limits::cut_bytes(text, SAVED_BYTES_MAX)),
+        value if json_bytes(value) > SAVED_BYTES_MAX => Value::Null,
+        value => value.clone(),
     }
 }

@@ -1,9 +1,8 @@
 //! What holds between nodes: targets exist, exits are known, no circle runs without waiting, every node
 //! is reached. All of it is linear in the size of the flow.
 
-use crate::compile::Compiled;
-use crate::definition::AgentMode;
-use crate::node::{Kind, Node};
+use crate::compiled::Compiled;
+use crate::node::Node;
 use crate::report::{self, Report};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +50,7 @@ fn check_targets(flow: &Compiled, sources: &Map<String, Value>, report: &mut Rep
 }
 
 fn check_exits(node: &Node, report: &mut Report) {
-    let names = node.exit_names();
+    let names = node.kind.exits();
     for exit in node.exits.keys().filter(|exit| !names.contains(exit)) {
         let known = if names.is_empty() {
             "none".to_owned()
@@ -60,66 +59,12 @@ fn check_exits(node: &Node, report: &mut Report) {
         };
         let message = format!(
             "a `{}` has no exit `{exit}`; it has {known}",
-            node.kind_name()
+            node.kind_name
         );
         report.add(report::EXIT, Some(&node.id), message);
     }
-    let missing = |name: &String| node.exit(name).is_none();
-    match &node.kind {
-        Kind::Choice(_) if node.exit("next").is_some() && node.exits.len() > 1 => {
-            let message = "with the exit `next` it does not wait, so its other exits are never taken; \
-                           remove one or the other";
-            report.add(report::EXIT, Some(&node.id), message);
-        }
-        Kind::Choice(_) if node.exit("next").is_some() => {}
-        Kind::Choice(_) | Kind::Condition(_) => {
-            let own = names.iter().filter(|name| name.contains(':'));
-            for exit in own.filter(|name| missing(name) && node.exit("else").is_none()) {
-                let message =
-                    format!("exit `{exit}` leads nowhere; give it a node, or wire `else`");
-                report.add(report::UNWIRED, Some(&node.id), message);
-            }
-            if matches!(node.kind, Kind::Choice(_))
-                && node.exit("else").or(node.exit("invalid")).is_none()
-            {
-                report.add(
-                    report::UNHANDLED,
-                    Some(&node.id),
-                    "wire `else` or `invalid`: the run fails when no answer fits",
-                );
-            }
-        }
-        Kind::Ask(_) if node.exit("invalid").is_none() => {
-            report.add(
-                report::UNHANDLED,
-                Some(&node.id),
-                "wire `invalid`: the run fails when no answer is accepted",
-            );
-        }
-        Kind::Http(_) if node.exit("http_error").is_none() => {
-            report.add(
-                report::UNHANDLED,
-                Some(&node.id),
-                "wire `http_error`: the run fails when the request does",
-            );
-        }
-        Kind::Agent(agent) if agent.fallback.is_none() && node.exit("error").is_none() => {
-            report.add(
-                report::UNHANDLED,
-                Some(&node.id),
-                "give a `fallback` or wire `error`: the person hears nothing when the model fails",
-            );
-        }
-        _ => {}
-    }
-    let onward = match &node.kind {
-        Kind::Text(_) | Kind::Image(_) | Kind::Set(_) | Kind::Goto | Kind::Ask(_) => Some("next"),
-        Kind::Http(_) => Some("ok"),
-        Kind::Agent(agent) if agent.mode == AgentMode::Once => Some("next"),
-        Kind::Agent(agent) if !agent.exit_keywords.is_empty() => Some("done"),
-        Kind::Condition(_) => Some("else"),
-        Kind::Agent(_) | Kind::Choice(_) | Kind::End { .. } => None,
-    };
+    node.kind.check(node, report);
+    let onward = node.kind.onward();
     if let Some(exit) = onward.filter(|exit| node.exit(exit).is_none()) {
         let message = format!(
             "exit `{exit}` leads nowhere, so the run just ends; lead it to an `end` if that is meant"

@@ -1,18 +1,12 @@
-//! Holds what nodes send to WhatsApp's rules, as far as it stands in the definition.
-//!
-//! The rules are those of [`ackline_message`]. They are asked about the least that will be sent: of a text with
-//! slots, what is written around them. What slots add is cut when the message is rendered.
+//! How a choice is shown, and what WhatsApp would refuse of it as it stands in the definition.
 
-use super::Builder;
-use crate::definition::{ChoiceConfig, ImageConfig, OptionConfig};
-use crate::render::{BLANK, LIST_BUTTON};
-use crate::report;
-use crate::template::Template;
-use ackline_message::{ContentError, buttons, check, length, list};
+use super::{Config, LIST_BUTTON, OptionConfig};
+use crate::builder::Builder;
+use crate::message::least;
+use crate::render::BLANK;
+use ackline_message::{buttons, length, list};
 use ackline_shared::command::{Button, Content, Row, Section};
 
-/// Stands for an address that begins with a slot.
-const ANY_LINK: &str = "https://a.example/";
 /// The first of the characters that stand for titles with slots.
 const PRIVATE_USE: u32 = 0xe000;
 /// How many of them there are.
@@ -30,7 +24,7 @@ pub(super) enum Shown {
 
 impl Shown {
     /// As the node's kind says, and for `ask.choice` as the options allow.
-    pub(super) fn of(kind: &str, config: &ChoiceConfig) -> Self {
+    pub(super) fn of(kind: &str, config: &Config) -> Self {
         let mut options = config.options.iter();
         let described = options.any(|option| option.description.is_some());
         let mut options = config.options.iter().map(|option| &option.title);
@@ -55,54 +49,22 @@ impl Shown {
     }
 }
 
-impl Builder {
-    /// Reports what WhatsApp would refuse of a text message.
-    pub(super) fn check_text(&mut self, field: &str, source: &str) {
-        let content = Content::Text {
-            body: least(source),
-            preview_url: false,
-        };
-        self.refused(&content, |_| Some(field.to_owned()));
-    }
-
-    /// Reports what WhatsApp would refuse of an image.
-    pub(super) fn check_image(&mut self, config: &ImageConfig) {
-        let content = Content::Image {
-            link: Some(least_link(&config.link)),
-            id: None,
-            caption: config.caption.as_deref().map(least),
-        };
-        self.refused(&content, |place| Some(place.to_owned()));
-    }
-
-    /// Reports what WhatsApp would refuse of a choice, and of the same asked again.
-    pub(super) fn check_choice(&mut self, shown: Shown, config: &ChoiceConfig) {
-        let content = choice(shown, config, &config.body);
-        let moves = shown == Shown::List { moves: true };
-        self.refused(&content, |place| {
-            let option = option_place(place);
-            match option.strip_suffix("/description") {
-                Some(option) if moves => Some(format!("{option}/title")),
-                _ => Some(option),
-            }
+/// Reports what WhatsApp would refuse of a choice, and of the same asked again.
+pub(super) fn check(shown: Shown, config: &Config, builder: &mut Builder) {
+    let content = choice(shown, config, &config.body);
+    let moves = shown == Shown::List { moves: true };
+    builder.refused(&content, |place| {
+        let option = option_place(place);
+        match option.strip_suffix("/description") {
+            Some(option) if moves => Some(format!("{option}/title")),
+            _ => Some(option),
+        }
+    });
+    if let Some(retry) = &config.retry {
+        let content = choice(shown, config, retry);
+        builder.refused(&content, |place| {
+            (place == "body").then(|| "retry".to_owned())
         });
-        if let Some(retry) = &config.retry {
-            let content = choice(shown, config, retry);
-            self.refused(&content, |place| {
-                (place == "body").then(|| "retry".to_owned())
-            });
-        }
-    }
-
-    /// Reports the errors of a content under the names that the definition has for their places.
-    fn refused(&mut self, content: &Content, name: impl Fn(&str) -> Option<String>) {
-        for ContentError { at, detail } in check(content) {
-            let place = at.trim_start_matches("/content").trim_start_matches('/');
-            if let Some(name) = name(place) {
-                let at = format!("/{name}");
-                self.problem(report::LIMIT, ContentError { at, detail }.words());
-            }
-        }
     }
 }
 
@@ -114,7 +76,7 @@ fn option_place(place: &str) -> String {
     inner.map_or_else(|| place.to_owned(), |rest| format!("options{rest}"))
 }
 
-fn choice(shown: Shown, config: &ChoiceConfig, body: &str) -> Content {
+fn choice(shown: Shown, config: &Config, body: &str) -> Content {
     let optional = |source: &Option<String>| source.as_deref().map(least);
     let body = least(body);
     let header = optional(&config.header);
@@ -162,18 +124,6 @@ fn choice(shown: Shown, config: &ChoiceConfig, body: &str) -> Content {
     }
 }
 
-/// The least that a text renders to. One that does not compile is reported as such, and for nothing else.
-fn least(source: &str) -> String {
-    let Ok(template) = Template::compile(source) else {
-        return BLANK.to_owned();
-    };
-    let fixed = template.fixed_text();
-    match fixed.trim() {
-        "" if template.as_static().is_none() => BLANK.to_owned(),
-        fixed => fixed.to_owned(),
-    }
-}
-
 /// The least that a title renders to; one with slots is as long, and equal to no other.
 fn least_title(at: usize, option: &OptionConfig) -> String {
     let least = least(&option.title);
@@ -183,13 +133,4 @@ fn least_title(at: usize, option: &OptionConfig) -> String {
     let own = PRIVATE_USE + (at % PRIVATE_USE_COUNT) as u32;
     let own = char::from_u32(own).unwrap_or('?').to_string();
     own.repeat(length(&least))
-}
-
-/// An address as it is written; with slots, only what stands before the first one is certain.
-fn least_link(source: &str) -> String {
-    match source.trim().split_once("{{") {
-        Some(("", _)) => ANY_LINK.to_owned(),
-        Some((start, _)) if start.starts_with("https://") => ANY_LINK.to_owned(),
-        _ => source.trim().to_owned(),
-    }
 }

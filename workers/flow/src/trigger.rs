@@ -4,7 +4,7 @@
 //! equals the longer keyword wins, then the flow listed first.
 
 use crate::choice::read_payload;
-use crate::compile::Compiled;
+use crate::compiled::Compiled;
 use crate::definition::{Matching, Trigger};
 use crate::fold::fold;
 use crate::update::Message;
