@@ -16,6 +16,9 @@ use toml::{Table, Value};
 #[path = "tidy/imports.rs"]
 mod imports;
 
+#[path = "tidy/patches.rs"]
+mod patches;
+
 const CRATES: [&str; 22] = [
     "shared",
     "ingress",
