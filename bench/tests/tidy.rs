@@ -123,6 +123,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
         "ackline-pools",
         "normal",
         &[
+            "ackline-connectors",
             "ackline-egress",
             "ackline-engine",
             "ackline-flow",
@@ -195,7 +196,6 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
         &[
             "ackline-api",
             "ackline-catalog",
-            "ackline-connectors",
             "ackline-egress",
             "ackline-fleet",
             "ackline-ownership",

@@ -320,8 +320,7 @@ mod tests {
         drop(idle);
     }
 
-    #[tokio::test]
-    async fn whoever_holds_every_connection_with_a_key_keeps_nobody_out() {
+    async fn where_every_request_shows_a_key(limits: Limits) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let known = |request: Request<Body>| async move {
@@ -332,10 +331,6 @@ mod tests {
                 .becomes_known();
             "answer"
         };
-        let limits = Limits {
-            connections: 8,
-            strangers: 4,
-        };
         let service = Router::new().route("/", get(known));
         tokio::spawn(serve_within(
             limits,
@@ -343,19 +338,29 @@ mod tests {
             service,
             std::future::pending(),
         ));
+        address
+    }
+
+    async fn asks(stream: &mut TcpStream) {
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = [0; 256];
+        let read = timeout(Duration::from_secs(5), stream.read(&mut answer)).await;
+        let read = read.unwrap().unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{read}");
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_every_connection_with_a_key_keeps_nobody_out() {
+        let limits = Limits {
+            connections: 8,
+            strangers: 4,
+        };
+        let address = where_every_request_shows_a_key(limits).await;
         let mut held = Vec::new();
         for _ in 0..limits.connections + 4 {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            stream
-                .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-                .await
-                .unwrap();
-            let mut answer = [0; 256];
-            let read = timeout(Duration::from_secs(5), stream.read(&mut answer))
-                .await
-                .unwrap()
-                .unwrap();
-            assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{read}");
+            asks(&mut stream).await;
             held.push(stream);
         }
         let ended = timeout(
@@ -368,35 +373,11 @@ mod tests {
 
     #[tokio::test]
     async fn newcomers_show_their_keys_while_a_key_holds_every_connection() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let known = |request: Request<Body>| async move {
-            request
-                .extensions()
-                .get::<Connection>()
-                .unwrap()
-                .becomes_known();
-            "answer"
-        };
         let limits = Limits {
             connections: 16,
             strangers: 16,
         };
-        let service = Router::new().route("/", get(known));
-        tokio::spawn(serve_within(
-            limits,
-            listener,
-            service,
-            std::future::pending(),
-        ));
-        let asks = async |stream: &mut TcpStream| {
-            let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
-            stream.write_all(request).await.unwrap();
-            let mut answer = [0; 256];
-            let read = timeout(Duration::from_secs(5), stream.read(&mut answer)).await;
-            let read = read.unwrap().unwrap();
-            assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{read}");
-        };
+        let address = where_every_request_shows_a_key(limits).await;
         let mut held = Vec::new();
         for _ in 0..limits.connections {
             let mut stream = TcpStream::connect(address).await.unwrap();

@@ -3,7 +3,6 @@
 use crate::scaler::Scaler;
 use ackline_api::{ApiSettings, ApiState, PrivateState};
 use ackline_catalog::quota::Limits;
-use ackline_connectors::CrmSync;
 use ackline_egress::{Egress, EgressSettings};
 use ackline_fleet::board::Board;
 use ackline_fleet::gauges::Gauges;
@@ -360,11 +359,6 @@ fn spawn_pools(
             continue;
         }
         match pool {
-            Pool::Crm => {
-                let platform = host.platform.clone();
-                let job = CrmSync::new(platform, egress.clone(), bounds.attempt_timeout);
-                running.spawn(ackline_pools::run(job, &parts));
-            }
             Pool::Journal => {
                 if let Some(journal) = journal {
                     let rebuilds = Rebuilds::new(host.platform.buckets.replays.clone());
@@ -471,7 +465,7 @@ mod tests {
     #[test]
     fn every_pool_is_started_by_somebody() {
         let started: BTreeSet<Pool> = SPECS.iter().map(|spec| spec.pool).collect();
-        let apart = [Pool::Crm, Pool::Journal];
+        let apart = [Pool::Journal];
         let all = Pool::ALL.into_iter().filter(|pool| !apart.contains(pool));
         assert_eq!(started, all.collect());
     }

@@ -1,10 +1,11 @@
-//! The worker pools: flows, replies, relay and events.
+//! The worker pools: flows, replies, relay, events, and the list from which all are started.
 
 pub mod events;
 pub mod flows;
 pub mod relay;
 pub mod replies;
 
+use ackline_connectors::CrmSync;
 use ackline_egress::Egress;
 use ackline_runtime::job::Job;
 use ackline_runtime::pool::{self, Host};
@@ -39,8 +40,8 @@ pub struct PoolSpec {
     pub start: fn(&PoolParts<'_>) -> Result<Running, ClientError>,
 }
 
-/// The pools of this crate.
-pub const SPECS: [PoolSpec; 4] = [
+/// Every pool that works on one update at a time.
+pub const SPECS: [PoolSpec; 5] = [
     PoolSpec {
         pool: Pool::Flows,
         start: |parts| {
@@ -52,6 +53,14 @@ pub const SPECS: [PoolSpec; 4] = [
         pool: Pool::Replies,
         start: |parts| {
             let job = Replies::new(parts.host.platform.clone(), parts.graph)?;
+            Ok(run(job, parts))
+        },
+    },
+    PoolSpec {
+        pool: Pool::Crm,
+        start: |parts| {
+            let (platform, egress) = (parts.host.platform.clone(), parts.egress.clone());
+            let job = CrmSync::new(platform, egress, parts.settings.attempt_timeout);
             Ok(run(job, parts))
         },
     },
@@ -74,7 +83,7 @@ pub const SPECS: [PoolSpec; 4] = [
 ];
 
 /// Runs a job. It bounds its own requests by the configured time; the pool's bound is the backstop behind it.
-pub fn run<J: Job>(job: J, parts: &PoolParts<'_>) -> Running {
+fn run<J: Job>(job: J, parts: &PoolParts<'_>) -> Running {
     let backstop = parts.settings.attempt_timeout * 2 + Duration::from_secs(5);
     let settings = PoolSettings {
         attempt_timeout: backstop,

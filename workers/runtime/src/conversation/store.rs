@@ -173,13 +173,13 @@ impl Owners {
     }
 }
 
-/// The fields of a record; none of one that was removed or cannot be read.
 /// The owner that a stored record of flows tells.
 pub fn owner_in(record: &[u8]) -> Option<Owner> {
     let fields = serde_json::from_slice(record).unwrap_or_default();
     owner(&fields)
 }
 
+/// The fields of a record; none of one that was removed or cannot be read.
 fn record(entry: &Entry) -> Map<String, Value> {
     let value = (entry.operation == Operation::Put).then_some(&entry.value);
     value
