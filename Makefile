@@ -30,14 +30,14 @@ demo: cargo ## the same without a terminal: play every situation, check each out
 	@exec target/debug/ackline-dev demo
 
 check: cargo ## while you work: format, lints, and the tests that start none of our programs
-	@deploy/dev/tools.sh nats lint
+	@deploy/dev/tools.sh lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	MODEL_HISTORIES=$${MODEL_HISTORIES:-200} $(NEXTEST) --workspace --lib --bins
 
 unit: cargo ## the same tests of one crate: make unit CRATE=shared
 	@test -n "$(CRATE)" || { echo "say which crate: make unit CRATE=shared" >&2; exit 2; }
-	@deploy/dev/tools.sh nats lint
+	@deploy/dev/tools.sh lint
 	$(NEXTEST) -p ackline-$(CRATE) --lib
 
 # Everything is built before the first test: tests start the real binaries.

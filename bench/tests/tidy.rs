@@ -19,6 +19,9 @@ mod imports;
 #[path = "tidy/patches.rs"]
 mod patches;
 
+#[path = "tidy/servers.rs"]
+mod servers;
+
 const CRATES: [&str; 22] = [
     "shared",
     "ingress",
@@ -115,11 +118,6 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
-        "ackline-connectors",
-        "dev",
-        &["ackline-egress", "ackline-runtime", "ackline-shared"],
-    ),
-    (
         "ackline-pools",
         "normal",
         &[
@@ -133,11 +131,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
             "ackline-whatsapp",
         ],
     ),
-    (
-        "ackline-pools",
-        "dev",
-        &["ackline-egress", "ackline-runtime", "ackline-shared"],
-    ),
+    ("ackline-pools", "dev", &["ackline-egress"]),
     (
         "ackline-catalog",
         "normal",
@@ -185,11 +179,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
             "ackline-store",
         ],
     ),
-    (
-        "ackline-cli",
-        "dev",
-        &["ackline-catalog", "ackline-fleet", "ackline-shared"],
-    ),
+    ("ackline-cli", "dev", &["ackline-catalog", "ackline-fleet"]),
     (
         "ackline-workers",
         "normal",
@@ -227,6 +217,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
             "ackline-shared",
             "ackline-store",
             "ackline-traces",
+            "ackline-whatsapp",
             "ackline-workers",
         ],
     ),

@@ -256,4 +256,35 @@ async fn last(asker: &impl Ask) -> Result<LastMessage, ApiError> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_at_the_streams_is_told_in_words_and_what_is_away_says_nothing() {
+        let health = Health::default();
+        let refused = ApiError::Refused {
+            code: 503,
+            err_code: 10_023,
+            description: "insufficient resources".into(),
+        };
+        for (looked, lost, part) in [
+            (Ok(true), true, "lost"),
+            (Err(ApiError::Unanswered(Unanswered::Away)), true, "lost"),
+            (Err(refused), false, "restart nats-server"),
+            (
+                Err(ApiError::Unanswered(Unanswered::Nobody)),
+                false,
+                "restart nats-server",
+            ),
+            (Ok(false), false, "there"),
+        ] {
+            health.note(&looked);
+            assert_eq!(health.is_lost(), lost, "{looked:?}");
+            assert!(
+                health.words().contains(part),
+                "{looked:?}: {}",
+                health.words()
+            );
+        }
+    }
+}

@@ -386,6 +386,33 @@ fn verdict(link: &str, delivered: Result<(), CrmError>) -> Verdict {
 }
 
 #[cfg(test)]
-mod fake;
-#[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_speaks_of_the_message_is_final_and_everything_else_waits() {
+        assert_eq!(verdict("a", Ok(())), Verdict::Done);
+        let refused = CrmError::Refused {
+            reason: "no".into(),
+        };
+        assert_eq!(verdict("a", Err(refused)), Verdict::dead("crm link a: no"));
+        let flooded = CrmError::Flooded {
+            reason: "too many".into(),
+            after: Duration::from_secs(60),
+        };
+        let wait = Verdict::Wait {
+            reason: "crm link a: too many".into(),
+            after: Duration::from_secs(60),
+        };
+        assert_eq!(verdict("a", Err(flooded)), wait);
+        for error in [
+            CrmError::Down(Trouble::down("away")),
+            CrmError::Unsure(Trouble::timed_out("silent")),
+            CrmError::Misconfigured {
+                reason: "401".into(),
+            },
+        ] {
+            assert!(matches!(verdict("a", Err(error)), Verdict::Trouble(_)));
+        }
+    }
+}

@@ -29,8 +29,6 @@ pub mod settings;
 pub mod spill;
 pub mod status;
 pub mod surroundings;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
 pub mod tuning;
 pub mod upkeep;
 pub mod whole;

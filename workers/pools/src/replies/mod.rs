@@ -215,6 +215,3 @@ fn sent_before(marks: &Marks) -> Option<String> {
         .iter()
         .find_map(|mark| mark.strip_prefix(SENT).map(str::to_owned))
 }
-
-#[cfg(test)]
-mod tests;

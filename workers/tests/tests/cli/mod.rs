@@ -10,6 +10,7 @@
 
 mod config;
 mod dead;
+mod race;
 mod seen;
 mod unrouted;
 

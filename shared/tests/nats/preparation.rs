@@ -1,9 +1,15 @@
 //! What is prepared, against a real server: with the same outcome for whoever looks through async-nats.
 
-use super::*;
-use crate::nats::{BucketBytes, Durability, ServerUrls, connect, jetstream, prepare};
-use crate::subjects::{BUCKET_LEASES, BUCKET_SESSIONS, SPILL, UPDATES, UPDATES_SUBJECTS};
-use crate::testing::{NatsOptions, NatsServer};
+use ackline_shared::nats::layout::bucket_stream;
+use ackline_shared::nats::preparation::establish;
+use ackline_shared::nats::{
+    BucketBytes, Durability, NatsError, NatsSettings, ServerUrls, connect, jetstream, prepare,
+};
+use ackline_shared::subjects::{
+    self, BUCKET_CONFIG, BUCKET_LEASES, BUCKET_SESSIONS, SPILL, UPDATES, UPDATES_SUBJECTS,
+    config_key,
+};
+use ackline_shared::testing::{NatsOptions, NatsServer};
 use async_nats::jetstream::{kv, stream};
 use std::time::Duration;
 
@@ -22,35 +28,6 @@ fn settings(server: &NatsServer) -> NatsSettings {
         duplicate_window: Duration::from_secs(600),
         session_max_age: day,
         lease_ttl: Duration::from_secs(10),
-    }
-}
-
-#[test]
-fn a_look_at_the_streams_is_told_in_words_and_what_is_away_says_nothing() {
-    let health = Health::default();
-    let refused = ApiError::Refused {
-        code: 503,
-        err_code: 10_023,
-        description: "insufficient resources".into(),
-    };
-    for (looked, lost, part) in [
-        (Ok(true), true, "lost"),
-        (Err(ApiError::Unanswered(Unanswered::Away)), true, "lost"),
-        (Err(refused), false, "restart nats-server"),
-        (
-            Err(ApiError::Unanswered(Unanswered::Nobody)),
-            false,
-            "restart nats-server",
-        ),
-        (Ok(false), false, "there"),
-    ] {
-        health.note(&looked);
-        assert_eq!(health.is_lost(), lost, "{looked:?}");
-        assert!(
-            health.words().contains(part),
-            "{looked:?}: {}",
-            health.words()
-        );
     }
 }
 
@@ -171,7 +148,7 @@ async fn a_stream_of_an_older_version_gets_the_subjects_it_lacks_and_keeps_the_r
         .cached_info()
         .config
         .clone();
-    let replays = crate::subjects::REPLAY_SUBJECTS.to_owned();
+    let replays = subjects::REPLAY_SUBJECTS.to_owned();
     assert_eq!(
         config.subjects,
         [updates, records, "mine".to_owned(), replays]

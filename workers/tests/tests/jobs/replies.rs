@@ -1,18 +1,21 @@
-//! The job against a real nats-server and a stand-in for the Graph API that answers as Meta does.
+//! The replies' job with a stand-in for the Graph API that answers as Meta does.
 
-use super::*;
+use super::platform;
 use ackline_engine::state::Heard;
+use ackline_pools::replies::Replies;
 use ackline_runtime::dedupe::{ConversationRecord, DedupeStore, Recall};
-use ackline_runtime::job::{Answered, Marks};
-use ackline_runtime::testing;
-use ackline_shared::command::{Content, Origin, Recipient};
+use ackline_runtime::job::{Answered, Job, Marks, Verdict, Work};
+use ackline_runtime::platform::Platform;
+use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::ids::{PhoneNumberId, TenantId};
+use ackline_shared::record::Record;
 use ackline_shared::subjects::Lane;
 use ackline_shared::testing::NatsServer;
+use ackline_whatsapp::GraphSettings;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Json, Router, routing::post};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -86,7 +89,7 @@ struct Stand {
 impl Stand {
     async fn new(graph_url: String) -> Self {
         let phone = json!({"id": NUMBER, "tenant": TENANT, "app": "main", "waba_id": "1", "access_token": TOKEN});
-        let (platform, server) = testing::platform(&[("phone.1065", phone)]).await;
+        let (platform, server) = platform::platform(&[("phone.1065", phone)]).await;
         let graph = GraphSettings {
             url: graph_url,
             version: "v26.0".into(),
@@ -99,7 +102,7 @@ impl Stand {
     }
 
     async fn records(&self) -> Vec<Record> {
-        testing::records(&self.platform).await
+        platform::records(&self.platform).await
     }
 }
 

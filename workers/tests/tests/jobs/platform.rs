@@ -1,14 +1,7 @@
 //! A platform over a real nats-server with given configuration, for tests of jobs.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-use crate::log::Log;
-use crate::platform::Platform;
+use ackline_runtime::log::Log;
+use ackline_runtime::platform::Platform;
 use ackline_shared::config::Reader;
 use ackline_shared::nats::{self, NatsSettings};
 use ackline_shared::record::Record;

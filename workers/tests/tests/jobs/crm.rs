@@ -1,18 +1,24 @@
-//! The job against a real nats-server and a Chatwoot with a memory.
+//! The CRM's job with a Chatwoot that has a memory.
 
-use super::answer::{self, Arrived};
-use super::fake::{ACCOUNT, Fake, Fault, INBOX, TOKEN};
-use super::*;
+use super::chatwoot::{ACCOUNT, Fake, Fault, INBOX, TOKEN};
+use super::platform;
+use ackline_connectors::CrmSync;
+use ackline_connectors::answer::{self, Arrived};
+use ackline_connectors::link::LinkedPeople;
 use ackline_egress::receiver::loopback;
 use ackline_engine::state::Target;
 use ackline_runtime::dedupe::ConversationRecord;
-use ackline_runtime::job::{Answered, Marks};
-use ackline_runtime::testing;
+use ackline_runtime::job::{Answered, Job, Marks, Verdict, Work};
+use ackline_runtime::platform::Platform;
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
-use ackline_shared::ids::{ConversationKey, UpdateId};
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
+use ackline_shared::record::Record;
 use ackline_shared::subjects::{Class, Partition};
 use ackline_shared::testing::NatsServer;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
 
 const NUMBER: &str = "1065";
 const CONTACTS: &str = "POST /public/api/v1/inboxes/abc/contacts";
@@ -33,7 +39,7 @@ impl Stand {
         });
         let phone = json!({"id": NUMBER, "tenant": "acme", "app": "a", "waba_id": "w", "access_token": "t"});
         let (platform, server) =
-            testing::platform(&[("crm.acme.desk", link), ("phone.1065", phone)]).await;
+            platform::platform(&[("crm.acme.desk", link), ("phone.1065", phone)]).await;
         let job = job(&platform);
         Self {
             fake,
@@ -198,19 +204,14 @@ async fn a_person_is_found_again_after_a_restart_and_after_the_memory_is_lost() 
     );
 
     let link = stand.platform.snapshot().crm_links["crm.acme.desk"].clone();
-    let place = stand
-        .job
-        .places
-        .of_source(&link, "15550001")
-        .await
-        .unwrap()
-        .unwrap();
+    let places = LinkedPeople::new(stand.platform.buckets.sessions.clone());
+    let place = places.of_source(&link, "15550001").await.unwrap().unwrap();
     assert_eq!(
         place.number.as_str(),
         NUMBER,
         "an agent's answer leaves from this number"
     );
-    stand.job.places.forget(&link, &place).await.unwrap();
+    places.forget(&link, &place).await.unwrap();
     stand.done(&incoming("wamid.3", &ana(), "three")).await;
     let memory = stand.fake.memory();
     assert_eq!(
@@ -396,33 +397,6 @@ async fn messages_of_other_numbers_and_of_nobody_are_not_ours() {
     };
     assert!(matches!(stand.job.run(&broken).await, Verdict::Dead { .. }));
     assert!(stand.fake.take_calls().is_empty());
-}
-
-#[test]
-fn what_speaks_of_the_message_is_final_and_everything_else_waits() {
-    assert_eq!(verdict("a", Ok(())), Verdict::Done);
-    let refused = CrmError::Refused {
-        reason: "no".into(),
-    };
-    assert_eq!(verdict("a", Err(refused)), Verdict::dead("crm link a: no"));
-    let flooded = CrmError::Flooded {
-        reason: "too many".into(),
-        after: Duration::from_secs(60),
-    };
-    let wait = Verdict::Wait {
-        reason: "crm link a: too many".into(),
-        after: Duration::from_secs(60),
-    };
-    assert_eq!(verdict("a", Err(flooded)), wait);
-    for error in [
-        CrmError::Down(Trouble::down("away")),
-        CrmError::Unsure(Trouble::timed_out("silent")),
-        CrmError::Misconfigured {
-            reason: "401".into(),
-        },
-    ] {
-        assert!(matches!(verdict("a", Err(error)), Verdict::Trouble(_)));
-    }
 }
 
 #[tokio::test]

@@ -10,19 +10,19 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::net::TcpListener;
 
-pub(super) const ACCOUNT: u64 = 3;
-pub(super) const INBOX: u64 = 7;
-pub(super) const TOKEN: &str = "user-token";
+pub const ACCOUNT: u64 = 3;
+pub const INBOX: u64 = 7;
+pub const TOKEN: &str = "user-token";
 
 /// What goes wrong with the next request whose method and path hold these words.
-pub(super) enum Fault {
+pub enum Fault {
     Refuse(u16),
     /// It is done, and the answer is an error all the same.
     DoAndFail(u16),
 }
 
 #[derive(Default)]
-pub(super) struct Memory {
+pub struct Memory {
     pub contacts: Vec<Value>,
     pub conversations: Vec<Value>,
     pub messages: Vec<(u64, Value)>,
@@ -32,7 +32,7 @@ pub(super) struct Memory {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Fake(Arc<Mutex<Memory>>);
+pub struct Fake(Arc<Mutex<Memory>>);
 
 impl Fake {
     pub async fn start() -> (Self, String) {
