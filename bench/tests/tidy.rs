@@ -144,7 +144,6 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
             "ackline-engine",
             "ackline-fleet",
             "ackline-ownership",
-            "ackline-pools",
             "ackline-runtime",
             "ackline-shared",
             "ackline-whatsapp",

@@ -1,8 +1,8 @@
 //! The worker pools, and what each reads.
 
 use super::{
-    Class, JOURNAL_SUBJECTS, Lane, OUTBOUND, Partition, UPDATES, outbound_filter, record_filter,
-    record_kind, update_filter,
+    Class, DEAD, JOURNAL_SUBJECTS, Lane, OUTBOUND, Partition, UPDATES, outbound_filter,
+    record_filter, record_kind, update_filter,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -36,6 +36,9 @@ impl Pool {
         Self::Events,
         Self::Journal,
     ];
+
+    /// The pool whose dead letters updates are that nobody claims: it would write them down for people to look at.
+    pub const OF_UNROUTED: Self = Self::Journal;
 
     /// The pool's name, also its subject token.
     pub fn as_str(self) -> &'static str {
@@ -109,20 +112,33 @@ impl Pool {
         }
     }
 
-    /// Into how many parts its work is divided; the journal reads all of it in order.
-    pub fn partitions(self, configured: u16) -> u16 {
+    /// The streams that the pool's work fills, beside those that it empties.
+    pub fn writes(self) -> &'static [&'static str] {
         match self {
-            Self::Journal => 1,
-            _ => configured,
+            Self::Flows => &[OUTBOUND, DEAD],
+            // It writes what everybody did, and gives up next to nothing.
+            Self::Journal => &[],
+            _ => &[DEAD],
         }
     }
 
-    /// The names of the lanes whose weights may be set: none of the journal, which works in batches.
+    /// Whether it reads all of the log in order, in batches, instead of working on one update at a time.
+    pub fn is_whole(self) -> bool {
+        self == Self::Journal
+    }
+
+    /// Into how many parts its work is divided.
+    pub fn partitions(self, configured: u16) -> u16 {
+        if self.is_whole() { 1 } else { configured }
+    }
+
+    /// The names of the lanes whose weights may be set: none of a pool that works in batches.
     pub fn lane_names(self) -> Vec<&'static str> {
-        match self {
-            Self::Journal => Vec::new(),
-            _ => self.lanes().iter().map(|lane| lane.name).collect(),
-        }
+        let lanes = self.lanes().into_iter();
+        lanes
+            .filter(|_| !self.is_whole())
+            .map(|lane| lane.name)
+            .collect()
     }
 }
 

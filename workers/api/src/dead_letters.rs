@@ -16,7 +16,6 @@ use super::problem::{Mistake, Problem, ProblemBody};
 use super::replays::{accepted, dead_letters_away};
 use ackline_replay::letters::{Found, ReplayRequest};
 use ackline_replay::list::Wanted;
-use ackline_replay::past::check_target;
 use ackline_replay::view::{DeadLetter, InspectedLetter, Preview, ReplayJobView};
 use ackline_replay::{Action, Count, Filter, Source, terms};
 use ackline_shared::clock::now_ms;
@@ -304,7 +303,7 @@ pub async fn get(
         None,
     );
     let draft = app.dead_letters().draft(request, "<replay>".to_owned());
-    let replay = Preview::of(&found, &draft, &app.platform.snapshot());
+    let replay = Preview::of(&found, &draft, &app.platform.snapshot(), &app.pools);
     Ok(Json(InspectedLetter {
         letter: found.into(),
         replay,
@@ -356,7 +355,7 @@ pub async fn replay_one(
     let draft = app
         .dead_letters()
         .draft(request.clone(), "<replay>".to_owned());
-    let preview = Preview::of(&found, &draft, &app.platform.snapshot());
+    let preview = Preview::of(&found, &draft, &app.platform.snapshot(), &app.pools);
     if !preview.possible {
         return Err(Problem::Invalid(vec![Mistake::new("", preview.detail)]));
     }
@@ -453,9 +452,17 @@ pub(super) fn check(
     target: Option<&EntityId>,
 ) -> Result<(), Problem> {
     let Some(target) = target else { return Ok(()) };
-    let checked = match pool {
-        Some(pool) => check_target(&app.platform.snapshot(), &caller.tenant, pool, target),
-        None => Err("a target needs its pool".to_owned()),
+    let snapshot = app.platform.snapshot();
+    let wrong = match pool {
+        Some(pool) => app
+            .pools
+            .check_target(&snapshot, &caller.tenant, pool, target)
+            .err()
+            .map(|error| error.to_string()),
+        None => Some("a target needs its pool".to_owned()),
     };
-    checked.map_err(|error| Problem::Invalid(vec![Mistake::new("/target", error)]))
+    match wrong {
+        Some(wrong) => Err(Problem::Invalid(vec![Mistake::new("/target", wrong)])),
+        None => Ok(()),
+    }
 }

@@ -40,7 +40,7 @@ pub use settings::ApiSettings;
 use ackline_catalog::quota::{Ledger, Limits};
 use ackline_fleet::board::Board;
 use ackline_fleet::scaling::Targets;
-use ackline_replay::DeadLetters;
+use ackline_replay::{DeadLetters, PoolRules};
 use ackline_runtime::platform::Platform;
 use ackline_runtime::settings::Concurrency;
 use ackline_store::{Journal, JournalError};
@@ -64,6 +64,8 @@ pub struct ApiState {
     pub concurrency: Concurrency,
     /// What one tenant may declare.
     pub limits: Limits,
+    /// What the pools say of replays.
+    pub pools: PoolRules,
 }
 
 pub fn build(state: ApiState) -> Router {

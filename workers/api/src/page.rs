@@ -1,7 +1,7 @@
 //! Pages: a bounded number of items and an opaque cursor to the next ones.
 
 use super::problem::Problem;
-use ackline_runtime::bounded::{Bound, Gathered};
+use ackline_shared::page::{Bound, Gathered};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;

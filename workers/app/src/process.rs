@@ -11,11 +11,12 @@ use ackline_fleet::lag::{self, Watched};
 use ackline_fleet::publish;
 use ackline_fleet::settings::StatusSettings;
 use ackline_fleet::stream_share::{StreamShareMetrics, StreamShareSettings, StreamShares};
+use ackline_fleet::surroundings;
 use ackline_ownership::membership::Membership;
 use ackline_ownership::standing::{Standing, State};
 use ackline_pools::replies::GraphSettings;
 use ackline_pools::{PoolParts, SPECS};
-use ackline_replay::{DeadLetters, open, runner};
+use ackline_replay::{DeadLetters, PoolRules, open, runner};
 use ackline_runtime::batch::{self, BatchSize};
 use ackline_runtime::log::Log;
 use ackline_runtime::metrics::Metrics;
@@ -23,7 +24,6 @@ use ackline_runtime::open_breakers::OpenBreakers;
 use ackline_runtime::platform::Platform;
 use ackline_runtime::pool::Host;
 use ackline_runtime::settings::{Concurrency, PoolSettings};
-use ackline_runtime::surroundings;
 use ackline_runtime::upkeep::Upkeep;
 use ackline_shared::clock::now_ms;
 use ackline_shared::config::{Reader, Report};
@@ -139,7 +139,7 @@ impl Settings {
             stream_share: StreamShareSettings::read(reader),
             pools: Pool::ALL
                 .into_iter()
-                .filter(|pool| *pool != Pool::Journal)
+                .filter(|pool| !pool.is_whole())
                 .map(|pool| (pool, PoolSettings::read(reader, pool)))
                 .collect(),
             journal: PoolSettings::shared(reader),
@@ -279,6 +279,10 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
             targets,
             concurrency,
             limits,
+            pools: PoolRules {
+                target: ackline_pools::target,
+                refusal: ackline_pools::refusal,
+            },
         });
         running.spawn(serve(listener, service, shutdown.clone()));
     }

@@ -5,9 +5,8 @@ use super::settings::Settings;
 use super::{EXIT_FAILED, EXIT_OK, Outcome};
 use ackline_catalog::stored::Stored;
 use ackline_replay::letters::{Found, ReplayRequest};
-use ackline_replay::past::check_target;
 use ackline_replay::view::{Preview, ReplayJobView};
-use ackline_replay::{DeadLetters, DeadLettersError, Filter, ReplayJob, State, terms};
+use ackline_replay::{DeadLetters, DeadLettersError, Filter, PoolRules, ReplayJob, State, terms};
 use ackline_runtime::log::Log;
 use ackline_shared::clock::now_ms;
 use ackline_shared::ids::{EntityId, TenantId};
@@ -22,6 +21,10 @@ use tokio::time::{Instant, sleep};
 pub const COUNT_TIME: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(150);
 const TAKE_UP_EVERY: Duration = Duration::from_secs(1);
+const POOLS: PoolRules = PoolRules {
+    target: ackline_pools::target,
+    refusal: ackline_pools::refusal,
+};
 
 /// Which dead letters.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -131,13 +134,15 @@ impl Tools {
         let (Some(tenant), Some(pool)) = (tenant, pool) else {
             return Err(bad("--target needs --tenant and --pool"));
         };
-        check_target(&self.stored.snapshot().0, tenant, pool, target).map_err(|error| bad(&error))
+        POOLS
+            .check_target(&self.stored.snapshot().0, tenant, pool, target)
+            .map_err(|error| bad(&error.to_string()))
     }
 
     /// Foretells what a replay of a letter would do.
     pub fn preview(&self, found: &Found, request: ReplayRequest) -> Preview {
         let draft = self.dead_letters.draft(request, "<replay>".to_owned());
-        Preview::of(found, &draft, &self.stored.snapshot().0)
+        Preview::of(found, &draft, &self.stored.snapshot().0, &POOLS)
     }
 
     /// Stores a replay job and follows it to its end.

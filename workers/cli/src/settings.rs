@@ -1,9 +1,9 @@
 //! The settings that the command line shares with the programs it looks after.
 
 use ackline_catalog::quota::Limits;
+use ackline_fleet::surroundings;
 use ackline_pools::replies::GraphSettings;
 use ackline_runtime::settings::Concurrency;
-use ackline_runtime::surroundings;
 use ackline_shared::config::{Reader, Report};
 use ackline_shared::nats::NatsSettings;
 use ackline_shared::vault::{self, VaultKey};

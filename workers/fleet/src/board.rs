@@ -1,7 +1,7 @@
 //! Where everything that is to be seen of a process comes together; cheap to clone.
 
 use super::fleet::{Fleet, PoolSum};
-use super::notices::waits_for;
+use ackline_engine::state::BreakerReport;
 use ackline_ownership::standing::{Standing, State};
 use ackline_runtime::activity::Activity;
 use ackline_runtime::metrics::Metrics;
@@ -102,33 +102,18 @@ impl Board {
     /// The pools of this process.
     pub fn own_pools(&self) -> Vec<PoolStatus> {
         let states = self.0.standing.all();
-        let open = self
-            .0
-            .breakers
-            .get()
-            .map(OpenBreakers::open_now)
-            .unwrap_or_default();
-        let slow = self
-            .0
-            .breakers
-            .get()
-            .map(OpenBreakers::slow_now)
-            .unwrap_or_default();
         let status = |(pool, state): (&Pool, &State)| {
-            let mut breakers: Vec<OpenBreaker> = open
-                .iter()
-                .filter(|(name, ..)| waits_for(name) == Some(*pool))
-                .map(open_breaker)
-                .collect();
+            let reported = self.0.breakers.get();
+            let reported = reported.map_or_else(Vec::new, |breakers| breakers.of(*pool));
+            let mut breakers: Vec<OpenBreaker> = reported.iter().filter_map(open_breaker).collect();
             breakers.sort_by_key(|breaker| std::cmp::Reverse(breaker.open_ms));
             let breakers_open = u64::try_from(breakers.len()).unwrap_or(u64::MAX);
             breakers.truncate(BREAKERS_MAX);
-            let mut slow: Vec<String> = slow
-                .iter()
-                .filter(|name| waits_for(name) == Some(*pool))
-                .cloned()
+            let slow = reported.into_iter().filter(|breaker| breaker.is_slow);
+            let slow = slow
+                .map(|breaker| breaker.name)
+                .take(BREAKERS_MAX)
                 .collect();
-            slow.truncate(BREAKERS_MAX);
             let fault = self
                 .0
                 .fault
@@ -196,13 +181,13 @@ impl Board {
     }
 }
 
-fn open_breaker((name, open, next): &(String, Duration, Duration)) -> OpenBreaker {
-    let ms = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    OpenBreaker {
-        downstream: name.clone(),
-        open_ms: ms(open),
-        next_ms: ms(next),
-    }
+fn open_breaker(breaker: &BreakerReport) -> Option<OpenBreaker> {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Some(OpenBreaker {
+        downstream: breaker.name.clone(),
+        open_ms: ms(breaker.since?),
+        next_ms: ms(breaker.next),
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,8 +8,6 @@
 mod referred;
 mod unrouted;
 
-pub use unrouted::POOL as UNROUTED_POOL;
-
 use ackline_shared::config::Reader;
 use ackline_shared::shutdown::{Shutdown, ended};
 use ackline_shared::subjects;

@@ -14,4 +14,5 @@ pub mod scaling;
 pub mod settings;
 pub mod settled;
 pub mod stream_share;
+pub mod surroundings;
 pub mod view;

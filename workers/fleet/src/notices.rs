@@ -4,20 +4,7 @@
 use super::diagnosis::seconds;
 use super::fleet::PoolSum;
 use ackline_runtime::status::held::{Drain, OpenBreaker, Turned};
-use ackline_shared::subjects::Pool;
-
 const NAMED_MAX: usize = 2;
-
-/// The pool whose work waits for a downstream, by the kind that its name begins with.
-pub fn waits_for(downstream: &str) -> Option<Pool> {
-    match downstream.split('.').next()? {
-        "relay" => Some(Pool::Relay),
-        "endpoint" => Some(Pool::Events),
-        "crm" => Some(Pool::Crm),
-        "graph" | "number" => Some(Pool::Replies),
-        _ => None,
-    }
-}
 
 /// What is told of a tenant that somebody turned; nothing of others.
 pub fn state(turned: Option<&Turned>, drain: Option<&Drain>) -> String {
@@ -135,6 +122,7 @@ mod tests {
     use ackline_runtime::status::held::SpillCounts;
     use ackline_runtime::status::{PoolStatus, TenantStatus};
     use ackline_shared::ids::TenantId;
+    use ackline_shared::subjects::Pool;
     use tokio::time::Instant;
 
     fn sum(pool: Pool, change: impl FnOnce(&mut PoolStatus)) -> PoolSum {
@@ -221,19 +209,5 @@ mod tests {
         ] {
             assert_eq!(state(Some(&turned), Some(&Drain { left, is_read })), words);
         }
-    }
-
-    #[test]
-    fn every_kind_of_downstream_belongs_to_a_pool() {
-        for (name, pool) in [
-            ("relay.acme.bot", Pool::Relay),
-            ("endpoint.acme.shop", Pool::Events),
-            ("crm.acme.desk", Pool::Crm),
-            ("graph", Pool::Replies),
-            ("number.100", Pool::Replies),
-        ] {
-            assert_eq!(waits_for(name), Some(pool));
-        }
-        assert_eq!(waits_for("other.thing"), None);
     }
 }

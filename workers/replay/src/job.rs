@@ -2,8 +2,8 @@
 
 use super::filter::Filter;
 use super::past::Past;
-use ackline_runtime::bounded::Weigh;
 use ackline_shared::ids::{EntityId, TenantId, UpdateId, hex, short_hash};
+use ackline_shared::page::Weigh;
 use ackline_shared::stored::{Stored, fields_of};
 use ackline_shared::subjects::Pool;
 use serde::{Deserialize, Serialize};

@@ -2,9 +2,8 @@
 
 use super::job::ReplayJob;
 use ackline_shared::envelope::{Head, Replay};
-use ackline_shared::ids::{EntityId, PhoneNumberId, TenantId};
-use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::{self, Partition, Pool, UPDATES, config_key};
+use ackline_shared::ids::{PhoneNumberId, TenantId};
+use ackline_shared::subjects::{self, Partition, Pool, UPDATES};
 use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
 
@@ -74,49 +73,21 @@ impl Past {
 
 /// The filters of what a pool reads of UPDATES, as of one partition.
 fn reads(pool: Pool) -> Vec<String> {
-    let lanes = match pool {
-        Pool::Replies | Pool::Journal => Vec::new(),
-        _ => pool.lanes(),
-    };
+    let lanes = pool.lanes().into_iter();
     lanes
-        .iter()
+        .filter(|lane| lane.stream == UPDATES && !pool.is_whole())
         .flat_map(|lane| (lane.filters)(Partition(0)))
         .collect()
 }
 
 /// Why nothing of the past can be put before a pool.
 pub fn reads_none(pool: Pool) -> String {
-    match pool {
-        Pool::Journal => {
-            "the journal is built again whole, from everything the log holds: `ackline journal rebuild`"
-                .to_owned()
-        }
-        _ => format!("the pool {pool} reads none of this"),
-    }
-}
-
-/// Whether a pool has such a target; the words say what to name instead.
-pub fn check_target(
-    snapshot: &Snapshot,
-    tenant: &TenantId,
-    pool: Pool,
-    id: &EntityId,
-) -> Result<(), String> {
-    let key = |family| config_key::owned(family, tenant, id);
-    let (noun, exists) = match pool {
-        Pool::Relay => ("relay", snapshot.relays.contains_key(&key("relay"))),
-        Pool::Events => (
-            "endpoint",
-            snapshot.endpoints.contains_key(&key("endpoint")),
-        ),
-        Pool::Crm => ("CRM link", snapshot.crm_links.contains_key(&key("crm"))),
-        Pool::Flows => ("bot", snapshot.bots.contains_key(&key("bot"))),
-        _ => return Err(format!("the pool {pool} has no targets")),
-    };
-    if exists {
-        Ok(())
+    if pool.is_whole() {
+        format!(
+            "the {pool} is built again whole, from everything the log holds: `ackline {pool} rebuild`"
+        )
     } else {
-        Err(format!("{tenant} has no {noun} `{id}`"))
+        format!("the pool {pool} reads none of this")
     }
 }
 

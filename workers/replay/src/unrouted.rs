@@ -268,7 +268,7 @@ async fn open(log: &Log, stream: &'static str) -> Result<Scan, DeadLettersError>
 
 fn filter(stream: &str) -> String {
     match stream {
-        DEAD => subjects::dead(janitor::UNROUTED_POOL, &TenantId::unrouted()),
+        DEAD => subjects::dead(Pool::OF_UNROUTED, &TenantId::unrouted()),
         _ => subjects::updates_of(&TenantId::unrouted()),
     }
 }

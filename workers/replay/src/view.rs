@@ -2,12 +2,12 @@
 
 use super::job::{ReplayJob, Source};
 use super::letters::Found;
+use super::pool_rules::PoolRules;
 use super::settled::Standing;
 use crate::time::rfc3339;
-use ackline_pools::relay;
 use ackline_runtime::dead_class::DeadClass;
-use ackline_runtime::raw::RawJson;
 use ackline_shared::clock::now_ms;
+use ackline_shared::raw::RawJson;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{Pool, header};
 use serde::Serialize;
@@ -140,7 +140,7 @@ pub struct Preview {
 
 impl Preview {
     /// Foretells what a job would do about a letter under this configuration.
-    pub fn of(found: &Found, job: &ReplayJob, snapshot: &Snapshot) -> Self {
+    pub fn of(found: &Found, job: &ReplayJob, snapshot: &Snapshot, rules: &PoolRules) -> Self {
         let no = |detail: String| Self {
             possible: false,
             detail,
@@ -151,10 +151,7 @@ impl Preview {
         match found.letter.replay(&found.headers, job, job.created_ms) {
             Ok(head) => {
                 let payload = job.edited().map_or(&found.payload[..], str::as_bytes);
-                let refused = (found.letter.pool == Pool::Relay)
-                    .then(|| relay::unsignable(snapshot, &head, payload))
-                    .flatten();
-                if let Some(reason) = refused {
+                if let Some(reason) = (rules.refusal)(snapshot, found.letter.pool, &head, payload) {
                     return no(reason);
                 }
                 let replay = head.replay.as_deref();

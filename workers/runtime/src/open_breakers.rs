@@ -114,19 +114,9 @@ impl OpenBreakers {
         }
     }
 
-    /// The targets whose circuit breaker is open: for how long each has not worked, and until it is asked again.
-    pub fn open_now(&self) -> Vec<(String, Duration, Duration)> {
-        let lock = self.lock();
-        let all = lock.values().flatten();
-        all.filter_map(|breaker| Some((breaker.name.clone(), breaker.since?, breaker.next)))
-            .collect()
-    }
-
-    /// The targets of whose last requests half timed out.
-    pub fn slow_now(&self) -> Vec<String> {
-        let lock = self.lock();
-        let slow = lock.values().flatten().filter(|breaker| breaker.is_slow);
-        slow.map(|breaker| breaker.name.clone()).collect()
+    /// What a pool said last of the targets that it leaves alone or finds slow.
+    pub fn of(&self, pool: Pool) -> Vec<BreakerReport> {
+        self.lock().get(&pool).cloned().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Pool, Vec<BreakerReport>>> {

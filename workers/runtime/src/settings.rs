@@ -97,7 +97,7 @@ pub struct Concurrency(BTreeMap<Pool, u32>);
 
 impl Concurrency {
     pub fn read(reader: &mut Reader) -> Self {
-        let pools = Pool::ALL.into_iter().filter(|pool| *pool != Pool::Journal);
+        let pools = Pool::ALL.into_iter().filter(|pool| !pool.is_whole());
         Self(
             pools
                 .map(|pool| (pool, concurrency(reader, pool)))
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn adaptive_concurrency_is_off_unless_it_is_configured_and_stays_below_the_concurrency() {
         let mut reader = Reader::load(None, []);
-        for pool in Pool::ALL.into_iter().filter(|pool| *pool != Pool::Journal) {
+        for pool in Pool::ALL.into_iter().filter(|pool| !pool.is_whole()) {
             assert_eq!(
                 PoolSettings::read(&mut reader, pool).adaptive,
                 None,

@@ -1,7 +1,7 @@
 //! Rows read one by one until a page is full: what does not fit is not fetched.
 
 use super::store::JournalError;
-use ackline_runtime::bounded::{Bound, Gathered, Weigh};
+use ackline_shared::page::{Bound, Gathered, Weigh};
 use futures_util::{Stream, TryStreamExt};
 use sqlx::sqlite::SqliteRow;
 use std::pin::pin;

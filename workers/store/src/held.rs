@@ -8,7 +8,7 @@ use super::progress::{Fault, Progress, Status, Step};
 use super::query::StoredMessage;
 use super::store::{Journal, JournalError};
 use super::write::{integer, json};
-use ackline_runtime::raw::RawJson;
+use ackline_shared::raw::RawJson;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 

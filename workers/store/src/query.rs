@@ -5,8 +5,8 @@ use super::held;
 use super::progress::Progress;
 use super::store::{Journal, JournalError};
 use super::write::{integer, progress};
-use ackline_runtime::bounded::{Bound, Gathered, Weigh};
-use ackline_runtime::raw::RawJson;
+use ackline_shared::page::{Bound, Gathered, Weigh};
+use ackline_shared::raw::RawJson;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 

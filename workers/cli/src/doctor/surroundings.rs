@@ -3,7 +3,7 @@
 use super::finding::Finding;
 use super::http::Http;
 use crate::settings::Settings;
-use ackline_runtime::surroundings::journal_room;
+use ackline_fleet::surroundings::journal_room;
 use ackline_shared::surroundings::{Disk, clock_problem, message_size_problem, skew_ms};
 use async_nats::Client;
 use async_nats::jetstream::Context;

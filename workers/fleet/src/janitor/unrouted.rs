@@ -12,8 +12,6 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
 use futures_util::TryStreamExt;
 
-/// The pool whose dead letters they are: the one that would write them down for people to look at.
-pub const POOL: Pool = Pool::Journal;
 const REASON: &str = "unrouted: nobody claims its number or account; declare it, and `ackline unrouted route` gives it to its tenant";
 /// Fill of DEAD in percent from which the oldest of them go.
 const DEAD_PERCENT_MAX: u64 = 50;
@@ -44,11 +42,11 @@ pub async fn quarantine(
         let sequence = message.sequence;
         let headers = dead::headers_of(
             message.headers,
-            POOL,
+            Pool::OF_UNROUTED,
             (UPDATES, sequence, &message.subject),
             REASON,
         );
-        let subject = subjects::dead(POOL, &TenantId::unrouted());
+        let subject = subjects::dead(Pool::OF_UNROUTED, &TenantId::unrouted());
         let stored = context
             .publish_with_headers(subject, headers, message.payload)
             .await;
@@ -71,7 +69,7 @@ async fn make_way(context: &Context) -> Result<(), Trouble> {
     if !Space::of(&stream).is_above(DEAD_PERCENT_MAX) {
         return Ok(());
     }
-    let subject = subjects::dead(POOL, &TenantId::unrouted());
+    let subject = subjects::dead(Pool::OF_UNROUTED, &TenantId::unrouted());
     let counts = stream
         .info_with_subjects(&subject)
         .await

@@ -279,7 +279,7 @@ impl StreamShares {
     async fn hold_up(&self, over: &Over) -> Result<(), Trouble> {
         let table = self.platform.tuning.table();
         for pool in Pool::ALL {
-            let is_due = |overdraft: &Overdraft| overdraft.is_of(writes(pool));
+            let is_due = |overdraft: &Overdraft| overdraft.is_of(pool.writes());
             let due: BTreeMap<_, _> = over
                 .iter()
                 .filter(|(_, overdraft)| is_due(overdraft))
@@ -335,16 +335,6 @@ impl StreamShares {
             .await
             .map(drop)
             .map_err(Trouble::new)
-    }
-}
-
-/// The streams that a pool's work fills, beside those that it empties.
-fn writes(pool: Pool) -> &'static [&'static str] {
-    match pool {
-        Pool::Flows => &[subjects::OUTBOUND, subjects::DEAD],
-        // It writes what everybody did, and gives up next to nothing.
-        Pool::Journal => &[],
-        _ => &[subjects::DEAD],
     }
 }
 

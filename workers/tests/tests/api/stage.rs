@@ -5,15 +5,15 @@ use ackline_catalog::quota::Limits;
 use ackline_engine::state::Target;
 use ackline_fleet::board::Board;
 use ackline_fleet::scaling::Targets;
+use ackline_fleet::surroundings::surroundings;
 use ackline_ownership::standing::Standing;
-use ackline_replay::DeadLetters;
+use ackline_replay::{DeadLetters, PoolRules};
 use ackline_runtime::dedupe::ConversationRecord;
 use ackline_runtime::job::{Answered, Marks, Work};
 use ackline_runtime::log::Log;
 use ackline_runtime::metrics::Metrics;
 use ackline_runtime::platform::Platform;
 use ackline_runtime::settings::Concurrency;
-use ackline_runtime::surroundings::surroundings;
 use ackline_shared::config::Reader;
 use ackline_shared::envelope::Head;
 use ackline_shared::ids::TenantId;
@@ -187,6 +187,10 @@ impl Stage {
                 None,
                 [("ACKLINE_LIMITS_BOTS_MAX".into(), "5".into())],
             )),
+            pools: PoolRules {
+                target: ackline_pools::target,
+                refusal: ackline_pools::refusal,
+            },
         };
         let service = build(state);
         Self {

@@ -1,7 +1,7 @@
 //! The janitor against real streams: room is made of what is finished, and of nothing else.
 
 use super::stage::{DEADLINE, Stage};
-use ackline_fleet::janitor::{Janitor, JanitorMetrics, JanitorSettings, UNROUTED_POOL};
+use ackline_fleet::janitor::{Janitor, JanitorMetrics, JanitorSettings};
 use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Class, Partition, Pool, header};
@@ -183,7 +183,7 @@ async fn the_older_half_of_what_nobody_claims_goes_where_the_dead_letters_are_ha
     let context = stage.platform.log.context();
     let acme = TenantId::new("acme").unwrap();
     let acmes = subjects::dead(Pool::Relay, &acme);
-    let nobodys = subjects::dead(UNROUTED_POOL, &TenantId::unrouted());
+    let nobodys = subjects::dead(Pool::OF_UNROUTED, &TenantId::unrouted());
     for subject in std::iter::once(&acmes)
         .chain(std::iter::repeat_n(&nobodys, 20))
         .chain([&acmes])

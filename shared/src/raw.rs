@@ -26,6 +26,7 @@ impl RawJson {
         Self(json.map_or_else(text, ToOwned::to_owned))
     }
 
+    /// The text.
     pub fn get(&self) -> &str {
         self.0.get()
     }

@@ -3,6 +3,7 @@
 /// How much one page may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
+    /// Items.
     pub items: u32,
     /// Bytes of these; a single larger item is a page of its own.
     pub bytes: usize,
@@ -11,7 +12,9 @@ pub struct Bound {
 /// A page of what was read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Gathered<T> {
+    /// What is on it.
     pub items: Vec<T>,
+    /// Whether others follow.
     pub more: bool,
 }
 
@@ -35,6 +38,7 @@ impl Bound {
         self.items.saturating_add(1)
     }
 
+    /// An empty page to fill.
     pub fn fill<T: Weigh>(self) -> Filling<T> {
         Filling {
             bound: self,
@@ -68,6 +72,7 @@ impl<T: Weigh> Filling<T> {
         !self.page.more
     }
 
+    /// Ends it.
     pub fn end(self) -> Gathered<T> {
         self.page
     }

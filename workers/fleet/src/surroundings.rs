@@ -1,7 +1,7 @@
 //! What the workers need of the machine and of NATS: descriptors for the API's connections and the pools' own, room for the
 //! read model, messages as long as updates are, and the right time.
 
-use crate::log::Log;
+use ackline_runtime::log::Log;
 use ackline_shared::config::Reader;
 use ackline_shared::surroundings::{INTERVAL, Room, Surroundings};
 use std::path::{Path, PathBuf};
