@@ -68,6 +68,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
         "normal",
         &[
             "ackline-engine",
+            "ackline-message",
             "ackline-ownership",
             "ackline-shared",
             "ackline-traces",
@@ -103,7 +104,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
     (
         "ackline-store",
         "normal",
-        &["ackline-runtime", "ackline-shared"],
+        &["ackline-message", "ackline-runtime", "ackline-shared"],
     ),
     ("ackline-store", "dev", &["ackline-pools"]),
     (

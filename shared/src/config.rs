@@ -1,11 +1,13 @@
 //! Configuration: documented defaults built in, overridden by a file, overridden by the environment.
 //!
-//! The defaults file is the schema: a key it lacks is unknown, and a value must have the type it has there.
+//! The defaults file is the schema: a key it lacks is unknown, and a value must have the type it has there. What it
+//! says of `[pools.NAME]` holds for every pool that works on one update at a time.
 //! Every mistake of every layer is collected and reported at once; a program that gets a [`Report`] prints
 //! it and exits with [`EXIT_CONFIG`]. Each part of the program reads its own section into a checked struct
 //! through [`Reader`], so this module knows the shapes of values and not what they are for.
 
 use crate::secret::Secret;
+use crate::subjects::Pool;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,6 +20,8 @@ pub const DEFAULTS: &str = include_str!("ackline.default.toml");
 /// Exit status of a program whose configuration is wrong (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIG: u8 = 64;
 
+/// The section that stands for every pool's own.
+const EACH_POOL: &str = "NAME";
 const ENV_PREFIX: &str = "ACKLINE_";
 /// Variables with our prefix that are not keys.
 const ENV_RESERVED: [&str; 2] = ["ACKLINE_CONFIG", "ACKLINE_TOOLS_DIR"];
@@ -58,7 +62,7 @@ impl Reader {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
         let mut mistakes = Vec::new();
-        let mut values = DEFAULTS.parse::<Table>().unwrap_or_else(|error| {
+        let mut values = defaults().unwrap_or_else(|error| {
             mistakes.push(format!("the built-in defaults do not parse: {error}"));
             Table::new()
         });
@@ -226,10 +230,27 @@ impl Reader {
 const DURATION_FORM: &str = "expected a duration with a unit, such as \"250ms\", \"5s\" or \"2m\"";
 const BYTES_FORM: &str = "expected a size with a unit, such as \"64KiB\" or \"4MiB\"";
 
-/// Every key of the defaults, dotted, in file order.
+/// The defaults, with a section for each pool in place of the one that stands for all.
+fn defaults() -> Result<Table, toml::de::Error> {
+    let mut values = DEFAULTS.parse::<Table>()?;
+    if let Some(Value::Table(pools)) = values.get_mut("pools")
+        && let Some(Value::Table(each)) = pools.remove(EACH_POOL)
+    {
+        for pool in Pool::ALL.into_iter().filter(|pool| !pool.is_whole()) {
+            let mut own = each.clone();
+            if let Some(Value::Table(otherwise)) = pools.remove(pool.as_str()) {
+                own.extend(otherwise);
+            }
+            pools.insert(pool.to_string(), Value::Table(own));
+        }
+    }
+    Ok(values)
+}
+
+/// Every key of the defaults, dotted.
 pub fn keys() -> Vec<String> {
     let mut out = Vec::new();
-    if let Ok(table) = DEFAULTS.parse::<Table>() {
+    if let Ok(table) = defaults() {
         collect_keys(&table, "", &mut out);
     }
     out
@@ -397,6 +418,26 @@ mod tests {
             4 << 20
         );
         assert!(reader.finish().is_ok());
+    }
+
+    #[test]
+    fn a_pool_has_what_stands_for_all_where_its_own_section_says_nothing() {
+        let mut reader = load("[pools.relay]\nattempts_max = 2", &[]);
+        let mut count =
+            |pool: &str, key: &str| reader.count(&format!("pools.{pool}.{key}"), 1..=99);
+        assert_eq!(
+            [
+                count("relay", "attempts_max"),
+                count("relay", "concurrency"),
+                count("crm", "concurrency"),
+                count("crm", "attempts_max"),
+            ],
+            [2, 64, 16, 6]
+        );
+        assert!(reader.finish().is_ok());
+        for unknown in ["[pools.NAME]\nconcurrency = 1", "[pools.nobody]"] {
+            assert!(load(unknown, &[]).finish().is_err(), "{unknown}");
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@
 #![warn(missing_docs)]
 
 pub mod clock;
-pub mod command;
 pub mod config;
 pub mod envelope;
 pub mod ids;
@@ -17,7 +16,7 @@ pub mod overdraft;
 pub mod page;
 pub mod partition;
 pub mod raw;
-pub mod record;
+pub mod recipient;
 pub mod registry;
 pub mod secret;
 pub mod shutdown;

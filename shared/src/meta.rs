@@ -9,7 +9,7 @@ mod text;
 pub use handover::Handover;
 pub use text::{decoded, is_id};
 
-use crate::command::Recipient;
+use crate::recipient::Recipient;
 use serde_json::Value;
 use text::{id_at, parse, seconds_at, text_at};
 

@@ -4,7 +4,7 @@
 //! nobody. Shape: Meta's webhook reference for the field, September 2026.
 
 use super::text::{id_at, seconds_at, text_at};
-use crate::command::Recipient;
+use crate::recipient::Recipient;
 use serde_json::Value;
 
 /// Longest name of a role that is kept.

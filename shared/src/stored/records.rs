@@ -1,11 +1,9 @@
 //! Every kind of stored record of this crate is read whichever version wrote it.
 
 use super::Stored;
-use crate::command::SendCommand;
 use crate::model::{
     ApiKey, App, Bot, Brand, CrmLink, Endpoint, Flow, Installation, PhoneNumber, Relay, Tenant,
 };
-use crate::record::Record;
 use crate::testing::check_ages;
 use std::fmt::Debug;
 use std::path::Path;
@@ -30,10 +28,4 @@ fn the_declared_configuration_is_read_whichever_version_wrote_it() {
     check::<Endpoint>("endpoint");
     check::<CrmLink>("crm_link");
     check::<ApiKey>("api_key");
-}
-
-#[test]
-fn commands_and_records_are_read_whichever_version_wrote_them() {
-    check::<SendCommand>("command");
-    check::<Record>("record");
 }

@@ -2,9 +2,9 @@
 
 use super::App;
 use super::problem::Problem;
-use ackline_shared::command::SendCommand;
+use ackline_message::Record;
+use ackline_message::SendCommand;
 use ackline_shared::ids::{TenantId, UpdateId};
-use ackline_shared::record::Record;
 use ackline_shared::stored;
 use ackline_shared::subjects::{Lane, OUTBOUND, UPDATES};
 use async_nats::jetstream::stream::RawMessageErrorKind;

@@ -6,9 +6,9 @@
 use super::hook::{self, HookError, Release};
 use super::link::{LinkedPeople, LinkedPersonError, Route};
 use ackline_message::check_command;
+use ackline_message::{Recipient, SendCommand};
 use ackline_runtime::conversation::Event;
 use ackline_runtime::platform::Platform;
-use ackline_shared::command::{Recipient, SendCommand};
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::model::CrmLink;
 use ackline_shared::vault::VaultError;

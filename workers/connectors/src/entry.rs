@@ -1,7 +1,7 @@
 //! What a CRM shows of an update or a record: who it is about, and one line of the transcript.
 
 use ackline_message::plain;
-use ackline_shared::command::{Origin, Recipient, SendCommand};
+use ackline_message::{Origin, Recipient, SendCommand};
 use ackline_shared::ids::{EntityId, PhoneNumberId};
 use ackline_shared::meta::{Body, Message, Update};
 use serde_json::Value;

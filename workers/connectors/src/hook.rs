@@ -7,8 +7,8 @@
 
 use super::link::Route;
 use super::markdown;
+use ackline_message::{Content, Origin, SendCommand};
 use ackline_message::{Unsendable, check};
-use ackline_shared::command::{Content, Origin, SendCommand};
 use ackline_shared::ids::{hex, short_hash};
 use ackline_shared::model::CrmLink;
 use ackline_shared::secret::Secret;
@@ -251,7 +251,7 @@ pub fn command(link: &CrmLink, route: &Route, message: &AgentMessage, now_ms: u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ackline_shared::command::Recipient;
+    use ackline_message::Recipient;
     use ackline_shared::ids::PhoneNumberId;
     use serde_json::json;
 

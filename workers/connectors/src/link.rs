@@ -6,7 +6,7 @@
 
 use super::Thread;
 use super::entry::Person;
-use ackline_shared::command::Recipient;
+use ackline_message::Recipient;
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::model::CrmLink;
 use ackline_shared::registry::Snapshot;

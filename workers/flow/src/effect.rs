@@ -3,7 +3,7 @@
 
 use super::agent::Turn;
 use super::definition::{EndpointConfig, Method};
-use ackline_shared::command::Content;
+use ackline_message::Content;
 use ackline_shared::ids::short_hash;
 use ackline_shared::stored;
 use serde::{Deserialize, Serialize};

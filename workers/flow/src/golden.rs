@@ -5,7 +5,7 @@
 //! again in between. `ACKLINE_UPDATE_GOLDEN=1` rewrites the transcripts.
 
 use super::*;
-use ackline_shared::command::Content;
+use ackline_message::Content;
 use ackline_shared::ids::UpdateId;
 use serde_json::Value;
 use std::path::Path;

@@ -192,7 +192,7 @@ impl<'f> Walk<'f> {
     pub(crate) fn refuse(
         &mut self,
         attempts_max: u32,
-        again: ackline_shared::command::Content,
+        again: ackline_message::Content,
     ) -> Walked<Next> {
         let Some(wait) = self.session.wait.as_mut() else {
             return failure("the session waits for nothing");

@@ -7,8 +7,8 @@ use super::builder::Builder;
 use super::render::BLANK;
 use super::report;
 use super::template::Template;
+use ackline_message::Content;
 use ackline_message::{ContentError, check};
-use ackline_shared::command::Content;
 
 impl Builder {
     /// Compiles a text that is sent as a message of its own.

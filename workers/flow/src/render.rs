@@ -6,8 +6,8 @@
 use super::limits::cut;
 use super::template::Template;
 use super::value::Scope;
+use ackline_message::Content;
 use ackline_message::text;
-use ackline_shared::command::Content;
 
 /// What stands in for a body that rendered to nothing.
 pub const BLANK: &str = "\u{2026}";

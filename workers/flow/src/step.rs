@@ -12,7 +12,7 @@ use super::render;
 use super::session::{Session, Status, Wait, WaitOn};
 use super::update::{CallOutcome, Update};
 use super::value::{RESERVED, Scope, Variables, is_name, is_shallow};
-use ackline_shared::command::Content;
+use ackline_message::Content;
 use ackline_shared::ids::{UpdateId, short_hash};
 use serde_json::{Value, json};
 

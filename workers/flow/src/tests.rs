@@ -3,7 +3,7 @@
 use super::session::{SCHEMA, SessionError, WaitOn};
 use super::*;
 use ackline_engine::finished::FINISHED_MAX;
-use ackline_shared::command::Content;
+use ackline_message::Content;
 use ackline_shared::ids::UpdateId;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;

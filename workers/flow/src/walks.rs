@@ -2,7 +2,7 @@
 //! promises.
 
 use super::*;
-use ackline_shared::command::Content;
+use ackline_message::Content;
 use ackline_shared::ids::UpdateId;
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -1,8 +1,8 @@
 //! A send command as the body the Graph API takes.
 
 use crate::check::{ContentError, is_printable};
+use crate::{Recipient, SendCommand};
 use crate::{check, check_recipient, of};
-use ackline_shared::command::{Recipient, SendCommand};
 use serde_json::{Map, Value, json};
 
 const ID_CHARS_MAX: usize = 128;

@@ -2,7 +2,7 @@
 
 use crate::check::Check;
 use crate::{Message, interactive};
-use ackline_shared::command::Button;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Characters of the text above the buttons.
@@ -12,6 +12,16 @@ pub const BUTTONS_MAX: usize = 3;
 pub const TITLE_CHARS_MAX: usize = 20;
 const ID_CHARS_MAX: usize = 256;
 
+/// A reply button.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Button {
+    /// What comes back when it is pressed, up to 256 characters.
+    pub id: String,
+    /// What it says, up to 20 characters.
+    pub title: String,
+}
+
 pub(crate) struct Buttons<'a> {
     pub body: &'a str,
     pub header: Option<&'a str>,
@@ -20,6 +30,10 @@ pub(crate) struct Buttons<'a> {
 }
 
 impl Message for Buttons<'_> {
+    fn kind(&self) -> &'static str {
+        "buttons"
+    }
+
     fn graph_type(&self) -> &'static str {
         "interactive"
     }
@@ -43,6 +57,10 @@ impl Message for Buttons<'_> {
     fn plain(&self) -> String {
         let titles = self.buttons.iter().map(|button| &*button.title);
         interactive::plain(self.body, titles)
+    }
+
+    fn summary(&self) -> String {
+        self.body.to_owned()
     }
 
     fn graph(&self) -> Value {

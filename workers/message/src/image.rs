@@ -23,7 +23,7 @@ pub fn is_link(text: &str) -> bool {
 }
 
 impl Message for Image<'_> {
-    fn graph_type(&self) -> &'static str {
+    fn kind(&self) -> &'static str {
         "image"
     }
 
@@ -44,6 +44,10 @@ impl Message for Image<'_> {
             Some(caption) => format!("[image] {caption}"),
             None => "[image]".to_owned(),
         }
+    }
+
+    fn summary(&self) -> String {
+        self.caption.unwrap_or("[image]").to_owned()
     }
 
     fn graph(&self) -> Value {

@@ -2,34 +2,112 @@
 //!
 //! One rule set for everybody who makes messages: the REST API, the flow compiler, the CRM connectors and the
 //! replies pool, which sends nothing else. A file for each type holds its limits, its check and its JSON; a
-//! new type is a file, a line in [`of`], and the variant of [`Content`] that is stored.
+//! new type is a file, the variant of [`Content`] that is stored, and its line in [`of`]. What carries a message
+//! stands here too: the command to send it, and the record of what became of that.
 
 mod body;
 pub mod buttons;
 mod check;
+pub mod command;
 pub mod image;
 pub mod interactive;
 pub mod list;
 mod recipient;
+mod record;
 mod template;
 #[cfg(test)]
 mod tests;
 pub mod text;
 
+pub use ackline_shared::recipient::Recipient;
 pub use body::{Unsendable, check_command, check_reply_to, graph_body};
+pub use buttons::Button;
 pub use check::{ContentError, is_printable, length};
+pub use command::{Origin, SendCommand};
+pub use list::{Row, Section};
 pub use recipient::{PHONE_DIGITS_MAX, PHONE_DIGITS_MIN, check_recipient, is_phone, is_user_id};
+pub use record::Record;
 
-use ackline_shared::command::Content;
 use check::Check;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Bytes of a whole message as JSON; every content that Meta accepts has far fewer.
 const CONTENT_BYTES_MAX: usize = 64 << 10;
 
+/// What is sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Content {
+    /// Plain text.
+    Text {
+        /// The text, up to 4,096 characters.
+        body: String,
+        /// Whether WhatsApp shows a preview of the first link.
+        #[serde(default)]
+        preview_url: bool,
+    },
+    /// An image by link or media id.
+    Image {
+        /// Public https address Meta fetches it from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        link: Option<String>,
+        /// Id of media uploaded to Meta.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// Text below the image, up to 1,024 characters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        caption: Option<String>,
+    },
+    /// Up to three reply buttons.
+    Buttons {
+        /// Text above the buttons, up to 1,024 characters.
+        body: String,
+        /// Short line on top, up to 60 characters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        header: Option<String>,
+        /// Small line below, up to 60 characters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        footer: Option<String>,
+        /// One to three buttons.
+        buttons: Vec<Button>,
+    },
+    /// A list of up to ten rows over its sections.
+    List {
+        /// Text above the list, up to 4,096 characters.
+        body: String,
+        /// Short line on top, up to 60 characters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        header: Option<String>,
+        /// Small line below, up to 60 characters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        footer: Option<String>,
+        /// Label of what opens the list, up to 20 characters.
+        button: String,
+        /// One to ten sections.
+        sections: Vec<Section>,
+    },
+    /// An approved template; the only content that may open a conversation.
+    Template {
+        /// The template's name.
+        name: String,
+        /// Its language code, such as `en_US`.
+        language: String,
+        /// Parameters in the Graph API's own shape.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        components: Vec<Value>,
+    },
+}
+
 trait Message {
+    /// Our name of the type.
+    fn kind(&self) -> &'static str;
+
     /// The Graph API's name of the type, and of the field that has what [`Message::graph`] writes.
-    fn graph_type(&self) -> &'static str;
+    fn graph_type(&self) -> &'static str {
+        self.kind()
+    }
 
     /// Finds everything that WhatsApp would refuse.
     fn check(&self, check: &mut Check);
@@ -39,6 +117,11 @@ trait Message {
 
     /// Writes all that a person reads of it as plain text.
     fn plain(&self) -> String;
+
+    /// What a person reads of it in one line of a transcript.
+    fn summary(&self) -> String {
+        self.plain()
+    }
 }
 
 /// The type of a content.
@@ -86,6 +169,18 @@ fn of(content: &Content) -> Box<dyn Message + '_> {
             language,
             components,
         }),
+    }
+}
+
+impl Content {
+    /// The type's name.
+    pub fn kind(&self) -> &'static str {
+        of(self).kind()
+    }
+
+    /// What a person reads of it in one line of a transcript.
+    pub fn summary(&self) -> String {
+        of(self).summary()
     }
 }
 

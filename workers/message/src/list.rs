@@ -2,7 +2,7 @@
 
 use crate::check::Check;
 use crate::{Message, interactive};
-use ackline_shared::command::{Row, Section};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Characters of the text above the list.
@@ -17,6 +17,30 @@ pub const TITLE_CHARS_MAX: usize = 24;
 pub const DESCRIPTION_CHARS_MAX: usize = 72;
 const SECTIONS_MAX: usize = 10;
 const ID_CHARS_MAX: usize = 200;
+
+/// A section of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Section {
+    /// Heading, up to 24 characters; needed when there is more than one section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Its rows.
+    pub rows: Vec<Row>,
+}
+
+/// A row of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Row {
+    /// What comes back when it is picked, up to 200 characters.
+    pub id: String,
+    /// What it says, up to 24 characters.
+    pub title: String,
+    /// More about it, up to 72 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
 
 pub(crate) struct List<'a> {
     pub body: &'a str,
@@ -50,6 +74,10 @@ impl List<'_> {
 }
 
 impl Message for List<'_> {
+    fn kind(&self) -> &'static str {
+        "list"
+    }
+
     fn graph_type(&self) -> &'static str {
         "interactive"
     }
@@ -83,6 +111,10 @@ impl Message for List<'_> {
     fn plain(&self) -> String {
         let titles = self.rows().map(|(_, row)| &*row.title);
         interactive::plain(self.body, titles)
+    }
+
+    fn summary(&self) -> String {
+        self.body.to_owned()
     }
 
     fn graph(&self) -> Value {

@@ -1,7 +1,7 @@
 //! Who may receive.
 
+use crate::Recipient;
 use crate::check::ContentError;
-use ackline_shared::command::Recipient;
 
 /// Digits of the shortest phone number, with its country code.
 pub const PHONE_DIGITS_MIN: usize = 5;

@@ -14,7 +14,7 @@ pub(crate) struct Template<'a> {
 }
 
 impl Message for Template<'_> {
-    fn graph_type(&self) -> &'static str {
+    fn kind(&self) -> &'static str {
         "template"
     }
 
@@ -28,6 +28,10 @@ impl Message for Template<'_> {
 
     fn plain(&self) -> String {
         format!("[template: {}]", self.name)
+    }
+
+    fn summary(&self) -> String {
+        self.name.to_owned()
     }
 
     fn graph(&self) -> Value {

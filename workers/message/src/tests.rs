@@ -1,7 +1,7 @@
 //! Limits by their places, and the JSON that the Graph API gets.
 
 use super::{Unsendable, check, check_recipient, graph_body, is_phone, is_user_id, plain};
-use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
+use crate::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::ids::{PhoneNumberId, TenantId};
 use serde_json::{Value, json};
 

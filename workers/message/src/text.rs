@@ -12,7 +12,7 @@ pub(crate) struct Text<'a> {
 }
 
 impl Message for Text<'_> {
-    fn graph_type(&self) -> &'static str {
+    fn kind(&self) -> &'static str {
         "text"
     }
 

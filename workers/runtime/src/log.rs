@@ -1,6 +1,6 @@
 //! Writing to the streams: every publish carries a message id, waits for its receipt and has a deadline.
 
-use ackline_shared::command::SendCommand;
+use ackline_message::SendCommand;
 use ackline_shared::envelope::Head;
 use ackline_shared::stored;
 use ackline_shared::subjects::Lane;

@@ -3,13 +3,13 @@
 use crate::log::{Log, LogError};
 use crate::older::Older;
 use crate::tuning::Tuning;
+use ackline_message::Record;
 use ackline_shared::clock::now_ms;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{TenantId, UpdateId};
 use ackline_shared::model::{Entity, SecretField};
 use ackline_shared::nats::Buckets;
 use ackline_shared::partition;
-use ackline_shared::record::Record;
 use ackline_shared::registry::{Registry, Snapshot};
 use ackline_shared::secret::Secret;
 use ackline_shared::stored;

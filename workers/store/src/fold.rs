@@ -4,12 +4,12 @@
 //! records comes first. What says nothing about conversations folds to nothing.
 
 use super::progress::{Fault, Status, Step};
+use ackline_message::Record;
+use ackline_message::{Recipient, SendCommand};
 use ackline_runtime::job::Work;
-use ackline_shared::command::{Recipient, SendCommand};
 use ackline_shared::envelope::Family;
 use ackline_shared::ids::{ConversationKey, short_hash};
 use ackline_shared::meta::{self, Body, Message, Update};
-use ackline_shared::record::Record;
 use ackline_shared::stored;
 use ackline_shared::subjects::Class;
 use serde_json::Value;
@@ -413,7 +413,7 @@ fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step
         person: Person::new(&command.to, &work.head.conversation, None),
         direction: Direction::Out,
         kind: command.content.kind().to_owned(),
-        text: Some(cut(command.content.summary())),
+        text: Some(cut(&command.content.summary())),
         content: serde_json::to_value(&command.content).unwrap_or_default(),
         wamid,
         reply_to: command.reply_to,

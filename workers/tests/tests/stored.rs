@@ -9,6 +9,7 @@
 
 use ackline_connectors::link::LinkedPerson;
 use ackline_flow::session::{Session, SessionError};
+use ackline_message::{Record, SendCommand};
 use ackline_ownership::members::Member;
 use ackline_ownership::owners::Owner;
 use ackline_replay::{Chunk, ReplayJob};
@@ -42,6 +43,12 @@ fn replay_jobs_and_what_they_settled_are_read_whichever_version_wrote_them() {
     check::<ReplayJob>("order");
     check::<Chunk>("settled");
     check::<Rebuild>("rebuild");
+}
+
+#[test]
+fn commands_and_records_are_read_whichever_version_wrote_them() {
+    check::<SendCommand>("command");
+    check::<Record>("record");
 }
 
 #[test]

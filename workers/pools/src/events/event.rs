@@ -2,11 +2,11 @@
 //! may grow within an `api_version` and never change their meaning.
 
 use super::source::EventSource;
-use ackline_shared::command::{self, Recipient};
+use ackline_message::Record;
+use ackline_message::{Recipient, command};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::short_hash;
 use ackline_shared::meta::{self, Body, Message, Status};
-use ackline_shared::record::Record;
 use ackline_shared::stored;
 use serde::Serialize;
 use serde_json::Value;

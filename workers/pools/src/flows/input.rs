@@ -1,14 +1,14 @@
 //! What a piece of work is to the flows: something to answer, something that tells who has the conversation, or nothing.
 
 use ackline_flow::update::{CallOutcome, Contact, Message, Update};
+use ackline_message::Recipient;
+use ackline_message::Record;
 use ackline_runtime::conversation::Event;
 use ackline_runtime::job::Work;
 use ackline_shared::clock::now_ms;
-use ackline_shared::command::Recipient;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::UpdateId;
 use ackline_shared::meta::{self, Body};
-use ackline_shared::record::Record;
 use ackline_shared::stored;
 use ackline_shared::subjects;
 

@@ -8,12 +8,12 @@ pub use ackline_whatsapp::graph::{ClientError, GraphSettings};
 
 use ackline_engine::state::{BreakerSpec, Target};
 use ackline_engine::step::Step;
+use ackline_message::Record;
+use ackline_message::SendCommand;
 use ackline_runtime::job::{Job, Marks, Verdict, Work};
 use ackline_runtime::platform::Platform;
-use ackline_shared::command::SendCommand;
 use ackline_shared::envelope::Head;
 use ackline_shared::ids::PhoneNumberId;
-use ackline_shared::record::Record;
 use ackline_shared::secret::Secret;
 use ackline_shared::stored;
 use ackline_shared::subjects::Pool;

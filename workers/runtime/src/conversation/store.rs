@@ -5,7 +5,7 @@
 
 use crate::log::to_bytes;
 use ackline_engine::owner::{Event, Owner};
-use ackline_shared::command::Recipient;
+use ackline_message::Recipient;
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId};
 use ackline_shared::subjects::{Pool, session_key};
 use async_nats::jetstream::kv::{Entry, Operation, Store, UpdateErrorKind};

@@ -3,7 +3,7 @@
 use super::stage::{ACME, Stage};
 use ackline_flow::Compiled;
 use ackline_message::graph_body;
-use ackline_shared::command::{Origin, Recipient, SendCommand};
+use ackline_message::{Origin, Recipient, SendCommand};
 use ackline_shared::ids::{PhoneNumberId, TenantId, is_token};
 use axum::http::StatusCode;
 use serde_json::{Value, json};

@@ -1,10 +1,10 @@
 //! A platform over a real nats-server with given configuration, for tests of jobs.
 
+use ackline_message::Record;
 use ackline_runtime::log::Log;
 use ackline_runtime::platform::Platform;
 use ackline_shared::config::Reader;
 use ackline_shared::nats::{self, NatsSettings};
-use ackline_shared::record::Record;
 use ackline_shared::registry::{Registry, Snapshot};
 use ackline_shared::subjects::{UPDATES, config_key};
 use ackline_shared::testing::NatsServer;

@@ -2,13 +2,13 @@
 
 use super::platform;
 use ackline_engine::state::Heard;
+use ackline_message::Record;
+use ackline_message::{Content, Origin, Recipient, SendCommand};
 use ackline_pools::replies::Replies;
 use ackline_runtime::dedupe::{ConversationRecord, DedupeStore, Recall};
 use ackline_runtime::job::{Answered, Job, Marks, Verdict, Work};
 use ackline_runtime::platform::Platform;
-use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::ids::{PhoneNumberId, TenantId};
-use ackline_shared::record::Record;
 use ackline_shared::subjects::Lane;
 use ackline_shared::testing::NatsServer;
 use ackline_whatsapp::GraphSettings;

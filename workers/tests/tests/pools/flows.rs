@@ -2,14 +2,14 @@
 
 use super::stage::{DEADLINE, Stage};
 use ackline_egress::{Egress, EgressSettings};
+use ackline_message::Record;
+use ackline_message::{Content, SendCommand};
 use ackline_ownership::standing::Standing;
 use ackline_pools::flows::FlowsJob;
 use ackline_runtime::following::AttemptReport;
 use ackline_runtime::metrics::Metrics;
-use ackline_shared::command::{Content, SendCommand};
 use ackline_shared::config::Reader;
 use ackline_shared::ids::TenantId;
-use ackline_shared::record::Record;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Partition};
 use axum::http::StatusCode;

@@ -2,15 +2,15 @@
 
 use super::stage::{DEADLINE, Stage};
 use ackline_egress::{Egress, EgressSettings};
+use ackline_message::Record;
+use ackline_message::{Content, SendCommand};
 use ackline_pools::flows::FlowsJob;
 use ackline_runtime::conversation::{Event, Owner, Owners, Side, Who};
 use ackline_shared::clock::now_ms;
-use ackline_shared::command::{Content, SendCommand};
 use ackline_shared::config::Reader;
 use ackline_shared::envelope::Head;
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId};
 use ackline_shared::partition;
-use ackline_shared::record::Record;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{self, Partition, Pool};
 use axum::routing::get;
@@ -449,7 +449,7 @@ async fn of_two_who_set_an_owner_at_once_none_is_lost() {
         "the last one counts"
     );
     // A second key is written only where it has a record.
-    let person = ackline_shared::command::Recipient {
+    let person = ackline_message::Recipient {
         user_id: Some(PERSON.into()),
         phone: Some(PHONE.into()),
     };

@@ -4,8 +4,8 @@ use super::{Config, LIST_BUTTON, OptionConfig};
 use crate::builder::Builder;
 use crate::message::least;
 use crate::render::BLANK;
+use ackline_message::{Button, Content, Row, Section};
 use ackline_message::{buttons, length, list};
-use ackline_shared::command::{Button, Content, Row, Section};
 
 /// The first of the characters that stand for titles with slots.
 const PRIVATE_USE: u32 = 0xe000;

@@ -2,9 +2,9 @@
 //!
 //! The pools that follow (crm, events, journal) and the flow engine itself read these; nothing calls them.
 
-use crate::command::SendCommand;
-use crate::stored::Stored;
-use crate::subjects::record_kind;
+use crate::SendCommand;
+use ackline_shared::stored::Stored;
+use ackline_shared::subjects::record_kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
