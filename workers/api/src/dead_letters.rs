@@ -376,9 +376,9 @@ pub async fn replay(
     CanManage(caller): CanManage,
     JsonBody(body): JsonBody<ReplayLetters>,
 ) -> Result<Response, Problem> {
-    let rate = terms::rate(body.rate_per_second);
-    let rate_per_second =
-        rate.map_err(|error| Problem::Invalid(vec![Mistake::new("/rate_per_second", error)]))?;
+    let rate_per_second = terms::rate(body.rate_per_second).map_err(|error| {
+        Problem::Invalid(vec![Mistake::new("/rate_per_second", error.to_string())])
+    })?;
     let filter = chosen(body.filter, body.all, &caller)?;
     check(&app, &caller, filter.pool, body.target.as_ref())?;
     if !body.dry_run && body.count.is_none() {

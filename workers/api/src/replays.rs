@@ -12,7 +12,8 @@ use super::input::{JsonBody, PathOf, QueryOf};
 use super::page::{self, Page};
 use super::problem::{Mistake, Problem, ProblemBody};
 use ackline_replay::letters::ReplayRequest;
-use ackline_replay::past::CLASSES;
+use ackline_replay::past::{CLASSES, ReadsNone};
+use ackline_replay::terms::TermError;
 use ackline_replay::view::ReplayJobView;
 use ackline_replay::{Action, Count, DeadLettersError, Past, ReplayJob, Source, terms};
 use ackline_shared::clock::now_ms;
@@ -72,9 +73,9 @@ pub struct ReplayPast {
 impl ReplayPast {
     fn read(&self, app: &App, caller: &Caller) -> Result<(Past, Pool, u32), Problem> {
         let (now, mut mistakes) = (now_ms(), Vec::new());
-        let mut noted = |at: &str, read: Result<u64, String>| {
+        let mut noted = |at: &str, read: Result<u64, TermError>| {
             read.unwrap_or_else(|error| {
-                mistakes.push(Mistake::new(at, error));
+                mistakes.push(Mistake::new(at, error.to_string()));
                 0
             })
         };
@@ -110,10 +111,7 @@ impl ReplayPast {
             phone: self.phone_number_id.clone(),
         };
         if past.filters(pool).is_empty() {
-            mistakes.push(Mistake::new(
-                "/pool",
-                ackline_replay::past::reads_none(pool),
-            ));
+            mistakes.push(Mistake::new("/pool", ReadsNone::of(pool).to_string()));
         }
         if pool == Pool::Flows && !self.answer_people {
             let detail = "flows answer people again; set `answer_people` when that is meant";

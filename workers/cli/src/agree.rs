@@ -74,7 +74,7 @@ impl AgreeArguments {
         if let Some(reported) = self.count {
             return match counted.count.complete {
                 true if reported == total => Ok(()),
-                true => Err(bad(&format!(
+                true => Err(bad(format!(
                     "nothing was changed: these are {total} now; say --count {total} when that is meant"
                 ))),
                 false => Err(bad(

@@ -23,6 +23,7 @@ use async_nats::jetstream::kv::{CreateErrorKind, Store, UpdateErrorKind};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::io;
 use std::path::{Path, PathBuf};
 
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -318,7 +319,9 @@ fn read(
         .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let surroundings = Surroundings {
-        file: &|relative| read_bounded(&directory.join(relative)),
+        file: &|relative| {
+            read_bounded(&directory.join(relative)).map_err(|error| error.to_string())
+        },
         variable: &|name| {
             environment
                 .iter()
@@ -335,14 +338,12 @@ fn read(
     ))
 }
 
-fn read_bounded(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path)
-        .map_err(|error| error.to_string())?
-        .len();
-    if size > FILE_BYTES_MAX {
-        return Err(format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20));
+fn read_bounded(path: &Path) -> io::Result<String> {
+    if std::fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        let reason = format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20);
+        return Err(io::Error::other(reason));
     }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
+    std::fs::read_to_string(path)
 }
 
 fn refuse(arguments: &ApplyArguments, findings: &Findings) -> Outcome {

@@ -98,7 +98,7 @@ struct Chosen {
 impl Chosen {
     /// Checks them: all are meant only by whoever says so.
     fn read(&self) -> Result<Filter, Outcome> {
-        let filter = self.filter.read().map_err(|error| bad(&error))?;
+        let filter = self.filter.read().map_err(bad)?;
         match (self.all, filter != Filter::default()) {
             (true, true) => Err(bad(
                 "--all means every open dead letter; leave it or the filters out",
@@ -181,7 +181,7 @@ pub async fn run(
 }
 
 async fn list(arguments: &ListArguments, settings: &Settings) -> Result<Outcome, Outcome> {
-    let filter = arguments.filter.read().map_err(|error| bad(&error))?;
+    let filter = arguments.filter.read().map_err(bad)?;
     let wanted = Wanted::parse(&arguments.state);
     let wanted =
         wanted.ok_or_else(|| bad("--state is one of open, replayed, discarded and all"))?;
@@ -332,7 +332,7 @@ async fn count(
     json: bool,
     settings: &Settings,
 ) -> Result<Outcome, Outcome> {
-    let filter = filter.read().map_err(|error| bad(&error))?;
+    let filter = filter.read().map_err(bad)?;
     let tools = Tools::open(settings).await?;
     let count = tools
         .dead_letters
@@ -349,9 +349,9 @@ async fn replay(
     person: &mut dyn Person,
 ) -> Result<Outcome, Outcome> {
     let rate_per_second =
-        terms::rate(arguments.rate).map_err(|error| bad(&format!("--rate: {error}")))?;
+        terms::rate(arguments.rate).map_err(|error| bad(format!("--rate: {error}")))?;
     let target = arguments.target.as_ref().map(EntityId::new).transpose();
-    let target = target.map_err(|error| bad(&format!("--target: {error}")))?;
+    let target = target.map_err(|error| bad(format!("--target: {error}")))?;
     let request = |source, tenant| ReplayRequest {
         target: terms::target(None, target.clone()),
         rate_per_second,
@@ -446,7 +446,7 @@ async fn edit(
     by: String,
 ) -> Result<Outcome, Outcome> {
     let payload = payload(arguments)?;
-    terms::payload(&payload).map_err(|error| bad(&format!("--payload: {error}")))?;
+    terms::payload(&payload).map_err(|error| bad(format!("--payload: {error}")))?;
     let tools = Tools::open(settings).await?;
     let sequence = arguments.sequence;
     let found = tools
@@ -477,8 +477,7 @@ async fn edit(
 
 fn payload(arguments: &EditArguments) -> Result<String, Outcome> {
     let path = &arguments.payload;
-    let unreadable =
-        |error: std::io::Error| bad(&format!("--payload: {}: {error}", path.display()));
+    let unreadable = |error: std::io::Error| bad(format!("--payload: {}: {error}", path.display()));
     let mut text = String::new();
     let read = if path.as_os_str() == "-" {
         std::io::stdin()
@@ -492,7 +491,7 @@ fn payload(arguments: &EditArguments) -> Result<String, Outcome> {
     if u64::try_from(bytes).is_ok_and(|bytes| bytes <= PAYLOAD_BYTES_MAX) {
         Ok(text)
     } else {
-        Err(bad(&format!(
+        Err(bad(format!(
             "--payload: more than {PAYLOAD_BYTES_MAX} bytes"
         )))
     }

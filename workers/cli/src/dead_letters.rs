@@ -1,5 +1,6 @@
 //! Dead letters from the command line: how they are reached, what may be asked for, how a job is followed.
 
+use super::argument::ArgumentError;
 use super::progress;
 use super::settings::Settings;
 use super::{EXIT_FAILED, EXIT_OK, Outcome};
@@ -13,7 +14,7 @@ use ackline_shared::ids::{EntityId, TenantId};
 use ackline_shared::nats;
 use ackline_shared::subjects::Pool;
 use serde::Serialize;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -57,7 +58,7 @@ pub struct FilterArguments {
 
 impl FilterArguments {
     /// Checks them.
-    pub fn read(&self) -> Result<Filter, String> {
+    pub fn read(&self) -> Result<Filter, ArgumentError> {
         let now = now_ms();
         let time = |text: &Option<String>| {
             text.as_deref()
@@ -65,7 +66,7 @@ impl FilterArguments {
                 .transpose()
         };
         Ok(Filter {
-            tenant: self.tenant.as_ref().map(|id| tenant(id)).transpose()?,
+            tenant: self.tenant.as_ref().map(TenantId::new).transpose()?,
             pool: self.pool,
             kind: self.kind.clone(),
             reason: self.reason.clone(),
@@ -75,11 +76,6 @@ impl FilterArguments {
             to_ms: time(&self.to)?,
         })
     }
-}
-
-/// Reads a tenant's id.
-pub fn tenant(id: &str) -> Result<TenantId, String> {
-    TenantId::new(id).map_err(|error| error.to_string())
 }
 
 /// How a job is followed.
@@ -136,7 +132,7 @@ impl Tools {
         };
         POOLS
             .check_target(&self.stored.snapshot().0, tenant, pool, target)
-            .map_err(|error| bad(&error.to_string()))
+            .map_err(bad)
     }
 
     /// Foretells what a replay of a letter would do.
@@ -227,7 +223,7 @@ pub fn job_text(job: &ReplayJobView) -> String {
 }
 
 /// Bad input, explained.
-pub fn bad(explanation: &str) -> Outcome {
+pub fn bad(explanation: impl Display) -> Outcome {
     Outcome::bad_input(format!("error: {explanation}\n"))
 }
 

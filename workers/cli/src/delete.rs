@@ -2,6 +2,7 @@
 
 use super::agree::{Person, confirm};
 use super::apply::{self, ApplyError};
+use super::argument::ArgumentError;
 use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
 use ackline_catalog::difference;
@@ -52,32 +53,22 @@ enum Noun {
 }
 
 impl DeleteArguments {
-    fn key(&self) -> Result<String, String> {
+    fn key(&self) -> Result<String, ArgumentError> {
         let id = &self.id;
-        let wrong = |error: &dyn std::fmt::Display| format!("{id}: {error}");
+        let named = |error| ArgumentError::Name {
+            id: id.clone(),
+            error,
+        };
+        let entity = || EntityId::new(id).map_err(named);
         let family = match self.noun {
             Noun::Brand | Noun::Tenant | Noun::App | Noun::PhoneNumber if self.tenant.is_some() => {
-                return Err("--tenant: is not for this kind; its id is enough".to_owned());
+                return Err(ArgumentError::NotOfTenant);
             }
-            Noun::Brand => {
-                return EntityId::new(id)
-                    .map(|id| config_key::brand(&id))
-                    .map_err(|e| wrong(&e));
-            }
-            Noun::Tenant => {
-                return TenantId::new(id)
-                    .map(|id| config_key::tenant(&id))
-                    .map_err(|e| wrong(&e));
-            }
-            Noun::App => {
-                return AppId::new(id)
-                    .map(|id| config_key::app(&id))
-                    .map_err(|e| wrong(&e));
-            }
+            Noun::Brand => return Ok(config_key::brand(&entity()?)),
+            Noun::Tenant => return Ok(config_key::tenant(&TenantId::new(id).map_err(named)?)),
+            Noun::App => return Ok(config_key::app(&AppId::new(id).map_err(named)?)),
             Noun::PhoneNumber => {
-                return PhoneNumberId::new(id)
-                    .map(|id| config_key::phone(&id))
-                    .map_err(|e| wrong(&e));
+                return Ok(config_key::phone(&PhoneNumberId::new(id).map_err(named)?));
             }
             Noun::Flow => "flow",
             Noun::Bot => "bot",
@@ -86,13 +77,9 @@ impl DeleteArguments {
             Noun::CrmLink => "crm",
             Noun::ApiKey => "key",
         };
-        let tenant = self.tenant.as_ref().ok_or("--tenant: say whose it is")?;
-        let tenant = TenantId::new(tenant).map_err(|error| format!("--tenant: {error}"))?;
-        Ok(config_key::owned(
-            family,
-            &tenant,
-            &EntityId::new(id).map_err(|e| wrong(&e))?,
-        ))
+        let tenant = self.tenant.as_ref().ok_or(ArgumentError::NoTenant)?;
+        let tenant = TenantId::new(tenant).map_err(ArgumentError::Tenant)?;
+        Ok(config_key::owned(family, &tenant, &entity()?))
     }
 }
 
@@ -194,6 +181,7 @@ mod tests {
             .map_err(|error| error.to_string())?
             .arguments
             .key()
+            .map_err(|error| error.to_string())
     }
 
     #[test]

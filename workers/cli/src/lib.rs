@@ -4,6 +4,7 @@
 
 pub mod agree;
 pub mod apply;
+pub mod argument;
 pub mod counted;
 pub mod dead;
 pub mod dead_letters;

@@ -1,18 +1,19 @@
 //! `ackline replay`: put the updates of some time before one pool or target, and look after replay jobs.
 
 use super::agree::{AgreeArguments, Person};
+use super::argument::ArgumentError;
 use super::counted::Counted;
 use super::dead_letters::{
-    COUNT_TIME, FollowArguments, Tools, bad, failed, line, operator, pretty, reported, tenant,
+    COUNT_TIME, FollowArguments, Tools, bad, failed, line, operator, pretty, reported,
 };
 use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
 use ackline_replay::letters::ReplayRequest;
-use ackline_replay::past::{CLASSES, reads_none};
+use ackline_replay::past::{CLASSES, ReadsNone};
 use ackline_replay::view::ReplayJobView;
 use ackline_replay::{Action, Past, ReplayJob, Source, terms};
 use ackline_shared::clock::now_ms;
-use ackline_shared::ids::{EntityId, PhoneNumberId};
+use ackline_shared::ids::{EntityId, PhoneNumberId, TenantId};
 use ackline_shared::subjects::Pool;
 
 /// Arguments of `ackline replay`.
@@ -124,7 +125,7 @@ async fn past(
     by: String,
     person: &mut dyn Person,
 ) -> Result<Outcome, Outcome> {
-    let (past, target, rate_per_second) = read(arguments).map_err(|error| bad(&error))?;
+    let (past, target, rate_per_second) = read(arguments).map_err(bad)?;
     let pool = arguments.pool;
     let tools = Tools::open(settings).await?;
     tools.check(Some(&past.tenant), Some(pool), target.as_ref())?;
@@ -153,10 +154,10 @@ async fn past(
     Ok(tools.give(request, &arguments.follow).await)
 }
 
-fn read(arguments: &PastArguments) -> Result<(Past, Option<EntityId>, u32), String> {
+fn read(arguments: &PastArguments) -> Result<(Past, Option<EntityId>, u32), ArgumentError> {
     let now = now_ms();
     let past = Past {
-        tenant: tenant(&arguments.tenant)?,
+        tenant: TenantId::new(&arguments.tenant)?,
         from_ms: terms::time(&arguments.from, now)?,
         to_ms: arguments
             .to
@@ -167,21 +168,15 @@ fn read(arguments: &PastArguments) -> Result<(Past, Option<EntityId>, u32), Stri
             .phone
             .as_ref()
             .map(PhoneNumberId::new)
-            .transpose()
-            .map_err(|error| error.to_string())?,
+            .transpose()?,
     };
     if past.filters(arguments.pool).is_empty() {
-        return Err(reads_none(arguments.pool));
+        return Err(ReadsNone::of(arguments.pool).into());
     }
     if arguments.pool == Pool::Flows && !arguments.answer_people {
-        return Err("flows answer people again; say --answer-people when that is meant".to_owned());
+        return Err(ArgumentError::AnswersPeople);
     }
-    let target = arguments
-        .target
-        .as_ref()
-        .map(EntityId::new)
-        .transpose()
-        .map_err(|error| error.to_string())?;
+    let target = arguments.target.as_ref().map(EntityId::new).transpose()?;
     Ok((past, target, terms::rate(arguments.rate)?))
 }
 

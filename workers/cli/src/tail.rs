@@ -32,22 +32,22 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 #[command(after_help = "Ends with Ctrl-C, after --count lines or after --for.")]
 pub struct TailArguments {
     /// Whose updates
-    #[arg(long, value_parser = tenant)]
+    #[arg(long, value_parser = |text: &str| TenantId::new(text))]
     tenant: TenantId,
     /// Only this conversation: its key, such as `u:US.123`, or the hash that is shown for it
     #[arg(long)]
     conversation: Option<String>,
     /// Only this business number, by its phone_number_id
-    #[arg(long, value_parser = phone)]
+    #[arg(long, value_parser = |text: &str| PhoneNumberId::new(text))]
     phone: Option<PhoneNumberId>,
     /// Begin this long ago, such as `10m`; what pools say is told from now on only
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = humantime::parse_duration)]
     since: Option<Duration>,
     /// End after this many lines
     #[arg(long)]
     count: Option<u64>,
     /// End after this time, such as `30s`
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     for_time: Option<Duration>,
     /// Show conversation keys, which hold phone numbers
     #[arg(long)]
@@ -55,18 +55,6 @@ pub struct TailArguments {
     /// Print a JSON object a line
     #[arg(long)]
     json: bool,
-}
-
-fn tenant(text: &str) -> Result<TenantId, String> {
-    TenantId::new(text).map_err(|error| error.to_string())
-}
-
-fn phone(text: &str) -> Result<PhoneNumberId, String> {
-    PhoneNumberId::new(text).map_err(|error| error.to_string())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// One thing that happened to an update.
@@ -192,20 +180,17 @@ async fn check(tenant: &TenantId, client: &Client) -> Result<(), Outcome> {
     )))
 }
 
-type Steps = BoxStream<'static, Result<Brought, String>>;
+type Steps = BoxStream<'static, Result<Brought, async_nats::Error>>;
 
 /// The source of what processes tell; those behind it are streams.
 const REPORTED: usize = 0;
 /// In a millisecond.
 const NANOSECONDS: u64 = 1_000_000;
 
-async fn open(arguments: &TailArguments, client: &Client) -> Result<Steps, String> {
+async fn open(arguments: &TailArguments, client: &Client) -> Result<Steps, async_nats::Error> {
     let context = nats::jetstream(client.clone());
     let tenant = &arguments.tenant;
-    let attempt_report = client
-        .subscribe(subjects::reports(tenant))
-        .await
-        .map_err(|error| error.to_string())?;
+    let attempt_report = client.subscribe(subjects::reports(tenant)).await?;
     let attempt_report = attempt_report.filter_map(|message| async move {
         let attempt_report = serde_json::from_slice::<AttemptReport>(&message.payload).ok()?;
         // Of the same millisecond, what was stored goes before what was made of it.
@@ -254,7 +239,7 @@ async fn read(
     filter_subjects: Vec<String>,
     since: Option<Duration>,
     source: usize,
-) -> Result<Steps, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Steps, async_nats::Error> {
     let deliver_policy = match since {
         None => DeliverPolicy::New,
         Some(since) => DeliverPolicy::ByStartTime {
@@ -274,8 +259,8 @@ async fn read(
         .messages()
         .await?;
     let steps = messages.map(move |message| {
-        let message = message.map_err(|error| error.to_string())?;
-        let info = message.info().map_err(|error| error.to_string())?;
+        let message = message?;
+        let info = message.info()?;
         let at_ns = u64::try_from(info.published.unix_timestamp_nanos()).unwrap_or_default();
         let step = of_message(&message, at_ns / NANOSECONDS);
         Ok(Brought {

@@ -127,7 +127,7 @@ async fn look_at_owned(context: &Context, lane: &Watched, board: &Board, settled
             }
             Ok(Seen::Nothing) => {}
             Err(error) => {
-                tracing::debug!(pool = %lane.pool, %partition, error, "a consumer cannot be looked at");
+                tracing::debug!(pool = %lane.pool, %partition, %error, "a consumer cannot be looked at");
                 return;
             }
         }
@@ -148,7 +148,7 @@ async fn look_at_drained(context: &Context, pool: Pool, watched: &[Watched], boa
             match unread_since(context, lane, *partition, frontier).await {
                 Ok(since_ms) => until_ms = until_ms.min(since_ms.unwrap_or(u64::MAX)),
                 Err(error) => {
-                    tracing::debug!(%pool, %partition, error, "how far reading is cannot be told");
+                    tracing::debug!(%pool, %partition, %error, "how far reading is cannot be told");
                     return;
                 }
             }
@@ -164,20 +164,13 @@ async fn unread_since(
     lane: &Watched,
     partition: Partition,
     frontier: Option<u64>,
-) -> Result<Option<u64>, String> {
-    let stream = context
-        .get_stream_no_info(lane.lane.stream)
-        .await
-        .map_err(|error| error.to_string())?;
+) -> Result<Option<u64>, async_nats::Error> {
+    let stream = context.get_stream_no_info(lane.lane.stream).await?;
     let read = match frontier {
         Some(read) => read,
         None => {
             let name = subjects::consumer(lane.pool, partition, lane.lane.name);
-            let info = stream
-                .consumer_info(name)
-                .await
-                .map_err(|error| error.to_string())?;
-            info.ack_floor.stream_sequence
+            stream.consumer_info(name).await?.ack_floor.stream_sequence
         }
     };
     let mut filters = (lane.lane.filters)(partition);
@@ -194,7 +187,7 @@ async fn unread_since(
         {
             Ok(message) => since = earlier(since, &message),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => {}
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(since)
@@ -272,18 +265,12 @@ async fn queues_of(
     context: &Context,
     pool: Pool,
     partitions: &BTreeSet<u16>,
-) -> Result<HashMap<String, Backlog>, String> {
-    let failed = |error: &dyn std::fmt::Display| error.to_string();
-    let stream = context
-        .get_stream_no_info(subjects::SPILL)
-        .await
-        .map_err(|error| failed(&error))?;
-    let mut counts = stream
-        .info_with_subjects(subjects::spill_filter(pool, None))
-        .await
-        .map_err(|error| failed(&error))?;
+) -> Result<HashMap<String, Backlog>, async_nats::Error> {
+    let stream = context.get_stream_no_info(subjects::SPILL).await?;
+    let filter = subjects::spill_filter(pool, None);
+    let mut counts = stream.info_with_subjects(filter).await?;
     let mut queues: HashMap<String, Backlog> = HashMap::new();
-    while let Some((subject, count)) = counts.try_next().await.map_err(|error| failed(&error))? {
+    while let Some((subject, count)) = counts.try_next().await? {
         let Some((_, queue)) = SpillQueue::parse(&subject) else {
             continue;
         };
@@ -299,18 +286,19 @@ async fn queues_of(
     Ok(queues)
 }
 
-async fn look(context: &Context, lane: &Watched, partition: Partition) -> Result<Seen, String> {
-    let stream = context
-        .get_stream_no_info(lane.lane.stream)
-        .await
-        .map_err(|error| error.to_string())?;
+async fn look(
+    context: &Context,
+    lane: &Watched,
+    partition: Partition,
+) -> Result<Seen, async_nats::Error> {
+    let stream = context.get_stream_no_info(lane.lane.stream).await?;
     let info = match stream
         .consumer_info(subjects::consumer(lane.pool, partition, lane.lane.name))
         .await
     {
         Ok(info) => info,
         Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => return Ok(Seen::Nothing),
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(error.into()),
     };
     let in_work = u64::try_from(info.num_ack_pending).unwrap_or_default();
     let mut lag = LaneLag {

@@ -388,25 +388,25 @@ async fn renew(shared: Arc<Shared>) {
 async fn follow_members(shared: Arc<Shared>) {
     loop {
         shared.renewed().await;
-        if let Err(reason) = read_members(&shared).await {
-            tracing::debug!(reason, "the watch of the processes ended; opening it again");
+        if let Err(error) = read_members(&shared).await {
+            tracing::debug!(%error, "the watch of the processes ended; opening it again");
         }
         sleep(REOPEN_PAUSE).await;
     }
 }
 
 /// Follows the memberships until the watch breaks or our own renewals do not come back by it.
-async fn read_members(shared: &Shared) -> Result<(), String> {
+async fn read_members(shared: &Shared) -> Result<(), async_nats::Error> {
     let mut watch = open(&shared.members).await?;
     let connects = shared.connects();
     let (mut is_whole, mut echoed) = (false, Instant::now());
     loop {
         let next = next(&mut watch).await?;
         if shared.connects() != connects {
-            return Err("the connection was renewed".to_owned());
+            return Err("the connection was renewed".into());
         }
         if echoed.elapsed() > shared.interval * 4 {
-            return Err("our own renewals did not come back".to_owned());
+            return Err("our own renewals did not come back".into());
         }
         let Some(entry) = next else { continue };
         let now = Instant::now();
@@ -433,8 +433,8 @@ async fn read_members(shared: &Shared) -> Result<(), String> {
 async fn follow_owners(shared: Arc<Shared>) {
     loop {
         shared.renewed().await;
-        if let Err(reason) = read_owners(&shared).await {
-            tracing::debug!(reason, "the watch of the owners ended; opening it again");
+        if let Err(error) = read_owners(&shared).await {
+            tracing::debug!(%error, "the watch of the owners ended; opening it again");
             shared.restore().await;
         }
         sleep(REOPEN_PAUSE).await;
@@ -442,13 +442,8 @@ async fn follow_owners(shared: Arc<Shared>) {
 }
 
 /// Follows the ownership records until the watch breaks or turns out to have missed something.
-async fn read_owners(shared: &Shared) -> Result<(), String> {
-    let info = shared
-        .owners
-        .stream
-        .get_info()
-        .await
-        .map_err(|error| error.to_string())?;
+async fn read_owners(shared: &Shared) -> Result<(), async_nats::Error> {
+    let info = shared.owners.stream.get_info().await?;
     let life = info.created.unix_timestamp_nanos();
     let connects = shared.connects();
     let mut watch = open(&shared.owners).await?;
@@ -462,19 +457,14 @@ async fn read_owners(shared: &Shared) -> Result<(), String> {
     loop {
         let next = next(&mut watch).await?;
         if shared.connects() != connects {
-            return Err("the connection was renewed".to_owned());
+            return Err("the connection was renewed".into());
         }
         let Some(entry) = next else {
             silent += 1;
             if silent % CHECKS_PER_QUESTION == 0 {
-                let info = shared
-                    .owners
-                    .stream
-                    .get_info()
-                    .await
-                    .map_err(|error| error.to_string())?;
+                let info = shared.owners.stream.get_info().await?;
                 if info.created.unix_timestamp_nanos() != life || info.state.last_sequence > last {
-                    return Err("something was missed".to_owned());
+                    return Err("something was missed".into());
                 }
             }
             continue;
@@ -494,19 +484,16 @@ async fn read_owners(shared: &Shared) -> Result<(), String> {
     }
 }
 
-async fn open(store: &Store) -> Result<Watch, String> {
-    store
-        .watch_many_with_history([">"])
-        .await
-        .map_err(|error| error.to_string())
+async fn open(store: &Store) -> Result<Watch, async_nats::Error> {
+    Ok(store.watch_many_with_history([">"]).await?)
 }
 
 /// The next entry; none when there was none for a while.
-async fn next(watch: &mut Watch) -> Result<Option<Entry>, String> {
+async fn next(watch: &mut Watch) -> Result<Option<Entry>, async_nats::Error> {
     match timeout(WATCH_CHECK, watch.next()).await {
         Ok(Some(Ok(entry))) => Ok(Some(entry)),
-        Ok(Some(Err(error))) => Err(error.to_string()),
-        Ok(None) => Err("it ended".to_owned()),
+        Ok(Some(Err(error))) => Err(error.into()),
+        Ok(None) => Err("it ended".into()),
         Err(_) => Ok(None),
     }
 }

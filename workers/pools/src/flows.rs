@@ -111,7 +111,7 @@ impl Job for FlowsJob {
                 self.report(&side, &event).await
             }
             Ok(Input::Nothing) => Verdict::Idle,
-            Err(reason) => Verdict::dead(reason),
+            Err(error) => Verdict::dead(error.to_string()),
         }
     }
 }

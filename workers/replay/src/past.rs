@@ -81,13 +81,21 @@ fn reads(pool: Pool) -> Vec<String> {
 }
 
 /// Why nothing of the past can be put before a pool.
-pub fn reads_none(pool: Pool) -> String {
-    if pool.is_whole() {
-        format!(
-            "the {pool} is built again whole, from everything the log holds: `ackline {pool} rebuild`"
-        )
-    } else {
-        format!("the pool {pool} reads none of this")
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadsNone {
+    #[error("the {0} is built again whole, from everything the log holds: `ackline {0} rebuild`")]
+    Whole(Pool),
+    #[error("the pool {0} reads none of this")]
+    OfThis(Pool),
+}
+
+impl ReadsNone {
+    pub fn of(pool: Pool) -> Self {
+        if pool.is_whole() {
+            Self::Whole(pool)
+        } else {
+            Self::OfThis(pool)
+        }
     }
 }
 

@@ -11,35 +11,45 @@ use std::time::Duration;
 pub const RATE_DEFAULT: u32 = 50;
 pub const RATE_MAX: u32 = 5000;
 
+/// A term of a job that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TermError {
+    #[error("`{0}` is no time: write 2026-11-22T07:00:00Z, or how long ago, such as 7d or 90m")]
+    NoTime(String),
+    #[error("`{0}` is before 1970")]
+    TooEarly(String),
+    #[error("{0} a second is outside 1 to {RATE_MAX}")]
+    Rate(u32),
+    #[error("it is not JSON: {0}")]
+    NotJson(String),
+}
+
 /// Reads a time: RFC 3339, or how long ago, such as `7d` or `90m`; in unix milliseconds.
-pub fn time(text: &str, now_ms: u64) -> Result<u64, String> {
+pub fn time(text: &str, now_ms: u64) -> Result<u64, TermError> {
     if let Ok(ago) = humantime::parse_duration(text) {
         return Ok(now_ms.saturating_sub(milliseconds(ago)));
     }
-    let time: Timestamp = text.parse().map_err(|_| {
-        format!(
-            "`{text}` is no time: write 2026-11-22T07:00:00Z, or how long ago, such as 7d or 90m"
-        )
-    })?;
-    u64::try_from(time.as_millisecond()).map_err(|_| format!("`{text}` is before 1970"))
+    let time = text.parse::<Timestamp>();
+    let time = time.map_err(|_| TermError::NoTime(text.to_owned()))?;
+    u64::try_from(time.as_millisecond()).map_err(|_| TermError::TooEarly(text.to_owned()))
 }
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub fn rate(wanted: Option<u32>) -> Result<u32, String> {
+pub fn rate(wanted: Option<u32>) -> Result<u32, TermError> {
     match wanted.unwrap_or(RATE_DEFAULT) {
         rate @ 1..=RATE_MAX => Ok(rate),
-        other => Err(format!("{other} a second is outside 1 to {RATE_MAX}")),
+        other => Err(TermError::Rate(other)),
     }
 }
 
 /// Checks an edited payload: every pool reads JSON.
-pub fn payload(text: &str) -> Result<(), String> {
+pub fn payload(text: &str) -> Result<(), TermError> {
     serde_json::from_str::<serde::de::IgnoredAny>(text)
         .map(|_| ())
-        .map_err(|error| format!("it is not JSON: {error}"))
+        .map_err(|error| TermError::NotJson(error.to_string()))
 }
 
 pub fn letters(

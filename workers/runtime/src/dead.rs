@@ -62,9 +62,9 @@ pub async fn bury(
     let mut payload = work.payload.clone();
     if size(&headers, &payload) > log.message_bytes_max() {
         let kept = whole::keep(log, &id, &payload).await;
-        kept.map_err(|reason| LogError {
+        kept.map_err(|error| LogError {
             subject: subject.clone(),
-            reason,
+            reason: error.to_string(),
         })?;
         headers.insert(header::DEAD_CUT, payload.len().to_string());
         payload = beginning(&payload);

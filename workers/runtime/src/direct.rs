@@ -5,7 +5,6 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::message::StreamMessage;
 use futures_util::StreamExt;
 use serde_json::json;
-use std::fmt::Display;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -14,33 +13,26 @@ const BYTES_MAX: usize = 1 << 20;
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// The next messages of a subject from a sequence on, oldest first, and how many it has after them; none when it has
-/// no more. An error is in words.
+/// no more.
 pub async fn next_of(
     context: &Context,
     stream: &str,
     subject: &str,
     from: u64,
     max: usize,
-) -> Result<(Vec<StreamMessage>, u64), String> {
-    let words = |error: &dyn Display| error.to_string();
+) -> Result<(Vec<StreamMessage>, u64), async_nats::Error> {
     let client = context.client();
     let inbox = client.new_inbox();
-    let mut answers = client
-        .subscribe(inbox.clone())
-        .await
-        .map_err(|error| words(&error))?;
+    let mut answers = client.subscribe(inbox.clone()).await?;
     let query =
         json!({"seq": from.max(1), "next_by_subj": subject, "batch": max, "max_bytes": BYTES_MAX});
     let place = format!("$JS.API.DIRECT.GET.{stream}");
-    let asked = client
+    client
         .publish_with_reply(place, inbox, query.to_string().into())
-        .await;
-    asked.map_err(|error| words(&error))?;
+        .await?;
     let (mut messages, mut left) = (Vec::new(), 0);
     loop {
-        let answer = timeout(ANSWER_WAIT, answers.next())
-            .await
-            .map_err(|error| words(&error))?;
+        let answer = timeout(ANSWER_WAIT, answers.next()).await?;
         let answer = answer.ok_or("the connection closed")?;
         let pending = answer
             .headers
@@ -50,14 +42,12 @@ pub async fn next_of(
             .and_then(|pending| pending.as_str().parse().ok())
             .unwrap_or(left);
         match answer.status {
-            None => messages.push(StreamMessage::try_from(answer).map_err(|error| words(&error))?),
+            None => messages.push(StreamMessage::try_from(answer)?),
             // The end of a batch, and no message at all.
             Some(status) if matches!(status.as_u16(), 204 | 404) => return Ok((messages, left)),
             Some(status) => {
-                return Err(format!(
-                    "{status} {}",
-                    answer.description.as_deref().unwrap_or("no words")
-                ));
+                let words = answer.description.as_deref().unwrap_or("no words");
+                return Err(format!("{status} {words}").into());
             }
         }
     }

@@ -114,7 +114,7 @@ impl Older {
         let (mut found, mut from) = (Vec::new(), 0);
         loop {
             let read = direct::next_of(&self.context, FINISHED, &subject, from, READ_MAX).await;
-            let (blocks, left) = read.map_err(failed)?;
+            let (blocks, left) = read.map_err(|error| failed(error.to_string()))?;
             for block in &blocks {
                 match block.payload.split_first() {
                     Some((&VERSION, block)) => found.extend(marks(block)),

@@ -7,7 +7,7 @@ mod store;
 
 pub use copy::{Note, Reference};
 pub use references::References;
-pub use store::{StoreError, original};
+pub use store::{SpillEntry, Store, StoreError, original};
 
 use super::intake::{Arrival, Original};
 use ackline_engine::state::Copy;
@@ -18,7 +18,6 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{SpillEntry, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::sleep;

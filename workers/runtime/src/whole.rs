@@ -28,7 +28,7 @@ pub struct Whole {
 }
 
 /// Keeps a payload; keeping it again changes nothing. An error means that NATS is away, and nothing else is worth waiting for.
-pub async fn keep(log: &Log, name: &str, payload: &Bytes) -> Result<(), String> {
+pub async fn keep(log: &Log, name: &str, payload: &Bytes) -> Result<(), async_nats::Error> {
     let Err(error) = put(log, name, payload).await else {
         return Ok(());
     };
@@ -39,7 +39,7 @@ pub async fn keep(log: &Log, name: &str, payload: &Bytes) -> Result<(), String> 
     Ok(())
 }
 
-async fn put(log: &Log, name: &str, payload: &Bytes) -> Result<(), String> {
+async fn put(log: &Log, name: &str, payload: &Bytes) -> Result<(), async_nats::Error> {
     let store = open(log).await?;
     if let Ok(object) = store.info(name).await
         && object.size == payload.len()
@@ -53,22 +53,16 @@ async fn put(log: &Log, name: &str, payload: &Bytes) -> Result<(), String> {
         chunk_size: Some(chunk),
         ..ObjectMetadata::default()
     };
-    store
-        .put(object, &mut payload.as_ref())
-        .await
-        .map(drop)
-        .map_err(|error| error.to_string())
+    store.put(object, &mut payload.as_ref()).await?;
+    Ok(())
 }
 
-async fn open(log: &Log) -> Result<ObjectStore, String> {
+async fn open(log: &Log) -> Result<ObjectStore, async_nats::Error> {
     let context = log.context();
     if let Ok(store) = context.get_object_store(OBJECTS_DEAD).await {
         return Ok(store);
     }
-    let dead = context
-        .get_stream(DEAD)
-        .await
-        .map_err(|error| error.to_string())?;
+    let dead = context.get_stream(DEAD).await?;
     let like = &dead.cached_info().config;
     let config = Config {
         bucket: OBJECTS_DEAD.to_owned(),
@@ -82,10 +76,7 @@ async fn open(log: &Log) -> Result<ObjectStore, String> {
         num_replicas: like.num_replicas,
         ..Config::default()
     };
-    context
-        .create_object_store(config)
-        .await
-        .map_err(|error| error.to_string())
+    Ok(context.create_object_store(config).await?)
 }
 
 /// Brings a payload back, from the store or else from the message it came from; `None` when neither has it.
@@ -93,7 +84,7 @@ pub async fn fetch(
     log: &Log,
     whole: &Whole,
     origin: Option<(&str, u64)>,
-) -> Result<Option<Bytes>, String> {
+) -> Result<Option<Bytes>, async_nats::Error> {
     let kept = match read(log, whole).await {
         Some(payload) => Some(payload),
         None => match origin {
@@ -103,7 +94,7 @@ pub async fn fetch(
     };
     let kept = kept.filter(|payload| u64::try_from(payload.len()) == Ok(whole.length));
     if kept.is_none() && is_away(log) {
-        return Err("NATS is away".to_owned());
+        return Err("NATS is away".into());
     }
     Ok(kept)
 }

@@ -3,7 +3,7 @@
 //! Meta's error messages can repeat a token, so only their codes are shown.
 
 use super::finding::Finding;
-use super::http::{Http, HttpAnswer};
+use super::http::{Http, HttpAnswer, NoAnswer};
 use ackline_shared::model::{Entity, PhoneNumber};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::secret::Secret;
@@ -70,7 +70,7 @@ async fn ask(
     findings
 }
 
-fn number(phone: &PhoneNumber, base: &str, answer: &Result<HttpAnswer, String>) -> Finding {
+fn number(phone: &PhoneNumber, base: &str, answer: &Result<HttpAnswer, NoAnswer>) -> Finding {
     let check = format!("number {}", phone.id);
     let text = |answer: &HttpAnswer, field: &str| {
         answer
@@ -97,7 +97,7 @@ fn number(phone: &PhoneNumber, base: &str, answer: &Result<HttpAnswer, String>) 
     }
 }
 
-fn account(waba: &str, base: &str, answer: &Result<HttpAnswer, String>) -> Finding {
+fn account(waba: &str, base: &str, answer: &Result<HttpAnswer, NoAnswer>) -> Finding {
     let check = format!("account {waba}");
     match answer {
         Ok(answer) if answer.status == 200 => {
@@ -169,7 +169,7 @@ mod tests {
         ackline_catalog::samples::document().phone_numbers.remove(0)
     }
 
-    fn answer(status: u16, body: Value) -> Result<HttpAnswer, String> {
+    fn answer(status: u16, body: Value) -> Result<HttpAnswer, NoAnswer> {
         Ok(HttpAnswer { status, body })
     }
 

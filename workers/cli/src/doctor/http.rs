@@ -20,6 +20,15 @@ pub struct HttpAnswer {
     pub body: Value,
 }
 
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NoAnswer {
+    #[error("the answer is too long")]
+    TooLong,
+    #[error("{}", words(.0))]
+    Failed(#[from] reqwest::Error),
+}
+
 /// The client cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client cannot be built: {0}")]
@@ -42,22 +51,22 @@ impl Http {
             .map_err(|error| SetupError(error.to_string()))
     }
 
-    /// Makes a GET request; an error says in words why there is no answer.
+    /// Makes a GET request.
     pub async fn get(
         &self,
         url: &str,
         token: Option<&Secret<String>>,
-    ) -> Result<HttpAnswer, String> {
+    ) -> Result<HttpAnswer, NoAnswer> {
         let mut request = self.0.get(url);
         if let Some(token) = token {
             request = request.bearer_auth(token.expose());
         }
-        let mut response = request.send().await.map_err(|error| words(&error))?;
+        let mut response = request.send().await?;
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| words(&error))? {
+        while let Some(chunk) = response.chunk().await? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > ANSWER_BYTES_MAX {
-                return Err("the answer is too long".to_owned());
+                return Err(NoAnswer::TooLong);
             }
         }
         let body = serde_json::from_slice(&bytes).unwrap_or_default();

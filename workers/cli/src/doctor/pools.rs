@@ -84,14 +84,11 @@ pub async fn check(context: &Context, sums: &[PoolSum], lanes: &[Watched]) -> Ve
 }
 
 /// How much is in spill queues, by pool.
-async fn in_lines(spill: &Stream) -> Result<BTreeMap<Pool, u64>, String> {
+async fn in_lines(spill: &Stream) -> Result<BTreeMap<Pool, u64>, async_nats::Error> {
     let [everything] = subjects::SPILL_SUBJECTS;
-    let mut counts = spill
-        .info_with_subjects(everything)
-        .await
-        .map_err(|error| error.to_string())?;
+    let mut counts = spill.info_with_subjects(everything).await?;
     let mut lines: BTreeMap<Pool, u64> = BTreeMap::new();
-    while let Some((subject, count)) = counts.try_next().await.map_err(|error| error.to_string())? {
+    while let Some((subject, count)) = counts.try_next().await? {
         if let Some((pool, _)) = SpillQueue::parse(&subject) {
             let sum = lines.entry(pool).or_default();
             *sum = sum.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));

@@ -119,27 +119,21 @@ fn age(ms: u64) -> String {
     }
 }
 
-async fn count(stream: &Stream, filter: &str) -> Result<u64, String> {
+async fn count(stream: &Stream, filter: &str) -> Result<u64, async_nats::Error> {
     let listing = async {
-        let subjects = stream
-            .info_with_subjects(filter)
-            .await
-            .map_err(|error| error.to_string())?;
-        subjects
-            .try_fold(0_u64, |sum, (_, count)| {
-                std::future::ready(Ok(
-                    sum.saturating_add(u64::try_from(count).unwrap_or(u64::MAX))
-                ))
-            })
-            .await
-            .map_err(|error| error.to_string())
+        let mut counts = stream.info_with_subjects(filter).await?;
+        let mut sum = 0_u64;
+        while let Some((_, count)) = counts.try_next().await? {
+            sum = sum.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        }
+        Ok(sum)
     };
     timeout(LIST_WAIT, listing)
         .await
-        .map_err(|_| "no answer in time".to_owned())?
+        .map_err(|_| "no answer in time")?
 }
 
-fn unrouted(count: Result<u64, String>) -> Finding {
+fn unrouted(count: Result<u64, async_nats::Error>) -> Finding {
     match count {
         Ok(0) => Finding::ok("unrouted", "no update is without a tenant"),
         Ok(count) => Finding::warn("unrouted", format_args!("{count} update(s) of numbers that nobody configured"))

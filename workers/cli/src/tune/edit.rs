@@ -124,14 +124,14 @@ fn count(value: &str) -> Result<Option<u32>, &'static str> {
         .map_err(|_| "expected a whole number or default")
 }
 
-fn choice(value: &str) -> Result<Option<Choice>, String> {
+fn choice(value: &str) -> Result<Option<Choice>, Cow<'static, str>> {
     if value == DEFAULT {
         return Ok(None);
     }
     value
         .parse()
         .map(Some)
-        .map_err(|error: RangeError| error.to_string())
+        .map_err(|error: RangeError| error.to_string().into())
 }
 
 fn flag(value: &str) -> Result<bool, &'static str> {

@@ -96,7 +96,7 @@ impl EventsJob {
             }
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(%tenant, endpoint = name, error, "a gone endpoint could not be switched off")
+                tracing::warn!(%tenant, endpoint = name, %error, "a gone endpoint could not be switched off")
             }
         }
     }
@@ -107,7 +107,7 @@ async fn switch_endpoint_off(
     platform: &Platform,
     tenant: &TenantId,
     name: &str,
-) -> Result<bool, String> {
+) -> Result<bool, async_nats::Error> {
     let snapshot = platform.snapshot();
     let mut endpoints = Snapshot::owned(&snapshot.endpoints, "endpoint", tenant);
     let Some(known) = endpoints.find(|endpoint| endpoint.id.as_str() == name && endpoint.enabled)
@@ -115,22 +115,19 @@ async fn switch_endpoint_off(
         return Ok(false);
     };
     let (config, key) = (&platform.buckets.config, known.config_key());
-    let entry = config
-        .entry(key.clone())
-        .await
-        .map_err(|error| error.to_string())?;
+    let entry = config.entry(key.clone()).await?;
     let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
         return Ok(false);
     };
-    let mut endpoint: Endpoint = stored::decode(&entry.value).map_err(|error| error.to_string())?;
+    let mut endpoint: Endpoint = stored::decode(&entry.value)?;
     if endpoint.url != known.url || !std::mem::replace(&mut endpoint.enabled, false) {
         return Ok(false);
     }
-    let off = stored::encode_over(&endpoint, &entry.value).map_err(|newer| newer.to_string())?;
+    let off = stored::encode_over(&endpoint, &entry.value)?;
     match config.update(&key, off.into(), entry.revision).await {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -183,7 +180,7 @@ impl Sender {
     async fn post(
         &self,
         (endpoint, egress): (&Endpoint, &Egress),
-        keys: Result<Vec<SigningKey>, String>,
+        keys: Result<Vec<SigningKey>, request::SignError>,
         work: &Work,
         id: &str,
         body: Bytes,
@@ -192,7 +189,7 @@ impl Sender {
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut headers = match keys.and_then(|keys| request::headers(&keys, id, seconds, &body)) {
             Ok(headers) => headers,
-            Err(reason) => return Outcome::retry(reason),
+            Err(error) => return Outcome::retry(error.to_string()),
         };
         if work.head.replay.is_some() {
             headers.insert(request::REPLAY, HeaderValue::from_static("true"));

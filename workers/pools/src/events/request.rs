@@ -6,8 +6,8 @@ use ackline_shared::envelope::Head;
 use ackline_shared::model::{Endpoint, Entity};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::signature::SigningKey;
-use ackline_shared::standard_webhooks;
-use ackline_shared::vault::VaultKey;
+use ackline_shared::standard_webhooks::{self, SecretError};
+use ackline_shared::vault::{VaultError, VaultKey};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -40,19 +40,30 @@ fn wants(patterns: &[String], name: &str) -> bool {
     patterns.is_empty() || patterns.iter().any(matches)
 }
 
+/// Why an event cannot be signed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum SignError {
+    #[error("the endpoint has no secret to sign with")]
+    NoSecret,
+    #[error(transparent)]
+    Sealed(#[from] VaultError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("a header has no printable value")]
+    Header,
+}
+
 pub(super) fn keys(
     snapshot: &Snapshot,
     master: &VaultKey,
     endpoint: &Endpoint,
-) -> Result<Vec<SigningKey>, String> {
+) -> Result<Vec<SigningKey>, SignError> {
     if endpoint.secrets.is_empty() {
-        return Err("the endpoint has no secret to sign with".to_owned());
+        return Err(SignError::NoSecret);
     }
     let key = |field| {
-        let secret = snapshot
-            .open(master, endpoint.scope(), field)
-            .map_err(|error| error.to_string())?;
-        standard_webhooks::key(&secret).map_err(|error| error.to_string())
+        let secret = snapshot.open(master, endpoint.scope(), field)?;
+        Ok(standard_webhooks::key(&secret)?)
     };
     endpoint.secrets.iter().map(key).collect()
 }
@@ -63,9 +74,8 @@ pub(super) fn headers(
     id: &str,
     unix_seconds: u64,
     body: &[u8],
-) -> Result<HeaderMap, String> {
-    let value =
-        |text: &str| HeaderValue::from_str(text).map_err(|_| "a header has no printable value");
+) -> Result<HeaderMap, SignError> {
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| SignError::Header);
     Ok(HeaderMap::from_iter([
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (ACCEPT, HeaderValue::from_static("*/*")),

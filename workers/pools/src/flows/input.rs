@@ -1,14 +1,13 @@
 //! What a piece of work is to the flows: something to answer, something that tells who has the conversation, or nothing.
 
 use ackline_flow::update::{CallOutcome, Contact, Message, Update};
-use ackline_message::Recipient;
-use ackline_message::Record;
+use ackline_message::{Recipient, Record};
 use ackline_runtime::conversation::Event;
 use ackline_runtime::job::Work;
 use ackline_shared::clock::now_ms;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::UpdateId;
-use ackline_shared::meta::{self, Body};
+use ackline_shared::meta::{self, Body, ReadError};
 use ackline_shared::stored;
 use ackline_shared::subjects;
 
@@ -56,8 +55,21 @@ fn is_spoken(head: &Head) -> bool {
     head.kind.starts_with("message.") && !UNSPOKEN.contains(&head.kind.as_str())
 }
 
+/// Why a piece of work cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("not a record: {0}")]
+    Record(serde_json::Error),
+    #[error("not the outcome of a call: {0}")]
+    Outcome(serde_json::Error),
+    #[error(transparent)]
+    Update(#[from] ReadError),
+    #[error("the edge took it for a {0}, and there is no message in it")]
+    NoMessage(String),
+}
+
 /// Reads a piece of work.
-pub(super) fn read(work: &Work) -> Result<Input, String> {
+pub(super) fn read(work: &Work) -> Result<Input, Unreadable> {
     let received_ms = work.head.received_ms;
     // Who puts it before the flows again wants it to be answered now.
     let heard = |at_ms| Heard {
@@ -69,20 +81,18 @@ pub(super) fn read(work: &Work) -> Result<Input, String> {
         },
     };
     if work.head.family == Family::Record {
-        let record =
-            stored::decode(&work.payload).map_err(|error| format!("not a record: {error}"))?;
+        let record = stored::decode(&work.payload).map_err(Unreadable::Record)?;
         let Record::FlowResult { effect, outcome } = record else {
             return Ok(Input::Nothing);
         };
-        let outcome: CallOutcome = serde_json::from_value(outcome)
-            .map_err(|error| format!("not the outcome of a call: {error}"))?;
+        let outcome: CallOutcome = serde_json::from_value(outcome).map_err(Unreadable::Outcome)?;
         let update = Update::EffectDone {
             effect_id: effect,
             outcome,
         };
         return Ok(Input::Update(Box::new(update), heard(None)));
     }
-    let update = meta::read(&work.payload).map_err(|error| error.to_string())?;
+    let update = meta::read(&work.payload)?;
     if let Some(handover) = update.handover() {
         let role = |role: &Option<String>| role.as_deref().unwrap_or("unknown").to_owned();
         let event = Event::Handover {
@@ -100,10 +110,7 @@ pub(super) fn read(work: &Work) -> Result<Input, String> {
     let message = match update.body {
         Body::Message(message) => message,
         _ if work.head.kind.starts_with("message.") => {
-            return Err(format!(
-                "the edge took it for a {}, and there is no message in it",
-                work.head.kind
-            ));
+            return Err(Unreadable::NoMessage(work.head.kind.clone()));
         }
         _ => return Ok(Input::Nothing),
     };

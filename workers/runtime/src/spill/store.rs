@@ -192,10 +192,7 @@ impl Store {
         max: usize,
     ) -> Result<(Vec<StreamMessage>, u64), StoreError> {
         let read = direct::next_of(&self.context, SPILL, subject, from, max).await;
-        read.map_err(|reason| StoreError {
-            verb: "read",
-            reason,
-        })
+        read.map_err(|error| StoreError::new("read", &error))
     }
 
     /// What an entry refers to; none when it is gone.

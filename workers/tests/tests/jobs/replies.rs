@@ -11,7 +11,7 @@ use ackline_runtime::platform::Platform;
 use ackline_shared::ids::{PhoneNumberId, TenantId};
 use ackline_shared::subjects::Lane;
 use ackline_shared::testing::NatsServer;
-use ackline_whatsapp::GraphSettings;
+use ackline_whatsapp::graph::GraphSettings;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Json, Router, routing::post};

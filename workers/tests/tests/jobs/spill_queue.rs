@@ -1,7 +1,7 @@
 //! A spill queue in the stream SPILL.
 
 use super::platform::platform;
-use ackline_runtime::spill::store::{SpillEntry, Store};
+use ackline_runtime::spill::{SpillEntry, Store};
 use ackline_shared::subjects::header;
 use async_nats::HeaderMap;
 
