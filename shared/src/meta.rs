@@ -126,7 +126,7 @@ pub struct Status {
 pub struct MetaError {
     /// The code decisions are made by.
     pub code: i64,
-    /// Title and details, for people.
+    /// Its title and details, for people.
     pub text: String,
 }
 

@@ -32,16 +32,16 @@ pub struct Grant {
 pub struct Limiter {
     quota: Quota,
     begun: Instant,
-    clock: Told,
+    clock: SetClock,
     buckets: Buckets,
-    limiter: RateLimiter<String, Buckets, Told, StateInformationMiddleware>,
+    limiter: RateLimiter<String, Buckets, SetClock, StateInformationMiddleware>,
 }
 
 impl Limiter {
     pub fn new(per_second: u32, burst: u32) -> Self {
         let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));
-        let (clock, buckets) = (Told::default(), Buckets::default());
+        let (clock, buckets) = (SetClock::default(), Buckets::default());
         Self {
             quota,
             begun: Instant::now(),
@@ -84,16 +84,16 @@ impl Limiter {
 
 /// The time that was told last, since the limiter began; it never goes back.
 #[derive(Debug, Clone, Default)]
-struct Told(Arc<AtomicU64>);
+struct SetClock(Arc<AtomicU64>);
 
-impl Told {
+impl SetClock {
     fn tell(&self, now: Duration) -> Nanos {
         let now = u64::from(Nanos::from(now));
         self.0.fetch_max(now, Ordering::Relaxed).max(now).into()
     }
 }
 
-impl Clock for Told {
+impl Clock for SetClock {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {

@@ -100,7 +100,7 @@ pub struct Tools {
 impl Tools {
     /// Connects.
     pub async fn open(settings: &Settings) -> Result<Self, Outcome> {
-        let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
+        let failed = |error: &dyn Display| Outcome::failed(format!("error: {error}\n"));
         let client = nats::connect(&settings.nats, "ackline")
             .await
             .map_err(|error| failed(&error))?;

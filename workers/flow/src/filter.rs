@@ -15,7 +15,7 @@ pub enum Filter {
     Upper,
     Lower,
     /// Each word with a capital.
-    Title,
+    TitleCase,
     Trim,
     /// At most so many characters as a person counts them, an ellipsis included.
     Truncate(usize),
@@ -52,7 +52,7 @@ impl Filter {
             "default" => (Self::Default(required(name, arguments)?.to_owned()), 1),
             "upper" => (Self::Upper, 0),
             "lower" => (Self::Lower, 0),
-            "title" => (Self::Title, 0),
+            "title" => (Self::TitleCase, 0),
             "trim" => (Self::Trim, 0),
             "truncate" => (
                 Self::Truncate(count(required(name, arguments)?, 1, 4_096)?),
@@ -116,7 +116,7 @@ impl Filter {
             },
             Self::Upper => text.to_uppercase(),
             Self::Lower => text.to_lowercase(),
-            Self::Title => title(text),
+            Self::TitleCase => title(text),
             Self::Trim => text.trim().to_owned(),
             Self::Truncate(most) => truncate(text, *most),
             Self::Number { decimals, mark } => match number_of(value) {

@@ -1,6 +1,6 @@
 //! Golden conversations: a transcript is both the script and the expectation.
 //!
-//! `> text` writes, `> [Title]` presses, `= …` is the outcome of the pending call; all other lines are what
+//! `> text` writes, `> [label]` presses, `= …` is the outcome of the pending call; all other lines are what
 //! the engine did. Every step is taken twice and delivered twice, and the session is stored and read
 //! again in between. `ACKLINE_UPDATE_GOLDEN=1` rewrites the transcripts.
 

@@ -206,7 +206,7 @@ fn walk(flow: &Compiled, moves: &[Move]) {
                 id: UpdateId::new(&format!("m{at}")),
                 kind: "text".into(),
                 text: text.to_owned(),
-                title: payload.as_ref().map(|_| "Title".to_owned()),
+                title: payload.as_ref().map(|_| "Label".to_owned()),
                 payload_id: payload,
                 contact: Contact::default(),
             })

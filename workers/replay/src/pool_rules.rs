@@ -5,11 +5,13 @@ use ackline_shared::ids::{EntityId, TenantId};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::Pool;
 
+/// What a pool's targets are called and whether a tenant has such a one; none of a pool without targets.
+pub type TargetOf = fn(&Snapshot, Pool, &TenantId, &EntityId) -> Option<(&'static str, bool)>;
+
 /// What is asked of the pools before something is put before one again.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolRules {
-    /// What a pool's targets are called and whether a tenant has such a one; none of a pool without targets.
-    pub target: fn(&Snapshot, Pool, &TenantId, &EntityId) -> Option<(&'static str, bool)>,
+    pub target: TargetOf,
     /// Why none of those that an update is for would ever get it.
     pub refusal: fn(&Snapshot, Pool, &Head, &[u8]) -> Option<String>,
 }

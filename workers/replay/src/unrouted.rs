@@ -233,7 +233,7 @@ impl Unrouted {
             }
         }
         if unclaimed.stream == DEAD {
-            self.settled.claim(ORDER, &[unclaimed.sequence]).await?;
+            self.settled.claim(ROUTING, &[unclaimed.sequence]).await?;
         } else {
             updates
                 .delete_message(unclaimed.sequence)
@@ -245,7 +245,7 @@ impl Unrouted {
 }
 
 /// In whose name those in DEAD are settled.
-const ORDER: &str = "rp_unrouted";
+const ROUTING: &str = "rp_unrouted";
 
 async fn open(log: &Log, stream: &'static str) -> Result<Scan, DeadLettersError> {
     let state = log

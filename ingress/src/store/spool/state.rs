@@ -105,9 +105,9 @@ pub struct SpoolState {
     limits: Limits,
     inner: Mutex<Inner>,
     work: Condvar,
-    /// Told when there is something new to drain.
+    /// Notified when there is something new to drain.
     pub filled: Notify,
-    /// Told when everything is drained.
+    /// Notified when everything is drained.
     pub emptied: Notify,
 }
 
