@@ -145,6 +145,15 @@ impl<T: Weigh> Journal<T> {
         ring.bytes = 0;
     }
 
+    /// Everything that it holds now.
+    pub async fn all(&self) -> Page<T> {
+        let ask = Ask {
+            limit: usize::MAX,
+            ..Ask::default()
+        };
+        self.read(ask, |_| true).await
+    }
+
     /// Returns matching entries, waiting for them as asked.
     pub async fn read(&self, ask: Ask, matches: impl Fn(&T) -> bool) -> Page<T> {
         let deadline = Instant::now() + ask.wait.min(WAIT_MAX);

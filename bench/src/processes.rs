@@ -8,7 +8,7 @@ use ackline_shared::secret::Secret;
 use ackline_shared::testing::{Process, ProcessError, tools_dir, workspace_dir};
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -95,16 +95,6 @@ pub fn chatwoot() -> Result<Counterpart, ProcessError> {
 /// When the tools are not installed or aimock does not get ready.
 pub fn aimock() -> Result<Counterpart, ProcessError> {
     Counterpart::start("aimock", script("aimock.sh"))
-}
-
-/// Starts a model as [`aimock`] does, with a script of the caller's.
-///
-/// # Errors
-/// When the tools are not installed or aimock does not get ready.
-pub fn aimock_with(fixtures: &Path) -> Result<Counterpart, ProcessError> {
-    let mut command = script("aimock.sh");
-    command.arg("0").arg(fixtures);
-    Counterpart::start("aimock", command)
 }
 
 /// Says what the reference library made of an event.

@@ -4,7 +4,7 @@
 //! end in order. Dropping one kills it.
 
 use crate::processes::our_binary;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -109,21 +109,26 @@ impl Program {
         self.child.id()
     }
 
+    /// Sends it a signal, such as `STOP`.
+    pub async fn signal(&self, signal: &str) -> Result<()> {
+        let id = self
+            .id()
+            .with_context(|| format!("{} runs no more", self.name))?;
+        let mut kill = Command::new("kill");
+        let status = kill
+            .args([format!("-{signal}"), id.to_string()])
+            .status()
+            .await?;
+        ensure!(status.success(), "cannot send SIG{signal} to {}", self.name);
+        Ok(())
+    }
+
     /// Asks the program to end (SIGTERM) and kills it when it has not `within` the time.
     pub async fn stop(mut self, within: Duration) {
-        if let Some(id) = self.child.id() {
-            let asked = Command::new("kill")
-                .arg("-TERM")
-                .arg(id.to_string())
-                .status()
-                .await;
-            if asked.is_ok_and(|status| status.success())
-                && timeout(within, self.child.wait()).await.is_ok()
-            {
-                return;
-            }
+        let asked = self.signal("TERM").await.is_ok();
+        if !asked || timeout(within, self.child.wait()).await.is_err() {
+            self.kill().await;
         }
-        self.kill().await;
     }
 
     /// Kills the program at once (SIGKILL), as a crash would.

@@ -12,7 +12,7 @@ use super::report::{Outcome, Row};
 use super::screen::Screen;
 use super::stage::{ACME, Stage};
 use super::witness::{self, WITHIN};
-use crate::journal::{Ask, Numbered};
+use crate::journal::Numbered;
 use crate::meta::{
     self, Accepted, Content, IncomingMessage, Outcome as Attempted, Posting, Sender,
 };
@@ -209,16 +209,7 @@ impl Play<'_> {
     async fn ledger(&self) -> Result<Ledger> {
         let (simulator, sink) = (self.stage.simulator(), self.stage.sink());
         let mut ledger = Ledger::default();
-        let webhooks = simulator
-            .journal()
-            .read(
-                Ask {
-                    limit: usize::MAX,
-                    ..Ask::default()
-                },
-                |_| true,
-            )
-            .await;
+        let webhooks = simulator.journal().all().await;
         let mut acknowledged = BTreeSet::new();
         for entry in &webhooks.entries {
             if let Some(attempt) = witness::attempt(&entry.entry)
@@ -253,16 +244,7 @@ impl Play<'_> {
                 ledger.find(Place::Api, &wamid);
             }
         }
-        let seen = sink
-            .journal()
-            .read(
-                Ask {
-                    limit: usize::MAX,
-                    ..Ask::default()
-                },
-                |_| true,
-            )
-            .await;
+        let seen = sink.journal().all().await;
         // An event may come twice with the same id; two events about one message would be a duplicate.
         let mut events: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for entry in &seen.entries {

@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 /// The path of the app's webhook.
@@ -449,20 +448,9 @@ impl Rig {
 
     /// Sends a signal to a node, such as `STOP`.
     pub async fn signal_node(&self, node: usize, signal: &str) -> Result<()> {
-        let pid = self
-            .nodes
-            .get(node)
-            .and_then(|node| node.program.as_ref()?.id());
-        let pid = pid.context("the node does not run")?.to_string();
-        let status = Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(pid)
-            .status()
-            .await?;
-        if !status.success() {
-            bail!("cannot send SIG{signal} to the broker");
-        }
-        Ok(())
+        let program = self.nodes.get(node).and_then(|node| node.program.as_ref());
+        let program = program.context("the node does not run")?;
+        program.signal(signal).await
     }
 
     /// The ends of the logs, for a report of what went wrong.

@@ -12,53 +12,86 @@ const RETRY_SOON: Duration = Duration::from_secs(2);
 const RETRY_SHARE: Duration = Duration::from_secs(30);
 
 /// Why a request is not answered as asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// No key, or none we know.
+    #[error("send the header `Authorization: Bearer <key>` with a key of this installation")]
     Unauthorized,
     /// A webhook that is not proven to be genuine.
+    #[error("{0}")]
     Forged(String),
     /// The key may not do this.
+    #[error("the key lacks the scope `{name}`", name = scope_name(*.0))]
     Forbidden(Scope),
     /// The key operates less than the whole installation.
+    #[error(
+        "it concerns every tenant, or was set by the platform; it needs a key that is declared with reach = \"platform\""
+    )]
     PlatformOnly,
     /// No such thing, or not this tenant's.
+    #[error("there is no such {0}")]
     NotFound(&'static str),
     /// The path exists, the method does not.
+    #[error("see /openapi.json for the methods of this path")]
     MethodNotAllowed,
     /// Not readable: not JSON, a bad query, a bad header.
+    #[error("{0}")]
     Malformed(String),
     /// Readable, but not acceptable.
+    #[error("{count} mistake(s), listed in `errors`", count = .0.len())]
     Invalid(Vec<Mistake>),
     /// A message that cannot be sent; the words are for the person who wrote it.
+    #[error("{0}")]
     Unsendable(String),
     /// The body is over the limit.
+    #[error("the body may have {0} bytes")]
     TooLarge(usize),
     /// The body is declared as something else than JSON.
+    #[error("send the header `Content-Type: application/json`")]
     MediaType,
     /// Too many requests with this key.
+    #[error("this key, or this address without one, may go on in {after} s", after = seconds(*.0))]
     RateLimited(Duration),
     /// The tenant holds more of what all share than it may.
+    #[error("{0}; nothing was stored, come back when less of it waits")]
     OverShare(String),
     /// The idempotency key was used for another request.
+    #[error(
+        "a message with this Idempotency-Key exists and was asked for otherwise (recipient, content, number or reply_to), so nothing was sent; use a new key"
+    )]
     IdempotencyConflict,
     /// A request with the same idempotency key is not answered yet.
+    #[error(
+        "this one stored nothing; repeat it with the same Idempotency-Key when the first is answered"
+    )]
     IdempotencyRunning,
     /// `If-Match` or `If-None-Match` does not hold.
+    #[error("read it again and send its ETag as If-Match")]
     PreconditionFailed,
     /// Somebody else changed it at the same time.
+    #[error("read it again and repeat the request")]
     Conflict,
     /// It cannot go away, for something else needs it.
+    #[error("{0}")]
     InUse(String),
     /// Too many large requests are worked on.
+    #[error("nothing was done; repeat the request, with fewer at the same time")]
     Busy,
     /// NATS cannot be reached.
+    #[error(
+        "nothing is known to be stored; repeat the request, with the same Idempotency-Key if it had one"
+    )]
     NatsAway,
     /// The read model cannot be read.
+    #[error(
+        "sending still works; repeat the query later. If it stays so, `ackline doctor` says why"
+    )]
     JournalAway,
     /// The request took longer than it may.
+    #[error("it may have taken effect; repeat it, with the same Idempotency-Key if it had one")]
     TimedOut,
     /// Our fault.
+    #[error("the log has the details under the X-Request-Id of this answer")]
     Internal,
 }
 
@@ -108,176 +141,83 @@ pub struct ProblemBody {
     pub errors: Vec<Mistake>,
 }
 
-struct ProblemParts {
-    status: StatusCode,
-    name: &'static str,
-    title: &'static str,
-    detail: String,
-}
-
 impl Problem {
-    fn answer(&self) -> ProblemParts {
-        let answer = |status, name, title, detail: &str| ProblemParts {
-            status,
-            name,
-            title,
-            detail: detail.to_owned(),
-        };
+    fn status(&self) -> StatusCode {
         match self {
-            Self::Unauthorized => answer(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                "A valid API key is needed",
-                "send the header `Authorization: Bearer <key>` with a key of this installation",
-            ),
-            Self::Forged(detail) => answer(
-                StatusCode::UNAUTHORIZED,
-                "forged",
-                "The webhook is not proven to be genuine",
-                detail,
-            ),
-            Self::Forbidden(scope) => {
-                let scope = scope_name(*scope);
-                let detail = format!("the key lacks the scope `{scope}`");
-                answer(
-                    StatusCode::FORBIDDEN,
-                    "forbidden",
-                    "The key may not do this",
-                    &detail,
-                )
+            Self::Unauthorized | Self::Forged(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) | Self::PlatformOnly => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Invalid(_) | Self::Unsendable(_) | Self::IdempotencyConflict => {
+                StatusCode::UNPROCESSABLE_ENTITY
             }
-            Self::PlatformOnly => answer(
-                StatusCode::FORBIDDEN,
-                "platform-only",
-                "This is the platform's to see or change",
-                "it concerns every tenant, or was set by the platform; it needs a key that is declared with reach = \"platform\"",
-            ),
-            Self::NotFound(what) => answer(
-                StatusCode::NOT_FOUND,
-                "not-found",
-                "Not found",
-                &format!("there is no such {what}"),
-            ),
-            Self::MethodNotAllowed => answer(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method-not-allowed",
-                "The method is not allowed here",
-                "see /openapi.json for the methods of this path",
-            ),
-            Self::Malformed(detail) => answer(
-                StatusCode::BAD_REQUEST,
-                "malformed",
-                "The request cannot be read",
-                detail,
-            ),
-            Self::Invalid(mistakes) => {
-                let detail = format!("{} mistake(s), listed in `errors`", mistakes.len());
-                answer(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    "invalid",
-                    "The request is not acceptable",
-                    &detail,
-                )
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::RateLimited(_) | Self::OverShare(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::IdempotencyRunning | Self::Conflict | Self::InUse(_) => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Self::Busy | Self::NatsAway | Self::JournalAway | Self::TimedOut => {
+                StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Unsendable(words) => answer(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "unsendable",
-                "The message cannot be sent",
-                words,
-            ),
-            Self::TooLarge(limit) => {
-                let detail = format!("the body may have {limit} bytes");
-                answer(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "too-large",
-                    "The body is too large",
-                    &detail,
-                )
-            }
-            Self::MediaType => answer(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "media-type",
-                "The body must be JSON",
-                "send the header `Content-Type: application/json`",
-            ),
-            Self::RateLimited(after) => {
-                let detail = format!(
-                    "this key, or this address without one, may go on in {} s",
-                    seconds(*after)
-                );
-                answer(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "rate-limited",
-                    "Too many requests",
-                    &detail,
-                )
-            }
-            Self::OverShare(words) => answer(
-                StatusCode::TOO_MANY_REQUESTS,
-                "over-share",
-                "The tenant holds more than its share",
-                &format!("{words}; nothing was stored, come back when less of it waits"),
-            ),
-            Self::IdempotencyConflict => answer(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency-conflict",
-                "The idempotency key was used before",
-                "a message with this Idempotency-Key exists and was asked for otherwise (recipient, content, number or reply_to), so nothing was sent; use a new key",
-            ),
-            Self::IdempotencyRunning => answer(
-                StatusCode::CONFLICT,
-                "idempotency-running",
-                "A request with this idempotency key still runs",
-                "this one stored nothing; repeat it with the same Idempotency-Key when the first is answered",
-            ),
-            Self::PreconditionFailed => answer(
-                StatusCode::PRECONDITION_FAILED,
-                "precondition-failed",
-                "It is not as the request expects",
-                "read it again and send its ETag as If-Match",
-            ),
-            Self::Conflict => answer(
-                StatusCode::CONFLICT,
-                "conflict",
-                "It was changed at the same time",
-                "read it again and repeat the request",
-            ),
-            Self::InUse(detail) => answer(
-                StatusCode::CONFLICT,
-                "in-use",
-                "Something else needs it",
-                detail,
-            ),
-            Self::Busy => answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "busy",
-                "Too many large requests at once",
-                "nothing was done; repeat the request, with fewer at the same time",
-            ),
-            Self::NatsAway => answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "nats-away",
-                "The log cannot be reached",
-                "nothing is known to be stored; repeat the request, with the same Idempotency-Key if it had one",
-            ),
-            Self::JournalAway => answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "journal-away",
-                "The read model cannot be read",
-                "sending still works; repeat the query later. If it stays so, `ackline doctor` says why",
-            ),
-            Self::TimedOut => answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "timed-out",
-                "The request took too long",
-                "it may have taken effect; repeat it, with the same Idempotency-Key if it had one",
-            ),
-            Self::Internal => answer(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "Something is wrong on our side",
-                "the log has the details under the X-Request-Id of this answer",
-            ),
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What the kind is decided by.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Forged(_) => "forged",
+            Self::Forbidden(_) => "forbidden",
+            Self::PlatformOnly => "platform-only",
+            Self::NotFound(_) => "not-found",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::Malformed(_) => "malformed",
+            Self::Invalid(_) => "invalid",
+            Self::Unsendable(_) => "unsendable",
+            Self::TooLarge(_) => "too-large",
+            Self::MediaType => "media-type",
+            Self::RateLimited(_) => "rate-limited",
+            Self::OverShare(_) => "over-share",
+            Self::IdempotencyConflict => "idempotency-conflict",
+            Self::IdempotencyRunning => "idempotency-running",
+            Self::PreconditionFailed => "precondition-failed",
+            Self::Conflict => "conflict",
+            Self::InUse(_) => "in-use",
+            Self::Busy => "busy",
+            Self::NatsAway => "nats-away",
+            Self::JournalAway => "journal-away",
+            Self::TimedOut => "timed-out",
+            Self::Internal => "internal",
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::Unauthorized => "A valid API key is needed",
+            Self::Forged(_) => "The webhook is not proven to be genuine",
+            Self::Forbidden(_) => "The key may not do this",
+            Self::PlatformOnly => "This is the platform's to see or change",
+            Self::NotFound(_) => "Not found",
+            Self::MethodNotAllowed => "The method is not allowed here",
+            Self::Malformed(_) => "The request cannot be read",
+            Self::Invalid(_) => "The request is not acceptable",
+            Self::Unsendable(_) => "The message cannot be sent",
+            Self::TooLarge(_) => "The body is too large",
+            Self::MediaType => "The body must be JSON",
+            Self::RateLimited(_) => "Too many requests",
+            Self::OverShare(_) => "The tenant holds more than its share",
+            Self::IdempotencyConflict => "The idempotency key was used before",
+            Self::IdempotencyRunning => "A request with this idempotency key still runs",
+            Self::PreconditionFailed => "It is not as the request expects",
+            Self::Conflict => "It was changed at the same time",
+            Self::InUse(_) => "Something else needs it",
+            Self::Busy => "Too many large requests at once",
+            Self::NatsAway => "The log cannot be reached",
+            Self::JournalAway => "The read model cannot be read",
+            Self::TimedOut => "The request took too long",
+            Self::Internal => "Something is wrong on our side",
         }
     }
 
@@ -312,19 +252,14 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let ProblemParts {
-            status,
-            name,
-            title,
-            detail,
-        } = self.answer();
-        let headers = self.headers();
+        let (status, title, headers) = (self.status(), self.title(), self.headers());
+        let kind = format!("urn:ackline:problem:{}", self.name());
+        let detail = self.to_string();
         let errors = if let Self::Invalid(mistakes) = self {
             mistakes
         } else {
             Vec::new()
         };
-        let kind = format!("urn:ackline:problem:{name}");
         let body = ProblemBody {
             kind,
             title,

@@ -1,9 +1,8 @@
 //! What is asked before much is done at once: what it is about is shown, and somebody says yes.
 
+use super::Outcome;
 use super::counted::Counted;
 use super::dead_letters::bad;
-use super::{EXIT_FAILED, Outcome};
-use ackline_shared::config::EXIT_CONFIG;
 use std::io::{BufRead, IsTerminal, Write};
 
 /// Who can be asked while a command runs.
@@ -88,22 +87,8 @@ impl AgreeArguments {
             return Ok(());
         }
         person.show(&shown);
-        match person.answer(question) {
-            Some(true) => Ok(()),
-            Some(false) => Err(Outcome {
-                err: "nothing was changed\n".to_owned(),
-                ..failed()
-            }),
-            None => {
-                let how = "nothing was changed: there is no terminal to ask at; say --yes";
-                let err = format!("error: {how}, or --count {total} for exactly so many\n");
-                Err(Outcome {
-                    err,
-                    code: EXIT_CONFIG,
-                    ..Outcome::default()
-                })
-            }
-        }
+        let how = format!("say --yes, or --count {total} for exactly so many");
+        settle(person.answer(question), &how)
     }
 }
 
@@ -115,38 +100,29 @@ pub fn confirm(
     person: &mut dyn Person,
 ) -> Result<(), Outcome> {
     person.show(shown);
-    match if yes {
-        Some(true)
-    } else {
-        person.answer(question)
-    } {
-        Some(true) => Ok(()),
-        Some(false) => Err(Outcome {
-            err: "nothing was changed\n".to_owned(),
-            ..failed()
-        }),
-        None => {
-            let why = "error: nothing was changed: there is no terminal to ask at; say --yes when this is meant";
-            Err(Outcome {
-                err: format!("{why}\n"),
-                code: EXIT_CONFIG,
-                ..Outcome::default()
-            })
-        }
+    if yes {
+        return Ok(());
     }
+    settle(person.answer(question), "say --yes when this is meant")
 }
 
-fn failed() -> Outcome {
-    Outcome {
-        code: EXIT_FAILED,
-        ..Outcome::default()
+/// Goes on after a yes; without anybody to ask, says how a yes is given.
+pub fn settle(answer: Option<bool>, how: &str) -> Result<(), Outcome> {
+    match answer {
+        Some(true) => Ok(()),
+        Some(false) => Err(Outcome::failed("nothing was changed\n")),
+        None => Err(bad(format!(
+            "nothing was changed: there is no terminal to ask at; {how}"
+        ))),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::EXIT_FAILED;
     use super::*;
     use ackline_replay::Count;
+    use ackline_shared::config::EXIT_CONFIG;
 
     /// Says always the same, and keeps what was shown.
     struct Says(Option<bool>, String);
@@ -162,7 +138,7 @@ mod tests {
         }
     }
 
-    fn settle(
+    fn asked(
         arguments: &AgreeArguments,
         complete: bool,
         says: Option<bool>,
@@ -181,17 +157,17 @@ mod tests {
     #[test]
     fn somebody_sees_what_it_is_about_and_says_yes() {
         let ask = AgreeArguments::default();
-        let (settled, shown) = settle(&ask, true, Some(true));
+        let (settled, shown) = asked(&ask, true, Some(true));
         assert_eq!(
             (settled, shown.as_str()),
             (Ok(()), "3 dead letters\nGo on?")
         );
-        let refused = settle(&ask, true, Some(false)).0.unwrap_err();
+        let refused = asked(&ask, true, Some(false)).0.unwrap_err();
         assert_eq!(
             (refused.code, refused.err.as_str()),
             (EXIT_FAILED, "nothing was changed\n")
         );
-        let nobody = settle(&ask, true, None).0.unwrap_err();
+        let nobody = asked(&ask, true, None).0.unwrap_err();
         assert_eq!(nobody.code, EXIT_CONFIG);
         assert!(
             nobody.err.contains("--yes") && nobody.err.contains("--count 3"),
@@ -219,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_yes_given_before_asks_nobody_and_a_number_must_be_the_right_one() {
-        let (settled, shown) = settle(
+        let (settled, shown) = asked(
             &AgreeArguments {
                 yes: true,
                 count: None,
@@ -234,11 +210,11 @@ mod tests {
             yes: false,
             count: Some(count),
         };
-        assert_eq!(settle(&count(3), true, None), (Ok(()), String::new()));
-        let other = settle(&count(2), true, Some(true)).0.unwrap_err();
+        assert_eq!(asked(&count(3), true, None), (Ok(()), String::new()));
+        let other = asked(&count(2), true, Some(true)).0.unwrap_err();
         assert!(other.err.contains("these are 3 now"), "{other:?}");
         assert!(
-            settle(&count(3), false, Some(true)).0.is_err(),
+            asked(&count(3), false, Some(true)).0.is_err(),
             "there may be more than these"
         );
     }

@@ -45,16 +45,11 @@ impl<'a> Counted<'a> {
 
     /// The outcome of a command that only counts.
     pub fn outcome(&self, json: bool) -> Outcome {
-        let out = if json {
+        Outcome::printed(if json {
             pretty(self.count)
         } else {
             self.text()
-        };
-        Outcome {
-            out,
-            err: String::new(),
-            code: EXIT_OK,
-        }
+        })
     }
 
     /// The same of a dry run: exit status 2 when there is anything.

@@ -2,9 +2,7 @@
 
 use super::agree::{AgreeArguments, Person};
 use super::counted::{Counted, Sent};
-use super::dead_letters::{
-    COUNT_TIME, FilterArguments, FollowArguments, Tools, bad, failed, line, operator, pretty,
-};
+use super::dead_letters::{FilterArguments, FollowArguments, Tools, bad, line, operator, pretty};
 use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
 use ackline_replay::letters::ReplayRequest;
@@ -167,17 +165,16 @@ pub async fn run(
     settings: &Settings,
     environment: &[(String, String)],
     person: &mut dyn Person,
-) -> Outcome {
+) -> Result<Outcome, Outcome> {
     let by = operator(environment);
-    let done = match &arguments.command {
+    match &arguments.command {
         DeadCommand::List(arguments) => list(arguments, settings).await,
         DeadCommand::Show { sequence, json } => show(*sequence, *json, settings).await,
         DeadCommand::Count { filter, json } => count(filter, *json, settings).await,
         DeadCommand::Replay(arguments) => replay(arguments, settings, by, person).await,
         DeadCommand::Edit(arguments) => edit(arguments, settings, by).await,
         DeadCommand::Discard(arguments) => discard(arguments, settings, by, person).await,
-    };
-    done.unwrap_or_else(|outcome| outcome)
+    }
 }
 
 async fn list(arguments: &ListArguments, settings: &Settings) -> Result<Outcome, Outcome> {
@@ -194,18 +191,12 @@ async fn list(arguments: &ListArguments, settings: &Settings) -> Result<Outcome,
             arguments.before,
             usize::from(arguments.limit),
         )
-        .await;
-    let listing = listing.map_err(|error| failed(&error))?;
-    let out = if arguments.json {
+        .await?;
+    Ok(Outcome::printed(if arguments.json {
         listing_json(listing)
     } else {
         listing_text(listing)
-    };
-    Ok(Outcome {
-        out,
-        err: String::new(),
-        code: EXIT_OK,
-    })
+    }))
 }
 
 fn listing_json(listing: Listing) -> String {
@@ -250,12 +241,7 @@ fn listing_text(listing: Listing) -> String {
 
 async fn show(sequence: u64, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
     let tools = Tools::open(settings).await?;
-    let found = tools
-        .dead_letters
-        .letter(sequence)
-        .await
-        .map_err(|error| failed(&error))?;
-    let found = found.ok_or_else(|| missing(sequence))?;
+    let found = tools.letter(sequence).await?;
     let request = terms::letters(
         Action::Replay,
         Source::Letter {
@@ -270,22 +256,11 @@ async fn show(sequence: u64, json: bool, settings: &Settings) -> Result<Outcome,
         letter: found.into(),
         replay,
     };
-    let out = if json {
+    Ok(Outcome::printed(if json {
         pretty(&view)
     } else {
         letter_text(&view)
-    };
-    Ok(Outcome {
-        out,
-        err: String::new(),
-        code: EXIT_OK,
-    })
-}
-
-fn missing(sequence: u64) -> Outcome {
-    Outcome::failed(format!(
-        "error: there is no dead letter {sequence}, or none any more\n"
-    ))
+    }))
 }
 
 fn letter_text(view: &InspectedLetter) -> String {
@@ -334,11 +309,7 @@ async fn count(
 ) -> Result<Outcome, Outcome> {
     let filter = filter.read().map_err(bad)?;
     let tools = Tools::open(settings).await?;
-    let count = tools
-        .dead_letters
-        .count(&filter, COUNT_TIME)
-        .await
-        .map_err(|error| failed(&error))?;
+    let count = tools.count(&filter).await?;
     Ok(Counted::new(&count, "open dead letters").outcome(json))
 }
 
@@ -363,12 +334,7 @@ async fn replay(
     let json = arguments.follow.json;
     if let Some(sequence) = arguments.letter {
         let tools = Tools::open(settings).await?;
-        let found = tools
-            .dead_letters
-            .letter(sequence)
-            .await
-            .map_err(|error| failed(&error))?;
-        let found = found.ok_or_else(|| missing(sequence))?;
+        let found = tools.letter(sequence).await?;
         let tenant = Some(found.letter.tenant.clone());
         tools.check(tenant.as_ref(), Some(found.letter.pool), target.as_ref())?;
         let request = ReplayRequest {
@@ -382,7 +348,7 @@ async fn replay(
             )
         };
         if !arguments.dry_run {
-            return Ok(tools.give(request, &arguments.follow).await);
+            return tools.give(request, &arguments.follow).await;
         }
         let preview = tools.preview(&found, request);
         let out = if json {
@@ -396,19 +362,14 @@ async fn replay(
             EXIT_OK
         };
         return Ok(Outcome {
-            out,
-            err: String::new(),
             code,
+            ..Outcome::printed(out)
         });
     }
     let filter = arguments.chosen.read()?;
     let tools = Tools::open(settings).await?;
     tools.check(filter.tenant.as_ref(), filter.pool, target.as_ref())?;
-    let count = tools
-        .dead_letters
-        .count(&filter, COUNT_TIME)
-        .await
-        .map_err(|error| failed(&error))?;
+    let count = tools.count(&filter).await?;
     let counted = Counted::new(&count, "dead letters would be replayed").sending(arguments.sent);
     if arguments.dry_run {
         return Ok(counted.dry_run(json));
@@ -424,7 +385,7 @@ async fn replay(
         expected: count.total,
         ..request(Source::Letters(filter), tenant)
     };
-    Ok(tools.give(request, &arguments.follow).await)
+    tools.give(request, &arguments.follow).await
 }
 
 /// A request that sends these, too.
@@ -449,30 +410,22 @@ async fn edit(
     terms::payload(&payload).map_err(|error| bad(format!("--payload: {error}")))?;
     let tools = Tools::open(settings).await?;
     let sequence = arguments.sequence;
-    let found = tools
-        .dead_letters
-        .letter(sequence)
-        .await
-        .map_err(|error| failed(&error))?;
-    let found = found.ok_or_else(|| missing(sequence))?;
+    let found = tools.letter(sequence).await?;
     let source = Source::Letter {
         sequence,
         payload: Some(payload),
     };
     let tenant = Some(found.letter.tenant.clone());
-    let request = sending(
-        arguments.sent,
-        terms::letters(Action::Replay, source, by, tenant),
-    );
+    let request = terms::letters(Action::Replay, source, by, tenant);
     let request = ReplayRequest {
         expected: 1,
-        ..request
+        ..sending(arguments.sent, request)
     };
     let preview = tools.preview(&found, request.clone());
     if !preview.possible {
         return Err(Outcome::failed(format!("error: {}\n", preview.detail)));
     }
-    Ok(tools.give(request, &arguments.follow).await)
+    tools.give(request, &arguments.follow).await
 }
 
 fn payload(arguments: &EditArguments) -> Result<String, Outcome> {
@@ -505,25 +458,16 @@ async fn discard(
 ) -> Result<Outcome, Outcome> {
     let filter = arguments.chosen.read()?;
     let tools = Tools::open(settings).await?;
-    let count = tools
-        .dead_letters
-        .count(&filter, COUNT_TIME)
-        .await
-        .map_err(|error| failed(&error))?;
+    let count = tools.count(&filter).await?;
     let counted = Counted::new(&count, "dead letters would be discarded");
     if arguments.dry_run {
         return Ok(counted.dry_run(arguments.follow.json));
     }
     arguments.agree.settle(&counted, "Discard them?", person)?;
     let tenant = filter.tenant.clone();
-    let request = terms::letters(Action::Discard, Source::Letters(filter), by, tenant);
-    Ok(tools
-        .give(
-            ReplayRequest {
-                expected: count.total,
-                ..request
-            },
-            &arguments.follow,
-        )
-        .await)
+    let request = ReplayRequest {
+        expected: count.total,
+        ..terms::letters(Action::Discard, Source::Letters(filter), by, tenant)
+    };
+    tools.give(request, &arguments.follow).await
 }

@@ -7,7 +7,7 @@ use super::{EXIT_FAILED, EXIT_OK, Outcome};
 use ackline_catalog::stored::Stored;
 use ackline_replay::letters::{Found, ReplayRequest};
 use ackline_replay::view::{Preview, ReplayJobView};
-use ackline_replay::{DeadLetters, DeadLettersError, Filter, PoolRules, ReplayJob, State, terms};
+use ackline_replay::{Count, DeadLetters, Filter, PoolRules, ReplayJob, State, terms};
 use ackline_runtime::log::Log;
 use ackline_shared::clock::now_ms;
 use ackline_shared::ids::{EntityId, TenantId};
@@ -100,17 +100,9 @@ pub struct Tools {
 impl Tools {
     /// Connects.
     pub async fn open(settings: &Settings) -> Result<Self, Outcome> {
-        let failed = |error: &dyn Display| Outcome::failed(format!("error: {error}\n"));
-        let client = nats::connect(&settings.nats, "ackline")
-            .await
-            .map_err(|error| failed(&error))?;
-        let context = nats::jetstream(client);
-        let buckets = Box::pin(nats::prepare(&context, &settings.nats))
-            .await
-            .map_err(|error| failed(&error))?;
-        let stored = Stored::load(&buckets.config)
-            .await
-            .map_err(|error| failed(&error))?;
+        let context = nats::jetstream(nats::connect(&settings.nats, "ackline").await?);
+        let buckets = Box::pin(nats::prepare(&context, &settings.nats)).await?;
+        let stored = Stored::load(&buckets.config).await?;
         let dead_letters = DeadLetters::new(Log::new(context, settings.nats.partitions), &buckets);
         Ok(Self {
             dead_letters,
@@ -135,6 +127,21 @@ impl Tools {
             .map_err(bad)
     }
 
+    /// A letter that must be there.
+    pub async fn letter(&self, sequence: u64) -> Result<Found, Outcome> {
+        let found = self.dead_letters.letter(sequence).await?;
+        found.ok_or_else(|| {
+            Outcome::failed(format!(
+                "error: there is no dead letter {sequence}, or none any more\n"
+            ))
+        })
+    }
+
+    /// How many open letters a filter means.
+    pub async fn count(&self, filter: &Filter) -> Result<Count, Outcome> {
+        Ok(self.dead_letters.count(filter, COUNT_TIME).await?)
+    }
+
     /// Foretells what a replay of a letter would do.
     pub fn preview(&self, found: &Found, request: ReplayRequest) -> Preview {
         let draft = self.dead_letters.draft(request, "<replay>".to_owned());
@@ -142,19 +149,20 @@ impl Tools {
     }
 
     /// Stores a replay job and follows it to its end.
-    pub async fn give(&self, request: ReplayRequest, how: &FollowArguments) -> Outcome {
-        let job = match self.dead_letters.start(request).await {
-            Ok(job) => job,
-            Err(error) => return failed(&error),
-        };
+    pub async fn give(
+        &self,
+        request: ReplayRequest,
+        how: &FollowArguments,
+    ) -> Result<Outcome, Outcome> {
+        let job = self.dead_letters.start(request).await?;
         if how.detach {
-            return reported(&job, how.json);
+            return Ok(reported(&job, how.json));
         }
         self.follow(job, how.json).await
     }
 
     /// Follows a job to its end, and carries it out here when nobody else does.
-    pub async fn follow(&self, mut job: ReplayJob, json: bool) -> Outcome {
+    pub async fn follow(&self, mut job: ReplayJob, json: bool) -> Result<Outcome, Outcome> {
         let bar = progress::bar(job.expected);
         let mut tried: Option<Instant> = None;
         let mut carrying = tokio::task::JoinSet::new();
@@ -168,17 +176,14 @@ impl Tools {
                 carrying.spawn(async move { dead_letters.take_up(&id, &instance, ttl).await });
             }
             sleep(LOOK_EVERY).await;
-            match self.dead_letters.find(&job.id).await {
-                Ok(Some((_, found))) => job = found,
-                Ok(None) => return Outcome::failed("error: the job is gone\n"),
-                Err(error) => return failed(&error),
-            }
+            let found = self.dead_letters.find(&job.id).await?;
+            (_, job) = found.ok_or_else(|| Outcome::failed("error: the job is gone\n"))?;
             bar.set_position(job.handled());
         }
         // The lock is given back before the connection goes.
         while carrying.join_next().await.is_some() {}
         bar.finish_and_clear();
-        reported(&job, json)
+        Ok(reported(&job, json))
     }
 }
 
@@ -191,9 +196,8 @@ pub fn reported(job: &ReplayJob, json: bool) -> Outcome {
     let view = ReplayJobView::from(job.clone());
     let out = if json { pretty(&view) } else { job_text(&view) };
     Outcome {
-        out,
-        err: String::new(),
         code,
+        ..Outcome::printed(out)
     }
 }
 
@@ -225,11 +229,6 @@ pub fn job_text(job: &ReplayJobView) -> String {
 /// Bad input, explained.
 pub fn bad(explanation: impl Display) -> Outcome {
     Outcome::bad_input(format!("error: {explanation}\n"))
-}
-
-/// It cannot be done.
-pub fn failed(error: &DeadLettersError) -> Outcome {
-    Outcome::failed(format!("error: {error}\n"))
 }
 
 /// One of our own shapes as JSON, on lines of its own.

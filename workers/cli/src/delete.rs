@@ -1,10 +1,11 @@
 //! `ackline delete`: takes one declared part out of the store, when nothing else needs it.
 
+use super::Outcome;
 use super::agree::{Person, confirm};
 use super::apply::{self, ApplyError};
 use super::argument::ArgumentError;
+use super::dead_letters::bad;
 use super::settings::Settings;
-use super::{EXIT_OK, Outcome};
 use ackline_catalog::difference;
 use ackline_catalog::part::{self, Part};
 use ackline_catalog::plan::{self, Change, Plan};
@@ -89,13 +90,11 @@ pub async fn run(
     settings: &Settings,
     person: &mut impl Person,
 ) -> Outcome {
-    let key = match arguments.key() {
-        Ok(key) => key,
-        Err(error) => return Outcome::bad_input(format!("error: {error}\n")),
-    };
-    match delete(arguments, &key, settings, person).await {
-        Ok(outcome) => outcome,
-        Err(error) => Outcome::failed(format!("error: {error}\n")),
+    match arguments.key() {
+        Ok(key) => delete(arguments, &key, settings, person)
+            .await
+            .unwrap_or_else(Outcome::from),
+        Err(error) => bad(error),
     }
 }
 
@@ -142,11 +141,7 @@ async fn delete(
             .map(|change| format!("deleted {} {}\n", change.noun, change.name))
             .collect(),
     };
-    Ok(Outcome {
-        out,
-        err: String::new(),
-        code: EXIT_OK,
-    })
+    Ok(Outcome::printed(out))
 }
 
 /// What goes away, without its secrets.

@@ -2,14 +2,13 @@
 //!
 //! While the pool is paused nothing would be written, so no request is given then, and nobody waits for one.
 
-use super::agree::Person;
+use super::agree::{Person, settle};
 use super::dead_letters::{operator, pretty};
 use super::settings::Settings;
-use super::{EXIT_FAILED, EXIT_OK, Outcome, progress};
+use super::{Outcome, progress};
 use ackline_replay::time::rfc3339;
 use ackline_runtime::tuning::{PoolTuning, Stamped};
 use ackline_shared::clock::now_ms;
-use ackline_shared::config::EXIT_CONFIG;
 use ackline_shared::nats;
 use ackline_shared::stored;
 use ackline_shared::subjects::{self, Partition, Pool, UPDATES, tuning_key};
@@ -66,8 +65,8 @@ pub async fn run(
     done.unwrap_or_else(|outcome| outcome)
 }
 
-fn failed(error: impl std::fmt::Display) -> Outcome {
-    Outcome::failed(format!("error: {error}\n"))
+fn failed(words: impl std::fmt::Display) -> Outcome {
+    Outcome::failed(format!("error: {words}\n"))
 }
 
 async fn rebuild(
@@ -76,18 +75,13 @@ async fn rebuild(
     by: String,
     person: &mut dyn Person,
 ) -> Result<Outcome, Outcome> {
-    let client = nats::connect(&settings.nats, "ackline-journal")
-        .await
-        .map_err(failed)?;
+    let client = nats::connect(&settings.nats, "ackline-journal").await?;
     let context = nats::jetstream(client);
-    let buckets = Box::pin(nats::prepare(&context, &settings.nats))
-        .await
-        .map_err(failed)?;
+    let buckets = Box::pin(nats::prepare(&context, &settings.nats)).await?;
     let (rebuilds, tuning) = (Rebuilds::new(buckets.replays), buckets.tuning);
     let open = rebuilds
         .last()
-        .await
-        .map_err(failed)?
+        .await?
         .filter(|last| last.begun_ms.is_none());
     let request = match open {
         // One that waits is followed, not given twice.
@@ -98,7 +92,7 @@ async fn rebuild(
             }
             agree(arguments, person)?;
             let request = Rebuild::new(by);
-            rebuilds.write(&request).await.map_err(failed)?;
+            rebuilds.write(&request).await?;
             request
         }
     };
@@ -115,29 +109,13 @@ fn agree(arguments: &RebuildArguments, person: &mut dyn Person) -> Result<(), Ou
         return Ok(());
     }
     let question = "Move the journal's file away and write a new one from the log?";
-    match person.answer(question) {
-        Some(true) => Ok(()),
-        Some(false) => Err(Outcome {
-            err: "nothing was changed\n".to_owned(),
-            code: EXIT_FAILED,
-            ..Outcome::default()
-        }),
-        None => {
-            let err = "error: nothing was changed: there is no terminal to ask at; say --yes\n"
-                .to_owned();
-            Err(Outcome {
-                err,
-                code: EXIT_CONFIG,
-                ..Outcome::default()
-            })
-        }
-    }
+    settle(person.answer(question), "say --yes")
 }
 
 /// Says that the pool is paused, by whom, and what to do; `None` when it is not.
 async fn paused(tuning: &Store) -> Result<Option<String>, Outcome> {
     let key = tuning_key::pool(Pool::Journal);
-    let entry = tuning.get(key).await.map_err(failed)?;
+    let entry = tuning.get(key).await?;
     // As the pool itself reads it: what does not parse pauses nothing.
     let entry = entry.and_then(|bytes| stored::decode::<Stamped<PoolTuning>>(&bytes).ok());
     let paused = entry.filter(|entry| entry.value.paused);
@@ -171,7 +149,7 @@ async fn begun(
             )));
         }
         sleep(LOOK_EVERY).await;
-        let last = rebuilds.last().await.map_err(failed)?;
+        let last = rebuilds.last().await?;
         request = last
             .filter(|last| last.id == request.id)
             .ok_or_else(|| failed("another request took its place"))?;
@@ -181,7 +159,7 @@ async fn begun(
 
 /// Waits until everything that was in the log by now is written.
 async fn written(context: &Context, tuning: &Store, request: &Rebuild) -> Result<(), Outcome> {
-    let stream = context.get_stream(UPDATES).await.map_err(failed)?;
+    let stream = context.get_stream(UPDATES).await?;
     let until = stream.cached_info().state.last_sequence;
     let name = subjects::consumer(Pool::Journal, Partition(0), subjects::WHOLE_LANE);
     let bar = progress::bar(until);
@@ -227,9 +205,5 @@ fn reported(request: &Rebuild, json: bool, state: &str) -> Outcome {
             request.id
         )
     };
-    Outcome {
-        out,
-        err: String::new(),
-        code: EXIT_OK,
-    }
+    Outcome::printed(out)
 }

@@ -23,7 +23,7 @@ pub mod top;
 pub mod tune;
 pub mod unrouted;
 
-use ackline_shared::config::EXIT_CONFIG;
+use ackline_shared::config::{EXIT_CONFIG, Report};
 use ackline_shared::vault::VaultKey;
 use agree::{Nobody, Person};
 use clap::{Parser, Subcommand};
@@ -107,7 +107,22 @@ pub struct Outcome {
     pub code: u8,
 }
 
+/// What could not be done, explained.
+impl<E: std::error::Error> From<E> for Outcome {
+    fn from(error: E) -> Self {
+        Self::failed(format!("error: {error}\n"))
+    }
+}
+
 impl Outcome {
+    /// All is well, and this is to be printed.
+    fn printed(out: impl Into<String>) -> Self {
+        Self {
+            out: out.into(),
+            ..Self::default()
+        }
+    }
+
     /// Bad input, explained.
     fn bad_input(explanation: impl Into<String>) -> Self {
         Self {
@@ -144,89 +159,51 @@ pub async fn run_live(
 ) -> Outcome {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(asked) if !asked.use_stderr() => {
-            return Outcome {
-                out: asked.to_string(),
-                ..Outcome::default()
-            };
-        }
+        Err(asked) if !asked.use_stderr() => return Outcome::printed(asked.to_string()),
         Err(error) => return Outcome::bad_input(error.to_string()),
     };
-    let looking = || StatusClientSettings::load(cli.config.as_deref(), environment);
-    let settings = || Settings::load(cli.config.as_deref(), environment);
-    match &cli.command {
+    dispatch(&cli, environment, live, person)
+        .await
+        .unwrap_or_else(|outcome| outcome)
+}
+
+async fn dispatch(
+    cli: &Cli,
+    environment: &[(String, String)],
+    live: &mut impl Write,
+    person: &mut impl Person,
+) -> Result<Outcome, Outcome> {
+    let config = cli.config.as_deref();
+    let bad = |report: Report| Outcome::bad_input(report.to_string());
+    let looking = || StatusClientSettings::load(config, environment).map_err(bad);
+    let settings = || Settings::load(config, environment).map_err(bad);
+    Ok(match &cli.command {
         Command::MasterKey => {
-            let out = format!("{}\n", VaultKey::generate().to_base64().expose());
-            Outcome {
-                out,
-                ..Outcome::default()
-            }
+            Outcome::printed(format!("{}\n", VaultKey::generate().to_base64().expose()))
         }
-        Command::Apply(arguments) => match settings() {
-            Ok(settings) => apply::run(arguments, &settings, environment, person).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Delete(arguments) => match settings() {
-            Ok(settings) => delete::run(arguments, &settings, person).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Tune(arguments) => match settings() {
-            Ok(settings) => tune::tune(arguments, &settings).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Pause(arguments) => match settings() {
-            Ok(settings) => tune::pause(arguments, &settings, true).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Resume(arguments) => match settings() {
-            Ok(settings) => tune::pause(arguments, &settings, false).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Drain(arguments) => match settings() {
-            Ok(settings) => Box::pin(tune::drain(arguments, &settings)).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Discard(arguments) => match settings() {
-            Ok(settings) => tune::discard(arguments, &settings).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Top(arguments) => match looking() {
-            Ok(settings) => top::run(arguments, &settings, wants_colour(environment)).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Pools(arguments) => match looking() {
-            Ok(settings) => pools::run(arguments, &settings).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Tenants(arguments) => match looking() {
-            Ok(settings) => pools::tenants(arguments, &settings).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Tail(arguments) => match looking() {
-            Ok(settings) => tail::run(arguments, &settings, live).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Dead(arguments) => match settings() {
-            Ok(settings) => Box::pin(dead::run(arguments, &settings, environment, person)).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Replay(arguments) => match settings() {
-            Ok(settings) => Box::pin(replay::run(arguments, &settings, environment, person)).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Unrouted(arguments) => match settings() {
-            Ok(settings) => Box::pin(unrouted::run(arguments, &settings, person)).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Journal(arguments) => match settings() {
-            Ok(settings) => Box::pin(journal::run(arguments, &settings, environment, person)).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-        Command::Doctor(arguments) => match settings() {
-            Ok(settings) => doctor::run(arguments, &settings).await,
-            Err(report) => Outcome::bad_input(report.to_string()),
-        },
-    }
+        Command::Apply(asked) => apply::run(asked, &settings()?, environment, person).await,
+        Command::Delete(asked) => delete::run(asked, &settings()?, person).await,
+        Command::Tune(asked) => tune::tune(asked, &settings()?).await,
+        Command::Pause(asked) => tune::pause(asked, &settings()?, true).await,
+        Command::Resume(asked) => tune::pause(asked, &settings()?, false).await,
+        Command::Drain(asked) => Box::pin(tune::drain(asked, &settings()?)).await,
+        Command::Discard(asked) => tune::discard(asked, &settings()?).await,
+        Command::Top(asked) => top::run(asked, &looking()?, wants_colour(environment)).await,
+        Command::Pools(asked) => pools::run(asked, &looking()?).await?,
+        Command::Tenants(asked) => pools::tenants(asked, &looking()?).await?,
+        Command::Tail(asked) => tail::run(asked, &looking()?, live).await?,
+        Command::Dead(asked) => {
+            Box::pin(dead::run(asked, &settings()?, environment, person)).await?
+        }
+        Command::Replay(asked) => {
+            Box::pin(replay::run(asked, &settings()?, environment, person)).await?
+        }
+        Command::Unrouted(asked) => Box::pin(unrouted::run(asked, &settings()?, person)).await?,
+        Command::Journal(asked) => {
+            Box::pin(journal::run(asked, &settings()?, environment, person)).await
+        }
+        Command::Doctor(asked) => doctor::run(asked, &settings()?).await,
+    })
 }
 
 /// Whether colours are wanted, by the convention of no-color.org.

@@ -33,11 +33,11 @@ pub struct TenantsArguments {
 }
 
 /// Shows the pools.
-pub async fn run(arguments: &PoolsArguments, settings: &StatusClientSettings) -> Outcome {
-    let pools = match look(settings).await {
-        Ok(pools) => pools,
-        Err(outcome) => return outcome,
-    };
+pub async fn run(
+    arguments: &PoolsArguments,
+    settings: &StatusClientSettings,
+) -> Result<Outcome, Outcome> {
+    let pools = look(settings).await?;
     let out = if arguments.json {
         let views: Vec<_> = pools
             .iter()
@@ -52,19 +52,18 @@ pub async fn run(arguments: &PoolsArguments, settings: &StatusClientSettings) ->
     } else {
         EXIT_FAILED
     };
-    Outcome {
-        out,
+    Ok(Outcome {
         code,
-        ..Outcome::default()
-    }
+        ..Outcome::printed(out)
+    })
 }
 
 /// Shows the busiest tenants.
-pub async fn tenants(arguments: &TenantsArguments, settings: &StatusClientSettings) -> Outcome {
-    let mut pools = match look(settings).await {
-        Ok(pools) => pools,
-        Err(outcome) => return outcome,
-    };
+pub async fn tenants(
+    arguments: &TenantsArguments,
+    settings: &StatusClientSettings,
+) -> Result<Outcome, Outcome> {
+    let mut pools = look(settings).await?;
     pools.retain(|pool| arguments.pool.is_none_or(|wanted| wanted == pool.pool));
     let out = if arguments.json {
         let of_pool = |pool: &PoolSum| {
@@ -75,10 +74,7 @@ pub async fn tenants(arguments: &TenantsArguments, settings: &StatusClientSettin
     } else {
         tenants_table(&pools)
     };
-    Outcome {
-        out,
-        ..Outcome::default()
-    }
+    Ok(Outcome::printed(out))
 }
 
 async fn look(settings: &StatusClientSettings) -> Result<Vec<PoolSum>, Outcome> {

@@ -4,7 +4,7 @@ use super::agree::{AgreeArguments, Person};
 use super::argument::ArgumentError;
 use super::counted::Counted;
 use super::dead_letters::{
-    COUNT_TIME, FollowArguments, Tools, bad, failed, line, operator, pretty, reported,
+    COUNT_TIME, FollowArguments, Tools, bad, line, operator, pretty, reported,
 };
 use super::settings::Settings;
 use super::{EXIT_OK, Outcome};
@@ -106,8 +106,8 @@ pub async fn run(
     settings: &Settings,
     environment: &[(String, String)],
     person: &mut dyn Person,
-) -> Outcome {
-    let done = match &arguments.command {
+) -> Result<Outcome, Outcome> {
+    match &arguments.command {
         ReplayCommand::Past(arguments) => {
             past(arguments, settings, operator(environment), person).await
         }
@@ -115,8 +115,7 @@ pub async fn run(
         ReplayCommand::Show { id, json } => show(id, *json, settings).await,
         ReplayCommand::Follow { id, json } => follow(id, *json, settings).await,
         ReplayCommand::Cancel { id, json } => cancel(id, *json, settings).await,
-    };
-    done.unwrap_or_else(|outcome| outcome)
+    }
 }
 
 async fn past(
@@ -132,8 +131,7 @@ async fn past(
     let count = tools
         .dead_letters
         .count_past(&past, pool, COUNT_TIME)
-        .await
-        .map_err(|error| failed(&error))?;
+        .await?;
     let counted = Counted::new(&count, "updates and records would be replayed");
     if arguments.dry_run {
         return Ok(counted.dry_run(arguments.follow.json));
@@ -151,7 +149,7 @@ async fn past(
         expected: count.total,
         ..terms::letters(Action::Replay, Source::Past(past), by, tenant)
     };
-    Ok(tools.give(request, &arguments.follow).await)
+    tools.give(request, &arguments.follow).await
 }
 
 fn read(arguments: &PastArguments) -> Result<(Past, Option<EntityId>, u32), ArgumentError> {
@@ -182,11 +180,7 @@ fn read(arguments: &PastArguments) -> Result<(Past, Option<EntityId>, u32), Argu
 
 async fn list(json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
     let tools = Tools::open(settings).await?;
-    let jobs = tools
-        .dead_letters
-        .jobs()
-        .await
-        .map_err(|error| failed(&error))?;
+    let jobs = tools.dead_letters.jobs().await?;
     let jobs: Vec<ReplayJobView> = jobs.into_iter().map(ReplayJobView::from).collect();
     let mut out = String::new();
     if json {
@@ -213,19 +207,11 @@ async fn list(json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
             ),
         );
     }
-    Ok(Outcome {
-        out,
-        err: String::new(),
-        code: EXIT_OK,
-    })
+    Ok(Outcome::printed(out))
 }
 
 async fn find(tools: &Tools, id: &str) -> Result<ReplayJob, Outcome> {
-    let found = tools
-        .dead_letters
-        .find(id)
-        .await
-        .map_err(|error| failed(&error))?;
+    let found = tools.dead_letters.find(id).await?;
     found.map(|(_, job)| job).ok_or_else(|| missing(id))
 }
 
@@ -246,16 +232,12 @@ async fn show(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outc
 async fn follow(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
     let tools = Tools::open(settings).await?;
     let job = find(&tools, id).await?;
-    Ok(tools.follow(job, json).await)
+    tools.follow(job, json).await
 }
 
 async fn cancel(id: &str, json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
     let tools = Tools::open(settings).await?;
-    let stopped = tools
-        .dead_letters
-        .stop(id)
-        .await
-        .map_err(|error| failed(&error))?;
+    let stopped = tools.dead_letters.stop(id).await?;
     let job = stopped.ok_or_else(|| missing(id))?;
     Ok(Outcome {
         code: EXIT_OK,

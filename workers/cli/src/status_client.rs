@@ -60,11 +60,7 @@ pub struct StatusClient {
 impl StatusClient {
     /// Connects and begins to listen; what went wrong is for people.
     pub async fn connect(settings: &NatsSettings) -> Result<Self, Outcome> {
-        let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
-        let client = nats::connect(settings, "ackline")
-            .await
-            .map_err(|error| failed(&error))?;
-        Self::on(client).await.map_err(|error| failed(&error))
+        Ok(Self::on(nats::connect(settings, "ackline").await?).await?)
     }
 
     /// Begins to listen on a connection.

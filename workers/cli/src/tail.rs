@@ -6,8 +6,8 @@
 
 mod merge;
 
+use super::Outcome;
 use super::status_client::StatusClientSettings;
-use super::{EXIT_OK, Outcome};
 use ackline_catalog::stored;
 use ackline_runtime::following::{AttemptReport, FOLLOWED_FOR};
 use ackline_shared::envelope::{Family, Head};
@@ -23,6 +23,7 @@ use futures_util::stream::{BoxStream, select_all};
 use jiff::Timestamp;
 use merge::Merge;
 use serde::Serialize;
+use std::fmt::Display;
 use std::io::Write;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -95,19 +96,12 @@ pub async fn run(
     arguments: &TailArguments,
     settings: &StatusClientSettings,
     out: &mut impl Write,
-) -> Outcome {
-    let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
-    let client = match nats::connect(&settings.nats, "ackline").await {
-        Ok(client) => client,
-        Err(error) => return failed(&error),
-    };
-    if let Err(outcome) = check(&arguments.tenant, &client).await {
-        return outcome;
-    }
-    let mut steps = match open(arguments, &client).await {
-        Ok(steps) => steps,
-        Err(error) => return failed(&error),
-    };
+) -> Result<Outcome, Outcome> {
+    let failed = |error: &dyn Display| Outcome::failed(format!("error: {error}\n"));
+    let client = nats::connect(&settings.nats, "ackline").await?;
+    check(&arguments.tenant, &client).await?;
+    let opened = open(arguments, &client).await;
+    let mut steps = opened.map_err(|error| failed(&error))?;
     let mut asking = interval(FOLLOWED_FOR / 3);
     asking.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = arguments.for_time.map(|time| Instant::now() + time);
@@ -118,11 +112,7 @@ pub async fn run(
         tokio::select! {
             _ = tokio::signal::ctrl_c() => break,
             () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => break,
-            _ = asking.tick() => {
-                if let Err(error) = client.publish(subjects::follow(&arguments.tenant), "".into()).await {
-                    return failed(&error);
-                }
-            }
+            _ = asking.tick() => client.publish(subjects::follow(&arguments.tenant), "".into()).await?,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             brought = steps.next() => match brought {
                 Some(Ok(brought)) => {
@@ -131,8 +121,8 @@ pub async fn run(
                         merge.put(brought.at_ns, step, Instant::now());
                     }
                 }
-                Some(Err(error)) => return failed(&error),
-                None => return failed(&"NATS ended the subscription"),
+                Some(Err(error)) => return Err(failed(&error)),
+                None => return Err(failed(&"NATS ended the subscription")),
             },
         }
         while left > 0
@@ -140,7 +130,7 @@ pub async fn run(
         {
             left -= 1;
             if !arguments.write(step, out) {
-                return Outcome::default();
+                return Ok(Outcome::default());
             }
         }
     }
@@ -148,28 +138,18 @@ pub async fn run(
         .rest()
         .take(usize::try_from(left).unwrap_or(usize::MAX));
     let _read_or_not = rest.all(|step| arguments.write(step, out));
-    Outcome {
-        code: EXIT_OK,
-        ..Outcome::default()
-    }
+    Ok(Outcome::default())
 }
 
 /// A tenant that nobody declared has no updates: more likely its name is wrong.
 async fn check(tenant: &TenantId, client: &Client) -> Result<(), Outcome> {
-    let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
     let context = nats::jetstream(client.clone());
-    let config = stored::open(&context, subjects::BUCKET_CONFIG)
-        .await
-        .map_err(|error| failed(&error))?;
-    let Some(config) = config else {
-        return Err(failed(
-            &"nothing is set up on this NATS yet; run `ackline apply`",
+    let Some(config) = stored::open(&context, subjects::BUCKET_CONFIG).await? else {
+        return Err(Outcome::failed(
+            "error: nothing is set up on this NATS yet; run `ackline apply`\n",
         ));
     };
-    let known = config
-        .get(config_key::tenant(tenant))
-        .await
-        .map_err(|error| failed(&error))?;
+    let known = config.get(config_key::tenant(tenant)).await?;
     if known.is_some() || tenant.is_unrouted() {
         return Ok(());
     }

@@ -8,8 +8,8 @@ mod edit;
 
 pub use drain::{DrainArguments, drain};
 
+use super::Outcome;
 use super::settings::Settings;
-use super::{EXIT_OK, Outcome};
 use ackline_catalog::stored;
 use ackline_runtime::tuning::{
     Change, HISTORY_MAX, Mode, PoolTuning, Stamped, TenantTuning, TuningError, TuningMistake,
@@ -352,16 +352,11 @@ fn report(place: &TuneTarget, result: Result<TuneReport, TuneError>) -> Outcome 
         Ok(reported) => reported,
         Err(error) => return refuse(place, &error),
     };
-    let out = if place.json {
+    Outcome::printed(if place.json {
         format!("{}\n", as_json(place, reported))
     } else {
         as_text(place, reported)
-    };
-    Outcome {
-        out,
-        err: String::new(),
-        code: EXIT_OK,
-    }
+    })
 }
 
 fn refuse(place: &TuneTarget, error: &TuneError) -> Outcome {

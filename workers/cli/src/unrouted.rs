@@ -2,7 +2,7 @@
 
 use super::agree::{AgreeArguments, Person};
 use super::counted::Counted;
-use super::dead_letters::{failed, line, pretty};
+use super::dead_letters::{line, pretty};
 use super::settings::Settings;
 use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome, progress};
 use ackline_catalog::stored::Stored;
@@ -58,12 +58,11 @@ pub async fn run(
     arguments: &UnroutedArguments,
     settings: &Settings,
     person: &mut dyn Person,
-) -> Outcome {
-    let done = match &arguments.command {
+) -> Result<Outcome, Outcome> {
+    match &arguments.command {
         UnroutedCommand::List { json } => list(*json, settings).await,
         UnroutedCommand::Route(arguments) => route(arguments, settings, person).await,
-    };
-    done.unwrap_or_else(|outcome| outcome)
+    }
 }
 
 /// What is needed to tell whose they are.
@@ -75,17 +74,9 @@ struct Lookup {
 
 impl Lookup {
     async fn open(settings: &Settings) -> Result<Self, Outcome> {
-        let failed = |error: &dyn std::fmt::Display| Outcome::failed(format!("error: {error}\n"));
-        let client = nats::connect(&settings.nats, "ackline-unrouted")
-            .await
-            .map_err(|error| failed(&error))?;
-        let context = nats::jetstream(client);
-        let buckets = Box::pin(nats::prepare(&context, &settings.nats))
-            .await
-            .map_err(|error| failed(&error))?;
-        let stored = Stored::load(&buckets.config)
-            .await
-            .map_err(|error| failed(&error))?;
+        let context = nats::jetstream(nats::connect(&settings.nats, "ackline-unrouted").await?);
+        let buckets = Box::pin(nats::prepare(&context, &settings.nats)).await?;
+        let stored = Stored::load(&buckets.config).await?;
         let log = Log::new(context, settings.nats.partitions);
         Ok(Self {
             log,
@@ -101,7 +92,7 @@ impl Lookup {
     /// Looks through all that are meant.
     async fn piles(&self, means: impl Fn(&Unclaimed) -> bool) -> Result<Piles, Outcome> {
         let (mut all, mut piles) = (self.all(), Piles::default());
-        while let Some(some) = all.next().await.map_err(|error| failed(&error))? {
+        while let Some(some) = all.next().await? {
             for unclaimed in some.iter().filter(|unclaimed| means(unclaimed)) {
                 piles.add(
                     unclaimed,
@@ -121,11 +112,7 @@ async fn list(json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
             .iter()
             .map(|(address, pile)| row(address, pile))
             .collect();
-        return Ok(Outcome {
-            out: pretty(&rows),
-            err: String::new(),
-            code: EXIT_OK,
-        });
+        return Ok(Outcome::printed(pretty(&rows)));
     }
     let mut out = String::new();
     for (address, pile) in &piles.0 {
@@ -136,11 +123,7 @@ async fn list(json: bool, settings: &Settings) -> Result<Outcome, Outcome> {
     } else if piles.0.values().any(|pile| pile.tenant.is_some()) {
         out.push_str("`ackline unrouted route` gives them to their tenants\n");
     }
-    Ok(Outcome {
-        out,
-        err: String::new(),
-        code: EXIT_OK,
-    })
+    Ok(Outcome::printed(out))
 }
 
 fn row(address: &Address, pile: &Pile) -> Value {
@@ -209,7 +192,7 @@ async fn route(
     let mut all = lookup.all();
     let bar = progress::bar(count.total);
     let mut done = Done::default();
-    'all: while let Some(some) = all.next().await.map_err(|error| failed(&error))? {
+    'all: while let Some(some) = all.next().await? {
         for unclaimed in some.iter().filter(|unclaimed| means(unclaimed)) {
             let head = match unclaimed.routed(&lookup.snapshot, lookup.log.partitions()) {
                 Ok(head) => head,
@@ -268,9 +251,8 @@ fn reported(done: &Done, json: bool) -> Outcome {
             .collect();
         let out = json!({"routed": done.routed, "left": left, "stopped": done.stopped});
         return Outcome {
-            out: pretty(&out),
-            err: String::new(),
             code,
+            ..Outcome::printed(pretty(&out))
         };
     }
     let mut out = String::new();

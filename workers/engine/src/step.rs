@@ -25,14 +25,6 @@ impl Step {
     pub fn done(name: impl Into<String>) -> Self {
         Self::Done(Cow::Owned(name.into()))
     }
-
-    /// The name of a step that took effect.
-    pub fn done_name(&self) -> Option<&str> {
-        match self {
-            Self::Done(name) => Some(name),
-            Self::All | Self::Begun(_) | Self::Refused(_) => None,
-        }
-    }
 }
 
 impl fmt::Display for Step {

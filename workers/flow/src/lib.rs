@@ -34,11 +34,7 @@ mod validate;
 pub mod value;
 
 #[cfg(test)]
-mod golden;
-#[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod walks;
 
 pub use bot::{Flow, advance};
 pub use compiled::Compiled;

@@ -1,5 +1,8 @@
 //! What the engine promises, one sentence a test, over small flows.
 
+mod golden;
+mod walks;
+
 use super::session::{SCHEMA, SessionError, WaitOn};
 use super::*;
 use ackline_engine::finished::FINISHED_MAX;

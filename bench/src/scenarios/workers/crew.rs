@@ -15,7 +15,6 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
-use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 const NAMES: [&str; 4] = ["workers-0", "workers-1", "workers-2", "workers-3"];
@@ -172,13 +171,8 @@ impl Crew {
                 format!("sqlite://{}", self.path("journal.db")),
             );
         let mut program = Program::start(name, command, self.data.path())?;
-        program
-            .ready(
-                &self.http,
-                &format!("http://{private}/readyz"),
-                READY_WITHIN,
-            )
-            .await?;
+        let ready = format!("http://{private}/readyz");
+        program.ready(&self.http, &ready, READY_WITHIN).await?;
         if let Some(slot) = self.workers.get_mut(place) {
             *slot = Some(program);
         }
@@ -194,13 +188,8 @@ impl Crew {
             .env("ACKLINE_INGRESS_PRIVATE_LISTEN", private.to_string())
             .env("ACKLINE_INGRESS_LISTEN", public.to_string());
         let mut program = Program::start("edge", command, self.data.path())?;
-        program
-            .ready(
-                &self.http,
-                &format!("http://{private}/readyz"),
-                READY_WITHIN,
-            )
-            .await?;
+        let ready = format!("http://{private}/readyz");
+        program.ready(&self.http, &ready, READY_WITHIN).await?;
         self.edge = Some(program);
         Ok(public)
     }
@@ -226,22 +215,9 @@ impl Crew {
 
     /// Sends a signal to a worker process, such as `STOP`.
     pub async fn signal(&self, place: usize, signal: &str) -> Result<()> {
-        let worker = self
-            .workers
-            .get(place)
-            .and_then(|worker| worker.as_ref()?.id());
-        let pid = worker
-            .with_context(|| format!("nobody works at {place}"))?
-            .to_string();
-        let status = Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(pid)
-            .status()
-            .await?;
-        if !status.success() {
-            bail!("cannot send SIG{signal} to {place}");
-        }
-        Ok(())
+        let worker = self.workers.get(place).and_then(Option::as_ref);
+        let worker = worker.with_context(|| format!("nobody works at {place}"))?;
+        worker.signal(signal).await
     }
 
     pub fn nats(&mut self) -> &mut NatsServer {

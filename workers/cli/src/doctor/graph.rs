@@ -93,7 +93,7 @@ fn number(phone: &PhoneNumber, base: &str, answer: &Result<HttpAnswer, NoAnswer>
             "Meta answered about something else; is meta.graph_url right?",
         ),
         Ok(answer) => refused(check, "the token", answer),
-        Err(reason) => unreachable(check, base, reason),
+        Err(error) => unreachable(check, base, &error.to_string()),
     }
 }
 
@@ -121,7 +121,7 @@ fn account(waba: &str, base: &str, answer: &Result<HttpAnswer, NoAnswer>) -> Fin
             ))
         }
         Ok(answer) => refused(check, "asking for its subscriptions", answer),
-        Err(reason) => unreachable(check, base, reason),
+        Err(error) => unreachable(check, base, &error.to_string()),
     }
 }
 
@@ -190,7 +190,7 @@ mod tests {
             (answer(403, error(200)), Level::Fail, "lacks"),
             (answer(400, error(80007)), Level::Fail, "rate limit"),
             (answer(503, Value::Null), Level::Fail, "metastatus"),
-            (Err("refused".to_owned()), Level::Fail, "cannot be reached"),
+            (Err(NoAnswer::TooLong), Level::Fail, "cannot be reached"),
         ] {
             let finding = number(&phone(), "http://graph", &answer);
             let text = format!("{finding:?}");

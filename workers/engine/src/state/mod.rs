@@ -355,17 +355,6 @@ impl<U: Clone, P> Machine<U, P> {
         self.scheduler.set_permits(permits);
     }
 
-    /// How many pieces of a partition are being worked on.
-    pub fn running_of(&self, partition: Partition) -> usize {
-        let running = self
-            .pieces
-            .iter()
-            .filter(|(_, piece)| piece.stand == Stand::Running);
-        running
-            .filter(|(_, piece)| self.partition_of(piece.held) == Some(partition))
-            .count()
-    }
-
     /// Whether nothing is in hand.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()

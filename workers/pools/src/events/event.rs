@@ -397,7 +397,7 @@ fn happened(head: &Head, seconds: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::fixture::{head, message, record_head, status};
+    use crate::events::tests::fixture::{head, message, record_head, status};
     use ackline_shared::ids::{self, ConversationKey};
     use ackline_shared::subjects::Class;
     use serde_json::json;

@@ -216,6 +216,4 @@ impl Sender {
 }
 
 #[cfg(test)]
-mod fixture;
-#[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Delivery to real servers on loopback, verified by the reference library.
 
-use super::fixture::{Fixture, head, message, status};
+pub(crate) mod fixture;
+
 use super::*;
 use ackline_egress::receiver::{
     Answer, Received as Request, Receiver, closed_port, loopback, settings,
@@ -12,6 +13,7 @@ use ackline_shared::ids::{EntityId, UpdateId};
 use ackline_shared::secret::Secret;
 use ackline_shared::standard_webhooks::secret_from_bytes;
 use ackline_shared::subjects::Class;
+use fixture::{Fixture, head, message, status};
 
 const ATTEMPT: Duration = Duration::from_secs(10);
 

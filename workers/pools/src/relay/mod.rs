@@ -179,6 +179,4 @@ impl Sender {
 }
 
 #[cfg(test)]
-mod fixture;
-#[cfg(test)]
 mod tests;

@@ -231,7 +231,7 @@ pub(super) fn outcome(answer: &EgressAnswer) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{APP_SECRET, Fixture, PAYLOAD, head};
+    use super::super::tests::fixture::{APP_SECRET, Fixture, PAYLOAD, head};
     use super::*;
     use ackline_shared::envelope::Replay;
     use ackline_shared::ids::{AppId, EntityId, PhoneNumberId, TenantId, UpdateId};

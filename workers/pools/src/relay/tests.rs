@@ -1,12 +1,14 @@
 //! Delivery to real servers on loopback.
 
-use super::fixture::{APP_SECRET, Fixture, PAYLOAD, work};
+pub(crate) mod fixture;
+
 use super::*;
 use ackline_egress::receiver::{Answer, Receiver, closed_port, loopback, settings};
 use ackline_engine::state::Heard;
 use ackline_runtime::job::Trouble;
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::{SigningKey, verify};
+use fixture::{APP_SECRET, Fixture, PAYLOAD, work};
 use serde_json::json;
 
 const ATTEMPT: Duration = Duration::from_secs(10);

@@ -13,12 +13,12 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-pub(super) const APP_SECRET: &str = "app secret";
+pub(crate) const APP_SECRET: &str = "app secret";
 
 /// A message as Meta escapes it; writing it again would change its bytes.
-pub(super) const PAYLOAD: &[u8] = br#"{"object":"whatsapp_business_account","entry":[{"id":"WABA","changes":[{"value":{"messaging_product":"whatsapp","metadata":{"phone_number_id":"15550001"},"contacts":[{"user_id":"US.1"}],"messages":[{"from_user_id":"US.1","id":"wamid.A=","timestamp":"1763784000","type":"text","text":{"body":"caf\u00e9 \ud83d\ude00 https:\/\/x"}}]},"field":"messages"}]}]}"#;
+pub(crate) const PAYLOAD: &[u8] = br#"{"object":"whatsapp_business_account","entry":[{"id":"WABA","changes":[{"value":{"messaging_product":"whatsapp","metadata":{"phone_number_id":"15550001"},"contacts":[{"user_id":"US.1"}],"messages":[{"from_user_id":"US.1","id":"wamid.A=","timestamp":"1763784000","type":"text","text":{"body":"caf\u00e9 \ud83d\ude00 https:\/\/x"}}]},"field":"messages"}]}]}"#;
 
-pub(super) struct Fixture {
+pub(crate) struct Fixture {
     pub snapshot: Snapshot,
     pub master: VaultKey,
     data: VaultKey,
@@ -63,7 +63,7 @@ impl Fixture {
     }
 }
 
-pub(super) fn head(class: Class) -> Head {
+pub(crate) fn head(class: Class) -> Head {
     Head {
         id: UpdateId::new("wamid.A="),
         tenant: TenantId::new("acme").unwrap(),
@@ -82,12 +82,12 @@ pub(super) fn head(class: Class) -> Head {
 }
 
 /// A message for the relay `bot`.
-pub(super) fn work() -> Work {
+pub(crate) fn work() -> Work {
     work_for("bot")
 }
 
 /// A message for a relay.
-pub(super) fn work_for(relay: &str) -> Work {
+pub(crate) fn work_for(relay: &str) -> Work {
     Work {
         head: Arc::new(head(Class::Message)),
         payload: Bytes::from_static(PAYLOAD),

@@ -1,7 +1,7 @@
 //! Random walks over random flows: whatever is published and whatever is said, the engine keeps its
 //! promises.
 
-use super::*;
+use crate::*;
 use ackline_message::Content;
 use ackline_shared::ids::UpdateId;
 use proptest::prelude::*;

@@ -8,7 +8,7 @@ use ackline_shared::subjects::{Class, Partition};
 use ackline_shared::vault::VaultKey;
 use serde_json::{Value, json};
 
-pub(super) fn head(class: Class) -> Head {
+pub(crate) fn head(class: Class) -> Head {
     Head {
         id: UpdateId::new("wamid.A="),
         tenant: TenantId::new("acme").unwrap(),
@@ -26,7 +26,7 @@ pub(super) fn head(class: Class) -> Head {
     }
 }
 
-pub(super) fn record_head(kind: &str) -> Head {
+pub(crate) fn record_head(kind: &str) -> Head {
     Head {
         family: Family::Record,
         kind: kind.to_owned(),
@@ -34,7 +34,7 @@ pub(super) fn record_head(kind: &str) -> Head {
     }
 }
 
-pub(super) fn message() -> Value {
+pub(crate) fn message() -> Value {
     envelope(json!({
         "contacts": [{"profile": {"name": "Ana"}, "user_id": "US.1"}],
         "messages": [{
@@ -44,7 +44,7 @@ pub(super) fn message() -> Value {
     }))
 }
 
-pub(super) fn status(word: &str, extra: Value) -> Value {
+pub(crate) fn status(word: &str, extra: Value) -> Value {
     let mut status = json!({
         "id": "wamid.B=", "status": word, "timestamp": "1763784000", "recipient_id": "4915550009",
         "recipient_user_id": "US.1", "biz_opaque_callback_data": "msg_1",
@@ -61,7 +61,7 @@ fn envelope(mut value: Value) -> Value {
     json!({"object": "whatsapp_business_account", "entry": [{"id": "W", "changes": [{"value": value, "field": "messages"}]}]})
 }
 
-pub(super) struct Fixture {
+pub(crate) struct Fixture {
     pub snapshot: Snapshot,
     pub master: VaultKey,
     data: VaultKey,

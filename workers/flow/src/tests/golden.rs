@@ -4,7 +4,7 @@
 //! the engine did. Every step is taken twice and delivered twice, and the session is stored and read
 //! again in between. `ACKLINE_UPDATE_GOLDEN=1` rewrites the transcripts.
 
-use super::*;
+use crate::*;
 use ackline_message::Content;
 use ackline_shared::ids::UpdateId;
 use serde_json::Value;
