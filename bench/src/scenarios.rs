@@ -24,6 +24,7 @@ mod publish;
 mod report;
 mod rig;
 mod scale;
+mod served;
 mod statistics;
 mod storm;
 mod trial;
@@ -32,7 +33,7 @@ mod verify_only;
 mod workers;
 
 pub use naive::serve as serve_process_first;
-pub use verify_only::{VerifyOnly, serve as serve_verify_only};
+pub use verify_only::serve as serve_verify_only;
 
 use crate::dev::Screen;
 use anyhow::{Context, Result, bail};

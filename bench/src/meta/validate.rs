@@ -1,5 +1,6 @@
 //! Checks the body of a send the way the Graph API does: shape and limits per message type.
 //!
+//! Written from Meta's documentation and not from the workers' rules, which it judges.
 //! A type that is not checked in detail only has to carry its object; what Meta adds tomorrow is accepted.
 
 use super::errors::GraphError;

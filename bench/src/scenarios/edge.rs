@@ -7,8 +7,9 @@ use super::plot::{Series, bars, lines};
 use super::publish;
 use super::report::Report;
 use super::rig::{Rig, deal};
+use super::served::Served;
 use super::statistics::{Samples, number};
-use super::verify_only::VerifyOnly;
+use super::verify_only;
 use super::{Bench, blocking, rounded};
 use crate::load::tally::count;
 use crate::load::{Closed, Ledger, Mix, Open, Tally, Usage, Verdict};
@@ -156,7 +157,7 @@ fn due_within(per_second: f64, within: Duration) -> usize {
 
 async fn measure(bench: &Bench<'_>, durability: Durability, size: Size) -> Result<Figures> {
     let rig = Rig::start(&bench.root, durability).await?;
-    let verify = VerifyOnly::start(&bench.root).await?;
+    let verify = verify_only::start(&bench.root).await?;
     let mut figures = Figures {
         rss_idle: rig.ingress_usage().resident_mb(),
         ..Figures::default()
@@ -191,7 +192,7 @@ async fn measure(bench: &Bench<'_>, durability: Durability, size: Size) -> Resul
 /// Closed loop, ours and the limit in turn, then the same updates again.
 async fn throughput(
     stand: &mut Stand,
-    verify: &VerifyOnly,
+    verify: &Served,
     figures: &mut Figures,
     size: Size,
 ) -> Result<()> {

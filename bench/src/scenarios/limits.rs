@@ -8,7 +8,7 @@
 use super::plot::bars;
 use super::rig::{Rig, deal};
 use super::statistics::Samples;
-use super::verify_only::VerifyOnly;
+use super::verify_only;
 use super::{Bench, blocking, publish, rounded};
 use crate::load::tally::count;
 use crate::load::{Closed, Ledger, Mix, Tally, Usage, Verdict};
@@ -56,7 +56,7 @@ impl Figures {
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     let webhooks = bench.options.pick(150_000, 1_500);
     let rig = Rig::start(&bench.root, Durability::Stored).await?;
-    let verify = VerifyOnly::start(&bench.root).await?;
+    let verify = verify_only::start(&bench.root).await?;
     let [mut verifying, mut publishing, mut repeating, mut ours] =
         [(); 4].map(|()| Figures::default());
     let mut ledger = Verdict::default();

@@ -3,7 +3,7 @@
 //! The handler is a process of its own; the system behind it, which can be out, belongs to the scenario.
 
 use super::rig::{APP_SECRET, PATH, free_address};
-use crate::dev::programs::{Program, ours};
+use super::served::Served;
 use crate::serve::Server;
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::{SigningKey, verify};
@@ -26,47 +26,10 @@ pub const WORKERS: usize = 32;
 pub const GIVES_UP: Duration = Duration::from_secs(3);
 /// What the system behind takes while it is up.
 pub const DOWNSTREAM_TAKES: Duration = Duration::from_millis(20);
-const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// The handler as a child process.
-#[derive(Debug)]
-pub struct Naive {
-    // Ends with the value.
-    _program: Program,
-    address: SocketAddr,
-    // Holds the log.
-    _data: tempfile::TempDir,
-}
-
-impl Naive {
-    /// Starts it on a free port in front of a system.
-    pub async fn start(root: &Path, downstream: SocketAddr) -> Result<Self> {
-        std::fs::create_dir_all(root.join(".run"))?;
-        let data = tempfile::Builder::new()
-            .prefix("bench-")
-            .tempdir_in(root.join(".run"))?;
-        std::fs::create_dir_all(data.path().join("logs"))?;
-        let address = free_address().await?;
-        let mut command = ours("ackline-dev")?;
-        command
-            .arg("process-first")
-            .arg(address.to_string())
-            .arg(downstream.to_string());
-        let mut program = Program::start("process-first", command, data.path())?;
-        let http = reqwest::Client::builder().no_proxy().build()?;
-        program
-            .ready(&http, &format!("http://{address}/healthz"), READY_WITHIN)
-            .await?;
-        Ok(Self {
-            _program: program,
-            address,
-            _data: data,
-        })
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
+/// Starts the handler in front of a system.
+pub async fn start(root: &Path, downstream: SocketAddr) -> Result<Served> {
+    Served::start(root, "process-first", &[downstream.to_string()]).await
 }
 
 struct Handler {

@@ -2,9 +2,13 @@
 
 use super::Options;
 use anyhow::{Context, Result};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+const REASONS_SHOWN: usize = 12;
 
 #[derive(Debug)]
 pub struct Report {
@@ -67,6 +71,24 @@ impl Report {
         );
         for row in rows {
             let _ = writeln!(self.text, "| {} |", row.join(" | "));
+        }
+    }
+
+    /// Adds why dead letters were given up, the most frequent reasons first.
+    pub fn reasons<'r>(&mut self, all: impl Iterator<Item = (&'r String, &'r usize)>) {
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for (reason, count) in all {
+            *reasons.entry(reason).or_default() += count;
+        }
+        let mut rows: Vec<_> = reasons.into_iter().collect();
+        rows.sort_by_key(|(_, count)| Reverse(*count));
+        let rows = rows.into_iter().take(REASONS_SHOWN);
+        let rows: Vec<_> = rows
+            .map(|(reason, count)| vec![reason.to_owned(), count.to_string()])
+            .collect();
+        if !rows.is_empty() {
+            let why = "why dead letters were given up, beginning of the reason";
+            self.table(&[why, "letters"], &rows);
         }
     }
 

@@ -4,7 +4,7 @@
 //! 200, so the handler's outage comes back to it as load. Ours has stored and answered before anything is
 //! processed, so the outage happens behind the log.
 
-use super::naive::{DOWNSTREAM_TAKES, Downstream, GIVES_UP, Naive, WORKERS};
+use super::naive::{self, DOWNSTREAM_TAKES, Downstream, GIVES_UP, WORKERS};
 use super::plot::{Series, lines};
 use super::rig::{Rig, deal};
 use super::statistics::number;
@@ -134,7 +134,7 @@ async fn deck(outage: Outage) -> Result<Arc<Ledger>> {
 async fn naive(bench: &Bench<'_>, outage: Outage) -> Result<Vec<Attempt>> {
     let ledger = deck(outage).await?;
     let downstream = Downstream::start().await?;
-    let handler = Naive::start(&bench.root, downstream.address()).await?;
+    let handler = naive::start(&bench.root, downstream.address()).await?;
     let (attempts, ()) = tokio::join!(
         offer(handler.address(), &ledger, outage),
         downstream.go_out(outage.from, outage.to)

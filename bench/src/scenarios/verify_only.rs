@@ -3,9 +3,8 @@
 //! One single-threaded runtime per core, each with its own listening socket, which is the fastest way hyper
 //! is known to be run.
 
-use super::rig::{APP_SECRET, free_address};
-use crate::dev::programs::{Program, ours};
-use crate::load::Usage;
+use super::rig::APP_SECRET;
+use super::served::Served;
 use ackline_shared::secret::Secret;
 use ackline_shared::signature::{SigningKey, verify};
 use anyhow::{Context, Result};
@@ -20,51 +19,14 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::net::TcpSocket;
 use tokio::task::LocalSet;
 
-const READY_WITHIN: Duration = Duration::from_secs(10);
 const BACKLOG: u32 = 1024;
 
-/// The server as a child process.
-#[derive(Debug)]
-pub struct VerifyOnly {
-    program: Program,
-    address: SocketAddr,
-    // Holds the log.
-    _data: tempfile::TempDir,
-}
-
-impl VerifyOnly {
-    /// Starts it on a free port.
-    pub async fn start(root: &Path) -> Result<Self> {
-        let data = tempfile::Builder::new()
-            .prefix("bench-")
-            .tempdir_in(root.join(".run"))?;
-        std::fs::create_dir_all(data.path().join("logs"))?;
-        let address = free_address().await?;
-        let mut command = ours("ackline-dev")?;
-        command.arg("verify-only").arg(address.to_string());
-        let mut program = Program::start("verify-only", command, data.path())?;
-        let http = reqwest::Client::builder().no_proxy().build()?;
-        program
-            .ready(&http, &format!("http://{address}/"), READY_WITHIN)
-            .await?;
-        Ok(Self {
-            program,
-            address,
-            _data: data,
-        })
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    pub fn usage(&self) -> Usage {
-        self.program.id().map(Usage::of).unwrap_or_default()
-    }
+/// Starts it on a free port.
+pub async fn start(root: &Path) -> Result<Served> {
+    Served::start(root, "verify-only", &[]).await
 }
 
 /// Serves until the process ends.

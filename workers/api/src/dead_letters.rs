@@ -13,7 +13,7 @@ use super::auth::{Caller, CanManage, CanRead};
 use super::input::{JsonBody, PathOf, QueryOf};
 use super::page::{self, Page};
 use super::problem::{Mistake, Problem, ProblemBody};
-use super::replays::{accepted, dead_letters_away};
+use super::replays::accepted;
 use ackline_replay::letters::{Found, ReplayRequest};
 use ackline_replay::list::Wanted;
 use ackline_replay::view::{DeadLetter, InspectedLetter, Preview, ReplayJobView};
@@ -133,7 +133,7 @@ fn agreed(count: &Count, reported: u64) -> Result<(), Problem> {
                 .to_owned()
         }
     };
-    Err(Problem::Invalid(vec![Mistake::new("/count", detail)]))
+    Err(Problem::invalid("/count", detail))
 }
 
 /// Replay all that a filter means.
@@ -248,8 +248,7 @@ pub async fn list(
     let listing = app
         .dead_letters()
         .list(&filter, wanted, before, room)
-        .await
-        .map_err(dead_letters_away)?;
+        .await?;
     Ok(Json(Page {
         items: listing.letters.into_iter().map(DeadLetter::from).collect(),
         next_cursor: listing
@@ -270,12 +269,7 @@ pub async fn count(
 ) -> Result<Json<Count>, Problem> {
     let filter = query.read(&caller)?;
     app.reach_log()?;
-    Ok(Json(
-        app.dead_letters()
-            .count(&filter, COUNT_TIME)
-            .await
-            .map_err(dead_letters_away)?,
-    ))
+    Ok(Json(app.dead_letters().count(&filter, COUNT_TIME).await?))
 }
 
 /// Reads a dead letter, and says what a replay of it would do.
@@ -312,11 +306,7 @@ pub async fn get(
 
 async fn find(app: &App, caller: &Caller, sequence: u64) -> Result<Found, Problem> {
     app.reach_log()?;
-    let found = app
-        .dead_letters()
-        .letter(sequence)
-        .await
-        .map_err(dead_letters_away)?;
+    let found = app.dead_letters().letter(sequence).await?;
     found
         .filter(|found| found.letter.tenant == caller.tenant)
         .ok_or(Problem::NotFound("dead letter"))
@@ -357,7 +347,7 @@ pub async fn replay_one(
         .draft(request.clone(), "<replay>".to_owned());
     let preview = Preview::of(&found, &draft, &app.platform.snapshot(), &app.pools);
     if !preview.possible {
-        return Err(Problem::Invalid(vec![Mistake::new("", preview.detail)]));
+        return Err(Problem::invalid("", preview.detail));
     }
     accepted(&app, request).await
 }
@@ -376,22 +366,17 @@ pub async fn replay(
     CanManage(caller): CanManage,
     JsonBody(body): JsonBody<ReplayLetters>,
 ) -> Result<Response, Problem> {
-    let rate_per_second = terms::rate(body.rate_per_second).map_err(|error| {
-        Problem::Invalid(vec![Mistake::new("/rate_per_second", error.to_string())])
-    })?;
+    let rate_per_second = terms::rate(body.rate_per_second)
+        .map_err(|error| Problem::invalid("/rate_per_second", error.to_string()))?;
     let filter = chosen(body.filter, body.all, &caller)?;
     check(&app, &caller, filter.pool, body.target.as_ref())?;
     if !body.dry_run && body.count.is_none() {
         let detail =
             "say how many: set `dry_run` first, and then `count` to the `total` that it told";
-        return Err(Problem::Invalid(vec![Mistake::new("/count", detail)]));
+        return Err(Problem::invalid("/count", detail));
     }
     app.reach_log()?;
-    let count = app
-        .dead_letters()
-        .count(&filter, COUNT_TIME)
-        .await
-        .map_err(dead_letters_away)?;
+    let count = app.dead_letters().count(&filter, COUNT_TIME).await?;
     if body.dry_run {
         return Ok(Json(count).into_response());
     }
@@ -422,11 +407,7 @@ pub async fn discard(
 ) -> Result<Response, Problem> {
     let filter = chosen(body.filter, body.all, &caller)?;
     app.reach_log()?;
-    let count = app
-        .dead_letters()
-        .count(&filter, COUNT_TIME)
-        .await
-        .map_err(dead_letters_away)?;
+    let count = app.dead_letters().count(&filter, COUNT_TIME).await?;
     agreed(&count, body.count)?;
     let request = of_caller(Action::Discard, Source::Letters(filter), &caller);
     accepted(
@@ -452,17 +433,10 @@ pub(super) fn check(
     target: Option<&EntityId>,
 ) -> Result<(), Problem> {
     let Some(target) = target else { return Ok(()) };
+    let pool = pool.ok_or_else(|| Problem::invalid("/target", "a target needs its pool"))?;
     let snapshot = app.platform.snapshot();
-    let wrong = match pool {
-        Some(pool) => app
-            .pools
-            .check_target(&snapshot, &caller.tenant, pool, target)
-            .err()
-            .map(|error| error.to_string()),
-        None => Some("a target needs its pool".to_owned()),
-    };
-    match wrong {
-        Some(wrong) => Err(Problem::Invalid(vec![Mistake::new("/target", wrong)])),
-        None => Ok(()),
-    }
+    let checked = app
+        .pools
+        .check_target(&snapshot, &caller.tenant, pool, target);
+    checked.map_err(|error| Problem::invalid("/target", error.to_string()))
 }

@@ -121,7 +121,7 @@ pub async fn put(
     // As values a definition takes many times its bytes.
     let _slot = app.slots.enter(&caller.tenant).await?;
     let definition: Value = serde_json::from_str(body.definition.get())
-        .map_err(|error| Problem::Invalid(vec![Mistake::new("/definition", error.to_string())]))?;
+        .map_err(|error| Problem::invalid("/definition", error.to_string()))?;
     let warnings = check(&definition).map_err(Problem::Invalid)?;
     let flow = model::Flow {
         id,

@@ -1,6 +1,6 @@
 //! Reading a request: body, query and path, each refused with a problem instead of axum's plain text.
 
-use super::problem::{Mistake, Problem};
+use super::problem::Problem;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -29,7 +29,7 @@ impl<T: DeserializeOwned + ToSchema> FromRequest<super::App> for JsonBody<T> {
         }
         // What the document cannot say, such as the letters of an id.
         let read = serde_json::from_slice(&bytes).map(Self);
-        read.map_err(|error| Problem::Invalid(vec![Mistake::new("", error.to_string())]))
+        read.map_err(|error| Problem::invalid("", error.to_string()))
     }
 }
 

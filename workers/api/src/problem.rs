@@ -142,6 +142,11 @@ pub struct ProblemBody {
 }
 
 impl Problem {
+    /// One thing is wrong with a request.
+    pub fn invalid(at: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Invalid(vec![Mistake::new(at, detail)])
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized | Self::Forged(_) => StatusCode::UNAUTHORIZED,

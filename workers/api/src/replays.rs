@@ -144,8 +144,7 @@ pub async fn create(
     let count = app
         .dead_letters()
         .count_past(&past, pool, COUNT_TIME)
-        .await
-        .map_err(dead_letters_away)?;
+        .await?;
     if body.dry_run {
         return Ok(Json(count).into_response());
     }
@@ -172,11 +171,7 @@ pub async fn list(
     let after = page::decode(query.cursor.as_deref())?;
     app.reach_log()?;
     let _slot = app.slots.enter(&caller.tenant).await?;
-    let mut jobs = app
-        .dead_letters()
-        .jobs_of(Some(&caller.tenant))
-        .await
-        .map_err(dead_letters_away)?;
+    let mut jobs = app.dead_letters().jobs_of(Some(&caller.tenant)).await?;
     if let Some((created_ms, id)) = after {
         jobs.retain(|job| (job.created_ms, job.id.as_str()) < (created_ms, id.as_str()));
     }
@@ -223,20 +218,14 @@ pub async fn cancel(
     let job = app
         .dead_letters()
         .stop(&id)
-        .await
-        .map_err(dead_letters_away)?
+        .await?
         .ok_or(Problem::NotFound("replay"))?;
     Ok((StatusCode::ACCEPTED, Json(ReplayJobView::from(job))).into_response())
 }
 
 async fn find(app: &App, caller: &Caller, id: &str) -> Result<ReplayJob, Problem> {
     app.reach_log()?;
-    let found = app
-        .dead_letters()
-        .find(id)
-        .await
-        .map_err(dead_letters_away)?
-        .map(|(_, job)| job);
+    let found = app.dead_letters().find(id).await?.map(|(_, job)| job);
     found
         .filter(|job| job.tenant.as_ref() == Some(&caller.tenant))
         .ok_or(Problem::NotFound("replay"))
@@ -245,11 +234,7 @@ async fn find(app: &App, caller: &Caller, id: &str) -> Result<ReplayJob, Problem
 /// Stores a replay job and answers 202.
 pub(super) async fn accepted(app: &App, request: ReplayRequest) -> Result<Response, Problem> {
     app.reach_log()?;
-    let job = app
-        .dead_letters()
-        .start(request)
-        .await
-        .map_err(dead_letters_away)?;
+    let job = app.dead_letters().start(request).await?;
     let location = format!("/v1/replays/{}", job.id);
     Ok((
         StatusCode::ACCEPTED,
@@ -259,13 +244,14 @@ pub(super) async fn accepted(app: &App, request: ReplayRequest) -> Result<Respon
         .into_response())
 }
 
-/// Puts the trouble into an answer.
-pub(super) fn dead_letters_away(error: DeadLettersError) -> Problem {
-    match error {
-        DeadLettersError::Busy => Problem::Invalid(vec![Mistake::new("", error.to_string())]),
-        DeadLettersError::Scan(_) | DeadLettersError::Books(_) => {
-            tracing::warn!(%error, "the dead letters cannot be read");
-            Problem::NatsAway
+impl From<DeadLettersError> for Problem {
+    fn from(error: DeadLettersError) -> Self {
+        match error {
+            DeadLettersError::Busy => Self::invalid("", error.to_string()),
+            DeadLettersError::Scan(_) | DeadLettersError::Books(_) => {
+                tracing::warn!(%error, "the dead letters cannot be read");
+                Self::NatsAway
+            }
         }
     }
 }

@@ -180,7 +180,7 @@ pub async fn save<T: Entity>(
 }
 
 fn newer(newer: Newer) -> Problem {
-    Problem::Invalid(vec![Mistake::new("", newer.to_string())])
+    Problem::invalid("", newer.to_string())
 }
 
 /// Removes what is stored under a tenant's key if the expectation holds.

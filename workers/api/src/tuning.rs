@@ -539,9 +539,7 @@ fn problem(error: TuningError) -> Problem {
         TuningError::Conflict(_) => Problem::Conflict,
         TuningError::Away(_) => Problem::NatsAway,
         TuningError::Unreadable { .. } => Problem::Internal,
-        TuningError::Newer { newer, .. } => {
-            Problem::Invalid(vec![Mistake::new("", newer.to_string())])
-        }
+        TuningError::Newer { newer, .. } => Problem::invalid("", newer.to_string()),
     }
 }
 

@@ -177,113 +177,98 @@ impl Gauges {
     }
 }
 
+const LAG_GAUGES: [Gauge<LaneLag>; 2] = [
+    (
+        "ackline_pool_lag_messages",
+        "Messages not finished in the partitions owned",
+        |lag| float(lag.messages()),
+    ),
+    (
+        "ackline_pool_lag_seconds",
+        "Age of the oldest message not finished",
+        |lag| float(lag.oldest_ms) / 1000.0,
+    ),
+];
+
+const UNOWNED_GAUGES: [Gauge<LaneLag>; 2] = [
+    (
+        "ackline_unowned_lag_messages",
+        "Messages in partitions that nobody owns, as last seen",
+        |lag| float(lag.messages()),
+    ),
+    (
+        "ackline_unowned_lag_seconds",
+        "Age of the oldest of them",
+        |lag| float(lag.oldest_ms) / 1000.0,
+    ),
+];
+
 impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let pools: Vec<PoolStatus> = self.board.own_pools();
-        for (name, help, value) in POOL_GAUGES {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for pool in &pools {
-                family
-                    .encode_family(&OfPool {
-                        pool: pool.pool.clone(),
-                    })?
-                    .encode_gauge(&value(pool))?;
-            }
-        }
-        let lags: [Gauge<LaneLag>; 2] = [
-            (
-                "ackline_pool_lag_messages",
-                "Messages not finished in the partitions owned",
-                |lag| float(lag.messages()),
-            ),
-            (
-                "ackline_pool_lag_seconds",
-                "Age of the oldest message not finished",
-                |lag| float(lag.oldest_ms) / 1000.0,
-            ),
-        ];
-        for (name, help, value) in lags {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (pool, lag) in pools
-                .iter()
-                .flat_map(|pool| pool.lanes.iter().map(move |lag| (pool, lag)))
-            {
-                let labels = OfLane {
-                    pool: pool.pool.clone(),
-                    lane: lag.lane.clone(),
-                };
-                family.encode_family(&labels)?.encode_gauge(&value(lag))?;
-            }
-        }
-        let waits: [Gauge<LaneLag>; 2] = [
-            (
-                "ackline_unowned_lag_messages",
-                "Messages in partitions that nobody owns, as last seen",
-                |lag| float(lag.messages()),
-            ),
-            (
-                "ackline_unowned_lag_seconds",
-                "Age of the oldest of them",
-                |lag| float(lag.oldest_ms) / 1000.0,
-            ),
-        ];
+        let own = self.board.own_pools();
+        let of_pool = |pool: &str| OfPool {
+            pool: pool.to_owned(),
+        };
+        let of_lane = |pool: &str, lag: &LaneLag| OfLane {
+            pool: pool.to_owned(),
+            lane: lag.lane.clone(),
+        };
+        let pools = own.iter().map(|pool| (of_pool(&pool.pool), pool));
+        show(&mut encoder, &POOL_GAUGES, pools)?;
+        let lanes = own.iter().flat_map(|pool| {
+            let lanes = pool.lanes.iter();
+            lanes.map(move |lag| (of_lane(&pool.pool, lag), lag))
+        });
+        show(&mut encoder, &LAG_GAUGES, lanes)?;
         let unowned = self.board.own_unowned();
-        for (name, help, value) in waits {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for waiting in &unowned {
-                let labels = OfLane {
-                    pool: waiting.pool.clone(),
-                    lane: waiting.lag.lane.clone(),
-                };
-                family
-                    .encode_family(&labels)?
-                    .encode_gauge(&value(&waiting.lag))?;
-            }
-        }
-        for (name, help, value) in TENANT_GAUGES {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (pool, tenant) in pools
+        let unowned = unowned
+            .iter()
+            .map(|one| (of_lane(&one.pool, &one.lag), &one.lag));
+        show(&mut encoder, &UNOWNED_GAUGES, unowned)?;
+        let tenants = own.iter().flat_map(|pool| {
+            let of_tenant = |tenant: &TenantStatus| OfTenant {
+                pool: pool.pool.clone(),
+                tenant: tenant.tenant.to_string(),
+            };
+            pool.tenants
                 .iter()
-                .flat_map(|pool| pool.tenants.iter().map(move |tenant| (pool, tenant)))
-            {
-                let labels = OfTenant {
-                    pool: pool.pool.clone(),
-                    tenant: tenant.tenant.to_string(),
-                };
-                family
-                    .encode_family(&labels)?
-                    .encode_gauge(&value(tenant))?;
-            }
-        }
-        let pools: Vec<_> = Pool::ALL
+                .map(move |tenant| (of_tenant(tenant), tenant))
+        });
+        show(&mut encoder, &TENANT_GAUGES, tenants)?;
+        let all: Vec<_> = Pool::ALL
             .into_iter()
             .filter_map(|pool| self.board.pool(pool))
             .collect();
-        for (name, help, value) in DEAD_GAUGES {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (pool, dead) in pools
-                .iter()
-                .filter_map(|pool| Some((pool, pool.dead.as_ref()?)))
-            {
-                let labels = OfPool {
-                    pool: pool.pool.as_str().to_owned(),
-                };
-                family.encode_family(&labels)?.encode_gauge(&value(dead))?;
-            }
-        }
+        let dead = all
+            .iter()
+            .filter_map(|pool| Some((of_pool(pool.pool.as_str()), pool.dead.as_ref()?)));
+        show(&mut encoder, &DEAD_GAUGES, dead)?;
         let help = "Processes that the pool needs, over all processes";
         let mut family =
             encoder.encode_descriptor("ackline_workers_wanted", help, None, MetricType::Gauge)?;
-        for pool in pools {
-            let labels = OfPool {
-                pool: pool.pool.as_str().to_owned(),
-            };
-            family
-                .encode_family(&labels)?
-                .encode_gauge(&f64::from(pool.wanted(&self.targets)))?;
+        for pool in &all {
+            let labels = of_pool(pool.pool.as_str());
+            let wanted = f64::from(pool.wanted(&self.targets));
+            family.encode_family(&labels)?.encode_gauge(&wanted)?;
         }
         Ok(())
     }
+}
+
+/// Shows each gauge of each thing under its labels.
+fn show<'t, T: 't, L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    gauges: &[Gauge<T>],
+    things: impl Iterator<Item = (L, &'t T)>,
+) -> Result<(), fmt::Error> {
+    let things: Vec<_> = things.collect();
+    for (name, help, value) in gauges {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, thing) in &things {
+            family.encode_family(labels)?.encode_gauge(&value(thing))?;
+        }
+    }
+    Ok(())
 }
 
 fn float(count: u64) -> f64 {

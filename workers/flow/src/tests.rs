@@ -66,14 +66,18 @@ fn begin(flow: &Compiled, text: &str) -> (Session, Vec<Effect>) {
     step(flow, Session::new("t", flow), &says("m0", text), NOW)
 }
 
-fn texts(effects: &[Effect]) -> Vec<&str> {
-    let mut texts = Vec::new();
-    for effect in effects {
-        if let Effect::Send { content, .. } = effect {
-            texts.push(content.summary());
-        }
-    }
-    texts
+fn texts<'e>(effects: &'e [Effect]) -> Vec<&'e str> {
+    let text = |effect: &'e Effect| match effect {
+        Effect::Send { content, .. } => Some(match content {
+            Content::Text { body, .. }
+            | Content::Buttons { body, .. }
+            | Content::List { body, .. } => body.as_str(),
+            Content::Image { caption, .. } => caption.as_deref().unwrap_or("[image]"),
+            Content::Template { name, .. } => name,
+        }),
+        _ => None,
+    };
+    effects.iter().filter_map(text).collect()
 }
 
 fn outcome(effects: &[Effect]) -> Option<(&str, Option<&str>)> {

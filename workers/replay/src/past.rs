@@ -104,6 +104,7 @@ mod tests {
     use super::*;
     use crate::job::tests::job;
     use crate::{ReplayTarget, Source};
+    use ackline_shared::ids::EntityId;
     use ackline_shared::subjects::{Class, header};
 
     fn past(classes: &[&str]) -> Past {

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 const PLOT_EVERY_MS: u64 = 500;
-const REASONS_SHOWN: usize = 12;
+const EXAMPLES_SHOWN: usize = 12;
 
 /// A ledger on one line.
 pub fn words(ledger: &Ledger) -> String {
@@ -79,23 +79,18 @@ pub fn write(bench: &Bench<'_>, pace: &Pace, rounds: &[Round]) -> Result<(Value,
     report.heading("Once, in the sessions of the conversations");
     report.table(&Once::HEAD, &[once.row()]);
     faults(&mut report, rounds);
-    reasons(&mut report, rounds);
-    let doubles = rounds
-        .iter()
-        .flat_map(|round| &round.doubles)
-        .take(REASONS_SHOWN);
-    let doubles: Vec<_> = doubles.map(|words| vec![words.clone()]).collect();
-    if !doubles.is_empty() {
-        report.table(&["done again without excuse"], &doubles);
-    }
-    let disorders = rounds
-        .iter()
-        .flat_map(|round| &round.disorders)
-        .take(REASONS_SHOWN);
-    let disorders: Vec<_> = disorders.map(|words| vec![words.clone()]).collect();
-    if !disorders.is_empty() {
-        report.table(&["done after a later one of its conversation"], &disorders);
-    }
+    report.reasons(rounds.iter().flat_map(|round| &round.reasons));
+    let mut examples = |head: &str, of: fn(&Round) -> &Vec<String>| {
+        let all = rounds.iter().flat_map(of).take(EXAMPLES_SHOWN);
+        let rows: Vec<_> = all.map(|words| vec![words.clone()]).collect();
+        if !rows.is_empty() {
+            report.table(&[head], &rows);
+        }
+    };
+    examples("done again without excuse", |round| &round.doubles);
+    examples("done after a later one of its conversation", |round| {
+        &round.disorders
+    });
     if let Some(last) = rounds.last() {
         report.plot("rate", plot(&last.commands, &last.struck));
     }
@@ -180,29 +175,6 @@ fn faults(report: &mut super::super::report::Report, rounds: &[Round]) {
         ],
         &rows,
     );
-}
-
-fn reasons(report: &mut super::super::report::Report, rounds: &[Round]) {
-    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-    for (reason, count) in rounds.iter().flat_map(|round| &round.reasons) {
-        *reasons.entry(reason).or_default() += count;
-    }
-    let mut rows: Vec<_> = reasons.into_iter().collect();
-    rows.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let rows: Vec<_> = rows
-        .into_iter()
-        .take(REASONS_SHOWN)
-        .map(|(reason, count)| vec![reason.to_owned(), count.to_string()])
-        .collect();
-    if !rows.is_empty() {
-        report.table(
-            &[
-                "why dead letters were given up, beginning of the reason",
-                "letters",
-            ],
-            &rows,
-        );
-    }
 }
 
 fn plot(commands: &[Seen], struck: &[Struck]) -> String {

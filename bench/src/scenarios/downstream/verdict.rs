@@ -7,10 +7,7 @@ use super::Played;
 use super::count::Account;
 use anyhow::Result;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::time::Duration;
-
-const REASONS_SHOWN: usize = 12;
 
 /// Writes the report and gives the figures, with whether all is right.
 pub fn write(bench: &Bench<'_>, played: &[Played]) -> Result<(Value, bool)> {
@@ -128,7 +125,7 @@ pub fn write(bench: &Bench<'_>, played: &[Played]) -> Result<(Value, bool)> {
             number(pair.calm_p99),
             number(pair.beside_p99)
         ));
-        reasons(&mut report, &outage.accounts);
+        report.reasons(outage.accounts.iter().flat_map(|account| &account.reasons));
     }
     report.heading("All outages");
     report.table(&["figure", "value"], &table(&figures));
@@ -159,29 +156,6 @@ impl Pair {
             calm_p99: p99(all(|account| &account.calm)),
             beside_p99: p99(all(|account| &account.beside)),
         }
-    }
-}
-
-fn reasons(report: &mut super::super::report::Report, accounts: &[Account]) {
-    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-    for (reason, count) in accounts.iter().flat_map(|account| &account.reasons) {
-        *reasons.entry(reason).or_default() += count;
-    }
-    let mut rows: Vec<_> = reasons.into_iter().collect();
-    rows.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let rows: Vec<_> = rows
-        .into_iter()
-        .take(REASONS_SHOWN)
-        .map(|(reason, count)| vec![reason.to_owned(), count.to_string()])
-        .collect();
-    if !rows.is_empty() {
-        report.table(
-            &[
-                "why dead letters were given up, beginning of the reason",
-                "letters",
-            ],
-            &rows,
-        );
     }
 }
 

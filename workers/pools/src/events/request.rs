@@ -154,7 +154,7 @@ mod tests {
                 .unwrap();
             let error =
                 keys(&snapshot, &master, &snapshot.endpoints["endpoint.acme.e"]).unwrap_err();
-            assert!(error.contains(words), "{error}");
+            assert!(error.to_string().contains(words), "{error}");
         }
     }
 
