@@ -42,7 +42,7 @@ pub struct StreamConfig {
     max_msgs_per_subject: Option<u32>,
     allow_direct: bool,
     /// Whether batches are taken.
-    allow_atomic: bool,
+    pub(super) allow_atomic: bool,
     /// Whether a message may replace what its subject had.
     allow_rollup_hdrs: bool,
     deny_delete: bool,
@@ -111,7 +111,10 @@ pub fn streams(settings: &NatsSettings) -> Vec<StreamConfig> {
             )
         },
         bucket(subjects::BUCKET_CONFIG, CONFIG_HISTORY, Duration::ZERO),
-        bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age),
+        StreamConfig {
+            allow_atomic: true,
+            ..bucket(subjects::BUCKET_SESSIONS, 1, settings.session_max_age)
+        },
         bucket(subjects::BUCKET_LEASES, 1, settings.lease_ttl),
         bucket(subjects::BUCKET_LOCKS, 1, settings.lease_ttl),
         bucket(subjects::BUCKET_TUNING, TUNING_HISTORY, Duration::ZERO),

@@ -126,6 +126,14 @@ async fn ensure(asker: &impl Ask, wanted: &StreamConfig) -> Result<(), ApiError>
         state,
     } = found?;
     let endpoint = format!("STREAM.UPDATE.{name}");
+    if wanted.allow_atomic
+        && !stored
+            .get("allow_atomic")
+            .is_some_and(|allowed| allowed == true)
+    {
+        stored.insert("allow_atomic".to_owned(), json!(true));
+        api::call::<Value>(asker, &endpoint, &stored).await?;
+    }
     if let Some(bucket) = wanted.bucket() {
         if bound(&mut stored, wanted.max_bytes(), state.bytes, bucket)
             && let Err(error) = api::call::<Value>(asker, &endpoint, &stored).await

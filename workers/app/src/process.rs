@@ -27,7 +27,7 @@ use ackline_runtime::settings::{Concurrency, PoolSettings};
 use ackline_runtime::upkeep::Upkeep;
 use ackline_shared::clock::now_ms;
 use ackline_shared::config::{Reader, Report};
-use ackline_shared::nats::{self, NatsSettings};
+use ackline_shared::nats::{self, Durability, NatsSettings};
 use ackline_shared::registry::Registry;
 use ackline_shared::shutdown::{Shutdown, ended};
 use ackline_shared::subjects::Pool;
@@ -167,7 +167,12 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         "NATS sent nothing of the configuration for {} s",
         REGISTRY_SILENCE_MAX.as_secs()
     );
-    let log = Log::new(context, settings.nats.partitions);
+    let log = match settings.nats.durability {
+        Durability::Synced => Log::grouped(context, settings.nats.partitions),
+        Durability::Stored | Durability::Replicated | Durability::Logged => {
+            Log::new(context, settings.nats.partitions)
+        }
+    };
     let platform = Platform::new(log, registry, buckets, settings.master.clone());
     let journal = if parts.need_journal() {
         Some(Journal::at(&settings.journal_url)?)

@@ -6,7 +6,9 @@
 //! (`core/older.rs`), for a takeover reads all of a window again, what is finished in it included, and Meta repeats a
 //! delivery for days.
 
+use super::log::Log;
 use super::older::{Older, OlderError};
+use super::platform::Platform;
 use ackline_engine::finished::Finished;
 use ackline_engine::step::Step;
 use ackline_ownership::lease::Lease;
@@ -116,6 +118,7 @@ impl Record {
 /// The memory of a pool; cheap to clone. Only a partition's owner uses it, one job per key at a time.
 #[derive(Debug, Clone)]
 pub struct DedupeStore {
+    log: Log,
     store: Store,
     older: Older,
     cache: Arc<Mutex<LruCache<String, Cached>>>,
@@ -131,10 +134,11 @@ struct Cached {
 
 impl DedupeStore {
     /// Opens the memory of a pool.
-    pub fn new(store: Store, older: Older) -> Self {
+    pub fn new(platform: &Platform) -> Self {
         Self {
-            store,
-            older,
+            log: platform.log.clone(),
+            store: platform.buckets.sessions.clone(),
+            older: platform.older.clone(),
             cache: Arc::new(Mutex::new(LruCache::new(CACHED_MAX))),
         }
     }
@@ -347,8 +351,8 @@ impl ConversationRecord {
         let epoch = self.epoch();
         let record = Record { epoch, ..record };
         match dedupe
-            .store
-            .update(key, stored::encode(&record).into(), revision)
+            .log
+            .put_session(key, stored::encode(&record).into(), revision)
             .await
         {
             Ok(revision) => {

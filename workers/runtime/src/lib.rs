@@ -14,6 +14,7 @@ pub mod dedupe;
 pub mod direct;
 pub mod fate;
 pub mod following;
+pub mod group_commit;
 pub mod intake;
 pub mod job;
 pub mod log;

@@ -1,18 +1,20 @@
 //! Writing to the streams: every publish carries a message id, waits for its receipt and has a deadline.
 
+use crate::group_commit::{Destination, Receipt, Write, WriteError, Writer};
 use ackline_message::SendCommand;
-use ackline_shared::envelope::Head;
+use ackline_shared::envelope::{Family, Head};
+use ackline_shared::nats::layout::bucket_subject;
 use ackline_shared::stored;
-use ackline_shared::subjects::Lane;
-use async_nats::HeaderMap;
+use ackline_shared::subjects::{BUCKET_SESSIONS, Lane};
 use async_nats::jetstream::Context;
-use async_nats::jetstream::publish::PublishAck;
+use async_nats::{HeaderMap, header};
 use bytes::Bytes;
 
 /// A handle on the streams; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Log {
     context: Context,
+    writer: Writer,
     partitions: u16,
 }
 
@@ -29,8 +31,17 @@ impl Log {
     /// Wraps a JetStream context, whose timeout bounds every write.
     pub fn new(context: Context, partitions: u16) -> Self {
         Self {
+            writer: Writer::new(context.clone()),
             context,
             partitions,
+        }
+    }
+
+    /// The same for a server that syncs each write: what is written at the same moment is stored together.
+    pub fn grouped(context: Context, partitions: u16) -> Self {
+        Self {
+            writer: Writer::grouped(context.clone()),
+            ..Self::new(context, partitions)
         }
     }
 
@@ -53,29 +64,25 @@ impl Log {
         let mut head = command.head(lane, self.partitions);
         // A command that an attempt gives is part of the attempt's trace.
         head.traceparent = head.traceparent.or_else(ackline_traces::current);
-        let receipt = self
-            .publish(
-                head.subject(),
-                head.to_headers(),
-                stored::encode(command).into(),
-            )
-            .await?;
-        Ok(receipt.duplicate.then_some(receipt.sequence))
+        self.write_once(&head, stored::encode(command).into()).await
     }
 
     /// Stores a message under its head; one with the same id stored again changes nothing, and where the first stands is
     /// told.
     pub async fn write_once(&self, head: &Head, payload: Bytes) -> Result<Option<u64>, LogError> {
+        let into = match head.family {
+            Family::Command(_) => Destination::Outbound,
+            Family::Update(_) | Family::Record => Destination::Updates,
+        };
         let receipt = self
-            .publish(head.subject(), head.to_headers(), payload)
+            .store(into, head.subject(), head.to_headers(), payload)
             .await?;
         Ok(receipt.duplicate.then_some(receipt.sequence))
     }
 
     /// Stores a message under its head.
     pub async fn write(&self, head: &Head, payload: Bytes) -> Result<(), LogError> {
-        self.write_raw(head.subject(), head.to_headers(), payload)
-            .await
+        self.write_once(head, payload).await.map(drop)
     }
 
     /// Stores a message whose headers already hold its id.
@@ -85,7 +92,30 @@ impl Log {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<(), LogError> {
-        self.publish(subject, headers, payload).await.map(drop)
+        self.store(Destination::Other, subject, headers, payload)
+            .await
+            .map(drop)
+    }
+
+    /// Writes the state of a conversation over what stood there under a revision; gives the new one.
+    pub async fn put_session(
+        &self,
+        key: &str,
+        value: Bytes,
+        revision: u64,
+    ) -> Result<u64, WriteError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+            revision.to_string(),
+        );
+        let write = Write {
+            subject: bucket_subject(BUCKET_SESSIONS, key),
+            headers,
+            payload: value,
+        };
+        let receipt = self.writer.write(Destination::Sessions, write).await?;
+        Ok(receipt.sequence)
     }
 
     /// The longest message nats-server takes, headers included.
@@ -96,32 +126,31 @@ impl Log {
         }
     }
 
-    async fn publish(
+    async fn store(
         &self,
+        into: Destination,
         subject: String,
         headers: HeaderMap,
         payload: Bytes,
-    ) -> Result<PublishAck, LogError> {
-        let failed = |error: &dyn std::fmt::Display| LogError {
-            subject: subject.clone(),
-            reason: error.to_string(),
-        };
+    ) -> Result<Receipt, LogError> {
         // nats-server would end the connection over it, and everything that is on its way with it.
         if payload.len() > SURELY_FITS && size(&headers, &payload) > self.message_bytes_max() {
             let (bytes, most) = (size(&headers, &payload), self.message_bytes_max());
-            let error = format!(
+            let reason = format!(
                 "{bytes} bytes are more than nats-server takes ({most}); raise its max_payload"
             );
-            return Err(failed(&error));
+            return Err(LogError { subject, reason });
         }
-        let receipt = self
-            .context
-            .publish_with_headers(subject.clone(), headers, payload)
-            .await;
-        receipt
-            .map_err(|error| failed(&error))?
-            .await
-            .map_err(|error| failed(&error))
+        let write = Write {
+            subject: subject.clone(),
+            headers,
+            payload,
+        };
+        let stored = self.writer.write(into, write).await;
+        stored.map_err(|error| LogError {
+            subject,
+            reason: error.to_string(),
+        })
     }
 }
 

@@ -83,10 +83,7 @@ pub async fn run<J: Job>(job: J, settings: PoolSettings, mut host: Host) {
     let attempts = Attempts {
         job: Arc::new(job),
         log: host.platform.log.clone(),
-        dedupe: DedupeStore::new(
-            host.platform.buckets.sessions.clone(),
-            host.platform.older.clone(),
-        ),
+        dedupe: DedupeStore::new(&host.platform),
         settings: settings.clone(),
         metrics: host.metrics.clone(),
     };

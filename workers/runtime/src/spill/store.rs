@@ -5,30 +5,23 @@
 
 use super::copy::Reference;
 use crate::direct;
+use crate::group_commit::{Write, publish_together};
 use ackline_shared::subjects::{self, SPILL};
-use async_nats::header::{
-    NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
-};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{
     DirectGetErrorKind, LastRawMessageErrorKind, RawMessageErrorKind,
 };
-use async_nats::{HeaderMap, Request};
-use bytes::Bytes;
 use futures_util::TryStreamExt;
 use futures_util::future::try_join_all;
-use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::time::Duration;
 
 /// With this many entries of one spill queue or fewer, a batch is not worth it: whatever its size, the server makes and
 /// drops a store of several files for it, and everybody's updates wait behind that.
 const SINGLY_MAX: usize = 8;
 /// Larger messages travel alone: a batch must not fail because one of it is too large for the server.
 const GROUPED_BYTES_MAX: usize = 256 << 10;
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// A message that a spill queue refers to, in a stream: from where it was stored first, or where the janitor kept it when
 /// the room was needed. None when neither has it any more.
@@ -68,14 +61,8 @@ pub async fn original(
     }
 }
 
-/// A message on its way into a spill queue.
-#[derive(Debug, Clone)]
-pub struct SpillEntry {
-    pub subject: String,
-    /// Headers with a dedupe id.
-    pub headers: HeaderMap,
-    pub payload: Bytes,
-}
+/// A message on its way into a spill queue; its headers have a dedupe id.
+pub type SpillEntry = Write;
 
 /// SPILL could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -148,39 +135,10 @@ impl Store {
 
     /// All or nothing; false when the server refused the batch.
     async fn append_together(&self, entries: &[SpillEntry]) -> Result<bool, StoreError> {
-        let failed = |error: &dyn Display| StoreError {
-            verb: "written",
-            reason: error.to_string(),
-        };
-        let client = self.context.client();
-        let id = format!("{:016x}", rand::random::<u64>());
-        for (entry, number) in entries.iter().zip(1_usize..) {
-            let SpillEntry {
-                subject,
-                mut headers,
-                payload,
-            } = entry.clone();
-            headers.insert(NATS_BATCH_ID, id.as_str());
-            headers.insert(NATS_BATCH_SEQUENCE, number.to_string());
-            if number < entries.len() {
-                let sent = client.publish_with_headers(subject, headers, payload).await;
-                sent.map_err(|error| failed(&error))?;
-                continue;
-            }
-            headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
-            let request = Request::new()
-                .headers(headers)
-                .payload(payload)
-                .timeout(Some(ANSWER_WAIT));
-            let answer = client
-                .send_request(subject, request)
-                .await
-                .map_err(|error| failed(&error))?;
-            let answer: Value =
-                serde_json::from_slice(&answer.payload).map_err(|error| failed(&error))?;
-            return Ok(answer.get("error").is_none());
-        }
-        Ok(true)
+        let entries: Vec<&SpillEntry> = entries.iter().collect();
+        let stored = publish_together(&self.context, &entries).await;
+        let stored = stored.map_err(|error| StoreError::new("written", &error))?;
+        Ok(stored.is_some())
     }
 
     /// The next messages of a spill queue from a sequence on, oldest first, and how many it has after them; none when it has

@@ -275,11 +275,7 @@ async fn whoever_takes_over_from_a_process_that_died_while_sending_does_not_send
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stand = Stand::new(format!("http://{}", listener.local_addr().unwrap())).await;
     let remembering = || {
-        let record = DedupeStore::new(
-            stand.platform.buckets.sessions.clone(),
-            stand.platform.older.clone(),
-        )
-        .record("replies.test".to_owned(), None);
+        let record = DedupeStore::new(&stand.platform).record("replies.test".to_owned(), None);
         Work {
             record,
             ..work(&command())

@@ -13,6 +13,7 @@ mod core;
 mod dead;
 mod flows;
 mod given_up;
+mod group_commit;
 mod janitor;
 mod journal;
 mod lost;

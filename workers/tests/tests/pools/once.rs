@@ -73,12 +73,7 @@ async fn a_flow_answers_nothing_twice_after_hundreds_of_messages_and_a_takeover_
 #[tokio::test]
 async fn a_record_knows_thousands_of_finished_updates_at_few_bytes_each() {
     let stage = Stage::start(Snapshot::default()).await;
-    let dedupe = || {
-        DedupeStore::new(
-            stage.platform.buckets.sessions.clone(),
-            stage.platform.older.clone(),
-        )
-    };
+    let dedupe = || DedupeStore::new(&stage.platform);
     let record = dedupe().record("relay.acme.person".to_owned(), None);
     const COUNT: u32 = 3000;
     for number in 0..COUNT {
@@ -110,10 +105,7 @@ async fn a_record_knows_thousands_of_finished_updates_at_few_bytes_each() {
 #[tokio::test]
 async fn a_conversation_of_one_update_costs_little_more_than_its_key() {
     let stage = Stage::start(Snapshot::default()).await;
-    let dedupe = DedupeStore::new(
-        stage.platform.buckets.sessions.clone(),
-        stage.platform.older.clone(),
-    );
+    let dedupe = DedupeStore::new(&stage.platform);
     const COUNT: u64 = 100;
     for number in 0..COUNT {
         let record = dedupe.record(format!("relay.acme.{number:032x}"), None);

@@ -373,10 +373,7 @@ async fn a_stale_owners_writes_are_refused() {
     };
     let (stale, present) = (lease(1), lease(2));
     let record = |lease: &Lease| {
-        let dedupe = DedupeStore::new(
-            stage.platform.buckets.sessions.clone(),
-            stage.platform.older.clone(),
-        );
+        let dedupe = DedupeStore::new(&stage.platform);
         dedupe.record("relay.test".to_owned(), Some(lease.clone()))
     };
     // It has read the record before its successor writes, or reads it afterwards.

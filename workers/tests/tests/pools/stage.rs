@@ -78,6 +78,11 @@ impl Stage {
         self.server.url()
     }
 
+    /// Kills nats-server.
+    pub fn kill_server(&mut self) {
+        self.server.kill();
+    }
+
     /// Kills nats-server, starts it again and waits until we are connected.
     pub async fn restart_server(&mut self) {
         self.restart_server_after(Duration::ZERO).await;
@@ -439,7 +444,7 @@ fn settings(url: String) -> NatsSettings {
 }
 
 /// A message of somebody to the number `100`.
-fn head(partition: Partition, conversation: &str, id: &str) -> Head {
+pub fn head(partition: Partition, conversation: &str, id: &str) -> Head {
     Head {
         id: UpdateId::new(id),
         tenant: TenantId::new("acme").unwrap(),
