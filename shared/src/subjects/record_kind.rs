@@ -10,5 +10,7 @@ pub const REPLY_FAILED: &str = "reply_failed";
 pub const FLOW_STARTED: &str = "flow_started";
 /// The subject token of a left flow.
 pub const FLOW_COMPLETED: &str = "flow_completed";
+/// The subject token of a step of flows that entered and left none.
+pub const FLOW_STEP: &str = "flow_step";
 /// The subject token of a call's result.
 pub const FLOW_RESULT: &str = "flow_result";

@@ -275,6 +275,11 @@ impl Session {
         }
     }
 
+    /// Whose the conversation is, when somebody set that.
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
+    }
+
     /// When the last message was heard, in unix milliseconds.
     pub fn heard_ms(&self) -> u64 {
         self.heard_ms

@@ -60,12 +60,54 @@ pub enum Record {
         /// The variables it ended with.
         variables: Value,
     },
+    /// What one step of a conversation's flows did, in this order.
+    FlowStep {
+        /// Each thing.
+        facts: Vec<FlowFact>,
+    },
     /// The result of a call a flow asked for; the flow engine's own input.
     FlowResult {
         /// Which call it answers.
         effect: String,
         /// What came of it.
         outcome: Value,
+    },
+}
+
+/// One thing that a step of a conversation's flows did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum FlowFact {
+    /// A send command was accepted into OUTBOUND.
+    Queued {
+        /// The command.
+        command: Box<SendCommand>,
+    },
+    /// The conversation entered a flow.
+    Started {
+        /// Identifies what happened, whichever record tells it.
+        id: String,
+        /// The flow.
+        flow: String,
+        /// The bot that chose it.
+        bot: String,
+        /// Identifies this run of the flow.
+        run: String,
+    },
+    /// The conversation left a flow.
+    Completed {
+        /// Identifies what happened, whichever record tells it.
+        id: String,
+        /// The flow.
+        flow: String,
+        /// The bot that chose it.
+        bot: String,
+        /// Identifies this run of the flow.
+        run: String,
+        /// `completed`, `failed`, `restarted`.
+        outcome: String,
+        /// The variables it ended with.
+        variables: Value,
     },
 }
 
@@ -82,12 +124,25 @@ impl Record {
     pub const FLOW_STARTED: &str = record_kind::FLOW_STARTED;
     /// The subject token of a left flow.
     pub const FLOW_COMPLETED: &str = record_kind::FLOW_COMPLETED;
+    /// The subject token of a step that entered and left no flow.
+    pub const FLOW_STEP: &str = record_kind::FLOW_STEP;
     /// The subject token of a call's result.
     pub const FLOW_RESULT: &str = record_kind::FLOW_RESULT;
 
-    /// The type, which is also the last token of the subject.
+    /// The last token of the subject: the type, and of a step the most that it did, so that whoever follows flows
+    /// reads nothing else.
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::FlowStep { facts } => {
+                let has = |wanted: fn(&FlowFact) -> bool| facts.iter().any(wanted);
+                if has(|fact| matches!(fact, FlowFact::Completed { .. })) {
+                    Self::FLOW_COMPLETED
+                } else if has(|fact| matches!(fact, FlowFact::Started { .. })) {
+                    Self::FLOW_STARTED
+                } else {
+                    Self::FLOW_STEP
+                }
+            }
             Self::ReplyQueued { .. } => Self::REPLY_QUEUED,
             Self::ReplySent { .. } => Self::REPLY_SENT,
             Self::ReplyFailed { .. } => Self::REPLY_FAILED,

@@ -1,7 +1,7 @@
 //! The flows pool: stores what the pure engine decided, then does it.
 //!
-//! The session is written by compare-and-set before anything is done, and holds the effects it was decided to
-//! have. An update that comes again finds itself in the session and has the same effects again, each with the
+//! The session is written by compare-and-set before anything is done (`sessions.rs`), and holds the effects it was
+//! decided to have. An update that comes again finds itself in the session and has the same effects again, each with the
 //! same id, so the streams store them once. A call's result is published as a record and comes back as an
 //! update of the same conversation.
 //!
@@ -10,6 +10,7 @@
 
 pub mod calls;
 mod input;
+mod sessions;
 
 use crate::flows::calls::Caller;
 use ackline_egress::Egress;
@@ -17,12 +18,12 @@ use ackline_engine::state::Target;
 use ackline_flow::bot;
 use ackline_flow::effect::{Call, Effect};
 use ackline_flow::library::{Library, LiveFlows};
-use ackline_flow::session::{Kept, Session, SessionError};
+use ackline_flow::session::Session;
 use ackline_flow::update::Update;
-use ackline_message::Record;
-use ackline_message::{Content, Origin, Recipient, SendCommand};
+use ackline_message::{Content, FlowFact, Origin, Recipient, Record, SendCommand};
 use ackline_runtime::conversation::{Event, Owner, OwnerError, Owners, Side};
 use ackline_runtime::job::{Job, Verdict, Work};
+use ackline_runtime::log::to_bytes;
 use ackline_runtime::metrics::Metrics;
 use ackline_runtime::platform::Platform;
 use ackline_shared::clock::now_ms;
@@ -30,22 +31,26 @@ use ackline_shared::envelope::Head;
 use ackline_shared::ids::{ConversationKey, EntityId, PhoneNumberId, UpdateId, short_hash};
 use ackline_shared::subjects::{Lane, Pool, session_key};
 use input::{Heard, Input};
+use sessions::{SessionStoreError, Sessions, StoredSession};
 use std::sync::Arc;
 
 #[derive(Debug)]
 pub struct FlowsJob {
     platform: Platform,
     owners: Owners,
+    sessions: Sessions,
     caller: Caller,
     library: Library,
 }
 
-/// A session as it was read, with the revision to write it back under.
-struct Stored {
-    key: String,
-    revision: u64,
-    session: Option<Session>,
-    owner: Option<Owner>,
+/// An update, and the conversation whose turn it is.
+struct Turn<'a> {
+    work: &'a Work,
+    phone: &'a PhoneNumberId,
+    update: &'a Update,
+    heard: Heard,
+    /// Where its session is stored.
+    key: &'a str,
 }
 
 impl FlowsJob {
@@ -56,9 +61,11 @@ impl FlowsJob {
             metrics: None,
         };
         let owners = Owners::new(platform.buckets.sessions.clone());
+        let sessions = Sessions::new(&platform);
         Self {
             platform,
             owners,
+            sessions,
             caller,
             library: Library::default(),
         }
@@ -136,7 +143,45 @@ impl FlowsJob {
         update: &Update,
         heard: Heard,
     ) -> Result<Verdict, String> {
-        let (stored, now_ms) = (self.load(&work.head, phone).await?, now_ms());
+        let (tenant, conversation) = (&work.head.tenant, &work.head.conversation);
+        let key = session_key::of(Pool::Flows, tenant, phone.as_str(), conversation);
+        let turn = Turn {
+            work,
+            phone,
+            update,
+            heard,
+            key: &key,
+        };
+        if let Some(remembered) = self.sessions.remembered(&key)
+            && let Some(verdict) = self.decide(&turn, remembered).await?
+        {
+            return Ok(verdict);
+        }
+        let stored = self.sessions.read(&key).await;
+        let stored = stored.map_err(|error| error.to_string())?;
+        match self.decide(&turn, stored).await? {
+            Some(verdict) => Ok(verdict),
+            None => Err(SessionStoreError::Overtaken.to_string()),
+        }
+    }
+
+    /// Decides what an update does to a session, writes that and does it; nothing where the session may be another one
+    /// than this.
+    async fn decide(
+        &self,
+        turn: &Turn<'_>,
+        stored: StoredSession,
+    ) -> Result<Option<Verdict>, String> {
+        let Turn {
+            work,
+            phone,
+            update,
+            heard,
+            key,
+        } = *turn;
+        let now_ms = now_ms();
+        let is_read = stored.is_read;
+        let if_read = |verdict| Ok(is_read.then_some(verdict));
         let fence = work.record.epoch();
         if stored
             .session
@@ -160,7 +205,7 @@ impl FlowsJob {
                     .was_taken(&work.head, phone, stored.session.as_ref(), update, now_ms)
                     .await?)
         {
-            return Ok(Verdict::Idle);
+            return if_read(Verdict::Idle);
         }
         let mut live_flows =
             self.library
@@ -171,16 +216,16 @@ impl FlowsJob {
         let older = &self.platform.older;
         if !is_repeat
             && older
-                .has(&stored.key, blocks, id.as_str())
+                .has(key, blocks, id.as_str())
                 .await
                 .map_err(|error| error.to_string())?
         {
-            return Ok(Verdict::Done);
+            return Ok(Some(Verdict::Done));
         }
         let Some((session, effects)) =
             bot::advance(&live_flows.flows, stored.session, update, now_ms)
         else {
-            if let (true, Some(at_ms)) = (is_changed, heard.at_ms) {
+            if let (true, true, Some(at_ms)) = (is_read, is_changed, heard.at_ms) {
                 let side = Side::new(
                     &work.head.tenant,
                     phone,
@@ -189,7 +234,7 @@ impl FlowsJob {
                 );
                 self.report(&side, &Event::Heard { at_ms }).await;
             }
-            return Ok(Verdict::Idle);
+            return if_read(Verdict::Idle);
         };
         let mut session = session
             .fenced(fence)
@@ -199,17 +244,19 @@ impl FlowsJob {
                 return Err("the partition may be another process's by now".to_owned());
             }
             if let Some(block) = session.due_block() {
-                let written = older.append(&stored.key, blocks, block).await;
+                let written = older.append(key, blocks, block).await;
                 written.map_err(|error| error.to_string())?;
                 session.block_written();
             }
-            self.save(&stored.key, stored.revision, &session).await?;
+            match self.sessions.write(key, stored.revision, &session).await {
+                Ok(()) => {}
+                Err(SessionStoreError::Overtaken) if !is_read => return Ok(None),
+                Err(error) => return Err(error.to_string()),
+            }
         }
-        for effect in &effects {
-            self.perform(work, phone, &live_flows, &session, effect)
-                .await?;
-        }
-        Ok(Verdict::Done)
+        self.perform(work, phone, &live_flows, &session, &effects)
+            .await?;
+        Ok(Some(Verdict::Done))
     }
 
     /// Whether the conversation was taken from us while a call was under way, under the phone number alone: a handover
@@ -244,50 +291,62 @@ impl FlowsJob {
         Ok(owner.is_some_and(|owner| !owner.is_over(now_ms) && owner.set_ms > session.heard_ms()))
     }
 
+    /// Does what was decided: sends in order, tells what was done in one record, and calls last, for a call takes long.
     async fn perform(
         &self,
         work: &Work,
         phone: &PhoneNumberId,
         live_flows: &LiveFlows,
         session: &Session,
-        effect: &Effect,
+        effects: &[Effect],
     ) -> Result<(), String> {
-        match effect {
-            Effect::Send { key, content } => self.send(work, phone, session, key, content).await,
-            Effect::Call { effect_id, call } if session.pending_effect() == Some(effect_id) => {
-                self.call(work, effect_id, call).await
-            }
-            Effect::Call { .. } => Ok(()),
-            Effect::Started { run, flow } => {
-                let bot = live_flows.bot_of(flow).to_owned();
-                self.record(
-                    work,
-                    effect,
-                    Record::FlowStarted {
-                        flow: flow.clone(),
-                        bot,
-                        run: run.clone(),
-                    },
-                )
-                .await
-            }
-            Effect::Completed {
-                run,
-                flow,
-                outcome,
-                variables,
-                ..
-            } => {
-                let record = Record::FlowCompleted {
-                    flow: flow.clone(),
+        let (mut facts, mut calls) = (Vec::new(), Vec::new());
+        for effect in effects {
+            match effect {
+                Effect::Send { key, content } => {
+                    let command = self.send(work, phone, session, key, content).await?;
+                    facts.push(FlowFact::Queued {
+                        command: Box::new(command),
+                    });
+                }
+                Effect::Call { effect_id, call } => {
+                    let is_awaited = session.pending_effect() == Some(effect_id);
+                    calls.extend(is_awaited.then_some((effect_id, call)));
+                }
+                Effect::Started { run, flow } => facts.push(FlowFact::Started {
+                    id: UpdateId::new(&effect.key()).as_str().to_owned(),
                     bot: live_flows.bot_of(flow).to_owned(),
+                    flow: flow.clone(),
+                    run: run.clone(),
+                }),
+                Effect::Completed {
+                    run,
+                    flow,
+                    outcome,
+                    variables,
+                    ..
+                } => facts.push(FlowFact::Completed {
+                    id: UpdateId::new(&effect.key()).as_str().to_owned(),
+                    bot: live_flows.bot_of(flow).to_owned(),
+                    flow: flow.clone(),
                     run: run.clone(),
                     outcome: outcome.clone(),
                     variables: variables.clone(),
-                };
-                self.record(work, effect, record).await
+                }),
             }
         }
+        for (number, facts) in steps(facts).enumerate() {
+            let id = work.head.id.effect(format_args!("step{number}"));
+            let record = Record::FlowStep { facts };
+            self.platform
+                .record(&work.head, &id, &record)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        for (effect_id, call) in calls {
+            self.call(work, effect_id, call).await?;
+        }
+        Ok(())
     }
 
     async fn send(
@@ -297,7 +356,7 @@ impl FlowsJob {
         session: &Session,
         key: &str,
         content: &Content,
-    ) -> Result<(), String> {
+    ) -> Result<SendCommand, String> {
         let head = &work.head;
         let command = SendCommand {
             id: format!(
@@ -315,19 +374,9 @@ impl FlowsJob {
             },
             created_ms: now_ms(),
         };
-        let id = UpdateId::new(&format!("{}:queued", command.id));
-        let _sent_before = self
-            .platform
-            .log
-            .command(Lane::Live, &command)
-            .await
-            .map_err(|error| error.to_string())?;
-        let record = Record::ReplyQueued {
-            command: Box::new(command),
-        };
-        self.platform
-            .record(head, &id, &record)
-            .await
+        let stored = self.platform.log.command(Lane::Live, &command).await;
+        stored
+            .map(|_sent_before| command)
             .map_err(|error| error.to_string())
     }
 
@@ -344,69 +393,25 @@ impl FlowsJob {
             .await
             .map_err(|error| error.to_string())
     }
+}
 
-    async fn record(&self, work: &Work, effect: &Effect, record: Record) -> Result<(), String> {
-        let id = UpdateId::new(&effect.key());
-        self.platform
-            .record(&work.head, &id, &record)
-            .await
-            .map_err(|error| error.to_string())
-    }
+/// What one record tells at most: variables and texts are bounded one by one, and a message to nats-server as a whole.
+const STEP_BYTES_MAX: usize = 256 * 1024;
 
-    async fn load(&self, head: &Head, phone: &PhoneNumberId) -> Result<Stored, String> {
-        let key = session_key::of(
-            Pool::Flows,
-            &head.tenant,
-            phone.as_str(),
-            &head.conversation,
-        );
-        let entry = self
-            .platform
-            .buckets
-            .sessions
-            .entry(&key)
-            .await
-            .map_err(|error| error.to_string())?;
-        let Some(entry) = entry else {
-            return Ok(Stored {
-                key,
-                revision: 0,
-                session: None,
-                owner: None,
-            });
-        };
-        let kept = match Kept::from_json(&entry.value) {
-            Ok(kept) => kept,
-            // What a newer version wrote is not written over.
-            Err(error @ SessionError::Schema(_)) => return Err(error.to_string()),
-            Err(error) => {
-                tracing::warn!(tenant = %head.tenant, %error, "a conversation starts anew");
-                Kept {
-                    session: None,
-                    owner: None,
-                }
+/// The facts of a step, in as many records as they take.
+fn steps(facts: Vec<FlowFact>) -> impl Iterator<Item = Vec<FlowFact>> {
+    let mut steps: Vec<(usize, Vec<FlowFact>)> = Vec::new();
+    for fact in facts {
+        let bytes = to_bytes(&fact).len();
+        match steps.last_mut() {
+            Some((taken, step)) if *taken + bytes <= STEP_BYTES_MAX => {
+                *taken += bytes;
+                step.push(fact);
             }
-        };
-        Ok(Stored {
-            key,
-            revision: entry.revision,
-            session: kept.session,
-            owner: kept.owner,
-        })
+            _ => steps.push((bytes, vec![fact])),
+        }
     }
-
-    async fn save(&self, key: &str, revision: u64, session: &Session) -> Result<(), String> {
-        let bytes = session.to_json().into();
-        let saved = self
-            .platform
-            .buckets
-            .sessions
-            .update(key, bytes, revision)
-            .await;
-        saved
-            .map(|_| ())
-            .map_err(|error| format!("the session was not written: {error}"))
-    }
+    steps.into_iter().map(|(_, facts)| facts)
 }
 
 /// Who the answers go to: what the session knows of the person, else what the conversation's key says.

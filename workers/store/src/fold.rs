@@ -4,8 +4,7 @@
 //! records comes first. What says nothing about conversations folds to nothing.
 
 use super::progress::{Fault, Status, Step};
-use ackline_message::Record;
-use ackline_message::{Recipient, SendCommand};
+use ackline_message::{FlowFact, Recipient, Record, SendCommand};
 use ackline_runtime::job::Work;
 use ackline_shared::envelope::Family;
 use ackline_shared::ids::{ConversationKey, short_hash};
@@ -24,6 +23,8 @@ pub const BY_STANDBY: &str = "standby";
 pub enum JournalEntry {
     /// A message, or more about one.
     Message(Box<MessageEntry>),
+    /// Messages that one step of flows sent, in order.
+    Messages(Vec<MessageEntry>),
     /// A status of a message that was sent.
     Status(Box<StatusEntry>),
     /// Something else that happened in a conversation, which may have begun with it.
@@ -362,11 +363,33 @@ fn fold_record(work: &Work, record: Record) -> JournalEntry {
                 at_ms: command.created_ms,
                 ..step(Status::Queued, None)
             };
-            outgoing(work, *command, None, step)
+            one(outgoing(work, *command, None, step))
         }
-        Record::ReplySent { command, wamid, .. } => {
-            outgoing(work, *command, Some(wamid), step(Status::Accepted, None))
+        Record::FlowStep { facts } => {
+            let queued = facts.into_iter().filter_map(|fact| match fact {
+                FlowFact::Queued { command } => Some(*command),
+                FlowFact::Started { .. } | FlowFact::Completed { .. } => None,
+            });
+            let messages: Vec<MessageEntry> = queued
+                .map(|command| {
+                    let step = Step {
+                        at_ms: command.created_ms,
+                        ..step(Status::Queued, None)
+                    };
+                    outgoing(work, command, None, step)
+                })
+                .collect();
+            match messages.is_empty() {
+                true => flow_contact(work),
+                false => JournalEntry::Messages(messages),
+            }
         }
+        Record::ReplySent { command, wamid, .. } => one(outgoing(
+            work,
+            *command,
+            Some(wamid),
+            step(Status::Accepted, None),
+        )),
         Record::ReplyFailed {
             command,
             code,
@@ -378,37 +401,34 @@ fn fold_record(work: &Work, record: Record) -> JournalEntry {
             } else {
                 Status::Failed
             };
-            outgoing(
-                work,
-                *command,
-                None,
-                step(
-                    status,
-                    Some(Fault {
-                        at_ms,
-                        code,
-                        reason,
-                    }),
-                ),
-            )
+            let fault = Fault {
+                at_ms,
+                code,
+                reason,
+            };
+            one(outgoing(work, *command, None, step(status, Some(fault))))
         }
-        Record::FlowStarted { .. } | Record::FlowCompleted { .. } => {
-            let number = work.head.phone.as_ref().map(ToString::to_string);
-            contact(
-                work,
-                number,
-                &Recipient {
-                    user_id: None,
-                    phone: None,
-                },
-            )
-        }
+        Record::FlowStarted { .. } | Record::FlowCompleted { .. } => flow_contact(work),
         Record::FlowResult { .. } => JournalEntry::Nothing,
     }
 }
 
-fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step) -> JournalEntry {
-    JournalEntry::Message(Box::new(MessageEntry {
+fn one(message: MessageEntry) -> JournalEntry {
+    JournalEntry::Message(Box::new(message))
+}
+
+/// The conversation that entered or left a flow.
+fn flow_contact(work: &Work) -> JournalEntry {
+    let number = work.head.phone.as_ref().map(ToString::to_string);
+    let nobody_named = Recipient {
+        user_id: None,
+        phone: None,
+    };
+    contact(work, number, &nobody_named)
+}
+
+fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step) -> MessageEntry {
+    MessageEntry {
         phone_number_id: command.phone_number_id.to_string(),
         person: Person::new(&command.to, &work.head.conversation, None),
         direction: Direction::Out,
@@ -423,7 +443,7 @@ fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step
         sequence: work.sequence,
         step,
         id: command.id,
-    }))
+    }
 }
 
 /// Our id of a message Meta named; the same whenever it is seen, and safe in a path.

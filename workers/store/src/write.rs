@@ -31,6 +31,12 @@ pub async fn entry(
     }
     match entry {
         JournalEntry::Message(entry) => message(db, tenant, entry).await,
+        JournalEntry::Messages(entries) => {
+            for entry in entries {
+                message(db, tenant, entry).await?;
+            }
+            Ok(())
+        }
         JournalEntry::Status(entry) => status(db, tenant, entry).await,
         JournalEntry::Contact(entry) => {
             let between = Between {

@@ -2,8 +2,7 @@
 //! may grow within an `api_version` and never change their meaning.
 
 use super::source::EventSource;
-use ackline_message::Record;
-use ackline_message::{Recipient, command};
+use ackline_message::{FlowFact, Recipient, Record, command};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::short_hash;
 use ackline_shared::meta::{self, Body, Message, Status};
@@ -167,39 +166,42 @@ pub enum EventError {
     Record(String),
 }
 
-/// Makes the event that an update or a record is to customers; `None` for what they are not told of.
-pub fn of(head: &Head, payload: &[u8]) -> Result<Option<Event>, EventError> {
+/// Makes the events that an update or a record is to customers, in order; none of what they are not told of.
+pub fn of(head: &Head, payload: &[u8]) -> Result<Vec<Event>, EventError> {
     let made = match head.family {
-        Family::Update(_) => of_update(head, meta::read(payload)?)?,
+        Family::Update(_) => Vec::from_iter(of_update(head, meta::read(payload)?)?),
         Family::Record => {
             let record =
                 stored::decode(payload).map_err(|error| EventError::Record(error.to_string()))?;
             of_record(head, record)
         }
-        Family::Command(_) => None,
+        Family::Command(_) => Vec::new(),
     };
-    Ok(made.map(
-        |Made {
-             name,
-             timestamp,
-             data,
-         }| Event {
+    let event = |Made {
+                     of,
+                     name,
+                     timestamp,
+                     data,
+                 }| {
+        let of = of.as_deref().unwrap_or_else(|| head.original_id().as_str());
+        Event {
             id: format!(
                 "evt_{}",
-                short_hash(
-                    format!("{}/{}/{name}", head.tenant, head.original_id().as_str()).as_bytes()
-                )
+                short_hash(format!("{}/{of}/{name}", head.tenant).as_bytes())
             ),
             name,
             timestamp,
             api_version: API_VERSION,
             tenant: head.tenant.to_string(),
             data,
-        },
-    ))
+        }
+    };
+    Ok(made.into_iter().map(event).collect())
 }
 
 struct Made {
+    /// What it is told of; the update or record itself where that tells nothing else.
+    of: Option<String>,
     name: &'static str,
     timestamp: String,
     data: Data,
@@ -256,6 +258,7 @@ fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> M
         timestamp: timestamp.clone(),
     };
     Made {
+        of: None,
         name: "message.received",
         timestamp,
         data: Data::Received(Box::new(data)),
@@ -270,6 +273,7 @@ fn handed_over(head: &Head, phone_number_id: Option<String>, reported: meta::Han
         new_owner_role: reported.new_role,
     };
     Made {
+        of: None,
         name: if reported.is_gained {
             "conversation.gained"
         } else {
@@ -310,23 +314,15 @@ fn progress(head: &Head, phone_number_id: Option<String>, status: Status) -> Opt
         ambiguous: false,
     };
     Some(Made {
+        of: None,
         name,
         timestamp,
         data: Data::Progress(Box::new(data)),
     })
 }
 
-fn of_record(head: &Head, record: Record) -> Option<Made> {
+fn of_record(head: &Head, record: Record) -> Vec<Made> {
     let timestamp = happened(head, None);
-    let run = |flow, bot, run| FlowRun {
-        flow,
-        bot,
-        run,
-        place: EventSource::of(head, None),
-        outcome: None,
-        variables: None,
-        variables_omitted: false,
-    };
     let (name, data) = match record {
         Record::ReplyFailed {
             command,
@@ -349,34 +345,82 @@ fn of_record(head: &Head, record: Record) -> Option<Made> {
             };
             ("message.failed", Data::Progress(Box::new(data)))
         }
-        Record::FlowStarted { flow, bot, run: id } => {
-            ("flow.started", Data::Flow(Box::new(run(flow, bot, id))))
+        Record::FlowStep { facts } => {
+            let facts = facts.into_iter();
+            return facts.filter_map(|fact| of_fact(head, fact)).collect();
+        }
+        Record::FlowStarted { flow, bot, run } => {
+            let run = entered(head, flow, bot, run);
+            ("flow.started", Data::Flow(Box::new(run)))
         }
         Record::FlowCompleted {
             flow,
             bot,
-            run: id,
+            run,
             outcome,
             variables,
         } => {
-            let omitted = variables.to_string().len() > VARIABLES_BYTES_MAX;
-            let data = FlowRun {
-                outcome: Some(outcome),
-                variables: (!omitted).then_some(variables),
-                variables_omitted: omitted,
-                ..run(flow, bot, id)
-            };
-            ("flow.completed", Data::Flow(Box::new(data)))
+            let run = left(entered(head, flow, bot, run), outcome, variables);
+            ("flow.completed", Data::Flow(Box::new(run)))
         }
         Record::ReplyQueued { .. } | Record::ReplySent { .. } | Record::FlowResult { .. } => {
-            return None;
+            return Vec::new();
         }
     };
-    Some(Made {
+    vec![Made {
+        of: None,
         name,
         timestamp,
         data,
+    }]
+}
+
+fn of_fact(head: &Head, fact: FlowFact) -> Option<Made> {
+    let (id, name, run) = match fact {
+        FlowFact::Queued { .. } => return None,
+        FlowFact::Started { id, flow, bot, run } => {
+            (id, "flow.started", entered(head, flow, bot, run))
+        }
+        FlowFact::Completed {
+            id,
+            flow,
+            bot,
+            run,
+            outcome,
+            variables,
+        } => {
+            let run = left(entered(head, flow, bot, run), outcome, variables);
+            (id, "flow.completed", run)
+        }
+    };
+    Some(Made {
+        of: Some(id),
+        name,
+        timestamp: happened(head, None),
+        data: Data::Flow(Box::new(run)),
     })
+}
+
+fn entered(head: &Head, flow: String, bot: String, run: String) -> FlowRun {
+    FlowRun {
+        flow,
+        bot,
+        run,
+        place: EventSource::of(head, None),
+        outcome: None,
+        variables: None,
+        variables_omitted: false,
+    }
+}
+
+fn left(entered: FlowRun, outcome: String, variables: Value) -> FlowRun {
+    let omitted = variables.to_string().len() > VARIABLES_BYTES_MAX;
+    FlowRun {
+        outcome: Some(outcome),
+        variables: (!omitted).then_some(variables),
+        variables_omitted: omitted,
+        ..entered
+    }
 }
 
 fn person(who: Recipient, name: Option<String>) -> Person {
@@ -403,9 +447,10 @@ mod tests {
     use serde_json::json;
 
     fn written(head: &Head, payload: &Value) -> Option<Value> {
-        of(head, payload.to_string().as_bytes())
-            .unwrap()
-            .map(|event| serde_json::to_value(event).unwrap())
+        let events = of(head, payload.to_string().as_bytes()).unwrap();
+        assert!(events.len() < 2);
+        let event = events.into_iter().next();
+        event.map(|event| serde_json::to_value(event).unwrap())
     }
 
     fn conversation_id() -> String {
@@ -585,6 +630,48 @@ mod tests {
         let large = written(&record_head(Record::FLOW_COMPLETED), &record).unwrap();
         assert_eq!(large["data"]["variables_omitted"], json!(true));
         assert!(large.to_string().len() < 1000);
+    }
+
+    #[test]
+    fn a_step_of_flows_is_told_as_if_each_thing_it_did_had_a_record_of_its_own() {
+        let run = json!({"flow": "welcome", "bot": "b", "run": "r1"});
+        let with = |more: Value| {
+            let mut fields = run.clone();
+            fields
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            fields
+        };
+        let ended = json!({"outcome": "completed", "variables": {"name": "Ana"}});
+        let alone = |id: &str, record: Value| {
+            let head = Head {
+                id: ids::UpdateId::new(id),
+                ..record_head(Record::FLOW_STARTED)
+            };
+            written(&head, &record).unwrap()
+        };
+        let mut completed = with(ended.clone());
+        completed["type"] = json!("flow_completed");
+        let expected = [
+            alone("r1:started", with(json!({"type": "flow_started"}))),
+            alone("r1:completed", completed),
+        ];
+        let mut completed = with(ended);
+        completed["fact"] = json!("completed");
+        completed["id"] = json!("r1:completed");
+        let record = json!({"type": "flow_step", "facts": [
+            with(json!({"fact": "started", "id": "r1:started"})),
+            completed,
+        ]});
+        let events = of(
+            &record_head(Record::FLOW_COMPLETED),
+            record.to_string().as_bytes(),
+        );
+        assert_eq!(
+            serde_json::to_value(events.unwrap()).unwrap(),
+            json!(expected)
+        );
     }
 
     #[test]

@@ -162,32 +162,49 @@ impl Sender {
                 "endpoint {name}: it is not configured any more, or switched off"
             ));
         };
-        let event = match of(&work.head, &work.payload) {
-            Ok(Some(event)) => event,
-            Ok(None) => return Verdict::Idle,
+        let mut events = match of(&work.head, &work.payload) {
+            Ok(events) => events,
             Err(error) => return Verdict::dead(error.to_string()),
         };
-        let keys = request::keys(snapshot, master, endpoint);
+        events.retain(|event| request::wants(endpoint, event));
+        let keys = match request::keys(snapshot, master, endpoint) {
+            Ok(keys) => keys,
+            Err(error) => return Outcome::retry(error.to_string()).verdict("endpoint", name),
+        };
         let egress = self
             .egress
             .of_tenant(snapshot.tenants.get(&endpoint.tenant).map(AsRef::as_ref));
-        let outcome = self
-            .post((endpoint, &egress), keys, work, &event.id, to_bytes(&event))
-            .await;
-        outcome.verdict("endpoint", name)
+        let mut verdict = Verdict::Idle;
+        for event in &events {
+            let delivered = Step::done(event.id.clone());
+            if work.marks.has(&delivered) {
+                verdict = Verdict::Done;
+                continue;
+            }
+            let outcome = self.post((endpoint, &egress), &keys, work, event).await;
+            verdict = outcome.verdict("endpoint", name);
+            if verdict != Verdict::Done {
+                break;
+            }
+            // One of several is not sent again because a later one failed.
+            if events.len() > 1 {
+                work.marks.set(delivered);
+            }
+        }
+        verdict
     }
 
     async fn post(
         &self,
         (endpoint, egress): (&Endpoint, &Egress),
-        keys: Result<Vec<SigningKey>, request::SignError>,
+        keys: &[SigningKey],
         work: &Work,
-        id: &str,
-        body: Bytes,
+        event: &Event,
     ) -> Outcome {
         let now = SystemTime::now();
         let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut headers = match keys.and_then(|keys| request::headers(&keys, id, seconds, &body)) {
+        let body: Bytes = to_bytes(event);
+        let mut headers = match request::headers(keys, &event.id, seconds, &body) {
             Ok(headers) => headers,
             Err(error) => return Outcome::retry(error.to_string()),
         };

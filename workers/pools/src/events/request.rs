@@ -1,6 +1,6 @@
 //! Which endpoints get an event, what the request to them looks like, and what their answer means.
 
-use super::event;
+use super::event::{self, Event};
 use ackline_egress::{EgressAnswer, Outcome};
 use ackline_shared::envelope::Head;
 use ackline_shared::model::{Endpoint, Entity};
@@ -23,7 +23,7 @@ pub(super) fn selects(snapshot: &Snapshot, head: &Head, payload: &[u8], name: &s
     let mut endpoints = Snapshot::owned(&snapshot.endpoints, "endpoint", &head.tenant);
     match endpoints.find(|endpoint| endpoint.id.as_str() == name) {
         Some(endpoint) if endpoint.enabled => match event::of(head, payload) {
-            Ok(event) => event.is_some_and(|event| wants(&endpoint.events, event.name)),
+            Ok(events) => events.iter().any(|event| wants(endpoint, event)),
             Err(_) => true,
         },
         // It was there when the update came: what becomes of it is not passed over in silence.
@@ -31,8 +31,13 @@ pub(super) fn selects(snapshot: &Snapshot, head: &Head, payload: &[u8], name: &s
     }
 }
 
+/// Whether an endpoint wants an event.
+pub(super) fn wants(endpoint: &Endpoint, event: &Event) -> bool {
+    is_listed(&endpoint.events, event.name)
+}
+
 /// Whether a list of names and families (`message.*`) holds a name; an empty list holds all.
-fn wants(patterns: &[String], name: &str) -> bool {
+fn is_listed(patterns: &[String], name: &str) -> bool {
     let matches = |pattern: &String| match pattern.strip_suffix('*') {
         Some(family) => name.starts_with(family),
         None => pattern == name,
@@ -113,7 +118,7 @@ mod tests {
     #[test]
     fn a_subscription_is_by_name_or_family_and_empty_is_all() {
         let wants = |patterns: &[&str], name| {
-            wants(
+            is_listed(
                 &patterns
                     .iter()
                     .map(|pattern| (*pattern).to_owned())

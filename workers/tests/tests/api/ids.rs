@@ -67,7 +67,7 @@ async fn what_an_event_names_can_be_asked_for_by_its_tenant_alone() {
     );
     let both = json!({"from": "4915", "from_user_id": "US.1"});
     let second = message(WAMID, &both, ConversationKey::user("US.1"));
-    let event = events::of(&second.head, &second.payload).unwrap().unwrap();
+    let event = &events::of(&second.head, &second.payload).unwrap()[0];
     let data = serde_json::to_value(event).unwrap()["data"].clone();
     assert_eq!(
         stage.journal.write_batch(&[first, second]).await.unwrap(),

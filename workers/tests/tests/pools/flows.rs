@@ -2,8 +2,7 @@
 
 use super::stage::{DEADLINE, Stage};
 use ackline_egress::{Egress, EgressSettings};
-use ackline_message::Record;
-use ackline_message::{Content, SendCommand};
+use ackline_message::{Content, FlowFact, Record, SendCommand};
 use ackline_ownership::standing::Standing;
 use ackline_pools::flows::FlowsJob;
 use ackline_runtime::following::AttemptReport;
@@ -123,10 +122,15 @@ async fn a_conversation_asks_calls_and_answers_and_repeats_nothing() {
         .map(|number| subjects::record_filter(Partition(number), Record::FLOW_COMPLETED))
         .collect();
     let completed = stage.messages_of(subjects::UPDATES, completed, 1).await;
-    let Record::FlowCompleted { outcome, bot, .. } =
-        serde_json::from_slice(&completed[0].payload).unwrap()
+    let Record::FlowStep { facts } = serde_json::from_slice(&completed[0].payload).unwrap() else {
+        panic!("a step of flows")
+    };
+    let [
+        FlowFact::Queued { .. },
+        FlowFact::Completed { outcome, bot, .. },
+    ] = facts.as_slice()
     else {
-        panic!("a completed flow")
+        panic!("a message, and the flow's end")
     };
     assert_eq!((outcome.as_str(), bot.as_str()), ("completed", "shop"));
 }
