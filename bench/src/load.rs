@@ -8,6 +8,7 @@ pub mod closed;
 pub mod deck;
 pub mod ledger;
 pub mod open;
+pub mod people;
 pub mod tally;
 pub mod usage;
 

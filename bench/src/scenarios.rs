@@ -29,6 +29,7 @@ mod statistics;
 mod storm;
 mod trial;
 mod tune;
+mod turns;
 mod verify_only;
 mod workers;
 
@@ -62,6 +63,9 @@ pub struct Options {
     /// Also how long `house` takes to build, start and check; minutes.
     #[arg(long)]
     time: bool,
+    /// The one durability that `turns` measures, stored or synced; both by default.
+    #[arg(long)]
+    mode: Option<turns::Mode>,
 }
 
 impl Options {
@@ -76,7 +80,7 @@ impl Options {
 }
 
 /// A scenario's name and what it answers.
-const SCENARIOS: [(&str, &str); 16] = [
+const SCENARIOS: [(&str, &str); 17] = [
     (
         "edge",
         "how fast the ingress stores and acknowledges, against its limits (stored, synced and logged)",
@@ -133,6 +137,10 @@ const SCENARIOS: [(&str, &str); 16] = [
     (
         "tune",
         "how long a pause or a change of concurrency takes until every process obeys",
+    ),
+    (
+        "turns",
+        "what a turn of a conversation costs from webhook to reply, and how many a second are kept up with",
     ),
     (
         "house",
@@ -199,6 +207,7 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
             "idle" => idle::run(&bench).await,
             "scale" => scale::run(&bench).await,
             "tune" => tune::run(&bench).await,
+            "turns" => turns::run(&bench).await,
             "house" => house::run(&bench).await,
             unknown => bail!("there is no scenario {unknown}: `make bench` lists them"),
         }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
 /// How to send a deck.
 #[derive(Debug, Clone)]
@@ -26,11 +27,13 @@ pub struct Closed {
     pub retry_after: Option<Duration>,
     /// Opens a new connection after so many requests.
     pub reconnect_every: Option<u32>,
+    /// Takes a permit before each request: who adds them says how much may be under way.
+    pub gate: Option<Arc<Semaphore>>,
 }
 
 impl Closed {
     pub fn new(address: SocketAddr, connections: usize, within: Duration) -> Self {
-        let (settles, retry_after, reconnect_every) = (Duration::ZERO, None, None);
+        let (settles, retry_after, reconnect_every, gate) = (Duration::ZERO, None, None, None);
         Self {
             address,
             connections,
@@ -38,6 +41,7 @@ impl Closed {
             settles,
             retry_after,
             reconnect_every,
+            gate,
         }
     }
 
@@ -102,6 +106,9 @@ impl Lane {
     async fn send(mut self, lane: usize) -> Tally {
         let places = (lane..self.ledger.deck().len()).step_by(self.plan.connections.max(1));
         for place in places {
+            if !self.may_send().await {
+                return self.tally;
+            }
             loop {
                 if Instant::now() >= self.end {
                     return self.tally;
@@ -116,6 +123,15 @@ impl Lane {
             }
         }
         self.tally
+    }
+
+    /// Waits for a permit, if they are counted; `false` when the time is up.
+    async fn may_send(&self) -> bool {
+        let Some(gate) = &self.plan.gate else {
+            return true;
+        };
+        let permit = timeout_at(self.end.into(), gate.acquire()).await;
+        permit.is_ok_and(|permit| permit.map(SemaphorePermit::forget).is_ok())
     }
 
     /// Sends one request and tells whether it was accepted.

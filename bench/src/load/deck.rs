@@ -3,6 +3,7 @@
 //! Every update has a serial number that its id carries, so that a ledger can find it in the stream. The
 //! shape is Meta's of 2026; no two updates of a deck are the same.
 
+use super::people;
 use ackline_shared::signature::SigningKey;
 use std::fmt::Write;
 use std::ops::Range;
@@ -25,6 +26,8 @@ pub struct Mix {
     pub conversations: u32,
     /// Characters of a message's text.
     pub text_bytes: usize,
+    /// The number of the first turn: texts name their turns then, and [`people`] says who writes.
+    pub turns_from: Option<u32>,
 }
 
 impl Mix {
@@ -36,6 +39,16 @@ impl Mix {
             status_every: 0,
             conversations: 6_400,
             text_bytes: 560,
+            turns_from: None,
+        }
+    }
+
+    /// Turns of conversations, each a short text message that names its turn.
+    pub fn turns(first: u32, deliveries: usize) -> Self {
+        Self {
+            text_bytes: 60,
+            turns_from: Some(first),
+            ..Self::texts(deliveries)
         }
     }
 
@@ -47,6 +60,7 @@ impl Mix {
             status_every: 0,
             conversations: 6_400,
             text_bytes: 440,
+            turns_from: None,
         }
     }
 }
@@ -64,6 +78,7 @@ struct Card {
 pub struct Deck {
     run: u32,
     conversations: u32,
+    turns_from: Option<u32>,
     bytes: Vec<u8>,
     cards: Vec<Card>,
     updates: u32,
@@ -75,6 +90,7 @@ impl Deck {
         let mut deck = Self {
             run,
             conversations: mix.conversations.max(1),
+            turns_from: mix.turns_from,
             bytes: Vec::new(),
             cards: Vec::with_capacity(mix.deliveries),
             updates: 0,
@@ -162,6 +178,7 @@ impl Deck {
         });
         for serial in serials.clone() {
             let (person, id) = (self.conversation(serial), self.id(serial));
+            let turn = self.turn(serial).map(people::name).unwrap_or_default();
             if serial > serials.start {
                 body.push(',');
             }
@@ -173,7 +190,7 @@ impl Deck {
             } else {
                 write!(
                     body,
-                    r#"{{"from":"1555{person:07}","from_user_id":"US.{person:012}","id":"{id}","timestamp":"1795300000","text":{{"body":"{filler}"}},"type":"text"}}"#
+                    r#"{{"from":"1555{person:07}","from_user_id":"US.{person:012}","id":"{id}","timestamp":"1795300000","text":{{"body":"{turn}{filler}"}},"type":"text"}}"#
                 )
             };
         }
@@ -194,7 +211,15 @@ impl Deck {
 
     /// The conversation an update is in.
     pub fn conversation(&self, serial: u32) -> u32 {
-        serial % self.conversations
+        match self.turn(serial) {
+            Some(turn) => people::writer(turn),
+            None => serial % self.conversations,
+        }
+    }
+
+    /// The turn that an update is, in a deck of turns.
+    pub fn turn(&self, serial: u32) -> Option<u32> {
+        Some(self.turns_from?.saturating_add(serial))
     }
 
     pub fn len(&self) -> usize {

@@ -120,6 +120,22 @@ impl Ledger {
         Some(Duration::from_nanos(first - fault))
     }
 
+    /// When an update was first sent, if it was.
+    pub fn sent_at(&self, serial: u32) -> Option<Instant> {
+        self.moment(serial, |mark| &mark.sent)
+    }
+
+    /// When an update was first acknowledged, if it was.
+    pub fn acked_at(&self, serial: u32) -> Option<Instant> {
+        self.moment(serial, |mark| &mark.acked)
+    }
+
+    fn moment(&self, serial: u32, of: fn(&Mark) -> &AtomicU64) -> Option<Instant> {
+        let mark = self.marks.get(usize::try_from(serial).ok()?)?;
+        let at = of(mark).load(Ordering::Relaxed);
+        (at != NEVER).then(|| self.epoch + Duration::from_nanos(at))
+    }
+
     pub fn acked(&self) -> u64 {
         self.marks
             .iter()

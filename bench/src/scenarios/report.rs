@@ -170,6 +170,7 @@ mod tests {
             outages: vec![],
             speed: 1,
             time: false,
+            mode: None,
         };
         let mut report = Report::new(root.path(), "edge", "stored", &options);
         report.table(&["a", "b"], &[vec!["1".into(), "2".into()]]);

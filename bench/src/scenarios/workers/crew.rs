@@ -6,6 +6,7 @@ use super::{phone, tenant};
 use crate::dev::programs::{Program, ours};
 use crate::load::Usage;
 use ackline_shared::ids::hex;
+use ackline_shared::nats::Durability;
 use ackline_shared::testing::{NatsOptions, NatsServer};
 use ackline_shared::vault::VaultKey;
 use anyhow::{Context, Result, bail};
@@ -45,6 +46,8 @@ pub struct Plan {
     pub broker: String,
     /// Size of each stream; 3 GiB when nothing is said.
     pub stream_bytes_max: Option<&'static str>,
+    /// Whether the broker syncs each write before it acknowledges: durability `synced` in place of `stored`.
+    pub synced: bool,
 }
 
 /// An installation with several worker processes.
@@ -70,7 +73,7 @@ impl Crew {
         let extra_config = plan.broker.clone();
         let nats = NatsServer::start_with(NatsOptions {
             extra_config,
-            ..NatsOptions::default()
+            sync_always: plan.synced,
         })?;
         let http = reqwest::Client::builder().no_proxy().build()?;
         let crew = Self {
@@ -98,9 +101,14 @@ impl Crew {
             VaultKey::generate().to_base64().expose(),
         )?;
         let settings = format!(
-            "[nats]\nurl = \"{}\"\ndurability = \"stored\"\nstream_bytes_max = \"{}\"\n\n[secrets]\nmaster_key_file = {}\n\n\
+            "[nats]\nurl = \"{}\"\ndurability = \"{}\"\nstream_bytes_max = \"{}\"\n\n[secrets]\nmaster_key_file = {}\n\n\
              [telemetry]\nlog = \"warn\"\n\n[egress]\nallow = [\"127.0.0.1\"]\n\n{}",
             self.nats.url(),
+            if self.plan.synced {
+                Durability::Synced
+            } else {
+                Durability::Stored
+            },
             self.plan.stream_bytes_max.unwrap_or("3GiB"),
             toml::Value::String(self.path("master.key")),
             self.plan.settings,
