@@ -6,6 +6,7 @@
 mod account;
 mod graph;
 mod meter;
+mod player;
 mod stage;
 
 use super::Bench;
@@ -14,9 +15,12 @@ use super::workers::quantile_ms;
 use crate::load::tally::count;
 use anyhow::Result;
 use clap::ValueEnum;
+use graph::Graph;
+use player::{Account, cpu_us};
 use serde_json::Value;
-use stage::{Account, Phase, Stage, Steady};
+use stage::{Phase, Stage};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -76,13 +80,13 @@ impl Costs {
             .iter_mut()
             .zip([used.edge, used.workers, used.nats])
         {
-            samples.push(used.as_secs_f64() * 1e6 / count(turns.max(1)));
+            samples.push(cpu_us(used, turns));
         }
     }
 
     /// Adds what went through nats-server for all turns of a part.
     fn broker(&mut self, phase: &Phase) {
-        let turns = count(phase.turns.max(1));
+        let turns = count(phase.played.turns().max(1));
         for (samples, sum) in self.messages.iter_mut().zip(phase.used.messages) {
             samples.push(count(sum) / turns);
         }
@@ -109,21 +113,22 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         Some(mode) => vec![mode],
         None => vec![Mode::Stored, Mode::Synced],
     };
+    let graph = Arc::new(Graph::start().await?);
     let mut measured = Vec::new();
     for mode in modes {
         bench.say(&format!("{} …", mode.as_str()));
-        measured.push((mode, measure(bench, mode).await?));
+        measured.push((mode, measure(bench, mode, &graph).await?));
     }
     account::write(bench, &measured)
 }
 
-async fn measure(bench: &Bench<'_>, mode: Mode) -> Result<Figures> {
+async fn measure(bench: &Bench<'_>, mode: Mode, graph: &Arc<Graph>) -> Result<Figures> {
     let even_for = Duration::from_secs(bench.options.pick(60, 20));
     let (settles, steady) = (
         Duration::from_secs(bench.options.pick(5, 2)),
         Duration::from_secs(bench.options.pick(15, 6)),
     );
-    let mut stage = Stage::start(&bench.root, mode).await?;
+    let mut stage = Stage::start(&bench.root, mode, graph).await?;
     let mut figures = Figures::default();
     // The first turns open connections and flows, and put the people at different places of what they write.
     stage.even(WARM, Duration::from_secs(5)).await?;
@@ -133,11 +138,12 @@ async fn measure(bench: &Bench<'_>, mode: Mode) -> Result<Figures> {
     let idle = stage.look().await?.since(&before);
     figures.idle_messages = count(idle.messages.iter().sum()) / rest.as_secs_f64();
     let even = stage.even(EVEN, even_for).await?;
-    figures.even.cpu(&even.used, even.turns);
+    let waits = stage.player.waits(&even.played, EVEN);
+    figures.even.cpu(&even.used, even.played.turns());
     figures.even.broker(&even);
-    figures.p50_ms.push(quantile_ms(&even.waits, 0.5));
-    figures.p99_ms.push(quantile_ms(&even.waits, 0.99));
-    figures.answers.push(even.answers);
+    figures.p50_ms.push(quantile_ms(&waits, 0.5));
+    figures.p99_ms.push(quantile_ms(&waits, 0.99));
+    figures.answers.push(even.played.answers);
     bench.say(&format!(
         "  {EVEN} a second: p50 {} ms, p99 {} ms, {} writes, {} messages",
         number(figures.p50_ms.median()),
@@ -146,28 +152,29 @@ async fn measure(bench: &Bench<'_>, mode: Mode) -> Result<Figures> {
         number(figures.even.messages()),
     ));
     for _ in 0..bench.options.repeats(3) {
-        let most = stage.most(settles, steady).await?;
+        let (most, in_all) = stage.most(settles, steady).await?;
         figures.crowd.broker(&most);
+        figures.crowd.cpu(&in_all.used, in_all.turns);
+        figures
+            .per_s
+            .push(count(in_all.turns) / in_all.took.as_secs_f64());
         figures.journal_backlog.push(count(most.journal_backlog));
         figures.behind_s.push(most.behind.as_secs_f64());
-        if let Some(Steady { used, turns, took }) = &most.steady {
-            figures.crowd.cpu(used, *turns);
-            figures.per_s.push(count(*turns) / took.as_secs_f64());
-        }
-        figures.answers.push(most.answers);
+        figures.answers.push(most.played.answers);
         bench.say(&format!(
             "  as many as are done: {} a second, the journal {:.1} s behind",
-            number(figures.per_s.median()),
+            figures.per_s.shown(),
             most.behind.as_secs_f64()
         ));
         stage.even(EVEN, BURST_FOR).await?;
         let burst = stage.even(BURST, BURST_FOR).await?;
-        figures.burst_p50_ms.push(quantile_ms(&burst.waits, 0.5));
-        figures.burst_p99_ms.push(quantile_ms(&burst.waits, 0.99));
+        let waits = stage.player.waits(&burst.played, BURST);
+        figures.burst_p50_ms.push(quantile_ms(&waits, 0.5));
+        figures.burst_p99_ms.push(quantile_ms(&waits, 0.99));
         figures.burst_behind_s.push(burst.behind.as_secs_f64());
-        figures.answers.push(burst.answers);
+        figures.answers.push(burst.played.answers);
     }
-    figures.account = stage.account();
+    figures.account = stage.player.account();
     bench.say(&format!("  {:?}", figures.account));
     if !figures.account.is_clean() {
         let logs = stage.crew.keep_logs(&bench.root, "turns-logs").await?;

@@ -3,7 +3,7 @@
 use super::super::Bench;
 use super::super::rounded;
 use super::super::statistics::{Samples, number};
-use super::stage::{Account, IN_FLIGHT, NUMBERS};
+use super::player::{Account, IN_FLIGHT, NUMBERS};
 use super::{BURST, BURST_FOR, Costs, EVEN, Figures, Mode};
 use anyhow::Result;
 use serde_json::{Map, Value, json};

@@ -12,6 +12,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -32,6 +33,8 @@ const OTHERWISE: &str = r#"{"success":true,"id":"10600000000","display_phone_num
 pub struct Graph {
     address: SocketAddr,
     answers: Arc<Answers>,
+    next: AtomicU32,
+    runs: AtomicU32,
     task: AbortHandle,
 }
 
@@ -65,12 +68,22 @@ impl Graph {
         Ok(Self {
             address,
             answers,
+            next: AtomicU32::new(0),
+            runs: AtomicU32::new(1),
             task,
         })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Gives the first of so many numbers of turns that nobody else has, and the number of this run.
+    pub fn reserve(&self, turns: u32) -> (u32, u32) {
+        (
+            self.next.fetch_add(turns, Ordering::Relaxed),
+            self.runs.fetch_add(1, Ordering::Relaxed),
+        )
     }
 
     /// Gets a permit for each turn when it is answered.
