@@ -26,6 +26,13 @@ pub enum Kind {
     NginxLuaRedis,
     /// pywa on FastAPI; nothing is stored.
     Pywa,
+    /// The same, answering each message by the Graph API.
+    PywaAnswers,
+    /// BuilderBot with its Meta provider, which answers each message by the Graph API; nothing is stored.
+    BuilderBot {
+        /// Whether its queue, which does one thing every 100 ms, is set to do 64 at once.
+        opened: bool,
+    },
 }
 
 /// A peer's key in the figures, what it is, and what its 200 promises.
@@ -54,6 +61,15 @@ pub struct Peer {
 impl Peer {
     /// Starts the store and the program.
     pub async fn start(root: &Path, recipe: Recipe) -> Result<Self> {
+        Self::start_before(root, recipe, None).await
+    }
+
+    /// The same for a program that sends to a Graph API.
+    pub async fn start_before(
+        root: &Path,
+        recipe: Recipe,
+        graph: Option<SocketAddr>,
+    ) -> Result<Self> {
         let data = tempfile::Builder::new()
             .prefix("bench-")
             .tempdir_in(root.join(".run"))?;
@@ -64,7 +80,7 @@ impl Peer {
             Kind::NodeBullMq | Kind::NginxLuaRedis => {
                 Some(redis(data.path(), backend, recipe.sync)?)
             }
-            Kind::Pywa => None,
+            Kind::Pywa | Kind::PywaAnswers | Kind::BuilderBot { .. } => None,
         };
         if store.is_some() {
             listening(backend)
@@ -75,13 +91,16 @@ impl Peer {
             Kind::NodeJetStream(script) => node(root, script)?,
             Kind::NodeBullMq => node(root, "http-bullmq.js")?,
             Kind::NginxLuaRedis => nginx(root, data.path(), address)?,
-            Kind::Pywa => pywa(root, address)?,
+            Kind::Pywa => pywa(root, "app", address)?,
+            Kind::PywaAnswers => pywa(root, "echo", address)?,
+            Kind::BuilderBot { opened } => builderbot(root, data.path(), opened)?,
         };
         command
             .env("APP_SECRET", APP_SECRET)
             .env("NATS_URL", format!("nats://{backend}"))
             .env("REDIS_PORT", backend.port().to_string())
-            .env("PORT", address.port().to_string());
+            .env("PORT", address.port().to_string())
+            .envs(graph.map(|graph| ("GRAPH_HOST", graph.to_string())));
         let program = Program::start(recipe.key, command, data.path())?;
         let mut peer = Self {
             recipe,
@@ -108,7 +127,7 @@ impl Peer {
             Kind::NodeJetStream(_) => Some(PeerStore::JetStream(self.backend, "WEBHOOKS")),
             Kind::NodeBullMq => Some(PeerStore::Redis(self.backend, "LLEN bull:webhooks:wait")),
             Kind::NginxLuaRedis => Some(PeerStore::Redis(self.backend, "XLEN webhooks")),
-            Kind::Pywa => None,
+            Kind::Pywa | Kind::PywaAnswers | Kind::BuilderBot { .. } => None,
         }
     }
 
@@ -166,7 +185,7 @@ fn redis(data: &Path, address: SocketAddr, sync: bool) -> Result<Program> {
 }
 
 /// The scripts find their packages beside them, so they run where those are installed.
-fn node(root: &Path, script: &str) -> Result<Command> {
+fn node_scripts(root: &Path) -> Result<PathBuf> {
     let programs = installed(tools_dir().join("peers"))?;
     for entry in std::fs::read_dir(root.join("bench/peers/node"))? {
         let path = entry?.path();
@@ -176,10 +195,30 @@ fn node(root: &Path, script: &str) -> Result<Command> {
                 .with_context(|| format!("copying {}", path.display()))?;
         }
     }
+    Ok(programs)
+}
+
+fn node(root: &Path, script: &str) -> Result<Command> {
     let mut command = Command::new("node");
     command
-        .arg(programs.join(script))
+        .arg(node_scripts(root)?.join(script))
         .env("NODE_ENV", "production");
+    Ok(command)
+}
+
+/// It writes logs of its own where it runs.
+fn builderbot(root: &Path, data: &Path, opened: bool) -> Result<Command> {
+    let programs = node_scripts(root)?;
+    let mut command = Command::new("node");
+    command
+        .arg("--import")
+        .arg(programs.join("graph-host.js"))
+        .arg(programs.join("builderbot.js"))
+        .env("NODE_ENV", "production")
+        .current_dir(data);
+    if opened {
+        command.env("BUILDERBOT_QUEUE", "open");
+    }
     Ok(command)
 }
 
@@ -202,13 +241,13 @@ fn nginx(root: &Path, data: &Path, address: SocketAddr) -> Result<Command> {
     Ok(command)
 }
 
-fn pywa(root: &Path, address: SocketAddr) -> Result<Command> {
+fn pywa(root: &Path, module: &str, address: SocketAddr) -> Result<Command> {
     let mut command = Command::new(installed(tools_dir().join("peers-python/bin/python"))?);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     command.args([
         "-m",
         "uvicorn",
-        "app:app",
+        &format!("{module}:app"),
         "--host",
         "127.0.0.1",
         "--port",

@@ -6,8 +6,10 @@
 mod account;
 mod graph;
 mod meter;
+mod peers;
 mod player;
 mod stage;
+mod takeover;
 
 use super::Bench;
 use super::statistics::{Samples, number};
@@ -119,7 +121,15 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         bench.say(&format!("{} …", mode.as_str()));
         measured.push((mode, measure(bench, mode, &graph).await?));
     }
-    account::write(bench, &measured)
+    // One mode alone is what somebody looks at who changes something.
+    let (mut contenders, mut took) = (None, None);
+    if bench.options.mode.is_none() {
+        bench.say("beside what one would run instead …");
+        contenders = peers::compare(bench, &graph).await?;
+        bench.say("a worker process is killed …");
+        took = Some(takeover::measure(bench, &graph).await?);
+    }
+    account::write(bench, &measured, contenders.as_deref(), took.as_ref())
 }
 
 async fn measure(bench: &Bench<'_>, mode: Mode, graph: &Arc<Graph>) -> Result<Figures> {

@@ -1,9 +1,12 @@
 //! The report of a run, and its figures.
 
 use super::super::Bench;
+use super::super::report::Report;
 use super::super::rounded;
 use super::super::statistics::{Samples, number};
+use super::peers::Contender;
 use super::player::{Account, IN_FLIGHT, NUMBERS};
+use super::takeover::Takeover;
 use super::{BURST, BURST_FOR, Costs, EVEN, Figures, Mode};
 use anyhow::Result;
 use serde_json::{Map, Value, json};
@@ -11,7 +14,12 @@ use std::collections::BTreeSet;
 
 const PROGRAMS: [&str; 3] = ["edge", "workers", "nats-server"];
 
-pub fn write(bench: &Bench<'_>, measured: &[(Mode, Figures)]) -> Result<(Value, bool)> {
+pub fn write(
+    bench: &Bench<'_>,
+    measured: &[(Mode, Figures)],
+    contenders: Option<&[Contender]>,
+    took: Option<&Takeover>,
+) -> Result<(Value, bool)> {
     let names: Vec<_> = measured.iter().map(|(mode, _)| mode.as_str()).collect();
     let mut report = bench.report("turns", &format!("{}, one node", names.join(" and ")));
     report.paragraph(&format!(
@@ -110,6 +118,12 @@ pub fn write(bench: &Bench<'_>, measured: &[(Mode, Figures)]) -> Result<(Value, 
         })
         .collect();
     report.table(&head, &rows);
+    if let Some(contenders) = contenders {
+        beside(&mut report, contenders);
+    }
+    if let Some(took) = took {
+        taken_over(&mut report, took);
+    }
     report.heading("Ledger");
     let mut sum = Account::default();
     let rows: Vec<_> = measured
@@ -146,9 +160,61 @@ pub fn write(bench: &Bench<'_>, measured: &[(Mode, Figures)]) -> Result<(Value, 
         .iter()
         .map(|(mode, f)| (mode.as_str().to_owned(), of_mode(f)))
         .collect();
+    for key in ["builderbot", "builderbot_opened", "pywa"] {
+        let found = contenders.and_then(|all| all.iter().find(|one| one.key == key));
+        let ratio = found.map(|one| rounded(one.ours_to_theirs.median()));
+        figures.insert(format!("vs_{key}"), json!(ratio));
+    }
+    let seconds = took.map(|took| rounded(took.seconds.median()));
+    figures.insert("takeover_1m_s".to_owned(), json!(seconds));
     figures.insert("lost".to_owned(), json!(sum.lost));
     figures.insert("doubled".to_owned(), json!(sum.doubled));
     Ok((Value::Object(figures), sum.is_clean()))
+}
+
+fn beside(report: &mut Report, contenders: &[Contender]) {
+    report.heading("Beside what one would run instead");
+    report.paragraph(&format!(
+        "The same turns against the same Graph API, in turn, as many as are done; {IN_FLIGHT} at once, 16 for BuilderBot as it \
+         comes. CPU is of the program with its store. The peers store nothing: what they took and have not answered is \
+         gone when they end. BuilderBot checks no signature, answers from one number, and its Meta provider takes one thing off \
+         a queue every 100 ms, for reading and for sending; the row below it has that queue set to 64 at once from outside. pywa \
+         runs one process per core."
+    ));
+    let row = |one: &Contender| {
+        vec![
+            one.key.to_owned(),
+            one.promise.to_owned(),
+            one.per_s.shown(),
+            one.ours_to_theirs.shown(),
+            one.cpu_us.shown(),
+            one.account.lost.to_string(),
+            one.account.doubled.to_string(),
+        ]
+    };
+    let head = [
+        "",
+        "keeps",
+        "turns/s",
+        "ours / theirs",
+        "CPU µs a turn",
+        "turns without a reply",
+        "replies too many",
+    ];
+    report.table(&head, &contenders.iter().map(row).collect::<Vec<_>>());
+}
+
+fn taken_over(report: &mut Report, took: &Takeover) {
+    report.heading("Takeover");
+    report.paragraph(&format!(
+        "The one worker process is killed (SIGKILL) and another started at once, with the state of {} conversations in the store. \
+         From the end of the lease until a turn sent after the kill is answered, in the first partition and in all 32; seconds. \
+         {} turns were on their way to the Graph API when their process ended, and are not sent again: they stand among the \
+         dead letters.",
+        took.conversations, took.cut_off
+    ));
+    let row = vec![took.first_seconds.shown(), took.seconds.shown()];
+    report.table(&["first", "all"], &[row]);
 }
 
 fn costs_row(mode: Mode, when: &str, costs: &Costs, idle: f64) -> Vec<String> {

@@ -4,6 +4,7 @@ use super::super::rig::APP_SECRET;
 use super::super::workers::phone;
 use super::super::{blocking, rounded};
 use super::graph::Graph;
+use super::takeover::Served;
 use crate::load::open::due;
 use crate::load::tally::count;
 use crate::load::{Closed, Deck, Ledger, Mix, Open, Target};
@@ -80,9 +81,10 @@ impl Player {
         Ok(self.keep(first, ledger, tally.answers()))
     }
 
-    /// Sends as many webhooks as are answered at the Graph API, [`IN_FLIGHT`] at once; `watch` goes on beside it.
+    /// Sends as many webhooks as are answered at the Graph API, so many at once; `watch` goes on beside it.
     pub async fn most<T>(
         &mut self,
+        at_once: usize,
         per_second_max: usize,
         within: Duration,
         watch: impl Future<Output = Result<T>>,
@@ -91,7 +93,7 @@ impl Player {
         let (first, ledger) = self.deal(per_second_max.saturating_mul(seconds)).await?;
         let gate = self.graph.gate().clone();
         gate.forget_permits(gate.available_permits());
-        gate.add_permits(IN_FLIGHT);
+        gate.add_permits(at_once);
         let load = Closed {
             gate: Some(gate),
             ..Closed::new(self.address, CLOSED_CONNECTIONS, within)
@@ -168,6 +170,26 @@ impl Player {
         turns.filter(|at| (from..until).contains(at)).count() as u64
     }
 
+    /// When each partition answered the first turn that was sent after a moment.
+    pub fn served_after(
+        &self,
+        played: &Played,
+        moment: Instant,
+        partition_of: fn(u32) -> Option<u16>,
+    ) -> Served {
+        let mut served = Served::new();
+        for serial in 0..played.ledger.deck().updates() {
+            let is_later = played.ledger.sent_at(serial) > Some(moment);
+            let at = self.graph.answer(played.first + serial).at;
+            let partition = partition_of(played.ledger.deck().conversation(serial));
+            if let (true, Some(at), Some(partition)) = (is_later, at, partition) {
+                let first = served.entry(partition).or_insert(at);
+                *first = at.min(*first);
+            }
+        }
+        served
+    }
+
     /// Holds what was acknowledged so far against what reached the Graph API.
     pub fn account(&self) -> Account {
         let mut account = Account::default();
@@ -189,6 +211,12 @@ impl Played {
     /// Turns whose webhook was answered 200.
     pub fn turns(&self) -> u64 {
         self.ledger.acked()
+    }
+
+    /// Who wrote, by turn.
+    pub fn people(&self) -> impl Iterator<Item = u32> {
+        let deck = self.ledger.deck();
+        (0..deck.updates()).map(|serial| deck.conversation(serial))
     }
 }
 

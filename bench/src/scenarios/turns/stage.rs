@@ -5,7 +5,7 @@ use super::super::workers::{Crew, Plan};
 use super::Mode;
 use super::graph::Graph;
 use super::meter::Meter;
-use super::player::{NUMBERS, Played, Player};
+use super::player::{IN_FLIGHT, NUMBERS, Played, Player};
 use ackline_shared::subjects::{OUTBOUND, Pool, UPDATES, pool_of_consumer};
 use anyhow::{Context, Result};
 use async_nats::jetstream;
@@ -103,7 +103,10 @@ impl Stage {
             sleep(steady).await;
             Ok((from, Meter::read(crew, http, monitor).await?))
         };
-        let (played, (from, until)) = self.player.most(PER_SECOND_MAX, within, watch).await?;
+        let (played, (from, until)) = self
+            .player
+            .most(IN_FLIGHT, PER_SECOND_MAX, within, watch)
+            .await?;
         let phase = self.done(&before, played).await?;
         let steady = Steady {
             turns: self
