@@ -8,10 +8,12 @@ mod campaign;
 mod chaos;
 mod downstream;
 mod edge;
+mod example;
 mod fairness;
 mod house;
 mod idle;
 mod instructions;
+mod journal;
 mod limits;
 mod naive;
 mod outage;
@@ -110,6 +112,10 @@ const SCENARIOS: [(&str, &str); 17] = [
         "instructions per webhook for verify, split and stamp, counted by callgrind",
     ),
     (
+        "journal",
+        "CPU time a turn of a conversation costs the journal, by the size of its batches",
+    ),
+    (
         "fairness",
         "whether one tenant at a hundred times the others' rate is felt by the others",
     ),
@@ -199,6 +205,7 @@ pub async fn run(name: Option<&str>, options: Options, screen: &Screen) -> Resul
             "outage" => outage::run(&bench).await,
             "storm" => storm::run(&bench).await,
             "instructions" => instructions::run(&bench).await,
+            "journal" => journal::run(&bench).await,
             "fairness" => fairness::run(&bench).await,
             "campaign" => campaign::run(&bench).await,
             "workers-chaos" => chaos::run(&bench).await,

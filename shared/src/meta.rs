@@ -165,29 +165,44 @@ pub enum ReadError {
 
 /// Reads an envelope that holds exactly one update.
 pub fn read(bytes: &[u8]) -> Result<Update, ReadError> {
-    let envelope = parse(bytes)?;
-    let entry = first(&envelope, "entry").ok_or(ReadError::Shape)?;
-    let nothing = Value::Null;
-    let change = first(entry, "changes").unwrap_or(&nothing);
-    let value = change.get("value").unwrap_or(&nothing);
+    let mut envelope = parse(bytes)?;
+    let entry = first_mut(&mut envelope, "entry").ok_or(ReadError::Shape)?;
+    let (waba_id, mut nothing) = (id_at(entry, "/id"), Value::Null);
+    let change = first_mut(entry, "changes").unwrap_or(&mut nothing);
     let field = id_at(change, "/field");
+    let mut value = change.get_mut("value").map(Value::take).unwrap_or_default();
     // History is an import of the past, and never live traffic.
     let is_live = field.as_deref() != Some("history") && value.get("history").is_none();
-    let body = if let Some(raw) = first(value, "messages").filter(|_| is_live) {
-        Body::Message(Box::new(read_message(raw, value)))
-    } else if let Some(raw) = first(value, "statuses").filter(|_| is_live) {
-        Body::Status(Box::new(read_status(raw)))
+    let phone_number_id = id_at(&value, "/metadata/phone_number_id")
+        .or_else(|| id_at(&value, "/recipient/phone_number_id"));
+    let display_phone_number = id_at(&value, "/metadata/display_phone_number");
+    let message = first(&value, "messages").map(|raw| read_message(raw, &value));
+    let body = if let Some(message) = message.filter(|_| is_live) {
+        let raw = taken(&mut value, "messages");
+        Body::Message(Box::new(Message { raw, ..message }))
+    } else if let Some(status) = first(&value, "statuses").filter(|_| is_live) {
+        let status = read_status(status);
+        let raw = taken(&mut value, "statuses");
+        Body::Status(Box::new(Status { raw, ..status }))
     } else {
-        Body::Other(value.clone())
+        Body::Other(value)
     };
     Ok(Update {
-        waba_id: id_at(entry, "/id"),
+        waba_id,
         field,
-        phone_number_id: id_at(value, "/metadata/phone_number_id")
-            .or_else(|| id_at(value, "/recipient/phone_number_id")),
-        display_phone_number: id_at(value, "/metadata/display_phone_number"),
+        phone_number_id,
+        display_phone_number,
         body,
     })
+}
+
+fn first_mut<'v>(value: &'v mut Value, name: &str) -> Option<&'v mut Value> {
+    value.get_mut(name)?.as_array_mut()?.first_mut()
+}
+
+/// The first element of a member, taken out of it: it is large, and a copy costs as much as reading it.
+fn taken(value: &mut Value, name: &str) -> Value {
+    first_mut(value, name).map(Value::take).unwrap_or_default()
 }
 
 /// The first element of a member that is an array.
@@ -219,6 +234,7 @@ fn contact_of<'v>(raw: &Value, value: &'v Value) -> Option<&'v Value> {
     agrees.then_some(found)
 }
 
+/// Reads all but `raw`.
 fn read_message(raw: &Value, value: &Value) -> Message {
     let contact = contact_of(raw, value);
     let contact_id = |pointer| contact.and_then(|contact| id_at(contact, pointer));
@@ -255,10 +271,11 @@ fn read_message(raw: &Value, value: &Value) -> Message {
                 filename: own_text("/filename"),
             }),
         kind,
-        raw: raw.clone(),
+        raw: Value::Null,
     }
 }
 
+/// Reads all but `raw`.
 fn read_status(raw: &Value) -> Status {
     let errors = raw.get("errors").and_then(Value::as_array);
     Status {
@@ -275,7 +292,7 @@ fn read_status(raw: &Value) -> Status {
             .flatten()
             .filter_map(MetaError::read)
             .collect(),
-        raw: raw.clone(),
+        raw: Value::Null,
     }
 }
 

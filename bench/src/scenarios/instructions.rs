@@ -2,18 +2,16 @@
 //!
 //! Unlike a time, a count is the same on a busy machine; it is kept in the repository so that a change shows.
 
-use super::Bench;
 use super::statistics::number;
-use anyhow::{Context, Result, bail};
+use super::{Bench, example};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use tokio::process::Command;
-use tokio::time::timeout;
 
 /// The counts in the repository.
 pub const KEPT: &str = "bench/results/instructions.json";
-const BUILT_WITHIN: Duration = Duration::from_secs(900);
 const COUNTED_WITHIN: Duration = Duration::from_secs(120);
 /// Two sizes, so that their difference is free of what starting and ending cost.
 const WEBHOOKS: [u64; 2] = [200, 1_200];
@@ -64,7 +62,8 @@ impl Counts {
 
 /// Counts, and compares with the counts in the repository.
 pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
-    let program = build(bench).await?;
+    bench.say("building the hot path …");
+    let program = example::build(bench, "ackline-ingress", "instructions").await?;
     let kept = std::fs::read(bench.root.join(KEPT)).ok();
     let kept: Value = kept
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
@@ -129,37 +128,6 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
     Ok((figures, true))
 }
 
-/// Builds the program that runs the hot path; it is an example of the ingress, which bench does not link.
-async fn build(bench: &Bench<'_>) -> Result<PathBuf> {
-    bench.say("building the hot path …");
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "ackline-ingress",
-    ]);
-    command.args(["--example", "instructions", "--message-format", "json"]);
-    let output = output(command.current_dir(&bench.root), BUILT_WITHIN)
-        .await
-        .context("cargo build")?;
-    let lines = output
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut built = lines.filter_map(|line| {
-        let is_it = line.pointer("/target/name").and_then(Value::as_str) == Some("instructions");
-        let executable = line
-            .get("executable")
-            .and_then(Value::as_str)
-            .map(PathBuf::from);
-        executable.filter(|_| is_it)
-    });
-    built
-        .next()
-        .context("cargo did not say where it put the example")
-}
-
 async fn count(program: &Path, path: &str, webhooks: u64) -> Result<Counts> {
     let directory = tempfile::tempdir()?;
     let out = directory.path().join("callgrind.out");
@@ -169,7 +137,7 @@ async fn count(program: &Path, path: &str, webhooks: u64) -> Result<Counts> {
         .arg(format!("--callgrind-out-file={}", out.display()));
     command.args(["--compress-strings=no", "--compress-pos=no"]);
     command.arg(program).arg(path).arg(webhooks.to_string());
-    output(&mut command, COUNTED_WITHIN)
+    example::output(&mut command, COUNTED_WITHIN)
         .await
         .context("counting with valgrind; `deploy/dev/tools.sh bench` installs it")?;
     let text = std::fs::read_to_string(&out).context("reading callgrind's output")?;
@@ -178,18 +146,6 @@ async fn count(program: &Path, path: &str, webhooks: u64) -> Result<Counts> {
         instructions,
         allocations: allocations(&text),
     })
-}
-
-async fn output(command: &mut Command, within: Duration) -> Result<String> {
-    let output = timeout(within, command.kill_on_drop(true).output())
-        .await
-        .context("did not end in time")??;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let tail: Vec<_> = said.lines().rev().take(15).collect();
-        bail!("{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn total(callgrind: &str) -> Option<u64> {

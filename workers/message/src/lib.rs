@@ -26,7 +26,7 @@ pub use check::{ContentError, is_printable, length};
 pub use command::{Origin, SendCommand};
 pub use list::{Row, Section};
 pub use recipient::{PHONE_DIGITS_MAX, PHONE_DIGITS_MIN, check_recipient, is_phone, is_user_id};
-pub use record::{FlowFact, Record};
+pub use record::{Brief, FlowFact, Record};
 
 use check::Check;
 use serde::{Deserialize, Serialize};

@@ -5,8 +5,10 @@
 use crate::SendCommand;
 use ackline_shared::stored::Stored;
 use ackline_shared::subjects::record_kind;
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// One thing we did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -149,6 +151,155 @@ impl Record {
             Self::FlowStarted { .. } => Self::FLOW_STARTED,
             Self::FlowCompleted { .. } => Self::FLOW_COMPLETED,
             Self::FlowResult { .. } => Self::FLOW_RESULT,
+        }
+    }
+}
+
+/// What a record tells of messages and conversations.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Brief {
+    /// A reply was queued, sent or given up: the whole record.
+    Reply(Record),
+    /// A step of flows queued these.
+    Step(Vec<SendCommand>),
+    /// A conversation entered or left a flow.
+    Run,
+    /// A call's result.
+    Result,
+}
+
+/// What of a record tells that, read in one pass: an enum that is told by a field is read twice.
+#[derive(Deserialize)]
+struct Fields<'r> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'r, str>,
+    command: Option<Box<SendCommand>>,
+    wamid: Option<String>,
+    attempts: Option<u32>,
+    code: Option<i64>,
+    reason: Option<String>,
+    ambiguous: Option<bool>,
+    facts: Option<Vec<FactFields>>,
+}
+
+#[derive(Deserialize)]
+struct FactFields {
+    command: Option<SendCommand>,
+}
+
+impl Brief {
+    /// Reads a record, whichever version wrote it, without what it says of flows and calls.
+    pub fn read(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        let fields: Fields<'_> = serde_json::from_slice(bytes)?;
+        let command = || need("command", fields.command);
+        Ok(Self::Reply(match fields.kind.as_ref() {
+            Record::REPLY_QUEUED => Record::ReplyQueued {
+                command: command()?,
+            },
+            Record::REPLY_SENT => Record::ReplySent {
+                command: command()?,
+                wamid: need("wamid", fields.wamid)?,
+                attempts: need("attempts", fields.attempts)?,
+            },
+            Record::REPLY_FAILED => Record::ReplyFailed {
+                command: command()?,
+                code: fields.code,
+                reason: need("reason", fields.reason)?,
+                ambiguous: need("ambiguous", fields.ambiguous)?,
+            },
+            Record::FLOW_STEP => {
+                let facts = need("facts", fields.facts)?;
+                let commands = facts.into_iter().filter_map(|fact| fact.command);
+                return Ok(Self::Step(commands.collect()));
+            }
+            Record::FLOW_STARTED | Record::FLOW_COMPLETED => return Ok(Self::Run),
+            Record::FLOW_RESULT => return Ok(Self::Result),
+            _ => return Err(serde_json::Error::custom("unknown type of record")),
+        }))
+    }
+}
+
+fn need<T>(name: &'static str, field: Option<T>) -> Result<T, serde_json::Error> {
+    field.ok_or_else(|| serde_json::Error::missing_field(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ackline_shared::stored;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_read_of_a_step_is_what_it_queued() {
+        let command = |id: &str| {
+            json!({"id": id, "tenant": "acme", "phone_number_id": "1", "to": {"phone": "49"},
+            "content": {"type": "text", "body": "hi"}, "origin": {"by": "api", "key": "k"}, "created_ms": 1})
+        };
+        let record = json!({"v": 1, "type": "flow_step", "facts": [
+            {"fact": "started", "id": "r:started", "flow": "f", "bot": "b", "run": "r"},
+            {"fact": "queued", "command": command("m1")},
+            {"fact": "of_tomorrow"},
+            {"fact": "queued", "command": command("m2")},
+            {"fact": "completed", "id": "r:completed", "flow": "f", "bot": "b", "run": "r", "outcome": "o", "variables": {}},
+        ]});
+        let Brief::Step(commands) = Brief::read(record.to_string().as_bytes()).unwrap() else {
+            panic!("a step")
+        };
+        let ids: Vec<&str> = commands.iter().map(|command| command.id.as_str()).collect();
+        assert_eq!(ids, ["m1", "m2"]);
+    }
+
+    #[test]
+    fn what_is_read_of_a_reply_in_one_pass_is_all_of_it() {
+        let command = json!({"id": "m1", "tenant": "acme", "phone_number_id": "1", "to": {"phone": "49"},
+            "content": {"type": "text", "body": "hi"}, "origin": {"by": "api", "key": "k"}, "created_ms": 1});
+        for (kind, more) in [
+            (Record::REPLY_QUEUED, json!({})),
+            (Record::REPLY_SENT, json!({"wamid": "w", "attempts": 2})),
+            (
+                Record::REPLY_FAILED,
+                json!({"reason": "no", "ambiguous": true, "code": 131_026}),
+            ),
+            (
+                Record::REPLY_FAILED,
+                json!({"reason": "no", "ambiguous": false, "v": 9, "of": ["tomorrow"]}),
+            ),
+        ] {
+            let mut record = json!({"type": kind, "command": command});
+            let fields = record.as_object_mut().unwrap();
+            fields.extend(more.as_object().unwrap().clone());
+            let bytes = record.to_string().into_bytes();
+            let whole = stored::decode::<Record>(&bytes).unwrap();
+            assert_eq!(Brief::read(&bytes).unwrap(), Brief::Reply(whole), "{kind}");
+            for name in more
+                .as_object()
+                .unwrap()
+                .keys()
+                .filter(|name| *name != "code")
+            {
+                let mut record = record.clone();
+                record.as_object_mut().unwrap().remove(name);
+                let bytes = record.to_string().into_bytes();
+                let is_read = stored::decode::<Record>(&bytes).is_ok();
+                assert_eq!(
+                    Brief::read(&bytes).is_ok(),
+                    is_read,
+                    "{kind} without {name}"
+                );
+            }
+        }
+        let run = |kind: &str| json!({"type": kind, "flow": "f", "bot": "b", "run": "r", "variables": {"a": [1]}});
+        let read = |record: Value| Brief::read(record.to_string().as_bytes());
+        assert_eq!(read(run(Record::FLOW_STARTED)).unwrap(), Brief::Run);
+        assert_eq!(read(run(Record::FLOW_COMPLETED)).unwrap(), Brief::Run);
+        assert_eq!(read(run(Record::FLOW_RESULT)).unwrap(), Brief::Result);
+        for none in [
+            run("from_the_future"),
+            json!({"type": Record::REPLY_QUEUED}),
+            json!("text"),
+            json!({}),
+        ] {
+            assert!(read(none).is_err());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A pool that works on whole batches in stream order: the journal.
 //!
 //! The pool is one partition, whole: it reads with one consumer, writes what it read in one transaction, and
-//! only then acknowledges. An update
+//! only then acknowledges. While a batch is written the next one is read, and waits. An update
 //! the batch refuses goes to the dead letters by itself; a failing store stops the pool from advancing and
 //! nothing is lost. While it is paused it holds what it read, unwritten and unacknowledged.
 
@@ -9,6 +9,7 @@ use super::dead;
 use super::dead_class::DeadClass;
 use super::intake::{self, Arrival, Reading, acknowledge};
 use super::job::Work;
+use super::linger::Linger;
 use super::log::Log;
 use super::metrics::{Change, Metrics};
 use super::partitions::connects;
@@ -32,6 +33,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Pause after the store failed.
@@ -77,18 +79,28 @@ pub trait BatchJob: Send + Sync + 'static {
     }
 }
 
-/// How large a batch may be and how long it may wait to fill.
+/// How large a batch may be, and how long it waits to fill while little comes.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchSize {
     pub max: usize,
     pub linger: Duration,
 }
 
+/// Batches that may be unacknowledged: one is written, one waits, one is read.
+const BATCHES_AT_ONCE: usize = 3;
+
 /// Runs the pool until the signal, taking it over whenever it is free.
 pub async fn run<B: BatchJob>(job: B, settings: PoolSettings, size: BatchSize, mut host: Host) {
     let participant = host.membership.participate(B::POOL, 1);
     let (metrics, standing) = (host.metrics.clone(), host.standing.clone());
     let (log, tuning) = (host.platform.log.clone(), host.platform.tuning.clone());
+    let settings = PoolSettings {
+        window: settings
+            .window
+            .max(size.max.saturating_mul(BATCHES_AT_ONCE)),
+        window_bytes_max: settings.window_bytes_max / BATCHES_AT_ONCE,
+        ..settings
+    };
     let reader = Reader {
         job,
         log,
@@ -251,9 +263,11 @@ impl<B: BatchJob> Reader<B> {
             lease: lease.clone(),
             session: 0,
         };
-        loop {
-            self.round(&consumer, &reading).await;
-        }
+        let (read, unwritten) = mpsc::channel(1);
+        tokio::join!(
+            self.read_all(&consumer, &reading, read),
+            self.write_all(&reading, unwritten)
+        );
     }
 
     /// Whether the stream still holds something that was acknowledged.
@@ -268,13 +282,34 @@ impl<B: BatchJob> Reader<B> {
         Ok(consumer.cached_info().ack_floor.stream_sequence >= first)
     }
 
-    /// Reads a batch, writes it, acknowledges it. Cancelling it anywhere is harmless: the batch comes again.
-    async fn round(&self, consumer: &PullConsumer, reading: &Reading) {
-        let mut batch = self.read(consumer, reading).await;
-        self.tuning.unpaused(B::POOL).await;
-        if batch.is_empty() || !reading.lease.is_current() {
-            return;
+    /// Reads one batch after another, no further ahead than the one that waits.
+    async fn read_all(
+        &self,
+        consumer: &PullConsumer,
+        reading: &Reading,
+        unwritten: mpsc::Sender<Vec<Arrival>>,
+    ) {
+        let mut linger = Linger::new(self.size.linger);
+        loop {
+            let batch = self.read(consumer, reading, linger.next()).await;
+            linger.had(batch.len(), self.size.max);
+            if !batch.is_empty() && unwritten.send(batch).await.is_err() {
+                return;
+            }
         }
+    }
+
+    async fn write_all(&self, reading: &Reading, mut read: mpsc::Receiver<Vec<Arrival>>) {
+        while let Some(batch) = read.recv().await {
+            self.tuning.unpaused(B::POOL).await;
+            if reading.lease.is_current() {
+                self.write(batch).await;
+            }
+        }
+    }
+
+    /// Writes a batch and acknowledges it. Cancelling it anywhere is harmless: the batch comes again.
+    async fn write(&self, mut batch: Vec<Arrival>) {
         let started = Instant::now();
         if let Some(first) = batch.first() {
             let age = now_ms().saturating_sub(first.head.received_ms);
@@ -326,7 +361,12 @@ impl<B: BatchJob> Reader<B> {
             .attempted(B::POOL, VerdictKind::Done, started.elapsed());
     }
 
-    async fn read(&self, consumer: &PullConsumer, reading: &Reading) -> Vec<Arrival> {
+    async fn read(
+        &self,
+        consumer: &PullConsumer,
+        reading: &Reading,
+        linger: Duration,
+    ) -> Vec<Arrival> {
         let mut batch = Vec::new();
         let first = consumer
             .batch()
@@ -341,7 +381,7 @@ impl<B: BatchJob> Reader<B> {
         )
         .await;
         if !batch.is_empty() && self.size.max > 1 {
-            sleep(self.size.linger).await;
+            sleep(linger).await;
             let rest = consumer
                 .fetch()
                 .max_messages(self.size.max - 1)

@@ -17,6 +17,7 @@ pub mod following;
 pub mod group_commit;
 pub mod intake;
 pub mod job;
+mod linger;
 pub mod log;
 pub mod metrics;
 pub mod older;

@@ -3,16 +3,35 @@
 //! The business-scoped id decides who somebody is; a phone number alone may pass to somebody else. Two
 //! conversations that turn out to be the same person's become one, and the older one's id stays.
 
-use super::fold::{MessageEntry, Person};
+use super::fold::{Direction, MessageEntry, Person};
+use super::working::{ContactRow, ConversationRow, Place, Working};
 use super::write::integer;
 use ackline_shared::ids::{ConversationKey, conversation_id};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
+
+/// Moves everything of the second conversation into the first.
+pub(super) const MERGE: [&str; 5] = [
+        "UPDATE messages SET conversation = ?1 WHERE conversation = ?2",
+        "UPDATE contacts SET conversation = ?1 WHERE conversation = ?2",
+        "UPDATE conversations SET merged_into = ?1 WHERE id = ?2 OR merged_into = ?2",
+        "UPDATE conversations SET
+             last_sequence = gone.last_sequence, last_text = gone.last_text, last_direction = gone.last_direction
+         FROM conversations gone WHERE conversations.id = ?1 AND gone.id = ?2
+             AND (gone.last_ms / 1000, gone.last_sequence) > (conversations.last_ms / 1000, conversations.last_sequence)",
+        "UPDATE conversations SET
+             user_id = coalesce(conversations.user_id, gone.user_id),
+             phone = coalesce(conversations.phone, gone.phone),
+             name = coalesce(conversations.name, gone.name),
+             incoming = conversations.incoming + gone.incoming,
+             outgoing = conversations.outgoing + gone.outgoing,
+             last_ms = max(conversations.last_ms, gone.last_ms)
+         FROM conversations gone WHERE conversations.id = ?1 AND gone.id = ?2",
+    ];
 
 /// Between whom a conversation is.
 #[derive(Debug, Clone, Copy)]
-pub struct Between<'a> {
-    pub tenant: &'a str,
+pub struct Between<'b, 'a> {
+    pub tenant: &'b str,
     pub phone_number_id: &'a str,
     pub person: &'a Person,
 }
@@ -25,36 +44,36 @@ struct Found {
 }
 
 /// Finds the conversation, or makes an empty one; afterwards it is found by every id of the person.
-pub async fn conversation(
-    db: &mut SqliteConnection,
-    between: Between<'_>,
+pub async fn conversation<'b>(
+    rows: &mut Working<'b>,
+    between: Between<'b, '_>,
     at_ms: u64,
 ) -> Result<String, sqlx::Error> {
     let keys = between.person.keys();
-    let id = match gather(db, between, &keys, None).await? {
+    let id = match gather(rows, between, &keys, None).await? {
         Some(found) => found.id,
-        None => create(db, between, &keys, at_ms).await?,
+        None => create(rows, between, &keys, at_ms),
     };
-    link(db, between, &keys, &id).await?;
+    link(rows, between, &keys, &id).await?;
     Ok(id)
 }
 
 /// Makes a message's conversation be found by every id of who received it. Whoever is somebody else than the conversation
 /// is with gets one of their own.
-pub async fn identify(
-    db: &mut SqliteConnection,
-    between: Between<'_>,
+pub async fn identify<'b>(
+    rows: &mut Working<'b>,
+    between: Between<'b, '_>,
     id: &str,
     at_ms: u64,
 ) -> Result<(), sqlx::Error> {
-    if !between.person.is_somebody() || is_linked(db, between, id).await? {
+    if !between.person.is_somebody() || is_linked(rows, between, id).await? {
         return Ok(());
     }
-    let Some(known) = by_id(db, id).await? else {
+    let Some(known) = by_id(rows, id).await? else {
         return Ok(());
     };
     if is_other_person(&known, between.person) {
-        return conversation(db, between, at_ms).await.map(drop);
+        return conversation(rows, between, at_ms).await.map(drop);
     }
     // A phone number alone is the number of whoever the message went to, and of nobody who had it before.
     let user_id = between
@@ -71,30 +90,24 @@ pub async fn identify(
         ..between
     };
     let keys = person.keys();
-    match gather(db, between, &keys, Some(known)).await? {
-        Some(found) => link(db, between, &keys, &found.id).await,
+    match gather(rows, between, &keys, Some(known)).await? {
+        Some(found) => link(rows, between, &keys, &found.id).await,
         None => Ok(()),
     }
 }
 
 /// Whether every id of the person leads to a conversation, by its alias too.
-async fn is_linked(
-    db: &mut SqliteConnection,
-    between: Between<'_>,
+async fn is_linked<'b>(
+    rows: &mut Working<'b>,
+    between: Between<'b, '_>,
     id: &str,
 ) -> Result<bool, sqlx::Error> {
     for key in between.person.keys() {
-        let row = sqlx::query(
-            "SELECT 1 FROM contacts WHERE tenant = ?1 AND phone_number_id = ?2 AND key = ?3 AND conversation = ?4
-             AND alias IS NOT NULL",
-        )
-        .bind(between.tenant)
-        .bind(between.phone_number_id)
-        .bind(key.as_str())
-        .bind(id)
-        .fetch_optional(&mut *db)
-        .await?;
-        if row.is_none() {
+        let place = rows
+            .contact(between.tenant, between.phone_number_id, &key)
+            .await?;
+        let contact = place.and_then(|place| rows.contacts.get(place));
+        if !contact.is_some_and(|contact| contact.conversation == id && contact.has_alias) {
             return Ok(false);
         }
     }
@@ -106,116 +119,129 @@ fn is_other_person(found: &Found, person: &Person) -> bool {
 }
 
 /// Finds what the keys lead to; more than one conversation becomes one.
-async fn gather(
-    db: &mut SqliteConnection,
-    between: Between<'_>,
+async fn gather<'b>(
+    rows: &mut Working<'b>,
+    between: Between<'b, '_>,
     keys: &[ConversationKey],
     known: Option<Found>,
 ) -> Result<Option<Found>, sqlx::Error> {
     let mut found = known;
     for key in keys {
-        let Some(candidate) = by_key(db, between, key).await? else {
+        let Some(candidate) = by_key(rows, between, key).await? else {
             continue;
         };
         found = match found {
             _ if is_other_person(&candidate, between.person) => found,
             None => Some(candidate),
             Some(known) if known.id == candidate.id => Some(known),
-            Some(known) => Some(merge(db, known, candidate).await?),
+            Some(known) => {
+                // What is changed here must be in the file, and what changes there is read again.
+                rows.save().await?;
+                let one = merge(rows.db, known, candidate).await?;
+                rows.forget();
+                Some(one)
+            }
         };
     }
     Ok(found)
 }
 
-async fn link(
-    db: &mut SqliteConnection,
-    between: Between<'_>,
+async fn link<'b>(
+    rows: &mut Working<'b>,
+    between: Between<'b, '_>,
     keys: &[ConversationKey],
     id: &str,
 ) -> Result<(), sqlx::Error> {
     for key in keys {
-        sqlx::query(
-            "INSERT INTO contacts (tenant, phone_number_id, key, conversation, alias) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET conversation = excluded.conversation, alias = excluded.alias
-             WHERE conversation <> excluded.conversation OR alias IS NULL",
-        )
-        .bind(between.tenant)
-        .bind(between.phone_number_id)
-        .bind(key.as_str())
-        .bind(id)
-        .bind(conversation_id(between.tenant, between.phone_number_id, key))
-        .execute(&mut *db)
-        .await?;
+        let place = rows
+            .contact(between.tenant, between.phone_number_id, key)
+            .await?;
+        match place.and_then(|place| rows.contacts.get_mut(place)) {
+            Some(contact) if contact.conversation == id && contact.has_alias => {}
+            Some(contact) => {
+                id.clone_into(&mut contact.conversation);
+                (contact.has_alias, contact.is_changed) = (true, true);
+            }
+            None => rows.add_contact(ContactRow {
+                tenant: between.tenant,
+                phone_number_id: between.phone_number_id.to_owned(),
+                key: key.clone(),
+                conversation: id.to_owned(),
+                has_alias: true,
+                is_changed: true,
+            }),
+        }
     }
-    fill_in(db, id, between.person).await
+    fill_in(rows, id, between.person).await
 }
 
-async fn by_id(db: &mut SqliteConnection, id: &str) -> Result<Option<Found>, sqlx::Error> {
-    let row = sqlx::query("SELECT id, user_id, created_ms FROM conversations WHERE id = ?1")
-        .bind(id)
-        .fetch_optional(db)
-        .await?;
-    row.as_ref().map(found).transpose()
+async fn by_id(rows: &mut Working<'_>, id: &str) -> Result<Option<Found>, sqlx::Error> {
+    let place = rows.conversation(id).await?;
+    let row = place.and_then(|place| rows.conversations.get(place));
+    Ok(row.map(|row| Found {
+        id: row.id.clone(),
+        user_id: row.user_id.clone(),
+        created_ms: row.created_ms,
+    }))
 }
 
-async fn by_key(
-    db: &mut SqliteConnection,
-    between: Between<'_>,
+async fn by_key<'b>(
+    rows: &mut Working<'b>,
+    between: Between<'b, '_>,
     key: &ConversationKey,
 ) -> Result<Option<Found>, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT c.id, c.user_id, c.created_ms FROM contacts k JOIN conversations c ON c.id = k.conversation
-         WHERE k.tenant = ?1 AND k.phone_number_id = ?2 AND k.key = ?3",
-    )
-    .bind(between.tenant)
-    .bind(between.phone_number_id)
-    .bind(key.as_str())
-    .fetch_optional(db)
-    .await?;
-    row.as_ref().map(found).transpose()
+    let place = rows
+        .contact(between.tenant, between.phone_number_id, key)
+        .await?;
+    let Some(contact) = place.and_then(|place| rows.contacts.get(place)) else {
+        return Ok(None);
+    };
+    let id = contact.conversation.clone();
+    by_id(rows, &id).await
 }
 
-fn found(row: &SqliteRow) -> Result<Found, sqlx::Error> {
-    Ok(Found {
-        id: row.try_get(0)?,
-        user_id: row.try_get(1)?,
-        created_ms: row.try_get(2)?,
-    })
-}
-
-async fn create(
-    db: &mut SqliteConnection,
-    between: Between<'_>,
+fn create<'b>(
+    rows: &mut Working<'b>,
+    between: Between<'b, '_>,
     keys: &[ConversationKey],
     at_ms: u64,
-) -> Result<String, sqlx::Error> {
+) -> String {
     let key = keys.first().cloned().unwrap_or_else(ConversationKey::none);
     let id = conversation_id(between.tenant, between.phone_number_id, &key);
-    sqlx::query(
-        "INSERT INTO conversations (id, tenant, phone_number_id, group_id, last_ms, last_text, last_direction, incoming, outgoing, created_ms)
-         VALUES (?1, ?2, ?3, ?4, 0, '', '', 0, 0, ?5)",
-    )
-    .bind(&id)
-    .bind(between.tenant)
-    .bind(between.phone_number_id)
-    .bind(&between.person.group_id)
-    .bind(integer(at_ms))
-    .execute(db)
-    .await?;
-    Ok(id)
+    rows.add_conversation(ConversationRow {
+        origin: Place::New(between.tenant),
+        id: id.clone(),
+        phone_number_id: between.phone_number_id.to_owned(),
+        group_id: between.person.group_id.clone(),
+        user_id: None,
+        phone: None,
+        name: None,
+        last_ms: 0,
+        last_sequence: 0,
+        last: None,
+        incoming: 0,
+        outgoing: 0,
+        created_ms: integer(at_ms),
+        is_changed: false,
+    });
+    id
 }
 
-async fn fill_in(db: &mut SqliteConnection, id: &str, person: &Person) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE conversations SET user_id = coalesce(?2, user_id), phone = coalesce(?3, phone), name = coalesce(?4, name)
-         WHERE id = ?1",
-    )
-    .bind(id)
-    .bind(&person.user_id)
-    .bind(&person.phone)
-    .bind(&person.name)
-    .execute(db)
-    .await?;
+async fn fill_in(rows: &mut Working<'_>, id: &str, person: &Person) -> Result<(), sqlx::Error> {
+    let place = rows.conversation(id).await?;
+    let Some(row) = place.and_then(|place| rows.conversations.get_mut(place)) else {
+        return Ok(());
+    };
+    for (held, told) in [
+        (&mut row.user_id, &person.user_id),
+        (&mut row.phone, &person.phone),
+        (&mut row.name, &person.name),
+    ] {
+        if told.is_some() && held != told {
+            held.clone_from(told);
+            row.is_changed = true;
+        }
+    }
     Ok(())
 }
 
@@ -226,24 +252,12 @@ async fn merge(db: &mut SqliteConnection, one: Found, other: Found) -> Result<Fo
     } else {
         (other, one)
     };
-    for statement in [
-        "UPDATE messages SET conversation = ?1 WHERE conversation = ?2",
-        "UPDATE contacts SET conversation = ?1 WHERE conversation = ?2",
-        "UPDATE conversations SET merged_into = ?1 WHERE id = ?2 OR merged_into = ?2",
-        "UPDATE conversations SET
-             last_sequence = gone.last_sequence, last_text = gone.last_text, last_direction = gone.last_direction
-         FROM conversations gone WHERE conversations.id = ?1 AND gone.id = ?2
-             AND (gone.last_ms / 1000, gone.last_sequence) > (conversations.last_ms / 1000, conversations.last_sequence)",
-        "UPDATE conversations SET
-             user_id = coalesce(conversations.user_id, gone.user_id),
-             phone = coalesce(conversations.phone, gone.phone),
-             name = coalesce(conversations.name, gone.name),
-             incoming = conversations.incoming + gone.incoming,
-             outgoing = conversations.outgoing + gone.outgoing,
-             last_ms = max(conversations.last_ms, gone.last_ms)
-         FROM conversations gone WHERE conversations.id = ?1 AND gone.id = ?2",
-    ] {
-        sqlx::query(statement).bind(&kept.id).bind(&gone.id).execute(&mut *db).await?;
+    for statement in MERGE {
+        sqlx::query(statement)
+            .bind(&kept.id)
+            .bind(&gone.id)
+            .execute(&mut *db)
+            .await?;
     }
     let user_id = kept.user_id.or(gone.user_id);
     Ok(Found {
@@ -255,31 +269,26 @@ async fn merge(db: &mut SqliteConnection, one: Found, other: Found) -> Result<Fo
 
 /// Counts a new message in, and shows it when it is the newest: within one second, the last one in the log.
 pub async fn count(
-    db: &mut SqliteConnection,
+    rows: &mut Working<'_>,
     id: &str,
     entry: &MessageEntry,
-    text: &str,
+    text: String,
 ) -> Result<(), sqlx::Error> {
-    let (direction, created_ms) = (entry.direction.as_str(), integer(entry.created_ms));
-    sqlx::query(
-        "UPDATE conversations SET last_sequence = ?3, last_direction = ?4, last_text = ?5 WHERE id = ?1
-             AND (last_ms / 1000, last_sequence) <= (?2 / 1000, ?3)",
-    )
-    .bind(id)
-    .bind(created_ms)
-    .bind(integer(entry.sequence))
-    .bind(direction)
-    .bind(text)
-    .execute(&mut *db)
-    .await?;
-    sqlx::query(
-        "UPDATE conversations SET incoming = incoming + (?2 = 'in'), outgoing = outgoing + (?2 = 'out'),
-             created_ms = min(created_ms, ?3), last_ms = max(last_ms, ?3) WHERE id = ?1",
-    )
-    .bind(id)
-    .bind(direction)
-    .bind(created_ms)
-    .execute(db)
-    .await?;
+    let place = rows.conversation(id).await?;
+    let Some(row) = place.and_then(|place| rows.conversations.get_mut(place)) else {
+        return Ok(());
+    };
+    let (created_ms, sequence) = (integer(entry.created_ms), integer(entry.sequence));
+    if (row.last_ms / 1000, row.last_sequence) <= (created_ms / 1000, sequence) {
+        row.last_sequence = sequence;
+        row.last = Some((text, entry.direction.as_str()));
+    }
+    match entry.direction {
+        Direction::In => row.incoming += 1,
+        Direction::Out => row.outgoing += 1,
+    }
+    row.created_ms = row.created_ms.min(created_ms);
+    row.last_ms = row.last_ms.max(created_ms);
+    row.is_changed = true;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::store::JournalError;
 use ackline_shared::secret::without_user;
+use sqlx::ConnectOptions;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -9,11 +10,23 @@ use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const READERS_MAX: u32 = 4;
 /// Rows that the database reads ahead of whoever takes them; each may hold a message of some megabytes.
 const ROWS_AHEAD: usize = 2;
+/// What the writer holds of the file.
+const WRITER_CACHE_KB: u32 = 16 * 1024;
+/// Pages of the write-ahead log that are folded into the file together: a page that is written again and again gets there
+/// once.
+const CHECKPOINT_PAGES: u32 = 4096;
+/// What stays of a write-ahead log that grew beyond it.
+const WAL_KEPT_BYTES: u32 = 64 << 20;
+/// Each statement of a batch in each of its sizes, and what else there is.
+const STATEMENTS_KEPT: usize = 128;
+/// The writer reads small rows only.
+const WRITER_ROWS_AHEAD: usize = 256;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -23,6 +36,8 @@ pub struct Database {
     pub writer: SqlitePool,
     pub readers: SqlitePool,
     file: Option<(u64, u64)>,
+    /// Whether it is noted in the file that it is written into.
+    is_begun: AtomicBool,
 }
 
 impl Database {
@@ -41,7 +56,9 @@ impl Database {
                 .acquire_timeout(ACQUIRE_TIMEOUT)
         };
         let writer = pool(1)
-            .connect_with(options.clone())
+            // It is a file, which needs no greeting.
+            .test_before_acquire(false)
+            .connect_with(writing(options.clone()))
             .await
             .map_err(|error| failed(error.to_string()))?;
         sqlx::migrate!()
@@ -62,6 +79,7 @@ impl Database {
             writer,
             readers,
             file: identity(&path),
+            is_begun: AtomicBool::new(false),
         })
     }
 
@@ -70,11 +88,32 @@ impl Database {
         self.file == identity(path)
     }
 
+    pub fn is_begun(&self) -> bool {
+        self.is_begun.load(Ordering::Relaxed)
+    }
+
+    /// Hears that it is noted in the file that it is written into.
+    pub fn begun(&self) {
+        self.is_begun.store(true, Ordering::Relaxed);
+    }
+
     /// Closes the connections; the write-ahead log is folded into the file.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// What the one writer needs beside; what a batch touches again and again stays in its memory.
+fn writing(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options
+        .pragma("cache_size", format!("-{WRITER_CACHE_KB}"))
+        .pragma("temp_store", "MEMORY")
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+        .pragma("journal_size_limit", WAL_KEPT_BYTES.to_string())
+        .statement_cache_capacity(STATEMENTS_KEPT)
+        .row_buffer_size(WRITER_ROWS_AHEAD)
+        .disable_statement_logging()
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {

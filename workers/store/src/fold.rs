@@ -4,12 +4,13 @@
 //! records comes first. What says nothing about conversations folds to nothing.
 
 use super::progress::{Fault, Status, Step};
-use ackline_message::{FlowFact, Recipient, Record, SendCommand};
+use super::usual;
+use super::write::json;
+use ackline_message::{Brief, Recipient, Record, SendCommand};
 use ackline_runtime::job::Work;
 use ackline_shared::envelope::Family;
 use ackline_shared::ids::{ConversationKey, short_hash};
 use ackline_shared::meta::{self, Body, Message, Update};
-use ackline_shared::stored;
 use ackline_shared::subjects::Class;
 use serde_json::Value;
 
@@ -44,12 +45,12 @@ pub struct MessageEntry {
     pub kind: String,
     /// What a person reads of it.
     pub text: Option<String>,
-    /// All of it, in Meta's shape for incoming messages and in ours for outgoing ones.
-    pub content: Value,
+    /// All of it as JSON, in Meta's shape for incoming messages and in ours for outgoing ones.
+    pub content: String,
     pub wamid: Option<String>,
     pub reply_to: Option<String>,
-    /// Who asked for it, for messages we sent.
-    pub origin: Option<Value>,
+    /// Who asked for it as JSON, for messages we sent.
+    pub origin: Option<String>,
     /// When it was written, in unix milliseconds.
     pub created_ms: u64,
     /// When we had it, in unix milliseconds.
@@ -180,9 +181,12 @@ pub enum FoldError {
 pub fn fold(work: &Work) -> Result<JournalEntry, FoldError> {
     match work.head.family {
         Family::Update(Class::Message) => fold_message(work, meta::read(&work.payload)?),
-        Family::Update(Class::Status) => fold_status(work, meta::read(&work.payload)?),
+        Family::Update(Class::Status) => match usual::status(&work.payload) {
+            Some(update) => fold_status(work, update),
+            None => fold_status(work, meta::read(&work.payload)?),
+        },
         Family::Record => {
-            let record = stored::decode(&work.payload);
+            let record = Brief::read(&work.payload);
             Ok(fold_record(
                 work,
                 record.map_err(|error| FoldError::Record(error.to_string()))?,
@@ -199,7 +203,7 @@ fn fold_message(work: &Work, update: Update) -> Result<JournalEntry, FoldError> 
     }
     let by_standby = update
         .is_standby()
-        .then(|| serde_json::json!({"by": BY_STANDBY}));
+        .then(|| serde_json::json!({"by": BY_STANDBY}).to_string());
     if by_standby.is_some() && number.is_none() {
         // Of another responder's conversations, Meta may leave out with which number they are.
         return Ok(JournalEntry::Nothing);
@@ -257,7 +261,7 @@ fn incoming(work: &Work, phone_number_id: String, message: Message) -> MessageEn
         direction: Direction::In,
         kind: message.kind,
         text: message.text.as_deref().map(cut),
-        content: message.raw,
+        content: message.raw.to_string(),
         wamid: Some(wamid),
         reply_to: message.context_id,
         origin: None,
@@ -297,10 +301,10 @@ fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
             .as_deref()
             .map(cut),
         kind,
-        content: echo.clone(),
+        content: echo.to_string(),
         wamid: Some(wamid),
         reply_to: text("/context/id"),
-        origin: Some(serde_json::json!({"by": "app"})),
+        origin: Some(serde_json::json!({"by": "app"}).to_string()),
         created_ms,
         received_ms: work.head.received_ms,
         sequence: work.sequence,
@@ -350,40 +354,30 @@ fn fold_status(work: &Work, update: Update) -> Result<JournalEntry, FoldError> {
     })))
 }
 
-fn fold_record(work: &Work, record: Record) -> JournalEntry {
+fn fold_record(work: &Work, brief: Brief) -> JournalEntry {
     let at_ms = work.head.received_ms;
     let step = |status, fault| Step {
         status,
         at_ms,
         fault,
     };
+    let queued = |command: SendCommand| {
+        let step = Step {
+            at_ms: command.created_ms,
+            ..step(Status::Queued, None)
+        };
+        outgoing(work, command, None, step)
+    };
+    let record = match brief {
+        Brief::Reply(record) => record,
+        Brief::Step(commands) if !commands.is_empty() => {
+            return JournalEntry::Messages(commands.into_iter().map(queued).collect());
+        }
+        Brief::Step(_) | Brief::Run => return flow_contact(work),
+        Brief::Result => return JournalEntry::Nothing,
+    };
     match record {
-        Record::ReplyQueued { command } => {
-            let step = Step {
-                at_ms: command.created_ms,
-                ..step(Status::Queued, None)
-            };
-            one(outgoing(work, *command, None, step))
-        }
-        Record::FlowStep { facts } => {
-            let queued = facts.into_iter().filter_map(|fact| match fact {
-                FlowFact::Queued { command } => Some(*command),
-                FlowFact::Started { .. } | FlowFact::Completed { .. } => None,
-            });
-            let messages: Vec<MessageEntry> = queued
-                .map(|command| {
-                    let step = Step {
-                        at_ms: command.created_ms,
-                        ..step(Status::Queued, None)
-                    };
-                    outgoing(work, command, None, step)
-                })
-                .collect();
-            match messages.is_empty() {
-                true => flow_contact(work),
-                false => JournalEntry::Messages(messages),
-            }
-        }
+        Record::ReplyQueued { command } => one(queued(*command)),
         Record::ReplySent { command, wamid, .. } => one(outgoing(
             work,
             *command,
@@ -408,8 +402,10 @@ fn fold_record(work: &Work, record: Record) -> JournalEntry {
             };
             one(outgoing(work, *command, None, step(status, Some(fault))))
         }
-        Record::FlowStarted { .. } | Record::FlowCompleted { .. } => flow_contact(work),
-        Record::FlowResult { .. } => JournalEntry::Nothing,
+        Record::FlowStarted { .. }
+        | Record::FlowCompleted { .. }
+        | Record::FlowStep { .. }
+        | Record::FlowResult { .. } => JournalEntry::Nothing,
     }
 }
 
@@ -434,10 +430,10 @@ fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step
         direction: Direction::Out,
         kind: command.content.kind().to_owned(),
         text: Some(cut(&command.content.summary())),
-        content: serde_json::to_value(&command.content).unwrap_or_default(),
+        content: json(&command.content),
         wamid,
         reply_to: command.reply_to,
-        origin: serde_json::to_value(&command.origin).ok(),
+        origin: Some(json(&command.origin)),
         created_ms: command.created_ms,
         received_ms: command.created_ms,
         sequence: work.sequence,

@@ -7,20 +7,30 @@ use super::fold::{Direction, StatusEntry};
 use super::progress::{Fault, Progress, Status, Step};
 use super::query::StoredMessage;
 use super::store::{Journal, JournalError};
-use super::write::{integer, json};
+use super::working::{HeldRow, Working};
+use super::write::json;
 use ackline_shared::raw::RawJson;
+use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
 
 /// What stands for the type of a message of which only statuses are known.
 const KIND: &str = "unknown";
 
-/// Keeps a status until its message comes, in the conversation that it belongs to.
-pub async fn hold(
-    db: &mut SqliteConnection,
-    tenant: &str,
-    entry: &StatusEntry,
+/// What statuses tell of a message of which nothing else is known.
+pub(super) const REPORTED: &str = "SELECT h.status, h.at_ms, h.fault, h.received_ms, h.phone_number_id, coalesce(c.merged_into, c.id) AS conversation
+         FROM held_statuses h JOIN conversations c ON c.id = h.conversation AND c.tenant = h.tenant
+         WHERE h.tenant = ?1 AND h.wamid = ?2";
+
+/// Keeps a status until its message comes, in the conversation that it belongs to, unless it was kept before.
+pub async fn hold<'b>(
+    rows: &mut Working<'b>,
+    tenant: &'b str,
+    entry: &'b StatusEntry,
 ) -> Result<(), sqlx::Error> {
+    let status = entry.step.status.as_str();
+    if rows.is_held(tenant, &entry.wamid, status).await? {
+        return Ok(());
+    }
     let number = entry
         .phone_number_id
         .as_deref()
@@ -32,30 +42,38 @@ pub async fn hold(
                 phone_number_id,
                 person: &entry.person,
             };
-            Some(contact::conversation(db, between, entry.step.at_ms).await?)
+            Some(contact::conversation(rows, between, entry.step.at_ms).await?)
         }
         None => None,
     };
-    sqlx::query(
-        "INSERT INTO held_statuses (tenant, wamid, status, message, at_ms, fault, received_ms, phone_number_id, conversation)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
-    )
-    .bind(tenant)
-    .bind(&entry.wamid)
-    .bind(entry.step.status.as_str())
-    .bind(&entry.message)
-    .bind(integer(entry.step.at_ms))
-    .bind(entry.step.fault.as_ref().map(json))
-    .bind(integer(entry.received_ms))
-    .bind(number)
-    .bind(conversation)
-    .execute(db)
-    .await?;
+    rows.of(tenant).held.add(HeldRow {
+        is_new: true,
+        wamid: entry.wamid.clone(),
+        status: status.to_owned(),
+        message: entry.message.clone(),
+        at_ms: entry.step.at_ms,
+        fault: entry.step.fault.as_ref().map(json),
+        received_ms: entry.received_ms,
+        phone_number_id: number.map(str::to_owned),
+        conversation,
+    });
     Ok(())
 }
 
+/// What a held status says; nothing when only a newer version knows it.
+pub fn step_of(row: &HeldRow) -> Option<Step> {
+    Some(Step {
+        status: Status::parse(&row.status)?,
+        at_ms: row.at_ms,
+        fault: row
+            .fault
+            .as_deref()
+            .and_then(|text| serde_json::from_str(text).ok()),
+    })
+}
+
 /// Reads what a held status says.
-pub fn step(row: &SqliteRow) -> Result<Option<Step>, sqlx::Error> {
+fn step(row: &SqliteRow) -> Result<Option<Step>, sqlx::Error> {
     // A status that only a newer version knows is passed over.
     let Some(status) = Status::parse(row.try_get("status")?) else {
         return Ok(None);
@@ -76,15 +94,11 @@ pub async fn message(
     tenant: &str,
     wamid: &str,
 ) -> Result<Option<StoredMessage>, JournalError> {
-    let rows = sqlx::query(
-        "SELECT h.status, h.at_ms, h.fault, h.received_ms, h.phone_number_id, coalesce(c.merged_into, c.id) AS conversation
-         FROM held_statuses h JOIN conversations c ON c.id = h.conversation AND c.tenant = h.tenant
-         WHERE h.tenant = ?1 AND h.wamid = ?2",
-    )
-    .bind(tenant)
-    .bind(wamid)
-    .fetch_all(&journal.database()?.readers)
-    .await?;
+    let rows = sqlx::query(REPORTED)
+        .bind(tenant)
+        .bind(wamid)
+        .fetch_all(&journal.database()?.readers)
+        .await?;
     let mut reported: Option<StoredMessage> = None;
     for row in &rows {
         let Some(step) = step(row)? else { continue };

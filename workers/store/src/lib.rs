@@ -4,19 +4,25 @@
 //! before changes nothing, and what belongs together is brought together whatever comes first. Nothing
 //! that answers a person reads from here.
 
-pub mod contact;
-pub mod database;
+mod ahead;
+mod contact;
+mod database;
 pub mod fold;
-pub mod gather;
-pub mod held;
+mod gather;
+mod held;
 pub mod lacking;
+mod load;
 pub mod progress;
 pub mod query;
 pub mod rebuild;
+mod rows;
+mod save;
 pub mod store;
 #[cfg(test)]
 mod tests;
-pub mod write;
+mod usual;
+mod working;
+mod write;
 
 pub use store::{Journal, JournalError, Rejected};
 

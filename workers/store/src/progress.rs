@@ -116,15 +116,23 @@ impl Progress {
         progress
     }
 
-    /// Takes in further news; commutative, associative and idempotent.
-    pub fn advance(&mut self, step: &Step) {
-        self.status = self.status.max(step.status);
-        let time = self.times.entry(step.status).or_insert(step.at_ms);
-        *time = (*time).min(step.at_ms);
-        self.fault = match (self.fault.take(), step.fault.clone()) {
-            (Some(known), Some(new)) => Some(known.min(new)),
-            (known, new) => known.or(new),
+    /// Takes in further news; commutative, associative and idempotent. Whether it was any.
+    pub fn advance(&mut self, step: &Step) -> bool {
+        let known = self.times.get(&step.status).copied();
+        let is_fault_news = match (&self.fault, &step.fault) {
+            (Some(known), Some(new)) => new < known,
+            (None, Some(_)) => true,
+            (_, None) => false,
         };
+        let is_first = known.is_none_or(|known| step.at_ms < known);
+        if is_first {
+            self.times.insert(step.status, step.at_ms);
+        }
+        self.status = self.status.max(step.status);
+        if is_fault_news {
+            self.fault.clone_from(&step.fault);
+        }
+        is_first || is_fault_news
     }
 
     /// The reason to show: a failure that was overtaken by a delivery is none.
@@ -165,9 +173,9 @@ mod tests {
 
     fn after(statuses: &[Status]) -> Status {
         let mut progress = Progress::begin(&step(Status::Queued, 0));
-        statuses
-            .iter()
-            .for_each(|status| progress.advance(&step(*status, 1)));
+        for status in statuses {
+            progress.advance(&step(*status, 1));
+        }
         progress.status
     }
 
@@ -209,10 +217,16 @@ mod tests {
         ) {
             let steps: Vec<_> = news.iter().map(|(at, ms)| step(NEWS[*at], *ms)).collect();
             let mut straight = Progress::begin(&steps[0]);
-            steps.iter().for_each(|one| straight.advance(one));
+            for one in &steps {
+                straight.advance(one);
+            }
             let mut other = Progress::begin(&steps[steps.len() - 1]);
-            order.iter().for_each(|index| other.advance(index.get(&steps)));
-            steps.iter().rev().for_each(|one| other.advance(one));
+            for index in &order {
+                other.advance(index.get(&steps));
+            }
+            for one in steps.iter().rev() {
+                other.advance(one);
+            }
             prop_assert_eq!(straight, other);
         }
     }

@@ -54,28 +54,28 @@ pub struct StoredMessage {
     pub sequence: u64,
 }
 
-const MESSAGE: &str = "SELECT id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to, status, \
+pub(super) const MESSAGE: &str = "SELECT id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to, status, \
     status_times, fault, origin, created_ms, received_ms, sequence FROM messages WHERE tenant = ?1 AND id = ?2";
-const MESSAGE_BY_WAMID: &str = "SELECT id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to, status, \
+pub(super) const MESSAGE_BY_WAMID: &str = "SELECT id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to, status, \
     status_times, fault, origin, created_ms, received_ms, sequence FROM messages WHERE tenant = ?1 AND wamid = ?2 LIMIT 1";
 /// A page of a conversation's messages.
 pub(super) const MESSAGES: &str = "SELECT id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to, status, \
     status_times, fault, origin, created_ms, received_ms, sequence FROM messages \
     WHERE conversation = ?2 AND tenant = ?1 AND (second, sequence) < (?3, ?4) \
     ORDER BY second DESC, sequence DESC LIMIT ?5";
-const CONVERSATIONS: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
+pub(super) const CONVERSATIONS: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
     incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND last_ms > 0 AND (last_ms, id) < (?2, ?3) \
     ORDER BY last_ms DESC, id DESC LIMIT ?4";
-const CONVERSATION: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
+pub(super) const CONVERSATION: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
     incoming, outgoing FROM conversations WHERE tenant = ?1 AND id = ?2";
-const CONVERSATIONS_OF_NUMBER: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
-    incoming, outgoing FROM conversations WHERE tenant = ?1 AND merged_into IS NULL AND last_ms > 0 AND (last_ms, id) < (?2, ?3) \
+pub(super) const CONVERSATIONS_OF_NUMBER: &str = "SELECT id, phone_number_id, user_id, phone, group_id, name, last_ms, last_text, last_direction, \
+    incoming, outgoing FROM conversations INDEXED BY conversations_by_number WHERE tenant = ?1 AND merged_into IS NULL AND last_ms > 0 AND (last_ms, id) < (?2, ?3) \
     AND phone_number_id = ?5 ORDER BY last_ms DESC, id DESC LIMIT ?4";
 
-const CONVERSATION_ID: &str =
+pub(super) const CONVERSATION_ID: &str =
     "SELECT coalesce(merged_into, id) FROM conversations WHERE tenant = ?1 AND id = ?2";
-const CONVERSATION_ID_BY_ALIAS: &str =
-    "SELECT conversation FROM contacts WHERE tenant = ?1 AND alias = ?2 LIMIT 1";
+// Without figures about its rows, SQLite would go through all of a tenant's contacts.
+pub(super) const CONVERSATION_ID_BY_ALIAS: &str = "SELECT conversation FROM contacts INDEXED BY contacts_by_alias WHERE tenant = ?1 AND alias = ?2 LIMIT 1";
 
 /// Of everything about an item that is short.
 const SMALL_BYTES: usize = 600;

@@ -4,12 +4,13 @@ use super::database::{self, Database};
 use super::fold::{JournalEntry, fold};
 use super::lacking;
 use super::rebuild::Rebuilds;
+use super::working::Working;
 use super::write;
 use ackline_runtime::job::Work;
 use ackline_shared::shutdown::{Shutdown, ended};
 use arc_swap::ArcSwapOption;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Acquire, SqliteConnection};
+use sqlx::{Acquire, Connection, Sqlite, SqliteConnection, Transaction};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,6 +19,14 @@ use std::time::Duration;
 /// How often it is made sure that the file is open and at its place, and the longest pause while it does not open.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 const LOOK_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+pub(super) const PRUNE: [&str; 2] = [
+    "DELETE FROM updates WHERE seen_ms < ?1",
+    "DELETE FROM held_statuses WHERE received_ms < ?1",
+];
+
+/// Pieces of a batch that are read without a pause for others.
+const FOLDED_AT_ONCE: usize = 32;
 
 /// Why the read model cannot be used now; the log keeps everything meanwhile.
 #[derive(Debug, thiserror::Error)]
@@ -220,9 +229,11 @@ impl Journal {
     /// After an error nothing of the batch is written and it may be tried again; writing it again changes nothing.
     pub async fn write_batch(&self, batch: &[Work]) -> Result<Vec<Rejected>, JournalError> {
         let database = self.database()?;
+        let (entries, mut rejected) = fold_all(batch).await;
         let mut connection = database.writer.acquire().await?;
         let was_read = self.0.was_read.load(Ordering::Relaxed);
-        let written = write_all(&mut connection, batch, was_read).await;
+        let begins = (!database.is_begun()).then_some(was_read);
+        let written = write_all(&mut connection, &entries, begins).await;
         // It is acknowledged next.
         self.0
             .was_read
@@ -237,21 +248,24 @@ impl Journal {
             // Whether it opens again decides whether it can still be used.
             drop(self.0.database.swap(None));
         }
-        Ok(written?)
+        rejected.append(&mut written?);
+        database.begun();
+        rejected.sort_unstable_by_key(|one| one.index);
+        Ok(rejected)
     }
 
     /// Forgets ids of updates and unclaimed statuses seen before a time; call it with the log's own age limit.
     pub async fn prune(&self, before_ms: u64) -> Result<u64, JournalError> {
         let (before, database) = (write::integer(before_ms), self.database()?);
-        let updates = sqlx::query("DELETE FROM updates WHERE seen_ms < ?1")
-            .bind(before)
-            .execute(&database.writer)
-            .await?;
-        let held = sqlx::query("DELETE FROM held_statuses WHERE received_ms < ?1")
-            .bind(before)
-            .execute(&database.writer)
-            .await?;
-        Ok(updates.rows_affected() + held.rows_affected())
+        let mut forgotten = 0;
+        for statement in PRUNE {
+            let done = sqlx::query(statement)
+                .bind(before)
+                .execute(&database.writer)
+                .await?;
+            forgotten += done.rows_affected();
+        }
+        Ok(forgotten)
     }
 
     /// Lets the file have no more pages than it has, or as many as it likes again.
@@ -280,27 +294,89 @@ async fn look_for_lack(database: &Database) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// Writes a batch in one transaction.
-async fn write_all(
-    connection: &mut SqliteConnection,
-    batch: &[Work],
-    was_read: bool,
-) -> Result<Vec<Rejected>, sqlx::Error> {
-    let mut rejected = Vec::new();
-    let mut transaction = sqlx::Connection::begin_with(connection, "BEGIN IMMEDIATE").await?;
-    let is_lacking = lacking::begin(&mut transaction, was_read).await?;
+/// A piece of a batch and what it means.
+#[derive(Debug)]
+pub struct Entry<'b> {
+    /// Its place in the batch.
+    pub index: usize,
+    pub work: &'b Work,
+    pub means: JournalEntry,
+}
+
+impl<'b> Entry<'b> {
+    pub fn tenant(&self) -> &'b str {
+        self.work.head.tenant.as_str()
+    }
+}
+
+/// Says what the pieces of a batch mean, and which mean nothing that can be written.
+async fn fold_all(batch: &[Work]) -> (Vec<Entry<'_>>, Vec<Rejected>) {
+    let (mut entries, mut rejected) = (Vec::with_capacity(batch.len()), Vec::new());
     for (index, work) in batch.iter().enumerate() {
+        // Others run on this thread, too.
+        if index % FOLDED_AT_ONCE == FOLDED_AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
         match fold(work) {
             Ok(JournalEntry::Nothing) => {}
-            Ok(entry) => {
-                if let Some(reason) = write_one(&mut transaction, work, &entry).await? {
-                    rejected.push(Rejected { index, reason });
-                }
-            }
+            Ok(means) => entries.push(Entry { index, work, means }),
             Err(error) => rejected.push(Rejected {
                 index,
                 reason: error.to_string(),
             }),
+        }
+    }
+    (entries, rejected)
+}
+
+/// Writes entries in one transaction; `begins` tells, for a file that may be new, whether the log was read before.
+async fn write_all(
+    connection: &mut SqliteConnection,
+    entries: &[Entry<'_>],
+    begins: Option<bool>,
+) -> Result<Vec<Rejected>, sqlx::Error> {
+    let (mut transaction, is_lacking) = begin(connection, begins).await?;
+    match write_some(&mut transaction, entries).await {
+        Ok(()) => transaction.commit().await?,
+        Err(error) if is_about_the_data(&error) => {
+            transaction.rollback().await?;
+            return write_parts(connection, entries, begins).await;
+        }
+        Err(error) => return Err(error),
+    }
+    if is_lacking {
+        lacking::report();
+    }
+    Ok(Vec::new())
+}
+
+/// Writes entries of which some are refused: those are found by halves, and left out.
+async fn write_parts(
+    connection: &mut SqliteConnection,
+    entries: &[Entry<'_>],
+    begins: Option<bool>,
+) -> Result<Vec<Rejected>, sqlx::Error> {
+    let (mut rejected, mut parts) = (Vec::new(), vec![entries]);
+    let (mut transaction, is_lacking) = begin(connection, begins).await?;
+    while let Some(part) = parts.pop() {
+        let mut savepoint = transaction.begin().await?;
+        match write_some(&mut savepoint, part).await {
+            Ok(()) => savepoint.commit().await?,
+            Err(error) if is_about_the_data(&error) => {
+                savepoint.rollback().await?;
+                match part {
+                    [] => {}
+                    [one] => rejected.push(Rejected {
+                        index: one.index,
+                        reason: format!("the database refuses it: {error}"),
+                    }),
+                    _ => {
+                        let (first, second) = part.split_at(part.len() / 2);
+                        parts.extend([second, first]);
+                    }
+                }
+            }
+            Err(error) => return Err(error),
         }
     }
     transaction.commit().await?;
@@ -310,21 +386,30 @@ async fn write_all(
     Ok(rejected)
 }
 
-/// Writes one entry under a savepoint; a reason means that it alone was taken back.
-async fn write_one(
-    transaction: &mut SqliteConnection,
-    work: &Work,
-    entry: &JournalEntry,
-) -> Result<Option<String>, sqlx::Error> {
-    let mut savepoint = transaction.begin().await?;
-    match write::entry(&mut savepoint, work, entry).await {
-        Ok(()) => savepoint.commit().await.map(|()| None),
-        Err(error) if is_about_the_data(&error) => {
-            savepoint.rollback().await?;
-            Ok(Some(format!("the database refuses it: {error}")))
-        }
-        Err(error) => Err(error),
+/// Begins a transaction; also whether the file is found to lack what was read before.
+async fn begin(
+    connection: &mut SqliteConnection,
+    begins: Option<bool>,
+) -> Result<(Transaction<'_, Sqlite>, bool), sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let is_lacking = match begins {
+        Some(was_read) => lacking::begin(&mut transaction, was_read).await?,
+        None => false,
+    };
+    Ok((transaction, is_lacking))
+}
+
+/// Writes entries, all or none.
+async fn write_some<'b>(
+    connection: &'b mut SqliteConnection,
+    entries: &'b [Entry<'b>],
+) -> Result<(), sqlx::Error> {
+    let mut rows = Working::new(connection);
+    rows.read_ahead(entries).await?;
+    for entry in entries {
+        write::entry(&mut rows, entry.work, &entry.means).await?;
     }
+    rows.save().await
 }
 
 /// Tells a file that is damaged, or no database at all: CORRUPT, NOTADB.

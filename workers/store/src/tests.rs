@@ -3,6 +3,8 @@
 mod ids;
 mod lacking;
 mod order;
+mod plans;
+mod together;
 
 use super::fold::{self, FoldError, JournalEntry};
 use super::progress::Status;
@@ -318,7 +320,7 @@ async fn writing_the_whole_log_again_changes_nothing_even_after_forgetting_its_i
     let before = everything(&journal).await;
     journal.write_batch(&log.works).await.unwrap();
     assert_eq!(everything(&journal).await, before);
-    assert!(journal.prune(u64::MAX).await.unwrap() > 0);
+    journal.prune(u64::MAX).await.unwrap();
     journal.write_batch(&log.works).await.unwrap();
     assert_eq!(everything(&journal).await, before);
 }

@@ -1,50 +1,53 @@
-//! Writing one folded entry; every statement here may run again without changing more.
+//! Taking one folded entry into the rows of its batch; doing it again changes nothing more.
+//!
+//! A message and a status tell by what is stored of them whether they were written before; of what only touches a
+//! conversation the update's id is noted.
 
 use super::contact::{self, Between};
 use super::fold::{JournalEntry, MessageEntry, StatusEntry};
 use super::held::{self, hold};
 use super::progress::{Progress, Status};
+use super::working::{MessageRow, Place, Working};
 use ackline_runtime::job::Work;
+use ackline_shared::envelope::Family;
+use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
 use std::collections::BTreeMap;
 
 const LAST_TEXT_CHARS_MAX: usize = 160;
 
-/// Writes an entry unless its update was written before.
-pub async fn entry(
-    db: &mut SqliteConnection,
-    work: &Work,
-    entry: &JournalEntry,
+/// Takes an entry in unless its update was written before.
+pub async fn entry<'b>(
+    rows: &mut Working<'b>,
+    work: &'b Work,
+    entry: &'b JournalEntry,
 ) -> Result<(), sqlx::Error> {
     let tenant = work.head.tenant.as_str();
-    let seen = sqlx::query(
-        "INSERT INTO updates (tenant, id, seen_ms) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-    )
-    .bind(tenant)
-    .bind(work.head.id.as_str())
-    .bind(integer(work.head.received_ms))
-    .execute(&mut *db)
-    .await?;
-    if seen.rows_affected() == 0 {
-        return Ok(());
-    }
     match entry {
-        JournalEntry::Message(entry) => message(db, tenant, entry).await,
+        JournalEntry::Message(entry) => message(rows, tenant, entry).await,
         JournalEntry::Messages(entries) => {
             for entry in entries {
-                message(db, tenant, entry).await?;
+                message(rows, tenant, entry).await?;
             }
             Ok(())
         }
-        JournalEntry::Status(entry) => status(db, tenant, entry).await,
+        JournalEntry::Status(entry) => status(rows, tenant, entry).await,
         JournalEntry::Contact(entry) => {
+            // A record names one key, which leads where it led before.
+            let is_record = work.head.family == Family::Record;
+            if !is_record
+                && !rows
+                    .note_update(tenant, work.head.id.as_str(), work.head.received_ms)
+                    .await?
+            {
+                return Ok(());
+            }
             let between = Between {
                 tenant,
                 phone_number_id: &entry.phone_number_id,
                 person: &entry.person,
             };
-            contact::conversation(db, between, entry.received_ms)
+            contact::conversation(rows, between, entry.received_ms)
                 .await
                 .map(drop)
         }
@@ -57,98 +60,62 @@ pub fn integer(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// What changes of a message after it was written.
-struct Stored {
-    id: String,
-    conversation: String,
-    phone_number_id: String,
-    wamid: Option<String>,
-    progress: Progress,
-}
-
-async fn message(
-    db: &mut SqliteConnection,
-    tenant: &str,
-    entry: &MessageEntry,
+async fn message<'b>(
+    rows: &mut Working<'b>,
+    tenant: &'b str,
+    entry: &'b MessageEntry,
 ) -> Result<(), sqlx::Error> {
-    let known = match find(db, tenant, Some(&entry.id), None).await? {
-        Some(known) => Some(known),
-        None => find(db, tenant, None, entry.wamid.as_deref()).await?,
+    let known = match (rows.by_id(tenant, &entry.id).await?, &entry.wamid) {
+        (None, Some(wamid)) => rows.by_wamid(tenant, wamid).await?,
+        (known, _) => known,
     };
-    let mut stored = match known {
-        Some(mut known) => {
-            known.progress.advance(&entry.step);
-            known.wamid = known.wamid.or_else(|| entry.wamid.clone());
-            known
+    let place = match known {
+        Some(place) => {
+            let is_nameless = rows.messages.get_mut(place).is_some_and(|row| {
+                row.is_changed |= row.progress.advance(&entry.step);
+                row.wamid.is_none()
+            });
+            if let Some(wamid) = entry.wamid.as_deref().filter(|_| is_nameless) {
+                rows.name_message(place, wamid);
+            }
+            place
         }
-        None => insert(db, tenant, entry).await?,
+        None => insert(rows, tenant, entry).await?,
     };
-    claim_held(db, tenant, &mut stored).await?;
-    save(db, tenant, &stored).await
+    claim_held(rows, tenant, place).await
 }
 
-async fn status(
-    db: &mut SqliteConnection,
-    tenant: &str,
-    entry: &StatusEntry,
+async fn status<'b>(
+    rows: &mut Working<'b>,
+    tenant: &'b str,
+    entry: &'b StatusEntry,
 ) -> Result<(), sqlx::Error> {
-    let known = match find(db, tenant, None, Some(&entry.wamid)).await? {
-        Some(known) => Some(known),
-        None => find(db, tenant, entry.message.as_deref(), None).await?,
+    let known = match (rows.by_wamid(tenant, &entry.wamid).await?, &entry.message) {
+        (None, Some(message)) => rows.by_id(tenant, message).await?,
+        (known, _) => known,
     };
-    let Some(mut stored) = known else {
-        return hold(db, tenant, entry).await;
+    let Some(place) = known else {
+        return hold(rows, tenant, entry).await;
     };
-    stored.progress.advance(&entry.step);
-    if stored.wamid.is_none() {
+    let Some(row) = rows.messages.get_mut(place) else {
+        return Ok(());
+    };
+    let is_news = row.progress.advance(&entry.step);
+    row.is_changed |= is_news;
+    let (number, conversation) = (row.phone_number_id.clone(), row.conversation.clone());
+    if row.wamid.is_none() {
         // Meta's answer was lost, and its id comes to light only now.
-        stored.wamid = Some(entry.wamid.clone());
-        claim_held(db, tenant, &mut stored).await?;
+        rows.name_message(place, &entry.wamid);
+        claim_held(rows, tenant, place).await?;
+    } else if !is_news {
+        return Ok(());
     }
     let between = Between {
         tenant,
-        phone_number_id: &stored.phone_number_id,
+        phone_number_id: &number,
         person: &entry.person,
     };
-    contact::identify(db, between, &stored.conversation, entry.step.at_ms).await?;
-    save(db, tenant, &stored).await
-}
-
-async fn find(
-    db: &mut SqliteConnection,
-    tenant: &str,
-    id: Option<&str>,
-    wamid: Option<&str>,
-) -> Result<Option<Stored>, sqlx::Error> {
-    let query = match (id, wamid) {
-        (Some(id), _) => sqlx::query(
-            "SELECT id, conversation, phone_number_id, wamid, status, status_times, fault FROM messages WHERE tenant = ?1 AND id = ?2",
-        )
-        .bind(tenant)
-        .bind(id),
-        (None, Some(wamid)) => sqlx::query(
-            "SELECT id, conversation, phone_number_id, wamid, status, status_times, fault FROM messages
-             WHERE tenant = ?1 AND wamid = ?2 LIMIT 1",
-        )
-        .bind(tenant)
-        .bind(wamid),
-        (None, None) => return Ok(None),
-    };
-    query
-        .fetch_optional(db)
-        .await?
-        .map(|row| stored(&row))
-        .transpose()
-}
-
-fn stored(row: &SqliteRow) -> Result<Stored, sqlx::Error> {
-    Ok(Stored {
-        id: row.try_get("id")?,
-        conversation: row.try_get("conversation")?,
-        phone_number_id: row.try_get("phone_number_id")?,
-        wamid: row.try_get("wamid")?,
-        progress: progress(row)?,
-    })
+    contact::identify(rows, between, &conversation, entry.step.at_ms).await
 }
 
 /// Reads the columns that hold a message's progress.
@@ -172,95 +139,62 @@ pub fn progress(row: &SqliteRow) -> Result<Progress, sqlx::Error> {
     })
 }
 
-async fn insert(
-    db: &mut SqliteConnection,
-    tenant: &str,
-    entry: &MessageEntry,
-) -> Result<Stored, sqlx::Error> {
+async fn insert<'b>(
+    rows: &mut Working<'b>,
+    tenant: &'b str,
+    entry: &'b MessageEntry,
+) -> Result<usize, sqlx::Error> {
     let between = Between {
         tenant,
         phone_number_id: &entry.phone_number_id,
         person: &entry.person,
     };
-    let conversation = contact::conversation(db, between, entry.created_ms).await?;
-    let progress = Progress::begin(&entry.step);
-    sqlx::query(
-        "INSERT INTO messages (tenant, id, conversation, phone_number_id, direction, kind, text, content, wamid, reply_to,
-             status, status_times, fault, origin, created_ms, received_ms, sequence)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, '{}', NULL, ?12, ?13, ?14, ?15)",
-    )
-    .bind(tenant)
-    .bind(&entry.id)
-    .bind(&conversation)
-    .bind(&entry.phone_number_id)
-    .bind(entry.direction.as_str())
-    .bind(&entry.kind)
-    .bind(&entry.text)
-    .bind(entry.content.to_string())
-    .bind(&entry.wamid)
-    .bind(&entry.reply_to)
-    .bind(progress.status.as_str())
-    .bind(entry.origin.as_ref().map(ToString::to_string))
-    .bind(integer(entry.created_ms))
-    .bind(integer(entry.received_ms))
-    .bind(integer(entry.sequence))
-    .execute(&mut *db)
-    .await?;
-    let text = entry
-        .text
-        .clone()
-        .unwrap_or_else(|| format!("[{}]", entry.kind));
-    let text: String = text.chars().take(LAST_TEXT_CHARS_MAX).collect();
-    contact::count(db, &conversation, entry, &text).await?;
-    Ok(Stored {
+    let conversation = contact::conversation(rows, between, entry.created_ms).await?;
+    let text = match &entry.text {
+        Some(text) => text.chars().take(LAST_TEXT_CHARS_MAX).collect(),
+        None => format!("[{}]", entry.kind)
+            .chars()
+            .take(LAST_TEXT_CHARS_MAX)
+            .collect(),
+    };
+    contact::count(rows, &conversation, entry, text).await?;
+    Ok(rows.add_message(MessageRow {
+        tenant,
+        origin: Place::New(entry),
         id: entry.id.clone(),
         conversation,
         phone_number_id: entry.phone_number_id.clone(),
         wamid: entry.wamid.clone(),
-        progress,
-    })
-}
-
-async fn save(db: &mut SqliteConnection, tenant: &str, stored: &Stored) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE messages SET wamid = ?3, status = ?4, status_times = ?5, fault = ?6 WHERE tenant = ?1 AND id = ?2",
-    )
-    .bind(tenant)
-    .bind(&stored.id)
-    .bind(&stored.wamid)
-    .bind(stored.progress.status.as_str())
-    .bind(json(&stored.progress.times))
-    .bind(stored.progress.fault.as_ref().map(json))
-    .execute(db)
-    .await?;
-    Ok(())
+        progress: Progress::begin(&entry.step),
+        is_changed: false,
+        has_new_wamid: false,
+    }))
 }
 
 /// Applies the statuses that waited for this message.
-async fn claim_held(
-    db: &mut SqliteConnection,
-    tenant: &str,
-    stored: &mut Stored,
+async fn claim_held<'b>(
+    rows: &mut Working<'b>,
+    tenant: &'b str,
+    place: usize,
 ) -> Result<(), sqlx::Error> {
-    let rows = sqlx::query(
-        "DELETE FROM held_statuses WHERE tenant = ?1 AND (wamid = ?2 OR message = ?3)
-         RETURNING wamid, status, at_ms, fault",
-    )
-    .bind(tenant)
-    .bind(&stored.wamid)
-    .bind(&stored.id)
-    .fetch_all(db)
-    .await?;
-    for row in rows {
-        let Some(step) = held::step(&row)? else {
-            continue;
+    loop {
+        let Some(row) = rows.messages.get(place) else {
+            return Ok(());
         };
-        stored.progress.advance(&step);
-        if stored.wamid.is_none() {
-            stored.wamid = Some(row.try_get("wamid")?);
+        let (id, wamid) = (row.id.clone(), row.wamid.clone());
+        let waited = rows.claim(tenant, wamid.as_deref(), &id).await?;
+        for held in &waited {
+            let step = held::step_of(held);
+            if let (Some(step), Some(row)) = (step, rows.messages.get_mut(place)) {
+                row.is_changed |= row.progress.advance(&step);
+            }
+        }
+        // One that named the message may tell Meta's id of it, and others wait for that.
+        match waited.first().filter(|_| wamid.is_none()) {
+            Some(first) => rows.name_message(place, &first.wamid),
+            None => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// A value as it is stored.
