@@ -9,8 +9,7 @@ use ackline_runtime::job::{Answered, Marks, Work};
 use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
-use ackline_shared::meta;
-use ackline_shared::record::{Brief, Record};
+use ackline_shared::record::Record;
 use ackline_shared::stored;
 use ackline_shared::subjects::{Class, Partition};
 use ackline_store::Journal;
@@ -68,14 +67,6 @@ async fn measure(asked: &Asked) -> Result<serde_json::Value, Failure> {
     };
     let begun = cpu()?;
     for work in &log {
-        match work.head.family {
-            Family::Record => drop(black_box(Brief::read(&work.payload))),
-            _ => drop(black_box(meta::read(&work.payload))),
-        }
-    }
-    let decoded = cpu()?.since(begun);
-    let begun = cpu()?;
-    for work in &log {
         drop(black_box(fold(work)));
     }
     let folded = cpu()?.since(begun);
@@ -101,7 +92,6 @@ async fn measure(asked: &Asked) -> Result<serde_json::Value, Failure> {
         "batch": asked.batch,
         "us_a_turn": {
             "whole": each(written.all),
-            "decode": each(decoded.all),
             "fold": each(folded.all),
             "database": each(written.database),
             "beside": each(written.all - written.database),

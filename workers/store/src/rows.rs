@@ -68,15 +68,13 @@ impl Many {
         let texts = self
             .texts
             .get_or_init(|| SIZES.map(|rows| self.text(rows).into()));
+        let size = rows.len().next_power_of_two();
         let sizes = SIZES.into_iter().zip(texts);
-        let (size, text) = sizes
-            .clone()
-            .find(|(size, _)| *size >= rows.len())
-            .or(sizes.last())
-            .map_or(
-                (rows.len(), self.text(rows.len()).into()),
-                |(size, text)| (size, text.clone()),
-            );
+        let text = sizes
+            .filter(|(of, _)| *of == size)
+            .map(|(_, text)| text.clone())
+            .next();
+        let text = text.unwrap_or_else(|| self.text(size).into());
         let query = rows
             .iter()
             .fold(sqlx::query(AssertSqlSafe(text)), |query, row| {
