@@ -82,7 +82,7 @@ impl Options {
 }
 
 /// A scenario's name and what it answers.
-const SCENARIOS: [(&str, &str); 17] = [
+const SCENARIOS: [(&str, &str); 18] = [
     (
         "edge",
         "how fast the ingress stores and acknowledges, against its limits (stored, synced and logged)",

@@ -37,6 +37,7 @@ const DEEDS: [(&str, &[&str]); 4] = [
             "store.create(",
             "store.purge",
             "sessions.update(",
+            ".put_session(",
             "sessions.create(",
             "locks.create(",
             "self.0.update(",
@@ -181,12 +182,6 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     (
         "publishes",
         "workers/runtime/src/group_commit.rs",
-        "whoever writes; subject and id are made before",
-        "writes_of_the_same_moment_are_stored_once_where_their_receipts_say",
-    ),
-    (
-        "publishes",
-        "workers/runtime/src/log.rs",
         "whoever calls it; the head's tenant stands in subject and id",
         "two_tenants_never_publish_under_one_message_id",
     ),

@@ -4,12 +4,11 @@
 //! A turn is a text, the flow's start and end, the reply queued and sent, and three statuses of it, each a while after the
 //! other. Costs are CPU time of this process, by thread: the database has its own.
 
+use ackline_message::{Content, Origin, Recipient, Record, SendCommand};
 use ackline_runtime::dedupe::ConversationRecord;
 use ackline_runtime::job::{Answered, Marks, Work};
-use ackline_shared::command::{Content, Origin, Recipient, SendCommand};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
-use ackline_shared::record::Record;
 use ackline_shared::stored;
 use ackline_shared::subjects::{Class, Partition};
 use ackline_store::Journal;

@@ -24,8 +24,6 @@ pub const BY_STANDBY: &str = "standby";
 pub enum JournalEntry {
     /// A message, or more about one.
     Message(Box<MessageEntry>),
-    /// Messages that one step of flows sent, in order.
-    Messages(Vec<MessageEntry>),
     /// A status of a message that was sent.
     Status(Box<StatusEntry>),
     /// Something else that happened in a conversation, which may have begun with it.
@@ -177,23 +175,27 @@ pub enum FoldError {
     NoNumber,
 }
 
-/// Says what a piece of the log means.
-pub fn fold(work: &Work) -> Result<JournalEntry, FoldError> {
-    match work.head.family {
-        Family::Update(Class::Message) => fold_message(work, meta::read(&work.payload)?),
+/// Says what a piece of the log means, in order.
+pub fn fold(work: &Work) -> Result<Vec<JournalEntry>, FoldError> {
+    let means = match work.head.family {
+        Family::Update(Class::Message) => fold_message(work, meta::read(&work.payload)?)?,
         Family::Update(Class::Status) => match usual::status(&work.payload) {
-            Some(update) => fold_status(work, update),
-            None => fold_status(work, meta::read(&work.payload)?),
+            Some(update) => fold_status(work, update)?,
+            None => fold_status(work, meta::read(&work.payload)?)?,
         },
         Family::Record => {
-            let record = Brief::read(&work.payload);
-            Ok(fold_record(
-                work,
-                record.map_err(|error| FoldError::Record(error.to_string()))?,
-            ))
+            let brief = Brief::read(&work.payload);
+            match brief.map_err(|error| FoldError::Record(error.to_string()))? {
+                Brief::Step(commands) if !commands.is_empty() => {
+                    let queued = commands.into_iter().map(|command| queued(work, command));
+                    return Ok(queued.collect());
+                }
+                brief => fold_record(work, brief),
+            }
         }
-        Family::Update(Class::Account) | Family::Command(_) => Ok(JournalEntry::Nothing),
-    }
+        Family::Update(Class::Account) | Family::Command(_) => JournalEntry::Nothing,
+    };
+    Ok(vec![means])
 }
 
 fn fold_message(work: &Work, update: Update) -> Result<JournalEntry, FoldError> {
@@ -361,29 +363,16 @@ fn fold_record(work: &Work, brief: Brief) -> JournalEntry {
         at_ms,
         fault,
     };
-    let queued = |command: SendCommand| {
-        let step = Step {
-            at_ms: command.created_ms,
-            ..step(Status::Queued, None)
-        };
-        outgoing(work, command, None, step)
-    };
     let record = match brief {
         Brief::Reply(record) => record,
-        Brief::Step(commands) if !commands.is_empty() => {
-            return JournalEntry::Messages(commands.into_iter().map(queued).collect());
-        }
         Brief::Step(_) | Brief::Run => return flow_contact(work),
         Brief::Result => return JournalEntry::Nothing,
     };
     match record {
-        Record::ReplyQueued { command } => one(queued(*command)),
-        Record::ReplySent { command, wamid, .. } => one(outgoing(
-            work,
-            *command,
-            Some(wamid),
-            step(Status::Accepted, None),
-        )),
+        Record::ReplyQueued { command } => queued(work, *command),
+        Record::ReplySent { command, wamid, .. } => {
+            outgoing(work, *command, Some(wamid), step(Status::Accepted, None))
+        }
         Record::ReplyFailed {
             command,
             code,
@@ -400,7 +389,7 @@ fn fold_record(work: &Work, brief: Brief) -> JournalEntry {
                 code,
                 reason,
             };
-            one(outgoing(work, *command, None, step(status, Some(fault))))
+            outgoing(work, *command, None, step(status, Some(fault)))
         }
         Record::FlowStarted { .. }
         | Record::FlowCompleted { .. }
@@ -409,8 +398,13 @@ fn fold_record(work: &Work, brief: Brief) -> JournalEntry {
     }
 }
 
-fn one(message: MessageEntry) -> JournalEntry {
-    JournalEntry::Message(Box::new(message))
+fn queued(work: &Work, command: SendCommand) -> JournalEntry {
+    let step = Step {
+        status: Status::Queued,
+        at_ms: command.created_ms,
+        fault: None,
+    };
+    outgoing(work, command, None, step)
 }
 
 /// The conversation that entered or left a flow.
@@ -423,8 +417,8 @@ fn flow_contact(work: &Work) -> JournalEntry {
     contact(work, number, &nobody_named)
 }
 
-fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step) -> MessageEntry {
-    MessageEntry {
+fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step) -> JournalEntry {
+    JournalEntry::Message(Box::new(MessageEntry {
         phone_number_id: command.phone_number_id.to_string(),
         person: Person::new(&command.to, &work.head.conversation, None),
         direction: Direction::Out,
@@ -439,7 +433,7 @@ fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step
         sequence: work.sequence,
         step,
         id: command.id,
-    }
+    }))
 }
 
 /// Our id of a message Meta named; the same whenever it is seen, and safe in a path.

@@ -318,8 +318,12 @@ async fn fold_all(batch: &[Work]) -> (Vec<Entry<'_>>, Vec<Rejected>) {
             tokio::task::yield_now().await;
         }
         match fold(work) {
-            Ok(JournalEntry::Nothing) => {}
-            Ok(means) => entries.push(Entry { index, work, means }),
+            Ok(all) => {
+                let some = all
+                    .into_iter()
+                    .filter(|means| *means != JournalEntry::Nothing);
+                entries.extend(some.map(|means| Entry { index, work, means }));
+            }
             Err(error) => rejected.push(Rejected {
                 index,
                 reason: error.to_string(),

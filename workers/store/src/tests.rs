@@ -256,7 +256,7 @@ fn what_the_edge_took_for_something_that_is_not_in_it_says_so() {
     );
     assert_eq!(
         fold(Class::Message, "call.connect", json!({"calls": [{}]})),
-        Ok(JournalEntry::Nothing)
+        Ok(vec![JournalEntry::Nothing])
     );
     assert_eq!(
         fold(Class::Status, "status.read", json!({})),
@@ -271,7 +271,7 @@ fn what_the_edge_took_for_something_that_is_not_in_it_says_so() {
     let unknown = json!({"statuses": [{"id": "w", "status": "seen twice"}]});
     assert_eq!(
         fold(Class::Status, "status.seen_twice", unknown),
-        Ok(JournalEntry::Nothing)
+        Ok(vec![JournalEntry::Nothing])
     );
 }
 

@@ -25,12 +25,6 @@ pub async fn entry<'b>(
     let tenant = work.head.tenant.as_str();
     match entry {
         JournalEntry::Message(entry) => message(rows, tenant, entry).await,
-        JournalEntry::Messages(entries) => {
-            for entry in entries {
-                message(rows, tenant, entry).await?;
-            }
-            Ok(())
-        }
         JournalEntry::Status(entry) => status(rows, tenant, entry).await,
         JournalEntry::Contact(entry) => {
             // A record names one key, which leads where it led before.
