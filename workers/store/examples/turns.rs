@@ -159,8 +159,8 @@ type Part = (Head, Vec<u8>);
 fn parts(turn: usize, people: usize) -> Result<[Part; 8], Failure> {
     // A step without a common divisor mixes them.
     let person = turn.wrapping_mul(7919) % people;
-    let tenant = TenantId::new(&format!("tenant-{}", person % TENANTS))?;
-    let phone_number_id = PhoneNumberId::new(&format!("10000000{}", person % TENANTS))?;
+    let tenant = TenantId::new(format!("tenant-{}", person % TENANTS))?;
+    let phone_number_id = PhoneNumberId::new(format!("10000000{}", person % TENANTS))?;
     let (phone, user) = (format!("4917{person:08}"), format!("US.{person:012}"));
     let at_ms = BEGUN_MS + u64::try_from(turn)? * 10;
     let seconds = (at_ms / 1000).to_string();
