@@ -7,6 +7,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// The model that the engine's tests compare with.
+const MODEL: &str = "workers/engine/src/state/model/";
+
 /// Directories that are not part of the project.
 const NOT_OURS: [&str; 6] = [
     ".git",
@@ -43,8 +46,8 @@ impl File {
 
     /// What stands before the tests at its end; nothing of a file that holds tests alone.
     pub fn without_tests(&self) -> &str {
-        let is_test = |part: &str| matches!(part, "tests" | "tests.rs" | "model");
-        if self.path.split('/').any(is_test) {
+        let is_test = |part: &str| matches!(part, "tests" | "tests.rs");
+        if self.path.starts_with(MODEL) || self.path.split('/').any(is_test) {
             return "";
         }
         let tests = concat!("#[cfg", "(test)]\nmod tests {");

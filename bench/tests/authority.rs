@@ -241,15 +241,9 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "writes",
-        "workers/api/src/revision.rs",
-        "the tenant of an API key that may manage",
-        "a_tenant_sees_nothing_of_another",
-    ),
-    (
-        "writes",
-        "workers/cli/src/apply.rs",
-        OPERATOR,
-        "a_file_declares_one_tenant_and_refers_to_what_another_declared",
+        "workers/catalog/src/write.rs",
+        "the operator; or an API key that may manage, of the tenants that it reaches",
+        "a_key_sees_and_deletes_what_its_reach_covers",
     ),
     (
         "writes",

@@ -157,7 +157,6 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
             "ackline-catalog",
             "ackline-connectors",
             "ackline-fleet",
-            "ackline-flow",
             "ackline-message",
             "ackline-ownership",
             "ackline-replay",

@@ -159,7 +159,7 @@ impl RoutingTable {
             .iter()
             .filter(|(_, overdraft)| overdraft.is_of(&[UPDATES, SPILL]));
         table.over_share = over.map(|(tenant, _)| tenant.clone()).collect();
-        for (id, phone) in &snapshot.phones {
+        for (id, phone) in &snapshot.phone_numbers {
             let Some(tenant) = snapshot.tenants.get(&phone.tenant) else {
                 // A number whose tenant is not declared (yet) stays unrouted: its shards are not known.
                 if snapshot

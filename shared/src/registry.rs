@@ -5,182 +5,21 @@
 //! stays in force where that is known, and what it is about counts as declared and unreadable where it is not.
 
 mod flow;
-mod sizes;
+mod held;
+mod snapshot;
 #[cfg(feature = "client")]
 mod source;
 mod unreadable;
 
+pub use flow::HeldFlow;
+pub use held::Held;
+pub use snapshot::Snapshot;
 pub use unreadable::Unreadable;
 
-pub use flow::HeldFlow;
-
-use crate::ids::{AppId, PhoneNumberId, TenantId};
-use crate::model::{
-    ApiKey, App, Bot, Brand, CrmLink, Endpoint, Entity, PhoneNumber, Relay, SecretField, Tenant,
-};
-use crate::overdraft::Overdraft;
-use crate::secret::Secret;
-use crate::stored;
-use crate::vault::{Sealed, VaultError, VaultKey};
 use arc_swap::ArcSwap;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// Everything declared, at one moment.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    /// Grows with every change; equal numbers mean equal content.
-    pub version: u64,
-    /// Brands by key.
-    pub brands: BTreeMap<String, Arc<Brand>>,
-    /// Tenants by id.
-    pub tenants: BTreeMap<TenantId, Arc<Tenant>>,
-    /// Apps by id.
-    pub apps: BTreeMap<AppId, Arc<App>>,
-    /// Business numbers by `phone_number_id`.
-    pub phones: BTreeMap<PhoneNumberId, Arc<PhoneNumber>>,
-    /// Bots by config key; a tenant's are neighbours.
-    pub bots: BTreeMap<String, Arc<Bot>>,
-    /// Flows by config key.
-    pub flows: BTreeMap<String, Arc<HeldFlow>>,
-    /// Relays by config key.
-    pub relays: BTreeMap<String, Arc<Relay>>,
-    /// Endpoints by config key.
-    pub endpoints: BTreeMap<String, Arc<Endpoint>>,
-    /// CRM links by config key.
-    pub crm_links: BTreeMap<String, Arc<CrmLink>>,
-    /// API keys by config key.
-    pub api_keys: BTreeMap<String, Arc<ApiKey>>,
-    /// Who holds more of the streams than its share.
-    pub overdrafts: BTreeMap<TenantId, Arc<Overdraft>>,
-    /// Entries whose last version does not parse, by config key.
-    pub unreadable: BTreeMap<String, Unreadable>,
-    data_keys: BTreeMap<String, Sealed>,
-}
-
-impl Snapshot {
-    /// What one tenant owns in a map keyed by config key, in order of id.
-    pub fn owned<'a, T>(
-        map: &'a BTreeMap<String, Arc<T>>,
-        family: &str,
-        tenant: &TenantId,
-    ) -> impl Iterator<Item = &'a Arc<T>> {
-        let prefix = format!("{family}.{tenant}.");
-        let range = map.range(prefix.clone()..);
-        range
-            .take_while(move |(key, _)| key.starts_with(&prefix))
-            .map(|(_, value)| value)
-    }
-
-    /// The tenant that account-level updates of a WABA belong to.
-    pub fn tenant_of_waba(&self, waba: &str) -> Option<&TenantId> {
-        self.phones
-            .values()
-            .find(|phone| phone.waba_id == waba)
-            .map(|phone| &phone.tenant)
-    }
-
-    /// Opens a stored secret of an entity.
-    pub fn open(
-        &self,
-        master: &VaultKey,
-        scope: &str,
-        field: &SecretField,
-    ) -> Result<Secret<String>, VaultError> {
-        let sealed = self
-            .data_keys
-            .get(scope)
-            .ok_or_else(|| VaultError::NoDataKey {
-                scope: scope.to_owned(),
-            })?;
-        field.open(&VaultKey::open_under(master, scope, sealed)?, scope)
-    }
-
-    /// The sealed data key of a scope, if it has one.
-    pub fn data_key(&self, scope: &str) -> Option<&Sealed> {
-        self.data_keys.get(scope)
-    }
-
-    /// Folds one change in; `None` as value means the key was removed. After an error what the key said before is
-    /// still there.
-    pub fn fold(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
-        self.version += 1;
-        let folded = self.fold_entry(key, value);
-        match (&folded, value) {
-            (Err(_), Some(bytes)) => drop(
-                self.unreadable
-                    .insert(key.to_owned(), Unreadable::new(bytes)),
-            ),
-            _ => drop(self.unreadable.remove(key)),
-        }
-        folded
-    }
-
-    fn fold_entry(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
-        let Some((family, id)) = key.split_once('.') else {
-            return Ok(());
-        };
-        match family {
-            "brand" => store(&mut self.brands, key.to_owned(), value),
-            "bot" => store(&mut self.bots, key.to_owned(), value),
-            "flow" => {
-                match value {
-                    Some(bytes) => self
-                        .flows
-                        .insert(key.to_owned(), Arc::new(HeldFlow::read(bytes)?)),
-                    None => self.flows.remove(key),
-                };
-                Ok(())
-            }
-            "relay" => store(&mut self.relays, key.to_owned(), value),
-            "endpoint" => store(&mut self.endpoints, key.to_owned(), value),
-            "crm" => store(&mut self.crm_links, key.to_owned(), value),
-            "key" => store(&mut self.api_keys, key.to_owned(), value),
-            "tenant" => TenantId::new(id).map_or(Ok(()), |id| store(&mut self.tenants, id, value)),
-            "app" => AppId::new(id).map_or(Ok(()), |id| store(&mut self.apps, id, value)),
-            "phone" => {
-                PhoneNumberId::new(id).map_or(Ok(()), |id| store(&mut self.phones, id, value))
-            }
-            "overdraft" => {
-                let Ok(id) = TenantId::new(id) else {
-                    return Ok(());
-                };
-                match value {
-                    Some(bytes) => drop(
-                        self.overdrafts
-                            .insert(id, Arc::new(serde_json::from_slice(bytes)?)),
-                    ),
-                    None => drop(self.overdrafts.remove(&id)),
-                }
-                Ok(())
-            }
-            "datakey" => {
-                match value {
-                    Some(bytes) => self
-                        .data_keys
-                        .insert(id.to_owned(), serde_json::from_slice(bytes)?),
-                    None => self.data_keys.remove(id),
-                };
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn store<K: Ord, T: Entity>(
-    map: &mut BTreeMap<K, Arc<T>>,
-    key: K,
-    value: Option<&[u8]>,
-) -> Result<(), serde_json::Error> {
-    match value {
-        Some(bytes) => map.insert(key, Arc::new(stored::decode(bytes)?)),
-        None => map.remove(&key),
-    };
-    Ok(())
-}
 
 /// A handle on the configuration; cheap to clone.
 #[derive(Debug, Clone)]
@@ -254,6 +93,15 @@ impl Registry {
         }
     }
 
+    /// Waits until the configuration is no older than a revision; false when that takes too long.
+    pub async fn reached(&self, revision: u64, wait_max: Duration) -> bool {
+        let mut version = self.version.clone();
+        let reached = version.wait_for(|_| self.current.load().revision >= revision);
+        tokio::time::timeout(wait_max, reached)
+            .await
+            .is_ok_and(|reached| reached.is_ok())
+    }
+
     /// Waits for the next change; false when there will be none.
     pub async fn changed(&mut self) -> bool {
         self.version.changed().await.is_ok()
@@ -280,6 +128,11 @@ impl RegistryWriter {
             ..Snapshot::default()
         };
         self.whole = false;
+    }
+
+    /// Says the revision of the entry that is taken next, where the source knows it.
+    pub fn reach(&mut self, revision: u64) {
+        self.building.revision = revision;
     }
 
     /// Takes an entry; `None` as value means that the key was removed.
@@ -331,8 +184,11 @@ impl RegistryWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::INSTALLATION_SCOPE;
+    use crate::ids::TenantId;
+    use crate::model::{INSTALLATION_SCOPE, SecretField};
+    use crate::secret::Secret;
     use crate::subjects::config_key;
+    use crate::vault::VaultKey;
 
     #[test]
     fn changes_fold_into_the_snapshot_and_out_of_it() {
@@ -455,6 +311,25 @@ mod tests {
         assert!(!registry.loaded(second * 2).await, "nothing will come");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_as_new_as_a_revision_once_its_entry_was_taken() {
+        let (registry, mut writer) = Registry::writable();
+        let second = Duration::from_secs(1);
+        writer.reach(7);
+        writer.take("tenant.acme", Some(br#"{"id":"acme","name":"A"}"#));
+        assert!(!registry.reached(7, second).await, "it is not whole yet");
+        writer.complete();
+        assert!(registry.reached(7, second).await);
+        assert!(!registry.reached(8, second).await);
+        let later = async {
+            tokio::time::sleep(second).await;
+            writer.reach(8);
+            writer.take("tenant.acme", None);
+        };
+        let (reached, ()) = tokio::join!(registry.reached(8, second * 2), later);
+        assert!(reached);
+    }
+
     #[test]
     fn a_secret_opens_through_its_scopes_data_key() {
         let (master, data) = (VaultKey::generate(), VaultKey::generate());
@@ -473,5 +348,45 @@ mod tests {
             "s3cret"
         );
         assert!(snapshot.open(&master, "acme", &field).is_err());
+    }
+
+    #[test]
+    fn every_entry_of_a_tenant_counts_and_nobody_elses() {
+        let mut snapshot = Snapshot::default();
+        let flow = br#"{"id":"f","tenant":"acme","definition":{"format":1,"ui":{"a":1}}}"#;
+        for (key, value) in [
+            (
+                "tenant.acme",
+                &br#"{"id":"acme","name":"Acme","shards":4}"#[..],
+            ),
+            ("tenant.acme-2", br#"{"id":"acme-2","name":"Other"}"#),
+            ("bot.acme.b", br#"{"id":"b","tenant":"acme","flows":["f"]}"#),
+            (
+                "bot.acme-2.b",
+                br#"{"id":"b","tenant":"acme-2","flows":["f"]}"#,
+            ),
+            ("flow.acme.f", flow),
+            (
+                "phone.1",
+                br#"{"id":"1","tenant":"acme","app":"a","waba_id":"W","access_token":"t"}"#,
+            ),
+            (
+                "phone.2",
+                br#"{"id":"2","tenant":"acme-2","app":"a","waba_id":"W","access_token":"t"}"#,
+            ),
+        ] {
+            snapshot.fold(key, Some(value)).unwrap();
+        }
+        let sizes = snapshot.sizes(&TenantId::new("acme").unwrap());
+        assert_eq!(
+            sizes.keys().collect::<Vec<_>>(),
+            ["bot.acme.b", "flow.acme.f", "phone.1", "tenant.acme"]
+        );
+        assert_eq!(
+            sizes["flow.acme.f"],
+            u64::try_from(flow.len()).unwrap(),
+            "with its drawing"
+        );
+        assert_eq!(sizes["tenant.acme"], 38);
     }
 }

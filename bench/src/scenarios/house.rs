@@ -89,7 +89,7 @@ fn report(
     report.heading("Size");
     report.paragraph(
         "Lines of Rust without tests: what stands before the tests at a file's end, and nothing of files below `tests` \
-         and `model`. Of functions all with a body, from `fn` to the closing brace.",
+         and of the engine's model. Of functions all with a body, from `fn` to the closing brace.",
     );
     let row = |what: &str, figure: usize, detail: &str| {
         vec![what.to_owned(), figure.to_string(), detail.to_owned()]

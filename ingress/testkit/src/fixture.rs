@@ -13,7 +13,7 @@ use ackline_ingress::http::webhook::Edge;
 use ackline_ingress::metrics::Metrics;
 use ackline_ingress::routing::{InFlight, Routing, RoutingTable};
 use ackline_ingress::store::acknowledged::Acknowledged;
-use ackline_shared::model::{App, Entity, INSTALLATION_SCOPE, PhoneNumber, SecretField, Tenant};
+use ackline_shared::model::{App, Entity, INSTALLATION_SCOPE, Kind, PhoneNumber, Tenant};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::secret::Secret;
 use ackline_shared::subjects::config_key;
@@ -110,15 +110,15 @@ fn number(id: &str, tenant: &str, waba: &str) -> Value {
 }
 
 fn push<T: Entity>(out: &mut Vec<(String, Vec<u8>)>, key: &VaultKey, mut value: Value) {
-    if T::NOUN == "app" {
+    if T::FAMILY == App::FAMILY {
         value["secrets"] = json!([SECRET]);
         value["verify_token"] = json!(VERIFY_TOKEN);
     }
-    let mut entity: T = serde_json::from_value(value).unwrap();
-    let scope = entity.scope().to_owned();
-    for field in entity.secrets() {
-        let plain = field.open(key, &scope).unwrap();
-        *field = SecretField::sealed(&key.seal(&scope, &Secret::new(plain.expose().clone())));
+    let entity: T = serde_json::from_value(value.clone()).unwrap();
+    for (_, text) in Kind::of::<T>("").secrets_in(&mut value) {
+        let sealed = key.seal(entity.scope(), &Secret::new(text.clone()));
+        *text = sealed.as_str().to_owned();
     }
-    out.push((entity.config_key(), serde_json::to_vec(&entity).unwrap()));
+    let sealed: T = serde_json::from_value(value).unwrap();
+    out.push((sealed.config_key(), serde_json::to_vec(&sealed).unwrap()));
 }

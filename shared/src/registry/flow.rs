@@ -4,6 +4,8 @@
 //! What only an editor reads of a definition (`ui`, the drawing) is left out; the bucket keeps it.
 
 use crate::ids::{EntityId, TenantId};
+use crate::model::{Entity, Flow};
+use crate::subjects::config_key;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -54,6 +56,11 @@ impl HeldFlow {
             stored_bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             definition: definition.into_boxed_str(),
         })
+    }
+
+    /// Its key in the `config` bucket.
+    pub fn config_key(&self) -> String {
+        config_key::owned(Flow::FAMILY, &self.tenant, &self.id)
     }
 
     /// The text of its definition without the drawing.

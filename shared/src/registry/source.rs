@@ -71,6 +71,7 @@ async fn follow(
         let Some(entry) = next.transpose()? else {
             return Ok(());
         };
+        writer.reach(entry.revision);
         writer.take(
             &entry.key,
             (entry.operation == Operation::Put).then_some(&entry.value[..]),

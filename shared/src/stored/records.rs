@@ -1,9 +1,7 @@
 //! Every kind of stored record of this crate is read whichever version wrote it.
 
 use super::Stored;
-use crate::model::{
-    ApiKey, App, Bot, Brand, CrmLink, Endpoint, Flow, Installation, PhoneNumber, Relay, Tenant,
-};
+use crate::model::{self, Entity, Installation};
 use crate::testing::check_ages;
 use std::fmt::Debug;
 use std::path::Path;
@@ -17,15 +15,11 @@ fn check<T: Stored + PartialEq + Debug>(kind: &str) {
 
 #[test]
 fn the_declared_configuration_is_read_whichever_version_wrote_it() {
+    macro_rules! kinds {
+        ($($section:ident: $Type:ident [$Key:ty $(=> $Held:ty)?],)*) => {
+            $(check::<model::$Type>(&model::$Type::NOUN.replace(' ', "_"));)*
+        };
+    }
+    crate::entities!(kinds);
     check::<Installation>("installation");
-    check::<Brand>("brand");
-    check::<Tenant>("tenant");
-    check::<App>("app");
-    check::<PhoneNumber>("phone_number");
-    check::<Bot>("bot");
-    check::<Flow>("flow");
-    check::<Relay>("relay");
-    check::<Endpoint>("endpoint");
-    check::<CrmLink>("crm_link");
-    check::<ApiKey>("api_key");
 }

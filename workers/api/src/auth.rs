@@ -57,6 +57,11 @@ impl Caller {
         }
     }
 
+    /// Whether it reaches as far as another key.
+    pub fn has_reach(&self, reach: Reach) -> bool {
+        self.reach >= reach
+    }
+
     /// Refuses whoever operates less than the whole installation.
     pub fn of_platform(&self) -> Result<(), Problem> {
         if self.is_platform() {

@@ -1,24 +1,20 @@
 //! `/v1/bots`: which flows answer on which numbers.
 
 use super::App;
-use super::auth::{Caller, CanManage, CanRead};
+use super::auth::{CanManage, CanRead};
 use super::input::{JsonBody, PathOf};
 use super::page::Page;
-use super::problem::{Mistake, Problem, ProblemBody};
-use super::revision::{self, Expectation};
+use super::problem::{Problem, ProblemBody};
+use super::revision;
 use ackline_shared::ids::{EntityId, PhoneNumberId};
 use ackline_shared::model;
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::config_key;
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-const NAME_CHARS_MAX: usize = 200;
-const FLOWS_MAX: usize = 100;
 
 /// What a bot is to be.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -97,12 +93,8 @@ pub async fn get(
     CanRead(caller): CanRead,
     PathOf(id): PathOf<EntityId>,
 ) -> Result<Response, Problem> {
-    let found =
-        revision::load::<model::Bot>(&app, &config_key::owned("bot", &caller.tenant, &id)).await?;
-    Ok(found
-        .ok_or(Problem::NotFound("bot"))?
-        .map(Bot::from)
-        .into_response())
+    let found = revision::load::<model::Bot>(&app, &caller.tenant, &id).await?;
+    Ok(found.map(Bot::from).into_response())
 }
 
 /// Makes or changes a bot.
@@ -125,11 +117,7 @@ pub async fn put(
     headers: HeaderMap,
     JsonBody(body): JsonBody<BotBody>,
 ) -> Result<Response, Problem> {
-    let expected = Expectation::read(&headers)?;
-    let mistakes = mistakes(&app, &caller, &body).await?;
-    if !mistakes.is_empty() {
-        return Err(Problem::Invalid(mistakes));
-    }
+    let expected = revision::expected(&headers)?;
     let BotBody {
         name,
         phone_numbers,
@@ -144,72 +132,6 @@ pub async fn put(
         flows,
         enabled,
     };
-    Ok(revision::save(&app, &caller.tenant, bot, expected)
-        .await?
-        .map(Bot::from)
-        .into_response())
-}
-
-/// Deletes a bot; its flows stay.
-#[utoipa::path(delete, path = "/bots/{id}", tag = "bots", operation_id = "deleteBot",
-    params(
-        ("id" = String, Path, description = "The bot."),
-        ("If-Match" = Option<String>, Header, description = "The ETag it must still have."),
-    ),
-    responses(
-        (status = 204, description = "Deleted."),
-        (status = 404, description = "No such bot.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 412, description = "It is not as expected.", body = ProblemBody, content_type = "application/problem+json"),
-    ))]
-pub async fn delete(
-    State(app): State<App>,
-    CanManage(caller): CanManage,
-    PathOf(id): PathOf<EntityId>,
-    headers: HeaderMap,
-) -> Result<StatusCode, Problem> {
-    let expected = Expectation::read(&headers)?;
-    let key = config_key::owned("bot", &caller.tenant, &id);
-    revision::remove(&app, &caller.tenant, ("bot", &key), expected).await
-}
-
-async fn mistakes(app: &App, caller: &Caller, body: &BotBody) -> Result<Vec<Mistake>, Problem> {
-    let snapshot = app.platform.snapshot();
-    let mut mistakes = Vec::new();
-    if body.name.chars().count() > NAME_CHARS_MAX {
-        mistakes.push(Mistake::new(
-            "/name",
-            format!("has more than {NAME_CHARS_MAX} characters"),
-        ));
-    }
-    if body.flows.is_empty() || body.flows.len() > FLOWS_MAX {
-        mistakes.push(Mistake::new(
-            "/flows",
-            format!("needs 1 to {FLOWS_MAX} flows"),
-        ));
-    }
-    for (at, number) in body.phone_numbers.iter().enumerate() {
-        if snapshot
-            .phones
-            .get(number)
-            .is_none_or(|phone| phone.tenant != caller.tenant)
-        {
-            mistakes.push(Mistake::new(
-                format!("/phone_numbers/{at}"),
-                "is none of the tenant's numbers",
-            ));
-        }
-    }
-    for (at, flow) in body.flows.iter().take(FLOWS_MAX).enumerate() {
-        let key = config_key::owned("flow", &caller.tenant, flow);
-        // A flow made a moment ago may not have reached the snapshot yet.
-        if !snapshot.flows.contains_key(&key)
-            && revision::load::<model::Flow>(app, &key).await?.is_none()
-        {
-            mistakes.push(Mistake::new(
-                format!("/flows/{at}"),
-                format!("there is no flow `{flow}`"),
-            ));
-        }
-    }
-    Ok(mistakes)
+    let (saved, _) = revision::save(&app, bot, expected).await?;
+    Ok(saved.map(Bot::from).into_response())
 }

@@ -5,15 +5,14 @@ use super::auth::{CanManage, CanRead};
 use super::input::{JsonBody, PathOf};
 use super::page::Page;
 use super::problem::{Mistake, Problem, ProblemBody};
-use super::revision::{self, Expectation};
-use ackline_flow::{Compiled, report};
+use super::revision;
+use ackline_catalog::check;
 use ackline_shared::ids::EntityId;
 use ackline_shared::model;
 use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::config_key;
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -80,21 +79,16 @@ pub async fn get(
     PathOf(id): PathOf<EntityId>,
 ) -> Result<Response, Problem> {
     let _slot = app.slots.enter(&caller.tenant).await?;
-    let found =
-        revision::load::<model::Flow>(&app, &config_key::owned("flow", &caller.tenant, &id))
-            .await?;
+    let found = revision::load::<model::Flow>(&app, &caller.tenant, &id).await?;
     let show = |flow: model::Flow| {
-        let warnings = check(&flow.definition).unwrap_or_else(|mistakes| mistakes);
+        let warnings = check::definition(&flow.definition);
         Flow {
             id: flow.id,
             definition: flow.definition,
-            warnings,
+            warnings: warnings.into_iter().map(Mistake::from).collect(),
         }
     };
-    Ok(found
-        .ok_or(Problem::NotFound("flow"))?
-        .map(show)
-        .into_response())
+    Ok(found.map(show).into_response())
 }
 
 /// Makes or changes a flow; a definition the engine would not run is refused with all of its problems.
@@ -117,84 +111,21 @@ pub async fn put(
     headers: HeaderMap,
     JsonBody(body): JsonBody<FlowBody>,
 ) -> Result<Response, Problem> {
-    let expected = Expectation::read(&headers)?;
+    let expected = revision::expected(&headers)?;
     // As values a definition takes many times its bytes.
     let _slot = app.slots.enter(&caller.tenant).await?;
     let definition: Value = serde_json::from_str(body.definition.get())
         .map_err(|error| Problem::invalid("/definition", error.to_string()))?;
-    let warnings = check(&definition).map_err(Problem::Invalid)?;
     let flow = model::Flow {
         id,
         tenant: caller.tenant.clone(),
         definition,
     };
+    let (saved, warnings) = revision::save(&app, flow, expected).await?;
     let show = |flow: model::Flow| Flow {
         id: flow.id,
         definition: flow.definition,
         warnings,
     };
-    Ok(revision::save(&app, &caller.tenant, flow, expected)
-        .await?
-        .map(show)
-        .into_response())
-}
-
-/// Deletes a flow that no bot uses.
-#[utoipa::path(delete, path = "/flows/{id}", tag = "flows", operation_id = "deleteFlow",
-    params(
-        ("id" = String, Path, description = "The flow."),
-        ("If-Match" = Option<String>, Header, description = "The ETag it must still have."),
-    ),
-    responses(
-        (status = 204, description = "Deleted."),
-        (status = 404, description = "No such flow.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "Bots use it; `detail` names them.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 412, description = "It is not as expected.", body = ProblemBody, content_type = "application/problem+json"),
-    ))]
-pub async fn delete(
-    State(app): State<App>,
-    CanManage(caller): CanManage,
-    PathOf(id): PathOf<EntityId>,
-    headers: HeaderMap,
-) -> Result<StatusCode, Problem> {
-    let expected = Expectation::read(&headers)?;
-    let bots = revision::all_of::<model::Bot>(&app, "bot", &caller.tenant).await?;
-    let users: Vec<_> = bots
-        .iter()
-        .filter(|bot| bot.flows.contains(&id))
-        .map(|bot| bot.id.as_str())
-        .collect();
-    if !users.is_empty() {
-        let named = users.join(", ");
-        return Err(Problem::InUse(format!(
-            "bots use it: {named}; take it out of these, or delete them, first"
-        )));
-    }
-    let key = config_key::owned("flow", &caller.tenant, &id);
-    revision::remove(&app, &caller.tenant, ("flow", &key), expected).await
-}
-
-/// Asks the engine: warnings when it takes the definition, problems when it does not.
-fn check(definition: &Value) -> Result<Vec<Mistake>, Vec<Mistake>> {
-    match Compiled::from_json(definition) {
-        Ok(compiled) => Ok(compiled.warnings().iter().map(mistake).collect()),
-        Err(report) => Err(report.problems.iter().map(mistake).collect()),
-    }
-}
-
-fn mistake(problem: &report::Problem) -> Mistake {
-    let at = problem.node.as_ref().map_or_else(
-        || "/definition".to_owned(),
-        |node| {
-            format!(
-                "/definition/nodes/{}",
-                node.replace('~', "~0").replace('/', "~1")
-            )
-        },
-    );
-    Mistake {
-        at,
-        code: Some(problem.code.to_owned()),
-        detail: problem.message.clone(),
-    }
+    Ok(saved.map(show).into_response())
 }

@@ -9,6 +9,7 @@ mod bots;
 mod connections;
 mod conversations;
 mod dead_letters;
+mod declared;
 mod flows;
 mod hooks;
 mod input;
@@ -37,7 +38,8 @@ pub use private::{PrivateState, build_private, register_unreadable};
 pub use service::document;
 pub use settings::ApiSettings;
 
-use ackline_catalog::quota::{Ledger, Limits};
+use ackline_catalog::quota::Limits;
+use ackline_catalog::write::Catalog;
 use ackline_fleet::board::Board;
 use ackline_fleet::scaling::Targets;
 use ackline_replay::{DeadLetters, PoolRules};
@@ -74,10 +76,11 @@ pub fn build(state: ApiState) -> Router {
         state.settings.requests_burst,
     );
     let shapes = shape::Shapes::of(&document());
-    let (keys, slots, ledger) = (
-        auth::Keys::default(),
-        slots::Slots::default(),
-        Ledger::default(),
+    let (keys, slots) = (auth::Keys::default(), slots::Slots::default());
+    let catalog = Catalog::new(
+        state.platform.buckets.config.clone(),
+        state.platform.registry.clone(),
+        state.limits.clone(),
     );
     let running = running::Running::default();
     service::router(App(Arc::new(Inner {
@@ -86,7 +89,7 @@ pub fn build(state: ApiState) -> Router {
         limiter,
         shapes,
         slots,
-        ledger,
+        catalog,
         running,
     })))
 }
@@ -102,7 +105,7 @@ struct Inner {
     limiter: limit::Limiter,
     shapes: shape::Shapes,
     slots: slots::Slots,
-    ledger: Ledger,
+    catalog: Catalog,
     running: running::Running,
 }
 

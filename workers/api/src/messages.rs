@@ -251,7 +251,7 @@ fn number(
 ) -> Result<PhoneNumberId, Mistake> {
     let snapshot = app.platform.snapshot();
     let mut own = snapshot
-        .phones
+        .phone_numbers
         .values()
         .filter(|phone| phone.tenant == caller.tenant);
     match wanted {

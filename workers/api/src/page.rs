@@ -63,17 +63,25 @@ pub fn encode(position: &str) -> String {
 
 /// Reads a position of two parts, the first a number.
 pub fn decode(cursor: Option<&str>) -> Result<Option<(u64, String)>, Problem> {
-    let Some(cursor) = cursor else {
+    let Some(text) = decode_text(cursor)? else {
         return Ok(None);
     };
     let read = || {
-        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
         let (first, second) = text.split_once(':')?;
         Some((first.parse().ok()?, second.to_owned()))
     };
-    read().map(Some).ok_or_else(|| {
-        Problem::Malformed("cursor: use the next_cursor of a page as it is".to_owned())
-    })
+    read().map(Some).ok_or_else(strange)
+}
+
+/// Reads a position.
+pub fn decode_text(cursor: Option<&str>) -> Result<Option<String>, Problem> {
+    let read = |cursor| String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok();
+    let text = cursor.map(|cursor| read(cursor).ok_or_else(strange));
+    text.transpose()
+}
+
+fn strange() -> Problem {
+    Problem::Malformed("cursor: use the next_cursor of a page as it is".to_owned())
 }
 
 #[cfg(test)]

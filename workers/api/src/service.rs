@@ -2,9 +2,10 @@
 
 use super::problem::Problem;
 use super::{
-    App, auth, bots, conversations, dead_letters, flows, hooks, messages, owner, pools, rate,
-    replays, tuning, usage,
+    App, auth, bots, conversations, dead_letters, declared, flows, hooks, messages, owner, pools,
+    rate, replays, tuning, usage,
 };
+use ackline_shared::model::KINDS;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -14,6 +15,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use serde_json::json;
 use std::any::Any;
+use std::collections::BTreeMap;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -94,9 +96,9 @@ fn v1(is_guarded: bool) -> OpenApiRouter<App> {
         .routes(routes!(owner::get))
         .routes(routes!(owner::set))
         .routes(routes!(bots::list))
-        .routes(routes!(bots::get, bots::put, bots::delete))
+        .routes(routes!(bots::get, bots::put))
         .routes(routes!(flows::list))
-        .routes(routes!(flows::get, flows::put, flows::delete))
+        .routes(routes!(flows::get, flows::put))
         .routes(routes!(usage::get))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::count))
@@ -110,6 +112,7 @@ fn v1(is_guarded: bool) -> OpenApiRouter<App> {
         .routes(routes!(pools::list))
         .routes(routes!(pools::get))
         .routes(routes!(pools::tenants));
+    let routes = declared::routes(routes);
     let routes = match is_guarded {
         true => routes.route_layer(from_fn(auth::authenticate)),
         false => routes,
@@ -140,23 +143,23 @@ pub(super) fn router(app: App) -> Router {
 }
 
 async fn index() -> Response {
-    let links = json!({
-        "name": "Ackline",
-        "version": env!("CARGO_PKG_VERSION"),
-        "links": {
-            "document": "/openapi.json",
-            "messages": "/v1/messages",
-            "conversations": "/v1/conversations",
-            "bots": "/v1/bots",
-            "flows": "/v1/flows",
-            "usage": "/v1/usage",
-            "tuning": "/v1/tuning",
-            "dead_letters": "/v1/dead-letters",
-            "replays": "/v1/replays",
-            "pools": "/v1/pools",
-        },
-    });
-    Json(links).into_response()
+    let fixed = [
+        ("document", "/openapi.json"),
+        ("messages", "/v1/messages"),
+        ("conversations", "/v1/conversations"),
+        ("usage", "/v1/usage"),
+        ("tuning", "/v1/tuning"),
+        ("dead_letters", "/v1/dead-letters"),
+        ("replays", "/v1/replays"),
+        ("pools", "/v1/pools"),
+    ];
+    let fixed = fixed.map(|(name, path)| (name, path.to_owned()));
+    let kinds = KINDS
+        .iter()
+        .map(|kind| (kind.section, format!("/v1{}", declared::path(kind))));
+    let links: BTreeMap<&str, String> = fixed.into_iter().chain(kinds).collect();
+    let version = env!("CARGO_PKG_VERSION");
+    Json(json!({"name": "Ackline", "version": version, "links": links})).into_response()
 }
 
 fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {

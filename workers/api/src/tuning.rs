@@ -14,7 +14,7 @@ use super::auth::{Caller, CanOperate};
 use super::input::{JsonBody, PathOf, QueryOf};
 use super::page::Page;
 use super::problem::{Mistake, Problem, ProblemBody};
-use super::revision::{Expectation, Revised};
+use super::revision::{Expectation, Revised, expected};
 use ackline_replay::time::rfc3339;
 use ackline_runtime::adaptive::Choice;
 use ackline_runtime::tuning::{
@@ -263,7 +263,7 @@ pub async fn put_pool(
 ) -> Result<Response, Problem> {
     caller.of_platform()?;
     let pool = pool_of(&pool)?;
-    let expected = Expectation::read(&headers)?;
+    let expected = expected(&headers)?;
     let (value, mut mistakes) = pool_tuning(body);
     mistakes.extend(check_pool(
         &value,
@@ -297,7 +297,7 @@ pub async fn delete_pool(
     caller.of_platform()?;
     let key = tuning_key::pool(pool_of(&pool)?);
     let nothing = |_: Option<&Stamped<PoolTuning>>| Ok(None);
-    save(&app, &caller, &key, Expectation::read(&headers)?, nothing).await?;
+    save(&app, &caller, &key, expected(&headers)?, nothing).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -340,7 +340,7 @@ pub async fn put_tenant(
     JsonBody(mut body): JsonBody<TenantBody>,
 ) -> Result<Response, Problem> {
     let pool = pool_of(&pool)?;
-    let expected = Expectation::read(&headers)?;
+    let expected = expected(&headers)?;
     operated(&app, &caller, &tenant)?;
     is_known(&app, &tenant).await?;
     let confirmed = body.confirm.take();
@@ -385,7 +385,7 @@ pub async fn delete_tenant(
         let left = allowed(&caller, stored, TenantTuning::default())?;
         Ok((!caller.is_platform()).then_some(left))
     };
-    save(&app, &caller, &key, Expectation::read(&headers)?, nothing).await?;
+    save(&app, &caller, &key, expected(&headers)?, nothing).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,22 +1,24 @@
-//! Checking a document as a whole: what its parts say about each other, and values that cannot work.
+//! Checking what is declared: what an entity says by itself, and what entities say about each other.
+//!
+//! The kinds have their own checks beside their types; here is what is the same for all, and what asks an engine.
 
 use super::document::{Declared, DocumentPlace, Placed};
+use super::part::Part;
+use super::references;
 use super::stored::Stored;
 use ackline_egress::AllowList;
 use ackline_flow::Compiled;
-use ackline_shared::ids::{PhoneNumberId, TenantId, is_token};
-use ackline_shared::model::SecretField;
-use ackline_shared::registry::Snapshot;
-use ackline_shared::secret::Secret;
-use ackline_shared::standard_webhooks;
-use ackline_shared::subjects::config_key;
+use ackline_shared::ids::TenantId;
+use ackline_shared::model::{Entity, Fault, Faults, Flow, Kind, Tenant};
+use ackline_shared::registry::{Held, Snapshot};
 use ackline_shared::vault::VaultKey;
+use serde_json::Value;
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-const API_KEY_CHARS_MIN: usize = 24;
-const HOOK_TOKEN_CHARS_MIN: usize = 16;
-const SHARDS: std::ops::RangeInclusive<u8> = 1..=8;
+/// Things that are missing and told of; somebody may name any number.
+const MISSING_MAX: usize = 100;
 
 /// What was found, one sentence each.
 #[derive(Debug, Default)]
@@ -26,373 +28,201 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
+impl Findings {
+    fn mistake(&mut self, place: &DocumentPlace, what: impl Display) {
+        self.mistakes.push(format!("{place}: {what}"));
+    }
+}
+
+/// What is wrong with an entity by itself.
+pub fn by_itself<T: Entity>(entity: &T) -> Faults {
+    let mut faults = Faults::default();
+    if entity.id().starts_with('_') {
+        faults.add(
+            "/id",
+            "ids that start with `_` are reserved; choose another",
+        );
+    }
+    entity.check(&mut faults);
+    let entity = entity as &dyn Any;
+    if let Some(tenant) = entity.downcast_ref::<Tenant>() {
+        destinations(tenant, &mut faults);
+    }
+    if let Some(flow) = entity.downcast_ref::<Flow>() {
+        faults.0.extend(definition(&flow.definition));
+    }
+    faults
+}
+
+fn destinations(tenant: &Tenant, faults: &mut Faults) {
+    let entries = tenant.egress_allow.iter().map(String::as_str);
+    if let Err(error) = AllowList::parse(entries) {
+        faults.add("/egress_allow", error.to_string());
+    }
+}
+
+/// What the engine says of a flow's definition: warnings when it takes it, problems when it does not.
+pub fn definition(definition: &Value) -> Vec<Fault> {
+    let (compiled, refused) = match Compiled::from_json(definition) {
+        Ok(compiled) => (Some(compiled), Vec::new()),
+        Err(report) => (None, report.problems),
+    };
+    let warnings = compiled.iter().flat_map(|flow| flow.warnings());
+    let fault = |problem: &ackline_flow::report::Problem| {
+        let node = |node: &String| node.replace('~', "~0").replace('/', "~1");
+        let place = problem.node.as_ref().map(node);
+        Fault {
+            at: place.map_or_else(
+                || "/definition".to_owned(),
+                |node| format!("/definition/nodes/{node}"),
+            ),
+            code: Some(problem.code),
+            detail: problem.message.clone(),
+            is_warning: !problem.is_error(),
+        }
+    };
+    warnings.chain(&refused).map(fault).collect()
+}
+
+/// What an entity of a tenant refers to and the tenant does not have; nothing is said of other tenants.
+pub fn missing(entity: &dyn Held, among: &Snapshot) -> Faults {
+    let mut faults = Faults::default();
+    for reference in references::needs(entity) {
+        if faults.0.len() >= MISSING_MAX {
+            break;
+        }
+        let found = among.get(&reference.key);
+        let is_its =
+            |found: &dyn Held| found.tenant().is_none() || found.tenant() == entity.tenant();
+        if !found.is_some_and(is_its) {
+            faults.add(
+                reference.at,
+                format!("there is no {}", named(&reference.key)),
+            );
+        }
+    }
+    faults
+}
+
+/// What a key holds, by the name that its own tenant uses.
+fn named(key: &str) -> String {
+    match Kind::of_key(key) {
+        Some((kind, name)) => {
+            let id = name.rsplit('/').next().unwrap_or_default();
+            format!("{} {id}", kind.noun)
+        }
+        None => "such thing".to_owned(),
+    }
+}
+
 /// Checks everything at once; parts may refer to each other and to what is stored `beside` and stays.
 pub fn check(declared: &Declared, beside: &Stored, findings: &mut Findings) {
     let (stored, _) = beside.snapshot();
-    let mut check = Checker {
-        declared,
-        beside,
-        stored,
-        findings,
-        reader: VaultKey::generate(),
-    };
-    check.brands_and_tenants();
-    check.apps();
-    check.numbers();
-    check.bots_and_flows();
-    check.relays();
-    check.endpoints();
-    check.crm_links();
-    check.api_keys();
-}
-
-struct Checker<'a> {
-    declared: &'a Declared,
-    beside: &'a Stored,
-    /// What is stored beside, as the programs hold it.
-    stored: Snapshot,
-    findings: &'a mut Findings,
-    /// Plain secrets are read the same way as sealed ones, which asks for some key.
-    reader: VaultKey,
-}
-
-impl<'a> Checker<'a> {
-    fn mistake(&mut self, place: &DocumentPlace, what: impl Display) {
-        self.findings.mistakes.push(format!("{place}: {what}"));
-    }
-
-    fn warning(&mut self, place: &DocumentPlace, what: impl Display) {
-        self.findings.warnings.push(format!("{place}: {what}"));
-    }
-
-    fn brands_and_tenants(&mut self) {
-        for brand in &self.declared.brands {
-            self.id(&brand.place, brand.value.id.as_str());
+    let parts = declared.parts.iter();
+    let owners: BTreeMap<String, Option<&TenantId>> = parts
+        .map(|part| (part.value.key(), part.value.owner()))
+        .collect();
+    for Placed { place, value } in &declared.parts {
+        for fault in value.faults().0 {
+            let line = format!("{place}: {}", said(&fault));
+            match fault.is_warning {
+                true => findings.warnings.push(line),
+                false => findings.mistakes.push(line),
+            }
         }
-        for Placed { place, value } in &self.declared.tenants {
-            self.id(place, value.id.as_str());
-            if let Some(brand) = &value.brand {
-                self.exists(
+        for reference in references::needs(value.held()) {
+            let (at, key) = (path(&reference.at), &reference.key);
+            if !declared.keys.contains(key) && !beside.0.contains_key(key) {
+                let what = format_args!("{at}: there is no {}", named(key));
+                let places = "in this file or among what is stored and stays";
+                findings.mistake(
                     place,
-                    config_key::brand(brand),
-                    &format!("brand: there is no brand {brand}"),
+                    format_args!("{what} {places}; declare it or correct the name"),
                 );
-            }
-            if !SHARDS.contains(&value.shards) {
-                self.mistake(
-                    place,
-                    format_args!("shards: {} is outside 1 to 8", value.shards),
-                );
-            }
-            if let Err(error) = AllowList::parse(value.egress_allow.iter().map(String::as_str)) {
-                self.mistake(place, format_args!("egress_allow: {error}"));
-            }
-            for name in value.secrets.keys().filter(|name| !is_token(name)) {
-                let form = "use 1 to 64 letters, digits, `_` or `-`";
-                self.mistake(
-                    place,
-                    format_args!("secrets: `{name}` is no name for a secret; {form}"),
-                );
-            }
-        }
-    }
-
-    fn apps(&mut self) {
-        for Placed { place, value } in &self.declared.apps {
-            self.id(place, value.id.as_str());
-            if let Some(tenant) = &value.tenant {
-                self.tenant(place, tenant);
-            }
-            if value.secrets.is_empty() {
-                let what = "secrets: is empty; add the app secret of Meta's App Dashboard (App settings, Basic)";
-                self.mistake(place, what);
-            }
-        }
-    }
-
-    fn numbers(&mut self) {
-        let mut owners: BTreeMap<&str, &TenantId> = BTreeMap::new();
-        for Placed { place, value } in &self.declared.phone_numbers {
-            self.tenant(place, &value.tenant);
-            let app = &value.app;
-            self.exists(
-                place,
-                config_key::app(app),
-                &format!("app: there is no app {app}"),
-            );
-            let app = self
-                .declared
-                .apps
-                .iter()
-                .find(|placed| placed.value.id == value.app);
-            let owner = match app {
-                Some(placed) => placed.value.tenant.clone(),
-                None => self
-                    .stored
-                    .apps
-                    .get(&value.app)
-                    .and_then(|app| app.tenant.clone()),
-            };
-            if let Some(owner) = owner.filter(|owner| *owner != value.tenant) {
-                let what = format!(
-                    "app: {} belongs to tenant {owner}; name another app",
-                    value.app
-                );
-                self.mistake(place, what);
-            }
-            if !is_token(&value.waba_id) {
-                self.mistake(
-                    place,
-                    "waba_id: expected the id of the WhatsApp Business Account, digits only",
-                );
-            }
-            let owner = *owners.entry(&value.waba_id).or_insert(&value.tenant);
-            if *owner != value.tenant {
-                self.warning(
-                    place,
-                    format_args!(
-                        "waba_id: tenant {owner} has numbers of this account too; updates about the account go to one of the two"
-                    ),
-                );
-            }
-        }
-    }
-
-    fn bots_and_flows(&mut self) {
-        for Placed { place, value } in &self.declared.bots {
-            self.id(place, value.id.as_str());
-            self.tenant(place, &value.tenant);
-            self.phones(place, &value.tenant, &value.phone_numbers);
-            if value.flows.is_empty() {
-                self.mistake(
-                    place,
-                    "flows: is empty, so the bot would never answer; name at least one flow",
-                );
-            }
-            for flow in &value.flows {
-                let key = config_key::owned("flow", &value.tenant, flow);
-                self.exists(
-                    place,
-                    key,
-                    &format!("flows: tenant {} has no flow {flow}", value.tenant),
-                );
-            }
-        }
-        for Placed { place, value } in &self.declared.flows {
-            self.owned(place, value.id.as_str(), &value.tenant);
-            let (compiled, refused) = match Compiled::from_json(&value.definition) {
-                Ok(compiled) => (Some(compiled), Vec::new()),
-                Err(report) => (None, report.problems),
-            };
-            for problem in compiled
-                .iter()
-                .flat_map(|flow| flow.warnings())
-                .chain(&refused)
-            {
-                if problem.is_error() {
-                    self.mistake(place, format_args!("definition: {problem}"));
-                } else {
-                    self.warning(place, format_args!("definition: {problem}"));
-                }
-            }
-        }
-    }
-
-    fn relays(&mut self) {
-        for Placed { place, value } in &self.declared.relays {
-            self.owned(place, value.id.as_str(), &value.tenant);
-            self.url(place, &value.url);
-            self.phones(place, &value.tenant, &value.phone_numbers);
-            if value.concurrency == 0 {
-                self.mistake(
-                    place,
-                    "concurrency: 0 would stop the relay; use 1 or more, or enabled = false",
-                );
-            }
-        }
-    }
-
-    fn endpoints(&mut self) {
-        for Placed { place, value } in &self.declared.endpoints {
-            self.owned(place, value.id.as_str(), &value.tenant);
-            self.url(place, &value.url);
-            if value.secrets.is_empty() {
-                self.mistake(
-                    place,
-                    "secrets: is empty; add a `whsec_` secret that the customer knows too",
-                );
-            }
-            for (index, field) in value.secrets.iter().enumerate() {
-                if let Some(secret) = self.plain(field)
-                    && let Err(error) = standard_webhooks::key(&secret)
-                {
-                    self.mistake(place, format_args!("secrets[{index}]: {error}"));
-                }
-            }
-        }
-    }
-
-    fn crm_links(&mut self) {
-        for Placed { place, value } in &self.declared.crm_links {
-            self.owned(place, value.id.as_str(), &value.tenant);
-            self.url(place, &value.url);
-            self.phones(place, &value.tenant, &value.phone_numbers);
-            for (name, missing) in [
-                ("account_id", value.account_id == 0),
-                ("inbox_id", value.inbox_id == 0),
-                ("inbox_identifier", value.inbox_identifier.is_empty()),
-            ] {
-                if missing {
-                    self.mistake(
-                        place,
-                        format_args!("{name}: expected the CRM's own value, not nothing"),
-                    );
-                }
-            }
-            if let Some(token) = self.plain(&value.hook_token) {
-                let text = token.expose();
-                if text.len() < HOOK_TOKEN_CHARS_MIN || !is_token(text) {
-                    let form = "16 to 64 letters, digits, `_` or `-`, hard to guess";
-                    self.mistake(place, format_args!("hook_token: expected {form}"));
-                }
-            }
-        }
-        let tokens = self
-            .declared
-            .crm_links
-            .iter()
-            .map(|link| (&link.place, &link.value.hook_token));
-        self.unique("hook_token", tokens.collect());
-    }
-
-    fn api_keys(&mut self) {
-        for Placed { place, value } in &self.declared.api_keys {
-            self.owned(place, value.id.as_str(), &value.tenant);
-            if let Some(key) = self.plain(&value.key) {
-                let usable = key.expose().bytes().all(|byte| byte.is_ascii_graphic());
-                if key.expose().len() < API_KEY_CHARS_MIN || !usable {
-                    let how = "make one with `openssl rand -hex 24`";
-                    self.mistake(
-                        place,
-                        format_args!("key: expected at least 24 printable characters; {how}"),
-                    );
-                }
-            }
-            if value.scopes.is_empty() {
-                self.mistake(
-                    place,
-                    "scopes: is empty, so the key could do nothing; leave it out for all",
-                );
-            }
-        }
-        let keys = self
-            .declared
-            .api_keys
-            .iter()
-            .map(|key| (&key.place, &key.value.key));
-        self.unique("key", keys.collect());
-    }
-
-    fn owned(&mut self, place: &DocumentPlace, id: &str, tenant: &TenantId) {
-        self.id(place, id);
-        self.tenant(place, tenant);
-    }
-
-    fn id(&mut self, place: &DocumentPlace, id: &str) {
-        if id.starts_with('_') {
-            self.mistake(
-                place,
-                "id: ids that start with `_` are reserved; choose another",
-            );
-        }
-    }
-
-    fn tenant(&mut self, place: &DocumentPlace, tenant: &TenantId) {
-        self.exists(
-            place,
-            config_key::tenant(tenant),
-            &format!("tenant: there is no tenant {tenant}"),
-        );
-    }
-
-    fn exists(&mut self, place: &DocumentPlace, key: String, missing: &str) {
-        if !self.declared.keys.contains(&key) && !self.beside.0.contains_key(&key) {
-            let places = "in this file or among what is stored and stays";
-            self.mistake(
-                place,
-                format_args!("{missing} {places}; declare it or correct the name"),
-            );
-        }
-    }
-
-    fn phones(&mut self, place: &DocumentPlace, tenant: &TenantId, phones: &[PhoneNumberId]) {
-        for id in phones {
-            let missing = format!("phone_numbers: there is no phone number {id}");
-            self.exists(place, config_key::phone(id), &missing);
-            let number = self
-                .declared
-                .phone_numbers
-                .iter()
-                .find(|placed| placed.value.id == *id);
-            let owner = match number {
-                Some(placed) => Some(placed.value.tenant.clone()),
-                None => self
-                    .stored
-                    .phones
-                    .get(id)
-                    .map(|number| number.tenant.clone()),
-            };
-            if let Some(owner) = owner.filter(|owner| owner != tenant) {
-                self.mistake(
-                    place,
-                    format_args!("phone_numbers: {id} belongs to tenant {owner}, not {tenant}"),
-                );
-            }
-        }
-    }
-
-    fn url(&mut self, place: &DocumentPlace, text: &str) {
-        match url::Url::parse(text) {
-            Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => {
-                self.mistake(
-                    place,
-                    "url: expected an address that starts with https:// or http://",
-                );
-            }
-            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                self.mistake(
-                    place,
-                    "url: addresses must not hold user names or passwords; remove them",
-                );
-            }
-            Ok(_) => {}
-            Err(error) => self.mistake(place, format_args!("url: is not an address: {error}")),
-        }
-    }
-
-    /// The plain text of a secret that was read without a mistake.
-    fn plain(&self, field: &SecretField) -> Option<Secret<String>> {
-        if field.environment_name().is_some() {
-            return None;
-        }
-        field
-            .open(&self.reader, "")
-            .ok()
-            .filter(|text| !text.expose().is_empty())
-    }
-
-    fn unique(&mut self, name: &str, fields: Vec<(&'a DocumentPlace, &'a SecretField)>) {
-        let mut seen: BTreeMap<String, &DocumentPlace> = BTreeMap::new();
-        for (place, field) in fields {
-            let Some(secret) = self.plain(field) else {
                 continue;
-            };
-            if let Some(first) = seen.insert(secret.expose().clone(), place) {
-                self.mistake(
+            }
+            let stored = || stored.get(key).and_then(Held::tenant);
+            let owner = owners.get(key).copied().unwrap_or_else(stored);
+            if let (Some(owner), Some(own)) = (owner, value.owner())
+                && owner != own
+            {
+                let what = named(key);
+                findings.mistake(
                     place,
-                    format_args!("{name}: has the same value as that of {first}; make it differ"),
+                    format_args!("{at}: {what} belongs to tenant {owner}, not {own}"),
                 );
             }
+        }
+    }
+    distinct(declared, findings);
+    accounts(declared, findings);
+}
+
+/// A fault as a line: its place with dots, its code where it has one.
+fn said(fault: &Fault) -> String {
+    let code = fault
+        .code
+        .map_or_else(String::new, |code| format!("{code} "));
+    match path(&fault.at) {
+        path if path.is_empty() => format!("{code}{}", fault.detail),
+        path => format!("{path}: {code}{}", fault.detail),
+    }
+}
+
+/// A JSON pointer as people write it in a document.
+fn path(pointer: &str) -> String {
+    let mut path = String::new();
+    for token in pointer.split('/').skip(1) {
+        let token = token.replace("~1", "/").replace("~0", "~");
+        match token.parse::<usize>() {
+            Ok(index) => path.push_str(&format!("[{index}]")),
+            Err(_) if path.is_empty() => path = token,
+            Err(_) => path.push_str(&format!(".{token}")),
+        }
+    }
+    path
+}
+
+/// Secrets by which somebody is recognised must differ.
+fn distinct(declared: &Declared, findings: &mut Findings) {
+    // Plain secrets are read the same way as sealed ones, which asks for some key.
+    let any = VaultKey::generate();
+    let mut seen: BTreeMap<(&str, String), &DocumentPlace> = BTreeMap::new();
+    for Placed { place, value } in &declared.parts {
+        let kind = value.kind();
+        let Some(name) = kind.distinct else {
+            continue;
+        };
+        let secrets = value.open_secrets(&any).unwrap_or_default();
+        let Some(secret) = secrets.get(name).filter(|secret| is_plain(secret.expose())) else {
+            continue;
+        };
+        if let Some(first) = seen.insert((kind.family, secret.expose().clone()), place) {
+            findings.mistake(
+                place,
+                format_args!("{name}: has the same value as that of {first}; make it differ"),
+            );
+        }
+    }
+}
+
+/// Whether a secret was read without a mistake.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && !text.starts_with("env:")
+}
+
+/// Warns of an account that several tenants have numbers of.
+fn accounts(declared: &Declared, findings: &mut Findings) {
+    let mut owners: BTreeMap<&str, &TenantId> = BTreeMap::new();
+    for Placed { place, value } in &declared.parts {
+        let Part::PhoneNumber(number) = value else {
+            continue;
+        };
+        let owner = *owners.entry(&number.waba_id).or_insert(&number.tenant);
+        if *owner != number.tenant {
+            findings.warnings.push(format!(
+                "{place}: waba_id: tenant {owner} has numbers of this account too; updates about the account go to one of the two"
+            ));
         }
     }
 }
@@ -522,11 +352,11 @@ mod tests {
             "tenant acme: shards: 9 is outside",
             "tenant acme: egress_allow: `*.lan` is not",
             "app main: secrets: is empty",
-            "phone number 106540352242922: app: main belongs to tenant globex",
+            "phone number 106540352242922: app: app main belongs to tenant globex, not acme",
             "phone number 106540352242922: waba_id",
-            "bot acme/shop: phone_numbers: there is no phone number 7",
-            "bot acme/shop: flows: tenant acme has no flow gone",
-            "flow acme/welcome: definition: E",
+            "bot acme/shop: phone_numbers[1]: there is no phone number 7",
+            "bot acme/shop: flows[1]: there is no flow gone",
+            "flow acme/welcome: definition: E003 ",
             "relay gone/_old: id: ids that start",
             "relay gone/_old: tenant: there is no tenant gone",
             "relay gone/_old: url: expected",
@@ -554,9 +384,9 @@ mod tests {
         let more = "\n[[phone_numbers]]\nid = \"8\"\ntenant = \"globex\"\napp = \"main\"\nwaba_id = \"102290129340398\"\naccess_token = \"x\"\n[[relays]]\nid = \"r\"\ntenant = \"globex\"\nurl = \"http://127.0.0.1:1\"\nphone_numbers = [\"106540352242922\"]\n[[api_keys]]\nid = \"two\"\ntenant = \"globex\"\nkey = \"s3cret-api-key-0123456789abcdef\"\n";
         let findings = findings(&format!("{}{more}", samples::TEXT));
         assert_eq!(findings.mistakes.len(), 2, "{:?}", findings.mistakes);
-        assert!(
-            findings.mistakes[0].contains("106540352242922 belongs to tenant acme, not globex")
-        );
+        assert!(findings.mistakes[0].contains(
+            "phone_numbers[0]: phone number 106540352242922 belongs to tenant acme, not globex"
+        ));
         assert!(
             findings.mistakes[1]
                 .contains("api key globex/two: key: has the same value as that of line")

@@ -4,11 +4,8 @@
 //! repeat a value of the file, because any of them may be a secret.
 
 use super::ownership::Owns;
-use super::part::SECRET_FIELDS;
-use ackline_shared::model::{
-    ApiKey, App, Bot, Brand, CrmLink, Document, Endpoint, Entity, Flow, PhoneNumber, Relay, Tenant,
-};
-use ackline_shared::stored;
+use super::part::{Part, without_values};
+use ackline_shared::model::{Entity, Flow, KINDS, Kind};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -48,16 +45,8 @@ pub struct Placed<T> {
 /// A document as read: its well-formed parts, and the keys of all, well-formed or not.
 #[derive(Debug, Default)]
 pub struct Declared {
-    pub brands: Vec<Placed<Brand>>,
-    pub tenants: Vec<Placed<Tenant>>,
-    pub apps: Vec<Placed<App>>,
-    pub phone_numbers: Vec<Placed<PhoneNumber>>,
-    pub bots: Vec<Placed<Bot>>,
-    pub flows: Vec<Placed<Flow>>,
-    pub relays: Vec<Placed<Relay>>,
-    pub endpoints: Vec<Placed<Endpoint>>,
-    pub crm_links: Vec<Placed<CrmLink>>,
-    pub api_keys: Vec<Placed<ApiKey>>,
+    /// In the order in which they are written.
+    pub parts: Vec<Placed<Part>>,
     /// What the document owns: the tenants it declares, and what it says in `owns`.
     pub owns: Owns,
     /// Keys of everything declared; a reference to a malformed part is no second mistake.
@@ -65,22 +54,8 @@ pub struct Declared {
 }
 
 impl Declared {
-    pub fn into_document(self) -> Document {
-        fn values<T>(placed: Vec<Placed<T>>) -> Vec<T> {
-            placed.into_iter().map(|placed| placed.value).collect()
-        }
-        Document {
-            brands: values(self.brands),
-            tenants: values(self.tenants),
-            apps: values(self.apps),
-            phone_numbers: values(self.phone_numbers),
-            bots: values(self.bots),
-            flows: values(self.flows),
-            relays: values(self.relays),
-            endpoints: values(self.endpoints),
-            crm_links: values(self.crm_links),
-            api_keys: values(self.api_keys),
-        }
+    pub fn into_parts(self) -> Vec<Part> {
+        self.parts.into_iter().map(|placed| placed.value).collect()
     }
 }
 
@@ -107,25 +82,15 @@ pub fn read(
         keys: BTreeSet::new(),
     };
     let mut declared = Declared {
-        brands: reader.family("brands", "brand"),
-        tenants: reader.family("tenants", "tenant"),
-        apps: reader.family("apps", "app"),
-        phone_numbers: reader.family("phone_numbers", "phone"),
-        bots: reader.family("bots", "bot"),
-        flows: reader.family("flows", "flow"),
-        relays: reader.family("relays", "relay"),
-        endpoints: reader.family("endpoints", "endpoint"),
-        crm_links: reader.family("crm_links", "crm"),
-        api_keys: reader.family("api_keys", "key"),
+        parts: KINDS.iter().flat_map(|kind| reader.family(kind)).collect(),
         owns: reader.owns(),
         keys: BTreeSet::new(),
     };
-    declared.owns.tenants.extend(
-        declared
-            .tenants
-            .iter()
-            .map(|tenant| tenant.value.id.clone()),
-    );
+    for placed in &declared.parts {
+        if let Part::Tenant(tenant) = &placed.value {
+            declared.owns.tenants.insert(tenant.id.clone());
+        }
+    }
     declared.keys = std::mem::take(&mut reader.keys);
     reader.refuse_the_rest();
     declared
@@ -184,7 +149,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn family<T: Entity>(&mut self, section: &str, prefix: &str) -> Vec<Placed<T>> {
+    fn family(&mut self, kind: &Kind) -> Vec<Placed<Part>> {
+        let section = kind.section;
         let items = match self.sections.remove(section) {
             None => return Vec::new(),
             Some(Value::Array(items)) => items,
@@ -195,60 +161,46 @@ impl Reader<'_> {
                 return Vec::new();
             }
         };
-        let owned = !["brand", "tenant", "app", "phone"].contains(&prefix);
         let placed = items.into_iter().enumerate().filter_map(|(index, item)| {
-            let name = name_of(&item, owned);
+            let name = name_of(&item, kind.is_owned);
             let at = match self.lines.get(section).and_then(|lines| lines.get(index)) {
                 Some(line) => format!("line {line}"),
                 None => format!("{section}[{index}]"),
             };
             let place = DocumentPlace(format!(
                 "{at}, {} {}",
-                T::NOUN,
+                kind.noun,
                 name.as_deref().unwrap_or("without an id")
             ));
             if let Some(name) = name
                 && !self
                     .keys
-                    .insert(format!("{prefix}.{}", name.replace('/', ".")))
+                    .insert(format!("{}.{}", kind.family, name.replace('/', ".")))
             {
                 self.mistakes.push(format!(
                     "{place}: is declared twice; give one of them another id"
                 ));
             }
-            self.part(place, item)
+            self.part(kind, place, item)
         });
         placed.collect()
     }
 
-    fn part<T: Entity>(&mut self, place: DocumentPlace, mut item: Value) -> Option<Placed<T>> {
+    fn part(&mut self, kind: &Kind, place: DocumentPlace, mut item: Value) -> Option<Placed<Part>> {
         if let Some(fields) = item.as_object_mut() {
-            if T::NOUN == Flow::NOUN {
+            if kind.family == Flow::FAMILY {
                 self.include_definition(&place, fields)?;
             }
-            for name in SECRET_FIELDS {
-                if let Some(value) = fields.get_mut(name) {
+            for name in kind.secrets {
+                if let Some(value) = fields.get_mut(*name) {
                     self.resolve(&place, name, value);
                 }
             }
         }
-        if let Err(error) = stored::refuse_unknown::<T>(&item) {
-            self.mistakes.push(format!("{place}: {error}"));
-            return None;
-        }
-        match serde_path_to_error::deserialize::<_, T>(&item) {
+        match Part::written(kind, &item)? {
             Ok(value) => Some(Placed { place, value }),
             Err(error) => {
-                let path = error.path().to_string();
-                let field = if path == "." {
-                    String::new()
-                } else {
-                    format!("{path}: ")
-                };
-                self.mistakes.push(format!(
-                    "{place}: {field}{}",
-                    without_values(&error.inner().to_string())
-                ));
+                self.mistakes.push(format!("{place}: {error}"));
                 None
             }
         }
@@ -350,10 +302,11 @@ impl Reader<'_> {
     }
 
     fn refuse_the_rest(self) {
+        let known: Vec<&str> = KINDS.iter().map(|kind| kind.section).collect();
         for name in self.sections.keys() {
-            self.mistakes.push(format!(
-                "{name}: unknown section; there are owns, brands, tenants, apps, phone_numbers, bots, flows, relays, endpoints, crm_links and api_keys"
-            ));
+            let known = known.join(", ");
+            self.mistakes
+                .push(format!("{name}: unknown section; there are owns, {known}"));
         }
     }
 }
@@ -364,25 +317,6 @@ fn name_of(item: &Value, owned: bool) -> Option<String> {
         Some(format!("{}/{id}", item.get("tenant")?.as_str()?))
     } else {
         Some(id.to_owned())
-    }
-}
-
-/// An error of the deserialiser without the value it found, which may be a secret.
-fn without_values(message: &str) -> String {
-    let found = ["invalid type:", "invalid value:", "invalid length"];
-    match message.rsplit_once(", expected ") {
-        Some((_, expected)) if found.iter().any(|start| message.starts_with(start)) => {
-            let whole_number = matches!(expected, "u8" | "u16" | "u32" | "u64");
-            format!(
-                "expected {}",
-                if whole_number {
-                    "a whole number, not too large"
-                } else {
-                    expected
-                }
-            )
-        }
-        _ => message.to_owned(),
     }
 }
 
@@ -412,8 +346,9 @@ mod tests {
         let json = serde_json::to_string(&samples::document()).unwrap();
         let (json, mistakes) = read_text(&json, Format::Json);
         assert_eq!(mistakes, Vec::<String>::new());
-        assert_eq!(toml.into_document(), samples::document());
-        assert_eq!(json.into_document(), samples::document());
+        let parts = Part::all_of(&samples::document());
+        assert_eq!(toml.into_parts(), parts);
+        assert_eq!(json.into_parts(), parts);
     }
 
     #[test]
@@ -422,9 +357,9 @@ mod tests {
             "[[flows]]\nid='a'\ntenant='t'\ndefinition_file='flows/a.json'\n[[flows]]\nid='b'\ntenant='t'\ndefinition_file='flows/broken.json'\n[[flows]]\nid='c'\ntenant='t'\ndefinition_file='gone'\n[[flows]]\nid='d'\ntenant='t'\ndefinition_file='gone'\ndefinition={}\n",
             Format::Toml,
         );
-        assert_eq!(declared.flows.len(), 1);
+        assert_eq!(declared.parts.len(), 1);
         assert_eq!(
-            declared.flows[0].value.definition,
+            declared.parts[0].value.open_side()["definition"],
             serde_json::json!({"ackline": 1})
         );
         assert_eq!(mistakes.len(), 3, "{mistakes:?}");
@@ -443,9 +378,9 @@ mod tests {
         };
         let (declared, mistakes) = read_text(&app("x"), Format::Toml);
         assert!(mistakes.is_empty());
-        let open = declared.apps[0].value.secrets[0]
-            .open(&ackline_shared::vault::VaultKey::generate(), "");
-        assert_eq!(open.unwrap().expose(), "from-the-environment");
+        let any = ackline_shared::vault::VaultKey::generate();
+        let open = declared.parts[0].value.open_secrets(&any).unwrap();
+        assert_eq!(open["secret 1"].expose(), "from-the-environment");
         for (verify, said) in [
             ("env:UNSET", "UNSET is not set"),
             ("", "is empty"),

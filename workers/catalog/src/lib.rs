@@ -13,3 +13,4 @@ pub mod references;
 #[cfg(any(test, feature = "testing"))]
 pub mod samples;
 pub mod stored;
+pub mod write;

@@ -6,8 +6,9 @@
 use super::part;
 use super::references;
 use super::stored::Stored;
-use ackline_shared::ids::{AppId, EntityId, PhoneNumberId, TenantId};
-use ackline_shared::registry::Snapshot;
+use ackline_shared::ids::{EntityId, TenantId};
+use ackline_shared::model::{Brand, Entity, Kind, Tenant};
+use ackline_shared::registry::{Held, Snapshot};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -27,19 +28,15 @@ impl Owns {
         let Some((family, id)) = key.split_once('.') else {
             return false;
         };
-        let tenant = match family {
-            "brand" => {
-                return self.installation || self.brands.iter().any(|brand| brand.as_str() == id);
-            }
-            "app" => match AppId::new(id).ok().and_then(|id| stored.apps.get(&id)) {
-                Some(app) if app.tenant.is_none() => return self.installation,
-                app => app.and_then(|app| app.tenant.clone()),
-            },
-            "phone" => {
-                let number = PhoneNumberId::new(id)
-                    .ok()
-                    .and_then(|id| stored.phones.get(&id));
-                number.map(|number| number.tenant.clone())
+        if family == Brand::FAMILY {
+            return self.installation || self.brands.iter().any(|brand| brand.as_str() == id);
+        }
+        let tenant = match Kind::of_key(key) {
+            Some((kind, _)) if !kind.is_owned && family != Tenant::FAMILY => {
+                match stored.get(key).map(Held::tenant) {
+                    Some(None) => return self.installation,
+                    owner => owner.flatten().cloned(),
+                }
             }
             _ => id
                 .split('.')
@@ -74,10 +71,9 @@ pub fn needed(
 ) -> Vec<String> {
     let (snapshot, _) = stored.snapshot();
     let is_elsewhere = |key: &String| !surplus.contains(key) && !declared.contains(key);
-    let needed = surplus.iter().filter_map(|key| {
-        let referrers = references::referrers(&snapshot, key).into_iter().filter(is_elsewhere);
-        let referrers: Vec<String> = referrers.collect();
-        let (noun, name) = part::describe(key)?;
+    let needed = references::referrers_of(&snapshot, surplus).into_iter().filter_map(|(key, referrers)| {
+        let referrers: Vec<String> = referrers.into_iter().filter(is_elsewhere).collect();
+        let (noun, name) = part::describe(&key)?;
         let named = references::named(&referrers);
         (!referrers.is_empty()).then(|| {
             format!("{noun} {name} is not declared and --prune would remove it, but it is used by {named}; declare it, or delete these first")

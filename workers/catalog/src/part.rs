@@ -2,114 +2,109 @@
 //!
 //! What leaves this module for people to read never contains a secret's value, only its name.
 
-use ackline_shared::model::{
-    ApiKey, App, Bot, Brand, CrmLink, Document, Endpoint, Entity, Flow, PhoneNumber, Relay,
-    SecretField, Tenant,
-};
+use super::check;
+use ackline_shared::ids::TenantId;
+use ackline_shared::model::{self, Document, Entity, Faults, Kind, SecretField};
+use ackline_shared::registry::Held;
 use ackline_shared::secret::Secret;
 use ackline_shared::stored::{self, Newer, Stored};
 use ackline_shared::vault::{VaultError, VaultKey};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Fields that hold secrets, in any family; they are compared opened and never shown.
-pub const SECRET_FIELDS: [&str; 7] = [
-    "secrets",
-    "verify_token",
-    "access_token",
-    "app_secret",
-    "webhook_secret",
-    "hook_token",
-    "key",
-];
+/// What stands in the place of a secret that is shown.
+const MASK: &str = "[secret]";
 
-/// Families by the first token of their keys, in the order in which they are written: what something refers to
-/// comes before it, and numbers come last, because with its number a tenant's traffic starts.
-const FAMILIES: [(&str, &str); 10] = [
-    ("brand", Brand::NOUN),
-    ("tenant", Tenant::NOUN),
-    ("app", App::NOUN),
-    ("flow", Flow::NOUN),
-    ("bot", Bot::NOUN),
-    ("relay", Relay::NOUN),
-    ("endpoint", Endpoint::NOUN),
-    ("crm", CrmLink::NOUN),
-    ("key", ApiKey::NOUN),
-    ("phone", PhoneNumber::NOUN),
-];
+macro_rules! parts {
+    ($($section:ident: $Type:ident [$Key:ty $(=> $Held:ty)?],)*) => {
+        /// One entity of a document or of the store.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Part {
+            $($Type(model::$Type),)*
+        }
 
-/// One entity of a document or of the store.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Part {
-    Brand(Brand),
-    Tenant(Tenant),
-    App(App),
-    Flow(Flow),
-    Bot(Bot),
-    Relay(Relay),
-    Endpoint(Endpoint),
-    CrmLink(CrmLink),
-    ApiKey(ApiKey),
-    PhoneNumber(PhoneNumber),
-}
+        macro_rules! each {
+            ($part:expr, $entity:ident => $body:expr) => {
+                match $part {
+                    $(Part::$Type($entity) => $body,)*
+                }
+            };
+        }
 
-macro_rules! each {
-    ($part:expr, $entity:ident => $body:expr) => {
-        match $part {
-            Part::Brand($entity) => $body,
-            Part::Tenant($entity) => $body,
-            Part::App($entity) => $body,
-            Part::Flow($entity) => $body,
-            Part::Bot($entity) => $body,
-            Part::Relay($entity) => $body,
-            Part::Endpoint($entity) => $body,
-            Part::CrmLink($entity) => $body,
-            Part::ApiKey($entity) => $body,
-            Part::PhoneNumber($entity) => $body,
+        impl Part {
+            /// Every part of a document, in the order in which parts are written.
+            pub fn all_of(document: &Document) -> Vec<Self> {
+                let mut parts = Vec::new();
+                $(parts.extend(document.$section.iter().cloned().map(Self::$Type));)*
+                parts
+            }
+
+            /// Reads a stored part; `None` for a key that is not a part's.
+            pub fn read(key: &str, bytes: &[u8]) -> Option<Result<Self, serde_json::Error>> {
+                match key.split_once('.')?.0 {
+                    $(model::$Type::FAMILY => Some(stored::decode(bytes).map(Self::$Type)),)*
+                    _ => None,
+                }
+            }
+
+            /// What memory holds; `None` when that does not read back.
+            pub fn of(held: &dyn Held) -> Option<Self> {
+                let bytes = serde_json::to_vec(&held.fields()).ok()?;
+                Self::read(&held.key(), &bytes)?.ok()
+            }
+
+            /// Reads what a person wrote of a kind: strictly, and with the place of a mistake.
+            pub fn written(kind: &Kind, fields: &Value) -> Option<Result<Self, String>> {
+                match kind.family {
+                    $(model::$Type::FAMILY => Some(written(fields).map(Self::$Type)),)*
+                    _ => None,
+                }
+            }
+
+            /// What is known of its kind.
+            pub fn kind(&self) -> &'static Kind {
+                match self {
+                    $(Self::$Type(_) => const { &Kind::of::<model::$Type>(stringify!($section)) },)*
+                }
+            }
         }
     };
 }
+ackline_shared::entities!(parts);
+
+fn written<T: Entity>(fields: &Value) -> Result<T, String> {
+    stored::refuse_unknown::<T>(fields)?;
+    serde_path_to_error::deserialize::<_, T>(fields).map_err(|error| {
+        let path = error.path().to_string();
+        let said = without_values(&error.inner().to_string());
+        if path == "." {
+            said
+        } else {
+            format!("{path}: {said}")
+        }
+    })
+}
+
+/// An error of the deserialiser without the value it found, which may be a secret.
+pub(super) fn without_values(message: &str) -> String {
+    let found = ["invalid type:", "invalid value:", "invalid length"];
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) if found.iter().any(|start| message.starts_with(start)) => {
+            let whole_number = matches!(expected, "u8" | "u16" | "u32" | "u64");
+            format!(
+                "expected {}",
+                if whole_number {
+                    "a whole number, not too large"
+                } else {
+                    expected
+                }
+            )
+        }
+        _ => message.to_owned(),
+    }
+}
 
 impl Part {
-    /// Every part of a document, in the order in which parts are written.
-    pub fn all_of(document: &Document) -> Vec<Self> {
-        let mut parts: Vec<Self> = Vec::new();
-        parts.extend(document.brands.iter().cloned().map(Self::Brand));
-        parts.extend(document.tenants.iter().cloned().map(Self::Tenant));
-        parts.extend(document.apps.iter().cloned().map(Self::App));
-        parts.extend(document.flows.iter().cloned().map(Self::Flow));
-        parts.extend(document.bots.iter().cloned().map(Self::Bot));
-        parts.extend(document.relays.iter().cloned().map(Self::Relay));
-        parts.extend(document.endpoints.iter().cloned().map(Self::Endpoint));
-        parts.extend(document.crm_links.iter().cloned().map(Self::CrmLink));
-        parts.extend(document.api_keys.iter().cloned().map(Self::ApiKey));
-        parts.extend(
-            document
-                .phone_numbers
-                .iter()
-                .cloned()
-                .map(Self::PhoneNumber),
-        );
-        parts
-    }
-
-    /// Reads a stored part; `None` for a key that is not a part's.
-    pub fn read(key: &str, bytes: &[u8]) -> Option<Result<Self, serde_json::Error>> {
-        Some(match key.split_once('.')?.0 {
-            "brand" => stored::decode(bytes).map(Self::Brand),
-            "tenant" => stored::decode(bytes).map(Self::Tenant),
-            "app" => stored::decode(bytes).map(Self::App),
-            "flow" => stored::decode(bytes).map(Self::Flow),
-            "bot" => stored::decode(bytes).map(Self::Bot),
-            "relay" => stored::decode(bytes).map(Self::Relay),
-            "endpoint" => stored::decode(bytes).map(Self::Endpoint),
-            "crm" => stored::decode(bytes).map(Self::CrmLink),
-            "key" => stored::decode(bytes).map(Self::ApiKey),
-            "phone" => stored::decode(bytes).map(Self::PhoneNumber),
-            _ => return None,
-        })
-    }
-
     /// Its key in the `config` bucket.
     pub fn key(&self) -> String {
         each!(self, entity => entity.config_key())
@@ -120,32 +115,45 @@ impl Part {
         each!(self, entity => entity.scope())
     }
 
+    /// Whose it is; `None` for what is the installation's.
+    pub fn owner(&self) -> Option<&TenantId> {
+        each!(self, entity => entity.owner())
+    }
+
+    /// What it says of itself, whatever its kind.
+    pub fn held(&self) -> &dyn Held {
+        each!(self, entity => entity)
+    }
+
+    /// What is wrong with it by itself.
+    pub fn faults(&self) -> Faults {
+        each!(self, entity => check::by_itself(entity))
+    }
+
     /// Its secrets by name; plain ones as they are, sealed ones opened.
     pub fn open_secrets(
         &self,
         data_key: &VaultKey,
     ) -> Result<BTreeMap<String, Secret<String>>, VaultError> {
-        let names = self.secret_names();
-        let scope = self.scope().to_owned();
-        let mut copy = self.clone();
-        let fields = each!(&mut copy, entity => entity.secrets());
-        names
-            .into_iter()
-            .zip(fields)
-            .map(|(name, field)| Ok((name, field.open(data_key, &scope)?)))
-            .collect()
+        let mut fields = self.fields();
+        let secrets = self.kind().secrets_in(&mut fields).into_iter();
+        let opened = secrets.map(|(name, text)| {
+            let secret = SecretField::stored(text).open(data_key, self.scope())?;
+            Ok((name, secret))
+        });
+        opened.collect()
     }
 
     /// Whether it holds secrets at all.
     pub fn has_secrets(&self) -> bool {
-        !self.secret_names().is_empty()
+        !self.kind().secrets_in(&mut self.fields()).is_empty()
     }
 
     /// Everything about it but its secrets.
     pub fn open_side(&self) -> Value {
-        let mut value = each!(self, entity => serde_json::to_value(entity)).unwrap_or_default();
+        let mut value = self.fields();
         if let Some(fields) = value.as_object_mut() {
-            fields.retain(|name, _| !SECRET_FIELDS.contains(&name.as_str()));
+            fields.retain(|name, _| !self.kind().secrets.contains(&name.as_str()));
         }
         value
     }
@@ -159,20 +167,14 @@ impl Part {
     }
 
     /// The stored form, in the place of what is stored: its plain secrets sealed under the data key of its scope.
-    pub fn seal(
-        mut self,
-        data_key: &VaultKey,
-        before: Option<&[u8]>,
-    ) -> Result<Vec<u8>, SealError> {
-        let scope = self.scope().to_owned();
-        for field in each!(&mut self, entity => entity.secrets()) {
-            let plain = field.open(data_key, &scope)?;
-            *field = SecretField::sealed(&data_key.seal(&scope, &plain));
+    pub fn seal(self, data_key: &VaultKey, before: Option<&[u8]>) -> Result<Vec<u8>, SealError> {
+        let mut fields = self.fields();
+        let scope = self.scope();
+        for (_, text) in self.kind().secrets_in(&mut fields) {
+            let plain = SecretField::stored(text).open(data_key, scope)?;
+            *text = data_key.seal(scope, &plain).as_str().to_owned();
         }
-        match before {
-            Some(before) => Ok(each!(&self, entity => stored::encode_over(entity, before))?),
-            None => Ok(each!(&self, entity => stored::encode(entity))),
-        }
+        Ok(each!(&self, entity => stored_form(entity, fields, before))?)
     }
 
     /// Its JSON with its secrets as they are; for memory only.
@@ -180,39 +182,29 @@ impl Part {
         each!(self, entity => serde_json::to_vec(entity)).unwrap_or_default()
     }
 
-    /// What its secrets are called, in the order of the model's own list.
-    fn secret_names(&self) -> Vec<String> {
-        let numbered = |count: usize| (1..=count).map(|number| format!("secret {number}"));
-        let named = |names: &[&str]| {
-            names
-                .iter()
-                .map(|&name| name.to_owned())
-                .collect::<Vec<_>>()
-        };
-        match self {
-            Self::Tenant(tenant) => tenant
-                .secrets
-                .keys()
-                .map(|name| format!("secret `{name}`"))
-                .collect(),
-            Self::App(app) => numbered(app.secrets.len())
-                .chain(["verify_token".to_owned()])
-                .collect(),
-            Self::Relay(relay) => relay
-                .app_secret
-                .iter()
-                .map(|_| "app_secret".to_owned())
-                .collect(),
-            Self::Endpoint(endpoint) => numbered(endpoint.secrets.len()).collect(),
-            Self::CrmLink(link) if link.webhook_secret.is_some() => {
-                named(&["access_token", "hook_token", "webhook_secret"])
-            }
-            Self::CrmLink(_) => named(&["access_token", "hook_token"]),
-            Self::ApiKey(_) => named(&["key"]),
-            Self::PhoneNumber(_) => named(&["access_token"]),
-            Self::Brand(_) | Self::Flow(_) | Self::Bot(_) => Vec::new(),
-        }
+    fn fields(&self) -> Value {
+        each!(self, entity => serde_json::to_value(entity)).unwrap_or_default()
     }
+}
+
+fn stored_form<T: Entity>(
+    _: &T,
+    fields: Value,
+    before: Option<&[u8]>,
+) -> Result<Vec<u8>, SealError> {
+    let sealed: T = serde_json::from_value(fields)?;
+    Ok(match before {
+        Some(before) => stored::encode_over(&sealed, before)?,
+        None => stored::encode(&sealed),
+    })
+}
+
+/// The fields of an entity as they may be shown: every secret masked.
+pub fn masked(kind: &Kind, mut fields: Value) -> Value {
+    for (_, text) in kind.secrets_in(&mut fields) {
+        *text = MASK.to_owned();
+    }
+    fields
 }
 
 /// Why a part could not be brought into its stored form.
@@ -231,18 +223,15 @@ pub enum SealError {
 
 /// The word for what a key holds, and its name as people write it; `None` for a key that is not a part's.
 pub fn describe(key: &str) -> Option<(&'static str, String)> {
-    let (family, id) = key.split_once('.')?;
-    let (_, noun) = FAMILIES.iter().find(|(name, _)| *name == family)?;
-    Some((noun, id.replace('.', "/")))
+    Kind::of_key(key).map(|(kind, name)| (kind.noun, name))
 }
 
 /// The place of a key's family in the order of writing.
 pub fn rank(key: &str) -> usize {
     let family = key.split('.').next().unwrap_or_default();
-    FAMILIES
-        .iter()
-        .position(|(name, _)| *name == family)
-        .unwrap_or(FAMILIES.len())
+    let kinds = model::KINDS;
+    let place = kinds.iter().position(|kind| kind.family == family);
+    place.unwrap_or(kinds.len())
 }
 
 #[cfg(test)]
@@ -251,20 +240,24 @@ mod tests {
     use crate::samples;
 
     #[test]
-    fn every_secret_of_every_family_has_a_name_and_is_off_the_open_side() {
+    fn every_secret_of_every_family_has_a_name_and_is_off_the_open_side_and_masked() {
+        let mut count = 0;
         for part in Part::all_of(&samples::document()) {
-            let mut copy = part.clone();
+            let secrets = part.open_secrets(&VaultKey::generate()).unwrap();
+            count += secrets.len();
+            let masked = masked(part.kind(), part.fields());
             assert_eq!(
-                part.secret_names().len(),
-                each!(&mut copy, e => e.secrets()).len(),
+                masked.to_string().matches(MASK).count(),
+                secrets.len(),
                 "{}",
                 part.key()
             );
-            let shown = part.open_side().to_string();
             for secret in samples::SECRETS {
-                assert!(!shown.contains(secret), "{}", part.key());
+                assert!(!part.open_side().to_string().contains(secret));
+                assert!(!masked.to_string().contains(secret), "{}", part.key());
             }
         }
+        assert_eq!(count, samples::SECRETS.len());
     }
 
     #[test]

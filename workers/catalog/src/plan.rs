@@ -310,8 +310,15 @@ fn surplus(
     }
 }
 
+/// The removal of an entity; that of a tenant takes its data key with it.
+pub fn removal(stored: &Stored, key: &str) -> Vec<Change> {
+    let tenant = key.strip_prefix("tenant.");
+    let data_key = tenant.and_then(|tenant| remove(stored, &config_key::data_key(tenant)));
+    remove(stored, key).into_iter().chain(data_key).collect()
+}
+
 /// The removal of what is stored under a key.
-pub fn remove(stored: &Stored, key: &str) -> Option<Change> {
+fn remove(stored: &Stored, key: &str) -> Option<Change> {
     let data_key = || {
         Some((
             DATA_KEY,

@@ -8,6 +8,7 @@ mod ledger;
 pub use ledger::Ledger;
 
 use ackline_shared::config::Reader;
+use ackline_shared::model::{KINDS, Kind};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,16 +17,12 @@ use utoipa::ToSchema;
 /// The bytes of each entry of one tenant, by config key.
 pub type Sizes = BTreeMap<String, u64>;
 
-/// Families that are counted: the first token of their keys, what they are called, and the setting.
-const COUNTED: [(&str, &str, &str); 7] = [
-    ("flow", "flows", "limits.flows_max"),
-    ("bot", "bots", "limits.bots_max"),
-    ("relay", "relays", "limits.relays_max"),
-    ("endpoint", "endpoints", "limits.endpoints_max"),
-    ("crm", "crm_links", "limits.crm_links_max"),
-    ("key", "api_keys", "limits.api_keys_max"),
-    ("phone", "phone_numbers", "limits.phone_numbers_max"),
-];
+/// Kinds that are counted: the first token of their keys, what they are called, and the setting.
+fn counted() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let limited = |kind: &Kind| Some((kind.family, kind.section, kind.count_max?));
+    KINDS.iter().filter_map(limited)
+}
+
 const FLOW_BYTES: &str = "limits.flow_bytes_max";
 const TENANT_BYTES: &str = "limits.tenant_bytes_max";
 /// Of an entry that nobody can keep from growing forever.
@@ -88,9 +85,9 @@ impl Limits {
     /// Reads the section.
     pub fn read(reader: &mut Reader) -> Self {
         let counts =
-            COUNTED.map(|(family, _, setting)| (family, reader.count(setting, 1..=COUNT_MAX)));
+            counted().map(|(family, _, setting)| (family, reader.count(setting, 1..=COUNT_MAX)));
         Self {
-            counts: counts.into_iter().collect(),
+            counts: counts.collect(),
             flow_bytes_max: reader.bytes(FLOW_BYTES, 1 << 10..=2 << 20),
             tenant_bytes_max: reader.bytes(TENANT_BYTES, 1 << 10..=1 << 30),
         }
@@ -111,7 +108,7 @@ impl Limits {
                 });
             }
         };
-        for (family, what, setting) in COUNTED {
+        for (family, what, setting) in counted() {
             let limit = self.counts.get(family).copied().unwrap_or(u64::MAX);
             look(
                 setting,
@@ -148,7 +145,7 @@ impl Limits {
 
     /// How much of each limit a tenant uses; `bytes` for all of it together.
     pub fn used(&self, sizes: &Sizes) -> BTreeMap<&'static str, Used> {
-        let counts = COUNTED.into_iter().map(|(family, what, _)| {
+        let counts = counted().map(|(family, what, _)| {
             let limit = self.counts.get(family).copied().unwrap_or(u64::MAX);
             (
                 what,
@@ -279,6 +276,6 @@ mod tests {
                 limit: 8 << 20
             }
         );
-        assert_eq!(used.len(), COUNTED.len() + 1);
+        assert_eq!(used.len(), counted().count() + 1);
     }
 }

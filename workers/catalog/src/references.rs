@@ -1,66 +1,47 @@
 //! What refers to what among the declared parts, so that nothing goes away that others need; pure.
 
 use super::part;
-use ackline_shared::ids::TenantId;
-use ackline_shared::model::Entity;
-use ackline_shared::registry::Snapshot;
-use ackline_shared::subjects::config_key;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use ackline_shared::model::Reference;
+use ackline_shared::registry::{Held, Snapshot};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Referrers that are named; there may be thousands.
 const NAMED_MAX: usize = 20;
 
-/// The keys of everything that refers to what has this key; for a tenant, of everything it owns.
+/// The keys of everything that refers to what has this key, in order; for a tenant, of everything it owns.
 pub fn referrers(snapshot: &Snapshot, key: &str) -> Vec<String> {
-    let Some((family, id)) = key.split_once('.') else {
-        return Vec::new();
-    };
-    match family {
-        "brand" => keys(&snapshot.tenants, |tenant| {
-            tenant
-                .brand
-                .as_ref()
-                .is_some_and(|brand| brand.as_str() == id)
-        }),
-        "app" => keys(&snapshot.phones, |phone| phone.app.as_str() == id),
-        "phone" => {
-            let mut all = keys(&snapshot.bots, |bot| {
-                bot.phone_numbers.iter().any(|n| n.as_str() == id)
-            });
-            all.extend(keys(&snapshot.relays, |r| {
-                r.phone_numbers.iter().any(|n| n.as_str() == id)
-            }));
-            all.extend(keys(&snapshot.crm_links, |c| {
-                c.phone_numbers.iter().any(|n| n.as_str() == id)
-            }));
-            all
+    let keys = BTreeSet::from([key.to_owned()]);
+    referrers_of(snapshot, &keys)
+        .remove(key)
+        .unwrap_or_default()
+}
+
+/// The same for several keys.
+pub fn referrers_of(snapshot: &Snapshot, keys: &BTreeSet<String>) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for entity in snapshot.all() {
+        for reference in needs(entity) {
+            if keys.contains(&reference.key) {
+                found.entry(reference.key).or_default().push(entity.key());
+            }
         }
-        "flow" => keys(&snapshot.bots, |bot| {
-            bot.flows
-                .iter()
-                .any(|flow| config_key::owned("flow", &bot.tenant, flow) == key)
-        }),
-        "tenant" => {
-            TenantId::new(id).map_or_else(|_| Vec::new(), |tenant| belongings(snapshot, &tenant))
-        }
-        _ => Vec::new(),
     }
+    for referrers in found.values_mut() {
+        referrers.sort_unstable();
+        referrers.dedup();
+    }
+    found
 }
 
-/// The keys of everything that a tenant owns, but for the tenant itself.
-fn belongings(snapshot: &Snapshot, tenant: &TenantId) -> Vec<String> {
-    let own = config_key::tenant(tenant);
-    let apps = keys(&snapshot.apps, |app| app.tenant.as_ref() == Some(tenant));
-    let others = snapshot.sizes(tenant).into_keys().filter(|key| *key != own);
-    apps.into_iter().chain(others).collect()
-}
-
-fn keys<K, T: Entity>(map: &BTreeMap<K, Arc<T>>, refers: impl Fn(&T) -> bool) -> Vec<String> {
-    map.values()
-        .filter(|entity| refers(entity))
-        .map(|entity| entity.config_key())
-        .collect()
+/// Everything that an entity needs, its tenant first.
+pub fn needs(entity: &dyn Held) -> impl Iterator<Item = Reference> {
+    let tenant = entity.tenant().map(Reference::to_tenant);
+    let itself = entity.key();
+    let is_other = move |reference: &Reference| reference.key != itself;
+    tenant
+        .into_iter()
+        .chain(entity.refers_to())
+        .filter(is_other)
 }
 
 /// What keys hold, in words, as one list.
@@ -77,6 +58,13 @@ pub fn named(keys: &[String]) -> String {
         text.push_str(&format!(" and {} more", keys.len() - NAMED_MAX));
     }
     text
+}
+
+/// Why something cannot be deleted.
+pub fn in_use(key: &str, referrers: &[String]) -> String {
+    let (noun, name) = part::describe(key).unwrap_or(("entry", key.to_owned()));
+    let named = named(referrers);
+    format!("{noun} {name} is used by {named}; change or delete these first")
 }
 
 #[cfg(test)]

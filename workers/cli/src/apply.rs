@@ -12,16 +12,17 @@ use super::{EXIT_CHANGES, EXIT_FAILED, EXIT_OK, Outcome};
 use ackline_catalog::check::{self, Findings};
 use ackline_catalog::document::{self, Declared, Format, Surroundings};
 use ackline_catalog::ownership;
-use ackline_catalog::part::{Part, SealError};
-use ackline_catalog::plan::{self, Action, Change, Content, Plan};
+use ackline_catalog::part::SealError;
+use ackline_catalog::plan::{self, Action, Change, Plan};
 use ackline_catalog::stored::{self, Stored};
+use ackline_catalog::write::{self, PutError};
 use ackline_shared::nats::{self, NatsError};
 use ackline_shared::subjects;
 use ackline_shared::vault::VaultKey;
 use async_nats::jetstream::Context;
-use async_nats::jetstream::kv::{CreateErrorKind, Store, UpdateErrorKind};
+use async_nats::jetstream::kv::Store;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -150,8 +151,13 @@ fn examine(
         .mistakes
         .extend(ownership::needed(&surplus, &declared.keys, stored));
     let owns = declared.owns.clone();
-    let parts = Part::all_of(&declared.into_document());
-    *plan = plan::plan(parts, stored, &settings.master, &owns, arguments.prune)?;
+    *plan = plan::plan(
+        declared.into_parts(),
+        stored,
+        &settings.master,
+        &owns,
+        arguments.prune,
+    )?;
     findings
         .mistakes
         .extend(room::mistakes(plan, stored, &settings.limits));
@@ -196,105 +202,25 @@ pub async fn write(
     master: &VaultKey,
     done: &mut usize,
 ) -> Result<(), ApplyError> {
-    let mut keyring = plan.keyring.clone();
     let bar = progress::bar(plan.changes.len() as u64);
-    for change in &plan.changes {
-        match content(change, master, &mut keyring)? {
-            Some(value) => put(store, change, value).await?,
-            None => remove(store, change).await?,
-        }
+    let written = write::carry_out(store, plan, master, || {
         *done += 1;
         bar.inc(1);
-    }
+    });
+    written
+        .await
+        .map_err(|(change, error)| failed(change, error))?;
     bar.finish_and_clear();
     Ok(())
 }
 
-fn content(
-    change: &Change,
-    master: &VaultKey,
-    keyring: &mut BTreeMap<String, VaultKey>,
-) -> Result<Option<Vec<u8>>, ApplyError> {
-    let failed = |reason: SealError| ApplyError::Seal {
-        what: title(change),
-        reason,
-    };
-    match &change.content {
-        Content::Nothing => Ok(None),
-        Content::DataKey(scope) => {
-            let fresh = VaultKey::generate();
-            let sealed = fresh.seal_under(master, scope);
-            keyring.insert(scope.clone(), fresh);
-            serde_json::to_vec(&sealed)
-                .map(Some)
-                .map_err(|error| failed(error.into()))
-        }
-        Content::Part(part) => {
-            // A part without secrets seals nothing, so the key is not used.
-            let data_key = keyring.get(part.scope()).unwrap_or(master);
-            part.as_ref()
-                .clone()
-                .seal(data_key, change.before.as_deref())
-                .map(Some)
-                .map_err(failed)
-        }
+fn failed(change: &Change, error: PutError) -> ApplyError {
+    let what = title(change);
+    match error {
+        PutError::Conflict => ApplyError::Conflict(what),
+        PutError::Away(reason) => ApplyError::Write { what, reason },
+        PutError::Seal(reason) => ApplyError::Seal { what, reason },
     }
-}
-
-async fn put(store: &Store, change: &Change, value: Vec<u8>) -> Result<(), ApplyError> {
-    let failed = |reason: String| ApplyError::Write {
-        what: title(change),
-        reason,
-    };
-    match change.revision {
-        None => match store.create(&change.key, value.into()).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {
-                Err(ApplyError::Conflict(title(change)))
-            }
-            Err(error) => Err(failed(error.to_string())),
-        },
-        Some(revision) => match store.update(&change.key, value.into(), revision).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {
-                Err(ApplyError::Conflict(title(change)))
-            }
-            Err(error) => Err(failed(error.to_string())),
-        },
-    }
-}
-
-async fn remove(store: &Store, change: &Change) -> Result<(), ApplyError> {
-    let removed = match change.content {
-        // A removed data key must not stay readable in the history.
-        _ if change.key.starts_with(&subjects::config_key::data_key("")) => store
-            .purge_expect_revision(&change.key, change.revision)
-            .await
-            .map_err(|error| error.to_string()),
-        _ => store
-            .delete_expect_revision(&change.key, change.revision)
-            .await
-            .map_err(|error| error.to_string()),
-    };
-    match removed {
-        Ok(()) => Ok(()),
-        Err(_) if is_newer(store, change).await => Err(ApplyError::Conflict(title(change))),
-        Err(reason) => Err(ApplyError::Write {
-            what: title(change),
-            reason,
-        }),
-    }
-}
-
-/// The client does not tell a wrong revision from other errors when it removes.
-async fn is_newer(store: &Store, change: &Change) -> bool {
-    let now = store
-        .entry(&change.key)
-        .await
-        .ok()
-        .flatten()
-        .map(|entry| entry.revision);
-    now.is_some() && now != change.revision
 }
 
 fn title(change: &Change) -> String {

@@ -11,10 +11,10 @@ use ackline_catalog::part::{self, Part};
 use ackline_catalog::plan::{self, Change, Plan};
 use ackline_catalog::references;
 use ackline_catalog::stored::{self, Stored};
-use ackline_shared::ids::{AppId, EntityId, PhoneNumberId, TenantId};
+use ackline_shared::ids::{EntityId, TenantId};
+use ackline_shared::model::{KINDS, Kind};
 use ackline_shared::nats;
-use ackline_shared::subjects::{BUCKET_CONFIG, config_key};
-use clap::ValueEnum;
+use ackline_shared::subjects::BUCKET_CONFIG;
 use serde_json::json;
 
 /// Arguments of `ackline delete`.
@@ -23,8 +23,8 @@ use serde_json::json;
     after_help = "It is shown and asked for first. What others refer to is not deleted; they are named. A tenant goes with its data\nkey: nothing that was ever sealed for it can be read again.\n\n  ackline delete bot shop --tenant acme\n  ackline delete tenant acme --yes"
 )]
 pub struct DeleteArguments {
-    /// What it is
-    noun: Noun,
+    #[arg(help = format!("What it is: {}", words()), value_parser = kind)]
+    noun: &'static Kind,
     /// Its id
     id: String,
     /// Whose it is; not for brands, tenants, apps and phone numbers, whose ids say it
@@ -38,49 +38,35 @@ pub struct DeleteArguments {
     json: bool,
 }
 
-/// The kinds of parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Noun {
-    Brand,
-    Tenant,
-    App,
-    PhoneNumber,
-    Flow,
-    Bot,
-    Relay,
-    Endpoint,
-    CrmLink,
-    ApiKey,
+/// A kind as it is written on the command line.
+fn word(kind: &Kind) -> String {
+    kind.noun.replace(' ', "-")
+}
+
+fn words() -> String {
+    KINDS.iter().map(word).collect::<Vec<_>>().join(", ")
+}
+
+fn kind(written: &str) -> Result<&'static Kind, String> {
+    let kind = KINDS.iter().find(|kind| word(kind) == written);
+    kind.ok_or_else(|| format!("expected one of {}", words()))
 }
 
 impl DeleteArguments {
     fn key(&self) -> Result<String, ArgumentError> {
-        let id = &self.id;
-        let named = |error| ArgumentError::Name {
-            id: id.clone(),
+        let kind = self.noun;
+        let tenant = match &self.tenant {
+            Some(_) if !kind.is_owned => return Err(ArgumentError::NotOfTenant),
+            None if kind.is_owned => return Err(ArgumentError::NoTenant),
+            tenant => tenant.as_ref().map(TenantId::new).transpose(),
+        };
+        let tenant = tenant.map_err(ArgumentError::Tenant)?;
+        let id = EntityId::new(&self.id).map_err(|error| ArgumentError::Name {
+            id: self.id.clone(),
             error,
-        };
-        let entity = || EntityId::new(id).map_err(named);
-        let family = match self.noun {
-            Noun::Brand | Noun::Tenant | Noun::App | Noun::PhoneNumber if self.tenant.is_some() => {
-                return Err(ArgumentError::NotOfTenant);
-            }
-            Noun::Brand => return Ok(config_key::brand(&entity()?)),
-            Noun::Tenant => return Ok(config_key::tenant(&TenantId::new(id).map_err(named)?)),
-            Noun::App => return Ok(config_key::app(&AppId::new(id).map_err(named)?)),
-            Noun::PhoneNumber => {
-                return Ok(config_key::phone(&PhoneNumberId::new(id).map_err(named)?));
-            }
-            Noun::Flow => "flow",
-            Noun::Bot => "bot",
-            Noun::Relay => "relay",
-            Noun::Endpoint => "endpoint",
-            Noun::CrmLink => "crm",
-            Noun::ApiKey => "key",
-        };
-        let tenant = self.tenant.as_ref().ok_or(ArgumentError::NoTenant)?;
-        let tenant = TenantId::new(tenant).map_err(ArgumentError::Tenant)?;
-        Ok(config_key::owned(family, &tenant, &entity()?))
+        })?;
+        let key = kind.key(tenant.as_ref(), id.as_str());
+        key.ok_or(ArgumentError::NoTenant)
     }
 }
 
@@ -118,16 +104,13 @@ async fn delete(
     };
     let referrers = references::referrers(&stored.snapshot().0, key);
     if !referrers.is_empty() {
-        let named = references::named(&referrers);
-        return Ok(Outcome::failed(format!(
-            "error: {noun} {name} is used by {named}; change or delete these first\n"
-        )));
+        let used = references::in_use(key, &referrers);
+        return Ok(Outcome::failed(format!("error: {used}\n")));
     }
-    let mut plan = Plan::default();
-    plan.changes.extend(plan::remove(&stored, key));
-    let scope = key.strip_prefix("tenant.").map(config_key::data_key);
-    plan.changes
-        .extend(scope.and_then(|key| plan::remove(&stored, &key)));
+    let plan = Plan {
+        changes: plan::removal(&stored, key),
+        ..Plan::default()
+    };
     let shown = shown(&plan.changes, key, &entry.value);
     if let Err(outcome) = confirm(arguments.yes, &shown, "Delete it?", person) {
         return Ok(outcome);

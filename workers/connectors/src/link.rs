@@ -104,7 +104,7 @@ impl Route {
     ) -> Option<Self> {
         let follows = |number: &PhoneNumberId| {
             let owned = snapshot
-                .phones
+                .phone_numbers
                 .get(number)
                 .is_some_and(|phone| phone.tenant == link.tenant);
             owned && (link.phone_numbers.is_empty() || link.phone_numbers.contains(number))
@@ -119,7 +119,10 @@ impl Route {
                 to,
             });
         }
-        let mut numbers = snapshot.phones.keys().filter(|number| follows(number));
+        let mut numbers = snapshot
+            .phone_numbers
+            .keys()
+            .filter(|number| follows(number));
         let number = numbers.next()?.clone();
         numbers.next().is_none().then(|| Self {
             number,

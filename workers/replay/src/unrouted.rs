@@ -92,7 +92,7 @@ impl Unclaimed {
     /// Its head as its tenant's, by what is declared now.
     pub fn routed(&self, snapshot: &Snapshot, partitions: u16) -> Result<Head, Stays> {
         let owner = match (&self.head.phone, &self.waba) {
-            (Some(phone), _) => snapshot.phones.get(phone).map(|phone| &phone.tenant),
+            (Some(phone), _) => snapshot.phone_numbers.get(phone).map(|phone| &phone.tenant),
             (None, Some(waba)) => snapshot.tenant_of_waba(waba),
             (None, None) => return Err(Stays::Unaddressed),
         };

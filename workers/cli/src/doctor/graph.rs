@@ -21,7 +21,7 @@ pub async fn check(
     snapshot: &Snapshot,
     master: &VaultKey,
 ) -> Vec<Finding> {
-    if snapshot.phones.is_empty() {
+    if snapshot.phone_numbers.is_empty() {
         let finding = Finding::warn(
             "numbers",
             "no phone number is configured, so every update stays unrouted",
@@ -29,7 +29,7 @@ pub async fn check(
         return vec![finding.hint("declare it under [[phone_numbers]] and run `ackline apply`")];
     }
     let mut accounts = BTreeSet::new();
-    let asked = snapshot.phones.values().filter_map(|phone| {
+    let asked = snapshot.phone_numbers.values().filter_map(|phone| {
         // Secrets that do not open have a check of their own.
         let token = snapshot
             .open(master, phone.scope(), &phone.access_token)

@@ -16,7 +16,7 @@ pub fn check(snapshot: &Snapshot) -> Vec<Finding> {
         .collect();
     findings.extend(
         snapshot
-            .phones
+            .phone_numbers
             .values()
             .filter(|phone| !is_handled(snapshot, phone))
             .map(|phone| idle(phone)),
@@ -28,7 +28,7 @@ pub fn check(snapshot: &Snapshot) -> Vec<Finding> {
             .filter(|endpoint| !endpoint.enabled)
             .map(|endpoint| switched_off(endpoint)),
     );
-    if findings.is_empty() && !snapshot.phones.is_empty() {
+    if findings.is_empty() && !snapshot.phone_numbers.is_empty() {
         findings.push(Finding::ok(
             "handling",
             "every number has something that works for it",
@@ -52,7 +52,7 @@ fn broken(snapshot: &Snapshot, bot: &Bot) -> Option<Finding> {
     }
     let owns = |id: &PhoneNumberId| {
         snapshot
-            .phones
+            .phone_numbers
             .get(id)
             .is_some_and(|phone| phone.tenant == bot.tenant)
     };

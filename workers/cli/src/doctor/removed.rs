@@ -30,7 +30,7 @@ fn is_declared(downstream: &str, snapshot: &Snapshot) -> bool {
         Some(("endpoint", _)) => snapshot.endpoints.contains_key(downstream),
         Some(("crm", _)) => snapshot.crm_links.contains_key(downstream),
         Some(("number", id)) => {
-            PhoneNumberId::new(id).is_ok_and(|id| snapshot.phones.contains_key(&id))
+            PhoneNumberId::new(id).is_ok_and(|id| snapshot.phone_numbers.contains_key(&id))
         }
         _ => true,
     }

@@ -2,12 +2,11 @@
 
 use super::finding::Finding;
 use ackline_catalog::part::Part;
-use ackline_shared::model::Entity;
-use ackline_shared::registry::Snapshot;
+use ackline_shared::model::{Entity, Kind};
+use ackline_shared::registry::{Held, Snapshot};
 use ackline_shared::subjects;
 use ackline_shared::vault::VaultKey;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// Checks the configuration as stored.
 pub fn check(snapshot: &Snapshot, unreadable: &[String], master: &VaultKey) -> Vec<Finding> {
@@ -37,10 +36,11 @@ pub fn check(snapshot: &Snapshot, unreadable: &[String], master: &VaultKey) -> V
 
 fn opened(snapshot: &Snapshot, master: &VaultKey) -> Finding {
     let (mut count, mut closed) = (0, BTreeSet::new());
-    for part in parts(snapshot) {
-        if !part.has_secrets() {
-            continue;
-        }
+    let may_have = |held: &&dyn Held| {
+        Kind::of_key(&held.key()).is_some_and(|(kind, _)| !kind.secrets.is_empty())
+    };
+    let parts = snapshot.all().filter(may_have).filter_map(Part::of);
+    for part in parts.filter(Part::has_secrets) {
         let scope = part.scope();
         let data_key = snapshot
             .data_key(scope)
@@ -67,20 +67,6 @@ fn opened(snapshot: &Snapshot, master: &VaultKey) -> Finding {
             subjects::BUCKET_CONFIG,
             subjects::config_key::data_key("…")
         ))
-}
-
-fn parts(snapshot: &Snapshot) -> Vec<Part> {
-    fn each<T: Clone>(values: impl Iterator<Item = Arc<T>>, wrap: fn(T) -> Part) -> Vec<Part> {
-        values.map(|value| wrap(T::clone(&value))).collect()
-    }
-    let mut parts = each(snapshot.tenants.values().cloned(), Part::Tenant);
-    parts.extend(each(snapshot.apps.values().cloned(), Part::App));
-    parts.extend(each(snapshot.relays.values().cloned(), Part::Relay));
-    parts.extend(each(snapshot.endpoints.values().cloned(), Part::Endpoint));
-    parts.extend(each(snapshot.crm_links.values().cloned(), Part::CrmLink));
-    parts.extend(each(snapshot.api_keys.values().cloned(), Part::ApiKey));
-    parts.extend(each(snapshot.phones.values().cloned(), Part::PhoneNumber));
-    parts
 }
 
 fn app_is_complete(
@@ -126,6 +112,7 @@ mod tests {
     use super::*;
     use ackline_catalog::ownership::Owns;
     use ackline_catalog::{plan, samples, stored};
+    use std::sync::Arc;
 
     fn snapshot(master: &VaultKey) -> Snapshot {
         let parts = Part::all_of(&samples::document());

@@ -37,7 +37,7 @@ pub async fn check(context: &Context, snapshot: &Snapshot, now_ms: u64) -> Vec<F
 
 async fn webhooks(updates: &Stream, snapshot: &Snapshot, now_ms: u64) -> Vec<Finding> {
     let mut tenants: BTreeSet<TenantId> = snapshot
-        .phones
+        .phone_numbers
         .values()
         .map(|phone| phone.tenant.clone())
         .collect();

@@ -141,7 +141,7 @@ fn concerns_a_number<'a>(
             let mut numbers = relay
                 .phone_numbers
                 .iter()
-                .filter_map(|id| snapshot.phones.get(id));
+                .filter_map(|id| snapshot.phone_numbers.get(id));
             numbers.any(|number| number.waba_id == waba)
         }),
     }

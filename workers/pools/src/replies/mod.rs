@@ -150,7 +150,7 @@ impl Replies {
         let number = &command.phone_number_id;
         let snapshot = self.platform.snapshot();
         let phone = snapshot
-            .phones
+            .phone_numbers
             .get(number)
             .filter(|phone| phone.tenant == work.head.tenant);
         let phone = phone.ok_or_else(|| {

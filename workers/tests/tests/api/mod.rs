@@ -11,6 +11,7 @@
 mod config;
 mod content;
 mod dead;
+mod declared;
 mod ids;
 mod owner;
 mod seen;

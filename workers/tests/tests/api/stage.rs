@@ -56,7 +56,7 @@ pub struct Stage {
     pub board: Board,
     pub standing: Standing,
     service: Router,
-    data_key: VaultKey,
+    pub data_key: VaultKey,
 }
 
 #[derive(Debug)]
