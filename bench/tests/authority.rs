@@ -307,7 +307,7 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "writes",
-        "workers/pools/src/flows.rs",
+        "workers/pools/src/flows/sessions.rs",
         TENANT_OF_HEAD,
         "a_stale_owners_writes_are_refused",
     ),

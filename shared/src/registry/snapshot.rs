@@ -77,8 +77,8 @@ macro_rules! snapshot {
             }
 
             /// Everything that is a tenant's, itself among it.
-            pub fn of_tenant(&self, tenant: &TenantId) -> impl Iterator<Item = &dyn Held> {
-                std::iter::empty()$(.chain(of_tenant::<model::$Type, _, _>(&self.$section, tenant)))*
+            pub fn all_of(&self, tenant: &TenantId) -> impl Iterator<Item = &dyn Held> {
+                std::iter::empty()$(.chain(all_of::<model::$Type, _, _>(&self.$section, tenant)))*
             }
         }
     };
@@ -102,7 +102,7 @@ impl Snapshot {
     /// What a tenant has declared, by config key, with the bytes that each takes in the bucket. An app is not counted.
     pub fn sizes(&self, tenant: &TenantId) -> BTreeMap<String, u64> {
         let all = self
-            .of_tenant(tenant)
+            .all_of(tenant)
             .map(|held| (held.key(), held.stored_bytes()));
         all.filter(|(key, _)| family(key) != App::FAMILY).collect()
     }
@@ -234,7 +234,7 @@ fn after<'a, K: MapKey, T: Held>(
         .map(|(_, entity)| held(entity))
 }
 
-fn of_tenant<'a, T: Entity, K: MapKey, H: Held>(
+fn all_of<'a, T: Entity, K: MapKey, H: Held>(
     map: &'a BTreeMap<K, Arc<H>>,
     tenant: &TenantId,
 ) -> impl Iterator<Item = &'a dyn Held> {

@@ -251,6 +251,8 @@ impl Journal {
         rejected.append(&mut written?);
         database.begun();
         rejected.sort_unstable_by_key(|one| one.index);
+        // An update with several entries is refused once.
+        rejected.dedup_by_key(|one| one.index);
         Ok(rejected)
     }
 

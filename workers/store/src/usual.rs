@@ -26,11 +26,11 @@ struct Change<'u> {
     #[serde(borrow)]
     field: Cow<'u, str>,
     #[serde(borrow)]
-    value: Told<'u>,
+    value: Reports<'u>,
 }
 
 #[derive(Deserialize)]
-struct Told<'u> {
+struct Reports<'u> {
     #[serde(borrow)]
     metadata: Metadata<'u>,
     #[serde(borrow)]
@@ -66,12 +66,13 @@ struct Reported<'u> {
 pub fn status(payload: &[u8]) -> Option<Update> {
     let envelope: Envelope<'_> = serde_json::from_slice(payload).ok()?;
     let [Entry { changes: [change] }] = envelope.entry;
-    let told = change.value;
-    let [status] = told.statuses;
-    let is_apart = told.messages.is_some() || told.history.is_some() || status.errors.is_some();
+    let reports = change.value;
+    let [status] = reports.statuses;
+    let is_apart =
+        reports.messages.is_some() || reports.history.is_some() || status.errors.is_some();
     let texts = [
         &change.field,
-        &told.metadata.phone_number_id,
+        &reports.metadata.phone_number_id,
         &status.id,
         &status.status,
     ];
@@ -102,7 +103,7 @@ pub fn status(payload: &[u8]) -> Option<Update> {
     Some(Update {
         waba_id: None,
         field: Some(change.field.into_owned()),
-        phone_number_id: Some(told.metadata.phone_number_id.into_owned()),
+        phone_number_id: Some(reports.metadata.phone_number_id.into_owned()),
         display_phone_number: None,
         body: Body::Status(Box::new(body)),
     })

@@ -96,14 +96,17 @@ fn writes(jsz: &Value) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ackline_shared::nats::layout::bucket_stream;
+    use ackline_shared::subjects::{BUCKET_TUNING, UPDATES};
     use serde_json::json;
 
     #[test]
     fn a_stream_is_as_far_as_its_last_sequence() {
+        let tuning = bucket_stream(BUCKET_TUNING);
         let said = json!({"account_details": [{"name": "$G", "stream_detail": [
-            {"name": "UPDATES", "state": {"last_seq": 7, "messages": 2}}, {"name": "KV_tuning", "state": {"last_seq": 0}},
+            {"name": UPDATES, "state": {"last_seq": 7, "messages": 2}}, {"name": tuning, "state": {"last_seq": 0}},
         ]}]});
-        let expected = [("KV_tuning".to_owned(), 0), ("UPDATES".to_owned(), 7)];
+        let expected = [(tuning, 0), (UPDATES.to_owned(), 7)];
         assert_eq!(writes(&said), BTreeMap::from(expected));
     }
 }
