@@ -19,13 +19,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Writes of one group.
 const GROUP_MAX: usize = 256;
 /// Payload of one group; a larger one is written one by one.
 const GROUP_BYTES_MAX: usize = 512 << 10;
-/// With so many or fewer a group is not worth it: a batch costs the server some files of its own.
-const SINGLY_MAX: usize = 4;
+/// With so many or fewer a batch is not worth it: whatever its size, the server makes and drops a store of several files
+/// for it, and everybody's writes wait behind that.
+pub const SINGLY_MAX: usize = 8;
 /// Groups of one stream on their way: while the server stores one, it has the next.
 const GROUPS_MAX: usize = 2;
 /// Writes that wait for a group; who comes later waits before them.
@@ -227,6 +229,12 @@ pub async fn publish_together(
     context: &Context,
     writes: &[&Write],
 ) -> Result<Option<u64>, WriteError> {
+    // A client that is not connected takes so much and then waits.
+    let published = timeout(ANSWER_WAIT, send_together(context, writes)).await;
+    published.unwrap_or_else(|late| Err(WriteError::new(&late)))
+}
+
+async fn send_together(context: &Context, writes: &[&Write]) -> Result<Option<u64>, WriteError> {
     let client = context.client();
     let id = format!("{:016x}", rand::random::<u64>());
     for (write, number) in writes.iter().zip(1_usize..) {
@@ -243,10 +251,7 @@ pub async fn publish_together(
             continue;
         }
         headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
-        let request = Request::new()
-            .headers(headers)
-            .payload(payload)
-            .timeout(Some(ANSWER_WAIT));
+        let request = Request::new().headers(headers).payload(payload);
         let answer = client
             .send_request(subject, request)
             .await

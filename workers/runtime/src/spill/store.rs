@@ -5,7 +5,7 @@
 
 use super::copy::Reference;
 use crate::direct;
-use crate::group_commit::{Write, publish_together};
+use crate::group_commit::{SINGLY_MAX, Write, publish_together};
 use ackline_shared::subjects::{self, SPILL};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::message::StreamMessage;
@@ -17,9 +17,6 @@ use futures_util::future::try_join_all;
 use std::collections::HashMap;
 use std::fmt::Display;
 
-/// With this many entries of one spill queue or fewer, a batch is not worth it: whatever its size, the server makes and
-/// drops a store of several files for it, and everybody's updates wait behind that.
-const SINGLY_MAX: usize = 8;
 /// Larger messages travel alone: a batch must not fail because one of it is too large for the server.
 const GROUPED_BYTES_MAX: usize = 256 << 10;
 
