@@ -23,7 +23,6 @@ use ackline_flow::update::Update;
 use ackline_message::{Content, FlowFact, Origin, Recipient, Record, SendCommand};
 use ackline_runtime::conversation::{Event, Owner, OwnerError, Owners, Side};
 use ackline_runtime::job::{Job, Verdict, Work};
-use ackline_runtime::log::to_bytes;
 use ackline_runtime::metrics::Metrics;
 use ackline_runtime::platform::Platform;
 use ackline_shared::clock::now_ms;
@@ -335,13 +334,10 @@ impl FlowsJob {
                 }),
             }
         }
-        for (number, facts) in steps(facts).enumerate() {
-            let id = work.head.id.effect(format_args!("step{number}"));
-            let record = Record::FlowStep { facts };
-            self.platform
-                .record(&work.head, &id, &record)
-                .await
-                .map_err(|error| error.to_string())?;
+        if !facts.is_empty() {
+            let (id, record) = (work.head.id.effect("step"), Record::FlowStep { facts });
+            let stored = self.platform.record(&work.head, &id, &record).await;
+            stored.map_err(|error| error.to_string())?;
         }
         for (effect_id, call) in calls {
             self.call(work, effect_id, call).await?;
@@ -393,25 +389,6 @@ impl FlowsJob {
             .await
             .map_err(|error| error.to_string())
     }
-}
-
-/// What one record tells at most: variables and texts are bounded one by one, and a message to nats-server as a whole.
-const STEP_BYTES_MAX: usize = 256 * 1024;
-
-/// The facts of a step, in as many records as they take.
-fn steps(facts: Vec<FlowFact>) -> impl Iterator<Item = Vec<FlowFact>> {
-    let mut steps: Vec<(usize, Vec<FlowFact>)> = Vec::new();
-    for fact in facts {
-        let bytes = to_bytes(&fact).len();
-        match steps.last_mut() {
-            Some((taken, step)) if *taken + bytes <= STEP_BYTES_MAX => {
-                *taken += bytes;
-                step.push(fact);
-            }
-            _ => steps.push((bytes, vec![fact])),
-        }
-    }
-    steps.into_iter().map(|(_, facts)| facts)
 }
 
 /// Who the answers go to: what the session knows of the person, else what the conversation's key says.
