@@ -40,8 +40,8 @@ pub async fn run(bench: &Bench<'_>) -> Result<(Value, bool)> {
         "WAL, synchronous=NORMAL: the file can be thrown away",
     );
     report.paragraph(&format!(
-        "{turns} turns of {people} people of 20 tenants, written into a new file as the pool writes them: eight updates a turn (a \
-         text, the flow's start and end, the reply queued and sent, three statuses), the parts of many turns between each other. CPU \
+        "{turns} turns of {people} people of 20 tenants, written into a new file as the pool writes them: six updates a turn (a \
+         text, the step of its flow, the reply sent, three statuses), the parts of many turns between each other. CPU \
          time in microseconds a turn by the scheduler's count of each thread, median and range; what NATS costs is not in it."
     ));
     let mut head = vec!["updates in a batch"];

@@ -1,10 +1,10 @@
 //! Writes turns of conversations into a new read model as its pool does, batch by batch, and says what a turn costs: what
 //! `make bench SCENARIO=journal` shows.
 //!
-//! A turn is a text, the flow's start and end, the reply queued and sent, and three statuses of it, each a while after the
+//! A turn is a text, the step of its flow, the reply sent, and three statuses of it, each a while after the
 //! other. Costs are CPU time of this process, by thread: the database has its own.
 
-use ackline_message::{Content, Origin, Recipient, Record, SendCommand};
+use ackline_message::{Content, FlowFact, Origin, Recipient, Record, SendCommand};
 use ackline_runtime::dedupe::ConversationRecord;
 use ackline_runtime::job::{Answered, Marks, Work};
 use ackline_shared::envelope::{Family, Head};
@@ -27,7 +27,7 @@ type Failure = Box<dyn Error>;
 const TENANTS: usize = 20;
 const BEGUN_MS: u64 = 1_795_000_000_000;
 /// How many turns later the parts of a turn come: what follows at once, the reply's way out, and its statuses.
-const LATER: [usize; 8] = [0, 0, 0, 0, 2, 5, 10, 40];
+const LATER: [usize; 6] = [0, 0, 2, 5, 10, 40];
 /// Threads of the database begin with this.
 const DATABASE_THREADS: &str = "sqlx-sqlite";
 
@@ -156,7 +156,7 @@ fn log(asked: &Asked) -> Result<Vec<Work>, Failure> {
 type Part = (Head, Vec<u8>);
 
 /// The parts of a turn of some person.
-fn parts(turn: usize, people: usize) -> Result<[Part; 8], Failure> {
+fn parts(turn: usize, people: usize) -> Result<[Part; 6], Failure> {
     // A step without a common divisor mixes them.
     let person = turn.wrapping_mul(7919) % people;
     let tenant = TenantId::new(format!("tenant-{}", person % TENANTS))?;
@@ -253,20 +253,26 @@ fn parts(turn: usize, people: usize) -> Result<[Part; 8], Failure> {
             head(&theirs, update(Class::Message), "message.text"),
             message,
         ),
-        record(&Record::FlowStarted {
-            flow: flow.clone(),
-            bot: bot.clone(),
-            run: run.clone(),
-        }),
-        record(&Record::ReplyQueued {
-            command: command.clone(),
-        }),
-        record(&Record::FlowCompleted {
-            flow,
-            bot,
-            run,
-            outcome,
-            variables,
+        record(&Record::FlowStep {
+            facts: vec![
+                FlowFact::Started {
+                    id: format!("{run}:started"),
+                    flow: flow.clone(),
+                    bot: bot.clone(),
+                    run: run.clone(),
+                },
+                FlowFact::Queued {
+                    command: command.clone(),
+                },
+                FlowFact::Completed {
+                    id: format!("{run}:completed"),
+                    flow,
+                    bot,
+                    run,
+                    outcome,
+                    variables,
+                },
+            ],
         }),
         record(&Record::ReplySent {
             command,
