@@ -34,6 +34,7 @@ struct Listed {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Whose {
     tenant: Option<TenantId>,
 }

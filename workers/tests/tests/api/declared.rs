@@ -188,6 +188,12 @@ async fn a_key_sees_and_deletes_what_its_reach_covers() {
             ACME,
             (StatusCode::BAD_REQUEST, "malformed"),
         ),
+        // A slip of the pen must not delete what is the caller's own.
+        (
+            "/v1/relays/r?tennant=globex",
+            ACME,
+            (StatusCode::BAD_REQUEST, "malformed"),
+        ),
     ] {
         delete(path, key).await.is_problem(status, name);
     }
