@@ -259,6 +259,12 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "writes",
+        "workers/runtime/src/floors.rs",
+        PROCESS,
+        "what_nats_server_forgot_is_made_again_where_it_was_without_any_pool",
+    ),
+    (
+        "writes",
         "workers/ownership/src/lock.rs",
         PROCESS,
         "a_stale_owners_writes_are_refused",

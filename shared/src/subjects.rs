@@ -42,6 +42,8 @@ pub const BUCKET_SESSIONS: &str = "sessions";
 pub const BUCKET_LEASES: &str = "leases";
 /// KV bucket of who owns which partition of a pool.
 pub const BUCKET_OWNERS: &str = "owners";
+/// KV bucket of floors: up to where each pool has acknowledged everything, as last noted.
+pub const BUCKET_FLOORS: &str = "floors";
 /// KV bucket of locks: what only one process may do at a time; entries expire when not renewed.
 pub const BUCKET_LOCKS: &str = "errands";
 /// KV bucket of live settings of the pools.

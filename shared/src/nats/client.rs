@@ -66,6 +66,8 @@ pub struct Buckets {
     pub leases: kv::Store,
     /// Who owns which partition.
     pub owners: kv::Store,
+    /// Up to where each pool has acknowledged everything.
+    pub floors: kv::Store,
     /// Locks: what only one process may do at a time.
     pub locks: kv::Store,
     /// Live settings.
@@ -82,6 +84,7 @@ pub async fn prepare(context: &Context, settings: &NatsSettings) -> Result<Bucke
         sessions: open(context, subjects::BUCKET_SESSIONS).await?,
         leases: open(context, subjects::BUCKET_LEASES).await?,
         owners: open(context, subjects::BUCKET_OWNERS).await?,
+        floors: open(context, subjects::BUCKET_FLOORS).await?,
         locks: open(context, subjects::BUCKET_LOCKS).await?,
         tuning: open(context, subjects::BUCKET_TUNING).await?,
         replays: open(context, subjects::BUCKET_REPLAYS).await?,

@@ -120,6 +120,7 @@ pub fn streams(settings: &NatsSettings) -> Vec<StreamConfig> {
         bucket(subjects::BUCKET_TUNING, TUNING_HISTORY, Duration::ZERO),
         bucket(subjects::BUCKET_REPLAYS, 1, settings.dead_max_age),
         bucket(subjects::BUCKET_OWNERS, 1, Duration::ZERO),
+        bucket(subjects::BUCKET_FLOORS, 1, Duration::ZERO),
     ]
 }
 

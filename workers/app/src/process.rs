@@ -5,6 +5,7 @@ use ackline_api::{ApiSettings, ApiState, PrivateState};
 use ackline_catalog::quota::Limits;
 use ackline_egress::{Egress, EgressSettings};
 use ackline_fleet::board::Board;
+use ackline_fleet::floors::FloorKeeper;
 use ackline_fleet::gauges::Gauges;
 use ackline_fleet::janitor::{Janitor, JanitorMetrics, JanitorSettings};
 use ackline_fleet::lag::{self, Watched};
@@ -211,6 +212,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     )));
     let janitor = Janitor {
         context: platform.log.context().clone(),
+        floors: platform.floors.clone(),
         locks: platform.buckets.locks.clone(),
         instance: instance.clone(),
         settings: settings.janitor.clone(),
@@ -223,6 +225,12 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         settings: settings.stream_share,
         metrics: StreamShareMetrics::register(&mut metrics),
     };
+    let floors = FloorKeeper {
+        platform: platform.clone(),
+        instance: instance.clone(),
+        lease_ttl: settings.nats.lease_ttl,
+        pools: settings.pools.clone(),
+    };
     let mut running = JoinSet::new();
     host.breakers.register(&mut metrics);
     board.watch(host.breakers.clone());
@@ -231,6 +239,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     }
     running.spawn(janitor.run(shutdown.clone()));
     running.spawn(shares.run(shutdown.clone()));
+    running.spawn(floors.run(shutdown.clone()));
     running.spawn(surroundings::follow(
         surroundings.clone(),
         platform.log.clone(),

@@ -8,6 +8,7 @@
 mod referred;
 mod unrouted;
 
+use ackline_runtime::floors::{FloorStore, Floors};
 use ackline_shared::config::Reader;
 use ackline_shared::shutdown::{Shutdown, ended};
 use ackline_shared::subjects;
@@ -101,6 +102,8 @@ impl JanitorMetrics {
 pub struct Janitor {
     /// Where the streams are.
     pub context: Context,
+    /// Up to where consumers had acknowledged everything.
+    pub floors: FloorStore,
     /// Where the lock is.
     pub locks: Store,
     /// This process's name.
@@ -162,7 +165,8 @@ impl Janitor {
             .try_collect()
             .await
             .map_err(Trouble::new)?;
-        let floor = floor(&space, &consumers);
+        let noted = self.floors.read(name).await.map_err(Trouble::new)?;
+        let floor = floor(&space, &consumers, &noted.floors);
         let Some(below) = purge_below(&space, floor, self.settings.down_to_percent) else {
             tracing::warn!(
                 stream = name,
@@ -261,8 +265,11 @@ impl Space {
     }
 }
 
-/// The sequence up to which every consumer has acknowledged everything; foreign consumers count too.
-pub(super) fn floor(space: &Space, consumers: &[Info]) -> u64 {
+/// The sequence up to which every consumer has acknowledged everything; foreign consumers count too, and those that
+/// nats-server has just forgotten.
+pub(super) fn floor(space: &Space, consumers: &[Info], noted: &Floors) -> u64 {
+    let is_gone = |name: &str| consumers.iter().all(|info| info.name != name);
+    let gone = noted.all().filter(|(name, _)| is_gone(name));
     let keeps = |info: &&Info| info.config.ack_policy != AckPolicy::None;
     if !consumers
         .iter()
@@ -275,11 +282,12 @@ pub(super) fn floor(space: &Space, consumers: &[Info]) -> u64 {
         .iter()
         .filter(keeps)
         .map(|info| floor_of(space, info))
+        .chain(gone.map(|(_, floor)| floor))
         .min()
         .unwrap_or(0)
 }
 
-fn floor_of(space: &Space, info: &Info) -> u64 {
+pub(super) fn floor_of(space: &Space, info: &Info) -> u64 {
     if info.num_pending == 0 && info.num_ack_pending == 0 {
         space.last
     } else {

@@ -5,6 +5,7 @@ pub mod diagnosis;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixture;
 pub mod fleet;
+pub mod floors;
 pub mod gauges;
 pub mod janitor;
 pub mod lag;

@@ -5,6 +5,7 @@
 //! the batch refuses goes to the dead letters by itself; a failing store stops the pool from advancing and
 //! nothing is lost. While it is paused it holds what it read, unwritten and unacknowledged.
 
+use super::consumer::{self, Wanted};
 use super::dead;
 use super::dead_class::DeadClass;
 use super::intake::{self, Arrival, Reading, acknowledge};
@@ -241,16 +242,14 @@ impl<B: BatchJob> Reader<B> {
     async fn work(&self, lease: &Lease, opened: impl FnOnce()) {
         let name = subjects::consumer(B::POOL, WHOLE, subjects::WHOLE_LANE);
         let filters = B::FILTERS.iter().map(|&filter| filter.to_owned()).collect();
-        let consumer = intake::open_consumer(
-            self.log.context(),
-            &self.settings,
-            B::STREAM,
-            &name,
+        let wanted = Wanted {
+            stream: B::STREAM,
+            name: &name,
             filters,
-        )
-        .await;
-        let consumer = match consumer {
-            Ok((consumer, _)) => consumer,
+            settings: &self.settings,
+        };
+        let consumer = match consumer::open_on_disk(self.log.context(), &wanted).await {
+            Ok(opened) => opened.consumer,
             Err(error) => return tracing::warn!(pool = %B::POOL, %error, "trying again"),
         };
         match self.is_resumed(&consumer).await {

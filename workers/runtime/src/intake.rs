@@ -4,7 +4,9 @@
 //! lost, because plain redelivery would bring older messages behind newer ones. What is read ahead is bounded
 //! in messages by the consumer and in bytes by a semaphore whose permit travels with the message.
 
+use super::consumer::{self, ConsumerFault, Opened, Wanted};
 use super::dedupe::ConversationRecord;
+use super::floors::FloorStore;
 use super::job::{Answered, LaneSource, Marks, Work};
 use super::settings::PoolSettings;
 use ackline_engine::pull::{End, Pace, Pull};
@@ -14,7 +16,7 @@ use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
 use ackline_shared::subjects::{self, Partition, Pool, Subject};
 use async_nats::HeaderMap;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Context, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -27,14 +29,6 @@ use tokio::time::timeout;
 
 /// Longest wait for the answer whether something went elsewhere; nothing is read meanwhile.
 const DOUBT_WAIT: Duration = Duration::from_secs(1);
-
-/// Why reading cannot go on.
-#[derive(Debug, thiserror::Error)]
-#[error("the consumer {consumer} cannot be used: {reason}")]
-pub struct IntakeError {
-    consumer: String,
-    reason: String,
-}
 
 /// An update that was read, on its way through a pool.
 #[derive(Debug)]
@@ -199,90 +193,48 @@ pub struct Source {
 /// Opens the consumers of all lanes of one partition, each set back to its acknowledged floor.
 pub async fn open(
     context: &Context,
+    floors: &FloorStore,
     settings: &PoolSettings,
     pool: Pool,
     lanes: &[LaneSource],
     partition: Partition,
-) -> Result<Vec<Source>, IntakeError> {
-    let opening = lanes.iter().enumerate();
-    try_join_all(
-        opening.map(|(index, lane)| open_one(context, settings, pool, index, *lane, partition)),
-    )
-    .await
+) -> Result<Vec<Source>, ConsumerFault> {
+    let opening = lanes.iter().enumerate().map(async |(lane, source)| {
+        let opened = open_lane(context, floors, settings, pool, source, partition).await?;
+        Ok(Source {
+            lane,
+            stream: source.stream,
+            name: subjects::consumer(pool, partition, source.name),
+            next: opened.consumer.cached_info().delivered.consumer_sequence + 1,
+            consumer: opened.consumer,
+            delivered: opened.delivered,
+        })
+    });
+    try_join_all(opening).await
 }
 
-async fn open_one(
+/// Opens the consumer of one lane of one partition.
+pub async fn open_lane(
     context: &Context,
+    floors: &FloorStore,
     settings: &PoolSettings,
     pool: Pool,
-    index: usize,
-    lane: LaneSource,
+    lane: &LaneSource,
     partition: Partition,
-) -> Result<Source, IntakeError> {
-    let name = subjects::consumer(pool, partition, lane.name);
+) -> Result<Opened, ConsumerFault> {
     let mut filters = (lane.filters)(partition);
     let replays = filters
         .iter()
         .filter_map(|filter| subjects::replay_filter(pool, filter))
         .collect::<Vec<_>>();
     filters.extend(replays);
-    let (consumer, delivered) =
-        open_consumer(context, settings, lane.stream, &name, filters).await?;
-    let next = consumer.cached_info().delivered.consumer_sequence + 1;
-    Ok(Source {
-        lane: index,
+    let wanted = Wanted {
         stream: lane.stream,
-        name,
-        consumer,
-        delivered,
-        next,
-    })
-}
-
-/// Opens one durable consumer and sets it back to its acknowledged floor; also gives the last sequence it had
-/// delivered until now.
-pub async fn open_consumer(
-    context: &Context,
-    settings: &PoolSettings,
-    stream: &str,
-    name: &str,
-    filters: Vec<String>,
-) -> Result<(PullConsumer, u64), IntakeError> {
-    let failed = |reason: String| IntakeError {
-        consumer: name.to_owned(),
-        reason,
+        name: &subjects::consumer(pool, partition, lane.name),
+        filters,
+        settings,
     };
-    let config = pull::Config {
-        durable_name: Some(name.to_owned()),
-        filter_subjects: filters,
-        deliver_policy: DeliverPolicy::All,
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: settings.ack_wait,
-        max_ack_pending: i64::try_from(settings.window).unwrap_or(i64::MAX),
-        max_deliver: -1,
-        ..pull::Config::default()
-    };
-    let mut consumer: PullConsumer = context
-        .create_consumer_on_stream(config, stream)
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-    // The answer to creating shows a restarted server's consumer as it was recovered, not what it has
-    // delivered since: whether to set it back has to be asked.
-    let info = consumer
-        .info()
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-    let (delivered, floor) = (
-        info.delivered.stream_sequence,
-        info.ack_floor.stream_sequence,
-    );
-    if delivered > floor {
-        consumer
-            .reset(None)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-    }
-    Ok((consumer, delivered))
+    consumer::open_in_memory(context, floors, &wanted).await
 }
 
 /// Reads a source into the channel until the channel closes, the right to it is in doubt, or the consumer breaks.
@@ -296,11 +248,8 @@ pub async fn read(
     reading: Reading,
     bytes: Arc<Semaphore>,
     arrivals: mpsc::Sender<Arrival>,
-) -> Result<(), IntakeError> {
-    let failed = |reason: String| IntakeError {
-        consumer: source.name.clone(),
-        reason,
-    };
+) -> Result<(), ConsumerFault> {
+    let failed = |reason: String| ConsumerFault::new(&source.name, &reason);
     let (mut expected, mut unsent, mut pace) = (source.next, VecDeque::new(), Pace::default());
     while reading.lease.is_current() {
         let Pull {

@@ -4,10 +4,13 @@
 //! of it runs. What to claim and what to leave is decided elsewhere; what the work is, where it stands and when it runs,
 //! is not known here.
 
-use super::intake::{self, Arrival, IntakeError, Reading, Source};
+use super::consumer::ConsumerFault;
+use super::floors::FloorStore;
+use super::intake::{self, Arrival, Reading, Source};
 use super::job::LaneSource;
 use super::log::Log;
 use super::metrics::{Change, Metrics};
+use super::platform::Platform;
 use super::settings::PoolSettings;
 use ackline_ownership::lease::{FencingToken, Lease};
 use ackline_ownership::membership::{ClaimError, Participant};
@@ -49,6 +52,7 @@ pub struct OwnedPartitions {
 struct Opener {
     participant: Participant,
     log: Log,
+    floors: FloorStore,
     settings: Arc<PoolSettings>,
     lanes: Vec<LaneSource>,
     turns: Semaphore,
@@ -92,7 +96,7 @@ pub enum Event {
     Changed,
     /// An attempt to open a partition ended.
     Opened(Partition, u64, Box<Result<(Lease, Vec<Source>), OpenError>>),
-    Ended(Partition, u64, Option<IntakeError>),
+    Ended(Partition, u64, Option<ConsumerFault>),
     /// The release was recorded, or not.
     Released(Partition, bool),
     /// One of our own tasks broke.
@@ -119,12 +123,13 @@ impl OwnedPartitions {
     /// Begins without any; what is read goes to `arrivals`, each with its share of `bytes`.
     pub fn new(
         participant: Participant,
-        log: Log,
+        platform: &Platform,
         settings: Arc<PoolSettings>,
         lanes: Vec<LaneSource>,
         metrics: Metrics,
         arrivals: mpsc::Sender<Arrival>,
     ) -> Self {
+        let (log, floors) = (platform.log.clone(), platform.floors.clone());
         let bytes = Arc::new(Semaphore::new(
             settings.window_bytes_max.min(Semaphore::MAX_PERMITS),
         ));
@@ -133,6 +138,7 @@ impl OwnedPartitions {
             opener: Arc::new(Opener {
                 participant,
                 log,
+                floors,
                 settings,
                 lanes,
                 turns: Semaphore::new(OPENING_MAX),
@@ -397,7 +403,7 @@ impl OwnedPartitions {
         }
     }
 
-    fn reading_ended(&mut self, partition: Partition, session: u64, error: Option<IntakeError>) {
+    fn reading_ended(&mut self, partition: Partition, session: u64, error: Option<ConsumerFault>) {
         let pool = self.opener.participant.pool();
         if let Some(owned) = self.partitions.get_mut(&partition)
             && owned.phase == Phase::Working
@@ -585,6 +591,7 @@ impl Opener {
         let pool = self.participant.pool();
         let opened = intake::open(
             self.log.context(),
+            &self.floors,
             &self.settings,
             pool,
             &self.lanes,

@@ -1,5 +1,6 @@
 //! What every pool is given: the log to write to, the configuration, and the means to open secrets.
 
+use crate::floors::FloorStore;
 use crate::log::{Log, LogError};
 use crate::older::Older;
 use crate::tuning::Tuning;
@@ -26,6 +27,8 @@ pub struct Platform {
     pub tuning: Tuning,
     /// The finished updates that conversations' records have no room for.
     pub older: Older,
+    /// Up to where each consumer had acknowledged everything.
+    pub floors: FloorStore,
     master: Arc<VaultKey>,
 }
 
@@ -34,12 +37,14 @@ impl Platform {
     pub fn new(log: Log, registry: Registry, buckets: Buckets, master: VaultKey) -> Self {
         let tuning = Tuning::watch(buckets.tuning.clone(), log.context().client());
         let older = Older::new(log.context().clone());
+        let floors = FloorStore::new(log.context().clone(), buckets.floors.clone());
         Self {
             log,
             registry,
             buckets,
             tuning,
             older,
+            floors,
             master: Arc::new(master),
         }
     }

@@ -145,10 +145,10 @@ impl<J: Job> PoolRunner<J> {
         let participant = host
             .membership
             .participate(J::POOL, attempts.log.partitions());
-        let (log, metrics) = (attempts.log.clone(), attempts.metrics.clone());
+        let metrics = attempts.metrics.clone();
         let (acks, unsent) = mpsc::channel(ACKS_MAX);
         let bytes = settings.window_bytes_max / SPILL_BYTES_FRACTION;
-        let spill = Spill::new(J::POOL, log.context().clone(), bytes);
+        let spill = Spill::new(J::POOL, attempts.log.context().clone(), bytes);
         let setup = Setup {
             lanes: lanes.iter().map(|lane| lane.name.to_owned()).collect(),
             bounds: Bounds {
@@ -167,7 +167,14 @@ impl<J: Job> PoolRunner<J> {
         let mut runner = Self {
             lane_names: lanes.iter().map(|lane| lane.name).collect(),
             streams: lanes.iter().map(|lane| lane.stream).collect(),
-            partitions: OwnedPartitions::new(participant, log, settings, lanes, metrics, sender),
+            partitions: OwnedPartitions::new(
+                participant,
+                &host.platform,
+                settings,
+                lanes,
+                metrics,
+                sender,
+            ),
             machine: Machine::new(setup, now),
             read: BTreeMap::new(),
             kept: BTreeMap::new(),

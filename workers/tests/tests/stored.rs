@@ -14,6 +14,7 @@ use ackline_ownership::members::Member;
 use ackline_ownership::owners::Owner;
 use ackline_replay::{Chunk, ReplayJob};
 use ackline_runtime::dedupe::Record as Conversation;
+use ackline_runtime::floors::Floors;
 use ackline_runtime::tuning::{PoolTuning, Stamped, TenantTuning};
 use ackline_shared::stored::Stored;
 use ackline_shared::testing::{Ages, check_ages};
@@ -34,6 +35,7 @@ fn check<T: Stored + PartialEq + Debug>(kind: &str) {
 fn leases_owners_and_live_settings_are_read_whichever_version_wrote_them() {
     check::<Member>("member");
     check::<Owner>("owner");
+    check::<Floors>("floors");
     check::<Stamped<PoolTuning>>("pool_tuning");
     check::<Stamped<TenantTuning>>("tenant_tuning");
 }

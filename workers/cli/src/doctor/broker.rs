@@ -191,6 +191,7 @@ pub async fn buckets(context: &Context, settings: &NatsSettings) -> Vec<Finding>
         subjects::BUCKET_SESSIONS,
         subjects::BUCKET_LEASES,
         subjects::BUCKET_OWNERS,
+        subjects::BUCKET_FLOORS,
         subjects::BUCKET_LOCKS,
         subjects::BUCKET_TUNING,
         subjects::BUCKET_REPLAYS,

@@ -204,7 +204,10 @@ impl StreamShares {
                 .await
                 .map_err(Trouble::new)?
                 .map_err(Trouble::new)?;
-            space.first.max(floor(&space, &consumers).saturating_add(1))
+            let noted = timeout(ANSWER_WAIT, self.platform.floors.read(name)).await;
+            let noted = noted.map_err(Trouble::new)?.map_err(Trouble::new)?;
+            let floor = floor(&space, &consumers, &noted.floors);
+            space.first.max(floor.saturating_add(1))
         } else {
             space.first
         };

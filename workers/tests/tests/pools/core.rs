@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 /// What the job saw, in order; the payload says how to behave.
 #[derive(Clone, Default)]
-struct Seen {
+pub(super) struct Seen {
     effects: Arc<Mutex<Vec<(String, String)>>>,
     attempts: Arc<Mutex<HashMap<String, u32>>>,
     /// Which attempt each run was, by the core's own count.
@@ -22,7 +22,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn effects_of(&self, conversation: &str) -> Vec<String> {
+    pub(super) fn effects_of(&self, conversation: &str) -> Vec<String> {
         let effects = self.effects.lock().unwrap();
         effects
             .iter()
@@ -45,7 +45,7 @@ impl Seen {
     }
 }
 
-struct Recorder(Seen);
+pub(super) struct Recorder(pub(super) Seen);
 
 impl Job for Recorder {
     const POOL: Pool = Pool::Relay;

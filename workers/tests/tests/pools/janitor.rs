@@ -31,6 +31,7 @@ async fn nearly_full() -> (Stage, Janitor, Registry) {
     let mut registry = Registry::default();
     let janitor = Janitor {
         context: context.clone(),
+        floors: stage.platform.floors.clone(),
         locks: stage.platform.buckets.locks.clone(),
         instance: "one".to_owned(),
         settings: JanitorSettings {

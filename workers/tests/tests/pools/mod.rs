@@ -11,6 +11,7 @@
 mod adaptive;
 mod core;
 mod dead;
+mod floors;
 mod flows;
 mod given_up;
 mod group_commit;

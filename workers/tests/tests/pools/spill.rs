@@ -405,6 +405,7 @@ async fn room_is_made_around_what_spill_queues_refer_to() {
     let context = stage.platform.log.context();
     let janitor = Janitor {
         context: context.clone(),
+        floors: stage.platform.floors.clone(),
         locks: stage.platform.buckets.locks.clone(),
         instance: "one".to_owned(),
         settings: JanitorSettings {

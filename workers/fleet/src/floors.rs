@@ -1,0 +1,185 @@
+//! Notes up to where each pool has acknowledged everything, and makes consumers again that nats-server forgot.
+//!
+//! One process at a time does it, every few seconds, and asks no more than how long each stream is while nothing
+//! happens. A consumer that is gone while its pool runs nowhere is made again here: what waits for it is counted by it, and
+//! whoever scales the pools goes by that.
+
+use super::janitor::{Space, floor_of};
+use super::lag::Watched;
+use ackline_ownership::lock::Lock;
+use ackline_runtime::consumer::ConsumerFault;
+use ackline_runtime::floors::{FloorError, Floors};
+use ackline_runtime::intake;
+use ackline_runtime::platform::Platform;
+use ackline_runtime::settings::PoolSettings;
+use ackline_shared::shutdown::{Shutdown, ended};
+use ackline_shared::subjects::{self, Partition, Pool};
+use async_nats::jetstream::consumer::Info;
+use futures_util::TryStreamExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+const LOCK: &str = "floors";
+/// The streams that pools read.
+const STREAMS: [&str; 2] = [subjects::UPDATES, subjects::OUTBOUND];
+/// How often the floors are noted: what was finished since then is read again when nats-server was restarted.
+const EVERY: Duration = Duration::from_secs(5);
+const LOOK_MAX: Duration = Duration::from_secs(10);
+
+/// Notes floors while it holds the lock.
+#[derive(Debug)]
+pub struct FloorKeeper {
+    pub platform: Platform,
+    pub instance: String,
+    /// How long the lock lives.
+    pub lease_ttl: Duration,
+    /// The pools that read partition by partition.
+    pub pools: BTreeMap<Pool, PoolSettings>,
+}
+
+/// The streams of which there was nothing more to note, as they looked then.
+#[derive(Debug, Default)]
+pub struct Noted(BTreeMap<&'static str, Still>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Still {
+    last: u64,
+    consumers: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("NATS: {0}")]
+    Nats(String),
+    #[error(transparent)]
+    Floors(#[from] FloorError),
+    #[error(transparent)]
+    Consumer(#[from] ConsumerFault),
+}
+
+impl Trouble {
+    fn new(error: &dyn Display) -> Self {
+        Self::Nats(error.to_string())
+    }
+}
+
+impl FloorKeeper {
+    /// Runs until the signal.
+    pub async fn run(self, mut shutdown: Shutdown) {
+        let locks = self.platform.buckets.locks.clone();
+        let lock = Lock::new(locks, LOCK, &self.instance, self.lease_ttl);
+        let mut held = None;
+        let turns = async {
+            loop {
+                if let Some(held) = &mut held {
+                    let _lost = lock.hold_while(held, self.note_for_good()).await;
+                }
+                held = lock.ask().await;
+                if held.is_none() {
+                    sleep(lock.interval()).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = ended(&mut shutdown) => {}
+            () = turns => {}
+        }
+        if let Some(held) = held {
+            lock.release(held).await;
+        }
+    }
+
+    async fn note_for_good(&self) {
+        let mut noted = Noted::default();
+        loop {
+            self.note(&mut noted).await;
+            sleep(EVERY).await;
+        }
+    }
+
+    /// Looks at every stream once.
+    pub async fn note(&self, noted: &mut Noted) {
+        for stream in STREAMS {
+            let looked = timeout(LOOK_MAX, self.look(stream, &mut noted.0)).await;
+            let looked = looked.unwrap_or_else(|late| Err(Trouble::new(&late)));
+            if let Err(error) = looked {
+                tracing::warn!(stream, %error, "up to where the pools have read is not noted; trying again");
+            }
+        }
+    }
+
+    async fn look(
+        &self,
+        name: &'static str,
+        still: &mut BTreeMap<&'static str, Still>,
+    ) -> Result<(), Trouble> {
+        let context = self.platform.log.context();
+        let stream = context.get_stream(name).await;
+        let stream = stream.map_err(|error| Trouble::new(&error))?;
+        let space = Space::of(&stream);
+        let now = Still {
+            last: space.last,
+            consumers: stream.cached_info().state.consumer_count,
+        };
+        if still.get(name) == Some(&now) {
+            return Ok(());
+        }
+        // Consumers are asked after the stream, so a floor at the stream's end covers nothing that came later.
+        let consumers: Vec<Info> = stream
+            .consumers()
+            .try_collect()
+            .await
+            .map_err(|error| Trouble::new(&error))?;
+        let mut noted = self.platform.floors.read(name).await?;
+        let is_made_again = self.make_again(name, &consumers, &noted.floors).await?;
+        let mut is_news = false;
+        for info in consumers.iter().filter(|info| info.config.memory_storage) {
+            is_news |= noted.floors.raise(&info.name, floor_of(&space, info));
+        }
+        if is_news {
+            self.platform.floors.write(name, &noted).await?;
+        }
+        let is_settled = |info: &Info| info.num_pending == 0 && info.num_ack_pending == 0;
+        if !is_made_again && consumers.iter().all(is_settled) {
+            still.insert(name, now);
+        } else {
+            still.remove(name);
+        }
+        Ok(())
+    }
+
+    /// Makes every consumer again that is known by its floor and is gone; tells whether there was one.
+    async fn make_again(
+        &self,
+        stream: &str,
+        consumers: &[Info],
+        floors: &Floors,
+    ) -> Result<bool, Trouble> {
+        let present: BTreeSet<&str> = consumers.iter().map(|info| info.name.as_str()).collect();
+        let missing: BTreeSet<&str> = floors
+            .all()
+            .map(|(name, _)| name)
+            .filter(|name| !present.contains(name))
+            .collect();
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        let platform = &self.platform;
+        for (pool, settings) in &self.pools {
+            for lane in Watched::of(*pool, platform.log.partitions()) {
+                for partition in (0..lane.partitions).map(Partition) {
+                    let name = subjects::consumer(*pool, partition, lane.lane.name);
+                    if lane.lane.stream != stream || !missing.contains(name.as_str()) {
+                        continue;
+                    }
+                    let (context, floors) = (platform.log.context(), &platform.floors);
+                    intake::open_lane(context, floors, settings, *pool, &lane.lane, partition)
+                        .await?;
+                }
+            }
+        }
+        Ok(true)
+    }
+}
