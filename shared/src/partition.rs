@@ -6,6 +6,9 @@
 use crate::ids::{ConversationKey, TenantId};
 use crate::subjects::Partition;
 
+/// The most shards that a tenant may have.
+pub const SHARDS_MAX: u8 = 8;
+
 /// FNV-1a, 64 bit, finished by a multiply-xor mix so that low bits are usable.
 fn stable_hash(parts: &[&[u8]]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -34,6 +37,13 @@ pub fn of_conversation(
 pub fn of_phone(phone: &str, partitions: u16) -> Partition {
     let index = stable_hash(&[phone.as_bytes()]) % u64::from(partitions.max(1));
     Partition(u16::try_from(index).unwrap_or(0))
+}
+
+/// The partitions that may have conversations of a tenant, however many shards it has now or had before.
+pub fn possible(tenant: &TenantId, partitions: u16) -> impl Iterator<Item = Partition> {
+    let partitions = partitions.max(1);
+    let shards = u16::from(SHARDS_MAX).min(partitions);
+    (0..u64::from(shards)).map(move |slot| Partition(tenant_shard(tenant, slot, partitions)))
 }
 
 /// The `slot`-th partition of a tenant: a stride walk, so its slots are distinct until all partitions are used.
@@ -75,6 +85,19 @@ mod tests {
             of_phone("106540352242922", 32),
             of_phone("106540352242922", 32)
         );
+    }
+
+    #[test]
+    fn every_conversation_of_a_tenant_is_in_one_of_its_possible_partitions() {
+        for name in ["a", "acme", "globex"] {
+            let tenant = TenantId::new(name).unwrap();
+            let possible: HashSet<_> = possible(&tenant, 32).collect();
+            assert_eq!(possible.len(), 8);
+            for (shards, key) in [(1, "US.1"), (4, "US.2"), (8, "US.3"), (8, "US.4")] {
+                let key = ConversationKey::user(key);
+                assert!(possible.contains(&of_conversation(&tenant, &key, shards, 32)));
+            }
+        }
     }
 
     #[test]

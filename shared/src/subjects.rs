@@ -22,8 +22,6 @@ pub const FINISHED: &str = "FINISHED";
 pub const UPDATES_SUBJECTS: [&str; 2] = ["in.>", "ev.>"];
 /// Subjects of what is put before one pool again; UPDATES holds them too, and no other pool reads them.
 pub const REPLAY_SUBJECTS: &str = "rp.>";
-/// Subjects that the journal reads of UPDATES.
-pub const JOURNAL_SUBJECTS: [&str; 3] = ["in.>", "ev.>", "rp.journal.>"];
 /// Subjects that OUTBOUND holds.
 pub const OUTBOUND_SUBJECTS: [&str; 1] = ["out.>"];
 /// Subjects that DEAD holds.
@@ -187,6 +185,11 @@ pub fn replay_filter(pool: Pool, filter: &str) -> Option<String> {
     }
 }
 
+/// Whether a filter is on replays.
+pub fn is_replay_filter(filter: &str) -> bool {
+    filter.starts_with("rp.")
+}
+
 /// A filter on updates or records of one partition, narrowed to a tenant and widened to every partition.
 pub fn of_tenant(filter: &str, tenant: &TenantId) -> Option<String> {
     let parts: Vec<&str> = filter.split('.').collect();
@@ -195,6 +198,34 @@ pub fn of_tenant(filter: &str, tenant: &TenantId) -> Option<String> {
         ["ev", _, "*", kind] => Some(format!("ev.*.{tenant}.{kind}")),
         _ => None,
     }
+}
+
+/// A filter of a pool on updates, records or their replays, narrowed to a tenant; `None` for a filter on anything else.
+pub fn narrowed(filter: &str, tenant: &TenantId) -> Option<String> {
+    narrowed_to(filter, tenant.as_str())
+}
+
+/// The same for a tenant that there cannot be.
+pub fn to_nobody(filter: &str) -> Option<String> {
+    narrowed_to(filter, "_nobody")
+}
+
+fn narrowed_to(filter: &str, tenant: &str) -> Option<String> {
+    let parts: Vec<&str> = filter.split('.').collect();
+    match parts.as_slice() {
+        ["in", partition, class, ">" | "*"] => Some(format!("in.{partition}.{class}.{tenant}")),
+        ["ev", partition, "*", kind] => Some(format!("ev.{partition}.{tenant}.{kind}")),
+        ["rp", pool, partition, class, "*"] => {
+            Some(format!("rp.{pool}.{partition}.{class}.{tenant}"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the journal writes down what comes under a subject of UPDATES: everything but other pools' replays and what is
+/// kept for spill queues.
+pub fn is_journaled(subject: &str) -> bool {
+    !subject.starts_with("rp.") || subject.starts_with("rp.journal.")
 }
 
 /// `dead.<pool>.<tenant>`: something given up.
@@ -640,6 +671,24 @@ mod tests {
             Some("rp.events.7.reply_sent.*")
         );
         assert_eq!(of(outbound_filter(p, Lane::Live)), None);
+        let of_acme = |filter: &str| narrowed(filter, &tenant);
+        assert_eq!(
+            of_acme(&update_filter(p, Class::Message)).as_deref(),
+            Some("in.7.msg.acme")
+        );
+        assert_eq!(
+            of_acme(&record_filter(p, "reply_sent")).as_deref(),
+            Some("ev.7.acme.reply_sent")
+        );
+        assert_eq!(
+            of_acme("rp.events.7.reply_sent.*").as_deref(),
+            Some("rp.events.7.reply_sent.acme")
+        );
+        assert_eq!(of_acme(&outbound_filter(p, Lane::Live)), None);
+        let passed_over = ["rp.relay.7.msg.acme", "rp.kept.12"].map(is_journaled);
+        assert_eq!(passed_over, [false, false]);
+        let written = ["in.7.msg.acme", "ev.7.acme.x", "rp.journal.7.msg.acme"].map(is_journaled);
+        assert_eq!(written, [true, true, true]);
         assert_eq!(
             of_tenant(&update_filter(p, Class::Status), &tenant).as_deref(),
             Some("in.*.sts.acme")

@@ -3,11 +3,12 @@
 use super::SecretField;
 use super::entity::{Entity, Faults, Reference};
 use crate::ids::{EntityId, TenantId, is_token};
+use crate::partition::SHARDS_MAX;
 use crate::subjects::config_key;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-const SHARDS: std::ops::RangeInclusive<u8> = 1..=8;
+const SHARDS: std::ops::RangeInclusive<u8> = 1..=SHARDS_MAX;
 
 /// A customer of the installation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use crate::model::{self, App, Entity, SecretField};
 use crate::overdraft::Overdraft;
 use crate::secret::Secret;
 use crate::vault::{Sealed, VaultError, VaultKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -97,6 +97,23 @@ impl Snapshot {
         range
             .take_while(move |(key, _)| key.starts_with(&prefix))
             .map(|(_, value)| value)
+    }
+
+    /// The tenants that have declared something of a family; `None` where that cannot be told.
+    pub fn owners<T>(
+        &self,
+        map: &BTreeMap<String, Arc<T>>,
+        family: &str,
+    ) -> Option<BTreeSet<TenantId>> {
+        let of_family = |key: &String| key.split('.').next() == Some(family);
+        if self.unreadable.keys().any(of_family) {
+            return None;
+        }
+        let mut owners = BTreeSet::new();
+        for key in map.keys() {
+            owners.insert(TenantId::new(key.split('.').nth(1)?).ok()?);
+        }
+        Some(owners)
     }
 
     /// What a tenant has declared, by config key, with the bytes that each takes in the bucket. An app is not counted.

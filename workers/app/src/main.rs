@@ -8,6 +8,10 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+/// The work of an update is many small pieces of memory that one thread takes and another gives back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs Ackline's worker pools and its REST API.
 #[derive(Debug, Parser)]
 #[command(name = "ackline-workers", version)]

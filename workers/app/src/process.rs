@@ -229,7 +229,13 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         platform: platform.clone(),
         instance: instance.clone(),
         lease_ttl: settings.nats.lease_ttl,
-        pools: settings.pools.clone(),
+        pools: SPECS
+            .into_iter()
+            .filter_map(|spec| {
+                let settings = settings.pools.get(&spec.pool)?.clone();
+                Some((spec.pool, (settings, spec.askers)))
+            })
+            .collect(),
     };
     let mut running = JoinSet::new();
     host.breakers.register(&mut metrics);

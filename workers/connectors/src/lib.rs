@@ -30,6 +30,7 @@ use chatwoot::Chatwoot;
 use entry::{CrmEntry, Person};
 use link::{LinkedPeople, LinkedPerson, LinkedPersonError};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,6 +152,10 @@ impl CrmSync {
 
 impl Job for CrmSync {
     const POOL: Pool = Pool::Crm;
+
+    fn askers(snapshot: &Snapshot) -> Option<BTreeSet<TenantId>> {
+        snapshot.owners(&snapshot.crm_links, "crm")
+    }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let snapshot = self.platform.snapshot();

@@ -7,6 +7,7 @@
 use super::janitor::{Space, floor_of};
 use super::lag::Watched;
 use ackline_ownership::lock::Lock;
+use ackline_runtime::asked::{Asked, Askers};
 use ackline_runtime::consumer::ConsumerFault;
 use ackline_runtime::floors::{FloorError, Floors};
 use ackline_runtime::intake;
@@ -36,7 +37,7 @@ pub struct FloorKeeper {
     /// How long the lock lives.
     pub lease_ttl: Duration,
     /// The pools that read partition by partition.
-    pub pools: BTreeMap<Pool, PoolSettings>,
+    pub pools: BTreeMap<Pool, (PoolSettings, Askers)>,
 }
 
 /// The streams of which there was nothing more to note, as they looked then.
@@ -167,16 +168,18 @@ impl FloorKeeper {
             return Ok(false);
         }
         let platform = &self.platform;
-        for (pool, settings) in &self.pools {
-            for lane in Watched::of(*pool, platform.log.partitions()) {
+        for (pool, (settings, askers)) in &self.pools {
+            let partitions = platform.log.partitions();
+            let mut asked = Asked::new(*askers, platform.registry.clone(), partitions);
+            for lane in Watched::of(*pool, partitions) {
                 for partition in (0..lane.partitions).map(Partition) {
                     let name = subjects::consumer(*pool, partition, lane.lane.name);
                     if lane.lane.stream != stream || !missing.contains(name.as_str()) {
                         continue;
                     }
                     let (context, floors) = (platform.log.context(), &platform.floors);
-                    intake::open_lane(context, floors, settings, *pool, &lane.lane, partition)
-                        .await?;
+                    let place = (partition, &asked.audience(partition));
+                    intake::open_lane(context, floors, settings, *pool, &lane.lane, place).await?;
                 }
             }
         }

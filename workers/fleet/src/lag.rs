@@ -7,6 +7,7 @@
 
 use super::board::Board;
 use super::settled::Settled;
+use ackline_runtime::consumer::filters;
 use ackline_runtime::job::LaneSource;
 use ackline_runtime::status::Backlog;
 use ackline_runtime::status::{LaneLag, UnownedLag};
@@ -166,21 +167,11 @@ async fn unread_since(
     frontier: Option<u64>,
 ) -> Result<Option<u64>, async_nats::Error> {
     let stream = context.get_stream_no_info(lane.lane.stream).await?;
-    let read = match frontier {
-        Some(read) => read,
-        None => {
-            let name = subjects::consumer(lane.pool, partition, lane.lane.name);
-            stream.consumer_info(name).await?.ack_floor.stream_sequence
-        }
-    };
-    let mut filters = (lane.lane.filters)(partition);
-    let replays: Vec<_> = filters
-        .iter()
-        .filter_map(|filter| subjects::replay_filter(lane.pool, filter))
-        .collect();
-    filters.extend(replays);
+    let name = subjects::consumer(lane.pool, partition, lane.lane.name);
+    let info = stream.consumer_info(name).await?;
+    let read = frontier.unwrap_or(info.ack_floor.stream_sequence);
     let mut since = None;
-    for filter in filters {
+    for filter in filters(&info) {
         match stream
             .direct_get_next_for_subject(filter, Some(read + 1))
             .await
@@ -310,7 +301,9 @@ async fn look(
     };
     if lag.messages() > 0 {
         let floor = info.ack_floor.stream_sequence + 1;
-        if let Some(stored_ms) = oldest(&stream, (lane.lane.filters)(partition), floor).await {
+        let is_new = |filter: &String| !subjects::is_replay_filter(filter);
+        let filters = filters(&info).into_iter().filter(is_new).collect();
+        if let Some(stored_ms) = oldest(&stream, filters, floor).await {
             lag.oldest_ms = now_ms().saturating_sub(stored_ms);
             lag.partition = Some(partition.0);
         }

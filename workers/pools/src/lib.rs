@@ -7,6 +7,7 @@ pub mod replies;
 
 use ackline_connectors::CrmSync;
 use ackline_egress::Egress;
+use ackline_runtime::asked::Askers;
 use ackline_runtime::job::Job;
 use ackline_runtime::pool::{self, Host};
 use ackline_runtime::settings::PoolSettings;
@@ -41,6 +42,8 @@ pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct PoolSpec {
     pub pool: Pool,
     pub start: fn(&PoolParts<'_>) -> Result<Running, ClientError>,
+    /// Which tenants may have work for it.
+    pub askers: Askers,
     /// What its targets are, when a replay may be narrowed to one.
     pub target: Option<TargetKind>,
     /// Why none of those that an update is for would ever get it.
@@ -62,6 +65,7 @@ pub struct TargetKind {
 pub const SPECS: [PoolSpec; 5] = [
     PoolSpec {
         pool: Pool::Flows,
+        askers: FlowsJob::askers,
         start: |parts| {
             let job = FlowsJob::new(parts.host.platform.clone(), parts.egress.clone());
             Ok(run(job.with_metrics(parts.host.metrics.clone()), parts))
@@ -75,6 +79,7 @@ pub const SPECS: [PoolSpec; 5] = [
     },
     PoolSpec {
         pool: Pool::Replies,
+        askers: Replies::askers,
         start: |parts| {
             let job = Replies::new(parts.host.platform.clone(), parts.graph)?;
             Ok(run(job, parts))
@@ -84,6 +89,7 @@ pub const SPECS: [PoolSpec; 5] = [
     },
     PoolSpec {
         pool: Pool::Crm,
+        askers: CrmSync::askers,
         start: |parts| {
             let (platform, egress) = (parts.host.platform.clone(), parts.egress.clone());
             let job = CrmSync::new(platform, egress, parts.settings.attempt_timeout);
@@ -98,6 +104,7 @@ pub const SPECS: [PoolSpec; 5] = [
     },
     PoolSpec {
         pool: Pool::Relay,
+        askers: RelayJob::askers,
         start: |parts| {
             let (platform, egress) = (parts.host.platform.clone(), parts.egress.clone());
             let job = RelayJob::new(platform, egress, parts.settings.attempt_timeout);
@@ -112,6 +119,7 @@ pub const SPECS: [PoolSpec; 5] = [
     },
     PoolSpec {
         pool: Pool::Events,
+        askers: EventsJob::askers,
         start: |parts| {
             let (platform, egress) = (parts.host.platform.clone(), parts.egress.clone());
             let job = EventsJob::new(platform, egress, parts.settings.attempt_timeout);

@@ -49,9 +49,13 @@ const WHOLE: Partition = Partition(0);
 
 pub trait BatchJob: Send + Sync + 'static {
     const POOL: Pool;
-    /// The stream it reads, with these filters.
+    /// The stream it reads.
     const STREAM: &'static str;
-    const FILTERS: &'static [&'static str];
+
+    /// Whether it works on what comes under a subject; the rest is passed over.
+    fn reads(_subject: &str) -> bool {
+        true
+    }
 
     /// Works on a batch as a whole; doing the same batch again changes nothing. Gives the refused ones by index, with the reason.
     fn run(
@@ -241,11 +245,10 @@ impl<B: BatchJob> Reader<B> {
     /// Works until the consumer cannot be opened; cancelling it anywhere is harmless.
     async fn work(&self, lease: &Lease, opened: impl FnOnce()) {
         let name = subjects::consumer(B::POOL, WHOLE, subjects::WHOLE_LANE);
-        let filters = B::FILTERS.iter().map(|&filter| filter.to_owned()).collect();
         let wanted = Wanted {
             stream: B::STREAM,
             name: &name,
-            filters,
+            filters: Vec::new(),
             settings: &self.settings,
         };
         let consumer = match consumer::open_on_disk(self.log.context(), &wanted).await {
@@ -406,7 +409,11 @@ impl<B: BatchJob> Reader<B> {
             }
         };
         while let Some(Ok(message)) = messages.next().await {
-            batch.push(intake::arrive(0, B::STREAM, message, None, reading.clone()));
+            if B::reads(&message.subject) {
+                batch.push(intake::arrive(0, B::STREAM, message, None, reading.clone()));
+            } else {
+                acknowledge(&message.into()).await;
+            }
         }
     }
 

@@ -3,11 +3,19 @@
 //! One in memory costs nats-server no file, and is gone when the server ends; it begins again at the floor that was
 //! noted of it (`floors.rs`).
 
+use super::direct;
 use super::floors::FloorStore;
 use super::settings::PoolSettings;
+use ackline_shared::clock::now_ms;
 use async_nats::jetstream::Context;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, PullConsumer, pull};
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use std::fmt::Display;
+use std::time::Duration;
+
+/// How far a consumer goes back that is asked for more than before: longer than it takes every process to hear of what
+/// was declared, and to ask.
+const PASSED_OVER: Duration = Duration::from_secs(10);
 
 /// Why a consumer cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +66,12 @@ impl Wanted<'_> {
         }
     }
 
+    /// Whether it passed over something until now that is wanted.
+    fn asks_for_more_than(&self, info: &Info) -> bool {
+        let had = filters(info);
+        !self.filters.iter().all(|filter| had.contains(filter))
+    }
+
     fn failed(&self, reason: &dyn Display) -> ConsumerFault {
         ConsumerFault::new(self.name, reason)
     }
@@ -73,6 +87,18 @@ impl Wanted<'_> {
     }
 }
 
+/// What a consumer reads.
+pub fn filters(info: &Info) -> Vec<String> {
+    let config = &info.config;
+    let single = (!config.filter_subject.is_empty()).then(|| config.filter_subject.clone());
+    let several = config.filter_subjects.iter().cloned();
+    let filters: Vec<String> = single.into_iter().chain(several).collect();
+    match filters.is_empty() {
+        true => vec![">".to_owned()],
+        false => filters,
+    }
+}
+
 /// Opens a consumer whose state nats-server keeps in a file.
 pub async fn open_on_disk(context: &Context, wanted: &Wanted<'_>) -> Result<Opened, ConsumerFault> {
     let consumer = wanted.make(context, false).await?;
@@ -85,48 +111,69 @@ pub async fn open_in_memory(
     floors: &FloorStore,
     wanted: &Wanted<'_>,
 ) -> Result<Opened, ConsumerFault> {
-    let consumer = match wanted.make(context, true).await {
-        Ok(consumer) => consumer,
-        Err(error) => match take_from_disk(context, floors, wanted).await? {
-            true => wanted.make(context, true).await?,
-            false => return Err(error),
-        },
-    };
-    let mut opened = set_back(consumer, wanted).await?;
-    if opened.delivered > 0 {
-        return Ok(opened);
+    let before = existing(context, wanted).await?;
+    if let Some(info) = before.as_ref().filter(|info| !info.config.memory_storage) {
+        take_from_disk(context, floors, wanted, info).await?;
     }
-    // It delivered nothing since it was made.
-    let noted = floors.read(wanted.stream).await;
-    let noted = noted.map_err(|error| wanted.failed(&error))?;
-    if let Some(floor) = noted.floors.of(wanted.name) {
-        let reset = opened.consumer.reset(Some(floor + 1)).await;
+    let consumer = wanted.make(context, true).await?;
+    let mut opened = set_back(consumer, wanted).await?;
+    let start = match &before {
+        // It delivered nothing since it was made.
+        _ if opened.delivered == 0 => {
+            let noted = floors.read(wanted.stream).await;
+            let noted = noted.map_err(|error| wanted.failed(&error))?;
+            let floor = noted.floors.of(wanted.name);
+            opened.delivered = floor.map_or(0, |_| noted.last);
+            floor.map(|floor| floor + 1)
+        }
+        Some(info) if wanted.asks_for_more_than(info) => rewound(context, wanted, info).await?,
+        _ => None,
+    };
+    if let Some(start) = start {
+        let reset = opened.consumer.reset(Some(start)).await;
         reset.map_err(|error| wanted.failed(&error))?;
-        opened.delivered = noted.last;
     }
     Ok(opened)
 }
 
-/// Takes a consumer away that an earlier version kept on disk, once its floor is noted; false where there is none.
+async fn existing(context: &Context, wanted: &Wanted<'_>) -> Result<Option<Info>, ConsumerFault> {
+    let stream = context.get_stream_no_info(wanted.stream).await;
+    let stream = stream.map_err(|error| wanted.failed(&error))?;
+    match stream.consumer_info(wanted.name).await {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
+        Err(error) => Err(wanted.failed(&error)),
+    }
+}
+
+/// Takes a consumer away that an earlier version kept on disk, once its floor is noted.
 async fn take_from_disk(
     context: &Context,
     floors: &FloorStore,
     wanted: &Wanted<'_>,
-) -> Result<bool, ConsumerFault> {
-    let stream = context.get_stream_no_info(wanted.stream).await;
-    let stream = stream.map_err(|error| wanted.failed(&error))?;
-    let Ok(info) = stream.consumer_info(wanted.name).await else {
-        return Ok(false);
-    };
-    if info.config.memory_storage {
-        return Ok(false);
-    }
+    info: &Info,
+) -> Result<(), ConsumerFault> {
     let floor = info.ack_floor.stream_sequence;
     let noted = floors.raise(wanted.stream, wanted.name, floor).await;
     noted.map_err(|error| wanted.failed(&error))?;
+    let stream = context.get_stream_no_info(wanted.stream).await;
+    let stream = stream.map_err(|error| wanted.failed(&error))?;
     let deleted = stream.delete_consumer(wanted.name).await;
-    deleted.map_err(|error| wanted.failed(&error))?;
-    Ok(true)
+    deleted.map(drop).map_err(|error| wanted.failed(&error))
+}
+
+/// Where a consumer is to begin that passed over what it is asked for now: whoever was declared a moment ago gets what
+/// came since. What others had of it already is met by the memory of their pool.
+async fn rewound(
+    context: &Context,
+    wanted: &Wanted<'_>,
+    info: &Info,
+) -> Result<Option<u64>, ConsumerFault> {
+    let moment = u64::try_from(PASSED_OVER.as_millis()).unwrap_or_default();
+    let since = now_ms().saturating_sub(moment);
+    let first = direct::first_since(context, wanted.stream, since).await;
+    let first = first.map_err(|error| wanted.failed(&error))?;
+    Ok(first.map(|first| first.min(info.ack_floor.stream_sequence + 1)))
 }
 
 /// Sets a consumer back to its floor, when it delivered more than that.

@@ -4,6 +4,7 @@
 //! lost, because plain redelivery would bring older messages behind newer ones. What is read ahead is bounded
 //! in messages by the consumer and in bytes by a semaphore whose permit travels with the message.
 
+use super::asked::{self, Audience};
 use super::consumer::{self, ConsumerFault, Opened, Wanted};
 use super::dedupe::ConversationRecord;
 use super::floors::FloorStore;
@@ -197,10 +198,18 @@ pub async fn open(
     settings: &PoolSettings,
     pool: Pool,
     lanes: &[LaneSource],
-    partition: Partition,
+    (partition, audience): (Partition, &Audience),
 ) -> Result<Vec<Source>, ConsumerFault> {
     let opening = lanes.iter().enumerate().map(async |(lane, source)| {
-        let opened = open_lane(context, floors, settings, pool, source, partition).await?;
+        let opened = open_lane(
+            context,
+            floors,
+            settings,
+            pool,
+            source,
+            (partition, audience),
+        )
+        .await?;
         Ok(Source {
             lane,
             stream: source.stream,
@@ -220,7 +229,7 @@ pub async fn open_lane(
     settings: &PoolSettings,
     pool: Pool,
     lane: &LaneSource,
-    partition: Partition,
+    (partition, audience): (Partition, &Audience),
 ) -> Result<Opened, ConsumerFault> {
     let mut filters = (lane.filters)(partition);
     let replays = filters
@@ -231,7 +240,7 @@ pub async fn open_lane(
     let wanted = Wanted {
         stream: lane.stream,
         name: &subjects::consumer(pool, partition, lane.name),
-        filters,
+        filters: asked::narrow(filters, audience),
         settings,
     };
     consumer::open_in_memory(context, floors, &wanted).await

@@ -5,6 +5,8 @@ use ackline_engine::state::{Heard, Target};
 pub use ackline_engine::step::Step;
 pub use ackline_engine::verdict::{Trouble, TroubleKind, Verdict};
 use ackline_shared::envelope::Head;
+use ackline_shared::ids::TenantId;
+use ackline_shared::registry::Snapshot;
 pub use ackline_shared::subjects::LaneSource;
 use ackline_shared::subjects::Pool;
 use bytes::Bytes;
@@ -23,6 +25,11 @@ pub trait Job: Send + Sync + 'static {
     /// What the pool reads; one consumer per lane and partition.
     fn lanes() -> Vec<LaneSource> {
         Self::POOL.lanes()
+    }
+
+    /// The tenants that may have work here; `None` where any may. What is of no other is not even read.
+    fn askers(_snapshot: &Snapshot) -> Option<BTreeSet<TenantId>> {
+        None
     }
 
     /// Whom this update may concern, as far as its head tells; nobody when it asks nothing of this pool. Each target

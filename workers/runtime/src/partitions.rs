@@ -4,6 +4,7 @@
 //! of it runs. What to claim and what to leave is decided elsewhere; what the work is, where it stands and when it runs,
 //! is not known here.
 
+use super::asked::{Asked, Askers, Audience};
 use super::consumer::ConsumerFault;
 use super::floors::FloorStore;
 use super::intake::{self, Arrival, Reading, Source};
@@ -31,10 +32,20 @@ const OPEN_WAIT: Duration = Duration::from_secs(15);
 /// Pause after a partition could not be opened or read, before it is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
+/// What of each partition is read.
+#[derive(Debug)]
+pub struct Reads {
+    pub lanes: Vec<LaneSource>,
+    /// For whom.
+    pub askers: Askers,
+}
+
 /// The partitions of one pool in this process.
 #[derive(Debug)]
 pub struct OwnedPartitions {
     opener: Arc<Opener>,
+    /// Whose updates are read.
+    asked: Asked,
     changes: watch::Receiver<u64>,
     metrics: Metrics,
     arrivals: mpsc::Sender<Arrival>,
@@ -45,6 +56,8 @@ pub struct OwnedPartitions {
     connects: u64,
     is_closing: bool,
     has_changed: bool,
+    /// Whether a phase may have changed.
+    is_touched: bool,
     said: usize,
 }
 
@@ -66,6 +79,9 @@ struct OwnedPartition {
     /// Rights under which something may still run.
     earlier: Vec<Lease>,
     session: u64,
+    /// Whose updates it is read for, and by which version of the configuration that was last looked at.
+    audience: Audience,
+    asked: Option<u64>,
     /// Since when it is being taken over or given up.
     since: Instant,
     /// Tells one time of owning a partition from the next.
@@ -125,11 +141,12 @@ impl OwnedPartitions {
         participant: Participant,
         platform: &Platform,
         settings: Arc<PoolSettings>,
-        lanes: Vec<LaneSource>,
+        Reads { lanes, askers }: Reads,
         metrics: Metrics,
         arrivals: mpsc::Sender<Arrival>,
     ) -> Self {
         let (log, floors) = (platform.log.clone(), platform.floors.clone());
+        let asked = Asked::new(askers, platform.registry.clone(), log.partitions());
         let bytes = Arc::new(Semaphore::new(
             settings.window_bytes_max.min(Semaphore::MAX_PERMITS),
         ));
@@ -143,6 +160,7 @@ impl OwnedPartitions {
                 lanes,
                 turns: Semaphore::new(OPENING_MAX),
             }),
+            asked,
             changes,
             metrics,
             arrivals,
@@ -153,6 +171,7 @@ impl OwnedPartitions {
             connects,
             is_closing: false,
             has_changed: false,
+            is_touched: true,
             said: 0,
         }
     }
@@ -171,6 +190,7 @@ impl OwnedPartitions {
 
     /// Takes an event in; false when a task of ours broke and everything should begin anew.
     pub fn take(&mut self, event: Event) -> bool {
+        self.is_touched = true;
         match event {
             Event::Changed => {}
             Event::Opened(partition, session, result) => self.opened(partition, session, *result),
@@ -203,12 +223,14 @@ impl OwnedPartitions {
 
     /// Does whatever is due: called on every event and every now and then.
     pub fn tend(&mut self) {
+        self.is_touched = true;
         let tokens = self.tokens();
         let plan = self.opener.participant.plan(&tokens);
         for partition in plan.lost {
             self.lose(partition);
         }
         self.interrupt_stale();
+        self.follow_askers();
         let leaving: Vec<Partition> = if self.is_closing {
             self.partitions.keys().copied().collect()
         } else {
@@ -271,7 +293,7 @@ impl OwnedPartitions {
             && owned.phase == Phase::Working
         {
             owned.interrupt(Instant::now());
-            self.has_changed = true;
+            (self.has_changed, self.is_touched) = (true, true);
         }
     }
 
@@ -295,8 +317,14 @@ impl OwnedPartitions {
             owned.earlier.clear();
         }
         if matches!(owned.phase, Phase::Leaving { .. }) {
+            self.is_touched = true;
             self.release_quiet();
         }
+    }
+
+    /// Whether a look at what is read is due, for something may have changed.
+    pub fn take_touched(&mut self) -> bool {
+        std::mem::take(&mut self.is_touched)
     }
 
     /// Whether what is read changed since this was last asked.
@@ -339,9 +367,12 @@ impl OwnedPartitions {
         };
         self.sessions += 1;
         (owned.session, owned.phase) = (self.sessions, Phase::Opening);
+        let audience = self.asked.audience(partition);
+        (owned.audience, owned.asked) = (audience.clone(), self.asked.version());
         let (opener, session) = (self.opener.clone(), self.sessions);
         self.tasks.spawn(async move {
-            let opened = match timeout(OPEN_WAIT, opener.open(partition, way)).await {
+            let opening = opener.open(partition, way, &audience);
+            let opened = match timeout(OPEN_WAIT, opening).await {
                 Ok(opened) => opened,
                 Err(_) => Err(ClaimError::Refused("opening took too long".to_owned()).into()),
             };
@@ -430,6 +461,21 @@ impl OwnedPartitions {
             }
             if is_over {
                 owned.cut();
+            }
+        }
+    }
+
+    /// Opens partitions again whose audience changed.
+    fn follow_askers(&mut self) {
+        let version = self.asked.version();
+        for (partition, owned) in &mut self.partitions {
+            if owned.phase != Phase::Working || owned.asked == version {
+                continue;
+            }
+            owned.asked = version;
+            if self.asked.audience(*partition) != owned.audience {
+                owned.interrupt(Instant::now());
+                self.has_changed = true;
             }
         }
     }
@@ -554,6 +600,8 @@ impl OwnedPartition {
             session: 0,
             since: Instant::now(),
             number,
+            audience: None,
+            asked: None,
             running: 0,
             readers: Vec::new(),
         }
@@ -582,6 +630,7 @@ impl Opener {
         &self,
         partition: Partition,
         way: Way,
+        audience: &Audience,
     ) -> Result<(Lease, Vec<Source>), OpenError> {
         let _turn = self.turns.acquire().await;
         let lease = match way {
@@ -595,7 +644,7 @@ impl Opener {
             &self.settings,
             pool,
             &self.lanes,
-            partition,
+            (partition, audience),
         )
         .await;
         match opened {

@@ -14,7 +14,7 @@ use super::intake::{self, Arrival};
 use super::job::Job;
 use super::metrics::Metrics;
 use super::open_breakers::OpenBreakers;
-use super::partitions::OwnedPartitions;
+use super::partitions::{OwnedPartitions, Reads};
 use super::settings::PoolSettings;
 use super::spill::{self, Spill};
 use super::tuning::{Handling, Tuning};
@@ -149,6 +149,8 @@ impl<J: Job> PoolRunner<J> {
         let (acks, unsent) = mpsc::channel(ACKS_MAX);
         let bytes = settings.window_bytes_max / SPILL_BYTES_FRACTION;
         let spill = Spill::new(J::POOL, attempts.log.context().clone(), bytes);
+        let lane_names = lanes.iter().map(|lane| lane.name).collect();
+        let streams = lanes.iter().map(|lane| lane.stream).collect();
         let setup = Setup {
             lanes: lanes.iter().map(|lane| lane.name.to_owned()).collect(),
             bounds: Bounds {
@@ -162,16 +164,18 @@ impl<J: Job> PoolRunner<J> {
             give_up_after: settings.give_up_after,
             began_ms: ackline_shared::clock::now_ms(),
         };
+        let askers = J::askers;
+        let reads = Reads { lanes, askers };
         // It ends by itself once everything was sent.
         tokio::spawn(acknowledge_all(unsent));
         let mut runner = Self {
-            lane_names: lanes.iter().map(|lane| lane.name).collect(),
-            streams: lanes.iter().map(|lane| lane.stream).collect(),
+            lane_names,
+            streams,
             partitions: OwnedPartitions::new(
                 participant,
                 &host.platform,
                 settings,
-                lanes,
+                reads,
                 metrics,
                 sender,
             ),
@@ -205,7 +209,9 @@ impl<J: Job> PoolRunner<J> {
         let mut fresh = Vec::with_capacity(ARRIVALS_AT_ONCE);
         let mut closed_by: Option<Instant> = None;
         loop {
-            self.follow_partitions();
+            if self.partitions.take_touched() {
+                self.follow_partitions();
+            }
             self.go_on();
             if closed_by.is_some_and(|by| self.partitions.is_empty() || by <= Instant::now()) {
                 return Ok(());

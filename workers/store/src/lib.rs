@@ -33,7 +33,10 @@ use ackline_shared::subjects::{self, Pool};
 impl BatchJob for Journal {
     const POOL: Pool = Pool::Journal;
     const STREAM: &'static str = subjects::UPDATES;
-    const FILTERS: &'static [&'static str] = &subjects::JOURNAL_SUBJECTS;
+
+    fn reads(subject: &str) -> bool {
+        subjects::is_journaled(subject)
+    }
 
     async fn run(&self, batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
         let rejected = self

@@ -32,6 +32,7 @@ use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::HeaderValue;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -59,6 +60,10 @@ impl EventsJob {
 
 impl Job for EventsJob {
     const POOL: Pool = Pool::Events;
+
+    fn askers(snapshot: &Snapshot) -> Option<BTreeSet<TenantId>> {
+        snapshot.owners(&snapshot.endpoints, "endpoint")
+    }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let snapshot = self.platform.snapshot();

@@ -12,6 +12,7 @@ use ackline_engine::step::Step;
 use ackline_runtime::job::{Job, TroubleKind, Verdict, Work};
 use ackline_runtime::platform::Platform;
 use ackline_shared::envelope::Head;
+use ackline_shared::ids::TenantId;
 use ackline_shared::model::{Entity, Redelivery, Relay};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::Pool;
@@ -19,6 +20,7 @@ use ackline_shared::vault::VaultKey;
 pub use request::unsignable;
 use reqwest::header::HeaderValue;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +48,10 @@ impl RelayJob {
 
 impl Job for RelayJob {
     const POOL: Pool = Pool::Relay;
+
+    fn askers(snapshot: &Snapshot) -> Option<BTreeSet<TenantId>> {
+        snapshot.owners(&snapshot.relays, "relay")
+    }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
         let snapshot = self.platform.snapshot();

@@ -31,7 +31,7 @@ impl Seen {
             .collect()
     }
 
-    async fn wait_for(&self, count: usize) {
+    pub(super) async fn wait_for(&self, count: usize) {
         let enough = async {
             while self.effects.lock().unwrap().len() < count {
                 self.changed.notified().await;

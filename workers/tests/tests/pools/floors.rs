@@ -3,15 +3,17 @@
 use super::core::{Recorder, Seen};
 use super::stage::{DEADLINE, LEASE_TTL, Stage};
 use ackline_fleet::floors::{FloorKeeper, Noted};
+use ackline_runtime::asked::Askers;
 use ackline_runtime::floors::Floors;
 use ackline_runtime::settings::PoolSettings;
 use ackline_shared::config::Reader;
+use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::stored;
 use ackline_shared::subjects::{self, Class, Partition, Pool, UPDATES};
 use async_nats::jetstream::consumer::{Info, pull};
 use futures_util::StreamExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::timeout;
 
 fn consumer() -> String {
@@ -24,8 +26,12 @@ fn keeper(stage: &Stage) -> FloorKeeper {
         platform: stage.platform.clone(),
         instance: "keeper".to_owned(),
         lease_ttl: LEASE_TTL,
-        pools: BTreeMap::from([(Pool::Relay, settings)]),
+        pools: BTreeMap::from([(Pool::Relay, (settings, everybody as Askers))]),
     }
+}
+
+fn everybody(_: &Snapshot) -> Option<BTreeSet<TenantId>> {
+    None
 }
 
 async fn info(stage: &Stage) -> Option<Info> {

@@ -9,6 +9,7 @@
 )]
 
 mod adaptive;
+mod asked;
 mod core;
 mod dead;
 mod floors;

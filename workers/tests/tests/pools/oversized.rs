@@ -15,7 +15,7 @@ use ackline_shared::config::Reader;
 use ackline_shared::ids::TenantId;
 use ackline_shared::registry::Snapshot;
 use ackline_shared::subjects::{
-    self, DEAD, DEAD_SUBJECTS, OBJECTS_DEAD, Pool, REPLAY_SUBJECTS, UPDATES, header,
+    DEAD, DEAD_SUBJECTS, OBJECTS_DEAD, Pool, REPLAY_SUBJECTS, UPDATES, header,
 };
 use ackline_shared::testing::NatsOptions;
 use async_nats::jetstream::Message;
@@ -30,7 +30,6 @@ struct Refuses;
 impl BatchJob for Refuses {
     const POOL: Pool = Pool::Journal;
     const STREAM: &'static str = UPDATES;
-    const FILTERS: &'static [&'static str] = &subjects::JOURNAL_SUBJECTS;
 
     async fn run(&self, batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
         Ok((0..batch.len())

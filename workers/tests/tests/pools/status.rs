@@ -216,7 +216,6 @@ struct Filed;
 impl BatchJob for Filed {
     const POOL: Pool = Pool::Journal;
     const STREAM: &'static str = subjects::UPDATES;
-    const FILTERS: &'static [&'static str] = &subjects::JOURNAL_SUBJECTS;
 
     async fn run(&self, _batch: &[Work]) -> Result<Vec<(usize, String)>, String> {
         Ok(Vec::new())
