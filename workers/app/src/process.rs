@@ -161,6 +161,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     let listeners = Listeners::bind(&settings, &parts).await?;
     let client = nats::connect(&settings.nats, "ackline-workers").await?;
     let context = nats::jetstream(client);
+    let bulk = nats::jetstream(nats::connect(&settings.nats, "ackline-workers-bulk").await?);
     let buckets = nats::prepare(&context, &settings.nats).await?;
     let registry = Registry::watch(buckets.config.clone(), context.client());
     anyhow::ensure!(
@@ -174,6 +175,7 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
             Log::new(context, settings.nats.partitions)
         }
     };
+    let log = log.with_bulk(bulk);
     let platform = Platform::new(log, registry, buckets, settings.master.clone());
     let journal = if parts.need_journal() {
         Some(Journal::at(&settings.journal_url)?)

@@ -1,7 +1,7 @@
 //! How a consumer is asked for messages: how many and how long ones at once, and for how long; pure.
 //!
 //! What was asked for lies in memory before it is counted, so a request is bounded in bytes. A message that is longer
-//! than that is asked for alone.
+//! than that is asked for alone, on a connection where nobody waits behind it.
 //!
 //! A request that is open when its process is stopped is given messages that a successor is to read. So a request
 //! for many ends before anybody else may take over, and only one for a single message stays open for long, while
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 /// Messages asked for at once.
 const MANY: usize = 128;
-/// Bytes asked for at once, of several messages.
-const MANY_BYTES: usize = 1 << 20;
+/// Bytes asked for at once. A message that is longer is long, and asked for alone.
+pub const LONG_BYTES: usize = 256 << 10;
 /// How long a request for a single message stays open; a lost one is noticed no sooner.
 const QUIET_LIFE: Duration = Duration::from_secs(60);
 /// Longest life of a request while somebody else's may be open: what goes there is missed after it.
@@ -65,13 +65,13 @@ impl Pace {
         } else if self.is_quiet && !self.is_doubted() {
             Pull {
                 messages: 1,
-                bytes: None,
+                bytes: Some(LONG_BYTES),
                 life: QUIET_LIFE.max(life),
             }
         } else {
             Pull {
                 messages: MANY,
-                bytes: Some(MANY_BYTES),
+                bytes: Some(LONG_BYTES),
                 life: short,
             }
         }
@@ -117,7 +117,7 @@ mod tests {
                 pace.next(LIFE),
                 Pull {
                     messages: MANY,
-                    bytes: Some(MANY_BYTES),
+                    bytes: Some(LONG_BYTES),
                     life: DOUBTED_LIFE
                 }
             );
@@ -153,7 +153,7 @@ mod tests {
             pace.next(LIFE),
             Pull {
                 messages: MANY,
-                bytes: Some(MANY_BYTES),
+                bytes: Some(LONG_BYTES),
                 life: LIFE
             }
         );
@@ -162,7 +162,7 @@ mod tests {
             pace.next(LIFE),
             Pull {
                 messages: 1,
-                bytes: None,
+                bytes: Some(LONG_BYTES),
                 life: QUIET_LIFE
             }
         );
@@ -171,7 +171,7 @@ mod tests {
             pace.next(LIFE),
             Pull {
                 messages: MANY,
-                bytes: Some(MANY_BYTES),
+                bytes: Some(LONG_BYTES),
                 life: LIFE
             }
         );
@@ -185,7 +185,7 @@ mod tests {
             assert_eq!((pull.messages, pull.bytes), (1, None));
             assert!(pull.life <= LIFE, "{pull:?}");
             pace.ended(End::Brought);
-            assert_eq!(pace.next(LIFE).bytes, Some(MANY_BYTES));
+            assert_eq!(pace.next(LIFE).bytes, Some(LONG_BYTES));
         }
     }
 

@@ -5,6 +5,7 @@
 //! the batch refuses goes to the dead letters by itself; a failing store stops the pool from advancing and
 //! nothing is lost. While it is paused it holds what it read, unwritten and unacknowledged.
 
+use super::aside;
 use super::consumer::{self, Wanted};
 use super::dead;
 use super::dead_class::DeadClass;
@@ -13,7 +14,7 @@ use super::job::Work;
 use super::linger::Linger;
 use super::log::Log;
 use super::metrics::{Change, Metrics};
-use super::partitions::connects;
+use super::partitions::connects_of;
 use super::pool::Host;
 use super::settings::PoolSettings;
 use super::tuning::Tuning;
@@ -177,12 +178,12 @@ async fn over(participant: &Participant, lease: &Lease, log: &Log) {
     let mut changes = participant.changes();
     let (held, connected) = (
         BTreeMap::from([(WHOLE, Some(lease.token()))]),
-        connects(log),
+        connects_of(log.bulk()),
     );
     loop {
         let plan = participant.plan(&held);
         let is_called = !plan.leave.is_empty() || !plan.lost.is_empty();
-        if is_called || !lease.is_current() || connects(log) != connected {
+        if is_called || !lease.is_current() || connects_of(log.bulk()) != connected {
             return;
         }
         let _changed_or_late = timeout(PULSE, changes.changed()).await;
@@ -251,7 +252,7 @@ impl<B: BatchJob> Reader<B> {
             filters: Vec::new(),
             settings: &self.settings,
         };
-        let consumer = match consumer::open_on_disk(self.log.context(), &wanted).await {
+        let consumer = match consumer::open_on_disk(self.log.bulk(), &wanted).await {
             Ok(opened) => opened.consumer,
             Err(error) => return tracing::warn!(pool = %B::POOL, %error, "trying again"),
         };
@@ -341,8 +342,9 @@ impl<B: BatchJob> Reader<B> {
             .into_iter()
             .map(|arrival| (arrival.work(Arc::default()), arrival.message))
             .unzip();
+        let is_long = works.iter().any(|work| aside::is_long(&work.payload));
         let refused = loop {
-            match self.job.run(&works).await {
+            match aside::in_place(is_long, self.job.run(&works)).await {
                 Ok(refused) => break refused,
                 Err(error) => {
                     tracing::error!(pool = %B::POOL, %error, "the batch cannot be written; trying again");

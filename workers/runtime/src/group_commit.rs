@@ -5,6 +5,7 @@
 //! server takes a group whole or not at all: one that it refuses, for a duplicate or a revision that is not the last, is
 //! written once more one by one, so that each write has its own answer.
 
+use ackline_engine::pull::LONG_BYTES;
 use async_nats::header::{
     NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
 };
@@ -78,6 +79,8 @@ impl WriteError {
 #[derive(Debug, Clone)]
 pub struct Writer {
     context: Context,
+    /// For long messages.
+    bulk: Context,
     /// To the tasks that gather, one a stream; none where each write is made at once.
     groups: Option<Arc<[mpsc::Sender<Pending>; 3]>>,
 }
@@ -92,6 +95,7 @@ impl Writer {
     /// Makes each write at once.
     pub fn new(context: Context) -> Self {
         Self {
+            bulk: context.clone(),
             context,
             groups: None,
         }
@@ -106,13 +110,23 @@ impl Writer {
             sender
         });
         Self {
+            bulk: context.clone(),
             context,
             groups: Some(Arc::new(groups)),
         }
     }
 
+    /// Writes what is long on a connection of its own.
+    #[must_use]
+    pub fn with_bulk(self, bulk: Context) -> Self {
+        Self { bulk, ..self }
+    }
+
     /// Stores a message.
     pub async fn write(&self, into: Destination, write: Write) -> Result<Receipt, WriteError> {
+        if write.payload.len() > LONG_BYTES {
+            return publish(&self.bulk, write).await;
+        }
         let Some(groups) = &self.groups else {
             return publish(&self.context, write).await;
         };

@@ -9,6 +9,7 @@ use super::consumer::{self, ConsumerFault, Opened, Wanted};
 use super::dedupe::ConversationRecord;
 use super::floors::FloorStore;
 use super::job::{Answered, LaneSource, Marks, Work};
+use super::log::Log;
 use super::settings::PoolSettings;
 use ackline_engine::pull::{End, Pace, Pull};
 use ackline_engine::state::{Place, Target};
@@ -17,7 +18,7 @@ use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, TenantId, UpdateId};
 use ackline_shared::subjects::{self, Partition, Pool, Subject};
 use async_nats::HeaderMap;
-use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::consumer::{FromConsumer, PullConsumer, pull};
 use async_nats::jetstream::{AckKind, Context, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -185,6 +186,8 @@ pub struct Source {
     stream: &'static str,
     name: String,
     consumer: PullConsumer,
+    /// The same on the connection for long messages.
+    bulk: PullConsumer,
     /// The last sequence it had delivered before it was opened.
     delivered: u64,
     /// The number of the next delivery, when nobody else reads.
@@ -193,7 +196,7 @@ pub struct Source {
 
 /// Opens the consumers of all lanes of one partition, each set back to its acknowledged floor.
 pub async fn open(
-    context: &Context,
+    log: &Log,
     floors: &FloorStore,
     settings: &PoolSettings,
     pool: Pool,
@@ -202,7 +205,7 @@ pub async fn open(
 ) -> Result<Vec<Source>, ConsumerFault> {
     let opening = lanes.iter().enumerate().map(async |(lane, source)| {
         let opened = open_lane(
-            context,
+            log.context(),
             floors,
             settings,
             pool,
@@ -210,8 +213,12 @@ pub async fn open(
             (partition, audience),
         )
         .await?;
+        let info = opened.consumer.cached_info();
+        let config = pull::Config::try_from_consumer_config(info.config.clone());
+        let config = config.map_err(|error| ConsumerFault::new(&info.name, &error))?;
         Ok(Source {
             lane,
+            bulk: PullConsumer::new(config, info.clone(), log.bulk().clone()),
             stream: source.stream,
             name: subjects::consumer(pool, partition, source.name),
             next: opened.consumer.cached_info().delivered.consumer_sequence + 1,
@@ -266,8 +273,12 @@ pub async fn read(
             bytes: most,
             life,
         } = pace.next(reading.lease.request_life());
+        let consumer = match most {
+            Some(_) => &source.consumer,
+            None => &source.bulk,
+        };
         let (mut batch, first) = (
-            source.consumer.batch().max_messages(messages).expires(life),
+            consumer.batch().max_messages(messages).expires(life),
             expected,
         );
         if let Some(most) = most {

@@ -5,6 +5,7 @@
 
 pub mod activity;
 pub mod adaptive;
+mod aside;
 pub mod asked;
 pub mod attempt;
 pub mod batch;

@@ -14,6 +14,8 @@ use bytes::Bytes;
 #[derive(Debug, Clone)]
 pub struct Log {
     context: Context,
+    /// On a connection of its own: what is long, and what is read in bulk.
+    bulk: Context,
     writer: Writer,
     partitions: u16,
 }
@@ -32,6 +34,7 @@ impl Log {
     pub fn new(context: Context, partitions: u16) -> Self {
         Self {
             writer: Writer::new(context.clone()),
+            bulk: context.clone(),
             context,
             partitions,
         }
@@ -43,6 +46,21 @@ impl Log {
             writer: Writer::grouped(context.clone()),
             ..Self::new(context, partitions)
         }
+    }
+
+    /// The same with a second connection for what others must not wait behind.
+    #[must_use]
+    pub fn with_bulk(self, bulk: Context) -> Self {
+        Self {
+            writer: self.writer.with_bulk(bulk.clone()),
+            bulk,
+            ..self
+        }
+    }
+
+    /// The JetStream context for what is long and for what is read in bulk.
+    pub fn bulk(&self) -> &Context {
+        &self.bulk
     }
 
     /// The JetStream context, for reading.

@@ -18,6 +18,7 @@ use ackline_ownership::membership::{ClaimError, Participant};
 use ackline_ownership::owners::Claimable;
 use ackline_ownership::standing::State;
 use ackline_shared::subjects::Partition;
+use async_nats::jetstream::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -639,7 +640,7 @@ impl Opener {
         };
         let pool = self.participant.pool();
         let opened = intake::open(
-            self.log.context(),
+            &self.log,
             &self.floors,
             &self.settings,
             pool,
@@ -656,7 +657,12 @@ impl Opener {
 
 /// How often this process has connected to NATS so far.
 pub fn connects(log: &Log) -> u64 {
-    log.context()
+    connects_of(log.context())
+}
+
+/// How often one of its connections was made.
+pub fn connects_of(context: &Context) -> u64 {
+    context
         .client()
         .statistics()
         .connects

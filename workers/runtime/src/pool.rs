@@ -8,6 +8,7 @@ mod read;
 mod report;
 
 use super::adaptive::{Adaptive, Ended};
+use super::aside::{self, Aside};
 use super::attempt::{Attempts, Piece};
 use super::dedupe::DedupeStore;
 use super::intake::{self, Arrival};
@@ -128,6 +129,8 @@ struct PoolRunner<J> {
     /// What could not be handed to it yet.
     unsent: VecDeque<Arc<Arrival>>,
     running: JoinSet<Concluded>,
+    /// Where attempts at long updates are made.
+    aside: Aside,
     spill: Spill,
     recount: Instant,
     arrivals: mpsc::Receiver<Arrival>,
@@ -187,6 +190,7 @@ impl<J: Job> PoolRunner<J> {
             acks,
             unsent: VecDeque::new(),
             running: JoinSet::new(),
+            aside: Aside::default(),
             spill,
             recount: now + RECOUNT,
             arrivals,
@@ -370,13 +374,20 @@ impl<J: Job> PoolRunner<J> {
             .unwrap_or_default();
         let attempts = self.attempts.clone();
         let tenant = self.adaptive.is_some().then(|| update.head.tenant.clone());
-        self.running.spawn(async move {
+        let is_long = aside::is_long(&update.payload);
+        let attempt = async move {
             let (ended, tried) = match discarded_by {
                 Some(by) => (attempts.discard(lease, data, &by).await, None),
                 None => attempts.make(lane_name, lease, data).await,
             };
             (piece, (partition, owned), ended, tenant.zip(tried))
-        });
+        };
+        if is_long {
+            let aside = self.aside.clone();
+            self.running.spawn(async move { aside.run(attempt).await });
+        } else {
+            self.running.spawn(attempt);
+        }
     }
 
     /// Takes in what became of what the machine asked for; false when a task of ours broke.
