@@ -4,6 +4,7 @@
 //! Identifiers of Meta's are opaque: they are kept as they are where bytes are free, and reduced to a
 //! token by [`token`] where they become part of a subject.
 
+use crate::spelling;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -241,7 +242,7 @@ impl ConversationKey {
         FoundKey::user(Cow::Borrowed(bsuid)).into()
     }
 
-    /// A person by phone number; a leading `+` is not part of the key.
+    /// A person by phone number, however it is spelled; a leading `+` is not part of the key.
     pub fn phone(phone: &str) -> Self {
         FoundKey::phone(Cow::Borrowed(phone)).into()
     }
@@ -290,11 +291,22 @@ impl fmt::Debug for ConversationKey {
 }
 
 /// A [`ConversationKey`] whose id may still lie where it was found.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct FoundKey<'a> {
     tag: &'static str,
     id: Cow<'a, str>,
+    /// What of it stands behind digits that are no part of the key.
+    rest: &'a str,
 }
+
+impl PartialEq for FoundKey<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let ours = self.id.bytes().chain(self.rest.bytes());
+        self.tag == other.tag && ours.eq(other.id.bytes().chain(other.rest.bytes()))
+    }
+}
+
+impl Eq for FoundKey<'_> {}
 
 impl fmt::Debug for FoundKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -310,15 +322,17 @@ impl<'a> FoundKey<'a> {
         Self::tagged("u:", bsuid)
     }
 
-    /// A person by phone number; a leading `+` is not part of the key.
+    /// A person by phone number, in the one spelling that keys have; a leading `+` is not part of it.
     pub fn phone(phone: Cow<'a, str>) -> Self {
         match phone {
             Cow::Borrowed(phone) => {
-                Self::tagged("p:", Cow::Borrowed(phone.trim_start_matches('+')))
+                let (id, rest) = spelling::around_mobile_digits(phone.trim_start_matches('+'));
+                Self {
+                    rest,
+                    ..Self::tagged("p:", Cow::Borrowed(id))
+                }
             }
-            Cow::Owned(phone) => {
-                Self::tagged("p:", Cow::Owned(phone.trim_start_matches('+').to_owned()))
-            }
+            Cow::Owned(phone) => Self::tagged("p:", Cow::Owned(spelling::of_key(&phone).into())),
         }
     }
 
@@ -332,16 +346,18 @@ impl<'a> FoundKey<'a> {
         Self {
             tag: "-",
             id: Cow::Borrowed(""),
+            rest: "",
         }
     }
 
     fn tagged(tag: &'static str, id: Cow<'a, str>) -> Self {
         if is_graphic(&id, Self::ID_BYTES_MAX) {
-            return Self { tag, id };
+            return Self { tag, id, rest: "" };
         }
         Self {
             tag,
             id: Cow::Owned(format!("h_{}", short_hash(id.as_bytes()))),
+            rest: "",
         }
     }
 }
@@ -349,7 +365,7 @@ impl<'a> FoundKey<'a> {
 impl From<FoundKey<'_>> for ConversationKey {
     fn from(key: FoundKey<'_>) -> Self {
         // Every update has a key: no formatting.
-        Self([key.tag, &key.id].concat())
+        Self([key.tag, &key.id, key.rest].concat())
     }
 }
 
@@ -392,6 +408,20 @@ mod tests {
         );
         let key = ConversationKey::phone("491701234567");
         assert!(!format!("{key:?}").contains("491701234567"), "{key:?}");
+    }
+
+    #[test]
+    fn a_number_has_one_key_wherever_it_was_found() {
+        let one = ConversationKey::phone("552187654321");
+        for spelled in ["5521987654321", "+5521987654321", "552187654321"] {
+            assert_eq!(ConversationKey::phone(spelled), one, "{spelled}");
+            let owned = FoundKey::phone(Cow::Owned(spelled.to_owned()));
+            assert_eq!(owned, FoundKey::phone(Cow::Borrowed(spelled)));
+            assert_eq!(ConversationKey::from(owned), one);
+        }
+        // What an earlier version stored keeps its place in order.
+        let stored = ConversationKey::parse("p:5521987654321").unwrap();
+        assert_eq!(stored.as_str(), "p:5521987654321");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod registry;
 pub mod secret;
 pub mod shutdown;
 pub mod signature;
+pub mod spelling;
 pub mod standard_webhooks;
 pub mod stored;
 pub mod subjects;

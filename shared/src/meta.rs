@@ -4,12 +4,14 @@
 //! `None` here and still there in `raw`. Shapes: Meta's webhook reference for the `messages` field, 2026.
 
 mod handover;
+mod identity;
 mod text;
 
 pub use handover::Handover;
 pub use text::{decoded, is_id};
 
 use crate::recipient::Recipient;
+use crate::spelling;
 use serde_json::Value;
 use text::{id_at, parse, seconds_at, text_at};
 
@@ -19,6 +21,8 @@ pub const MESSAGES: &str = "messages";
 pub const STANDBY: &str = "standby";
 /// The field of who gained or lost a conversation.
 pub const HANDOVERS: &str = "messaging_handovers";
+/// The kind of a message in which Meta tells that somebody has another number or user id.
+pub const SYSTEM: &str = "system";
 
 /// One update, taken out of its envelope.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,8 +75,10 @@ pub enum Body {
 pub struct Message {
     /// Meta's id (wamid).
     pub id: String,
-    /// Who wrote; people with usernames have no phone here.
+    /// Who wrote; people with usernames have no phone here. Whose ids changed is named by the new ones.
     pub from: Recipient,
+    /// The ids that a person had until now, in a message that tells of new ones.
+    pub formerly: Option<Recipient>,
     /// The name in the sender's profile.
     pub name: Option<String>,
     /// Unix seconds at which Meta got it.
@@ -211,24 +217,27 @@ fn first<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
 }
 
 /// The contact of whoever wrote, by what names both: an update that was cut out of a batch may have others beside it.
-fn contact_of<'v>(raw: &Value, value: &'v Value) -> Option<&'v Value> {
+fn contact_of<'v>(author: &Recipient, value: &'v Value) -> Option<&'v Value> {
     let ids = |value, user, phone| (id_at(value, user), id_at(value, phone));
-    let (user, phone) = ids(raw, "/from_user_id", "/from");
+    let (user, phone) = (author.user_id.clone(), author.phone.clone());
     let all = value.get("contacts")?.as_array()?;
     let found = match all.as_slice() {
         [only] => Some(only),
         all => {
-            let with = |pointer, id: &Option<String>| {
-                id.as_ref()
-                    .and_then(|_| all.iter().find(|contact| id_at(contact, pointer) == *id))
+            let with = |pointer, wanted: &Option<String>, is_same: fn(&str, &str) -> bool| {
+                let wanted = wanted.as_deref()?;
+                let is_theirs = |contact: &&Value| {
+                    id_at(contact, pointer).is_some_and(|id| is_same(&id, wanted))
+                };
+                all.iter().find(is_theirs)
             };
-            with("/user_id", &user).or_else(|| with("/wa_id", &phone))
+            with("/user_id", &user, |one, other| one == other)
+                .or_else(|| with("/wa_id", &phone, spelling::is_same))
         }
     }?;
     let agrees = match (ids(found, "/user_id", "/wa_id"), (user, phone)) {
-        ((Some(ours), _), (Some(theirs), _)) | ((_, Some(ours)), (_, Some(theirs))) => {
-            ours == theirs
-        }
+        ((Some(ours), _), (Some(theirs), _)) => ours == theirs,
+        ((_, Some(ours)), (_, Some(theirs))) => spelling::is_same(&ours, &theirs),
         _ => true,
     };
     agrees.then_some(found)
@@ -236,7 +245,8 @@ fn contact_of<'v>(raw: &Value, value: &'v Value) -> Option<&'v Value> {
 
 /// Reads all but `raw`.
 fn read_message(raw: &Value, value: &Value) -> Message {
-    let contact = contact_of(raw, value);
+    let (author, formerly) = identity::read(raw);
+    let contact = contact_of(&author, value);
     let contact_id = |pointer| contact.and_then(|contact| id_at(contact, pointer));
     let kind = id_at(raw, "/type").unwrap_or_else(|| "unknown".to_owned());
     let own = raw.get(&kind);
@@ -244,9 +254,10 @@ fn read_message(raw: &Value, value: &Value) -> Message {
     Message {
         id: id_at(raw, "/id").unwrap_or_default(),
         from: Recipient {
-            user_id: id_at(raw, "/from_user_id").or_else(|| contact_id("/user_id")),
-            phone: id_at(raw, "/from").or_else(|| contact_id("/wa_id")),
+            user_id: author.user_id.or_else(|| contact_id("/user_id")),
+            phone: author.phone.or_else(|| contact_id("/wa_id")),
         },
+        formerly,
         name: contact.and_then(|contact| text_at(contact, "/profile/name")),
         timestamp: seconds_at(raw, "/timestamp"),
         text: first_text(

@@ -2,6 +2,7 @@
 
 use crate::split::element::Person;
 use crate::split::json::{Flaw, Piece, Scanner, Span};
+use ackline_shared::spelling;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -51,7 +52,7 @@ impl Contact {
         match (self.user.text(text), &person.user) {
             (Some(ours), Some(theirs)) => ours == *theirs,
             _ => match (self.phone.text(text), &person.phone) {
-                (Some(ours), Some(theirs)) => ours == *theirs,
+                (Some(ours), Some(theirs)) => spelling::is_same(&ours, theirs),
                 _ => true,
             },
         }
@@ -76,15 +77,15 @@ impl<'c> Contacts<'c> {
             // One contact needs no index, and is by far the most frequent case.
             [only] => (0, only),
             list => {
-                let by_user = |user| {
+                let by_user = |user: &Cow<'_, str>| {
                     self.by_user
-                        .get_or_init(|| self.index(|contact| contact.user))
-                        .get(user)
+                        .get_or_init(|| self.index(|contact| contact.user, |user| user))
+                        .get(&**user)
                 };
-                let by_phone = |phone| {
+                let by_phone = |phone: &Cow<'_, str>| {
                     self.by_phone
-                        .get_or_init(|| self.index(|contact| contact.phone))
-                        .get(phone)
+                        .get_or_init(|| self.index(|contact| contact.phone, spelled_as_key))
+                        .get(&*spelling::of_key(phone))
                 };
                 let found = person.user.as_ref().and_then(by_user);
                 let place = *found.or_else(|| person.phone.as_ref().and_then(by_phone))?;
@@ -95,13 +96,24 @@ impl<'c> Contacts<'c> {
     }
 
     /// The first contact of each name.
-    fn index(&self, name: impl Fn(&Contact) -> Piece) -> Index<'c> {
+    fn index(
+        &self,
+        name: impl Fn(&Contact) -> Piece,
+        spelled: impl Fn(Cow<'c, str>) -> Cow<'c, str>,
+    ) -> Index<'c> {
         let mut index = HashMap::with_capacity(self.list.len());
         for (place, contact) in (0..).zip(self.list) {
             if let Some(name) = name(contact).text(self.text) {
-                index.entry(name).or_insert(place);
+                index.entry(spelled(name)).or_insert(place);
             }
         }
         index
+    }
+}
+
+fn spelled_as_key(phone: Cow<'_, str>) -> Cow<'_, str> {
+    match phone {
+        Cow::Borrowed(phone) => spelling::of_key(phone),
+        Cow::Owned(phone) => Cow::Owned(spelling::of_key(&phone).into_owned()),
     }
 }

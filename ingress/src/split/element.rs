@@ -6,6 +6,7 @@
 use crate::split::contacts::Contact;
 use crate::split::json::{Flaw, Piece, Scanner, Span, Text};
 use ackline_shared::ids::{FoundId, FoundKey};
+use ackline_shared::meta;
 use ackline_shared::subjects::Class;
 use std::borrow::Cow;
 
@@ -73,6 +74,35 @@ struct Members {
     recipient_type: Piece,
     participant: Piece,
     group: Piece,
+    system: Renamed,
+}
+
+/// Who somebody is from now on, as a message of the kind `system` tells it.
+#[derive(Debug, Default)]
+struct Renamed {
+    user: Piece,
+    phone: Piece,
+    new_phone: Piece,
+}
+
+impl Renamed {
+    fn scan(scanner: &mut Scanner<'_>) -> Result<Self, Flaw> {
+        let mut renamed = Self::default();
+        if scanner.peek() != Some(b'{') {
+            return scanner.value().map(|_| renamed);
+        }
+        scanner.object(|scanner, key| {
+            let slot = match &*scanner.name(&key) {
+                "user_id" => &mut renamed.user,
+                "wa_id" => &mut renamed.phone,
+                "new_wa_id" => &mut renamed.new_phone,
+                _ => return scanner.value().map(drop),
+            };
+            *slot = scanner.piece()?;
+            Ok(())
+        })?;
+        Ok(renamed)
+    }
 }
 
 impl Element {
@@ -101,6 +131,10 @@ impl Element {
                 "recipient_type" => &mut members.recipient_type,
                 "recipient_participant_id" => &mut members.participant,
                 "group_id" => &mut members.group,
+                "system" if family == Family::Message => {
+                    members.system = Renamed::scan(scanner)?;
+                    return Ok(());
+                }
                 _ => return scanner.value().map(drop),
             };
             *slot = scanner.piece()?;
@@ -170,7 +204,14 @@ impl Element {
 impl Members {
     fn of(self, text: &str, family: Family, span: Span) -> Element {
         let is_ours = || self.direction.text(text).as_deref() == Some("BUSINESS_INITIATED");
+        let is_system = || self.kind.text(text).as_deref() == Some(meta::SYSTEM);
+        let renamed = &self.system;
         let (user, phone) = match family {
+            // It is ordered before what comes under the new ids.
+            Family::Message if is_system() => (
+                renamed.user.or(self.from_user),
+                renamed.new_phone.or(renamed.phone).or(self.from),
+            ),
             Family::Message => (self.from_user, self.from),
             Family::Status => (self.recipient_user, self.recipient),
             Family::Call if !is_ours() => (self.from_user, self.from),
@@ -315,6 +356,46 @@ mod tests {
                 &[]
             ),
             "p:49"
+        );
+    }
+
+    #[test]
+    fn a_change_of_ids_is_ordered_with_what_comes_under_the_new_ones() {
+        let of = |json: &str| conversation(Family::Message, json, &[]);
+        let renamed = |system: &str| {
+            of(&format!(
+                r#"{{"from":"49","from_user_id":"US.1","type":"system","system":{system}}}"#
+            ))
+        };
+        assert_eq!(
+            renamed(
+                r#"{"type":"user_changed_user_id","user_id":"US.2","previous_user_id":"US.1"}"#
+            ),
+            "u:US.2"
+        );
+        assert_eq!(renamed(r#"{"wa_id":"50"}"#), "u:US.1");
+        assert_eq!(renamed("7"), "u:US.1");
+        assert_eq!(
+            of(r#"{"from":"49","type":"system","system":{"wa_id":"49","new_wa_id":"50"}}"#),
+            "p:50"
+        );
+        assert_eq!(
+            of(r#"{"from":"49","system":{"wa_id":"50"},"type":"text"}"#),
+            "p:49"
+        );
+    }
+
+    #[test]
+    fn a_person_has_one_conversation_in_both_spellings() {
+        let of = |json: &str, contacts: &[&str]| conversation(Family::Message, json, contacts);
+        assert_eq!(of(r#"{"from":"5521987654321"}"#, &[]), "p:552187654321");
+        assert_eq!(of(r#"{"from":"552187654321"}"#, &[]), "p:552187654321");
+        let contact = r#"{"wa_id":"552187654321","user_id":"BR.1"}"#;
+        assert_eq!(of(r#"{"from":"5521987654321"}"#, &[contact]), "u:BR.1");
+        let other = r#"{"wa_id":"50","user_id":"US.2"}"#;
+        assert_eq!(
+            of(r#"{"from":"5521987654321"}"#, &[other, contact]),
+            "u:BR.1"
         );
     }
 

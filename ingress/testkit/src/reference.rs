@@ -231,6 +231,7 @@ impl<'a> Delivery<'a> {
             Said {
                 family: "parties",
                 members,
+                system: Vec::new(),
             }
         };
         let phone = phone
@@ -288,9 +289,12 @@ impl<'a> Delivery<'a> {
         let mut found = Vec::new();
         for array in filled {
             for element in elements(array.raw).unwrap_or_default() {
+                let members = self.members(element).unwrap_or_default();
+                let system = last(&members, "system").and_then(|system| self.members(system.raw));
                 let said = Said {
                     family: &array.name,
-                    members: self.members(element).unwrap_or_default(),
+                    members,
+                    system: system.unwrap_or_default(),
                 };
                 let contact = said.contact(self, &contacts);
                 let inside = self.cut(
@@ -409,6 +413,8 @@ struct Member<'a> {
 struct Said<'a> {
     family: &'a str,
     members: Vec<Member<'a>>,
+    /// What a message of that kind says of a person's ids.
+    system: Vec<Member<'a>>,
 }
 
 struct Contact<'a> {
@@ -460,7 +466,22 @@ impl Said<'_> {
             "calls" => self.get("direction").as_deref() != Some("BUSINESS_INITIATED"),
             _ => false,
         };
+        let is_system =
+            incoming && self.family == "messages" && self.get("type").as_deref() == Some("system");
         match self.family {
+            _ if is_system => {
+                let told = |name| {
+                    last(&self.system, name)
+                        .and_then(|member| text(member.raw))
+                        .filter(|text| !text.is_empty())
+                };
+                (
+                    told("user_id").or_else(|| self.get("from_user_id")),
+                    told("new_wa_id")
+                        .or_else(|| told("wa_id"))
+                        .or_else(|| self.get("from")),
+                )
+            }
             _ if incoming => (self.get("from_user_id"), self.get("from")),
             "statuses" => (self.get("recipient_user_id"), self.get("recipient_id")),
             _ => (
@@ -477,6 +498,7 @@ impl Said<'_> {
             let said = Said {
                 family: "contacts",
                 members: delivery.members(raw).unwrap_or_default(),
+                system: Vec::new(),
             };
             Contact {
                 raw,
@@ -487,17 +509,26 @@ impl Said<'_> {
         let all: Vec<_> = contacts.iter().map(|raw| read(raw)).collect();
         let same =
             |ours: &Option<String>, theirs: &Option<String>| ours.is_some() && ours == theirs;
+        let same_number = |ours: &Option<String>, theirs: &Option<String>| {
+            let pair = ours.as_ref().zip(theirs.as_ref());
+            pair.is_some_and(|(ours, theirs)| {
+                ConversationKey::phone(ours) == ConversationKey::phone(theirs)
+            })
+        };
         let place = if all.len() == 1 {
             Some(0)
         } else {
             let by_user = all.iter().position(|contact| same(&contact.user, &user));
-            by_user.or_else(|| all.iter().position(|contact| same(&contact.phone, &phone)))
+            by_user.or_else(|| {
+                all.iter()
+                    .position(|contact| same_number(&contact.phone, &phone))
+            })
         };
         let contact = all.into_iter().nth(place?)?;
         let agrees = match (&contact.user, &user) {
             (Some(ours), Some(theirs)) => ours == theirs,
             _ => match (&contact.phone, &phone) {
-                (Some(ours), Some(theirs)) => ours == theirs,
+                (Some(_), Some(_)) => same_number(&contact.phone, &phone),
                 _ => true,
             },
         };

@@ -196,6 +196,13 @@ fn strange_messages_are_one_thing_to_the_edge_and_the_pools() {
         r#"{"id":"w","from":"50","from_user_id":"US.2"}"#,
         r#"{"id":"w","from":"50"}"#,
         r#"{"id":"w","from_user_id":"US.1"}"#,
+        // People who have other ids from now on.
+        r#"{"id":"w","from":"49","from_user_id":"US.1","type":"system","system":{"type":"user_changed_number","wa_id":"50","user_id":"US.2"}}"#,
+        r#"{"id":"w","from":"49","type":"system","system":{"user_id":"US.2","user_id":7,"previous_user_id":"US.1"}}"#,
+        r#"{"id":"w","from":"49","system":{"wa_id":"50"},"system":{"new_wa_id":"51"},"type":"system"}"#,
+        r#"{"id":"w","from":"49","system":{"wa_id":"50"},"system":[],"type":"system"}"#,
+        r#"{"id":"w","from":"49","system":{"wa_id":"50"},"type":"text"}"#,
+        r#"{"id":"w","from":"5521987654321","type":"text"}"#,
         r#"{"id":"w","from":"49","group_id":"G"}"#,
         r#"{"id":"w","from":"49","group_id":7}"#,
     ] {
@@ -350,6 +357,11 @@ fn anything() -> impl Strategy<Value = String> {
         r#""\ud83d""#,
         r#""\u0034""#,
         r#""history""#,
+        r#""system""#,
+        r#""5521987654321""#,
+        r#""552187654321""#,
+        r#"{"wa_id":"50","user_id":"US.1"}"#,
+        r#"{"new_wa_id":"5521987654321","wa_id":7}"#,
         r#"{"0":{"id":"w"}}"#,
     ];
     let fixed = fixed.map(str::to_owned).to_vec();
@@ -395,6 +407,7 @@ const MESSAGE: &[&str] = &[
     "group_id",
     "timestamp",
     "text",
+    "system",
 ];
 const STATUS: &[&str] = &[
     "id",
