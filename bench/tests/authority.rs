@@ -247,7 +247,7 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "writes",
-        "workers/runtime/src/conversation/store.rs",
+        "workers/runtime/src/conversation/record.rs",
         TENANT_OF_HEAD,
         "a_flow_is_silent_while_another_responder_has_the_conversation",
     ),

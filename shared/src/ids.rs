@@ -274,6 +274,18 @@ impl ConversationKey {
         self.0.strip_prefix("p:")
     }
 
+    /// The id of the group, when the key is one.
+    pub fn as_group(&self) -> Option<&str> {
+        self.0.strip_prefix("g:")
+    }
+
+    /// The keys that an earlier version may have had for the same person, by other spellings of the number.
+    pub fn earlier(&self) -> Vec<Self> {
+        let spelled = self.as_phone().map(spelling::others).unwrap_or_default();
+        let key = |number: String| Self(["p:", &number].concat());
+        spelled.into_iter().map(key).collect()
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0

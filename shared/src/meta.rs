@@ -79,6 +79,8 @@ pub struct Message {
     pub from: Recipient,
     /// The ids that a person had until now, in a message that tells of new ones.
     pub formerly: Option<Recipient>,
+    /// The group it was written in, if it was in one.
+    pub group_id: Option<String>,
     /// The name in the sender's profile.
     pub name: Option<String>,
     /// Unix seconds at which Meta got it.
@@ -258,6 +260,7 @@ fn read_message(raw: &Value, value: &Value) -> Message {
             phone: author.phone.or_else(|| contact_id("/wa_id")),
         },
         formerly,
+        group_id: id_at(raw, "/group_id"),
         name: contact.and_then(|contact| text_at(contact, "/profile/name")),
         timestamp: seconds_at(raw, "/timestamp"),
         text: first_text(

@@ -4,7 +4,7 @@ use crate::ids::ConversationKey;
 use serde::{Deserialize, Serialize};
 
 /// Who receives; at least one of the fields is needed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Recipient {
     /// Business-scoped user id.
@@ -22,6 +22,23 @@ impl Recipient {
             (Some(user), _) => ConversationKey::user(user),
             (None, Some(phone)) => ConversationKey::phone(phone),
             (None, None) => ConversationKey::none(),
+        }
+    }
+
+    /// Every key that may lead to the person, the one that orders first; what an earlier version spelled otherwise comes last.
+    pub fn keys(&self) -> Vec<ConversationKey> {
+        let user = self.user_id.as_deref().map(ConversationKey::user);
+        let phone = self.phone.as_deref().map(ConversationKey::phone);
+        let earlier = phone.iter().flat_map(ConversationKey::earlier);
+        let earlier: Vec<_> = earlier.collect();
+        user.into_iter().chain(phone).chain(earlier).collect()
+    }
+
+    /// The same person with the ids that are known besides.
+    pub fn with(self, besides: &Self) -> Self {
+        Self {
+            user_id: self.user_id.or_else(|| besides.user_id.clone()),
+            phone: self.phone.or_else(|| besides.phone.clone()),
         }
     }
 }

@@ -560,9 +560,21 @@ pub mod tuning_key {
 pub mod session_key {
     use super::{Pool, TenantId};
     use crate::ids::{ConversationKey, EntityId, short_hash};
+    use crate::spelling;
 
-    /// Where a person is found again in a CRM; `source` is their phone number or user id.
+    /// Where a person is found again in a CRM; `source` is their user id or their phone number, however it is spelled.
     pub fn crm_contact(tenant: &TenantId, link: &EntityId, source: &str) -> String {
+        crm_contact_as_spelled(tenant, link, &spelling::of_key(source))
+    }
+
+    /// Where an earlier version kept the same: once for each spelling of the number.
+    pub fn crm_contacts_before(tenant: &TenantId, link: &EntityId, source: &str) -> Vec<String> {
+        let spelled = spelling::others(&spelling::of_key(source));
+        let of = |number: &String| crm_contact_as_spelled(tenant, link, number);
+        spelled.iter().map(of).collect()
+    }
+
+    fn crm_contact_as_spelled(tenant: &TenantId, link: &EntityId, source: &str) -> String {
         format!(
             "crm-contact.{tenant}.{}",
             short_hash(format!("{link}/{source}").as_bytes())

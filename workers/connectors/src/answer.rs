@@ -41,6 +41,8 @@ pub enum AnswerError {
 
 const NO_NUMBER: &str = "it is not known which WhatsApp number this conversation belongs to; the person has to write once more";
 
+const A_GROUP: &str = "this is a WhatsApp group, and groups are not written to from here";
+
 /// What a webhook asks for.
 #[derive(Debug, Default)]
 pub struct Asked {
@@ -80,6 +82,9 @@ pub async fn read(
     }
     let route = route(platform, link, &message.source_id).await?;
     let route = route.ok_or_else(|| AnswerError::Unsendable(NO_NUMBER.to_owned()))?;
+    if route.to == Recipient::default() {
+        return Err(AnswerError::Unsendable(A_GROUP.to_owned()));
+    }
     let command = hook::command(link, &route, &message, now_ms);
     check_command(&command).map_err(|refused| AnswerError::Unsendable(refused.to_string()))?;
     let turn = message.by_person.then(|| {

@@ -50,6 +50,8 @@ pub struct Person {
     pub user_id: Option<String>,
     /// The name in their profile.
     pub name: Option<String>,
+    /// What else they were, or may be, known by.
+    pub others: Vec<String>,
 }
 
 impl Person {
@@ -65,15 +67,31 @@ impl Person {
             phone,
             user_id,
             name,
+            others: Vec::new(),
         })
+    }
+
+    /// The same person, who is or was known by other ids besides.
+    fn also(mut self, besides: Option<&Recipient>) -> Self {
+        let ids = besides.map(|ids| [&ids.phone, &ids.user_id]);
+        let known = ids.into_iter().flatten().flatten();
+        self.others.extend(known.cloned());
+        self
+    }
+
+    /// A group, which is nobody's private conversation: it is known by its id alone.
+    fn group(id: &str) -> Self {
+        Self {
+            phone: None,
+            user_id: None,
+            name: Some("WhatsApp group".to_owned()),
+            others: vec![id.to_owned()],
+        }
     }
 
     /// The id a CRM knows the person by: the phone number, the user id only without one.
     pub fn source_id(&self) -> &str {
-        self.phone
-            .as_deref()
-            .or(self.user_id.as_deref())
-            .unwrap_or_default()
+        self.ids().next().unwrap_or_default()
     }
 
     /// Every id the person may be looked up by, the preferred one first.
@@ -82,6 +100,7 @@ impl Person {
             .as_deref()
             .into_iter()
             .chain(self.user_id.as_deref())
+            .chain(self.others.iter().map(String::as_str))
     }
 }
 
@@ -117,12 +136,19 @@ pub fn of_update(update: &Update) -> Result<Option<CrmEntry>, &'static str> {
         None if update.is_standby() => return Ok(None),
         number => number.ok_or("the message names no business number")?,
     };
-    let person = Person::new(&message.from, message.name.as_deref());
+    let person = match &message.group_id {
+        Some(group) => Some(Person::group(group)),
+        None => Person::new(&message.from, message.name.as_deref())
+            .map(|person| person.also(message.formerly.as_ref())),
+    };
     let person = person.ok_or("the message does not say who wrote it")?;
     if message.id.is_empty() {
         return Err("the message has no id");
     }
-    let text = incoming_text(message);
+    let text = match (&message.group_id, &message.name) {
+        (Some(_), Some(name)) => format!("{name}: {}", incoming_text(message)),
+        (Some(_), None) | (None, _) => incoming_text(message),
+    };
     let (direction, text, opens) = match update.is_standby() {
         true => (
             Direction::Note,
@@ -144,7 +170,11 @@ pub fn of_update(update: &Update) -> Result<Option<CrmEntry>, &'static str> {
 }
 
 /// The entry of a message that went out.
-pub fn of_reply(command: &SendCommand, wamid: &str) -> Option<CrmEntry> {
+pub fn of_reply(
+    command: &SendCommand,
+    wamid: &str,
+    known_as: Option<&Recipient>,
+) -> Option<CrmEntry> {
     let audience = match &command.origin {
         Origin::Agent { link, .. } => Audience::AllBut(link.clone()),
         Origin::Flow { .. } | Origin::Api { .. } => Audience::All,
@@ -152,7 +182,7 @@ pub fn of_reply(command: &SendCommand, wamid: &str) -> Option<CrmEntry> {
     Some(CrmEntry {
         direction: Direction::Outgoing,
         number: command.phone_number_id.clone(),
-        person: Person::new(&command.to, None)?,
+        person: Person::new(&command.to, None)?.also(known_as),
         source_id: wamid.to_owned(),
         content: bounded(plain(&command.content)),
         in_reply_to: command.reply_to.clone(),
@@ -293,6 +323,24 @@ mod tests {
             message["id"] = json!("wamid.1");
             assert_eq!(incoming(message).unwrap().unwrap().content, content);
         }
+    }
+
+    #[test]
+    fn who_has_other_ids_is_found_by_the_old_ones_and_a_group_is_nobodys_conversation() {
+        let renamed = incoming(
+            json!({"id": "s", "from": "15550001", "from_user_id": "US.0", "type": "system",
+            "system": {"body": "changed", "wa_id": "15550009", "user_id": "US.9"}}),
+        );
+        let person = renamed.unwrap().unwrap().person;
+        let ids: Vec<_> = person.ids().collect();
+        assert_eq!(ids, ["15550009", "US.9", "15550001", "US.0"]);
+        let said = incoming(
+            json!({"id": "g", "from": "15550001", "group_id": "G1", "type": "text",
+            "text": {"body": "hi"}}),
+        );
+        let said = said.unwrap().unwrap();
+        assert_eq!(said.person.ids().collect::<Vec<_>>(), ["G1"]);
+        assert_eq!(said.content, "Ana: hi");
     }
 
     #[test]

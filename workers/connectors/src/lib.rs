@@ -355,7 +355,12 @@ fn links<'a>(
 fn read(work: &Work) -> Result<Option<CrmEntry>, String> {
     if work.head.family == Family::Record {
         return match stored::decode(&work.payload) {
-            Ok(Record::ReplySent { command, wamid, .. }) => Ok(entry::of_reply(&command, &wamid)),
+            Ok(Record::ReplySent {
+                command,
+                wamid,
+                known_as,
+                ..
+            }) => Ok(entry::of_reply(&command, &wamid, known_as.as_ref())),
             Ok(Record::ReplyFailed {
                 command,
                 reason,

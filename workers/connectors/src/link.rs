@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 /// An entry is written again after this long, so that it does not expire while the person still writes.
 const FRESH_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// Ids remembered of a person beside the two they have: whoever changes them so often begins anew.
+const OTHERS_MAX: usize = 8;
+
 /// What is remembered of a person in a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkedPerson {
@@ -30,6 +33,9 @@ pub struct LinkedPerson {
     pub phone: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
+    /// What else the person is known by, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     /// Whether the contact was created under the person's own name.
     #[serde(default)]
     pub named: bool,
@@ -53,6 +59,7 @@ impl LinkedPerson {
             number: number.clone(),
             phone: person.phone.clone(),
             user_id: person.user_id.clone(),
+            others: person.others.clone(),
             named: person.name.is_some(),
             written_ms: now_ms,
         }
@@ -60,8 +67,16 @@ impl LinkedPerson {
 
     /// The place with what a later message says; `None` when nothing new is worth writing.
     pub fn updated(&self, person: &Person, number: &PhoneNumberId, now_ms: u64) -> Option<Self> {
+        let known: Vec<&str> = self.ids().collect();
+        let new = person
+            .others
+            .iter()
+            .filter(|id| !known.contains(&id.as_str()));
+        let mut others: Vec<String> = self.others.iter().chain(new).cloned().collect();
+        others.drain(..others.len().saturating_sub(OTHERS_MAX));
         let next = Self {
             number: number.clone(),
+            others,
             phone: person.phone.clone().or_else(|| self.phone.clone()),
             user_id: person.user_id.clone().or_else(|| self.user_id.clone()),
             named: self.named || person.name.is_some(),
@@ -80,7 +95,8 @@ impl LinkedPerson {
             .phone
             .as_deref()
             .into_iter()
-            .chain(self.user_id.as_deref());
+            .chain(self.user_id.as_deref())
+            .chain(self.others.iter().map(String::as_str));
         std::iter::once(source).chain(others.filter(move |id| *id != source))
     }
 }
@@ -190,13 +206,16 @@ impl LinkedPeople {
             verb: "read",
             reason,
         };
-        let stored = self
-            .store
-            .get(key(link, source_id))
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        // An entry of another shape is as good as none: the place is found again.
-        Ok(stored.and_then(|bytes| stored::decode(&bytes).ok()))
+        let before = session_key::crm_contacts_before(&link.tenant, &link.id, source_id);
+        for key in std::iter::once(key(link, source_id)).chain(before) {
+            let stored = self.store.get(key).await;
+            let stored = stored.map_err(|error| failed(error.to_string()))?;
+            // An entry of another shape is as good as none: the place is found again.
+            if let Some(place) = stored.and_then(|bytes| stored::decode(&bytes).ok()) {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
     }
 
     /// Remembers a place under every id of the person.
@@ -248,6 +267,7 @@ mod tests {
             phone: phone.map(Into::into),
             user_id: user_id.map(Into::into),
             name: None,
+            others: Vec::new(),
         }
     }
 
@@ -278,6 +298,32 @@ mod tests {
             "the conversation stays the one it was"
         );
         assert_eq!(with_phone.ids().collect::<Vec<_>>(), ["US.1", "1555"]);
+    }
+
+    #[test]
+    fn a_place_is_found_by_ids_that_came_later_and_by_a_bounded_number_of_them() {
+        let thread = Thread {
+            contact: 1,
+            conversation: 2,
+        };
+        let mut place = LinkedPerson::new(
+            &person(Some("49"), Some("US.1")),
+            "49",
+            thread,
+            &number("10"),
+            0,
+        );
+        for change in 0..20 {
+            let mut later = person(Some("50"), Some("US.2"));
+            later.others = vec![format!("US.old{change}"), "49".to_owned()];
+            place = place.updated(&later, &number("10"), 5).unwrap_or(place);
+        }
+        let ids: Vec<&str> = place.ids().collect();
+        assert_eq!(
+            (ids[..3].to_vec(), ids.len()),
+            (vec!["49", "50", "US.2"], 3 + OTHERS_MAX)
+        );
+        assert_eq!(ids.last(), Some(&"US.old19"));
     }
 
     #[test]

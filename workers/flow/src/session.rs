@@ -13,7 +13,7 @@ use super::update::Message;
 use super::value::Variables;
 use ackline_engine::finished::Finished;
 use ackline_engine::owner::{self, Owner};
-use ackline_shared::ids::UpdateId;
+use ackline_shared::ids::{ConversationKey, UpdateId};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -156,6 +156,8 @@ struct Version {
     flow: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "owner::read")]
     owner: Option<Owner>,
+    #[serde(default)]
+    moved: Option<String>,
 }
 
 /// What the record of a conversation holds.
@@ -165,6 +167,8 @@ pub struct Kept {
     pub session: Option<Session>,
     /// Its owner, if somebody ever set one.
     pub owner: Option<Owner>,
+    /// The key under which the conversation goes on, if its person is known by other ids by now.
+    pub moved: Option<ConversationKey>,
 }
 
 impl Kept {
@@ -174,12 +178,18 @@ impl Kept {
             schema,
             flow,
             owner,
+            moved,
         } = serde_json::from_slice(bytes)?;
         if schema > SCHEMA {
             return Err(SessionError::Schema(schema));
         }
         let session = flow.map(|_| serde_json::from_slice(bytes)).transpose()?;
-        Ok(Self { session, owner })
+        let moved = moved.and_then(|key| ConversationKey::parse(&key));
+        Ok(Self {
+            session,
+            owner,
+            moved,
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The pools that follow (crm, events, journal) and the flow engine itself read these; nothing calls them.
 
-use crate::SendCommand;
+use crate::{Recipient, SendCommand};
 use ackline_shared::stored::Stored;
 use ackline_shared::subjects::record_kind;
 use serde::de::Error as _;
@@ -27,6 +27,9 @@ pub enum Record {
         wamid: String,
         /// How many attempts it took.
         attempts: u32,
+        /// Whom Meta says it went to, where that says more than the command.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        known_as: Option<Recipient>,
     },
     /// A message was given up; its dead letter holds the same reason.
     ReplyFailed {
@@ -176,6 +179,7 @@ struct Fields<'r> {
     command: Option<Box<SendCommand>>,
     wamid: Option<String>,
     attempts: Option<u32>,
+    known_as: Option<Recipient>,
     code: Option<i64>,
     reason: Option<String>,
     ambiguous: Option<bool>,
@@ -200,6 +204,7 @@ impl Brief {
                 command: command()?,
                 wamid: need("wamid", fields.wamid)?,
                 attempts: need("attempts", fields.attempts)?,
+                known_as: fields.known_as,
             },
             Record::REPLY_FAILED => Record::ReplyFailed {
                 command: command()?,
@@ -257,6 +262,10 @@ mod tests {
             (Record::REPLY_QUEUED, json!({})),
             (Record::REPLY_SENT, json!({"wamid": "w", "attempts": 2})),
             (
+                Record::REPLY_SENT,
+                json!({"wamid": "w", "attempts": 2, "known_as": {"phone": "50", "user_id": "US.1"}}),
+            ),
+            (
                 Record::REPLY_FAILED,
                 json!({"reason": "no", "ambiguous": true, "code": 131_026}),
             ),
@@ -275,7 +284,7 @@ mod tests {
                 .as_object()
                 .unwrap()
                 .keys()
-                .filter(|name| *name != "code")
+                .filter(|name| !["code", "known_as"].contains(&name.as_str()))
             {
                 let mut record = record.clone();
                 record.as_object_mut().unwrap().remove(name);

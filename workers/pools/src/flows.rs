@@ -10,6 +10,7 @@
 
 pub mod calls;
 mod input;
+mod place;
 mod sessions;
 
 use crate::flows::calls::Caller;
@@ -50,6 +51,8 @@ struct Turn<'a> {
     heard: Heard,
     /// Where its session is stored.
     key: &'a str,
+    /// Whether that is under another key than the update's.
+    is_elsewhere: bool,
 }
 
 impl FlowsJob {
@@ -86,7 +89,9 @@ impl Job for FlowsJob {
         let answers =
             || Library::answers(&self.platform.snapshot(), &head.tenant, head.phone.as_ref());
         // Who has a conversation is worth knowing whether a bot answers in it or not.
-        let is_meant = input::concerns_owner(head) || (input::may_be_answered(head) && answers());
+        let is_meant = input::concerns_owner(head)
+            || input::may_rename(head)
+            || (input::may_be_answered(head) && answers());
         if is_meant {
             vec![Arc::default()]
         } else {
@@ -96,7 +101,7 @@ impl Job for FlowsJob {
 
     async fn run(&self, work: &Work) -> Verdict {
         let Some(phone) = work.head.phone.clone() else {
-            return match input::concerns_owner(&work.head) {
+            return match input::concerns_owner(&work.head) || input::may_rename(&work.head) {
                 // Of another responder's conversation, Meta may leave out with which number it is.
                 true => Verdict::Idle,
                 false => {
@@ -115,6 +120,12 @@ impl Job for FlowsJob {
                 let key = work.head.conversation.clone();
                 let side = Side::new(&work.head.tenant, &phone, key, person.phone.as_deref());
                 self.report(&side, &event).await
+            }
+            Ok(Input::Renamed { formerly, now }) => {
+                match self.carry(&work.head, &phone, (&formerly, &now)).await {
+                    Ok(()) => Verdict::Done,
+                    Err(reason) => Verdict::retry(reason),
+                }
             }
             Ok(Input::Nothing) => Verdict::Idle,
             Err(error) => Verdict::dead(error.to_string()),
@@ -150,15 +161,20 @@ impl FlowsJob {
             update,
             heard,
             key: &key,
+            is_elsewhere: false,
         };
         if let Some(remembered) = self.sessions.remembered(&key)
             && let Some(verdict) = self.decide(&turn, remembered).await?
         {
             return Ok(verdict);
         }
-        let stored = self.sessions.read(&key).await;
-        let stored = stored.map_err(|error| error.to_string())?;
-        match self.decide(&turn, stored).await? {
+        let place = self.find(&work.head, phone, update).await?;
+        let turn = Turn {
+            key: &place.key,
+            is_elsewhere: place.is_elsewhere,
+            ..turn
+        };
+        match self.decide(&turn, place.stored).await? {
             Some(verdict) => Ok(verdict),
             None => Err(SessionStoreError::Overtaken.to_string()),
         }
@@ -177,11 +193,16 @@ impl FlowsJob {
             update,
             heard,
             key,
+            is_elsewhere,
         } = *turn;
         let now_ms = now_ms();
         let is_read = stored.is_read;
         let if_read = |verdict| Ok(is_read.then_some(verdict));
-        let fence = work.record.epoch();
+        // Another partition's epoch stays what it is there.
+        let fence = match &stored.session {
+            Some(session) if is_elsewhere => session.fence(),
+            _ => work.record.epoch(),
+        };
         if stored
             .session
             .as_ref()

@@ -278,6 +278,7 @@ fn parts(turn: usize, people: usize) -> Result<[Part; 6], Failure> {
             command,
             wamid: ours.clone(),
             attempts: 1,
+            known_as: None,
         }),
         status("sent"),
         status("delivered"),

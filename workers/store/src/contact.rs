@@ -115,7 +115,11 @@ async fn is_linked<'b>(
 }
 
 fn is_other_person(found: &Found, person: &Person) -> bool {
-    matches!((&found.user_id, &person.user_id), (Some(theirs), Some(ours)) if theirs != ours)
+    let is_told = person.user_id.is_some();
+    found
+        .user_id
+        .as_deref()
+        .is_some_and(|theirs| is_told && !person.is_user(theirs))
 }
 
 /// Finds what the keys lead to; more than one conversation becomes one.
@@ -131,7 +135,8 @@ async fn gather<'b>(
             continue;
         };
         found = match found {
-            _ if is_other_person(&candidate, between.person) => found,
+            // A user id leads to one person, also when they have another one by now.
+            _ if key.as_user().is_none() && is_other_person(&candidate, between.person) => found,
             None => Some(candidate),
             Some(known) if known.id == candidate.id => Some(known),
             Some(known) => {

@@ -11,6 +11,7 @@ use ackline_runtime::job::Work;
 use ackline_shared::envelope::Family;
 use ackline_shared::ids::{ConversationKey, short_hash};
 use ackline_shared::meta::{self, Body, Message, Update};
+use ackline_shared::spelling;
 use ackline_shared::subjects::Class;
 use serde_json::Value;
 
@@ -38,6 +39,8 @@ pub struct MessageEntry {
     pub phone_number_id: String,
     /// Who is on the other side.
     pub person: Person,
+    /// Whether it tells more ids of them than the message was known to go to.
+    pub tells_ids: bool,
     pub direction: Direction,
     /// Its type, such as `text`.
     pub kind: String,
@@ -109,6 +112,8 @@ pub struct Person {
     pub group_id: Option<String>,
     /// The name in the profile.
     pub name: Option<String>,
+    /// Ids that they are known not to have any more, or to be known by as well.
+    pub formerly: Option<Recipient>,
 }
 
 impl Person {
@@ -132,15 +137,33 @@ impl Person {
                 .and_then(|phone| owned(phone.trim_start_matches('+'))),
             group_id: None,
             name,
+            formerly: None,
         }
+    }
+
+    /// Whether a user id is theirs, or was.
+    pub fn is_user(&self, user_id: &str) -> bool {
+        let formerly = self.formerly.as_ref();
+        let ids = [
+            self.user_id.as_deref(),
+            formerly.and_then(|formerly| formerly.user_id.as_deref()),
+        ];
+        ids.contains(&Some(user_id))
     }
 
     /// The keys a conversation with them is found by; the first decides.
     pub fn keys(&self) -> Vec<ConversationKey> {
         let group = self.group_id.as_deref().map(ConversationKey::group);
-        let user = self.user_id.as_deref().map(ConversationKey::user);
-        let phone = self.phone.as_deref().map(ConversationKey::phone);
-        let keys: Vec<_> = group.into_iter().chain(user).chain(phone).collect();
+        let now = Recipient {
+            user_id: self.user_id.clone(),
+            phone: self.phone.clone(),
+        };
+        let formerly = self.formerly.iter().flat_map(Recipient::keys);
+        let keys: Vec<_> = group
+            .into_iter()
+            .chain(now.keys())
+            .chain(formerly)
+            .collect();
         if keys.is_empty() {
             vec![ConversationKey::none()]
         } else {
@@ -259,7 +282,11 @@ fn incoming(work: &Work, phone_number_id: String, message: Message) -> MessageEn
     MessageEntry {
         id: id_of(work, &wamid),
         phone_number_id,
-        person: Person::new(&message.from, &work.head.conversation, message.name),
+        person: Person {
+            formerly: message.formerly.filter(|_| message.group_id.is_none()),
+            ..Person::new(&message.from, &work.head.conversation, message.name)
+        },
+        tells_ids: false,
         direction: Direction::In,
         kind: message.kind,
         text: message.text.as_deref().map(cut),
@@ -297,6 +324,7 @@ fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
         id: id_of(work, &wamid),
         phone_number_id,
         person: Person::new(&to, &work.head.conversation, None),
+        tells_ids: false,
         direction: Direction::Out,
         text: text(&format!("/{kind}/body"))
             .or_else(|| text(&format!("/{kind}/caption")))
@@ -370,8 +398,18 @@ fn fold_record(work: &Work, brief: Brief) -> JournalEntry {
     };
     match record {
         Record::ReplyQueued { command } => queued(work, *command),
-        Record::ReplySent { command, wamid, .. } => {
-            outgoing(work, *command, Some(wamid), step(Status::Accepted, None))
+        Record::ReplySent {
+            command,
+            wamid,
+            known_as,
+            ..
+        } => {
+            let accepted = step(Status::Accepted, None);
+            let sent = outgoing(work, *command, Some(wamid), accepted);
+            match known_as {
+                Some(known_as) => also(sent, known_as),
+                None => sent,
+            }
         }
         Record::ReplyFailed {
             command,
@@ -398,6 +436,32 @@ fn fold_record(work: &Work, brief: Brief) -> JournalEntry {
     }
 }
 
+/// A message whose receiver Meta knows by other ids, too.
+fn also(entry: JournalEntry, known_as: Recipient) -> JournalEntry {
+    match entry {
+        JournalEntry::Message(mut message) => {
+            let person = &mut message.person;
+            let differs = |phone: &String| {
+                let told = person.phone.as_deref();
+                told.is_some_and(|told| !spelling::is_same(told, phone))
+            };
+            person.formerly = person
+                .phone
+                .clone()
+                .filter(|_| known_as.phone.as_ref().is_some_and(differs))
+                .map(|phone| Recipient {
+                    user_id: None,
+                    phone: Some(phone),
+                });
+            person.phone = known_as.phone.or_else(|| person.phone.take());
+            person.user_id = person.user_id.take().or(known_as.user_id);
+            message.tells_ids = true;
+            JournalEntry::Message(message)
+        }
+        other => other,
+    }
+}
+
 fn queued(work: &Work, command: SendCommand) -> JournalEntry {
     let step = Step {
         status: Status::Queued,
@@ -421,6 +485,7 @@ fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step
     JournalEntry::Message(Box::new(MessageEntry {
         phone_number_id: command.phone_number_id.to_string(),
         person: Person::new(&command.to, &work.head.conversation, None),
+        tells_ids: false,
         direction: Direction::Out,
         kind: command.content.kind().to_owned(),
         text: Some(cut(&command.content.summary())),

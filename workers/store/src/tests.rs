@@ -140,6 +140,7 @@ impl Log {
             command: Box::new(command(id)),
             wamid: wamid.into(),
             attempts: 1,
+            known_as: None,
         };
         self.record(&format!("{id}:sent"), &record)
     }

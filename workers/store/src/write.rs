@@ -72,11 +72,33 @@ async fn message<'b>(
             if let Some(wamid) = entry.wamid.as_deref().filter(|_| is_nameless) {
                 rows.name_message(place, wamid);
             }
+            if entry.tells_ids {
+                identify(rows, tenant, place, entry).await?;
+            }
             place
         }
         None => insert(rows, tenant, entry).await?,
     };
     claim_held(rows, tenant, place).await
+}
+
+/// Hears by which ids Meta knows whom a message went to.
+async fn identify<'b>(
+    rows: &mut Working<'b>,
+    tenant: &'b str,
+    place: usize,
+    entry: &'b MessageEntry,
+) -> Result<(), sqlx::Error> {
+    let Some(row) = rows.messages.get(place) else {
+        return Ok(());
+    };
+    let conversation = row.conversation.clone();
+    let between = Between {
+        tenant,
+        phone_number_id: &entry.phone_number_id,
+        person: &entry.person,
+    };
+    contact::identify(rows, between, &conversation, entry.received_ms).await
 }
 
 async fn status<'b>(

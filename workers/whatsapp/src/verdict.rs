@@ -7,6 +7,7 @@ use super::errors::{Class, Meaning, meaning, pair_wait, unlisted};
 use super::graph::{GraphAnswer, SendError};
 use ackline_engine::step::Step;
 use ackline_engine::verdict::{Trouble, TroubleKind, Verdict};
+use ackline_shared::recipient::Recipient;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -29,6 +30,8 @@ const DIGITS_SHOWN_MAX: usize = 6;
 pub enum SendOutcome {
     Sent {
         wamid: String,
+        /// Whom Meta says it went to.
+        to: Recipient,
     },
     /// It did not go out; try again.
     Again(Setback),
@@ -196,6 +199,7 @@ pub fn judge(result: &Result<GraphAnswer, SendError>, attempt: u32) -> SendOutco
         200..=299 => match body.pointer("/messages/0/id").and_then(Value::as_str) {
             Some(wamid) if !wamid.is_empty() => SendOutcome::Sent {
                 wamid: wamid.to_owned(),
+                to: receiver(&body),
             },
             _ => SendOutcome::Failed(Failure::lost(format!(
                 "HTTP {} without a message id",
@@ -212,6 +216,17 @@ pub fn judge(result: &Result<GraphAnswer, SendError>, attempt: u32) -> SendOutco
             answer.status
         ))),
         _ => refused(answer, None, unlisted(answer.status), None, attempt),
+    }
+}
+
+fn receiver(body: &Value) -> Recipient {
+    let id = |pointer: &str| {
+        let id = body.pointer(pointer).and_then(Value::as_str);
+        id.filter(|id| !id.is_empty()).map(str::to_owned)
+    };
+    Recipient {
+        user_id: id("/contacts/0/user_id"),
+        phone: id("/contacts/0/wa_id"),
     }
 }
 
@@ -320,13 +335,27 @@ mod tests {
 
     #[test]
     fn an_accepted_message_has_metas_id() {
-        let body = json!({"messages": [{"id": "wamid.1"}]});
-        assert_eq!(
-            judge(&answer(200, &body), 1),
-            SendOutcome::Sent {
-                wamid: "wamid.1".into()
-            }
-        );
+        for (contacts, user_id, phone) in [
+            (json!(null), None, None),
+            (json!([{"input": "+49", "wa_id": "49"}]), None, Some("49")),
+            (
+                json!([{"wa_id": "", "user_id": "US.1"}]),
+                Some("US.1"),
+                None,
+            ),
+        ] {
+            let body = json!({"messages": [{"id": "wamid.1"}], "contacts": contacts});
+            assert_eq!(
+                judge(&answer(200, &body), 1),
+                SendOutcome::Sent {
+                    wamid: "wamid.1".into(),
+                    to: Recipient {
+                        user_id: user_id.map(str::to_owned),
+                        phone: phone.map(str::to_owned),
+                    },
+                }
+            );
+        }
     }
 
     #[test]

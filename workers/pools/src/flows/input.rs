@@ -14,12 +14,20 @@ use ackline_shared::subjects;
 /// Messages in which nobody says anything.
 const UNSPOKEN: [&str; 3] = ["message.reaction", "message.system", "message.unsupported"];
 
+/// The messages that may tell of a person's new ids.
+const RENAMING: &str = "message.system";
+
 /// What a piece of work is.
 pub(super) enum Input {
     /// Something to answer, if the conversation is ours.
     Update(Box<Update>, Heard),
     /// Something that tells of a person's conversation whose it is.
     OwnerEvent(Recipient, Event),
+    /// Somebody has other ids from now on.
+    Renamed {
+        formerly: Recipient,
+        now: Recipient,
+    },
     Nothing,
 }
 
@@ -32,23 +40,31 @@ pub(super) struct Heard {
 
 /// Whether an update may be for a bot to answer, as far as its head tells.
 pub(super) fn may_be_answered(head: &Head) -> bool {
-    head.family == Family::Record || (is_spoken(head) && head.field.is_none())
+    // Whoever speaks in a group speaks to all who are in it.
+    let is_private = head.conversation.as_group().is_none();
+    is_private && (head.family == Family::Record || (is_spoken(head) && head.field.is_none()))
+}
+
+/// Whether an update may tell that a person has other ids from now on, as far as its head tells.
+pub(super) fn may_rename(head: &Head) -> bool {
+    head.kind == RENAMING && head.field.is_none() && !is_past(head)
 }
 
 /// Whether an update tells who has its conversation, as far as its head tells.
 pub(super) fn concerns_owner(head: &Head) -> bool {
-    // The past, put before the flows again, tells nothing of now.
-    let is_past = head
-        .replay
-        .as_ref()
-        .is_some_and(|replay| !replay.of.starts_with(subjects::DEAD));
     head.family != Family::Record
-        && !is_past
+        && !is_past(head)
         && match head.field.as_deref() {
             Some(meta::STANDBY) => is_spoken(head),
             Some(meta::HANDOVERS) => true,
             _ => false,
         }
+}
+
+/// The past, put before the flows again, tells nothing of now.
+fn is_past(head: &Head) -> bool {
+    let replay = head.replay.as_ref();
+    replay.is_some_and(|replay| !replay.of.starts_with(subjects::DEAD))
 }
 
 fn is_spoken(head: &Head) -> bool {
@@ -118,8 +134,15 @@ pub(super) fn read(work: &Work) -> Result<Input, Unreadable> {
     if is_standby {
         return Ok(Input::OwnerEvent(message.from, Event::Overheard { at_ms }));
     }
-    if !is_ours {
+    if !is_ours || message.group_id.is_some() {
         return Ok(Input::Nothing);
+    }
+    if may_rename(&work.head) {
+        let now = message.from;
+        let renamed = message
+            .formerly
+            .map(|formerly| Input::Renamed { formerly, now });
+        return Ok(renamed.unwrap_or(Input::Nothing));
     }
     let pressed = message.payload_id.is_some();
     let text = message.text.unwrap_or_default();

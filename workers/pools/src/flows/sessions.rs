@@ -10,6 +10,7 @@ use ackline_flow::session::{Kept, Session, SessionError};
 use ackline_runtime::group_commit::WriteError;
 use ackline_runtime::log::Log;
 use ackline_runtime::platform::Platform;
+use ackline_shared::ids::ConversationKey;
 use async_nats::jetstream::kv::Store;
 use lru::LruCache;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,8 @@ pub struct StoredSession {
     pub revision: u64,
     pub session: Option<Session>,
     pub owner: Option<Owner>,
+    /// The key under which the conversation goes on.
+    pub moved: Option<ConversationKey>,
     /// Whether the store was asked.
     pub is_read: bool,
 }
@@ -32,6 +35,7 @@ const NONE: StoredSession = StoredSession {
     revision: 0,
     session: None,
     owner: None,
+    moved: None,
     is_read: true,
 };
 
@@ -100,6 +104,7 @@ impl Sessions {
                 Kept {
                     session: None,
                     owner: None,
+                    moved: None,
                 }
             }
         };
@@ -107,6 +112,7 @@ impl Sessions {
             revision: entry.revision,
             session: kept.session,
             owner: kept.owner,
+            moved: kept.moved,
             is_read: true,
         })
     }
@@ -126,6 +132,7 @@ impl Sessions {
                     revision,
                     session: Some(session.clone()),
                     owner: session.owner().cloned(),
+                    moved: None,
                     is_read: false,
                 };
                 self.lock().keep(key, bytes, written);
@@ -139,6 +146,11 @@ impl Sessions {
                 })
             }
         }
+    }
+
+    /// Forgets a session that somebody else may have written.
+    pub fn forget(&self, key: &str) {
+        self.lock().forget(key);
     }
 
     fn lock(&self) -> MutexGuard<'_, Recent> {

@@ -8,13 +8,14 @@ pub use ackline_whatsapp::graph::{ClientError, GraphSettings};
 
 use ackline_engine::state::{BreakerSpec, Target};
 use ackline_engine::step::Step;
-use ackline_message::Record;
-use ackline_message::SendCommand;
+use ackline_message::{Recipient, Record, SendCommand};
+use ackline_runtime::conversation::{Moves, OwnerError, Side};
 use ackline_runtime::job::{Job, Marks, Verdict, Work};
 use ackline_runtime::platform::Platform;
 use ackline_shared::envelope::Head;
-use ackline_shared::ids::PhoneNumberId;
+use ackline_shared::ids::{ConversationKey, PhoneNumberId};
 use ackline_shared::secret::Secret;
+use ackline_shared::spelling;
 use ackline_shared::stored;
 use ackline_shared::subjects::Pool;
 use ackline_whatsapp::graph::{Graph, GraphAnswer, TOTAL_TIMEOUT};
@@ -34,14 +35,17 @@ pub struct Replies {
     platform: Platform,
     graph: Graph,
     pacing: Pacing,
+    moves: Moves,
 }
 
 impl Replies {
     /// Builds the job and its HTTP client.
     pub fn new(platform: Platform, settings: &GraphSettings) -> Result<Self, ClientError> {
         let (graph, pacing) = (Graph::new(settings)?, Pacing::new(PER_SECOND_DEFAULT));
+        let moves = Moves::new(platform.buckets.sessions.clone());
         Ok(Self {
             platform,
+            moves,
             graph,
             pacing,
         })
@@ -80,7 +84,7 @@ impl Job for Replies {
             Err(error) => return Verdict::dead(format!("this is not a send command: {error}")),
         };
         if let Some(wamid) = sent_before(&work.marks) {
-            return self.sent(work, command, wamid).await;
+            return self.sent(work, command, wamid, None).await;
         }
         if work.marks.has(&SENDING) {
             let cut_off =
@@ -88,7 +92,7 @@ impl Job for Replies {
             return self.failed(work, command, cut_off).await;
         }
         match self.attempt(work, &command).await {
-            SendOutcome::Sent { wamid } => self.sent(work, command, wamid).await,
+            SendOutcome::Sent { wamid, to } => self.sent(work, command, wamid, Some(to)).await,
             SendOutcome::Failed(failure) => self.failed(work, command, failure).await,
             SendOutcome::Again(setback) => setback.verdict(),
             SendOutcome::Held { reason, after } => Verdict::Wait { reason, after },
@@ -125,7 +129,7 @@ impl Replies {
         }
         let outcome = judge(&answer, work.attempt);
         match &outcome {
-            SendOutcome::Sent { wamid } => {
+            SendOutcome::Sent { wamid, .. } => {
                 work.marks.set(Step::done(format!("{SENT}{wamid}")));
                 work.marks.clear(&SENDING);
             }
@@ -172,11 +176,26 @@ impl Replies {
         Ok((body, token))
     }
 
-    async fn sent(&self, work: &Work, command: SendCommand, wamid: String) -> Verdict {
+    async fn sent(
+        &self,
+        work: &Work,
+        command: SendCommand,
+        wamid: String,
+        to: Option<Recipient>,
+    ) -> Verdict {
+        let known_as = to.and_then(|to| news(&command.to, to));
+        if let Some(known_as) = &known_as
+            && let Err(error) = self.note_other_number(&command, known_as).await
+        {
+            return Verdict::retry(format!(
+                "the message went out; whose number it was is not noted yet: {error}"
+            ));
+        }
         let record = Record::ReplySent {
             command: Box::new(command),
             wamid,
             attempts: work.attempt,
+            known_as,
         };
         let id = work.head.id.effect("sent");
         match self.platform.record(&work.head, &id, &record).await {
@@ -185,6 +204,21 @@ impl Replies {
                 "the message went out; that is not recorded yet: {error}"
             )),
         }
+    }
+
+    /// Lets what is kept of the number we wrote to be found under the one that Meta named instead. A user id alone costs no
+    /// write: whoever answers under it brings the number along.
+    async fn note_other_number(
+        &self,
+        command: &SendCommand,
+        known_as: &Recipient,
+    ) -> Result<(), OwnerError> {
+        let (Some(_), Some(asked)) = (&known_as.phone, &command.to.phone) else {
+            return Ok(());
+        };
+        let side = Side::of_person(&command.tenant, &command.phone_number_id, known_as);
+        let from = ConversationKey::phone(asked);
+        self.moves.carry(&side, &from).await.map(drop)
     }
 
     async fn failed(&self, work: &Work, command: SendCommand, failure: Failure) -> Verdict {
@@ -207,6 +241,19 @@ impl Replies {
             _ => Verdict::dead(reason),
         }
     }
+}
+
+/// What Meta's answer says of the receiver beyond the command: another number, or a user id that was not known.
+fn news(asked: &Recipient, told: Recipient) -> Option<Recipient> {
+    let is_known = |phone: &String| {
+        let asked = asked.phone.as_deref();
+        asked.is_some_and(|asked| spelling::is_same(asked, phone))
+    };
+    let phone = told.phone.filter(|phone| !is_known(phone));
+    let user_id = told
+        .user_id
+        .filter(|user_id| asked.user_id.as_ref() != Some(user_id));
+    (phone.is_some() || user_id.is_some()).then_some(Recipient { user_id, phone })
 }
 
 fn sent_before(marks: &Marks) -> Option<String> {

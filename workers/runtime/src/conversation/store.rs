@@ -3,27 +3,25 @@
 //! So a message costs no read more, and an owner that was set is met by the next message at the latest, whichever
 //! process reads it: both are written by compare-and-set on one record. Whatever else the record holds stays.
 
-use crate::log::to_bytes;
+use super::moved::{HOPS_MAX, moved};
+use super::record::{Fields, Records};
 use ackline_engine::owner::{Event, Owner};
 use ackline_message::Recipient;
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId};
 use ackline_shared::subjects::{Pool, session_key};
-use async_nats::jetstream::kv::{Entry, Operation, Store, UpdateErrorKind};
-use serde_json::{Map, Value, json};
+use async_nats::jetstream::kv::Store;
+use serde_json::json;
 
 /// The member of the record.
-const OWNER: &str = "owner";
-/// The version of a record that holds nothing but an owner, as a session counts it.
-const SCHEMA: u32 = 1;
-/// How often a write is tried again that lost against another one.
-const ATTEMPTS_MAX: u32 = 8;
+pub(super) const OWNER: &str = "owner";
 
 /// One side of a conversation, as far as its person is known: at most two keys, the one that orders messages first.
 #[derive(Debug, Clone)]
 pub struct Side<'a> {
     pub tenant: &'a TenantId,
     pub number: &'a PhoneNumberId,
-    keys: Vec<ConversationKey>,
+    first: ConversationKey,
+    second: Option<ConversationKey>,
 }
 
 impl<'a> Side<'a> {
@@ -40,7 +38,8 @@ impl<'a> Side<'a> {
         Self {
             tenant,
             number,
-            keys: std::iter::once(key).chain(second).collect(),
+            first: key,
+            second,
         }
     }
 
@@ -54,10 +53,18 @@ impl<'a> Side<'a> {
         )
     }
 
-    fn records(&self) -> impl Iterator<Item = String> {
-        self.keys
-            .iter()
-            .map(|key| session_key::of(Pool::Flows, self.tenant, self.number.as_str(), key))
+    /// The key that orders its messages.
+    pub fn key(&self) -> &ConversationKey {
+        &self.first
+    }
+
+    /// Where the record of one of the number's conversations stands.
+    pub fn record(&self, key: &ConversationKey) -> String {
+        session_key::of(Pool::Flows, self.tenant, self.number.as_str(), key)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &ConversationKey> {
+        std::iter::once(&self.first).chain(&self.second)
     }
 }
 
@@ -75,23 +82,28 @@ pub enum OwnerError {
 /// The owners of all conversations; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Owners {
-    store: Store,
+    records: Records,
+}
+
+/// What a record says to an event.
+enum Reported {
+    /// The conversation goes on under another key.
+    Moved(ConversationKey),
+    Owner(Option<Owner>),
 }
 
 impl Owners {
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self {
+            records: Records::new(store),
+        }
     }
 
     /// The owner as it was set last; `None` where nobody ever set one.
     pub async fn get(&self, side: &Side<'_>) -> Result<Option<Owner>, OwnerError> {
         let mut latest: Option<Owner> = None;
-        for key in side.records() {
-            let Some(owner) = self
-                .entry(&key)
-                .await?
-                .and_then(|entry| owner(&record(&entry)))
-            else {
+        for key in side.keys() {
+            let Some(owner) = self.owner_under(side, key.clone()).await? else {
                 continue;
             };
             if latest
@@ -104,6 +116,23 @@ impl Owners {
         Ok(latest)
     }
 
+    async fn owner_under(
+        &self,
+        side: &Side<'_>,
+        mut key: ConversationKey,
+    ) -> Result<Option<Owner>, OwnerError> {
+        for _hop in 0..=HOPS_MAX {
+            let Some(fields) = self.records.read(&side.record(&key)).await? else {
+                break;
+            };
+            match moved(&fields) {
+                Some(to) => key = to,
+                None => return Ok(owner(&fields)),
+            }
+        }
+        Ok(None)
+    }
+
     /// Takes an event; gives the owner after it. A person's second key is written only where it has a record: then
     /// messages came under it, too.
     pub async fn report(
@@ -113,8 +142,10 @@ impl Owners {
         now_ms: u64,
     ) -> Result<Option<Owner>, OwnerError> {
         let mut first = None;
-        for (place, key) in side.records().enumerate() {
-            let owner = self.report_one(&key, event, now_ms, place == 0).await?;
+        for (place, key) in side.keys().enumerate() {
+            let owner = self
+                .report_one(side, key.clone(), event, now_ms, place == 0)
+                .await?;
             if place == 0 {
                 first = owner;
             }
@@ -124,52 +155,36 @@ impl Owners {
 
     async fn report_one(
         &self,
-        key: &str,
+        side: &Side<'_>,
+        mut key: ConversationKey,
         event: &Event,
         now_ms: u64,
         makes: bool,
     ) -> Result<Option<Owner>, OwnerError> {
-        let mut attempt = 1;
-        loop {
-            let entry = self.entry(key).await?;
-            if entry.is_none() && !makes {
-                return Ok(None);
+        let decide = |found: Option<Fields>| {
+            let Some(mut fields) = found.or_else(|| makes.then(Fields::new)) else {
+                return Ok((Reported::Owner(None), None));
+            };
+            if let Some(to) = moved(&fields) {
+                return Ok((Reported::Moved(to), None));
             }
-            let mut fields = entry.as_ref().map(record).unwrap_or_default();
             let current = owner(&fields);
             if current.as_ref().is_some_and(Owner::is_newer) {
                 return Err(OwnerError::Newer);
             }
             let Some(next) = Owner::after(current.as_ref(), event, now_ms) else {
-                return Ok(current);
+                return Ok((Reported::Owner(current), None));
             };
-            fields.entry("schema").or_insert(json!(SCHEMA));
             fields.insert(OWNER.to_owned(), json!(next));
-            let revision = entry.map_or(0, |entry| entry.revision);
-            match self.store.update(key, to_bytes(&fields), revision).await {
-                Ok(_) => return Ok(Some(next)),
-                Err(error)
-                    if error.kind() == UpdateErrorKind::WrongLastRevision
-                        && attempt < ATTEMPTS_MAX =>
-                {
-                    attempt += 1;
-                }
-                Err(error) => {
-                    return Err(OwnerError::Away {
-                        verb: "written",
-                        reason: error.to_string(),
-                    });
-                }
+            Ok((Reported::Owner(Some(next)), Some(fields)))
+        };
+        for _hop in 0..=HOPS_MAX {
+            match self.records.change(&side.record(&key), decide).await? {
+                Reported::Moved(to) => key = to,
+                Reported::Owner(owner) => return Ok(owner),
             }
         }
-    }
-
-    async fn entry(&self, key: &str) -> Result<Option<Entry>, OwnerError> {
-        let entry = self.store.entry(key).await;
-        entry.map_err(|error| OwnerError::Away {
-            verb: "read",
-            reason: error.to_string(),
-        })
+        Ok(None)
     }
 }
 
@@ -179,15 +194,7 @@ pub fn owner_in(record: &[u8]) -> Option<Owner> {
     owner(&fields)
 }
 
-/// The fields of a record; none of one that was removed or cannot be read.
-fn record(entry: &Entry) -> Map<String, Value> {
-    let value = (entry.operation == Operation::Put).then_some(&entry.value);
-    value
-        .and_then(|value| serde_json::from_slice(value).ok())
-        .unwrap_or_default()
-}
-
-fn owner(fields: &Map<String, Value>) -> Option<Owner> {
+pub(super) fn owner(fields: &Fields) -> Option<Owner> {
     fields
         .get(OWNER)
         .and_then(|owner| serde_json::from_value(owner.clone()).ok())

@@ -247,3 +247,73 @@ async fn of_what_another_program_sent_its_statuses_tell_until_more_is_known() {
     );
     assert_eq!(known.conversation, reported.conversation);
 }
+
+#[tokio::test]
+async fn both_spellings_of_a_number_are_one_conversation_as_they_were_to_an_earlier_version() {
+    const NINE: &str = "5521987654321";
+    const EIGHT: &str = "552187654321";
+    let first = Log::new().message("w1", None, Some(NINE), "a");
+    let (_directory, journal) = written(&first).await;
+    // An earlier version knew the number in the spelling that came.
+    let before = conversation_id(
+        "acme",
+        NUMBER,
+        &ConversationKey::parse(&format!("p:{NINE}")).unwrap(),
+    );
+    assert_eq!(
+        now(&journal, &before).await,
+        Some(alias(&ConversationKey::phone(EIGHT)))
+    );
+    let more =
+        Log::new()
+            .message("w2", None, Some(EIGHT), "b")
+            .message("w3", Some(USER), Some(NINE), "c");
+    journal.write_batch(&more.works).await.unwrap();
+    assert_eq!(conversations(&journal).await.len(), 1);
+    assert_eq!(
+        now(&journal, &before).await,
+        now(&journal, &by_user()).await
+    );
+}
+
+#[tokio::test]
+async fn whoever_changes_their_ids_stays_one_conversation_and_who_has_them_next_is_another() {
+    let (old, new, next) = ("US.1", "US.9", "US.5");
+    let mut log = Log::new().message("w1", Some(old), Some(PHONE), "a");
+    let change = json!({"id": "s1", "type": "system", "from": PHONE, "from_user_id": old, "timestamp": "1000",
+        "system": {"body": "changed", "wa_id": "49159", "user_id": new, "previous_user_id": old}});
+    let value = json!({"metadata": {"phone_number_id": NUMBER}, "messages": [change]});
+    let update = Family::Update(Class::Message);
+    log.push("s1", update, ConversationKey::user(new), &envelope(&value));
+    let log = log
+        .message("w2", Some(new), Some("49159"), "b")
+        .message("w3", Some(old), None, "late")
+        .message("w4", Some(next), Some(PHONE), "a stranger");
+    let (_directory, journal) = written(&log).await;
+    let of = async |id: &str| message(&journal, id).await.conversation;
+    assert_eq!(of("w1").await, of("w2").await);
+    assert_eq!(of("w1").await, of("s1").await);
+    assert_eq!(of("w1").await, of("w3").await);
+    assert_ne!(of("w1").await, of("w4").await);
+}
+
+#[tokio::test]
+async fn whom_meta_says_a_message_went_to_is_found_under_both_numbers() {
+    let mut sent = Log::new().queued("m1");
+    let record = Record::ReplySent {
+        command: Box::new(command("m1")),
+        wamid: "w".into(),
+        attempts: 1,
+        known_as: Some(Recipient {
+            user_id: Some(USER.into()),
+            phone: Some("4930".into()),
+        }),
+    };
+    sent = sent.record("m1:sent", &record);
+    let (_directory, journal) = written(&sent).await;
+    let one = message(&journal, "m1").await.conversation;
+    let other = alias(&ConversationKey::phone("4930"));
+    for id in [by_user(), by_phone(), other] {
+        assert_eq!(now(&journal, &id).await.as_ref(), Some(&one));
+    }
+}

@@ -126,6 +126,7 @@ fn sent(wamid: &str, origin: Origin) -> Work {
         command: Box::new(command),
         wamid: wamid.into(),
         attempts: 1,
+        known_as: None,
     };
     work(
         Family::Record,

@@ -177,6 +177,7 @@ async fn a_message_goes_out_once_and_its_record_is_stored_with_metas_id() {
         command: Box::new(command()),
         wamid: "wamid.1".into(),
         attempts: 1,
+        known_as: None,
     };
     assert_eq!(stand.records().await, [sent]);
 }

@@ -16,6 +16,7 @@ mod floors;
 mod flows;
 mod given_up;
 mod group_commit;
+mod identity;
 mod janitor;
 mod journal;
 mod lost;

@@ -1,0 +1,116 @@
+//! Where a conversation goes on whose person is known by other ids by now.
+//!
+//! Its record stands under the key that orders its messages. When that key changes, what the record holds is carried to the
+//! new one, and the old record says where to: whoever still comes under the old key reads on there. The old one is marked
+//! first, so that whoever is cut off between the two steps finds what is left to do.
+
+use super::record::{Fields, Records};
+use super::store::{OWNER, OwnerError, Side, owner};
+use ackline_shared::ids::ConversationKey;
+use async_nats::jetstream::kv::Store;
+use serde_json::json;
+
+/// The member that names the key a record moved to.
+const MOVED: &str = "moved";
+/// The member that only a session has.
+const FLOW: &str = "flow";
+/// What counts under the old key alone: the epoch of its partition's owner, and blocks that are stored under it.
+const LEFT: [&str; 3] = [MOVED, "fence", "older"];
+/// How far a record is followed. Ids change rarely; a longer way is a circle.
+pub const HOPS_MAX: usize = 4;
+
+/// Carries conversations to other keys; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Moves {
+    records: Records,
+}
+
+impl Moves {
+    pub fn new(store: Store) -> Self {
+        Self {
+            records: Records::new(store),
+        }
+    }
+
+    /// Carries what is kept under a key to the one that orders the messages of a side; tells whether there was anything.
+    /// Doing it again changes nothing.
+    pub async fn carry(&self, side: &Side<'_>, from: &ConversationKey) -> Result<bool, OwnerError> {
+        let to = side.key();
+        if from == to || *to == ConversationKey::none() {
+            return Ok(false);
+        }
+        let (old, new) = (side.record(from), side.record(to));
+        let carried = self.mark(&old, to).await?;
+        let is_something = carried.contains_key(FLOW) || carried.contains_key(OWNER);
+        if is_something {
+            self.put(&new, &carried).await?;
+            self.clear(&old).await?;
+        } else {
+            self.unmark(&new).await?;
+        }
+        Ok(is_something)
+    }
+
+    async fn mark(&self, key: &str, to: &ConversationKey) -> Result<Fields, OwnerError> {
+        let decide = |found: Option<Fields>| {
+            let held = found.unwrap_or_default();
+            if moved(&held).as_ref() == Some(to) {
+                return Ok((held, None));
+            }
+            let mut marked = held.clone();
+            marked.insert(MOVED.to_owned(), json!(to.as_str()));
+            Ok((held, Some(marked)))
+        };
+        self.records.change(key, decide).await
+    }
+
+    /// Puts what was carried where nothing of the kind is; of two owners the one that was set later stays.
+    async fn put(&self, key: &str, carried: &Fields) -> Result<(), OwnerError> {
+        let decide = |found: Option<Fields>| {
+            let mut held = found.unwrap_or_default();
+            held.remove(MOVED);
+            let set_ms = |fields: &Fields| owner(fields).map(|owner| owner.set_ms);
+            let owner = if set_ms(&held) >= set_ms(carried) {
+                held.get(OWNER).cloned()
+            } else {
+                carried.get(OWNER).cloned()
+            };
+            if !held.contains_key(FLOW) {
+                let kept = carried
+                    .iter()
+                    .filter(|(name, _)| !LEFT.contains(&name.as_str()));
+                held.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
+            }
+            if let Some(owner) = owner {
+                held.insert(OWNER.to_owned(), owner);
+            }
+            Ok(((), Some(held)))
+        };
+        self.records.change(key, decide).await
+    }
+
+    /// Whoever comes back to an id they had is not led away from it any more.
+    async fn unmark(&self, key: &str) -> Result<(), OwnerError> {
+        let decide = |found: Option<Fields>| {
+            let mut held = found.unwrap_or_default();
+            let was_marked = held.remove(MOVED).is_some();
+            Ok(((), was_marked.then_some(held)))
+        };
+        self.records.change(key, decide).await
+    }
+
+    async fn clear(&self, key: &str) -> Result<(), OwnerError> {
+        let decide = |found: Option<Fields>| {
+            let held = found.unwrap_or_default();
+            let is_clear = !held.contains_key(FLOW) && !held.contains_key(OWNER);
+            let marked = held.into_iter().filter(|(name, _)| name == MOVED);
+            Ok(((), (!is_clear).then(|| marked.collect())))
+        };
+        self.records.change(key, decide).await
+    }
+}
+
+/// The key under which a conversation goes on, when its record says so.
+pub(super) fn moved(fields: &Fields) -> Option<ConversationKey> {
+    ConversationKey::parse(fields.get(MOVED)?.as_str()?)
+}
