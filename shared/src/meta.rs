@@ -5,9 +5,12 @@
 
 mod handover;
 mod identity;
+pub mod incoming;
+pub mod shown;
 mod text;
 
 pub use handover::Handover;
+pub use incoming::Incoming;
 pub use text::{decoded, is_id};
 
 use crate::recipient::Recipient;
@@ -23,6 +26,9 @@ pub const STANDBY: &str = "standby";
 pub const HANDOVERS: &str = "messaging_handovers";
 /// The kind of a message in which Meta tells that somebody has another number or user id.
 pub const SYSTEM: &str = "system";
+
+/// The array of what was sent from the Business app.
+const ECHOES: &str = "message_echoes";
 
 /// One update, taken out of its envelope.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +72,8 @@ pub enum Body {
     Message(Box<Message>),
     /// Something we sent moved on.
     Status(Box<Status>),
+    /// Somebody wrote from the Business app; `from` is whom it went to.
+    Echo(Box<Message>),
     /// Anything else: the change's `value`.
     Other(Value),
 }
@@ -85,29 +93,10 @@ pub struct Message {
     pub name: Option<String>,
     /// Unix seconds at which Meta got it.
     pub timestamp: Option<u64>,
-    /// Meta's type, such as `text` or `interactive`.
-    pub kind: String,
-    /// What a person would read: the body, a caption, the title of a pressed button.
-    pub text: Option<String>,
-    /// The id of a pressed button or picked row.
-    pub payload_id: Option<String>,
-    /// The wamid it answers or quotes.
-    pub context_id: Option<String>,
-    /// Media it carries.
-    pub media: Option<Media>,
+    /// What it holds.
+    pub content: Incoming,
     /// The message as Meta sent it.
     pub raw: Value,
-}
-
-/// Media of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Media {
-    /// Meta's media id.
-    pub id: String,
-    /// Its declared type.
-    pub mime_type: Option<String>,
-    /// The file's name, for documents.
-    pub filename: Option<String>,
 }
 
 /// A status of a message we sent.
@@ -184,7 +173,8 @@ pub fn read(bytes: &[u8]) -> Result<Update, ReadError> {
     let phone_number_id = id_at(&value, "/metadata/phone_number_id")
         .or_else(|| id_at(&value, "/recipient/phone_number_id"));
     let display_phone_number = id_at(&value, "/metadata/display_phone_number");
-    let message = first(&value, "messages").map(|raw| read_message(raw, &value));
+    let message =
+        first(&value, "messages").map(|raw| read_message(raw, &value, identity::read(raw)));
     let body = if let Some(message) = message.filter(|_| is_live) {
         let raw = taken(&mut value, "messages");
         Body::Message(Box::new(Message { raw, ..message }))
@@ -192,6 +182,10 @@ pub fn read(bytes: &[u8]) -> Result<Update, ReadError> {
         let status = read_status(status);
         let raw = taken(&mut value, "statuses");
         Body::Status(Box::new(Status { raw, ..status }))
+    } else if let Some(echo) = first(&value, ECHOES).filter(|_| is_live) {
+        let echo = read_message(echo, &value, (identity::receiver(echo), None));
+        let raw = taken(&mut value, ECHOES);
+        Body::Echo(Box::new(Message { raw, ..echo }))
     } else {
         Body::Other(value)
     };
@@ -203,6 +197,9 @@ pub fn read(bytes: &[u8]) -> Result<Update, ReadError> {
         body,
     })
 }
+
+/// The person on the other side, and the ids they no longer have.
+type Named = (Recipient, Option<Recipient>);
 
 fn first_mut<'v>(value: &'v mut Value, name: &str) -> Option<&'v mut Value> {
     value.get_mut(name)?.as_array_mut()?.first_mut()
@@ -246,13 +243,9 @@ fn contact_of<'v>(author: &Recipient, value: &'v Value) -> Option<&'v Value> {
 }
 
 /// Reads all but `raw`.
-fn read_message(raw: &Value, value: &Value) -> Message {
-    let (author, formerly) = identity::read(raw);
+fn read_message(raw: &Value, value: &Value, (author, formerly): Named) -> Message {
     let contact = contact_of(&author, value);
     let contact_id = |pointer| contact.and_then(|contact| id_at(contact, pointer));
-    let kind = id_at(raw, "/type").unwrap_or_else(|| "unknown".to_owned());
-    let own = raw.get(&kind);
-    let own_text = |pointer| own.and_then(|own| text_at(own, pointer));
     Message {
         id: id_at(raw, "/id").unwrap_or_default(),
         from: Recipient {
@@ -261,30 +254,11 @@ fn read_message(raw: &Value, value: &Value) -> Message {
         },
         formerly,
         group_id: id_at(raw, "/group_id"),
-        name: contact.and_then(|contact| text_at(contact, "/profile/name")),
+        name: contact
+            .and_then(|contact| text_at(contact, "/profile/name"))
+            .and_then(|name| shown::name(&name)),
         timestamp: seconds_at(raw, "/timestamp"),
-        text: first_text(
-            own,
-            &[
-                "/body",
-                "/caption",
-                "/text",
-                "/button_reply/title",
-                "/list_reply/title",
-                "/emoji",
-            ],
-        ),
-        payload_id: first_text(own, &["/button_reply/id", "/list_reply/id", "/payload"]),
-        context_id: id_at(raw, "/context/id"),
-        media: own
-            .and_then(|own| id_at(own, "/id"))
-            .filter(|_| own_text("/mime_type").is_some())
-            .map(|id| Media {
-                id,
-                mime_type: own_text("/mime_type"),
-                filename: own_text("/filename"),
-            }),
-        kind,
+        content: Incoming::read(raw),
         raw: Value::Null,
     }
 }
@@ -308,10 +282,6 @@ fn read_status(raw: &Value) -> Status {
             .collect(),
         raw: Value::Null,
     }
-}
-
-fn first_text(value: Option<&Value>, pointers: &[&str]) -> Option<String> {
-    pointers.iter().find_map(|pointer| text_at(value?, pointer))
 }
 
 /// How far Meta's clock may be ahead of ours.
@@ -347,11 +317,11 @@ mod tests {
             )
         };
         for (name, read_as) in [
-            (r"Ana \ud83d", "Ana \u{fffd}"),
-            (r"\ude00 Ana", "\u{fffd} Ana"),
-            (r"\ud83d\ud83d\ude00", "\u{fffd}\u{1f600}"),
-            (r"\\ud83d \ud83dx\n", "\\ud83d \u{fffd}x\n"),
-            (r"\ud83d\u00e9", "\u{fffd}\u{e9}"),
+            (r"Ana \ud83d", "Ana"),
+            (r"\ude00 Ana", "Ana"),
+            (r"\ud83d\ud83d\ude00", "\u{1f600}"),
+            (r"\\ud83d \ud83dx\n", "\\ud83d x"),
+            (r"\ud83d\u00e9", "\u{e9}"),
         ] {
             let update = read(envelope(name, "106").as_bytes()).unwrap();
             assert_eq!(
@@ -425,7 +395,7 @@ mod tests {
             }
         );
         assert_eq!(
-            (message.text.as_deref(), message.timestamp),
+            (message.content.text.as_deref(), message.timestamp),
             (Some("hi"), Some(17))
         );
     }
@@ -436,8 +406,8 @@ mod tests {
             {"type": "list_reply", "list_reply": {"id": "row", "title": "Row"}}});
         let button =
             json!({"type": "button", "id": "w", "button": {"payload": "PAY", "text": "Pay"}});
-        assert_eq!(message(reply).payload_id.as_deref(), Some("row"));
-        assert_eq!(message(button).payload_id.as_deref(), Some("PAY"));
+        assert_eq!(message(reply).content.payload_id.as_deref(), Some("row"));
+        assert_eq!(message(button).content.payload_id.as_deref(), Some("PAY"));
     }
 
     #[test]

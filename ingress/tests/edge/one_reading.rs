@@ -77,7 +77,7 @@ fn disagreement(update: &Update) -> Option<String> {
     match (&read.body, family) {
         (Body::Message(message), "message") => {
             let (told, id) = (
-                kind("message", Some(&message.kind)),
+                kind("message", Some(&message.content.kind)),
                 UpdateId::new(&message.id),
             );
             (told != head.kind || (!message.id.is_empty() && id != head.id))
@@ -100,10 +100,15 @@ fn disagreement(update: &Update) -> Option<String> {
             None => (head.kind != "handover.unknown" && !is_contradictory(&update.payload))
                 .then(|| format!("{}, read as none", head.kind)),
         },
-        (Body::Other(value), "echo") => value
-            .get("message_echoes")
-            .is_none()
-            .then(|| "no echo".to_owned()),
+        (Body::Echo(echo), "echo") => {
+            let (told, id) = (
+                kind("echo", Some(&echo.content.kind)),
+                UpdateId::new(&echo.id),
+            );
+            (told != head.kind || (!echo.id.is_empty() && id != head.id))
+                .then(|| format!("{} {:?}, read as {told} {id:?}", head.kind, head.id))
+                .or_else(|| with(head, &echo.from))
+        }
         (Body::Other(value), "call") => value.get("calls").is_none().then(|| "no call".to_owned()),
         (Body::Other(_), "account") => {
             let told = kind("account", read.field.as_deref());
@@ -247,6 +252,8 @@ fn strange_values_are_one_thing_to_the_edge_and_the_pools() {
         format!(r#"{{"message\u0073":[{message}]}}"#),
         format!(r#"{{"messages":[{message}],"history":[]}}"#),
         r#"{"message_echoes":[{"id":1,"to":"49"}],"calls":[{"id":"c","event":"connect"}]}"#
+            .to_owned(),
+        r#"{"contacts":[{"wa_id":"49","user_id":"US.1"}],"message_echoes":[{"id":"e","from":"1","to":"49","type":"text"},{"to":"50","recipient_user_id":"US.2","to_user_id":""},{"to":"+5521987654321","type":7}]}"#
             .to_owned(),
         format!(r#"{{"metadata":{{"phone_number_id":100}},"messages":[{message}]}}"#),
         format!(r#"{{"metadata":{{"phone_number_id":""}},"messages":[{message}]}}"#),

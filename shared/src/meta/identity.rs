@@ -35,6 +35,14 @@ pub(super) fn read(raw: &Value) -> (Recipient, Option<Recipient>) {
     (now, is_changed.then_some(Recipient { user_id, phone }))
 }
 
+/// Whom a message went to that was sent from the Business app.
+pub(super) fn receiver(raw: &Value) -> Recipient {
+    Recipient {
+        user_id: id_at(raw, "/to_user_id").or_else(|| id_at(raw, "/recipient_user_id")),
+        phone: id_at(raw, "/to"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 //! emoji costs nobody the message. A number stands for its digits where an id is expected, if it is whole and not longer than
 //! what JSON readers keep exactly.
 
-use super::ReadError;
+use super::{ReadError, shown};
 use serde_json::Value;
 
 /// Reads a JSON text, whatever its characters are.
@@ -33,6 +33,12 @@ pub(super) fn text_at(value: &Value, pointer: &str) -> Option<String> {
         .and_then(Value::as_str)
         .filter(|text| !text.is_empty())
         .map(str::to_owned)
+}
+
+/// A text as it is shown to people, when there is anything to be seen of it.
+pub(super) fn shown_at(value: &Value, pointer: &str) -> Option<String> {
+    let found = value.pointer(pointer)?.as_str()?;
+    Some(shown::text(found).into_owned()).filter(|text| !text.is_empty())
 }
 
 /// A text that is not empty, or the digits of a number.

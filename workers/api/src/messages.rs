@@ -13,9 +13,11 @@ use ackline_message::{check, check_recipient, check_reply_to};
 use ackline_replay::time::rfc3339;
 use ackline_shared::clock::now_ms;
 use ackline_shared::ids::{PhoneNumberId, hex, short_hash};
+use ackline_shared::meta::Incoming;
+use ackline_shared::meta::incoming::{Context, Details, Media, Referral};
 use ackline_shared::raw::RawJson;
 use ackline_shared::subjects::Lane;
-use ackline_store::fold::BY_STANDBY;
+use ackline_store::fold::{BY_APP, BY_STANDBY};
 use ackline_store::query::StoredMessage;
 use axum::Json;
 use axum::extract::State;
@@ -28,6 +30,8 @@ use utoipa::ToSchema;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
+/// The direction of what people wrote.
+const IN: &str = "in";
 
 /// A message to send.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -85,6 +89,14 @@ pub struct Message {
     kind: String,
     /// What a person reads of it.
     text: Option<String>,
+    /// Media it carries, if it is incoming or was sent from the Business app; so with the three that follow.
+    media: Option<Media>,
+    /// What it holds besides text and media.
+    details: Option<Details>,
+    /// What it answers, and whether it was forwarded.
+    context: Option<Context>,
+    /// The ad or post it came from.
+    referral: Option<Referral>,
     /// All of it: incoming messages in Meta's shape, outgoing ones in the shape they were sent in.
     #[schema(value_type = Value)]
     content: RawJson,
@@ -126,6 +138,14 @@ impl From<StoredMessage> for Message {
             .and_then(|origin| origin.get("by"))
             .and_then(Value::as_str);
         let standby = by == Some(BY_STANDBY);
+        let is_metas = stored.direction == IN || standby || by == Some(BY_APP);
+        let held = is_metas.then(|| {
+            let raw = serde_json::from_str(stored.content.get()).unwrap_or_default();
+            Incoming::read(&raw)
+        });
+        let (media, details, context, referral) = held.map_or_else(Default::default, |held| {
+            (held.media, held.details, held.context, held.referral)
+        });
         Self {
             error: fault.map(|fault| MessageError {
                 code: fault.code,
@@ -144,6 +164,10 @@ impl From<StoredMessage> for Message {
             direction: stored.direction,
             kind: stored.kind,
             text: stored.text,
+            media,
+            details,
+            context,
+            referral,
             content: stored.content,
             wamid: stored.wamid,
             reply_to: stored.reply_to,

@@ -3,8 +3,7 @@
 use ackline_message::plain;
 use ackline_message::{Origin, Recipient, SendCommand};
 use ackline_shared::ids::{EntityId, PhoneNumberId};
-use ackline_shared::meta::{Body, Message, Update};
-use serde_json::Value;
+use ackline_shared::meta::{Body, Update};
 
 /// Chatwoot's own bound on a message is 150,000 characters.
 const CONTENT_CHARS_MAX: usize = 100_000;
@@ -120,13 +119,16 @@ pub struct CrmEntry {
     pub opens: bool,
 }
 
-/// The entry of an incoming message; `None` for anything else, and an error for a message that lacks what an entry needs.
+/// The entry of a message of a person's or of the Business app's; `None` for anything else, and an error for a message that lacks what an entry needs.
 ///
 /// What another responder is to answer is a note, and opens no conversation: agents see it where they have one and are not
 /// asked for an answer. Meta may leave out with which number that is; then there is no place for it.
 pub fn of_update(update: &Update) -> Result<Option<CrmEntry>, &'static str> {
-    let Body::Message(message) = &update.body else {
-        return Ok(None);
+    let (message, is_echo) = match &update.body {
+        Body::Message(message) => (message, false),
+        // It was sent from the Business app, and the agents' transcript has it, too.
+        Body::Echo(echo) => (echo, true),
+        Body::Status(_) | Body::Other(_) => return Ok(None),
     };
     let number = update
         .phone_number_id
@@ -145,9 +147,10 @@ pub fn of_update(update: &Update) -> Result<Option<CrmEntry>, &'static str> {
     if message.id.is_empty() {
         return Err("the message has no id");
     }
+    let line = message.content.line();
     let text = match (&message.group_id, &message.name) {
-        (Some(_), Some(name)) => format!("{name}: {}", incoming_text(message)),
-        (Some(_), None) | (None, _) => incoming_text(message),
+        (Some(_), Some(name)) if !is_echo => format!("{name}: {line}"),
+        _ => line,
     };
     let (direction, text, opens) = match update.is_standby() {
         true => (
@@ -155,6 +158,7 @@ pub fn of_update(update: &Update) -> Result<Option<CrmEntry>, &'static str> {
             format!("[standby: another responder answers] {text}"),
             false,
         ),
+        false if is_echo => (Direction::Outgoing, text, true),
         false => (Direction::Incoming, text, true),
     };
     Ok(Some(CrmEntry {
@@ -164,7 +168,7 @@ pub fn of_update(update: &Update) -> Result<Option<CrmEntry>, &'static str> {
         source_id: message.id.clone(),
         content: bounded(text),
         opens,
-        in_reply_to: message.context_id.clone(),
+        in_reply_to: message.content.context_id().map(str::to_owned),
         audience: Audience::All,
     }))
 }
@@ -213,37 +217,6 @@ pub fn of_failure(command: &SendCommand, reason: &str, ambiguous: bool) -> Optio
     })
 }
 
-fn incoming_text(message: &Message) -> String {
-    let kind = message.kind.as_str();
-    let own = message.raw.get(kind);
-    let field = |name: &str| own.and_then(|own| own.get(name)).and_then(Value::as_str);
-    let label = match kind {
-        "text" | "interactive" | "button" => None,
-        "location" => {
-            let degrees = |name: &str| own.and_then(|own| own.get(name)).and_then(Value::as_f64);
-            let place = degrees("latitude").zip(degrees("longitude"));
-            let place = place.map(|(latitude, longitude)| format!(" {latitude}, {longitude}"));
-            let name = field("name").map(|name| format!(" {name}"));
-            Some(format!(
-                "[location]{}{}",
-                place.unwrap_or_default(),
-                name.unwrap_or_default()
-            ))
-        }
-        "document" => Some(match field("filename") {
-            Some(filename) => format!("[document: {filename}]"),
-            None => "[document]".to_owned(),
-        }),
-        _ => Some(format!("[{}]", kind.chars().take(40).collect::<String>())),
-    };
-    match (label, &message.text) {
-        (Some(label), Some(text)) => format!("{label} {text}"),
-        (Some(label), None) => label,
-        (None, Some(text)) => text.clone(),
-        (None, None) => format!("[{kind}]"),
-    }
-}
-
 /// A CRM refuses an empty message, and an endless one.
 fn bounded(text: String) -> String {
     if text.trim().is_empty() {
@@ -259,7 +232,7 @@ fn bounded(text: String) -> String {
 mod tests {
     use super::*;
     use ackline_shared::meta;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn incoming(message: Value) -> Result<Option<CrmEntry>, &'static str> {
         let value = json!({
@@ -313,6 +286,11 @@ mod tests {
                 json!({"type": "interactive", "interactive": {"button_reply": {"id": "y", "title": "Yes"}}}),
                 "Yes",
             ),
+            (
+                json!({"type": "interactive", "interactive": {"type": "nfm_reply", "nfm_reply":
+                    {"name": "flow", "body": "Sent", "response_json": "{\"flow_token\":\"t\",\"rating\":\"good\"}"}}}),
+                "[form: flow]\nrating: good",
+            ),
             (json!({"type": "hologram"}), "[hologram]"),
             (
                 json!({"type": "text", "text": {"body": " "}}),
@@ -362,7 +340,16 @@ mod tests {
         let mut standby = nowhere;
         standby["entry"][0]["changes"][0]["field"] = json!("standby");
         assert_eq!(read(standby), Ok(None), "Meta may leave it out");
-        let echo = json!({"entry": [{"changes": [{"value": {"message_echoes": [{"id": "w"}]}}]}]});
-        assert_eq!(read(echo), Ok(None));
+        let echo = json!({"entry": [{"changes": [{"value": {"metadata": {"phone_number_id": "1"},
+            "message_echoes": [{"id": "w", "from": "1", "to": "49", "type": "text", "text": {"body": "from the phone"}}]}}]}]});
+        let echo = read(echo).unwrap().unwrap();
+        assert_eq!(
+            (
+                echo.direction,
+                echo.person.source_id(),
+                echo.content.as_str()
+            ),
+            (Direction::Outgoing, "49", "from the phone")
+        );
     }
 }

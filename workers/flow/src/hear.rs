@@ -8,14 +8,11 @@ use super::step::{Next, Walk, Walked, failure};
 use super::trigger;
 use super::update::{CallOutcome, Message};
 use super::value::Variables;
-use serde_json::json;
 
 impl<'f> Walk<'f> {
     pub(crate) fn hear(&mut self, message: &Message) -> Walked<()> {
         self.session.contact = message.contact.to_value();
-        self.session.message = json!({
-            "text": message.said(), "kind": message.kind, "title": message.title, "payload": message.payload_id
-        });
+        self.session.message = message.to_value();
         if self.session.status == Status::New {
             return self.start_with(message);
         }

@@ -36,6 +36,8 @@ pub const SEEN_MAX: usize = 32;
 pub const MEMORY_BYTES_MAX: usize = 16 * 1024;
 /// Bytes kept of one incoming text.
 pub const INCOMING_BYTES_MAX: usize = 4 * 1024;
+/// Bytes kept of what an incoming message holds besides text, as JSON.
+pub const MORE_BYTES_MAX: usize = 4 * 1024;
 /// Messages that wait while a call is under way.
 pub const HELD_MAX: usize = 4;
 

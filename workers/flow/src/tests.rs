@@ -44,6 +44,7 @@ fn message(id: &str, text: &str, payload: Option<&str>) -> Message {
         text: text.into(),
         payload_id: payload.map(str::to_owned),
         title: None,
+        more: Map::new(),
         contact: Contact {
             name: Some("Ana".into()),
             ..Contact::default()

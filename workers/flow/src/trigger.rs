@@ -155,6 +155,7 @@ mod tests {
             text: text.into(),
             payload_id: payload.map(str::to_owned),
             title: None,
+            more: serde_json::Map::new(),
             contact: Contact::default(),
         }
     }

@@ -1,10 +1,12 @@
 //! What the engine is told: a message, the result of a call it asked for, or that a flow shall start.
 
-use super::limits::{INCOMING_BYTES_MAX, cut_bytes};
+use super::limits::{
+    INCOMING_BYTES_MAX, MORE_BYTES_MAX, VARIABLE_DEPTH_MAX, cut_bytes, json_bytes,
+};
 use super::value::Variables;
 use ackline_shared::ids::UpdateId;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fmt;
 
 /// One input of the engine.
@@ -40,6 +42,9 @@ pub struct Message {
     pub payload_id: Option<String>,
     /// What a pressed button or list row says.
     pub title: Option<String>,
+    /// What else it holds, by name: `media`, `details`, `context`, `referral`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub more: Map<String, Value>,
     pub contact: Contact,
 }
 
@@ -98,6 +103,19 @@ impl Message {
         cut_bytes(text, INCOMING_BYTES_MAX)
     }
 
+    /// The message as templates see it.
+    pub fn to_value(&self) -> Value {
+        let mut members = self.more.clone();
+        let told = [
+            ("text", Value::from(self.said())),
+            ("kind", Value::from(self.kind.as_str())),
+            ("title", Value::from(self.title.as_deref())),
+            ("payload", Value::from(self.payload_id.as_deref())),
+        ];
+        members.extend(told.map(|(name, value)| (name.to_owned(), value)));
+        Value::Object(members)
+    }
+
     /// A copy whose texts are bounded, fit to be kept in a session.
     pub fn bounded(&self) -> Self {
         let short = |text: &str, bytes| printable(cut_bytes(text, bytes));
@@ -110,8 +128,37 @@ impl Message {
                 .as_deref()
                 .map(|payload| short(payload, 512)),
             title: self.title.as_deref().map(|title| short(title, 256)),
+            more: bounded_members(&self.more),
             contact: self.contact.bounded(),
         }
+    }
+}
+
+/// What fits of the members, the shorter ones first; a form or an order may be as long as people like.
+fn bounded_members(members: &Map<String, Value>) -> Map<String, Value> {
+    let mut sized: Vec<_> = members
+        .iter()
+        .filter(|(_, value)| is_shallow(value, VARIABLE_DEPTH_MAX))
+        .map(|(name, value)| (json_bytes(value) + json_bytes(name), name, value))
+        .collect();
+    sized.sort_by_key(|(bytes, ..)| *bytes);
+    let mut left = MORE_BYTES_MAX;
+    let fit = sized.into_iter().map_while(|(bytes, name, value)| {
+        left = left.checked_sub(bytes)?;
+        Some((name.clone(), value.clone()))
+    });
+    fit.collect()
+}
+
+/// Whether a value is nested in at most so many levels.
+fn is_shallow(value: &Value, levels: usize) -> bool {
+    let Some(inner) = levels.checked_sub(1) else {
+        return false;
+    };
+    match value {
+        Value::Array(list) => list.iter().all(|value| is_shallow(value, inner)),
+        Value::Object(members) => members.values().all(|value| is_shallow(value, inner)),
+        _ => true,
     }
 }
 

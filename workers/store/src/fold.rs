@@ -13,12 +13,13 @@ use ackline_shared::ids::{ConversationKey, short_hash};
 use ackline_shared::meta::{self, Body, Message, Update};
 use ackline_shared::spelling;
 use ackline_shared::subjects::Class;
-use serde_json::Value;
 
 const TEXT_CHARS_MAX: usize = 4096;
 
 /// What stands for the origin of a message in a conversation that another responder has.
 pub const BY_STANDBY: &str = "standby";
+/// What stands for the origin of a message that was sent from the Business app.
+pub const BY_APP: &str = "app";
 
 /// What is to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +47,8 @@ pub struct MessageEntry {
     pub kind: String,
     /// What a person reads of it.
     pub text: Option<String>,
+    /// What stands for it in a list of conversations.
+    pub preview: String,
     /// All of it as JSON, in Meta's shape for incoming messages and in ours for outgoing ones.
     pub content: String,
     pub wamid: Option<String>,
@@ -235,11 +238,11 @@ fn fold_message(work: &Work, update: Update) -> Result<JournalEntry, FoldError> 
     }
     let entry = match update.body {
         Body::Message(message) => incoming(work, number.ok_or(FoldError::NoNumber)?, *message),
-        Body::Other(value) => match value.pointer("/message_echoes/0") {
-            Some(echo) => echoed(work, number.ok_or(FoldError::NoNumber)?, echo),
-            None if work.head.kind.starts_with("message.") => return Err(FoldError::NoMessage),
-            None => return Ok(JournalEntry::Nothing),
-        },
+        Body::Echo(echo) => echoed(work, number.ok_or(FoldError::NoNumber)?, *echo),
+        Body::Other(_) if work.head.kind.starts_with("message.") => {
+            return Err(FoldError::NoMessage);
+        }
+        Body::Other(_) => return Ok(JournalEntry::Nothing),
         Body::Status(_) => return fold_status(work, update),
     };
     let origin = by_standby.or(entry.origin);
@@ -288,11 +291,12 @@ fn incoming(work: &Work, phone_number_id: String, message: Message) -> MessageEn
         },
         tells_ids: false,
         direction: Direction::In,
-        kind: message.kind,
-        text: message.text.as_deref().map(cut),
+        preview: cut(&message.content.line()),
+        text: message.content.text.as_deref().map(cut),
+        reply_to: message.content.context_id().map(str::to_owned),
+        kind: message.content.kind,
         content: message.raw.to_string(),
         wamid: Some(wamid),
-        reply_to: message.context_id,
         origin: None,
         created_ms,
         received_ms: work.head.received_ms,
@@ -306,43 +310,17 @@ fn incoming(work: &Work, phone_number_id: String, message: Message) -> MessageEn
 }
 
 /// What somebody sent from the phone's own app; Meta tells us afterwards.
-fn echoed(work: &Work, phone_number_id: String, echo: &Value) -> MessageEntry {
-    let text = |pointer: &str| {
-        echo.pointer(pointer)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
-    let wamid = text("/id").unwrap_or_else(|| work.head.id.as_str().to_owned());
-    let kind = text("/type").unwrap_or_else(|| "unknown".to_owned());
-    let to = Recipient {
-        user_id: text("/to_user_id"),
-        phone: text("/to"),
-    };
-    let reported = text("/timestamp").and_then(|seconds| seconds.parse().ok());
-    let created_ms = meta::happened_ms(reported, work.head.received_ms);
+fn echoed(work: &Work, phone_number_id: String, echo: Message) -> MessageEntry {
+    let entry = incoming(work, phone_number_id, echo);
     MessageEntry {
-        id: id_of(work, &wamid),
-        phone_number_id,
-        person: Person::new(&to, &work.head.conversation, None),
-        tells_ids: false,
         direction: Direction::Out,
-        text: text(&format!("/{kind}/body"))
-            .or_else(|| text(&format!("/{kind}/caption")))
-            .as_deref()
-            .map(cut),
-        kind,
-        content: echo.to_string(),
-        wamid: Some(wamid),
-        reply_to: text("/context/id"),
-        origin: Some(serde_json::json!({"by": "app"}).to_string()),
-        created_ms,
-        received_ms: work.head.received_ms,
-        sequence: work.sequence,
+        origin: Some(serde_json::json!({"by": BY_APP}).to_string()),
         step: Step {
             status: Status::Accepted,
-            at_ms: created_ms,
+            at_ms: entry.created_ms,
             fault: None,
         },
+        ..entry
     }
 }
 
@@ -482,13 +460,15 @@ fn flow_contact(work: &Work) -> JournalEntry {
 }
 
 fn outgoing(work: &Work, command: SendCommand, wamid: Option<String>, step: Step) -> JournalEntry {
+    let summary = cut(&command.content.summary());
     JournalEntry::Message(Box::new(MessageEntry {
         phone_number_id: command.phone_number_id.to_string(),
         person: Person::new(&command.to, &work.head.conversation, None),
         tells_ids: false,
         direction: Direction::Out,
         kind: command.content.kind().to_owned(),
-        text: Some(cut(&command.content.summary())),
+        text: Some(summary.clone()),
+        preview: summary,
         content: json(&command.content),
         wamid,
         reply_to: command.reply_to,

@@ -166,13 +166,7 @@ async fn insert<'b>(
         person: &entry.person,
     };
     let conversation = contact::conversation(rows, between, entry.created_ms).await?;
-    let text = match &entry.text {
-        Some(text) => text.chars().take(LAST_TEXT_CHARS_MAX).collect(),
-        None => format!("[{}]", entry.kind)
-            .chars()
-            .take(LAST_TEXT_CHARS_MAX)
-            .collect(),
-    };
+    let text = entry.preview.chars().take(LAST_TEXT_CHARS_MAX).collect();
     contact::count(rows, &conversation, entry, text).await?;
     Ok(rows.add_message(MessageRow {
         tenant,

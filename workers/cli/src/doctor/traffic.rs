@@ -79,7 +79,7 @@ async fn webhooks(updates: &Stream, snapshot: &Snapshot, now_ms: u64) -> Vec<Fin
 /// By how much an update was received before it happened, by Meta's clock.
 fn early(payload: &[u8], received_ms: u64) -> u64 {
     let reported = match meta::read(payload).map(|update| update.body) {
-        Ok(meta::Body::Message(message)) => message.timestamp,
+        Ok(meta::Body::Message(message) | meta::Body::Echo(message)) => message.timestamp,
         Ok(meta::Body::Status(status)) => status.timestamp,
         _ => None,
     };

@@ -107,6 +107,7 @@ impl Player {
             text: if title.is_some() { "" } else { said }.into(),
             payload_id: payload,
             title: title.map(str::to_owned),
+            more: serde_json::Map::new(),
             contact: Contact {
                 name: Some("Ana".into()),
                 phone: Some("4915100000000".into()),

@@ -208,6 +208,9 @@ fn walk(flow: &Compiled, moves: &[Move]) {
                 text: text.to_owned(),
                 title: payload.as_ref().map(|_| "Label".to_owned()),
                 payload_id: payload,
+                more: [("details".to_owned(), "x".repeat(4_000).into())]
+                    .into_iter()
+                    .collect(),
                 contact: Contact::default(),
             })
         };

@@ -5,7 +5,7 @@ use super::source::EventSource;
 use ackline_message::{FlowFact, Recipient, Record, command};
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::short_hash;
-use ackline_shared::meta::{self, Body, Message, Status};
+use ackline_shared::meta::{self, Body, Incoming, Message, Status};
 use ackline_shared::stored;
 use serde::Serialize;
 use serde_json::Value;
@@ -36,7 +36,7 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Data {
-    /// `message.received`, and `message.standby` in a conversation that another responder has
+    /// `message.received`, `message.standby` in a conversation that another responder has, and `message.echo`
     Received(Box<Received>),
     Progress(Box<Progress>),
     Flow(Box<FlowRun>),
@@ -50,21 +50,20 @@ pub struct Received {
     pub wamid: String,
     #[serde(flatten)]
     pub place: EventSource,
-    pub from: Person,
-    /// Meta's type of the message, such as `text` or `interactive`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// What a person would read: the body, a caption, the title of a pressed button.
+    /// Who wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// The id of a pressed button or picked row.
+    pub from: Option<Person>,
+    /// Whom it went to, if it was sent from the Business app.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub payload_id: Option<String>,
+    pub to: Option<Person>,
+    /// The group it was written in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<String>,
+    #[serde(flatten)]
+    pub content: Incoming,
     /// Meta's id of the message it answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub media: Option<Media>,
     /// When Meta got it, RFC 3339 in UTC.
     pub timestamp: String,
 }
@@ -79,15 +78,6 @@ pub struct Person {
     /// The name in the profile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Media {
-    pub id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mime_type: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub filename: Option<String>,
 }
 
 /// A message of ours moved on.
@@ -220,7 +210,8 @@ fn of_update(head: &Head, update: meta::Update) -> Result<Option<Made>, EventErr
             ..received(head, phone_number_id, *message)
         }),
         // A message of another responder's, and not of ours.
-        Body::Status(_) if is_standby => None,
+        Body::Status(_) | Body::Echo(_) if is_standby => None,
+        Body::Echo(echo) => Some(held(head, phone_number_id, *echo, true)),
         Body::Message(message) => Some(received(head, phone_number_id, *message)),
         Body::Status(status) => progress(head, phone_number_id, *status),
         Body::Other(_)
@@ -235,6 +226,12 @@ fn of_update(head: &Head, update: meta::Update) -> Result<Option<Made>, EventErr
 }
 
 fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> Made {
+    held(head, phone_number_id, message, false)
+}
+
+/// A message that a person wrote, or one that went to them from the Business app.
+fn held(head: &Head, phone_number_id: Option<String>, message: Message, is_echo: bool) -> Made {
+    let who = person(message.from, message.name);
     let timestamp = happened(head, message.timestamp);
     let is_named = !message.id.is_empty();
     let data = Received {
@@ -245,21 +242,20 @@ fn received(head: &Head, phone_number_id: Option<String>, message: Message) -> M
         },
         wamid: message.id,
         place: EventSource::of(head, phone_number_id),
-        from: person(message.from, message.name),
-        kind: message.kind,
-        text: message.text,
-        payload_id: message.payload_id,
-        context_id: message.context_id,
-        media: message.media.map(|media| Media {
-            id: media.id,
-            mime_type: media.mime_type,
-            filename: media.filename,
-        }),
+        group_id: message.group_id,
+        from: (!is_echo).then(|| who.clone()),
+        to: is_echo.then_some(who),
+        context_id: message.content.context_id().map(str::to_owned),
+        content: message.content,
         timestamp: timestamp.clone(),
     };
     Made {
         of: None,
-        name: "message.received",
+        name: if is_echo {
+            "message.echo"
+        } else {
+            "message.received"
+        },
         timestamp,
         data: Data::Received(Box::new(data)),
     }
@@ -501,11 +497,82 @@ mod tests {
                 "type": "image",
                 "text": "look",
                 "context_id": "wamid.0",
+                "context": {"id": "wamid.0"},
                 "media": {"id": "9001", "mime_type": "image/jpeg"},
                 "timestamp": "2025-11-22T04:00:00Z",
             },
         });
         assert_eq!(event, expected);
+    }
+
+    #[test]
+    fn what_is_not_text_is_told_with_its_fields() {
+        let told = |content: Value| {
+            let mut payload = message();
+            let place = &mut payload["entry"][0]["changes"][0]["value"]["messages"][0];
+            *place = json!({"id": "wamid.A=", "from_user_id": "US.1", "timestamp": "1763784000"});
+            let fields = place.as_object_mut().unwrap();
+            fields.extend(content.as_object().unwrap().clone());
+            written(&head(Class::Message), &payload).unwrap()["data"].clone()
+        };
+        let form = told(
+            json!({"type": "interactive", "interactive": {"type": "nfm_reply",
+            "nfm_reply": {"name": "flow", "body": "Sent", "response_json": "{\"rating\":\"excellent\"}"}}}),
+        );
+        assert_eq!(
+            form["details"],
+            json!({"type": "form", "name": "flow", "body": "Sent", "fields": {"rating": "excellent"}})
+        );
+        assert_eq!(form["type"], "interactive");
+        let from_ad = told(
+            json!({"type": "text", "text": {"body": "hi"}, "referral": {"source_id": "12", "ctwa_clid": "Ab"},
+            "context": {"referred_product": {"catalog_id": "C", "product_retailer_id": "S"}}}),
+        );
+        assert_eq!(
+            (
+                &from_ad["referral"],
+                &from_ad["context"],
+                from_ad.get("details")
+            ),
+            (
+                &json!({"source_id": "12", "ctwa_clid": "Ab"}),
+                &json!({"referred_product": {"catalog_id": "C", "product_retailer_id": "S"}}),
+                None
+            )
+        );
+        let gone = told(json!({"type": "reaction", "reaction": {"message_id": "wamid.0"}}));
+        assert_eq!(
+            gone["details"],
+            json!({"type": "reaction", "message_id": "wamid.0", "removed": true})
+        );
+        let revoked = told(json!({"type": "revoke", "revoke": {"original_message_id": "wamid.0"}}));
+        assert_eq!(revoked["details"]["message_id"], "wamid.0");
+        let in_group = told(json!({"type": "text", "text": {"body": "hi"}, "group_id": "G"}));
+        assert_eq!(in_group["group_id"], "G");
+    }
+
+    #[test]
+    fn what_was_answered_from_the_business_app_has_a_name_of_its_own() {
+        let echo = json!({"from": "15550001", "to": "4915550009", "id": "wamid.E", "timestamp": "1763784000",
+            "type": "text", "text": {"body": "from the phone"}});
+        let mut payload = message();
+        let change = &mut payload["entry"][0]["changes"][0];
+        change["field"] = json!("smb_message_echoes");
+        change["value"] =
+            json!({"metadata": {"phone_number_id": "15550001"}, "message_echoes": [echo]});
+        let of_echo = Head {
+            kind: "echo.text".into(),
+            field: Some("smb_message_echoes".into()),
+            ..head(Class::Message)
+        };
+        let event = written(&of_echo, &payload).unwrap();
+        assert_eq!(event["type"], "message.echo");
+        let data = json!({"message_id": "wamid.E", "wamid": "wamid.E", "conversation": "u:US.1",
+            "conversation_id": conversation_id(), "phone_number_id": "15550001", "to": {"phone": "4915550009"},
+            "type": "text", "text": "from the phone", "timestamp": "2025-11-22T04:00:00Z"});
+        assert_eq!(event["data"], data);
+        payload["entry"][0]["changes"][0]["field"] = json!("standby");
+        assert_eq!(written(&of_echo, &payload), None);
     }
 
     #[test]

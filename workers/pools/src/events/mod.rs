@@ -8,8 +8,8 @@ mod request;
 mod source;
 
 pub use event::{
-    API_VERSION, Data, Event, EventError, Failure, FlowRun, Handover, Media, Person, Progress,
-    Received, of,
+    API_VERSION, Data, Event, EventError, Failure, FlowRun, Handover, Person, Progress, Received,
+    of,
 };
 pub use source::EventSource;
 

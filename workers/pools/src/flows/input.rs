@@ -7,12 +7,10 @@ use ackline_runtime::job::Work;
 use ackline_shared::clock::now_ms;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::UpdateId;
-use ackline_shared::meta::{self, Body, ReadError};
+use ackline_shared::meta::{self, Body, Incoming, ReadError, incoming};
 use ackline_shared::stored;
 use ackline_shared::subjects;
-
-/// Messages in which nobody says anything.
-const UNSPOKEN: [&str; 3] = ["message.reaction", "message.system", "message.unsupported"];
+use serde_json::{Map, Value, json};
 
 /// The messages that may tell of a person's new ids.
 const RENAMING: &str = "message.system";
@@ -68,7 +66,8 @@ fn is_past(head: &Head) -> bool {
 }
 
 fn is_spoken(head: &Head) -> bool {
-    head.kind.starts_with("message.") && !UNSPOKEN.contains(&head.kind.as_str())
+    let kind = head.kind.strip_prefix("message.");
+    kind.is_some_and(incoming::is_speech)
 }
 
 /// Why a piece of work cannot be read.
@@ -144,14 +143,20 @@ pub(super) fn read(work: &Work) -> Result<Input, Unreadable> {
             .map(|formerly| Input::Renamed { formerly, now });
         return Ok(renamed.unwrap_or(Input::Nothing));
     }
-    let pressed = message.payload_id.is_some();
-    let text = message.text.unwrap_or_default();
+    if !message.content.is_speech() {
+        return Ok(Input::Nothing);
+    }
+    let more = more(&message.content);
+    let content = message.content;
+    let pressed = content.payload_id.is_some();
+    let text = content.text.unwrap_or_default();
     let update = Update::Message(Message {
         id: identity(&work.head),
-        kind: message.kind,
+        kind: content.kind,
         title: pressed.then(|| text.clone()),
         text: if pressed { String::new() } else { text },
-        payload_id: message.payload_id,
+        payload_id: content.payload_id,
+        more,
         contact: Contact {
             name: message.name,
             phone: message.from.phone,
@@ -159,6 +164,20 @@ pub(super) fn read(work: &Work) -> Result<Input, Unreadable> {
         },
     });
     Ok(Input::Update(Box::new(update), heard(Some(at_ms))))
+}
+
+/// What a message holds beyond its text and what was pressed, as templates see it.
+fn more(content: &Incoming) -> Map<String, Value> {
+    let members = [
+        ("media", json!(content.media)),
+        ("details", json!(content.details)),
+        ("context", json!(content.context)),
+        ("referral", json!(content.referral)),
+    ];
+    let there = members.into_iter().filter(|(_, value)| !value.is_null());
+    there
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// What the session knows the update by: a replayed dead letter is the update it was, so that only the effects

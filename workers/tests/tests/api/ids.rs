@@ -122,3 +122,63 @@ async fn what_an_event_names_can_be_asked_for_by_its_tenant_alone() {
     let set = stage.put(&owner, GLOBEX, &json!({"who": "bot"})).await;
     set.is_problem(StatusCode::NOT_FOUND, "not-found");
 }
+
+#[tokio::test]
+async fn what_people_send_beside_text_is_told_with_its_fields_and_as_it_came() {
+    let stage = Stage::start().await;
+    let of = |wamid: &str, content: Value| {
+        let mut fields = json!({"from": "4915"});
+        let members = fields.as_object_mut().unwrap();
+        members.extend(content.as_object().unwrap().clone());
+        message(wamid, &fields, ConversationKey::phone("4915"))
+    };
+    let form = json!({"type": "interactive", "interactive": {"type": "nfm_reply", "nfm_reply":
+        {"name": "flow", "body": "Sent", "response_json": "{\"rating\":\"excellent\"}"}}});
+    let ad = json!({"referral": {"source_id": "12", "ctwa_clid": "Ab", "new": [1]}, "context": {"forwarded": true}});
+    let mut works = vec![of("wamid.1", form), of("wamid.2", ad)];
+    let echo = json!({"from": "1001", "to": "4915", "id": "wamid.3", "timestamp": "1000", "type": "document",
+        "document": {"id": "9", "mime_type": "application/pdf", "filename": "a.pdf"}});
+    let value = json!({"metadata": {"phone_number_id": "1001"}, "message_echoes": [echo]});
+    let change = json!({"field": "smb_message_echoes", "value": value});
+    let mut sent = of("wamid.3", json!({}));
+    sent.payload = json!({"entry": [{"id": "W", "changes": [change]}]})
+        .to_string()
+        .into();
+    works.push(sent);
+    assert_eq!(stage.journal.write_batch(&works).await.unwrap(), []);
+    let read = async |wamid: &str| stage.get(&format!("/v1/messages/{wamid}"), ACME).await.json;
+    let form = read("wamid.1").await;
+    assert_eq!(form["details"]["fields"], json!({"rating": "excellent"}));
+    assert_eq!(
+        (&form["text"], &form["type"]),
+        (&json!(null), &json!("interactive"))
+    );
+    let from_ad = read("wamid.2").await;
+    assert_eq!(
+        from_ad["referral"],
+        json!({"source_id": "12", "ctwa_clid": "Ab"})
+    );
+    assert_eq!(from_ad["content"]["referral"]["new"], json!([1]));
+    assert_eq!(from_ad["context"], json!({"forwarded": true}));
+    let sent = read("wamid.3").await;
+    assert_eq!(
+        (
+            &sent["direction"],
+            &sent["origin"],
+            &sent["media"]["filename"]
+        ),
+        (&json!("out"), &json!({"by": "app"}), &json!("a.pdf"))
+    );
+    let listed = stage.get("/v1/conversations", ACME).await.json;
+    let last = listed["items"][0]["last_text"].clone();
+    assert!(
+        [
+            "[document: a.pdf]",
+            "[form: flow]\nrating: excellent",
+            "[forwarded] hi\n[from the ad 12]"
+        ]
+        .map(Value::from)
+        .contains(&last),
+        "{last}"
+    );
+}

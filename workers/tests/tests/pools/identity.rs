@@ -40,7 +40,7 @@ fn asking() -> Snapshot {
     snapshot
 }
 
-fn person(user_id: Option<&str>, phone: Option<&str>) -> Recipient {
+pub fn person(user_id: Option<&str>, phone: Option<&str>) -> Recipient {
     Recipient {
         user_id: user_id.map(str::to_owned),
         phone: phone.map(str::to_owned),
@@ -55,7 +55,7 @@ fn envelope(message: &Value) -> Vec<u8> {
 }
 
 /// Stores a message in the partition of a person's own, as the edge does.
-async fn said(stage: &Stage, partition: u16, who: &Recipient, id: &str, members: Value) {
+pub async fn said(stage: &Stage, partition: u16, who: &Recipient, id: &str, members: Value) {
     let mut message =
         json!({"id": id, "from": who.phone, "from_user_id": who.user_id, "timestamp": "1"});
     let fields = message.as_object_mut().unwrap();
@@ -88,7 +88,7 @@ fn text(body: &str) -> Value {
     json!({"type": "text", "text": {"body": body}})
 }
 
-async fn sent(stage: &Stage, count: usize) -> Vec<(String, Recipient)> {
+pub async fn sent(stage: &Stage, count: usize) -> Vec<(String, Recipient)> {
     let messages = stage
         .messages(subjects::OUTBOUND, subjects::OUTBOUND_SUBJECTS[0], count)
         .await;
@@ -103,7 +103,7 @@ async fn sent(stage: &Stage, count: usize) -> Vec<(String, Recipient)> {
 }
 
 /// Waits until the flows are done with everything in a partition.
-async fn done(stage: &Stage, partition: u16) {
+pub async fn done(stage: &Stage, partition: u16) {
     let filter = subjects::update_filter(Partition(partition), subjects::Class::Message);
     let stream = stage.platform.log.context().get_stream(subjects::UPDATES);
     let last = stream.await.unwrap();
@@ -112,7 +112,7 @@ async fn done(stage: &Stage, partition: u16) {
     stage.acknowledged(&consumer, last.sequence).await;
 }
 
-fn record(key: &ConversationKey) -> String {
+pub fn record(key: &ConversationKey) -> String {
     session_key::of(Pool::Flows, &TenantId::new("acme").unwrap(), "100", key)
 }
 

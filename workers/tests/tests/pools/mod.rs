@@ -27,6 +27,7 @@ mod owner;
 mod ownership;
 mod processes;
 mod scaler;
+mod speech;
 mod spill;
 mod stage;
 mod status;
