@@ -21,8 +21,7 @@ pub fn text(text: &str) -> Cow<'_, str> {
 pub fn name(name: &str) -> Option<String> {
     let mut shown = String::new();
     for c in name.chars().filter(|c| *c != HALF) {
-        let is_space = c.is_whitespace() || c.is_control();
-        let c = if is_space { ' ' } else { c };
+        let c = if c.is_whitespace() { ' ' } else { c };
         if is_shown(c) && !(c == ' ' && shown.ends_with(' ')) {
             shown.push(c);
         }
