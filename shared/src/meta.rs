@@ -16,6 +16,7 @@ pub use text::{decoded, is_id};
 use crate::recipient::Recipient;
 use crate::spelling;
 use serde_json::Value;
+use std::fmt;
 use text::{id_at, parse, seconds_at, text_at};
 
 /// The field of what people send to the business while the conversation is its own.
@@ -79,7 +80,7 @@ pub enum Body {
 }
 
 /// An incoming message.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Message {
     /// Meta's id (wamid).
     pub id: String,
@@ -97,6 +98,15 @@ pub struct Message {
     pub content: Incoming,
     /// The message as Meta sent it.
     pub raw: Value,
+}
+
+/// Shows its kind: who people are and what they say does not belong into logs.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("kind", &self.content.kind)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A status of a message we sent.
@@ -240,6 +250,11 @@ fn contact_of<'v>(author: &Recipient, value: &'v Value) -> Option<&'v Value> {
         _ => true,
     };
     agrees.then_some(found)
+}
+
+/// Who wrote a message, as far as the message itself tells.
+pub fn author(raw: &Value) -> Recipient {
+    identity::read(raw).0
 }
 
 /// Reads all but `raw`.

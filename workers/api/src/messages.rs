@@ -13,8 +13,8 @@ use ackline_message::{check, check_recipient, check_reply_to};
 use ackline_replay::time::rfc3339;
 use ackline_shared::clock::now_ms;
 use ackline_shared::ids::{PhoneNumberId, hex, short_hash};
-use ackline_shared::meta::Incoming;
 use ackline_shared::meta::incoming::{Context, Details, Media, Referral};
+use ackline_shared::meta::{self, Incoming};
 use ackline_shared::raw::RawJson;
 use ackline_shared::subjects::Lane;
 use ackline_store::fold::{BY_APP, BY_STANDBY};
@@ -84,6 +84,8 @@ pub struct Message {
     phone_number_id: String,
     /// `in` for messages from the person, `out` for messages to them.
     direction: String,
+    /// Who wrote it, for messages from a person; in a group, which of its members.
+    from: Option<Recipient>,
     /// Its type, such as `text`; `unknown` for what another program sent, of which only statuses are known.
     #[serde(rename = "type")]
     kind: String,
@@ -139,10 +141,12 @@ impl From<StoredMessage> for Message {
             .and_then(Value::as_str);
         let standby = by == Some(BY_STANDBY);
         let is_metas = stored.direction == IN || standby || by == Some(BY_APP);
-        let held = is_metas.then(|| {
-            let raw = serde_json::from_str(stored.content.get()).unwrap_or_default();
-            Incoming::read(&raw)
-        });
+        let raw = is_metas.then(|| serde_json::from_str(stored.content.get()).unwrap_or_default());
+        let from = raw.as_ref().filter(|_| stored.direction == IN);
+        let from = from
+            .map(meta::author)
+            .filter(|from| *from != Recipient::default());
+        let held = raw.as_ref().map(Incoming::read);
         let (media, details, context, referral) = held.map_or_else(Default::default, |held| {
             (held.media, held.details, held.context, held.referral)
         });
@@ -162,6 +166,7 @@ impl From<StoredMessage> for Message {
             conversation_id: stored.conversation,
             phone_number_id: stored.phone_number_id,
             direction: stored.direction,
+            from,
             kind: stored.kind,
             text: stored.text,
             media,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 const WAMID: &str = "wamid.HBgL/+Z==";
 
 /// A message of somebody's, as the edge stores it.
-fn message(wamid: &str, from: &Value, conversation: ConversationKey) -> Work {
+pub fn message(wamid: &str, from: &Value, conversation: ConversationKey) -> Work {
     let mut message =
         json!({"id": wamid, "type": "text", "timestamp": "1000", "text": {"body": "hi"}});
     message

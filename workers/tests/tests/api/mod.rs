@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod bad_input;
 mod config;
 mod content;
 mod dead;
