@@ -1,5 +1,6 @@
 //! Contact cards: whom they are of and how they are reached.
 
+use super::super::shown;
 use super::super::text::{id_at, shown_at};
 use serde::Serialize;
 use serde_json::Value;
@@ -81,8 +82,9 @@ pub(super) fn read(own: &Value) -> Vec<Card> {
 impl Card {
     fn read(card: &Value) -> Self {
         let name = shown_at(card, "/name/formatted_name");
+        let name = name.or_else(|| joined(card.get("name")?, &["first_name", "last_name"]));
         Self {
-            name: name.or_else(|| joined(card.get("name")?, &["first_name", "last_name"])),
+            name: name.and_then(|name| shown::name(&name)),
             phones: entries(card, "phones", |phone| {
                 let read = CardPhone {
                     phone: shown_at(phone, "/phone"),

@@ -20,18 +20,18 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-const NUMBER: &str = "1065";
+pub const NUMBER: &str = "1065";
 const CONTACTS: &str = "POST /public/api/v1/inboxes/abc/contacts";
 
-struct Stand {
-    fake: Fake,
+pub struct Stand {
+    pub fake: Fake,
     platform: Platform,
     job: CrmSync,
     _server: NatsServer,
 }
 
 impl Stand {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let (fake, url) = Fake::start().await;
         let link = json!({
             "id": "desk", "tenant": "acme", "kind": "chatwoot", "url": url, "account_id": ACCOUNT, "inbox_id": INBOX,
@@ -49,7 +49,7 @@ impl Stand {
         }
     }
 
-    async fn done(&self, work: &Work) {
+    pub async fn done(&self, work: &Work) {
         assert_eq!(self.job.run(work).await, Verdict::Done);
     }
 }
@@ -58,7 +58,7 @@ fn job(platform: &Platform) -> CrmSync {
     CrmSync::new(platform.clone(), loopback(), Duration::from_secs(20))
 }
 
-fn work(family: Family, kind: &str, payload: &Value) -> Work {
+pub fn work(family: Family, kind: &str, payload: &Value) -> Work {
     let head = Head {
         id: UpdateId::new("wamid.work"),
         tenant: TenantId::new("acme").unwrap(),

@@ -11,6 +11,7 @@
 mod chatwoot;
 mod crm;
 mod older;
+mod people;
 mod platform;
 mod replies;
 mod spill_queue;

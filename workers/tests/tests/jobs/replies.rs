@@ -5,9 +5,11 @@ use ackline_engine::state::Heard;
 use ackline_message::Record;
 use ackline_message::{Content, Origin, Recipient, SendCommand};
 use ackline_pools::replies::Replies;
+use ackline_runtime::conversation::{Event, Owners, Side, Who};
 use ackline_runtime::dedupe::{ConversationRecord, DedupeStore, Recall};
 use ackline_runtime::job::{Answered, Job, Marks, Verdict, Work};
 use ackline_runtime::platform::Platform;
+use ackline_shared::clock::now_ms;
 use ackline_shared::ids::{PhoneNumberId, TenantId};
 use ackline_shared::subjects::Lane;
 use ackline_shared::testing::NatsServer;
@@ -369,4 +371,51 @@ async fn what_cannot_be_sent_is_given_up_before_meta_is_asked() {
     };
     assert!(dead_reason(stand.job.run(&unreadable).await).contains("not a send command"));
     assert!(meta.calls().is_empty());
+}
+
+#[tokio::test]
+async fn whom_meta_says_a_message_went_to_is_recorded_and_their_conversation_goes_on() {
+    let meta = Meta::default();
+    let stand = Stand::new(meta.serve().await).await;
+    let answers = |wa_id: &str, user_id: Value| {
+        let contact = json!({"input": "+15550001", "wa_id": wa_id, "user_id": user_id});
+        let body = json!({"contacts": [contact], "messages": [{"id": "wamid.1"}]});
+        meta.answers.lock().unwrap().push_back((200, body));
+    };
+    let command = command();
+    let (tenant, number) = (&command.tenant, &command.phone_number_id);
+    let owners = Owners::new(stand.platform.buckets.sessions.clone());
+    let side = |who: &Recipient| Side::of_person(tenant, number, who);
+    let set = Event::Set {
+        who: Who::Person,
+        until_ms: None,
+        key: "k".into(),
+    };
+    owners
+        .report(&side(&command.to), &set, now_ms())
+        .await
+        .unwrap();
+    // The number that was meant, in other words, is no news.
+    answers("15550001", json!(null));
+    assert_eq!(stand.job.run(&work(&command)).await, Verdict::Done);
+    answers("15550002", json!("US.1"));
+    let other = SendCommand {
+        id: "cmd-2".into(),
+        ..command.clone()
+    };
+    assert_eq!(stand.job.run(&work(&other)).await, Verdict::Done);
+    let known_as = Recipient {
+        user_id: Some("US.1".into()),
+        phone: Some("15550002".into()),
+    };
+    let told = |record| match record {
+        Record::ReplySent { known_as, .. } => known_as,
+        other => panic!("{other:?}"),
+    };
+    let told: Vec<_> = stand.records().await.into_iter().map(told).collect();
+    assert_eq!(told, [None, Some(known_as.clone())]);
+    for who in [&command.to, &known_as] {
+        let owner = owners.get(&side(who)).await.unwrap().unwrap();
+        assert_eq!(owner.who, Who::Person, "{who:?}");
+    }
 }
