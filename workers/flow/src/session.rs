@@ -43,6 +43,9 @@ pub struct Session {
     /// When the last message was heard, in unix milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     heard_ms: u64,
+    /// When the person wrote last, by Meta's clock, in unix milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    said_ms: u64,
     pub(super) flow: String,
     /// The version of the flow the run was begun with.
     pub(super) version: String,
@@ -158,6 +161,8 @@ struct Version {
     owner: Option<Owner>,
     #[serde(default)]
     moved: Option<String>,
+    #[serde(default)]
+    moved_ms: Option<u64>,
 }
 
 /// What the record of a conversation holds.
@@ -167,8 +172,24 @@ pub struct Kept {
     pub session: Option<Session>,
     /// Its owner, if somebody ever set one.
     pub owner: Option<Owner>,
-    /// The key under which the conversation goes on, if its person is known by other ids by now.
-    pub moved: Option<ConversationKey>,
+    /// Where the conversation goes on, if its person is known by other ids by now.
+    pub moved: Option<Moved>,
+}
+
+/// Where a conversation went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    pub to: ConversationKey,
+    /// Until when the old key was the same person's, in unix milliseconds; without an end if absent.
+    until_ms: Option<u64>,
+}
+
+impl Moved {
+    /// Whether something that was written at a time is the same person's; what tells no time is.
+    pub fn leads(&self, at_ms: Option<u64>) -> bool {
+        let pair = at_ms.zip(self.until_ms);
+        pair.is_none_or(|(at_ms, until_ms)| at_ms <= until_ms)
+    }
 }
 
 impl Kept {
@@ -179,12 +200,14 @@ impl Kept {
             flow,
             owner,
             moved,
+            moved_ms: until_ms,
         } = serde_json::from_slice(bytes)?;
         if schema > SCHEMA {
             return Err(SessionError::Schema(schema));
         }
         let session = flow.map(|_| serde_json::from_slice(bytes)).transpose()?;
         let moved = moved.and_then(|key| ConversationKey::parse(&key));
+        let moved = moved.map(|to| Moved { to, until_ms });
         Ok(Self {
             session,
             owner,
@@ -214,6 +237,7 @@ impl Session {
             fence: 0,
             owner: None,
             heard_ms: 0,
+            said_ms: 0,
             flow: flow.to_owned(),
             version: compiled.version.clone(),
             status: Status::New,
@@ -243,6 +267,7 @@ impl Session {
             fence: self.fence,
             owner: self.owner,
             heard_ms: self.heard_ms,
+            said_ms: self.said_ms,
             epoch: self.epoch,
             turn: self.turn,
             counters: self.counters,
@@ -281,6 +306,14 @@ impl Session {
         Self {
             owner,
             heard_ms: heard_ms.unwrap_or(self.heard_ms),
+            ..self
+        }
+    }
+
+    /// Notes when the person wrote, by Meta's clock.
+    pub fn said(self, at_ms: Option<u64>) -> Self {
+        Self {
+            said_ms: self.said_ms.max(at_ms.unwrap_or_default()),
             ..self
         }
     }

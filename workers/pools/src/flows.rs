@@ -121,12 +121,10 @@ impl Job for FlowsJob {
                 let side = Side::new(&work.head.tenant, &phone, key, person.phone.as_deref());
                 self.report(&side, &event).await
             }
-            Ok(Input::Renamed { formerly, now }) => {
-                match self.carry(&work.head, &phone, (&formerly, &now)).await {
-                    Ok(()) => Verdict::Done,
-                    Err(reason) => Verdict::retry(reason),
-                }
-            }
+            Ok(Input::Renamed(renamed)) => match self.carry(&work.head, &phone, &renamed).await {
+                Ok(()) => Verdict::Done,
+                Err(reason) => Verdict::retry(reason),
+            },
             Ok(Input::Nothing) => Verdict::Idle,
             Err(error) => Verdict::dead(error.to_string()),
         }
@@ -168,7 +166,7 @@ impl FlowsJob {
         {
             return Ok(verdict);
         }
-        let place = self.find(&work.head, phone, update).await?;
+        let place = self.find(&work.head, phone, (update, heard.at_ms)).await?;
         let turn = Turn {
             key: &place.key,
             is_elsewhere: place.is_elsewhere,
@@ -258,7 +256,8 @@ impl FlowsJob {
         };
         let mut session = session
             .fenced(fence)
-            .owned(owner, heard.at_ms.map(|_| now_ms));
+            .owned(owner, heard.at_ms.map(|_| now_ms))
+            .said(heard.at_ms);
         if !is_repeat {
             if !work.record.is_current() {
                 return Err("the partition may be another process's by now".to_owned());

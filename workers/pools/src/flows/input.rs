@@ -22,11 +22,17 @@ pub(super) enum Input {
     /// Something that tells of a person's conversation whose it is.
     OwnerEvent(Recipient, Event),
     /// Somebody has other ids from now on.
-    Renamed {
-        formerly: Recipient,
-        now: Recipient,
-    },
+    Renamed(Renamed),
     Nothing,
+}
+
+/// The ids that a person had and has.
+#[derive(Debug)]
+pub(super) struct Renamed {
+    pub formerly: Recipient,
+    pub now: Recipient,
+    /// When they changed, in unix milliseconds: the end of the second that Meta names.
+    pub at_ms: u64,
 }
 
 /// When something to answer was written, for what a person wrote, and when it was received.
@@ -138,10 +144,12 @@ pub(super) fn read(work: &Work) -> Result<Input, Unreadable> {
     }
     if may_rename(&work.head) {
         let now = message.from;
-        let renamed = message
-            .formerly
-            .map(|formerly| Input::Renamed { formerly, now });
-        return Ok(renamed.unwrap_or(Input::Nothing));
+        let renamed = message.formerly.map(|formerly| Renamed {
+            formerly,
+            now,
+            at_ms: at_ms.saturating_add(999),
+        });
+        return Ok(renamed.map_or(Input::Nothing, Input::Renamed));
     }
     if !message.content.is_speech() {
         return Ok(Input::Nothing);

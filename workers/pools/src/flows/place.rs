@@ -4,6 +4,7 @@
 //! kept of them is carried along, so that a question is answered by whoever was asked.
 
 use super::FlowsJob;
+use super::input::Renamed;
 use super::sessions::StoredSession;
 use ackline_flow::update::{Contact, Update};
 use ackline_runtime::conversation::{HOPS_MAX, Moves, Side};
@@ -27,10 +28,10 @@ impl FlowsJob {
         &self,
         head: &Head,
         phone: &PhoneNumberId,
-        update: &Update,
+        (update, at_ms): (&Update, Option<u64>),
     ) -> Result<Place, String> {
         let side = Side::new(&head.tenant, phone, head.conversation.clone(), None);
-        let place = self.follow(&side, side.key().clone()).await?;
+        let place = self.follow(&side, at_ms).await?;
         let Update::Message(message) = update else {
             return Ok(place);
         };
@@ -39,39 +40,41 @@ impl FlowsJob {
         }
         for from in earlier(&head.conversation, &message.contact) {
             if self.take_over(&side, &from, &message.contact).await? {
-                return self.follow(&side, side.key().clone()).await;
+                return self.follow(&side, at_ms).await;
             }
         }
         Ok(place)
     }
 
-    /// Carries all that is kept under the ids a person had to the ones that they have.
+    /// Carries all that is kept under the ids a person had to the ones that they have. A number may be somebody else's
+    /// next; a user id never is.
     pub(super) async fn carry(
         &self,
         head: &Head,
         phone: &PhoneNumberId,
-        (formerly, now): (&Recipient, &Recipient),
+        renamed: &Renamed,
     ) -> Result<(), String> {
-        let side = Side::of_person(&head.tenant, phone, now);
-        for from in formerly.keys() {
-            self.take(&side, &from).await?;
+        let side = Side::of_person(&head.tenant, phone, &renamed.now);
+        for from in renamed.formerly.keys() {
+            let until_ms = from.as_phone().map(|_| renamed.at_ms);
+            self.take(&side, &from, until_ms).await?;
         }
         Ok(())
     }
 
-    async fn follow(&self, side: &Side<'_>, start: ConversationKey) -> Result<Place, String> {
-        let mut key = start.clone();
+    async fn follow(&self, side: &Side<'_>, at_ms: Option<u64>) -> Result<Place, String> {
+        let mut key = side.key().clone();
         for _hop in 0..HOPS_MAX {
             let record = side.record(&key);
             let stored = self.sessions.read(&record).await;
             let stored = stored.map_err(|error| error.to_string())?;
-            match stored.moved.clone() {
-                Some(to) => key = to,
+            match stored.moved.clone().filter(|moved| moved.leads(at_ms)) {
+                Some(moved) => key = moved.to,
                 None => {
                     return Ok(Place {
                         key: record,
                         stored,
-                        is_elsewhere: key != start,
+                        is_elsewhere: key != *side.key(),
                     });
                 }
             }
@@ -88,7 +91,7 @@ impl FlowsJob {
     ) -> Result<bool, String> {
         let stored = self.sessions.read(&side.record(from)).await;
         let stored = stored.map_err(|error| error.to_string())?;
-        let goes_elsewhere = stored.moved.is_some_and(|to| to != *side.key());
+        let goes_elsewhere = stored.moved.is_some_and(|moved| moved.to != *side.key());
         let known = stored.session.as_ref();
         let user_id = known.and_then(|session| session.contact.get("user_id")?.as_str());
         let is_theirs = match (user_id, &contact.user_id) {
@@ -99,12 +102,17 @@ impl FlowsJob {
         if goes_elsewhere || !is_theirs || !is_something {
             return Ok(false);
         }
-        self.take(side, from).await
+        self.take(side, from, None).await
     }
 
-    async fn take(&self, side: &Side<'_>, from: &ConversationKey) -> Result<bool, String> {
+    async fn take(
+        &self,
+        side: &Side<'_>,
+        from: &ConversationKey,
+        until_ms: Option<u64>,
+    ) -> Result<bool, String> {
         let moves = Moves::new(self.platform.buckets.sessions.clone());
-        let carried = moves.carry(side, from).await;
+        let carried = moves.carry(side, from, until_ms).await;
         for key in [from, side.key()] {
             self.sessions.forget(&side.record(key));
         }

@@ -6,11 +6,10 @@
 //! refuses when it is outdated; whoever would not write looks again.
 
 use ackline_engine::owner::Owner;
-use ackline_flow::session::{Kept, Session, SessionError};
+use ackline_flow::session::{Kept, Moved, Session, SessionError};
 use ackline_runtime::group_commit::WriteError;
 use ackline_runtime::log::Log;
 use ackline_runtime::platform::Platform;
-use ackline_shared::ids::ConversationKey;
 use async_nats::jetstream::kv::Store;
 use lru::LruCache;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,8 +24,8 @@ pub struct StoredSession {
     pub revision: u64,
     pub session: Option<Session>,
     pub owner: Option<Owner>,
-    /// The key under which the conversation goes on.
-    pub moved: Option<ConversationKey>,
+    /// Where the conversation goes on.
+    pub moved: Option<Moved>,
     /// Whether the store was asked.
     pub is_read: bool,
 }

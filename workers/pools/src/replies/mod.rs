@@ -218,7 +218,7 @@ impl Replies {
         };
         let side = Side::of_person(&command.tenant, &command.phone_number_id, known_as);
         let from = ConversationKey::phone(asked);
-        self.moves.carry(&side, &from).await.map(drop)
+        self.moves.carry(&side, &from, None).await.map(drop)
     }
 
     async fn failed(&self, work: &Work, command: SendCommand, failure: Failure) -> Verdict {

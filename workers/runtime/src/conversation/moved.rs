@@ -8,14 +8,20 @@ use super::record::{Fields, Records};
 use super::store::{OWNER, OwnerError, Side, owner};
 use ackline_shared::ids::ConversationKey;
 use async_nats::jetstream::kv::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The member that names the key a record moved to.
 const MOVED: &str = "moved";
+/// The member that says until when the old key was the same person's; what is written later is a stranger's.
+const UNTIL_MS: &str = "moved_ms";
+/// The member of a session that says when its person wrote last, by Meta's clock.
+const SAID_MS: &str = "said_ms";
 /// The member that only a session has.
 const FLOW: &str = "flow";
 /// What counts under the old key alone: the epoch of its partition's owner, and blocks that are stored under it.
-const LEFT: [&str; 3] = [MOVED, "fence", "older"];
+const LEFT: [&str; 4] = [MOVED, UNTIL_MS, "fence", "older"];
+/// The members of a mark.
+const MARKS: [&str; 2] = [MOVED, UNTIL_MS];
 /// How far a record is followed. Ids change rarely; a longer way is a circle.
 pub const HOPS_MAX: usize = 4;
 
@@ -33,14 +39,21 @@ impl Moves {
     }
 
     /// Carries what is kept under a key to the one that orders the messages of a side; tells whether there was anything.
-    /// Doing it again changes nothing.
-    pub async fn carry(&self, side: &Side<'_>, from: &ConversationKey) -> Result<bool, OwnerError> {
+    /// Doing it again changes nothing. The key may have been the person's until a time only, in unix milliseconds.
+    pub async fn carry(
+        &self,
+        side: &Side<'_>,
+        from: &ConversationKey,
+        until_ms: Option<u64>,
+    ) -> Result<bool, OwnerError> {
         let to = side.key();
         if from == to || *to == ConversationKey::none() {
             return Ok(false);
         }
         let (old, new) = (side.record(from), side.record(to));
-        let carried = self.mark(&old, to).await?;
+        let Some(carried) = self.mark(&old, to, until_ms).await? else {
+            return Ok(false);
+        };
         let is_something = carried.contains_key(FLOW) || carried.contains_key(OWNER);
         if is_something {
             self.put(&new, &carried).await?;
@@ -51,15 +64,31 @@ impl Moves {
         Ok(is_something)
     }
 
-    async fn mark(&self, key: &str, to: &ConversationKey) -> Result<Fields, OwnerError> {
+    /// Marks a record, and gives what it holds; nothing of one that is another person's by now.
+    async fn mark(
+        &self,
+        key: &str,
+        to: &ConversationKey,
+        until_ms: Option<u64>,
+    ) -> Result<Option<Fields>, OwnerError> {
         let decide = |found: Option<Fields>| {
             let held = found.unwrap_or_default();
             if moved(&held).as_ref() == Some(to) {
-                return Ok((held, None));
+                return Ok((Some(held), None));
+            }
+            let said_ms = held.get(SAID_MS).and_then(Value::as_u64);
+            if said_ms
+                .zip(until_ms)
+                .is_some_and(|(said, until)| said > until)
+            {
+                return Ok((None, None));
             }
             let mut marked = held.clone();
             marked.insert(MOVED.to_owned(), json!(to.as_str()));
-            Ok((held, Some(marked)))
+            if let Some(until_ms) = until_ms {
+                marked.insert(UNTIL_MS.to_owned(), json!(until_ms));
+            }
+            Ok((Some(held), Some(marked)))
         };
         self.records.change(key, decide).await
     }
@@ -68,7 +97,7 @@ impl Moves {
     async fn put(&self, key: &str, carried: &Fields) -> Result<(), OwnerError> {
         let decide = |found: Option<Fields>| {
             let mut held = found.unwrap_or_default();
-            held.remove(MOVED);
+            held.retain(|name, _| !MARKS.contains(&name.as_str()));
             let set_ms = |fields: &Fields| owner(fields).map(|owner| owner.set_ms);
             let owner = if set_ms(&held) >= set_ms(carried) {
                 held.get(OWNER).cloned()
@@ -93,7 +122,8 @@ impl Moves {
     async fn unmark(&self, key: &str) -> Result<(), OwnerError> {
         let decide = |found: Option<Fields>| {
             let mut held = found.unwrap_or_default();
-            let was_marked = held.remove(MOVED).is_some();
+            let was_marked = held.contains_key(MOVED);
+            held.retain(|name, _| !MARKS.contains(&name.as_str()));
             Ok(((), was_marked.then_some(held)))
         };
         self.records.change(key, decide).await
@@ -103,7 +133,8 @@ impl Moves {
         let decide = |found: Option<Fields>| {
             let held = found.unwrap_or_default();
             let is_clear = !held.contains_key(FLOW) && !held.contains_key(OWNER);
-            let marked = held.into_iter().filter(|(name, _)| name == MOVED);
+            let members = held.into_iter();
+            let marked = members.filter(|(name, _)| MARKS.contains(&name.as_str()));
             Ok(((), (!is_clear).then(|| marked.collect())))
         };
         self.records.change(key, decide).await

@@ -195,6 +195,45 @@ async fn whoever_changes_number_and_user_id_answers_the_question_they_were_asked
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_a_number_after_its_last_owner_is_a_stranger() {
+    let stage = Stage::start(asking()).await;
+    let (_stop, _running) = stage.run(FlowsJob::new(stage.platform.clone(), egress()), "one");
+    let (old, new) = (person(None, Some("49151")), person(None, Some("49159")));
+    let at = |second: u64, mut members: Value| {
+        members["timestamp"] = json!(second.to_string());
+        members
+    };
+    let now = now_ms() / 1000;
+    said(&stage, 1, &old, "m1", at(now - 90, text("hello"))).await;
+    sent(&stage, 1).await;
+    let change =
+        json!({"type": "system", "system": {"type": "user_changed_number", "wa_id": "49159"}});
+    let change = at(now - 60, change);
+    said(&stage, 2, &old, "s1", change.clone()).await;
+    done(&stage, 2).await;
+    // Written before the change and read after it, it is the same person's.
+    said(&stage, 1, &old, "m2", at(now - 60, text("late"))).await;
+    assert_eq!(sent(&stage, 2).await[1].0, "It is late.");
+    said(&stage, 2, &new, "m3", at(now - 50, text("hello"))).await;
+    sent(&stage, 3).await;
+    said(&stage, 1, &old, "m4", at(now - 40, text("a stranger"))).await;
+    let asked = ("Which word?".to_owned(), old.clone());
+    assert_eq!(sent(&stage, 4).await[3], asked);
+    // That the change is told once more takes nothing from the stranger.
+    said(&stage, 2, &old, "s2", change).await;
+    done(&stage, 2).await;
+    said(&stage, 2, &new, "m5", at(now - 30, text("mine"))).await;
+    said(&stage, 1, &old, "m6", at(now - 30, text("theirs"))).await;
+    let mut answers = sent(&stage, 6).await.split_off(4);
+    answers.sort_by(|one, other| one.0.cmp(&other.0));
+    let expected = [
+        ("It is mine.".to_owned(), new),
+        ("It is theirs.".to_owned(), old),
+    ];
+    assert_eq!(answers, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_in_a_group_is_nobodys_session_and_is_not_answered() {
     let stage = Stage::start(asking()).await;
     let (_stop, _running) = stage.run(FlowsJob::new(stage.platform.clone(), egress()), "one");
@@ -233,7 +272,12 @@ async fn an_owner_is_found_and_set_under_every_id_that_a_person_had() {
     };
     let report = async |who: &Recipient, event| owners.report(&side(who), &event, now_ms()).await;
     report(&old, set(Who::Person)).await.unwrap();
-    let carried = async || moves.carry(&side(&new), &old.conversation()).await.unwrap();
+    let carried = async || {
+        moves
+            .carry(&side(&new), &old.conversation(), None)
+            .await
+            .unwrap()
+    };
     assert!(carried().await);
     assert!(!carried().await, "again, there is nothing left to carry");
     for who in [&old, &new] {
@@ -246,11 +290,16 @@ async fn an_owner_is_found_and_set_under_every_id_that_a_person_had() {
         Who::Bot
     );
     // Whoever gets their old id back is led around in no circle.
-    assert!(moves.carry(&side(&old), &new.conversation()).await.unwrap());
+    assert!(
+        moves
+            .carry(&side(&old), &new.conversation(), None)
+            .await
+            .unwrap()
+    );
     for who in [&old, &new] {
         let owner = owners.get(&side(who)).await.unwrap().unwrap();
         assert_eq!(owner.who, Who::Bot, "{who:?}");
     }
     let nobody = ConversationKey::phone("50");
-    assert!(!moves.carry(&side(&old), &nobody).await.unwrap());
+    assert!(!moves.carry(&side(&old), &nobody, None).await.unwrap());
 }
