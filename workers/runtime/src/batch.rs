@@ -5,7 +5,6 @@
 //! the batch refuses goes to the dead letters by itself; a failing store stops the pool from advancing and
 //! nothing is lost. While it is paused it holds what it read, unwritten and unacknowledged.
 
-use super::aside;
 use super::consumer::{self, Wanted};
 use super::dead;
 use super::dead_class::DeadClass;
@@ -13,6 +12,7 @@ use super::intake::{self, Arrival, Reading, acknowledge};
 use super::job::Work;
 use super::linger::Linger;
 use super::log::Log;
+use super::long_messages;
 use super::metrics::{Change, Metrics};
 use super::partitions::connects_of;
 use super::pool::Host;
@@ -342,9 +342,11 @@ impl<B: BatchJob> Reader<B> {
             .into_iter()
             .map(|arrival| (arrival.work(Arc::default()), arrival.message))
             .unzip();
-        let is_long = works.iter().any(|work| aside::is_long(&work.payload));
+        let is_long = works
+            .iter()
+            .any(|work| long_messages::is_long(&work.payload));
         let refused = loop {
-            match aside::in_place(is_long, self.job.run(&works)).await {
+            match long_messages::in_place(is_long, self.job.run(&works)).await {
                 Ok(refused) => break refused,
                 Err(error) => {
                     tracing::error!(pool = %B::POOL, %error, "the batch cannot be written; trying again");

@@ -5,7 +5,6 @@
 
 pub mod activity;
 pub mod adaptive;
-mod aside;
 pub mod asked;
 pub mod attempt;
 pub mod batch;
@@ -23,6 +22,7 @@ pub mod intake;
 pub mod job;
 mod linger;
 pub mod log;
+mod long_messages;
 pub mod metrics;
 pub mod older;
 pub mod open_breakers;

@@ -8,11 +8,11 @@ mod read;
 mod report;
 
 use super::adaptive::{Adaptive, Ended};
-use super::aside::{self, Aside};
 use super::attempt::{Attempts, Piece};
 use super::dedupe::DedupeStore;
 use super::intake::{self, Arrival};
 use super::job::Job;
+use super::long_messages::{self, LongMessages};
 use super::metrics::Metrics;
 use super::open_breakers::OpenBreakers;
 use super::partitions::{OwnedPartitions, Reads};
@@ -130,7 +130,7 @@ struct PoolRunner<J> {
     unsent: VecDeque<Arc<Arrival>>,
     running: JoinSet<Concluded>,
     /// Where attempts at long updates are made.
-    aside: Aside,
+    long: LongMessages,
     spill: Spill,
     recount: Instant,
     arrivals: mpsc::Receiver<Arrival>,
@@ -190,7 +190,7 @@ impl<J: Job> PoolRunner<J> {
             acks,
             unsent: VecDeque::new(),
             running: JoinSet::new(),
-            aside: Aside::default(),
+            long: LongMessages::default(),
             spill,
             recount: now + RECOUNT,
             arrivals,
@@ -374,7 +374,7 @@ impl<J: Job> PoolRunner<J> {
             .unwrap_or_default();
         let attempts = self.attempts.clone();
         let tenant = self.adaptive.is_some().then(|| update.head.tenant.clone());
-        let is_long = aside::is_long(&update.payload);
+        let is_long = long_messages::is_long(&update.payload);
         let attempt = async move {
             let (ended, tried) = match discarded_by {
                 Some(by) => (attempts.discard(lease, data, &by).await, None),
@@ -383,8 +383,8 @@ impl<J: Job> PoolRunner<J> {
             (piece, (partition, owned), ended, tenant.zip(tried))
         };
         if is_long {
-            let aside = self.aside.clone();
-            self.running.spawn(async move { aside.run(attempt).await });
+            let long = self.long.clone();
+            self.running.spawn(async move { long.run(attempt).await });
         } else {
             self.running.spawn(attempt);
         }

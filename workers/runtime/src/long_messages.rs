@@ -20,9 +20,9 @@ const NICE: i32 = 10;
 
 /// The places for long messages; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Aside(Arc<Semaphore>);
+pub struct LongMessages(Arc<Semaphore>);
 
-impl Default for Aside {
+impl Default for LongMessages {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(AT_ONCE)))
     }
@@ -33,7 +33,7 @@ pub fn is_long(payload: &[u8]) -> bool {
     payload.len() > LONG_BYTES
 }
 
-impl Aside {
+impl LongMessages {
     /// Does work on a thread of its own, when there is a place. It goes on to its end even when nobody waits for it.
     pub async fn run<T: Send + 'static>(
         &self,
@@ -86,24 +86,25 @@ mod tests {
     #[tokio::test]
     async fn long_work_runs_on_a_thread_of_its_own() {
         let here = thread::current().id();
-        let there = Aside::default().run(async { thread::current().id() }).await;
+        let there = LongMessages::default()
+            .run(async { thread::current().id() })
+            .await;
         assert_ne!(here, there);
     }
 
     #[tokio::test]
     async fn no_more_is_worked_on_at_once_than_there_are_places() {
-        let aside = Aside::default();
+        let long = LongMessages::default();
         let (hold, held) = tokio::sync::watch::channel(false);
         let mut all = tokio::task::JoinSet::new();
         for _ in 0..=AT_ONCE {
-            let (aside, mut held) = (aside.clone(), held.clone());
+            let (long, mut held) = (long.clone(), held.clone());
             all.spawn(async move {
-                aside
-                    .run(async move { held.wait_for(|is_over| *is_over).await.is_ok() })
+                long.run(async move { held.wait_for(|is_over| *is_over).await.is_ok() })
                     .await
             });
         }
-        while aside.0.available_permits() > 0 {
+        while long.0.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         hold.send_replace(true);
@@ -113,7 +114,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_reaches_whoever_waits() {
         let work = async { assert!(thread::current().name().is_none(), "on purpose") };
-        let waiting = tokio::spawn(async move { Aside::default().run(work).await });
+        let waiting = tokio::spawn(async move { LongMessages::default().run(work).await });
         assert!(waiting.await.unwrap_err().is_panic());
     }
 
