@@ -2,6 +2,7 @@
 
 use super::expression::Expression;
 use super::fold::fold;
+use super::locale::Locale;
 use super::report::{self, Report};
 use super::template::Template;
 use super::value::{RESERVED, is_name};
@@ -20,6 +21,8 @@ pub(crate) struct Builder {
     pub(crate) report: Report,
     pub(crate) node: Option<String>,
     pub(crate) patterns: usize,
+    /// How the flow's people write numbers and dates, where it says so.
+    pub(crate) locale: Option<Locale>,
     /// Variables some node or default sets.
     pub(crate) set: BTreeSet<String>,
     /// Variables read, by the node that reads them.
@@ -160,6 +163,18 @@ impl Builder {
             );
         }
         folded
+    }
+
+    /// Reads the name of a locale.
+    pub(crate) fn locale(&mut self, field: &str, name: &str) -> Option<Locale> {
+        let locale = Locale::read(name);
+        if locale.is_none() {
+            self.problem(
+                report::CONFIG,
+                format!("`{field}` is no locale; write one like `de`, `pt-BR` or `en-IN`"),
+            );
+        }
+        locale
     }
 
     pub(crate) fn check_ids(&mut self, field: &str, ids: &[&str], most: usize) {

@@ -38,7 +38,7 @@ pub fn pick(options: &[(&str, &str)], answer: &str) -> Option<usize> {
 }
 
 fn by_number(answer: &str, count: usize) -> Option<usize> {
-    let digits = answer.trim_end_matches(['.', ')']);
+    let digits = answer.trim_matches(['.', '(', ')', '#', ' ']);
     let is_number = digits.len() <= 3 && digits.bytes().all(|b| b.is_ascii_digit());
     let number: usize = is_number.then(|| digits.parse().ok())??;
     number.checked_sub(1).filter(|index| *index < count)
@@ -75,6 +75,10 @@ mod tests {
             ("offnungszeiten", Some(2)),
             ("2", Some(1)),
             ("2.", Some(1)),
+            ("(2)", Some(1)),
+            ("2\u{fe0f}\u{20e3}", Some(1)),
+            ("\u{662}", Some(1)),
+            ("\u{ff12}", Some(1)),
             ("4", None),
             ("0", None),
             ("talk", Some(1)),

@@ -65,6 +65,9 @@ impl Builder {
         self.check_variables(&definition.variables);
         let rules = self.rules(&definition.entry);
         let settings = self.settings(definition.settings.as_ref());
+        if let Some(name) = &settings.locale {
+            self.locale = self.locale("settings.locale", name);
+        }
         let nodes = self.nodes(&definition);
         let compiled = Compiled {
             name: definition.name,

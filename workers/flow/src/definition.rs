@@ -75,6 +75,8 @@ pub struct Settings {
     pub interrupts: Vec<Interrupt>,
     /// Said when the run fails.
     pub fallback: Option<String>,
+    /// How its people write numbers and dates, such as `de` or `en-IN`.
+    pub locale: Option<String>,
 }
 
 /// Words that lead to a node from everywhere.

@@ -1,9 +1,12 @@
 //! Filters: what may follow a `|` in a template. Each takes a value and gives a value of bounded size.
 
+use super::date;
+use super::digits;
 use super::limits::{RENDERED_BYTES_MAX, cut_bytes};
 use super::value::{join, number_of, text_of};
 use ackline_message::PHONE_DIGITS_MAX;
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use serde_json::Value;
 use unicode_segmentation::UnicodeSegmentation;
@@ -142,8 +145,8 @@ impl Filter {
             Self::Json => value.to_string(),
             Self::UrlEncode => encode_url(text),
             Self::Phone => phone(text),
-            Self::Date { pattern, offset } => match moment(value) {
-                Some(moment) => write_date(moment, pattern, *offset),
+            Self::Date { pattern, offset } => match date_time(value, *offset) {
+                Some(at) => write_date(at, pattern),
                 None => text.to_owned(),
             },
         };
@@ -223,13 +226,23 @@ fn truncate(text: &str, most: usize) -> String {
 }
 
 fn phone(text: &str) -> String {
-    let digits = text.chars().filter(char::is_ascii_digit);
+    let digits = text.chars().map(digits::plain);
+    let digits = digits.filter(char::is_ascii_digit);
     let digits: String = digits.take(PHONE_DIGITS_MAX).collect();
     if digits.is_empty() {
         digits
     } else {
         format!("+{digits}")
     }
+}
+
+/// A day as it is, wherever it is; a moment as the clock shows it at an offset from UTC.
+fn date_time(value: &Value, offset: i32) -> Option<DateTime> {
+    if let Some(day) = value.as_str().and_then(date::iso) {
+        return Some(day.at(0, 0, 0, 0));
+    }
+    let offset = Offset::from_seconds(offset).unwrap_or(Offset::UTC);
+    moment(value).map(|moment| offset.to_datetime(moment))
 }
 
 /// Reads unix milliseconds or an RFC 3339 text.
@@ -258,9 +271,7 @@ fn check_pattern(pattern: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn write_date(moment: Timestamp, pattern: &str, offset: i32) -> String {
-    let offset = Offset::from_seconds(offset).unwrap_or(Offset::UTC);
-    let at = offset.to_datetime(moment);
+fn write_date(at: DateTime, pattern: &str) -> String {
     let mut out = String::new();
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
@@ -360,6 +371,18 @@ mod tests {
                 json!("2026-02-03"),
             ),
             ("date", &[], json!("soon"), json!("soon")),
+            (
+                "date",
+                &["%d.%m.%Y", "-05:00"],
+                json!("2026-12-24"),
+                json!("24.12.2026"),
+            ),
+            (
+                "date",
+                &["%d.%m."],
+                json!("2026-02-31"),
+                json!("2026-02-31"),
+            ),
         ];
         for (name, arguments, value, wanted) in cases {
             assert_eq!(

@@ -21,7 +21,7 @@ type Compiles = serde_json::Result<Arc<dyn NodeKind>>;
 type Compile = fn(kind: &'static str, config: Value, builder: &mut Builder) -> Compiles;
 
 /// Every kind as a definition spells it.
-pub(crate) const KINDS: [(&str, Compile); 15] = [
+pub(crate) const KINDS: [(&str, Compile); 16] = [
     ("message.text", text::compile),
     ("message.image", image::compile),
     ("message.buttons", choice::compile),
@@ -31,6 +31,7 @@ pub(crate) const KINDS: [(&str, Compile); 15] = [
     ("ask.number", ask::compile),
     ("ask.email", ask::compile),
     ("ask.phone", ask::compile),
+    ("ask.date", ask::compile),
     ("condition", condition::compile),
     ("set", set::compile),
     ("http", http::compile),

@@ -8,6 +8,7 @@ use crate::compiled::Compiled;
 use crate::definition::{Matching, Trigger};
 use crate::fold::fold;
 use crate::update::Message;
+use ackline_message::words::{is_border, is_word};
 
 /// One compiled row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +110,7 @@ pub fn is_keyword(text: &str, keywords: &[String]) -> bool {
 }
 
 fn is_exactly(said: &str, keyword: &str) -> bool {
-    said == keyword || said.trim_matches(|c: char| !c.is_alphanumeric()) == keyword
+    said == keyword || said.trim_matches(|c: char| !is_word(c)) == keyword
 }
 
 /// The strongest way in which a folded keyword stands in a folded text, at word borders.
@@ -120,7 +121,6 @@ fn strength_of(said: &str, keyword: &str) -> Option<Matching> {
     if is_exactly(said, keyword) {
         return Some(Matching::Exact);
     }
-    let is_border = |before: Option<char>, after: Option<char>| !matches!((before, after), (Some(a), Some(b)) if a.is_ascii_alphanumeric() && b.is_ascii_alphanumeric());
     let at_borders = |(at, found): &(usize, &str)| {
         let before = said.get(..*at).and_then(|text| text.chars().next_back());
         let after = said
@@ -217,6 +217,43 @@ mod tests {
             winner([("one", &short), ("two", &short)], "order it"),
             Some("one")
         );
+    }
+
+    #[test]
+    fn a_keyword_is_a_word_in_every_script() {
+        let stands = |said: &str, keyword: &str| strength_of(&fold(said), &fold(keyword));
+        for (said, keyword) in [
+            ("продажа", "да"),
+            ("меню", "мен"),
+            ("ναίος", "ναί"),
+            (
+                "\u{627}\u{644}\u{633}\u{639}\u{631}",
+                "\u{633}\u{639}\u{631}",
+            ),
+            ("\u{932}\u{93e}\u{92d}", "\u{932}"),
+            ("\u{661}\u{662}\u{663}", "12"),
+            ("주문을", "주문"),
+            ("\u{e2a}\u{e31}\u{e48}\u{e07}", "\u{e2a}"),
+            ("reorders", "order"),
+        ] {
+            assert_eq!(stands(said, keyword), None, "{said:?} {keyword:?}");
+        }
+        for (said, keyword, wanted) in [
+            ("Да, конечно", "да", Matching::Prefix),
+            ("ну да!", "да", Matching::Contains),
+            (
+                "\u{939}\u{93e}\u{901}!",
+                "\u{939}\u{93e}\u{901}",
+                Matching::Exact,
+            ),
+            ("我要下單", "下單", Matching::Contains),
+            ("注文します", "注文", Matching::Prefix),
+            ("ฉันอยากสั่ง", "สั่ง", Matching::Contains),
+            ("\u{967}\u{968}", "12", Matching::Exact),
+            ("table 2\u{fe0f}\u{20e3} please", "2", Matching::Contains),
+        ] {
+            assert_eq!(stands(said, keyword), Some(wanted), "{said:?} {keyword:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a flow's variables hold: JSON values, how they turn into text, number and truth, and where a
 //! path such as `order.items.0.name` finds them.
 
+use super::digits;
 use super::limits::VARIABLE_DEPTH_MAX;
 use serde_json::{Map, Number, Value};
 use std::borrow::Cow;
@@ -117,7 +118,10 @@ pub fn join(list: &[Value], separator: &str) -> String {
 pub fn number_of(value: &Value) -> Option<f64> {
     let number = match value {
         Value::Number(number) => number.as_f64(),
-        Value::String(text) if text.len() <= 64 => text.trim().parse().ok(),
+        Value::String(text) if text.len() <= 64 => match text.is_ascii() {
+            true => text.trim().parse().ok(),
+            false => digits::read(text).trim().parse().ok(),
+        },
         _ => None,
     };
     number.filter(|number: &f64| number.is_finite())
@@ -201,6 +205,7 @@ mod tests {
         assert_eq!(number(0.5), json!(0.5));
         assert_eq!(number(f64::NAN), Value::Null);
         assert_eq!(number_of(&json!(" 2.5 ")), Some(2.5));
+        assert_eq!(number_of(&json!("\u{661}\u{662}")), Some(12.0));
         assert_eq!(number_of(&json!("inf")), None);
     }
 

@@ -18,6 +18,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 pub mod text;
+pub mod words;
 
 pub use ackline_shared::recipient::Recipient;
 pub use body::{Unsendable, check_command, check_reply_to, graph_body};

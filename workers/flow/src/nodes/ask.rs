@@ -1,9 +1,10 @@
-//! `ask.text`, `ask.number`, `ask.email`, `ask.phone`: asks for a value.
+//! `ask.text`, `ask.number`, `ask.email`, `ask.phone`, `ask.date`: asks for a value.
 
 use super::{ATTEMPTS_MAX, Compiles, attempts_default};
-use crate::answer::Accept;
+use crate::answer::{Accept, Day};
 use crate::builder::Builder;
 use crate::expression::compile_regex;
+use crate::locale::Locale;
 use crate::node::{Node, NodeKind, fixed};
 use crate::render;
 use crate::report::{self, Report};
@@ -11,6 +12,9 @@ use crate::session::WaitOn;
 use crate::step::{Next, Walk, Walked, exit, failure};
 use crate::template::Template;
 use crate::update::Message;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::Offset;
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
@@ -43,6 +47,15 @@ struct Config {
     /// Whether only whole numbers are accepted; `ask.number` only.
     #[serde(default)]
     whole: bool,
+    /// How numbers and dates are written, such as `de` or `en-IN`; that of the flow when missing.
+    #[serde(default)]
+    locale: Option<String>,
+    /// The first day accepted, `today` or `2026-12-24`; `ask.date` only.
+    #[serde(default)]
+    earliest: Option<String>,
+    /// The last day accepted; `ask.date` only.
+    #[serde(default)]
+    latest: Option<String>,
 }
 
 /// A question for a value.
@@ -63,20 +76,7 @@ pub fn compile(kind: &'static str, config: Value, builder: &mut Builder) -> Comp
 
 fn build(kind: &'static str, config: Config, builder: &mut Builder) -> Ask {
     builder.variable("variable", &config.variable);
-    let takes = |field: &str, is_set: bool, kinds: &[&str]| {
-        (is_set && !kinds.contains(&kind))
-            .then(|| format!("`{kind}` takes no `{field}`; remove it"))
-    };
-    let misplaced = [
-        takes("min", config.min.is_some(), &["ask.text", "ask.number"]),
-        takes("max", config.max.is_some(), &["ask.text", "ask.number"]),
-        takes("pattern", config.pattern.is_some(), &["ask.text"]),
-        takes("whole", config.whole, &["ask.number"]),
-    ];
-    misplaced
-        .into_iter()
-        .flatten()
-        .for_each(|message| builder.problem(report::CONFIG, message));
+    check_placed(kind, &config, builder);
     if config
         .min
         .zip(config.max)
@@ -87,14 +87,56 @@ fn build(kind: &'static str, config: Config, builder: &mut Builder) -> Ask {
             "`min` is greater than `max`; nothing would be accepted",
         );
     }
-    let accept = match kind {
+    let accept = accept(kind, &config, builder);
+    Ask {
+        body: builder.sent_text("body", &config.body),
+        accept,
+        variable: config.variable,
+        retry: builder.optional_sent_text("retry", config.retry.as_deref()),
+        attempts: builder.ranged("attempts", config.attempts, 1, ATTEMPTS_MAX),
+    }
+}
+
+/// Refuses what another kind of question takes.
+fn check_placed(kind: &'static str, config: &Config, builder: &mut Builder) {
+    let takes = |field: &str, is_set: bool, kinds: &[&str]| {
+        (is_set && !kinds.contains(&kind))
+            .then(|| format!("`{kind}` takes no `{field}`; remove it"))
+    };
+    let misplaced = [
+        takes("min", config.min.is_some(), &["ask.text", "ask.number"]),
+        takes("max", config.max.is_some(), &["ask.text", "ask.number"]),
+        takes("pattern", config.pattern.is_some(), &["ask.text"]),
+        takes("whole", config.whole, &["ask.number"]),
+        takes(
+            "locale",
+            config.locale.is_some(),
+            &["ask.number", "ask.date"],
+        ),
+        takes("earliest", config.earliest.is_some(), &["ask.date"]),
+        takes("latest", config.latest.is_some(), &["ask.date"]),
+    ];
+    misplaced
+        .into_iter()
+        .flatten()
+        .for_each(|message| builder.problem(report::CONFIG, message));
+}
+
+fn accept(kind: &'static str, config: &Config, builder: &mut Builder) -> Accept {
+    let locale = match &config.locale {
+        Some(name) => builder.locale("locale", name),
+        None => builder.locale,
+    };
+    match kind {
         "ask.number" => Accept::Number {
             min: config.min.unwrap_or(f64::MIN),
             max: config.max.unwrap_or(f64::MAX),
             whole: config.whole,
+            mark: locale.map(|locale| locale.mark),
         },
         "ask.email" => Accept::Email,
         "ask.phone" => Accept::Phone,
+        "ask.date" => compile_date(config, locale, builder),
         _ => Accept::Text {
             min: config.min.unwrap_or(1.0).clamp(1.0, ANSWER_CHARS_MAX) as usize,
             max: config
@@ -106,13 +148,34 @@ fn build(kind: &'static str, config: Config, builder: &mut Builder) -> Ask {
                 .as_deref()
                 .and_then(|pattern| compile_pattern(pattern, builder)),
         },
+    }
+}
+
+fn compile_date(config: &Config, locale: Option<Locale>, builder: &mut Builder) -> Accept {
+    let mut day = |field: &str, text: &Option<String>| {
+        let day = Day::read(text.as_deref()?);
+        if day.is_none() {
+            builder.problem(
+                report::CONFIG,
+                format!("`{field}` is no day; write `today` or a date like `2026-12-24`"),
+            );
+        }
+        day
     };
-    Ask {
-        body: builder.sent_text("body", &config.body),
-        accept,
-        variable: config.variable,
-        retry: builder.optional_sent_text("retry", config.retry.as_deref()),
-        attempts: builder.ranged("attempts", config.attempts, 1, ATTEMPTS_MAX),
+    let earliest = day("earliest", &config.earliest);
+    let latest = day("latest", &config.latest);
+    if let (Some(Day::At(first)), Some(Day::At(last))) = (earliest, latest)
+        && first > last
+    {
+        builder.problem(
+            report::RANGE,
+            "`earliest` is after `latest`; nothing would be accepted",
+        );
+    }
+    Accept::Date {
+        earliest,
+        latest,
+        month_first: locale.is_some_and(|locale| locale.month_first),
     }
 }
 
@@ -170,7 +233,7 @@ impl NodeKind for Ask {
     }
 
     fn hear(&self, walk: &mut Walk<'_>, node: &Node, message: &Message) -> Walked<Next> {
-        if let Some(value) = self.accept.read(typed(message)) {
+        if let Some(value) = self.accept.read(typed(message), day_of(walk.now_ms)) {
             walk.set(&self.variable, value)?;
             return exit("next");
         }
@@ -189,4 +252,11 @@ fn typed(message: &Message) -> &str {
     } else {
         message.said()
     }
+}
+
+/// The day of a moment in UTC.
+fn day_of(now_ms: u64) -> Date {
+    let moment = i64::try_from(now_ms).map(Timestamp::from_millisecond);
+    let moment = moment.ok().and_then(Result::ok).unwrap_or_default();
+    Offset::UTC.to_datetime(moment).date()
 }

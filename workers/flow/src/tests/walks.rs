@@ -43,7 +43,13 @@ fn expression() -> impl Strategy<Value = String> {
 fn node() -> impl Strategy<Value = Value> {
     let exits = || (node_id(), node_id(), node_id());
     let choice = select(vec!["ask.choice", "message.buttons", "message.list"]);
-    let ask = select(vec!["ask.text", "ask.number", "ask.email", "ask.phone"]);
+    let ask = select(vec![
+        "ask.text",
+        "ask.number",
+        "ask.email",
+        "ask.phone",
+        "ask.date",
+    ]);
     prop_oneof![
         (body(), node_id()).prop_map(|(body, next)| {
             json!({"kind": "message.text", "body": body, "exits": {"next": next}})
