@@ -6,7 +6,7 @@
 //! repeats one.
 
 use super::link::Route;
-use super::markdown;
+use ackline_message::markdown;
 use ackline_message::{Content, Origin, SendCommand};
 use ackline_message::{Unsendable, check};
 use ackline_shared::ids::{hex, short_hash};

@@ -10,7 +10,6 @@ pub mod chatwoot;
 pub mod entry;
 pub mod hook;
 pub mod link;
-pub mod markdown;
 
 use ackline_egress::{ConcurrencyLimit, Egress};
 use ackline_engine::state::{BreakerSpec, Target};

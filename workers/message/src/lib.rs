@@ -5,6 +5,7 @@
 //! new type is a file, the variant of [`Content`] that is stored, and its line in [`of`]. What carries a message
 //! stands here too: the command to send it, and the record of what became of that.
 
+mod address;
 mod body;
 pub mod buttons;
 mod check;
@@ -12,6 +13,7 @@ pub mod command;
 pub mod image;
 pub mod interactive;
 pub mod list;
+pub mod markdown;
 mod recipient;
 mod record;
 mod template;

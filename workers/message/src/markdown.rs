@@ -1,13 +1,17 @@
-//! Markdown, as agents write it in a CRM, to WhatsApp's own marks: `*bold*`, `_italic_`, `~struck~`, code as it is.
+//! Markdown, as agents write it in a CRM and models answer in it, to WhatsApp's own marks: `*bold*`, `_italic_`,
+//! `~struck~`, code as it is.
 //!
 //! The parser says what stands where. Only the marks that WhatsApp writes otherwise are replaced; everything between
-//! them, and what WhatsApp has no mark for, is copied as it was typed.
+//! them, and what WhatsApp has no mark for, is copied as it was typed. Addresses are hidden from the parser, so that
+//! nothing in them is a mark.
 
+use super::address;
+use super::words::is_border;
 use pulldown_cmark::{CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEnd};
 use std::ops::Range;
 
 /// Longer texts than WhatsApp takes are not worth reading; they are refused later for their length.
-const CHARS_MAX: usize = 8192;
+const CHARS_MAX: usize = 16 << 10;
 const FENCE: &str = "```";
 
 /// Converts a text.
@@ -16,13 +20,37 @@ pub fn to_whatsapp(markdown: &str) -> String {
         return markdown.to_owned();
     }
     let typed = markdown.replace("\r\n", "\n");
+    let hidden = without_addresses(&typed);
     let mut writer = Writer::new(&typed);
-    for (event, range) in Parser::new_ext(&typed, Options::ENABLE_STRIKETHROUGH).into_offset_iter()
+    for (event, range) in Parser::new_ext(&hidden, Options::ENABLE_STRIKETHROUGH).into_offset_iter()
     {
         writer.event(event, &range);
     }
     writer.copy_to(typed.len());
     writer.out.trim_end().to_owned()
+}
+
+/// The text with letters in the place of addresses, byte for byte; escapes within them stay escapes.
+fn without_addresses(typed: &str) -> String {
+    let mut out = String::with_capacity(typed.len());
+    let mut at = 0;
+    for range in address::find(typed) {
+        out.push_str(typed.get(at..range.start).unwrap_or_default());
+        let mut address = typed.get(range.clone()).unwrap_or_default().chars();
+        while let Some(c) = address.next() {
+            let escaped = address.clone().next().filter(char::is_ascii_punctuation);
+            match escaped {
+                Some(escaped) if c == '\\' => {
+                    address.next();
+                    out.extend([c, escaped]);
+                }
+                _ => out.extend(std::iter::repeat_n('x', c.len_utf8())),
+            }
+        }
+        at = range.end;
+    }
+    out.push_str(typed.get(at..).unwrap_or_default());
+    out
 }
 
 struct Writer<'a> {
@@ -57,6 +85,7 @@ impl<'a> Writer<'a> {
                 self.copy_to(range.start - usize::from(between.ends_with('\\')));
                 self.verbatim(range);
             }
+            Event::InlineHtml(tag) if is_break(&tag) => self.replace(range.clone(), "\n"),
             Event::Code(_) | Event::Html(_) | Event::InlineHtml(_) => {
                 self.copy_to(range.start);
                 self.verbatim(range);
@@ -72,7 +101,7 @@ impl<'a> Writer<'a> {
         let text = self.typed.get(range.clone()).unwrap_or_default();
         match tag {
             Tag::Strong | Tag::Emphasis | Tag::Strikethrough => {
-                if let Some((typed, ours)) = marks(&tag.to_end(), text) {
+                if let Some((typed, ours)) = self.marks(&tag.to_end(), range) {
                     self.replace(range.start..range.start + typed, ours);
                 }
             }
@@ -107,7 +136,7 @@ impl<'a> Writer<'a> {
         let text = self.typed.get(range.clone()).unwrap_or_default();
         match tag {
             TagEnd::Strong | TagEnd::Emphasis | TagEnd::Strikethrough => {
-                if let Some((typed, ours)) = marks(&tag, text) {
+                if let Some((typed, ours)) = self.marks(&tag, range) {
                     self.replace(range.end - typed..range.end, ours);
                 }
             }
@@ -172,6 +201,25 @@ impl<'a> Writer<'a> {
         self.at = end;
     }
 
+    /// How long a mark is, and what WhatsApp writes for it.
+    ///
+    /// It knows none over several lines and none inside of a word: those stay as typed.
+    fn marks(&self, tag: &TagEnd, range: &Range<usize>) -> Option<(usize, &'static str)> {
+        let text = self.typed.get(range.clone()).unwrap_or_default();
+        let marks = match tag {
+            TagEnd::Strong => (2, "*"),
+            TagEnd::Emphasis => (1, "_"),
+            _ if text.starts_with("~~") => (2, "~"),
+            _ => (1, "~"),
+        };
+        let inside = text.get(marks.0..text.len().checked_sub(marks.0)?)?;
+        let before = self.typed.get(..range.start)?.chars().next_back();
+        let after = self.typed.get(range.end..)?.chars().next();
+        let stands_alone = is_border(before, inside.chars().next())
+            && is_border(inside.chars().next_back(), after);
+        (stands_alone && !text.contains('\n')).then_some(marks)
+    }
+
     fn replace(&mut self, range: Range<usize>, ours: &str) {
         self.copy_to(range.start);
         self.out.push_str(ours);
@@ -200,15 +248,10 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// How long a mark is, and what WhatsApp writes for it. It knows none over several lines: those stay as typed.
-fn marks(tag: &TagEnd, text: &str) -> Option<(usize, &'static str)> {
-    let marks = match tag {
-        TagEnd::Strong => (2, "*"),
-        TagEnd::Emphasis => (1, "_"),
-        _ if text.starts_with("~~") => (2, "~"),
-        _ => (1, "~"),
-    };
-    (!text.contains('\n')).then_some(marks)
+/// Whether an HTML tag breaks the line, the one that models write.
+fn is_break(tag: &str) -> bool {
+    let name = tag.trim_matches(['<', '>', '/', ' ']);
+    name.eq_ignore_ascii_case("br")
 }
 
 #[cfg(test)]
@@ -258,6 +301,41 @@ mod tests {
             ("# **All** the *hours*", "*All the _hours_*"),
             ("[a@b.example](mailto:a@b.example)", "a@b.example"),
             ("one  \r\ntwo\\", "one\ntwo"),
+            (
+                "https://x.example/__init__.py",
+                "https://x.example/__init__.py",
+            ),
+            ("https://x.example/a*b*c", "https://x.example/a*b*c"),
+            (
+                "**see** x.example/__a__/~~b~~ *now*",
+                "*see* x.example/__a__/~~b~~ _now_",
+            ),
+            ("**https://x.example/a_b**", "*https://x.example/a_b*"),
+            (
+                r"https://x.example/\_\_init\_\_.py",
+                "https://x.example/__init__.py",
+            ),
+            (
+                "[*a*](https://x.example/a*b*c_d_e)",
+                "_a_ (https://x.example/a*b*c_d_e)",
+            ),
+            (
+                "[https://a.example/_x_](https://a.example/_x_)",
+                "https://a.example/_x_",
+            ),
+            ("**bold **text", "**bold **text"),
+            ("** not bold **", "** not bold **"),
+            ("10*20*30 cm", "10*20*30 cm"),
+            (
+                "**half**baked and pre**fix**",
+                "**half**baked and pre**fix**",
+            ),
+            ("10~~20~~30", "10~~20~~30"),
+            (
+                "\u{8fd9}\u{662f}**\u{91cd}\u{70b9}**\u{3002}",
+                "\u{8fd9}\u{662f}*\u{91cd}\u{70b9}*\u{3002}",
+            ),
+            ("one<br>two<br/>three", "one\ntwo\nthree"),
         ];
         for (markdown, whatsapp) in table {
             assert_eq!(to_whatsapp(markdown), whatsapp, "{markdown:?}");
